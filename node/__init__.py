@@ -1,0 +1,1 @@
+"""The network and its people: listener, intake, settling, worker, sender, settings and the command line."""

@@ -1,0 +1,42 @@
+"""The tree of errors, divided by what the caller can do.
+
+::
+
+    NadirError
+    ├── Refused       the input cannot be used; the same input will be refused again
+    ├── Unavailable   something outside did not answer; the same call may succeed later
+    └── Broken        a fault of our own; stop and tell a person
+
+Every room raises these and no other error of its own across a room's border.
+"""
+
+from __future__ import annotations
+
+
+class NadirError(Exception):
+    """An error that Nadir raises on purpose; its text is one sentence that says what to do."""
+
+
+class Refused(NadirError):
+    """The input cannot be used. `code` is a lower-case word with hyphens, `sentence` is for people."""
+
+    def __init__(self, code: str, sentence: str, *, where: str | None = None) -> None:
+        super().__init__(f"{code}: {sentence}")
+        self.code = code
+        self.sentence = sentence
+        self.where = where
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_refused, (self.code, self.sentence, self.where))
+
+
+def _refused(code: str, sentence: str, where: str | None) -> Refused:
+    return Refused(code, sentence, where=where)
+
+
+class Unavailable(NadirError):
+    """Something outside did not answer; try again later."""
+
+
+class Broken(NadirError):
+    """A fault of our own; retrying will not help."""

@@ -1,0 +1,1 @@
+"""Pure functions on a mask and a volume: axes, volume, density, uptake."""

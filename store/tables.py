@@ -1,0 +1,264 @@
+"""Every SQL table, one class each. The rows are the truth; files on disk are named by them."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timezone
+from typing import Any
+
+from sqlalchemy import DateTime, Index, TypeDecorator, UniqueConstraint
+from sqlalchemy.engine import Dialect
+from sqlmodel import Field, SQLModel
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime, also on SQLite, which keeps none."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse a naive datetime; keep the rest as UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("datetimes are aware UTC; this one is naive")
+        return value.astimezone(timezone.utc)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Give back aware UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
+
+
+class Patient(SQLModel, table=True):
+    """A patient as one source knows them. Nothing joins on the name."""
+
+    __table_args__ = (UniqueConstraint("issuer", "patient_id"),)
+    id: int | None = Field(default=None, primary_key=True)
+    issuer: str = Field(default="", description="IssuerOfPatientID, or empty")
+    patient_id: str = Field(description="PatientID as received")
+    patient_name: str = ""
+    patient_sex: str = ""
+    patient_birth_date: date | None = None
+
+
+class Study(SQLModel, table=True):
+    """A study and where it stands on the way to being settled."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    patient_pk: int = Field(foreign_key="patient.id", index=True)
+    study_instance_uid: str = Field(unique=True)
+    study_date: date | None = None
+    study_description: str = ""
+    accession_number: str = ""
+    state: str = Field(default="receiving", description="receiving or settled")
+    revision: int = Field(default=0, description="number of the latest settled revision; 0 before the first")
+    first_arrival_at: datetime = Field(sa_type=UtcDateTime, description="first new content since it last settled")
+    last_arrival_at: datetime = Field(sa_type=UtcDateTime, index=True, description="latest new content")
+    settle_now: bool = Field(default=False, description="a trusted source says that the study is whole")
+
+
+class Series(SQLModel, table=True):
+    """A series of a study."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    study_pk: int = Field(foreign_key="study.id", index=True)
+    series_instance_uid: str = Field(unique=True)
+    modality: str = ""
+    series_number: int | None = None
+    series_description: str = ""
+    frame_of_reference_uid: str = ""
+
+
+class Instance(SQLModel, table=True):
+    """One encoding of one instance: key (SOP Instance UID, sha256 of the file)."""
+
+    __table_args__ = (UniqueConstraint("sop_instance_uid", "sha256"),)
+    id: int | None = Field(default=None, primary_key=True)
+    series_pk: int = Field(foreign_key="series.id", index=True)
+    sop_instance_uid: str = Field(index=True)
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    sha256: str = Field(index=True)
+    size_bytes: int
+    received_at: datetime = Field(sa_type=UtcDateTime)
+    source: str = Field(description="AE@address or URL that it came from")
+    current: bool = Field(default=True, description="False once other content came under the same UID")
+    own: bool = Field(default=False, description="True for a result of Nadir's that came back; never analysed")
+
+
+class Association(SQLModel, table=True):
+    """A DICOM association while it is open; closed or silent ones do not hold a study back."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    calling_ae: str
+    address: str
+    opened_at: datetime = Field(sa_type=UtcDateTime)
+    alive_at: datetime = Field(sa_type=UtcDateTime)
+    closed_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
+
+
+class AssociationStudy(SQLModel, table=True):
+    """That an association touched a study."""
+
+    __tablename__ = "association_study"
+    association_pk: int = Field(foreign_key="association.id", primary_key=True)
+    study_pk: int = Field(foreign_key="study.id", primary_key=True, index=True)
+
+
+class Revision(SQLModel, table=True):
+    """What a study held when it settled: the manifest that results are computed from."""
+
+    __table_args__ = (UniqueConstraint("study_pk", "number"),)
+    id: int | None = Field(default=None, primary_key=True)
+    study_pk: int = Field(foreign_key="study.id", index=True)
+    number: int
+    manifest_sha256: str = Field(index=True)
+    settled_at: datetime = Field(sa_type=UtcDateTime)
+    forced: bool = Field(default=False, description="settled by the hard cap, perhaps incomplete")
+
+
+class RevisionInstance(SQLModel, table=True):
+    """One line of a manifest."""
+
+    __tablename__ = "revision_instance"
+    revision_pk: int = Field(foreign_key="revision.id", primary_key=True)
+    instance_pk: int = Field(foreign_key="instance.id", primary_key=True)
+
+
+class Job(SQLModel, table=True):
+    """One plugin on one study revision. Only `store.jobs` writes it."""
+
+    __table_args__ = (Index("ix_job_ready", "state", "run_after", "id"),)
+    id: int | None = Field(default=None, primary_key=True)
+    revision_pk: int = Field(foreign_key="revision.id", index=True)
+    key: str = Field(unique=True, description="sha256(manifest, plugin, version, model hash, configuration hash)")
+    plugin: str
+    plugin_version: str
+    model_sha256: str
+    config_sha256: str
+    state: str
+    attempt: int = 0
+    max_attempts: int = 5
+    run_after: datetime = Field(sa_type=UtcDateTime)
+    lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    owner: str | None = None
+    error_code: str | None = None
+    error_text: str | None = None
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class Refusal(SQLModel, table=True):
+    """Something that a job did not accept, or a doubt it told, with its code and sentence."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    job_pk: int = Field(foreign_key="job.id", index=True)
+    code: str
+    sentence: str
+    series_instance_uid: str | None = None
+    refused: bool = Field(description="True when it was refused, False when it is a flag on something accepted")
+
+
+class Finding(SQLModel, table=True):
+    """One lesion or region found by a job."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    job_pk: int = Field(foreign_key="job.id", index=True)
+    study_pk: int = Field(foreign_key="study.id", index=True)
+    patient_pk: int = Field(foreign_key="patient.id", index=True)
+    series_instance_uid: str
+    label: str
+    tracking_identifier: str
+    tracking_uid: str = Field(index=True)
+    segment_number: int
+    category_value: str
+    category_scheme: str
+    category_meaning: str
+    type_value: str
+    type_scheme: str
+    type_meaning: str
+    site_value: str | None = None
+    site_scheme: str | None = None
+    site_meaning: str | None = None
+    laterality_meaning: str | None = None
+    confidence: float | None = None
+    automatic: bool = True
+    centroid_x_mm: float
+    centroid_y_mm: float
+    centroid_z_mm: float
+    superseded: bool = Field(default=False, index=True, description="True once a newer revision has results")
+
+
+class Measurement(SQLModel, table=True):
+    """One number with unit, concept, method and provenance."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    finding_pk: int = Field(foreign_key="finding.id", index=True)
+    name: str = Field(index=True)
+    concept_value: str
+    concept_scheme: str
+    concept_meaning: str
+    value: float
+    unit: str = Field(description="UCUM code")
+    method: str
+    derivation_meaning: str | None = None
+    uncertainty: float | None = None
+    x1_mm: float | None = None
+    y1_mm: float | None = None
+    z1_mm: float | None = None
+    x2_mm: float | None = None
+    y2_mm: float | None = None
+    z2_mm: float | None = None
+    sop_instance_uid: str | None = Field(default=None, description="image on which the end points lie")
+    plugin: str
+    plugin_version: str
+    model_sha256: str
+
+
+class Result(SQLModel, table=True):
+    """A DICOM object that Nadir wrote; its bytes are in the object store."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    job_pk: int = Field(foreign_key="job.id", index=True)
+    kind: str = Field(description="seg, sr-volumetric or sr-planar")
+    sop_instance_uid: str = Field(unique=True)
+    sop_class_uid: str
+    series_instance_uid: str
+    sha256: str
+    size_bytes: int
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class Delivery(SQLModel, table=True):
+    """The outbox: one result to one destination. Only `store.outbox` writes it."""
+
+    __table_args__ = (
+        UniqueConstraint("result_pk", "destination"),
+        Index("ix_delivery_ready", "destination", "state", "run_after"),
+    )
+    id: int | None = Field(default=None, primary_key=True)
+    result_pk: int = Field(foreign_key="result.id", index=True)
+    job_pk: int = Field(foreign_key="job.id", index=True)
+    destination: str = Field(description="AE@host:port or DICOMweb URL, as in the settings")
+    state: str = Field(default="pending", description="pending, sending, delivered, parked or superseded")
+    attempt: int = 0
+    run_after: datetime = Field(sa_type=UtcDateTime)
+    lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    owner: str | None = None
+    last_status: str | None = Field(default=None, description="last DICOM or HTTP status, as text")
+    last_error: str | None = None
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    delivered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class Event(SQLModel, table=True):
+    """Append-only: what happened that an administrator may ask for (conflict, quarantine, rejected caller)."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    at: datetime = Field(sa_type=UtcDateTime, index=True)
+    kind: str = Field(index=True)
+    subject: str = Field(default="", description="our own identifier of what it speaks of: sha256, study id, AE title")
+    text: str = ""

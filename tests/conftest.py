@@ -1,0 +1,43 @@
+"""Fixtures that every room's tests share. Servers and makers of test series are in `tests/support`."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest_plugins: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Return the folder of real studies; fail in CI when it is missing, skip elsewhere."""
+    root = Path(os.environ.get("NADIR_TEST_DATA", Path(__file__).parents[2] / "shared" / "data")).resolve()
+    if not root.is_dir():
+        reason = f"the real studies are not at {root}; set NADIR_TEST_DATA to their folder"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return root
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Return a function that gives a free loopback port."""
+
+    def take() -> int:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            return int(s.getsockname()[1])
+
+    return take
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("NADIR_") and name != "NADIR_TEST_DATA":
+            monkeypatch.delenv(name)
