@@ -5,55 +5,112 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from plugins.errors import Refused
 
-AE_ADDRESS = re.compile(r"^(?P<ae>[^@\s]{1,16})@(?P<host>[^:@\s]+|\[[0-9A-Fa-f:]+\]):(?P<port>\d{1,5})$")
-WEB_ADDRESS = re.compile(r"^https?://[^\s]+$")
+AE_ADDRESS = re.compile(r"^(?P<ae>[^@\s\\]{1,16})@(?P<host>[^:@\s]+|\[[0-9A-Fa-f:]+\]):(?P<port>\d{1,5})$")
+WEB_ADDRESS = re.compile(r"^https?://[^\s/]+[^\s]*$")
+CALLER = re.compile(r"^[^@\s\\]{1,16}(@[^@\s]+)?$")
+
+
+def _words(value: object) -> object:
+    """Split `a, b` as the environment writes it."""
+    if isinstance(value, str):
+        return tuple(word.strip() for word in value.split(",") if word.strip())
+    return value
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 
 
 class Settings(BaseSettings):
     """The settings of one node. Made once, in the command line, and passed down."""
 
-    model_config = SettingsConfigDict(env_prefix="NADIR_", extra="forbid", frozen=True, validate_default=True)
+    model_config = SettingsConfigDict(
+        env_prefix="NADIR_", env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
+    )
 
-    home: Path = Field(default_factory=lambda: Path.home() / ".nadir", description="Folder for bytes, SQL and temporary files")
+    home: Path = Field(
+        default_factory=lambda: Path.home() / ".nadir",
+        description="Folder for bytes, SQL and temporary files",
+    )
     database_url: str = Field(default="", description="SQLAlchemy URL; empty for SQLite in the home folder")
-    ae_title: str = Field(default="NADIR", pattern=r"^[\x21-\x5b\x5d-\x7e]{1,16}$", description="AE title of this node")
+    ae_title: str = Field(
+        default="NADIR", pattern=r"^[\x21-\x5b\x5d-\x7e]{1,16}$", description="AE title of this node"
+    )
     dicom_host: str = Field(default="0.0.0.0", description="Address that the DICOM port listens on")  # noqa: S104
     dicom_port: int = Field(default=11112, ge=0, le=65535, description="DICOM port; 0 for any free one")
     http_host: str = Field(default="127.0.0.1", description="Address that the HTTP port listens on")
     http_port: int = Field(default=8080, ge=0, le=65535, description="HTTP port; 0 for any free one")
-    callers: tuple[str, ...] = Field(default=(), description="Who may send: AE, AE@address or *@address")
-    accept_any: bool = Field(default=False, description="Accept every calling and called AE title from everywhere")
-    destinations: tuple[str, ...] = Field(default=(), description="Where results go: AE@host:port or a DICOMweb URL")
+    callers: Words = Field(default=(), description="Who may send: AE, AE@address or *@address")
+    accept_any: bool = Field(
+        default=False, description="Accept every calling and called AE title from everywhere"
+    )
+    destinations: Words = Field(
+        default=(), description="Where results go: AE@host:port or the URL of a DICOMweb root"
+    )
     pacs_url: str = Field(default="", description="DICOMweb root of the PACS that studies are pulled from")
-    hook_token: str = Field(default="", description="Shared secret that Orthanc's hook must present; empty: loopback only")
-    reconcile_seconds: float = Field(default=300.0, ge=0, description="How often the PACS is asked for missed studies; 0: never")
-    reconcile_days: int = Field(default=3, ge=1, description="How far back that question goes")
+    hook_token: str = Field(
+        default="",
+        description="Shared secret of Orthanc's hook; empty: only the loopback may speak to the node",
+    )
+    reconcile_seconds: float = Field(
+        default=300.0, ge=0, description="How often the PACS is asked for missed studies; 0 for never"
+    )
+    reconcile_days: int = Field(default=3, ge=1, description="How many days back that question goes")
     quiet_seconds: float = Field(default=60.0, ge=0, description="Quiet time after which a study is whole")
-    hard_cap_seconds: float = Field(default=5400.0, gt=0, description="A study settles at the latest after this long")
+    hard_cap_seconds: float = Field(
+        default=5400.0, gt=0, description="A study settles this long after its first image at the latest"
+    )
     max_associations: int = Field(default=50, ge=1, description="Associations served at one time")
     max_object_bytes: int = Field(default=8 << 30, gt=0, description="Largest object that is accepted")
-    reserve_bytes: int = Field(default=256 << 20, ge=0, description="Free disk below which nothing is accepted")
+    reserve_bytes: int = Field(
+        default=256 << 20, ge=0, description="Free disk below which nothing is accepted"
+    )
     workers: int = Field(default=1, ge=1, description="Jobs that run at one time")
-    job_memory_bytes: int = Field(default=8 << 30, gt=0, description="Address space of one job")
-    job_seconds: float = Field(default=3600.0, gt=0, description="Wall time of one job")
+    job_memory_bytes: int = Field(default=12 << 30, gt=0, description="Address space that one job may use")
+    job_seconds: float = Field(default=3600.0, gt=0, description="Time that one job may take")
     max_attempts: int = Field(default=5, ge=1, description="Attempts before a job is dead")
-    plugins: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Settings of each plugin, by its name")
-    enabled: tuple[str, ...] | None = Field(default=None, description="Plugins that run; all when not given")
-    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
+    plugins: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Settings of each plugin, by its name"
+    )
+    enabled: Words | None = Field(default=None, description="Plugins that run; all when not given")
+    log_level: str = Field(
+        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="How much is logged"
+    )
 
     @field_validator("destinations")
     @classmethod
     def _destinations(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for text in value:
             parse_destination(text)
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("callers")
+    @classmethod
+    def _callers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if not CALLER.match(text):
+                raise ValueError(f"'{text}' is not a caller: write AE, AE@address or *@address")
         return value
+
+    @field_validator("pacs_url")
+    @classmethod
+    def _pacs_url(cls, value: str) -> str:
+        if value and not WEB_ADDRESS.match(value):
+            raise ValueError(f"'{value}' is not the http(s) URL of a DICOMweb root")
+        return value.rstrip("/")
 
     @classmethod
     def settings_customise_sources(
@@ -64,18 +121,51 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags before environment; the TOML file comes in through `load`."""
+        """Let flags win over the environment; `load` adds the TOML file below both."""
         return (init_settings, env_settings)
 
     @classmethod
     def load(cls, toml: Path | None = None, **flags: Any) -> Self:
-        """Return the settings: TOML, then environment, then flags that are not None. Refuses `bad-settings`."""
-        raise Refused("bad-settings", "not written yet")
+        """Return the settings of a TOML file, the environment and the flags that are not None.
+
+        Refuses `bad-settings`, in one line that names the setting, what is wrong and what is expected.
+        """
+        given = {name: value for name, value in flags.items() if value is not None}
+        try:
+            return (cls if toml is None else _with_file(cls, toml))(**given)
+        except ValidationError as error:
+            lines = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
+            raise Refused("bad-settings", "; ".join(lines)) from error
+        except SettingsError as error:
+            raise Refused("bad-settings", str(error)) from error
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise Refused("bad-settings", f"the settings file {toml} cannot be read: {error}") from error
 
     @property
     def sql_url(self) -> str:
         """Return the SQLAlchemy URL."""
         return self.database_url or f"sqlite:///{self.home / 'nadir.sqlite'}"
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def _with_file(cls: type[SettingsT], toml: Path) -> type[SettingsT]:
+    """Return the settings class with a TOML file as its lowest source."""
+    if not toml.is_file():
+        raise Refused("bad-settings", f"the settings file {toml} does not exist")
+
+    class WithFile(cls):  # type: ignore[valid-type,misc]
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (
+                *super().settings_customise_sources(settings_cls, *sources, **named),
+                TomlConfigSettingsSource(settings_cls, toml),
+            )
+
+    return WithFile
 
 
 def parse_destination(text: str) -> tuple[str, str, int] | str:
@@ -84,8 +174,7 @@ def parse_destination(text: str) -> tuple[str, str, int] | str:
         return text.rstrip("/")
     match = AE_ADDRESS.match(text)
     if match is None or not 0 < int(match["port"]) < 65536:
-        raise ValueError(f"'{text}' is not a destination: write AE@host:port or an http(s) URL of a DICOMweb root")
+        raise ValueError(
+            f"'{text}' is not a destination: write AE@host:port or the http(s) URL of a DICOMweb root"
+        )
     return match["ae"], match["host"].strip("[]"), int(match["port"])
-
-
-__all__ = ["Settings", "parse_destination", "tomllib", "ValidationError"]

@@ -57,7 +57,9 @@ class Mask:
     def __post_init__(self) -> None:
         if self.voxels.dtype != np.bool_ or self.voxels.ndim != 3:
             raise ValueError("a mask is a boolean array of three dimensions")
-        if any(o < 0 or o + n > s for o, n, s in zip(self.origin, self.voxels.shape, self.shape, strict=True)):
+        if any(
+            o < 0 or o + n > s for o, n, s in zip(self.origin, self.voxels.shape, self.shape, strict=True)
+        ):
             raise ValueError("the box of a mask must lie inside its grid")
 
     @classmethod
@@ -126,7 +128,8 @@ class Volume:
     @property
     def frame_of_reference_uid(self) -> str | None:
         """Return the Frame of Reference UID."""
-        return self.geometry.frame_of_reference_uid
+        uid = self.geometry.frame_of_reference_uid
+        return None if uid is None else str(uid)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -142,7 +145,9 @@ class Volume:
     def to_mm(self, index: NDArray[np.floating] | tuple[float, float, float]) -> NDArray[np.float64]:
         """Return the LPS position, mm, of index points `(..., 3)` in (k, r, c) order."""
         points = np.asarray(index, dtype=np.float64)
-        return np.asarray(points @ self.geometry.affine[:3, :3].T + self.geometry.affine[:3, 3], dtype=np.float64)
+        return np.asarray(
+            points @ self.geometry.affine[:3, :3].T + self.geometry.affine[:3, 3], dtype=np.float64
+        )
 
     def to_index(self, mm: NDArray[np.floating] | Point) -> NDArray[np.float64]:
         """Return the index (k, r, c), fractional, of LPS points `(..., 3)` in mm."""
@@ -347,5 +352,3 @@ class Provenance:
     """Version of Nadir."""
     started_at: str
     """ISO 8601 UTC time at which the analysis started."""
-
-

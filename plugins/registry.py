@@ -25,7 +25,9 @@ def load_plugins(
     wanted = list(found) if names is None else list(dict.fromkeys(names))
     for name in [*wanted, *(settings or {})]:
         if name not in found:
-            raise Refused("unknown-plugin", f"there is no plugin '{name}'; installed are: {', '.join(found) or 'none'}")
+            raise Refused(
+                "unknown-plugin", f"there is no plugin '{name}'; installed are: {', '.join(found) or 'none'}"
+            )
     return tuple(_make(found[name], (settings or {}).get(name, {})) for name in wanted)
 
 
@@ -33,16 +35,24 @@ def _make(entry: EntryPoint, values: Mapping[str, object]) -> Plugin:
     try:
         factory = entry.load()
     except Exception as error:
-        raise Refused("broken-plugin", f"plugin '{entry.name}' ({entry.value}) cannot be loaded: {error}") from error
+        raise Refused(
+            "broken-plugin", f"plugin '{entry.name}' ({entry.value}) cannot be loaded: {error}"
+        ) from error
     try:
         plugin = factory(**values)
     except (TypeError, ValueError) as error:
-        raise Refused("bad-plugin-settings", f"plugin '{entry.name}' does not take these settings: {error}") from error
+        raise Refused(
+            "bad-plugin-settings", f"plugin '{entry.name}' does not take these settings: {error}"
+        ) from error
     if not isinstance(plugin, Plugin):
-        raise Refused("broken-plugin", f"plugin '{entry.name}' ({entry.value}) does not follow plugins.contract.Plugin")
+        raise Refused(
+            "broken-plugin", f"plugin '{entry.name}' ({entry.value}) does not follow plugins.contract.Plugin"
+        )
     return plugin
 
 
 def config_sha256(plugin: Plugin) -> str:
     """Return the hash of a plugin's settings, equal for equal settings."""
-    return hashlib.sha256(json.dumps(plugin_settings(plugin), sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(plugin_settings(plugin), sort_keys=True, default=str).encode()
+    ).hexdigest()

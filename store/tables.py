@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timezone
-from typing import Any
+from datetime import UTC, date, datetime
 
 from sqlalchemy import DateTime, Index, TypeDecorator, UniqueConstraint
 from sqlalchemy.engine import Dialect
@@ -22,13 +21,13 @@ class UtcDateTime(TypeDecorator[datetime]):
             return None
         if value.tzinfo is None:
             raise ValueError("datetimes are aware UTC; this one is naive")
-        return value.astimezone(timezone.utc)
+        return value.astimezone(UTC)
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Give back aware UTC."""
         if value is None:
             return None
-        return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class Patient(SQLModel, table=True):
@@ -54,7 +53,9 @@ class Study(SQLModel, table=True):
     accession_number: str = ""
     state: str = Field(default="receiving", description="receiving or settled")
     revision: int = Field(default=0, description="number of the latest settled revision; 0 before the first")
-    first_arrival_at: datetime = Field(sa_type=UtcDateTime, description="first new content since it last settled")
+    first_arrival_at: datetime = Field(
+        sa_type=UtcDateTime, description="first new content since it last settled"
+    )
     last_arrival_at: datetime = Field(sa_type=UtcDateTime, index=True, description="latest new content")
     settle_now: bool = Field(default=False, description="a trusted source says that the study is whole")
 
@@ -85,7 +86,9 @@ class Instance(SQLModel, table=True):
     received_at: datetime = Field(sa_type=UtcDateTime)
     source: str = Field(description="AE@address or URL that it came from")
     current: bool = Field(default=True, description="False once other content came under the same UID")
-    own: bool = Field(default=False, description="True for a result of Nadir's that came back; never analysed")
+    own: bool = Field(
+        default=False, description="True for a result of Nadir's that came back; never analysed"
+    )
 
 
 class Association(SQLModel, table=True):
@@ -133,7 +136,9 @@ class Job(SQLModel, table=True):
     __table_args__ = (Index("ix_job_ready", "state", "run_after", "id"),)
     id: int | None = Field(default=None, primary_key=True)
     revision_pk: int = Field(foreign_key="revision.id", index=True)
-    key: str = Field(unique=True, description="sha256(manifest, plugin, version, model hash, configuration hash)")
+    key: str = Field(
+        unique=True, description="sha256(manifest, plugin, version, model hash, configuration hash)"
+    )
     plugin: str
     plugin_version: str
     model_sha256: str
@@ -159,7 +164,9 @@ class Refusal(SQLModel, table=True):
     code: str
     sentence: str
     series_instance_uid: str | None = None
-    refused: bool = Field(description="True when it was refused, False when it is a flag on something accepted")
+    refused: bool = Field(
+        description="True when it was refused, False when it is a flag on something accepted"
+    )
 
 
 class Finding(SQLModel, table=True):
@@ -260,5 +267,7 @@ class Event(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     at: datetime = Field(sa_type=UtcDateTime, index=True)
     kind: str = Field(index=True)
-    subject: str = Field(default="", description="our own identifier of what it speaks of: sha256, study id, AE title")
+    subject: str = Field(
+        default="", description="our own identifier of what it speaks of: sha256, study id, AE title"
+    )
     text: str = ""

@@ -1,0 +1,74 @@
+"""The settings: where they come from, which wins, and what a wrong one says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from node.settings import Settings, parse_destination
+from plugins.errors import Refused
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toml = tmp_path / "nadir.toml"
+    toml.write_text(
+        'ae_title = "FILE"\ndicom_port = 1\nhttp_port = 2\n[plugins.pet_lesion]\nthreshold = "percent"\n'
+    )
+    monkeypatch.setenv("NADIR_DICOM_PORT", "3")
+    monkeypatch.setenv("NADIR_HTTP_PORT", "4")
+    settings = Settings.load(toml, http_port=5, home=tmp_path, quiet_seconds=None)
+    assert (settings.ae_title, settings.dicom_port, settings.http_port) == ("FILE", 3, 5)
+    assert settings.plugins == {"pet_lesion": {"threshold": "percent"}}
+    assert settings.quiet_seconds == 60.0
+
+
+def test_lists_are_written_with_commas_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NADIR_DESTINATIONS", "PACS@10.0.0.1:104, http://pacs/dicom-web")
+    monkeypatch.setenv("NADIR_CALLERS", "CT1@10.0.0.2,*@127.0.0.1")
+    settings = Settings.load()
+    assert settings.destinations == ("PACS@10.0.0.1:104", "http://pacs/dicom-web")
+    assert settings.callers == ("CT1@10.0.0.2", "*@127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"dicom_port": 70000}, "dicom_port"),
+        ({"ae_title": "SEVENTEEN-LETTERS"}, "ae_title"),
+        ({"destinations": ("nowhere",)}, "AE@host:port"),
+        ({"callers": ("a b",)}, "AE@address"),
+        ({"pacs_url": "ftp://x"}, "DICOMweb root"),
+        ({"colour": "blue"}, "colour"),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_one_line_that_names_it(flags: dict[str, object], says: str) -> None:
+    with pytest.raises(Refused) as caught:
+        Settings.load(**flags)
+    assert caught.value.code == "bad-settings"
+    assert says in caught.value.sentence
+    assert "\n" not in caught.value.sentence
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"absent\.toml does not exist"):
+        Settings.load(tmp_path / "absent.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("= 1")
+    with pytest.raises(Refused, match=r"broken\.toml cannot be read"):
+        Settings.load(broken)
+    unknown = tmp_path / "unknown.toml"
+    unknown.write_text("colour = 'blue'")
+    with pytest.raises(Refused, match="colour"):
+        Settings.load(unknown)
+
+
+def test_a_destination_is_an_ae_with_host_and_port_or_a_web_root() -> None:
+    assert parse_destination("PACS@host:104") == ("PACS", "host", 104)
+    assert parse_destination("PACS@[::1]:104") == ("PACS", "::1", 104)
+    assert parse_destination("https://pacs/dicom-web/") == "https://pacs/dicom-web"
+    for wrong in ("PACS@host:0", "PACS@host", "@host:1", "PACS@host:99999"):
+        with pytest.raises(ValueError, match="not a destination"):
+            parse_destination(wrong)
