@@ -1,0 +1,54 @@
+# make demo   sets everything up and runs the main job on a phantom
+# make test   sets everything up and passes the tests
+# make viewer brings the OHIF pages and the browser driver that `make test-long` uses
+
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+BIN := .venv/bin
+STAMP := .venv/installed
+JOBS ?= 2
+DEBIAN := orthanc orthanc-python orthanc-dicomweb dcmtk dicom3tools postgresql
+NEEDED := Orthanc storescu dcmdump dsrdump dciodvfy
+export PATH := $(PATH):/usr/sbin
+
+.PHONY: install demo test test-quick test-long lint format counterparts viewer bench clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "nadir needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 1; }
+	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv .venv || { echo "python's venv module is missing: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[learn,test,lint]'
+	@touch $@
+
+demo: install
+	$(BIN)/nadir demo --out demo-out
+
+counterparts:
+	@.ci/counterparts "$(DEBIAN)" "$(NEEDED)"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: install counterparts lint
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup -m "not long"
+
+test-long: install counterparts viewer
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup
+
+viewer:
+	@command -v npm >/dev/null || { echo "npm is missing: apt-get install nodejs npm"; exit 1; }
+	@command -v chromium >/dev/null || apt-get install --yes --quiet --no-install-recommends chromium || { echo "chromium is missing: apt-get install chromium"; exit 1; }
+	@test -d node_modules/@ohif/app/dist && test -d node_modules/playwright-core || npm install --silent --no-save --no-audit --no-fund --ignore-scripts @ohif/app@3.13.2 playwright-core@1.65.1
+
+bench: install
+	$(BIN)/python benchmarks/settle_to_delivered.py
+
+clean:
+	rm -rf .venv demo-out node_modules
