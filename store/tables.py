@@ -261,6 +261,25 @@ class Delivery(SQLModel, table=True):
     delivered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
+class Pull(SQLModel, table=True):
+    """A study that the PACS says it holds: asked for until the node has it. Only `node.pull` writes it."""
+
+    study_instance_uid: str = Field(primary_key=True)
+    state: str = Field(default="waiting", index=True, description="waiting, pulled or parked")
+    requests: int = Field(
+        default=1, description="how often it was told; a pull ends only the telling it began with"
+    )
+    everything: bool = Field(
+        default=False, description="also fetch what is held already: its content may differ"
+    )
+    attempt: int = Field(default=0, description="failed attempts since the last telling")
+    run_after: datetime = Field(sa_type=UtcDateTime)
+    requested_at: datetime = Field(sa_type=UtcDateTime)
+    pulled_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    error_code: str | None = None
+    error_text: str | None = None
+
+
 class Event(SQLModel, table=True):
     """Append-only: what happened that an administrator may ask for (conflict, quarantine, rejected caller)."""
 
