@@ -1,0 +1,264 @@
+"""Tell Nadir that a study in this Orthanc became stable.
+
+Orthanc's Python plugin loads this one file (standard library only, plugin versions 4.0 to 7.1). The change
+callback only queues; one daemon thread posts, with back-off, so neither Orthanc nor a sender ever waits for
+Nadir. What is queued is lost when Orthanc dies, so at start the thread looks through Orthanc's own log of changes
+and tells the studies of the last days once more: Nadir ignores what it holds already.
+
+Configuration, in orthanc.json (or NADIR_URL and NADIR_TOKEN in the environment, which win)::
+
+    "Nadir": {"Url": "http://127.0.0.1:8080", "Token": ""}
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from typing import Any
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+TIMEOUT_SECONDS = 10.0
+DELAYS_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+MAX_PENDING = 10000
+CATCH_UP_DAYS = 3
+CHANGES_PER_PAGE = 1000
+MAX_PAGES = 300
+
+# What the node will answer alike however often it is asked: bad request, no such route, too large, not valid.
+HOPELESS = (400, 404, 405, 413, 415, 422)
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the token is for one address only."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse."""
+        return
+
+
+def read_settings(configuration: str, environment: Mapping[str, str]) -> tuple[str, str]:
+    """Return (URL, token) of Orthanc's configuration (JSON) and the environment, which wins. Raises ValueError."""
+    section = json.loads(configuration).get("Nadir", {}) if configuration else {}
+    if not isinstance(section, dict):
+        raise ValueError('the section "Nadir" of the configuration must be an object')
+    url = environment.get("NADIR_URL") or section.get("Url") or DEFAULT_URL
+    token = environment.get("NADIR_TOKEN") or section.get("Token") or ""
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+        raise ValueError('"Nadir": "Url" must begin with http:// or https://')
+    if not isinstance(token, str) or any(ord(c) < 33 or ord(c) > 126 for c in token):
+        raise ValueError('"Nadir": "Token" must be printable ASCII without blanks')
+    return url.rstrip("/"), token
+
+
+def post(url: str, token: str, body: Mapping[str, str]) -> int:
+    """Return the HTTP status that the node answers to `body`. Raises OSError when nothing answers."""
+    headers = {"Content-Type": "application/json"}
+    if token:
+        headers["Authorization"] = "Bearer " + token
+    data = json.dumps(body).encode("ascii")
+    request = urllib.request.Request(url + "/intake/study", data, headers)  # noqa: S310 - read_settings saw the scheme
+    # No proxy: the node is a neighbour, and which studies exist is nobody else's business.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect)
+    try:
+        with opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
+            answer.read(4096)
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return int(error.code)
+
+
+def changed_studies(orthanc: Any, since: datetime.datetime) -> list[str]:
+    """Return the Orthanc identifiers of the studies that changed after `since` (UTC), newest first."""
+    found: dict[str, None] = {}
+    newest = json.loads(orthanc.RestApiGet("/changes?last")).get("Last", 0)
+    limit = since.strftime("%Y%m%dT%H%M%S")
+    for _page in range(MAX_PAGES):
+        first = max(newest - CHANGES_PER_PAGE, 0)
+        page = json.loads(orthanc.RestApiGet(f"/changes?since={first}&limit={CHANGES_PER_PAGE}"))
+        changes = [c for c in page["Changes"] if first < c["Seq"] <= newest]
+        for change in reversed(changes):
+            if change.get("ResourceType") == "Study" and change.get("Date", "") >= limit:
+                found[change["ID"]] = None
+        if first == 0 or any(change.get("Date", "") < limit for change in changes):
+            break
+        newest = first
+    return list(found)
+
+
+class Teller:
+    """Queues studies and tells the node of each, in one thread, until it answers.
+
+    Parameters
+    ----------
+    orthanc
+        Orthanc's module.
+    url, token
+        Where the node is, and what it asks for.
+    send
+        `post`, or another function of the same shape.
+    delays
+        Seconds to wait after each failure in a row; the last one repeats.
+
+    """
+
+    def __init__(
+        self,
+        orthanc: Any,
+        url: str,
+        token: str,
+        send: Callable[[str, str, Mapping[str, str]], int] = post,
+        delays: tuple[float, ...] = DELAYS_SECONDS,
+    ) -> None:
+        self.orthanc = orthanc
+        self.url = url
+        self.token = token
+        self.send = send
+        self.delays = delays
+        self.told = 0
+        self.failures = 0
+        self.last_error = ""
+        self._pending: dict[str, int] = {}
+        self._serial = 0
+        self._condition = threading.Condition()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name="nadir", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread; waits two seconds at most."""
+        self._stopped.set()
+        with self._condition:
+            self._condition.notify_all()
+        if self._thread is not None:
+            self._thread.join(2.0)
+
+    def queue(self, orthanc_id: str) -> None:
+        """Remember a study; returns at once. One that waits already is told once."""
+        with self._condition:
+            if orthanc_id not in self._pending and len(self._pending) >= MAX_PENDING:
+                self.last_error = (
+                    f"more than {MAX_PENDING} studies wait; the node must find the rest by itself"
+                )
+                return
+            self._serial += 1
+            self._pending[orthanc_id] = self._serial
+            self._condition.notify_all()
+
+    def status(self) -> dict[str, Any]:
+        """Return what an administrator may ask for; no patient data."""
+        with self._condition:
+            return {
+                "url": self.url,
+                "waiting": len(self._pending),
+                "told": self.told,
+                "failures_in_a_row": self.failures,
+                "last_error": self.last_error,
+            }
+
+    def _run(self) -> None:
+        try:
+            since = datetime.datetime.fromtimestamp(time.time() - CATCH_UP_DAYS * 86400, datetime.UTC)
+            for orthanc_id in changed_studies(self.orthanc, since):
+                self.queue(orthanc_id)
+        except Exception as error:  # whatever Orthanc raises, the thread must live
+            self._log(f"could not look for missed studies: {type(error).__name__}")
+        while not self._stopped.is_set():
+            with self._condition:
+                while not self._pending and not self._stopped.is_set():
+                    self._condition.wait()
+                if self._stopped.is_set():
+                    return
+                orthanc_id, serial = next(iter(self._pending.items()))
+            done = self._tell(orthanc_id)
+            with self._condition:
+                if not done:  # to the end, so that one study the node stumbles over does not hold the others
+                    self._pending[orthanc_id] = self._pending.pop(orthanc_id)
+                elif (
+                    self._pending[orthanc_id] == serial
+                ):  # else it became stable again meanwhile: tell it again
+                    del self._pending[orthanc_id]
+            if not done:
+                self._stopped.wait(self.delays[min(self.failures, len(self.delays)) - 1])
+
+    def _tell(self, orthanc_id: str) -> bool:
+        """Return True when nothing is left to do for this study."""
+        try:
+            tags = json.loads(self.orthanc.RestApiGet("/studies/" + orthanc_id))["MainDicomTags"]
+            uid = tags["StudyInstanceUID"]
+        except Exception:  # Orthanc's own exception class is not importable everywhere; the study was deleted
+            return True
+        try:
+            status = self.send(self.url, self.token, {"study_instance_uid": uid, "orthanc_id": orthanc_id})
+        except Exception as error:  # URLError, OSError, http.client errors, ...
+            return self._failed(f"{self.url} does not answer ({type(error).__name__})")
+        if 200 <= status < 300:
+            if self.failures:
+                self._log(f"{self.url} answers again")
+            self.failures = 0
+            self.told += 1
+            return True
+        if status in HOPELESS:
+            self._failed(f"{self.url} refuses a study with HTTP {status}; it is not told again")
+            self.failures = 0
+            return True
+        return self._failed(f"{self.url} answers HTTP {status}")
+
+    def _failed(self, text: str) -> bool:
+        self.failures += 1
+        if text != self.last_error or self.failures == 1:
+            self._log(text)
+        self.last_error = text
+        return False
+
+    def _log(self, text: str) -> None:
+        self.orthanc.LogWarning("Nadir: " + text)
+
+
+def install(orthanc: Any, environment: Mapping[str, str]) -> Teller | None:
+    """Register the callbacks with Orthanc's module; returns the teller, or None when the configuration is wrong."""
+    try:
+        url, token = read_settings(orthanc.GetConfiguration(), environment)
+    except ValueError as error:
+        orthanc.LogError(f"Nadir: {error}; no study will be told")
+        return None
+    teller = Teller(orthanc, url, token)
+
+    def on_change(change: int, level: int, resource: str) -> None:
+        if change == orthanc.ChangeType.STABLE_STUDY:
+            teller.queue(resource)
+        elif change == orthanc.ChangeType.ORTHANC_STARTED:
+            teller.start()
+        elif change == orthanc.ChangeType.ORTHANC_STOPPED:
+            teller.stop()
+
+    def on_status(output: Any, uri: str, **request: Any) -> None:
+        # AnswerBuffer and SendMethodNotAllowed kept their shape over all versions; SendHttpStatus did not.
+        if request.get("method") != "GET":
+            output.SendMethodNotAllowed("GET")
+        else:
+            output.AnswerBuffer(json.dumps(teller.status(), indent=1), "application/json")
+
+    orthanc.RegisterOnChangeCallback(on_change)
+    orthanc.RegisterRestCallback("/nadir/status", on_status)
+    return teller
+
+
+try:
+    import orthanc as _module
+except ImportError:
+    pass
+else:
+    # Outside Orthanc a folder of this name may have been imported as an empty package: ask for what is needed.
+    if hasattr(_module, "RegisterOnChangeCallback"):
+        TELLER = install(_module, os.environ)
