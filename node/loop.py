@@ -1,0 +1,76 @@
+"""A thread that does one thing again and again until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime
+
+from plugins.errors import NadirError
+
+log = logging.getLogger(__name__)
+
+
+class Loop:
+    """Calls `tick(now)` at once while it returns True, else every `idle_seconds` or when woken.
+
+    Parameters
+    ----------
+    name
+        Name of the thread and of what it does in the log.
+    tick
+        One round; returns whether there may be more to do at once.
+    clock
+        Gives the time that a round is told.
+    idle_seconds
+        Pause when there is nothing to do, and after an error.
+
+    """
+
+    def __init__(
+        self, name: str, tick: Callable[[datetime], bool], clock: Callable[[], datetime], idle_seconds: float
+    ) -> None:
+        self.name = name
+        self._tick = tick
+        self._clock = clock
+        self._idle_seconds = idle_seconds
+        self._stopped = threading.Event()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """End the present pause."""
+        self._wake.set()
+
+    def stop(self, timeout_seconds: float = 30.0) -> bool:
+        """Let the present round end; returns whether it did in time."""
+        self._stopped.set()
+        self._wake.set()
+        if self._thread is None:
+            return True
+        self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            if not self._round() and not self._stopped.is_set():
+                self._wake.wait(self._idle_seconds)
+                self._wake.clear()
+
+    def _round(self) -> bool:
+        try:
+            return self._tick(self._clock())
+        except NadirError as error:
+            log.warning("%s: %s", self.name, error)
+        except Exception:  # the border of this thread: it must outlive a fault of ours, and tell of it
+            log.exception("%s: a round failed", self.name)
+        return False
+
+
+__all__ = ["Loop"]

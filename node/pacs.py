@@ -1,0 +1,285 @@
+"""The PACS over DICOMweb (PS3.18): what it holds (QIDO-RS), its bytes (WADO-RS), our results into it (STOW-RS).
+
+The one extension point is `httpx.Client`: give one with another transport, and every test is a function.
+Errors: `Unavailable` when asking again may help (no answer, 5xx, 408, 425, 429), `Refused` when it will not.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from node.multipart import BLOCK_BYTES, FilesBody, PartWriter, boundary_of
+from plugins.errors import Refused, Unavailable
+
+PAGE = 500
+MAX_PAGES = 2000
+MAX_JSON_BYTES = 64 << 20
+MAX_OBJECT_BYTES = 8 << 30
+TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+DICOM_JSON = "application/dicom+json"
+ORIGINAL = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+UID = re.compile(r"[0-9.]{1,64}")
+TRANSIENT = frozenset({408, 425, 429})
+
+STUDY_UID, SERIES_UID, SOP_UID, SOP_CLASS = "0020000D", "0020000E", "00080018", "00080016"
+INSTANCES_IN_STUDY = "00201208"
+FAILED, REFERENCED = "00081198", "00081199"
+REFERENCED_SOP_UID, FAILURE_REASON, WARNING_REASON = "00081155", "00081197", "00081196"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldInstance:
+    """One instance that the PACS says it holds."""
+
+    series_instance_uid: str
+    """Series Instance UID, as the PACS writes it."""
+    sop_instance_uid: str
+    """SOP Instance UID, as the PACS writes it."""
+    sop_class_uid: str
+    """SOP Class UID; empty when the PACS does not tell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldStudy:
+    """One study that the PACS says it holds."""
+
+    study_instance_uid: str
+    """Study Instance UID, as the PACS writes it."""
+    instances: int | None
+    """Number of Study Related Instances; None when the PACS does not tell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StowAnswer:
+    """What the PACS said of one instance that was sent to it."""
+
+    sop_instance_uid: str
+    """SOP Instance UID."""
+    status: int | None
+    """DICOM status: 0 stored, a warning, or the failure reason; None when the answer does not speak of it."""
+
+
+class DicomWeb:
+    """A DICOMweb origin server.
+
+    Parameters
+    ----------
+    root_url
+        The root, e.g. ``http://127.0.0.1:8042/dicom-web``.
+    client
+        What speaks HTTP; one of its own when None. Credentials, proxies and certificates belong to it.
+
+    """
+
+    def __init__(self, root_url: str, *, client: httpx.Client | None = None) -> None:
+        self.root_url = root_url.rstrip("/")
+        # No redirects and no environment: results and identities go to the configured address or nowhere.
+        self._client = client or httpx.Client(timeout=TIMEOUT, trust_env=False, follow_redirects=False)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def answers(self) -> bool:
+        """Return whether the PACS answers a query. Never raises."""
+        try:
+            self._page("/studies", {"limit": "1"})
+        except (Refused, Unavailable):
+            return False
+        return True
+
+    def recent_studies(self, since: datetime.date) -> Iterator[HeldStudy]:
+        """Yield the studies whose Study Date is `since` or later."""
+        query = {"StudyDate": f"{since:%Y%m%d}-", "includefield": INSTANCES_IN_STUDY}
+        for row in self._rows("/studies", query, STUDY_UID):
+            yield HeldStudy(
+                study_instance_uid=_text(row, STUDY_UID), instances=_number(row, INSTANCES_IN_STUDY)
+            )
+
+    def study_instances(self, study_instance_uid: str) -> tuple[HeldInstance, ...]:
+        """Return the instances of a study; none when the PACS does not know it. Refuses `invalid-uid`."""
+        query = {"includefield": [SERIES_UID, SOP_UID, SOP_CLASS]}
+        return tuple(
+            HeldInstance(
+                series_instance_uid=_uid(_text(row, SERIES_UID)),
+                sop_instance_uid=_uid(_text(row, SOP_UID)),
+                sop_class_uid=_text(row, SOP_CLASS),
+            )
+            for row in self._rows(f"/studies/{_uid(study_instance_uid)}/instances", query, SOP_UID)
+        )
+
+    def retrieve_series(self, study: str, series: str, new_path: Callable[[], Path]) -> Iterator[Path]:
+        """Yield the files of a series one by one as they arrive, in their original encoding."""
+        yield from self._retrieve(f"/studies/{_uid(study)}/series/{_uid(series)}", new_path)
+
+    def retrieve_instance(self, study: str, series: str, sop: str, path: Path) -> None:
+        """Write one instance to `path`, in its original encoding. Raises `Unavailable` when none came."""
+        where = f"/studies/{_uid(study)}/series/{_uid(series)}/instances/{_uid(sop)}"
+        if not list(self._retrieve(where, lambda: path)):
+            raise Unavailable(f"{self.root_url} answered without the instance that was asked for")
+
+    def store(self, paths: Sequence[Path]) -> tuple[StowAnswer, ...]:
+        """Return what the PACS says of each instance in `paths` (STOW-RS, PS3.18 10.5.3).
+
+        An instance that the answer does not name is missing in the result, except that a bare 200 says that all
+        were stored: then the result is empty and nothing is wrong. Raises `Unavailable` or `Refused` when the whole
+        request failed.
+        """
+        body = FilesBody(paths)
+        headers = {
+            "Content-Type": body.content_type,
+            "Content-Length": str(body.length),
+            "Accept": DICOM_JSON,
+        }
+        with self._answer("POST", "/studies", headers=headers, content=iter(body), accept=(409,)) as response:
+            if not _is_json(response):
+                if response.status_code == 200:
+                    return ()
+                raise Unavailable(
+                    f"{self.root_url} answered HTTP {response.status_code} without saying what failed"
+                )
+            answer = _json(response, self.root_url)
+        if not isinstance(answer, dict):
+            raise Unavailable(f"{self.root_url} answered with something that is not a STOW-RS response")
+        return tuple(_stow_answers(answer))
+
+    def _rows(self, path: str, query: Mapping[str, str | list[str]], key: str) -> Iterator[dict[str, Any]]:
+        """Yield rows with distinct `key`s, page by page, until a page brings nothing new.
+
+        Neither a short page nor an ignored offset is taken for the end: servers cap pages silently.
+        """
+        seen: set[str] = set()
+        offset = 0
+        for _ in range(MAX_PAGES):
+            page = self._page(path, {**query, "limit": str(PAGE), "offset": str(offset)})
+            new = [row for row in page if _text(row, key) and _text(row, key) not in seen]
+            if not new:
+                return
+            for row in new:
+                if _text(row, key) not in seen:
+                    seen.add(_text(row, key))
+                    yield row
+            offset += len(page)
+
+    def _page(self, path: str, query: Mapping[str, str | list[str]]) -> list[dict[str, Any]]:
+        with self._answer("GET", path, headers={"Accept": DICOM_JSON}, params=query) as response:
+            if response.status_code == 204:
+                return []
+            rows = _json(response, self.root_url)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise Unavailable(f"{self.root_url} answered a query with something that is not DICOM JSON")
+        return rows
+
+    def _retrieve(self, path: str, new_path: Callable[[], Path]) -> Iterator[Path]:
+        headers = {"Accept": ORIGINAL, "Accept-Encoding": "identity"}
+        with self._answer("GET", path, headers=headers) as response:
+            boundary = boundary_of(response.headers.get("Content-Type", ""))
+            if boundary is None or response.headers.get("Content-Encoding", "identity") != "identity":
+                raise Unavailable(
+                    f"{self.root_url} answered a retrieve with something that is not plain multipart"
+                )
+            parts = PartWriter(boundary, new_path, MAX_OBJECT_BYTES)
+            try:
+                for block in response.iter_raw(BLOCK_BYTES):
+                    yield from parts.feed(block)
+                if not parts.finished:
+                    raise Unavailable(f"{self.root_url} broke off in the middle of an answer")
+            finally:
+                parts.close()
+
+    @contextmanager
+    def _answer(
+        self, method: str, path: str, *, accept: tuple[int, ...] = (), **request: Any
+    ) -> Iterator[httpx.Response]:
+        try:
+            with self._client.stream(method, self.root_url + path, **request) as response:
+                if response.status_code not in accept and not response.is_success:
+                    raise _error(response.status_code, self.root_url)
+                if response.headers.get("Content-Encoding", "identity") != "identity" and method == "GET":
+                    if not _is_json(response):
+                        raise Unavailable(
+                            f"{self.root_url} compressed an answer although it was asked not to"
+                        )
+                yield response
+        except httpx.HTTPError as error:
+            raise Unavailable(f"{self.root_url} does not answer ({type(error).__name__})") from error
+        except httpx.InvalidURL as error:
+            raise Refused("bad-url", f"'{self.root_url}' is not a URL that can be asked") from error
+        except OSError as error:
+            raise Unavailable(f"an answer of {self.root_url} could not be kept ({error.strerror})") from error
+
+
+def _uid(text: str) -> str:
+    """Return `text` when it may stand in a URL as a UID; lenient on leading zeros, which exist in the wild."""
+    if not UID.fullmatch(text):
+        raise Refused("invalid-uid", f"{text[:80]!r} is not a UID")
+    return text
+
+
+def _error(status: int, root_url: str) -> Refused | Unavailable:
+    if status >= 500 or status in TRANSIENT:
+        return Unavailable(f"{root_url} answered HTTP {status}")
+    if status in (401, 403):
+        return Refused("pacs-denied", f"{root_url} denies access (HTTP {status}): check the credentials")
+    if status == 404:
+        return Refused("pacs-unknown", f"{root_url} does not know what was asked for (HTTP 404)")
+    return Refused("pacs-refused", f"{root_url} refused the request (HTTP {status})")
+
+
+def _is_json(response: httpx.Response) -> bool:
+    return "json" in response.headers.get("Content-Type", "")
+
+
+def _json(response: httpx.Response, root_url: str) -> Any:
+    body = bytearray()
+    for block in response.iter_bytes():
+        body += block
+        if len(body) > MAX_JSON_BYTES:
+            raise Unavailable(f"{root_url} answered with more than {MAX_JSON_BYTES} bytes of JSON")
+    try:
+        return httpx.Response(200, content=bytes(body)).json() if body else None
+    except (ValueError, RecursionError) as error:
+        raise Unavailable(f"{root_url} answered with something that is not JSON") from error
+
+
+def _value(row: Mapping[str, Any], tag: str) -> Any:
+    element = row.get(tag)
+    values = element.get("Value") if isinstance(element, dict) else None
+    return values[0] if isinstance(values, list) and values else None
+
+
+def _text(row: Mapping[str, Any], tag: str) -> str:
+    value = _value(row, tag)
+    return value if isinstance(value, str) else ""
+
+
+def _number(row: Mapping[str, Any], tag: str) -> int | None:
+    # The model says number, some servers write IS values as text.
+    try:
+        return int(_value(row, tag))
+    except (TypeError, ValueError):
+        return None
+
+
+def _stow_answers(answer: Mapping[str, Any]) -> Iterator[StowAnswer]:
+    for tag, reason, default in ((REFERENCED, WARNING_REASON, 0x0000), (FAILED, FAILURE_REASON, None)):
+        element = answer.get(tag)
+        items = element.get("Value", []) if isinstance(element, dict) else []
+        for item in items if isinstance(items, list) else []:
+            if isinstance(item, dict) and _text(item, REFERENCED_SOP_UID):
+                status = _number(item, reason)
+                yield StowAnswer(
+                    sop_instance_uid=_text(item, REFERENCED_SOP_UID),
+                    status=default if status is None else status,
+                )
+
+
+__all__ = ["DicomWeb", "HeldInstance", "HeldStudy", "StowAnswer"]
