@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 
-from sqlalchemy import DateTime, Index, TypeDecorator, UniqueConstraint
+from sqlalchemy import BigInteger, DateTime, Index, TypeDecorator, UniqueConstraint
 from sqlalchemy.engine import Dialect
 from sqlmodel import Field, SQLModel
 
@@ -82,7 +82,7 @@ class Instance(SQLModel, table=True):
     sop_class_uid: str
     transfer_syntax_uid: str
     sha256: str = Field(index=True)
-    size_bytes: int
+    size_bytes: int = Field(sa_type=BigInteger)
     received_at: datetime = Field(sa_type=UtcDateTime)
     source: str = Field(description="AE@address or URL that it came from")
     current: bool = Field(default=True, description="False once other content came under the same UID")
@@ -235,7 +235,7 @@ class Result(SQLModel, table=True):
     sop_class_uid: str
     series_instance_uid: str
     sha256: str
-    size_bytes: int
+    size_bytes: int = Field(sa_type=BigInteger)
     created_at: datetime = Field(sa_type=UtcDateTime)
 
 
@@ -257,6 +257,8 @@ class Delivery(SQLModel, table=True):
     owner: str | None = None
     last_status: str | None = Field(default=None, description="last DICOM or HTTP status, as text")
     last_error: str | None = None
+    refusals: int = Field(default=0, description="permanent refusals in a row; parked at three")
+    give_up_at: datetime = Field(sa_type=UtcDateTime, description="parked at the first failure after this")
     created_at: datetime = Field(sa_type=UtcDateTime)
     delivered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 

@@ -1,0 +1,217 @@
+"""The SQL engine: one class that opens SQLite or PostgreSQL so that what is committed is on disk."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, create_engine, event, func, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlmodel import Session, SQLModel, select
+
+from plugins.errors import Broken, Refused, Unavailable
+
+WAIT_SECONDS = 30.0
+MIGRATIONS = Path(__file__).with_name("migrations")
+UPGRADE_LOCK = 0x4E616469
+
+
+def aware_utc(now: datetime) -> datetime:
+    """Return `now` in UTC. Raises ValueError when it is naive."""
+    if now.tzinfo is None:
+        raise ValueError("datetimes are aware UTC; this one is naive")
+    return now.astimezone(UTC)
+
+
+class Database:
+    """The SQL database of one node; safe to share between threads, not between processes."""
+
+    def __init__(self, url: str) -> None:
+        """Open lazily; nothing is read or written yet. Refuses `bad-database-url`."""
+        self._url = _checked(url)
+        self.is_sqlite = self._url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            Path(str(self._url.database)).parent.mkdir(parents=True, exist_ok=True)
+        self._engine = _engine(self._url)
+        # SQLite has one writer: a fair queue here beats fifty threads that poll for its lock.
+        self._turn = threading.Lock() if self.is_sqlite else None
+
+    def upgrade(self) -> None:
+        """Bring the tables to the newest revision. Refuses `newer-database` when a later Nadir wrote it."""
+        engine = self._engine.execution_options(nadir_foreign_keys="OFF")
+        with self._writer(), _translated(), engine.begin() as connection:
+            if not self.is_sqlite:
+                connection.execute(select(func.pg_advisory_xact_lock(UPGRADE_LOCK)))
+            config = Config()
+            config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+            config.attributes["connection"] = connection
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                sentence = (
+                    "The database was written by a newer version; start that version or use another database."
+                )
+                raise Refused("newer-database", sentence) from error
+            if self.is_sqlite and connection.execute(text("PRAGMA foreign_key_check")).first() is not None:
+                raise Broken("The upgrade would leave rows that point to nothing; it was rolled back.")
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """Give a session that commits on exit and rolls back on any exception.
+
+        The commit is on disk when the block has ended (SQLite `synchronous=FULL`, PostgreSQL
+        `synchronous_commit` not off). Raises Unavailable when the database cannot be reached, is
+        locked for longer than 30 s or is full.
+        """
+        with (
+            self._writer(),
+            _translated(),
+            Session(self._engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Give a session on one consistent snapshot that cannot write. Raises Unavailable."""
+        options: Mapping[str, Any] = (
+            {"nadir_read_only": True}
+            if self.is_sqlite
+            else {"postgresql_readonly": True, "isolation_level": "REPEATABLE READ"}
+        )
+        engine = self._engine.execution_options(**options)
+        with (
+            _translated(),
+            Session(engine, expire_on_commit=False, autoflush=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    def now(self) -> datetime:
+        """Return the clock of the database, aware UTC, so that all hosts agree on leases."""
+        if self.is_sqlite:
+            return datetime.now(UTC)
+        with _translated(), self._engine.connect() as connection:
+            return aware_utc(connection.execute(select(func.clock_timestamp())).scalar_one())
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _writer(self) -> Iterator[None]:
+        if self._turn is None:
+            yield
+            return
+        if not self._turn.acquire(timeout=WAIT_SECONDS):
+            raise Unavailable("The database was busy for too long; try again.")
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+
+def insert_new(session: Session, table: type[SQLModel], values: Mapping[str, Any]) -> int | None:
+    """Return the id of the inserted row, or None when a unique key already holds such a row.
+
+    One statement, so that two processes that insert the same thing never fail.
+    """
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    columns = table.__table__.c  # type: ignore[attr-defined]  # sqlmodel does not declare __table__
+    known = {name: field.default for name, field in table.model_fields.items() if not field.is_required()}
+    known.pop("id", None)
+    statement = insert(table).values({**known, **values}).on_conflict_do_nothing().returning(columns.id)
+    found = session.exec(statement).first()
+    return None if found is None else int(found[0])
+
+
+def _checked(text_url: str) -> URL:
+    try:
+        url = make_url(text_url)
+    except ArgumentError as error:
+        sentence = "The database URL cannot be read; write sqlite:///file or postgresql://user@host/name."
+        raise Refused("bad-database-url", sentence) from error
+    backend = "postgresql" if url.drivername == "postgres" else url.drivername.partition("+")[0]
+    if backend == "postgresql":
+        return url.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
+        raise Refused("bad-database-url", f"'{backend}' is not supported; use sqlite or postgresql.")
+    if url.database in (None, "", ":memory:"):
+        raise Refused(
+            "bad-database-url", "A database in memory keeps nothing; name a file: sqlite:///path/nadir.sqlite"
+        )
+    return url.set(drivername="sqlite+pysqlite")
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "sqlite":
+        arguments: dict[str, Any] = {"timeout": WAIT_SECONDS, "check_same_thread": False}
+        engine = create_engine(
+            url, connect_args=arguments, pool_size=8, max_overflow=120, pool_timeout=WAIT_SECONDS
+        )
+        event.listen(engine, "connect", _connect_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    arguments = {"connect_timeout": 10, "application_name": "nadir"}
+    engine = create_engine(
+        url,
+        connect_args=arguments,
+        pool_size=8,
+        max_overflow=56,
+        pool_timeout=WAIT_SECONDS,
+        pool_pre_ping=True,
+    )
+    event.listen(engine, "connect", _connect_postgresql)
+    return engine
+
+
+def _connect_sqlite(connection: Any, _record: object) -> None:
+    # The driver must not begin transactions by itself: `_begin_sqlite` says which kind.
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA busy_timeout={int(WAIT_SECONDS * 1000)}")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    options = connection.get_execution_options()
+    read_only = bool(options.get("nadir_read_only"))
+    connection.exec_driver_sql(f"PRAGMA foreign_keys={options.get('nadir_foreign_keys', 'ON')}")
+    connection.exec_driver_sql(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def _connect_postgresql(connection: Any, _record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET TIME ZONE 'UTC'")
+        cursor.execute(f"SET lock_timeout = '{int(WAIT_SECONDS)}s'")
+        cursor.execute(
+            "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+        )
+    connection.commit()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
+        cause = type(error.__cause__ or error).__name__
+        raise Unavailable(f"The database did not answer ({cause}); try again.") from error
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        raise Unavailable("The connection to the database broke; try again.") from error
+
+
+__all__ = ["Database", "aware_utc", "insert_new"]
