@@ -352,3 +352,5 @@ class Provenance:
     """Version of Nadir."""
     started_at: str
     """ISO 8601 UTC time at which the analysis started."""
+    model_kind: str = "classical"
+    """`classical` for a fixed procedure, `learned` for a network with weights."""

@@ -1,0 +1,166 @@
+"""Who made a result, and what a result takes over from the images it was made from."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Final
+
+import highdicom
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+from pydicom.uid import CTImageStorage
+
+from plugins import codes
+from plugins.contract import Provenance
+from store.dicom.uids import derive_uid
+
+MANUFACTURER: Final = "Nadir"
+RESEARCH_USE: Final = "For research use only"
+UTF8: Final = "ISO_IR 192"
+EQUIPMENT: Final = (
+    "Manufacturer",
+    "ManufacturerModelName",
+    "DeviceSerialNumber",
+    "SoftwareVersions",
+    "InstitutionName",
+    "InstitutionAddress",
+    "StationName",
+    "InstitutionalDepartmentName",
+)
+LOSSY: Final = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+
+
+def one_line(text: str, longest: int = 64) -> str:
+    """Return text as a value of VR LO or SH: no backslash, no control characters, at most `longest` characters."""
+    clean = "".join(c if c.isprintable() else " " for c in text.replace("\\", "/")).strip()
+    return clean if len(clean) <= longest else clean[: longest - 1].rstrip() + "…"
+
+
+def stand_in(header: Dataset) -> Dataset:
+    """Return a plain CT header that carries only what highdicom's constructors need of a source image.
+
+    Real headers lack required attributes or hold values that the constructors refuse; what the result has of the
+    patient and the study is taken over verbatim afterwards, by `inherit`.
+    """
+    source = Dataset()
+    source.SOPClassUID = CTImageStorage
+    for keyword in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        setattr(source, keyword, header[keyword].value)
+    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
+        setattr(source, keyword, "")
+    source.StudyDate = source.StudyTime = None
+    source.Modality = header.get("Modality", "OT")
+    for keyword in (*EQUIPMENT, *LOSSY):
+        if header.get(keyword):
+            source[keyword] = header[keyword]
+    return source
+
+
+def inherit(result: Dataset, header: Dataset, provenance: Provenance, written_at: datetime) -> None:
+    """Give a result the patient and study of its source, verbatim, and its dates from the clock that was passed.
+
+    Content and series date and time are the start of the analysis, instance creation is `written_at`; both in the
+    source's TimezoneOffsetFromUTC where it has one, else in the zone of `written_at`. The character set is the
+    source's; if it cannot hold our own texts the result is written in UTF-8.
+    """
+    patient_and_study = Dataset()
+    patient_and_study.update(header)
+    patient_and_study.SOPClassUID = CTImageStorage
+    result.copy_patient_and_study_information(patient_and_study)
+    for keyword in ("StudyDate", "StudyTime", "PatientBirthDate"):
+        if keyword not in header:
+            setattr(result, keyword, None)
+    zone, offset = _zone(header)
+    if offset is not None:
+        result.TimezoneOffsetFromUTC = offset
+    started = _started(provenance, written_at).astimezone(zone or written_at.tzinfo)
+    written = written_at.astimezone(zone or written_at.tzinfo)
+    result.SeriesDate = result.ContentDate = started.strftime("%Y%m%d")
+    result.SeriesTime = result.ContentTime = started.strftime("%H%M%S")
+    result.InstanceCreationDate, result.InstanceCreationTime = written.strftime("%Y%m%d"), written.strftime("%H%M%S")
+    _character_set(result, header)
+
+
+def _zone(header: Dataset) -> tuple[timezone | None, str | None]:
+    offset = str(header.get("TimezoneOffsetFromUTC") or "").strip()
+    if len(offset) != 5 or offset[0] not in "+-" or not offset[1:].isdigit() or int(offset[1:3]) > 14:
+        return None, None
+    minutes = int(offset[1:3]) * 60 + int(offset[3:5])
+    return timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)), offset
+
+
+def _started(provenance: Provenance, written_at: datetime) -> datetime:
+    try:
+        started = datetime.fromisoformat(provenance.started_at)
+    except ValueError:
+        return written_at
+    return started if started.tzinfo else started.replace(tzinfo=timezone.utc)
+
+
+def _character_set(result: Dataset, header: Dataset) -> None:
+    given = header.get("SpecificCharacterSet")
+    if given:
+        result.SpecificCharacterSet = given
+    elif "SpecificCharacterSet" in result:
+        del result.SpecificCharacterSet
+    if result.get("SpecificCharacterSet") != UTF8 and not _ascii(result, header):
+        for element in result.iterall():
+            _ = element.value  # decoded with the old character set before the new one is named
+        result.SpecificCharacterSet = UTF8
+
+
+def _ascii(result: Dataset, header: Dataset) -> bool:
+    """Return whether every text that is not the source's own is plain ASCII, so that any character set holds it."""
+    for element in result.iterall():
+        if element.VR in ("LO", "SH", "ST", "LT", "UT", "UC", "PN") and element.keyword not in header:
+            values = element.value if element.VM > 1 else [element.value]
+            if any(not str(value).isascii() for value in values):
+                return False
+    return True
+
+
+def device_uid(provenance: Provenance) -> str:
+    """Return the UID of the device that a plugin with this model and these settings is.
+
+    Another model, another setting or another version is another device (IHE AIR).
+    """
+    return derive_uid(
+        "device",
+        provenance.plugin,
+        provenance.plugin_version,
+        provenance.model_sha256,
+        provenance.config_sha256,
+        provenance.software_version,
+    )
+
+
+def equipment(provenance: Provenance) -> dict[str, str]:
+    """Return the General Equipment attributes, as keywords of highdicom's constructors."""
+    return {
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": one_line(provenance.plugin),
+        "device_serial_number": device_uid(provenance)[-16:],
+        "software_versions": one_line(provenance.software_version),
+    }
+
+
+def contributing(provenance: Provenance) -> highdicom.ContributingEquipment:
+    """Return the item of ContributingEquipmentSequence that names the algorithm (IHE AIR 6.5.3)."""
+    item = highdicom.ContributingEquipment(
+        manufacturer=MANUFACTURER,
+        purpose_of_reference=codes.PROCESSING_ALGORITHM,
+        manufacturer_model_name=one_line(f"{provenance.plugin} / {provenance.model_name}"),
+        software_versions=(
+            one_line(f"nadir {provenance.software_version}"),
+            one_line(f"{provenance.plugin} {provenance.plugin_version}"),
+            one_line(f"{provenance.model_name} {provenance.model_version}"),
+        ),
+        contribution_description=f"{RESEARCH_USE}. Model {provenance.model_sha256}, settings {provenance.config_sha256}.",
+    )
+    item.DeviceUID = device_uid(provenance)
+    return item
+
+
+def algorithm_family(provenance: Provenance) -> Code:
+    """Return the coded family of the algorithm (CID 7162): learned, or a fixed procedure."""
+    return codes.ARTIFICIAL_INTELLIGENCE if provenance.model_kind == "learned" else codes.MORPHOLOGICAL_OPERATIONS
