@@ -1,0 +1,374 @@
+"""The lungs and the large airways of a chest CT, by classical means that need no weights.
+
+Coarse work (what is outside, which air is lung, left from right, closing) runs on a grid of about 2 mm; the edge
+is then drawn again at full resolution. The patient's own axes decide what is left, whatever the orientation of
+the slices; nothing assumes that the patient lies on the back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cc3d
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.segmentation import watershed
+
+from plugins.airways import grow, trachea
+from plugins.contract import Flag, Mask, Volume
+from plugins.errors import Refused
+from plugins.patient_axes import PatientAxes
+
+Array = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+Labels = NDArray[np.uint8]
+Spacing = tuple[float, float, float]
+
+AIR_HU = -400.0
+"""Denser than this is tissue."""
+ROOM_HU = -930.0
+"""Thinner than this, averaged over some millimetres, is the air of the room."""
+GAS_HU = -980.0
+"""A large piece of enclosed air whose inside has a median below this is gas (bowel), not lung."""
+COARSE_MM = 2.0
+SMALLEST_ML = 20.0
+PLAUSIBLE_ML = (1500.0, 9000.0)
+VESSEL_CLOSING_MM = 8.0
+PLEURAL_CLOSING_MM = 36.0
+RIGHT, LEFT = 1, 2
+IN_PLANE = np.array([[[0, 0, 0]] * 3, [[0, 1, 0], [1, 1, 1], [0, 1, 0]], [[0, 0, 0]] * 3], dtype=np.bool_)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lungs:
+    """The lungs of one CT on its own grid."""
+
+    left: Mask
+    """The patient's left lung; empty when there is none."""
+    right: Mask
+    """The patient's right lung; empty when there is none."""
+    airways: Mask
+    """Lumen of trachea and main bronchi, in neither lung; empty when it was not found."""
+    flags: tuple[Flag, ...] = ()
+    """Doubts: implausible volume, lungs cut by the field of view, one lung, airways not found."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Coarse:
+    """The CT in patient axes (Z to the head, Y to the back, X to the left), averaged to about 2 mm."""
+
+    hu: Array
+    factors: tuple[int, int, int]
+    spacing_mm: Spacing
+
+    @property
+    def voxel_ml(self) -> float:
+        return float(np.prod(self.spacing_mm)) / 1000.0
+
+
+def lungs(volume: Volume, *, include_pleural: bool = True) -> Lungs:
+    """Return both lungs and the large airways of a CT in HU, as masks `(K, R, C)` on the grid of the volume.
+
+    The lungs are closed: vessels inside them belong to them. With `include_pleural`, dents of the rib side (a
+    pleural nodule or mass) are filled as well, up to about 3 cm; with False only gaps under 8 mm are.
+    Refuses (`not-ct`, `no-lungs`).
+    An approximation by thresholds and shape: a consolidated lung, a large effusion or a mass as large as a lobe is
+    missed in part, and a mass that has grown into the mediastinum is cut near where the lung once ended.
+    """
+    if volume.role != "ct":
+        raise Refused("not-ct", "lungs are looked for only in a CT in HU", where=volume.series_instance_uid)
+    axes = PatientAxes.of(volume)
+    hu = axes.to_patient(volume.array)
+    spacing = axes.spacing(volume.spacing_mm)
+    coarse = _coarsen(hu, spacing)
+    inner, lung = _lung_air(coarse)
+    if not lung.any():
+        sentence = "no lung was found in this CT: nothing inside the body has the density and size of a lung"
+        raise Refused("no-lungs", sentence, where=volume.series_instance_uid)
+    middle = _middle(coarse, inner)
+    tube, flags = _airways(hu, spacing, coarse, inner, middle)
+    sides, more = _sides(coarse, lung & ~_shrunk(tube, coarse), middle)
+    closed = _closed_sides(sides, coarse, middle, include_pleural)
+    full = _refined(hu, coarse, sides, closed, tube)
+    flags += [*more, *_doubts(full, sides, spacing)]
+    back = axes.from_patient(full)
+    return Lungs(
+        left=Mask.from_full(back == LEFT),
+        right=Mask.from_full(back == RIGHT),
+        airways=Mask.from_full(axes.from_patient(tube)),
+        flags=tuple(replace(flag, series_instance_uid=volume.series_instance_uid) for flag in flags),
+    )
+
+
+def _coarsen(hu: Array, spacing_mm: Spacing) -> _Coarse:
+    """Return the block means; a rest at the far edge that fills no block is left out."""
+    factors = [max(1, min(round(COARSE_MM / s), n)) for s, n in zip(spacing_mm, hu.shape, strict=True)]
+    fz, fy, fx = factors
+    nz, ny, nx = (n // f for n, f in zip(hu.shape, factors, strict=True))
+    out = np.empty((nz, ny, nx), dtype=np.float32)
+    for z in range(nz):
+        block = hu[z * fz : (z + 1) * fz, : ny * fy, : nx * fx]
+        out[z] = block.mean(axis=0).reshape(ny, fy, nx, fx).mean(axis=(1, 3))
+    spacing = (spacing_mm[0] * fz, spacing_mm[1] * fy, spacing_mm[2] * fx)
+    return _Coarse(hu=out, factors=(fz, fy, fx), spacing_mm=spacing)
+
+
+def _lung_air(coarse: _Coarse) -> tuple[BoolArray, BoolArray]:
+    """Return the air that the body encloses in each axial slice, and the part of it that is lung."""
+    air = coarse.hu < AIR_HU
+    inner = air & ~_open_to_border(air)
+    lung = _lung_like(inner, coarse)
+    if np.count_nonzero(lung) * coarse.voxel_ml > PLAUSIBLE_ML[0]:
+        return inner, lung
+    # The field of view may cut through a lung: then only air as thin as that of the room counts as outside.
+    smooth = ndimage.gaussian_filter(coarse.hu, sigma=[0.7, 1.5, 1.5])
+    outside = ndimage.binary_dilation(_open_to_border(smooth < ROOM_HU), structure=IN_PLANE, iterations=4)
+    wider = air & ~outside
+    wider_lung = _lung_like(wider, coarse)
+    if np.count_nonzero(wider_lung) > 1.3 * np.count_nonzero(lung):
+        return wider, wider_lung
+    return inner, lung
+
+
+def _open_to_border(air: BoolArray) -> BoolArray:
+    """Return the air that reaches the edge of its own axial slice: an open mouth does not drain the lungs."""
+    labels, count = ndimage.label(air, structure=IN_PLANE)
+    edge = np.zeros(count + 1, dtype=np.bool_)
+    for side in (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]):
+        edge[np.unique(side)] = True
+    edge[0] = False
+    found: BoolArray = edge[labels]
+    return found
+
+
+def _lung_like(air: BoolArray, coarse: _Coarse) -> BoolArray:
+    """Return the pieces of enclosed air that are lung: large, and inside denser than gas."""
+    labels = cc3d.connected_components(air, connectivity=6)
+    ml = np.bincount(labels.ravel()) * coarse.voxel_ml
+    keep = np.zeros(ml.size, dtype=np.bool_)
+    for label in np.flatnonzero(ml >= SMALLEST_ML):
+        if label == 0:
+            continue
+        piece = labels == label
+        core = coarse.hu[piece & _within(piece, 5.0, coarse.spacing_mm)]
+        limit = GAS_HU if ml[label] >= 500.0 else GAS_HU + 20.0
+        keep[label] = core.size > 20 and float(np.median(core)) > limit
+    found: BoolArray = keep[labels]
+    return found
+
+
+def _within(mask: BoolArray, depth_mm: float, spacing_mm: Spacing) -> BoolArray:
+    """Return the voxels deeper than `depth_mm` inside the mask; the edge of the grid is no surface."""
+    deep: BoolArray = _depth(mask, spacing_mm) > depth_mm
+    return deep
+
+
+def _depth(mask: BoolArray, spacing_mm: Spacing) -> Array:
+    """Return the distance (mm) of each voxel of the mask to what is not mask, computed in its box."""
+    depth = np.zeros(mask.shape, dtype=np.float32)
+    box = _box(mask, 1)
+    depth[box] = ndimage.distance_transform_edt(mask[box], sampling=spacing_mm)
+    return depth
+
+
+def _box(mask: BoolArray, margin: int) -> tuple[slice, slice, slice]:
+    bounds: list[slice] = []
+    for axis in range(3):
+        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        first, last = (int(hit[0]), int(hit[-1])) if hit.size else (0, -1)
+        bounds.append(slice(max(0, first - margin), min(mask.shape[axis], last + 1 + margin)))
+    return (bounds[0], bounds[1], bounds[2])
+
+
+def _middle(coarse: _Coarse, inner: BoolArray) -> float:
+    """Return the index along X of the middle of the trunk: of tissue and what it encloses, without the room."""
+    trunk = (coarse.hu > AIR_HU) | inner
+    trunk = ndimage.binary_opening(trunk, structure=IN_PLANE, iterations=4)
+    labels = cc3d.connected_components(trunk, connectivity=6)
+    counts = np.bincount(labels.ravel())
+    counts[0] = 0
+    if counts.sum() == 0:
+        return (coarse.hu.shape[2] - 1) / 2
+    profile = np.count_nonzero(labels == int(counts.argmax()), axis=(0, 1))
+    middle: float = np.average(np.arange(profile.size), weights=profile).item()
+    return middle
+
+
+def _airways(
+    hu: Array, spacing_mm: Spacing, coarse: _Coarse, inner: BoolArray, middle: float
+) -> tuple[BoolArray, list[Flag]]:
+    seed = trachea(coarse.hu, inner, coarse.spacing_mm, middle)
+    if seed is None:
+        sentence = "the trachea was not found: the large airways are not removed from the lungs"
+        return np.zeros(hu.shape, dtype=np.bool_), [Flag(code="airways-not-found", sentence=sentence)]
+    fz, fy, fx = coarse.factors
+    points = tuple((z * fz + fz // 2, y * fy + fy // 2, x * fx + fx // 2) for z, y, x in seed.points)
+    return grow(hu, replace(seed, points=points), spacing_mm), []
+
+
+def _shrunk(tube: BoolArray, coarse: _Coarse) -> BoolArray:
+    """Return the airways with about 2 mm of wall on the coarse grid."""
+    fz, fy, fx = coarse.factors
+    nz, ny, nx = coarse.hu.shape
+    blocks = tube[: nz * fz, : ny * fy, : nx * fx].reshape(nz, fz, ny, fy, nx, fx).any(axis=(1, 3, 5))
+    wall: BoolArray = ndimage.binary_dilation(blocks, structure=IN_PLANE)
+    return wall
+
+
+def _sides(coarse: _Coarse, lung: BoolArray, middle: float) -> tuple[Labels, list[Flag]]:
+    """Return which side each lung voxel belongs to: RIGHT, LEFT or 0.
+
+    The lungs are eroded step by step until a large piece lies on either side of the middle; the pieces then
+    flood back. Where they never part, the plane through the middle of the trunk parts them, and a flag says so.
+    """
+    depth = _depth(lung, coarse.spacing_mm)
+    x_mm = (np.arange(lung.shape[2]) - middle) * coarse.spacing_mm[2]
+    total = np.count_nonzero(lung)
+    for erosion_mm in (0.0, 2.0, 4.0, 6.0, 8.0, 11.0, 14.0, 18.0):
+        labels = cc3d.connected_components(depth > erosion_mm, connectivity=6)
+        counts = np.bincount(labels.ravel())
+        counts[0] = 0
+        big = [
+            int(n) for n in np.flatnonzero(counts > max(0.02 * total, 20)) if counts[n] > 0.01 * counts.sum()
+        ]
+        markers = np.zeros(lung.shape, dtype=np.int32)
+        straddles = False
+        for label in big:
+            across = np.count_nonzero(labels == label, axis=(0, 1))
+            right = across[x_mm < 0].sum() / across.sum()
+            straddles = straddles or (0.1 < right < 0.9 and across.sum() > 0.2 * counts.sum())
+            markers[labels == label] = RIGHT if right > 0.5 else LEFT
+        if big and not straddles:
+            return _flooded(markers, depth, lung), _one_lung(markers)
+    sentence = (
+        "left and right lung could not be told apart by shape: they are parted at the middle of the trunk"
+    )
+    sides = np.where(lung, np.where(x_mm < 0, RIGHT, LEFT), 0).astype(np.uint8)
+    return sides, [Flag(code="lungs-not-parted", sentence=sentence)]
+
+
+def _flooded(markers: NDArray[np.int32], depth: Array, lung: BoolArray) -> Labels:
+    box = _box(lung, 1)
+    sides = np.zeros(lung.shape, dtype=np.uint8)
+    grown = watershed(-depth[box], markers=markers[box], mask=lung[box])
+    missed = lung[box] & (grown == 0)
+    if missed.any():
+        nearest = ndimage.distance_transform_edt(grown == 0, return_distances=False, return_indices=True)
+        grown[missed] = grown[tuple(nearest)][missed]
+    sides[box] = grown
+    return sides
+
+
+def _one_lung(markers: NDArray[np.int32]) -> list[Flag]:
+    right, left = np.count_nonzero(markers == RIGHT), np.count_nonzero(markers == LEFT)
+    if min(right, left) > 0.1 * max(right, left):
+        return []
+    side = "left" if right > left else "right"
+    sentence = f"hardly any air was found in the {side} lung: removed, collapsed, consolidated or out of view"
+    return [Flag(code="one-lung", sentence=sentence)]
+
+
+def _closed_sides(sides: Labels, coarse: _Coarse, middle: float, include_pleural: bool) -> Labels:
+    """Return the closed lungs on the coarse grid: small gaps on all sides, large ones only towards the ribs."""
+    closed = sides.copy()
+    for side in (RIGHT, LEFT):
+        lung = sides == side
+        if not lung.any():
+            continue
+        filled = _closing(lung, VESSEL_CLOSING_MM, coarse.spacing_mm)
+        if include_pleural:
+            wide = _closing(lung, PLEURAL_CLOSING_MM, coarse.spacing_mm)
+            filled |= wide & _rib_side(lung, side)
+        filled = _without_holes(filled)
+        closed[filled & (closed == 0)] = side
+    return closed
+
+
+def _rib_side(lung: BoolArray, side: int) -> BoolArray:
+    """Return the voxels that have lung between them and the mediastinum in their own row."""
+    inward = lung if side == LEFT else lung[:, :, ::-1]
+    seen = np.maximum.accumulate(inward, axis=2)
+    found: BoolArray = seen if side == LEFT else seen[:, :, ::-1]
+    return found
+
+
+def _without_holes(mask: BoolArray) -> BoolArray:
+    out = mask.copy()
+    for z in np.flatnonzero(mask.any(axis=(1, 2))):
+        out[z] = ndimage.binary_fill_holes(mask[z])
+    return out
+
+
+def _closing(mask: BoolArray, radius_mm: float, spacing_mm: Spacing) -> BoolArray:
+    """Return the closing of the mask by a ball; large balls roll on a coarser grid, for speed."""
+    step = [max(1, int(radius_mm / 8.0 / s)) for s in spacing_mm]
+    margin = [int(np.ceil(radius_mm / s)) + n for s, n in zip(spacing_mm, step, strict=True)]
+    box = _box(mask, 0)
+    part = np.pad(mask[box], [(m, m + n) for m, n in zip(margin, step, strict=True)])
+    small = part[tuple(slice(n // 2, None, n) for n in step)]
+    sampling = [s * n for s, n in zip(spacing_mm, step, strict=True)]
+    near = ndimage.distance_transform_edt(~small, sampling=sampling) <= radius_mm
+    shut = ndimage.distance_transform_edt(near, sampling=sampling) > radius_mm
+    index = [
+        np.minimum(np.arange(n) // f, m - 1) for n, f, m in zip(part.shape, step, shut.shape, strict=True)
+    ]
+    whole = shut[np.ix_(*index)][
+        tuple(slice(m, m + b.stop - b.start) for m, b in zip(margin, box, strict=True))
+    ]
+    out = mask.copy()
+    out[box] |= whole
+    return out
+
+
+def _refined(hu: Array, coarse: _Coarse, sides: Labels, closed: Labels, tube: BoolArray) -> Labels:
+    """Return the sides at full resolution: air near the coarse lung, and what the closing added."""
+    full = np.zeros(hu.shape, dtype=np.uint8)
+    owner = np.maximum(closed, ndimage.grey_dilation(sides, footprint=np.ones((1, 3, 3))))
+    added = ndimage.binary_dilation((closed > 0) & (sides == 0)) & (closed > 0)
+    solid = added | ndimage.binary_erosion(closed > 0, structure=IN_PLANE, border_value=1)
+    walls = _shrunk(tube, coarse)
+    box = _box(owner > 0, 1)
+    fz, fy, fx = coarse.factors
+    cut = (slice(box[1].start * fy, box[1].stop * fy), slice(box[2].start * fx, box[2].stop * fx))
+    rows, columns = _between(box[1], fy), _between(box[2], fx)
+    for z in range(box[0].start * fz, min(box[0].stop * fz, hu.shape[0])):
+        near, wall, bulk = (a[z // fz, box[1], box[2]] for a in (owner, walls, solid))
+        inside = (hu[z][cut] < AIR_HU) & ~_repeated(wall, fy, fx)
+        inside |= (rows @ bulk.astype(np.float32) @ columns.T) > 0.5
+        full[z][cut] = np.where(inside & ~tube[z][cut], _repeated(near, fy, fx), 0)
+    labels = cc3d.connected_components(full > 0, connectivity=6)
+    voxel_ml = coarse.voxel_ml / (fz * fy * fx)
+    crumbs = np.bincount(labels.ravel()) * voxel_ml < 1.0
+    full[crumbs[labels]] = 0
+    return full
+
+
+def _repeated(array: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
+    repeated: NDArray[Any] = np.repeat(np.repeat(array, rows, axis=0), columns, axis=1)
+    return repeated
+
+
+def _between(bounds: slice, factor: int) -> Array:
+    """Return the matrix that interpolates block means linearly to the fine grid of the same extent."""
+    count = bounds.stop - bounds.start
+    fine = np.clip((np.arange(count * factor) + 0.5) / factor - 0.5, 0, count - 1)
+    weights = 1.0 - np.abs(fine[:, None] - np.arange(count)[None, :])
+    return np.maximum(weights, 0.0).astype(np.float32)
+
+
+def _doubts(full: Labels, sides: Labels, spacing_mm: Spacing) -> list[Flag]:
+    flags: list[Flag] = []
+    total_ml = np.count_nonzero(full) * float(np.prod(spacing_mm)) / 1000.0
+    ends = [np.count_nonzero(sides[z]) * 4 > np.count_nonzero(sides, axis=(1, 2)).max() for z in (0, -1)]
+    if any(ends):
+        where = " and ".join(word for word, cut in zip(("lower", "upper"), ends, strict=True) if cut)
+        sentence = f"the {where} end of the image cuts through the lungs: volumes are of the part in view"
+        flags.append(Flag(code="lungs-incomplete", sentence=sentence))
+    if not PLAUSIBLE_ML[0] <= total_ml <= PLAUSIBLE_ML[1]:
+        sentence = (
+            f"the lungs measure {total_ml:.0f} ml, outside the plausible 1500 to 9000 ml: look at the mask"
+        )
+        flags.append(Flag(code="implausible-lung-volume", sentence=sentence))
+    return flags
