@@ -122,6 +122,7 @@ def lung(x: FloatArray, y: FloatArray, z: FloatArray | float, side: str) -> Floa
     """Return the signed distance, mm (first order), to one lung; x, y, z broadcast."""
     mirrored = x if side == "left" else -x
     waist = 13 + 17 * np.exp(-(((y - 22) / 34) ** 2)) + 8 * np.exp(-(((y - 75) / 22) ** 2))
+    waist = waist + 24 * np.clip((-62 - z) / 36, 0, 1)
     parts = [
         cage(x, y, z),
         np.asarray(waist - mirrored, dtype=np.float32),
@@ -199,10 +200,10 @@ def _soft_layers(x: FloatArray, y: FloatArray, z: float) -> Iterator[Layer]:
     inner = cage(x, y, z)
     yield "mediastinum", inner + 1
     below = (z - dome(x, y)) / 1.35 + 2.5
-    yield "liver", np.maximum(np.maximum(inner + 4, below), (x - 34 + 0.25 * y) / 1.03)
+    yield "liver", np.maximum(np.maximum(inner + 4, below), ellipse(x, y, (-62, -14), 112, 92))
     if z < -70:
         yield "spleen", np.maximum(np.maximum(inner + 4, below), ellipse(x, y, (92, 34), 34, 44))
-    yield "heart", heart(x, y, z)
+    yield "heart", np.maximum(heart(x, y, z), inner + 3)
     for start, end, radius in _VESSELS:
         tube = _tube(x, y, z, start, end, radius)
         if tube is not None:
