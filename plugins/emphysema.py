@@ -14,6 +14,7 @@ from plugins import codes
 from plugins.contract import Finding, Flag, Mask, Measurement, Study, Volume
 from plugins.errors import Refused
 from plugins.lungs import lungs
+from plugins.measure.volume import MM3_PER_ML, volume_mm3
 
 PADDING_HU = -1500.0
 
@@ -77,7 +78,11 @@ class Emphysema:
     def _parenchyma(self, lung: Mask, volume: Volume) -> Mask:
         hu = volume.array[lung.box]
         kept = Mask.from_full(lung.voxels & (hu < self.parenchyma_hu) & (hu > PADDING_HU))
-        origin = (lung.origin[0] + kept.origin[0], lung.origin[1] + kept.origin[1], lung.origin[2] + kept.origin[2])
+        origin = (
+            lung.origin[0] + kept.origin[0],
+            lung.origin[1] + kept.origin[1],
+            lung.origin[2] + kept.origin[2],
+        )
         return Mask(shape=lung.shape, origin=origin, voxels=kept.voxels)
 
     def _thick(self, volume: Volume) -> tuple[Flag, ...]:
@@ -105,24 +110,24 @@ class Emphysema:
             type=codes.LUNG,
             site=codes.LUNG,
             laterality=side,
-            measurements=density_of(hu, volume.voxel_volume_mm3, where),
+            measurements=density_of(hu, volume_mm3(mask, volume) / MM3_PER_ML, where),
             flags=flags,
         )
 
 
-def density_of(hu: NDArray[np.float32], voxel_volume_mm3: float, where: str) -> tuple[Measurement, ...]:
+def density_of(hu: NDArray[np.float32], volume_ml: float, where: str) -> tuple[Measurement, ...]:
     """Return volume, mean density, LAA-950, LAA-910 and Perc15 of lung voxels `(N,)` in HU; N is at least 1.
 
     LAA is strictly below its threshold, in per cent of the voxels; Perc15 interpolates linearly between ranks.
-    `where` tells which voxels these are and becomes part of each method.
+    `volume_ml` is their volume; `where` tells which voxels these are and becomes part of each method.
     """
     return (
         Measurement(
             name="volume",
             concept=codes.VOLUME,
-            value=hu.size * voxel_volume_mm3,
-            unit=codes.MM3,
-            method=f"voxel count x voxel volume; {where}",
+            value=volume_ml,
+            unit=codes.ML,
+            method=f"number of voxels x voxel volume; {where}",
         ),
         Measurement(
             name="mean_lung_density",
@@ -148,7 +153,7 @@ def _low(hu: NDArray[np.float32], threshold: int, concept: Code, where: str) -> 
     return Measurement(
         name=f"laa_{-threshold}",
         concept=concept,
-        value=100.0 * np.count_nonzero(hu < threshold) / hu.size,
+        value=100.0 * int(np.count_nonzero(hu < threshold)) / hu.size,
         unit=codes.PERCENT,
         method=f"voxels strictly below {threshold} HU; {where}",
     )
@@ -158,7 +163,9 @@ def _candidates(study: Study) -> tuple[Volume, ...]:
     """Return the CT volumes of at least 8 slices and 60 mm, thinnest slices first, then the longest."""
 
     def length_mm(volume: Volume) -> float:
-        return volume.array.shape[0] * volume.spacing_mm[0]
+        return int(volume.array.shape[0]) * volume.spacing_mm[0]
 
     large = [v for v in study.by_role("ct") if v.array.shape[0] >= 8 and length_mm(v) >= 60.0]
-    return tuple(sorted(large, key=lambda v: (round(v.spacing_mm[0], 1), -length_mm(v), v.series_instance_uid)))
+    return tuple(
+        sorted(large, key=lambda v: (round(v.spacing_mm[0], 1), -length_mm(v), v.series_instance_uid))
+    )

@@ -190,10 +190,9 @@ def _middle(coarse: _Coarse, inner: BoolArray) -> float:
     counts = np.bincount(labels.ravel())
     counts[0] = 0
     if counts.sum() == 0:
-        return (coarse.hu.shape[2] - 1) / 2
+        return float(coarse.hu.shape[2] - 1) / 2
     profile = np.count_nonzero(labels == int(counts.argmax()), axis=(0, 1))
-    middle: float = np.average(np.arange(profile.size), weights=profile).item()
-    return middle
+    return float(np.sum(np.arange(profile.size) * profile) / profile.sum())
 
 
 def _airways(
