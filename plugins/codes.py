@@ -109,6 +109,11 @@ ARTIFICIAL_INTELLIGENCE: Final = Code("123110", "DCM", "Artificial Intelligence"
 MORPHOLOGICAL_OPERATIONS: Final = Code("123104", "DCM", "Morphological Operations")
 MANUAL_PROCESSING: Final = Code("123109", "DCM", "Manual Processing")
 
+# How an image is derived from another (CID 7202, CID 7203)
+SEGMENTATION: Final = Code("113076", "DCM", "Segmentation")
+SOURCE_OF_PROCESSING: Final = Code("121322", "DCM", "Source image for image processing operation")
+PROCESSING_EQUIPMENT: Final = Code("109102", "DCM", "Processing Equipment")
+
 # Words of the report (TID 300, 1204, 1410, 1411, 1419, 1500)
 IMAGING_MEASUREMENT_REPORT: Final = Code("126000", "DCM", "Imaging Measurement Report")
 IMAGING_MEASUREMENTS: Final = Code("126010", "DCM", "Imaging Measurements")

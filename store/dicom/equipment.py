@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
 import highdicom
+from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import CTImageStorage
@@ -33,7 +34,7 @@ LOSSY: Final = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyIma
 def one_line(text: str, longest: int = 64) -> str:
     """Return text as a value of VR LO or SH: no backslash, no control characters, at most `longest` characters."""
     clean = "".join(c if c.isprintable() else " " for c in text.replace("\\", "/")).strip()
-    return clean if len(clean) <= longest else clean[: longest - 1].rstrip() + "…"
+    return clean if len(clean) <= longest else clean[: longest - 3].rstrip() + "..."
 
 
 def stand_in(header: Dataset) -> Dataset:
@@ -46,7 +47,14 @@ def stand_in(header: Dataset) -> Dataset:
     source.SOPClassUID = CTImageStorage
     for keyword in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
         setattr(source, keyword, header[keyword].value)
-    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
+    for keyword in (
+        "PatientID",
+        "PatientName",
+        "PatientBirthDate",
+        "PatientSex",
+        "AccessionNumber",
+        "StudyID",
+    ):
         setattr(source, keyword, "")
     source.StudyDate = source.StudyTime = None
     source.Modality = header.get("Modality", "OT")
@@ -77,7 +85,13 @@ def inherit(result: Dataset, header: Dataset, provenance: Provenance, written_at
     written = written_at.astimezone(zone or written_at.tzinfo)
     result.SeriesDate = result.ContentDate = started.strftime("%Y%m%d")
     result.SeriesTime = result.ContentTime = started.strftime("%H%M%S")
-    result.InstanceCreationDate, result.InstanceCreationTime = written.strftime("%Y%m%d"), written.strftime("%H%M%S")
+    for item in result.get("ContributingEquipmentSequence", []):
+        if "ContributionDateTime" in item:
+            item.ContributionDateTime = written.strftime("%Y%m%d%H%M%S")
+    result.InstanceCreationDate, result.InstanceCreationTime = (
+        written.strftime("%Y%m%d"),
+        written.strftime("%H%M%S"),
+    )
     _character_set(result, header)
 
 
@@ -94,7 +108,7 @@ def _started(provenance: Provenance, written_at: datetime) -> datetime:
         started = datetime.fromisoformat(provenance.started_at)
     except ValueError:
         return written_at
-    return started if started.tzinfo else started.replace(tzinfo=timezone.utc)
+    return started if started.tzinfo else started.replace(tzinfo=UTC)
 
 
 def _character_set(result: Dataset, header: Dataset) -> None:
@@ -148,19 +162,25 @@ def contributing(provenance: Provenance) -> highdicom.ContributingEquipment:
     """Return the item of ContributingEquipmentSequence that names the algorithm (IHE AIR 6.5.3)."""
     item = highdicom.ContributingEquipment(
         manufacturer=MANUFACTURER,
-        purpose_of_reference=codes.PROCESSING_ALGORITHM,
+        purpose_of_reference=codes.PROCESSING_EQUIPMENT,
         manufacturer_model_name=one_line(f"{provenance.plugin} / {provenance.model_name}"),
         software_versions=(
             one_line(f"nadir {provenance.software_version}"),
             one_line(f"{provenance.plugin} {provenance.plugin_version}"),
             one_line(f"{provenance.model_name} {provenance.model_version}"),
         ),
-        contribution_description=f"{RESEARCH_USE}. Model {provenance.model_sha256}, settings {provenance.config_sha256}.",
+        contribution_description=f"{RESEARCH_USE}. Model {provenance.model_sha256}, "
+        f"settings {provenance.config_sha256}.",
     )
+    item.PurposeOfReferenceCodeSequence = [CodedConcept.from_code(codes.PROCESSING_ALGORITHM)]
     item.DeviceUID = device_uid(provenance)
     return item
 
 
 def algorithm_family(provenance: Provenance) -> Code:
     """Return the coded family of the algorithm (CID 7162): learned, or a fixed procedure."""
-    return codes.ARTIFICIAL_INTELLIGENCE if provenance.model_kind == "learned" else codes.MORPHOLOGICAL_OPERATIONS
+    return (
+        codes.ARTIFICIAL_INTELLIGENCE
+        if provenance.model_kind == "learned"
+        else codes.MORPHOLOGICAL_OPERATIONS
+    )
