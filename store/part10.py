@@ -1,0 +1,335 @@
+"""DICOM files as bytes: the file header we write, and the few values we read before anything decodes.
+
+Every file is treated as hostile: the scan reads no pixel data, allocates no more than a small cap whatever length
+the file declares, and ends in a `Header` or in Refused (Unavailable when the disk fails), never in anything else.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import BinaryIO
+
+from pydicom import config
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+
+from plugins.errors import Refused, Unavailable
+from store.charset import base_encoding, decode_text
+from store.elements import LONG_VR, SHORT_VR, Walk
+
+UID = re.compile(rb"[0-9]+(?:\.[0-9]+)*")
+IMPLEMENTATION_CLASS_UID = "2.25.179027739462798264392331652416545824982"
+IMPLEMENTATION_VERSION_NAME = "NADIR"
+MANUFACTURER = "Nadir"
+OWN_MODALITIES = frozenset({"SEG", "SR", "DOC"})
+EXPLICIT_BIG = "1.2.840.10008.1.2.2"
+DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
+VALUE_CAP_BYTES = 4096
+KEY_CAP_BYTES = 256
+META_CAP_BYTES = 1 << 20
+INFLATED_CAP_BYTES = 4 << 20
+
+TAGS = {
+    "specific_character_set": 0x00080005,
+    "sop_class_uid": 0x00080016,
+    "sop_instance_uid": 0x00080018,
+    "study_date": 0x00080020,
+    "accession_number": 0x00080050,
+    "modality": 0x00080060,
+    "manufacturer": 0x00080070,
+    "study_description": 0x00081030,
+    "series_description": 0x0008103E,
+    "manufacturer_model_name": 0x00081090,
+    "patient_name": 0x00100010,
+    "patient_id": 0x00100020,
+    "issuer": 0x00100021,
+    "patient_birth_date": 0x00100030,
+    "patient_sex": 0x00100040,
+    "study_instance_uid": 0x0020000D,
+    "series_instance_uid": 0x0020000E,
+    "series_number": 0x00200011,
+    "frame_of_reference_uid": 0x00200052,
+}
+TEXTS = (
+    "patient_id",
+    "issuer",
+    "patient_name",
+    "patient_sex",
+    "modality",
+    "study_description",
+    "accession_number",
+    "series_description",
+    "manufacturer",
+    "manufacturer_model_name",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What the store needs to know of an instance; texts are as received, without padding or control characters."""
+
+    sop_instance_uid: str
+    """SOP Instance UID of the dataset."""
+    sop_class_uid: str
+    """SOP Class UID of the dataset."""
+    study_instance_uid: str
+    """Study Instance UID."""
+    series_instance_uid: str
+    """Series Instance UID."""
+    transfer_syntax_uid: str
+    """Transfer syntax of the file."""
+    patient_id: str = ""
+    """PatientID; empty when there is none."""
+    issuer: str = ""
+    """IssuerOfPatientID; empty when there is none."""
+    patient_name: str = ""
+    """PatientName; nothing joins on it."""
+    patient_sex: str = ""
+    """PatientSex."""
+    patient_birth_date: date | None = None
+    """PatientBirthDate, None when absent or no date."""
+    modality: str = ""
+    """Modality."""
+    study_date: date | None = None
+    """StudyDate, None when absent or no date."""
+    study_description: str = ""
+    """StudyDescription."""
+    accession_number: str = ""
+    """AccessionNumber."""
+    series_number: int | None = None
+    """SeriesNumber, None when absent or no number."""
+    series_description: str = ""
+    """SeriesDescription."""
+    frame_of_reference_uid: str = ""
+    """FrameOfReferenceUID; empty when absent or no UID."""
+    manufacturer: str = ""
+    """Manufacturer."""
+    manufacturer_model_name: str = ""
+    """ManufacturerModelName."""
+    own: bool = False
+    """True when this software wrote it: a result that came back."""
+
+
+def write_preamble(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
+    """Return preamble, prefix and file meta information; equal arguments give equal bytes.
+
+    The preamble is zero and no AE title is written (PS3.10 7.1). Refuses `invalid-uid`.
+    """
+    elements = [
+        _element(0x0001, b"OB", b"\x00\x01"),
+        _element(0x0002, b"UI", _checked_uid(sop_class_uid.encode("ascii", "replace"), "SOP Class UID")),
+        _element(
+            0x0003, b"UI", _checked_uid(sop_instance_uid.encode("ascii", "replace"), "SOP Instance UID")
+        ),
+        _element(
+            0x0010, b"UI", _checked_uid(transfer_syntax_uid.encode("ascii", "replace"), "Transfer Syntax UID")
+        ),
+        _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode()),
+        _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode()),
+    ]
+    body = b"".join(elements)
+    return bytes(128) + b"DICM" + _element(0x0000, b"UL", struct.pack("<L", len(body))) + body
+
+
+def split(path: Path) -> tuple[Dataset, int]:
+    """Return the file meta information and the offset at which the dataset begins.
+
+    Values are strings without padding (bytes where they are binary). Refuses `not-part10` and `unreadable-header`.
+    """
+    with _open(path) as file:
+        return _read_meta(file)
+
+
+def scan_header(path: Path) -> Header:
+    """Return what the header of a Part 10 file says, without decoding anything.
+
+    Refuses `not-part10`, `no-transfer-syntax`, `unreadable-header`, `truncated`, `nested-too-deep`, `missing-uid`,
+    `invalid-uid`, `uid-mismatch` (file meta and dataset disagree), `deflated-too-large`.
+    Raises Unavailable when the file cannot be read.
+    """
+    with _open(path) as file:
+        meta, offset = _read_meta(file)
+        header = _scan(file, meta, offset)
+    believed = {
+        "MediaStorageSOPClassUID": header.sop_class_uid,
+        "MediaStorageSOPInstanceUID": header.sop_instance_uid,
+    }
+    for keyword, value in believed.items():
+        if meta.get(keyword, value) != value:
+            raise Refused("uid-mismatch", f"{keyword} of the file header is not the one in the dataset.")
+    return header
+
+
+def normalise(path_in: Path, path_out: Path) -> Header:
+    """Write any Part 10 file as ours and return its header: our preamble and meta, the dataset's bytes verbatim.
+
+    Where file meta and dataset disagree about the instance, the dataset is believed. Refuses what `scan_header`
+    refuses; Raises Unavailable when a file cannot be read or written.
+    """
+    with _open(path_in) as file:
+        meta, offset = _read_meta(file)
+        header = _scan(file, meta, offset)
+        preamble = write_preamble(header.sop_class_uid, header.sop_instance_uid, header.transfer_syntax_uid)
+        file.seek(offset)
+        try:
+            with path_out.open("wb") as out:
+                out.write(preamble)
+                shutil.copyfileobj(file, out, 1 << 20)
+        except OSError as error:
+            path_out.unlink(missing_ok=True)
+            raise Unavailable("The file cannot be written; free or mend the disk.") from error
+    return header
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise Unavailable(f"The file cannot be read ({type(error).__name__}); try again.") from error
+
+
+def _element(element: int, vr: bytes, value: bytes) -> bytes:
+    value += (b"\0" if vr in (b"UI", b"OB") else b" ") * (len(value) % 2)
+    head = struct.pack("<HH", 0x0002, element) + vr
+    return (
+        head + (struct.pack("<HL", 0, len(value)) if vr in LONG_VR else struct.pack("<H", len(value))) + value
+    )
+
+
+def _read_meta(file: BinaryIO) -> tuple[Dataset, int]:
+    file.seek(0)
+    if file.read(132)[128:] != b"DICM":
+        raise Refused("not-part10", "The file has no DICM prefix; it is not a DICOM Part 10 file.")
+    meta, position = Dataset(), 132
+    while True:
+        file.seek(position)
+        head = file.read(12)
+        if len(head) < 8 or head[:2] != b"\x02\x00":
+            return meta, position
+        vr = head[4:6]
+        if vr in LONG_VR and len(head) == 12:
+            length, position = struct.unpack("<L", head[8:])[0], position + 12
+        elif vr in SHORT_VR:
+            length, position = struct.unpack("<H", head[6:8])[0], position + 8
+        else:
+            raise Refused("unreadable-header", "The file meta information is not explicit little endian.")
+        if position + length > META_CAP_BYTES:
+            raise Refused("unreadable-header", "The file meta information is too long.")
+        file.seek(position)
+        value = file.read(length)
+        if len(value) < length:
+            raise Refused("truncated", "The file ends within its meta information.")
+        _add_meta(meta, struct.unpack("<H", head[2:4])[0], vr.decode(), value)
+        position += length
+
+
+def _add_meta(meta: Dataset, element: int, vr: str, value: bytes) -> None:
+    decoded: object = value
+    if vr in ("UI", "AE", "SH"):
+        decoded = decode_text(value.rstrip(b"\0"), "ascii")
+    elif vr == "UL":
+        decoded = int.from_bytes(value[:4], "little")
+    tag = 0x00020000 | element
+    if tag in meta:
+        raise Refused("unreadable-header", "The file meta information says the same thing twice.")
+    # A value is kept as it is; validating it would warn, and a warning would show it in the log.
+    meta.add(DataElement(tag, vr, decoded, validation_mode=config.IGNORE))
+
+
+def _scan(file: BinaryIO, meta: Dataset, offset: int) -> Header:
+    syntax = str(meta.get("TransferSyntaxUID", ""))
+    if not syntax:
+        raise Refused("no-transfer-syntax", "The file does not say its transfer syntax.")
+    _checked_uid(syntax.encode("ascii", "replace"), "Transfer Syntax UID")
+    size = os.fstat(file.fileno()).st_size
+    if syntax in DEFLATED:
+        values = _inflated_values(file, offset, size)
+    else:
+        values = _values(file, offset, size, big=syntax == EXPLICIT_BIG)
+    return _header(values, syntax)
+
+
+def _values(file: BinaryIO, start: int, size: int, *, big: bool = False) -> dict[int, bytes]:
+    walk = Walk(file=file, start=start, size=size, order=">" if big else "<", cap_bytes=VALUE_CAP_BYTES)
+    return walk.values(frozenset(TAGS.values()))
+
+
+def _inflated_values(file: BinaryIO, offset: int, size: int) -> dict[int, bytes]:
+    """Scan a deflated dataset (PS3.5 A.5); no more than the cap is ever inflated."""
+    file.seek(offset)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        data = inflater.decompress(file.read(min(size - offset, INFLATED_CAP_BYTES)), INFLATED_CAP_BYTES)
+    except zlib.error as error:
+        raise Refused("unreadable-header", "The deflated dataset cannot be inflated.") from error
+    try:
+        return _values(io.BytesIO(data), 0, len(data))
+    except Refused as refused:
+        if refused.code == "truncated" and len(data) >= INFLATED_CAP_BYTES:
+            raise Refused(
+                "deflated-too-large", "The header of the deflated dataset is too large."
+            ) from refused
+        raise
+
+
+def _header(values: dict[int, bytes], syntax: str) -> Header:
+    encoding = base_encoding(values.get(TAGS["specific_character_set"], b""))
+    raw = {name: values.get(tag, b"") for name, tag in TAGS.items()}
+    for name in ("patient_id", "issuer"):
+        if len(raw[name]) > KEY_CAP_BYTES:
+            raise Refused(
+                "unreadable-header", f"The {name.replace('_', ' ')} is longer than {KEY_CAP_BYTES} bytes."
+            )
+    text = {name: decode_text(value, encoding) for name, value in raw.items()}
+    uids = {
+        name: _checked_uid(raw[name], name.replace("_", " ")).decode()
+        for name in ("sop_class_uid", "sop_instance_uid", "study_instance_uid", "series_instance_uid")
+    }
+    frame = raw["frame_of_reference_uid"].strip(b"\0 ")
+    return Header(
+        **uids,
+        transfer_syntax_uid=syntax,
+        **{name: text[name] for name in TEXTS},
+        patient_birth_date=_date(text["patient_birth_date"]),
+        study_date=_date(text["study_date"]),
+        series_number=_number(text["series_number"]),
+        frame_of_reference_uid=frame.decode() if len(frame) <= 64 and UID.fullmatch(frame) else "",
+        own=text["manufacturer"] == MANUFACTURER and text["modality"] in OWN_MODALITIES,
+    )
+
+
+def _checked_uid(value: bytes, name: str) -> bytes:
+    value = value.strip(b"\0 ")
+    if not value:
+        raise Refused("missing-uid", f"The {name} is missing.")
+    if len(value) > 64 or UID.fullmatch(value) is None:
+        raise Refused("invalid-uid", f"The {name} is not a UID.")
+    return value
+
+
+def _date(text: str) -> date | None:
+    match = re.fullmatch(r"([0-9]{4})[.]?([0-9]{2})[.]?([0-9]{2})", text)
+    try:
+        return date(int(match[1]), int(match[2]), int(match[3])) if match else None
+    except ValueError:
+        return None
+
+
+def _number(text: str) -> int | None:
+    # Within 32 bits, because the column is.
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,10}", text) and abs(int(text)) < 1 << 31 else None
+
+
+__all__ = ["Header", "normalise", "scan_header", "split", "write_preamble"]
