@@ -1,0 +1,364 @@
+"""The hook: inside a real Orthanc, and with a stand-in for Orthanc's module in the shapes of old and new versions."""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import importlib.util
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from dicom_series import make_series
+from orthanc_server import HOOK, orthanc, require_orthanc
+
+STABLE, STARTED, STOPPED, OTHER = 7, 13, 14, 3
+
+
+class OldOutput:
+    """The answer object as plugin 4.0 has it: SendHttpStatus needs a size."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def AnswerBuffer(self, body: str, mime: str) -> None:
+        self.sent.append((200, body, mime))
+
+    def SendMethodNotAllowed(self, allowed: str) -> None:
+        self.sent.append((405, allowed))
+
+    def SendHttpStatus(self, code: int, body: str, size: int) -> None:
+        self.sent.append((code, body[:size]))
+
+
+class NewOutput(OldOutput):
+    """The answer object as plugin 7.1 has it: SendHttpStatus takes no size."""
+
+    def SendHttpStatus(self, code: int, body: bytes) -> None:  # type: ignore[override]  # that is the trap
+        self.sent.append((code, body))
+
+
+class FakeOrthanc:
+    """What the hook uses of Orthanc's module."""
+
+    ChangeType = SimpleNamespace(STABLE_STUDY=STABLE, ORTHANC_STARTED=STARTED, ORTHANC_STOPPED=STOPPED)
+
+    def __init__(self, configuration: dict[str, Any]) -> None:
+        self.configuration = configuration
+        self.changes: list[dict[str, Any]] = []
+        self.logged: list[str] = []
+        self.on_change: Callable[[int, int, str], None] | None = None
+        self.routes: dict[str, Callable[..., None]] = {}
+
+    def GetConfiguration(self) -> str:
+        return json.dumps(self.configuration)
+
+    def RegisterOnChangeCallback(self, callback: Callable[[int, int, str], None]) -> None:
+        self.on_change = callback
+
+    def RegisterRestCallback(self, uri: str, callback: Callable[..., None]) -> None:
+        self.routes[uri] = callback
+
+    def LogWarning(self, text: str) -> None:
+        self.logged.append(text)
+
+    LogError = LogWarning
+
+    def RestApiGet(self, uri: str) -> bytes:
+        if uri == "/changes?last":
+            return json.dumps({"Last": len(self.changes)}).encode()
+        if uri.startswith("/changes?since="):
+            since, limit = (int(part.partition("=")[2]) for part in uri.partition("?")[2].split("&"))
+            return json.dumps({"Changes": self.changes[since : since + limit]}).encode()
+        identifier = uri.removeprefix("/studies/")
+        if identifier == "deleted":
+            raise RuntimeError("unknown resource")
+        return json.dumps({"MainDicomTags": {"StudyInstanceUID": "1.2." + identifier}}).encode()
+
+
+def load_hook(monkeypatch: pytest.MonkeyPatch, module: object | None) -> ModuleType:
+    if module is None:
+        monkeypatch.delitem(sys.modules, "orthanc", raising=False)
+    else:
+        monkeypatch.setitem(sys.modules, "orthanc", module)
+    spec = importlib.util.spec_from_file_location("hook_under_test", HOOK)
+    assert spec is not None and spec.loader is not None
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    return hook
+
+
+class Ear:
+    """A stand-in for the node that writes down what it is told and answers as it is set."""
+
+    def __init__(self) -> None:
+        self.heard: list[dict[str, str]] = []
+        self.tokens: list[str | None] = []
+        self.answers: list[int] = []
+        ear = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                ear.tokens.append(self.headers.get("Authorization"))
+                ear.heard.append({"path": self.path, **json.loads(body)})
+                self.send_response(ear.answers.pop(0) if ear.answers else 202)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                logging.getLogger(__name__).debug(format, *args)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
+
+    @property
+    def uids(self) -> list[str]:
+        return [told["study_instance_uid"] for told in self.heard]
+
+
+@pytest.fixture
+def ear() -> Iterator[Ear]:
+    made = Ear()
+    made.thread.start()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def change(fake: FakeOrthanc, what: int, resource: str = "") -> None:
+    assert fake.on_change is not None
+    fake.on_change(what, 1, resource)
+
+
+# --- with a stand-in -------------------------------------------------------------------------------------------
+
+
+def test_outside_orthanc_the_file_loads_and_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not hasattr(load_hook(monkeypatch, None), "TELLER")
+    assert not hasattr(load_hook(monkeypatch, ModuleType("orthanc")), "TELLER")
+
+
+def test_it_needs_the_standard_library_only_and_the_grammar_of_python_3_9() -> None:
+    tree = ast.parse(HOOK.read_text(), feature_version=(3, 9))
+    named = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    named += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    roots = {name.partition(".")[0] for name in named}
+    assert roots - {"orthanc"} <= set(sys.stdlib_module_names)
+    assert not (HOOK.parent / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("output", [OldOutput, NewOutput])
+def test_a_stable_study_is_told_with_token_and_shown_in_the_status(
+    monkeypatch: pytest.MonkeyPatch, ear: Ear, output: type[OldOutput]
+) -> None:
+    fake = FakeOrthanc({"Nadir": {"Url": ear.url + "/", "Token": "s3cret"}})
+    load_hook(monkeypatch, fake)
+    change(fake, STARTED)
+    change(fake, OTHER, "77")
+    change(fake, STABLE, "5")
+    wait_for(lambda: len(ear.heard) == 1)
+    assert ear.heard == [{"path": "/intake/study", "study_instance_uid": "1.2.5", "orthanc_id": "5"}]
+    assert ear.tokens == ["Bearer s3cret"]
+    shown, refused = output(), output()
+
+    def told() -> bool:
+        shown.sent.clear()
+        fake.routes["/nadir/status"](shown, "/nadir/status", method="GET", groups=(), get={}, headers={})
+        return json.loads(shown.sent[0][1])["told"] == 1
+
+    wait_for(told)
+    status = json.loads(shown.sent[0][1])
+    assert status == {"url": ear.url, "waiting": 0, "told": 1, "failures_in_a_row": 0, "last_error": ""}
+    assert "s3cret" not in shown.sent[0][1]
+    fake.routes["/nadir/status"](refused, "/nadir/status", method="POST", groups=(), headers={}, body=b"")
+    assert refused.sent == [(405, "GET")]
+    change(fake, STOPPED)
+
+
+def test_the_callback_returns_at_once_while_the_node_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeOrthanc({})
+    hook = load_hook(monkeypatch, None)
+    gate = threading.Event()
+    teller = hook.Teller(fake, "http://x", "", send=lambda *_: 202 if gate.wait(20) else 500)
+    teller.start()
+    began = time.monotonic()
+    for number in range(1000):
+        teller.queue(str(number))
+    assert time.monotonic() - began < 1.0
+    assert teller.status()["waiting"] == 1000
+    gate.set()
+    wait_for(lambda: teller.status()["told"] == 1000)
+    teller.stop()
+
+
+def test_it_tells_again_until_the_node_takes_it_and_each_study_once(
+    monkeypatch: pytest.MonkeyPatch, ear: Ear
+) -> None:
+    fake = FakeOrthanc({"Nadir": {"Url": ear.url}})
+    hook = load_hook(monkeypatch, None)
+    ear.answers = [503, 401, 500]
+    teller = hook.Teller(fake, ear.url, "", delays=(0.01, 0.02))
+    for study in ("1", "2", "1", "deleted"):
+        teller.queue(study)
+    teller.start()
+    wait_for(lambda: teller.status()["waiting"] == 0)
+    assert sorted(ear.uids[3:]) == ["1.2.1", "1.2.2"]
+    assert len(ear.heard) == 5
+    teller.stop()
+
+
+def test_a_study_that_the_node_refuses_for_good_does_not_hold_the_next(
+    monkeypatch: pytest.MonkeyPatch, ear: Ear
+) -> None:
+    fake = FakeOrthanc({})
+    hook = load_hook(monkeypatch, None)
+    ear.answers = [422]
+    teller = hook.Teller(fake, ear.url, "", delays=(60.0,))
+    teller.queue("1")
+    teller.queue("2")
+    teller.start()
+    wait_for(lambda: teller.status()["waiting"] == 0)
+    assert ear.uids == ["1.2.1", "1.2.2"]
+    assert any("HTTP 422" in line for line in fake.logged)
+    teller.stop()
+
+
+def test_a_study_that_becomes_stable_while_it_is_told_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeOrthanc({})
+    hook = load_hook(monkeypatch, None)
+    told: list[str] = []
+
+    def send(url: str, token: str, body: dict[str, str]) -> int:
+        told.append(body["study_instance_uid"])
+        if len(told) == 1:
+            teller.queue("1")
+        return 202
+
+    teller = hook.Teller(fake, "http://x", "", send=send)
+    teller.queue("1")
+    teller.start()
+    wait_for(lambda: teller.status()["waiting"] == 0)
+    assert told == ["1.2.1", "1.2.1"]
+    teller.stop()
+
+
+def test_a_redirect_is_not_followed_so_the_token_stays_with_the_node(
+    monkeypatch: pytest.MonkeyPatch, ear: Ear
+) -> None:
+    hook = load_hook(monkeypatch, None)
+    ear.answers = [302]
+    assert hook.post(ear.url, "t", {"study_instance_uid": "1.2"}) == 302
+    assert len(ear.heard) == 1
+
+
+def test_studies_changed_in_the_last_days_are_found_in_orthancs_log_of_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeOrthanc({})
+    hook = load_hook(monkeypatch, None)
+    monkeypatch.setattr(hook, "CHANGES_PER_PAGE", 4)
+    rows = [("Study", "old", "20250101T000000")] * 3 + [("Study", "lost", "20250110T120000")]
+    rows += [("Instance", "i", "20250110T120001")] * 9 + [("Study", "told", "20250111T000000")]
+    fake.changes = [
+        {"Seq": number, "ResourceType": kind, "ID": name, "Date": at}
+        for number, (kind, name, at) in enumerate(rows, start=1)
+    ]
+    since = datetime.datetime(2025, 1, 9, tzinfo=datetime.timezone.utc)  # noqa: UP017 - as the hook writes it
+    assert hook.changed_studies(fake, since) == ["told", "lost"]
+    fake.changes = []
+    assert hook.changed_studies(fake, since) == []
+
+
+@pytest.mark.parametrize(
+    "section", [[], {"Url": "ftp://x"}, {"Url": 5}, {"Token": "a\nb"}, {"Url": "http://x", "Token": 7}]
+)
+def test_a_wrong_configuration_is_told_in_one_line_and_registers_nothing(
+    monkeypatch: pytest.MonkeyPatch, section: object
+) -> None:
+    fake = FakeOrthanc({"Nadir": section})
+    load_hook(monkeypatch, fake)
+    assert fake.on_change is None
+    assert len(fake.logged) == 1 and "\n" not in fake.logged[0]
+
+
+def test_the_environment_wins_over_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    hook = load_hook(monkeypatch, None)
+    configuration = json.dumps({"Nadir": {"Url": "http://a", "Token": "1"}})
+    assert hook.read_settings(configuration, {}) == ("http://a", "1")
+    assert hook.read_settings(configuration, {"NADIR_URL": "https://b/", "NADIR_TOKEN": "2"}) == (
+        "https://b",
+        "2",
+    )
+    assert hook.read_settings("{}", {}) == ("http://127.0.0.1:8080", "")
+
+
+# --- inside a real Orthanc ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return make_series(tmp_path, np.zeros((1, 8, 8)))[0]
+
+
+def test_a_real_orthanc_tells_a_stable_study_once_the_node_is_up(ear: Ear, image: Path) -> None:
+    ear.answers = [503]
+    with orthanc(node_url=ear.url, token="abc") as server:
+        study = server.upload(image)["ParentStudy"]
+        uid = server.get(f"/studies/{study}")["MainDicomTags"]["StudyInstanceUID"]
+        wait_for(lambda: len(ear.heard) >= 2)
+        assert ear.heard[0] == {"path": "/intake/study", "study_instance_uid": uid, "orthanc_id": study}
+        assert set(ear.uids) == {uid} and set(ear.tokens) == {"Bearer abc"}
+        wait_for(lambda: server.get("/nadir/status")["told"] == 1)
+        refused = httpx.post(server.url + "/nadir/status", content=b"x", trust_env=False)
+        assert refused.status_code == 405
+
+
+def test_what_a_killed_orthanc_never_told_is_told_when_it_starts_again(ear: Ear, image: Path) -> None:
+    with orthanc(node_url=ear.url, stable_seconds=3600) as server:
+        study = server.upload(image)["ParentStudy"]
+        server.kill()
+        assert ear.heard == []
+        server.start()
+        wait_for(lambda: len(ear.heard) == 1)
+        assert ear.heard[0]["orthanc_id"] == study
+
+
+def test_the_shipped_configuration_is_one_that_orthanc_starts_with(ear: Ear, image: Path) -> None:
+    require_orthanc()
+    shipped = json.loads((HOOK.parent / "orthanc.json").read_text())
+    local = (
+        "StorageDirectory",
+        "IndexDirectory",
+        "HttpPort",
+        "DicomPort",
+        "PythonScript",
+        "Nadir",
+        "StableAge",
+    )
+    extra = {key: value for key, value in shipped.items() if key not in local}
+    with orthanc(node_url=ear.url, extra=extra) as server:
+        assert server.get("/modalities") == ["nadir"]
+        assert {"dicom-web", "python"} <= set(server.get("/plugins"))
+        server.upload(image)
+        wait_for(lambda: len(ear.heard) == 1)
