@@ -203,11 +203,6 @@ class DicomWeb:
             with self._client.stream(method, self.root_url + path, **request) as response:
                 if response.status_code not in accept and not response.is_success:
                     raise _error(response.status_code, self.root_url)
-                if response.headers.get("Content-Encoding", "identity") != "identity" and method == "GET":
-                    if not _is_json(response):
-                        raise Unavailable(
-                            f"{self.root_url} compressed an answer although it was asked not to"
-                        )
                 yield response
         except httpx.HTTPError as error:
             raise Unavailable(f"{self.root_url} does not answer ({type(error).__name__})") from error
