@@ -184,7 +184,7 @@ class Puller:
 
     def _take(self, path: Path) -> bool:
         try:
-            self._intake.take(path, self._dicomweb.root_url)
+            self._intake.take(path, source=self._dicomweb.root_url)
         except Refused as error:
             log.warning("an instance from %s was refused: %s", self._dicomweb.root_url, error.code)
             return False

@@ -1,0 +1,347 @@
+"""The DICOMweb client: against a real Orthanc, and against servers that misbehave."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from dicom_series import make_series
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from orthanc_server import OrthancServer, orthanc
+from pydicom import dcmread
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+
+from node.multipart import FilesBody, PartWriter, boundary_of
+from node.pacs import DicomWeb, HeldStudy, StowAnswer
+from plugins.errors import NadirError, Refused, Unavailable
+
+JSON = {"Content-Type": "application/dicom+json"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[OrthancServer]:
+    with orthanc() as running:
+        yield running
+
+
+@pytest.fixture
+def pacs(server: OrthancServer) -> Iterator[DicomWeb]:
+    client = DicomWeb(server.dicomweb)
+    yield client
+    client.close()
+
+
+def names(folder: Path) -> Callable[[], Path]:
+    numbers = iter(range(10**6))
+    return lambda: folder / f"part{next(numbers)}"
+
+
+def scripted(handle: Callable[[httpx.Request], httpx.Response]) -> DicomWeb:
+    return DicomWeb("http://pacs/dicom-web/", client=httpx.Client(transport=httpx.MockTransport(handle)))
+
+
+class Body(httpx.SyncByteStream):
+    """A body that can be streamed, as over a wire."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self.content
+
+
+def dataset_bytes(path: Path) -> bytes:
+    content = path.read_bytes()
+    meta = dcmread(path, stop_before_pixels=True).file_meta
+    return content[132 + 12 + meta.FileMetaInformationGroupLength :]
+
+
+# --- a real Orthanc ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
+def test_a_compressed_instance_comes_back_byte_for_byte(
+    server: OrthancServer, pacs: DicomWeb, tmp_path: Path, syntax: str
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 500, (2, 32, 32))
+    paths = make_series(tmp_path / "sent", noise, transfer_syntax=syntax, patient_id=f"Z{syntax}")
+    for path in paths:
+        server.upload(path)
+    first = dcmread(paths[0])
+    study, series = first.StudyInstanceUID, first.SeriesInstanceUID
+    pacs.retrieve_instance(study, series, first.SOPInstanceUID, tmp_path / "one.dcm")
+    assert dcmread(tmp_path / "one.dcm").file_meta.TransferSyntaxUID == syntax
+    assert dataset_bytes(tmp_path / "one.dcm") == dataset_bytes(paths[0])
+    came = {dcmread(p).SOPInstanceUID: p for p in pacs.retrieve_series(study, series, names(tmp_path))}
+    assert {uid: dataset_bytes(p) for uid, p in came.items()} == {
+        dcmread(p).SOPInstanceUID: dataset_bytes(p) for p in paths
+    }
+
+
+def test_query_finds_every_instance_over_many_pages(
+    server: OrthancServer, pacs: DicomWeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.pacs.PAGE", 4)
+    paths = make_series(tmp_path, np.zeros((11, 8, 8)), patient_id="PAGES", study_date="20300102")
+    for path in paths:
+        server.upload(path)
+    headers = [dcmread(path) for path in paths]
+    listed = pacs.study_instances(headers[0].StudyInstanceUID)
+    assert {i.sop_instance_uid for i in listed} == {h.SOPInstanceUID for h in headers}
+    assert {i.series_instance_uid for i in listed} == {headers[0].SeriesInstanceUID}
+    assert {i.sop_class_uid for i in listed} == {headers[0].SOPClassUID}
+    recent = tuple(pacs.recent_studies(date(2030, 1, 2)))
+    assert recent == (HeldStudy(study_instance_uid=headers[0].StudyInstanceUID, instances=11),)
+    assert tuple(pacs.recent_studies(date(2030, 1, 3))) == ()
+
+
+def test_a_study_that_the_pacs_does_not_know_has_no_instances(pacs: DicomWeb, tmp_path: Path) -> None:
+    assert pacs.study_instances("1.2.3.4") == ()
+    with pytest.raises(Refused) as refused:
+        pacs.retrieve_instance("1.2.3.4", "1.2.3.5", "1.2.3.6", tmp_path / "x")
+    assert refused.value.code in ("pacs-unknown", "pacs-refused")
+    assert not (tmp_path / "x").exists()
+
+
+def test_stow_stores_each_instance_once_however_often_it_is_sent(
+    server: OrthancServer, pacs: DicomWeb, tmp_path: Path
+) -> None:
+    paths = make_series(tmp_path, np.zeros((3, 8, 8)), patient_id="STOW")
+    uids = [dcmread(path).SOPInstanceUID for path in paths]
+    for _ in range(2):
+        answers = {answer.sop_instance_uid: answer.status for answer in pacs.store(paths)}
+        assert answers == dict.fromkeys(uids, 0)
+    assert len(pacs.study_instances(dcmread(paths[0]).StudyInstanceUID)) == 3
+
+
+def test_answers_says_whether_the_pacs_is_there(pacs: DicomWeb) -> None:
+    assert pacs.answers()
+    assert not DicomWeb("http://127.0.0.1:9/dicom-web").answers()
+    assert not DicomWeb(pacs.root_url + "/nothing").answers()
+
+
+# --- servers that misbehave -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "code"),
+    [
+        (500, Unavailable, None),
+        (503, Unavailable, None),
+        (408, Unavailable, None),
+        (429, Unavailable, None),
+        (400, Refused, "pacs-refused"),
+        (401, Refused, "pacs-denied"),
+        (403, Refused, "pacs-denied"),
+        (404, Refused, "pacs-unknown"),
+        (302, Refused, "pacs-refused"),
+    ],
+)
+def test_http_errors_divide_by_whether_asking_again_helps(
+    status: int, error: type[NadirError], code: str | None, tmp_path: Path
+) -> None:
+    pacs = scripted(lambda _: httpx.Response(status, headers={"Location": "http://elsewhere/"}))
+    for ask in (
+        lambda: pacs.study_instances("1.2"),
+        lambda: list(pacs.recent_studies(date(2025, 1, 1))),
+        lambda: pacs.retrieve_instance("1.2", "1.3", "1.4", tmp_path / "x"),
+        lambda: pacs.store([]),
+    ):
+        with pytest.raises(error) as caught:
+            ask()
+        assert getattr(caught.value, "code", None) == code
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"{", b"{}", b"[1]", b"[" * 100_000, b"\xff\xfe"])
+def test_an_answer_that_is_not_dicom_json_is_not_taken_for_an_empty_one(content: bytes) -> None:
+    with pytest.raises(Unavailable):
+        scripted(lambda _: httpx.Response(200, content=content, headers=JSON)).study_instances("1.2")
+
+
+def test_a_server_that_ignores_paging_or_caps_pages_is_read_to_the_end() -> None:
+    rows = [
+        {"0020000D": {"vr": "UI", "Value": [f"1.2.{n}"]}, "00201208": {"vr": "IS", "Value": ["7"]}}
+        for n in range(9)
+    ]
+
+    def capped(request: httpx.Request) -> httpx.Response:
+        offset = int(request.url.params["offset"])
+        page = rows[offset : offset + 2]
+        return httpx.Response(200, json=page) if page else httpx.Response(204)
+
+    for handle in (capped, lambda _: httpx.Response(200, json=rows)):
+        found = list(scripted(handle).recent_studies(date(2025, 1, 1)))
+        assert found == [HeldStudy(study_instance_uid=f"1.2.{n}", instances=7) for n in range(9)]
+
+
+@pytest.mark.parametrize("uid", ["../../admin", "1.2/../3", "", "1" * 65, "1.2?x=1"])
+def test_a_uid_that_is_none_never_gets_into_a_url(uid: str, tmp_path: Path) -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        row = {"00080018": {"Value": ["1.9"]}, "0020000E": {"Value": [uid]}}
+        return httpx.Response(200, json=[row])
+
+    with pytest.raises(Refused, match="invalid-uid"):
+        scripted(handle).study_instances("1.2")
+    with pytest.raises(Refused, match="invalid-uid"):
+        scripted(handle).retrieve_instance("1.2", "1.3", uid, tmp_path / "x")
+
+
+def multipart(parts: list[bytes], boundary: str = "b0", end: bytes = b"--\r\n") -> bytes:
+    head = b"\r\nContent-Type: application/dicom\r\n\r\n"
+    return (
+        b"".join(b"--" + boundary.encode() + head + part + b"\r\n" for part in parts)
+        + b"--"
+        + boundary.encode()
+        + end
+    )
+
+
+def test_a_retrieve_that_breaks_off_gives_the_whole_parts_and_leaves_no_torn_one(tmp_path: Path) -> None:
+    body = multipart([b"first", b"second" * 100])[:-50]
+    header = {"Content-Type": 'multipart/related; type="application/dicom"; boundary="b0"'}
+    pacs = scripted(lambda _: httpx.Response(200, stream=Body(body), headers=header))
+    came: list[bytes] = []
+    with pytest.raises(Unavailable, match="broke off"):
+        came.extend(path.read_bytes() for path in pacs.retrieve_series("1.2", "1.3", names(tmp_path)))
+    assert came == [b"first"]
+    assert [path.name for path in tmp_path.iterdir()] == ["part0"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "application/json"},
+        {},
+        {"Content-Type": "multipart/related"},
+        {"Content-Type": "multipart/related; boundary=b0", "Content-Encoding": "gzip"},
+    ],
+)
+def test_a_retrieve_that_is_not_plain_multipart_is_an_error(headers: dict[str, str], tmp_path: Path) -> None:
+    pacs = scripted(lambda _: httpx.Response(200, stream=Body(multipart([b"x"])), headers=headers))
+    with pytest.raises(Unavailable):
+        pacs.retrieve_instance("1.2", "1.3", "1.4", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_full_disk_while_retrieving_is_unavailable(tmp_path: Path) -> None:
+    header = {"Content-Type": "multipart/related; boundary=b0"}
+    pacs = scripted(lambda _: httpx.Response(200, stream=Body(multipart([b"x"])), headers=header))
+
+    def full() -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(Unavailable, match="No space left"):
+        list(pacs.retrieve_series("1.2", "1.3", full))
+
+
+def test_an_object_larger_than_allowed_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.pacs.MAX_OBJECT_BYTES", 1000)
+    header = {"Content-Type": "multipart/related; boundary=b0"}
+    pacs = scripted(lambda _: httpx.Response(200, stream=Body(multipart([b"x" * 2000])), headers=header))
+    with pytest.raises(Unavailable, match="larger than"):
+        pacs.retrieve_instance("1.2", "1.3", "1.4", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "failure", [httpx.ConnectError("no"), httpx.ReadTimeout("slow"), httpx.RemoteProtocolError("?")]
+)
+def test_a_pacs_that_does_not_answer_is_unavailable(failure: Exception) -> None:
+    def handle(_: httpx.Request) -> httpx.Response:
+        raise failure
+
+    with pytest.raises(Unavailable, match="does not answer"):
+        scripted(handle).study_instances("1.2")
+
+
+def sequence(**reasons: int | None) -> list[dict[str, object]]:
+    return [
+        {
+            "00081155": {"Value": [uid.replace("_", ".")[1:]]},
+            **({} if why is None else {"00081197": {"Value": [why]}}),
+        }
+        for uid, why in reasons.items()
+    ]
+
+
+@pytest.mark.parametrize("status", [202, 409])
+def test_stow_answers_are_read_for_each_instance(status: int) -> None:
+    answer = {
+        "00081199": {
+            "Value": [
+                {"00081155": {"Value": ["1.1"]}},
+                {"00081155": {"Value": ["1.2"]}, "00081196": {"Value": [0xB000]}},
+            ]
+        },
+        "00081198": {"Value": sequence(u1_3=0xA700, u1_4=0xC000, u1_5=None)},
+    }
+    pacs = scripted(lambda _: httpx.Response(status, content=json.dumps(answer), headers=JSON))
+    assert {(a.sop_instance_uid, a.status) for a in pacs.store([])} == {
+        ("1.1", 0), ("1.2", 0xB000), ("1.3", 0xA700), ("1.4", 0xC000), ("1.5", None),
+    }  # fmt: skip
+
+
+def test_a_bare_200_speaks_for_all_and_a_bare_202_for_none() -> None:
+    assert scripted(lambda _: httpx.Response(200)).store([]) == ()
+    with pytest.raises(Unavailable):
+        scripted(lambda _: httpx.Response(202)).store([])
+    with pytest.raises(Unavailable):
+        scripted(lambda _: httpx.Response(200, content=b"[]", headers=JSON)).store([])
+    assert StowAnswer(sop_instance_uid="1", status=0).status == 0
+
+
+# --- multipart --------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    parts=st.lists(
+        st.lists(
+            st.sampled_from([b"\r\n", b"-", b"--b", b"\r\n--b", b"x", b"\r", b"\n", b"\0" * 9]), max_size=12
+        ),
+        max_size=4,
+    ),
+    cuts=st.integers(1, 40),
+    preamble=st.sampled_from([b"", b"hello", b"hello\r\n"]),
+)
+def test_parts_come_out_as_they_went_in_wherever_the_stream_is_cut(
+    tmp_path: Path, parts: list[list[bytes]], cuts: int, preamble: bytes
+) -> None:
+    contents = [b"".join(part) for part in parts]
+    if preamble and not preamble.endswith(b"\r\n"):
+        preamble += b"\r\n"
+    body = preamble + multipart(contents) + b"epilogue"
+    writer = PartWriter("b0", names(tmp_path), 10_000)
+    came = [
+        path.read_bytes() for at in range(0, len(body), cuts) for path in writer.feed(body[at : at + cuts])
+    ]
+    writer.close()
+    assert came == contents
+    assert writer.finished
+
+
+def test_what_is_written_as_a_stow_body_is_read_back_and_its_length_is_true(tmp_path: Path) -> None:
+    contents = [b"a" * 300_000, b"", b"\r\n--\r\n"]
+    for number, content in enumerate(contents):
+        (tmp_path / f"in{number}").write_bytes(content)
+    body = FilesBody(tmp_path / f"in{number}" for number in range(3))
+    whole = b"".join(body)
+    assert len(whole) == body.length
+    boundary = boundary_of(body.content_type)
+    assert boundary is not None
+    writer = PartWriter(boundary, names(tmp_path), 10**6)
+    assert [path.read_bytes() for path in writer.feed(whole)] == contents
+
+
+def test_an_endless_part_header_is_cut_off(tmp_path: Path) -> None:
+    writer = PartWriter("b0", names(tmp_path), 1000)
+    with pytest.raises(Unavailable, match="endless"):
+        list(writer.feed(b"--b0\r\n" + b"x" * 20_000))
