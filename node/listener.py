@@ -1,0 +1,227 @@
+"""The DICOM port: C-ECHO and C-STORE. Success is answered only for what is on disk for good."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from sqlmodel import Session
+
+from node.callers import Callers
+from node.intake import Intake
+from node.logs import line
+from node.reception import Arrival, Peer, Reception
+from node.socket_guard import Limits
+from node.status import PROCESSING_FAILURE, SUCCESS, status_of
+from plugins.errors import Refused
+from store.database import Database
+from store.instances import beat, close_association, open_association
+from store.objects import ObjectStore
+from store.tables import Event
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 15.0
+SAME_EVENT_SECONDS = 60.0
+
+
+class Listener:
+    """The node's own storage SCP.
+
+    Parameters
+    ----------
+    database, objects
+        Where rows and bytes are kept.
+    ae_title, host, port
+        Our AE title, and where to listen; port 0 takes any free one.
+    callers, accept_any
+        Who may send: `AE`, `AE@address`, `*@address`; nobody by default, or everybody.
+    max_associations, max_object_bytes, reserve_bytes
+        Bounds on what is accepted.
+    limits
+        Defence against silent, stalled and oversize peers.
+    clock
+        Gives the present time, aware UTC; the database's own clock when not given.
+
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        objects: ObjectStore,
+        *,
+        ae_title: str = "NADIR",
+        host: str = "0.0.0.0",  # noqa: S104 - scanners are on the network
+        port: int = 11112,
+        callers: Sequence[str] = (),
+        accept_any: bool = False,
+        max_associations: int = 50,
+        max_object_bytes: int = 8 << 30,
+        reserve_bytes: int = 256 << 20,
+        limits: Limits | None = None,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        self._clerk = _Clerk(database, objects, clock or database.now)
+        self._objects = objects
+        self._reception = Reception(
+            self._clerk,
+            ae_title=ae_title,
+            host=host,
+            port=port,
+            callers=Callers.parse(callers, accept_any=accept_any),
+            max_associations=max_associations,
+            largest_bytes=max_object_bytes,
+            reserve_bytes=reserve_bytes,
+            limits=limits,
+        )
+
+    def start(self) -> None:
+        """Delete what an earlier run left unfinished, and listen. Raises Unavailable when the port is taken."""
+        swept = self._objects.sweep()
+        self._reception.start()
+        self._clerk.start()
+        log.info(line("listening", port=self.port, swept=swept))
+
+    @property
+    def port(self) -> int:
+        """Return the port, the real one when any free one was asked for."""
+        return self._reception.port
+
+    @property
+    def peers(self) -> tuple[Peer, ...]:
+        """Return who is associated now."""
+        return self._reception.peers
+
+    def drain(self, timeout_seconds: float = 20.0) -> bool:
+        """Take no new association, let the open ones finish, end the rest; True when none had to be ended."""
+        finished = self._reception.drain(timeout_seconds)
+        self._clerk.stop()
+        log.info(line("drained", finished=finished))
+        return finished
+
+    def stop(self) -> None:
+        """End now; an object that is being stored is still finished and answered."""
+        self.drain(0.0)
+
+
+class _Clerk:
+    """What the listener does with each object, and the rows of the associations that are open."""
+
+    def __init__(self, database: Database, objects: ObjectStore, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._objects = objects
+        self._clock = clock
+        self._intake = Intake(database, objects, clock=clock)
+        self._rows: dict[Peer, int] = {}
+        self._lock = threading.Lock()
+        self._told: dict[tuple[str, str], float] = {}
+        self._work: queue.Queue[Callable[[Session], None]] = queue.Queue(maxsize=1000)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep_house, name="listener-house", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(10.0)
+
+    def temporary(self) -> Path:
+        return self._objects.temporary()
+
+    def free_bytes(self) -> int:
+        return self._objects.free_bytes()
+
+    def receive(self, arrival: Arrival) -> int:
+        try:
+            self._store(arrival)
+        except Exception as error:  # the border: every error becomes a status
+            status = status_of(error)
+            code = error.code if isinstance(error, Refused) else type(error).__name__
+            log.warning(line("not-stored", status=f"{status:04X}", code=code, source=arrival.peer.name))
+            if status == PROCESSING_FAILURE:
+                log.exception(line("store-failed"))
+            return status
+        return SUCCESS
+
+    def _store(self, arrival: Arrival) -> None:
+        if arrival.failure is not None:
+            raise arrival.failure
+        if arrival.path is None:
+            raise Refused("no-data-set", "the C-STORE request has no data set")
+        self._intake.take(
+            arrival.path,
+            source=arrival.peer.name,
+            association_pk=self._row(arrival.peer),
+            expected=(arrival.sop_class_uid, arrival.sop_instance_uid),
+        )
+
+    def _row(self, peer: Peer) -> int:
+        """Return the row of an association; it is made with the first object, an echo leaves none."""
+        with self._lock:
+            known = self._rows.get(peer)
+        if known is None:
+            with self._database.transaction() as session:
+                known = open_association(session, peer.calling_ae, peer.address, self._clock())
+            with self._lock:
+                self._rows[peer] = known
+        return known
+
+    def left(self, peer: Peer) -> None:
+        with self._lock:
+            row = self._rows.pop(peer, None)
+        if row is None:
+            return
+        try:
+            with self._database.transaction() as session:
+                close_association(session, row, self._clock())
+        except Exception as error:  # the border: a row left open goes stale by itself
+            log.warning(line("association-not-closed", error=type(error).__name__))
+
+    def turned_away(self, reason: str, calling_ae: str, address: str) -> None:
+        log.warning(line("rejected", reason=reason, calling_ae=calling_ae, address=address))
+        now = time.monotonic()
+        with self._lock:
+            self._told = {key: at for key, at in self._told.items() if now - at < SAME_EVENT_SECONDS}
+            is_known = (reason, address) in self._told or len(self._told) > 1000
+            self._told.setdefault((reason, address), now)
+        if is_known:
+            return
+        at, subject = self._clock(), f"{calling_ae}@{address}"
+        try:
+            self._work.put_nowait(
+                lambda session: session.add(Event(at=at, kind="rejected", subject=subject, text=reason))
+            )
+        except queue.Full:
+            log.warning(line("event-not-written", kind="rejected"))
+
+    def _keep_house(self) -> None:
+        """Write events and the signs of life of open associations, away from the threads that answer."""
+        beaten = time.monotonic()
+        while not (self._stopping.is_set() and self._work.empty()):
+            with suppress(queue.Empty):
+                self._write(self._work.get(timeout=0.2))
+            if time.monotonic() - beaten >= BEAT_SECONDS:
+                beaten = time.monotonic()
+                self._write(self._beat)
+
+    def _write(self, work: Callable[[Session], None]) -> None:
+        try:
+            with self._database.transaction() as session:
+                work(session)
+        except Exception as error:  # the border of this thread: the next turn tries again
+            log.warning(line("house-keeping-failed", error=type(error).__name__))
+
+    def _beat(self, session: Session) -> None:
+        with self._lock:
+            rows = list(self._rows.values())
+        now = self._clock()
+        for row in rows:
+            beat(session, row, now)

@@ -1,0 +1,398 @@
+"""The storage SCP that the listener and the archive role share: who is let in, what is offered, and an orderly end.
+
+What becomes of an object is decided by the `Desk` behind it. Nothing here knows SQL.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from socketserver import BaseServer
+from typing import Protocol
+
+from pydicom._uid_dict import UID_dictionary
+from pydicom.uid import UID
+from pynetdicom import AE, evt
+from pynetdicom._globals import ALL_TRANSFER_SYNTAXES, MODE_ACCEPTOR
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE, DimseServiceType
+from pynetdicom.events import Event
+from pynetdicom.presentation import _STORAGE_CLASSES, PresentationContext
+from pynetdicom.service_class import StorageServiceClass
+from pynetdicom.transport import RequestHandler
+
+from node.callers import Callers, plain_address
+from node.socket_guard import GuardedDul, GuardedServer, GuardedSocket, Limits, assert_hooks
+from node.spool import Spool, SpoolingDimse
+from plugins.errors import Refused, Unavailable
+from store.part10 import DEFLATED, write_preamble
+
+log = logging.getLogger(__name__)
+
+VERIFICATION = "1.2.840.10008.1.1"
+UNNAMED = "2.25.0"
+TRANSFER_SYNTAXES = tuple(str(uid) for uid in ALL_TRANSFER_SYNTAXES if uid not in DEFLATED)
+STORAGE_CLASSES = frozenset(str(uid) for uid in _STORAGE_CLASSES.values())
+STORAGE_ROOTS = ("1.2.840.10008.5.1.4.1.1.", "1.2.840.10008.5.1.1.")
+
+PERMANENT, TRANSIENT = 0x01, 0x02
+CALLING_AE_NOT_RECOGNISED = (PERMANENT, 0x01, 0x03)
+CALLED_AE_NOT_RECOGNISED = (PERMANENT, 0x01, 0x07)
+LOCAL_LIMIT_EXCEEDED = (TRANSIENT, 0x03, 0x02)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The other end of one association; equal only to itself."""
+
+    calling_ae: str
+    """Calling AE title."""
+    address: str
+    """IP address."""
+    number: int
+    """Our own number of the association."""
+
+    @property
+    def name(self) -> str:
+        """Return `AE@address`."""
+        return f"{self.calling_ae}@{self.address}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """One object that came by C-STORE: in a file, or the reason why it is not."""
+
+    peer: Peer
+    """Who sent it."""
+    sop_class_uid: str
+    """Affected SOP Class UID of the command; not yet compared with the data set."""
+    sop_instance_uid: str
+    """Affected SOP Instance UID of the command, likewise."""
+    path: Path | None
+    """The Part 10 file; None when there was no data set or it could not be written."""
+    failure: Exception | None
+    """Why it could not be written."""
+
+
+class Desk(Protocol):
+    """Where received objects go."""
+
+    def temporary(self) -> Path:
+        """Return a path for the next object, on the filesystem that keeps it."""
+
+    def free_bytes(self) -> int:
+        """Return the free space of that filesystem."""
+
+    def receive(self, arrival: Arrival) -> int:
+        """Deal with one object and return the status of the answer. Must not raise."""
+
+    def left(self, peer: Peer) -> None:
+        """Learn that an association has ended. Must not raise."""
+
+    def turned_away(self, reason: str, calling_ae: str, address: str) -> None:
+        """Learn that somebody was not let in. Must not raise."""
+
+
+def is_storage_class(uid: str) -> bool:
+    """Return True for storage SOP classes: the standard's, the retired, the private and those not known yet."""
+    if uid in STORAGE_CLASSES:
+        return True
+    if uid in UID_dictionary:
+        _, kind, _, _, keyword = UID_dictionary[uid]
+        return kind == "SOP Class" and "Storage" in keyword and uid.startswith(STORAGE_ROOTS)
+    return uid != VERIFICATION and bool(UID(uid).is_valid)
+
+
+def supported_contexts(requested: list[PresentationContext]) -> list[PresentationContext]:
+    """Return what is supported of what a peer proposes, its own order of transfer syntaxes kept.
+
+    Every storage class in every transfer syntax but the deflated ones, whose size cannot be known beforehand.
+    """
+    supported: dict[str, PresentationContext] = {}
+    for proposed in requested:
+        uid = str(proposed.abstract_syntax)
+        if uid != VERIFICATION and not is_storage_class(uid):
+            continue
+        context = supported.setdefault(uid, PresentationContext())
+        context.abstract_syntax = uid
+        for syntax in proposed.transfer_syntax:
+            if syntax in TRANSFER_SYNTAXES and syntax not in context.transfer_syntax:
+                context.add_transfer_syntax(syntax)
+    return [context for context in supported.values() if context.transfer_syntax]
+
+
+class StorageAssociation(Association):  # type: ignore[misc]  # pynetdicom is untyped here
+    """An association that spools what it receives, and tells when it has ended."""
+
+    def __init__(self, ae: AE, new_spool: Callable[[str, str, str], Spool]) -> None:
+        super().__init__(ae, MODE_ACCEPTOR)
+        self.dul = GuardedDul(self)
+        self.dimse: SpoolingDimse = SpoolingDimse(self, new_spool)
+        self.acse_timeout, self.network_timeout = ae.acse_timeout, ae.network_timeout
+        self.peer: Peer | None = None
+        self.is_serving = False
+        self.on_end: Callable[[StorageAssociation], None] = lambda association: None
+
+    def _bind_defaults(self) -> None:
+        """Bind only the handlers that answer; the others write what peers send into the log."""
+        for event in evt._INTERVENTION_EVENTS:
+            self.bind(event, evt.get_default_handler(event))
+
+    @property
+    def is_busy(self) -> bool:
+        """Return True while an object is arriving or being stored."""
+        return self.is_serving or self.dimse.is_receiving
+
+    def run_reactor(self) -> None:
+        """Run until the association ends; always close the connection, drop what is incomplete, and tell."""
+        try:
+            super().run_reactor()
+        except Exception as error:  # a border: nothing that a peer sends may reach the thread's end
+            log.warning("action=association-ended reason=unexpected error=%s", type(error).__name__)
+        finally:
+            self.dul.kill_dul()
+            connection = self.dul.socket.socket if self.dul.socket else None
+            if connection is not None:
+                self._server.shutdown_request(connection)
+            self.dul.join(1.0)
+            self.dimse.discard_all()
+            self.on_end(self)
+
+    def _serve_request(self, msg: DimseServiceType, context_id: int) -> None:
+        """Serve a C-STORE of any SOP class by the storage service; all else as pynetdicom does."""
+        self.is_serving = True
+        try:
+            if isinstance(msg, C_STORE) and msg.is_valid_request and context_id in self._accepted_cx:
+                StorageServiceClass(self).SCP(msg, self._accepted_cx[context_id])
+            else:
+                super()._serve_request(msg, context_id)
+        finally:
+            self.is_serving = False
+
+
+class Reception:
+    """A storage SCP on one port.
+
+    Parameters
+    ----------
+    desk
+        Where received objects go.
+    ae_title, host, port
+        Our AE title, and where to listen; port 0 takes any free one.
+    callers
+        Who may open an association.
+    max_associations
+        Associations served at one time; more are rejected as transient.
+    largest_bytes, reserve_bytes
+        Largest object, and the free space below which none is written.
+    limits
+        Defence against silent, stalled and oversize peers.
+
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        *,
+        ae_title: str,
+        host: str,
+        port: int,
+        callers: Callers,
+        max_associations: int = 50,
+        largest_bytes: int = 8 << 30,
+        reserve_bytes: int = 256 << 20,
+        limits: Limits | None = None,
+    ) -> None:
+        assert_hooks()
+        self._desk = desk
+        self._address = (host, port)
+        self._callers = callers
+        self._max_associations = max_associations
+        self._largest_bytes = largest_bytes
+        self._reserve_bytes = reserve_bytes
+        self._limits = limits or Limits()
+        self._ae = AE(ae_title)
+        self._ae.acse_timeout = self._limits.silent_seconds
+        self._ae.network_timeout = self._ae.dimse_timeout = self._limits.idle_seconds
+        self._ae.maximum_pdu_size = self._limits.pdu_bytes
+        self._ae.maximum_associations = self._limits.connections  # our own count is of those that were let in
+        self._server: GuardedServer | None = None
+        self._lock = threading.Lock()
+        self._seated: dict[StorageAssociation, Peer] = {}
+        self._numbers = 0
+
+    def start(self) -> None:
+        """Listen. Raises Unavailable when the port cannot be had."""
+        reception = self
+
+        class Server(GuardedServer):
+            def is_welcome(self, address: str) -> bool:
+                return reception._is_welcome(address)
+
+        class Handler(RequestHandler):  # type: ignore[misc]  # pynetdicom is untyped here
+            def _create_association(self) -> StorageAssociation:
+                return reception._seat(self)
+
+        contexts = [PresentationContext()]
+        contexts[0].abstract_syntax = VERIFICATION
+        contexts[0].transfer_syntax = list(TRANSFER_SYNTAXES[:2])
+        try:
+            self._server = Server(
+                self._ae,
+                self._address,
+                self._ae.ae_title,
+                contexts,
+                evt_handlers=[(evt.EVT_REQUESTED, self._on_requested), (evt.EVT_C_STORE, self._on_store)],
+                request_handler=Handler,
+                limits=self._limits,
+            )
+        except OSError as error:
+            host, port = self._address
+            raise Unavailable(
+                f"cannot listen on {host}:{port}: {error.strerror}; choose another port"
+            ) from error
+        threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="dicom-port", daemon=True
+        ).start()
+
+    @property
+    def port(self) -> int:
+        """Return the port, the real one when any free one was asked for."""
+        return int(self._server.server_address[1]) if self._server else self._address[1]
+
+    @property
+    def peers(self) -> tuple[Peer, ...]:
+        """Return who is associated now."""
+        with self._lock:
+            return tuple(self._seated.values())
+
+    def drain(self, timeout_seconds: float = 20.0) -> bool:
+        """Take no new association, let the open ones finish, and end the rest at the time limit.
+
+        An object that is being stored at the time limit is still finished and answered, within a few seconds.
+        Returns True when every association had ended by itself.
+        """
+        server, self._server = self._server, None
+        if server is None:
+            return True
+        self._address = server.server_address[:2]
+        BaseServer.shutdown(server)
+        server.server_close()
+        deadline = time.monotonic() + timeout_seconds
+        while server.active_associations and time.monotonic() < deadline:
+            time.sleep(0.02)
+        rest = server.active_associations
+        grace = time.monotonic() + 5.0
+        while any(association.is_serving for association in rest) and time.monotonic() < grace:
+            time.sleep(0.005)
+        threads = [threading.Thread(target=association.abort, daemon=True) for association in rest]
+        for thread in threads:
+            thread.start()
+        for thread in [*threads, *rest]:
+            thread.join(5.0)
+        return not rest
+
+    def stop(self) -> None:
+        """End now."""
+        self.drain(0.0)
+
+    def _is_welcome(self, address: str) -> bool:
+        if self._callers.knows_address(plain_address(address)):
+            return True
+        self._desk.turned_away("address", "", plain_address(address))
+        return False
+
+    def _seat(self, handler: RequestHandler) -> StorageAssociation:
+        server = handler.server
+        association = StorageAssociation(self._ae, self._new_spool)
+        association._server = server
+        association.name = f"AcceptorThread@{handler.client_address[1]}"
+        association.on_end = self._on_end
+        association.set_socket(GuardedSocket(association, handler.request, self._limits))
+        association.acceptor.maximum_length = self._ae.maximum_pdu_size
+        association.acceptor.ae_title = server.ae_title
+        association.acceptor.address_info = handler.local
+        association.acceptor.implementation_class_uid = self._ae.implementation_class_uid
+        association.acceptor.implementation_version_name = self._ae.implementation_version_name
+        association.acceptor.supported_contexts = list(server.contexts)
+        association.requestor.address_info = handler.remote
+        association.bind(evt.EVT_REQUESTED, self._on_requested)
+        association.bind(evt.EVT_C_STORE, self._on_store)
+        return association
+
+    def _new_spool(self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> Spool:
+        spool = Spool(
+            self._desk.temporary(),
+            largest_bytes=self._largest_bytes,
+            free_bytes=self._desk.free_bytes,
+            reserve_bytes=self._reserve_bytes,
+        )
+        try:
+            preamble = write_preamble(sop_class_uid, sop_instance_uid, transfer_syntax_uid)
+        except Refused:
+            # The command names what is no UID: what the data set says is judged by whoever reads the file.
+            preamble = write_preamble(UNNAMED, UNNAMED, transfer_syntax_uid)
+        return spool.begin(preamble)
+
+    def _on_requested(self, event: Event) -> None:
+        association: StorageAssociation = event.assoc
+        request = association.requestor.primitive
+        calling_ae = str(request.calling_ae_title).strip(" ")
+        address = plain_address(str(association.requestor.address))
+        verdict = self._judge(str(request.called_ae_title).strip(" "), calling_ae, address)
+        if verdict is None:
+            with self._lock:
+                if len(self._seated) < self._max_associations:
+                    self._numbers += 1
+                    association.peer = Peer(calling_ae, address, self._numbers)
+                    self._seated[association] = association.peer
+                else:
+                    verdict = ("limit", LOCAL_LIMIT_EXCEEDED)
+        if verdict is None:
+            association.acceptor.supported_contexts = supported_contexts(
+                request.presentation_context_definition_list
+            )
+            return
+        self._desk.turned_away(verdict[0], calling_ae, address)
+        association.acse.send_reject(*verdict[1])
+        association.kill()
+
+    def _judge(
+        self, called_ae: str, calling_ae: str, address: str
+    ) -> tuple[str, tuple[int, int, int]] | None:
+        if not self._callers.accept_any and called_ae != self._ae.ae_title:
+            return ("called-ae", CALLED_AE_NOT_RECOGNISED)
+        if not self._callers.admits(calling_ae, address):
+            return ("calling-ae", CALLING_AE_NOT_RECOGNISED)
+        return None
+
+    def _on_store(self, event: Event) -> int:
+        association: StorageAssociation = event.assoc
+        request = event.request
+        spool: Spool | None = request._dataset_file
+        assert association.peer is not None
+        if spool is not None:
+            spool.close()
+        try:
+            return self._desk.receive(
+                Arrival(
+                    peer=association.peer,
+                    sop_class_uid=str(request.AffectedSOPClassUID),
+                    sop_instance_uid=str(request.AffectedSOPInstanceUID),
+                    path=spool.path if spool and spool.failure is None else None,
+                    failure=spool.failure if spool else None,
+                )
+            )
+        finally:
+            if spool is not None:
+                association.dimse.served(spool)
+
+    def _on_end(self, association: StorageAssociation) -> None:
+        with self._lock:
+            peer = self._seated.pop(association, None)
+        if peer is not None:
+            self._desk.left(peer)

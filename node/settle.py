@@ -1,0 +1,172 @@
+"""Says when a study is whole, and asks for its analysis: quiet for long enough, and nobody still sending."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from sqlmodel import Session
+
+from node.logs import line
+from plugins.errors import NadirError
+from store.database import Database
+from store.jobs import enqueue, retire
+from store.studies import Due, due, settle
+
+log = logging.getLogger(__name__)
+
+
+class Identity(Protocol):
+    """What makes the result of an analysis its own; `node.pipeline` has it from the plugin."""
+
+    @property
+    def plugin(self) -> str:
+        """Name of the plugin."""
+
+    @property
+    def plugin_version(self) -> str:
+        """Version of the plugin."""
+
+    @property
+    def model_sha256(self) -> str:
+        """Hash of the model; empty when there is none."""
+
+    @property
+    def config_sha256(self) -> str:
+        """Hash of the plugin's settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """An identity as plain values."""
+
+    plugin: str
+    """Name of the plugin."""
+    plugin_version: str
+    """Version of the plugin."""
+    model_sha256: str
+    """Hash of the model; empty when there is none."""
+    config_sha256: str
+    """Hash of the plugin's settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """One study that settled."""
+
+    study_pk: int
+    """The study."""
+    revision: int
+    """Number of its new revision."""
+    forced: bool
+    """True when the hard cap settled it."""
+    jobs: int
+    """Jobs that were enqueued."""
+
+
+class Settler:
+    """Settles studies and enqueues one job an analysis for every new revision.
+
+    Parameters
+    ----------
+    database
+        Where studies and jobs are kept.
+    analyses
+        The analyses to run on every study.
+    quiet_seconds
+        A study is whole when nothing new came for this long and no open association touched it.
+    hard_cap_seconds
+        It settles, flagged as forced, this long after its first new object at the latest.
+    stale_seconds
+        An association without a sign of life for this long holds nothing back.
+    max_attempts
+        Attempts of each job before it is dead.
+    clock
+        Gives the present time, aware UTC; the database's own clock when not given.
+
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        analyses: Sequence[Identity],
+        *,
+        quiet_seconds: float = 60.0,
+        hard_cap_seconds: float = 5400.0,
+        stale_seconds: float = 60.0,
+        max_attempts: int = 5,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        self._database = database
+        self._analyses = tuple(analyses)
+        self._quiet_seconds = quiet_seconds
+        self._hard_cap_seconds = hard_cap_seconds
+        self._stale_seconds = stale_seconds
+        self._max_attempts = max_attempts
+        self._clock = clock or database.now
+
+    def tick(self, now: datetime) -> tuple[Settled, ...]:
+        """Return the studies that settled at `now` with something new; each is one transaction with its jobs."""
+        with self._database.reading() as session:
+            waiting = self._due(session, now)
+        settled = []
+        for study in waiting:
+            try:
+                one = self._settle(study, now)
+            except NadirError as error:  # one study that cannot be settled holds no other back
+                log.warning(line("not-settled", study=study.study_pk, error=str(error)))
+                continue
+            if one is not None:
+                log.info(line("settled", study=one.study_pk, revision=one.revision, jobs=one.jobs))
+                settled.append(one)
+        return tuple(settled)
+
+    def run(self, stop: threading.Event, *, poll_seconds: float = 1.0) -> None:
+        """Tick until `stop` is set; a database that does not answer is asked again."""
+        while not stop.is_set():
+            try:
+                self.tick(self._clock())
+            except NadirError as error:
+                log.warning(line("settling-waits", error=str(error)))
+            stop.wait(poll_seconds)
+
+    def _due(self, session: Session, now: datetime) -> list[Due]:
+        return due(
+            session,
+            now=now,
+            quiet_seconds=self._quiet_seconds,
+            hard_cap_seconds=self._hard_cap_seconds,
+            stale_seconds=self._stale_seconds,
+        )
+
+    def _settle(self, study: Due, now: datetime) -> Settled | None:
+        with self._database.transaction() as session:
+            if study not in self._due(session, now):
+                return None  # something new came since it was looked at
+            revision = settle(session, study.study_pk, now=now, forced=study.forced)
+            if revision is None:
+                return None
+            retire(session, revision, [analysis.plugin for analysis in self._analyses])
+            jobs = [
+                enqueue(
+                    session,
+                    revision,
+                    plugin=analysis.plugin,
+                    plugin_version=analysis.plugin_version,
+                    model_sha256=analysis.model_sha256,
+                    config_sha256=analysis.config_sha256,
+                    now=now,
+                    max_attempts=self._max_attempts,
+                )
+                for analysis in self._analyses
+            ]
+            return Settled(
+                study_pk=study.study_pk,
+                revision=revision.number,
+                forced=revision.forced,
+                jobs=sum(job is not None for job in jobs),
+            )

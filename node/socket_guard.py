@@ -1,0 +1,268 @@
+"""What pynetdicom's transport does not defend against: silent, stalled and oversize peers.
+
+pynetdicom reads a PDU without a limit of time or length, and starts two polling threads for every TCP connection,
+even one that never says a word. Here a connection waits in a lobby until its first byte; every PDU has a deadline,
+a stall limit and a largest length. The hooks that are overridden are not a promised interface of pynetdicom: the
+version is pinned, and `assert_hooks` refuses to start when one of them has changed its shape.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import select
+import selectors
+import socket
+import ssl
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from pynetdicom import _config, evt
+from pynetdicom.acse import ACSE
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.pdu import A_ABORT_RQ
+from pynetdicom.transport import (
+    AssociationServer,
+    AssociationSocket,
+    RequestHandler,
+    ThreadedAssociationServer,
+)
+
+from plugins.errors import Broken
+
+log = logging.getLogger(__name__)
+
+PDU_TYPES = range(0x01, 0x08)
+P_DATA_TF = 0x04
+ABORT_INVALID_PARAMETER = 0x06
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How long and how much one peer may take."""
+
+    pdu_bytes: int = 1 << 17
+    """Largest P-DATA-TF, the Maximum Length that is announced."""
+    request_bytes: int = 1 << 18
+    """Largest other PDU: an A-ASSOCIATE-RQ with 128 contexts of many syntaxes is well below."""
+    silent_seconds: float = 5.0
+    """Time to the first byte, and for the whole A-ASSOCIATE-RQ."""
+    stall_seconds: float = 5.0
+    """Longest pause within a PDU."""
+    pdu_seconds: float = 60.0
+    """Longest time for one PDU."""
+    idle_seconds: float = 60.0
+    """Longest pause between PDUs of an association."""
+    connections: int = 512
+    """TCP connections held at one time, associated or not."""
+
+
+def assert_hooks() -> None:
+    """Raise Broken when pynetdicom's private hooks are not those that this module overrides."""
+    expected = {
+        AssociationSocket.recv: ["self", "nr_bytes"],
+        AssociationServer.process_request: ["self", "request", "client_address"],
+        RequestHandler._create_association: ["self"],
+        DULServiceProvider.run_reactor: ["self"],
+        DULServiceProvider._read_pdu_data: ["self"],
+        DIMSEServiceProvider.receive_primitive: ["self", "primitive"],
+        Association._serve_request: ["self", "msg", "context_id"],
+        Association.run_reactor: ["self"],
+        ACSE.send_reject: ["self", "result", "source", "diagnostic"],
+    }
+    for hook, names in expected.items():
+        if list(inspect.signature(hook).parameters) != names:
+            raise Broken(f"pynetdicom's {hook.__qualname__} has changed; install pynetdicom>=3.0.4,<3.1")
+    if not hasattr(_config, "LOG_HANDLER_LEVEL"):
+        raise Broken("pynetdicom has changed; install pynetdicom>=3.0.4,<3.1")
+
+
+class GuardedSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is untyped here
+    """A socket that gives up on a peer that stalls, and aborts one that sends more than was announced."""
+
+    def __init__(self, assoc: Association, client_socket: socket.socket, limits: Limits) -> None:
+        super().__init__(assoc, client_socket=client_socket)
+        self._limits = limits
+        self._deadline = 0.0
+        self._largest = limits.request_bytes
+        client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client_socket.settimeout(limits.stall_seconds)
+
+    @property
+    def ready(self) -> bool:
+        """Return True when bytes wait; by poll, because select ends at file descriptor 1023."""
+        if self.socket is None or not self._is_connected:
+            return False
+        try:
+            waiting = select.poll()
+            waiting.register(self.socket, select.POLLIN)
+            ready = bool(waiting.poll(0))
+        except (OSError, ValueError):
+            self.event_queue.put("Evt17")
+            return False
+        return ready or (isinstance(self.socket, ssl.SSLSocket) and bool(self.socket.pending()))
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Return the next `nr_bytes`, fewer when the peer closes; OSError when it stalls or sends too much."""
+        header = nr_bytes == 6 and self._deadline == 0.0
+        if header:
+            seconds = self._limits.pdu_seconds if self.assoc.is_established else self._limits.silent_seconds
+            self._deadline = time.monotonic() + seconds
+        elif nr_bytes > self._largest:
+            self._abort()
+            raise ConnectionAbortedError("the peer sent a longer PDU than it may")
+        data = self._read(nr_bytes)
+        if header and len(data) == 6 and data[0] in PDU_TYPES:
+            is_data = data[0] == P_DATA_TF and self.assoc.is_established
+            self._largest = self._limits.pdu_bytes if is_data else self._limits.request_bytes
+        else:
+            self._deadline = 0.0
+        return data
+
+    def _read(self, nr_bytes: int) -> bytearray:
+        connection = self.socket
+        if connection is None:
+            raise ConnectionAbortedError("the connection is closed")
+        data = bytearray(nr_bytes)
+        view, read = memoryview(data), 0
+        while read < nr_bytes:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                self._hang_up()
+                raise TimeoutError("the peer took too long over a PDU")
+            try:
+                connection.settimeout(min(left, self._limits.stall_seconds))
+                got = connection.recv_into(view[read:])
+            except OSError:
+                self._hang_up()
+                raise
+            if got == 0:
+                break
+            read += got
+        view.release()
+        del data[read:]
+        return data
+
+    def _abort(self) -> None:
+        pdu = A_ABORT_RQ()
+        pdu.source, pdu.reason_diagnostic = 0x02, ABORT_INVALID_PARAMETER
+        try:
+            if self.socket is not None:
+                self.socket.settimeout(1.0)
+                self.socket.sendall(pdu.encode())
+        except OSError:
+            log.debug("action=abort-not-sent")
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        self._deadline = 0.0
+        self._shutdown_socket()
+
+
+class GuardedDul(DULServiceProvider):  # type: ignore[misc]  # pynetdicom is untyped here
+    """The upper layer of one association; its thread ends in order, whatever the peer sends."""
+
+    def __init__(self, assoc: Association) -> None:
+        super().__init__(assoc)
+        self.daemon = True
+
+    def run_reactor(self) -> None:
+        """Run until the connection ends; an exception aborts this association and no other."""
+        try:
+            super().run_reactor()
+        except Exception as error:  # a border: nothing that a peer sends may reach the thread's end
+            log.warning("action=association-aborted reason=protocol error=%s", type(error).__name__)
+            self.assoc.is_aborted, self.assoc.is_established = True, False
+            self.assoc._kill = self._kill_thread = True
+            if self.socket is not None:
+                self.socket._abort()
+
+
+class GuardedServer(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdicom is untyped here
+    """An association server with a lobby: threads are started only for peers that have begun to speak."""
+
+    request_queue_size = 512
+    daemon_threads = True
+
+    def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
+        self.limits = limits
+        self._lobby: dict[socket.socket, tuple[Any, float]] = {}
+        self._lock = threading.Lock()
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._closing = threading.Event()
+        super().__init__(*args, **kwargs)
+        self._porter = threading.Thread(target=self._watch_lobby, name="lobby", daemon=True)
+        self._porter.start()
+
+    def _bind_defaults(self) -> None:
+        """Bind only the handlers that answer; the others write what peers send into the log."""
+        for event in evt._INTERVENTION_EVENTS:
+            self.bind(event, evt.get_default_handler(event))
+
+    def is_welcome(self, address: str) -> bool:
+        """Return True when a connection from this address may speak at all; overridden by the owner."""
+        return True
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Return False, so that the connection is closed unread, for strangers and when there are too many."""
+        held = len(self._lobby) + len(self.active_associations)
+        return held < self.limits.connections and self.is_welcome(str(client_address[0]))
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Let a new connection wait for its first byte."""
+        with self._lock:
+            self._lobby[request] = (client_address, time.monotonic() + self.limits.silent_seconds)
+        self._wake_write.send(b"+")
+
+    def server_close(self) -> None:
+        """Close the listening socket and the lobby."""
+        super().server_close()
+        self._closing.set()
+        self._wake_write.send(b".")
+        if threading.current_thread() is not self._porter:
+            self._porter.join(5.0)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log that a connection could not be served."""
+        log.warning("action=connection-failed address=%s", client_address[0], exc_info=True)
+
+    def _watch_lobby(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake_read, selectors.EVENT_READ)
+            while not self._closing.is_set():
+                self._turn_lobby(selector)
+            for request in list(self._lobby):
+                self._leave_lobby(selector, request)
+                self.shutdown_request(request)
+        self._wake_read.close()
+        self._wake_write.close()
+
+    def _turn_lobby(self, selector: selectors.BaseSelector) -> None:
+        known = selector.get_map()
+        with self._lock:
+            waiting = dict(self._lobby)
+        for request in waiting:
+            if request not in known:
+                selector.register(request, selectors.EVENT_READ)
+        spoke = [key.fileobj for key, _ in selector.select(timeout=0.5)]
+        if self._wake_read in spoke:
+            self._wake_read.recv(4096)
+        now = time.monotonic()
+        for request, (address, deadline) in waiting.items():
+            if request in spoke:
+                self._leave_lobby(selector, request)
+                self.process_request_thread(request, address)
+            elif now > deadline:
+                self._leave_lobby(selector, request)
+                log.info("action=silent-connection-closed address=%s", address[0])
+                self.shutdown_request(request)
+
+    def _leave_lobby(self, selector: selectors.BaseSelector, request: socket.socket) -> None:
+        if request in selector.get_map():
+            selector.unregister(request)
+        with self._lock:
+            self._lobby.pop(request, None)

@@ -1,0 +1,152 @@
+"""A C-STORE request goes to a file while it arrives, never whole into memory, and a full disk is an answer.
+
+pynetdicom can write what it receives to a file, but in the default folder for temporary files, by a switch for the
+whole process, and an error while writing ends the association without a status. Here each association has its own
+`SpoolingDimse`; a failed write is remembered, the rest of the object is read and dropped, and the handler answers.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.pdu_primitives import P_DATA
+
+from plugins.errors import Unavailable
+
+CHECK_FREE_EVERY_BYTES = 32 << 20
+LARGEST_UNSPOOLED_BYTES = 1 << 20
+
+
+class Spool:
+    """One object on its way in: a file, or the reason why there is none.
+
+    Has the few attributes that pynetdicom asks of a temporary file: `write`, `close`, `name`, `file.flush`.
+    """
+
+    def __init__(
+        self, path: Path, *, largest_bytes: int, free_bytes: Callable[[], int], reserve_bytes: int
+    ) -> None:
+        self.path = path
+        self.name = str(path)
+        self.failure: Exception | None = None
+        self.size_bytes = 0
+        self._largest_bytes = largest_bytes
+        self._free_bytes = free_bytes
+        self._reserve_bytes = reserve_bytes
+        self._checked_at = -CHECK_FREE_EVERY_BYTES
+        self._raw: io.FileIO | None = None
+
+    def begin(self, preamble: bytes) -> Self:
+        """Return itself, with the file begun by `preamble`; a failure is remembered, not raised."""
+        try:
+            self._raw = io.FileIO(self.path, "wb")
+        except OSError as error:
+            self._fail(error)
+        self.write(preamble)
+        return self
+
+    @property
+    def file(self) -> Self:
+        """Return itself: pynetdicom flushes the file below its own."""
+        return self
+
+    def flush(self) -> None:
+        """Do nothing: every write goes to the system at once."""
+
+    def write(self, data: bytes) -> None:
+        """Append; after a failure the data are dropped."""
+        raw = self._raw
+        if raw is None or self.failure is not None:
+            return
+        try:
+            self._check_room(len(data))
+            left = memoryview(data)
+            while left:
+                left = left[raw.write(left) or 0 :]
+            self.size_bytes += len(data)
+        except (OSError, ValueError, Unavailable) as error:
+            self._fail(error)
+
+    def _check_room(self, more_bytes: int) -> None:
+        if self.size_bytes + more_bytes > self._largest_bytes:
+            raise OSError(errno.EFBIG, "the object is larger than max_object_bytes")
+        if self.size_bytes - self._checked_at >= CHECK_FREE_EVERY_BYTES:
+            self._checked_at = self.size_bytes
+            if self._free_bytes() < self._reserve_bytes:
+                raise OSError(errno.ENOSPC, "the disk is filled up to its reserve")
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = error
+        self.discard()
+
+    def close(self) -> None:
+        """Close the file; it stays where it is."""
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            raw.close()
+
+    def discard(self) -> None:
+        """Close and delete the file, when there is one; a later write is dropped."""
+        try:
+            self.close()
+        finally:
+            self.path.unlink(missing_ok=True)
+
+
+class SpoolingDimse(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom is untyped here
+    """The message service of one association, which gives every C-STORE request a spool."""
+
+    def __init__(self, assoc: Association, new_spool: Callable[[str, str, str], Spool]) -> None:
+        super().__init__(assoc)
+        self._new_spool = new_spool
+        self._spools: set[Spool] = set()
+        self._unspooled_bytes = 0
+
+    @property
+    def is_receiving(self) -> bool:
+        """Return True while a message is incomplete or waits to be served."""
+        return self.message is not None or not self.msg_queue.empty()
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Take in the fragments of a P-DATA one by one; the data set of a C-STORE goes to its spool."""
+        for fragment in list(primitive.presentation_data_value_list):
+            spool = None if self.message is None else self.message._data_set_file
+            self._unspooled_bytes = 0 if spool else self._unspooled_bytes + len(fragment[1])
+            if self._unspooled_bytes > LARGEST_UNSPOOLED_BYTES:
+                raise ValueError("a message other than C-STORE is too long")
+            one = P_DATA()
+            one.presentation_data_value_list = [[fragment[0], fragment[1]]]
+            super().receive_primitive(one)
+            if self.message is None:
+                self._unspooled_bytes = 0
+            elif isinstance(self.message, C_STORE_RQ) and not self.message._data_set_file:
+                self._attach(fragment[0])
+
+    def _attach(self, context_id: int) -> None:
+        command = self.message.command_set
+        context = self.assoc._accepted_cx[context_id]
+        spool = self._new_spool(
+            str(command.get("AffectedSOPClassUID") or ""),
+            str(command.get("AffectedSOPInstanceUID") or ""),
+            str(context.transfer_syntax[0]),
+        )
+        self._spools.add(spool)
+        self.message._data_set_file = spool
+        self.message._data_set_path = spool.path
+
+    def served(self, spool: Spool) -> None:
+        """Forget a spool that was dealt with, and delete what is left of it."""
+        self._spools.discard(spool)
+        spool.discard()
+
+    def discard_all(self) -> None:
+        """Delete the spools of messages that will never be complete or served."""
+        for spool in list(self._spools):
+            self.served(spool)

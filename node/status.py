@@ -1,0 +1,28 @@
+"""Which C-STORE status an error becomes, and what a sender should do about it (PS3.4 B.2.3, PS3.7 Annex C)."""
+
+from __future__ import annotations
+
+from plugins.errors import Refused, Unavailable
+
+SUCCESS = 0x0000
+PROCESSING_FAILURE = 0x0110
+NOT_AUTHORISED = 0x0124
+OUT_OF_RESOURCES = 0xA700
+DATA_SET_DOES_NOT_MATCH = 0xA900
+CANNOT_UNDERSTAND = 0xC000
+
+UID_MISMATCH = "uid-mismatch"
+NOT_ALLOWED = "not-allowed"
+STATUS_OF_REFUSAL = {UID_MISMATCH: DATA_SET_DOES_NOT_MATCH, NOT_ALLOWED: NOT_AUTHORISED}
+
+
+def status_of(error: BaseException) -> int:
+    """Return the C-STORE status of an error.
+
+    A sender repeats A700 and 0110 by itself; A900, C000 and 0124 need a person.
+    """
+    if isinstance(error, Refused):
+        return STATUS_OF_REFUSAL.get(error.code, CANNOT_UNDERSTAND)
+    if isinstance(error, (Unavailable, OSError, MemoryError)):
+        return OUT_OF_RESOURCES
+    return PROCESSING_FAILURE
