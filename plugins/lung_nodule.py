@@ -1,0 +1,279 @@
+"""Lung nodules on chest CT: lungs, blobs in them, each drawn by an exchangeable segmenter, judged and measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import cc3d
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from models.card import ModelCard
+from models.segmenter import ClassicalNoduleSegmenter, LesionSegmenter
+from plugins import codes
+from plugins.contract import Finding, Flag, Mask, Study, Volume
+from plugins.errors import Refused
+from plugins.lungs import Lungs, lungs
+from plugins.measure.lesion import measure_lesion
+from plugins.nodule_candidates import Candidate, candidates
+
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Drawing:
+    """One candidate after it was drawn."""
+
+    mask: Mask
+    """The lesion on the grid of the CT."""
+    volume_mm3: float
+    """Voxel volume."""
+    diameter_mm: float
+    """Diameter of the ball of that volume."""
+    confidence: float
+    """0 to 1, see `LungNodule`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LungNodule:
+    """Nodules of 4 mm and more in the lungs of a chest CT, the largest first.
+
+    Classical: a multi-scale blob detector in the closed lungs and a segmenter that grows from the blob. It is a
+    second pair of eyes of modest skill: vessels that branch, scars and folds of the pleura are reported as nodules,
+    ground glass is often missed, and a mass that is broadly joined to mediastinum or chest wall is cut by a guess.
+    `confidence` of a finding is not a probability of cancer, nor one of being a nodule: it is a score of shape from
+    0 to 1, the product of how round the drawing is and how little of its surface goes on into other dense tissue.
+    """
+
+    name: ClassVar[str] = "lung_nodule"
+    version: ClassVar[str] = "0.1.0"
+    title: ClassVar[str] = "Lung nodules on CT"
+
+    min_diameter_mm: float = 4.0
+    """Smaller ones (diameter of the ball of equal volume) are not reported."""
+    max_diameter_mm: float = 80.0
+    """Larger ones are not reported."""
+    min_confidence: float = 0.35
+    """Less round or less isolated ones are not reported."""
+    min_response_hu: float = 200.0
+    """Least contrast, as the blob detector answers it."""
+    min_roundness: float = 0.2
+    """Least ratio of the weakest to the strongest curvature of the blob."""
+    max_candidates: int = 400
+    """At most so many blobs are drawn and judged."""
+    max_nodules: int = 30
+    """At most so many findings, the most confident ones; a flag tells when there were more."""
+    max_slice_mm: float = 6.0
+    """A CT with thicker slices is not analysed."""
+
+    @property
+    def segmenter(self) -> LesionSegmenter:
+        """Return what draws a nodule from a point."""
+        return ClassicalNoduleSegmenter()
+
+    @property
+    def model(self) -> ModelCard | None:
+        """Return the card of the segmenter."""
+        return self.segmenter.card
+
+    def accepts(self, study: Study) -> bool:
+        """Return True when the study holds a CT that may show lungs."""
+        return bool(self._series(study))
+
+    def run(self, study: Study) -> tuple[Finding, ...]:
+        """Return the nodules of the thinnest CT that shows lungs, largest first. Refuses (`no-ct`, `no-lungs`)."""
+        series = self._series(study)
+        if not series:
+            limit = f"at least 8 slices, 60 mm, slices up to {self.max_slice_mm:g} mm apart"
+            raise Refused("no-ct", f"the study holds no CT series to look for nodules on ({limit})")
+        reason: Refused | None = None
+        for volume in series:
+            try:
+                return self.find(volume)
+            except Refused as error:
+                if error.code != "no-lungs":
+                    raise
+                reason = reason or error
+        raise Refused("no-lungs", f"no CT series shows lungs; first reason: {reason}")
+
+    def find(self, volume: Volume) -> tuple[Finding, ...]:
+        """Return the nodules of one CT, largest first. Refuses (`no-lungs`, `not-ct`)."""
+        found = lungs(volume)
+        box = _joint_box(found)
+        inside = _inside(found, box)
+        hu = volume.array[box]
+        blobs = candidates(
+            hu,
+            inside,
+            volume.spacing_mm,
+            diameters_mm=(self.min_diameter_mm, self.max_diameter_mm / 1.5),
+            lowest_response_hu=self.min_response_hu,
+            lowest_roundness=self.min_roundness,
+            at_most=self.max_candidates,
+        )
+        drawings = self._drawn(blobs, hu, inside, box, volume)
+        flags = found.flags
+        if len(drawings) > self.max_nodules:
+            sentence = (
+                f"{len(drawings)} nodules passed; only the {self.max_nodules} most confident are reported"
+            )
+            flags += (
+                Flag(code="many-nodules", sentence=sentence, series_instance_uid=volume.series_instance_uid),
+            )
+        best = sorted(drawings, key=lambda d: (-d.confidence, -d.volume_mm3))[: self.max_nodules]
+        ordered = sorted(best, key=lambda d: (-d.volume_mm3, d.mask.origin))
+        return tuple(_finding(n, d, found, volume, flags) for n, d in enumerate(ordered, start=1))
+
+    def _series(self, study: Study) -> tuple[Volume, ...]:
+        def length_mm(volume: Volume) -> float:
+            return int(volume.array.shape[0]) * volume.spacing_mm[0]
+
+        fit = [v for v in study.by_role("ct") if v.array.shape[0] >= 8 and length_mm(v) >= 60.0]
+        fit = [v for v in fit if max(v.spacing_mm) <= self.max_slice_mm]
+        return tuple(
+            sorted(fit, key=lambda v: (round(v.spacing_mm[0], 1), -length_mm(v), v.series_instance_uid))
+        )
+
+    def _drawn(
+        self,
+        blobs: tuple[Candidate, ...],
+        hu: NDArray[np.float32],
+        inside: BoolArray,
+        box: tuple[slice, slice, slice],
+        volume: Volume,
+    ) -> list[Drawing]:
+        """Return the drawings that pass, none of which overlaps another."""
+        taken = np.zeros(inside.shape, dtype=np.bool_)
+        kept: list[Drawing] = []
+        for blob in blobs:
+            if taken[blob.index]:
+                continue
+            lesion = self.segmenter.segment(hu, volume.spacing_mm, blob.index, inside) & inside
+            mask = Mask.from_full(lesion)
+            if mask.count == 0 or bool((taken[mask.box] & mask.voxels).any()):
+                continue
+            volume_mm3 = mask.count * volume.voxel_volume_mm3
+            diameter_mm = float((6.0 * volume_mm3 / np.pi) ** (1.0 / 3.0))
+            if not self.min_diameter_mm <= diameter_mm <= self.max_diameter_mm:
+                continue
+            confidence = confidence_of(mask, hu, inside, volume.spacing_mm)
+            if confidence < self.min_confidence:
+                continue
+            taken[mask.box] |= mask.voxels
+            start = (
+                mask.origin[0] + box[0].start,
+                mask.origin[1] + box[1].start,
+                mask.origin[2] + box[2].start,
+            )
+            whole = Mask(shape=volume.array.shape, origin=start, voxels=mask.voxels)
+            kept.append(
+                Drawing(mask=whole, volume_mm3=volume_mm3, diameter_mm=diameter_mm, confidence=confidence)
+            )
+        return kept
+
+
+def confidence_of(
+    mask: Mask, hu: NDArray[np.float32], inside: BoolArray, spacing_mm: tuple[float, float, float]
+) -> float:
+    """Return the score of shape, 0 to 1: roundness of the drawing x how little of it goes on into other tissue.
+
+    Roundness is the smallest over the largest half-axis of the ellipsoid of equal moments, 1 from 0.75 upwards.
+    What goes on is the cross-section of dense tissue in the lung, connected with the lesion, 2 mm beyond its
+    surface; the score falls to 0 when that is as large as the cross-section of the lesion (a piece of a vessel).
+    """
+    half = half_axes_mm(mask.voxels, spacing_mm)
+    going_on = passing_area_mm2(mask, hu, inside, spacing_mm)
+    radius_mm = float((3.0 * mask.count * np.prod(spacing_mm) / (4.0 * np.pi)) ** (1.0 / 3.0))
+    isolated = max(0.0, 1.0 - going_on / (np.pi * radius_mm**2))
+    return min(1.0, half[0] / half[2] / 0.75) * isolated
+
+
+def passing_area_mm2(
+    mask: Mask, hu: NDArray[np.float32], inside: BoolArray, spacing_mm: tuple[float, float, float]
+) -> float:
+    """Return the cross-section (mm^2) of dense lung tissue that leaves the lesion: vessels, scars, fissures.
+
+    Dense is more than 0.4 of the way from the lung around the lesion to the lesion. It is counted in the layer that
+    begins 2 mm beyond the surface and is as thick as the largest voxel distance, only where connected with the lesion.
+    """
+    layer_mm = max(2.0, *spacing_mm)
+    margin = [int(np.ceil((2.0 + layer_mm) / s)) + 1 for s in spacing_mm]
+    box = tuple(
+        slice(max(0, o - m), min(n, o + v + m))
+        for o, m, v, n in zip(mask.origin, margin, mask.voxels.shape, mask.shape, strict=True)
+    )
+    starts = [o - b.start for o, b in zip(mask.origin, box, strict=True)]
+    lesion = np.zeros(inside[box].shape, dtype=np.bool_)
+    lesion[tuple(slice(o, o + v) for o, v in zip(starts, mask.voxels.shape, strict=True))] = mask.voxels
+    image, lung = hu[box], inside[box]
+    around = image[lung & ~lesion & (image < -500.0)]
+    background = float(np.median(around)) if around.size else -850.0
+    level = background + 0.4 * (float(np.median(image[lesion])) - background)
+    away = ndimage.distance_transform_edt(~lesion, sampling=spacing_mm)
+    dense = lesion | (lung & (image > level) & (away <= 2.0 + layer_mm))
+    labels = cc3d.connected_components(dense, connectivity=26)
+    touching = np.unique(labels[lesion])
+    passing = np.isin(labels, touching) & (away > 2.0)
+    return float(np.count_nonzero(passing) * np.prod(spacing_mm) / layer_mm)
+
+
+def half_axes_mm(voxels: BoolArray, spacing_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Return the half-axes, shortest first, of the ellipsoid with the second moments of a mask `(k, r, c)`, mm."""
+    points = np.argwhere(voxels) * np.asarray(spacing_mm)
+    centred = points - points.mean(axis=0)
+    own = np.diag(np.asarray(spacing_mm) ** 2) / 12.0
+    values = np.linalg.eigvalsh(centred.T @ centred / len(points) + own)
+    a, b, c = np.sqrt(5.0 * values)
+    return (float(a), float(b), float(c))
+
+
+def _joint_box(found: Lungs) -> tuple[slice, slice, slice]:
+    parts = [m for m in (found.left, found.right) if m.count]
+    low = np.min([m.origin for m in parts], axis=0)
+    high = np.max([np.add(m.origin, m.voxels.shape) for m in parts], axis=0)
+    k, r, c = (
+        slice(max(0, int(a) - 2), min(n, int(b) + 2))
+        for a, b, n in zip(low, high, parts[0].shape, strict=True)
+    )
+    return (k, r, c)
+
+
+def _inside(found: Lungs, box: tuple[slice, slice, slice]) -> BoolArray:
+    """Return both lungs, cut to the box."""
+    inside = np.zeros(found.left.shape, dtype=np.bool_)
+    for lung in (found.left, found.right):
+        inside[lung.box] |= lung.voxels
+    return np.ascontiguousarray(inside[box])
+
+
+def _finding(number: int, drawing: Drawing, found: Lungs, volume: Volume, flags: tuple[Flag, ...]) -> Finding:
+    on_left = _shared(drawing.mask, found.left)
+    on_right = _shared(drawing.mask, found.right)
+    return Finding(
+        key=f"nodule-{number}",
+        label=f"Nodule {number}",
+        series_instance_uid=volume.series_instance_uid,
+        mask=drawing.mask,
+        category=codes.MORPHOLOGICALLY_ABNORMAL,
+        type=codes.NODULE if drawing.diameter_mm <= 30.0 else codes.MASS,
+        site=codes.LUNG,
+        laterality=codes.LEFT if on_left >= on_right else codes.RIGHT,
+        confidence=round(drawing.confidence, 3),
+        measurements=measure_lesion(drawing.mask, volume),
+        flags=flags,
+    )
+
+
+def _shared(first: Mask, second: Mask) -> int:
+    """Return how many voxels two masks of one grid share."""
+    low = np.maximum(first.origin, second.origin)
+    high = np.minimum(np.add(first.origin, first.voxels.shape), np.add(second.origin, second.voxels.shape))
+    if np.any(high <= low):
+        return 0
+    cut = [
+        tuple(slice(int(a - o), int(b - o)) for a, b, o in zip(low, high, m.origin, strict=True))
+        for m in (first, second)
+    ]
+    return int(np.count_nonzero(first.voxels[cut[0]] & second.voxels[cut[1]]))
