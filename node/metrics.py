@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -56,7 +57,7 @@ def text(of: CollectorRegistry) -> bytes:
 
 
 def _by_state(
-    session: Session, name: str, help_text: str, column: object, *, label: str = "state"
+    session: Session, name: str, help_text: str, column: Any, *, label: str = "state"
 ) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, help_text, labels=[label])
     counted = col(column)
@@ -75,7 +76,7 @@ def _deliveries(session: Session) -> GaugeMetricFamily:
     return family
 
 
-def _total(session: Session, name: str, help_text: str, column: object) -> GaugeMetricFamily:
+def _total(session: Session, name: str, help_text: str, column: Any) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, help_text, value=session.exec(select(func.count(col(column)))).one())
 
 

@@ -22,10 +22,17 @@ from enum import Enum
 from itertools import groupby
 from pathlib import Path
 
+from sqlmodel import select
+
+from node.logs import line
 from node.pacs import DicomWeb
 from node.scu import send_files
+from node.settings import parse_destination
+from plugins.errors import Refused, Unavailable
+from store import outbox
 from store.database import Database
 from store.objects import ObjectStore
+from store.tables import Delivery, Result
 
 log = logging.getLogger(__name__)
 
@@ -58,52 +65,50 @@ def outcome(status: int | None) -> Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a destination said of one file."""
+class Parcel:
+    """One result on its way."""
 
     path: Path
-    """The file."""
+    """Its Part 10 file."""
+    sop_instance_uid: str
+    """Its SOP Instance UID."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a destination said of one parcel."""
+
     status: int | None
-    """DICOM status; None when no answer came."""
-    error: str = ""
+    """DICOM status; None when no answer came: the destination may or may not hold it."""
+    text: str = ""
     """One sentence for people, when something went wrong."""
 
 
-#: Sends files in one association or request and answers for each, in the same order.
+#: Sends parcels in one association or request and answers for each, in the same order.
 #: Raises `Unavailable` or `Refused` when nothing at all was sent.
-Transport = Callable[[Sequence[Path]], Sequence[Answer]]
+Transport = Callable[[Sequence[Parcel]], Sequence[Answer]]
 
 
-def dimse(ae: str, host: str, port: int, calling_ae: str) -> Transport:
+def dimse(ae_title: str, host: str, port: int, calling_ae: str) -> Transport:
     """Return a transport by C-STORE."""
 
-    def send(paths: Sequence[Path]) -> Sequence[Answer]:
-        sent = {s.path: s for s in send_files(paths, ae, host, port, calling_ae)}
-        return [
-            Answer(path=path, status=sent[path].status, error=sent[path].error)
-            if path in sent
-            else Answer(path=path, status=None, error="not sent")
-            for path in paths
-        ]
+    def send(parcels: Sequence[Parcel]) -> Sequence[Answer]:
+        paths = [parcel.path for parcel in parcels]
+        sent = send_files(paths, ae_title=ae_title, host=host, port=port, calling_ae=calling_ae)
+        return [Answer(status=one.status, text=one.text) for one in sent]
 
     return send
 
 
-def stow(dicomweb: DicomWeb, uid_of: Callable[[Path], str]) -> Transport:
-    """Return a transport by STOW-RS; `uid_of` tells the SOP Instance UID of a file."""
+def stow(dicomweb: DicomWeb) -> Transport:
+    """Return a transport by STOW-RS."""
 
-    def send(paths: Sequence[Path]) -> Sequence[Answer]:
-        said = dicomweb.store(paths)
-        status = {answer.sop_instance_uid: answer.status for answer in said}
+    def send(parcels: Sequence[Parcel]) -> Sequence[Answer]:
+        said = {
+            answer.sop_instance_uid: answer.status for answer in dicomweb.store([p.path for p in parcels])
+        }
         unnamed = None if said else 0x0000  # a bare 200 speaks for all
-        return [
-            Answer(
-                path=path,
-                status=status.get(uid_of(path), unnamed),
-                error="named in the answer" if said else "",
-            )
-            for path in paths
-        ]
+        return [Answer(status=said.get(parcel.sop_instance_uid, unnamed)) for parcel in parcels]
 
     return send
 
@@ -120,7 +125,7 @@ class Sender:
     calling_ae
         AE title that this node calls itself.
     transport
-        Another way to send; by the destination's form when None.
+        Another way to send; by the form of the destination when None.
 
     """
 
@@ -130,18 +135,83 @@ class Sender:
         objects: ObjectStore,
         destination: str,
         *,
-        calling_ae: str,
+        calling_ae: str = "NADIR",
         transport: Transport | None = None,
     ) -> None:
         self.destination = destination
         self._database = database
         self._objects = objects
         self._owner = f"sender {socket.gethostname()}:{os.getpid()}"
-        self._transport = transport or self._by_form(calling_ae)
+        self._transport = transport or _by_form(destination, calling_ae)
 
     def tick(self, now: datetime) -> bool:
         """Send what is due, one association per job; returns whether there was anything."""
         claimed = self._claim(now)
-        for _, deliveries in groupby(claimed, key=lambda pair: pair[0].job_pk):
-            self._send(list(deliveries))
+        for _, group in groupby(claimed, key=lambda pair: pair[0].job_pk):
+            self._send(list(group), now)
         return bool(claimed)
+
+    def _claim(self, now: datetime) -> list[tuple[Delivery, Result]]:
+        claimed: list[tuple[Delivery, Result]] = []
+        with self._database.transaction() as session:
+            while len(claimed) < BATCH:
+                delivery = outbox.claim(session, self.destination, self._owner, now, LEASE_SECONDS)
+                if delivery is None:
+                    break
+                result = session.exec(select(Result).where(Result.id == delivery.result_pk)).one()
+                claimed.append((delivery, result))
+        return claimed
+
+    def _send(self, claimed: Sequence[tuple[Delivery, Result]], now: datetime) -> None:
+        parcels = [
+            Parcel(path=self._objects.path(result.sha256), sop_instance_uid=result.sop_instance_uid)
+            for _, result in claimed
+        ]
+        try:
+            answers = self._transport(parcels)
+        except Unavailable as error:
+            answers = [Answer(status=None, text=str(error))] * len(parcels)
+        except Refused as error:
+            self._record(claimed, [(Outcome.REFUSED, None, error.sentence)] * len(claimed), now)
+            return
+        self._record(claimed, [(outcome(a.status), a.status, a.text) for a in answers], now)
+
+    def _record(
+        self,
+        claimed: Sequence[tuple[Delivery, Result]],
+        said: Sequence[tuple[Outcome, int | None, str]],
+        now: datetime,
+    ) -> None:
+        with self._database.transaction() as session:
+            for (delivery, result), (what, status, text) in zip(claimed, said, strict=True):
+                shown = "" if status is None else f"0x{status:04X}"
+                if what is Outcome.DELIVERED:
+                    outbox.delivered(session, _pk(delivery), delivery.attempt, shown, now)
+                else:
+                    permanent = what is Outcome.REFUSED
+                    error = text or f"{self.destination} answered {shown or 'nothing'}"
+                    outbox.failed(session, _pk(delivery), delivery.attempt, shown, error, now, permanent)
+                log.info(
+                    line(
+                        "delivery",
+                        destination=self.destination,
+                        result=result.id,
+                        kind=result.kind,
+                        attempt=delivery.attempt,
+                        status=shown or "none",
+                        outcome=what.value,
+                    )
+                )
+
+
+def _by_form(destination: str, calling_ae: str) -> Transport:
+    parsed = parse_destination(destination)
+    return stow(DicomWeb(parsed)) if isinstance(parsed, str) else dimse(*parsed, calling_ae)
+
+
+def _pk(delivery: Delivery) -> int:
+    assert delivery.id is not None  # it came out of the database
+    return delivery.id
+
+
+__all__ = ["Answer", "Outcome", "Parcel", "Sender", "Transport", "dimse", "outcome", "stow"]
