@@ -184,6 +184,8 @@ class Drawn:
     """Tracking ID that the writer gave, if any."""
     tracking_uid: str | None = None
     """Tracking UID that the writer gave, if any."""
+    flags: tuple[Flag, ...] = ()
+    """Doubts about how it was read (`contour-clipped`, `seg-thresholded`, ...)."""
 
 
 @dataclass(frozen=True, kw_only=True)

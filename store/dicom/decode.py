@@ -1,0 +1,267 @@
+"""Pixel data to arrays of stored values, for every transfer syntax that carries a whole image.
+
+Sizes are checked before a decoder runs: a small file may declare a huge image. Decoders are numpy (native), an own
+RLE reader and imagecodecs (libjpeg-turbo, CharLS, OpenJPEG, OpenJPH), all under permissive licences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import uid
+
+from plugins.errors import Refused
+from store.dicom.files import File
+from store.dicom.values import integer, text
+
+Stored = NDArray[Any]
+
+NATIVE = {
+    str(uid.ImplicitVRLittleEndian),
+    str(uid.ExplicitVRLittleEndian),
+    str(uid.DeflatedExplicitVRLittleEndian),
+    str(uid.ExplicitVRBigEndian),
+}
+JPEG = {
+    str(uid.JPEGBaseline8Bit),
+    str(uid.JPEGExtended12Bit),
+    str(uid.JPEGLossless),
+    str(uid.JPEGLosslessSV1),
+}
+JPEG_LS = {str(uid.JPEGLSLossless), str(uid.JPEGLSNearLossless)}
+JPEG_2000 = {str(uid.JPEG2000Lossless), str(uid.JPEG2000)}
+HT_JPEG_2000 = {str(uid.HTJ2KLossless), str(uid.HTJ2KLosslessRPCL), str(uid.HTJ2K)}
+RLE = str(uid.RLELossless)
+MAX_BYTES = 4 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelFormat:
+    """How pixels are stored."""
+
+    rows: int
+    """Rows of a frame."""
+    columns: int
+    """Columns of a frame."""
+    frames: int
+    """Number of frames."""
+    bits_allocated: int
+    """1, 8, 16 or 32."""
+    bits_stored: int
+    """Bits that carry the value."""
+    high_bit: int
+    """Highest of them."""
+    signed: bool
+    """Two's complement."""
+
+    @property
+    def frame_pixels(self) -> int:
+        """Return the pixels of one frame."""
+        return self.rows * self.columns
+
+    @property
+    def whole_bytes(self) -> int:
+        """Return the bytes of all frames, uncompressed."""
+        return (self.frame_pixels * self.frames * self.bits_allocated + 7) // 8
+
+
+def pixel_format(file: File) -> PixelFormat:
+    """Return how the pixels of a grey image are stored, checked before anything is decoded.
+
+    Refuses colour (`colour-image`), no or non-integer pixels (`no-pixel-data`, `unsupported-pixels`), more than 4 GiB
+    (`too-large`), native data that are too short (`truncated-pixel-data`), a syntax without decoder (`no-decoder`).
+    """
+    header = file.header
+    wanted = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
+    found = [integer(header, keyword) for keyword in wanted]
+    if file.pixel_kind is None:
+        raise Refused("no-pixel-data", f"instance {file.sop_instance_uid} has no pixel data; send it again")
+    rows, columns, allocated, stored, high, signed = found
+    if (integer(header, "SamplesPerPixel") or 1) != 1:
+        raise Refused(
+            "colour-image", f"{text(header, 'PhotometricInterpretation') or 'colour'} images are not measured"
+        )
+    if rows is None or columns is None or allocated is None or file.pixel_kind != "integer":
+        raise Refused(
+            "unsupported-pixels", "Rows, Columns or BitsAllocated is absent, or pixels are not integers"
+        )
+    stored = allocated if stored is None else stored
+    high = stored - 1 if high is None else high
+    if allocated not in (1, 8, 16, 32) or not 0 < stored <= allocated or not stored - 1 <= high < allocated:
+        raise Refused(
+            "unsupported-pixels", f"{stored} bits of {allocated} with high bit {high} cannot be read"
+        )
+    layout = PixelFormat(
+        rows=rows,
+        columns=columns,
+        frames=integer(header, "NumberOfFrames") or 1,
+        bits_allocated=allocated,
+        bits_stored=stored,
+        high_bit=high,
+        signed=bool(signed),
+    )
+    _check_size(file, layout)
+    return layout
+
+
+def _check_size(file: File, layout: PixelFormat) -> None:
+    if layout.rows < 1 or layout.columns < 1 or layout.frames < 1:
+        raise Refused("unsupported-pixels", "an image has no rows, columns or frames")
+    if layout.whole_bytes > MAX_BYTES:
+        raise Refused(
+            "too-large",
+            f"{layout.rows} x {layout.columns} x {layout.frames} pixels are more than {MAX_BYTES >> 30} GiB",
+        )
+    if file.transfer_syntax in NATIVE:
+        behind = (
+            len(file.inflated) if file.inflated is not None else file.path.stat().st_size
+        ) - file.pixel_offset
+        if file.pixel_length is None or min(file.pixel_length, behind) < layout.whole_bytes:
+            raise Refused(
+                "truncated-pixel-data",
+                f"the pixel data of instance {file.sop_instance_uid} end before the image does; send it again",
+            )
+    elif file.transfer_syntax not in {*JPEG, *JPEG_LS, *JPEG_2000, *HT_JPEG_2000, RLE}:
+        name = uid.UID(file.transfer_syntax).name
+        raise Refused("no-decoder", f"there is no decoder for {name}; send it uncompressed")
+
+
+def decode(file: File, layout: PixelFormat) -> list[Stored]:
+    """Return the stored values of each frame, `(R, C)` each, sign and unused bits settled.
+
+    Refuses (`truncated-pixel-data`, `bad-pixel-data`).
+    """
+    if file.transfer_syntax in NATIVE:
+        return [_settle(frame, layout) for frame in _native(file, layout)]
+    return [_settle(decode_frame(data, layout, file), layout) for data in file.pixel_frames(layout.frames)]
+
+
+def _native(file: File, layout: PixelFormat) -> Stored:
+    order = ">" if file.transfer_syntax == uid.ExplicitVRBigEndian else "<"
+    data = file.pixel_bytes()
+    count = layout.frame_pixels * layout.frames
+    if layout.bits_allocated == 1:
+        flat = np.unpackbits(np.frombuffer(data, dtype=np.uint8), bitorder="little")[:count]
+    else:
+        flat = np.frombuffer(data, dtype=f"{order}u{layout.bits_allocated // 8}", count=count)
+        if layout.bits_allocated == 8 and order == ">" and text(file.header, "BitsAllocated") == "8":
+            flat = _swapped_bytes(file, data, count)
+    return flat.reshape(layout.frames, layout.rows, layout.columns)
+
+
+def _swapped_bytes(file: File, data: bytes, count: int) -> Stored:
+    """Undo the byte order of 8-bit pixels that a big endian file keeps in words (OW, PS3.5 annex D)."""
+    with file.path.open("rb") as handle:
+        handle.seek(file.pixel_offset - 8)
+        words = handle.read(2) == b"OW"
+    flat = (
+        np.frombuffer(data[: len(data) // 2 * 2], dtype=np.uint16).byteswap().view(np.uint8)
+        if words
+        else None
+    )
+    return np.frombuffer(data, dtype=np.uint8, count=count) if flat is None else flat[:count]
+
+
+def decode_frame(data: bytes, layout: PixelFormat, file: File) -> Stored:
+    """Return one decoded frame `(R, C)`. Refuses (`bad-pixel-data`) what does not fit the header or the codec."""
+    decoder = _decoder(file.transfer_syntax, layout)
+    try:
+        declared = _declared_size(data, file.transfer_syntax)
+        if declared is not None and declared != (layout.rows, layout.columns):
+            raise ValueError(f"it declares {declared[0]} x {declared[1]}")
+        frame = decoder(data)
+        if frame.shape != (layout.rows, layout.columns):
+            raise ValueError(f"it decodes to shape {frame.shape}")
+    except Exception as error:  # each codec has its own errors; a frame that none can read is one thing to us
+        raise Refused(
+            "bad-pixel-data",
+            f"a frame of instance {file.sop_instance_uid} cannot be decoded ({type(error).__name__}); send it again",
+        ) from error
+    return frame
+
+
+def _decoder(syntax: str, layout: PixelFormat) -> Callable[[bytes], Stored]:
+    import imagecodecs
+
+    if syntax == RLE:
+        return lambda data: _rle(data, layout)
+    if syntax in JPEG_LS:
+        return lambda data: imagecodecs.jpegls_decode(data)
+    if syntax in JPEG_2000:
+        return lambda data: imagecodecs.jpeg2k_decode(data)
+    if syntax in HT_JPEG_2000:
+        return lambda data: imagecodecs.htj2k_decode(data)
+    return _jpeg
+
+
+def _jpeg(data: bytes) -> Stored:
+    """Decode JPEG of process 1, 2, 4 and 14; 14 with any predictor."""
+    import imagecodecs
+
+    if b"\xff\xc3" in data[:2048]:
+        return np.asarray(imagecodecs.ljpeg_decode(data))
+    return np.asarray(imagecodecs.jpeg8_decode(data))
+
+
+def _rle(data: bytes, layout: PixelFormat) -> Stored:
+    """Decode PS3.5 annex G: one PackBits segment per byte of a pixel, highest byte first."""
+    import imagecodecs
+
+    size = layout.bits_allocated // 8
+    head = np.frombuffer(data[:64], dtype="<u4")
+    if len(head) < 16 or head[0] != size:
+        raise ValueError("the RLE header does not fit the pixels")
+    starts = [int(s) for s in head[1 : 1 + size]]
+    ends = [*starts[1:], len(data)]
+    planes = np.empty((layout.frame_pixels, size), dtype=np.uint8)
+    for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        part = np.frombuffer(imagecodecs.packbits_decode(data[start:end]), dtype=np.uint8)
+        planes[:, size - 1 - i] = part[: layout.frame_pixels]
+    return planes.view(f"<u{size}").reshape(layout.rows, layout.columns)
+
+
+def _declared_size(data: bytes, syntax: str) -> tuple[int, int] | None:
+    """Return rows and columns that a code stream declares, None when it has no such header."""
+    if syntax == RLE:
+        return None
+    if syntax in JPEG_2000 or syntax in HT_JPEG_2000:
+        at = data.find(b"\xff\x4f\xff\x51")
+        if at < 0:
+            raise ValueError("it has no JPEG 2000 code stream")
+        x1, y1, x0, y0 = (int(v) for v in np.frombuffer(data, dtype=">u4", count=4, offset=at + 8))
+        return y1 - y0, x1 - x0
+    return _jpeg_size(data)
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Walk the JPEG markers to the start of frame."""
+    at = 2
+    while at + 9 <= len(data):
+        if data[at] != 0xFF:
+            raise ValueError("a JPEG marker is missing")
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        if marker in {0xC0, 0xC1, 0xC2, 0xC3, 0xF7}:
+            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    raise ValueError("it has no JPEG start of frame")
+
+
+def _settle(frame: Stored, layout: PixelFormat) -> Stored:
+    """Return the frame with the bits above the value removed, as signed or unsigned integers of its own width."""
+    if layout.bits_allocated == 1:
+        return frame
+    width = layout.bits_allocated // 8
+    unsigned = frame.astype(f"u{width}", copy=False)
+    left = layout.bits_allocated - 1 - layout.high_bit
+    right = layout.bits_allocated - layout.bits_stored
+    values = unsigned.view(f"i{width}") if layout.signed else unsigned
+    if right == 0:
+        return values
+    return (values << left) >> right

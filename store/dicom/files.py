@@ -1,0 +1,217 @@
+"""DICOM files on disk as headers and the place of their pixels; nothing is decoded here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
+from pydicom.filereader import read_dataset, read_preamble
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from plugins.errors import Refused
+from store.dicom.values import text
+
+MAX_INFLATED_BYTES = 512 << 20
+PIXEL_TAGS = {0x7FE00008: "float", 0x7FE00009: "double", 0x7FE00010: "integer"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class File:
+    """One DICOM file: its header and where its pixels are."""
+
+    path: Path
+    """Where it lies."""
+    header: Dataset
+    """Every attribute before the pixel data."""
+    transfer_syntax: str
+    """Transfer Syntax UID."""
+    pixel_kind: str | None
+    """`integer`, `float`, `double`, or None when there is no pixel data."""
+    pixel_offset: int
+    """Offset of the first byte of the pixel value."""
+    pixel_length: int | None
+    """Length of the pixel value in bytes; None when encapsulated."""
+    inflated: bytes | None = None
+    """The data set of a deflated file, inflated; offsets count from its start."""
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """Return the SOP Instance UID."""
+        return text(self.header, "SOPInstanceUID")
+
+    @property
+    def sop_class_uid(self) -> str:
+        """Return the SOP Class UID."""
+        return text(self.header, "SOPClassUID")
+
+    @property
+    def series_instance_uid(self) -> str:
+        """Return the Series Instance UID."""
+        return text(self.header, "SeriesInstanceUID")
+
+    @property
+    def modality(self) -> str:
+        """Return the Modality."""
+        return text(self.header, "Modality").upper()
+
+    def sha256(self) -> str:
+        """Return the hash of the whole file."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def pixel_bytes(self) -> bytes:
+        """Return the pixel value as it lies in the file: plain bytes, or the encapsulated items."""
+        if self.inflated is not None:
+            end = None if self.pixel_length is None else self.pixel_offset + self.pixel_length
+            return self.inflated[self.pixel_offset : end]
+        with self.path.open("rb") as file:
+            file.seek(self.pixel_offset)
+            return file.read(-1 if self.pixel_length is None else self.pixel_length)
+
+    def pixel_frames(self, frames: int) -> list[bytes]:
+        """Return the encapsulated frames. Refuses (`truncated-pixel-data`) when fewer are found than stated."""
+        try:
+            found = list(generate_frames(self.pixel_bytes(), number_of_frames=frames))
+        except Exception as error:
+            raise _truncated(self) from error
+        if len(found) < frames or any(not part for part in found):
+            raise _truncated(self)
+        return found
+
+
+def _truncated(file: File) -> Refused:
+    return Refused(
+        "truncated-pixel-data",
+        f"the pixel data of instance {file.sop_instance_uid} end before the image does; send it again",
+    )
+
+
+def read_file(path: Path) -> File | None:
+    """Return the file's header and the place of its pixels; None when it is not a DICOM file.
+
+    Refuses (`unreadable-file`) what begins like DICOM and cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            if not _looks_like_dicom(file):
+                return None
+            return _read(path, file)
+    except Refused:
+        raise
+    except Exception as error:  # pydicom raises at least nine kinds of error on damaged files
+        raise _unreadable(path, type(error).__name__) from error
+
+
+def _unreadable(path: Path, why: str) -> Refused:
+    return Refused(
+        "unreadable-file", f"{path.name} begins like a DICOM file but cannot be read ({why}); send it again"
+    )
+
+
+def _looks_like_dicom(file: BinaryIO) -> bool:
+    """Tell a DICOM file by its mark, or by its first tag where preamble and meta information are missing."""
+    start = file.read(132)
+    file.seek(0)
+    if start[128:] == b"DICM":
+        return True
+    first = int.from_bytes(start[:2], "little"), int.from_bytes(start[2:4], "little")
+    return len(start) == 132 and first in {
+        (0x0002, 0x0000),
+        (0x0002, 0x0001),
+        (0x0002, 0x0002),
+        *((0x0008, e) for e in (0, 1, 5, 8, 0x12, 0x16, 0x18)),
+    }
+
+
+def _read(path: Path, file: BinaryIO) -> File:
+    if _is_deflated(file):
+        return _read_deflated(path, file)
+    header = dcmread(file, stop_before_pixels=True, force=True)
+    if not text(header, "SOPInstanceUID") or not text(header, "SOPClassUID"):
+        if "DirectoryRecordSequence" in header:
+            return File(
+                path=path, header=header, transfer_syntax="", pixel_kind=None, pixel_offset=0, pixel_length=0
+            )
+        raise _unreadable(path, "it has no SOP Instance UID")
+    syntax = str(header.file_meta.get("TransferSyntaxUID", "")) or _guessed_syntax(header)
+    kind, offset, length = _pixel_place(file, syntax)
+    return File(
+        path=path,
+        header=header,
+        transfer_syntax=syntax,
+        pixel_kind=kind,
+        pixel_offset=offset,
+        pixel_length=length,
+    )
+
+
+def _guessed_syntax(header: Dataset) -> str:
+    implicit, little = header.original_encoding
+    if implicit:
+        return str(ImplicitVRLittleEndian)
+    return "1.2.840.10008.1.2.1" if little else str(ExplicitVRBigEndian)
+
+
+def _pixel_place(file: BinaryIO, syntax: str) -> tuple[str | None, int, int | None]:
+    """Return kind, offset and length (None: encapsulated) of the pixel element at which the reader stopped."""
+    order = "big" if syntax == ExplicitVRBigEndian else "little"
+    head = file.read(12)
+    if len(head) < 8:
+        return None, 0, 0
+    tag = int.from_bytes(head[:2], order) << 16 | int.from_bytes(head[2:4], order)  # type: ignore[arg-type]
+    if tag not in PIXEL_TAGS:
+        return None, 0, 0
+    explicit = syntax != ImplicitVRLittleEndian
+    length = int.from_bytes(head[8:12] if explicit else head[4:8], order)  # type: ignore[arg-type]
+    offset = file.tell() - (0 if explicit else 4)
+    return PIXEL_TAGS[tag], offset, None if length == 0xFFFFFFFF else length
+
+
+def _is_deflated(file: BinaryIO) -> bool:
+    try:
+        if not read_preamble(file, False):
+            return False
+        return DeflatedExplicitVRLittleEndian.encode() in file.read(1024)
+    except Exception:
+        return False
+    finally:
+        file.seek(0)
+
+
+def _read_deflated(path: Path, file: BinaryIO) -> File:
+    """Read a deflated file with a bound on its inflated size. Refuses (`too-large`)."""
+    meta_length = _meta_length(file)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    plain = inflater.decompress(file.read(), MAX_INFLATED_BYTES)
+    if inflater.unconsumed_tail:
+        raise Refused("too-large", f"{path.name} inflates to more than {MAX_INFLATED_BYTES >> 20} MiB")
+    buffer = BytesIO(plain)
+    header = Dataset(read_dataset(buffer, False, True, stop_when=lambda tag, vr, length: tag in PIXEL_TAGS))
+    kind, offset, length = _pixel_place(buffer, DeflatedExplicitVRLittleEndian)
+    if not text(header, "SOPInstanceUID") or meta_length <= 0:
+        raise _unreadable(path, "it has no SOP Instance UID")
+    return File(
+        path=path,
+        header=header,
+        transfer_syntax=str(DeflatedExplicitVRLittleEndian),
+        pixel_kind=kind,
+        pixel_offset=offset,
+        pixel_length=length,
+        inflated=plain,
+    )
+
+
+def _meta_length(file: BinaryIO) -> int:
+    """Read past the meta information and return its length in bytes."""
+    file.seek(132 + 8)
+    length = int.from_bytes(file.read(4), "little")
+    file.seek(length, os.SEEK_CUR)
+    return length

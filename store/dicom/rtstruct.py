@@ -1,0 +1,304 @@
+"""RTSTRUCT contours to masks, on the series they were drawn on, by position.
+
+A voxel belongs to a region when its centre lies inside the contour; contours of one slice combine by the even-odd
+rule (PS3.3 C.8.8.6.3: inner contours are holes). References by UID choose the series; where none resolves, the frame
+of reference and the fit of the planes do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from plugins.contract import BoolArray, Drawn, Flag, Mask, Volume
+from plugins.errors import Refused
+from store.dicom.files import File
+from store.dicom.values import code, integer, items, text, texts
+
+SAME_PLANE_FRACTION = 0.1
+SAME_FIT_MM = 1e-3
+INDEX_DIGITS = 6
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Contours:
+    """The contours of one region, as they are in the file."""
+
+    number: int
+    """ROINumber."""
+    name: str
+    """ROIName."""
+    header: Dataset
+    """Item of StructureSetROISequence."""
+    observation: Dataset
+    """Item of RTROIObservationsSequence, empty when there is none."""
+    frame_of_reference_uid: str
+    """Frame of reference that the positions lie in."""
+    polygons_mm: tuple[FloatArray, ...]
+    """Closed contours, `(n, 3)` LPS mm each."""
+    sop_instance_uids: tuple[str, ...]
+    """Instances that the contours refer to."""
+    kinds: tuple[str, ...]
+    """Geometric type of every contour, also of those that are not closed."""
+
+
+def read_rtstruct(file: File, volumes: Sequence[Volume]) -> tuple[tuple[Drawn, ...], tuple[Flag, ...]]:
+    """Return the regions on their series, and a refusal for each region that cannot be used.
+
+    Refusals: `empty-roi`, `point-contour`, `open-contour`, `bad-contour`, `contour-without-image`,
+    `contour-off-plane`, `contour-not-planar`, `empty-region`. Doubts are in each region's flags.
+    """
+    header = file.header
+    stated = _referenced_series(header)
+    drawn, refused = [], []
+    for region in _regions(header):
+        try:
+            drawn.append(_drawn(region, stated, volumes, file))
+        except Refused as reason:
+            refused.append(Flag(code=reason.code, sentence=f"region '{region.name}': {reason.sentence}"))
+    if not drawn and not refused:
+        refused.append(Flag(code="empty-roi", sentence="it holds no region"))
+    return tuple(drawn), tuple(refused)
+
+
+def _regions(header: Dataset) -> list[Contours]:
+    contours = {integer(c, "ReferencedROINumber"): c for c in items(header, "ROIContourSequence")}
+    observed = {integer(o, "ReferencedROINumber"): o for o in items(header, "RTROIObservationsSequence")}
+    found = []
+    for roi in items(header, "StructureSetROISequence"):
+        number = integer(roi, "ROINumber")
+        drawn = items(contours.get(number, Dataset()), "ContourSequence")
+        kinds = tuple(text(c, "ContourGeometricType").upper() for c in drawn)
+        closed = [c for c, kind in zip(drawn, kinds, strict=True) if kind.startswith("CLOSED")]
+        images = [
+            text(i, "ReferencedSOPInstanceUID") for c in closed for i in items(c, "ContourImageSequence")
+        ]
+        found.append(
+            Contours(
+                number=number or 0,
+                name=text(roi, "ROIName") or f"ROI {number}",
+                header=roi,
+                observation=observed.get(number, Dataset()),
+                frame_of_reference_uid=text(roi, "ReferencedFrameOfReferenceUID"),
+                polygons_mm=tuple(_points(c) for c in closed),
+                sop_instance_uids=tuple(uid for uid in images if uid),
+                kinds=kinds,
+            )
+        )
+    return found
+
+
+def _points(contour: Dataset) -> FloatArray:
+    """Return the points `(n, 3)` of one contour, LPS mm; none when the data are no triplets of numbers."""
+    try:
+        flat = np.array(texts(contour, "ContourData"), dtype=np.float64)
+    except ValueError:
+        return np.empty((0, 3))
+    if flat.size == 0 or flat.size % 3 or not np.isfinite(flat).all():
+        return np.empty((0, 3))
+    return flat.reshape(-1, 3)
+
+
+def _referenced_series(header: Dataset) -> set[str]:
+    return {
+        text(series, "SeriesInstanceUID")
+        for frame in items(header, "ReferencedFrameOfReferenceSequence")
+        for study in items(frame, "RTReferencedStudySequence")
+        for series in items(study, "RTReferencedSeriesSequence")
+    }
+
+
+def _drawn(region: Contours, stated: set[str], volumes: Sequence[Volume], file: File) -> Drawn:
+    flags: list[Flag] = []
+    _require_closed(region, flags)
+    volume = choose_volume(region, stated, volumes, flags)
+    mask = rasterise(region.polygons_mm, volume, flags)
+    return Drawn(
+        label=region.name,
+        mask=mask,
+        series_instance_uid=volume.series_instance_uid,
+        source="RTSTRUCT",
+        source_sop_instance_uid=file.sop_instance_uid,
+        number=region.number,
+        type_code=code(region.observation, "RTROIIdentificationCodeSequence"),
+        interpreted_type=text(region.observation, "RTROIInterpretedType") or None,
+        tracking_identifier=text(region.observation, "TrackingID") or None,
+        tracking_uid=text(region.observation, "TrackingUID") or None,
+        flags=tuple(flags),
+    )
+
+
+def _require_closed(region: Contours, flags: list[Flag]) -> None:
+    """Refuse a region that is not made of closed contours; points beside closed contours are left out."""
+    if not region.kinds:
+        raise Refused("empty-roi", "it has no contours")
+    if any(kind.startswith("OPEN") for kind in region.kinds):
+        raise Refused("open-contour", "it has open contours, which enclose nothing")
+    if not region.polygons_mm:
+        raise Refused("point-contour", "it holds points only, which enclose nothing")
+    if any(len(points) == 0 for points in region.polygons_mm):
+        raise Refused("bad-contour", "the coordinates of a contour are no triplets of numbers")
+    points = sum(not kind.startswith("CLOSED") for kind in region.kinds)
+    if points:
+        flags.append(
+            Flag(code="points-left-out", sentence=f"{points} points beside the contours were left out")
+        )
+
+
+def choose_volume(region: Contours, stated: set[str], volumes: Sequence[Volume], flags: list[Flag]) -> Volume:
+    """Return the series that a region was drawn on. Refuses (`contour-without-image`).
+
+    By the instances its contours name; else by the series that the object names; else, flagged, by frame of
+    reference: the series whose slices lie nearest to all contours.
+    """
+    wanted = set(region.sop_instance_uids)
+    hits = {v.series_instance_uid: len(wanted & set(v.sop_instance_uids)) for v in volumes}
+    by_instance = [v for v in volumes if hits[v.series_instance_uid]]
+    by_series = [v for v in volumes if v.series_instance_uid in stated]
+    frame = region.frame_of_reference_uid
+    if by_instance:
+        chosen = max(by_instance, key=lambda v: hits[v.series_instance_uid])
+    elif fitting := [v for v in by_series if not frame or v.frame_of_reference_uid == frame]:
+        chosen = _nearest(region, fitting)
+    else:
+        same = [v for v in volumes if frame and v.frame_of_reference_uid == frame]
+        if not same:
+            raise Refused(
+                "contour-without-image", "the images it was drawn on are not here; send them as well"
+            )
+        chosen = _nearest(region, same)
+        sentence = f"it names no image that is here; taken as drawn on series {chosen.series_number} by its positions"
+        flags.append(Flag(code="contour-series-by-position", sentence=sentence))
+    if frame and chosen.frame_of_reference_uid != frame:
+        sentence = (
+            "its frame of reference is not that of its images; its positions are taken as those of the images"
+        )
+        flags.append(Flag(code="frame-of-reference-differs", sentence=sentence))
+    return chosen
+
+
+def _nearest(region: Contours, volumes: Sequence[Volume]) -> Volume:
+    """Return the volume whose slices lie nearest to the contours; the first one of those that fit alike."""
+    misfits = [max(float(np.abs(_plane_of(p, v)[1]).max()) for p in region.polygons_mm) for v in volumes]
+    best = min(misfits)
+    return next(v for v, misfit in zip(volumes, misfits, strict=True) if misfit <= best + SAME_FIT_MM)
+
+
+def slice_distances(points_mm: FloatArray, volume: Volume) -> tuple[NDArray[np.int64], FloatArray]:
+    """Return for points `(n, 3)` LPS mm the nearest slice k, and how far along the normal they lie from it, mm."""
+    step = volume.geometry.affine[:3, 0]
+    normal = step / np.linalg.norm(step)
+    planes = np.asarray(volume.slice_positions, dtype=np.float64) @ normal
+    along = points_mm @ normal
+    nearest = np.abs(along[:, None] - planes[None, :]).argmin(axis=1)
+    return nearest, along - planes[nearest]
+
+
+def _plane_of(points_mm: FloatArray, volume: Volume) -> tuple[int, FloatArray]:
+    """Return the slice that a planar contour lies in, and the distance of each point from it, mm."""
+    nearest, _ = slice_distances(points_mm.mean(axis=0, keepdims=True), volume)
+    k = int(nearest[0])
+    step = volume.geometry.affine[:3, 0]
+    normal = step / np.linalg.norm(step)
+    return k, (points_mm - np.asarray(volume.slice_positions[k])) @ normal
+
+
+def rasterise(polygons_mm: Sequence[FloatArray], volume: Volume, flags: list[Flag]) -> Mask:
+    """Return the mask of closed planar contours, `(n, 3)` LPS mm each, on the grid of a volume.
+
+    Refuses (`contour-off-plane`, `contour-not-planar`, `empty-region`).
+    """
+    by_slice: dict[int, list[tuple[float, FloatArray]]] = {}
+    for points in polygons_mm:
+        k, distances = _plane_of(points, volume)
+        _require_on_plane(distances, volume.spacing_mm[0])
+        # the affine is an even grid; the position of an uneven slice itself gives its row and column
+        shift = volume.to_mm((float(k), 0.0, 0.0)) - np.asarray(volume.slice_positions[k])
+        index = np.round(volume.to_index(points + shift)[:, 1:], INDEX_DIGITS)
+        by_slice.setdefault(k, []).append((float(distances.mean()), index))
+    chosen = {k: _nearest_level(found, volume.spacing_mm[0], flags) for k, found in by_slice.items()}
+    _tell_gaps(sorted(chosen), flags)
+    return _fill(chosen, volume, flags)
+
+
+def _require_on_plane(distances: FloatArray, spacing: float) -> None:
+    if np.ptp(distances) > spacing / 2:
+        raise Refused("contour-not-planar", "a contour runs across slices; it was drawn in another plane")
+    if np.abs(distances).max() > spacing / 2 + 1e-6:
+        far = float(np.abs(distances).max())
+        raise Refused(
+            "contour-off-plane", f"a contour lies {far:.1f} mm from the nearest slice; its images are missing"
+        )
+
+
+def _nearest_level(
+    found: Sequence[tuple[float, FloatArray]], spacing: float, flags: list[Flag]
+) -> list[FloatArray]:
+    """Return the contours of the level nearest to the slice: contours finer than the slices must not cancel out."""
+    best = min(abs(distance) for distance, _ in found)
+    level = next(distance for distance, _ in found if abs(distance) == best)
+    kept = [polygon for distance, polygon in found if abs(distance - level) <= SAME_PLANE_FRACTION * spacing]
+    if len(kept) < len(found) and not any(f.code == "contours-between-slices" for f in flags):
+        sentence = "contours lie between the slices; those nearest to each slice are used"
+        flags.append(Flag(code="contours-between-slices", sentence=sentence))
+    return kept
+
+
+def _tell_gaps(ks: Sequence[int], flags: list[Flag]) -> None:
+    steps = np.diff(np.array(ks))
+    if len(steps) > 1 and (steps == steps[0]).all() and steps[0] > 1:
+        sentence = f"only every {steps[0]}th slice has a contour; nothing was filled in between"
+        flags.append(Flag(code="contour-gaps", sentence=sentence))
+
+
+def _fill(chosen: Mapping[int, Sequence[FloatArray]], volume: Volume, flags: list[Flag]) -> Mask:
+    _, rows, columns = volume.array.shape
+    every = np.concatenate([polygon for polygons in chosen.values() for polygon in polygons])
+    low = np.clip(np.floor(every.min(axis=0)).astype(int), 0, (rows, columns))
+    high = np.clip(np.ceil(every.max(axis=0)).astype(int) + 1, 0, (rows, columns))
+    if (every < -0.5).any() or (every > np.array([rows, columns]) - 0.5).any():
+        flags.append(Flag(code="contour-clipped", sentence="it reaches beyond the image and was cut there"))
+    if (high <= low).any():
+        raise Refused("empty-region", "it lies outside the image")
+    first, last = min(chosen), max(chosen)
+    box = np.zeros((last - first + 1, high[0] - low[0], high[1] - low[1]), dtype=np.bool_)
+    for k, polygons in chosen.items():
+        box[k - first] = inside([p - low for p in polygons], box.shape[1:])
+    if not box.any():
+        raise Refused("empty-region", "it encloses no voxel centre; it is smaller than a voxel")
+    return mask_of_box(volume, (first, int(low[0]), int(low[1])), box)
+
+
+def mask_of_box(volume: Volume, origin: tuple[int, int, int], box: BoolArray) -> Mask:
+    """Return the mask on a volume's grid of a boolean box `(k, r, c)` whose first voxel is at `origin`."""
+    tight = Mask.from_full(box)
+    k, r, c = (o + t for o, t in zip(origin, tight.origin, strict=True))
+    shape = volume.array.shape
+    return Mask(shape=(shape[0], shape[1], shape[2]), origin=(k, r, c), voxels=tight.voxels)
+
+
+def inside(polygons: Sequence[FloatArray], shape: tuple[int, ...]) -> BoolArray:
+    """Return which pixel centres lie inside polygons `(n, 2)` of (row, column), by the even-odd rule over all.
+
+    Each edge toggles, in every row whose centre it crosses, all pixels right of the crossing.
+    """
+    rows, columns = shape
+    starts = np.concatenate(polygons)
+    ends = np.concatenate([np.roll(p, -1, axis=0) for p in polygons])
+    low = np.ceil(np.minimum(starts[:, 0], ends[:, 0])).astype(np.int64).clip(0, rows)
+    high = np.ceil(np.maximum(starts[:, 0], ends[:, 0])).astype(np.int64).clip(0, rows)
+    counts = high - low
+    edge = np.repeat(np.arange(len(starts)), counts)
+    row = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + low[edge]
+    slope = (ends[edge, 1] - starts[edge, 1]) / (ends[edge, 0] - starts[edge, 0])
+    crossing = starts[edge, 1] + (row - starts[edge, 0]) * slope
+    column = np.ceil(np.round(crossing, INDEX_DIGITS)).astype(np.int64).clip(0, columns)
+    toggles = np.bincount(row * (columns + 1) + column, minlength=rows * (columns + 1))
+    parity = np.cumsum(toggles.reshape(rows, columns + 1), axis=1) % 2 == 1
+    return np.asarray(parity[:, :columns], dtype=np.bool_)

@@ -1,0 +1,136 @@
+"""From files to slices: one entry per image plane, whether a file holds one frame or many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+
+from plugins.errors import Refused
+from store.dicom.decode import PixelFormat, pixel_format
+from store.dicom.files import File
+from store.dicom.geometry import Plane
+from store.dicom.values import integer, items, number, numbers, text, texts, value
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Slice:
+    """One image plane with what turns its stored values into real-world values."""
+
+    file: File
+    """The file that holds it."""
+    layout: PixelFormat
+    """How its pixels are stored."""
+    plane: Plane
+    """Where it lies."""
+    slope: float | None
+    """RescaleSlope, None when absent."""
+    intercept: float | None
+    """RescaleIntercept, None when absent."""
+    rescale_type: str
+    """RescaleType."""
+    image_type: tuple[str, ...]
+    """ImageType, or FrameType of a multi-frame object."""
+    has_lookup_table: bool
+    """True when a Modality LUT takes the place of the rescale."""
+
+
+def slices_of(file: File) -> list[Slice]:
+    """Return the image planes of one file.
+
+    Refuses what `pixel_format` refuses, and several frames without a position each (`multi-frame-without-positions`).
+    """
+    layout = pixel_format(file)
+    header = file.header
+    if "PerFrameFunctionalGroupsSequence" not in header:
+        if layout.frames > 1:
+            raise Refused(
+                "multi-frame-without-positions",
+                f"{layout.frames} frames have no position each; send them as single images or as an enhanced object",
+            )
+        return [_slice(file, layout, 0, (header,), texts(header, "ImageType"))]
+    shared = items(header, "SharedFunctionalGroupsSequence")[:1]
+    frames = items(header, "PerFrameFunctionalGroupsSequence")
+    if len(frames) != layout.frames:
+        raise Refused(
+            "multi-frame-without-positions",
+            f"{layout.frames} frames have {len(frames)} descriptions; send the object again",
+        )
+    return [_frame(file, layout, i, (frame, *shared)) for i, frame in enumerate(frames)]
+
+
+def _frame(file: File, layout: PixelFormat, index: int, groups: tuple[Dataset, ...]) -> Slice:
+    """Return one frame, each macro looked up in its own group first and in the shared one then."""
+    macros = []
+    for name in (
+        "PlanePositionSequence",
+        "PlaneOrientationSequence",
+        "PixelMeasuresSequence",
+        "PixelValueTransformationSequence",
+    ):
+        macros.extend(next((found[:1] for group in groups if (found := items(group, name))), ()))
+    kinds = ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "PETFrameTypeSequence")
+    typed = [item for group in groups for name in kinds for item in items(group, name)]
+    image_type = texts(typed[0], "FrameType") if typed else texts(file.header, "ImageType")
+    return _slice(file, layout, index, (*macros, file.header), image_type)
+
+
+def _slice(
+    file: File, layout: PixelFormat, index: int, places: tuple[Dataset, ...], image_type: tuple[str, ...]
+) -> Slice:
+    def find(keyword: str) -> Dataset:
+        return next((place for place in places if keyword in place), places[-1])
+
+    plane = Plane(
+        sop_instance_uid=file.sop_instance_uid,
+        frame=index,
+        rows=layout.rows,
+        columns=layout.columns,
+        spacing_mm=numbers(find("PixelSpacing"), "PixelSpacing"),
+        orientation=numbers(find("ImageOrientationPatient"), "ImageOrientationPatient"),
+        position_mm=numbers(find("ImagePositionPatient"), "ImagePositionPatient"),
+        frame_of_reference_uid=text(file.header, "FrameOfReferenceUID"),
+        thickness_mm=number(find("SliceThickness"), "SliceThickness"),
+    )
+    return Slice(
+        file=file,
+        layout=layout,
+        plane=plane,
+        slope=_stated(find("RescaleSlope"), "RescaleSlope"),
+        intercept=_stated(find("RescaleIntercept"), "RescaleIntercept"),
+        rescale_type=text(find("RescaleType"), "RescaleType").upper(),
+        image_type=tuple(word.upper() for word in image_type),
+        has_lookup_table="ModalityLUTSequence" in find("ModalityLUTSequence"),
+    )
+
+
+def _stated(place: Dataset, keyword: str) -> float | None:
+    """Return a number that is stated, NaN when what is stated is not a number, None when nothing is stated."""
+    if keyword not in place:
+        return None
+    found = number(place, keyword)
+    if found is not None:
+        return found
+    return (
+        None
+        if value(place, keyword) is None and not text(place, keyword) and _is_empty(place, keyword)
+        else float("nan")
+    )
+
+
+def _is_empty(place: Dataset, keyword: str) -> bool:
+    try:
+        return place[keyword].is_empty
+    except Exception:  # a value that cannot be converted is not empty
+        return False
+
+
+def padding_range(header: Dataset, signed: bool, bits: int) -> tuple[int, int] | None:
+    """Return the stored values (lowest, highest) that stand for no image, None when none do."""
+    first, last = integer(header, "PixelPaddingValue"), integer(header, "PixelPaddingRangeLimit")
+    if first is None:
+        return None
+    ends = [first, first if last is None else last]
+    if signed:
+        ends = [e - (1 << bits) if e >= 1 << (bits - 1) else e for e in ends]
+    return min(ends), max(ends)

@@ -1,0 +1,417 @@
+"""From stored PET values to SUVbw: the rules of the vendors, each path named in what is kept.
+
+SUVbw = (slope * stored) * weight[g] / dose(t_ref). Sources: PS3.3 C.8.9, QIBA vendor-neutral pseudo-code for SUV,
+IBSI-SUV manual; body sizes after Morgan, James, Janmahasatian and DuBois.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pydicom.dataset import Dataset
+
+from plugins.contract import Flag
+from plugins.errors import Refused
+from store.dicom.values import day, instant, integer, items, moment, number, text, texts
+
+HALF_LIFE_S = {("F", 18): 6586.2, ("GA", 68): 4057.0, ("C", 11): 1223.0, ("N", 13): 598.0}
+ELEMENTS = {"FLUORINE": "F", "GALLIUM": "GA", "CARBON": "C", "NITROGEN": "N"}
+LEGACY_CODES = {"C-111A1": ("F", 18), "C-131A3": ("GA", 68), "C-105A1": ("C", 11), "C-107A1": ("N", 13)}
+MAX_HALF_LIVES = 12
+DIFFERS = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuvScale:
+    """What a rescaled PET value is multiplied by to become SUVbw."""
+
+    factors: tuple[float, ...]
+    """One factor for each header."""
+    provenance: dict[str, float | str]
+    """Path taken and every number that went in."""
+    flags: tuple[Flag, ...]
+    """Doubts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracer:
+    """What was injected."""
+
+    dose_bq: float
+    """Activity at injection, Bq."""
+    half_life_s: float
+    """Half-life, s."""
+
+    @property
+    def decay_per_s(self) -> float:
+        """Return ln 2 / half-life, 1/s."""
+        return math.log(2) / self.half_life_s
+
+
+def suv_scale(headers: Sequence[Dataset], *, voxel_ml: float | None = None) -> SuvScale:
+    """Return the factor of each PET slice from its rescaled value to SUVbw in g/ml.
+
+    `headers` are those of one series; `voxel_ml` is the volume of a voxel, needed for count rates (CPS) only.
+    Refuses with a code that begins with `suv-` when an input is missing or makes no sense; nothing is substituted.
+    """
+    if any(text(h, "Modality") not in ("PT", "") for h in headers):
+        raise Refused("suv-not-pet", "the series is not PET")
+    flags: list[Flag] = []
+    notes: dict[str, float | str] = {}
+    units = _single(headers, "Units", "suv-no-units")
+    notes["units"] = units
+    _require_corrected(headers, units, flags)
+    if any(number(h, "RescaleIntercept") not in (None, 0.0) for h in headers):
+        raise Refused("suv-intercept", "RescaleIntercept is not 0, which a PET image must have")
+    if units in ("GML", "CM2ML"):
+        factors = [_normalised(headers[0], units, notes)] * len(headers)
+    elif units == "CNTS" and all(number(h, (0x7053, 0x1000)) for h in headers):
+        notes["path"] = "CNTS with Philips SUV scale factor"
+        factors = [float(number(h, (0x7053, 0x1000)) or 0) for h in headers]
+    else:
+        activity = _activity(headers, units, voxel_ml, notes)
+        factors = [a * s for a, s in zip(activity, _per_activity(headers, notes, flags), strict=True)]
+    if not all(math.isfinite(f) and f > 0 for f in factors):
+        raise Refused("suv-bad-factor", "the SUV factor is not a positive number")
+    notes["factor_first"] = factors[0]
+    notes["factor_min"], notes["factor_max"] = min(factors), max(factors)
+    return SuvScale(factors=tuple(factors), provenance=notes, flags=tuple(flags))
+
+
+def _single(headers: Sequence[Dataset], keyword: str, code: str) -> str:
+    found = {text(h, keyword).upper() for h in headers}
+    if len(found) != 1 or not (value := found.pop()):
+        raise Refused(code, f"{keyword} is absent or differs between slices, so no SUV can be computed")
+    return value
+
+
+def _require_corrected(headers: Sequence[Dataset], units: str, flags: list[Flag]) -> None:
+    """Refuse images without attenuation correction, or that claim a decay correction they do not list."""
+    normalised = units in ("GML", "CM2ML")
+    for header in headers:
+        done = {word.upper() for word in texts(header, "CorrectedImage")}
+        if not done and normalised:
+            flags.append(
+                Flag(code="suv-corrections-unknown", sentence="CorrectedImage is absent; taken as corrected")
+            )
+            return
+        if "ATTN" not in done:
+            raise Refused(
+                "suv-not-attenuation-corrected", "CorrectedImage does not name ATTN; use the corrected series"
+            )
+        is_decayed = bool(done & {"DECY", "DECAY"})
+        if (
+            not is_decayed
+            and not normalised
+            and text(header, "DecayCorrection").upper() in ("START", "ADMIN")
+        ):
+            raise Refused(
+                "suv-not-decay-corrected", "DecayCorrection is stated, yet CorrectedImage does not name DECY"
+            )
+
+
+def _normalised(header: Dataset, units: str, notes: dict[str, float | str]) -> float:
+    """Return the factor of an image that is an SUV already, of whatever body size."""
+    kind = text(header, "SUVType").upper() or ("BW" if units == "GML" else "BSA")
+    notes["path"] = f"{units} with SUVType {kind}"
+    if kind == "BW" and units == "GML":
+        return 1.0
+    if (kind == "BSA") != (units == "CM2ML"):
+        raise Refused("suv-unknown-type", f"SUVType {kind} does not go with units {units}")
+    weight = weight_kg(header)
+    size = body_size(kind, weight=weight, height_cm=_height_cm(header), sex=_sex(header))
+    notes["weight_kg"], notes["body_size"] = weight, size
+    return weight * 1e3 / (size * 1e4) if kind == "BSA" else weight / size
+
+
+def weight_kg(header: Dataset) -> float:
+    """Return PatientWeight in kg, grams recognised. Refuses (`suv-no-weight`, `suv-bad-weight`)."""
+    weight = number(header, "PatientWeight")
+    if not weight or not math.isfinite(weight):
+        raise Refused("suv-no-weight", "PatientWeight is absent or 0; values stay in activity")
+    if weight > 1000:
+        weight /= 1000
+    if not 0.3 <= weight <= 500:
+        raise Refused("suv-bad-weight", f"PatientWeight {weight:g} kg cannot be; values stay in activity")
+    return weight
+
+
+def _height_cm(header: Dataset) -> float:
+    height = number(header, "PatientSize")
+    if not height or not math.isfinite(height):
+        raise Refused("suv-no-height", "PatientSize is absent or 0, which this kind of SUV needs")
+    centimetres = height if height > 3 else height * 100
+    if not 20 <= centimetres <= 260:
+        raise Refused("suv-bad-height", f"PatientSize {height:g} cannot be a height")
+    return centimetres
+
+
+def _sex(header: Dataset) -> str:
+    sex = text(header, "PatientSex").upper()
+    if sex not in ("M", "F", "O"):
+        raise Refused("suv-no-sex", "PatientSex is absent, which this kind of SUV needs")
+    return sex
+
+
+def body_size(kind: str, *, weight: float, height_cm: float, sex: str) -> float:
+    """Return lean or ideal body mass in kg, or body surface in m2, by SUVType; for sex `O` the mean of both.
+
+    Refuses (`suv-unknown-type`). Source: PS3.3 C.8.9.1.1.4 and the formulas named there.
+    """
+    if sex == "O":
+        return (
+            body_size(kind, weight=weight, height_cm=height_cm, sex="M")
+            + body_size(kind, weight=weight, height_cm=height_cm, sex="F")
+        ) / 2
+    male = sex == "M"
+    squared = (weight / height_cm) ** 2
+    index = weight / (height_cm / 100) ** 2
+    match kind:
+        case "LBM":
+            return 1.10 * weight - 120 * squared if male else 1.07 * weight - 148 * squared
+        case "LBMJAMES128":
+            return 1.10 * weight - 128 * squared if male else 1.07 * weight - 148 * squared
+        case "LBMJANMA":
+            return 9270 * weight / (6680 + 216 * index if male else 8780 + 244 * index)
+        case "IBW":
+            return 48.0 + 1.06 * (height_cm - 152) if male else 45.5 + 0.91 * (height_cm - 152)
+        case "BSA":
+            return float(0.007184 * height_cm**0.725 * weight**0.425)
+    raise Refused("suv-unknown-type", f"SUVType {kind} is not known")
+
+
+def _activity(
+    headers: Sequence[Dataset], units: str, voxel_ml: float | None, notes: dict[str, float | str]
+) -> list[float]:
+    """Return the factor of each slice from its rescaled value to Bq/ml."""
+    if units == "BQML":
+        notes["path"] = "BQML"
+        return [1.0] * len(headers)
+    if units == "CNTS":
+        factors = [number(h, (0x7053, 0x1009)) for h in headers]
+        if not all(factors):
+            raise Refused(
+                "suv-counts", "Units are CNTS without the vendor's factor; counts cannot become SUV"
+            )
+        notes["path"] = "CNTS with Philips activity factor"
+        return [float(f or 0) for f in factors]
+    if units == "CPS":
+        if all("DCAL" in texts(h, "CorrectedImage") for h in headers):
+            if not voxel_ml:
+                raise Refused("suv-counts", "Units are CPS and the volume of a voxel is not known")
+            notes["path"], notes["voxel_ml"] = "CPS calibrated, by voxel volume", voxel_ml
+            return [1.0 / voxel_ml] * len(headers)
+        factors = [number(h, "DoseCalibrationFactor") for h in headers]
+        if not all(factors):
+            raise Refused(
+                "suv-counts", "Units are CPS without DoseCalibrationFactor; counts cannot become SUV"
+            )
+        notes["path"] = "CPS with DoseCalibrationFactor"
+        return [float(f or 0) for f in factors]
+    raise Refused("suv-units", f"Units {units} cannot become SUV")
+
+
+def _per_activity(
+    headers: Sequence[Dataset], notes: dict[str, float | str], flags: list[Flag]
+) -> list[float]:
+    """Return the factor of each slice from Bq/ml to SUVbw."""
+    correction = _single(headers, "DecayCorrection", "suv-no-decay-correction")
+    weight = weight_kg(headers[0])
+    injected = _tracer(headers[0], flags)
+    notes |= {"decay_correction": correction, "weight_kg": weight}
+    notes |= {"dose_bq": injected.dose_bq, "half_life_s": injected.half_life_s}
+    grams = weight * 1000
+    if correction == "ADMIN":
+        return [grams / injected.dose_bq] * len(headers)
+    if correction not in ("START", "NONE"):
+        raise Refused("suv-no-decay-correction", f"DecayCorrection {correction} is not known")
+    times = [acquired(h) for h in headers]
+    if correction == "NONE":
+        return [grams * f for f in _undecayed(headers, times, injected, notes, flags)]
+    reference, rule = _reference(headers, times, injected)
+    start = injection_time(headers[0], reference, injected.half_life_s, flags)
+    elapsed = (reference - start).total_seconds()
+    notes |= {"injected_at": start.isoformat(), "corrected_to": reference.isoformat(), "reference_rule": rule}
+    notes["seconds_after_injection"] = elapsed
+    _cross_check(headers, times, injected, reference, rule, flags)
+    return [grams / (injected.dose_bq * math.exp(-injected.decay_per_s * elapsed))] * len(headers)
+
+
+def _tracer(header: Dataset, flags: list[Flag]) -> Tracer:
+    tracers = items(header, "RadiopharmaceuticalInformationSequence")
+    if not tracers:
+        raise Refused(
+            "suv-no-dose", "RadiopharmaceuticalInformationSequence is absent; values stay in activity"
+        )
+    if len(tracers) > 1:
+        raise Refused(
+            "suv-several-tracers", "more than one radiopharmaceutical is stated; values stay in activity"
+        )
+    dose = number(tracers[0], "RadionuclideTotalDose")
+    if not dose or not math.isfinite(dose) or dose < 0:
+        raise Refused("suv-no-dose", "RadionuclideTotalDose is absent or 0; values stay in activity")
+    if dose < 1e4:
+        flags.append(Flag(code="suv-dose-in-mbq", sentence=f"RadionuclideTotalDose {dose:g} is taken as MBq"))
+        dose *= 1e6
+    stated, known = number(tracers[0], "RadionuclideHalfLife"), _known_half_life(tracers[0])
+    half_life = stated if stated and math.isfinite(stated) and stated > 0 else known
+    if half_life is None:
+        raise Refused("suv-no-half-life", "neither the half-life nor a known radionuclide is stated")
+    if known and abs(half_life / known - 1) > DIFFERS:
+        sentence = f"the half-life {half_life:g} s is not that of the stated nuclide ({known:g} s)"
+        flags.append(Flag(code="suv-half-life-differs", sentence=sentence))
+    return Tracer(dose_bq=dose, half_life_s=half_life)
+
+
+def _known_half_life(tracer: Dataset) -> float | None:
+    """Return the half-life by code value, or by element and mass number in the code's meaning (`^18^Fluorine`, `F-18`)."""
+    for item in items(tracer, "RadionuclideCodeSequence"):
+        if nuclide := LEGACY_CODES.get(text(item, "CodeValue")):
+            return HALF_LIFE_S[nuclide]
+        meaning = text(item, "CodeMeaning").upper()
+        mass = re.search(r"\d{1,3}", meaning)
+        letters = re.sub(r"[^A-Z]+", " ", meaning).split()
+        if mass and letters:
+            symbol = next((ELEMENTS[w] for w in letters if w in ELEMENTS), letters[0])
+            return HALF_LIFE_S.get((symbol, int(mass.group())))
+    return None
+
+
+def acquired(header: Dataset) -> datetime | None:
+    """Return when the slice's acquisition began: AcquisitionDate and Time, else AcquisitionDateTime."""
+    when = day(text(header, "AcquisitionDate")) or day(text(header, "SeriesDate"))
+    return moment(when, text(header, "AcquisitionTime")) or instant(text(header, "AcquisitionDateTime"))
+
+
+def _mean_time_s(tracer: Tracer, frame_s: float) -> float:
+    """Return the time within a frame at which the activity equals its mean over the frame, s."""
+    x = tracer.decay_per_s * frame_s
+    return math.log(x / -math.expm1(-x)) / tracer.decay_per_s if x > 0 else 0.0
+
+
+def _back_computed(
+    headers: Sequence[Dataset], times: Sequence[datetime | None], tracer: Tracer
+) -> datetime | None:
+    """Return the reference time by acquisition time and FrameReferenceTime of the earliest slice, or None.
+
+    A result after the acquisition began (FrameReferenceTime left at 0) is no reference time.
+    """
+    known = [(t, h) for t, h in zip(times, headers, strict=True) if t is not None]
+    if not known:
+        return None
+    begin, header = min(known, key=lambda pair: pair[0])
+    shift_ms, frame_ms = number(header, "FrameReferenceTime"), number(header, "ActualFrameDuration")
+    if shift_ms is None or not frame_ms or not math.isfinite(shift_ms) or frame_ms < 0:
+        return None
+    return begin + timedelta(seconds=_mean_time_s(tracer, frame_ms / 1000) - shift_ms / 1000)
+
+
+def _reference(
+    headers: Sequence[Dataset], times: Sequence[datetime | None], tracer: Tracer
+) -> tuple[datetime, str]:
+    """Return the time to which the values are decay corrected, and the rule that found it (QIBA order)."""
+    series = moment(day(text(headers[0], "SeriesDate")), text(headers[0], "SeriesTime"))
+    known = [t for t in times if t is not None]
+    earliest = min(known) if known else None
+    if series is not None and (earliest is None or series <= earliest):
+        return series, "series time"
+    if scan := _ge_scan_time(headers):
+        return scan, "GE scan time"
+    back = _back_computed(headers, times, tracer)
+    if back is not None and earliest is not None and back <= earliest + timedelta(seconds=1):
+        return back, "frame reference time"
+    if earliest is None:
+        raise Refused(
+            "suv-no-scan-time", "neither series nor acquisition time is stated; values stay in activity"
+        )
+    return earliest, "earliest acquisition time"
+
+
+def _ge_scan_time(headers: Sequence[Dataset]) -> datetime | None:
+    """Return GE's private scan date and time (0009,100D), of creator GEMS_PETD_01 or of none."""
+    found = []
+    for header in headers:
+        blocks = [b for b in range(0x10, 0x100) if text(header, (0x0009, b)) == "GEMS_PETD_01"]
+        block = blocks[0] if blocks else 0x10
+        if not blocks and text(header, (0x0009, 0x0010)):
+            continue
+        if scan := instant(text(header, (0x0009, block << 8 | 0x0D))):
+            found.append(scan)
+    return min(found, default=None)
+
+
+def injection_time(header: Dataset, scan: datetime, half_life_s: float, flags: list[Flag]) -> datetime:
+    """Return when the tracer was given, before `scan`.
+
+    The date and time are preferred; else the time on the day of the scan, or of the day before when that would be
+    after it. Refuses (`suv-no-injection-time`, `suv-bad-injection-time`).
+    """
+    tracer = items(header, "RadiopharmaceuticalInformationSequence")[0]
+    full = instant(text(tracer, "RadiopharmaceuticalStartDateTime"))
+    clock = moment(scan.date(), text(tracer, "RadiopharmaceuticalStartTime"))
+    if clock is not None and clock > scan:
+        clock -= timedelta(days=1)
+    if full is None and clock is None:
+        raise Refused("suv-no-injection-time", "no injection time is stated; values stay in activity")
+    limit = timedelta(seconds=MAX_HALF_LIVES * half_life_s)
+    if full is not None and timedelta(0) <= scan - full <= limit:
+        if clock is not None and abs((full - clock).total_seconds()) > 60:
+            sentence = f"two injection times are stated; {full:%H:%M:%S} is used"
+            flags.append(Flag(code="suv-injection-times-differ", sentence=sentence))
+        return full
+    if clock is not None and scan - clock <= limit:
+        if full is not None:
+            sentence = "the date of the injection does not fit the scan; its time of day is used"
+            flags.append(Flag(code="suv-injection-date-ignored", sentence=sentence))
+        return clock
+    raise Refused("suv-bad-injection-time", "the injection is after the scan or many half-lives before it")
+
+
+def _undecayed(
+    headers: Sequence[Dataset],
+    times: Sequence[datetime | None],
+    tracer: Tracer,
+    notes: dict[str, float | str],
+    flags: list[Flag],
+) -> list[float]:
+    """Return 1/dose for each slice of an image without decay correction, at the slice's own time."""
+    factors = []
+    earliest = min((t for t in times if t is not None), default=None)
+    if earliest is None or any(t is None for t in times):
+        raise Refused("suv-no-scan-time", "a slice has no acquisition time; values stay in activity")
+    start = injection_time(headers[0], earliest, tracer.half_life_s, flags)
+    notes |= {
+        "injected_at": start.isoformat(),
+        "corrected_to": "none",
+        "reference_rule": "acquisition time of each slice",
+    }
+    for header, time in zip(headers, times, strict=True):
+        frame_ms = integer(header, "ActualFrameDuration")
+        if not frame_ms or frame_ms < 0 or time is None:
+            raise Refused("suv-no-frame-duration", "ActualFrameDuration is absent; values stay in activity")
+        x = tracer.decay_per_s * frame_ms / 1000
+        elapsed = (time - start).total_seconds()
+        factors.append(x / -math.expm1(-x) * math.exp(tracer.decay_per_s * elapsed) / tracer.dose_bq)
+    return factors
+
+
+def _cross_check(
+    headers: Sequence[Dataset],
+    times: Sequence[datetime | None],
+    tracer: Tracer,
+    reference: datetime,
+    rule: str,
+    flags: list[Flag],
+) -> None:
+    """Flag a reference time whose factor differs by more than 1 % from the one by FrameReferenceTime."""
+    other = _back_computed(headers, times, tracer)
+    if other is None or rule == "frame reference time":
+        return
+    change = abs(math.expm1(tracer.decay_per_s * (other - reference).total_seconds()))
+    if change > DIFFERS:
+        sentence = f"the SUV by FrameReferenceTime would differ by {100 * change:.1f} %; the {rule} is used"
+        flags.append(Flag(code="suv-reference-times-differ", sentence=sentence))

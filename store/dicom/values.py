@@ -1,0 +1,136 @@
+"""Reading attributes that a stranger wrote: a value, or None where there is none that can be used.
+
+pydicom converts a value when it is first touched and raises many kinds of error then; a damaged attribute must
+not stop the reading of the others, so it counts as absent here. This is the one place where such errors end.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from pydicom import config
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep pydicom from warning about foreign values: its warnings quote them, and they may name the patient."""
+    with warnings.catch_warnings(), config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def value(dataset: Dataset, keyword: str | tuple[int, int]) -> Any:
+    """Return the value of an attribute, or None when it is absent, empty or cannot be converted."""
+    try:
+        element = dataset[keyword].value if keyword in dataset else None
+        return None if element is None or (not isinstance(element, (int, float)) and not element) else element
+    except Exception:
+        return None
+
+
+def text(dataset: Dataset, keyword: str | tuple[int, int]) -> str:
+    """Return the value as stripped text, `` when absent; the first value of several."""
+    found = value(dataset, keyword)
+    if found is None:
+        return ""
+    if isinstance(found, bytes):
+        return found.decode("ascii", "replace").strip("\0 ")
+    if not isinstance(found, str) and isinstance(found, Sequence):
+        found = found[0] if found else ""
+    return str(found).strip("\0 ")
+
+
+def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+    """Return every value as stripped text."""
+    found = value(dataset, keyword)
+    if found is None:
+        return ()
+    if isinstance(found, str) or not isinstance(found, Sequence):
+        return (str(found).strip(),)
+    return tuple(str(part).strip() for part in found)
+
+
+def number(dataset: Dataset, keyword: str | tuple[int, int]) -> float | None:
+    """Return the (first) value as a float, which may be NaN when the file says so; None when there is none."""
+    try:
+        return float(text(dataset, keyword))
+    except ValueError:
+        return None
+
+
+def integer(dataset: Dataset, keyword: str) -> int | None:
+    """Return the value as an int, or None when it is absent or not whole."""
+    found = number(dataset, keyword)
+    return int(found) if found is not None and math.isfinite(found) and found == int(found) else None
+
+
+def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
+    """Return every value as a float; an empty tuple when one of them is not a number."""
+    try:
+        return tuple(float(part) for part in texts(dataset, keyword))
+    except ValueError:
+        return ()
+
+
+def items(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
+    """Return the items of a sequence, none when it is absent."""
+    found = value(dataset, keyword)
+    if found is None or isinstance(found, (str, bytes, int, float)):
+        return ()
+    try:
+        return tuple(item for item in found if isinstance(item, Dataset))
+    except Exception:
+        return ()
+
+
+def code(dataset: Dataset, keyword: str) -> Code | None:
+    """Return the first coded entry of a code sequence, None when it is absent or has no value."""
+    for item in items(dataset, keyword):
+        found = text(item, "CodeValue") or text(item, "LongCodeValue") or text(item, "URNCodeValue")
+        scheme = text(item, "CodingSchemeDesignator")
+        if found and (scheme or text(item, "URNCodeValue")):
+            return Code(found, scheme, text(item, "CodeMeaning"))
+    return None
+
+
+def day(words: str) -> date | None:
+    """Return the date of a DA value, or None."""
+    digits = words.replace(".", "").replace("-", "")[:8]
+    try:
+        return date(int(digits[:4]), int(digits[4:6]), int(digits[6:8]))
+    except ValueError:
+        return None
+
+
+def moment(when: date | None, words: str) -> datetime | None:
+    """Return the local (naive) date and time of a date and a TM value; scanners' clocks know no time zone."""
+    digits, _, fraction = words.replace(":", "").partition(".")
+    if when is None or len(digits) < 2 or not digits.isdigit():
+        return None
+    padded = digits.ljust(6, "0")
+    try:
+        start = datetime(when.year, when.month, when.day)  # noqa: DTZ001 (naive on purpose, see above)
+        second = int(padded[4:6])
+        if int(padded[:2]) > 23 or int(padded[2:4]) > 59 or second > 60:
+            return None
+        clock = timedelta(hours=int(padded[:2]), minutes=int(padded[2:4]), seconds=second)
+        return (
+            start + clock + timedelta(seconds=float(f"0.{fraction[:6]}") if fraction[:6].isdigit() else 0.0)
+        )
+    except ValueError:
+        return None
+
+
+def instant(words: str) -> datetime | None:
+    """Return the local (naive) date and time of a DT value, its offset from UTC left aside, or None."""
+    plain = words.strip().split("+")[0]
+    if len(plain) > 8 and "-" in plain[8:]:
+        plain = plain[: 8 + plain[8:].index("-")]
+    return moment(day(plain[:8]), plain[8:]) if len(plain) >= 10 else None

@@ -1,0 +1,270 @@
+"""One series to one Volume: the gate, the pixels, the real-world values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+
+from plugins import codes
+from plugins.contract import Array, Flag, Volume
+from plugins.errors import Refused
+from store.dicom.decode import decode
+from store.dicom.files import File
+from store.dicom.geometry import Arrangement, arrange
+from store.dicom.slices import Slice, padding_range, slices_of
+from store.dicom.suv import suv_scale
+from store.dicom.values import integer, text
+
+ROLES = {"CT": "ct", "PT": "pet_suv", "MR": "mr"}
+MAX_VOXELS = 1 << 29
+AIR_HU = -1024.0
+MAX_HU = 32767.0
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+ARBITRARY_UNIT = Code("[arb'U]", "UCUM", "arbitrary unit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """What the voxel values of a series mean."""
+
+    role: str
+    """Role of the volume."""
+    unit: Code
+    """Unit of its values."""
+    factors: tuple[float, ...]
+    """Factor of each slice on top of its rescale."""
+    flags: tuple[Flag, ...] = ()
+    """Doubts."""
+    suv: tuple[tuple[str, float | str], ...] = ()
+    """Provenance of the SUV."""
+
+
+def name_series(header: Dataset) -> str:
+    """Return how a series is called in sentences: its number, modality and description."""
+    number = text(header, "SeriesNumber")
+    words = f"series {number}" if number else "a series without number"
+    description = text(header, "SeriesDescription")
+    return f"{words} ({text(header, 'Modality') or 'no modality'}{', ' + description if description else ''})"
+
+
+def read_volume(files: Sequence[File]) -> Volume:
+    """Return the volume of one image series, `(K, R, C)` float32 in HU, SUVbw, Bq/ml or arbitrary units.
+
+    Refuses with a code whatever the geometry gate, the pixel data or the rescale do not allow.
+    """
+    header = files[0].header
+    flags: list[Flag] = []
+    require_readable(files)
+    slices = _without_localizers([s for file in files for s in slices_of(file)], flags)
+    arranged = arrange([s.plane for s in slices])
+    ordered = [slices[i] for i in arranged.order]
+    _require_size(ordered)
+    flags += arranged.flags
+    flags += _header_doubts(ordered)
+    quantity = judge_values(ordered, arranged)
+    flags += quantity.flags
+    array, padded = _fill(ordered, quantity.factors, text(header, "Modality"))
+    if padded:
+        sentence = f"{padded} voxels are padding and were set to air or to the lowest value"
+        flags.append(Flag(code="pixel-padding", sentence=sentence))
+    quantity = _check_values(array, quantity, flags)
+    uid = files[0].series_instance_uid
+    named = name_series(header)
+    return Volume(
+        array=array,
+        geometry=arranged.geometry,
+        role=quantity.role,
+        unit=quantity.unit,
+        modality=text(header, "Modality"),
+        series_instance_uid=uid,
+        sop_class_uid=files[0].sop_class_uid,
+        sop_instance_uids=tuple(s.plane.sop_instance_uid for s in ordered),
+        slice_positions=arranged.positions_mm,
+        series_description=text(header, "SeriesDescription"),
+        series_number=integer(header, "SeriesNumber"),
+        flags=tuple(replace(f, sentence=f"{named}: {f.sentence}", series_instance_uid=uid) for f in flags),
+        suv=dict(quantity.suv),
+    )
+
+
+def require_readable(files: Sequence[File]) -> None:
+    """Refuse a series of a kind that is not measured (`unsupported-modality`, `secondary-capture`, `mixed-modalities`)."""
+    modalities = {file.modality for file in files}
+    if len(modalities) > 1:
+        raise Refused("mixed-modalities", f"it holds {' and '.join(sorted(modalities))} images; split it")
+    if any(
+        file.sop_class_uid.startswith(SECONDARY_CAPTURE) and file.sop_class_uid != ""
+        for file in files
+        if _is_capture(file)
+    ):
+        raise Refused(
+            "secondary-capture", "it is a secondary capture (a picture of a screen), which has no geometry"
+        )
+    modality = modalities.pop()
+    if modality not in ROLES:
+        raise Refused("unsupported-modality", f"images of modality {modality or '(none)'} are not measured")
+    if any(file.header.get("PatientID") is None for file in files):
+        return
+
+
+def _is_capture(file: File) -> bool:
+    return file.sop_class_uid == SECONDARY_CAPTURE or file.sop_class_uid.startswith(f"{SECONDARY_CAPTURE}.")
+
+
+def _without_localizers(slices: Sequence[Slice], flags: list[Flag]) -> list[Slice]:
+    kept = [s for s in slices if "LOCALIZER" not in s.image_type]
+    if not kept:
+        raise Refused("localizer", "it is a localizer (scout), which is not measured")
+    if len(kept) < len(slices):
+        sentence = f"{len(slices) - len(kept)} localizer images among its slices were left out"
+        flags.append(Flag(code="localizer-left-out", sentence=sentence))
+    return kept
+
+
+def _require_size(slices: Sequence[Slice]) -> None:
+    plane = slices[0].plane
+    if plane.rows * plane.columns * len(slices) > MAX_VOXELS:
+        raise Refused(
+            "too-large", f"{len(slices)} x {plane.rows} x {plane.columns} voxels are too many to analyse"
+        )
+
+
+def _header_doubts(slices: Sequence[Slice]) -> list[Flag]:
+    flags = []
+    kinds = {text(s.file.header, "PhotometricInterpretation").upper() for s in slices}
+    if kinds == {"MONOCHROME1"}:
+        sentence = "it is stored for inverted display (MONOCHROME1); its values are taken as they are"
+        flags.append(Flag(code="monochrome1", sentence=sentence))
+    elif kinds - {"MONOCHROME2", ""}:
+        raise Refused(
+            "colour-image",
+            f"its photometric interpretation is {' and '.join(sorted(kinds))}; send grey images",
+        )
+    stated = integer(slices[0].file.header, "NumberOfSlices")
+    if stated is not None and stated > len(slices):
+        raise Refused(
+            "missing-slices", f"{len(slices)} of {stated} stated slices are here; send the missing slices"
+        )
+    if any(text(s.file.header, "LossyImageCompression") == "01" for s in slices):
+        flags.append(
+            Flag(code="lossy-compression", sentence="it was compressed with loss; values are approximate")
+        )
+    return flags
+
+
+def judge_values(slices: Sequence[Slice], arranged: Arrangement) -> Quantity:
+    """Return what the values mean. Refuses (`bad-rescale`, `modality-lut`, `no-rescale` for PET)."""
+    modality = slices[0].file.modality
+    if any(s.has_lookup_table for s in slices):
+        raise Refused("modality-lut", "its values go through a lookup table, which is not supported")
+    if any(x is not None and not math.isfinite(x) for s in slices for x in (s.slope, s.intercept)):
+        raise Refused("bad-rescale", "RescaleSlope or RescaleIntercept is not a finite number")
+    if any(s.slope == 0 for s in slices):
+        raise Refused("bad-rescale", "RescaleSlope is 0")
+    missing = any(s.slope is None or s.intercept is None for s in slices)
+    ones = (1.0,) * len(slices)
+    if modality == "MR":
+        return Quantity(role="mr", unit=ARBITRARY_UNIT, factors=ones)
+    if modality == "PT":
+        if missing:
+            raise Refused(
+                "no-rescale",
+                "PET images have no RescaleSlope or RescaleIntercept, so their values mean nothing",
+            )
+        return _pet(slices, arranged)
+    types = {s.rescale_type for s in slices} - {"HU", "US", ""}
+    if types:
+        sentence = (
+            f"its values are {' and '.join(sorted(types))}, not Hounsfield units; no HU statistics are made"
+        )
+        flag = Flag(code="not-hounsfield", sentence=sentence)
+        return Quantity(role="other", unit=codes.NO_UNITS, factors=ones, flags=(flag,))
+    if missing:
+        flag = Flag(
+            code="no-rescale", sentence="it has no rescale; stored values are taken as Hounsfield units"
+        )
+        return Quantity(role="ct", unit=codes.HU, factors=ones, flags=(flag,))
+    return Quantity(role="ct", unit=codes.HU, factors=ones)
+
+
+def _pet(slices: Sequence[Slice], arranged: Arrangement) -> Quantity:
+    """Return SUV where it can be computed; else activity, with the reason."""
+    voxel_ml = float(abs(np.linalg.det(arranged.geometry.affine[:3, :3]))) / 1000
+    headers = [s.file.header for s in slices]
+    try:
+        scale = suv_scale(headers, voxel_ml=voxel_ml)
+    except Refused as reason:
+        units = text(headers[0], "Units").upper()
+        flag = Flag(code=reason.code, sentence=f"no SUV: {reason.sentence}")
+        unit = codes.BQ_PER_ML if units == "BQML" else codes.NO_UNITS
+        return Quantity(role="pet_activity", unit=unit, factors=(1.0,) * len(slices), flags=(flag,))
+    return Quantity(
+        role="pet_suv",
+        unit=codes.SUV_BW_UNIT,
+        factors=scale.factors,
+        flags=scale.flags,
+        suv=tuple(scale.provenance.items()),
+    )
+
+
+def _fill(slices: Sequence[Slice], factors: Sequence[float], modality: str) -> tuple[Array, int]:
+    """Return the voxel values and how many of them were padding."""
+    plane = slices[0].plane
+    array = np.empty((len(slices), plane.rows, plane.columns), dtype=np.float32)
+    places: dict[int, list[int]] = {}
+    for k, part in enumerate(slices):
+        places.setdefault(id(part.file), []).append(k)
+    padded: list[tuple[int, np.ndarray]] = []
+    for ks in places.values():
+        first = slices[ks[0]]
+        frames = decode(first.file, first.layout)
+        for k in ks:
+            part = slices[k]
+            stored = frames[part.plane.frame]
+            slope = (1.0 if part.slope is None else part.slope) * factors[k]
+            offset = (part.intercept or 0.0) * factors[k]
+            array[k] = stored * slope + offset
+            limits = padding_range(part.file.header, part.layout.signed, part.layout.bits_allocated)
+            if limits is not None and (hit := (stored >= limits[0]) & (stored <= limits[1])).any():
+                padded.append((k, hit))
+    return array, _set_padding(array, padded, modality)
+
+
+def _set_padding(array: Array, padded: Sequence[tuple[int, np.ndarray]], modality: str) -> int:
+    if not padded:
+        return 0
+    if modality == "CT":
+        lowest = AIR_HU
+    else:
+        for k, hit in padded:
+            array[k][hit] = np.inf
+        finite = np.isfinite(array)
+        lowest = float(array[finite].min()) if finite.any() else 0.0
+    for k, hit in padded:
+        array[k][hit] = lowest
+    return sum(int(np.count_nonzero(hit)) for _, hit in padded)
+
+
+def _check_values(array: Array, quantity: Quantity, flags: list[Flag]) -> Quantity:
+    """Refuse values that are no numbers (`bad-values`), and doubt Hounsfield units that cannot be such."""
+    low, high = float(array.min()), float(array.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise Refused("bad-values", "its values are too large for numbers; the rescale is wrong")
+    if quantity.role == "ct" and any(f.code == "no-rescale" for f in quantity.flags) and low >= 0:
+        sentence = "without a rescale its values are all positive, so they are no Hounsfield units; none are reported"
+        flags.append(Flag(code="not-hounsfield", sentence=sentence))
+        return replace(quantity, role="other", unit=codes.NO_UNITS)
+    if quantity.role == "ct" and (high > MAX_HU or low < -MAX_HU):
+        flags.append(
+            Flag(
+                code="implausible-hu", sentence=f"values from {low:.0f} to {high:.0f} HU cannot be all right"
+            )
+        )
+    if low == high:
+        flags.append(Flag(code="constant-image", sentence=f"every voxel has the value {low:g}"))
+    return quantity
