@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import update
+from sqlalchemy import Update, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from node.intake import Intake
+from node.logs import line
 from node.pacs import DicomWeb, HeldInstance
 from plugins.errors import Refused, Unavailable
 from store import studies
 from store.database import Database
+from store.instances import beat, close_association, open_association
 from store.objects import ObjectStore
 from store.tables import Event, Instance, Job, Pull, Result, Revision, Series, Study
 
@@ -27,6 +30,8 @@ log = logging.getLogger(__name__)
 FIRST_DELAY_SECONDS = 10.0
 LAST_DELAY_SECONDS = 900.0
 REFUSALS_BEFORE_PARKED = 3
+BEAT_EVERY = timedelta(seconds=10)
+UNAVAILABLE = "unavailable"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,31 +118,24 @@ class Puller:
         self._intake = intake
         self._dicomweb = dicomweb
         self._reserve_bytes = reserve_bytes
+        self._beaten_at = datetime.min.replace(tzinfo=UTC)
 
     def tick(self, now: datetime) -> bool:
         """Pull the study that has waited longest; returns whether there was one."""
         with self._database.reading() as session:
             due = select(Pull).where(Pull.state == "waiting", col(Pull.run_after) <= now)
             row = session.exec(due.order_by(col(Pull.run_after)).limit(1)).first()
-            if row is None:
-                return False
-            uid, requests, everything, attempt = (
-                row.study_instance_uid,
-                row.requests,
-                row.everything,
-                row.attempt,
-            )
+        if row is None:
+            return False
         try:
-            pulled = self.pull_study(uid, everything=everything)
+            pulled = self.pull_study(row.study_instance_uid, everything=row.everything)
         except Refused as error:
-            self._failed(uid, requests, attempt + 1, error.code, error.sentence, now, refused=True)
+            self._failed(row, error.code, error.sentence, now)
         except Unavailable as error:
-            self._failed(uid, requests, attempt + 1, "unavailable", str(error), now, refused=False)
+            self._failed(row, UNAVAILABLE, str(error), now)
         else:
-            log.info(
-                "pulled a study: %d listed, %d new, %d refused", pulled.listed, pulled.taken, pulled.refused
-            )
-            self._ended(uid, requests)
+            log.info(line("pulled", listed=pulled.listed, taken=pulled.taken, refused=pulled.refused))
+            self._ended(row)
         return True
 
     def pull_study(self, study_instance_uid: str, *, everything: bool = False) -> Pulled:
@@ -154,25 +152,36 @@ class Puller:
         by_series: defaultdict[str, list[HeldInstance]] = defaultdict(list)
         for instance in listed:
             by_series[instance.series_instance_uid].append(instance)
-        taken = refused = wanted = 0
-        for series_uid, instances in by_series.items():
-            missing = [i.sop_instance_uid for i in instances if i.sop_instance_uid not in skip]
-            wanted += len(missing)
-            if self._objects.free_bytes() < self._reserve_bytes:
-                raise Unavailable("the disk is nearly full; nothing is pulled")
-            for path in self._fetch(
-                study_instance_uid, series_uid, missing, whole=len(missing) == len(instances)
-            ):
-                if self._take(path):
-                    taken += 1
-                else:
-                    refused += 1
-        if taken + refused < wanted:
-            text = f"{self._dicomweb.root_url} gave {taken + refused} of the {wanted} instances that it lists"
+        outcomes: list[bool] = []
+        wanted = 0
+        with self._association() as association_pk:
+            for series_uid, instances in by_series.items():
+                missing = [i.sop_instance_uid for i in instances if i.sop_instance_uid not in skip]
+                wanted += len(missing)
+                whole = len(missing) == len(instances)
+                with closing(self._fetch(study_instance_uid, series_uid, missing, whole=whole)) as paths:
+                    outcomes += [self._take(path, association_pk) for path in paths]
+        if len(outcomes) < wanted:
+            text = f"{self._dicomweb.root_url} gave {len(outcomes)} of the {wanted} instances that it lists"
             raise Refused("incomplete-pull", text)
-        return Pulled(listed=len(listed), taken=taken, refused=refused)
+        return Pulled(listed=len(listed), taken=sum(outcomes), refused=outcomes.count(False))
 
-    def _fetch(self, study_uid: str, series_uid: str, missing: list[str], *, whole: bool) -> Iterable[Path]:
+    @contextmanager
+    def _association(self) -> Iterator[int]:
+        """Give an association that holds the study back from settling while it is pulled."""
+        with self._database.transaction() as session:
+            pk = open_association(session, "DICOMweb", self._dicomweb.root_url, self._database.now())
+        try:
+            yield pk
+        finally:
+            with self._database.transaction() as session:
+                close_association(session, pk, self._database.now())
+
+    def _fetch(
+        self, study_uid: str, series_uid: str, missing: list[str], *, whole: bool
+    ) -> Generator[Path, None, None]:
+        if self._objects.free_bytes() < self._reserve_bytes:
+            raise Unavailable("the disk is nearly full; nothing is pulled")
         # One request for a series of which nothing is held: a request per slice costs more than the slice.
         if whole and len(missing) > 1:
             yield from self._dicomweb.retrieve_series(study_uid, series_uid, self._objects.temporary)
@@ -182,21 +191,23 @@ class Puller:
             self._dicomweb.retrieve_instance(study_uid, series_uid, sop_uid, path)
             yield path
 
-    def _take(self, path: Path) -> bool:
+    def _take(self, path: Path, association_pk: int) -> bool:
+        """Return whether the intake kept it; when not, it has put the file aside and told why."""
+        now = self._database.now()
+        if now - self._beaten_at > BEAT_EVERY:
+            self._beaten_at = now
+            with self._database.transaction() as session:
+                beat(session, association_pk, now)
         try:
-            self._intake.take(path, source=self._dicomweb.root_url)
+            self._intake.take(path, source=self._dicomweb.root_url, association_pk=association_pk)
         except Refused as error:
-            log.warning("an instance from %s was refused: %s", self._dicomweb.root_url, error.code)
+            log.warning(line("pulled-and-refused", source=self._dicomweb.root_url, code=error.code))
             return False
-        finally:
-            path.unlink(missing_ok=True)
         return True
 
-    def _ended(self, uid: str, requests: int) -> None:
+    def _ended(self, row: Pull) -> None:
         with self._database.transaction() as session:
-            studies.hint_complete(session, uid)
-            # Told again meanwhile: it stays on the list.
-            mine = update(Pull).where(col(Pull.study_instance_uid) == uid, col(Pull.requests) == requests)
+            studies.hint_complete(session, row.study_instance_uid)
             done = {
                 "state": "pulled",
                 "everything": False,
@@ -204,25 +215,32 @@ class Puller:
                 "error_code": None,
                 "error_text": None,
             }
-            session.exec(mine.values(**done, pulled_at=self._database.now()))
+            session.exec(_this_telling(row).values(**done, pulled_at=self._database.now()))
 
-    def _failed(
-        self, uid: str, requests: int, attempt: int, code: str, text: str, now: datetime, *, refused: bool
-    ) -> None:
-        parked = refused and attempt >= REFUSALS_BEFORE_PARKED
-        log.warning(
-            "a study could not be pulled (%s), attempt %d%s", text, attempt, ", given up" if parked else ""
-        )
+    def _failed(self, row: Pull, code: str, text: str, now: datetime) -> None:
+        # Only failures of one kind in a row count: an outage must not use up the tries of a refusal.
+        is_same_kind = (row.error_code == UNAVAILABLE) == (code == UNAVAILABLE)
+        attempt = row.attempt + 1 if is_same_kind else 1
+        is_parked = code != UNAVAILABLE and attempt >= REFUSALS_BEFORE_PARKED
+        state = "parked" if is_parked else "waiting"
+        log.warning(line("not-pulled", code=code, text=text, attempt=attempt, state=state))
         delay = min(FIRST_DELAY_SECONDS * 2 ** min(attempt - 1, 20), LAST_DELAY_SECONDS) * random.uniform(
             0.8, 1.2
         )
+        values = {"attempt": attempt, "error_code": code, "error_text": text[:500], "state": state}
         with self._database.transaction() as session:
-            mine = update(Pull).where(col(Pull.study_instance_uid) == uid, col(Pull.requests) == requests)
-            values = {"attempt": attempt, "error_code": code, "error_text": text[:500]}
-            state = "parked" if parked else "waiting"
-            session.exec(mine.values(**values, state=state, run_after=now + timedelta(seconds=delay)))
-            if parked:
-                session.add(Event(at=now, kind="pull-parked", subject=uid, text=f"{code}: {text}"[:500]))
+            session.exec(_this_telling(row).values(**values, run_after=now + timedelta(seconds=delay)))
+            if is_parked:
+                session.add(
+                    Event(at=now, kind="pull-parked", subject=row.study_instance_uid, text=text[:500])
+                )
+
+
+def _this_telling(row: Pull) -> Update:
+    """Return an update of the row unless the study was told again meanwhile: then it stays on the list."""
+    return update(Pull).where(
+        col(Pull.study_instance_uid) == row.study_instance_uid, col(Pull.requests) == row.requests
+    )
 
 
 __all__ = ["Pulled", "Puller", "held_uids", "own_uids", "request"]

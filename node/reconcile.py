@@ -6,6 +6,7 @@ import logging
 from datetime import datetime, timedelta
 
 from node import pull
+from node.logs import line
 from node.pacs import DicomWeb
 from store.database import Database
 from store.tables import Pull
@@ -49,7 +50,7 @@ class Reconciler:
             if uid in self._compared and self._compared[uid][0] == study.instances is not None:
                 continue
             if self._missing(uid):
-                log.info("the PACS holds instances of a study that were not received; they are pulled")
+                log.info(line("missed", source=self._dicomweb.root_url))
                 with self._database.transaction() as session:
                     pull.request(session, uid, now=now)
             self._compared[uid] = (study.instances, now)
