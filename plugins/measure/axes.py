@@ -138,13 +138,13 @@ def plane_name(volume: Volume) -> str:
 
 
 def largest_piece(voxels: BoolArray) -> tuple[BoolArray, int]:
-    """Return the 26-connected piece `(k, r, c)` with the most voxels, and how many pieces there were."""
+    """Return the 26-connected piece `(k, r, c)` with the most voxels (all that share the lead), and how many there were."""
     labels, count = cc3d.connected_components(voxels, connectivity=26, return_N=True)
     if count <= 1:
         return voxels, int(count)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    return np.asarray(labels == int(np.argmax(sizes))), int(count)
+    return np.asarray((sizes == sizes.max())[labels]), int(count)
 
 
 def _in_plane(volume: Volume) -> NDArray[np.float64]:

@@ -1,0 +1,281 @@
+"""Places of high uptake on PET in SUV, and the liver reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import cc3d
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from models.card import ModelCard
+from plugins import codes
+from plugins.contract import BoolArray, Finding, Flag, Mask, Measurement, Study, Volume
+from plugins.errors import Refused
+from plugins.measure.axes import CONTOUR, Convention
+from plugins.measure.lesion import measure_lesion
+from plugins.measure.liver import LiverReference, find_liver
+from plugins.measure.uptake import PeakVariant, Threshold
+from plugins.measure.volume import MM3_PER_ML, volume_mm3
+
+_MARGIN_MM = 30.0
+_VOXEL_METHOD = "all voxels in a sphere of 3 cm"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Spot:
+    """One connected place above its threshold."""
+
+    mask: Mask
+    """Its voxels."""
+    peak: tuple[int, int, int]
+    """Index (k, r, c) of its hottest voxel; the first one when several are equal."""
+    threshold: Threshold
+    """The level that bounds it, in words."""
+    flags: tuple[Flag, ...] = ()
+    """Doubts about its bounds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PetLesion:
+    """Finds what lies above a threshold on PET in SUV: 26-connected, no smoothing, no filling.
+
+    **Physiological uptake is not recognised.** Brain, heart, kidneys, ureters, bladder, bowel and inflammation are
+    reported like tumour when they are above the threshold; each finding carries the flag
+    `physiological-uptake-not-recognised`, its type is `Lesion` and not `Neoplasm`, and its confidence is None: being
+    above a threshold is no claim about what it is.
+
+    Thresholds: `fixed` (SUV >= 4.0). `percent`: hot spots are the components above `floor_suv`; each is then cut at
+    41 % of its SUVmax, pieces apart. Where 41 % lies below the floor the spot is grown beyond it, not into other spots,
+    and left at the floor (flag `percent-threshold-leaks`) when it does not end within 3 cm.
+    `percist`: 1.5 x liver mean + 2 SD in body-weight SUV; without a liver reference the study is refused.
+
+    The liver reference is a finding of its own (type `Reference Region`), or a flag with the reason why there is none.
+    """
+
+    name: ClassVar[str] = "pet_lesion"
+    version: ClassVar[str] = "1.0.0"
+    title: ClassVar[str] = "Uptake on PET"
+
+    threshold: Literal["fixed", "percent", "percist"] = "fixed"
+    """How the level is found."""
+    fixed_suv: float = 4.0
+    """The level of `fixed`, SUVbw."""
+    percent_of_maximum: float = 41.0
+    """The level of `percent`, % of the SUVmax of each hot spot."""
+    floor_suv: float = 2.5
+    """What a hot spot of `percent` must be above, SUVbw."""
+    minimum_volume_ml: float = 0.2
+    """Smaller ones are left out."""
+    minimum_voxels: int = 3
+    """Those of fewer voxels are left out."""
+    maximum_lesions: int = 100
+    """At most so many of each series are reported, the largest; a flag tells of the rest."""
+    convention: Convention = CONTOUR
+    """Where the outline of a mask runs: `contour` or `pixel-centre`."""
+    peak: PeakVariant = "global"
+    """Which SUVpeak: `global`, `local` or `weighted`."""
+
+    def __post_init__(self) -> None:
+        if self.threshold not in ("fixed", "percent", "percist"):
+            raise ValueError(f"threshold is 'fixed', 'percent' or 'percist', not '{self.threshold}'")
+        if not (self.fixed_suv > 0 and self.floor_suv > 0 and 0 < self.percent_of_maximum <= 100):
+            raise ValueError("thresholds are above zero, and percentages at most 100")
+        if self.minimum_voxels < 1 or self.maximum_lesions < 1:
+            raise ValueError("minimum_voxels and maximum_lesions are at least 1")
+
+    @property
+    def model(self) -> ModelCard | None:
+        """Return None: nothing here is learned."""
+        return None
+
+    def accepts(self, study: Study) -> bool:
+        """Return True when the study has a PET in SUV."""
+        return bool(study.by_role("pet_suv"))
+
+    def run(self, study: Study) -> tuple[Finding, ...]:
+        """Return the liver reference, if any, and the lesions of every PET in SUV, the largest first.
+
+        Refuses `no-suv` without such a series, and `no-liver-reference` when `percist` is set and no series has one.
+        """
+        pets = study.by_role("pet_suv")
+        if not pets:
+            raise Refused("no-suv", "there is no PET in SUV; see the refused series for what is missing")
+        references = [find_liver(pet, study.by_role("ct")) for pet in pets]
+        missing = [r.sentence for r in references if isinstance(r, Flag)]
+        if self.threshold == "percist" and len(missing) == len(pets):
+            raise Refused("no-liver-reference", f"the PERCIST threshold needs the liver. {' '.join(missing)}")
+        findings: list[Finding] = []
+        for pet, liver in zip(pets, references, strict=True):
+            number = sum(f.type == codes.LESION for f in findings)
+            findings.extend(self._one_series(pet, liver, number))
+        return tuple(findings)
+
+    def _one_series(self, pet: Volume, liver: LiverReference | Flag, number: int) -> Iterator[Finding]:
+        if isinstance(liver, LiverReference):
+            yield _liver_finding(pet, liver)
+        elif self.threshold == "percist":
+            return
+        spots = sorted(self._spots(pet, liver), key=lambda s: (-s.mask.count, s.peak))
+        told = [
+            _flag(pet, "physiological-uptake-not-recognised", "Normal uptake is not told apart from disease.")
+        ]
+        if isinstance(liver, Flag):
+            told.append(liver)
+        if len(spots) > self.maximum_lesions:
+            words = f"{len(spots)} places are above the threshold; the {self.maximum_lesions} largest are reported."
+            told.append(_flag(pet, "too-many-lesions", words))
+        for place, spot in enumerate(spots[: self.maximum_lesions], start=number + 1):
+            yield Finding(
+                key=f"{pet.series_instance_uid}:{','.join(map(str, spot.peak))}",
+                label=f"PET lesion {place}",
+                series_instance_uid=pet.series_instance_uid,
+                mask=spot.mask,
+                category=codes.MORPHOLOGICALLY_ABNORMAL,
+                type=codes.LESION,
+                measurements=measure_lesion(
+                    spot.mask, pet, convention=self.convention, threshold=spot.threshold, peak=self.peak
+                ),
+                flags=(*told, *spot.flags),
+            )
+
+    def _spots(self, pet: Volume, liver: LiverReference | Flag) -> Iterator[_Spot]:
+        """Yield every place above the threshold that is large enough."""
+        if self.threshold == "percent":
+            found = self._percent_spots(pet)
+        elif self.threshold == "percist" and isinstance(liver, LiverReference):
+            found = _level_spots(pet, Threshold.percist(liver.mean, liver.sd))
+        else:
+            found = _level_spots(pet, Threshold.fixed(self.fixed_suv))
+        for spot in found:
+            large = volume_mm3(spot.mask, pet) >= self.minimum_volume_ml * MM3_PER_ML
+            if large and spot.mask.count >= self.minimum_voxels:
+                yield spot
+
+    def _percent_spots(self, pet: Volume) -> Iterator[_Spot]:
+        labels = cc3d.connected_components(pet.array >= self.floor_suv, connectivity=26)
+        for label, box in enumerate(ndimage.find_objects(labels), start=1):
+            seed = labels[box] == label
+            maximum = float(pet.array[box][seed].max())
+            level = self.percent_of_maximum / 100.0 * maximum
+            words = f"SUV >= {level:.2f} ({self.percent_of_maximum:g} % of the SUVmax {maximum:.2f} of its hot spot)"
+            threshold = Threshold(suv=level, words=words)
+            if level >= self.floor_suv:
+                yield from _components(pet, seed & (pet.array[box] >= level), box, threshold)
+                continue
+            grown = _grow(pet, labels, label, box, level)
+            if grown is not None:
+                yield _spot(pet, *grown, threshold)
+                continue
+            floor = Threshold.fixed(self.floor_suv)
+            leaks = f"{threshold.words} does not end within 3 cm; it was left at SUV {self.floor_suv:g}."
+            yield _spot(pet, seed, _start(box), floor, (_flag(pet, "percent-threshold-leaks", leaks),))
+
+
+def _level_spots(pet: Volume, threshold: Threshold) -> Iterator[_Spot]:
+    whole = (slice(0, pet.array.shape[0]), slice(0, pet.array.shape[1]), slice(0, pet.array.shape[2]))
+    return _components(pet, pet.array >= threshold.level(0.0), whole, threshold)
+
+
+def _components(
+    pet: Volume, above: BoolArray, box: tuple[slice, slice, slice], threshold: Threshold
+) -> Iterator[_Spot]:
+    """Yield the 26-connected components of a box `(k, r, c)` of the grid."""
+    labels = cc3d.connected_components(above, connectivity=26)
+    for label, inner in enumerate(ndimage.find_objects(labels), start=1):
+        start = [o + s.start for o, s in zip(_start(box), inner, strict=True)]
+        yield _spot(pet, labels[inner] == label, (start[0], start[1], start[2]), threshold)
+
+
+def _grow(
+    pet: Volume, labels: NDArray[np.integer], label: int, box: tuple[slice, slice, slice], level: float
+) -> tuple[BoolArray, tuple[int, int, int]] | None:
+    """Return what is connected to a spot above a level below its floor, and where its box begins; None when it leaks.
+
+    Other spots are walls. It leaks when it comes to the border of a box 3 cm larger, unless that is the image's.
+    """
+    margin = [int(np.ceil(_MARGIN_MM / s)) for s in pet.spacing_mm]
+    low = [max(0, s.start - m) for s, m in zip(box, margin, strict=True)]
+    high = [min(n, s.stop + m) for s, m, n in zip(box, margin, pet.array.shape, strict=True)]
+    crop = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    own = labels[crop] == label
+    open_ = (pet.array[crop] >= level) & ((labels[crop] == 0) | own)
+    regions = cc3d.connected_components(open_, connectivity=26)
+    grown = np.asarray(regions == regions[own][0])
+    for axis, (a, b, size) in enumerate(zip(low, high, pet.array.shape, strict=True)):
+        if (a > 0 and grown.take(0, axis=axis).any()) or (b < size and grown.take(-1, axis=axis).any()):
+            return None
+    return grown, (low[0], low[1], low[2])
+
+
+def _spot(
+    pet: Volume,
+    voxels: BoolArray,
+    start: tuple[int, int, int],
+    threshold: Threshold,
+    flags: tuple[Flag, ...] = (),
+) -> _Spot:
+    """Return a spot from the voxels of a box that begins at `start`, cropped."""
+    inner = ndimage.find_objects(voxels.astype(np.uint8))[0]
+    origin = tuple(o + s.start for o, s in zip(start, inner, strict=True))
+    k, r, c = (int(n) for n in pet.array.shape)
+    mask = Mask(
+        shape=(k, r, c), origin=(origin[0], origin[1], origin[2]), voxels=np.ascontiguousarray(voxels[inner])
+    )
+    hottest = np.unravel_index(
+        int(np.argmax(np.where(mask.voxels, pet.array[mask.box], -np.inf))), mask.voxels.shape
+    )
+    peak = tuple(o + int(i) for o, i in zip(mask.origin, hottest, strict=True))
+    return _Spot(mask=mask, peak=(peak[0], peak[1], peak[2]), threshold=threshold, flags=flags)
+
+
+def _start(box: tuple[slice, slice, slice]) -> tuple[int, int, int]:
+    return (box[0].start, box[1].start, box[2].start)
+
+
+def _liver_finding(pet: Volume, liver: LiverReference) -> Finding:
+    by = "placed on PET and CT" if liver.with_ct else "placed on PET alone"
+    level = Threshold.percist(liver.mean, liver.sd)
+    mean = Measurement(
+        name="suv_mean",
+        concept=codes.SUV_BW,
+        value=liver.mean,
+        unit=pet.unit,
+        method=f"{_VOXEL_METHOD}, {by}",
+        derivation=codes.MEAN,
+    )
+    sd = Measurement(
+        name="suv_sd",
+        concept=codes.SUV_BW,
+        value=liver.sd,
+        unit=pet.unit,
+        method=f"{_VOXEL_METHOD}, {by}, divided by n",
+        derivation=codes.STANDARD_DEVIATION,
+    )
+    threshold = Measurement(
+        name="liver_threshold",
+        concept=codes.LIVER_THRESHOLD,
+        value=level.level(0.0),
+        unit=pet.unit,
+        method="1.5 x liver mean + 2 SD (PERCIST-style, body weight)",
+    )
+    return Finding(
+        key=f"{pet.series_instance_uid}:liver",
+        label="Liver reference",
+        series_instance_uid=pet.series_instance_uid,
+        mask=liver.mask,
+        category=codes.SPATIAL_CONCEPT,
+        type=codes.REFERENCE_REGION,
+        site=codes.LIVER,
+        measurements=(mean, sd, threshold),
+        flags=liver.flags,
+    )
+
+
+def _flag(pet: Volume, code: str, sentence: str) -> Flag:
+    return Flag(
+        code=code, sentence=sentence, series_instance_uid=pet.series_instance_uid, plugin="pet_lesion"
+    )
