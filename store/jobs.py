@@ -1,0 +1,355 @@
+"""The job ledger: one plugin on one study revision, leased to a worker, fenced by its attempt.
+
+The same SQL serves SQLite and PostgreSQL. Only this file writes the `job` table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, ScalarSelect, and_, or_
+from sqlmodel import Session, SQLModel, col, exists, func, select, update
+
+from plugins.errors import Refused
+from store.database import aware_utc, insert_new
+from store.tables import Delivery, Finding, Job, Revision, Study
+
+QUEUED, RUNNING, DELIVERING = "queued", "running", "delivering"
+DONE, DEAD, SUPERSEDED = "done", "dead", "superseded"
+STATES = (QUEUED, RUNNING, DELIVERING, DONE, DEAD, SUPERSEDED)
+TRANSITIONS: frozenset[tuple[str, str]] = frozenset(
+    {
+        (QUEUED, RUNNING),  # claimed
+        (QUEUED, SUPERSEDED),  # a newer revision came before it began
+        (RUNNING, RUNNING),  # its lease ran out and another worker took it
+        (RUNNING, QUEUED),  # failed and will be tried again, or given back
+        (RUNNING, DELIVERING),
+        (RUNNING, DONE),
+        (RUNNING, DEAD),
+        (RUNNING, SUPERSEDED),  # a newer revision came meanwhile
+        (DELIVERING, DONE),
+        (DELIVERING, SUPERSEDED),  # results of a newer revision came before any of these went out
+        (DEAD, QUEUED),  # a person retries it
+        (DEAD, SUPERSEDED),
+    }
+)
+BACKOFF_SECONDS = 30.0
+BACKOFF_CAP_SECONDS = 900.0
+TEXT_LIMIT = 4000
+
+
+class Fenced(Refused):
+    """The lease went to someone else: what this worker did is to be thrown away."""
+
+    def __init__(self) -> None:
+        super().__init__("fenced", "Another worker has the job now; what was done here is thrown away.")
+
+
+def job_key(manifest_sha256: str, plugin: str, version: str, model_sha256: str, config_sha256: str) -> str:
+    """Return the key of a job: equal inputs, equal key, and every result UID derives from it."""
+    parts = (manifest_sha256, plugin, version, model_sha256, config_sha256)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def enqueue(
+    session: Session,
+    revision: Revision,
+    *,
+    plugin: str,
+    plugin_version: str,
+    model_sha256: str,
+    config_sha256: str,
+    now: datetime,
+    max_attempts: int = 5,
+) -> Job | None:
+    """Return the new job, or None when the same work is already in the ledger."""
+    now = aware_utc(now)
+    values: dict[str, Any] = {
+        "revision_pk": _pk(revision),
+        "key": job_key(revision.manifest_sha256, plugin, plugin_version, model_sha256, config_sha256),
+        "plugin": plugin,
+        "plugin_version": plugin_version,
+        "model_sha256": model_sha256,
+        "config_sha256": config_sha256,
+        "state": QUEUED,
+        "max_attempts": max_attempts,
+        "run_after": now,
+        "created_at": now,
+    }
+    job_id = insert_new(session, Job, values)
+    return None if job_id is None else get(session, job_id)
+
+
+def claim(session: Session, owner: str, now: datetime, lease_seconds: float) -> Job | None:
+    """Return a job that is now leased to `owner`, or None when nothing is due.
+
+    Due are queued jobs whose time has come and running ones whose lease ran out. The attempt counts here, so a
+    study that kills its worker is dead after `max_attempts`.
+    """
+    now = aware_utc(now)
+    _bury(session, now)
+    due = or_(
+        and_(col(Job.state) == QUEUED, col(Job.run_after) <= now),
+        and_(col(Job.state) == RUNNING, col(Job.lease_until) <= now),
+    )
+    values = {
+        "state": RUNNING,
+        "attempt": col(Job.attempt) + 1,
+        "owner": owner,
+        "lease_until": now + timedelta(seconds=lease_seconds),
+        "started_at": now,
+        "finished_at": None,
+    }
+    statement = update(Job).where(col(Job.id) == _first(due)).values(values).returning(col(Job.id))
+    row = session.exec(statement, execution_options={"synchronize_session": False}).first()
+    return None if row is None else get(session, row[0])
+
+
+def heartbeat(session: Session, job_id: int, attempt: int, now: datetime, lease_seconds: float) -> bool:
+    """Lengthen the lease; return False when the job is no longer this attempt's."""
+    until = aware_utc(now) + timedelta(seconds=lease_seconds)
+    return _change(session, _held(job_id, attempt), {"lease_until": until}) == 1
+
+
+def finish(session: Session, job_id: int, attempt: int, state: str, now: datetime) -> str:
+    """End a running job and return the state it is in then.
+
+    To be called in the transaction that saves its findings and adds its deliveries. `state` is `delivering` or
+    `done`. A job without open deliveries is done at once; a job of a superseded revision is `superseded`.
+    Findings of earlier jobs of the same plugin on this study are superseded. Raises Fenced when the lease went to
+    someone else: let it leave the transaction, which then keeps nothing. Refuses `illegal-transition`.
+    """
+    now = aware_utc(now)
+    if state not in (DELIVERING, DONE):
+        raise Refused("illegal-transition", f"A running job does not finish as '{state}'.")
+    if is_superseded(session, job_id):
+        state = SUPERSEDED
+    elif state == DELIVERING and not _has_open_deliveries(session, job_id):
+        state = DONE
+    _leave(session, job_id, attempt, state, {"finished_at": now, "error_code": None, "error_text": None})
+    _supersede_results(session, job_id)
+    return state
+
+
+def fail(
+    session: Session, job_id: int, attempt: int, code: str, text: str, now: datetime, permanent: bool = False
+) -> str:
+    """Record why an attempt failed and return the new state: `queued` again after a pause, `dead` or `superseded`.
+
+    Dead when `permanent` or when the attempts are used up. Raises Fenced when the lease went to someone else.
+    """
+    now = aware_utc(now)
+    values: dict[str, Any] = {"error_code": _clean(code), "error_text": _clean(text)}
+    job = get(session, job_id)
+    if is_superseded(session, job_id):
+        state = SUPERSEDED
+    elif permanent or attempt >= job.max_attempts:
+        state = DEAD
+    else:
+        state = QUEUED
+        pause = min(BACKOFF_CAP_SECONDS, BACKOFF_SECONDS * 2 ** min(attempt - 1, 10))
+        values["run_after"] = now + timedelta(seconds=pause)
+    if state != QUEUED:
+        values["finished_at"] = now
+    _leave(session, job_id, attempt, state, values)
+    return state
+
+
+def release(session: Session, job_id: int, attempt: int, now: datetime) -> None:
+    """Give a job back unharmed, for a worker that is told to stop; the attempt is not held against it."""
+    values = {"run_after": aware_utc(now), "max_attempts": col(Job.max_attempts) + 1}
+    _leave(session, job_id, attempt, SUPERSEDED if is_superseded(session, job_id) else QUEUED, values)
+
+
+def retry(session: Session, job_id: int, now: datetime, more_attempts: int = 5) -> Job:
+    """Put a dead job back into the queue and return it. Refuses `no-such-job` and `illegal-transition`."""
+    job = get(session, job_id)
+    # The attempt number goes on counting: it is the fence against a worker of long ago.
+    values = {
+        "state": QUEUED,
+        "run_after": aware_utc(now),
+        "max_attempts": col(Job.attempt) + more_attempts,
+        "finished_at": None,
+    }
+    if _change(session, and_(col(Job.id) == job_id, col(Job.state) == DEAD), values) != 1:
+        raise Refused("illegal-transition", f"Job {job_id} is {job.state}; only a dead job can be retried.")
+    return get(session, job_id)
+
+
+def supersede(session: Session, study_pk: int, before_revision: int, now: datetime) -> int:
+    """Take jobs of earlier revisions that have not begun, or are dead, off the list; return how many.
+
+    A running one goes on: its lease holder finds out when it finishes, its results are stored and not sent.
+    """
+    older = select(Revision.id).where(
+        col(Revision.study_pk) == study_pk, col(Revision.number) < before_revision
+    )
+    condition = and_(col(Job.revision_pk).in_(older), col(Job.state).in_((QUEUED, DEAD)))
+    return _change(session, condition, {"state": SUPERSEDED, "finished_at": aware_utc(now)})
+
+
+def retire(session: Session, revision: Revision, plugins: Sequence[str]) -> int:
+    """Supersede what plugins that are not run on this revision found in earlier ones; return how many findings.
+
+    For an analysis that was switched off, or that no longer applies to what the study holds now.
+    """
+    older = (
+        select(Job.id)
+        .join(Revision, col(Revision.id) == col(Job.revision_pk))
+        .where(col(Revision.study_pk) == revision.study_pk, col(Revision.number) < revision.number)
+        .where(col(Job.plugin).not_in(plugins))
+    )
+    return _change(session, col(Finding.job_pk).in_(older), {"superseded": True}, Finding)
+
+
+def is_superseded(session: Session, job_id: int) -> bool:
+    """Return True when the study has a newer revision than the job's.
+
+    The study's row stays locked until the transaction ends, so that no revision can come in between.
+    """
+    statement = (
+        select(Study.revision, Revision.number)
+        .join(Revision, col(Revision.study_pk) == col(Study.id))
+        .join(Job, col(Job.revision_pk) == col(Revision.id))
+        .where(col(Job.id) == job_id)
+        .with_for_update(of=Study, key_share=True)
+    )
+    row = session.exec(statement).first()
+    if row is None:
+        raise Refused("no-such-job", f"There is no job {job_id}.")
+    return bool(row[1] < row[0])
+
+
+def list_jobs(session: Session, state: str | None = None) -> list[Job]:
+    """Return the jobs, oldest first. Refuses `no-such-state`."""
+    if state is not None and state not in STATES:
+        raise Refused("no-such-state", f"'{state}' is not a job state; use one of {', '.join(STATES)}.")
+    statement = select(Job).order_by(col(Job.id))
+    return list(session.exec(statement if state is None else statement.where(col(Job.state) == state)))
+
+
+def get(session: Session, job_id: int) -> Job:
+    """Return one job as it is in the database now. Refuses `no-such-job`."""
+    job = session.get(Job, job_id, populate_existing=True)
+    if job is None:
+        raise Refused("no-such-job", f"There is no job {job_id}.")
+    return job
+
+
+def close_delivered(session: Session, job_id: int, now: datetime) -> bool:
+    """End a delivering job when none of its deliveries is open; return True when it ended. For `store.outbox`."""
+    if _has_open_deliveries(session, job_id):
+        return False
+    condition = and_(col(Job.id) == job_id, col(Job.state) == DELIVERING)
+    return _change(session, condition, {"state": DONE, "finished_at": aware_utc(now)}) == 1
+
+
+def _bury(session: Session, now: datetime) -> None:
+    """End expired jobs that are not to run again: no attempts left, or a newer revision is there."""
+    expired = and_(col(Job.state) == RUNNING, col(Job.lease_until) <= now)
+    newer = exists().where(
+        col(Revision.id) == col(Job.revision_pk),
+        col(Study.id) == col(Revision.study_pk),
+        col(Study.revision) > col(Revision.number),
+    )
+    _change(
+        session, col(Job.id).in_(_locked(and_(expired, newer))), {"state": SUPERSEDED, "finished_at": now}
+    )
+    lost = {
+        "state": DEAD,
+        "finished_at": now,
+        "error_code": func.coalesce(col(Job.error_code), "worker-lost"),
+        "error_text": func.coalesce(
+            col(Job.error_text),
+            "The worker stopped without a word at every attempt; the study may crash a decoder.",
+        ),
+    }
+    used_up = and_(expired, col(Job.attempt) >= col(Job.max_attempts))
+    _change(session, col(Job.id).in_(_locked(used_up)), lost)
+
+
+def _first(condition: ColumnElement[bool]) -> ScalarSelect[Any]:
+    statement = select(col(Job.id)).where(condition).order_by(col(Job.id)).limit(1)
+    return statement.with_for_update(skip_locked=True).scalar_subquery()
+
+
+def _locked(condition: ColumnElement[bool]) -> Any:
+    return select(col(Job.id)).where(condition).with_for_update(skip_locked=True, of=Job)
+
+
+def _held(job_id: int, attempt: int) -> ColumnElement[bool]:
+    return and_(col(Job.id) == job_id, col(Job.attempt) == attempt, col(Job.state) == RUNNING)
+
+
+def _leave(session: Session, job_id: int, attempt: int, state: str, values: dict[str, Any]) -> None:
+    if (RUNNING, state) not in TRANSITIONS:
+        raise Refused("illegal-transition", f"A running job does not become '{state}'.")
+    values = {**values, "state": state, "lease_until": None, "owner": None}
+    if _change(session, _held(job_id, attempt), values) != 1:
+        raise Fenced
+
+
+def _supersede_results(session: Session, job_id: int) -> None:
+    """Let only the newest finished job of a plugin on a study count, whichever of them ends last."""
+    row = session.exec(
+        select(Job.plugin, Job.state, Revision.study_pk, Revision.number)
+        .join(Revision, col(Revision.id) == col(Job.revision_pk))
+        .where(col(Job.id) == job_id)
+    ).one()
+    plugin, state, study_pk, number = row
+    same = (
+        select(col(Job.id))
+        .join(Revision, col(Revision.id) == col(Job.revision_pk))
+        .where(col(Revision.study_pk) == study_pk, col(Job.plugin) == plugin)
+    )
+    is_older = or_(col(Revision.number) < number, and_(col(Revision.number) == number, col(Job.id) < job_id))
+    is_newer = or_(col(Revision.number) > number, and_(col(Revision.number) == number, col(Job.id) > job_id))
+    _change(session, col(Finding.job_pk).in_(same.where(is_older)), {"superseded": True}, Finding)
+    if (
+        session.exec(same.where(is_newer, col(Job.state).in_((DELIVERING, DONE))).limit(1)).first()
+        is not None
+    ):
+        _change(session, col(Finding.job_pk) == job_id, {"superseded": True}, Finding)
+    if state != SUPERSEDED:
+        for older in session.exec(
+            same.where(is_older, col(Job.state) == DELIVERING).order_by(col(Job.id))
+        ).all():
+            _withdraw(session, int(older or 0))
+
+
+def _withdraw(session: Session, job_id: int) -> None:
+    """Take back the deliveries of a job of which nothing went out yet; a half delivered one goes on."""
+    deliveries = session.exec(select(Delivery).where(col(Delivery.job_pk) == job_id).with_for_update()).all()
+    if any(delivery.state in ("delivered", "sending") for delivery in deliveries):
+        return
+    _change(session, col(Delivery.job_pk) == job_id, {"state": "superseded"}, Delivery)
+    _change(session, and_(col(Job.id) == job_id, col(Job.state) == DELIVERING), {"state": SUPERSEDED})
+
+
+def _has_open_deliveries(session: Session, job_id: int) -> bool:
+    statement = select(Delivery.id).where(
+        col(Delivery.job_pk) == job_id, col(Delivery.state).not_in(("delivered", "superseded"))
+    )
+    return session.exec(statement.limit(1)).first() is not None
+
+
+def _change(
+    session: Session, condition: ColumnElement[bool], values: dict[str, Any], table: type[SQLModel] = Job
+) -> int:
+    session.flush()
+    statement = update(table).where(condition).values(values)
+    return int(session.exec(statement, execution_options={"synchronize_session": False}).rowcount)
+
+
+def _clean(text: str) -> str:
+    # PostgreSQL keeps no NUL in text.
+    return text.replace("\0", " ")[:TEXT_LIMIT]
+
+
+def _pk(row: Any) -> int:
+    if row.id is None:
+        raise Refused("not-saved", "The row has no identity yet; flush it first.")
+    return int(row.id)

@@ -1,0 +1,220 @@
+"""The outbox: one row per result and destination, sent as the same bytes until the destination has them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement
+from sqlalchemy.orm import aliased
+from sqlmodel import Session, and_, col, exists, or_, select, update
+
+from plugins.errors import Refused
+from store import jobs
+from store.database import aware_utc, insert_new
+from store.tables import Delivery, Job, Result, Revision
+
+PENDING, SENDING, DELIVERED, PARKED, SUPERSEDED = "pending", "sending", "delivered", "parked", "superseded"
+STATES = (PENDING, SENDING, DELIVERED, PARKED, SUPERSEDED)
+BACKOFF_SECONDS = 30.0
+BACKOFF_CAP_SECONDS = 900.0
+JITTER = 0.2
+MAX_REFUSALS = 3
+GIVE_UP = timedelta(days=7)
+TEXT_LIMIT = 4000
+
+
+def add(session: Session, result: Result, destinations: Iterable[str], now: datetime) -> int:
+    """Return how many deliveries were added: one per destination, each at most once.
+
+    None for a job whose study has a newer revision: its results are stored and not sent.
+    """
+    now = aware_utc(now)
+    if jobs.is_superseded(session, result.job_pk):
+        return 0
+    common = {"result_pk": result.id, "job_pk": result.job_pk, "run_after": now, "created_at": now}
+    rows = [{**common, "destination": name, "give_up_at": now + GIVE_UP} for name in destinations]
+    return sum(insert_new(session, Delivery, row) is not None for row in rows)
+
+
+def claim(
+    session: Session, destination: str, owner: str, now: datetime, lease_seconds: float
+) -> Delivery | None:
+    """Return the next delivery to `destination`, now leased to `owner`, or None when nothing is due.
+
+    Within one study the order of writing is kept: a row waits until the earlier ones are delivered or parked.
+    """
+    now = aware_utc(now)
+    due = or_(
+        and_(col(Delivery.state) == PENDING, col(Delivery.run_after) <= now),
+        and_(col(Delivery.state) == SENDING, col(Delivery.lease_until) <= now),
+    )
+    first = (
+        select(col(Delivery.id))
+        .where(col(Delivery.destination) == destination, due, ~_earlier_is_open())
+        .order_by(col(Delivery.id))
+        .limit(1)
+        .with_for_update(skip_locked=True, of=Delivery)
+        .scalar_subquery()
+    )
+    values = {
+        "state": SENDING,
+        "attempt": col(Delivery.attempt) + 1,
+        "owner": owner,
+        "lease_until": now + timedelta(seconds=lease_seconds),
+    }
+    statement = update(Delivery).where(col(Delivery.id) == first).values(values).returning(col(Delivery.id))
+    row = session.exec(statement, execution_options={"synchronize_session": False}).first()
+    return None if row is None else get(session, row[0])
+
+
+def heartbeat(session: Session, delivery_id: int, attempt: int, now: datetime, lease_seconds: float) -> bool:
+    """Lengthen the lease of a long transfer; return False when the delivery is no longer this attempt's."""
+    until = aware_utc(now) + timedelta(seconds=lease_seconds)
+    return _change(session, _held(delivery_id, attempt), {"lease_until": until}) == 1
+
+
+def delivered(session: Session, delivery_id: int, attempt: int, status: str, now: datetime) -> str:
+    """Record that the destination has the bytes, and return the state of the job then.
+
+    `status` keeps a warning status too. The job is done with its last open delivery, and the other deliveries that
+    wait for this destination may go at once. Raises Fenced when another sender has the row.
+    """
+    now = aware_utc(now)
+    delivery = get(session, delivery_id)
+    # Two senders may end the last two deliveries at once: the job's row decides who is last.
+    session.exec(select(Job.id).where(col(Job.id) == delivery.job_pk).with_for_update(key_share=True)).one()
+    values = {"last_status": status, "last_error": None, "refusals": 0, "delivered_at": now}
+    _leave(session, delivery_id, attempt, DELIVERED, values)
+    jobs.close_delivered(session, delivery.job_pk, now)
+    _wake(session, delivery.destination, now)
+    return jobs.get(session, delivery.job_pk).state
+
+
+def failed(
+    session: Session,
+    delivery_id: int,
+    attempt: int,
+    status: str | None,
+    error: str,
+    now: datetime,
+    permanent: bool = False,
+) -> str:
+    """Record that a delivery failed, or that its outcome is unknown, and return its state: pending or parked.
+
+    The pause doubles from 30 s to 15 min, 20 % more or less. Parked after three permanent refusals in a row, or
+    seven days. Raises Fenced when another sender has the row.
+    """
+    now = aware_utc(now)
+    delivery = get(session, delivery_id)
+    refusals = delivery.refusals + 1 if permanent else 0
+    state = PARKED if refusals >= MAX_REFUSALS or now >= delivery.give_up_at else PENDING
+    values = {
+        "last_status": status,
+        "last_error": error.replace("\0", " ")[:TEXT_LIMIT],
+        "refusals": refusals,
+        "run_after": now + backoff(delivery_id, attempt),
+    }
+    _leave(session, delivery_id, attempt, state, values)
+    return state
+
+
+def backoff(delivery_id: int, attempt: int) -> timedelta:
+    """Return the pause after an attempt; the jitter comes from the row, so that a test can know it."""
+    pause = min(BACKOFF_CAP_SECONDS, BACKOFF_SECONDS * 2.0 ** min(attempt - 1, 10))
+    digest = hashlib.sha256(f"{delivery_id}:{attempt}".encode()).digest()
+    share = int.from_bytes(digest[:4], "big") / 0xFFFFFFFF
+    return timedelta(seconds=pause * (1 - JITTER + 2 * JITTER * share))
+
+
+def retry_parked(
+    session: Session,
+    now: datetime,
+    *,
+    delivery_id: int | None = None,
+    job_pk: int | None = None,
+    destination: str | None = None,
+) -> int:
+    """Put parked deliveries back to pending (all, or those that match) and return how many."""
+    now = aware_utc(now)
+    conditions = [col(Delivery.state) == PARKED]
+    for column, wanted in (
+        (Delivery.id, delivery_id),
+        (Delivery.job_pk, job_pk),
+        (Delivery.destination, destination),
+    ):
+        if wanted is not None:
+            conditions.append(col(column) == wanted)
+    values = {"state": PENDING, "run_after": now, "refusals": 0, "give_up_at": now + GIVE_UP}
+    return _change(session, and_(*conditions), values)
+
+
+def list_deliveries(session: Session, state: str | None = None, job_pk: int | None = None) -> list[Delivery]:
+    """Return the deliveries in order of writing. Refuses `no-such-state`."""
+    if state is not None and state not in STATES:
+        raise Refused("no-such-state", f"'{state}' is not a delivery state; use one of {', '.join(STATES)}.")
+    statement = select(Delivery).order_by(col(Delivery.id))
+    if state is not None:
+        statement = statement.where(col(Delivery.state) == state)
+    if job_pk is not None:
+        statement = statement.where(col(Delivery.job_pk) == job_pk)
+    return list(session.exec(statement))
+
+
+def get(session: Session, delivery_id: int) -> Delivery:
+    """Return one delivery as it is in the database now. Refuses `no-such-delivery`."""
+    delivery = session.get(Delivery, delivery_id, populate_existing=True)
+    if delivery is None:
+        raise Refused("no-such-delivery", f"There is no delivery {delivery_id}.")
+    return delivery
+
+
+def _earlier_is_open() -> ColumnElement[bool]:
+    earlier, job, revision = aliased(Delivery), aliased(Job), aliased(Revision)
+    study_pk = (
+        select(col(Revision.study_pk))
+        .join(Job, col(Job.revision_pk) == col(Revision.id))
+        .where(col(Job.id) == col(Delivery.job_pk))
+        .correlate(Delivery)
+        .scalar_subquery()
+    )
+    return exists().where(
+        col(earlier.destination) == col(Delivery.destination),
+        col(earlier.id) < col(Delivery.id),
+        col(earlier.state).in_((PENDING, SENDING)),
+        col(job.id) == col(earlier.job_pk),
+        col(revision.id) == col(job.revision_pk),
+        col(revision.study_pk) == study_pk,
+    )
+
+
+def _held(delivery_id: int, attempt: int) -> ColumnElement[bool]:
+    return and_(
+        col(Delivery.id) == delivery_id, col(Delivery.attempt) == attempt, col(Delivery.state) == SENDING
+    )
+
+
+def _leave(session: Session, delivery_id: int, attempt: int, state: str, values: dict[str, Any]) -> None:
+    values = {**values, "state": state, "lease_until": None, "owner": None}
+    if _change(session, _held(delivery_id, attempt), values) != 1:
+        raise jobs.Fenced
+
+
+def _wake(session: Session, destination: str, now: datetime) -> None:
+    """Let what waits for a destination that just answered go at once, but not what it refused."""
+    waiting = and_(
+        col(Delivery.destination) == destination,
+        col(Delivery.state) == PENDING,
+        col(Delivery.run_after) > now,
+        col(Delivery.refusals) == 0,
+    )
+    ids = select(col(Delivery.id)).where(waiting).with_for_update(skip_locked=True)
+    _change(session, col(Delivery.id).in_(ids), {"run_after": now})
+
+
+def _change(session: Session, condition: ColumnElement[bool], values: dict[str, Any]) -> int:
+    session.flush()
+    statement = update(Delivery).where(condition).values(values)
+    return int(session.exec(statement, execution_options={"synchronize_session": False}).rowcount)

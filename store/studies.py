@@ -1,0 +1,142 @@
+"""When a study is whole: the quiet time, the manifest, the revision."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlmodel import Session, and_, col, exists, insert, or_, select, update
+
+from store import jobs
+from store.database import aware_utc
+from store.instances import RECEIVING, SETTLED
+from store.tables import Association, AssociationStudy, Instance, Revision, RevisionInstance, Series, Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Due:
+    """A study whose time has come."""
+
+    study_pk: int
+    """Row of the study."""
+    forced: bool
+    """True when only the hard cap says so: it may be incomplete."""
+    last_arrival_at: datetime
+    """Latest new content that this was judged by."""
+
+
+def due(
+    session: Session,
+    *,
+    now: datetime,
+    quiet_seconds: float,
+    hard_cap_seconds: float,
+    stale_seconds: float = 60.0,
+) -> list[Due]:
+    """Return the studies that are to be settled, longest waiting first.
+
+    A study is due when it was quiet for `quiet_seconds` (or a trusted source called it whole) and no association
+    that touched it is open; an open one counts until it was silent for `stale_seconds`. It is due in any case
+    `hard_cap_seconds` after the first content since it last settled.
+    """
+    now = aware_utc(now)
+    busy = exists().where(
+        col(AssociationStudy.study_pk) == col(Study.id),
+        col(Association.id) == col(AssociationStudy.association_pk),
+        col(Association.closed_at).is_(None),
+        col(Association.alive_at) > now - timedelta(seconds=stale_seconds),
+    )
+    quiet = or_(col(Study.last_arrival_at) <= now - timedelta(seconds=quiet_seconds), col(Study.settle_now))
+    whole = and_(quiet, ~busy)
+    capped = col(Study.first_arrival_at) <= now - timedelta(seconds=hard_cap_seconds)
+    statement = (
+        select(Study.id, Study.last_arrival_at, whole.label("whole"))
+        .where(col(Study.state) == RECEIVING, or_(whole, capped))
+        .order_by(col(Study.first_arrival_at), col(Study.id))
+    )
+    rows = session.exec(statement).all()
+    return [
+        Due(study_pk=int(pk or 0), forced=not is_whole, last_arrival_at=last) for pk, last, is_whole in rows
+    ]
+
+
+def settle(
+    session: Session, study_pk: int, *, now: datetime, forced: bool, seen: datetime | None = None
+) -> Revision | None:
+    """Return the new revision of a study, or None when there is nothing new to analyse.
+
+    The study's row is locked: an image that comes at the same moment is either in the manifest or re-opens the
+    study. None when it settled already, when it holds what it held, and, with `seen` (`Due.last_arrival_at`), when
+    content came since then. Jobs of earlier revisions that have not begun are superseded.
+    """
+    now = aware_utc(now)
+    study = _locked(session, study_pk)
+    if study is None or study.state != RECEIVING:
+        return None
+    if seen is not None and not forced and study.last_arrival_at > aware_utc(seen):
+        return None
+    study.state, study.settle_now = SETTLED, False
+    current = _current(session, study_pk)
+    manifest_sha256 = manifest_hash([(uid, sha256) for _, uid, sha256 in current])
+    if not current or manifest_sha256 == _latest_manifest(session, study):
+        session.flush()
+        return None
+    study.revision += 1
+    revision = Revision(
+        study_pk=study_pk,
+        number=study.revision,
+        manifest_sha256=manifest_sha256,
+        settled_at=now,
+        forced=forced,
+    )
+    session.add(revision)
+    session.flush()
+    lines = [{"revision_pk": revision.id, "instance_pk": pk} for pk, _, _ in current]
+    session.exec(insert(RevisionInstance), params=lines)
+    jobs.supersede(session, study_pk, study.revision, now)
+    return revision
+
+
+def hint_complete(session: Session, study_instance_uid: str) -> bool:
+    """Say that a trusted source called a study whole; return False when no such study is being received."""
+    condition = and_(col(Study.study_instance_uid) == study_instance_uid, col(Study.state) == RECEIVING)
+    statement = update(Study).where(condition).values(settle_now=True)
+    return session.exec(statement, execution_options={"synchronize_session": "fetch"}).rowcount == 1
+
+
+def manifest_files(session: Session, revision_pk: int) -> list[tuple[str, str]]:
+    """Return (SOP Instance UID, sha256) of every instance of a revision, sorted."""
+    statement = (
+        select(Instance.sop_instance_uid, Instance.sha256)
+        .join(RevisionInstance, col(RevisionInstance.instance_pk) == col(Instance.id))
+        .where(col(RevisionInstance.revision_pk) == revision_pk)
+    )
+    return sorted((uid, sha256) for uid, sha256 in session.exec(statement))
+
+
+def manifest_hash(lines: Sequence[tuple[str, str]]) -> str:
+    """Return the sha256 of a manifest: its sorted lines `UID sha256`, each ended by a newline."""
+    return hashlib.sha256("".join(f"{uid} {sha256}\n" for uid, sha256 in sorted(lines)).encode()).hexdigest()
+
+
+def _locked(session: Session, study_pk: int) -> Study | None:
+    statement = select(Study).where(col(Study.id) == study_pk).with_for_update(key_share=True)
+    return session.exec(statement.execution_options(populate_existing=True)).first()
+
+
+def _current(session: Session, study_pk: int) -> list[tuple[int, str, str]]:
+    statement = (
+        select(col(Instance.id), col(Instance.sop_instance_uid), col(Instance.sha256))
+        .join(Series, col(Series.id) == col(Instance.series_pk))
+        .where(col(Series.study_pk) == study_pk, col(Instance.current), ~col(Instance.own))
+    )
+    return [(int(pk or 0), uid, sha256) for pk, uid, sha256 in session.exec(statement)]
+
+
+def _latest_manifest(session: Session, study: Study) -> str | None:
+    statement = select(Revision.manifest_sha256).where(
+        col(Revision.study_pk) == study.id, col(Revision.number) == study.revision
+    )
+    return session.exec(statement).first()
