@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
 import highdicom
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
@@ -148,9 +149,13 @@ def device_uid(provenance: Provenance) -> str:
     )
 
 
-def equipment(provenance: Provenance) -> dict[str, str]:
-    """Return the General Equipment attributes, as keywords of highdicom's constructors."""
+def equipment(provenance: Provenance) -> dict[str, object]:
+    """Return the General Equipment and coding scheme attributes, as keywords of highdicom's constructors."""
+    private = CodingSchemeIdentificationItem(
+        codes.PRIVATE_SCHEME, name="Nadir private codes", responsible_organization=MANUFACTURER
+    )
     return {
+        "coding_schemes": [private],
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": one_line(provenance.plugin),
         "device_serial_number": device_uid(provenance)[-16:],

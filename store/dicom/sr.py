@@ -1,0 +1,256 @@
+"""Findings to Structured Reports after TID 1500.
+
+Two reports say the same of one job. The volumetric one (TID 1411, Comprehensive 3D SR) names each finding's segment:
+it is what machines read. The planar one (TID 1410, Comprehensive SR) draws each finding on one source image: it is
+what a viewer shows, because viewers of today show nothing of a group that names a segment. They are not mixed in one
+report, which some viewers do not open. Each is alone in its series: viewers show the last report of a series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from highdicom.sr import (
+    CodeContentItem,
+    Comprehensive3DSR,
+    ComprehensiveSR,
+    ContainerContentItem,
+    ContentSequence,
+    DeviceObserverIdentifyingAttributes,
+    LanguageOfContentItemAndDescendants,
+    ObservationContext,
+    ObserverContext,
+    TextContentItem,
+)
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+from pydicom.uid import ExplicitVRLittleEndian
+
+from plugins import codes
+from plugins.contract import Flag, Provenance, Volume
+from plugins.errors import Broken
+from store.dicom.equipment import (
+    MANUFACTURER,
+    RESEARCH_USE,
+    contributing,
+    device_uid,
+    equipment,
+    inherit,
+    one_line,
+    stand_in,
+)
+from store.dicom.groups import planar_group, volumetric_group
+from store.dicom.regions import drawn_slice
+from store.dicom.seg import Identified
+from store.dicom.uids import derive_uid
+
+PROCEDURES: Final = {
+    "CT": codes.CT_PROCEDURE,
+    "MR": codes.MR_PROCEDURE,
+    "PT": codes.PET_PROCEDURE,
+    "NM": codes.NM_PROCEDURE,
+    "CR": codes.XR_PROCEDURE,
+    "DX": codes.XR_PROCEDURE,
+}
+_OUTCOMES: Final = {
+    (True, False): codes.ALL_WITH_FINDINGS,
+    (True, True): codes.SOME_WITH_FINDINGS,
+    (False, False): codes.ALL_WITHOUT_FINDINGS,
+    (False, True): codes.SOME_WITHOUT_FINDINGS,
+}
+"""What CAD Processing and Findings Summary (CID 6047) says, by whether something was found and something refused."""
+INTENDED_USE: Final = f"{RESEARCH_USE}. Made by an algorithm and not verified by a person; not for diagnosis."
+
+
+def encode_volumetric(
+    findings: Sequence[Identified],
+    segs: Sequence[Dataset],
+    headers: Mapping[str, Dataset],
+    provenance: Provenance,
+    series_number: int,
+    written_at: datetime,
+    *,
+    flags: Sequence[Flag] = (),
+    refused: Sequence[Flag] = (),
+    predecessors: Sequence[Dataset] = (),
+) -> Dataset:
+    """Return the report whose groups name the findings' segments in `segs` (TID 1411), over all series of one job.
+
+    `predecessors` are the reports that this one supersedes. `flags` and `refused` become text. Broken when there is no
+    finding (`encode_nothing_found` says that) or no SEG of a finding's series.
+    """
+    job = _Job(
+        headers, provenance, series_number, written_at, tuple(flags), tuple(refused), tuple(predecessors)
+    )
+    by_series = {seg.ReferencedSeriesSequence[0].SeriesInstanceUID: seg for seg in segs}
+    _check(findings, by_series)
+    groups = [volumetric_group(f, by_series[f.finding.series_instance_uid], provenance) for f in findings]
+    sources = [seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence for seg in segs]
+    uids = [item.ReferencedSOPInstanceUID for source in sources for item in source]
+    return _document(Comprehensive3DSR, "sr-volumetric", "measurements (segments)", groups, uids, segs, job)
+
+
+def encode_planar(
+    findings: Sequence[Identified],
+    volumes: Sequence[Volume],
+    segs: Sequence[Dataset],
+    headers: Mapping[str, Dataset],
+    provenance: Provenance,
+    series_number: int,
+    written_at: datetime,
+    *,
+    flags: Sequence[Flag] = (),
+    refused: Sequence[Flag] = (),
+    predecessors: Sequence[Dataset] = (),
+) -> Dataset:
+    """Return the report that draws each finding on one source image (TID 1410), over all series of one job.
+
+    `segs` are named as evidence. Everything else as in `encode_volumetric`.
+    """
+    job = _Job(
+        headers, provenance, series_number, written_at, tuple(flags), tuple(refused), tuple(predecessors)
+    )
+    by_series = {volume.series_instance_uid: volume for volume in volumes}
+    _check(findings, by_series)
+    groups, uids = [], []
+    for identified in findings:
+        volume = by_series[identified.finding.series_instance_uid]
+        groups.append(planar_group(identified, volume, headers, provenance))
+        uids.append(volume.sop_instance_uids[drawn_slice(identified.finding)])
+    return _document(ComprehensiveSR, "sr-planar", "measurements (key images)", groups, uids, segs, job)
+
+
+def encode_nothing_found(
+    volumes: Sequence[Volume],
+    headers: Mapping[str, Dataset],
+    provenance: Provenance,
+    series_number: int,
+    written_at: datetime,
+    *,
+    flags: Sequence[Flag] = (),
+    refused: Sequence[Flag] = (),
+    predecessors: Sequence[Dataset] = (),
+) -> Dataset:
+    """Return the report of an analysis that found nothing: TID 1500 with evaluations and no measurements.
+
+    `volumes` are the ones that were analysed; their images are the evidence. Without any, the report says that no
+    analysis succeeded, and every image of `headers` is evidence.
+    """
+    given = (tuple(flags), tuple(refused), tuple(predecessors))
+    job = _Job(headers, provenance, series_number, written_at, *given, analysed=bool(volumes))
+    uids = [uid for volume in volumes for uid in volume.sop_instance_uids] or list(headers)
+    kind = "sr-volumetric"
+    return _document(
+        Comprehensive3DSR, kind, "nothing found" if volumes else "not analysed", [], uids, (), job
+    )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all reports of one job have in common."""
+
+    headers: Mapping[str, Dataset]
+    provenance: Provenance
+    series_number: int
+    written_at: datetime
+    flags: tuple[Flag, ...]
+    refused: tuple[Flag, ...]
+    predecessors: tuple[Dataset, ...]
+    analysed: bool = True
+
+
+def _check(findings: Sequence[Identified], by_series: Mapping[str, object]) -> None:
+    if not findings:
+        raise Broken(
+            "a report of measurements needs a finding; `encode_nothing_found` says that there is none"
+        )
+    missing = {f.finding.series_instance_uid for f in findings} - set(by_series)
+    if missing:
+        raise Broken(f"a finding lies on a series that was not given: {min(missing)}")
+
+
+def _document(
+    kind: type[ComprehensiveSR] | type[Comprehensive3DSR],
+    name: str,
+    title: str,
+    groups: Sequence[ContentSequence],
+    uids: Iterable[str],
+    segs: Sequence[Dataset],
+    job: _Job,
+) -> Dataset:
+    """Return the SR: `uids` are the images that are evidence, the first one gives patient and study."""
+    images = [stand_in(job.headers[uid]) for uid in dict.fromkeys(uids)]
+    for image in images:
+        image.SOPClassUID = job.headers[image.SOPInstanceUID].SOPClassUID
+    key, provenance = job.provenance.job_key, job.provenance
+    result: Dataset = kind(
+        evidence=[*images, *segs],
+        content=_report(groups, images[0], job),
+        series_instance_uid=derive_uid(key, name, "series"),
+        series_number=job.series_number,
+        series_description=one_line(f"{MANUFACTURER} {provenance.plugin} {title}"),
+        sop_instance_uid=derive_uid(key, name, "instance"),
+        instance_number=1,
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        previous_versions=list(job.predecessors) or None,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        contributing_equipment=[contributing(provenance)],
+        **equipment(provenance),
+    )
+    inherit(result, job.headers[images[0].SOPInstanceUID], provenance, job.written_at)
+    return result
+
+
+def _report(groups: Sequence[ContentSequence], image: Dataset, job: _Job) -> Dataset:
+    """Return the root of TID 1500."""
+    root: Dataset = ContainerContentItem(codes.IMAGING_MEASUREMENT_REPORT, template_id="1500")
+    content = ContentSequence()
+    content.extend(LanguageOfContentItemAndDescendants(codes.ENGLISH))
+    content.extend(_observer(job.provenance))
+    for procedure in _procedures(job.headers[image.SOPInstanceUID]):
+        content.append(CodeContentItem(codes.PROCEDURE_REPORTED, procedure, "HAS CONCEPT MOD"))
+    if groups:
+        measurements = ContainerContentItem(codes.IMAGING_MEASUREMENTS, relationship_type="CONTAINS")
+        measurements.ContentSequence = ContentSequence([group[0] for group in groups])
+        content.append(measurements)
+    outcome = _OUTCOMES[bool(groups), bool(job.refused)] if job.analysed else codes.NONE_SUCCEEDED
+    content.append(_evaluations(outcome, job))
+    root.ContentSequence = content
+    return root
+
+
+def _observer(provenance: Provenance) -> ObservationContext:
+    uid = device_uid(provenance)
+    device = DeviceObserverIdentifyingAttributes(
+        uid=uid,
+        name=f"{MANUFACTURER} {provenance.plugin} {provenance.plugin_version}",
+        manufacturer_name=MANUFACTURER,
+        model_name=f"{provenance.model_name} {provenance.model_version}",
+        serial_number=uid[-16:],
+    )
+    return ObservationContext(observer_device_context=ObserverContext(codes.DEVICE, device))
+
+
+def _procedures(header: Dataset) -> list[Code]:
+    """Return the imaging procedures: those of the source where it names any, else one by its modality (CID 100)."""
+    named = []
+    for item in header.get("ProcedureCodeSequence") or []:
+        if item.get("CodeValue") and item.get("CodingSchemeDesignator") and item.get("CodeMeaning"):
+            named.append(Code(item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning))
+    return named or [PROCEDURES.get(str(header.get("Modality", "")), codes.IMAGING_PROCEDURE)]
+
+
+def _evaluations(outcome: Code, job: _Job) -> ContainerContentItem:
+    """Return the container of what is said in words: outcome, intended use, what was refused, what is doubtful."""
+    items = [CodeContentItem(codes.PROCESSING_SUMMARY, outcome, "CONTAINS")]
+    items.append(TextContentItem(codes.RESEARCH_USE, INTENDED_USE, "CONTAINS"))
+    for concept, flags in ((codes.REFUSED_INPUT, job.refused), (codes.DOUBT, job.flags)):
+        items += [TextContentItem(concept, f"{flag.code}: {flag.sentence}", "CONTAINS") for flag in flags]
+    container = ContainerContentItem(codes.QUALITATIVE_EVALUATIONS, relationship_type="CONTAINS")
+    container.ContentSequence = ContentSequence(items)
+    return container
