@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from sqlmodel import Session
-
 from node.logs import line
 from plugins.errors import NadirError
 from store.database import Database
@@ -112,7 +110,13 @@ class Settler:
     def tick(self, now: datetime) -> tuple[Settled, ...]:
         """Return the studies that settled at `now` with something new; each is one transaction with its jobs."""
         with self._database.reading() as session:
-            waiting = self._due(session, now)
+            waiting = due(
+                session,
+                now=now,
+                quiet_seconds=self._quiet_seconds,
+                hard_cap_seconds=self._hard_cap_seconds,
+                stale_seconds=self._stale_seconds,
+            )
         settled = []
         for study in waiting:
             try:
@@ -134,20 +138,11 @@ class Settler:
                 log.warning(line("settling-waits", error=str(error)))
             stop.wait(poll_seconds)
 
-    def _due(self, session: Session, now: datetime) -> list[Due]:
-        return due(
-            session,
-            now=now,
-            quiet_seconds=self._quiet_seconds,
-            hard_cap_seconds=self._hard_cap_seconds,
-            stale_seconds=self._stale_seconds,
-        )
-
     def _settle(self, study: Due, now: datetime) -> Settled | None:
         with self._database.transaction() as session:
-            if study not in self._due(session, now):
-                return None  # something new came since it was looked at
-            revision = settle(session, study.study_pk, now=now, forced=study.forced)
+            revision = settle(
+                session, study.study_pk, now=now, forced=study.forced, seen=study.last_arrival_at
+            )
             if revision is None:
                 return None
             retire(session, revision, [analysis.plugin for analysis in self._analyses])
