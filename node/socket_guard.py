@@ -194,8 +194,8 @@ class GuardedServer(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdi
         self._lock = threading.Lock()
         self._wake_read, self._wake_write = socket.socketpair()
         self._closing = threading.Event()
-        super().__init__(*args, **kwargs)
         self._porter = threading.Thread(target=self._watch_lobby, name="lobby", daemon=True)
+        super().__init__(*args, **kwargs)
         self._porter.start()
 
     def _bind_defaults(self) -> None:
@@ -222,9 +222,11 @@ class GuardedServer(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdi
         """Close the listening socket and the lobby."""
         super().server_close()
         self._closing.set()
-        self._wake_write.send(b".")
-        if threading.current_thread() is not self._porter:
+        if self._porter.is_alive():
+            self._wake_write.send(b".")
             self._porter.join(5.0)
+        self._wake_read.close()
+        self._wake_write.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log that a connection could not be served."""
@@ -238,8 +240,6 @@ class GuardedServer(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdi
             for request in list(self._lobby):
                 self._leave_lobby(selector, request)
                 self.shutdown_request(request)
-        self._wake_read.close()
-        self._wake_write.close()
 
     def _turn_lobby(self, selector: selectors.BaseSelector) -> None:
         known = selector.get_map()

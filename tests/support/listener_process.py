@@ -1,0 +1,108 @@
+"""A listener in a process of its own, so that it can be killed, limited and measured.
+
+As a program: `python listener_process.py HOME JSON`, where the JSON object holds the keywords of Listener and
+`file_size_limit`; prints its port, and drains on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+from node.listener import Listener
+from node.logs import configure
+from node.socket_guard import Limits
+from store.database import Database
+from store.objects import ObjectStore
+
+
+class ListenerProcess:
+    """A running listener; `home` holds its bytes and rows."""
+
+    def __init__(self, home: Path, **keywords: object) -> None:
+        self.home = home
+        self.log = home / "log.txt"
+        home.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, __file__, str(home), json.dumps(keywords)],
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+        assert self.process.stdout is not None
+        said = self.process.stdout.readline()
+        if not said:
+            raise RuntimeError(f"the listener did not start: {self.log.read_text()}")
+        self.port = int(said)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    @property
+    def resident_bytes(self) -> int:
+        """Return the memory that the process has in use."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * resource.getpagesize()
+
+    def terminate(self, timeout: float = 30.0) -> int:
+        """Ask it to end, and return its exit code."""
+        self.process.terminate()
+        code = self.process.wait(timeout)
+        self._close()
+        return code
+
+    def kill(self) -> None:
+        """Kill it at once."""
+        self.process.kill()
+        self.process.wait()
+        self._close()
+
+    def _close(self) -> None:
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+def main(home: Path, keywords: dict[str, object]) -> None:
+    """Run a listener until SIGTERM."""
+    configure("INFO")
+    file_size_limit = keywords.pop("file_size_limit", None)
+    limits = keywords.pop("limits", None)
+    database = Database(f"sqlite:///{home / 'nadir.sqlite'}")
+    database.upgrade()
+    listener = Listener(
+        database,
+        ObjectStore(home / "store"),
+        host="127.0.0.1",
+        **{"port": 0, "accept_any": True, "reserve_bytes": 0, **keywords},  # type: ignore[arg-type]
+        limits=Limits(**limits) if isinstance(limits, dict) else None,
+    )
+    listener.start()
+    if isinstance(file_size_limit, int):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size_limit, file_size_limit))
+    stop = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, end)
+    sys.stdout.write(f"{listener.port}\n")
+    sys.stdout.flush()
+    stop.wait()
+    listener.drain(10.0)
+    database.dispose()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
