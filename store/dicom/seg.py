@@ -145,6 +145,7 @@ def _shell(
         plane_orientation=highdicom.PlaneOrientationSequence("PATIENT", orientation(volume)),
         plane_positions=[highdicom.PlanePositionSequence("PATIENT", position(volume, first, 0))],
         content_label="NADIR_SEG",
+        content_creator_name="Nadir^Algorithm",
         content_description=one_line(f"{RESEARCH_USE}: {provenance.plugin} {provenance.plugin_version}"),
         contributing_equipment=[contributing(provenance)],
         **equipment(provenance),

@@ -186,9 +186,11 @@ def _document(
     for image in images:
         image.SOPClassUID = job.headers[image.SOPInstanceUID].SOPClassUID
     key, provenance = job.provenance.job_key, job.provenance
+    root = ContainerContentItem(codes.IMAGING_MEASUREMENT_REPORT, template_id="1500")
+    root.ContentSequence = ContentSequence()
     result: Dataset = kind(
         evidence=[*images, *segs],
-        content=_report(groups, images[0], job),
+        content=root,
         series_instance_uid=derive_uid(key, name, "series"),
         series_number=job.series_number,
         series_description=one_line(f"{MANUFACTURER} {provenance.plugin} {title}"),
@@ -202,17 +204,19 @@ def _document(
         contributing_equipment=[contributing(provenance)],
         **equipment(provenance),
     )
-    inherit(result, job.headers[images[0].SOPInstanceUID], provenance, job.written_at)
+    header = job.headers[images[0].SOPInstanceUID]
+    # highdicom copies and searches the whole tree in its constructor, which costs more than all the rest
+    result.ContentSequence = _content(groups, header, job)
+    inherit(result, header, provenance, job.written_at)
     return result
 
 
-def _report(groups: Sequence[ContentSequence], image: Dataset, job: _Job) -> Dataset:
-    """Return the root of TID 1500."""
-    root: Dataset = ContainerContentItem(codes.IMAGING_MEASUREMENT_REPORT, template_id="1500")
+def _content(groups: Sequence[ContentSequence], header: Dataset, job: _Job) -> ContentSequence:
+    """Return the content items under the root of TID 1500."""
     content = ContentSequence()
     content.extend(LanguageOfContentItemAndDescendants(codes.ENGLISH))
     content.extend(_observer(job.provenance))
-    for procedure in _procedures(job.headers[image.SOPInstanceUID]):
+    for procedure in _procedures(header):
         content.append(CodeContentItem(codes.PROCEDURE_REPORTED, procedure, "HAS CONCEPT MOD"))
     if groups:
         measurements = ContainerContentItem(codes.IMAGING_MEASUREMENTS, relationship_type="CONTAINS")
@@ -220,8 +224,7 @@ def _report(groups: Sequence[ContentSequence], image: Dataset, job: _Job) -> Dat
         content.append(measurements)
     outcome = _OUTCOMES[bool(groups), bool(job.refused)] if job.analysed else codes.NONE_SUCCEEDED
     content.append(_evaluations(outcome, job))
-    root.ContentSequence = content
-    return root
+    return content
 
 
 def _observer(provenance: Provenance) -> ObservationContext:
