@@ -19,6 +19,35 @@ from store.objects import Kept
 from store.tables import Finding, Job, Measurement, Patient, Refusal, Result, Revision, Study
 
 Point = tuple[float, float, float]
+FINDING_COLUMNS = (
+    "series_instance_uid",
+    "segment_number",
+    "label",
+    "tracking_identifier",
+    "tracking_uid",
+    "type_meaning",
+    "site_meaning",
+    "laterality_meaning",
+    "confidence",
+    "automatic",
+    "centroid_x_mm",
+    "centroid_y_mm",
+    "centroid_z_mm",
+)
+END_COLUMNS = ("x1_mm", "y1_mm", "z1_mm", "x2_mm", "y2_mm", "z2_mm")
+MEASUREMENT_COLUMNS = (
+    "name",
+    "value",
+    "unit",
+    "method",
+    "concept_value",
+    "concept_scheme",
+    "concept_meaning",
+    "derivation_meaning",
+    "uncertainty",
+    *END_COLUMNS,
+    "sop_instance_uid",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,44 +237,13 @@ def list_findings(
     ]
 
 
-FINDING_COLUMNS = (
-    "series_instance_uid",
-    "segment_number",
-    "label",
-    "tracking_identifier",
-    "tracking_uid",
-    "type_meaning",
-    "site_meaning",
-    "laterality_meaning",
-    "confidence",
-    "automatic",
-    "centroid_x_mm",
-    "centroid_y_mm",
-    "centroid_z_mm",
-)
-END_COLUMNS = ("x1_mm", "y1_mm", "z1_mm", "x2_mm", "y2_mm", "z2_mm")
-MEASUREMENT_COLUMNS = (
-    "name",
-    "value",
-    "unit",
-    "method",
-    "concept_value",
-    "concept_scheme",
-    "concept_meaning",
-    "derivation_meaning",
-    "uncertainty",
-    *END_COLUMNS,
-    "sop_instance_uid",
-)
-
-
 def _flat(
     finding: Finding,
     measurement: Measurement | None,
     patient: Patient,
     study: Study,
     job: Job,
-    revision: Revision,
+    revision: int,
 ) -> dict[str, Any]:
     row: dict[str, Any] = {
         "patient_id": patient.patient_id,

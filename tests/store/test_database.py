@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import StatementError
+from sqlmodel import SQLModel, select
+
+import store.database as database_module
+from plugins.errors import Refused, Unavailable
+from store.database import Database, aware_utc, insert_new
+from store.tables import Event, Patient
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_code(empty_url: str) -> None:
+    database = Database(empty_url)
+    database.upgrade()
+    database.upgrade()
+    engine = create_engine(database._url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        assert compare_metadata(context, SQLModel.metadata) == []
+        assert context.get_current_revision() == "0001"
+    engine.dispose()
+    database.dispose()
+
+
+def test_two_nodes_that_start_at_once_migrate_once(empty_url: str) -> None:
+    failures: list[Exception] = []
+
+    def start() -> None:
+        database = Database(empty_url)
+        try:
+            database.upgrade()
+        except Exception as error:
+            failures.append(error)
+        finally:
+            database.dispose()
+
+    threads = [threading.Thread(target=start) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_a_database_of_a_newer_version_is_refused(database: Database) -> None:
+    with database.transaction() as session:
+        session.connection().execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(Refused) as caught:
+        database.upgrade()
+    assert caught.value.code == "newer-database"
+
+
+def test_a_transaction_is_kept_whole_or_not_at_all(database: Database) -> None:
+    with database.transaction() as session:
+        session.add(Event(at=NOON, kind="kept"))
+    with pytest.raises(RuntimeError), database.transaction() as session:
+        session.add(Event(at=NOON, kind="lost"))
+        session.flush()
+        raise RuntimeError
+    with database.reading() as session:
+        assert [event.kind for event in session.exec(select(Event))] == ["kept"]
+
+
+def test_a_datetime_comes_back_aware_and_a_naive_one_is_refused(database: Database) -> None:
+    with database.transaction() as session:
+        session.add(Event(at=NOON, kind="x"))
+    with database.reading() as session:
+        assert session.exec(select(Event.at)).one() == NOON
+        assert session.exec(select(Event.at)).one().tzinfo is not None
+    with pytest.raises(StatementError, match="naive"), database.transaction() as session:
+        session.add(Event(at=datetime(2026, 3, 1), kind="x"))  # noqa: DTZ001
+    with pytest.raises(ValueError, match="naive"):
+        aware_utc(datetime(2026, 3, 1))  # noqa: DTZ001
+
+
+def test_a_reading_session_cannot_write(database: Database) -> None:
+    with pytest.raises((Unavailable, Exception)) as caught, database.reading() as session:
+        session.add(Event(at=NOON, kind="x"))
+        session.flush()
+    assert "read" in str(caught.value.__cause__ or caught.value).lower()
+    with database.transaction() as session:
+        assert session.exec(select(Event)).all() == []
+
+
+def test_the_clock_is_aware_and_close_to_ours(database: Database) -> None:
+    assert abs((database.now() - datetime.now(UTC)).total_seconds()) < 5
+
+
+def test_what_is_inserted_twice_is_there_once(database: Database) -> None:
+    with database.transaction() as session:
+        first = insert_new(session, Patient, {"patient_id": "P1"})
+        assert first is not None
+        assert insert_new(session, Patient, {"patient_id": "P1"}) is None
+        assert session.exec(select(Patient.issuer)).all() == [""]
+
+
+def test_sqlite_syncs_every_commit_and_keeps_foreign_keys(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'deep' / 'nadir.sqlite'}")
+    database.upgrade()
+    with database.transaction() as session:
+        pragmas = {
+            name: session.connection().exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30000}
+    database.dispose()
+
+
+def test_a_postgresql_that_does_not_sync_commits_is_told_to(request: pytest.FixtureRequest) -> None:
+    server = request.getfixturevalue("postgres")
+    name = server.create()
+    server._execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
+    database = Database(server.url(name))
+    with database.reading() as session:
+        assert session.connection().execute(text("SHOW synchronous_commit")).scalar() == "on"
+    database.dispose()
+    server.drop(name)
+
+
+def test_a_locked_sqlite_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "WAIT_SECONDS", 0.2)
+    url = f"sqlite:///{tmp_path / 'nadir.sqlite'}"
+    first, second = Database(url), Database(url)
+    with first.transaction() as session:
+        session.connection()
+        with pytest.raises(Unavailable), second.transaction() as other:
+            other.connection()
+        with pytest.raises(Unavailable), first.transaction():
+            pass
+    with second.transaction() as other:
+        other.connection()
+    first.dispose()
+    second.dispose()
+
+
+def test_a_postgresql_that_is_down_is_unavailable_and_one_that_restarts_is_found_again(
+    request: pytest.FixtureRequest,
+) -> None:
+    server = request.getfixturevalue("postgres")
+    nowhere = Database("postgresql://nadir@127.0.0.1:1/none")
+    with pytest.raises(Unavailable), nowhere.transaction() as session:
+        session.connection()
+    name = server.create(request.getfixturevalue("postgres_template"))
+    database = Database(server.url(name))
+    with database.transaction() as session:
+        session.exec(select(Event)).all()
+    with pytest.raises(Unavailable), database.transaction() as session:
+        session.add(Event(at=NOON, kind="lost"))
+        session.flush()
+        server._execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    with database.transaction() as session:
+        assert session.exec(select(Event)).all() == []
+    database.dispose()
+    nowhere.dispose()
+    server.drop(name)
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://x/y", "nonsense", ""])
+def test_a_url_that_keeps_nothing_or_says_nothing_is_refused(url: str) -> None:
+    with pytest.raises(Refused) as caught:
+        Database(url)
+    assert caught.value.code == "bad-database-url"
+
+
+def test_fifty_threads_write_to_sqlite_without_a_loss(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}")
+    database.upgrade()
+
+    def write(number: int) -> None:
+        with database.transaction() as session:
+            session.add(Event(at=NOON, kind=str(number)))
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with database.reading() as session:
+        assert {event.kind for event in session.exec(select(Event))} == {str(n) for n in range(50)}
+    database.dispose()
