@@ -1,0 +1,199 @@
+"""The node as a running thing: the roles that were asked for, started in order and drained in reverse."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from node import logs
+from node.intake import Intake
+from node.listener import Listener
+from node.loop import Loop
+from node.settings import Settings
+from plugins.errors import Refused, Unavailable
+from store.database import Database
+from store.objects import ObjectStore
+
+ROLES = ("listener", "worker", "sender", "web")
+
+log = logging.getLogger(__name__)
+
+
+class Node:
+    """One process of a node, with some or all of the roles.
+
+    Parameters
+    ----------
+    settings
+        Of the whole node.
+    roles
+        `listener` receives, `worker` settles and analyses, `sender` delivers, `web` answers HTTP and pulls from
+        the PACS; all of them when empty.
+
+    """
+
+    def __init__(self, settings: Settings, roles: Sequence[str] = ()) -> None:
+        self.settings = settings
+        self.roles = tuple(roles) or ROLES
+        for role in self.roles:
+            if role not in ROLES:
+                raise Refused("unknown-role", f"there is no role '{role}'; the roles are {', '.join(ROLES)}")
+        self.database, self.objects = _open(settings)
+        self.dicom_port = settings.dicom_port
+        self.http_port = settings.http_port
+        self._loops: list[Loop] = []
+        self._endings: list[Callable[[], None]] = []
+
+    def start(self) -> None:
+        """Start the roles; returns when every port answers. Raises `Unavailable` when a port is taken."""
+        try:
+            for role in self.roles:
+                getattr(self, f"_start_{role}")()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Take nothing new, finish what is being received or delivered, and give running jobs back to the queue."""
+        for ending in reversed(self._endings):
+            ending()
+        self._endings.clear()
+        self.database.dispose()
+
+    def _start_listener(self) -> None:
+        s = self.settings
+        listener = Listener(
+            self.database,
+            self.objects,
+            ae_title=s.ae_title,
+            host=s.dicom_host,
+            port=s.dicom_port,
+            callers=s.callers,
+            accept_any=s.accept_any,
+            max_associations=s.max_associations,
+            max_object_bytes=s.max_object_bytes,
+            reserve_bytes=s.reserve_bytes,
+        )
+        listener.start()
+        self.dicom_port = listener.port
+        self._endings.append(lambda: _ignore(listener.drain()))
+
+    def _start_worker(self) -> None:
+        from node.pipeline import Identity
+        from node.settle import Settler
+        from node.worker import Worker
+        from plugins.registry import load_plugins
+
+        s = self.settings
+        settler = Settler(
+            self.database,
+            [Identity.of(plugin) for plugin in load_plugins(s.plugins, s.enabled)],
+            quiet_seconds=s.quiet_seconds,
+            hard_cap_seconds=s.hard_cap_seconds,
+            max_attempts=s.max_attempts,
+        )
+        self._loop("settler", lambda now: bool(settler.tick(now)), min(1.0, max(0.1, s.quiet_seconds / 4)))
+        for number in range(s.workers):
+            worker = Worker(self.database, self.objects, s, owner=f"{_here()} worker {number}")
+            self._loop(f"worker {number}", worker.tick, 0.5, on_stop=worker.interrupt)
+
+    def _start_sender(self) -> None:
+        from node.sender import Sender
+
+        for destination in self.settings.destinations:
+            sender = Sender(self.database, self.objects, destination, calling_ae=self.settings.ae_title)
+            self._loop(f"sender {destination}", sender.tick, 0.5)
+
+    def _start_web(self) -> None:
+        from node.web import WebServer, create_app
+
+        s = self.settings
+        told: Callable[[], None] | None = None
+        if s.pacs_url:
+            from node.pacs import DicomWeb
+            from node.pull import Puller
+            from node.reconcile import Reconciler
+
+            dicomweb = DicomWeb(s.pacs_url)
+            intake = Intake(self.database, self.objects)
+            puller = Puller(self.database, self.objects, intake, dicomweb, reserve_bytes=s.reserve_bytes)
+            told = self._loop("puller", puller.tick, 2.0).wake
+            if s.reconcile_seconds:
+                reconciler = Reconciler(self.database, dicomweb, days=s.reconcile_days)
+                self._loop("reconciler", reconciler.tick, s.reconcile_seconds)
+        web = WebServer(create_app(s, self.database, told=told), s.http_host, s.http_port)
+        web.start()
+        self.http_port = web.port
+        self._endings.append(lambda: _ignore(web.stop()))
+
+    def _loop(
+        self,
+        name: str,
+        tick: Callable[..., bool],
+        idle_seconds: float,
+        *,
+        on_stop: Callable[[], None] = lambda: None,
+    ) -> Loop:
+        loop = Loop(name, tick, self.database.now, idle_seconds)
+
+        def end() -> None:
+            on_stop()
+            loop.stop()
+
+        loop.start()
+        self._endings.append(end)
+        return loop
+
+
+def serve(settings: Settings, roles: Sequence[str] = ()) -> None:
+    """Run a node until SIGTERM or SIGINT, then drain it; print one line when it is ready."""
+    logs.configure(settings.log_level)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    node = Node(settings, roles)
+    started = time.monotonic()
+    node.start()
+    sys.stdout.write(_ready_line(node, time.monotonic() - started) + "\n")
+    sys.stdout.flush()
+    stop.wait()
+    log.info("draining")
+    node.stop()
+
+
+def _ready_line(node: Node, seconds: float) -> str:
+    s = node.settings
+    parts = [f"nadir {version('nadir')} ready in {seconds:.1f} s", f"roles {','.join(node.roles)}"]
+    if "listener" in node.roles:
+        parts.append(f"DICOM {s.ae_title}@{s.dicom_host}:{node.dicom_port}")
+    if "web" in node.roles:
+        parts.append(f"http://{s.http_host}:{node.http_port}")
+    parts.append(f"to {', '.join(s.destinations) or 'no destination'}")
+    parts.append(f"home {s.home}")
+    return "; ".join(parts)
+
+
+def _open(settings: Settings) -> tuple[Database, ObjectStore]:
+    """Return the database, migrated, and the object store. Raises `Unavailable` when a folder cannot be written."""
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise Unavailable(f"the home folder {settings.home} cannot be made ({error.strerror})") from error
+    database = Database(settings.sql_url)
+    database.upgrade()
+    return database, ObjectStore(settings.home / "store")
+
+
+def _here() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _ignore(_: object) -> None:
+    return None
