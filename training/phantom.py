@@ -20,6 +20,7 @@ from training import phantom_anatomy, phantom_tree
 from training.phantom_anatomy import FloatArray, Point
 
 LAA_THRESHOLD_HU = -950
+PARENCHYMA_HU = -500
 MAX_HU, MIN_HU = 3071, -1024
 
 
@@ -109,7 +110,7 @@ class Nodule:
 
 @dataclass(frozen=True, kw_only=True)
 class LungTruth:
-    """One lung, counted on its exact mask: airways are not in it, vessels and nodules are."""
+    """One lung, counted on the parenchyma: its exact mask without airways and without what is denser than -500 HU."""
 
     side: str
     """`right` or `left`."""
@@ -279,6 +280,7 @@ def _add(a: Point, b: Point) -> Point:
 
 def _lung_truth(side: str, hu: NDArray[np.int16], grid: Grid) -> LungTruth:
     voxel_ml = float(np.prod(grid.spacing_mm)) / 1000
+    hu = hu[hu < PARENCHYMA_HU]
     if hu.size == 0:
         raise ValueError(f"the grid holds no voxel of the {side} lung; take one that covers the chest")
     return LungTruth(

@@ -16,6 +16,8 @@ from training.phantom_anatomy import Axes, FloatArray, Point, lung
 
 MURRAY = 2.9
 STEP_MM = 7.0
+LAYERS = 4
+THINNEST_AIRWAY_MM = 1.4
 WALL_SHARE, WALL_MM = 0.18, 0.7
 HILUM: Mapping[str, Point] = {"right": (-40.0, 18.0, 8.0), "left": (46.0, 20.0, 2.0)}
 CARINA: Point = (0.0, 27.0, 36.0)
@@ -61,7 +63,8 @@ def grow(seed: int, keep_clear: Sequence[Keep]) -> Tree:
         vessels += _trunk((18.0, -14.0, 16.0), (x, y - 13, z + 6), 9.0)
         vessels += _fill(rng, side, (x, y - 13, z + 6), 420, 0.66, keep_clear)
         vessels += _fill(rng, side, (x + inner * 6, y - 8, z - 16), 340, 0.66, keep_clear)
-        airways += _fill(rng, side, (x, y, z), 40, 1.0, keep_clear)
+        bronchi = _fill(rng, side, (x, y, z), 40, 1.0, keep_clear)
+        airways += [b for b in bronchi if b.radii_mm[0] >= THINNEST_AIRWAY_MM]
     vessels += _feeder(keep_clear[2])
     return Tree(vessels=tuple(vessels), airways=tuple(airways))
 
@@ -158,15 +161,15 @@ def paint(values: FloatArray, axes: Axes, tree: Tree, table: Mapping[str, float]
             box, share = found
             region = values[box]
             np.maximum(region, region + share * (dark - region), out=region)
-    walls = [_share(axes, branch, WALL_MM + WALL_SHARE * branch.radii_mm[0]) for branch in tree.airways]
-    for found in walls:
+    for branch in tree.airways:
+        found = _share(axes, branch, WALL_MM + WALL_SHARE * branch.radii_mm[0], layers=LAYERS)
         if found is not None:
             box, share = found
             region = values[box]
             np.maximum(region, region + share * (np.float32(table["airway wall"]) - region), out=region)
             airway[box] |= share > 0.5
     for branch in tree.airways:
-        found = _share(axes, branch, 0.0)
+        found = _share(axes, branch, 0.0, layers=LAYERS)
         if found is not None:
             box, share = found
             values[box] += share * (np.float32(table["airway"]) - values[box])
@@ -174,11 +177,14 @@ def paint(values: FloatArray, axes: Axes, tree: Tree, table: Mapping[str, float]
 
 
 def _share(
-    axes: Axes, branch: Branch, thicker_mm: float
+    axes: Axes, branch: Branch, thicker_mm: float, *, layers: int = 1
 ) -> tuple[tuple[slice, slice, slice], FloatArray] | None:
-    """Return the box of a branch and the share of each of its voxels that the branch fills (approximate)."""
+    """Return the box of a branch and the share of each of its voxels that the branch fills (approximate).
+
+    `layers` is in how many planes within a slice it is asked: a wall thinner than a slice must not have holes.
+    """
     start, end = np.asarray(branch.start), np.asarray(branch.end)
-    reach = max(branch.radii_mm) + thicker_mm + 1.5
+    reach = max(branch.radii_mm) + thicker_mm + 1.5 + (float(axes[0][1] - axes[0][0]) if layers > 1 else 0.0)
     boxes: list[slice] = []
     for axis, a, b in zip(axes, start[::-1], end[::-1], strict=True):
         low, high = np.searchsorted(axis, [min(a, b) - reach, max(a, b) + reach])
@@ -187,6 +193,9 @@ def _share(
         boxes.append(slice(int(low), int(high)))
     box = (boxes[0], boxes[1], boxes[2])
     z, y, x = (axis[part] for axis, part in zip(axes, box, strict=True))
+    if layers > 1:
+        within = ((np.arange(layers) + 0.5) / layers - 0.5) * float(axes[0][1] - axes[0][0])
+        z = np.asarray((z[:, None] + within).ravel(), dtype=np.float32)
     gap = (end - start).astype(np.float32)
     dx, dy, dz = x[None, None, :] - start[0], y[None, :, None] - start[1], z[:, None, None] - start[2]
     along = np.clip((dx * gap[0] + dy * gap[1] + dz * gap[2]) / max(float(gap @ gap), 1e-9), 0, 1)
@@ -194,4 +203,5 @@ def _share(
     radius = branch.radii_mm[0] + along * (branch.radii_mm[1] - branch.radii_mm[0]) + thicker_mm
     edge = np.float32(max(1.0, abs(float(axes[2][1] - axes[2][0]))))
     share = np.clip(np.float32(0.5) - (np.sqrt(square) - radius) / edge, 0, 1)
-    return box, np.asarray(share, dtype=np.float32)
+    planes = share.reshape(-1, layers, *share.shape[1:]).mean(axis=1)
+    return box, np.asarray(planes, dtype=np.float32)
