@@ -6,6 +6,7 @@ RLE reader and imagecodecs (libjpeg-turbo, CharLS, OpenJPEG, OpenJPH), all under
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,7 @@ JPEG_LS = {str(uid.JPEGLSLossless), str(uid.JPEGLSNearLossless)}
 JPEG_2000 = {str(uid.JPEG2000Lossless), str(uid.JPEG2000)}
 HT_JPEG_2000 = {str(uid.HTJ2KLossless), str(uid.HTJ2KLosslessRPCL), str(uid.HTJ2K)}
 RLE = str(uid.RLELossless)
+DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
 MAX_BYTES = 4 << 30
 
 
@@ -125,45 +127,47 @@ def _check_size(file: File, layout: PixelFormat) -> None:
                 "truncated-pixel-data",
                 f"the pixel data of instance {file.sop_instance_uid} end before the image does; send it again",
             )
-    elif file.transfer_syntax not in {*JPEG, *JPEG_LS, *JPEG_2000, *HT_JPEG_2000, RLE}:
+    elif file.transfer_syntax not in {*JPEG, *JPEG_LS, *JPEG_2000, *HT_JPEG_2000, RLE, DEFLATED_FRAMES}:
         name = uid.UID(file.transfer_syntax).name
         raise Refused("no-decoder", f"there is no decoder for {name}; send it uncompressed")
 
 
-def decode(file: File, layout: PixelFormat) -> list[Stored]:
-    """Return the stored values of each frame, `(R, C)` each, sign and unused bits settled.
+def open_frames(file: File, layout: PixelFormat) -> Callable[[int], Stored]:
+    """Return a function from frame index to the stored values `(R, C)`, sign and unused bits settled.
 
-    Refuses (`truncated-pixel-data`, `bad-pixel-data`).
+    The pixel data are read once; a compressed frame is decoded when it is asked for. Refuses
+    (`truncated-pixel-data`, `bad-pixel-data`), the latter also when a frame is asked for.
     """
     if file.transfer_syntax in NATIVE:
-        return [_settle(frame, layout) for frame in _native(file, layout)]
-    return [_settle(decode_frame(data, layout, file), layout) for data in file.pixel_frames(layout.frames)]
+        data = file.pixel_bytes()
+        return lambda index: _settle(_native(data, layout, index, file), layout)
+    encoded = file.pixel_frames(layout.frames)
+    return lambda index: _settle(decode_frame(encoded[index], layout, file), layout)
 
 
-def _native(file: File, layout: PixelFormat) -> Stored:
-    order = ">" if file.transfer_syntax == uid.ExplicitVRBigEndian else "<"
-    data = file.pixel_bytes()
-    count = layout.frame_pixels * layout.frames
+def _native(data: bytes, layout: PixelFormat, index: int, file: File) -> Stored:
+    """Return one uncompressed frame; single bits are packed across frames (PS3.5 8.1.1)."""
+    count, first = layout.frame_pixels, index * layout.frame_pixels
     if layout.bits_allocated == 1:
-        flat = np.unpackbits(np.frombuffer(data, dtype=np.uint8), bitorder="little")[:count]
+        raw = np.frombuffer(data, dtype=np.uint8)[first // 8 : (first + count + 7) // 8]
+        flat = np.unpackbits(raw, bitorder="little")[first % 8 : first % 8 + count]
+    elif layout.bits_allocated == 8 and file.transfer_syntax == uid.ExplicitVRBigEndian:
+        flat = _swapped_bytes(file, data)[first : first + count]
     else:
-        flat = np.frombuffer(data, dtype=f"{order}u{layout.bits_allocated // 8}", count=count)
-        if layout.bits_allocated == 8 and order == ">" and text(file.header, "BitsAllocated") == "8":
-            flat = _swapped_bytes(file, data, count)
-    return flat.reshape(layout.frames, layout.rows, layout.columns)
+        order = ">" if file.transfer_syntax == uid.ExplicitVRBigEndian else "<"
+        width = layout.bits_allocated // 8
+        flat = np.frombuffer(data, dtype=f"{order}u{width}", count=count, offset=first * width)
+    return flat.reshape(layout.rows, layout.columns)
 
 
-def _swapped_bytes(file: File, data: bytes, count: int) -> Stored:
-    """Undo the byte order of 8-bit pixels that a big endian file keeps in words (OW, PS3.5 annex D)."""
+def _swapped_bytes(file: File, data: bytes) -> Stored:
+    """Return the 8-bit pixels of a big endian file, which lie swapped in words when the VR is OW (PS3.5 annex D)."""
     with file.path.open("rb") as handle:
         handle.seek(file.pixel_offset - 8)
-        words = handle.read(2) == b"OW"
-    flat = (
-        np.frombuffer(data[: len(data) // 2 * 2], dtype=np.uint16).byteswap().view(np.uint8)
-        if words
-        else None
-    )
-    return np.frombuffer(data, dtype=np.uint8, count=count) if flat is None else flat[:count]
+        is_words = handle.read(2) == b"OW"
+    if not is_words:
+        return np.frombuffer(data, dtype=np.uint8)
+    return np.frombuffer(data[: len(data) // 2 * 2], dtype=np.uint16).byteswap().view(np.uint8)
 
 
 def decode_frame(data: bytes, layout: PixelFormat, file: File) -> Stored:
@@ -189,6 +193,8 @@ def _decoder(syntax: str, layout: PixelFormat) -> Callable[[bytes], Stored]:
 
     if syntax == RLE:
         return lambda data: _rle(data, layout)
+    if syntax == DEFLATED_FRAMES:
+        return lambda data: _inflated(data, layout)
     if syntax in JPEG_LS:
         return lambda data: imagecodecs.jpegls_decode(data)
     if syntax in JPEG_2000:
@@ -224,9 +230,20 @@ def _rle(data: bytes, layout: PixelFormat) -> Stored:
     return planes.view(f"<u{size}").reshape(layout.rows, layout.columns)
 
 
+def _inflated(data: bytes, layout: PixelFormat) -> Stored:
+    """Inflate one deflated frame, never to more than it must hold."""
+    size = (layout.frame_pixels * layout.bits_allocated + 7) // 8
+    plain = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size)
+    if layout.bits_allocated == 1:
+        bits = np.unpackbits(np.frombuffer(plain, dtype=np.uint8), bitorder="little")
+        return bits[: layout.frame_pixels].reshape(layout.rows, layout.columns)
+    flat = np.frombuffer(plain, dtype=f"<u{layout.bits_allocated // 8}")
+    return flat.reshape(layout.rows, layout.columns)
+
+
 def _declared_size(data: bytes, syntax: str) -> tuple[int, int] | None:
     """Return rows and columns that a code stream declares, None when it has no such header."""
-    if syntax == RLE:
+    if syntax in (RLE, DEFLATED_FRAMES):
         return None
     if syntax in JPEG_2000 or syntax in HT_JPEG_2000:
         at = data.find(b"\xff\x4f\xff\x51")

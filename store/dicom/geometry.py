@@ -195,7 +195,7 @@ def judge_steps(steps: FloatArray, flags: list[Flag]) -> float:
     if lost.any():
         raise Refused(
             "missing-slices",
-            f"{int((whole[lost] - 1).sum())} slices are missing: a step of {steps[lost][0]:.2f} mm where the others are "
+            f"{int((whole[lost] - 1).sum())} slices are missing: a step of {steps[lost][0]:.2f} mm where others are "
             f"{median:.2f} mm; send the missing slices",
         )
     if (off > UNEVEN_FRACTION * median).any():

@@ -1,108 +1,86 @@
-"""What a viewer is asked to draw of a finding: its two axes as one line, or its outline on one slice."""
+"""Pieces of regions onto the slices of a volume."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plugins.contract import BoolArray, Finding, Mask, Measurement, Volume
-from plugins.measure.outline import outline
+from plugins.contract import BoolArray, Mask, Volume
+from plugins.errors import Refused
 
-Line = NDArray[np.float64]
-"""Shape (n, 2): points (column, row) in image coordinates, 0.5 at the centre of the first pixel (PS3.3 C.18.6.1)."""
-MOST_POINTS = 240
+FloatArray = NDArray[np.float64]
 
 
-def drawn_slice(finding: Finding) -> int:
-    """Return the slice k on which a finding is drawn: that of its long axis, else the one with its largest area."""
-    for measurement in _lengths(finding):
-        if measurement.slice_index is not None:
-            return measurement.slice_index
-    areas = np.count_nonzero(finding.mask.voxels, axis=(1, 2))
-    return int(np.argmax(areas)) + finding.mask.origin[0]
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Block:
+    """A rectangle of pixels in one slice."""
+
+    k: int | None
+    """Slice; None when there is no slice where it lies."""
+    origin: tuple[int, int]
+    """Row and column of its first pixel in the slice."""
+    pixels: BoolArray
+    """Which pixels belong to the region, `(r, c)`."""
 
 
-def axis_line(measurement: Measurement, volume: Volume) -> Line:
-    """Return the two ends of a measured length as image points, shape (2, 2)."""
-    assert measurement.end_points_mm is not None
-    index = volume.to_index(np.asarray(measurement.end_points_mm))
-    return np.asarray(index[:, :0:-1] + 0.5, dtype=np.float64)
+def slice_normal(volume: Volume) -> FloatArray:
+    """Return the unit vector along growing K, LPS."""
+    step = volume.geometry.affine[:3, 0]
+    return np.asarray(step / np.linalg.norm(step), dtype=np.float64)
 
 
-def region(finding: Finding, volume: Volume) -> tuple[Line, bool]:
-    """Return the line that stands for a finding on its slice, and whether it is an outline (True) or its axes (False).
-
-    Axes are one open line: long axis, along it to where the short axis crosses, short axis. Without axes it is the
-    closed outline of the largest piece on the slice, without its holes.
-    """
-    lengths = _lengths(finding)
-    if lengths:
-        lines = [axis_line(m, volume) for m in lengths]
-        return (lines[0] if len(lines) == 1 else _cross(lines[0], lines[1])), False
-    return _outline(finding.mask, drawn_slice(finding)), True
+def slice_distances(points_mm: FloatArray, volume: Volume) -> tuple[NDArray[np.int64], FloatArray]:
+    """Return for points `(n, 3)` LPS mm the nearest slice k, and how far along the normal they lie from it, mm."""
+    normal = slice_normal(volume)
+    planes = np.asarray(volume.slice_positions, dtype=np.float64) @ normal
+    along = points_mm @ normal
+    nearest = np.abs(along[:, None] - planes[None, :]).argmin(axis=1)
+    return nearest, along - planes[nearest]
 
 
-def _lengths(finding: Finding) -> list[Measurement]:
-    """Return long axis and short axis, if they have ends in one slice; the long axis first."""
-    found = {
-        m.name: m for m in finding.measurements if m.end_points_mm is not None and m.slice_index is not None
-    }
-    lengths = [found[name] for name in ("long_axis", "short_axis") if name in found]
-    return [m for m in lengths if m.slice_index == lengths[0].slice_index]
+def mask_of_box(volume: Volume, origin: tuple[int, int, int], box: BoolArray) -> Mask:
+    """Return the mask on a volume's grid of a boolean box `(k, r, c)` whose first voxel is at `origin`, cropped."""
+    tight = Mask.from_full(box)
+    k, r, c = (o + t for o, t in zip(origin, tight.origin, strict=True))
+    return Mask(shape=grid_shape(volume), origin=(k, r, c), voxels=tight.voxels)
 
 
-def _cross(first: Line, second: Line) -> Line:
-    """Return one open line through the ends of both, without drawing anything that is not on one of them.
-
-    When they do not cross (a bent region), the nearest ends are joined instead.
-    """
-    (a, b), (c, d) = first, second
-    along, across = b - a, d - c
-    determinant = along[0] * across[1] - along[1] * across[0]
-    if abs(determinant) > 1e-9:
-        t = ((c - a)[0] * across[1] - (c - a)[1] * across[0]) / determinant
-        s = ((c - a)[0] * along[1] - (c - a)[1] * along[0]) / determinant
-        if -1e-6 <= t <= 1 + 1e-6 and -1e-6 <= s <= 1 + 1e-6:
-            return np.stack([a, b, a + t * along, c, d])
-    pairs = [(p, q) for p in (0, 1) for q in (0, 1)]
-    near = min(pairs, key=lambda pair: float(np.linalg.norm(first[pair[0]] - second[pair[1]])))
-    return np.stack([first[1 - near[0]], first[near[0]], second[near[1]], second[1 - near[1]]])
+def grid_shape(volume: Volume) -> tuple[int, int, int]:
+    """Return (K, R, C) of a volume."""
+    k, r, c = volume.array.shape
+    return (int(k), int(r), int(c))
 
 
-def _outline(mask: Mask, k: int) -> Line:
-    plane = mask.voxels[k - mask.origin[0]]
-    loop = max(_loops(plane), key=lambda points: abs(_area(points)))
-    step = -(-len(loop) // MOST_POINTS)
-    thinned = loop[::step]
-    points = np.concatenate([thinned, thinned[:1]])
-    return np.asarray(points[:, ::-1] + (mask.origin[2] + 0.5, mask.origin[1] + 0.5), dtype=np.float64)
+def mask_of_blocks(blocks: Sequence[Block], volume: Volume, outside: str) -> Mask:
+    """Return the union of rectangles as a mask. Refuses (`empty-segment`, and `outside` where there is no voxel)."""
+    if not blocks:
+        raise Refused("empty-segment", "it has no voxels")
+    tight = [_tight(block) for block in blocks]
+    _, rows, columns = grid_shape(volume)
+    for block in tight:
+        (r, c), (height, width) = block.origin, block.pixels.shape
+        if block.k is None or r < 0 or c < 0 or r + height > rows or c + width > columns:
+            raise Refused(outside, "a part of it lies where no image is; its images are missing")
+    ks = [block.k for block in tight if block.k is not None]
+    low = min(ks), min(b.origin[0] for b in tight), min(b.origin[1] for b in tight)
+    high = (
+        max(ks) + 1,
+        max(b.origin[0] + b.pixels.shape[0] for b in tight),
+        max(b.origin[1] + b.pixels.shape[1] for b in tight),
+    )
+    box = np.zeros([h - o for h, o in zip(high, low, strict=True)], dtype=np.bool_)
+    for block in tight:
+        r, c = block.origin[0] - low[1], block.origin[1] - low[2]
+        height, width = block.pixels.shape
+        box[(block.k or 0) - low[0], r : r + height, c : c + width] |= block.pixels
+    return mask_of_box(volume, low, box)
 
 
-def _area(points: Line) -> float:
-    r, c = points[:, 0], points[:, 1]
-    return float(np.dot(r, np.roll(c, -1)) - np.dot(c, np.roll(r, -1))) / 2
-
-
-def _loops(plane: BoolArray) -> list[NDArray[np.float64]]:
-    """Return the closed outlines (r, c) of a plane's pixels, each without a repeated end; shape (n, 2)."""
-    segments = outline(plane, 0.5)
-    ends: dict[tuple[int, int], list[int]] = {}
-    keys = np.rint(segments * 4).astype(int)
-    for i, pair in enumerate(keys):
-        for end in pair:
-            ends.setdefault((int(end[0]), int(end[1])), []).append(i)
-    loops, free = [], set(range(len(segments)))
-    while free:
-        i = free.pop()
-        here, points = keys[i][1], [segments[i][0], segments[i][1]]
-        while True:
-            following = [j for j in ends[int(here[0]), int(here[1])] if j in free]
-            if not following:
-                break
-            i = following[0]
-            free.remove(i)
-            other = 1 if (keys[i][0] == here).all() else 0
-            here = keys[i][other]
-            points.append(segments[i][other])
-        loops.append(np.array(points[:-1]))
-    return loops
+def _tight(block: Block) -> Block:
+    """Return the rectangle cut to the pixels that belong to the region, of which there is at least one."""
+    r, c = np.flatnonzero(block.pixels.any(axis=1)), np.flatnonzero(block.pixels.any(axis=0))
+    pixels = block.pixels[r[0] : r[-1] + 1, c[0] : c[-1] + 1]
+    return Block(k=block.k, origin=(block.origin[0] + int(r[0]), block.origin[1] + int(c[0])), pixels=pixels)

@@ -17,11 +17,12 @@ from pydicom.dataset import Dataset
 from plugins.contract import BoolArray, Drawn, Flag, Mask, Volume
 from plugins.errors import Refused
 from store.dicom.files import File
+from store.dicom.regions import mask_of_box, slice_distances, slice_normal
 from store.dicom.values import code, integer, items, text, texts
 
 SAME_PLANE_FRACTION = 0.1
 SAME_FIT_MM = 1e-3
-INDEX_DIGITS = 6
+ON_CENTRE = 1e-9
 
 FloatArray = NDArray[np.float64]
 
@@ -190,23 +191,11 @@ def _nearest(region: Contours, volumes: Sequence[Volume]) -> Volume:
     return next(v for v, misfit in zip(volumes, misfits, strict=True) if misfit <= best + SAME_FIT_MM)
 
 
-def slice_distances(points_mm: FloatArray, volume: Volume) -> tuple[NDArray[np.int64], FloatArray]:
-    """Return for points `(n, 3)` LPS mm the nearest slice k, and how far along the normal they lie from it, mm."""
-    step = volume.geometry.affine[:3, 0]
-    normal = step / np.linalg.norm(step)
-    planes = np.asarray(volume.slice_positions, dtype=np.float64) @ normal
-    along = points_mm @ normal
-    nearest = np.abs(along[:, None] - planes[None, :]).argmin(axis=1)
-    return nearest, along - planes[nearest]
-
-
 def _plane_of(points_mm: FloatArray, volume: Volume) -> tuple[int, FloatArray]:
     """Return the slice that a planar contour lies in, and the distance of each point from it, mm."""
     nearest, _ = slice_distances(points_mm.mean(axis=0, keepdims=True), volume)
     k = int(nearest[0])
-    step = volume.geometry.affine[:3, 0]
-    normal = step / np.linalg.norm(step)
-    return k, (points_mm - np.asarray(volume.slice_positions[k])) @ normal
+    return k, (points_mm - np.asarray(volume.slice_positions[k])) @ slice_normal(volume)
 
 
 def rasterise(polygons_mm: Sequence[FloatArray], volume: Volume, flags: list[Flag]) -> Mask:
@@ -220,11 +209,17 @@ def rasterise(polygons_mm: Sequence[FloatArray], volume: Volume, flags: list[Fla
         _require_on_plane(distances, volume.spacing_mm[0])
         # the affine is an even grid; the position of an uneven slice itself gives its row and column
         shift = volume.to_mm((float(k), 0.0, 0.0)) - np.asarray(volume.slice_positions[k])
-        index = np.round(volume.to_index(points + shift)[:, 1:], INDEX_DIGITS)
+        index = _snapped(volume.to_index(points + shift)[:, 1:])
         by_slice.setdefault(k, []).append((float(distances.mean()), index))
     chosen = {k: _nearest_level(found, volume.spacing_mm[0], flags) for k, found in by_slice.items()}
     _tell_gaps(sorted(chosen), flags)
     return _fill(chosen, volume, flags)
+
+
+def _snapped(index: FloatArray) -> FloatArray:
+    """Return index points with those that are meant to lie on a voxel centre exactly there."""
+    whole = np.rint(index)
+    return np.where(np.abs(index - whole) < ON_CENTRE, whole, index)
 
 
 def _require_on_plane(distances: FloatArray, spacing: float) -> None:
@@ -275,14 +270,6 @@ def _fill(chosen: Mapping[int, Sequence[FloatArray]], volume: Volume, flags: lis
     return mask_of_box(volume, (first, int(low[0]), int(low[1])), box)
 
 
-def mask_of_box(volume: Volume, origin: tuple[int, int, int], box: BoolArray) -> Mask:
-    """Return the mask on a volume's grid of a boolean box `(k, r, c)` whose first voxel is at `origin`."""
-    tight = Mask.from_full(box)
-    k, r, c = (o + t for o, t in zip(origin, tight.origin, strict=True))
-    shape = volume.array.shape
-    return Mask(shape=(shape[0], shape[1], shape[2]), origin=(k, r, c), voxels=tight.voxels)
-
-
 def inside(polygons: Sequence[FloatArray], shape: tuple[int, ...]) -> BoolArray:
     """Return which pixel centres lie inside polygons `(n, 2)` of (row, column), by the even-odd rule over all.
 
@@ -298,7 +285,7 @@ def inside(polygons: Sequence[FloatArray], shape: tuple[int, ...]) -> BoolArray:
     row = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + low[edge]
     slope = (ends[edge, 1] - starts[edge, 1]) / (ends[edge, 0] - starts[edge, 0])
     crossing = starts[edge, 1] + (row - starts[edge, 0]) * slope
-    column = np.ceil(np.round(crossing, INDEX_DIGITS)).astype(np.int64).clip(0, columns)
+    column = np.ceil(crossing).astype(np.int64).clip(0, columns)
     toggles = np.bincount(row * (columns + 1) + column, minlength=rows * (columns + 1))
     parity = np.cumsum(toggles.reshape(rows, columns + 1), axis=1) % 2 == 1
     return np.asarray(parity[:, :columns], dtype=np.bool_)

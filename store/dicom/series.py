@@ -85,7 +85,7 @@ def read_mask(path: Path, read: ReadStudy) -> tuple[Drawn, ...]:
 
 
 def group_by_study(paths: Iterable[Path]) -> dict[str, list[Path]]:
-    """Return the DICOM files of a folder by Study Instance UID, in order of their paths; what is unreadable is left out."""
+    """Return the DICOM files of a folder by Study Instance UID, in path order; what is unreadable is left out."""
     groups: dict[str, list[Path]] = {}
     with quiet():
         files, _, _ = read_files(paths)
@@ -96,7 +96,9 @@ def group_by_study(paths: Iterable[Path]) -> dict[str, list[Path]]:
 
 def read_files(paths: Iterable[Path]) -> tuple[list[File], list[Flag], list[Flag]]:
     """Return the DICOM files among `paths`, flags for what is not DICOM, and refusals for what cannot be read."""
-    files, flags, refused = [], [], []
+    files: list[File] = []
+    refused: list[Flag] = []
+    others = 0
     for path in sorted(p for p in paths if p.is_file()):
         try:
             file = read_file(path)
@@ -104,12 +106,11 @@ def read_files(paths: Iterable[Path]) -> tuple[list[File], list[Flag], list[Flag
             refused.append(Flag(code=reason.code, sentence=reason.sentence))
             continue
         if file is None:
-            flags.append(
-                Flag(code="not-dicom", sentence=f"{path.name} is not a DICOM file and was passed over")
-            )
+            others += 1
         elif file.sop_instance_uid:
             files.append(file)
-    return files, flags, refused
+    sentence = f"{others} files are not DICOM and were passed over"
+    return files, [Flag(code="not-dicom", sentence=sentence)] if others else [], refused
 
 
 def _only_foreign(files: Sequence[File]) -> list[File]:
@@ -151,7 +152,7 @@ def _without_copies(files: Sequence[File]) -> list[File]:
     by_uid: dict[str, list[File]] = {}
     for file in files:
         by_uid.setdefault(file.sop_instance_uid, []).append(file)
-    kept = []
+    kept: list[File] = []
     for same in by_uid.values():
         kept.extend({f.sha256(): f for f in reversed(same)}.values() if len(same) > 1 else same)
     return sorted(kept, key=lambda f: f.path)
@@ -179,7 +180,8 @@ def _volumes(files: Sequence[File], refused: list[Flag]) -> tuple[tuple[Volume, 
     for file in files:
         if file.modality not in REGIONS | WITHOUT_IMAGES:
             groups.setdefault(file.series_instance_uid, []).append(file)
-    volumes, headers = [], {}
+    volumes: list[Volume] = []
+    headers: dict[str, Dataset] = {}
     for uid, members in groups.items():
         try:
             volumes.append(read_volume(members))

@@ -61,7 +61,7 @@ def slices_of(file: File) -> list[Slice]:
 
 def _frame(file: File, layout: PixelFormat, index: int, groups: tuple[Dataset, ...]) -> Slice:
     """Return one frame, each macro looked up in its own group first and in the shared one then."""
-    macros = []
+    macros: list[Dataset] = []
     for name in (
         "PlanePositionSequence",
         "PlaneOrientationSequence",

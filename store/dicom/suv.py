@@ -268,7 +268,7 @@ def _tracer(header: Dataset, flags: list[Flag]) -> Tracer:
 
 
 def _known_half_life(tracer: Dataset) -> float | None:
-    """Return the half-life by code value, or by element and mass number in the code's meaning (`^18^Fluorine`, `F-18`)."""
+    """Return the half-life by code value, or by the code's meaning (`^18^Fluorine`, `F-18`), else None."""
     for item in items(tracer, "RadionuclideCodeSequence"):
         if nuclide := LEGACY_CODES.get(text(item, "CodeValue")):
             return HALF_LIFE_S[nuclide]

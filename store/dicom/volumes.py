@@ -13,7 +13,7 @@ from pydicom.sr.coding import Code
 from plugins import codes
 from plugins.contract import Array, Flag, Volume
 from plugins.errors import Refused
-from store.dicom.decode import decode
+from store.dicom.decode import open_frames
 from store.dicom.files import File
 from store.dicom.geometry import Arrangement, arrange
 from store.dicom.slices import Slice, padding_range, slices_of
@@ -93,23 +93,17 @@ def read_volume(files: Sequence[File]) -> Volume:
 
 
 def require_readable(files: Sequence[File]) -> None:
-    """Refuse a series of a kind that is not measured (`unsupported-modality`, `secondary-capture`, `mixed-modalities`)."""
+    """Refuse what is not measured (`unsupported-modality`, `secondary-capture`, `mixed-modalities`)."""
     modalities = {file.modality for file in files}
     if len(modalities) > 1:
         raise Refused("mixed-modalities", f"it holds {' and '.join(sorted(modalities))} images; split it")
-    if any(
-        file.sop_class_uid.startswith(SECONDARY_CAPTURE) and file.sop_class_uid != ""
-        for file in files
-        if _is_capture(file)
-    ):
+    if any(_is_capture(file) for file in files):
         raise Refused(
             "secondary-capture", "it is a secondary capture (a picture of a screen), which has no geometry"
         )
     modality = modalities.pop()
     if modality not in ROLES:
         raise Refused("unsupported-modality", f"images of modality {modality or '(none)'} are not measured")
-    if any(file.header.get("PatientID") is None for file in files):
-        return
 
 
 def _is_capture(file: File) -> bool:
@@ -222,10 +216,10 @@ def _fill(slices: Sequence[Slice], factors: Sequence[float], modality: str) -> t
     padded: list[tuple[int, np.ndarray]] = []
     for ks in places.values():
         first = slices[ks[0]]
-        frames = decode(first.file, first.layout)
+        frame = open_frames(first.file, first.layout)
         for k in ks:
             part = slices[k]
-            stored = frames[part.plane.frame]
+            stored = frame(part.plane.frame)
             slope = (1.0 if part.slope is None else part.slope) * factors[k]
             offset = (part.intercept or 0.0) * factors[k]
             array[k] = stored * slope + offset
