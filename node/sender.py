@@ -15,29 +15,31 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
-from itertools import groupby
 from pathlib import Path
 
 from sqlmodel import select
 
 from node.logs import line
 from node.pacs import DicomWeb
-from node.scu import send_files
+from node.scu import Timeouts, send_files
 from node.settings import parse_destination
 from plugins.errors import Refused, Unavailable
 from store import outbox
 from store.database import Database
+from store.jobs import Fenced
 from store.objects import ObjectStore
 from store.tables import Delivery, Result
 
 log = logging.getLogger(__name__)
 
-BATCH = 16
-LEASE_SECONDS = 300.0
+LEASE_SECONDS = 120.0
 STORED = frozenset({0x0000, 0x0001, 0x0107, 0x0116})
 REFUSALS = frozenset({0x0105, 0x0106, 0x0111, 0x0112, 0x0115, 0x0117, 0x0118, 0x0119, 0x0122, 0x0124, 0x0211})
 
@@ -84,18 +86,20 @@ class Answer:
     """One sentence for people, when something went wrong."""
 
 
-#: Sends parcels in one association or request and answers for each, in the same order.
-#: Raises `Unavailable` or `Refused` when nothing at all was sent.
-Transport = Callable[[Sequence[Parcel]], Sequence[Answer]]
+#: Sends a parcel and gives the answer. Raises `Unavailable` or `Refused` when it did not come to sending.
+Transport = Callable[[Parcel], Answer]
 
 
-def dimse(ae_title: str, host: str, port: int, calling_ae: str) -> Transport:
-    """Return a transport by C-STORE."""
+def dimse(
+    ae_title: str, host: str, port: int, calling_ae: str, *, timeouts: Timeouts | None = None
+) -> Transport:
+    """Return a transport by C-STORE, an association a parcel."""
 
-    def send(parcels: Sequence[Parcel]) -> Sequence[Answer]:
-        paths = [parcel.path for parcel in parcels]
-        sent = send_files(paths, ae_title=ae_title, host=host, port=port, calling_ae=calling_ae)
-        return [Answer(status=one.status, text=one.text) for one in sent]
+    def send(parcel: Parcel) -> Answer:
+        (sent,) = send_files(
+            [parcel.path], ae_title=ae_title, host=host, port=port, calling_ae=calling_ae, timeouts=timeouts
+        )
+        return Answer(status=sent.status, text=sent.text)
 
     return send
 
@@ -103,18 +107,19 @@ def dimse(ae_title: str, host: str, port: int, calling_ae: str) -> Transport:
 def stow(dicomweb: DicomWeb) -> Transport:
     """Return a transport by STOW-RS."""
 
-    def send(parcels: Sequence[Parcel]) -> Sequence[Answer]:
-        said = {
-            answer.sop_instance_uid: answer.status for answer in dicomweb.store([p.path for p in parcels])
-        }
-        unnamed = None if said else 0x0000  # a bare 200 speaks for all
-        return [Answer(status=said.get(parcel.sop_instance_uid, unnamed)) for parcel in parcels]
+    def send(parcel: Parcel) -> Answer:
+        said = {answer.sop_instance_uid: answer.status for answer in dicomweb.store([parcel.path])}
+        # A bare 200 says that it was stored; one that speaks of other instances only says nothing.
+        return Answer(status=said.get(parcel.sop_instance_uid) if said else 0x0000)
 
     return send
 
 
 class Sender:
-    """Sends what the outbox holds for one destination.
+    """Sends what the outbox holds for one destination, one result at a time, in the order they were written.
+
+    An association a result: what comes after one that failed must wait, or a viewer meets a report whose
+    segmentation is not there.
 
     Parameters
     ----------
@@ -142,71 +147,81 @@ class Sender:
         self._database = database
         self._objects = objects
         self._owner = f"sender {socket.gethostname()}:{os.getpid()}"
-        self._transport = transport or _by_form(destination, calling_ae)
+        self.close: Callable[[], None] = lambda: None
+        parsed = parse_destination(destination)
+        if transport is not None:
+            self._transport = transport
+        elif isinstance(parsed, str):
+            dicomweb = DicomWeb(parsed)
+            self._transport, self.close = stow(dicomweb), dicomweb.close
+        else:
+            self._transport = dimse(*parsed, calling_ae)
 
     def tick(self, now: datetime) -> bool:
-        """Send what is due, one association per job; returns whether there was anything."""
-        claimed = self._claim(now)
-        for _, group in groupby(claimed, key=lambda pair: pair[0].job_pk):
-            self._send(list(group), now)
-        return bool(claimed)
-
-    def _claim(self, now: datetime) -> list[tuple[Delivery, Result]]:
-        claimed: list[tuple[Delivery, Result]] = []
+        """Send the next result that is due; returns whether there was one."""
         with self._database.transaction() as session:
-            while len(claimed) < BATCH:
-                delivery = outbox.claim(session, self.destination, self._owner, now, LEASE_SECONDS)
-                if delivery is None:
-                    break
-                result = session.exec(select(Result).where(Result.id == delivery.result_pk)).one()
-                claimed.append((delivery, result))
-        return claimed
-
-    def _send(self, claimed: Sequence[tuple[Delivery, Result]], now: datetime) -> None:
-        parcels = [
-            Parcel(path=self._objects.path(result.sha256), sop_instance_uid=result.sop_instance_uid)
-            for _, result in claimed
-        ]
+            delivery = outbox.claim(session, self.destination, self._owner, now, LEASE_SECONDS)
+            if delivery is None:
+                return False
+            result = session.exec(select(Result).where(Result.id == delivery.result_pk)).one()
+        path = self._objects.path(result.sha256)
+        began = time.monotonic()
         try:
-            answers = self._transport(parcels)
+            if not path.is_file():
+                raise Refused("missing-object", "the bytes of this result are no longer in the object store")
+            with self._holding(delivery):
+                answer = self._transport(Parcel(path=path, sop_instance_uid=result.sop_instance_uid))
+            what = outcome(answer.status)
         except Unavailable as error:
-            answers = [Answer(status=None, text=str(error))] * len(parcels)
+            what, answer = Outcome.RETRY, Answer(status=None, text=str(error))
         except Refused as error:
-            self._record(claimed, [(Outcome.REFUSED, None, error.sentence)] * len(claimed), now)
-            return
-        self._record(claimed, [(outcome(a.status), a.status, a.text) for a in answers], now)
+            what, answer = Outcome.REFUSED, Answer(status=None, text=error.sentence)
+        self._record(delivery, what, answer, now + timedelta(seconds=time.monotonic() - began))
+        shown = {"destination": self.destination, "result": result.id, "kind": result.kind}
+        log.info(
+            line("delivery", **shown, attempt=delivery.attempt, status=_status(answer), outcome=what.value)
+        )
+        return True
 
-    def _record(
-        self,
-        claimed: Sequence[tuple[Delivery, Result]],
-        said: Sequence[tuple[Outcome, int | None, str]],
-        now: datetime,
-    ) -> None:
-        with self._database.transaction() as session:
-            for (delivery, result), (what, status, text) in zip(claimed, said, strict=True):
-                shown = "" if status is None else f"0x{status:04X}"
+    @contextmanager
+    def _holding(self, delivery: Delivery) -> Iterator[None]:
+        """Keep the lease for as long as the transfer takes: a large object on a slow line is not stuck."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(LEASE_SECONDS / 4):
+                try:
+                    with self._database.transaction() as session:
+                        now = self._database.now()
+                        outbox.heartbeat(session, _pk(delivery), delivery.attempt, now, LEASE_SECONDS)
+                except Unavailable as error:
+                    log.warning(line("lease-not-kept", error=str(error)))
+
+        thread = threading.Thread(target=beat, name=f"lease {self.destination}", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _record(self, delivery: Delivery, what: Outcome, answer: Answer, now: datetime) -> None:
+        text = answer.text or f"{self.destination} answered {_status(answer)}"
+        pk, attempt = _pk(delivery), delivery.attempt
+        try:
+            with self._database.transaction() as session:
                 if what is Outcome.DELIVERED:
-                    outbox.delivered(session, _pk(delivery), delivery.attempt, shown, now)
+                    outbox.delivered(session, pk, attempt, _status(answer), now)
                 else:
-                    permanent = what is Outcome.REFUSED
-                    error = text or f"{self.destination} answered {shown or 'nothing'}"
-                    outbox.failed(session, _pk(delivery), delivery.attempt, shown, error, now, permanent)
-                log.info(
-                    line(
-                        "delivery",
-                        destination=self.destination,
-                        result=result.id,
-                        kind=result.kind,
-                        attempt=delivery.attempt,
-                        status=shown or "none",
-                        outcome=what.value,
-                    )
-                )
+                    is_refused = what is Outcome.REFUSED
+                    outbox.failed(session, pk, attempt, _status(answer), text, now, permanent=is_refused)
+        except Fenced:
+            # The lease ran out and another sender has it: it sends the same bytes, so nothing is doubled.
+            log.warning(line("delivery-fenced", destination=self.destination, delivery=pk))
 
 
-def _by_form(destination: str, calling_ae: str) -> Transport:
-    parsed = parse_destination(destination)
-    return stow(DicomWeb(parsed)) if isinstance(parsed, str) else dimse(*parsed, calling_ae)
+def _status(answer: Answer) -> str:
+    return "no status" if answer.status is None else f"0x{answer.status:04X}"
 
 
 def _pk(delivery: Delivery) -> int:

@@ -1,0 +1,459 @@
+"""Delivery: to a real Orthanc by C-STORE and STOW-RS, and to peers that refuse, hang, lie or die."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from orthanc_server import OrthancServer, free_port, orthanc
+from outbox_rows import waiting_results
+from pydicom import dcmread
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pynetdicom import AE, evt
+from sqlmodel import select
+
+from node.loop import Loop
+from node.pacs import DicomWeb
+from node.scu import Timeouts
+from node.sender import Answer, Outcome, Parcel, Sender, dimse, outcome, stow
+from plugins.errors import Refused, Unavailable
+from store.database import Database
+from store.objects import ObjectStore
+from store.tables import Delivery, Job, Result
+
+QUICK = Timeouts(connect=2.0, associate=2.0, answer=1.0)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[OrthancServer]:
+    with orthanc() as running:
+        yield running
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    made = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}")
+    made.upgrade()
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> ObjectStore:
+    return ObjectStore(tmp_path / "store")
+
+
+def deliveries(database: Database) -> list[Delivery]:
+    with database.reading() as session:
+        return list(session.exec(select(Delivery).order_by(Delivery.id)))  # type: ignore[arg-type]  # sqlmodel's typing
+
+
+def job_state(database: Database) -> str:
+    with database.reading() as session:
+        return session.exec(select(Job.state)).one()
+
+
+def work_off(sender: Sender, now: datetime) -> None:
+    while sender.tick(now):
+        pass
+
+
+@contextmanager
+def peer(
+    answer: Callable[[evt.Event], Any], *, maximum: int = 10, called: list[str] | None = None
+) -> Iterator[str]:
+    """Give the address of a storage SCP whose C-STORE handler is `answer`."""
+    ae = AE(ae_title="PEER")
+    ae.maximum_associations = maximum
+    if called is not None:
+        ae.require_calling_aet = called
+    ae.add_supported_context(CTImageStorage, ExplicitVRLittleEndian)
+    port = free_port()
+    running = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, answer)])
+    try:
+        yield f"PEER@127.0.0.1:{port}"
+    finally:
+        running.shutdown()
+
+
+def quick(destination: str) -> Any:
+    ae_title, _, address = destination.partition("@")
+    host, _, port = address.partition(":")
+    return dimse(ae_title, host, int(port), "NADIR", timeouts=QUICK)
+
+
+# --- a real Orthanc ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["dimse", "stow"])
+def test_results_reach_a_real_orthanc_once_also_when_they_are_sent_twice(
+    server: OrthancServer, database: Database, objects: ObjectStore, tmp_path: Path, how: str
+) -> None:
+    destination = server.dicomweb if how == "stow" else f"ORTHANC@127.0.0.1:{server.dicom_port}"
+    uids = waiting_results(database, objects, tmp_path, [destination], patient_id=how)
+    sender = Sender(database, objects, destination)
+    work_off(sender, database.now())
+    sender.close()
+    rows = deliveries(database)
+    assert [(r.state, r.last_status, r.attempt) for r in rows] == [("delivered", "0x0000", 1)] * 3
+    assert job_state(database) == "done"
+    with database.reading() as session:
+        results = list(session.exec(select(Result)))
+    with closing(DicomWeb(server.dicomweb)) as pacs:
+        send = stow(pacs) if how == "stow" else quick(destination)
+        for result in results:
+            again = send(Parcel(path=objects.path(result.sha256), sop_instance_uid=result.sop_instance_uid))
+            assert again.status == 0
+        held = pacs.study_instances(study_of(objects, results[0]))
+    assert sorted(i.sop_instance_uid for i in held) == sorted(uids)
+
+
+def study_of(objects: ObjectStore, result: Result) -> str:
+    return str(dcmread(objects.path(result.sha256), stop_before_pixels=True).StudyInstanceUID)
+
+
+# --- the outcome table ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (0x0000, Outcome.DELIVERED), (0xB000, Outcome.DELIVERED), (0xB006, Outcome.DELIVERED),
+        (0xB007, Outcome.DELIVERED), (0x0001, Outcome.DELIVERED),
+        (None, Outcome.RETRY), (0xA700, Outcome.RETRY), (0xA701, Outcome.RETRY), (0xA7FF, Outcome.RETRY),
+        (0x0110, Outcome.RETRY), (0xFE00, Outcome.RETRY), (0x1234, Outcome.RETRY),
+        (0xA900, Outcome.REFUSED), (0xA9FF, Outcome.REFUSED), (0xC000, Outcome.REFUSED), (0xC211, Outcome.REFUSED),
+        (0xCFFF, Outcome.REFUSED), (0x0112, Outcome.REFUSED), (0x0117, Outcome.REFUSED), (0x0122, Outcome.REFUSED),
+        (0x0124, Outcome.REFUSED),
+    ],
+)  # fmt: skip
+def test_the_outcome_of_every_status_is_that_of_the_conformance_statement(
+    status: int | None, expected: Outcome
+) -> None:
+    assert outcome(status) is expected
+
+
+@pytest.mark.parametrize("status", [0xB000, 0xB006, 0xB007])
+def test_a_warning_is_delivered_and_kept(
+    database: Database, objects: ObjectStore, tmp_path: Path, status: int
+) -> None:
+    with peer(lambda _: status) as destination:
+        waiting_results(database, objects, tmp_path, [destination], count=1)
+        work_off(Sender(database, objects, destination), database.now())
+    (row,) = deliveries(database)
+    assert (row.state, row.last_status) == ("delivered", f"0x{status:04X}")
+
+
+@pytest.mark.parametrize("status", [0xA700, 0x0110])
+def test_a_peer_without_resources_is_sent_the_same_bytes_until_it_takes_them(
+    database: Database, objects: ObjectStore, tmp_path: Path, status: int
+) -> None:
+    seen: list[str] = []
+
+    def answer(event: evt.Event) -> int:
+        seen.append(hashlib.sha256(event.encoded_dataset(include_meta=False)).hexdigest())
+        return 0 if len(seen) > 5 else status
+
+    with peer(answer) as destination:
+        waiting_results(database, objects, tmp_path, [destination], count=1)
+        sender, now = Sender(database, objects, destination), database.now()
+        for _ in range(40):
+            work_off(sender, now)
+            now += timedelta(minutes=4)
+    (row,) = deliveries(database)
+    assert (row.state, row.attempt) == ("delivered", 6)
+    assert len(set(seen)) == 1 and len(seen) == 6
+
+
+@pytest.mark.parametrize("status", [0xA900, 0xC000, 0x0124])
+def test_a_peer_that_refuses_is_asked_three_times_and_then_a_person(
+    database: Database, objects: ObjectStore, tmp_path: Path, status: int
+) -> None:
+    seen: list[int] = []
+    with peer(lambda _: seen.append(1) or status) as destination:
+        waiting_results(database, objects, tmp_path, [destination], count=1)
+        sender, now = Sender(database, objects, destination), database.now()
+        for _ in range(40):
+            work_off(sender, now)
+            now += timedelta(minutes=20)
+    (row,) = deliveries(database)
+    assert (row.state, row.attempt, row.last_status, len(seen)) == ("parked", 3, f"0x{status:04X}", 3)
+    assert job_state(database) == "delivering"
+
+
+def test_a_peer_that_does_not_know_the_sop_class_parks(
+    database: Database, objects: ObjectStore, tmp_path: Path
+) -> None:
+    ae = AE(ae_title="PEER")
+    ae.add_supported_context("1.2.840.10008.1.1")
+    port = free_port()
+    running = ae.start_server(("127.0.0.1", port), block=False)
+    destination = f"PEER@127.0.0.1:{port}"
+    waiting_results(database, objects, tmp_path, [destination], count=1)
+    sender, now = Sender(database, objects, destination), database.now()
+    for _ in range(5):
+        work_off(sender, now)
+        now += timedelta(minutes=20)
+    running.shutdown()
+    (row,) = deliveries(database)
+    assert (row.state, row.attempt) == ("parked", 3)
+    assert row.last_error and "SOP class" in row.last_error
+
+
+@contextmanager
+def refuses_tcp() -> Iterator[str]:
+    with warnings.catch_warnings():
+        # pynetdicom shuts a refused socket down and leaves its closing to the garbage collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield f"PEER@127.0.0.1:{free_port()}"
+        gc.collect()
+
+
+@contextmanager
+def rejects_for_now() -> Iterator[str]:
+    with peer(lambda _: 0, maximum=1) as destination:
+        occupant = AE()
+        occupant.add_requested_context(CTImageStorage)
+        held = occupant.associate("127.0.0.1", int(destination.rpartition(":")[2]))
+        yield destination
+        held.release()
+
+
+@contextmanager
+def is_silent() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"PEER@127.0.0.1:{listening.getsockname()[1]}"
+
+
+@contextmanager
+def accepts_and_never_answers() -> Iterator[str]:
+    gate = threading.Event()
+
+    def wait(_: evt.Event) -> int:
+        gate.wait(20)
+        return 0
+
+    with peer(wait) as destination:
+        try:
+            yield destination
+        finally:
+            gate.set()
+
+
+@contextmanager
+def aborts() -> Iterator[str]:
+    def abort(event: evt.Event) -> int:
+        event.assoc.abort()
+        return 0
+
+    with peer(abort) as destination:
+        yield destination
+
+
+@pytest.mark.parametrize(
+    "trouble", [refuses_tcp, rejects_for_now, is_silent, accepts_and_never_answers, aborts]
+)
+def test_a_peer_that_gives_no_answer_is_tried_again_later(
+    database: Database, objects: ObjectStore, tmp_path: Path, trouble: Callable[[], Any]
+) -> None:
+    with trouble() as destination:
+        waiting_results(database, objects, tmp_path, [destination], count=2)
+        now = database.now()
+        began = time.monotonic()
+        work_off(Sender(database, objects, destination, transport=quick(destination)), now)
+        assert time.monotonic() - began < 12
+    rows = deliveries(database)
+    assert [(r.state, r.attempt) for r in rows] == [("pending", 1), ("pending", 0)]
+    assert rows[0].run_after > now + timedelta(seconds=20)
+    assert rows[0].last_error
+
+
+def test_a_peer_that_rejects_us_for_good_parks_after_three(
+    database: Database, objects: ObjectStore, tmp_path: Path
+) -> None:
+    with peer(lambda _: 0, called=["SOMEONE"]) as destination:
+        waiting_results(database, objects, tmp_path, [destination], count=1)
+        sender, now = Sender(database, objects, destination), database.now()
+        for _ in range(5):
+            work_off(sender, now)
+            now += timedelta(minutes=20)
+    (row,) = deliveries(database)
+    assert (row.state, row.attempt) == ("parked", 3)
+
+
+def test_a_response_that_was_lost_leads_to_the_same_instance_again(
+    database: Database, objects: ObjectStore, tmp_path: Path
+) -> None:
+    held: dict[str, int] = {}
+
+    def store_and_die_once(event: evt.Event) -> int:
+        uid = event.request.AffectedSOPInstanceUID
+        held[uid] = held.get(uid, 0) + 1
+        if held[uid] == 1:
+            event.assoc.abort()
+        return 0
+
+    with peer(store_and_die_once) as destination:
+        uids = waiting_results(database, objects, tmp_path, [destination], count=1)
+        sender, now = Sender(database, objects, destination, transport=quick(destination)), database.now()
+        work_off(sender, now)
+        work_off(sender, now + timedelta(minutes=2))
+    assert held == {uids[0]: 2}
+    (row,) = deliveries(database)
+    assert (row.state, row.attempt) == ("delivered", 2)
+
+
+def test_a_dead_destination_does_not_slow_another(
+    database: Database, objects: ObjectStore, tmp_path: Path
+) -> None:
+    with accepts_and_never_answers() as dead, peer(lambda _: 0) as live:
+        waiting_results(database, objects, tmp_path, [dead, live], count=5)
+        senders = [Sender(database, objects, name, transport=quick(name)) for name in (dead, live)]
+        loops = [Loop(s.destination, s.tick, database.now, 0.05) for s in senders]
+        began = time.monotonic()
+        for loop in loops:
+            loop.start()
+        while any(r.state != "delivered" for r in deliveries(database) if r.destination == live):
+            assert time.monotonic() - began < 10
+            time.sleep(0.05)
+        assert all(loop.stop(20) for loop in loops)
+    assert {r.state for r in deliveries(database) if r.destination == dead} == {"pending"}
+
+
+def test_after_an_outage_of_twelve_hours_everything_is_delivered_once_and_in_order(
+    database: Database, objects: ObjectStore, tmp_path: Path
+) -> None:
+    clock = datetime(2025, 3, 1, 18, 0, tzinfo=UTC)
+    back = clock + timedelta(hours=12)
+    now = clock
+    took: list[str] = []
+
+    def transport(parcel: Parcel) -> Answer:
+        if now < back:
+            raise Unavailable("down")
+        took.append(parcel.sop_instance_uid)
+        return Answer(status=0)
+
+    uids = []
+    for patient in range(2):
+        made = waiting_results(
+            database, objects, tmp_path, ["P@h:104"], count=5, patient_id=f"{patient}", now=clock
+        )
+        uids.append(made)
+    sender = Sender(database, objects, "P@h:104", transport=transport)
+    while len(took) < 10:
+        assert now < back + timedelta(minutes=20)
+        work_off(sender, now)
+        now += timedelta(minutes=2)
+    assert len(set(took)) == 10
+    for of_one_study in uids:
+        assert [uid for uid in took if uid in of_one_study] == of_one_study
+    assert all(r.state == "delivered" and r.attempt <= 80 for r in deliveries(database))
+
+
+def test_a_result_whose_bytes_are_gone_is_told_and_parked(
+    database: Database, objects: ObjectStore, tmp_path: Path
+) -> None:
+    with peer(lambda _: 0) as destination:
+        waiting_results(database, objects, tmp_path, [destination], count=1)
+        with database.reading() as session:
+            objects.path(session.exec(select(Result.sha256)).one()).unlink()
+        sender, now = Sender(database, objects, destination), database.now()
+        for _ in range(5):
+            work_off(sender, now)
+            now += timedelta(minutes=20)
+    (row,) = deliveries(database)
+    assert (row.state, row.attempt) == ("parked", 3)
+
+
+# --- STOW-RS that goes wrong ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "status"),
+    [
+        (lambda uid: httpx.Response(200), "delivered", "0x0000"),
+        (lambda uid: said(200, stored=uid), "delivered", "0x0000"),
+        (lambda uid: said(202, stored=uid, warning=0xB006), "delivered", "0xB006"),
+        (lambda uid: said(409, failed=uid, reason=0xA700), "pending", "0xA700"),
+        (lambda uid: said(202, failed=uid, reason=0x0110), "pending", "0x0110"),
+        (lambda uid: said(409, failed=uid, reason=0xC000), "pending", "0xC000"),
+        (lambda uid: said(200, stored="1.2.3"), "pending", "no status"),
+        (lambda uid: httpx.Response(503), "pending", "no status"),
+        (lambda uid: httpx.Response(413), "pending", "no status"),
+        (lambda uid: httpx.Response(202), "pending", "no status"),
+    ],
+)
+def test_stow_answers_are_outcomes_like_those_of_c_store(
+    database: Database,
+    objects: ObjectStore,
+    tmp_path: Path,
+    answer: Callable[[str], httpx.Response],
+    state: str,
+    status: str,
+) -> None:
+    url = "http://pacs/dicom-web"
+    (uid,) = waiting_results(database, objects, tmp_path, [url], count=1)
+    client = httpx.Client(transport=httpx.MockTransport(lambda _: answer(uid)))
+    work_off(Sender(database, objects, url, transport=stow(DicomWeb(url, client=client))), database.now())
+    (row,) = deliveries(database)
+    assert (row.state, row.last_status) == (state, status)
+
+
+def said(
+    http: int,
+    *,
+    stored: str | None = None,
+    failed: str | None = None,
+    reason: int = 0,
+    warning: int | None = None,
+) -> httpx.Response:
+    body: dict[str, Any] = {}
+    if stored:
+        body["00081199"] = {"Value": [{"00081155": {"Value": [stored]}}]}
+        if warning:
+            body["00081199"]["Value"][0]["00081196"] = {"Value": [warning]}
+    if failed:
+        body["00081198"] = {"Value": [{"00081155": {"Value": [failed]}, "00081197": {"Value": [reason]}}]}
+    return httpx.Response(http, content=json.dumps(body), headers={"Content-Type": "application/dicom+json"})
+
+
+def test_a_long_transfer_keeps_its_lease(
+    database: Database, objects: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.sender.LEASE_SECONDS", 0.4)
+    waiting_results(database, objects, tmp_path, ["P@h:104"], count=1)
+    seen: list[int] = []
+
+    def slow(parcel: Parcel) -> Answer:
+        seen.append(1)
+        time.sleep(1.0)
+        return Answer(status=0)
+
+    senders = [Sender(database, objects, "P@h:104", transport=slow) for _ in range(2)]
+    loops = [Loop(f"{n}", s.tick, database.now, 0.05) for n, s in enumerate(senders)]
+    for loop in loops:
+        loop.start()
+    time.sleep(1.5)
+    assert all(loop.stop(10) for loop in loops)
+    assert len(seen) == 1
+    assert deliveries(database)[0].state == "delivered"
+
+
+def test_a_destination_that_is_none_is_refused_when_the_sender_is_made(
+    database: Database, objects: ObjectStore
+) -> None:
+    with pytest.raises((Refused, ValueError)):
+        Sender(database, objects, "nonsense")
