@@ -181,12 +181,16 @@ def confidence_of(
 
     Roundness is the smallest over the largest half-axis of the ellipsoid of equal moments, 1 from 0.75 upwards.
     What goes on is the cross-section of dense tissue in the lung, connected with the lesion, 2 mm beyond its
-    surface; the score falls to 0 when that is as large as the cross-section of the lesion (a piece of a vessel).
+    surface; the score falls to 0 when that is 1.5 times the cross-section of the lesion (a piece of a vessel). No
+    vessel of the lung is thicker than 24 mm: a lesion whose inscribed ball is larger may be joined to more, up to
+    3 times from 34 mm upwards (a mass on the mediastinum).
     """
     half = half_axes_mm(mask.voxels, spacing_mm)
     going_on = passing_area_mm2(mask, hu, inside, spacing_mm)
     radius_mm = float((3.0 * mask.count * np.prod(spacing_mm) / (4.0 * np.pi)) ** (1.0 / 3.0))
-    isolated = max(0.0, 1.0 - going_on / (np.pi * radius_mm**2))
+    inscribed_mm = float(ndimage.distance_transform_edt(np.pad(mask.voxels, 1), sampling=spacing_mm).max())
+    allowed = 1.5 * (1.0 + min(1.0, max(0.0, (inscribed_mm - 12.0) / 5.0)))
+    isolated = max(0.0, 1.0 - going_on / (allowed * np.pi * radius_mm**2))
     return min(1.0, half[0] / half[2] / 0.75) * isolated
 
 
@@ -197,26 +201,39 @@ def passing_area_mm2(
 
     Dense is more than 0.4 of the way from the lung around the lesion to the lesion. It is counted in the layer that
     begins 2 mm beyond the surface and is as thick as the largest voxel distance, only where connected with the lesion.
+    From a thick lesion (inscribed ball of more than 4 mm radius) spiculae and vessels that are thin beside it may
+    leave: tissue thinner than what lies beyond these 4 mm does not count.
     """
     layer_mm = max(2.0, *spacing_mm)
-    margin = [int(np.ceil((2.0 + layer_mm) / s)) + 1 for s in spacing_mm]
-    box = tuple(
-        slice(max(0, o - m), min(n, o + v + m))
-        for o, m, v, n in zip(mask.origin, margin, mask.voxels.shape, mask.shape, strict=True)
-    )
-    starts = [o - b.start for o, b in zip(mask.origin, box, strict=True)]
-    lesion = np.zeros(inside[box].shape, dtype=np.bool_)
-    lesion[tuple(slice(o, o + v) for o, v in zip(starts, mask.voxels.shape, strict=True))] = mask.voxels
+    box, lesion = _framed(mask, 2.0 + layer_mm + 6.0, spacing_mm)
     image, lung = hu[box], inside[box]
     around = image[lung & ~lesion & (image < -500.0)]
     background = float(np.median(around)) if around.size else -850.0
     level = background + 0.4 * (float(np.median(image[lesion])) - background)
     away = ndimage.distance_transform_edt(~lesion, sampling=spacing_mm)
-    dense = lesion | (lung & (image > level) & (away <= 2.0 + layer_mm))
-    labels = cc3d.connected_components(dense, connectivity=26)
-    touching = np.unique(labels[lesion])
-    passing = np.isin(labels, touching) & (away > 2.0)
+    dense = lesion | (lung & (image > level))
+    thin_mm = float(ndimage.distance_transform_edt(lesion, sampling=spacing_mm).max()) - 4.0
+    if thin_mm > 0:
+        thick = ndimage.distance_transform_edt(dense, sampling=spacing_mm) > thin_mm / 2.0
+        dense &= lesion | (ndimage.distance_transform_edt(~thick, sampling=spacing_mm) <= thin_mm / 2.0)
+    labels = cc3d.connected_components(dense & (away <= 2.0 + layer_mm), connectivity=26)
+    passing = np.isin(labels, np.unique(labels[lesion])) & (away > 2.0)
     return float(np.count_nonzero(passing) * np.prod(spacing_mm) / layer_mm)
+
+
+def _framed(
+    mask: Mask, frame_mm: float, spacing_mm: tuple[float, float, float]
+) -> tuple[tuple[slice, slice, slice], BoolArray]:
+    """Return the box of a mask with a frame around it, cut at the grid, and the mask in that box."""
+    margin = [int(np.ceil(frame_mm / s)) + 1 for s in spacing_mm]
+    k, r, c = (
+        slice(max(0, o - m), min(n, o + v + m))
+        for o, m, v, n in zip(mask.origin, margin, mask.voxels.shape, mask.shape, strict=True)
+    )
+    lesion = np.zeros((k.stop - k.start, r.stop - r.start, c.stop - c.start), dtype=np.bool_)
+    starts = [o - b.start for o, b in zip(mask.origin, (k, r, c), strict=True)]
+    lesion[tuple(slice(o, o + v) for o, v in zip(starts, mask.voxels.shape, strict=True))] = mask.voxels
+    return (k, r, c), lesion
 
 
 def half_axes_mm(voxels: BoolArray, spacing_mm: tuple[float, float, float]) -> tuple[float, float, float]:

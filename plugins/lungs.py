@@ -37,6 +37,8 @@ SMALLEST_ML = 20.0
 PLAUSIBLE_ML = (1500.0, 9000.0)
 VESSEL_CLOSING_MM = 8.0
 PLEURAL_CLOSING_MM = 36.0
+BORDER_WINDOW_MM = (15.0, 20.0)
+"""How far (Z, Y) the border towards the mediastinum is looked for when a mass may hide it."""
 RIGHT, LEFT = 1, 2
 IN_PLANE = np.array([[[0, 0, 0]] * 3, [[0, 1, 0], [1, 1, 1], [0, 1, 0]], [[0, 0, 0]] * 3], dtype=np.bool_)
 
@@ -279,18 +281,20 @@ def _closed_sides(sides: Labels, coarse: _Coarse, middle: float, include_pleural
         filled = _closing(lung, VESSEL_CLOSING_MM, coarse.spacing_mm)
         if include_pleural:
             wide = _closing(lung, PLEURAL_CLOSING_MM, coarse.spacing_mm)
-            filled |= wide & _rib_side(lung, side)
+            filled |= wide & _rib_side(lung, side, coarse.spacing_mm)
         filled = _without_holes(filled)
         closed[filled & (closed == 0)] = side
     return closed
 
 
-def _rib_side(lung: BoolArray, side: int) -> BoolArray:
-    """Return the voxels that have lung between them and the mediastinum in their own row."""
+def _rib_side(lung: BoolArray, side: int, spacing_mm: Spacing) -> BoolArray:
+    """Return the voxels no nearer to the mediastinum than the lung comes within some millimetres of their row."""
     inward = lung if side == LEFT else lung[:, :, ::-1]
-    seen = np.maximum.accumulate(inward, axis=2)
-    found: BoolArray = seen if side == LEFT else seen[:, :, ::-1]
-    return found
+    first = np.where(inward.any(axis=2), inward.argmax(axis=2), lung.shape[2])
+    window = [2 * round(mm / s) + 1 for mm, s in zip(BORDER_WINDOW_MM, spacing_mm[:2], strict=True)]
+    border = ndimage.minimum_filter(first, size=window)
+    found: BoolArray = np.arange(lung.shape[2])[None, None, :] >= border[:, :, None]
+    return found if side == LEFT else found[:, :, ::-1]
 
 
 def _without_holes(mask: BoolArray) -> BoolArray:
