@@ -39,6 +39,7 @@ TRANSITIONS: frozenset[tuple[str, str]] = frozenset(
 BACKOFF_SECONDS = 30.0
 BACKOFF_CAP_SECONDS = 900.0
 TEXT_LIMIT = 4000
+WORKER_LOST = "The worker stopped without a word at its last attempt; the study may crash a decoder."
 
 
 class Fenced(Refused):
@@ -105,7 +106,12 @@ def claim(session: Session, owner: str, now: datetime, lease_seconds: float) -> 
     }
     statement = update(Job).where(col(Job.id) == _first(due)).values(values).returning(col(Job.id))
     row = session.exec(statement, execution_options={"synchronize_session": False}).first()
-    return None if row is None else get(session, row[0])
+    if row is None:
+        return None
+    job = get(session, row[0])
+    # The worker holds what it was given, also when someone else claims the job through this session.
+    session.expunge(job)
+    return job
 
 
 def heartbeat(session: Session, job_id: int, attempt: int, now: datetime, lease_seconds: float) -> bool:
@@ -261,11 +267,8 @@ def _bury(session: Session, now: datetime) -> None:
     lost = {
         "state": DEAD,
         "finished_at": now,
-        "error_code": func.coalesce(col(Job.error_code), "worker-lost"),
-        "error_text": func.coalesce(
-            col(Job.error_text),
-            "The worker stopped without a word at every attempt; the study may crash a decoder.",
-        ),
+        "error_code": "worker-lost",
+        "error_text": func.coalesce(f"{WORKER_LOST} Earlier: " + col(Job.error_text), WORKER_LOST),
     }
     used_up = and_(expired, col(Job.attempt) >= col(Job.max_attempts))
     _change(session, col(Job.id).in_(_locked(used_up)), lost)

@@ -67,7 +67,11 @@ def claim(
     }
     statement = update(Delivery).where(col(Delivery.id) == first).values(values).returning(col(Delivery.id))
     row = session.exec(statement, execution_options={"synchronize_session": False}).first()
-    return None if row is None else get(session, row[0])
+    if row is None:
+        return None
+    delivery = get(session, row[0])
+    session.expunge(delivery)
+    return delivery
 
 
 def heartbeat(session: Session, delivery_id: int, attempt: int, now: datetime, lease_seconds: float) -> bool:

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from ledger import START, at, queued, result, settled
+from sqlmodel import Session
+
+from plugins.errors import Refused
+from store import jobs, outbox
+from store.database import Database
+from store.tables import Delivery, Job
+
+PACS, ARCHIVE = "PACS@10.0.0.1:104", "http://archive/dicom-web"
+
+
+def delivering(session: Session, study: str = "1.2.3", results: int = 2, to: tuple[str, ...] = (PACS,)) -> Job:
+    """Return a job whose results wait to be sent."""
+    queued(session, settled(session, study=study), plugin="a")
+    job = jobs.claim(session, "w", at(0), 60)
+    assert job is not None
+    for number in range(results):
+        assert outbox.add(session, result(session, job, number), to, at(0)) == len(to)
+    assert jobs.finish(session, int(job.id or 0), 1, jobs.DELIVERING, at(0)) == "delivering"
+    return job
+
+
+def claim(session: Session, seconds: float, to: str = PACS) -> Delivery:
+    delivery = outbox.claim(session, to, "s", at(seconds), 60)
+    assert delivery is not None
+    return delivery
+
+
+def test_a_result_is_added_once_for_each_destination(database: Database) -> None:
+    with database.transaction() as session:
+        queued(session, settled(session))
+        job = jobs.claim(session, "w", at(0), 60)
+        assert job is not None
+        row = result(session, job)
+        assert outbox.add(session, row, [PACS, ARCHIVE], START) == 2
+        assert outbox.add(session, row, [PACS, ARCHIVE, "B@h:1"], START) == 1
+        assert [d.destination for d in outbox.list_deliveries(session)] == [PACS, ARCHIVE, "B@h:1"]
+
+
+def test_the_results_of_a_study_go_out_in_the_order_they_were_written(database: Database) -> None:
+    with database.transaction() as session:
+        delivering(session, results=3)
+        first = claim(session, 1)
+        assert outbox.claim(session, PACS, "other", at(1), 60) is None
+        outbox.failed(session, int(first.id or 0), 1, None, "no answer", at(1))
+        assert outbox.claim(session, PACS, "other", at(2), 60) is None
+        order = []
+        for seconds in (100, 101, 102):
+            delivery = claim(session, seconds)
+            order.append(delivery.result_pk)
+            outbox.delivered(session, int(delivery.id or 0), delivery.attempt, "0000", at(seconds))
+        assert order == sorted(order)
+
+
+def test_another_study_and_another_destination_do_not_wait(database: Database) -> None:
+    with database.transaction() as session:
+        delivering(session, to=(PACS, ARCHIVE))
+        other = delivering(session, study="1.2.4")
+        claim(session, 1)
+        assert claim(session, 1).job_pk == other.id
+        assert outbox.claim(session, PACS, "s", at(1), 60) is None
+        assert claim(session, 1, ARCHIVE).destination == ARCHIVE
+
+
+def test_a_job_is_done_with_its_last_delivery(database: Database) -> None:
+    with database.transaction() as session:
+        job = delivering(session, to=(PACS, ARCHIVE))
+        states = []
+        for to in (PACS, ARCHIVE, PACS, ARCHIVE):
+            delivery = claim(session, 1, to)
+            states.append(outbox.delivered(session, int(delivery.id or 0), 1, "B000", at(1)))
+        assert states == ["delivering", "delivering", "delivering", "done"]
+        assert jobs.get(session, int(job.id or 0)).finished_at == at(1)
+        assert {(d.state, d.last_status) for d in outbox.list_deliveries(session)} == {("delivered", "B000")}
+
+
+def test_the_pause_doubles_up_to_a_quarter_of_an_hour_and_never_by_more_than_a_fifth_more_or_less() -> None:
+    for delivery_id in range(1, 40):
+        for attempt in range(1, 60):
+            nominal = min(900.0, 30.0 * 2 ** (attempt - 1))
+            pause = outbox.backoff(delivery_id, attempt).total_seconds()
+            assert 0.8 * nominal - 1e-5 <= pause <= 1.2 * nominal + 1e-5
+    assert len({outbox.backoff(i, 3) for i in range(40)}) > 30
+
+
+def test_a_transient_failure_waits_and_is_tried_again(database: Database) -> None:
+    with database.transaction() as session:
+        delivering(session, results=1)
+        delivery = claim(session, 0)
+        assert outbox.failed(session, int(delivery.id or 0), 1, "A700", "out of resources", at(0)) == "pending"
+        kept = outbox.get(session, int(delivery.id or 0))
+        assert (kept.last_status, kept.last_error, kept.owner, kept.lease_until) == ("A700", "out of resources", None, None)
+        assert kept.run_after == at(0) + outbox.backoff(int(kept.id or 0), 1)
+        assert outbox.claim(session, PACS, "s", at(20), 60) is None
+        assert claim(session, 40).attempt == 2
+
+
+def test_three_refusals_in_a_row_park_a_delivery_and_a_person_can_retry_it(database: Database) -> None:
+    with database.transaction() as session:
+        job = delivering(session, results=1)
+        states, now = [], 0.0
+        for permanent in (True, True, False, True, True, True):
+            delivery = claim(session, now)
+            states.append(
+                outbox.failed(session, int(delivery.id or 0), delivery.attempt, "A900", "no", at(now), permanent)
+            )
+            now += 2000
+        assert states == ["pending"] * 5 + ["parked"]
+        assert outbox.claim(session, PACS, "s", at(now), 60) is None
+        assert jobs.get(session, int(job.id or 0)).state == "delivering"
+        assert outbox.retry_parked(session, at(now), destination=ARCHIVE) == 0
+        assert outbox.retry_parked(session, at(now), job_pk=job.id) == 1
+        again = claim(session, now)
+        assert outbox.delivered(session, int(again.id or 0), again.attempt, "0000", at(now)) == "done"
+
+
+def test_a_parked_object_does_not_hold_back_the_others_of_its_study(database: Database) -> None:
+    with database.transaction() as session:
+        delivering(session, results=2)
+        now = 0.0
+        for _ in range(3):
+            first = claim(session, now)
+            outbox.failed(session, int(first.id or 0), first.attempt, "0122", "no SEG here", at(now), permanent=True)
+            now += 2000
+        assert claim(session, now).id != first.id
+
+
+def test_nothing_is_given_up_before_seven_days_and_everything_after(database: Database) -> None:
+    week = timedelta(days=7).total_seconds()
+    with database.transaction() as session:
+        delivering(session, results=1)
+        first = claim(session, 0)
+        assert outbox.failed(session, int(first.id or 0), 1, None, "down", at(week - 2000)) == "pending"
+        second = claim(session, week)
+        assert outbox.failed(session, int(second.id or 0), 2, None, "down", at(week)) == "parked"
+        assert outbox.retry_parked(session, at(week)) == 1
+        third = claim(session, week)
+        assert outbox.failed(session, int(third.id or 0), 3, None, "down", at(week + 1)) == "pending"
+
+
+def test_a_sender_that_died_is_replaced_and_cannot_report_any_more(database: Database) -> None:
+    with database.transaction() as session:
+        delivering(session, results=1)
+        slow = claim(session, 0)
+        assert outbox.heartbeat(session, int(slow.id or 0), 1, at(50), 60)
+        assert outbox.claim(session, PACS, "s", at(100), 60) is None
+        fast = claim(session, 110)
+        assert (fast.id, fast.attempt) == (slow.id, 2)
+        assert not outbox.heartbeat(session, int(slow.id or 0), 1, at(111), 60)
+        for call in (outbox.delivered, outbox.failed):
+            with pytest.raises(jobs.Fenced):
+                call(session, int(slow.id or 0), 1, "0000", *(["late"] if call is outbox.failed else []), at(112))
+        assert outbox.get(session, int(slow.id or 0)).state == "sending"
+
+
+def test_a_destination_that_answers_again_gets_at_once_what_waits_but_not_what_it_refused(database: Database) -> None:
+    with database.transaction() as session:
+        for study in ("1.2.1", "1.2.2", "1.2.3"):
+            delivering(session, study=study, results=1)
+        waiting, refused, sent = (claim(session, 0) for _ in range(3))
+        outbox.failed(session, int(waiting.id or 0), 1, None, "down", at(0))
+        outbox.failed(session, int(refused.id or 0), 1, "A900", "no", at(0), permanent=True)
+        outbox.delivered(session, int(sent.id or 0), 1, "0000", at(5))
+        assert claim(session, 5).id == waiting.id
+        assert outbox.claim(session, PACS, "s", at(5), 60) is None
+
+
+def test_after_twelve_hours_of_outage_forty_results_are_delivered_within_ten_minutes(
+    tmp_path: Path, sqlite_template: Path
+) -> None:
+    (tmp_path / "x.sqlite").write_bytes(sqlite_template.read_bytes())
+    database = Database(f"sqlite:///{tmp_path / 'x.sqlite'}")
+    outage = 12 * 3600
+    with database.transaction() as session:
+        for number in range(20):
+            delivering(session, study=f"1.2.{number}", results=2)
+        now, sent = 0.0, []
+        while len(sent) < 40 and now < outage + 3600:
+            while (delivery := outbox.claim(session, PACS, "s", at(now), 60)) is not None:
+                if now < outage:
+                    outbox.failed(session, int(delivery.id or 0), delivery.attempt, None, "refused", at(now))
+                else:
+                    outbox.delivered(session, int(delivery.id or 0), delivery.attempt, "0000", at(now))
+                    sent.append(delivery)
+            now += 60.0
+    database.dispose()
+    assert len({delivery.id for delivery in sent}) == 40
+    assert now - outage <= 600
+    assert max(delivery.attempt for delivery in sent) <= 80
+
+
+def test_two_senders_that_end_the_last_two_deliveries_end_the_job(database: Database) -> None:
+    for round_number in range(5):
+        with database.transaction() as session:
+            job = delivering(session, study=f"1.2.{round_number}", results=1, to=(PACS, ARCHIVE))
+            last = [claim(session, 1, PACS), claim(session, 1, ARCHIVE)]
+        barrier = threading.Barrier(2)
+
+        def end(delivery: Delivery, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait()
+            with database.transaction() as session:
+                outbox.delivered(session, int(delivery.id or 0), 1, "0000", at(2))
+
+        threads = [threading.Thread(target=end, args=(delivery,)) for delivery in last]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with database.reading() as session:
+            assert jobs.get(session, int(job.id or 0)).state == "done"
+
+
+def test_many_senders_never_send_a_row_twice(database: Database) -> None:
+    with database.transaction() as session:
+        for number in range(20):
+            delivering(session, study=f"1.2.{number}", results=2)
+    claimed: list[int] = []
+
+    def work(owner: str) -> None:
+        empty = 0
+        while empty < 5:
+            with database.transaction() as session:
+                delivery = outbox.claim(session, PACS, owner, at(1), 600)
+            if delivery is None:
+                empty += 1
+                continue
+            claimed.append(int(delivery.id or 0))
+            with database.transaction() as session:
+                outbox.delivered(session, int(delivery.id or 0), 1, "0000", at(1))
+
+    threads = [threading.Thread(target=work, args=(str(n),)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(claimed) == 40
+    assert max(Counter(claimed).values()) == 1
+    with database.reading() as session:
+        assert {job.state for job in jobs.list_jobs(session)} == {"done"}
+
+
+def test_an_unknown_delivery_or_state_is_refused(database: Database) -> None:
+    with database.transaction() as session:
+        with pytest.raises(Refused) as caught:
+            outbox.get(session, 1)
+        assert caught.value.code == "no-such-delivery"
+        with pytest.raises(Refused) as caught:
+            outbox.list_deliveries(session, "lost")
+        assert caught.value.code == "no-such-state"
