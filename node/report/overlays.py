@@ -103,7 +103,8 @@ MAIN_NUMBERS = (
 def rounded(value: float) -> str:
     """Return a number with about three meaning digits, never in powers of ten."""
     size = abs(value)
-    return f"{value:.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+    text = f"{value:.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def pretty_unit(unit: str) -> str:

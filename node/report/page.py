@@ -143,8 +143,9 @@ def _by_thing(all_changes: Sequence[Change]) -> dict[str, dict[str, Change]]:
 
 
 def signed(value: float, digits: int = 1) -> str:
-    """Return a number with its sign and a real minus."""
-    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    """Return a number with its sign and a real minus; no sign when it rounds to zero."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 
 
 def worst(sections: Sequence[StudySection]) -> dict[str, float]:

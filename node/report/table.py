@@ -149,7 +149,7 @@ def without_counterpart(report: StudyReport, compared: Iterable[Compared]) -> tu
 def changes(reports: Sequence[StudyReport], truth: Sequence[Truth] | None = None) -> tuple[Change, ...]:
     """Return what changed between one study and the next of the same patient.
 
-    With truth, lesions are linked by their true name; else by an equal Tracking UID, and what is not linked is left out.
+    With truth, lesions are linked by their true name; else by an equal Tracking UID. What is not linked is left out.
     """
     rows: list[Change] = []
     for (i, first), (j, second) in pairwise(enumerate(reports)):
