@@ -156,7 +156,7 @@ class PetLesion:
                 yield spot
 
     def _percent_spots(self, pet: Volume) -> Iterator[_Spot]:
-        labels = cc3d.connected_components(pet.array >= self.floor_suv, connectivity=26)
+        labels = _label(pet.array >= self.floor_suv)
         for label, box in enumerate(ndimage.find_objects(labels), start=1):
             seed = labels[box] == label
             maximum = float(pet.array[box][seed].max())
@@ -184,10 +184,15 @@ def _components(
     pet: Volume, above: BoolArray, box: tuple[slice, slice, slice], threshold: Threshold
 ) -> Iterator[_Spot]:
     """Yield the 26-connected components of a box `(k, r, c)` of the grid."""
-    labels = cc3d.connected_components(above, connectivity=26)
+    labels = _label(above)
     for label, inner in enumerate(ndimage.find_objects(labels), start=1):
         start = [o + s.start for o, s in zip(_start(box), inner, strict=True)]
         yield _spot(pet, labels[inner] == label, (start[0], start[1], start[2]), threshold)
+
+
+def _label(above: BoolArray) -> NDArray[np.integer]:
+    """Return 26-connected components, numbered from 1; of bytes, since cc3d 4.1 fails on some thin boolean arrays."""
+    return np.asarray(cc3d.connected_components(above.view(np.uint8), connectivity=26))
 
 
 def _grow(
@@ -203,7 +208,7 @@ def _grow(
     crop = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     own = labels[crop] == label
     open_ = (pet.array[crop] >= level) & ((labels[crop] == 0) | own)
-    regions = cc3d.connected_components(open_, connectivity=26)
+    regions = _label(open_)
     grown = np.asarray(regions == regions[own][0])
     for axis, (a, b, size) in enumerate(zip(low, high, pet.array.shape, strict=True)):
         if (a > 0 and grown.take(0, axis=axis).any()) or (b < size and grown.take(-1, axis=axis).any()):

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import ConvexHull
+from scipy.spatial.distance import pdist, squareform
 
 from plugins.contract import BoolArray, Mask, Point, Volume
 from plugins.measure.outline import Segments, chords, extremes, outline
@@ -43,6 +44,7 @@ _SLIVER = (
 )
 _TIE_MM = 1e-6
 _HULL_ABOVE = 160
+_DIRECTIONS = 16
 _EIGHT = np.ones((3, 3), dtype=np.bool_)
 _WORDS = {CONTOUR: "0.5-level contour of the mask", PIXEL_CENTRE: "between pixel centres"}
 
@@ -67,7 +69,7 @@ class Axes:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Piece:
-    """One in-plane piece: its pixels, cavities filled, and where it lies."""
+    """One in-plane piece: its pixels and where it lies."""
 
     pixels: BoolArray
     first_row: int
@@ -87,7 +89,7 @@ def measure_axes(mask: Mask, volume: Volume, convention: Convention = CONTOUR) -
     plane = _in_plane(volume)
     longest = -1.0
     tied: list[_Piece] = []
-    for bound, slice_index in _slices_by_bound(voxels, plane):
+    for bound, slice_index in _slices_by_bound(voxels, plane, _REACH[convention]):
         if bound < longest - _TIE_MM:
             break
         for piece in _pieces(voxels[slice_index], slice_index + mask.origin[0], mask.origin[1:]):
@@ -110,6 +112,8 @@ def measure_node_axes(mask: Mask, volume: Volume, convention: Convention = CONTO
     plane = _in_plane(volume)
     best: Axes | None = None
     for slice_index in range(voxels.shape[0]):
+        if not voxels[slice_index].any():
+            continue
         for piece in _pieces(voxels[slice_index], slice_index + mask.origin[0], mask.origin[1:]):
             axes = _best([piece], volume, plane, convention, pieces)
             if best is None or axes.short_axis_mm > best.short_axis_mm:
@@ -138,8 +142,12 @@ def plane_name(volume: Volume) -> str:
 
 
 def largest_piece(voxels: BoolArray) -> tuple[BoolArray, int]:
-    """Return the 26-connected piece `(k, r, c)` with the most voxels (all that share the lead), and how many there were."""
-    labels, count = cc3d.connected_components(voxels, connectivity=26, return_N=True)
+    """Return the 26-connected piece `(k, r, c)` with the most voxels, and how many pieces there are.
+
+    Pieces that share the lead are returned together.
+    """
+    # cc3d 4.1 fails on boolean arrays that are one voxel wide in two directions, not on bytes
+    labels, count = cc3d.connected_components(voxels.view(np.uint8), connectivity=26, return_N=True)
     if count <= 1:
         return voxels, int(count)
     sizes = np.bincount(labels.ravel())
@@ -152,31 +160,32 @@ def _in_plane(volume: Volume) -> NDArray[np.float64]:
     return np.asarray(np.linalg.qr(volume.geometry.affine[:3, 1:3])[1], dtype=np.float64)
 
 
-def _slices_by_bound(voxels: BoolArray, plane: NDArray[np.float64]) -> list[tuple[float, int]]:
-    """Return (longest length that the slice could hold, slice), largest first: the diagonal of its box."""
-    height = _extent(np.asarray(voxels.any(axis=2)))
-    width = _extent(np.asarray(voxels.any(axis=1)))
-    cosine = abs(plane[:, 0] @ plane[:, 1]) / (np.linalg.norm(plane[:, 0]) * np.linalg.norm(plane[:, 1]))
-    a, b = height * np.linalg.norm(plane[:, 0]), width * np.linalg.norm(plane[:, 1])
-    bounds = np.sqrt(a * a + b * b + 2 * a * b * cosine)
-    return [(float(bounds[k]), int(k)) for k in np.argsort(-bounds, kind="stable") if height[k] > 0]
+def _slices_by_bound(voxels: BoolArray, plane: NDArray[np.float64], reach: float) -> list[tuple[float, int]]:
+    """Return (a length that no line in the slice exceeds, slice) for the slices that hold a voxel, longest first.
 
-
-def _extent(occupied: BoolArray) -> NDArray[np.int64]:
-    """Return the number of positions from the first to the last occupied one of each row of `(k, n)`."""
-    n = occupied.shape[1]
-    first = np.argmax(occupied, axis=1)
-    last = n - 1 - np.argmax(occupied[:, ::-1], axis=1)
-    return np.asarray(np.where(occupied.any(axis=1), last - first + 1, 0), dtype=np.int64)
+    The bound is the greatest of the widths in 16 directions, and what a direction between two of them could add.
+    """
+    columns = voxels.shape[2]
+    held = np.asarray(voxels.any(axis=2))[..., None]
+    first = np.argmax(voxels, axis=2)[..., None]
+    last = columns - 1 - np.argmax(voxels[..., ::-1], axis=2)[..., None]
+    angles = np.arange(_DIRECTIONS) * (np.pi / _DIRECTIONS)
+    per_row, per_column = plane.T @ np.stack([np.cos(angles), np.sin(angles)])
+    at_row = np.arange(voxels.shape[1])[:, None] * per_row
+    low = np.where(held, at_row + np.minimum(first * per_column, last * per_column), np.inf).min(axis=1)
+    high = np.where(held, at_row + np.maximum(first * per_column, last * per_column), -np.inf).max(axis=1)
+    widths = high - low + 2 * reach * np.maximum(np.abs(per_row), np.abs(per_column))
+    bounds = widths.max(axis=1) / np.cos(np.pi / (2 * _DIRECTIONS)) + _TIE_MM
+    return [(float(bounds[k]), int(k)) for k in np.argsort(-bounds, kind="stable") if np.isfinite(bounds[k])]
 
 
 def _pieces(pixels: BoolArray, slice_index: int, offset: tuple[int, ...]) -> Iterator[_Piece]:
-    """Yield the 8-connected pieces of one slice `(r, c)`, cavities filled."""
+    """Yield the 8-connected pieces of one slice `(r, c)`."""
     labels, _ = ndimage.label(pixels, structure=_EIGHT)
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
         piece = labels[box] == number
         yield _Piece(
-            pixels=ndimage.binary_fill_holes(piece) if min(piece.shape) > 2 else piece,
+            pixels=piece,
             first_row=box[0].start + offset[0],
             first_column=box[1].start + offset[1],
             slice_index=slice_index,
@@ -193,14 +202,9 @@ def _candidates(piece: _Piece, plane: NDArray[np.float64], reach: float) -> tupl
     return points, mm
 
 
-def _squared_distances(mm: NDArray[np.float64]) -> NDArray[np.float64]:
-    delta = mm[:, None, :] - mm[None, :, :]
-    return np.asarray(np.einsum("ijk,ijk->ij", delta, delta))
-
-
 def _long_axis(piece: _Piece, plane: NDArray[np.float64], convention: Convention) -> float:
     _, mm = _candidates(piece, plane, _REACH[convention])
-    return float(np.sqrt(_squared_distances(mm).max()))
+    return float(pdist(mm).max())
 
 
 def _best(
@@ -240,14 +244,15 @@ def _pairs(
     """Yield each longest line of a piece with its longest perpendicular chord and that one's length, mm."""
     reach = _REACH[convention]
     points, mm = _candidates(piece, plane, reach)
-    distances = np.sqrt(np.triu(_squared_distances(mm)))
-    longest = distances.max()
-    segments: Segments = outline(piece.pixels, max(reach, _SLIVER)) @ plane.T
+    distances = squareform(pdist(mm))
+    longest = float(distances.max())
+    if longest <= _TIE_MM:
+        yield points[[0, 0]], points[[0, 0]], 0.0
+        return
+    whole = ndimage.binary_fill_holes(piece.pixels) if min(piece.pixels.shape) > 2 else piece.pixels
+    segments: Segments = outline(whole, max(reach, _SLIVER)) @ plane.T
     back = np.linalg.inv(plane).T
-    for a, b in np.argwhere(distances >= longest - _TIE_MM):
-        if a == b or longest <= _TIE_MM:
-            yield points[[a, a]], points[[a, a]], 0.0
-            return
+    for a, b in np.argwhere(np.triu(distances) >= longest - _TIE_MM):
         along = (mm[b] - mm[a]) / np.linalg.norm(mm[b] - mm[a])
         chord, length = chords(segments, along)
         if not reach:

@@ -38,6 +38,7 @@ _LEAST_LENGTH_ALONE_MM = 300.0
 _LEAST_WIDTH_ALONE_MM = 250.0
 _LEAST_RIGHT_MM = 20.0
 _BODY_SUV = 0.2
+_LEAST_VOXELS = 20
 
 Float = NDArray[np.float64]
 
@@ -97,7 +98,7 @@ def find_liver(pet: Volume, cts: Sequence[Volume]) -> LiverReference | Flag:
 
     `cts` are CT volumes of the study; those of another frame of reference are left aside.
     Reasons: `no-liver-candidate`, `liver-too-small`, `liver-not-on-the-right`, `liver-ambiguous`,
-    `field-too-small`.
+    `field-too-small`, `grid-too-coarse`.
     Source: PERCIST 1.0 (3 cm sphere in the right lobe); EANM doi 10.1007/s00259-022-05977-5 for the usual range.
     """
     grid = _grid_of(pet)
@@ -114,6 +115,8 @@ def find_liver(pet: Volume, cts: Sequence[Volume]) -> LiverReference | Flag:
         return chosen
     centre_mm = grid.to_mm(chosen)
     mask = sphere_mask(pet, centre_mm, RADIUS_MM)
+    if mask.count < _LEAST_VOXELS:
+        return _reason(pet, "grid-too-coarse", f"the sphere holds {mask.count} voxels of this image")
     values = pet.array[mask.box][mask.voxels].astype(np.float64)
     with_ct = bool(covered[chosen])
     return LiverReference(
@@ -130,7 +133,10 @@ def sphere_mask(volume: Volume, centre_mm: Point, radius_mm: float) -> Mask:
     """Return the voxels whose centre lies within a sphere around a point in LPS mm; empty when none does."""
     centre = volume.to_index(centre_mm)
     reach = [radius_mm / s for s in volume.spacing_mm]
-    low = [max(0, int(np.ceil(x - n))) for x, n in zip(centre, reach, strict=True)]
+    low = [
+        min(max(0, int(np.ceil(x - n))), size)
+        for x, n, size in zip(centre, reach, volume.array.shape, strict=True)
+    ]
     high = [
         max(o, min(size, int(np.floor(x + n)) + 1))
         for o, size, x, n in zip(low, volume.array.shape, centre, reach, strict=True)
@@ -218,7 +224,7 @@ def _place(
     candidate: BoolArray, uptake: Float, covered: BoolArray, pet: Volume
 ) -> tuple[int, int, int] | Flag:
     """Return the index (z, y, x) of the middle of the sphere, or the reason why there is none."""
-    labels, count = cc3d.connected_components(candidate, connectivity=6, return_N=True)
+    labels, count = cc3d.connected_components(candidate.view(np.uint8), connectivity=6, return_N=True)
     if count == 0:
         return _reason(pet, "no-liver-candidate", "no 3 cm sphere with the even uptake of a liver was found")
     sizes = np.bincount(labels.ravel())

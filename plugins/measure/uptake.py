@@ -82,7 +82,7 @@ def metabolism(mask: Mask, volume: Volume, threshold: Threshold) -> Metabolism:
     """
     _check_suv(mask, volume)
     values = volume.array[mask.box]
-    level = threshold.level(float(np.max(values[mask.voxels], initial=-np.inf)))
+    level = threshold.level(float(np.nanmax(values[mask.voxels])))
     active = mask.voxels & (values >= level)
     mtv_ml = voxel_sum_mm3(active, mask.origin[0], volume) / MM3_PER_ML
     mean = float(values[active].mean(dtype=np.float64)) if active.any() else 0.0
@@ -101,7 +101,7 @@ def suv_peak(mask: Mask, volume: Volume, variant: PeakVariant = "global") -> flo
     means = _local_means(mask, volume, kernel)
     if variant == "local":
         values = volume.array[mask.box][mask.voxels]
-        means = means[values == values.max()]
+        means = means[values == np.nanmax(values)]
     return float(means.max())
 
 

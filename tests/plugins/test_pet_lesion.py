@@ -1,0 +1,262 @@
+"""Uptake on PET: planted bodies of known place, size and uptake, and the liver reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from shapes import Ellipsoid, grid, rotation
+
+from plugins import codes
+from plugins.contract import Flag, Patient, Plugin, Study, Volume
+from plugins.errors import Refused
+from plugins.measure.liver import LiverReference, find_liver, sphere_mask
+from plugins.pet_lesion import PetLesion
+
+SPACING = (4.0, 4.0, 4.0)
+SHAPE = (110, 70, 95)
+START = (-188.0, -138.0, -220.0)
+LIVER_CENTRE = (-75.0, 10.0, -40.0)
+
+
+def ellipsoid(centre: tuple[float, float, float], semi_axes: tuple[float, float, float]) -> Ellipsoid:
+    return Ellipsoid(centre_mm=centre, semi_axes_mm=semi_axes, turn=rotation((0, 0, 0)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trunk:
+    """A trunk with two lungs, a liver, a spleen and hot places."""
+
+    liver_suv: float = 2.1
+    liver_centre: tuple[float, float, float] = LIVER_CENTRE
+    noise: float = 0.08
+    hot: tuple[tuple[tuple[float, float, float], float, float], ...] = ()
+    orientation: str = "axial"
+
+    def paint(
+        self, volume: Volume, parts: list[tuple[Ellipsoid, float]], seed: int = 5
+    ) -> NDArray[np.float32]:
+        array = np.zeros(volume.array.shape, dtype=np.float32)
+        for body, value in parts:
+            array[body.inside(volume)] = value
+        rng = np.random.default_rng(seed)
+        return array * rng.normal(1.0, self.noise, array.shape).astype(np.float32)
+
+    @property
+    def bodies(self) -> tuple[Ellipsoid, Ellipsoid, Ellipsoid, Ellipsoid, Ellipsoid]:
+        return (
+            ellipsoid((0, 0, 0), (165, 115, 900)),
+            ellipsoid((-75, 0, 110), (55, 75, 100)),
+            ellipsoid((75, 0, 110), (55, 75, 100)),
+            ellipsoid(self.liver_centre, (70, 70, 60)),
+            ellipsoid((95, 30, -40), (30, 35, 45)),
+        )
+
+    def pet(self, shape: tuple[int, int, int] = SHAPE, **more: object) -> Volume:
+        trunk, right, left, liver, spleen = self.bodies
+        parts = [(trunk, 0.7), (right, 0.4), (left, 0.4), (liver, self.liver_suv), (spleen, 1.8)]
+        parts += [(ellipsoid(centre, (radius,) * 3), suv) for centre, radius, suv in self.hot]
+        volume = grid(shape, SPACING, role="pet_suv", start_mm=START, series_instance_uid="1.2.20", **more)  # type: ignore[arg-type]
+        volume.array[...] = self.paint(volume, parts)
+        return volume
+
+    def ct(self, **more: object) -> Volume:
+        trunk, right, left, liver, spleen = self.bodies
+        volume = grid((140, 175, 240), (3.0, 1.6, 1.6), start_mm=START, series_instance_uid="1.2.10", **more)  # type: ignore[arg-type]
+        air_free = self.paint(
+            volume, [(trunk, 1040.0), (right, 160.0), (left, 160.0), (liver, 1060.0), (spleen, 1050.0)]
+        )
+        volume.array[...] = air_free - 1000.0
+        return volume
+
+
+def study(*volumes: Volume) -> Study:
+    return Study(
+        study_instance_uid="1.2.1", patient=Patient(patient_id="P"), study_date=None, volumes=volumes
+    )
+
+
+HOT = (((60.0, -20.0, 60.0), 14.0, 9.0), ((-20.0, 40.0, 120.0), 9.0, 6.0))
+
+
+def test_planted_bodies_are_found_where_they_are_as_large_and_as_hot_as_they_are() -> None:
+    pet = Trunk(hot=HOT, noise=0.0).pet()
+    plugin = PetLesion()
+    assert isinstance(plugin, Plugin)
+    lesions = [f for f in plugin.run(study(pet)) if f.type == codes.LESION]
+    assert [f.label for f in lesions] == ["PET lesion 1", "PET lesion 2"]
+    for lesion, (centre, radius, suv) in zip(lesions, HOT, strict=True):
+        index = np.argwhere(lesion.mask.full())
+        assert pet.to_mm(index.mean(axis=0)) == pytest.approx(centre, abs=2.0)
+        assert lesion.measurement("suv_max").value == pytest.approx(suv)
+        assert lesion.measurement("suv_mean").value == pytest.approx(suv)
+        truth_ml = 4 / 3 * np.pi * radius**3 / 1000
+        assert lesion.measurement("volume").value == pytest.approx(truth_ml, rel=0.12)
+        assert lesion.measurement("mtv").value == lesion.measurement("volume").value
+        assert lesion.measurement("tlg").value == pytest.approx(suv * lesion.measurement("mtv").value)
+        assert lesion.measurement("long_axis").value == pytest.approx(2 * radius, abs=4.0)
+        assert "SUV >= 4" in lesion.measurement("mtv").method
+
+
+def test_no_claim_is_made_about_what_the_uptake_is() -> None:
+    lesions = [f for f in PetLesion().run(study(Trunk(hot=HOT).pet())) if f.type == codes.LESION]
+    assert all(f.confidence is None and f.automatic for f in lesions)
+    assert all("physiological-uptake-not-recognised" in [flag.code for flag in f.flags] for f in lesions)
+
+
+def test_a_study_with_nothing_hot_and_no_liver_has_no_findings() -> None:
+    pet = grid((20, 30, 30), SPACING, role="pet_suv")
+    assert PetLesion().run(study(pet)) == ()
+
+
+def test_keys_are_the_same_when_the_run_is_repeated() -> None:
+    pet = Trunk(hot=HOT).pet()
+    once, again = (PetLesion().run(study(pet)) for _ in range(2))
+    assert [f.key for f in once] == [f.key for f in again]
+    assert len({f.key for f in once}) == len(once)
+
+
+def test_places_that_touch_at_a_corner_are_one_and_small_ones_are_left_out() -> None:
+    pet = grid((10, 20, 20), SPACING, role="pet_suv")
+    pet.array[2:4, 2:4, 2:4] = 5.0
+    pet.array[4, 4, 4] = 6.0
+    pet.array[8, 15, 15:17] = 9.0
+    (one,) = PetLesion().run(study(pet))
+    assert one.mask.count == 9
+    assert len(PetLesion(minimum_voxels=2, minimum_volume_ml=0.1).run(study(pet))) == 2
+
+
+def test_the_percent_threshold_is_that_of_each_hot_spot() -> None:
+    pet = grid((12, 30, 30), SPACING, role="pet_suv")
+    pet.array[...] = 0.5
+    pet.array[2:10, 3:11, 3:11] = 5.0
+    pet.array[3:9, 4:10, 4:10] = 20.0
+    pet.array[2:9, 15:26, 15:26] = 2.4
+    pet.array[3:8, 16:25, 16:25] = 5.8
+    hot, faint = sorted(
+        PetLesion(threshold="percent").run(study(pet)), key=lambda f: -f.measurement("suv_max").value
+    )
+    assert hot.mask.count == 6 * 6 * 6
+    assert "8.20 (41 % of the SUVmax 20.00" in hot.measurement("mtv").method
+    assert faint.mask.count == 7 * 11 * 11
+    assert "2.38 (41 % of the SUVmax 5.80" in faint.measurement("mtv").method
+
+
+def test_a_percent_threshold_that_leaks_into_the_surroundings_stays_at_the_floor_and_says_so() -> None:
+    pet = grid((30, 60, 60), SPACING, role="pet_suv")
+    pet.array[...] = 2.0
+    pet.array[10:15, 20:25, 20:25] = 4.0
+    (lesion,) = PetLesion(threshold="percent").run(study(pet))
+    assert lesion.mask.count == 125
+    assert "percent-threshold-leaks" in [flag.code for flag in lesion.flags]
+    assert "2.5" in lesion.measurement("mtv").method
+
+
+def test_at_most_so_many_lesions_are_reported_and_the_rest_is_told() -> None:
+    pet = grid((12, 60, 60), SPACING, role="pet_suv")
+    for place in range(9):
+        pet.array[2 : 5 + place % 3, 6 * place + 1 : 6 * place + 4, 10:13] = 8.0
+    findings = PetLesion(maximum_lesions=3).run(study(pet))
+    assert [f.mask.count for f in findings] == [45, 45, 45]
+    assert all("too-many-lesions" in [flag.code for flag in f.flags] for f in findings)
+    assert "9 places" in next(flag.sentence for flag in findings[0].flags if flag.code == "too-many-lesions")
+
+
+@pytest.mark.parametrize("with_ct", [True, False])
+def test_the_liver_reference_is_a_sphere_of_three_centimetres_in_the_liver(with_ct: bool) -> None:
+    trunk = Trunk(hot=HOT)
+    volumes = (trunk.pet(), trunk.ct()) if with_ct else (trunk.pet(),)
+    findings = PetLesion().run(study(*volumes))
+    liver = findings[0]
+    assert (liver.label, liver.type, liver.site) == ("Liver reference", codes.REFERENCE_REGION, codes.LIVER)
+    body = ellipsoid(LIVER_CENTRE, (70, 70, 60)).inside(volumes[0])
+    assert body[liver.mask.box][liver.mask.voxels].all()
+    assert liver.mask.count * 0.064 == pytest.approx(4 / 3 * np.pi * 1.5**3, rel=0.05)
+    mean, sd = liver.measurement("suv_mean").value, liver.measurement("suv_sd").value
+    assert mean == pytest.approx(2.1, abs=0.03)
+    assert sd == pytest.approx(2.1 * 0.08, abs=0.03)
+    assert liver.measurement("liver_threshold").value == pytest.approx(1.5 * mean + 2 * sd)
+    assert ("liver-from-pet-alone" in [f.code for f in liver.flags]) is not with_ct
+
+
+def test_the_percist_threshold_is_that_of_the_liver() -> None:
+    findings = PetLesion(threshold="percist").run(study(Trunk(hot=HOT).pet()))
+    level = findings[0].measurement("liver_threshold").value
+    assert f"SUV >= {level:.2f} (1.5 x liver mean + 2 SD" in findings[1].measurement("mtv").method
+    assert len(findings) == 3
+
+
+def test_the_percist_threshold_without_a_liver_is_refused_with_the_reason() -> None:
+    pet = Trunk(hot=HOT).pet(shape=(20, 70, 95))
+    with pytest.raises(Refused) as refused:
+        PetLesion(threshold="percist").run(study(pet))
+    assert refused.value.code == "no-liver-reference"
+    assert "liver" in refused.value.sentence
+
+
+def test_a_liver_on_the_left_an_even_pair_and_a_short_image_give_no_reference_but_a_reason() -> None:
+    def reason(pet: Volume, *cts: Volume) -> str:
+        found = find_liver(pet, cts)
+        assert isinstance(found, Flag)
+        assert found.plugin == "pet_lesion"
+        return found.code
+
+    assert reason(Trunk(liver_centre=(75.0, 0.0, -40.0)).pet()) == "liver-not-on-the-right"
+    both = Trunk(hot=(((75.0, 10.0, -120.0), 62.0, 2.1),))
+    assert reason(both.pet()) == "liver-ambiguous"
+    assert reason(Trunk(liver_suv=0.8).pet()) in ("no-liver-candidate", "liver-too-small")
+    assert reason(Trunk().pet(shape=(60, 70, 95))) == "field-too-small"
+    assert reason(grid((5, 5, 5), SPACING, role="pet_suv")) == "no-liver-candidate"
+
+
+def test_the_ct_of_another_frame_of_reference_is_left_aside() -> None:
+    trunk = Trunk()
+    found = find_liver(trunk.pet(), [trunk.ct(frame_of_reference_uid="9.9")])
+    assert isinstance(found, LiverReference)
+    assert not found.with_ct
+
+
+def test_the_ct_speaks_against_even_uptake_that_is_not_soft_tissue() -> None:
+    trunk = Trunk()
+    ct = trunk.ct()
+    ct.array[ellipsoid(LIVER_CENTRE, (72, 72, 62)).inside(ct)] = -90.0
+    assert isinstance(find_liver(trunk.pet(), [ct]), Flag)
+
+
+def test_unusual_liver_uptake_is_told() -> None:
+    trunk = Trunk(liver_suv=3.6)
+    found = find_liver(trunk.pet(), [trunk.ct()])
+    assert isinstance(found, LiverReference)
+    assert [f.code for f in found.flags] == ["liver-uptake-unusual"]
+
+
+def test_a_study_without_suv_is_not_accepted_and_refused() -> None:
+    other = study(grid((5, 5, 5), SPACING, role="pet_activity"))
+    assert not PetLesion().accepts(other)
+    with pytest.raises(Refused, match="no-suv"):
+        PetLesion().run(other)
+
+
+def test_two_pet_series_are_numbered_through() -> None:
+    first, second = (
+        Trunk(hot=HOT).pet(),
+        grid((10, 20, 20), SPACING, role="pet_suv", series_instance_uid="1.2.21"),
+    )
+    second.array[2:6, 2:6, 2:6] = 7.0
+    labels = [f.label for f in PetLesion().run(study(first, second)) if f.type == codes.LESION]
+    assert labels == ["PET lesion 1", "PET lesion 2", "PET lesion 3"]
+
+
+def test_a_sphere_outside_the_image_is_an_empty_mask() -> None:
+    assert sphere_mask(grid((5, 5, 5), SPACING), (900.0, -900.0, 900.0), 15.0).count == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"threshold": "auto"}, {"fixed_suv": 0.0}, {"percent_of_maximum": 120.0}, {"minimum_voxels": 0}],
+)
+def test_wrong_settings_are_not_taken(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"threshold|least"):
+        PetLesion(**wrong)  # type: ignore[arg-type]
