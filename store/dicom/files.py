@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pydicom import dcmread
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.filereader import read_dataset, read_preamble
@@ -19,6 +20,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 from plugins.errors import Refused
 from store.dicom.values import text
 
+MAX_NESTING = 64
 MAX_INFLATED_BYTES = 512 << 20
 PIXEL_TAGS = {0x7FE00008: "float", 0x7FE00009: "double", 0x7FE00010: "integer"}
 
@@ -78,13 +80,24 @@ class File:
 
     def pixel_frames(self, frames: int) -> list[bytes]:
         """Return the encapsulated frames. Refuses (`truncated-pixel-data`) when fewer are found than stated."""
+        data = self.pixel_bytes()
+        if not _has_whole_items(data):
+            raise _truncated(self)
         try:
-            found = list(generate_frames(self.pixel_bytes(), number_of_frames=frames))
+            found = list(generate_frames(data, number_of_frames=frames))
         except Exception as error:
             raise _truncated(self) from error
         if len(found) < frames or any(not part for part in found):
             raise _truncated(self)
         return found
+
+
+def _has_whole_items(data: bytes) -> bool:
+    """Tell whether every item of encapsulated pixel data is as long as it says."""
+    at = 0
+    while data[at : at + 4] == b"\xfe\xff\x00\xe0":
+        at += 8 + int.from_bytes(data[at + 4 : at + 8], "little")
+    return 0 < at <= len(data)
 
 
 def _truncated(file: File) -> Refused:
@@ -141,6 +154,7 @@ def _read(path: Path, file: BinaryIO) -> File:
                 path=path, header=header, transfer_syntax="", pixel_kind=None, pixel_offset=0, pixel_length=0
             )
         raise _unreadable(path, "it has no SOP Instance UID")
+    _require_shallow(header)
     syntax = str(header.file_meta.get("TransferSyntaxUID", "")) or _guessed_syntax(header)
     kind, offset, length = _pixel_place(file, syntax)
     return File(
@@ -151,6 +165,17 @@ def _read(path: Path, file: BinaryIO) -> File:
         pixel_offset=offset,
         pixel_length=length,
     )
+
+
+def _require_shallow(header: Dataset, level: int = 0) -> None:
+    """Refuse (`unreadable-file`) sequences nested deeper than 64, before anyone walks into them."""
+    if level > MAX_NESTING:
+        raise Refused("unreadable-file", f"its sequences are nested more than {MAX_NESTING} deep")
+    for tag, element in header._dict.items():
+        vr = element.VR
+        if vr == "SQ" or (vr is None and dictionary_has_tag(tag) and dictionary_VR(tag) == "SQ"):
+            for item in header[tag].value:
+                _require_shallow(item, level + 1)
 
 
 def _guessed_syntax(header: Dataset) -> str:

@@ -45,17 +45,17 @@ def read_study(paths: Iterable[Path]) -> ReadStudy:
     with quiet():
         files, flags, refused = read_files(paths)
         files = _only_foreign(files)
-        _require_one_study(files)
-        files = _without_conflicts(_without_copies(files), refused)
-        volumes, headers = _volumes(files, refused)
-        drawn, told = _regions(files, volumes, refused)
+        _require_one_study(files, refused)
+        usable = _without_conflicts(_without_copies(files), refused)
+        volumes, headers = _volumes(usable, refused)
+        drawn = _regions(usable, volumes, refused)
         volumes = _without_bare_single_slices(volumes, drawn, refused)
         if not volumes and not refused:
             raise Refused("no-images", "there is no image that could be analysed")
         return ReadStudy(
             study=_study(files, volumes, drawn, refused),
             headers={u: headers[u] for v in volumes for u in v.sop_instance_uids},
-            flags=(*flags, *told),
+            flags=tuple(flags),
         )
 
 
@@ -125,8 +125,10 @@ def _only_foreign(files: Sequence[File]) -> list[File]:
     ]
 
 
-def _require_one_study(files: Sequence[File]) -> None:
+def _require_one_study(files: Sequence[File], refused: Sequence[Flag]) -> None:
     """Refuse no files at all, several patients, several studies."""
+    if not files and refused:
+        raise Refused(refused[0].code, refused[0].sentence)
     if not files:
         raise Refused("no-images", "there is no DICOM file that could be analysed")
     patients = {(text(f.header, "PatientID"), text(f.header, "IssuerOfPatientID")) for f in files}
@@ -194,15 +196,12 @@ def _volumes(files: Sequence[File], refused: list[Flag]) -> tuple[tuple[Volume, 
     return tuple(volumes), headers
 
 
-def _regions(
-    files: Sequence[File], volumes: tuple[Volume, ...], refused: list[Flag]
-) -> tuple[tuple[Drawn, ...], list[Flag]]:
+def _regions(files: Sequence[File], volumes: tuple[Volume, ...], refused: list[Flag]) -> tuple[Drawn, ...]:
     drawn: list[Drawn] = []
-    told: list[Flag] = []
     for file in files:
         if file.modality in REGIONS:
             drawn.extend(_read_regions(file, volumes, refused))
-    return tuple(drawn), told
+    return tuple(drawn)
 
 
 def _read_regions(file: File, volumes: Sequence[Volume], refused: list[Flag]) -> tuple[Drawn, ...]:

@@ -1,7 +1,7 @@
 """From stored PET values to SUVbw: the rules of the vendors, each path named in what is kept.
 
 SUVbw = (slope * stored) * weight[g] / dose(t_ref). Sources: PS3.3 C.8.9, QIBA vendor-neutral pseudo-code for SUV,
-IBSI-SUV manual; body sizes after Morgan, James, Janmahasatian and DuBois.
+IBSI-SUV manual.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 
 from plugins.contract import Flag
 from plugins.errors import Refused
+from store.dicom.body_size import body_size, height_cm, sex, weight_kg
 from store.dicom.values import day, instant, integer, items, moment, number, text, texts
 
 HALF_LIFE_S = {("F", 18): 6586.2, ("GA", 68): 4057.0, ("C", 11): 1223.0, ("N", 13): 598.0}
@@ -123,65 +124,9 @@ def _normalised(header: Dataset, units: str, notes: dict[str, float | str]) -> f
     if (kind == "BSA") != (units == "CM2ML"):
         raise Refused("suv-unknown-type", f"SUVType {kind} does not go with units {units}")
     weight = weight_kg(header)
-    size = body_size(kind, weight=weight, height_cm=_height_cm(header), sex=_sex(header))
+    size = body_size(kind, weight=weight, height=height_cm(header), gender=sex(header))
     notes["weight_kg"], notes["body_size"] = weight, size
     return weight * 1e3 / (size * 1e4) if kind == "BSA" else weight / size
-
-
-def weight_kg(header: Dataset) -> float:
-    """Return PatientWeight in kg, grams recognised. Refuses (`suv-no-weight`, `suv-bad-weight`)."""
-    weight = number(header, "PatientWeight")
-    if not weight or not math.isfinite(weight):
-        raise Refused("suv-no-weight", "PatientWeight is absent or 0; values stay in activity")
-    if weight > 1000:
-        weight /= 1000
-    if not 0.3 <= weight <= 500:
-        raise Refused("suv-bad-weight", f"PatientWeight {weight:g} kg cannot be; values stay in activity")
-    return weight
-
-
-def _height_cm(header: Dataset) -> float:
-    height = number(header, "PatientSize")
-    if not height or not math.isfinite(height):
-        raise Refused("suv-no-height", "PatientSize is absent or 0, which this kind of SUV needs")
-    centimetres = height if height > 3 else height * 100
-    if not 20 <= centimetres <= 260:
-        raise Refused("suv-bad-height", f"PatientSize {height:g} cannot be a height")
-    return centimetres
-
-
-def _sex(header: Dataset) -> str:
-    sex = text(header, "PatientSex").upper()
-    if sex not in ("M", "F", "O"):
-        raise Refused("suv-no-sex", "PatientSex is absent, which this kind of SUV needs")
-    return sex
-
-
-def body_size(kind: str, *, weight: float, height_cm: float, sex: str) -> float:
-    """Return lean or ideal body mass in kg, or body surface in m2, by SUVType; for sex `O` the mean of both.
-
-    Refuses (`suv-unknown-type`). Source: PS3.3 C.8.9.1.1.4 and the formulas named there.
-    """
-    if sex == "O":
-        return (
-            body_size(kind, weight=weight, height_cm=height_cm, sex="M")
-            + body_size(kind, weight=weight, height_cm=height_cm, sex="F")
-        ) / 2
-    male = sex == "M"
-    squared = (weight / height_cm) ** 2
-    index = weight / (height_cm / 100) ** 2
-    match kind:
-        case "LBM":
-            return 1.10 * weight - 120 * squared if male else 1.07 * weight - 148 * squared
-        case "LBMJAMES128":
-            return 1.10 * weight - 128 * squared if male else 1.07 * weight - 148 * squared
-        case "LBMJANMA":
-            return 9270 * weight / (6680 + 216 * index if male else 8780 + 244 * index)
-        case "IBW":
-            return 48.0 + 1.06 * (height_cm - 152) if male else 45.5 + 0.91 * (height_cm - 152)
-        case "BSA":
-            return float(0.007184 * height_cm**0.725 * weight**0.425)
-    raise Refused("suv-unknown-type", f"SUVType {kind} is not known")
 
 
 def _activity(

@@ -1,0 +1,422 @@
+"""SUV factors: the vendors' headers, the reference objects, and every rule with numbers worked by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+
+from plugins.errors import Refused
+from store.dicom.body_size import body_size
+from store.dicom.series import read_study
+from store.dicom.suv import suv_scale
+
+VENDORS = (
+    "SIEMENS",
+    "GE_MEDICAL_AND_BQML",
+    "PHILIPS_BQML",
+    "PHILIPS_CNTS_AND_SUV",
+    "BQML_AC_DT_lessThan_S_DT_SIEMENS",
+    "RADIOPHARM_DATETIME_UNDEFINED",
+)
+DROS = [
+    "DRO_0_0",
+    "DRO_1_0",
+    "DRO_2_0",
+    "DRO_2_1",
+    "DRO_2_3",
+    "DRO_2_4",
+    "DRO_3_1",
+    "DRO_3_2",
+    "DRO_3_3",
+    "DRO_3_4",
+    "DRO_4_0",
+    "DRO_4_1",
+]
+TRACER = {
+    "RadionuclideTotalDose",
+    "RadionuclideHalfLife",
+    "RadiopharmaceuticalStartTime",
+    "RadiopharmaceuticalStartDateTime",
+}
+LAMBDA = math.log(2) / 6586.2
+DOSE = 368080000.0
+AN_HOUR = 70000 / (DOSE * math.exp(-LAMBDA * 3600))
+
+
+def header(tracer: dict[str, Any] | None = None, **changes: Any) -> Dataset:
+    """A PET header: 70 kg, 368.08 MBq at 10:00, decay corrected to the series start at 11:00."""
+    dataset, item = Dataset(), Dataset()
+    values: dict[str, Any] = {
+        "Modality": "PT",
+        "Units": "BQML",
+        "DecayCorrection": "START",
+        "CorrectedImage": ["ATTN", "DECY"],
+        "SeriesDate": "20250101",
+        "SeriesTime": "110000",
+        "AcquisitionDate": "20250101",
+        "AcquisitionTime": "110000",
+        "PatientWeight": "70",
+        "PatientSize": "1.75",
+        "PatientSex": "M",
+        "RescaleIntercept": "0",
+    }
+    injected: dict[str, Any] = {
+        "RadionuclideTotalDose": str(DOSE),
+        "RadionuclideHalfLife": "6586.2",
+        "RadiopharmaceuticalStartTime": "100000",
+    }
+    for target, given_values in ((dataset, values | changes), (item, injected | (tracer or {}))):
+        for keyword, value in given_values.items():
+            if value is not None:
+                setattr(target, keyword, value)
+    dataset.RadiopharmaceuticalInformationSequence = [item]
+    return dataset
+
+
+def factor(*headers: Dataset, **options: Any) -> float:
+    return suv_scale(headers, **options).factors[0]
+
+
+def flags(*headers: Dataset) -> list[str]:
+    return [flag.code for flag in suv_scale(headers).flags]
+
+
+def from_json(values: dict[str, Any]) -> Dataset:
+    dataset, tracer = Dataset(), Dataset()
+    dataset.Modality = "PT"
+    for keyword, value in values.items():
+        if keyword in TRACER:
+            setattr(tracer, keyword, value.strip() if isinstance(value, str) else value)
+        elif keyword != "PhilipsPETPrivateGroup":
+            setattr(dataset, keyword, value)
+    block = dataset.private_block(0x7053, "Philips PET Private Group", create=True)
+    for name, element in (("SUVScaleFactor", 0x00), ("ActivityConcentrationScaleFactor", 0x09)):
+        if stated := values["PhilipsPETPrivateGroup"].get(name):
+            block.add_new(element, "DS", stated.strip())
+    dataset.RadiopharmaceuticalInformationSequence = [tracer]
+    return dataset
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_the_factor_of_each_vendor_is_the_published_one(data: Path, vendor: str) -> None:
+    folder = data / "suv_headers"
+    expected = json.loads((folder / "expected.json").read_text())["expected"][f"{vendor}-instances.json"]
+    instances = json.loads((folder / f"{vendor}-instances.json").read_text())
+    scale = suv_scale([from_json(instance) for instance in instances])
+    assert scale.factors[0] == pytest.approx(expected, abs=1e-6, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", DROS)
+def test_the_suv_of_each_reference_object_is_the_published_one(data: Path, name: str) -> None:
+    expected = json.loads((data / "suv_dro" / "expected.json").read_text())["expected"][name]
+    study = read_study((data / "suv_dro" / name / "PET").iterdir()).study
+    volume = study.by_role("pet_suv")[0]
+    mask = np.asarray(nibabel.load(data / "suv_dro" / name / "mask.nii.gz").dataobj) > 0
+    values = volume.array[mask.transpose(2, 1, 0)]
+    tolerance = expected["absolute_tolerance"]
+    assert values.min() == pytest.approx(expected["suv_min"], abs=tolerance)
+    assert np.median(values) == pytest.approx(expected["suv_median"], abs=tolerance)
+    assert values.max() == pytest.approx(expected["suv_max"], abs=tolerance)
+    assert volume.suv["path"]
+
+
+def test_a_real_ge_series_has_its_published_factor_and_maximum(data: Path) -> None:
+    expected = json.loads((data / "pet_ge_sts001" / "expected.json").read_text())
+    volume = read_study((data / "pet_ge_sts001" / "PET").iterdir()).study.volumes[0]
+    assert volume.suv["factor_first"] == pytest.approx(expected["suvbw_factor"], rel=1e-6)
+    assert volume.suv["seconds_after_injection"] == expected["seconds_injection_to_series"]
+    assert float(volume.array.max()) == pytest.approx(expected["suv_max_whole_series"], rel=1e-6)
+    assert [f.code for f in volume.flags] == ["uneven-slices", "suv-reference-times-differ"]
+
+
+def test_an_image_in_suv_is_not_scaled_again(data: Path) -> None:
+    expected = json.loads((data / "sts_dicom" / "expected.json").read_text())["STS_002"]["PET"]
+    study = read_study((data / "sts_dicom" / "STS_002").rglob("*.dcm")).study
+    (region,) = [d for d in study.drawn if d.label == "GTV_Mass_PET"]
+    pet = study.by_role("pet_suv")[0]
+    assert pet.suv["factor_first"] == 1.0
+    assert region.series_instance_uid == pet.series_instance_uid
+    values = pet.array[region.mask.box][region.mask.voxels]
+    assert float(values.max()) == pytest.approx(expected["rois"]["GTV_Mass_PET"]["max"], abs=1e-4)
+
+
+def test_decay_to_the_series_start_is_by_hand() -> None:
+    assert factor(header()) == pytest.approx(AN_HOUR, rel=1e-12)
+
+
+def test_correction_to_the_injection_needs_no_times() -> None:
+    bare = header(
+        {"RadiopharmaceuticalStartTime": None}, DecayCorrection="ADMIN", SeriesTime=None, AcquisitionTime=None
+    )
+    assert factor(bare) == pytest.approx(70000 / DOSE, rel=1e-12)
+
+
+def test_no_correction_takes_each_slice_at_its_own_time_and_duration() -> None:
+    slices = [
+        header(DecayCorrection="NONE", CorrectedImage=["ATTN"], AcquisitionTime=t, ActualFrameDuration=600000)
+        for t in ("110000", "111000")
+    ]
+    scale = suv_scale(slices)
+    x = LAMBDA * 600
+    first = 70000 / DOSE * x / (1 - math.exp(-x)) * math.exp(LAMBDA * 3600)
+    assert scale.factors[0] == pytest.approx(first, rel=1e-12)
+    assert scale.factors[1] == pytest.approx(first * math.exp(LAMBDA * 600), rel=1e-12)
+
+
+def test_an_injection_before_midnight_is_on_the_day_before() -> None:
+    late = header({"RadiopharmaceuticalStartTime": "233000"}, SeriesTime="003000", AcquisitionTime="003000")
+    assert factor(late) == pytest.approx(AN_HOUR, rel=1e-12)
+
+
+def test_date_and_time_of_injection_come_before_the_time_alone() -> None:
+    both = header({"RadiopharmaceuticalStartDateTime": "20250101100000.000000+0100"})
+    assert factor(both) == pytest.approx(AN_HOUR, rel=1e-12)
+    other = header({"RadiopharmaceuticalStartDateTime": "20250101103000"})
+    assert factor(other) == pytest.approx(AN_HOUR * math.exp(-LAMBDA * 1800), rel=1e-12)
+    assert "suv-injection-times-differ" in flags(other)
+
+
+def test_an_injection_date_after_the_scan_is_ignored_with_a_flag() -> None:
+    shifted = header({"RadiopharmaceuticalStartDateTime": "20250102100000"})
+    assert factor(shifted) == pytest.approx(AN_HOUR, rel=1e-12)
+    assert flags(shifted) == ["suv-injection-date-ignored"]
+
+
+def test_ges_scan_time_is_used_when_the_series_time_is_after_the_acquisition() -> None:
+    late = header(SeriesTime="120000")
+    block = late.private_block(0x0009, "GEMS_PETD_01", create=True)
+    block.add_new(0x0D, "DT", "20250101110000.00")
+    scale = suv_scale([late])
+    assert scale.factors[0] == pytest.approx(AN_HOUR, rel=1e-12)
+    assert scale.provenance["reference_rule"] == "GE scan time"
+
+
+def test_a_private_tag_of_another_vendor_is_not_ges_scan_time() -> None:
+    late = header(SeriesTime="120000")
+    late.private_block(0x0009, "SOMEONE ELSE", create=True).add_new(0x0D, "DT", "20250101090000.00")
+    assert suv_scale([late]).provenance["reference_rule"] == "earliest acquisition time"
+
+
+def test_the_reference_time_is_computed_back_from_a_later_bed() -> None:
+    frame_s, x = 300.0, LAMBDA * 300
+    mean_s = math.log(x / (1 - math.exp(-x))) / LAMBDA
+    bed = header(
+        SeriesTime="120000",
+        AcquisitionTime="110500",
+        ActualFrameDuration=int(frame_s * 1000),
+        FrameReferenceTime=str(round((300 + mean_s) * 1000, 6)),
+    )
+    scale = suv_scale([bed])
+    assert scale.provenance["reference_rule"] == "frame reference time"
+    assert scale.factors[0] == pytest.approx(AN_HOUR, rel=1e-9)
+
+
+def test_a_frame_reference_time_left_at_zero_does_not_move_the_reference_after_the_scan() -> None:
+    bed = header(SeriesTime="120000", ActualFrameDuration=300000, FrameReferenceTime="0")
+    scale = suv_scale([bed])
+    assert scale.provenance["reference_rule"] == "earliest acquisition time"
+    assert scale.factors[0] == pytest.approx(AN_HOUR, rel=1e-12)
+
+
+def test_the_earliest_of_many_beds_counts() -> None:
+    beds = [header(SeriesTime="105959", AcquisitionTime=t) for t in ("112000", "110000", "111000")]
+    assert suv_scale(beds).provenance["corrected_to"] == "2025-01-01T10:59:59"
+
+
+def test_more_than_one_per_cent_between_the_reference_times_is_flagged() -> None:
+    off = header(ActualFrameDuration=300000, FrameReferenceTime="600000")
+    assert flags(off) == ["suv-reference-times-differ"]
+
+
+def test_a_dose_in_megabecquerel_is_recognised() -> None:
+    small = header({"RadionuclideTotalDose": "368.08"})
+    assert factor(small) == pytest.approx(AN_HOUR, rel=1e-9)
+    assert flags(small) == ["suv-dose-in-mbq"]
+
+
+def test_a_weight_in_grams_is_recognised() -> None:
+    assert factor(header(PatientWeight="70000")) == pytest.approx(AN_HOUR, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("code", "meaning", "half_life"),
+    [
+        ("C-111A1", "18F", 6586.2),
+        ("77004003", "^18^Fluorine", 6586.2),
+        ("1", "Fluorine F^18^", 6586.2),
+        ("1", "F-18", 6586.2),
+        ("C-131A3", "^68^Gallium", 4057.0),
+        ("1", "Gallium-68", 4057.0),
+        ("1", "Ga-68", 4057.0),
+        ("1", "^11^Carbon", 1223.0),
+        ("1", "N-13", 598.0),
+    ],
+)
+def test_the_half_life_comes_from_the_nuclide_when_it_is_not_stated(
+    code: str, meaning: str, half_life: float
+) -> None:
+    coded = Dataset()
+    coded.CodeValue, coded.CodeMeaning = code, meaning
+    scale = suv_scale([header({"RadionuclideHalfLife": None, "RadionuclideCodeSequence": [coded]})])
+    assert scale.provenance["half_life_s"] == half_life
+
+
+def test_a_half_life_that_is_not_the_nuclides_is_flagged() -> None:
+    coded = Dataset()
+    coded.CodeValue, coded.CodeMeaning = "C-131A3", "^68^Gallium"
+    assert flags(header({"RadionuclideCodeSequence": [coded]})) == ["suv-half-life-differs"]
+
+
+def test_counts_become_activity_by_philips_private_factor() -> None:
+    counts = header(Units="CNTS")
+    counts.private_block(0x7053, "Philips PET Private Group", create=True).add_new(0x09, "DS", "2.5")
+    assert factor(counts) == pytest.approx(2.5 * AN_HOUR, rel=1e-12)
+
+
+def test_philips_suv_factor_comes_before_its_activity_factor() -> None:
+    counts = header(Units="CNTS")
+    block = counts.private_block(0x7053, "Philips PET Private Group", create=True)
+    block.add_new(0x00, "DS", "0.0005")
+    block.add_new(0x09, "DS", "2.5")
+    assert factor(counts) == 0.0005
+
+
+def test_a_calibrated_count_rate_is_divided_by_the_voxel() -> None:
+    rate = header(Units="CPS", CorrectedImage=["ATTN", "DECY", "DCAL"])
+    assert factor(rate, voxel_ml=0.064) == pytest.approx(AN_HOUR / 0.064, rel=1e-12)
+
+
+def test_an_uncalibrated_count_rate_takes_the_dose_calibration_factor() -> None:
+    assert factor(header(Units="CPS", DoseCalibrationFactor="3.5")) == pytest.approx(3.5 * AN_HOUR, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "gender", "size"),
+    [
+        ("LBM", "M", 1.10 * 70 - 120 * 0.16),
+        ("LBM", "F", 1.07 * 70 - 148 * 0.16),
+        ("LBMJAMES128", "M", 1.10 * 70 - 128 * 0.16),
+        ("LBMJANMA", "M", 9270 * 70 / (6680 + 216 * 70 / 1.75**2)),
+        ("LBMJANMA", "F", 9270 * 70 / (8780 + 244 * 70 / 1.75**2)),
+        ("IBW", "M", 48.0 + 1.06 * 23),
+        ("IBW", "F", 45.5 + 0.91 * 23),
+        ("IBW", "O", (48.0 + 1.06 * 23 + 45.5 + 0.91 * 23) / 2),
+    ],
+)
+def test_an_image_normalised_to_another_mass_becomes_suv_by_weight(
+    kind: str, gender: str, size: float
+) -> None:
+    lean = header(Units="GML", SUVType=kind, PatientSex=gender)
+    assert factor(lean) == pytest.approx(70 / size, rel=1e-12)
+
+
+def test_an_image_normalised_to_body_surface_becomes_suv_by_weight() -> None:
+    surface = 0.007184 * 175**0.725 * 70**0.425
+    assert factor(header(Units="CM2ML", SUVType="BSA")) == pytest.approx(
+        70 * 1e3 / (surface * 1e4), rel=1e-12
+    )
+    assert factor(header(Units="CM2ML", PatientSize="175")) == pytest.approx(
+        70 * 1e3 / (surface * 1e4), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        (header(Units=None), "suv-no-units"),
+        (header(Units="1CM"), "suv-units"),
+        (header(Units="CPS"), "suv-counts"),
+        (header(Units="CNTS"), "suv-counts"),
+        (header(Units="GML", SUVType="BSA"), "suv-unknown-type"),
+        (header(Units="GML", SUVType="MAGIC"), "suv-unknown-type"),
+        (header(Units="GML", SUVType="LBM", PatientSize=None), "suv-no-height"),
+        (header(Units="GML", SUVType="LBM", PatientSize="900"), "suv-bad-height"),
+        (header(Units="GML", SUVType="LBM", PatientSex=None), "suv-no-sex"),
+        (header(Units="GML", SUVType="LBM", PatientWeight="0"), "suv-no-weight"),
+        (header(CorrectedImage=["DECY"]), "suv-not-attenuation-corrected"),
+        (header(CorrectedImage=["ATTN"]), "suv-not-decay-corrected"),
+        (header(RescaleIntercept="-10"), "suv-intercept"),
+        (header(DecayCorrection="SOON"), "suv-no-decay-correction"),
+        (header({"RadionuclideTotalDose": "0"}), "suv-no-dose"),
+        (header({"RadionuclideTotalDose": "-5"}), "suv-no-dose"),
+        (header({"RadionuclideHalfLife": None}), "suv-no-half-life"),
+        (header({"RadiopharmaceuticalStartTime": None}), "suv-no-injection-time"),
+        (header({"RadiopharmaceuticalStartTime": ""}), "suv-no-injection-time"),
+        (header(DecayCorrection="NONE"), "suv-no-frame-duration"),
+        (header(DecayCorrection="NONE", AcquisitionTime=None), "suv-no-scan-time"),
+        (header(Modality="CT"), "suv-not-pet"),
+    ],
+)
+def test_what_cannot_become_suv_is_refused_with_its_code(changed: Dataset, code: str) -> None:
+    with pytest.raises(Refused) as refused:
+        suv_scale([changed])
+    assert refused.value.code == code
+
+
+def test_two_tracers_are_refused() -> None:
+    two = header()
+    two.RadiopharmaceuticalInformationSequence = [*two.RadiopharmaceuticalInformationSequence, Dataset()]
+    with pytest.raises(Refused, match="suv-several-tracers"):
+        suv_scale([two])
+
+
+def test_an_suv_image_that_lists_no_corrections_is_flagged() -> None:
+    assert flags(header(Units="GML", CorrectedImage=None)) == ["suv-corrections-unknown"]
+
+
+def test_every_number_that_went_in_is_kept() -> None:
+    kept = suv_scale([header()]).provenance
+    assert kept == {
+        "units": "BQML",
+        "path": "BQML",
+        "decay_correction": "START",
+        "weight_kg": 70.0,
+        "dose_bq": DOSE,
+        "half_life_s": 6586.2,
+        "injected_at": "2025-01-01T10:00:00",
+        "corrected_to": "2025-01-01T11:00:00",
+        "reference_rule": "series time",
+        "seconds_after_injection": 3600.0,
+        "factor_first": kept["factor_first"],
+        "factor_min": kept["factor_first"],
+        "factor_max": kept["factor_first"],
+    }
+
+
+@given(
+    weight=st.floats(1, 300),
+    dose=st.floats(1e6, 1e9),
+    minutes=st.integers(0, 300),
+)
+def test_the_factor_grows_with_weight_and_delay_and_falls_with_dose(
+    weight: float, dose: float, minutes: int
+) -> None:
+    def at(w: float, d: float, m: int) -> float:
+        when = f"{10 + m // 60:02d}{m % 60:02d}00"
+        return factor(
+            header(
+                {"RadionuclideTotalDose": f"{d:.8g}"},
+                PatientWeight=f"{w:.8g}",
+                SeriesTime=when,
+                AcquisitionTime=when,
+            )
+        )
+
+    one = at(weight, dose, minutes)
+    assert at(weight * 2, dose, minutes) == pytest.approx(one * 2, rel=1e-6)
+    assert at(weight, dose * 2, minutes) == pytest.approx(one / 2, rel=1e-6)
+    assert at(weight, dose, minutes + 60) == pytest.approx(one * math.exp(LAMBDA * 3600), rel=1e-6)
+
+
+def test_a_kind_of_body_size_that_is_not_known_is_refused() -> None:
+    with pytest.raises(Refused, match="suv-unknown-type"):
+        body_size("BW", weight=70, height=175, gender="O")
