@@ -17,6 +17,7 @@ PEAK_RADIUS_MM = 10.0 * (3.0 / (4.0 * np.pi)) ** (1.0 / 3.0)
 """Radius of a sphere of 1 ml: 6.2035 mm."""
 PeakVariant = Literal["global", "local", "weighted"]
 _SUPERSAMPLING = 9
+_SLAB = 32
 _PEAK_WORDS = {
     "global": "highest mean in a 1 ml sphere (radius 6.20 mm, voxel centres inside) centred on any voxel of the region",
     "local": "mean in a 1 ml sphere (radius 6.20 mm, voxel centres inside) centred on the voxel of SUVmax",
@@ -131,22 +132,29 @@ def sphere_weights(
 
 
 def _local_means(mask: Mask, volume: Volume, kernel: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the weighted mean around every voxel of the mask, shape (n,); voxels outside the image do not count."""
-    reach = [n // 2 for n in kernel.shape]
-    low = [max(0, o - n) for o, n in zip(mask.origin, reach, strict=True)]
-    high = [
-        min(size, o + length + n)
-        for size, o, length, n in zip(mask.shape, mask.origin, mask.voxels.shape, reach, strict=True)
-    ]
-    crop = volume.array[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].astype(np.float64)
+    """Return the weighted mean around every voxel of the mask, shape (n,); voxels outside the image do not count.
+
+    Slab by slab, so that memory stays small for a region of any size.
+    """
+    slabs = range(0, mask.voxels.shape[0], _SLAB)
+    return np.concatenate([_slab_means(mask, volume, kernel, k) for k in slabs])
+
+
+def _slab_means(mask: Mask, volume: Volume, kernel: NDArray[np.float64], first: int) -> NDArray[np.float64]:
+    voxels = mask.voxels[first : first + _SLAB]
+    origin = (mask.origin[0] + first, *mask.origin[1:])
+    crops, padding = [], []
+    for o, length, size, n in zip(origin, voxels.shape, mask.shape, kernel.shape, strict=True):
+        low, high = max(0, o - n // 2), min(size, o + length + n // 2)
+        crops.append(slice(low, high))
+        padding.append((n // 2 - (o - low), n // 2 - (high - o - length)))
+    crop = volume.array[tuple(crops)].astype(np.float64)
     known = np.isfinite(crop)
-    padding = [
-        (n - (o - a), n - (b - o - length))
-        for n, o, a, b, length in zip(reach, mask.origin, low, high, mask.voxels.shape, strict=True)
-    ]
     sums = signal.convolve(np.pad(np.where(known, crop, 0.0), padding), kernel, mode="valid")
+    if known.all() and not np.any(padding):
+        return np.asarray(sums[voxels] / kernel.sum())
     weights = signal.convolve(np.pad(known.astype(np.float64), padding), kernel, mode="valid")
-    return np.asarray(sums[mask.voxels] / np.maximum(weights[mask.voxels], 1e-9))
+    return np.asarray(sums[voxels] / np.maximum(weights[voxels], 1e-9))
 
 
 def _check_suv(mask: Mask, volume: Volume) -> None:

@@ -182,3 +182,10 @@ def test_a_threshold_is_one_thing_or_the_other() -> None:
         if (suv is None) == (fraction is None):
             with pytest.raises(ValueError, match="either"):
                 Threshold(words="x", suv=suv, fraction_of_maximum=fraction)
+
+
+def test_the_peak_of_a_tall_region_does_not_depend_on_how_it_is_cut_into_slabs() -> None:
+    array = np.random.default_rng(11).uniform(0, 9, (70, 5, 5)).astype(np.float32)
+    volume = grid(array.shape, (3.0, 4.0, 4.0), role="pet_suv", array=array)  # type: ignore[arg-type]
+    full = np.ones(array.shape, dtype=bool)
+    assert suv_peak(Mask.from_full(full), volume) == pytest.approx(brute_peak(full, array, (3.0, 4.0, 4.0)))
