@@ -26,9 +26,9 @@ from pydicom.sr.coding import Code
 
 from plugins import codes
 from plugins.contract import Finding, Measurement, Provenance, Volume
+from store.dicom.drawing import Line, axis_line, drawn_slice, region
 from store.dicom.equipment import MANUFACTURER, one_line
 from store.dicom.frames import frame_number
-from store.dicom.regions import Line, axis_line, drawn_slice, region
 from store.dicom.seg import Identified
 
 

@@ -32,6 +32,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from plugins import codes
 from plugins.contract import Flag, Provenance, Volume
 from plugins.errors import Broken
+from store.dicom.drawing import drawn_slice
 from store.dicom.equipment import (
     MANUFACTURER,
     RESEARCH_USE,
@@ -43,7 +44,6 @@ from store.dicom.equipment import (
     stand_in,
 )
 from store.dicom.groups import planar_group, volumetric_group
-from store.dicom.regions import drawn_slice
 from store.dicom.seg import Identified
 from store.dicom.uids import derive_uid
 
