@@ -121,10 +121,11 @@ class DicomWeb:
         yield from self._retrieve(f"/studies/{_uid(study)}/series/{_uid(series)}", new_path)
 
     def retrieve_instance(self, study: str, series: str, sop: str, path: Path) -> None:
-        """Write one instance to `path`, in its original encoding. Raises `Unavailable` when none came."""
+        """Write one instance to `path`, in its original encoding. Refuses `incomplete-pull` when none came."""
         where = f"/studies/{_uid(study)}/series/{_uid(series)}/instances/{_uid(sop)}"
         if not list(self._retrieve(where, lambda: path)):
-            raise Unavailable(f"{self.root_url} answered without the instance that was asked for")
+            text = f"{self.root_url} answered without the instance that was asked for"
+            raise Refused("incomplete-pull", text)
 
     def store(self, paths: Sequence[Path]) -> tuple[StowAnswer, ...]:
         """Return what the PACS says of each instance in `paths` (STOW-RS, PS3.18 10.5.3).

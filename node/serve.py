@@ -109,6 +109,7 @@ class Node:
 
         for destination in self.settings.destinations:
             sender = Sender(self.database, self.objects, destination, calling_ae=self.settings.ae_title)
+            self._endings.append(sender.close)
             self._loop(f"sender {destination}", sender.tick, 0.5)
 
     def _start_web(self) -> None:
@@ -122,6 +123,7 @@ class Node:
             from node.reconcile import Reconciler
 
             dicomweb = DicomWeb(s.pacs_url)
+            self._endings.append(dicomweb.close)
             intake = Intake(self.database, self.objects)
             puller = Puller(self.database, self.objects, intake, dicomweb, reserve_bytes=s.reserve_bytes)
             told = self._loop("puller", puller.tick, 2.0).wake
