@@ -150,6 +150,8 @@ def _shell(
         contributing_equipment=[contributing(provenance)],
         **equipment(provenance),
     )
+    # highdicom's is that of the one plane it was given
+    result.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = spacing[0]
     organization = derive_uid(key, "seg", series, "dimensions")
     result.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
     for index in result.DimensionIndexSequence:
