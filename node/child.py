@@ -1,6 +1,6 @@
 """The child process that one analysis runs in, so that a crash in a decoder kills one job and not the node.
 
-The parent writes a `Task` to the child's standard input; the child writes `result.json` into the task's folder.
+The parent writes a `Task` to the child's standard input; the child writes `result.json` into a scratch folder.
 It opens no connection, and the parent sets how much memory and time it may take.
 """
 
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from plugins.errors import Broken, NadirError, Refused, Unavailable
 
@@ -25,22 +26,23 @@ RESULT = "result.json"
 
 def run_in_child(
     task_json: str,
-    out: Path,
+    scratch: Path,
     *,
     memory_bytes: int,
     seconds: float,
     keep_going: Callable[[], bool] = lambda: True,
     ask_seconds: float = 0.5,
-) -> list[dict[str, object]]:
-    """Return the plain data of each analysis, after a child process ran the task.
+) -> dict[str, Any]:
+    """Return the plain data of the answer, after a child process ran the task.
 
+    `scratch` is a folder for what the two processes tell each other; results go to the task's own folder.
     `keep_going` is asked every `ask_seconds` and may stop the child by returning False (then `Unavailable`).
     Raises `Refused` (`analysis-crashed`, `analysis-too-long`, `analysis-out-of-memory`) when the child ended
     without a result, and `Broken` for a fault of our own that the child reports.
     """
-    with (out / "child.log").open("wb") as log:
+    with (scratch / "child.log").open("wb") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "node.child", str(out), str(memory_bytes)],
+            [sys.executable, "-m", "node.child", str(scratch), str(memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -51,7 +53,7 @@ def run_in_child(
             _wait(child, seconds, keep_going, ask_seconds)
         finally:
             _end(child)
-    return _result(child.returncode, out)
+    return _result(child.returncode, scratch)
 
 
 def _feed(child: subprocess.Popen[bytes], text: str) -> None:
@@ -89,14 +91,14 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-def _result(returncode: int, out: Path) -> list[dict[str, object]]:
-    path = out / RESULT
+def _result(returncode: int, scratch: Path) -> dict[str, Any]:
+    path = scratch / RESULT
     if not path.is_file():
         how = f"signal {signal.Signals(-returncode).name}" if returncode < 0 else f"exit status {returncode}"
         raise Refused("analysis-crashed", f"the process that analysed the study ended with {how}")
-    answer = json.loads(path.read_text())
+    answer: dict[str, Any] = json.loads(path.read_text())
     if "analysed" in answer:
-        return list(answer["analysed"])
+        return answer
     if answer["kind"] == "refused":
         raise Refused(answer["code"], answer["sentence"])
     raise Broken(answer["sentence"])
@@ -104,7 +106,7 @@ def _result(returncode: int, out: Path) -> list[dict[str, object]]:
 
 def main() -> None:
     """Run the task on standard input; always leave a result, whatever happens."""
-    out, memory_bytes = Path(sys.argv[1]), int(sys.argv[2])
+    scratch, memory_bytes = Path(sys.argv[1]), int(sys.argv[2])
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _die_with_parent()
@@ -112,7 +114,7 @@ def main() -> None:
     try:
         from node.pipeline import Task, analyse
 
-        answer = {"analysed": [a.to_json() for a in analyse(Task.from_json(sys.stdin.read()))]}
+        answer = analyse(Task.from_json(sys.stdin.read())).to_json()
     except Refused as refusal:
         answer = {"kind": "refused", "code": refusal.code, "sentence": refusal.sentence}
     except MemoryError:
@@ -122,9 +124,9 @@ def main() -> None:
         answer = {"kind": "broken", "sentence": str(error)}
     except Exception as error:
         answer = {"kind": "broken", "sentence": _where(error)}
-    partial = out / (RESULT + ".partial")
+    partial = scratch / (RESULT + ".partial")
     partial.write_text(json.dumps(answer))
-    partial.replace(out / RESULT)
+    partial.replace(scratch / RESULT)
 
 
 def _where(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from node.child import run_in_child
-from node.pipeline import Analysed, Task
+from node.pipeline import Analysed, Answer, Task
 from node.settings import Settings
 from plugins.errors import Refused
 from plugins.registry import load_plugins
@@ -31,13 +31,14 @@ def analyse_folder(
     names = tuple(p.name for p in load_plugins(settings.plugins, plugins or settings.enabled))
     _make(out)
     analysed: list[Analysed] = []
+    pages: list[str] = []
     for number, files in enumerate(_studies(path).values(), start=1):
         target = out if number == 1 else _make(out / f"study-{number}")
-        analysed += _run(files, target, names, settings, mask=None)
+        answer = _run(files, target, names, settings, mask=None)
+        analysed += answer.analysed
+        pages += answer.pages
     report = summary(analysed)
-    from node.report import write_analysis
-
-    report["outputs"] += [str(p) for p in write_analysis(out, path, analysed)]
+    report["outputs"] += pages
     return report
 
 
@@ -54,7 +55,7 @@ def measure_mask(path: Path, mask: Path, settings: Settings) -> dict[str, Any]:
         raise Refused("several-studies", f"{path} holds {len(studies)} studies; name the folder of one")
     with tempfile.TemporaryDirectory(prefix="nadir-") as scratch:
         (files,) = studies.values()
-        return summary(_run(files, Path(scratch), ("contours",), settings, mask=mask))
+        return summary(_run(files, Path(scratch), ("contours",), settings, mask=mask).analysed)
 
 
 def summary(analysed: Iterable[Analysed]) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def summary(analysed: Iterable[Analysed]) -> dict[str, Any]:
 
 def _run(
     files: Sequence[Path], out: Path, plugins: tuple[str, ...], settings: Settings, *, mask: Path | None
-) -> list[Analysed]:
+) -> Answer:
     task = Task(
         files=tuple(str(f) for f in files),
         manifest_sha256=manifest_hash(_pairs(files)),
@@ -87,11 +88,16 @@ def _run(
         started_at=datetime.now(UTC).isoformat(),
         predecessors={},
         mask=None if mask is None else str(mask),
+        pages=mask is None,
     )
-    results = run_in_child(
-        task.to_json(), out, memory_bytes=settings.job_memory_bytes, seconds=settings.job_seconds
-    )
-    return [Analysed.from_json(r) for r in results]
+    with tempfile.TemporaryDirectory(prefix="nadir-") as scratch:
+        plain = run_in_child(
+            task.to_json(),
+            Path(scratch),
+            memory_bytes=settings.job_memory_bytes,
+            seconds=settings.job_seconds,
+        )
+    return Answer.from_json(plain)
 
 
 def _studies(path: Path) -> Mapping[str, Sequence[Path]]:

@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.sr.coding import Code
-from store.dicom.rules import check
 
+from node.report.folder import write_report
+from node.report.shown import ShownFinding, StudyReport
 from plugins.contract import Finding, Flag, Mask, Measurement, Plugin, Point, Provenance, Study, Volume
 from plugins.errors import Broken, Refused
 from plugins.registry import config_sha256, load_plugins
+from store.dicom.rules import check
 from store.dicom.seg import Identified, encode_seg
 from store.dicom.series import ReadStudy, read_mask, read_study
 from store.dicom.sr import encode_nothing_found, encode_planar, encode_volumetric
@@ -88,6 +90,8 @@ class Task:
     """Files of the SRs that the new ones replace, by kind; only for a task of one plugin."""
     mask: str | None = None
     """A file of regions to measure instead of those that came with the study; then nothing is written."""
+    pages: bool = False
+    """True to write overlay pictures, a CSV and a page beside the DICOM objects."""
 
     def to_json(self) -> str:
         """Return the task as JSON."""
@@ -131,7 +135,27 @@ class Analysed:
         return cls(**{**plain, "results": AnalysedFindings.from_json(plain["results"])})
 
 
-def analyse(task: Task) -> tuple[Analysed, ...]:
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What comes back from the child process."""
+
+    analysed: tuple[Analysed, ...]
+    """One for each analysis of the task."""
+    pages: tuple[str, ...] = ()
+    """Pictures, CSV and page, when they were asked for."""
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain data for a JSON file."""
+        return {"analysed": [a.to_json() for a in self.analysed], "pages": self.pages}
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Answer:
+        """Return the value that `to_json` wrote."""
+        analysed = tuple(Analysed.from_json(a) for a in plain["analysed"])
+        return cls(analysed=analysed, pages=tuple(plain["pages"]))
+
+
+def analyse(task: Task) -> Answer:
     """Return what each analysis of the task found, after its results are written to `task.out`.
 
     A study or an analysis that is refused gives an `Analysed` with `error_code`; nothing is raised for it.
@@ -143,10 +167,38 @@ def analyse(task: Task) -> tuple[Analysed, ...]:
             drawn = read_mask(Path(task.mask), read)
             read = replace(read, study=replace(read.study, drawn=drawn))
     except Refused as refusal:
-        return tuple(
-            _refused(plugin, Identity.of(plugin).job_key(task.manifest_sha256), refusal) for plugin in plugins
+        keys = [Identity.of(plugin).job_key(task.manifest_sha256) for plugin in plugins]
+        return Answer(analysed=tuple(_refused(p, key, refusal) for p, key in zip(plugins, keys, strict=True)))
+    shown: list[ShownFinding] = []
+    analysed = tuple(_run(plugin, read, task, shown) for plugin in plugins)
+    pages = _write_pages(task, read, analysed, shown) if task.pages else ()
+    return Answer(analysed=analysed, pages=pages)
+
+
+def _write_pages(
+    task: Task, read: ReadStudy, analysed: Sequence[Analysed], shown: Sequence[ShownFinding]
+) -> tuple[str, ...]:
+    told = {t: None for a in analysed for t in a.results.told}
+    flags = {
+        refused: tuple(
+            Flag(code=t.code, sentence=t.sentence, series_instance_uid=t.series_instance_uid)
+            for t in told
+            if t.refused is refused
         )
-    return tuple(_run(plugin, read, task) for plugin in plugins)
+        for refused in (True, False)
+    }
+    header = next(iter(read.headers.values()))
+    report = StudyReport(
+        study=read.study,
+        findings=tuple(shown),
+        patient_name=str(header.get("PatientName", "")),
+        description=str(header.get("StudyDescription", "")),
+        refused=flags[True],
+        flags=flags[False],
+        files=tuple(Path(w.path) for a in analysed for w in a.results.written),
+    )
+    made_at = datetime.fromisoformat(task.started_at)
+    return tuple(str(p) for p in write_report(Path(task.out), [report], made_at=made_at))
 
 
 def _refused(plugin: Plugin, key: str, refusal: Refused, study: Study | None = None) -> Analysed:
@@ -168,7 +220,7 @@ def _told(flags: Iterable[Flag], refused: bool) -> tuple[Told, ...]:
     )
 
 
-def _run(plugin: Plugin, read: ReadStudy, task: Task) -> Analysed:
+def _run(plugin: Plugin, read: ReadStudy, task: Task, shown: list[ShownFinding]) -> Analysed:
     study = read.study
     identity = Identity.of(plugin)
     key = identity.job_key(task.manifest_sha256)
@@ -193,6 +245,7 @@ def _run(plugin: Plugin, read: ReadStudy, task: Task) -> Analysed:
     except Refused as refusal:
         return _refused(plugin, key, refusal, study)
     identified, flags = identify(plugin.name, study.study_instance_uid, findings)
+    shown += [ShownFinding.of(i.finding, plugin=plugin.name, tracking_uid=i.tracking_uid) for i in identified]
     written: tuple[Written, ...] = ()
     if task.mask is None:
         predecessors = {kind: dcmread(file) for kind, file in task.predecessors.items()}
@@ -291,7 +344,7 @@ def write_results(
         )
 
     if identified:
-        objects.append(report("sr-volumetric", encode_volumetric, identified, study.volumes, segs))
+        objects.append(report("sr-volumetric", encode_volumetric, identified, segs))
         objects.append(report("sr-planar", encode_planar, identified, study.volumes, segs))
     else:
         objects.append(report("sr-volumetric", encode_nothing_found, study.volumes))

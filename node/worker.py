@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlmodel import Session, col, select
 
 from node.child import run_in_child
-from node.pipeline import Analysed, Task
+from node.pipeline import Analysed, Answer, Task
 from node.settings import Settings
 from plugins.errors import Broken, NadirError, Refused
 from store import findings, jobs, outbox, studies
@@ -76,14 +76,14 @@ class Worker:
     def _analyse(self, job: Job, scratch: Path) -> Analysed:
         with self._database.reading() as session:
             task = self._task(session, job, scratch)
-        results = run_in_child(
+        plain = run_in_child(
             task.to_json(),
             scratch,
             memory_bytes=self._settings.job_memory_bytes,
             seconds=self._settings.job_seconds,
             keep_going=self._keeper(job),
         )
-        analysed = Analysed.from_json(results[0])
+        (analysed,) = Answer.from_json(plain).analysed
         if analysed.job_key != job.key:
             raise Refused(
                 "plugin-changed",
