@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from plugins.contract import Volume
+from plugins.errors import Broken
 
 Rgb = tuple[int, int, int]
 RowCol = tuple[float, float]
@@ -54,7 +55,13 @@ class Plane:
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Return a typeface that the installed packages bring along."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+    found = find_spec("matplotlib")  # its typefaces are wanted, not the half second of its import
+    if found is None or not found.submodule_search_locations:
+        raise Broken(
+            "matplotlib, whose typefaces the pictures use, is not installed; run the installation again"
+        )
+    folder = Path(found.submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf"
+    return ImageFont.truetype(str(folder / name), size)
 
 
 def _letter(direction: NDArray[np.float64]) -> str:

@@ -13,36 +13,64 @@ import numpy as np
 
 from node.report.shown import ShownFinding, ShownMeasurement, StudyReport, TrueThing, TrueValues, Truth
 
+CENTROID = ("centroid_x_mm", "centroid_y_mm", "centroid_z_mm")
+ENDS = ("x1_mm", "y1_mm", "z1_mm", "x2_mm", "y2_mm", "z2_mm")
 COLUMNS = (
     "patient_id",
     "study_date",
     "study_instance_uid",
-    "series_instance_uid",
     "plugin",
     "plugin_version",
+    "series_instance_uid",
     "label",
     "tracking_uid",
     "confidence",
     "automatic",
-    "centroid_x_mm",
-    "centroid_y_mm",
-    "centroid_z_mm",
+    *CENTROID,
     "name",
     "value",
     "unit",
-    "concept",
     "method",
-    "x1_mm",
-    "y1_mm",
-    "z1_mm",
-    "x2_mm",
-    "y2_mm",
-    "z2_mm",
+    "concept_meaning",
+    *ENDS,
     "truth",
 )
+"""Columns of the CSV of a report."""
+FIELDS = (
+    "patient_id",
+    "study_date",
+    "study_instance_uid",
+    "revision",
+    "plugin",
+    "plugin_version",
+    "model_sha256",
+    "series_instance_uid",
+    "segment_number",
+    "label",
+    "tracking_identifier",
+    "tracking_uid",
+    "type_meaning",
+    "site_meaning",
+    "laterality_meaning",
+    "confidence",
+    "automatic",
+    *CENTROID,
+    "name",
+    "value",
+    "unit",
+    "method",
+    "concept_value",
+    "concept_scheme",
+    "concept_meaning",
+    "derivation_meaning",
+    "uncertainty",
+    *ENDS,
+    "sop_instance_uid",
+)
+"""Columns of the CSV of what is in SQL."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 CHANGING = ("long_axis", "volume", "suv_max", "laa_950")
-Number = float | str
+Number = float | str | bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,19 +275,19 @@ def _row(
         label=finding.label,
         tracking_uid=finding.tracking_uid,
         confidence="" if finding.confidence is None else finding.confidence,
-        automatic="yes" if finding.automatic else "no",
+        automatic=finding.automatic,
         name=measurement.name,
         value=measurement.value,
         unit=measurement.unit,
-        concept=measurement.meaning,
+        concept_meaning=measurement.meaning,
         method=measurement.method,
         truth="" if true is None else true,
     )
     if centre is not None:
-        row.update(zip(("centroid_x_mm", "centroid_y_mm", "centroid_z_mm"), centre, strict=True))
+        row.update(zip(CENTROID, centre, strict=True))
     if measurement.end_points_mm is not None:
-        for number, point in enumerate(measurement.end_points_mm, start=1):
-            row.update(zip((f"x{number}_mm", f"y{number}_mm", f"z{number}_mm"), point, strict=True))
+        first, last = measurement.end_points_mm
+        row.update(zip(ENDS, (*first, *last), strict=True))
     return row
 
 
@@ -272,14 +300,17 @@ def csv_text(table: Iterable[Mapping[str, object]], columns: Sequence[str] = COL
     writer = csv.DictWriter(out, fieldnames=list(columns), extrasaction="ignore", restval="")
     writer.writeheader()
     for row in table:
-        writer.writerow({name: _cell(row.get(name, "")) for name in columns})
+        writer.writerow({name: safe_cell(row.get(name, "")) for name in columns})
     return out.getvalue()
 
 
-def _cell(value: object) -> object:
+def safe_cell(value: object) -> object:
+    """Return a value for a CSV cell: six meaning digits, nothing for None, no word that would run as a formula."""
     if value is None:
         return ""
-    if isinstance(value, bool | int):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
         return value
     if isinstance(value, float):
         return f"{value:.6g}"
