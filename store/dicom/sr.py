@@ -67,6 +67,7 @@ INTENDED_USE: Final = f"{RESEARCH_USE}. Made by an algorithm and not verified by
 
 def encode_volumetric(
     findings: Sequence[Identified],
+    volumes: Sequence[Volume],
     segs: Sequence[Dataset],
     headers: Mapping[str, Dataset],
     provenance: Provenance,
@@ -79,6 +80,7 @@ def encode_volumetric(
 ) -> Dataset:
     """Return the report whose groups name the findings' segments in `segs` (TID 1411), over all series of one job.
 
+    Evidence are the SEGs and the slices of `volumes` that they were made from.
     `predecessors` are the reports that this one supersedes. `flags` and `refused` become text. Broken when there is no
     finding (`encode_nothing_found` says that) or no SEG of a finding's series.
     """
@@ -88,8 +90,12 @@ def encode_volumetric(
     by_series = {seg.ReferencedSeriesSequence[0].SeriesInstanceUID: seg for seg in segs}
     _check(findings, by_series)
     groups = [volumetric_group(f, by_series[f.finding.series_instance_uid], provenance) for f in findings]
-    sources = [seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence for seg in segs]
-    uids = [item.ReferencedSOPInstanceUID for source in sources for item in source]
+    listed = {
+        item.ReferencedSOPInstanceUID
+        for seg in segs
+        for item in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    }
+    uids = [uid for volume in volumes for uid in volume.sop_instance_uids if uid in listed]
     return _document(Comprehensive3DSR, "sr-volumetric", "measurements (segments)", groups, uids, segs, job)
 
 
