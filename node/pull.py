@@ -31,6 +31,7 @@ FIRST_DELAY_SECONDS = 10.0
 LAST_DELAY_SECONDS = 900.0
 REFUSALS_BEFORE_PARKED = 3
 BEAT_EVERY = timedelta(seconds=10)
+LEASE = timedelta(seconds=60)
 UNAVAILABLE = "unavailable"
 
 
@@ -127,6 +128,8 @@ class Puller:
             row = session.exec(due.order_by(col(Pull.run_after)).limit(1)).first()
         if row is None:
             return False
+        if not self._claim(row, now):
+            return True  # another process has it
         try:
             pulled = self.pull_study(row.study_instance_uid, everything=row.everything)
         except Refused as error:
@@ -137,6 +140,13 @@ class Puller:
             log.info(line("pulled", listed=pulled.listed, taken=pulled.taken, refused=pulled.refused))
             self._ended(row)
         return True
+
+    def _claim(self, row: Pull, now: datetime) -> bool:
+        """Move the study to the end of the list, so that one that kills this process does not stop the others."""
+        with self._database.transaction() as session:
+            unclaimed = _this_telling(row).where(col(Pull.run_after) == row.run_after)
+            taken = session.exec(unclaimed.values(run_after=now + LEASE))
+        return bool(taken.rowcount)
 
     def pull_study(self, study_instance_uid: str, *, everything: bool = False) -> Pulled:
         """Fetch what is not held of a study and hand it to the intake.

@@ -7,13 +7,15 @@ from datetime import datetime, timedelta
 
 from node import pull
 from node.logs import line
-from node.pacs import DicomWeb
+from node.pacs import DicomWeb, HeldStudy
+from plugins.errors import Refused
 from store.database import Database
 from store.tables import Pull
 
 log = logging.getLogger(__name__)
 
 FORGET_AFTER = timedelta(hours=24)
+UNCOUNTED_AGAIN = timedelta(minutes=30)
 MAX_STUDIES_PER_ROUND = 200
 
 
@@ -40,16 +42,21 @@ class Reconciler:
         self._compared: dict[str, tuple[int | None, datetime]] = {}
 
     def tick(self, now: datetime) -> bool:
-        """Compare once; never asks to be called at once again. Raises `Unavailable` and `Refused` of the PACS."""
+        """Compare once; never asks to be called at once again. Raises `Unavailable` and `Refused` of the query."""
         # One day more: Study Date is local time without a zone, and a clock may be wrong.
         since = (now - timedelta(days=self._days + 1)).date()
         self._compared = {u: seen for u, seen in self._compared.items() if now - seen[1] < FORGET_AFTER}
         examined = 0
         for study in self._dicomweb.recent_studies(since):
             uid = study.study_instance_uid
-            if uid in self._compared and self._compared[uid][0] == study.instances is not None:
+            if self._is_as_compared(study, now):
                 continue
-            if self._missing(uid):
+            try:
+                is_missing = self._missing(uid)
+            except Refused as error:  # one study that cannot be asked for holds no other back
+                log.warning(line("not-compared", source=self._dicomweb.root_url, code=error.code))
+                is_missing = False
+            if is_missing:
                 log.info(line("missed", source=self._dicomweb.root_url))
                 with self._database.transaction() as session:
                     pull.request(session, uid, now=now)
@@ -58,6 +65,13 @@ class Reconciler:
             if examined >= MAX_STUDIES_PER_ROUND:  # the rest next time: a restart must not flood the PACS
                 break
         return False
+
+    def _is_as_compared(self, study: HeldStudy, now: datetime) -> bool:
+        if study.study_instance_uid not in self._compared:
+            return False
+        instances, at = self._compared[study.study_instance_uid]
+        # Without a count nothing shows a change; a pause, so that those later in the list get their turn.
+        return instances == study.instances and (instances is not None or now - at < UNCOUNTED_AGAIN)
 
     def _missing(self, uid: str) -> bool:
         listed = self._dicomweb.study_instances(uid)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,10 +15,11 @@ import pytest
 from dicom_series import make_series
 from orthanc_server import OrthancServer, free_port, orthanc
 from outbox_rows import waiting_results
+from postgres_server import running_postgres
 from pydicom import dcmread
 from sqlmodel import col, select
 
-from node import pull
+from node import metrics, pull
 from node.intake import Intake
 from node.loop import Loop
 from node.pacs import DicomWeb
@@ -38,9 +41,9 @@ NOW = datetime(2025, 1, 1, 12, tzinfo=UTC)
 class Home:
     """What a node keeps, and the parts of it that speak with a PACS."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str = "") -> None:
         self.folder = folder
-        self.database = Database(f"sqlite:///{folder / 'nadir.sqlite'}")
+        self.database = Database(url or f"sqlite:///{folder / 'nadir.sqlite'}")
         self.database.upgrade()
         self.objects = ObjectStore(folder / "store")
         self.intake = Intake(self.database, self.objects)
@@ -250,7 +253,9 @@ def test_a_study_that_already_waits_or_is_held_is_not_asked_for_again(
     assert home.wish(study_uid(paths)).requests == 1
 
 
-def test_a_flood_of_missed_studies_is_taken_in_rounds(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flood_of_missed_studies_is_taken_in_rounds_and_one_bad_uid_stops_none(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("node.reconcile.MAX_STUDIES_PER_ROUND", 10)
 
     def handle(request: httpx.Request) -> httpx.Response:
@@ -260,7 +265,8 @@ def test_a_flood_of_missed_studies_is_taken_in_rounds(home: Home, monkeypatch: p
             study = request.url.path.split("/")[-2]
             row = {"00080018": {"Value": [study + ".1.1"]}, "0020000E": {"Value": [study + ".1"]}}
             return httpx.Response(200, json=[row])
-        rows = [{"0020000D": {"Value": [f"1.2.{n}"]}, "00201208": {"Value": [1]}} for n in range(25)]
+        rows = [{"0020000D": {"Value": [f"1.2.{n}"]}, "00201208": {"Value": [1]}} for n in range(24)]
+        rows.insert(3, {"0020000D": {"Value": ["../1"]}})
         return httpx.Response(200, json=rows)
 
     pacs = home.pacs("http://pacs", httpx.Client(transport=httpx.MockTransport(handle)))
@@ -269,7 +275,7 @@ def test_a_flood_of_missed_studies_is_taken_in_rounds(home: Home, monkeypatch: p
     for minute in range(4):
         reconciler.tick(NOW + timedelta(minutes=minute))
         counts.append(len(home.wishes()))
-    assert counts == [10, 20, 25, 25]
+    assert counts == [9, 19, 24, 24]
 
 
 # --- pulling ----------------------------------------------------------------------------------------------------
@@ -473,6 +479,30 @@ def test_a_study_that_is_told_again_during_its_pull_is_pulled_again(
     assert home.wish(uid).state == "pulled"
 
 
+def test_a_study_that_breaks_the_puller_does_not_stop_the_others(
+    home: Home, server: OrthancServer, tmp_path: Path
+) -> None:
+    (path,) = series(tmp_path, "AFTER", 1)
+    server.upload(path)
+    home.request("1.2.3", NOW - timedelta(hours=1))
+    home.request(study_uid([path]))
+    pacs = home.pacs(server.dicomweb)
+    ask = pacs.study_instances
+
+    def break_once(uid: str) -> object:
+        if uid == "1.2.3":
+            raise ValueError("a fault of ours")
+        return ask(uid)
+
+    pacs.study_instances = break_once  # type: ignore[method-assign,assignment]  # to break one study
+    puller = home.puller(pacs)
+    with pytest.raises(ValueError, match="a fault of ours"):
+        puller.tick(NOW)
+    assert work_off(puller, NOW) == 1
+    assert home.held() == uids([path])
+    assert home.wish("1.2.3").state == "waiting"
+
+
 def test_nothing_is_fetched_onto_a_disk_that_is_nearly_full(
     home: Home, server: OrthancServer, tmp_path: Path
 ) -> None:
@@ -482,6 +512,24 @@ def test_nothing_is_fetched_onto_a_disk_that_is_nearly_full(
     with pytest.raises(Unavailable, match="disk"):
         home.puller(home.pacs(server.dicomweb), reserve_bytes=1 << 60).pull_study(study_uid(paths))
     assert home.held() == []
+
+
+@pytest.mark.postgres
+def test_on_postgresql_a_study_told_from_everywhere_at_once_waits_once_and_is_pulled(
+    server: OrthancServer, tmp_path: Path
+) -> None:
+    paths = series(tmp_path, "PG", 2)
+    for path in paths:
+        server.upload(path)
+    with running_postgres() as postgres, closing(Home(tmp_path, postgres.url(postgres.create()))) as home:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: home.request(study_uid(paths)), range(40)))
+        assert home.wish(study_uid(paths)).requests == 40
+        assert work_off(home.puller(home.pacs(server.dicomweb)), NOW) == 1
+        assert home.held() == uids(paths)
+        Reconciler(home.database, home.clients[0], days=3).tick(home.database.now())
+        counted = metrics.text(metrics.registry(home.database)).decode()
+        assert 'nadir_pulls{state="pulled"} 1.0' in counted and "nadir_instances 2.0" in counted
 
 
 def test_a_uid_that_is_none_is_refused_before_anybody_is_asked(home: Home, server: OrthancServer) -> None:

@@ -21,6 +21,8 @@ import numpy as np
 import pytest
 from dicom_series import make_series
 from orthanc_server import HOOK, orthanc, require_orthanc
+from pydicom import dcmread
+from pynetdicom import AE
 
 STABLE, STARTED, STOPPED, OTHER = 7, 13, 14, 3
 
@@ -360,5 +362,18 @@ def test_the_shipped_configuration_is_one_that_orthanc_starts_with(ear: Ear, ima
     with orthanc(node_url=ear.url, extra=extra) as server:
         assert server.get("/modalities") == ["nadir"]
         assert {"dicom-web", "python"} <= set(server.get("/plugins"))
-        server.upload(image)
+        assert store(image, server.dicom_port, "NADIR") == 0x0000
+        assert store(image, server.dicom_port, "STRANGER") is None
         wait_for(lambda: len(ear.heard) == 1)
+
+
+def store(path: Path, port: int, calling_ae: str) -> int | None:
+    dataset = dcmread(path)
+    ae = AE(ae_title=calling_ae)
+    ae.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
+    association = ae.associate("127.0.0.1", port, ae_title="ORTHANC")
+    if not association.is_established:
+        return None
+    status = association.send_c_store(dataset).get("Status")
+    association.release()
+    return None if status is None else int(status)
