@@ -61,6 +61,7 @@ _ORGAN_TYPES = frozenset({"ORGAN", "CAVITY", "OAR"})
 _PLANNED_TYPES = frozenset(
     {"PTV", "CTV", "ITV", "TREATED_VOLUME", "IRRAD_VOLUME", "EXTERNAL", "AVOIDANCE", "BOLUS"}
 )
+_WITHOUT = re.compile(r"(-|minus|without|_no_)\s*_?i?(gtv|ctv|ptv|tumou?r)", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z]+")
 _TOKEN = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
@@ -179,7 +180,11 @@ class Contours:
 
 
 def kind_of(drawn: Drawn) -> Kind:
-    """Return what a region is: its own codes first, then RTROIInterpretedType, then the words of its name."""
+    """Return what a region is: its own codes first, then RTROIInterpretedType, then the words of its name.
+
+    Planning systems write ORGAN for almost everything, so a name that says tumour or node outweighs it, unless the name
+    says an organ too (`Lungs-GTV` is the lung without its tumour).
+    """
     words = {word.lower() for pattern in (_TOKEN, _WORD) for word in pattern.findall(drawn.label)}
     organ = next((code for tokens, code in _ANATOMY if words & tokens), None)
     side = next((code for tokens, code in _SIDES if words & tokens), None)
@@ -193,7 +198,8 @@ def kind_of(drawn: Drawn) -> Kind:
         return Kind(category=codes.SPATIAL_CONCEPT, type=codes.REGION_OF_INTEREST, site=drawn.site_code)
     if lesion is None and interpreted == "GTV":
         lesion = (codes.MORPHOLOGICALLY_ABNORMAL, codes.NEOPLASM)
-    if lesion is not None and interpreted not in _ORGAN_TYPES:
+    spared = interpreted in _ORGAN_TYPES or _WITHOUT.search(drawn.label) is not None
+    if lesion is not None and not (organ is not None and spared):
         guessed = interpreted != "GTV" or lesion[1] != codes.NEOPLASM
         return Kind(
             category=lesion[0],

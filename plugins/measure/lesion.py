@@ -9,9 +9,10 @@ from plugins.contract import Mask, Measurement, Volume
 from plugins.measure.axes import CONTOUR, Convention, axes_method, measure_axes, measure_node_axes
 from plugins.measure.density import statistics
 from plugins.measure.uptake import PeakVariant, Threshold, metabolism, peak_method, suv_peak
-from plugins.measure.volume import MM3_PER_ML, volume_mm3
+from plugins.measure.volume import MM3_PER_ML, volume_by_positions_mm3, volume_mm3
 
 _STATISTICS_METHOD = "all voxels of the region"
+_UNEVEN = 1e-3
 
 
 def measure_lesion(
@@ -63,13 +64,12 @@ def _axes(mask: Mask, volume: Volume, convention: Convention, node: bool) -> tup
 
 
 def _volume(mask: Mask, volume: Volume) -> Measurement:
-    return Measurement(
-        name="volume",
-        concept=codes.VOLUME,
-        value=volume_mm3(mask, volume) / MM3_PER_ML,
-        unit=codes.ML,
-        method="number of voxels x voxel volume, slice distance from positions",
-    )
+    volume_ml = volume_mm3(mask, volume) / MM3_PER_ML
+    own_ml = volume_by_positions_mm3(mask, volume) / MM3_PER_ML
+    words = "number of voxels x voxel volume, slice distance from positions"
+    if abs(own_ml - volume_ml) > _UNEVEN * volume_ml:
+        words += f"; slices are uneven: {own_ml:.4g} ml with each slice's own thickness"
+    return Measurement(name="volume", concept=codes.VOLUME, value=volume_ml, unit=codes.ML, method=words)
 
 
 def _value(name: str, value: float, volume: Volume, derivation: Code, method: str) -> Measurement:

@@ -11,7 +11,7 @@ from scipy import signal
 
 from plugins.contract import Mask, Volume
 from plugins.errors import Refused
-from plugins.measure.volume import MM3_PER_ML, check_mask, voxel_sum_mm3
+from plugins.measure.volume import MM3_PER_ML, check_mask
 
 PEAK_RADIUS_MM = 10.0 * (3.0 / (4.0 * np.pi)) ** (1.0 / 3.0)
 """Radius of a sphere of 1 ml: 6.2035 mm."""
@@ -85,7 +85,7 @@ def metabolism(mask: Mask, volume: Volume, threshold: Threshold) -> Metabolism:
     values = volume.array[mask.box]
     level = threshold.level(float(np.nanmax(values[mask.voxels])))
     active = mask.voxels & (values >= level)
-    mtv_ml = voxel_sum_mm3(active, mask.origin[0], volume) / MM3_PER_ML
+    mtv_ml = int(np.count_nonzero(active)) * volume.voxel_volume_mm3 / MM3_PER_ML
     mean = float(values[active].mean(dtype=np.float64)) if active.any() else 0.0
     return Metabolism(mtv_ml=mtv_ml, tlg_g=mtv_ml * mean, level=level)
 

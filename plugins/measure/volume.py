@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from plugins.contract import BoolArray, Mask, Volume
+from plugins.contract import Mask, Volume
 from plugins.errors import Refused
 
 MM3_PER_ML = 1000.0
@@ -27,6 +27,29 @@ def check_mask(mask: Mask, volume: Volume) -> None:
         )
 
 
+def volume_mm3(mask: Mask, volume: Volume) -> float:
+    """Return the volume of a mask, mm^3 (1000 mm^3 = 1 ml): number of voxels x |det(affine)|.
+
+    Never area x SliceThickness: the distance between slices comes from their positions, its mean when they are slightly
+    uneven, so that the number can be computed again from a SEG. All pieces of the mask count.
+    Refuses a mask of another grid and an empty one.
+    Source: sum of segmented voxels, DCM 126030.
+    """
+    check_mask(mask, volume)
+    return mask.count * volume.voxel_volume_mm3
+
+
+def volume_by_positions_mm3(mask: Mask, volume: Volume) -> float:
+    """Return the volume of a mask, mm^3, with each slice as thick as its own position says.
+
+    Equals `volume_mm3` on even slices; refuses the same.
+    """
+    check_mask(mask, volume)
+    per_slice = np.count_nonzero(mask.voxels, axis=(1, 2))
+    thickness = slice_thickness_mm(volume)[mask.origin[0] : mask.origin[0] + len(per_slice)]
+    return float(per_slice @ thickness) * volume.voxel_volume_mm3 / volume.spacing_mm[0]
+
+
 def slice_thickness_mm(volume: Volume) -> NDArray[np.float64]:
     """Return what each slice k stands for along the normal, mm, shape (K,).
 
@@ -44,21 +67,3 @@ def slice_thickness_mm(volume: Volume) -> NDArray[np.float64]:
         return even
     padded = np.concatenate([steps[:1], steps, steps[-1:]])
     return np.asarray((padded[:-1] + padded[1:]) / 2)
-
-
-def voxel_sum_mm3(voxels: BoolArray, first_slice: int, volume: Volume) -> float:
-    """Return the volume of the voxels `(k, r, c)` of a box that begins at slice `first_slice`, mm^3."""
-    per_slice = np.count_nonzero(voxels, axis=(1, 2))
-    thickness = slice_thickness_mm(volume)[first_slice : first_slice + len(per_slice)]
-    return float(per_slice @ thickness) * volume.voxel_volume_mm3 / volume.spacing_mm[0]
-
-
-def volume_mm3(mask: Mask, volume: Volume) -> float:
-    """Return the volume of a mask, mm^3 (1000 mm^3 = 1 ml): number of voxels x |det(affine)|.
-
-    Never area x SliceThickness: the distance between slices comes from their positions. All pieces of the mask count.
-    Refuses a mask of another grid and an empty one.
-    Source: sum of segmented voxels, DCM 126030.
-    """
-    check_mask(mask, volume)
-    return voxel_sum_mm3(mask.voxels, mask.origin[0], volume)

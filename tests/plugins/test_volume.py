@@ -17,7 +17,7 @@ from plugins import codes
 from plugins.contract import Mask
 from plugins.errors import Refused
 from plugins.measure.lesion import measure_lesion
-from plugins.measure.volume import slice_thickness_mm, volume_mm3
+from plugins.measure.volume import slice_thickness_mm, volume_by_positions_mm3, volume_mm3
 
 
 @pytest.mark.parametrize("orientation", ["axial", "coronal", "sagittal"])
@@ -86,7 +86,7 @@ def test_the_volume_is_that_of_simple_itk_and_ignores_flips_and_orientation(
             assert volume_mm3(Mask.from_full(turned), volume) == pytest.approx(shapes.GetPhysicalSize(1))
 
 
-def test_uneven_slices_count_with_their_own_thickness() -> None:
+def test_uneven_slices_count_with_their_mean_distance_and_the_difference_is_told() -> None:
     z = (0.0, 3.0, 6.1, 9.0)
     volume = grid(
         (4, 2, 2),
@@ -97,7 +97,14 @@ def test_uneven_slices_count_with_their_own_thickness() -> None:
     assert slice_thickness_mm(volume) == pytest.approx([3.0, 3.05, 3.0, 2.9])
     full = np.zeros((4, 2, 2), dtype=bool)
     full[1, 0, 0] = full[3, 1, 1] = True
-    assert volume_mm3(Mask.from_full(full), volume) == pytest.approx(4.0 * (3.05 + 2.9))
+    mask = Mask.from_full(full)
+    assert volume_by_positions_mm3(mask, volume) == pytest.approx(4.0 * (3.05 + 2.9))
+    assert volume_mm3(mask, volume) == pytest.approx(4.0 * 6.0)
+    (measured,) = (m for m in measure_lesion(mask, volume) if m.name == "volume")
+    assert measured.value == pytest.approx(0.024)
+    assert "slices are uneven: 0.0238 ml" in measured.method
+    even = grid((4, 2, 2), (3.0, 2.0, 2.0))
+    assert volume_by_positions_mm3(mask, even) == pytest.approx(volume_mm3(mask, even))
 
 
 def test_all_pieces_count_and_the_unit_is_millilitre() -> None:
