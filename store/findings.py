@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, delete, select
 
 from plugins.errors import Broken
 from store.database import aware_utc
@@ -186,10 +186,12 @@ def save(
     """Write all rows of a job and return its results, in the order of `written`, for the outbox.
 
     `kept` maps the SOP Instance UID of every written object to where the object store has it. To be called in the
-    transaction that ends in `store.jobs.finish`. Raises Broken when an object was not kept.
+    transaction that ends in `store.jobs.finish`. What an earlier attempt of the same job left is replaced.
+    Raises Broken when an object was not kept.
     """
     now = aware_utc(now)
     job_pk = int(job.id or 0)
+    _forget(session, job_pk)
     revision = session.get_one(Revision, job.revision_pk)
     study = session.get_one(Study, revision.study_pk)
     for told in analysed.told + tuple(flag for found in analysed.found for flag in found.flags):
@@ -235,6 +237,14 @@ def list_findings(
         _flat(finding, measurement, patient, study, *jobs[finding.job_pk])
         for finding, measurement, patient, study in rows
     ]
+
+
+def _forget(session: Session, job_pk: int) -> None:
+    """Delete what an attempt left that told its reasons and then died; such a job has no deliveries."""
+    findings = select(col(Finding.id)).where(col(Finding.job_pk) == job_pk)
+    session.exec(delete(Measurement).where(col(Measurement.finding_pk).in_(findings)))
+    for table in (Finding, Refusal, Result):
+        session.exec(delete(table).where(col(table.job_pk) == job_pk))
 
 
 def _flat(

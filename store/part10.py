@@ -153,28 +153,21 @@ def split(path: Path) -> tuple[Dataset, int]:
 def scan_header(path: Path) -> Header:
     """Return what the header of a Part 10 file says, without decoding anything.
 
+    The UIDs are the dataset's; whoever was promised others (a C-STORE command) compares them.
     Refuses `not-part10`, `no-transfer-syntax`, `unreadable-header`, `truncated`, `nested-too-deep`, `missing-uid`,
-    `invalid-uid`, `uid-mismatch` (file meta and dataset disagree), `deflated-too-large`.
+    `invalid-uid`, `deflated-too-large`.
     Raises Unavailable when the file cannot be read.
     """
     with _open(path) as file:
         meta, offset = _read_meta(file)
-        header = _scan(file, meta, offset)
-    believed = {
-        "MediaStorageSOPClassUID": header.sop_class_uid,
-        "MediaStorageSOPInstanceUID": header.sop_instance_uid,
-    }
-    for keyword, value in believed.items():
-        if meta.get(keyword, value) != value:
-            raise Refused("uid-mismatch", f"{keyword} of the file header is not the one in the dataset.")
-    return header
+        return _scan(file, meta, offset)
 
 
 def normalise(path_in: Path, path_out: Path) -> Header:
     """Write any Part 10 file as ours and return its header: our preamble and meta, the dataset's bytes verbatim.
 
     Where file meta and dataset disagree about the instance, the dataset is believed. Refuses what `scan_header`
-    refuses; Raises Unavailable when a file cannot be read or written.
+    refuses. Raises Unavailable when a file cannot be read or written.
     """
     with _open(path_in) as file:
         meta, offset = _read_meta(file)
@@ -293,6 +286,8 @@ def _header(values: dict[int, bytes], syntax: str) -> Header:
                 "unreadable-header", f"The {name.replace('_', ' ')} is longer than {KEY_CAP_BYTES} bytes."
             )
     text = {name: decode_text(value, encoding) for name, value in raw.items()}
+    # The delimiter of an empty last component group is not part of the name (PS3.5 6.2.1.1).
+    text["patient_name"] = text["patient_name"].rstrip("=")
     uids = {
         name: _checked_uid(raw[name], name.replace("_", " ")).decode()
         for name in ("sop_class_uid", "sop_instance_uid", "study_instance_uid", "series_instance_uid")

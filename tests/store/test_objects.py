@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ledger import arrive, kept
+
+from plugins.errors import Refused, Unavailable
+from store.database import Database
+from store.objects import ObjectStore, missing, orphans
+
+
+def leftovers(objects: ObjectStore) -> list[Path]:
+    return list((objects.root / "incoming").iterdir())
+
+
+def test_bytes_are_kept_under_their_hash(objects: ObjectStore) -> None:
+    data = os.urandom(3_000_000)
+    one = objects.put(data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    assert (one.sha256, one.size_bytes) == (sha256, 3_000_000)
+    assert one.path == objects.path(sha256) == objects.root / "objects" / sha256[:2] / f"{sha256}.dcm"
+    assert one.path.read_bytes() == data
+    assert leftovers(objects) == []
+    assert objects.is_intact(sha256)
+
+
+def test_the_same_bytes_twice_are_one_object(objects: ObjectStore) -> None:
+    first, second = objects.put(b"x"), objects.put(b"x")
+    assert first == second
+    assert list(objects.names()) == [first.sha256]
+    assert leftovers(objects) == []
+
+
+class Recorder:
+    """Writes down every call that makes something durable or visible."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[tuple[str, str]] = []
+        for name in ("fsync", "link", "replace"):
+            monkeypatch.setattr(os, name, self._wrap(name, getattr(os, name)))
+
+    def _wrap(self, name: str, real: Any) -> Any:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            where = os.readlink(f"/proc/self/fd/{arguments[0]}") if name == "fsync" else str(arguments[1])
+            self.calls.append((name, where))
+            return real(*arguments, **keywords)
+
+        return call
+
+
+def test_file_name_and_folder_are_synced_in_that_order(
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = objects.temporary()
+    temporary.write_bytes(b"data")
+    recorder = Recorder(monkeypatch)
+    one = objects.keep(temporary)
+    folder = one.path.parent
+    assert recorder.calls == [
+        ("fsync", str(temporary)),
+        ("fsync", str(folder.parent)),
+        ("link", str(one.path)),
+        ("fsync", str(folder)),
+    ]
+
+
+def test_an_identical_resend_is_answered_only_after_the_folder_is_synced_again(
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = objects.put(b"data")
+    recorder = Recorder(monkeypatch)
+    objects.put(b"data")
+    assert recorder.calls[-1] == ("fsync", str(one.path.parent))
+
+
+def test_a_filesystem_without_hard_links_renames(
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links")
+
+    monkeypatch.setattr(os, "link", no_links)
+    assert objects.put(b"data").path.read_bytes() == b"data"
+    assert leftovers(objects) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
+@pytest.mark.parametrize("step", ["fsync", "link", "second fsync"])
+def test_a_disk_that_fails_is_unavailable_and_leaves_no_partial(
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch, code: int, step: str
+) -> None:
+    real = os.fsync
+    calls = 0
+
+    def fail(*arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if step == "second fsync" and calls == 1:
+            real(*arguments)
+            return
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link" if step == "link" else "fsync", fail)
+    with pytest.raises(Unavailable):
+        objects.put(b"data")
+    assert leftovers(objects) == []
+    assert list(objects.names()) == []
+    monkeypatch.undo()
+    assert objects.put(b"data").path.read_bytes() == b"data"
+
+
+def test_a_full_disk_while_writing_is_unavailable(
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[:2])
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(Unavailable):
+        objects.put(b"data")
+    assert leftovers(objects) == []
+
+
+def test_a_truncated_object_is_healed_by_a_resend(objects: ObjectStore) -> None:
+    one = objects.put(b"data")
+    one.path.chmod(0o600)
+    one.path.write_bytes(b"da")
+    assert not objects.is_intact(one.sha256)
+    objects.put(b"data")
+    assert objects.is_intact(one.sha256)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "../../etc/passwd", "a" * 63, "A" * 64, "a" * 65, "a" * 64 + "\n", "/" + "a" * 63]
+)
+def test_only_a_hash_is_a_name(objects: ObjectStore, name: str) -> None:
+    with pytest.raises(Refused) as caught:
+        objects.path(name)
+    assert caught.value.code == "bad-object-name"
+
+
+def test_the_sweep_deletes_temporaries_and_nothing_else(objects: ObjectStore) -> None:
+    one = objects.put(b"kept")
+    for _ in range(3):
+        objects.temporary().write_bytes(b"partial")
+    assert objects.sweep() == 3
+    assert leftovers(objects) == []
+    assert objects.is_intact(one.sha256)
+    assert objects.sweep() == 0
+
+
+def test_a_refused_file_is_put_aside_with_its_reason(objects: ObjectStore) -> None:
+    temporary = objects.temporary()
+    temporary.write_bytes(b"evil")
+    aside = objects.quarantine(temporary, 'no "DICM"\n')
+    assert aside.parent == objects.root / "quarantine"
+    assert aside.read_bytes() == b"evil"
+    assert 'no \\"DICM\\"\\n' in aside.with_suffix(".json").read_text()
+    assert leftovers(objects) == []
+    assert list(objects.names()) == []
+
+
+def test_many_threads_that_keep_the_same_bytes_make_one_object(objects: ObjectStore) -> None:
+    failures: list[Exception] = []
+    barrier = threading.Barrier(8)
+
+    def put() -> None:
+        barrier.wait()
+        try:
+            for number in range(10):
+                objects.put(b"%d" % number)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=put) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(list(objects.names())) == 10
+    assert leftovers(objects) == []
+
+
+def test_a_root_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unavailable):
+        ObjectStore(tmp_path / "file" / "store")
+
+
+def test_free_space_is_told(objects: ObjectStore) -> None:
+    assert 0 < objects.free_bytes() < 1 << 60
+
+
+def test_objects_without_row_and_rows_without_object_are_found(
+    objects: ObjectStore, database: Database
+) -> None:
+    lonely = objects.put(b"lonely")
+    known = objects.put(b"1.2.3.1.1")
+    with database.transaction() as session:
+        arrive(session, 1)
+        arrive(session, 2)
+        assert orphans(session, objects) == [lonely.sha256]
+        assert missing(session, objects) == [kept("1.2.3.1.2").sha256]
+    assert known.sha256 == kept("1.2.3.1.1").sha256
