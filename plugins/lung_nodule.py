@@ -18,8 +18,11 @@ from plugins.errors import Refused
 from plugins.lungs import Lungs, lungs
 from plugins.measure.lesion import measure_lesion
 from plugins.nodule_candidates import Candidate, candidates
+from plugins.patient_axes import PatientAxes
 
 BoolArray = NDArray[np.bool_]
+Spacing = tuple[float, float, float]
+Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,7 +47,7 @@ class LungNodule:
     second pair of eyes of modest skill: vessels that branch, scars and folds of the pleura are reported as nodules,
     ground glass is often missed, and a mass that is broadly joined to mediastinum or chest wall is cut by a guess.
     `confidence` of a finding is not a probability of cancer, nor one of being a nodule: it is a score of shape from
-    0 to 1, the product of how round the drawing is and how little of its surface goes on into other dense tissue.
+    0 to 1: how round the drawing is, how little of it goes on into other tissue, how much of it borders on air.
     """
 
     name: ClassVar[str] = "lung_nodule"
@@ -52,7 +55,7 @@ class LungNodule:
     title: ClassVar[str] = "Lung nodules on CT"
 
     min_diameter_mm: float = 4.0
-    """Smaller ones (diameter of the ball of equal volume) are not reported."""
+    """Smaller ones (diameter of the ball of equal volume) are not reported, nor those under 1.3 slice distances."""
     max_diameter_mm: float = 80.0
     """Larger ones are not reported."""
     min_confidence: float = 0.35
@@ -102,7 +105,7 @@ class LungNodule:
         """Return the nodules of one CT, largest first. Refuses (`no-lungs`, `not-ct`)."""
         found = lungs(volume)
         box = _joint_box(found)
-        inside = _inside(found, box)
+        inside, between = _regions(found, box, volume)
         hu = volume.array[box]
         blobs = candidates(
             hu,
@@ -113,7 +116,7 @@ class LungNodule:
             lowest_roundness=self.min_roundness,
             at_most=self.max_candidates,
         )
-        drawings = self._drawn(blobs, hu, inside, box, volume)
+        drawings = self._drawn(blobs, hu, (inside, between), box, volume)
         flags = found.flags
         if len(drawings) > self.max_nodules:
             sentence = (
@@ -140,11 +143,13 @@ class LungNodule:
         self,
         blobs: tuple[Candidate, ...],
         hu: NDArray[np.float32],
-        inside: BoolArray,
-        box: tuple[slice, slice, slice],
+        regions: tuple[BoolArray, BoolArray],
+        box: Box,
         volume: Volume,
     ) -> list[Drawing]:
         """Return the drawings that pass, none of which overlaps another."""
+        inside, between = regions
+        least_mm = max(self.min_diameter_mm, 1.3 * max(volume.spacing_mm))
         taken = np.zeros(inside.shape, dtype=np.bool_)
         kept: list[Drawing] = []
         for blob in blobs:
@@ -156,9 +161,9 @@ class LungNodule:
                 continue
             volume_mm3 = mask.count * volume.voxel_volume_mm3
             diameter_mm = float((6.0 * volume_mm3 / np.pi) ** (1.0 / 3.0))
-            if not self.min_diameter_mm <= diameter_mm <= self.max_diameter_mm:
+            if not least_mm <= diameter_mm <= self.max_diameter_mm:
                 continue
-            confidence = confidence_of(mask, hu, inside, volume.spacing_mm)
+            confidence = confidence_of(mask, hu, inside, between, volume.spacing_mm)
             if confidence < self.min_confidence:
                 continue
             taken[mask.box] |= mask.voxels
@@ -175,29 +180,33 @@ class LungNodule:
 
 
 def confidence_of(
-    mask: Mask, hu: NDArray[np.float32], inside: BoolArray, spacing_mm: tuple[float, float, float]
+    mask: Mask, hu: NDArray[np.float32], inside: BoolArray, between: BoolArray, spacing_mm: Spacing
 ) -> float:
-    """Return the score of shape, 0 to 1: roundness of the drawing x how little of it goes on into other tissue.
+    """Return the score of shape, 0 to 1: roundness x isolation x contact with air.
 
+    `inside` (the closed lungs) and `between` (what lies between them) are boolean `(K, R, C)` like `hu`.
     Roundness is the smallest over the largest half-axis of the ellipsoid of equal moments, 1 from 0.75 upwards.
-    What goes on is the cross-section of dense tissue in the lung, connected with the lesion, 2 mm beyond its
-    surface; the score falls to 0 when that is 1.5 times the cross-section of the lesion (a piece of a vessel). No
-    vessel of the lung is thicker than 24 mm: a lesion whose inscribed ball is larger may be joined to more, up to
-    3 times from 34 mm upwards (a mass on the mediastinum).
+    Isolation falls from 1 to 0 as the tissue that leaves the lesion (`passing_area_mm2`) grows to 1.5 times the
+    cross-section of the lesion: a piece of a vessel. Contact is the share of the surface that borders on air, 1 from
+    0.35 upwards. No vessel of the lung is thicker than 24 mm: a lesion whose inscribed ball is larger (all of it from
+    34 mm upwards) may lie on the mediastinum, may be joined to twice as much, and needs half the contact.
     """
     half = half_axes_mm(mask.voxels, spacing_mm)
-    going_on = passing_area_mm2(mask, hu, inside, spacing_mm)
-    radius_mm = float((3.0 * mask.count * np.prod(spacing_mm) / (4.0 * np.pi)) ** (1.0 / 3.0))
     inscribed_mm = float(ndimage.distance_transform_edt(np.pad(mask.voxels, 1), sampling=spacing_mm).max())
-    allowed = 1.5 * (1.0 + min(1.0, max(0.0, (inscribed_mm - 12.0) / 5.0)))
-    isolated = max(0.0, 1.0 - going_on / (allowed * np.pi * radius_mm**2))
-    return min(1.0, half[0] / half[2] / 0.75) * isolated
+    thick = min(1.0, max(0.0, (inscribed_mm - 12.0) / 5.0))
+    tissue = inside if thick > 0.5 else inside | between
+    radius_mm = float((3.0 * mask.count * np.prod(spacing_mm) / (4.0 * np.pi)) ** (1.0 / 3.0))
+    going_on = passing_area_mm2(mask, hu, tissue, spacing_mm) / (np.pi * radius_mm**2)
+    isolation = max(0.0, 1.0 - going_on / (1.5 * (1.0 + thick)))
+    box, lesion = _framed(mask, 0.0, spacing_mm)  # one voxel of frame
+    shell = ndimage.binary_dilation(lesion) & ~lesion
+    air = shell & inside[box] & (hu[box] < -500.0)
+    airy = float(np.count_nonzero(air)) / float(np.count_nonzero(shell))
+    return min(1.0, half[0] / half[2] / 0.75) * isolation * min(1.0, airy * (1.0 + thick) / 0.35)
 
 
-def passing_area_mm2(
-    mask: Mask, hu: NDArray[np.float32], inside: BoolArray, spacing_mm: tuple[float, float, float]
-) -> float:
-    """Return the cross-section (mm^2) of dense lung tissue that leaves the lesion: vessels, scars, fissures.
+def passing_area_mm2(mask: Mask, hu: NDArray[np.float32], tissue: BoolArray, spacing_mm: Spacing) -> float:
+    """Return the cross-section (mm^2) of dense `tissue` that leaves the lesion: vessels, scars, fissures.
 
     Dense is more than 0.4 of the way from the lung around the lesion to the lesion. It is counted in the layer that
     begins 2 mm beyond the surface and is as thick as the largest voxel distance, only where connected with the lesion.
@@ -206,12 +215,12 @@ def passing_area_mm2(
     """
     layer_mm = max(2.0, *spacing_mm)
     box, lesion = _framed(mask, 2.0 + layer_mm + 6.0, spacing_mm)
-    image, lung = hu[box], inside[box]
-    around = image[lung & ~lesion & (image < -500.0)]
+    image, open_to = hu[box], tissue[box]
+    around = image[open_to & ~lesion & (image < -500.0)]
     background = float(np.median(around)) if around.size else -850.0
     level = background + 0.4 * (float(np.median(image[lesion])) - background)
     away = ndimage.distance_transform_edt(~lesion, sampling=spacing_mm)
-    dense = lesion | (lung & (image > level))
+    dense = lesion | (open_to & (image > level))
     thin_mm = float(ndimage.distance_transform_edt(lesion, sampling=spacing_mm).max()) - 4.0
     if thin_mm > 0:
         thick = ndimage.distance_transform_edt(dense, sampling=spacing_mm) > thin_mm / 2.0
@@ -221,9 +230,7 @@ def passing_area_mm2(
     return float(np.count_nonzero(passing) * np.prod(spacing_mm) / layer_mm)
 
 
-def _framed(
-    mask: Mask, frame_mm: float, spacing_mm: tuple[float, float, float]
-) -> tuple[tuple[slice, slice, slice], BoolArray]:
+def _framed(mask: Mask, frame_mm: float, spacing_mm: Spacing) -> tuple[Box, BoolArray]:
     """Return the box of a mask with a frame around it, cut at the grid, and the mask in that box."""
     margin = [int(np.ceil(frame_mm / s)) + 1 for s in spacing_mm]
     k, r, c = (
@@ -236,7 +243,7 @@ def _framed(
     return (k, r, c), lesion
 
 
-def half_axes_mm(voxels: BoolArray, spacing_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+def half_axes_mm(voxels: BoolArray, spacing_mm: Spacing) -> tuple[float, float, float]:
     """Return the half-axes, shortest first, of the ellipsoid with the second moments of a mask `(k, r, c)`, mm."""
     points = np.argwhere(voxels) * np.asarray(spacing_mm)
     centred = points - points.mean(axis=0)
@@ -246,7 +253,7 @@ def half_axes_mm(voxels: BoolArray, spacing_mm: tuple[float, float, float]) -> t
     return (float(a), float(b), float(c))
 
 
-def _joint_box(found: Lungs) -> tuple[slice, slice, slice]:
+def _joint_box(found: Lungs) -> Box:
     parts = [m for m in (found.left, found.right) if m.count]
     low = np.min([m.origin for m in parts], axis=0)
     high = np.max([np.add(m.origin, m.voxels.shape) for m in parts], axis=0)
@@ -257,12 +264,25 @@ def _joint_box(found: Lungs) -> tuple[slice, slice, slice]:
     return (k, r, c)
 
 
-def _inside(found: Lungs, box: tuple[slice, slice, slice]) -> BoolArray:
-    """Return both lungs, cut to the box."""
-    inside = np.zeros(found.left.shape, dtype=np.bool_)
-    for lung in (found.left, found.right):
-        inside[lung.box] |= lung.voxels
-    return np.ascontiguousarray(inside[box])
+def _regions(found: Lungs, box: Box, volume: Volume) -> tuple[BoolArray, BoolArray]:
+    """Return the closed lungs and what lies between them, row by row of the patient, both cut to the box."""
+    axes = PatientAxes.of(volume)
+    left, right = (np.ascontiguousarray(m.full()[box]) for m in (found.left, found.right))
+    to_left, to_right = axes.to_patient(left), axes.to_patient(right)[:, :, ::-1]
+    between = ~np.logical_or.accumulate(to_left, axis=2) & to_left.any(axis=2, keepdims=True)
+    middle = _innermost(to_left), to_right.shape[2] - 1 - _innermost(to_right)
+    centre = round(sum(middle) / 2.0)
+    between[:, :, :centre] = False
+    from_right = ~np.logical_or.accumulate(to_right, axis=2) & to_right.any(axis=2, keepdims=True)
+    from_right = from_right[:, :, ::-1]
+    from_right[:, :, centre:] = False
+    return left | right, np.ascontiguousarray(axes.from_patient(between | from_right))
+
+
+def _innermost(lung: BoolArray) -> int:
+    """Return the first index along X at which a lung is seen; the middle of the grid when there is none."""
+    seen = np.flatnonzero(lung.any(axis=(0, 1)))
+    return int(seen[0]) if seen.size else lung.shape[2] // 2
 
 
 def _finding(number: int, drawing: Drawing, found: Lungs, volume: Volume, flags: tuple[Flag, ...]) -> Finding:

@@ -37,6 +37,8 @@ SMALLEST_ML = 20.0
 PLAUSIBLE_ML = (1500.0, 9000.0)
 VESSEL_CLOSING_MM = 8.0
 PLEURAL_CLOSING_MM = 36.0
+BONE_HU = 200.0
+"""Gaps are not filled with a piece that is denser than this and larger than 1 ml, nor just beside it: bone."""
 BORDER_WINDOW_MM = (15.0, 20.0)
 """How far (Z, Y) the border towards the mediastinum is looked for when a mass may hide it."""
 RIGHT, LEFT = 1, 2
@@ -274,6 +276,7 @@ def _one_lung(markers: NDArray[np.int32]) -> list[Flag]:
 def _closed_sides(sides: Labels, coarse: _Coarse, middle: float, include_pleural: bool) -> Labels:
     """Return the closed lungs on the coarse grid: small gaps on all sides, large ones only towards the ribs."""
     closed = sides.copy()
+    bone = _bone(coarse)
     for side in (RIGHT, LEFT):
         lung = sides == side
         if not lung.any():
@@ -282,9 +285,19 @@ def _closed_sides(sides: Labels, coarse: _Coarse, middle: float, include_pleural
         if include_pleural:
             wide = _closing(lung, PLEURAL_CLOSING_MM, coarse.spacing_mm)
             filled |= wide & _rib_side(lung, side, coarse.spacing_mm)
-        filled = _without_holes(filled)
+        filled = _without_holes(filled & ~bone)
         closed[filled & (closed == 0)] = side
     return closed
+
+
+def _bone(coarse: _Coarse) -> BoolArray:
+    """Return large pieces of bone (or of vessels full of contrast) with about 2 mm around them."""
+    dense = coarse.hu > BONE_HU
+    labels = cc3d.connected_components(dense, connectivity=26)
+    large = np.bincount(labels.ravel()) * coarse.voxel_ml > 1.0
+    large[0] = False
+    found: BoolArray = ndimage.binary_dilation(large[labels], structure=IN_PLANE)
+    return found
 
 
 def _rib_side(lung: BoolArray, side: int, spacing_mm: Spacing) -> BoolArray:
