@@ -26,6 +26,7 @@ MAX_OBJECT_BYTES = 8 << 30
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 DICOM_JSON = "application/dicom+json"
 ORIGINAL = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+CREDENTIALS = re.compile(r"(?<=:)//[^/@]*@")
 UID = re.compile(r"[0-9.]{1,64}")
 TRANSIENT = frozenset({408, 425, 429})
 
@@ -67,22 +68,31 @@ class StowAnswer:
     """DICOM status: 0 stored, a warning, or the failure reason; None when the answer does not speak of it."""
 
 
+def without_credentials(address: str) -> str:
+    """Return a destination or URL as it may be shown: without the user and password of a URL."""
+    return CREDENTIALS.sub("//", address, count=1)
+
+
 class DicomWeb:
     """A DICOMweb origin server.
 
     Parameters
     ----------
     root_url
-        The root, e.g. ``http://127.0.0.1:8042/dicom-web``.
+        The root, e.g. ``http://127.0.0.1:8042/dicom-web``; ``http://user:password@...`` for basic authentication,
+        which is shown nowhere afterwards.
     client
-        What speaks HTTP; one of its own when None. Credentials, proxies and certificates belong to it.
+        What speaks HTTP; one of its own when None. Proxies and certificates belong to it.
 
     """
 
     def __init__(self, root_url: str, *, client: httpx.Client | None = None) -> None:
-        self.root_url = root_url.rstrip("/")
+        self.root_url = without_credentials(root_url).rstrip("/")
         # No redirects and no environment: results and identities go to the configured address or nowhere.
         self._client = client or httpx.Client(timeout=TIMEOUT, trust_env=False, follow_redirects=False)
+        if self.root_url != root_url.rstrip("/"):
+            url = httpx.URL(root_url)
+            self._client.auth = httpx.BasicAuth(url.username, url.password)
 
     def close(self) -> None:
         """Close the connections."""
@@ -278,4 +288,4 @@ def _stow_answers(answer: Mapping[str, Any]) -> Iterator[StowAnswer]:
                 )
 
 
-__all__ = ["DicomWeb", "HeldInstance", "HeldStudy", "StowAnswer"]
+__all__ = ["DicomWeb", "HeldInstance", "HeldStudy", "StowAnswer", "without_credentials"]

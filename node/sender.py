@@ -27,7 +27,7 @@ from pathlib import Path
 from sqlmodel import select
 
 from node.logs import line
-from node.pacs import DicomWeb
+from node.pacs import DicomWeb, without_credentials
 from node.scu import Timeouts, send_files
 from node.settings import parse_destination
 from plugins.errors import Refused, Unavailable
@@ -144,6 +144,7 @@ class Sender:
         transport: Transport | None = None,
     ) -> None:
         self.destination = destination
+        self.shown = without_credentials(destination)
         self._database = database
         self._objects = objects
         self._owner = f"sender {socket.gethostname()}:{os.getpid()}"
@@ -177,7 +178,7 @@ class Sender:
         except Refused as error:
             what, answer = Outcome.REFUSED, Answer(status=None, text=error.sentence)
         self._record(delivery, what, answer, now + timedelta(seconds=time.monotonic() - began))
-        shown = {"destination": self.destination, "result": result.id, "kind": result.kind}
+        shown = {"destination": self.shown, "result": result.id, "kind": result.kind}
         log.info(
             line("delivery", **shown, attempt=delivery.attempt, status=_status(answer), outcome=what.value)
         )
@@ -197,7 +198,7 @@ class Sender:
                 except Unavailable as error:
                     log.warning(line("lease-not-kept", error=str(error)))
 
-        thread = threading.Thread(target=beat, name=f"lease {self.destination}", daemon=True)
+        thread = threading.Thread(target=beat, name=f"lease {self.shown}", daemon=True)
         thread.start()
         try:
             yield
@@ -206,7 +207,7 @@ class Sender:
             thread.join()
 
     def _record(self, delivery: Delivery, what: Outcome, answer: Answer, now: datetime) -> None:
-        text = answer.text or f"{self.destination} answered {_status(answer)}"
+        text = answer.text or f"{self.shown} answered {_status(answer)}"
         pk, attempt = _pk(delivery), delivery.attempt
         try:
             with self._database.transaction() as session:
@@ -217,7 +218,7 @@ class Sender:
                     outbox.failed(session, pk, attempt, _status(answer), text, now, permanent=is_refused)
         except Fenced:
             # The lease ran out and another sender has it: it sends the same bytes, so nothing is doubled.
-            log.warning(line("delivery-fenced", destination=self.destination, delivery=pk))
+            log.warning(line("delivery-fenced", destination=self.shown, delivery=pk))
 
 
 def _status(answer: Answer) -> str:

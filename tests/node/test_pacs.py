@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from pydicom import dcmread
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from node.multipart import FilesBody, PartWriter, boundary_of
-from node.pacs import DicomWeb, HeldStudy, StowAnswer
+from node.pacs import DicomWeb, HeldStudy, StowAnswer, without_credentials
 from plugins.errors import NadirError, Refused, Unavailable
 
 JSON = {"Content-Type": "application/dicom+json"}
@@ -121,10 +122,27 @@ def test_stow_stores_each_instance_once_however_often_it_is_sent(
     assert len(pacs.study_instances(dcmread(paths[0]).StudyInstanceUID)) == 3
 
 
+def test_a_password_in_the_url_is_presented_and_shown_nowhere() -> None:
+    secret = {"RegisteredUsers": {"nadir": "s3cr@t"}, "AuthenticationEnabled": True}
+    with orthanc(extra=secret, user=("nadir", "s3cr@t")) as server:
+        address = server.dicomweb.removeprefix("http://")
+        with (
+            closing(DicomWeb(f"http://nadir:s3cr%40t@{address}")) as known,
+            closing(DicomWeb(server.dicomweb)) as unknown,
+        ):
+            assert known.answers() and not unknown.answers()
+            assert known.root_url == server.dicomweb
+            with pytest.raises(Refused, match="pacs-denied"):
+                unknown.study_instances("1.2")
+    assert without_credentials("AE@host:104") == "AE@host:104"
+    assert without_credentials("https://a:b@h/x@y") == "https://h/x@y"
+
+
 def test_answers_says_whether_the_pacs_is_there(pacs: DicomWeb) -> None:
     assert pacs.answers()
-    assert not DicomWeb("http://127.0.0.1:9/dicom-web").answers()
-    assert not DicomWeb(pacs.root_url + "/nothing").answers()
+    for url in ("http://127.0.0.1:9/dicom-web", pacs.root_url + "/nothing"):
+        with closing(DicomWeb(url)) as nobody:
+            assert not nobody.answers()
 
 
 # --- servers that misbehave -------------------------------------------------------------------------------------

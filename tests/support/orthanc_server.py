@@ -58,6 +58,7 @@ class OrthancServer:
         modalities: Mapping[str, Any] | None = None,
         stable_seconds: int = 1,
         extra: Mapping[str, Any] | None = None,
+        user: tuple[str, str] | None = None,
     ) -> None:
         # Not pytest's own folder: nobody else may enter that one, and Orthanc runs as nobody.
         self.folder = Path(tempfile.mkdtemp(prefix="nadir-orthanc-"))
@@ -65,6 +66,7 @@ class OrthancServer:
         self.ae_title = "ORTHANC"
         self.url = f"http://127.0.0.1:{self.http_port}"
         self.dicomweb = self.url + "/dicom-web"
+        self._user = user
         self._process: subprocess.Popen[bytes] | None = None
         config: dict[str, Any] = {
             "Name": "PACS",
@@ -119,7 +121,9 @@ class OrthancServer:
         deadline = time.monotonic() + 30
         while True:
             try:
-                httpx.get(self.url + "/system", timeout=2, trust_env=False).raise_for_status()
+                httpx.get(
+                    self.url + "/system", timeout=2, trust_env=False, auth=self._user
+                ).raise_for_status()
                 return
             except httpx.HTTPError:
                 if self._process.poll() is not None or time.monotonic() > deadline:
@@ -154,13 +158,15 @@ class OrthancServer:
 
     def get(self, path: str) -> Any:
         """Return the JSON that its REST API answers."""
-        response = httpx.get(self.url + path, timeout=30, trust_env=False)
+        response = httpx.get(self.url + path, timeout=30, trust_env=False, auth=self._user)
         response.raise_for_status()
         return response.json()
 
     def upload(self, path: Path) -> dict[str, Any]:
         """Store one file by REST."""
-        response = httpx.post(self.url + "/instances", content=path.read_bytes(), timeout=60, trust_env=False)
+        response = httpx.post(
+            self.url + "/instances", content=path.read_bytes(), timeout=60, trust_env=False, auth=self._user
+        )
         response.raise_for_status()
         return dict(response.json())
 
