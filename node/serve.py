@@ -110,7 +110,7 @@ class Node:
         for destination in self.settings.destinations:
             sender = Sender(self.database, self.objects, destination, calling_ae=self.settings.ae_title)
             self._endings.append(sender.close)
-            self._loop(f"sender {destination}", sender.tick, 0.5)
+            self._loop(f"sender {sender.shown}", sender.tick, 0.5)
 
     def _start_web(self) -> None:
         from node.web import WebServer, create_app
