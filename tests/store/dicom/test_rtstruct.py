@@ -1,0 +1,295 @@
+"""RTSTRUCT contours to masks: published counts, closed forms, and the contours that enclose nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dicom_series import derived, make_series, write
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.path import Path as Polygon
+from pydicom.dataset import Dataset
+
+from plugins.contract import Study
+from store.dicom.rtstruct import inside
+from store.dicom.series import read_study
+
+BLANK = np.zeros((6, 30, 40))
+SQUARE = [(9.5, 4.5), (9.5, 14.5), (19.5, 14.5), (19.5, 4.5)]  # rows 10..19, columns 5..14: 100 pixels
+
+
+def structure_set(
+    folder: Path,
+    rois: dict[str, list[tuple[str, list[tuple[float, float, float]], str | None]]],
+    *,
+    patient_id: str = "P1",
+    frame: str | None = None,
+    series: str | None = None,
+) -> Path:
+    """Write an RTSTRUCT; each contour is (geometric type, points in mm, referenced instance or None)."""
+    study = derived("study", patient_id, "20250101")
+    dataset = Dataset()
+    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.481.3"
+    dataset.SOPInstanceUID = derived("rtstruct", folder, *rois)
+    dataset.Modality, dataset.PatientID, dataset.PatientName = "RTSTRUCT", patient_id, f"Phantom^{patient_id}"
+    dataset.PatientBirthDate, dataset.StudyDate = "19600101", "20250101"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, derived("rt series", folder)
+    dataset.SeriesNumber = 77
+    if series is not None:
+        dataset.ReferencedFrameOfReferenceSequence = [_references(series)]
+    names, drawn = [], []
+    for number, (name, contours) in enumerate(rois.items(), start=1):
+        named, shape = Dataset(), Dataset()
+        named.ROINumber, named.ROIName = number, name
+        named.ReferencedFrameOfReferenceUID = frame or derived("frame", study)
+        shape.ReferencedROINumber = number
+        shape.ContourSequence = [_contour(*contour) for contour in contours]
+        names.append(named)
+        drawn.append(shape)
+    observed = Dataset()
+    observed.ReferencedROINumber, observed.RTROIInterpretedType = 1, "GTV"
+    dataset.StructureSetROISequence, dataset.ROIContourSequence = names, drawn
+    dataset.RTROIObservationsSequence = [observed]
+    folder.mkdir(parents=True, exist_ok=True)
+    return write(dataset, folder / "rtstruct.dcm")
+
+
+def _references(series: str) -> Dataset:
+    frame, study, listed = Dataset(), Dataset(), Dataset()
+    listed.SeriesInstanceUID = series
+    study.RTReferencedSeriesSequence = [listed]
+    frame.RTReferencedStudySequence = [study]
+    return frame
+
+
+def _contour(kind: str, points: list[tuple[float, float, float]], instance: str | None) -> Dataset:
+    contour = Dataset()
+    contour.ContourGeometricType = kind
+    contour.NumberOfContourPoints = len(points)
+    contour.ContourData = [f"{value:.6f}" for point in points for value in point]
+    if instance is not None:
+        image = Dataset()
+        image.ReferencedSOPInstanceUID = instance
+        contour.ContourImageSequence = [image]
+    return contour
+
+
+def closed(
+    points: list[tuple[float, float]], k: int, instance: str | None = None, *, dz: float = 0.0
+) -> tuple[str, Any, Any]:
+    """A closed contour of (row, column) points in slice k of a series of 1 mm pixels, 2 mm apart, at the origin."""
+    return "CLOSED_PLANAR", [(column, row, 2.0 * k + dz) for row, column in points], instance
+
+
+def read(folder: Path) -> Study:
+    return read_study(folder.rglob("*")).study
+
+
+@pytest.mark.parametrize("case", ["ct_4dlung", "pet_ge_sts001", "sts_dicom/STS_002", "sts_dicom/STS_003"])
+def test_real_regions_have_the_published_voxels_volume_and_values(data: Path, case: str) -> None:
+    root, *patient = case.split("/")
+    published = json.loads((data / root / "expected.json").read_text())
+    if patient:
+        parts = published[patient[0]]
+        rois = {name: roi for part in parts.values() for name, roi in part["rois"].items()}
+    else:
+        rois = published.get("rois") or published["rois_by_rtstruct"]
+    study = read(data / case)
+    assert study.refused == ()
+    assert {d.label for d in study.drawn} == set(rois)
+    for drawn in study.drawn:
+        expected, volume = rois[drawn.label], study.volume(drawn.series_instance_uid)
+        values = volume.array[drawn.mask.box][drawn.mask.voxels]
+        assert drawn.mask.count == expected["voxels"]
+        assert drawn.mask.count * volume.voxel_volume_mm3 / 1000 == pytest.approx(
+            expected["volume_ml"], rel=1e-3
+        )
+        assert float(values.mean()) == pytest.approx(expected["mean"], abs=6e-3)
+        assert float(values.max()) == pytest.approx(expected["max"], abs=1e-3)
+
+
+def test_ct_and_pet_contours_go_to_their_own_series_though_no_reference_resolves(data: Path) -> None:
+    study = read(data / "sts_dicom" / "STS_003")
+    assert {d.label: study.volume(d.series_instance_uid).modality for d in study.drawn} == {
+        "GTV_Mass_CT": "CT",
+        "GTV_Mass_PET": "PT",
+    }
+    assert all([f.code for f in d.flags] == ["contour-series-by-position"] for d in study.drawn) or all(
+        not d.flags for d in study.drawn
+    )
+
+
+def test_a_square_and_its_hole_have_the_pixels_whose_centres_are_inside(tmp_path: Path) -> None:
+    make_series(tmp_path / "ct", BLANK)
+    hole = [(11.5, 6.5), (11.5, 8.5), (13.5, 8.5), (13.5, 6.5)]
+    structure_set(tmp_path / "rt", {"GTV": [closed(SQUARE, 2), closed(hole, 2), closed(SQUARE, 3)]})
+    (drawn,) = read(tmp_path).drawn
+    full = drawn.mask.full()
+    truth = np.zeros(BLANK.shape, dtype=bool)
+    truth[2:4, 10:20, 5:15] = True
+    truth[2, 12:14, 7:9] = False
+    np.testing.assert_array_equal(full, truth)
+    assert (drawn.label, drawn.number, drawn.interpreted_type, drawn.source) == ("GTV", 1, "GTV", "RTSTRUCT")
+
+
+def test_contours_on_an_oblique_reversed_series_fall_on_its_own_rows_and_columns(tmp_path: Path) -> None:
+    row, column = np.array([0.8, 0.6, 0.0]), np.array([0.36, -0.48, 0.8])
+    origin, normal = np.array([-40.0, 25.0, 310.0]), np.cross(row, column)
+    make_series(
+        tmp_path / "ct",
+        BLANK,
+        orientation=(*row, *column),
+        origin_mm=tuple(origin),
+        spacing_mm=(3.0, 0.7, 1.3),
+    )
+    points = [tuple(origin + 3.0 * 4 * normal + r * 0.7 * column + c * 1.3 * row) for r, c in SQUARE]
+    structure_set(tmp_path / "rt", {"GTV": [("CLOSED_PLANAR", points, None)]})
+    (drawn,) = read(tmp_path).drawn
+    assert drawn.mask.origin == (4, 10, 5)
+    assert drawn.mask.voxels.all()
+    assert drawn.mask.voxels.shape == (1, 10, 10)
+
+
+@given(st.lists(st.tuples(st.floats(0, 19), st.floats(0, 23)), min_size=3, max_size=12))
+def test_inside_agrees_with_another_even_odd_rule_off_the_border(points: list[tuple[float, float]]) -> None:
+    polygon = np.array(points)
+    ours = inside([polygon], (20, 24))
+    rows, columns = np.mgrid[:20, :24]
+    centres = np.stack([rows.ravel(), columns.ravel()], axis=1).astype(float)
+    ends = np.roll(polygon, -1, axis=0)
+    edge = ends - polygon
+    length = np.maximum((edge**2).sum(axis=1), 1e-12)
+    along = np.clip(((centres[:, None] - polygon) * edge).sum(axis=2) / length, 0, 1)
+    apart = np.linalg.norm(centres[:, None] - polygon - along[..., None] * edge, axis=2).min(axis=1)
+    crossings = np.zeros(len(centres), dtype=int)
+    for (r1, c1), (r2, c2) in zip(polygon, ends, strict=True):
+        spans = (r1 <= centres[:, 0]) != (r2 <= centres[:, 0])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            at = c1 + (centres[:, 0] - r1) * (c2 - c1) / (r2 - r1)
+        crossings += spans & (at > centres[:, 1])
+    clear = apart > 1e-6
+    np.testing.assert_array_equal(ours.ravel()[clear], (crossings % 2 == 1)[clear])
+
+
+def test_a_disc_agrees_with_matplotlib() -> None:
+    angle = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+    disc = np.stack([20.3 + 11.7 * np.sin(angle), 18.9 + 9.1 * np.cos(angle)], axis=1)
+    rows, columns = np.mgrid[:40, :40]
+    expected = (
+        Polygon(disc).contains_points(np.stack([rows.ravel(), columns.ravel()], axis=1)).reshape(40, 40)
+    )
+    np.testing.assert_array_equal(inside([disc], (40, 40)), expected)
+
+
+REFUSED = {
+    "empty-roi": [],
+    "point-contour": [("POINT", [(1.0, 2.0, 4.0)], None)],
+    "open-contour": [("OPEN_PLANAR", [(1.0, 2.0, 4.0), (9.0, 2.0, 4.0), (9.0, 9.0, 4.0)], None)],
+    "contour-off-plane": [closed(SQUARE, 2), closed(SQUARE, 8)],
+    "contour-not-planar": [("CLOSED_PLANAR", [(5.0, 5.0, 0.0), (5.0, 5.0, 8.0), (15.0, 5.0, 8.0)], None)],
+    "empty-region": [closed([(3.2, 3.2), (3.2, 3.4), (3.4, 3.4)], 2)],
+}
+
+
+@pytest.mark.parametrize("code", REFUSED)
+def test_a_region_that_encloses_nothing_is_refused_and_the_others_are_read(code: str, tmp_path: Path) -> None:
+    make_series(tmp_path / "ct", BLANK)
+    structure_set(tmp_path / "rt", {"bad": REFUSED[code], "good": [closed(SQUARE, 1)]})
+    study = read(tmp_path)
+    assert [f.code for f in study.refused] == [code]
+    assert "'bad'" in study.refused[0].sentence
+    assert [(d.label, d.mask.count) for d in study.drawn] == [("good", 100)]
+
+
+def test_a_contour_wholly_outside_the_image_is_refused(tmp_path: Path) -> None:
+    make_series(tmp_path / "ct", BLANK)
+    far = [(r + 100, c) for r, c in SQUARE]
+    structure_set(tmp_path / "rt", {"far": [closed(far, 2)]})
+    assert [f.code for f in read(tmp_path).refused] == ["empty-region"]
+
+
+def test_a_contour_that_reaches_beyond_the_image_is_cut_with_a_flag(tmp_path: Path) -> None:
+    make_series(tmp_path / "ct", BLANK)
+    structure_set(tmp_path / "rt", {"edge": [closed([(r, c + 30) for r, c in SQUARE], 2)]})
+    (drawn,) = read(tmp_path).drawn
+    assert drawn.mask.count == 50
+    assert "contour-clipped" in [f.code for f in drawn.flags]
+
+
+def test_contours_finer_than_the_slices_do_not_cancel_out(tmp_path: Path) -> None:
+    make_series(tmp_path / "ct", BLANK)
+    structure_set(
+        tmp_path / "rt", {"fine": [closed(SQUARE, 2), closed(SQUARE, 2, dz=0.9), closed(SQUARE, 2, dz=-0.9)]}
+    )
+    (drawn,) = read(tmp_path).drawn
+    assert drawn.mask.count == 100
+    assert "contours-between-slices" in [f.code for f in drawn.flags]
+
+
+def test_contours_on_every_second_slice_are_flagged_and_not_filled(tmp_path: Path) -> None:
+    make_series(tmp_path / "ct", BLANK)
+    structure_set(tmp_path / "rt", {"gaps": [closed(SQUARE, k) for k in (0, 2, 4)]})
+    (drawn,) = read(tmp_path).drawn
+    assert drawn.mask.count == 300
+    assert "contour-gaps" in [f.code for f in drawn.flags]
+
+
+def test_the_instance_a_contour_names_decides_before_the_position(tmp_path: Path) -> None:
+    first = make_series(tmp_path / "a", BLANK, series_number=1)
+    make_series(tmp_path / "b", BLANK, series_number=2)
+    assert first
+    named = derived("instance", derived("series", derived("study", "P1", "20250101"), "CT", 2), 2)
+    structure_set(tmp_path / "rt", {"GTV": [closed(SQUARE, 2, named)]})
+    study = read(tmp_path)
+    (drawn,) = study.drawn
+    assert study.volume(drawn.series_instance_uid).series_number == 2
+    assert drawn.flags == ()
+
+
+def test_the_series_that_the_object_names_decides_when_contours_name_no_instance(tmp_path: Path) -> None:
+    make_series(tmp_path / "a", BLANK, series_number=1)
+    make_series(tmp_path / "b", BLANK, series_number=2)
+    structure_set(
+        tmp_path / "rt",
+        {"GTV": [closed(SQUARE, 2)]},
+        series=derived("series", derived("study", "P1", "20250101"), "CT", 2),
+    )
+    study = read(tmp_path)
+    assert study.volume(study.drawn[0].series_instance_uid).series_number == 2
+    assert study.drawn[0].flags == ()
+
+
+def test_a_series_found_by_position_is_flagged(tmp_path: Path) -> None:
+    make_series(tmp_path / "a", BLANK, series_number=1, origin_mm=(0, 0, 0.7))
+    make_series(tmp_path / "b", BLANK, series_number=2)
+    structure_set(tmp_path / "rt", {"GTV": [closed(SQUARE, 2)]})
+    study = read(tmp_path)
+    assert study.volume(study.drawn[0].series_instance_uid).series_number == 2
+    assert [f.code for f in study.drawn[0].flags] == ["contour-series-by-position"]
+
+
+def test_contours_in_a_frame_of_reference_without_images_are_refused(tmp_path: Path) -> None:
+    make_series(tmp_path / "ct", BLANK)
+    structure_set(tmp_path / "rt", {"GTV": [closed(SQUARE, 2)]}, frame="1.2.3.4")
+    assert [f.code for f in read(tmp_path).refused] == ["contour-without-image"]
+
+
+def test_a_single_slice_is_kept_when_somebody_drew_on_it(tmp_path: Path) -> None:
+    make_series(tmp_path / "ct", BLANK[:1])
+    structure_set(tmp_path / "rt", {"GTV": [closed(SQUARE, 0)]})
+    study = read(tmp_path)
+    assert study.refused == ()
+    assert [f.code for f in study.volumes[0].flags] == ["single-slice", "constant-image"]
+    assert study.drawn[0].mask.count == 100
+
+
+def test_points_beside_closed_contours_are_left_out_with_a_flag(tmp_path: Path) -> None:
+    make_series(tmp_path / "ct", BLANK)
+    structure_set(tmp_path / "rt", {"GTV": [closed(SQUARE, 2), ("POINT", [(1.0, 2.0, 4.0)], None)]})
+    (drawn,) = read(tmp_path).drawn
+    assert drawn.mask.count == 100
+    assert "points-left-out" in [f.code for f in drawn.flags]
