@@ -8,6 +8,7 @@ import unicodedata
 from pydicom.charset import CODES_TO_ENCODINGS, default_encoding, handled_encodings, python_encoding
 
 FRAGMENT = re.compile(rb"^[^\x1b]+|\x1b[^\x1b]*")
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -24,6 +25,11 @@ def decode_text(value: bytes, encoding: str) -> str:
     else:
         text = "".join(_fragment(part, encoding) for part in FRAGMENT.findall(value))
     return unicodedata.normalize("NFC", CONTROL.sub(" ", text)).strip()
+
+
+def storable(text: str) -> str:
+    """Return the text without what PostgreSQL keeps in no column: NUL and lone surrogates."""
+    return UNSTORABLE.sub(" ", text)
 
 
 def _fragment(part: bytes, encoding: str) -> str:

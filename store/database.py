@@ -24,6 +24,9 @@ from plugins.errors import Broken, Refused, Unavailable
 WAIT_SECONDS = 30.0
 MIGRATIONS = Path(__file__).with_name("migrations")
 UPGRADE_LOCK = 0x4E616469
+NETWORK_FILESYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "fuse.sshfs", "afs"}
+)
 
 
 def aware_utc(now: datetime) -> datetime:
@@ -37,11 +40,14 @@ class Database:
     """The SQL database of one node; safe to share between threads, not between processes."""
 
     def __init__(self, url: str) -> None:
-        """Open lazily; nothing is read or written yet. Refuses `bad-database-url`."""
+        """Open lazily; nothing is read or written yet.
+
+        Refuses `bad-database-url`, and `network-disk` for SQLite on a disk that other hosts write to.
+        """
         self._url = _checked(url)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         if self.is_sqlite:
-            Path(str(self._url.database)).parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(Path(str(self._url.database)).parent)
         self._engine = _engine(self._url)
         # SQLite has one writer: a fair queue here beats fifty threads that poll for its lock.
         self._turn = threading.Lock() if self.is_sqlite else None
@@ -153,6 +159,32 @@ def _checked(text_url: str) -> URL:
     return url.set(drivername="sqlite+pysqlite")
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mounts = Path("/proc/self/mounts").read_text() if Path("/proc/self/mounts").exists() else ""
+    except OSError as error:
+        raise Unavailable("The folder of the database cannot be made; free or mend the disk.") from error
+    if filesystem(folder.resolve(), mounts) in NETWORK_FILESYSTEMS:
+        sentence = (
+            "SQLite does not lock on a network disk; put the home folder on a local one or use PostgreSQL."
+        )
+        raise Refused("network-disk", sentence)
+
+
+def filesystem(folder: Path, mounts: str) -> str:
+    """Return the type of the filesystem that holds `folder`, by the lines of /proc/mounts; empty when unknown."""
+    found = [
+        (Path(fields[1]), fields[2])
+        for fields in (line.split() for line in mounts.splitlines())
+        if len(fields) > 2
+    ]
+    holding = [(len(point.parts), kind) for point, kind in found if folder.is_relative_to(point)]
+    # Of two mounts on one point the later hides the earlier.
+    deepest = max((depth for depth, _ in holding), default=0)
+    return next((kind for depth, kind in reversed(holding) if depth == deepest), "")
+
+
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite":
         arguments: dict[str, Any] = {"timeout": WAIT_SECONDS, "check_same_thread": False}
@@ -209,9 +241,11 @@ def _translated() -> Iterator[None]:
         cause = type(error.__cause__ or error).__name__
         raise Unavailable(f"The database did not answer ({cause}); try again.") from error
     except DBAPIError as error:
-        if not error.connection_invalidated:
-            raise
-        raise Unavailable("The connection to the database broke; try again.") from error
+        if error.connection_invalidated:
+            raise Unavailable("The connection to the database broke; try again.") from error
+        raise Broken(
+            f"The database refused a statement ({type(error).__name__}); this is a fault of Nadir."
+        ) from error
 
 
 __all__ = ["Database", "aware_utc", "insert_new"]

@@ -9,16 +9,18 @@ import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from sqlmodel import Session, col, delete, select
+from sqlmodel import Session, SQLModel, col, delete, select
 
 from plugins.errors import Broken
+from store.charset import storable
 from store.database import aware_utc
 from store.objects import Kept
 from store.tables import Finding, Job, Measurement, Patient, Refusal, Result, Revision, Study
 
 Point = tuple[float, float, float]
+Row = TypeVar("Row", bound=SQLModel)
 FINDING_COLUMNS = (
     "series_instance_uid",
     "segment_number",
@@ -195,9 +197,9 @@ def save(
     revision = session.get_one(Revision, job.revision_pk)
     study = session.get_one(Study, revision.study_pk)
     for told in analysed.told + tuple(flag for found in analysed.found for flag in found.flags):
-        session.add(_refusal(job_pk, told))
+        session.add(_clean(_refusal(job_pk, told)))
     for found in analysed.found:
-        finding = _finding(job_pk, study, found)
+        finding = _clean(_finding(job_pk, study, found))
         session.add(finding)
         session.flush()
         session.add_all(
@@ -270,6 +272,14 @@ def _flat(
     }
     row.update({name: getattr(finding, name) for name in FINDING_COLUMNS})
     row.update({name: getattr(measurement, name, None) for name in MEASUREMENT_COLUMNS})
+    return row
+
+
+def _clean(row: Row) -> Row:
+    for name in type(row).model_fields:
+        value = getattr(row, name)
+        if isinstance(value, str):
+            setattr(row, name, storable(value))
     return row
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from sqlmodel import Session, and_, col, select, update
 
 from plugins.errors import Refused
+from store.charset import storable
 from store.database import aware_utc, insert_new
 from store.objects import Kept
 from store.part10 import Header
@@ -83,7 +84,7 @@ def record(
 def open_association(session: Session, calling_ae: str, address: str, now: datetime) -> int:
     """Return the id of a new open association."""
     now = aware_utc(now)
-    row = Association(calling_ae=_text(calling_ae), address=_text(address), opened_at=now, alive_at=now)
+    row = Association(calling_ae=storable(calling_ae), address=storable(address), opened_at=now, alive_at=now)
     session.add(row)
     session.flush()
     return _id(row)
@@ -203,7 +204,7 @@ def _instance(header: Header, kept: Kept, series_pk: int, source: str, now: date
         sha256=kept.sha256,
         size_bytes=kept.size_bytes,
         received_at=now,
-        source=_text(source),
+        source=storable(source),
         own=own,
     )
 
@@ -227,11 +228,7 @@ def _touch(session: Session, study: Study, patient_pk: int, now: datetime, sourc
 
 
 def _event(session: Session, now: datetime, kind: str, subject: str, text: str) -> None:
-    session.add(Event(at=now, kind=kind, subject=subject, text=_text(text)))
-
-
-def _text(text: str) -> str:
-    return text.replace("\0", " ")
+    session.add(Event(at=now, kind=kind, subject=subject, text=storable(text)))
 
 
 def _id(row: Any) -> int:

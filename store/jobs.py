@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, ScalarSelect, and_, or_
 from sqlmodel import Session, SQLModel, col, exists, func, select, update
 
 from plugins.errors import Refused
+from store.charset import storable
 from store.database import aware_utc, insert_new
 from store.tables import Delivery, Finding, Job, Revision, Study
 
@@ -148,7 +149,7 @@ def fail(
     Dead when `permanent` or when the attempts are used up. Raises Fenced when the lease went to someone else.
     """
     now = aware_utc(now)
-    values: dict[str, Any] = {"error_code": _clean(code), "error_text": _clean(text)}
+    values: dict[str, Any] = {"error_code": storable(code), "error_text": storable(text)[:TEXT_LIMIT]}
     job = get(session, job_id)
     if is_superseded(session, job_id):
         state = SUPERSEDED
@@ -345,11 +346,6 @@ def _change(
     session.flush()
     statement = update(table).where(condition).values(values)
     return int(session.exec(statement, execution_options={"synchronize_session": False}).rowcount)
-
-
-def _clean(text: str) -> str:
-    # PostgreSQL keeps no NUL in text.
-    return text.replace("\0", " ")[:TEXT_LIMIT]
 
 
 def _pk(row: Any) -> int:

@@ -49,7 +49,7 @@ class ObjectStore:
         self._quarantine = self.root / "quarantine"
         with _unavailable():
             for folder in (self._incoming, self._objects, self._quarantine):
-                folder.mkdir(parents=True, exist_ok=True)
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _sync_folder(self.root)
 
     def temporary(self) -> Path:

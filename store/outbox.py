@@ -13,6 +13,7 @@ from sqlmodel import Session, and_, col, exists, or_, select, update
 
 from plugins.errors import Refused
 from store import jobs
+from store.charset import storable
 from store.database import aware_utc, insert_new
 from store.tables import Delivery, Job, Result, Revision
 
@@ -117,7 +118,7 @@ def failed(
     state = PARKED if refusals >= MAX_REFUSALS or now >= delivery.give_up_at else PENDING
     values = {
         "last_status": status,
-        "last_error": error.replace("\0", " ")[:TEXT_LIMIT],
+        "last_error": storable(error)[:TEXT_LIMIT],
         "refusals": refusals,
         "run_after": now + backoff(delivery_id, attempt),
     }

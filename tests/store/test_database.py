@@ -12,9 +12,9 @@ from sqlalchemy.exc import StatementError
 from sqlmodel import SQLModel, select
 
 import store.database as database_module
-from plugins.errors import Refused, Unavailable
-from store.database import Database, aware_utc, insert_new
-from store.tables import Event, Patient
+from plugins.errors import Broken, NadirError, Refused, Unavailable
+from store.database import Database, aware_utc, filesystem, insert_new
+from store.tables import Event, Patient, Study
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -86,12 +86,37 @@ def test_a_datetime_comes_back_aware_and_a_naive_one_is_refused(database: Databa
 
 
 def test_a_reading_session_cannot_write(database: Database) -> None:
-    with pytest.raises((Unavailable, Exception)) as caught, database.reading() as session:
+    with pytest.raises(NadirError) as caught, database.reading() as session:
         session.add(Event(at=NOON, kind="x"))
         session.flush()
-    assert "read" in str(caught.value.__cause__ or caught.value).lower()
+    assert "read" in str(caught.value.__cause__).lower()
     with database.transaction() as session:
         assert session.exec(select(Event)).all() == []
+
+
+def test_a_row_that_points_to_nothing_is_broken_and_not_kept(database: Database) -> None:
+    with pytest.raises(Broken), database.transaction() as session:
+        session.add(Study(patient_pk=7, study_instance_uid="1", first_arrival_at=NOON, last_arrival_at=NOON))
+    with database.reading() as session:
+        assert session.exec(select(Study)).all() == []
+
+
+def test_the_filesystem_of_a_folder_is_that_of_its_deepest_mount() -> None:
+    mounts = "/dev/vda / ext4 rw 0 0\nsrv:/x /data nfs4 rw 0 0\n/dev/vdb /data/local xfs rw 0 0\ntmpfs /t tmpfs rw\n"
+    kinds = [
+        filesystem(Path(folder), mounts)
+        for folder in ("/home/a", "/data", "/data/x", "/data/local/y", "/database")
+    ]
+    assert kinds == ["ext4", "nfs4", "nfs4", "xfs", "ext4"]
+    assert filesystem(Path("/x"), "") == ""
+    assert filesystem(Path("/data"), mounts + "/dev/vdc /data ext4 rw 0 0\n") == "ext4"
+
+
+def test_sqlite_on_a_network_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "filesystem", lambda *_: "nfs4")
+    with pytest.raises(Refused) as caught:
+        Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}")
+    assert caught.value.code == "network-disk"
 
 
 def test_the_clock_is_aware_and_close_to_ours(database: Database) -> None:

@@ -223,3 +223,10 @@ def test_superseded_findings_are_listed_only_when_asked_for(database: Database) 
         jobs.finish(session, int(newer.id or 0), 1, jobs.DONE, at(21))
         assert list_findings(session) == []
         assert len(list_findings(session, superseded=True)) == 3
+
+
+def test_a_label_that_no_column_holds_is_cleaned_and_not_lost(database: Database) -> None:
+    with database.transaction() as session:
+        saved(session, AnalysedFindings(found=(replace(FOUND, label="a\0b\ud800c"),)))
+    with database.reading() as session:
+        assert {row["label"] for row in list_findings(session)} == {"a b c"}
