@@ -129,6 +129,8 @@ def lung(x: FloatArray, y: FloatArray, z: FloatArray | float, side: str) -> Floa
         5 - heart(x, y, z),
         np.asarray((dome(x, y) - z) / 1.35, dtype=np.float32),
         3 - ellipse(x, y, (0, 62), 19, 16),
+        3 - ellipse(x, y, (0, 94), 42, 16),
+        _hilum(mirrored, y, z),
     ]
     if side == "left":
         parts.append(3 - ellipse(x, y, (25, 46), 12.5, 12.5))
@@ -136,6 +138,12 @@ def lung(x: FloatArray, y: FloatArray, z: FloatArray | float, side: str) -> Floa
     for part in parts[1:]:
         distance = _soft_max(distance, part)
     return distance
+
+
+def _hilum(mirrored_x: FloatArray, y: FloatArray, z: FloatArray | float) -> FloatArray:
+    """Return minus the signed distance to the root of a lung, where its vessels and bronchi enter."""
+    away = np.sqrt((mirrored_x - 34) ** 2 + (y - 8) ** 2 + (0.7 * (np.asarray(z, dtype=np.float32) - 4)) ** 2)
+    return np.asarray(15 - away, dtype=np.float32)
 
 
 def _soft_max(a: FloatArray, b: FloatArray, radius: float = 7.0) -> FloatArray:
@@ -199,6 +207,7 @@ def _soft_layers(x: FloatArray, y: FloatArray, z: float) -> Iterator[Layer]:
     yield "muscle", ellipse(x, y, (0, 1), 152 * narrow, 110 * narrow)
     inner = cage(x, y, z)
     yield "mediastinum", inner + 1
+    yield "muscle", np.maximum(ellipse(x, y, (0, 94), 42, 16), 70 - y)
     below = (z - dome(x, y)) / 1.35 + 2.5
     yield "liver", np.maximum(np.maximum(inner + 4, below), ellipse(x, y, (-62, -14), 112, 92))
     if z < -70:

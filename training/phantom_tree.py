@@ -19,7 +19,7 @@ STEP_MM = 7.0
 LAYERS = 4
 THINNEST_AIRWAY_MM = 1.4
 WALL_SHARE, WALL_MM = 0.18, 0.7
-HILUM: Mapping[str, Point] = {"right": (-40.0, 18.0, 8.0), "left": (46.0, 20.0, 2.0)}
+HILUM: Mapping[str, Point] = {"right": (-36.0, 18.0, 8.0), "left": (40.0, 20.0, 2.0)}
 CARINA: Point = (0.0, 27.0, 36.0)
 
 
@@ -60,7 +60,7 @@ def grow(seed: int, keep_clear: Sequence[Keep]) -> Tree:
         x, y, z = HILUM[side]
         inner = -1.0 if side == "left" else 1.0
         rng = np.random.default_rng((seed, 21, number))
-        vessels += _trunk((18.0, -14.0, 16.0), (x, y - 13, z + 6), 9.0)
+        vessels += _trunk((18.0, -14.0, 16.0), (x, y - 13, z + 6))
         vessels += _fill(rng, side, (x, y - 13, z + 6), 420, 0.66, keep_clear)
         vessels += _fill(rng, side, (x + inner * 6, y - 8, z - 16), 340, 0.66, keep_clear)
         bronchi = _fill(rng, side, (x, y, z), 40, 1.0, keep_clear)
@@ -69,18 +69,19 @@ def grow(seed: int, keep_clear: Sequence[Keep]) -> Tree:
     return Tree(vessels=tuple(vessels), airways=tuple(airways))
 
 
-def _trunk(start: Point, end: Point, radius: float) -> list[Branch]:
-    return [Branch(start=start, end=end, radii_mm=(radius, radius * 0.8))]
+def _trunk(start: Point, end: Point) -> list[Branch]:
+    """Return a main pulmonary artery; at its end it is as wide as the tree that begins there."""
+    return [Branch(start=start, end=end, radii_mm=(9.0, 5.6))]
 
 
 def _feeder(target: Keep) -> list[Branch]:
     """Return a vessel that passes the nodule and touches it."""
     (x, y, z), radius = target
-    beside = (x, y - radius - 1.0, z)
+    beside = (x, y - radius - 0.4, z)
     hilum = HILUM["right"]
     return [
-        Branch(start=(hilum[0] - 6, hilum[1] + 4, hilum[2] - 6), end=beside, radii_mm=(2.8, 2.2)),
-        Branch(start=beside, end=(x - 12, y + 6, z - 22), radii_mm=(2.2, 1.2)),
+        Branch(start=(hilum[0] - 6, hilum[1] + 4, hilum[2] - 6), end=beside, radii_mm=(2.0, 1.6)),
+        Branch(start=beside, end=(x - 12, y + 6, z - 22), radii_mm=(1.6, 1.0)),
     ]
 
 
