@@ -161,7 +161,7 @@ class PetLesion:
             seed = labels[box] == label
             maximum = float(pet.array[box][seed].max())
             level = self.percent_of_maximum / 100.0 * maximum
-            words = f"SUV >= {level:.2f} ({self.percent_of_maximum:g} % of the SUVmax {maximum:.2f} of its hot spot)"
+            words = f"SUV >= {level:.2f} ({self.percent_of_maximum:g} % of hot spot's SUVmax {maximum:.2f})"
             threshold = Threshold(suv=level, words=words)
             if level >= self.floor_suv:
                 yield from _components(pet, seed & (pet.array[box] >= level), box, threshold)
@@ -257,7 +257,7 @@ def _liver_finding(pet: Volume, liver: LiverReference) -> Finding:
         concept=codes.SUV_BW,
         value=liver.sd,
         unit=pet.unit,
-        method=f"{_VOXEL_METHOD}, {by}, divided by n",
+        method=f"{_VOXEL_METHOD}, {by}, by n",
         derivation=codes.STANDARD_DEVIATION,
     )
     threshold = Measurement(
@@ -265,7 +265,7 @@ def _liver_finding(pet: Volume, liver: LiverReference) -> Finding:
         concept=codes.LIVER_THRESHOLD,
         value=level.level(0.0),
         unit=pet.unit,
-        method="1.5 x liver mean + 2 SD (PERCIST-style, body weight)",
+        method="1.5 x liver mean + 2 SD (PERCIST-style, SUVbw)",
     )
     return Finding(
         key=f"{pet.series_instance_uid}:liver",

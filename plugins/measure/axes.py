@@ -46,7 +46,7 @@ _TIE_MM = 1e-6
 _HULL_ABOVE = 160
 _DIRECTIONS = 16
 _EIGHT = np.ones((3, 3), dtype=np.bool_)
-_WORDS = {CONTOUR: "0.5-level contour of the mask", PIXEL_CENTRE: "between pixel centres"}
+_WORDS = {CONTOUR: "0.5-level contour", PIXEL_CENTRE: "pixel centres"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,13 +123,9 @@ def measure_node_axes(mask: Mask, volume: Volume, convention: Convention = CONTO
 
 
 def axes_method(volume: Volume, convention: Convention = CONTOUR, *, node: bool = False) -> tuple[str, str]:
-    """Return the words that a report needs for the long and for the short axis."""
-    outline_words, plane = _WORDS[convention], plane_name(volume)
-    where = f"{plane} slice of the largest {'perpendicular' if node else 'long axis'}"
-    return (
-        f"{outline_words}, longest line in the {where}",
-        f"{outline_words}, longest perpendicular chord inside the region in the {where}",
-    )
+    """Return the words that a report needs for the long and for the short axis, short enough for a code meaning."""
+    where = f"{plane_name(volume)} slice of largest {'short' if node else 'long'} axis"
+    return f"{_WORDS[convention]}, {where}", f"{_WORDS[convention]}, longest perpendicular chord, same slice"
 
 
 def plane_name(volume: Volume) -> str:

@@ -109,13 +109,13 @@ def _uptake(mask: Mask, volume: Volume, threshold: Threshold, peak: PeakVariant)
             concept=codes.METABOLIC_VOLUME,
             value=active.mtv_ml,
             unit=codes.ML,
-            method=f"voxels of the region with {threshold.words}",
+            method=f"voxels with {threshold.words}",
         ),
         Measurement(
             name="tlg",
             concept=codes.TOTAL_LESION_GLYCOLYSIS,
             value=active.tlg_g,
             unit=codes.GRAM,
-            method=f"MTV x mean SUV of the voxels of the region with {threshold.words}",
+            method=f"MTV x SUVmean, {threshold.words}",
         ),
     )

@@ -19,10 +19,9 @@ PeakVariant = Literal["global", "local", "weighted"]
 _SUPERSAMPLING = 9
 _SLAB = 32
 _PEAK_WORDS = {
-    "global": "highest mean in a 1 ml sphere (radius 6.20 mm, voxel centres inside) centred on any voxel of the region",
-    "local": "mean in a 1 ml sphere (radius 6.20 mm, voxel centres inside) centred on the voxel of SUVmax",
-    "weighted": "highest mean in a 1 ml sphere (radius 6.20 mm, voxels weighted by their part inside it) "
-    "centred on any voxel of the region",
+    "global": "1 ml sphere anywhere in the region, voxel centres (IBSI global)",
+    "local": "1 ml sphere at the voxel of SUVmax, voxel centres (IBSI local)",
+    "weighted": "1 ml sphere anywhere in the region, voxels weighted by part",
 }
 
 
@@ -55,9 +54,7 @@ class Threshold:
     def percist(cls, liver_mean: float, liver_sd: float) -> Threshold:
         """Return 1.5 x liver mean + 2 SD, here in SUVbw and not in SUL as PERCIST 1.0 has it."""
         level = 1.5 * liver_mean + 2.0 * liver_sd
-        return cls(
-            suv=level, words=f"SUV >= {level:.2f} (1.5 x liver mean + 2 SD, PERCIST-style, body weight)"
-        )
+        return cls(suv=level, words=f"SUV >= {level:.2f} (1.5 x liver mean + 2 SD, SUVbw)")
 
     def level(self, maximum: float) -> float:
         """Return the level, SUV, for a region with this maximum."""
@@ -107,7 +104,7 @@ def suv_peak(mask: Mask, volume: Volume, variant: PeakVariant = "global") -> flo
 
 
 def peak_method(variant: PeakVariant = "global") -> str:
-    """Return the words that a report needs for SUVpeak."""
+    """Return the words that a report needs for SUVpeak, whose sphere has a radius of 6.20 mm."""
     return _PEAK_WORDS[variant]
 
 

@@ -228,9 +228,10 @@ def test_the_plane_is_named_after_the_series(orientation: str) -> None:
     assert plane_name(grid((2, 2, 2), (1, 1, 1), orientation)) == orientation
     tilted = grid((2, 2, 2), (1, 1, 1), orientation, tilt_degrees=(25, 25, 25))
     assert plane_name(tilted).startswith("oblique ")
-    for words in axes_method(tilted):
-        assert words.startswith("0.5-level contour of the mask, longest ")
-        assert plane_name(tilted) in words
+    long_words, short_words = axes_method(tilted)
+    assert long_words == f"0.5-level contour, {plane_name(tilted)} slice of largest long axis"
+    assert short_words == "0.5-level contour, longest perpendicular chord, same slice"
+    assert "largest short axis" in axes_method(tilted, PIXEL_CENTRE, node=True)[0]
 
 
 def test_only_the_box_of_the_mask_is_looked_at() -> None:

@@ -162,7 +162,7 @@ def test_the_node_rule_is_a_setting_for_nodes_only() -> None:
         1,
         0,
     )
-    assert "largest perpendicular" in node.measurement("short_axis").method
+    assert "largest short axis" in node.measurement("long_axis").method
 
 
 def test_wrong_settings_are_not_taken() -> None:

@@ -68,7 +68,7 @@ def test_a_lesion_on_ct_has_axes_volume_and_attenuation_each_with_its_convention
     assert measured["hu_mean"].derivation == codes.MEAN
     assert measured["volume"].value == pytest.approx(body.volume_mm3 / 1000, rel=0.02)
     assert all(m.method for m in measured.values())
-    assert "axial slice of the largest long axis" in measured["short_axis"].method
+    assert "axial slice of largest long axis" in measured["long_axis"].method
     assert measured["long_axis"].slice_index == measured["short_axis"].slice_index
 
 

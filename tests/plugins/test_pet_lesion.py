@@ -33,7 +33,6 @@ class Trunk:
     liver_centre: tuple[float, float, float] = LIVER_CENTRE
     noise: float = 0.08
     hot: tuple[tuple[tuple[float, float, float], float, float], ...] = ()
-    orientation: str = "axial"
 
     def paint(
         self, volume: Volume, parts: list[tuple[Ellipsoid, float]], seed: int = 5
@@ -139,9 +138,9 @@ def test_the_percent_threshold_is_that_of_each_hot_spot() -> None:
         PetLesion(threshold="percent").run(study(pet)), key=lambda f: -f.measurement("suv_max").value
     )
     assert hot.mask.count == 6 * 6 * 6
-    assert "8.20 (41 % of the SUVmax 20.00" in hot.measurement("mtv").method
+    assert "8.20 (41 % of hot spot's SUVmax 20.00" in hot.measurement("mtv").method
     assert faint.mask.count == 7 * 11 * 11
-    assert "2.38 (41 % of the SUVmax 5.80" in faint.measurement("mtv").method
+    assert "2.38 (41 % of hot spot's SUVmax 5.80" in faint.measurement("mtv").method
 
 
 def test_a_percent_threshold_that_leaks_into_the_surroundings_stays_at_the_floor_and_says_so() -> None:
@@ -186,6 +185,17 @@ def test_the_percist_threshold_is_that_of_the_liver() -> None:
     level = findings[0].measurement("liver_threshold").value
     assert f"SUV >= {level:.2f} (1.5 x liver mean + 2 SD" in findings[1].measurement("mtv").method
     assert len(findings) == 3
+
+
+def test_every_method_fits_into_a_code_meaning() -> None:
+    pet = Trunk(hot=HOT).pet(orientation="sagittal", tilt_degrees=(25.0, 0.0, 25.0))
+    pet.array[40:50, 30:40, 30:40] = 12.0
+    for threshold in ("fixed", "percent"):
+        for peak in ("global", "local", "weighted"):
+            for finding in PetLesion(threshold=threshold, peak=peak).run(study(pet)):  # type: ignore[arg-type]
+                assert all(len(m.method) <= 64 for m in finding.measurements)
+    for finding in PetLesion(threshold="percist").run(study(Trunk(hot=HOT).pet())):
+        assert all(len(m.method) <= 64 for m in finding.measurements)
 
 
 def test_the_percist_threshold_without_a_liver_is_refused_with_the_reason() -> None:
