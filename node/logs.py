@@ -12,7 +12,7 @@ from typing import IO
 
 from plugins.errors import NadirError
 
-TALKATIVE = ("pydicom", "pynetdicom", "highdicom", "py.warnings")
+TALKATIVE = ("pydicom", "pynetdicom", "highdicom", "py.warnings", "httpx", "httpcore", "uvicorn", "alembic")
 WARNING_PLACE = re.compile(r"^(?P<place>[^\n]*?:\d+: \w+)", re.ASCII)
 UNSAFE = re.compile(r"[^\x20-\x7e]")
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]

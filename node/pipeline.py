@@ -344,7 +344,7 @@ def write_results(
         )
 
     if identified:
-        objects.append(report("sr-volumetric", encode_volumetric, identified, segs))
+        objects.append(report("sr-volumetric", encode_volumetric, identified, study.volumes, segs))
         objects.append(report("sr-planar", encode_planar, identified, study.volumes, segs))
     else:
         objects.append(report("sr-volumetric", encode_nothing_found, study.volumes))

@@ -72,10 +72,22 @@ def through_orthanc(study_files: list[Path], tmp_path_factory: pytest.TempPathFa
 
 
 def _storescu(files: list[Path], port: int, ae_title: str) -> None:
-    ct = [str(f) for f in files if "RTSTRUCT" not in f.parts]
-    other = [str(f) for f in files if "RTSTRUCT" in f.parts]
+    ct = [str(f) for f in files if "CT" in f.parts]
+    other = [str(f) for f in files if "CT" not in f.parts]
     for flags, group in ((["-xt"], ct), ([], other)):
-        command = ["storescu", "-aet", "SCANNER", "-aec", ae_title, *flags, "127.0.0.1", str(port), *group]
+        if not group:
+            continue
+        command = [
+            "/usr/bin/storescu",
+            "-aet",
+            "SCANNER",
+            "-aec",
+            ae_title,
+            *flags,
+            "127.0.0.1",
+            str(port),
+            *group,
+        ]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 
@@ -88,15 +100,18 @@ def _read_back(pacs: OrthancServer, study_uid: str, folder: Path) -> tuple[list[
         for instance in answer.json() if answer.status_code == 200 else []:
             series, uid = instance["0020000E"]["Value"][0], instance["00080018"]["Value"][0]
             path = folder / f"{modality}-{uid}.dcm"
-            wado = f"{pacs.url}/wado"
-            query = {"requestType": "WADO", "studyUID": study_uid, "seriesUID": series, "objectUID": uid}
-            path.write_bytes(
-                httpx.get(wado, params={**query, "contentType": "application/dicom"})
-                .raise_for_status()
-                .content
-            )
+            whole = f"{pacs.dicomweb}/studies/{study_uid}/series/{series}/instances/{uid}"
+            wado = httpx.get(whole, headers={"Accept": 'multipart/related; type="application/dicom"'})
+            path.write_bytes(_only_part(wado.raise_for_status()))
             files.append(path)
     return found["SEG"], found["SR"]
+
+
+def _only_part(answer: httpx.Response) -> bytes:
+    """Return the one part of a multipart answer."""
+    boundary = answer.headers["content-type"].split("boundary=")[1].split(";")[0].strip('"').encode()
+    part = answer.content.split(b"--" + boundary)[1]
+    return part.split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n")
 
 
 def _voxels(seg: Path) -> dict[str, np.ndarray]:

@@ -26,6 +26,7 @@ class NodeProcess:
         self._flags = flags
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
         self.log: list[str] = []
         self.ready_line = ""
         self.dicom_port = 0
@@ -42,7 +43,8 @@ class NodeProcess:
             env=self._environment,
         )
         assert self._process.stdout is not None
-        threading.Thread(target=self._keep_log, args=(self._process,), daemon=True).start()
+        self._reader = threading.Thread(target=self._keep_log, args=(self._process,), daemon=True)
+        self._reader.start()
         self.ready_line = self._process.stdout.readline()
         if "ready" not in self.ready_line:
             self._process.wait(READY_SECONDS)
@@ -64,10 +66,17 @@ class NodeProcess:
         return self._process.wait(60)
 
     def kill(self) -> None:
-        """Send SIGKILL."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(10)
+        """Send SIGKILL, when it still runs, and close what it wrote to."""
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait(10)
+        if self._reader is not None:
+            self._reader.join(5)
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
+        self._process = None
 
     def ask(self, *arguments: str) -> Any:
         """Return the JSON that `nadir ... --json` prints about this node."""
