@@ -305,7 +305,7 @@ def csv_text(table: Iterable[Mapping[str, object]], columns: Sequence[str] = COL
 
 
 def safe_cell(value: object) -> object:
-    """Return a value for a CSV cell: six meaning digits, nothing for None, no word that would run as a formula."""
+    """Return a value for a CSV cell: eight meaning digits, nothing for None, no word that would run as a formula."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -313,6 +313,6 @@ def safe_cell(value: object) -> object:
     if isinstance(value, int):
         return value
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value:.8g}"
     text = str(value)
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text
