@@ -259,7 +259,8 @@ def _evaluations(outcome: Code, job: _Job) -> ContainerContentItem:
     items = [CodeContentItem(codes.PROCESSING_SUMMARY, outcome, "CONTAINS")]
     items.append(TextContentItem(codes.RESEARCH_USE, INTENDED_USE, "CONTAINS"))
     for concept, flags in ((codes.REFUSED_INPUT, job.refused), (codes.DOUBT, job.flags)):
-        items += [TextContentItem(concept, f"{flag.code}: {flag.sentence}", "CONTAINS") for flag in dict.fromkeys(flags)]
+        told = dict.fromkeys(flags)
+        items += [TextContentItem(concept, f"{flag.code}: {flag.sentence}", "CONTAINS") for flag in told]
     container = ContainerContentItem(codes.QUALITATIVE_EVALUATIONS, relationship_type="CONTAINS")
     container.ContentSequence = ContentSequence(items)
     return container
