@@ -38,6 +38,7 @@ JPEG_2000 = {str(uid.JPEG2000Lossless), str(uid.JPEG2000)}
 HT_JPEG_2000 = {str(uid.HTJ2KLossless), str(uid.HTJ2KLosslessRPCL), str(uid.HTJ2K)}
 RLE = str(uid.RLELossless)
 DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
+LOSSLESS_MARKER = 0xC3
 MAX_BYTES = 4 << 30
 
 
@@ -208,7 +209,7 @@ def _jpeg(data: bytes) -> Stored:
     """Decode JPEG of process 1, 2, 4 and 14; 14 with any predictor."""
     import imagecodecs
 
-    if b"\xff\xc3" in data[:2048]:
+    if _start_of_frame(data)[0] == LOSSLESS_MARKER:
         return np.asarray(imagecodecs.ljpeg_decode(data))
     return np.asarray(imagecodecs.jpeg8_decode(data))
 
@@ -251,11 +252,11 @@ def _declared_size(data: bytes, syntax: str) -> tuple[int, int] | None:
             raise ValueError("it has no JPEG 2000 code stream")
         x1, y1, x0, y0 = (int(v) for v in np.frombuffer(data, dtype=">u4", count=4, offset=at + 8))
         return y1 - y0, x1 - x0
-    return _jpeg_size(data)
+    return _start_of_frame(data)[1:]
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Walk the JPEG markers to the start of frame."""
+def _start_of_frame(data: bytes) -> tuple[int, int, int]:
+    """Return the kind of a JPEG frame (its marker), rows and columns."""
     at = 2
     while at + 9 <= len(data):
         if data[at] != 0xFF:
@@ -265,7 +266,8 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
             at += 1
             continue
         if marker in {0xC0, 0xC1, 0xC2, 0xC3, 0xF7}:
-            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+            rows, columns = data[at + 5 : at + 7], data[at + 7 : at + 9]
+            return marker, int.from_bytes(rows, "big"), int.from_bytes(columns, "big")
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     raise ValueError("it has no JPEG start of frame")
 

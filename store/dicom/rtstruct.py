@@ -98,7 +98,9 @@ def _regions(header: Dataset) -> list[Contours]:
 def _points(contour: Dataset) -> FloatArray:
     """Return the points `(n, 3)` of one contour, LPS mm; none when the data are no triplets of numbers."""
     try:
-        flat = np.array(texts(contour, "ContourData"), dtype=np.float64)
+        raw = contour.get_item("ContourData")
+        words = raw.value.decode("ascii").split("\\") if raw and isinstance(raw.value, bytes) else None
+        flat = np.array(texts(contour, "ContourData") if words is None else words, dtype=np.float64)
     except ValueError:
         return np.empty((0, 3))
     if flat.size == 0 or flat.size % 3 or not np.isfinite(flat).all():

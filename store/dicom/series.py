@@ -14,14 +14,11 @@ from plugins.errors import Refused
 from store.dicom import nifti, rtstruct, segments
 from store.dicom.files import File, read_file
 from store.dicom.values import day, number, quiet, text
-from store.dicom.volumes import name_series, read_volume
+from store.dicom.volumes import ROLES, name_series, read_volume
 
 OWN_MANUFACTURER = "Nadir"
 REGIONS = {"RTSTRUCT", "SEG"}
-WITHOUT_IMAGES = {
-    "SR", "PR", "KO", "DOC", "RTPLAN", "RTDOSE", "RTRECORD", "REG", "FID", "RWV", "AU", "ECG", "HD", "PLAN", "M3D",
-    "STAIN", "ANN", "ASMT", "SEGX", "RTIMAGE", "RTSEGANN", "RTINTENT", "RTRAD",
-}  # fmt: skip
+NOT_MEASURED_PIXELS = {"RTDOSE"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,7 +42,7 @@ def read_study(paths: Iterable[Path]) -> ReadStudy:
     with quiet():
         files, flags, refused = read_files(paths)
         files = _only_foreign(files)
-        _require_one_study(files, refused)
+        flags += require_one_study(files, refused)
         usable = _without_conflicts(_without_copies(files), refused)
         volumes, headers = _volumes(usable, refused)
         drawn = _regions(usable, volumes, refused)
@@ -125,8 +122,8 @@ def _only_foreign(files: Sequence[File]) -> list[File]:
     ]
 
 
-def _require_one_study(files: Sequence[File], refused: Sequence[Flag]) -> None:
-    """Refuse no files at all, several patients, several studies."""
+def require_one_study(files: Sequence[File], refused: Sequence[Flag]) -> list[Flag]:
+    """Return a flag when names differ; refuse no files, several patients (`mixed-patients`), `several-studies`."""
     if not files and refused:
         raise Refused(refused[0].code, refused[0].sentence)
     if not files:
@@ -147,6 +144,17 @@ def _require_one_study(files: Sequence[File], refused: Sequence[Flag]) -> None:
         raise Refused(
             "several-studies", f"the files belong to {len(studies)} studies; analyse them one by one"
         )
+    if len(names) <= 1:
+        return []
+    sentence = "the patient's name is written in several ways under one patient ID; compare them"
+    return [Flag(code="patient-name-differs", sentence=sentence)]
+
+
+def _is_image(file: File) -> bool:
+    """Tell images from reports, plans, doses and regions; a CT, PET or MR counts even when its pixels are lost."""
+    if file.modality in REGIONS | NOT_MEASURED_PIXELS:
+        return False
+    return file.pixel_kind is not None or file.modality in ROLES
 
 
 def _without_copies(files: Sequence[File]) -> list[File]:
@@ -180,7 +188,7 @@ def _volumes(files: Sequence[File], refused: list[Flag]) -> tuple[tuple[Volume, 
     """Return the volumes in order of series number, and the headers of their instances."""
     groups: dict[str, list[File]] = {}
     for file in files:
-        if file.modality not in REGIONS | WITHOUT_IMAGES:
+        if _is_image(file):
             groups.setdefault(file.series_instance_uid, []).append(file)
     volumes: list[Volume] = []
     headers: dict[str, Dataset] = {}
@@ -245,7 +253,7 @@ def _without_bare_single_slices(
 def _study(
     files: Sequence[File], volumes: tuple[Volume, ...], drawn: tuple[Drawn, ...], refused: Sequence[Flag]
 ) -> Study:
-    header = next((f.header for f in files if f.modality not in REGIONS | WITHOUT_IMAGES), files[0].header)
+    header = next((f.header for f in files if _is_image(f)), files[0].header)
     when = day(text(header, "StudyDate"))
     return Study(
         study_instance_uid=text(header, "StudyInstanceUID"),

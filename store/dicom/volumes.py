@@ -141,9 +141,8 @@ def _header_doubts(slices: Sequence[Slice]) -> list[Flag]:
         )
     stated = integer(slices[0].file.header, "NumberOfSlices")
     if stated is not None and stated > len(slices):
-        raise Refused(
-            "missing-slices", f"{len(slices)} of {stated} stated slices are here; send the missing slices"
-        )
+        sentence = f"{len(slices)} of {stated} stated slices are here; was it cut on purpose?"
+        flags.append(Flag(code="fewer-slices-than-stated", sentence=sentence))
     if any(text(s.file.header, "LossyImageCompression") == "01" for s in slices):
         flags.append(
             Flag(code="lossy-compression", sentence="it was compressed with loss; values are approximate")
@@ -160,7 +159,12 @@ def judge_values(slices: Sequence[Slice], arranged: Arrangement) -> Quantity:
         raise Refused("bad-rescale", "RescaleSlope or RescaleIntercept is not a finite number")
     if any(s.slope == 0 for s in slices):
         raise Refused("bad-rescale", "RescaleSlope is 0")
-    missing = any(s.slope is None or s.intercept is None for s in slices)
+    lacking = [s.slope is None or s.intercept is None for s in slices]
+    missing = any(lacking)
+    if missing and not all(lacking):
+        raise Refused(
+            "bad-rescale", f"{sum(lacking)} of {len(slices)} images have no rescale, the others have one"
+        )
     ones = (1.0,) * len(slices)
     if modality == "MR":
         return Quantity(role="mr", unit=ARBITRARY_UNIT, factors=ones)
@@ -187,7 +191,10 @@ def judge_values(slices: Sequence[Slice], arranged: Arrangement) -> Quantity:
 
 
 def _pet(slices: Sequence[Slice], arranged: Arrangement) -> Quantity:
-    """Return SUV where it can be computed; else activity, with the reason."""
+    """Return SUV where it can be computed; else activity, with the reason.
+
+    Enhanced PET objects, which state units and tracer elsewhere, keep their activity.
+    """
     voxel_ml = float(abs(np.linalg.det(arranged.geometry.affine[:3, :3]))) / 1000
     headers = [s.file.header for s in slices]
     try:

@@ -206,7 +206,6 @@ REFUSED_WHOLE = {
 REFUSED_SERIES = {
     "a slice missing in the middle": (edited(lambda p: p[4].unlink()), "missing-slices"),
     "two slices missing": (edited(lambda p: (p[3].unlink(), p[4].unlink())), "missing-slices"),
-    "fewer slices than stated": (edited(lambda p: p[-1].unlink(), NumberOfSlices=SLICES), "missing-slices"),
     "irregular steps": (positions(0, 2, 4, 6.6, 8.6, 10.6, 12.6, 14.6), "irregular-spacing"),
     "a slice twice": (
         series(ImagePositionPatient=lambda k: ["0", "0", str(2 * max(k, 1))]),
@@ -273,6 +272,12 @@ REFUSED_SERIES = {
         each(lambda d, k: d.__setitem__("RescaleIntercept", _ds("RescaleIntercept", "zero"))),
         "bad-rescale",
     ),
+    "a rescale on some slices only": (
+        series(
+            RescaleSlope=lambda k: None if k == 2 else "1", RescaleIntercept=lambda k: None if k == 2 else "0"
+        ),
+        "bad-rescale",
+    ),
     "a rescale slope of 0": (series(RescaleSlope="0"), "bad-rescale"),
     "a rescale beyond all numbers": (series(RescaleSlope="1e300"), "bad-values"),
     "no pixel data": (each(lambda d, k: d.__delitem__("PixelData")), "no-pixel-data"),
@@ -293,6 +298,11 @@ REFUSED_SERIES = {
     "sequences nested 70 deep": (deep_nesting, "unreadable-file"),
 }
 FLAGGED = {
+    "fewer slices than stated": (
+        edited(lambda p: p[-1].unlink(), NumberOfSlices=SLICES),
+        "fewer-slices-than-stated",
+        "ct",
+    ),
     "slightly uneven steps": (positions(0, 2, 4, 6.05, 8, 10, 12, 14), "uneven-slices", "ct"),
     "steps off by two hundredths": (positions(0, 2, 4, 6.02, 8.02, 10, 12, 14), "uneven-slices", "ct"),
     "thin slices far apart": (series(SliceThickness="1"), "slice-gaps", "ct"),
@@ -466,3 +476,34 @@ def test_headers_are_those_of_the_slices(tmp_path: Path) -> None:
     assert "PixelData" not in read.headers[volume.sop_instance_uids[0]]
     assert read.study.patient.age_years == pytest.approx(65, abs=0.01)
     assert read.study.patient.weight_kg == 70
+
+
+def test_a_name_written_in_two_ways_is_flagged(tmp_path: Path) -> None:
+    make_series(tmp_path, CT, PatientName=lambda k: "Phantom^P1" if k else "PHANTOM P1")
+    read = _read(tmp_path)
+    assert [f.code for f in read.flags] == ["patient-name-differs"]
+    assert len(read.study.volumes) == 1
+
+
+@pytest.mark.parametrize(
+    ("modality", "sop_class"),
+    [
+        ("SR", "1.2.840.10008.5.1.4.1.1.88.33"),
+        ("PR", "1.2.840.10008.5.1.4.1.1.11.1"),
+        ("KO", "1.2.840.10008.5.1.4.1.1.88.59"),
+        ("DOC", "1.2.840.10008.5.1.4.1.1.104.1"),
+        ("RTPLAN", "1.2.840.10008.5.1.4.1.1.481.5"),
+        ("RTDOSE", "1.2.840.10008.5.1.4.1.1.481.2"),
+    ],
+)
+def test_objects_that_are_no_images_are_passed_over_quietly(
+    modality: str, sop_class: str, tmp_path: Path
+) -> None:
+    make_series(tmp_path, CT)
+    dataset = pydicom.dcmread(make_series(tmp_path / "other", CT[:1], series_number=50)[0])
+    if modality != "RTDOSE":
+        del dataset.PixelData
+    dataset.Modality, dataset.SOPClassUID = modality, sop_class
+    write(dataset, tmp_path / "other" / "slice_0001.dcm")
+    read = _read(tmp_path)
+    assert (len(read.study.volumes), read.study.refused, read.flags) == (1, (), ())
