@@ -24,7 +24,7 @@ from store.dicom.items import (
     text,
     walk,
 )
-from store.dicom.rules_seg import own_equipment
+from store.dicom.rules_seg import SEG_CLASSES, own_equipment
 from store.dicom.violation import Rule, Violation, own
 
 SR_CLASSES: Final = (EnhancedSRStorage, ComprehensiveSRStorage, Comprehensive3DSRStorage)
@@ -74,6 +74,7 @@ RELATIONS: Final[dict[Code, str]] = {
     codes.ALGORITHM_VERSION: "HAS CONCEPT MOD",
 }
 """How an item of a concept is related to its parent."""
+WITH_FINDINGS: Final = (codes.ALL_WITH_FINDINGS, codes.SOME_WITH_FINDINGS)
 LEVEL_2: Final = (codes.IMAGING_MEASUREMENTS, codes.DERIVED_MEASUREMENTS, codes.QUALITATIVE_EVALUATIONS)
 
 
@@ -236,7 +237,7 @@ def sr_units(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violation]:
 
 
 def sr_evidence(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violation]:
-    """Everything that the content refers to is listed as evidence."""
+    """Everything that the content refers to is listed as evidence; in ours, so are the SEGs that it speaks of."""
     listed = set()
     for keyword in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
         for study in items(sr, keyword):
@@ -247,6 +248,10 @@ def sr_evidence(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violatio
         if text(item, "ValueType") in ("IMAGE", "COMPOSITE", "WAVEFORM"):
             for reference in references(item):
                 missing.setdefault(text(reference, "ReferencedSOPInstanceUID"), where)
+    if own(sr):
+        for companion in companions:
+            if text(companion, "SOPClassUID") in SEG_CLASSES and groups_of(sr):
+                missing.setdefault(text(companion, "SOPInstanceUID"), "1")
     for uid, where in missing.items():
         if uid not in listed:
             yield _broken("sr-evidence", where, f"refers to {uid}, which is not listed as evidence")
@@ -264,6 +269,14 @@ def sr_own(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violation]:
     if not children(sr, codes.DEVICE_OBSERVER_UID, "UIDREF"):
         yield _broken("sr-observer", "1", "does not name the device that observed")
     yield from own_equipment(sr)
+    outcomes = [
+        code_of(item, "ConceptCodeSequence")
+        for container in children(sr, codes.QUALITATIVE_EVALUATIONS)
+        for item in children(container, codes.PROCESSING_SUMMARY)
+    ]
+    found = any(same(outcome, code) for outcome in outcomes for code in WITH_FINDINGS)
+    if not outcomes or found != bool(groups_of(sr)):
+        yield _broken("sr-measurements", "1", "what it says was found is not what it holds")
     for where, group in groups_of(sr):
         for name in (codes.FINDING, codes.ALGORITHM_NAME, codes.ALGORITHM_VERSION):
             if not children(group, name):

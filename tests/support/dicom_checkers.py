@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 from numpy.typing import NDArray
 
 
@@ -38,15 +38,15 @@ def iod_errors(path: Path) -> list[str]:
     return [line for line in lines if line.startswith("Error")]
 
 
-def dcmqi_segments(path: Path, folder: Path) -> list[tuple[NDArray[np.uint8], sitk.Image]]:
+def dcmqi_segments(path: Path, folder: Path) -> list[tuple[NDArray[np.uint8], SimpleITK.Image]]:
     """Return what dcmqi reads of a SEG: one image a segment, with its array (K, R, C)."""
     folder.mkdir(parents=True, exist_ok=True)
     done = run(
         program("segimage2itkimage", "dcmqi"), "--inputDICOM", path, "--outputDirectory", folder, "-t", "nrrd"
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    images = [sitk.ReadImage(str(p)) for p in sorted(folder.glob("*.nrrd"), key=lambda p: int(p.stem))]
-    return [(np.asarray(sitk.GetArrayFromImage(image)), image) for image in images]
+    images = [SimpleITK.ReadImage(str(p)) for p in sorted(folder.glob("*.nrrd"), key=lambda p: int(p.stem))]
+    return [(np.asarray(SimpleITK.GetArrayFromImage(image)), image) for image in images]
 
 
 def dcmqi_report(path: Path, out: Path) -> str:

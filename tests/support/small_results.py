@@ -62,7 +62,9 @@ class Case:
         )
 
     def planar(self, seg: Dataset, **more: Sequence[Flag] | Sequence[Dataset]) -> Dataset:
-        return encode_planar(self.findings, [self.volume], [seg], self.headers, self.provenance, 803, NOW, **more)
+        return encode_planar(
+            self.findings, [self.volume], [seg], self.headers, self.provenance, 803, NOW, **more
+        )
 
     def nothing(self, **more: Sequence[Flag] | Sequence[Dataset]) -> Dataset:
         return encode_nothing_found([self.volume], self.headers, self.provenance, 802, NOW, **more)

@@ -79,9 +79,7 @@ def test_dcmqi_reads_the_values_segments_and_identities_back(
         assert group["TrackingIdentifier"] == identified.tracking_identifier
         assert group["TrackingUniqueIdentifier"] == identified.tracking_uid
         assert group["SourceSeriesForImageSegmentation"] == case.volume.series_instance_uid
-        for read, measured in zip(
-            group["measurementItems"], identified.finding.measurements, strict=False
-        ):
+        for read, measured in zip(group["measurementItems"], identified.finding.measurements, strict=False):
             assert read["quantity"]["CodeValue"] == measured.concept.value
             assert float(read["value"]) == pytest.approx(measured.value, rel=1e-9)
             assert read["units"]["CodeValue"] == measured.unit.value
@@ -150,7 +148,7 @@ def test_a_planar_group_draws_both_axes_on_the_image_of_the_long_axis(
         ):
             measured = finding.measurement(name)
             number = _item(group, code)
-            own = np.array([i for i in number.ContentSequence if i.ValueType == "SCOORD"][0].GraphicData)
+            own = np.array(next(i for i in number.ContentSequence if i.ValueType == "SCOORD").GraphicData)
             assert np.allclose(own.reshape(2, 2), ends, atol=1e-3)
             truth = case.volume.to_index(np.array(measured.end_points_mm))
             assert np.allclose(ends[:, ::-1] - 0.5, truth[:, 1:], atol=1e-3)
@@ -175,16 +173,16 @@ def test_a_region_without_axes_is_drawn_as_a_closed_outline_where_it_is_largest(
 def test_viewers_read_the_derivation_in_the_planar_report(written: dict[str, tuple[Dataset, Path]]) -> None:
     def names(kind: str) -> list[str]:
         group = _groups(written[kind][0])[0]
-        return [i.ConceptNameCodeSequence[0].CodeMeaning for i in group.ContentSequence if i.ValueType == "NUM"]
+        return [
+            i.ConceptNameCodeSequence[0].CodeMeaning for i in group.ContentSequence if i.ValueType == "NUM"
+        ]
 
     assert names("planar")[:4] == ["Long Axis", "Short Axis", "Volume", "Attenuation Coefficient (Mean)"]
     assert names("volumetric")[:4] == ["Long Axis", "Short Axis", "Volume", "Attenuation Coefficient"]
     assert names("planar")[-1] == "Certainty of Finding"
 
 
-def test_a_measurement_keeps_its_method_in_full(
-    written: dict[str, tuple[Dataset, Path]], case: Case
-) -> None:
+def test_a_measurement_keeps_its_method_in_full(written: dict[str, tuple[Dataset, Path]], case: Case) -> None:
     measured = case.findings[0].finding.measurement("short_axis")
     number = _item(_groups(written["volumetric"][0])[0], "103340004")
     method = _item(number, "370129005").ConceptCodeSequence[0]
@@ -263,7 +261,11 @@ def test_the_same_input_gives_the_same_bytes(
     written: dict[str, tuple[Dataset, Path]], case: Case, kind: str, tmp_path: Path
 ) -> None:
     seg = case.seg()
-    make = {"volumetric": lambda: case.volumetric(seg), "planar": lambda: case.planar(seg), "nothing": case.nothing}
+    make = {
+        "volumetric": lambda: case.volumetric(seg),
+        "planar": lambda: case.planar(seg),
+        "nothing": case.nothing,
+    }
     saved(make[kind](), tmp_path / "again.dcm")
     assert (tmp_path / "again.dcm").read_bytes() == written[kind][1].read_bytes()
 
