@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from pynetdicom import AE, _config, build_context
+from pynetdicom import _config, build_context
 from pynetdicom.association import Association
 
 from node.logs import line
+from node.requestor import SendingAE
 from plugins.errors import Refused, Unavailable
 from store.part10 import split
 
@@ -233,7 +233,7 @@ def _associate(
     calling_ae: str,
     timeouts: Timeouts,
 ) -> Association:
-    ae = AE(calling_ae)
+    ae = SendingAE(calling_ae)
     ae.connection_timeout = timeouts.connect
     ae.acse_timeout = timeouts.associate
     ae.dimse_timeout = ae.network_timeout = timeouts.answer
@@ -244,9 +244,6 @@ def _associate(
     except (OSError, RuntimeError) as error:
         raise Unavailable(f"{where} cannot be reached: {error}") from error
     if association.is_established:
-        connection = association.dul.socket.socket if association.dul.socket else None
-        if connection is not None:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return association
     answer = association.acceptor.primitive
     if association.is_rejected and answer is not None and answer.result != TRANSIENT:

@@ -81,7 +81,22 @@ def assert_hooks() -> None:
         raise Broken("pynetdicom has changed; install pynetdicom>=3.0.4,<3.1")
 
 
-class GuardedSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is untyped here
+class ClosingSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is untyped here
+    """A socket that is closed also when the peer was never there, or has gone before."""
+
+    def _shutdown_socket(self) -> None:
+        connection = self.socket
+        if connection is None:
+            return
+        try:
+            connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            log.debug("action=already-disconnected")
+        finally:
+            connection.close()
+
+
+class GuardedSocket(ClosingSocket):
     """A socket that gives up on a peer that stalls, and aborts one that sends more than was announced."""
 
     def __init__(self, assoc: Association, client_socket: socket.socket, limits: Limits) -> None:

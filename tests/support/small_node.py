@@ -16,7 +16,6 @@ from store.database import Database
 from store.objects import ObjectStore
 from store.tables import Instance
 
-
 Row = TypeVar("Row", bound=SQLModel)
 
 

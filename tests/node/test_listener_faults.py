@@ -1,0 +1,384 @@
+from __future__ import annotations
+
+import hashlib
+import random
+import shutil
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_series import make_series
+from listener_process import ListenerProcess
+from pydicom import dcmread
+from raw_peer import (
+    CT,
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
+    VERIFICATION,
+    RawPeer,
+    associate_rq,
+    p_data,
+    pdu,
+    store_command,
+)
+from small_node import instances_in
+
+from node.scu import Sent, echo, send_files
+from plugins.errors import NadirError
+
+MIB = 1 << 20
+QUICK = {"silent_seconds": 1.0, "stall_seconds": 1.0, "pdu_seconds": 4.0}
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Iterator[ListenerProcess]:
+    with ListenerProcess(tmp_path / "node", limits=QUICK) as process:
+        yield process
+
+
+def series(folder: Path, count: int, size: int = 16, **keywords: object) -> list[Path]:
+    array = np.random.default_rng(1).integers(0, 1000, (count, size, size))
+    return make_series(folder, array, **keywords)  # type: ignore[arg-type]
+
+
+def store_bytes(path: Path) -> bytes:
+    raw = path.read_bytes()
+    return raw[raw.index(b"\x08\x00\x05\x00CS") :]
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return condition()
+
+
+def incoming(process: ListenerProcess) -> list[Path]:
+    return list((process.home / "store" / "incoming").iterdir())
+
+
+def assert_whole(home: Path) -> dict[str, str]:
+    rows = instances_in(home)
+    for sha256 in rows.values():
+        data = (home / "store" / "objects" / sha256[:2] / f"{sha256}.dcm").read_bytes()
+        assert hashlib.sha256(data).hexdigest() == sha256
+    return rows
+
+
+def seconds_to_echo(port: int) -> float:
+    begun = time.monotonic()
+    echo(ae_title="NADIR", host="127.0.0.1", port=port)
+    return time.monotonic() - begun
+
+
+def test_whatever_was_acknowledged_survives_kill_9_at_random_moments(tmp_path: Path) -> None:
+    home, dice = tmp_path / "node", random.Random(11)
+    paths = series(tmp_path / "in", 120)
+    uids = [str(dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID) for path in paths]
+    acknowledged: set[str] = set()
+
+    def told(sent: Sent) -> None:
+        if sent.status == 0x0000:
+            acknowledged.add(sent.sop_instance_uid)
+
+    for _ in range(10):
+        process = ListenerProcess(home)
+        left = [path for path, uid in zip(paths, uids, strict=True) if uid not in acknowledged]
+        timer = threading.Timer(dice.uniform(0.05, 0.3), process.process.kill)
+        timer.start()
+        with suppress(NadirError):
+            send_files(
+                left or paths,
+                ae_title="NADIR",
+                host="127.0.0.1",
+                port=process.port,
+                associations=2,
+                on_progress=told,
+            )
+        timer.join()
+        process.kill()
+        assert acknowledged <= set(assert_whole(home))
+
+    with ListenerProcess(home) as process:
+        assert incoming(process) == []
+        sent = send_files(paths, ae_title="NADIR", host="127.0.0.1", port=process.port)
+        assert {one.status for one in sent} == {0x0000}
+    assert sorted(assert_whole(home)) == sorted(uids)
+    assert len(acknowledged) > 10
+
+
+def test_sigterm_ends_the_process_in_order(tmp_path: Path) -> None:
+    with ListenerProcess(tmp_path / "node") as process:
+        sent = send_files(series(tmp_path / "in", 3), ae_title="NADIR", host="127.0.0.1", port=process.port)
+        assert process.terminate() == 0
+    assert {one.status for one in sent} == {0x0000}
+    assert len(assert_whole(process.home)) == 3
+
+
+@pytest.mark.parametrize("how", ["abort", "reset"])
+def test_a_sender_that_goes_away_within_an_object_leaves_nothing(
+    quick: ListenerProcess, tmp_path: Path, how: str
+) -> None:
+    (path,) = series(tmp_path / "in", 1, 256)
+    data, uid = store_bytes(path), str(dcmread(path).SOPInstanceUID)
+    for part in np.linspace(0.0, 0.99, 10):
+        with RawPeer(quick.port) as peer:
+            peer.associate()
+            peer.send(p_data(3, 3, store_command(CT, uid)))
+            for start in range(0, int(len(data) * part), 16000):
+                peer.send(p_data(3, 0, data[start : start + 16000]))
+            if how == "abort":
+                peer.send(pdu(0x07, bytes(4)))
+                assert peer.ended_within(5.0)
+    assert eventually(lambda: incoming(quick) == [], 5.0)
+    assert instances_in(quick.home) == {}
+    with RawPeer(quick.port) as peer:
+        peer.associate()
+        assert peer.store(CT, uid, data) == 0x0000
+
+
+def test_two_hundred_silent_connections_hold_nobody_up_and_are_closed(quick: ListenerProcess) -> None:
+    with ExitStack() as stack:
+        silent = [stack.enter_context(RawPeer(quick.port)) for _ in range(200)]
+        assert seconds_to_echo(quick.port) < 2.0
+        assert all(peer.ended_within(5.0) for peer in silent)
+
+
+@pytest.mark.parametrize(
+    "beginning", [struct.pack(">BBL", 1, 0, 5000), b"\x01", associate_rq("NADIR", "A", [])[:40]]
+)
+def test_peers_that_stall_within_a_pdu_are_let_go_and_hold_nobody_up(
+    tmp_path: Path, beginning: bytes
+) -> None:
+    with (
+        ListenerProcess(tmp_path / "node", limits=QUICK, max_associations=4) as process,
+        ExitStack() as stack,
+    ):
+        stalled = [stack.enter_context(RawPeer(process.port)) for _ in range(20)]
+        for peer in stalled:
+            peer.send(beginning)
+        assert seconds_to_echo(process.port) < 2.0
+        assert all(peer.ended_within(8.0) for peer in stalled)
+        assert seconds_to_echo(process.port) < 2.0
+
+
+def test_a_peer_that_stalls_within_an_object_loses_its_seat(tmp_path: Path) -> None:
+    with ListenerProcess(tmp_path / "node", limits=QUICK, max_associations=1) as process:
+        with RawPeer(process.port) as peer:
+            peer.associate()
+            peer.send(p_data(3, 3, store_command(CT, "1.2.3")) + p_data(3, 0, bytes(1000))[:500])
+            assert peer.ended_within(8.0)
+        assert seconds_to_echo(process.port) < 2.0
+        assert incoming(process) == []
+
+
+def test_a_byte_a_time_does_not_last_beyond_the_time_for_a_pdu(quick: ListenerProcess) -> None:
+    with RawPeer(quick.port) as peer:
+        peer.associate()
+        begun = time.monotonic()
+        message = p_data(3, 3, store_command(CT, "1.2.3"))
+        try:
+            for at in range(len(message)):
+                peer.send(message[at : at + 1])
+                time.sleep(0.3)
+        except OSError:
+            pass
+        assert time.monotonic() - begun < 12.0
+
+
+def test_a_pdu_of_four_gigabytes_is_aborted_and_takes_no_memory(quick: ListenerProcess) -> None:
+    echo(ae_title="NADIR", host="127.0.0.1", port=quick.port)
+    before = quick.resident_bytes
+    for _ in range(5):
+        with RawPeer(quick.port) as peer:
+            try:
+                peer.send(struct.pack(">BBL", 1, 0, 0xFFFFFFFF))
+                for _ in range(64):
+                    peer.send(bytes(MIB))
+            except OSError:
+                pass
+            assert peer.ended_within(5.0)
+    assert quick.resident_bytes - before < 32 * MIB
+
+
+def test_data_longer_than_was_announced_are_aborted_as_an_invalid_parameter(quick: ListenerProcess) -> None:
+    with RawPeer(quick.port) as peer:
+        peer.associate()
+        peer.send(p_data(3, 3, store_command(CT, "1.2.3")))
+        peer.send(struct.pack(">BBL", 4, 0, 8 * MIB))
+        assert peer.receive() == (0x07, bytes([0, 0, 2, 6]))
+        assert peer.ended_within(5.0)
+    assert eventually(lambda: incoming(quick) == [], 5.0)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        bytes.fromhex("160301020001000001fc0303"),
+        pdu(0x01, b"\xff" * 200),
+        pdu(0x04, b"\x00\x00\x00\x02\x01\x03"),
+        pdu(0x05, bytes(4)),
+        pdu(0x07, bytes(4)),
+        pdu(0x02, bytes(68)),
+    ],
+    ids=["http", "tls", "garbage", "data-first", "release-first", "abort-first", "accept-first"],
+)
+def test_noise_ends_its_own_connection_and_nothing_else(quick: ListenerProcess, noise: bytes) -> None:
+    for _ in range(5):
+        with RawPeer(quick.port) as peer:
+            peer.send(noise)
+            assert peer.ended_within(8.0)
+    assert seconds_to_echo(quick.port) < 2.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_streams_after_the_association_end_only_themselves(quick: ListenerProcess, seed: int) -> None:
+    dice = random.Random(seed)
+    good = p_data(3, 3, store_command(CT, "1.2.3")) + p_data(3, 2, bytes(300))
+    for _ in range(25):
+        spoiled = bytearray(good)
+        for _ in range(dice.randint(1, 8)):
+            spoiled[dice.randrange(len(spoiled))] = dice.randrange(256)
+        with RawPeer(quick.port) as peer:
+            peer.associate()
+            peer.send(bytes(spoiled))
+    assert seconds_to_echo(quick.port) < 2.0
+    assert eventually(lambda: incoming(quick) == [], 10.0)
+    assert instances_in(quick.home) == {}
+
+
+def test_an_unknown_context_ends_the_association_only(quick: ListenerProcess) -> None:
+    with RawPeer(quick.port) as peer:
+        peer.associate()
+        peer.send(p_data(77, 3, store_command(CT, "1.2.3")))
+        assert peer.ended_within(8.0)
+    assert seconds_to_echo(quick.port) < 2.0
+
+
+def test_a_store_without_data_set_is_answered_with_c000(quick: ListenerProcess) -> None:
+    with RawPeer(quick.port) as peer:
+        peer.associate()
+        peer.send(p_data(3, 3, store_command(CT, "1.2.3", has_data=False)))
+        assert peer.status() == 0xC000
+
+
+def test_a_flood_of_associations_is_served_or_rejected_for_now(tmp_path: Path) -> None:
+    answers: list[int | None] = []
+    with ListenerProcess(tmp_path / "node", max_associations=10) as process:
+
+        def call() -> None:
+            with RawPeer(process.port, timeout=60.0) as peer:
+                got = peer.associate(contexts=[(VERIFICATION, IMPLICIT_LITTLE), (CT, EXPLICIT_LITTLE)])
+                if got is not None and got[0] == 0x02:
+                    time.sleep(0.5)
+                    answers.append(peer.echo())
+                else:
+                    answers.append(None if got is None else -got[1][1])
+
+        threads = [threading.Thread(target=call) for _ in range(100)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60.0)
+        assert len(answers) == 100
+        assert set(answers) <= {0x0000, -2}
+        assert answers.count(0x0000) >= 10
+        assert seconds_to_echo(process.port) < 2.0
+
+
+def test_a_large_object_is_never_whole_in_memory(tmp_path: Path) -> None:
+    (path,) = make_series(tmp_path / "in", np.zeros((1, 8192, 4096)))
+    with ListenerProcess(tmp_path / "node") as process:
+        echo(ae_title="NADIR", host="127.0.0.1", port=process.port)
+        before, peak, done = process.resident_bytes, [0], threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.01):
+                peak[0] = max(peak[0], process.resident_bytes)
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        (sent,) = send_files([path], ae_title="NADIR", host="127.0.0.1", port=process.port)
+        done.set()
+        thread.join()
+    assert sent.status == 0x0000
+    assert path.stat().st_size > 64 * MIB
+    assert peak[0] - before < 24 * MIB
+
+
+def test_a_file_that_the_disk_has_no_room_for_is_answered_with_a700_and_the_next_is_taken(
+    tmp_path: Path,
+) -> None:
+    (large,) = series(tmp_path / "a", 1, 2048, patient_id="P2")
+    small = series(tmp_path / "b", 2)
+    with ListenerProcess(tmp_path / "node", file_size_limit=4 * MIB) as process:
+        for _ in range(3):
+            sent = send_files([large, *small], ae_title="NADIR", host="127.0.0.1", port=process.port)
+            assert [one.status for one in sent] == [0xA700, 0x0000, 0x0000]
+        assert incoming(process) == []
+    assert len(assert_whole(process.home)) == 2
+
+
+def test_a_full_disk_is_answered_with_a700_and_recovers_without_a_restart(tmp_path: Path) -> None:
+    home = tmp_path / "node"
+    (home / "store").mkdir(parents=True)
+    mounted = subprocess.run(
+        [shutil.which("mount") or "mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(home / "store")],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        pytest.skip("a small filesystem cannot be mounted here; the limit on file size is tested instead")
+    try:
+        (path,) = series(tmp_path / "in", 1, 1024)
+        with ListenerProcess(home) as process:
+            for _ in range(3):
+                filler = home / "store" / "filler"
+                filler.write_bytes(bytes(shutil.disk_usage(home / "store").free - MIB))
+                (sent,) = send_files([path], ae_title="NADIR", host="127.0.0.1", port=process.port)
+                assert sent.status == 0xA700
+                assert incoming(process) == []
+                filler.unlink()
+                (sent,) = send_files([path], ae_title="NADIR", host="127.0.0.1", port=process.port)
+                assert sent.status == 0x0000
+        assert len(assert_whole(home)) == 1
+    finally:
+        subprocess.run([shutil.which("umount") or "umount", str(home / "store")], check=True)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value")
+def test_no_value_of_a_patient_reaches_the_log(tmp_path: Path) -> None:
+    canaries = {
+        "PatientName": "CANARY^NAME",
+        "PatientID": "CANARY-ID-77",
+        "AccessionNumber": "CANARY-ACC",
+        "StudyDescription": "CANARY-DESCRIPTION",
+        "PatientBirthDate": "19210304",
+    }
+    paths = series(tmp_path / "in", 3, **canaries)
+    data = store_bytes(paths[0])
+    uid = str(dcmread(paths[0]).SOPInstanceUID)
+    with ListenerProcess(tmp_path / "node", callers=["GOOD"], accept_any=False, ae_title="NADIR") as process:
+        send_files(paths[1:], ae_title="NADIR", host="127.0.0.1", port=process.port, calling_ae="GOOD")
+        for sop_uid, payload in (("9.9", data), (uid, data[:60]), ("CANARY", data), (uid, data)):
+            with RawPeer(process.port) as peer:
+                peer.associate(calling="GOOD")
+                peer.store(CT, sop_uid, payload)
+        with RawPeer(process.port) as peer:
+            peer.associate(calling="EVIL\nLINE")
+        process.terminate()
+    log = process.log.read_text()
+    assert "action=listening" in log
+    assert "CANARY" not in log
+    assert "19210304" not in log
+    assert uid not in log
+    assert all(line.startswith("20") for line in log.splitlines())
