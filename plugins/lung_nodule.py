@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import cc3d
@@ -30,9 +30,7 @@ class Drawing:
     """One candidate after it was drawn."""
 
     mask: Mask
-    """The lesion on the grid of the CT."""
-    volume_mm3: float
-    """Voxel volume."""
+    """The lesion."""
     diameter_mm: float
     """Diameter of the ball of that volume."""
     confidence: float
@@ -116,7 +114,7 @@ class LungNodule:
             lowest_roundness=self.min_roundness,
             at_most=self.max_candidates,
         )
-        drawings = self._drawn(blobs, hu, (inside, between), box, volume)
+        drawings = self._drawn(blobs, hu, (inside, between), volume.spacing_mm)
         flags = found.flags
         if len(drawings) > self.max_nodules:
             sentence = (
@@ -125,8 +123,11 @@ class LungNodule:
             flags += (
                 Flag(code="many-nodules", sentence=sentence, series_instance_uid=volume.series_instance_uid),
             )
-        best = sorted(drawings, key=lambda d: (-d.confidence, -d.volume_mm3))[: self.max_nodules]
-        ordered = sorted(best, key=lambda d: (-d.volume_mm3, d.mask.origin))
+        start = (box[0].start, box[1].start, box[2].start)
+        best = [
+            replace(d, mask=_moved(d.mask, start, volume.array.shape)) for d in drawings[: self.max_nodules]
+        ]
+        ordered = sorted(best, key=lambda d: (-d.mask.count, d.mask.origin))
         return tuple(_finding(n, d, found, volume, flags) for n, d in enumerate(ordered, start=1))
 
     def _series(self, study: Study) -> tuple[Volume, ...]:
@@ -144,39 +145,48 @@ class LungNodule:
         blobs: tuple[Candidate, ...],
         hu: NDArray[np.float32],
         regions: tuple[BoolArray, BoolArray],
-        box: Box,
-        volume: Volume,
+        spacing_mm: Spacing,
     ) -> list[Drawing]:
-        """Return the drawings that pass, none of which overlaps another."""
+        """Return the drawings that pass, on the grid of `hu`; where they overlap, the most confident one."""
         inside, between = regions
-        least_mm = max(self.min_diameter_mm, 1.3 * max(volume.spacing_mm))
-        taken = np.zeros(inside.shape, dtype=np.bool_)
-        kept: list[Drawing] = []
+        least_mm = max(self.min_diameter_mm, 1.3 * max(spacing_mm))
+        passed: list[Drawing] = []
         for blob in blobs:
-            if taken[blob.index]:
-                continue
-            lesion = self.segmenter.segment(hu, volume.spacing_mm, blob.index, inside) & inside
-            mask = Mask.from_full(lesion)
-            if mask.count == 0 or bool((taken[mask.box] & mask.voxels).any()):
-                continue
-            volume_mm3 = mask.count * volume.voxel_volume_mm3
-            diameter_mm = float((6.0 * volume_mm3 / np.pi) ** (1.0 / 3.0))
+            mask = self._draw(blob, hu, inside, spacing_mm)
+            diameter_mm = float((6.0 * mask.count * np.prod(spacing_mm) / np.pi) ** (1.0 / 3.0))
             if not least_mm <= diameter_mm <= self.max_diameter_mm:
                 continue
-            confidence = confidence_of(mask, hu, inside, between, volume.spacing_mm)
-            if confidence < self.min_confidence:
-                continue
-            taken[mask.box] |= mask.voxels
-            start = (
-                mask.origin[0] + box[0].start,
-                mask.origin[1] + box[1].start,
-                mask.origin[2] + box[2].start,
-            )
-            whole = Mask(shape=volume.array.shape, origin=start, voxels=mask.voxels)
-            kept.append(
-                Drawing(mask=whole, volume_mm3=volume_mm3, diameter_mm=diameter_mm, confidence=confidence)
-            )
+            confidence = confidence_of(mask, hu, inside, between, spacing_mm)
+            if confidence >= self.min_confidence:
+                passed.append(Drawing(mask=mask, diameter_mm=diameter_mm, confidence=confidence))
+        taken = np.zeros(inside.shape, dtype=np.bool_)
+        kept: list[Drawing] = []
+        for drawing in sorted(passed, key=lambda d: (-d.confidence, -d.mask.count, d.mask.origin)):
+            if not bool((taken[drawing.mask.box] & drawing.mask.voxels).any()):
+                taken[drawing.mask.box] |= drawing.mask.voxels
+                kept.append(drawing)
         return kept
+
+    def _draw(self, blob: Candidate, hu: NDArray[np.float32], inside: BoolArray, spacing_mm: Spacing) -> Mask:
+        """Return the drawing of one blob on the grid of `hu`; a small window first, for speed."""
+        mask = Mask.from_full(np.zeros((1, 1, 1), dtype=np.bool_))
+        for half_mm in (20.0, 0.75 * self.max_diameter_mm):
+            half = [max(2, int(np.ceil(half_mm / s))) for s in spacing_mm]
+            window = tuple(
+                slice(max(0, i - h), min(n, i + h + 1))
+                for i, h, n in zip(blob.index, half, hu.shape, strict=True)
+            )
+            seed = (
+                blob.index[0] - window[0].start,
+                blob.index[1] - window[1].start,
+                blob.index[2] - window[2].start,
+            )
+            lesion = self.segmenter.segment(hu[window], spacing_mm, seed, inside[window]) & inside[window]
+            local = Mask.from_full(lesion)
+            mask = _moved(local, (window[0].start, window[1].start, window[2].start), hu.shape)
+            if not _cut_by(local, window, hu.shape):
+                break
+        return mask
 
 
 def confidence_of(
@@ -251,6 +261,22 @@ def half_axes_mm(voxels: BoolArray, spacing_mm: Spacing) -> tuple[float, float, 
     values = np.linalg.eigvalsh(centred.T @ centred / len(points) + own)
     a, b, c = np.sqrt(5.0 * values)
     return (float(a), float(b), float(c))
+
+
+def _moved(mask: Mask, offset: tuple[int, int, int], shape: tuple[int, ...]) -> Mask:
+    """Return a mask of a window on the grid of `shape` that the window was cut from at `offset`."""
+    k, r, c = (o + n for o, n in zip(mask.origin, offset, strict=True))
+    if mask.count == 0:
+        k, r, c = 0, 0, 0
+    return Mask(shape=(int(shape[0]), int(shape[1]), int(shape[2])), origin=(k, r, c), voxels=mask.voxels)
+
+
+def _cut_by(mask: Mask, window: tuple[slice, ...], shape: tuple[int, ...]) -> bool:
+    """Return True when the mask touches a face of its window that is not a face of the grid."""
+    return mask.count > 0 and any(
+        (o == 0 and w.start > 0) or (o + v == s and w.stop < n)
+        for o, v, s, w, n in zip(mask.origin, mask.voxels.shape, mask.shape, window, shape, strict=True)
+    )
 
 
 def _joint_box(found: Lungs) -> Box:
