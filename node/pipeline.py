@@ -187,7 +187,7 @@ def _write_pages(
         )
         for refused in (True, False)
     }
-    header = next(iter(read.headers.values()))
+    header = next(iter(read.headers.values()), Dataset())
     report = StudyReport(
         study=read.study,
         findings=tuple(shown),

@@ -79,6 +79,7 @@ def _storescu(files: list[Path], port: int, ae_title: str) -> None:
             continue
         command = [
             "/usr/bin/storescu",
+            "-R",
             "-aet",
             "SCANNER",
             "-aec",
