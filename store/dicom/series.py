@@ -15,8 +15,8 @@ from store.dicom import nifti, rtstruct, segments
 from store.dicom.files import File, read_file
 from store.dicom.values import day, number, quiet, text
 from store.dicom.volumes import ROLES, name_series, read_volume
+from store.part10 import MANUFACTURER, OWN_MODALITIES
 
-OWN_MANUFACTURER = "Nadir"
 REGIONS = {"RTSTRUCT", "SEG"}
 NOT_MEASURED_PIXELS = {"RTDOSE"}
 
@@ -82,12 +82,27 @@ def read_mask(path: Path, read: ReadStudy) -> tuple[Drawn, ...]:
 
 
 def group_by_study(paths: Iterable[Path]) -> dict[str, list[Path]]:
-    """Return the DICOM files of a folder by Study Instance UID, in path order; what is unreadable is left out."""
+    """Return the DICOM files of a folder by Study Instance UID, each group in path order.
+
+    A file that begins like DICOM and cannot be read may belong to any study: it goes to each, so that reading any
+    of them tells of it; alone, it is under the empty UID.
+    """
     groups: dict[str, list[Path]] = {}
+    broken: list[Path] = []
     with quiet():
-        files, _, _ = read_files(paths)
-    for file in files:
-        groups.setdefault(text(file.header, "StudyInstanceUID"), []).append(file.path)
+        for path in sorted(p for p in paths if p.is_file()):
+            try:
+                file = read_file(path)
+            except Refused:
+                broken.append(path)
+                continue
+            if file is not None and file.sop_instance_uid:
+                groups.setdefault(text(file.header, "StudyInstanceUID"), []).append(path)
+    if broken and not groups:
+        groups[""] = []
+    for members in groups.values():
+        members.extend(broken)
+        members.sort()
     return groups
 
 
@@ -115,10 +130,7 @@ def _only_foreign(files: Sequence[File]) -> list[File]:
     return [
         f
         for f in files
-        if not (
-            text(f.header, "Manufacturer") == OWN_MANUFACTURER
-            and f.modality in {"SEG", "SR", "DOC", "OT", "PR"}
-        )
+        if not (text(f.header, "Manufacturer") == MANUFACTURER and f.modality in OWN_MODALITIES)
     ]
 
 

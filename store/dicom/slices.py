@@ -10,7 +10,7 @@ from plugins.errors import Refused
 from store.dicom.decode import PixelFormat, pixel_format
 from store.dicom.files import File
 from store.dicom.geometry import Plane
-from store.dicom.values import integer, items, number, numbers, text, texts, value
+from store.dicom.values import integer, items, number, numbers, text, texts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,11 +111,7 @@ def _stated(place: Dataset, keyword: str) -> float | None:
     found = number(place, keyword)
     if found is not None:
         return found
-    return (
-        None
-        if value(place, keyword) is None and not text(place, keyword) and _is_empty(place, keyword)
-        else float("nan")
-    )
+    return None if _is_empty(place, keyword) else float("nan")
 
 
 def _is_empty(place: Dataset, keyword: str) -> bool:

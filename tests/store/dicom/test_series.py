@@ -187,6 +187,19 @@ def test_studies_of_a_folder_are_grouped(tmp_path: Path) -> None:
     }
 
 
+def test_an_unreadable_file_is_told_of_by_every_study_of_its_folder(tmp_path: Path) -> None:
+    make_series(tmp_path / "a", CT, study_date="20250101")
+    make_series(tmp_path / "b", CT, study_date="20250601")
+    (tmp_path / "broken.dcm").write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x10\x00UI\xff\xff")
+    groups = group_by_study(tmp_path.rglob("*"))
+    assert [[f.code for f in read_study(g).study.refused] for g in groups.values()] == [
+        ["unreadable-file"]
+    ] * 2
+    (alone,) = group_by_study([tmp_path / "broken.dcm"]).values()
+    with pytest.raises(Refused, match="unreadable-file"):
+        read_study(alone)
+
+
 def test_charsets_and_blanks_in_a_patient_id_do_not_make_two_patients(tmp_path: Path) -> None:
     make_series(tmp_path, CT, PatientID=lambda k: "P1 " if k % 2 else "P1")
     assert read_study(tmp_path.iterdir()).study.patient.patient_id == "P1"
