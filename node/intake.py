@@ -63,10 +63,13 @@ class Intake:
                 raise self.quarantine(path, source, Refused(UID_MISMATCH, sentence))
             kept = self.objects.keep(self._normal(path, header))
             now = self._clock()
-            with self.database.transaction() as session:
-                recorded = record(
-                    session, header, kept, source=source, now=now, association_pk=association_pk
-                )
+            try:
+                with self.database.transaction() as session:
+                    recorded = record(
+                        session, header, kept, source=source, now=now, association_pk=association_pk
+                    )
+            except Refused as refused:
+                raise self.quarantine(kept.path, source, refused) from None
             log.debug(
                 line("stored", outcome=recorded.outcome, instance=recorded.instance_pk, sha=kept.sha256[:12])
             )

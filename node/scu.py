@@ -175,6 +175,8 @@ class _Sender:
             while left and association.is_established:
                 index, item = left.pop(0)
                 results[index] = self.told(_store(association, item, accepted))
+                if results[index].status is None:
+                    break  # without an answer the association is of no more use
         finally:
             _release(association)
 

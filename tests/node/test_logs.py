@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from io import StringIO
+
+import pytest
+
+from node.logs import TALKATIVE, configure, line
+from plugins.errors import Refused
+
+
+@pytest.fixture
+def out() -> Iterator[StringIO]:
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    stream = StringIO()
+    configure("INFO", stream)
+    yield stream
+    logging.captureWarnings(False)
+    root.handlers[:] = before
+    root.setLevel(level)
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+def test_a_record_is_one_line_with_time_level_and_logger(out: StringIO) -> None:
+    logging.getLogger("node.x").info(line("stored", sha="ab12", source="CT@10.0.0.1"))
+
+    (said,) = out.getvalue().splitlines()
+    assert said.endswith("INFO node.x action=stored sha=ab12 source=CT@10.0.0.1")
+    assert said[10] == "T"
+
+
+def test_a_newline_from_the_network_cannot_forge_a_line(out: StringIO) -> None:
+    logging.getLogger("node.x").warning(line("rejected", calling_ae="A\n2026 INFO node.x action=accepted"))
+
+    assert len(out.getvalue().splitlines()) == 1
+
+
+def test_what_the_dicom_libraries_say_keeps_place_and_kind_and_loses_its_text(out: StringIO) -> None:
+    logging.getLogger("pydicom").warning("Invalid value for VR UI: '%s'", "DOE^JANE")
+    logging.getLogger("pynetdicom.dul").error("Unable to decode DOE^JANE")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("Invalid value for VR DA: 'DOE^JANE'", UserWarning, stacklevel=1)
+
+    said = out.getvalue()
+    assert "DOE" not in said
+    assert len(said.splitlines()) == 3
+    assert "test_logs.py" in said
+    assert "UserWarning" in said
+
+
+def test_the_chatter_of_the_libraries_is_dropped(out: StringIO) -> None:
+    logging.getLogger("pynetdicom.acse").info("Accepting Association from DOE")
+    assert out.getvalue() == ""
+
+
+def test_an_exception_is_told_by_type_and_place_its_text_only_when_it_is_ours(out: StringIO) -> None:
+    log = logging.getLogger("node.x")
+    for error in (ValueError("DOE^JANE"), Refused("no-room", "there is no room")):
+        try:
+            raise error
+        except (ValueError, Refused):
+            log.exception("action=failed")
+
+    first, second = out.getvalue().splitlines()
+    assert "ValueError at test_logs.py:" in first
+    assert "DOE" not in first
+    assert "Refused no-room: there is no room at test_logs.py:" in second
