@@ -45,7 +45,7 @@ test-long: install counterparts viewer
 viewer:
 	@command -v npm >/dev/null || { echo "npm is missing: apt-get install nodejs npm"; exit 1; }
 	@command -v chromium >/dev/null || apt-get install --yes --quiet --no-install-recommends chromium || { echo "chromium is missing: apt-get install chromium"; exit 1; }
-	@test -d node_modules/@ohif/app/dist && test -d node_modules/playwright-core || npm install --silent --no-save --no-audit --no-fund --ignore-scripts @ohif/app@3.13.2 playwright-core@1.65.1
+	@$(foreach package,@ohif/app@3.13.2 playwright-core@1.65.1,.ci/unpack "$(package)" &&) true
 
 bench: install
 	$(BIN)/python benchmarks/settle_to_delivered.py
