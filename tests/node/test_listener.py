@@ -262,6 +262,8 @@ def test_success_is_answered_only_after_file_name_folder_and_row_are_durable(
     port = start().port
     paths = series(tmp_path / "in", 2)
     assert send_files(paths[:1], ae_title="NADIR", host="127.0.0.1", port=port)[0].status == 0x0000
+    # The first association writes that it ended; that commit must not fall among those that are looked at.
+    assert eventually(lambda: all(row.closed_at is not None for row in small.rows(Association)))
     seen: list[str] = []
     real_fsync, real_link, real_answer = os.fsync, os.link, SpoolingDimse.send_msg
 
@@ -429,6 +431,23 @@ def test_more_associations_than_allowed_are_rejected_for_now(start: Start) -> No
             got = four.associate()
             assert got is not None
             assert got[0] == ACCEPTED
+
+
+def test_an_open_association_gives_signs_of_life(
+    small: SmallNode, start: Start, tmp_path: Path, monkeypatch: MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener_module, "BEAT_SECONDS", 0.1)
+    (path,) = series(tmp_path / "in", 1)
+    raw = path.read_bytes()
+    with RawPeer(start().port) as peer:
+        peer.associate(calling="CT")
+        peer.store(CT, str(dcmread(path).SOPInstanceUID), raw[raw.index(b"\x08\x00\x05\x00CS") :])
+        (row,) = small.rows(Association)
+        assert (row.calling_ae, row.address, row.closed_at) == ("CT", "127.0.0.1", None)
+        first = row.alive_at
+        assert eventually(lambda: small.rows(Association)[0].alive_at > first)
+        peer.release()
+    assert eventually(lambda: small.rows(Association)[0].closed_at is not None)
 
 
 def test_a_drain_lets_the_running_sender_finish_and_takes_no_other(
