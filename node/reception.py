@@ -14,30 +14,25 @@ from pathlib import Path
 from socketserver import BaseServer
 from typing import Protocol
 
-from pydicom._uid_dict import UID_dictionary
-from pydicom.uid import UID
 from pynetdicom import AE, evt
-from pynetdicom._globals import ALL_TRANSFER_SYNTAXES, MODE_ACCEPTOR
+from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE, DimseServiceType
 from pynetdicom.events import Event
-from pynetdicom.presentation import _STORAGE_CLASSES, PresentationContext
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.transport import RequestHandler
 
 from node.callers import Callers, plain_address
+from node.contexts import TRANSFER_SYNTAXES, VERIFICATION, supported_contexts
 from node.socket_guard import GuardedDul, GuardedServer, GuardedSocket, Limits, assert_hooks
 from node.spool import Spool, SpoolingDimse
 from plugins.errors import Refused, Unavailable
-from store.part10 import DEFLATED, write_preamble
+from store.part10 import write_preamble
 
 log = logging.getLogger(__name__)
 
-VERIFICATION = "1.2.840.10008.1.1"
 UNNAMED = "2.25.0"
-TRANSFER_SYNTAXES = tuple(str(uid) for uid in ALL_TRANSFER_SYNTAXES if uid not in DEFLATED)
-STORAGE_CLASSES = frozenset(str(uid) for uid in _STORAGE_CLASSES.values())
-STORAGE_ROOTS = ("1.2.840.10008.5.1.4.1.1.", "1.2.840.10008.5.1.1.")
 
 PERMANENT, TRANSIENT = 0x01, 0x02
 CALLING_AE_NOT_RECOGNISED = (PERMANENT, 0x01, 0x03)
@@ -95,34 +90,6 @@ class Desk(Protocol):
 
     def turned_away(self, reason: str, calling_ae: str, address: str) -> None:
         """Learn that somebody was not let in. Must not raise."""
-
-
-def is_storage_class(uid: str) -> bool:
-    """Return True for storage SOP classes: the standard's, the retired, the private and those not known yet."""
-    if uid in STORAGE_CLASSES:
-        return True
-    if uid in UID_dictionary:
-        _, kind, _, _, keyword = UID_dictionary[uid]
-        return kind == "SOP Class" and "Storage" in keyword and uid.startswith(STORAGE_ROOTS)
-    return uid != VERIFICATION and bool(UID(uid).is_valid)
-
-
-def supported_contexts(requested: list[PresentationContext]) -> list[PresentationContext]:
-    """Return what is supported of what a peer proposes, its own order of transfer syntaxes kept.
-
-    Every storage class in every transfer syntax but the deflated ones, whose size cannot be known beforehand.
-    """
-    supported: dict[str, PresentationContext] = {}
-    for proposed in requested:
-        uid = str(proposed.abstract_syntax)
-        if uid != VERIFICATION and not is_storage_class(uid):
-            continue
-        context = supported.setdefault(uid, PresentationContext())
-        context.abstract_syntax = uid
-        for syntax in proposed.transfer_syntax:
-            if syntax in TRANSFER_SYNTAXES and syntax not in context.transfer_syntax:
-                context.add_transfer_syntax(syntax)
-    return [context for context in supported.values() if context.transfer_syntax]
 
 
 class StorageAssociation(Association):  # type: ignore[misc]  # pynetdicom is untyped here

@@ -295,6 +295,25 @@ def test_a_flood_of_associations_is_served_or_rejected_for_now(tmp_path: Path) -
         assert seconds_to_echo(process.port) < 2.0
 
 
+def test_associations_leave_no_thread_and_no_descriptor_behind(quick: ListenerProcess) -> None:
+    proc = Path(f"/proc/{quick.process.pid}")
+
+    def held() -> tuple[int, int]:
+        return len(list((proc / "task").iterdir())), len(list((proc / "fd").iterdir()))
+
+    for turn in range(2):
+        for number in range(60):
+            with RawPeer(quick.port) as peer:
+                peer.associate()
+                assert peer.echo() == 0x0000
+                if number % 2:
+                    peer.release()
+        if turn == 0:
+            assert eventually(lambda: held()[0] <= 6, 10.0)
+            base = held()
+    assert eventually(lambda: held()[0] <= base[0] and held()[1] <= base[1] + 2, 10.0), (base, held())
+
+
 def test_a_large_object_is_never_whole_in_memory(tmp_path: Path) -> None:
     (path,) = make_series(tmp_path / "in", np.zeros((1, 8192, 4096)))
     with ListenerProcess(tmp_path / "node") as process:

@@ -1,0 +1,45 @@
+"""What the storage port takes: every storage SOP class, in every transfer syntax that can be kept as it came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydicom._uid_dict import UID_dictionary
+from pydicom.uid import UID
+from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
+from pynetdicom.presentation import _STORAGE_CLASSES, PresentationContext
+
+from store.part10 import DEFLATED
+
+VERIFICATION = "1.2.840.10008.1.1"
+TRANSFER_SYNTAXES = tuple(str(uid) for uid in ALL_TRANSFER_SYNTAXES if uid not in DEFLATED)
+STORAGE_CLASSES = frozenset(str(uid) for uid in _STORAGE_CLASSES.values())
+STORAGE_ROOTS = ("1.2.840.10008.5.1.4.1.1.", "1.2.840.10008.5.1.1.")
+
+
+def is_storage_class(uid: str) -> bool:
+    """Return True for storage SOP classes: the standard's, the retired, the private and those not known yet."""
+    if uid in STORAGE_CLASSES:
+        return True
+    if uid in UID_dictionary:
+        _, kind, _, _, keyword = UID_dictionary[uid]
+        return kind == "SOP Class" and "Storage" in keyword and uid.startswith(STORAGE_ROOTS)
+    return uid != VERIFICATION and bool(UID(uid).is_valid)
+
+
+def supported_contexts(requested: Sequence[PresentationContext]) -> list[PresentationContext]:
+    """Return what is supported of what a peer proposes, its own order of transfer syntaxes kept.
+
+    Every storage class in every transfer syntax but the deflated ones, whose size cannot be known beforehand.
+    """
+    supported: dict[str, PresentationContext] = {}
+    for proposed in requested:
+        uid = str(proposed.abstract_syntax)
+        if uid != VERIFICATION and not is_storage_class(uid):
+            continue
+        context = supported.setdefault(uid, PresentationContext())
+        context.abstract_syntax = uid
+        for syntax in proposed.transfer_syntax:
+            if syntax in TRANSFER_SYNTAXES and syntax not in context.transfer_syntax:
+                context.add_transfer_syntax(syntax)
+    return [context for context in supported.values() if context.transfer_syntax]
