@@ -154,7 +154,9 @@ def _findings(rows: Sequence[Mapping[str, Any]], masks: Mapping[str, Mask]) -> t
     grouped: dict[int, list[Mapping[str, Any]]] = {}
     for row in rows:
         grouped.setdefault(row["finding"], []).append(row)
-    return tuple(_finding(group, masks) for group in grouped.values())
+    return tuple(
+        _finding(g, masks) for g in sorted(grouped.values(), key=lambda group: str(group[0]["plugin"]))
+    )
 
 
 def _finding(rows: Sequence[Mapping[str, Any]], masks: Mapping[str, Mask]) -> ShownFinding:

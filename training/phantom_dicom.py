@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from math import exp, log
 from pathlib import Path
 from uuid import UUID, uuid5
 
@@ -188,11 +189,17 @@ def _pet_template(thorax: Thorax, identity: str) -> FileDataset:
     )
     ds.PatientGantryRelationshipCodeSequence = DicomSequence([_code("102540008", "SCT", "headfirst")])
     ds.ActualFrameDuration = str(int(BED.total_seconds() * 1000))
-    ds.FrameReferenceTime = "0"
+    ds.FrameReferenceTime = f"{_mean_decay_s() * 1000:.3f}"
     ds.DecayFactor = "1"
     ds.RescaleIntercept = "0"
     ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 15, 0
     return ds
+
+
+def _mean_decay_s() -> float:
+    """Return after what time of the bed position the activity is its mean, so that both ways to SUV agree."""
+    turns = log(2) / HALF_LIFE_S * BED.total_seconds()
+    return HALF_LIFE_S / log(2) * log(turns / (1 - exp(-turns)))
 
 
 def _radiopharmaceutical(injected: datetime) -> Dataset:

@@ -163,12 +163,13 @@ class Panel:
         self.lines([circle], colour, width)
 
     def words(
-        self, x: float, y: float, text: str, *, size: int = 12, colour: Rgb = INK, anchor: str = "la"
+        self, x: float, y: float, text: str, *, size: int = 12, colour: Rgb | None = None, anchor: str = "la"
     ) -> None:
         """Write words at a pixel, readable on any grey."""
-        ImageDraw.Draw(self.image).text(
-            (x, y), text, font=font(size), fill=colour, anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0)
-        )
+        dark_on_white = self.on_white and colour is None
+        ink, halo = (DARK_INK, (255, 255, 255)) if dark_on_white else (colour or INK, (0, 0, 0))
+        pen = ImageDraw.Draw(self.image)
+        pen.text((x, y), text, font=font(size), fill=ink, anchor=anchor, stroke_width=2, stroke_fill=halo)
 
     def letter_sides(self) -> None:
         """Write which side of the patient is where."""

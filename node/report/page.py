@@ -16,21 +16,20 @@ from node.report.overlays import pretty_unit, rounded
 from node.report.shown import RESEARCH_USE, ShownFinding, StudyReport, Truth
 from node.report.table import Change, Compared, changes, compare, days_between, without_counterpart
 
-LESION_COLUMNS = (
-    ("long_axis", "Long axis"),
-    ("short_axis", "Short axis"),
-    ("volume", "Volume"),
-    ("suv_max", "SUVmax"),
-    ("suv_peak", "SUVpeak"),
-    ("mtv", "MTV"),
-    ("hu_mean", "Mean HU"),
+COLUMN_ORDER = (
+    "long_axis",
+    "short_axis",
+    "volume",
+    "suv_max",
+    "suv_peak",
+    "mtv",
+    "tlg",
+    "hu_mean",
+    "mean_lung_density",
+    "laa_950",
+    "perc_15",
 )
-REGION_COLUMNS = (
-    ("volume", "Volume"),
-    ("mean_lung_density", "Mean density"),
-    ("laa_950", "LAA-950"),
-    ("perc_15", "Perc15"),
-)
+MOST_COLUMNS = 8
 NAMES = {
     "long_axis": "Long axis",
     "short_axis": "Short axis",
@@ -119,8 +118,7 @@ def page(
         dates=[r.date for r in reports],
         days=days_between(reports[0].study.study_date, reports[-1].study.study_date) if reports else None,
         picture=data_uri,
-        lesion_columns=LESION_COLUMNS,
-        region_columns=REGION_COLUMNS,
+        columns=columns,
         with_truth=truth is not None,
         worst=worst(sections),
     )
@@ -130,6 +128,15 @@ def patients(reports: Sequence[StudyReport]) -> list[tuple[str, str]]:
     """Return name and PatientID of everybody on the page, once."""
     return list(
         dict.fromkeys((r.patient_name.replace("^", " "), r.study.patient.patient_id) for r in reports)
+    )
+
+
+def columns(found: Sequence[ShownFinding]) -> tuple[str, ...]:
+    """Return the names of the measurements that a table of findings has columns for, the well-known ones first."""
+    there = list(dict.fromkeys(m.name for finding in found for m in finding.measurements))
+    known = [name for name in COLUMN_ORDER if name in there]
+    return tuple(
+        [*known, *(name for name in there if name not in known)][: max(len(known), 5)][:MOST_COLUMNS]
     )
 
 

@@ -27,6 +27,7 @@ def truth_table(reports: Sequence[StudyReport], truth: Sequence[Truth], kind: st
     table.add_column(kind, no_wrap=True)
     for _, words in columns:
         table.add_column(f"{words}\n true measured", justify="right", no_wrap=True)
+    missing = False
     for report, known in zip(reports, truth, strict=True):
         rows = [row for row in compare(report, known) if row.kind == kind]
         for number, thing in enumerate(dict.fromkeys(row.thing for row in rows)):
@@ -34,7 +35,10 @@ def truth_table(reports: Sequence[StudyReport], truth: Sequence[Truth], kind: st
             table.add_row(
                 report.date if number == 0 else "", thing, *(_pair(values.get(n)) for n, _ in columns)
             )
+            missing = missing or any(row.measured is None for row in values.values())
         table.add_section()
+    if missing:
+        table.caption = "–: nothing was found there on this kind of image"
     return table
 
 
