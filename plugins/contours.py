@@ -231,7 +231,7 @@ def _category(drawn: Drawn) -> Code:
 
 
 def _doubts(drawn: Drawn, kind: Kind) -> tuple[Flag, ...]:
-    flags: list[Flag] = []
+    flags: list[Flag] = [replace(flag, plugin=Contours.name) for flag in drawn.flags]
     if kind.guessed:
         flags.append(
             _flag("kind-from-name", drawn, f"has no code; '{kind.type.meaning}' was read from its name")

@@ -13,7 +13,7 @@ from shapes import around, grid
 
 from plugins import codes
 from plugins.contours import Contours, kind_of
-from plugins.contract import Drawn, Mask, Patient, Plugin, Study, Volume
+from plugins.contract import Drawn, Flag, Mask, Patient, Plugin, Study, Volume
 from plugins.errors import Refused
 from plugins.measure.lesion import measure_lesion
 from plugins.registry import config_sha256
@@ -170,3 +170,11 @@ def test_wrong_settings_are_not_taken() -> None:
         Contours(convention="caliper")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="peak"):
         Contours(peak="max")  # type: ignore[arg-type]
+
+
+def test_a_doubt_about_the_drawing_is_told_with_the_finding() -> None:
+    volume, mask, _ = around((3.0, 3.0, 3.0), (1.0, 1.0, 1.0))
+    doubt = Flag(code="contour-clipped", sentence="A contour leaves the image.")
+    region = drawn("ROI", mask, volume, type_code=codes.MASS, flags=(doubt,))
+    (finding,) = Contours().run(study((volume,), region))
+    assert [(flag.code, flag.plugin) for flag in finding.flags] == [("contour-clipped", "contours")]
