@@ -75,6 +75,12 @@ RELATIONS: Final[dict[Code, str]] = {
 }
 """How an item of a concept is related to its parent."""
 WITH_FINDINGS: Final = (codes.ALL_WITH_FINDINGS, codes.SOME_WITH_FINDINGS)
+TITLES: Final = (
+    codes.IMAGING_MEASUREMENT_REPORT,
+    codes.ONCOLOGY_MEASUREMENT_REPORT,
+    codes.MR_MEASUREMENT_REPORT,
+    codes.PET_MEASUREMENT_REPORT,
+)
 LEVEL_2: Final = (codes.IMAGING_MEASUREMENTS, codes.DERIVED_MEASUREMENTS, codes.QUALITATIVE_EVALUATIONS)
 
 
@@ -115,7 +121,9 @@ def group_template(group: Dataset) -> str:
 
 def sr_root(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violation]:
     """The root is a measurement report of TID 1500, with language, procedure and something measured or said."""
-    if not same(name_of(sr), codes.IMAGING_MEASUREMENT_REPORT):
+    if not any(same(name_of(sr), title) for title in TITLES):
+        yield _broken("sr-root", "1", "the title is no measurement report of CID 7021")
+    elif groups_of(sr) and not same(name_of(sr), codes.IMAGING_MEASUREMENT_REPORT):
         yield _broken(
             "sr-root", "1", "the title is not (126000, DCM, Imaging Measurement Report): viewers ignore it"
         )

@@ -62,6 +62,7 @@ _OUTCOMES: Final = {
     (False, True): codes.SOME_WITHOUT_FINDINGS,
 }
 """What CAD Processing and Findings Summary (CID 6047) says, by whether something was found and something refused."""
+NOTHING_FOUND_TITLE: Final = codes.ONCOLOGY_MEASUREMENT_REPORT
 INTENDED_USE: Final = f"{RESEARCH_USE}. Made by an algorithm and not verified by a person; not for diagnosis."
 
 
@@ -142,11 +143,13 @@ def encode_nothing_found(
 ) -> Dataset:
     """Return the report of an analysis that found nothing: TID 1500 with evaluations and no measurements.
 
+    Its title is another one of TID 1500 (CID 7021) than that of measurements: viewers look for lines to draw in an
+    Imaging Measurement Report and fail when there are none, but show this one as text.
     `volumes` are the ones that were analysed; their images are the evidence. Without any, the report says that no
     analysis succeeded, and every image of `headers` is evidence.
     """
     given = (tuple(flags), tuple(refused), tuple(predecessors))
-    job = _Job(headers, provenance, series_number, written_at, *given, analysed=bool(volumes))
+    job = _Job(headers, provenance, series_number, written_at, *given, bool(volumes), NOTHING_FOUND_TITLE)
     uids = [uid for volume in volumes for uid in volume.sop_instance_uids] or list(headers)
     kind = "sr-volumetric"
     return _document(
@@ -166,6 +169,7 @@ class _Job:
     refused: tuple[Flag, ...]
     predecessors: tuple[Dataset, ...]
     analysed: bool = True
+    title: Code = codes.IMAGING_MEASUREMENT_REPORT
 
 
 def _check(findings: Sequence[Identified], by_series: Mapping[str, object]) -> None:
@@ -192,7 +196,7 @@ def _document(
     for image in images:
         image.SOPClassUID = job.headers[image.SOPInstanceUID].SOPClassUID
     key, provenance = job.provenance.job_key, job.provenance
-    root = ContainerContentItem(codes.IMAGING_MEASUREMENT_REPORT, template_id="1500")
+    root = ContainerContentItem(job.title, template_id="1500")
     root.ContentSequence = ContentSequence()
     result: Dataset = kind(
         evidence=[*images, *segs],

@@ -18,7 +18,7 @@ from orthanc_server import orthanc, require_orthanc
 from small_results import NOW, PROVENANCE, Case, identify
 
 from plugins import codes
-from plugins.contract import Drawn, Finding
+from plugins.contract import Drawn, Finding, Flag, Volume
 from plugins.measure.lesion import measure_lesion
 from store.dicom.drawing import region
 from store.dicom.seg import PALETTE
@@ -28,7 +28,7 @@ from store.dicom.sr import encode_nothing_found
 LOOK = Path(__file__).parent / "ohif" / "look.mjs"
 
 
-def _finding(drawn: Drawn, case_volume: Any) -> Finding:
+def _finding(drawn: Drawn, volume: Volume) -> Finding:
     return Finding(
         key=drawn.label,
         label=drawn.label,
@@ -37,7 +37,7 @@ def _finding(drawn: Drawn, case_volume: Any) -> Finding:
         category=codes.MORPHOLOGICALLY_ABNORMAL,
         type=codes.NEOPLASM,
         automatic=False,
-        measurements=measure_lesion(drawn.mask, case_volume),
+        measurements=measure_lesion(drawn.mask, volume),
     )
 
 
@@ -63,6 +63,7 @@ def seen(drawn_case: Case, data: Path, tmp_path_factory: pytest.TempPathFactory)
         replace(PROVENANCE, plugin="other", job_key="e" * 64),
         804,
         NOW,
+        flags=[Flag(code="uneven-slices", sentence="The slices are not quite even.")],
     )
     planar = drawn_case.planar(seg)
     objects = {"seg": seg, "volumetric": drawn_case.volumetric(seg), "planar": planar, "nothing": none}
@@ -142,10 +143,13 @@ def test_the_axes_are_drawn_where_they_were_measured(seen: dict[str, Any], drawn
         assert drawn_case.volume.sop_instance_uids[k] in line["image"]
 
 
-def test_a_report_of_nothing_found_opens_without_a_crash(seen: dict[str, Any]) -> None:
+def test_a_report_of_nothing_found_can_be_read(seen: dict[str, Any]) -> None:
     report = seen["reports"][1]
-    assert report["alive"]
+    assert all(shown["alive"] for shown in seen["reports"])
     assert report["lines"] == []
+    assert "All algorithms succeeded; without findings" in report["text"]
+    assert "For research use only" in report["text"]
+    assert "uneven-slices: The slices are not quite even." in report["text"]
 
 
 def test_the_pages_had_no_error_and_called_nobody_outside(seen: dict[str, Any]) -> None:

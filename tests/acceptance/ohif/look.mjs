@@ -75,7 +75,7 @@ async function lookAtSegments() {
   await page.evaluate(uid => {
     const viewport = window.cornerstone.getRenderingEngines()[0].getViewports()[0];
     const imageIndex = viewport.getImageIds().findIndex(id => id.includes(`/${uid}/`));
-    return window.cornerstone.utilities.jumpToSlice(viewport.element, { imageIndex });
+    return viewport.setImageIdIndex(imageIndex);
   }, want.seg.image);
   await page.waitForTimeout(2500);
   await page.screenshot({ path: `${out}/segments.png` });
@@ -95,9 +95,10 @@ async function lookAtReport(report, number) {
     .filter(a => a.metadata.toolName === 'DICOMSRDisplay')
     .map(a => ({ tracking_uid: a.data.TrackingUniqueIdentifier, image: a.metadata.referencedImageId, points_mm: a.data.renderableData.POLYLINE?.[0] || [], labels: a.data.labels })));
   const alive = await page.evaluate(selector => Boolean(document.querySelector(selector)), grid);
+  const failed = await page.getByText('Something went wrong').count();
   const text = alive ? (await page.locator(grid).innerText()).replace(/\s+/g, ' ') : '';
   await page.screenshot({ path: `${out}/report-${number}.png` });
-  seen.reports.push({ series: report.series, alive, text, lines });
+  seen.reports.push({ series: report.series, alive: alive && !failed, text, lines });
   await page.close();
 }
 

@@ -206,6 +206,14 @@ def test_another_title_is_caught(written: dict[str, Dataset], case: Case) -> Non
         sr.ConceptNameCodeSequence[0].CodeValue = "126001"
 
     assert "sr-root" in {v.rule for v in _judge(written, case, "planar", change)}
+    assert "sr-root" not in {v.rule for v in _judge(written, case, "nothing", change)}
+
+
+def test_a_title_that_is_no_measurement_report_is_caught(written: dict[str, Dataset], case: Case) -> None:
+    def change(sr: Dataset) -> None:
+        sr.ConceptNameCodeSequence[0].CodeValue = "121144"
+
+    assert "sr-root" in {v.rule for v in _judge(written, case, "nothing", change)}
 
 
 def test_research_use_must_be_said(written: dict[str, Dataset], case: Case) -> None:
