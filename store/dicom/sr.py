@@ -196,7 +196,7 @@ def _document(
     for image in images:
         image.SOPClassUID = job.headers[image.SOPInstanceUID].SOPClassUID
     key, provenance = job.provenance.job_key, job.provenance
-    root = ContainerContentItem(job.title, template_id="1500")
+    root = ContainerContentItem(job.title, is_content_continuous=False, template_id="1500")
     root.ContentSequence = ContentSequence()
     result: Dataset = kind(
         evidence=[*images, *segs],
@@ -265,6 +265,6 @@ def _evaluations(outcome: Code, job: _Job) -> ContainerContentItem:
     for concept, flags in ((codes.REFUSED_INPUT, job.refused), (codes.DOUBT, job.flags)):
         told = dict.fromkeys(flags)
         items += [TextContentItem(concept, f"{flag.code}: {flag.sentence}", "CONTAINS") for flag in told]
-    container = ContainerContentItem(codes.QUALITATIVE_EVALUATIONS, relationship_type="CONTAINS")
+    container = ContainerContentItem(codes.QUALITATIVE_EVALUATIONS, False, relationship_type="CONTAINS")
     container.ContentSequence = ContentSequence(items)
     return container

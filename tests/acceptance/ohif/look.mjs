@@ -1,8 +1,8 @@
 // node look.mjs BASE_URL STUDY_UID WANT.json OUT_FOLDER
 // Opens a study in OHIF as a reader would and writes what is to be seen to OUT_FOLDER/seen.json, with a picture of each:
 // the segments (labels, voxels, centroids in mm, colours) and, for each report, the overlay's words and the lines drawn.
-// WANT.json: {"seg": {"series", "segments", "image"}, "reports": [{"series", "words": [...]}, ...]}; `image` is the SOP
-// Instance UID to show. It judges nothing: the test that calls it does.
+// WANT.json: {"seg": {"series", "segments"}, "reports": [{"series", "words": [...]}, ...]}: what to open and to wait for.
+// It judges nothing: the test that calls it does.
 import fs from 'node:fs';
 import { chromium } from 'playwright-core';
 
@@ -72,11 +72,10 @@ async function lookAtSegments() {
       return { number: segment.segmentIndex, label: segment.label, voxels: sum.n, centroid_mm: sum.mm.map(mm => mm / sum.n), rgb: Array.from(colour).slice(0, 3) };
     });
   });
-  await page.evaluate(uid => {
-    const viewport = window.cornerstone.getRenderingEngines()[0].getViewports()[0];
-    const imageIndex = viewport.getImageIds().findIndex(id => id.includes(`/${uid}/`));
-    return viewport.setImageIdIndex(imageIndex);
-  }, want.seg.image);
+  await page.evaluate(() => {
+    const { segmentationService } = window.services;
+    return segmentationService.jumpToSegmentCenter(segmentationService.getSegmentations()[0].segmentationId, 1);
+  });
   await page.waitForTimeout(2500);
   await page.screenshot({ path: `${out}/segments.png` });
   await page.close();
