@@ -9,12 +9,20 @@ from training.phantom import LungTruth, Nodule, Thorax
 
 SLACK_MM = 5.0
 LUNG_TOLERANCE_MM = 45.0
+LIVER_TOLERANCE_MM = 60.0
 
 
 def true_things(thorax: Thorax) -> Truth:
-    """Return what a report may compare with: each nodule on CT and PET, each lung on CT; positions LPS mm."""
+    """Return what a report may compare with: each nodule on CT and PET, each lung on CT, the liver on PET; LPS mm."""
     lungs = tuple(_lung(thorax, truth, number) for number, truth in enumerate(thorax.truth.lungs, start=1))
-    return (*(_nodule(n) for n in thorax.truth.nodules), *lungs)
+    liver = TrueThing(
+        name="Liver",
+        kind="reference",
+        centre_mm=thorax.truth.liver_mm,
+        tolerance_mm=LIVER_TOLERANCE_MM,
+        groups=(TrueValues(role="pet_suv", values={"suv_mean": thorax.truth.liver_suv}),),
+    )
+    return (*(_nodule(n) for n in thorax.truth.nodules), *lungs, liver)
 
 
 def _nodule(nodule: Nodule) -> TrueThing:

@@ -132,6 +132,8 @@ class Truth:
     """The nodules that are there at this date."""
     lungs: tuple[LungTruth, LungTruth]
     """Right and left lung."""
+    liver_mm: Point
+    """A place deep in the liver, LPS mm."""
     liver_suv: float
     """Mean uptake of the liver, SUVbw."""
     blood_pool_suv: float
@@ -163,6 +165,7 @@ class Thorax:
 
 
 DATES = (datetime(2024, 3, 4, 9, 30), datetime(2024, 6, 3, 10, 15))  # noqa: DTZ001 (DICOM local time)
+LIVER_MM: Point = (-75.0, -5.0, -110.0)
 SHIFTS_MM: tuple[Point, ...] = ((0.0, 0.0, 0.0), (4.0, -4.0, 4.0))
 
 _RIGHT_UPPER = Nodule(
@@ -258,6 +261,7 @@ def phantom(
     truth = Truth(
         nodules=moved,
         lungs=(_lung_truth("right", ct[lungs == 1], ct_grid), _lung_truth("left", ct[lungs == 2], ct_grid)),
+        liver_mm=_add(LIVER_MM, shift),
         liver_suv=phantom_anatomy.SUV["liver"],
         blood_pool_suv=phantom_anatomy.SUV["blood"],
     )

@@ -94,6 +94,8 @@ MAIN_NUMBERS = (
     ("suv_peak", "SUVpeak"),
     ("mtv", "MTV"),
     ("hu_mean", "mean"),
+    ("suv_mean", "SUVmean"),
+    ("liver_threshold", "liver threshold"),
     ("mean_lung_density", "mean"),
     ("laa_950", "LAA-950"),
     ("perc_15", "Perc15"),

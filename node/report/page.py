@@ -22,8 +22,10 @@ COLUMN_ORDER = (
     "volume",
     "suv_max",
     "suv_peak",
+    "suv_mean",
+    "suv_sd",
+    "liver_threshold",
     "mtv",
-    "tlg",
     "hu_mean",
     "mean_lung_density",
     "laa_950",
@@ -37,6 +39,8 @@ NAMES = {
     "suv_max": "SUVmax",
     "suv_mean": "SUVmean",
     "suv_peak": "SUVpeak",
+    "suv_sd": "SUV, standard deviation",
+    "liver_threshold": "Liver threshold (SUV)",
     "mtv": "MTV",
     "tlg": "TLG",
     "hu_mean": "Mean density",
@@ -135,9 +139,7 @@ def columns(found: Sequence[ShownFinding]) -> tuple[str, ...]:
     """Return the names of the measurements that a table of findings has columns for, the well-known ones first."""
     there = list(dict.fromkeys(m.name for finding in found for m in finding.measurements))
     known = [name for name in COLUMN_ORDER if name in there]
-    return tuple(
-        [*known, *(name for name in there if name not in known)][: max(len(known), 5)][:MOST_COLUMNS]
-    )
+    return tuple([*known, *(name for name in there if name not in known)][:MOST_COLUMNS])
 
 
 def _by_thing(all_changes: Sequence[Change]) -> dict[str, dict[str, Change]]:

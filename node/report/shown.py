@@ -147,7 +147,7 @@ class TrueThing:
     name: str
     """Name that stays the same over the dates."""
     kind: str
-    """`nodule` or `lung`."""
+    """`nodule`, `lung` or `reference`."""
     centre_mm: Point
     """Where it is, LPS mm."""
     tolerance_mm: float

@@ -78,9 +78,9 @@ class Compared:
     """One true number and what was measured of it."""
 
     thing: str
-    """Name of the nodule or lung."""
+    """Name of the thing."""
     kind: str
-    """`nodule` or `lung`."""
+    """`nodule`, `lung` or `reference`."""
     name: str
     """Name of the measurement."""
     true: float
