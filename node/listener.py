@@ -99,7 +99,7 @@ class Listener:
         return self._reception.peers
 
     def drain(self, timeout_seconds: float = 20.0) -> bool:
-        """Take no new association, let the open ones finish, end the rest; True when none had to be ended."""
+        """Take no new association, let those that send finish; True when none had to be ended while it sent."""
         finished = self._reception.drain(timeout_seconds)
         self._clerk.stop()
         log.info(line("drained", finished=finished))

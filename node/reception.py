@@ -33,6 +33,7 @@ from store.part10 import write_preamble
 log = logging.getLogger(__name__)
 
 UNNAMED = "2.25.0"
+IDLE_SECONDS = 2.0
 
 PERMANENT, TRANSIENT = 0x01, 0x02
 CALLING_AE_NOT_RECOGNISED = (PERMANENT, 0x01, 0x03)
@@ -101,7 +102,7 @@ class StorageAssociation(Association):  # type: ignore[misc]  # pynetdicom is un
         self.dimse: SpoolingDimse = SpoolingDimse(self, new_spool)
         self.acse_timeout, self.network_timeout = ae.acse_timeout, ae.network_timeout
         self.peer: Peer | None = None
-        self.is_serving = False
+        self.is_serving = self.was_busy = False
         self.on_end: Callable[[StorageAssociation], None] = lambda association: None
 
     def _bind_defaults(self) -> None:
@@ -238,10 +239,10 @@ class Reception:
             return tuple(self._seated.values())
 
     def drain(self, timeout_seconds: float = 20.0) -> bool:
-        """Take no new association, let the open ones finish, and end the rest at the time limit.
+        """Take no new association, let those that send finish, and end the idle ones and, at the limit, the rest.
 
         An object that is being stored at the time limit is still finished and answered, within a few seconds.
-        Returns True when every association had ended by itself.
+        Returns True when none had to be ended while it was sending.
         """
         server, self._server = self._server, None
         if server is None:
@@ -249,19 +250,33 @@ class Reception:
         self._address = server.server_address[:2]
         BaseServer.shutdown(server)
         server.server_close()
-        deadline = time.monotonic() + timeout_seconds
-        while server.active_associations and time.monotonic() < deadline:
-            time.sleep(0.02)
-        rest = server.active_associations
+        rest = self._wait_for_ends(server, time.monotonic() + timeout_seconds)
         grace = time.monotonic() + 5.0
         while any(association.is_serving for association in rest) and time.monotonic() < grace:
             time.sleep(0.005)
-        threads = [threading.Thread(target=association.abort, daemon=True) for association in rest]
-        for thread in threads:
-            thread.start()
-        for thread in [*threads, *rest]:
-            thread.join(5.0)
-        return not rest
+        aborts = [threading.Thread(target=association.abort, daemon=True) for association in rest]
+        for abort in aborts:
+            abort.start()
+        for abort in aborts:
+            abort.join(5.0)
+        for association in rest:
+            association.join(5.0)
+        return not any(association.was_busy for association in rest)
+
+    def _wait_for_ends(self, server: GuardedServer, deadline: float) -> list[StorageAssociation]:
+        """Return the associations that are still open when the time is over, or when all of them are idle."""
+        busy_at: dict[StorageAssociation, float] = {}
+        while True:
+            rest: list[StorageAssociation] = server.active_associations
+            now = time.monotonic()
+            for association in rest:
+                if association.is_busy:
+                    busy_at[association] = now
+                busy_at.setdefault(association, now)
+                association.was_busy = now - busy_at[association] < IDLE_SECONDS
+            if now >= deadline or not any(association.was_busy for association in rest):
+                return rest
+            time.sleep(0.02)
 
     def stop(self) -> None:
         """End now."""

@@ -89,7 +89,7 @@ def test_whatever_was_acknowledged_survives_kill_9_at_random_moments(tmp_path: P
         if sent.status == 0x0000:
             acknowledged.add(sent.sop_instance_uid)
 
-    for _ in range(10):
+    for _ in range(8):
         process = ListenerProcess(home)
         left = [path for path, uid in zip(paths, uids, strict=True) if uid not in acknowledged]
         timer = threading.Timer(dice.uniform(0.05, 0.3), process.process.kill)
@@ -121,6 +121,15 @@ def test_sigterm_ends_the_process_in_order(tmp_path: Path) -> None:
         assert process.terminate() == 0
     assert {one.status for one in sent} == {0x0000}
     assert len(assert_whole(process.home)) == 3
+
+
+def test_sigterm_does_not_wait_for_a_peer_that_sends_nothing(tmp_path: Path) -> None:
+    with ListenerProcess(tmp_path / "node") as process, RawPeer(process.port) as peer:
+        peer.associate()
+        begun = time.monotonic()
+        assert process.terminate() == 0
+        assert time.monotonic() - begun < 6.0
+        assert peer.ended_within(1.0)
 
 
 @pytest.mark.parametrize("how", ["abort", "reset"])
