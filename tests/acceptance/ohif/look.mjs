@@ -72,10 +72,18 @@ async function lookAtSegments() {
       return { number: segment.segmentIndex, label: segment.label, voxels: sum.n, centroid_mm: sum.mm.map(mm => mm / sum.n), rgb: Array.from(colour).slice(0, 3) };
     });
   });
-  await page.evaluate(() => {
-    const { segmentationService } = window.services;
-    return segmentationService.jumpToSegmentCenter(segmentationService.getSegmentations()[0].segmentationId, 1);
-  });
+  await page.waitForTimeout(3000); // OHIF goes to the first slice of the SEG by itself, late
+  await page.evaluate(([x, y, z]) => {
+    const viewport = window.cornerstone.getRenderingEngines()[0].getViewports()[0];
+    const distance = id => {
+      const plane = window.cornerstone.metaData.get('imagePlaneModule', id);
+      const [a, b] = [plane.rowCosines, plane.columnCosines];
+      const normal = [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
+      return Math.abs([x, y, z].reduce((sum, mm, axis) => sum + (mm - plane.imagePositionPatient[axis]) * normal[axis], 0));
+    };
+    const distances = viewport.getImageIds().map(distance);
+    return viewport.setImageIdIndex(distances.indexOf(Math.min(...distances)));
+  }, seen.seg[0].centroid_mm);
   await page.waitForTimeout(2500);
   await page.screenshot({ path: `${out}/segments.png` });
   await page.close();
