@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Final
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from plugins import codes
-from plugins.contract import Mask, Volume
+from plugins.contract import Volume
 from plugins.measure.axes import measure_axes, measure_node_axes
 from store.dicom.items import children, items, name_of, numeric, references, text
 from store.dicom.rules_seg import SEG_CLASSES
@@ -179,7 +178,7 @@ def _by_contour(item: Dataset) -> bool:
 
 def _axes(masks: SegmentMasks, number: int) -> list[tuple[float, float]]:
     """Return (long, short) axis, mm, by the rule for lesions and by the rule for nodes."""
-    mask = Mask.from_full(masks.full(number))
+    mask = masks.mask(number)
     volume = Volume(
         array=np.broadcast_to(np.float32(0), masks.shape),
         geometry=masks.geometry(),
@@ -191,7 +190,7 @@ def _axes(masks: SegmentMasks, number: int) -> list[tuple[float, float]]:
         sop_instance_uids=("",) * masks.shape[0],
         slice_positions=((0.0, 0.0, 0.0),) * masks.shape[0],
     )
-    measured = [rule(mask, volume) for rule in (partial(measure_axes), partial(measure_node_axes))]
+    measured = [rule(mask, volume) for rule in (measure_axes, measure_node_axes)]
     return [(axes.long_axis_mm, axes.short_axis_mm) for axes in measured]
 
 
