@@ -54,7 +54,7 @@ class ObjectStore:
 
     def temporary(self) -> Path:
         """Return a new path for a file that is still arriving; the file does not exist yet."""
-        return self._incoming / f"{uuid.uuid4().hex}.part"
+        return self._incoming / f"{os.getpid()}-{uuid.uuid4().hex}.part"
 
     def path(self, sha256: str) -> Path:
         """Return where the object of this hash lies, or would lie. Refuses `bad-object-name`."""
@@ -109,10 +109,16 @@ class ObjectStore:
             _remove(temporary)
 
     def sweep(self) -> int:
-        """Delete the temporaries of an earlier run and return how many there were; for start-up only."""
+        """Delete the temporaries of an earlier run and return how many there were; for start-up only.
+
+        Those of another process that runs on this machine are left to it: it may be receiving into them.
+        """
         count = 0
         with _unavailable():
             for left in self._incoming.iterdir():
+                maker = left.name.partition("-")[0]
+                if maker != str(os.getpid()) and maker.isdecimal() and _runs(int(maker)):
+                    continue
                 left.unlink(missing_ok=True)
                 count += 1
             _sync_folder(self._incoming)
@@ -197,6 +203,15 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _runs(process_id: int) -> bool:
+    with suppress(PermissionError, OverflowError):
+        try:
+            os.kill(process_id, 0)
+        except ProcessLookupError:
+            return False
+    return True
 
 
 def _remove(temporary: Path) -> None:
