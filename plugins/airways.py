@@ -16,6 +16,7 @@ Spacing = tuple[float, float, float]
 LUMEN_HU = -880.0
 AREA_MM2 = (50.0, 800.0)
 WIDTH_MM = 45.0
+OFF_MIDDLE_MM = 70.0
 LENGTH_MM = 15.0
 ROI_MM = (90.0, 55.0, 75.0)
 LEAK_ML = 110.0
@@ -81,7 +82,7 @@ def _discs(dark: BoolArray, spacing_mm: tuple[float, float], mid_x: float) -> Bo
         height, width = (box[0].stop - box[0].start) * dy, (box[1].stop - box[1].start) * dx
         middle = (box[1].start + box[1].stop - 1) / 2
         compact = areas[label] > 0.5 * height * width
-        near = abs(middle - mid_x) * dx < 45.0
+        near = abs(middle - mid_x) * dx < OFF_MIDDLE_MM
         size = AREA_MM2[0] <= areas[label] <= AREA_MM2[1] and max(height, width) <= WIDTH_MM
         good[label] = compact and near and size
     found: BoolArray = good[labels]

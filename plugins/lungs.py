@@ -14,12 +14,14 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.morphology import convex_hull_image
 from skimage.segmentation import watershed
 
 from plugins.airways import grow, trachea
 from plugins.contract import Flag, Mask, Volume
 from plugins.errors import Refused
 from plugins.patient_axes import PatientAxes
+from plugins.shapes import bounding_box, closing_by_ball, deeper_than, depth_in_mm, without_holes
 
 Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -87,16 +89,19 @@ def lungs(volume: Volume, *, include_pleural: bool = True) -> Lungs:
     hu = axes.to_patient(volume.array)
     spacing = axes.spacing(volume.spacing_mm)
     coarse = _coarsen(hu, spacing)
-    inner, lung = _lung_air(coarse)
+    inner, lung, is_cut = _lung_air(coarse)
     if not lung.any():
         sentence = "no lung was found in this CT: nothing inside the body has the density and size of a lung"
         raise Refused("no-lungs", sentence, where=volume.series_instance_uid)
     middle = _middle(coarse, inner)
-    tube, flags = _airways(hu, spacing, coarse, inner, middle)
+    tube, flags = _airways(hu, spacing, coarse, _upper_half(inner, lung), middle)
     sides, more = _sides(coarse, lung & ~_shrunk(tube, coarse), middle)
     closed = _closed_sides(sides, coarse, middle, include_pleural)
     full = _refined(hu, coarse, sides, closed, tube)
     flags += [*more, *_doubts(full, sides, spacing)]
+    if is_cut:
+        sentence = "the field of view cuts through a lung at its side: volumes are of the part in view"
+        flags.append(Flag(code="lungs-cut-by-view", sentence=sentence))
     back = axes.from_patient(full)
     return Lungs(
         left=Mask.from_full(back == LEFT),
@@ -119,21 +124,53 @@ def _coarsen(hu: Array, spacing_mm: Spacing) -> _Coarse:
     return _Coarse(hu=out, factors=(fz, fy, fx), spacing_mm=spacing)
 
 
-def _lung_air(coarse: _Coarse) -> tuple[BoolArray, BoolArray]:
-    """Return the air that the body encloses in each axial slice, and the part of it that is lung."""
+def _lung_air(coarse: _Coarse) -> tuple[BoolArray, BoolArray, bool]:
+    """Return the air that the body encloses in each slice, its part that is lung, and whether the view cuts it."""
     air = coarse.hu < AIR_HU
     inner = air & ~_open_to_border(air)
     lung = _lung_like(inner, coarse)
-    if np.count_nonzero(lung) * coarse.voxel_ml > PLAUSIBLE_ML[0]:
-        return inner, lung
-    # The field of view may cut through a lung: then only air as thin as that of the room counts as outside.
-    smooth = ndimage.gaussian_filter(coarse.hu, sigma=[0.7, 1.5, 1.5])
+    at_edge = _edge_of_view(coarse) & ~air
+    enough = np.count_nonzero(lung) * coarse.voxel_ml > PLAUSIBLE_ML[0]
+    if enough and np.count_nonzero(at_edge.any(axis=(1, 2))) < 0.1 * at_edge.shape[0]:
+        return inner, lung, False
+    cut = inner | _cut_lung(coarse, air)
+    cut_lung = _lung_like(cut, coarse)
+    if np.count_nonzero(cut_lung) > (1.05 if enough else 1.3) * np.count_nonzero(lung):
+        return cut, cut_lung, True
+    return inner, lung, False
+
+
+def _edge_of_view(coarse: _Coarse) -> BoolArray:
+    """Return the voxels at the in-plane edge of what was imaged: of the grid, or of the padding around a circle."""
+    edge = np.zeros(coarse.hu.shape, dtype=np.bool_)
+    edge[:, [0, -1]] = True
+    edge[:, :, [0, -1]] = True
+    lowest = float(coarse.hu.min())
+    padding = _open_to_border(coarse.hu <= lowest + 0.5)
+    if lowest < -1010.0 and np.count_nonzero(padding) > 0.01 * padding.size:
+        edge |= ndimage.binary_dilation(padding, structure=IN_PLANE, iterations=2) & ~padding
+    return edge
+
+
+def _cut_lung(coarse: _Coarse, air: BoolArray) -> BoolArray:
+    """Return the air inside the body when the field of view may cut through a lung.
+
+    Then only air as thin as that of the room, where it reaches the edge of its slice, counts as outside, and the
+    body is the convex hull of its tissue in each slice: the foam of the table is not lung.
+    """
+    smooth = ndimage.gaussian_filter(np.maximum(coarse.hu, -1000.0), sigma=[0.7, 1.5, 1.5])
     outside = ndimage.binary_dilation(_open_to_border(smooth < ROOM_HU), structure=IN_PLANE, iterations=4)
-    wider = air & ~outside
-    wider_lung = _lung_like(wider, coarse)
-    if np.count_nonzero(wider_lung) > 1.3 * np.count_nonzero(lung):
-        return wider, wider_lung
-    return inner, lung
+    tissue = ndimage.binary_opening(~air, structure=IN_PLANE, iterations=3)
+    labels = cc3d.connected_components(tissue, connectivity=6)
+    counts = np.bincount(labels.ravel())
+    counts[0] = 0
+    body = labels == int(counts.argmax())
+    hull = np.zeros_like(air)
+    for z in np.flatnonzero(body.any(axis=(1, 2))):
+        hull[z] = convex_hull_image(body[z])
+    hull = ndimage.binary_erosion(hull, structure=IN_PLANE, iterations=6, border_value=1)
+    inner: BoolArray = air & ~outside & hull
+    return inner
 
 
 def _open_to_border(air: BoolArray) -> BoolArray:
@@ -156,34 +193,11 @@ def _lung_like(air: BoolArray, coarse: _Coarse) -> BoolArray:
         if label == 0:
             continue
         piece = labels == label
-        core = coarse.hu[piece & _within(piece, 5.0, coarse.spacing_mm)]
+        core = coarse.hu[piece & deeper_than(piece, 5.0, coarse.spacing_mm)]
         limit = GAS_HU if ml[label] >= 500.0 else GAS_HU + 20.0
         keep[label] = core.size > 20 and float(np.median(core)) > limit
     found: BoolArray = keep[labels]
     return found
-
-
-def _within(mask: BoolArray, depth_mm: float, spacing_mm: Spacing) -> BoolArray:
-    """Return the voxels deeper than `depth_mm` inside the mask; the edge of the grid is no surface."""
-    deep: BoolArray = _depth(mask, spacing_mm) > depth_mm
-    return deep
-
-
-def _depth(mask: BoolArray, spacing_mm: Spacing) -> Array:
-    """Return the distance (mm) of each voxel of the mask to what is not mask, computed in its box."""
-    depth = np.zeros(mask.shape, dtype=np.float32)
-    box = _box(mask, 1)
-    depth[box] = ndimage.distance_transform_edt(mask[box], sampling=spacing_mm)
-    return depth
-
-
-def _box(mask: BoolArray, margin: int) -> tuple[slice, slice, slice]:
-    bounds: list[slice] = []
-    for axis in range(3):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        first, last = (int(hit[0]), int(hit[-1])) if hit.size else (0, -1)
-        bounds.append(slice(max(0, first - margin), min(mask.shape[axis], last + 1 + margin)))
-    return (bounds[0], bounds[1], bounds[2])
 
 
 def _middle(coarse: _Coarse, inner: BoolArray) -> float:
@@ -211,6 +225,14 @@ def _airways(
     return grow(hu, replace(seed, points=points), spacing_mm), []
 
 
+def _upper_half(inner: BoolArray, lung: BoolArray) -> BoolArray:
+    """Return the enclosed air from the middle of the lungs upwards: gas further down is no trachea."""
+    heights = np.flatnonzero(lung.any(axis=(1, 2)))
+    upper = inner.copy()
+    upper[: int(heights[0] + heights[-1]) // 2] = False
+    return upper
+
+
 def _shrunk(tube: BoolArray, coarse: _Coarse) -> BoolArray:
     """Return the airways with about 2 mm of wall on the coarse grid."""
     fz, fy, fx = coarse.factors
@@ -226,7 +248,7 @@ def _sides(coarse: _Coarse, lung: BoolArray, middle: float) -> tuple[Labels, lis
     The lungs are eroded step by step until a large piece lies on either side of the middle; the pieces then
     flood back. Where they never part, the plane through the middle of the trunk parts them, and a flag says so.
     """
-    depth = _depth(lung, coarse.spacing_mm)
+    depth = depth_in_mm(lung, coarse.spacing_mm)
     x_mm = (np.arange(lung.shape[2]) - middle) * coarse.spacing_mm[2]
     total = np.count_nonzero(lung)
     for erosion_mm in (0.0, 2.0, 4.0, 6.0, 8.0, 11.0, 14.0, 18.0):
@@ -253,7 +275,7 @@ def _sides(coarse: _Coarse, lung: BoolArray, middle: float) -> tuple[Labels, lis
 
 
 def _flooded(markers: NDArray[np.int32], depth: Array, lung: BoolArray) -> Labels:
-    box = _box(lung, 1)
+    box = bounding_box(lung, 1)
     sides = np.zeros(lung.shape, dtype=np.uint8)
     grown = watershed(-depth[box], markers=markers[box], mask=lung[box])
     missed = lung[box] & (grown == 0)
@@ -281,11 +303,11 @@ def _closed_sides(sides: Labels, coarse: _Coarse, middle: float, include_pleural
         lung = sides == side
         if not lung.any():
             continue
-        filled = _closing(lung, VESSEL_CLOSING_MM, coarse.spacing_mm)
+        filled = closing_by_ball(lung, VESSEL_CLOSING_MM, coarse.spacing_mm)
         if include_pleural:
-            wide = _closing(lung, PLEURAL_CLOSING_MM, coarse.spacing_mm)
+            wide = closing_by_ball(lung, PLEURAL_CLOSING_MM, coarse.spacing_mm)
             filled |= wide & _rib_side(lung, side, coarse.spacing_mm)
-        filled = _without_holes(filled & ~bone)
+        filled = without_holes(filled & ~bone)
         closed[filled & (closed == 0)] = side
     return closed
 
@@ -310,34 +332,6 @@ def _rib_side(lung: BoolArray, side: int, spacing_mm: Spacing) -> BoolArray:
     return found if side == LEFT else found[:, :, ::-1]
 
 
-def _without_holes(mask: BoolArray) -> BoolArray:
-    out = mask.copy()
-    for z in np.flatnonzero(mask.any(axis=(1, 2))):
-        out[z] = ndimage.binary_fill_holes(mask[z])
-    return out
-
-
-def _closing(mask: BoolArray, radius_mm: float, spacing_mm: Spacing) -> BoolArray:
-    """Return the closing of the mask by a ball; large balls roll on a coarser grid, for speed."""
-    step = [max(1, int(radius_mm / 8.0 / s)) for s in spacing_mm]
-    margin = [int(np.ceil(radius_mm / s)) + n for s, n in zip(spacing_mm, step, strict=True)]
-    box = _box(mask, 0)
-    part = np.pad(mask[box], [(m, m + n) for m, n in zip(margin, step, strict=True)])
-    small = part[tuple(slice(n // 2, None, n) for n in step)]
-    sampling = [s * n for s, n in zip(spacing_mm, step, strict=True)]
-    near = ndimage.distance_transform_edt(~small, sampling=sampling) <= radius_mm
-    shut = ndimage.distance_transform_edt(near, sampling=sampling) > radius_mm
-    index = [
-        np.minimum(np.arange(n) // f, m - 1) for n, f, m in zip(part.shape, step, shut.shape, strict=True)
-    ]
-    whole = shut[np.ix_(*index)][
-        tuple(slice(m, m + b.stop - b.start) for m, b in zip(margin, box, strict=True))
-    ]
-    out = mask.copy()
-    out[box] |= whole
-    return out
-
-
 def _refined(hu: Array, coarse: _Coarse, sides: Labels, closed: Labels, tube: BoolArray) -> Labels:
     """Return the sides at full resolution: air near the coarse lung, and what the closing added."""
     full = np.zeros(hu.shape, dtype=np.uint8)
@@ -345,7 +339,7 @@ def _refined(hu: Array, coarse: _Coarse, sides: Labels, closed: Labels, tube: Bo
     added = ndimage.binary_dilation((closed > 0) & (sides == 0)) & (closed > 0)
     solid = added | ndimage.binary_erosion(closed > 0, structure=IN_PLANE, border_value=1)
     walls = _shrunk(tube, coarse)
-    box = _box(owner > 0, 1)
+    box = bounding_box(owner > 0, 1)
     fz, fy, fx = coarse.factors
     cut = (slice(box[1].start * fy, box[1].stop * fy), slice(box[2].start * fx, box[2].stop * fx))
     rows, columns = _between(box[1], fy), _between(box[2], fx)
