@@ -121,7 +121,7 @@ def _lesion_panels(finding: ShownFinding, mask: Mask, volume: Volume, k: int) ->
     zoomed = _zoom(finding, mask, volume, k, PANEL)
     if volume.role.startswith("pet"):
         overview = Panel.whole(across_plane(volume, volume.array.max(axis=1)), _pet_window(volume), PANEL)
-        overview.ring((volume.array.shape[0] - 1 - k, column), 16, OUTLINE)
+        _mark(overview, mask, 12)
         _corner(overview, "maximum projection", "")
     else:
         plane = slice_plane(volume, k)
@@ -315,19 +315,21 @@ def _projections(report: StudyReport, lesions: Sequence[ShownFinding]) -> list[I
         if volume is None:
             continue
         panel = _projection(volume)
-        places = [
-            (
-                volume.array.shape[0] - 1 - key_slice(f, f.mask, volume),
-                _middle(f.mask, key_slice(f, f.mask, volume))[1],
-            )
-            for f in marked
-            if f.mask is not None and f.series_instance_uid == volume.series_instance_uid
-        ]
-        for place in places:
-            panel.ring(place, 9, OUTLINE, 1.4)
+        masks = [f.mask for f in marked if f.mask and f.series_instance_uid == volume.series_instance_uid]
+        for mask in masks:
+            _mark(panel, mask, 7)
         panel.letter_sides()
-        tiles.append(_tile(panel, words, f"{len(places)} lesion{'' if len(places) == 1 else 's'} marked"))
+        tiles.append(_tile(panel, words, f"{len(masks)} lesion{'' if len(masks) == 1 else 's'} marked"))
     return tiles
+
+
+def _mark(panel: Panel, mask: Mask, least_px: float) -> None:
+    """Put a ring around a region on a picture of `across_plane`."""
+    (k, _, c), (slices, _, columns) = mask.origin, mask.voxels.shape
+    middle = (mask.shape[0] - 1 - (k + (slices - 1) / 2), c + (columns - 1) / 2)
+    k_mm, c_mm = panel.plane.spacing_mm
+    reach_mm = float(np.hypot(slices * k_mm, columns * c_mm)) / 2
+    panel.ring(middle, least_px + reach_mm / panel.mm_per_pixel, OUTLINE, 1.4)
 
 
 def _projection(volume: Volume) -> Panel:

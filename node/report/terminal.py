@@ -14,7 +14,14 @@ from node.report.table import Compared, compare
 
 NODULE_COLUMNS = (("long_axis", "long axis mm"), ("volume", "volume ml"), ("suv_max", "SUVmax"))
 LUNG_COLUMNS = (("laa_950", "LAA-950 %"), ("perc_15", "Perc15 HU"))
-FOUND_COLUMNS = ("long_axis", "short_axis", "volume", "suv_max", "laa_950", "perc_15")
+FOUND_COLUMNS = (
+    ("long_axis", "long"),
+    ("short_axis", "short"),
+    ("volume", "volume"),
+    ("suv_max", "SUVmax"),
+    ("laa_950", "LAA-950"),
+    ("perc_15", "Perc15"),
+)
 
 
 def truth_table(reports: Sequence[StudyReport], truth: Sequence[Truth], kind: str) -> Table:
@@ -51,19 +58,20 @@ def _pair(row: Compared | None) -> str:
 
 
 def findings_table(reports: Sequence[StudyReport]) -> Table:
-    """Return what was found, one row for each finding."""
+    """Return what was found, one row for each finding, with a column for each number that there is."""
+    there = {m.name: m for report in reports for finding in report.findings for m in finding.measurements}
+    columns = [(name, words) for name, words in FOUND_COLUMNS if name in there]
     table = Table(title="Found", box=SIMPLE_HEAD, title_justify="left")
-    for name in ("date", "finding", "analysis"):
-        table.add_column(name)
-    for words in ("long", "short", "volume", "SUVmax", "LAA-950", "Perc15"):
-        table.add_column(words, justify="right", no_wrap=True)
+    table.add_column("date", no_wrap=True)
+    table.add_column("finding", overflow="ellipsis", max_width=24)
+    table.add_column("analysis", no_wrap=True)
+    for name, words in columns:
+        unit = pretty_unit(there[name].unit)
+        table.add_column(f"{words}\n{unit}", justify="right", no_wrap=True)
     for report in reports:
         for number, finding in enumerate(report.findings):
-            cells = []
-            for name in FOUND_COLUMNS:
-                measurement = finding.measurement(name)
-                unit = "" if measurement is None else pretty_unit(measurement.unit)
-                cells.append("" if measurement is None else f"{rounded(measurement.value)} {unit}".rstrip())
+            found = [finding.measurement(name) for name, _ in columns]
+            cells = ["" if m is None else rounded(m.value) for m in found]
             table.add_row(report.date if number == 0 else "", escape(finding.label), finding.plugin, *cells)
         table.add_section()
     return table
