@@ -32,8 +32,18 @@ from store.dicom.frames import frame_number
 from store.dicom.seg import Identified
 
 
+def identify_algorithm(provenance: Provenance) -> AlgorithmIdentification:
+    """Return name, version and parameters of the algorithm (TID 4019); one serves all groups of a report."""
+    return AlgorithmIdentification(
+        name=provenance.model_name,
+        version=provenance.model_version,
+        manufacturer=MANUFACTURER,
+        parameters=[f"model={provenance.model_sha256}", f"settings={provenance.config_sha256}"],
+    )
+
+
 def volumetric_group(
-    identified: Identified, seg: Dataset, provenance: Provenance
+    identified: Identified, seg: Dataset, algorithm: AlgorithmIdentification
 ) -> VolumetricROIMeasurementsAndQualitativeEvaluations:
     """Return the TID 1411 group of a finding: its segment in `seg`, the source series, what was measured."""
     segment = ReferencedSegment(
@@ -45,12 +55,12 @@ def volumetric_group(
     return VolumetricROIMeasurementsAndQualitativeEvaluations(
         referenced_segment=segment,
         measurements=[_number(m) for m in _measurements(identified.finding)],
-        **_who_and_what(identified, provenance),
+        **_who_and_what(identified, algorithm),
     )
 
 
 def planar_group(
-    identified: Identified, volume: Volume, headers: Mapping[str, Dataset], provenance: Provenance
+    identified: Identified, volume: Volume, headers: Mapping[str, Dataset], algorithm: AlgorithmIdentification
 ) -> PlanarROIMeasurementsAndQualitativeEvaluations:
     """Return the TID 1410 group of a finding: its axes (or outline) drawn on one source image, what was measured.
 
@@ -65,7 +75,7 @@ def planar_group(
         referenced_region=ImageRegion("POLYLINE", np.round(line, 3), image),
         geometric_purpose=codes.OUTLINE if closed else None,
         measurements=[_number(m, spoken=True) for m in _measurements(finding)],
-        **_who_and_what(identified, provenance),
+        **_who_and_what(identified, algorithm),
     )
     numbers = [item for item in group[0].ContentSequence if item.ValueType == "NUM"]
     for item, measurement in zip(numbers, _measurements(finding), strict=True):
@@ -74,7 +84,7 @@ def planar_group(
     return group
 
 
-def _who_and_what(identified: Identified, provenance: Provenance) -> dict[str, object]:
+def _who_and_what(identified: Identified, algorithm: AlgorithmIdentification) -> dict[str, object]:
     finding = identified.finding
     site = None if finding.site is None else FindingSite(finding.site, finding.laterality)
     return {
@@ -84,12 +94,7 @@ def _who_and_what(identified: Identified, provenance: Provenance) -> dict[str, o
         "finding_type": finding.type,
         "finding_category": finding.category,
         "finding_sites": None if site is None else [site],
-        "algorithm_id": AlgorithmIdentification(
-            name=provenance.model_name,
-            version=provenance.model_version,
-            manufacturer=MANUFACTURER,
-            parameters=[f"model={provenance.model_sha256}", f"settings={provenance.config_sha256}"],
-        ),
+        "algorithm_id": algorithm,
     }
 
 

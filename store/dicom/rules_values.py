@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
 
 from plugins import codes
-from plugins.contract import Volume
-from plugins.measure.axes import measure_axes, measure_node_axes
+from plugins.contract import Mask, Volume
+from plugins.measure.axes import Axes, measure_axes, measure_node_axes
 from store.dicom.items import children, items, name_of, numeric, references, text
 from store.dicom.rules_seg import SEG_CLASSES
 from store.dicom.rules_sr import groups_of
@@ -21,6 +22,7 @@ from store.dicom.violation import Rule, Violation, own
 MM3: Final = {"mm3": 1.0, "um3": 1e-9, "cm3": 1e3, "ml": 1e3, "mL": 1e3, "dm3": 1e6, "l": 1e6, "L": 1e6}
 MM: Final = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 1e-3}
 VOLUME_TOLERANCE: Final = 1e-3
+AxisRule = Callable[[Mask, Volume], Axes]
 LINE_TOLERANCE_MM: Final = 0.02
 """Image coordinates of a line are written to a thousandth of a pixel."""
 AXIS_TOLERANCE_MM: Final = 0.01
@@ -105,20 +107,37 @@ def sr_axes(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violation]:
     if not own(sr):
         return
     for where, group in groups_of(sr):
-        items_of = {c: children(group, c, "NUM") for c in (codes.LONG_AXIS, codes.SHORT_AXIS)}
+        numbers = {c: _said(group, c) for c in (codes.LONG_AXIS, codes.SHORT_AXIS)}
         for uid, number in _owners(group, segs):
             masks = segs.masks(uid)
-            if masks is None or not any(items_of.values()) or not masks.count(number):
+            if masks is None or not any(numbers.values()) or not masks.count(number):
                 continue
-            again = _axes(masks, number)
-            for i, (concept, found) in enumerate(items_of.items()):
-                for item in found:
-                    value, unit = numeric(item)
-                    if value is None or unit not in MM or not _by_contour(item):
-                        continue
-                    if min(abs(value * MM[unit] - pair[i]) for pair in again) > AXIS_TOLERANCE_MM:
-                        said = f"says {value:g} {unit}, measured again it is {again[0][i]:.3f} mm"
-                        yield _broken("sr-value", where, f"the {concept.meaning} {said}")
+            rules: tuple[AxisRule, ...] = (measure_axes, measure_node_axes)
+            said = {c: value for c, found in numbers.items() for value in found}
+            off: dict[Code, float] = {}
+            for rule in rules:
+                off = _off(said, rule(masks.mask(number), _grid(masks)))
+                if not off:
+                    break
+            for concept, wanted in off.items():
+                words = f"says {said[concept]:.3f} mm, measured again it is {wanted:.3f} mm"
+                yield _broken("sr-value", where, f"the {concept.meaning} {words}")
+
+
+def _said(group: Dataset, concept: Code) -> list[float]:
+    """Return the lengths of a concept in a group, mm, that were measured on the 0.5-level contour."""
+    found = []
+    for item in children(group, concept, "NUM"):
+        value, unit = numeric(item)
+        if value is not None and unit in MM and _by_contour(item):
+            found.append(value * MM[unit])
+    return found
+
+
+def _off(said: Mapping[Code, float], axes: Axes) -> dict[Code, float]:
+    """Return the lengths that were said otherwise than measured, with what was measured, mm."""
+    measured = {codes.LONG_AXIS: axes.long_axis_mm, codes.SHORT_AXIS: axes.short_axis_mm}
+    return {c: measured[c] for c, value in said.items() if abs(value - measured[c]) > AXIS_TOLERANCE_MM}
 
 
 def sr_lines(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violation]:
@@ -176,10 +195,9 @@ def _by_contour(item: Dataset) -> bool:
     return any("0.5-level contour" in w for w in words)
 
 
-def _axes(masks: SegmentMasks, number: int) -> list[tuple[float, float]]:
-    """Return (long, short) axis, mm, by the rule for lesions and by the rule for nodes."""
-    mask = masks.mask(number)
-    volume = Volume(
+def _grid(masks: SegmentMasks) -> Volume:
+    """Return a volume without values on the grid of a SEG: axes need no more."""
+    return Volume(
         array=np.broadcast_to(np.float32(0), masks.shape),
         geometry=masks.geometry(),
         role="other",
@@ -190,8 +208,6 @@ def _axes(masks: SegmentMasks, number: int) -> list[tuple[float, float]]:
         sop_instance_uids=("",) * masks.shape[0],
         slice_positions=((0.0, 0.0, 0.0),) * masks.shape[0],
     )
-    measured = [rule(mask, volume) for rule in (measure_axes, measure_node_axes)]
-    return [(axes.long_axis_mm, axes.short_axis_mm) for axes in measured]
 
 
 def _spacings(companions: Sequence[Dataset]) -> dict[str, NDArray[np.float64]]:

@@ -43,7 +43,7 @@ from store.dicom.equipment import (
     one_line,
     stand_in,
 )
-from store.dicom.groups import planar_group, volumetric_group
+from store.dicom.groups import identify_algorithm, planar_group, volumetric_group
 from store.dicom.seg import Identified
 from store.dicom.uids import derive_uid
 
@@ -90,7 +90,8 @@ def encode_volumetric(
     )
     by_series = {seg.ReferencedSeriesSequence[0].SeriesInstanceUID: seg for seg in segs}
     _check(findings, by_series)
-    groups = [volumetric_group(f, by_series[f.finding.series_instance_uid], provenance) for f in findings]
+    algorithm = identify_algorithm(provenance)
+    groups = [volumetric_group(f, by_series[f.finding.series_instance_uid], algorithm) for f in findings]
     listed = {
         item.ReferencedSOPInstanceUID
         for seg in segs
@@ -122,10 +123,11 @@ def encode_planar(
     )
     by_series = {volume.series_instance_uid: volume for volume in volumes}
     _check(findings, by_series)
+    algorithm = identify_algorithm(provenance)
     groups, uids = [], []
     for identified in findings:
         volume = by_series[identified.finding.series_instance_uid]
-        groups.append(planar_group(identified, volume, headers, provenance))
+        groups.append(planar_group(identified, volume, headers, algorithm))
         uids.append(volume.sop_instance_uids[drawn_slice(identified.finding)])
     return _document(ComprehensiveSR, "sr-planar", "measurements (key images)", groups, uids, segs, job)
 

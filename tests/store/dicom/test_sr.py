@@ -182,15 +182,21 @@ def test_viewers_read_the_derivation_in_the_planar_report(written: dict[str, tup
     assert names("planar")[-1] == "Certainty of Finding"
 
 
-def test_a_measurement_keeps_its_method_in_full(written: dict[str, tuple[Dataset, Path]], case: Case) -> None:
-    measured = case.findings[0].finding.measurement("short_axis")
-    number = _item(_groups(written["volumetric"][0])[0], "103340004")
-    method = _item(number, "370129005").ConceptCodeSequence[0]
-    assert len(measured.method) > 64
-    assert method.CodeMeaning.endswith("...")
+def test_a_measurement_keeps_its_method_in_full(case: Case) -> None:
+    words = "0.5-level contour of the mask, longest perpendicular chord inside the region in the slice of the long axis"
+    said = tuple(
+        replace(m, method=words if m.name == "short_axis" else m.method)
+        for m in case.findings[0].finding.measurements
+    )
+    told = with_finding(case, 1, measurements=said)
+    group = _groups(told.volumetric(told.seg()))[0]
+    short, long, volume = (_item(group, code) for code in ("103340004", "103339001", "118565006"))
+    method = _item(short, "370129005").ConceptCodeSequence[0]
+    assert method.CodeMeaning == words[:61] + "..."
     assert method.CodingSchemeDesignator == "99NADIR"
-    assert _item(number, "121106").TextValue == measured.method
-    volume = _item(_groups(written["volumetric"][0])[0], "118565006")
+    assert _item(short, "121106").TextValue == words
+    assert _item(long, "370129005").ConceptCodeSequence[0].CodeMeaning == said[0].method
+    assert "Comment" not in {i.ConceptNameCodeSequence[0].CodeMeaning for i in long.ContentSequence}
     assert _item(volume, "370129005").ConceptCodeSequence[0].CodeValue == "126030"
 
 
