@@ -61,9 +61,9 @@ def findings_table(reports: Sequence[StudyReport]) -> Table:
     """Return what was found, one row for each finding, with a column for each number that there is."""
     there = {m.name: m for report in reports for finding in report.findings for m in finding.measurements}
     columns = [(name, words) for name, words in FOUND_COLUMNS if name in there]
-    table = Table(title="Found", box=SIMPLE_HEAD, title_justify="left")
+    table = Table(title="Found", box=SIMPLE_HEAD, title_justify="left", collapse_padding=True, pad_edge=False)
     table.add_column("date", no_wrap=True)
-    table.add_column("finding", overflow="ellipsis", max_width=24)
+    table.add_column("finding", overflow="ellipsis", no_wrap=True)
     table.add_column("analysis", no_wrap=True)
     for name, words in columns:
         unit = pretty_unit(there[name].unit)
