@@ -1,11 +1,13 @@
-"""The child process that one analysis runs in, so that a crash in a decoder kills one job and not the node.
+"""The child process that analyses run in, so that a crash in a decoder kills one job and not the node.
 
-The parent writes a `Task` to the child's standard input; the child writes `result.json` into a scratch folder.
-It opens no connection, and the parent sets how much memory and time it may take.
+The parent writes a `Task` into a scratch folder, the child writes its answer beside it. The child opens no connection
+and is given no password; the parent sets how much memory and time it may take.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import os
 import resource
@@ -19,9 +21,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from node.fault import place
 from plugins.errors import Broken, NadirError, Refused, Unavailable
 
-RESULT = "result.json"
+TASK = "task.json"
+ANSWER = "answer.json"
+LOG = "child.log"
+PR_SET_PDEATHSIG = 1
 
 
 def run_in_child(
@@ -31,57 +37,53 @@ def run_in_child(
     memory_bytes: int,
     seconds: float,
     keep_going: Callable[[], bool] = lambda: True,
-    ask_seconds: float = 0.5,
+    ask_seconds: float = 0.25,
 ) -> dict[str, Any]:
     """Return the plain data of the answer, after a child process ran the task.
 
-    `scratch` is a folder for what the two processes tell each other; results go to the task's own folder.
+    `scratch` is a folder for what the two processes tell each other, and for what libraries print (`child.log`, which
+    may quote a patient's data and is for nobody's eyes but an administrator's); results go to the task's own folder.
     `keep_going` is asked every `ask_seconds` and may stop the child by returning False (then `Unavailable`).
-    Raises `Refused` (`analysis-crashed`, `analysis-too-long`, `analysis-out-of-memory`) when the child ended
-    without a result, and `Broken` for a fault of our own that the child reports.
+    Raises `Refused` (`analysis-crashed`, `analysis-too-long`, `analysis-out-of-memory`, and what loading the plugins
+    refuses), and `Broken` for a fault of our own that the child reports.
     """
-    with (scratch / "child.log").open("wb") as log:
+    (scratch / TASK).write_text(task_json)
+    command = [sys.executable, "-P", "-m", "node.child", str(scratch), str(memory_bytes), str(os.getpid())]
+    with (scratch / LOG).open("wb") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "node.child", str(scratch), str(memory_bytes)],
-            stdin=subprocess.PIPE,
+            command,
+            stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
+            # What reads foreign bytes is not told the database's password nor the hook's token.
+            env={name: value for name, value in os.environ.items() if not name.startswith("NADIR_")},
         )
         try:
-            _feed(child, task_json)
             _wait(child, seconds, keep_going, ask_seconds)
         finally:
             _end(child)
-    return _result(child.returncode, scratch)
-
-
-def _feed(child: subprocess.Popen[bytes], text: str) -> None:
-    assert child.stdin is not None
-    with suppress(BrokenPipeError):
-        child.stdin.write(text.encode())
-        child.stdin.close()
+    return _answer(child.returncode, scratch)
 
 
 def _wait(
     child: subprocess.Popen[bytes], seconds: float, keep_going: Callable[[], bool], ask_seconds: float
 ) -> None:
     deadline = time.monotonic() + seconds
-    beat = time.monotonic() + ask_seconds
-    pause = 0.02
+    ask = time.monotonic() + ask_seconds
+    pause = 0.01
     while child.poll() is None:
         now = time.monotonic()
         if now > deadline:
-            raise Refused(
-                "analysis-too-long", f"the analysis did not end within {seconds:.0f} s and was stopped"
-            )
-        if now > beat:
+            sentence = f"the analysis did not end within {seconds:g} s and was stopped; raise job_seconds"
+            raise Refused("analysis-too-long", sentence)
+        if now > ask:
             if not keep_going():
-                raise Unavailable("the analysis was stopped because its job is no longer ours")
-            beat = now + ask_seconds
+                raise Unavailable("the analysis was stopped: its job is no longer ours, or the node ends")
+            ask = now + ask_seconds
         with suppress(subprocess.TimeoutExpired):
             child.wait(pause)
-        pause = min(pause * 2, 0.5)
+        pause = min(pause * 2, ask_seconds)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -91,12 +93,17 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-def _result(returncode: int, scratch: Path) -> dict[str, Any]:
-    path = scratch / RESULT
+def _answer(returncode: int, scratch: Path) -> dict[str, Any]:
+    path = scratch / ANSWER
     if not path.is_file():
         how = f"signal {signal.Signals(-returncode).name}" if returncode < 0 else f"exit status {returncode}"
         raise Refused("analysis-crashed", f"the process that analysed the study ended with {how}")
-    answer: dict[str, Any] = json.loads(path.read_text())
+    try:
+        answer: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise Refused(
+            "analysis-crashed", "the process that analysed the study left half an answer"
+        ) from error
     if "analysed" in answer:
         return answer
     if answer["kind"] == "refused":
@@ -105,45 +112,46 @@ def _result(returncode: int, scratch: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the task on standard input; always leave a result, whatever happens."""
-    scratch, memory_bytes = Path(sys.argv[1]), int(sys.argv[2])
+    """Run the task in the scratch folder; leave an answer, whatever happens short of a crash."""
+    scratch, memory_bytes, parent = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    # A whole service may be told to end at once; it is for the parent to end this process.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with(parent)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _die_with_parent()
-    answer: dict[str, object]
-    try:
-        from node.pipeline import Task, analyse
-
-        answer = analyse(Task.from_json(sys.stdin.read())).to_json()
-    except Refused as refusal:
-        answer = {"kind": "refused", "code": refusal.code, "sentence": refusal.sentence}
-    except MemoryError:
-        sentence = f"the analysis needs more than {memory_bytes >> 20} MiB; raise job_memory_bytes"
-        answer = {"kind": "refused", "code": "analysis-out-of-memory", "sentence": sentence}
-    except NadirError as error:
-        answer = {"kind": "broken", "sentence": str(error)}
-    except Exception as error:
-        answer = {"kind": "broken", "sentence": _where(error)}
-    partial = scratch / (RESULT + ".partial")
+    answer = _run(scratch, memory_bytes)
+    gc.collect()  # after a MemoryError the arrays go before the answer is written
+    partial = scratch / (ANSWER + ".partial")
     partial.write_text(json.dumps(answer))
-    partial.replace(scratch / RESULT)
+    partial.replace(scratch / ANSWER)
 
 
-def _where(error: BaseException) -> str:
-    """Return the type of an error and the line of ours that it came from; never its text, which may hold PHI."""
-    trace, place = error.__traceback__, "?"
-    root = Path(__file__).parents[1]
-    while trace is not None:
-        file = Path(trace.tb_frame.f_code.co_filename)
-        if file.is_relative_to(root) and "site-packages" not in file.parts[len(root.parts) :]:
-            place = f"{file.relative_to(root)}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return f"{type(error).__name__} at {place}"
+def _run(scratch: Path, memory_bytes: int) -> dict[str, object]:
+    try:
+        from node.pipeline import analyse
+        from node.task import Task
+
+        return analyse(Task.from_json((scratch / TASK).read_text())).to_json()
+    except Refused as refusal:
+        return {"kind": "refused", "code": refusal.code, "sentence": refusal.sentence}
+    except MemoryError:
+        sentence = (
+            f"the analysis needs more than {memory_bytes >> 20} MiB; raise job_memory_bytes and retry it"
+        )
+        return {"kind": "refused", "code": "analysis-out-of-memory", "sentence": sentence}
+    except NadirError as error:
+        return {"kind": "broken", "sentence": str(error)}
+    except (
+        Exception
+    ) as error:  # the border of this process: at least nine kinds of error come out of bad files
+        return {"kind": "broken", "sentence": place(error)}
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """End this process when the parent is gone, so that a killed node leaves no analysis behind."""
-    parent = os.getppid()
+    with suppress(AttributeError, OSError):  # Linux only; the watch does the same a little later
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def watch() -> None:
         while os.getppid() == parent:

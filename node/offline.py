@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from node.child import run_in_child
-from node.pipeline import Analysed, Answer, Task
 from node.settings import Settings
+from node.task import Analysed, Answer, Task
 from plugins.errors import Refused
 from plugins.registry import load_plugins
+from store.analysed import AnalysedFindings, Found, Told
 from store.dicom.series import group_by_study
-from store.findings import Found, Told
 from store.part10 import scan_header
 from store.studies import manifest_hash
+
+RESULTS = "results"
 
 
 def analyse_folder(
@@ -25,21 +29,22 @@ def analyse_folder(
 ) -> dict[str, Any]:
     """Return what every analysis found in the studies of a folder, after results are written to `out`.
 
-    The answer has `findings`, `refused`, `flags`, `outputs` and `failed` (True when every analysis of a study was
-    refused). Refuses `no-such-path`, `no-dicom` and `unknown-plugin`.
+    The answer has `findings`, `refused`, `flags`, `outputs` and `failed` (True when a study has no result). Of several
+    studies each has a folder `study-N`. Files of the same name are written over, once their study is analysed;
+    nothing is deleted. Refuses `no-such-path`, `no-dicom`, `unknown-plugin`, `no-plugin` and `bad-folder`.
     """
     names = tuple(p.name for p in load_plugins(settings.plugins, plugins or settings.enabled))
+    if not names:
+        raise Refused("no-plugin", "no analysis is enabled; name one with --plugin")
+    studies = _studies(path)
     _make(out)
-    analysed: list[Analysed] = []
-    pages: list[str] = []
-    for number, files in enumerate(_studies(path).values(), start=1):
-        target = out if number == 1 else _make(out / f"study-{number}")
-        answer = _run(files, target, names, settings, mask=None)
-        analysed += answer.analysed
-        pages += answer.pages
-    report = summary(analysed)
-    report["outputs"] += pages
-    return report
+    answers: list[tuple[str, Answer]] = []
+    for number, (uid, files) in enumerate(studies.items(), start=1):
+        target = out if len(studies) == 1 else _make(out / f"study-{number}")
+        with _scratch(target) as scratch:
+            answer = _run(files, scratch, names, settings)
+            answers.append((uid, _moved(answer, scratch / RESULTS, target)))
+    return summary(answers)
 
 
 def measure_mask(path: Path, mask: Path, settings: Settings) -> dict[str, Any]:
@@ -49,55 +54,131 @@ def measure_mask(path: Path, mask: Path, settings: Settings) -> dict[str, Any]:
     and what the mask's reader refuses.
     """
     if not mask.is_file():
-        raise Refused("no-such-path", f"the mask {mask} does not exist")
+        raise Refused("no-such-path", f"the mask {mask} is not a file")
     studies = _studies(path)
     if len(studies) > 1:
         raise Refused("several-studies", f"{path} holds {len(studies)} studies; name the folder of one")
-    with tempfile.TemporaryDirectory(prefix="nadir-") as scratch:
-        (files,) = studies.values()
-        return summary(_run(files, Path(scratch), ("contours",), settings, mask=mask).analysed)
+    ((uid, files),) = studies.items()
+    with _scratch(None) as scratch:
+        return summary([(uid, _run(files, scratch, ("contours",), settings, mask=mask))])
 
 
-def summary(analysed: Iterable[Analysed]) -> dict[str, Any]:
-    """Return analyses as plain data: findings, refused, flags, outputs, failed."""
-    analysed = tuple(analysed)
-    told: dict[bool, dict[tuple[str, str, str | None], Told]] = {True: {}, False: {}}
-    ran: dict[str, bool] = {}
-    for a in analysed:
-        for t in (*a.results.told, *(flag for found in a.results.found for flag in found.flags)):
-            told[t.refused].setdefault((t.code, t.sentence, t.series_instance_uid), t)
-        ran[a.study_instance_uid] = ran.get(a.study_instance_uid, False) or a.error_code is None
+def summary(answers: Iterable[tuple[str, Answer]]) -> dict[str, Any]:
+    """Return the answers of studies, by Study Instance UID, as plain data: findings, refused, flags, outputs, failed."""
+    findings: list[dict[str, Any]] = []
+    told: dict[tuple[bool, str, str, str | None, str], None] = {}
+    outputs: list[str] = []
+    failed = False
+    for uid, answer in answers:
+        study = next((a.study_instance_uid for a in answer.analysed if a.study_instance_uid), uid)
+        ran = [a for a in answer.analysed if a.applicable and a.error_code is None]
+        failed = failed or not ran
+        heard = [t for a in answer.analysed for t in a.results.told]
+        heard += [t for a in answer.analysed for found in a.results.found for t in found.flags]
+        if not ran and all(a.error_code is None for a in answer.analysed):
+            heard.append(_not_applicable(answer))
+        told |= {(t.refused, t.code, t.sentence, t.series_instance_uid, study): None for t in heard}
+        findings += [_finding(f, a) for a in answer.analysed for f in a.results.found]
+        outputs += [w.path for a in answer.analysed for w in a.results.written]
+        outputs += answer.pages
+    plain = {
+        wanted: [
+            {"code": code, "sentence": sentence, "series_instance_uid": series, "study_instance_uid": study}
+            for refused, code, sentence, series, study in told
+            if refused is wanted
+        ]
+        for wanted in (True, False)
+    }
     return {
-        "findings": [_finding(f, a) for a in analysed for f in a.results.found],
-        "refused": [_plain(t) for t in told[True].values()],
-        "flags": [_plain(t) for t in told[False].values()],
-        "outputs": [w.path for a in analysed for w in a.results.written],
-        "failed": not all(ran.values()),
+        "findings": findings,
+        "refused": plain[True],
+        "flags": plain[False],
+        "outputs": outputs,
+        "failed": failed,
     }
 
 
+def _not_applicable(answer: Answer) -> Told:
+    names = ", ".join(a.plugin for a in answer.analysed)
+    return Told(
+        code="nothing-to-analyse",
+        sentence=f"the study holds nothing that an analysis applies to (asked: {names})",
+        refused=True,
+    )
+
+
 def _run(
-    files: Sequence[Path], out: Path, plugins: tuple[str, ...], settings: Settings, *, mask: Path | None
+    files: Sequence[Path],
+    scratch: Path,
+    plugins: tuple[str, ...],
+    settings: Settings,
+    *,
+    mask: Path | None = None,
 ) -> Answer:
+    """Return the answer of one study, its results in `scratch`; a child that ended badly is an answer too."""
     task = Task(
-        files=tuple(str(f) for f in files),
+        files=tuple(str(f.absolute()) for f in files),
         manifest_sha256=manifest_hash(_pairs(files)),
         plugins=plugins,
         plugin_settings={name: settings.plugins.get(name, {}) for name in plugins},
-        out=str(out),
+        out=str(scratch / RESULTS),
         started_at=datetime.now(UTC).isoformat(),
         predecessors={},
-        mask=None if mask is None else str(mask),
+        mask=None if mask is None else str(mask.absolute()),
         pages=mask is None,
     )
-    with tempfile.TemporaryDirectory(prefix="nadir-") as scratch:
+    try:
         plain = run_in_child(
-            task.to_json(),
-            Path(scratch),
-            memory_bytes=settings.job_memory_bytes,
-            seconds=settings.job_seconds,
+            task.to_json(), scratch, memory_bytes=settings.job_memory_bytes, seconds=settings.job_seconds
+        )
+    except Refused as refusal:
+        told = Told(code=refusal.code, sentence=refusal.sentence, refused=True)
+        return Answer(
+            analysed=tuple(
+                Analysed(
+                    plugin=name,
+                    job_key="",
+                    results=AnalysedFindings(told=(told,)),
+                    error_code=refusal.code,
+                    error_text=refusal.sentence,
+                )
+                for name in plugins
+            )
         )
     return Answer.from_json(plain)
+
+
+@contextmanager
+def _scratch(folder: Path | None) -> Iterator[Path]:
+    """Give a folder for the child, in `folder` so that results can be renamed into it, with an empty one for results."""
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix=".nadir-", dir=folder)
+    except OSError as error:
+        raise Refused("bad-folder", f"the folder {folder} cannot be written: {error.strerror}") from error
+    with scratch as name:
+        (Path(name) / RESULTS).mkdir()
+        yield Path(name)
+
+
+def _moved(answer: Answer, source: Path, target: Path) -> Answer:
+    """Return the answer after its files were moved, each at once, to the same places in `target`."""
+
+    def move(path: str) -> str:
+        place = target / Path(path).relative_to(source)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Path(path).replace(place)
+        except OSError as error:
+            raise Refused("bad-folder", f"{place} cannot be written: {error.strerror}") from error
+        return str(place)
+
+    def with_files(analysed: Analysed) -> Analysed:
+        written = tuple(replace(w, path=move(w.path)) for w in analysed.results.written)
+        return replace(analysed, results=replace(analysed.results, written=written))
+
+    return Answer(
+        analysed=tuple(with_files(a) for a in answer.analysed), pages=tuple(move(p) for p in answer.pages)
+    )
 
 
 def _studies(path: Path) -> Mapping[str, Sequence[Path]]:
@@ -111,17 +192,20 @@ def _studies(path: Path) -> Mapping[str, Sequence[Path]]:
 
 
 def _pairs(files: Iterable[Path]) -> list[tuple[str, str]]:
-    """Return (SOP Instance UID, sha256) of each file that has one, for the manifest."""
-    pairs = []
+    """Return (SOP Instance UID, sha256) of each file for the manifest, once, without results of Nadir itself."""
+    pairs = set()
     for file in files:
-        with file.open("rb") as opened:
-            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
         try:
-            uid = scan_header(file).sop_instance_uid
+            header = scan_header(file)
         except Refused:
             uid = ""
-        pairs.append((uid, sha256))
-    return pairs
+        else:
+            if header.own:
+                continue
+            uid = header.sop_instance_uid
+        with file.open("rb") as opened:
+            pairs.add((uid, hashlib.file_digest(opened, "sha256").hexdigest()))
+    return sorted(pairs)
 
 
 def _finding(f: Found, analysed: Analysed) -> dict[str, Any]:

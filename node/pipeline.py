@@ -6,178 +6,104 @@ for a study that came by DICOM and for a folder on disk.
 
 from __future__ import annotations
 
-import json
+import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.sr.coding import Code
 
-from node.report.folder import write_report
-from node.report.shown import ShownFinding, StudyReport
-from plugins.contract import Finding, Flag, Mask, Measurement, Plugin, Point, Provenance, Study, Volume
-from plugins.errors import Broken, Refused
-from plugins.registry import config_sha256, load_plugins
+from node.fault import place
+from node.task import Analysed, Answer, Identity, Task
+from plugins.contract import Finding, Flag, Mask, Measurement, Plugin, Point, Provenance, Volume
+from plugins.errors import Broken, NadirError, Refused
+from plugins.registry import load_plugins
+from store.analysed import AnalysedFindings, Coded, Found, Measured, Told, Written
 from store.dicom.rules import check
 from store.dicom.seg import Identified, encode_seg
 from store.dicom.series import ReadStudy, read_mask, read_study
 from store.dicom.sr import encode_nothing_found, encode_planar, encode_volumetric
 from store.dicom.uids import derive_uid
-from store.findings import AnalysedFindings, Coded, Found, Measured, Told, Written
-from store.jobs import job_key
+from store.dicom.values import integer
 
-
-@dataclass(frozen=True, kw_only=True)
-class Identity:
-    """What makes a plugin's result its own: equal identities on equal input give equal results."""
-
-    plugin: str
-    """Name of the plugin."""
-    plugin_version: str
-    """Its version."""
-    model_name: str
-    """Name of the model inside, or of the plugin when it has none."""
-    model_version: str
-    """Version of the model."""
-    model_sha256: str
-    """Hash of the model card; of the plugin's name and version when it has none."""
-    config_sha256: str
-    """Hash of the settings."""
-
-    @classmethod
-    def of(cls, plugin: Plugin) -> Identity:
-        """Return the identity of a plugin."""
-        card = plugin.model
-        return cls(
-            plugin=plugin.name,
-            plugin_version=plugin.version,
-            model_name=card.name if card else plugin.name,
-            model_version=card.version if card else plugin.version,
-            model_sha256=card.sha256 if card else "",
-            config_sha256=config_sha256(plugin),
-        )
-
-    def job_key(self, manifest_sha256: str) -> str:
-        """Return the key of this analysis of one manifest."""
-        return job_key(
-            manifest_sha256, self.plugin, self.plugin_version, self.model_sha256, self.config_sha256
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What crosses into the child process: one study revision and the analyses to run on it."""
-
-    files: tuple[str, ...]
-    """Part 10 files of the revision."""
-    manifest_sha256: str
-    """Hash of the manifest."""
-    plugins: tuple[str, ...]
-    """Names of the analyses."""
-    plugin_settings: Mapping[str, Mapping[str, object]]
-    """Settings of the analyses, by name."""
-    out: str
-    """An empty folder that the results are written to."""
-    started_at: str
-    """ISO 8601 UTC time."""
-    predecessors: Mapping[str, str]
-    """Files of the SRs that the new ones replace, by kind; only for a task of one plugin."""
-    mask: str | None = None
-    """A file of regions to measure instead of those that came with the study; then nothing is written."""
-    pages: bool = False
-    """True to write overlay pictures, a CSV and a page beside the DICOM objects."""
-
-    def to_json(self) -> str:
-        """Return the task as JSON."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Task:
-        """Return the task that `to_json` wrote."""
-        raw = json.loads(text)
-        raw["files"], raw["plugins"] = tuple(raw["files"]), tuple(raw["plugins"])
-        return cls(**raw)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Analysed:
-    """What one analysis gave for one study."""
-
-    plugin: str
-    """Name of the plugin."""
-    job_key: str
-    """Key of the job."""
-    study_instance_uid: str = ""
-    """The study; empty when it could not even be read."""
-    applicable: bool = True
-    """False when the study holds nothing for this plugin."""
-    results: AnalysedFindings = field(default_factory=AnalysedFindings)
-    """Findings with identity decided, objects written, refusals and doubts."""
-    error_code: str | None = None
-    """Code of the reason why there is no result, when the analysis was refused as a whole."""
-    error_text: str | None = None
-    """That reason in a sentence."""
-
-    def to_json(self) -> dict[str, object]:
-        """Return plain data for a JSON file."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {**plain, "results": self.results.to_json()}
-
-    @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> Analysed:
-        """Return the value that `to_json` wrote."""
-        return cls(**{**plain, "results": AnalysedFindings.from_json(plain["results"])})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What comes back from the child process."""
-
-    analysed: tuple[Analysed, ...]
-    """One for each analysis of the task."""
-    pages: tuple[str, ...] = ()
-    """Pictures, CSV and page, when they were asked for."""
-
-    def to_json(self) -> dict[str, object]:
-        """Return plain data for a JSON file."""
-        return {"analysed": [a.to_json() for a in self.analysed], "pages": self.pages}
-
-    @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> Answer:
-        """Return the value that `to_json` wrote."""
-        analysed = tuple(Analysed.from_json(a) for a in plain["analysed"])
-        return cls(analysed=analysed, pages=tuple(plain["pages"]))
+NOTHING_HERE = "nothing-to-analyse"
+NOT_MEASURED = {"no-images", "localizer", "secondary-capture", "single-slice", "unsupported-modality"}
+"""Codes of what a study may hold besides, or only, and that is no reason for a person to look."""
 
 
 def analyse(task: Task) -> Answer:
     """Return what each analysis of the task found, after its results are written to `task.out`.
 
-    A study or an analysis that is refused gives an `Analysed` with `error_code`; nothing is raised for it.
+    A study that is refused, and an analysis that refuses or fails, give an `Analysed` with `error_code`: one plugin's
+    fault takes no other's results away. MemoryError is passed on: what comes after it is not to be trusted.
     """
     plugins = load_plugins(task.plugin_settings, task.plugins)
+    began = time.monotonic()
     try:
         read = read_study([Path(f) for f in task.files])
         if task.mask is not None:
             drawn = read_mask(Path(task.mask), read)
             read = replace(read, study=replace(read.study, drawn=drawn))
+        if (reason := _why_useless(read)) is not None:
+            raise reason
     except Refused as refusal:
-        keys = [Identity.of(plugin).job_key(task.manifest_sha256) for plugin in plugins]
-        return Answer(analysed=tuple(_refused(p, key, refusal) for p, key in zip(plugins, keys, strict=True)))
-    shown: list[ShownFinding] = []
-    analysed = tuple(_run(plugin, read, task, shown) for plugin in plugins)
-    pages = _write_pages(task, read, analysed, shown) if task.pages else ()
+        return Answer(analysed=tuple(_without_study(plugin, task, refusal) for plugin in plugins))
+    seconds = {"read": time.monotonic() - began}
+    identified: dict[str, tuple[Identified, ...]] = {}
+    analysed = tuple(_run(plugin, read, task, seconds, identified) for plugin in plugins)
+    pages = _write_pages(task, read, analysed, identified) if task.pages else ()
     return Answer(analysed=analysed, pages=pages)
 
 
+def _why_useless(read: ReadStudy) -> Refused | None:
+    """Return the reason when every image that is of a kind that is measured was refused."""
+    if read.study.volumes:
+        return None
+    reasons = [f for f in read.study.refused if f.code not in NOT_MEASURED]
+    return Refused(reasons[0].code, reasons[0].sentence) if reasons else None
+
+
+def _without_study(plugin: Plugin, task: Task, refusal: Refused) -> Analysed:
+    """Return the answer for a study that could not be read, or that holds no image at all."""
+    is_empty = refusal.code in NOT_MEASURED
+    analysed = Analysed(
+        plugin=plugin.name,
+        job_key=Identity.of(plugin).job_key(task.manifest_sha256),
+        results=AnalysedFindings(
+            told=(Told(code=refusal.code, sentence=refusal.sentence, refused=not is_empty),)
+        ),
+    )
+    return replace(analysed, applicable=False) if is_empty else _failed(analysed, refusal)
+
+
+def _failed(answer: Analysed, error: NadirError) -> Analysed:
+    code = error.code if isinstance(error, Refused) else "broken"
+    sentence = error.sentence if isinstance(error, Refused) else str(error)
+    told = Told(code=code, sentence=sentence, refused=True)
+    known = answer.results.told
+    return replace(
+        answer,
+        results=AnalysedFindings(told=known if told in known else (*known, told)),
+        error_code=code,
+        error_text=sentence,
+    )
+
+
 def _write_pages(
-    task: Task, read: ReadStudy, analysed: Sequence[Analysed], shown: Sequence[ShownFinding]
+    task: Task,
+    read: ReadStudy,
+    analysed: Sequence[Analysed],
+    identified: Mapping[str, Sequence[Identified]],
 ) -> tuple[str, ...]:
+    # Pictures need matplotlib, which a job of the node never does.
+    from node.report.folder import write_report
+    from node.report.shown import ShownFinding, StudyReport
+
     told = {t: None for a in analysed for t in a.results.told}
     flags = {
         refused: tuple(
@@ -190,7 +116,11 @@ def _write_pages(
     header = next(iter(read.headers.values()), Dataset())
     report = StudyReport(
         study=read.study,
-        findings=tuple(shown),
+        findings=tuple(
+            ShownFinding.of(i.finding, plugin=plugin, tracking_uid=i.tracking_uid)
+            for plugin, found in identified.items()
+            for i in found
+        ),
         patient_name=str(header.get("PatientName", "")),
         description=str(header.get("StudyDescription", "")),
         refused=flags[True],
@@ -201,18 +131,6 @@ def _write_pages(
     return tuple(str(p) for p in write_report(Path(task.out), [report], made_at=made_at))
 
 
-def _refused(plugin: Plugin, key: str, refusal: Refused, study: Study | None = None) -> Analysed:
-    told = Told(code=refusal.code, sentence=refusal.sentence, refused=True)
-    return Analysed(
-        plugin=plugin.name,
-        job_key=key,
-        study_instance_uid=study.study_instance_uid if study else "",
-        results=AnalysedFindings(told=(*_told(study.refused if study else (), True), told)),
-        error_code=refusal.code,
-        error_text=refusal.sentence,
-    )
-
-
 def _told(flags: Iterable[Flag], refused: bool) -> tuple[Told, ...]:
     return tuple(
         Told(code=f.code, sentence=f.sentence, series_instance_uid=f.series_instance_uid, refused=refused)
@@ -220,40 +138,75 @@ def _told(flags: Iterable[Flag], refused: bool) -> tuple[Told, ...]:
     )
 
 
-def _run(plugin: Plugin, read: ReadStudy, task: Task, shown: list[ShownFinding]) -> Analysed:
-    study = read.study
-    identity = Identity.of(plugin)
-    key = identity.job_key(task.manifest_sha256)
-    told = (*_told(study.refused, True), *_told((f for v in study.volumes for f in v.flags), False))
+def _doubts(read: ReadStudy) -> tuple[Flag, ...]:
+    """Return what is doubtful about the study and its series."""
+    return (*read.flags, *(f for v in read.study.volumes for f in v.flags))
+
+
+def _run(
+    plugin: Plugin,
+    read: ReadStudy,
+    task: Task,
+    seconds: Mapping[str, float],
+    identified: dict[str, tuple[Identified, ...]],
+) -> Analysed:
     answer = Analysed(
         plugin=plugin.name,
-        job_key=key,
-        study_instance_uid=study.study_instance_uid,
-        results=AnalysedFindings(told=told),
+        job_key=Identity.of(plugin).job_key(task.manifest_sha256),
+        study_instance_uid=read.study.study_instance_uid,
+        results=AnalysedFindings(told=(*_told(read.study.refused, True), *_told(_doubts(read), False))),
+        seconds=seconds,
     )
-    if not plugin.accepts(study):
-        return replace(answer, applicable=False)
-    provenance = Provenance(
-        **asdict(identity),
-        manifest_sha256=task.manifest_sha256,
-        job_key=key,
-        software_version=version("nadir"),
-        started_at=task.started_at,
-    )
+    began = time.monotonic()
     try:
-        findings = plugin.run(study)
-    except Refused as refusal:
-        return _refused(plugin, key, refusal, study)
-    identified, flags = identify(plugin.name, study.study_instance_uid, findings)
-    shown += [ShownFinding.of(i.finding, plugin=plugin.name, tracking_uid=i.tracking_uid) for i in identified]
+        findings = _findings(plugin, read)
+        if findings is None:
+            sentence = f"the study holds nothing that '{plugin.name}' analyses"
+            told = (*answer.results.told, Told(code=NOTHING_HERE, sentence=sentence))
+            return replace(answer, applicable=False, results=AnalysedFindings(told=told))
+        found_at = time.monotonic()
+        identified[plugin.name], flags = identify(plugin.name, read.study.study_instance_uid, findings)
+        results = _results(plugin, identified[plugin.name], flags, read, task, answer)
+    except NadirError as error:
+        return _failed(answer, error)
+    parts = {**seconds, "find": found_at - began, "write": time.monotonic() - found_at}
+    return replace(answer, results=results, seconds=parts)
+
+
+def _findings(plugin: Plugin, read: ReadStudy) -> tuple[Finding, ...] | None:
+    """Return what a plugin found, None when the study has nothing for it. Raises Refused, or Broken for its fault."""
+    try:
+        return plugin.run(read.study) if plugin.accepts(read.study) else None
+    except (NadirError, MemoryError):
+        raise
+    except Exception as error:  # a plugin is foreign code: whatever it raises is its fault, and only its own
+        raise Broken(f"plugin '{plugin.name}' {plugin.version} failed: {place(error)}") from error
+
+
+def _results(
+    plugin: Plugin,
+    identified: Sequence[Identified],
+    flags: Sequence[Flag],
+    read: ReadStudy,
+    task: Task,
+    answer: Analysed,
+) -> AnalysedFindings:
+    """Return findings as plain values, after the DICOM objects are written (none when a mask was given)."""
     written: tuple[Written, ...] = ()
     if task.mask is None:
+        provenance = Provenance(
+            **asdict(Identity.of(plugin)),
+            manifest_sha256=task.manifest_sha256,
+            job_key=answer.job_key,
+            software_version=version("nadir"),
+            started_at=task.started_at,
+        )
         predecessors = {kind: dcmread(file) for kind, file in task.predecessors.items()}
         written = write_results(identified, read, provenance, predecessors, Path(task.out), flags)
-    found = tuple(_found(i, study.volume(i.finding.series_instance_uid)) for i in identified)
-    return replace(
-        answer,
-        results=AnalysedFindings(found=found, told=(*told, *_told(flags, False)), written=written),
+    return AnalysedFindings(
+        found=tuple(_found(i, read.study.volume(i.finding.series_instance_uid)) for i in identified),
+        told=(*answer.results.told, *_told(flags, False)),
+        written=written,
     )
 
 
@@ -263,7 +216,8 @@ def identify(
     """Return the findings with segment number and tracking identity, and the flags raised on the way.
 
     A tracking UID that came with the source is kept, but never given to two findings. The others derive from
-    study, plugin, series and the finding's key, so that a repeated run gives the same.
+    study, plugin, series and the finding's key, so that a repeated run gives the same. Raises `Broken` for a plugin
+    that gives one key to two findings of a series, a finding or a finding without voxels.
     """
     identified: list[Identified] = []
     flags: list[Flag] = []
@@ -285,6 +239,10 @@ def identify(
             uid = None
         if uid is None:
             uid = derive_uid(study_instance_uid, "tracking", plugin, series, finding.key)
+        if uid in taken:
+            raise Broken(f"plugin '{plugin}' gave one key to two findings of a series")
+        if finding.mask.count == 0:
+            raise Broken(f"plugin '{plugin}' gave a finding without voxels")
         taken.add(uid)
         identified.append(
             Identified(
@@ -311,7 +269,7 @@ def write_results(
     """
     study = read.study
     written_at = datetime.fromisoformat(provenance.started_at)
-    number = _SeriesNumbers(read.headers.values(), provenance.plugin).take
+    number = _SeriesNumbers(read.headers.values(), provenance.job_key).take
     segs = [
         encode_seg(
             [i for i in identified if i.finding.series_instance_uid == uid],
@@ -325,12 +283,14 @@ def write_results(
     ]
     objects = [("seg", seg) for seg in segs]
     told = (
-        *(f for v in study.volumes for f in v.flags),
+        *_doubts(read),
         *(f for i in identified for f in i.finding.flags),
         *flags,
     )
 
-    def report(kind: str, encode: Callable[..., Dataset], *content: object) -> tuple[str, Dataset]:
+    def report(
+        kind: str, encode: Callable[..., Dataset], *content: object, replaces: Iterable[str]
+    ) -> tuple[str, Dataset]:
         series_number = number(kind, study.study_instance_uid)
         return kind, encode(
             *content,
@@ -340,14 +300,16 @@ def write_results(
             written_at,
             flags=told,
             refused=study.refused,
-            predecessors=[predecessors[kind]] if kind in predecessors else [],
+            predecessors=[predecessors[k] for k in replaces if k in predecessors],
         )
 
     if identified:
-        objects.append(report("sr-volumetric", encode_volumetric, identified, study.volumes, segs))
-        objects.append(report("sr-planar", encode_planar, identified, study.volumes, segs))
-    else:
-        objects.append(report("sr-volumetric", encode_nothing_found, study.volumes))
+        for kind, encode in (("sr-volumetric", encode_volumetric), ("sr-planar", encode_planar)):
+            objects.append(report(kind, encode, identified, study.volumes, segs, replaces=[kind]))
+    else:  # one report stands for both kinds, and supersedes both
+        objects.append(
+            report("sr-volumetric", encode_nothing_found, study.volumes, replaces=sorted(predecessors))
+        )
     return tuple(
         _write(kind, dataset, segs, Path(out) / f"{provenance.plugin}-{kind}-{n}.dcm")
         for n, (kind, dataset) in enumerate(objects, start=1)
@@ -355,15 +317,18 @@ def write_results(
 
 
 class _SeriesNumbers:
-    """Gives each result series a number that is the same when it is written again, and that no other has."""
+    """Gives each result series a number that is the same when it is written again.
 
-    def __init__(self, headers: Iterable[Dataset], plugin: str) -> None:
-        self._taken = {int(h.SeriesNumber) for h in headers if h.get("SeriesNumber") is not None}
-        self._plugin = plugin
+    No source series and no other result of the job has it; that a result of another job has it is only unlikely.
+    """
+
+    def __init__(self, headers: Iterable[Dataset], job_key: str) -> None:
+        self._taken = {integer(header, "SeriesNumber") for header in headers}
+        self._job_key = job_key
 
     def take(self, kind: str, uid: str) -> int:
         """Return the number for one kind of result on one series: 5 digits, from a hash, moved up when taken."""
-        number = 10_000 + zlib.crc32(f"{self._plugin}|{kind}|{uid}".encode()) % 80_000
+        number = 10_000 + zlib.crc32(f"{self._job_key}|{kind}|{uid}".encode()) % 80_000
         while number in self._taken:
             number += 1
         self._taken.add(number)

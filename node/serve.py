@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 
 from node import logs
@@ -22,6 +23,7 @@ from store.database import Database
 from store.objects import ObjectStore
 
 ROLES = ("listener", "worker", "sender", "web")
+STOP_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -49,23 +51,41 @@ class Node:
         self.dicom_port = settings.dicom_port
         self.http_port = settings.http_port
         self._loops: list[Loop] = []
-        self._endings: list[Callable[[], None]] = []
+        self._doors: list[Callable[[], object]] = []
+        self._interrupts: list[Callable[[], None]] = []
+        self._closings: list[Callable[[], None]] = []
 
     def start(self) -> None:
-        """Start the roles; returns when every port answers. Raises `Unavailable` when a port is taken."""
+        """Start the roles; returns when every port answers. Raises `Unavailable` when a port is taken.
+
+        The loops begin when all ports are there: a node that cannot start touches no job.
+        """
         try:
             for role in self.roles:
                 getattr(self, f"_start_{role}")()
+            for loop in self._loops:
+                loop.start()
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
-        """Take nothing new, finish what is being received or delivered, and give running jobs back to the queue."""
-        for ending in reversed(self._endings):
-            ending()
-        self._endings.clear()
-        self.database.dispose()
+        """Give running jobs back to the queue, take nothing new, and finish what is being received or delivered.
+
+        All of it happens even when a part fails; the first failure is raised at the end.
+        """
+        with ExitStack() as last_to_first:
+            last_to_first.callback(self.database.dispose)
+            for closing in self._closings:
+                last_to_first.callback(closing)
+            for loop in self._loops:
+                last_to_first.callback(loop.stop, STOP_SECONDS)
+            for door in self._doors:
+                last_to_first.callback(door)
+            for loop in self._loops:
+                last_to_first.callback(loop.stop, 0)
+            for interrupt in self._interrupts:
+                last_to_first.callback(interrupt)
 
     def _start_listener(self) -> None:
         s = self.settings
@@ -83,33 +103,35 @@ class Node:
         )
         listener.start()
         self.dicom_port = listener.port
-        self._endings.append(lambda: _ignore(listener.drain()))
+        self._doors.append(listener.drain)
 
     def _start_worker(self) -> None:
-        from node.pipeline import Identity
         from node.settle import Settler
+        from node.task import Identity
         from node.worker import Worker
         from plugins.registry import load_plugins
 
         s = self.settings
+        identities = [Identity.of(plugin) for plugin in load_plugins(s.plugins, s.enabled)]
         settler = Settler(
             self.database,
-            [Identity.of(plugin) for plugin in load_plugins(s.plugins, s.enabled)],
+            identities,
             quiet_seconds=s.quiet_seconds,
             hard_cap_seconds=s.hard_cap_seconds,
             max_attempts=s.max_attempts,
         )
         self._loop("settler", lambda now: bool(settler.tick(now)), min(1.0, max(0.1, s.quiet_seconds / 4)))
         for number in range(s.workers):
-            worker = Worker(self.database, self.objects, s, owner=f"{_here()} worker {number}")
-            self._loop(f"worker {number}", worker.tick, 0.5, on_stop=worker.interrupt)
+            worker = Worker(self.database, self.objects, s, identities, owner=f"{_here()} worker {number}")
+            self._interrupts.append(worker.interrupt)
+            self._loop(f"worker {number}", worker.tick, 0.5)
 
     def _start_sender(self) -> None:
         from node.sender import Sender
 
         for destination in self.settings.destinations:
             sender = Sender(self.database, self.objects, destination, calling_ae=self.settings.ae_title)
-            self._endings.append(sender.close)
+            self._closings.append(sender.close)
             self._loop(f"sender {sender.shown}", sender.tick, 0.5)
 
     def _start_web(self) -> None:
@@ -123,7 +145,7 @@ class Node:
             from node.reconcile import Reconciler
 
             dicomweb = DicomWeb(s.pacs_url)
-            self._endings.append(dicomweb.close)
+            self._closings.append(dicomweb.close)
             intake = Intake(self.database, self.objects)
             puller = Puller(self.database, self.objects, intake, dicomweb, reserve_bytes=s.reserve_bytes)
             told = self._loop("puller", puller.tick, 2.0).wake
@@ -133,24 +155,11 @@ class Node:
         web = WebServer(create_app(s, self.database, told=told), s.http_host, s.http_port)
         web.start()
         self.http_port = web.port
-        self._endings.append(lambda: _ignore(web.stop()))
+        self._doors.append(web.stop)
 
-    def _loop(
-        self,
-        name: str,
-        tick: Callable[..., bool],
-        idle_seconds: float,
-        *,
-        on_stop: Callable[[], None] = lambda: None,
-    ) -> Loop:
+    def _loop(self, name: str, tick: Callable[..., bool], idle_seconds: float) -> Loop:
         loop = Loop(name, tick, self.database.now, idle_seconds)
-
-        def end() -> None:
-            on_stop()
-            loop.stop()
-
-        loop.start()
-        self._endings.append(end)
+        self._loops.append(loop)
         return loop
 
 
@@ -171,13 +180,15 @@ def serve(settings: Settings, roles: Sequence[str] = ()) -> None:
 
 
 def _ready_line(node: Node, seconds: float) -> str:
+    from node.pacs import without_credentials
+
     s = node.settings
     parts = [f"nadir {version('nadir')} ready in {seconds:.1f} s", f"roles {','.join(node.roles)}"]
     if "listener" in node.roles:
         parts.append(f"DICOM {s.ae_title}@{s.dicom_host}:{node.dicom_port}")
     if "web" in node.roles:
         parts.append(f"http://{s.http_host}:{node.http_port}")
-    parts.append(f"to {', '.join(s.destinations) or 'no destination'}")
+    parts.append(f"to {', '.join(map(without_credentials, s.destinations)) or 'no destination'}")
     parts.append(f"home {s.home}")
     return "; ".join(parts)
 
@@ -195,7 +206,3 @@ def _open(settings: Settings) -> tuple[Database, ObjectStore]:
 
 def _here() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def _ignore(_: object) -> None:
-    return None

@@ -78,7 +78,10 @@ class Settings(BaseSettings):
     reserve_bytes: int = Field(
         default=256 << 20, ge=0, description="Free disk below which nothing is accepted"
     )
-    workers: int = Field(default=1, ge=1, description="Jobs that run at one time")
+    workers: int = Field(default=2, ge=1, description="Jobs that run at one time")
+    lease_seconds: float = Field(
+        default=60.0, ge=1, description="A job whose worker is silent for this long goes to another one"
+    )
     job_memory_bytes: int = Field(default=12 << 30, gt=0, description="Address space that one job may use")
     job_seconds: float = Field(default=3600.0, gt=0, description="Time that one job may take")
     max_attempts: int = Field(default=5, ge=1, description="Attempts before a job is dead")

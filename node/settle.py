@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Identity(Protocol):
-    """What makes the result of an analysis its own; `node.pipeline` has it from the plugin."""
+    """What makes the result of an analysis its own; `node.task` has it from the plugin."""
 
     @property
     def plugin(self) -> str:

@@ -7,35 +7,62 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
 from sqlmodel import Session, col, select
 
 from node.child import run_in_child
-from node.pipeline import Analysed, Answer, Task
+from node.fault import place
+from node.logs import line
 from node.settings import Settings
-from plugins.errors import Broken, NadirError, Refused
+from node.task import Analysed, Answer, Identity, Task
+from plugins.errors import Broken, NadirError, Refused, Unavailable
 from store import findings, jobs, outbox, studies
 from store.database import Database
-from store.objects import ObjectStore
+from store.objects import Kept, ObjectStore
 from store.tables import Job, Result, Revision
 
 log = logging.getLogger(__name__)
 
+PERMANENT = frozenset({"plugin-changed", "analysis-out-of-memory", "unknown-plugin", "bad-plugin-settings"})
+"""Codes of refusals that the next attempt would meet again."""
+LEFT_OVER_SECONDS = 3600.0
+
 
 class Worker:
-    """Works on one job at a time."""
+    """Works on one job at a time.
 
-    def __init__(self, database: Database, objects: ObjectStore, settings: Settings, *, owner: str) -> None:
+    Parameters
+    ----------
+    database, objects, settings
+        Of the node.
+    identities
+        The analyses as they are installed now: a job of another version is analysed anew under its own key.
+    owner
+        Name of this worker, for people who look into the ledger.
+
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        objects: ObjectStore,
+        settings: Settings,
+        identities: Iterable[Identity],
+        *,
+        owner: str,
+    ) -> None:
         self._database = database
         self._objects = objects
         self._settings = settings
+        self._identities = {identity.plugin: identity for identity in identities}
         self._owner = owner
+        self._lease_seconds = settings.lease_seconds
         self._interrupted = threading.Event()
-        self.lease_seconds = 60.0
-        self.beat_seconds = 15.0
+        self._scratch = settings.home / "scratch"
+        self._sweep()
 
     def interrupt(self) -> None:
         """Stop the analysis that runs, and give its job back to the queue."""
@@ -46,130 +73,196 @@ class Worker:
         if self._interrupted.is_set():
             return False
         with self._database.transaction() as session:
-            job = jobs.claim(session, self._owner, now, self.lease_seconds)
+            job = jobs.claim(session, self._owner, now, self._lease_seconds)
         if job is None:
             return False
-        scratch = Path(tempfile.mkdtemp(prefix=f"job-{job.id}-", dir=self._scratch_root()))
-        try:
-            self._work(job, scratch)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        self._work(job)
         return True
 
-    def _scratch_root(self) -> Path:
-        root = self._settings.home / "scratch"
-        root.mkdir(parents=True, exist_ok=True)
-        return root
+    def _sweep(self) -> None:
+        """Delete what jobs of killed nodes left, which are older than any job that may still run."""
+        oldest = time.time() - self._settings.job_seconds - LEFT_OVER_SECONDS
+        for left in self._scratch.glob("job-*"):
+            try:
+                if left.stat().st_mtime < oldest:
+                    shutil.rmtree(left)
+            except OSError as error:
+                log.warning(line("scratch-not-deleted", folder=left.name, error=type(error).__name__))
 
-    def _work(self, job: Job, scratch: Path) -> None:
-        log.info("job %d starts: %s, attempt %d", job.id, job.plugin, job.attempt)
+    def _work(self, job: Job) -> None:
+        named = {"job": job.id, "plugin": job.plugin, "attempt": job.attempt}
+        log.info(line("job-starts", **named))
+        began = time.monotonic()
         try:
-            analysed = self._analyse(job, scratch)
-            self._store(job, analysed)
+            analysed, kept = self._analyse(job)
+            state = self._store(job, analysed, kept)
         except jobs.Fenced:
-            log.warning("job %d is no longer ours; its result is thrown away", job.id)
-        except NadirError as error:
+            log.warning(line("job-fenced", **named))
+        except Exception as error:  # the border: whatever one job does, the next one has its turn
             self._failed(job, error)
         else:
-            log.info("job %d analysed: %d findings", job.id, len(analysed.results.found))
+            parts = {name: f"{value:.2f}" for name, value in analysed.seconds.items()}
+            wall = f"{time.monotonic() - began:.2f}"
+            found = len(analysed.results.found)
+            log.info(line("job-analysed", **named, state=state, findings=found, **parts, wall=wall))
 
-    def _analyse(self, job: Job, scratch: Path) -> Analysed:
+    def _analyse(self, job: Job) -> tuple[Analysed, dict[str, Kept]]:
+        """Return the answer of the child process, and where the object store has what it wrote."""
         with self._database.reading() as session:
-            task = self._task(session, job, scratch)
-        plain = run_in_child(
-            task.to_json(),
-            scratch,
-            memory_bytes=self._settings.job_memory_bytes,
-            seconds=self._settings.job_seconds,
-            keep_going=self._keeper(job),
-        )
-        (analysed,) = Answer.from_json(plain).analysed
-        if analysed.job_key != job.key:
-            raise Refused(
-                "plugin-changed",
-                f"plugin '{job.plugin}' {job.plugin_version} is no longer installed as it was when the study settled; "
-                "send the study again to have it analysed by the new one",
+            revision = session.get_one(Revision, job.revision_pk)
+        self._require_installed(job, revision)
+        folder = self._folder(job)
+        try:
+            with self._database.reading() as session:
+                task = self._task(session, job, revision, folder)
+            plain = run_in_child(
+                task.to_json(),
+                folder,
+                memory_bytes=self._settings.job_memory_bytes,
+                seconds=self._settings.job_seconds,
+                keep_going=self._keeper(job),
             )
-        return analysed
+            (analysed,) = Answer.from_json(plain).analysed
+            if analysed.job_key != job.key:
+                sentence = f"plugin '{job.plugin}' was replaced while the node runs; start the node again"
+                raise Unavailable(sentence)
+            written = analysed.results.written
+            return analysed, {
+                w.sop_instance_uid: self._objects.put(Path(w.path).read_bytes()) for w in written
+            }
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
-    def _task(self, session: Session, job: Job, scratch: Path) -> Task:
-        revision = session.get(Revision, job.revision_pk)
-        if revision is None:
-            raise Broken(f"job {job.id} names a revision that does not exist")
+    def _folder(self, job: Job) -> Path:
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        for left in self._scratch.glob(f"job-{job.id}-*"):  # of an attempt whose lease ran out
+            shutil.rmtree(left, ignore_errors=True)
+        return Path(tempfile.mkdtemp(prefix=f"job-{job.id}-", dir=self._scratch))
+
+    def _require_installed(self, job: Job, revision: Revision) -> None:
+        """Refuse (`plugin-changed`) a job of another version, after the present one was put into the queue."""
+        identity = self._identities.get(job.plugin)
+        if identity is None:
+            sentence = (
+                f"plugin '{job.plugin}' is not installed or not enabled here; do that and retry the job"
+            )
+            raise Refused("plugin-changed", sentence)
+        if identity.job_key(revision.manifest_sha256) == job.key:
+            return
+        with self._database.transaction() as session:
+            jobs.enqueue(
+                session,
+                revision,
+                plugin=identity.plugin,
+                plugin_version=identity.plugin_version,
+                model_sha256=identity.model_sha256,
+                config_sha256=identity.config_sha256,
+                now=self._database.now(),
+                max_attempts=self._settings.max_attempts,
+            )
+        raise Refused(
+            "plugin-changed",
+            f"plugin '{job.plugin}' or its settings are others than when the study settled; "
+            "a job of the present ones does this work",
+        )
+
+    def _task(self, session: Session, job: Job, revision: Revision, folder: Path) -> Task:
+        files = [self._objects.path(sha256) for _, sha256 in studies.manifest_files(session, job.revision_pk)]
+        missing = sum(not file.is_file() for file in files)
+        if missing:
+            raise Refused(
+                "object-missing",
+                f"{missing} of {len(files)} files of the study are no longer in the object store; mend it and retry",
+            )
         return Task(
-            files=tuple(
-                str(self._objects.path(sha256))
-                for _, sha256 in studies.manifest_files(session, job.revision_pk)
-            ),
+            files=tuple(map(str, files)),
             manifest_sha256=revision.manifest_sha256,
             plugins=(job.plugin,),
             plugin_settings={job.plugin: self._settings.plugins.get(job.plugin, {})},
-            out=str(scratch),
+            out=str(folder),
             started_at=self._database.now().isoformat(),
             predecessors=self._predecessors(session, job, revision),
         )
 
     def _predecessors(self, session: Session, job: Job, revision: Revision) -> dict[str, str]:
-        """Return the file of each kind of SR that this plugin last wrote for an earlier revision of the study."""
+        """Return the file of each kind of SR of the newest earlier revision whose results count.
+
+        Those of a job that a newer revision overtook were never sent, so nothing may point to them.
+        """
         rows = session.exec(
             select(Result)
             .join(Job, col(Result.job_pk) == col(Job.id))
             .join(Revision, col(Job.revision_pk) == col(Revision.id))
             .where(Revision.study_pk == revision.study_pk, Revision.number < revision.number)
             .where(Job.plugin == job.plugin, Result.kind != "seg")
-            .order_by(col(Revision.number))
-        )
-        return {result.kind: str(self._objects.path(result.sha256)) for result in rows}
+            .where(col(Job.state).in_((jobs.DELIVERING, jobs.DONE)))
+            .order_by(col(Revision.number).desc(), col(Job.id).desc())
+        ).all()
+        newest = [result for result in rows if result.job_pk == rows[0].job_pk]
+        return {result.kind: str(self._objects.path(result.sha256)) for result in newest}
 
     def _keeper(self, job: Job) -> Callable[[], bool]:
-        """Return what the child's minder asks: False once the job is no longer ours or the node stops."""
-        beaten = time.monotonic()
+        """Return what the child's minder asks: False once the job is no longer ours or the node stops.
+
+        A database that does not answer stops nothing before the lease is over.
+        """
+        asked = held = time.monotonic()
 
         def keep_going() -> bool:
-            nonlocal beaten
-            if self._interrupted.is_set():
+            nonlocal asked, held
+            now = time.monotonic()
+            if self._interrupted.is_set() or now - held > self._lease_seconds:
                 return False
-            if time.monotonic() - beaten < self.beat_seconds:
+            if now - asked < self._lease_seconds / 4:
                 return True
-            beaten = time.monotonic()
-            with self._database.transaction() as session:
-                return jobs.heartbeat(
-                    session, _pk(job), job.attempt, self._database.now(), self.lease_seconds
-                )
+            asked = now
+            try:
+                with self._database.transaction() as session:
+                    clock, lease_seconds = self._database.now(), self._lease_seconds
+                    is_ours = jobs.heartbeat(session, _pk(job), job.attempt, clock, lease_seconds)
+            except Unavailable as error:
+                log.warning(line("lease-not-kept", job=job.id, error=str(error)))
+                return True
+            held = now
+            return is_ours
 
         return keep_going
 
-    def _store(self, job: Job, analysed: Analysed) -> None:
-        """Keep the objects, then findings, results, outbox rows and the job's new state in one transaction."""
-        written = analysed.results.written
-        kept = {w.sop_instance_uid: self._objects.put(Path(w.path).read_bytes()) for w in written}
+    def _store(self, job: Job, analysed: Analysed, kept: Mapping[str, Kept]) -> str:
+        """Save findings, results, outbox rows and the job's new state in one transaction; return that state."""
         with self._database.transaction() as session:
             now = self._database.now()
             results = findings.save(session, job, analysed.results, kept, now)
             if analysed.error_code is not None:
                 text = analysed.error_text or ""
-                jobs.fail(session, _pk(job), job.attempt, analysed.error_code, text, now, permanent=True)
-                return
+                return jobs.fail(
+                    session, _pk(job), job.attempt, analysed.error_code, text, now, permanent=True
+                )
             for result in results:
                 outbox.add(session, result, self._settings.destinations, now)
-            jobs.finish(session, _pk(job), job.attempt, jobs.DELIVERING, now)
+            return jobs.finish(session, _pk(job), job.attempt, jobs.DELIVERING, now)
 
-    def _failed(self, job: Job, error: NadirError) -> None:
-        if isinstance(error, Refused):
-            code, text = error.code, error.sentence
-        else:
-            code, text = type(error).__name__.lower(), str(error)
-        permanent = isinstance(error, Broken) or code == "plugin-changed"
-        log.warning("job %d failed: %s", job.id, code)
+    def _failed(self, job: Job, error: Exception) -> None:
+        code, text, is_permanent = _reason(error)
+        log.warning(line("job-failed", job=job.id, plugin=job.plugin, attempt=job.attempt, code=code))
         try:
             with self._database.transaction() as session:
                 now = self._database.now()
                 if self._interrupted.is_set():
                     jobs.release(session, _pk(job), job.attempt, now)
                 else:
-                    jobs.fail(session, _pk(job), job.attempt, code, text, now, permanent=permanent)
+                    jobs.fail(session, _pk(job), job.attempt, code, text, now, permanent=is_permanent)
         except jobs.Fenced:
-            log.warning("job %d is no longer ours", job.id)
+            log.warning(line("job-fenced", job=job.id, plugin=job.plugin, attempt=job.attempt))
+
+
+def _reason(error: Exception) -> tuple[str, str, bool]:
+    """Return code, sentence and whether another attempt is useless."""
+    if isinstance(error, Refused):
+        return error.code, error.sentence, error.code in PERMANENT
+    if isinstance(error, NadirError):
+        return type(error).__name__.lower(), str(error), isinstance(error, Broken)
+    return "broken", place(error), False
 
 
 def _pk(job: Job) -> int:

@@ -5,7 +5,6 @@ The same SQL serves SQLite and PostgreSQL. Only this file writes the `job` table
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,6 +15,7 @@ from sqlmodel import Session, SQLModel, col, exists, func, select, update
 from plugins.errors import Refused
 from store.charset import storable
 from store.database import aware_utc, insert_new
+from store.keys import job_key
 from store.tables import Delivery, Finding, Job, Revision, Study
 
 QUEUED, RUNNING, DELIVERING = "queued", "running", "delivering"
@@ -48,12 +48,6 @@ class Fenced(Refused):
 
     def __init__(self) -> None:
         super().__init__("fenced", "Another worker has the job now; what was done here is thrown away.")
-
-
-def job_key(manifest_sha256: str, plugin: str, version: str, model_sha256: str, config_sha256: str) -> str:
-    """Return the key of a job: equal inputs, equal key, and every result UID derives from it."""
-    parts = (manifest_sha256, plugin, version, model_sha256, config_sha256)
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def enqueue(

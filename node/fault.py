@@ -1,0 +1,24 @@
+"""Where a fault of ours, or of a foreign plugin, happened: told without a word that may quote a patient's data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def place(error: BaseException) -> str:
+    """Return the type of an error, the last line of ours on its way, and the last line at all when that is foreign."""
+    trace, ours, last = error.__traceback__, "", ""
+    while trace is not None:
+        file = Path(trace.tb_frame.f_code.co_filename)
+        is_ours = file.is_relative_to(ROOT) and "site-packages" not in file.relative_to(ROOT).parts
+        name = file.relative_to(ROOT).as_posix() if is_ours else "/".join(file.parts[-2:])
+        last = f"{name}:{trace.tb_lineno}"
+        ours = last if is_ours else ours
+        trace = trace.tb_next
+    places = " > ".join(dict.fromkeys(p for p in (ours, last) if p))
+    return f"{type(error).__name__} at {places or '?'}"
+
+
+__all__ = ["place"]
