@@ -1,0 +1,175 @@
+"""The child process against plugins that crash, hang, eat memory and talk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from node.child import LOG, run_in_child
+from node.task import Answer, Task
+from plugins.errors import Broken, Refused, Unavailable
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def run(make_task: Callable[..., Task], scratch: Path) -> Callable[..., Answer]:
+    def go(mode: str, *, memory_bytes: int = 4 * GIB, seconds: float = 60, **changes: object) -> Answer:
+        keep_going = changes.pop("keep_going", lambda: True)
+        plain = run_in_child(
+            make_task(mode, **changes).to_json(),
+            scratch,
+            memory_bytes=memory_bytes,
+            seconds=seconds,
+            keep_going=keep_going,  # type: ignore[arg-type]
+        )
+        return Answer.from_json(plain)
+
+    return go
+
+
+def test_findings_and_files_come_back_over_the_border(run: Callable[..., Answer]) -> None:
+    (analysed,) = run("box").analysed
+    assert analysed.error_code is None
+    (found,) = analysed.results.found
+    assert found.label == "Box box"
+    assert found.centroid_mm == pytest.approx((7.0, 6.0, 5.0))
+    assert [w.kind for w in analysed.results.written] == ["seg", "sr-volumetric", "sr-planar"]
+    assert all(Path(w.path).is_file() for w in analysed.results.written)
+    assert set(analysed.seconds) == {"read", "find", "write"}
+
+
+def test_a_segmentation_fault_is_refused_by_its_signal(run: Callable[..., Answer], scratch: Path) -> None:
+    with pytest.raises(Refused) as refused:
+        run("segfault")
+    assert refused.value.code == "analysis-crashed"
+    assert "SIGSEGV" in refused.value.sentence
+    # What a library prints stays in the scratch folder, which goes with the job.
+    assert "P1-SECRET" in (scratch / LOG).read_text()
+    assert "P1-SECRET" not in refused.value.sentence
+
+
+def test_memory_ends_at_the_limit_and_the_sentence_says_what_to_raise(run: Callable[..., Answer]) -> None:
+    with pytest.raises(Refused, match="raise job_memory_bytes") as refused:
+        run("memory", memory_bytes=3 * GIB)
+    assert refused.value.code == "analysis-out-of-memory"
+    assert "3072 MiB" in refused.value.sentence
+
+
+def test_a_hanging_analysis_is_stopped_at_its_time(run: Callable[..., Answer]) -> None:
+    began = time.monotonic()
+    with pytest.raises(Refused) as refused:
+        run("hang", seconds=4)
+    assert refused.value.code == "analysis-too-long"
+    assert time.monotonic() - began < 10
+
+
+def test_a_fault_of_a_plugin_tells_its_place_and_no_word_of_the_patient(run: Callable[..., Answer]) -> None:
+    (analysed,) = run("fault").analysed
+    assert analysed.error_code == "broken"
+    assert analysed.error_text is not None
+    assert "ValueError at" in analysed.error_text
+    assert "trouble.py:" in analysed.error_text
+    assert "node/pipeline.py:" in analysed.error_text
+    assert "SECRET" not in analysed.error_text
+
+
+def test_endless_recursion_is_a_fault_and_not_a_crash(run: Callable[..., Answer]) -> None:
+    (analysed,) = run("deep").analysed
+    assert analysed.error_code == "broken"
+    assert "RecursionError" in (analysed.error_text or "")
+
+
+def test_a_fault_of_ours_is_broken_with_its_place(run: Callable[..., Answer]) -> None:
+    with pytest.raises(Broken, match=r"FileNotFoundError at node/pipeline.py:\d+"):
+        run("box", predecessors={"sr-planar": "/nowhere/SECRET.dcm"})
+
+
+def test_a_plugin_that_is_not_there_is_refused_by_name(run: Callable[..., Answer]) -> None:
+    with pytest.raises(Refused) as refused:
+        run("box", plugins=("nobody",), plugin_settings={})
+    assert refused.value.code == "unknown-plugin"
+
+
+def test_the_child_is_told_no_setting_of_the_node(
+    run: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NADIR_DATABASE_URL", "postgresql://nadir:secret@db/nadir")
+    (analysed,) = run("secrets").analysed
+    assert (analysed.error_code, analysed.error_text) == ("environment", "nothing")
+
+
+def test_an_analysis_that_is_no_longer_wanted_is_stopped_at_once(run: Callable[..., Answer]) -> None:
+    began = time.monotonic()
+    with pytest.raises(Unavailable):
+        run("hang", keep_going=lambda: time.monotonic() - began < 2)
+    assert time.monotonic() - began < 5
+
+
+def test_a_child_that_writes_half_an_answer_has_crashed(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scratch / "answer.json").write_text('{"analysed": [')
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    with pytest.raises(Refused, match="half an answer"):
+        run_in_child("{}", scratch, memory_bytes=GIB, seconds=10)
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from node.child import run_in_child
+run_in_child(Path(sys.argv[1]).read_text(), Path(sys.argv[2]), memory_bytes=4 << 30, seconds=600)
+"""
+
+
+def test_no_analysis_outlives_a_killed_parent(
+    make_task: Callable[..., Task], scratch: Path, tmp_path: Path
+) -> None:
+    journal = tmp_path / "journal"
+    settings = {"trouble": {"mode": "hang", "journal": str(journal)}}
+    (tmp_path / "task").write_text(make_task(plugin_settings=settings).to_json())
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path / "task"), str(scratch)])
+    child = int(_wait_for(lambda: journal.is_file() and journal.read_text().split()[1:]).pop())
+    os.kill(child, signal.SIGTERM)  # a whole service is told to end: the child leaves that to its parent
+    time.sleep(0.3)
+    assert _is_alive(child)
+    parent.kill()
+    parent.wait(10)
+    _wait_for(lambda: not _is_alive(child))
+
+
+def test_a_large_task_does_not_block_the_parent(run: Callable[..., Answer], small_study: list[Path]) -> None:
+    many = tuple(map(str, small_study)) + tuple(f"/nowhere/{'x' * 200}/{n}.dcm" for n in range(5000))
+    (analysed,) = run("box", files=many).analysed
+    assert analysed.error_code is None
+
+
+def _is_alive(pid: int) -> bool:
+    """Tell a running process from one that is gone or only waits to be collected."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _wait_for(question: Callable[[], object], seconds: float = 30) -> object:
+    deadline = time.monotonic() + seconds
+    while not (answer := question()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+    return answer

@@ -1,0 +1,133 @@
+"""A plugin that does as it is told, installed like any third party's: a distribution in a folder on PYTHONPATH."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+METADATA = "Metadata-Version: 2.1\nName: trouble\nVersion: 1.0\n"
+ENTRY_POINTS = "[nadir.plugins]\ntrouble = trouble:Trouble\nsecond = trouble:Second\n"
+SOURCE = """
+import ctypes, os, time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from plugins import codes
+from plugins.contract import Finding, Mask
+from plugins.errors import Refused
+from plugins.measure.lesion import measure_lesion
+
+
+def box(volume, key="box", tracking_uid=None):
+    k, r, c = volume.array.shape
+    mask = Mask(shape=(k, r, c), origin=(1, 4, 4), voxels=np.ones((k - 2, 5, 7), dtype=bool))
+    return Finding(key=key, label=f"Box {key}", series_instance_uid=volume.series_instance_uid, mask=mask,
+                   category=codes.MORPHOLOGICALLY_ABNORMAL, type=codes.LESION,
+                   measurements=measure_lesion(mask, volume), tracking_uid=tracking_uid)
+
+
+@dataclass(frozen=True)
+class Trouble:
+    mode: str = "box"
+    journal: str = ""
+    gate: str = ""
+    name: ClassVar[str] = "trouble"
+    version: ClassVar[str] = os.environ.get("TROUBLE_VERSION", "1")
+    title: ClassVar[str] = "Trouble"
+
+    @property
+    def model(self):
+        return None
+
+    def accepts(self, study):
+        return bool(study.by_role("ct"))
+
+    def run(self, study):
+        if self.journal:
+            with open(self.journal, "a") as journal:
+                journal.write(f"{self.name} {os.getpid()}\\n")
+        return getattr(self, self.mode)(study, study.by_role("ct")[0])
+
+    def box(self, study, volume):
+        return (box(volume),)
+
+    def nothing(self, study, volume):
+        return ()
+
+    def segfault(self, study, volume):
+        print("Patient", study.patient.patient_id, flush=True)
+        ctypes.string_at(0)
+
+    def segfault_once(self, study, volume):
+        if Path(self.journal).read_text().count(self.name) < 2:
+            ctypes.string_at(0)
+        return (box(volume),)
+
+    def memory(self, study, volume):
+        kept = []
+        while True:
+            kept.append(np.ones(64 << 20, dtype=np.uint8))
+
+    def hang(self, study, volume):
+        time.sleep(3600)
+
+    def fault(self, study, volume):
+        raise ValueError(f"cannot make sense of {study.patient.patient_id}")
+
+    def deep(self, study, volume):
+        return self.deep(study, volume)
+
+    def refuse(self, study, volume):
+        raise Refused("not-today", "this plugin refuses everything")
+
+    def wait(self, study, volume):
+        while not os.path.exists(self.gate):
+            time.sleep(0.05)
+        return (box(volume),)
+
+    def same_key(self, study, volume):
+        return (box(volume), box(volume))
+
+    def shared_uid(self, study, volume):
+        return (box(volume, "a", "1.2.3.4"), box(volume, "b", "1.2.3.4"))
+
+    def no_voxels(self, study, volume):
+        empty = Mask(shape=volume.array.shape, origin=(0, 0, 0), voxels=np.zeros((0, 0, 0), dtype=bool))
+        return (replace(box(volume), mask=empty),)
+
+    def wrong_number(self, study, volume):
+        found = box(volume)
+        numbers = tuple(replace(m, value=m.value * 2) for m in found.measurements)
+        return (replace(found, measurements=numbers),)
+
+    def secrets(self, study, volume):
+        names = sorted(n for n in os.environ if n.startswith("NADIR_"))
+        raise Refused("environment", ",".join(names) or "nothing")
+
+
+class Second(Trouble):
+    name: ClassVar[str] = "second"
+"""
+
+
+def install(folder: Path) -> Path:
+    """Write the distribution into a folder that is to be on PYTHONPATH, and return it."""
+    information = folder / "trouble-1.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text(METADATA)
+    (information / "entry_points.txt").write_text(ENTRY_POINTS)
+    (folder / "trouble.py").write_text(SOURCE)
+    return folder
+
+
+def environment(folder: Path, name: str = "trouble", **settings: Any) -> dict[str, str]:
+    """Return the environment of a node that runs only this plugin, with these settings."""
+    return {
+        "PYTHONPATH": str(folder),
+        "NADIR_ENABLED": name,
+        "NADIR_PLUGINS": json.dumps({name: settings}),
+    }
