@@ -1,25 +1,29 @@
 """The command `nadir`: each command reads its settings, calls one function of the rooms, and prints what came back.
 
-Exit status 0 only on success, 1 when something was refused or unreachable, 2 for a command line that is wrong.
+Exit status 0 only on success, 1 when something was refused or unreachable, 2 for a command line that is wrong, 70 for
+a fault of Nadir's own, 130 when it was interrupted. Results go to standard output, everything else to standard error.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from node.settings import Settings, parse_destination
-from plugins.errors import Broken, NadirError, Refused
+from node import printing
+from node.flags import load_settings, with_setting_flags
+from plugins.errors import NadirError, Refused
+
+if TYPE_CHECKING:
+    from sqlmodel import Session
+
+    from store.database import Database
 
 app = typer.Typer(
     name="nadir",
@@ -31,17 +35,25 @@ app = typer.Typer(
 jobs_app = typer.Typer(help="The ledger of analyses.", no_args_is_help=True)
 app.add_typer(jobs_app, name="jobs")
 
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
-
 Home = Annotated[
-    Path | None, typer.Option("--home", help="Folder for bytes, SQL and temporary files.", show_default=False)
+    Path | None,
+    typer.Option("--home", help="Folder of the node, ~/.nadir by default.", show_default=False),
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML).", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for a program to read.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value for a program to read.")]
 Plugins = Annotated[
     list[str] | None, typer.Option("--plugin", help="Only this analysis (repeatable).", show_default=False)
 ]
+JobNumber = Annotated[int, typer.Argument(metavar="JOB", min=1, max=2**31 - 1, help="Number of the job.")]
+
+
+@app.callback(invoke_without_command=True)
+def _common(
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    if show_version:
+        printing.say(f"nadir {version('nadir')}")
+        raise typer.Exit
 
 
 @app.command()
@@ -54,13 +66,12 @@ def demo(
     """Send a phantom with known truth through the whole node and show truth beside measurement."""
     from node.demo import run_demo
 
-    code = run_demo(folder, data=data, console=out)
-    raise typer.Exit(code)
+    raise typer.Exit(run_demo(folder, data=data, console=printing.console()))
 
 
 @app.command()
+@with_setting_flags
 def serve(
-    home: Home = None,
     config: Config = None,
     role: Annotated[
         list[str] | None,
@@ -68,66 +79,16 @@ def serve(
             help="listener, worker, sender or web (repeatable); all when not given.", show_default=False
         ),
     ] = None,
-    ae_title: Annotated[str | None, typer.Option(help="AE title of this node.", show_default=False)] = None,
-    dicom_host: Annotated[
-        str | None, typer.Option(help="Address of the DICOM port.", show_default=False)
-    ] = None,
-    dicom_port: Annotated[int | None, typer.Option(help="DICOM port.", show_default=False)] = None,
-    http_host: Annotated[
-        str | None, typer.Option(help="Address of the HTTP port.", show_default=False)
-    ] = None,
-    http_port: Annotated[int | None, typer.Option(help="HTTP port.", show_default=False)] = None,
-    destination: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Where results go: AE@host:port or a DICOMweb URL (repeatable).", show_default=False
-        ),
-    ] = None,
-    caller: Annotated[
-        list[str] | None,
-        typer.Option(help="Who may send: AE, AE@address or *@address (repeatable).", show_default=False),
-    ] = None,
-    accept_any: Annotated[
-        bool | None,
-        typer.Option("--accept-any", help="Accept every AE title from everywhere.", show_default=False),
-    ] = None,
-    quiet_seconds: Annotated[
-        float | None, typer.Option(help="Quiet time after which a study is whole.", show_default=False)
-    ] = None,
-    pacs_url: Annotated[
-        str | None, typer.Option(help="DICOMweb root that studies are pulled from.", show_default=False)
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Jobs that run at one time.", show_default=False)
-    ] = None,
-    database_url: Annotated[
-        str | None,
-        typer.Option(help="SQLAlchemy URL; SQLite in the home folder by default.", show_default=False),
-    ] = None,
-    log_level: Annotated[
-        str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.", show_default=False)
-    ] = None,
+    **flags: Any,
 ) -> None:
-    """Run the node until it is told to stop (SIGTERM or Ctrl-C), then finish what is under way."""
+    """Run the node until it is told to stop (SIGTERM or Ctrl-C), then finish what is under way.
+
+    Every flag may also stand in the settings file (dicom_port = 11112) or in the environment
+    (NADIR_DICOM_PORT=11112); a flag wins over the environment, and that over the file.
+    """
+    settings = load_settings(config, flags)
     from node.serve import serve as run
 
-    settings = Settings.load(
-        config,
-        home=home,
-        ae_title=ae_title,
-        dicom_host=dicom_host,
-        dicom_port=dicom_port,
-        http_host=http_host,
-        http_port=http_port,
-        destinations=tuple(destination) if destination else None,
-        callers=tuple(caller) if caller else None,
-        accept_any=accept_any,
-        quiet_seconds=quiet_seconds,
-        pacs_url=pacs_url,
-        workers=workers,
-        database_url=database_url,
-        log_level=log_level,
-    )
     run(settings, tuple(role or ()))
 
 
@@ -139,29 +100,23 @@ def send(
     associations: Annotated[int, typer.Option(min=1, max=64, help="Associations at one time.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Send DICOM files by C-STORE and check the status of each."""
-    from node.scu import send_files
+    """Send DICOM files by C-STORE as they are, and check the status of each.
 
-    try:
-        target = parse_destination(to)
-    except ValueError as error:
-        raise Refused("bad-destination", str(error)) from error
-    if isinstance(target, str):
-        raise Refused("bad-destination", f"'{to}' is a URL; send speaks C-STORE: write AE@host:port")
-    ae_title, host, port = target
-    files = _files(path)
-    sent = send_files(
-        files, ae_title=ae_title, host=host, port=port, calling_ae=calling_ae, associations=associations
-    )
-    failed = [s for s in sent if not s.ok]
+    Files in a folder that are not DICOM are passed over.
+    """
+    from node.send import send_folder
+
+    with _busy("sending"):
+        sent = send_folder(path, to, calling_ae=calling_ae, associations=associations)
     if as_json:
-        _print_json({"sent": len(sent) - len(failed), "failed": [_sent(s) for s in failed]})
+        printing.print_json(sent)
     else:
-        for s in failed:
-            err.print(f"nadir: {s.path.name}: {_sent(s)['reason']}", markup=False)
-        out.print(f"{len(sent) - len(failed)} of {len(sent)} sent to {to}")
-    if failed or not sent:
-        raise typer.Exit(1)
+        if sent["passed_over"]:
+            printing.complain(f"nadir: {len(sent['passed_over'])} files that are not DICOM were passed over")
+        for failed in sent["failed"]:
+            printing.complain(f"nadir: {failed['file']}: {failed['reason']}")
+        printing.say(f"{sent['sent']} of {sent['sent'] + len(sent['failed'])} sent to {to}")
+    _end(ok=not sent["failed"])
 
 
 @app.command()
@@ -174,18 +129,17 @@ def analyse(
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Analyse a folder of DICOM as the node would, with files instead of the network."""
+    """Analyse a folder of DICOM as the node would, with files instead of the network.
+
+    Results of an earlier run in the same folder are written over; nothing is deleted. Of several studies each has
+    a folder of its own there. The exit status is 0 when every study has a result.
+    """
+    settings = load_settings(config, {})
     from node.offline import analyse_folder
 
-    settings = Settings.load(config)
-    with err.status("analysing", spinner="dots"):
+    with _busy("analysing"):
         report = analyse_folder(path, folder, settings, plugins=plugin)
-    if as_json:
-        _print_json(report)
-    else:
-        _print_findings(report)
-    if report["failed"]:
-        raise typer.Exit(1)
+    _show(report, as_json)
 
 
 @app.command()
@@ -195,16 +149,13 @@ def measure(
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Measure the regions of a mask on a series of images."""
+    """Measure the regions of a mask on the images that they were drawn on."""
+    settings = load_settings(config, {})
     from node.offline import measure_mask
 
-    report = measure_mask(path, mask, Settings.load(config))
-    if as_json:
-        _print_json(report)
-    else:
-        _print_findings(report)
-    if report["failed"]:
-        raise typer.Exit(1)
+    with _busy("measuring"):
+        report = measure_mask(path, mask, settings)
+    _show(report, as_json)
 
 
 @app.command()
@@ -216,83 +167,93 @@ def findings(
     as_json: AsJson = False,
     superseded: Annotated[bool, typer.Option(help="Also what a newer revision has replaced.")] = False,
 ) -> None:
-    """List every measurement in SQL."""
-    from store.findings import list_findings
+    """List what was found and measured, out of SQL."""
+    if as_csv and as_json:
+        raise typer.BadParameter("--csv and --json exclude each other")
+    with _database(home, config) as database:
+        from store.findings import list_findings
 
-    database = _database(home, config)
-    with database.reading() as session:
-        rows = list_findings(session, patient_id=patient, superseded=superseded)
+        with database.reading() as session:
+            rows = list_findings(session, patient_id=patient, superseded=superseded)
     if as_json:
-        _print_json(rows)
+        printing.print_json(rows)
     elif as_csv:
-        _print_csv(rows)
+        printing.print_csv(rows)
     else:
-        columns = ("patient_id", "study_date", "plugin", "label", "name", "value", "unit")
-        _print_table(rows, columns, empty="no findings")
+        printing.print_findings(rows)
 
 
 @jobs_app.command("list")
 def jobs_list(
     home: Home = None,
     config: Config = None,
-    state: Annotated[str | None, typer.Option(help="Only this state.", show_default=False)] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            help="Only queued, running, delivering, done, dead or superseded ones.", show_default=False
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the analyses and where they stand."""
-    from store import jobs
+    """List the analyses and where they stand, oldest first."""
+    with _database(home, config) as database:
+        from store.ledger import overview
 
-    with _database(home, config).reading() as session:
-        rows = [_job(job) for job in jobs.list_jobs(session, state=state)]
+        with database.reading() as session:
+            rows = overview(session, state=state)
     if as_json:
-        _print_json(rows)
+        printing.print_json(rows)
     else:
-        _print_table(rows, ("id", "plugin", "state", "attempt", "error_code", "error_text"), empty="no jobs")
+        printing.print_jobs(rows)
 
 
 @jobs_app.command("show")
-def jobs_show(job_id: int, home: Home = None, config: Config = None, as_json: AsJson = False) -> None:
+def jobs_show(job: JobNumber, home: Home = None, config: Config = None, as_json: AsJson = False) -> None:
     """Show one analysis with its reasons, results and deliveries."""
-    from store import jobs
-
-    with _database(home, config).reading() as session:
-        row = {**_job(jobs.get(session, job_id)), **jobs.details(session, job_id)}
+    with _database(home, config) as database, database.reading() as session:
+        row = _details(session, job)
     if as_json:
-        _print_json(row)
+        printing.print_json(row)
     else:
-        for name, value in row.items():
-            out.print(f"{name}: {value}", markup=False)
+        printing.print_job(row)
 
 
 @jobs_app.command("retry")
-def jobs_retry(job_id: int, home: Home = None, config: Config = None, as_json: AsJson = False) -> None:
+def jobs_retry(job: JobNumber, home: Home = None, config: Config = None, as_json: AsJson = False) -> None:
     """Put a dead analysis, or the parked deliveries of one, back into the queue."""
-    from store import jobs, outbox
+    with _database(home, config) as database:
+        from store import jobs, outbox
 
-    database = _database(home, config)
-    with database.transaction() as session:
-        now = database.now()
-        deliveries = outbox.retry_parked(session, now, job_pk=job_id)
-        if not deliveries:
-            jobs.retry(session, job_id, now)
-        row = _job(jobs.get(session, job_id))
+        with database.transaction() as session:
+            now = database.now()
+            deliveries = outbox.retry_parked(session, now, job_pk=job)
+            if not deliveries:
+                jobs.retry(session, job, now)
+            row = _details(session, job)
     if as_json:
-        _print_json(row)
+        printing.print_json(row)
     else:
-        what = f"{deliveries} deliveries of job {job_id} are" if deliveries else f"job {job_id} is"
-        out.print(f"{what} queued again")
+        what = f"{deliveries} deliveries of job {job} wait" if deliveries else f"job {job} waits"
+        printing.say(f"{what} in the queue again")
 
 
 @app.command()
 def check(
-    files: Annotated[list[Path], typer.Argument(help="SEG and SR files; give an SR together with its SEG.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="SEG and SR files; give an SR together with its SEG.", metavar="FILE..."),
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Check SEG and SR files against the rules that viewers and PACS rely on."""
+    """Check SEG and SR files against the rules that viewers and PACS rely on.
+
+    Source images among the files are not judged themselves: they let a SEG be compared with its grid.
+    """
     from store.dicom.rules import check_files
 
     results = check_files(files)
     if as_json:
-        _print_json(
+        printing.print_json(
             [
                 {
                     "file": str(path),
@@ -305,134 +266,118 @@ def check(
         )
     else:
         for path, violations in results:
-            out.print(f"{path}: {'ok' if not violations else f'{len(violations)} violations'}", markup=False)
+            printing.say(f"{path}: {f'{len(violations)} violations' if violations else 'ok'}")
             for v in violations:
-                out.print(f"  {v.rule} at {v.where}: {v.sentence}", markup=False)
-    if any(violations for _, violations in results):
-        raise typer.Exit(1)
+                printing.say(f"  {v.rule} at {v.where or 'the top'}: {v.sentence}")
+    _end(ok=not any(violations for _, violations in results))
 
 
 @app.command()
 def doctor(home: Home = None, config: Config = None, as_json: AsJson = False) -> None:
-    """Tell what is installed, reachable and writable, and whether a GPU is used."""
+    """Tell what is installed, reachable and writable, and whether a GPU is used; change nothing."""
+    settings = load_settings(config, {"home": home})
     from node.doctor import examine
 
-    lines = examine(Settings.load(config, home=home))
+    with _busy("looking"):
+        lines = examine(settings)
     if as_json:
-        _print_json([{"what": i.what, "ok": i.ok, "says": i.says} for i in lines])
+        printing.print_json([line.plain() for line in lines])
     else:
-        for i in lines:
-            mark = "[green]ok  [/]" if i.ok else ("[red]FAIL[/]" if i.needed else "[yellow]no  [/]")
-            out.print(f"{mark} {i.what}: {i.says}")
-    if any(i.needed and not i.ok for i in lines):
-        raise typer.Exit(1)
+        printing.print_lines(lines)
+    _end(ok=all(line.ok for line in lines if line.needed))
 
 
 def main() -> None:
     """Run the command line; every error is one line that says what to do."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a file name may hold bytes that are no text
+            stream.reconfigure(errors="backslashreplace")
     try:
-        sys.exit(app(standalone_mode=False) or 0)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except click.ClickException as error:
-        err.print(f"nadir: {error.format_message()}", markup=False)
-        sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
-    except Refused as refusal:
-        err.print(f"nadir: {refusal.sentence} ({refusal.code})", markup=False)
-        sys.exit(1)
-    except NadirError as error:
-        err.print(f"nadir: {error}", markup=False)
-        sys.exit(1)
+        status = int(app(standalone_mode=False) or 0)
+        sys.stdout.flush()
     except BrokenPipeError:
+        # Whoever read has seen enough; without this the interpreter would complain when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        status = 1
+    except (typer.Abort, KeyboardInterrupt):
+        status = 130
     except Exception as error:
-        if os.environ.get("NADIR_DEBUG"):
-            raise
-        err.print(
-            f"nadir: a fault of its own: {type(error).__name__}: {error} (NADIR_DEBUG=1 shows where)",
-            markup=False,
-        )
-        sys.exit(70)
+        status = _told(error)
+    sys.exit(status)
 
 
-def _files(path: Path) -> list[Path]:
-    if not path.exists():
-        raise Refused("no-such-path", f"{path} does not exist")
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    if not files:
-        raise Refused("no-files", f"{path} holds no files")
-    return files
+def _told(error: Exception) -> int:
+    """Print what went wrong in one line and return the exit status for it."""
+    if os.environ.get("NADIR_DEBUG"):
+        raise error
+    if isinstance(error, typer.TyperException):
+        context = getattr(error, "ctx", None)
+        if said := error.format_message():  # no command at all has been answered with the help already
+            how = f"{context.command_path if context else 'nadir'} --help"
+            printing.complain(f"nadir: {said.rstrip('.')}; '{how}' shows how")
+        return 2
+    if isinstance(error, Refused):
+        printing.complain(f"nadir: {error.sentence} ({error.code})")
+        return 1
+    if isinstance(error, NadirError):
+        printing.complain(f"nadir: {error}")
+        return 1
+    if isinstance(error, OSError):
+        printing.complain(f"nadir: {error.filename or 'the output'}: {error.strerror or error}")
+        return 1
+    kind = f"{type(error).__name__}: {error}"
+    printing.complain(f"nadir: a fault of its own: {kind} (NADIR_DEBUG=1 shows where)")
+    return 70
 
 
-def _database(home: Path | None, config: Path | None) -> Any:
+def _details(session: Session, job: int) -> dict[str, Any]:
+    """Return what the ledger tells of a job, its destinations without passwords."""
+    from node.pacs import without_credentials
+    from store.ledger import details
+
+    row = details(session, job)
+    for delivery in row["deliveries"]:
+        delivery["destination"] = without_credentials(delivery["destination"])
+    return row
+
+
+def _show(report: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        printing.print_json(report)
+    else:
+        printing.print_report(report)
+    if report["failed"] or not as_json:
+        printing.print_refused(report)
+    _end(ok=not report["failed"])
+
+
+def _end(*, ok: bool) -> None:
+    if not ok:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _busy(what: str) -> Iterator[None]:
+    """Show a person that something is under way; a program sees nothing of it."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    with printing.console(error=True).status(what, spinner="dots"):
+        yield
+
+
+@contextmanager
+def _database(home: Path | None, config: Path | None) -> Iterator[Database]:
+    """Give the database of a node that exists already, brought up to date when a newer version reads it first."""
+    settings = load_settings(config, {"home": home})
+    if not settings.database_url and not (settings.home / "nadir.sqlite").is_file():
+        raise Refused("no-database", f"there is no node in {settings.home}; name its folder with --home")
     from store.database import Database
 
-    settings = Settings.load(config, home=home)
-    if not settings.database_url and not (settings.home / "nadir.sqlite").exists():
-        raise Refused("no-database", f"there is no node in {settings.home}; name its folder with --home")
     database = Database(settings.sql_url)
-    database.upgrade()
-    return database
-
-
-def _job(job: Any) -> dict[str, object]:
-    return dict(job.model_dump(mode="json"))
-
-
-def _sent(sent: Any) -> dict[str, object]:
-    return {"file": str(sent.path), "sop_instance_uid": sent.sop_instance_uid, "reason": sent.reason}
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, default=str, allow_nan=False) + "\n")
-
-
-def _print_csv(rows: Sequence[Mapping[str, object]]) -> None:
-    from node.report.table import FIELDS, safe_cell
-
-    writer = csv.writer(sys.stdout)
-    writer.writerow(FIELDS)
-    writer.writerows([safe_cell(row.get(field)) for field in FIELDS] for row in rows)
-
-
-def _print_findings(report: Mapping[str, Any]) -> None:
-    rows = [
-        {
-            "finding": f["label"],
-            "plugin": f["plugin"],
-            "measured": name,
-            "value": m["value"],
-            "unit": m["unit"],
-        }
-        for f in report["findings"]
-        for name, m in f["measurements"].items()
-    ]
-    _print_table(rows, ("finding", "plugin", "measured", "value", "unit"), empty="nothing found")
-    for refusal in report["refused"]:
-        err.print(f"refused: {refusal['sentence']} ({refusal['code']})", markup=False)
-    for path in report["outputs"]:
-        out.print(path, markup=False)
-
-
-def _print_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str], *, empty: str) -> None:
-    if not rows:
-        out.print(empty)
-        return
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
-    out.print(table)
-
-
-def _cell(value: object) -> str:
-    from rich.markup import escape
-
-    if value is None:
-        return ""
-    return f"{value:.2f}" if isinstance(value, float) else escape(str(value))
-
-
-__all__ = ["Broken", "app", "main"]
+    try:
+        if not database.is_current():
+            database.upgrade()
+        yield database
+    finally:
+        database.dispose()

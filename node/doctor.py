@@ -1,31 +1,41 @@
-"""What is installed, reachable and writable, and whether a GPU is used."""
+"""What is installed, reachable and writable, and whether a GPU is used. Looks, and changes nothing."""
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import shutil
+import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 
 import httpx
+from sqlalchemy.engine import make_url
 
+from node.pacs import without_credentials
 from node.scu import Timeouts, echo
 from node.settings import Settings, parse_destination
 from plugins.errors import NadirError
-from plugins.registry import load_plugins
+from plugins.registry import GROUP, load_plugins
 from store.database import Database
+from store.dicom.decode import can_decode
 
+NEEDED = ("pydicom", "pynetdicom", "highdicom", "SimpleITK", "imagecodecs")
+LEARNING = ("torch", "monai", "scikit-learn", "lifelines", "apscheduler")
 SYNTAXES = {
+    "JPEG": "1.2.840.10008.1.2.4.50",
     "JPEG Lossless": "1.2.840.10008.1.2.4.70",
     "JPEG-LS": "1.2.840.10008.1.2.4.80",
     "JPEG 2000": "1.2.840.10008.1.2.4.90",
     "RLE": "1.2.840.10008.1.2.5",
 }
+PATIENCE = Timeouts(connect=3, associate=3, answer=3)
+FREE_GB = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,111 +51,139 @@ class Line:
     needed: bool = True
     """False for what the node can do without."""
 
+    def plain(self) -> dict[str, object]:
+        """Return it for JSON."""
+        return {"what": self.what, "ok": self.ok, "needed": self.needed, "says": self.says}
+
 
 def examine(settings: Settings) -> list[Line]:
     """Return what was found, one line a thing; never raises for a thing that is missing."""
     return [
         *_software(),
+        *_decoders(),
         *_plugins(settings),
         _home(settings.home),
         _database(settings),
+        _port("DICOM port", settings.dicom_host, settings.dicom_port),
+        _port("HTTP port", settings.http_host, settings.http_port),
         *(_destination(text, settings.ae_title) for text in settings.destinations),
-        *([_pacs(settings.pacs_url)] if settings.pacs_url else []),
+        *([_dicomweb("PACS", settings.pacs_url)] if settings.pacs_url else []),
         _gpu(),
     ]
 
 
 def _software() -> Iterator[Line]:
-    yield Line(
-        what="python", ok=sys.version_info >= (3, 11), says=sys.version.split()[0] + f" ({sys.executable})"
-    )
-    yield Line(what="nadir", ok=True, says=version("nadir"))
-    for name in ("pydicom", "pynetdicom", "highdicom", "SimpleITK"):
-        yield Line(what=name, ok=True, says=version(name))
-    for name in ("torch", "monai", "scikit-learn", "lifelines", "apscheduler"):
+    python = f"{sys.version.split()[0]} ({sys.executable})"
+    yield Line(what="python", ok=sys.version_info >= (3, 11), says=python)
+    for name in ("nadir", *NEEDED, *LEARNING):
+        needed = name not in LEARNING
         try:
-            yield Line(what=name, ok=True, says=version(name), needed=False)
+            yield Line(what=name, ok=True, says=version(name), needed=needed)
         except PackageNotFoundError:
-            yield Line(what=name, ok=False, says="not installed: pip install 'nadir[learn]'", needed=False)
-    from store.dicom.decode import can_decode
+            extra = "" if needed else "[learn]"
+            yield Line(what=name, ok=False, says=f"not installed: pip install 'nadir{extra}'", needed=needed)
 
+
+def _decoders() -> Iterator[Line]:
     for name, uid in SYNTAXES.items():
         ok = can_decode(uid)
-        yield Line(what=f"{name} decoder", ok=ok, says="installed" if ok else "missing; reinstall nadir")
+        yield Line(what=f"{name} decoder", ok=ok, says="installed" if ok else "missing: reinstall nadir")
 
 
 def _plugins(settings: Settings) -> Iterator[Line]:
-    try:
-        for plugin in load_plugins(settings.plugins, settings.enabled):
-            yield Line(what=f"plugin {plugin.name}", ok=True, says=f"{plugin.version}: {plugin.title}")
-    except NadirError as error:
-        yield Line(what="plugins", ok=False, says=str(error))
+    installed = {entry.name for entry in entry_points(group=GROUP)}
+    for name in sorted({*(installed if settings.enabled is None else settings.enabled), *settings.plugins}):
+        try:
+            values: Mapping[str, Mapping[str, object]] = {name: settings.plugins.get(name, {})}
+            (plugin,) = load_plugins(values, [name])
+        except NadirError as error:
+            yield Line(what=f"analysis {name}", ok=False, says=str(error))
+        else:
+            yield Line(what=f"analysis {name}", ok=True, says=f"{plugin.version}, {plugin.title}")
 
 
 def _home(home: Path) -> Line:
-    there = home
-    while not there.exists():
+    there = home.absolute()
+    while not there.exists() and there != there.parent:
         there = there.parent
     try:
-        with tempfile.NamedTemporaryFile(dir=there) as file:
+        with tempfile.TemporaryFile(dir=there) as file:
             os.fsync(file.fileno())
+        free_gb = shutil.disk_usage(there).free / 1e9
     except OSError as error:
-        return Line(what="home folder", ok=False, says=f"{home} cannot be written: {error.strerror}")
-    free = shutil.disk_usage(there).free / 1e9
-    state = "writable" if there == home else "can be made"
-    return Line(what="home folder", ok=free > 1, says=f"{home} {state}, {free:.0f} GB free")
+        says = f"{home} cannot be written ({error.strerror}); name another with --home"
+        return Line(what="home folder", ok=False, says=says)
+    state = "writable" if there == home.absolute() else "can be made"
+    return Line(what="home folder", ok=free_gb > FREE_GB, says=f"{home} {state}, {free_gb:.0f} GB free")
 
 
 def _database(settings: Settings) -> Line:
-    if not settings.database_url and not (settings.home / "nadir.sqlite").exists():
-        return Line(what="database", ok=True, says="SQLite, made when the node first starts")
     try:
+        url = make_url(settings.sql_url)
+        file = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+        if file is not None and not file.is_file():
+            return Line(what="database", ok=True, says=f"SQLite, made in {file} when the node first starts")
         database = Database(settings.sql_url)
         try:
-            database.now()
-            return Line(what="database", ok=True, says=f"{settings.sql_url.split(':')[0]} answers")
+            is_current = database.is_current()
         finally:
             database.dispose()
-    except NadirError as error:
-        return Line(what="database", ok=False, says=str(error))
+    except Exception as error:  # a driver that is not installed, a URL that is none: each has its own error
+        says = str(error) if isinstance(error, NadirError) else f"{type(error).__name__}: check database_url"
+        return Line(what="database", ok=False, says=says)
+    state = "up to date" if is_current else "its tables are made or upgraded when the node starts"
+    return Line(what="database", ok=True, says=f"{url.get_backend_name()} answers, {state}")
+
+
+def _port(what: str, host: str, port: int) -> Line:
+    """Tell whether a port can be bound; one in use is no fault, for it may be this very node that runs."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        in_use = error.errno == errno.EADDRINUSE
+        says = "in use: the node runs, or another program has it" if in_use else f"{error.strerror or error}"
+        return Line(what=what, ok=False, says=f"{host}:{port} {says}", needed=not in_use)
+    return Line(what=what, ok=True, says=f"{host}:{port} is free")
 
 
 def _destination(text: str, calling_ae: str) -> Line:
     target = parse_destination(text)
     if isinstance(target, str):
-        return _pacs(target)
+        return _dicomweb("destination", target)
     ae_title, host, port = target
     try:
-        echo(
-            ae_title=ae_title,
-            host=host,
-            port=port,
-            calling_ae=calling_ae,
-            timeouts=Timeouts(connect=3, associate=3, answer=3),
-        )
+        echo(ae_title=ae_title, host=host, port=port, calling_ae=calling_ae, timeouts=PATIENCE)
     except NadirError as error:
         return Line(what=f"destination {text}", ok=False, says=str(error))
     return Line(what=f"destination {text}", ok=True, says="answers C-ECHO")
 
 
-def _pacs(url: str) -> Line:
+def _dicomweb(what: str, url: str) -> Line:
+    shown = f"{what} {without_credentials(url)}"
     try:
         status = httpx.get(f"{url}/studies", params={"limit": 1}, timeout=5).status_code
-    except httpx.HTTPError as error:
-        return Line(what=f"DICOMweb {url}", ok=False, says=f"does not answer: {type(error).__name__}")
-    return Line(what=f"DICOMweb {url}", ok=status < 400, says=f"answers with HTTP {status}")
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        return Line(what=shown, ok=False, says=f"does not answer DICOMweb: {type(error).__name__}")
+    says = f"answers DICOMweb with HTTP {status}"
+    return Line(what=shown, ok=status < 400, says=says if status < 400 else f"{says}; check URL and password")
 
 
 def _gpu() -> Line:
     if importlib.util.find_spec("torch") is None:
-        return Line(what="GPU", ok=False, says="none: torch is not installed", needed=False)
-    import torch
+        return Line(what="GPU", ok=False, says="not used: torch is not installed", needed=False)
+    try:
+        import torch
 
-    if torch.cuda.is_available():
-        return Line(
-            what="GPU",
-            ok=True,
-            says=f"{torch.cuda.get_device_name(0)}; the analyses of this version run on the CPU",
-            needed=False,
-        )
-    return Line(what="GPU", ok=False, says=f"none; torch {torch.__version__} runs on the CPU", needed=False)
+        name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
+    except (
+        Exception
+    ) as error:  # a broken driver or build shows itself in many ways, none of which stops the node
+        says = f"not used: torch cannot be loaded ({type(error).__name__})"
+        return Line(what="GPU", ok=False, says=says, needed=False)
+    if not name:
+        says = f"none; torch {torch.__version__} would run on the CPU"
+        return Line(what="GPU", ok=False, says=says, needed=False)
+    return Line(what="GPU", ok=True, says=f"{name} is there; the analyses run on the CPU", needed=False)

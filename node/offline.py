@@ -64,7 +64,7 @@ def measure_mask(path: Path, mask: Path, settings: Settings) -> dict[str, Any]:
 
 
 def summary(answers: Iterable[tuple[str, Answer]]) -> dict[str, Any]:
-    """Return the answers of studies, by Study Instance UID, as plain data: findings, refused, flags, outputs, failed."""
+    """Return the answers of studies (by their UID) as plain data: findings, refused, flags, outputs, failed."""
     findings: list[dict[str, Any]] = []
     told: dict[tuple[bool, str, str, str | None, str], None] = {}
     outputs: list[str] = []
@@ -150,7 +150,7 @@ def _run(
 
 @contextmanager
 def _scratch(folder: Path | None) -> Iterator[Path]:
-    """Give a folder for the child, in `folder` so that results can be renamed into it, with an empty one for results."""
+    """Give a folder for the child with an empty one for results, in `folder` so that these can be renamed into it."""
     try:
         scratch = tempfile.TemporaryDirectory(prefix=".nadir-", dir=folder)
     except OSError as error:

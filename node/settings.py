@@ -137,7 +137,7 @@ class Settings(BaseSettings):
         try:
             return (cls if toml is None else _with_file(cls, toml))(**given)
         except ValidationError as error:
-            lines = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
+            lines = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
             raise Refused("bad-settings", "; ".join(lines)) from error
         except SettingsError as error:
             raise Refused("bad-settings", str(error)) from error

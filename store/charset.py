@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from pydicom.charset import CODES_TO_ENCODINGS, default_encoding, handled_encodings, python_encoding
-
 FRAGMENT = re.compile(rb"^[^\x1b]+|\x1b[^\x1b]*")
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -14,6 +12,8 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 def base_encoding(specific_character_set: bytes) -> str:
     """Return the Python codec of the first value; Latin-1 when it is empty or unknown."""
+    from pydicom.charset import default_encoding, python_encoding
+
     first = specific_character_set.split(b"\\")[0].strip(b" \0").decode("ascii", "replace")
     return python_encoding.get(first, default_encoding)
 
@@ -35,6 +35,9 @@ def storable(text: str) -> str:
 def _fragment(part: bytes, encoding: str) -> str:
     if not part.startswith(b"\x1b"):
         return part.decode(encoding, "replace")
+    # Not at import: what only writes to SQL needs no pydicom, and that takes half a second to come.
+    from pydicom.charset import CODES_TO_ENCODINGS, handled_encodings
+
     length = 4 if part.startswith((b"\x1b$(", b"\x1b$)")) else 3
     codec = CODES_TO_ENCODINGS.get(part[:length])
     if codec in handled_encodings:

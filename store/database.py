@@ -9,10 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, func, text
+from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
@@ -54,6 +51,11 @@ class Database:
 
     def upgrade(self) -> None:
         """Bring the tables to the newest revision. Refuses `newer-database` when a later Nadir wrote it."""
+        # Here, because a command that only reads would wait longer for this import than for its answer.
+        from alembic import command
+        from alembic.config import Config
+        from alembic.util import CommandError
+
         engine = self._engine.execution_options(nadir_foreign_keys="OFF")
         with self._writer(), _translated(), engine.begin() as connection:
             if not self.is_sqlite:
@@ -70,6 +72,14 @@ class Database:
                 raise Refused("newer-database", sentence) from error
             if self.is_sqlite and connection.execute(text("PRAGMA foreign_key_check")).first() is not None:
                 raise Broken("The upgrade would leave rows that point to nothing; it was rolled back.")
+
+    def is_current(self) -> bool:
+        """Return True when the tables are those of the newest revision; nothing is written. Raises Unavailable."""
+        newest = max(path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
+        with _translated(), self._engine.connect() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                return False
+            return connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == newest
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:

@@ -133,6 +133,26 @@ def _check_size(file: File, layout: PixelFormat) -> None:
         raise Refused("no-decoder", f"there is no decoder for {name}; send it uncompressed")
 
 
+def can_decode(transfer_syntax_uid: str) -> bool:
+    """Return True when images of this transfer syntax can be decoded on this machine."""
+    codecs = (
+        (JPEG, ("JPEG8", "LJPEG")),
+        (JPEG_LS, ("JPEGLS",)),
+        (JPEG_2000, ("JPEG2K",)),
+        (HT_JPEG_2000, ("HTJ2K",)),
+        ({RLE}, ("PACKBITS",)),
+    )
+    for syntaxes, names in codecs:
+        if transfer_syntax_uid in syntaxes:
+            try:
+                import imagecodecs
+
+                return all(bool(getattr(imagecodecs, name).available) for name in names)
+            except (ImportError, AttributeError):
+                return False
+    return transfer_syntax_uid in {*NATIVE, DEFLATED_FRAMES}
+
+
 def open_frames(file: File, layout: PixelFormat) -> Callable[[int], Stored]:
     """Return a function from frame index to the stored values `(R, C)`, sign and unused bits settled.
 

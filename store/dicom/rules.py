@@ -84,9 +84,9 @@ def _read(path: Path) -> Dataset:
     except UNREADABLE as error:
         if isinstance(error, Refused):
             raise
-        raise Refused(
-            "unreadable-file", f"{path} cannot be read as DICOM: {error}", where=str(path)
-        ) from error
+        why = "it is no DICOM Part 10 file" if isinstance(error, InvalidDicomError) else str(error)
+        why = error.strerror or why if isinstance(error, OSError) else why
+        raise Refused("unreadable-file", f"{path} cannot be read: {why}", where=str(path)) from error
     return dataset
 
 

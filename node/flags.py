@@ -1,0 +1,89 @@
+"""One flag of the command line for each setting, so that a new setting has its flag at once."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic.fields import FieldInfo
+
+from node.settings import Settings
+from plugins.errors import Refused
+
+SINGULAR = {
+    "destinations": "--destination",
+    "callers": "--caller",
+    "enabled": "--plugin",
+    "plugins": "--plugin-setting",
+}
+"""Flags that may be given several times are named for one of what they hold."""
+
+
+def with_setting_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with a flag for each setting, in place of its `**flags`."""
+    fixed = [
+        p
+        for p in inspect.signature(command, eval_str=True).parameters.values()
+        if p.kind is not p.VAR_KEYWORD
+    ]
+    flags = [_parameter(name, field) for name, field in Settings.model_fields.items()]
+    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in (*flags, *fixed)]
+    # Typer reads a command's options from these two, and nothing else can tell it of options made at run time.
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def load_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
+    """Return the settings of file, environment and flags as `with_setting_flags` gives them. Refuses `bad-settings`."""
+    values = dict(flags)
+    if pairs := values.pop("plugins", None):
+        values["plugins"] = _plugin_settings(pairs)
+    return Settings.load(
+        config, **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    )
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    flag = SINGULAR.get(name, f"--{name.replace('_', '-')}")
+    kind = field.annotation
+    description = field.description or ""
+    annotation: Any
+    if name in SINGULAR:
+        words = {"plugins": "NAME.FIELD=VALUE: one setting of a plugin"}.get(name, description)
+        option = typer.Option(flag, help=f"{words} (repeatable).", show_default=False)
+        annotation = Annotated[list[str] | None, option]
+    elif kind is bool:
+        flag = f"{flag}/--no-{flag.removeprefix('--')}"
+        annotation = Annotated[bool | None, typer.Option(flag, help=f"{description}.", show_default=False)]
+    else:
+        option = typer.Option(flag, help=f"{description}{_default(field)}.", show_default=False)
+        annotation = Annotated[typing.cast(Any, kind) | types.NoneType, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default_factory is not None:
+        return ", ~/.nadir by default"
+    return f", {field.default:g} by default" if isinstance(field.default, (int, float)) else ""
+
+
+def _plugin_settings(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return NAME.FIELD=VALUE as a mapping; a value is JSON where it can be, and text otherwise."""
+    settings: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        path, equals, value = pair.partition("=")
+        name, dot, field = path.partition(".")
+        if not (name and dot and field and equals):
+            raise Refused("bad-settings", f"'{pair}' is not a plugin setting: write NAME.FIELD=VALUE")
+        try:
+            settings.setdefault(name, {})[field] = json.loads(value)
+        except ValueError:
+            settings.setdefault(name, {})[field] = value
+    return settings

@@ -1,0 +1,225 @@
+"""What the command line prints: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from node.doctor import Line
+
+WIDE = 1000
+"""Columns of what is not a terminal: a program that reads a table wants one line a row."""
+MEASURED = {
+    "long_axis": "long",
+    "short_axis": "short",
+    "volume": "volume",
+    "suv_max": "SUVmax",
+    "suv_mean": "SUVmean",
+    "suv_peak": "SUVpeak",
+    "mtv": "MTV",
+    "tlg": "TLG",
+    "laa_950": "LAA-950",
+    "perc_15": "Perc15",
+}
+"""Measurements that a table in the terminal shows, with their headings."""
+
+
+def console(*, error: bool = False) -> Console:
+    """Return the console of standard output, or of standard error; without colours when it is no terminal."""
+    from rich.console import Console
+
+    stream = sys.stderr if error else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else WIDE
+    return Console(file=stream, highlight=False, width=width)
+
+
+def say(text: object) -> None:
+    """Print one line of a result as it stands."""
+    sys.stdout.write(f"{text}\n")
+
+
+def complain(text: str) -> None:
+    """Print one line on standard error."""
+    sys.stderr.write(" ".join(text.split()) + "\n")
+
+
+def print_json(value: object) -> None:
+    """Print one JSON value and nothing else."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str, allow_nan=False) + "\n")
+
+
+def print_csv(rows: Sequence[Mapping[str, object]]) -> None:
+    """Print the rows of `store.findings.list_findings`, no cell of which runs as a formula."""
+    from node.report.table import FIELDS, safe_cell
+
+    writer = csv.writer(sys.stdout)
+    writer.writerow(FIELDS)
+    writer.writerows([safe_cell(row.get(field)) for field in FIELDS] for row in rows)
+
+
+def print_table(
+    rows: Sequence[Mapping[str, object]],
+    columns: Mapping[str, str],
+    *,
+    empty: str,
+    numbers: Sequence[str] = (),
+) -> None:
+    """Print the named columns (key to heading) of the rows, `numbers` to the right; `empty` when there are no rows."""
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
+    if not rows:
+        say(empty)
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
+    for key, heading in columns.items():
+        is_number = key in numbers
+        table.add_column(
+            heading, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*(escape(_cell(row.get(key))) for key in columns))
+    console().print(table)
+
+
+def print_report(report: Mapping[str, Any]) -> None:
+    """Print findings, flags and files written; what was refused goes to standard error."""
+    rows = [
+        {
+            "finding": f["label"],
+            "plugin": f["plugin"],
+            "confidence": f["confidence"],
+            "measured": f["measurements"],
+        }
+        for f in report["findings"]
+    ]
+    if rows or not report["failed"]:
+        print_measured(
+            rows, {"finding": "finding", "plugin": "analysis", "sure": "sure"}, empty="no findings"
+        )
+    flags = [*report["flags"], *(flag for f in report["findings"] for flag in f["flags"])]
+    for flag in {(flag["code"], flag["sentence"]): flag for flag in flags}.values():
+        say(f"note: {flag['sentence']} ({flag['code']})")
+    for path in report["outputs"]:
+        say(path)
+
+
+def print_refused(report: Mapping[str, Any]) -> None:
+    """Print what was refused, one line each, on standard error."""
+    for refusal in report["refused"]:
+        complain(f"nadir: refused: {refusal['sentence']} ({refusal['code']})")
+
+
+def print_findings(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the rows of `store.findings.list_findings`, one line a finding."""
+    found: dict[object, dict[str, Any]] = {}
+    for row in rows:
+        shown = found.setdefault(row["finding"], {**row, "measured": {}})
+        if row["name"] is not None:
+            shown["measured"][row["name"]] = row
+    columns = {"patient_id": "patient", "study_date": "date", "label": "finding", "plugin": "analysis"}
+    print_measured(list(found.values()), columns, empty="no findings")
+
+
+def print_jobs(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the rows of `store.ledger.overview`."""
+    shown = [
+        {
+            **row,
+            "created": _minute(row["created_at"]),
+            "attempts": f"{row['attempt']}/{row['max_attempts']}",
+            "reason": f"{row['error_code']}: {row['error_text']}" if row["error_code"] else "",
+        }
+        for row in rows
+    ]
+    columns = {
+        "id": "job",
+        "patient_id": "patient",
+        "study_date": "study",
+        "plugin": "analysis",
+        "state": "state",
+        "attempts": "tries",
+        "created": "created",
+        "reason": "reason",
+    }
+    print_table(shown, columns, empty="no jobs", numbers=("id", "attempts"))
+
+
+def print_job(job: Mapping[str, Any]) -> None:
+    """Print what `store.ledger.details` tells of one job."""
+    say(f"job {job['id']}: {job['plugin']} {job['plugin_version']}, {job['state']}")
+    when = f", {job['study_date']}" if job["study_date"] else ""
+    say(f"  patient   {job['patient_id']}{when}, revision {job['revision']}")
+    say(f"  study     {job['study_instance_uid']}")
+    say(f"  attempts  {job['attempt']} of {job['max_attempts']}")
+    for name in ("created", "started", "finished"):
+        if job[f"{name}_at"]:
+            say(f"  {name:<9} {_minute(job[f'{name}_at'])}")
+    if job["error_code"]:
+        say(f"  reason    {job['error_text']} ({job['error_code']})")
+    say(f"  findings  {job['findings']}")
+    for told in job["refusals"]:
+        say(f"  {'refused' if told['refused'] else 'note':<9} {told['sentence']} ({told['code']})")
+    for result in job["results"]:
+        say(f"  result    {result['kind']} {result['sop_instance_uid']}")
+    for delivery in job["deliveries"]:
+        said = ", ".join(str(delivery[k]) for k in ("last_status", "last_error") if delivery[k])
+        tries = f"{delivery['attempt']} attempt{'' if delivery['attempt'] == 1 else 's'}"
+        say(f"  delivery  to {delivery['destination']}: {delivery['state']}, {tries}{said and f', {said}'}")
+
+
+def print_lines(lines: Sequence[Line]) -> None:
+    """Print what `node.doctor.examine` found."""
+    from rich.markup import escape
+
+    width = max(len(line.what) for line in lines)
+    screen = console()
+    for line in lines:
+        mark = "[green]ok  [/]" if line.ok else ("[red]FAIL[/]" if line.needed else "[yellow]no  [/]")
+        screen.print(f"{mark} {escape(f'{line.what:<{width}}  {line.says}')}", soft_wrap=True)
+
+
+def print_measured(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empty: str) -> None:
+    """Print one row a finding: `columns`, then what is in its `measured` (name to value and unit) as columns.
+
+    A finding that has none of the usual measurements shows all its own; the others are for `--json` and `--csv`.
+    """
+    from node.report.overlays import pretty_unit, rounded
+
+    names = [name for name in MEASURED if any(name in row["measured"] for row in rows)]
+    for row in rows:
+        if not set(names) & set(row["measured"]):
+            names += row["measured"]
+    units = {n: {row["measured"][n]["unit"] for row in rows if n in row["measured"]} for n in names}
+    headings = {name: MEASURED.get(name, name) for name in names}
+    for name, held in units.items():
+        if len(held) == 1:
+            headings[name] = f"{headings[name]} {pretty_unit(next(iter(held)))}".rstrip()
+    shown = []
+    for row in rows:
+        cells = {key: row[key] for key in columns}
+        for name in (n for n in names if n in row["measured"]):
+            m = row["measured"][name]
+            unit = "" if len(units[name]) == 1 else f" {pretty_unit(m['unit'])}"
+            cells[name] = f"{rounded(m['value'])}{unit}"
+        shown.append(cells)
+    print_table(shown, {**columns, **headings}, empty=empty, numbers=names)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _minute(text: str) -> str:
+    """Return an ISO time as `2025-01-31 14:05`, UTC as it is kept."""
+    return text[:16].replace("T", " ")
