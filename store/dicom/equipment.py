@@ -119,8 +119,6 @@ def _character_set(result: Dataset, header: Dataset) -> None:
     elif "SpecificCharacterSet" in result:
         del result.SpecificCharacterSet
     if result.get("SpecificCharacterSet") != UTF8 and not _ascii(result, header):
-        for element in result.iterall():
-            _ = element.value  # decoded with the old character set before the new one is named
         result.SpecificCharacterSet = UTF8
 
 

@@ -95,6 +95,17 @@ def groups_of(sr: Dataset) -> list[tuple[str, Dataset]]:
     return found
 
 
+def evidence_of(sr: Dataset) -> dict[str, str]:
+    """Return what a report lists as evidence: SOP Class UID by SOP Instance UID."""
+    listed = {}
+    for keyword in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
+        for study in items(sr, keyword):
+            for series in items(study, "ReferencedSeriesSequence"):
+                for item in references(series):
+                    listed[text(item, "ReferencedSOPInstanceUID")] = text(item, "ReferencedSOPClassUID")
+    return listed
+
+
 def region_kinds(group: Dataset) -> list[str]:
     """Return the kind of each region directly in a group: image, space, segment, segment-frame or surface."""
     kinds = []
@@ -245,24 +256,18 @@ def sr_units(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violation]:
 
 
 def sr_evidence(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violation]:
-    """Everything that the content refers to is listed as evidence; in ours, so are the SEGs that it speaks of."""
-    listed = set()
-    for keyword in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
-        for study in items(sr, keyword):
-            for series in items(study, "ReferencedSeriesSequence"):
-                listed |= {text(i, "ReferencedSOPInstanceUID") for i in references(series)}
+    """Everything that the content refers to is listed as evidence; in ours, so is a SEG."""
+    listed = evidence_of(sr)
     missing: dict[str, str] = {}
     for where, item, _ in walk(sr):
         if text(item, "ValueType") in ("IMAGE", "COMPOSITE", "WAVEFORM"):
             for reference in references(item):
                 missing.setdefault(text(reference, "ReferencedSOPInstanceUID"), where)
-    if own(sr):
-        for companion in companions:
-            if text(companion, "SOPClassUID") in SEG_CLASSES and groups_of(sr):
-                missing.setdefault(text(companion, "SOPInstanceUID"), "1")
     for uid, where in missing.items():
         if uid not in listed:
             yield _broken("sr-evidence", where, f"refers to {uid}, which is not listed as evidence")
+    if own(sr) and groups_of(sr) and not any(kind in SEG_CLASSES for kind in listed.values()):
+        yield _broken("sr-evidence", "1", "lists no SEG as evidence")
 
 
 def sr_own(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violation]:

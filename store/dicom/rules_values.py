@@ -15,7 +15,7 @@ from plugins.contract import Mask, Volume
 from plugins.measure.axes import Axes, measure_axes, measure_node_axes
 from store.dicom.items import children, items, name_of, numeric, references, text
 from store.dicom.rules_seg import SEG_CLASSES
-from store.dicom.rules_sr import groups_of
+from store.dicom.rules_sr import evidence_of, groups_of
 from store.dicom.segment_masks import SegmentMasks, read_segment_masks
 from store.dicom.violation import Rule, Violation, own
 
@@ -29,10 +29,12 @@ AXIS_TOLERANCE_MM: Final = 0.01
 
 
 class _Segs:
-    """The SEGs among the companions, their masks read once."""
+    """The SEGs among the companions that a report lists or names, their masks read once."""
 
-    def __init__(self, companions: Sequence[Dataset]) -> None:
-        self.all = {text(c, "SOPInstanceUID"): c for c in companions if text(c, "SOPClassUID") in SEG_CLASSES}
+    def __init__(self, sr: Dataset, companions: Sequence[Dataset]) -> None:
+        meant = {*evidence_of(sr), *(uid for _, group in groups_of(sr) for uid, _ in _segments(group))}
+        found = {text(c, "SOPInstanceUID"): c for c in companions if text(c, "SOPClassUID") in SEG_CLASSES}
+        self.all = {uid: seg for uid, seg in found.items() if uid in meant}
         self._masks: dict[str, SegmentMasks | None] = {}
 
     def masks(self, uid: str) -> SegmentMasks | None:
@@ -50,7 +52,7 @@ class _Segs:
 
 def sr_segments(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violation]:
     """A referenced segment exists in its SEG and has the same tracking identity there; the patient is the same."""
-    segs = _Segs(companions)
+    segs = _Segs(sr, companions)
     for seg in segs.all.values():
         for keyword in ("PatientID", "StudyInstanceUID"):
             if text(seg, keyword) != text(sr, keyword):
@@ -83,7 +85,7 @@ def sr_segments(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violatio
 
 def sr_volumes(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violation]:
     """A volume is that of the voxels of its segment, to a thousandth."""
-    segs = _Segs(companions)
+    segs = _Segs(sr, companions)
     for where, group in groups_of(sr):
         for uid, number in _owners(group, segs):
             masks = segs.masks(uid)
@@ -103,7 +105,7 @@ def sr_volumes(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violation
 
 def sr_axes(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violation]:
     """A long or short axis of ours is that of its segment's 0.5-level contour, measured again."""
-    segs = _Segs(companions)
+    segs = _Segs(sr, companions)
     if not own(sr):
         return
     for where, group in groups_of(sr):

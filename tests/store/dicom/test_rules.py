@@ -376,6 +376,16 @@ def test_files_are_judged_with_one_another_as_companions(
     assert check_files([tmp_path / "sr.dcm"])[0][1] == ()
 
 
+def test_a_seg_of_another_job_is_no_companion(
+    written: dict[str, Dataset], case: Case, tmp_path: Path
+) -> None:
+    other = replace(case, provenance=replace(case.provenance, job_key="f" * 64), findings=case.findings[:1])
+    saved(other.seg(), tmp_path / "other.dcm")
+    for name in ("seg", "volumetric", "planar"):
+        saved(written[name], tmp_path / f"{name}.dcm")
+    assert {violations for _, violations in check_files(sorted(tmp_path.glob("*.dcm")))} == {()}
+
+
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_bytes(b"this is no DICOM file" * 20)
     with pytest.raises(Refused) as refused:
