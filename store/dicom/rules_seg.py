@@ -117,6 +117,11 @@ def seg_frames(seg: Dataset, companions: Sequence[Dataset]) -> Iterator[Violatio
             "seg-frames", "NumberOfFrames", f"says {text(seg, 'NumberOfFrames')}, groups are {len(frames)}"
         )
     shared = (items(seg, "SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    for element in frames[0] if frames else ():
+        if element.tag in shared:
+            yield _broken(
+                "seg-frames", element.keyword, "is given for each frame and for all frames together"
+            )
     known = {text(s, "SegmentNumber") for s in items(seg, "SegmentSequence")}
     dimensions = len(items(seg, "DimensionIndexSequence"))
     listed = referenced_instances(seg)

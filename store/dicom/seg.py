@@ -217,6 +217,10 @@ def _lay_frames(
         group.SegmentIdentificationSequence = [identification]
         groups.append(group)
     result.PerFrameFunctionalGroupsSequence = groups
+    shared = result.SharedFunctionalGroupsSequence[0]
+    for element in groups[0]:
+        if element.tag in shared:  # highdicom shares what its one frame has
+            del shared[element.tag]
     result.NumberOfFrames = len(frames)
     result.PixelData = pack_frames(
         [(k, mask) for _, k, mask in frames], volume.array.shape[1], volume.array.shape[2]

@@ -260,6 +260,12 @@ def _one_byte_a_pixel(seg: Dataset) -> None:
     seg.PixelData = b"\0" * (seg.NumberOfFrames * seg.Rows * seg.Columns)
 
 
+def _shared_too(seg: Dataset) -> None:
+    first = seg.PerFrameFunctionalGroupsSequence[0]
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    shared.SegmentIdentificationSequence = copy.deepcopy(first.SegmentIdentificationSequence)
+
+
 SEG_FAULTS: dict[str, tuple[Change, str]] = {
     "content label removed": (_attribute("ContentLabel"), "seg-header"),
     "research use removed": (_attribute("ContentDescription"), "research-use"),
@@ -282,6 +288,7 @@ SEG_FAULTS: dict[str, tuple[Change, str]] = {
     "frame beside its source": (_first_frame(_shift), "seg-geometry"),
     "two frames at one place": (_twice, "seg-frames"),
     "turned over": (_turned, "seg-geometry"),
+    "a group shared and not shared": (_shared_too, "seg-frames"),
     "frames miscounted": (_attribute("NumberOfFrames", 4), "seg-frames"),
     "unpacked": (_one_byte_a_pixel, "seg-pixels"),
     "another frame of reference": (_attribute("FrameOfReferenceUID", "1.2.3"), "seg-geometry"),

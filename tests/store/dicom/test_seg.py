@@ -76,8 +76,10 @@ def test_dcmqi_reads_the_same_voxels_at_the_same_places(
         assert np.allclose(centroid, truth, atol=1e-3)
 
 
-def test_dciodvfy_finds_no_error(case: Case, tmp_path: Path) -> None:
-    case.seg().save_as(tmp_path / "seg.dcm", enforce_file_format=True)
+@pytest.mark.parametrize("segments", [1, 2, 3])
+def test_dciodvfy_finds_no_error(case: Case, tmp_path: Path, segments: int) -> None:
+    seg = replace(case, findings=case.findings[:segments]).seg()
+    seg.save_as(tmp_path / "seg.dcm", enforce_file_format=True)
     assert iod_errors(tmp_path / "seg.dcm") == []
 
 
@@ -156,6 +158,17 @@ def test_the_same_input_gives_the_same_bytes(case: Case, tmp_path: Path) -> None
     for name in ("a", "b"):
         case.seg().save_as(tmp_path / name, enforce_file_format=True)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_one_segment_of_one_voxel_comes_back(case: Case, tmp_path: Path) -> None:
+    point = np.zeros(case.volume.array.shape, dtype=np.bool_)
+    point[3, 39, 35] = True
+    alone = with_finding(replace(case, findings=case.findings[:1]), 1, mask=Mask.from_full(point))
+    seg = saved(alone.seg(), tmp_path / "seg.dcm")
+    assert np.array_equal(_masks_back(seg, alone)[0], point)
+    assert iod_errors(tmp_path / "seg.dcm") == []
+    ((array, _),) = dcmqi_segments(tmp_path / "seg.dcm", tmp_path / "out")
+    assert int(np.count_nonzero(array)) == 1
 
 
 def test_another_job_has_other_uids_and_another_series_too(case: Case) -> None:
