@@ -22,6 +22,8 @@ from store.part10 import scan_header
 from store.studies import manifest_hash
 
 RESULTS = "results"
+NOTHING_HERE = "nothing-to-analyse"
+"""What an analysis says of a study that holds nothing for it; no fault, unless all of them say so."""
 
 
 def analyse_folder(
@@ -75,8 +77,8 @@ def summary(answers: Iterable[tuple[str, Answer]]) -> dict[str, Any]:
         failed = failed or not ran
         heard = [t for a in answer.analysed for t in a.results.told]
         heard += [t for a in answer.analysed for found in a.results.found for t in found.flags]
-        if not ran and all(a.error_code is None for a in answer.analysed):
-            heard.append(_not_applicable(answer))
+        if not any(a.applicable for a in answer.analysed):
+            heard = [*(t for t in heard if t.code != NOTHING_HERE), _not_applicable(answer)]
         told |= {(t.refused, t.code, t.sentence, t.series_instance_uid, study): None for t in heard}
         findings += [_finding(f, a) for a in answer.analysed for f in a.results.found]
         outputs += [w.path for a in answer.analysed for w in a.results.written]
@@ -101,7 +103,7 @@ def summary(answers: Iterable[tuple[str, Answer]]) -> dict[str, Any]:
 def _not_applicable(answer: Answer) -> Told:
     names = ", ".join(a.plugin for a in answer.analysed)
     return Told(
-        code="nothing-to-analyse",
+        code=NOTHING_HERE,
         sentence=f"the study holds nothing that an analysis applies to (asked: {names})",
         refused=True,
     )

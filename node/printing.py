@@ -92,6 +92,8 @@ def print_table(
 
 def print_report(report: Mapping[str, Any]) -> None:
     """Print findings, flags and files written; what was refused goes to standard error."""
+    from node.offline import NOTHING_HERE
+
     rows = [
         {
             "finding": f["label"],
@@ -101,13 +103,14 @@ def print_report(report: Mapping[str, Any]) -> None:
         }
         for f in report["findings"]
     ]
+    columns = {"finding": "finding", "plugin": "analysis"}
+    if any(row["confidence"] is not None for row in rows):
+        columns["confidence"] = "confidence"
     if rows or not report["failed"]:
-        print_measured(
-            rows, {"finding": "finding", "plugin": "analysis", "sure": "sure"}, empty="no findings"
-        )
-    flags = [*report["flags"], *(flag for f in report["findings"] for flag in f["flags"])]
-    for flag in {(flag["code"], flag["sentence"]): flag for flag in flags}.values():
-        say(f"note: {flag['sentence']} ({flag['code']})")
+        print_measured(rows, columns, empty="no findings")
+    for sentence, code in dict.fromkeys((flag["sentence"], flag["code"]) for flag in report["flags"]):
+        if code != NOTHING_HERE:
+            say(f"note: {sentence} ({code})")
     for path in report["outputs"]:
         say(path)
 

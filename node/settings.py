@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
@@ -137,17 +137,23 @@ class Settings(BaseSettings):
         try:
             return (cls if toml is None else _with_file(cls, toml))(**given)
         except ValidationError as error:
-            lines = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
-            raise Refused("bad-settings", "; ".join(lines)) from error
+            raise Refused("bad-settings", "; ".join(_what_is_wrong(e) for e in error.errors())) from error
         except SettingsError as error:
             raise Refused("bad-settings", str(error)) from error
-        except (OSError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError) as error:  # no TOML, or no text at all
             raise Refused("bad-settings", f"the settings file {toml} cannot be read: {error}") from error
 
     @property
     def sql_url(self) -> str:
         """Return the SQLAlchemy URL."""
         return self.database_url or f"sqlite:///{self.home / 'nadir.sqlite'}"
+
+
+def _what_is_wrong(error: Mapping[str, Any]) -> str:
+    name = ".".join(map(str, error["loc"])) or "settings"
+    if error["type"] == "extra_forbidden":
+        return f"{name}: there is no such setting"
+    return f"{name}: {error['msg'].removeprefix('Value error, ')}"
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
