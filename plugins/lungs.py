@@ -77,8 +77,10 @@ class _Coarse:
 def lungs(volume: Volume, *, include_pleural: bool = True) -> Lungs:
     """Return both lungs and the large airways of a CT in HU, as masks `(K, R, C)` on the grid of the volume.
 
-    The lungs are closed: vessels inside them belong to them. With `include_pleural`, dents of the rib side (a
-    pleural nodule or mass) are filled as well, up to about 3 cm; with False only gaps under 8 mm are.
+    The lungs are closed: vessels inside them belong to them. With `include_pleural`, larger dents are filled as well
+    (a pleural nodule; most of a mass of a few centimetres), no nearer to the mediastinum than the lung comes within
+    some millimetres; parts of aorta, hilum and diaphragm then belong to the lungs too. With False only gaps under
+    16 mm are filled. Bone is in neither.
     Refuses (`not-ct`, `no-lungs`).
     An approximation by thresholds and shape: a consolidated lung, a large effusion or a mass as large as a lobe is
     missed in part, and a mass that has grown into the mediastinum is cut near where the lung once ended.
