@@ -1,0 +1,414 @@
+"""The worker: what one job may do to the node, leases, late images, and what happens to jobs of another version."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dicom_series import make_series
+from pydicom import dcmread
+from small_node import SmallNode
+from sqlmodel import col, select
+
+from node import worker as worker_module
+from node.intake import Intake
+from node.settings import Settings
+from node.settle import Settler
+from node.task import Identity
+from node.worker import Worker
+from plugins.errors import Unavailable
+from plugins.registry import load_plugins
+from store import jobs
+from store.tables import Delivery, Finding, Job, Measurement, Refusal, Result
+
+DESTINATION = "PACS@127.0.0.1:104"
+
+
+class Bench:
+    """A node's rows and bytes, a settler and workers, stepped by hand."""
+
+    def __init__(self, home: Path, journal: Path) -> None:
+        self.node = SmallNode.make(home)
+        self.journal = journal
+        self.mode = "box"
+
+    def settings(self, **changes: Any) -> Settings:
+        own = {"mode": self.mode, "journal": str(self.journal), "gate": str(self.journal) + ".gate"}
+        values: dict[str, Any] = {
+            "home": self.node.home,
+            "destinations": (DESTINATION,),
+            "enabled": ("trouble",),
+            "plugins": {"trouble": own},
+            "lease_seconds": 2.0,
+        }
+        return Settings(**{**values, **changes})
+
+    def identities(self, settings: Settings) -> list[Identity]:
+        return [Identity.of(plugin) for plugin in load_plugins(settings.plugins, settings.enabled)]
+
+    def worker(self, owner: str = "w", **changes: Any) -> Worker:
+        settings = self.settings(**changes)
+        return Worker(self.node.database, self.node.objects, settings, self.identities(settings), owner=owner)
+
+    def arrive(self, files: Sequence[Path]) -> None:
+        intake = Intake(self.node.database, self.node.objects)
+        for file in files:
+            temporary = self.node.objects.temporary()
+            temporary.write_bytes(file.read_bytes())
+            intake.take(temporary, source="CT1@127.0.0.1")
+
+    def settle(self, **changes: Any) -> int:
+        """Settle what came; return how many jobs that made."""
+        settings = self.settings(**changes)
+        settler = Settler(self.node.database, self.identities(settings), quiet_seconds=0, max_attempts=3)
+        return sum(settled.jobs for settled in settler.tick(self.now()))
+
+    def now(self) -> datetime:
+        return self.node.database.now()
+
+    def work(self, *, later: float = 0.0, **changes: Any) -> bool:
+        return self.worker(**changes).tick(self.now() + timedelta(seconds=later))
+
+    def jobs(self) -> Sequence[Job]:
+        with self.node.database.reading() as session:
+            return session.exec(select(Job).order_by(col(Job.id))).all()
+
+    def rows(self, table: type) -> list[Any]:
+        return list(self.node.rows(table))
+
+    def runs(self) -> int:
+        return len(self.journal.read_text().splitlines()) if self.journal.is_file() else 0
+
+
+@pytest.fixture
+def bench(tmp_path: Path, trouble: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path / "home", tmp_path / "journal")
+    yield made
+    made.node.database.dispose()
+
+
+@pytest.fixture
+def queued(bench: Bench, small_study: list[Path]) -> Bench:
+    bench.arrive(small_study)
+    return bench
+
+
+def _states(bench: Bench) -> list[str]:
+    return [job.state for job in bench.jobs()]
+
+
+def test_a_job_leaves_findings_numbers_results_and_deliveries(queued: Bench) -> None:
+    assert queued.settle() == 1
+    assert queued.work()
+    assert _states(queued) == ["delivering"]
+    (finding,) = queued.rows(Finding)
+    assert finding.label == "Box box"
+    volume = next(m for m in queued.rows(Measurement) if m.name == "volume")
+    assert (volume.value, volume.unit) == (pytest.approx(4 * 5 * 7 * 2 / 1000), "ml")
+    results = queued.rows(Result)
+    assert [r.kind for r in results] == ["seg", "sr-volumetric", "sr-planar"]
+    assert all(queued.node.objects.is_intact(r.sha256) for r in results)
+    assert [d.result_pk for d in queued.rows(Delivery)] == [r.id for r in results]
+    assert not queued.work()
+    assert list((queued.node.home / "scratch").iterdir()) == []
+
+
+def test_without_destinations_a_job_is_done_at_once(queued: Bench) -> None:
+    queued.settle()
+    queued.work(destinations=())
+    assert _states(queued) == ["done"]
+
+
+def test_nothing_found_is_delivered_as_a_report(queued: Bench) -> None:
+    queued.mode = "nothing"
+    queued.settle()
+    queued.work()
+    assert [r.kind for r in queued.rows(Result)] == ["sr-volumetric"]
+    assert len(queued.rows(Delivery)) == 1
+    assert _states(queued) == ["delivering"]
+
+
+def test_a_crash_costs_an_attempt_and_the_last_one_buries_the_job_with_its_reason(queued: Bench) -> None:
+    queued.mode = "segfault"
+    queued.settle()
+    for attempt in (1, 2, 3):
+        assert queued.work(later=3600 * attempt)
+        (job,) = queued.jobs()
+        assert job.attempt == attempt
+        assert job.error_code == "analysis-crashed"
+    assert job.state == "dead"
+    assert "SIGSEGV" in job.error_text
+    assert not queued.work(later=36000)
+    assert queued.runs() == 3
+
+
+def test_a_dead_job_that_is_retried_can_end_well(queued: Bench) -> None:
+    queued.mode = "segfault_once"
+    queued.settle()
+    queued.work()
+    assert queued.jobs()[0].state == "queued"
+    queued.work(later=3600)
+    (job,) = queued.jobs()
+    assert (job.state, job.attempt, job.error_code) == ("delivering", 2, None)
+    assert len(queued.rows(Finding)) == 1
+
+
+def test_a_dead_job_is_revived_by_a_person(queued: Bench) -> None:
+    queued.mode = "memory"
+    queued.settle()
+    queued.work(job_memory_bytes=3 << 30)
+    (job,) = queued.jobs()
+    assert (job.state, job.error_code) == ("dead", "analysis-out-of-memory")
+    with queued.node.database.transaction() as session:
+        jobs.retry(session, int(job.id or 0), queued.now())
+    queued.work(job_memory_bytes=3 << 30)
+    assert queued.jobs()[0].attempt == 2
+
+
+def test_a_refusal_buries_the_job_and_is_a_row(queued: Bench) -> None:
+    queued.mode = "refuse"
+    queued.settle()
+    queued.work()
+    (job,) = queued.jobs()
+    assert (job.state, job.attempt, job.error_code) == ("dead", 1, "not-today")
+    assert job.error_text == "this plugin refuses everything"
+    assert [(r.code, r.refused) for r in queued.rows(Refusal)] == [("not-today", True)]
+    assert queued.rows(Delivery) == []
+
+
+def test_a_study_that_is_refused_is_refused_once_and_visible(bench: Bench, small_study: list[Path]) -> None:
+    bench.arrive([f for n, f in enumerate(small_study) if n != 2])
+    bench.settle()
+    bench.work()
+    (job,) = bench.jobs()
+    assert (job.state, job.error_code) == ("dead", "missing-slices")
+    assert [(r.code, r.refused) for r in bench.rows(Refusal)] == [("missing-slices", True)]
+
+
+def test_a_study_with_nothing_for_the_plugin_is_done_and_says_so(bench: Bench, tmp_path: Path) -> None:
+    bench.arrive(make_series(tmp_path / "mr", np.arange(2400.0).reshape(6, 20, 20), modality="MR"))
+    bench.settle()
+    bench.work()
+    assert _states(bench) == ["done"]
+    assert [(r.code, r.refused) for r in bench.rows(Refusal)] == [("nothing-to-analyse", False)]
+
+
+def test_an_identical_resend_makes_no_job(queued: Bench, small_study: list[Path]) -> None:
+    assert queued.settle() == 1
+    queued.arrive(small_study)
+    assert queued.settle() == 0
+    assert len(queued.jobs()) == 1
+
+
+def test_a_late_image_gives_a_revision_that_supersedes_and_names_the_first(
+    bench: Bench, small_study: list[Path]
+) -> None:
+    bench.arrive(small_study[:-1])
+    bench.settle()
+    bench.work(destinations=())
+    bench.arrive(small_study[-1:])
+    assert bench.settle() == 1
+    bench.work(destinations=())
+    assert _states(bench) == ["done", "done"]
+    old, new = bench.rows(Finding)
+    assert (old.superseded, new.superseded) == (True, False)
+    assert old.tracking_uid == new.tracking_uid
+    results = {(r.job_pk, r.kind): r for r in bench.rows(Result)}
+    for kind in ("sr-volumetric", "sr-planar"):
+        dataset = dcmread(bench.node.objects.path(results[2, kind].sha256))
+        assert _predecessors(dataset) == {results[1, kind].sop_instance_uid}
+
+
+def test_a_report_that_was_never_sent_has_no_successor(bench: Bench, small_study: list[Path]) -> None:
+    bench.arrive(small_study[:-1])
+    bench.settle()
+    with bench.node.database.transaction() as session:
+        assert jobs.claim(session, "slow", bench.now(), 60) is not None
+    bench.arrive(small_study[-1:])
+    bench.settle()
+    bench.work()
+    (first, second) = bench.jobs()
+    assert (first.state, second.state) == ("running", "delivering")
+    bench.work(later=61)  # the slow one's lease ran out: a newer revision is there, so nobody does it again
+    assert _states(bench)[0] == "superseded"
+    sr = next(r for r in bench.rows(Result) if r.kind == "sr-planar")
+    assert "PredecessorDocumentsSequence" not in dcmread(bench.node.objects.path(sr.sha256))
+
+
+def test_a_worker_that_lost_its_lease_throws_its_result_away(
+    queued: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    queued.mode = "wait"
+    queued.settle()
+    slow = threading.Thread(target=queued.work, kwargs={"lease_seconds": 3600.0})
+    slow.start()
+    _wait_for(lambda: queued.runs() == 1)
+    Path(str(queued.journal) + ".gate").touch()
+    with queued.node.database.transaction() as session:  # someone else takes the job, as after a lost lease
+        assert jobs.claim(session, "other", queued.now() + timedelta(hours=2), 60) is not None
+    slow.join(60)
+    (job,) = queued.jobs()
+    assert (job.state, job.owner, job.attempt) == ("running", "other", 2)
+    assert queued.rows(Finding) == []
+    assert queued.rows(Result) == []
+    assert "action=job-fenced" in caplog.text
+
+
+def test_a_lost_lease_stops_the_analysis(queued: Bench) -> None:
+    queued.mode = "hang"
+    queued.settle()
+    slow = threading.Thread(target=queued.work)
+    slow.start()
+    _wait_for(lambda: queued.runs() == 1)
+    with queued.node.database.transaction() as session:
+        assert jobs.claim(session, "other", queued.now() + timedelta(hours=1), 60) is not None
+    slow.join(10)
+    assert not slow.is_alive()
+    assert queued.jobs()[0].owner == "other"
+
+
+def test_the_lease_is_kept_while_the_analysis_runs(queued: Bench) -> None:
+    queued.mode = "wait"
+    queued.settle()
+    slow = threading.Thread(target=queued.work, kwargs={"lease_seconds": 1.0})
+    slow.start()
+    _wait_for(lambda: queued.runs() == 1)
+    time.sleep(1.5)
+    assert not queued.work()
+    Path(str(queued.journal) + ".gate").touch()
+    slow.join(60)
+    assert _states(queued) == ["delivering"]
+    assert queued.jobs()[0].attempt == 1
+
+
+def test_a_database_that_is_away_for_a_moment_stops_no_analysis(
+    queued: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued.mode = "wait"
+    queued.settle()
+    asked = []
+
+    def away(*_: object) -> bool:
+        asked.append(True)
+        Path(str(queued.journal) + ".gate").touch()
+        raise Unavailable("the database does not answer")
+
+    monkeypatch.setattr(worker_module.jobs, "heartbeat", away)
+    queued.work(lease_seconds=12.0)
+    assert asked
+    assert _states(queued) == ["delivering"]
+
+
+def test_a_worker_that_is_told_to_stop_gives_its_job_back_unharmed(queued: Bench) -> None:
+    queued.mode = "hang"
+    queued.settle()
+    worker = queued.worker()
+    running = threading.Thread(target=worker.tick, args=(queued.now(),))
+    running.start()
+    _wait_for(lambda: queued.runs() == 1)
+    began = time.monotonic()
+    worker.interrupt()
+    running.join(10)
+    assert time.monotonic() - began < 3
+    (job,) = queued.jobs()
+    assert (job.state, job.owner, job.error_code) == ("queued", None, None)
+    assert job.run_after <= queued.now()
+    assert job.max_attempts - job.attempt == 3
+    assert not worker.tick(queued.now())
+
+
+def test_a_job_of_another_version_is_analysed_anew_by_the_present_one(queued: Bench) -> None:
+    queued.settle()
+    queued.mode = "nothing"  # other settings, so another key
+    queued.work(destinations=())
+    old, new = queued.jobs()
+    assert (old.state, old.error_code) == ("dead", "plugin-changed")
+    assert new.state == "queued"
+    queued.work(destinations=())
+    assert _states(queued) == ["dead", "done"]
+    assert [r.kind for r in queued.rows(Result)] == ["sr-volumetric"]
+
+
+def test_a_job_of_a_plugin_that_is_gone_is_dead_with_that_reason(queued: Bench) -> None:
+    queued.settle()
+    queued.work(enabled=("contours",))
+    (job,) = queued.jobs()
+    assert (job.state, job.error_code) == ("dead", "plugin-changed")
+    assert "not installed or not enabled" in job.error_text
+
+
+def test_a_missing_object_is_told_and_not_passed_over(queued: Bench) -> None:
+    queued.settle()
+    with queued.node.database.reading() as session:
+        name = session.exec(select(worker_module.studies.Instance.sha256)).first()
+    queued.node.objects.path(name).unlink()
+    queued.work()
+    (job,) = queued.jobs()
+    assert job.error_code == "object-missing"
+    assert "1 of 6 files" in job.error_text
+    assert queued.runs() == 0
+
+
+def test_a_fault_of_the_worker_itself_is_told_by_its_place(
+    queued: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued.settle()
+
+    def broken(*_: object) -> None:
+        raise ValueError("P1-SECRET")
+
+    monkeypatch.setattr(worker_module.findings, "save", broken)
+    queued.work()
+    (job,) = queued.jobs()
+    assert (job.state, job.error_code) == ("queued", "broken")
+    assert job.error_text.startswith("ValueError at ")
+    assert "SECRET" not in job.error_text
+    assert queued.rows(Finding) == []
+
+
+@pytest.mark.parametrize("mode", ["box", "segfault", "fault", "refuse"])
+def test_the_log_holds_no_word_of_the_patient(
+    queued: Bench, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], mode: str
+) -> None:
+    queued.mode = mode
+    queued.settle()
+    with caplog.at_level(logging.DEBUG):
+        queued.work()
+    out, err = capfd.readouterr()
+    for text in (caplog.text, out, err, *(str(j.error_text) for j in queued.jobs())):
+        assert "SECRET" not in text
+
+
+def test_what_a_killed_node_left_is_swept_when_no_job_can_need_it(bench: Bench) -> None:
+    root = bench.node.home / "scratch"
+    for name in ("job-7-old", "job-8-young"):
+        (root / name).mkdir(parents=True)
+        (root / name / "child.log").write_text("Patient")
+    past = time.time() - 3 * 3600
+    os.utime(root / "job-7-old", (past, past))
+    bench.worker()
+    assert [p.name for p in root.iterdir()] == ["job-8-young"]
+
+
+def _predecessors(dataset: Any) -> set[str]:
+    return {
+        sop.ReferencedSOPInstanceUID
+        for study in dataset.PredecessorDocumentsSequence
+        for series in study.ReferencedSeriesSequence
+        for sop in series.ReferencedSOPSequence
+    }
+
+
+def _wait_for(question: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not question():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
