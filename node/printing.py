@@ -21,14 +21,13 @@ MEASURED = {
     "short_axis": "short",
     "volume": "volume",
     "suv_max": "SUVmax",
-    "suv_mean": "SUVmean",
     "suv_peak": "SUVpeak",
     "mtv": "MTV",
     "tlg": "TLG",
     "laa_950": "LAA-950",
     "perc_15": "Perc15",
 }
-"""Measurements that a table in the terminal shows, with their headings."""
+"""Measurements that a table in the terminal has room for, with their headings."""
 
 
 def console(*, error: bool = False) -> Console:
@@ -68,22 +67,31 @@ def print_table(
     rows: Sequence[Mapping[str, object]],
     columns: Mapping[str, str],
     *,
-    empty: str,
     numbers: Sequence[str] = (),
+    wrapped: Sequence[str] = (),
+    title: str | None = None,
 ) -> None:
-    """Print the named columns (key to heading) of the rows, `numbers` to the right; `empty` when there are no rows."""
+    """Print the named columns (key to heading) of the rows: `numbers` to the right, only `wrapped` ones broken."""
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
 
-    if not rows:
-        say(empty)
-        return
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
+    table = Table(
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        collapse_padding=True,
+        title=None if title is None else escape(title),
+        title_justify="left",
+        title_style="bold",
+    )
     for key, heading in columns.items():
-        is_number = key in numbers
         table.add_column(
-            heading, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold"
+            heading,
+            justify="right" if key in numbers else "left",
+            overflow="fold",
+            no_wrap=key not in wrapped,
+            min_width=12 if key in wrapped else None,
         )
     for row in rows:
         table.add_row(*(escape(_cell(row.get(key))) for key in columns))
@@ -103,11 +111,11 @@ def print_report(report: Mapping[str, Any]) -> None:
         }
         for f in report["findings"]
     ]
-    columns = {"finding": "finding", "plugin": "analysis"}
+    columns = {"finding": "finding"}
     if any(row["confidence"] is not None for row in rows):
         columns["confidence"] = "confidence"
     if rows or not report["failed"]:
-        print_measured(rows, columns, empty="no findings")
+        print_measured(rows, columns)
     for sentence, code in dict.fromkeys((flag["sentence"], flag["code"]) for flag in report["flags"]):
         if code != NOTHING_HERE:
             say(f"note: {sentence} ({code})")
@@ -128,8 +136,8 @@ def print_findings(rows: Sequence[Mapping[str, Any]]) -> None:
         shown = found.setdefault(row["finding"], {**row, "measured": {}})
         if row["name"] is not None:
             shown["measured"][row["name"]] = row
-    columns = {"patient_id": "patient", "study_date": "date", "label": "finding", "plugin": "analysis"}
-    print_measured(list(found.values()), columns, empty="no findings")
+    columns = {"patient_id": "patient", "study_date": "date", "finding": "finding"}
+    print_measured([{**row, "finding": row["label"]} for row in found.values()], columns)
 
 
 def print_jobs(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -153,7 +161,10 @@ def print_jobs(rows: Sequence[Mapping[str, Any]]) -> None:
         "created": "created",
         "reason": "reason",
     }
-    print_table(shown, columns, empty="no jobs", numbers=("id", "attempts"))
+    if rows:
+        print_table(shown, columns, numbers=("id", "attempts"), wrapped=("patient_id", "reason"))
+    else:
+        say("no jobs")
 
 
 def print_job(job: Mapping[str, Any]) -> None:
@@ -190,31 +201,61 @@ def print_lines(lines: Sequence[Line]) -> None:
         screen.print(f"{mark} {escape(f'{line.what:<{width}}  {line.says}')}", soft_wrap=True)
 
 
-def print_measured(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empty: str) -> None:
-    """Print one row a finding: `columns`, then what is in its `measured` (name to value and unit) as columns.
+def print_measured(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
+    """Print one table for each analysis (`plugin`), a row a finding: `columns`, then its `measured` as columns.
 
-    A finding that has none of the usual measurements shows all its own; the others are for `--json` and `--csv`.
+    `measured` maps a name to value and unit. A finding with none of the usual measurements stands below in a line of
+    its own; what is left out is in `--json` and `--csv`.
     """
+    if not rows:
+        say("no findings")
+    for number, plugin in enumerate(dict.fromkeys(row["plugin"] for row in rows)):
+        if number:
+            say("")
+        of_plugin = [row for row in rows if row["plugin"] == plugin]
+        _print_usual([row for row in of_plugin if MEASURED.keys() & row["measured"]], columns, plugin)
+        for row in (row for row in of_plugin if not MEASURED.keys() & row["measured"]):
+            named = " ".join(str(row[key]) for key in columns if key != "confidence" and row[key])
+            said = ", ".join(f"{name} {_number(m)}" for name, m in row["measured"].items())
+            say(f"{named}: {said or 'nothing measured'}")
+
+
+def _print_usual(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], plugin: str) -> None:
+    from node.report.overlays import pretty_unit
+
+    if not rows:
+        say(plugin)
+        return
+    headings = {}
+    for name in MEASURED:
+        units = {pretty_unit(row["measured"][name]["unit"]) for row in rows if name in row["measured"]}
+        if units:
+            headings[name] = f"{MEASURED[name]}\n{units.pop() if len(units) == 1 else ''}"
+    shown = [
+        {
+            **{key: row[key] for key in columns},
+            **{
+                name: _number(row["measured"][name], with_unit=heading.endswith("\n"))
+                for name, heading in headings.items()
+                if name in row["measured"]
+            },
+        }
+        for row in rows
+    ]
+    print_table(
+        shown,
+        {**columns, **headings},
+        numbers=(*headings, "confidence"),
+        wrapped=("patient_id", "finding"),
+        title=plugin,
+    )
+
+
+def _number(measured: Mapping[str, Any], *, with_unit: bool = True) -> str:
     from node.report.overlays import pretty_unit, rounded
 
-    names = [name for name in MEASURED if any(name in row["measured"] for row in rows)]
-    for row in rows:
-        if not set(names) & set(row["measured"]):
-            names += row["measured"]
-    units = {n: {row["measured"][n]["unit"] for row in rows if n in row["measured"]} for n in names}
-    headings = {name: MEASURED.get(name, name) for name in names}
-    for name, held in units.items():
-        if len(held) == 1:
-            headings[name] = f"{headings[name]} {pretty_unit(next(iter(held)))}".rstrip()
-    shown = []
-    for row in rows:
-        cells = {key: row[key] for key in columns}
-        for name in (n for n in names if n in row["measured"]):
-            m = row["measured"][name]
-            unit = "" if len(units[name]) == 1 else f" {pretty_unit(m['unit'])}"
-            cells[name] = f"{rounded(m['value'])}{unit}"
-        shown.append(cells)
-    print_table(shown, {**columns, **headings}, empty=empty, numbers=names)
+    unit = pretty_unit(measured["unit"]) if with_unit else ""
+    return f"{rounded(measured['value'])} {unit}".rstrip()
 
 
 def _cell(value: object) -> str:
