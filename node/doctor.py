@@ -184,6 +184,6 @@ def _gpu() -> Line:
         says = f"not used: torch cannot be loaded ({type(error).__name__})"
         return Line(what="GPU", ok=False, says=says, needed=False)
     if not name:
-        says = f"none; torch {torch.__version__} would run on the CPU"
+        says = f"none; everything runs on the CPU (torch {torch.__version__})"
         return Line(what="GPU", ok=False, says=says, needed=False)
     return Line(what="GPU", ok=True, says=f"{name} is there; the analyses run on the CPU", needed=False)

@@ -180,8 +180,11 @@ def print_job(job: Mapping[str, Any]) -> None:
     if job["error_code"]:
         say(f"  reason    {job['error_text']} ({job['error_code']})")
     say(f"  findings  {job['findings']}")
-    for told in job["refusals"]:
-        say(f"  {'refused' if told['refused'] else 'note':<9} {told['sentence']} ({told['code']})")
+    for line in dict.fromkeys(
+        f"  {'refused' if told['refused'] else 'note':<9} {told['sentence']} ({told['code']})"
+        for told in job["refusals"]
+    ):
+        say(line)
     for result in job["results"]:
         say(f"  result    {result['kind']} {result['sop_instance_uid']}")
     for delivery in job["deliveries"]:

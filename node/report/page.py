@@ -40,6 +40,8 @@ NAMES = {
     "suv_mean": "SUVmean",
     "suv_peak": "SUVpeak",
     "suv_sd": "SUV, standard deviation",
+    "suv_min": "Lowest SUV",
+    "suv_median": "Median SUV",
     "liver_threshold": "Liver threshold (SUV)",
     "mtv": "MTV",
     "tlg": "TLG",

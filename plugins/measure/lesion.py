@@ -27,8 +27,9 @@ def measure_lesion(
     """Return the measurements of one lesion on one volume, each with its unit and its convention in words.
 
     Always `long_axis`, `short_axis` (mm, end points in LPS mm) and `volume` (ml). On CT `hu_mean`, `hu_sd`, `hu_min`,
-    `hu_max`, `hu_median`; on PET in SUV `suv_max`, `suv_mean`, `suv_peak`, `mtv` (ml), `tlg` (g); on everything else
-    `mean`, `sd`, `min`, `max`, `median` in the unit of the volume. `node` measures the axes by the rule for nodes.
+    `hu_max`, `hu_median`; on PET in SUV `suv_max`, `suv_mean`, `suv_sd`, `suv_min`, `suv_median`,
+    `suv_peak`, `mtv` (ml), `tlg` (g); on everything else `mean`, `sd`, `min`, `max`, `median` in the unit of the volume.
+    `node` measures the axes by the rule for nodes.
     `threshold` (default SUV >= 4.0) is that of `mtv` and `tlg`.
     Refuses a mask of another grid, an empty one, and one whose voxels all lack a value.
     """
@@ -103,6 +104,9 @@ def _uptake(mask: Mask, volume: Volume, threshold: Threshold, peak: PeakVariant)
     return (
         _value("suv_max", found.maximum, volume, codes.MAXIMUM, _STATISTICS_METHOD),
         _value("suv_mean", found.mean, volume, codes.MEAN, _STATISTICS_METHOD),
+        _value("suv_sd", found.sd, volume, codes.STANDARD_DEVIATION, f"{_STATISTICS_METHOD}, divided by n"),
+        _value("suv_min", found.minimum, volume, codes.MINIMUM, _STATISTICS_METHOD),
+        _value("suv_median", found.median, volume, codes.MEDIAN, _STATISTICS_METHOD),
         _value("suv_peak", suv_peak(mask, volume, peak), volume, codes.PEAK, peak_method(peak)),
         Measurement(
             name="mtv",

@@ -157,7 +157,8 @@ def test_a_lesion_on_pet_has_every_uptake_measurement_and_says_how() -> None:
     volume, mask, body = around((15.0, 12.0, 12.0), (3.0, 4.0, 4.0), role="pet_suv", values=(1.0, 6.0))
     measured = {m.name: m for m in measure_lesion(mask, volume, threshold=Threshold.percent(41))}
     assert list(measured) == [
-        "long_axis", "short_axis", "volume", "suv_max", "suv_mean", "suv_peak", "mtv", "tlg",
+        "long_axis", "short_axis", "volume", "suv_max", "suv_mean", "suv_sd", "suv_min", "suv_median",
+        "suv_peak", "mtv", "tlg",
     ]  # fmt: skip
     assert measured["mtv"].value == pytest.approx(measured["volume"].value)
     assert measured["mtv"].value == pytest.approx(body.volume_mm3 / 1000, rel=0.05)
