@@ -28,9 +28,9 @@ def measure_lesion(
 
     Always `long_axis`, `short_axis` (mm, end points in LPS mm) and `volume` (ml). On CT `hu_mean`, `hu_sd`, `hu_min`,
     `hu_max`, `hu_median`; on PET in SUV `suv_max`, `suv_mean`, `suv_sd`, `suv_min`, `suv_median`,
-    `suv_peak`, `mtv` (ml), `tlg` (g); on everything else `mean`, `sd`, `min`, `max`, `median` in the unit of the volume.
-    `node` measures the axes by the rule for nodes.
-    `threshold` (default SUV >= 4.0) is that of `mtv` and `tlg`.
+    `suv_peak`, `mtv` (ml), `tlg` (g); on everything else `mean`, `sd`, `min`, `max`, `median` in its own unit.
+    `node` measures the axes by the rule for nodes; `threshold` (default SUV >= 4.0) is that of
+    `mtv` and `tlg`.
     Refuses a mask of another grid, an empty one, and one whose voxels all lack a value.
     """
     shape = (*_axes(mask, volume, convention, node), _volume(mask, volume))
