@@ -95,16 +95,17 @@ class Worker:
         began = time.monotonic()
         try:
             analysed, kept = self._analyse(job)
+            child_seconds = time.monotonic() - began
             state = self._store(job, analysed, kept)
         except jobs.Fenced:
             log.warning(line("job-fenced", **named))
         except Exception as error:  # the border: whatever one job does, the next one has its turn
             self._failed(job, error)
         else:
-            parts = {name: f"{value:.2f}" for name, value in analysed.seconds.items()}
-            wall = f"{time.monotonic() - began:.2f}"
+            seconds = {**analysed.seconds, "child": child_seconds, "all": time.monotonic() - began}
+            parts = {name: f"{value:.2f}" for name, value in seconds.items()}
             found = len(analysed.results.found)
-            log.info(line("job-analysed", **named, state=state, findings=found, **parts, wall=wall))
+            log.info(line("job-analysed", **named, state=state, findings=found, **parts))
 
     def _analyse(self, job: Job) -> tuple[Analysed, dict[str, Kept]]:
         """Return the answer of the child process, and where the object store has what it wrote."""
