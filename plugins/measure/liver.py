@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, signal
+from scipy import ndimage
 
 from plugins.contract import BoolArray, Flag, Mask, Point, Volume
 from plugins.measure.uptake import sphere_weights
@@ -170,6 +170,8 @@ def _block_means(array: NDArray[np.float32], size: list[int]) -> NDArray[np.floa
 
 def _sphere_statistics(values: Float, kernel: Float) -> tuple[Float, Float]:
     """Return mean and SD of the sphere around every point of the grid; NaN where it leaves the image."""
+    from scipy import signal  # as in `plugins.measure.uptake`
+
     known = np.isfinite(values)
     filled = np.where(known, values, 0.0)
     if any(n < m for n, m in zip(values.shape, kernel.shape, strict=True)):

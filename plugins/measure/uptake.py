@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
 from plugins.contract import Mask, Volume
 from plugins.errors import Refused
@@ -138,6 +137,8 @@ def _local_means(mask: Mask, volume: Volume, kernel: NDArray[np.float64]) -> NDA
 
 
 def _slab_means(mask: Mask, volume: Volume, kernel: NDArray[np.float64], first: int) -> NDArray[np.float64]:
+    from scipy import signal  # a third of the start of a process that may never see PET
+
     voxels = mask.voxels[first : first + _SLAB]
     origin = (mask.origin[0] + first, *mask.origin[1:])
     crops, padding = [], []
