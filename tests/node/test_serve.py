@@ -1,0 +1,152 @@
+"""A node in this process: what starts, in which order, and what is left when it could not."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from node.scu import echo
+from node.serve import ROLES, Node, _ready_line
+from node.settings import Settings
+from plugins.errors import Refused, Unavailable
+
+
+def _settings(home: Path, **changes: Any) -> Settings:
+    values: dict[str, Any] = {
+        "home": home,
+        "dicom_host": "127.0.0.1",
+        "dicom_port": 0,
+        "http_port": 0,
+        "accept_any": True,
+        "quiet_seconds": 0.5,
+    }
+    return Settings(**{**values, **changes})
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        yield held.getsockname()[1]
+
+
+def _threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread is not threading.main_thread()}
+
+
+def test_every_port_answers_when_start_returns_and_none_after_stop(tmp_path: Path) -> None:
+    before = _threads()
+    node = Node(_settings(tmp_path / "home", destinations=("PACS@127.0.0.1:9",)))
+    node.start()
+    try:
+        assert node.roles == ROLES
+        echo(ae_title="NADIR", host="127.0.0.1", port=node.dicom_port, calling_ae="TEST")
+        assert httpx.get(f"http://127.0.0.1:{node.http_port}/health", trust_env=False).status_code == 200
+        assert {"settler", "worker 0", "worker 1", "sender PACS@127.0.0.1:9"} <= _threads()
+    finally:
+        node.stop()
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", node.dicom_port)):
+        pass
+    assert not {name for name in _threads() - before if name.startswith(("settler", "worker", "sender"))}
+
+
+def test_a_role_that_does_not_exist_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="'cook'; the roles are listener, worker, sender, web") as refused:
+        Node(_settings(tmp_path / "home"), ["cook"])
+    assert refused.value.code == "unknown-role"
+
+
+@pytest.mark.parametrize("setting", ["dicom_port", "http_port"])
+def test_a_taken_port_is_unavailable_and_no_loop_has_begun(tmp_path: Path, taken: int, setting: str) -> None:
+    before = _threads()
+    node = Node(_settings(tmp_path / "home", **{setting: taken}))
+    with pytest.raises(Unavailable, match=str(taken)):
+        node.start()
+    assert not {name for name in _threads() - before if name.startswith(("settler", "worker", "sender"))}
+    if setting == "http_port":
+        with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", node.dicom_port)):
+            pass
+
+
+def test_a_home_that_cannot_be_made_is_unavailable_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unavailable, match="file/home"):
+        Node(_settings(tmp_path / "file" / "home"))
+
+
+def test_the_home_is_nobody_elses(tmp_path: Path) -> None:
+    node = Node(_settings(tmp_path / "home"), ["sender"])
+    node.stop()
+    assert (tmp_path / "home").stat().st_mode & 0o077 == 0
+
+
+def test_stopping_goes_on_when_one_part_fails(tmp_path: Path) -> None:
+    node = Node(_settings(tmp_path / "home"), ["listener", "worker"])
+    node.start()
+
+    def fail() -> None:
+        raise RuntimeError("no")
+
+    node._interrupts.insert(0, fail)
+    with pytest.raises(RuntimeError):
+        node.stop()
+    assert not any(name.startswith("worker") for name in _threads())
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", node.dicom_port)):
+        pass
+
+
+def test_the_ready_line_names_ports_and_destinations_and_no_password(tmp_path: Path) -> None:
+    destinations = ("http://nadir:secret-word@pacs/dicom-web", "PACS@10.0.0.1:104")
+    node = Node(_settings(tmp_path / "home", destinations=destinations), ["listener"])
+    node.start()
+    try:
+        words = _ready_line(node, 1.25)
+    finally:
+        node.stop()
+    assert f"DICOM NADIR@127.0.0.1:{node.dicom_port}" in words
+    assert "PACS@10.0.0.1:104" in words
+    assert "pacs/dicom-web" in words
+    assert "secret-word" not in words
+    assert "http://127.0.0.1" not in words
+    assert "\n" not in words
+
+
+def test_a_node_migrates_its_database_before_it_is_ready(tmp_path: Path) -> None:
+    node = Node(_settings(tmp_path / "home"), ["sender"])
+    try:
+        with node.database.reading() as session:
+            assert session.connection().execute(text("SELECT count(*) FROM job")).scalar() == 0
+    finally:
+        node.stop()
+
+
+def test_a_listener_starts_without_what_only_analyses_need(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom node.serve import Node\nfrom node.settings import Settings\n"
+        f"node = Node(Settings(home=Path({str(tmp_path / 'home')!r}), dicom_port=0), ['listener', 'sender'])\n"
+        "node.start()\nnode.stop()\n"
+        "heavy = {'torch', 'monai', 'SimpleITK', 'skimage', 'scipy', 'highdicom', 'matplotlib'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_child_of_a_job_loads_no_sql_and_no_pictures() -> None:
+    program = (
+        "import sys\nimport node.child, node.pipeline\n"
+        "heavy = {'sqlalchemy', 'sqlmodel', 'alembic', 'matplotlib', 'httpx', 'pynetdicom', 'torch', 'fastapi'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
