@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -35,8 +34,10 @@ def console(*, error: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if error else sys.stdout
-    width = None if stream.isatty() or "COLUMNS" in os.environ else WIDE
-    return Console(file=stream, highlight=False, width=width)
+    if stream.isatty():
+        return Console(file=stream, highlight=False)
+    # With a width alone, rich takes 80 columns all the same where TERM says that the terminal is dumb.
+    return Console(file=stream, highlight=False, width=WIDE, height=WIDE)
 
 
 def say(text: object) -> None:

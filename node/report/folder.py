@@ -99,5 +99,6 @@ def _save(image: Image.Image, path: Path) -> Path:
 
 def _text(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", newline="")
+    # A file name that is shown may hold bytes that are no text.
+    path.write_text(text, encoding="utf-8", errors="replace", newline="")
     return path

@@ -1,0 +1,115 @@
+"""What the doctor says of a machine that is well, and of one that is not; it changes neither."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from finished_node import finished_node
+from node_process import nadir, nadir_json
+
+from node.archive import Archive
+from node.doctor import Line, examine
+from node.settings import Settings
+
+
+def lines(**settings: object) -> dict[str, Line]:
+    """Return what the doctor says, by what it looked at, with ports that nobody has."""
+    found = examine(Settings.load(**{"dicom_port": 0, "http_port": 0, **settings}))
+    assert all("\n" not in line.says for line in found)
+    return {line.what: line for line in found}
+
+
+def test_a_healthy_machine_is_well_and_nothing_is_made(tmp_path: Path) -> None:
+    home = tmp_path / "not" / "yet"
+    found = lines(home=home)
+    assert [line.what for line in found.values() if line.needed and not line.ok] == []
+    assert {"python", "nadir", "pydicom", "JPEG Lossless decoder", "RLE decoder", "GPU"} <= set(found)
+    assert {"analysis contours", "analysis lung_nodule", "analysis pet_lesion", "analysis emphysema"} <= set(
+        found
+    )
+    assert "can be made" in found["home folder"].says
+    assert "made in" in found["database"].says
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_tells_the_same_as_lines_and_as_json(tmp_path: Path) -> None:
+    told = nadir_json("doctor", "--home", str(tmp_path / "home"))
+    assert {"what", "ok", "needed", "says"} == set(told[0])
+    done = nadir("doctor", "--home", str(tmp_path / "home"))
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == len(told)
+    assert re.search(r"^ok   python +3\.", done.stdout, re.MULTILINE)
+
+
+def test_a_home_that_cannot_be_written_is_told_with_status_1(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = nadir("doctor", "--home", str(tmp_path / "file" / "home"))
+    assert done.returncode == 1
+    assert re.search(r"^FAIL home folder .*cannot be written", done.stdout, re.MULTILINE)
+
+
+def test_a_database_answers_or_says_why_not(tmp_path: Path) -> None:
+    home = finished_node(tmp_path / "home")
+    assert lines(home=home)["database"].says == "sqlite answers, up to date"
+    (tmp_path / "junk.sqlite").write_bytes(b"no database" * 100)
+    for url in (
+        "nonsense",
+        f"sqlite:///{tmp_path / 'junk.sqlite'}",
+        "postgresql://127.0.0.1:1/x",
+        "mysql://h/x",
+    ):
+        line = lines(home=tmp_path, database_url=url)["database"]
+        assert not line.ok, url
+        assert line.says
+
+
+def test_a_port_in_use_is_told_and_is_no_fault(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = lines(home=tmp_path, dicom_host="127.0.0.1", dicom_port=port)["DICOM port"]
+    assert (line.ok, line.needed) == (False, False)
+    assert "in use" in line.says
+    line = lines(home=tmp_path, http_host="192.0.2.1")["HTTP port"]
+    assert (line.ok, line.needed) == (False, True)
+
+
+def test_destinations_answer_or_not(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    archive = Archive(tmp_path / "archive")
+    archive.start()
+    try:
+        there = f"ARCHIVE@127.0.0.1:{archive.port}"
+        gone = f"GONE@127.0.0.1:{free_port()}"
+        web = f"http://user:secret@127.0.0.1:{free_port()}/dicom-web"
+        found = lines(home=tmp_path, destinations=(there, gone, web), pacs_url=web)
+    finally:
+        archive.stop()
+    assert found[f"destination {there}"].says == "answers C-ECHO"
+    assert not found[f"destination {gone}"].ok
+    assert "secret" not in str(found)
+    assert [line.ok for what, line in found.items() if what.startswith(("PACS", "destination http"))] == [
+        False
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "what", "says"),
+    [
+        ({"plugins": {"pet_lesion": {"nonsense": 1}}}, "analysis pet_lesion", "bad-plugin-settings"),
+        ({"enabled": ("nobody",)}, "analysis nobody", "unknown-plugin"),
+        ({"plugins": {"nobody": {}}}, "analysis nobody", "unknown-plugin"),
+    ],
+)
+def test_an_analysis_that_cannot_run_is_named_and_the_others_are_told(
+    tmp_path: Path, settings: dict[str, object], what: str, says: str
+) -> None:
+    found = lines(home=tmp_path, **settings)
+    assert not found[what].ok
+    assert says in found[what].says
+    assert found["database"].ok
