@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from plugins.errors import Broken, Refused, Unavailable
 
 WAIT_SECONDS = 30.0
 MIGRATIONS = Path(__file__).with_name("migrations")
+NO_DATABASE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 UPGRADE_LOCK = 0x4E616469
 NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "fuse.sshfs", "afs"}
@@ -251,6 +253,10 @@ def _translated() -> Iterator[None]:
         cause = type(error.__cause__ or error).__name__
         raise Unavailable(f"The database did not answer ({cause}); try again.") from error
     except DBAPIError as error:
+        if getattr(error.orig, "sqlite_errorcode", None) in NO_DATABASE:
+            raise Broken(
+                "The database file is damaged or no SQLite database; restore it from a copy."
+            ) from error
         if error.connection_invalidated:
             raise Unavailable("The connection to the database broke; try again.") from error
         raise Broken(

@@ -10,6 +10,8 @@ import re
 import signal
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -195,6 +197,34 @@ def test_a_port_that_is_taken_ends_serve_in_one_line(tmp_path: Path) -> None:
     assert "in use" in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "unneeded"),
+    [
+        (["--help"], ["sqlalchemy", "pydicom", "numpy", "pynetdicom"]),
+        (["jobs", "list", "--home", "{home}"], ["alembic", "pydicom", "numpy", "pynetdicom", "httpx"]),
+    ],
+)
+def test_a_quick_command_loads_no_more_than_it_needs(
+    home: Path, arguments: list[str], unneeded: list[str]
+) -> None:
+    program = (
+        "import atexit, sys; from node.cli import main; atexit.register(lambda: print(*sys.modules)); main()"
+    )
+    command = [sys.executable, "-c", program, *(a.format(home=home) for a in arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "typer" in loaded
+    assert loaded.isdisjoint({*unneeded, "torch", "SimpleITK", "skimage", "highdicom", "matplotlib"})
+
+
+def test_an_older_database_is_upgraded_and_a_damaged_one_is_told(tmp_path: Path) -> None:
+    (tmp_path / "nadir.sqlite").touch()
+    assert nadir_json("jobs", "list", *HOME, str(tmp_path)) == []
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "nadir.sqlite").write_bytes(b"no database at all" * 300)
+    assert "restore it from a copy" in refused("findings", *HOME, str(tmp_path / "damaged"))
+
+
 def test_findings_are_told_as_table_csv_and_json(home: Path) -> None:
     rows = nadir_json("findings", *HOME, str(home))
     assert [(r["label"], r["name"], r["value"]) for r in rows] == [
@@ -298,7 +328,7 @@ def test_ctrl_c_ends_a_long_command_with_130(tmp_path: Path, series: Path, troub
     command = [NADIR, "analyse", series, "--out", out, "--plugin", "trouble"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as child:
         while child.poll() is None and not list(out.glob(".nadir-*/results")):
-            pass
+            time.sleep(0.02)
         child.send_signal(signal.SIGINT)
         assert child.wait(30) == 130
         assert child.stderr is not None

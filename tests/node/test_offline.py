@@ -204,6 +204,33 @@ def test_drawn_tumours_of_a_real_ct_have_their_volumes(data: Path) -> None:
         assert measured[label]["hu_max"]["value"] == pytest.approx(values["max"])
 
 
+@pytest.mark.parametrize(
+    ("images", "mask"),
+    [
+        ("dcmqi/liver_ct_3slice/ct", "dcmqi/liver_ct_3slice/seg_liver_binary.dcm"),
+        ("dcmqi/phantom_24x38x3/ct", "dcmqi/phantom_24x38x3/seg_labelmap_sparse_ppv5.dcm"),
+    ],
+)
+def test_a_segmentation_of_another_maker_is_measured(data: Path, images: str, mask: str) -> None:
+    foreign = data / "foreign"
+    report = nadir_json("measure", str(foreign / images), "--mask", str(foreign / mask))
+    assert report["findings"]
+    assert all(f["measurements"]["volume"]["value"] > 0 for f in report["findings"])
+    assert len({f["tracking_uid"] for f in report["findings"]}) == len(report["findings"])
+
+
+def test_a_segmentation_of_its_own_measures_as_it_was_written(
+    tmp_path: Path, ct: Path, trouble: Path
+) -> None:
+    out = tmp_path / "out"
+    (written,) = nadir_json("analyse", str(ct), "--out", str(out), "--plugin", "trouble")["findings"]
+    (read,) = nadir_json("measure", str(ct), "--mask", str(out / "trouble-seg-1.dcm"))["findings"]
+    assert read["tracking_uid"] == written["tracking_uid"]
+    assert read["centroid_mm"] == pytest.approx(written["centroid_mm"])
+    for name in ("long_axis", "short_axis", "volume"):
+        assert read["measurements"][name]["value"] == pytest.approx(written["measurements"][name]["value"])
+
+
 @pytest.mark.parametrize("patient", ["STS_002", "STS_003"])
 def test_pet_and_ct_regions_of_a_real_study_are_measured_on_their_own_grids(data: Path, patient: str) -> None:
     expected = json.loads((data / "sts_dicom" / "expected.json").read_text())[patient]

@@ -13,7 +13,7 @@ from dicom_series import make_series
 from pydicom import uid
 
 from plugins.errors import Refused
-from store.dicom.decode import open_frames, pixel_format
+from store.dicom.decode import can_decode, open_frames, pixel_format
 from store.dicom.files import File, read_file
 from store.dicom.series import read_study
 
@@ -55,6 +55,12 @@ def frames(path: Path) -> np.ndarray:
     layout = pixel_format(file)
     read = open_frames(file, layout)
     return np.stack([read(i) for i in range(layout.frames)])
+
+
+def test_what_can_be_decoded_is_known_beforehand() -> None:
+    assert all(can_decode(syntax) for syntax in (*LOSSLESS, uid.JPEGBaseline8Bit, uid.JPEG2000))
+    assert not can_decode(uid.MPEG2MPML)
+    assert not can_decode("1.2.3")
 
 
 @pytest.mark.parametrize("syntax", LOSSLESS, ids=lambda s: s.keyword)
