@@ -33,7 +33,7 @@ def with_setting_flags(command: Callable[..., None]) -> Callable[..., None]:
         if p.kind is not p.VAR_KEYWORD
     ]
     flags = [_parameter(name, field) for name, field in Settings.model_fields.items()]
-    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in (*flags, *fixed)]
+    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in (*fixed, *flags)]
     # Typer reads a command's options from these two, and nothing else can tell it of options made at run time.
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -71,7 +71,12 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
 def _default(field: FieldInfo) -> str:
     if field.default_factory is not None:
         return ", ~/.nadir by default"
-    return f", {field.default:g} by default" if isinstance(field.default, (int, float)) else ""
+    default = field.default
+    if isinstance(default, int) and default and default % (1 << 20) == 0:
+        return f", {default >> 20} MiB by default"
+    if isinstance(default, (int, float)):
+        return f", {default:g} by default"
+    return f", {default} by default" if default and isinstance(default, str) else ""
 
 
 def _plugin_settings(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -160,8 +160,9 @@ def print_jobs(rows: Sequence[Mapping[str, Any]]) -> None:
         "state": "state",
         "attempts": "tries",
         "created": "created",
-        "reason": "reason",
     }
+    if any(row["reason"] for row in shown):
+        columns["reason"] = "reason"
     if rows:
         print_table(shown, columns, numbers=("id", "attempts"), wrapped=("patient_id", "reason"))
     else:
