@@ -169,6 +169,10 @@ def _run(
         results = _results(plugin, identified[plugin.name], flags, read, task, answer)
     except NadirError as error:
         return _failed(answer, error)
+    except MemoryError:
+        raise
+    except Exception as error:  # headers of strangers meet the encoders: one analysis fails, the others go on
+        return _failed(answer, Broken(f"the results of '{plugin.name}' cannot be written: {place(error)}"))
     parts = {**seconds, "find": found_at - began, "write": time.monotonic() - found_at}
     return replace(answer, results=results, seconds=parts)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -22,6 +24,8 @@ from store.dicom.values import text
 
 MAX_NESTING = 64
 MAX_INFLATED_BYTES = 512 << 20
+UID = re.compile(r"[0-9.]{1,64}")
+COPIED_GROUPS = (0x0008, 0x0010, 0x0020)
 PIXEL_TAGS = {0x7FE00008: "float", 0x7FE00009: "double", 0x7FE00010: "integer"}
 
 
@@ -155,6 +159,7 @@ def _read(path: Path, file: BinaryIO) -> File:
             )
         raise _unreadable(path, "it has no SOP Instance UID")
     _require_shallow(header)
+    _require_sound(path, header)
     syntax = str(header.file_meta.get("TransferSyntaxUID", "")) or _guessed_syntax(header)
     kind, offset, length = _pixel_place(file, syntax)
     return File(
@@ -176,6 +181,20 @@ def _require_shallow(header: Dataset, level: int = 0) -> None:
         if vr == "SQ" or (vr is None and dictionary_has_tag(tag) and dictionary_VR(tag) == "SQ"):
             for item in header[tag].value:
                 _require_shallow(item, level + 1)
+
+
+def _require_sound(path: Path, header: Dataset) -> None:
+    """Refuse (`unreadable-file`) UIDs that are none, and bytes in the place of a value representation.
+
+    Results take these over: what cannot be copied is better refused here than half way through writing.
+    """
+    for keyword in ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        if UID.fullmatch(text(header, keyword)) is None:
+            raise _unreadable(path, f"its {keyword} is not a UID")
+    for tag in list(header.keys()):
+        if tag.group in COPIED_GROUPS:
+            with suppress(ValueError, TypeError, OverflowError):  # a bad value is for who needs it
+                header[tag]
 
 
 def _guessed_syntax(header: Dataset) -> str:

@@ -94,9 +94,16 @@ def test_endless_recursion_is_a_fault_and_not_a_crash(run: Callable[..., Answer]
     assert "RecursionError" in (analysed.error_text or "")
 
 
+def test_a_fault_in_writing_is_told_by_its_place(run: Callable[..., Answer]) -> None:
+    (analysed,) = run("box", predecessors={"sr-planar": "/nowhere/SECRET.dcm"}).analysed
+    assert analysed.error_code == "broken"
+    assert "FileNotFoundError at node/pipeline.py:" in (analysed.error_text or "")
+    assert "SECRET" not in (analysed.error_text or "")
+
+
 def test_a_fault_of_ours_is_broken_with_its_place(run: Callable[..., Answer]) -> None:
-    with pytest.raises(Broken, match=r"FileNotFoundError at node/pipeline.py:\d+"):
-        run("box", predecessors={"sr-planar": "/nowhere/SECRET.dcm"})
+    with pytest.raises(Broken, match=r"^TypeError at node/task.py:\d+"):
+        run("box", files=None)
 
 
 def test_a_plugin_that_is_not_there_is_refused_by_name(run: Callable[..., Answer]) -> None:

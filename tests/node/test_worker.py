@@ -193,6 +193,20 @@ def test_a_study_that_is_refused_is_refused_once_and_visible(bench: Bench, small
     assert [(r.code, r.refused) for r in bench.rows(Refusal)] == [("missing-slices", True)]
 
 
+def test_images_of_another_patient_in_the_study_are_refused(
+    bench: Bench, small_study: list[Path], tmp_path: Path
+) -> None:
+    study_uid = dcmread(small_study[0]).StudyInstanceUID
+    array = np.zeros((6, 20, 20))
+    others = make_series(tmp_path / "other", array, patient_id="P2", study_uid=study_uid, series_number=2)
+    bench.arrive([*small_study, *others])
+    bench.settle()
+    bench.work()
+    (job,) = bench.jobs()
+    assert (job.state, job.error_code) == ("dead", "mixed-patients")
+    assert [(r.code, r.refused) for r in bench.rows(Refusal)] == [("mixed-patients", True)]
+
+
 def test_a_study_with_nothing_for_the_plugin_is_done_and_says_so(bench: Bench, tmp_path: Path) -> None:
     bench.arrive(make_series(tmp_path / "mr", np.arange(2400.0).reshape(6, 20, 20), modality="MR"))
     bench.settle()
