@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from pydicom import Dataset, dcmread
 
 from store.dicom.series import read_study
 
+pytestmark = pytest.mark.xdist_group("main-path")
+
+BIN = Path(sys.executable).parent
 ENABLED = {"NADIR_ENABLED": "contours"}
 NODE_FLAGS = ("--accept-any", "--quiet-seconds", "2", "--ae-title", "NADIR")
 
@@ -180,13 +184,13 @@ def test_independent_readers_find_no_error(through_orthanc: Round, tmp_path: Pat
         assert not errors, (path.name, errors)
     out = tmp_path / "nrrd"
     out.mkdir()
-    command = ["segimage2itkimage", "--inputDICOM", segs[0], "--outputDirectory", out, "-t", "nrrd"]
+    command = [BIN / "segimage2itkimage", "--inputDICOM", segs[0], "--outputDirectory", out, "-t", "nrrd"]
     subprocess.run(command, check=True, capture_output=True)
     assert len(list(out.glob("*.nrrd"))) == 4
     for number, sr in enumerate(srs):
         target = tmp_path / f"{number}.json"
         done = subprocess.run(
-            ["tid1500reader", "--inputDICOM", sr, "--outputMetadata", target],
+            [BIN / "tid1500reader", "--inputDICOM", sr, "--outputMetadata", target],
             capture_output=True,
             text=True,
             check=False,

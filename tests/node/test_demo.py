@@ -16,6 +16,8 @@ from plugins.errors import Refused
 from store.dicom.rules import check_files
 from training.phantom import PET_GRID, Grid, phantom
 
+pytestmark = pytest.mark.xdist_group("demo")
+
 CT_GRID = Grid(shape=(100, 256, 256), spacing_mm=(3.0, 1.5625, 1.5625))
 
 
@@ -94,7 +96,7 @@ def test_pictures_and_the_page_are_there_and_the_raw_archive_is_not(demo: tuple[
 def test_no_name_of_the_patient_is_in_the_log(demo: tuple[Path, str, int]) -> None:
     out, _, _ = demo
     log = (out / "node.log").read_text(encoding="utf-8")
-    assert "job 1" in log
+    assert "action=job-analysed job=1 " in log
     assert "Phantom" not in log and "PHANTOM-" not in log
 
 
