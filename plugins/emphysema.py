@@ -58,7 +58,7 @@ class Emphysema:
                 return self.measure(volume)
             except Refused as error:
                 reason = reason or error
-        raise Refused("no-lungs", f"no CT series shows lungs to measure; first reason: {reason}")
+        raise Refused("no-lungs", f"no CT series shows lungs to measure: {reason.sentence if reason else ""}")
 
     def measure(self, volume: Volume) -> tuple[Finding, ...]:
         """Return the findings of one CT. Refuses (`no-lungs`, `not-ct`)."""
@@ -99,7 +99,8 @@ class Emphysema:
         hu = volume.array[mask.box][mask.voxels]
         where = (
             f"lung voxels below {self.parenchyma_hu:g} HU, trachea and main bronchi removed;"
-            f" voxel distance {max(volume.spacing_mm):.3g} mm, no correction for thickness, kernel or breath"
+            f" voxel distance {max(volume.spacing_mm):.3g} mm, kernel {volume.convolution_kernel or 'not stated'},"
+            " no correction for thickness, kernel or breath"
         )
         return Finding(
             key=key,

@@ -97,7 +97,7 @@ class LungNodule:
                 if error.code != "no-lungs":
                     raise
                 reason = reason or error
-        raise Refused("no-lungs", f"no CT series shows lungs; first reason: {reason}")
+        raise Refused("no-lungs", f"no CT series shows lungs: {reason.sentence if reason else ""}")
 
     def find(self, volume: Volume) -> tuple[Finding, ...]:
         """Return the nodules of one CT, largest first. Refuses (`no-lungs`, `not-ct`)."""

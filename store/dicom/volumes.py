@@ -87,6 +87,7 @@ def read_volume(files: Sequence[File]) -> Volume:
         slice_positions=arranged.positions_mm,
         series_description=text(header, "SeriesDescription"),
         series_number=integer(header, "SeriesNumber"),
+        convolution_kernel=text(header, "ConvolutionKernel"),
         flags=tuple(replace(f, sentence=f"{named}: {f.sentence}", series_instance_uid=uid) for f in flags),
         suv=dict(quantity.suv),
     )

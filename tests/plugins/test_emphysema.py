@@ -69,6 +69,7 @@ def test_findings_are_coded_and_sided_and_without_axes(pair: tuple[Finding, ...]
     ]
     assert {m.unit for m in left.measurements} == {codes.ML, codes.HU, codes.PERCENT}
     assert "-500 HU" in left.measurement("laa_950").method
+    assert "kernel not stated" in left.measurement("laa_950").method
 
 
 def test_the_mask_holds_exactly_the_voxels_that_were_measured(
