@@ -189,7 +189,7 @@ def _require_sound(path: Path, header: Dataset) -> None:
     Results take these over: what cannot be copied is better refused here than half way through writing.
     """
     for keyword in ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        if UID.fullmatch(text(header, keyword)) is None:
+        if UID.fullmatch(str(header.get(keyword, ""))) is None:
             raise _unreadable(path, f"its {keyword} is not a UID")
     for tag in list(header.keys()):
         if tag.group in COPIED_GROUPS:

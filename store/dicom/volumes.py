@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
+from pydicom.uid import UID
 
 from plugins import codes
 from plugins.contract import Array, Flag, Volume
@@ -94,7 +95,10 @@ def read_volume(files: Sequence[File]) -> Volume:
 
 
 def require_readable(files: Sequence[File]) -> None:
-    """Refuse what is not measured (`unsupported-modality`, `secondary-capture`, `mixed-modalities`)."""
+    """Refuse what is not measured.
+
+    Refuses `unsupported-modality`, `mixed-modalities`, `secondary-capture`, `unknown-sop-class`.
+    """
     modalities = {file.modality for file in files}
     if len(modalities) > 1:
         raise Refused("mixed-modalities", f"it holds {' and '.join(sorted(modalities))} images; split it")
@@ -105,6 +109,10 @@ def require_readable(files: Sequence[File]) -> None:
     modality = modalities.pop()
     if modality not in ROLES:
         raise Refused("unsupported-modality", f"images of modality {modality or '(none)'} are not measured")
+    if any(UID(file.sop_class_uid).name == file.sop_class_uid for file in files):
+        raise Refused(
+            "unknown-sop-class", "its SOP class is not in the DICOM standard, so results cannot refer to it"
+        )
 
 
 def _is_capture(file: File) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -237,3 +239,31 @@ def _predecessors(dataset: Dataset) -> set[str]:
 
 def _ramp() -> np.ndarray:
     return np.arange(6 * 20 * 20, dtype=float).reshape(6, 20, 20) % 300
+
+
+def test_images_of_a_private_class_are_refused_by_that(make_task: MakeTask, tmp_path: Path) -> None:
+    files = make_series(tmp_path / "private", _ramp(), SOPClassUID="1.3.46.670589.5.0.1")
+    analysed = _one(make_task("box", files=tuple(map(str, files))))
+    assert analysed.error_code == "unknown-sop-class"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_file_never_gets_past_the_reader_half_way(
+    make_task: MakeTask, small_study: list[Path]
+) -> None:
+    """Bytes changed at random anywhere in the header: every study ends in findings or in a code that is no fault."""
+    chance = random.Random(5)
+    clean = [file.read_bytes() for file in small_study]
+    ends = Counter()
+    for number in range(80):
+        damaged = chance.randrange(len(clean))
+        data = bytearray(clean[damaged])
+        for _ in range(chance.choice([1, 2, 5, 20])):
+            data[chance.randrange(132, 1600)] = chance.choice([0, 47, 92, 255, chance.randrange(256)])
+        small_study[damaged].write_bytes(data)
+        got = _one(make_task("box", out=f"out{number}"))
+        assert got.error_code != "broken", got.error_text
+        ends[got.error_code] += 1
+        small_study[damaged].write_bytes(clean[damaged])
+    assert ends[None] > 5
+    assert len(ends) > 3
