@@ -58,7 +58,8 @@ class Emphysema:
                 return self.measure(volume)
             except Refused as error:
                 reason = reason or error
-        raise Refused("no-lungs", f"no CT series shows lungs to measure: {reason.sentence if reason else ""}")
+        why = f": {reason.sentence}" if reason else ""
+        raise Refused("no-lungs", f"no CT series shows lungs to measure{why}")
 
     def measure(self, volume: Volume) -> tuple[Finding, ...]:
         """Return the findings of one CT. Refuses (`no-lungs`, `not-ct`)."""
