@@ -97,7 +97,8 @@ class LungNodule:
                 if error.code != "no-lungs":
                     raise
                 reason = reason or error
-        raise Refused("no-lungs", f"no CT series shows lungs: {reason.sentence if reason else ""}")
+        why = f": {reason.sentence}" if reason else ""
+        raise Refused("no-lungs", f"no CT series shows lungs{why}")
 
     def find(self, volume: Volume) -> tuple[Finding, ...]:
         """Return the nodules of one CT, largest first. Refuses (`no-lungs`, `not-ct`)."""
