@@ -173,7 +173,8 @@ def choose_volume(region: Contours, stated: set[str], volumes: Sequence[Volume],
         same = [v for v in volumes if frame and v.frame_of_reference_uid == frame]
         if not same:
             raise Refused(
-                "contour-without-image", "the images it was drawn on are not here or were refused; send them as well"
+                "contour-without-image",
+                "the images it was drawn on are not here or were refused; send them as well",
             )
         chosen = _nearest(region, same)
         sentence = f"it names no image that is here; taken as drawn on series {chosen.series_number} by its positions"

@@ -154,7 +154,9 @@ def _choose_volume(
             sentence = f"it names no image that is here; taken as made from series {volume.series_number} by its grid"
             flags.append(Flag(code="seg-series-by-position", sentence=sentence))
             return volume
-    raise Refused("seg-without-image", "the images it was made from are not here or were refused; send them as well")
+    raise Refused(
+        "seg-without-image", "the images it was made from are not here or were refused; send them as well"
+    )
 
 
 def _source_instances(header: Dataset) -> set[str]:
