@@ -24,7 +24,7 @@ class Recorded:
     """What became of an instance that arrived."""
 
     outcome: Outcome
-    """new; identical: already held; conflict: other bytes under a known UID, now current; own: our own result."""
+    """new; identical: held and current; conflict: not what was current under this UID, but now is; own: our own."""
     study_pk: int
     """Row of its study."""
     instance_pk: int
@@ -43,7 +43,8 @@ def record(
     """Return what became of an instance whose bytes are on disk.
 
     New content re-opens its study; identical bytes change nothing; our own results are kept and never analysed.
-    Other bytes under a known UID become the current ones, and an Event tells of it. An instance whose patient is
+    Other bytes under a known UID become the current ones, also those that were so before: what came last counts, and
+    an Event tells of it. An instance whose patient is
     not the study's is kept with an Event too, and reading refuses the mixture. Refuses `uid-collision`: the SOP or
     series UID belongs to another study.
     """
@@ -58,13 +59,14 @@ def record(
     earlier = _same_uid(session, header.sop_instance_uid, study_pk)
     # What was once content stays content, whatever a later file claims about its maker.
     own = own and all(instance.own for instance in earlier)
-    for instance in earlier:
-        if instance.sha256 == kept.sha256:
-            return Recorded(outcome="identical", study_pk=study_pk, instance_pk=_id(instance))
-    instance = _instance(header, kept, series_pk, source, now, own)
-    session.add(instance)
+    held = next((instance for instance in earlier if instance.sha256 == kept.sha256), None)
+    if held is not None and (held.current or own):
+        return Recorded(outcome="identical", study_pk=study_pk, instance_pk=_id(held))
+    instance = held or _instance(header, kept, series_pk, source, now, own)
     for old in earlier:
         old.current = False
+    instance.current = True
+    session.add(instance)
     session.flush()
     if earlier:
         _event(

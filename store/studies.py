@@ -79,11 +79,11 @@ def settle(
         return None
     study.state, study.settle_now = SETTLED, False
     current = _current(session, study_pk)
-    manifest_sha256 = manifest_hash([(uid, sha256) for _, uid, sha256 in current])
-    if not current or manifest_sha256 == _latest_manifest(session, study):
+    if not current or {pk for pk, _, _ in current} == _latest_content(session, study):
         session.flush()
         return None
     study.revision += 1
+    manifest_sha256 = _new_manifest(session, study, [(uid, sha256) for _, uid, sha256 in current])
     revision = Revision(
         study_pk=study_pk,
         number=study.revision,
@@ -135,8 +135,25 @@ def _current(session: Session, study_pk: int) -> list[tuple[int, str, str]]:
     return [(int(pk or 0), uid, sha256) for pk, uid, sha256 in session.exec(statement)]
 
 
-def _latest_manifest(session: Session, study: Study) -> str | None:
-    statement = select(Revision.manifest_sha256).where(
-        col(Revision.study_pk) == study.id, col(Revision.number) == study.revision
+def _latest_content(session: Session, study: Study) -> set[int]:
+    statement = (
+        select(RevisionInstance.instance_pk)
+        .join(Revision, col(Revision.id) == col(RevisionInstance.revision_pk))
+        .where(col(Revision.study_pk) == study.id, col(Revision.number) == study.revision)
     )
-    return session.exec(statement).first()
+    return set(session.exec(statement))
+
+
+def _new_manifest(session: Session, study: Study, lines: Sequence[tuple[str, str]]) -> str:
+    """Return the hash of a manifest that no revision of the study has yet.
+
+    A study that went back to earlier content is analysed again under new UIDs: the earlier results have been
+    superseded wherever they were sent, so only new ones can say what counts now.
+    """
+    sha256 = manifest_hash(lines)
+    statement = select(Revision.id).where(
+        col(Revision.study_pk) == study.id, col(Revision.manifest_sha256) == sha256
+    )
+    if session.exec(statement.limit(1)).first() is None:
+        return sha256
+    return manifest_hash([*lines, ("revision", str(study.revision))])

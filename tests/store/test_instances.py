@@ -8,7 +8,7 @@ from ledger import arrive, at, header, kept, queued, result, settled
 from sqlmodel import select
 
 from plugins.errors import Refused
-from store import instances
+from store import instances, studies
 from store.database import Database
 from store.tables import Association, AssociationStudy, Event, Instance, Patient, Series, Study
 
@@ -75,13 +75,19 @@ def test_other_bytes_under_a_known_uid_become_current_and_are_told(database: Dat
         ]
 
 
-def test_an_older_version_that_comes_again_stays_old(database: Database) -> None:
+def test_an_older_version_that_comes_again_is_the_current_one_again(database: Database) -> None:
     with database.transaction() as session:
-        arrive(session)
+        first = settled(session)
         instances.record(session, header(), kept("changed"), source=SOURCE, now=at(9))
-        assert arrive(session, seconds=20).outcome == "identical"
+        studies.settle(session, first.study_pk, now=at(100), forced=False)
+        assert arrive(session, seconds=200).outcome == "conflict"
+        assert arrive(session, seconds=210).outcome == "identical"
         current = session.exec(select(Instance.sha256).where(Instance.current)).all()
-        assert current == [kept("changed").sha256]
+        assert current == [kept("1.2.3.1.1").sha256]
+        study = session.exec(select(Study)).one()
+        assert (study.state, study.last_arrival_at) == ("receiving", at(200))
+        assert [event.kind for event in session.exec(select(Event))] == ["conflict", "conflict"]
+        assert len(session.exec(select(Instance)).all()) == 2
 
 
 def test_our_own_results_are_kept_and_open_nothing(database: Database) -> None:

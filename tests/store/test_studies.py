@@ -125,6 +125,31 @@ def test_a_study_settles_once_and_without_new_content_not_again(database: Databa
         assert len(session.exec(select(Revision)).all()) == 1
 
 
+def test_content_that_was_there_before_makes_a_revision_and_a_job_of_its_own(database: Database) -> None:
+    with database.transaction() as session:
+        revisions = []
+        for number, content in enumerate(["a", "b", "a", "b", "a"]):
+            instances.record(session, header(), kept(content), source="x", now=at(number * 100))
+            revision = studies.settle(session, 1, now=at(number * 100 + 60), forced=False)
+            assert revision is not None
+            assert [sha256 for _, sha256 in studies.manifest_files(session, int(revision.id or 0))] == [
+                kept(content).sha256
+            ]
+            assert queued(session, revision) is not None
+            revisions.append(revision)
+        assert len({revision.manifest_sha256 for revision in revisions}) == 5
+        assert revisions[0].manifest_sha256 == studies.manifest_hash([("1.2.3.1.1", kept("a").sha256)])
+
+
+def test_content_that_went_and_came_back_before_it_settled_is_nothing_new(database: Database) -> None:
+    with database.transaction() as session:
+        study_pk = settled(session).study_pk
+        for second, content in ((100, "other"), (110, "1.2.3.1.1")):
+            instances.record(session, header(), kept(content), source="x", now=at(second))
+        assert studies.settle(session, study_pk, now=at(200), forced=False) is None
+        assert session.exec(select(Study.state)).one() == "settled"
+
+
 def test_an_image_that_came_after_the_question_postpones_the_answer(database: Database) -> None:
     with database.transaction() as session:
         arrive(session)
@@ -193,7 +218,7 @@ class StudyLife(RuleBasedStateMachine):
         self.seconds += wait
         known = self.versions.setdefault(number, [])
         content = f"{number}.{version}"
-        expected = "identical" if content in known else "conflict" if known else "new"
+        expected = "new" if not known else "identical" if content == known[-1] else "conflict"
         with self.database.transaction() as session:
             one = instances.record(session, header(number), kept(content), source="x", now=at(self.seconds))
         assert one.outcome == expected
