@@ -21,6 +21,7 @@ from node.settings import Settings
 from plugins.errors import Refused, Unavailable
 from store.database import Database
 from store.objects import ObjectStore
+from store.tables import Event
 
 ROLES = ("listener", "worker", "sender", "web")
 STOP_SECONDS = 30.0
@@ -109,10 +110,12 @@ class Node:
         from node.settle import Settler
         from node.task import Identity
         from node.worker import Worker
-        from plugins.registry import load_plugins
+        from plugins.registry import load_working
 
         s = self.settings
-        identities = [Identity.of(plugin) for plugin in load_plugins(s.plugins, s.enabled)]
+        loaded = load_working(s.plugins, s.enabled)
+        self._tell_broken(loaded.broken)
+        identities = [Identity.of(plugin) for plugin in loaded.plugins]
         settler = Settler(
             self.database,
             identities,
@@ -125,6 +128,13 @@ class Node:
             worker = Worker(self.database, self.objects, s, identities, owner=f"{_here()} worker {number}")
             self._interrupts.append(worker.interrupt)
             self._loop(f"worker {number}", worker.tick, 0.5)
+
+    def _tell_broken(self, broken: Sequence[Refused]) -> None:
+        """Say which analyses do not run, in the log and in an event; `nadir doctor` says it too."""
+        with self.database.transaction() as session:
+            for refused in broken:
+                log.error(logs.line(refused.code, text=refused.sentence))
+                session.add(Event(at=self.database.now(), kind=refused.code, text=refused.sentence))
 
     def _start_sender(self) -> None:
         from node.sender import Sender

@@ -5,12 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
 from plugins.contract import Plugin, plugin_settings
 from plugins.errors import Refused
 
 GROUP = "nadir.plugins"
+BROKEN = "broken-plugin"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What is installed and works, and what does not."""
+
+    plugins: tuple[Plugin, ...]
+    """The plugins, by name."""
+    broken: tuple[Refused, ...]
+    """Why each of the others cannot be used."""
 
 
 def load_plugins(
@@ -21,6 +33,33 @@ def load_plugins(
     `settings` maps a plugin's name to the values of its fields; `names` keeps only those plugins.
     Refuses (`unknown-plugin`, `broken-plugin`, `bad-plugin-settings`).
     """
+    return tuple(_make(entry, values) for entry, values in _wanted(settings, names))
+
+
+def load_working(
+    settings: Mapping[str, Mapping[str, object]] | None = None, names: Sequence[str] | None = None
+) -> Loaded:
+    """Return the plugins as `load_plugins` does, and beside them why some cannot be loaded.
+
+    For a node, where one foreign plugin that is broken holds no other back. Refuses what the administrator wrote
+    wrongly (`unknown-plugin`, `bad-plugin-settings`), and `broken-plugin` when none is left.
+    """
+    plugins, broken = [], []
+    for entry, values in _wanted(settings, names):
+        try:
+            plugins.append(_make(entry, values))
+        except Refused as refused:
+            if refused.code != BROKEN:
+                raise
+            broken.append(refused)
+    if broken and not plugins:
+        raise broken[0]
+    return Loaded(plugins=tuple(plugins), broken=tuple(broken))
+
+
+def _wanted(
+    settings: Mapping[str, Mapping[str, object]] | None, names: Sequence[str] | None
+) -> list[tuple[EntryPoint, Mapping[str, object]]]:
     found = {e.name: e for e in sorted(entry_points(group=GROUP), key=lambda e: e.name)}
     wanted = list(found) if names is None else list(dict.fromkeys(names))
     for name in [*wanted, *(settings or {})]:
@@ -28,27 +67,40 @@ def load_plugins(
             raise Refused(
                 "unknown-plugin", f"there is no plugin '{name}'; installed are: {', '.join(found) or 'none'}"
             )
-    return tuple(_make(found[name], (settings or {}).get(name, {})) for name in wanted)
+    return [(found[name], (settings or {}).get(name, {})) for name in wanted]
 
 
 def _make(entry: EntryPoint, values: Mapping[str, object]) -> Plugin:
     try:
         factory = entry.load()
-    except Exception as error:
-        raise Refused(
-            "broken-plugin", f"plugin '{entry.name}' ({entry.value}) cannot be loaded: {error}"
-        ) from error
+    except Exception as error:  # a border: foreign code may raise anything when it is imported
+        raise _broken(entry, f"cannot be loaded: {error}") from error
     try:
-        plugin = factory(**values)
-    except (TypeError, ValueError) as error:
-        raise Refused(
-            "bad-plugin-settings", f"plugin '{entry.name}' does not take these settings: {error}"
-        ) from error
-    if not isinstance(plugin, Plugin):
-        raise Refused(
-            "broken-plugin", f"plugin '{entry.name}' ({entry.value}) does not follow plugins.contract.Plugin"
-        )
+        plugin: Plugin = factory(**values)
+    except Exception as error:  # a border, likewise
+        if values and isinstance(error, (TypeError, ValueError)):
+            raise Refused(
+                "bad-plugin-settings", f"plugin '{entry.name}' does not take these settings: {error}"
+            ) from error
+        raise _broken(entry, f"cannot be made: {_said(error)}") from error
+    try:
+        is_plugin = isinstance(plugin, Plugin)
+        plugin.model  # noqa: B018 - a property that may read a file
+    except Exception as error:  # a border, likewise
+        is_plugin, why = False, f"has no model that can be used: {_said(error)}"
+    else:
+        why = "does not follow plugins.contract.Plugin"
+    if not is_plugin:
+        raise _broken(entry, why)
     return plugin
+
+
+def _broken(entry: EntryPoint, why: str) -> Refused:
+    return Refused(BROKEN, f"plugin '{entry.name}' ({entry.value}) {why}")
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def config_sha256(plugin: Plugin) -> str:

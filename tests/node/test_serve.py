@@ -13,11 +13,13 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import text
+from sqlmodel import select
 
 from node.scu import echo
 from node.serve import ROLES, Node, _ready_line
 from node.settings import Settings
 from plugins.errors import Refused, Unavailable
+from store.tables import Event
 
 
 def _settings(home: Path, **changes: Any) -> Settings:
@@ -76,6 +78,27 @@ def test_a_taken_port_is_unavailable_and_no_loop_has_begun(tmp_path: Path, taken
     if setting == "http_port":
         with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", node.dicom_port)):
             pass
+
+
+def test_a_foreign_plugin_that_cannot_be_imported_stops_no_other_analysis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    information = tmp_path / "foreign" / "foreign-1.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[nadir.plugins]\nforeign = nowhere_at_all:Foreign\n")
+    monkeypatch.syspath_prepend(tmp_path / "foreign")
+    node = Node(_settings(tmp_path / "home", enabled=("foreign", "emphysema")), ["worker"])
+    node.start()
+    try:
+        with node.database.reading() as session:
+            (event,) = session.exec(select(Event)).all()
+        assert "worker 0" in _threads()
+    finally:
+        node.stop()
+    assert event.kind == "broken-plugin"
+    assert "plugin 'foreign' (nowhere_at_all:Foreign) cannot be loaded" in event.text
+    assert "nowhere_at_all" in caplog.text
 
 
 def test_a_home_that_cannot_be_made_is_unavailable_with_its_name(tmp_path: Path) -> None:
