@@ -20,8 +20,8 @@ from pydicom.sr.coding import Code
 
 from node.fault import place
 from node.task import Analysed, Answer, Identity, Task
-from plugins.contract import Finding, Flag, Mask, Measurement, Plugin, Point, Provenance, Volume
-from plugins.errors import Broken, NadirError, Refused
+from plugins.contract import Finding, Flag, Mask, Measurement, Plugin, Point, Provenance, Volume, parted
+from plugins.errors import Absent, Broken, NadirError, Refused
 from plugins.registry import load_plugins
 from store.analysed import AnalysedFindings, Coded, Found, Measured, Told, Written
 from store.dicom.rules import check
@@ -39,8 +39,8 @@ NOT_MEASURED = {"no-images", "localizer", "secondary-capture", "single-slice", "
 def analyse(task: Task) -> Answer:
     """Return what each analysis of the task found, after its results are written to `task.out`.
 
-    A study that is refused, and an analysis that refuses or fails, give an `Analysed` with `error_code`: one plugin's
-    fault takes no other's results away. MemoryError is passed on: what comes after it is not to be trusted.
+    A study that is refused, and an analysis that declines or fails, give an `Analysed` with `error_code`: one plugin's
+    fault takes no other's results away. One that says `Absent` has no result and no error either. MemoryError is passed on: what comes after it is not to be trusted.
     """
     plugins = load_plugins(task.plugin_settings, task.plugins)
     began = time.monotonic()
@@ -159,14 +159,20 @@ def _run(
     )
     began = time.monotonic()
     try:
-        findings = _findings(plugin, read)
-        if findings is None:
+        given = _given(plugin, read)
+        if given is None:
             sentence = f"the study holds nothing that '{plugin.name}' analyses"
             told = (*answer.results.told, Told(code=NOTHING_HERE, sentence=sentence))
             return replace(answer, applicable=False, results=AnalysedFindings(told=told))
         found_at = time.monotonic()
+        findings, doubts = parted(given)
         identified[plugin.name], flags = identify(plugin.name, read.study.study_instance_uid, findings)
-        results = _results(plugin, identified[plugin.name], flags, read, task, answer)
+        results = _results(plugin, identified[plugin.name], (*doubts, *flags), read, task, answer)
+    except Refused as refusal:  # of the plugin: what writes its results raises Broken
+        declined = replace(_failed(answer, refusal), declined=True)
+        return (
+            replace(declined, error_code=None, error_text=None) if isinstance(refusal, Absent) else declined
+        )
     except NadirError as error:
         return _failed(answer, error)
     except MemoryError:
@@ -177,8 +183,8 @@ def _run(
     return replace(answer, results=results, seconds=parts)
 
 
-def _findings(plugin: Plugin, read: ReadStudy) -> tuple[Finding, ...] | None:
-    """Return what a plugin found, None when the study has nothing for it. Raises Refused, or Broken for its fault."""
+def _given(plugin: Plugin, read: ReadStudy) -> tuple[Finding | Flag, ...] | None:
+    """Return what a plugin gave, None when the study has nothing for it. Raises Refused, or Broken for its fault."""
     try:
         return plugin.run(read.study) if plugin.accepts(read.study) else None
     except (NadirError, MemoryError):
@@ -286,11 +292,7 @@ def write_results(
         for uid in dict.fromkeys(i.finding.series_instance_uid for i in identified)
     ]
     objects = [("seg", seg) for seg in segs]
-    told = (
-        *_doubts(read),
-        *(f for i in identified for f in i.finding.flags),
-        *flags,
-    )
+    told = (*_doubts(read), *(f for i in identified for f in i.finding.flags), *flags)
 
     def report(
         kind: str, encode: Callable[..., Dataset], *content: object, replaces: Iterable[str]

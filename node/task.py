@@ -103,6 +103,8 @@ class Analysed:
     """Code of the reason why there is no result, when the analysis was refused as a whole."""
     error_text: str | None = None
     """That reason in a sentence."""
+    declined: bool = False
+    """True when it was the analysis that refused, after it had looked: nothing failed, and no attempt is to come."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """How long its parts took: `read`, `find`, `write`."""
 

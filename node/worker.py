@@ -234,7 +234,7 @@ class Worker:
         with self._database.transaction() as session:
             now = self._database.now()
             results = findings.save(session, job, analysed.results, kept, now)
-            if analysed.error_code is not None:
+            if analysed.error_code is not None and not analysed.declined:
                 text = analysed.error_text or ""
                 return jobs.fail(
                     session, _pk(job), job.attempt, analysed.error_code, text, now, permanent=True

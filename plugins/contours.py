@@ -122,10 +122,10 @@ class Contours:
         """Return True when regions came with the study."""
         return bool(study.drawn)
 
-    def run(self, study: Study) -> tuple[Finding, ...]:
-        """Return one finding for each region that holds a voxel of a usable series.
+    def run(self, study: Study) -> tuple[Finding | Flag, ...]:
+        """Return one finding for each region that holds a voxel of a usable series, and a flag for each other.
 
-        The others are told by a flag on the first finding. Refuses `no-measurable-region` when no region is left.
+        Refuses `no-measurable-region` when no region is left.
         """
         series = {volume.series_instance_uid: volume for volume in study.volumes}
         findings: list[Finding] = []
@@ -144,8 +144,7 @@ class Contours:
             raise Refused(
                 "no-measurable-region", " ".join(flag.sentence for flag in left_out) or "no region was drawn"
             )
-        findings[0] = replace(findings[0], flags=(*findings[0].flags, *left_out))
-        return tuple(findings)
+        return (*findings, *left_out)
 
     def _measure(self, drawn: Drawn, volume: Volume) -> Finding:
         kind = kind_of(drawn)

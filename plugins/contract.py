@@ -7,7 +7,7 @@ Slices are sorted so that K grows along the normal `row_cosine x column_cosine` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date
 from functools import cached_property
@@ -323,8 +323,20 @@ class Plugin(Protocol):
     def accepts(self, study: Study) -> bool:
         """Return True when the study holds what this analysis needs."""
 
-    def run(self, study: Study) -> tuple[Finding, ...]:
-        """Return what was found; an empty tuple when there is nothing. Raises Refused, with the reason."""
+    def run(self, study: Study) -> tuple[Finding | Flag, ...]:
+        """Return what was found, and doubts about the study as a whole.
+
+        A doubt about one finding belongs to its `flags`; one that holds for all of them, or that stands although
+        nothing was found, is given once, beside the findings. Nothing found is a result: an empty tuple.
+        Raises Refused, with the reason, when the study does not allow this analysis, and `Absent` when it merely does
+        not show what the analysis looks at.
+        """
+
+
+def parted(told: Iterable[Finding | Flag]) -> tuple[tuple[Finding, ...], tuple[Flag, ...]]:
+    """Return what `Plugin.run` gave as findings and doubts about the study, each in its order."""
+    given = tuple(told)
+    return tuple(g for g in given if not isinstance(g, Flag)), tuple(g for g in given if isinstance(g, Flag))
 
 
 def plugin_settings(plugin: Plugin) -> dict[str, object]:

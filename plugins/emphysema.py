@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +12,7 @@ from pydicom.sr.coding import Code
 from models.card import ModelCard
 from plugins import codes
 from plugins.contract import Finding, Flag, Mask, Measurement, Study, Volume
-from plugins.errors import Refused
+from plugins.errors import Absent, Refused
 from plugins.lungs import lungs
 from plugins.measure.volume import MM3_PER_ML, volume_mm3
 
@@ -47,22 +47,25 @@ class Emphysema:
         """Return True when the study holds a CT of more than a few slices."""
         return bool(_candidates(study))
 
-    def run(self, study: Study) -> tuple[Finding, ...]:
-        """Return `Left lung` and `Right lung` of the thinnest CT that shows lungs. Refuses (`no-ct`, `no-lungs`)."""
+    def run(self, study: Study) -> tuple[Finding | Flag, ...]:
+        """Return `Left lung` and `Right lung` of the thinnest CT that shows lungs, and doubts about them.
+
+        Refuses `no-ct`; `no-lungs` is `Absent`.
+        """
         volumes = _candidates(study)
         if not volumes:
             raise Refused("no-ct", "the study holds no CT series of enough slices to measure lungs on")
-        reason: Refused | None = None
+        reason: Absent | None = None
         for volume in volumes:
             try:
                 return self.measure(volume)
-            except Refused as error:
+            except Absent as error:
                 reason = reason or error
         why = f": {reason.sentence}" if reason else ""
-        raise Refused("no-lungs", f"no CT series shows lungs to measure{why}")
+        raise Absent("no-lungs", f"no CT series shows lungs to measure{why}")
 
-    def measure(self, volume: Volume) -> tuple[Finding, ...]:
-        """Return the findings of one CT. Refuses (`no-lungs`, `not-ct`)."""
+    def measure(self, volume: Volume) -> tuple[Finding | Flag, ...]:
+        """Return findings and doubts of one CT. Refuses (`no-lungs`, `not-ct`)."""
         found = lungs(volume, include_pleural=False)
         flags = (*found.flags, *self._thick(volume))
         findings: list[Finding] = []
@@ -70,11 +73,11 @@ class Emphysema:
             mask = self._parenchyma(lung, volume)
             if mask.count * volume.voxel_volume_mm3 < 1000.0 * self.smallest_lung_ml:
                 continue
-            findings.append(self._finding(key, mask, side, volume, flags))
+            findings.append(self._finding(key, mask, side, volume))
         if not findings:
             sentence = f"neither lung shows {self.smallest_lung_ml:g} ml of parenchyma"
-            raise Refused("no-lungs", sentence, where=volume.series_instance_uid)
-        return tuple(findings)
+            raise Absent("no-lungs", sentence, where=volume.series_instance_uid)
+        return (*findings, *(replace(flag, plugin=self.name) for flag in flags))
 
     def _parenchyma(self, lung: Mask, volume: Volume) -> Mask:
         hu = volume.array[lung.box]
@@ -96,7 +99,7 @@ class Emphysema:
         )
         return (Flag(code="thick-slices", sentence=sentence, series_instance_uid=volume.series_instance_uid),)
 
-    def _finding(self, key: str, mask: Mask, side: Code, volume: Volume, flags: tuple[Flag, ...]) -> Finding:
+    def _finding(self, key: str, mask: Mask, side: Code, volume: Volume) -> Finding:
         hu = volume.array[mask.box][mask.voxels]
         where = (
             f"lung voxels below {self.parenchyma_hu:g} HU, trachea and main bronchi removed;"
@@ -113,7 +116,6 @@ class Emphysema:
             site=codes.LUNG,
             laterality=side,
             measurements=density_of(hu, volume_mm3(mask, volume) / MM3_PER_ML, where),
-            flags=flags,
         )
 
 

@@ -4,6 +4,7 @@
 
     NadirError
     ├── Refused       the input cannot be used; the same input will be refused again
+    │   └── Absent    the input is in order and does not show what was looked for
     ├── Unavailable   something outside did not answer; the same call may succeed later
     └── Broken        a fault of our own; stop and tell a person
 
@@ -27,11 +28,15 @@ class Refused(NadirError):
         self.where = where
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_refused, (self.code, self.sentence, self.where))
+        return (_refused, (type(self), self.code, self.sentence, self.where))
 
 
-def _refused(code: str, sentence: str, where: str | None) -> Refused:
-    return Refused(code, sentence, where=where)
+def _refused(kind: type[Refused], code: str, sentence: str, where: str | None) -> Refused:
+    return kind(code, sentence, where=where)
+
+
+class Absent(Refused):
+    """The input is in order and does not show what the analysis looks at: no lungs in a CT of the head. No fault."""
 
 
 class Unavailable(NadirError):

@@ -14,7 +14,7 @@ from models.card import ModelCard
 from models.segmenter import ClassicalNoduleSegmenter, LesionSegmenter
 from plugins import codes
 from plugins.contract import Finding, Flag, Mask, Study, Volume
-from plugins.errors import Refused
+from plugins.errors import Absent, Refused
 from plugins.lungs import Lungs, lungs
 from plugins.measure.lesion import measure_lesion
 from plugins.nodule_candidates import Candidate, candidates
@@ -83,25 +83,26 @@ class LungNodule:
         """Return True when the study holds a CT that may show lungs."""
         return bool(self._series(study))
 
-    def run(self, study: Study) -> tuple[Finding, ...]:
-        """Return the nodules of the thinnest CT that shows lungs, largest first. Refuses (`no-ct`, `no-lungs`)."""
+    def run(self, study: Study) -> tuple[Finding | Flag, ...]:
+        """Return the nodules of the thinnest CT that shows lungs, largest first, and doubts about that CT.
+
+        Refuses `no-ct`; `no-lungs` is `Absent`.
+        """
         series = self._series(study)
         if not series:
             limit = f"at least 8 slices, 60 mm, slices up to {self.max_slice_mm:g} mm apart"
             raise Refused("no-ct", f"the study holds no CT series to look for nodules on ({limit})")
-        reason: Refused | None = None
+        reason: Absent | None = None
         for volume in series:
             try:
                 return self.find(volume)
-            except Refused as error:
-                if error.code != "no-lungs":
-                    raise
+            except Absent as error:
                 reason = reason or error
         why = f": {reason.sentence}" if reason else ""
-        raise Refused("no-lungs", f"no CT series shows lungs{why}")
+        raise Absent("no-lungs", f"no CT series shows lungs{why}")
 
-    def find(self, volume: Volume) -> tuple[Finding, ...]:
-        """Return the nodules of one CT, largest first. Refuses (`no-lungs`, `not-ct`)."""
+    def find(self, volume: Volume) -> tuple[Finding | Flag, ...]:
+        """Return the nodules of one CT, largest first, and doubts about it. Refuses (`no-lungs`, `not-ct`)."""
         found = lungs(volume)
         box = _joint_box(found)
         inside, between = _regions(found, box, volume)
@@ -129,7 +130,8 @@ class LungNodule:
             replace(d, mask=_moved(d.mask, start, volume.array.shape)) for d in drawings[: self.max_nodules]
         ]
         ordered = sorted(best, key=lambda d: (-d.mask.count, d.mask.origin))
-        return tuple(_finding(n, d, found, volume, flags) for n, d in enumerate(ordered, start=1))
+        findings = [_finding(n, d, found, volume) for n, d in enumerate(ordered, start=1)]
+        return (*findings, *(replace(flag, plugin=self.name) for flag in flags))
 
     def _series(self, study: Study) -> tuple[Volume, ...]:
         def length_mm(volume: Volume) -> float:
@@ -312,7 +314,7 @@ def _innermost(lung: BoolArray) -> int:
     return int(seen[0]) if seen.size else lung.shape[2] // 2
 
 
-def _finding(number: int, drawing: Drawing, found: Lungs, volume: Volume, flags: tuple[Flag, ...]) -> Finding:
+def _finding(number: int, drawing: Drawing, found: Lungs, volume: Volume) -> Finding:
     on_left = _shared(drawing.mask, found.left)
     on_right = _shared(drawing.mask, found.right)
     return Finding(
@@ -326,7 +328,6 @@ def _finding(number: int, drawing: Drawing, found: Lungs, volume: Volume, flags:
         laterality=codes.LEFT if on_left >= on_right else codes.RIGHT,
         confidence=round(drawing.confidence, 3),
         measurements=measure_lesion(drawing.mask, volume),
-        flags=flags,
     )
 
 

@@ -19,7 +19,7 @@ from skimage.segmentation import watershed
 
 from plugins.airways import grow, trachea
 from plugins.contract import Flag, Mask, Volume
-from plugins.errors import Refused
+from plugins.errors import Absent, Refused
 from plugins.patient_axes import PatientAxes
 from plugins.shapes import bounding_box, closing_by_ball, deeper_than, depth_in_mm, without_holes
 
@@ -94,7 +94,7 @@ def lungs(volume: Volume, *, include_pleural: bool = True) -> Lungs:
     inner, lung, is_cut = _lung_air(coarse)
     if not lung.any():
         sentence = "no lung was found in this CT: nothing inside the body has the density and size of a lung"
-        raise Refused("no-lungs", sentence, where=volume.series_instance_uid)
+        raise Absent("no-lungs", sentence, where=volume.series_instance_uid)
     middle = _middle(coarse, inner)
     tube, flags = _airways(hu, spacing, coarse, _upper_half(inner, lung), middle)
     sides, more = _sides(coarse, lung & ~_shrunk(tube, coarse), middle)

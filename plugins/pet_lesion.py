@@ -14,7 +14,7 @@ from scipy import ndimage
 from models.card import ModelCard
 from plugins import codes
 from plugins.contract import BoolArray, Finding, Flag, Mask, Measurement, Study, Volume
-from plugins.errors import Refused
+from plugins.errors import Absent, Refused
 from plugins.measure.axes import CONTOUR, Convention
 from plugins.measure.lesion import measure_lesion
 from plugins.measure.liver import LiverReference, find_liver
@@ -44,8 +44,8 @@ class PetLesion:
     """Finds what lies above a threshold on PET in SUV: 26-connected, no smoothing, no filling.
 
     **Physiological uptake is not recognised.** Brain, heart, kidneys, ureters, bladder, bowel and inflammation are
-    reported like tumour when they are above the threshold; each finding carries the flag
-    `physiological-uptake-not-recognised`, its type is `Lesion` and not `Neoplasm`, and its confidence is None: being
+    reported like tumour when they are above the threshold; the flag
+    `physiological-uptake-not-recognised` goes with them, their type is `Lesion` and not `Neoplasm`, and their confidence is None: being
     above a threshold is no claim about what it is.
 
     Thresholds: `fixed` (SUV >= 4.0). `percent`: hot spots are the components above `floor_suv`; each is then cut at
@@ -96,10 +96,11 @@ class PetLesion:
         """Return True when the study has a PET in SUV."""
         return bool(study.by_role("pet_suv"))
 
-    def run(self, study: Study) -> tuple[Finding, ...]:
-        """Return the liver reference, if any, and the lesions of every PET in SUV, the largest first.
+    def run(self, study: Study) -> tuple[Finding | Flag, ...]:
+        """Return the liver reference, if any, the lesions of every PET in SUV, the largest first, and doubts.
 
-        Refuses `no-suv` without such a series, and `no-liver-reference` when `percist` is set and no series has one.
+        Refuses `no-suv` without such a series; `no-liver-reference`, when `percist` is set and no series has one,
+        is `Absent`.
         """
         pets = study.by_role("pet_suv")
         if not pets:
@@ -107,27 +108,24 @@ class PetLesion:
         references = [find_liver(pet, study.by_role("ct")) for pet in pets]
         missing = [r.sentence for r in references if isinstance(r, Flag)]
         if self.threshold == "percist" and len(missing) == len(pets):
-            raise Refused("no-liver-reference", f"the PERCIST threshold needs the liver. {' '.join(missing)}")
-        findings: list[Finding] = []
+            raise Absent("no-liver-reference", f"the PERCIST threshold needs the liver. {' '.join(missing)}")
+        answer: list[Finding | Flag] = []
         for pet, liver in zip(pets, references, strict=True):
-            number = sum(f.type == codes.LESION for f in findings)
-            findings.extend(self._one_series(pet, liver, number))
-        return tuple(findings)
+            number = sum(isinstance(f, Finding) and f.type == codes.LESION for f in answer)
+            answer.extend(self._one_series(pet, liver, number))
+        return tuple(answer)
 
-    def _one_series(self, pet: Volume, liver: LiverReference | Flag, number: int) -> Iterator[Finding]:
-        if isinstance(liver, LiverReference):
-            yield _liver_finding(pet, liver)
-        elif self.threshold == "percist":
+    def _one_series(self, pet: Volume, liver: LiverReference | Flag, number: int) -> Iterator[Finding | Flag]:
+        yield _liver_finding(pet, liver) if isinstance(liver, LiverReference) else liver
+        if isinstance(liver, Flag) and self.threshold == "percist":
             return
         spots = sorted(self._spots(pet, liver), key=lambda s: (-s.mask.count, s.peak))
-        told = [
-            _flag(pet, "physiological-uptake-not-recognised", "Normal uptake is not told apart from disease.")
-        ]
-        if isinstance(liver, Flag):
-            told.append(liver)
+        if spots:
+            words = "Normal uptake is not told apart from disease."
+            yield _flag(pet, "physiological-uptake-not-recognised", words)
         if len(spots) > self.maximum_lesions:
             words = f"{len(spots)} places are above the threshold; the {self.maximum_lesions} largest are reported."
-            told.append(_flag(pet, "too-many-lesions", words))
+            yield _flag(pet, "too-many-lesions", words)
         for place, spot in enumerate(spots[: self.maximum_lesions], start=number + 1):
             yield Finding(
                 key=f"{pet.series_instance_uid}:{','.join(map(str, spot.peak))}",
@@ -139,7 +137,7 @@ class PetLesion:
                 measurements=measure_lesion(
                     spot.mask, pet, convention=self.convention, threshold=spot.threshold, peak=self.peak
                 ),
-                flags=(*told, *spot.flags),
+                flags=spot.flags,
             )
 
     def _spots(self, pet: Volume, liver: LiverReference | Flag) -> Iterator[_Spot]:

@@ -119,6 +119,26 @@ def test_what_a_plugin_refuses_is_told_with_its_code(make_task: MakeTask) -> Non
     analysed = _one(make_task("refuse"))
     assert (analysed.error_code, analysed.error_text) == ("not-today", "this plugin refuses everything")
     assert _codes(analysed) == {"not-today": True}
+    assert analysed.declined
+
+
+def test_anatomy_that_is_not_there_is_told_as_refused_and_is_no_error(make_task: MakeTask) -> None:
+    analysed = _one(make_task("absent"))
+    assert (analysed.applicable, analysed.error_code, analysed.results.written) == (True, None, ())
+    assert _codes(analysed) == {"no-lungs": True}
+
+
+@pytest.mark.parametrize(("mode", "found"), [("doubt", 1), ("only_doubt", 0)])
+def test_a_doubt_about_the_study_is_told_once_with_findings_and_without(
+    make_task: MakeTask, mode: str, found: int
+) -> None:
+    analysed = _one(make_task(mode))
+    assert [(t.code, t.refused) for t in analysed.results.told] == [("odd", False)]
+    assert len(analysed.results.found) == found
+    reports = [d for kind, d in _objects(analysed).items() if kind != "seg"]
+    assert len(reports) == found + 1
+    for report in reports:
+        assert report.to_json().count("odd: something is odd") == 1
 
 
 def test_nothing_found_is_a_valid_report(make_task: MakeTask) -> None:

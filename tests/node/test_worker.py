@@ -173,15 +173,25 @@ def test_a_dead_job_is_revived_by_a_person(queued: Bench) -> None:
     assert queued.jobs()[0].attempt == 2
 
 
-def test_a_refusal_buries_the_job_and_is_a_row(queued: Bench) -> None:
-    queued.mode = "refuse"
+@pytest.mark.parametrize(("mode", "code"), [("refuse", "not-today"), ("absent", "no-lungs")])
+def test_what_an_analysis_refuses_after_it_looked_is_a_row_and_no_failure(
+    queued: Bench, mode: str, code: str
+) -> None:
+    queued.mode = mode
     queued.settle()
     queued.work()
     (job,) = queued.jobs()
-    assert (job.state, job.attempt, job.error_code) == ("dead", 1, "not-today")
-    assert job.error_text == "this plugin refuses everything"
-    assert [(r.code, r.refused) for r in queued.rows(Refusal)] == [("not-today", True)]
+    assert (job.state, job.attempt, job.error_code) == ("done", 1, None)
+    assert [(r.code, r.refused) for r in queued.rows(Refusal)] == [(code, True)]
     assert queued.rows(Delivery) == []
+
+
+def test_a_doubt_of_an_analysis_that_found_nothing_is_a_row(queued: Bench) -> None:
+    queued.mode = "only_doubt"
+    queued.settle()
+    queued.work()
+    assert queued.rows(Finding) == []
+    assert [(r.code, r.refused) for r in queued.rows(Refusal)] == [("odd", False)]
 
 
 def test_a_study_that_is_refused_is_refused_once_and_visible(bench: Bench, small_study: list[Path]) -> None:

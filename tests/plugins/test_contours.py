@@ -13,7 +13,7 @@ from shapes import around, grid
 
 from plugins import codes
 from plugins.contours import Contours, kind_of
-from plugins.contract import Drawn, Flag, Mask, Patient, Plugin, Study, Volume
+from plugins.contract import Drawn, Flag, Mask, Patient, Plugin, Study, Volume, parted
 from plugins.errors import Refused
 from plugins.measure.lesion import measure_lesion
 from plugins.registry import config_sha256
@@ -51,7 +51,7 @@ def test_every_region_is_measured_once_and_keeps_its_names() -> None:
     plugin = Contours()
     assert isinstance(plugin, Plugin)
     assert plugin.accepts(study((volume,), *regions))
-    findings = plugin.run(study((volume,), *regions))
+    findings = parted(plugin.run(study((volume,), *regions)))[0]
     assert [f.label for f in findings] == ["Tumor_c40", "Carina_c40", "Region 5"]
     assert [f.key for f in findings] == ["1.2.9:3", "1.2.9:4", "1.2.9:5"]
     assert findings[0].tracking_identifier == "T-1"
@@ -101,13 +101,13 @@ def test_a_region_without_a_code_is_coded_from_its_type_and_name_or_not_at_all(
 
 def test_a_code_that_was_read_from_the_name_is_told_and_a_given_one_is_kept() -> None:
     volume, mask, _ = around((3.0, 3.0, 3.0), (1.0, 1.0, 1.0))
-    (guessed,) = Contours().run(study((volume,), drawn("LN_c40", mask, volume)))
+    (guessed,) = parted(Contours().run(study((volume,), drawn("LN_c40", mask, volume))))[0]
     assert [f.code for f in guessed.flags] == ["kind-from-name"]
     assert "LN_c40" in guessed.flags[0].sentence
     given = drawn("LN", mask, volume, type_code=codes.MASS, category_code=codes.TISSUE, site_code=codes.BRAIN)
-    (kept,) = Contours().run(study((volume,), given))
+    (kept,) = parted(Contours().run(study((volume,), given)))[0]
     assert (kept.category, kept.type, kept.site, kept.flags) == (codes.TISSUE, codes.MASS, codes.BRAIN, ())
-    (uncategorised,) = Contours().run(study((volume,), replace(given, category_code=None)))
+    (uncategorised,) = parted(Contours().run(study((volume,), replace(given, category_code=None))))[0]
     assert uncategorised.category == codes.MORPHOLOGICALLY_ABNORMAL
 
 
@@ -115,7 +115,7 @@ def test_a_region_of_several_pieces_is_told() -> None:
     full = np.zeros((3, 9, 9), dtype=bool)
     full[1, 1:4, 1:4] = full[1, 7, 7] = True
     volume = grid(full.shape, (1, 1, 1))  # type: ignore[arg-type]
-    (finding,) = Contours().run(study((volume,), drawn("x", Mask.from_full(full), volume)))
+    (finding,) = parted(Contours().run(study((volume,), drawn("x", Mask.from_full(full), volume))))[0]
     assert [f.code for f in finding.flags] == ["several-pieces"]
     assert finding.measurement("volume").value == pytest.approx(0.010)
 
@@ -124,9 +124,9 @@ def test_regions_that_cannot_be_measured_are_told_and_not_lost() -> None:
     volume, mask, _ = around((3.0, 3.0, 3.0), (1.0, 1.0, 1.0))
     empty = drawn("tiny", Mask.from_full(np.zeros(mask.shape, dtype=bool)), volume, 2)
     away = replace(drawn("away", mask, volume, 3), series_instance_uid="9.9")
-    findings = Contours().run(study((volume,), empty, away, drawn("x", mask, volume)))
+    findings, flags = parted(Contours().run(study((volume,), empty, away, drawn("x", mask, volume))))
     assert [f.label for f in findings] == ["x"]
-    assert [f.code for f in findings[0].flags] == ["empty-region", "region-without-series"]
+    assert [f.code for f in flags] == ["empty-region", "region-without-series"]
     with pytest.raises(Refused) as none_left:
         Contours().run(study((volume,), empty, away))
     assert none_left.value.code == "no-measurable-region"
@@ -142,8 +142,8 @@ def test_a_drawn_tumour_on_pet_is_measured_with_the_threshold_of_the_settings(da
     array = np.asarray(image.dataobj).transpose(2, 1, 0)
     volume = grid(full.shape, spacing, role="pet_suv", array=array)  # type: ignore[arg-type]
     region = study((volume,), drawn("GTV_Mass", Mask.from_full(full), volume, interpreted_type="GTV"))
-    (fixed,) = Contours().run(region)
-    (percent,) = Contours(percent_of_maximum=41.0).run(region)
+    (fixed,) = parted(Contours().run(region))[0]
+    (percent,) = parted(Contours(percent_of_maximum=41.0).run(region))[0]
     assert fixed.measurement("mtv").value == pytest.approx(55.9, abs=0.05)
     assert percent.measurement("mtv").value == pytest.approx(113.0, abs=0.05)
     assert percent.measurement("suv_max").value == pytest.approx(7.91, abs=0.005)
@@ -157,7 +157,7 @@ def test_the_node_rule_is_a_setting_for_nodes_only() -> None:
     volume = grid(full.shape, (1, 1, 1))  # type: ignore[arg-type]
     mask = Mask.from_full(full)
     regions = study((volume,), drawn("LN", mask, volume), drawn("tumour", mask, volume, 2))
-    node, tumour = Contours(node_rule=True).run(regions)
+    node, tumour = parted(Contours(node_rule=True).run(regions))[0]
     assert (node.measurement("short_axis").slice_index, tumour.measurement("short_axis").slice_index) == (
         1,
         0,
@@ -176,5 +176,5 @@ def test_a_doubt_about_the_drawing_is_told_with_the_finding() -> None:
     volume, mask, _ = around((3.0, 3.0, 3.0), (1.0, 1.0, 1.0))
     doubt = Flag(code="contour-clipped", sentence="A contour leaves the image.")
     region = drawn("ROI", mask, volume, type_code=codes.MASS, flags=(doubt,))
-    (finding,) = Contours().run(study((volume,), region))
+    (finding,) = parted(Contours().run(study((volume,), region)))[0]
     assert [(flag.code, flag.plugin) for flag in finding.flags] == [("contour-clipped", "contours")]

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from thorax import Ball, Thorax, ct_volume, study_of, thorax
 
 from plugins import codes
-from plugins.contract import Finding, Plugin
+from plugins.contract import Finding, Plugin, parted
 from plugins.emphysema import Emphysema, density_of
 from plugins.errors import Refused
 
@@ -31,7 +31,7 @@ def sick() -> Thorax:
 
 @pytest.fixture(scope="module")
 def pair(sick: Thorax) -> tuple[Finding, ...]:
-    return Emphysema().run(study_of(sick.volume()))
+    return parted(Emphysema().run(study_of(sick.volume())))[0]
 
 
 def test_it_follows_the_contract() -> None:
@@ -87,15 +87,18 @@ def test_a_tumour_does_not_count_as_parenchyma() -> None:
     clean = thorax().volume()
     with_tumour = thorax(balls=(Ball(centre_mm=(80.0, 0.0, 0.0), diameter_mm=40.0),)).volume()
     before, after = (
-        Emphysema().run(study_of(v))[0].measurement("volume").value for v in (clean, with_tumour)
+        parted(Emphysema().run(study_of(v)))[0][0].measurement("volume").value for v in (clean, with_tumour)
     )
     assert before - after == pytest.approx(np.pi / 6 * 4.0**3, rel=0.08)
 
 
-def test_thick_slices_are_flagged_and_thin_ones_are_not(pair: tuple[Finding, ...]) -> None:
-    assert pair[0].flags == ()
+def test_thick_slices_are_flagged_once_and_thin_ones_are_not(sick: Thorax) -> None:
+    _, none = parted(Emphysema().run(study_of(sick.volume())))
+    assert none == ()
     thick = thorax(spacing_mm=(5.0, 1.5, 1.5)).volume()
-    assert "thick-slices" in {flag.code for flag in Emphysema().run(study_of(thick))[0].flags}
+    findings, flags = parted(Emphysema().run(study_of(thick)))
+    assert [(flag.code, flag.plugin) for flag in flags] == [("thick-slices", "emphysema")]
+    assert [finding.flags for finding in findings] == [(), ()]
 
 
 def test_a_study_without_a_ct_is_not_accepted_and_refused(sick: Thorax) -> None:

@@ -9,7 +9,7 @@ from thorax import Ball, ct_volume, study_of, thorax
 
 from models.segmenter import ClassicalNoduleSegmenter
 from plugins import codes
-from plugins.contract import Finding, Mask, Plugin, Volume
+from plugins.contract import Finding, Mask, Plugin, Volume, parted
 from plugins.errors import Refused
 from plugins.lung_nodule import LungNodule, confidence_of, half_axes_mm, passing_area_mm2
 from plugins.nodule_candidates import candidates
@@ -31,7 +31,7 @@ def body() -> Volume:
 
 @pytest.fixture(scope="module")
 def found(body: Volume) -> tuple[Finding, ...]:
-    return LungNodule().run(study_of(body))
+    return parted(LungNodule().run(study_of(body)))[0]
 
 
 def centre_mm(finding: Finding, volume: Volume) -> np.ndarray:
@@ -86,7 +86,7 @@ def test_no_two_findings_overlap(found: tuple[Finding, ...]) -> None:
 
 
 def test_the_same_study_gives_the_same_findings(found: tuple[Finding, ...], body: Volume) -> None:
-    again = LungNodule().run(study_of(body))
+    again, _ = parted(LungNodule().run(study_of(body)))
     assert [(f.key, f.mask.origin, f.mask.count, f.confidence) for f in again] == [
         (f.key, f.mask.origin, f.mask.count, f.confidence) for f in found
     ]
@@ -100,15 +100,15 @@ def test_clean_lungs_give_no_findings() -> None:
 def test_a_mass_is_called_a_mass() -> None:
     mass = Ball(centre_mm=(75.0, 0.0, 10.0), diameter_mm=46.0)
     volume = thorax(balls=(mass,)).volume()
-    largest = LungNodule().run(study_of(volume))[0]
+    largest = parted(LungNodule().run(study_of(volume)))[0][0]
     assert largest.type == codes.MASS
     assert largest.measurement("volume").value == pytest.approx(mass.volume_ml, rel=0.1)
 
 
 def test_more_than_the_most_allowed_are_cut_with_a_flag(body: Volume) -> None:
-    few = LungNodule(max_nodules=2).run(study_of(body))
+    few, flags = parted(LungNodule(max_nodules=2).run(study_of(body)))
     assert len(few) == 2
-    assert "many-nodules" in {flag.code for flag in few[0].flags}
+    assert [(flag.code, flag.plugin) for flag in flags] == [("many-nodules", "lung_nodule")]
 
 
 def test_too_thick_slices_and_other_roles_are_not_accepted(body: Volume) -> None:
@@ -182,6 +182,6 @@ def test_the_published_point_of_a_real_tumour_is_found_on_thin_slices(data: Path
     point = json.loads((data / "ct_r01_001" / "expected.json").read_text())["tumour"][
         "centroid_patient_mm_LPS"
     ]
-    found = LungNodule().run(study_of(volume))
+    found, _ = parted(LungNodule().run(study_of(volume)))
     assert min(float(np.linalg.norm(centre_mm(f, volume) - point)) for f in found) < 6.0
     assert len(found) <= 8

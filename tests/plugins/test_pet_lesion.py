@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from shapes import Ellipsoid, grid, rotation
 
 from plugins import codes
-from plugins.contract import Flag, Patient, Plugin, Study, Volume
+from plugins.contract import Finding, Flag, Patient, Plugin, Study, Volume, parted
 from plugins.errors import Refused
 from plugins.measure.liver import LiverReference, find_liver, sphere_mask
 from plugins.pet_lesion import PetLesion
@@ -77,6 +77,10 @@ def study(*volumes: Volume) -> Study:
     )
 
 
+def found(plugin: PetLesion, given: Study) -> tuple[Finding, ...]:
+    return parted(plugin.run(given))[0]
+
+
 HOT = (((60.0, -20.0, 60.0), 14.0, 9.0), ((-20.0, 40.0, 120.0), 9.0, 6.0))
 
 
@@ -84,7 +88,7 @@ def test_planted_bodies_are_found_where_they_are_as_large_and_as_hot_as_they_are
     pet = Trunk(hot=HOT, noise=0.0).pet()
     plugin = PetLesion()
     assert isinstance(plugin, Plugin)
-    lesions = [f for f in plugin.run(study(pet)) if f.type == codes.LESION]
+    lesions = [f for f in found(plugin, study(pet)) if f.type == codes.LESION]
     assert [f.label for f in lesions] == ["PET lesion 1", "PET lesion 2"]
     for lesion, (centre, radius, suv) in zip(lesions, HOT, strict=True):
         index = np.argwhere(lesion.mask.full())
@@ -100,19 +104,22 @@ def test_planted_bodies_are_found_where_they_are_as_large_and_as_hot_as_they_are
 
 
 def test_no_claim_is_made_about_what_the_uptake_is() -> None:
-    lesions = [f for f in PetLesion().run(study(Trunk(hot=HOT).pet())) if f.type == codes.LESION]
+    lesions = [f for f in found(PetLesion(), study(Trunk(hot=HOT).pet())) if f.type == codes.LESION]
     assert all(f.confidence is None and f.automatic for f in lesions)
-    assert all("physiological-uptake-not-recognised" in [flag.code for flag in f.flags] for f in lesions)
+    _, flags = parted(PetLesion().run(study(Trunk(hot=HOT).pet())))
+    assert [f.code for f in flags] == ["physiological-uptake-not-recognised"]
 
 
-def test_a_study_with_nothing_hot_and_no_liver_has_no_findings() -> None:
+def test_a_study_with_nothing_hot_and_no_liver_has_no_findings_and_says_why_there_is_no_reference() -> None:
     pet = grid((20, 30, 30), SPACING, role="pet_suv")
-    assert PetLesion().run(study(pet)) == ()
+    findings, flags = parted(PetLesion().run(study(pet)))
+    assert findings == ()
+    assert [f.code for f in flags] == ["no-liver-candidate"]
 
 
 def test_keys_are_the_same_when_the_run_is_repeated() -> None:
     pet = Trunk(hot=HOT).pet()
-    once, again = (PetLesion().run(study(pet)) for _ in range(2))
+    once, again = (found(PetLesion(), study(pet)) for _ in range(2))
     assert [f.key for f in once] == [f.key for f in again]
     assert len({f.key for f in once}) == len(once)
 
@@ -122,9 +129,9 @@ def test_places_that_touch_at_a_corner_are_one_and_small_ones_are_left_out() -> 
     pet.array[2:4, 2:4, 2:4] = 5.0
     pet.array[4, 4, 4] = 6.0
     pet.array[8, 15, 15:17] = 9.0
-    (one,) = PetLesion().run(study(pet))
+    (one,) = found(PetLesion(), study(pet))
     assert one.mask.count == 9
-    assert len(PetLesion(minimum_voxels=2, minimum_volume_ml=0.1).run(study(pet))) == 2
+    assert len(found(PetLesion(minimum_voxels=2, minimum_volume_ml=0.1), study(pet))) == 2
 
 
 def test_the_percent_threshold_is_that_of_each_hot_spot() -> None:
@@ -135,7 +142,7 @@ def test_the_percent_threshold_is_that_of_each_hot_spot() -> None:
     pet.array[2:9, 15:26, 15:26] = 2.4
     pet.array[3:8, 16:25, 16:25] = 5.8
     hot, faint = sorted(
-        PetLesion(threshold="percent").run(study(pet)), key=lambda f: -f.measurement("suv_max").value
+        found(PetLesion(threshold="percent"), study(pet)), key=lambda f: -f.measurement("suv_max").value
     )
     assert hot.mask.count == 6 * 6 * 6
     assert "8.20 (41 % of hot spot's SUVmax 20.00" in hot.measurement("mtv").method
@@ -147,7 +154,7 @@ def test_a_percent_threshold_that_leaks_into_the_surroundings_stays_at_the_floor
     pet = grid((30, 60, 60), SPACING, role="pet_suv")
     pet.array[...] = 2.0
     pet.array[10:15, 20:25, 20:25] = 4.0
-    (lesion,) = PetLesion(threshold="percent").run(study(pet))
+    (lesion,) = found(PetLesion(threshold="percent"), study(pet))
     assert lesion.mask.count == 125
     assert "percent-threshold-leaks" in [flag.code for flag in lesion.flags]
     assert "2.5" in lesion.measurement("mtv").method
@@ -157,17 +164,16 @@ def test_at_most_so_many_lesions_are_reported_and_the_rest_is_told() -> None:
     pet = grid((12, 60, 60), SPACING, role="pet_suv")
     for place in range(9):
         pet.array[2 : 5 + place % 3, 6 * place + 1 : 6 * place + 4, 10:13] = 8.0
-    findings = PetLesion(maximum_lesions=3).run(study(pet))
+    findings, flags = parted(PetLesion(maximum_lesions=3).run(study(pet)))
     assert [f.mask.count for f in findings] == [45, 45, 45]
-    assert all("too-many-lesions" in [flag.code for flag in f.flags] for f in findings)
-    assert "9 places" in next(flag.sentence for flag in findings[0].flags if flag.code == "too-many-lesions")
+    assert "9 places" in next(flag.sentence for flag in flags if flag.code == "too-many-lesions")
 
 
 @pytest.mark.parametrize("with_ct", [True, False])
 def test_the_liver_reference_is_a_sphere_of_three_centimetres_in_the_liver(with_ct: bool) -> None:
     trunk = Trunk(hot=HOT)
     volumes = (trunk.pet(), trunk.ct()) if with_ct else (trunk.pet(),)
-    findings = PetLesion().run(study(*volumes))
+    findings = found(PetLesion(), study(*volumes))
     liver = findings[0]
     assert (liver.label, liver.type, liver.site) == ("Liver reference", codes.REFERENCE_REGION, codes.LIVER)
     body = ellipsoid(LIVER_CENTRE, (70, 70, 60)).inside(volumes[0])
@@ -181,7 +187,7 @@ def test_the_liver_reference_is_a_sphere_of_three_centimetres_in_the_liver(with_
 
 
 def test_the_percist_threshold_is_that_of_the_liver() -> None:
-    findings = PetLesion(threshold="percist").run(study(Trunk(hot=HOT).pet()))
+    findings = found(PetLesion(threshold="percist"), study(Trunk(hot=HOT).pet()))
     level = findings[0].measurement("liver_threshold").value
     assert f"SUV >= {level:.2f} (1.5 x liver mean + 2 SD" in findings[1].measurement("mtv").method
     assert len(findings) == 3
@@ -192,16 +198,16 @@ def test_every_method_fits_into_a_code_meaning() -> None:
     pet.array[40:50, 30:40, 30:40] = 12.0
     for threshold in ("fixed", "percent"):
         for peak in ("global", "local", "weighted"):
-            for finding in PetLesion(threshold=threshold, peak=peak).run(study(pet)):  # type: ignore[arg-type]
+            for finding in found(PetLesion(threshold=threshold, peak=peak), study(pet)):  # type: ignore[arg-type]
                 assert all(len(m.method) <= 64 for m in finding.measurements)
-    for finding in PetLesion(threshold="percist").run(study(Trunk(hot=HOT).pet())):
+    for finding in found(PetLesion(threshold="percist"), study(Trunk(hot=HOT).pet())):
         assert all(len(m.method) <= 64 for m in finding.measurements)
 
 
 def test_the_percist_threshold_without_a_liver_is_refused_with_the_reason() -> None:
     pet = Trunk(hot=HOT).pet(shape=(20, 70, 95))
     with pytest.raises(Refused) as refused:
-        PetLesion(threshold="percist").run(study(pet))
+        found(PetLesion(threshold="percist"), study(pet))
     assert refused.value.code == "no-liver-reference"
     assert "liver" in refused.value.sentence
 
@@ -255,7 +261,7 @@ def test_two_pet_series_are_numbered_through() -> None:
         grid((10, 20, 20), SPACING, role="pet_suv", series_instance_uid="1.2.21"),
     )
     second.array[2:6, 2:6, 2:6] = 7.0
-    labels = [f.label for f in PetLesion().run(study(first, second)) if f.type == codes.LESION]
+    labels = [f.label for f in found(PetLesion(), study(first, second)) if f.type == codes.LESION]
     assert labels == ["PET lesion 1", "PET lesion 2", "PET lesion 3"]
 
 

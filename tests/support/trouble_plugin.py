@@ -17,8 +17,8 @@ from typing import ClassVar
 import numpy as np
 
 from plugins import codes
-from plugins.contract import Finding, Mask
-from plugins.errors import Refused
+from plugins.contract import Finding, Flag, Mask
+from plugins.errors import Absent, Refused
 from plugins.measure.lesion import measure_lesion
 
 
@@ -83,6 +83,15 @@ class Trouble:
 
     def refuse(self, study, volume):
         raise Refused("not-today", "this plugin refuses everything")
+
+    def absent(self, study, volume):
+        raise Absent("no-lungs", "no series shows lungs")
+
+    def doubt(self, study, volume):
+        return (box(volume), Flag(code="odd", sentence="something is odd", plugin="trouble"))
+
+    def only_doubt(self, study, volume):
+        return (Flag(code="odd", sentence="something is odd", plugin="trouble"),)
 
     def wait(self, study, volume):
         while not os.path.exists(self.gate):
