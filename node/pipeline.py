@@ -39,8 +39,8 @@ NOT_MEASURED = {"no-images", "localizer", "secondary-capture", "single-slice", "
 def analyse(task: Task) -> Answer:
     """Return what each analysis of the task found, after its results are written to `task.out`.
 
-    A study that is refused, and an analysis that declines or fails, give an `Analysed` with `error_code`: one plugin's
-    fault takes no other's results away. One that says `Absent` has no result and no error either. MemoryError is passed on: what comes after it is not to be trusted.
+    A study that is refused, and an analysis that declines (but for `Absent`) or fails, give an `error_code`: one
+    plugin's fault takes no other's results away. MemoryError is passed on: what comes after it is not to be trusted.
     """
     plugins = load_plugins(task.plugin_settings, task.plugins)
     began = time.monotonic()
@@ -89,8 +89,8 @@ def _failed(answer: Analysed, error: NadirError) -> Analysed:
     return replace(
         answer,
         results=AnalysedFindings(told=known if told in known else (*known, told)),
-        error_code=code,
-        error_text=sentence,
+        error_code=None if isinstance(error, Absent) else code,
+        error_text=None if isinstance(error, Absent) else sentence,
     )
 
 
@@ -169,10 +169,7 @@ def _run(
         identified[plugin.name], flags = identify(plugin.name, read.study.study_instance_uid, findings)
         results = _results(plugin, identified[plugin.name], (*doubts, *flags), read, task, answer)
     except Refused as refusal:  # of the plugin: what writes its results raises Broken
-        declined = replace(_failed(answer, refusal), declined=True)
-        return (
-            replace(declined, error_code=None, error_text=None) if isinstance(refusal, Absent) else declined
-        )
+        return replace(_failed(answer, refusal), declined=True)
     except NadirError as error:
         return _failed(answer, error)
     except MemoryError:

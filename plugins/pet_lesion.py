@@ -44,9 +44,9 @@ class PetLesion:
     """Finds what lies above a threshold on PET in SUV: 26-connected, no smoothing, no filling.
 
     **Physiological uptake is not recognised.** Brain, heart, kidneys, ureters, bladder, bowel and inflammation are
-    reported like tumour when they are above the threshold; the flag
-    `physiological-uptake-not-recognised` goes with them, their type is `Lesion` and not `Neoplasm`, and their confidence is None: being
-    above a threshold is no claim about what it is.
+    reported like tumour when they are above the threshold; the flag `physiological-uptake-not-recognised` goes with
+    them, their type is `Lesion` and not `Neoplasm`, and their confidence is None: being above a threshold is no claim
+    about what it is.
 
     Thresholds: `fixed` (SUV >= 4.0). `percent`: hot spots are the components above `floor_suv`; each is then cut at
     41 % of its SUVmax, pieces apart. Where 41 % lies below the floor the spot is grown beyond it, not into other spots,
