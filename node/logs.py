@@ -42,7 +42,8 @@ class WithoutValues(logging.Filter):
         if record.levelno < logging.WARNING:
             return False
         found = WARNING_PLACE.match(record.getMessage()) if record.name == "py.warnings" else None
-        record.msg = found["place"] if found else "text withheld, it may quote values"
+        where = f"{record.module}:{record.lineno}"
+        record.msg = found["place"] if found else f"text withheld, it may quote values ({where})"
         record.args = ()
         return True
 

@@ -27,6 +27,7 @@ from node.callers import Callers, plain_address
 from node.contexts import TRANSFER_SYNTAXES, VERIFICATION, supported_contexts
 from node.socket_guard import GuardedDul, GuardedServer, GuardedSocket, Limits, assert_hooks
 from node.spool import Spool, SpoolingDimse
+from node.status import CANNOT_UNDERSTAND
 from plugins.errors import Refused, Unavailable
 from store.part10 import write_preamble
 
@@ -134,12 +135,23 @@ class StorageAssociation(Association):  # type: ignore[misc]  # pynetdicom is un
         """Serve a C-STORE of any SOP class by the storage service; all else as pynetdicom does."""
         self.is_serving = True
         try:
-            if isinstance(msg, C_STORE) and msg.is_valid_request and context_id in self._accepted_cx:
+            if not isinstance(msg, C_STORE) or msg.MessageID is None or context_id not in self._accepted_cx:
+                super()._serve_request(msg, context_id)
+            elif msg.is_valid_request:
                 StorageServiceClass(self).SCP(msg, self._accepted_cx[context_id])
             else:
-                super()._serve_request(msg, context_id)
+                self._answer_unread(msg, context_id)
         finally:
             self.is_serving = False
+
+    def _answer_unread(self, request: C_STORE, context_id: int) -> None:
+        """Answer a command that lacks a UID, where pynetdicom would let the sender wait."""
+        if isinstance(request._dataset_file, Spool):
+            self.dimse.served(request._dataset_file)
+        answer = C_STORE()
+        answer.MessageIDBeingRespondedTo = request.MessageID
+        answer.Status = CANNOT_UNDERSTAND
+        self.dimse.send_msg(answer, context_id)
 
 
 class Reception:

@@ -128,7 +128,7 @@ class GuardedSocket(ClosingSocket):
             seconds = self._limits.pdu_seconds if self.assoc.is_established else self._limits.silent_seconds
             self._deadline = time.monotonic() + seconds
         elif nr_bytes > self._largest:
-            self._abort()
+            self._abort("pdu-too-long")
             raise ConnectionAbortedError("the peer sent a longer PDU than it may")
         data = self._read(nr_bytes)
         if header and len(data) == 6 and data[0] in PDU_TYPES:
@@ -147,13 +147,13 @@ class GuardedSocket(ClosingSocket):
         while read < nr_bytes:
             left = self._deadline - time.monotonic()
             if left <= 0:
-                self._hang_up()
+                self._hang_up("too-slow")
                 raise TimeoutError("the peer took too long over a PDU")
             try:
                 connection.settimeout(min(left, self._limits.stall_seconds))
                 got = connection.recv_into(view[read:])
-            except OSError:
-                self._hang_up()
+            except OSError as error:
+                self._hang_up("stalled" if isinstance(error, TimeoutError) else "connection-lost")
                 raise
             if got == 0:
                 break
@@ -162,7 +162,7 @@ class GuardedSocket(ClosingSocket):
         del data[read:]
         return data
 
-    def _abort(self) -> None:
+    def _abort(self, reason: str = "protocol") -> None:
         pdu = A_ABORT_RQ()
         pdu.source, pdu.reason_diagnostic = 0x02, ABORT_INVALID_PARAMETER
         try:
@@ -171,9 +171,12 @@ class GuardedSocket(ClosingSocket):
                 self.socket.sendall(pdu.encode())
         except OSError:
             log.debug("action=abort-not-sent")
-        self._hang_up()
+        self._hang_up(reason)
 
-    def _hang_up(self) -> None:
+    def _hang_up(self, reason: str) -> None:
+        if self._is_connected and self.socket is not None:
+            address = self.assoc.requestor.address
+            log.warning("action=peer-cut-off reason=%s address=%s", reason, address)
         self._deadline = 0.0
         self._shutdown_socket()
 

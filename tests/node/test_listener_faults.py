@@ -23,6 +23,7 @@ from raw_peer import (
     VERIFICATION,
     RawPeer,
     associate_rq,
+    command,
     p_data,
     pdu,
     store_command,
@@ -410,3 +411,20 @@ def test_no_value_of_a_patient_reaches_the_log(tmp_path: Path) -> None:
     assert "19210304" not in log
     assert uid not in log
     assert all(line.startswith("20") for line in log.splitlines())
+
+
+@pytest.mark.parametrize("missing", ["AffectedSOPInstanceUID", "AffectedSOPClassUID"])
+def test_a_store_command_without_a_uid_is_answered_and_the_association_goes_on(
+    quick: ListenerProcess, tmp_path: Path, missing: str
+) -> None:
+    (path,) = series(tmp_path / "s", 1)
+    uids = {"AffectedSOPClassUID": CT, "AffectedSOPInstanceUID": "1.2.3", missing: ""}
+    broken = command(CommandField=1, MessageID=1, Priority=0, CommandDataSetType=1, **uids)
+    with RawPeer(quick.port, timeout=5) as peer:
+        peer.associate()
+        peer.send(p_data(3, 3, broken) + p_data(3, 2, store_bytes(path)))
+        assert peer.status() == 0xC000
+        uid = str(dcmread(path, stop_before_pixels=True).SOPInstanceUID)
+        assert peer.store(CT, uid, store_bytes(path)) == 0x0000
+        assert eventually(lambda: incoming(quick) == [])
+        peer.release()
