@@ -22,10 +22,11 @@ from node.scu import Timeouts, echo
 from node.settings import Settings, parse_destination
 from plugins.errors import NadirError
 from plugins.registry import GROUP, load_plugins
+from store import outbox
 from store.database import Database
 from store.dicom.decode import can_decode
 
-NEEDED = ("pydicom", "pynetdicom", "highdicom", "SimpleITK", "imagecodecs")
+NEEDED = ("pydicom", "pynetdicom", "highdicom", "imagecodecs")
 LEARNING = ("torch", "monai", "scikit-learn", "lifelines", "apscheduler")
 SYNTAXES = {
     "JPEG": "1.2.840.10008.1.2.4.50",
@@ -64,6 +65,7 @@ def examine(settings: Settings) -> list[Line]:
         *_plugins(settings),
         _home(settings.home),
         _database(settings),
+        *_unserved(settings),
         _port("DICOM port", settings.dicom_host, settings.dicom_port),
         _port("HTTP port", settings.http_host, settings.http_port),
         *(_destination(text, settings.ae_title) for text in settings.destinations),
@@ -133,6 +135,25 @@ def _database(settings: Settings) -> Line:
         return Line(what="database", ok=False, says=says)
     state = "up to date" if is_current else "its tables are made or upgraded when the node starts"
     return Line(what="database", ok=True, says=f"{url.get_backend_name()} answers, {state}")
+
+
+def _unserved(settings: Settings) -> Iterator[Line]:
+    """Tell of results that wait for a destination that was taken out of the settings."""
+    if not settings.database_url and not (settings.home / "nadir.sqlite").is_file():
+        return
+    try:
+        database = Database(settings.sql_url)
+        try:
+            with database.reading() as session:
+                waiting = outbox.unserved(session, settings.destinations)
+        finally:
+            database.dispose()
+    except NadirError:  # the line of the database says what is wrong with it
+        return
+    for destination, count in waiting.items():
+        shown = without_credentials(destination)
+        says = f"{count} results wait for it, but it is no destination of the settings: name it again"
+        yield Line(what=f"destination {shown}", ok=False, says=says)
 
 
 def _port(what: str, host: str, port: int) -> Line:

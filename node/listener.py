@@ -19,7 +19,7 @@ from node.logs import line
 from node.reception import Arrival, Peer, Reception
 from node.socket_guard import Limits
 from node.status import PROCESSING_FAILURE, SUCCESS, status_of
-from plugins.errors import Refused
+from plugins.errors import NadirError, Refused
 from store.database import Database
 from store.instances import beat, close_association, open_association
 from store.objects import ObjectStore
@@ -145,7 +145,8 @@ class _Clerk:
         except Exception as error:  # the border: every error becomes a status
             status = status_of(error)
             code = error.code if isinstance(error, Refused) else type(error).__name__
-            log.warning(line("not-stored", status=f"{status:04X}", code=code, source=arrival.peer.name))
+            told = {"status": f"{status:04X}", "code": code, "why": _why(error), "source": arrival.peer.name}
+            log.warning(line("not-stored", **told))
             if status == PROCESSING_FAILURE:
                 log.exception(line("store-failed"))
             return status
@@ -225,3 +226,10 @@ class _Clerk:
         now = self._clock()
         for row in rows:
             beat(session, row, now)
+
+
+def _why(error: Exception) -> str:
+    """Return what an administrator may do about it: of our own errors and the system's; another may quote values."""
+    if isinstance(error, NadirError):
+        return str(error)
+    return (error.strerror or "") if isinstance(error, OSError) else ""

@@ -137,8 +137,16 @@ class Node:
                 session.add(Event(at=self.database.now(), kind=refused.code, text=refused.sentence))
 
     def _start_sender(self) -> None:
+        from node.pacs import without_credentials
         from node.sender import Sender
+        from store import outbox
 
+        with self.database.reading() as session:
+            unserved = outbox.unserved(session, self.settings.destinations)
+        for left, count in unserved.items():
+            log.warning(
+                logs.line("destination-not-set", destination=without_credentials(left), waiting=count)
+            )
         for destination in self.settings.destinations:
             sender = Sender(self.database, self.objects, destination, calling_ae=self.settings.ae_title)
             self._closings.append(sender.close)

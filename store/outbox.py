@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement
 from sqlalchemy.orm import aliased
-from sqlmodel import Session, and_, col, exists, or_, select, update
+from sqlmodel import Session, and_, col, exists, func, or_, select, update
 
 from plugins.errors import Refused
 from store import jobs
@@ -154,6 +154,19 @@ def retry_parked(
             conditions.append(col(column) == wanted)
     values = {"state": PENDING, "run_after": now, "refusals": 0, "give_up_at": now + GIVE_UP}
     return _change(session, and_(*conditions), values)
+
+
+def unserved(session: Session, destinations: Iterable[str]) -> dict[str, int]:
+    """Return how many open deliveries wait for each destination that is none of these: nobody sends them."""
+    statement = (
+        select(Delivery.destination, func.count(col(Delivery.id)))
+        .where(
+            col(Delivery.state).in_((PENDING, SENDING)), col(Delivery.destination).not_in(list(destinations))
+        )
+        .group_by(col(Delivery.destination))
+        .order_by(col(Delivery.destination))
+    )
+    return {destination: count for destination, count in session.exec(statement)}
 
 
 def list_deliveries(session: Session, state: str | None = None, job_pk: int | None = None) -> list[Delivery]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -55,6 +56,7 @@ NAMES = {
     "laa_910": "LAA-910",
     "perc_15": "Perc15",
 }
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,7 +115,7 @@ def page(
     environment.filters.update(
         rounded=rounded, unit=pretty_unit, named=lambda n: NAMES.get(n, n), signed=signed
     )
-    return environment.get_template("page.html").render(
+    html = environment.get_template("page.html").render(
         title=title,
         research_use=RESEARCH_USE,
         made_at=made_at.strftime("%Y-%m-%d %H:%M UTC"),
@@ -128,6 +130,7 @@ def page(
         with_truth=truth is not None,
         worst=worst(sections),
     )
+    return CONTROL.sub(" ", html)
 
 
 def patients(reports: Sequence[StudyReport]) -> list[tuple[str, str]]:

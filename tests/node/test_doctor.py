@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from finished_node import finished_node
 from node_process import nadir, nadir_json
+from outbox_rows import waiting_results
+from small_node import SmallNode
 
 from node.archive import Archive
 from node.doctor import Line, examine
@@ -113,3 +115,17 @@ def test_an_analysis_that_cannot_run_is_named_and_the_others_are_told(
     assert not found[what].ok
     assert says in found[what].says
     assert found["database"].ok
+
+
+def test_results_for_a_destination_that_was_taken_away_are_told(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    node, kept = SmallNode.make(tmp_path), f"KEPT@127.0.0.1:{free_port()}"
+    gone = "http://nadir:secret@old/dicom-web"
+    waiting_results(node.database, node.objects, tmp_path / "files", (kept, gone), count=1)
+    found = lines(home=tmp_path, destinations=(kept,))
+    line = found["destination http://old/dicom-web"]
+    assert not line.ok
+    assert line.says.startswith("1 results wait for it")
+    assert "secret" not in str(found)
+    assert set(lines(home=tmp_path)) >= {f"destination {kept}", "destination http://old/dicom-web"}

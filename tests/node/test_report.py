@@ -208,12 +208,13 @@ def test_words_from_the_network_are_escaped_and_never_become_a_path(
     flag = Flag(code="odd", sentence="Series <img src=x onerror=alert(1)> is odd.")
     files = write_report(
         tmp_path / "out",
-        [replace(report, findings=(evil,), patient_name="A^<b>B</b>", refused=(flag,))],
+        [replace(report, findings=(evil,), patient_name="A^<b>B</b>\x1b]0;x\x07", refused=(flag,))],
         made_at=MADE_AT,
     )
     html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "<script" not in html and "<img src=x" not in html and "<b>B" not in html
     assert "&lt;script&gt;" in html
+    assert "\x1b" not in html and "\x07" not in html
     assert all(path.resolve().is_relative_to(tmp_path / "out") for path in files)
     assert {p.name for p in tmp_path.iterdir()} == {"out"}
 

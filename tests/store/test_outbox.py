@@ -265,6 +265,16 @@ def test_many_senders_never_send_a_row_twice(database: Database) -> None:
         assert {job.state for job in jobs.list_jobs(session)} == {"done"}
 
 
+def test_what_waits_for_a_destination_that_nobody_serves_is_counted(database: Database) -> None:
+    with database.transaction() as session:
+        delivering(session, to=(PACS, ARCHIVE))
+        sent = claim(session, 1, ARCHIVE)
+        outbox.delivered(session, int(sent.id or 0), 1, "0x0000", at(2))
+        assert outbox.unserved(session, [PACS, ARCHIVE]) == {}
+        assert outbox.unserved(session, [PACS]) == {ARCHIVE: 1}
+        assert outbox.unserved(session, []) == {PACS: 2, ARCHIVE: 1}
+
+
 def test_an_unknown_delivery_or_state_is_refused(database: Database) -> None:
     with database.transaction() as session:
         with pytest.raises(Refused) as caught:
