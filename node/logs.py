@@ -87,4 +87,6 @@ def configure(level: str = "INFO", stream: IO[str] | None = None) -> None:
         talkative.handlers.clear()
         talkative.propagate = True
         talkative.setLevel(logging.WARNING)
+    # A peer that cannot be reached is told by whoever wanted to reach it, with its address.
+    logging.getLogger("pynetdicom.transport").setLevel(logging.CRITICAL)
     logging.captureWarnings(True)

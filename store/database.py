@@ -22,6 +22,8 @@ from plugins.errors import Broken, Refused, Unavailable
 WAIT_SECONDS = 30.0
 MIGRATIONS = Path(__file__).with_name("migrations")
 NO_DATABASE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+UNWRITABLE = (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+DISK_FAULTS = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
 UPGRADE_LOCK = 0x4E616469
 NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "fuse.sshfs", "afs"}
@@ -245,13 +247,23 @@ def _connect_postgresql(connection: Any, _record: object) -> None:
     connection.commit()
 
 
+def _why(error: Exception) -> str:
+    original = getattr(error, "orig", None)
+    code = getattr(original, "sqlite_errorcode", 0) & 0xFF  # the extended codes say which part of the kind
+    name = getattr(original, "sqlite_errorname", type(error.__cause__ or error).__name__)
+    if code in UNWRITABLE:
+        return f"The database cannot be opened or written ({name}); check its folder, its owner and the disk."
+    if code in DISK_FAULTS:
+        return f"The disk of the database is full or failing ({name}); free or mend it."
+    return f"The database did not answer ({name}); try again."
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeout) as error:
-        cause = type(error.__cause__ or error).__name__
-        raise Unavailable(f"The database did not answer ({cause}); try again.") from error
+        raise Unavailable(_why(error)) from error
     except DBAPIError as error:
         if getattr(error.orig, "sqlite_errorcode", None) in NO_DATABASE:
             raise Broken(

@@ -170,6 +170,26 @@ def test_a_locked_sqlite_is_unavailable(tmp_path: Path, monkeypatch: pytest.Monk
     second.dispose()
 
 
+def test_a_file_that_cannot_be_opened_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "nadir.sqlite").mkdir()
+    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}")
+    with pytest.raises(Unavailable, match="cannot be opened or written \\(SQLITE_CANTOPEN"):
+        database.upgrade()
+    database.dispose()
+
+
+def test_a_full_database_names_the_disk(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}")
+    with (
+        pytest.raises(Unavailable, match="full or failing \\(SQLITE_FULL"),
+        database.transaction() as session,
+    ):
+        session.connection().exec_driver_sql("PRAGMA max_page_count = 2")
+        session.connection().exec_driver_sql("CREATE TABLE t (x)")
+        session.connection().exec_driver_sql("INSERT INTO t VALUES (zeroblob(100000))")
+    database.dispose()
+
+
 def test_a_postgresql_that_is_down_is_unavailable_and_one_that_restarts_is_found_again(
     request: pytest.FixtureRequest,
 ) -> None:
