@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ def _run(
         plugins=plugins,
         plugin_settings={name: settings.plugins.get(name, {}) for name in plugins},
         out=str(scratch / RESULTS),
-        started_at=datetime.now(UTC).isoformat(),
+        started_at=datetime.now().astimezone().isoformat(),
         predecessors={},
         mask=None if mask is None else str(mask.absolute()),
         pages=mask is None,

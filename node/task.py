@@ -65,7 +65,7 @@ class Task:
     out: str
     """An empty folder that the results are written to."""
     started_at: str
-    """ISO 8601 UTC time."""
+    """ISO 8601 time in the zone of this node: times in results are local, as those of other devices are."""
     predecessors: Mapping[str, str]
     """Files of the SRs that the new ones supersede, by kind; only for a task of one plugin."""
     mask: str | None = None

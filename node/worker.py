@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 PERMANENT = frozenset({"plugin-changed", "analysis-out-of-memory", "unknown-plugin", "bad-plugin-settings"})
 """Codes of refusals that the next attempt would meet again."""
-LEFT_OVER_SECONDS = 3600.0
 
 
 class Worker:
@@ -80,14 +79,13 @@ class Worker:
         return True
 
     def _sweep(self) -> None:
-        """Delete what jobs of killed nodes left, which are older than any job that may still run."""
-        oldest = time.time() - self._settings.job_seconds - LEFT_OVER_SECONDS
-        for left in self._scratch.glob("job-*"):
-            try:
-                if left.stat().st_mtime < oldest:
-                    shutil.rmtree(left)
-            except OSError as error:
-                log.warning(line("scratch-not-deleted", folder=left.name, error=type(error).__name__))
+        """Delete what jobs of killed nodes left; the folder of a job that another process runs stays."""
+        lefts = list(self._scratch.glob("job-*"))  # first: a folder that comes later belongs to a running job
+        with self._database.reading() as session:
+            running = {str(job.id) for job in jobs.list_jobs(session, jobs.RUNNING)}
+        for left in lefts:
+            if left.name.split("-")[1] not in running:
+                _delete(left)
 
     def _work(self, job: Job) -> None:
         named = {"job": job.id, "plugin": job.plugin, "attempt": job.attempt}
@@ -109,6 +107,8 @@ class Worker:
 
     def _analyse(self, job: Job) -> tuple[Analysed, dict[str, Kept]]:
         """Return the answer of the child process, and where the object store has what it wrote."""
+        for left in self._scratch.glob(f"job-{job.id}-*"):  # of an attempt whose lease ran out
+            _delete(left)
         with self._database.reading() as session:
             revision = session.get_one(Revision, job.revision_pk)
         self._require_installed(job, revision)
@@ -136,8 +136,6 @@ class Worker:
 
     def _folder(self, job: Job) -> Path:
         self._scratch.mkdir(parents=True, exist_ok=True)
-        for left in self._scratch.glob(f"job-{job.id}-*"):  # of an attempt whose lease ran out
-            shutil.rmtree(left, ignore_errors=True)
         return Path(tempfile.mkdtemp(prefix=f"job-{job.id}-", dir=self._scratch))
 
     def _require_installed(self, job: Job, revision: Revision) -> None:
@@ -181,7 +179,7 @@ class Worker:
             plugins=(job.plugin,),
             plugin_settings={job.plugin: self._settings.plugins.get(job.plugin, {})},
             out=str(folder),
-            started_at=self._database.now().isoformat(),
+            started_at=self._database.now().astimezone().isoformat(),
             predecessors=self._predecessors(session, job, revision),
         )
 
@@ -264,6 +262,13 @@ def _reason(error: Exception) -> tuple[str, str, bool]:
     if isinstance(error, NadirError):
         return type(error).__name__.lower(), str(error), isinstance(error, Broken)
     return "broken", place(error), False
+
+
+def _delete(left: Path) -> None:
+    try:
+        shutil.rmtree(left)
+    except OSError as error:
+        log.warning(line("scratch-not-deleted", folder=left.name, error=type(error).__name__))
 
 
 def _pk(job: Job) -> int:

@@ -6,7 +6,7 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 
@@ -118,7 +118,7 @@ def page(
     html = environment.get_template("page.html").render(
         title=title,
         research_use=RESEARCH_USE,
-        made_at=made_at.strftime("%Y-%m-%d %H:%M UTC"),
+        made_at=made_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         software=software,
         sections=sections,
         patients=patients(reports),

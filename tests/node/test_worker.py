@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -411,15 +410,49 @@ def test_the_log_holds_no_word_of_the_patient(
         assert "SECRET" not in text
 
 
-def test_what_a_killed_node_left_is_swept_when_no_job_can_need_it(bench: Bench) -> None:
-    root = bench.node.home / "scratch"
-    for name in ("job-7-old", "job-8-young"):
-        (root / name).mkdir(parents=True)
-        (root / name / "child.log").write_text("Patient")
-    past = time.time() - 3 * 3600
-    os.utime(root / "job-7-old", (past, past))
-    bench.worker()
-    assert [p.name for p in root.iterdir()] == ["job-8-young"]
+def _leave(home: Path, job: int) -> None:
+    folder = home / "scratch" / f"job-{job}-x"
+    folder.mkdir(parents=True)
+    (folder / "child.log").write_text("Patient")
+
+
+def test_what_a_killed_node_left_is_swept_unless_its_job_runs(queued: Bench) -> None:
+    queued.settle()
+    for number in (1, 2):
+        _leave(queued.node.home, number)
+    with queued.node.database.transaction() as session:
+        assert jobs.claim(session, "another", queued.now(), 60) is not None
+    queued.worker()
+    assert [p.name for p in (queued.node.home / "scratch").iterdir()] == ["job-1-x"]
+
+
+def test_what_a_killed_attempt_left_goes_also_when_its_plugin_was_replaced(queued: Bench) -> None:
+    queued.settle()
+    _leave(queued.node.home, 1)
+    with queued.node.database.transaction() as session:
+        assert jobs.claim(session, "killed", queued.now(), 1) is not None
+    queued.mode = "nothing"
+    assert queued.work(later=2)
+    assert queued.jobs()[0].error_code == "plugin-changed"
+    assert list((queued.node.home / "scratch").iterdir()) == []
+
+
+def test_the_times_in_a_result_are_those_of_the_clock_on_the_wall(
+    queued: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without TimezoneOffsetFromUTC a time is local (PS3.3 C.12.1.1.8): UTC would be hours off in a viewer.
+    monkeypatch.setenv("TZ", "XYZ-13:30")
+    time.tzset()
+    try:
+        queued.settle()
+        queued.work()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    result = queued.rows(Result)[0]
+    dataset = dcmread(queued.node.objects.path(result.sha256), stop_before_pixels=True)
+    said = datetime.strptime(f"{dataset.ContentDate}{dataset.ContentTime[:6]}+1330", "%Y%m%d%H%M%S%z")
+    assert abs(said - result.created_at) < timedelta(minutes=2)
 
 
 def _predecessors(dataset: Any) -> set[str]:
