@@ -4,7 +4,7 @@ What the answers mean (PS3.4 B.2.3, and the conformance statement):
 
 ====================================================  =========================================================
 0x0000                                                delivered
-0x0001, 0x0107, 0x0116, 0xBxxx                        delivered; the warning is kept
+0x0001, 0x0107, 0x0111, 0x0116, 0xBxxx                delivered; the warning is kept
 0xA9xx, 0xCxxx, 0x0112, 0x0117, 0x0122, 0x0124        refused: tried three times, then parked for a person
 anything else: 0xA7xx, 0x0110, no status, no answer   tried again, with growing pauses, for a week
 ====================================================  =========================================================
@@ -40,8 +40,9 @@ from store.tables import Delivery, Result
 log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 120.0
-STORED = frozenset({0x0000, 0x0001, 0x0107, 0x0116})
-REFUSALS = frozenset({0x0105, 0x0106, 0x0111, 0x0112, 0x0115, 0x0117, 0x0118, 0x0119, 0x0122, 0x0124, 0x0211})
+# 0x0111, a duplicate: only this result has this UID, so an earlier attempt whose answer was lost has arrived.
+STORED = frozenset({0x0000, 0x0001, 0x0107, 0x0111, 0x0116})
+REFUSALS = frozenset({0x0105, 0x0106, 0x0112, 0x0115, 0x0117, 0x0118, 0x0119, 0x0122, 0x0124, 0x0211})
 
 
 class Outcome(Enum):

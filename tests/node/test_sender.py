@@ -131,7 +131,7 @@ def study_of(objects: ObjectStore, result: Result) -> str:
     ("status", "expected"),
     [
         (0x0000, Outcome.DELIVERED), (0xB000, Outcome.DELIVERED), (0xB006, Outcome.DELIVERED),
-        (0xB007, Outcome.DELIVERED), (0x0001, Outcome.DELIVERED),
+        (0xB007, Outcome.DELIVERED), (0x0001, Outcome.DELIVERED), (0x0111, Outcome.DELIVERED),
         (None, Outcome.RETRY), (0xA700, Outcome.RETRY), (0xA701, Outcome.RETRY), (0xA7FF, Outcome.RETRY),
         (0x0110, Outcome.RETRY), (0xFE00, Outcome.RETRY), (0x1234, Outcome.RETRY),
         (0xA900, Outcome.REFUSED), (0xA9FF, Outcome.REFUSED), (0xC000, Outcome.REFUSED), (0xC211, Outcome.REFUSED),
