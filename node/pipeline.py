@@ -44,15 +44,17 @@ def analyse(task: Task) -> Answer:
     """
     plugins = load_plugins(task.plugin_settings, task.plugins)
     began = time.monotonic()
+    refused: tuple[Flag, ...] = ()
     try:
         read = read_study([Path(f) for f in task.files])
+        refused = read.study.refused
+        if (reason := _why_useless(read)) is not None:
+            raise reason
         if task.mask is not None:
             drawn = read_mask(Path(task.mask), read)
             read = replace(read, study=replace(read.study, drawn=drawn))
-        if (reason := _why_useless(read)) is not None:
-            raise reason
     except Refused as refusal:
-        return Answer(analysed=tuple(_without_study(plugin, task, refusal) for plugin in plugins))
+        return Answer(analysed=tuple(_without_study(plugin, task, refusal, refused) for plugin in plugins))
     seconds = {"read": time.monotonic() - began}
     identified: dict[str, tuple[Identified, ...]] = {}
     analysed = tuple(_run(plugin, read, task, seconds, identified) for plugin in plugins)
@@ -68,16 +70,13 @@ def _why_useless(read: ReadStudy) -> Refused | None:
     return Refused(reasons[0].code, reasons[0].sentence) if reasons else None
 
 
-def _without_study(plugin: Plugin, task: Task, refusal: Refused) -> Analysed:
-    """Return the answer for a study that could not be read, or that holds no image at all."""
-    is_empty = refusal.code in NOT_MEASURED
-    analysed = Analysed(
-        plugin=plugin.name,
-        job_key=Identity.of(plugin).job_key(task.manifest_sha256),
-        results=AnalysedFindings(
-            told=(Told(code=refusal.code, sentence=refusal.sentence, refused=not is_empty),)
-        ),
-    )
+def _without_study(plugin: Plugin, task: Task, refusal: Refused, refused: Iterable[Flag]) -> Analysed:
+    """Return the answer for a study that could not be read, of which `refused` is known, or that holds no image."""
+    told = _told(refused, True)
+    if is_empty := refusal.code in NOT_MEASURED:
+        told = (Told(code=refusal.code, sentence=refusal.sentence),)
+    key = Identity.of(plugin).job_key(task.manifest_sha256)
+    analysed = Analysed(plugin=plugin.name, job_key=key, results=AnalysedFindings(told=told))
     return replace(analysed, applicable=False) if is_empty else _failed(analysed, refusal)
 
 
@@ -86,9 +85,10 @@ def _failed(answer: Analysed, error: NadirError) -> Analysed:
     sentence = error.sentence if isinstance(error, Refused) else str(error)
     told = Told(code=code, sentence=sentence, refused=True)
     known = answer.results.told
+    is_known = any((t.code, t.sentence) == (code, sentence) for t in known)
     return replace(
         answer,
-        results=AnalysedFindings(told=known if told in known else (*known, told)),
+        results=AnalysedFindings(told=known if is_known else (*known, told)),
         error_code=None if isinstance(error, Absent) else code,
         error_text=None if isinstance(error, Absent) else sentence,
     )

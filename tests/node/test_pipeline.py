@@ -235,6 +235,40 @@ def test_a_mask_is_measured_and_nothing_is_written(make_task: MakeTask) -> None:
     assert analysed.results.written == ()
 
 
+def test_a_mask_on_images_that_are_refused_tells_why_they_are(
+    make_task: MakeTask, small_study: list[Path], tmp_path: Path
+) -> None:
+    seg = next(w.path for w in _one(make_task("box", out="first")).results.written if w.kind == "seg")
+    study_uid = dcmread(small_study[0]).StudyInstanceUID
+    other = make_series(
+        tmp_path / "mr",
+        _ramp()[:, :9, :9] + 1,
+        patient_id="P1-SECRET",
+        modality="MR",
+        series_number=2,
+        study_uid=study_uid,
+    )
+    without_middle = tuple(str(f) for n, f in enumerate(small_study) if n != 2)
+    task = make_task("box", files=without_middle)
+    task = replace(task, plugins=("contours",), plugin_settings={"contours": {}}, mask=seg)
+    assert list(_codes(_one(task))) == ["missing-slices"]
+    beside = _one(replace(task, files=(*without_middle, *map(str, other))))
+    assert list(_codes(beside)) == ["missing-slices", beside.error_code]
+
+
+def test_every_refused_series_is_told_when_none_can_be_used(
+    make_task: MakeTask, small_study: list[Path], tmp_path: Path
+) -> None:
+    study_uid = dcmread(small_study[0]).StudyInstanceUID
+    other = make_series(
+        tmp_path / "second", _ramp(), patient_id="P1-SECRET", study_uid=study_uid, series_number=2
+    )
+    files = [f for n, f in enumerate(small_study) if n != 2] + [f for n, f in enumerate(other) if n != 2]
+    told = _one(make_task("box", files=tuple(map(str, files)))).results.told
+    assert [t.code for t in told] == ["missing-slices", "missing-slices"]
+    assert len({t.series_instance_uid for t in told}) == 2
+
+
 def test_task_and_answer_survive_the_border(make_task: MakeTask) -> None:
     task = make_task("box")
     assert Task.from_json(task.to_json()) == task
