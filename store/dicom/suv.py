@@ -24,6 +24,13 @@ ELEMENTS = {"FLUORINE": "F", "GALLIUM": "GA", "CARBON": "C", "NITROGEN": "N"}
 LEGACY_CODES = {"C-111A1": ("F", 18), "C-131A3": ("GA", 68), "C-105A1": ("C", 11), "C-107A1": ("N", 13)}
 MAX_HALF_LIVES = 12
 DIFFERS = 0.01
+SIZES = ("SUVType", "PatientWeight", "PatientSize", "PatientSex")
+TRACER = (
+    "RadionuclideTotalDose",
+    "RadionuclideHalfLife",
+    "RadiopharmaceuticalStartTime",
+    "RadiopharmaceuticalStartDateTime",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +76,11 @@ def suv_scale(headers: Sequence[Dataset], *, voxel_ml: float | None = None) -> S
     if any(number(h, "RescaleIntercept") not in (None, 0.0) for h in headers):
         raise Refused("suv-intercept", "RescaleIntercept is not 0, which a PET image must have")
     if units in ("GML", "CM2ML"):
+        _require_same(headers, SIZES)
         factors = [_normalised(headers[0], units, notes)] * len(headers)
-    elif units == "CNTS" and all(number(h, (0x7053, 0x1000)) for h in headers):
+    elif units == "CNTS" and all(found := [_philips(h, 0x00) for h in headers]):
         notes["path"] = "CNTS with Philips SUV scale factor"
-        factors = [float(number(h, (0x7053, 0x1000)) or 0) for h in headers]
+        factors = [float(f or 0) for f in found]
     else:
         activity = _activity(headers, units, voxel_ml, notes)
         factors = [a * s for a, s in zip(activity, _per_activity(headers, notes, flags), strict=True)]
@@ -88,6 +96,30 @@ def _single(headers: Sequence[Dataset], keyword: str, code: str) -> str:
     if len(found) != 1 or not (value := found.pop()):
         raise Refused(code, f"{keyword} is absent or differs between slices, so no SUV can be computed")
     return value
+
+
+def _require_same(headers: Sequence[Dataset], keywords: Sequence[str]) -> None:
+    """Refuse (`suv-inputs-differ`) slices that disagree on the patient's body or on what was injected when."""
+    for keyword in keywords:
+        if len({text(h, keyword) for h in headers}) > 1:
+            raise Refused("suv-inputs-differ", f"{keyword} differs between slices; values stay as they are")
+    injected = [items(h, "RadiopharmaceuticalInformationSequence") for h in headers]
+    for keyword in TRACER:
+        if len({tuple(text(item, keyword) for item in found) for found in injected}) > 1:
+            raise Refused("suv-inputs-differ", f"{keyword} differs between slices; values stay as they are")
+
+
+def _private(header: Dataset, group: int, creator: str, element: int) -> tuple[int, int] | None:
+    """Return the tag of a private element in the block of its creator, or in the first block when that has none."""
+    blocks = [b for b in range(0x10, 0x100) if text(header, (group, b)) == creator]
+    if not blocks and text(header, (group, 0x10)):
+        return None
+    return group, (blocks[0] if blocks else 0x10) << 8 | element
+
+
+def _philips(header: Dataset, element: int) -> float | None:
+    tag = _private(header, 0x7053, "Philips PET Private Group", element)
+    return None if tag is None else number(header, tag)
 
 
 def _require_corrected(headers: Sequence[Dataset], units: str, flags: list[Flag]) -> None:
@@ -137,7 +169,7 @@ def _activity(
         notes["path"] = "BQML"
         return [1.0] * len(headers)
     if units == "CNTS":
-        factors = [number(h, (0x7053, 0x1009)) for h in headers]
+        factors = [_philips(h, 0x09) for h in headers]
         if not all(factors):
             raise Refused(
                 "suv-counts", "Units are CNTS without the vendor's factor; counts cannot become SUV"
@@ -165,6 +197,7 @@ def _per_activity(
 ) -> list[float]:
     """Return the factor of each slice from Bq/ml to SUVbw."""
     correction = _single(headers, "DecayCorrection", "suv-no-decay-correction")
+    _require_same(headers, ("PatientWeight",))
     weight = weight_kg(headers[0])
     injected = _tracer(headers[0], flags)
     notes |= {"decay_correction": correction, "weight_kg": weight}
@@ -259,7 +292,8 @@ def _reference(
     headers: Sequence[Dataset], times: Sequence[datetime | None], tracer: Tracer
 ) -> tuple[datetime, str]:
     """Return the time to which the values are decay corrected, and the rule that found it (QIBA order)."""
-    series = moment(day(text(headers[0], "SeriesDate")), text(headers[0], "SeriesTime"))
+    stated = {moment(day(text(h, "SeriesDate")), text(h, "SeriesTime")) for h in headers}
+    series = stated.pop() if len(stated) == 1 else None
     known = [t for t in times if t is not None]
     earliest = min(known) if known else None
     if series is not None and (earliest is None or series <= earliest):
@@ -280,11 +314,8 @@ def _ge_scan_time(headers: Sequence[Dataset]) -> datetime | None:
     """Return GE's private scan date and time (0009,100D), of creator GEMS_PETD_01 or of none."""
     found = []
     for header in headers:
-        blocks = [b for b in range(0x10, 0x100) if text(header, (0x0009, b)) == "GEMS_PETD_01"]
-        block = blocks[0] if blocks else 0x10
-        if not blocks and text(header, (0x0009, 0x0010)):
-            continue
-        if scan := instant(text(header, (0x0009, block << 8 | 0x0D))):
+        tag = _private(header, 0x0009, "GEMS_PETD_01", 0x0D)
+        if tag is not None and (scan := instant(text(header, tag))):
             found.append(scan)
     return min(found, default=None)
 
@@ -296,7 +327,7 @@ def injection_time(header: Dataset, scan: datetime, half_life_s: float, flags: l
     after it. Refuses (`suv-no-injection-time`, `suv-bad-injection-time`).
     """
     tracer = items(header, "RadiopharmaceuticalInformationSequence")[0]
-    full = instant(text(tracer, "RadiopharmaceuticalStartDateTime"))
+    full = instant(text(tracer, "RadiopharmaceuticalStartDateTime"), text(header, "TimezoneOffsetFromUTC"))
     clock = moment(scan.date(), text(tracer, "RadiopharmaceuticalStartTime"))
     if clock is not None and clock > scan:
         clock -= timedelta(days=1)

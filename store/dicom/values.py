@@ -128,9 +128,24 @@ def moment(when: date | None, words: str) -> datetime | None:
         return None
 
 
-def instant(words: str) -> datetime | None:
-    """Return the local (naive) date and time of a DT value, its offset from UTC left aside, or None."""
-    plain = words.strip().split("+")[0]
-    if len(plain) > 8 and "-" in plain[8:]:
-        plain = plain[: 8 + plain[8:].index("-")]
-    return moment(day(plain[:8]), plain[8:]) if len(plain) >= 10 else None
+def instant(words: str, zone: str = "") -> datetime | None:
+    """Return the (naive) date and time of a DT value, or None.
+
+    When it and `zone` (TimezoneOffsetFromUTC) both state an offset from UTC it is the time in that zone; else the
+    offset is left aside.
+    """
+    plain, sign, offset = words.strip(), "", ""
+    for mark in "+-":
+        if mark in plain[8:]:
+            plain, sign, offset = plain[:8] + plain[8:].partition(mark)[0], mark, plain[8:].partition(mark)[2]
+    found = moment(day(plain[:8]), plain[8:]) if len(plain) >= 10 else None
+    there, here = _offset(sign + offset), _offset(zone)
+    return found if found is None or there is None or here is None else found + (here - there)
+
+
+def _offset(words: str) -> timedelta | None:
+    """Return an offset from UTC (`+0100`), or None."""
+    if len(words) != 5 or words[0] not in "+-" or not words[1:].isdigit():
+        return None
+    size = timedelta(hours=int(words[1:3]), minutes=int(words[3:]))
+    return size if words[0] == "+" else -size

@@ -290,6 +290,52 @@ def test_philips_suv_factor_comes_before_its_activity_factor() -> None:
     assert factor(counts) == 0.0005
 
 
+def test_philips_factors_are_read_from_the_block_of_their_creator_only() -> None:
+    counts = header(Units="CNTS")
+    counts.private_block(0x7053, "Somebody else", create=True).add_new(0x00, "DS", "9")
+    with pytest.raises(Refused, match="suv-counts"):
+        factor(counts)
+    counts.private_block(0x7053, "Philips PET Private Group", create=True).add_new(0x00, "DS", "0.0005")
+    assert factor(counts) == 0.0005
+    bare = header(Units="CNTS")  # de-identification may take the creator away and leave the values
+    bare.add_new((0x7053, 0x1000), "DS", "0.0007")
+    assert factor(bare) == 0.0007
+
+
+@pytest.mark.parametrize(
+    ("changes", "tracer"),
+    [
+        ({"PatientWeight": "60"}, {}),
+        ({}, {"RadionuclideTotalDose": "1e8"}),
+        ({}, {"RadionuclideHalfLife": "4057"}),
+        ({}, {"RadiopharmaceuticalStartTime": "093000"}),
+    ],
+)
+def test_slices_that_disagree_on_what_was_given_to_whom_are_refused(
+    changes: dict[str, Any], tracer: dict[str, Any]
+) -> None:
+    with pytest.raises(Refused, match="suv-inputs-differ"):
+        suv_scale([header(), header(tracer, **changes)])
+
+
+def test_slices_that_disagree_on_the_kind_of_suv_or_its_body_size_are_refused() -> None:
+    lean = header(Units="GML", SUVType="LBM")
+    for other in (header(Units="GML", SUVType="BW"), header(Units="GML", SUVType="LBM", PatientSize="1.9")):
+        with pytest.raises(Refused, match="suv-inputs-differ"):
+            suv_scale([lean, other])
+
+
+def test_series_times_that_differ_between_slices_are_no_reference_time() -> None:
+    later = header(SeriesTime="105000", AcquisitionTime="110500")
+    for slices in ([header(), later], [later, header()]):
+        assert suv_scale(slices).provenance["reference_rule"] == "earliest acquisition time"
+
+
+def test_an_injection_in_another_time_zone_than_the_scan_is_taken_in_that_of_the_scan() -> None:
+    moved = {"RadiopharmaceuticalStartTime": None, "RadiopharmaceuticalStartDateTime": "20250101090000+0000"}
+    assert factor(header(moved, TimezoneOffsetFromUTC="+0100")) == pytest.approx(AN_HOUR, rel=1e-12)
+
+
 def test_a_calibrated_count_rate_is_divided_by_the_voxel() -> None:
     rate = header(Units="CPS", CorrectedImage=["ATTN", "DECY", "DCAL"])
     assert factor(rate, voxel_ml=0.064) == pytest.approx(AN_HOUR / 0.064, rel=1e-12)
