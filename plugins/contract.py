@@ -221,7 +221,7 @@ class Study:
     drawn: tuple[Drawn, ...] = ()
     """Regions that came with the study."""
     refused: tuple[Flag, ...] = ()
-    """Series and objects that were refused, each with its reason."""
+    """Series, objects and conversions (to SUV) that were refused, each with its reason."""
 
     def by_role(self, role: str) -> tuple[Volume, ...]:
         """Return the volumes of one role, in series-number order."""

@@ -21,10 +21,12 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 
 from plugins.errors import Refused
 from store.dicom.values import text
+from store.part10 import split
 
 MAX_NESTING = 64
 MAX_INFLATED_BYTES = 512 << 20
 UID = re.compile(r"[0-9.]{1,64}")
+DICOM_SUFFIXES = {".dcm", ".dicom", ".ima"}
 COPIED_GROUPS = (0x0008, 0x0010, 0x0020)
 PIXEL_TAGS = {0x7FE00008: "float", 0x7FE00009: "double", 0x7FE00010: "integer"}
 
@@ -69,8 +71,13 @@ class File:
         return text(self.header, "Modality").upper()
 
     def sha256(self) -> str:
-        """Return the hash of the whole file."""
+        """Return the hash of the data set as it lies in the file; who wrote the file around it does not matter."""
+        try:
+            _, offset = split(self.path)
+        except Refused:  # no preamble or no meta information
+            offset = 0
         with self.path.open("rb") as file:
+            file.seek(offset)
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def pixel_bytes(self) -> bytes:
@@ -114,11 +121,16 @@ def _truncated(file: File) -> Refused:
 def read_file(path: Path) -> File | None:
     """Return the file's header and the place of its pixels; None when it is not a DICOM file.
 
-    Refuses (`unreadable-file`) what begins like DICOM and cannot be read.
+    Refuses (`unreadable-file`) what is named or begins like DICOM and cannot be read.
     """
     try:
         with path.open("rb") as file:
             if not _looks_like_dicom(file):
+                if path.suffix.lower() in DICOM_SUFFIXES:
+                    sentence = (
+                        f"{path.name} is named like a DICOM file and is none; send it again or remove it"
+                    )
+                    raise Refused("unreadable-file", sentence)
                 return None
             return _read(path, file)
     except Refused:

@@ -135,7 +135,7 @@ def _only_foreign(files: Sequence[File]) -> list[File]:
 
 
 def require_one_study(files: Sequence[File], refused: Sequence[Flag]) -> list[Flag]:
-    """Return a flag when names differ; refuse no files, several patients (`mixed-patients`), `several-studies`."""
+    """Return doubts about the identity; refuse no files, several patients (`mixed-patients`), `several-studies`."""
     if not files and refused:
         raise Refused(refused[0].code, refused[0].sentence)
     if not files:
@@ -156,10 +156,16 @@ def require_one_study(files: Sequence[File], refused: Sequence[Flag]) -> list[Fl
         raise Refused(
             "several-studies", f"the files belong to {len(studies)} studies; analyse them one by one"
         )
-    if len(names) <= 1:
-        return []
-    sentence = "the patient's name is written in several ways under one patient ID; compare them"
-    return [Flag(code="patient-name-differs", sentence=sentence)]
+    flags = []
+    if "" in {p for p, _ in patients}:
+        sentence = (
+            "the images have no PatientID; their results cannot be told from those of others without one"
+        )
+        flags.append(Flag(code="no-patient-id", sentence=sentence))
+    if len(names) > 1:
+        sentence = "the patient's name is written in several ways under one patient ID; compare them"
+        flags.append(Flag(code="patient-name-differs", sentence=sentence))
+    return flags
 
 
 def _is_image(file: File) -> bool:
@@ -206,7 +212,7 @@ def _volumes(files: Sequence[File], refused: list[Flag]) -> tuple[tuple[Volume, 
     headers: dict[str, Dataset] = {}
     for uid, members in groups.items():
         try:
-            volumes.append(read_volume(members))
+            volumes.append(_without_conversions(read_volume(members), refused))
         except Refused as reason:
             sentence = f"{name_series(members[0].header)}: {reason.sentence}"
             refused.append(Flag(code=reason.code, sentence=sentence, series_instance_uid=uid))
@@ -214,6 +220,15 @@ def _volumes(files: Sequence[File], refused: list[Flag]) -> tuple[tuple[Volume, 
         headers |= {f.sop_instance_uid: f.header for f in members}
     volumes.sort(key=lambda v: (v.series_number is None, v.series_number or 0, v.series_instance_uid))
     return tuple(volumes), headers
+
+
+def _without_conversions(volume: Volume, refused: list[Flag]) -> Volume:
+    """Return a volume after the reasons why a PET could not become SUV went to what was refused."""
+    if volume.role != "pet_activity":
+        return volume
+    kept = tuple(f for f in volume.flags if not f.code.startswith("suv-"))
+    refused.extend(f for f in volume.flags if f not in kept)
+    return replace(volume, flags=kept)
 
 
 def _regions(files: Sequence[File], volumes: tuple[Volume, ...], refused: list[Flag]) -> tuple[Drawn, ...]:

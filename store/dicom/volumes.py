@@ -9,7 +9,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
-from pydicom.uid import UID
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    EnhancedPETImageStorage,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+)
 
 from plugins import codes
 from plugins.contract import Array, Flag, Volume
@@ -22,6 +30,14 @@ from store.dicom.suv import suv_scale
 from store.dicom.values import integer, text
 
 ROLES = {"CT": "ct", "PT": "pet_suv", "MR": "mr"}
+CLASSES: dict[str, str] = {
+    CTImageStorage: "CT",
+    EnhancedCTImageStorage: "CT",
+    MRImageStorage: "MR",
+    EnhancedMRImageStorage: "MR",
+    PositronEmissionTomographyImageStorage: "PT",
+    EnhancedPETImageStorage: "PT",
+}
 MAX_VOXELS = 1 << 29
 AIR_HU = -1024.0
 MAX_HU = 32767.0
@@ -97,7 +113,8 @@ def read_volume(files: Sequence[File]) -> Volume:
 def require_readable(files: Sequence[File]) -> None:
     """Refuse what is not measured.
 
-    Refuses `unsupported-modality`, `mixed-modalities`, `secondary-capture`, `unknown-sop-class`.
+    Refuses `unsupported-modality`, `mixed-modalities`, `modality-differs-from-class`, `secondary-capture`,
+    `unknown-sop-class`.
     """
     modalities = {file.modality for file in files}
     if len(modalities) > 1:
@@ -109,6 +126,12 @@ def require_readable(files: Sequence[File]) -> None:
     modality = modalities.pop()
     if modality not in ROLES:
         raise Refused("unsupported-modality", f"images of modality {modality or '(none)'} are not measured")
+    named = {CLASSES[file.sop_class_uid] for file in files if file.sop_class_uid in CLASSES}
+    if named - {modality}:
+        sentence = (
+            f"it calls itself {modality} and its images are of the class of {' and '.join(sorted(named))}"
+        )
+        raise Refused("modality-differs-from-class", f"{sentence}; correct it first")
     if any(UID(file.sop_class_uid).name == file.sop_class_uid for file in files):
         raise Refused(
             "unknown-sop-class", "its SOP class is not in the DICOM standard, so results cannot refer to it"

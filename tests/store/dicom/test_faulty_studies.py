@@ -294,6 +294,10 @@ REFUSED_SERIES = {
     "one instance twice, differently": (conflicting, "conflicting-instances"),
     "a lookup table": (each(lambda d, k: setattr(d, "ModalityLUTSequence", [Dataset()])), "modality-lut"),
     "PET without rescale": (pet(RescaleSlope=None, RescaleIntercept=None), "no-rescale"),
+    "a CT that calls itself MR": (
+        each(lambda d, k: setattr(d, "Modality", "MR")),
+        "modality-differs-from-class",
+    ),
     "a damaged file": (garbage, "unreadable-file"),
     "sequences nested 70 deep": (deep_nesting, "unreadable-file"),
 }
@@ -393,11 +397,12 @@ def test_a_doubtful_series_is_read_with_a_flag_and_the_right_role(name: str, tmp
     make, code, role = FLAGGED[name]
     make(tmp_path)
     study = read_study(tmp_path.rglob("*")).study
-    assert study.refused == ()
     (volume,) = study.volumes
-    assert code in [flag.code for flag in volume.flags]
+    told = study.refused if role == "pet_activity" else volume.flags
+    assert study.refused == (told if role == "pet_activity" else ())
+    assert code in [flag.code for flag in told]
     assert volume.role == role
-    assert all(flag.series_instance_uid == volume.series_instance_uid for flag in volume.flags)
+    assert all(flag.series_instance_uid == volume.series_instance_uid for flag in told)
 
 
 def test_every_faulty_study_has_a_place_in_one_of_the_three_tables() -> None:
@@ -415,11 +420,29 @@ def _read(folder: Path) -> ReadStudy:
     return read_study(folder.rglob("*"))
 
 
+def test_images_without_a_patient_id_are_doubted(tmp_path: Path) -> None:
+    make_series(tmp_path, CT, PatientID="")
+    assert [f.code for f in _read(tmp_path).flags] == ["no-patient-id"]
+
+
+def test_one_data_set_in_two_wrappings_is_one_image(tmp_path: Path) -> None:
+    first = make_series(tmp_path, CT)[0]
+    dataset = pydicom.dcmread(first)
+    dataset.file_meta.SourceApplicationEntityTitle = "ELSEWHERE"
+    dataset.preamble = b"II*\0" + 124 * b"\0"
+    dataset.save_as(tmp_path / "again.dcm")
+    study = _read(tmp_path).study
+    assert study.refused == ()
+    assert len(study.volumes) == 1
+
+
 def test_files_that_are_not_dicom_are_passed_over_with_a_flag(tmp_path: Path) -> None:
     junk_beside(tmp_path)
     read = _read(tmp_path)
     assert [f.code for f in read.flags] == ["not-dicom"]
-    assert "3 files" in read.flags[0].sentence
+    assert "2 files" in read.flags[0].sentence
+    assert [f.code for f in read.study.refused] == ["unreadable-file"]
+    assert "empty.dcm is named like a DICOM file and is none" in read.study.refused[0].sentence
     assert len(read.study.volumes) == 1
 
 
