@@ -24,6 +24,7 @@ from plugins.contract import Finding, Flag, Mask, Measurement, Plugin, Point, Pr
 from plugins.errors import Absent, Broken, NadirError, Refused
 from plugins.registry import load_plugins
 from store.analysed import AnalysedFindings, Coded, Found, Measured, Told, Written
+from store.dicom.equipment import one_line
 from store.dicom.rules import check
 from store.dicom.seg import Identified, encode_seg
 from store.dicom.series import ReadStudy, read_mask, read_study
@@ -255,7 +256,7 @@ def identify(
             Identified(
                 finding=finding,
                 segment_number=numbers[series],
-                tracking_identifier=finding.tracking_identifier or finding.label,
+                tracking_identifier=one_line(finding.tracking_identifier or finding.label, longest=1024),
                 tracking_uid=uid,
             )
         )

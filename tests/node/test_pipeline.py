@@ -90,6 +90,14 @@ def test_a_tracking_uid_of_the_source_is_kept_and_never_given_twice(make_task: M
     assert segments == {first, second}
 
 
+def test_control_characters_of_a_label_stay_out_of_the_tracking_identifier(make_task: MakeTask) -> None:
+    analysed = _one(make_task("odd_label"))
+    assert [f.tracking_identifier for f in analysed.results.found] == ["tab here and there"]
+    objects = _objects(analysed)
+    assert objects["seg"].SegmentSequence[0].TrackingID == "tab here and there"
+    assert "tab here and there" in objects["sr-planar"].to_json()
+
+
 @pytest.mark.parametrize(
     ("mode", "words"),
     [

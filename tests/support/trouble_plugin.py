@@ -104,6 +104,9 @@ class Trouble:
     def shared_uid(self, study, volume):
         return (box(volume, "a", "1.2.3.4"), box(volume, "b", "1.2.3.4"))
 
+    def odd_label(self, study, volume):
+        return (replace(box(volume), label="tab\\there\\nand there"),)
+
     def no_voxels(self, study, volume):
         empty = Mask(shape=volume.array.shape, origin=(0, 0, 0), voxels=np.zeros((0, 0, 0), dtype=bool))
         return (replace(box(volume), mask=empty),)
