@@ -15,7 +15,7 @@ from node.child import run_in_child
 from node.settings import Settings
 from node.task import Analysed, Answer, Task
 from plugins.errors import Refused
-from plugins.registry import load_plugins
+from plugins.registry import load_plugins, load_working
 from store.analysed import AnalysedFindings, Found, Told
 from store.dicom.series import group_by_study
 from store.part10 import scan_header
@@ -35,7 +35,7 @@ def analyse_folder(
     studies each has a folder `study-N`. Files of the same name are written over, once their study is analysed;
     nothing is deleted. Refuses `no-such-path`, `no-dicom`, `unknown-plugin`, `no-plugin` and `bad-folder`.
     """
-    names = tuple(p.name for p in load_plugins(settings.plugins, plugins or settings.enabled))
+    names, broken = _names(settings, plugins)
     if not names:
         raise Refused("no-plugin", "no analysis is enabled; name one with --plugin")
     studies = _studies(path)
@@ -46,7 +46,18 @@ def analyse_folder(
         with _scratch(target) as scratch:
             answer = _run(files, scratch, names, settings)
             answers.append((uid, _moved(answer, scratch / RESULTS, target)))
-    return summary(answers)
+    report = summary(answers)
+    nowhere = {"series_instance_uid": None, "study_instance_uid": None}
+    report["refused"] += [{"code": b.code, "sentence": b.sentence, **nowhere} for b in broken]
+    return report
+
+
+def _names(settings: Settings, asked: Sequence[str] | None) -> tuple[tuple[str, ...], tuple[Refused, ...]]:
+    """Return the analyses to run, and why others cannot; one that was asked for by name must work."""
+    if asked:
+        return tuple(plugin.name for plugin in load_plugins(settings.plugins, asked)), ()
+    loaded = load_working(settings.plugins, settings.enabled)
+    return tuple(plugin.name for plugin in loaded.plugins), loaded.broken
 
 
 def measure_mask(path: Path, mask: Path, settings: Settings) -> dict[str, Any]:

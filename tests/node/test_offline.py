@@ -16,6 +16,10 @@ from node_process import nadir, nadir_json
 from numpy.typing import NDArray
 from pydicom import dcmread
 
+from node.offline import analyse_folder
+from node.settings import Settings
+from plugins.errors import Refused
+
 SPACING_MM = (3.0, 2.0, 1.5)
 ORIGIN_MM = (-20.0, -30.0, 100.0)
 
@@ -256,3 +260,18 @@ def test_suv_of_a_reference_object_is_measured_under_either_mask(data: Path, cas
         assert finding["measurements"][name]["value"] == pytest.approx(
             expected[name], abs=expected["absolute_tolerance"]
         )
+
+
+def test_a_foreign_plugin_that_cannot_be_loaded_is_told_beside_what_the_others_found(
+    tmp_path: Path, trouble: Path, small_study: list[Path]
+) -> None:
+    (trouble / "trouble-1.0.dist-info" / "entry_points.txt").write_text(
+        "[nadir.plugins]\ntrouble = trouble:Trouble\nforeign = nowhere_at_all:Foreign\n"
+    )
+    settings = Settings(enabled=("trouble", "foreign"))
+    report = analyse_folder(small_study[0].parent, tmp_path / "out", settings)
+    assert len(report["findings"]) == 1
+    assert not report["failed"]
+    assert "broken-plugin" in {refused["code"] for refused in report["refused"]}
+    with pytest.raises(Refused, match="nowhere_at_all"):
+        analyse_folder(small_study[0].parent, tmp_path / "out", settings, plugins=["foreign"])
