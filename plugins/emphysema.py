@@ -34,7 +34,7 @@ class Emphysema:
     parenchyma_hu: float = -500.0
     """Denser voxels of the lung are vessels, tumour or wall, and are left out."""
     thick_slice_mm: float = 2.5
-    """A slice distance above this is flagged: LAA-950 is then too low."""
+    """A distance of voxels above this, in any direction, is flagged: LAA-950 is then too low."""
     smallest_lung_ml: float = 50.0
     """A lung of which less is seen is not measured."""
 
@@ -94,8 +94,8 @@ class Emphysema:
         if distance_mm <= self.thick_slice_mm:
             return ()
         sentence = (
-            f"slices are {distance_mm:.2g} mm apart: LAA-950 is too low on thick slices; compare only with the same"
-            " slice thickness and reconstruction kernel, or read LAA-910"
+            f"voxels are {distance_mm:.2g} mm long in one direction: LAA-950 is too low on thick slices; compare only"
+            " with the same voxels and reconstruction kernel, or read LAA-910"
         )
         return (Flag(code="thick-slices", sentence=sentence, series_instance_uid=volume.series_instance_uid),)
 
