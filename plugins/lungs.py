@@ -37,6 +37,8 @@ GAS_HU = -980.0
 COARSE_MM = 2.0
 SMALLEST_ML = 20.0
 PLAUSIBLE_ML = (1500.0, 9000.0)
+LEAST_WITHOUT_AIRWAYS_ML = 400.0
+"""Less air than this, and no trachea or main bronchus with it, is a fold of skin, the bowel or the gap between legs."""
 VESSEL_CLOSING_MM = 8.0
 PLEURAL_CLOSING_MM = 36.0
 BONE_HU = 200.0
@@ -100,7 +102,13 @@ def lungs(volume: Volume, *, include_pleural: bool = True) -> Lungs:
     sides, more = _sides(coarse, lung & ~_shrunk(tube, coarse), middle)
     closed = _closed_sides(sides, coarse, middle, include_pleural)
     full = _refined(hu, coarse, sides, closed, tube)
-    flags += [*more, *_doubts(full, sides, spacing)]
+    total_ml = np.count_nonzero(full) * float(np.prod(spacing)) / 1000.0
+    if total_ml < LEAST_WITHOUT_AIRWAYS_ML and not tube.any():
+        sentence = (
+            f"no lung was found in this CT: {total_ml:.0f} ml of air without airways is not taken for one"
+        )
+        raise Absent("no-lungs", sentence, where=volume.series_instance_uid)
+    flags += [*more, *_doubts(total_ml, sides)]
     if is_cut:
         sentence = "the field of view cuts through a lung at its side: volumes are of the part in view"
         flags.append(Flag(code="lungs-cut-by-view", sentence=sentence))
@@ -370,9 +378,8 @@ def _between(bounds: slice, factor: int) -> Array:
     return np.maximum(weights, 0.0).astype(np.float32)
 
 
-def _doubts(full: Labels, sides: Labels, spacing_mm: Spacing) -> list[Flag]:
+def _doubts(total_ml: float, sides: Labels) -> list[Flag]:
     flags: list[Flag] = []
-    total_ml = np.count_nonzero(full) * float(np.prod(spacing_mm)) / 1000.0
     ends = [np.count_nonzero(sides[z]) * 4 > np.count_nonzero(sides, axis=(1, 2)).max() for z in (0, -1)]
     if any(ends):
         where = " and ".join(word for word, cut in zip(("lower", "upper"), ends, strict=True) if cut)

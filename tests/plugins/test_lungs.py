@@ -7,7 +7,7 @@ import pytest
 from thorax import Ball, Thorax, ct_volume, thorax, turned
 
 from plugins.contract import BoolArray, Mask
-from plugins.errors import Refused
+from plugins.errors import Absent, Refused
 from plugins.lungs import lungs
 from store.dicom.series import read_study
 
@@ -121,6 +121,20 @@ def test_a_belly_with_gas_is_refused() -> None:
     gas = Ball(centre_mm=(30.0, -40.0, 0.0), diameter_mm=60.0, hu=-1000.0)
     with pytest.raises(Refused, match="no-lungs"):
         lungs(thorax(sides="", balls=(gas,)).volume())
+
+
+def test_air_between_the_legs_is_no_lung(data: Path) -> None:
+    study = read_study((data / "sts_dicom" / "STS_003" / "CT").glob("*.dcm")).study
+    with pytest.raises(Absent, match="no-lungs"):
+        lungs(study.volumes[0])
+
+
+def test_a_pocket_of_air_without_airways_is_no_lung() -> None:
+    hu = np.full((40, 140, 140), -1000.0, dtype=np.float32)
+    hu[:, 20:120, 10:130] = 30.0
+    hu[10:30, 55:85, 80:115] = -850.0
+    with pytest.raises(Absent, match="no-lungs"):
+        lungs(ct_volume(hu, np.diag([2.0, 2.0, 2.0, 1.0])[[2, 1, 0, 3]]))
 
 
 def test_what_is_no_ct_is_refused(plain: Thorax) -> None:
