@@ -37,8 +37,8 @@ GAS_HU = -980.0
 COARSE_MM = 2.0
 SMALLEST_ML = 20.0
 PLAUSIBLE_ML = (1500.0, 9000.0)
-LEAST_WITHOUT_AIRWAYS_ML = 400.0
-"""Less air than this, and no trachea or main bronchus with it, is a fold of skin, the bowel or the gap between legs."""
+LEAST_ML = {True: 100.0, False: 400.0}
+"""Less air than this, with and without airways, is a fold of skin, the bowel or the gap between legs."""
 VESSEL_CLOSING_MM = 8.0
 PLEURAL_CLOSING_MM = 36.0
 BONE_HU = 200.0
@@ -103,10 +103,8 @@ def lungs(volume: Volume, *, include_pleural: bool = True) -> Lungs:
     closed = _closed_sides(sides, coarse, middle, include_pleural)
     full = _refined(hu, coarse, sides, closed, tube)
     total_ml = np.count_nonzero(full) * float(np.prod(spacing)) / 1000.0
-    if total_ml < LEAST_WITHOUT_AIRWAYS_ML and not tube.any():
-        sentence = (
-            f"no lung was found in this CT: {total_ml:.0f} ml of air without airways is not taken for one"
-        )
+    if total_ml < LEAST_ML[bool(tube.any())]:
+        sentence = f"no lung was found in this CT: {total_ml:.0f} ml of air is too little to be one"
         raise Absent("no-lungs", sentence, where=volume.series_instance_uid)
     flags += [*more, *_doubts(total_ml, sides)]
     if is_cut:
