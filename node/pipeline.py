@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.sr.coding import Code
 
 from node.fault import place
 from node.task import Analysed, Answer, Identity, Task
-from plugins.contract import Finding, Flag, Mask, Measurement, Plugin, Point, Provenance, Volume, parted
+from plugins.contract import Finding, Flag, Measurement, Plugin, Provenance, Volume, parted
 from plugins.errors import Absent, Broken, NadirError, Refused
 from plugins.registry import load_plugins
 from store.analysed import AnalysedFindings, Coded, Found, Measured, Told, Written
@@ -28,7 +27,7 @@ from store.dicom.equipment import one_line
 from store.dicom.rules import check
 from store.dicom.seg import Identified, encode_seg
 from store.dicom.series import ReadStudy, read_mask, read_study
-from store.dicom.sr import encode_nothing_found, encode_planar, encode_volumetric
+from store.dicom.sr import Report, encode_nothing_found, encode_planar, encode_volumetric
 from store.dicom.uids import derive_uid
 from store.dicom.values import integer
 
@@ -292,16 +291,12 @@ def write_results(
     objects = [("seg", seg) for seg in segs]
     told = (*_doubts(read), *(f for i in identified for f in i.finding.flags), *flags)
 
-    def report(
-        kind: str, encode: Callable[..., Dataset], *content: object, replaces: Iterable[str]
-    ) -> tuple[str, Dataset]:
-        series_number = number(kind, study.study_instance_uid)
-        return kind, encode(
-            *content,
-            read.headers,
-            provenance,
-            series_number,
-            written_at,
+    def report(kind: str, replaces: Iterable[str]) -> Report:
+        return Report(
+            headers=read.headers,
+            provenance=provenance,
+            series_number=number(kind, study.study_instance_uid),
+            written_at=written_at,
             flags=told,
             refused=study.refused,
             predecessors=[predecessors[k] for k in replaces if k in predecessors],
@@ -309,11 +304,10 @@ def write_results(
 
     if identified:
         for kind, encode in (("sr-volumetric", encode_volumetric), ("sr-planar", encode_planar)):
-            objects.append(report(kind, encode, identified, study.volumes, segs, replaces=[kind]))
+            objects.append((kind, encode(identified, study.volumes, segs, report(kind, [kind]))))
     else:  # one report stands for both kinds, and supersedes both
-        objects.append(
-            report("sr-volumetric", encode_nothing_found, study.volumes, replaces=sorted(predecessors))
-        )
+        kind = "sr-volumetric"
+        objects.append((kind, encode_nothing_found(study.volumes, report(kind, sorted(predecessors)))))
     return tuple(
         _write(kind, dataset, segs, Path(out) / f"{provenance.plugin}-{kind}-{n}.dcm")
         for n, (kind, dataset) in enumerate(objects, start=1)
@@ -372,17 +366,10 @@ def _found(identified: Identified, volume: Volume) -> Found:
         laterality=_coded(finding.laterality) if finding.laterality else None,
         confidence=finding.confidence,
         automatic=finding.automatic,
-        centroid_mm=centroid_mm(finding.mask, volume),
+        centroid_mm=volume.centroid_mm(finding.mask),
         measurements=tuple(_measured(m, volume) for m in finding.measurements),
         flags=_told(finding.flags, False),
     )
-
-
-def centroid_mm(mask: Mask, volume: Volume) -> Point:
-    """Return the centre of gravity of a mask, LPS mm."""
-    index = np.argwhere(mask.voxels).mean(axis=0) + np.asarray(mask.origin)
-    x, y, z = volume.to_mm(index)
-    return (float(x), float(y), float(z))
 
 
 def _measured(measurement: Measurement, volume: Volume) -> Measured:

@@ -157,6 +157,11 @@ class Volume:
         points = np.asarray(mm, dtype=np.float64)
         return np.asarray(points @ inverse[:3, :3].T + inverse[:3, 3], dtype=np.float64)
 
+    def centroid_mm(self, mask: Mask) -> Point:
+        """Return the centre of gravity of a mask that is not empty, LPS mm."""
+        x, y, z = self.to_mm(np.argwhere(mask.voxels).mean(axis=0) + np.asarray(mask.origin))
+        return (float(x), float(y), float(z))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Drawn:

@@ -14,6 +14,7 @@ from plugins import codes
 from plugins.contract import Finding, Flag, Mask, Measurement, Study, Volume
 from plugins.errors import Absent, Refused
 from plugins.lungs import lungs
+from plugins.measure.density import density_indices
 from plugins.measure.volume import MM3_PER_ML, volume_mm3
 
 PADDING_HU = -1500.0
@@ -125,6 +126,7 @@ def density_of(hu: NDArray[np.float32], volume_ml: float, where: str) -> tuple[M
     LAA is strictly below its threshold, in per cent of the voxels; Perc15 interpolates linearly between ranks.
     `volume_ml` is their volume; `where` tells which voxels these are and becomes part of each method.
     """
+    indices = density_indices(hu)
     return (
         Measurement(
             name="volume",
@@ -136,30 +138,30 @@ def density_of(hu: NDArray[np.float32], volume_ml: float, where: str) -> tuple[M
         Measurement(
             name="mean_lung_density",
             concept=codes.ATTENUATION,
-            value=float(hu.mean(dtype=np.float64)),
+            value=indices.mean_hu,
             unit=codes.HU,
             method=f"mean of {where}",
             derivation=codes.MEAN,
         ),
-        _low(hu, -950, codes.LAA_950, where),
-        _low(hu, -910, codes.LAA_910, where),
+        _low(indices.laa_950_percent, 950, codes.LAA_950, where),
+        _low(indices.laa_910_percent, 910, codes.LAA_910, where),
         Measurement(
             name="perc_15",
             concept=codes.PERC_15,
-            value=float(np.percentile(hu, 15)),
+            value=indices.perc_15_hu,
             unit=codes.HU,
             method=f"15th percentile, linear between ranks; {where}",
         ),
     )
 
 
-def _low(hu: NDArray[np.float32], threshold: int, concept: Code, where: str) -> Measurement:
+def _low(percent: float, below: int, concept: Code, where: str) -> Measurement:
     return Measurement(
-        name=f"laa_{-threshold}",
+        name=f"laa_{below}",
         concept=concept,
-        value=100.0 * int(np.count_nonzero(hu < threshold)) / hu.size,
+        value=percent,
         unit=codes.PERCENT,
-        method=f"voxels strictly below {threshold} HU; {where}",
+        method=f"voxels strictly below -{below} HU; {where}",
     )
 
 

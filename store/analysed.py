@@ -13,6 +13,10 @@ from plugins.errors import Broken
 
 Point = tuple[float, float, float]
 
+CENTROID_COLUMNS = ("centroid_x_mm", "centroid_y_mm", "centroid_z_mm")
+END_COLUMNS = ("x1_mm", "y1_mm", "z1_mm", "x2_mm", "y2_mm", "z2_mm")
+"""What the parts of a centroid and of two end points are called wherever a finding is a flat row."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Coded:

@@ -9,7 +9,16 @@ from typing import Any, TypeVar
 from sqlmodel import Session, SQLModel, col, delete, select
 
 from plugins.errors import Broken
-from store.analysed import AnalysedFindings, Coded, Found, Measured, Told, Written
+from store.analysed import (
+    CENTROID_COLUMNS,
+    END_COLUMNS,
+    AnalysedFindings,
+    Coded,
+    Found,
+    Measured,
+    Told,
+    Written,
+)
 from store.charset import storable
 from store.database import aware_utc
 from store.objects import Kept
@@ -27,11 +36,8 @@ FINDING_COLUMNS = (
     "laterality_meaning",
     "confidence",
     "automatic",
-    "centroid_x_mm",
-    "centroid_y_mm",
-    "centroid_z_mm",
+    *CENTROID_COLUMNS,
 )
-END_COLUMNS = ("x1_mm", "y1_mm", "z1_mm", "x2_mm", "y2_mm", "z2_mm")
 MEASUREMENT_COLUMNS = (
     "name",
     "value",

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from plugins.contract import Finding, Flag, Mask, Measurement, Point, Study, Volume
 
 RESEARCH_USE = "For research use only"
@@ -92,9 +90,7 @@ class ShownFinding:
         """Return the middle of the region, LPS mm, or None when neither it nor the mask is known."""
         if self.centroid_mm is not None or self.mask is None or self.mask.count == 0:
             return self.centroid_mm
-        inside = np.argwhere(self.mask.voxels).mean(axis=0) + np.asarray(self.mask.origin)
-        x, y, z = volume.to_mm(inside)
-        return (float(x), float(y), float(z))
+        return volume.centroid_mm(self.mask)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,9 +12,8 @@ from itertools import pairwise
 import numpy as np
 
 from node.report.shown import ShownFinding, ShownMeasurement, StudyReport, TrueThing, TrueValues, Truth
+from store.analysed import CENTROID_COLUMNS, END_COLUMNS
 
-CENTROID = ("centroid_x_mm", "centroid_y_mm", "centroid_z_mm")
-ENDS = ("x1_mm", "y1_mm", "z1_mm", "x2_mm", "y2_mm", "z2_mm")
 COLUMNS = (
     "patient_id",
     "study_date",
@@ -26,13 +25,13 @@ COLUMNS = (
     "tracking_uid",
     "confidence",
     "automatic",
-    *CENTROID,
+    *CENTROID_COLUMNS,
     "name",
     "value",
     "unit",
     "method",
     "concept_meaning",
-    *ENDS,
+    *END_COLUMNS,
     "truth",
 )
 """Columns of the CSV of a report."""
@@ -54,7 +53,7 @@ FIELDS = (
     "laterality_meaning",
     "confidence",
     "automatic",
-    *CENTROID,
+    *CENTROID_COLUMNS,
     "name",
     "value",
     "unit",
@@ -64,7 +63,7 @@ FIELDS = (
     "concept_meaning",
     "derivation_meaning",
     "uncertainty",
-    *ENDS,
+    *END_COLUMNS,
     "sop_instance_uid",
 )
 """Columns of the CSV of what is in SQL."""
@@ -284,10 +283,10 @@ def _row(
         truth="" if true is None else true,
     )
     if centre is not None:
-        row.update(zip(CENTROID, centre, strict=True))
+        row.update(zip(CENTROID_COLUMNS, centre, strict=True))
     if measurement.end_points_mm is not None:
         first, last = measurement.end_points_mm
-        row.update(zip(ENDS, (*first, *last), strict=True))
+        row.update(zip(END_COLUMNS, (*first, *last), strict=True))
     return row
 
 

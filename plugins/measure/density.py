@@ -81,10 +81,14 @@ def lung_density(mask: Mask, volume: Volume) -> LungDensity:
     """
     if volume.role != "ct":
         raise Refused("not-ct", f"lung density needs CT in Hounsfield units; this series is '{volume.role}'")
-    values: NDArray[np.float32] = values_inside(mask, volume)
+    return density_indices(values_inside(mask, volume))
+
+
+def density_indices(hu: NDArray[np.float32]) -> LungDensity:
+    """Return what `lung_density` does for lung voxels `(N,)` in HU; N is at least 1."""
     return LungDensity(
-        laa_950_percent=100.0 * float(np.count_nonzero(values < -950.0)) / values.size,
-        laa_910_percent=100.0 * float(np.count_nonzero(values < -910.0)) / values.size,
-        perc_15_hu=float(np.percentile(values, 15)),
-        mean_hu=float(values.mean(dtype=np.float64)),
+        laa_950_percent=100.0 * float(np.count_nonzero(hu < -950.0)) / hu.size,
+        laa_910_percent=100.0 * float(np.count_nonzero(hu < -910.0)) / hu.size,
+        perc_15_hu=float(np.percentile(hu, 15)),
+        mean_hu=float(hu.mean(dtype=np.float64)),
     )

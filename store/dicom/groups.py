@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import numpy as np
 from highdicom.sr import (
     AlgorithmIdentification,
-    CodeContentItem,
     CoordinatesForMeasurement,
     FindingSite,
     ImageRegion,
@@ -158,8 +157,3 @@ def _draw(item: Dataset, line: Line, image: SourceImageForRegion) -> None:
     """Put the two ends of a length under its number (TID 300, TID 320)."""
     ends = CoordinatesForMeasurement("POLYLINE", np.round(line, 3), image, purpose=codes.PATH)
     item.ContentSequence.append(ends)
-
-
-def evaluation(name: Code, value: Code) -> CodeContentItem:
-    """Return a coded question and answer."""
-    return CodeContentItem(name, value, "CONTAINS")

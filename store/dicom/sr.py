@@ -66,31 +66,40 @@ NOTHING_FOUND_TITLE: Final = codes.ONCOLOGY_MEASUREMENT_REPORT
 INTENDED_USE: Final = f"{RESEARCH_USE}. Made by an algorithm and not verified by a person; not for diagnosis."
 
 
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a report is made of beside its findings."""
+
+    headers: Mapping[str, Dataset]
+    """Headers of the source, by SOP Instance UID, without pixels."""
+    provenance: Provenance
+    """Who made it, from what."""
+    series_number: int
+    """SeriesNumber of the report."""
+    written_at: datetime
+    """When it is written; aware."""
+    flags: Sequence[Flag] = ()
+    """Doubts; they become text."""
+    refused: Sequence[Flag] = ()
+    """What was refused; it becomes text."""
+    predecessors: Sequence[Dataset] = ()
+    """The reports that this one supersedes."""
+
+
 def encode_volumetric(
     findings: Sequence[Identified],
     volumes: Sequence[Volume],
     segs: Sequence[Dataset],
-    headers: Mapping[str, Dataset],
-    provenance: Provenance,
-    series_number: int,
-    written_at: datetime,
-    *,
-    flags: Sequence[Flag] = (),
-    refused: Sequence[Flag] = (),
-    predecessors: Sequence[Dataset] = (),
+    report: Report,
 ) -> Dataset:
     """Return the report whose groups name the findings' segments in `segs` (TID 1411), over all series of one job.
 
     Evidence are the SEGs and the slices of `volumes` that they were made from.
-    `predecessors` are the reports that this one supersedes. `flags` and `refused` become text. Broken when there is no
-    finding (`encode_nothing_found` says that) or no SEG of a finding's series.
+    Broken when there is no finding (`encode_nothing_found` says that) or no SEG of a finding's series.
     """
-    job = _Job(
-        headers, provenance, series_number, written_at, tuple(flags), tuple(refused), tuple(predecessors)
-    )
     by_series = {seg.ReferencedSeriesSequence[0].SeriesInstanceUID: seg for seg in segs}
     _check(findings, by_series)
-    algorithm = identify_algorithm(provenance)
+    algorithm = identify_algorithm(report.provenance)
     groups = [volumetric_group(f, by_series[f.finding.series_instance_uid], algorithm) for f in findings]
     listed = {
         item.ReferencedSOPInstanceUID
@@ -98,50 +107,35 @@ def encode_volumetric(
         for item in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence
     }
     uids = [uid for volume in volumes for uid in volume.sop_instance_uids if uid in listed]
-    return _document(Comprehensive3DSR, "sr-volumetric", "measurements (segments)", groups, uids, segs, job)
+    return _document(
+        Comprehensive3DSR, "sr-volumetric", "measurements (segments)", groups, uids, segs, report
+    )
 
 
 def encode_planar(
     findings: Sequence[Identified],
     volumes: Sequence[Volume],
     segs: Sequence[Dataset],
-    headers: Mapping[str, Dataset],
-    provenance: Provenance,
-    series_number: int,
-    written_at: datetime,
-    *,
-    flags: Sequence[Flag] = (),
-    refused: Sequence[Flag] = (),
-    predecessors: Sequence[Dataset] = (),
+    report: Report,
 ) -> Dataset:
     """Return the report that draws each finding on one source image (TID 1410), over all series of one job.
 
     `segs` are named as evidence. Everything else as in `encode_volumetric`.
     """
-    job = _Job(
-        headers, provenance, series_number, written_at, tuple(flags), tuple(refused), tuple(predecessors)
-    )
     by_series = {volume.series_instance_uid: volume for volume in volumes}
     _check(findings, by_series)
-    algorithm = identify_algorithm(provenance)
+    algorithm = identify_algorithm(report.provenance)
     groups, uids = [], []
     for identified in findings:
         volume = by_series[identified.finding.series_instance_uid]
-        groups.append(planar_group(identified, volume, headers, algorithm))
+        groups.append(planar_group(identified, volume, report.headers, algorithm))
         uids.append(volume.sop_instance_uids[drawn_slice(identified.finding)])
-    return _document(ComprehensiveSR, "sr-planar", "measurements (key images)", groups, uids, segs, job)
+    return _document(ComprehensiveSR, "sr-planar", "measurements (key images)", groups, uids, segs, report)
 
 
 def encode_nothing_found(
     volumes: Sequence[Volume],
-    headers: Mapping[str, Dataset],
-    provenance: Provenance,
-    series_number: int,
-    written_at: datetime,
-    *,
-    flags: Sequence[Flag] = (),
-    refused: Sequence[Flag] = (),
-    predecessors: Sequence[Dataset] = (),
+    report: Report,
 ) -> Dataset:
     """Return the report of an analysis that found nothing: TID 1500 with evaluations and no measurements.
 
@@ -150,28 +144,9 @@ def encode_nothing_found(
     `volumes` are the ones that were analysed; their images are the evidence. Without any, the report says that no
     analysis succeeded, and every image of `headers` is evidence.
     """
-    given = (tuple(flags), tuple(refused), tuple(predecessors))
-    job = _Job(headers, provenance, series_number, written_at, *given, bool(volumes), NOTHING_FOUND_TITLE)
-    uids = [uid for volume in volumes for uid in volume.sop_instance_uids] or list(headers)
-    kind = "sr-volumetric"
-    return _document(
-        Comprehensive3DSR, kind, "nothing found" if volumes else "not analysed", [], uids, (), job
-    )
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What all reports of one job have in common."""
-
-    headers: Mapping[str, Dataset]
-    provenance: Provenance
-    series_number: int
-    written_at: datetime
-    flags: tuple[Flag, ...]
-    refused: tuple[Flag, ...]
-    predecessors: tuple[Dataset, ...]
-    analysed: bool = True
-    title: Code = codes.IMAGING_MEASUREMENT_REPORT
+    uids = [uid for volume in volumes for uid in volume.sop_instance_uids] or list(report.headers)
+    title = "nothing found" if volumes else "not analysed"
+    return _document(Comprehensive3DSR, "sr-volumetric", title, [], uids, (), report, bool(volumes))
 
 
 def _check(findings: Sequence[Identified], by_series: Mapping[str, object]) -> None:
@@ -191,51 +166,55 @@ def _document(
     groups: Sequence[ContentSequence],
     uids: Iterable[str],
     segs: Sequence[Dataset],
-    job: _Job,
+    report: Report,
+    analysed: bool = True,
 ) -> Dataset:
     """Return the SR: `uids` are the images that are evidence, the first one gives patient and study."""
-    images = [stand_in(job.headers[uid]) for uid in dict.fromkeys(uids)]
+    images = [stand_in(report.headers[uid]) for uid in dict.fromkeys(uids)]
     for image in images:
-        image.SOPClassUID = job.headers[image.SOPInstanceUID].SOPClassUID
-    key, provenance = job.provenance.job_key, job.provenance
-    root = ContainerContentItem(job.title, is_content_continuous=False, template_id="1500")
+        image.SOPClassUID = report.headers[image.SOPInstanceUID].SOPClassUID
+    key, provenance = report.provenance.job_key, report.provenance
+    heading = codes.IMAGING_MEASUREMENT_REPORT if groups else NOTHING_FOUND_TITLE
+    root = ContainerContentItem(heading, is_content_continuous=False, template_id="1500")
     root.ContentSequence = ContentSequence()
     result: Dataset = kind(
         evidence=[*images, *segs],
         content=root,
         series_instance_uid=derive_uid(key, name, "series"),
-        series_number=job.series_number,
+        series_number=report.series_number,
         series_description=one_line(f"{MANUFACTURER} {provenance.plugin} {title}"),
         sop_instance_uid=derive_uid(key, name, "instance"),
         instance_number=1,
         is_complete=True,
         is_final=False,
         is_verified=False,
-        previous_versions=list(job.predecessors) or None,
+        previous_versions=list(report.predecessors) or None,
         transfer_syntax_uid=ExplicitVRLittleEndian,
         contributing_equipment=[contributing(provenance)],
         **equipment(provenance),
     )
-    header = job.headers[images[0].SOPInstanceUID]
+    header = report.headers[images[0].SOPInstanceUID]
     # highdicom copies and searches the whole tree in its constructor, which costs more than all the rest
-    result.ContentSequence = _content(groups, header, job)
-    inherit(result, header, provenance, job.written_at)
+    result.ContentSequence = _content(groups, header, report, analysed)
+    inherit(result, header, provenance, report.written_at)
     return result
 
 
-def _content(groups: Sequence[ContentSequence], header: Dataset, job: _Job) -> ContentSequence:
+def _content(
+    groups: Sequence[ContentSequence], header: Dataset, report: Report, analysed: bool
+) -> ContentSequence:
     """Return the content items under the root of TID 1500."""
     content = ContentSequence()
     content.extend(LanguageOfContentItemAndDescendants(codes.ENGLISH))
-    content.extend(_observer(job.provenance))
+    content.extend(_observer(report.provenance))
     for procedure in _procedures(header):
         content.append(CodeContentItem(codes.PROCEDURE_REPORTED, procedure, "HAS CONCEPT MOD"))
     if groups:
         measurements = ContainerContentItem(codes.IMAGING_MEASUREMENTS, relationship_type="CONTAINS")
         measurements.ContentSequence = ContentSequence([group[0] for group in groups])
         content.append(measurements)
-    outcome = _OUTCOMES[bool(groups), bool(job.refused)] if job.analysed else codes.NONE_SUCCEEDED
-    content.append(_evaluations(outcome, job))
+    outcome = _OUTCOMES[bool(groups), bool(report.refused)] if analysed else codes.NONE_SUCCEEDED
+    content.append(_evaluations(outcome, report))
     return content
 
 
@@ -260,11 +239,11 @@ def _procedures(header: Dataset) -> list[Code]:
     return named or [PROCEDURES.get(str(header.get("Modality", "")), codes.IMAGING_PROCEDURE)]
 
 
-def _evaluations(outcome: Code, job: _Job) -> ContainerContentItem:
+def _evaluations(outcome: Code, report: Report) -> ContainerContentItem:
     """Return the container of what is said in words: outcome, intended use, what was refused, what is doubtful."""
     items = [CodeContentItem(codes.PROCESSING_SUMMARY, outcome, "CONTAINS")]
     items.append(TextContentItem(codes.RESEARCH_USE, INTENDED_USE, "CONTAINS"))
-    for concept, flags in ((codes.REFUSED_INPUT, job.refused), (codes.DOUBT, job.flags)):
+    for concept, flags in ((codes.REFUSED_INPUT, report.refused), (codes.DOUBT, report.flags)):
         told = dict.fromkeys(flags)
         items += [TextContentItem(concept, f"{flag.code}: {flag.sentence}", "CONTAINS") for flag in told]
     container = ContainerContentItem(codes.QUALITATIVE_EVALUATIONS, False, relationship_type="CONTAINS")

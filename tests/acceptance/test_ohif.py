@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from ohif_pages import require_viewer, running_ohif
 from orthanc_server import orthanc, require_orthanc
-from small_results import NOW, PROVENANCE, Case, identify
+from small_results import PROVENANCE, Case, identify
 
 from plugins import codes
 from plugins.contract import Drawn, Finding, Flag, Volume
@@ -57,14 +57,9 @@ def seen(drawn_case: Case, data: Path, tmp_path_factory: pytest.TempPathFactory)
     require_orthanc()
     folder = tmp_path_factory.mktemp("ohif")
     seg = drawn_case.seg()
-    none = encode_nothing_found(
-        [drawn_case.volume],
-        drawn_case.headers,
-        replace(PROVENANCE, plugin="other", job_key="e" * 64),
-        804,
-        NOW,
-        flags=[Flag(code="uneven-slices", sentence="The slices are not quite even.")],
-    )
+    other = replace(drawn_case, provenance=replace(PROVENANCE, plugin="other", job_key="e" * 64))
+    doubt = Flag(code="uneven-slices", sentence="The slices are not quite even.")
+    none = encode_nothing_found([drawn_case.volume], other.report(804, flags=[doubt]))
     planar = drawn_case.planar(seg)
     objects = {"seg": seg, "volumetric": drawn_case.volumetric(seg), "planar": planar, "nothing": none}
     for name, dataset in objects.items():

@@ -15,7 +15,7 @@ import pytest
 from dicom_series import make_series
 from pydicom import Dataset, dcmread
 
-from node.pipeline import analyse, centroid_mm
+from node.pipeline import analyse
 from node.task import Analysed, Answer, Task
 from plugins.contract import Mask
 from store.dicom.rules import check
@@ -287,7 +287,7 @@ def test_task_and_answer_survive_the_border(make_task: MakeTask) -> None:
 def test_the_centre_of_a_box_is_its_middle(small_study: list[Path]) -> None:
     (volume,) = read_study(small_study).study.volumes
     mask = Mask(shape=(6, 20, 20), origin=(1, 2, 3), voxels=np.ones((3, 5, 7), dtype=bool))
-    assert centroid_mm(mask, volume) == pytest.approx((6.0, 4.0, 4.0))
+    assert volume.centroid_mm(mask) == pytest.approx((6.0, 4.0, 4.0))
 
 
 def _predecessors(dataset: Dataset) -> set[str]:

@@ -18,7 +18,7 @@ from plugins.contract import Finding, Flag, Mask, Provenance, Volume
 from plugins.measure.lesion import measure_lesion
 from store.dicom.seg import Identified, encode_seg
 from store.dicom.series import read_study
-from store.dicom.sr import encode_nothing_found, encode_planar, encode_volumetric
+from store.dicom.sr import Report, encode_nothing_found, encode_planar, encode_volumetric
 from store.dicom.uids import derive_uid
 
 PROVENANCE = Provenance(
@@ -56,18 +56,23 @@ class Case:
             omit_empty_frames=omit_empty_frames,
         )
 
-    def volumetric(self, seg: Dataset, **more: Sequence[Flag] | Sequence[Dataset]) -> Dataset:
-        return encode_volumetric(
-            self.findings, [self.volume], [seg], self.headers, self.provenance, 802, NOW, **more
+    def report(self, series_number: int, **more: Sequence[Flag] | Sequence[Dataset]) -> Report:
+        return Report(
+            headers=self.headers,
+            provenance=self.provenance,
+            series_number=series_number,
+            written_at=NOW,
+            **more,  # type: ignore[arg-type]
         )
+
+    def volumetric(self, seg: Dataset, **more: Sequence[Flag] | Sequence[Dataset]) -> Dataset:
+        return encode_volumetric(self.findings, [self.volume], [seg], self.report(802, **more))
 
     def planar(self, seg: Dataset, **more: Sequence[Flag] | Sequence[Dataset]) -> Dataset:
-        return encode_planar(
-            self.findings, [self.volume], [seg], self.headers, self.provenance, 803, NOW, **more
-        )
+        return encode_planar(self.findings, [self.volume], [seg], self.report(803, **more))
 
     def nothing(self, **more: Sequence[Flag] | Sequence[Dataset]) -> Dataset:
-        return encode_nothing_found([self.volume], self.headers, self.provenance, 802, NOW, **more)
+        return encode_nothing_found([self.volume], self.report(802, **more))
 
 
 def make_case(folder: Path, *, shape: tuple[int, int, int] = (12, 40, 36), **series: object) -> Case:

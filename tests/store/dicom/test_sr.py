@@ -243,11 +243,9 @@ def test_the_summary_says_what_came_out(case: Case, make: Callable[[Case], Datas
 
 
 def test_an_analysis_of_nothing_says_that_it_did_not_succeed(case: Case) -> None:
-    from small_results import NOW
-
     from store.dicom.sr import encode_nothing_found
 
-    sr = encode_nothing_found([], case.headers, PROVENANCE, 802, NOW, refused=[LOST])
+    sr = encode_nothing_found([], case.report(802, refused=[LOST]))
     (said,) = _container(sr, "C0034375")
     assert said.ContentSequence[0].ConceptCodeSequence[0].CodeValue == "111245"
     assert _evidence(sr) == set(case.headers)
