@@ -132,17 +132,14 @@ class _Shelf:
 
     def receive(self, arrival: Arrival) -> int:
         try:
-            if arrival.failure is not None:
-                raise arrival.failure
-            if arrival.path is None:
-                raise Refused("no-data-set", "the C-STORE request has no data set")
-            header = scan_header(arrival.path)
+            path = arrival.require_path()
+            header = scan_header(path)
             if (header.sop_class_uid, header.sop_instance_uid) != (
                 arrival.sop_class_uid,
                 arrival.sop_instance_uid,
             ):
                 raise Refused(UID_MISMATCH, "the data set is not the instance that the command announced")
-            self._add(header, self._objects.keep(arrival.path).path)
+            self._add(header, self._objects.keep(path).path)
         except Exception as error:  # the border: every error becomes a status
             log.warning(line("archive-refused", error=type(error).__name__))
             return status_of(error)

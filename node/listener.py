@@ -153,12 +153,8 @@ class _Clerk:
         return SUCCESS
 
     def _store(self, arrival: Arrival) -> None:
-        if arrival.failure is not None:
-            raise arrival.failure
-        if arrival.path is None:
-            raise Refused("no-data-set", "the C-STORE request has no data set")
         self._intake.take(
-            arrival.path,
+            arrival.require_path(),
             source=arrival.peer.name,
             association_pk=self._row(arrival.peer),
             expected=(arrival.sop_class_uid, arrival.sop_instance_uid),

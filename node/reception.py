@@ -74,6 +74,14 @@ class Arrival:
     failure: Exception | None
     """Why it could not be written."""
 
+    def require_path(self) -> Path:
+        """Return the file. Raises why it could not be written; refuses (`no-data-set`) when there was none."""
+        if self.failure is not None:
+            raise self.failure
+        if self.path is None:
+            raise Refused("no-data-set", "the C-STORE request has no data set")
+        return self.path
+
 
 class Desk(Protocol):
     """Where received objects go."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -39,20 +38,6 @@ class Identity(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Analysis:
-    """An identity as plain values."""
-
-    plugin: str
-    """Name of the plugin."""
-    plugin_version: str
-    """Version of the plugin."""
-    model_sha256: str
-    """Hash of the model; empty when there is none."""
-    config_sha256: str
-    """Hash of the plugin's settings."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Settled:
     """One study that settled."""
 
@@ -83,8 +68,6 @@ class Settler:
         An association without a sign of life for this long holds nothing back.
     max_attempts
         Attempts of each job before it is dead.
-    clock
-        Gives the present time, aware UTC; the database's own clock when not given.
 
     """
 
@@ -97,7 +80,6 @@ class Settler:
         hard_cap_seconds: float = 5400.0,
         stale_seconds: float = 60.0,
         max_attempts: int = 5,
-        clock: Callable[[], datetime] | None = None,
     ) -> None:
         self._database = database
         self._analyses = tuple(analyses)
@@ -105,7 +87,6 @@ class Settler:
         self._hard_cap_seconds = hard_cap_seconds
         self._stale_seconds = stale_seconds
         self._max_attempts = max_attempts
-        self._clock = clock or database.now
 
     def tick(self, now: datetime) -> tuple[Settled, ...]:
         """Return the studies that settled at `now` with something new; each is one transaction with its jobs."""
@@ -128,15 +109,6 @@ class Settler:
                 log.info(line("settled", study=one.study_pk, revision=one.revision, jobs=one.jobs))
                 settled.append(one)
         return tuple(settled)
-
-    def run(self, stop: threading.Event, *, poll_seconds: float = 1.0) -> None:
-        """Tick until `stop` is set; a database that does not answer is asked again."""
-        while not stop.is_set():
-            try:
-                self.tick(self._clock())
-            except NadirError as error:
-                log.warning(line("settling-waits", error=str(error)))
-            stop.wait(poll_seconds)
 
     def _settle(self, study: Due, now: datetime) -> Settled | None:
         with self._database.transaction() as session:

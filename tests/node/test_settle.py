@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,14 +18,27 @@ from small_node import SmallNode
 import node.settle as settle_module
 from node.intake import Intake
 from node.listener import Listener
+from node.loop import Loop
 from node.scu import send_files
-from node.settle import Analysis, Settler
+from node.settle import Settler
 from plugins.errors import Refused, Unavailable
 from store.instances import beat, close_association, open_association
 from store.studies import manifest_files
 from store.tables import Job, Revision, Study
 
 T0 = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """An identity as plain values."""
+
+    plugin: str
+    plugin_version: str
+    model_sha256: str
+    config_sha256: str
+
+
 ANALYSES = tuple(
     Analysis(plugin=name, plugin_version="1", model_sha256="", config_sha256="c") for name in ("a", "b")
 )
@@ -64,7 +77,7 @@ class Bench:
     def __init__(self, small: SmallNode, clock: Clock) -> None:
         self.small, self.clock = small, clock
         self.intake = Intake(small.database, small.objects, clock=clock)
-        self.settler = Settler(small.database, ANALYSES, quiet_seconds=60, hard_cap_seconds=600, clock=clock)
+        self.settler = Settler(small.database, ANALYSES, quiet_seconds=60, hard_cap_seconds=600)
 
     def arrive(self, path: Path, at: float, association_pk: int | None = None) -> str:
         self.clock.at(at)
@@ -233,17 +246,14 @@ def test_settling_and_its_jobs_are_one_transaction(
 def test_the_loop_ticks_until_it_is_told_to_stop(small: SmallNode, images: list[Path]) -> None:
     bench = Bench(small, Clock())
     bench.arrive(images[0], 0)
-    stop = threading.Event()
-    settler = Settler(small.database, ANALYSES, quiet_seconds=0, clock=bench.clock)
-    thread = threading.Thread(target=settler.run, args=(stop,), kwargs={"poll_seconds": 0.02})
-    thread.start()
+    settler = Settler(small.database, ANALYSES, quiet_seconds=0)
+    loop = Loop("settler", lambda now: bool(settler.tick(now)), bench.clock, 0.02)
+    loop.start()
     deadline = time.monotonic() + 10
     while not small.rows(Job) and time.monotonic() < deadline:
         time.sleep(0.02)
-    stop.set()
-    thread.join(5)
 
-    assert not thread.is_alive()
+    assert loop.stop(5)
     assert len(small.rows(Job)) == 2
 
 
