@@ -14,8 +14,10 @@ import pytest
 
 def dcmtk(name: str) -> str:
     """Return the path of a DCMTK program; fail in CI when it is missing, skip elsewhere."""
+    paths = [Path(f) for f in os.environ.get("PATH", "").split(os.pathsep) if f]
     ours = Path(sys.executable).parent.resolve()
-    folders = [f for f in os.environ.get("PATH", "").split(os.pathsep) if f and Path(f).resolve() != ours]
+    environments = [f for f in paths if f.resolve() == ours or (f.parent / "pyvenv.cfg").is_file()]
+    folders = [str(f) for f in paths if f not in environments]
     found = shutil.which(name, path=os.pathsep.join(folders))
     if found is None:
         reason = f"DCMTK's {name} is not installed; install the package dcmtk"
