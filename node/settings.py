@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -51,9 +51,27 @@ class Settings(BaseSettings):
     )
     dicom_host: str = Field(default="0.0.0.0", description="Address that the DICOM port listens on")  # noqa: S104
     dicom_port: int = Field(default=11112, ge=0, le=65535, description="DICOM port; 0 for any free one")
+    plain_dicom: bool = Field(default=True, description="Listen on the DICOM port without TLS")
+    tls_port: int = Field(default=0, ge=0, le=65535, description="DICOM port with TLS; 0 for none")
+    tls_certificate: Path | None = Field(
+        default=None, description="PEM file with our certificate and its chain"
+    )
+    tls_key: Path | None = Field(default=None, description="PEM file with its key; none: in the same file")
+    tls_key_passphrase: str = Field(default="", description="Passphrase of that key")
+    tls_ca: Path | None = Field(
+        default=None, description="PEM file with the authorities that peers are judged by"
+    )
+    tls_mutual: bool = Field(default=True, description="Callers by TLS must show a certificate of tls_ca")
+    tls_hostnames: bool = Field(
+        default=True, description="The certificate of a DICOM destination must name its host"
+    )
     http_host: str = Field(default="127.0.0.1", description="Address that the HTTP port listens on")
     http_port: int = Field(default=8080, ge=0, le=65535, description="HTTP port; 0 for any free one")
     callers: Words = Field(default=(), description="Who may send: AE, AE@address or *@address")
+    caller_certificates: Words = Field(
+        default=(),
+        description="AE titles that need a certificate: AE=name or AE=sha256:digits; * for every AE title",
+    )
     accept_any: bool = Field(
         default=False, description="Accept every calling and called AE title from everywhere"
     )
@@ -74,6 +92,9 @@ class Settings(BaseSettings):
         default=5400.0, gt=0, description="A study settles this long after its first image at the latest"
     )
     max_associations: int = Field(default=50, ge=1, description="Associations served at one time")
+    max_associations_per_address: int = Field(
+        default=0, ge=0, description="Associations of one address at one time; 0 for all of them"
+    )
     max_object_bytes: int = Field(default=8 << 30, gt=0, description="Largest object that is accepted")
     reserve_bytes: int = Field(
         default=256 << 20, ge=0, description="Free disk below which nothing is accepted"
@@ -92,6 +113,12 @@ class Settings(BaseSettings):
     log_level: str = Field(
         default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="How much is logged"
     )
+
+    @model_validator(mode="after")
+    def _a_door(self) -> Self:
+        if not self.plain_dicom and not self.tls_port:
+            raise ValueError("plain_dicom is off, so that DICOM needs a tls_port")
+        return self
 
     @field_validator("destinations")
     @classmethod
