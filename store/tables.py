@@ -230,7 +230,7 @@ class Result(SQLModel, table=True):
 
     id: int | None = Field(default=None, primary_key=True)
     job_pk: int = Field(foreign_key="job.id", index=True)
-    kind: str = Field(description="seg, sr-volumetric or sr-planar")
+    kind: str = Field(description="seg, sr-volumetric, sr-planar, capture or pdf")
     sop_instance_uid: str = Field(unique=True)
     sop_class_uid: str
     series_instance_uid: str
@@ -249,8 +249,11 @@ class Delivery(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     result_pk: int = Field(foreign_key="result.id", index=True)
     job_pk: int = Field(foreign_key="job.id", index=True)
-    destination: str = Field(description="AE@host:port or DICOMweb URL, as in the settings")
-    state: str = Field(default="pending", description="pending, sending, delivered, parked or superseded")
+    destination: str = Field(description="AE@host:port or DICOMweb URL, without user and password")
+    state: str = Field(
+        default="pending",
+        description="pending, sending, delivered, confirmed, parked, superseded or abandoned",
+    )
     attempt: int = 0
     run_after: datetime = Field(sa_type=UtcDateTime)
     lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
@@ -261,6 +264,18 @@ class Delivery(SQLModel, table=True):
     give_up_at: datetime = Field(sa_type=UtcDateTime, description="parked at the first failure after this")
     created_at: datetime = Field(sa_type=UtcDateTime)
     delivered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    confirm_after: datetime | None = Field(
+        default=None, sa_type=UtcDateTime, description="when to ask next whether it is kept; None for never"
+    )
+    confirm_attempt: int = Field(default=0, description="how often that was asked since it was delivered")
+    confirm_error: str | None = Field(default=None, description="why it is not confirmed yet")
+    transaction_uid: str | None = Field(
+        default=None, index=True, description="Transaction UID of the last storage commitment request"
+    )
+    confirmed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    confirmed_by: str | None = Field(default=None, description="commitment or query")
+    resends: int = Field(default=0, description="how often it was sent again because it was not kept")
+    abandoned_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 class Pull(SQLModel, table=True):
@@ -292,3 +307,73 @@ class Event(SQLModel, table=True):
         default="", description="our own identifier of what it speaks of: sha256, study id, AE title"
     )
     text: str = ""
+
+
+class Account(SQLModel, table=True):
+    """A person who may sign in. Only `store.accounts` writes it."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True)
+    role: str = Field(description="viewer, physicist or administrator")
+    password: str = Field(description="scrypt: parameters, salt and hash; never the password")
+    disabled: bool = False
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class AccessToken(SQLModel, table=True):
+    """What a program presents to be let in. Only `store.accounts` writes it."""
+
+    __tablename__ = "access_token"
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True)
+    sha256: str = Field(unique=True, description="of the token, which was shown once and is kept nowhere")
+    scopes: str = Field(description="hook, sender, metrics, api: one or several, with blanks between")
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class WebSession(SQLModel, table=True):
+    """A person who is signed in. Only `store.sessions` writes it."""
+
+    __tablename__ = "web_session"
+    id: int | None = Field(default=None, primary_key=True)
+    sha256: str = Field(unique=True, description="of the cookie, which is kept nowhere")
+    account_pk: int = Field(foreign_key="account.id", index=True)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    used_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class LoginFailure(SQLModel, table=True):
+    """Failed sign-ins in a row, of an account name or from an address. Only `store.sessions` writes it."""
+
+    __tablename__ = "login_failure"
+    id: int | None = Field(default=None, primary_key=True)
+    subject: str = Field(
+        unique=True, description="address, or sha256 of an account name, which may be a password"
+    )
+    failures: int
+    last_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class AuditRecord(SQLModel, table=True):
+    """Append-only: one DICOM audit message (PS3.15 A.5). Only `store.audit` writes it."""
+
+    __tablename__ = "audit_record"
+    id: int | None = Field(default=None, primary_key=True)
+    at: datetime = Field(sa_type=UtcDateTime, index=True)
+    message: str = Field(description="the message as XML")
+    sha256: str = Field(
+        description="of the hash before, a blank and the message: a chain that shows what was changed"
+    )
+
+
+class AuditSink(SQLModel, table=True):
+    """How far the audit trail was handed to a file or a repository. Only `store.audit` writes it."""
+
+    __tablename__ = "audit_sink"
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True)
+    sent_pk: int = Field(default=0, description="last record that was handed on")
+    owner: str | None = None
+    lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)

@@ -1,16 +1,71 @@
-"""The columns and tables of delivery."""
+"""What is known of a delivery after the destination has answered; passwords go out of the destinations."""
 
 from __future__ import annotations
+
+import re
+
+import sqlalchemy as sa
+from alembic import op
 
 revision = "0002"
 down_revision: str | None = "0001"
 branch_labels: str | None = None
 depends_on: str | None = None
 
+CREDENTIALS = re.compile(r"(?<=:)//[^/@]*@")
+COLUMNS: tuple[tuple[str, sa.types.TypeEngine[object], bool], ...] = (
+    ("confirm_after", sa.DateTime(timezone=True), True),
+    ("confirm_attempt", sa.Integer(), False),
+    ("confirm_error", sa.String(), True),
+    ("transaction_uid", sa.String(), True),
+    ("confirmed_at", sa.DateTime(timezone=True), True),
+    ("confirmed_by", sa.String(), True),
+    ("resends", sa.Integer(), False),
+    ("abandoned_at", sa.DateTime(timezone=True), True),
+)
+
 
 def upgrade() -> None:
-    """Make them."""
+    """Add the columns, and key every delivery by its destination without user and password."""
+    with op.batch_alter_table("delivery") as table:
+        for name, kind, nullable in COLUMNS:
+            table.add_column(
+                sa.Column(name, kind, nullable=nullable, server_default=None if nullable else "0")
+            )
+    with op.batch_alter_table("delivery") as table:
+        for name, _, nullable in COLUMNS:
+            if not nullable:
+                table.alter_column(name, server_default=None)
+        table.create_index(op.f("ix_delivery_transaction_uid"), ["transaction_uid"], unique=False)
+    _forget_passwords()
 
 
 def downgrade() -> None:
-    """Drop them."""
+    """Drop them; the passwords do not come back."""
+    with op.batch_alter_table("delivery") as table:
+        table.drop_index(op.f("ix_delivery_transaction_uid"))
+        for name, _, _ in COLUMNS:
+            table.drop_column(name)
+
+
+def _forget_passwords() -> None:
+    """Rename the destinations; of two rows of one result that become the same, the one that came further stays."""
+    connection = op.get_bind()
+    delivery = sa.table("delivery", *map(sa.column, ("id", "result_pk", "destination", "state")))
+    order = sa.case((delivery.c.state == "delivered", 0), else_=1)
+    rows = connection.execute(
+        sa.select(delivery.c.id, delivery.c.result_pk, delivery.c.destination)
+        .where(delivery.c.destination.like("%://%"))
+        .order_by(order, delivery.c.id.desc())
+    ).all()
+    kept: set[tuple[int, str]] = set()
+    renamed: list[tuple[int, str]] = []
+    for row in rows:
+        bare = CREDENTIALS.sub("//", row.destination, count=1)
+        if (row.result_pk, bare) in kept:
+            connection.execute(sa.delete(delivery).where(delivery.c.id == row.id))
+        elif bare != row.destination:
+            renamed.append((row.id, bare))
+        kept.add((row.result_pk, bare))
+    for number, bare in renamed:
+        connection.execute(sa.update(delivery).where(delivery.c.id == number).values(destination=bare))
