@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.callers import Callers
+from node.desk import Arrival, Peer
 from node.logs import line
-from node.reception import Arrival, Peer, Reception
+from node.reception import Reception
 from node.status import SUCCESS, UID_MISMATCH, status_of
 from plugins.errors import Refused
 from store.objects import ObjectStore

@@ -14,9 +14,10 @@ from pathlib import Path
 from sqlmodel import Session
 
 from node.callers import Callers
+from node.desk import Arrival, Peer
 from node.intake import Intake
 from node.logs import line
-from node.reception import Arrival, Peer, Reception
+from node.reception import Reception
 from node.socket_guard import Limits
 from node.status import PROCESSING_FAILURE, SUCCESS, status_of
 from plugins.errors import NadirError, Refused

@@ -9,10 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from socketserver import BaseServer
-from typing import Protocol
 
 from pynetdicom import AE, evt
 from pynetdicom._globals import MODE_ACCEPTOR
@@ -25,6 +22,7 @@ from pynetdicom.transport import RequestHandler
 
 from node.callers import Callers, plain_address
 from node.contexts import TRANSFER_SYNTAXES, VERIFICATION, supported_contexts
+from node.desk import Arrival, Desk, Peer
 from node.socket_guard import GuardedDul, GuardedServer, GuardedSocket, Limits, assert_hooks
 from node.spool import Spool, SpoolingDimse
 from node.status import CANNOT_UNDERSTAND
@@ -40,66 +38,6 @@ PERMANENT, TRANSIENT = 0x01, 0x02
 CALLING_AE_NOT_RECOGNISED = (PERMANENT, 0x01, 0x03)
 CALLED_AE_NOT_RECOGNISED = (PERMANENT, 0x01, 0x07)
 LOCAL_LIMIT_EXCEEDED = (TRANSIENT, 0x03, 0x02)
-
-
-@dataclass(frozen=True)
-class Peer:
-    """The other end of one association; equal only to itself."""
-
-    calling_ae: str
-    """Calling AE title."""
-    address: str
-    """IP address."""
-    number: int
-    """Our own number of the association."""
-
-    @property
-    def name(self) -> str:
-        """Return `AE@address`."""
-        return f"{self.calling_ae}@{self.address}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arrival:
-    """One object that came by C-STORE: in a file, or the reason why it is not."""
-
-    peer: Peer
-    """Who sent it."""
-    sop_class_uid: str
-    """Affected SOP Class UID of the command; not yet compared with the data set."""
-    sop_instance_uid: str
-    """Affected SOP Instance UID of the command, likewise."""
-    path: Path | None
-    """The Part 10 file; None when there was no data set or it could not be written."""
-    failure: Exception | None
-    """Why it could not be written."""
-
-    def require_path(self) -> Path:
-        """Return the file. Raises why it could not be written; refuses (`no-data-set`) when there was none."""
-        if self.failure is not None:
-            raise self.failure
-        if self.path is None:
-            raise Refused("no-data-set", "the C-STORE request has no data set")
-        return self.path
-
-
-class Desk(Protocol):
-    """Where received objects go."""
-
-    def temporary(self) -> Path:
-        """Return a path for the next object, on the filesystem that keeps it."""
-
-    def free_bytes(self) -> int:
-        """Return the free space of that filesystem."""
-
-    def receive(self, arrival: Arrival) -> int:
-        """Deal with one object and return the status of the answer. Must not raise."""
-
-    def left(self, peer: Peer) -> None:
-        """Learn that an association has ended. Must not raise."""
-
-    def turned_away(self, reason: str, calling_ae: str, address: str) -> None:
-        """Learn that somebody was not let in. Must not raise."""
 
 
 class StorageAssociation(Association):  # type: ignore[misc]  # pynetdicom is untyped here
@@ -387,6 +325,9 @@ class Reception:
                     sop_instance_uid=str(request.AffectedSOPInstanceUID),
                     path=spool.path if spool and spool.failure is None else None,
                     failure=spool.failure if spool else None,
+                    size_bytes=spool.size_bytes if spool else 0,
+                    sha256=spool.sha256 if spool else None,
+                    head=spool.head if spool else b"",
                 )
             )
         finally:

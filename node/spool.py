@@ -8,6 +8,7 @@ whole process, and an error while writing ends the association without a status.
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from plugins.errors import Unavailable
 
 CHECK_FREE_EVERY_BYTES = 32 << 20
 LARGEST_UNSPOOLED_BYTES = 1 << 20
+HEAD_BYTES = 1 << 16
 
 
 class Spool:
@@ -42,6 +44,8 @@ class Spool:
         self._reserve_bytes = reserve_bytes
         self._checked_at = -CHECK_FREE_EVERY_BYTES
         self._raw: io.FileIO | None = None
+        self._digest = hashlib.sha256()
+        self._head = bytearray()
 
     def begin(self, preamble: bytes) -> Self:
         """Return itself, with the file begun by `preamble`; a failure is remembered, not raised."""
@@ -51,6 +55,16 @@ class Spool:
             self._fail(error)
         self.write(preamble)
         return self
+
+    @property
+    def sha256(self) -> str | None:
+        """Return the hash of the file; None when it could not be written."""
+        return None if self.failure else self._digest.hexdigest()
+
+    @property
+    def head(self) -> bytes:
+        """Return the first bytes of the file, at most `HEAD_BYTES`."""
+        return bytes(self._head)
 
     @property
     def file(self) -> Self:
@@ -71,6 +85,8 @@ class Spool:
             while left:
                 left = left[raw.write(left) or 0 :]
             self.size_bytes += len(data)
+            self._digest.update(data)
+            self._head += data[: HEAD_BYTES - len(self._head)]
         except (OSError, ValueError, Unavailable) as error:
             self._fail(error)
 
