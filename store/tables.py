@@ -58,6 +58,10 @@ class Study(SQLModel, table=True):
     )
     last_arrival_at: datetime = Field(sa_type=UtcDateTime, index=True, description="latest new content")
     settle_now: bool = Field(default=False, description="a trusted source says that the study is whole")
+    prior: bool = Field(
+        default=False,
+        description="True while it is here only as a patient's earlier study, or by our own results: never analysed",
+    )
 
 
 class Series(SQLModel, table=True):
@@ -293,6 +297,42 @@ class Pull(SQLModel, table=True):
     run_after: datetime = Field(sa_type=UtcDateTime)
     requested_at: datetime = Field(sa_type=UtcDateTime)
     pulled_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    error_code: str | None = None
+    error_text: str | None = None
+
+
+class PriorSearch(SQLModel, table=True):
+    """A settled study whose patient's earlier studies are asked for at one source. Only `node.priors` writes it."""
+
+    __tablename__ = "prior_search"
+    __table_args__ = (UniqueConstraint("study_pk", "source"), Index("ix_prior_search_ready", "state", "run_after"))
+    id: int | None = Field(default=None, primary_key=True)
+    study_pk: int = Field(foreign_key="study.id")
+    source: str = Field(description="AE@host:port or DICOMweb root, without credentials")
+    state: str = Field(default="waiting", description="waiting, done or parked")
+    attempt: int = Field(default=0, description="failures of one kind in a row")
+    run_after: datetime = Field(sa_type=UtcDateTime)
+    requested_at: datetime = Field(sa_type=UtcDateTime)
+    done_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    error_code: str | None = None
+    error_text: str | None = None
+
+
+class Prior(SQLModel, table=True):
+    """An earlier study that a search found: fetched until it is here. Only `node.priors` writes it."""
+
+    __table_args__ = (
+        UniqueConstraint("search_pk", "study_instance_uid"),
+        Index("ix_prior_ready", "state", "run_after"),
+    )
+    id: int | None = Field(default=None, primary_key=True)
+    search_pk: int = Field(foreign_key="prior_search.id")
+    study_instance_uid: str = Field(index=True)
+    state: str = Field(default="waiting", description="waiting, done or parked")
+    attempt: int = Field(default=0, description="failures of one kind in a row")
+    run_after: datetime = Field(sa_type=UtcDateTime)
+    requested_at: datetime = Field(sa_type=UtcDateTime)
+    done_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     error_code: str | None = None
     error_text: str | None = None
 
