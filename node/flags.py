@@ -21,6 +21,7 @@ SINGULAR = {
     "callers": "--caller",
     "enabled": "--plugin",
     "plugins": "--plugin-setting",
+    "delivery": "--delivery-setting",
 }
 """Flags that may be given several times are named for one of what they hold."""
 
@@ -44,7 +45,9 @@ def load_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
     """Return the settings of file, environment and flags as `with_setting_flags` gives them. Refuses `bad-settings`."""
     values = dict(flags)
     if pairs := values.pop("plugins", None):
-        values["plugins"] = _plugin_settings(pairs)
+        values["plugins"] = _nested(pairs, "plugin")
+    if pairs := values.pop("delivery", None):
+        values["delivery"] = _nested(pairs, "delivery")
     return Settings.load(
         config, **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     )
@@ -56,7 +59,10 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     description = field.description or ""
     annotation: Any
     if name in SINGULAR:
-        words = {"plugins": "NAME.FIELD=VALUE: one setting of a plugin"}.get(name, description)
+        words = {
+            "plugins": "NAME.FIELD=VALUE: one setting of a plugin",
+            "delivery": "DESTINATION.FIELD=VALUE: one setting of a destination",
+        }.get(name, description)
         option = typer.Option(flag, help=f"{words} (repeatable).", show_default=False)
         annotation = Annotated[list[str] | None, option]
     elif kind is bool:
@@ -79,14 +85,15 @@ def _default(field: FieldInfo) -> str:
     return f", {default} by default" if default and isinstance(default, str) else ""
 
 
-def _plugin_settings(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _nested(pairs: Sequence[str], what: str) -> dict[str, dict[str, Any]]:
     """Return NAME.FIELD=VALUE as a mapping; a value is JSON where it can be, and text otherwise."""
     settings: dict[str, dict[str, Any]] = {}
     for pair in pairs:
         path, equals, value = pair.partition("=")
-        name, dot, field = path.partition(".")
+        # A destination's address has dots, the name of a plugin has none.
+        name, dot, field = path.rpartition(".") if what == "delivery" else path.partition(".")
         if not (name and dot and field and equals):
-            raise Refused("bad-settings", f"'{pair}' is not a plugin setting: write NAME.FIELD=VALUE")
+            raise Refused("bad-settings", f"'{pair}' is not a {what} setting: write NAME.FIELD=VALUE")
         try:
             settings.setdefault(name, {})[field] = json.loads(value)
         except ValueError:

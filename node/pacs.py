@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from node.deliveries import without_credentials
 from node.multipart import BLOCK_BYTES, FilesBody, PartWriter, boundary_of
 from plugins.errors import Refused, Unavailable
 
@@ -26,7 +27,6 @@ MAX_OBJECT_BYTES = 8 << 30
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 DICOM_JSON = "application/dicom+json"
 ORIGINAL = 'multipart/related; type="application/dicom"; transfer-syntax=*'
-CREDENTIALS = re.compile(r"(?<=:)//[^/@]*@")
 UID = re.compile(r"[0-9.]{1,64}")
 TRANSIENT = frozenset({408, 425, 429})
 
@@ -66,11 +66,6 @@ class StowAnswer:
     """SOP Instance UID."""
     status: int | None
     """DICOM status: 0 stored, a warning, or the failure reason; None when the answer does not speak of it."""
-
-
-def without_credentials(address: str) -> str:
-    """Return a destination or URL as it may be shown: without the user and password of a URL."""
-    return CREDENTIALS.sub("//", address, count=1)
 
 
 class DicomWeb:

@@ -17,6 +17,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from node.deliveries import DeliverySettings, key_of, taking, without_credentials
 from plugins.errors import Refused
 
 AE_ADDRESS = re.compile(r"^(?P<ae>[^@\s\\]{1,16})@(?P<host>[^:@\s]+|\[[0-9A-Fa-f:]+\]):(?P<port>\d{1,5})$")
@@ -78,6 +79,9 @@ class Settings(BaseSettings):
     destinations: Words = Field(
         default=(), description="Where results go: AE@host:port or the URL of a DICOMweb root"
     )
+    delivery: dict[str, DeliverySettings] = Field(
+        default_factory=dict, description="Settings of each destination, by its address without password"
+    )
     pacs_url: str = Field(default="", description="DICOMweb root of the PACS that studies are pulled from")
     hook_token: str = Field(
         default="",
@@ -127,6 +131,15 @@ class Settings(BaseSettings):
             parse_destination(text)
         return tuple(dict.fromkeys(value))
 
+    @field_validator("delivery")
+    @classmethod
+    def _delivery(cls, value: dict[str, DeliverySettings]) -> dict[str, DeliverySettings]:
+        for text in value:
+            parse_destination(text)
+            if text != without_credentials(text):
+                raise ValueError("name the destination without user and password")
+        return {key_of(text): settings for text, settings in value.items()}
+
     @field_validator("callers")
     @classmethod
     def _callers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -141,6 +154,14 @@ class Settings(BaseSettings):
         if value and not WEB_ADDRESS.match(value):
             raise ValueError(f"'{value}' is not the http(s) URL of a DICOMweb root")
         return value.rstrip("/")
+
+    def delivery_of(self, destination: str) -> DeliverySettings:
+        """Return the settings of one destination, given with or without its password."""
+        return self.delivery.get(key_of(destination), DeliverySettings())
+
+    def destinations_of(self, kind: str) -> tuple[str, ...]:
+        """Return where results of this kind go, as the outbox names it."""
+        return taking(self.destinations, self.delivery, kind)
 
     @classmethod
     def settings_customise_sources(

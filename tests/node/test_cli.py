@@ -173,15 +173,16 @@ def test_help_and_version_are_answers() -> None:
     assert "Usage: nadir" in bare.stdout
 
 
-def test_every_setting_has_a_flag_with_its_description() -> None:
+def test_every_setting_has_a_flag_with_its_description(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     done = nadir("serve", "--help")
     text = re.sub(r"[\s│]+", " ", done.stdout)
     assert done.returncode == 0
     singular = {"destinations": "destination", "callers": "caller", "enabled": "plugin"}
-    for name in set(Settings.model_fields) - {"plugins"}:
+    for name in set(Settings.model_fields) - {"plugins", "delivery"}:
         flag = f"--{singular.get(name, name).replace('_', '-')}"
         assert re.search(rf"{flag}\b", text), flag
-    assert "--plugin-setting" in text
+    assert "--plugin-setting" in text and "--delivery-setting" in text
     assert "--no-accept-any" in text
 
 

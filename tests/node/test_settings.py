@@ -72,3 +72,38 @@ def test_a_destination_is_an_ae_with_host_and_port_or_a_web_root() -> None:
     for wrong in ("PACS@host:0", "PACS@host", "@host:1", "PACS@host:99999"):
         with pytest.raises(ValueError, match="not a destination"):
             parse_destination(wrong)
+
+
+def test_each_destination_has_settings_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toml = tmp_path / "nadir.toml"
+    toml.write_text(
+        'destinations = ["PACS@10.0.0.1:104", "https://u:secret@pacs/dicom-web/"]\n'
+        '[delivery."PACS@10.0.0.1:104"]\nresults = ["seg", "pdf"]\ntransfer_syntaxes = ["implicit"]\ntls = true\n'
+        '[delivery."https://pacs/dicom-web"]\nmax_per_minute = 30\n'
+    )
+    settings = Settings.load(toml)
+    pacs = settings.delivery_of("PACS@10.0.0.1:104")
+    assert (pacs.tls, pacs.transfer_syntaxes, pacs.pause_seconds) == (True, ("1.2.840.10008.1.2",), 0.0)
+    web = settings.delivery_of("https://u:secret@pacs/dicom-web/")
+    assert (web.pause_seconds, web.commitment) == (2.0, "auto")
+    assert settings.destinations_of("pdf") == ("PACS@10.0.0.1:104",)
+    assert settings.destinations_of("sr-planar") == ("https://pacs/dicom-web",)
+    assert settings.destinations_of("seg") == ("PACS@10.0.0.1:104", "https://pacs/dicom-web")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"transfer_syntaxes": ["1.2.840.10008.1.2.4.90"]}, "cannot be written"),
+        ({"transfer_syntaxes": []}, "at least one"),
+        ({"results": ["xray"]}, "no kind of result"),
+        ({"retry_statuses": ["C000"]}, "0xC000"),
+        ({"commitment": "perhaps"}, "commitment"),
+        ({"colour": "blue"}, "no such setting"),
+    ],
+)
+def test_a_setting_of_a_destination_that_cannot_be_kept_is_refused(
+    changes: dict[str, object], says: str
+) -> None:
+    with pytest.raises(Refused, match=says):
+        Settings.load(delivery={"PACS@h:104": changes})

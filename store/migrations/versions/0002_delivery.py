@@ -61,7 +61,7 @@ def _forget_passwords() -> None:
     kept: set[tuple[int, str]] = set()
     renamed: list[tuple[int, str]] = []
     for row in rows:
-        bare = CREDENTIALS.sub("//", row.destination, count=1)
+        bare = CREDENTIALS.sub("//", row.destination, count=1).rstrip("/")
         if (row.result_pk, bare) in kept:
             connection.execute(sa.delete(delivery).where(delivery.c.id == row.id))
         elif bare != row.destination:

@@ -1,0 +1,137 @@
+"""The settings of one destination: what goes there, in which encoding, how fast, and how it is proved to be kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from plugins.errors import Refused
+
+KINDS = ("seg", "sr-volumetric", "sr-planar", "pdf", "capture")
+USUAL_KINDS = ("seg", "sr-volumetric", "sr-planar")
+EXPLICIT_LITTLE, IMPLICIT_LITTLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+SYNTAXES = {"explicit": EXPLICIT_LITTLE, "implicit": IMPLICIT_LITTLE}
+"""The transfer syntaxes that a result can be written in, by the names that settings use."""
+CREDENTIALS = re.compile(r"(?<=:)//[^/@]*@")
+STATUS = re.compile(r"0x[0-9A-Fa-f]{4}")
+
+
+def without_credentials(address: str) -> str:
+    """Return a destination or URL as it may be shown and kept: without the user and password of a URL."""
+    return CREDENTIALS.sub("//", address, count=1)
+
+
+def key_of(address: str) -> str:
+    """Return what the outbox calls a destination: its address without password and closing slash."""
+    return without_credentials(address).rstrip("/")
+
+
+def _words(value: object) -> object:
+    """Take one word or `a, b` for a list, as flags and the environment write it."""
+    if isinstance(value, str):
+        return tuple(word.strip() for word in value.split(",") if word.strip())
+    return value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+
+
+class DeliverySettings(BaseModel):
+    """What is particular to one destination. The defaults suit a PACS that keeps to the standard."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    results: Words = Field(
+        default=USUAL_KINDS, description="Kinds of result that go there: " + ", ".join(KINDS)
+    )
+    transfer_syntaxes: Words = Field(
+        default=("explicit", "implicit"),
+        description="Encodings offered, the best first: explicit, implicit (VR Little Endian)",
+    )
+    commitment: Literal["auto", "query", "off"] = Field(
+        default="auto",
+        description="How it is proved that a result is kept: auto (storage commitment, else a query), query, off",
+    )
+    confirm_seconds: float = Field(
+        default=10.0, ge=0, description="How long after a delivery that is asked first"
+    )
+    retry_statuses: Words = Field(
+        default=(), description="Failure statuses after which the same bytes are sent again for a week"
+    )
+    park_statuses: Words = Field(
+        default=(), description="Statuses that are refusals: three attempts, then a person must look"
+    )
+    max_per_minute: float = Field(default=0.0, ge=0, description="Objects sent a minute; 0 for no limit")
+    credentials_file: Path | None = Field(
+        default=None, description="File that holds user:password for a DICOMweb destination"
+    )
+    tls: bool = Field(default=False, description="DICOM over TLS")
+
+    @field_validator("results")
+    @classmethod
+    def _kinds(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for kind in value:
+            if kind not in KINDS:
+                raise ValueError(f"'{kind}' is no kind of result: use some of {', '.join(KINDS)}")
+        return value
+
+    @field_validator("transfer_syntaxes")
+    @classmethod
+    def _syntaxes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        uids = tuple(dict.fromkeys(SYNTAXES.get(name, name) for name in value))
+        for uid in uids:
+            if uid not in SYNTAXES.values():
+                raise ValueError(f"results cannot be written in '{uid}': use explicit and implicit")
+        if not uids:
+            raise ValueError("name at least one transfer syntax: explicit or implicit")
+        return uids
+
+    @field_validator("retry_statuses", "park_statuses")
+    @classmethod
+    def _statuses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for status in value:
+            if not STATUS.fullmatch(status) or int(status, 16) == 0:
+                raise ValueError(f"'{status}' is not a failure status: write it as 0xC000")
+        return value
+
+    @property
+    def pause_seconds(self) -> float:
+        """Return the least time between two objects."""
+        return 60.0 / self.max_per_minute if self.max_per_minute else 0.0
+
+
+def with_credentials(address: str, settings: DeliverySettings) -> str:
+    """Return the address to speak to: a DICOMweb URL with what `credentials_file` holds.
+
+    Refuses `bad-credentials-file` when the file cannot be read, is open to others, or holds no `user:password`.
+    """
+    path = settings.credentials_file
+    if path is None:
+        return address
+    try:
+        text, mode = path.read_text().strip(), path.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise Refused("bad-credentials-file", f"the credentials file {path} cannot be read") from error
+    if mode & 0o077:
+        raise Refused("bad-credentials-file", f"the credentials file {path} is open to others: chmod 600")
+    if not re.fullmatch(r"[^\s:]+:\S+", text):
+        raise Refused("bad-credentials-file", f"the credentials file {path} does not hold user:password")
+    user, _, password = text.partition(":")
+    bare = without_credentials(address)
+    return bare.replace("//", f"//{quote(user, safe='')}:{quote(password, safe='')}@", 1)
+
+
+def taking(
+    destinations: tuple[str, ...], deliveries: Mapping[str, DeliverySettings], kind: str
+) -> tuple[str, ...]:
+    """Return the keys of the destinations that a result of this kind goes to."""
+    keys = dict.fromkeys(map(key_of, destinations))
+    return tuple(key for key in keys if kind in deliveries.get(key, DeliverySettings()).results)
+
+
+__all__ = ["KINDS", "DeliverySettings", "key_of", "taking", "with_credentials", "without_credentials"]

@@ -1,0 +1,37 @@
+"""The settings of one destination: where its password comes from, and what it is called without it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from node.deliveries import DeliverySettings, key_of, with_credentials
+from plugins.errors import Refused
+
+
+def test_a_password_comes_from_a_file_that_only_its_owner_reads(tmp_path: Path) -> None:
+    path = tmp_path / "pacs"
+    path.write_text("nadir:p@ss/word\n")
+    path.chmod(0o600)
+    settings = DeliverySettings(credentials_file=path)
+    assert (
+        with_credentials("https://pacs/dicom-web", settings) == "https://nadir:p%40ss%2Fword@pacs/dicom-web"
+    )
+    assert key_of("https://nadir:p%40ss%2Fword@pacs/dicom-web/") == "https://pacs/dicom-web"
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"), [("nadir:secret", 0o644), ("nadir", 0o600), ("", 0o600), (None, 0)]
+)
+def test_a_credentials_file_that_is_open_or_wrong_is_refused_without_its_content(
+    tmp_path: Path, text: str | None, mode: int
+) -> None:
+    path = tmp_path / "pacs"
+    if text is not None:
+        path.write_text(text)
+        path.chmod(mode)
+    with pytest.raises(Refused) as caught:
+        with_credentials("https://pacs/dicom-web", DeliverySettings(credentials_file=path))
+    assert caught.value.code == "bad-credentials-file"
+    assert "secret" not in str(caught.value)
