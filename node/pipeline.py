@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,6 +33,10 @@ from store.dicom.uids import derive_uid
 from store.dicom.values import integer
 
 NOTHING_HERE = "nothing-to-analyse"
+WITHOUT_RULES = frozenset({"capture", "pdf"})
+"""Kinds of result that people only look at: our rules are on what other programs read."""
+Encoder = Callable[[Callable[[str], int], Sequence[Dataset]], list[tuple[str, Dataset]]]
+"""Gives more results, with the kind of each, for a giver of series numbers and the results made so far."""
 NOT_MEASURED = {"no-images", "localizer", "secondary-capture", "single-slice", "unsupported-modality"}
 """Codes of what a study may hold besides, or only, and that is no reason for a person to look."""
 
@@ -100,35 +105,13 @@ def _write_pages(
     analysed: Sequence[Analysed],
     identified: Mapping[str, Sequence[Identified]],
 ) -> tuple[str, ...]:
-    # Pictures need matplotlib, which a job of the node never does.
-    from node.report.folder import write_report
-    from node.report.shown import ShownFinding, StudyReport
+    # Pictures need libraries that a job of the node mostly does without.
+    from node.present import study_report, write_pages
 
-    told = {t: None for a in analysed for t in a.results.told}
-    flags = {
-        refused: tuple(
-            Flag(code=t.code, sentence=t.sentence, series_instance_uid=t.series_instance_uid)
-            for t in told
-            if t.refused is refused
-        )
-        for refused in (True, False)
-    }
-    header = next(iter(read.headers.values()), Dataset())
-    report = StudyReport(
-        study=read.study,
-        findings=tuple(
-            ShownFinding.of(i.finding, plugin=plugin, tracking_uid=i.tracking_uid)
-            for plugin, found in identified.items()
-            for i in found
-        ),
-        patient_name=str(header.get("PatientName", "")),
-        description=str(header.get("StudyDescription", "")),
-        refused=flags[True],
-        flags=flags[False],
-        files=tuple(Path(w.path) for a in analysed for w in a.results.written),
-    )
-    made_at = datetime.fromisoformat(task.started_at)
-    return tuple(str(p) for p in write_report(Path(task.out), [report], made_at=made_at))
+    told = [t for a in analysed for t in a.results.told]
+    files = [Path(w.path) for a in analysed for w in a.results.written]
+    report = study_report(read, identified, told, files)
+    return write_pages(report, Path(task.out), datetime.fromisoformat(task.started_at))
 
 
 def _told(flags: Iterable[Flag], refused: bool) -> tuple[Told, ...]:
@@ -209,7 +192,9 @@ def _results(
             started_at=task.started_at,
         )
         predecessors = {kind: dcmread(file) for kind, file in task.predecessors.items()}
-        written = write_results(identified, read, provenance, predecessors, Path(task.out), flags)
+        told = (*answer.results.told, *_told(flags, False))
+        more = partial(_encode_more, task.more, identified, read, provenance, told) if task.more else None
+        written = write_results(identified, read, provenance, predecessors, Path(task.out), flags, more)
     return AnalysedFindings(
         found=tuple(_found(i, read.study.volume(i.finding.series_instance_uid)) for i in identified),
         told=(*answer.results.told, *_told(flags, False)),
@@ -269,8 +254,9 @@ def write_results(
     predecessors: Mapping[str, Dataset],
     out: Path,
     flags: Sequence[Flag],
+    more: Encoder | None = None,
 ) -> tuple[Written, ...]:
-    """Return the DICOM objects written into `out`: one SEG per source series, and the SRs.
+    """Return the DICOM objects written into `out`: one SEG per source series, the SRs, and what `more` makes.
 
     Raises `Broken` rather than leave an object that breaks the project's own rules.
     """
@@ -308,10 +294,30 @@ def write_results(
     else:  # one report stands for both kinds, and supersedes both
         kind = "sr-volumetric"
         objects.append((kind, encode_nothing_found(study.volumes, report(kind, sorted(predecessors)))))
+    if more is not None:
+        objects += more(
+            lambda kind: number(kind, study.study_instance_uid), [dataset for _, dataset in objects]
+        )
     return tuple(
         _write(kind, dataset, segs, Path(out) / f"{provenance.plugin}-{kind}-{n}.dcm")
         for n, (kind, dataset) in enumerate(objects, start=1)
     )
+
+
+def _encode_more(
+    kinds: Sequence[str],
+    identified: Sequence[Identified],
+    read: ReadStudy,
+    provenance: Provenance,
+    told: Sequence[Told],
+    number: Callable[[str], int],
+    sources: Sequence[Dataset],
+) -> list[tuple[str, Dataset]]:
+    # Pictures need libraries that a job of the node mostly does without.
+    from node.present import encode_fallbacks, study_report
+
+    report = study_report(read, {provenance.plugin: identified}, told)
+    return list(encode_fallbacks(kinds, report, read, provenance, number, sources))
 
 
 class _SeriesNumbers:
@@ -334,7 +340,7 @@ class _SeriesNumbers:
 
 
 def _write(kind: str, dataset: Dataset, segs: Sequence[Dataset], path: Path) -> Written:
-    violations = check(dataset, segs)
+    violations = () if kind in WITHOUT_RULES else check(dataset, segs)
     if violations:
         first = violations[0]
         raise Broken(f"the {kind} breaks rule {first.rule} at {first.where}: {first.sentence}")

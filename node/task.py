@@ -70,6 +70,8 @@ class Task:
     """Files of the SRs that the new ones supersede, by kind; only for a task of one plugin."""
     mask: str | None = None
     """A file of regions to measure instead of those that came with the study; then nothing is written."""
+    more: tuple[str, ...] = ()
+    """Kinds of result beside SEG and SR that some destination asks for: `capture`, `pdf`."""
     pages: bool = False
     """True to write overlay pictures, a CSV and a page beside the DICOM objects."""
 
@@ -81,7 +83,7 @@ class Task:
     def from_json(cls, text: str) -> Self:
         """Return the task that `to_json` wrote."""
         raw = json.loads(text)
-        raw["files"], raw["plugins"] = tuple(raw["files"]), tuple(raw["plugins"])
+        raw |= {name: tuple(raw[name]) for name in ("files", "plugins", "more")}
         return cls(**raw)
 
 

@@ -111,7 +111,7 @@ class Written:
     """A DICOM object that the analysis wrote."""
 
     kind: str
-    """seg, sr-volumetric or sr-planar."""
+    """seg, sr-volumetric, sr-planar, capture or pdf."""
     sop_instance_uid: str
     """Its SOP Instance UID."""
     sop_class_uid: str

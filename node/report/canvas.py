@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from node.report.typeface import typeface
 from plugins.contract import Volume
-from plugins.errors import Broken
 
 Rgb = tuple[int, int, int]
 RowCol = tuple[float, float]
@@ -54,14 +52,7 @@ class Plane:
 @lru_cache(maxsize=16)
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Return a typeface that the installed packages bring along."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    found = find_spec("matplotlib")  # its typefaces are wanted, not the half second of its import
-    if found is None or not found.submodule_search_locations:
-        raise Broken(
-            "matplotlib, whose typefaces the pictures use, is not installed; run the installation again"
-        )
-    folder = Path(found.submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf"
-    return ImageFont.truetype(str(folder / name), size)
+    return ImageFont.truetype(str(typeface(bold)), size)
 
 
 def _letter(direction: NDArray[np.float64]) -> str:

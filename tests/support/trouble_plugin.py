@@ -104,6 +104,10 @@ class Trouble:
     def shared_uid(self, study, volume):
         return (box(volume, "a", "1.2.3.4"), box(volume, "b", "1.2.3.4"))
 
+    def markup(self, study, volume):
+        label = '<b>bold</b> & <img src="file:///etc/passwd"/> <a href="javascript:x">x</a>'
+        return (replace(box(volume), label=label),)
+
     def odd_label(self, study, volume):
         return (replace(box(volume), label="tab\\there\\nand there"),)
 

@@ -1,0 +1,106 @@
+"""What people look at beside SEG and SR: pages in a folder, and what is sent to viewers that show neither of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset
+
+from node.report.folder import write_report
+from node.report.overlays import key_slice, montage, overlay
+from node.report.pdf import report_pdf
+from node.report.shown import ShownFinding, StudyReport
+from plugins.contract import Flag, Provenance
+from store.analysed import Told
+from store.dicom import capture, pdf
+from store.dicom.capture import Picture, encode_capture
+from store.dicom.pdf import encode_pdf
+from store.dicom.seg import Identified
+from store.dicom.series import ReadStudy
+
+MOST_PICTURES = 24
+KINDS = (capture.KIND, pdf.KIND)
+
+
+def study_report(
+    read: ReadStudy,
+    identified: Mapping[str, Sequence[Identified]],
+    told: Iterable[Told],
+    files: Sequence[Path] = (),
+) -> StudyReport:
+    """Return what a report shows of a study: the findings of each plugin, and each thing told once."""
+    once = list(dict.fromkeys(told))
+    header = next(iter(read.headers.values()), Dataset())
+    return StudyReport(
+        study=read.study,
+        findings=tuple(
+            ShownFinding.of(i.finding, plugin=plugin, tracking_uid=i.tracking_uid)
+            for plugin, found in identified.items()
+            for i in found
+        ),
+        patient_name=str(header.get("PatientName", "")),
+        description=str(header.get("StudyDescription", "")),
+        refused=_flags(once, refused=True),
+        flags=_flags(once, refused=False),
+        files=tuple(files),
+    )
+
+
+def write_pages(report: StudyReport, folder: Path, made_at: datetime) -> tuple[str, ...]:
+    """Return the files written into `folder`: pictures, a CSV and a page."""
+    return tuple(str(path) for path in write_report(folder, [report], made_at=made_at))
+
+
+def encode_fallbacks(
+    kinds: Iterable[str],
+    report: StudyReport,
+    read: ReadStudy,
+    provenance: Provenance,
+    number: Callable[[str], int],
+    sources: Sequence[Dataset],
+) -> Iterator[tuple[str, Dataset]]:
+    """Yield (kind, object) for those of `KINDS` that are wanted: key images, and a PDF about `sources`.
+
+    An overview comes first, so that a study in which nothing was found has a picture too; then at most `MOST_PICTURES`
+    findings in their order. `number` gives the series number of a kind.
+    """
+    wanted = set(kinds)
+    if not wanted.intersection(KINDS):
+        return
+    header = next(iter(read.headers.values()))
+    made_at = datetime.fromisoformat(provenance.started_at)
+    pictures = list(_pictures(report, read.headers))
+    if capture.KIND in wanted:
+        series = number(capture.KIND)
+        for place, picture in enumerate(pictures, start=1):
+            yield capture.KIND, encode_capture(picture, place, header, provenance, series, made_at)
+    if pdf.KIND in wanted:
+        software = f"Nadir {provenance.software_version}, {provenance.plugin} {provenance.plugin_version}"
+        document = report_pdf(report, [p.pixels for p in pictures], made_at=made_at, software=software)
+        yield pdf.KIND, encode_pdf(document, sources, header, provenance, number(pdf.KIND), made_at)
+
+
+def _pictures(report: StudyReport, headers: Mapping[str, Dataset]) -> Iterator[Picture]:
+    overview = montage(report)
+    if overview is not None:
+        yield Picture(pixels=np.asarray(overview.convert("RGB")), title="Overview")
+    for finding in report.findings[:MOST_PICTURES]:
+        image, volume = overlay(finding, report), report.volume_of(finding)
+        if image is None or volume is None or finding.mask is None:
+            continue
+        uid = volume.sop_instance_uids[key_slice(finding, finding.mask, volume)]
+        yield Picture(pixels=np.asarray(image.convert("RGB")), title=finding.label, source=headers.get(uid))
+
+
+def _flags(told: Iterable[Told], *, refused: bool) -> tuple[Flag, ...]:
+    return tuple(
+        Flag(code=t.code, sentence=t.sentence, series_instance_uid=t.series_instance_uid)
+        for t in told
+        if t.refused is refused
+    )
+
+
+__all__ = ["KINDS", "encode_fallbacks", "study_report", "write_pages"]

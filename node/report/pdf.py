@@ -1,0 +1,195 @@
+"""The report of a study as a PDF document: who, what was found, the pictures, and what was refused or is doubtful."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from io import BytesIO
+from typing import Any
+from xml.sax.saxutils import escape
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pictures
+from reportlab.lib import colors
+from reportlab.lib.pagesizes import A4
+from reportlab.lib.styles import ParagraphStyle
+from reportlab.lib.units import mm
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.ttfonts import TTFont
+from reportlab.pdfgen.canvas import Canvas
+from reportlab.platypus import (
+    Flowable,
+    Image,
+    KeepTogether,
+    Paragraph,
+    SimpleDocTemplate,
+    Spacer,
+    Table,
+    TableStyle,
+)
+
+from node.report.overlays import pretty_unit, rounded
+from node.report.page import CONTROL, NAMES, columns
+from node.report.shown import RESEARCH_USE, ShownFinding, StudyReport
+from node.report.typeface import typeface
+from plugins.contract import Flag
+
+PLAIN, BOLD = "Nadir", "Nadir-Bold"
+INK, FAINT, RULE = colors.HexColor("#1b2530"), colors.HexColor("#5d6a78"), colors.HexColor("#c9d1d9")
+WIDTH = A4[0] - 36 * mm - 12  # a frame has 6 points of padding on either side
+JPEG_QUALITY = 85
+
+TITLE = ParagraphStyle("title", fontName=BOLD, fontSize=16, leading=20, textColor=INK)
+HEADING = ParagraphStyle(
+    "heading", fontName=BOLD, fontSize=11, leading=14, textColor=INK, spaceBefore=9, spaceAfter=3
+)
+TEXT = ParagraphStyle("text", fontName=PLAIN, fontSize=9, leading=12, textColor=INK)
+SMALL = ParagraphStyle("small", parent=TEXT, fontSize=7.5, leading=9.5)
+NUMBER = ParagraphStyle("number", parent=SMALL, alignment=2)
+HEAD = ParagraphStyle("head", parent=SMALL, fontName=BOLD)
+HEAD_NUMBER = ParagraphStyle("head-number", parent=HEAD, alignment=2)
+
+
+def report_pdf(
+    report: StudyReport,
+    pictures: Sequence[NDArray[np.uint8]],
+    *,
+    made_at: datetime,
+    software: str,
+) -> bytes:
+    """Return the report of one study as PDF; equal input gives equal bytes. `pictures` are `(R, C, 3)` RGB.
+
+    The typefaces are embedded as far as they are used, except for scripts that they do not have. Nothing in the
+    document is active: no script, no link, no form.
+    """
+    for name, bold in ((PLAIN, False), (BOLD, True)):
+        pdfmetrics.registerFont(TTFont(name, str(typeface(bold))))
+    buffer = BytesIO()
+    document = SimpleDocTemplate(
+        buffer,
+        pagesize=A4,
+        leftMargin=18 * mm,
+        rightMargin=18 * mm,
+        topMargin=16 * mm,
+        bottomMargin=18 * mm,
+        title=f"{software}: measurements",
+        author=software,
+        invariant=1,
+    )
+    foot = f"{RESEARCH_USE}. Computed by {software} on {made_at:%Y-%m-%d %H:%M %Z}; not verified by a person."
+
+    def finish(canvas: Canvas, _: SimpleDocTemplate) -> None:
+        canvas.saveState()
+        canvas.setFont(PLAIN, 7)
+        canvas.setFillColor(FAINT)
+        canvas.drawString(18 * mm, 10 * mm, foot)
+        canvas.drawRightString(A4[0] - 18 * mm, 10 * mm, f"{canvas.getPageNumber()}")
+        canvas.restoreState()
+
+    document.build(list(_story(report, pictures)), onFirstPage=finish, onLaterPages=finish)
+    return buffer.getvalue()
+
+
+def _story(report: StudyReport, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[Flowable]:
+    yield Paragraph("Measurements", TITLE)
+    yield Spacer(1, 2 * mm)
+    yield _identity(report)
+    yield Paragraph("Findings", HEADING)
+    lesions = [f for f in report.findings if f.measurement("long_axis")]
+    regions = [f for f in report.findings if not f.measurement("long_axis")]
+    if not report.findings:
+        yield Paragraph("Nothing was found.", TEXT)
+    for found in (lesions, regions):
+        if found:
+            yield _table(found)
+            yield Spacer(1, 3 * mm)
+    for heading, flags in (("Refused", report.refused), ("Doubtful", _doubts(report))):
+        if flags:
+            yield Paragraph(heading, HEADING)
+            yield from (Paragraph(f"{_plain(f.sentence)} ({_plain(f.code)})", TEXT) for f in flags)
+    yield from _methods(report)
+    if pictures:
+        yield Paragraph("Pictures", HEADING)
+        yield from (KeepTogether([_picture(p), Spacer(1, 3 * mm)]) for p in pictures)
+
+
+def _identity(report: StudyReport) -> Table:
+    patient = report.study.patient
+    rows = (
+        ("Patient", report.patient_name.split("=")[0].replace("^", " ").strip() or "no name"),
+        ("Patient ID", patient.patient_id or "none"),
+        ("Study date", report.date),
+        ("Study", report.description or "no description"),
+        ("Study Instance UID", report.study.study_instance_uid),
+    )
+    cells = [[Paragraph(name, HEAD), Paragraph(_plain(value), SMALL)] for name, value in rows]
+    table = Table(cells, colWidths=[34 * mm, WIDTH - 34 * mm], hAlign="LEFT")
+    table.setStyle(TableStyle([("LINEBELOW", (0, 0), (-1, -1), 0.25, RULE), *_tight()]))
+    return table
+
+
+def _table(found: Sequence[ShownFinding]) -> Table:
+    names = columns(found)
+    head: list[Any] = [Paragraph("", HEAD), *(Paragraph(_head(name, found), HEAD_NUMBER) for name in names)]
+    rows = [
+        [Paragraph(_plain(f.label), SMALL), *(Paragraph(_value(f, n), NUMBER) for n in names)] for f in found
+    ]
+    first = max(38 * mm, WIDTH - len(names) * 22 * mm)
+    each = (WIDTH - first) / max(1, len(names))
+    table = Table([head, *rows], colWidths=[first, *([each] * len(names))], repeatRows=1, hAlign="LEFT")
+    rules = [("LINEBELOW", (0, 0), (-1, 0), 0.6, INK), ("LINEBELOW", (0, 1), (-1, -1), 0.25, RULE)]
+    table.setStyle(TableStyle([*rules, ("VALIGN", (0, 0), (-1, -1), "BOTTOM"), *_tight()]))
+    return table
+
+
+def _tight() -> list[tuple[Any, ...]]:
+    whole = ((0, 0), (-1, -1))
+    return [
+        ("TOPPADDING", *whole, 1.5),
+        ("BOTTOMPADDING", *whole, 2.5),
+        ("LEFTPADDING", *whole, 0),
+        ("RIGHTPADDING", *whole, 4),
+    ]
+
+
+def _head(name: str, found: Sequence[ShownFinding]) -> str:
+    units = {pretty_unit(m.unit) for f in found if (m := f.measurement(name)) is not None}
+    unit = units.pop() if len(units) == 1 else ""
+    return _plain(NAMES.get(name, name)) + (f"<br/>{_plain(unit)}" if unit else "")
+
+
+def _value(finding: ShownFinding, name: str) -> str:
+    measurement = finding.measurement(name)
+    return "" if measurement is None else rounded(measurement.value)
+
+
+def _doubts(report: StudyReport) -> list[Flag]:
+    return list(dict.fromkeys([*report.flags, *(flag for f in report.findings for flag in f.flags)]))
+
+
+def _methods(report: StudyReport) -> Iterator[Flowable]:
+    methods: Mapping[tuple[str, str], None] = {
+        (NAMES.get(m.name, m.name), m.method): None for f in report.findings for m in f.measurements
+    }
+    if methods:
+        yield Paragraph("How it was measured", HEADING)
+    for name, method in methods:
+        yield Paragraph(f"<b>{_plain(name)}</b>: {_plain(method)}", SMALL)
+
+
+def _picture(pixels: NDArray[np.uint8]) -> Image:
+    buffer = BytesIO()
+    Pictures.fromarray(pixels).save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+    buffer.seek(0)
+    rows, columns_ = pixels.shape[:2]
+    scale = min(WIDTH / columns_, 215 * mm / rows)
+    return Image(buffer, width=columns_ * scale, height=rows * scale)
+
+
+def _plain(text: str) -> str:
+    """Return text from outside as a paragraph takes it: no markup, no control characters."""
+    return escape(CONTROL.sub(" ", text))
+
+
+__all__ = ["report_pdf"]
