@@ -8,24 +8,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
 from socketserver import BaseServer
 
 from pynetdicom import AE, evt
-from pynetdicom._globals import MODE_ACCEPTOR
-from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE, DimseServiceType
 from pynetdicom.events import Event
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.transport import RequestHandler
 
+from node.association import StorageAssociation
 from node.callers import Callers, plain_address
 from node.contexts import TRANSFER_SYNTAXES, VERIFICATION, supported_contexts
 from node.desk import Arrival, Desk, Peer
-from node.socket_guard import GuardedDul, GuardedServer, GuardedSocket, Limits, assert_hooks
-from node.spool import Spool, SpoolingDimse
-from node.status import CANNOT_UNDERSTAND
+from node.socket_guard import GuardedServer, GuardedSocket, Limits, assert_hooks
+from node.spool import Spool
 from plugins.errors import Refused, Unavailable
 from store.part10 import write_preamble
 
@@ -38,66 +33,6 @@ PERMANENT, TRANSIENT = 0x01, 0x02
 CALLING_AE_NOT_RECOGNISED = (PERMANENT, 0x01, 0x03)
 CALLED_AE_NOT_RECOGNISED = (PERMANENT, 0x01, 0x07)
 LOCAL_LIMIT_EXCEEDED = (TRANSIENT, 0x03, 0x02)
-
-
-class StorageAssociation(Association):  # type: ignore[misc]  # pynetdicom is untyped here
-    """An association that spools what it receives, and tells when it has ended."""
-
-    def __init__(self, ae: AE, new_spool: Callable[[str, str, str], Spool]) -> None:
-        super().__init__(ae, MODE_ACCEPTOR)
-        self.dul = GuardedDul(self)
-        self.dimse: SpoolingDimse = SpoolingDimse(self, new_spool)
-        self.acse_timeout, self.network_timeout = ae.acse_timeout, ae.network_timeout
-        self.peer: Peer | None = None
-        self.is_serving = self.was_busy = False
-        self.on_end: Callable[[StorageAssociation], None] = lambda association: None
-
-    def _bind_defaults(self) -> None:
-        """Bind only the handlers that answer; the others write what peers send into the log."""
-        for event in evt._INTERVENTION_EVENTS:
-            self.bind(event, evt.get_default_handler(event))
-
-    @property
-    def is_busy(self) -> bool:
-        """Return True while an object is arriving or being stored."""
-        return self.is_serving or self.dimse.is_receiving
-
-    def run_reactor(self) -> None:
-        """Run until the association ends; always close the connection, drop what is incomplete, and tell."""
-        try:
-            super().run_reactor()
-        except Exception as error:  # a border: nothing that a peer sends may reach the thread's end
-            log.warning("action=association-ended reason=unexpected error=%s", type(error).__name__)
-        finally:
-            self.dul.kill_dul()
-            connection = self.dul.socket.socket if self.dul.socket else None
-            if connection is not None:
-                self._server.shutdown_request(connection)
-            self.dul.join(1.0)
-            self.dimse.discard_all()
-            self.on_end(self)
-
-    def _serve_request(self, msg: DimseServiceType, context_id: int) -> None:
-        """Serve a C-STORE of any SOP class by the storage service; all else as pynetdicom does."""
-        self.is_serving = True
-        try:
-            if not isinstance(msg, C_STORE) or msg.MessageID is None or context_id not in self._accepted_cx:
-                super()._serve_request(msg, context_id)
-            elif msg.is_valid_request:
-                StorageServiceClass(self).SCP(msg, self._accepted_cx[context_id])
-            else:
-                self._answer_unread(msg, context_id)
-        finally:
-            self.is_serving = False
-
-    def _answer_unread(self, request: C_STORE, context_id: int) -> None:
-        """Answer a command that lacks a UID, where pynetdicom would let the sender wait."""
-        if isinstance(request._dataset_file, Spool):
-            self.dimse.served(request._dataset_file)
-        answer = C_STORE()
-        answer.MessageIDBeingRespondedTo = request.MessageID
-        answer.Status = CANNOT_UNDERSTAND
-        self.dimse.send_msg(answer, context_id)
 
 
 class Reception:

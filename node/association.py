@@ -1,0 +1,83 @@
+"""One association as its acceptor: every C-STORE goes to a spool, and an end of any kind is an orderly one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from pynetdicom import AE, evt
+from pynetdicom._globals import MODE_ACCEPTOR
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE, DimseServiceType
+from pynetdicom.service_class import StorageServiceClass
+
+from node.desk import Peer
+from node.socket_guard import GuardedDul
+from node.spool import Spool, SpoolingDimse
+from node.status import CANNOT_UNDERSTAND
+
+log = logging.getLogger(__name__)
+
+
+class StorageAssociation(Association):  # type: ignore[misc]  # pynetdicom is untyped here
+    """An association that spools what it receives, and tells when it has ended."""
+
+    def __init__(self, ae: AE, new_spool: Callable[[str, str, str], Spool]) -> None:
+        super().__init__(ae, MODE_ACCEPTOR)
+        self.dul = GuardedDul(self)
+        self.dimse: SpoolingDimse = SpoolingDimse(self, new_spool)
+        self.acse_timeout, self.network_timeout = ae.acse_timeout, ae.network_timeout
+        self.peer: Peer | None = None
+        self.is_serving = self.was_busy = False
+        self.on_end: Callable[[StorageAssociation], None] = lambda association: None
+
+    def _bind_defaults(self) -> None:
+        """Bind only the handlers that answer; the others write what peers send into the log."""
+        for event in evt._INTERVENTION_EVENTS:
+            self.bind(event, evt.get_default_handler(event))
+
+    @property
+    def is_busy(self) -> bool:
+        """Return True while an object is arriving or being stored."""
+        return self.is_serving or self.dimse.is_receiving
+
+    def run_reactor(self) -> None:
+        """Run until the association ends; always close the connection, drop what is incomplete, and tell."""
+        try:
+            self.converse()
+        except Exception as error:  # a border: nothing that a peer sends may reach the thread's end
+            log.warning("action=association-ended reason=unexpected error=%s", type(error).__name__)
+        finally:
+            self.dul.kill_dul()
+            connection = self.dul.socket.socket if self.dul.socket else None
+            if connection is not None:
+                self._server.shutdown_request(connection)
+            self.dul.join(1.0)
+            self.dimse.discard_all()
+            self.on_end(self)
+
+    def converse(self) -> None:
+        """Negotiate and serve; returns when the association has ended."""
+        super().run_reactor()
+
+    def _serve_request(self, msg: DimseServiceType, context_id: int) -> None:
+        """Serve a C-STORE of any SOP class by the storage service; all else as pynetdicom does."""
+        self.is_serving = True
+        try:
+            if not isinstance(msg, C_STORE) or msg.MessageID is None or context_id not in self._accepted_cx:
+                super()._serve_request(msg, context_id)
+            elif msg.is_valid_request:
+                StorageServiceClass(self).SCP(msg, self._accepted_cx[context_id])
+            else:
+                self._answer_unread(msg, context_id)
+        finally:
+            self.is_serving = False
+
+    def _answer_unread(self, request: C_STORE, context_id: int) -> None:
+        """Answer a command that lacks a UID, where pynetdicom would let the sender wait."""
+        if isinstance(request._dataset_file, Spool):
+            self.dimse.served(request._dataset_file)
+        answer = C_STORE()
+        answer.MessageIDBeingRespondedTo = request.MessageID
+        answer.Status = CANNOT_UNDERSTAND
+        self.dimse.send_msg(answer, context_id)
