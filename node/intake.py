@@ -17,6 +17,7 @@ from store.database import Database
 from store.instances import Recorded, record
 from store.objects import ObjectStore
 from store.part10 import Header, normalise, scan_header, write_preamble
+from store.priors import Coming
 from store.tables import Event
 
 log = logging.getLogger(__name__)
@@ -48,11 +49,13 @@ class Intake:
         source: str,
         association_pk: int | None = None,
         expected: tuple[str, str] | None = None,
+        coming: Coming = "sent",
     ) -> Recorded:
         """Return what was recorded for the Part 10 file at `path`, once its bytes and its row are durable.
 
         `path` is a temporary file on the store's filesystem; it is gone afterwards, whatever happens. `expected`
-        is the (SOP Class UID, SOP Instance UID) that the sender's command announced.
+        is the (SOP Class UID, SOP Instance UID) that the sender's command announced; `coming` says whether somebody
+        sent it or it comes because this node asked for a patient's earlier studies.
         Refuses what is no readable DICOM object (its bytes go to quarantine) and `uid-mismatch`.
         Raises Unavailable when disk or database cannot take it; then the sender has to send it again.
         """
@@ -66,7 +69,13 @@ class Intake:
             try:
                 with self.database.transaction() as session:
                     recorded = record(
-                        session, header, kept, source=source, now=now, association_pk=association_pk
+                        session,
+                        header,
+                        kept,
+                        source=source,
+                        now=now,
+                        association_pk=association_pk,
+                        coming=coming,
                     )
             except Refused as refused:
                 raise self.quarantine(kept.path, source, refused) from None

@@ -217,6 +217,7 @@ class Puller:
 
     def _ended(self, row: Pull) -> None:
         with self._database.transaction() as session:
+            studies.adopt(session, row.study_instance_uid, self._database.now())
             studies.hint_complete(session, row.study_instance_uid)
             done = {
                 "state": "pulled",

@@ -13,6 +13,7 @@ from store.charset import storable
 from store.database import aware_utc, insert_new
 from store.objects import Kept
 from store.part10 import Header
+from store.priors import Coming, asked_for
 from store.tables import Association, AssociationStudy, Event, Instance, Patient, Result, Series, Study
 
 RECEIVING, SETTLED = "receiving", "settled"
@@ -39,19 +40,21 @@ def record(
     source: str,
     now: datetime,
     association_pk: int | None = None,
+    coming: Coming = "sent",
 ) -> Recorded:
     """Return what became of an instance whose bytes are on disk.
 
-    New content re-opens its study; identical bytes change nothing; our own results are kept and never analysed.
-    Other bytes under a known UID become the current ones, also those that were so before: what came last counts, and
-    an Event tells of it. An instance whose patient is
-    not the study's is kept with an Event too, and reading refuses the mixture. Refuses `uid-collision`: the SOP or
-    series UID belongs to another study.
+    New content re-opens its study; identical bytes change nothing; our own results are kept and never analysed, and
+    neither is an earlier study that was asked for, until somebody sends it (`coming`). Other bytes under a known UID
+    become the current ones, also those that were so before: what came last counts, and an Event tells of it. An
+    instance whose patient is not the study's is kept with an Event too, and reading refuses the mixture. Refuses
+    `uid-collision`, a SOP or series UID of another study, and what `store.priors.asked_for` refuses.
     """
     now = aware_utc(now)
     own = header.own or _is_result(session, header.sop_instance_uid)
+    is_prior = asked_for(session, header, coming)
     patient_pk = _patient(session, header)
-    study = _study(session, header, patient_pk, now, own)
+    study = _study(session, header, patient_pk, now, prior=own or is_prior)
     study_pk = _id(study)
     series_pk = _series(session, header, study_pk)
     if association_pk is not None:
@@ -60,7 +63,13 @@ def record(
     # What was once content stays content, whatever a later file claims about its maker.
     own = own and all(instance.own for instance in earlier)
     held = next((instance for instance in earlier if instance.sha256 == kept.sha256), None)
-    if held is not None and (held.current or own):
+    # What somebody sends is to be analysed, also when it lay here before as an earlier study of a patient.
+    is_content = not own and not (is_prior and study.prior)
+    is_known = held is not None and (held.current or own)
+    if is_content and (study.prior or not is_known):
+        _touch(session, study, patient_pk, now, source)
+    if held is not None and is_known:
+        session.flush()
         return Recorded(outcome="identical", study_pk=study_pk, instance_pk=_id(held))
     instance = held or _instance(header, kept, series_pk, source, now, own)
     for old in earlier:
@@ -69,16 +78,8 @@ def record(
     session.add(instance)
     session.flush()
     if earlier:
-        _event(
-            session,
-            now,
-            "conflict",
-            kept.sha256,
-            f"Other content came under the same SOP Instance UID from {source}.",
-        )
-    if not own:
-        _touch(session, study, patient_pk, now, source)
-        session.flush()
+        text = f"Other content came under the same SOP Instance UID from {source}."
+        _event(session, now, "conflict", kept.sha256, text)
     outcome: Outcome = "own" if own else "conflict" if earlier else "new"
     return Recorded(outcome=outcome, study_pk=study_pk, instance_pk=_id(instance))
 
@@ -139,7 +140,7 @@ def _patient(session: Session, header: Header) -> int:
     return insert_new(session, Patient, values) or int(session.exec(select(Patient.id).where(key)).one() or 0)
 
 
-def _study(session: Session, header: Header, patient_pk: int, now: datetime, own: bool) -> Study:
+def _study(session: Session, header: Header, patient_pk: int, now: datetime, *, prior: bool) -> Study:
     """Return the study's row, locked until the transaction ends: settling waits for us, or we for it."""
     statement = (
         select(Study)
@@ -156,8 +157,9 @@ def _study(session: Session, header: Header, patient_pk: int, now: datetime, own
         "study_date": header.study_date,
         "study_description": header.study_description,
         "accession_number": header.accession_number,
-        # A study of which only our own result is here has nothing to wait for.
-        "state": SETTLED if own else RECEIVING,
+        # Of an earlier study, and of one of which only our own results are here, nothing is waited for.
+        "state": SETTLED if prior else RECEIVING,
+        "prior": prior,
         "first_arrival_at": now,
         "last_arrival_at": now,
     }
@@ -212,6 +214,7 @@ def _instance(header: Header, kept: Kept, series_pk: int, source: str, now: date
 
 
 def _touch(session: Session, study: Study, patient_pk: int, now: datetime, source: str) -> None:
+    study.prior = False
     if study.state != RECEIVING:
         study.state = RECEIVING
         study.first_arrival_at = now

@@ -99,6 +99,18 @@ def settle(
     return revision
 
 
+def adopt(session: Session, study_instance_uid: str, now: datetime) -> bool:
+    """Receive a study from now on that was here only as an earlier one of its patient; return whether it was so."""
+    now = aware_utc(now)
+    images = exists().where(
+        col(Series.study_pk) == col(Study.id), col(Instance.series_pk) == col(Series.id), ~col(Instance.own)
+    )
+    condition = and_(col(Study.study_instance_uid) == study_instance_uid, col(Study.prior), images)
+    values = {"state": RECEIVING, "prior": False, "first_arrival_at": now, "last_arrival_at": now}
+    statement = update(Study).where(condition).values(**values)
+    return session.exec(statement, execution_options={"synchronize_session": "fetch"}).rowcount == 1
+
+
 def hint_complete(session: Session, study_instance_uid: str) -> bool:
     """Say that a trusted source called a study whole; return False when no such study is being received."""
     condition = and_(col(Study.study_instance_uid) == study_instance_uid, col(Study.state) == RECEIVING)

@@ -1,0 +1,159 @@
+"""A patient's earlier studies: which objects belong to one that was asked for, and what is here of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal
+
+from sqlmodel import Session, col, select
+
+from plugins.errors import Refused
+from store.part10 import Header
+from store.tables import Instance, Job, Patient, Prior, PriorSearch, Result, Revision, Series, Study
+
+Coming = Literal["sent", "moved", "fetched"]
+"""How an object came: sent by somebody; by C-MOVE in our name; in answer to our own C-GET or WADO-RS."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierObject:
+    """One DICOM object of an earlier study; its bytes are in the object store."""
+
+    series_instance_uid: str
+    """Series Instance UID."""
+    sop_instance_uid: str
+    """SOP Instance UID."""
+    sop_class_uid: str
+    """SOP Class UID."""
+    sha256: str
+    """Hash of the file, and its name in the object store."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierStudy:
+    """A study of the same patient that was made before another one."""
+
+    study_pk: int
+    """Row of the study."""
+    study_instance_uid: str
+    """Study Instance UID."""
+    study_date: date
+    """Study Date."""
+    prior: bool
+    """True when it is here only as an earlier study, so that this node never analysed it."""
+    objects: tuple[EarlierObject, ...]
+    """What others made of it (images, contours, reports), by series and SOP Instance UID."""
+    results: tuple[EarlierObject, ...]
+    """What Nadir made of it, here (as it counts now) or elsewhere and fetched, by series and SOP Instance UID."""
+
+
+def asked_for(session: Session, header: Header, coming: Coming) -> bool:
+    """Return True when an object is part of an earlier study that was asked for, and of the right patient.
+
+    Refuses `prior-not-asked` for what was fetched and belongs to no such study, and `prior-of-another-patient`.
+    """
+    if coming == "sent":
+        return False
+    statement = (
+        select(Patient.issuer, Patient.patient_id)
+        .join(Study, col(Study.patient_pk) == col(Patient.id))
+        .join(PriorSearch, col(PriorSearch.study_pk) == col(Study.id))
+        .join(Prior, col(Prior.search_pk) == col(PriorSearch.id))
+        .where(col(Prior.study_instance_uid) == header.study_instance_uid)
+    )
+    patients = set(session.exec(statement))
+    if not patients and coming == "moved":
+        return False
+    if not patients:
+        raise Refused("prior-not-asked", "the object belongs to no study that was asked for")
+    if not header.patient_id or (header.issuer, header.patient_id) not in patients:
+        raise Refused("prior-of-another-patient", "the object belongs to another patient than was asked for")
+    return True
+
+
+def earlier(session: Session, study_pk: int) -> tuple[EarlierStudy, ...]:
+    """Return the studies of the same patient with an earlier Study Date, oldest first.
+
+    Same patient is same IssuerOfPatientID and PatientID, never the name; a patient without PatientID has none, and
+    neither has a study without a date. Of two on one date the one with the lower UID comes first.
+    """
+    study = session.get(Study, study_pk)
+    if study is None or study.study_date is None:
+        return ()
+    statement = select(Study).where(
+        col(Study.patient_pk) == study.patient_pk,
+        col(Study.study_date) < study.study_date,
+        col(Study.id) != study_pk,
+    )
+    rows = session.exec(statement.order_by(col(Study.study_date), col(Study.study_instance_uid))).all()
+    pks = [int(row.id or 0) for row in rows]
+    received, made = _received(session, pks), _made_here(session, pks)
+    return tuple(
+        EarlierStudy(
+            study_pk=pk,
+            study_instance_uid=row.study_instance_uid,
+            study_date=row.study_date or date.min,
+            prior=row.prior,
+            objects=tuple(one for one, own in received[pk] if not own),
+            results=_results([one for one, own in received[pk] if own], made[pk]),
+        )
+        for pk, row in zip(pks, rows, strict=True)
+    )
+
+
+def _results(
+    came_back: list[EarlierObject], made: list[tuple[EarlierObject, bool]]
+) -> tuple[EarlierObject, ...]:
+    """Return the results that count: of those made here the newest of each analysis, of the others all."""
+    ours = {one.sop_instance_uid for one, _ in made}
+    counting = [one for one, counts in made if counts]
+    counting += [one for one in came_back if one.sop_instance_uid not in ours]
+    return tuple(sorted(counting, key=lambda one: (one.series_instance_uid, one.sop_instance_uid)))
+
+
+def _received(session: Session, study_pks: list[int]) -> defaultdict[int, list[tuple[EarlierObject, bool]]]:
+    """Return the current instances of each study, each with whether Nadir made it."""
+    statement = (
+        select(Series, Instance)
+        .join(Instance, col(Instance.series_pk) == col(Series.id))
+        .where(col(Series.study_pk).in_(study_pks), col(Instance.current))
+        .order_by(col(Series.series_instance_uid), col(Instance.sop_instance_uid))
+    )
+    found: defaultdict[int, list[tuple[EarlierObject, bool]]] = defaultdict(list)
+    for series, instance in session.exec(statement):
+        one = EarlierObject(
+            series_instance_uid=series.series_instance_uid,
+            sop_instance_uid=instance.sop_instance_uid,
+            sop_class_uid=instance.sop_class_uid,
+            sha256=instance.sha256,
+        )
+        found[series.study_pk].append((one, instance.own))
+    return found
+
+
+def _made_here(session: Session, study_pks: list[int]) -> defaultdict[int, list[tuple[EarlierObject, bool]]]:
+    """Return the results that this node made of each study, each with whether it is the newest of its analysis."""
+    statement = (
+        select(Revision.study_pk, Job.plugin, Result)
+        .join(Job, col(Job.revision_pk) == col(Revision.id))
+        .join(Result, col(Result.job_pk) == col(Job.id))
+        .where(col(Revision.study_pk).in_(study_pks))
+        .order_by(col(Revision.number), col(Job.id))
+    )
+    rows = session.exec(statement).all()
+    newest = {(study_pk, plugin): result.job_pk for study_pk, plugin, result in rows}
+    found: defaultdict[int, list[tuple[EarlierObject, bool]]] = defaultdict(list)
+    for study_pk, plugin, result in rows:
+        one = EarlierObject(
+            series_instance_uid=result.series_instance_uid,
+            sop_instance_uid=result.sop_instance_uid,
+            sop_class_uid=result.sop_class_uid,
+            sha256=result.sha256,
+        )
+        found[study_pk].append((one, result.job_pk == newest[study_pk, plugin]))
+    return found
+
+
+__all__ = ["Coming", "EarlierObject", "EarlierStudy", "asked_for", "earlier"]
