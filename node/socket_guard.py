@@ -11,11 +11,10 @@ from __future__ import annotations
 import inspect
 import logging
 import select
-import selectors
 import socket
 import ssl
-import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +31,7 @@ from pynetdicom.transport import (
     ThreadedAssociationServer,
 )
 
+from node.lobby import Lobby
 from plugins.errors import Broken
 
 log = logging.getLogger(__name__)
@@ -201,20 +201,37 @@ class GuardedDul(DULServiceProvider):  # type: ignore[misc]  # pynetdicom is unt
 
 
 class GuardedServer(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdicom is untyped here
-    """An association server with a lobby: threads are started only for peers that have begun to speak."""
+    """An association server with a lobby: threads are started only for peers that have begun to speak.
+
+    Parameters
+    ----------
+    limits
+        How long and how many may wait.
+    new_context
+        Gives the TLS context of each connection; None for a plain port.
+
+    """
 
     request_queue_size = 512
     daemon_threads = True
 
-    def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        limits: Limits,
+        new_context: Callable[[], ssl.SSLContext] | None = None,
+        **kwargs: Any,
+    ) -> None:
         self.limits = limits
-        self._lobby: dict[socket.socket, tuple[Any, float]] = {}
-        self._lock = threading.Lock()
-        self._wake_read, self._wake_write = socket.socketpair()
-        self._closing = threading.Event()
-        self._porter = threading.Thread(target=self._watch_lobby, name="lobby", daemon=True)
+        self._lobby = Lobby(
+            silent_seconds=limits.silent_seconds,
+            admit=self.process_request_thread,
+            close=self.shutdown_request,
+            told=self.sent_away,
+            new_context=new_context,
+        )
         super().__init__(*args, **kwargs)
-        self._porter.start()
+        self._lobby.start()
 
     def _bind_defaults(self) -> None:
         """Bind only the handlers that answer; the others write what peers send into the log."""
@@ -225,62 +242,24 @@ class GuardedServer(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdi
         """Return True when a connection from this address may speak at all; overridden by the owner."""
         return True
 
+    def sent_away(self, reason: str, address: str) -> None:
+        """Learn who was sent away before an association, and why; overridden by the owner."""
+
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Return False, so that the connection is closed unread, for strangers and when there are too many."""
-        held = len(self._lobby) + len(self.active_associations)
-        return held < self.limits.connections and self.is_welcome(str(client_address[0]))
+        """Return False, so that the connection is closed unread, for strangers and when too many are associated."""
+        return len(self.active_associations) < self.limits.connections and self.is_welcome(
+            str(client_address[0])
+        )
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Let a new connection wait for its first byte."""
-        with self._lock:
-            self._lobby[request] = (client_address, time.monotonic() + self.limits.silent_seconds)
-        self._wake_write.send(b"+")
+        self._lobby.enter(request, client_address, self.limits.connections - len(self.active_associations))
 
     def server_close(self) -> None:
         """Close the listening socket and the lobby."""
         super().server_close()
-        self._closing.set()
-        if self._porter.is_alive():
-            self._wake_write.send(b".")
-            self._porter.join(5.0)
-        self._wake_read.close()
-        self._wake_write.close()
+        self._lobby.stop()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log that a connection could not be served."""
         log.warning("action=connection-failed address=%s", client_address[0], exc_info=True)
-
-    def _watch_lobby(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._wake_read, selectors.EVENT_READ)
-            while not self._closing.is_set():
-                self._turn_lobby(selector)
-            for request in list(self._lobby):
-                self._leave_lobby(selector, request)
-                self.shutdown_request(request)
-
-    def _turn_lobby(self, selector: selectors.BaseSelector) -> None:
-        known = selector.get_map()
-        with self._lock:
-            waiting = dict(self._lobby)
-        for request in waiting:
-            if request not in known:
-                selector.register(request, selectors.EVENT_READ)
-        spoke = [key.fileobj for key, _ in selector.select(timeout=0.5)]
-        if self._wake_read in spoke:
-            self._wake_read.recv(4096)
-        now = time.monotonic()
-        for request, (address, deadline) in waiting.items():
-            if request in spoke:
-                self._leave_lobby(selector, request)
-                self.process_request_thread(request, address)
-            elif now > deadline:
-                self._leave_lobby(selector, request)
-                log.info("action=silent-connection-closed address=%s", address[0])
-                self.shutdown_request(request)
-
-    def _leave_lobby(self, selector: selectors.BaseSelector, request: socket.socket) -> None:
-        if request in selector.get_map():
-            selector.unregister(request)
-        with self._lock:
-            self._lobby.pop(request, None)
