@@ -1,0 +1,83 @@
+"""Group commit: what many threads bring at one time is made durable once, by one of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+LARGEST = 64
+
+
+@dataclass(kw_only=True, eq=False)
+class _Ticket(Generic[Item, Answer]):
+    item: Item
+    turn: threading.Event = field(default_factory=threading.Event)
+    answer: Answer | Exception | None = None
+
+
+class GroupCommit(Generic[Item, Answer]):
+    """A queue whose head does the work of all that wait behind it.
+
+    Nobody waits for others to come: a thread that finds nobody at work begins at once, with its own item. What comes
+    in the meantime is the next group, so that the longest wait is that for the group before.
+
+    Parameters
+    ----------
+    work
+        Does a group and returns an answer or an exception for each item, in order. One group at a time.
+    largest
+        Items of one group.
+
+    """
+
+    def __init__(
+        self, work: Callable[[Sequence[Item]], Sequence[Answer | Exception]], *, largest: int = LARGEST
+    ) -> None:
+        self._work = work
+        self._largest = largest
+        self._lock = threading.Lock()
+        self._waiting: list[_Ticket[Item, Answer]] = []
+        self._is_led = False
+
+    def do(self, item: Item) -> Answer:
+        """Return the answer to `item` once its group is done. Raises the item's own exception."""
+        ticket: _Ticket[Item, Answer] = _Ticket(item=item)
+        with self._lock:
+            self._waiting.append(ticket)
+            leads, self._is_led = not self._is_led, True
+        if not leads:
+            ticket.turn.wait()
+        if ticket.answer is None:
+            self._lead()
+        if isinstance(ticket.answer, Exception):
+            raise ticket.answer
+        assert ticket.answer is not None
+        return ticket.answer
+
+    def _lead(self) -> None:
+        """Do the group that has gathered, in which the caller is the first, and hand over to the next."""
+        with self._lock:
+            group = self._waiting[: self._largest]
+            del self._waiting[: self._largest]
+        answers: Sequence[Answer | Exception] = []
+        try:
+            answers = self._work([ticket.item for ticket in group])
+        except Exception as error:  # a border: nobody may wait for an answer that never comes
+            answers = [error] * len(group)
+        finally:
+            missing = RuntimeError("the group was not finished")
+            for ticket, answer in zip(group, [*answers, *[missing] * len(group)], strict=False):
+                ticket.answer = answer
+                ticket.turn.set()
+            with self._lock:
+                self._is_led = bool(self._waiting)
+                if self._waiting:
+                    self._waiting[0].turn.set()
+
+
+__all__ = ["GroupCommit"]
