@@ -64,7 +64,7 @@ def standing(database: Database, study_instance_uids: Sequence[str]) -> Standing
         jobs=len(found),
         ended=sum(1 for job in found if job.state in ENDED),
         results=len(open_deliveries),
-        delivered=sum(1 for d in open_deliveries if d.state == "delivered"),
+        delivered=sum(1 for d in open_deliveries if d.delivered_at is not None),
         dead=tuple((j.plugin, j.error_code or "", j.error_text or "") for j in found if j.state == jobs.DEAD),
         parked=tuple(d.last_error or "refused" for d in open_deliveries if d.state == "parked"),
     )

@@ -32,6 +32,7 @@ TRANSITIONS: frozenset[tuple[str, str]] = frozenset(
         (RUNNING, DEAD),
         (RUNNING, SUPERSEDED),  # a newer revision came meanwhile
         (DELIVERING, DONE),
+        (DONE, DELIVERING),  # a destination no longer holds what it took: it is sent again
         (DELIVERING, SUPERSEDED),  # results of a newer revision came before any of these went out
         (DEAD, QUEUED),  # a person retries it
         (DEAD, SUPERSEDED),
@@ -248,6 +249,12 @@ def close_delivered(session: Session, job_id: int, now: datetime) -> bool:
     return _change(session, condition, {"state": DONE, "finished_at": aware_utc(now)}) == 1
 
 
+def reopen(session: Session, job_id: int) -> None:
+    """Let a done job deliver again, because a destination lost what it had taken. For `store.confirmation`."""
+    condition = and_(col(Job.id) == job_id, col(Job.state) == DONE)
+    _change(session, condition, {"state": DELIVERING, "finished_at": None})
+
+
 def _bury(session: Session, now: datetime) -> None:
     """End expired jobs that are not to run again: no attempts left, or a newer revision is there."""
     expired = and_(col(Job.state) == RUNNING, col(Job.lease_until) <= now)
@@ -321,7 +328,7 @@ def _supersede_results(session: Session, job_id: int) -> None:
 def _withdraw(session: Session, job_id: int) -> None:
     """Take back the deliveries of a job of which nothing went out yet; a half delivered one goes on."""
     deliveries = session.exec(select(Delivery).where(col(Delivery.job_pk) == job_id).with_for_update()).all()
-    if any(delivery.state in ("delivered", "sending") for delivery in deliveries):
+    if any(delivery.delivered_at is not None or delivery.state == "sending" for delivery in deliveries):
         return
     _change(session, col(Delivery.job_pk) == job_id, {"state": "superseded"}, Delivery)
     _change(session, and_(col(Job.id) == job_id, col(Job.state) == DELIVERING), {"state": SUPERSEDED})
@@ -329,7 +336,7 @@ def _withdraw(session: Session, job_id: int) -> None:
 
 def _has_open_deliveries(session: Session, job_id: int) -> bool:
     statement = select(Delivery.id).where(
-        col(Delivery.job_pk) == job_id, col(Delivery.state).not_in(("delivered", "superseded"))
+        col(Delivery.job_pk) == job_id, col(Delivery.state).in_(("pending", "sending", "parked"))
     )
     return session.exec(statement.limit(1)).first() is not None
 

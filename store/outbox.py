@@ -17,8 +17,9 @@ from store.charset import storable
 from store.database import aware_utc, insert_new
 from store.tables import Delivery, Job, Result, Revision
 
-PENDING, SENDING, DELIVERED, PARKED, SUPERSEDED = "pending", "sending", "delivered", "parked", "superseded"
-STATES = (PENDING, SENDING, DELIVERED, PARKED, SUPERSEDED)
+PENDING, SENDING, DELIVERED, CONFIRMED = "pending", "sending", "delivered", "confirmed"
+PARKED, SUPERSEDED, ABANDONED = "parked", "superseded", "abandoned"
+STATES = (PENDING, SENDING, DELIVERED, CONFIRMED, PARKED, SUPERSEDED, ABANDONED)
 BACKOFF_SECONDS = 30.0
 BACKOFF_CAP_SECONDS = 900.0
 JITTER = 0.2
@@ -81,20 +82,38 @@ def heartbeat(session: Session, delivery_id: int, attempt: int, now: datetime, l
     return _change(session, _held(delivery_id, attempt), {"lease_until": until}) == 1
 
 
-def delivered(session: Session, delivery_id: int, attempt: int, status: str, now: datetime) -> str:
-    """Record that the destination has the bytes, and return the state of the job then.
+def delivered(
+    session: Session,
+    delivery_id: int,
+    attempt: int,
+    status: str,
+    now: datetime,
+    *,
+    confirm_after: datetime | None = None,
+) -> str:
+    """Record that the destination answered success, and return the state of the job then.
 
-    `status` keeps a warning status too. The job is done with its last open delivery, and the other deliveries that
-    wait for this destination may go at once. Raises Fenced when another sender has the row.
+    `status` keeps a warning status too; `confirm_after` is when it is asked whether the bytes are kept. The job is
+    done with its last open delivery, and the other deliveries that wait for this destination may go at once. Raises
+    Fenced when another sender has the row.
     """
     now = aware_utc(now)
     delivery = get(session, delivery_id)
     # Two senders may end the last two deliveries at once: the job's row decides who is last.
     session.exec(select(Job.id).where(col(Job.id) == delivery.job_pk).with_for_update(key_share=True)).one()
-    values = {"last_status": status, "last_error": None, "refusals": 0, "delivered_at": now}
+    values = {
+        "last_status": status,
+        "last_error": None,
+        "refusals": 0,
+        "delivered_at": now,
+        "confirm_after": confirm_after,
+        "confirm_attempt": 0,
+        "confirm_error": None,
+        "transaction_uid": None,
+    }
     _leave(session, delivery_id, attempt, DELIVERED, values)
     jobs.close_delivered(session, delivery.job_pk, now)
-    _wake(session, delivery.destination, now)
+    wake(session, delivery.destination, now)
     return jobs.get(session, delivery.job_pk).state
 
 
@@ -152,8 +171,55 @@ def retry_parked(
     ):
         if wanted is not None:
             conditions.append(col(column) == wanted)
-    values = {"state": PENDING, "run_after": now, "refusals": 0, "give_up_at": now + GIVE_UP}
+    values = {"state": PENDING, "run_after": now, "refusals": 0, "resends": 0, "give_up_at": now + GIVE_UP}
     return _change(session, and_(*conditions), values)
+
+
+def abandon(session: Session, destination: str, now: datetime, *, job_pk: int | None = None) -> int:
+    """Give up what waits for a destination, or is parked there, and return how many deliveries that were.
+
+    A job that waited for nothing else is done. What is being sent at this moment is left to its sender.
+    """
+    now = aware_utc(now)
+    given_up = and_(col(Delivery.destination) == destination, _is_idle(now))
+    if job_pk is not None:
+        given_up = and_(given_up, col(Delivery.job_pk) == job_pk)
+    values = {"state": ABANDONED, "abandoned_at": now, "lease_until": None, "owner": None}
+    statement = update(Delivery).where(given_up).values(values).returning(col(Delivery.job_pk))
+    found = session.exec(statement, execution_options={"synchronize_session": False}).all()
+    for job in sorted({int(row[0]) for row in found}):
+        session.exec(select(Job.id).where(col(Job.id) == job).with_for_update(key_share=True)).one()
+        jobs.close_delivered(session, job, now)
+    return len(found)
+
+
+def release(session: Session, destination: str, owners: Iterable[str], now: datetime) -> int:
+    """Let others send at once what these owners, who are dead, had begun to send; return how many that were."""
+    held = and_(
+        col(Delivery.destination) == destination,
+        col(Delivery.state) == SENDING,
+        col(Delivery.owner).in_(list(owners)),
+    )
+    return _change(session, held, {"lease_until": aware_utc(now)})
+
+
+def owners(session: Session, destination: str) -> set[str]:
+    """Return who is sending to a destination now, or was when it died."""
+    statement = select(Delivery.owner).where(
+        col(Delivery.destination) == destination, col(Delivery.state) == SENDING
+    )
+    return {owner for owner in session.exec(statement) if owner is not None}
+
+
+def wake(session: Session, destination: str, now: datetime) -> None:
+    """Let what waits for a destination that just answered go at once, but not what it refused."""
+    ids = select(col(Delivery.id)).where(_waiting(destination, now)).with_for_update(skip_locked=True)
+    _change(session, col(Delivery.id).in_(ids), {"run_after": now})
+
+
+def is_waiting(session: Session, destination: str, now: datetime) -> bool:
+    """Return whether anything waits out a pause that `wake` would end."""
+    return session.exec(select(Delivery.id).where(_waiting(destination, now)).limit(1)).first() is not None
 
 
 def unserved(session: Session, destinations: Iterable[str]) -> dict[str, int]:
@@ -220,16 +286,18 @@ def _leave(session: Session, delivery_id: int, attempt: int, state: str, values:
         raise jobs.Fenced
 
 
-def _wake(session: Session, destination: str, now: datetime) -> None:
-    """Let what waits for a destination that just answered go at once, but not what it refused."""
-    waiting = and_(
+def _is_idle(now: datetime) -> ColumnElement[bool]:
+    expired = and_(col(Delivery.state) == SENDING, col(Delivery.lease_until) <= now)
+    return or_(col(Delivery.state).in_((PENDING, PARKED)), expired)
+
+
+def _waiting(destination: str, now: datetime) -> ColumnElement[bool]:
+    return and_(
         col(Delivery.destination) == destination,
         col(Delivery.state) == PENDING,
         col(Delivery.run_after) > now,
         col(Delivery.refusals) == 0,
     )
-    ids = select(col(Delivery.id)).where(waiting).with_for_update(skip_locked=True)
-    _change(session, col(Delivery.id).in_(ids), {"run_after": now})
 
 
 def _change(session: Session, condition: ColumnElement[bool], values: dict[str, Any]) -> int:

@@ -1,0 +1,205 @@
+"""Whether a destination keeps what it took: `delivered` becomes `confirmed`, or the same bytes are sent again.
+
+A destination is asked by storage commitment (PS3.4 Annex J), whose answer comes when it comes and is matched by its
+Transaction UID, or by a query. No answer is never an error: it is asked again, with growing pauses, for a week.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement
+from sqlmodel import Session, and_, col, select, update
+
+from store import jobs
+from store.charset import storable
+from store.database import aware_utc
+from store.outbox import CONFIRMED, DELIVERED, PARKED, PENDING, TEXT_LIMIT, backoff
+from store.tables import Delivery, Job, Result, Revision, Study
+
+COMMITMENT, QUERY = "commitment", "query"
+ANSWER_WITHIN = timedelta(hours=24)
+PAUSE = timedelta(minutes=5)
+STOP_ASKING = timedelta(days=7)
+MISSING_TIMES = 3
+MAX_RESENDS = 3
+DUPLICATE_TRANSACTION = 0x0131
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unconfirmed:
+    """One delivery that is to be proved."""
+
+    delivery_pk: int
+    """Its row."""
+    sop_class_uid: str
+    """SOP Class UID of the result."""
+    sop_instance_uid: str
+    """SOP Instance UID of the result."""
+    series_instance_uid: str
+    """Its series."""
+    study_instance_uid: str
+    """Its study."""
+    is_unanswered: bool
+    """True when it was asked for by storage commitment, and no answer came in time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reported:
+    """What a storage commitment report changed."""
+
+    confirmed: int = 0
+    """Deliveries that are confirmed now."""
+    again: int = 0
+    """Deliveries that are sent again, or parked."""
+
+
+def due(session: Session, destination: str, now: datetime, limit: int = 500) -> list[Unconfirmed]:
+    """Return what was delivered to `destination` and is now to be asked for."""
+    statement = (
+        select(Delivery, Result, Study.study_instance_uid)
+        .join(Result, col(Result.id) == col(Delivery.result_pk))
+        .join(Job, col(Job.id) == col(Delivery.job_pk))
+        .join(Revision, col(Revision.id) == col(Job.revision_pk))
+        .join(Study, col(Study.id) == col(Revision.study_pk))
+        .where(col(Delivery.destination) == destination, col(Delivery.state) == DELIVERED)
+        .where(col(Delivery.confirm_after) <= aware_utc(now))
+        .order_by(col(Delivery.id))
+        .limit(limit)
+    )
+    return [
+        Unconfirmed(
+            delivery_pk=int(delivery.id or 0),
+            sop_class_uid=result.sop_class_uid,
+            sop_instance_uid=result.sop_instance_uid,
+            series_instance_uid=result.series_instance_uid,
+            study_instance_uid=study_instance_uid,
+            is_unanswered=delivery.transaction_uid is not None,
+        )
+        for delivery, result, study_instance_uid in session.exec(statement)
+    ]
+
+
+def asked(session: Session, delivery_pks: Collection[int], transaction_uid: str, now: datetime) -> None:
+    """Record a storage commitment request, before it goes out: its answer may be quicker than its response."""
+    values = {
+        "transaction_uid": transaction_uid,
+        "confirm_after": aware_utc(now) + ANSWER_WITHIN,
+        "confirm_attempt": col(Delivery.confirm_attempt) + 1,
+        "confirm_error": "asked by storage commitment; no answer yet",
+    }
+    _change(session, _of(delivery_pks), values)
+
+
+def postpone(session: Session, delivery_pks: Collection[int], why: str, now: datetime) -> None:
+    """Ask again after a pause that doubles from 5 min to 24 h; after a week, leave it at delivered."""
+    for delivery in _locked(session, _of(delivery_pks)):
+        _postpone(delivery, why, aware_utc(now))
+
+
+def confirmed(session: Session, delivery_pks: Collection[int], how: str, now: datetime) -> int:
+    """Record that the destination keeps these, and how that is known; return how many are new."""
+    values = {
+        "state": CONFIRMED,
+        "confirmed_at": aware_utc(now),
+        "confirmed_by": how,
+        "confirm_after": None,
+        "confirm_error": None,
+    }
+    return _change(session, _of(delivery_pks), values)
+
+
+def missing(session: Session, delivery_pks: Collection[int], now: datetime) -> int:
+    """Record that a query did not find these, and return how many are sent again: those missing for the third time.
+
+    A PACS may take a while before what it took can be found.
+    """
+    now, count = aware_utc(now), 0
+    text = "a query does not find it, though it was taken with success"
+    for delivery in _locked(session, _of(delivery_pks)):
+        if delivery.confirm_attempt + 1 >= MISSING_TIMES:
+            _again(session, delivery, text, now)
+            count += 1
+        else:
+            _postpone(delivery, text, now)
+    return count
+
+
+def known(session: Session, transaction_uid: str) -> str | None:
+    """Return the destination that was asked under this Transaction UID, None when none was."""
+    statement = select(Delivery.destination).where(col(Delivery.transaction_uid) == transaction_uid)
+    return session.exec(statement.limit(1)).first()
+
+
+def report(
+    session: Session, transaction_uid: str, kept: Collection[str], lost: Mapping[str, int], now: datetime
+) -> Reported:
+    """Take in the answer to a storage commitment request, and return what it changed; a repeated one changes nothing.
+
+    `kept` are SOP Instance UIDs, `lost` those that the destination does not keep, with the Failure Reason.
+    """
+    now = aware_utc(now)
+    asked_for = and_(col(Delivery.transaction_uid) == transaction_uid, col(Delivery.state) == DELIVERED)
+    held = _locked(session, asked_for)
+    uids = _uids(session, held)
+    proved = [int(d.id or 0) for d in held if uids[d.result_pk] in kept and uids[d.result_pk] not in lost]
+    again = 0
+    for delivery in held:
+        reason = lost.get(uids[delivery.result_pk])
+        if reason is None:
+            continue
+        if reason == DUPLICATE_TRANSACTION:
+            _postpone(delivery, "the Transaction UID was used before", now)
+        else:
+            _again(session, delivery, f"storage commitment failed with reason 0x{reason:04X}", now)
+            again += 1
+    return Reported(confirmed=confirmed(session, proved, COMMITMENT, now), again=again)
+
+
+def _again(session: Session, delivery: Delivery, text: str, now: datetime) -> None:
+    """Put a delivery back into the outbox; park one that was lost again and again."""
+    delivery.resends += 1
+    is_hopeless = delivery.resends > MAX_RESENDS
+    delivery.state = PARKED if is_hopeless else PENDING
+    delivery.last_error = f"{text}; sent {delivery.resends} times" if is_hopeless else text
+    delivery.confirm_after, delivery.confirm_error = None, None
+    pause = timedelta(0) if delivery.resends == 1 else backoff(int(delivery.id or 0), delivery.resends)
+    delivery.run_after, delivery.give_up_at = now + pause, now + STOP_ASKING
+    session.add(delivery)
+    session.flush()
+    jobs.reopen(session, delivery.job_pk)
+
+
+def _postpone(delivery: Delivery, why: str, now: datetime) -> None:
+    delivery.confirm_attempt += 1
+    delivery.confirm_error = storable(why)[:TEXT_LIMIT]
+    delivery.transaction_uid = None
+    is_over = delivery.delivered_at is not None and now - delivery.delivered_at >= STOP_ASKING
+    pause = min(ANSWER_WITHIN, PAUSE * 2 ** min(delivery.confirm_attempt - 1, 10))
+    delivery.confirm_after = None if is_over else now + pause
+
+
+def _uids(session: Session, deliveries: Sequence[Delivery]) -> dict[int, str]:
+    statement = select(Result).where(col(Result.id).in_([d.result_pk for d in deliveries]))
+    return {int(result.id or 0): result.sop_instance_uid for result in session.exec(statement)}
+
+
+def _of(delivery_pks: Collection[int]) -> ColumnElement[bool]:
+    return and_(col(Delivery.id).in_(list(delivery_pks)), col(Delivery.state) == DELIVERED)
+
+
+def _locked(session: Session, condition: ColumnElement[bool]) -> Sequence[Delivery]:
+    statement = select(Delivery).where(condition).order_by(col(Delivery.id)).with_for_update()
+    return session.exec(statement, execution_options={"populate_existing": True}).all()
+
+
+def _change(session: Session, condition: ColumnElement[bool], values: dict[str, Any]) -> int:
+    session.flush()
+    statement = update(Delivery).where(condition).values(values)
+    return int(session.exec(statement, execution_options={"synchronize_session": False}).rowcount)
+
+
+__all__ = ["Reported", "Unconfirmed", "asked", "confirmed", "due", "known", "missing", "postpone", "report"]
