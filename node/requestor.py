@@ -1,14 +1,17 @@
 """The requesting side of pynetdicom, with what a sender needs of it.
 
 pynetdicom waits out its whole time limit when a peer goes away between two messages, queues an object whole before
-it is sent, and leaves the socket of a refused connection to the garbage collector.
+it is sent, leaves the socket of a refused connection to the garbage collector, and keeps to itself why a connection
+failed. By TLS it would wait for a PDU when only a record of the handshake has come.
 """
 
 from __future__ import annotations
 
 import queue
 import socket
+import ssl
 import time
+from contextlib import suppress
 from typing import Any
 
 from pynetdicom import AE
@@ -16,11 +19,12 @@ from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE, DimsePrimitiveType, DimseServiceType
-from pynetdicom.transport import AddressInformation
+from pynetdicom.transport import T_CONNECT, AddressInformation
 
 from node.socket_guard import ClosingSocket
 
 CLOSED = "Sta1"
+CONNECTED, NOT_CONNECTED = "Evt2", "Evt17"
 POLL_SECONDS = 0.1
 QUEUED_FRAGMENTS = 64
 
@@ -28,13 +32,86 @@ QUEUED_FRAGMENTS = 64
 class SendingAE(AE):  # type: ignore[misc]  # pynetdicom is untyped here
     """An application entity whose associations notice that the peer has gone."""
 
-    def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: Any) -> ClosingSocket:
+    def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: Any) -> DialingSocket:
         """Return the socket of a new association; the association's message service is replaced on the way."""
         assoc.dimse = AttentiveDimse(assoc)
-        made = ClosingSocket(assoc, address=address)
+        made = DialingSocket(assoc, address=address)
         made.tls_args = tls_args
         made.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return made
+
+
+class DialingSocket(ClosingSocket):
+    """A socket that remembers why it failed, and never speaks plain DICOM where TLS was asked for."""
+
+    failure: OSError | None = None
+    """Why the connection, its handshake or reading from it failed."""
+    _first: bytes = b""
+
+    def connect(self, primitive: T_CONNECT) -> None:
+        """Connect, by TLS when asked to; within the association's connection timeout, handshake included."""
+        connection: Any = self.socket
+        try:
+            connection.settimeout(self.assoc.connection_timeout)
+            connection.connect(primitive.address_info.as_tuple)
+            if self.tls_args:
+                context, host = self.tls_args
+                connection = self.socket = context.wrap_socket(connection, server_hostname=host)
+            connection.settimeout(None)
+            self.assoc.requestor.address_info = AddressInformation.from_tuple(connection.getsockname())
+            self._is_connected = True
+            primitive.result = CONNECTED
+        except (OSError, ValueError) as error:
+            self.failure = error if isinstance(error, OSError) else OSError(str(error))
+            self._shutdown_socket()
+            self.socket = None
+            primitive.result = NOT_CONNECTED
+        finally:
+            self.provider_queue.put(primitive)
+            self._ready.set()
+
+    @property
+    def ready(self) -> bool:
+        """Return True when bytes of a PDU wait; a TLS record may hold something else (a session ticket)."""
+        if self._first:
+            return True
+        if not super().ready:
+            return False
+        connection: Any = self.socket
+        if not isinstance(connection, ssl.SSLSocket) or connection.pending():
+            return True
+        timeout = connection.gettimeout()
+        connection.settimeout(0.0)
+        try:
+            self._first = connection.recv(1)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        except OSError as error:
+            self.failure = error
+        finally:
+            with suppress(OSError):
+                connection.settimeout(timeout)
+        return True
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Return the next `nr_bytes`, fewer when the peer closes."""
+        first, self._first = self._first, b""
+        try:
+            rest: bytearray = super().recv(nr_bytes - len(first))
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
+        return bytearray(first) + rest
+
+
+def why_failed(association: Association) -> str:
+    """Return why the connection of an association that we asked for failed, in words for people; empty when unknown."""
+    failure = getattr(association.dul.socket, "failure", None)
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {failure.verify_message}"
+    if isinstance(failure, ssl.SSLError):
+        return f"TLS failed: {(failure.reason or 'handshake').replace('_', ' ').lower()}"
+    return "" if failure is None else (failure.strerror or str(failure) or type(failure).__name__)
 
 
 class AttentiveDimse(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom is untyped here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pynetdicom import _config, build_context
 from pynetdicom.association import Association
 
 from node.logs import line
-from node.requestor import SendingAE
+from node.requestor import SendingAE, why_failed
 from plugins.errors import Refused, Unavailable
 from store.part10 import split
 
@@ -70,10 +71,21 @@ class _Item:
 
 
 def echo(
-    *, ae_title: str, host: str, port: int, calling_ae: str = "NADIR", timeouts: Timeouts | None = None
+    *,
+    ae_title: str,
+    host: str,
+    port: int,
+    calling_ae: str = "NADIR",
+    timeouts: Timeouts | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> None:
-    """Ask a peer whether it is there. Raises Unavailable when it is not; refuses `association-rejected`."""
-    association = _associate([(VERIFICATION, None)], ae_title, host, port, calling_ae, timeouts or Timeouts())
+    """Ask a peer whether it is there, by TLS when a context is given.
+
+    Raises Unavailable when it is not there; refuses `association-rejected`.
+    """
+    association = _associate(
+        [(VERIFICATION, None)], ae_title, host, port, calling_ae, timeouts or Timeouts(), tls
+    )
     try:
         status = association.send_c_echo().get("Status")
     finally:
@@ -92,15 +104,17 @@ def send_files(
     on_progress: Callable[[Sent], None] | None = None,
     associations: int = 1,
     timeouts: Timeouts | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> tuple[Sent, ...]:
     """Return what became of each file, in the order given.
 
     Every (SOP class, transfer syntax) is proposed as it is in the files; nothing is decoded or converted. With
     more than one association, files are dealt out in turn and `on_progress` is called from several threads.
+    With a TLS context the peer is called by TLS only.
     Refuses `association-rejected` when the peer does so for good. Raises Unavailable when it cannot be reached;
     once one file was answered, later trouble is told in the `Sent` of the files it befell.
     """
-    sender = _Sender(ae_title, host, port, calling_ae, timeouts or Timeouts(), on_progress)
+    sender = _Sender(ae_title, host, port, calling_ae, timeouts or Timeouts(), on_progress, tls)
     results: dict[int, Sent] = {}
     items: list[tuple[int, _Item]] = []
     for index, path in enumerate(paths):
@@ -137,8 +151,9 @@ class _Sender:
         calling_ae: str,
         timeouts: Timeouts,
         on_progress: Callable[[Sent], None] | None,
+        tls: ssl.SSLContext | None,
     ) -> None:
-        self._peer = (ae_title, host, port, calling_ae, timeouts)
+        self._peer = (ae_title, host, port, calling_ae, timeouts, tls)
         self._on_progress = on_progress
 
     def told(self, sent: Sent) -> Sent:
@@ -234,6 +249,7 @@ def _associate(
     port: int,
     calling_ae: str,
     timeouts: Timeouts,
+    tls: ssl.SSLContext | None = None,
 ) -> Association:
     ae = SendingAE(calling_ae)
     ae.connection_timeout = timeouts.connect
@@ -242,7 +258,9 @@ def _associate(
     proposed = [build_context(uid, syntax) if syntax else build_context(uid) for uid, syntax in contexts]
     where = f"{ae_title}@{host}:{port}"
     try:
-        association = ae.associate(host, port, contexts=proposed, ae_title=ae_title)
+        association = ae.associate(
+            host, port, contexts=proposed, ae_title=ae_title, tls_args=(tls, host) if tls else None
+        )
     except (OSError, RuntimeError) as error:
         raise Unavailable(f"{where} cannot be reached: {error}") from error
     if association.is_established:
@@ -256,7 +274,9 @@ def _associate(
         raise Refused(
             "association-rejected", f"{where} accepts none of the SOP classes and transfer syntaxes"
         )
-    raise Unavailable(f"{where} cannot be reached; is it running, and is the port right?")
+    why = why_failed(association)
+    hint = "" if tls else "; is it running, and is the port right?"
+    raise Unavailable(f"{where} cannot be reached{': ' if why else ''}{why}{hint}")
 
 
 def _release(association: Association) -> None:

@@ -84,6 +84,8 @@ def assert_hooks() -> None:
 class ClosingSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is untyped here
     """A socket that is closed also when the peer was never there, or has gone before."""
 
+    socket: Any
+
     def _shutdown_socket(self) -> None:
         connection = self.socket
         if connection is None:
