@@ -12,18 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from node import printing
+from node.cli_jobs import jobs_app
+from node.cli_options import AsJson, Config, Home, open_database
 from node.flags import load_settings, with_setting_flags
 from plugins.errors import NadirError, Refused
-
-if TYPE_CHECKING:
-    from sqlmodel import Session
-
-    from store.database import Database
 
 app = typer.Typer(
     name="nadir",
@@ -32,19 +29,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-jobs_app = typer.Typer(help="The ledger of analyses.", no_args_is_help=True)
 app.add_typer(jobs_app, name="jobs")
 
-Home = Annotated[
-    Path | None,
-    typer.Option("--home", help="Folder of the node, ~/.nadir by default.", show_default=False),
-]
-Config = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML).", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value for a program to read.")]
 Plugins = Annotated[
     list[str] | None, typer.Option("--plugin", help="Only this analysis (repeatable).", show_default=False)
 ]
-JobNumber = Annotated[int, typer.Argument(metavar="JOB", min=1, max=2**31 - 1, help="Number of the job.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -126,6 +115,13 @@ def analyse(
     ],
     folder: Annotated[Path, typer.Option("--out", help="Folder for SEG, SR, pictures, CSV and page.")],
     plugin: Plugins = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also key images or a report as DICOM objects: capture, pdf (repeatable).",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
@@ -138,7 +134,7 @@ def analyse(
     from node.offline import analyse_folder
 
     with _busy("analysing"):
-        report = analyse_folder(path, folder, settings, plugins=plugin)
+        report = analyse_folder(path, folder, settings, plugins=plugin, also=also or ())
     _show(report, as_json)
 
 
@@ -170,7 +166,7 @@ def findings(
     """List what was found and measured, out of SQL."""
     if as_csv and as_json:
         raise typer.BadParameter("--csv and --json exclude each other")
-    with _database(home, config) as database:
+    with open_database(home, config) as database:
         from store.findings import list_findings
 
         with database.reading() as session:
@@ -181,60 +177,6 @@ def findings(
         printing.print_csv(rows)
     else:
         printing.print_findings(rows)
-
-
-@jobs_app.command("list")
-def jobs_list(
-    home: Home = None,
-    config: Config = None,
-    state: Annotated[
-        str | None,
-        typer.Option(
-            help="Only queued, running, delivering, done, dead or superseded ones.", show_default=False
-        ),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the analyses and where they stand, oldest first."""
-    with _database(home, config) as database:
-        from store.ledger import overview
-
-        with database.reading() as session:
-            rows = overview(session, state=state)
-    if as_json:
-        printing.print_json(rows)
-    else:
-        printing.print_jobs(rows)
-
-
-@jobs_app.command("show")
-def jobs_show(job: JobNumber, home: Home = None, config: Config = None, as_json: AsJson = False) -> None:
-    """Show one analysis with its reasons, results and deliveries."""
-    with _database(home, config) as database, database.reading() as session:
-        row = _details(session, job)
-    if as_json:
-        printing.print_json(row)
-    else:
-        printing.print_job(row)
-
-
-@jobs_app.command("retry")
-def jobs_retry(job: JobNumber, home: Home = None, config: Config = None, as_json: AsJson = False) -> None:
-    """Put a dead analysis, or the parked deliveries of one, back into the queue."""
-    with _database(home, config) as database:
-        from store import jobs, outbox
-
-        with database.transaction() as session:
-            now = database.now()
-            deliveries = outbox.retry_parked(session, now, job_pk=job)
-            if not deliveries:
-                jobs.retry(session, job, now)
-            row = _details(session, job)
-    if as_json:
-        printing.print_json(row)
-    else:
-        what = f"{deliveries} deliveries of job {job} wait" if deliveries else f"job {job} waits"
-        printing.say(f"{what} in the queue again")
 
 
 @app.command()
@@ -287,6 +229,37 @@ def doctor(home: Home = None, config: Config = None, as_json: AsJson = False) ->
     _end(ok=all(line.ok for line in lines if line.needed))
 
 
+@app.command()
+def fsck(
+    home: Home = None,
+    config: Config = None,
+    mend: Annotated[
+        bool, typer.Option("--repair", help="Mend what can be mended without losing anything.")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Do not read the bytes of the objects: names and sizes only.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look whether what was acknowledged is kept and whether the ledger tells the truth, also beside a live node.
+
+    The exit status is 0 when nothing is wrong, or everything wrong was mended, and 1 otherwise.
+    """
+    settings = load_settings(config, {"home": home})
+    with open_database(home, config) as database, _busy("looking"):
+        from node.fsck import Looked, look, repair
+        from store.objects import ObjectStore
+
+        objects = ObjectStore(settings.home / "store")
+        faults = look(database, objects, quick=quick)
+        looked = repair(database, objects, faults) if mend else [Looked(fault=fault) for fault in faults]
+    if as_json:
+        printing.print_json([one.plain() for one in looked])
+    else:
+        printing.print_faults([one.plain() for one in looked])
+    _end(ok=all(one.mended for one in looked))
+
+
 def main() -> None:
     """Run the command line; every error is one line that says what to do."""
     for stream in (sys.stdout, sys.stderr):
@@ -330,17 +303,6 @@ def _told(error: Exception) -> int:
     return 70
 
 
-def _details(session: Session, job: int) -> dict[str, Any]:
-    """Return what the ledger tells of a job, its destinations without passwords."""
-    from node.pacs import without_credentials
-    from store.ledger import details
-
-    row = details(session, job)
-    for delivery in row["deliveries"]:
-        delivery["destination"] = without_credentials(delivery["destination"])
-    return row
-
-
 def _show(report: dict[str, Any], as_json: bool) -> None:
     if as_json:
         printing.print_json(report)
@@ -364,20 +326,3 @@ def _busy(what: str) -> Iterator[None]:
         return
     with printing.console(error=True).status(what, spinner="dots"):
         yield
-
-
-@contextmanager
-def _database(home: Path | None, config: Path | None) -> Iterator[Database]:
-    """Give the database of a node that exists already, brought up to date when a newer version reads it first."""
-    settings = load_settings(config, {"home": home})
-    if not settings.database_url and not (settings.home / "nadir.sqlite").is_file():
-        raise Refused("no-database", f"there is no node in {settings.home}; name its folder with --home")
-    from store.database import Database
-
-    database = Database(settings.sql_url)
-    try:
-        if not database.is_current():
-            database.upgrade()
-        yield database
-    finally:
-        database.dispose()

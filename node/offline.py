@@ -13,7 +13,7 @@ from typing import Any
 
 from node.child import run_in_child
 from node.settings import Settings
-from node.task import Analysed, Answer, Task
+from node.task import MORE_KINDS, Analysed, Answer, Task
 from plugins.errors import Refused
 from plugins.registry import load_plugins, load_working
 from store.analysed import AnalysedFindings, Found, Told
@@ -27,24 +27,33 @@ NOTHING_HERE = "nothing-to-analyse"
 
 
 def analyse_folder(
-    path: Path, out: Path, settings: Settings, *, plugins: Sequence[str] | None = None
+    path: Path,
+    out: Path,
+    settings: Settings,
+    *,
+    plugins: Sequence[str] | None = None,
+    also: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return what every analysis found in the studies of a folder, after results are written to `out`.
 
     The answer has `findings`, `refused`, `flags`, `outputs` and `failed` (True when a study has no result). Of several
     studies each has a folder `study-N`. Files of the same name are written over, once their study is analysed;
-    nothing is deleted. Refuses `no-such-path`, `no-dicom`, `unknown-plugin`, `no-plugin` and `bad-folder`.
+    nothing is deleted. `also` names kinds of result beside SEG and SR: `capture`, `pdf`.
+    Refuses `no-such-path`, `no-dicom`, `unknown-plugin`, `no-plugin`, `unknown-kind` and `bad-folder`.
     """
     names, broken = _names(settings, plugins)
     if not names:
         raise Refused("no-plugin", "no analysis is enabled; name one with --plugin")
+    for kind in also:
+        if kind not in MORE_KINDS:
+            raise Refused("unknown-kind", f"'{kind}' is no kind of result; use {' or '.join(MORE_KINDS)}")
     studies = _studies(path)
     _make(out)
     answers: list[tuple[str, Answer]] = []
     for number, (uid, files) in enumerate(studies.items(), start=1):
         target = out if len(studies) == 1 else _make(out / f"study-{number}")
         with _scratch(target) as scratch:
-            answer = _run(files, scratch, names, settings)
+            answer = _run(files, scratch, names, settings, more=tuple(also))
             answers.append((uid, _moved(answer, scratch / RESULTS, target)))
     report = summary(answers)
     nowhere = {"series_instance_uid": None, "study_instance_uid": None}
@@ -127,6 +136,7 @@ def _run(
     settings: Settings,
     *,
     mask: Path | None = None,
+    more: tuple[str, ...] = (),
 ) -> Answer:
     """Return the answer of one study, its results in `scratch`; a child that ended badly is an answer too."""
     task = Task(
@@ -137,6 +147,7 @@ def _run(
         out=str(scratch / RESULTS),
         started_at=datetime.now().astimezone().isoformat(),
         predecessors={},
+        more=more,
         mask=None if mask is None else str(mask.absolute()),
         pages=mask is None,
     )

@@ -19,7 +19,7 @@ from pydicom import Dataset, dcmread
 from pydicom.sr.coding import Code
 
 from node.fault import place
-from node.task import Analysed, Answer, Identity, Task
+from node.task import MORE_KINDS, Analysed, Answer, Identity, Task
 from plugins.contract import Finding, Flag, Measurement, Plugin, Provenance, Volume, parted
 from plugins.errors import Absent, Broken, NadirError, Refused
 from plugins.registry import load_plugins
@@ -33,8 +33,6 @@ from store.dicom.uids import derive_uid
 from store.dicom.values import integer
 
 NOTHING_HERE = "nothing-to-analyse"
-WITHOUT_RULES = frozenset({"capture", "pdf"})
-"""Kinds of result that people only look at: our rules are on what other programs read."""
 Encoder = Callable[[Callable[[str], int], Sequence[Dataset]], list[tuple[str, Dataset]]]
 """Gives more results, with the kind of each, for a giver of series numbers and the results made so far."""
 NOT_MEASURED = {"no-images", "localizer", "secondary-capture", "single-slice", "unsupported-modality"}
@@ -340,7 +338,7 @@ class _SeriesNumbers:
 
 
 def _write(kind: str, dataset: Dataset, segs: Sequence[Dataset], path: Path) -> Written:
-    violations = () if kind in WITHOUT_RULES else check(dataset, segs)
+    violations = () if kind in MORE_KINDS else check(dataset, segs)
     if violations:
         first = violations[0]
         raise Broken(f"the {kind} breaks rule {first.rule} at {first.where}: {first.sentence}")

@@ -13,6 +13,7 @@ from node.report.folder import write_report
 from node.report.overlays import key_slice, montage, overlay
 from node.report.pdf import report_pdf
 from node.report.shown import ShownFinding, StudyReport
+from node.task import MORE_KINDS
 from plugins.contract import Flag, Provenance
 from store.analysed import Told
 from store.dicom import capture, pdf
@@ -22,7 +23,6 @@ from store.dicom.seg import Identified
 from store.dicom.series import ReadStudy
 
 MOST_PICTURES = 24
-KINDS = (capture.KIND, pdf.KIND)
 
 
 def study_report(
@@ -62,13 +62,13 @@ def encode_fallbacks(
     number: Callable[[str], int],
     sources: Sequence[Dataset],
 ) -> Iterator[tuple[str, Dataset]]:
-    """Yield (kind, object) for those of `KINDS` that are wanted: key images, and a PDF about `sources`.
+    """Yield (kind, object) for the kinds that are wanted: key images, and a PDF about `sources`.
 
     An overview comes first, so that a study in which nothing was found has a picture too; then at most `MOST_PICTURES`
     findings in their order. `number` gives the series number of a kind.
     """
     wanted = set(kinds)
-    if not wanted.intersection(KINDS):
+    if not wanted.intersection(MORE_KINDS):
         return
     header = next(iter(read.headers.values()))
     made_at = datetime.fromisoformat(provenance.started_at)
@@ -103,4 +103,4 @@ def _flags(told: Iterable[Told], *, refused: bool) -> tuple[Flag, ...]:
     )
 
 
-__all__ = ["KINDS", "encode_fallbacks", "study_report", "write_pages"]
+__all__ = ["encode_fallbacks", "study_report", "write_pages"]

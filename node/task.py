@@ -12,6 +12,9 @@ from plugins.registry import config_sha256
 from store.analysed import AnalysedFindings
 from store.keys import job_key
 
+MORE_KINDS = ("capture", "pdf")
+"""Kinds of result that people only look at, made when they are asked for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
@@ -71,7 +74,7 @@ class Task:
     mask: str | None = None
     """A file of regions to measure instead of those that came with the study; then nothing is written."""
     more: tuple[str, ...] = ()
-    """Kinds of result beside SEG and SR that some destination asks for: `capture`, `pdf`."""
+    """Those of `MORE_KINDS` that are asked for."""
     pages: bool = False
     """True to write overlay pictures, a CSV and a page beside the DICOM objects."""
 
@@ -141,4 +144,4 @@ class Answer:
         return cls(analysed=analysed, pages=tuple(plain["pages"]))
 
 
-__all__ = ["Analysed", "Answer", "Identity", "Task"]
+__all__ = ["MORE_KINDS", "Analysed", "Answer", "Identity", "Task"]

@@ -12,9 +12,12 @@ import pytest
 from dicom_checkers import iod_errors, program
 from pydicom import Dataset, dcmread
 
+from node.offline import analyse_folder
 from node.pipeline import analyse
 from node.report.overlays import OUTLINE
+from node.settings import Settings
 from node.task import Analysed, Task
+from plugins.errors import Refused
 
 MakeTask = Callable[..., Task]
 BOTH = ("capture", "pdf")
@@ -130,3 +133,13 @@ def test_markup_in_a_label_stays_text(make_task: MakeTask, tmp_path: Path) -> No
     assert "<b>bold</b>" in " ".join(_text(document, tmp_path).split())
     for active in (b"javascript", b"/URI", b"/Action", b"/JS"):
         assert active not in document.EncapsulatedDocument
+
+
+def test_a_folder_is_analysed_with_a_pdf_when_asked(
+    tmp_path: Path, small_study: list[Path], trouble: Path
+) -> None:
+    folder, settings = small_study[0].parent, Settings(home=tmp_path, plugins={"trouble": {"mode": "box"}})
+    report = analyse_folder(folder, tmp_path / "out", settings, plugins=["trouble"], also=["pdf"])
+    assert [Path(o).name for o in report["outputs"] if "pdf" in o] == ["trouble-pdf-4.dcm"]
+    with pytest.raises(Refused, match="'fax' is no kind of result; use capture or pdf"):
+        analyse_folder(folder, tmp_path / "out", settings, plugins=["trouble"], also=["fax"])
