@@ -24,6 +24,8 @@ def decode_text(value: bytes, encoding: str) -> str:
         text = value.decode(encoding, "replace")
     else:
         text = "".join(_fragment(part, encoding) for part in FRAGMENT.findall(value))
+    if text.isascii() and text.isprintable():
+        return text.strip()
     return unicodedata.normalize("NFC", CONTROL.sub(" ", text)).strip()
 
 

@@ -6,10 +6,13 @@ file and the enclosing item before anything is read, and only values that were a
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import BinaryIO, NamedTuple
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, NamedTuple, Self
 
 from pydicom.datadict import dictionary_VR
 
@@ -28,6 +31,45 @@ SHORT_VR = frozenset(
     | {b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
 )
 BULK_VR = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW"})
+HEAD_BYTES = 64 << 10
+EXPLICIT = {order: struct.Struct(order + "HH2sH") for order in "<>"}
+LENGTH = {order: struct.Struct(order + "L") for order in "<>"}
+
+
+class Source:
+    """The bytes of a file by position: the first ones are in memory, the others are read when they are asked for."""
+
+    def __init__(self, path: Path | None, head: bytes = b"") -> None:
+        """Take the first bytes as they are known, or read them. Raises OSError; without a path `head` is the whole."""
+        self._path = path
+        self._file: BinaryIO | None = None
+        self.size = len(head)
+        if path is not None:
+            self.size = os.stat(path).st_size
+            head = head or self._read(0, HEAD_BYTES)
+        self.head = head
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def at(self, position: int, count: int) -> bytes:
+        """Return `count` bytes from `position`, fewer at the end of the file."""
+        if position + count <= len(self.head) or self._path is None:
+            return self.head[position : position + count]
+        return self._read(position, count)
+
+    def _read(self, position: int, count: int) -> bytes:
+        if self._file is None:
+            assert self._path is not None
+            self._file = self._path.open("rb")
+        self._file.seek(position)
+        return self._file.read(count)
 
 
 class _Frame(NamedTuple):
@@ -42,12 +84,10 @@ class _Frame(NamedTuple):
 class Walk:
     """One walk over the elements of a dataset, from its first byte to the pixel data or the end."""
 
-    file: BinaryIO
-    """The file, seekable."""
+    source: Source
+    """The file."""
     start: int
     """Offset of the first element."""
-    size: int
-    """Offset at which the file ends."""
     order: str
     """`<` for little endian, `>` for big endian."""
     cap_bytes: int
@@ -62,7 +102,7 @@ class Walk:
         there twice or too long), `truncated` and `nested-too-deep`.
         """
         found: dict[int, bytes] = {}
-        stack = [_Frame("dataset", self.size, True, self._is_explicit(), self.order)]
+        stack = [_Frame("dataset", self.source.size, True, self._is_explicit(), self.order)]
         position, depth = self.start, 0
         for _ in range(MAX_ELEMENTS):
             frame = stack[-1]
@@ -96,37 +136,34 @@ class Walk:
 
     def _is_explicit(self) -> bool:
         """Tell from the first element what the dataset is, whatever the transfer syntax says."""
-        self.file.seek(self.start)
-        vr = self.file.read(6)[4:6]
+        vr = self.source.at(self.start, 6)[4:6]
         return vr in LONG_VR or vr in SHORT_VR
 
     def _header(self, position: int, frame: _Frame) -> tuple[int, bytes, int, int]:
         if frame.limit - position < 8:
             raise _truncated()
-        self.file.seek(position)
-        head = self.file.read(8)
+        head = self.source.at(position, 8)
         if len(head) < 8:
             raise _truncated()
-        group, element = struct.unpack(frame.order + "HH", head[:4])
+        group, element, vr, length = EXPLICIT[frame.order].unpack(head)
         tag = group << 16 | element
-        vr = head[4:6]
-        if group == 0xFFFE or not frame.explicit or not (vr in LONG_VR or vr in SHORT_VR):
-            # An unknown representation in an explicit dataset is an element that some writer left implicit.
-            vr = b"" if group == 0xFFFE else _dictionary_vr(tag)
-            return tag, vr, struct.unpack(frame.order + "L", head[4:])[0], position + 8
-        if vr in SHORT_VR:
-            return tag, vr, struct.unpack(frame.order + "H", head[6:])[0], position + 8
-        tail = self.file.read(4)
-        if len(tail) < 4:
-            raise _truncated()
-        return tag, vr, struct.unpack(frame.order + "L", tail)[0], position + 12
+        if frame.explicit and group != 0xFFFE:
+            if vr in SHORT_VR:
+                return tag, vr, length, position + 8
+            if vr in LONG_VR:
+                tail = self.source.at(position + 8, 4)
+                if len(tail) < 4:
+                    raise _truncated()
+                return tag, vr, LENGTH[frame.order].unpack(tail)[0], position + 12
+        # An unknown representation in an explicit dataset is an element that some writer left implicit.
+        vr = b"" if group == 0xFFFE else _dictionary_vr(tag)
+        return tag, vr, LENGTH[frame.order].unpack(head[4:])[0], position + 8
 
     def _take(self, found: dict[int, bytes], tag: int, position: int, length: int) -> None:
         if tag in found or length > self.cap_bytes:
             name = f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
             raise Refused("unreadable-header", f"Element {name} is too long or there twice.")
-        self.file.seek(position)
-        found[tag] = self.file.read(length)
+        found[tag] = self.source.at(position, length)
 
 
 @lru_cache(maxsize=4096)

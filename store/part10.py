@@ -6,8 +6,6 @@ the file declares, and ends in a `Header` or in Refused (Unavailable when the di
 
 from __future__ import annotations
 
-import io
-import os
 import re
 import shutil
 import struct
@@ -17,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import BinaryIO
 
 from pydicom import config
 from pydicom.dataelem import DataElement
@@ -25,7 +22,7 @@ from pydicom.dataset import Dataset
 
 from plugins.errors import Refused, Unavailable
 from store.charset import base_encoding, decode_text
-from store.elements import LONG_VR, SHORT_VR, Walk
+from store.elements import LONG_VR, SHORT_VR, Source, Walk
 
 UID = re.compile(rb"[0-9]+(?:\.[0-9]+)*")
 IMPLEMENTATION_CLASS_UID = "2.25.179027739462798264392331652416545824982"
@@ -60,6 +57,7 @@ TAGS = {
     "series_number": 0x00200011,
     "frame_of_reference_uid": 0x00200052,
 }
+WANTED = frozenset(TAGS.values())
 TEXTS = (
     "patient_id",
     "issuer",
@@ -146,21 +144,26 @@ def split(path: Path) -> tuple[Dataset, int]:
 
     Values are strings without padding (bytes where they are binary). Refuses `not-part10` and `unreadable-header`.
     """
-    with _open(path) as file:
-        return _read_meta(file)
+    with _open(path) as source:
+        elements, offset = _read_meta(source)
+    meta = Dataset()
+    for element, (vr, value) in elements.items():
+        # A value is kept as it is; validating it would warn, and a warning would show it in the log.
+        meta.add(DataElement(0x00020000 | element, vr, value, validation_mode=config.IGNORE))
+    return meta, offset
 
 
-def scan_header(path: Path) -> Header:
+def scan_header(path: Path, head: bytes = b"") -> Header:
     """Return what the header of a Part 10 file says, without decoding anything.
 
+    `head` is the beginning of the file when it is known; then the file itself is read only for what lies behind it.
     The UIDs are the dataset's; whoever was promised others (a C-STORE command) compares them.
     Refuses `not-part10`, `no-transfer-syntax`, `unreadable-header`, `truncated`, `nested-too-deep`, `missing-uid`,
     `invalid-uid`, `deflated-too-large`.
     Raises Unavailable when the file cannot be read.
     """
-    with _open(path) as file:
-        meta, offset = _read_meta(file)
-        return _scan(file, meta, offset)
+    with _open(path, head) as source:
+        return _scan(source, *_read_meta(source))
 
 
 def normalise(path_in: Path, path_out: Path) -> Header:
@@ -169,13 +172,13 @@ def normalise(path_in: Path, path_out: Path) -> Header:
     Where file meta and dataset disagree about the instance, the dataset is believed. Refuses what `scan_header`
     refuses. Raises Unavailable when a file cannot be read or written.
     """
-    with _open(path_in) as file:
-        meta, offset = _read_meta(file)
-        header = _scan(file, meta, offset)
+    with _open(path_in) as source:
+        meta, offset = _read_meta(source)
+        header = _scan(source, meta, offset)
         preamble = write_preamble(header.sop_class_uid, header.sop_instance_uid, header.transfer_syntax_uid)
-        file.seek(offset)
         try:
-            with path_out.open("wb") as out:
+            with path_in.open("rb") as file, path_out.open("wb") as out:
+                file.seek(offset)
                 out.write(preamble)
                 shutil.copyfileobj(file, out, 1 << 20)
         except OSError as error:
@@ -185,10 +188,10 @@ def normalise(path_in: Path, path_out: Path) -> Header:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[BinaryIO]:
+def _open(path: Path, head: bytes = b"") -> Iterator[Source]:
     try:
-        with path.open("rb") as file:
-            yield file
+        with Source(path, head) as source:
+            yield source
     except OSError as error:
         raise Unavailable(f"The file cannot be read ({type(error).__name__}); try again.") from error
 
@@ -201,14 +204,14 @@ def _element(element: int, vr: bytes, value: bytes) -> bytes:
     )
 
 
-def _read_meta(file: BinaryIO) -> tuple[Dataset, int]:
-    file.seek(0)
-    if file.read(132)[128:] != b"DICM":
+def _read_meta(source: Source) -> tuple[dict[int, tuple[str, object]], int]:
+    """Return (VR, value) by element number, and the offset at which the dataset begins."""
+    if source.at(128, 4) != b"DICM":
         raise Refused("not-part10", "The file has no DICM prefix; it is not a DICOM Part 10 file.")
-    meta, position = Dataset(), 132
+    meta: dict[int, tuple[str, object]] = {}
+    position = 132
     while True:
-        file.seek(position)
-        head = file.read(12)
+        head = source.at(position, 12)
         if len(head) < 8 or head[:2] != b"\x02\x00":
             return meta, position
         vr = head[4:6]
@@ -220,55 +223,49 @@ def _read_meta(file: BinaryIO) -> tuple[Dataset, int]:
             raise Refused("unreadable-header", "The file meta information is not explicit little endian.")
         if position + length > META_CAP_BYTES:
             raise Refused("unreadable-header", "The file meta information is too long.")
-        file.seek(position)
-        value = file.read(length)
+        value = source.at(position, length)
         if len(value) < length:
             raise Refused("truncated", "The file ends within its meta information.")
-        _add_meta(meta, struct.unpack("<H", head[2:4])[0], vr.decode(), value)
+        element = struct.unpack("<H", head[2:4])[0]
+        if element in meta:
+            raise Refused("unreadable-header", "The file meta information says the same thing twice.")
+        meta[element] = vr.decode(), _meta_value(vr, value)
         position += length
 
 
-def _add_meta(meta: Dataset, element: int, vr: str, value: bytes) -> None:
-    decoded: object = value
-    if vr in ("UI", "AE", "SH"):
-        decoded = decode_text(value.rstrip(b"\0"), "ascii")
-    elif vr == "UL":
-        decoded = int.from_bytes(value[:4], "little")
-    tag = 0x00020000 | element
-    if tag in meta:
-        raise Refused("unreadable-header", "The file meta information says the same thing twice.")
-    # A value is kept as it is; validating it would warn, and a warning would show it in the log.
-    meta.add(DataElement(tag, vr, decoded, validation_mode=config.IGNORE))
+def _meta_value(vr: bytes, value: bytes) -> object:
+    if vr in (b"UI", b"AE", b"SH"):
+        return decode_text(value.rstrip(b"\0"), "ascii")
+    return int.from_bytes(value[:4], "little") if vr == b"UL" else value
 
 
-def _scan(file: BinaryIO, meta: Dataset, offset: int) -> Header:
-    syntax = str(meta.get("TransferSyntaxUID", ""))
-    if not syntax:
+def _scan(source: Source, meta: dict[int, tuple[str, object]], offset: int) -> Header:
+    _, syntax = meta.get(0x0010, ("UI", ""))
+    if not isinstance(syntax, str) or not syntax:
         raise Refused("no-transfer-syntax", "The file does not say its transfer syntax.")
     _checked_uid(syntax.encode("ascii", "replace"), "Transfer Syntax UID")
-    size = os.fstat(file.fileno()).st_size
     if syntax in DEFLATED:
-        values = _inflated_values(file, offset, size)
+        values = _inflated_values(source, offset)
     else:
-        values = _values(file, offset, size, big=syntax == EXPLICIT_BIG)
+        values = _values(source, offset, big=syntax == EXPLICIT_BIG)
     return _header(values, syntax)
 
 
-def _values(file: BinaryIO, start: int, size: int, *, big: bool = False) -> dict[int, bytes]:
-    walk = Walk(file=file, start=start, size=size, order=">" if big else "<", cap_bytes=VALUE_CAP_BYTES)
-    return walk.values(frozenset(TAGS.values()))
+def _values(source: Source, start: int, *, big: bool = False) -> dict[int, bytes]:
+    walk = Walk(source=source, start=start, order=">" if big else "<", cap_bytes=VALUE_CAP_BYTES)
+    return walk.values(WANTED)
 
 
-def _inflated_values(file: BinaryIO, offset: int, size: int) -> dict[int, bytes]:
+def _inflated_values(source: Source, offset: int) -> dict[int, bytes]:
     """Scan a deflated dataset (PS3.5 A.5); no more than the cap is ever inflated."""
-    file.seek(offset)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    packed = source.at(offset, min(source.size - offset, INFLATED_CAP_BYTES))
     try:
-        data = inflater.decompress(file.read(min(size - offset, INFLATED_CAP_BYTES)), INFLATED_CAP_BYTES)
+        data = inflater.decompress(packed, INFLATED_CAP_BYTES)
     except zlib.error as error:
         raise Refused("unreadable-header", "The deflated dataset cannot be inflated.") from error
     try:
-        return _values(io.BytesIO(data), 0, len(data))
+        return _values(Source(None, data), 0)
     except Refused as refused:
         if refused.code == "truncated" and len(data) >= INFLATED_CAP_BYTES:
             raise Refused(
