@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import httpx
 from node.deliveries import without_credentials
 from node.multipart import BLOCK_BYTES, FilesBody, PartWriter, boundary_of
 from plugins.errors import Refused, Unavailable
+from store.charset import CONTROL
 
 PAGE = 500
 MAX_PAGES = 2000
@@ -32,6 +34,8 @@ TRANSIENT = frozenset({408, 425, 429})
 
 STUDY_UID, SERIES_UID, SOP_UID, SOP_CLASS = "0020000D", "0020000E", "00080018", "00080016"
 INSTANCES_IN_STUDY = "00201208"
+STUDY_DATE, MODALITY, MODALITIES = "00080020", "00080060", "00080061"
+PATIENT_ID, ISSUER = "00100020", "00100021"
 FAILED, REFERENCED = "00081198", "00081199"
 REFERENCED_SOP_UID, FAILURE_REASON, WARNING_REASON = "00081155", "00081197", "00081196"
 
@@ -59,6 +63,32 @@ class HeldStudy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeldSeries:
+    """One series that the PACS says it holds."""
+
+    series_instance_uid: str
+    """Series Instance UID, as the PACS writes it."""
+    modality: str
+    """Modality; empty when the PACS does not tell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatientStudy:
+    """One study that the PACS says it holds of a patient: what it says, not yet believed."""
+
+    study_instance_uid: str
+    """Study Instance UID, as the PACS writes it."""
+    patient_id: str
+    """PatientID, without padding."""
+    issuer: str
+    """IssuerOfPatientID; empty when the PACS does not tell."""
+    study_date: str
+    """Study Date as YYYYMMDD; empty when the PACS does not tell."""
+    modalities: frozenset[str]
+    """Modalities in Study; none when the PACS does not tell."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StowAnswer:
     """What the PACS said of one instance that was sent to it."""
 
@@ -66,6 +96,16 @@ class StowAnswer:
     """SOP Instance UID."""
     status: int | None
     """DICOM status: 0 stored, a warning, or the failure reason; None when the answer does not speak of it."""
+
+
+def matching(patient_id: str) -> str:
+    """Return a PatientID as a key to match: no key can ask for a backslash, so any character may stand there."""
+    return patient_id.replace("\\", "?")
+
+
+def plain(value: str) -> str:
+    """Return a text of an answer as the store keeps such texts (`store.charset.decode_text`), to be compared."""
+    return unicodedata.normalize("NFC", CONTROL.sub(" ", value)).strip()
 
 
 class DicomWeb:
@@ -111,15 +151,40 @@ class DicomWeb:
 
     def study_instances(self, study_instance_uid: str) -> tuple[HeldInstance, ...]:
         """Return the instances of a study; none when the PACS does not know it. Refuses `invalid-uid`."""
-        query = {"includefield": [SERIES_UID, SOP_UID, SOP_CLASS]}
-        return tuple(
-            HeldInstance(
-                series_instance_uid=_uid(_text(row, SERIES_UID)),
-                sop_instance_uid=_uid(_text(row, SOP_UID)),
-                sop_class_uid=_text(row, SOP_CLASS),
+        return self._instances(f"/studies/{_uid(study_instance_uid)}/instances")
+
+    def patient_studies(
+        self, patient_id: str, since: datetime.date, until: datetime.date
+    ) -> Iterator[PatientStudy]:
+        """Yield the studies between two dates that the PACS takes to be the patient's; whose they are is not checked.
+
+        A wildcard within the PatientID matches as such, and a PACS may ignore what it was asked for.
+        """
+        query: dict[str, str | list[str]] = {
+            "PatientID": matching(patient_id),
+            "StudyDate": f"{since:%Y%m%d}-{until:%Y%m%d}",
+            "includefield": [PATIENT_ID, ISSUER, STUDY_DATE, MODALITIES],
+        }
+        for row in self._rows("/studies", query, STUDY_UID):
+            yield PatientStudy(
+                study_instance_uid=_text(row, STUDY_UID),
+                patient_id=plain(_text(row, PATIENT_ID)),
+                issuer=plain(_text(row, ISSUER)),
+                study_date=_text(row, STUDY_DATE),
+                modalities=frozenset(_texts(row, MODALITIES)),
             )
-            for row in self._rows(f"/studies/{_uid(study_instance_uid)}/instances", query, SOP_UID)
+
+    def study_series(self, study_instance_uid: str) -> tuple[HeldSeries, ...]:
+        """Return the series of a study. Refuses `invalid-uid`."""
+        query: dict[str, str | list[str]] = {"includefield": [SERIES_UID, MODALITY]}
+        return tuple(
+            HeldSeries(series_instance_uid=_uid(_text(row, SERIES_UID)), modality=_text(row, MODALITY))
+            for row in self._rows(f"/studies/{_uid(study_instance_uid)}/series", query, SERIES_UID)
         )
+
+    def series_instances(self, study: str, series: str) -> tuple[HeldInstance, ...]:
+        """Return the instances of a series. Refuses `invalid-uid`."""
+        return self._instances(f"/studies/{_uid(study)}/series/{_uid(series)}/instances", series)
 
     def retrieve_series(self, study: str, series: str, new_path: Callable[[], Path]) -> Iterator[Path]:
         """Yield the files of a series one by one as they arrive, in their original encoding."""
@@ -156,6 +221,17 @@ class DicomWeb:
         if not isinstance(answer, dict):
             raise Unavailable(f"{self.root_url} answered with something that is not a STOW-RS response")
         return tuple(_stow_answers(answer))
+
+    def _instances(self, path: str, series: str = "") -> tuple[HeldInstance, ...]:
+        query: dict[str, str | list[str]] = {"includefield": [SERIES_UID, SOP_UID, SOP_CLASS]}
+        return tuple(
+            HeldInstance(
+                series_instance_uid=_uid(_text(row, SERIES_UID) or series),
+                sop_instance_uid=_uid(_text(row, SOP_UID)),
+                sop_class_uid=_text(row, SOP_CLASS),
+            )
+            for row in self._rows(path, query, SOP_UID)
+        )
 
     def _rows(self, path: str, query: Mapping[str, str | list[str]], key: str) -> Iterator[dict[str, Any]]:
         """Yield rows with distinct `key`s, page by page, until a page brings nothing new.
@@ -262,6 +338,12 @@ def _text(row: Mapping[str, Any], tag: str) -> str:
     return value if isinstance(value, str) else ""
 
 
+def _texts(row: Mapping[str, Any], tag: str) -> list[str]:
+    element = row.get(tag)
+    values = element.get("Value") if isinstance(element, dict) else None
+    return [value for value in values if isinstance(value, str)] if isinstance(values, list) else []
+
+
 def _number(row: Mapping[str, Any], tag: str) -> int | None:
     # The model says number, some servers write IS values as text.
     try:
@@ -283,4 +365,14 @@ def _stow_answers(answer: Mapping[str, Any]) -> Iterator[StowAnswer]:
                 )
 
 
-__all__ = ["DicomWeb", "HeldInstance", "HeldStudy", "StowAnswer", "without_credentials"]
+__all__ = [
+    "DicomWeb",
+    "HeldInstance",
+    "HeldSeries",
+    "HeldStudy",
+    "PatientStudy",
+    "StowAnswer",
+    "matching",
+    "plain",
+    "without_credentials",
+]
