@@ -206,6 +206,15 @@ def print_lines(lines: Sequence[Line]) -> None:
         screen.print(f"{mark} {escape(f'{line.what:<{width}}  {line.says}')}", soft_wrap=True)
 
 
+def print_faults(faults: Sequence[Mapping[str, Any]]) -> None:
+    """Print what `nadir fsck` found and what became of it, one line each."""
+    for fault in faults:
+        what = f"mended: {fault['mended']}" if fault["mended"] else fault["todo"]
+        say(f"{fault['invariant']} {fault['code']} {fault['subject']}: {fault['sentence']} -> {what}")
+    left = sum(not fault["mended"] for fault in faults)
+    say(f"{len(faults)} faults, {left} left" if faults else "clean")
+
+
 def print_measured(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
     """Print one table for each analysis (`plugin`), a row a finding: `columns`, then its `measured` as columns.
 

@@ -1,0 +1,40 @@
+"""What several commands share: options, and the database of a node that exists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from node.flags import load_settings
+from plugins.errors import Refused
+
+if TYPE_CHECKING:
+    from store.database import Database
+
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", help="Folder of the node, ~/.nadir by default.", show_default=False),
+]
+Config = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML).", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value for a program to read.")]
+
+
+@contextmanager
+def open_database(home: Path | None, config: Path | None) -> Iterator[Database]:
+    """Give the database of a node that exists already, brought up to date when a newer version reads it first."""
+    settings = load_settings(config, {"home": home})
+    if not settings.database_url and not (settings.home / "nadir.sqlite").is_file():
+        raise Refused("no-database", f"there is no node in {settings.home}; name its folder with --home")
+    from store.database import Database
+
+    database = Database(settings.sql_url)
+    try:
+        if not database.is_current():
+            database.upgrade()
+        yield database
+    finally:
+        database.dispose()

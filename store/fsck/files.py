@@ -1,0 +1,256 @@
+"""The invariants that need the disk: what lies in the store's folders, beside what the rows say of it.
+
+`named` is read in one short transaction; everything else reads files only, for as long as it takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlmodel import Session, col
+
+from plugins.errors import Refused
+from store.fsck.fault import REPAIR, RESTORE, Fault
+from store.objects import ObjectStore
+from store.part10 import scan_header
+from store.tables import Instance, Result, Series, Study
+
+YOUNG_SECONDS = 600.0
+TEMPORARY = re.compile(r"([0-9]+)-[0-9a-f]{32}\.part")
+QUARANTINED = re.compile(r"([0-9a-f]{64})\.(dcm|json)")
+FOLDERS = ("incoming", "objects", "quarantine")
+NOT_OURS = "look what it is and who put it there, then take it out of the store's folder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """An object that a row names."""
+
+    subject: str
+    """The row, as `instance 7` or `result 7`."""
+    sha256: str
+    """Its hash by the row."""
+    size_bytes: int
+    """Its length by the row."""
+    sop_instance_uid: str
+    """Its SOP Instance UID by the row."""
+    study_instance_uid: str
+    """Its study by the row; empty for a result."""
+    source: str
+    """Where it came from; empty for a result."""
+
+
+def named(session: Session) -> dict[str, Named]:
+    """Return every object that an instance or a result names, by sha256."""
+    results = select(col(Result.id), col(Result.sha256), col(Result.size_bytes), col(Result.sop_instance_uid))
+    found = {
+        sha256: Named(
+            subject=f"result {pk}",
+            sha256=sha256,
+            size_bytes=size,
+            sop_instance_uid=uid,
+            study_instance_uid="",
+            source="",
+        )
+        for pk, sha256, size, uid in session.execute(results)
+    }
+    instances = (
+        select(
+            col(Instance.id),
+            col(Instance.sha256),
+            col(Instance.size_bytes),
+            col(Instance.sop_instance_uid),
+            col(Study.study_instance_uid),
+            col(Instance.source),
+        )
+        .join(Series, col(Series.id) == col(Instance.series_pk))
+        .join(Study, col(Study.id) == col(Series.study_pk))
+    )
+    for pk, sha256, size, uid, study, source in session.execute(instances):
+        found[sha256] = Named(
+            subject=f"instance {pk}",
+            sha256=sha256,
+            size_bytes=size,
+            sop_instance_uid=uid,
+            study_instance_uid=study,
+            source=source,
+        )
+    return found
+
+
+def check_files(
+    objects: ObjectStore, held: Mapping[str, Named], *, now: float, quick: bool = False
+) -> Iterator[Fault]:
+    """Give every fault of the store's folders; `now` is a POSIX time, `quick` reads no object's bytes."""
+    for one in held.values():
+        yield from _object(objects, one, quick=quick)
+    yield from _unknown(objects.root, frozenset(FOLDERS), "")
+    for name in FOLDERS:
+        mode = (objects.root / name).lstat().st_mode
+        if stat.S_ISDIR(mode) and mode & 0o027:
+            yield _mode(name, mode)
+    yield from _incoming(objects, now)
+    yield from _objects(objects, held, now)
+    yield from _quarantine(objects, held, quick=quick)
+
+
+def _object(objects: ObjectStore, one: Named, *, quick: bool) -> Iterator[Fault]:
+    """I1, and of an instance that it is what its row says."""
+    path = objects.path(one.sha256)
+    again = f"send it again from {one.source}" if one.source else "restore the store from a copy"
+    try:
+        size = path.stat().st_size
+    except OSError:
+        sentence = f"The bytes of {one.subject} are not there."
+        yield Fault(invariant="I1", code="object-missing", subject=one.sha256, sentence=sentence, todo=again)
+        return
+    if size != one.size_bytes or not (quick or objects.is_intact(one.sha256)):
+        sentence = f"The bytes of {one.subject} are not those that were acknowledged."
+        yield Fault(invariant="I1", code="object-damaged", subject=one.sha256, sentence=sentence, todo=again)
+        return
+    if quick:
+        return
+    try:
+        header = scan_header(path)
+    except Refused as refused:
+        sentence = f"The header of {one.subject} cannot be read ({refused.code})."
+        yield Fault(
+            invariant="I1", code="header-unreadable", subject=one.sha256, sentence=sentence, todo=again
+        )
+        return
+    same_study = one.study_instance_uid in ("", header.study_instance_uid)
+    if header.sop_instance_uid != one.sop_instance_uid or not same_study:
+        sentence = f"The bytes are of another instance or study than {one.subject} says."
+        yield Fault(
+            invariant="I6",
+            code="row-of-another-object",
+            subject=one.sha256,
+            sentence=sentence,
+            todo=RESTORE,
+        )
+
+
+def _unknown(folder: Path, known: frozenset[str] | re.Pattern[str], below: str) -> Iterator[Fault]:
+    """I4: in a folder lie plain files or folders of ours, under names of ours."""
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda e: e.name):
+            is_known = (
+                known.fullmatch(entry.name) is not None
+                if isinstance(known, re.Pattern)
+                else entry.name in known
+            )
+            if entry.is_symlink() or not is_known:
+                kind = "A link" if entry.is_symlink() else "Something"
+                yield Fault(
+                    invariant="I4",
+                    code="link" if entry.is_symlink() else "unknown-file",
+                    subject=shown(f"{below}{entry.name}"),
+                    sentence=f"{kind} that the node did not make lies in its store.",
+                    todo=NOT_OURS,
+                )
+
+
+def _mode(subject: str, mode: int) -> Fault:
+    sentence = f"The mode {stat.S_IMODE(mode):04o} lets others read or anybody write."
+    return Fault(invariant="I4", code="wrong-mode", subject=subject, sentence=sentence, todo=REPAIR)
+
+
+def _incoming(objects: ObjectStore, now: float) -> Iterator[Fault]:
+    yield from _unknown(objects.root / "incoming", TEMPORARY, "incoming/")
+    for path in objects.abandoned():
+        if TEMPORARY.fullmatch(path.name) and not path.is_symlink():
+            yield Fault(
+                invariant="disk",
+                code="dead-temporary",
+                subject=f"incoming/{path.name}",
+                sentence="A process ended while it was receiving; nobody was told that this was kept.",
+                todo=REPAIR,
+                young=_is_young(path, now),
+            )
+
+
+def _objects(objects: ObjectStore, held: Mapping[str, Named], now: float) -> Iterator[Fault]:
+    yield from _unknown(objects.root / "objects", re.compile("[0-9a-f]{2}"), "objects/")
+    for folder in sorted((objects.root / "objects").iterdir()):
+        if folder.is_symlink() or not folder.is_dir():
+            continue
+        ours = re.compile(rf"{re.escape(folder.name)}[0-9a-f]{{62}}\.dcm")
+        yield from _unknown(folder, ours, f"objects/{folder.name}/")
+        for path in sorted(folder.glob("*.dcm")):
+            if path.is_symlink() or not ours.fullmatch(path.name):
+                continue
+            mode = path.stat().st_mode
+            if mode & 0o337:
+                yield _mode(f"objects/{folder.name}/{path.name}", mode)
+            if path.stem not in held:
+                yield Fault(
+                    invariant="disk",
+                    code="orphan",
+                    subject=path.stem,
+                    sentence="An object is on disk and no row names it: kept, and then never acknowledged.",
+                    todo=REPAIR,
+                    young=_is_young(path, now),
+                )
+
+
+def _quarantine(objects: ObjectStore, held: Mapping[str, Named], *, quick: bool) -> Iterator[Fault]:
+    folder = objects.root / "quarantine"
+    yield from _unknown(folder, QUARANTINED, "quarantine/")
+    names = {path.name for path in folder.iterdir() if QUARANTINED.fullmatch(path.name)}
+    for name in sorted(names):
+        sha256, kind = name.split(".")
+        if kind == "json":
+            if f"{sha256}.dcm" not in names:
+                sentence = "A reason is in quarantine without the file that it speaks of."
+                yield _aside("reason-without-file", sha256, sentence)
+            continue
+        if f"{sha256}.json" not in names:
+            yield _aside("no-reason", sha256, "A file is in quarantine and nobody said why.")
+        if sha256 in held and objects.path(sha256).is_file():
+            yield Fault(
+                invariant="I5",
+                code="kept-and-quarantined",
+                subject=sha256,
+                sentence=f"The object of {held[sha256].subject} is in quarantine too.",
+                todo=REPAIR,
+            )
+        if not quick and not has_hash(folder / name, sha256):
+            yield _aside(
+                "quarantine-damaged", sha256, "A file in quarantine has other bytes than its name says."
+            )
+
+
+def _aside(code: str, subject: str, sentence: str) -> Fault:
+    return Fault(invariant="disk", code=code, subject=subject, sentence=sentence, todo=REPAIR, young=True)
+
+
+def has_hash(path: Path, sha256: str) -> bool:
+    """Return True when the file is there and its bytes have this hash."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except OSError:
+        return False
+
+
+def _is_young(path: Path, now: float) -> bool:
+    """Return True for a file whose name or bytes changed lately, or that is gone by now."""
+    try:
+        return now - path.lstat().st_ctime < YOUNG_SECONDS
+    except OSError:
+        return True
+
+
+def shown(name: str) -> str:
+    """Return a foreign file name as one harmless line."""
+    return name.encode("unicode_escape", "surrogateescape").decode("ascii")[:200]
+
+
+__all__ = ["Named", "check_files", "has_hash", "named", "shown"]
