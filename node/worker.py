@@ -17,7 +17,7 @@ from node.child import run_in_child
 from node.fault import place
 from node.logs import line
 from node.settings import Settings
-from node.task import Analysed, Answer, Identity, Task
+from node.task import MORE_KINDS, Analysed, Answer, Identity, Task
 from plugins.errors import Broken, NadirError, Refused, Unavailable
 from store import findings, jobs, outbox, studies
 from store.database import Database
@@ -181,6 +181,7 @@ class Worker:
             out=str(folder),
             started_at=self._database.now().astimezone().isoformat(),
             predecessors=self._predecessors(session, job, revision),
+            more=tuple(kind for kind in MORE_KINDS if self._settings.destinations_of(kind)),
         )
 
     def _predecessors(self, session: Session, job: Job, revision: Revision) -> dict[str, str]:
@@ -193,7 +194,7 @@ class Worker:
             .join(Job, col(Result.job_pk) == col(Job.id))
             .join(Revision, col(Job.revision_pk) == col(Revision.id))
             .where(Revision.study_pk == revision.study_pk, Revision.number < revision.number)
-            .where(Job.plugin == job.plugin, Result.kind != "seg")
+            .where(Job.plugin == job.plugin, col(Result.kind).startswith("sr-"))
             .where(col(Job.state).in_((jobs.DELIVERING, jobs.DONE)))
             .order_by(col(Revision.number).desc(), col(Job.id).desc())
         ).all()
@@ -238,7 +239,7 @@ class Worker:
                     session, _pk(job), job.attempt, analysed.error_code, text, now, permanent=True
                 )
             for result in results:
-                outbox.add(session, result, self._settings.destinations, now)
+                outbox.add(session, result, self._settings.destinations_of(result.kind), now)
             return jobs.finish(session, _pk(job), job.attempt, jobs.DELIVERING, now)
 
     def _failed(self, job: Job, error: Exception) -> None:

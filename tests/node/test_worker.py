@@ -126,6 +126,22 @@ def test_without_destinations_a_job_is_done_at_once(queued: Bench) -> None:
     assert _states(queued) == ["done"]
 
 
+def test_a_destination_gets_the_kinds_that_it_asks_for_and_no_others(queued: Bench) -> None:
+    viewer = "VIEWER@127.0.0.1:105"
+    queued.settle()
+    assert queued.work(destinations=(DESTINATION, viewer), delivery={viewer: {"results": "pdf, capture"}})
+    kinds = {r.id: r.kind for r in queued.node.rows(Result)}
+    sent = [(d.destination, kinds[d.result_pk]) for d in queued.node.rows(Delivery)]
+    assert sorted(sent) == [
+        (DESTINATION, "seg"),
+        (DESTINATION, "sr-planar"),
+        (DESTINATION, "sr-volumetric"),
+        (viewer, "capture"),
+        (viewer, "capture"),
+        (viewer, "pdf"),
+    ]
+
+
 def test_nothing_found_is_delivered_as_a_report(queued: Bench) -> None:
     queued.mode = "nothing"
     queued.settle()
