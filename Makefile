@@ -6,8 +6,8 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do $$p -c '
 BIN := .venv/bin
 STAMP := .venv/installed
 JOBS ?= 2
-DEBIAN := orthanc orthanc-python orthanc-dicomweb dcmtk dicom3tools postgresql
-NEEDED := Orthanc storescu dcmdump dsrdump dciodvfy
+DEBIAN := orthanc orthanc-python orthanc-dicomweb dcmtk dicom3tools postgresql poppler-utils strace openssl
+NEEDED := Orthanc storescu dcmdump dsrdump dciodvfy pdftotext strace openssl
 export PATH := $(PATH):/usr/sbin
 
 .PHONY: install demo test test-quick test-long lint format counterparts viewer bench clean
