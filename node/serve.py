@@ -153,7 +153,8 @@ class Node:
             self._loop(f"sender {sender.shown}", sender.tick, 0.5)
 
     def _start_web(self) -> None:
-        from node.web import WebServer, create_app
+        from node.web import create_app
+        from node.web_server import WebServer
 
         s = self.settings
         told: Callable[[], None] | None = None

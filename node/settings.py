@@ -68,6 +68,26 @@ class Settings(BaseSettings):
     )
     http_host: str = Field(default="127.0.0.1", description="Address that the HTTP port listens on")
     http_port: int = Field(default=8080, ge=0, le=65535, description="HTTP port; 0 for any free one")
+    http_tls_certificate: Path | None = Field(
+        default=None, description="PEM file with the certificate chain of the HTTP port; none: plain HTTP"
+    )
+    http_tls_key: Path | None = Field(
+        default=None, description="PEM file with its key; none: in the same file"
+    )
+    http_tls_key_passphrase: str = Field(default="", description="Passphrase of that key")
+    http_names: Words = Field(
+        default=(), description="Host names that the HTTP port answers to besides localhost; empty for all"
+    )
+    http_proxies: Words = Field(
+        default=(), description="Addresses of proxies whose X-Forwarded-For and -Proto are believed"
+    )
+    max_request_bytes: int = Field(default=1 << 30, gt=0, description="Largest STOW-RS request")
+    session_idle_seconds: float = Field(
+        default=1800.0, gt=0, description="A person who does nothing for this long is signed out"
+    )
+    session_seconds: float = Field(
+        default=43200.0, gt=0, description="A person is signed out this long after signing in at the latest"
+    )
     callers: Words = Field(default=(), description="Who may send: AE, AE@address or *@address")
     caller_certificates: Words = Field(
         default=(),

@@ -1,0 +1,276 @@
+"""What stands before every route: who may ask, how much and how slowly they may send, and how errors look.
+
+A plain ASGI middleware, so that uploads stream through it. It decides before a byte of the body is read. Every error
+is one JSON object with one sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import parse_qs
+
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from node.access import (
+    CSRF_FIELD,
+    CSRF_HEADER,
+    SAFE_METHODS,
+    SHUT,
+    Gate,
+    Identity,
+    Rule,
+    check_origin,
+    rule_of,
+)
+from plugins.errors import Refused, Unavailable
+
+log = logging.getLogger(__name__)
+
+BODY_SECONDS = 10.0
+SLOWEST_BYTES_PER_SECOND = 1 << 16
+LONGEST_TARGET = 4096
+MOST_HEADERS = 64
+PLACES_KNOWN, PLACES_OPEN = 64, 16
+FORM = "application/x-www-form-urlencoded"
+HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+class Guard:
+    """The middleware.
+
+    Parameters
+    ----------
+    app
+        What it stands before.
+    routes
+        The route table, whose endpoints declare their rules.
+    gate
+        Finds out who asks, and decides.
+    upload_bytes
+        Largest body of a route that declares `is_upload`.
+    denied
+        Told of who was not let in: status, sentence, name and address.
+
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        routes: Sequence[BaseRoute],
+        gate: Gate,
+        upload_bytes: int,
+        denied: Callable[[int, str, str, str], None] = lambda status, sentence, name, address: None,
+    ) -> None:
+        self._app = app
+        self._routes = routes
+        self._gate = gate
+        self._upload_bytes = upload_bytes
+        self._denied = denied
+        self._busy: Counter[bool] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return  # no web sockets here
+        request = Request(scope)
+        is_started = False
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal is_started
+            if message["type"] == "http.response.start":
+                is_started = True
+                _set_headers(MutableHeaders(scope=message), is_https=self._gate.is_https(request))
+            await send(message)
+
+        try:
+            await self._pass(request, receive, send_guarded)
+        except Exception as error:  # the border of the web: a caller sees one sentence, the log the rest
+            if is_started:
+                raise
+            await _answer(error)(scope, receive, send_guarded)
+
+    async def _pass(self, request: Request, receive: Receive, send: Send) -> None:
+        rule = self._rule(request.scope)
+        with self._place(rule):
+            _check_size_of_head(request)
+            identity = await self._identity(request, rule)
+            request.scope["state"]["identity"] = identity
+            request.scope["state"]["address"] = self._gate.address(request)
+            request.scope["state"]["is_https"] = self._gate.is_https(request)
+            limit = self._upload_bytes if rule.is_upload else rule.body_bytes
+            incoming = _bounded(request, receive, limit)
+            if request.method not in SAFE_METHODS and identity.kind != "program":
+                check_origin(request)
+                if identity.kind == "person":
+                    incoming = await _check_token(request, incoming, identity, limit)
+            await self._app(request.scope, incoming, send)
+
+    def _rule(self, scope: Scope) -> Rule:
+        """Return the rule of the route that will answer; who asks for none learns only then that there is none."""
+        for route in self._routes:
+            if route.matches(scope)[0] is Match.FULL:
+                return rule_of(getattr(route, "endpoint", None)) or SHUT
+        return NO_ROUTE
+
+    async def _identity(self, request: Request, rule: Rule) -> Identity:
+        if rule.is_open and rule.always:
+            return OPEN
+        name = ""
+        try:
+            identity = await run_in_threadpool(self._gate.identify, request)
+            name = identity.name
+            self._gate.decide(request, identity, rule)
+        except HTTPException as error:
+            self._denied(error.status_code, str(error.detail), name, self._gate.address(request))
+            raise
+        return identity
+
+    @contextmanager
+    def _place(self, rule: Rule) -> Iterator[None]:
+        """Keep strangers from taking all places: those whom everybody may ask have a few of their own."""
+        if rule.always:
+            yield
+            return
+        if self._busy[rule.is_open] >= (PLACES_OPEN if rule.is_open else PLACES_KNOWN):
+            raise HTTPException(503, "too many requests are under way; ask again", {"Retry-After": "5"})
+        self._busy[rule.is_open] += 1
+        try:
+            yield
+        finally:
+            self._busy[rule.is_open] -= 1
+
+
+OPEN = Identity(kind="nobody")
+NO_ROUTE = Rule(role="viewer", scopes=frozenset({"hook", "sender", "metrics", "api"}))
+
+
+def error(
+    status: int, sentence: str, code: str | None = None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """Return an error as one JSON object."""
+    content = {"error": " ".join(sentence.split()), **({"code": code} if code else {})}
+    return JSONResponse(content, status_code=status, headers=dict(headers or {}))
+
+
+def first_problem(errors: Any) -> str:
+    """Return the first of pydantic's errors as a sentence that does not quote what was sent."""
+    first: Mapping[str, Any] = errors[0] if errors else {}
+    where = ".".join(str(part) for part in first.get("loc", ()))
+    return f"{where}: {first.get('msg', 'not valid')}" if where else str(first.get("msg", "not valid"))
+
+
+def _answer(problem: Exception) -> JSONResponse:
+    if isinstance(problem, HTTPException):
+        return error(problem.status_code, str(problem.detail), headers=problem.headers)
+    if isinstance(problem, Refused):
+        return error(400, problem.sentence, problem.code)
+    if isinstance(problem, Unavailable):
+        return error(503, str(problem), "unavailable", {"Retry-After": "10"})
+    log.error("a request failed", exc_info=problem)
+    return error(500, "the node failed to answer; its log says why", "broken")
+
+
+def _set_headers(headers: MutableHeaders, *, is_https: bool) -> None:
+    headers.update(HEADERS)
+    is_page = headers.get("content-type", "").startswith("text/html")
+    headers["Content-Security-Policy"] = PAGE_POLICY if is_page else DATA_POLICY
+    if is_https:
+        headers["Strict-Transport-Security"] = "max-age=31536000"
+
+
+def _check_size_of_head(request: Request) -> None:
+    target = len(request.scope["raw_path"]) + len(request.scope["query_string"])
+    if target > LONGEST_TARGET:
+        raise HTTPException(414, f"the address is longer than {LONGEST_TARGET} bytes")
+    if len(request.scope["headers"]) > MOST_HEADERS:
+        raise HTTPException(431, f"there are more than {MOST_HEADERS} header fields")
+
+
+def _bounded(request: Request, receive: Receive, limit: int) -> Receive:
+    """Return a `receive` that gives up on a body that is packed, too long, or too slow in coming."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise HTTPException(415, "send the body as it is, without Content-Encoding")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise HTTPException(413, f"the body is longer than {limit} bytes")
+    received, waited, is_whole = 0, 0.0, False
+
+    async def bounded() -> Message:
+        nonlocal received, waited, is_whole
+        if is_whole:
+            return await receive()
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            async with asyncio.timeout(BODY_SECONDS + received / SLOWEST_BYTES_PER_SECOND - waited):
+                message = await receive()
+        except TimeoutError:
+            raise HTTPException(408, "the body did not come in time") from None
+        waited += clock() - began
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise HTTPException(413, f"the body is longer than {limit} bytes")
+        is_whole = not message.get("more_body", False)
+        return message
+
+    return bounded
+
+
+async def _check_token(request: Request, receive: Receive, identity: Identity, limit: int) -> Receive:
+    """Return what is left to receive once the session's token was found in a header or a form. Raises 403."""
+    given = request.headers.get(CSRF_HEADER, "")
+    messages: list[Message] = []
+    if not given and request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM:
+        if limit > FORM_BYTES:
+            raise HTTPException(403, f"send the token of this session in {CSRF_HEADER}")
+        body = b""
+        while not messages or messages[-1].get("more_body", False):
+            messages.append(await receive())
+            body += messages[-1].get("body", b"")
+        given = form_field(body, CSRF_FIELD)
+    if not hmac.compare_digest(given.encode("utf-8", "replace"), identity.csrf_token.encode()):
+        raise HTTPException(403, "this change does not come from a page of this session; load the page again")
+
+    async def again() -> Message:
+        return messages.pop(0) if messages else await receive()
+
+    return again
+
+
+FORM_BYTES = 1 << 20
+
+
+def form_field(body: bytes, name: str) -> str:
+    """Return one field of a form as a browser sends it; empty when it is not there."""
+    try:
+        fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=64)
+    except ValueError:
+        return ""
+    return fields.get(name, [""])[0]
+
+
+__all__ = ["Guard", "error", "first_problem", "form_field"]

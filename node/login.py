@@ -1,0 +1,162 @@
+"""Signing in and out: a page and JSON, a session kept in SQL, and growing pauses for who guesses."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import anyio
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
+
+from node.access import COOKIE, Identity, allow
+from node.logs import line
+from node.settings import Settings
+from store import accounts, sessions
+from store.database import Database
+
+log = logging.getLogger(__name__)
+
+PAGES = Path(__file__).with_name("pages")
+FORM = "application/x-www-form-urlencoded"
+# Two hashes at one time: each takes 32 MiB, and strangers may ask for them.
+HASHES_AT_ONCE = 2
+
+
+class Credentials(BaseModel):
+    """What a person gives to sign in."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, hide_input_in_errors=True)
+
+    name: str = Field(max_length=64)
+    password: str = Field(max_length=accounts.MOST_CHARACTERS)
+
+
+def router(settings: Settings, database: Database) -> APIRouter:
+    """Return the routes `/login` and `/logout`."""
+    made = APIRouter()
+    pages = Environment(loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined)
+    desk = SignInDesk(settings, database)
+    hashing = anyio.CapacityLimiter(HASHES_AT_ONCE)
+
+    def page(request: Request, status: int = 200, problem: str = "") -> Response:
+        known: Identity = request.state.identity
+        text = pages.get_template("login.html").render(identity=known, problem=problem)
+        return HTMLResponse(text, status_code=status)
+
+    @made.get("/login")
+    @allow(is_open=True)
+    def show(request: Request) -> Response:
+        """Give the form, or who is signed in."""
+        return page(request)
+
+    @made.post("/login")
+    @allow(is_open=True)
+    async def sign_in(request: Request) -> Response:
+        """Begin a session; 401 for a wrong name or password alike, 429 after five of them."""
+        is_form = _content_type(request) == FORM
+        given = await _credentials(request)
+        before = request.cookies.get(COOKIE, "")
+        try:
+            cookie = await anyio.to_thread.run_sync(
+                desk.sign_in, given, request.state.address, before, limiter=hashing
+            )
+        except HTTPException as error:
+            if not is_form:
+                raise
+            answer = page(request, error.status_code, str(error.detail))
+            answer.headers.update(error.headers or {})
+            return answer
+        done: Response = RedirectResponse("/login", 303) if is_form else JSONResponse({"status": "signed in"})
+        is_https: bool = request.state.is_https
+        done.set_cookie(COOKIE, cookie, path="/", secure=is_https, httponly=True, samesite="strict")
+        return done
+
+    @made.post("/logout")
+    @allow("viewer")
+    def sign_out(request: Request) -> Response:
+        """End the session."""
+        desk.sign_out(request.cookies.get(COOKIE, ""), request.state.identity.name, request.state.address)
+        is_form = _content_type(request) == FORM
+        done: Response = (
+            RedirectResponse("/login", 303) if is_form else JSONResponse({"status": "signed out"})
+        )
+        done.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+        return done
+
+    return made
+
+
+class SignInDesk:
+    """Checks names and passwords and keeps the sessions."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._database = database
+        self._whole = settings.session_seconds
+
+    def sign_in(self, given: Credentials, address: str, before: str) -> str:
+        """Return the cookie of a new session and end the one before. Raises 401 and 429; takes as long for both names.
+
+        A try counts as failed until it has not: who sends a hundred at once has five.
+        """
+        now = self._database.now()
+        subjects = (sessions.name_subject(given.name), f"address {address}")
+        with self._database.transaction() as session:
+            sessions.sweep(session, now, self._whole)
+            wait = sessions.try_once(session, subjects, now)
+        if wait:
+            seconds = max(1, math.ceil(wait.total_seconds()))
+            self._tell(given.name, address, "too many failed tries")
+            sentence = f"too many failed tries; try again in {seconds} s"
+            raise HTTPException(429, sentence, {"Retry-After": str(seconds)})
+        with self._database.reading() as session:
+            account = accounts.check_sign_in(session, given.name)
+        if not accounts.is_password(given.password, account.password if account else None) or account is None:
+            self._tell(given.name, address, "wrong name or password")
+            raise HTTPException(401, "wrong name or password")
+        with self._database.transaction() as session:
+            sessions.forgive(session, subjects[0])
+            sessions.forgive(session, subjects[1], tries=1)
+            sessions.end(session, before)
+            cookie = sessions.begin(session, account.id, now)
+        log.info(line("signed-in", account=account.name, address=address))
+        return cookie
+
+    def sign_out(self, cookie: str, name: str, address: str) -> None:
+        """End a session."""
+        with self._database.transaction() as session:
+            sessions.end(session, cookie)
+        log.info(line("signed-out", account=name, address=address))
+
+    def _tell(self, name: str, address: str, why: str) -> None:
+        """Log a failure with its account when there is one: what else was typed may be a password."""
+        with self._database.reading() as session:
+            is_known = accounts.check_sign_in(session, name) is not None
+        log.warning(line("sign-in-failed", why=why, account=name if is_known else "unknown", address=address))
+
+
+async def _credentials(request: Request) -> Credentials:
+    kind = _content_type(request)
+    body = await request.body()
+    try:
+        if kind == FORM:
+            fields = parse_qs(body.decode("utf-8"), keep_blank_values=True, max_num_fields=8)
+            return Credentials.model_validate({name: values[0] for name, values in fields.items()})
+        if kind == "application/json":
+            return Credentials.model_validate(json.loads(body))
+    except (ValidationError, ValueError, RecursionError):
+        raise HTTPException(422, "give name and password") from None
+    raise HTTPException(415, "send a form or application/json")
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+__all__ = ["SignInDesk", "router"]
