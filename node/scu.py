@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pynetdicom import _config, build_context
 from pynetdicom.association import Association
@@ -15,6 +16,7 @@ from pynetdicom.association import Association
 from node.logs import line
 from node.requestor import SendingAE, why_failed
 from plugins.errors import Refused, Unavailable
+from store.dicom.reencode import UNCOMPRESSED, reencode
 from store.part10 import split
 
 log = logging.getLogger(__name__)
@@ -59,15 +61,26 @@ class Sent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reencoding:
+    """In which encodings an uncompressed object may be sent, whatever its file is in."""
+
+    transfer_syntaxes: tuple[str, ...]
+    """Transfer Syntax UIDs, the best first; the file's own is not among them by itself."""
+    temporary: Callable[[], Path]
+    """Gives a path for a file that lives as long as it is sent."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Item:
     path: Path
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
+    syntaxes: tuple[str, ...]
 
     @property
-    def context(self) -> tuple[str, str]:
-        return (self.sop_class_uid, self.transfer_syntax_uid)
+    def contexts(self) -> tuple[tuple[str, str], ...]:
+        return tuple((self.sop_class_uid, syntax) for syntax in self.syntaxes)
 
 
 def echo(
@@ -83,13 +96,13 @@ def echo(
 
     Raises Unavailable when it is not there; refuses `association-rejected`.
     """
-    association = _associate(
+    association = associate(
         [(VERIFICATION, None)], ae_title, host, port, calling_ae, timeouts or Timeouts(), tls
     )
     try:
         status = association.send_c_echo().get("Status")
     finally:
-        _release(association)
+        release(association)
     if status != 0x0000:
         raise Unavailable(f"{ae_title}@{host}:{port} did not answer C-ECHO with success")
 
@@ -105,21 +118,23 @@ def send_files(
     associations: int = 1,
     timeouts: Timeouts | None = None,
     tls: ssl.SSLContext | None = None,
+    reencoding: Reencoding | None = None,
 ) -> tuple[Sent, ...]:
     """Return what became of each file, in the order given.
 
-    Every (SOP class, transfer syntax) is proposed as it is in the files; nothing is decoded or converted. With
+    Every (SOP class, transfer syntax) is proposed as it is in the files; nothing is decoded, and nothing converted
+    but what `reencoding` allows. With
     more than one association, files are dealt out in turn and `on_progress` is called from several threads.
     With a TLS context the peer is called by TLS only.
     Refuses `association-rejected` when the peer does so for good. Raises Unavailable when it cannot be reached;
     once one file was answered, later trouble is told in the `Sent` of the files it befell.
     """
-    sender = _Sender(ae_title, host, port, calling_ae, timeouts or Timeouts(), on_progress, tls)
+    sender = _Sender(ae_title, host, port, calling_ae, timeouts or Timeouts(), on_progress, tls, reencoding)
     results: dict[int, Sent] = {}
     items: list[tuple[int, _Item]] = []
     for index, path in enumerate(paths):
         try:
-            items.append((index, _item(path)))
+            items.append((index, _item(path, reencoding)))
         except (Refused, Unavailable) as error:
             results[index] = sender.told(Sent(path=path, sop_instance_uid="", status=None, text=str(error)))
     hands = [items[start::associations] for start in range(max(1, associations))]
@@ -129,7 +144,7 @@ def send_files(
     return tuple(results[index] for index in range(len(paths)))
 
 
-def _item(path: Path) -> _Item:
+def _item(path: Path, reencoding: Reencoding | None) -> _Item:
     meta, _ = split(path)
     values = [
         str(meta.get(keyword) or "")
@@ -137,8 +152,13 @@ def _item(path: Path) -> _Item:
     ]
     if not all(values):
         raise Refused("incomplete-file-meta", "the file meta does not name SOP class, instance and syntax")
+    own = values[2]
     return _Item(
-        path=path, sop_class_uid=values[0], sop_instance_uid=values[1], transfer_syntax_uid=values[2]
+        path=path,
+        sop_class_uid=values[0],
+        sop_instance_uid=values[1],
+        transfer_syntax_uid=own,
+        syntaxes=reencoding.transfer_syntaxes if reencoding and own in UNCOMPRESSED else (own,),
     )
 
 
@@ -152,9 +172,11 @@ class _Sender:
         timeouts: Timeouts,
         on_progress: Callable[[Sent], None] | None,
         tls: ssl.SSLContext | None,
+        reencoding: Reencoding | None,
     ) -> None:
         self._peer = (ae_title, host, port, calling_ae, timeouts, tls)
         self._on_progress = on_progress
+        self._reencoding = reencoding
 
     def told(self, sent: Sent) -> Sent:
         if self._on_progress is not None:
@@ -179,8 +201,8 @@ class _Sender:
 
     def _send_some(self, left: list[tuple[int, _Item]], results: dict[int, Sent]) -> None:
         """Send from the front of `left` until it is empty or the association has ended."""
-        contexts = list(dict.fromkeys(item.context for _, item in left))
-        association = _associate([*contexts], *self._peer)
+        contexts = list(dict.fromkeys(context for _, item in left for context in item.contexts))
+        association = associate([*contexts], *self._peer)
         accepted = {
             (str(c.abstract_syntax), str(c.transfer_syntax[0]))
             for c in association.accepted_contexts
@@ -189,11 +211,29 @@ class _Sender:
         try:
             while left and association.is_established:
                 index, item = left.pop(0)
-                results[index] = self.told(_store(association, item, accepted))
+                results[index] = self.told(self._store(association, item, accepted))
                 if results[index].status is None:
                     break  # without an answer the association is of no more use
         finally:
-            _release(association)
+            release(association)
+
+    def _store(self, association: Association, item: _Item, accepted: set[tuple[str, str]]) -> Sent:
+        syntax = next((s for s in item.syntaxes if (item.sop_class_uid, s) in accepted), None)
+        if syntax is None:
+            text = "the peer accepts no such SOP class in a transfer syntax that the file can have"
+            return Sent(
+                path=item.path,
+                sop_instance_uid=item.sop_instance_uid,
+                status=SOP_CLASS_NOT_SUPPORTED,
+                text=text,
+            )
+        if syntax == item.transfer_syntax_uid or self._reencoding is None:
+            return _store(association, item, item.path)
+        out = self._reencoding.temporary()
+        try:
+            return _store(association, item, reencode(item.path, syntax, out))
+        finally:
+            out.unlink(missing_ok=True)
 
     def _give_up(self, left: list[tuple[int, _Item]], results: dict[int, Sent], text: str) -> None:
         for index, item in left:
@@ -208,25 +248,20 @@ def _groups(items: Sequence[tuple[int, _Item]]) -> Iterator[list[tuple[int, _Ite
     group: list[tuple[int, _Item]] = []
     contexts: set[tuple[str, str]] = set()
     for index, item in items:
-        if item.context not in contexts and len(contexts) == LARGEST_CONTEXTS:
+        if len(contexts.union(item.contexts)) > LARGEST_CONTEXTS:
             yield group
             group, contexts = [], set()
-        contexts.add(item.context)
+        contexts.update(item.contexts)
         group.append((index, item))
     if group:
         yield group
 
 
-def _store(association: Association, item: _Item, accepted: set[tuple[str, str]]) -> Sent:
-    if item.context not in accepted:
-        text = "the peer accepts no such SOP class in the transfer syntax of the file"
-        return Sent(
-            path=item.path, sop_instance_uid=item.sop_instance_uid, status=SOP_CLASS_NOT_SUPPORTED, text=text
-        )
+def _store(association: Association, item: _Item, path: Path) -> Sent:
     # Process-wide in pynetdicom, and right for all of it: a path is sent as the bytes that lie there.
     _config.STORE_SEND_CHUNKED_DATASET = True
     try:
-        answer = association.send_c_store(item.path)
+        answer = association.send_c_store(path)
     except (OSError, ValueError, RuntimeError, AttributeError) as error:
         log.warning(line("not-sent", error=type(error).__name__))
         return Sent(
@@ -242,7 +277,7 @@ def _store(association: Association, item: _Item, accepted: set[tuple[str, str]]
     )
 
 
-def _associate(
+def associate(
     contexts: Sequence[tuple[str, str | None]],
     ae_title: str,
     host: str,
@@ -250,7 +285,12 @@ def _associate(
     calling_ae: str,
     timeouts: Timeouts,
     tls: ssl.SSLContext | None = None,
+    handlers: Sequence[tuple[Any, ...]] = (),
 ) -> Association:
+    """Return an association that offers (SOP class, transfer syntax), all usual ones when that is None.
+
+    Raises Unavailable when the peer cannot be reached or rejects for now; refuses `association-rejected`.
+    """
     ae = SendingAE(calling_ae)
     ae.connection_timeout = timeouts.connect
     ae.acse_timeout = timeouts.associate
@@ -259,7 +299,12 @@ def _associate(
     where = f"{ae_title}@{host}:{port}"
     try:
         association = ae.associate(
-            host, port, contexts=proposed, ae_title=ae_title, tls_args=(tls, host) if tls else None
+            host,
+            port,
+            contexts=proposed,
+            ae_title=ae_title,
+            tls_args=(tls, host) if tls else None,
+            evt_handlers=list(handlers),
         )
     except (OSError, RuntimeError) as error:
         raise Unavailable(f"{where} cannot be reached: {error}") from error
@@ -279,7 +324,8 @@ def _associate(
     raise Unavailable(f"{where} cannot be reached{': ' if why else ''}{why}{hint}")
 
 
-def _release(association: Association) -> None:
+def release(association: Association) -> None:
+    """End an association in order, if it has not ended."""
     if association.is_established:
         association.release()
     association.join(5.0)

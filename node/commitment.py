@@ -1,0 +1,175 @@
+"""Storage commitment (PS3.4 Annex J) and the query that stands in for it, as one association each."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from pydicom import Dataset
+from pydicom.sequence import Sequence as Items
+from pynetdicom import evt
+from pynetdicom.association import Association
+from pynetdicom.events import Event
+
+from node.scu import VERIFICATION, Timeouts, associate, release
+from plugins.errors import Refused, Unavailable
+from store.confirmation import Unconfirmed
+
+PUSH_MODEL = "1.2.840.10008.1.20.1"
+PUSH_MODEL_INSTANCE = "1.2.840.10008.1.20.1.1"
+STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+REQUEST = 1
+NO_SUCH_INSTANCE = 0x0112
+PENDING = frozenset({0xFF00, 0xFF01})
+ANSWER_HERE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What an N-EVENT-REPORT says."""
+
+    transaction_uid: str
+    """Transaction UID; empty when it has none."""
+    kept: frozenset[str] = frozenset()
+    """SOP Instance UIDs that are kept."""
+    lost: dict[str, int] = field(default_factory=dict)
+    """SOP Instance UIDs that are not, with the Failure Reason."""
+
+    @classmethod
+    def of(cls, information: Dataset) -> Report:
+        """Return what the Event Information says (PS3.4 Table J.3-2); an item that says nothing is passed over."""
+        failed = information.get("FailedSOPSequence") or ()
+        return cls(
+            transaction_uid=str(information.get("TransactionUID") or ""),
+            kept=frozenset(_uid(item) for item in information.get("ReferencedSOPSequence") or ()),
+            lost={_uid(item): int(item.get("FailureReason") or NO_SUCH_INSTANCE) for item in failed},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """A destination that speaks DICOM, and how it is called."""
+
+    ae_title: str
+    """Its AE title."""
+    host: str
+    """Its host."""
+    port: int
+    """Its port."""
+    calling_ae: str
+    """Our AE title."""
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    """How long it may take."""
+    tls: ssl.SSLContext | None = None
+    """TLS context, None for plain DICOM."""
+
+    def associate(self, sop_class_uid: str, *handlers: tuple[object, ...]) -> Association:
+        """Return an association that offers one SOP class. Raises Unavailable; refuses `not-offered`."""
+        try:
+            association = associate(
+                [(sop_class_uid, None), (VERIFICATION, None)],
+                self.ae_title,
+                self.host,
+                self.port,
+                self.calling_ae,
+                self.timeouts,
+                self.tls,
+                handlers,
+            )
+        except Refused as refused:
+            raise Refused("not-offered", refused.sentence) from refused
+        if any(str(c.abstract_syntax) == sop_class_uid for c in association.accepted_contexts):
+            return association
+        release(association)
+        raise Refused("not-offered", f"{self.ae_title}@{self.host}:{self.port} does not offer it")
+
+
+def request_commitment(
+    peer: Peer,
+    transaction_uid: str,
+    rows: Iterable[Unconfirmed],
+    on_report: Callable[[Report], int],
+    *,
+    wait_seconds: float = ANSWER_HERE_SECONDS,
+) -> None:
+    """Ask a peer to commit to these instances, and wait a moment for an answer on the same association.
+
+    `on_report` is given such an answer and returns the status of ours. Raises Unavailable; refuses `not-offered`
+    when the peer knows no storage commitment, or refuses this request.
+    """
+    answered: list[Report] = []
+
+    def handle(event: Event) -> tuple[int, None]:
+        report = Report.of(event.event_information)
+        status = on_report(report)
+        answered.append(report)
+        return status, None
+
+    association = peer.associate(PUSH_MODEL, (evt.EVT_N_EVENT_REPORT, handle))
+    try:
+        answer, _ = association.send_n_action(
+            _references(transaction_uid, rows), REQUEST, PUSH_MODEL, PUSH_MODEL_INSTANCE
+        )
+        status = answer.get("Status")
+        if status is None:
+            raise Unavailable("the storage commitment request was not answered")
+        if status != 0x0000:
+            raise Refused("not-offered", f"storage commitment was refused with status 0x{status:04X}")
+        deadline = time.monotonic() + wait_seconds
+        while not answered and association.is_established and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        release(association)
+
+
+def query_instances(peer: Peer, rows: Sequence[Unconfirmed]) -> frozenset[str]:
+    """Return which of these SOP Instance UIDs the peer finds by C-FIND at the IMAGE level, one query each.
+
+    Raises Unavailable; refuses `not-offered` when the peer knows no query, or refuses this one.
+    """
+    association = peer.associate(STUDY_ROOT_FIND)
+    try:
+        return frozenset(row.sop_instance_uid for row in rows if _finds(association, row))
+    finally:
+        release(association)
+
+
+def _finds(association: Association, row: Unconfirmed) -> bool:
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = "IMAGE"
+    identifier.StudyInstanceUID = row.study_instance_uid
+    identifier.SeriesInstanceUID = row.series_instance_uid
+    identifier.SOPInstanceUID = row.sop_instance_uid
+    if not association.is_established:
+        raise Unavailable("the association ended during a query")
+    found, status = False, None
+    for answer, match in association.send_c_find(identifier, STUDY_ROOT_FIND):
+        status = answer.get("Status")
+        if status in PENDING and match is not None:
+            found = found or str(match.get("SOPInstanceUID") or "") == row.sop_instance_uid
+    if status is None:
+        raise Unavailable("a query was not answered")
+    if status != 0x0000:
+        raise Refused("not-offered", f"a query was refused with status 0x{status:04X}")
+    return found
+
+
+def _references(transaction_uid: str, rows: Iterable[Unconfirmed]) -> Dataset:
+    request = Dataset()
+    request.TransactionUID = transaction_uid
+    request.ReferencedSOPSequence = Items()
+    for row in rows:
+        item = Dataset()
+        item.ReferencedSOPClassUID = row.sop_class_uid
+        item.ReferencedSOPInstanceUID = row.sop_instance_uid
+        request.ReferencedSOPSequence.append(item)
+    return request
+
+
+def _uid(item: Dataset) -> str:
+    return str(item.get("ReferencedSOPInstanceUID") or "")
+
+
+__all__ = ["Peer", "Report", "query_instances", "request_commitment"]
