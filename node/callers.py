@@ -1,6 +1,7 @@
 """Who may open an association: a list of AE titles and addresses, empty at first, so that nobody is let in by default.
 
 AE titles are no authentication; the list keeps mistakes and strangers out, not an attacker inside the network.
+An AE title that is bound to a certificate is one: it is let in by TLS with that certificate only.
 """
 
 from __future__ import annotations
@@ -8,14 +9,15 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
 
 from plugins.errors import Refused
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 AE_TITLE = re.compile(r"^[\x20-\x5b\x5d-\x7e]{1,16}$")
+FINGERPRINT = re.compile(r"^sha256:[0-9a-f]{64}$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,19 +38,33 @@ class Callers:
     """The entries; none lets nobody in."""
     accept_any: bool = False
     """True lets everybody in, under every AE title."""
+    certificates: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Names of the certificates, one of which an AE title, or `*` for each of them, has to show."""
 
     @classmethod
-    def parse(cls, texts: Sequence[str], *, accept_any: bool = False) -> Callers:
-        """Return the list written as `AE`, `AE@address` and `*@address`.
+    def parse(
+        cls, texts: Sequence[str], *, accept_any: bool = False, certificates: Sequence[str] = ()
+    ) -> Callers:
+        """Return the list written as `AE`, `AE@address` and `*@address`, and certificates as `AE=name`.
 
         An address is an IP address, a network such as `10.1.0.0/16`, or a host name, which is looked up once.
-        Refuses (`bad-caller`).
+        The name of a certificate is its common name, one of its DNS names, or `sha256:` and the digits of its
+        fingerprint. Refuses (`bad-caller`).
         """
-        return cls(entries=tuple(_parse(text) for text in texts), accept_any=accept_any)
+        bound: dict[str, frozenset[str]] = {}
+        for text in certificates:
+            ae_title, name = _parse_certificate(text)
+            bound[ae_title] = bound.get(ae_title, frozenset()) | {name}
+        return cls(entries=tuple(_parse(text) for text in texts), accept_any=accept_any, certificates=bound)
 
     def knows_address(self, address: str) -> bool:
         """Return True when at least one entry lets this address speak."""
         return self.accept_any or any(_holds(entry.networks, address) for entry in self.entries)
+
+    def trusts(self, ae_title: str, names: Set[str]) -> bool:
+        """Return True when this AE title needs no certificate, or one of these names is of one that it needs."""
+        needed = [self.certificates[key] for key in (ae_title.strip(" "), "*") if key in self.certificates]
+        return not needed or any(names & one for one in needed)
 
     def admits(self, ae_title: str, address: str) -> bool:
         """Return True when this AE title may call from this address."""
@@ -56,6 +72,17 @@ class Callers:
             entry.ae_title in (None, ae_title.strip(" ")) and _holds(entry.networks, address)
             for entry in self.entries
         )
+
+
+def _parse_certificate(text: str) -> tuple[str, str]:
+    ae_title, _, name = (part.strip(" ") for part in text.partition("="))
+    is_fingerprint = name.lower().startswith("sha256:")
+    if is_fingerprint:
+        name = name.lower().replace(":", "").replace("sha256", "sha256:")
+    if not name or not AE_TITLE.match(ae_title) or (is_fingerprint and not FINGERPRINT.match(name)):
+        says = f"'{text}' binds no AE title to a certificate: write AE=name or AE=sha256:64 digits"
+        raise Refused("bad-caller", says)
+    return ae_title, name
 
 
 def _parse(text: str) -> Caller:

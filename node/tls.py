@@ -95,11 +95,8 @@ def _load_own(context: ssl.SSLContext, certificate: Path, key: Path | None, pass
         context.load_cert_chain(certificate, key, password=lambda: passphrase)
     except (ssl.SSLError, ValueError) as error:
         mismatched = getattr(error, "reason", "") == "KEY_VALUES_MISMATCH"
-        says = (
-            "does not belong to the certificate"
-            if mismatched
-            else "cannot be read: no PEM key, or passphrase"
-        )
+        fault = "is no PEM key, or the passphrase is wrong"
+        says = "does not belong to the certificate" if mismatched else fault
         raise Refused("bad-tls", f"the key of tls_certificate, {key or certificate}, {says}") from error
 
 

@@ -68,3 +68,37 @@ def test_any_text_is_an_entry_or_is_refused(text: str) -> None:
 def test_any_text_for_an_address_is_borne(address: str) -> None:
     assert isinstance(plain_address(address), str)
     assert not Callers.parse(("CT1@10.0.0.1",)).admits("CT1", f"x{address}")
+
+
+FINGERPRINT = "AB" * 32
+
+
+@pytest.mark.parametrize(
+    ("bound", "ae_title", "names", "trusted"),
+    [
+        ((), "CT1", set(), True),
+        (("CT1=ct1.test",), "CT1", {"ct1.test"}, True),
+        (("CT1=ct1.test",), "CT1 ", {"ct1.test"}, True),
+        (("CT1=ct1.test",), "CT1", set(), False),
+        (("CT1=ct1.test",), "CT1", {"ct2.test"}, False),
+        (("CT1=ct1.test",), "CT2", set(), True),
+        (("CT1=ct1.test", "CT1=spare.test"), "CT1", {"spare.test"}, True),
+        (("*=any.test",), "CT1", set(), False),
+        (("*=any.test", "CT1=ct1.test"), "CT1", {"ct1.test"}, True),
+        ((f"CT1=sha256:{FINGERPRINT}",), "CT1", {f"sha256:{FINGERPRINT.lower()}"}, True),
+        ((f"CT1=SHA256:{':'.join(['AB'] * 32)}",), "CT1", {f"sha256:{FINGERPRINT.lower()}"}, True),
+        ((f"CT1=sha256:{FINGERPRINT}",), "CT1", {f"sha256:{'cd' * 32}"}, False),
+    ],
+)
+def test_an_ae_title_that_is_bound_to_a_certificate_needs_it(
+    bound: tuple[str, ...], ae_title: str, names: set[str], trusted: bool
+) -> None:
+    callers = Callers.parse((), accept_any=True, certificates=bound)
+    assert callers.trusts(ae_title, frozenset(names)) is trusted
+
+
+@pytest.mark.parametrize("text", ["CT1", "CT1=", "=name", "CT1=sha256:12", "A" * 17 + "=name"])
+def test_what_binds_no_certificate_is_refused(text: str) -> None:
+    with pytest.raises(Refused) as refused:
+        Callers.parse((), certificates=(text,))
+    assert refused.value.code == "bad-caller"
