@@ -115,14 +115,16 @@ class ObjectStore:
         """
         count = 0
         with _unavailable():
-            for left in self._incoming.iterdir():
-                maker = left.name.partition("-")[0]
-                if maker != str(os.getpid()) and maker.isdecimal() and _runs(int(maker)):
-                    continue
+            for left in self.abandoned():
                 left.unlink(missing_ok=True)
                 count += 1
             _sync_folder(self._incoming)
         return count
+
+    def abandoned(self) -> list[Path]:
+        """Return the temporaries that no other process of this machine is receiving into."""
+        with _unavailable():
+            return [left for left in self._incoming.iterdir() if not _has_maker(left.name.partition("-")[0])]
 
     def free_bytes(self) -> int:
         """Return the free space of the disk that the objects are on."""
@@ -203,6 +205,10 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _has_maker(maker: str) -> bool:
+    return maker != str(os.getpid()) and maker.isdecimal() and _runs(int(maker))
 
 
 def _runs(process_id: int) -> bool:
