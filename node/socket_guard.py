@@ -15,6 +15,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ from pynetdicom.transport import (
 )
 
 from node.lobby import Lobby
+from node.pace import SLOWEST_BYTES_PER_SECOND, Pace
 from plugins.errors import Broken
 
 log = logging.getLogger(__name__)
@@ -54,9 +56,9 @@ class Limits:
     stall_seconds: float = 5.0
     """Longest pause within a PDU."""
     pdu_seconds: float = 60.0
-    """Longest time for one PDU."""
+    """Longest time for one PDU; one that comes byte by byte ends long before."""
     idle_seconds: float = 60.0
-    """Longest pause between PDUs of an association."""
+    """Longest pause between PDUs of an association, and how far behind the pace of a slow line a message may be."""
     connections: int = 512
     """TCP connections held at one time, associated or not."""
 
@@ -104,6 +106,7 @@ class GuardedSocket(ClosingSocket):
     def __init__(self, assoc: Association, client_socket: socket.socket, limits: Limits) -> None:
         super().__init__(assoc, client_socket=client_socket)
         self._limits = limits
+        self.pace = Pace(limits.silent_seconds)
         self._deadline = 0.0
         self._largest = limits.request_bytes
         client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -146,8 +149,11 @@ class GuardedSocket(ClosingSocket):
             raise ConnectionAbortedError("the connection is closed")
         data = bytearray(nr_bytes)
         view, read = memoryview(data), 0
+        begun = time.monotonic()
+        self.pace.owe()
         while read < nr_bytes:
-            left = self._deadline - time.monotonic()
+            slowest = begun + self._limits.stall_seconds + read / SLOWEST_BYTES_PER_SECOND
+            left = min(self._deadline, slowest) - time.monotonic()
             if left <= 0:
                 self._hang_up("too-slow")
                 raise TimeoutError("the peer took too long over a PDU")
@@ -160,9 +166,18 @@ class GuardedSocket(ClosingSocket):
             if got == 0:
                 break
             read += got
+            self.pace.got(got)
         view.release()
         del data[read:]
         return data
+
+    def give_up(self) -> None:
+        """Close the connection, for a thread that does not read from it; the one that does finds it closed."""
+        connection = self.socket
+        if connection is not None:
+            with suppress(OSError):
+                # That of a TLS socket would change it under the feet of the other thread.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def _abort(self, reason: str = "protocol") -> None:
         pdu = A_ABORT_RQ()
