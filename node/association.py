@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 class StorageAssociation(Association):  # type: ignore[misc]  # pynetdicom is untyped here
     """An association that spools what it receives, and tells when it has ended."""
 
+    is_established: bool
+    is_aborted: bool
+
     def __init__(self, ae: AE, new_spool: Callable[[str, str, str], Spool]) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
         self.dul = GuardedDul(self)

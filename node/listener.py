@@ -47,6 +47,8 @@ class Listener:
         Bounds on what is accepted.
     limits
         Defence against silent, stalled and oversize peers.
+    receive_path
+        `fast` or `pynetdicom`, as of Reception.
     clock
         Gives the present time, aware UTC; the database's own clock when not given.
 
@@ -66,6 +68,7 @@ class Listener:
         max_object_bytes: int = 8 << 30,
         reserve_bytes: int = 256 << 20,
         limits: Limits | None = None,
+        receive_path: str = "fast",
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         self._clerk = _Clerk(database, objects, clock or database.now)
@@ -80,6 +83,7 @@ class Listener:
             largest_bytes=max_object_bytes,
             reserve_bytes=reserve_bytes,
             limits=limits,
+            receive_path=receive_path,
         )
 
     def start(self) -> None:

@@ -19,6 +19,7 @@ from node.association import StorageAssociation
 from node.callers import Callers, plain_address
 from node.contexts import TRANSFER_SYNTAXES, VERIFICATION, supported_contexts
 from node.desk import Arrival, Desk, Peer
+from node.fastpath import FastAssociation
 from node.socket_guard import GuardedServer, GuardedSocket, Limits, assert_hooks
 from node.spool import Spool
 from plugins.errors import Refused, Unavailable
@@ -52,6 +53,8 @@ class Reception:
         Largest object, and the free space below which none is written.
     limits
         Defence against silent, stalled and oversize peers.
+    receive_path
+        `fast`: one thread for each association, which never polls; `pynetdicom`: its own two.
 
     """
 
@@ -67,6 +70,7 @@ class Reception:
         largest_bytes: int = 8 << 30,
         reserve_bytes: int = 256 << 20,
         limits: Limits | None = None,
+        receive_path: str = "fast",
     ) -> None:
         assert_hooks()
         self._desk = desk
@@ -76,6 +80,7 @@ class Reception:
         self._largest_bytes = largest_bytes
         self._reserve_bytes = reserve_bytes
         self._limits = limits or Limits()
+        self._receive_path = receive_path
         self._ae = AE(ae_title)
         self._ae.acse_timeout = self._limits.silent_seconds
         self._ae.network_timeout = self._ae.dimse_timeout = self._limits.idle_seconds
@@ -183,7 +188,11 @@ class Reception:
 
     def _seat(self, handler: RequestHandler) -> StorageAssociation:
         server = handler.server
-        association = StorageAssociation(self._ae, self._new_spool)
+        association: StorageAssociation
+        if self._receive_path == "fast":
+            association = FastAssociation(self._ae, self._new_spool, self._store, self._limits)
+        else:
+            association = StorageAssociation(self._ae, self._new_spool)
         association._server = server
         association.name = f"AcceptorThread@{handler.client_address[1]}"
         association.on_end = self._on_end
@@ -249,25 +258,32 @@ class Reception:
         association: StorageAssociation = event.assoc
         request = event.request
         spool: Spool | None = request._dataset_file
-        assert association.peer is not None
-        if spool is not None:
-            spool.close()
         try:
-            return self._desk.receive(
-                Arrival(
-                    peer=association.peer,
-                    sop_class_uid=str(request.AffectedSOPClassUID),
-                    sop_instance_uid=str(request.AffectedSOPInstanceUID),
-                    path=spool.path if spool and spool.failure is None else None,
-                    failure=spool.failure if spool else None,
-                    size_bytes=spool.size_bytes if spool else 0,
-                    sha256=spool.sha256 if spool else None,
-                    head=spool.head if spool else b"",
-                )
+            return self._store(
+                association, str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID), spool
             )
         finally:
             if spool is not None:
                 association.dimse.served(spool)
+
+    def _store(
+        self, association: StorageAssociation, sop_class_uid: str, sop_instance_uid: str, spool: Spool | None
+    ) -> int:
+        assert association.peer is not None
+        if spool is not None:
+            spool.close()
+        return self._desk.receive(
+            Arrival(
+                peer=association.peer,
+                sop_class_uid=sop_class_uid,
+                sop_instance_uid=sop_instance_uid,
+                path=spool.path if spool and spool.failure is None else None,
+                failure=spool.failure if spool else None,
+                size_bytes=spool.size_bytes if spool else 0,
+                sha256=spool.sha256 if spool else None,
+                head=spool.head if spool else b"",
+            )
+        )
 
     def _on_end(self, association: StorageAssociation) -> None:
         with self._lock:

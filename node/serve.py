@@ -101,6 +101,7 @@ class Node:
             max_associations=s.max_associations,
             max_object_bytes=s.max_object_bytes,
             reserve_bytes=s.reserve_bytes,
+            receive_path=s.receive_path,
         )
         listener.start()
         self.dicom_port = listener.port

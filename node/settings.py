@@ -119,6 +119,11 @@ class Settings(BaseSettings):
     max_associations_per_address: int = Field(
         default=0, ge=0, description="Associations of one address at one time; 0 for all of them"
     )
+    receive_path: str = Field(
+        default="fast",
+        pattern="^(fast|pynetdicom)$",
+        description="How C-STORE data are received: fast, or pynetdicom with its own threads",
+    )
     max_object_bytes: int = Field(default=8 << 30, gt=0, description="Largest object that is accepted")
     reserve_bytes: int = Field(
         default=256 << 20, ge=0, description="Free disk below which nothing is accepted"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -21,8 +22,11 @@ from pynetdicom.pdu_primitives import P_DATA
 
 from plugins.errors import Unavailable
 
+Buffer = bytes | memoryview
+
 CHECK_FREE_EVERY_BYTES = 32 << 20
 LARGEST_UNSPOOLED_BYTES = 1 << 20
+LARGEST_UID_CHARACTERS = 64
 HEAD_BYTES = 1 << 16
 
 
@@ -44,6 +48,7 @@ class Spool:
         self._reserve_bytes = reserve_bytes
         self._checked_at = -CHECK_FREE_EVERY_BYTES
         self._raw: io.FileIO | None = None
+        self._waiting = b""
         self._digest = hashlib.sha256()
         self._head = bytearray()
 
@@ -53,7 +58,7 @@ class Spool:
             self._raw = io.FileIO(self.path, "wb")
         except OSError as error:
             self._fail(error)
-        self.write(preamble)
+        self._waiting = preamble
         return self
 
     @property
@@ -74,19 +79,21 @@ class Spool:
     def flush(self) -> None:
         """Do nothing: every write goes to the system at once."""
 
-    def write(self, data: bytes) -> None:
-        """Append; after a failure the data are dropped."""
-        raw = self._raw
-        if raw is None or self.failure is not None:
+    def write(self, data: Buffer) -> None:
+        """Append; after a failure the data are dropped. The preamble goes with the first of them."""
+        if self._raw is None or self.failure is not None:
             return
+        parts = [part for part in (self._waiting, data) if part]
+        self._waiting = b""
         try:
-            self._check_room(len(data))
-            left = memoryview(data)
-            while left:
-                left = left[raw.write(left) or 0 :]
-            self.size_bytes += len(data)
-            self._digest.update(data)
-            self._head += data[: HEAD_BYTES - len(self._head)]
+            for part in parts:
+                self._check_room(len(part))
+                self.size_bytes += len(part)
+            _write_all(self._raw.fileno(), parts)
+            for part in parts:
+                self._digest.update(part)
+                if len(self._head) < HEAD_BYTES:
+                    self._head += part[: HEAD_BYTES - len(self._head)]
         except (OSError, ValueError, Unavailable) as error:
             self._fail(error)
 
@@ -104,6 +111,7 @@ class Spool:
 
     def close(self) -> None:
         """Close the file; it stays where it is."""
+        self.write(b"")
         raw, self._raw = self._raw, None
         if raw is not None:
             raw.close()
@@ -114,6 +122,16 @@ class Spool:
             self.close()
         finally:
             self.path.unlink(missing_ok=True)
+
+
+def _write_all(descriptor: int, parts: list[Buffer]) -> None:
+    """Write all parts with one call, with more when the system takes less at once."""
+    written = os.writev(descriptor, parts)
+    for part in parts:
+        left = memoryview(part)[written:]
+        written = max(0, written - len(part))
+        while left:
+            left = left[os.write(descriptor, left) :]
 
 
 class SpoolingDimse(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom is untyped here
@@ -147,6 +165,10 @@ class SpoolingDimse(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom i
 
     def _attach(self, context_id: int) -> None:
         command = self.message.command_set
+        for keyword in ("AffectedSOPClassUID", "AffectedSOPInstanceUID"):
+            # pynetdicom would end the association over a longer one; without it, the request gets an answer.
+            if len(str(command.get(keyword) or "")) > LARGEST_UID_CHARACTERS:
+                delattr(command, keyword)
         context = self.assoc._accepted_cx[context_id]
         spool = self._new_spool(
             str(command.get("AffectedSOPClassUID") or ""),

@@ -23,6 +23,7 @@ from small_node import SmallNode
 from sqlalchemy import event as sql_event
 
 import node.listener as listener_module
+from node.fastpath import FastAssociation
 from node.listener import Listener
 from node.scu import send_files
 from node.spool import SpoolingDimse
@@ -40,12 +41,18 @@ def small(tmp_path: Path) -> Iterator[SmallNode]:
     node.database.dispose()
 
 
+@pytest.fixture(params=["fast", "pynetdicom"])
+def receive_path(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def start(small: SmallNode) -> Iterator[Start]:
+def start(small: SmallNode, receive_path: str) -> Iterator[Start]:
     running: list[Listener] = []
 
     def begin(**keywords: object) -> Listener:
         values = {"host": "127.0.0.1", "port": 0, "accept_any": True, "reserve_bytes": 0, **keywords}
+        values.setdefault("receive_path", receive_path)
         listener = Listener(small.database, small.objects, **values)  # type: ignore[arg-type]
         listener.start()
         running.append(listener)
@@ -266,6 +273,7 @@ def test_success_is_answered_only_after_file_name_folder_and_row_are_durable(
     assert eventually(lambda: all(row.closed_at is not None for row in small.rows(Association)))
     seen: list[str] = []
     real_fsync, real_link, real_answer = os.fsync, os.link, SpoolingDimse.send_msg
+    real_fast_answer = FastAssociation._answer
 
     def fsync(descriptor: int) -> None:
         seen.append("fsync folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "fsync file")
@@ -279,6 +287,11 @@ def test_success_is_answered_only_after_file_name_folder_and_row_are_durable(
         seen.append("answer")
         real_answer(self, primitive, context_id)
 
+    def fast_answer(self: FastAssociation, context_id: int, command: bytes) -> None:
+        seen.append("answer")
+        real_fast_answer(self, context_id, command)
+
+    monkeypatch.setattr(FastAssociation, "_answer", fast_answer)
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "link", link)
     monkeypatch.setattr(SpoolingDimse, "send_msg", answer)

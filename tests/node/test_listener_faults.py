@@ -37,9 +37,9 @@ MIB = 1 << 20
 QUICK = {"silent_seconds": 1.0, "stall_seconds": 1.0, "pdu_seconds": 4.0}
 
 
-@pytest.fixture
-def quick(tmp_path: Path) -> Iterator[ListenerProcess]:
-    with ListenerProcess(tmp_path / "node", limits=QUICK) as process:
+@pytest.fixture(params=["fast", "pynetdicom"])
+def quick(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ListenerProcess]:
+    with ListenerProcess(tmp_path / "node", limits=QUICK, receive_path=request.param) as process:
         yield process
 
 

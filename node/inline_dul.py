@@ -1,0 +1,180 @@
+"""pynetdicom's upper layer without its thread: a PDU is read when one is waited for, and sent at once.
+
+pynetdicom runs two threads for each association, both of which sleep a millisecond between looks. Here the
+association's own thread drives the state machine; what it does with each PDU stays pynetdicom's. A PDU is read with
+`recv_into` into one buffer, with a deadline, a stall limit and a largest length.
+"""
+
+from __future__ import annotations
+
+import queue
+import socket
+import struct
+import time
+from contextlib import suppress
+
+from pynetdicom.association import Association
+
+from node.socket_guard import P_DATA_TF, PDU_TYPES, GuardedDul, Limits
+
+HEADER_BYTES = 6
+LINGER_SECONDS, LINGER_BYTES = 1.0, 1 << 20
+CONNECTION_CLOSED = "Evt17"
+
+
+class ProtocolError(Exception):
+    """The peer sent what PS3.7 or PS3.8 does not allow; the association is aborted."""
+
+
+class TooLongError(ProtocolError):
+    """The peer sent a longer PDU than was announced."""
+
+
+class IdleError(Exception):
+    """The peer sent nothing for too long, or the node ends; the association is aborted in order."""
+
+
+class InlineDul(GuardedDul):
+    """The upper layer of an association, on the thread of whoever calls it: reads when asked, sends at once."""
+
+    def __init__(self, assoc: Association, limits: Limits) -> None:
+        super().__init__(assoc)
+        self._limits = limits
+        largest = max(limits.pdu_bytes, limits.request_bytes)
+        # Room for the next PDU's header behind the longest body: both come with one call.
+        self._buffer = memoryview(bytearray(largest + 2 * HEADER_BYTES))
+        self._ahead = 0
+        self._is_interrupted = False
+
+    def start(self) -> None:
+        """Start no thread."""
+
+    def is_alive(self) -> bool:
+        """Return False: there is no thread to wait for."""
+        return False
+
+    def join(self, timeout: float | None = None) -> None:
+        """Return at once."""
+
+    def receive_pdu(self, wait: bool = False, timeout: float | None = None) -> object:
+        """Return the next primitive for the association, None when there is none or the connection has ended."""
+        while wait and self.to_user_queue.empty() and self.is_open:
+            pdu = self.read()
+            if pdu is not None:
+                self.take(*pdu)
+        return super().receive_pdu(wait=False)
+
+    def send_pdu(self, primitive: object) -> None:
+        """Send a primitive before this returns."""
+        super().send_pdu(primitive)
+        self._process_recv_primitive()
+        self._act()
+
+    @property
+    def is_open(self) -> bool:
+        """Return True while PDUs may come: not once the last one was sent or the connection has gone."""
+        return not self._kill_thread and self.state_machine.current_state != "Sta13"
+
+    def read(self) -> tuple[int, memoryview] | None:
+        """Return type and body of the next PDU, to be used before the next call; None when the connection ended.
+
+        Raises IdleError when nothing came in the time allowed, and ProtocolError for what is no PDU or too long.
+        """
+        self._act()
+        try:
+            return self._read() if self.is_open else None
+        except TimeoutError:
+            self.socket._hang_up("stalled")
+        except (OSError, ValueError):
+            self.socket._hang_up("connection-lost")
+        self.happen(CONNECTION_CLOSED)
+        return None
+
+    def take(self, kind: int, body: memoryview) -> None:
+        """Give a PDU to pynetdicom's state machine. Raises ProtocolError when it cannot be decoded."""
+        try:
+            pdu, event = self._decode_pdu(struct.pack(">BxL", kind, len(body)) + body)
+            self._recv_pdu.put(pdu)
+            self.happen(event)
+        except Exception as error:  # a border: pynetdicom's decoders raise whatever they meet
+            raise ProtocolError("a PDU cannot be decoded") from error
+
+    def happen(self, event: str) -> None:
+        """Tell the state machine of an event."""
+        self.event_queue.put(event)
+        self._act()
+
+    def interrupt(self) -> None:
+        """Let `read` raise IdleError in the thread that reads; for any other thread."""
+        self._is_interrupted = True
+        connection = self.socket.socket if self.socket else None
+        if connection is not None:
+            with suppress(OSError):
+                socket.socket.shutdown(
+                    connection, socket.SHUT_RD
+                )  # that of a TLS socket would end writing too
+
+    def finish(self) -> None:
+        """Let the peer read our last PDU: closing with unread bytes would take it back (RFC 1122 4.2.2.13)."""
+        connection = self.socket.socket if self.socket else None
+        if connection is not None and self.state_machine.current_state == "Sta13":
+            deadline, left = time.monotonic() + LINGER_SECONDS, LINGER_BYTES
+            with suppress(OSError, ValueError):
+                connection.settimeout(LINGER_SECONDS)
+                connection.shutdown(socket.SHUT_WR)
+                while (
+                    left > 0 and time.monotonic() < deadline and (got := connection.recv_into(self._buffer))
+                ):
+                    left -= got
+        self._buffer = memoryview(b"")
+
+    def _act(self) -> None:
+        while not self._kill_thread:
+            try:
+                event = self.event_queue.get_nowait()
+            except queue.Empty:
+                return
+            self.state_machine.do_action(event)
+
+    def _read(self) -> tuple[int, memoryview]:
+        limits, buffer, is_established = self._limits, self._buffer, self.assoc.is_established
+        if not self._ahead:
+            self._ahead = self._wait(limits.idle_seconds if is_established else limits.silent_seconds)
+        deadline = time.monotonic() + (limits.pdu_seconds if is_established else limits.silent_seconds)
+        self._fill(self._ahead, HEADER_BYTES, HEADER_BYTES, deadline)
+        kind, length = struct.unpack_from(">BxL", buffer)
+        if kind not in PDU_TYPES:
+            raise ProtocolError("the peer sent what is no PDU")
+        if length > (limits.pdu_bytes if kind == P_DATA_TF and is_established else limits.request_bytes):
+            raise TooLongError("the peer sent a longer PDU than it may")
+        end = HEADER_BYTES + length
+        have = self._fill(HEADER_BYTES, end, end + HEADER_BYTES, deadline)
+        self._ahead = have - end
+        buffer[: self._ahead] = buffer[end:have]
+        return kind, buffer[HEADER_BYTES:end]
+
+    def _wait(self, seconds: float) -> int:
+        """Return how many bytes of a header have come, once there are some."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return self._receive(0, HEADER_BYTES)
+            except TimeoutError:
+                if time.monotonic() >= deadline:
+                    raise IdleError from None
+
+    def _fill(self, have: int, enough: int, most: int, deadline: float) -> int:
+        """Read until the buffer holds `enough` bytes, and not beyond `most`; return how many it holds."""
+        while have < enough:
+            have += self._receive(have, most)
+            if have < enough and time.monotonic() > deadline:
+                raise TimeoutError("the peer took too long over a PDU")
+        return have
+
+    def _receive(self, start: int, end: int) -> int:
+        got: int = self.socket.socket.recv_into(self._buffer[start:end])
+        if self._is_interrupted:
+            raise IdleError
+        if not got:
+            raise ConnectionResetError("the peer closed the connection")
+        return got
