@@ -13,12 +13,18 @@ from typing import Annotated, Any
 import typer
 from pydantic.fields import FieldInfo
 
+from node.secrets import holds_credentials, is_secret
 from node.settings import Settings
 from plugins.errors import Refused
 
 SINGULAR = {
     "destinations": "--destination",
     "callers": "--caller",
+    "caller_certificates": "--caller-certificate",
+    "http_names": "--http-name",
+    "http_proxies": "--http-proxy",
+    "priors_from": "--priors-from",
+    "priors_modalities": "--priors-modality",
     "enabled": "--plugin",
     "plugins": "--plugin-setting",
     "delivery": "--delivery-setting",
@@ -33,7 +39,9 @@ def with_setting_flags(command: Callable[..., None]) -> Callable[..., None]:
         for p in inspect.signature(command, eval_str=True).parameters.values()
         if p.kind is not p.VAR_KEYWORD
     ]
-    flags = [_parameter(name, field) for name, field in Settings.model_fields.items()]
+    # A secret as a flag would stand in the list of processes for everybody to read.
+    offered = {name: field for name, field in Settings.model_fields.items() if not is_secret(field)}
+    flags = [_parameter(name, field) for name, field in offered.items()]
     parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in (*fixed, *flags)]
     # Typer reads a command's options from these two, and nothing else can tell it of options made at run time.
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -44,6 +52,12 @@ def with_setting_flags(command: Callable[..., None]) -> Callable[..., None]:
 def load_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
     """Return the settings of file, environment and flags as `with_setting_flags` gives them. Refuses `bad-settings`."""
     values = dict(flags)
+    for name, value in values.items():
+        if holds_credentials(value):
+            how = f"give it in NADIR_{name.upper()}, NADIR_{name.upper()}_FILE or the settings file"
+            raise Refused(
+                "bad-settings", f"{name}: every user of this machine sees a password in a flag; {how}"
+            )
     if pairs := values.pop("plugins", None):
         values["plugins"] = _nested(pairs, "plugin")
     if pairs := values.pop("delivery", None):

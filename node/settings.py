@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from node.deliveries import DeliverySettings, key_of, taking, without_credentials
+from node.secrets import SECRET, SecretFiles, hidden, is_secret, require_private_settings
 from plugins.errors import Refused
 
 AE_ADDRESS = re.compile(r"^(?P<ae>[^@\s\\]{1,16})@(?P<host>[^:@\s]+|\[[0-9A-Fa-f:]+\]):(?P<port>\d{1,5})$")
@@ -39,7 +40,12 @@ class Settings(BaseSettings):
     """The settings of one node. Made once, in the command line, and passed down."""
 
     model_config = SettingsConfigDict(
-        env_prefix="NADIR_", env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
+        env_prefix="NADIR_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        hide_input_in_errors=True,
     )
 
     home: Path = Field(
@@ -58,7 +64,7 @@ class Settings(BaseSettings):
         default=None, description="PEM file with our certificate and its chain"
     )
     tls_key: Path | None = Field(default=None, description="PEM file with its key; none: in the same file")
-    tls_key_passphrase: str = Field(default="", description="Passphrase of that key")
+    tls_key_passphrase: Annotated[str, SECRET] = Field(default="", description="Passphrase of that key")
     tls_ca: Path | None = Field(
         default=None, description="PEM file with the authorities that peers are judged by"
     )
@@ -74,7 +80,7 @@ class Settings(BaseSettings):
     http_tls_key: Path | None = Field(
         default=None, description="PEM file with its key; none: in the same file"
     )
-    http_tls_key_passphrase: str = Field(default="", description="Passphrase of that key")
+    http_tls_key_passphrase: Annotated[str, SECRET] = Field(default="", description="Passphrase of that key")
     http_names: Words = Field(
         default=(), description="Host names that the HTTP port answers to besides localhost; empty for all"
     )
@@ -103,14 +109,30 @@ class Settings(BaseSettings):
         default_factory=dict, description="Settings of each destination, by its address without password"
     )
     pacs_url: str = Field(default="", description="DICOMweb root of the PACS that studies are pulled from")
-    hook_token: str = Field(
+    hook_token: Annotated[str, SECRET] = Field(
         default="",
-        description="Shared secret of Orthanc's hook; empty: only the loopback may speak to the node",
+        description="Shared secret of Orthanc's hook; without it, accounts and tokens only the loopback may ask",
     )
     reconcile_seconds: float = Field(
         default=300.0, ge=0, description="How often the PACS is asked for missed studies; 0 for never"
     )
     reconcile_days: int = Field(default=3, ge=1, description="How many days back that question goes")
+    priors_from: Words | None = Field(
+        default=None,
+        description="Where a patient's earlier studies are fetched from: AE@host:port or the URL of a DICOMweb root; "
+        "pacs_url when not given",
+    )
+    priors_by: str = Field(
+        default="auto",
+        pattern="^(auto|get|move)$",
+        description="How a DICOM peer gives them: get (C-GET), move (C-MOVE to our port), or auto",
+    )
+    priors_max_studies: int = Field(default=3, ge=1, description="How many earlier studies are fetched at most")
+    priors_days: int = Field(default=1095, ge=1, description="How many days back they may have been made")
+    priors_modalities: Words = Field(
+        default=("CT", "PT", "MR", "SEG", "SR", "RTSTRUCT"),
+        description="Of which modalities; images only of those that the new study has too",
+    )
     quiet_seconds: float = Field(default=60.0, ge=0, description="Quiet time after which a study is whole")
     hard_cap_seconds: float = Field(
         default=5400.0, gt=0, description="A study settles this long after its first image at the latest"
@@ -165,6 +187,13 @@ class Settings(BaseSettings):
                 raise ValueError("name the destination without user and password")
         return {key_of(text): settings for text, settings in value.items()}
 
+    @field_validator("priors_from")
+    @classmethod
+    def _priors_from(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for text in value or ():
+            parse_destination(text)
+        return None if value is None else tuple(dict.fromkeys(value))
+
     @field_validator("callers")
     @classmethod
     def _callers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -198,7 +227,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Let flags win over the environment; `load` adds the TOML file below both."""
-        return (init_settings, env_settings)
+        return (init_settings, env_settings, SecretFiles(settings_cls))
 
     @classmethod
     def load(cls, toml: Path | None = None, **flags: Any) -> Self:
@@ -216,6 +245,24 @@ class Settings(BaseSettings):
         except (OSError, ValueError) as error:  # no TOML, or no text at all
             raise Refused("bad-settings", f"the settings file {toml} cannot be read: {error}") from error
 
+    def redacted(self) -> dict[str, Any]:
+        """Return the settings as they may be shown: of a secret only that it is set, no password in any URL."""
+        fields = type(self).model_fields
+        return {
+            name: ("(set)" if value else "") if is_secret(fields[name]) else hidden(value)
+            for name, value in self
+        }
+
+    def __repr_args__(self) -> Any:
+        return self.redacted().items()
+
+    @property
+    def prior_sources(self) -> tuple[str, ...]:
+        """Return where earlier studies are fetched from."""
+        if self.priors_from is not None:
+            return self.priors_from
+        return (self.pacs_url,) if self.pacs_url else ()
+
     @property
     def sql_url(self) -> str:
         """Return the SQLAlchemy URL."""
@@ -226,7 +273,7 @@ def _what_is_wrong(error: Mapping[str, Any]) -> str:
     name = ".".join(map(str, error["loc"])) or "settings"
     if error["type"] == "extra_forbidden":
         return f"{name}: there is no such setting"
-    return f"{name}: {error['msg'].removeprefix('Value error, ')}"
+    return f"{name}: {hidden(error['msg'].removeprefix('Value error, '))}"
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -242,10 +289,9 @@ def _with_file(cls: type[SettingsT], toml: Path) -> type[SettingsT]:
         def settings_customise_sources(
             cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: Any
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return (
-                *super().settings_customise_sources(settings_cls, *sources, **named),
-                TomlConfigSettingsSource(settings_cls, toml),
-            )
+            file = TomlConfigSettingsSource(settings_cls, toml)
+            require_private_settings(toml, settings_cls.model_fields, file())
+            return (*super().settings_customise_sources(settings_cls, *sources, **named), file)
 
     return WithFile
 

@@ -23,6 +23,8 @@ from node_process import NADIR, nadir, nadir_json
 from pydicom import dcmread
 
 from node.archive import Archive
+from node.flags import SINGULAR
+from node.secrets import is_secret
 from node.settings import Settings
 from store.database import Database
 
@@ -178,10 +180,9 @@ def test_every_setting_has_a_flag_with_its_description(monkeypatch: pytest.Monke
     done = nadir("serve", "--help")
     text = re.sub(r"[\s│]+", " ", done.stdout)
     assert done.returncode == 0
-    singular = {"destinations": "destination", "callers": "caller", "enabled": "plugin"}
-    for name in set(Settings.model_fields) - {"plugins", "delivery"}:
-        flag = f"--{singular.get(name, name).replace('_', '-')}"
-        assert re.search(rf"{flag}\b", text), flag
+    for name, field in Settings.model_fields.items():
+        flag = SINGULAR.get(name, f"--{name.replace('_', '-')}")
+        assert bool(re.search(rf"{flag}\b", text)) is not is_secret(field), flag
     assert "--plugin-setting" in text and "--delivery-setting" in text
     assert "--no-accept-any" in text
 

@@ -81,6 +81,7 @@ def test_each_destination_has_settings_of_its_own(tmp_path: Path, monkeypatch: p
         '[delivery."PACS@10.0.0.1:104"]\nresults = ["seg", "pdf"]\ntransfer_syntaxes = ["implicit"]\ntls = true\n'
         '[delivery."https://pacs/dicom-web"]\nmax_per_minute = 30\n'
     )
+    toml.chmod(0o600)
     settings = Settings.load(toml)
     pacs = settings.delivery_of("PACS@10.0.0.1:104")
     assert (pacs.tls, pacs.transfer_syntaxes, pacs.pause_seconds) == (True, ("1.2.840.10008.1.2",), 0.0)
