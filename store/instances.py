@@ -2,22 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlmodel import Session, and_, col, select, update
+from sqlalchemy import bindparam, false, insert, null, select, true, union_all, update
+from sqlmodel import Session, SQLModel, and_, col
 
 from plugins.errors import Refused
 from store.charset import storable
-from store.database import aware_utc, insert_new
+from store.database import aware_utc
+from store.known import Known, Place, Rows, place
 from store.objects import Kept
 from store.part10 import Header
 from store.priors import Coming, asked_for
-from store.tables import Association, AssociationStudy, Event, Instance, Patient, Result, Series, Study
+from store.tables import Association, AssociationStudy, Event, Instance, Result, Series, Study
 
 RECEIVING, SETTLED = "receiving", "settled"
 Outcome = Literal["new", "identical", "conflict", "own"]
+
+STUDY, SERIES, INSTANCE, RESULT = (
+    SQLModel.metadata.tables[name] for name in ("study", "series", "instance", "result")
+)
+STATE = ("patient_pk", "state", "prior", "first_arrival_at", "last_arrival_at", "settle_now")
+LOCKED_STUDIES = (
+    select(STUDY.c.id, *(STUDY.c[name] for name in STATE))
+    .where(STUDY.c.id.in_(bindparam("pks", expanding=True)))
+    .order_by(STUDY.c.id)
+    .with_for_update(key_share=True)
+)
+CHANGED_STUDIES = (
+    update(STUDY).where(STUDY.c.id == bindparam("row")).values({name: bindparam(name) for name in STATE})
+)
+HELD = ("id", "sop_instance_uid", "sha256", "current", "own")
+# What is held under these UIDs; of those that are our own results, which have no series here, only that they are.
+SAME_UID = union_all(
+    select(*(INSTANCE.c[name] for name in HELD), SERIES.c.study_pk)
+    .join(SERIES, SERIES.c.id == INSTANCE.c.series_pk)
+    .where(INSTANCE.c.sop_instance_uid.in_(bindparam("uids", expanding=True))),
+    select(RESULT.c.id, RESULT.c.sop_instance_uid, RESULT.c.sha256, false(), true(), null()).where(
+        RESULT.c.sop_instance_uid.in_(bindparam("uids", expanding=True))
+    ),
+).order_by("id")
+NEW_INSTANCES = insert(INSTANCE).returning(INSTANCE.c.id, sort_by_parameter_order=True)
+
+
+@dataclass(kw_only=True, eq=False)
+class OpenAssociation:
+    """Somebody who is sending; the row is made with the first object, an echo leaves none."""
+
+    calling_ae: str = ""
+    """Calling AE title."""
+    address: str = ""
+    """IP address."""
+    pk: int | None = None
+    """Row; None until its transaction is committed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrived:
+    """An instance whose bytes are on disk and whose rows are still to be written."""
+
+    header: Header
+    """What it says of itself."""
+    kept: Kept
+    """Its bytes."""
+    source: str
+    """Who sent it."""
+    now: datetime
+    """When, aware UTC."""
+    association: OpenAssociation | None = None
+    """What brought it; None when nothing has to wait for its end."""
+    coming: Coming = "sent"
+    """Whether somebody sent it, or it comes because an earlier study was asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +88,8 @@ class Recorded:
     """Row of its study."""
     instance_pk: int
     """Row of the instance."""
+    association_pk: int | None = None
+    """Row of the association that brought it."""
 
 
 def record(
@@ -42,46 +102,42 @@ def record(
     association_pk: int | None = None,
     coming: Coming = "sent",
 ) -> Recorded:
-    """Return what became of an instance whose bytes are on disk.
+    """Return what became of one instance whose bytes are on disk; see `record_all`."""
+    association = None if association_pk is None else OpenAssociation(pk=association_pk)
+    arrived = Arrived(
+        header=header, kept=kept, source=source, now=now, association=association, coming=coming
+    )
+    return record_all(session, [arrived], Known().begin())[0]
+
+
+def record_all(session: Session, arrived: Sequence[Arrived], rows: Rows) -> list[Recorded]:
+    """Return what became of instances whose bytes are on disk, each of another SOP Instance UID.
 
     New content re-opens its study; identical bytes change nothing; our own results are kept and never analysed, and
     neither is an earlier study that was asked for, until somebody sends it (`coming`). Other bytes under a known UID
     become the current ones, also those that were so before: what came last counts, and an Event tells of it. An
-    instance whose patient is not the study's is kept with an Event too, and reading refuses the mixture. Refuses
-    `uid-collision`, a SOP or series UID of another study, and what `store.priors.asked_for` refuses.
+    instance whose patient is not the study's is kept with an Event too, and reading refuses the mixture.
+    `rows` are the ids that are known already (`Known.begin`); what is found or made is added.
+    Refuses `uid-collision`, a SOP or series UID of another study, and what `store.priors.asked_for` refuses; then
+    the transaction has to be rolled back.
     """
-    now = aware_utc(now)
-    own = header.own or _is_result(session, header.sop_instance_uid)
-    is_prior = asked_for(session, header, coming)
-    patient_pk = _patient(session, header)
-    study = _study(session, header, patient_pk, now, prior=own or is_prior)
-    study_pk = _id(study)
-    series_pk = _series(session, header, study_pk)
-    if association_pk is not None:
-        insert_link(session, association_pk, study_pk)
-    earlier = _same_uid(session, header.sop_instance_uid, study_pk)
-    # What was once content stays content, whatever a later file claims about its maker.
-    own = own and all(instance.own for instance in earlier)
-    held = next((instance for instance in earlier if instance.sha256 == kept.sha256), None)
-    # What somebody sends is to be analysed, also when it lay here before as an earlier study of a patient.
-    is_content = not own and not (is_prior and study.prior)
-    is_known = held is not None and (held.current or own)
-    if is_content and (study.prior or not is_known):
-        _touch(session, study, patient_pk, now, source)
-    if held is not None and is_known:
-        session.flush()
-        return Recorded(outcome="identical", study_pk=study_pk, instance_pk=_id(held))
-    instance = held or _instance(header, kept, series_pk, source, now, own)
-    for old in earlier:
-        old.current = False
-    instance.current = True
-    session.add(instance)
-    session.flush()
-    if earlier:
-        text = f"Other content came under the same SOP Instance UID from {source}."
-        _event(session, now, "conflict", kept.sha256, text)
-    outcome: Outcome = "own" if own else "conflict" if earlier else "new"
-    return Recorded(outcome=outcome, study_pk=study_pk, instance_pk=_id(instance))
+    group = _Group(session, rows)
+    # One order for all, so that two processes that record the same studies wait for each other and never in a ring.
+    placed = {id(one): group.place(one) for one in sorted(arrived, key=_order)}
+    group.read(
+        [one.place.study_pk for one in placed.values()], [one.header.sop_instance_uid for one in arrived]
+    )
+    drafts = [group.judge(one, placed[id(one)]) for one in arrived]
+    group.write()
+    return [
+        Recorded(
+            outcome=draft.outcome,
+            study_pk=draft.study_pk,
+            instance_pk=draft.instance_pk or group.new[draft.sop_instance_uid],
+            association_pk=draft.association_pk,
+        )
+        for draft in drafts
+    ]
 
 
 def open_association(session: Session, calling_ae: str, address: str, now: datetime) -> int:
@@ -90,7 +146,7 @@ def open_association(session: Session, calling_ae: str, address: str, now: datet
     row = Association(calling_ae=storable(calling_ae), address=storable(address), opened_at=now, alive_at=now)
     session.add(row)
     session.flush()
-    return _id(row)
+    return int(row.id or 0)
 
 
 def beat(session: Session, association_pk: int, now: datetime) -> None:
@@ -103,138 +159,179 @@ def close_association(session: Session, association_pk: int, now: datetime) -> N
     _update_association(session, association_pk, {"closed_at": aware_utc(now)})
 
 
-def insert_link(session: Session, association_pk: int, study_pk: int) -> None:
-    """Say that an association touched a study; a second time changes nothing."""
-    if session.get(AssociationStudy, (association_pk, study_pk)) is None:
-        session.add(AssociationStudy(association_pk=association_pk, study_pk=study_pk))
-        session.flush()
-
-
 def _update_association(session: Session, association_pk: int, values: dict[str, Any]) -> None:
     condition = and_(col(Association.id) == association_pk, col(Association.closed_at).is_(None))
     statement = update(Association).where(condition).values(values)
     session.exec(statement, execution_options={"synchronize_session": False})
 
 
-def _is_result(session: Session, sop_instance_uid: str) -> bool:
-    return (
-        session.exec(select(Result.id).where(col(Result.sop_instance_uid) == sop_instance_uid)).first()
-        is not None
-    )
+@dataclass(frozen=True, kw_only=True)
+class _Placed:
+    place: Place
+    is_prior: bool
+    """Came because it was asked for."""
+    association_pk: int | None
 
 
-def _patient(session: Session, header: Header) -> int:
-    # Without a PatientID nobody knows whose study it is: it gets a patient of its own, so that no two are joined.
-    issuer = header.issuer if header.patient_id else f"study {header.study_instance_uid}"
-    key = and_(col(Patient.issuer) == issuer, col(Patient.patient_id) == header.patient_id)
-    found = session.exec(select(Patient.id).where(key)).first()
-    if found is not None:
-        return found
-    values = {
-        "issuer": issuer,
-        "patient_id": header.patient_id,
-        "patient_name": header.patient_name,
-        "patient_sex": header.patient_sex,
-        "patient_birth_date": header.patient_birth_date,
-    }
-    return insert_new(session, Patient, values) or int(session.exec(select(Patient.id).where(key)).one() or 0)
+@dataclass(frozen=True, kw_only=True)
+class _Draft:
+    outcome: Outcome
+    study_pk: int
+    sop_instance_uid: str
+    association_pk: int | None
+    instance_pk: int | None
+    """None of one that is inserted with its group."""
 
 
-def _study(session: Session, header: Header, patient_pk: int, now: datetime, *, prior: bool) -> Study:
-    """Return the study's row, locked until the transaction ends: settling waits for us, or we for it."""
-    statement = (
-        select(Study)
-        .where(col(Study.study_instance_uid) == header.study_instance_uid)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    )
-    study = session.exec(statement).first()
-    if study is not None:
-        return study
-    values = {
-        "patient_pk": patient_pk,
-        "study_instance_uid": header.study_instance_uid,
-        "study_date": header.study_date,
-        "study_description": header.study_description,
-        "accession_number": header.accession_number,
-        # Of an earlier study, and of one of which only our own results are here, nothing is waited for.
-        "state": SETTLED if prior else RECEIVING,
-        "prior": prior,
-        "first_arrival_at": now,
-        "last_arrival_at": now,
-    }
-    insert_new(session, Study, values)
-    return session.exec(statement).one()
+class _Group:
+    """One transaction's work: what it reads once for all, and what it writes once for all."""
 
+    def __init__(self, session: Session, rows: Rows) -> None:
+        session.flush()
+        self._session, self._connection = session, session.connection()
+        self._rows = rows
+        self._studies: dict[int, dict[str, Any]] = {}
+        self._changed: set[int] = set()
+        self._earlier: dict[str, list[Any]] = {}
+        self._results: set[str] = set()
+        self._inserts: list[dict[str, Any]] = []
+        self._events: list[dict[str, Any]] = []
+        self._opened: dict[OpenAssociation, int] = {}
+        self.new: dict[str, int] = {}
 
-def _series(session: Session, header: Header, study_pk: int) -> int:
-    statement = select(Series).where(col(Series.series_instance_uid) == header.series_instance_uid)
-    series = session.exec(statement).first()
-    if series is None:
-        values = {
-            "study_pk": study_pk,
-            "series_instance_uid": header.series_instance_uid,
-            "modality": header.modality,
-            "series_number": header.series_number,
-            "series_description": header.series_description,
-            "frame_of_reference_uid": header.frame_of_reference_uid,
-        }
-        insert_new(session, Series, values)
-        series = session.exec(statement).one()
-    if series.study_pk != study_pk:
-        raise Refused("uid-collision", "The Series Instance UID belongs to another study.")
-    return _id(series)
+    def place(self, one: Arrived) -> _Placed:
+        """Return where an instance belongs, with what is missing of its rows made."""
+        is_prior = asked_for(self._session, one.header, one.coming)
+        values: dict[str, Any] = {}
+        if ("study", one.header.study_instance_uid) not in self._rows:
+            # Of an earlier study, and of one of which only our own results are here, nothing is waited for.
+            prior = is_prior or one.header.own or self._is_result(one.header.sop_instance_uid)
+            values = {"state": SETTLED if prior else RECEIVING, "prior": prior}
+        where = place(self._session, self._rows, one.header, aware_utc(one.now), values)
+        association_pk = None if one.association is None else self._link(one.association, where, one.now)
+        return _Placed(place=where, is_prior=is_prior, association_pk=association_pk)
 
+    def _link(self, association: OpenAssociation, where: Place, now: datetime) -> int:
+        """Return the row of an association, which touches the study from now on."""
+        pk = association.pk or self._opened.get(association)
+        if pk is None:
+            pk = open_association(self._session, association.calling_ae, association.address, now)
+            self._opened[association] = pk
+        if ("link", pk, where.study_pk) not in self._rows:
+            if self._session.get(AssociationStudy, (pk, where.study_pk)) is None:
+                self._session.add(AssociationStudy(association_pk=pk, study_pk=where.study_pk))
+                self._session.flush()
+            self._rows["link", pk, where.study_pk] = ()
+        return pk
 
-def _same_uid(session: Session, sop_instance_uid: str, study_pk: int) -> list[Instance]:
-    statement = (
-        select(Instance, Series.study_pk)
-        .join(Series, col(Series.id) == col(Instance.series_pk))
-        .where(col(Instance.sop_instance_uid) == sop_instance_uid)
-        .order_by(col(Instance.id))
-    )
-    rows = session.exec(statement).all()
-    if any(other != study_pk for _, other in rows):
-        raise Refused("uid-collision", "The SOP Instance UID belongs to another study.")
-    return [instance for instance, _ in rows]
+    def _is_result(self, sop_instance_uid: str) -> bool:
+        statement = select(RESULT.c.id).where(RESULT.c.sop_instance_uid == sop_instance_uid)
+        return self._connection.execute(statement).first() is not None
 
+    def read(self, study_pks: Iterable[int], sop_instance_uids: Sequence[str]) -> None:
+        """Lock the studies until the transaction ends, settling waits for us or we for it, and read what is there."""
+        for row in self._connection.execute(LOCKED_STUDIES, {"pks": sorted(set(study_pks))}):
+            self._studies[row.id] = dict(row._mapping)
+        for row in self._connection.execute(SAME_UID, {"uids": sop_instance_uids}):
+            if row.study_pk is None:
+                self._results.add(row.sop_instance_uid)
+            else:
+                self._earlier.setdefault(row.sop_instance_uid, []).append(row)
 
-def _instance(header: Header, kept: Kept, series_pk: int, source: str, now: datetime, own: bool) -> Instance:
-    return Instance(
-        series_pk=series_pk,
-        sop_instance_uid=header.sop_instance_uid,
-        sop_class_uid=header.sop_class_uid,
-        transfer_syntax_uid=header.transfer_syntax_uid,
-        sha256=kept.sha256,
-        size_bytes=kept.size_bytes,
-        received_at=now,
-        source=storable(source),
-        own=own,
-    )
-
-
-def _touch(session: Session, study: Study, patient_pk: int, now: datetime, source: str) -> None:
-    study.prior = False
-    if study.state != RECEIVING:
-        study.state = RECEIVING
-        study.first_arrival_at = now
-        study.settle_now = False
-    # Two hosts may hand in their clocks in either order; the quiet time never runs backwards.
-    study.last_arrival_at = max(study.last_arrival_at, now)
-    if study.patient_pk != patient_pk:
-        study.patient_pk = patient_pk
-        _event(
-            session,
-            now,
-            "patient-conflict",
-            str(study.id),
-            f"An instance of another patient came from {source}.",
+    def judge(self, one: Arrived, placed: _Placed) -> _Draft:
+        """Return what becomes of an instance, and note what is to be written."""
+        uid, study_pk = one.header.sop_instance_uid, placed.place.study_pk
+        earlier = self._earlier.get(uid, [])
+        if any(old.study_pk != study_pk for old in earlier):
+            raise Refused("uid-collision", "The SOP Instance UID belongs to another study.")
+        # What was once content stays content, whatever a later file claims about its maker.
+        own = (one.header.own or uid in self._results) and all(old.own for old in earlier)
+        held = next((old for old in earlier if old.sha256 == one.kept.sha256), None)
+        study = self._studies[study_pk]
+        # What somebody sends is to be analysed, also when it lay here before as an earlier study of a patient.
+        is_content = not own and not (placed.is_prior and study["prior"])
+        is_known = held is not None and (held.current or own)
+        if is_content and (study["prior"] or not is_known):
+            self._touch(study, placed.place.patient_pk, one)
+        if not is_known and earlier:
+            self._replace(one, None if held is None else held.id)
+        if held is None:
+            self._inserts.append(_instance(one, placed.place.series_pk, own=own))
+        outcome: Outcome = "identical" if is_known else "own" if own else "conflict" if earlier else "new"
+        return _Draft(
+            outcome=outcome,
+            study_pk=study_pk,
+            sop_instance_uid=uid,
+            association_pk=placed.association_pk,
+            instance_pk=None if held is None else held.id,
         )
 
+    def _replace(self, one: Arrived, held_pk: int | None) -> None:
+        """Let nothing be current under the UID but what was held already, and tell."""
+        statement = update(INSTANCE).where(INSTANCE.c.sop_instance_uid == one.header.sop_instance_uid)
+        self._connection.execute(statement.values(current=INSTANCE.c.id == (held_pk or 0)))
+        text = f"Other content came under the same SOP Instance UID from {one.source}."
+        self._tell(one, "conflict", one.kept.sha256, text)
 
-def _event(session: Session, now: datetime, kind: str, subject: str, text: str) -> None:
-    session.add(Event(at=now, kind=kind, subject=subject, text=storable(text)))
+    def _touch(self, study: dict[str, Any], patient_pk: int, one: Arrived) -> None:
+        self._changed.add(study["id"])
+        now = aware_utc(one.now)
+        study["prior"] = False
+        if study["state"] != RECEIVING:
+            study.update(state=RECEIVING, first_arrival_at=now, settle_now=False)
+        # Two hosts may hand in their clocks in either order; the quiet time never runs backwards.
+        study["last_arrival_at"] = max(study["last_arrival_at"], now)
+        if study["patient_pk"] != patient_pk:
+            study["patient_pk"] = patient_pk
+            text = f"An instance of another patient came from {one.source}."
+            self._tell(one, "patient-conflict", str(study["id"]), text)
+
+    def _tell(self, one: Arrived, kind: str, subject: str, text: str) -> None:
+        at = aware_utc(one.now)
+        self._events.append({"at": at, "kind": kind, "subject": subject, "text": storable(text)})
+
+    def write(self) -> None:
+        """Write what was noted."""
+        if self._inserts:
+            pks = self._connection.execute(NEW_INSTANCES, self._inserts).scalars()
+            self.new = {one["sop_instance_uid"]: pk for one, pk in zip(self._inserts, pks, strict=True)}
+        if self._changed:
+            changed = [{**self._studies[pk], "row": pk} for pk in sorted(self._changed)]
+            self._connection.execute(CHANGED_STUDIES, changed)
+        if self._events:
+            self._connection.execute(insert(Event), self._events)
 
 
-def _id(row: Any) -> int:
-    return int(row.id)
+def _instance(one: Arrived, series_pk: int, *, own: bool) -> dict[str, Any]:
+    return {
+        "series_pk": series_pk,
+        "sop_instance_uid": one.header.sop_instance_uid,
+        "sop_class_uid": one.header.sop_class_uid,
+        "transfer_syntax_uid": one.header.transfer_syntax_uid,
+        "sha256": one.kept.sha256,
+        "size_bytes": one.kept.size_bytes,
+        "received_at": aware_utc(one.now),
+        "source": storable(one.source),
+        "current": True,
+        "own": own,
+    }
+
+
+def _order(one: Arrived) -> tuple[str, ...]:
+    header = one.header
+    return header.issuer, header.patient_id, header.study_instance_uid, header.series_instance_uid
+
+
+__all__ = [
+    "RECEIVING",
+    "SETTLED",
+    "Arrived",
+    "OpenAssociation",
+    "Outcome",
+    "Recorded",
+    "beat",
+    "close_association",
+    "open_association",
+    "record",
+    "record_all",
+]
