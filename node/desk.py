@@ -40,6 +40,8 @@ class Arrival:
     """The Part 10 file; None when there was no data set or it could not be written."""
     failure: Exception | None
     """Why it could not be written."""
+    move_originator: str = ""
+    """AE title of who asked for it by C-MOVE; empty when nobody did."""
     size_bytes: int = 0
     """Length of the file."""
     sha256: str | None = None

@@ -26,7 +26,7 @@ LARGEST_COMMAND_BYTES = 1 << 16
 C_STORE_RQ, C_STORE_RSP, NO_DATA_SET = 0x0001, 0x8001, 0x0101
 COMMAND, LAST = 0x01, 0x02
 
-Store = Callable[[StorageAssociation, str, str, Spool | None], int]
+Store = Callable[[StorageAssociation, str, str, str, Spool | None], int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +39,8 @@ class StoreRequest:
     """Affected SOP Class UID, empty when it is missing or longer than a UID can be."""
     sop_instance_uid: str
     """Affected SOP Instance UID, likewise."""
+    move_originator: str
+    """Move Originator Application Entity Title; empty unless a C-MOVE brings the object."""
     has_data: bool
     """True when a data set follows."""
 
@@ -51,6 +53,7 @@ class StoreRequest:
             message_id=_number(values, 0x0110),
             sop_class_uid=_uid(values, 0x0002),
             sop_instance_uid=_uid(values, 0x1000),
+            move_originator=values.get(0x1030, b"").decode("ascii", "replace").strip("\0 "),
             has_data=_number(values, 0x0800) != NO_DATA_SET,
         )
 
@@ -152,6 +155,7 @@ class FastAssociation(StorageAssociation):
         if pdu is not None and pdu[0] == P_DATA_TF:
             for context_id, control, data in fragments(pdu[1]):
                 self._take(context_id, control, data)
+            self._keep_pace()
             return
         if pdu is not None:
             self.dul.take(*pdu)
@@ -167,6 +171,14 @@ class FastAssociation(StorageAssociation):
             super()._abort_blocking(False)
             return
         self.dul.interrupt()
+
+    def _keep_pace(self) -> None:
+        """Let a peer rest between two messages; raise IdleError for a message slower than the slowest line."""
+        pace = self.dul.socket.pace
+        if not self.is_busy:
+            pace.rest()
+        elif pace.behind_seconds > self.network_timeout:
+            raise IdleError
 
     def _forget(self) -> None:
         """Begin to wait for the next message."""
@@ -217,7 +229,9 @@ class FastAssociation(StorageAssociation):
         self.is_serving = True
         try:
             if request.sop_class_uid and request.sop_instance_uid:
-                status = self._store(self, request.sop_class_uid, request.sop_instance_uid, spool)
+                status = self._store(
+                    self, request.sop_class_uid, request.sop_instance_uid, request.move_originator, spool
+                )
             else:
                 status = CANNOT_UNDERSTAND
         finally:

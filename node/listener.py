@@ -17,7 +17,7 @@ from node.callers import Callers
 from node.desk import Arrival, Peer
 from node.intake import Intake
 from node.logs import line
-from node.reception import Reception
+from node.reception import Door, Reception
 from node.socket_guard import Limits
 from node.status import PROCESSING_FAILURE, SUCCESS, status_of
 from plugins.errors import NadirError, Refused
@@ -40,10 +40,13 @@ class Listener:
     database, objects
         Where rows and bytes are kept.
     ae_title, host, port
-        Our AE title, and where to listen; port 0 takes any free one.
-    callers, accept_any
-        Who may send: `AE`, `AE@address`, `*@address`; nobody by default, or everybody.
-    max_associations, max_object_bytes, reserve_bytes
+        Our AE title, and where to listen; port 0 takes any free one, None none without TLS.
+    tls
+        The port with TLS, when there is one.
+    callers, caller_certificates, accept_any
+        Who may send: `AE`, `AE@address`, `*@address`; nobody by default, or everybody. And the AE titles that need
+        a certificate, `AE=name`.
+    max_associations, max_associations_per_address, max_object_bytes, reserve_bytes
         Bounds on what is accepted.
     limits
         Defence against silent, stalled and oversize peers.
@@ -61,25 +64,30 @@ class Listener:
         *,
         ae_title: str = "NADIR",
         host: str = "0.0.0.0",  # noqa: S104 - scanners are on the network
-        port: int = 11112,
+        port: int | None = 11112,
+        tls: Door | None = None,
         callers: Sequence[str] = (),
+        caller_certificates: Sequence[str] = (),
         accept_any: bool = False,
         max_associations: int = 50,
+        max_associations_per_address: int = 0,
         max_object_bytes: int = 8 << 30,
         reserve_bytes: int = 256 << 20,
         limits: Limits | None = None,
         receive_path: str = "fast",
         clock: Callable[[], datetime] | None = None,
     ) -> None:
-        self._clerk = _Clerk(database, objects, clock or database.now)
+        self._clerk = _Clerk(database, objects, clock or database.now, ae_title)
         self._objects = objects
         self._reception = Reception(
             self._clerk,
             ae_title=ae_title,
             host=host,
             port=port,
-            callers=Callers.parse(callers, accept_any=accept_any),
+            tls=tls,
+            callers=Callers.parse(callers, accept_any=accept_any, certificates=caller_certificates),
             max_associations=max_associations,
+            max_associations_per_address=max_associations_per_address,
             largest_bytes=max_object_bytes,
             reserve_bytes=reserve_bytes,
             limits=limits,
@@ -91,12 +99,17 @@ class Listener:
         swept = self._objects.sweep()
         self._reception.start()
         self._clerk.start()
-        log.info(line("listening", port=self.port, swept=swept))
+        log.info(line("listening", port=self.port, tls_port=self.tls_port, swept=swept))
 
     @property
     def port(self) -> int:
-        """Return the port, the real one when any free one was asked for."""
+        """Return the port without TLS, the real one when any free one was asked for; 0 when there is none."""
         return self._reception.port
+
+    @property
+    def tls_port(self) -> int:
+        """Return the port with TLS, likewise."""
+        return self._reception.tls_port
 
     @property
     def peers(self) -> tuple[Peer, ...]:
@@ -118,7 +131,10 @@ class Listener:
 class _Clerk:
     """What the listener does with each object, and the rows of the associations that are open."""
 
-    def __init__(self, database: Database, objects: ObjectStore, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, database: Database, objects: ObjectStore, clock: Callable[[], datetime], ae_title: str
+    ) -> None:
+        self._ae_title = ae_title
         self._database = database
         self._objects = objects
         self._clock = clock
@@ -163,6 +179,8 @@ class _Clerk:
             source=arrival.peer.name,
             association_pk=self._row(arrival.peer),
             expected=(arrival.sop_class_uid, arrival.sop_instance_uid),
+            # What a C-MOVE of ours brings is perhaps an earlier study of a patient: then it is not analysed.
+            coming="moved" if arrival.move_originator == self._ae_title else "sent",
         )
 
     def _row(self, peer: Peer) -> int:

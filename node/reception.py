@@ -6,8 +6,11 @@ What becomes of an object is decided by the `Desk` behind it. Nothing here knows
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from socketserver import BaseServer
 
 from pynetdicom import AE, evt
@@ -20,8 +23,10 @@ from node.callers import Callers, plain_address
 from node.contexts import TRANSFER_SYNTAXES, VERIFICATION, supported_contexts
 from node.desk import Arrival, Desk, Peer
 from node.fastpath import FastAssociation
+from node.seats import Seats
 from node.socket_guard import GuardedServer, GuardedSocket, Limits, assert_hooks
 from node.spool import Spool
+from node.tls import certificate_names
 from plugins.errors import Refused, Unavailable
 from store.part10 import write_preamble
 
@@ -36,19 +41,32 @@ CALLED_AE_NOT_RECOGNISED = (PERMANENT, 0x01, 0x07)
 LOCAL_LIMIT_EXCEEDED = (TRANSIENT, 0x03, 0x02)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Door:
+    """One port to listen on."""
+
+    port: int
+    """The port; 0 for any free one."""
+    new_context: Callable[[], ssl.SSLContext] | None = None
+    """Gives the TLS context of each connection; None for plain DICOM."""
+
+
 class Reception:
-    """A storage SCP on one port.
+    """A storage SCP on one port, or on two, one of them with TLS.
 
     Parameters
     ----------
     desk
         Where received objects go.
     ae_title, host, port
-        Our AE title, and where to listen; port 0 takes any free one.
+        Our AE title, and where to listen; port 0 takes any free one, None none without TLS.
     callers
         Who may open an association.
-    max_associations
-        Associations served at one time; more are rejected as transient.
+    tls
+        The port with TLS, when there is one.
+    max_associations, max_associations_per_address
+        Associations served at one time, in all and of one address (0: no bound of its own); more are rejected as
+        transient.
     largest_bytes, reserve_bytes
         Largest object, and the free space below which none is written.
     limits
@@ -64,9 +82,11 @@ class Reception:
         *,
         ae_title: str,
         host: str,
-        port: int,
+        port: int | None,
         callers: Callers,
+        tls: Door | None = None,
         max_associations: int = 50,
+        max_associations_per_address: int = 0,
         largest_bytes: int = 8 << 30,
         reserve_bytes: int = 256 << 20,
         limits: Limits | None = None,
@@ -74,9 +94,9 @@ class Reception:
     ) -> None:
         assert_hooks()
         self._desk = desk
-        self._address = (host, port)
+        self._host = host
+        self._doors = [*([] if port is None else [Door(port=port)]), *([tls] if tls else [])]
         self._callers = callers
-        self._max_associations = max_associations
         self._largest_bytes = largest_bytes
         self._reserve_bytes = reserve_bytes
         self._limits = limits or Limits()
@@ -86,18 +106,33 @@ class Reception:
         self._ae.network_timeout = self._ae.dimse_timeout = self._limits.idle_seconds
         self._ae.maximum_pdu_size = self._limits.pdu_bytes
         self._ae.maximum_associations = self._limits.connections  # our own count is of those that were let in
-        self._server: GuardedServer | None = None
-        self._lock = threading.Lock()
-        self._seated: dict[StorageAssociation, Peer] = {}
-        self._numbers = 0
+        self._servers: list[GuardedServer] = []
+        self._seats: Seats[StorageAssociation] = Seats(max_associations, max_associations_per_address)
 
     def start(self) -> None:
-        """Listen. Raises Unavailable when the port cannot be had."""
+        """Listen. Raises Unavailable when a port cannot be had."""
+        for number, door in enumerate(self._doors):
+            try:
+                server = self._open(door)
+            except OSError as error:
+                self.stop()
+                says = f"cannot listen on {self._host}:{door.port}: {error.strerror}; choose another port"
+                raise Unavailable(says) from error
+            self._servers.append(server)
+            self._doors[number] = replace(door, port=int(server.server_address[1]))
+            threading.Thread(
+                target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="dicom-port", daemon=True
+            ).start()
+
+    def _open(self, door: Door) -> GuardedServer:
         reception = self
 
         class Server(GuardedServer):
             def is_welcome(self, address: str) -> bool:
                 return reception._is_welcome(address)
+
+            def sent_away(self, reason: str, address: str) -> None:
+                reception._desk.turned_away(reason, "", plain_address(address))
 
         class Handler(RequestHandler):  # type: ignore[misc]  # pynetdicom is untyped here
             def _create_association(self) -> StorageAssociation:
@@ -106,35 +141,31 @@ class Reception:
         contexts = [PresentationContext()]
         contexts[0].abstract_syntax = VERIFICATION
         contexts[0].transfer_syntax = list(TRANSFER_SYNTAXES[:2])
-        try:
-            self._server = Server(
-                self._ae,
-                self._address,
-                self._ae.ae_title,
-                contexts,
-                evt_handlers=[(evt.EVT_REQUESTED, self._on_requested), (evt.EVT_C_STORE, self._on_store)],
-                request_handler=Handler,
-                limits=self._limits,
-            )
-        except OSError as error:
-            host, port = self._address
-            raise Unavailable(
-                f"cannot listen on {host}:{port}: {error.strerror}; choose another port"
-            ) from error
-        threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="dicom-port", daemon=True
-        ).start()
+        return Server(
+            self._ae,
+            (self._host, door.port),
+            self._ae.ae_title,
+            contexts,
+            evt_handlers=[(evt.EVT_REQUESTED, self._on_requested), (evt.EVT_C_STORE, self._on_store)],
+            request_handler=Handler,
+            limits=self._limits,
+            new_context=door.new_context,
+        )
 
     @property
     def port(self) -> int:
-        """Return the port, the real one when any free one was asked for."""
-        return int(self._server.server_address[1]) if self._server else self._address[1]
+        """Return the port without TLS, the real one when any free one was asked for; 0 when there is none."""
+        return next((door.port for door in self._doors if door.new_context is None), 0)
+
+    @property
+    def tls_port(self) -> int:
+        """Return the port with TLS, likewise."""
+        return next((door.port for door in self._doors if door.new_context is not None), 0)
 
     @property
     def peers(self) -> tuple[Peer, ...]:
         """Return who is associated now."""
-        with self._lock:
-            return tuple(self._seated.values())
+        return self._seats.peers
 
     def drain(self, timeout_seconds: float = 20.0) -> bool:
         """Take no new association, let those that send finish, and end the idle ones and, at the limit, the rest.
@@ -142,13 +173,11 @@ class Reception:
         An object that is being stored at the time limit is still finished and answered, within a few seconds.
         Returns True when none had to be ended while it was sending.
         """
-        server, self._server = self._server, None
-        if server is None:
-            return True
-        self._address = server.server_address[:2]
-        BaseServer.shutdown(server)
-        server.server_close()
-        rest = self._wait_for_ends(server, time.monotonic() + timeout_seconds)
+        servers, self._servers = self._servers, []
+        for server in servers:
+            BaseServer.shutdown(server)
+            server.server_close()
+        rest = self._wait_for_ends(servers, time.monotonic() + timeout_seconds)
         grace = time.monotonic() + 5.0
         while any(association.is_serving for association in rest) and time.monotonic() < grace:
             time.sleep(0.005)
@@ -161,11 +190,11 @@ class Reception:
             association.join(5.0)
         return not any(association.was_busy for association in rest)
 
-    def _wait_for_ends(self, server: GuardedServer, deadline: float) -> list[StorageAssociation]:
+    def _wait_for_ends(self, servers: list[GuardedServer], deadline: float) -> list[StorageAssociation]:
         """Return the associations that are still open when the time is over, or when all of them are idle."""
         busy_at: dict[StorageAssociation, float] = {}
         while True:
-            rest: list[StorageAssociation] = server.active_associations
+            rest: list[StorageAssociation] = [a for server in servers for a in server.active_associations]
             now = time.monotonic()
             for association in rest:
                 if association.is_busy:
@@ -227,15 +256,11 @@ class Reception:
         request = association.requestor.primitive
         calling_ae = str(request.calling_ae_title).strip(" ")
         address = plain_address(str(association.requestor.address))
-        verdict = self._judge(str(request.called_ae_title).strip(" "), calling_ae, address)
+        names = certificate_names(association.dul.socket.socket)
+        verdict = self._judge(str(request.called_ae_title).strip(" "), calling_ae, address, names)
         if verdict is None:
-            with self._lock:
-                if len(self._seated) < self._max_associations:
-                    self._numbers += 1
-                    association.peer = Peer(calling_ae, address, self._numbers)
-                    self._seated[association] = association.peer
-                else:
-                    verdict = ("limit", LOCAL_LIMIT_EXCEEDED)
+            association.peer = self._seats.take(association, calling_ae, address)
+            verdict = None if association.peer else ("limit", LOCAL_LIMIT_EXCEEDED)
         if verdict is None:
             association.acceptor.supported_contexts = supported_contexts(
                 request.presentation_context_definition_list
@@ -246,12 +271,14 @@ class Reception:
         association.kill()
 
     def _judge(
-        self, called_ae: str, calling_ae: str, address: str
+        self, called_ae: str, calling_ae: str, address: str, names: frozenset[str]
     ) -> tuple[str, tuple[int, int, int]] | None:
         if not self._callers.accept_any and called_ae != self._ae.ae_title:
             return ("called-ae", CALLED_AE_NOT_RECOGNISED)
         if not self._callers.admits(calling_ae, address):
             return ("calling-ae", CALLING_AE_NOT_RECOGNISED)
+        if not self._callers.trusts(calling_ae, names):
+            return ("certificate", CALLING_AE_NOT_RECOGNISED)
         return None
 
     def _on_store(self, event: Event) -> int:
@@ -260,14 +287,23 @@ class Reception:
         spool: Spool | None = request._dataset_file
         try:
             return self._store(
-                association, str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID), spool
+                association,
+                str(request.AffectedSOPClassUID),
+                str(request.AffectedSOPInstanceUID),
+                str(request.MoveOriginatorApplicationEntityTitle or "").strip(),
+                spool,
             )
         finally:
             if spool is not None:
                 association.dimse.served(spool)
 
     def _store(
-        self, association: StorageAssociation, sop_class_uid: str, sop_instance_uid: str, spool: Spool | None
+        self,
+        association: StorageAssociation,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        move_originator: str,
+        spool: Spool | None,
     ) -> int:
         assert association.peer is not None
         if spool is not None:
@@ -277,6 +313,7 @@ class Reception:
                 peer=association.peer,
                 sop_class_uid=sop_class_uid,
                 sop_instance_uid=sop_instance_uid,
+                move_originator=move_originator,
                 path=spool.path if spool and spool.failure is None else None,
                 failure=spool.failure if spool else None,
                 size_bytes=spool.size_bytes if spool else 0,
@@ -286,7 +323,6 @@ class Reception:
         )
 
     def _on_end(self, association: StorageAssociation) -> None:
-        with self._lock:
-            peer = self._seated.pop(association, None)
+        peer = self._seats.leave(association)
         if peer is not None:
             self._desk.left(peer)

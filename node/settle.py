@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from node import priors
 from node.logs import line
 from plugins.errors import NadirError
 from store.database import Database
@@ -68,6 +69,8 @@ class Settler:
         An association without a sign of life for this long holds nothing back.
     max_attempts
         Attempts of each job before it is dead.
+    prior_sources
+        Archives that are asked for the patient's earlier studies.
 
     """
 
@@ -80,6 +83,7 @@ class Settler:
         hard_cap_seconds: float = 5400.0,
         stale_seconds: float = 60.0,
         max_attempts: int = 5,
+        prior_sources: Sequence[str] = (),
     ) -> None:
         self._database = database
         self._analyses = tuple(analyses)
@@ -87,6 +91,7 @@ class Settler:
         self._hard_cap_seconds = hard_cap_seconds
         self._stale_seconds = stale_seconds
         self._max_attempts = max_attempts
+        self._prior_sources = tuple(prior_sources)
 
     def tick(self, now: datetime) -> tuple[Settled, ...]:
         """Return the studies that settled at `now` with something new; each is one transaction with its jobs."""
@@ -117,6 +122,7 @@ class Settler:
             )
             if revision is None:
                 return None
+            priors.request(session, study.study_pk, self._prior_sources, now=now)
             retire(session, revision, [analysis.plugin for analysis in self._analyses])
             jobs = [
                 enqueue(

@@ -1,0 +1,323 @@
+"""A patient's earlier studies: asked for when a study settles, found, and fetched; a durable list in SQL.
+
+Nothing here delays a study: what is to be fetched is written in the transaction that settles it, and worked off later,
+one archive beside the other.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from sqlmodel import Session, and_, col, select, update
+
+from node.intake import Intake
+from node.logs import line
+from node.pacs import UID, HeldInstance, HeldSeries, PatientStudy
+from node.prior_sources import PriorSource
+from node.pull import UNAVAILABLE, held_uids
+from plugins.errors import Refused, Unavailable
+from store.database import Database, insert_new
+from store.tables import Event, Patient, Prior, PriorSearch, Series, Study
+
+log = logging.getLogger(__name__)
+
+WAITING, DONE, PARKED = "waiting", "done", "parked"
+FIRST_DELAY_SECONDS = 10.0
+LAST_DELAY_SECONDS = 900.0
+REFUSALS_BEFORE_PARKED = 3
+GIVE_UP = timedelta(days=7)
+LEASE = timedelta(seconds=90)
+BEAT_EVERY = timedelta(seconds=10)
+MAX_ROWS = 5000
+IMAGES = frozenset({"CT", "PT", "MR"})
+ANOTHER_PATIENT = "prior-of-another-patient"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """How much is fetched of a patient's past."""
+
+    studies: int = 3
+    """The newest so many earlier studies that can be compared."""
+    days: int = 1095
+    """How many days before the study the past begins."""
+    modalities: frozenset[str] = IMAGES | {"SEG", "SR", "RTSTRUCT"}
+    """Of these, images only when the study itself has such images."""
+
+    def of(self, present: Iterable[str]) -> frozenset[str]:
+        """Return the modalities to fetch for a study with these modalities; none when nothing can be compared."""
+        images = self.modalities & IMAGES & set(present)
+        return images | (self.modalities - IMAGES) if images else frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Present:
+    """The study whose past is asked for."""
+
+    study_instance_uid: str
+    study_date: date
+    patient_id: str
+    issuer: str
+    modalities: frozenset[str]
+
+    def owns(self, row: PatientStudy) -> bool:
+        """Return True when a row of an answer is of the same patient, as far as it says."""
+        return row.patient_id == self.patient_id and row.issuer in ("", self.issuer)
+
+    def follows(self, row: PatientStudy) -> bool:
+        """Return True when a row of an answer is of an earlier day, and not of the study itself."""
+        is_dated = len(row.study_date) == 8 and row.study_date.isdecimal()
+        is_other = UID.fullmatch(row.study_instance_uid) and row.study_instance_uid != self.study_instance_uid
+        return bool(is_dated and is_other) and row.study_date < f"{self.study_date:%Y%m%d}"
+
+
+def request(session: Session, study_pk: int, sources: Sequence[str], *, now: datetime) -> int:
+    """Write down that the patient's past is to be asked for; return at how many sources.
+
+    At none for a patient without PatientID, whose past nobody can name, and for a study without a date. A study that
+    settles again asks again.
+    """
+    study = session.get_one(Study, study_pk)
+    patient = session.get_one(Patient, study.patient_pk)
+    if not patient.patient_id or study.study_date is None:
+        return 0
+    again = {"state": WAITING, "attempt": 0, "run_after": now, "requested_at": now, "done_at": None}
+    for source in sources:
+        row = {"study_pk": study_pk, "source": source, "run_after": now, "requested_at": now}
+        if insert_new(session, PriorSearch, row) is None:
+            known = and_(col(PriorSearch.study_pk) == study_pk, col(PriorSearch.source) == source)
+            session.exec(update(PriorSearch).where(known).values(**again))
+    return len(sources)
+
+
+class PriorFetcher:
+    """Works off what is to be asked of one source, one search or one study at a time.
+
+    Parameters
+    ----------
+    database, intake
+        Where things are kept, and the door they go through.
+    source
+        The archive.
+    wanted
+        How much of the past is fetched.
+
+    """
+
+    def __init__(
+        self, database: Database, intake: Intake, source: PriorSource, *, wanted: Wanted | None = None
+    ) -> None:
+        self._database = database
+        self._intake = intake
+        self._source = source
+        self._wanted = wanted or Wanted()
+        self._stopping = threading.Event()
+        self._beaten_at = datetime.min.replace(tzinfo=UTC)
+
+    def interrupt(self) -> None:
+        """Fetch no further object; what is under way is taken up again after the next start."""
+        self._stopping.set()
+
+    def tick(self, now: datetime) -> bool:
+        """Do one search, or fetch one study; returns whether there was one."""
+        with self._database.reading() as session:
+            row = _first_search(session, self._source.name, now) or _first_prior(
+                session, self._source.name, now
+            )
+        if row is None:
+            return False
+        if not self._lease(row, now):
+            return True  # another process has it
+        try:
+            if isinstance(row, PriorSearch):
+                self._search(row, now)
+            else:
+                self._fetch(row)
+                self._set(row, state=DONE, attempt=0, error_code=None, error_text=None)
+        except Refused as error:
+            self._failed(row, error.code, error.sentence)
+        except Unavailable as error:
+            self._failed(row, UNAVAILABLE, str(error))
+        return True
+
+    def _search(self, row: PriorSearch, now: datetime) -> None:
+        """Find the patient's earlier studies and write down which are to be fetched."""
+        present = self._present(row.study_pk)
+        wanted = self._wanted.of(present.modalities) if present else frozenset()
+        uids = self._find(row, present, wanted) if present and wanted else []
+        with self._database.transaction() as session:
+            for uid in uids:
+                found = {
+                    "search_pk": row.id,
+                    "study_instance_uid": uid,
+                    "run_after": now,
+                    "requested_at": now,
+                }
+                insert_new(session, Prior, found)
+        self._set(row, state=DONE, attempt=0, error_code=None, error_text=None)
+        log.info(line("priors-found", source=self._source.name, study=row.study_pk, studies=len(uids)))
+
+    def _present(self, study_pk: int) -> _Present | None:
+        with self._database.reading() as session:
+            study = session.get_one(Study, study_pk)
+            patient = session.get_one(Patient, study.patient_pk)
+            modalities = frozenset(session.exec(select(Series.modality).where(Series.study_pk == study_pk)))
+        if not patient.patient_id or study.study_date is None:
+            return None  # what came since it settled belongs to nobody known
+        return _Present(
+            study_instance_uid=study.study_instance_uid,
+            study_date=study.study_date,
+            patient_id=patient.patient_id,
+            issuer=patient.issuer,
+            modalities=modalities,
+        )
+
+    def _find(self, row: PriorSearch, present: _Present, wanted: frozenset[str]) -> list[str]:
+        """Return the newest earlier studies that can be compared. Refuses `query-too-wide`."""
+        since = present.study_date - timedelta(days=self._wanted.days)
+        earlier: dict[str, PatientStudy] = {}
+        foreign = 0
+        answer = self._source.patient_studies(present.patient_id, since, present.study_date)
+        for seen, study in enumerate(answer):
+            if seen == MAX_ROWS:
+                raise Refused(
+                    "query-too-wide", f"{self._source.name} answers with more than {MAX_ROWS} studies"
+                )
+            if not present.owns(study):
+                foreign += 1
+            elif present.follows(study) and study.study_date >= f"{since:%Y%m%d}":
+                earlier[study.study_instance_uid] = study
+        if foreign:
+            text = f"{self._source.name} answered with {foreign} studies of other patients; they were passed over"
+            self._intake.tell("priors-foreign", str(row.study_pk), text)
+        newest = sorted(earlier.values(), key=lambda s: (s.study_date, s.study_instance_uid), reverse=True)
+        chosen: list[str] = []
+        for study in newest:
+            if len(chosen) == self._wanted.studies:
+                break
+            uid = study.study_instance_uid
+            if (study.modalities or {s.modality for s in self._source.study_series(uid)}) & wanted & IMAGES:
+                chosen.append(uid)
+        return chosen
+
+    def _fetch(self, row: Prior) -> None:
+        """Fetch what is not held of an earlier study. Refuses what is not the patient's, and `incomplete-prior`."""
+        uid = row.study_instance_uid
+        with self._database.reading() as session:
+            search = session.get_one(PriorSearch, row.search_pk)
+            known = session.exec(select(Study).where(Study.study_instance_uid == uid)).first()
+        present = self._present(search.study_pk)
+        if present is None or (known is not None and not known.prior):
+            return  # it is here, whole, by another way
+        wanted = self._wanted.of(present.modalities)
+        listed = self._source.study_series(uid)
+        if not listed:
+            raise Refused("prior-unknown", f"{self._source.name} no longer holds the study that it told of")
+        for series in listed:
+            if series.modality in wanted:
+                self._fetch_series(row, series)
+
+    def _fetch_series(self, row: Prior, series: HeldSeries) -> None:
+        uid = row.study_instance_uid
+        listed = self._source.series_instances(uid, series.series_instance_uid)
+        refused: list[Refused] = []
+
+        def missing() -> frozenset[str]:
+            self._beat(row)
+            with self._database.reading() as session:
+                return frozenset(one.sop_instance_uid for one in listed) - held_uids(session, uid)
+
+        def keep(path: Path) -> None:
+            if self._stopping.is_set():
+                path.unlink(missing_ok=True)
+                raise Unavailable("the node is stopping")
+            self._beat(row)
+            try:
+                self._intake.take(path, source=self._source.name, coming="fetched")
+            except Refused as error:
+                refused.append(error)
+                raise
+
+        if not (lacking := missing()):
+            return
+        wanted: list[HeldInstance] = [one for one in listed if one.sop_instance_uid in lacking]
+        whole = len(wanted) == len(listed)
+        self._source.fetch(uid, series, wanted, whole=whole, keep=keep, missing=missing)
+        left = missing()
+        if left:
+            text = f"{self._source.name} gave {len(lacking - left)} of the {len(lacking)} instances that it lists"
+            raise refused[0] if refused else Refused("incomplete-prior", text)
+
+    def _lease(self, row: PriorSearch | Prior, now: datetime) -> bool:
+        """Move a row to the end of the list, so that what kills this process does not stop the others."""
+        return self._set(row, run_after=now + LEASE)
+
+    def _beat(self, row: Prior) -> None:
+        now = self._database.now()
+        if now - self._beaten_at > BEAT_EVERY:
+            self._beaten_at = now
+            self._lease(row, now)
+
+    def _set(self, row: PriorSearch | Prior, event: Event | None = None, **values: object) -> bool:
+        """Change a row unless it was asked for again, or taken by another process, meanwhile; return whether it was."""
+        table = type(row)
+        if values.get("state") == DONE:
+            values["done_at"] = self._database.now()
+        mine = and_(
+            col(table.id) == row.id, col(table.state) == WAITING, col(table.run_after) == row.run_after
+        )
+        with self._database.transaction() as session:
+            changed = session.exec(update(table).where(mine).values(**values)).rowcount == 1
+            if changed and event is not None:
+                session.add(event)
+        for name, value in values.items() if changed else ():
+            setattr(row, name, value)
+        return changed
+
+    def _failed(self, row: PriorSearch | Prior, code: str, text: str) -> None:
+        # Only failures of one kind in a row count: an outage must not use up the tries of a refusal.
+        now = self._database.now()
+        is_same_kind = (row.error_code == UNAVAILABLE) == (code == UNAVAILABLE)
+        attempt = row.attempt + 1 if is_same_kind else 1
+        is_refused = code != UNAVAILABLE and (attempt >= REFUSALS_BEFORE_PARKED or code == ANOTHER_PATIENT)
+        is_parked = is_refused or now - row.requested_at > GIVE_UP
+        pause = min(FIRST_DELAY_SECONDS * 2 ** min(attempt - 1, 20), LAST_DELAY_SECONDS)
+        state = PARKED if is_parked else WAITING
+        log.warning(line("prior-not-here", source=self._source.name, code=code, attempt=attempt, state=state))
+        event = Event(at=now, kind="prior-parked", subject=str(row.id), text=f"{code}: {text}"[:500])
+        self._set(
+            row,
+            event if is_parked else None,
+            state=state,
+            attempt=attempt,
+            error_code=code,
+            error_text=text[:500],
+            run_after=now + timedelta(seconds=pause * random.uniform(0.8, 1.2)),
+        )
+
+
+def _first_search(session: Session, source: str, now: datetime) -> PriorSearch | None:
+    due = select(PriorSearch).where(
+        col(PriorSearch.source) == source,
+        col(PriorSearch.state) == WAITING,
+        col(PriorSearch.run_after) <= now,
+    )
+    return session.exec(due.order_by(col(PriorSearch.run_after)).limit(1)).first()
+
+
+def _first_prior(session: Session, source: str, now: datetime) -> Prior | None:
+    due = (
+        select(Prior)
+        .join(PriorSearch, col(PriorSearch.id) == col(Prior.search_pk))
+        .where(col(PriorSearch.source) == source, col(Prior.state) == WAITING, col(Prior.run_after) <= now)
+    )
+    return session.exec(due.order_by(col(Prior.run_after), col(Prior.id)).limit(1)).first()
+
+
+__all__ = ["PriorFetcher", "Wanted", "request"]
