@@ -125,7 +125,7 @@ class Guard:
             incoming = _bounded(request, receive, limit)
             if request.method not in SAFE_METHODS and identity.kind != "program":
                 check_origin(request)
-                if identity.kind == "person":
+                if identity.kind == "person" and not rule.is_open:
                     incoming = await _check_token(request, incoming, identity, limit)
             await self._app(request.scope, incoming, send)
 

@@ -1,0 +1,363 @@
+"""Who may ask what: every route by every role and scope, tokens, sessions, pauses for who guesses, foreign pages."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from web_site import PASSWORD, WebSite
+
+from node.access import SAFE_METHODS, Identity, Rule, rule_of
+from node.settings import Settings
+from node.web import create_app
+from store import accounts, sessions
+from store.accounts import ROLES, SCOPES
+from store.database import Database
+
+pytestmark = pytest.mark.sec
+
+WHO = ("nobody", *ROLES, *(f"{scope} token" for scope in SCOPES))
+EVERYBODY = set(WHO)
+MAY = {
+    "GET /health": EVERYBODY,
+    "GET /metrics": {"administrator", "metrics token"},
+    "GET /login": EVERYBODY,
+    "POST /login": EVERYBODY,
+    "POST /logout": {"viewer", "physicist", "administrator"},
+    "GET /api/jobs": {"viewer", "physicist", "administrator", "api token"},
+    "GET /api/findings": {"viewer", "physicist", "administrator", "api token"},
+    "POST /intake/study": {"hook token"},
+}
+"""Who may ask each route, told a second time: a change of a rule has to be made in both places."""
+
+
+@pytest.fixture(autouse=True)
+def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accounts, "SCRYPT_N", 1 << 10)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[WebSite]:
+    made = WebSite(tmp_path, pacs_url="http://127.0.0.1:9/dicom-web")
+    made.account("ada", "administrator")
+    yield made
+    made.stop()
+
+
+def routes(tmp_path: Path) -> list[tuple[str, str, object]]:
+    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}")
+    app = create_app(Settings(home=tmp_path), database)
+    return [
+        (method, route.path, route.endpoint)  # type: ignore[attr-defined]
+        for route in app.router.routes
+        for method in sorted(route.methods)  # type: ignore[attr-defined]
+    ]
+
+
+def test_authz_matrix_every_route_declares_a_rule_and_no_rule_is_for_nobody(tmp_path: Path) -> None:
+    found = routes(tmp_path)
+    assert len(found) >= 8
+    for method, path, endpoint in found:
+        rule = rule_of(endpoint)
+        assert rule is not None, f"{method} {path} declares no rule: say with `allow` who may ask"
+        assert rule.is_open or rule.role or rule.scopes, f"{method} {path} is for nobody"
+
+
+def test_authz_matrix_every_route_is_in_the_table_of_this_test(tmp_path: Path) -> None:
+    assert {f"{method} {path}" for method, path, _ in routes(tmp_path)} == set(MAY)
+
+
+def test_authz_matrix_every_role_and_token_on_every_route_of_the_running_node(site: WebSite) -> None:
+    clients = {"nobody": site.client(**{"X-Forwarded-For": "10.9.9.9"})}
+    for role in ROLES:
+        site.account(f"a-{role}", role)
+        clients[role] = site.signed_in(f"a-{role}")
+        clients[role].headers["X-Forwarded-For"] = "10.9.9.9"
+    for scope in SCOPES:
+        clients[f"{scope} token"] = site.client(
+            **{"Authorization": f"Bearer {site.token(scope, scope)}", "X-Forwarded-For": "10.9.9.9"}
+        )
+    got_in: dict[str, set[str]] = {name: set() for name in MAY}
+    for name in MAY:
+        method, path = name.split()
+        if path == "/logout":
+            continue  # ends the session: below
+        for who, client in clients.items():
+            answer = client.request(method, path, json={"study_instance_uid": "1.2.3"})
+            assert answer.status_code != 500
+            if answer.status_code not in (401, 403):
+                got_in[name].add(who)
+    for who, client in clients.items():
+        if client.post("/logout").status_code not in (401, 403):
+            got_in["POST /logout"].add(who)
+    assert got_in == MAY
+
+
+def test_authz_matrix_a_route_without_a_rule_is_shut_for_everybody(site: WebSite) -> None:
+    site.app.add_api_route("/forgotten", lambda: "secret", methods=["GET"])
+    site.account("a-admin", "administrator")
+    for client in (
+        site.client(),
+        site.signed_in("a-admin"),
+        site.client(Authorization=f"Bearer {site.token('all', *SCOPES)}"),
+    ):
+        answer = client.get("/forgotten")
+        assert answer.status_code in (401, 403)
+        assert "secret" not in answer.text
+
+
+def test_roles_rise_and_a_token_has_no_role() -> None:
+    physicist = Identity(kind="person", role="physicist")
+    token = Identity(kind="program", scopes=frozenset({"api"}))
+    assert [physicist.may(Rule(role=role)) for role in ROLES] == [True, True, False]
+    assert not token.may(Rule(role="viewer"))
+    assert token.may(Rule(role="administrator", scopes=frozenset({"api"})))
+    assert not Identity(kind="person", role="made-up").may(Rule(role="viewer"))
+    assert not Identity(kind="nobody").may(Rule())
+
+
+def test_metrics_are_for_a_token_and_for_this_machine_whatever_is_configured(site: WebSite) -> None:
+    assert site.client().get("/metrics").status_code == 200
+    assert site.client(**{"X-Forwarded-For": "10.0.0.1"}).get("/metrics").status_code == 401
+    assert site.client(Host="evil.example").get("/metrics").status_code == 401
+    assert site.client().get("/api/jobs").status_code == 401
+
+
+def test_a_token_ends_when_it_is_revoked_or_over(site: WebSite) -> None:
+    kept, over = site.token("kept", "api"), site.token("over", "api", days=-1)
+    client = site.client(Authorization=f"Bearer {kept}")
+    assert client.get("/api/jobs").status_code == 200
+    assert client.get("/api/jobs", headers={"Authorization": f"bearer {kept}"}).status_code == 200
+    assert client.get("/api/jobs", headers={"Authorization": f"Bearer {over}"}).status_code == 401
+    with site.database.transaction() as session:
+        accounts.revoke_token(session, "kept", site.database.now())
+    assert client.get("/api/jobs").status_code == 401
+
+
+def test_secrets_are_in_sql_as_hashes_only(site: WebSite, tmp_path: Path) -> None:
+    token = site.token("kept", "api")
+    cookie = site.signed_in("ada").cookies["nadir_session"]
+    site.client().post("/login", json={"name": "typed-a-Passw0rd-here", "password": "x"})
+    with closing(sqlite3.connect(tmp_path / "nadir.sqlite")) as connection:
+        dump = "\n".join(connection.iterdump())
+    for secret in (token, token.removeprefix("nadir_"), cookie, PASSWORD, "typed-a-Passw0rd-here"):
+        assert secret not in dump
+    assert "scrypt:1024:8:3:" in dump
+
+
+def test_login_gives_a_cookie_that_scripts_and_foreign_pages_do_not_get(site: WebSite) -> None:
+    client = site.client()
+    answer = client.post("/login", data={"name": "ada", "password": PASSWORD})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+    cookie = answer.headers["set-cookie"].lower()
+    assert "httponly" in cookie and "samesite=strict" in cookie and "path=/" in cookie
+    assert "secure" not in cookie.replace("nadir_session", "")
+    assert client.get("/api/jobs").json() == {"jobs": []}
+    page = client.get("/login")
+    assert "Signed in as ada (administrator)" in page.text
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    assert "unsafe" not in page.headers["content-security-policy"]
+
+
+def test_login_cookies_are_secure_behind_a_proxy_that_speaks_tls(tmp_path: Path) -> None:
+    site = WebSite(tmp_path, http_proxies=("127.0.0.1",))
+    site.account("ada", "viewer")
+    client = site.client(**{"X-Forwarded-Proto": "https", "X-Forwarded-For": "10.0.0.7"})
+    answer = client.post("/login", json={"name": "ada", "password": PASSWORD})
+    assert "; secure" in answer.headers["set-cookie"].lower()
+    assert "max-age" in answer.headers["strict-transport-security"]
+    site.stop()
+
+
+def test_login_makes_a_new_session_and_ends_the_one_before(site: WebSite) -> None:
+    client = site.client()
+    cookies = []
+    for _ in range(2):
+        client.post("/login", json={"name": "ada", "password": PASSWORD})
+        cookies.append(client.cookies["nadir_session"])
+    assert cookies[0] != cookies[1]
+    stolen = site.client(Cookie=f"nadir_session={cookies[0]}")
+    assert stolen.get("/api/jobs").status_code == 401
+    fixed = site.client(Cookie="nadir_session=chosen-by-an-attacker")
+    fixed.post("/login", json={"name": "ada", "password": PASSWORD})
+    assert site.client(Cookie="nadir_session=chosen-by-an-attacker").get("/api/jobs").status_code == 401
+
+
+def test_login_ends_by_signing_out_by_a_new_password_and_by_being_shut_out(site: WebSite) -> None:
+    out, changed, shut = (site.signed_in("ada") for _ in range(3))
+    cookie = out.cookies["nadir_session"]
+    assert out.post("/logout").json() == {"status": "signed out"}
+    assert site.client(Cookie=f"nadir_session={cookie}").get("/api/jobs").status_code == 401
+    with site.database.transaction() as session:
+        accounts.set_password(session, "ada", PASSWORD)
+    assert changed.get("/api/jobs").status_code == 401
+    shut = site.signed_in("ada")
+    with site.database.transaction() as session:
+        accounts.set_disabled(session, "ada", disabled=True)
+    assert shut.get("/api/jobs").status_code == 401
+    assert site.client().post("/login", json={"name": "ada", "password": PASSWORD}).status_code == 401
+
+
+def test_login_ends_when_nothing_is_done_and_when_the_day_is_over(site: WebSite) -> None:
+    now = site.database.now()
+    idle, whole = timedelta(minutes=30), timedelta(hours=12)
+    with site.database.transaction() as session:
+        account = accounts.require_account(session, "ada")
+        cookie = sessions.begin(session, account.id, now)
+
+    def is_in(minutes: float) -> bool:
+        at = now + timedelta(minutes=minutes)
+        with site.database.transaction() as session:
+            found = sessions.find(session, cookie, at, idle=idle, whole=whole)
+            if found is not None and found.is_stale:
+                sessions.touch(session, cookie, at)
+        return found is not None
+
+    assert [is_in(m) for m in (0, 29, 58, 87, 118)] == [True, True, True, True, False]
+    with site.database.transaction() as session:
+        sessions.touch(session, cookie, now + timedelta(minutes=719))
+    assert [is_in(m) for m in (719.5, 720)] == [True, False]
+
+
+def test_login_after_five_wrong_tries_waits_and_the_wait_grows_and_outlives_a_restart(tmp_path: Path) -> None:
+    site = WebSite(tmp_path)
+    site.account("ada", "viewer")
+    said = [site.client().post("/login", json={"name": "ada", "password": "wrong"}) for _ in range(6)]
+    assert [answer.status_code for answer in said] == [401] * 5 + [429]
+    assert 1 <= int(said[-1].headers["Retry-After"]) <= 30
+    site.stop()
+    again = WebSite(tmp_path)
+    right = again.client().post("/login", json={"name": "ada", "password": PASSWORD})
+    assert right.status_code == 429
+    page = again.client().post("/login", data={"name": "ada", "password": PASSWORD})
+    assert page.status_code == 429 and "too many failed tries" in page.text and "Retry-After" in page.headers
+    again.stop()
+
+
+def test_login_pauses_double_from_30_s_to_15_min_per_name_and_address_and_are_forgotten_after_an_hour(
+    site: WebSite,
+) -> None:
+    now = site.database.now()
+    waits = []
+    with site.database.transaction() as session:
+        for _ in range(5):
+            assert not sessions.try_once(session, ["account x", "address 1"], now)
+        for _ in range(8):
+            wait = sessions.try_once(session, ["account x", "address 2"], now)
+            waits.append(wait.total_seconds())
+            now += wait
+            assert not sessions.try_once(session, ["account x", "address 2"], now)
+        assert waits == [30, 60, 120, 240, 480, 900, 900, 900]
+        assert sessions.try_once(session, ["account y", "address 2"], now).total_seconds() == 240
+        assert not sessions.try_once(session, ["account x", "address 3"], now + timedelta(hours=1))
+        sessions.forgive(session, "account x")
+        assert not sessions.try_once(session, ["account x", "address 4"], now)
+
+
+def test_login_does_not_tell_whether_an_account_exists(
+    site: WebSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str | None] = []
+    real = accounts.is_password
+    monkeypatch.setattr(accounts, "is_password", lambda p, h: hashed.append(h) or real(p, h))
+    with site.database.transaction() as session:
+        accounts.add_account(session, "gone", "viewer", PASSWORD, site.database.now())
+        accounts.set_disabled(session, "gone", disabled=True)
+    answers = [
+        site.client().post("/login", json={"name": name, "password": "wrong password"})
+        for name in ("ada", "nobody", "gone")
+    ]
+    assert {(a.status_code, a.text) for a in answers} == {(401, '{"error":"wrong name or password"}')}
+    assert len(hashed) == 3  # a hash each time, so that the answer takes as long
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b'{"name": "ada"}',
+        b'{"name": 1, "password": "x"}',
+        b"\xff",
+        b'{"name":"a","password":"%s"}' % (b"x" * 300),
+    ],
+)
+def test_login_with_half_of_it_is_one_sentence_and_quotes_nothing(site: WebSite, content: bytes) -> None:
+    answer = site.client().post("/login", content=content, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()) == (422, {"error": "give name and password"})
+
+
+def test_csrf_every_changing_route_refuses_a_session_without_its_token(site: WebSite, tmp_path: Path) -> None:
+    changing = [n.split() for n in MAY if n.split()[0] not in SAFE_METHODS and n != "POST /login"]
+    assert changing
+    for method, path in changing:
+        for wrong in ("", "0" * 64, "é"):
+            client = site.signed_in("ada")
+            client.headers["X-CSRF-Token"] = wrong.encode().decode("latin-1")
+            before = client.request(method, path, json={})
+            assert before.status_code == 403, (method, path, before.text)
+            assert client.get("/api/jobs").status_code == 200
+
+
+def test_csrf_the_token_of_another_session_is_none_and_a_form_may_carry_ones_own(site: WebSite) -> None:
+    mine, other = site.signed_in("ada"), site.signed_in("ada")
+    token = mine.headers.pop("X-CSRF-Token")
+    assert mine.post("/logout", data={"csrf_token": other.headers["X-CSRF-Token"]}).status_code == 403
+    assert mine.post("/logout", data={"csrf_token": token}).status_code == 303
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_csrf_a_page_of_another_site_changes_nothing_even_with_the_token(
+    site: WebSite, headers: dict[str, str]
+) -> None:
+    client = site.signed_in("ada")
+    assert client.post("/logout", headers=headers).status_code == 403
+    assert client.post("/login", headers=headers, json={}).status_code == 403
+    own = {"Origin": f"http://127.0.0.1:{site.server.port}", "Sec-Fetch-Site": "same-origin"}
+    assert client.post("/logout", headers=own).status_code == 200
+
+
+def test_csrf_nothing_is_changed_from_a_foreign_page_while_nothing_is_configured(tmp_path: Path) -> None:
+    site = WebSite(tmp_path, pacs_url="http://127.0.0.1:9/dicom-web")
+    said = {"study_instance_uid": "1.2.3"}
+    foreign = site.client(Origin="https://evil.example").post("/intake/study", json=said)
+    assert foreign.status_code == 403
+    assert site.client().post("/intake/study", json=said).status_code == 202
+    site.stop()
+
+
+def test_a_node_that_goes_by_names_answers_to_no_other(tmp_path: Path) -> None:
+    site = WebSite(tmp_path, http_names=("Nadir.hospital.example",), hook_token="t0k")
+    token = {"Authorization": "Bearer t0k"}
+
+    def status(host: str) -> int:
+        return site.client(**token, Host=host).get("/api/jobs").status_code
+
+    assert [status(h) for h in ("nadir.hospital.example", "nadir.hospital.example:8080", "localhost")] == [
+        200
+    ] * 3
+    assert [status(h) for h in ("evil.example", "nadir.hospital.example.evil.example", "[::2]")] == [421] * 3
+    site.stop()
+
+
+def test_the_first_account_ends_the_trust_in_this_machine(tmp_path: Path) -> None:
+    site = WebSite(tmp_path)
+    assert site.client().get("/api/jobs").status_code == 200
+    site.account("ada", "viewer")
+    answer: httpx.Response = site.client().get("/api/jobs")
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    site.stop()

@@ -1,0 +1,63 @@
+"""A running HTTP port with accounts and tokens, and clients for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from node.settings import Settings
+from node.web import create_app
+from node.web_server import WebServer
+from store import accounts
+from store.database import Database
+
+PASSWORD = "seven tall green tables"
+
+
+class WebSite:
+    """One HTTP port on a free port of the loopback."""
+
+    def __init__(self, home: Path, **settings: Any) -> None:
+        self.settings = Settings(home=home, **settings)
+        self.database = Database(self.settings.sql_url)
+        self.database.upgrade()
+        self.app: FastAPI = create_app(self.settings, self.database)
+        self.server = WebServer(self.app, "127.0.0.1", 0)
+        self.server.start()
+        self._clients: list[httpx.Client] = []
+
+    def client(self, **headers: str) -> httpx.Client:
+        """Return a client with a cookie jar of its own."""
+        base = f"http://127.0.0.1:{self.server.port}"
+        made = httpx.Client(base_url=base, headers=headers, trust_env=False, timeout=30)
+        self._clients.append(made)
+        return made
+
+    def account(self, name: str, role: str) -> None:
+        """Add a person whose password is `PASSWORD`."""
+        with self.database.transaction() as session:
+            accounts.add_account(session, name, role, PASSWORD, self.database.now())
+
+    def token(self, name: str, *scopes: str, days: float | None = None) -> str:
+        """Return a new token."""
+        with self.database.transaction() as session:
+            return accounts.add_token(session, name, scopes, self.database.now(), days)
+
+    def signed_in(self, name: str) -> httpx.Client:
+        """Return a client that is signed in and sends the token of its session."""
+        client = self.client()
+        answer = client.post("/login", json={"name": name, "password": PASSWORD})
+        assert answer.status_code == 200, answer.text
+        page = client.get("/login").text
+        client.headers["X-CSRF-Token"] = page.partition('name="csrf_token" value="')[2].partition('"')[0]
+        return client
+
+    def stop(self) -> None:
+        """End it."""
+        for client in self._clients:
+            client.close()
+        assert self.server.stop()
+        self.database.dispose()
