@@ -44,6 +44,17 @@ class StorageAssociation(Association):  # type: ignore[misc]  # pynetdicom is un
         """Return True while an object is arriving or being stored."""
         return self.is_serving or self.dimse.is_receiving
 
+    @property
+    def behind_seconds(self) -> float:
+        """Return for how long the peer has owed bytes that did not come; 0 while an object is being stored."""
+        guarded = self.dul.socket
+        return 0.0 if self.is_serving or guarded is None else float(guarded.pace.behind_seconds)
+
+    def give_up(self) -> None:
+        """Close the connection at once; for another thread than the association's own."""
+        if self.dul.socket is not None:
+            self.dul.socket.give_up()
+
     def run_reactor(self) -> None:
         """Run until the association ends; always close the connection, drop what is incomplete, and tell."""
         try:

@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from pynetdicom.association import Association
 
+from node.pace import SLOWEST_BYTES_PER_SECOND
 from node.socket_guard import P_DATA_TF, PDU_TYPES, GuardedDul, Limits
 
 HEADER_BYTES = 6
@@ -165,9 +166,11 @@ class InlineDul(GuardedDul):
 
     def _fill(self, have: int, enough: int, most: int, deadline: float) -> int:
         """Read until the buffer holds `enough` bytes, and not beyond `most`; return how many it holds."""
+        slowest = time.monotonic() + self._limits.stall_seconds - have / SLOWEST_BYTES_PER_SECOND
         while have < enough:
             have += self._receive(have, most)
-            if have < enough and time.monotonic() > deadline:
+            latest = min(deadline, slowest + have / SLOWEST_BYTES_PER_SECOND)
+            if have < enough and time.monotonic() > latest:
                 raise TimeoutError("the peer took too long over a PDU")
         return have
 
@@ -177,4 +180,6 @@ class InlineDul(GuardedDul):
             raise IdleError
         if not got:
             raise ConnectionResetError("the peer closed the connection")
+        self.socket.pace.owe()
+        self.socket.pace.got(got)
         return got

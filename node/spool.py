@@ -162,6 +162,11 @@ class SpoolingDimse(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom i
                 self._unspooled_bytes = 0
             elif isinstance(self.message, C_STORE_RQ) and not self.message._data_set_file:
                 self._attach(fragment[0])
+        pace = self.assoc.dul.socket.pace
+        if self.message is None:
+            pace.rest()
+        elif pace.behind_seconds > self.assoc.network_timeout:
+            raise ValueError("a message comes at less than the pace of a slow line")
 
     def _attach(self, context_id: int) -> None:
         command = self.message.command_set

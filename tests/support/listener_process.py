@@ -1,7 +1,7 @@
 """A listener in a process of its own, so that it can be killed, limited and measured.
 
-As a program: `python listener_process.py HOME JSON`, where the JSON object holds the keywords of Listener and
-`file_size_limit`; prints its port, and drains on SIGTERM.
+As a program: `python listener_process.py HOME JSON`, where the JSON object holds the keywords of Listener,
+`file_size_limit` and `tls`, the settings of a TLS port; prints its ports, and drains on SIGTERM.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from typing import Self
 
 from node.listener import Listener
 from node.logs import configure
+from node.reception import Door
+from node.settings import Settings
 from node.socket_guard import Limits
+from node.tls import Renewed
 from store.database import Database
 from store.objects import ObjectStore
 
@@ -40,7 +43,7 @@ class ListenerProcess:
         said = self.process.stdout.readline()
         if not said:
             raise RuntimeError(f"the listener did not start: {self.log.read_text()}")
-        self.port = int(said)
+        self.port, self.tls_port = map(int, said.split())
 
     def __enter__(self) -> Self:
         return self
@@ -78,13 +81,15 @@ def main(home: Path, keywords: dict[str, object]) -> None:
     """Run a listener until SIGTERM."""
     configure("INFO")
     file_size_limit = keywords.pop("file_size_limit", None)
-    limits = keywords.pop("limits", None)
+    limits, tls = keywords.pop("limits", None), keywords.pop("tls", None)
+    door = Door(port=0, new_context=Renewed(Settings(**tls))) if isinstance(tls, dict) else None
     database = Database(f"sqlite:///{home / 'nadir.sqlite'}")
     database.upgrade()
     listener = Listener(
         database,
         ObjectStore(home / "store"),
         host="127.0.0.1",
+        tls=door,
         **{"port": 0, "accept_any": True, "reserve_bytes": 0, **keywords},  # type: ignore[arg-type]
         limits=Limits(**limits) if isinstance(limits, dict) else None,
     )
@@ -97,7 +102,7 @@ def main(home: Path, keywords: dict[str, object]) -> None:
         stop.set()
 
     signal.signal(signal.SIGTERM, end)
-    sys.stdout.write(f"{listener.port}\n")
+    sys.stdout.write(f"{listener.port} {listener.tls_port}\n")
     sys.stdout.flush()
     stop.wait()
     listener.drain(10.0)
