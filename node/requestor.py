@@ -35,10 +35,13 @@ class SendingAE(AE):  # type: ignore[misc]  # pynetdicom is untyped here
     def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: Any) -> DialingSocket:
         """Return the socket of a new association; the association's message service is replaced on the way."""
         assoc.dimse = AttentiveDimse(assoc)
-        made = DialingSocket(assoc, address=address)
+        made = self._new_socket(assoc, address)
         made.tls_args = tls_args
         made.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return made
+
+    def _new_socket(self, assoc: Association, address: AddressInformation) -> DialingSocket:
+        return DialingSocket(assoc, address=address)
 
 
 class DialingSocket(ClosingSocket):

@@ -20,6 +20,7 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
+from node.pace import Pace
 from node.requestor import POLL_SECONDS, AttentiveDimse, DialingSocket, SendingAE, why_failed
 from node.scu import TRANSIENT, Timeouts
 from node.spool import Spool, SpoolingDimse
@@ -83,6 +84,21 @@ class RetrievingDimse(SpoolingDimse, AttentiveDimse):
                 return context_id, message
 
 
+class PacedSocket(DialingSocket):
+    """A socket with the account of what the peer owes: one that trickles is no better than one that is silent."""
+
+    def __init__(self, assoc: Association, address: AddressInformation) -> None:
+        super().__init__(assoc, address=address)
+        self.pace = Pace(assoc.network_timeout or 0.0)
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Return the next `nr_bytes`, fewer when the peer closes."""
+        self.pace.owe()
+        data = super().recv(nr_bytes)
+        self.pace.got(len(data))
+        return data
+
+
 class RetrievingAE(SendingAE):
     """An application entity whose associations spool what they are sent."""
 
@@ -95,6 +111,9 @@ class RetrievingAE(SendingAE):
         made = super()._create_socket(assoc, address, tls_args)
         assoc.dimse = RetrievingDimse(assoc, self._new_spool)
         return made
+
+    def _new_socket(self, assoc: Association, address: AddressInformation) -> PacedSocket:
+        return PacedSocket(assoc, address)
 
 
 def associate(
