@@ -137,8 +137,8 @@ class AttentiveDimse(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom 
                 return context_id, message
 
     def send_msg(self, primitive: DimsePrimitiveType, context_id: int) -> None:
-        """Send a message; a C-STORE is read from its file no faster than the peer takes it."""
-        if not isinstance(primitive, C_STORE):
+        """Send a message; a C-STORE request is read from its file no faster than the peer takes it."""
+        if not isinstance(primitive, C_STORE) or primitive.MessageIDBeingRespondedTo is not None:
             super().send_msg(primitive, context_id)
             return
         message = C_STORE_RQ()
