@@ -44,7 +44,7 @@ Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 class DeliverySettings(BaseModel):
     """What is particular to one destination. The defaults suit a PACS that keeps to the standard."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     results: Words = Field(
         default=USUAL_KINDS, description="Kinds of result that go there: " + ", ".join(KINDS)

@@ -17,9 +17,10 @@ from pathlib import Path
 import httpx
 from sqlalchemy.engine import make_url
 
-from node.pacs import without_credentials
+from node.deliveries import key_of, with_credentials, without_credentials
 from node.scu import Timeouts, echo
 from node.settings import Settings, parse_destination
+from node.tls import client_context
 from plugins.errors import NadirError
 from plugins.registry import GROUP, load_plugins
 from store import outbox
@@ -68,7 +69,7 @@ def examine(settings: Settings) -> list[Line]:
         *_unserved(settings),
         _port("DICOM port", settings.dicom_host, settings.dicom_port),
         _port("HTTP port", settings.http_host, settings.http_port),
-        *(_destination(text, settings.ae_title) for text in settings.destinations),
+        *(_destination(text, settings) for text in settings.destinations),
         *([_dicomweb("PACS", settings.pacs_url)] if settings.pacs_url else []),
         _gpu(),
     ]
@@ -145,15 +146,14 @@ def _unserved(settings: Settings) -> Iterator[Line]:
         database = Database(settings.sql_url)
         try:
             with database.reading() as session:
-                waiting = outbox.unserved(session, settings.destinations)
+                waiting = outbox.unserved(session, map(key_of, settings.destinations))
         finally:
             database.dispose()
     except NadirError:  # the line of the database says what is wrong with it
         return
     for destination, count in waiting.items():
-        shown = without_credentials(destination)
-        says = f"{count} results wait for it, but it is no destination of the settings: name it again"
-        yield Line(what=f"destination {shown}", ok=False, says=says)
+        says = f"{count} results wait for it, but it is no destination of the settings: name or abandon it"
+        yield Line(what=f"destination {without_credentials(destination)}", ok=False, says=says)
 
 
 def _port(what: str, host: str, port: int) -> Line:
@@ -170,16 +170,18 @@ def _port(what: str, host: str, port: int) -> Line:
     return Line(what=what, ok=True, says=f"{host}:{port} is free")
 
 
-def _destination(text: str, calling_ae: str) -> Line:
-    target = parse_destination(text)
-    if isinstance(target, str):
-        return _dicomweb("destination", target)
-    ae_title, host, port = target
+def _destination(text: str, settings: Settings) -> Line:
+    target, shown, own = parse_destination(text), key_of(text), settings.delivery_of(text)
     try:
-        echo(ae_title=ae_title, host=host, port=port, calling_ae=calling_ae, timeouts=PATIENCE)
+        if isinstance(target, str):
+            return _dicomweb("destination", with_credentials(target, own))
+        ae_title, host, port = target
+        tls = client_context(settings) if own.tls else None
+        calling_ae = settings.ae_title
+        echo(ae_title=ae_title, host=host, port=port, calling_ae=calling_ae, timeouts=PATIENCE, tls=tls)
     except NadirError as error:
-        return Line(what=f"destination {text}", ok=False, says=str(error))
-    return Line(what=f"destination {text}", ok=True, says="answers C-ECHO")
+        return Line(what=f"destination {shown}", ok=False, says=str(error))
+    return Line(what=f"destination {shown}", ok=True, says="answers C-ECHO")
 
 
 def _dicomweb(what: str, url: str) -> Line:

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,14 @@ def matching(patient_id: str) -> str:
 def plain(value: str) -> str:
     """Return a text of an answer as the store keeps such texts (`store.charset.decode_text`), to be compared."""
     return unicodedata.normalize("NFC", CONTROL.sub(" ", value)).strip()
+
+
+class Reached(Unavailable):
+    """The server was reached and could not do it now, or nobody knows whether it did."""
+
+    def __init__(self, sentence: str, retry_after_seconds: float = 0.0) -> None:
+        super().__init__(sentence)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class DicomWeb:
@@ -214,7 +223,7 @@ class DicomWeb:
             if not _is_json(response):
                 if response.status_code == 200:
                     return ()
-                raise Unavailable(
+                raise Reached(
                     f"{self.root_url} answered HTTP {response.status_code} without saying what failed"
                 )
             answer = _json(response, self.root_url)
@@ -284,10 +293,12 @@ class DicomWeb:
         try:
             with self._client.stream(method, self.root_url + path, **request) as response:
                 if response.status_code not in accept and not response.is_success:
-                    raise _error(response.status_code, self.root_url)
+                    raise _error(response, self.root_url)
                 yield response
-        except httpx.HTTPError as error:
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise Unavailable(f"{self.root_url} does not answer ({type(error).__name__})") from error
+        except httpx.HTTPError as error:
+            raise Reached(f"{self.root_url} does not answer ({type(error).__name__})") from error
         except httpx.InvalidURL as error:
             raise Refused("bad-url", f"'{self.root_url}' is not a URL that can be asked") from error
         except OSError as error:
@@ -301,14 +312,27 @@ def _uid(text: str) -> str:
     return text
 
 
-def _error(status: int, root_url: str) -> Refused | Unavailable:
+def _error(response: httpx.Response, root_url: str) -> Refused | Unavailable:
+    status = response.status_code
     if status >= 500 or status in TRANSIENT:
-        return Unavailable(f"{root_url} answered HTTP {status}")
+        return Reached(f"{root_url} answered HTTP {status}", _retry_after_seconds(response))
     if status in (401, 403):
         return Refused("pacs-denied", f"{root_url} denies access (HTTP {status}): check the credentials")
     if status == 404:
         return Refused("pacs-unknown", f"{root_url} does not know what was asked for (HTTP 404)")
     return Refused("pacs-refused", f"{root_url} refused the request (HTTP {status})")
+
+
+def _retry_after_seconds(response: httpx.Response) -> float:
+    """Return what `Retry-After` says, a number or a date (RFC 9110 section 10.2.3); 0 when it says nothing."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isdecimal():
+        return float(text[:9])
+    try:
+        until = parsedate_to_datetime(text)
+        return max(0.0, (until - datetime.datetime.now(datetime.UTC)).total_seconds())
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def _is_json(response: httpx.Response) -> bool:

@@ -8,6 +8,9 @@ What the answers mean (PS3.4 B.2.3, and the conformance statement):
 0xA9xx, 0xCxxx, 0x0112, 0x0117, 0x0122, 0x0124        refused: tried three times, then parked for a person
 anything else: 0xA7xx, 0x0110, no status, no answer   tried again, with growing pauses, for a week
 ====================================================  =========================================================
+
+A destination's settings may move statuses between the last two rows. One that has no resources, or is not there, is
+left alone for a moment, and only that one.
 """
 
 from __future__ import annotations
@@ -15,31 +18,37 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum
-from pathlib import Path
 
 from sqlmodel import select
 
+from node.deliveries import DeliverySettings, key_of, with_credentials
 from node.logs import line
-from node.pacs import DicomWeb, without_credentials
-from node.scu import Timeouts, send_files
+from node.pacs import DicomWeb
 from node.settings import parse_destination
+from node.transport import Answer, Parcel, Transport, dimse, echoes, reencoding_for, stow
 from plugins.errors import Refused, Unavailable
 from store import outbox
 from store.database import Database
+from store.failpoint import reach
 from store.jobs import Fenced
 from store.objects import ObjectStore
 from store.tables import Delivery, Result
 
 log = logging.getLogger(__name__)
 
-LEASE_SECONDS = 120.0
+LEASE_SECONDS = 30.0
+LOOK_SECONDS = 240.0
+REST_CAP_SECONDS = 60.0
+LONGEST_RETRY_AFTER_SECONDS = 3600.0
+OUT_OF_RESOURCES = range(0xA700, 0xA800)
+UNREACHABLE = "unreachable"
 # 0x0111, a duplicate: only this result has this UID, so an earlier attempt whose answer was lost has arrived.
 STORED = frozenset({0x0000, 0x0001, 0x0107, 0x0111, 0x0116})
 REFUSALS = frozenset({0x0105, 0x0106, 0x0112, 0x0115, 0x0117, 0x0118, 0x0119, 0x0122, 0x0124, 0x0211})
@@ -56,64 +65,19 @@ class Outcome(Enum):
     REFUSED = "refused"
 
 
-def outcome(status: int | None) -> Outcome:
+def outcome(status: int | None, settings: DeliverySettings | None = None) -> Outcome:
     """Return what a C-STORE status or a STOW failure reason means; None is an answer that never came."""
     if status is None:
         return Outcome.RETRY
     if status in STORED or 0xB000 <= status <= 0xBFFF:
         return Outcome.DELIVERED
+    if settings is not None and f"{status:04X}" in _hex(settings.retry_statuses):
+        return Outcome.RETRY
+    if settings is not None and f"{status:04X}" in _hex(settings.park_statuses):
+        return Outcome.REFUSED
     if status in REFUSALS or 0xA900 <= status <= 0xA9FF or 0xC000 <= status <= 0xCFFF:
         return Outcome.REFUSED
     return Outcome.RETRY
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parcel:
-    """One result on its way."""
-
-    path: Path
-    """Its Part 10 file."""
-    sop_instance_uid: str
-    """Its SOP Instance UID."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a destination said of one parcel."""
-
-    status: int | None
-    """DICOM status; None when no answer came: the destination may or may not hold it."""
-    text: str = ""
-    """One sentence for people, when something went wrong."""
-
-
-#: Sends a parcel and gives the answer. Raises `Unavailable` or `Refused` when it did not come to sending.
-Transport = Callable[[Parcel], Answer]
-
-
-def dimse(
-    ae_title: str, host: str, port: int, calling_ae: str, *, timeouts: Timeouts | None = None
-) -> Transport:
-    """Return a transport by C-STORE, an association a parcel."""
-
-    def send(parcel: Parcel) -> Answer:
-        (sent,) = send_files(
-            [parcel.path], ae_title=ae_title, host=host, port=port, calling_ae=calling_ae, timeouts=timeouts
-        )
-        return Answer(status=sent.status, text=sent.text)
-
-    return send
-
-
-def stow(dicomweb: DicomWeb) -> Transport:
-    """Return a transport by STOW-RS."""
-
-    def send(parcel: Parcel) -> Answer:
-        said = {answer.sop_instance_uid: answer.status for answer in dicomweb.store([parcel.path])}
-        # A bare 200 says that it was stored; one that speaks of other instances only says nothing.
-        return Answer(status=said.get(parcel.sop_instance_uid) if said else 0x0000)
-
-    return send
 
 
 class Sender:
@@ -127,11 +91,15 @@ class Sender:
     database, objects
         Where the outbox and the bytes are.
     destination
-        ``AE@host:port`` or a DICOMweb root, as in the outbox rows.
+        ``AE@host:port`` or a DICOMweb root, as in the settings of the node; with its password.
+    settings
+        Of this destination.
     calling_ae
         AE title that this node calls itself.
-    transport
-        Another way to send; by the form of the destination when None.
+    tls
+        TLS context to call an AE by; None for plain DICOM.
+    transport, is_there
+        Another way to send, and to ask whether the destination is there; by its form when None.
 
     """
 
@@ -141,49 +109,110 @@ class Sender:
         objects: ObjectStore,
         destination: str,
         *,
+        settings: DeliverySettings | None = None,
         calling_ae: str = "NADIR",
+        tls: ssl.SSLContext | None = None,
         transport: Transport | None = None,
+        is_there: Callable[[], bool] | None = None,
     ) -> None:
-        self.destination = destination
-        self.shown = without_credentials(destination)
+        self.destination = key_of(destination)
+        self._settings = settings or DeliverySettings()
         self._database = database
         self._objects = objects
-        self._owner = f"sender {socket.gethostname()}:{os.getpid()}"
+        self._host = socket.gethostname()
+        self._owner = f"sender {self._host}:{os.getpid()}"
+        self._rest_until = self._look_at = datetime.min.replace(tzinfo=UTC)
+        self._failures = 0
         self.close: Callable[[], None] = lambda: None
         parsed = parse_destination(destination)
+        reencoding = reencoding_for(self._settings, objects.temporary)
+        self._is_there = is_there
         if transport is not None:
             self._transport = transport
         elif isinstance(parsed, str):
-            dicomweb = DicomWeb(parsed)
-            self._transport, self.close = stow(dicomweb), dicomweb.close
+            dicomweb = DicomWeb(with_credentials(parsed, self._settings))
+            self._transport, self.close = stow(dicomweb, reencoding), dicomweb.close
+            self._is_there = is_there or dicomweb.answers
         else:
-            self._transport = dimse(*parsed, calling_ae)
+            self._transport = dimse(*parsed, calling_ae, tls=tls, reencoding=reencoding)
+            self._is_there = is_there or (lambda: echoes(*parsed, calling_ae, tls))
+
+    def take_over(self, now: datetime) -> int:
+        """Let go what a process of this host had begun before it died, and return how many; before the first tick."""
+        with self._database.transaction() as session:
+            owners = outbox.owners(session, self.destination)
+            dead = [owner for owner in owners if self._is_dead(owner)]
+            return outbox.release(session, self.destination, dead, now)
+
+    def _is_dead(self, owner: str) -> bool:
+        """Return True for an owner of this host whose process is gone; our own name is that of an earlier life."""
+        host, _, number = owner.removeprefix("sender ").rpartition(":")
+        return host == self._host and number.isdecimal() and (owner == self._owner or not _runs(int(number)))
 
     def tick(self, now: datetime) -> bool:
         """Send the next result that is due; returns whether there was one."""
+        if now < self._rest_until:
+            return False
         with self._database.transaction() as session:
             delivery = outbox.claim(session, self.destination, self._owner, now, LEASE_SECONDS)
             if delivery is None:
-                return False
-            result = session.exec(select(Result).where(Result.id == delivery.result_pk)).one()
-        path = self._objects.path(result.sha256)
+                result = None
+            else:
+                result = session.exec(select(Result).where(Result.id == delivery.result_pk)).one()
+        if delivery is None or result is None:
+            self._look(now)
+            return False
+        reach("sender-claimed")
         began = time.monotonic()
-        try:
-            if not path.is_file():
-                raise Refused("missing-object", "the bytes of this result are no longer in the object store")
-            with self._holding(delivery):
-                answer = self._transport(Parcel(path=path, sop_instance_uid=result.sop_instance_uid))
-            what = outcome(answer.status)
-        except Unavailable as error:
-            what, answer = Outcome.RETRY, Answer(status=None, text=str(error))
-        except Refused as error:
-            what, answer = Outcome.REFUSED, Answer(status=None, text=error.sentence)
-        self._record(delivery, what, answer, now + timedelta(seconds=time.monotonic() - began))
-        shown = {"destination": self.shown, "result": result.id, "kind": result.kind}
+        what, answer = self._send(delivery, result)
+        ended = now + timedelta(seconds=time.monotonic() - began)
+        self._rest(what, answer, now, ended)
+        self._record(delivery, what, answer, ended)
+        reach("sender-recorded")
+        shown = {"destination": self.destination, "result": result.id, "kind": result.kind}
         log.info(
             line("delivery", **shown, attempt=delivery.attempt, status=_status(answer), outcome=what.value)
         )
         return True
+
+    def _send(self, delivery: Delivery, result: Result) -> tuple[Outcome, Answer]:
+        path = self._objects.path(result.sha256)
+        try:
+            if not path.is_file():
+                raise Refused("missing-object", "the bytes of this result are no longer in the object store")
+            reach("sender-before-send")
+            with self._holding(delivery):
+                answer = self._transport(Parcel(path=path, sop_instance_uid=result.sop_instance_uid))
+            reach("sender-after-send")
+            return outcome(answer.status, self._settings), answer
+        except Unavailable as error:
+            return Outcome.RETRY, Answer(status=None, text=str(error), was_reached=False)
+        except Refused as error:
+            return Outcome.REFUSED, Answer(status=None, text=error.sentence)
+
+    def _rest(self, what: Outcome, answer: Answer, began: datetime, ended: datetime) -> None:
+        """Keep the pace that was set, and leave alone a destination that has no resources or is not there."""
+        self._rest_until = began + timedelta(seconds=self._settings.pause_seconds)
+        is_struggling = answer.status is None or answer.status in OUT_OF_RESOURCES
+        if what is not Outcome.RETRY or not is_struggling:
+            self._failures = 0
+            return
+        self._failures += 1
+        pause = max(min(REST_CAP_SECONDS, 2.0 ** min(self._failures - 1, 10)), answer.retry_after_seconds)
+        self._rest_until = max(
+            self._rest_until, ended + timedelta(seconds=min(pause, LONGEST_RETRY_AFTER_SECONDS))
+        )
+
+    def _look(self, now: datetime) -> None:
+        """Ask now and then whether a destination that could not be reached is back, long before the pause is over."""
+        if self._is_there is None or now < self._look_at:
+            return
+        self._look_at = now + timedelta(seconds=LOOK_SECONDS)
+        with self._database.reading() as session:
+            is_waiting = outbox.is_waiting(session, self.destination, now, UNREACHABLE)
+        if is_waiting and self._is_there():
+            with self._database.transaction() as session:
+                outbox.wake(session, self.destination, now, UNREACHABLE)
 
     @contextmanager
     def _holding(self, delivery: Delivery) -> Iterator[None]:
@@ -199,7 +228,7 @@ class Sender:
                 except Unavailable as error:
                     log.warning(line("lease-not-kept", error=str(error)))
 
-        thread = threading.Thread(target=beat, name=f"lease {self.shown}", daemon=True)
+        thread = threading.Thread(target=beat, name=f"lease {self.destination}", daemon=True)
         thread.start()
         try:
             yield
@@ -208,22 +237,41 @@ class Sender:
             thread.join()
 
     def _record(self, delivery: Delivery, what: Outcome, answer: Answer, now: datetime) -> None:
-        text = answer.text or f"{self.shown} answered {_status(answer)}"
+        text = answer.text or f"{self.destination} answered {_status(answer)}"
         pk, attempt = _pk(delivery), delivery.attempt
+        is_proved = self._settings.commitment != "off"
+        confirm_after = now + timedelta(seconds=self._settings.confirm_seconds) if is_proved else None
+        reach("sender-before-delivered")
         try:
             with self._database.transaction() as session:
                 if what is Outcome.DELIVERED:
-                    outbox.delivered(session, pk, attempt, _status(answer), now)
+                    outbox.delivered(session, pk, attempt, _status(answer), now, confirm_after=confirm_after)
                 else:
                     is_refused = what is Outcome.REFUSED
                     outbox.failed(session, pk, attempt, _status(answer), text, now, permanent=is_refused)
         except Fenced:
             # The lease ran out and another sender has it: it sends the same bytes, so nothing is doubled.
-            log.warning(line("delivery-fenced", destination=self.shown, delivery=pk))
+            log.warning(line("delivery-fenced", destination=self.destination, delivery=pk))
 
 
 def _status(answer: Answer) -> str:
+    if not answer.was_reached:
+        return UNREACHABLE
     return "no status" if answer.status is None else f"0x{answer.status:04X}"
+
+
+def _hex(statuses: Iterable[str]) -> set[str]:
+    return {status[2:].upper() for status in statuses}
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it runs, and is not ours
+        return True
+    return True
 
 
 def _pk(delivery: Delivery) -> int:
@@ -231,4 +279,4 @@ def _pk(delivery: Delivery) -> int:
     return delivery.id
 
 
-__all__ = ["Answer", "Outcome", "Parcel", "Sender", "Transport", "dimse", "outcome", "stow"]
+__all__ = ["Outcome", "Sender", "outcome"]

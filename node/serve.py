@@ -17,7 +17,9 @@ from node import logs
 from node.intake import Intake
 from node.listener import Listener
 from node.loop import Loop
+from node.reception import Door
 from node.settings import Settings
+from node.tls import Renewed
 from plugins.errors import Refused, Unavailable
 from store.database import Database
 from store.objects import ObjectStore
@@ -90,15 +92,19 @@ class Node:
 
     def _start_listener(self) -> None:
         s = self.settings
+        tls = Door(port=s.tls_port, new_context=Renewed(s)) if s.tls_port else None
         listener = Listener(
             self.database,
             self.objects,
             ae_title=s.ae_title,
             host=s.dicom_host,
-            port=s.dicom_port,
+            port=s.dicom_port if s.plain_dicom else None,
+            tls=tls,
             callers=s.callers,
+            caller_certificates=s.caller_certificates,
             accept_any=s.accept_any,
             max_associations=s.max_associations,
+            max_associations_per_address=s.max_associations_per_address,
             max_object_bytes=s.max_object_bytes,
             reserve_bytes=s.reserve_bytes,
             receive_path=s.receive_path,
@@ -108,6 +114,7 @@ class Node:
         self._doors.append(listener.drain)
 
     def _start_worker(self) -> None:
+        from node.deliveries import key_of
         from node.settle import Settler
         from node.task import Identity
         from node.worker import Worker
@@ -123,6 +130,7 @@ class Node:
             quiet_seconds=s.quiet_seconds,
             hard_cap_seconds=s.hard_cap_seconds,
             max_attempts=s.max_attempts,
+            prior_sources=tuple(map(key_of, s.prior_sources)),
         )
         self._loop("settler", lambda now: bool(settler.tick(now)), min(1.0, max(0.1, s.quiet_seconds / 4)))
         for number in range(s.workers):
@@ -138,20 +146,26 @@ class Node:
                 session.add(Event(at=self.database.now(), kind=refused.code, text=refused.sentence))
 
     def _start_sender(self) -> None:
-        from node.pacs import without_credentials
+        from node.deliveries import key_of
         from node.sender import Sender
+        from node.tls import client_context
         from store import outbox
 
+        s = self.settings
         with self.database.reading() as session:
-            unserved = outbox.unserved(session, self.settings.destinations)
+            unserved = outbox.unserved(session, map(key_of, s.destinations))
         for left, count in unserved.items():
-            log.warning(
-                logs.line("destination-not-set", destination=without_credentials(left), waiting=count)
+            log.warning(logs.line("destination-not-set", destination=left, waiting=count))
+        for destination in s.destinations:
+            own = s.delivery_of(destination)
+            tls = client_context(s) if own.tls else None
+            sender = Sender(
+                self.database, self.objects, destination, settings=own, calling_ae=s.ae_title, tls=tls
             )
-        for destination in self.settings.destinations:
-            sender = Sender(self.database, self.objects, destination, calling_ae=self.settings.ae_title)
             self._closings.append(sender.close)
-            self._loop(f"sender {sender.shown}", sender.tick, 0.5)
+            if taken := sender.take_over(self.database.now()):
+                log.info(logs.line("deliveries-taken-over", destination=sender.destination, count=taken))
+            self._loop(f"sender {sender.destination}", sender.tick, 0.5)
 
     def _start_web(self) -> None:
         from node.web import create_app
@@ -159,6 +173,8 @@ class Node:
 
         s = self.settings
         told: Callable[[], None] | None = None
+        intake = Intake(self.database, self.objects)
+        self._fetch_priors(intake)
         if s.pacs_url:
             from node.pacs import DicomWeb
             from node.pull import Puller
@@ -166,7 +182,6 @@ class Node:
 
             dicomweb = DicomWeb(s.pacs_url)
             self._closings.append(dicomweb.close)
-            intake = Intake(self.database, self.objects)
             puller = Puller(self.database, self.objects, intake, dicomweb, reserve_bytes=s.reserve_bytes)
             told = self._loop("puller", puller.tick, 2.0).wake
             if s.reconcile_seconds:
@@ -176,6 +191,23 @@ class Node:
         web.start()
         self.http_port = web.port
         self._doors.append(web.stop)
+
+    def _fetch_priors(self, intake: Intake) -> None:
+        """Fetch earlier studies, each source in a loop of its own: one that is dead holds no other up."""
+        from node.prior_sources import open_source
+        from node.priors import PriorFetcher, Wanted
+        from node.tls import client_context
+
+        s = self.settings
+        modalities = frozenset(s.priors_modalities)
+        wanted = Wanted(studies=s.priors_max_studies, days=s.priors_days, modalities=modalities)
+        for address in s.prior_sources:
+            tls = client_context(s) if s.delivery_of(address).tls else None
+            source = open_source(address, s, self.objects, tls=tls)
+            fetcher = PriorFetcher(self.database, intake, source, wanted=wanted)
+            self._closings.append(source.close)
+            self._interrupts.append(fetcher.interrupt)
+            self._loop(f"priors {source.name}", fetcher.tick, 1.0)
 
     def _loop(self, name: str, tick: Callable[..., bool], idle_seconds: float) -> Loop:
         loop = Loop(name, tick, self.database.now, idle_seconds)
@@ -205,7 +237,10 @@ def _ready_line(node: Node, seconds: float) -> str:
     s = node.settings
     parts = [f"nadir {version('nadir')} ready in {seconds:.1f} s", f"roles {','.join(node.roles)}"]
     if "listener" in node.roles:
-        parts.append(f"DICOM {s.ae_title}@{s.dicom_host}:{node.dicom_port}")
+        if s.plain_dicom:
+            parts.append(f"DICOM {s.ae_title}@{s.dicom_host}:{node.dicom_port}")
+        if s.tls_port:
+            parts.append(f"DICOM TLS {s.ae_title}@{s.dicom_host}:{s.tls_port}")
     if "web" in node.roles:
         parts.append(f"http://{s.http_host}:{node.http_port}")
     parts.append(f"to {', '.join(map(without_credentials, s.destinations)) or 'no destination'}")

@@ -21,6 +21,7 @@ from node.task import MORE_KINDS, Analysed, Answer, Identity, Task
 from plugins.errors import Broken, NadirError, Refused, Unavailable
 from store import findings, jobs, outbox, studies
 from store.database import Database
+from store.failpoint import reach
 from store.objects import Kept, ObjectStore
 from store.tables import Job, Result, Revision
 
@@ -75,6 +76,7 @@ class Worker:
             job = jobs.claim(session, self._owner, now, self._lease_seconds)
         if job is None:
             return False
+        reach("worker-claimed")
         self._work(job)
         return True
 
@@ -94,7 +96,9 @@ class Worker:
         try:
             analysed, kept = self._analyse(job)
             child_seconds = time.monotonic() - began
+            reach("worker-analysed")
             state = self._store(job, analysed, kept)
+            reach("worker-stored")
         except jobs.Fenced:
             log.warning(line("job-fenced", **named))
         except Exception as error:  # the border: whatever one job does, the next one has its turn
@@ -240,7 +244,9 @@ class Worker:
                 )
             for result in results:
                 outbox.add(session, result, self._settings.destinations_of(result.kind), now)
-            return jobs.finish(session, _pk(job), job.attempt, jobs.DELIVERING, now)
+            state = jobs.finish(session, _pk(job), job.attempt, jobs.DELIVERING, now)
+            reach("worker-before-commit")
+            return state
 
     def _failed(self, job: Job, error: Exception) -> None:
         code, text, is_permanent = _reason(error)

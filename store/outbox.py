@@ -211,15 +211,20 @@ def owners(session: Session, destination: str) -> set[str]:
     return {owner for owner in session.exec(statement) if owner is not None}
 
 
-def wake(session: Session, destination: str, now: datetime) -> None:
-    """Let what waits for a destination that just answered go at once, but not what it refused."""
-    ids = select(col(Delivery.id)).where(_waiting(destination, now)).with_for_update(skip_locked=True)
+def wake(session: Session, destination: str, now: datetime, last_status: str | None = None) -> None:
+    """Let what waits for a destination that just answered go at once, but not what it refused.
+
+    Only what failed last with `last_status`, when that is given.
+    """
+    waiting = _waiting(destination, aware_utc(now), last_status)
+    ids = select(col(Delivery.id)).where(waiting).with_for_update(skip_locked=True)
     _change(session, col(Delivery.id).in_(ids), {"run_after": now})
 
 
-def is_waiting(session: Session, destination: str, now: datetime) -> bool:
+def is_waiting(session: Session, destination: str, now: datetime, last_status: str | None = None) -> bool:
     """Return whether anything waits out a pause that `wake` would end."""
-    return session.exec(select(Delivery.id).where(_waiting(destination, now)).limit(1)).first() is not None
+    waiting = _waiting(destination, aware_utc(now), last_status)
+    return session.exec(select(Delivery.id).where(waiting).limit(1)).first() is not None
 
 
 def unserved(session: Session, destinations: Iterable[str]) -> dict[str, int]:
@@ -291,13 +296,14 @@ def _is_idle(now: datetime) -> ColumnElement[bool]:
     return or_(col(Delivery.state).in_((PENDING, PARKED)), expired)
 
 
-def _waiting(destination: str, now: datetime) -> ColumnElement[bool]:
-    return and_(
+def _waiting(destination: str, now: datetime, last_status: str | None) -> ColumnElement[bool]:
+    waiting = and_(
         col(Delivery.destination) == destination,
         col(Delivery.state) == PENDING,
         col(Delivery.run_after) > now,
         col(Delivery.refusals) == 0,
     )
+    return waiting if last_status is None else and_(waiting, col(Delivery.last_status) == last_status)
 
 
 def _change(session: Session, condition: ColumnElement[bool], values: dict[str, Any]) -> int:

@@ -27,7 +27,8 @@ from sqlmodel import select
 from node.loop import Loop
 from node.pacs import DicomWeb
 from node.scu import Timeouts
-from node.sender import Answer, Outcome, Parcel, Sender, dimse, outcome, stow
+from node.sender import Outcome, Sender, outcome
+from node.transport import Answer, Parcel, dimse, stow
 from plugins.errors import Refused, Unavailable
 from store.database import Database
 from store.objects import ObjectStore
