@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 BODY_SECONDS = 10.0
 SLOWEST_BYTES_PER_SECOND = 1 << 16
 LONGEST_TARGET = 4096
-MOST_HEADERS = 64
+MOST_HEADERS, HEADER_BYTES = 64, 1 << 14
 PLACES_KNOWN, PLACES_OPEN = 64, 16
 FORM = "application/x-www-form-urlencoded"
 HEADERS = {
@@ -206,8 +206,11 @@ def _check_size_of_head(request: Request) -> None:
     target = len(request.scope["raw_path"]) + len(request.scope["query_string"])
     if target > LONGEST_TARGET:
         raise HTTPException(414, f"the address is longer than {LONGEST_TARGET} bytes")
-    if len(request.scope["headers"]) > MOST_HEADERS:
-        raise HTTPException(431, f"there are more than {MOST_HEADERS} header fields")
+    headers = request.scope["headers"]
+    if len(headers) > MOST_HEADERS or sum(len(name) + len(value) for name, value in headers) > HEADER_BYTES:
+        raise HTTPException(431, f"the header is longer than {MOST_HEADERS} fields or {HEADER_BYTES} bytes")
+    if "content-length" in request.headers and "transfer-encoding" in request.headers:
+        raise HTTPException(400, "Content-Length and Transfer-Encoding contradict each other")
 
 
 def _bounded(request: Request, receive: Receive, limit: int) -> Receive:

@@ -1,0 +1,207 @@
+"""The bounds of the HTTP port: how much, how long, how slowly, and that the node answers meanwhile."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import APIRouter, Request
+from figures import write_figure
+from web_site import WebSite
+
+from node import guard, web_server
+from node.access import allow
+from node.settings import Settings
+from node.web import create_app
+from node.web_server import WebServer
+
+pytestmark = pytest.mark.sec
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[WebSite]:
+    made = WebSite(tmp_path, pacs_url="http://127.0.0.1:9/dicom-web")
+    yield made
+    made.stop()
+
+
+def raw(port: int, *lines: str, body: bytes = b"") -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", port), timeout=20)
+    sock.sendall("\r\n".join((*lines, "", "")).encode() + body)
+    return sock
+
+
+def status(sock: socket.socket) -> int:
+    with sock:
+        said = sock.recv(4096)
+    return int(said.split()[1]) if said else 0
+
+
+def test_a_body_that_says_it_is_too_long_is_refused_before_it_comes(site: WebSite) -> None:
+    head = ("POST /intake/study HTTP/1.1", "Host: localhost", "Content-Type: application/json")
+    assert status(raw(site.server.port, *head, "Content-Length: 1073741824")) == 413
+
+
+def test_a_packed_body_is_refused_unread(site: WebSite) -> None:
+    bomb = gzip.compress(b" " * 10_000)
+    answer = site.client().post("/intake/study", content=bomb, headers={**JSON, "Content-Encoding": "gzip"})
+    assert answer.status_code == 415
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["GET /health?" + "x" * 5000 + " HTTP/1.1", "Host: h"], 414),
+        (["GET /health HTTP/1.1", "Host: h", *[f"X-{n}: 1" for n in range(80)]], 431),
+        (["GET /health HTTP/1.1", "Host: h", "X: " + "x" * 40_000], 431),
+        (["GET /health HTTP/1.1"], 400),
+        (["\x16\x03\x01\x02"], 400),
+        (["POST /intake/study HTTP/1.1", "Host: localhost", "Content-Length: 3", "Transfer-Encoding: chunked"], 400),
+    ],
+)  # fmt: skip
+def test_a_head_out_of_bounds_is_refused(site: WebSite, lines: list[str], expected: int) -> None:
+    assert status(raw(site.server.port, *lines)) == expected
+    assert site.client().get("/health").status_code == 200
+
+
+def test_the_limit_of_an_upload_is_the_settings(tmp_path: Path) -> None:
+    router = APIRouter()
+
+    @router.post("/upload")
+    @allow(scopes=("sender",), is_upload=True)
+    async def upload(request: Request) -> int:
+        return sum([len(block) async for block in request.stream()])
+
+    made = WebSite(tmp_path)
+    app = create_app(Settings(home=tmp_path, max_request_bytes=100_000), made.database, routers=[router])
+    server = WebServer(app, "127.0.0.1", 0)
+    server.start()
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as client:
+        assert client.post("/upload", content=b"x" * 100_000).json() == 100_000
+        blocks = iter([b"x" * 50_000] * 3)
+        assert client.post("/upload", content=blocks).status_code == 413
+    assert server.stop()
+    made.stop()
+
+
+def test_a_sender_below_the_slowest_rate_is_given_up_and_a_pause_of_ours_is_not_the_senders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.5)
+    router = APIRouter()
+
+    @router.post("/upload")
+    @allow(scopes=("sender",), is_upload=True)
+    def upload_slowly(request: Request) -> str:
+        time.sleep(1)
+        return "done"
+
+    @router.post("/read")
+    @allow(scopes=("sender",), is_upload=True)
+    async def read(request: Request) -> int:
+        return len(await request.body())
+
+    made = WebSite(tmp_path)
+    app = create_app(Settings(home=tmp_path), made.database, routers=[router])
+    server = WebServer(app, "127.0.0.1", 0)
+    server.start()
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as client:
+        assert client.post("/upload", content=b"x" * 1000).status_code == 200
+
+    def trickle() -> Iterator[bytes]:
+        for _ in range(40):
+            yield b"x"
+            time.sleep(0.1)
+
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as client:
+        began = time.monotonic()
+        try:
+            assert client.post("/read", content=trickle()).status_code == 408
+        except httpx.WriteError:  # cut off while it was still sending
+            assert time.monotonic() - began < 4
+    assert server.stop()
+    made.stop()
+
+
+def test_slowloris_connections_without_a_whole_head_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_server, "HEAD_SECONDS", 0.5)
+    site = WebSite(tmp_path)
+    silent = socket.create_connection(("127.0.0.1", site.server.port), timeout=5)
+    trickling = socket.create_connection(("127.0.0.1", site.server.port), timeout=5)
+    used = raw(site.server.port, "GET /health HTTP/1.1", "Host: h")
+    assert b"200 OK" in used.recv(4096)
+    used.sendall(b"GET /hea")  # a second request that never ends
+    with silent, trickling, used:
+        closed_at = None
+        for _ in range(50):
+            try:
+                trickling.sendall(b"G")
+                time.sleep(0.1)
+            except OSError:
+                closed_at = time.monotonic()
+                break
+        assert closed_at is not None
+        assert silent.recv(10) == b""
+        while rest := used.recv(4096):  # the rest of the first answer, then the end
+            assert b"HTTP/1.1 4" not in rest
+    site.stop()
+
+
+def test_slowloris_posts_hold_two_hundred_connections_and_the_node_still_answers(site: WebSite) -> None:
+    head = (
+        "POST /intake/study HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: application/json",
+        "Content-Length: 99",
+    )
+    with ExitStack() as held:
+        for _ in range(200):
+            held.enter_context(raw(site.server.port, *head, body=b"{"))
+        seconds = []
+        for _ in range(20):
+            began = time.monotonic()
+            assert site.client().get("/health").status_code == 200
+            seconds.append(time.monotonic() - began)
+    write_figure("health during 200 slow posts", answers=20, slowest_s=round(max(seconds), 3))
+
+
+def test_slowloris_at_the_open_door_does_not_shut_the_others(site: WebSite) -> None:
+    head = (
+        "POST /login HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: application/json",
+        "Content-Length: 99",
+    )
+    with ExitStack() as held:
+        for _ in range(100):
+            held.enter_context(raw(site.server.port, *head, body=b"{"))
+        time.sleep(0.2)
+        assert site.client().get("/api/jobs").status_code == 200
+        assert site.client().post("/login", json={}).status_code == 503
+
+
+def test_health_answers_while_every_thread_of_the_others_waits(
+    site: WebSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    monkeypatch.setattr("node.web.findings.list_findings", lambda *_, **__: release.wait(20) and [])
+    askers = [
+        threading.Thread(target=lambda: site.client().get("/api/findings"), daemon=True) for _ in range(50)
+    ]
+    for asker in askers:
+        asker.start()
+    time.sleep(0.5)
+    assert site.client().get("/health").status_code == 200
+    release.set()
+    for asker in askers:
+        asker.join(20)
