@@ -1,21 +1,25 @@
 """The one door for bytes: whatever comes in, by C-STORE, DICOMweb or from a folder, is kept and recorded here.
 
-When `take` returns, the bytes and their row are on disk for good. An identical resend changes nothing.
+When `take` returns, the bytes and their row are on disk for good. An identical resend changes nothing. Whoever comes at
+the same time shares one transaction, and nobody who is alone waits for company.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from node.logs import line
 from node.status import UID_MISMATCH
 from plugins.errors import Refused, Unavailable
+from store.commit import GroupCommit
 from store.database import Database
-from store.instances import Recorded, record
-from store.objects import ObjectStore
+from store.failpoint import reach
+from store.instances import Arrived, OpenAssociation, Recorded, record_all
+from store.known import Known
+from store.objects import Kept, ObjectStore, is_named
 from store.part10 import Header, normalise, scan_header, write_preamble
 from store.priors import Coming
 from store.tables import Event
@@ -41,50 +45,113 @@ class Intake:
         self.database = database
         self.objects = objects
         self._clock = clock or database.now
+        self._known = Known()
+        self._commit: GroupCommit[Arrived, Recorded] = GroupCommit(self._record)
 
     def take(
         self,
         path: Path,
         *,
         source: str,
-        association_pk: int | None = None,
+        association: OpenAssociation | None = None,
         expected: tuple[str, str] | None = None,
         coming: Coming = "sent",
+        sha256: str | None = None,
+        head: bytes = b"",
     ) -> Recorded:
         """Return what was recorded for the Part 10 file at `path`, once its bytes and its row are durable.
 
         `path` is a temporary file on the store's filesystem; it is gone afterwards, whatever happens. `expected`
         is the (SOP Class UID, SOP Instance UID) that the sender's command announced; `coming` says whether somebody
-        sent it or it comes because this node asked for a patient's earlier studies.
+        sent it or it comes because this node asked for a patient's earlier studies. `sha256` and `head` are hash and
+        first bytes of the file, when they are known.
         Refuses what is no readable DICOM object (its bytes go to quarantine) and `uid-mismatch`.
         Raises Unavailable when disk or database cannot take it; then the sender has to send it again.
         """
+        reach("after-temp-write")
         try:
-            header = self._scan(path, source)
+            header = self._scan(path, source, head)
             if expected is not None and expected != (header.sop_class_uid, header.sop_instance_uid):
                 sentence = "the data set holds another SOP class or instance than the command announced"
                 raise self.quarantine(path, source, Refused(UID_MISMATCH, sentence))
-            kept = self.objects.keep(self._normal(path, header))
-            now = self._clock()
-            try:
-                with self.database.transaction() as session:
-                    recorded = record(
-                        session,
-                        header,
-                        kept,
-                        source=source,
-                        now=now,
-                        association_pk=association_pk,
-                        coming=coming,
-                    )
-            except Refused as refused:
-                raise self.quarantine(kept.path, source, refused) from None
-            log.debug(
-                line("stored", outcome=recorded.outcome, instance=recorded.instance_pk, sha=kept.sha256[:12])
+            arrived = Arrived(
+                header=header,
+                kept=self._keep(path, header, sha256, head),
+                source=source,
+                now=self._clock(),
+                association=association,
+                coming=coming,
             )
-            return recorded
         finally:
             path.unlink(missing_ok=True)
+        return self._recorded(arrived)
+
+    def adopt(self, sha256: str, source: str) -> Recorded | None:
+        """Return what was recorded for an object that lies in the store and has no row; None when it is a result.
+
+        Refuses, and puts aside, what is no readable object. Raises Unavailable.
+        """
+        path = self.objects.path(sha256)
+        if not self.objects.is_intact(sha256):
+            raise self.quarantine(path, source, Refused("object-damaged", "the bytes have another hash"))
+        header = self._scan(path, source, b"")
+        if header.own:
+            return None
+        kept = Kept(sha256=sha256, size_bytes=path.stat().st_size, path=path)
+        return self._recorded(Arrived(header=header, kept=kept, source=source, now=self._clock()))
+
+    def _recorded(self, arrived: Arrived) -> Recorded:
+        try:
+            recorded = self._commit.do(arrived)
+        except Refused as refused:
+            raise self._withdraw(arrived, refused) from None
+        log.debug(
+            line(
+                "stored",
+                outcome=recorded.outcome,
+                instance=recorded.instance_pk,
+                sha=arrived.kept.sha256[:12],
+            )
+        )
+        return recorded
+
+    def _record(self, group: Sequence[Arrived]) -> Sequence[Recorded | Exception]:
+        """Write the rows of a group in one transaction; what fails because of one of them is done one by one."""
+        if len({one.header.sop_instance_uid for one in group}) == len(group):
+            try:
+                return self._transact(group)
+            except Unavailable as error:
+                return [error] * len(group)
+            except Exception as error:  # whose fault it was is found below
+                log.debug(line("group-undone", size=len(group), error=type(error).__name__))
+        self._known.forget()
+        return [self._alone(one) for one in group]
+
+    def _alone(self, one: Arrived) -> Recorded | Exception:
+        try:
+            return self._transact([one])[0]
+        except Exception as error:  # a border: it is raised where the object was brought
+            return error
+
+    def _transact(self, group: Sequence[Arrived]) -> Sequence[Recorded]:
+        rows = self._known.begin()
+        with self.database.transaction() as session:
+            recorded = record_all(session, group, rows)
+            reach("before-commit")
+        reach("after-commit")
+        self._known.learn(rows)
+        for one, what in zip(group, recorded, strict=True):
+            if one.association is not None:
+                one.association.pk = what.association_pk
+        return recorded
+
+    def _withdraw(self, arrived: Arrived, refused: Refused) -> Refused:
+        """Put aside what was kept and then refused, unless the same bytes were accepted before."""
+        with self.database.reading() as session:
+            if is_named(session, arrived.kept.sha256):
+                self.tell("refused", arrived.kept.sha256[:12], f"{refused.code} from {arrived.source}")
+                return refused
+        return self.quarantine(arrived.kept.path, arrived.source, refused)
 
     def tell(self, kind: str, subject: str, text: str) -> None:
         """Write an event for the administrator; the log only, when the database cannot be written."""
@@ -100,23 +167,24 @@ class Intake:
         try:
             kept = self.objects.quarantine(path, refused.code)
             self.tell("quarantine", kept.stem[:12], f"{refused.code} from {source}")
+            if gone := self.objects.bound_quarantine():
+                self.tell("quarantine-full", "", f"the {gone} oldest refused files were deleted")
         except Unavailable:
             log.warning(line("quarantine-failed", code=refused.code))
         return refused
 
-    def _scan(self, path: Path, source: str) -> Header:
+    def _scan(self, path: Path, source: str, head: bytes) -> Header:
         try:
-            return scan_header(path)
+            return scan_header(path, head)
         except Refused as refused:
             raise self.quarantine(path, source, refused) from None
 
-    def _normal(self, path: Path, header: Header) -> Path:
-        """Return the file with our own file meta: the same file when it has it, as those of the listener do."""
+    def _keep(self, path: Path, header: Header, sha256: str | None, head: bytes) -> Kept:
+        """Keep the file with our own file meta: the same file when it has it, as those of the listener do."""
         ours = write_preamble(header.sop_class_uid, header.sop_instance_uid, header.transfer_syntax_uid)
         try:
-            with path.open("rb") as file:
-                if file.read(len(ours)) == ours:
-                    return path
+            if (head or _beginning(path, len(ours))).startswith(ours):
+                return self.objects.keep(path, sha256)
             normal = self.objects.temporary()
             try:
                 normalise(path, normal)
@@ -125,4 +193,9 @@ class Intake:
                 raise
         except OSError as error:
             raise Unavailable("the object cannot be written; free or mend the disk") from error
-        return normal
+        return self.objects.keep(normal)
+
+
+def _beginning(path: Path, count: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(count)

@@ -18,11 +18,12 @@ from node.desk import Arrival, Peer
 from node.intake import Intake
 from node.logs import line
 from node.reception import Door, Reception
+from node.recovery import Recovery
 from node.socket_guard import Limits
 from node.status import PROCESSING_FAILURE, SUCCESS, status_of
 from plugins.errors import NadirError, Refused
 from store.database import Database
-from store.instances import beat, close_association, open_association
+from store.instances import OpenAssociation, beat, close_association
 from store.objects import ObjectStore
 from store.tables import Event
 
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 15.0
 SAME_EVENT_SECONDS = 60.0
+GATHER_SECONDS = 0.05
 
 
 class Listener:
@@ -139,20 +141,25 @@ class _Clerk:
         self._objects = objects
         self._clock = clock
         self._intake = Intake(database, objects, clock=clock)
-        self._rows: dict[Peer, int] = {}
+        self._open: dict[Peer, OpenAssociation] = {}
         self._lock = threading.Lock()
         self._told: dict[tuple[str, str], float] = {}
         self._work: queue.Queue[Callable[[Session], None]] = queue.Queue(maxsize=1000)
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep_house, name="listener-house", daemon=True)
+        self._threads = [
+            threading.Thread(target=work, name=f"listener-{name}", daemon=True)
+            for name, work in (("house", self._keep_house), ("recovery", self._recover))
+        ]
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(10.0)
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(10.0)
 
     def temporary(self) -> Path:
         return self._objects.temporary()
@@ -177,33 +184,32 @@ class _Clerk:
         self._intake.take(
             arrival.require_path(),
             source=arrival.peer.name,
-            association_pk=self._row(arrival.peer),
+            association=self._association(arrival.peer),
             expected=(arrival.sop_class_uid, arrival.sop_instance_uid),
             # What a C-MOVE of ours brings is perhaps an earlier study of a patient: then it is not analysed.
             coming="moved" if arrival.move_originator == self._ae_title else "sent",
+            sha256=arrival.sha256,
+            head=arrival.head,
         )
 
-    def _row(self, peer: Peer) -> int:
-        """Return the row of an association; it is made with the first object, an echo leaves none."""
+    def _association(self, peer: Peer) -> OpenAssociation:
         with self._lock:
-            known = self._rows.get(peer)
-        if known is None:
-            with self._database.transaction() as session:
-                known = open_association(session, peer.calling_ae, peer.address, self._clock())
-            with self._lock:
-                self._rows[peer] = known
-        return known
+            new = OpenAssociation(calling_ae=peer.calling_ae, address=peer.address)
+            return self._open.setdefault(peer, new)
 
     def left(self, peer: Peer) -> None:
         with self._lock:
-            row = self._rows.pop(peer, None)
-        if row is None:
-            return
+            association = self._open.pop(peer, None)
+        if association is not None and association.pk is not None:
+            pk, now = association.pk, self._clock()
+            self._later("association-not-closed", lambda session: close_association(session, pk, now))
+
+    def _later(self, otherwise: str, work: Callable[[Session], None]) -> None:
+        """Leave work to the thread that keeps house; a row that stays open goes stale by itself."""
         try:
-            with self._database.transaction() as session:
-                close_association(session, row, self._clock())
-        except Exception as error:  # the border: a row left open goes stale by itself
-            log.warning(line("association-not-closed", error=type(error).__name__))
+            self._work.put_nowait(work)
+        except queue.Full:
+            log.warning(line(otherwise))
 
     def turned_away(self, reason: str, calling_ae: str, address: str) -> None:
         log.warning(line("rejected", reason=reason, calling_ae=calling_ae, address=address))
@@ -215,36 +221,50 @@ class _Clerk:
         if is_known:
             return
         at, subject = self._clock(), f"{calling_ae}@{address}"
-        try:
-            self._work.put_nowait(
-                lambda session: session.add(Event(at=at, kind="rejected", subject=subject, text=reason))
-            )
-        except queue.Full:
-            log.warning(line("event-not-written", kind="rejected"))
+        self._later(
+            "event-not-written",
+            lambda session: session.add(Event(at=at, kind="rejected", subject=subject, text=reason)),
+        )
 
     def _keep_house(self) -> None:
-        """Write events and the signs of life of open associations, away from the threads that answer."""
+        """Write events, ends and signs of life of associations, away from the threads that answer."""
         beaten = time.monotonic()
         while not (self._stopping.is_set() and self._work.empty()):
             with suppress(queue.Empty):
-                self._write(self._work.get(timeout=0.2))
+                work = [self._work.get(timeout=0.2)]
+                # What ends at one time is written at one time: a transaction takes its turn from those who send.
+                self._stopping.wait(GATHER_SECONDS)
+                with suppress(queue.Empty):
+                    while True:
+                        work.append(self._work.get_nowait())
+                self._write(*work)
             if time.monotonic() - beaten >= BEAT_SECONDS:
                 beaten = time.monotonic()
                 self._write(self._beat)
 
-    def _write(self, work: Callable[[Session], None]) -> None:
+    def _recover(self) -> None:
+        try:
+            adopted, missing = Recovery(self._intake).run(self._stopping.is_set)
+        except Exception as error:  # the border of this thread: the next start looks again
+            log.warning(line("recovery-failed", error=type(error).__name__))
+        else:
+            log.info(line("recovered", adopted=adopted, missing=missing))
+
+    def _write(self, *work: Callable[[Session], None]) -> None:
         try:
             with self._database.transaction() as session:
-                work(session)
+                for one in work:
+                    one(session)
         except Exception as error:  # the border of this thread: the next turn tries again
             log.warning(line("house-keeping-failed", error=type(error).__name__))
 
     def _beat(self, session: Session) -> None:
         with self._lock:
-            rows = list(self._rows.values())
+            rows = [association.pk for association in self._open.values()]
         now = self._clock()
         for row in rows:
-            beat(session, row, now)
+            if row is not None:
+                beat(session, row, now)
 
 
 def _why(error: Exception) -> str:

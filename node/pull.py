@@ -21,7 +21,7 @@ from node.pacs import DicomWeb, HeldInstance
 from plugins.errors import Refused, Unavailable
 from store import studies
 from store.database import Database
-from store.instances import beat, close_association, open_association
+from store.instances import OpenAssociation, beat, close_association, open_association
 from store.objects import ObjectStore
 from store.tables import Event, Instance, Job, Pull, Result, Revision, Series, Study
 
@@ -209,7 +209,9 @@ class Puller:
             with self._database.transaction() as session:
                 beat(session, association_pk, now)
         try:
-            self._intake.take(path, source=self._dicomweb.root_url, association_pk=association_pk)
+            self._intake.take(
+                path, source=self._dicomweb.root_url, association=OpenAssociation(pk=association_pk)
+            )
         except Refused as error:
             log.warning(line("pulled-and-refused", source=self._dicomweb.root_url, code=error.code))
             return False

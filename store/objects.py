@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,10 +17,11 @@ from pathlib import Path
 from sqlmodel import Session, col, select
 
 from plugins.errors import Refused, Unavailable
+from store.failpoint import reach
 from store.tables import Instance, Result
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
-CHUNK_BYTES = 1 << 20
+QUARANTINE_BYTES = 1 << 30
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV})
 
 
@@ -41,16 +43,25 @@ class ObjectStore:
     No name in it comes from outside: temporaries have random names, objects the hash of their bytes.
     """
 
-    def __init__(self, root: Path) -> None:
-        """Make the three folders. Raises Unavailable when that cannot be done."""
+    def __init__(self, root: Path, *, sync: bool = True, quarantine_bytes: int = QUARANTINE_BYTES) -> None:
+        """Make the three folders. Raises Unavailable when that cannot be done.
+
+        Without `sync` nothing is waited for until it is on disk: a power cut may take what was kept. What was refused
+        may fill `quarantine_bytes`.
+        """
         self.root = Path(root)
+        self._sync = sync
         self._incoming = self.root / "incoming"
         self._objects = self.root / "objects"
         self._quarantine = self.root / "quarantine"
+        self._quarantine_bytes = quarantine_bytes
+        self._room = -1  # not known before the folder was looked at
+        self._room_lock = threading.Lock()
+        self._durable: set[Path] = set()
         with _unavailable():
             for folder in (self._incoming, self._objects, self._quarantine):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _sync_folder(self.root)
+            self._sync_folder(self.root)
 
     def temporary(self) -> Path:
         """Return a new path for a file that is still arriving; the file does not exist yet."""
@@ -68,24 +79,30 @@ class ObjectStore:
         try:
             with _unavailable():
                 temporary.write_bytes(data)
-            return self.keep(temporary)
+            return self.keep(temporary, hashlib.sha256(data).hexdigest())
         finally:
             _remove(temporary)
 
-    def keep(self, temporary: Path) -> Kept:
+    def keep(self, temporary: Path, sha256: str | None = None) -> Kept:
         """Give the file its final name; when this returns, file and name are on disk.
 
-        Order: fsync(file), link, fsync(folder), and fsync of the folder's parent when it is new. The same
-        bytes twice are one object. Raises Unavailable on a full or failing disk; then the temporary file is
+        `sha256` is the hash of the file when it is known. Order: fsync(file), link, fsync(folder), and fsync of the
+        folder's parent when it is new. Every caller syncs its own: at one time that is as quick as one sync of the
+        whole filesystem, because the filesystem gathers them, and nobody waits for what others have written. The
+        same bytes twice are one object. Raises Unavailable on a full or failing disk; then the temporary file is
         removed and no partial object is ever visible.
         """
         try:
             with _unavailable():
-                sha256, size_bytes = _hash_and_sync(temporary)
+                sha256 = sha256 or _hash(temporary)
+                size_bytes = self._sync_file(temporary)
+                reach("after-fsync")
                 target = self.path(sha256)
                 self._make_folder(target.parent)
                 _name(temporary, target, size_bytes)
-                _sync_folder(target.parent)
+                reach("after-link")
+                self._sync_folder(target.parent)
+                self._durable.add(target.parent)
                 return Kept(sha256=sha256, size_bytes=size_bytes, path=target)
         finally:
             _remove(temporary)
@@ -97,16 +114,39 @@ class ObjectStore:
         """
         try:
             with _unavailable():
-                sha256, size_bytes = _hash_and_sync(temporary)
+                sha256 = _hash(temporary)
+                size_bytes = self._sync_file(temporary)
                 target = self._quarantine / f"{sha256}.dcm"
                 _name(temporary, target, size_bytes)
                 target.with_suffix(".json").write_text(
                     json.dumps({"sha256": sha256, "reason": reason}) + "\n"
                 )
-                _sync_folder(self._quarantine)
+                self._sync_folder(self._quarantine)
+                with self._room_lock:
+                    self._room -= _filled(target)
                 return target
         finally:
             _remove(temporary)
+
+    def bound_quarantine(self) -> int:
+        """Delete the oldest refused files when they fill more than their bound, down to nine tenths of it.
+
+        Returns how many went. Raises Unavailable.
+        """
+        with self._room_lock, _unavailable():
+            if self._room >= 0:
+                return 0
+            files = sorted(self._quarantine.glob("*.dcm"), key=_age)
+            filled, gone = sum(map(_filled, files)), 0
+            for path in files if filled > self._quarantine_bytes else ():
+                if filled <= self._quarantine_bytes * 9 // 10:
+                    break
+                filled -= _filled(path)
+                path.unlink(missing_ok=True)
+                path.with_suffix(".json").unlink(missing_ok=True)
+                gone += 1
+            self._room = self._quarantine_bytes - filled
+            return gone
 
     def sweep(self) -> int:
         """Delete the temporaries of an earlier run and return how many there were; for start-up only.
@@ -118,7 +158,7 @@ class ObjectStore:
             for left in self.abandoned():
                 left.unlink(missing_ok=True)
                 count += 1
-            _sync_folder(self._incoming)
+            self._sync_folder(self._incoming)
         return count
 
     def abandoned(self) -> list[Path]:
@@ -132,10 +172,10 @@ class ObjectStore:
             state = os.statvfs(self.root)
         return state.f_bavail * state.f_frsize
 
-    def names(self) -> Iterator[str]:
-        """Give the hash of every object on disk, in no order."""
+    def names(self, prefix: str = "[0-9a-f][0-9a-f]") -> Iterator[str]:
+        """Give the hash of every object on disk, or of those that begin with two digits, in no order."""
         with _unavailable():
-            for path in self._objects.glob("[0-9a-f][0-9a-f]/*.dcm"):
+            for path in self._objects.glob(f"{prefix}/*.dcm"):
                 if SHA256.fullmatch(path.stem):
                     yield path.stem
 
@@ -151,39 +191,81 @@ class ObjectStore:
         # Another thread may have made the folder and not synced its name yet; once a file is in it, it has.
         with suppress(FileExistsError):
             folder.mkdir()
-            _sync_folder(folder.parent)
+            self._sync_folder(folder.parent)
+            return
+        if folder in self._durable:
             return
         with os.scandir(folder) as entries:
             is_empty = next(entries, None) is None
         if is_empty:
-            _sync_folder(folder.parent)
+            self._sync_folder(folder.parent)
+
+    def _sync_file(self, path: Path) -> int:
+        """Let nobody write the file any more, bring it to disk, and return its length."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fchmod(descriptor, 0o440)
+            if self._sync:
+                os.fsync(descriptor)
+            return os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
+
+    def _sync_folder(self, folder: Path) -> None:
+        if not self._sync:
+            return
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
-def orphans(session: Session, objects: ObjectStore) -> list[str]:
-    """Return the hashes of objects on disk that no row names: kept, then never acknowledged."""
-    return sorted(set(objects.names()) - _named(session))
+def strays(session: Session, objects: ObjectStore, prefix: str) -> tuple[list[str], list[str]]:
+    """Return, of the hashes that begin with `prefix` (two digits), the objects without a row and the rows without one.
+
+    The former were kept and then never acknowledged, or are being so now; the latter are a loss, to be told to a
+    person.
+    """
+    named = _named(session, prefix)
+    held = set(objects.names(prefix))
+    return sorted(held - named), sorted(named - held)
 
 
-def missing(session: Session, objects: ObjectStore) -> list[str]:
-    """Return the hashes that a row names and no object has: a loss, to be told to a person."""
-    return sorted(sha256 for sha256 in _named(session) if not objects.path(sha256).is_file())
+def is_named(session: Session, sha256: str) -> bool:
+    """Return True when a row names the object."""
+    statements = (
+        select(table.id).where(col(table.sha256) == sha256).limit(1) for table in (Instance, Result)
+    )
+    return any(session.exec(statement).first() is not None for statement in statements)
 
 
-def _named(session: Session) -> set[str]:
-    instances = session.exec(select(col(Instance.sha256)).distinct())
-    return set(instances) | set(session.exec(select(col(Result.sha256)).distinct()))
+def _named(session: Session, prefix: str) -> set[str]:
+    named: set[str] = set()
+    for table in (Instance, Result):
+        sha256 = col(table.sha256)
+        named.update(session.exec(select(sha256).where(sha256 >= prefix, sha256 < prefix + "g")))
+    return named
 
 
-def _hash_and_sync(path: Path) -> tuple[str, int]:
-    digest = hashlib.sha256()
-    size_bytes = 0
+def _hash(path: Path) -> str:
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-            size_bytes += len(chunk)
-        os.fchmod(file.fileno(), 0o440)
-        os.fsync(file.fileno())
-    return digest.hexdigest(), size_bytes
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _filled(path: Path) -> int:
+    """Return what a file fills of the disk; nothing when it went."""
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
+
+
+def _age(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _name(temporary: Path, target: Path, size_bytes: int) -> None:
@@ -197,14 +279,6 @@ def _name(temporary: Path, target: Path, size_bytes: int) -> None:
         if error.errno not in NO_LINKS:
             raise
         os.replace(temporary, target)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _has_maker(maker: str) -> bool:
@@ -236,4 +310,4 @@ def _unavailable() -> Iterator[None]:
         ) from error
 
 
-__all__ = ["Kept", "ObjectStore", "missing", "orphans"]
+__all__ = ["Kept", "ObjectStore", "is_named", "strays"]

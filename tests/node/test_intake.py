@@ -137,7 +137,7 @@ def test_when_the_database_does_not_answer_nothing_is_acknowledged_and_a_resend_
         raise OperationalError("INSERT", {}, Exception("database is locked"))
 
     with monkeypatch.context() as patch:
-        patch.setattr("node.intake.record", locked)
+        patch.setattr("node.intake.record_all", locked)
         with pytest.raises(Unavailable):
             intake.take(incoming_copy(small, path), source="x")
     assert small.rows(Instance) == []

@@ -295,7 +295,6 @@ def test_success_is_answered_only_after_file_name_folder_and_row_are_durable(
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "link", link)
     monkeypatch.setattr(SpoolingDimse, "send_msg", answer)
-    monkeypatch.setattr(listener_module._Clerk, "_row", lambda self, peer: None)
     engine = small.database._engine
     sql_event.listen(engine, "commit", lambda connection: seen.append("commit"))
 
@@ -381,7 +380,7 @@ def test_an_unexpected_error_is_answered_with_0110_and_the_association_goes_on(
         raise RuntimeError("no")
 
     with monkeypatch.context() as patch:
-        patch.setattr("node.intake.record", broken)
+        patch.setattr("node.intake.record_all", broken)
         sent = send_files(paths, ae_title="NADIR", host="127.0.0.1", port=listener.port)
         assert [one.status for one in sent] == [0x0110, 0x0110]
     assert {s.status for s in send_files(paths, ae_title="NADIR", host="127.0.0.1", port=listener.port)} == {

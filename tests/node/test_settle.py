@@ -22,7 +22,7 @@ from node.loop import Loop
 from node.scu import send_files
 from node.settle import Settler
 from plugins.errors import Refused, Unavailable
-from store.instances import beat, close_association, open_association
+from store.instances import OpenAssociation, beat, close_association, open_association
 from store.studies import manifest_files
 from store.tables import Job, Revision, Study
 
@@ -83,7 +83,8 @@ class Bench:
         self.clock.at(at)
         temporary = self.small.objects.temporary()
         temporary.write_bytes(path.read_bytes())
-        return self.intake.take(temporary, source="x", association_pk=association_pk).outcome
+        association = OpenAssociation(pk=association_pk) if association_pk else None
+        return self.intake.take(temporary, source="x", association=association).outcome
 
     def associate(self, at: float) -> int:
         with self.small.database.transaction() as session:

@@ -12,7 +12,7 @@ from ledger import arrive, kept
 
 from plugins.errors import Refused, Unavailable
 from store.database import Database
-from store.objects import ObjectStore, missing, orphans
+from store.objects import ObjectStore, is_named, strays
 
 
 def leftovers(objects: ObjectStore) -> list[Path]:
@@ -208,10 +208,32 @@ def test_objects_without_row_and_rows_without_object_are_found(
     objects: ObjectStore, database: Database
 ) -> None:
     lonely = objects.put(b"lonely")
-    known = objects.put(b"1.2.3.1.1")
+    known, lost = objects.put(b"1.2.3.1.1"), kept("1.2.3.1.2")
     with database.transaction() as session:
         arrive(session, 1)
         arrive(session, 2)
-        assert orphans(session, objects) == [lonely.sha256]
-        assert missing(session, objects) == [kept("1.2.3.1.2").sha256]
-    assert known.sha256 == kept("1.2.3.1.1").sha256
+        found = [strays(session, objects, f"{number:02x}") for number in range(256)]
+        assert [one for orphans, _ in found for one in orphans] == [lonely.sha256]
+        assert [one for _, missing in found for one in missing] == [lost.sha256]
+        assert [is_named(session, one.sha256) for one in (known, lost, lonely)] == [True, True, False]
+
+
+def test_what_was_refused_is_bounded_and_the_oldest_goes_first(tmp_path: Path) -> None:
+    objects = ObjectStore(tmp_path / "store", quarantine_bytes=10 * 4096)
+    refused: list[Path] = []
+    for number in range(15):
+        temporary = objects.temporary()
+        temporary.write_bytes(b"%d" % number)
+        refused.append(objects.quarantine(temporary, "no-dicom"))
+        os.utime(refused[-1], (number, number))
+        gone = objects.bound_quarantine()
+        assert gone == (2 if number in (10, 12, 14) else 0)
+    left = set((tmp_path / "store" / "quarantine").iterdir())
+    assert left == {path for one in refused[6:] for path in (one, one.with_suffix(".json"))}
+
+
+def test_without_sync_nothing_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(monkeypatch)
+    one = ObjectStore(tmp_path / "store", sync=False).put(b"data")
+    assert recorder.calls == [("link", str(one.path))]
+    assert one.path.read_bytes() == b"data"
