@@ -73,6 +73,8 @@ class Reception:
         Defence against silent, stalled and oversize peers.
     receive_path
         `fast`: one thread for each association, which never polls; `pynetdicom`: its own two.
+    hashing
+        Whether objects are hashed while they arrive.
 
     """
 
@@ -91,6 +93,7 @@ class Reception:
         reserve_bytes: int = 256 << 20,
         limits: Limits | None = None,
         receive_path: str = "fast",
+        hashing: bool = True,
     ) -> None:
         assert_hooks()
         self._desk = desk
@@ -101,6 +104,7 @@ class Reception:
         self._reserve_bytes = reserve_bytes
         self._limits = limits or Limits()
         self._receive_path = receive_path
+        self._hashing = hashing
         self._ae = AE(ae_title)
         self._ae.acse_timeout = self._limits.silent_seconds
         self._ae.network_timeout = self._ae.dimse_timeout = self._limits.idle_seconds
@@ -243,6 +247,7 @@ class Reception:
             largest_bytes=self._largest_bytes,
             free_bytes=self._desk.free_bytes,
             reserve_bytes=self._reserve_bytes,
+            hashing=self._hashing,
         )
         try:
             preamble = write_preamble(sop_class_uid, sop_instance_uid, transfer_syntax_uid)

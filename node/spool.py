@@ -37,7 +37,13 @@ class Spool:
     """
 
     def __init__(
-        self, path: Path, *, largest_bytes: int, free_bytes: Callable[[], int], reserve_bytes: int
+        self,
+        path: Path,
+        *,
+        largest_bytes: int,
+        free_bytes: Callable[[], int],
+        reserve_bytes: int,
+        hashing: bool = True,
     ) -> None:
         self.path = path
         self.name = str(path)
@@ -49,7 +55,7 @@ class Spool:
         self._checked_at = -CHECK_FREE_EVERY_BYTES
         self._raw: io.FileIO | None = None
         self._waiting = b""
-        self._digest = hashlib.sha256()
+        self._digest = hashlib.sha256() if hashing else None
         self._head = bytearray()
 
     def begin(self, preamble: bytes) -> Self:
@@ -63,8 +69,8 @@ class Spool:
 
     @property
     def sha256(self) -> str | None:
-        """Return the hash of the file; None when it could not be written."""
-        return None if self.failure else self._digest.hexdigest()
+        """Return the hash of the file; None when it could not be written, or nobody wanted one."""
+        return self._digest.hexdigest() if self._digest and not self.failure else None
 
     @property
     def head(self) -> bytes:
@@ -91,7 +97,8 @@ class Spool:
                 self.size_bytes += len(part)
             _write_all(self._raw.fileno(), parts)
             for part in parts:
-                self._digest.update(part)
+                if self._digest is not None:
+                    self._digest.update(part)
                 if len(self._head) < HEAD_BYTES:
                     self._head += part[: HEAD_BYTES - len(self._head)]
         except (OSError, ValueError, Unavailable) as error:
