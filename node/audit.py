@@ -1,0 +1,219 @@
+"""The audit trail of a running node: messages are queued, appended to SQL in batches, and handed on to the sinks.
+
+Whoever records something never waits and never fails. SQL keeps what a file or a repository has not taken yet, so a
+repository that is down for days misses nothing; a node that is killed loses half a second of the trail at most.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from node.audit_events import Patients
+from node.audit_message import AuditMessage
+from node.audit_sinks import FileSink, Sink, SyslogSink, parse_syslog
+from node.logs import line
+from node.settings import Settings
+from plugins.errors import NadirError, Unavailable
+from store import audit
+from store.database import Database
+
+log = logging.getLogger(__name__)
+
+BATCH = 500
+BATCH_SECONDS = 0.5
+MOST_WAITING = 20_000
+LEASE_SECONDS = 60.0
+LOOK_SECONDS = 15.0
+SAME_SECONDS = 60.0
+MOST_KEYS = 1000
+Record = Callable[[AuditMessage], None]
+
+
+def unheard(message: AuditMessage) -> None:
+    """Record nothing: for parts of a node that run without a trail, as in tests."""
+
+
+class Audit:
+    """The trail of one process.
+
+    Parameters
+    ----------
+    database
+        Where it is kept.
+    source
+        AuditSourceID: who tells.
+    patients
+        How patients are named.
+    sinks
+        Where it goes besides.
+
+    """
+
+    def __init__(
+        self, database: Database, *, source: str, patients: Patients, sinks: Sequence[Sink] = ()
+    ) -> None:
+        self.patients = patients
+        self._database = database
+        self._source = source
+        self._sinks = tuple(sinks)
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._waiting: queue.Queue[tuple[float, AuditMessage]] = queue.Queue(MOST_WAITING)
+        self._batch: list[tuple[float, AuditMessage]] = []
+        self._lost = 0
+        self._told: dict[Hashable, float] = {}
+        self._lock = threading.Lock()
+        self._failing: set[str] = set()
+        self._retry_at = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write what is recorded."""
+        self._thread.start()
+
+    def stop(self, timeout_seconds: float = 10.0) -> None:
+        """Write what was recorded so far, and hand it on once more."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_seconds)
+        for sink in self._sinks:
+            sink.close()
+
+    def record(self, message: AuditMessage, *, once: Hashable = None) -> None:
+        """Queue a message; with `once`, at most one of the same key a minute, or a port scan would fill the trail."""
+        now = time.time()
+        if once is not None and not self._is_first(once, now):
+            return
+        try:
+            self._waiting.put_nowait((now, message))
+        except queue.Full:
+            self._lost += 1
+
+    def _is_first(self, key: Hashable, now: float) -> bool:
+        with self._lock:
+            if now - self._told.get(key, 0.0) < SAME_SECONDS:
+                return False
+            if len(self._told) > MOST_KEYS:
+                self._told = {known: at for known, at in self._told.items() if now - at < SAME_SECONDS}
+            self._told[key] = now
+            return len(self._told) <= MOST_KEYS
+
+    def _run(self) -> None:
+        looked = 0.0
+        while True:
+            is_last = self._stopping.wait(BATCH_SECONDS)
+            try:
+                written = self._write()
+                now = time.monotonic()
+                if (
+                    self._sinks
+                    and now >= self._retry_at
+                    and (written or is_last or now - looked >= LOOK_SECONDS)
+                ):
+                    looked = now
+                    self._hand_on()
+            except NadirError as error:  # the next turn tries again: nothing is dropped
+                log.warning(line("audit-not-written", error=str(error)))
+            if is_last and (self._waiting.empty() or self._batch):
+                return
+
+    def _write(self) -> bool:
+        """Append what waits; a batch that failed is kept and comes first the next time."""
+        if self._lost:
+            log.error(line("audit-lost", messages=self._lost))
+            self._lost = 0
+        any_written = False
+        while True:
+            with suppress(queue.Empty):
+                while len(self._batch) < BATCH:
+                    self._batch.append(self._waiting.get_nowait())
+            if not self._batch:
+                return any_written
+            offset = self._database.now().timestamp() - time.time()
+            rows = [self._row(at + offset, message) for at, message in self._batch]
+            with self._database.transaction() as session:
+                audit.append(session, rows)
+            self._batch = []
+            any_written = True
+
+    def _row(self, at: float, message: AuditMessage) -> tuple[datetime, str]:
+        moment = datetime.fromtimestamp(at, tz=UTC)
+        return moment, message.xml(moment, self._source)
+
+    def _hand_on(self) -> None:
+        for sink in self._sinks:
+            try:
+                while self._hand_on_batch(sink):
+                    pass
+            except OSError as error:
+                self._retry_at = time.monotonic() + LOOK_SECONDS
+                if sink.name not in self._failing:
+                    why = error.strerror or type(error).__name__
+                    log.warning(line("audit-sink-down", sink=sink.name, why=why))
+                self._failing.add(sink.name)
+            else:
+                if sink.name in self._failing:
+                    log.info(line("audit-sink-back", sink=sink.name))
+                self._failing.discard(sink.name)
+
+    def _hand_on_batch(self, sink: Sink) -> bool:
+        """Hand on some records; returns whether there may be more."""
+        with self._database.transaction() as session:
+            now = self._database.now()
+            sent_pk = audit.claim_sink(session, sink.name, self._owner, now, LEASE_SECONDS)
+            if sent_pk is None:
+                return False
+            rows = list(audit.records(session, after_pk=sent_pk, limit=BATCH))
+            if not rows:
+                audit.release_sink(session, sink.name, self._owner)
+                return False
+        sink.send(rows)
+        with self._database.transaction() as session:
+            audit.handed_on(session, sink.name, self._owner, rows[-1].id or sent_pk)
+            if len(rows) < BATCH:
+                audit.release_sink(session, sink.name, self._owner)
+        return len(rows) == BATCH
+
+
+def audit_of(settings: Settings, database: Database) -> Audit:
+    """Return the trail that the settings describe, not started. Refuses `bad-settings` and `bad-tls`."""
+    sinks: list[Sink] = []
+    if settings.audit_file is not None:
+        sinks.append(FileSink(settings.audit_file))
+    if settings.audit_syslog:
+        tls = None
+        if parse_syslog(settings.audit_syslog)[0] == "tls":
+            from node.tls import client_context
+
+            tls = client_context(settings)
+            tls.check_hostname = True
+        sinks.append(SyslogSink(settings.audit_syslog, tls))
+    patients = Patients(key=pseudonym_key(settings), by_identity=settings.audit_patients == "identity")
+    return Audit(database, source=f"NADIR {settings.ae_title}", patients=patients, sinks=sinks)
+
+
+def pseudonym_key(settings: Settings) -> bytes:
+    """Return the key of the pseudonyms: the setting, or a file of the home folder that is made once."""
+    if settings.audit_key:
+        return settings.audit_key.encode("utf-8")
+    path: Path = settings.home / "audit.key"
+    with suppress(FileExistsError):
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise Unavailable(f"the file {path} cannot be made ({error.strerror})") from error
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_hex(32))
+    return path.read_bytes()

@@ -1,0 +1,166 @@
+"""Where the audit trail goes besides SQL: a file, and a repository by syslog (RFC 5424; by TLS after RFC 5425)."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import ssl
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from plugins.errors import Refused
+from store.tables import AuditRecord
+
+SECONDS = 10.0
+# Facility 10, security; severity 5, normal but significant (PS3.15 A.6).
+PRIORITY = 10 * 8 + 5
+PORTS = {"udp": 514, "tcp": 601, "tls": 6514}
+
+
+class Sink(Protocol):
+    """Takes records of the trail. It may get one twice, after a failure, and never misses one."""
+
+    name: str
+
+    def send(self, records: Sequence[AuditRecord]) -> None:
+        """Hand them on. Raises OSError when it cannot be known that all of them arrived."""
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+
+class FileSink:
+    """Appends one JSON object a line: id, at, sha256 of the chain, message.
+
+    The file is opened for each batch, so that it may be moved away by whoever rotates it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = f"file {path}"
+
+    def send(self, records: Sequence[AuditRecord]) -> None:
+        """Append and sync them."""
+        lines = "".join(line_of(record) for record in records)
+        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """Do nothing: the file is not kept open."""
+
+
+class SyslogSink:
+    """Sends each message to an audit repository.
+
+    Parameters
+    ----------
+    url
+        ``udp://host``, ``tcp://host:port`` or ``tls://host:port``; refuses `bad-settings` otherwise.
+    tls
+        How we call by TLS; needed for ``tls://``.
+
+    """
+
+    def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
+        self.scheme, self._host, self._port = parse_syslog(url)
+        self.name = f"syslog {self.scheme}://{self._host}:{self._port}"
+        self._tls = tls
+        self._socket: socket.socket | None = None
+
+    def send(self, records: Sequence[AuditRecord]) -> None:
+        """Send them; a connection that broke since is made anew, once."""
+        frames = [syslog_frame(record.at, record.message) for record in records]
+        try:
+            self._send(frames)
+        except OSError:
+            if self._socket is None:
+                raise
+            self.close()
+            self._send(frames)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _send(self, frames: Sequence[bytes]) -> None:
+        if self._socket is None or _has_ended(self._socket):
+            self.close()
+            self._socket = self._connect()
+        if self.scheme == "udp":
+            for frame in frames:
+                self._socket.send(frame)
+        else:  # octet counting: RFC 5425 4.3, RFC 6587 3.4.1
+            self._socket.sendall(b"".join(b"%d %b" % (len(frame), frame) for frame in frames))
+
+    def _connect(self) -> socket.socket:
+        if self.scheme == "udp":
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                self._host, self._port, type=socket.SOCK_DGRAM
+            )[0]
+            made = socket.socket(family, kind, protocol)
+            made.connect(address)
+            return made
+        plain = socket.create_connection((self._host, self._port), timeout=SECONDS)
+        if self._tls is None:
+            return plain
+        try:
+            return self._tls.wrap_socket(plain, server_hostname=self._host)
+        except BaseException:
+            plain.close()
+            raise
+
+
+def parse_syslog(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port. Refuses `bad-settings`."""
+    try:
+        parts = urlsplit(url)
+        scheme, host, port = parts.scheme, parts.hostname, parts.port
+    except ValueError:
+        scheme, host, port = "", None, None
+    if scheme not in PORTS or not host or parts.path or parts.query or "@" in parts.netloc:
+        raise Refused(
+            "bad-settings", "audit_syslog: write udp://host:port, tcp://host:port or tls://host:port"
+        )
+    return scheme, host, port or PORTS[scheme]
+
+
+def syslog_frame(at: datetime, message: str) -> bytes:
+    """Return one RFC 5424 message with a DICOM audit message in it (PS3.15 A.6)."""
+    stamp = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    host = "".join(c for c in socket.gethostname() if "!" <= c <= "~")[:255] or "-"
+    head = f"<{PRIORITY}>1 {stamp} {host} nadir {os.getpid()} DICOM+RFC3881 - "
+    return head.encode("ascii") + b"\xef\xbb\xbf" + message.encode("utf-8")
+
+
+def line_of(record: AuditRecord) -> str:
+    """Return a record as one line of JSON."""
+    at = record.at.isoformat(timespec="milliseconds")
+    said = {"id": record.id, "at": at, "sha256": record.sha256, "message": record.message}
+    return json.dumps(said, ensure_ascii=False) + "\n"
+
+
+def _has_ended(sock: socket.socket) -> bool:
+    """Return True when the other end has closed: what is sent then is lost without an error."""
+    if sock.type == socket.SOCK_DGRAM or isinstance(sock, ssl.SSLSocket):
+        return False
+    sock.setblocking(False)
+    try:
+        return sock.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        sock.settimeout(SECONDS)
+
+
+__all__ = ["FileSink", "Sink", "SyslogSink", "line_of", "parse_syslog", "syslog_frame"]
