@@ -64,8 +64,8 @@ def encode_fallbacks(
 ) -> Iterator[tuple[str, Dataset]]:
     """Yield (kind, object) for the kinds that are wanted: key images, and a PDF about `sources`.
 
-    An overview comes first, so that a study in which nothing was found has a picture too; then at most `MOST_PICTURES`
-    findings in their order. `number` gives the series number of a kind.
+    An overview comes first where there are lesions, or nothing was found; then at most `MOST_PICTURES` findings in
+    their order. `number` gives the series number of a kind.
     """
     wanted = set(kinds)
     if not wanted.intersection(MORE_KINDS):
@@ -84,7 +84,8 @@ def encode_fallbacks(
 
 
 def _pictures(report: StudyReport, headers: Mapping[str, Dataset]) -> Iterator[Picture]:
-    overview = montage(report)
+    has_lesions = any(f.measurement("long_axis") for f in report.findings)
+    overview = montage(report) if has_lesions or not report.findings else None
     if overview is not None:
         yield Picture(pixels=np.asarray(overview.convert("RGB")), title="Overview")
     for finding in report.findings[:MOST_PICTURES]:

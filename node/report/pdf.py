@@ -39,10 +39,19 @@ PLAIN, BOLD = "Nadir", "Nadir-Bold"
 INK, FAINT, RULE = colors.HexColor("#1b2530"), colors.HexColor("#5d6a78"), colors.HexColor("#c9d1d9")
 WIDTH = A4[0] - 36 * mm - 12  # a frame has 6 points of padding on either side
 JPEG_QUALITY = 85
+LARGEST_PIXEL = 0.6
+"""Points; a small picture is not blown up to the width of the page."""
 
 TITLE = ParagraphStyle("title", fontName=BOLD, fontSize=16, leading=20, textColor=INK)
 HEADING = ParagraphStyle(
-    "heading", fontName=BOLD, fontSize=11, leading=14, textColor=INK, spaceBefore=9, spaceAfter=3
+    "heading",
+    fontName=BOLD,
+    fontSize=11,
+    leading=14,
+    textColor=INK,
+    spaceBefore=9,
+    spaceAfter=3,
+    keepWithNext=1,
 )
 TEXT = ParagraphStyle("text", fontName=PLAIN, fontSize=9, leading=12, textColor=INK)
 SMALL = ParagraphStyle("small", parent=TEXT, fontSize=7.5, leading=9.5)
@@ -183,7 +192,7 @@ def _picture(pixels: NDArray[np.uint8]) -> Image:
     Pictures.fromarray(pixels).save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
     buffer.seek(0)
     rows, columns_ = pixels.shape[:2]
-    scale = min(WIDTH / columns_, 215 * mm / rows)
+    scale = min(WIDTH / columns_, 215 * mm / rows, LARGEST_PIXEL)
     return Image(buffer, width=columns_ * scale, height=rows * scale)
 
 
