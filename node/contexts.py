@@ -12,6 +12,8 @@ from pynetdicom.presentation import _STORAGE_CLASSES, PresentationContext
 from store.part10 import DEFLATED
 
 VERIFICATION = "1.2.840.10008.1.1"
+STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
+UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
 TRANSFER_SYNTAXES = tuple(str(uid) for uid in ALL_TRANSFER_SYNTAXES if uid not in DEFLATED)
 STORAGE_CLASSES = frozenset(str(uid) for uid in _STORAGE_CLASSES.values())
 STORAGE_ROOTS = ("1.2.840.10008.5.1.4.1.1.", "1.2.840.10008.5.1.1.")
@@ -27,19 +29,31 @@ def is_storage_class(uid: str) -> bool:
     return uid != VERIFICATION and bool(UID(uid).is_valid)
 
 
-def supported_contexts(requested: Sequence[PresentationContext]) -> list[PresentationContext]:
+def supported_contexts(
+    requested: Sequence[PresentationContext], *, storage: bool = True, commitment: bool = False
+) -> list[PresentationContext]:
     """Return what is supported of what a peer proposes, its own order of transfer syntaxes kept.
 
-    Every storage class in every transfer syntax but the deflated ones, whose size cannot be known beforehand.
+    Verification; with `storage` every storage class in every transfer syntax but the deflated ones, whose size
+    cannot be known beforehand; with `commitment` storage commitment in both roles.
     """
     supported: dict[str, PresentationContext] = {}
     for proposed in requested:
         uid = str(proposed.abstract_syntax)
-        if uid != VERIFICATION and not is_storage_class(uid):
+        if uid != VERIFICATION and not (storage and is_storage_class(uid)):
             continue
         context = supported.setdefault(uid, PresentationContext())
         context.abstract_syntax = uid
         for syntax in proposed.transfer_syntax:
             if syntax in TRANSFER_SYNTAXES and syntax not in context.transfer_syntax:
                 context.add_transfer_syntax(syntax)
-    return [context for context in supported.values() if context.transfer_syntax]
+    found = [context for context in supported.values() if context.transfer_syntax]
+    return [*found, _commitment_context()] if commitment else found
+
+
+def _commitment_context() -> PresentationContext:
+    context = PresentationContext()
+    context.abstract_syntax = STORAGE_COMMITMENT
+    context.transfer_syntax = list(UNCOMPRESSED)
+    context.scu_role = context.scp_role = True
+    return context

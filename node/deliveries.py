@@ -60,6 +60,10 @@ class DeliverySettings(BaseModel):
     confirm_seconds: float = Field(
         default=10.0, ge=0, description="How long after a delivery that is asked first"
     )
+    reported_by: Words = Field(
+        default=(),
+        description="Who else may report storage commitment for it: AE@address, when it is not its own AE and host",
+    )
     retry_statuses: Words = Field(
         default=(), description="Failure statuses after which the same bytes are sent again for a week"
     )

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from pydicom import Dataset
+
+from node.callers import Callers
 from plugins.errors import Refused
 
 
@@ -75,3 +78,14 @@ class Desk(Protocol):
 
     def turned_away(self, reason: str, calling_ae: str, address: str) -> None:
         """Learn that somebody was not let in. Must not raise."""
+
+
+class Reporters(Protocol):
+    """Who reports storage commitment to us, and what reads it."""
+
+    @property
+    def callers(self) -> Callers:
+        """Return who may open an association for it."""
+
+    def report(self, peer: Peer, information: Dataset) -> int:
+        """Take in the Event Information of a report, and return the status of the answer. Must not raise."""

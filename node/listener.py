@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlmodel import Session
 
 from node.callers import Callers
-from node.desk import Arrival, Peer
+from node.desk import Arrival, Peer, Reporters
 from node.intake import Intake
 from node.logs import line
 from node.reception import Door, Reception
@@ -54,6 +54,10 @@ class Listener:
         Defence against silent, stalled and oversize peers.
     receive_path
         `fast` or `pynetdicom`, as of Reception.
+    sync
+        False to accept before the row is on disk; the database and the store have the same setting.
+    reporters
+        Who may report storage commitment.
     clock
         Gives the present time, aware UTC; the database's own clock when not given.
 
@@ -77,9 +81,11 @@ class Listener:
         reserve_bytes: int = 256 << 20,
         limits: Limits | None = None,
         receive_path: str = "fast",
+        sync: bool = True,
+        reporters: Reporters | None = None,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
-        self._clerk = _Clerk(database, objects, clock or database.now, ae_title)
+        self._clerk = _Clerk(database, objects, clock or database.now, ae_title, sync=sync)
         self._objects = objects
         self._reception = Reception(
             self._clerk,
@@ -94,6 +100,7 @@ class Listener:
             reserve_bytes=reserve_bytes,
             limits=limits,
             receive_path=receive_path,
+            reporters=reporters,
         )
 
     def start(self) -> None:
@@ -134,13 +141,21 @@ class _Clerk:
     """What the listener does with each object, and the rows of the associations that are open."""
 
     def __init__(
-        self, database: Database, objects: ObjectStore, clock: Callable[[], datetime], ae_title: str
+        self,
+        database: Database,
+        objects: ObjectStore,
+        clock: Callable[[], datetime],
+        ae_title: str,
+        *,
+        sync: bool,
     ) -> None:
         self._ae_title = ae_title
+        self._receipts = Receipts(audit, ae_title)
         self._database = database
         self._objects = objects
         self._clock = clock
         self._intake = Intake(database, objects, clock=clock)
+        self._take: Callable[..., object] = self._intake.take if sync else self._intake.take_soon
         self._open: dict[Peer, OpenAssociation] = {}
         self._lock = threading.Lock()
         self._told: dict[tuple[str, str], float] = {}
@@ -156,6 +171,7 @@ class _Clerk:
             thread.start()
 
     def stop(self) -> None:
+        self._intake.finish()
         self._stopping.set()
         for thread in self._threads:
             if thread.is_alive():
@@ -175,13 +191,14 @@ class _Clerk:
             code = error.code if isinstance(error, Refused) else type(error).__name__
             told = {"status": f"{status:04X}", "code": code, "why": _why(error), "source": arrival.peer.name}
             log.warning(line("not-stored", **told))
+            self._receipts.refused(arrival.peer, code)
             if status == PROCESSING_FAILURE:
                 log.exception(line("store-failed"))
             return status
         return SUCCESS
 
     def _store(self, arrival: Arrival) -> None:
-        self._intake.take(
+        recorded = self._intake.take(
             arrival.require_path(),
             source=arrival.peer.name,
             association=self._association(arrival.peer),
@@ -191,6 +208,7 @@ class _Clerk:
             sha256=arrival.sha256,
             head=arrival.head,
         )
+        self._receipts.stored(arrival.peer, recorded.study_pk, arrival.sop_class_uid)
 
     def _association(self, peer: Peer) -> OpenAssociation:
         with self._lock:
@@ -203,6 +221,8 @@ class _Clerk:
         if association is not None and association.pk is not None:
             pk, now = association.pk, self._clock()
             self._later("association-not-closed", lambda session: close_association(session, pk, now))
+        if tell := self._receipts.left(peer):
+            self._later("audit-not-recorded", tell)
 
     def _later(self, otherwise: str, work: Callable[[Session], None]) -> None:
         """Leave work to the thread that keeps house; a row that stays open goes stale by itself."""
@@ -220,6 +240,7 @@ class _Clerk:
             self._told.setdefault((reason, address), now)
         if is_known:
             return
+        self._receipts.turned_away(reason, calling_ae, address)
         at, subject = self._clock(), f"{calling_ae}@{address}"
         self._later(
             "event-not-written",

@@ -21,11 +21,12 @@ from pynetdicom.transport import RequestHandler
 from node.association import StorageAssociation
 from node.callers import Callers, plain_address
 from node.contexts import TRANSFER_SYNTAXES, VERIFICATION, supported_contexts
-from node.desk import Arrival, Desk, Peer
+from node.desk import Arrival, Desk, Peer, Reporters
 from node.fastpath import FastAssociation
 from node.seats import Seats
 from node.socket_guard import GuardedServer, GuardedSocket, Limits, assert_hooks
 from node.spool import Spool
+from node.status import NOT_AUTHORISED
 from node.tls import certificate_names
 from plugins.errors import Refused, Unavailable
 from store.part10 import write_preamble
@@ -71,10 +72,12 @@ class Reception:
         Largest object, and the free space below which none is written.
     limits
         Defence against silent, stalled and oversize peers.
+    reporters
+        Who may report storage commitment, and nothing else unless `callers` lets them; nobody when None.
     receive_path
         `fast`: one thread for each association, which never polls; `pynetdicom`: its own two.
-    hashing
-        Whether objects are hashed while they arrive.
+    inspecting
+        Whether hash and first bytes of an object are taken while it arrives.
 
     """
 
@@ -93,7 +96,8 @@ class Reception:
         reserve_bytes: int = 256 << 20,
         limits: Limits | None = None,
         receive_path: str = "fast",
-        hashing: bool = True,
+        inspecting: bool = True,
+        reporters: Reporters | None = None,
     ) -> None:
         assert_hooks()
         self._desk = desk
@@ -104,7 +108,8 @@ class Reception:
         self._reserve_bytes = reserve_bytes
         self._limits = limits or Limits()
         self._receive_path = receive_path
-        self._hashing = hashing
+        self._reporters = reporters
+        self._inspecting = inspecting
         self._ae = AE(ae_title)
         self._ae.acse_timeout = self._limits.silent_seconds
         self._ae.network_timeout = self._ae.dimse_timeout = self._limits.idle_seconds
@@ -214,7 +219,10 @@ class Reception:
         self.drain(0.0)
 
     def _is_welcome(self, address: str) -> bool:
-        if self._callers.knows_address(plain_address(address)):
+        reports = self._reporters is not None and self._reporters.callers.knows_address(
+            plain_address(address)
+        )
+        if reports or self._callers.knows_address(plain_address(address)):
             return True
         self._desk.turned_away("address", "", plain_address(address))
         return False
@@ -239,6 +247,7 @@ class Reception:
         association.requestor.address_info = handler.remote
         association.bind(evt.EVT_REQUESTED, self._on_requested)
         association.bind(evt.EVT_C_STORE, self._on_store)
+        association.bind(evt.EVT_N_EVENT_REPORT, self._on_report)
         return association
 
     def _new_spool(self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> Spool:
@@ -247,7 +256,7 @@ class Reception:
             largest_bytes=self._largest_bytes,
             free_bytes=self._desk.free_bytes,
             reserve_bytes=self._reserve_bytes,
-            hashing=self._hashing,
+            inspecting=self._inspecting,
         )
         try:
             preamble = write_preamble(sop_class_uid, sop_instance_uid, transfer_syntax_uid)
@@ -268,7 +277,9 @@ class Reception:
             verdict = None if association.peer else ("limit", LOCAL_LIMIT_EXCEEDED)
         if verdict is None:
             association.acceptor.supported_contexts = supported_contexts(
-                request.presentation_context_definition_list
+                request.presentation_context_definition_list,
+                storage=self._callers.admits(calling_ae, address),
+                commitment=self._reports(calling_ae, address),
             )
             return
         self._desk.turned_away(verdict[0], calling_ae, address)
@@ -280,11 +291,20 @@ class Reception:
     ) -> tuple[str, tuple[int, int, int]] | None:
         if not self._callers.accept_any and called_ae != self._ae.ae_title:
             return ("called-ae", CALLED_AE_NOT_RECOGNISED)
-        if not self._callers.admits(calling_ae, address):
+        if not self._callers.admits(calling_ae, address) and not self._reports(calling_ae, address):
             return ("calling-ae", CALLING_AE_NOT_RECOGNISED)
         if not self._callers.trusts(calling_ae, names):
             return ("certificate", CALLING_AE_NOT_RECOGNISED)
         return None
+
+    def _reports(self, calling_ae: str, address: str) -> bool:
+        return self._reporters is not None and self._reporters.callers.admits(calling_ae, address)
+
+    def _on_report(self, event: Event) -> tuple[int, None]:
+        peer = event.assoc.peer
+        if self._reporters is None or peer is None or not self._reports(peer.calling_ae, peer.address):
+            return NOT_AUTHORISED, None
+        return self._reporters.report(peer, event.event_information), None
 
     def _on_store(self, event: Event) -> int:
         association: StorageAssociation = event.assoc

@@ -91,6 +91,8 @@ class Node:
                 last_to_first.callback(interrupt)
 
     def _start_listener(self) -> None:
+        from node.reporters import Reporters
+
         s = self.settings
         tls = Door(port=s.tls_port, new_context=Renewed(s)) if s.tls_port else None
         listener = Listener(
@@ -108,6 +110,8 @@ class Node:
             max_object_bytes=s.max_object_bytes,
             reserve_bytes=s.reserve_bytes,
             receive_path=s.receive_path,
+            sync=s.sync,
+            reporters=Reporters(self.database, s),
         )
         listener.start()
         self.dicom_port = listener.port
@@ -146,6 +150,7 @@ class Node:
                 session.add(Event(at=self.database.now(), kind=refused.code, text=refused.sentence))
 
     def _start_sender(self) -> None:
+        from node.confirmer import Confirmer
         from node.deliveries import key_of
         from node.sender import Sender
         from node.tls import client_context
@@ -166,6 +171,10 @@ class Node:
             if taken := sender.take_over(self.database.now()):
                 log.info(logs.line("deliveries-taken-over", destination=sender.destination, count=taken))
             self._loop(f"sender {sender.destination}", sender.tick, 0.5)
+            if own.commitment != "off":
+                confirmer = Confirmer.of(self.database, destination, own, calling_ae=s.ae_title, tls=tls)
+                self._closings.append(confirmer.close)
+                self._loop(f"confirmer {sender.destination}", confirmer.tick, 2.0)
 
     def _start_web(self) -> None:
         from node.web import create_app
@@ -254,9 +263,13 @@ def _open(settings: Settings) -> tuple[Database, ObjectStore]:
         settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise Unavailable(f"the home folder {settings.home} cannot be made ({error.strerror})") from error
-    database = Database(settings.sql_url)
+    if not settings.sync:
+        log.warning(logs.line("not-durable", text="sync is off: a power cut loses what was accepted"))
+    database = Database(settings.sql_url, sync=settings.sync)
     database.upgrade()
-    return database, ObjectStore(settings.home / "store")
+    return database, ObjectStore(
+        settings.home / "store", sync=settings.sync, quarantine_bytes=settings.quarantine_bytes
+    )
 
 
 def _here() -> str:

@@ -1,0 +1,166 @@
+"""Asks one destination whether it keeps what it took, until every delivery is confirmed or has to be sent again."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from pydicom.uid import generate_uid
+
+from node.commitment import Peer, Report, query_instances, request_commitment
+from node.deliveries import DeliverySettings, key_of, with_credentials
+from node.logs import line
+from node.pacs import DicomWeb
+from node.reporters import take_in
+from node.settings import parse_destination
+from node.status import PROCESSING_FAILURE, SUCCESS
+from plugins.errors import Refused, Unavailable
+from store import confirmation
+from store.confirmation import Unconfirmed
+from store.database import Database
+
+log = logging.getLogger(__name__)
+
+#: Returns which SOP Instance UIDs a destination finds. Raises `Unavailable`; refuses `not-offered`.
+Query = Callable[[Sequence[Unconfirmed]], frozenset[str]]
+NOT_OFFERED_FOR = timedelta(hours=24)
+
+
+class Confirmer:
+    """Makes `confirmed` of `delivered` for one destination.
+
+    Parameters
+    ----------
+    database
+        Where the outbox is.
+    destination
+        Its key in the outbox.
+    settings
+        Of this destination.
+    peer
+        How it is asked for storage commitment; None for a DICOMweb server, which knows none.
+    query
+        How it is asked by a query.
+
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        destination: str,
+        settings: DeliverySettings,
+        *,
+        peer: Peer | None,
+        query: Query,
+    ) -> None:
+        self._database = database
+        self._destination = destination
+        self._peer = peer if settings.commitment == "auto" else None
+        self._query = query
+        self._not_offered_until: datetime | None = None
+        self.close: Callable[[], None] = lambda: None
+
+    @classmethod
+    def of(
+        cls,
+        database: Database,
+        destination: str,
+        settings: DeliverySettings,
+        *,
+        calling_ae: str,
+        tls: ssl.SSLContext | None = None,
+    ) -> Confirmer:
+        """Return the confirmer of a destination as the settings name it."""
+        parsed, key = parse_destination(destination), key_of(destination)
+        if isinstance(parsed, str):
+            dicomweb = DicomWeb(with_credentials(parsed, settings))
+            made = cls(database, key, settings, peer=None, query=query_by_qido(dicomweb))
+            made.close = dicomweb.close
+            return made
+        peer = Peer(ae_title=parsed[0], host=parsed[1], port=parsed[2], calling_ae=calling_ae, tls=tls)
+        return cls(database, key, settings, peer=peer, query=query_by_find(peer))
+
+    def tick(self, now: datetime) -> bool:
+        """Ask for what is due: by storage commitment, by a query where that is not offered or was not answered."""
+        with self._database.reading() as session:
+            rows = confirmation.due(session, self._destination, now)
+        if not rows:
+            return False
+        commits = self._peer is not None and not (self._not_offered_until and now < self._not_offered_until)
+        asked = [row for row in rows if commits and not row.is_unanswered]
+        try:
+            self._ask(asked, now)
+        except Refused as refused:
+            self._not_offered_until = now + NOT_OFFERED_FOR
+            log.info(line("commitment-not-offered", destination=self._destination, why=refused.sentence))
+            asked = []
+        except Unavailable as error:
+            self._postpone(asked, str(error), now)
+        self._look(rows if not asked else [row for row in rows if row.is_unanswered], now)
+        return False
+
+    def _ask(self, rows: Sequence[Unconfirmed], now: datetime) -> None:
+        if not rows or self._peer is None:
+            return
+        transaction_uid = str(generate_uid(prefix=None))
+        with self._database.transaction() as session:
+            confirmation.asked(session, _pks(rows), transaction_uid, now)
+        log.info(line("commitment-asked", destination=self._destination, count=len(rows)))
+        request_commitment(self._peer, transaction_uid, rows, self._on_report)
+
+    def _on_report(self, report: Report) -> int:
+        """Take in an answer that came on the association of the request."""
+        try:
+            with self._database.transaction() as session:
+                if confirmation.known(session, report.transaction_uid) != self._destination:
+                    return PROCESSING_FAILURE
+                take_in(session, self._destination, report, self._database.now())
+        except Unavailable as error:
+            log.warning(line("report-not-kept", error=str(error)))
+            return PROCESSING_FAILURE
+        return SUCCESS
+
+    def _look(self, rows: Sequence[Unconfirmed], now: datetime) -> None:
+        if not rows:
+            return
+        try:
+            found = self._query(rows)
+        except (Refused, Unavailable) as error:
+            sentence = error.sentence if isinstance(error, Refused) else str(error)
+            self._postpone(rows, f"asked by query: {sentence}", now)
+            return
+        proved = _pks([row for row in rows if row.sop_instance_uid in found])
+        lacking = _pks([row for row in rows if row.sop_instance_uid not in found])
+        with self._database.transaction() as session:
+            count = confirmation.confirmed(session, proved, confirmation.QUERY, now)
+            again = confirmation.missing(session, lacking, now)
+        told = {"confirmed": count, "missing": len(lacking), "again": again}
+        log.info(line("queried", destination=self._destination, **told))
+
+    def _postpone(self, rows: Sequence[Unconfirmed], why: str, now: datetime) -> None:
+        with self._database.transaction() as session:
+            confirmation.postpone(session, _pks(rows), why, now)
+
+
+def query_by_qido(dicomweb: DicomWeb) -> Query:
+    """Return a query by QIDO-RS, one for each study."""
+
+    def query(rows: Sequence[Unconfirmed]) -> frozenset[str]:
+        studies = dict.fromkeys(row.study_instance_uid for row in rows)
+        return frozenset(held.sop_instance_uid for uid in studies for held in dicomweb.study_instances(uid))
+
+    return query
+
+
+def query_by_find(peer: Peer) -> Query:
+    """Return a query by C-FIND, one for each instance."""
+    return lambda rows: query_instances(peer, rows)
+
+
+def _pks(rows: Sequence[Unconfirmed]) -> list[int]:
+    return [row.delivery_pk for row in rows]
+
+
+__all__ = ["Confirmer", "query_by_find", "query_by_qido"]

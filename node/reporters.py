@@ -1,0 +1,108 @@
+"""Takes in the storage commitment reports that destinations bring on associations of their own (PS3.4 J.3.3)."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from datetime import datetime
+
+from pydicom import Dataset
+from sqlmodel import Session
+
+from node.callers import Caller, Callers
+from node.commitment import Report
+from node.deliveries import key_of
+from node.desk import Peer
+from node.logs import line
+from node.settings import Settings, parse_destination
+from node.status import NOT_AUTHORISED, OUT_OF_RESOURCES, PROCESSING_FAILURE, SUCCESS
+from plugins.errors import Refused, Unavailable
+from store import confirmation
+from store.database import Database
+from store.tables import Event
+
+log = logging.getLogger(__name__)
+
+INVALID_ARGUMENT = 0x0115
+UID = re.compile(r"[0-9.]{1,64}")
+
+
+class Reporters:
+    """The destinations that may report, and what becomes of their reports.
+
+    Parameters
+    ----------
+    database
+        Where the outbox is.
+    settings
+        Of the node. A destination reports under its own AE title from its own host, or as `reported_by` of its
+        settings says; a host whose name cannot be found is left out, and that is logged.
+
+    """
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._of: dict[str, Callers] = {}
+        for destination in settings.destinations:
+            parsed, own = parse_destination(destination), settings.delivery_of(destination)
+            if not isinstance(parsed, str) and own.commitment == "auto":
+                host = f"[{parsed[1]}]" if ":" in parsed[1] else parsed[1]
+                self._of[key_of(destination)] = _known([f"{parsed[0]}@{host}", *own.reported_by])
+        self.callers = Callers(entries=tuple(e for callers in self._of.values() for e in callers.entries))
+
+    def report(self, peer: Peer, information: Dataset) -> int:
+        """Take in a report and return the status of the answer. Never raises."""
+        try:
+            report = Report.of(information)
+            return self._take_in(peer, report)
+        except Unavailable as error:
+            log.warning(line("report-not-kept", source=peer.name, error=str(error)))
+            return OUT_OF_RESOURCES
+        except Exception as error:  # a border: whatever a peer sends becomes a status
+            log.warning(line("report-not-read", source=peer.name, error=type(error).__name__))
+            return PROCESSING_FAILURE
+
+    def _take_in(self, peer: Peer, report: Report) -> int:
+        uid, now = report.transaction_uid, self._database.now()
+        with self._database.transaction() as session:
+            destination = confirmation.known(session, uid) if UID.fullmatch(uid) else None
+            if destination is None:
+                shown = uid if UID.fullmatch(uid) else "no UID"
+                text = f"a storage commitment report on an unknown transaction: {shown}"
+                session.add(Event(at=now, kind="commitment-unknown", subject=peer.name, text=text))
+                log.warning(line("commitment-unknown", source=peer.name, transaction=shown))
+                return INVALID_ARGUMENT
+            if not self._may_report(destination, peer):
+                text = f"a storage commitment report on what {destination} was asked for"
+                session.add(Event(at=now, kind="rejected", subject=peer.name, text=text))
+                log.warning(line("rejected", reason="commitment-report", source=peer.name))
+                return NOT_AUTHORISED
+            take_in(session, destination, report, now)
+        return SUCCESS
+
+    def _may_report(self, destination: str, peer: Peer) -> bool:
+        callers = self._of.get(destination)
+        return callers is not None and callers.admits(peer.calling_ae, peer.address)
+
+
+def take_in(session: Session, destination: str, report: Report, now: datetime) -> None:
+    """Keep what a destination reports of a transaction that it was asked under; say it when something was lost."""
+    changed = confirmation.report(session, report.transaction_uid, report.kept, report.lost, now)
+    log.info(line("commitment", destination=destination, confirmed=changed.confirmed, again=changed.again))
+    if changed.again:
+        text = f"{changed.again} results were delivered and are not kept; they are sent again"
+        session.add(Event(at=now, kind="commitment-failed", subject=destination, text=text))
+
+
+def _known(texts: Iterable[str]) -> Callers:
+    entries: list[Caller] = []
+    for text in texts:
+        try:
+            entries += Callers.parse([text]).entries
+        except Refused as refused:
+            log.warning(line("reporter-not-known", reporter=text, why=refused.sentence))
+    return Callers(entries=tuple(entries))
+
+
+__all__ = ["Reporters", "take_in"]
