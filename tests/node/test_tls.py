@@ -1,0 +1,416 @@
+from __future__ import annotations
+
+import hashlib
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from certificates import Authority
+from dcmtk_tools import run_dcmtk, start_dcmtk
+from dicom_series import make_series
+from figures import write_figure
+from listener_process import ListenerProcess
+from orthanc_server import free_port, orthanc
+from raw_peer import RawPeer, associate_rq
+from small_node import instances_in
+from sqlmodel import select
+
+from node.scu import echo, send_files
+from node.settings import Settings
+from node.tls import certificate_names, client_context, expires_at, server_context
+from plugins.errors import Refused, Unavailable
+from store.database import Database
+from store.tables import Event
+
+HOST = "127.0.0.1"
+LONGEST_SECONDS = 5.0
+OLD = ("-tls1_1", "-cipher", "ALL:@SECLEVEL=0")
+LIMITS = {"silent_seconds": 2.0, "stall_seconds": 2.0}
+
+
+class Certificates:
+    """One authority, and what a node, a peer and an attacker hold."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ours = Authority(folder / "ours")
+        self.theirs = Authority(folder / "theirs", "Another CA")
+        self.node = self.ours.issue("node", hosts=(HOST, "localhost"))
+        self.peer = self.ours.issue("peer", hosts=("peer.test", HOST, "localhost"))
+        self.elsewhere = self.ours.issue("elsewhere", hosts=("elsewhere.test",))
+        self.expired = self.ours.issue("expired", hosts=(HOST,), days=0)
+        self.stranger = self.theirs.issue("stranger", hosts=(HOST,))
+
+    def settings(self, pair: tuple[Path, Path] | None = None, **changes: object) -> dict[str, object]:
+        """Return the TLS settings of whoever holds this pair."""
+        certificate, key = pair or self.node
+        files = {"tls_certificate": certificate, "tls_key": key, "tls_ca": self.ours.ca}
+        return {name: str(value) for name, value in {**files, **changes}.items()}
+
+    def caller(self, pair: tuple[Path, Path] | None = None, **changes: object) -> ssl.SSLContext:
+        """Return a context to call with."""
+        return client_context(Settings(**self.settings(pair or self.peer, **changes)))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module", params=["fast", "pynetdicom"])
+def listener(
+    tmp_path_factory: pytest.TempPathFactory, certificates: Certificates, request: pytest.FixtureRequest
+) -> Iterator[ListenerProcess]:
+    home = tmp_path_factory.mktemp("node")
+    keywords = {"tls": certificates.settings(), "limits": LIMITS, "receive_path": request.param}
+    with ListenerProcess(home, **keywords) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def elsewhere(
+    tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
+) -> Iterator[ListenerProcess]:
+    """Give a listener whose certificate names another host, and that knows three callers by theirs."""
+    encoded = ssl.PEM_cert_to_DER_cert(certificates.peer[0].read_text())
+    bound = ["CT1=peer", "CT2=peer.test", f"CT3=sha256:{hashlib.sha256(encoded).hexdigest()}"]
+    tls = certificates.settings(certificates.elsewhere)
+    with ListenerProcess(
+        tmp_path_factory.mktemp("node"), tls=tls, caller_certificates=bound, callers=["*@127.0.0.1"]
+    ) as process:
+        yield process
+
+
+def reasons(home: Path, wanted: int = 1) -> set[str]:
+    """Return why callers were sent away, once that many reasons are told."""
+    database = Database(f"sqlite:///{home / 'nadir.sqlite'}")
+    deadline, found = time.monotonic() + 5, set[str]()
+    try:
+        while time.monotonic() < deadline and len(found) < wanted:
+            time.sleep(0.05)
+            with database.reading() as session:
+                found = {e.text for e in session.exec(select(Event).where(Event.kind == "rejected")).all()}
+    finally:
+        database.dispose()
+    return found
+
+
+def images(folder: Path, count: int = 3) -> list[Path]:
+    return make_series(folder, np.random.default_rng(1).integers(0, 1000, (count, 128, 128)))
+
+
+def test_objects_come_by_tls_as_they_do_without(
+    listener: ListenerProcess, certificates: Certificates, tmp_path: Path
+) -> None:
+    paths = images(tmp_path / "in", 12)
+    sent = send_files(
+        paths, ae_title="NADIR", host=HOST, port=listener.tls_port, associations=2, tls=certificates.caller()
+    )
+    assert [one.status for one in sent] == [0x0000] * 12
+    by_tls = {one.sop_instance_uid: instances_in(listener.home)[one.sop_instance_uid] for one in sent}
+    sent = send_files(paths, ae_title="NADIR", host=HOST, port=listener.port)
+    assert [one.status for one in sent] == [0x0000] * 12
+    known = instances_in(listener.home)
+    assert {uid: known[uid] for uid in by_tls} == by_tls
+    assert len(by_tls) == 12
+
+
+def test_dcmtk_sends_by_tls(listener: ListenerProcess, certificates: Certificates, tmp_path: Path) -> None:
+    certificate, key = certificates.peer
+    paths, before = images(tmp_path / "in"), len(instances_in(listener.home))
+    for profile in ("--profile-bcp195-nd", "--profile-bcp195", "--profile-bcp195-ex"):
+        said = run_dcmtk(
+            "storescu",
+            *("+tls", key, certificate, "+cf", certificates.ours.ca, profile, "-aec", "NADIR"),
+            *(HOST, listener.tls_port, *paths),
+        )
+        assert said.returncode == 0, said.stderr
+    assert len(instances_in(listener.home)) - before == 3
+
+
+def test_dcmtk_receives_by_tls(certificates: Certificates, tmp_path: Path) -> None:
+    certificate, key = certificates.peer
+    port = free_port()
+    (tmp_path / "out").mkdir()
+    options = ("+tls", key, certificate, "+cf", certificates.ours.ca, "-od", tmp_path / "out")
+    process = start_dcmtk("storescp", [*options, str(port)])
+    try:
+        wait_for(port)
+        tls = certificates.caller(certificates.node)
+        echo(ae_title="ANY", host=HOST, port=port, tls=tls)
+        sent = send_files(images(tmp_path / "in"), ae_title="ANY", host=HOST, port=port, tls=tls)
+        assert [one.status for one in sent] == [0x0000] * 3
+        with pytest.raises(Unavailable):
+            echo(ae_title="ANY", host=HOST, port=port)
+    finally:
+        process.kill()
+        process.wait()
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+def wait_for(port: int) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection((HOST, port), 1).close()
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        else:
+            return
+
+
+def test_orthanc_and_the_node_speak_tls_both_ways(
+    certificates: Certificates, tmp_path: Path, listener: ListenerProcess
+) -> None:
+    certificate, key = certificates.peer
+    before = len(instances_in(listener.home))
+    folder = Path("/tmp") / f"nadir-tls-{tmp_path.name}"  # Orthanc runs as nobody, who may not enter ours
+    folder.mkdir(mode=0o755)
+    try:
+        for source in (certificate, key, certificates.ours.ca):
+            shutil.copy(source, folder / source.name)
+            (folder / source.name).chmod(0o644)
+        node = {"AET": "NADIR", "Host": HOST, "Port": listener.tls_port, "UseDicomTls": True}
+        extra = {
+            "DicomTlsEnabled": True,
+            "DicomTlsCertificate": str(folder / certificate.name),
+            "DicomTlsPrivateKey": str(folder / key.name),
+            "DicomTlsTrustedCertificates": str(folder / certificates.ours.ca.name),
+        }
+        with orthanc(modalities={"nadir": node}, extra=extra) as server:
+            tls = certificates.caller(certificates.node)
+            paths = images(tmp_path / "in")
+            echo(ae_title="ORTHANC", host=HOST, port=server.dicom_port, tls=tls)
+            sent = send_files(paths, ae_title="ORTHANC", host=HOST, port=server.dicom_port, tls=tls)
+            assert [one.status for one in sent] == [0x0000] * 3
+            assert len(server.get("/instances")) == 3
+            for instance in server.get("/instances"):
+                httpx.post(
+                    f"{server.url}/modalities/nadir/store", content=instance, timeout=30, trust_env=False
+                ).raise_for_status()
+    finally:
+        shutil.rmtree(folder)
+    assert len(instances_in(listener.home)) - before == 3
+
+
+@contextmanager
+def ended(port: int, say: bytes = b"") -> Iterator[None]:
+    """Check that what begins in this way is closed in time."""
+    with RawPeer(port) as peer:
+        peer.send(say)
+        yield
+        assert peer.ended_within(LONGEST_SECONDS)
+
+
+def client_hello() -> bytes:
+    out = ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(
+            ssl.MemoryBIO(), out, server_hostname="node.test"
+        ).do_handshake()
+    return out.read()
+
+
+def s_client(port: int, certificates: Certificates, *options: str) -> subprocess.CompletedProcess[str]:
+    """Return what the openssl program says of a handshake."""
+    certificate, key = certificates.peer
+    program = shutil.which("openssl") or "openssl"
+    files = ("-cert", certificate, "-key", key, "-CAfile", certificates.ours.ca)
+    return subprocess.run(
+        [program, "s_client", "-connect", f"{HOST}:{port}", *map(str, files), *options],
+        input="",
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+def test_tls_matrix_what_may_not_come_in_is_refused_in_time_and_told_and_the_others_are_served(
+    listener: ListenerProcess, certificates: Certificates
+) -> None:
+    nobody = {"tls_certificate": None, "tls_key": None, "tls_ca": certificates.ours.ca}
+    callers = {
+        "wrong CA": certificates.caller(certificates.stranger),
+        "expired": certificates.caller(certificates.expired),
+        "no certificate": client_context(Settings(**nobody)),  # type: ignore[arg-type]
+        "we are not trusted": certificates.caller(tls_ca=certificates.theirs.ca),
+    }
+    for name, tls in callers.items():
+        begun = time.monotonic()
+        with pytest.raises(Unavailable):
+            echo(ae_title="NADIR", host=HOST, port=listener.tls_port, tls=tls)
+        assert time.monotonic() - begun < LONGEST_SECONDS, name
+    begun = time.monotonic()
+    with pytest.raises(Unavailable):
+        echo(ae_title="NADIR", host=HOST, port=listener.port, tls=certificates.caller())
+    assert time.monotonic() - begun < LONGEST_SECONDS
+    assert "Cipher is (NONE)" in s_client(listener.tls_port, certificates, *OLD).stdout
+    with ExitStack() as stack:
+        for beginning in (
+            associate_rq("NADIR", "PLAIN", []),
+            b"GET / HTTP/1.1\r\n\r\n",
+            client_hello()[:40],
+            client_hello(),
+            b"",
+        ):
+            stack.enter_context(ended(listener.tls_port, beginning))
+        echo(ae_title="NADIR", host=HOST, port=listener.tls_port, tls=certificates.caller())
+    told = {
+        *("tls-unknown-ca", "tls-expired", "tls-no-certificate", "tls-refused-by-peer", "tls-version"),
+        *("tls-on-plain-port", "tls-not-tls", "tls-silent"),
+    }
+    assert reasons(listener.home, len(told)) == told
+    write_figure("TLS matrix", cases=11, refused=11, got_through=0)
+
+
+def test_tls_matrix_a_peer_of_another_name_is_called_only_when_names_are_not_asked_for(
+    certificates: Certificates, elsewhere: ListenerProcess
+) -> None:
+    with pytest.raises(Unavailable, match="certificate is not accepted: IP address mismatch"):
+        echo(ae_title="NADIR", host=HOST, port=elsewhere.tls_port, tls=certificates.caller())
+    unnamed = certificates.caller(tls_hostnames=False)
+    echo(ae_title="NADIR", host=HOST, port=elsewhere.tls_port, tls=unnamed)
+
+
+@pytest.mark.parametrize(
+    ("options", "negotiated"),
+    [
+        (("-tls1_3",), "TLSv1.3"),
+        (("-tls1_2",), "TLSv1.2"),
+        (("-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"), "ECDHE-ECDSA-AES128-GCM-SHA256"),
+        (("-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA256:@SECLEVEL=0"), "(NONE)"),
+        (("-tls1_2", "-cipher", "AES128-GCM-SHA256:@SECLEVEL=0"), "(NONE)"),
+        (("-tls1_1", "-cipher", "ALL:@SECLEVEL=0"), "(NONE)"),
+    ],
+    ids=["1.3", "1.2", "gcm", "no-cbc", "no-static-rsa", "no-1.1"],
+)
+def test_bcp_195_decides_on_version_and_cipher(
+    certificates: Certificates, elsewhere: ListenerProcess, options: tuple[str, ...], negotiated: str
+) -> None:
+    said = s_client(elsewhere.tls_port, certificates, *options).stdout
+    (line,) = [line for line in said.splitlines() if "Cipher is" in line]
+    assert negotiated in line
+    assert "No ALPN" in said or "NONE" in line
+    assert "Secure Renegotiation IS NOT supported" in said or negotiated != "TLSv1.3"
+    assert "Compression: NONE" in said or "Compression" not in said
+
+
+@pytest.mark.fault
+def test_twenty_silent_tls_clients_hold_nobody_up(
+    listener: ListenerProcess, certificates: Certificates
+) -> None:
+    with ExitStack() as stack:
+        silent = [stack.enter_context(RawPeer(listener.tls_port)) for _ in range(20)]
+        begun = time.monotonic()
+        echo(ae_title="NADIR", host=HOST, port=listener.tls_port, tls=certificates.caller())
+        seconds = time.monotonic() - begun
+        assert all(peer.ended_within(LONGEST_SECONDS) for peer in silent)
+    assert seconds <= 1.0
+    write_figure("20 silent TLS clients", echo_seconds=round(seconds, 3))
+
+
+def test_an_ae_title_that_is_bound_to_a_certificate_comes_with_no_other(
+    certificates: Certificates, elsewhere: ListenerProcess
+) -> None:
+    def call(calling_ae: str, port: int, tls: ssl.SSLContext | None) -> None:
+        echo(ae_title="NADIR", host=HOST, port=port, tls=tls, calling_ae=calling_ae)
+
+    ours = certificates.caller(tls_hostnames=False)
+    other = certificates.caller(certificates.elsewhere, tls_hostnames=False)
+    call("CT4", elsewhere.port, None)
+    for ae_title in ("CT1", "CT2", "CT3"):
+        call(ae_title, elsewhere.tls_port, ours)
+        for port, tls in ((elsewhere.tls_port, other), (elsewhere.port, None)):
+            with pytest.raises(Refused, match="association-rejected"):
+                call(ae_title, port, tls)
+    assert reasons(elsewhere.home) == {"certificate"}
+
+
+def test_tls_alone_has_no_plain_port_and_shows_a_renewed_certificate_without_a_restart(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    certificate, key = tmp_path / "node.pem", tmp_path / "node.key"
+
+    def install(pair: tuple[Path, Path]) -> None:
+        for source, target in zip(pair, (certificate, key), strict=True):
+            target.write_bytes(source.read_bytes())
+
+    install(certificates.elsewhere)
+    tls, shown = certificates.caller(), certificates.settings((certificate, key))
+    with ListenerProcess(tmp_path / "home", tls=shown, port=None) as process:
+        assert process.port == 0
+        with pytest.raises(Unavailable, match="mismatch"):
+            echo(ae_title="NADIR", host=HOST, port=process.tls_port, tls=tls)
+        install(certificates.node)
+        echo(ae_title="NADIR", host=HOST, port=process.tls_port, tls=tls)
+        certificate.write_text("no certificate")
+        echo(ae_title="NADIR", host=HOST, port=process.tls_port, tls=tls)
+        assert "action=certificate-not-renewed" in process.log.read_text()
+
+
+def test_a_node_without_any_dicom_port_is_refused() -> None:
+    with pytest.raises(Refused, match="tls_port"):
+        Settings.load(plain_dicom=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"tls_certificate": None}, "needs a certificate"),
+        ({"tls_certificate": "/no/such.pem"}, "tls_certificate /no/such.pem cannot be read"),
+        ({"tls_key": "/no/such.key"}, "tls_key /no/such.key cannot be read"),
+        ({"tls_certificate": "{ca_key}"}, "holds no PEM certificate"),
+        ({"tls_key": "{other_key}"}, "does not belong to the certificate"),
+        ({"tls_key": "{ca}"}, "is no PEM key"),
+        ({"tls_ca": None}, "set tls_ca"),
+        ({"tls_ca": "{other_key}"}, "holds no PEM certificate"),
+    ],
+)
+def test_bad_files_are_refused_at_the_start(
+    certificates: Certificates, changes: dict[str, str | None], says: str
+) -> None:
+    names = {
+        "ca": certificates.ours.ca,
+        "ca_key": certificates.ours.folder / "ca.key",
+        "other_key": certificates.peer[1],
+    }
+    filled = {name: value and value.format(**names) for name, value in changes.items()}
+    with pytest.raises(Refused, match=says) as refused:
+        server_context(Settings(**{**certificates.settings(), **filled}))  # type: ignore[arg-type]
+    assert refused.value.code == "bad-tls"
+
+
+def test_a_key_with_a_passphrase_is_opened_by_it_alone(certificates: Certificates) -> None:
+    pair = certificates.ours.issue("locked", passphrase="geheim")
+    server_context(Settings(**certificates.settings(pair, tls_key_passphrase="geheim")))  # type: ignore[arg-type]
+    for wrong in ("", "falsch"):
+        with pytest.raises(Refused, match="passphrase"):
+            server_context(Settings(**certificates.settings(pair, tls_key_passphrase=wrong)))  # type: ignore[arg-type]
+
+
+def test_nobody_is_called_by_tls_without_an_authority_to_judge_by(certificates: Certificates) -> None:
+    with pytest.raises(Refused, match="set it"):
+        client_context(Settings())
+
+
+def test_when_a_certificate_expires_is_read_from_it(certificates: Certificates) -> None:
+    now = datetime.now(UTC)
+    assert 29 <= (expires_at(certificates.node[0]) - now).days <= 30
+    assert expires_at(certificates.expired[0]) <= now
+    with pytest.raises(Refused, match="no PEM certificate"):
+        expires_at(certificates.node[1])
+
+
+def test_certificate_names_of_a_plain_connection_are_none() -> None:
+    with socket.socket() as plain:
+        assert certificate_names(plain) == frozenset()
