@@ -13,11 +13,13 @@ from pathlib import Path
 
 from sqlmodel import Session
 
+from node.audit import Audit
 from node.callers import Callers
 from node.desk import Arrival, Peer, Reporters
 from node.intake import Intake
 from node.logs import line
 from node.reception import Door, Reception
+from node.receipts import Receipts
 from node.recovery import Recovery
 from node.socket_guard import Limits
 from node.status import PROCESSING_FAILURE, SUCCESS, status_of
@@ -58,6 +60,8 @@ class Listener:
         False to accept before the row is on disk; the database and the store have the same setting.
     reporters
         Who may report storage commitment.
+    audit
+        The audit trail, told of rejected callers and of what each association brought.
     clock
         Gives the present time, aware UTC; the database's own clock when not given.
 
@@ -83,9 +87,11 @@ class Listener:
         receive_path: str = "fast",
         sync: bool = True,
         reporters: Reporters | None = None,
+        audit: Audit | None = None,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
-        self._clerk = _Clerk(database, objects, clock or database.now, ae_title, sync=sync)
+        receipts = Receipts(audit, ae_title)
+        self._clerk = _Clerk(database, objects, clock or database.now, ae_title, receipts, sync=sync)
         self._objects = objects
         self._reception = Reception(
             self._clerk,
@@ -146,11 +152,12 @@ class _Clerk:
         objects: ObjectStore,
         clock: Callable[[], datetime],
         ae_title: str,
+        receipts: Receipts,
         *,
         sync: bool,
     ) -> None:
         self._ae_title = ae_title
-        self._receipts = Receipts(audit, ae_title)
+        self._receipts = receipts
         self._database = database
         self._objects = objects
         self._clock = clock
