@@ -18,8 +18,8 @@ from node.callers import Callers
 from node.desk import Arrival, Peer, Reporters
 from node.intake import Intake
 from node.logs import line
-from node.reception import Door, Reception
 from node.receipts import Receipts
+from node.reception import Door, Reception
 from node.recovery import Recovery
 from node.socket_guard import Limits
 from node.status import PROCESSING_FAILURE, SUCCESS, status_of
