@@ -8,24 +8,27 @@ import re
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 from pydicom import dcmread
-from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from plugins.errors import Refused
-from store.dicom.values import text
+from store.dicom.headers import Found, Headers, require_shallow
+from store.dicom.values import tag_of, text
 from store.part10 import split
 
-MAX_NESTING = 64
 MAX_INFLATED_BYTES = 512 << 20
 UID = re.compile(r"[0-9.]{1,64}")
+PLAIN_UID = re.compile(rb"[0-9.]{1,64}\0?")
+UIDS = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
+UID_TAGS = tuple(tag_of(keyword) for keyword in UIDS)
 DICOM_SUFFIXES = {".dcm", ".dicom", ".ima"}
 COPIED_GROUPS = (0x0008, 0x0010, 0x0020)
 PIXEL_TAGS = {0x7FE00008: "float", 0x7FE00009: "double", 0x7FE00010: "integer"}
@@ -50,22 +53,22 @@ class File:
     inflated: bytes | None = None
     """The data set of a deflated file, inflated; offsets count from its start."""
 
-    @property
+    @cached_property
     def sop_instance_uid(self) -> str:
         """Return the SOP Instance UID."""
         return text(self.header, "SOPInstanceUID")
 
-    @property
+    @cached_property
     def sop_class_uid(self) -> str:
         """Return the SOP Class UID."""
         return text(self.header, "SOPClassUID")
 
-    @property
+    @cached_property
     def series_instance_uid(self) -> str:
         """Return the Series Instance UID."""
         return text(self.header, "SeriesInstanceUID")
 
-    @property
+    @cached_property
     def modality(self) -> str:
         """Return the Modality."""
         return text(self.header, "Modality").upper()
@@ -118,13 +121,18 @@ def _truncated(file: File) -> Refused:
     )
 
 
-def read_file(path: Path) -> File | None:
+def read_file(path: Path, headers: Headers | None = None) -> File | None:
     """Return the file's header and the place of its pixels; None when it is not a DICOM file.
 
+    `headers` knows what other files of the study said, which makes reading many files of one series fast.
     Refuses (`unreadable-file`) what is named or begins like DICOM and cannot be read.
     """
     try:
         with path.open("rb") as file:
+            found = (headers or Headers()).read(file)
+            if found is not None and _is_sound(found):
+                return _sound_file(path, found)
+            file.seek(0)
             if not _looks_like_dicom(file):
                 if path.suffix.lower() in DICOM_SUFFIXES:
                     sentence = (
@@ -170,7 +178,7 @@ def _read(path: Path, file: BinaryIO) -> File:
                 path=path, header=header, transfer_syntax="", pixel_kind=None, pixel_offset=0, pixel_length=0
             )
         raise _unreadable(path, "it has no SOP Instance UID")
-    _require_shallow(header)
+    require_shallow(header)
     _require_sound(path, header)
     syntax = str(header.file_meta.get("TransferSyntaxUID", "")) or _guessed_syntax(header)
     kind, offset, length = _pixel_place(file, syntax)
@@ -184,15 +192,26 @@ def _read(path: Path, file: BinaryIO) -> File:
     )
 
 
-def _require_shallow(header: Dataset, level: int = 0) -> None:
-    """Refuse (`unreadable-file`) sequences nested deeper than 64, before anyone walks into them."""
-    if level > MAX_NESTING:
-        raise Refused("unreadable-file", f"its sequences are nested more than {MAX_NESTING} deep")
-    for tag, element in header._dict.items():
-        vr = element.VR
-        if vr == "SQ" or (vr is None and dictionary_has_tag(tag) and dictionary_VR(tag) == "SQ"):
-            for item in header[tag].value:
-                _require_shallow(item, level + 1)
+def _is_sound(found: Found) -> bool:
+    """Tell whether the UIDs are such; who is not sure asks `_require_sound`."""
+    elements = found.header._dict
+    return all(
+        (raw := elements.get(tag)) is not None
+        and raw.VR in (None, "UI")
+        and PLAIN_UID.fullmatch(raw.value or b"") is not None
+        for tag in UID_TAGS
+    )
+
+
+def _sound_file(path: Path, found: Found) -> File:
+    return File(
+        path=path,
+        header=found.header,
+        transfer_syntax=found.transfer_syntax,
+        pixel_kind=PIXEL_TAGS[found.pixel_tag],
+        pixel_offset=found.pixel_offset,
+        pixel_length=found.pixel_length,
+    )
 
 
 def _require_sound(path: Path, header: Dataset) -> None:
@@ -200,7 +219,7 @@ def _require_sound(path: Path, header: Dataset) -> None:
 
     Results take these over: what cannot be copied is better refused here than half way through writing.
     """
-    for keyword in ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID"):
+    for keyword in UIDS:
         if UID.fullmatch(str(header.get(keyword, ""))) is None:
             raise _unreadable(path, f"its {keyword} is not a UID")
     for tag in list(header.keys()):

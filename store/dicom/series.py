@@ -13,6 +13,7 @@ from plugins.contract import Drawn, Flag, Patient, Study, Volume
 from plugins.errors import Refused
 from store.dicom import nifti, rtstruct, segments
 from store.dicom.files import File, read_file
+from store.dicom.headers import Headers
 from store.dicom.values import day, number, quiet, text
 from store.dicom.volumes import ROLES, name_series, read_volume
 from store.part10 import MANUFACTURER, OWN_MODALITIES
@@ -89,10 +90,11 @@ def group_by_study(paths: Iterable[Path]) -> dict[str, list[Path]]:
     """
     groups: dict[str, list[Path]] = {}
     broken: list[Path] = []
+    headers = Headers()
     with quiet():
         for path in sorted(p for p in paths if p.is_file()):
             try:
-                file = read_file(path)
+                file = read_file(path, headers)
             except Refused:
                 broken.append(path)
                 continue
@@ -110,10 +112,11 @@ def read_files(paths: Iterable[Path]) -> tuple[list[File], list[Flag], list[Flag
     """Return the DICOM files among `paths`, flags for what is not DICOM, and refusals for what cannot be read."""
     files: list[File] = []
     refused: list[Flag] = []
+    headers = Headers()
     others = 0
     for path in sorted(p for p in paths if p.is_file()):
         try:
-            file = read_file(path)
+            file = read_file(path, headers)
         except Refused as reason:
             refused.append(Flag(code=reason.code, sentence=reason.sentence))
             continue

@@ -10,7 +10,7 @@ from plugins.errors import Refused
 from store.dicom.decode import PixelFormat, pixel_format
 from store.dicom.files import File
 from store.dicom.geometry import Plane
-from store.dicom.values import integer, items, number, numbers, text, texts
+from store.dicom.values import has, integer, items, number, numbers, text, texts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,7 +42,7 @@ def slices_of(file: File) -> list[Slice]:
     """
     layout = pixel_format(file)
     header = file.header
-    if "PerFrameFunctionalGroupsSequence" not in header:
+    if not has(header, "PerFrameFunctionalGroupsSequence"):
         if layout.frames > 1:
             raise Refused(
                 "multi-frame-without-positions",
@@ -79,7 +79,7 @@ def _slice(
     file: File, layout: PixelFormat, index: int, places: tuple[Dataset, ...], image_type: tuple[str, ...]
 ) -> Slice:
     def find(keyword: str) -> Dataset:
-        return next((place for place in places if keyword in place), places[-1])
+        return next((place for place in places[:-1] if has(place, keyword)), places[-1])
 
     plane = Plane(
         sop_instance_uid=file.sop_instance_uid,
@@ -100,13 +100,13 @@ def _slice(
         intercept=_stated(find("RescaleIntercept"), "RescaleIntercept"),
         rescale_type=text(find("RescaleType"), "RescaleType").upper(),
         image_type=tuple(word.upper() for word in image_type),
-        has_lookup_table="ModalityLUTSequence" in find("ModalityLUTSequence"),
+        has_lookup_table=has(find("ModalityLUTSequence"), "ModalityLUTSequence"),
     )
 
 
 def _stated(place: Dataset, keyword: str) -> float | None:
     """Return a number that is stated, NaN when what is stated is not a number, None when nothing is stated."""
-    if keyword not in place:
+    if not has(place, keyword):
         return None
     found = number(place, keyword)
     if found is not None:

@@ -7,15 +7,35 @@ not stop the reading of the others, so it counts as absent here. This is the one
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 from pydicom import config
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
+from pydicom.tag import BaseTag, Tag
+
+NUMBER: Final = rb"[+-]?[0-9]{1,9}(?:\.[0-9]{1,14})?"
+WORDS: Final = rb"[A-Za-z0-9 .,:/_+-]*\0?"
+PLAIN: Final = {
+    "CS": re.compile(rb"[A-Z0-9_ \\]*\0?"),
+    "DA": re.compile(rb"[0-9.]*[\0 ]?"),
+    "DS": re.compile(rb"%b(?:\\%b)* ?" % (NUMBER, NUMBER)),
+    "IS": re.compile(rb"[+-]?[0-9]{1,9} ?"),
+    "LO": re.compile(WORDS),
+    "PN": re.compile(rb"[A-Za-z0-9.-]+(?:\^[A-Za-z0-9.-]+){0,4} ?"),
+    "SH": re.compile(WORDS),
+    "TM": re.compile(rb"[0-9.]*[\0 ]?"),
+    "UI": re.compile(rb"[0-9.]*\0?"),
+}
+"""Values that mean the same in every character set and to every reader, by value representation."""
 
 
 @contextmanager
@@ -26,10 +46,54 @@ def quiet() -> Iterator[None]:
         yield
 
 
+@lru_cache(maxsize=1 << 14)
+def tag_of(name: str | int | tuple[int, int]) -> BaseTag:
+    """Return the tag of a keyword or number, the same object every time: finding it in a data set is then cheap."""
+    tag = Tag(name)
+    return tag if isinstance(name, int) else tag_of(int(tag))
+
+
+def has(dataset: Dataset, keyword: str) -> bool:
+    """Return whether an attribute is there, also when its value is empty."""
+    return tag_of(keyword) in dataset._dict
+
+
+def _plain(dataset: Dataset, keyword: str | tuple[int, int]) -> tuple[str, ...] | None:
+    """Return the values of an attribute as text without converting it; None when only pydicom can tell them."""
+    tag = tag_of(keyword)
+    raw = dataset._dict.get(tag)
+    if raw is None:
+        return ()
+    if type(raw) is not RawDataElement or not raw.is_little_endian:
+        return None
+    return plain_texts(raw.VR or implicit_vr(tag), raw.value or b"")
+
+
+@lru_cache(maxsize=1 << 12)
+def implicit_vr(tag: BaseTag) -> str:
+    """Return the value representation that the dictionary gives a tag, `` when it has none."""
+    return dictionary_VR(tag) if dictionary_has_tag(tag) else ""
+
+
+@lru_cache(maxsize=1 << 12)
+def plain_texts(vr: str, value: bytes) -> tuple[str, ...] | None:
+    """Return the values that little endian bytes mean, as stripped text; None when only pydicom can tell."""
+    if vr == "US" and len(value) == 2:
+        return (str(int.from_bytes(value, "little")),)
+    pattern = PLAIN.get(vr)
+    if pattern is None or pattern.fullmatch(value) is None:
+        return None
+    found = value.decode("ascii").rstrip("\0 ")
+    return tuple(part.strip(" ") for part in found.split("\\")) if found else ()
+
+
 def value(dataset: Dataset, keyword: str | tuple[int, int]) -> Any:
     """Return the value of an attribute, or None when it is absent, empty or cannot be converted."""
+    tag = tag_of(keyword)
+    if tag not in dataset._dict:
+        return None
     try:
-        element = dataset[keyword].value if keyword in dataset else None
+        element = dataset[tag].value
         return None if element is None or (not isinstance(element, (int, float)) and not element) else element
     except Exception:
         return None
@@ -37,6 +101,9 @@ def value(dataset: Dataset, keyword: str | tuple[int, int]) -> Any:
 
 def text(dataset: Dataset, keyword: str | tuple[int, int]) -> str:
     """Return the value as stripped text, `` when absent; the first value of several."""
+    plain = _plain(dataset, keyword)
+    if plain is not None:
+        return plain[0] if plain else ""
     found = value(dataset, keyword)
     if found is None:
         return ""
@@ -49,6 +116,9 @@ def text(dataset: Dataset, keyword: str | tuple[int, int]) -> str:
 
 def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
     """Return every value as stripped text."""
+    plain = _plain(dataset, keyword)
+    if plain is not None:
+        return plain
     found = value(dataset, keyword)
     if found is None:
         return ()

@@ -20,14 +20,14 @@ from pydicom.uid import (
 )
 
 from plugins import codes
-from plugins.contract import Array, Flag, Volume
+from plugins.contract import Flag, Volume
 from plugins.errors import Refused
-from store.dicom.decode import open_frames
 from store.dicom.files import File
 from store.dicom.geometry import Arrangement, arrange
-from store.dicom.slices import Slice, padding_range, slices_of
+from store.dicom.slices import Slice, slices_of
 from store.dicom.suv import suv_scale
 from store.dicom.values import integer, text
+from store.dicom.voxels import read_voxels
 
 ROLES = {"CT": "ct", "PT": "pet_suv", "MR": "mr"}
 CLASSES: dict[str, str] = {
@@ -39,7 +39,6 @@ CLASSES: dict[str, str] = {
     EnhancedPETImageStorage: "PT",
 }
 MAX_VOXELS = 1 << 29
-AIR_HU = -1024.0
 MAX_HU = 32767.0
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 ARBITRARY_UNIT = Code("[arb'U]", "UCUM", "arbitrary unit")
@@ -85,15 +84,15 @@ def read_volume(files: Sequence[File]) -> Volume:
     flags += _header_doubts(ordered)
     quantity = judge_values(ordered, arranged)
     flags += quantity.flags
-    array, padded = _fill(ordered, quantity.factors, text(header, "Modality"))
-    if padded:
-        sentence = f"{padded} voxels are padding and were set to air or to the lowest value"
+    voxels = read_voxels(ordered, quantity.factors, text(header, "Modality"))
+    if voxels.padded:
+        sentence = f"{voxels.padded} voxels are padding and were set to air or to the lowest value"
         flags.append(Flag(code="pixel-padding", sentence=sentence))
-    quantity = _check_values(array, quantity, flags)
+    quantity = _check_values(voxels.lowest, voxels.highest, quantity, flags)
     uid = files[0].series_instance_uid
     named = name_series(header)
     return Volume(
-        array=array,
+        array=voxels.array,
         geometry=arranged.geometry,
         role=quantity.role,
         unit=quantity.unit,
@@ -245,47 +244,8 @@ def _pet(slices: Sequence[Slice], arranged: Arrangement) -> Quantity:
     )
 
 
-def _fill(slices: Sequence[Slice], factors: Sequence[float], modality: str) -> tuple[Array, int]:
-    """Return the voxel values and how many of them were padding."""
-    plane = slices[0].plane
-    array = np.empty((len(slices), plane.rows, plane.columns), dtype=np.float32)
-    places: dict[int, list[int]] = {}
-    for k, part in enumerate(slices):
-        places.setdefault(id(part.file), []).append(k)
-    padded: list[tuple[int, np.ndarray]] = []
-    for ks in places.values():
-        first = slices[ks[0]]
-        frame = open_frames(first.file, first.layout)
-        for k in ks:
-            part = slices[k]
-            stored = frame(part.plane.frame)
-            slope = (1.0 if part.slope is None else part.slope) * factors[k]
-            offset = (part.intercept or 0.0) * factors[k]
-            array[k] = stored * slope + offset
-            limits = padding_range(part.file.header, part.layout.signed, part.layout.bits_allocated)
-            if limits is not None and (hit := (stored >= limits[0]) & (stored <= limits[1])).any():
-                padded.append((k, hit))
-    return array, _set_padding(array, padded, modality)
-
-
-def _set_padding(array: Array, padded: Sequence[tuple[int, np.ndarray]], modality: str) -> int:
-    if not padded:
-        return 0
-    if modality == "CT":
-        lowest = AIR_HU
-    else:
-        for k, hit in padded:
-            array[k][hit] = np.inf
-        finite = np.isfinite(array)
-        lowest = float(array[finite].min()) if finite.any() else 0.0
-    for k, hit in padded:
-        array[k][hit] = lowest
-    return sum(int(np.count_nonzero(hit)) for _, hit in padded)
-
-
-def _check_values(array: Array, quantity: Quantity, flags: list[Flag]) -> Quantity:
+def _check_values(low: float, high: float, quantity: Quantity, flags: list[Flag]) -> Quantity:
     """Refuse values that are no numbers (`bad-values`), and doubt Hounsfield units that cannot be such."""
-    low, high = float(array.min()), float(array.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise Refused("bad-values", "its values are too large for numbers; the rescale is wrong")
     if quantity.role == "ct" and any(f.code == "no-rescale" for f in quantity.flags) and low >= 0:

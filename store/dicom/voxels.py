@@ -1,0 +1,150 @@
+"""The slices of a series to one array of real-world values, on all cores: reading and decoding need no interpreter."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+
+from plugins.contract import Array, BoolArray
+from store.dicom.decode import Stored, open_frames
+from store.dicom.slices import Slice, padding_range
+
+AIR_HU = -1024.0
+EXACT = 1 << 24
+"""Whole numbers up to this are exact in float32."""
+Task = TypeVar("Task")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Voxels:
+    """The values of a series."""
+
+    array: Array
+    """`(K, R, C)`."""
+    lowest: float
+    """The lowest value."""
+    highest: float
+    """The highest value."""
+    padded: int
+    """How many voxels were padding: air in CT now, else the lowest value of the others."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Written:
+    """One slice that is in the array."""
+
+    k: int
+    lowest: float
+    highest: float
+    padding: BoolArray | None = None
+
+
+def read_voxels(slices: Sequence[Slice], factors: Sequence[float], modality: str) -> Voxels:
+    """Return stored value x RescaleSlope x factor + RescaleIntercept x factor for every voxel of slices in order.
+
+    Rounded once, from float64. Refuses what `open_frames` and its frames refuse, for the first slice that is so.
+    """
+    plane = slices[0].plane
+    array = np.empty((len(slices), plane.rows, plane.columns), dtype=np.float32)
+    places: dict[int, list[int]] = {}
+    for k, part in enumerate(slices):
+        places.setdefault(id(part.file), []).append(k)
+    written: list[_Written] = []
+
+    def write(k: int, frame: Callable[[int], Stored]) -> None:
+        written.append(_write(array[k], k, slices[k], frame(slices[k].plane.frame), factors[k], modality))
+
+    def write_file(ks: list[int]) -> None:
+        write(ks[0], open_frames(slices[ks[0]].file, slices[ks[0]].layout))
+
+    on_all_cores(write_file, [ks for ks in places.values() if len(ks) == 1])
+    for ks in places.values():
+        if len(ks) > 1:
+            frame = open_frames(slices[ks[0]].file, slices[ks[0]].layout)
+            on_all_cores(partial(write, frame=frame), ks)
+    return _settled(array, written, modality)
+
+
+def on_all_cores(work: Callable[[Task], None], tasks: Iterable[Task]) -> None:
+    """Do all tasks, in threads; raise the error of the first task that has one, after which no further one begins."""
+    todo = enumerate(listed := list(tasks))
+    errors: dict[int, BaseException] = {}
+
+    def some() -> None:
+        for number, task in todo:
+            try:
+                work(task)
+            except BaseException as error:  # raised again below, when it is known which task was the first
+                errors[number] = error
+            if errors:
+                return
+
+    workers = min(cores(), len(listed))
+    if workers > 1:
+        with ThreadPoolExecutor(workers) as pool:
+            for _ in range(workers):
+                pool.submit(some)
+    else:
+        some()
+    if errors:
+        raise errors[min(errors)]
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _write(out: Array, k: int, part: Slice, stored: Stored, factor: float, modality: str) -> _Written:
+    """Put one slice into its place in the array."""
+    slope = (1.0 if part.slope is None else part.slope) * factor
+    offset = (part.intercept or 0.0) * factor
+    low, high = int(stored.min()), int(stored.max())
+    _scale(stored, slope, offset, max(abs(low), abs(high)), out)
+    limits = padding_range(part.file.header, part.layout.signed, part.layout.bits_allocated)
+    if limits is not None and limits[0] <= high and limits[1] >= low:
+        hit = (stored >= limits[0]) & (stored <= limits[1])
+        if modality == "CT":
+            out[hit] = AIR_HU
+        if hit.any():
+            return _Written(k=k, lowest=float(out.min()), highest=float(out.max()), padding=hit)
+    ends = np.array([low, high], dtype=np.float64) * slope + offset
+    first, last = ends.astype(np.float32)
+    return _Written(k=k, lowest=float(min(first, last)), highest=float(max(first, last)))
+
+
+def _scale(stored: Stored, slope: float, offset: float, largest: int, out: Array) -> None:
+    """Write stored x slope + offset, as float64 would give it; without float64 where whole numbers stay exact."""
+    if slope.is_integer() and offset.is_integer() and largest * abs(slope) + abs(offset) <= EXACT:
+        out[...] = stored
+        if slope != 1:
+            out *= np.float32(slope)
+        out += np.float32(offset)
+    else:
+        values = stored * slope
+        values += offset
+        out[...] = values
+
+
+def _settled(array: Array, written: Sequence[_Written], modality: str) -> Voxels:
+    padding = [(one.k, one.padding) for one in written if one.padding is not None]
+    if padding and modality != "CT":
+        for k, hit in padding:
+            array[k][hit] = np.inf
+        finite = np.isfinite(array)
+        lowest = float(array[finite].min()) if finite.any() else 0.0
+        for k, hit in padding:
+            array[k][hit] = lowest
+        written = [_Written(k=0, lowest=float(array.min()), highest=float(array.max()))]
+    return Voxels(
+        array=array,
+        lowest=min(one.lowest for one in written),
+        highest=max(one.highest for one in written),
+        padded=sum(int(np.count_nonzero(hit)) for _, hit in padding),
+    )

@@ -1,0 +1,94 @@
+"""Stored values to real-world values: on all cores, and as float64 would give them."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_series import make_series
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom import dcmread
+
+from plugins.errors import Refused
+from store.dicom import voxels
+from store.dicom.series import read_study
+from store.dicom.voxels import cores, on_all_cores
+
+CT = np.rint(np.random.default_rng(5).normal(40, 300, (12, 9, 10)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    slope=st.one_of(st.sampled_from([1.0, -1.0, 2.0, 0.5, 300.0, 1e-3]), st.floats(-1e6, 1e6)),
+    offset=st.one_of(st.sampled_from([0.0, -1024.0, 0.25]), st.floats(-1e6, 1e6)),
+    kind=st.sampled_from(["u1", "i1", "<u2", "<i2", ">i2", "<i4", "<u4"]),
+    seed=st.integers(0, 99),
+)
+def test_values_are_rounded_once_whatever_the_rescale(
+    slope: float, offset: float, kind: str, seed: int
+) -> None:
+    limits = np.iinfo(kind)
+    stored = np.random.default_rng(seed).integers(limits.min, limits.max, (7, 5), endpoint=True).astype(kind)
+    out = np.empty(stored.shape, dtype=np.float32)
+    largest = max(abs(int(stored.min())), abs(int(stored.max())))
+    voxels._scale(stored, slope, offset, largest, out)
+    assert np.array_equal(out, (stored * slope + offset).astype(np.float32))
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+@pytest.mark.parametrize("padding", [-2000, 24, 400])
+def test_lowest_highest_and_padding_are_those_of_the_array(
+    modality: str, padding: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[voxels.Voxels] = []
+    read_voxels = voxels.read_voxels
+
+    def keep(*given: object) -> voxels.Voxels:
+        seen.append(read_voxels(*given))  # type: ignore[arg-type]
+        return seen[-1]
+
+    monkeypatch.setattr("store.dicom.volumes.read_voxels", keep)
+    truth = CT.copy()
+    truth[:, 0, :3] = padding
+    make_series(tmp_path, truth, modality=modality, rescale=(1, 0), PixelPaddingValue=padding)
+    (volume,) = read_study(tmp_path.iterdir()).study.volumes
+    hit = truth == padding
+    assert seen[0].padded == np.count_nonzero(hit) >= 36
+    assert (seen[0].lowest, seen[0].highest) == (volume.array.min(), volume.array.max())
+    expected = np.where(hit, -1024 if modality == "CT" else truth[~hit].min(), truth)
+    assert np.array_equal(volume.array, expected)
+
+
+def test_of_several_broken_slices_the_first_is_told_of(tmp_path: Path) -> None:
+    paths = make_series(tmp_path, CT, transfer_syntax="1.2.840.10008.1.2.4.80")
+    for k in (11, 7, 3):
+        data = bytearray(paths[k].read_bytes())
+        at = data.index(b"\xff\xf7")
+        data[at + 5 : at + 9] = bytes(4)
+        paths[k].write_bytes(bytes(data))
+    for _ in range(5):
+        (refused,) = read_study(paths).study.refused
+        assert refused.code == "bad-pixel-data"
+        assert str(dcmread(paths[3]).SOPInstanceUID) in refused.sentence
+
+
+def test_the_first_error_ends_the_work() -> None:
+    done: list[int] = []
+
+    def work(task: int) -> None:
+        done.append(task)
+        if task in (20, 30):
+            raise Refused("bad", f"task {task}")
+
+    with pytest.raises(Refused, match="task 20"):
+        on_all_cores(work, range(10_000))
+    assert len(done) < 100
+
+
+@pytest.mark.skipif(cores() < 2, reason="this machine has one core")
+def test_the_work_is_done_in_several_threads() -> None:
+    together = threading.Barrier(2, timeout=20)
+    on_all_cores(lambda _: together.wait() is None, range(2))
