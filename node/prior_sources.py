@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing, suppress
 from datetime import date
 from pathlib import Path
 from typing import Protocol
 
+from node.deliveries import key_of
 from node.pacs import DicomWeb, HeldInstance, HeldSeries, PatientStudy
 from node.query_retrieve import Called, QueryRetrieve
 from node.settings import Settings, parse_destination
@@ -95,7 +96,7 @@ class WebSource:
             self._dicomweb.retrieve_instance(study, uid, one.sop_instance_uid, path)
             self._keep(path, keep)
 
-    def _series(self, study: str, series: str) -> Iterator[Path]:
+    def _series(self, study: str, series: str) -> Generator[Path, None, None]:
         yield from self._dicomweb.retrieve_series(study, series, self._objects.temporary)
 
     def _keep(self, path: Path, keep: Callable[[Path], None]) -> None:
@@ -111,17 +112,21 @@ def open_source(
 ) -> PriorSource:
     """Return the archive at an address of the settings: `AE@host:port` or a DICOMweb root."""
     parsed = parse_destination(address)
+    source: PriorSource
     if isinstance(parsed, str):
-        return WebSource(DicomWeb(parsed), objects, reserve_bytes=settings.reserve_bytes)
-    ae_title, host, port = parsed
-    return QueryRetrieve(
-        Called(ae_title=ae_title, host=host, port=port, calling_ae=settings.ae_title, tls=tls),
-        new_file=objects.temporary,
-        free_bytes=objects.free_bytes,
-        largest_bytes=settings.max_object_bytes,
-        reserve_bytes=settings.reserve_bytes,
-        how=settings.priors_by,
-    )
+        source = WebSource(DicomWeb(parsed), objects, reserve_bytes=settings.reserve_bytes)
+    else:
+        ae_title, host, port = parsed
+        source = QueryRetrieve(
+            Called(ae_title=ae_title, host=host, port=port, calling_ae=settings.ae_title, tls=tls),
+            new_file=objects.temporary,
+            free_bytes=objects.free_bytes,
+            largest_bytes=settings.max_object_bytes,
+            reserve_bytes=settings.reserve_bytes,
+            how=settings.priors_by,
+        )
+    source.name = key_of(address)  # as the list in SQL has it
+    return source
 
 
 __all__ = ["PriorSource", "WebSource", "open_source"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -134,6 +135,7 @@ class PriorFetcher:
             return False
         if not self._lease(row, now):
             return True  # another process has it
+        began = time.monotonic()
         try:
             if isinstance(row, PriorSearch):
                 self._search(row, now)
@@ -141,9 +143,9 @@ class PriorFetcher:
                 self._fetch(row)
                 self._set(row, state=DONE, attempt=0, error_code=None, error_text=None)
         except Refused as error:
-            self._failed(row, error.code, error.sentence)
+            self._failed(row, error.code, error.sentence, now + timedelta(seconds=time.monotonic() - began))
         except Unavailable as error:
-            self._failed(row, UNAVAILABLE, str(error))
+            self._failed(row, UNAVAILABLE, str(error), now + timedelta(seconds=time.monotonic() - began))
         return True
 
     def _search(self, row: PriorSearch, now: datetime) -> None:
@@ -280,9 +282,8 @@ class PriorFetcher:
             setattr(row, name, value)
         return changed
 
-    def _failed(self, row: PriorSearch | Prior, code: str, text: str) -> None:
+    def _failed(self, row: PriorSearch | Prior, code: str, text: str, now: datetime) -> None:
         # Only failures of one kind in a row count: an outage must not use up the tries of a refusal.
-        now = self._database.now()
         is_same_kind = (row.error_code == UNAVAILABLE) == (code == UNAVAILABLE)
         attempt = row.attempt + 1 if is_same_kind else 1
         is_refused = code != UNAVAILABLE and (attempt >= REFUSALS_BEFORE_PARKED or code == ANOTHER_PATIENT)

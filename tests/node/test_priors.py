@@ -1,0 +1,355 @@
+"""A settled study asks for its patient's earlier ones: found, checked, fetched once, and never analysed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dicom_series import make_series
+from paper_archive import PaperArchive
+from pydicom import dcmread
+from small_node import SmallNode
+from sqlmodel import select
+
+from node import pull
+from node.intake import Intake
+from node.priors import PriorFetcher, Wanted
+from node.settle import Settler
+from plugins.errors import Refused, Unavailable
+from store import priors, studies
+from store.tables import Event, Instance, Job, Prior, PriorSearch, Study
+
+TODAY = "20260301"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """An identity as plain values."""
+
+    plugin: str
+    plugin_version: str = "1"
+    model_sha256: str = ""
+    config_sha256: str = "c"
+
+
+ANALYSES = (Analysis(plugin="a"), Analysis(plugin="b"))
+
+
+class Bench:
+    """A node, an archive on paper, and what a patient's studies are made of."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.node = SmallNode.make(folder / "node")
+        self.intake = Intake(self.node.database, self.node.objects)
+        self.archive = PaperArchive(folder)
+        self.now = self.node.database.now()
+
+    def series(self, name: str, *, count: int = 2, **more: Any) -> list[Path]:
+        return make_series(self.folder / name, np.zeros((count, 8, 8)), **more)
+
+    def receive(self, paths: list[Path]) -> None:
+        """Take in files as a scanner sends them."""
+        for path in paths:
+            copy = self.node.objects.temporary()
+            copy.write_bytes(path.read_bytes())
+            self.intake.take(copy, source="CT1@127.0.0.1")
+
+    def settle(self) -> int:
+        """Settle what was received, and return how many jobs were enqueued."""
+        settler = Settler(self.node.database, ANALYSES, quiet_seconds=0, prior_sources=(self.archive.name,))
+        self.now = self.node.database.now() + timedelta(seconds=1)
+        return sum(one.jobs for one in settler.tick(self.now))
+
+    def fetch(self, now: datetime | None = None, **wanted: Any) -> int:
+        """Work off the list as it is due; return how many rounds it took."""
+        fetcher = PriorFetcher(
+            self.node.database, self.intake, self.archive, wanted=Wanted(**wanted) if wanted else None
+        )
+        rounds = 0
+        while fetcher.tick(now or self.now):
+            rounds += 1
+        return rounds
+
+    def later(self, **span: float) -> datetime:
+        self.now += timedelta(**span)
+        return self.now
+
+    def earlier(self) -> tuple[priors.EarlierStudy, ...]:
+        """Return what is here of the earlier studies of today's study."""
+        with self.node.database.reading() as session:
+            today = session.exec(select(Study).where(~Study.prior).order_by(Study.id)).first()  # type: ignore[arg-type,operator]
+            assert today is not None
+            return priors.earlier(session, int(today.id or 0))
+
+    def dates(self) -> list[str]:
+        return [f"{one.study_date:%Y%m%d}" for one in self.earlier()]
+
+    def events(self) -> list[str]:
+        return [event.kind for event in self.node.rows(Event)]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.node.database.dispose()
+
+
+def uids(paths: list[Path]) -> set[str]:
+    return {str(dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in paths}
+
+
+def test_a_settled_study_brings_its_patients_newest_earlier_studies_and_only_it_is_analysed(
+    bench: Bench,
+) -> None:
+    for day in ("20240101", "20250101", "20250601", "20251201", "20260302"):
+        bench.archive.add(bench.series(day, study_date=day))
+    bench.receive(bench.series("today", study_date=TODAY))
+    assert bench.settle() == 2
+    assert bench.fetch() == 4  # one search, three studies
+    assert bench.dates() == ["20250101", "20250601", "20251201"]
+    assert all(one.prior and len(one.objects) == 2 for one in bench.earlier())
+    assert bench.settle() == 0
+    assert len(bench.node.rows(Job)) == 2
+    assert len(bench.node.rows(PriorSearch)) == 1
+    assert {row.state for row in bench.node.rows(Prior)} == {"done"}
+    assert bench.node.incoming() == []
+    assert bench.events() == []
+
+
+@pytest.mark.parametrize("patient_id", ["P1", "P*", "P?", "*", "p1", "P1\\P2", "0012"])
+def test_an_archive_that_ignores_what_it_is_asked_for_brings_nobody_elses_studies(
+    bench: Bench, patient_id: str
+) -> None:
+    others = {"P1", "P2", "p1", "P11", "P*", "P?", "*", "12", "0012", "P1\\P2", ""} - {patient_id}
+    for number, other in enumerate(sorted(others)):
+        day = f"202501{number + 1:02}"
+        bench.archive.add(bench.series(f"other{number}", patient_id=other, study_date=day))
+    own = uids(bench.series("own", patient_id=f"{patient_id} ", study_date="20250201"))
+    bench.archive.add(bench.folder.glob("own/*"))
+    bench.receive(bench.series("today", patient_id=patient_id, study_date=TODAY))
+    bench.settle()
+    bench.fetch()
+    assert bench.dates() == ["20250201"]
+    assert set(bench.archive.given) == own
+    (event,) = bench.node.rows(Event)
+    assert (event.kind, event.text.split()[3]) == ("priors-foreign", "10")
+
+
+@pytest.mark.parametrize("knows_issuer", [True, False])
+def test_the_same_id_of_another_issuer_is_another_patient(bench: Bench, knows_issuer: bool) -> None:
+    bench.archive.knows_issuer = knows_issuer
+    bench.archive.add(bench.series("a", study_date="20250101", IssuerOfPatientID="A"))
+    bench.archive.add(bench.series("b", study_date="20250102", IssuerOfPatientID="B"))
+    bench.receive(bench.series("today", study_date=TODAY, IssuerOfPatientID="A"))
+    bench.settle()
+    bench.fetch()
+    assert bench.dates() == ["20250101"]
+    if not knows_issuer:  # then the objects themselves say whose they are
+        (parked,) = [row for row in bench.node.rows(Prior) if row.state == "parked"]
+        assert parked.error_code == "prior-of-another-patient"
+
+
+def test_another_patients_object_is_refused_with_an_event_and_the_others_come_all_the_same(
+    bench: Bench,
+) -> None:
+    wrong, right = bench.series("wrong", study_date="20250601"), bench.series("right", study_date="20250101")
+    uid = str(dcmread(wrong[0]).StudyInstanceUID)
+    foreign = bench.series("foreign", patient_id="P2", study_uid=uid, series_number=2)
+    bench.archive.add([*wrong, *right])
+    bench.archive.swaps = {next(iter(uids(wrong[:1]))): foreign[0]}
+    bench.receive(bench.series("today", study_date=TODAY))
+    bench.settle()
+    bench.fetch()
+    assert sorted(bench.events()) == ["prior-parked", "quarantine"]
+    assert [(f"{one.study_date:%m%d}", len(one.objects)) for one in bench.earlier()] == [
+        ("0101", 2),
+        ("0601", 1),
+    ]
+    assert not uids(foreign) & {row.sop_instance_uid for row in bench.node.rows(Instance)}
+
+
+def test_a_patient_without_an_id_and_a_study_without_a_date_are_asked_for_nowhere(bench: Bench) -> None:
+    bench.receive(bench.series("nameless", patient_id="", study_date=TODAY))
+    bench.receive(bench.series("dateless", patient_id="P9", StudyDate=""))
+    assert bench.settle() == 4
+    assert bench.node.rows(PriorSearch) == []
+    assert bench.fetch() == 0
+    assert bench.archive.asked == []
+
+
+def test_images_of_other_kinds_are_left_where_they_are_and_reports_come_along(bench: Bench) -> None:
+    for number, modality in enumerate(("CT", "MR", "SR", "SEG", "OT")):
+        bench.archive.add(
+            bench.series(
+                modality, modality=modality, study_date="20250101", series_number=number,
+                SOPClassUID="1.2.840.10008.5.1.4.1.1.2",
+            )
+        )  # fmt: skip
+    bench.archive.add(bench.series("mr", modality="MR", study_date="20250601"))
+    bench.receive(bench.series("today", study_date=TODAY))
+    bench.settle()
+    bench.fetch()
+    assert bench.dates() == ["20250101"]
+    assert sorted({bench.archive.files[uid][1].Modality for uid in bench.archive.given}) == [
+        "CT",
+        "SEG",
+        "SR",
+    ]
+
+
+def test_an_archive_that_tells_no_modalities_is_asked_for_the_series(bench: Bench) -> None:
+    bench.archive.knows_modalities = False
+    bench.archive.add(bench.series("ct", study_date="20250101"))
+    bench.archive.add(bench.series("mr", modality="MR", study_date="20250601"))
+    bench.receive(bench.series("today", study_date=TODAY))
+    bench.settle()
+    bench.fetch(studies=1)
+    assert bench.dates() == ["20250101"]
+
+
+def test_own_results_of_an_earlier_study_are_fetched_and_kept_as_own(bench: Bench) -> None:
+    bench.archive.add(bench.series("ct", study_date="20250101"))
+    own = bench.series(
+        "own", count=1, modality="SEG", study_date="20250101", Manufacturer="Nadir", series_number=801,
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4",
+    )  # fmt: skip
+    bench.archive.add(own)
+    bench.receive(bench.series("today", study_date=TODAY))
+    bench.settle()
+    bench.fetch()
+    (earlier,) = bench.earlier()
+    assert {one.sop_instance_uid for one in earlier.results} == uids(own)
+    assert len(earlier.objects) == 2
+
+
+def test_a_study_further_back_than_wanted_stays_where_it_is(bench: Bench) -> None:
+    for day in ("20250228", "20250301"):
+        bench.archive.add(bench.series(day, study_date=day))
+    bench.receive(bench.series("today", study_date=TODAY))
+    bench.settle()
+    bench.fetch(days=365)
+    assert bench.dates() == ["20250301"]
+
+
+def test_an_outage_delays_no_analysis_and_is_waited_out_for_a_week(bench: Bench) -> None:
+    bench.archive.add(bench.series("old", study_date="20250101"))
+    bench.archive.failure = Unavailable("it is down")
+    bench.receive(bench.series("today", study_date=TODAY))
+    assert bench.settle() == 2
+    assert bench.fetch() == 1
+    for _ in range(12):
+        assert bench.fetch(bench.later(minutes=20)) == 1
+    (search,) = bench.node.rows(PriorSearch)
+    assert (search.state, search.error_code) == ("waiting", "unavailable")
+    assert timedelta(minutes=11) < search.run_after - bench.now < timedelta(minutes=19)
+    bench.archive.failure = None
+    assert bench.fetch(bench.later(minutes=20)) == 2
+    assert bench.dates() == ["20250101"]
+    (search,) = bench.node.rows(PriorSearch)
+    assert (search.state, search.error_code) == ("done", None)
+
+
+def test_what_is_down_for_longer_than_a_week_is_parked_and_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.priors.GIVE_UP", timedelta(seconds=-1))
+    bench.archive.failure = Unavailable("it is down")
+    bench.receive(bench.series("today", study_date=TODAY))
+    bench.settle()
+    bench.fetch()
+    assert [row.state for row in bench.node.rows(PriorSearch)] == ["parked"]
+    assert bench.events() == ["prior-parked"]
+
+
+def test_a_refusal_is_parked_at_the_third_time_and_asked_again_when_the_study_settles_again(
+    bench: Bench,
+) -> None:
+    bench.archive.add(bench.series("old", study_date="20250101"))
+    bench.archive.failure = Refused("association-rejected", "who are you?")
+    bench.receive(bench.series("today", study_date=TODAY))
+    bench.settle()
+    for _ in range(5):
+        bench.fetch(bench.later(hours=1))
+    (search,) = bench.node.rows(PriorSearch)
+    assert (search.state, search.attempt, search.error_code) == ("parked", 3, "association-rejected")
+    bench.archive.failure = None
+    bench.receive(bench.series("more", study_date=TODAY, series_number=2))
+    assert bench.settle() == 2
+    bench.fetch()
+    assert bench.dates() == ["20250101"]
+
+
+def test_after_a_break_only_what_is_missing_is_fetched(bench: Bench) -> None:
+    old = bench.series("old", count=5, study_date="20250101")
+    bench.archive.add(old)
+    bench.archive.breaks_after = 2
+    bench.receive(bench.series("today", study_date=TODAY))
+    bench.settle()
+    bench.fetch()
+    assert len(bench.archive.given) == 2
+    bench.archive.breaks_after = 10
+    bench.fetch(bench.later(minutes=1))
+    assert sorted(bench.archive.given) == sorted(uids(old))
+    bench.receive(bench.series("again", study_date="20260302"))  # the next study of the same patient
+    bench.settle()
+    bench.fetch()
+    assert sorted(bench.archive.given) == sorted(uids(old))
+
+
+def test_an_earlier_study_that_is_here_by_itself_is_not_fetched(bench: Bench) -> None:
+    old = bench.series("old", count=3, study_date="20250101")
+    bench.archive.add(old)
+    bench.receive(old[:1])
+    bench.settle()
+    bench.receive(bench.series("today", study_date=TODAY))
+    bench.settle()
+    bench.fetch()
+    assert bench.archive.given == []
+    assert [row.state for row in bench.node.rows(Prior)] == ["done"]
+
+
+def test_a_prior_that_the_pacs_tells_of_is_analysed_after_all(bench: Bench) -> None:
+    old = bench.series("old", study_date="20250101")
+    bench.archive.add(old)
+    bench.receive(bench.series("today", study_date=TODAY))
+    bench.settle()
+    bench.fetch()
+    uid = str(dcmread(old[0]).StudyInstanceUID)
+    with bench.node.database.transaction() as session:
+        pull.request(session, uid, now=bench.now)
+        assert studies.adopt(session, uid, bench.now)
+    assert bench.settle() == 2
+
+
+def test_a_query_that_brings_half_the_archive_is_refused(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.priors.MAX_ROWS", 3)
+    for number in range(4):
+        bench.archive.add(bench.series(f"s{number}", patient_id=f"Q{number}", study_date="20250101"))
+    bench.receive(bench.series("today", patient_id="*", study_date=TODAY))
+    bench.settle()
+    bench.fetch()
+    (search,) = bench.node.rows(PriorSearch)
+    assert (search.state, search.error_code) == ("waiting", "query-too-wide")
+
+
+def test_a_node_that_stops_fetches_no_further_and_goes_on_after_the_next_start(bench: Bench) -> None:
+    bench.archive.add(bench.series("old", count=3, study_date="20250101"))
+    bench.receive(bench.series("today", study_date=TODAY))
+    bench.settle()
+    fetcher = PriorFetcher(bench.node.database, bench.intake, bench.archive)
+    fetcher.interrupt()
+    while fetcher.tick(bench.now):
+        pass
+    assert bench.dates() == []
+    assert list(bench.folder.glob("*.part")) == []
+    bench.fetch(bench.later(minutes=1))
+    assert bench.dates() == ["20250101"]
