@@ -14,7 +14,7 @@ from pathlib import Path
 from node.logs import line
 from node.status import UID_MISMATCH
 from plugins.errors import Refused, Unavailable
-from store.commit import GroupCommit
+from store.commit import Backlog, GroupCommit
 from store.database import Database
 from store.failpoint import reach
 from store.instances import Arrived, OpenAssociation, Recorded, record_all
@@ -47,6 +47,7 @@ class Intake:
         self._clock = clock or database.now
         self._known = Known()
         self._commit: GroupCommit[Arrived, Recorded] = GroupCommit(self._record)
+        self._backlog: Backlog[Arrived] = Backlog(self._record_unwatched)
 
     def take(
         self,
@@ -68,13 +69,46 @@ class Intake:
         Refuses what is no readable DICOM object (its bytes go to quarantine) and `uid-mismatch`.
         Raises Unavailable when disk or database cannot take it; then the sender has to send it again.
         """
+        return self._recorded(self._arrive(path, source, association, expected, coming, sha256, head))
+
+    def take_soon(
+        self,
+        path: Path,
+        *,
+        source: str,
+        association: OpenAssociation | None = None,
+        expected: tuple[str, str] | None = None,
+        coming: Coming = "sent",
+        sha256: str | None = None,
+        head: bytes = b"",
+    ) -> None:
+        """Keep a file as `take` does and leave its row to a thread; for nodes that may lose what they accepted.
+
+        What only the rows can tell (a UID of another study) is then told by an event and by no exception.
+        """
+        self._backlog.put(self._arrive(path, source, association, expected, coming, sha256, head))
+
+    def finish(self) -> None:
+        """Return when every row that was left to the thread is written."""
+        self._backlog.finish()
+
+    def _arrive(
+        self,
+        path: Path,
+        source: str,
+        association: OpenAssociation | None,
+        expected: tuple[str, str] | None,
+        coming: Coming,
+        sha256: str | None,
+        head: bytes,
+    ) -> Arrived:
         reach("after-temp-write")
         try:
             header = self._scan(path, source, head)
             if expected is not None and expected != (header.sop_class_uid, header.sop_instance_uid):
                 sentence = "the data set holds another SOP class or instance than the command announced"
                 raise self.quarantine(path, source, Refused(UID_MISMATCH, sentence))
-            arrived = Arrived(
+            return Arrived(
                 header=header,
                 kept=self._keep(path, header, sha256, head),
                 source=source,
@@ -84,7 +118,6 @@ class Intake:
             )
         finally:
             path.unlink(missing_ok=True)
-        return self._recorded(arrived)
 
     def adopt(self, sha256: str, source: str) -> Recorded | None:
         """Return what was recorded for an object that lies in the store and has no row; None when it is a result.
@@ -126,6 +159,13 @@ class Intake:
                 log.debug(line("group-undone", size=len(group), error=type(error).__name__))
         self._known.forget()
         return [self._alone(one) for one in group]
+
+    def _record_unwatched(self, group: Sequence[Arrived]) -> None:
+        for one, answer in zip(group, self._record(group), strict=True):
+            if isinstance(answer, Refused):
+                self._withdraw(one, answer)
+            elif isinstance(answer, Exception):
+                self.tell("lost", one.kept.sha256[:12], f"accepted and not recorded: {type(answer).__name__}")
 
     def _alone(self, one: Arrived) -> Recorded | Exception:
         try:

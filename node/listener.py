@@ -25,7 +25,7 @@ from node.socket_guard import Limits
 from node.status import PROCESSING_FAILURE, SUCCESS, status_of
 from plugins.errors import NadirError, Refused
 from store.database import Database
-from store.instances import OpenAssociation, beat, close_association
+from store.instances import OpenAssociation, Recorded, beat, close_association
 from store.objects import ObjectStore
 from store.tables import Event
 
@@ -162,7 +162,7 @@ class _Clerk:
         self._objects = objects
         self._clock = clock
         self._intake = Intake(database, objects, clock=clock)
-        self._take: Callable[..., object] = self._intake.take if sync else self._intake.take_soon
+        self._take: Callable[..., Recorded | None] = self._intake.take if sync else self._intake.take_soon
         self._open: dict[Peer, OpenAssociation] = {}
         self._lock = threading.Lock()
         self._told: dict[tuple[str, str], float] = {}
@@ -205,7 +205,7 @@ class _Clerk:
         return SUCCESS
 
     def _store(self, arrival: Arrival) -> None:
-        recorded = self._intake.take(
+        recorded = self._take(
             arrival.require_path(),
             source=arrival.peer.name,
             association=self._association(arrival.peer),
@@ -215,7 +215,8 @@ class _Clerk:
             sha256=arrival.sha256,
             head=arrival.head,
         )
-        self._receipts.stored(arrival.peer, recorded.study_pk, arrival.sop_class_uid)
+        if recorded is not None:
+            self._receipts.stored(arrival.peer, recorded.study_pk, arrival.sop_class_uid)
 
     def _association(self, peer: Peer) -> OpenAssociation:
         with self._lock:
@@ -225,9 +226,9 @@ class _Clerk:
     def left(self, peer: Peer) -> None:
         with self._lock:
             association = self._open.pop(peer, None)
-        if association is not None and association.pk is not None:
-            pk, now = association.pk, self._clock()
-            self._later("association-not-closed", lambda session: close_association(session, pk, now))
+        if association is not None:
+            now = self._clock()
+            self._later("association-not-closed", lambda session: _close(session, association, now))
         if tell := self._receipts.left(peer):
             self._later("audit-not-recorded", tell)
 
@@ -293,6 +294,11 @@ class _Clerk:
         for row in rows:
             if row is not None:
                 beat(session, row, now)
+
+
+def _close(session: Session, association: OpenAssociation, now: datetime) -> None:
+    if association.pk is not None:
+        close_association(session, association.pk, now)
 
 
 def _why(error: Exception) -> str:

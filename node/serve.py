@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 
-from node import logs
+from node import audit_events, logs
+from node.audit import audit_of, settings_hash
 from node.intake import Intake
 from node.listener import Listener
 from node.loop import Loop
@@ -51,6 +52,8 @@ class Node:
             if role not in ROLES:
                 raise Refused("unknown-role", f"there is no role '{role}'; the roles are {', '.join(ROLES)}")
         self.database, self.objects = _open(settings)
+        self.audit = audit_of(settings, self.database)
+        self._told = (settings.ae_title, self.roles, settings_hash(settings, self.audit.patients.key))
         self.dicom_port = settings.dicom_port
         self.http_port = settings.http_port
         self._loops: list[Loop] = []
@@ -63,11 +66,13 @@ class Node:
 
         The loops begin when all ports are there: a node that cannot start touches no job.
         """
+        self.audit.start()
         try:
             for role in self.roles:
                 getattr(self, f"_start_{role}")()
             for loop in self._loops:
                 loop.start()
+            self.audit.record(audit_events.started(*self._told))
         except BaseException:
             self.stop()
             raise
@@ -79,6 +84,8 @@ class Node:
         """
         with ExitStack() as last_to_first:
             last_to_first.callback(self.database.dispose)
+            last_to_first.callback(self.audit.stop)
+            last_to_first.callback(self.audit.record, audit_events.stopped(*self._told))
             for closing in self._closings:
                 last_to_first.callback(closing)
             for loop in self._loops:
@@ -112,6 +119,7 @@ class Node:
             receive_path=s.receive_path,
             sync=s.sync,
             reporters=Reporters(self.database, s),
+            audit=self.audit,
         )
         listener.start()
         self.dicom_port = listener.port
@@ -177,6 +185,8 @@ class Node:
                 self._loop(f"confirmer {sender.destination}", confirmer.tick, 2.0)
 
     def _start_web(self) -> None:
+        from node.access import require_authentication
+        from node.tls import https_context
         from node.web import create_app
         from node.web_server import WebServer
 
@@ -196,7 +206,9 @@ class Node:
             if s.reconcile_seconds:
                 reconciler = Reconciler(self.database, dicomweb, days=s.reconcile_days)
                 self._loop("reconciler", reconciler.tick, s.reconcile_seconds)
-        web = WebServer(create_app(s, self.database, told=told), s.http_host, s.http_port)
+        require_authentication(s, self.database)
+        made = create_app(s, self.database, told=told, record=self.audit.record)
+        web = WebServer(made, s.http_host, s.http_port, tls=https_context(s))
         web.start()
         self.http_port = web.port
         self._doors.append(web.stop)
@@ -251,7 +263,8 @@ def _ready_line(node: Node, seconds: float) -> str:
         if s.tls_port:
             parts.append(f"DICOM TLS {s.ae_title}@{s.dicom_host}:{s.tls_port}")
     if "web" in node.roles:
-        parts.append(f"http://{s.http_host}:{node.http_port}")
+        scheme = "http" if s.http_tls_certificate is None else "https"
+        parts.append(f"{scheme}://{s.http_host}:{node.http_port}")
     parts.append(f"to {', '.join(map(without_credentials, s.destinations)) or 'no destination'}")
     parts.append(f"home {s.home}")
     return "; ".join(parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -88,11 +88,26 @@ class Settings(BaseSettings):
         default=(), description="Addresses of proxies whose X-Forwarded-For and -Proto are believed"
     )
     max_request_bytes: int = Field(default=1 << 30, gt=0, description="Largest STOW-RS request")
+    max_stow_requests: int = Field(
+        default=8, ge=1, description="STOW-RS requests served at one time; more are told to come again"
+    )
     session_idle_seconds: float = Field(
         default=1800.0, gt=0, description="A person who does nothing for this long is signed out"
     )
     session_seconds: float = Field(
         default=43200.0, gt=0, description="A person is signed out this long after signing in at the latest"
+    )
+    audit_file: Path | None = Field(
+        default=None, description="File that audit messages are appended to, one JSON object a line"
+    )
+    audit_syslog: str = Field(
+        default="", description="Audit repository: udp://host:port, tcp://host:port or tls://host:port"
+    )
+    audit_patients: Literal["pseudonym", "identity"] = Field(
+        default="pseudonym", description="How the audit trail names patients: pseudonym or identity"
+    )
+    audit_key: Annotated[str, SECRET] = Field(
+        default="", description="Key of the pseudonyms; empty: made once, in the home folder"
     )
     callers: Words = Field(default=(), description="Who may send: AE, AE@address or *@address")
     caller_certificates: Words = Field(
@@ -127,7 +142,9 @@ class Settings(BaseSettings):
         pattern="^(auto|get|move)$",
         description="How a DICOM peer gives them: get (C-GET), move (C-MOVE to our port), or auto",
     )
-    priors_max_studies: int = Field(default=3, ge=1, description="How many earlier studies are fetched at most")
+    priors_max_studies: int = Field(
+        default=3, ge=1, description="How many earlier studies are fetched at most"
+    )
     priors_days: int = Field(default=1095, ge=1, description="How many days back they may have been made")
     priors_modalities: Words = Field(
         default=("CT", "PT", "MR", "SEG", "SR", "RTSTRUCT"),
@@ -149,6 +166,13 @@ class Settings(BaseSettings):
     max_object_bytes: int = Field(default=8 << 30, gt=0, description="Largest object that is accepted")
     reserve_bytes: int = Field(
         default=256 << 20, ge=0, description="Free disk below which nothing is accepted"
+    )
+    quarantine_bytes: int = Field(
+        default=1 << 30, ge=0, description="Disk that refused files may fill; then the oldest are deleted"
+    )
+    sync: bool = Field(
+        default=True,
+        description="Answer only when an object is on disk; False may lose what was accepted: for benchmarks only",
     )
     workers: int = Field(default=2, ge=1, description="Jobs that run at one time")
     lease_seconds: float = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -80,4 +81,55 @@ class GroupCommit(Generic[Item, Answer]):
                     self._waiting[0].turn.set()
 
 
-__all__ = ["GroupCommit"]
+class Backlog(Generic[Item]):
+    """A queue that nobody waits for: one thread does what has gathered, group by group.
+
+    Parameters
+    ----------
+    work
+        Does a group; must not raise.
+    largest, most
+        Items of one group, and of the queue; who finds it full waits for room.
+
+    """
+
+    def __init__(
+        self, work: Callable[[Sequence[Item]], None], *, largest: int = LARGEST, most: int = 8 * LARGEST
+    ) -> None:
+        self._work = work
+        self._largest = largest
+        self._queue: queue.Queue[Item | None] = queue.Queue(maxsize=most)
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def put(self, item: Item) -> None:
+        """Leave an item to the thread."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="backlog", daemon=True)
+                self._thread.start()
+        self._queue.put(item)
+
+    def finish(self) -> None:
+        """Return when everything is done."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._queue.put(None)
+            thread.join()
+
+    def _run(self) -> None:
+        item = self._queue.get()
+        while item is not None:
+            group = [item]
+            try:
+                while len(group) < self._largest and (item := self._queue.get_nowait()) is not None:
+                    group.append(item)
+            except queue.Empty:
+                pass
+            self._work(group)
+            if item is not None:
+                item = self._queue.get()
+
+
+__all__ = ["Backlog", "GroupCommit"]

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ def aware_utc(now: datetime) -> datetime:
 class Database:
     """The SQL database of one node; safe to share between threads, not between processes."""
 
-    def __init__(self, url: str) -> None:
-        """Open lazily; nothing is read or written yet.
+    def __init__(self, url: str, *, sync: bool = True) -> None:
+        """Open lazily; nothing is read or written yet. Without `sync` a power cut may take what was committed.
 
         Refuses `bad-database-url`, and `network-disk` for SQLite on a disk that other hosts write to.
         """
@@ -49,7 +50,7 @@ class Database:
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             _make_folder(Path(str(self._url.database)).parent)
-        self._engine = _engine(self._url)
+        self._engine = _engine(self._url, sync=sync)
         # SQLite has one writer: a fair queue here beats fifty threads that poll for its lock.
         self._turn = threading.Lock() if self.is_sqlite else None
 
@@ -199,13 +200,13 @@ def filesystem(folder: Path, mounts: str) -> str:
     return next((kind for depth, kind in reversed(holding) if depth == deepest), "")
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, *, sync: bool) -> Engine:
     if url.get_backend_name() == "sqlite":
         arguments: dict[str, Any] = {"timeout": WAIT_SECONDS, "check_same_thread": False}
         engine = create_engine(
             url, connect_args=arguments, pool_size=8, max_overflow=120, pool_timeout=WAIT_SECONDS
         )
-        event.listen(engine, "connect", _connect_sqlite)
+        event.listen(engine, "connect", partial(_connect_sqlite, sync=sync))
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     arguments = {"connect_timeout": 10, "application_name": "nadir"}
@@ -217,32 +218,37 @@ def _engine(url: URL) -> Engine:
         pool_timeout=WAIT_SECONDS,
         pool_pre_ping=True,
     )
-    event.listen(engine, "connect", _connect_postgresql)
+    event.listen(engine, "connect", partial(_connect_postgresql, sync=sync))
     return engine
 
 
-def _connect_sqlite(connection: Any, _record: object) -> None:
+def _connect_sqlite(connection: Any, _record: object, *, sync: bool) -> None:
     # The driver must not begin transactions by itself: `_begin_sqlite` says which kind.
     connection.isolation_level = None
     connection.execute(f"PRAGMA busy_timeout={int(WAIT_SECONDS * 1000)}")
     connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute(f"PRAGMA synchronous={'FULL' if sync else 'OFF'}")
 
 
 def _begin_sqlite(connection: Connection) -> None:
     options = connection.get_execution_options()
     read_only = bool(options.get("nadir_read_only"))
-    connection.exec_driver_sql(f"PRAGMA foreign_keys={options.get('nadir_foreign_keys', 'ON')}")
-    connection.exec_driver_sql(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
+    mode = (options.get("nadir_foreign_keys", "ON"), "ON" if read_only else "OFF")
+    if connection.info.get("nadir_mode") != mode:
+        connection.exec_driver_sql(f"PRAGMA foreign_keys={mode[0]}")
+        connection.exec_driver_sql(f"PRAGMA query_only={mode[1]}")
+        connection.info["nadir_mode"] = mode
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
 
-def _connect_postgresql(connection: Any, _record: object) -> None:
+def _connect_postgresql(connection: Any, _record: object, *, sync: bool) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET TIME ZONE 'UTC'")
         cursor.execute(f"SET lock_timeout = '{int(WAIT_SECONDS)}s'")
+        current, wanted = ("off", "on") if sync else ("on", "off")
         cursor.execute(
-            "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+            "SELECT set_config('synchronous_commit', %s, false) WHERE current_setting('synchronous_commit') = %s",
+            (wanted, current),
         )
     connection.commit()
 

@@ -266,6 +266,7 @@ def test_other_content_under_the_same_uid_becomes_current_and_is_told(
 def test_success_is_answered_only_after_file_name_folder_and_row_are_durable(
     small: SmallNode, start: Start, tmp_path: Path, monkeypatch: MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(listener_module._Clerk, "_recover", lambda self: None)
     port = start().port
     paths = series(tmp_path / "in", 2)
     assert send_files(paths[:1], ae_title="NADIR", host="127.0.0.1", port=port)[0].status == 0x0000
@@ -521,3 +522,15 @@ def test_the_kept_file_is_named_by_the_hash_of_its_bytes(
     assert row.source == "SCANNER@127.0.0.1"
     assert data[:128] == bytes(128)
     assert b"SCANNER" not in data
+
+
+def test_without_sync_what_was_accepted_is_there_once_the_listener_has_drained(
+    small: SmallNode, start: Start, tmp_path: Path
+) -> None:
+    listener = start(sync=False)
+    sent = send_files(series(tmp_path / "in", 20), ae_title="NADIR", host="127.0.0.1", port=listener.port)
+    assert {one.status for one in sent} == {0x0000}
+    assert listener.drain(10.0)
+    assert small.check_whole() == 20
+    (association,) = small.rows(Association)
+    assert association.closed_at is not None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from store.commit import GroupCommit
+from store.commit import Backlog, GroupCommit
 
 
 class Bench:
@@ -111,3 +111,24 @@ def test_every_item_is_done_once_whatever_the_threads_do(threads: int) -> None:
         thread.join(30)
     assert wrong == []
     assert sorted(done) == list(range(1, 1 + 500 * threads))
+
+
+def test_a_backlog_does_everything_in_order_and_nobody_waits_for_it() -> None:
+    groups: list[list[int]] = []
+    gate = threading.Event()
+
+    def work(items: Sequence[int]) -> None:
+        assert gate.wait(10)
+        groups.append(list(items))
+
+    backlog: Backlog[int] = Backlog(work, largest=4, most=20)
+    for number in range(10):
+        backlog.put(number)
+    assert groups == []
+    gate.set()
+    backlog.finish()
+    assert [number for group in groups for number in group] == list(range(10))
+    assert max(map(len, groups)) <= 4
+    backlog.put(10)
+    backlog.finish()
+    assert groups[-1] == [10]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from postgres_server import PostgresServer
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import StatementError
 from sqlmodel import SQLModel, select
@@ -141,6 +142,19 @@ def test_sqlite_syncs_every_commit_and_keeps_foreign_keys(tmp_path: Path) -> Non
         }
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30000}
     database.dispose()
+
+
+def test_without_sync_nothing_is_waited_for(tmp_path: Path, postgres: PostgresServer) -> None:
+    name = postgres.create()
+    for url, question in (
+        (f"sqlite:///{tmp_path / 'a.sqlite'}", "PRAGMA synchronous"),
+        (postgres.url(name), "SHOW synchronous_commit"),
+    ):
+        database = Database(url, sync=False)
+        with database.transaction() as session:
+            assert session.connection().exec_driver_sql(question).scalar() in (0, "off")
+        database.dispose()
+    postgres.drop(name)
 
 
 def test_a_postgresql_that_does_not_sync_commits_is_told_to(request: pytest.FixtureRequest) -> None:
