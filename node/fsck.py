@@ -116,6 +116,9 @@ class _Mender:
     def _orphan(self, fault: Fault) -> Looked:
         """Take in what is on disk without a row, as if it came now; nobody had been told that it was kept."""
         path = self._objects.path(fault.subject)
+        if not self._objects.is_intact(fault.subject):
+            self._set_aside(path, "damaged")
+            return Looked(fault=fault, mended="moved to quarantine: its bytes have another hash")
         if _is_own(path):
             if fault.young:
                 return _left(fault, "a worker may be about to record this result; look again in ten minutes")
@@ -156,6 +159,8 @@ class _Mender:
         return Looked(fault=fault, mended="set right")
 
     def _no_reason(self, fault: Fault) -> Looked:
+        if not self._aside(fault.subject).is_file():
+            return Looked(fault=fault, mended="it has left quarantine")
         # Not through `quarantine`: it takes away the file that it was given.
         reason = json.dumps({"sha256": fault.subject, "reason": "unknown"}) + "\n"
         self._aside(fault.subject).with_suffix(".json").write_text(reason)

@@ -216,7 +216,8 @@ def _studies(session: Session) -> Iterator[Fault]:
         select(col(Study.id), func.count())
         .join(Series, col(Series.study_pk) == col(Study.id))
         .join(Instance, col(Instance.series_pk) == col(Series.id))
-        .where(col(Study.state) == SETTLED, ~col(Instance.own), col(Instance.current) != in_latest)
+        .where(col(Study.state) == SETTLED, ~col(Study.prior), ~col(Instance.own))
+        .where(col(Instance.current) != in_latest)
         .group_by(col(Study.id))
     )
     for pk, count in rows:

@@ -1,0 +1,468 @@
+"""Each invariant damaged by hand in a small real node: what is found, what is mended, and what is left to a person."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlmodel import select
+from whole_node import START, WholeNode, encoded, image, seg
+
+from node.fsck import Looked, look, repair
+from node.sender import Answer
+from store import jobs
+from store.database import Database
+from store.fsck.check import check
+from store.fsck.fault import Fault
+from store.objects import ObjectStore
+from store.tables import Instance, Job, Result
+
+LATER = START + timedelta(minutes=5)
+DEAD_PROCESS = 2**22 + 1
+
+
+@pytest.fixture
+def node(database: Database, objects: ObjectStore) -> WholeNode:
+    """Return a node that has analysed and delivered two studies, one of them with a changed image."""
+    node = WholeNode(database=database, objects=objects)
+    for study in (1, 2):
+        for number in (1, 2, 3):
+            node.take(image(study, number))
+    node.take(image(2, 3, content=1))
+    node.settle(LATER)
+    assert node.analyse(LATER) == 2
+    while node.send(LATER, lambda parcel: Answer(status=0x0000)):
+        pass
+    return node
+
+
+def found(node: WholeNode, *, quick: bool = False) -> list[Fault]:
+    return check(node.database, node.objects, now=node.database.now(), quick=quick)
+
+
+def codes(node: WholeNode, *, quick: bool = False) -> list[tuple[str, str]]:
+    return [(fault.invariant, fault.code) for fault in found(node, quick=quick)]
+
+
+def mended(node: WholeNode) -> list[Looked]:
+    return repair(node.database, node.objects, look(node.database, node.objects, patience_seconds=0))
+
+
+def an_object(node: WholeNode, number: int = 0) -> Path:
+    with node.database.reading() as session:
+        sha256 = session.exec(select(Instance.sha256).order_by(Instance.id)).all()[number]  # type: ignore[arg-type]
+    return node.objects.path(sha256)
+
+
+def execute(node: WholeNode, statement: str, **values: object) -> None:
+    with node.database.transaction() as session:
+        session.execute(text(statement), values)
+
+
+def drop(node: WholeNode, table: str, kind: str, column: str) -> None:
+    """Take the constraints of a kind away that speak of a column, whatever they are called (PostgreSQL)."""
+    with node.database.transaction() as session:
+        names = session.execute(
+            text(
+                "SELECT conname FROM pg_constraint WHERE conrelid = CAST(:name AS regclass) AND contype = :kind"
+                " AND pg_get_constraintdef(oid) LIKE :column"
+            ),
+            {"name": table, "kind": kind, "column": f"%{column}%"},
+        )
+        for (name,) in names.all():
+            session.execute(text(f'ALTER TABLE {table} DROP CONSTRAINT "{name}"'))
+
+
+def overwrite(path: Path, data: bytes) -> None:
+    path.chmod(0o640)
+    path.write_bytes(data)
+    path.chmod(0o440)
+
+
+def old(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a file be too old for a live node to be at it."""
+    monkeypatch.setattr("store.fsck.files.YOUNG_SECONDS", 0.0)
+    assert path.exists()
+
+
+def test_a_node_that_keeps_its_promises_is_clean(node: WholeNode) -> None:
+    assert found(node) == []
+    assert found(node, quick=True) == []
+
+
+def test_i1_an_object_that_is_gone_is_found_and_is_for_the_source_to_send_again(node: WholeNode) -> None:
+    an_object(node).unlink()
+    assert codes(node) == [("I1", "object-missing")]
+    (left,) = mended(node)
+    assert (left.mended, left.fault.todo) == ("", "send it again from CT1@127.0.0.1")
+    node.take(image(1, 1))
+    assert found(node) == []
+
+
+def test_i1_an_object_that_is_gone_comes_back_from_quarantine(node: WholeNode) -> None:
+    path = an_object(node)
+    path.rename(node.objects.root / "quarantine" / path.name)
+    assert ("I1", "object-missing") in codes(node)
+    assert all(one.mended for one in mended(node))
+    assert found(node) == []
+    assert path.stat().st_mode & 0o777 == 0o440
+
+
+def test_i1_damaged_bytes_of_the_same_length_are_moved_aside_and_healed_by_the_next_sending(
+    node: WholeNode,
+) -> None:
+    path = an_object(node)
+    data = path.read_bytes()
+    overwrite(path, data[:-1] + bytes([data[-1] ^ 1]))
+    assert codes(node, quick=True) == []
+    assert codes(node) == [("I1", "object-damaged")]
+    (left,) = mended(node)
+    assert left.mended == ""
+    assert "moved to quarantine/" in left.fault.todo
+    assert codes(node) == [("I1", "object-missing")]
+    node.take(image(1, 1))
+    assert found(node) == []
+
+
+def test_i1_damaged_bytes_of_the_same_length_are_healed_by_the_next_sending_alone(node: WholeNode) -> None:
+    path = an_object(node)
+    data = path.read_bytes()
+    overwrite(path, data[:-1] + bytes([data[-1] ^ 1]))
+    node.take(image(1, 1))
+    assert path.read_bytes() == data
+    assert found(node) == []
+
+
+def test_i1_a_truncated_object_is_found_without_reading_it(node: WholeNode) -> None:
+    overwrite(an_object(node), b"half")
+    assert codes(node, quick=True) == [("I1", "object-damaged")]
+
+
+def test_i1_a_result_whose_bytes_are_gone_is_found(node: WholeNode) -> None:
+    with node.database.reading() as session:
+        sha256 = session.exec(select(Result.sha256)).all()[0]
+    node.objects.path(sha256).unlink()
+    assert codes(node) == [("I1", "object-missing")]
+    assert mended(node)[0].fault.todo == "restore the store from a copy"
+
+
+def test_an_object_without_a_row_is_taken_in_so_that_nothing_is_lost(
+    node: WholeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = node.objects.put(_normal(node, image(3, 1)))
+    (fault,) = found(node)
+    assert (fault.code, fault.subject, fault.young) == ("orphan", kept.sha256, True)
+    old(kept.path, monkeypatch)
+    assert [one.mended for one in mended(node)] == ["taken in, as if it came now"]
+    assert found(node) == []
+    with node.database.reading() as session:
+        assert kept.sha256 in session.exec(select(Instance.sha256)).all()
+
+
+def test_an_object_without_a_row_that_is_no_dicom_goes_to_quarantine(node: WholeNode) -> None:
+    kept = node.objects.put(b"no DICOM at all")
+    (one,) = mended(node)
+    assert one.mended.startswith("moved to quarantine")
+    assert not kept.path.exists()
+    assert (node.objects.root / "quarantine" / kept.path.name).read_bytes() == b"no DICOM at all"
+    assert found(node) == []
+
+
+def test_a_result_that_a_killed_worker_left_is_moved_aside_once_no_worker_can_be_at_it(
+    node: WholeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = seg("1.2.1", "P1", "a key", ["1.2.1.1.1"], 7)
+    kept = node.objects.put(encoded(dataset))
+    (left,) = mended(node)
+    assert left.mended == ""
+    assert kept.path.exists()
+    old(kept.path, monkeypatch)
+    (one,) = mended(node)
+    assert one.mended == "a result that no job recorded was moved to quarantine"
+    assert found(node) == []
+
+
+def test_i2_two_jobs_of_one_piece_of_work_are_found(node: WholeNode) -> None:
+    with node.database.transaction() as session:
+        job = session.exec(select(Job).where(Job.id == 1)).one()
+        session.add(Job(**{**job.model_dump(exclude={"id"}), "key": "f" * 64}))
+    assert codes(node) == [("I2", "job-key"), ("I2", "result-twice")]
+    assert [one.mended for one in mended(node)] == ["", ""]
+
+
+def test_i2_two_answers_that_count_at_once_are_found(node: WholeNode) -> None:
+    node.take(image(1, 4), LATER)
+    later = LATER + timedelta(minutes=5)
+    node.settle(later)
+    node.analyse(later)
+    assert found(node) == []
+    execute(node, "UPDATE finding SET superseded = :no", no=False)
+    assert codes(node) == [("I2", "two-answers")]
+
+
+def test_i3_a_delivery_that_is_done_without_a_status_is_found(node: WholeNode) -> None:
+    execute(node, "UPDATE delivery SET last_status = NULL WHERE id = 1")
+    assert codes(node) == [("I3", "delivered-without-status")]
+
+
+def test_i3_a_delivery_of_another_job_or_of_one_that_has_not_ended_is_found(node: WholeNode) -> None:
+    execute(node, "UPDATE delivery SET job_pk = 2 WHERE id = 1")
+    execute(node, "UPDATE job SET state = 'queued' WHERE id = 2")
+    assert codes(node) == [
+        ("I3", "delivery-of-another-job"),
+        ("I3", "delivered-early"),
+        ("I3", "delivered-early"),
+    ]
+
+
+def test_i3_two_deliveries_of_one_result_to_one_destination_are_found(
+    database: Database, node: WholeNode
+) -> None:
+    if database.is_sqlite:
+        pytest.skip("SQLite cannot drop the constraint")
+    drop(node, "delivery", "u", "destination")
+    execute(
+        node,
+        "INSERT INTO delivery (result_pk, job_pk, destination, state, attempt, run_after, refusals, give_up_at,"
+        " created_at, confirm_attempt, resends) SELECT result_pk, job_pk, destination, 'pending', 0, run_after, 0,"
+        " give_up_at, created_at, 0, 0 FROM delivery WHERE id = 1",
+    )
+    assert ("I3", "delivery-twice") in codes(node)
+
+
+@pytest.mark.parametrize(
+    ("where", "subject"),
+    [
+        ("evil.sh", "evil.sh"),
+        ("incoming/evil\n", "incoming/evil\\n"),
+        ("objects/zz", "objects/zz"),
+        ("objects/ab/evil.dcm", "objects/ab/evil.dcm"),
+        ("quarantine/CON", "quarantine/CON"),
+    ],
+)
+def test_i4_what_the_node_did_not_put_into_its_store_is_told_and_not_touched(
+    node: WholeNode, where: str, subject: str
+) -> None:
+    path = node.objects.root / where
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"MZ")
+    (fault,) = found(node)
+    assert (fault.invariant, fault.code, fault.subject) == ("I4", "unknown-file", subject)
+    assert [one.mended for one in mended(node)] == [""]
+    assert path.read_bytes() == b"MZ"
+
+
+def test_i4_a_link_in_the_place_of_an_object_is_found_and_never_followed(
+    node: WholeNode, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"secret")
+    name = hashlib.sha256(b"secret").hexdigest()
+    path = node.objects.path(name)
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(outside)
+    assert codes(node) == [("I4", "link")]
+    assert [one.mended for one in mended(node)] == [""]
+    assert outside.read_bytes() == b"secret"
+
+
+def test_i4_modes_that_let_others_read_or_anybody_write_are_set_right(node: WholeNode) -> None:
+    path = an_object(node)
+    path.chmod(0o666)
+    (node.objects.root / "incoming").chmod(0o777)
+    assert codes(node) == [("I4", "wrong-mode"), ("I4", "wrong-mode")]
+    assert [one.mended for one in mended(node)] == ["set right", "set right"]
+    assert path.stat().st_mode & 0o777 == 0o440
+    assert found(node) == []
+
+
+@pytest.mark.parametrize("current", [True, False])
+def test_i5_what_came_last_is_made_the_one_current_instance(node: WholeNode, current: bool) -> None:
+    execute(
+        node, "UPDATE instance SET current = :current WHERE sop_instance_uid = '1.2.2.1.3'", current=current
+    )
+    assert ("I5", "not-one-current") in codes(node)
+    mended(node)
+    assert found(node) == []
+    with node.database.reading() as session:
+        rows = session.exec(
+            select(Instance.sha256, Instance.current)
+            .where(Instance.sop_instance_uid == "1.2.2.1.3")
+            .order_by(Instance.id)  # type: ignore[arg-type]
+        ).all()
+    assert [is_current for _, is_current in rows] == [False, True]
+
+
+def test_i5_content_that_no_revision_holds_is_settled_again(node: WholeNode) -> None:
+    node.take(image(1, 4), LATER)
+    execute(node, "UPDATE study SET state = 'settled'")
+    assert codes(node) == [("I5", "content-not-analysed")]
+    assert [one.mended for one in mended(node)] == ["the study settles again"]
+    later = node.database.now() + timedelta(minutes=5)
+    assert node.settle(later) == 1
+    assert node.analyse(later) == 1
+    assert found(node) == []
+
+
+def test_i5_an_object_that_is_kept_and_quarantined_stays_kept(node: WholeNode) -> None:
+    path = an_object(node)
+    temporary = node.objects.temporary()
+    temporary.write_bytes(path.read_bytes())
+    node.objects.quarantine(temporary, "uid-mismatch")
+    assert codes(node) == [("I5", "kept-and-quarantined")]
+    assert [one.mended for one in mended(node)] == ["the copy in quarantine was removed"]
+    assert path.is_file()
+    assert found(node) == []
+
+
+def test_i6_a_manifest_that_lost_a_line_is_found(node: WholeNode) -> None:
+    execute(node, "DELETE FROM revision_instance WHERE revision_pk = 1 AND instance_pk = 1")
+    assert ("I6", "manifest-changed") in codes(node)
+    assert ("I6", "result-of-other-images") in codes(node)
+
+
+def test_i6_a_manifest_with_an_image_of_another_study_is_found(node: WholeNode) -> None:
+    execute(node, "UPDATE revision_instance SET instance_pk = 4 WHERE revision_pk = 1 AND instance_pk = 1")
+    assert {code for _, code in codes(node)} == {
+        "content-not-analysed",
+        "manifest-changed",
+        "manifest-of-two-studies",
+        "manifest-of-two-patients",
+        "result-of-other-images",
+    }
+
+
+def test_i6_a_result_of_two_patients_is_found(database: Database, objects: ObjectStore) -> None:
+    node = WholeNode(database=database, objects=objects)
+    node.take(image(1, 1))
+    node.take(image(1, 2, patient_id="SOMEBODY ELSE"))
+    node.settle(LATER)
+    node.analyse(LATER)
+    assert ("I6", "manifest-of-two-patients") in codes(node)
+    assert not any("SOMEBODY" in str(fault) for fault in found(node))
+
+
+def test_i6_a_result_whose_bytes_are_of_another_study_is_found(node: WholeNode) -> None:
+    with node.database.reading() as session:
+        _, second = session.exec(select(Result).order_by(Result.id)).all()  # type: ignore[arg-type]
+    execute(
+        node,
+        "UPDATE result SET sha256 = :sha, size_bytes = :size WHERE id = 1",
+        sha=second.sha256,
+        size=second.size_bytes,
+    )
+    faults = set(codes(node))
+    assert ("I6", "result-of-another-study") in faults
+    assert ("disk", "orphan") in faults
+
+
+def test_a_finding_of_another_study_is_found(node: WholeNode) -> None:
+    execute(node, "UPDATE finding SET study_pk = 2 WHERE study_pk = 1")
+    assert ("I6", "finding-of-another-study") in codes(node)
+
+
+def test_temporaries_of_dead_processes_are_removed_and_those_of_live_ones_left(node: WholeNode) -> None:
+    dead = node.objects.root / "incoming" / f"{DEAD_PROCESS}-{'0' * 32}.part"
+    live = node.objects.root / "incoming" / f"{os.getppid()}-{'0' * 32}.part"
+    for path in (dead, live):
+        path.write_bytes(b"half an image")
+    assert codes(node) == [("disk", "dead-temporary")]
+    assert [one.mended for one in mended(node)] == ["removed"]
+    assert (dead.exists(), live.exists()) == (False, True)
+
+
+def test_a_file_in_quarantine_gets_a_reason_and_a_reason_without_its_file_goes(node: WholeNode) -> None:
+    temporary = node.objects.temporary()
+    temporary.write_bytes(b"strange")
+    aside = node.objects.quarantine(temporary, "not-part10")
+    aside.with_suffix(".json").unlink()
+    (aside.parent / f"{'0' * 64}.json").write_text("{}")
+    assert sorted(codes(node)) == [("disk", "no-reason"), ("disk", "reason-without-file")]
+    assert all(one.mended for one in mended(node))
+    assert aside.read_bytes() == b"strange"
+    assert json.loads(aside.with_suffix(".json").read_text()) == {"sha256": aside.stem, "reason": "unknown"}
+    assert found(node) == []
+
+
+def test_what_nobody_holds_any_more_is_put_back(node: WholeNode) -> None:
+    node.take(image(3, 1), LATER)
+    later = LATER + timedelta(minutes=5)
+    node.settle(later)
+    node.claim(later)
+    execute(node, "UPDATE job SET lease_until = NULL WHERE state = 'running'")
+    execute(node, "UPDATE job SET state = 'delivering' WHERE id = 1")
+    execute(node, "UPDATE delivery SET state = 'sending', delivered_at = NULL, attempt = 1 WHERE id = 2")
+    assert codes(node) == [
+        ("ledger", "job-stuck"),
+        ("ledger", "job-not-ended"),
+        ("ledger", "delivery-stuck"),
+    ]
+    assert all(one.mended for one in mended(node))
+    assert found(node) == []
+    with node.database.reading() as session:
+        assert [job.state for job in jobs.list_jobs(session)] == ["done", "done", "queued"]
+
+
+def test_a_lease_that_ran_out_a_moment_ago_is_no_fault(node: WholeNode) -> None:
+    node.take(image(3, 1), node.database.now() - timedelta(minutes=30))
+    node.settle(node.database.now() - timedelta(minutes=20))
+    node.claim(node.database.now() - timedelta(minutes=20))
+    assert found(node) == []
+
+
+def test_states_that_there_are_not_are_found(node: WholeNode) -> None:
+    execute(node, "UPDATE job SET state = 'confused' WHERE id = 1")
+    execute(node, "UPDATE study SET state = 'confused' WHERE id = 1")
+    assert codes(node) == [("ledger", "unknown-state"), ("ledger", "unknown-state")]
+
+
+def test_a_row_that_points_to_nothing_is_found(
+    database: Database, node: WholeNode, database_url: str
+) -> None:
+    if database.is_sqlite:
+        with closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as connection:
+            connection.execute("PRAGMA foreign_keys=OFF")
+            connection.execute("DELETE FROM patient WHERE id = 1")
+            connection.commit()
+    else:
+        drop(node, "study", "f", "patient_pk")
+        drop(node, "finding", "f", "patient_pk")
+        execute(node, "DELETE FROM patient WHERE id = 1")
+    assert ("database", "reference") in codes(node)
+
+
+def test_a_damaged_sqlite_file_is_told_and_not_touched(tmp_path: Path, sqlite_template: Path) -> None:
+    path = tmp_path / "nadir.sqlite"
+    data = bytearray(sqlite_template.read_bytes())
+    data[4096 * 3 : 4096 * 12] = b"\xff" * (4096 * 9)
+    path.write_bytes(data)
+    database = Database(f"sqlite:///{path}")
+    faults = check(database, ObjectStore(tmp_path / "store"), now=START)
+    database.dispose()
+    assert {fault.code for fault in faults} == {"database-damaged"}
+
+
+def test_a_race_with_a_live_node_is_no_fault(node: WholeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _normal(node, image(3, 1))
+    node.objects.put(data)
+    looks: list[Callable[[], object]] = [lambda: node.take(image(3, 1))]
+    monkeypatch.setattr("node.fsck.time.sleep", lambda seconds: looks.pop()())
+    assert look(node.database, node.objects) == []
+
+
+def _normal(node: WholeNode, data: bytes) -> bytes:
+    """Return a file as the intake keeps it."""
+    from store.part10 import normalise
+
+    source, target = node.objects.root.parent / "in.dcm", node.objects.root.parent / "out.dcm"
+    source.write_bytes(data)
+    normalise(source, target)
+    return target.read_bytes()
