@@ -265,7 +265,7 @@ def _serve_files(folder: Path, port: int) -> None:
         callers=callers,
         max_associations=500,
         reserve_bytes=0,
-        hashing=False,
+        inspecting=False,
     )
     reception.start()
     threading.Event().wait()

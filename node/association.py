@@ -15,6 +15,7 @@ from node.desk import Peer
 from node.socket_guard import GuardedDul
 from node.spool import Spool, SpoolingDimse
 from node.status import CANNOT_UNDERSTAND
+from store.failpoint import reach
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class StorageAssociation(Association):  # type: ignore[misc]  # pynetdicom is un
                 super()._serve_request(msg, context_id)
             elif msg.is_valid_request:
                 StorageServiceClass(self).SCP(msg, self._accepted_cx[context_id])
+                reach("after-response")
             else:
                 self._answer_unread(msg, context_id)
         finally:

@@ -21,7 +21,10 @@ from node.inline_dul import CONNECTION_CLOSED, HEADER_BYTES, IdleError, InlineDu
 from node.socket_guard import P_DATA_TF, Limits
 from node.spool import LARGEST_UID_CHARACTERS, LARGEST_UNSPOOLED_BYTES, Spool
 from node.status import CANNOT_UNDERSTAND
+from store.failpoint import reach
 
+ITEM = struct.Struct(">LBB")
+ELEMENT = struct.Struct("<HHL")
 LARGEST_COMMAND_BYTES = 1 << 16
 C_STORE_RQ, C_STORE_RSP, NO_DATA_SET = 0x0001, 0x8001, 0x0101
 COMMAND, LAST = 0x01, 0x02
@@ -73,7 +76,7 @@ def command_values(data: bytes) -> dict[int, bytes]:
     while at < len(data):
         if at + 8 > len(data):
             raise ProtocolError("the command set ends within an element")
-        group, element, length = struct.unpack_from("<HHL", data, at)
+        group, element, length = ELEMENT.unpack_from(data, at)
         at += 8
         if group != 0 or at + length > len(data):
             raise ProtocolError("the command set is no list of command elements")
@@ -88,7 +91,7 @@ def fragments(body: memoryview) -> Iterator[tuple[int, int, memoryview]]:
     while at < len(body):
         if at + HEADER_BYTES > len(body):
             raise ProtocolError("a P-DATA-TF ends within an item's header")
-        length, context_id, control = struct.unpack_from(">LBB", body, at)
+        length, context_id, control = ITEM.unpack_from(body, at)
         end = at + 4 + length
         if length < 2 or end > len(body):
             raise ProtocolError("an item of a P-DATA-TF is longer than the PDU, or shorter than its header")
@@ -142,6 +145,7 @@ class FastAssociation(StorageAssociation):
             self.dul.finish()
 
     def _negotiate(self) -> None:
+        self.dul.start()
         request = self.dul.receive_pdu(wait=True)
         if not isinstance(request, A_ASSOCIATE):
             return
@@ -240,6 +244,7 @@ class FastAssociation(StorageAssociation):
             self._forget()
             self.is_serving = False
         self._answer(context_id, request.answer(status))
+        reach("after-response")
 
     def _answer(self, context_id: int, command: bytes) -> None:
         """Send a command set in one call, in more than one PDU only for a peer that takes very short ones."""
@@ -288,4 +293,4 @@ def _uid(values: dict[int, bytes], element: int) -> str:
 def _uid_element(element: int, uid: str) -> bytes:
     value = uid.encode("ascii", "replace")
     value += b"\0" * (len(value) % 2)
-    return struct.pack("<HHL", 0, element, len(value)) + value if value else b""
+    return ELEMENT.pack(0, element, len(value)) + value if value else b""

@@ -18,7 +18,8 @@ from pynetdicom.association import Association
 from node.pace import SLOWEST_BYTES_PER_SECOND
 from node.socket_guard import P_DATA_TF, PDU_TYPES, GuardedDul, Limits
 
-HEADER_BYTES = 6
+HEADER = struct.Struct(">BxL")
+HEADER_BYTES = HEADER.size
 LINGER_SECONDS, LINGER_BYTES = 1.0, 1 << 20
 CONNECTION_CLOSED = "Evt17"
 
@@ -48,7 +49,8 @@ class InlineDul(GuardedDul):
         self._is_interrupted = False
 
     def start(self) -> None:
-        """Start no thread."""
+        """Let the state machine learn of the connection; there is no thread to start."""
+        self._act()
 
     def is_alive(self) -> bool:
         """Return False: there is no thread to wait for."""
@@ -81,7 +83,6 @@ class InlineDul(GuardedDul):
 
         Raises IdleError when nothing came in the time allowed, and ProtocolError for what is no PDU or too long.
         """
-        self._act()
         try:
             return self._read() if self.is_open else None
         except TimeoutError:
@@ -94,7 +95,7 @@ class InlineDul(GuardedDul):
     def take(self, kind: int, body: memoryview) -> None:
         """Give a PDU to pynetdicom's state machine. Raises ProtocolError when it cannot be decoded."""
         try:
-            pdu, event = self._decode_pdu(struct.pack(">BxL", kind, len(body)) + body)
+            pdu, event = self._decode_pdu(HEADER.pack(kind, len(body)) + body)
             self._recv_pdu.put(pdu)
             self.happen(event)
         except Exception as error:  # a border: pynetdicom's decoders raise whatever they meet
@@ -111,9 +112,8 @@ class InlineDul(GuardedDul):
         connection = self.socket.socket if self.socket else None
         if connection is not None:
             with suppress(OSError):
-                socket.socket.shutdown(
-                    connection, socket.SHUT_RD
-                )  # that of a TLS socket would end writing too
+                # Not the method of a TLS socket, which would end writing too.
+                socket.socket.shutdown(connection, socket.SHUT_RD)
 
     def finish(self) -> None:
         """Let the peer read our last PDU: closing with unread bytes would take it back (RFC 1122 4.2.2.13)."""
@@ -142,8 +142,9 @@ class InlineDul(GuardedDul):
         if not self._ahead:
             self._ahead = self._wait(limits.idle_seconds if is_established else limits.silent_seconds)
         deadline = time.monotonic() + (limits.pdu_seconds if is_established else limits.silent_seconds)
-        self._fill(self._ahead, HEADER_BYTES, HEADER_BYTES, deadline)
-        kind, length = struct.unpack_from(">BxL", buffer)
+        if self._ahead < HEADER_BYTES:
+            self._fill(self._ahead, HEADER_BYTES, HEADER_BYTES, deadline)
+        kind, length = HEADER.unpack_from(buffer)
         if kind not in PDU_TYPES:
             raise ProtocolError("the peer sent what is no PDU")
         if length > (limits.pdu_bytes if kind == P_DATA_TF and is_established else limits.request_bytes):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -43,7 +43,7 @@ class Spool:
         largest_bytes: int,
         free_bytes: Callable[[], int],
         reserve_bytes: int,
-        hashing: bool = True,
+        inspecting: bool = True,
     ) -> None:
         self.path = path
         self.name = str(path)
@@ -53,18 +53,18 @@ class Spool:
         self._free_bytes = free_bytes
         self._reserve_bytes = reserve_bytes
         self._checked_at = -CHECK_FREE_EVERY_BYTES
-        self._raw: io.FileIO | None = None
-        self._waiting = b""
-        self._digest = hashlib.sha256() if hashing else None
+        self._descriptor: int | None = None
+        self._preamble = b""
+        self._digest = hashlib.sha256() if inspecting else None
         self._head = bytearray()
 
     def begin(self, preamble: bytes) -> Self:
         """Return itself, with the file begun by `preamble`; a failure is remembered, not raised."""
+        self._preamble = preamble
         try:
-            self._raw = io.FileIO(self.path, "wb")
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
             self._fail(error)
-        self._waiting = preamble
         return self
 
     @property
@@ -87,22 +87,30 @@ class Spool:
 
     def write(self, data: Buffer) -> None:
         """Append; after a failure the data are dropped. The preamble goes with the first of them."""
-        if self._raw is None or self.failure is not None:
+        if self._descriptor is None:
             return
-        parts = [part for part in (self._waiting, data) if part]
-        self._waiting = b""
+        parts = (self._preamble, data) if self._preamble else (data,)
+        size = len(self._preamble) + len(data)
+        self._preamble = b""
         try:
+            self._check_room(size)
+            written = os.writev(self._descriptor, parts)
+            if written < size:
+                self._write_rest(b"".join(parts), written)
+        except (OSError, Unavailable) as error:
+            self._fail(error)
+            return
+        self.size_bytes += size
+        if self._digest is not None:
             for part in parts:
-                self._check_room(len(part))
-                self.size_bytes += len(part)
-            _write_all(self._raw.fileno(), parts)
-            for part in parts:
-                if self._digest is not None:
-                    self._digest.update(part)
+                self._digest.update(part)
                 if len(self._head) < HEAD_BYTES:
                     self._head += part[: HEAD_BYTES - len(self._head)]
-        except (OSError, ValueError, Unavailable) as error:
-            self._fail(error)
+
+    def _write_rest(self, data: bytes, written: int) -> None:
+        assert self._descriptor is not None
+        while written < len(data):
+            written += os.write(self._descriptor, data[written:])
 
     def _check_room(self, more_bytes: int) -> None:
         if self.size_bytes + more_bytes > self._largest_bytes:
@@ -118,27 +126,19 @@ class Spool:
 
     def close(self) -> None:
         """Close the file; it stays where it is."""
-        self.write(b"")
-        raw, self._raw = self._raw, None
-        if raw is not None:
-            raw.close()
+        if self._preamble:
+            self.write(b"")
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def discard(self) -> None:
         """Close and delete the file, when there is one; a later write is dropped."""
         try:
             self.close()
         finally:
-            self.path.unlink(missing_ok=True)
-
-
-def _write_all(descriptor: int, parts: list[Buffer]) -> None:
-    """Write all parts with one call, with more when the system takes less at once."""
-    written = os.writev(descriptor, parts)
-    for part in parts:
-        left = memoryview(part)[written:]
-        written = max(0, written - len(part))
-        while left:
-            left = left[os.write(descriptor, left) :]
+            with suppress(FileNotFoundError):
+                os.unlink(self.name)
 
 
 class SpoolingDimse(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom is untyped here
