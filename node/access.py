@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from typing import Literal, TypeVar
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from node.logs import line
 from node.settings import Settings
+from plugins.errors import Refused
 from store import accounts, sessions
 from store.accounts import ROLES, SCOPES
 from store.database import Database
@@ -31,6 +34,7 @@ JSON_BODY_BYTES = 1 << 20
 FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 LOCAL_NAMES = re.compile(r"^(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?$")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+log = logging.getLogger(__name__)
 Endpoint = TypeVar("Endpoint", bound=Callable[..., object])
 
 
@@ -216,6 +220,26 @@ class Gate:
             sessions.touch(session, cookie, now)
 
 
+def require_authentication(settings: Settings, database: Database) -> None:
+    """Return when the HTTP port may be opened. Refuses `open-http`: the network could reach it and nobody sign in.
+
+    Warns when passwords and tokens would cross the network unencrypted.
+    """
+    if is_loopback(settings.http_host):
+        return
+    with database.reading() as session:
+        is_configured = bool(settings.hook_token) or accounts.has_any(session)
+    if not is_configured:
+        sentence = (
+            f"the HTTP port on {settings.http_host} would be open to the network: set hook_token, add an account "
+            "(nadir users add) or a token (nadir tokens add), or keep http_host on 127.0.0.1"
+        )
+        raise Refused("open-http", sentence)
+    if settings.http_tls_certificate is None and not settings.http_proxies:
+        text = "passwords cross the network unencrypted: set http_tls_certificate, or http_proxies behind a proxy"
+        log.warning(line("plain-http", host=settings.http_host, text=text))
+
+
 def check_origin(request: Request) -> None:
     """Return when a page of this node, or no page at all, asks for a change. Raises 403 for a foreign page.
 
@@ -267,5 +291,6 @@ __all__ = [
     "csrf_token",
     "is_loopback",
     "is_this_machine",
+    "require_authentication",
     "rule_of",
 ]

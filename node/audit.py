@@ -6,6 +6,7 @@ repository that is down for days misses nothing; a node that is killed loses hal
 
 from __future__ import annotations
 
+import hmac
 import logging
 import os
 import queue
@@ -13,10 +14,11 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from node.audit_events import Patients
 from node.audit_message import AuditMessage
@@ -36,10 +38,16 @@ LEASE_SECONDS = 60.0
 LOOK_SECONDS = 15.0
 SAME_SECONDS = 60.0
 MOST_KEYS = 1000
-Record = Callable[[AuditMessage], None]
 
 
-def unheard(message: AuditMessage) -> None:
+class Record(Protocol):
+    """What takes messages: `Audit.record`."""
+
+    def __call__(self, message: AuditMessage, *, once: Hashable = None) -> None:
+        """Take one."""
+
+
+def unheard(message: AuditMessage, *, once: Hashable = None) -> None:
     """Record nothing: for parts of a node that run without a trail, as in tests."""
 
 
@@ -183,6 +191,12 @@ class Audit:
             if len(rows) < BATCH:
                 audit.release_sink(session, sink.name, self._owner)
         return len(rows) == BATCH
+
+
+def settings_hash(settings: Settings, key: bytes) -> str:
+    """Return a keyed hash of all settings, secrets too: it shows that they changed, and nothing of what they are."""
+    said = "\n".join(f"{name}={value!r}" for name, value in settings)
+    return hmac.new(key, said.encode("utf-8", "surrogatepass"), "sha256").hexdigest()[:16]
 
 
 def audit_of(settings: Settings, database: Database) -> Audit:

@@ -41,14 +41,14 @@ class Peer:
     """IP address or host name."""
 
 
-def started(ae_title: str, roles: Sequence[str]) -> AuditMessage:
-    """Tell that a process of the node answers."""
-    return _activity(am.APPLICATION_START, ae_title, roles)
+def started(ae_title: str, roles: Sequence[str], settings: str) -> AuditMessage:
+    """Tell that a process of the node answers; `settings` is a keyed hash, so that a change of them shows."""
+    return _activity(am.APPLICATION_START, ae_title, roles, settings)
 
 
-def stopped(ae_title: str, roles: Sequence[str]) -> AuditMessage:
+def stopped(ae_title: str, roles: Sequence[str], settings: str) -> AuditMessage:
     """Tell that it ends, on purpose."""
-    return _activity(am.APPLICATION_STOP, ae_title, roles)
+    return _activity(am.APPLICATION_STOP, ae_title, roles, settings)
 
 
 def association_rejected(ae_title: str, reason: str, peer: Peer) -> AuditMessage:
@@ -167,16 +167,6 @@ def access_changed(what: str, subject: str, by: str, *, is_role: bool = False) -
     )
 
 
-def settings_changed(ae_title: str, names: Sequence[str]) -> AuditMessage:
-    """Tell that the node started with other settings than the last time; their names, not their values."""
-    return AuditMessage(
-        event=am.SECURITY_ALERT,
-        types=(am.SECURITY_CONFIGURATION,),
-        participants=(_this(ae_title, is_requestor=True),),
-        subjects=(_alert("settings", f"changed: {', '.join(names)}"),),
-    )
-
-
 def trail_read(by: str) -> AuditMessage:
     """Tell that the audit trail itself was read."""
     log = Subject(id="audit_record", id_type=am.URI, type_code="2", role="13", name="Security Audit Log")
@@ -199,14 +189,19 @@ def study(study_instance_uid: str, sop_classes: Mapping[str, int]) -> Subject:
     )
 
 
-def _activity(kind: am.Code, ae_title: str, roles: Sequence[str]) -> AuditMessage:
+def _activity(kind: am.Code, ae_title: str, roles: Sequence[str], settings: str) -> AuditMessage:
     process = Participant(
         user_id=str(os.getpid()),
         other_id=f"AETITLES={ae_title}",
         address=socket.gethostname(),
         role=am.APPLICATION,
     )
-    launcher = Participant(user_id=",".join(roles), is_requestor=True)
+    launcher = Participant(
+        user_id=f"nadir serve {','.join(roles)}",
+        other_id=f"settings {settings}",
+        is_requestor=True,
+        role=am.APPLICATION_LAUNCHER,
+    )
     return AuditMessage(event=am.APPLICATION_ACTIVITY, types=(kind,), participants=(process, launcher))
 
 

@@ -10,7 +10,7 @@ import asyncio
 import hmac
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs
@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from node import audit_events
 from node.access import (
     CSRF_FIELD,
     CSRF_HEADER,
@@ -34,6 +35,7 @@ from node.access import (
     check_origin,
     rule_of,
 )
+from node.audit import Record, unheard
 from plugins.errors import Refused, Unavailable
 
 log = logging.getLogger(__name__)
@@ -71,8 +73,8 @@ class Guard:
         Finds out who asks, and decides.
     upload_bytes
         Largest body of a route that declares `is_upload`.
-    denied
-        Told of who was not let in: status, sentence, name and address.
+    record
+        Takes what the audit trail is told: who was not let in.
 
     """
 
@@ -83,13 +85,13 @@ class Guard:
         routes: Sequence[BaseRoute],
         gate: Gate,
         upload_bytes: int,
-        denied: Callable[[int, str, str, str], None] = lambda status, sentence, name, address: None,
+        record: Record = unheard,
     ) -> None:
         self._app = app
         self._routes = routes
         self._gate = gate
         self._upload_bytes = upload_bytes
-        self._denied = denied
+        self._record = record
         self._busy: Counter[bool] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -145,7 +147,12 @@ class Guard:
             name = identity.name
             self._gate.decide(request, identity, rule)
         except HTTPException as error:
-            self._denied(error.status_code, str(error.detail), name, self._gate.address(request))
+            address = self._gate.address(request)
+            what = f"{request.method} {_shown(request.url.path)}"
+            self._record(
+                audit_events.request_denied(error.status_code, name, address, what),
+                once=("denied", error.status_code, name, address),
+            )
             raise
         return identity
 
@@ -166,6 +173,11 @@ class Guard:
 
 OPEN = Identity(kind="nobody")
 NO_ROUTE = Rule(role="viewer", scopes=frozenset({"hook", "sender", "metrics", "api"}))
+
+
+def _shown(path: str) -> str:
+    """Return the first part of a path: what follows may be somebody's identifier."""
+    return "/" + path.lstrip("/").partition("/")[0][:32]
 
 
 def error(

@@ -15,7 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
+from node import audit_events
 from node.access import COOKIE, Identity, allow
+from node.audit import Record, unheard
 from node.logs import line
 from node.settings import Settings
 from store import accounts, sessions
@@ -38,11 +40,11 @@ class Credentials(BaseModel):
     password: str = Field(max_length=accounts.MOST_CHARACTERS)
 
 
-def router(settings: Settings, database: Database) -> APIRouter:
+def router(settings: Settings, database: Database, record: Record = unheard) -> APIRouter:
     """Return the routes `/login` and `/logout`."""
     made = APIRouter()
     pages = Environment(loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined)
-    desk = SignInDesk(settings, database)
+    desk = SignInDesk(settings, database, record)
     hashing = anyio.CapacityLimiter(HASHES_AT_ONCE)
 
     def page(request: Request, status: int = 200, problem: str = "") -> Response:
@@ -96,8 +98,9 @@ def router(settings: Settings, database: Database) -> APIRouter:
 class SignInDesk:
     """Checks names and passwords and keeps the sessions."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, record: Record = unheard) -> None:
         self._database = database
+        self._record = record
         self._whole = settings.session_seconds
 
     def sign_in(self, given: Credentials, address: str, before: str) -> str:
@@ -126,6 +129,7 @@ class SignInDesk:
             sessions.end(session, before)
             cookie = sessions.begin(session, account.id, now)
         log.info(line("signed-in", account=account.name, address=address))
+        self._record(audit_events.signed_in(account.name, address))
         return cookie
 
     def sign_out(self, cookie: str, name: str, address: str) -> None:
@@ -133,12 +137,15 @@ class SignInDesk:
         with self._database.transaction() as session:
             sessions.end(session, cookie)
         log.info(line("signed-out", account=name, address=address))
+        self._record(audit_events.signed_out(name, address))
 
     def _tell(self, name: str, address: str, why: str) -> None:
         """Log a failure with its account when there is one: what else was typed may be a password."""
         with self._database.reading() as session:
             is_known = accounts.check_sign_in(session, name) is not None
-        log.warning(line("sign-in-failed", why=why, account=name if is_known else "unknown", address=address))
+        account = name if is_known else "unknown"
+        log.warning(line("sign-in-failed", why=why, account=account, address=address))
+        self._record(audit_events.signed_in(account, address, failure=why))
 
 
 async def _credentials(request: Request) -> Credentials:

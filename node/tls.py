@@ -69,11 +69,26 @@ def client_context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-def _context(protocol: int, settings: Settings) -> ssl.SSLContext:
+def https_context(settings: Settings) -> ssl.SSLContext | None:
+    """Return how the HTTP port answers by TLS; None without a certificate. Refuses `bad-tls`."""
+    if settings.http_tls_certificate is None:
+        return None
+    context = _bare(ssl.PROTOCOL_TLS_SERVER)
+    passphrase = settings.http_tls_key_passphrase
+    _load_own(context, settings.http_tls_certificate, settings.http_tls_key, passphrase, prefix="http_")
+    return context
+
+
+def _bare(protocol: int) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    return context
+
+
+def _context(protocol: int, settings: Settings) -> ssl.SSLContext:
+    context = _bare(protocol)
     if settings.tls_certificate is not None:
         _load_own(context, settings.tls_certificate, settings.tls_key, settings.tls_key_passphrase)
     if settings.tls_ca is not None:
@@ -85,11 +100,15 @@ def _context(protocol: int, settings: Settings) -> ssl.SSLContext:
     return context
 
 
-def _load_own(context: ssl.SSLContext, certificate: Path, key: Path | None, passphrase: str) -> None:
-    if not PEM.search(_read(certificate, "tls_certificate")):
-        raise Refused("bad-tls", f"tls_certificate {certificate} holds no PEM certificate")
+def _load_own(
+    context: ssl.SSLContext, certificate: Path, key: Path | None, passphrase: str, *, prefix: str = ""
+) -> None:
+    if not PEM.search(_read(certificate, f"{prefix}tls_certificate")):
+        raise Refused("bad-tls", f"{prefix}tls_certificate {certificate} holds no PEM certificate")
     if key is not None:
-        _read(key, "tls_key")
+        _read(key, f"{prefix}tls_key")
+    if (key or certificate).stat().st_mode & 0o007:
+        log.warning(line("key-open-to-everybody", setting=f"{prefix}tls_key", text="chmod o-rwx"))
     try:
         # Always a function, or OpenSSL would ask for the passphrase on the terminal.
         context.load_cert_chain(certificate, key, password=lambda: passphrase)
@@ -97,7 +116,9 @@ def _load_own(context: ssl.SSLContext, certificate: Path, key: Path | None, pass
         mismatched = getattr(error, "reason", "") == "KEY_VALUES_MISMATCH"
         fault = "is no PEM key, or the passphrase is wrong"
         says = "does not belong to the certificate" if mismatched else fault
-        raise Refused("bad-tls", f"the key of tls_certificate, {key or certificate}, {says}") from error
+        raise Refused(
+            "bad-tls", f"the key of {prefix}tls_certificate, {key or certificate}, {says}"
+        ) from error
 
 
 def _read(path: Path, name: str) -> bytes:

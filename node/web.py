@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 
 from node import guard, login, metrics, pull
 from node.access import Gate, allow
+from node.audit import Record, unheard
 from node.settings import Settings
 from store import findings, jobs
 from store.database import Database
@@ -50,6 +51,7 @@ def create_app(
     *,
     told: Callable[[], None] | None = None,
     routers: Sequence[APIRouter] = (),
+    record: Record = unheard,
 ) -> FastAPI:
     """Return the web application.
 
@@ -63,6 +65,8 @@ def create_app(
         Called when a study was told, to wake who pulls; not called for anything that could fail.
     routers
         Further routes, each with its rule.
+    record
+        Takes what the audit trail is told.
 
     """
     app = FastAPI(title="Nadir", docs_url=None, redoc_url=None, openapi_url=None)
@@ -70,7 +74,7 @@ def create_app(
         _open(database),
         _ledger(database),
         _hook(settings, database, told),
-        login.router(settings, database),
+        login.router(settings, database, record),
         *routers,
     ):
         app.router.routes.extend(router.routes)  # flat: what the guard matches is what answers
@@ -79,6 +83,7 @@ def create_app(
         routes=app.router.routes,
         gate=Gate(settings, database),
         upload_bytes=settings.max_request_bytes,
+        record=record,
     )
 
     @app.exception_handler(HTTPException)
