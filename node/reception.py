@@ -9,7 +9,7 @@ import logging
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from socketserver import BaseServer
 
@@ -19,8 +19,8 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler
 
 from node.association import StorageAssociation
-from node.callers import Callers, plain_address
-from node.contexts import TRANSFER_SYNTAXES, VERIFICATION, supported_contexts
+from node.callers import AE_TITLE, Callers, plain_address
+from node.contexts import TRANSFER_SYNTAXES, VERIFICATION, is_storage_class, supported_contexts
 from node.desk import Arrival, Desk, Peer, Reporters
 from node.fastpath import FastAssociation
 from node.seats import Seats
@@ -39,6 +39,7 @@ IDLE_SECONDS = 2.0
 PERMANENT, TRANSIENT = 0x01, 0x02
 CALLING_AE_NOT_RECOGNISED = (PERMANENT, 0x01, 0x03)
 CALLED_AE_NOT_RECOGNISED = (PERMANENT, 0x01, 0x07)
+NO_REASON_GIVEN = (PERMANENT, 0x02, 0x01)
 LOCAL_LIMIT_EXCEEDED = (TRANSIENT, 0x03, 0x02)
 
 
@@ -69,7 +70,7 @@ class Reception:
         Associations served at one time, in all and of one address (0: no bound of its own); more are rejected as
         transient.
     largest_bytes, reserve_bytes
-        Largest object, and the free space below which none is written.
+        Largest object, and the free space below which none is written and nobody who means to send is let in.
     limits
         Defence against silent, stalled and oversize peers.
     reporters
@@ -271,13 +272,16 @@ class Reception:
         calling_ae = str(request.calling_ae_title).strip(" ")
         address = plain_address(str(association.requestor.address))
         names = certificate_names(association.dul.socket.socket)
+        proposed = request.presentation_context_definition_list
         verdict = self._judge(str(request.called_ae_title).strip(" "), calling_ae, address, names)
+        if verdict is None and not self._has_room() and _stores(proposed):
+            verdict = ("disk-full", LOCAL_LIMIT_EXCEEDED)
         if verdict is None:
             association.peer = self._seats.take(association, calling_ae, address)
             verdict = None if association.peer else ("limit", LOCAL_LIMIT_EXCEEDED)
         if verdict is None:
             association.acceptor.supported_contexts = supported_contexts(
-                request.presentation_context_definition_list,
+                proposed,
                 storage=self._callers.admits(calling_ae, address),
                 commitment=self._reports(calling_ae, address),
             )
@@ -289,6 +293,8 @@ class Reception:
     def _judge(
         self, called_ae: str, calling_ae: str, address: str, names: frozenset[str]
     ) -> tuple[str, tuple[int, int, int]] | None:
+        if not AE_TITLE.match(calling_ae):
+            return ("malformed", CALLING_AE_NOT_RECOGNISED)
         if not self._callers.accept_any and called_ae != self._ae.ae_title:
             return ("called-ae", CALLED_AE_NOT_RECOGNISED)
         if not self._callers.admits(calling_ae, address) and not self._reports(calling_ae, address):
@@ -296,6 +302,12 @@ class Reception:
         if not self._callers.trusts(calling_ae, names):
             return ("certificate", CALLING_AE_NOT_RECOGNISED)
         return None
+
+    def _has_room(self) -> bool:
+        try:
+            return self._desk.free_bytes() >= self._reserve_bytes
+        except Unavailable:
+            return False
 
     def _reports(self, calling_ae: str, address: str) -> bool:
         return self._reporters is not None and self._reporters.callers.admits(calling_ae, address)
@@ -351,3 +363,8 @@ class Reception:
         peer = self._seats.leave(association)
         if peer is not None:
             self._desk.left(peer)
+
+
+def _stores(proposed: Sequence[PresentationContext]) -> bool:
+    """Return True when a peer means to send objects: an echo and a report are answered on a full disk too."""
+    return any(is_storage_class(str(context.abstract_syntax)) for context in proposed)

@@ -12,17 +12,15 @@ DATA_SET_DOES_NOT_MATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 
 UID_MISMATCH = "uid-mismatch"
-NOT_ALLOWED = "not-allowed"
-STATUS_OF_REFUSAL = {UID_MISMATCH: DATA_SET_DOES_NOT_MATCH, NOT_ALLOWED: NOT_AUTHORISED}
 
 
 def status_of(error: BaseException) -> int:
     """Return the C-STORE status of an error.
 
-    A sender repeats A700 and 0110 by itself; A900, C000 and 0124 need a person.
+    A sender repeats A700 and 0110 by itself; A900 and C000 need a person.
     """
     if isinstance(error, Refused):
-        return STATUS_OF_REFUSAL.get(error.code, CANNOT_UNDERSTAND)
+        return DATA_SET_DOES_NOT_MATCH if error.code == UID_MISMATCH else CANNOT_UNDERSTAND
     if isinstance(error, (Unavailable, OSError, MemoryError)):
         return OUT_OF_RESOURCES
     return PROCESSING_FAILURE

@@ -408,16 +408,25 @@ def test_a_failing_disk_is_answered_with_a700_and_recovers(
     assert send_files([path], ae_title="NADIR", host="127.0.0.1", port=listener.port)[0].status == 0x0000
 
 
-def test_below_the_reserve_stores_are_refused_and_echoes_answered(
-    small: SmallNode, start: Start, tmp_path: Path
+def test_below_the_reserve_nobody_new_may_send_and_those_who_do_are_told_to_send_again(
+    small: SmallNode, start: Start, tmp_path: Path, monkeypatch: MonkeyPatch
 ) -> None:
     (path,) = series(tmp_path / "in", 1)
-    listener = start(reserve_bytes=1 << 62)
+    raw, uid = path.read_bytes(), str(dcmread(path).SOPInstanceUID)
+    data = raw[raw.index(b"\x08\x00\x05\x00CS") :]
+    listener = start(reserve_bytes=1 << 20)
+    with RawPeer(listener.port) as sending, RawPeer(listener.port) as new, RawPeer(listener.port) as echoing:
+        sending.associate()
+        with monkeypatch.context() as full:
+            full.setattr(small.objects, "free_bytes", lambda: (1 << 20) - 1)
+            assert sending.store(CT, uid, data) == 0xA700
+            assert new.associate() == (REJECTED, bytes([0, 2, 3, 2]))
+            echoing.associate(contexts=[(VERIFICATION, IMPLICIT_LITTLE)])
+            assert echoing.echo() == 0x0000
+        assert sending.store(CT, uid, data) == 0x0000
 
-    assert send_files([path], ae_title="NADIR", host="127.0.0.1", port=listener.port)[0].status == 0xA700
-    with RawPeer(listener.port) as peer:
-        peer.associate()
-        assert peer.echo() == 0x0000
+    assert small.incoming() == []
+    assert eventually(lambda: [row.text for row in small.rows(Event)] == ["disk-full"])
 
 
 def test_an_object_larger_than_the_bound_is_refused_and_the_next_is_taken(
