@@ -29,6 +29,13 @@ def is_storage_class(uid: str) -> bool:
     return uid != VERIFICATION and bool(UID(uid).is_valid)
 
 
+def is_sound(requested: Sequence[PresentationContext]) -> bool:
+    """Return True when contexts are proposed, each with its syntaxes and a number of its own (PS3.8 9.3.2.2)."""
+    numbers = {context.context_id for context in requested}
+    whole = all(context.abstract_syntax and context.transfer_syntax for context in requested)
+    return bool(requested) and whole and len(numbers) == len(requested)
+
+
 def supported_contexts(
     requested: Sequence[PresentationContext], *, storage: bool = True, commitment: bool = False
 ) -> list[PresentationContext]:

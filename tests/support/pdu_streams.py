@@ -40,12 +40,12 @@ def valid_stream(data: bytes, uid: str, *, fragment_bytes: int = 1000) -> Stream
     return [*pdus, pdu(0x05, bytes(4))]
 
 
-def spoiled(dice: random.Random, stream: Stream) -> bytes:
+def spoiled(dice: random.Random, stream: Stream) -> Stream:
     """Return a stream after one to three mutations."""
     pdus = list(stream)
     for _ in range(dice.choice((1, 1, 1, 2, 3))):
         pdus = dice.choice(MUTATIONS)(dice, pdus)
-    return b"".join(pdus)
+    return pdus
 
 
 def _replace(pdus: Stream, at: int, *new: bytes) -> Stream:
