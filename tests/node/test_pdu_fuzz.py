@@ -1,0 +1,206 @@
+"""Streams of PDUs, spoiled with fixed seeds: each ends only itself, in time, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import resource
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_series import make_series
+from figures import write_figure
+from pdu_streams import Stream, spoiled, valid_stream
+from pydicom import dcmread
+
+from node.callers import Callers
+from node.desk import Arrival, Peer
+from node.reception import Reception
+from node.socket_guard import Limits
+
+pytestmark = [pytest.mark.fault, pytest.mark.sec, pytest.mark.filterwarnings("ignore")]
+MIB = 1 << 20
+HANG_SECONDS = 10.0
+UNEXPECTED = "reason=unexpected"
+PATHS = pytest.mark.parametrize("receive_path", ["fast", "pynetdicom"])
+
+
+class KeptDesk:
+    """A desk that keeps what it was given in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.kept: list[bytes] = []
+        self.unwritten = self._numbers = 0
+
+    def temporary(self) -> Path:
+        self._numbers += 1
+        return self.folder / str(self._numbers)
+
+    def free_bytes(self) -> int:
+        return 1 << 40
+
+    def receive(self, arrival: Arrival) -> int:
+        if arrival.failure is not None or arrival.path is None:
+            self.unwritten += 1
+            return 0xA700
+        self.kept.append(arrival.path.read_bytes())
+        return 0x0000
+
+    def left(self, peer: Peer) -> None:
+        pass
+
+    def turned_away(self, reason: str, calling_ae: str, address: str) -> None:
+        pass
+
+
+class Target:
+    """A receive path that connections are handed to, without the way through accept and lobby."""
+
+    def __init__(self, folder: Path, receive_path: str) -> None:
+        folder.mkdir(parents=True)
+        self.desk = KeptDesk(folder)
+        self._receive_path = receive_path
+        self._reception = Reception(
+            self.desk,
+            ae_title="NADIR",
+            host="127.0.0.1",
+            port=0,
+            callers=Callers.parse((), accept_any=True),
+            limits=Limits(silent_seconds=2.0, stall_seconds=2.0, pdu_seconds=4.0, idle_seconds=4.0),
+            receive_path=receive_path,
+        )
+        self._reception.start()
+        (self._server,) = self._reception._servers
+        self._door = socket.create_server(("127.0.0.1", 0))
+
+    def close(self) -> None:
+        self._door.close()
+        self._reception.stop()
+
+    @property
+    def associations(self) -> int:
+        return len(self._server.active_associations)
+
+    def tell(self, stream: Stream) -> None:
+        """Say all of it at once; TimeoutError when the connection does not end.
+
+        pynetdicom's own path aborts whoever speaks before he is answered: there, the first answer and the last are
+        waited for.
+        """
+        with socket.create_connection(self._door.getsockname()) as client:
+            request, address = self._door.accept()
+            self._server.process_request_thread(request, address)
+            waits = self._receive_path == "pynetdicom"
+            try:
+                if waits:
+                    client.sendall(stream[0] if stream else b"")
+                    self._hear(client, 0.3)
+                client.sendall(b"".join(stream[1:] if waits else stream))
+                if waits:
+                    while self._hear(client, 0.03):
+                        pass
+                client.shutdown(socket.SHUT_WR)
+                client.settimeout(HANG_SECONDS)
+                while client.recv(1 << 16):
+                    pass
+            except TimeoutError:
+                raise
+            except OSError:  # it was cut off
+                pass
+
+    def _hear(self, client: socket.socket, seconds: float) -> bool:
+        client.settimeout(seconds)
+        try:
+            return bool(client.recv(1 << 16))
+        except TimeoutError:
+            return False
+        finally:
+            client.settimeout(HANG_SECONDS)
+
+
+@contextmanager
+def target(folder: Path, receive_path: str) -> Iterator[Target]:
+    made = Target(folder, receive_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def eventually_at_most(measure: object, bound: int, seconds: float = 10.0) -> int:
+    deadline = time.monotonic() + seconds
+    assert callable(measure)
+    while (value := int(measure())) > bound and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return value
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def data_set(folder: Path) -> tuple[bytes, str]:
+    (path,) = make_series(folder, np.random.default_rng(1).integers(0, 1000, (1, 32, 32)))
+    raw = path.read_bytes()
+    return raw[raw.index(b"\x08\x00\x05\x00CS") :], str(dcmread(path).SOPInstanceUID)
+
+
+def fuzz(folder: Path, receive_path: str, streams: int, caplog: pytest.LogCaptureFixture) -> dict[str, float]:
+    """Tell so many spoiled streams, and check after each batch that nothing is left and a sender is served."""
+    caplog.set_level(logging.WARNING)
+    data, uid = data_set(folder / "in")
+    valid = valid_stream(data, uid)
+    dice, slowest, batch = random.Random(f"{receive_path} 20261120"), 0.0, 500
+    with target(folder / "incoming", receive_path) as to:
+        to.tell(valid)
+        (whole, _) = to.desk.kept
+        threads, files, memory = threading.active_count(), descriptors(), resident_bytes()
+        for number in range(streams):
+            begun = time.monotonic()
+            to.tell(spoiled(dice, valid))
+            slowest = max(slowest, time.monotonic() - begun)
+            if (number + 1) % batch == 0 or number + 1 == streams:
+                to.desk.kept.clear()
+                to.tell(valid)
+                assert to.desk.kept == [whole, whole], number
+                assert eventually_at_most(lambda: to.associations, 0) == 0
+                assert list((folder / "incoming").iterdir()) == []
+                assert not [r.message for r in caplog.records if UNEXPECTED in r.message]
+                caplog.clear()
+        assert eventually_at_most(threading.active_count, threads) <= threads
+        assert eventually_at_most(descriptors, files) <= files
+        grown = resident_bytes() - memory
+        assert to.desk.unwritten == 0
+    assert slowest < HANG_SECONDS
+    assert grown < 64 * MIB
+    return {"streams": streams, "slowest_seconds": round(slowest, 2), "memory_mib": round(grown / MIB, 1)}
+
+
+@pytest.mark.parametrize(("receive_path", "streams"), [("fast", 4700), ("pynetdicom", 300)])
+def test_spoiled_pdu_streams_end_only_themselves(
+    tmp_path: Path, receive_path: str, streams: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    figures = fuzz(tmp_path, receive_path, streams, caplog)
+    write_figure(f"mutated PDU streams, {receive_path}", crashes=0, hangs=0, **figures)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("receive_path", "streams"), [("fast", 180_000), ("pynetdicom", 20_000)])
+def test_many_spoiled_pdu_streams_end_only_themselves(
+    tmp_path: Path, receive_path: str, streams: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    figures = fuzz(tmp_path, receive_path, streams, caplog)
+    write_figure(f"mutated PDU streams, {receive_path}", tier="long", crashes=0, hangs=0, **figures)
