@@ -20,7 +20,7 @@ from pynetdicom.transport import RequestHandler
 
 from node.association import StorageAssociation
 from node.callers import AE_TITLE, Callers, plain_address
-from node.contexts import TRANSFER_SYNTAXES, VERIFICATION, is_storage_class, supported_contexts
+from node.contexts import TRANSFER_SYNTAXES, VERIFICATION, is_sound, is_storage_class, supported_contexts
 from node.desk import Arrival, Desk, Peer, Reporters
 from node.fastpath import FastAssociation
 from node.seats import Seats
@@ -39,6 +39,7 @@ IDLE_SECONDS = 2.0
 PERMANENT, TRANSIENT = 0x01, 0x02
 CALLING_AE_NOT_RECOGNISED = (PERMANENT, 0x01, 0x03)
 CALLED_AE_NOT_RECOGNISED = (PERMANENT, 0x01, 0x07)
+NO_REASON_GIVEN = (PERMANENT, 0x02, 0x01)
 NO_REASON_GIVEN = (PERMANENT, 0x02, 0x01)
 LOCAL_LIMIT_EXCEEDED = (TRANSIENT, 0x03, 0x02)
 
@@ -274,6 +275,8 @@ class Reception:
         names = certificate_names(association.dul.socket.socket)
         proposed = request.presentation_context_definition_list
         verdict = self._judge(str(request.called_ae_title).strip(" "), calling_ae, address, names)
+        if not is_sound(request.presentation_context_definition_list):
+            verdict = ("malformed", NO_REASON_GIVEN)
         if verdict is None and not self._has_room() and _stores(proposed):
             verdict = ("disk-full", LOCAL_LIMIT_EXCEEDED)
         if verdict is None:
@@ -293,6 +296,8 @@ class Reception:
     def _judge(
         self, called_ae: str, calling_ae: str, address: str, names: frozenset[str]
     ) -> tuple[str, tuple[int, int, int]] | None:
+        if not AE_TITLE.match(calling_ae):
+            return ("malformed", CALLING_AE_NOT_RECOGNISED)
         if not AE_TITLE.match(calling_ae):
             return ("malformed", CALLING_AE_NOT_RECOGNISED)
         if not self._callers.accept_any and called_ae != self._ae.ae_title:
