@@ -14,6 +14,14 @@ BLOCK_BYTES = 1 << 18
 MAX_PART_HEADER_BYTES = 1 << 14
 
 
+class BadMultipart(Unavailable):
+    """The body is no multipart body; who sent it may do better next time."""
+
+
+class PartTooLarge(Unavailable):
+    """A part of the body is larger than may be kept."""
+
+
 class PartWriter:
     """Feeds on the bytes of a multipart body and writes each part to a file of its own.
 
@@ -24,7 +32,7 @@ class PartWriter:
     new_path
         Gives the path that the next part is written to.
     max_part_bytes
-        A larger part is refused with `Unavailable`: nobody may fill the disk.
+        A larger part raises `PartTooLarge`: nobody may fill the disk.
 
     """
 
@@ -79,7 +87,7 @@ class PartWriter:
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0:
             if len(self._buffer) > MAX_PART_HEADER_BYTES:
-                raise Unavailable("a part of the multipart answer has an endless header")
+                raise BadMultipart("a part of the multipart body has an endless header")
             return None
         self._buffer = self._buffer[end + 4 :]
         self._path = self._new_path()
@@ -95,7 +103,7 @@ class PartWriter:
         end = at if at >= 0 else max(len(self._buffer) - len(self._delimiter) + 1, 0)
         self._written += end
         if self._written > self._max_part_bytes:
-            raise Unavailable(f"a part of the multipart answer is larger than {self._max_part_bytes} bytes")
+            raise PartTooLarge(f"a part of the multipart body is larger than {self._max_part_bytes} bytes")
         self._file.write(memoryview(self._buffer)[:end])
         if at < 0:
             self._buffer = self._buffer[end:]

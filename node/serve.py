@@ -185,6 +185,7 @@ class Node:
                 self._loop(f"confirmer {sender.destination}", confirmer.tick, 2.0)
 
     def _start_web(self) -> None:
+        from node import stow
         from node.access import require_authentication
         from node.tls import https_context
         from node.web import create_app
@@ -207,7 +208,8 @@ class Node:
                 reconciler = Reconciler(self.database, dicomweb, days=s.reconcile_days)
                 self._loop("reconciler", reconciler.tick, s.reconcile_seconds)
         require_authentication(s, self.database)
-        made = create_app(s, self.database, told=told, record=self.audit.record)
+        routers = [stow.router(s, intake)]
+        made = create_app(s, self.database, told=told, routers=routers, record=self.audit.record)
         web = WebServer(made, s.http_host, s.http_port, tls=https_context(s))
         web.start()
         self.http_port = web.port

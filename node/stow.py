@@ -1,0 +1,233 @@
+"""The node's own DICOMweb door: STOW-RS (PS3.18 10.5). Success is answered only for what is on disk for good.
+
+Each part of the body goes to a file while it arrives and through the same intake as a C-STORE. Who may, how much and
+how slowly a body may come is decided by the guard before every route.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from email.message import Message
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from node.access import allow
+from node.intake import Intake
+from node.logs import line
+from node.multipart import BadMultipart, PartTooLarge, PartWriter, boundary_of
+from node.settings import Settings
+from node.status import DATA_SET_DOES_NOT_MATCH, OUT_OF_RESOURCES, status_of
+from node.stow_answer import RETRY_SECONDS, Stored, answer, form_of
+from plugins.errors import Refused, Unavailable
+from store.instances import OpenAssociation, beat, close_association
+from store.part10 import Header, scan_header
+
+log = logging.getLogger(__name__)
+
+DICOM = "application/dicom"
+BLOCK_BYTES = 1 << 20
+BEAT_SECONDS = 10.0
+TAKEN_AT_ONCE = 4
+MOST_WAITING = 8
+MAX_PARTS = 100_000
+
+
+def router(settings: Settings, intake: Intake) -> APIRouter:
+    """Return the routes under `/dicom-web`: POST `studies` and `studies/{study}`."""
+    made = APIRouter(prefix="/dicom-web")
+    door = _Door(settings, intake)
+
+    @made.post("/studies")
+    @allow("administrator", scopes=("sender",), is_upload=True)
+    async def store(request: Request) -> Response:
+        """Store instances of any study."""
+        return await door.store(request, "")
+
+    @made.post("/studies/{study}")
+    @allow("administrator", scopes=("sender",), is_upload=True)
+    async def store_of_study(request: Request, study: str) -> Response:
+        """Store instances of one study; those of another one fail."""
+        return await door.store(request, study)
+
+    return made
+
+
+class _Door:
+    def __init__(self, settings: Settings, intake: Intake) -> None:
+        self._intake = intake
+        self._largest_bytes = settings.max_object_bytes
+        self._reserve_bytes = settings.reserve_bytes
+        self._most = settings.max_stow_requests
+        self._busy = 0
+
+    async def store(self, request: Request, study: str) -> Response:
+        boundary = _boundary(request.headers.get("content-type", ""))
+        form = form_of(request.headers.get("accept", ""))
+        if form is None:
+            raise HTTPException(406, "the answer is application/dicom+json or application/dicom+xml")
+        async with self._place():
+            batch = _Batch(
+                self._intake,
+                boundary,
+                address=str(request.scope.get("state", {}).get("address", "")),
+                study=study,
+                largest_bytes=self._largest_bytes,
+                reserve_bytes=self._reserve_bytes,
+            )
+            try:
+                stored = await _receive(request, batch)
+            finally:
+                await run_in_threadpool(batch.close)
+        return answer(stored, form)
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        later = {"Retry-After": RETRY_SECONDS}
+        if self._busy >= self._most:
+            raise HTTPException(503, "too many are storing at this time; come again", later)
+        if await run_in_threadpool(self._intake.objects.free_bytes) < self._reserve_bytes:
+            raise HTTPException(503, "the disk is filled up to its reserve", later)
+        self._busy += 1
+        try:
+            yield
+        finally:
+            self._busy -= 1
+
+
+async def _receive(request: Request, batch: _Batch) -> list[Stored]:
+    """Return what became of the parts of a body. Raises 400 for what is no multipart body, 413 for a part too large."""
+    waiting = bytearray()
+    try:
+        async for block in request.stream():
+            waiting += block
+            if len(waiting) >= BLOCK_BYTES:
+                await run_in_threadpool(batch.feed, bytes(waiting))
+                waiting.clear()
+        await run_in_threadpool(batch.feed, bytes(waiting))
+        stored = await run_in_threadpool(batch.finish)
+    except PartTooLarge as error:
+        raise HTTPException(413, str(error)) from None
+    except BadMultipart as error:
+        raise HTTPException(400, str(error)) from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the client has gone") from None
+    except OSError as error:
+        raise Unavailable("what is sent cannot be written; free or mend the disk") from error
+    if not stored:
+        raise HTTPException(400, "the body has no part")
+    return stored
+
+
+class _Batch:
+    """One request: its parts as they come, each on its way through the intake, and what became of them."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        boundary: str,
+        *,
+        address: str,
+        study: str,
+        largest_bytes: int,
+        reserve_bytes: int,
+    ) -> None:
+        self._intake = intake
+        self._study = study
+        self._reserve_bytes = reserve_bytes
+        self._source = f"STOW-RS@{address}"
+        self._association = OpenAssociation(calling_ae="STOW-RS", address=address)
+        self._beaten_at = time.monotonic()
+        self._parts = PartWriter(boundary, intake.objects.temporary, largest_bytes)
+        # Some at a time: what is taken in together shares its commit.
+        self._pool = ThreadPoolExecutor(max_workers=TAKEN_AT_ONCE, thread_name_prefix="stow")
+        self._pending: deque[Future[Stored]] = deque()
+        self._stored: list[Stored] = []
+
+    def feed(self, data: bytes) -> None:
+        """Take in the next bytes; waits when too many parts wait to be on disk."""
+        for path in self._parts.feed(data):
+            if len(self._stored) + len(self._pending) >= MAX_PARTS:
+                path.unlink(missing_ok=True)
+                raise BadMultipart(f"the body has more than {MAX_PARTS} parts")
+            self._pending.append(self._pool.submit(self._take, path))
+            while len(self._pending) > MOST_WAITING:
+                self._stored.append(self._pending.popleft().result())
+        if self._association.pk is not None and time.monotonic() - self._beaten_at > BEAT_SECONDS:
+            self._beaten_at = time.monotonic()
+            with self._intake.database.transaction() as session:
+                beat(session, self._association.pk, self._intake.database.now())
+
+    def finish(self) -> list[Stored]:
+        """Return what became of each part, in their order, when all are dealt with. Raises `BadMultipart`."""
+        self._stored += [one.result() for one in self._pending]
+        self._pending.clear()
+        if not self._parts.finished:
+            raise BadMultipart("the body ends before its last delimiter")
+        return self._stored
+
+    def close(self) -> None:
+        """Drop what is incomplete, and let the study settle."""
+        self._parts.close()
+        self._pool.shutdown()
+        if self._association.pk is None:
+            return
+        try:
+            with self._intake.database.transaction() as session:
+                close_association(session, self._association.pk, self._intake.database.now())
+        except Unavailable as error:  # a row left open goes stale by itself
+            log.warning(line("association-not-closed", error=type(error).__name__))
+
+    def _take(self, path: Path) -> Stored:
+        header: Header | None = None
+        try:
+            try:
+                header = scan_header(path)
+            except Refused:
+                log.debug(line("part-unreadable"))  # the intake puts it aside and says why
+            if header is not None and self._study and header.study_instance_uid != self._study:
+                path.unlink(missing_ok=True)
+                return _stored(header, DATA_SET_DOES_NOT_MATCH)
+            if self._intake.objects.free_bytes() < self._reserve_bytes:
+                path.unlink(missing_ok=True)
+                return _stored(header, OUT_OF_RESOURCES)
+            recorded = self._intake.take(path, source=self._source, association=self._association)
+            self._association.pk = self._association.pk or recorded.association_pk
+        except Exception as error:  # the border: every error becomes a failure reason
+            status = status_of(error)
+            code = error.code if isinstance(error, Refused) else type(error).__name__
+            log.warning(line("not-stored", status=f"{status:04X}", code=code, source=self._source))
+            return _stored(header, status)
+        return _stored(header, 0)
+
+
+def _stored(header: Header | None, status: int) -> Stored:
+    if header is None:
+        return Stored(status=status)
+    return Stored(sop_class_uid=header.sop_class_uid, sop_instance_uid=header.sop_instance_uid, status=status)
+
+
+def _boundary(content_type: str) -> str:
+    """Return the boundary of the body. Raises 415 for another type than DICOM files as multipart."""
+    message = Message()
+    message["Content-Type"] = content_type
+    kind = message.get_param("type")
+    is_dicom = kind is None or (isinstance(kind, str) and kind.lower() == DICOM)
+    if message.get_content_type() != "multipart/related" or not is_dicom:
+        raise HTTPException(415, f'send multipart/related; type="{DICOM}"')
+    boundary = boundary_of(content_type)
+    if boundary is None or not boundary.isascii():
+        raise HTTPException(400, "the Content-Type names no boundary")
+    return boundary
+
+
+__all__ = ["router"]
