@@ -11,24 +11,15 @@ from urllib.parse import quote
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from plugins.errors import Refused
+from store.keys import destination_key as key_of
+from store.keys import without_credentials
 
 KINDS = ("seg", "sr-volumetric", "sr-planar", "pdf", "capture")
 USUAL_KINDS = ("seg", "sr-volumetric", "sr-planar")
 EXPLICIT_LITTLE, IMPLICIT_LITTLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 SYNTAXES = {"explicit": EXPLICIT_LITTLE, "implicit": IMPLICIT_LITTLE}
 """The transfer syntaxes that a result can be written in, by the names that settings use."""
-CREDENTIALS = re.compile(r"(?<=:)//[^/@]*@")
 STATUS = re.compile(r"0x[0-9A-Fa-f]{4}")
-
-
-def without_credentials(address: str) -> str:
-    """Return a destination or URL as it may be shown and kept: without the user and password of a URL."""
-    return CREDENTIALS.sub("//", address, count=1)
-
-
-def key_of(address: str) -> str:
-    """Return what the outbox calls a destination: its address without password and closing slash."""
-    return without_credentials(address).rstrip("/")
 
 
 def _words(value: object) -> object:

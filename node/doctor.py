@@ -153,7 +153,7 @@ def _unserved(settings: Settings) -> Iterator[Line]:
         return
     for destination, count in waiting.items():
         says = f"{count} results wait for it, but it is no destination of the settings: name or abandon it"
-        yield Line(what=f"destination {without_credentials(destination)}", ok=False, says=says)
+        yield Line(what=f"destination {destination}", ok=False, says=says)
 
 
 def _port(what: str, host: str, port: int) -> Line:

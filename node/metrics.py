@@ -12,7 +12,6 @@ from prometheus_client.registry import Collector
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from node.pacs import without_credentials
 from store.database import Database
 from store.tables import Association, Delivery, Event, Finding, Instance, Job, Pull, Study
 
@@ -73,7 +72,7 @@ def _deliveries(session: Session) -> GaugeMetricFamily:
     for where, what, count in session.exec(
         select(destination, state, func.count()).group_by(destination, state)
     ):
-        family.add_metric([without_credentials(where), what], count)
+        family.add_metric([where, what], count)
     return family
 
 

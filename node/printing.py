@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from node.doctor import Line
 
 WIDE = 1000
+SAID_OF_DELIVERY = ("last_status", "last_error", "confirm_error")
 """Columns of what is not a terminal: a program that reads a table wants one line a row."""
 MEASURED = {
     "long_axis": "long",
@@ -190,9 +191,10 @@ def print_job(job: Mapping[str, Any]) -> None:
     for result in job["results"]:
         say(f"  result    {result['kind']} {result['sop_instance_uid']}")
     for delivery in job["deliveries"]:
-        said = ", ".join(str(delivery[k]) for k in ("last_status", "last_error") if delivery[k])
+        said = ", ".join(str(delivery[k]) for k in SAID_OF_DELIVERY if delivery[k])
+        state = delivery["state"] + (f" by {delivery['confirmed_by']}" if delivery["confirmed_by"] else "")
         tries = f"{delivery['attempt']} attempt{'' if delivery['attempt'] == 1 else 's'}"
-        say(f"  delivery  to {delivery['destination']}: {delivery['state']}, {tries}{said and f', {said}'}")
+        say(f"  delivery  to {delivery['destination']}: {state}, {tries}{said and f', {said}'}")
 
 
 def print_lines(lines: Sequence[Line]) -> None:

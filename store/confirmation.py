@@ -79,7 +79,9 @@ def due(session: Session, destination: str, now: datetime, limit: int = 500) -> 
             study_instance_uid=study_instance_uid,
             is_unanswered=delivery.transaction_uid is not None,
         )
-        for delivery, result, study_instance_uid in session.exec(statement)
+        for delivery, result, study_instance_uid in session.exec(
+            statement, execution_options={"populate_existing": True}
+        )
     ]
 
 

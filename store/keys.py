@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
+
+CREDENTIALS = re.compile(r"(?<=:)//[^/@]*@")
 
 
 def job_key(manifest_sha256: str, plugin: str, version: str, model_sha256: str, config_sha256: str) -> str:
@@ -11,4 +14,14 @@ def job_key(manifest_sha256: str, plugin: str, version: str, model_sha256: str, 
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-__all__ = ["job_key"]
+def without_credentials(address: str) -> str:
+    """Return a destination or URL as it may be shown and kept: without the user and password of a URL."""
+    return CREDENTIALS.sub("//", address, count=1)
+
+
+def destination_key(address: str) -> str:
+    """Return what the outbox calls a destination: its address without password and closing slash."""
+    return without_credentials(address).rstrip("/")
+
+
+__all__ = ["destination_key", "job_key", "without_credentials"]

@@ -15,6 +15,7 @@ from plugins.errors import Refused
 from store import jobs
 from store.charset import storable
 from store.database import aware_utc, insert_new
+from store.keys import destination_key
 from store.tables import Delivery, Job, Result, Revision
 
 PENDING, SENDING, DELIVERED, CONFIRMED = "pending", "sending", "delivered", "confirmed"
@@ -29,7 +30,7 @@ TEXT_LIMIT = 4000
 
 
 def add(session: Session, result: Result, destinations: Iterable[str], now: datetime) -> int:
-    """Return how many deliveries were added: one per destination, each at most once.
+    """Return how many deliveries were added: one per destination, each at most once, kept without its password.
 
     None for a job whose study has a newer revision: its results are stored and not sent.
     """
@@ -37,7 +38,8 @@ def add(session: Session, result: Result, destinations: Iterable[str], now: date
     if jobs.is_superseded(session, result.job_pk):
         return 0
     common = {"result_pk": result.id, "job_pk": result.job_pk, "run_after": now, "created_at": now}
-    rows = [{**common, "destination": name, "give_up_at": now + GIVE_UP} for name in destinations]
+    keys = map(destination_key, destinations)
+    rows = [{**common, "destination": key, "give_up_at": now + GIVE_UP} for key in keys]
     return sum(insert_new(session, Delivery, row) is not None for row in rows)
 
 

@@ -283,3 +283,59 @@ def test_an_unknown_delivery_or_state_is_refused(database: Database) -> None:
         with pytest.raises(Refused) as caught:
             outbox.list_deliveries(session, "lost")
         assert caught.value.code == "no-such-state"
+
+
+def test_a_password_never_gets_into_the_outbox(database: Database) -> None:
+    with database.transaction() as session:
+        queued(session, settled(session))
+        job = jobs.claim(session, "w", at(0), 60)
+        assert job is not None
+        row = result(session, job)
+        assert outbox.add(session, row, ["https://nadir:secret@archive/dicom-web/"], START) == 1
+        assert outbox.add(session, row, ["https://nadir:newer@archive/dicom-web"], START) == 0
+        assert [d.destination for d in outbox.list_deliveries(session)] == ["https://archive/dicom-web"]
+
+
+def test_what_waits_for_a_destination_that_is_gone_can_be_abandoned(database: Database) -> None:
+    with database.transaction() as session:
+        job, other = (
+            delivering(session, to=(PACS, ARCHIVE)),
+            delivering(session, study="1.2.4", to=(ARCHIVE,)),
+        )
+        for _ in range(2):
+            sent = claim(session, 1)
+            outbox.delivered(session, int(sent.id or 0), 1, "0x0000", at(1))
+        claim(session, 1, ARCHIVE)
+        assert outbox.abandon(session, ARCHIVE, at(2), job_pk=other.id) == 2
+        assert jobs.get(session, int(other.id or 0)).state == "done"
+        assert outbox.abandon(session, ARCHIVE, at(3)) == 1
+        assert jobs.get(session, int(job.id or 0)).state == "delivering"
+        assert outbox.abandon(session, ARCHIVE, at(100)) == 1
+        assert jobs.get(session, int(job.id or 0)).state == "done"
+        given_up = outbox.list_deliveries(session, "abandoned")
+        assert [row.abandoned_at for row in given_up] == [at(100), at(3), at(2), at(2)]
+        assert outbox.unserved(session, []) == {}
+
+
+def test_what_a_dead_sender_held_can_be_sent_at_once(database: Database) -> None:
+    with database.transaction() as session:
+        delivering(session, results=1)
+        claim(session, 0)
+        assert outbox.owners(session, PACS) == {"s"}
+        assert outbox.release(session, PACS, ["another"], at(1)) == 0
+        assert outbox.claim(session, PACS, "t", at(1), 60) is None
+        assert outbox.release(session, PACS, ["s"], at(1)) == 1
+        assert claim(session, 1).attempt == 2
+
+
+def test_only_what_could_not_be_reached_is_woken_by_a_destination_that_is_back(database: Database) -> None:
+    with database.transaction() as session:
+        for study, status in (("1.2.1", "unreachable"), ("1.2.2", "0xA700")):
+            delivering(session, study=study, results=1)
+            held = claim(session, 0)
+            outbox.failed(session, int(held.id or 0), 1, status, "no", at(0))
+        assert outbox.is_waiting(session, PACS, at(1), "unreachable")
+        outbox.wake(session, PACS, at(1), "unreachable")
+        assert claim(session, 1).last_status == "unreachable"
+        assert not outbox.is_waiting(session, PACS, at(1), "unreachable")
+        assert outbox.is_waiting(session, PACS, at(1))
