@@ -28,16 +28,25 @@ Mutation = Callable[[random.Random, Stream], Stream]
 
 def valid_stream(data: bytes, uid: str, *, fragment_bytes: int = 1000) -> Stream:
     """Return the PDUs of an association that echoes, stores an object twice and releases."""
-    echo = command(
+    pdus = [associate_rq("NADIR", "FUZZ", CONTEXTS), p_data(1, 3, _echo())]
+    for _ in range(2):
+        pdus += store_pdus(data, uid, fragment_bytes=fragment_bytes)
+    return [*pdus, pdu(0x05, bytes(4))]
+
+
+def store_pdus(data: bytes, uid: str, *, fragment_bytes: int = 1000) -> Stream:
+    """Return the PDUs of one C-STORE."""
+    pdus = [p_data(3, 3, store_command(CT, uid))]
+    for start in range(0, len(data), fragment_bytes):
+        last = 2 if start + fragment_bytes >= len(data) else 0
+        pdus.append(p_data(3, last, data[start : start + fragment_bytes]))
+    return pdus
+
+
+def _echo() -> bytes:
+    return command(
         AffectedSOPClassUID=VERIFICATION, CommandField=0x0030, MessageID=1, CommandDataSetType=0x0101
     )
-    pdus = [associate_rq("NADIR", "FUZZ", CONTEXTS), p_data(1, 3, echo)]
-    for _ in range(2):
-        pdus.append(p_data(3, 3, store_command(CT, uid)))
-        for start in range(0, len(data), fragment_bytes):
-            last = 2 if start + fragment_bytes >= len(data) else 0
-            pdus.append(p_data(3, last, data[start : start + fragment_bytes]))
-    return [*pdus, pdu(0x05, bytes(4))]
 
 
 def spoiled(dice: random.Random, stream: Stream) -> Stream:
