@@ -7,6 +7,7 @@ import re
 import sys
 import time
 import traceback
+import warnings
 from types import TracebackType
 from typing import IO
 
@@ -90,3 +91,5 @@ def configure(level: str = "INFO", stream: IO[str] | None = None) -> None:
     # A peer that cannot be reached is told by whoever wanted to reach it, with its address.
     logging.getLogger("pynetdicom.transport").setLevel(logging.CRITICAL)
     logging.captureWarnings(True)
+    # Python keeps every text that it has warned of, and these quote what a peer sent: memory for the peer to fill.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"(pydicom|pynetdicom)\b")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from io import StringIO
 
 import pytest
+from pydicom import valuerep
 
 from node.logs import TALKATIVE, configure, line
 from plugins.errors import Refused
@@ -70,3 +71,15 @@ def test_an_exception_is_told_by_type_and_place_its_text_only_when_it_is_ours(ou
     assert "ValueError at test_logs.py:" in first
     assert "DOE" not in first
     assert "Refused no-room: there is no room at test_logs.py:" in second
+
+
+@pytest.mark.usefixtures("out")
+def test_warnings_that_quote_a_peer_are_not_kept_in_memory() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        configure("INFO", StringIO())
+        before = len(vars(valuerep).get("__warningregistry__", {}))
+        for number in range(100):
+            valuerep.validate_value("UI", f"no UID {number}", 1)
+        after = len(vars(valuerep).get("__warningregistry__", {}))
+    assert after == before
