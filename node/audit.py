@@ -130,8 +130,9 @@ class Audit:
                 ):
                     looked = now
                     self._hand_on()
-            except NadirError as error:  # the next turn tries again: nothing is dropped
-                log.warning(line("audit-not-written", error=str(error)))
+            except Exception as error:  # the border of this thread: the next turn tries again
+                why = str(error) if isinstance(error, NadirError) else type(error).__name__
+                log.warning(line("audit-not-written", error=why))
             if is_last and (self._waiting.empty() or self._batch):
                 return
 
@@ -165,6 +166,8 @@ class Audit:
                     pass
             except OSError as error:
                 self._retry_at = time.monotonic() + LOOK_SECONDS
+                with self._database.transaction() as session:
+                    audit.release_sink(session, sink.name, self._owner)
                 if sink.name not in self._failing:
                     why = error.strerror or type(error).__name__
                     log.warning(line("audit-sink-down", sink=sink.name, why=why))

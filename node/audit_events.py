@@ -27,7 +27,8 @@ class Patients:
             return Subject(
                 id=patient_id, id_type=am.PATIENT_NUMBER, type_code="1", role="1", name=name or patient_id
             )
-        pseudonym = hmac.new(self.key, f"{issuer}\\{patient_id}".encode(), "sha256").hexdigest()[:24]
+        known = f"{issuer}\\{patient_id}".encode("utf-8", "surrogatepass")
+        pseudonym = hmac.new(self.key, known, "sha256").hexdigest()[:24]
         return Subject(id=pseudonym, id_type=am.PATIENT_NUMBER, type_code="1", role="1")
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 from xml.sax.saxutils import quoteattr
 
 FORBIDDEN = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+ADDRESS = re.compile(r"[A-Za-z0-9._:%-]{1,255}")
 Outcome = Literal["0", "4", "8", "12"]
 SUCCESS: Outcome = "0"
 MINOR_FAILURE: Outcome = "4"
@@ -80,8 +81,8 @@ class Participant:
         """Return the element."""
         attributes = {"UserID": self.user_id, "AlternativeUserID": self.other_id}
         attributes["UserIsRequestor"] = "true" if self.is_requestor else "false"
-        if self.address:
-            is_ip = re.fullmatch(r"[0-9.]+|[0-9a-fA-F:]+", self.address) is not None
+        if ADDRESS.fullmatch(self.address):
+            is_ip = self.address[0].isdecimal() or ":" in self.address
             attributes |= {
                 "NetworkAccessPointID": self.address,
                 "NetworkAccessPointTypeCode": "2" if is_ip else "1",

@@ -1,0 +1,392 @@
+"""The audit trail of a node: what it tells, in which format, and that nothing is missed while a repository is down."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from audit_schema import judge, told
+from certificates import Authority
+from dicom_series import make_series
+from small_node import SmallNode
+
+from node import audit_events
+from node.audit import Audit, audit_of, pseudonym_key, settings_hash
+from node.audit_events import Patients, Peer
+from node.audit_message import AuditMessage, Participant
+from node.audit_sinks import FileSink, SyslogSink, parse_syslog, syslog_frame
+from node.scu import send_files
+from node.serve import Node
+from node.settings import Settings
+from plugins.errors import NadirError, Refused, Unavailable
+from store import accounts, audit
+from store.database import Database
+from store.tables import AuditRecord
+
+pytestmark = pytest.mark.sec
+NOON = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+EVIL = "X\"><script>&'\x00\x1b\n]]>\ud800é"
+PEER = Peer(name="CT1", address="10.0.0.7")
+PATIENTS = Patients(key=b"k")
+
+
+def every_message(text: str) -> list[AuditMessage]:
+    """Return one of each event, with a text from outside wherever one may come."""
+    peer = Peer(name=text, address="10.0.0.7")
+    patient = PATIENTS.subject("", text, text)
+    named = Patients(key=b"k", by_identity=True).subject("", text, text)
+    study = audit_events.study("1.2.3", {"1.2.840.10008.5.1.4.1.1.2": 20})
+    who = Participant(user_id=text, address=text, is_requestor=True)
+    return [
+        audit_events.started(text, ("listener", "web"), "ab12"),
+        audit_events.stopped(text, ("listener",), "ab12"),
+        audit_events.association_rejected(text, text, peer),
+        audit_events.instances_received(text, peer, study, patient, refused={text: 3}),
+        audit_events.instances_received(text, peer, None, None, refused={"no-data-set": 1}),
+        audit_events.instances_sent(text, peer, study, named),
+        audit_events.instances_sent(text, peer, study, patient, failure=text),
+        audit_events.sending_begun(text, peer, study, patient),
+        audit_events.imported(text, who, study, patient, refused=2),
+        audit_events.queried(text, peer, "1.2.840.10008.5.1.4.1.2.2.1", text, patient),
+        audit_events.signed_in(text, "::1"),
+        audit_events.signed_in(text, text, failure=text),
+        audit_events.signed_out(text, "10.0.0.1"),
+        audit_events.request_denied(403, text, text, text),
+        audit_events.access_changed(text, text, text),
+        audit_events.access_changed(text, text, text, is_role=True),
+        audit_events.trail_read(text),
+    ]
+
+
+@pytest.mark.parametrize("text", ["ADA", EVIL, "", "x" * 5000])
+def test_every_message_keeps_to_the_schema_whatever_text_comes_from_outside(text: str) -> None:
+    for message in every_message(text):
+        xml = message.xml(NOON, "NADIR")
+        judge(xml)
+        assert "\n" not in xml
+        xml.encode()
+
+
+def test_a_message_is_what_the_standard_says_of_its_event() -> None:
+    study = audit_events.study("1.2.3", {"1.2.840.10008.5.1.4.1.1.2": 20})
+    message = audit_events.instances_received("NADIR", PEER, study, PATIENTS.subject("H", "P1"))
+    root = judge(message.xml(NOON, "NADIR"))
+    event = root[0]
+    assert event.attrib == {
+        "EventActionCode": "C",
+        "EventDateTime": "2026-03-01T12:00:00.250+00:00",
+        "EventOutcomeIndicator": "0",
+    }
+    assert event[0].attrib["csd-code"] == "110104"
+    source, destination = root.findall("ActiveParticipant")
+    assert (source.attrib["UserID"], source.attrib["AlternativeUserID"]) == ("CT1", "AETITLES=CT1")
+    assert (source.attrib["NetworkAccessPointID"], source.attrib["NetworkAccessPointTypeCode"]) == (
+        "10.0.0.7",
+        "2",
+    )
+    assert [p[0].attrib["csd-code"] for p in (source, destination)] == ["110153", "110152"]
+    assert [p.attrib["UserIsRequestor"] for p in (source, destination)] == ["true", "false"]
+    about_study, about_patient = root.findall("ParticipantObjectIdentification")
+    assert about_study.attrib["ParticipantObjectID"] == "1.2.3"
+    assert about_study.find("ParticipantObjectDescription/SOPClass").attrib == {  # type: ignore[union-attr]
+        "UID": "1.2.840.10008.5.1.4.1.1.2",
+        "NumberOfInstances": "20",
+    }
+    assert about_patient.attrib["ParticipantObjectTypeCodeRole"] == "1"
+
+
+def test_a_patient_has_one_pseudonym_under_one_key_and_another_under_another() -> None:
+    mine, other = Patients(key=b"k"), Patients(key=b"l")
+    names = [
+        patients.subject(issuer, patient_id).id
+        for patients, issuer, patient_id in (
+            (mine, "", "P1"),
+            (mine, "", "P1"),
+            (other, "", "P1"),
+            (mine, "H", "P1"),
+            (mine, "", "P2"),
+        )
+    ]
+    assert names[0] == names[1]
+    assert len(set(names)) == 4
+    assert "P1" not in names[0]
+
+
+def test_the_key_of_the_pseudonyms_is_made_once_for_the_owner_only(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    key = pseudonym_key(settings)
+    assert pseudonym_key(settings) == key and len(key) == 64
+    assert (tmp_path / "audit.key").stat().st_mode & 0o777 == 0o600
+    assert pseudonym_key(Settings(home=tmp_path, audit_key="given")) == b"given"
+    with pytest.raises(Unavailable, match=r"audit\.key"):
+        pseudonym_key(Settings(home=tmp_path / "audit.key"))
+
+
+def test_other_settings_show_and_what_they_are_does_not() -> None:
+    home = Path("/h")
+    one, same, other = (Settings(home=home, hook_token=token) for token in ("a", "a", "b"))
+    hashes = [settings_hash(settings, b"k") for settings in (one, same, other)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+class Repository:
+    """An audit repository: takes syslog by TCP or TLS with octet counting."""
+
+    def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+        self.server = socket.create_server(("127.0.0.1", port))
+        self.port = self.server.getsockname()[1]
+        self.frames: list[bytes] = []
+        self._tls = tls
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self.server.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._read, args=(connection,), daemon=True).start()
+
+    def _read(self, connection: socket.socket) -> None:
+        try:
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            self._open.append(connection)
+            with connection.makefile("rb") as file:
+                while True:
+                    length = b""
+                    while (digit := file.read(1)) != b" ":
+                        if not digit:
+                            return
+                        length += digit
+                    self.frames.append(file.read(int(length)))
+        except (OSError, ValueError):
+            return
+
+    def messages(self) -> list[str]:
+        return [frame.partition(b"\xef\xbb\xbf")[2].decode() for frame in self.frames]
+
+    def wait_for(self, count: int) -> list[str]:
+        deadline = time.monotonic() + 20
+        while len(self.frames) < count and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return self.messages()
+
+    def stop(self) -> None:
+        self.server.shutdown(socket.SHUT_RDWR)
+        self.server.close()
+        for connection in self._open:
+            with closing(connection), suppress(OSError):  # the node may have closed it
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[SmallNode]:
+    made = SmallNode.make(tmp_path / "home")
+    yield made
+    made.database.dispose()
+
+
+def trail(database: Database, *sinks: Any) -> Audit:
+    made = Audit(database, source="NADIR", patients=PATIENTS, sinks=sinks)
+    made.start()
+    return made
+
+
+def note(n: int) -> AuditMessage:
+    return audit_events.signed_in(f"n{n}", "10.0.0.1")
+
+
+def names(messages: list[str]) -> list[str]:
+    return [judge(m).find("ActiveParticipant").attrib["UserID"] for m in messages]  # type: ignore[union-attr]
+
+
+def test_nothing_is_missed_while_the_repository_is_down_nor_over_a_restart(
+    small: SmallNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.audit.LOOK_SECONDS", 0.2)
+    first = Repository()
+    sink = SyslogSink(f"tcp://127.0.0.1:{first.port}")
+    running = trail(small.database, sink)
+    running.record(note(0))
+    assert names(first.wait_for(1)) == ["n0"]
+    first.stop()
+    for n in range(1, 30):
+        running.record(note(n))
+    running.stop()
+    with small.database.reading() as session:
+        assert audit.verify(session).records == 30
+    again = trail(small.database, SyslogSink(f"tcp://127.0.0.1:{first.port}"))
+    again.record(note(30))
+    time.sleep(0.5)
+    second = Repository(first.port)
+    # In order and whole; a batch whose arrival was in doubt may come twice.
+    got = list(dict.fromkeys(names(second.wait_for(30))))
+    again.stop()
+    second.stop()
+    assert got == [f"n{n}" for n in range(1, 31)]
+
+
+def test_messages_wait_in_memory_while_sql_does_not_answer(
+    small: SmallNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = small.database.transaction
+    is_down = threading.Event()
+
+    def transaction() -> Any:
+        if is_down.is_set():
+            raise Unavailable("The database did not answer; try again.")
+        return real()
+
+    monkeypatch.setattr(small.database, "transaction", transaction)
+    is_down.set()
+    running = trail(small.database)
+    for n in range(10):
+        running.record(note(n))
+    time.sleep(1.2)
+    is_down.clear()
+    running.stop()
+    assert names([r.message for r in small.rows(AuditRecord)]) == [f"n{n}" for n in range(10)]
+
+
+def test_the_same_alert_is_told_once_a_minute(small: SmallNode) -> None:
+    running = trail(small.database)
+    for _ in range(100):
+        running.record(note(1), once=("denied", "10.0.0.1"))
+        running.record(note(2), once=("denied", "10.0.0.2"))
+    for n in range(5000):
+        running.record(note(3), once=("scan", n))
+    running.stop()
+    found = names([r.message for r in small.rows(AuditRecord)])
+    assert found.count("n1") == found.count("n2") == 1
+    assert len(found) < 1100
+
+
+def test_syslog_messages_have_the_head_of_rfc_5424_and_the_body_of_dicom() -> None:
+    head, _, body = syslog_frame(NOON, "<AuditMessage/>").partition(b"\xef\xbb\xbf")
+    priority, stamp, host, application, process, kind, data = head.decode().split(" ")[:7]
+    assert (priority, stamp, application) == ("<85>1", "2026-03-01T12:00:00.250Z", "nadir")
+    assert (kind, data, body) == ("DICOM+RFC3881", "-", b"<AuditMessage/>")
+    assert host and process.isdecimal()
+
+
+def test_syslog_by_udp_is_one_datagram_a_message(small: SmallNode) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(10)
+        running = trail(small.database, SyslogSink(f"udp://127.0.0.1:{server.getsockname()[1]}"))
+        running.record(note(1))
+        running.record(note(2))
+        got = [server.recv(65536).partition(b"\xef\xbb\xbf")[2].decode() for _ in range(2)]
+        running.stop()
+    assert names(got) == ["n1", "n2"]
+
+
+def test_syslog_by_tls_goes_to_the_right_repository_only(tmp_path: Path, small: SmallNode) -> None:
+    ours, theirs = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs")
+    pair = ours.issue("repository", hosts=("localhost",))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*pair)
+    repository = Repository(tls=context)
+    url = f"tls://localhost:{repository.port}"
+    for authority, expected in ((theirs, 0), (ours, 1)):
+        settings = Settings(home=small.home, audit_syslog=url, tls_ca=authority.ca)
+        running = audit_of(settings, small.database)
+        running.start()
+        running.record(note(1))
+        if expected:
+            repository.wait_for(1)
+        running.stop()
+        assert (len(repository.frames) > 0) is bool(expected)
+    repository.stop()
+
+
+@pytest.mark.parametrize(
+    "url", ["host:514", "http://host", "tcp://", "tcp://h/x", "tcp://u:p@h", "udp://h:x"]
+)
+def test_a_repository_that_cannot_be_understood_is_refused(url: str) -> None:
+    with pytest.raises(Refused, match="udp://host:port"):
+        parse_syslog(url)
+
+
+def test_a_file_takes_one_line_of_json_a_message_and_may_be_moved_away(
+    small: SmallNode, tmp_path: Path
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    running = trail(small.database, FileSink(path))
+    running.record(note(1))
+    deadline = time.monotonic() + 10
+    while not path.is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    path.rename(tmp_path / "audit.1")
+    running.record(note(2))
+    running.stop()
+    lines = [json.loads((tmp_path / name).read_text()) for name in ("audit.1", "audit.jsonl")]
+    assert names([line["message"] for line in lines]) == ["n1", "n2"]
+    assert lines[1]["sha256"] == audit.link(lines[0]["sha256"], lines[1]["message"])
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_whole_node_tells_each_thing_once_and_names_no_patient(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    settings = Settings(
+        home=home,
+        dicom_host="127.0.0.1",
+        dicom_port=0,
+        http_port=0,
+        callers=("CT1",),
+        audit_file=tmp_path / "a.jsonl",
+    )
+    node = Node(settings, ["listener", "web"])
+    with node.database.transaction() as session:
+        accounts.add_account(session, "ada", "viewer", "seven tall green tables", NOON)
+    node.start()
+    try:
+        files = make_series(
+            tmp_path / "s", np.zeros((3, 8, 8)), patient_id="CANARY-ID", patient_name="CANARY^NAME"
+        )
+        to = {"ae_title": "NADIR", "host": "127.0.0.1", "port": node.dicom_port}
+        send_files(files, calling_ae="CT1", **to)
+        with pytest.raises(NadirError):
+            send_files(files, calling_ae="STRANGER", **to)
+        with httpx.Client(base_url=f"http://127.0.0.1:{node.http_port}", trust_env=False) as client:
+            client.get("/api/findings", params={"patient_id": "CANARY-ID"})
+            client.post("/login", json={"name": "ada", "password": "wrong"})
+            client.post("/login", json={"name": "ada", "password": "seven tall green tables"})
+            token = client.get("/login").text.partition('name="csrf_token" value="')[2].partition('"')[0]
+            client.post("/logout", headers={"X-CSRF-Token": token})
+    finally:
+        node.stop()
+    lines = [json.loads(line)["message"] for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert sorted(told(message) for message in lines) == [
+        ("Application Activity", "Application Start", "0"),
+        ("Application Activity", "Application Stop", "0"),
+        ("DICOM Instances Transferred", "", "0"),
+        ("Security Alert", "Node Authentication", "4"),
+        ("Security Alert", "Use of Restricted Function", "4"),
+        ("User Authentication", "Login", "0"),
+        ("User Authentication", "Login", "4"),
+        ("User Authentication", "Logout", "0"),
+    ]
+    assert "CANARY" not in "".join(lines)
+    (received,) = [message for message in lines if "110104" in message]
+    assert 'NumberOfInstances="3"' in received
+
+
+def test_the_trail_names_patients_where_the_setting_says_so(tmp_path: Path, small: SmallNode) -> None:
+    settings = Settings(home=small.home, audit_patients="identity")
+    made = audit_of(settings, small.database)
+    assert made.patients.subject("", "P1", "DOE^JANE").id == "P1"
+    assert audit_of(Settings(home=small.home), small.database).patients.subject("", "P1").id != "P1"
