@@ -16,6 +16,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 PATH = f"/usr/bin:/usr/sbin:{os.environ.get('PATH', '')}"
@@ -87,11 +88,9 @@ class Receiver(ABC):
         assert self._process is not None
         found, i = [self._process.pid], 0
         while i < len(found):
-            try:
-                children = Path(f"/proc/{found[i]}/task/{found[i]}/children").read_text()
-            except OSError:
-                children = ""
-            found += map(int, children.split())
+            for task in Path(f"/proc/{found[i]}/task").glob("*/children"):
+                with suppress(OSError):
+                    found += map(int, task.read_text().split())
             i += 1
         return found
 
@@ -100,10 +99,8 @@ class Receiver(ABC):
         while not self._watching.wait(0.02):
             total = 0
             for pid in self._pids():
-                try:
+                with suppress(OSError):
                     total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
-                except OSError:
-                    continue
             self.peak_bytes = max(self.peak_bytes, total)
 
 

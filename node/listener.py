@@ -56,6 +56,8 @@ class Listener:
         Defence against silent, stalled and oversize peers.
     receive_path
         `fast` or `pynetdicom`, as of Reception.
+    shares_port
+        Whether other processes listen on the port too.
     sync
         False to accept before the row is on disk; the database and the store have the same setting.
     reporters
@@ -85,6 +87,7 @@ class Listener:
         reserve_bytes: int = 256 << 20,
         limits: Limits | None = None,
         receive_path: str = "fast",
+        shares_port: bool = False,
         sync: bool = True,
         reporters: Reporters | None = None,
         audit: Audit | None = None,
@@ -106,6 +109,7 @@ class Listener:
             reserve_bytes=reserve_bytes,
             limits=limits,
             receive_path=receive_path,
+            shares_port=shares_port,
             reporters=reporters,
         )
 

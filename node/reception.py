@@ -78,6 +78,8 @@ class Reception:
         Who may report storage commitment, and nothing else unless `callers` lets them; nobody when None.
     receive_path
         `fast`: one thread for each association, which never polls; `pynetdicom`: its own two.
+    shares_port
+        Whether other processes listen on the port too (SO_REUSEPORT).
     inspecting
         Whether hash and first bytes of an object are taken while it arrives.
 
@@ -98,6 +100,7 @@ class Reception:
         reserve_bytes: int = 256 << 20,
         limits: Limits | None = None,
         receive_path: str = "fast",
+        shares_port: bool = False,
         inspecting: bool = True,
         reporters: Reporters | None = None,
     ) -> None:
@@ -110,6 +113,7 @@ class Reception:
         self._reserve_bytes = reserve_bytes
         self._limits = limits or Limits()
         self._receive_path = receive_path
+        self._shares_port = shares_port
         self._reporters = reporters
         self._inspecting = inspecting
         self._ae = AE(ae_title)
@@ -161,6 +165,7 @@ class Reception:
             request_handler=Handler,
             limits=self._limits,
             new_context=door.new_context,
+            shares_port=self._shares_port,
         )
 
     @property

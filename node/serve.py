@@ -42,10 +42,12 @@ class Node:
     roles
         `listener` receives, `worker` settles and analyses, `sender` delivers, `web` answers HTTP and pulls from
         the PACS; all of them when empty.
+    shares_port
+        Whether other processes listen on the DICOM port too.
 
     """
 
-    def __init__(self, settings: Settings, roles: Sequence[str] = ()) -> None:
+    def __init__(self, settings: Settings, roles: Sequence[str] = (), *, shares_port: bool = False) -> None:
         self.settings = settings
         self.roles = tuple(roles) or ROLES
         for role in self.roles:
@@ -54,6 +56,7 @@ class Node:
         self.database, self.objects = _open(settings)
         self.audit = audit_of(settings, self.database)
         self._told = (settings.ae_title, self.roles, settings_hash(settings, self.audit.patients.key))
+        self._shares_port = shares_port
         self.dicom_port = settings.dicom_port
         self.http_port = settings.http_port
         self._loops: list[Loop] = []
@@ -101,6 +104,9 @@ class Node:
         from node.reporters import Reporters
 
         s = self.settings
+        if s.listener_processes > 1:
+            self._start_listeners()
+            return
         tls = Door(port=s.tls_port, new_context=Renewed(s)) if s.tls_port else None
         listener = Listener(
             self.database,
@@ -117,6 +123,7 @@ class Node:
             max_object_bytes=s.max_object_bytes,
             reserve_bytes=s.reserve_bytes,
             receive_path=s.receive_path,
+            shares_port=self._shares_port,
             sync=s.sync,
             reporters=Reporters(self.database, s),
             audit=self.audit,
@@ -124,6 +131,14 @@ class Node:
         listener.start()
         self.dicom_port = listener.port
         self._doors.append(listener.drain)
+
+    def _start_listeners(self) -> None:
+        from node.listener_group import ListenerGroup
+
+        group = ListenerGroup(self.settings)
+        self._doors.append(group.drain)
+        group.start()
+        self.dicom_port = group.port
 
     def _start_worker(self) -> None:
         from node.deliveries import key_of

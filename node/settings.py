@@ -158,6 +158,12 @@ class Settings(BaseSettings):
     max_associations_per_address: int = Field(
         default=0, ge=0, description="Associations of one address at one time; 0 for all of them"
     )
+    listener_processes: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Listener processes on the DICOM port; they share max_associations",
+    )
     receive_path: str = Field(
         default="fast",
         pattern="^(fast|pynetdicom)$",

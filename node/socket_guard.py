@@ -226,6 +226,8 @@ class GuardedServer(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdi
         How long and how many may wait.
     new_context
         Gives the TLS context of each connection; None for a plain port.
+    shares_port
+        Whether other processes listen on the port too.
 
     """
 
@@ -237,9 +239,11 @@ class GuardedServer(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdi
         *args: Any,
         limits: Limits,
         new_context: Callable[[], ssl.SSLContext] | None = None,
+        shares_port: bool = False,
         **kwargs: Any,
     ) -> None:
         self.limits = limits
+        self._shares_port = shares_port
         self._lobby = Lobby(
             silent_seconds=limits.silent_seconds,
             admit=self.process_request_thread,
@@ -249,6 +253,12 @@ class GuardedServer(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdi
         )
         super().__init__(*args, **kwargs)
         self._lobby.start()
+
+    def server_bind(self) -> None:
+        """Take the port, together with those who share it."""
+        if self._shares_port:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
 
     def _bind_defaults(self) -> None:
         """Bind only the handlers that answer; the others write what peers send into the log."""
