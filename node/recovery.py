@@ -6,19 +6,24 @@ import logging
 import time
 from collections.abc import Callable
 
+from sqlmodel import func, select
+
 from node.intake import Intake
 from node.logs import line
 from plugins.errors import Refused
 from store.objects import strays
+from store.tables import Instance
 
 log = logging.getLogger(__name__)
 
-PREFIXES = tuple(f"{number:02x}" for number in range(256))
+EVERYTHING = ("",)
+FOLDERS = tuple(f"{number:02x}" for number in range(256))
+FEW = 20_000
 SOURCE = "recovery"
 
 
 class Recovery:
-    """Compares the names on disk with the rows, a folder at a time, while the node already works.
+    """Compares the names on disk with the rows, a folder at a time when they are many, while the node already works.
 
     It opens no object that has a row; `nadir fsck` reads them all.
 
@@ -39,7 +44,9 @@ class Recovery:
         Objects younger than this recovery are left alone: they are just being recorded. Raises Unavailable.
         """
         adopted, missing = 0, 0
-        for prefix in PREFIXES:
+        with self._intake.database.reading() as session:
+            count = session.exec(select(func.count()).select_from(Instance)).one()
+        for prefix in EVERYTHING if count <= FEW else FOLDERS:
             if is_stopping():
                 break
             with self._intake.database.reading() as session:

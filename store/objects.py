@@ -99,7 +99,7 @@ class ObjectStore:
                 reach("after-fsync")
                 target = self.path(sha256)
                 self._make_folder(target.parent)
-                _name(temporary, target, size_bytes)
+                _name(temporary, target)
                 reach("after-link")
                 self._sync_folder(target.parent)
                 self._durable.add(target.parent)
@@ -115,9 +115,9 @@ class ObjectStore:
         try:
             with _unavailable():
                 sha256 = _hash(temporary)
-                size_bytes = self._sync_file(temporary)
+                self._sync_file(temporary)
                 target = self._quarantine / f"{sha256}.dcm"
-                _name(temporary, target, size_bytes)
+                _name(temporary, target)
                 target.with_suffix(".json").write_text(
                     json.dumps({"sha256": sha256, "reason": reason}) + "\n"
                 )
@@ -172,10 +172,10 @@ class ObjectStore:
             state = os.statvfs(self.root)
         return state.f_bavail * state.f_frsize
 
-    def names(self, prefix: str = "[0-9a-f][0-9a-f]") -> Iterator[str]:
+    def names(self, prefix: str = "") -> Iterator[str]:
         """Give the hash of every object on disk, or of those that begin with two digits, in no order."""
         with _unavailable():
-            for path in self._objects.glob(f"{prefix}/*.dcm"):
+            for path in self._objects.glob(f"{prefix or '[0-9a-f][0-9a-f]'}/*.dcm"):
                 if SHA256.fullmatch(path.stem):
                     yield path.stem
 
@@ -222,7 +222,7 @@ class ObjectStore:
 
 
 def strays(session: Session, objects: ObjectStore, prefix: str) -> tuple[list[str], list[str]]:
-    """Return, of the hashes that begin with `prefix` (two digits), the objects without a row and the rows without one.
+    """Return the objects without a row and the rows without one, of the hashes that begin with two digits, or of all.
 
     The former were kept and then never acknowledged, or are being so now; the latter are a loss, to be told to a
     person.
@@ -268,13 +268,12 @@ def _age(path: Path) -> int:
         return 0
 
 
-def _name(temporary: Path, target: Path, size_bytes: int) -> None:
+def _name(temporary: Path, target: Path) -> None:
     try:
         os.link(temporary, target)
     except FileExistsError:
-        # Equal hash is equal bytes, unless something outside truncated the file: then this heals it.
-        if target.stat().st_size != size_bytes:
-            os.replace(temporary, target)
+        # These bytes are whole, and those that lie there may have rotted since: nobody is told that such are held.
+        os.replace(temporary, target)
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
