@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
@@ -27,15 +28,15 @@ from store.objects import ObjectStore
 
 
 class ListenerProcess:
-    """A running listener; `home` holds its bytes and rows."""
+    """A running listener; `home` holds its bytes and rows, `under` is a program that runs it, such as strace."""
 
-    def __init__(self, home: Path, **keywords: object) -> None:
+    def __init__(self, home: Path, *, under: Sequence[str] = (), **keywords: object) -> None:
         self.home = home
         self.log = home / "log.txt"
         home.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, __file__, str(home), json.dumps(keywords)],
+                [*under, sys.executable, __file__, str(home), json.dumps(keywords)],
                 stdout=subprocess.PIPE,
                 stderr=log,
             )
