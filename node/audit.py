@@ -216,7 +216,7 @@ def audit_of(settings: Settings, database: Database) -> Audit:
             tls.check_hostname = True
         sinks.append(SyslogSink(settings.audit_syslog, tls))
     patients = Patients(key=pseudonym_key(settings), by_identity=settings.audit_patients == "identity")
-    return Audit(database, source=f"NADIR {settings.ae_title}", patients=patients, sinks=sinks)
+    return Audit(database, source=settings.ae_title, patients=patients, sinks=sinks)
 
 
 def pseudonym_key(settings: Settings) -> bytes:

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from node import printing
+from node.cli_access import audit_app, tokens_app, users_app
 from node.cli_jobs import jobs_app
 from node.cli_options import AsJson, Config, Home, open_database
 from node.flags import load_settings, with_setting_flags
@@ -30,6 +31,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(users_app, name="users")
+app.add_typer(tokens_app, name="tokens")
+app.add_typer(audit_app, name="audit")
 
 Plugins = Annotated[
     list[str] | None, typer.Option("--plugin", help="Only this analysis (repeatable).", show_default=False)

@@ -1,0 +1,139 @@
+"""The commands for people, tokens and the audit trail, and a node that is asked with what they made."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from audit_schema import told
+from certificates import Authority
+from node_process import NADIR, nadir, nadir_json, node
+
+from node.serve import Node
+from node.settings import Settings
+from node.tls import https_context
+from plugins.errors import Refused
+from store import accounts
+
+pytestmark = pytest.mark.sec
+PASSWORD = "seven tall green tables"
+
+
+def typed(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(NADIR), *arguments], input=text, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_login_of_a_person_that_was_added_before_the_node_first_ran_and_a_token_that_is_revoked(
+    tmp_path: Path,
+) -> None:
+    home = ("--home", str(tmp_path / "home"))
+    added = typed(f"{PASSWORD}\n", "users", "add", "ada", "--role", "physicist", *home)
+    assert (added.returncode, added.stdout) == (0, "ada may sign in as physicist\n")
+    token = nadir("tokens", "add", "grafana", "--scope", "metrics", "--scope", "api", *home).stdout.strip()
+    assert token.startswith("nadir_")
+    flags = ("--role", "web", "--http-host", "0.0.0.0")
+    with node(tmp_path / "home", *flags) as running:
+        assert any("plain-http" in line for line in running.log)
+        base = f"http://127.0.0.1:{running.http_port}"
+        with httpx.Client(base_url=base, trust_env=False) as client:
+            assert client.get("/api/jobs").status_code == 401
+            bearer = {"Authorization": f"Bearer {token}"}
+            assert client.get("/api/jobs", headers=bearer).status_code == 200
+            assert client.post("/login", json={"name": "ada", "password": PASSWORD}).status_code == 200
+            assert client.get("/api/jobs").status_code == 200
+            assert nadir("users", "disable", "ada", *home).returncode == 0
+            assert nadir("tokens", "revoke", "grafana", *home).returncode == 0
+            assert client.get("/api/jobs").status_code == 401
+            assert client.get("/api/jobs", headers=bearer).status_code == 401
+        assert PASSWORD not in "".join(running.log) and token not in "".join(running.log)
+        assert running.stop() == 0
+    assert [(u["name"], u["role"], u["disabled"]) for u in nadir_json("users", "list", *home)] == [
+        ("ada", "physicist", True)
+    ]
+    (row,) = nadir_json("tokens", "list", *home)
+    assert (row["scopes"], row["state"]) == ("metrics api", "revoked")
+    verified = nadir_json("audit", "verify", *home)
+    assert (verified["records"] >= 8, verified["broken"]) == (True, None)
+    messages = nadir("audit", "export", "--xml", *home).stdout.splitlines()
+    kinds = [told(message)[1] for message in messages]
+    assert kinds.count("Security Roles Changed") == kinds.count("User security Attributes Changed") == 2
+    assert {"Application Start", "Application Stop", "Login", "Use of Restricted Function"} <= set(kinds)
+    assert nadir("audit", "verify", "--expected", verified["last_sha256"], *home).returncode == 0
+    assert nadir("audit", "verify", "--expected", "0" * 63 + "1", *home).returncode == 1
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 1
+    assert done.stdout == "" and len(done.stderr.splitlines()) == 1
+    return done.stderr
+
+
+def test_login_passwords_that_are_weak_or_come_from_an_open_file_are_refused(tmp_path: Path) -> None:
+    home = ("--home", str(tmp_path / "home"))
+    add = ("users", "add", "ada", "--role", "viewer", *home)
+    assert "weak-password" in refused(typed("short\n", *add))
+    file = tmp_path / "password"
+    file.write_text(PASSWORD)
+    file.chmod(0o644)
+    assert "bad-secret-file" in refused(nadir(*add, "--password-file", str(file)))
+    file.chmod(0o600)
+    assert nadir(*add, "--password-file", str(file)).returncode == 0
+    assert "no-such-account" in refused(nadir("users", "disable", "eve", *home))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
+def test_the_http_port_is_not_opened_to_the_network_while_nobody_can_sign_in(
+    tmp_path: Path, host: str
+) -> None:
+    made = Node(Settings(home=tmp_path, http_host=host, http_port=0), ["web"])
+    with pytest.raises(Refused, match="nadir users add") as caught:
+        made.start()
+    assert caught.value.code == "open-http"
+
+
+def test_a_secret_as_a_flag_is_refused_or_not_offered(tmp_path: Path) -> None:
+    done = nadir("serve", "--home", str(tmp_path), "--hook-token", "canary-token")
+    assert done.returncode == 2 and "canary" not in done.stderr
+    said = refused(nadir("serve", "--home", str(tmp_path), "--pacs-url", "http://u:canary@pacs/dicom-web"))
+    assert "NADIR_PACS_URL_FILE" in said and "canary" not in said
+
+
+def settings_for_tls(folder: Path, **more: Any) -> Settings:
+    authority = Authority(folder / "ca")
+    certificate, key = authority.issue("node", hosts=("localhost",), passphrase="pass-phrase")
+    return Settings(
+        home=folder / "home",
+        http_port=0,
+        http_tls_certificate=certificate,
+        http_tls_key=key,
+        http_tls_key_passphrase="pass-phrase",
+        **more,
+    )
+
+
+def test_https_is_tls_1_2_at_least_and_cookies_are_secure(tmp_path: Path) -> None:
+    settings = settings_for_tls(tmp_path)
+    server_side = https_context(settings)
+    assert server_side is not None and server_side.minimum_version is ssl.TLSVersion.TLSv1_2
+    made = Node(settings, ["web"])
+    with made.database.transaction() as session:
+        accounts.add_account(session, "ada", "viewer", PASSWORD, made.database.now())
+    made.start()
+    try:
+        context = ssl.create_default_context(cafile=tmp_path / "ca" / "ca.pem")
+        with httpx.Client(
+            base_url=f"https://localhost:{made.http_port}", verify=context, trust_env=False
+        ) as client:
+            answer = client.post("/login", json={"name": "ada", "password": PASSWORD})
+            assert answer.status_code == 200
+            assert "; secure" in answer.headers["set-cookie"].lower()
+            assert "max-age" in answer.headers["strict-transport-security"]
+            assert client.get("/api/jobs").status_code == 200
+    finally:
+        made.stop()
