@@ -23,7 +23,6 @@ STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 REQUEST = 1
 NO_SUCH_INSTANCE = 0x0112
 PENDING = frozenset({0xFF00, 0xFF01})
-ANSWER_HERE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +91,9 @@ def request_commitment(
     rows: Iterable[Unconfirmed],
     on_report: Callable[[Report], int],
     *,
-    wait_seconds: float = ANSWER_HERE_SECONDS,
+    wait_seconds: float,
 ) -> None:
-    """Ask a peer to commit to these instances, and wait a moment for an answer on the same association.
+    """Ask a peer to commit to these instances, and wait `wait_seconds` for an answer on the same association.
 
     `on_report` is given such an answer and returns the status of ours. Raises Unavailable; refuses `not-offered`
     when the peer knows no storage commitment, or refuses this request.

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 #: Returns which SOP Instance UIDs a destination finds. Raises `Unavailable`; refuses `not-offered`.
 Query = Callable[[Sequence[Unconfirmed]], frozenset[str]]
 NOT_OFFERED_FOR = timedelta(hours=24)
+ANSWER_HERE_SECONDS = 5.0
 
 
 class Confirmer:
@@ -108,7 +109,9 @@ class Confirmer:
         with self._database.transaction() as session:
             confirmation.asked(session, _pks(rows), transaction_uid, now)
         log.info(line("commitment-asked", destination=self._destination, count=len(rows)))
-        request_commitment(self._peer, transaction_uid, rows, self._on_report)
+        request_commitment(
+            self._peer, transaction_uid, rows, self._on_report, wait_seconds=ANSWER_HERE_SECONDS
+        )
 
     def _on_report(self, report: Report) -> int:
         """Take in an answer that came on the association of the request."""
@@ -145,11 +148,20 @@ class Confirmer:
 
 
 def query_by_qido(dicomweb: DicomWeb) -> Query:
-    """Return a query by QIDO-RS, one for each study."""
+    """Return a query by QIDO-RS, one for each series."""
+
+    def held(study: str, series: str) -> frozenset[str]:
+        try:
+            return frozenset(i.sop_instance_uid for i in dicomweb.series_instances(study, series))
+        except Refused as refused:
+            # 404 is what some say of a series that they do not hold, and others of every query.
+            if refused.code == "pacs-unknown" and dicomweb.answers():
+                return frozenset()
+            raise
 
     def query(rows: Sequence[Unconfirmed]) -> frozenset[str]:
-        studies = dict.fromkeys(row.study_instance_uid for row in rows)
-        return frozenset(held.sop_instance_uid for uid in studies for held in dicomweb.study_instances(uid))
+        series = {(row.study_instance_uid, row.series_instance_uid) for row in rows}
+        return frozenset().union(*(held(*one) for one in sorted(series)))
 
     return query
 

@@ -42,11 +42,11 @@ def waiting_results(
 ) -> list[str]:
     """Leave `count` results of one job in the outbox; returns their SOP Instance UIDs in the order of writing.
 
-    The results are slices of a series, for what a destination keeps is not looked into here.
+    The results are slices of another series of the study, for what a destination keeps is not looked into here.
     """
     revision_pk = held_study(database, objects, folder, patient_id=patient_id)
     paths = make_series(
-        folder / f"results-{patient_id}", np.zeros((count, 8, 8)), patient_id=f"R{patient_id}"
+        folder / f"results-{patient_id}", np.zeros((count, 8, 8)), patient_id=patient_id, series_number=900
     )
     now = now or database.now()
     with database.transaction() as session:

@@ -1,0 +1,393 @@
+"""Delivered or confirmed: a real Orthanc reports on its own association, DCMTK's archive knows queries only."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from dcmtk_tools import dcmtk
+from orthanc_server import OrthancServer, free_port, orthanc
+from outbox_rows import waiting_results
+from pydicom import Dataset
+from pydicom.uid import CTImageStorage
+from pynetdicom import AE, build_role, evt
+from pynetdicom.association import Association
+from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+from small_node import SmallNode
+from sqlmodel import select
+
+from node.confirmer import Confirmer
+from node.deliveries import DeliverySettings
+from node.listener import Listener
+from node.reporters import Reporters
+from node.sender import Sender
+from node.settings import Settings
+from store.tables import Delivery, Event, Job
+
+AT_ONCE = DeliverySettings(confirm_seconds=0)
+
+
+@pytest.fixture(autouse=True)
+def _short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.confirmer.ANSWER_HERE_SECONDS", 1.0)
+
+
+class Rig:
+    """A node of a sender, a confirmer and a listener, and one destination."""
+
+    def __init__(
+        self, folder: Path, destination: str, port: int, settings: DeliverySettings, path: str
+    ) -> None:
+        self.small = SmallNode.make(folder)
+        self.settings = Settings(
+            destinations=(destination,), delivery={destination: settings}, home=folder, ae_title="NADIR"
+        )
+        self.listener = Listener(
+            self.small.database,
+            self.small.objects,
+            host="127.0.0.1",
+            port=port,
+            receive_path=path,
+            reporters=Reporters(self.small.database, self.settings),
+        )
+        self.sender = Sender(self.small.database, self.small.objects, destination, settings=settings)
+        self.confirmer = Confirmer.of(self.small.database, destination, settings, calling_ae="NADIR")
+        self.now = self.small.database.now()
+
+    def deliver(self, after: timedelta = timedelta(0)) -> None:
+        self.now = max(self.now, self.small.database.now()) + after
+        while self.sender.tick(self.now):
+            pass
+
+    def confirm(self, after: timedelta = timedelta(seconds=1)) -> None:
+        self.now += after
+        self.confirmer.tick(self.now + timedelta(seconds=60))
+
+    def rows(self) -> list[Delivery]:
+        with self.small.database.reading() as session:
+            return list(session.exec(select(Delivery).order_by(Delivery.id)))  # type: ignore[arg-type]
+
+    def states(self) -> list[str]:
+        return [row.state for row in self.rows()]
+
+    def wait_for(self, states: list[str], seconds: float = 15.0) -> None:
+        deadline = time.monotonic() + seconds
+        while self.states() != states:
+            assert time.monotonic() < deadline, [(r.state, r.confirm_error) for r in self.rows()]
+            time.sleep(0.05)
+
+    def events(self) -> list[tuple[str, str]]:
+        return [(e.kind, e.subject) for e in self.small.rows(Event)]
+
+
+@contextmanager
+def rig(
+    folder: Path, destination: str, *, port: int = 0, settings: DeliverySettings = AT_ONCE, path: str = "fast"
+) -> Iterator[Rig]:
+    made = Rig(folder, destination, port, settings, path)
+    made.listener.start()
+    try:
+        yield made
+    finally:
+        made.listener.stop()
+        made.sender.close()
+        made.confirmer.close()
+        made.small.database.dispose()
+
+
+NODE_PORT = free_port()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[OrthancServer]:
+    node = {"AET": "NADIR", "Host": "127.0.0.1", "Port": NODE_PORT, "AllowStorageCommitment": True}
+    with orthanc(modalities={"node": node}) as running:
+        yield running
+
+
+def forget(server: OrthancServer, sop_instance_uid: str) -> None:
+    """Delete an instance in Orthanc."""
+    found = httpx.post(server.url + "/tools/lookup", content=sop_instance_uid, trust_env=False).json()
+    for one in found:
+        if one["Type"] == "Instance":
+            httpx.delete(server.url + one["Path"], trust_env=False).raise_for_status()
+
+
+@pytest.mark.parametrize("path", ["fast", "pynetdicom"])
+def test_orthanc_commits_on_an_association_of_its_own_and_what_it_lost_is_sent_again(
+    server: OrthancServer, tmp_path: Path, path: str
+) -> None:
+    destination = f"ORTHANC@127.0.0.1:{server.dicom_port}"
+    with rig(tmp_path / "home", destination, port=NODE_PORT, path=path) as node:
+        uids = waiting_results(
+            node.small.database, node.small.objects, tmp_path, [destination], patient_id=path
+        )
+        node.deliver()
+        assert node.states() == ["delivered"] * 3
+        forget(server, uids[1])
+        node.confirm()
+        node.wait_for(["confirmed", "pending", "confirmed"])
+        (job,) = node.small.rows(Job)
+        assert job.state == "delivering"
+        lost = node.rows()[1]
+        assert (lost.last_error, lost.resends) == ("storage commitment failed with reason 0x0112", 1)
+        assert ("commitment-failed", destination) in node.events()
+        node.deliver()
+        assert [row.attempt for row in node.rows()] == [1, 2, 1]
+        node.confirm()
+        node.wait_for(["confirmed"] * 3)
+        assert {row.confirmed_by for row in node.rows()} == {"commitment"}
+        assert all(row.confirmed_at and row.delivered_at for row in node.rows())
+        assert node.small.rows(Job)[0].state == "done"
+
+
+def test_orthanc_is_asked_by_query_when_it_does_not_know_how_to_report(tmp_path: Path) -> None:
+    with orthanc() as stranger:
+        destination = f"ORTHANC@127.0.0.1:{stranger.dicom_port}"
+        settings = DeliverySettings(confirm_seconds=0, commitment="query")
+        with rig(tmp_path / "home", destination, settings=settings) as node:
+            waiting_results(node.small.database, node.small.objects, tmp_path, [destination])
+            node.deliver()
+            node.confirm()
+            rows = node.rows()
+        # This Orthanc does not know our AE title, so that it refuses C-FIND.
+        assert {row.state for row in rows} == {"delivered"}
+        assert all(row.confirm_error for row in rows)
+
+
+def test_a_dicomweb_server_is_asked_by_qido_and_what_it_lost_is_sent_again(
+    server: OrthancServer, tmp_path: Path
+) -> None:
+    with rig(tmp_path / "home", server.dicomweb) as node:
+        uids = waiting_results(
+            node.small.database, node.small.objects, tmp_path, [server.dicomweb], patient_id="web"
+        )
+        node.deliver()
+        forget(server, uids[0])
+        node.confirm()
+        assert node.states() == ["delivered", "confirmed", "confirmed"]
+        for _ in range(2):
+            node.confirm(timedelta(hours=1))
+        assert node.states() == ["pending", "confirmed", "confirmed"]
+        node.deliver(timedelta(minutes=2))
+        node.confirm()
+        assert node.states() == ["confirmed"] * 3
+        assert {row.confirmed_by for row in node.rows()} == {"query"}
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[str]:
+    """Give the address of a DCMTK archive, which knows C-FIND and no storage commitment."""
+    (tmp_path / "archive").mkdir()
+    port, config = free_port(), tmp_path / "dcmqrscp.cfg"
+    config.write_text(
+        f"NetworkTCPPort = {port}\nMaxPDUSize = 16384\nMaxAssociations = 16\nHostTable BEGIN\n"
+        f"node = (NADIR, localhost, 11112)\nHostTable END\nVendorTable BEGIN\nVendorTable END\nAETable BEGIN\n"
+        f"ARCHIVE {tmp_path / 'archive'} RW (200, 1024mb) ANY\nAETable END\n"
+    )
+    process = subprocess.Popen([dcmtk("dcmqrscp"), "-c", str(config)], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 10
+    while not listens(port):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    try:
+        yield f"ARCHIVE@127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def test_a_pacs_without_storage_commitment_is_asked_by_c_find(archive: str, tmp_path: Path) -> None:
+    with rig(tmp_path / "home", archive) as node:
+        waiting_results(node.small.database, node.small.objects, tmp_path, [archive])
+        node.deliver()
+        assert node.states() == ["delivered"] * 3
+        node.confirm()
+        assert [(row.state, row.confirmed_by) for row in node.rows()] == [("confirmed", "query")] * 3
+
+
+# --- peers that are written here --------------------------------------------------------------------------------
+
+
+class Pacs:
+    """A PACS that stores, and answers storage commitment when, where and how a test says."""
+
+    def __init__(self, *, reports_at_once: bool = False, action_status: int = 0) -> None:
+        self.asked: list[Dataset] = []
+        self.reports_at_once = reports_at_once
+        self.action_status = action_status
+        ae = AE(ae_title="PACS")
+        ae.add_supported_context(CTImageStorage)
+        ae.add_supported_context(StorageCommitmentPushModel)
+        handlers = [(evt.EVT_C_STORE, lambda _: 0), (evt.EVT_N_ACTION, self._on_action)]
+        port = free_port()
+        self._server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+        self.address = f"PACS@127.0.0.1:{port}"
+
+    def _on_action(self, event: evt.Event) -> tuple[int, None]:
+        self.asked.append(event.action_information)
+        if self.reports_at_once:
+            threading.Thread(target=self._report_there, args=(event.assoc,), daemon=True).start()
+        return self.action_status, None
+
+    def _report_there(self, association: Association) -> None:
+        time.sleep(0.3)
+        association.send_n_event_report(
+            self.information(), 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+        )
+
+    def information(self, *lost: int, uid: str | None = None) -> Dataset:
+        """Return the Event Information on the last request, the items with these numbers failed."""
+        request, answer = self.asked[-1], Dataset()
+        answer.TransactionUID = uid or request.TransactionUID
+        kept, failed = [], []
+        for number, item in enumerate(request.ReferencedSOPSequence):
+            (failed if number in lost else kept).append(item)
+        for item in failed:
+            item.FailureReason = 0x0112
+        answer.ReferencedSOPSequence = kept
+        if failed:
+            answer.FailedSOPSequence = failed
+        return answer
+
+    def report(self, port: int, information: Dataset, *, calling_ae: str = "PACS") -> int | None:
+        """Report on an association of its own; returns the status of the answer, None when it was not let in."""
+        ae = AE(ae_title=calling_ae)
+        ae.add_requested_context(StorageCommitmentPushModel)
+        role = build_role(StorageCommitmentPushModel, scu_role=False, scp_role=True)
+        association = ae.associate("127.0.0.1", port, ae_title="NADIR", ext_neg=[role])
+        if not association.is_established:
+            return None
+        kind = 2 if "FailedSOPSequence" in information else 1
+        answer, _ = association.send_n_event_report(
+            information, kind, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+        )
+        association.release()
+        return int(answer.Status)
+
+    def stop(self) -> None:
+        self._server.shutdown()
+
+
+@pytest.fixture
+def pacs() -> Iterator[Pacs]:
+    made = Pacs()
+    yield made
+    made.stop()
+
+
+def test_one_request_asks_for_all_that_was_delivered_lately(pacs: Pacs, tmp_path: Path) -> None:
+    with rig(tmp_path / "home", pacs.address) as node:
+        uids = waiting_results(node.small.database, node.small.objects, tmp_path, [pacs.address])
+        node.deliver()
+        node.confirm()
+        node.confirm(timedelta(hours=1))
+        (request,) = pacs.asked
+        assert [item.ReferencedSOPInstanceUID for item in request.ReferencedSOPSequence] == uids
+        assert node.states() == ["delivered"] * 3
+
+
+def test_a_report_may_come_on_the_association_of_the_request(tmp_path: Path) -> None:
+    pacs = Pacs(reports_at_once=True)
+    with rig(tmp_path / "home", pacs.address) as node:
+        waiting_results(node.small.database, node.small.objects, tmp_path, [pacs.address])
+        node.deliver()
+        node.confirm()
+        assert [(r.state, r.confirmed_by) for r in node.rows()] == [("confirmed", "commitment")] * 3
+    pacs.stop()
+
+
+@pytest.mark.parametrize("path", ["fast", "pynetdicom"])
+def test_a_report_is_taken_from_the_destination_alone_and_an_unknown_one_is_told(
+    pacs: Pacs, tmp_path: Path, path: str
+) -> None:
+    with rig(tmp_path / "home", pacs.address, path=path) as node:
+        waiting_results(node.small.database, node.small.objects, tmp_path, [pacs.address])
+        node.deliver()
+        node.confirm()
+        port = node.listener.port
+        assert pacs.report(port, pacs.information(), calling_ae="STRANGER") is None
+        assert pacs.report(port, pacs.information(uid="1.2.3.4")) == 0x0115
+        assert pacs.report(port, Dataset()) == 0x0115
+        assert node.states() == ["delivered"] * 3
+        assert ("commitment-unknown", "PACS@127.0.0.1") in node.events()
+        assert pacs.report(port, pacs.information(1)) == 0x0000
+        assert pacs.report(port, pacs.information()) == 0x0000
+        assert node.states() == ["confirmed", "pending", "confirmed"]
+
+
+def test_a_destination_reports_on_what_it_was_asked_for_and_on_nothing_else(
+    pacs: Pacs, tmp_path: Path
+) -> None:
+    other = Pacs()
+    with rig(tmp_path / "home", pacs.address) as node:
+        waiting_results(node.small.database, node.small.objects, tmp_path, [pacs.address])
+        node.deliver()
+        node.confirm()
+        settings = node.settings.model_copy(update={"destinations": ("OTHER@127.0.0.1:104",)})
+        node.listener._reception._reporters = Reporters(node.small.database, settings)
+        assert pacs.report(node.listener.port, pacs.information(), calling_ae="OTHER") == 0x0124
+        assert node.states() == ["delivered"] * 3
+    other.stop()
+
+
+def test_who_may_only_report_cannot_store(pacs: Pacs, tmp_path: Path) -> None:
+    with rig(tmp_path / "home", pacs.address) as node:
+        ae = AE(ae_title="PACS")
+        ae.add_requested_context(CTImageStorage)
+        ae.add_requested_context(StorageCommitmentPushModel)
+        role = build_role(StorageCommitmentPushModel, scu_role=False, scp_role=True)
+        association = ae.associate("127.0.0.1", node.listener.port, ae_title="NADIR", ext_neg=[role])
+        accepted = [str(c.abstract_syntax) for c in association.accepted_contexts]
+        association.release()
+    assert accepted == [StorageCommitmentPushModel]
+
+
+def test_a_request_that_is_never_answered_is_made_again_after_a_day_and_is_no_error(
+    pacs: Pacs, tmp_path: Path
+) -> None:
+    with rig(tmp_path / "home", pacs.address) as node:
+        waiting_results(node.small.database, node.small.objects, tmp_path, [pacs.address])
+        node.deliver()
+        node.confirm()
+        node.confirm(timedelta(hours=25))  # asked by query, which this PACS does not know
+        node.confirm(timedelta(hours=1))
+        assert len({request.TransactionUID for request in pacs.asked}) == 2
+        assert node.states() == ["delivered"] * 3
+        assert node.small.rows(Job)[0].state == "done"
+        assert pacs.report(node.listener.port, pacs.information()) == 0x0000
+        assert node.states() == ["confirmed"] * 3
+
+
+@pytest.mark.parametrize("status", [0x0110, 0x0211])
+def test_a_pacs_that_refuses_the_request_is_left_at_delivered(tmp_path: Path, status: int) -> None:
+    pacs = Pacs(action_status=status)
+    with rig(tmp_path / "home", pacs.address) as node:
+        waiting_results(node.small.database, node.small.objects, tmp_path, [pacs.address])
+        node.deliver()
+        node.confirm()
+        assert node.states() == ["delivered"] * 3
+        assert all("query" in str(row.confirm_error) for row in node.rows())
+    pacs.stop()
+
+
+def test_nothing_is_asked_where_it_is_switched_off(pacs: Pacs, tmp_path: Path) -> None:
+    with rig(tmp_path / "home", pacs.address, settings=DeliverySettings(commitment="off")) as node:
+        waiting_results(node.small.database, node.small.objects, tmp_path, [pacs.address])
+        node.deliver()
+        node.confirm()
+        assert node.states() == ["delivered"] * 3
+        assert (pacs.asked, {row.confirm_after for row in node.rows()}) == ([], {None})
