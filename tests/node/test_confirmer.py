@@ -321,7 +321,9 @@ def test_a_report_is_taken_from_the_destination_alone_and_an_unknown_one_is_told
         port = node.listener.port
         assert pacs.report(port, pacs.information(), calling_ae="STRANGER") is None
         assert pacs.report(port, pacs.information(uid="1.2.3.4")) == 0x0115
-        assert pacs.report(port, Dataset()) == 0x0115
+        wordless = Dataset()
+        wordless.RetrieveAETitle = "PACS"
+        assert pacs.report(port, wordless) == 0x0115
         assert node.states() == ["delivered"] * 3
         assert ("commitment-unknown", "PACS@127.0.0.1") in node.events()
         assert pacs.report(port, pacs.information(1)) == 0x0000
