@@ -90,7 +90,9 @@ class File:
             return self.inflated[self.pixel_offset : end]
         with self.path.open("rb") as file:
             file.seek(self.pixel_offset)
-            return file.read(-1 if self.pixel_length is None else self.pixel_length)
+            # A length that lies must not decide how much memory is asked for.
+            left = max(0, os.fstat(file.fileno()).st_size - self.pixel_offset)
+            return file.read(left if self.pixel_length is None else min(self.pixel_length, left))
 
     def pixel_frames(self, frames: int) -> list[bytes]:
         """Return the encapsulated frames. Refuses (`truncated-pixel-data`) when fewer are found than stated."""

@@ -9,15 +9,17 @@ Sources: PS3.3 A.51, C.8.20, C.17; PS3.16 TID 1500, 1410, 1411, 1419, 1501; IHE 
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from plugins.errors import NadirError, Refused
+from store.dicom.files import read_file
 from store.dicom.items import text
 from store.dicom.rules_seg import SEG_CLASSES, SEG_RULES
 from store.dicom.rules_sr import SR_CLASSES, SR_RULES
@@ -28,6 +30,7 @@ __all__ = ["Violation", "check", "check_files"]
 
 UNREADABLE: Final = (
     AttributeError,
+    BytesLengthException,
     EOFError,
     InvalidDicomError,
     KeyError,
@@ -40,6 +43,7 @@ UNREADABLE: Final = (
     TypeError,
     ValueError,
     struct.error,
+    zlib.error,
 )
 """What pydicom and numpy raise on data that is not what it should be."""
 
@@ -78,6 +82,7 @@ def check_files(paths: Iterable[Path]) -> list[tuple[Path, tuple[Violation, ...]
 
 def _read(path: Path) -> Dataset:
     try:
+        read_file(path)  # refuses bombs, which pydicom would unpack
         dataset = pydicom.dcmread(path, stop_before_pixels=False, defer_size="1 MB")
         if not text(dataset, "SOPClassUID"):
             raise Refused("unreadable-file", f"{path} names no SOP Class", where=str(path))
