@@ -20,6 +20,7 @@ from node.socket_guard import P_DATA_TF, PDU_TYPES, GuardedDul, Limits
 
 HEADER = struct.Struct(">BxL")
 HEADER_BYTES = HEADER.size
+FIRST_BYTES = 1 << 12
 LINGER_SECONDS, LINGER_BYTES = 1.0, 1 << 20
 CONNECTION_CLOSED = "Evt17"
 
@@ -42,9 +43,8 @@ class InlineDul(GuardedDul):
     def __init__(self, assoc: Association, limits: Limits) -> None:
         super().__init__(assoc)
         self._limits = limits
-        largest = max(limits.pdu_bytes, limits.request_bytes)
-        # Room for the next PDU's header behind the longest body: both come with one call.
-        self._buffer = memoryview(bytearray(largest + 2 * HEADER_BYTES))
+        # It grows with the longest PDU. Behind that is room for the next one's header: both come with one call.
+        self._buffer = memoryview(bytearray(FIRST_BYTES))
         self._ahead = 0
         self._is_interrupted = False
 
@@ -150,6 +150,8 @@ class InlineDul(GuardedDul):
         if length > (limits.pdu_bytes if kind == P_DATA_TF and is_established else limits.request_bytes):
             raise TooLongError("the peer sent a longer PDU than it may")
         end = HEADER_BYTES + length
+        if end + HEADER_BYTES > len(buffer):
+            buffer = self._buffer = memoryview(bytearray(end + HEADER_BYTES))
         have = self._fill(HEADER_BYTES, end, end + HEADER_BYTES, deadline)
         self._ahead = have - end
         buffer[: self._ahead] = buffer[end:have]

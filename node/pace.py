@@ -6,6 +6,7 @@ runs out as time goes by and fills with every byte; what matters is how long it 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -20,7 +21,7 @@ class Pace:
     Parameters
     ----------
     first_seconds
-        Time to the first byte of the first message.
+        Time to the first byte.
     clock
         Gives seconds that only grow.
 
@@ -28,8 +29,8 @@ class Pace:
 
     def __init__(self, first_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lasts_until = clock() + first_seconds
-        self._owes = True
+        self._owes = False
+        self.rest(first_seconds)
 
     def owe(self) -> None:
         """Learn that a message, or another PDU, has begun."""
@@ -41,11 +42,12 @@ class Pace:
         until = self._lasts_until + count / SLOWEST_BYTES_PER_SECOND
         self._lasts_until = min(until, self._clock() + CREDIT_SECONDS)
 
-    def rest(self) -> None:
-        """Learn that a message is whole: until the next one begins, nothing is owed."""
+    def rest(self, seconds: float = math.inf) -> None:
+        """Learn that a message is whole: for this time, nothing is owed until the next one begins."""
         self._owes = False
+        self._lasts_until = self._clock() + seconds
 
     @property
     def behind_seconds(self) -> float:
         """Return for how long the peer has been behind; 0 when it is not, or owes nothing."""
-        return max(0.0, self._clock() - self._lasts_until) if self._owes else 0.0
+        return max(0.0, self._clock() - self._lasts_until)

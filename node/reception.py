@@ -285,6 +285,7 @@ class Reception:
         if verdict is None and not self._has_room() and _stores(proposed):
             verdict = ("disk-full", LOCAL_LIMIT_EXCEEDED)
         if verdict is None:
+            association.dul.socket.pace.rest(self._limits.silent_seconds)
             association.peer = self._seats.take(association, calling_ae, address)
             verdict = None if association.peer else ("limit", LOCAL_LIMIT_EXCEEDED)
         if verdict is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
 from node.desk import Peer
@@ -14,7 +15,7 @@ log = logging.getLogger(__name__)
 
 BEHIND_SECONDS = 1.0
 """Whoever is this far behind while others wait has to go."""
-PATIENCE_SECONDS = 2.0
+PATIENCE_SECONDS = 3.0
 LOOK_SECONDS = 0.02
 
 
@@ -49,6 +50,7 @@ class Seats(Generic[SeatedT]):
         self._most_per_address = most_per_address or most
         self._lock = threading.Lock()
         self._peers: dict[SeatedT, Peer] = {}
+        self._waiting: list[SeatedT] = []
         self._numbers = 0
 
     @property
@@ -61,33 +63,43 @@ class Seats(Generic[SeatedT]):
         """Return who the peer is from now on; None when there is no seat.
 
         When all are taken, and somebody does not send what he owes, that one has to go: for this alone the call
-        may last, `PATIENCE_SECONDS` at most.
+        may last, `PATIENCE_SECONDS` at most. Those who wait are served in the order in which they came.
         """
         deadline = time.monotonic() + PATIENCE_SECONDS
-        ended: set[SeatedT] = set()
-        while True:
-            with self._lock:
-                here = [a for a, peer in self._peers.items() if peer.address == address]
-                crowd = here if len(here) >= self._most_per_address else list(self._peers)
-                if len(here) < self._most_per_address and len(self._peers) < self._most:
-                    self._numbers += 1
-                    peer = self._peers[association] = Peer(calling_ae, address, self._numbers)
-                    return peer
-            if time.monotonic() > deadline or not self._make_room(crowd, ended):
-                return None
-            time.sleep(LOOK_SECONDS)
+        has_ended_one = False
+        try:
+            while True:
+                found = self._sit(association, calling_ae, address)
+                if isinstance(found, Peer):
+                    return found
+                slowest = max(found, key=lambda one: one.behind_seconds, default=association)
+                behind = slowest.behind_seconds
+                if behind > BEHIND_SECONDS and not has_ended_one:
+                    has_ended_one = True
+                    log.warning(line("peer-cut-off", reason="made-room", behind_seconds=round(behind, 1)))
+                    slowest.give_up()
+                if time.monotonic() > deadline or not (behind or has_ended_one):
+                    return None
+                time.sleep(LOOK_SECONDS)
+        finally:
+            with self._lock, suppress(ValueError):
+                self._waiting.remove(association)
+
+    def _sit(self, association: SeatedT, calling_ae: str, address: str) -> Peer | list[SeatedT]:
+        """Return who has sat down, or else those in the way."""
+        with self._lock:
+            here = [a for a, peer in self._peers.items() if peer.address == address]
+            if len(here) >= self._most_per_address:
+                return here
+            if association not in self._waiting:
+                self._waiting.append(association)
+            if self._waiting.index(association) >= self._most - len(self._peers):
+                return list(self._peers)
+            self._numbers += 1
+            self._peers[association] = peer = Peer(calling_ae, address, self._numbers)
+            return peer
 
     def leave(self, association: SeatedT) -> Peer | None:
         """Return who has left; None when it never had a seat."""
         with self._lock:
             return self._peers.pop(association, None)
-
-    def _make_room(self, crowd: list[SeatedT], ended: set[SeatedT]) -> bool:
-        """End the association that is furthest behind; False when none is, so that waiting would not help."""
-        rest = [association for association in crowd if association not in ended]
-        behind, slowest = max(((a.behind_seconds, a) for a in rest), key=lambda pair: pair[0], default=(0, None))
-        if slowest is not None and behind > BEHIND_SECONDS:
-            log.warning(line("peer-cut-off", reason="made-room", behind_seconds=round(behind, 1)))
-            slowest.give_up()
-            ended.add(slowest)
-        return behind > 0 or bool(ended)
