@@ -6,7 +6,7 @@ import hmac
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from node import audit_message as am
 from node.audit_message import AuditMessage, Participant, Subject
@@ -109,17 +109,15 @@ def sending_begun(ae_title: str, peer: Peer, study: Subject, patient: Subject) -
 
 
 def imported(
-    ae_title: str, who: Participant, study: Subject, patient: Subject, *, refused: int = 0
+    ae_title: str,
+    peer: Peer,
+    study: Subject | None,
+    patient: Subject | None,
+    *,
+    refused: Mapping[str, int] | None = None,
 ) -> AuditMessage:
-    """Tell what came by STOW-RS or out of a folder."""
-    return AuditMessage(
-        event=am.IMPORT,
-        action="C",
-        outcome=am.MINOR_FAILURE if refused else am.SUCCESS,
-        description=f"refused: {refused}" if refused else "",
-        participants=(who, _this(ae_title, role=am.DESTINATION_ROLE)),
-        subjects=(study, patient),
-    )
+    """Tell what came by another way than an association: STOW-RS, or a PACS that was asked for it."""
+    return replace(instances_received(ae_title, peer, study, patient, refused=refused), event=am.IMPORT)
 
 
 def queried(ae_title: str, peer: Peer, sop_class_uid: str, what: str, patient: Subject) -> AuditMessage:

@@ -17,11 +17,13 @@ from pathlib import Path
 
 from sqlmodel import Session, and_, col, select, update
 
+from node.desk import Peer
 from node.intake import Intake
 from node.logs import line
 from node.pacs import UID, HeldInstance, HeldSeries, PatientStudy
 from node.prior_sources import PriorSource
 from node.pull import UNAVAILABLE, held_uids
+from node.receipts import Receipts
 from plugins.errors import Refused, Unavailable
 from store.database import Database, insert_new
 from store.tables import Event, Patient, Prior, PriorSearch, Series, Study
@@ -108,12 +110,22 @@ class PriorFetcher:
         The archive.
     wanted
         How much of the past is fetched.
+    receipts
+        Tell the audit trail what was asked and what came.
 
     """
 
     def __init__(
-        self, database: Database, intake: Intake, source: PriorSource, *, wanted: Wanted | None = None
+        self,
+        database: Database,
+        intake: Intake,
+        source: PriorSource,
+        *,
+        wanted: Wanted | None = None,
+        receipts: Receipts | None = None,
     ) -> None:
+        self._receipts = receipts or Receipts()
+        self._peer = Peer("", source.name, 0)
         self._database = database
         self._intake = intake
         self._source = source
@@ -140,13 +152,22 @@ class PriorFetcher:
             if isinstance(row, PriorSearch):
                 self._search(row, now)
             else:
-                self._fetch(row)
+                try:
+                    self._fetch(row)
+                finally:
+                    self._tell()
                 self._set(row, state=DONE, attempt=0, error_code=None, error_text=None)
         except Refused as error:
             self._failed(row, error.code, error.sentence, now + timedelta(seconds=time.monotonic() - began))
         except Unavailable as error:
             self._failed(row, UNAVAILABLE, str(error), now + timedelta(seconds=time.monotonic() - began))
         return True
+
+    def _tell(self) -> None:
+        """Tell the audit trail what came of a study."""
+        if tell := self._receipts.left(self._peer):
+            with self._database.reading() as session:
+                tell(session)
 
     def _search(self, row: PriorSearch, now: datetime) -> None:
         """Find the patient's earlier studies and write down which are to be fetched."""
@@ -185,6 +206,7 @@ class PriorFetcher:
         since = present.study_date - timedelta(days=self._wanted.days)
         earlier: dict[str, PatientStudy] = {}
         foreign = 0
+        self._receipts.queried(self._source.name, present.issuer, present.patient_id)
         answer = self._source.patient_studies(present.patient_id, since, present.study_date)
         for seen, study in enumerate(answer):
             if seen == MAX_ROWS:
@@ -241,10 +263,12 @@ class PriorFetcher:
                 raise Unavailable("the node is stopping")
             self._beat(row)
             try:
-                self._intake.take(path, source=self._source.name, coming="fetched")
+                recorded = self._intake.take(path, source=self._source.name, coming="fetched")
             except Refused as error:
+                self._receipts.refused(self._peer, error.code)
                 refused.append(error)
                 raise
+            self._receipts.stored(self._peer, recorded.study_pk)
 
         if not (lacking := missing()):
             return

@@ -15,9 +15,11 @@ from sqlalchemy import Update, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
+from node.desk import Peer
 from node.intake import Intake
 from node.logs import line
 from node.pacs import DicomWeb, HeldInstance
+from node.receipts import Receipts
 from plugins.errors import Refused, Unavailable
 from store import studies
 from store.database import Database
@@ -102,6 +104,8 @@ class Puller:
         The PACS.
     reserve_bytes
         Nothing is fetched while less disk than this is free.
+    receipts
+        Tell the audit trail what came.
 
     """
 
@@ -113,7 +117,10 @@ class Puller:
         dicomweb: DicomWeb,
         *,
         reserve_bytes: int = 0,
+        receipts: Receipts | None = None,
     ) -> None:
+        self._receipts = receipts or Receipts()
+        self._peer = Peer("", dicomweb.root_url, 0)
         self._database = database
         self._objects = objects
         self._intake = intake
@@ -186,6 +193,8 @@ class Puller:
         finally:
             with self._database.transaction() as session:
                 close_association(session, pk, self._database.now())
+                if tell := self._receipts.left(self._peer):
+                    tell(session)
 
     def _fetch(
         self, study_uid: str, series_uid: str, missing: list[str], *, whole: bool
@@ -209,12 +218,14 @@ class Puller:
             with self._database.transaction() as session:
                 beat(session, association_pk, now)
         try:
-            self._intake.take(
+            recorded = self._intake.take(
                 path, source=self._dicomweb.root_url, association=OpenAssociation(pk=association_pk)
             )
         except Refused as error:
+            self._receipts.refused(self._peer, error.code)
             log.warning(line("pulled-and-refused", source=self._dicomweb.root_url, code=error.code))
             return False
+        self._receipts.stored(self._peer, recorded.study_pk)
         return True
 
     def _ended(self, row: Pull) -> None:

@@ -1,4 +1,7 @@
-"""What each open association has brought, counted as it comes and told to the audit trail when it ends."""
+"""What comes and goes, told to the audit trail: a message for each study that an association brought or a job sent.
+
+What arrives is counted in memory and told when the association ends: two dictionary steps an object are all it costs.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,14 @@ from sqlmodel import Session, col, select
 
 from node import audit_events
 from node.audit import Audit
+from node.audit_message import AuditMessage, Subject
 from node.desk import Peer
-from store.tables import Patient, Study
+from store.database import Database
+from store.tables import Delivery, Job, Patient, Result, Revision, Study
+
+STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+UNDER_WAY = frozenset({"pending", "sending"})
+ARRIVED = frozenset({"delivered", "confirmed"})
 
 
 @dataclass
@@ -26,7 +35,7 @@ class Receipt:
 
 
 class Receipts:
-    """The counts of all open associations; two dictionary steps an object are all that they cost.
+    """The counts of all open associations.
 
     Parameters
     ----------
@@ -34,16 +43,19 @@ class Receipts:
         The trail; nothing is counted when None.
     ae_title
         Our own AE title.
+    is_import
+        True for what is no DICOM association: it is told as an import.
 
     """
 
-    def __init__(self, audit: Audit | None, ae_title: str) -> None:
+    def __init__(self, audit: Audit | None = None, ae_title: str = "", *, is_import: bool = False) -> None:
         self._audit = audit
         self._ae_title = ae_title
+        self._is_import = is_import
         self._open: defaultdict[Peer, Receipt] = defaultdict(Receipt)
         self._lock = threading.Lock()
 
-    def stored(self, peer: Peer, study_pk: int, sop_class_uid: str) -> None:
+    def stored(self, peer: Peer, study_pk: int, sop_class_uid: str = "") -> None:
         """Count an object that is kept."""
         if self._audit is not None:
             with self._lock:
@@ -61,6 +73,13 @@ class Receipts:
             peer = audit_events.Peer(name=calling_ae, address=address)
             self._audit.record(audit_events.association_rejected(self._ae_title, reason, peer))
 
+    def queried(self, source: str, issuer: str, patient_id: str) -> None:
+        """Tell that a source was asked for the studies of a patient."""
+        if self._audit is not None:
+            who = self._audit.patients.subject(issuer, patient_id)
+            peer, what = audit_events.Peer(name=source), "studies by PatientID and StudyDate"
+            self._audit.record(audit_events.queried(self._ae_title, peer, STUDY_ROOT_FIND, what, who))
+
     def left(self, peer: Peer) -> Callable[[Session], None] | None:
         """Return what tells of an association that has ended, one message a study; None when it brought nothing."""
         with self._lock:
@@ -71,7 +90,7 @@ class Receipts:
         return lambda session: self._tell(session, trail, peer, receipt)
 
     def _tell(self, session: Session, trail: Audit, peer: Peer, receipt: Receipt) -> None:
-        known = audit_events.Peer(name=peer.calling_ae, address=peer.address)
+        known = audit_events.Peer(name=peer.calling_ae or peer.address, address=peer.address)
         statement = (
             select(Study, Patient)
             .join(Patient, col(Study.patient_pk) == col(Patient.id))
@@ -81,12 +100,85 @@ class Receipts:
         for study, patient in session.exec(statement):
             subject = audit_events.study(study.study_instance_uid, receipt.stored[study.id or 0])
             who = trail.patients.subject(patient.issuer, patient.patient_id, patient.patient_name)
-            trail.record(
-                audit_events.instances_received(self._ae_title, known, subject, who, refused=refused)
-            )
+            trail.record(self._came(known, subject, who, refused=refused))
             refused = Counter()  # told once, with the first study
         if refused:
-            trail.record(audit_events.instances_received(self._ae_title, known, None, None, refused=refused))
+            trail.record(self._came(known, None, None, refused=refused))
+
+    def _came(
+        self,
+        peer: audit_events.Peer,
+        study: Subject | None,
+        patient: Subject | None,
+        *,
+        refused: Counter[str],
+    ) -> AuditMessage:
+        came = audit_events.imported if self._is_import else audit_events.instances_received
+        return came(self._ae_title, peer, study, patient, refused=refused)
 
 
-__all__ = ["Receipts"]
+class Dispatches:
+    """What a sender tells: that results of a job begin to go to a destination, and that all of them are there.
+
+    Parameters
+    ----------
+    database
+        Where the outbox is.
+    audit
+        The trail; nothing is told when None.
+    ae_title, destination
+        Our own AE title, and the destination as the outbox calls it.
+
+    """
+
+    def __init__(self, database: Database, audit: Audit | None, ae_title: str, destination: str) -> None:
+        self._database = database
+        self._audit = audit
+        self._ae_title = ae_title
+        self._peer = audit_events.Peer(name=destination)
+
+    def begun(self, delivery: Delivery) -> None:
+        """Tell of the first attempt at the first result of a job."""
+        if self._audit is None or delivery.attempt > 1:
+            return
+        with self._database.reading() as session:
+            if any(row.attempt for row, _ in self._siblings(session, delivery) if row.id != delivery.id):
+                return
+            study, patient = self._subjects(session, delivery, self._audit)
+        self._audit.record(audit_events.sending_begun(self._ae_title, self._peer, study, patient))
+
+    def ended(self, delivery: Delivery) -> None:
+        """Tell of the last result of a job, once none is under way any more; a parked one is a failure."""
+        if self._audit is None:
+            return
+        with self._database.reading() as session:
+            rows = self._siblings(session, delivery)
+            if any(row.state in UNDER_WAY for row, _ in rows):
+                return
+            study, patient = self._subjects(session, delivery, self._audit)
+        sent = Counter(result.sop_class_uid for row, result in rows if row.state in ARRIVED)
+        parked = [row for row, _ in rows if row.state == "parked"]
+        failure = f"{len(parked)} parked: {parked[0].last_status}" if parked else ""
+        study = audit_events.study(study.id, sent)
+        self._audit.record(
+            audit_events.instances_sent(self._ae_title, self._peer, study, patient, failure=failure)
+        )
+
+    def _siblings(self, session: Session, delivery: Delivery) -> list[tuple[Delivery, Result]]:
+        same = (Delivery.job_pk == delivery.job_pk, Delivery.destination == delivery.destination)
+        joined = select(Delivery, Result).join(Result, col(Delivery.result_pk) == col(Result.id))
+        return list(session.exec(joined.where(*same)))
+
+    def _subjects(self, session: Session, delivery: Delivery, trail: Audit) -> tuple[Subject, Subject]:
+        study, patient = session.exec(
+            select(Study, Patient)
+            .join(Patient, col(Study.patient_pk) == col(Patient.id))
+            .join(Revision, col(Revision.study_pk) == col(Study.id))
+            .join(Job, col(Job.revision_pk) == col(Revision.id))
+            .where(Job.id == delivery.job_pk)
+        ).one()
+        who = trail.patients.subject(patient.issuer, patient.patient_id, patient.patient_name)
+        return audit_events.study(study.study_instance_uid, {}), who
+
+
+__all__ = ["Dispatches", "Receipts"]

@@ -28,9 +28,11 @@ from enum import Enum
 
 from sqlmodel import select
 
+from node.audit import Audit
 from node.deliveries import DeliverySettings, key_of, with_credentials
 from node.logs import line
 from node.pacs import DicomWeb
+from node.receipts import Dispatches
 from node.settings import parse_destination
 from node.transport import Answer, Parcel, Transport, dimse, echoes, reencoding_for, stow
 from plugins.errors import Refused, Unavailable
@@ -100,6 +102,8 @@ class Sender:
         TLS context to call an AE by; None for plain DICOM.
     transport, is_there
         Another way to send, and to ask whether the destination is there; by its form when None.
+    audit
+        The audit trail, told of the results of each job.
 
     """
 
@@ -114,11 +118,13 @@ class Sender:
         tls: ssl.SSLContext | None = None,
         transport: Transport | None = None,
         is_there: Callable[[], bool] | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self.destination = key_of(destination)
         self._settings = settings or DeliverySettings()
         self._database = database
         self._objects = objects
+        self._dispatches = Dispatches(database, audit, calling_ae, self.destination)
         self._host = socket.gethostname()
         self._owner = f"sender {self._host}:{os.getpid()}"
         self._rest_until = self._look_at = datetime.min.replace(tzinfo=UTC)
@@ -164,11 +170,13 @@ class Sender:
             return False
         reach("sender-claimed")
         began = time.monotonic()
+        self._dispatches.begun(delivery)
         what, answer = self._send(delivery, result)
         ended = now + timedelta(seconds=time.monotonic() - began)
         self._rest(what, answer, now, ended)
         self._record(delivery, what, answer, ended)
         reach("sender-recorded")
+        self._dispatches.ended(delivery)
         shown = {"destination": self.destination, "result": result.id, "kind": result.kind}
         log.info(
             line("delivery", **shown, attempt=delivery.attempt, status=_status(answer), outcome=what.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ from node.audit import audit_of, settings_hash
 from node.intake import Intake
 from node.listener import Listener
 from node.loop import Loop
+from node.receipts import Receipts
 from node.reception import Door
 from node.settings import Settings
 from node.tls import Renewed
@@ -188,7 +190,13 @@ class Node:
             own = s.delivery_of(destination)
             tls = client_context(s) if own.tls else None
             sender = Sender(
-                self.database, self.objects, destination, settings=own, calling_ae=s.ae_title, tls=tls
+                self.database,
+                self.objects,
+                destination,
+                settings=own,
+                calling_ae=s.ae_title,
+                tls=tls,
+                audit=self.audit,
             )
             self._closings.append(sender.close)
             if taken := sender.take_over(self.database.now()):
@@ -217,13 +225,22 @@ class Node:
 
             dicomweb = DicomWeb(s.pacs_url)
             self._closings.append(dicomweb.close)
-            puller = Puller(self.database, self.objects, intake, dicomweb, reserve_bytes=s.reserve_bytes)
+            receipts = Receipts(self.audit, s.ae_title, is_import=True)
+            puller = Puller(
+                self.database,
+                self.objects,
+                intake,
+                dicomweb,
+                reserve_bytes=s.reserve_bytes,
+                receipts=receipts,
+            )
             told = self._loop("puller", puller.tick, 2.0).wake
             if s.reconcile_seconds:
                 reconciler = Reconciler(self.database, dicomweb, days=s.reconcile_days)
                 self._loop("reconciler", reconciler.tick, s.reconcile_seconds)
         require_authentication(s, self.database)
-        routers = [stow.router(s, intake)]
+        imports = Receipts(self.audit, s.ae_title, is_import=True)
+        routers = [stow.router(s, intake, imports)]
         made = create_app(s, self.database, told=told, routers=routers, record=self.audit.record)
         web = WebServer(made, s.http_host, s.http_port, tls=https_context(s))
         web.start()
@@ -242,7 +259,8 @@ class Node:
         for address in s.prior_sources:
             tls = client_context(s) if s.delivery_of(address).tls else None
             source = open_source(address, s, self.objects, tls=tls)
-            fetcher = PriorFetcher(self.database, intake, source, wanted=wanted)
+            receipts = Receipts(self.audit, s.ae_title, is_import=True)
+            fetcher = PriorFetcher(self.database, intake, source, wanted=wanted, receipts=receipts)
             self._closings.append(source.close)
             self._interrupts.append(fetcher.interrupt)
             self._loop(f"priors {source.name}", fetcher.tick, 1.0)
@@ -262,11 +280,18 @@ def serve(settings: Settings, roles: Sequence[str] = ()) -> None:
     node = Node(settings, roles)
     started = time.monotonic()
     node.start()
+    settle_down()
     sys.stdout.write(_ready_line(node, time.monotonic() - started) + "\n")
     sys.stdout.flush()
     stop.wait()
     log.info("draining")
     node.stop()
+
+
+def settle_down() -> None:
+    """Keep the garbage collector from looking at what was imported and will stay, each time that it runs."""
+    gc.collect()
+    gc.freeze()
 
 
 def _ready_line(node: Node, seconds: float) -> str:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from email.message import Message
+from itertools import count
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -22,9 +23,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from node.access import allow
+from node.desk import Peer
 from node.intake import Intake
 from node.logs import line
 from node.multipart import BadMultipart, PartTooLarge, PartWriter, boundary_of
+from node.receipts import Receipts
 from node.settings import Settings
 from node.status import DATA_SET_DOES_NOT_MATCH, OUT_OF_RESOURCES, status_of
 from node.stow_answer import RETRY_SECONDS, Stored, answer, form_of
@@ -42,10 +45,10 @@ MOST_WAITING = 8
 MAX_PARTS = 100_000
 
 
-def router(settings: Settings, intake: Intake) -> APIRouter:
+def router(settings: Settings, intake: Intake, receipts: Receipts | None = None) -> APIRouter:
     """Return the routes under `/dicom-web`: POST `studies` and `studies/{study}`."""
     made = APIRouter(prefix="/dicom-web")
-    door = _Door(settings, intake)
+    door = _Door(settings, intake, receipts or Receipts())
 
     @made.post("/studies")
     @allow("administrator", scopes=("sender",), is_upload=True)
@@ -63,8 +66,10 @@ def router(settings: Settings, intake: Intake) -> APIRouter:
 
 
 class _Door:
-    def __init__(self, settings: Settings, intake: Intake) -> None:
+    def __init__(self, settings: Settings, intake: Intake, receipts: Receipts) -> None:
         self._intake = intake
+        self._receipts = receipts
+        self._numbers = count()
         self._largest_bytes = settings.max_object_bytes
         self._reserve_bytes = settings.reserve_bytes
         self._most = settings.max_stow_requests
@@ -83,6 +88,8 @@ class _Door:
                 study=study,
                 largest_bytes=self._largest_bytes,
                 reserve_bytes=self._reserve_bytes,
+                receipts=self._receipts,
+                peer=Peer(request.state.identity.name, str(request.state.address), next(self._numbers)),
             )
             try:
                 stored = await _receive(request, batch)
@@ -140,7 +147,11 @@ class _Batch:
         study: str,
         largest_bytes: int,
         reserve_bytes: int,
+        receipts: Receipts,
+        peer: Peer,
     ) -> None:
+        self._receipts = receipts
+        self._peer = peer
         self._intake = intake
         self._study = study
         self._reserve_bytes = reserve_bytes
@@ -184,6 +195,8 @@ class _Batch:
         try:
             with self._intake.database.transaction() as session:
                 close_association(session, self._association.pk, self._intake.database.now())
+                if tell := self._receipts.left(self._peer):
+                    tell(session)
         except Unavailable as error:  # a row left open goes stale by itself
             log.warning(line("association-not-closed", error=type(error).__name__))
 
@@ -202,10 +215,12 @@ class _Batch:
                 return _stored(header, OUT_OF_RESOURCES)
             recorded = self._intake.take(path, source=self._source, association=self._association)
             self._association.pk = self._association.pk or recorded.association_pk
+            self._receipts.stored(self._peer, recorded.study_pk, header.sop_class_uid if header else "")
         except Exception as error:  # the border: every error becomes a failure reason
             status = status_of(error)
             code = error.code if isinstance(error, Refused) else type(error).__name__
             log.warning(line("not-stored", status=f"{status:04X}", code=code, source=self._source))
+            self._receipts.refused(self._peer, code)
             return _stored(header, status)
         return _stored(header, 0)
 

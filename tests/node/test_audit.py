@@ -24,7 +24,7 @@ from small_node import SmallNode
 from node import audit_events
 from node.audit import Audit, audit_of, pseudonym_key, settings_hash
 from node.audit_events import Patients, Peer
-from node.audit_message import AuditMessage, Participant
+from node.audit_message import AuditMessage
 from node.audit_sinks import FileSink, SyslogSink, parse_syslog, syslog_frame
 from node.scu import send_files
 from node.serve import Node
@@ -47,7 +47,6 @@ def every_message(text: str) -> list[AuditMessage]:
     patient = PATIENTS.subject("", text, text)
     named = Patients(key=b"k", by_identity=True).subject("", text, text)
     study = audit_events.study("1.2.3", {"1.2.840.10008.5.1.4.1.1.2": 20})
-    who = Participant(user_id=text, address=text, is_requestor=True)
     return [
         audit_events.started(text, ("listener", "web"), "ab12"),
         audit_events.stopped(text, ("listener",), "ab12"),
@@ -57,7 +56,7 @@ def every_message(text: str) -> list[AuditMessage]:
         audit_events.instances_sent(text, peer, study, named),
         audit_events.instances_sent(text, peer, study, patient, failure=text),
         audit_events.sending_begun(text, peer, study, patient),
-        audit_events.imported(text, who, study, patient, refused=2),
+        audit_events.imported(text, peer, study, patient, refused={text: 2}),
         audit_events.queried(text, peer, "1.2.840.10008.5.1.4.1.2.2.1", text, patient),
         audit_events.signed_in(text, "::1"),
         audit_events.signed_in(text, text, failure=text),
