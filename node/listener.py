@@ -27,6 +27,7 @@ from plugins.errors import NadirError, Refused
 from store.database import Database
 from store.instances import OpenAssociation, Recorded, beat, close_association
 from store.objects import ObjectStore
+from store.priors import Coming
 from store.tables import Event
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ class Listener:
             limits=limits,
             receive_path=receive_path,
             shares_port=shares_port,
+            hashing=sync,
             reporters=reporters,
         )
 
@@ -214,13 +216,17 @@ class _Clerk:
             source=arrival.peer.name,
             association=self._association(arrival.peer),
             expected=(arrival.sop_class_uid, arrival.sop_instance_uid),
-            # What a C-MOVE of ours brings is perhaps an earlier study of a patient: then it is not analysed.
-            coming="moved" if arrival.move_originator == self._ae_title else "sent",
+            coming=self._coming(arrival),
             sha256=arrival.sha256,
             head=arrival.head,
         )
         if recorded is not None:
             self._receipts.stored(arrival.peer, recorded.study_pk, arrival.sop_class_uid)
+
+    def _coming(self, arrival: Arrival) -> Coming:
+        """Return whether a C-MOVE of ours may have brought it; some archives name themselves, not who asked."""
+        by_us = arrival.move_originator in (self._ae_title, arrival.peer.calling_ae)
+        return "moved" if arrival.move_originator and by_us else "sent"
 
     def _association(self, peer: Peer) -> OpenAssociation:
         with self._lock:

@@ -64,6 +64,10 @@ class NotOffered(Refused):
         super().__init__("not-offered", f"{peer} offers no {service}")
 
 
+class Unfinished(Unavailable):
+    """The peer ended the operation itself, before it was done."""
+
+
 class QueryRetrieve:
     """A query/retrieve SCP.
 
@@ -162,10 +166,10 @@ class QueryRetrieve:
             try:
                 for key in _retrieve_keys(study, uid, instances, whole=whole):
                     self._get(key, _storage_contexts(series, instances), keep)
-            except Refused as error:
+            except (Refused, Unfinished) as error:
                 if self._how == "get":
                     raise
-                log.info(line("no-c-get", source=self.name, code=error.code))
+                log.info(line("no-c-get", source=self.name, error=str(error)))
         if self._how == "get" or not (left := missing()):
             return
         wanted = [one for one in instances if one.sop_instance_uid in left]
@@ -331,7 +335,7 @@ def _check_ended(code: int, peer: str, service: str) -> None:
     if code in NOT_OFFERED:
         raise NotOffered(peer, service)
     if code == CANCELLED or 0xA700 <= code <= 0xA702 or code == 0x0110:
-        raise Unavailable(f"{peer} ended {service} with 0x{code:04X}")
+        raise Unfinished(f"{peer} ended {service} with 0x{code:04X}")
     raise Refused("retrieve-refused", f"{peer} refused {service} with 0x{code:04X}")
 
 

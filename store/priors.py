@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
+from sqlalchemy import true
 from sqlmodel import Session, col, select
 
 from plugins.errors import Refused
@@ -52,16 +53,19 @@ class EarlierStudy:
 def asked_for(session: Session, header: Header, coming: Coming) -> bool:
     """Return True when an object is part of an earlier study that was asked for, and of the right patient.
 
+    What was moved counts only while it is waited for: later, somebody may move the same study here to be analysed.
+
     Refuses `prior-not-asked` for what was fetched and belongs to no such study, and `prior-of-another-patient`.
     """
     if coming == "sent":
         return False
+    still_wanted = col(Prior.state) == "waiting" if coming == "moved" else true()
     statement = (
         select(Patient.issuer, Patient.patient_id)
         .join(Study, col(Study.patient_pk) == col(Patient.id))
         .join(PriorSearch, col(PriorSearch.study_pk) == col(Study.id))
         .join(Prior, col(Prior.search_pk) == col(PriorSearch.id))
-        .where(col(Prior.study_instance_uid) == header.study_instance_uid)
+        .where(col(Prior.study_instance_uid) == header.study_instance_uid, still_wanted)
     )
     patients = set(session.exec(statement))
     if not patients and coming == "moved":
