@@ -338,11 +338,13 @@ class _SeriesNumbers:
 
 
 def _write(kind: str, dataset: Dataset, segs: Sequence[Dataset], path: Path) -> Written:
+    # Written before it is judged: what looks at the encoded sequences takes them apart.
+    dataset.save_as(path, enforce_file_format=True)
     violations = () if kind in MORE_KINDS else check(dataset, segs)
     if violations:
+        path.unlink()
         first = violations[0]
         raise Broken(f"the {kind} breaks rule {first.rule} at {first.where}: {first.sentence}")
-    dataset.save_as(path, enforce_file_format=True)
     return Written(
         kind=kind,
         sop_instance_uid=dataset.SOPInstanceUID,

@@ -8,6 +8,7 @@ from typing import Final
 import highdicom
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import CodedConcept
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import CTImageStorage
@@ -65,16 +66,24 @@ def stand_in(header: Dataset) -> Dataset:
     return source
 
 
-def inherit(result: Dataset, header: Dataset, provenance: Provenance, written_at: datetime) -> None:
+def inherit(
+    result: Dataset,
+    header: Dataset,
+    provenance: Provenance,
+    written_at: datetime,
+    *,
+    other_texts_are_ascii: bool = True,
+) -> None:
     """Give a result the patient and study of its source, verbatim, and its dates from the clock that was passed.
 
     Content and series date and time are the start of the analysis, instance creation is `written_at`; both in the
     source's TimezoneOffsetFromUTC where it has one, else in the zone of `written_at`. The character set is the
-    source's; if it cannot hold our own texts the result is written in UTF-8.
+    source's; if it cannot hold our own texts, those in `result` and others yet to come, the result is written in UTF-8.
     """
     patient_and_study = Dataset()
     patient_and_study.update(header)
-    patient_and_study.SOPClassUID = CTImageStorage
+    # set as an item: as an attribute it would change the element that the header shares
+    patient_and_study["SOPClassUID"] = DataElement("SOPClassUID", "UI", CTImageStorage)
     result.copy_patient_and_study_information(patient_and_study)
     for keyword in ("StudyDate", "StudyTime", "PatientBirthDate"):
         if keyword not in header:
@@ -93,7 +102,7 @@ def inherit(result: Dataset, header: Dataset, provenance: Provenance, written_at
         written.strftime("%Y%m%d"),
         written.strftime("%H%M%S"),
     )
-    _character_set(result, header)
+    _character_set(result, header, other_texts_are_ascii)
 
 
 def _zone(header: Dataset) -> tuple[timezone | None, str | None]:
@@ -112,13 +121,13 @@ def _started(provenance: Provenance, written_at: datetime) -> datetime:
     return started if started.tzinfo else started.replace(tzinfo=UTC)
 
 
-def _character_set(result: Dataset, header: Dataset) -> None:
+def _character_set(result: Dataset, header: Dataset, others_are_ascii: bool) -> None:
     given = header.get("SpecificCharacterSet")
     if given:
         result.SpecificCharacterSet = given
     elif "SpecificCharacterSet" in result:
         del result.SpecificCharacterSet
-    if result.get("SpecificCharacterSet") != UTF8 and not _ascii(result, header):
+    if result.get("SpecificCharacterSet") != UTF8 and not (others_are_ascii and _ascii(result, header)):
         result.SpecificCharacterSet = UTF8
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 from highdicom.sr import CodedConcept
@@ -11,6 +12,16 @@ from pydicom.valuerep import DSfloat
 
 from plugins import codes
 from plugins.contract import Mask, Volume
+from store.dicom.encoded import Form, sequence
+from store.dicom.values import text
+
+FRAME_GROUPS: Final = (
+    "DerivationImageSequence",
+    "FrameContentSequence",
+    "PlanePositionSequence",
+    "SegmentIdentificationSequence",
+)
+"""The functional groups that each frame has of its own."""
 
 
 def decimal(value: float) -> DSfloat:
@@ -56,6 +67,22 @@ def reference(header: Dataset, volume: Volume) -> Dataset:
     return item
 
 
+class References:
+    """Encodes items that refer to source images, as `reference` makes them."""
+
+    def __init__(self) -> None:
+        self._forms: dict[str, Form] = {}
+
+    def encode(self, header: Dataset, volume: Volume) -> bytes:
+        """Return the bytes of the item that refers to a source image."""
+        kind = text(header, "SOPClassUID") or volume.sop_class_uid
+        form = self._forms.get(kind)
+        if form is None:
+            item = reference(header, volume)
+            form = self._forms[kind] = Form(item, [item["ReferencedSOPInstanceUID"]])
+        return form.fill(text(header, "SOPInstanceUID"))
+
+
 def plane_groups(volume: Volume, headers: Mapping[str, Dataset], k: int) -> Dataset:
     """Return PlanePositionSequence and DerivationImageSequence (PS3.3 C.7.6.16.2.3, .6) of slice k."""
     header = headers[volume.sop_instance_uids[k]]
@@ -72,6 +99,62 @@ def plane_groups(volume: Volume, headers: Mapping[str, Dataset], k: int) -> Data
     groups.DerivationImageSequence = [derivation]
     groups.PlanePositionSequence = [place]
     return groups
+
+
+def frame_groups(
+    frames: Sequence[tuple[int, int]], volume: Volume, headers: Mapping[str, Dataset]
+) -> list[bytes]:
+    """Return the encoded functional groups of each frame `(segment number, slice k)`."""
+    used = sorted({k for _, k in frames})
+    order = {k: i + 1 for i, k in enumerate(used)}
+    planes = _Planes(volume, headers)
+    derived = {k: planes.derivation(k) for k in used}
+    placed = {k: planes.position(k) for k in used}
+    content, identification = Dataset(), Dataset()
+    content.DimensionIndexValues, identification.ReferencedSegmentNumber = [1, 1], 1
+    contents = Form(content, [content["DimensionIndexValues"]])
+    numbers = Form(identification, [identification["ReferencedSegmentNumber"]])
+    segments = {
+        n: sequence("SegmentIdentificationSequence", [numbers.fill(n)]) for n in {n for n, _ in frames}
+    }
+    return [
+        derived[k]
+        + sequence("FrameContentSequence", [contents.fill([number, order[k]])])
+        + placed[k]
+        + segments[number]
+        for number, k in frames
+    ]
+
+
+class _Planes:
+    """Encodes what frames of one slice say alike, as `plane_groups` makes it."""
+
+    def __init__(self, volume: Volume, headers: Mapping[str, Dataset]) -> None:
+        self._volume, self._headers = volume, headers
+        self._derivations: dict[tuple[str, int | None], Form] = {}
+        self._position: Form | None = None
+
+    def derivation(self, k: int) -> bytes:
+        """Return DerivationImageSequence of slice k."""
+        header = self._headers[self._volume.sop_instance_uids[k]]
+        key = text(header, "SOPClassUID"), frame_number(self._volume, header, k)
+        form = self._derivations.get(key)
+        if form is None:
+            groups = plane_groups(self._volume, self._headers, k)
+            source = groups.DerivationImageSequence[0].SourceImageSequence[0]
+            del groups.PlanePositionSequence
+            form = self._derivations[key] = Form(groups, [source["ReferencedSOPInstanceUID"]])
+        return form.fill(text(header, "SOPInstanceUID"))
+
+    def position(self, k: int) -> bytes:
+        """Return PlanePositionSequence of slice k."""
+        header = self._headers[self._volume.sop_instance_uids[k]]
+        if self._position is None:
+            groups, place = Dataset(), Dataset()
+            place.ImagePositionPatient = position(self._volume, header, k)
+            groups.PlanePositionSequence = [place]
+            self._position = Form(groups, [place["ImagePositionPatient"]])
+        return self._position.fill(position(self._volume, header, k))
 
 
 def pack_frames(frames: Sequence[tuple[int, Mask]], rows: int, columns: int) -> bytes:

@@ -53,7 +53,7 @@ def volumetric_group(
     )
     return VolumetricROIMeasurementsAndQualitativeEvaluations(
         referenced_segment=segment,
-        measurements=[_number(m) for m in _measurements(identified.finding)],
+        measurements=[number_item(m) for m in measurements_of(identified.finding)],
         **_who_and_what(identified, algorithm),
     )
 
@@ -68,18 +68,18 @@ def planar_group(
     """
     finding = identified.finding
     k = drawn_slice(finding)
-    image = _image(volume, headers, k)
+    image = source_image(volume, headers, k)
     line, closed = region(finding, volume)
     group = PlanarROIMeasurementsAndQualitativeEvaluations(
         referenced_region=ImageRegion("POLYLINE", np.round(line, 3), image),
         geometric_purpose=codes.OUTLINE if closed else None,
-        measurements=[_number(m, spoken=True) for m in _measurements(finding)],
+        measurements=[number_item(m, spoken=True) for m in measurements_of(finding)],
         **_who_and_what(identified, algorithm),
     )
     numbers = [item for item in group[0].ContentSequence if item.ValueType == "NUM"]
-    for item, measurement in zip(numbers, _measurements(finding), strict=True):
+    for item, measurement in zip(numbers, measurements_of(finding), strict=True):
         if measurement.end_points_mm is not None and measurement.slice_index == k:
-            _draw(item, axis_line(measurement, volume), image)
+            draw(item, axis_line(measurement, volume), image)
     return group
 
 
@@ -97,7 +97,8 @@ def _who_and_what(identified: Identified, algorithm: AlgorithmIdentification) ->
     }
 
 
-def _measurements(finding: Finding) -> list[Measurement]:
+def measurements_of(finding: Finding) -> list[Measurement]:
+    """Return what is reported of a finding: its measurements, and its confidence as the last of them."""
     if finding.confidence is None:
         return list(finding.measurements)
     confidence = Measurement(
@@ -110,7 +111,7 @@ def _measurements(finding: Finding) -> list[Measurement]:
     return [*finding.measurements, confidence]
 
 
-def _number(measurement: Measurement, *, spoken: bool = False) -> MeasurementItem:
+def number_item(measurement: Measurement, *, spoken: bool = False) -> MeasurementItem:
     """Return a NUM with its unit, derivation and method; the full words of a long method are a comment under it."""
     concept, derivation = measurement.concept, measurement.derivation
     if spoken and derivation is not None:
@@ -118,7 +119,7 @@ def _number(measurement: Measurement, *, spoken: bool = False) -> MeasurementIte
     method = method_code(measurement)
     number = MeasurementItem(
         name=concept,
-        value=_sixteen(measurement.value),
+        value=sixteen(measurement.value),
         unit=measurement.unit,
         derivation=derivation,
         method=method,
@@ -127,9 +128,13 @@ def _number(measurement: Measurement, *, spoken: bool = False) -> MeasurementIte
     if method.meaning != measurement.method:
         content.append(TextContentItem(codes.COMMENT, measurement.method, "HAS PROPERTIES"))
     if measurement.uncertainty is not None:
-        words = f"one standard deviation: {measurement.uncertainty:.6g} {measurement.unit.value}"
-        content.append(TextContentItem(codes.UNCERTAINTY, words, "HAS PROPERTIES"))
+        content.append(TextContentItem(codes.UNCERTAINTY, uncertainty_words(measurement), "HAS PROPERTIES"))
     return number
+
+
+def uncertainty_words(measurement: Measurement) -> str:
+    """Return how uncertain a number is, in words."""
+    return f"one standard deviation: {measurement.uncertainty:.6g} {measurement.unit.value}"
 
 
 def method_code(measurement: Measurement) -> Code:
@@ -140,12 +145,13 @@ def method_code(measurement: Measurement) -> Code:
     return Code(f"M{digest[:12]}", codes.PRIVATE_SCHEME, one_line(measurement.method))
 
 
-def _sixteen(value: float) -> float:
+def sixteen(value: float) -> float:
     """Return the value with as many digits as a DS of 16 characters holds; ten are more than any measurement has."""
     return float(f"{value:.10g}")
 
 
-def _image(volume: Volume, headers: Mapping[str, Dataset], k: int) -> SourceImageForRegion:
+def source_image(volume: Volume, headers: Mapping[str, Dataset], k: int) -> SourceImageForRegion:
+    """Return the item that names the image, and the frame of it, that is slice k."""
     uid = volume.sop_instance_uids[k]
     number = frame_number(volume, headers[uid], k)
     return SourceImageForRegion(
@@ -153,7 +159,7 @@ def _image(volume: Volume, headers: Mapping[str, Dataset], k: int) -> SourceImag
     )
 
 
-def _draw(item: Dataset, line: Line, image: SourceImageForRegion) -> None:
+def draw(item: Dataset, line: Line, image: SourceImageForRegion) -> None:
     """Put the two ends of a length under its number (TID 300, TID 320)."""
     ends = CoordinatesForMeasurement("POLYLINE", np.round(line, 3), image, purpose=codes.PATH)
     item.ContentSequence.append(ends)

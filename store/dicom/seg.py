@@ -22,6 +22,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from plugins.contract import Finding, Mask, Provenance, Volume
 from plugins.errors import Broken
+from store.dicom.encoded import Form, put
 from store.dicom.equipment import (
     MANUFACTURER,
     RESEARCH_USE,
@@ -32,7 +33,16 @@ from store.dicom.equipment import (
     one_line,
     stand_in,
 )
-from store.dicom.frames import decimal, orientation, overlaps, pack_frames, plane_groups, position, reference
+from store.dicom.frames import (
+    FRAME_GROUPS,
+    References,
+    decimal,
+    frame_groups,
+    orientation,
+    overlaps,
+    pack_frames,
+    position,
+)
 from store.dicom.uids import derive_uid
 
 PALETTE: Final[tuple[tuple[int, int, int], ...]] = (
@@ -204,23 +214,10 @@ def _lay_frames(
 ) -> None:
     """Put the frames `(segment number, slice k, mask)` with their functional groups into the SEG."""
     used = sorted({k for _, k, _ in frames})
-    order = {k: i + 1 for i, k in enumerate(used)}
-    planes = {k: plane_groups(volume, headers, k) for k in used}
-    groups = []
-    for number, k, _ in frames:
-        content, identification, group = Dataset(), Dataset(), Dataset()
-        content.DimensionIndexValues = [number, order[k]]
-        identification.ReferencedSegmentNumber = number
-        group.add(planes[k]["DerivationImageSequence"])
-        group.FrameContentSequence = [content]
-        group.add(planes[k]["PlanePositionSequence"])
-        group.SegmentIdentificationSequence = [identification]
-        groups.append(group)
-    result.PerFrameFunctionalGroupsSequence = groups
     shared = result.SharedFunctionalGroupsSequence[0]
-    for element in groups[0]:
-        if element.tag in shared:  # highdicom shares what its one frame has
-            del shared[element.tag]
+    for keyword in FRAME_GROUPS:
+        if keyword in shared:  # highdicom shares what its one frame has
+            del shared[keyword]
     result.NumberOfFrames = len(frames)
     result.PixelData = pack_frames(
         [(k, mask) for _, k, mask in frames], volume.array.shape[1], volume.array.shape[2]
@@ -229,9 +226,19 @@ def _lay_frames(
     masks = list({number: mask for number, _, mask in frames}.values())
     overlap = any(overlaps(a, b) for i, a in enumerate(masks) for b in masks[:i])
     result.SegmentsOverlap = "YES" if overlap else "NO"
+    uids = dict.fromkeys(volume.sop_instance_uids[k] for k in used)
+    references = References()
+    sources = [references.encode(headers[uid], volume) for uid in uids]
     series = Dataset()
     series.SeriesInstanceUID = volume.series_instance_uid
-    uids = dict.fromkeys(volume.sop_instance_uids[k] for k in used)
-    series.ReferencedInstanceSequence = [reference(headers[uid], volume) for uid in uids]
-    result.ReferencedSeriesSequence = [series]
-    result.SourceImageSequence = [reference(headers[uid], volume) for uid in uids]
+    series.ReferencedInstanceSequence = []
+    put(
+        result,
+        {
+            "PerFrameFunctionalGroupsSequence": frame_groups(
+                [(number, k) for number, k, _ in frames], volume, headers
+            ),
+            "ReferencedSeriesSequence": [Form(series, [series["ReferencedInstanceSequence"]]).fill(sources)],
+            "SourceImageSequence": sources,
+        },
+    )

@@ -33,6 +33,7 @@ from plugins import codes
 from plugins.contract import Flag, Provenance, Volume
 from plugins.errors import Broken
 from store.dicom.drawing import drawn_slice
+from store.dicom.encoded import Form, all_ascii, encode, put
 from store.dicom.equipment import (
     MANUFACTURER,
     RESEARCH_USE,
@@ -43,9 +44,10 @@ from store.dicom.equipment import (
     one_line,
     stand_in,
 )
-from store.dicom.groups import identify_algorithm, planar_group, volumetric_group
+from store.dicom.group_forms import Groups
 from store.dicom.seg import Identified
 from store.dicom.uids import derive_uid
+from store.dicom.values import text
 
 PROCEDURES: Final = {
     "CT": codes.CT_PROCEDURE,
@@ -99,8 +101,8 @@ def encode_volumetric(
     """
     by_series = {seg.ReferencedSeriesSequence[0].SeriesInstanceUID: seg for seg in segs}
     _check(findings, by_series)
-    algorithm = identify_algorithm(report.provenance)
-    groups = [volumetric_group(f, by_series[f.finding.series_instance_uid], algorithm) for f in findings]
+    groups = Groups(report.provenance)
+    encoded = [groups.volumetric(f, by_series[f.finding.series_instance_uid]) for f in findings]
     listed = {
         item.ReferencedSOPInstanceUID
         for seg in segs
@@ -108,7 +110,14 @@ def encode_volumetric(
     }
     uids = [uid for volume in volumes for uid in volume.sop_instance_uids if uid in listed]
     return _document(
-        Comprehensive3DSR, "sr-volumetric", "measurements (segments)", groups, uids, segs, report
+        Comprehensive3DSR,
+        "sr-volumetric",
+        "measurements (segments)",
+        encoded,
+        uids,
+        segs,
+        report,
+        groups.is_ascii,
     )
 
 
@@ -124,13 +133,22 @@ def encode_planar(
     """
     by_series = {volume.series_instance_uid: volume for volume in volumes}
     _check(findings, by_series)
-    algorithm = identify_algorithm(report.provenance)
-    groups, uids = [], []
+    groups = Groups(report.provenance)
+    encoded, uids = [], []
     for identified in findings:
         volume = by_series[identified.finding.series_instance_uid]
-        groups.append(planar_group(identified, volume, report.headers, algorithm))
+        encoded.append(groups.planar(identified, volume, report.headers))
         uids.append(volume.sop_instance_uids[drawn_slice(identified.finding)])
-    return _document(ComprehensiveSR, "sr-planar", "measurements (key images)", groups, uids, segs, report)
+    return _document(
+        ComprehensiveSR,
+        "sr-planar",
+        "measurements (key images)",
+        encoded,
+        uids,
+        segs,
+        report,
+        groups.is_ascii,
+    )
 
 
 def encode_nothing_found(
@@ -146,7 +164,7 @@ def encode_nothing_found(
     """
     uids = [uid for volume in volumes for uid in volume.sop_instance_uids] or list(report.headers)
     title = "nothing found" if volumes else "not analysed"
-    return _document(Comprehensive3DSR, "sr-volumetric", title, [], uids, (), report, bool(volumes))
+    return _document(Comprehensive3DSR, "sr-volumetric", title, [], uids, (), report, analysed=bool(volumes))
 
 
 def _check(findings: Sequence[Identified], by_series: Mapping[str, object]) -> None:
@@ -163,22 +181,25 @@ def _document(
     kind: type[ComprehensiveSR] | type[Comprehensive3DSR],
     name: str,
     title: str,
-    groups: Sequence[ContentSequence],
+    groups: Sequence[bytes],
     uids: Iterable[str],
     segs: Sequence[Dataset],
     report: Report,
+    is_ascii: bool = True,
     analysed: bool = True,
 ) -> Dataset:
-    """Return the SR: `uids` are the images that are evidence, the first one gives patient and study."""
-    images = [stand_in(report.headers[uid]) for uid in dict.fromkeys(uids)]
-    for image in images:
-        image.SOPClassUID = report.headers[image.SOPInstanceUID].SOPClassUID
+    """Return the SR of encoded `groups`; `uids` are its evidence, the first of them gives patient and study.
+
+    highdicom makes it with one image and no content: with all of them its constructor copies and searches the tree.
+    """
+    images = list(dict.fromkeys(uids))
     key, provenance = report.provenance.job_key, report.provenance
     heading = codes.IMAGING_MEASUREMENT_REPORT if groups else NOTHING_FOUND_TITLE
     root = ContainerContentItem(heading, is_content_continuous=False, template_id="1500")
     root.ContentSequence = ContentSequence()
+    header = report.headers[images[0]]
     result: Dataset = kind(
-        evidence=[*images, *segs],
+        evidence=[stand_in(header)],
         content=root,
         series_instance_uid=derive_uid(key, name, "series"),
         series_number=report.series_number,
@@ -193,26 +214,56 @@ def _document(
         contributing_equipment=[contributing(provenance)],
         **equipment(provenance),
     )
-    header = report.headers[images[0].SOPInstanceUID]
-    # highdicom copies and searches the whole tree in its constructor, which costs more than all the rest
-    result.ContentSequence = _content(groups, header, report, analysed)
-    inherit(result, header, provenance, report.written_at)
+    items = _content(groups, header, report, analysed)
+    is_ascii = is_ascii and all(item if isinstance(item, bytes) else all_ascii(item) for item in items)
+    inherit(result, header, provenance, report.written_at, other_texts_are_ascii=is_ascii)
+    put(
+        result,
+        {
+            "ContentSequence": [item if isinstance(item, bytes) else encode(item) for item in items],
+            "CurrentRequestedProcedureEvidenceSequence": [
+                _evidence([report.headers[u] for u in images], segs)
+            ],
+        },
+    )
     return result
 
 
+def _evidence(headers: Sequence[Dataset], segs: Sequence[Dataset]) -> bytes:
+    """Return the item that lists images and segmentations of one study, by series (PS3.3 C.17.2.3)."""
+    forms: dict[str, Form] = {}
+    listed: dict[str, list[bytes]] = {}
+    for instance in (*headers, *segs):
+        kind = text(instance, "SOPClassUID")
+        if kind not in forms:
+            item = Dataset()
+            item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = kind, ""
+            forms[kind] = Form(item, [item["ReferencedSOPInstanceUID"]])
+        octets = forms[kind].fill(text(instance, "SOPInstanceUID"))
+        listed.setdefault(text(instance, "SeriesInstanceUID"), []).append(octets)
+    series, study = Dataset(), Dataset()
+    series.SeriesInstanceUID, series.ReferencedSOPSequence = "", []
+    one = Form(series, [series["SeriesInstanceUID"], series["ReferencedSOPSequence"]])
+    study.StudyInstanceUID, study.ReferencedSeriesSequence = headers[0].StudyInstanceUID, []
+    return Form(study, [study["ReferencedSeriesSequence"]]).fill(
+        [one.fill(uid, items) for uid, items in listed.items()]
+    )
+
+
 def _content(
-    groups: Sequence[ContentSequence], header: Dataset, report: Report, analysed: bool
-) -> ContentSequence:
-    """Return the content items under the root of TID 1500."""
-    content = ContentSequence()
-    content.extend(LanguageOfContentItemAndDescendants(codes.ENGLISH))
-    content.extend(_observer(report.provenance))
+    groups: Sequence[bytes], header: Dataset, report: Report, analysed: bool
+) -> list[Dataset | bytes]:
+    """Return the content items under the root of TID 1500; encoded what holds the groups."""
+    content: list[Dataset | bytes] = [
+        *LanguageOfContentItemAndDescendants(codes.ENGLISH),
+        *_observer(report.provenance),
+    ]
     for procedure in _procedures(header):
         content.append(CodeContentItem(codes.PROCEDURE_REPORTED, procedure, "HAS CONCEPT MOD"))
     if groups:
         measurements = ContainerContentItem(codes.IMAGING_MEASUREMENTS, relationship_type="CONTAINS")
-        measurements.ContentSequence = ContentSequence([group[0] for group in groups])
-        content.append(measurements)
+        measurements.ContentSequence = ContentSequence()
+        content.append(Form(measurements, [measurements["ContentSequence"]]).fill(groups))
     outcome = _OUTCOMES[bool(groups), bool(report.refused)] if analysed else codes.NONE_SUCCEEDED
     content.append(_evaluations(outcome, report))
     return content
