@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from node.desk import Peer
@@ -33,6 +34,14 @@ class Seated(Protocol):
 SeatedT = TypeVar("SeatedT", bound=Seated)
 
 
+@dataclass(frozen=True)
+class _InTheWay(Generic[SeatedT]):
+    others: list[SeatedT]
+    """Those who sit where somebody waits, and have not been told to go."""
+    are_leaving: bool
+    """True when enough of them have been told."""
+
+
 class Seats(Generic[SeatedT]):
     """The associations of one port.
 
@@ -51,6 +60,7 @@ class Seats(Generic[SeatedT]):
         self._lock = threading.Lock()
         self._peers: dict[SeatedT, Peer] = {}
         self._waiting: list[SeatedT] = []
+        self._leaving: set[SeatedT] = set()
         self._numbers = 0
 
     @property
@@ -66,40 +76,53 @@ class Seats(Generic[SeatedT]):
         may last, `PATIENCE_SECONDS` at most. Those who wait are served in the order in which they came.
         """
         deadline = time.monotonic() + PATIENCE_SECONDS
-        has_ended_one = False
         try:
             while True:
                 found = self._sit(association, calling_ae, address)
                 if isinstance(found, Peer):
                     return found
-                slowest = max(found, key=lambda one: one.behind_seconds, default=association)
-                behind = slowest.behind_seconds
-                if behind > BEHIND_SECONDS and not has_ended_one:
-                    has_ended_one = True
-                    log.warning(line("peer-cut-off", reason="made-room", behind_seconds=round(behind, 1)))
-                    slowest.give_up()
-                if time.monotonic() > deadline or not (behind or has_ended_one):
+                if time.monotonic() > deadline or not (found.are_leaving or self._make_room(found.others)):
                     return None
                 time.sleep(LOOK_SECONDS)
         finally:
             with self._lock, suppress(ValueError):
                 self._waiting.remove(association)
 
-    def _sit(self, association: SeatedT, calling_ae: str, address: str) -> Peer | list[SeatedT]:
+    def _sit(self, association: SeatedT, calling_ae: str, address: str) -> Peer | _InTheWay[SeatedT]:
         """Return who has sat down, or else those in the way."""
         with self._lock:
             here = [a for a, peer in self._peers.items() if peer.address == address]
             if len(here) >= self._most_per_address:
-                return here
+                return self._in_the_way(here, 1)
             if association not in self._waiting:
                 self._waiting.append(association)
-            if self._waiting.index(association) >= self._most - len(self._peers):
-                return list(self._peers)
+            needed = self._waiting.index(association) + 1 - (self._most - len(self._peers))
+            if needed > 0:
+                return self._in_the_way(list(self._peers), needed)
             self._numbers += 1
             self._peers[association] = peer = Peer(calling_ae, address, self._numbers)
             return peer
 
+    def _in_the_way(self, crowd: list[SeatedT], needed: int) -> _InTheWay[SeatedT]:
+        others = [association for association in crowd if association not in self._leaving]
+        return _InTheWay(others, len(crowd) - len(others) >= needed)
+
+    def _make_room(self, crowd: list[SeatedT]) -> bool:
+        """End the association that is furthest behind; False when none is, so that waiting would not help."""
+        if not crowd:
+            return True
+        slowest = max(crowd, key=lambda one: one.behind_seconds)
+        behind = slowest.behind_seconds
+        if behind > BEHIND_SECONDS:
+            with self._lock:
+                if slowest in self._peers:
+                    self._leaving.add(slowest)
+            log.warning(line("peer-cut-off", reason="made-room", behind_seconds=round(behind, 1)))
+            slowest.give_up()
+        return behind > 0
+
     def leave(self, association: SeatedT) -> Peer | None:
         """Return who has left; None when it never had a seat."""
         with self._lock:
+            self._leaving.discard(association)
             return self._peers.pop(association, None)
