@@ -389,25 +389,6 @@ def test_an_unexpected_error_is_answered_with_0110_and_the_association_goes_on(
     }
 
 
-@pytest.mark.parametrize("number", [5, 28, 30, 122], ids=["EIO", "ENOSPC", "EROFS", "EDQUOT"])
-@pytest.mark.parametrize("call", ["fsync", "link"])
-def test_a_failing_disk_is_answered_with_a700_and_recovers(
-    small: SmallNode, start: Start, tmp_path: Path, monkeypatch: MonkeyPatch, number: int, call: str
-) -> None:
-    (path,) = series(tmp_path / "in", 1)
-    listener = start()
-
-    def fail(*args: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, call, fail)
-        assert send_files([path], ae_title="NADIR", host="127.0.0.1", port=listener.port)[0].status == 0xA700
-    assert small.incoming() == []
-    assert small.rows(Instance) == []
-    assert send_files([path], ae_title="NADIR", host="127.0.0.1", port=listener.port)[0].status == 0x0000
-
-
 def test_below_the_reserve_nobody_new_may_send_and_those_who_do_are_told_to_send_again(
     small: SmallNode, start: Start, tmp_path: Path, monkeypatch: MonkeyPatch
 ) -> None:
