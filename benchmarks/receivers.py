@@ -262,7 +262,7 @@ def _serve_files(folder: Path, port: int) -> None:
         callers=callers,
         max_associations=500,
         reserve_bytes=0,
-        inspecting=False,
+        hashing=False,
     )
     reception.start()
     threading.Event().wait()

@@ -28,12 +28,16 @@ class StorageAssociation(Association):  # type: ignore[misc]  # pynetdicom is un
 
     def __init__(self, ae: AE, new_spool: Callable[[str, str, str], Spool]) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
-        self.dul = GuardedDul(self)
+        self.dul = self.new_dul()
         self.dimse: SpoolingDimse = SpoolingDimse(self, new_spool)
         self.acse_timeout, self.network_timeout = ae.acse_timeout, ae.network_timeout
         self.peer: Peer | None = None
         self.is_serving = self.was_busy = False
         self.on_end: Callable[[StorageAssociation], None] = lambda association: None
+
+    def new_dul(self) -> GuardedDul:
+        """Return the upper layer."""
+        return GuardedDul(self)
 
     def _bind_defaults(self) -> None:
         """Bind only the handlers that answer; the others write what peers send into the log."""

@@ -116,11 +116,15 @@ class FastAssociation(StorageAssociation):
     def __init__(
         self, ae: AE, new_spool: Callable[[str, str, str], Spool], store: Store, limits: Limits
     ) -> None:
+        self._limits = limits
         super().__init__(ae, new_spool)
-        self.dul = InlineDul(self, limits)
         self._new_spool = new_spool
         self._store = store
         self._forget()
+
+    def new_dul(self) -> InlineDul:
+        """Return an upper layer without a thread."""
+        return InlineDul(self, self._limits)
 
     @property
     def is_busy(self) -> bool:

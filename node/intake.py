@@ -47,7 +47,7 @@ class Intake:
         self._clock = clock or database.now
         self._known = Known()
         self._commit: GroupCommit[Arrived, Recorded] = GroupCommit(self._record)
-        self._backlog: Backlog[Arrived] = Backlog(self._record_unwatched)
+        self._backlog: Backlog[Callable[[], Arrived]] = Backlog(self._record_unwatched)
 
     def take(
         self,
@@ -69,7 +69,7 @@ class Intake:
         Refuses what is no readable DICOM object (its bytes go to quarantine) and `uid-mismatch`.
         Raises Unavailable when disk or database cannot take it; then the sender has to send it again.
         """
-        return self._recorded(self._arrive(path, source, association, expected, coming, sha256, head))
+        return self._recorded(self._arrive(path, source, association, expected, coming, sha256, head)())
 
     def take_soon(
         self,
@@ -82,11 +82,16 @@ class Intake:
         sha256: str | None = None,
         head: bytes = b"",
     ) -> None:
-        """Keep a file as `take` does and leave its row to a thread; for nodes that may lose what they accepted.
+        """Judge a file as `take` does, and leave its hash, name and row to a thread; for nodes that may lose it.
 
         What only the rows can tell (a UID of another study) is then told by an event and by no exception.
         """
-        self._backlog.put(self._arrive(path, source, association, expected, coming, sha256, head))
+        mine = self.objects.temporary()
+        try:
+            path.rename(mine)  # whoever brought it deletes what is left of it
+        except OSError as error:
+            raise Unavailable("the object cannot be kept; free or mend the disk") from error
+        self._backlog.put(self._arrive(mine, source, association, expected, coming, sha256, head))
 
     def finish(self) -> None:
         """Return when every row that was left to the thread is written."""
@@ -101,23 +106,34 @@ class Intake:
         coming: Coming,
         sha256: str | None,
         head: bytes,
-    ) -> Arrived:
+    ) -> Callable[[], Arrived]:
+        """Return what keeps the file, once its header has been judged."""
         reach("after-temp-write")
         try:
             header = self._scan(path, source, head)
             if expected is not None and expected != (header.sop_class_uid, header.sop_instance_uid):
                 sentence = "the data set holds another SOP class or instance than the command announced"
                 raise self.quarantine(path, source, Refused(UID_MISMATCH, sentence))
-            return Arrived(
-                header=header,
-                kept=self._keep(path, header, sha256, head),
-                source=source,
-                now=self._clock(),
-                association=association,
-                coming=coming,
-            )
-        finally:
+            is_ours = _is_ours(path, header, head)
+        except BaseException:
             path.unlink(missing_ok=True)
+            raise
+
+        def keep() -> Arrived:
+            try:
+                return Arrived(
+                    header=header,
+                    kept=self._keep(path, sha256, is_ours=is_ours),
+                    source=source,
+                    now=now,
+                    association=association,
+                    coming=coming,
+                )
+            finally:
+                path.unlink(missing_ok=True)
+
+        now = self._clock()
+        return keep
 
     def adopt(self, sha256: str, source: str) -> Recorded | None:
         """Return what was recorded for an object that lies in the store and has no row; None when it is a result.
@@ -160,8 +176,14 @@ class Intake:
         self._known.forget()
         return [self._alone(one) for one in group]
 
-    def _record_unwatched(self, group: Sequence[Arrived]) -> None:
-        for one, answer in zip(group, self._record(group), strict=True):
+    def _record_unwatched(self, group: Sequence[Callable[[], Arrived]]) -> None:
+        arrived = []
+        for keep in group:
+            try:
+                arrived.append(keep())
+            except Exception as error:  # a border: nobody waits for this one
+                self.tell("lost", "", f"accepted and not kept: {type(error).__name__}")
+        for one, answer in zip(arrived, self._record(arrived), strict=True):
             if isinstance(answer, Refused):
                 self._withdraw(one, answer)
             elif isinstance(answer, Exception):
@@ -219,23 +241,26 @@ class Intake:
         except Refused as refused:
             raise self.quarantine(path, source, refused) from None
 
-    def _keep(self, path: Path, header: Header, sha256: str | None, head: bytes) -> Kept:
+    def _keep(self, path: Path, sha256: str | None, *, is_ours: bool) -> Kept:
         """Keep the file with our own file meta: the same file when it has it, as those of the listener do."""
-        ours = write_preamble(header.sop_class_uid, header.sop_instance_uid, header.transfer_syntax_uid)
+        if is_ours:
+            return self.objects.keep(path, sha256)
+        normal = self.objects.temporary()
         try:
-            if (head or _beginning(path, len(ours))).startswith(ours):
-                return self.objects.keep(path, sha256)
-            normal = self.objects.temporary()
-            try:
-                normalise(path, normal)
-            except BaseException:
-                normal.unlink(missing_ok=True)
-                raise
-        except OSError as error:
-            raise Unavailable("the object cannot be written; free or mend the disk") from error
+            normalise(path, normal)
+        except BaseException:
+            normal.unlink(missing_ok=True)
+            raise
         return self.objects.keep(normal)
 
 
-def _beginning(path: Path, count: int) -> bytes:
-    with path.open("rb") as file:
-        return file.read(count)
+def _is_ours(path: Path, header: Header, head: bytes) -> bool:
+    """Return True when the file begins as we would write it."""
+    ours = write_preamble(header.sop_class_uid, header.sop_instance_uid, header.transfer_syntax_uid)
+    if head:
+        return head.startswith(ours)
+    try:
+        with path.open("rb") as file:
+            return file.read(len(ours)) == ours
+    except OSError as error:
+        raise Unavailable("the object cannot be read; mend the disk") from error

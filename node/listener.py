@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 15.0
 SAME_EVENT_SECONDS = 60.0
 GATHER_SECONDS = 0.05
+LATEST_CLOSE = 100
 
 
 class Listener:
@@ -168,6 +169,7 @@ class _Clerk:
         self._objects = objects
         self._clock = clock
         self._intake = Intake(database, objects, clock=clock)
+        self._sync = sync
         self._take: Callable[..., Recorded | None] = self._intake.take if sync else self._intake.take_soon
         self._open: dict[Peer, OpenAssociation] = {}
         self._lock = threading.Lock()
@@ -237,10 +239,20 @@ class _Clerk:
         with self._lock:
             association = self._open.pop(peer, None)
         if association is not None:
-            now = self._clock()
-            self._later("association-not-closed", lambda session: _close(session, association, now))
+            self._close_later(association, self._clock(), tries=0 if self._sync else LATEST_CLOSE)
         if tell := self._receipts.left(peer):
             self._later("audit-not-recorded", tell)
+
+    def _close_later(self, association: OpenAssociation, now: datetime, tries: int) -> None:
+        """Write when an association ended; without sync its row may have to be waited for, and may never come."""
+
+        def close(session: Session) -> None:
+            if association.pk is not None:
+                close_association(session, association.pk, now)
+            elif tries:
+                self._close_later(association, now, tries - 1)
+
+        self._later("association-not-closed", close)
 
     def _later(self, otherwise: str, work: Callable[[Session], None]) -> None:
         """Leave work to the thread that keeps house; a row that stays open goes stale by itself."""
@@ -304,11 +316,6 @@ class _Clerk:
         for row in rows:
             if row is not None:
                 beat(session, row, now)
-
-
-def _close(session: Session, association: OpenAssociation, now: datetime) -> None:
-    if association.pk is not None:
-        close_association(session, association.pk, now)
 
 
 def _why(error: Exception) -> str:

@@ -159,7 +159,7 @@ def _read_settings() -> Settings:
 
 def main() -> None:
     """Run one listener process until SIGTERM or the end of standard input, then drain it."""
-    from node.serve import Node
+    from node.serve import Node, settle_down
 
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -167,6 +167,7 @@ def main() -> None:
     logs.configure(settings.log_level)
     node = Node(settings, ("listener",), shares_port=True)
     node.start()
+    settle_down()
     os.write(1, READY)
 
     def await_end() -> None:

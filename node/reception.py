@@ -80,8 +80,8 @@ class Reception:
         `fast`: one thread for each association, which never polls; `pynetdicom`: its own two.
     shares_port
         Whether other processes listen on the port too (SO_REUSEPORT).
-    inspecting
-        Whether hash and first bytes of an object are taken while it arrives.
+    hashing
+        Whether objects are hashed while they arrive.
 
     """
 
@@ -101,7 +101,7 @@ class Reception:
         limits: Limits | None = None,
         receive_path: str = "fast",
         shares_port: bool = False,
-        inspecting: bool = True,
+        hashing: bool = True,
         reporters: Reporters | None = None,
     ) -> None:
         assert_hooks()
@@ -115,7 +115,7 @@ class Reception:
         self._receive_path = receive_path
         self._shares_port = shares_port
         self._reporters = reporters
-        self._inspecting = inspecting
+        self._hashing = hashing
         self._ae = AE(ae_title)
         self._ae.acse_timeout = self._limits.silent_seconds
         self._ae.network_timeout = self._ae.dimse_timeout = self._limits.idle_seconds
@@ -263,7 +263,7 @@ class Reception:
             largest_bytes=self._largest_bytes,
             free_bytes=self._desk.free_bytes,
             reserve_bytes=self._reserve_bytes,
-            inspecting=self._inspecting,
+            hashing=self._hashing,
         )
         try:
             preamble = write_preamble(sop_class_uid, sop_instance_uid, transfer_syntax_uid)

@@ -43,7 +43,7 @@ class Spool:
         largest_bytes: int,
         free_bytes: Callable[[], int],
         reserve_bytes: int,
-        inspecting: bool = True,
+        hashing: bool = True,
     ) -> None:
         self.path = path
         self.name = str(path)
@@ -55,7 +55,7 @@ class Spool:
         self._checked_at = -CHECK_FREE_EVERY_BYTES
         self._descriptor: int | None = None
         self._preamble = b""
-        self._digest = hashlib.sha256() if inspecting else None
+        self._digest = hashlib.sha256() if hashing else None
         self._head = bytearray()
 
     def begin(self, preamble: bytes) -> Self:
@@ -101,11 +101,11 @@ class Spool:
             self._fail(error)
             return
         self.size_bytes += size
-        if self._digest is not None:
-            for part in parts:
+        for part in parts:
+            if self._digest is not None:
                 self._digest.update(part)
-                if len(self._head) < HEAD_BYTES:
-                    self._head += part[: HEAD_BYTES - len(self._head)]
+            if len(self._head) < HEAD_BYTES:
+                self._head += part[: HEAD_BYTES - len(self._head)]
 
     def _write_rest(self, data: bytes, written: int) -> None:
         assert self._descriptor is not None

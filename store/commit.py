@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -12,6 +13,8 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 LARGEST = 64
+LARGEST_UNWATCHED = 1024
+QUIET_SECONDS = 0.05
 
 
 @dataclass(kw_only=True, eq=False)
@@ -82,23 +85,21 @@ class GroupCommit(Generic[Item, Answer]):
 
 
 class Backlog(Generic[Item]):
-    """A queue that nobody waits for: one thread does what has gathered, group by group.
+    """A queue that nobody waits for: one thread does what has gathered, when no more comes or a group is full.
 
     Parameters
     ----------
     work
         Does a group; must not raise.
-    largest, most
-        Items of one group, and of the queue; who finds it full waits for room.
+    largest
+        Items of one group; the queue holds twice as many, and who finds it full waits for room.
 
     """
 
-    def __init__(
-        self, work: Callable[[Sequence[Item]], None], *, largest: int = LARGEST, most: int = 8 * LARGEST
-    ) -> None:
+    def __init__(self, work: Callable[[Sequence[Item]], None], *, largest: int = LARGEST_UNWATCHED) -> None:
         self._work = work
         self._largest = largest
-        self._queue: queue.Queue[Item | None] = queue.Queue(maxsize=most)
+        self._queue: queue.Queue[Item | None] = queue.Queue(maxsize=2 * largest)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
@@ -122,6 +123,7 @@ class Backlog(Generic[Item]):
         item = self._queue.get()
         while item is not None:
             group = [item]
+            self._wait_for_quiet()
             try:
                 while len(group) < self._largest and (item := self._queue.get_nowait()) is not None:
                     group.append(item)
@@ -130,6 +132,13 @@ class Backlog(Generic[Item]):
             self._work(group)
             if item is not None:
                 item = self._queue.get()
+
+    def _wait_for_quiet(self) -> None:
+        """Return when nothing more comes: working beside those who receive would take turns from them."""
+        count = -1
+        while count < self._queue.qsize() < self._largest and self._thread is not None:
+            count = self._queue.qsize()
+            time.sleep(QUIET_SECONDS)
 
 
 __all__ = ["Backlog", "GroupCommit"]

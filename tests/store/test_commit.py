@@ -121,7 +121,7 @@ def test_a_backlog_does_everything_in_order_and_nobody_waits_for_it() -> None:
         assert gate.wait(10)
         groups.append(list(items))
 
-    backlog: Backlog[int] = Backlog(work, largest=4, most=20)
+    backlog: Backlog[int] = Backlog(work, largest=4)
     for number in range(10):
         backlog.put(number)
     assert groups == []
