@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlmodel import Session, SQLModel, col, delete, select
 
@@ -24,7 +24,6 @@ from store.database import aware_utc
 from store.objects import Kept
 from store.tables import Finding, Job, Measurement, Patient, Refusal, Result, Revision, Study
 
-Row = TypeVar("Row", bound=SQLModel)
 FINDING_COLUMNS = (
     "series_instance_uid",
     "segment_number",
@@ -67,15 +66,15 @@ def save(
     _forget(session, job_pk)
     revision = session.get_one(Revision, job.revision_pk)
     study = session.get_one(Study, revision.study_pk)
-    for told in analysed.told + tuple(flag for found in analysed.found for flag in found.flags):
-        session.add(_clean(_refusal(job_pk, told)))
-    for found in analysed.found:
-        finding = _clean(_finding(job_pk, study, found))
-        session.add(finding)
-        session.flush()
-        session.add_all(
-            [_measurement(int(finding.id or 0), job, measured) for measured in found.measurements]
-        )
+    told = analysed.told + tuple(flag for found in analysed.found for flag in found.flags)
+    _insert(session, Refusal, [_refusal(job_pk, one) for one in told])
+    _insert(session, Finding, [_finding(job_pk, study, found) for found in analysed.found])
+    # One by one and in order they were numbered, and a job has no other findings.
+    numbers = session.exec(select(Finding.id).where(col(Finding.job_pk) == job_pk).order_by(col(Finding.id)))
+    rows = zip(numbers, analysed.found, strict=True)
+    _insert(
+        session, Measurement, [_measurement(int(n or 0), job, m) for n, f in rows for m in f.measurements]
+    )
     results = [_result(job_pk, written, kept, now) for written in analysed.written]
     for result in results:
         # One by one: the order of the rows is the order of sending.
@@ -146,75 +145,77 @@ def _flat(
     return row
 
 
-def _clean(row: Row) -> Row:
-    for name in type(row).model_fields:
-        value = getattr(row, name)
-        if isinstance(value, str):
-            setattr(row, name, storable(value))
-    return row
+def _insert(session: Session, table: type[SQLModel], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows without an object for each; a thousand findings have ten thousand measurements."""
+    if rows:
+        session.connection().execute(table.__table__.insert(), rows)  # type: ignore[attr-defined]
 
 
-def _refusal(job_pk: int, told: Told) -> Refusal:
-    return Refusal(
-        job_pk=job_pk,
-        code=told.code,
-        sentence=told.sentence,
-        series_instance_uid=told.series_instance_uid,
-        refused=told.refused,
+def _clean(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: storable(value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def _refusal(job_pk: int, told: Told) -> dict[str, Any]:
+    return _clean(
+        {
+            "job_pk": job_pk,
+            "code": told.code,
+            "sentence": told.sentence,
+            "series_instance_uid": told.series_instance_uid,
+            "refused": told.refused,
+        }
     )
 
 
-def _finding(job_pk: int, study: Study, found: Found) -> Finding:
-    x_mm, y_mm, z_mm = found.centroid_mm
-    return Finding(
-        job_pk=job_pk,
-        study_pk=int(study.id or 0),
-        patient_pk=study.patient_pk,
-        series_instance_uid=found.series_instance_uid,
-        label=found.label,
-        tracking_identifier=found.tracking_identifier,
-        tracking_uid=found.tracking_uid,
-        segment_number=found.segment_number,
-        category_value=found.category.value,
-        category_scheme=found.category.scheme,
-        category_meaning=found.category.meaning,
-        type_value=found.type.value,
-        type_scheme=found.type.scheme,
-        type_meaning=found.type.meaning,
-        site_value=found.site.value if found.site else None,
-        site_scheme=found.site.scheme if found.site else None,
-        site_meaning=found.site.meaning if found.site else None,
-        laterality_meaning=found.laterality.meaning if found.laterality else None,
-        confidence=found.confidence,
-        automatic=found.automatic,
-        centroid_x_mm=x_mm,
-        centroid_y_mm=y_mm,
-        centroid_z_mm=z_mm,
+def _finding(job_pk: int, study: Study, found: Found) -> dict[str, Any]:
+    return _clean(
+        {
+            "job_pk": job_pk,
+            "study_pk": study.id,
+            "patient_pk": study.patient_pk,
+            "series_instance_uid": found.series_instance_uid,
+            "label": found.label,
+            "tracking_identifier": found.tracking_identifier,
+            "tracking_uid": found.tracking_uid,
+            "segment_number": found.segment_number,
+            "category_value": found.category.value,
+            "category_scheme": found.category.scheme,
+            "category_meaning": found.category.meaning,
+            "type_value": found.type.value,
+            "type_scheme": found.type.scheme,
+            "type_meaning": found.type.meaning,
+            "site_value": found.site.value if found.site else None,
+            "site_scheme": found.site.scheme if found.site else None,
+            "site_meaning": found.site.meaning if found.site else None,
+            "laterality_meaning": found.laterality.meaning if found.laterality else None,
+            "confidence": found.confidence,
+            "automatic": found.automatic,
+            **dict(zip(CENTROID_COLUMNS, found.centroid_mm, strict=True)),
+            "superseded": False,
+        }
     )
 
 
-def _measurement(finding_pk: int, job: Job, measured: Measured) -> Measurement:
-    ends: dict[str, Any] = {}
-    if measured.end_points_mm is not None:
-        first, last = measured.end_points_mm
-        ends = dict(zip(END_COLUMNS, (*first, *last), strict=True))
-    return Measurement(
-        finding_pk=finding_pk,
-        name=measured.name,
-        concept_value=measured.concept.value,
-        concept_scheme=measured.concept.scheme,
-        concept_meaning=measured.concept.meaning,
-        value=measured.value,
-        unit=measured.unit,
-        method=measured.method,
-        derivation_meaning=measured.derivation_meaning,
-        uncertainty=measured.uncertainty,
-        **ends,
-        sop_instance_uid=measured.sop_instance_uid,
-        plugin=job.plugin,
-        plugin_version=job.plugin_version,
-        model_sha256=job.model_sha256,
-    )
+def _measurement(finding_pk: int, job: Job, measured: Measured) -> dict[str, Any]:
+    ends = measured.end_points_mm
+    concept = measured.concept
+    return {
+        "finding_pk": finding_pk,
+        "name": measured.name,
+        "concept_value": concept.value,
+        "concept_scheme": concept.scheme,
+        "concept_meaning": concept.meaning,
+        "value": measured.value,
+        "unit": measured.unit,
+        "method": measured.method,
+        "derivation_meaning": measured.derivation_meaning,
+        "uncertainty": measured.uncertainty,
+        **dict(zip(END_COLUMNS, (None,) * 6 if ends is None else (*ends[0], *ends[1]), strict=True)),
+        "sop_instance_uid": measured.sop_instance_uid,
+        "plugin": job.plugin,
+        "plugin_version": job.plugin_version,
+        "model_sha256": job.model_sha256,
+    }
 
 
 def _result(job_pk: int, written: Written, kept: Mapping[str, Kept], now: datetime) -> Result:
