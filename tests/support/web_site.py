@@ -8,11 +8,14 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
+from node import stow
+from node.intake import Intake
 from node.settings import Settings
 from node.web import create_app
 from node.web_server import WebServer
 from store import accounts
 from store.database import Database
+from store.objects import ObjectStore
 
 PASSWORD = "seven tall green tables"
 
@@ -24,7 +27,9 @@ class WebSite:
         self.settings = Settings(home=home, **settings)
         self.database = Database(self.settings.sql_url)
         self.database.upgrade()
-        self.app: FastAPI = create_app(self.settings, self.database)
+        intake = Intake(self.database, ObjectStore(home / "store"))
+        routers = [stow.router(self.settings, intake)]
+        self.app: FastAPI = create_app(self.settings, self.database, routers=routers)
         self.server = WebServer(self.app, "127.0.0.1", 0)
         self.server.start()
         self._clients: list[httpx.Client] = []
