@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,11 +14,17 @@ from pydicom import dcmread
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 from pytest import MonkeyPatch
 from small_node import SmallNode
+from sqlalchemy import event as sql_event
 from sqlalchemy.exc import OperationalError
+from sqlmodel import Session
 
+from node import intake as intake_module
 from node.intake import Intake
 from plugins.errors import Refused, Unavailable
-from store.tables import Event, Instance, Study
+from store.instances import Arrived, Recorded
+from store.known import Rows
+from store.objects import ObjectStore
+from store.tables import Event, Instance, Series, Study
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -151,3 +159,145 @@ def test_a_missing_temporary_is_told_and_not_recorded(small: SmallNode, intake: 
     with pytest.raises((Refused, Unavailable)):
         intake.take(small.objects.temporary(), source="x")
     assert small.rows(Instance) == []
+
+
+class Company:
+    """Several files that are taken at one time: the first commit stands still until the others have gathered."""
+
+    def __init__(self, intake: Intake, monkeypatch: MonkeyPatch) -> None:
+        self._intake = intake
+        self._gate, self._begun = threading.Event(), threading.Event()
+        self.groups: list[int] = []
+        self.answers: dict[str, str] = {}
+        real = intake_module.record_all
+
+        def record_all(session: Session, arrived: Sequence[Arrived], rows: Rows) -> list[Recorded]:
+            self.groups.append(len(arrived))
+            self._begun.set()
+            assert self._gate.wait(10)
+            return real(session, arrived, rows)
+
+        monkeypatch.setattr(intake_module, "record_all", record_all)
+
+    def take(self, temporaries: dict[str, Path]) -> dict[str, str]:
+        """Return the outcome or the code of each, by name; the first one is alone in its group."""
+        threads = [threading.Thread(target=self._take, args=item) for item in temporaries.items()]
+        threads[0].start()
+        assert self._begun.wait(10)
+        for thread in threads[1:]:
+            thread.start()
+        while len(self._intake._commit._waiting) < len(threads) - 1:
+            time.sleep(0.001)
+        self._gate.set()
+        for thread in threads:
+            thread.join(10)
+        return self.answers
+
+    def _take(self, name: str, temporary: Path) -> None:
+        try:
+            self.answers[name] = self._intake.take(temporary, source="x").outcome
+        except (Refused, Unavailable) as error:
+            self.answers[name] = error.code if isinstance(error, Refused) else "unavailable"
+
+
+def test_who_comes_at_one_time_shares_a_commit_and_a_refusal_is_only_its_own(
+    small: SmallNode, intake: Intake, tmp_path: Path, monkeypatch: MonkeyPatch
+) -> None:
+    paths = make_series(tmp_path / "in", np.arange(5.0 * 64).reshape(5, 8, 8))
+    stolen = dcmread(paths[0])
+    stolen.StudyInstanceUID = "1.2.3.4"
+    stolen.save_as(tmp_path / "stolen.dcm")
+    intake.take(incoming_copy(small, paths[0]), source="x")
+    names = {f"image {number}": path for number, path in enumerate(paths[1:])} | {
+        "stolen": tmp_path / "stolen.dcm"
+    }
+
+    company = Company(intake, monkeypatch)
+    answers = company.take({name: incoming_copy(small, path) for name, path in names.items()})
+
+    assert answers == {**dict.fromkeys(names, "new"), "stolen": "uid-collision"}
+    assert company.groups == [1, 4, 1, 1, 1, 1]
+    assert small.check_whole() == 5
+    assert len(small.rows(Study)) == 1
+    assert [row.kind for row in small.rows(Event)] == ["quarantine"]
+
+
+def test_a_commit_that_fails_fails_all_that_share_it_and_nothing_of_it_is_remembered(
+    small: SmallNode, intake: Intake, tmp_path: Path, monkeypatch: MonkeyPatch
+) -> None:
+    paths = make_series(tmp_path / "in", np.arange(4.0 * 64).reshape(4, 8, 8))
+    names = {str(path): path for path in paths}
+    engine = small.database._engine
+
+    def fail(connection: object) -> None:
+        raise OperationalError("COMMIT", {}, Exception("disk I/O error"))
+
+    with monkeypatch.context() as patch:
+        company = Company(intake, patch)
+        sql_event.listen(engine, "commit", fail)
+        answers = company.take({name: incoming_copy(small, path) for name, path in names.items()})
+        sql_event.remove(engine, "commit", fail)
+    assert set(answers.values()) == {"unavailable"}
+    assert company.groups == [1, 3]
+    assert small.rows(Study) == []
+    assert small.incoming() == []
+
+    outcomes = {intake.take(incoming_copy(small, path), source="x").outcome for path in paths}
+    assert outcomes == {"new"}
+    assert small.check_whole() == 4
+
+
+def test_two_intakes_on_one_database_know_the_same_study(small: SmallNode, tmp_path: Path) -> None:
+    intakes = [Intake(small.database, small.objects, clock=lambda: NOW) for _ in range(2)]
+    paths = make_series(tmp_path / "in", np.arange(6.0 * 64).reshape(6, 8, 8))
+
+    for number, path in enumerate([*paths, *paths]):
+        outcome = intakes[number % 2].take(incoming_copy(small, path), source="x").outcome
+        assert outcome == ("new" if number < 6 else "identical")
+
+    assert len(small.rows(Study)) == len(small.rows(Series)) == 1
+    assert small.check_whole() == 6
+
+
+def test_one_image_twice_at_one_time_is_one_row(
+    small: SmallNode, intake: Intake, tmp_path: Path, monkeypatch: MonkeyPatch
+) -> None:
+    first, second = make_series(tmp_path / "in", np.arange(2.0 * 64).reshape(2, 8, 8))
+    names = {"first": first, "a": second, "b": second}
+
+    answers = Company(intake, monkeypatch).take(
+        {name: incoming_copy(small, path) for name, path in names.items()}
+    )
+
+    assert sorted(answers.values()) == ["identical", "new", "new"]
+    assert small.check_whole() == 2
+    assert small.rows(Event) == []
+
+
+def test_what_is_refused_although_it_is_held_stays_where_it_is(
+    small: SmallNode, intake: Intake, tmp_path: Path
+) -> None:
+    path = one(tmp_path / "in")
+    intake.take(incoming_copy(small, path), source="x")
+
+    with pytest.raises(Refused, match="prior-not-asked"):
+        intake.take(incoming_copy(small, path), source="PACS", coming="fetched")
+
+    assert small.check_whole() == 1
+    assert list((small.home / "store" / "quarantine").iterdir()) == []
+    assert [row.kind for row in small.rows(Event)] == ["refused"]
+
+
+def test_a_full_quarantine_loses_its_oldest_and_tells(tmp_path: Path) -> None:
+    node = SmallNode.make(tmp_path / "node")
+    objects = ObjectStore(node.home / "store", quarantine_bytes=8192)
+    intake = Intake(node.database, objects, clock=lambda: NOW)
+    for number in range(4):
+        temporary = objects.temporary()
+        temporary.write_bytes(b"no dicom %d" % number)
+        with pytest.raises(Refused, match="not-part10"):
+            intake.take(temporary, source="x")
+
+    assert len(list((node.home / "store" / "quarantine").glob("*.dcm"))) <= 2
+    assert {row.kind for row in node.rows(Event)} == {"quarantine", "quarantine-full"}
+    node.database.dispose()
