@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 
@@ -20,8 +21,8 @@ from sqlalchemy.engine import make_url
 from node.deliveries import key_of, with_credentials, without_credentials
 from node.scu import Timeouts, echo
 from node.settings import Settings, parse_destination
-from node.tls import client_context
-from plugins.errors import NadirError
+from node.tls import SOON_DAYS, client_context, expiring, server_context
+from plugins.errors import NadirError, Refused
 from plugins.registry import GROUP, load_plugins
 from store import outbox
 from store.database import Database
@@ -67,7 +68,8 @@ def examine(settings: Settings) -> list[Line]:
         _home(settings.home),
         _database(settings),
         *_unserved(settings),
-        _port("DICOM port", settings.dicom_host, settings.dicom_port),
+        *([_port("DICOM port", settings.dicom_host, settings.dicom_port)] if settings.plain_dicom else []),
+        *_tls(settings),
         _port("HTTP port", settings.http_host, settings.http_port),
         *(_destination(text, settings) for text in settings.destinations),
         *([_dicomweb("PACS", settings.pacs_url)] if settings.pacs_url else []),
@@ -168,6 +170,23 @@ def _port(what: str, host: str, port: int) -> Line:
         says = "in use: the node runs, or another program has it" if in_use else f"{error.strerror or error}"
         return Line(what=what, ok=False, says=f"{host}:{port} {says}", needed=not in_use)
     return Line(what=what, ok=True, says=f"{host}:{port} is free")
+
+
+def _tls(settings: Settings) -> Iterator[Line]:
+    """Tell of the TLS port, and of every certificate and key; a key that everybody may read is nobody's secret."""
+    try:
+        if settings.tls_port:
+            yield _port("DICOM TLS port", settings.dicom_host, settings.tls_port)
+            server_context(settings)
+        for path, days in expiring(settings, datetime.now(UTC)):
+            says = f"expired {-days:.0f} days ago" if days < 0 else f"expires {days:.0f} days from now"
+            yield Line(what=f"TLS certificate {path}", ok=days > SOON_DAYS, says=says, needed=days < 0)
+    except Refused as refused:
+        yield Line(what="TLS", ok=False, says=str(refused))
+    key = settings.tls_key or settings.tls_certificate
+    if key is not None and key.is_file() and key.stat().st_mode & 0o007:
+        says = f"{key} is open to everybody on this machine: chmod o-rwx {key}"
+        yield Line(what="TLS key", ok=False, says=says, needed=False)
 
 
 def _destination(text: str, settings: Settings) -> Line:

@@ -16,6 +16,7 @@ from importlib.metadata import version
 
 from node import audit_events, logs
 from node.audit import audit_of, settings_hash
+from node.expiry import Expiry
 from node.intake import Intake
 from node.listener import Listener
 from node.loop import Loop
@@ -30,6 +31,7 @@ from store.tables import Event
 
 ROLES = ("listener", "worker", "sender", "web")
 STOP_SECONDS = 30.0
+EXPIRY_SECONDS = 3600.0
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +135,8 @@ class Node:
         listener.start()
         self.dicom_port = listener.port
         self._doors.append(listener.drain)
+        if s.tls_certificate or s.tls_ca:
+            self._loop("expiry", Expiry(self.database, s).tick, EXPIRY_SECONDS)
 
     def _start_listeners(self) -> None:
         from node.listener_group import ListenerGroup

@@ -221,6 +221,16 @@ def expires_at(path: Path) -> datetime:
         raise Refused("bad-tls", f"{path} holds a certificate that cannot be read") from error
 
 
+def expiring(settings: Settings, now: datetime) -> Iterator[tuple[Path, float]]:
+    """Give each certificate file of the settings with the days that are left to it; negative once it has expired.
+
+    Refuses `bad-tls`.
+    """
+    for path in (settings.tls_certificate, settings.tls_ca):
+        if path is not None:
+            yield path, (expires_at(path) - now).total_seconds() / 86400
+
+
 def _not_after(certificate: bytes) -> datetime:
     """Return notAfter of a certificate (RFC 5280 4.1): version [0], serial, algorithm, issuer, validity, ..."""
     ((_, whole),) = _elements(certificate)

@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -21,9 +21,11 @@ from figures import write_figure
 from listener_process import ListenerProcess
 from orthanc_server import free_port, orthanc
 from raw_peer import RawPeer, associate_rq
-from small_node import instances_in
+from small_node import SmallNode, instances_in
 from sqlmodel import select
 
+from node.doctor import examine
+from node.expiry import Expiry
 from node.scu import echo, send_files
 from node.settings import Settings
 from node.tls import certificate_names, client_context, expires_at, server_context
@@ -104,7 +106,8 @@ def reasons(home: Path, wanted: int = 1) -> set[str]:
 
 
 def images(folder: Path, count: int = 3) -> list[Path]:
-    return make_series(folder, np.random.default_rng(1).integers(0, 1000, (count, 128, 128)))
+    array = np.random.default_rng(1).integers(0, 1000, (count, 128, 128))
+    return make_series(folder, array, patient_id=folder.parent.name)
 
 
 def test_objects_come_by_tls_as_they_do_without(
@@ -333,7 +336,7 @@ def test_an_ae_title_that_is_bound_to_a_certificate_comes_with_no_other(
         for port, tls in ((elsewhere.tls_port, other), (elsewhere.port, None)):
             with pytest.raises(Refused, match="association-rejected"):
                 call(ae_title, port, tls)
-    assert reasons(elsewhere.home) == {"certificate"}
+    assert "certificate" in reasons(elsewhere.home)
 
 
 def test_tls_alone_has_no_plain_port_and_shows_a_renewed_certificate_without_a_restart(
@@ -414,3 +417,52 @@ def test_when_a_certificate_expires_is_read_from_it(certificates: Certificates) 
 def test_certificate_names_of_a_plain_connection_are_none() -> None:
     with socket.socket() as plain:
         assert certificate_names(plain) == frozenset()
+
+
+def test_an_event_a_day_tells_of_certificates_that_expire_soon(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    node, now = SmallNode.make(tmp_path), datetime.now(UTC)
+    expiry = Expiry(node.database, Settings(**certificates.settings()))  # type: ignore[arg-type]
+    assert expiry.tick(now - timedelta(days=10)) is False
+    assert [expiry.tick(now + timedelta(days=20, hours=hours)) for hours in (0, 1, 25)] == [True, False, True]
+    assert [event.kind for event in node.rows(Event)] == ["certificate-expires"] * 4
+    assert node.rows(Event)[0].text == "10 days are left"
+
+
+def test_doctor_tells_of_the_tls_port_and_its_certificates(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    def said(**changes: object) -> dict[str, tuple[bool, str]]:
+        settings = {**certificates.settings(), "home": tmp_path, "tls_port": free_port(), **changes}
+        lines = examine(Settings(**settings))  # type: ignore[arg-type]
+        return {line.what: (line.ok, line.says) for line in lines}
+
+    well = said()
+    assert well["DICOM TLS port"][0]
+    assert "TLS" not in well
+    assert not well[f"TLS certificate {certificates.node[0]}"][0]  # 30 days are soon
+    assert "set tls_ca" in said(tls_ca=None)["TLS"][1]
+    expired = said(tls_certificate=certificates.expired[0], tls_key=certificates.expired[1])
+    assert "expired 0 days ago" in expired[f"TLS certificate {certificates.expired[0]}"][1]
+    certificates.peer[1].chmod(0o644)
+    try:
+        open_key = said(tls_certificate=certificates.peer[0], tls_key=certificates.peer[1])
+    finally:
+        certificates.peer[1].chmod(0o600)
+    assert "open to everybody" in open_key["TLS key"][1]
+
+
+def test_doctor_tells_why_a_tls_destination_does_not_answer(
+    certificates: Certificates, listener: ListenerProcess, tmp_path: Path
+) -> None:
+    destination = f"NADIR@{HOST}:{listener.tls_port}"
+    for ca, answer in ((certificates.ours.ca, "answers C-ECHO"), (certificates.theirs.ca, "not accepted")):
+        settings = {
+            **certificates.settings(certificates.peer, tls_ca=ca),
+            "home": tmp_path,
+            "destinations": [destination],
+            "delivery": {destination: {"tls": True}},
+        }
+        lines = {line.what: line.says for line in examine(Settings(**settings))}  # type: ignore[arg-type]
+        assert answer in lines[f"destination {destination}"]
