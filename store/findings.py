@@ -21,6 +21,7 @@ from store.analysed import (
 )
 from store.charset import storable
 from store.database import aware_utc
+from store.jobs import require_held
 from store.objects import Kept
 from store.tables import Finding, Job, Measurement, Patient, Refusal, Result, Revision, Study
 
@@ -59,10 +60,11 @@ def save(
 
     `kept` maps the SOP Instance UID of every written object to where the object store has it. To be called in the
     transaction that ends in `store.jobs.finish`. What an earlier attempt of the same job left is replaced.
-    Raises Broken when an object was not kept.
+    Raises Broken when an object was not kept, and `jobs.Fenced` when another worker has the job by now, whose rows stay.
     """
     now = aware_utc(now)
     job_pk = int(job.id or 0)
+    require_held(session, job_pk, job.attempt)
     _forget(session, job_pk)
     revision = session.get_one(Revision, job.revision_pk)
     study = session.get_one(Study, revision.study_pk)

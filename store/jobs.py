@@ -116,6 +116,13 @@ def heartbeat(session: Session, job_id: int, attempt: int, now: datetime, lease_
     return _change(session, _held(job_id, attempt), {"lease_until": until}) == 1
 
 
+def require_held(session: Session, job_id: int, attempt: int) -> None:
+    """Lock a running job until the transaction ends. Raises Fenced when the lease went to someone else."""
+    statement = select(Job.id).where(_held(job_id, attempt)).with_for_update(key_share=True)
+    if session.exec(statement).first() is None:
+        raise Fenced
+
+
 def finish(session: Session, job_id: int, attempt: int, state: str, now: datetime) -> str:
     """End a running job and return the state it is in then.
 

@@ -478,3 +478,21 @@ def test_a_revision_that_settles_while_a_job_finishes_is_seen_by_one_of_them(dat
     thread.join()
     with database.reading() as session:
         assert jobs.get(session, int(job.id or 0)).state == states[0]
+
+
+def test_a_worker_that_comes_late_is_fenced_before_it_touches_the_results_of_the_one_that_took_over(
+    database: Database,
+) -> None:
+    with database.transaction() as session:
+        queued(session, settled(session))
+        late = jobs.claim(session, "late", at(0), 60)
+        job = jobs.claim(session, "took over", at(100), 60)
+        assert late is not None
+        assert job is not None
+        findings.save(session, job, found("right"), {}, at(110))
+        outbox.add(session, result(session, job), ["A@h:1"], at(110))
+        jobs.finish(session, int(job.id or 0), job.attempt, jobs.DELIVERING, at(110))
+    with pytest.raises(jobs.Fenced), database.transaction() as session:
+        findings.save(session, late, found("late"), {}, at(120))
+    with database.reading() as session:
+        assert labels(session) == ["right"]
