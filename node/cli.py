@@ -20,6 +20,7 @@ from node import printing
 from node.cli_access import audit_app, tokens_app, users_app
 from node.cli_jobs import jobs_app
 from node.cli_options import AsJson, Config, Home, open_database
+from node.cli_priors import priors_app
 from node.flags import load_settings, with_setting_flags
 from plugins.errors import NadirError, Refused
 
@@ -31,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(priors_app, name="priors")
 app.add_typer(users_app, name="users")
 app.add_typer(tokens_app, name="tokens")
 app.add_typer(audit_app, name="audit")

@@ -13,7 +13,7 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from store.database import Database
-from store.tables import Association, Delivery, Event, Finding, Instance, Job, Pull, Study
+from store.tables import Association, Delivery, Event, Finding, Instance, Job, Prior, PriorSearch, Pull, Study
 
 
 class Counts(Collector):
@@ -32,6 +32,10 @@ class Counts(Collector):
             yield _by_state(session, "nadir_studies", "Studies by state", Study.state)
             yield _by_state(session, "nadir_jobs", "Jobs by state", Job.state)
             yield _by_state(session, "nadir_pulls", "Studies that the PACS told of, by state", Pull.state)
+            yield _by_state(
+                session, "nadir_prior_searches", "Studies whose past is asked for", PriorSearch.state
+            )
+            yield _by_state(session, "nadir_priors", "Earlier studies found, by state", Prior.state)
             yield _by_state(session, "nadir_events", "Events by kind", Event.kind, label="kind")
             yield _deliveries(session)
             yield _total(session, "nadir_instances", "Instances held", Instance.id)

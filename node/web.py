@@ -23,7 +23,7 @@ from node import guard, login, metrics, pull
 from node.access import Gate, allow
 from node.audit import Record, unheard
 from node.settings import Settings
-from store import findings, jobs
+from store import findings, jobs, priors
 from store.database import Database
 
 log = logging.getLogger(__name__)
@@ -142,6 +142,13 @@ def _ledger(database: Database) -> APIRouter:
         with database.reading() as session:
             rows = findings.list_findings(session, patient_id=patient_id, superseded=superseded)
         return JSONResponse(jsonable_encoder({"findings": rows}))
+
+    @router.get("/priors")
+    @allow("viewer", scopes=("api",))
+    def list_priors(state: str | None = None) -> Response:
+        """Give the searches for earlier studies and what they found, all or those in one state."""
+        with database.reading() as session:
+            return JSONResponse(jsonable_encoder({"priors": priors.listed(session, state)}))
 
     return router
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import date
-from typing import Literal
+from datetime import date, datetime
+from typing import Any, Literal
 
 from sqlalchemy import true
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, select, update
 
 from plugins.errors import Refused
 from store.part10 import Header
 from store.tables import Instance, Job, Patient, Prior, PriorSearch, Result, Revision, Series, Study
 
+STATES = ("waiting", "done", "parked")
+SHOWN = {"state", "attempt", "requested_at", "done_at", "error_code", "error_text"}
 Coming = Literal["sent", "moved", "fetched"]
 """How an object came: sent by somebody; by C-MOVE in our name; in answer to our own C-GET or WADO-RS."""
 
@@ -107,6 +109,40 @@ def earlier(session: Session, study_pk: int) -> tuple[EarlierStudy, ...]:
     )
 
 
+def listed(session: Session, state: str | None = None) -> list[dict[str, Any]]:
+    """Return what was asked for, as plain data, oldest first: each search, after it each study that it found.
+
+    A search has no `study_instance_uid`. Refuses `no-such-state`.
+    """
+    if state is not None and state not in STATES:
+        raise Refused("no-such-state", f"'{state}' is not a state; use one of {', '.join(STATES)}.")
+    searches = session.exec(
+        select(PriorSearch, Study.study_instance_uid)
+        .join(Study, col(Study.id) == col(PriorSearch.study_pk))
+        .order_by(col(PriorSearch.id))
+    ).all()
+    found: defaultdict[int, list[Prior]] = defaultdict(list)
+    for prior in session.exec(select(Prior).order_by(col(Prior.id))):
+        found[prior.search_pk].append(prior)
+    rows: list[dict[str, Any]] = []
+    for search, uid in searches:
+        common = {"for_study": uid, "source": search.source}
+        rows.append({**common, "study_instance_uid": None, **search.model_dump(include=SHOWN)})
+        for prior in found[int(search.id or 0)]:
+            own = {"study_instance_uid": prior.study_instance_uid, **prior.model_dump(include=SHOWN)}
+            rows.append({**common, **own})
+    return [row for row in rows if state in (None, row["state"])]
+
+
+def retry_parked(session: Session, now: datetime) -> int:
+    """Put everything that is parked back on the list, and return how much there was."""
+    values = {"state": "waiting", "attempt": 0, "run_after": now, "requested_at": now}
+    return sum(
+        session.exec(update(table).where(col(table.state) == "parked").values(**values)).rowcount
+        for table in (PriorSearch, Prior)
+    )
+
+
 def _results(
     came_back: list[EarlierObject], made: list[tuple[EarlierObject, bool]]
 ) -> tuple[EarlierObject, ...]:
@@ -160,4 +196,4 @@ def _made_here(session: Session, study_pks: list[int]) -> defaultdict[int, list[
     return found
 
 
-__all__ = ["Coming", "EarlierObject", "EarlierStudy", "asked_for", "earlier"]
+__all__ = ["Coming", "EarlierObject", "EarlierStudy", "asked_for", "earlier", "listed", "retry_parked"]

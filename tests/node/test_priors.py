@@ -83,7 +83,7 @@ class Bench:
     def earlier(self) -> tuple[priors.EarlierStudy, ...]:
         """Return what is here of the earlier studies of today's study."""
         with self.node.database.reading() as session:
-            today = session.exec(select(Study).where(~Study.prior).order_by(Study.id)).first()  # type: ignore[arg-type,operator]
+            today = session.exec(select(Study).where(~Study.prior).order_by(Study.id)).first()  # type: ignore[arg-type]
             assert today is not None
             return priors.earlier(session, int(today.id or 0))
 

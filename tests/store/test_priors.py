@@ -12,7 +12,7 @@ from plugins.errors import Refused
 from store import instances, jobs, studies
 from store.database import Database
 from store.instances import Recorded
-from store.priors import Coming, earlier
+from store.priors import Coming, earlier, listed, retry_parked
 from store.tables import Instance, Patient, Prior, PriorSearch, Study
 
 NOW_UID, OLD_UID = "1.2.3", "1.2.2"
@@ -182,3 +182,29 @@ def test_a_patient_without_an_id_has_no_earlier_studies(database: Database) -> N
         come(session, "1.2.60", coming="sent", patient_id="", study_date=date(2024, 1, 1))
         newer = come(session, "1.2.61", coming="sent", patient_id="", study_date=date(2025, 1, 1))
         assert earlier(session, newer.study_pk) == ()
+
+
+def test_what_was_asked_for_is_listed_and_what_is_parked_is_asked_for_again(database: Database) -> None:
+    with database.transaction() as session:
+        ask(session, settled(session).study_pk)
+        prior = session.exec(select(Prior)).one()
+        prior.state, prior.attempt, prior.error_code, prior.error_text = (
+            "parked",
+            3,
+            "incomplete-prior",
+            "2 of 3",
+        )
+    with database.transaction() as session:
+        rows = listed(session)
+        assert [(row["for_study"], row["study_instance_uid"], row["state"]) for row in rows] == [
+            (NOW_UID, None, "waiting"),
+            (NOW_UID, OLD_UID, "parked"),
+        ]
+        assert (rows[1]["error_code"], rows[1]["attempt"]) == ("incomplete-prior", 3)
+        assert listed(session, "parked") == rows[1:]
+        with pytest.raises(Refused):
+            listed(session, "lost")
+        assert retry_parked(session, at(99)) == 1
+    with database.reading() as session:
+        prior = session.exec(select(Prior)).one()
+        assert (prior.state, prior.attempt, prior.run_after) == ("waiting", 0, at(99))
