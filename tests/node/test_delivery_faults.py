@@ -71,12 +71,7 @@ def test_a_peer_in_each_state_gives_the_outcome_of_the_table_and_then_every_resu
     small: SmallNode, peer: MoodyPeer, tmp_path: Path, mood: str
 ) -> None:
     uids = waiting_results(small.database, small.objects, tmp_path, [peer.address], count=10)
-    ae_title, _, address = peer.address.partition("@")
-    transport = dimse(ae_title, address.partition(":")[0], peer.port, "NADIR", timeouts=QUICK)
-    sender, now = (
-        Sender(small.database, small.objects, peer.address, transport=transport),
-        small.database.now(),
-    )
+    sending, now = sender(small, peer), small.database.now()
     peer.become(mood)
     is_partial = mood == "aborts after one"
     for _ in range(4 if is_partial else 3):
