@@ -7,23 +7,31 @@ import os
 import random
 import resource
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from certificates import Authority
 from dicom_series import make_series
 from figures import write_figure
+from listener_process import ListenerProcess
 from pdu_streams import Stream, spoiled, store_pdus, valid_stream
 from pydicom import dcmread
+from raw_peer import RawPeer
 
 from node.callers import Callers
 from node.desk import Arrival, Peer
 from node.reception import Reception
+from node.scu import send_files
+from node.settings import Settings
 from node.socket_guard import Limits
+from node.tls import client_context
 
 pytestmark = [pytest.mark.fault, pytest.mark.sec, pytest.mark.filterwarnings("ignore")]
 MIB = 1 << 20
@@ -196,6 +204,39 @@ def test_spoiled_pdu_streams_end_only_themselves(
 ) -> None:
     figures = fuzz(tmp_path, receive_path, streams, caplog)
     write_figure(f"mutated PDU streams, {receive_path}", crashes=0, hangs=0, **figures)
+
+
+def test_spoiled_pdu_streams_through_the_doors_of_a_node_with_and_without_tls(tmp_path: Path) -> None:
+    data, uid = data_set(tmp_path / "in")
+    valid, dice = valid_stream(data, uid), random.Random(20261120)
+    authority = Authority(tmp_path / "ca")
+    certificate, key = authority.issue("node", hosts=("127.0.0.1",))
+    tls = {"tls_certificate": str(certificate), "tls_key": str(key), "tls_ca": str(authority.ca)}
+    context = client_context(Settings(**tls))  # type: ignore[arg-type]
+    limits = {"silent_seconds": 1.0, "stall_seconds": 1.0, "pdu_seconds": 2.0, "idle_seconds": 2.0}
+    with ListenerProcess(tmp_path / "node", tls=tls, limits=limits) as process:
+
+        def tell(number: int, stream: bytes) -> None:
+            with suppress(ConnectionError, ssl.SSLError), ExitStack() as stack:
+                peer = stack.enter_context(RawPeer(process.tls_port if number % 2 else process.port))
+                if number % 2:
+                    peer.socket = context.wrap_socket(peer.socket, server_hostname="127.0.0.1")
+                    stack.enter_context(peer.socket)
+                peer.send(stream)
+                assert peer.ended_within(HANG_SECONDS)
+
+        with ThreadPoolExecutor(20) as pool:
+            jobs = [pool.submit(tell, n, b"".join(spoiled(dice, valid))) for n in range(160)]
+            for job in jobs:
+                job.result()
+        for port, by in ((process.port, None), (process.tls_port, context)):
+            (sent,) = send_files(
+                [*(tmp_path / "in").iterdir()], ae_title="NADIR", host="127.0.0.1", port=port, tls=by
+            )
+            assert sent.status == 0x0000
+        assert list((tmp_path / "node" / "store" / "incoming").iterdir()) == []
+        assert UNEXPECTED not in process.log.read_text()
+        assert "lobby-failed" not in process.log.read_text()
 
 
 @pytest.mark.long
