@@ -83,12 +83,14 @@ class Row:
     send: Send
     """Sends to one receiver and returns the figure."""
     images: int
-    """How many images a run sends."""
+    """How many different images a run sends."""
     bytes: int
     """Their data sets together."""
+    times: int = 1
+    """How often each is sent."""
     sink: Path
     """Where they are stored."""
-    raw: Callable[[], tuple[str, float]] | None = None
+    raw: Callable[[], dict[str, float]] | None = None
     """What to compare with that is no receiver."""
 
 
@@ -169,6 +171,7 @@ def _rows(options: argparse.Namespace, images: Sequence[Image], folder: Path, wo
                 send=_crowd(pair, count),
                 images=2,
                 bytes=sum(len(image.data) for image in pair),
+                times=count,
                 sink=work,
             )
         )
@@ -203,15 +206,13 @@ def _rows(options: argparse.Namespace, images: Sequence[Image], folder: Path, wo
 def _measure(row: Row, runs: int) -> list[Measured]:
     """Run every receiver in turn, `runs` times, so that what else the machine does meets all alike."""
     measured = [Measured(receiver=kind.name) for kind in row.receivers]
-    extra: Measured | None = None
+    extra: dict[str, Measured] = {}
     for run in range(runs):
         for kind, result in zip(row.receivers, measured, strict=True):
             _run(row, kind(row.sink / f"run{run}-{kind.__name__}"), result)
-        if row.raw is not None:
-            name, value = row.raw()
-            extra = extra or Measured(receiver=name)
-            extra.values.append(value)
-    return [*measured, extra] if extra else measured
+        for name, value in (row.raw() if row.raw else {}).items():
+            extra.setdefault(name, Measured(receiver=name)).values.append(value)
+    return [*measured, *extra.values()]
 
 
 def _run(row: Row, receiver: Receiver, result: Measured) -> None:
@@ -219,7 +220,7 @@ def _run(row: Row, receiver: Receiver, result: Measured) -> None:
     try:
         before = receiver.cpu_seconds()
         result.values.append(row.send(receiver))
-        result.cpu_ms.append((receiver.cpu_seconds() - before) * 1000 / row.images)
+        result.cpu_ms.append((receiver.cpu_seconds() - before) * 1000 / (row.images * row.times))
         time.sleep(0.2)
     finally:
         receiver.stop()
@@ -326,30 +327,35 @@ def _large(image: Image, size: int) -> Image:
     )
 
 
-def _raw_writes(images: Sequence[Image], folder: Path) -> Callable[[], tuple[str, float]]:
-    """Return what the disk takes: each file written and synced before the next, as an answer would need it."""
+def _raw_writes(images: Sequence[Image], folder: Path) -> Callable[[], dict[str, float]]:
+    """Return what the disk takes when each file is synced before the next, as an answer needs it."""
 
-    def write() -> tuple[str, float]:
+    def write(*, everything: bool) -> float:
         raw = folder / "raw"
         raw.mkdir()
+        directory = os.open(raw, os.O_RDONLY)
         begun = time.perf_counter()
-        for number, image in enumerate(images):
-            with (raw / str(number)).open("wb") as file:
-                file.write(image.data)
-                file.flush()
-                os.fsync(file.fileno())
+        with (folder / "log").open("wb", buffering=0) as log:
+            for number, image in enumerate(images):
+                with (raw / str(number)).open("wb", buffering=0) as file:
+                    file.write(image.data)
+                    os.fsync(file.fileno())
+                if everything:
+                    os.fsync(directory)
+                    log.write(bytes(4096))
+                    os.fdatasync(log.fileno())
         rate = len(images) / (time.perf_counter() - begun)
+        os.close(directory)
         shutil.rmtree(raw)
-        return "raw write + fsync of each file", rate
+        return rate
 
-    return write
+    return lambda: {
+        "raw write, fsync of each file": write(everything=False),
+        "raw write, fsync of file and folder, 4 KiB to a log and fdatasync": write(everything=True),
+    }
 
 
 def _print(row: Row, measured: Sequence[Measured]) -> None:
-    table = Table(title=row.name, title_justify="left")
-    for column in (row.unit, "spread", "ratio", "CPU ms/image", "peak MiB", "lost"):
-        table.add_column(column, justify="right")
-    table.columns.insert(0, table.columns.pop())
     table = Table("receiver", row.unit, "spread", "ratio", "CPU ms/image", "peak MiB", "lost", title=row.name)
     for one in measured:
         table.add_row(
