@@ -53,7 +53,7 @@ def spoiled(dice: random.Random, stream: Stream) -> Stream:
     """Return a stream after one to three mutations."""
     pdus = list(stream)
     for _ in range(dice.choice((1, 1, 1, 2, 3))):
-        pdus = dice.choice(MUTATIONS)(dice, pdus)
+        pdus = dice.choice(MUTATIONS)(dice, pdus) or list(stream)
     return pdus
 
 
