@@ -1,4 +1,4 @@
-"""A CT of many slices as a scanner would send it, made anew for a benchmark: noise, a body, a header of usual length."""
+"""A CT of many slices as a scanner would send it: noise, a body, a header of the usual length."""
 
 from __future__ import annotations
 

@@ -1,0 +1,291 @@
+"""The steps that `pipeline.py` compares: what is made for them, our side, and the peer's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import dcmqi
+import numpy as np
+import SimpleITK
+from lesions import NOW, PROVENANCE, balls, identified
+from numpy.typing import NDArray
+from pipeline import Step, share_of, times_faster
+from pydicom.dataset import Dataset
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless
+from scan import SIZE, make_pixels, write_scan
+from scipy import ndimage
+
+from plugins.contract import Mask
+from plugins.measure.components import components
+from plugins.measure.lesion import measure_lesion
+from store.dicom.seg import Identified, encode_seg
+from store.dicom.series import ReadStudy, read_study
+from store.dicom.sr import Report, encode_planar, encode_volumetric
+
+CODECS = {
+    "JPEG-LS": JPEGLSLossless,
+    "JPEG 2000": JPEG2000Lossless,
+    "RLE": RLELossless,
+    "JPEG lossless": JPEGLosslessSV1,
+    "JPEG baseline": JPEGBaseline8Bit,
+}
+
+
+class Bench:
+    """What the steps share, made when it is first asked for."""
+
+    def __init__(self, scratch: Path, *, quick: bool) -> None:
+        self.scratch = scratch
+        self.slices = 60 if quick else 500
+        self.compressed = 12 if quick else 120
+        self.findings = 20 if quick else 200
+        self.rows = 2_000 if quick else 100_000
+
+    @cached_property
+    def pixels(self) -> NDArray[np.int16]:
+        return make_pixels(self.slices)
+
+    @cached_property
+    def scan(self) -> list[Path]:
+        return write_scan(self.scratch / "scan", self.pixels)
+
+    @cached_property
+    def read(self) -> ReadStudy:
+        return read_study(self.scan)
+
+
+def read_steps(bench: Bench) -> Iterator[Step]:
+    """Yield the reading of uncompressed slices."""
+    yield _reading(bench, "uncompressed", bench.scan, 5.0)
+
+
+def codec_steps(bench: Bench) -> Iterator[Step]:
+    """Yield the reading of compressed slices."""
+    for name, syntax in CODECS.items():
+        folder = bench.scratch / name.replace(" ", "-")
+        yield _reading(bench, name, write_scan(folder, bench.pixels[: bench.compressed], syntax), 1.0)
+
+
+def _reading(bench: Bench, name: str, paths: list[Path], target: float) -> Step:
+    def ours() -> object:
+        (volume,) = read_study(paths).study.volumes
+        return volume
+
+    def execute(names: Sequence[str]) -> object:
+        reader = SimpleITK.ImageSeriesReader()
+        reader.SetFileNames(names)
+        reader.SetOutputPixelType(SimpleITK.sitkFloat32)
+        image = reader.Execute()
+        return image, SimpleITK.GetArrayViewFromImage(image)
+
+    def sorted_by_position() -> object:
+        return execute(SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(paths[0].parent)))
+
+    return Step(
+        name=f"{len(paths)} slices, {name}, to a float32 volume",
+        target=f">= {target:g}x SimpleITK",
+        sides={
+            "nadir read_study (headers judged, geometry, padding, rescale)": ours,
+            "SimpleITK ImageSeriesReader, files given in order": lambda: execute([str(p) for p in paths]),
+            "SimpleITK with GetGDCMSeriesFileNames": sorted_by_position,
+        },
+        ratio=times_faster,
+        is_met=lambda ratio: ratio >= target,
+        note=f"{sum(p.stat().st_size for p in paths) / 1e6:.0f} MB in files",
+    )
+
+
+def seg_steps(bench: Bench) -> Iterator[Step]:
+    """Yield the writing of a SEG with five segments, in this process and as whole processes."""
+    read, (k, r, c) = bench.read, np.ogrid[: bench.slices, :SIZE, :SIZE]
+    volume = read.study.volumes[0]
+    labels = np.zeros(volume.array.shape, dtype=np.uint8)
+    for n in range(1, 6):
+        inside = ((k - bench.slices / 2) / (bench.slices * 0.47)) ** 2 + ((r - 256) / (80 - 8 * n)) ** 2
+        labels[inside + ((c - 90 * n + 20) / 40) ** 2 <= 1] = n
+    masks = [Mask.from_full(labels == n) for n in range(1, 6)]
+    found = [identified(n, mask, volume.series_instance_uid, ()) for n, mask in enumerate(masks, start=1)]
+    label_map = bench.scratch / "labels.nrrd"
+    image = SimpleITK.GetImageFromArray(labels)
+    image.SetSpacing([float(s) for s in volume.spacing_mm[::-1]])
+    image.SetOrigin(volume.slice_positions[0])
+    SimpleITK.WriteImage(image, str(label_map), True)
+    metadata = dcmqi.to_file(dcmqi.seg_metadata(5), bench.scratch / "seg.json")
+    own, whole, theirs = (bench.scratch / f"{name}-seg.dcm" for name in ("own", "whole", "dcmqi"))
+
+    def encode(given: ReadStudy) -> None:
+        seg = encode_seg(found, volume, given.headers, PROVENANCE, 801, NOW)
+        seg.save_as(own, enforce_file_format=True)
+
+    def child() -> None:
+        dcmqi.run(
+            sys.executable, Path(__file__).with_name("seg_process.py"), bench.scan[0].parent, label_map, whole
+        )
+
+    program = dcmqi.program("itkimage2segimage") or sys.exit("dcmqi is not installed")
+    sides: dict[str, Callable[[], object]] = {
+        "nadir: read_study, encode_seg, save (masks in memory)": lambda: encode(read_study(bench.scan)),
+        "dcmqi itkimage2segimage (whole process: DICOM, label map, SEG)": lambda: dcmqi.write_seg(
+            program, label_map, bench.scan[0].parent, metadata, theirs
+        ),
+        "nadir: encode_seg, save alone": lambda: encode(read),
+        "nadir as a whole process: start, DICOM, label map, SEG": child,
+    }
+    names = list(sides)
+    yield Step(
+        name=f"SEG {SIZE}x{SIZE}x{bench.slices}, 5 segments",
+        target="<= 1.1x dcmqi, <= its size",
+        sides=sides,
+        ratio=share_of,
+        is_met=lambda ratio: ratio <= 1.1 and dcmqi.size(own) <= dcmqi.size(theirs),
+        sizes=lambda: {
+            names[0]: dcmqi.size(own),
+            names[1]: dcmqi.size(theirs),
+            names[2]: dcmqi.size(own),
+            names[3]: dcmqi.size(whole),
+        },
+        note="both are BINARY, uncompressed, without empty frames",
+    )
+
+
+def sr_steps(bench: Bench) -> Iterator[Step]:
+    """Yield the writing of reports with 200 findings: of the peer's three numbers each, and of all of ours."""
+    read = bench.read
+    volume = read.study.volumes[0]
+    _, masks = balls(bench.findings, bench.slices)
+    full = [
+        identified(n, mask, volume.series_instance_uid, measure_lesion(mask, volume))
+        for n, mask in enumerate(masks, start=1)
+    ]
+    wanted = ("hu_mean", "hu_sd", "hu_max")
+    three = [
+        replace(
+            one,
+            finding=replace(
+                one.finding, measurements=tuple(one.finding.measurement(name) for name in wanted)
+            ),
+        )
+        for one in full
+    ]
+    seg = encode_seg(full, volume, read.headers, PROVENANCE, 801, NOW)
+    seg_path = bench.scratch / "context" / "seg.dcm"
+    seg_path.parent.mkdir()
+    seg.save_as(seg_path, enforce_file_format=True)
+    values = [tuple(m.value for m in one.finding.measurements) for one in three]
+    told = dcmqi.sr_metadata(
+        bench.scan, seg_path, str(seg.SOPInstanceUID), volume.series_instance_uid, values
+    )  # type: ignore[arg-type]
+    metadata = dcmqi.to_file(told, bench.scratch / "sr.json")
+    bare = dcmqi.to_file({**told, "imageLibrary": []}, bench.scratch / "sr-without-library.json")
+    program = dcmqi.program("tid1500writer") or sys.exit("dcmqi is not installed")
+    theirs = bench.scratch / "dcmqi-sr.dcm"
+
+    def volumetric(findings: Sequence[Identified]) -> None:
+        report = Report(headers=read.headers, provenance=PROVENANCE, series_number=802, written_at=NOW)
+        _save(encode_volumetric(findings, [volume], [seg], report), bench.scratch / "volumetric.dcm")
+
+    def planar(findings: Sequence[Identified]) -> None:
+        report = Report(headers=read.headers, provenance=PROVENANCE, series_number=803, written_at=NOW)
+        _save(encode_planar(findings, [volume], [seg], report), bench.scratch / "planar.dcm")
+
+    for words, findings in (
+        ("3 numbers each, as the peer", three),
+        ("8 numbers each, as the node writes", full),
+    ):
+        sides: dict[str, Callable[[], object]] = {
+            "nadir: both reports, build and save": lambda f=findings: (volumetric(f), planar(f)),
+            "dcmqi tid1500writer with image library (whole process)": lambda: dcmqi.write_sr(
+                program, bench.scan[0].parent, seg_path, metadata, theirs
+            ),
+            "nadir: volumetric (TID 1411)": lambda f=findings: volumetric(f),
+            "nadir: planar (TID 1410)": lambda f=findings: planar(f),
+            "dcmqi without image library": lambda: dcmqi.write_sr(
+                program, None, seg_path, bare, theirs.with_suffix(".bare")
+            ),
+        }
+        names = list(sides)
+        yield Step(
+            name=f"SR, {len(findings)} findings, {words}, evidence of {bench.slices} slices",
+            target="<= 1.5x dcmqi",
+            sides=sides,
+            ratio=share_of,
+            is_met=lambda ratio: ratio <= 1.5,
+            sizes=lambda n=tuple(names): {
+                n[1]: dcmqi.size(theirs),
+                n[2]: dcmqi.size(bench.scratch / "volumetric.dcm"),
+                n[3]: dcmqi.size(bench.scratch / "planar.dcm"),
+            },
+            note="the peer's three numbers are the same in both comparisons; ours is given in-process, study read",
+        )
+
+
+def _save(dataset: Dataset, path: Path) -> None:
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def component_steps(bench: Bench) -> Iterator[Step]:
+    """Yield the labelling of 100 lesions, and their measuring beside it."""
+    volume = bench.read.study.volumes[0]
+    count = 20 if bench.slices < 200 else 100
+    whole, _ = balls(count, bench.slices)
+    found = components(whole, 6)
+    if len(found) != ndimage.label(whole)[1]:
+        sys.exit("the components are not those of scipy")
+    size = f"{SIZE}x{SIZE}x{bench.slices}"
+    yield Step(
+        name=f"connected components of {count} lesions in {size}",
+        target=">= 8x scipy.ndimage.label",
+        sides={
+            "nadir components (cropped masks)": lambda: components(whole, 6),
+            "scipy.ndimage.label (label image)": lambda: ndimage.label(whole),
+        },
+        ratio=times_faster,
+        is_met=lambda ratio: ratio >= 8,
+        note="6-connected on both sides; counts are equal",
+    )
+    yield Step(
+        name=f"measuring {count} lesions in {size}",
+        target="<= labelling",
+        sides={
+            "nadir measure_lesion (axes, volume, five statistics)": lambda: [
+                measure_lesion(m, volume) for m in found
+            ],
+            "scipy.ndimage.label": lambda: ndimage.label(whole),
+            "nadir components": lambda: components(whole, 6),
+        },
+        ratio=share_of,
+        is_met=lambda ratio: ratio <= 1,
+    )
+
+
+def sql_steps(bench: Bench) -> Iterator[Step]:
+    """Yield the writing of measurements into SQLite."""
+    from sql_rows import Ledger
+
+    ledger = Ledger(bench.scratch / "sql", measurements=bench.rows)
+    yield Step(
+        name=f"{bench.rows} measurements into SQLite",
+        target=">= 0.25x raw executemany",
+        sides={
+            f"nadir store.findings.save ({ledger.findings} findings with them)": ledger.save,
+            "sqlite3 executemany (the measurements alone)": ledger.executemany,
+        },
+        ratio=times_faster,
+        is_met=lambda ratio: ratio >= 0.25,
+        before=ledger.empty,
+        note="both: the same tables and indexes, WAL, synchronous=FULL, one transaction, into empty tables",
+    )
+
+
+STEPS: dict[str, Callable[[Bench], Iterator[Step]]] = {
+    "read": read_steps,
+    "codecs": codec_steps,
+    "seg": seg_steps,
+    "sr": sr_steps,
+    "components": component_steps,
+    "sql": sql_steps,
+}
