@@ -1,16 +1,19 @@
 # make demo   sets everything up and runs the main job on a phantom
 # make test   sets everything up and passes the tests
+# make sbom   writes what is installed to dist/sbom.cdx.json (CycloneDX)
+# make audit  asks the advisory databases about every pinned package
 # make viewer brings the OHIF pages and the browser driver that `make test-long` uses
 
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+TOOLS := .venv/tools
 STAMP := .venv/installed
 JOBS ?= 2
 DEBIAN := orthanc orthanc-python orthanc-dicomweb dcmtk dicom3tools postgresql poppler-utils strace openssl
 NEEDED := Orthanc storescu dcmdump dsrdump dciodvfy pdftotext strace openssl
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: install demo test test-quick test-long lint format counterparts viewer bench clean
+.PHONY: install demo test test-quick test-long lint format counterparts viewer bench sbom audit clean
 
 install: $(STAMP)
 
@@ -49,6 +52,18 @@ viewer:
 
 bench: install
 	$(BIN)/python benchmarks/settle_to_delivered.py
+
+$(TOOLS)/installed: $(STAMP)
+	@$(BIN)/python -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt cyclonedx-bom pip-audit
+	@touch $@
+
+sbom: $(TOOLS)/installed
+	@mkdir -p dist
+	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file dist/sbom.cdx.json $(BIN)/python
+
+audit: $(TOOLS)/installed
+	@.ci/audit $(TOOLS)/bin
 
 clean:
 	rm -rf .venv demo-out node_modules
