@@ -195,7 +195,7 @@ def slow_senders(port: int, image: Path, seconds: float, pause: float) -> Callab
                     peer.send(data[:7])
                     for at in range(7, len(data)):
                         if number < 50:  # a stall: nothing more until we are cut off
-                            peer.ended_within(deadline - time.monotonic())
+                            peer.ended_within(max(0.1, deadline - time.monotonic()))
                             break
                         peer.send(data[at : at + 1])
                         if time.monotonic() > deadline:
