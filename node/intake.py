@@ -147,7 +147,9 @@ class Intake:
         if header.own:
             return None
         kept = Kept(sha256=sha256, size_bytes=path.stat().st_size, path=path)
-        return self._recorded(Arrived(header=header, kept=kept, source=source, now=self._clock()))
+        # "moved": what is still waited for as a patient's earlier study was being fetched, and is not analysed.
+        arrived = Arrived(header=header, kept=kept, source=source, now=self._clock(), coming="moved")
+        return self._recorded(arrived)
 
     def _recorded(self, arrived: Arrived) -> Recorded:
         try:

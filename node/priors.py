@@ -35,7 +35,7 @@ FIRST_DELAY_SECONDS = 10.0
 LAST_DELAY_SECONDS = 900.0
 REFUSALS_BEFORE_PARKED = 3
 GIVE_UP = timedelta(days=7)
-LEASE = timedelta(seconds=90)
+LEASE = timedelta(seconds=30)
 BEAT_EVERY = timedelta(seconds=10)
 MAX_ROWS = 5000
 IMAGES = frozenset({"CT", "PT", "MR"})
