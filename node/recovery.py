@@ -11,13 +11,12 @@ from sqlmodel import func, select
 from node.intake import Intake
 from node.logs import line
 from plugins.errors import Refused
-from store.objects import strays
+from store.objects import PREFIXES, strays
 from store.tables import Instance
 
 log = logging.getLogger(__name__)
 
 EVERYTHING = ("",)
-FOLDERS = tuple(f"{number:02x}" for number in range(256))
 FEW = 20_000
 SOURCE = "recovery"
 
@@ -46,7 +45,7 @@ class Recovery:
         adopted, missing = 0, 0
         with self._intake.database.reading() as session:
             count = session.exec(select(func.count()).select_from(Instance)).one()
-        for prefix in EVERYTHING if count <= FEW else FOLDERS:
+        for prefix in EVERYTHING if count <= FEW else PREFIXES:
             if is_stopping():
                 break
             with self._intake.database.reading() as session:

@@ -22,6 +22,7 @@ from store.tables import Instance, Result
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 QUARANTINE_BYTES = 1 << 30
+PREFIXES = tuple(f"{number:02x}" for number in range(256))
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV})
 
 
@@ -44,7 +45,7 @@ class ObjectStore:
     """
 
     def __init__(self, root: Path, *, sync: bool = True, quarantine_bytes: int = QUARANTINE_BYTES) -> None:
-        """Make the three folders. Raises Unavailable when that cannot be done.
+        """Make the folders. Raises Unavailable when that cannot be done.
 
         Without `sync` nothing is waited for until it is on disk: a power cut may take what was kept. What was refused
         may fill `quarantine_bytes`.
@@ -57,11 +58,11 @@ class ObjectStore:
         self._quarantine_bytes = quarantine_bytes
         self._room = -1  # not known before the folder was looked at
         self._room_lock = threading.Lock()
-        self._durable: set[Path] = set()
         with _unavailable():
             for folder in (self._incoming, self._objects, self._quarantine):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._sync_folder(self.root)
+            self._make_folders()
 
     def temporary(self) -> Path:
         """Return a new path for a file that is still arriving; the file does not exist yet."""
@@ -86,11 +87,11 @@ class ObjectStore:
     def keep(self, temporary: Path, sha256: str | None = None) -> Kept:
         """Give the file its final name; when this returns, file and name are on disk.
 
-        `sha256` is the hash of the file when it is known. Order: fsync(file), link, fsync(folder), and fsync of the
-        folder's parent when it is new. Every caller syncs its own: at one time that is as quick as one sync of the
-        whole filesystem, because the filesystem gathers them, and nobody waits for what others have written. The
-        same bytes twice are one object. Raises Unavailable on a full or failing disk; then the temporary file is
-        removed and no partial object is ever visible.
+        `sha256` is the hash of the file when it is known. Order: fsync(file), link, fsync(folder). Every caller syncs
+        its own: at one time that is as quick as one sync of the whole filesystem, because the filesystem gathers
+        them, and nobody waits for what others have written. The same bytes twice are one object.
+        Raises Unavailable on a full or failing disk; then the temporary file is removed, and no partial object is
+        ever visible.
         """
         try:
             with _unavailable():
@@ -98,11 +99,11 @@ class ObjectStore:
                 size_bytes = self._sync_file(temporary)
                 reach("after-fsync")
                 target = self.path(sha256)
-                self._make_folder(target.parent)
+                if not target.parent.is_dir():
+                    self._make_folders()
                 _name(temporary, target)
                 reach("after-link")
                 self._sync_folder(target.parent)
-                self._durable.add(target.parent)
                 return Kept(sha256=sha256, size_bytes=size_bytes, path=target)
         finally:
             _remove(temporary)
@@ -187,18 +188,11 @@ class ObjectStore:
         except OSError:
             return False
 
-    def _make_folder(self, folder: Path) -> None:
-        # Another thread may have made the folder and not synced its name yet; once a file is in it, it has.
-        with suppress(FileExistsError):
-            folder.mkdir()
-            self._sync_folder(folder.parent)
-            return
-        if folder in self._durable:
-            return
-        with os.scandir(folder) as entries:
-            is_empty = next(entries, None) is None
-        if is_empty:
-            self._sync_folder(folder.parent)
+    def _make_folders(self) -> None:
+        """Make what objects lie in, all at once: none of them has to wait for the folder's own name."""
+        for prefix in PREFIXES:
+            (self._objects / prefix).mkdir(exist_ok=True)
+        self._sync_folder(self._objects)
 
     def _sync_file(self, path: Path) -> int:
         """Let nobody write the file any more, bring it to disk, and return its length."""
@@ -309,4 +303,4 @@ def _unavailable() -> Iterator[None]:
         ) from error
 
 
-__all__ = ["Kept", "ObjectStore", "is_named", "strays"]
+__all__ = ["PREFIXES", "Kept", "ObjectStore", "is_named", "strays"]
