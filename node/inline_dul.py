@@ -16,7 +16,7 @@ from contextlib import suppress
 from pynetdicom.association import Association
 
 from node.pace import SLOWEST_BYTES_PER_SECOND
-from node.socket_guard import P_DATA_TF, PDU_TYPES, GuardedDul, Limits
+from node.socket_guard import P_DATA_TF, PDU_TYPES, GuardedDul, Limits, say_goodbye
 
 HEADER = struct.Struct(">BxL")
 HEADER_BYTES = HEADER.size
@@ -121,6 +121,7 @@ class InlineDul(GuardedDul):
         if connection is not None and self.state_machine.current_state == "Sta13":
             deadline, left = time.monotonic() + LINGER_SECONDS, LINGER_BYTES
             with suppress(OSError, ValueError):
+                say_goodbye(connection)
                 connection.settimeout(LINGER_SECONDS)
                 connection.shutdown(socket.SHUT_WR)
                 while (

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 15.0
 SAME_EVENT_SECONDS = 60.0
+MOST_TOLD = 1000
 GATHER_SECONDS = 0.05
 LATEST_CLOSE = 100
 
@@ -262,14 +263,13 @@ class _Clerk:
             log.warning(line(otherwise))
 
     def turned_away(self, reason: str, calling_ae: str, address: str) -> None:
-        log.warning(line("rejected", reason=reason, calling_ae=calling_ae, address=address))
         now = time.monotonic()
         with self._lock:
             self._told = {key: at for key, at in self._told.items() if now - at < SAME_EVENT_SECONDS}
-            is_known = (reason, address) in self._told or len(self._told) > 1000
-            self._told.setdefault((reason, address), now)
-        if is_known:
-            return
+            if (reason, address) in self._told or len(self._told) >= MOST_TOLD:
+                return
+            self._told[reason, address] = now
+        log.warning(line("rejected", reason=reason, calling_ae=calling_ae, address=address))
         self._receipts.turned_away(reason, calling_ae, address)
         at, subject = self._clock(), f"{calling_ae}@{address}"
         self._later(

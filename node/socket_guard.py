@@ -83,6 +83,14 @@ def assert_hooks() -> None:
         raise Broken("pynetdicom has changed; install pynetdicom>=3.0.4,<3.1")
 
 
+def say_goodbye(connection: socket.socket) -> None:
+    """Tell a TLS peer that nothing more comes (close_notify), without waiting for what it says."""
+    if isinstance(connection, ssl.SSLSocket):
+        with suppress(OSError, ValueError):
+            connection.settimeout(0.0)
+            connection.unwrap()
+
+
 class ClosingSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is untyped here
     """A socket that is closed also when the peer was never there, or has gone before."""
 
@@ -92,6 +100,7 @@ class ClosingSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is u
         connection = self.socket
         if connection is None:
             return
+        say_goodbye(connection)
         try:
             connection.shutdown(socket.SHUT_RDWR)
         except OSError:

@@ -113,7 +113,8 @@ def images(folder: Path, count: int = 3) -> list[Path]:
 def test_objects_come_by_tls_as_they_do_without(
     listener: ListenerProcess, certificates: Certificates, tmp_path: Path
 ) -> None:
-    paths = images(tmp_path / "in", 12)
+    large = make_series(tmp_path / "large", np.zeros((1, 2048, 2048)), patient_id="large", series_number=2)
+    paths = [*images(tmp_path / "in", 11), *large]
     sent = send_files(
         paths, ae_title="NADIR", host=HOST, port=listener.tls_port, associations=2, tls=certificates.caller()
     )
