@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from node.secrets import read_secret
 from plugins.errors import Refused
 from store.keys import destination_key as key_of
 from store.keys import without_credentials
@@ -103,20 +104,14 @@ class DeliverySettings(BaseModel):
 def with_credentials(address: str, settings: DeliverySettings) -> str:
     """Return the address to speak to: a DICOMweb URL with what `credentials_file` holds.
 
-    Refuses `bad-credentials-file` when the file cannot be read, is open to others, or holds no `user:password`.
+    Refuses `bad-secret-file` when everybody may read that file, `bad-credentials` when it holds no `user:password`.
     """
     path = settings.credentials_file
     if path is None:
         return address
-    try:
-        text, mode = path.read_text().strip(), path.stat().st_mode
-    except (OSError, ValueError) as error:
-        raise Refused("bad-credentials-file", f"the credentials file {path} cannot be read") from error
-    if mode & 0o077:
-        raise Refused("bad-credentials-file", f"the credentials file {path} is open to others: chmod 600")
-    if not re.fullmatch(r"[^\s:]+:\S+", text):
-        raise Refused("bad-credentials-file", f"the credentials file {path} does not hold user:password")
-    user, _, password = text.partition(":")
+    user, colon, password = read_secret(path, f"the credentials of {key_of(address)}").partition(":")
+    if not (user and colon and password):
+        raise Refused("bad-credentials", f"the credentials file {path} does not hold user:password")
     bare = without_credentials(address)
     return bare.replace("//", f"//{quote(user, safe='')}:{quote(password, safe='')}@", 1)
 
