@@ -25,7 +25,7 @@ from node.pacs import HeldInstance, HeldSeries, PatientStudy, matching, plain
 from node.retrieve_association import Called, associate, end
 from node.spool import Spool
 from node.status import SUCCESS, status_of
-from plugins.errors import Refused, Unavailable
+from plugins.errors import NadirError, Refused, Unavailable
 from store.part10 import write_preamble
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,8 @@ class QueryRetrieve:
         ``get``, ``move``, or ``auto``: C-GET, and C-MOVE for what it did not bring.
     progress_seconds
         A retrieve that brings nothing for this long is given up, whatever the peer says meanwhile.
+    find_seconds
+        An answer to a query that takes longer than this is given up.
 
     """
 
@@ -94,6 +96,7 @@ class QueryRetrieve:
         reserve_bytes: int = 0,
         how: str = "auto",
         progress_seconds: float = 120.0,
+        find_seconds: float = 300.0,
     ) -> None:
         self.name = called.name
         self._called = called
@@ -101,6 +104,7 @@ class QueryRetrieve:
         self._room = (largest_bytes, free_bytes, reserve_bytes)
         self._how: str = how
         self._progress_seconds = progress_seconds
+        self._find_seconds = find_seconds
 
     def close(self) -> None:
         """Do nothing: no connection outlives its operation."""
@@ -116,20 +120,20 @@ class QueryRetrieve:
         key.StudyDate = f"{since:%Y%m%d}-{until:%Y%m%d}"
         for row in self._find(key):
             yield PatientStudy(
-                study_instance_uid=_text(row, "StudyInstanceUID"),
-                patient_id=plain(_text(row, "PatientID")),
-                issuer=plain(_text(row, "IssuerOfPatientID")),
-                study_date=_text(row, "StudyDate"),
-                modalities=frozenset(_text(row, "ModalitiesInStudy").split("\\")) - {""},
+                study_instance_uid=row["StudyInstanceUID"],
+                patient_id=plain(row["PatientID"]),
+                issuer=plain(row["IssuerOfPatientID"]),
+                study_date=row["StudyDate"],
+                modalities=frozenset(row["ModalitiesInStudy"].split("\\")) - {""},
             )
 
     def study_series(self, study_instance_uid: str) -> tuple[HeldSeries, ...]:
         """Return the series of a study."""
         key = _identifier("SERIES", StudyInstanceUID=study_instance_uid, SeriesInstanceUID="", Modality="")
         return tuple(
-            HeldSeries(series_instance_uid=uid, modality=_text(row, "Modality"))
+            HeldSeries(series_instance_uid=uid, modality=row["Modality"])
             for row in self._find(key)
-            if (uid := _text(row, "SeriesInstanceUID"))
+            if (uid := row["SeriesInstanceUID"])
         )
 
     def series_instances(self, study: str, series: str) -> tuple[HeldInstance, ...]:
@@ -138,11 +142,9 @@ class QueryRetrieve:
             "IMAGE", StudyInstanceUID=study, SeriesInstanceUID=series, SOPInstanceUID="", SOPClassUID=""
         )
         return tuple(
-            HeldInstance(
-                series_instance_uid=series, sop_instance_uid=uid, sop_class_uid=_text(row, "SOPClassUID")
-            )
+            HeldInstance(series_instance_uid=series, sop_instance_uid=uid, sop_class_uid=row["SOPClassUID"])
             for row in self._find(key)
-            if (uid := _text(row, "SOPInstanceUID"))
+            if (uid := row["SOPInstanceUID"])
         )
 
     def fetch(
@@ -176,24 +178,33 @@ class QueryRetrieve:
         for key in _retrieve_keys(study, uid, wanted, whole=whole and len(wanted) == len(instances)):
             self._move(key, missing)
 
-    def _find(self, key: Dataset) -> list[Dataset]:
+    def _find(self, key: Dataset) -> list[dict[str, str]]:
+        """Return the rows of an answer, of each what was asked for as text."""
         association = associate(self._called, [build_context(FIND, list(MODELS))], self._new_spool)
-        rows: list[Dataset] = []
+        keywords = [element.keyword for element in key]
+        rows: list[dict[str, str]] = []
+        deadline = time.monotonic() + self._find_seconds
         try:
             for status, row in association.send_c_find(key, FIND):
                 code = _status(status, self.name, "C-FIND")
                 if code not in PENDING:
                     _check_ended(code, self.name, "C-FIND")
                     return rows
-                if row is None:
-                    raise Unavailable(f"{self.name} answered C-FIND with something that cannot be read")
-                rows.append(row)
-                if len(rows) > MAX_ROWS:
+                rows.append({keyword: _text(row or Dataset(), keyword) for keyword in keywords})
+                if len(rows) > MAX_ROWS or time.monotonic() > deadline:
                     _abort(association)
-                    raise Refused("query-too-wide", f"{self.name} answers with more than {MAX_ROWS} rows")
+                    raise Refused(
+                        "query-too-wide", f"{self.name} answers with more rows than can be waited for"
+                    )
             raise Unavailable(f"{self.name} did not end its answer to C-FIND")
-        except (ValueError, RuntimeError) as error:
-            raise Unavailable(f"{self.name} broke off C-FIND ({type(error).__name__})") from error
+        except NadirError:
+            raise
+        except (
+            Exception
+        ) as error:  # a border: what a row holds breaks the decoder in more ways than can be listed
+            raise Unavailable(
+                f"{self.name} answers with what cannot be read ({type(error).__name__})"
+            ) from error
         finally:
             end(association)
 

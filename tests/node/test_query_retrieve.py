@@ -259,6 +259,20 @@ def test_rows_without_end_are_not_read_without_end(asking: Asking, monkeypatch: 
     assert error.code == "query-too-wide"
 
 
+def test_rows_that_trickle_in_are_not_waited_for_to_the_last(asking: Asking) -> None:
+    def find(event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        row = Dataset()
+        row.SeriesInstanceUID = "1.2.3"
+        for _ in range(200):
+            time.sleep(0.1)
+            yield 0xFF00, row
+        yield 0x0000, None
+
+    with peer({evt.EVT_C_FIND: find}) as port:
+        error = fails(lambda: asking.client(port, find_seconds=1.0).study_series("1.2"))
+    assert isinstance(error, Refused)
+
+
 def test_what_a_cancelled_c_get_brought_is_kept_and_only_the_rest_is_asked_for(asking: Asking) -> None:
     old = asking.files("old", 5, study_date="20250101")
     given: list[set[str]] = []
