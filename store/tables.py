@@ -282,6 +282,22 @@ class Delivery(SQLModel, table=True):
     abandoned_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
+class Commitment(SQLModel, table=True):
+    """A storage commitment request of a scanner, until it is answered. Only `store.commitment` writes it."""
+
+    __table_args__ = (UniqueConstraint("transaction_uid", "requestor"),)
+    id: int | None = Field(default=None, primary_key=True)
+    transaction_uid: str
+    requestor: str = Field(description="AE@host:port that the answer goes to")
+    references: str = Field(description="JSON list of [SOP Class UID, SOP Instance UID]")
+    state: str = Field(default="waiting", index=True, description="waiting, answered or given-up")
+    attempt: int = 0
+    run_after: datetime = Field(sa_type=UtcDateTime)
+    requested_at: datetime = Field(sa_type=UtcDateTime)
+    answered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    last_error: str | None = None
+
+
 class Pull(SQLModel, table=True):
     """A study that the PACS says it holds: asked for until the node has it. Only `node.pull` writes it."""
 
@@ -302,10 +318,13 @@ class Pull(SQLModel, table=True):
 
 
 class PriorSearch(SQLModel, table=True):
-    """A settled study whose patient's earlier studies are asked for at one source. Only `node.priors` writes it."""
+    """A settled study whose patient's earlier studies are asked for at one source. Written by `node.priors`."""
 
     __tablename__ = "prior_search"
-    __table_args__ = (UniqueConstraint("study_pk", "source"), Index("ix_prior_search_ready", "state", "run_after"))
+    __table_args__ = (
+        UniqueConstraint("study_pk", "source"),
+        Index("ix_prior_search_ready", "state", "run_after"),
+    )
     id: int | None = Field(default=None, primary_key=True)
     study_pk: int = Field(foreign_key="study.id")
     source: str = Field(description="AE@host:port or DICOMweb root, without credentials")
@@ -319,7 +338,7 @@ class PriorSearch(SQLModel, table=True):
 
 
 class Prior(SQLModel, table=True):
-    """An earlier study that a search found: fetched until it is here. Only `node.priors` writes it."""
+    """An earlier study that a search found: fetched until it is here. Written by `node.priors`."""
 
     __table_args__ = (
         UniqueConstraint("search_pk", "study_instance_uid"),
