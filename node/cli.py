@@ -19,7 +19,8 @@ import typer
 from node import printing
 from node.cli_access import audit_app, tokens_app, users_app
 from node.cli_jobs import jobs_app
-from node.cli_options import AsJson, Config, Home, open_database
+from node.cli_models import models_app
+from node.cli_options import AsJson, Config, Home, TlsFile, open_database
 from node.cli_priors import priors_app
 from node.flags import load_settings, with_setting_flags
 from plugins.errors import NadirError, Refused
@@ -32,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(models_app, name="models")
 app.add_typer(priors_app, name="priors")
 app.add_typer(users_app, name="users")
 app.add_typer(tokens_app, name="tokens")
@@ -93,16 +95,24 @@ def send(
     to: Annotated[str, typer.Option("--to", help="AE@host:port.")],
     calling_ae: Annotated[str, typer.Option(help="Our AE title.")] = "NADIR",
     associations: Annotated[int, typer.Option(min=1, max=64, help="Associations at one time.")] = 1,
+    by_tls: Annotated[bool, typer.Option("--tls", help="By TLS, as the tls_ settings say.")] = False,
+    tls_certificate: TlsFile = None,
+    tls_key: TlsFile = None,
+    tls_ca: TlsFile = None,
     as_json: AsJson = False,
+    config: Config = None,
 ) -> None:
     """Send DICOM files by C-STORE as they are, and check the status of each.
 
     Files in a folder that are not DICOM are passed over.
     """
     from node.send import send_folder
+    from node.tls import client_context
 
+    files = {"tls_certificate": tls_certificate, "tls_key": tls_key, "tls_ca": tls_ca}
+    tls = client_context(load_settings(config, files)) if by_tls else None
     with _busy("sending"):
-        sent = send_folder(path, to, calling_ae=calling_ae, associations=associations)
+        sent = send_folder(path, to, calling_ae=calling_ae, associations=associations, tls=tls)
     if as_json:
         printing.print_json(sent)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import pty
@@ -378,3 +379,16 @@ def test_foreign_results_are_judged_and_never_a_traceback(data: Path) -> None:
     assert done.stderr == ""
     assert done.returncode in (0, 1)
     assert json.loads(done.stdout)
+
+
+def test_a_model_is_verified_only_when_somebody_vouches_for_its_manifest(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(
+        '{"name": "m", "version": "1", "licence": "x", "training_data": "x", "input": "x", "files": {}}'
+    )
+    sha256 = hashlib.sha256((tmp_path / "manifest.json").read_bytes()).hexdigest()
+    assert nadir_json("models", "verify", str(tmp_path), "--trust", sha256) == {
+        "name": "m",
+        "version": "1",
+        "sha256": sha256,
+    }
+    assert "nobody vouches" in refused("models", "verify", str(tmp_path), "--trust", "0" * 64)
