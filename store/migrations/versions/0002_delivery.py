@@ -40,10 +40,12 @@ def upgrade() -> None:
                 table.alter_column(name, server_default=None)
         table.create_index(op.f("ix_delivery_transaction_uid"), ["transaction_uid"], unique=False)
     _forget_passwords()
+    _commitment()
 
 
 def downgrade() -> None:
     """Drop them; the passwords do not come back."""
+    op.drop_table("commitment")
     with op.batch_alter_table("delivery") as table:
         table.drop_index(op.f("ix_delivery_transaction_uid"))
         for name, _, _ in COLUMNS:
@@ -71,3 +73,24 @@ def _forget_passwords() -> None:
         kept.add((row.result_pk, bare))
     for number, bare in renamed:
         connection.execute(sa.update(delivery).where(delivery.c.id == number).values(destination=bare))
+
+
+def _commitment() -> None:
+    op.create_table(
+        "commitment",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("transaction_uid", sa.String(), nullable=False),
+        sa.Column("requestor", sa.String(), nullable=False),
+        sa.Column("references", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("run_after", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("requested_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("answered_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("last_error", sa.String(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_commitment")),
+        sa.UniqueConstraint(
+            "transaction_uid", "requestor", name=op.f("uq_commitment_transaction_uid_requestor")
+        ),
+    )
+    op.create_index(op.f("ix_commitment_state"), "commitment", ["state"], unique=False)
