@@ -34,6 +34,7 @@ MAY = {
     "POST /logout": {"viewer", "physicist", "administrator"},
     "GET /api/jobs": {"viewer", "physicist", "administrator", "api token"},
     "GET /api/findings": {"viewer", "physicist", "administrator", "api token"},
+    "GET /api/priors": {"viewer", "physicist", "administrator", "api token"},
     "POST /intake/study": {"hook token"},
     "POST /dicom-web/studies": {"administrator", "sender token"},
     "POST /dicom-web/studies/{study}": {"administrator", "sender token"},
