@@ -153,18 +153,9 @@ class Intake:
 
     def _recorded(self, arrived: Arrived) -> Recorded:
         try:
-            recorded = self._commit.do(arrived)
+            return self._commit.do(arrived)
         except Refused as refused:
             raise self._withdraw(arrived, refused) from None
-        log.debug(
-            line(
-                "stored",
-                outcome=recorded.outcome,
-                instance=recorded.instance_pk,
-                sha=arrived.kept.sha256[:12],
-            )
-        )
-        return recorded
 
     def _record(self, group: Sequence[Arrived]) -> Sequence[Recorded | Exception]:
         """Write the rows of a group in one transaction; what fails because of one of them is done one by one."""

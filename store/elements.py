@@ -106,6 +106,8 @@ class Walk:
         position, depth = self.start, 0
         for _ in range(MAX_ELEMENTS):
             frame = stack[-1]
+            if frame.explicit and len(stack) == 1:
+                position = self._leap(position, wanted, found)
             if frame.defined and position >= frame.limit:
                 if len(stack) == 1:
                     return found
@@ -133,6 +135,20 @@ class Walk:
                 self._take(found, tag, position, length)
             position += length
         raise Refused("unreadable-header", f"The header has more than {MAX_ELEMENTS} elements.")
+
+    def _leap(self, position: int, wanted: frozenset[int], found: dict[int, bytes]) -> int:
+        """Return where the short elements end that are whole in memory, as most are; the wanted ones are taken."""
+        head, unpack = self.source.head, EXPLICIT[self.order].unpack_from
+        size = len(head)
+        while position + 8 <= size:
+            group, element, vr, length = unpack(head, position)
+            tag, after = group << 16 | element, position + 8 + length
+            if vr not in SHORT_VR or after > size or group == 0xFFFE or tag in PIXELS:
+                break
+            if tag in wanted:
+                self._take(found, tag, position + 8, length)
+            position = after
+        return position
 
     def _is_explicit(self) -> bool:
         """Tell from the first element what the dataset is, whatever the transfer syntax says."""

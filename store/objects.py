@@ -99,9 +99,11 @@ class ObjectStore:
                 size_bytes = self._sync_file(temporary)
                 reach("after-fsync")
                 target = self.path(sha256)
-                if not target.parent.is_dir():
+                try:
+                    _name(temporary, target)
+                except FileNotFoundError:
                     self._make_folders()
-                _name(temporary, target)
+                    _name(temporary, target)
                 reach("after-link")
                 self._sync_folder(target.parent)
                 return Kept(sha256=sha256, size_bytes=size_bytes, path=target)
