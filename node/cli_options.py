@@ -20,6 +20,7 @@ Home = Annotated[
     typer.Option("--home", help="Folder of the node, ~/.nadir by default.", show_default=False),
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML).", show_default=False)]
+TlsFile = Annotated[Path | None, typer.Option(help="PEM file, as the setting.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value for a program to read.")]
 
 

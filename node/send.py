@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from store.part10 import split
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 
 
-def send_folder(path: Path, to: str, *, calling_ae: str, associations: int) -> dict[str, Any]:
+def send_folder(
+    path: Path, to: str, *, calling_ae: str, associations: int, tls: ssl.SSLContext | None = None
+) -> dict[str, Any]:
     """Return how many files were `sent`, those that `failed` (file, status, reason), and those `passed_over`.
 
     In a folder, what is not DICOM and the media's directory are passed over. Refuses `bad-destination`,
@@ -24,7 +27,13 @@ def send_folder(path: Path, to: str, *, calling_ae: str, associations: int) -> d
         raise Refused("bad-ae-title", f"'{calling_ae}' is no AE title: 1 to 16 letters without a backslash")
     files, passed_over = _files(path)
     sent = send_files(
-        files, ae_title=ae_title, host=host, port=port, calling_ae=calling_ae, associations=associations
+        files,
+        ae_title=ae_title,
+        host=host,
+        port=port,
+        calling_ae=calling_ae,
+        associations=associations,
+        tls=tls,
     )
     return {
         "sent": sum(s.ok for s in sent),

@@ -108,19 +108,6 @@ class ClosingSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is u
         finally:
             connection.close()
 
-
-class GuardedSocket(ClosingSocket):
-    """A socket that gives up on a peer that stalls, and aborts one that sends more than was announced."""
-
-    def __init__(self, assoc: Association, client_socket: socket.socket, limits: Limits) -> None:
-        super().__init__(assoc, client_socket=client_socket)
-        self._limits = limits
-        self.pace = Pace(limits.silent_seconds)
-        self._deadline = 0.0
-        self._largest = limits.request_bytes
-        client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        client_socket.settimeout(limits.stall_seconds)
-
     @property
     def ready(self) -> bool:
         """Return True when bytes wait; by poll, because select ends at file descriptor 1023."""
@@ -134,6 +121,19 @@ class GuardedSocket(ClosingSocket):
             self.event_queue.put("Evt17")
             return False
         return ready or (isinstance(self.socket, ssl.SSLSocket) and bool(self.socket.pending()))
+
+
+class GuardedSocket(ClosingSocket):
+    """A socket that gives up on a peer that stalls, and aborts one that sends more than was announced."""
+
+    def __init__(self, assoc: Association, client_socket: socket.socket, limits: Limits) -> None:
+        super().__init__(assoc, client_socket=client_socket)
+        self._limits = limits
+        self.pace = Pace(limits.silent_seconds)
+        self._deadline = 0.0
+        self._largest = limits.request_bytes
+        client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client_socket.settimeout(limits.stall_seconds)
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Return the next `nr_bytes`, fewer when the peer closes; OSError when it stalls or sends too much."""

@@ -23,7 +23,9 @@ from orthanc_server import free_port, orthanc
 from raw_peer import RawPeer, associate_rq
 from small_node import SmallNode, instances_in
 from sqlmodel import select
+from typer.testing import CliRunner
 
+from node.cli import app
 from node.doctor import examine
 from node.expiry import Expiry
 from node.scu import echo, send_files
@@ -418,6 +420,24 @@ def test_when_a_certificate_expires_is_read_from_it(certificates: Certificates) 
 def test_certificate_names_of_a_plain_connection_are_none() -> None:
     with socket.socket() as plain:
         assert certificate_names(plain) == frozenset()
+
+
+def test_nadir_send_sends_by_tls_and_never_without_where_it_was_asked_for(
+    certificates: Certificates, listener: ListenerProcess, tmp_path: Path
+) -> None:
+    certificate, key = certificates.peer
+    files = ("--tls-certificate", certificate, "--tls-key", key, "--tls-ca", certificates.ours.ca)
+
+    def send(port: int, *options: str | Path) -> tuple[int, str]:
+        to = f"NADIR@{HOST}:{port}"
+        done = CliRunner().invoke(app, ["send", str(folder), "--to", to, "--tls", *map(str, options)])
+        return done.exit_code, done.output
+
+    folder = images(tmp_path / "in")[0].parent
+    code, said = send(listener.tls_port, *files)
+    assert (code, "3 of 3 sent" in said) == (0, True), said
+    assert send(listener.port, *files)[0] == 1
+    assert send(listener.tls_port)[0] == 1
 
 
 def test_an_event_a_day_tells_of_certificates_that_expire_soon(
