@@ -126,7 +126,7 @@ def test_xss_no_answer_gives_back_what_a_browser_would_run(
         answers.append(client.get("/login", params={"problem": payload}))
         answers.append(client.post("/intake/study", json={"study_instance_uid": payload, payload: 1}))
         form = {"name": payload, "password": payload, "csrf_token": payload}
-        answers.append(client.post("/login", data=form, headers={"Referer": payload.encode()}))
+        answers.append(client.post("/login", data=form))
     assert len(answers) > 100
     for answer in answers:
         assert answer.status_code < 500
