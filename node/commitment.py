@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydicom import Dataset
 from pydicom.sequence import Sequence as Items
-from pynetdicom import evt
+from pynetdicom import build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
 
 from node.scu import VERIFICATION, Timeouts, associate, release
 from plugins.errors import Refused, Unavailable
+from store.commitment import Referenced
 from store.confirmation import Unconfirmed
 
 PUSH_MODEL = "1.2.840.10008.1.20.1"
 PUSH_MODEL_INSTANCE = "1.2.840.10008.1.20.1.1"
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 REQUEST = 1
+ALL_KEPT, FAILURES_EXIST = 1, 2
 NO_SUCH_INSTANCE = 0x0112
 PENDING = frozenset({0xFF00, 0xFF01})
 
@@ -64,7 +66,14 @@ class Peer:
     tls: ssl.SSLContext | None = None
     """TLS context, None for plain DICOM."""
 
-    def associate(self, sop_class_uid: str, *handlers: tuple[object, ...]) -> Association:
+    @property
+    def where(self) -> str:
+        """Return `AE@host:port`."""
+        return f"{self.ae_title}@{self.host}:{self.port}"
+
+    def associate(
+        self, sop_class_uid: str, *handlers: tuple[object, ...], ext_neg: Sequence[object] = ()
+    ) -> Association:
         """Return an association that offers one SOP class. Raises Unavailable; refuses `not-offered`."""
         try:
             association = associate(
@@ -76,13 +85,14 @@ class Peer:
                 self.timeouts,
                 self.tls,
                 handlers,
+                ext_neg,
             )
         except Refused as refused:
             raise Refused("not-offered", refused.sentence) from refused
         if any(str(c.abstract_syntax) == sop_class_uid for c in association.accepted_contexts):
             return association
         release(association)
-        raise Refused("not-offered", f"{self.ae_title}@{self.host}:{self.port} does not offer it")
+        raise Refused("not-offered", f"{self.where} does not offer it")
 
 
 def request_commitment(
@@ -123,6 +133,54 @@ def request_commitment(
         release(association)
 
 
+def referenced(information: Dataset) -> tuple[str, tuple[Referenced, ...]]:
+    """Return Transaction UID and instances of a request (PS3.4 Table J.3-1), each instance once."""
+    items = information.get("ReferencedSOPSequence") or ()
+    references = [
+        Referenced(sop_class_uid=str(item.get("ReferencedSOPClassUID") or ""), sop_instance_uid=_uid(item))
+        for item in items
+    ]
+    return str(information.get("TransactionUID") or ""), tuple(dict.fromkeys(references))
+
+
+def send_report(peer: Peer, transaction_uid: str, reasons: Mapping[Referenced, int | None]) -> None:
+    """Report on an association of our own what is kept (None) and what is not, with the Failure Reason.
+
+    Raises Unavailable; refuses `not-offered` when the peer does not take reports, or refuses this one.
+    """
+    information = Dataset()
+    information.TransactionUID = transaction_uid
+    kept = [_item(r) for r, reason in reasons.items() if reason is None]
+    failed = [_item(r, reason) for r, reason in reasons.items() if reason is not None]
+    if kept:
+        information.ReferencedSOPSequence = Items(kept)
+    if failed:
+        information.FailedSOPSequence = Items(failed)
+    role = build_role(PUSH_MODEL, scu_role=False, scp_role=True)
+    association = peer.associate(PUSH_MODEL, ext_neg=(role,))
+    try:
+        kind = FAILURES_EXIST if failed else ALL_KEPT
+        answer, _ = association.send_n_event_report(information, kind, PUSH_MODEL, PUSH_MODEL_INSTANCE)
+    except ValueError as error:  # the context was accepted in the other role only
+        raise Refused("not-offered", f"{peer.where} does not take storage commitment reports") from error
+    finally:
+        release(association)
+    status = answer.get("Status")
+    if status is None:
+        raise Unavailable(f"{peer.where} did not answer a storage commitment report")
+    if status != 0x0000:
+        raise Refused("not-offered", f"{peer.where} refused a report with status 0x{status:04X}")
+
+
+def _item(reference: Referenced, reason: int | None = None) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = reference.sop_class_uid
+    item.ReferencedSOPInstanceUID = reference.sop_instance_uid
+    if reason is not None:
+        item.FailureReason = reason
+    return item
+
+
 def query_instances(peer: Peer, rows: Sequence[Unconfirmed]) -> frozenset[str]:
     """Return which of these SOP Instance UIDs the peer finds by C-FIND at the IMAGE level, one query each.
 
@@ -160,10 +218,8 @@ def _references(transaction_uid: str, rows: Iterable[Unconfirmed]) -> Dataset:
     request.TransactionUID = transaction_uid
     request.ReferencedSOPSequence = Items()
     for row in rows:
-        item = Dataset()
-        item.ReferencedSOPClassUID = row.sop_class_uid
-        item.ReferencedSOPInstanceUID = row.sop_instance_uid
-        request.ReferencedSOPSequence.append(item)
+        reference = Referenced(sop_class_uid=row.sop_class_uid, sop_instance_uid=row.sop_instance_uid)
+        request.ReferencedSOPSequence.append(_item(reference))
     return request
 
 

@@ -89,3 +89,14 @@ class Reporters(Protocol):
 
     def report(self, peer: Peer, information: Dataset) -> int:
         """Take in the Event Information of a report, and return the status of the answer. Must not raise."""
+
+
+class Committers(Protocol):
+    """Who asks us for storage commitment, and what keeps the requests."""
+
+    @property
+    def callers(self) -> Callers:
+        """Return who may ask."""
+
+    def commit(self, peer: Peer, information: Dataset) -> int:
+        """Keep the Action Information of a request, and return the status of the answer. Must not raise."""

@@ -28,6 +28,7 @@ SINGULAR = {
     "enabled": "--plugin",
     "plugins": "--plugin-setting",
     "delivery": "--delivery-setting",
+    "commitment_callers": "--commitment-caller",
 }
 """Flags that may be given several times are named for one of what they hold."""
 

@@ -15,7 +15,7 @@ from sqlmodel import Session
 
 from node.audit import Audit
 from node.callers import Callers
-from node.desk import Arrival, Peer, Reporters
+from node.desk import Arrival, Committers, Peer, Reporters
 from node.intake import Intake
 from node.logs import line
 from node.receipts import Receipts
@@ -63,8 +63,8 @@ class Listener:
         Whether other processes listen on the port too.
     sync
         False to accept before the row is on disk; the database and the store have the same setting.
-    reporters
-        Who may report storage commitment.
+    reporters, committers
+        Who may report storage commitment, and who may ask for it.
     audit
         The audit trail, told of rejected callers and of what each association brought.
     clock
@@ -93,6 +93,7 @@ class Listener:
         shares_port: bool = False,
         sync: bool = True,
         reporters: Reporters | None = None,
+        committers: Committers | None = None,
         audit: Audit | None = None,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
@@ -115,6 +116,7 @@ class Listener:
             shares_port=shares_port,
             hashing=sync,
             reporters=reporters,
+            committers=committers,
         )
 
     def start(self) -> None:

@@ -21,7 +21,7 @@ from pynetdicom.transport import RequestHandler
 from node.association import StorageAssociation
 from node.callers import AE_TITLE, Callers, plain_address
 from node.contexts import TRANSFER_SYNTAXES, VERIFICATION, is_sound, is_storage_class, supported_contexts
-from node.desk import Arrival, Desk, Peer, Reporters
+from node.desk import Arrival, Committers, Desk, Peer, Reporters
 from node.fastpath import FastAssociation
 from node.seats import Seats
 from node.socket_guard import GuardedServer, GuardedSocket, Limits, assert_hooks
@@ -76,6 +76,8 @@ class Reception:
         Defence against silent, stalled and oversize peers.
     reporters
         Who may report storage commitment, and nothing else unless `callers` lets them; nobody when None.
+    committers
+        Who of the callers may ask for storage commitment; nobody when None.
     receive_path
         `fast`: one thread for each association, which never polls; `pynetdicom`: its own two.
     shares_port
@@ -103,6 +105,7 @@ class Reception:
         shares_port: bool = False,
         hashing: bool = True,
         reporters: Reporters | None = None,
+        committers: Committers | None = None,
     ) -> None:
         assert_hooks()
         self._desk = desk
@@ -115,6 +118,7 @@ class Reception:
         self._receive_path = receive_path
         self._shares_port = shares_port
         self._reporters = reporters
+        self._committers = committers
         self._hashing = hashing
         self._ae = AE(ae_title)
         self._ae.acse_timeout = self._limits.silent_seconds
@@ -255,6 +259,7 @@ class Reception:
         association.bind(evt.EVT_REQUESTED, self._on_requested)
         association.bind(evt.EVT_C_STORE, self._on_store)
         association.bind(evt.EVT_N_EVENT_REPORT, self._on_report)
+        association.bind(evt.EVT_N_ACTION, self._on_action)
         return association
 
     def _new_spool(self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> Spool:
@@ -292,7 +297,7 @@ class Reception:
             association.acceptor.supported_contexts = supported_contexts(
                 proposed,
                 storage=self._callers.admits(calling_ae, address),
-                commitment=self._reports(calling_ae, address),
+                commitment=self._reports(calling_ae, address) or self._asks(calling_ae, address),
             )
             return
         self._desk.turned_away(verdict[0], calling_ae, address)
@@ -322,6 +327,19 @@ class Reception:
 
     def _reports(self, calling_ae: str, address: str) -> bool:
         return self._reporters is not None and self._reporters.callers.admits(calling_ae, address)
+
+    def _asks(self, calling_ae: str, address: str) -> bool:
+        return (
+            self._committers is not None
+            and self._callers.admits(calling_ae, address)
+            and self._committers.callers.admits(calling_ae, address)
+        )
+
+    def _on_action(self, event: Event) -> tuple[int, None]:
+        peer = event.assoc.peer
+        if self._committers is None or peer is None or not self._asks(peer.calling_ae, peer.address):
+            return NOT_AUTHORISED, None
+        return self._committers.commit(peer, event.action_information), None
 
     def _on_report(self, event: Event) -> tuple[int, None]:
         peer = event.assoc.peer

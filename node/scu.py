@@ -286,6 +286,7 @@ def associate(
     timeouts: Timeouts,
     tls: ssl.SSLContext | None = None,
     handlers: Sequence[tuple[Any, ...]] = (),
+    ext_neg: Sequence[Any] = (),
 ) -> Association:
     """Return an association that offers (SOP class, transfer syntax), all usual ones when that is None.
 
@@ -305,6 +306,7 @@ def associate(
             ae_title=ae_title,
             tls_args=(tls, host) if tls else None,
             evt_handlers=list(handlers),
+            ext_neg=list(ext_neg),
         )
     except (OSError, RuntimeError) as error:
         raise Unavailable(f"{where} cannot be reached: {error}") from error

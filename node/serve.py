@@ -105,6 +105,7 @@ class Node:
                 last_to_first.callback(interrupt)
 
     def _start_listener(self) -> None:
+        from node.committer import Committer
         from node.reporters import Reporters
 
         s = self.settings
@@ -130,6 +131,7 @@ class Node:
             shares_port=self._shares_port,
             sync=s.sync,
             reporters=Reporters(self.database, s),
+            committers=Committer(self.database, self.objects, s.commitment_callers),
             audit=self.audit,
         )
         listener.start()
@@ -179,6 +181,7 @@ class Node:
                 session.add(Event(at=self.database.now(), kind=refused.code, text=refused.sentence))
 
     def _start_sender(self) -> None:
+        from node.committer import Answerer
         from node.confirmer import Confirmer
         from node.deliveries import key_of
         from node.sender import Sender
@@ -190,6 +193,9 @@ class Node:
             unserved = outbox.unserved(session, map(key_of, s.destinations))
         for left, count in unserved.items():
             log.warning(logs.line("destination-not-set", destination=left, waiting=count))
+        if s.commitment_callers:
+            answerer = Answerer(self.database, self.objects, calling_ae=s.ae_title)
+            self._loop("answerer", answerer.tick, 2.0)
         for destination in s.destinations:
             own = s.delivery_of(destination)
             tls = client_context(s) if own.tls else None

@@ -120,6 +120,10 @@ class Settings(BaseSettings):
     destinations: Words = Field(
         default=(), description="Where results go: AE@host:port or the URL of a DICOMweb root"
     )
+    commitment_callers: Words = Field(
+        default=(),
+        description="Callers that may ask for storage commitment, and where the answer goes: AE@host:port",
+    )
     delivery: dict[str, DeliverySettings] = Field(
         default_factory=dict, description="Settings of each destination, by its address without password"
     )
@@ -206,6 +210,14 @@ class Settings(BaseSettings):
     def _destinations(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for text in value:
             parse_destination(text)
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("commitment_callers")
+    @classmethod
+    def _commitment_callers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if isinstance(parse_destination(text), str):
+                raise ValueError(f"'{text}' cannot be answered: write AE@host:port")
         return tuple(dict.fromkeys(value))
 
     @field_validator("delivery")

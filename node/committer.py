@@ -1,0 +1,131 @@
+"""Storage commitment for scanners (PS3.4 Annex J, as SCP): asked on their association, answered on one of ours."""
+
+from __future__ import annotations
+
+import logging
+import re
+import ssl
+from collections.abc import Sequence
+from datetime import datetime
+
+from pydicom import Dataset
+
+from node.callers import Caller, Callers
+from node.commitment import Peer as Scanner
+from node.commitment import referenced, send_report
+from node.desk import Peer
+from node.logs import line
+from node.settings import parse_destination
+from node.status import NOT_AUTHORISED, OUT_OF_RESOURCES, PROCESSING_FAILURE, SUCCESS
+from plugins.errors import NadirError, Unavailable
+from store import commitment
+from store.commitment import Referenced, Request
+from store.database import Database
+from store.objects import ObjectStore
+
+log = logging.getLogger(__name__)
+
+INVALID_ARGUMENT = 0x0115
+UID = re.compile(r"[0-9.]{1,64}")
+
+
+class Committer:
+    """Takes requests in, and answers them from the rows and the bytes that are held.
+
+    Parameters
+    ----------
+    database, objects
+        Of the node.
+    requestors
+        Who may ask, and where the answer goes: `AE@host:port`.
+
+    """
+
+    def __init__(self, database: Database, objects: ObjectStore, requestors: Sequence[str]) -> None:
+        self._database = database
+        self._objects = objects
+        self._callers: dict[str, Callers] = {}
+        for text in requestors:
+            parsed = parse_destination(text)
+            assert not isinstance(parsed, str)  # the settings have checked it
+            host = f"[{parsed[1]}]" if ":" in parsed[1] else parsed[1]
+            self._callers[text] = Callers.parse([f"{parsed[0]}@{host}"])
+        entries: list[Caller] = [entry for callers in self._callers.values() for entry in callers.entries]
+        self.callers = Callers(entries=tuple(entries))
+
+    def commit(self, peer: Peer, information: Dataset) -> int:
+        """Keep a request and return the status of its response; success only once it is on disk. Never raises."""
+        try:
+            requestor = next(
+                (r for r, c in self._callers.items() if c.admits(peer.calling_ae, peer.address)), None
+            )
+            if requestor is None:
+                return NOT_AUTHORISED
+            transaction_uid, references = referenced(information)
+            if not UID.fullmatch(transaction_uid) or not references:
+                return INVALID_ARGUMENT
+            with self._database.transaction() as session:
+                commitment.ask(session, transaction_uid, requestor, references, self._database.now())
+        except Unavailable as error:
+            log.warning(line("commitment-not-kept", source=peer.name, error=str(error)))
+            return OUT_OF_RESOURCES
+        except Exception as error:  # a border: whatever a peer sends becomes a status
+            log.warning(line("commitment-not-read", source=peer.name, error=type(error).__name__))
+            return PROCESSING_FAILURE
+        log.info(line("commitment-requested", source=peer.name, count=len(references)))
+        return SUCCESS
+
+
+class Answerer:
+    """Answers the requests that wait, one after the other.
+
+    Parameters
+    ----------
+    database, objects
+        Of the node.
+    calling_ae
+        AE title that this node calls itself.
+    tls
+        TLS context to call scanners by; None for plain DICOM.
+
+    """
+
+    def __init__(
+        self, database: Database, objects: ObjectStore, *, calling_ae: str, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._database = database
+        self._objects = objects
+        self._calling_ae = calling_ae
+        self._tls = tls
+
+    def tick(self, now: datetime) -> bool:
+        """Answer the next request that is due; returns whether there was one."""
+        with self._database.reading() as session:
+            request = commitment.due(session, now)
+            if request is None:
+                return False
+            reasons = {r: commitment.judge(session, self._objects, r) for r in request.references}
+        told = {"requestor": request.requestor, "count": len(reasons)}
+        lost = sum(reason is not None for reason in reasons.values())
+        try:
+            self._send(request, reasons)
+        except NadirError as error:
+            with self._database.transaction() as session:
+                state = commitment.failed(session, request.pk, str(error), now)
+            log.warning(line("commitment-not-answered", **told, state=state, error=str(error)))
+        else:
+            with self._database.transaction() as session:
+                commitment.answered(session, request.pk, now)
+            log.info(line("commitment-answered", **told, lost=lost))
+        return True
+
+    def _send(self, request: Request, reasons: dict[Referenced, int | None]) -> None:
+        parsed = parse_destination(request.requestor)
+        assert not isinstance(parsed, str)
+        scanner = Scanner(
+            ae_title=parsed[0], host=parsed[1], port=parsed[2], calling_ae=self._calling_ae, tls=self._tls
+        )
+        send_report(scanner, request.transaction_uid, reasons)
+
+
+__all__ = ["Answerer", "Committer"]
