@@ -242,12 +242,12 @@ class FastAssociation(StorageAssociation):
                 )
             else:
                 status = CANNOT_UNDERSTAND
+            self._answer(context_id, request.answer(status))
         finally:
             if spool is not None:
                 spool.discard()
             self._forget()
             self.is_serving = False
-        self._answer(context_id, request.answer(status))
         reach("after-response")
 
     def _answer(self, context_id: int, command: bytes) -> None:

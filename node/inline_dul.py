@@ -139,24 +139,24 @@ class InlineDul(GuardedDul):
             self.state_machine.do_action(event)
 
     def _read(self) -> tuple[int, memoryview]:
-        limits, buffer, is_established = self._limits, self._buffer, self.assoc.is_established
+        limits, is_established = self._limits, self.assoc.is_established
         if not self._ahead:
             self._ahead = self._wait(limits.idle_seconds if is_established else limits.silent_seconds)
         deadline = time.monotonic() + (limits.pdu_seconds if is_established else limits.silent_seconds)
         if self._ahead < HEADER_BYTES:
             self._fill(self._ahead, HEADER_BYTES, HEADER_BYTES, deadline)
-        kind, length = HEADER.unpack_from(buffer)
+        kind, length = HEADER.unpack_from(self._buffer)
         if kind not in PDU_TYPES:
             raise ProtocolError("the peer sent what is no PDU")
         if length > (limits.pdu_bytes if kind == P_DATA_TF and is_established else limits.request_bytes):
             raise TooLongError("the peer sent a longer PDU than it may")
         end = HEADER_BYTES + length
-        if end + HEADER_BYTES > len(buffer):
-            buffer = self._buffer = memoryview(bytearray(end + HEADER_BYTES))
+        if end + HEADER_BYTES > len(self._buffer):
+            self._buffer = memoryview(bytearray(end + HEADER_BYTES))
         have = self._fill(HEADER_BYTES, end, end + HEADER_BYTES, deadline)
         self._ahead = have - end
-        buffer[: self._ahead] = buffer[end:have]
-        return kind, buffer[HEADER_BYTES:end]
+        self._buffer[: self._ahead] = self._buffer[end:have]
+        return kind, self._buffer[HEADER_BYTES:end]
 
     def _wait(self, seconds: float) -> int:
         """Return how many bytes of a header have come, once there are some."""
@@ -170,12 +170,13 @@ class InlineDul(GuardedDul):
 
     def _fill(self, have: int, enough: int, most: int, deadline: float) -> int:
         """Read until the buffer holds `enough` bytes, and not beyond `most`; return how many it holds."""
-        slowest = time.monotonic() + self._limits.stall_seconds - have / SLOWEST_BYTES_PER_SECOND
+        begun, had = time.monotonic(), have
         while have < enough:
             have += self._receive(have, most)
-            latest = min(deadline, slowest + have / SLOWEST_BYTES_PER_SECOND)
-            if have < enough and time.monotonic() > latest:
-                raise TimeoutError("the peer took too long over a PDU")
+            if have < enough:
+                slowest = begun + self._limits.stall_seconds + (have - had) / SLOWEST_BYTES_PER_SECOND
+                if time.monotonic() > min(deadline, slowest):
+                    raise TimeoutError("the peer took too long over a PDU")
         return have
 
     def _receive(self, start: int, end: int) -> int:
@@ -184,6 +185,7 @@ class InlineDul(GuardedDul):
             raise IdleError
         if not got:
             raise ConnectionResetError("the peer closed the connection")
-        self.socket.pace.owe()
-        self.socket.pace.got(got)
+        pace = self.socket.pace
+        pace.owe()
+        pace.got(got)
         return got
