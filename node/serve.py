@@ -109,10 +109,10 @@ class Node:
         from node.reporters import Reporters
 
         s = self.settings
+        tls = Door(port=s.tls_port, new_context=Renewed(s)) if s.tls_port else None
         if s.listener_processes > 1:
             self._start_listeners()
             return
-        tls = Door(port=s.tls_port, new_context=Renewed(s)) if s.tls_port else None
         listener = Listener(
             self.database,
             self.objects,
