@@ -19,7 +19,9 @@ from dicom_series import make_series
 from figures import write_figure
 from listener_process import ListenerProcess
 from pdu_streams import CONTEXTS, hostile_request
+from pydicom import dcmread
 from raw_peer import CT, RawPeer, associate_rq, item, p_data, pdu, store_command
+from small_node import instances_in
 
 from node.scu import echo, send_files
 from plugins.errors import NadirError
@@ -301,6 +303,54 @@ def test_calling_ae_and_called_ae_that_are_wrong_are_rejected_and_hold_no_seat(
                     peer.release()
         (sent,) = send_files([image], ae_title="NADIR", host="127.0.0.1", port=process.port, calling_ae="CT1")
         assert sent.status == 0x0000
+
+
+def test_ip_allow_closes_what_comes_from_elsewhere_unread(tmp_path: Path) -> None:
+    with ListenerProcess(tmp_path, accept_any=False, callers=["CT1@127.0.0.2"]) as process:
+        with RawPeer(process.port, source="127.0.0.1") as peer, suppress(OSError):
+            assert peer.associate(calling="CT1") is None
+        with RawPeer(process.port, source="127.0.0.2") as peer:
+            answer = peer.associate(calling="CT1")
+            assert answer is not None
+            assert answer[0] == 0x02
+
+
+@pytest.mark.parametrize("title", ["../x", "/etc/passwd", "A\0B", "A\nB", "..\\x", "\x7f", "x" * 17])
+def test_ae_paths_are_rejected_or_stay_names(listener: ListenerProcess, image: Path, title: str) -> None:
+    before = {path for path in listener.home.rglob("*") if path.is_dir()}
+    raw = image.read_bytes()
+    uid = str(dcmread(image, stop_before_pixels=True).SOPInstanceUID)
+    with RawPeer(listener.port) as peer, suppress(ConnectionError):
+        answer = peer.associate(calling=title)
+        is_let_in = answer is not None and answer[0] == 0x02
+        assert is_let_in == (title in ("../x", "/etc/passwd"))
+        if is_let_in:
+            assert peer.store(CT, uid, raw[raw.index(b"\x08\x00\x05\x00CS") :]) == 0x0000
+    new = {path for path in listener.home.rglob("*") if path.is_dir()} - before
+    assert all(path.parent == listener.home / "store" / "objects" for path in new)
+
+
+def test_abort_mid_object_at_ten_places_ten_times_leaves_nothing(
+    listener: ListenerProcess, image: Path
+) -> None:
+    raw = image.read_bytes()
+    data = raw[raw.index(b"\x08\x00\x05\x00CS") :]
+    known = instances_in(listener.home)
+    for number in range(100):
+        with RawPeer(listener.port) as peer:
+            peer.associate()
+            peer.send(p_data(3, 3, store_command(CT, "1.2.3")))
+            for start in range(0, int(len(data) * (number % 10) / 10), 4000):
+                peer.send(p_data(3, 0, data[start : start + 4000]))
+            if number % 2:
+                peer.send(pdu(0x07, bytes(4)))
+    deadline = time.monotonic() + 5.0
+    incoming = listener.home / "store" / "incoming"
+    while list(incoming.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert list(incoming.iterdir()) == []
+    assert instances_in(listener.home) == known
+    write_figure(f"aborts within an object, {listener.name}", aborts=100, left_behind=0)  # type: ignore[attr-defined]
 
 
 NOISE = (

@@ -35,6 +35,7 @@ from plugins.errors import Refused, Unavailable
 from store.database import Database
 from store.tables import Event
 
+pytestmark = pytest.mark.sec
 HOST = "127.0.0.1"
 LONGEST_SECONDS = 5.0
 OLD = ("-tls1_1", "-cipher", "ALL:@SECLEVEL=0")
