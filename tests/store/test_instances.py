@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import threading
 from datetime import date
 
@@ -10,6 +11,8 @@ from sqlmodel import select
 from plugins.errors import Refused
 from store import instances, studies
 from store.database import Database
+from store.instances import Arrived
+from store.known import Known
 from store.tables import Association, AssociationStudy, Event, Instance, Patient, Series, Study
 
 SOURCE = "CT1@127.0.0.1"
@@ -204,4 +207,45 @@ def test_four_associations_that_send_one_study_at_once_make_one_study(database: 
     with database.reading() as session:
         assert len(session.exec(select(Instance)).all()) == 25
         assert len(session.exec(select(Study)).all()) == 1
+        assert session.exec(select(Event)).all() == []
+
+
+def test_groups_of_several_processes_that_meet_in_the_same_studies_never_stop_each_other(
+    database: Database,
+) -> None:
+    failures: list[Exception] = []
+    barrier = threading.Barrier(4)
+    images = [
+        header(number, f"1.2.{study}", patient_id=f"P{study % 2}")
+        for study in range(5)
+        for number in range(12)
+    ]
+
+    def send(seed: int) -> None:
+        mine, known = images.copy(), Known()
+        random.Random(seed).shuffle(mine)
+        barrier.wait()
+        try:
+            for start in range(0, len(mine), 10):
+                arrived = [
+                    Arrived(header=one, kept=kept(one.sop_instance_uid), source=SOURCE, now=at(seed))
+                    for one in mine[start : start + 10]
+                ]
+                rows = known.begin()
+                with database.transaction() as session:
+                    instances.record_all(session, arrived, rows)
+                known.learn(rows)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=send, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    with database.reading() as session:
+        assert len(session.exec(select(Instance)).all()) == 60
+        assert len(session.exec(select(Study)).all()) == 5
+        assert len(session.exec(select(Patient)).all()) == 2
         assert session.exec(select(Event)).all() == []
