@@ -16,6 +16,7 @@ from plugins import codes
 from plugins.contract import BoolArray, Finding, Flag, Mask, Measurement, Study, Volume
 from plugins.errors import Absent, Refused
 from plugins.measure.axes import CONTOUR, Convention
+from plugins.measure.components import components
 from plugins.measure.lesion import measure_lesion
 from plugins.measure.liver import LiverReference, find_liver
 from plugins.measure.uptake import PeakVariant, Threshold
@@ -182,10 +183,9 @@ def _components(
     pet: Volume, above: BoolArray, box: tuple[slice, slice, slice], threshold: Threshold
 ) -> Iterator[_Spot]:
     """Yield the 26-connected components of a box `(k, r, c)` of the grid."""
-    labels = _label(above)
-    for label, inner in enumerate(ndimage.find_objects(labels), start=1):
-        start = [o + s.start for o, s in zip(_start(box), inner, strict=True)]
-        yield _spot(pet, labels[inner] == label, (start[0], start[1], start[2]), threshold)
+    for component in components(above):
+        k, r, c = (o + s for o, s in zip(_start(box), component.origin, strict=True))
+        yield _spot(pet, component.voxels, (k, r, c), threshold)
 
 
 def _label(above: BoolArray) -> NDArray[np.integer]:

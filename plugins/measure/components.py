@@ -12,7 +12,6 @@ from scipy import ndimage
 from plugins.contract import BoolArray, Mask
 
 BLOCK: Final = 8
-SPARSE: Final = 0.25
 _TOUCHING: Final = np.ones((3, 3, 3), dtype=np.bool_)
 
 
@@ -26,7 +25,9 @@ def components(mask: BoolArray, connectivity: Literal[6, 18, 26] = 26) -> tuple[
     groups, _ = ndimage.label(blocks, structure=_TOUCHING)
     found: list[tuple[tuple[int, ...], Mask]] = []
     for number, box in enumerate(ndimage.find_objects(groups), start=1):
-        whole = tuple(slice(s.start * BLOCK, min(s.stop * BLOCK, n)) for s, n in zip(box, mask.shape, strict=True))
+        whole = tuple(
+            slice(s.start * BLOCK, min(s.stop * BLOCK, n)) for s, n in zip(box, mask.shape, strict=True)
+        )
         part = mask[whole]
         own = groups[box] == number
         if not own.all():

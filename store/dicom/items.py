@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
+
+from store.dicom.values import tag_of
 
 DEEPEST = 24
 """Levels of content that are read; below that lies no report of this world."""
 OLD_SCHEMES = {"SRT": "SCT", "SNM3": "SCT", "99SDM": "SCT"}
 
 
+def value_of(dataset: Dataset, keyword: str) -> Any:
+    """Return a value as pydicom gives it; None when it is missing. What is missing costs next to nothing."""
+    element = dataset._dict.get(tag_of(keyword))
+    if element is None:
+        return None
+    return element.value if type(element) is DataElement else dataset[element.tag].value
+
+
 def items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
     """Return the items of a sequence; none when it is missing, empty or no sequence."""
-    value = dataset.get(keyword)
+    value = value_of(dataset, keyword)
     return (
         [i for i in value if isinstance(i, Dataset)]
         if isinstance(value, Sequence) and not isinstance(value, str)
@@ -24,7 +36,7 @@ def items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
 
 def text(dataset: Dataset, keyword: str) -> str:
     """Return a value as plain text; empty when it is missing."""
-    value = dataset.get(keyword)
+    value = value_of(dataset, keyword)
     return "" if value is None else str(value).strip()
 
 
