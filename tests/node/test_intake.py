@@ -16,7 +16,7 @@ from pytest import MonkeyPatch
 from small_node import SmallNode
 from sqlalchemy import event as sql_event
 from sqlalchemy.exc import OperationalError
-from sqlmodel import Session
+from sqlmodel import Session, SQLModel, delete
 
 from node import intake as intake_module
 from node.intake import Intake
@@ -257,6 +257,20 @@ def test_two_intakes_on_one_database_know_the_same_study(small: SmallNode, tmp_p
 
     assert len(small.rows(Study)) == len(small.rows(Series)) == 1
     assert small.check_whole() == 6
+
+
+@pytest.mark.parametrize("gone", [(Instance, Series), (Instance, Series, Study)])
+def test_rows_that_somebody_deleted_are_made_again(
+    small: SmallNode, intake: Intake, tmp_path: Path, gone: tuple[type[SQLModel], ...]
+) -> None:
+    first, second = make_series(tmp_path / "in", np.arange(2.0 * 64).reshape(2, 8, 8))
+    intake.take(incoming_copy(small, first), source="x")
+    with small.database.transaction() as session:
+        for table in gone:
+            session.exec(delete(table))
+
+    assert intake.take(incoming_copy(small, second), source="x").outcome == "new"
+    assert len(small.rows(Study)) == len(small.rows(Series)) == 1
 
 
 def test_one_image_twice_at_one_time_is_one_row(
