@@ -15,8 +15,9 @@ from contextlib import suppress
 
 from pynetdicom.association import Association
 
+from node.lobby import PDU_TYPES
 from node.pace import SLOWEST_BYTES_PER_SECOND
-from node.socket_guard import P_DATA_TF, PDU_TYPES, GuardedDul, Limits, say_goodbye
+from node.socket_guard import P_DATA_TF, GuardedDul, Limits, say_goodbye
 
 HEADER = struct.Struct(">BxL")
 HEADER_BYTES = HEADER.size

@@ -75,9 +75,6 @@ class Lobby:
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="lobby", daemon=True)
 
-    def __len__(self) -> int:
-        return len(self._guests) + len(self._arrived)
-
     def start(self) -> None:
         """Begin to watch."""
         self._thread.start()

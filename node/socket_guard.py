@@ -32,13 +32,12 @@ from pynetdicom.transport import (
     ThreadedAssociationServer,
 )
 
-from node.lobby import Lobby
+from node.lobby import PDU_TYPES, Lobby
 from node.pace import SLOWEST_BYTES_PER_SECOND, Pace
 from plugins.errors import Broken
 
 log = logging.getLogger(__name__)
 
-PDU_TYPES = range(0x01, 0x08)
 P_DATA_TF = 0x04
 ABORT_INVALID_PARAMETER = 0x06
 

@@ -5,6 +5,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -28,7 +29,7 @@ from typer.testing import CliRunner
 from node.cli import app
 from node.doctor import examine
 from node.expiry import Expiry
-from node.scu import echo, send_files
+from node.scu import Timeouts, echo, send_files
 from node.settings import Settings
 from node.tls import certificate_names, client_context, expires_at, server_context
 from plugins.errors import Refused, Unavailable
@@ -287,6 +288,36 @@ def test_tls_matrix_a_peer_of_another_name_is_called_only_when_names_are_not_ask
         echo(ae_title="NADIR", host=HOST, port=elsewhere.tls_port, tls=certificates.caller())
     unnamed = certificates.caller(tls_hostnames=False)
     echo(ae_title="NADIR", host=HOST, port=elsewhere.tls_port, tls=unnamed)
+
+
+@contextmanager
+def tls_server(context: ssl.SSLContext | None) -> Iterator[int]:
+    """Give the port of somebody who answers one TLS handshake, or none without a context."""
+    with socket.create_server((HOST, 0)) as door:
+
+        def serve() -> None:
+            with suppress(OSError), door.accept()[0] as connection:
+                assert context is not None
+                context.wrap_socket(connection, server_side=True).close()
+
+        thread = threading.Thread(target=serve)
+        if context is not None:
+            thread.start()
+        yield door.getsockname()[1]
+    if context is not None:
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("case", "says"),
+    [("expired", "certificate has expired"), ("stranger", "not accepted"), ("", "timed out")],
+)
+def test_tls_matrix_whom_we_call_is_refused_too(certificates: Certificates, case: str, says: str) -> None:
+    pair = getattr(certificates, case, None)
+    context = server_context(Settings(**certificates.settings(pair))) if pair else None  # type: ignore[arg-type]
+    with tls_server(context) as port, pytest.raises(Unavailable, match=says):
+        limits = Timeouts(connect=1, associate=1, answer=1)
+        echo(ae_title="ANY", host=HOST, port=port, tls=certificates.caller(), timeouts=limits)
 
 
 @pytest.mark.parametrize(
