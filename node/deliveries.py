@@ -20,6 +20,7 @@ USUAL_KINDS = ("seg", "sr-volumetric", "sr-planar")
 EXPLICIT_LITTLE, IMPLICIT_LITTLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 SYNTAXES = {"explicit": EXPLICIT_LITTLE, "implicit": IMPLICIT_LITTLE}
 """The transfer syntaxes that a result can be written in, by the names that settings use."""
+REPORTER = re.compile(r"[^@\s\\]{1,16}@[^@\s]+")
 STATUS = re.compile(r"0x[0-9A-Fa-f]{4}")
 
 
@@ -86,6 +87,14 @@ class DeliverySettings(BaseModel):
         if not uids:
             raise ValueError("name at least one transfer syntax: explicit or implicit")
         return uids
+
+    @field_validator("reported_by")
+    @classmethod
+    def _reporters(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if not REPORTER.fullmatch(text):
+                raise ValueError(f"'{text}' is nobody who may report: write AE@address")
+        return value
 
     @field_validator("retry_statuses", "park_statuses")
     @classmethod

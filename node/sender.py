@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 30.0
 LOOK_SECONDS = 240.0
+LOOP_SECONDS = 0.5
 REST_CAP_SECONDS = 60.0
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
 OUT_OF_RESOURCES = range(0xA700, 0xA800)
@@ -176,6 +177,9 @@ class Sender:
         self._rest(what, answer, now, ended)
         self._record(delivery, what, answer, ended)
         reach("sender-recorded")
+        # The loop that calls looks twice a second, which would be slower than a pace that is shorter.
+        if self._settings.pause_seconds < LOOP_SECONDS:
+            time.sleep(self._settings.pause_seconds)
         self._dispatches.ended(delivery)
         shown = {"destination": self.destination, "result": result.id, "kind": result.kind}
         log.info(
@@ -200,7 +204,8 @@ class Sender:
 
     def _rest(self, what: Outcome, answer: Answer, began: datetime, ended: datetime) -> None:
         """Keep the pace that was set, and leave alone a destination that has no resources or is not there."""
-        self._rest_until = began + timedelta(seconds=self._settings.pause_seconds)
+        pace = self._settings.pause_seconds
+        self._rest_until = began + timedelta(seconds=pace if pace >= LOOP_SECONDS else 0.0)
         is_struggling = answer.status is None or answer.status in OUT_OF_RESOURCES
         if what is not Outcome.RETRY or not is_struggling:
             self._failures = 0

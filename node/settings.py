@@ -205,6 +205,15 @@ class Settings(BaseSettings):
             raise ValueError("plain_dicom is off, so that DICOM needs a tls_port")
         return self
 
+    @model_validator(mode="after")
+    def _known_destinations(self) -> Self:
+        """A name that is spelt wrong would leave the real destination without its TLS, say."""
+        known = set(map(key_of, self.destinations))
+        for name in self.delivery:
+            if name not in known:
+                raise ValueError(f"delivery: '{name}' is none of the destinations")
+        return self
+
     @field_validator("destinations")
     @classmethod
     def _destinations(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def due(session: Session, destination: str, now: datetime, limit: int = 500) -> 
             sop_instance_uid=result.sop_instance_uid,
             series_instance_uid=result.series_instance_uid,
             study_instance_uid=study_instance_uid,
-            is_unanswered=delivery.transaction_uid is not None,
+            is_unanswered=delivery.asked_at is not None,
         )
         for delivery, result, study_instance_uid in session.exec(
             statement, execution_options={"populate_existing": True}
@@ -89,6 +89,7 @@ def asked(session: Session, delivery_pks: Collection[int], transaction_uid: str,
     """Record a storage commitment request, before it goes out: its answer may be quicker than its response."""
     values = {
         "transaction_uid": transaction_uid,
+        "asked_at": aware_utc(now),
         "confirm_after": aware_utc(now) + ANSWER_WITHIN,
         "confirm_attempt": col(Delivery.confirm_attempt) + 1,
         "confirm_error": "asked by storage commitment; no answer yet",
@@ -110,6 +111,7 @@ def confirmed(session: Session, delivery_pks: Collection[int], how: str, now: da
         "confirmed_by": how,
         "confirm_after": None,
         "confirm_error": None,
+        "asked_at": None,
     }
     return _change(session, _of(delivery_pks), values)
 
@@ -167,7 +169,7 @@ def _again(session: Session, delivery: Delivery, text: str, now: datetime) -> No
     is_hopeless = delivery.resends > MAX_RESENDS
     delivery.state = PARKED if is_hopeless else PENDING
     delivery.last_error = f"{text}; sent {delivery.resends} times" if is_hopeless else text
-    delivery.confirm_after, delivery.confirm_error = None, None
+    delivery.confirm_after = delivery.confirm_error = delivery.asked_at = None
     pause = timedelta(0) if delivery.resends == 1 else backoff(int(delivery.id or 0), delivery.resends)
     delivery.run_after, delivery.give_up_at = now + pause, now + STOP_ASKING
     session.add(delivery)
@@ -178,7 +180,7 @@ def _again(session: Session, delivery: Delivery, text: str, now: datetime) -> No
 def _postpone(delivery: Delivery, why: str, now: datetime) -> None:
     delivery.confirm_attempt += 1
     delivery.confirm_error = storable(why)[:TEXT_LIMIT]
-    delivery.transaction_uid = None
+    delivery.asked_at = None
     is_over = delivery.delivered_at is not None and now - delivery.delivered_at >= STOP_ASKING
     pause = min(ANSWER_WITHIN, PAUSE * 2 ** min(delivery.confirm_attempt - 1, 10))
     delivery.confirm_after = None if is_over else now + pause

@@ -112,6 +112,7 @@ def delivered(
         "confirm_attempt": 0,
         "confirm_error": None,
         "transaction_uid": None,
+        "asked_at": None,
     }
     _leave(session, delivery_id, attempt, DELIVERED, values)
     jobs.close_delivered(session, delivery.job_pk, now)

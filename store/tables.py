@@ -276,6 +276,9 @@ class Delivery(SQLModel, table=True):
     transaction_uid: str | None = Field(
         default=None, index=True, description="Transaction UID of the last storage commitment request"
     )
+    asked_at: datetime | None = Field(
+        default=None, sa_type=UtcDateTime, description="when that request went out; None once it is over"
+    )
     confirmed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     confirmed_by: str | None = Field(default=None, description="commitment or query")
     resends: int = Field(default=0, description="how often it was sent again because it was not kept")

@@ -100,6 +100,7 @@ def test_each_destination_has_settings_of_its_own(tmp_path: Path, monkeypatch: p
         ({"results": ["xray"]}, "no kind of result"),
         ({"retry_statuses": ["C000"]}, "0xC000"),
         ({"commitment": "perhaps"}, "commitment"),
+        ({"reported_by": "A B"}, "AE@address"),
         ({"colour": "blue"}, "no such setting"),
     ],
 )
@@ -107,4 +108,9 @@ def test_a_setting_of_a_destination_that_cannot_be_kept_is_refused(
     changes: dict[str, object], says: str
 ) -> None:
     with pytest.raises(Refused, match=says):
-        Settings.load(delivery={"PACS@h:104": changes})
+        Settings.load(destinations=("PACS@h:104",), delivery={"PACS@h:104": changes})
+
+
+def test_settings_of_no_destination_are_refused() -> None:
+    with pytest.raises(Refused, match="'PACS@h:105' is none of the destinations"):
+        Settings.load(destinations=("PACS@h:104",), delivery={"PACS@h:105": {"tls": True}})

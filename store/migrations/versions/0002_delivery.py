@@ -18,6 +18,7 @@ COLUMNS: tuple[tuple[str, sa.types.TypeEngine[object], bool], ...] = (
     ("confirm_attempt", sa.Integer(), False),
     ("confirm_error", sa.String(), True),
     ("transaction_uid", sa.String(), True),
+    ("asked_at", sa.DateTime(timezone=True), True),
     ("confirmed_at", sa.DateTime(timezone=True), True),
     ("confirmed_by", sa.String(), True),
     ("resends", sa.Integer(), False),
