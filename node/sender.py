@@ -30,6 +30,7 @@ from sqlmodel import select
 
 from node.audit import Audit
 from node.deliveries import DeliverySettings, key_of, with_credentials
+from node.fault import place
 from node.logs import line
 from node.pacs import DicomWeb
 from node.receipts import Dispatches
@@ -41,7 +42,7 @@ from store.database import Database
 from store.failpoint import reach
 from store.jobs import Fenced
 from store.objects import ObjectStore
-from store.tables import Delivery, Result
+from store.tables import Delivery, Event, Result
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +75,9 @@ def outcome(status: int | None, settings: DeliverySettings | None = None) -> Out
         return Outcome.RETRY
     if status in STORED or 0xB000 <= status <= 0xBFFF:
         return Outcome.DELIVERED
-    if settings is not None and f"{status:04X}" in _hex(settings.retry_statuses):
+    if settings is not None and status in _numbers(settings.retry_statuses):
         return Outcome.RETRY
-    if settings is not None and f"{status:04X}" in _hex(settings.park_statuses):
+    if settings is not None and status in _numbers(settings.park_statuses):
         return Outcome.REFUSED
     if status in REFUSALS or 0xA900 <= status <= 0xA9FF or 0xC000 <= status <= 0xCFFF:
         return Outcome.REFUSED
@@ -177,14 +178,14 @@ class Sender:
         self._rest(what, answer, now, ended)
         self._record(delivery, what, answer, ended)
         reach("sender-recorded")
-        # The loop that calls looks twice a second, which would be slower than a pace that is shorter.
-        if self._settings.pause_seconds < LOOP_SECONDS:
-            time.sleep(self._settings.pause_seconds)
         self._dispatches.ended(delivery)
         shown = {"destination": self.destination, "result": result.id, "kind": result.kind}
         log.info(
             line("delivery", **shown, attempt=delivery.attempt, status=_status(answer), outcome=what.value)
         )
+        # The loop that calls looks twice a second, which would be slower than a pace that is shorter.
+        if self._settings.pause_seconds < LOOP_SECONDS:
+            time.sleep(self._settings.pause_seconds)
         return True
 
     def _send(self, delivery: Delivery, result: Result) -> tuple[Outcome, Answer]:
@@ -201,6 +202,11 @@ class Sender:
             return Outcome.RETRY, Answer(status=None, text=str(error), was_reached=False)
         except Refused as error:
             return Outcome.REFUSED, Answer(status=None, text=error.sentence)
+        except (
+            Exception
+        ) as error:  # a border: one object that cannot be sent must not hold the others for ever
+            log.exception(line("delivery-broken", destination=self.destination, result=result.id))
+            return Outcome.RETRY, Answer(status=None, text=f"a fault of our own: {place(error)}")
 
     def _rest(self, what: Outcome, answer: Answer, began: datetime, ended: datetime) -> None:
         """Keep the pace that was set, and leave alone a destination that has no resources or is not there."""
@@ -261,7 +267,14 @@ class Sender:
                     outbox.delivered(session, pk, attempt, _status(answer), now, confirm_after=confirm_after)
                 else:
                     is_refused = what is Outcome.REFUSED
-                    outbox.failed(session, pk, attempt, _status(answer), text, now, permanent=is_refused)
+                    state = outbox.failed(
+                        session, pk, attempt, _status(answer), text, now, permanent=is_refused
+                    )
+                    if state == outbox.PARKED:
+                        told = f"a person must look at delivery {pk}: {_status(answer)}"
+                        session.add(
+                            Event(at=now, kind="delivery-parked", subject=self.destination, text=told)
+                        )
         except Fenced:
             # The lease ran out and another sender has it: it sends the same bytes, so nothing is doubled.
             log.warning(line("delivery-fenced", destination=self.destination, delivery=pk))
@@ -273,8 +286,8 @@ def _status(answer: Answer) -> str:
     return "no status" if answer.status is None else f"0x{answer.status:04X}"
 
 
-def _hex(statuses: Iterable[str]) -> set[str]:
-    return {status[2:].upper() for status in statuses}
+def _numbers(statuses: Iterable[str]) -> set[int]:
+    return {int(status, 16) for status in statuses}
 
 
 def _runs(process: int) -> bool:

@@ -32,7 +32,7 @@ from node.transport import Answer, Parcel, dimse, stow
 from plugins.errors import Refused, Unavailable
 from store.database import Database
 from store.objects import ObjectStore
-from store.tables import Delivery, Job, Result
+from store.tables import Delivery, Event, Job, Result
 
 QUICK = Timeouts(connect=2.0, associate=2.0, answer=1.0)
 
@@ -191,6 +191,10 @@ def test_a_peer_that_refuses_is_asked_three_times_and_then_a_person(
             now += timedelta(minutes=20)
     (row,) = deliveries(database)
     assert (row.state, row.attempt, row.last_status, len(seen)) == ("parked", 3, f"0x{status:04X}", 3)
+    with database.reading() as session:
+        assert [(e.kind, e.subject) for e in session.exec(select(Event))] == [
+            ("delivery-parked", destination)
+        ]
     assert job_state(database) == "delivering"
 
 
@@ -451,6 +455,20 @@ def test_a_long_transfer_keeps_its_lease(
     assert all(loop.stop(10) for loop in loops)
     assert len(seen) == 1
     assert deliveries(database)[0].state == "delivered"
+
+
+def test_an_object_that_cannot_be_sent_for_a_fault_of_ours_waits_like_the_others(
+    database: Database, objects: ObjectStore, tmp_path: Path
+) -> None:
+    waiting_results(database, objects, tmp_path, ["P@h:104"], count=1)
+
+    def fail(parcel: Parcel) -> Answer:
+        raise AttributeError("no such thing")
+
+    assert Sender(database, objects, "P@h:104", transport=fail).tick(database.now())
+    (row,) = deliveries(database)
+    assert (row.state, row.attempt, row.last_status) == ("pending", 1, "no status")
+    assert "AttributeError" in str(row.last_error)
 
 
 def test_a_destination_that_is_none_is_refused_when_the_sender_is_made(
