@@ -1,4 +1,4 @@
-"""Where new connections wait until they have spoken: no thread, no seat, and no association before a TLS handshake.
+"""Where new connections wait until they have spoken: no thread, no seat, for TLS no association at all.
 
 One thread watches all of them. A connection that stays silent, that cannot finish its handshake in time or whose first
 byte is no DICOM is closed from here. When there are too many, the oldest of the address that has the most makes room.
@@ -10,6 +10,7 @@ import logging
 import selectors
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections import Counter
@@ -25,7 +26,10 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
 PDU_TYPES = range(0x01, 0x08)
-TLS_HANDSHAKE = 0x16
+ASSOCIATE_RQ, TLS_HANDSHAKE = 0x01, b"\x16"
+HEADER = struct.Struct(">BxL")
+MOST_AWAITED_BYTES = 1 << 14
+"""A longer A-ASSOCIATE-RQ is read by the association's own thread."""
 UNRECOGNISED_PDU = bytes([0x07, 0, 0, 0, 0, 4, 0, 0, 0x02, 0x01])
 """A-ABORT by the service provider (PS3.8 9.3.8)."""
 
@@ -35,6 +39,7 @@ class _Guest:
     address: Any
     deadline: float
     is_shaking: bool
+    awaited_bytes: int = 0
 
 
 class Lobby:
@@ -43,9 +48,9 @@ class Lobby:
     Parameters
     ----------
     silent_seconds
-        Time for the first byte, or for the TLS handshake and the first byte after it.
+        Time for the A-ASSOCIATE-RQ; by TLS for the handshake and the first byte after it.
     admit
-        Takes a connection that has begun to speak, and its address.
+        Takes a connection whose request is here, and its address.
     close
         Closes one that will not be served.
     told
@@ -180,19 +185,30 @@ class Lobby:
         return False
 
     def _begins_well(self, connection: socket.socket, guest: _Guest) -> bool:
-        """Look at the first byte without taking it; what no PDU begins with is aborted here."""
+        """Look at the first bytes without taking them: a request has to be whole, what begins no PDU is aborted."""
         try:
-            first = connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            start = connection.recv(HEADER.size, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except OSError:
-            first = b""
-        if first and first[0] in PDU_TYPES:
+            start = b""
+        if not start or start[0] not in PDU_TYPES:
+            self._refuse_start(connection, start)
+            return False
+        length = HEADER.unpack(start)[1] if len(start) == HEADER.size else 0
+        needed = HEADER.size + length
+        if start[0] != ASSOCIATE_RQ or needed > MOST_AWAITED_BYTES or guest.awaited_bytes >= needed:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
             return True
-        if first:
+        # Not woken before it is here; woken with less, the peer has gone, which its own thread finds out.
+        guest.awaited_bytes = needed
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, needed)
+        return False
+
+    def _refuse_start(self, connection: socket.socket, start: bytes) -> None:
+        if start:
             with suppress(OSError):
                 connection.send(UNRECOGNISED_PDU, socket.MSG_DONTWAIT)
-        is_tls = bool(first) and first[0] == TLS_HANDSHAKE
-        self._send_away(connection, "tls-on-plain-port" if is_tls else "not-dicom" if first else "")
-        return False
+        is_tls = start[:1] == TLS_HANDSHAKE
+        self._send_away(connection, "tls-on-plain-port" if is_tls else "not-dicom" if start else "")
 
     def _send_away(self, connection: socket.socket, reason: str = "") -> None:
         guest = self._guests[connection]

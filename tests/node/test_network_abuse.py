@@ -170,15 +170,23 @@ def test_half_open_two_hundred_silent_sockets(listener: ListenerProcess, image: 
     under_attack(listener, image, "200 half-open sockets", attack)
 
 
-def test_half_open_the_largest_crowd_makes_room_and_not_the_others(tmp_path: Path) -> None:
-    limits = {**QUICK, "connections": 20, "silent_seconds": 30.0}
+@pytest.mark.parametrize(
+    "beginning", [b"", associate_rq("NADIR", "A", CONTEXTS)[:70]], ids=["silent", "half"]
+)
+def test_half_open_the_largest_crowd_makes_room_and_not_the_others(tmp_path: Path, beginning: bytes) -> None:
+    limits = {**QUICK, "connections": 20, "silent_seconds": 30.0, "stall_seconds": 30.0}
     with ListenerProcess(tmp_path, limits=limits) as process, ExitStack() as stack:
+        base = Base(process)
         early = [stack.enter_context(RawPeer(process.port, source="127.0.0.2")) for _ in range(5)]
-        crowd = [stack.enter_context(RawPeer(process.port)) for _ in range(60)]
+        crowd = []
+        for _ in range(60):
+            crowd.append(stack.enter_context(RawPeer(process.port)))
+            crowd[-1].send(beginning)
         assert everybody_ended(crowd[:40], 5.0)
         for peer in early:
             assert peer.associate() is not None
             assert peer.echo() == 0x0000
+        assert base._held()[0] <= base.threads + len(early)
 
 
 def begin_slowly(peer: RawPeer, is_associated: bool) -> bytes:
