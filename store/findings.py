@@ -25,6 +25,7 @@ from store.jobs import require_held
 from store.objects import Kept
 from store.tables import Finding, Job, Measurement, Patient, Refusal, Result, Revision, Study
 
+NOWHERE = (None, None, None)
 FINDING_COLUMNS = (
     "series_instance_uid",
     "segment_number",
@@ -60,7 +61,7 @@ def save(
 
     `kept` maps the SOP Instance UID of every written object to where the object store has it. To be called in the
     transaction that ends in `store.jobs.finish`. What an earlier attempt of the same job left is replaced.
-    Raises Broken when an object was not kept, and `jobs.Fenced` when another worker has the job by now, whose rows stay.
+    Raises Broken when an object was not kept, and `jobs.Fenced` when another worker has the job, whose rows stay.
     """
     now = aware_utc(now)
     job_pk = int(job.id or 0)
@@ -74,9 +75,9 @@ def save(
     # One by one and in order they were numbered, and a job has no other findings.
     numbers = session.exec(select(Finding.id).where(col(Finding.job_pk) == job_pk).order_by(col(Finding.id)))
     rows = zip(numbers, analysed.found, strict=True)
-    _insert(
-        session, Measurement, [_measurement(int(n or 0), job, m) for n, f in rows for m in f.measurements]
-    )
+    made_by = {"plugin": job.plugin, "plugin_version": job.plugin_version, "model_sha256": job.model_sha256}
+    measurements = [_measurement(int(n or 0), made_by, m) for n, f in rows for m in f.measurements]
+    _insert(session, Measurement, measurements)
     results = [_result(job_pk, written, kept, now) for written in analysed.written]
     for result in results:
         # One by one: the order of the rows is the order of sending.
@@ -198,9 +199,9 @@ def _finding(job_pk: int, study: Study, found: Found) -> dict[str, Any]:
     )
 
 
-def _measurement(finding_pk: int, job: Job, measured: Measured) -> dict[str, Any]:
-    ends = measured.end_points_mm
+def _measurement(finding_pk: int, made_by: Mapping[str, str], measured: Measured) -> dict[str, Any]:
     concept = measured.concept
+    first, last = measured.end_points_mm or (NOWHERE, NOWHERE)
     return {
         "finding_pk": finding_pk,
         "name": measured.name,
@@ -212,11 +213,14 @@ def _measurement(finding_pk: int, job: Job, measured: Measured) -> dict[str, Any
         "method": measured.method,
         "derivation_meaning": measured.derivation_meaning,
         "uncertainty": measured.uncertainty,
-        **dict(zip(END_COLUMNS, (None,) * 6 if ends is None else (*ends[0], *ends[1]), strict=True)),
+        "x1_mm": first[0],
+        "y1_mm": first[1],
+        "z1_mm": first[2],
+        "x2_mm": last[0],
+        "y2_mm": last[1],
+        "z2_mm": last[2],
         "sop_instance_uid": measured.sop_instance_uid,
-        "plugin": job.plugin,
-        "plugin_version": job.plugin_version,
-        "model_sha256": job.model_sha256,
+        **made_by,
     }
 
 

@@ -7,6 +7,8 @@ Pixels that touch at a corner only are joined.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,7 +28,10 @@ _JOINS = {
     (1, 3): (3, 12),
     (0, 2): (6, 9),
 }
-_SADDLES = {5: ((0, 1), (2, 3)), 10: ((3, 0), (1, 2))}
+_PAIRS = {5: ((0, 1), (2, 3)), 10: ((3, 0), (1, 2))} | {
+    kind: (sides,) for sides, kinds in _JOINS.items() for kind in kinds
+}
+_COUNTS = np.array([len(_PAIRS.get(kind, ())) for kind in range(16)])
 
 
 def extremes(pixels: BoolArray, reach: float) -> NDArray[np.float64]:
@@ -53,35 +58,40 @@ def outline(pixels: BoolArray, reach: float) -> Segments:
 
     Source: marching squares; in the ambiguous squares the pixels that are inside are joined.
     """
-    padded = np.pad(pixels, 1)
-    a, b, d, c = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
-    kind = a * np.uint8(1) + b * np.uint8(2) + c * np.uint8(4) + d * np.uint8(8)
-    parts: list[Segments] = []
-    for sides, kinds in _JOINS.items():
-        wanted = (kind == kinds[0]) | (kind == kinds[1])
-        for saddle, joins in _SADDLES.items():
-            if sides in joins:
-                wanted |= kind == saddle
-        where = np.argwhere(wanted)
-        if len(where):
-            ends = [_crossing(side, where, kind[wanted], reach) for side in sides]
-            parts.append(np.stack(ends, axis=1))
-    return np.concatenate(parts) - 1.0
+    padded = np.pad(pixels, 1).view(np.uint8)
+    kind = padded[:-1, :-1] + 2 * padded[:-1, 1:] + 4 * padded[1:, 1:] + 8 * padded[1:, :-1]
+    where = np.argwhere(_COUNTS[kind])
+    kinds = kind[where[:, 0], where[:, 1]]
+    squares = np.repeat(where, _COUNTS[kinds], axis=0)
+    ends = _ends(reach)
+    first = ends[kinds, 0]
+    second = np.flatnonzero(_COUNTS[kinds] == 2)
+    inside = np.repeat(first, _COUNTS[kinds], axis=0)
+    at = np.cumsum(_COUNTS[kinds])[second] - 1
+    inside[at] = ends[kinds[second], 1]
+    return np.asarray(squares[:, None, :] + inside - 1.0, dtype=np.float64)
 
 
-def _crossing(
-    side: int, where: NDArray[np.intp], kind: NDArray[np.uint8], reach: float
-) -> NDArray[np.float64]:
-    """Return where the outline crosses one side of the squares at `where` (r, c), padded coordinates, shape (n, 2)."""
+@lru_cache(maxsize=8)
+def _ends(reach: float) -> NDArray[np.float64]:
+    """Return where the segments of a square of each kind end, from its first pixel centre; shape (16, 2, 2, 2)."""
+    ends = np.zeros((16, 2, 2, 2))
+    for kind, pairs in _PAIRS.items():
+        for number, sides in enumerate(pairs):
+            ends[kind, number] = [_crossing(side, kind, reach) for side in sides]
+    return ends
+
+
+def _crossing(side: int, kind: int, reach: float) -> tuple[float, float]:
+    """Return where the outline crosses one side of a square, from its first pixel centre (r, c)."""
     bit, start, step = {
         0: (1, (0, 0), (0, 1)),
         1: (2, (0, 1), (1, 0)),
         2: (8, (1, 0), (0, 1)),
         3: (1, (0, 0), (1, 0)),
     }[side]
-    first_is_inside = (kind & np.uint8(bit)) > 0
-    fraction = np.where(first_is_inside, reach, 1.0 - reach)
-    return np.asarray(where + np.array(start) + fraction[:, None] * np.array(step), dtype=np.float64)
+    fraction = reach if kind & bit else 1.0 - reach
+    return start[0] + fraction * step[0], start[1] + fraction * step[1]
 
 
 def chords(segments: Segments, along: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ledger import at, kept, queued, settled
+from sqlalchemy import event
 from sqlmodel import Session, select
 
 from plugins.errors import Broken
@@ -230,3 +231,53 @@ def test_a_label_that_no_column_holds_is_cleaned_and_not_lost(database: Database
         saved(session, AnalysedFindings(found=(replace(FOUND, label="a\0b\ud800c"),)))
     with database.reading() as session:
         assert {row["label"] for row in list_findings(session)} == {"a b c"}
+
+
+def test_measurements_stay_with_their_findings_whatever_their_number(database: Database) -> None:
+    found = tuple(
+        replace(
+            FOUND,
+            label=f"Nodule {n}",
+            tracking_uid=f"2.25.{n}",
+            flags=(),
+            measurements=tuple(replace(AXIS, value=100.0 * n + i, name=f"m{i}") for i in range(n % 4)),
+        )
+        for n in range(1, 300)
+    )
+    with database.transaction() as session:
+        saved(session, replace(WHOLE, found=found))
+    with database.reading() as session:
+        rows = list_findings(session)
+    assert [(r["label"], r["name"], r["value"]) for r in rows] == [
+        (one.label, m.name if m else None, m.value if m else None)
+        for one in found
+        for m in (one.measurements or (None,))
+    ]
+
+
+def test_the_number_of_statements_does_not_grow_with_the_findings(database: Database) -> None:
+    told: list[str] = []
+
+    def listen(*given: object) -> None:
+        told.append(str(given[2]))
+
+    counts = []
+    with database.transaction() as session:
+        job, _ = saved(session)
+        event.listen(session.get_bind(), "before_cursor_execute", listen)
+        for count in (2, 200):
+            told.clear()
+            found = tuple(replace(FOUND, tracking_uid=f"2.25.{n}") for n in range(count))
+            save(session, job, replace(WHOLE, found=found, written=()), {}, at(1))
+            counts.append(len(told))
+        event.remove(session.get_bind(), "before_cursor_execute", listen)
+    assert counts[0] == counts[1] > 0
+
+
+def test_every_column_is_written(database: Database) -> None:
+    with database.transaction() as session:
+        saved(session)
+        for table in (Finding, Measurement, Refusal):
+            row = session.exec(select(table)).first()
+            empty = {name for name in table.model_fields if getattr(row, name) is None}
+            assert empty == set(), table
