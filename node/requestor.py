@@ -2,7 +2,8 @@
 
 pynetdicom waits out its whole time limit when a peer goes away between two messages, queues an object whole before
 it is sent, leaves the socket of a refused connection to the garbage collector, and keeps to itself why a connection
-failed. By TLS it would wait for a PDU when only a record of the handshake has come.
+failed. Its own thread may take the answer that a service waits for. By TLS it would wait for a PDU when only a record
+of the handshake has come.
 """
 
 from __future__ import annotations
@@ -133,8 +134,14 @@ class AttentiveDimse(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom 
             except queue.Empty:
                 if not block or self._is_gone or time.monotonic() > deadline:
                     return None, None
-            else:
-                return context_id, message
+                continue
+            if not block and not self.assoc._reactor_checkpoint.is_set():
+                # The association's own thread looks although a service waits: pynetdicom paused it a moment too late.
+                with self.msg_queue.mutex:
+                    self.msg_queue.queue.appendleft((context_id, message))
+                    self.msg_queue.not_empty.notify()
+                return None, None
+            return context_id, message
 
     def send_msg(self, primitive: DimsePrimitiveType, context_id: int) -> None:
         """Send a message; a C-STORE request is read from its file no faster than the peer takes it."""

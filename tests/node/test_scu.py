@@ -14,8 +14,10 @@ from dicom_series import make_series
 from pydicom import Dataset, dcmread
 from pydicom.uid import JPEG2000Lossless, RLELossless
 from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pynetdicom.association import MODE_REQUESTOR, Association
 
 from node.archive import Archive
+from node.requestor import AttentiveDimse, SendingAE
 from node.scu import Sent, Timeouts, echo, send_files
 from plugins.errors import Refused, Unavailable
 
@@ -249,3 +251,15 @@ def test_a_peer_that_dies_within_an_answer_leaves_the_outcome_open(tmp_path: Pat
         sent = send_files(paths, ae_title="PEER", host="127.0.0.1", port=port)
     assert [one.status for one in sent] == [None] * 3
     assert time.monotonic() - begun < 20.0
+
+
+def test_an_answer_is_not_lost_to_the_thread_of_the_association_that_was_paused_too_late() -> None:
+    association = Association(SendingAE(), MODE_REQUESTOR)
+    dimse = AttentiveDimse(association)
+    dimse.msg_queue.put((1, "the answer"))
+    association._reactor_checkpoint.clear()  # a service waits
+    assert dimse.get_msg(block=False) == (None, None)
+    assert dimse.get_msg(block=True) == (1, "the answer")
+    association._reactor_checkpoint.set()
+    dimse.msg_queue.put((1, "a request of the peer"))
+    assert dimse.get_msg(block=False) == (1, "a request of the peer")
