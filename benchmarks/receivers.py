@@ -245,8 +245,8 @@ def _serve_files(folder: Path, port: int) -> None:
             return 1 << 60
 
         def receive(self, arrival: Arrival) -> int:
-            path = arrival.require_path()
-            os.rename(path, path.with_suffix(".kept"))
+            path = str(arrival.require_path())
+            os.rename(path, f"{path}.kept")
             return 0
 
         def left(self, peer: Peer) -> None: ...
