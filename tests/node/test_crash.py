@@ -25,6 +25,7 @@ from store.tables import Event, Instance
 POINTS = ("after-temp-write", "after-fsync", "after-link", "before-commit", "after-commit", "after-response")
 PATHS = ("fast", "pynetdicom")
 SENDERS = 3
+PATIENCE_SECONDS = 60.0
 UID = "1.2.826.0.1.3680043.8.498.1{:012d}"
 
 pytestmark = pytest.mark.fault
@@ -63,7 +64,7 @@ class Scanner:
         """Send until the other side is gone."""
         uid = ""
         try:
-            with RawPeer(port, timeout=10.0) as peer:
+            with RawPeer(port, timeout=PATIENCE_SECONDS) as peer:
                 peer.associate()
                 for _ in range(most):
                     uid = self._next()
@@ -98,11 +99,11 @@ def kill_often(nursery: Nursery, database: Database, scanner: Scanner, plan: lis
         port = nursery.start(failpoint, receive_path=PATHS[number % 2])
         threads = scanner.crowd(port)
         if not point:
-            assert scanner.has_begun.wait(10)
+            assert scanner.has_begun.wait(PATIENCE_SECONDS)
             time.sleep(dice.uniform(0.0, 0.06))
             assert nursery.end() == -signal.SIGKILL
         for thread in threads:
-            thread.join(15)
+            thread.join(PATIENCE_SECONDS)
         if point:
             assert nursery.end() == 137
         # Before the next start, which would take in objects without a row: a row is what acknowledged means.
@@ -169,7 +170,7 @@ def kill_and_check(
 
 def nothing_left(home: Path, database: Database) -> bool:
     """Return True once every object on disk has a row."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         with database.reading() as session:
             named = set(session.exec(select(Instance.sha256)))

@@ -36,6 +36,7 @@ class Nursery:
                 stderr=log,
                 text=True,
                 bufsize=1,
+                start_new_session=True,
             )
 
     def __enter__(self) -> Self:
@@ -44,7 +45,7 @@ class Nursery:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()
+        os.killpg(self._process.pid, signal.SIGKILL)  # with the listener that it forked
         self._process.communicate()
 
     def start(self, failpoint: str = "", **keywords: object) -> int:
