@@ -56,9 +56,11 @@ class KeptDesk:
         return 1 << 40
 
     def receive(self, arrival: Arrival) -> int:
-        if arrival.failure is not None or arrival.path is None:
+        if arrival.failure is not None:
             self.unwritten += 1
             return 0xA700
+        if arrival.path is None:
+            return 0xC000
         self.kept.append(arrival.path.read_bytes())
         return 0x0000
 
@@ -198,10 +200,11 @@ def fuzz(folder: Path, receive_path: str, streams: int) -> dict[str, float]:
             to.tell(spoiled(dice, valid))
             slowest = max(slowest, time.monotonic() - begun)
             if (number + 1) % batch == 0 or number + 1 == streams:
+                assert eventually_at_most(lambda: to.associations, 0) == 0
                 to.desk.kept.clear()
                 to.tell(honest, 1.0)
-                assert to.desk.kept == [whole], number
                 assert eventually_at_most(lambda: to.associations, 0) == 0
+                assert to.desk.kept == [whole], number
                 assert list((folder / "incoming").iterdir()) == []
                 assert not [said for said in warnings if UNEXPECTED in said]
                 warnings.clear()
