@@ -121,7 +121,9 @@ class Identity:
                 and self.role in ROLES
                 and ROLES.index(self.role) >= ROLES.index(rule.role)
             )
-        return bool(self.scopes & rule.scopes) if self.kind == "program" else self.kind == "machine"
+        if self.kind == "program":
+            return bool(self.scopes & rule.scopes)
+        return self.kind == "machine" and rule != SHUT
 
 
 NOBODY = Identity(kind="nobody")

@@ -27,6 +27,7 @@ from node import audit_events
 from node.access import (
     CSRF_FIELD,
     CSRF_HEADER,
+    NOBODY,
     SAFE_METHODS,
     SHUT,
     Gate,
@@ -37,6 +38,7 @@ from node.access import (
 )
 from node.audit import Record, unheard
 from plugins.errors import Refused, Unavailable
+from store.accounts import SCOPES
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,9 @@ SLOWEST_BYTES_PER_SECOND = 1 << 16
 LONGEST_TARGET = 4096
 MOST_HEADERS, HEADER_BYTES = 64, 1 << 14
 PLACES_KNOWN, PLACES_OPEN = 64, 16
+FORM_BYTES = 1 << 20
+# Where there is nothing, everybody who is let in at all learns so.
+NO_ROUTE = Rule(role="viewer", scopes=frozenset(SCOPES))
 FORM = "application/x-www-form-urlencoded"
 HEADERS = {
     "Cache-Control": "no-store",
@@ -140,7 +145,7 @@ class Guard:
 
     async def _identity(self, request: Request, rule: Rule) -> Identity:
         if rule.is_open and rule.always:
-            return OPEN
+            return NOBODY
         name = ""
         try:
             identity = await run_in_threadpool(self._gate.identify, request)
@@ -169,10 +174,6 @@ class Guard:
             yield
         finally:
             self._busy[rule.is_open] -= 1
-
-
-OPEN = Identity(kind="nobody")
-NO_ROUTE = Rule(role="viewer", scopes=frozenset({"hook", "sender", "metrics", "api"}))
 
 
 def _shown(path: str) -> str:
@@ -274,9 +275,6 @@ async def _check_token(request: Request, receive: Receive, identity: Identity, l
         return messages.pop(0) if messages else await receive()
 
     return again
-
-
-FORM_BYTES = 1 << 20
 
 
 def form_field(body: bytes, name: str) -> str:

@@ -62,7 +62,6 @@ def router(settings: Settings, database: Database, record: Record = unheard) -> 
     @allow(is_open=True)
     async def sign_in(request: Request) -> Response:
         """Begin a session; 401 for a wrong name or password alike, 429 after five of them."""
-        is_form = _content_type(request) == FORM
         given = await _credentials(request)
         before = request.cookies.get(COOKIE, "")
         try:
@@ -70,12 +69,12 @@ def router(settings: Settings, database: Database, record: Record = unheard) -> 
                 desk.sign_in, given, request.state.address, before, limiter=hashing
             )
         except HTTPException as error:
-            if not is_form:
+            if _content_type(request) != FORM:
                 raise
             answer = page(request, error.status_code, str(error.detail))
             answer.headers.update(error.headers or {})
             return answer
-        done: Response = RedirectResponse("/login", 303) if is_form else JSONResponse({"status": "signed in"})
+        done = _done(request, "signed in")
         is_https: bool = request.state.is_https
         done.set_cookie(COOKIE, cookie, path="/", secure=is_https, httponly=True, samesite="strict")
         return done
@@ -85,10 +84,7 @@ def router(settings: Settings, database: Database, record: Record = unheard) -> 
     def sign_out(request: Request) -> Response:
         """End the session."""
         desk.sign_out(request.cookies.get(COOKIE, ""), request.state.identity.name, request.state.address)
-        is_form = _content_type(request) == FORM
-        done: Response = (
-            RedirectResponse("/login", 303) if is_form else JSONResponse({"status": "signed out"})
-        )
+        done = _done(request, "signed out")
         done.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
         return done
 
@@ -160,6 +156,12 @@ async def _credentials(request: Request) -> Credentials:
     except (ValidationError, ValueError, RecursionError):
         raise HTTPException(422, "give name and password") from None
     raise HTTPException(415, "send a form or application/json")
+
+
+def _done(request: Request, said: str) -> Response:
+    """Return the answer to a change: another page for a form, JSON for a program."""
+    is_form = _content_type(request) == FORM
+    return RedirectResponse("/login", 303) if is_form else JSONResponse({"status": said})
 
 
 def _content_type(request: Request) -> str:

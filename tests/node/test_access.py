@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 from web_site import PASSWORD, WebSite
 
-from node.access import SAFE_METHODS, Identity, Rule, rule_of
+from node.access import SAFE_METHODS, SHUT, Identity, Rule, rule_of
 from node.serve import Node
 from node.settings import Settings
 from node.web import create_app
@@ -124,6 +124,12 @@ def test_authz_matrix_a_route_without_a_rule_is_shut_for_everybody(site: WebSite
         answer = client.get("/forgotten")
         assert answer.status_code in (401, 403)
         assert "secret" not in answer.text
+
+
+def test_authz_matrix_a_route_without_a_rule_is_shut_for_this_machine_too() -> None:
+    machine = Identity(kind="machine")
+    assert machine.may(Rule(role="administrator")) and machine.may(Rule(scopes=frozenset({"hook"})))
+    assert not machine.may(SHUT)
 
 
 def test_roles_rise_and_a_token_has_no_role() -> None:
