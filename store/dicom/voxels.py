@@ -42,6 +42,7 @@ class _Written:
     k: int
     lowest: float
     highest: float
+    padded: int = 0
     padding: BoolArray | None = None
 
 
@@ -68,7 +69,7 @@ def read_voxels(slices: Sequence[Slice], factors: Sequence[float], modality: str
         if len(ks) > 1:
             frame = open_frames(slices[ks[0]].file, slices[ks[0]].layout)
             on_all_cores(partial(write, frame=frame), ks)
-    return _settled(array, written, modality)
+    return _settled(array, written)
 
 
 def on_all_cores(work: Callable[[Task], None], tasks: Iterable[Task]) -> None:
@@ -110,10 +111,13 @@ def _write(out: Array, k: int, part: Slice, stored: Stored, factor: float, modal
     limits = padding_range(part.file.header, part.layout.signed, part.layout.bits_allocated)
     if limits is not None and limits[0] <= high and limits[1] >= low:
         hit = (stored >= limits[0]) & (stored <= limits[1])
-        if modality == "CT":
-            out[hit] = AIR_HU
-        if hit.any():
-            return _Written(k=k, lowest=float(out.min()), highest=float(out.max()), padding=hit)
+        if padded := int(np.count_nonzero(hit)):
+            if modality == "CT":
+                np.copyto(out, AIR_HU, where=hit)
+            kept = None if modality == "CT" else hit
+            return _Written(
+                k=k, lowest=float(out.min()), highest=float(out.max()), padded=padded, padding=kept
+            )
     ends = np.array([low, high], dtype=np.float64) * slope + offset
     first, last = ends.astype(np.float32)
     return _Written(k=k, lowest=float(min(first, last)), highest=float(max(first, last)))
@@ -132,19 +136,16 @@ def _scale(stored: Stored, slope: float, offset: float, largest: int, out: Array
         out[...] = values
 
 
-def _settled(array: Array, written: Sequence[_Written], modality: str) -> Voxels:
+def _settled(array: Array, written: Sequence[_Written]) -> Voxels:
+    """Return the array with what is padding in other images than CT set to the lowest value of all slices."""
+    lowest, highest = min(one.lowest for one in written), max(one.highest for one in written)
     padding = [(one.k, one.padding) for one in written if one.padding is not None]
-    if padding and modality != "CT":
+    if padding:
         for k, hit in padding:
             array[k][hit] = np.inf
         finite = np.isfinite(array)
-        lowest = float(array[finite].min()) if finite.any() else 0.0
+        value = float(array[finite].min()) if finite.any() else 0.0
         for k, hit in padding:
-            array[k][hit] = lowest
-        written = [_Written(k=0, lowest=float(array.min()), highest=float(array.max()))]
-    return Voxels(
-        array=array,
-        lowest=min(one.lowest for one in written),
-        highest=max(one.highest for one in written),
-        padded=sum(int(np.count_nonzero(hit)) for _, hit in padding),
-    )
+            array[k][hit] = value
+        lowest, highest = float(array.min()), float(array.max())
+    return Voxels(array=array, lowest=lowest, highest=highest, padded=sum(one.padded for one in written))
