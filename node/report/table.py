@@ -67,7 +67,7 @@ FIELDS = (
     "sop_instance_uid",
 )
 """Columns of the CSV of what is in SQL."""
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 CHANGING = ("long_axis", "volume", "suv_max", "laa_950")
 Number = float | str | bool
 
