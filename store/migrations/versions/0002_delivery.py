@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,7 +14,7 @@ branch_labels: str | None = None
 depends_on: str | None = None
 
 CREDENTIALS = re.compile(r"(?<=:)//[^/@]*@")
-COLUMNS: tuple[tuple[str, sa.types.TypeEngine[object], bool], ...] = (
+COLUMNS: tuple[tuple[str, Any, bool], ...] = (
     ("confirm_after", sa.DateTime(timezone=True), True),
     ("confirm_attempt", sa.Integer(), False),
     ("confirm_error", sa.String(), True),
