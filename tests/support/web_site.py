@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,26 @@ from store.objects import ObjectStore
 PASSWORD = "seven tall green tables"
 
 
+@cache
+def _empty_database() -> bytes:
+    """Return a database with all tables, made once: migrating takes longer than most tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "nadir.sqlite"
+        database = Database(f"sqlite:///{file}")
+        database.upgrade()
+        database.dispose()
+        return file.read_bytes()
+
+
 class WebSite:
     """One HTTP port on a free port of the loopback."""
 
     def __init__(self, home: Path, **settings: Any) -> None:
         self.settings = Settings(home=home, **settings)
+        file = home / "nadir.sqlite"
+        if not file.exists():
+            file.write_bytes(_empty_database())
         self.database = Database(self.settings.sql_url)
-        self.database.upgrade()
         intake = Intake(self.database, ObjectStore(home / "store"))
         routers = [stow.router(self.settings, intake)]
         self.app: FastAPI = create_app(self.settings, self.database, routers=routers)
