@@ -28,7 +28,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import ConvexHull
-from scipy.spatial.distance import pdist, squareform
 
 from plugins.contract import BoolArray, Mask, Point, Volume
 from plugins.measure.outline import Segments, chords, extremes, outline
@@ -200,7 +199,13 @@ def _candidates(piece: _Piece, plane: NDArray[np.float64], reach: float) -> tupl
 
 def _long_axis(piece: _Piece, plane: NDArray[np.float64], convention: Convention) -> float:
     _, mm = _candidates(piece, plane, _REACH[convention])
-    return float(pdist(mm).max())
+    return float(_distances(mm).max())
+
+
+def _distances(mm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the distance of every point to every other, shape (n, n)."""
+    across, down = mm[:, 0, None] - mm[:, 0], mm[:, 1, None] - mm[:, 1]
+    return np.asarray(np.sqrt(across * across + down * down))
 
 
 def _best(
@@ -240,7 +245,7 @@ def _pairs(
     """Yield each longest line of a piece with its longest perpendicular chord and that one's length, mm."""
     reach = _REACH[convention]
     points, mm = _candidates(piece, plane, reach)
-    distances = squareform(pdist(mm))
+    distances = _distances(mm)
     longest = float(distances.max())
     if longest <= _TIE_MM:
         yield points[[0, 0]], points[[0, 0]], 0.0

@@ -58,7 +58,9 @@ def outline(pixels: BoolArray, reach: float) -> Segments:
 
     Source: marching squares; in the ambiguous squares the pixels that are inside are joined.
     """
-    padded = np.pad(pixels, 1).view(np.uint8)
+    rows, columns = pixels.shape
+    padded = np.zeros((rows + 2, columns + 2), dtype=np.uint8)
+    padded[1:-1, 1:-1] = pixels
     kind = padded[:-1, :-1] + 2 * padded[:-1, 1:] + 4 * padded[1:, 1:] + 8 * padded[1:, :-1]
     where = np.argwhere(_COUNTS[kind])
     kinds = kind[where[:, 0], where[:, 1]]
