@@ -192,6 +192,7 @@ def test_what_was_acknowledged_survives_kills_at_any_moment_and_is_there_once(tm
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_what_was_acknowledged_survives_a_thousand_kills(tmp_path: Path) -> None:
     home, scanner = tmp_path / "node", Scanner(tmp_path / "in")
     figures = kill_and_check(home, sqlite_in(home), scanner, at_random=400, at_each_point=100)
@@ -199,6 +200,7 @@ def test_what_was_acknowledged_survives_a_thousand_kills(tmp_path: Path) -> None
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.postgres
 def test_what_was_acknowledged_survives_kills_on_postgresql(tmp_path: Path) -> None:
     with running_postgres() as server:
