@@ -88,7 +88,7 @@ class SecretFiles(PydanticBaseSettingsSource):
         path = self._environment.get(f"{name}_FILE", "")
         if not path or not (is_secret(field) or field_name in WITH_PASSWORDS):
             return None, field_name, False
-        if name in self._environment:
+        if self._environment.get(name):
             raise Refused("bad-settings", f"{name} and {name}_FILE are both set; keep one of them")
         return read_secret(Path(path), field_name), field_name, False
 

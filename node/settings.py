@@ -278,7 +278,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Let flags win over the environment; `load` adds the TOML file below both."""
-        return (init_settings, env_settings, SecretFiles(settings_cls))
+        return (init_settings, SecretFiles(settings_cls), env_settings)
 
     @classmethod
     def load(cls, toml: Path | None = None, **flags: Any) -> Self:

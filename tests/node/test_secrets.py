@@ -77,8 +77,10 @@ def test_a_secret_file_that_is_not_there_is_refused_by_name(
 def test_a_secret_in_the_environment_and_in_a_file_at_once_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("NADIR_HOOK_TOKEN", "other")
     monkeypatch.setenv("NADIR_HOOK_TOKEN_FILE", str(secret_file(tmp_path)))
+    monkeypatch.setenv("NADIR_HOOK_TOKEN", "")  # as compose files pass on what is not set
+    assert Settings.load(home=tmp_path).hook_token == CANARY
+    monkeypatch.setenv("NADIR_HOOK_TOKEN", "other")
     with pytest.raises(Refused, match="NADIR_HOOK_TOKEN and NADIR_HOOK_TOKEN_FILE are both set"):
         Settings.load(home=tmp_path)
 
