@@ -37,18 +37,32 @@ class Reporters:
         Where the outbox is.
     settings
         Of the node. A destination reports under its own AE title from its own host, or as `reported_by` of its
-        settings says; a host whose name cannot be found is left out, and that is logged.
+        settings says; a host whose name cannot be found is left out until it can, and that is logged.
 
     """
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
+        self._texts: dict[str, tuple[str, ...]] = {}
         self._of: dict[str, Callers] = {}
+        self.callers = Callers(entries=())
         for destination in settings.destinations:
             parsed, own = parse_destination(destination), settings.delivery_of(destination)
             if not isinstance(parsed, str) and own.commitment == "auto":
                 host = f"[{parsed[1]}]" if ":" in parsed[1] else parsed[1]
-                self._of[key_of(destination)] = _known([f"{parsed[0]}@{host}", *own.reported_by])
+                self._texts[key_of(destination)] = (f"{parsed[0]}@{host}", *own.reported_by)
+        self._look_up()
+
+    def tick(self, _: datetime) -> bool:
+        """Look the hosts up again: one may start after this node, or move. Never finds more to do at once."""
+        self._look_up()
+        return False
+
+    def _look_up(self) -> None:
+        for destination, texts in self._texts.items():
+            found = _known(texts)
+            if found.entries:
+                self._of[destination] = found
         self.callers = Callers(entries=tuple(e for callers in self._of.values() for e in callers.entries))
 
     def report(self, peer: Peer, information: Dataset) -> int:

@@ -31,6 +31,7 @@ from store.tables import Event
 
 ROLES = ("listener", "worker", "sender", "web")
 STOP_SECONDS = 30.0
+REFRESH_SECONDS = 60.0
 EXPIRY_SECONDS = 3600.0
 
 log = logging.getLogger(__name__)
@@ -113,6 +114,7 @@ class Node:
         if s.listener_processes > 1:
             self._start_listeners()
             return
+        reporters = Reporters(self.database, s)
         listener = Listener(
             self.database,
             self.objects,
@@ -130,13 +132,14 @@ class Node:
             receive_path=s.receive_path,
             shares_port=self._shares_port,
             sync=s.sync,
-            reporters=Reporters(self.database, s),
+            reporters=reporters,
             committers=Committer(self.database, self.objects, s.commitment_callers),
             audit=self.audit,
         )
         listener.start()
         self.dicom_port = listener.port
         self._doors.append(listener.drain)
+        self._loop("reporters", reporters.tick, REFRESH_SECONDS)
         if s.tls_certificate or s.tls_ca:
             self._loop("expiry", Expiry(self.database, s).tick, EXPIRY_SECONDS)
 

@@ -346,6 +346,29 @@ def test_a_destination_reports_on_what_it_was_asked_for_and_on_nothing_else(
     other.stop()
 
 
+def test_a_destination_that_is_found_later_may_report_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = SmallNode.make(tmp_path / "home")
+    hosts: dict[str, str] = {}
+
+    def look_up(host: str, *_: object) -> list[tuple[object, ...]]:
+        if host not in hosts:
+            raise OSError("not known")
+        return [(None, None, None, None, (hosts[host], 0))]
+
+    monkeypatch.setattr("node.callers.socket.getaddrinfo", look_up)
+    reporters = Reporters(small.database, Settings(destinations=("PACS@pacs:104",)))
+    assert not reporters.callers.admits("PACS", "10.0.0.9")
+    hosts["pacs"] = "10.0.0.9"
+    reporters.tick(small.database.now())
+    assert reporters.callers.admits("PACS", "10.0.0.9")
+    hosts.clear()
+    reporters.tick(small.database.now())
+    assert reporters.callers.admits("PACS", "10.0.0.9")
+    small.database.dispose()
+
+
 def test_who_may_only_report_cannot_store(pacs: Pacs, tmp_path: Path) -> None:
     with rig(tmp_path / "home", pacs.address) as node:
         ae = AE(ae_title="PACS")
