@@ -119,7 +119,10 @@ class Lobby:
                 self._wake_read.recv(4096)
                 self._seat_arrived()
             elif isinstance(connection, socket.socket) and connection in self._guests:
-                self._listen_to(connection)
+                try:
+                    self._listen_to(connection)
+                except OSError:  # it has gone meanwhile
+                    self._send_away(connection)
         now = time.monotonic()
         for connection, guest in list(self._guests.items()):
             if now > guest.deadline:
@@ -139,7 +142,7 @@ class Lobby:
             try:
                 waiting = connection if self._new_context is None else self._wrap(connection)
             except OSError as error:  # it has gone already
-                self._refuse(failure_reason(error), address)
+                self._told(failure_reason(error), str(address[0]))
                 self._close(connection)
                 continue
             self._guests[waiting] = guest
@@ -164,8 +167,8 @@ class Lobby:
                 return
         elif not self._begins_well(connection, guest):
             return
-        self._forget(connection)
         connection.setblocking(True)
+        self._forget(connection)
         self._admit(connection, guest.address)
 
     def _shake(self, connection: ssl.SSLSocket, guest: _Guest) -> bool:
@@ -211,16 +214,13 @@ class Lobby:
         self._send_away(connection, "tls-on-plain-port" if is_tls else "not-dicom" if start else "")
 
     def _send_away(self, connection: socket.socket, reason: str = "") -> None:
-        guest = self._guests[connection]
+        address = str(self._guests[connection].address[0])
         self._forget(connection)
         if reason:
-            self._refuse(reason, guest.address)
+            self._told(reason, address)
         else:
-            log.info(line("silent-connection-closed", address=guest.address[0]))
+            log.info(line("silent-connection-closed", address=address))
         self._close(connection)
-
-    def _refuse(self, reason: str, address: Any) -> None:
-        self._told(reason, str(address[0]))
 
     def _forget(self, connection: socket.socket) -> None:
         self._selector.unregister(connection)

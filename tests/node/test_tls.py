@@ -436,6 +436,13 @@ def test_a_key_with_a_passphrase_is_opened_by_it_alone(certificates: Certificate
             server_context(Settings(**certificates.settings(pair, tls_key_passphrase=wrong)))  # type: ignore[arg-type]
 
 
+def test_callers_need_no_certificate_only_where_the_settings_say_so(certificates: Certificates) -> None:
+    settings = certificates.settings()
+    assert server_context(Settings(**settings)).verify_mode is ssl.CERT_REQUIRED  # type: ignore[arg-type]
+    settings = {**settings, "tls_ca": None, "tls_mutual": False}
+    assert server_context(Settings(**settings)).verify_mode is ssl.CERT_NONE  # type: ignore[arg-type]
+
+
 def test_nobody_is_called_by_tls_without_an_authority_to_judge_by(certificates: Certificates) -> None:
     with pytest.raises(Refused, match="set it"):
         client_context(Settings())
