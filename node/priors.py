@@ -38,6 +38,7 @@ GIVE_UP = timedelta(days=7)
 LEASE = timedelta(seconds=30)
 BEAT_EVERY = timedelta(seconds=10)
 MAX_ROWS = 5000
+MOST_LOOKED_AT = 100
 IMAGES = frozenset({"CT", "PT", "MR"})
 ANOTHER_PATIENT = "prior-of-another-patient"
 
@@ -182,7 +183,10 @@ class PriorFetcher:
                     "run_after": now,
                     "requested_at": now,
                 }
-                insert_new(session, Prior, found)
+                if insert_new(session, Prior, found) is None:
+                    again = and_(col(Prior.search_pk) == row.id, col(Prior.study_instance_uid) == uid)
+                    values = {"state": WAITING, "attempt": 0, "run_after": now, "requested_at": now}
+                    session.exec(update(Prior).where(again, col(Prior.state) == PARKED).values(**values))
         self._set(row, state=DONE, attempt=0, error_code=None, error_text=None)
         log.info(line("priors-found", source=self._source.name, study=row.study_pk, studies=len(uids)))
 
@@ -222,7 +226,7 @@ class PriorFetcher:
             self._intake.tell("priors-foreign", str(row.study_pk), text)
         newest = sorted(earlier.values(), key=lambda s: (s.study_date, s.study_instance_uid), reverse=True)
         chosen: list[str] = []
-        for study in newest:
+        for study in newest[:MOST_LOOKED_AT]:
             if len(chosen) == self._wanted.studies:
                 break
             uid = study.study_instance_uid
@@ -243,9 +247,15 @@ class PriorFetcher:
         listed = self._source.study_series(uid)
         if not listed:
             raise Refused("prior-unknown", f"{self._source.name} no longer holds the study that it told of")
+        refused: list[Refused] = []
         for series in listed:
             if series.modality in wanted:
-                self._fetch_series(row, series)
+                try:
+                    self._fetch_series(row, series)
+                except Refused as error:  # one series that cannot be had keeps no other from coming
+                    refused.append(error)
+        if refused:
+            raise refused[0]
 
     def _fetch_series(self, row: Prior, series: HeldSeries) -> None:
         uid = row.study_instance_uid
@@ -315,7 +325,8 @@ class PriorFetcher:
         pause = min(FIRST_DELAY_SECONDS * 2 ** min(attempt - 1, 20), LAST_DELAY_SECONDS)
         state = PARKED if is_parked else WAITING
         log.warning(line("prior-not-here", source=self._source.name, code=code, attempt=attempt, state=state))
-        event = Event(at=now, kind="prior-parked", subject=str(row.id), text=f"{code}: {text}"[:500])
+        subject = f"{'search' if isinstance(row, PriorSearch) else 'prior'} {row.id}"
+        event = Event(at=now, kind="prior-parked", subject=subject, text=f"{code}: {text}"[:500])
         self._set(
             row,
             event if is_parked else None,

@@ -303,6 +303,24 @@ def test_after_a_break_only_what_is_missing_is_fetched(bench: Bench) -> None:
     assert sorted(bench.archive.given) == sorted(uids(old))
 
 
+def test_a_series_that_cannot_be_had_keeps_no_other_from_coming_and_is_asked_for_again(bench: Bench) -> None:
+    first = bench.series("first", study_date="20250101")
+    bench.archive.add([*first, *bench.series("second", study_date="20250101", series_number=2)])
+    (broken,) = bench.folder.glob("first/*1.dcm")
+    bench.archive.swaps = {next(iter(uids([broken]))): Path(__file__)}
+    bench.receive(bench.series("today", study_date=TODAY))
+    bench.settle()
+    for _ in range(4):
+        bench.fetch(bench.later(hours=1))
+    assert [len(one.objects) for one in bench.earlier()] == [3]
+    assert [(row.state, row.error_code) for row in bench.node.rows(Prior)] == [("parked", "not-part10")]
+    bench.archive.swaps = {}
+    bench.receive(bench.series("more", study_date=TODAY, series_number=2))
+    bench.settle()
+    bench.fetch()
+    assert [len(one.objects) for one in bench.earlier()] == [4]
+
+
 def test_an_earlier_study_that_is_here_by_itself_is_not_fetched(bench: Bench) -> None:
     old = bench.series("old", count=3, study_date="20250101")
     bench.archive.add(old)

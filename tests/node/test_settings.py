@@ -114,3 +114,15 @@ def test_a_setting_of_a_destination_that_cannot_be_kept_is_refused(
 def test_settings_of_no_destination_are_refused() -> None:
     with pytest.raises(Refused, match="'PACS@h:105' is none of the destinations"):
         Settings.load(destinations=("PACS@h:104",), delivery={"PACS@h:105": {"tls": True}})
+
+
+def test_earlier_studies_come_from_the_pacs_unless_something_else_is_said(tmp_path: Path) -> None:
+    pacs = "http://pacs:8042/dicom-web"
+    assert Settings(home=tmp_path).prior_sources == ()
+    assert Settings(home=tmp_path, pacs_url=pacs).prior_sources == (pacs,)
+    assert Settings(home=tmp_path, pacs_url=pacs, priors_from=()).prior_sources == ()
+    assert Settings(home=tmp_path, pacs_url=pacs, priors_from="A@h:104, A@h:104").prior_sources == (
+        "A@h:104",
+    )
+    with pytest.raises(Refused, match="priors_from"):
+        Settings.load(home=tmp_path, priors_from=("nonsense",))

@@ -24,6 +24,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 from small_node import SmallNode
 
 from node import stow
+from node.access import rule_of
 from node.intake import Intake
 from node.multipart import FilesBody
 from node.pacs import DicomWeb
@@ -276,7 +277,8 @@ def test_a_body_or_a_part_that_is_too_large_is_cut_off(tmp_path: Path) -> None:
         door.stop()
 
 
-def test_sec_a_packed_body_is_refused_unread(door: Door, tmp_path: Path) -> None:
+@pytest.mark.sec
+def test_a_packed_body_as_bombs_are_is_refused_unread(door: Door, tmp_path: Path) -> None:
     bomb = gzip.compress(parts(bytes(1 << 20)))
     assert door.post(bomb, Content_Encoding="gzip").status_code == 415
     assert door.held() == set()
@@ -344,7 +346,8 @@ def test_more_requests_than_are_served_at_one_time_are_told_to_come_again(tmp_pa
         door.stop()
 
 
-def test_sec_only_a_token_with_the_scope_of_senders_may_store(tmp_path: Path) -> None:
+@pytest.mark.sec
+def test_authz_matrix_only_a_token_with_the_scope_of_senders_may_store(tmp_path: Path) -> None:
     door = Door(tmp_path / "node")
     try:
         (path,) = files(tmp_path / "a", 1)
@@ -374,3 +377,12 @@ def test_orthanc_pushes_a_study_as_a_stow_client(door: Door, tmp_path: Path) -> 
         assert answer.status_code == 200, server.log()
     assert door.held() == uids(paths)
     assert door.node.check_whole() == 12
+
+
+def test_every_route_of_the_door_says_who_may_use_it(door: Door) -> None:
+    routes = stow.router(door.settings, door.intake).routes
+    rules = [rule_of(getattr(route, "endpoint", None)) for route in routes]
+    assert [(rule.role, set(rule.scopes), rule.is_upload) for rule in rules if rule] == [
+        ("administrator", {"sender"}, True)
+    ] * 2
+    assert len(routes) == 2
