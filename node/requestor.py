@@ -20,6 +20,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE, DimsePrimitiveType, DimseServiceType
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.transport import T_CONNECT, AddressInformation
 
 from node.socket_guard import ClosingSocket
@@ -116,6 +117,15 @@ def why_failed(association: Association) -> str:
     if isinstance(failure, ssl.SSLError):
         return f"TLS failed: {(failure.reason or 'handshake').replace('_', ' ').lower()}"
     return "" if failure is None else (failure.strerror or str(failure) or type(failure).__name__)
+
+
+def rejection_of(association: Association) -> A_ASSOCIATE | None:
+    """Return with what the peer rejected an association that we asked for; None when it did not.
+
+    A peer that rejects and closes before pynetdicom's thread has looked would be taken for one that is not there.
+    """
+    answer = association.acceptor.primitive if association.is_rejected else association.dul.peek_next_pdu()
+    return answer if isinstance(answer, A_ASSOCIATE) and answer.result else None
 
 
 class AttentiveDimse(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom is untyped here

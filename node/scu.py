@@ -14,7 +14,7 @@ from pynetdicom import _config, build_context
 from pynetdicom.association import Association
 
 from node.logs import line
-from node.requestor import SendingAE, why_failed
+from node.requestor import SendingAE, rejection_of, why_failed
 from plugins.errors import Refused, Unavailable
 from store.dicom.reencode import UNCOMPRESSED, reencode
 from store.part10 import split
@@ -312,12 +312,16 @@ def associate(
         raise Unavailable(f"{where} cannot be reached: {error}") from error
     if association.is_established:
         return association
-    answer = association.acceptor.primitive
-    if association.is_rejected and answer is not None and answer.result != TRANSIENT:
-        raise Refused("association-rejected", f"{where} rejected the association: {answer.reason_str}")
-    if association.is_rejected:
-        raise Unavailable(f"{where} rejected the association for now: {answer.reason_str if answer else ''}")
-    if association.is_aborted and answer is not None and not association.accepted_contexts:
+    rejection = rejection_of(association)
+    if rejection is not None and rejection.result != TRANSIENT:
+        raise Refused("association-rejected", f"{where} rejected the association: {rejection.reason_str}")
+    if rejection is not None:
+        raise Unavailable(f"{where} rejected the association for now: {rejection.reason_str}")
+    if (
+        association.is_aborted
+        and association.acceptor.primitive is not None
+        and not association.accepted_contexts
+    ):
         raise Refused(
             "association-rejected", f"{where} accepts none of the SOP classes and transfer syntaxes"
         )

@@ -17,7 +17,7 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.association import MODE_REQUESTOR, Association
 
 from node.archive import Archive
-from node.requestor import AttentiveDimse, SendingAE
+from node.requestor import AttentiveDimse, DialingSocket, SendingAE
 from node.scu import Sent, Timeouts, echo, send_files
 from plugins.errors import Refused, Unavailable
 
@@ -263,3 +263,31 @@ def test_an_answer_is_not_lost_to_the_thread_of_the_association_that_was_paused_
     association._reactor_checkpoint.set()
     dimse.msg_queue.put((1, "a request of the peer"))
     assert dimse.get_msg(block=False) == (1, "a request of the peer")
+
+
+def test_a_rejection_that_comes_before_pynetdicom_looks_is_still_a_rejection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = threading.Event.wait
+
+    class LateEvent(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            done = wait(self, timeout)
+            time.sleep(0.5)
+            return done
+
+    class LateSocket(DialingSocket):
+        def __init__(self, *args: object, **keywords: object) -> None:
+            super().__init__(*args, **keywords)
+            self._ready = LateEvent()
+
+    monkeypatch.setattr(
+        SendingAE, "_new_socket", lambda self, assoc, address: LateSocket(assoc, address=address)
+    )
+    archive = Archive(tmp_path / "archive", callers=("NADIR",))
+    archive.start()
+    try:
+        with pytest.raises(Refused, match="association-rejected"):
+            echo(ae_title="ARCHIVE", host="127.0.0.1", port=archive.port, calling_ae="OTHER")
+    finally:
+        archive.stop()
