@@ -108,33 +108,32 @@ def sr_metadata(
         "CompletionFlag": "COMPLETE",
         "activitySession": "1",
         "timePoint": "1",
-        "Measurements": [
+        "Measurements": [_group(n, three, seg_uid, series_uid) for n, three in enumerate(values, start=1)],
+    }
+
+
+def _group(number: int, three: tuple[float, float, float], seg_uid: str, series_uid: str) -> dict[str, Any]:
+    """Return one finding with its segment and three measurements."""
+    return {
+        "TrackingIdentifier": f"Finding {number}",
+        "ReferencedSegment": number,
+        "SourceSeriesForImageSegmentation": series_uid,
+        "segmentationSOPInstanceUID": seg_uid,
+        "Finding": NODULE,
+        "FindingSite": LUNG,
+        "measurementAlgorithmIdentification": {"AlgorithmName": "nodule model", "AlgorithmVersion": "3"},
+        "measurementItems": [
             {
-                "TrackingIdentifier": f"Finding {n}",
-                "ReferencedSegment": n,
-                "SourceSeriesForImageSegmentation": series_uid,
-                "segmentationSOPInstanceUID": seg_uid,
-                "Finding": NODULE,
-                "FindingSite": LUNG,
-                "measurementAlgorithmIdentification": {
-                    "AlgorithmName": "nodule model",
-                    "AlgorithmVersion": "3",
+                "value": f"{value:.6g}",
+                "quantity": ATTENUATION,
+                "units": HU,
+                "derivationModifier": {
+                    "CodeValue": code,
+                    "CodingSchemeDesignator": "SCT",
+                    "CodeMeaning": meaning,
                 },
-                "measurementItems": [
-                    {
-                        "value": f"{value:.6g}",
-                        "quantity": ATTENUATION,
-                        "units": HU,
-                        "derivationModifier": {
-                            "CodeValue": code,
-                            "CodingSchemeDesignator": "SCT",
-                            "CodeMeaning": meaning,
-                        },
-                    }
-                    for value, (code, meaning) in zip(three, DERIVATIONS, strict=True)
-                ],
             }
-            for n, three in enumerate(values, start=1)
+            for value, (code, meaning) in zip(three, DERIVATIONS, strict=True)
         ],
     }
 

@@ -10,6 +10,7 @@ import numpy as np
 from highdicom.sr import SourceImageForRegion
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
 from pydicom.valuerep import DS
 
 from plugins import codes
@@ -88,7 +89,8 @@ class Groups:
         numbers: Sequence[bytes],
     ) -> bytes:
         finding = identified.finding
-        whole = (*key, finding.category, finding.type, finding.site, finding.laterality, not numbers)
+        said = [_exact(c) for c in (finding.category, finding.type, finding.site, finding.laterality)]
+        whole = (*key, *said, not numbers)
         frame = self._frames.get(whole)
         if frame is None:
             frame = self._frames[whole] = _Frame(make())
@@ -105,8 +107,15 @@ class Groups:
         path: Line | None = None,
         image: SourceImageForRegion | None = None,
     ) -> bytes:
-        key = measurement.concept, measurement.unit, measurement.derivation, measurement.method
-        whole = (*key, measurement.uncertainty is None, spoken, path is None, *_kind(image))
+        said = [_exact(c) for c in (measurement.concept, measurement.unit, measurement.derivation)]
+        whole = (
+            *said,
+            measurement.method,
+            measurement.uncertainty is None,
+            spoken,
+            path is None,
+            *_kind(image),
+        )
         form = self._numbers.get(whole)
         if form is None:
             item = number_item(measurement, spoken=spoken)[0]
@@ -159,6 +168,11 @@ def varying(item: Dataset) -> Iterator[DataElement]:
         yield item["TextValue"]
     for child in item.get("ContentSequence") or ():
         yield from varying(child)
+
+
+def _exact(code: Code | None) -> tuple[str | None, ...]:
+    """Return a code as a key: codes that pydicom calls equal may have other schemes and meanings."""
+    return () if code is None else tuple(code)
 
 
 def _graphic_data(line: Line) -> list[float]:

@@ -56,6 +56,17 @@ def many(tmp_path: Path) -> Case:
             finding = replace(finding, measurements=tuple(_doubted(m, i) for m in finding.measurements))
         if i % 5 == 0:
             finding = replace(finding, measurements=finding.measurements[2:], confidence=0.1 * (i % 7))
+        if i % 6 == 0:  # the same codes in other words, and in the scheme that SNOMED had before
+            finding = replace(
+                finding,
+                type=Code("27925004", "SCT", f"Nodule of kind {i}"),
+                measurements=tuple(
+                    replace(m, concept=m.concept._replace(meaning=f"{m.concept.meaning} {i}"))
+                    for m in finding.measurements
+                ),
+            )
+        if i == 13:
+            finding = replace(finding, site=Code("T-28000", "SRT", "Lung"))
         if i == 7:
             finding = replace(finding, measurements=(), confidence=None)
         findings.append(identify(replace(finding, key=f"n{i}", label=f"Finding {i}"), i))
@@ -148,7 +159,10 @@ def test_making_results_changes_nothing_in_the_headers_of_the_source(tmp_path: P
 def test_an_encoded_result_can_be_read_and_changed_before_it_is_written(tmp_path: Path) -> None:
     case = make_case(tmp_path)
     seg, changed = case.seg(), case.seg()
-    assert changed.PerFrameFunctionalGroupsSequence[0].SegmentIdentificationSequence[0].ReferencedSegmentNumber == 1
+    assert (
+        changed.PerFrameFunctionalGroupsSequence[0].SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        == 1
+    )
     assert octets(changed) == octets(seg)
     changed.ReferencedSeriesSequence[0].SeriesInstanceUID = "1.2.3"
     assert dcmread(BytesIO(octets(changed))).ReferencedSeriesSequence[0].SeriesInstanceUID == "1.2.3"
