@@ -97,11 +97,13 @@ class Row:
 def main() -> None:
     """Measure the rows that are asked for, print their tables, and write them as JSON."""
     options = _options()
-    with tempfile.TemporaryDirectory(dir=options.fast_disk) as text:
-        work = Path(text)
-        images, folder = _images(options, work)
+    with (
+        tempfile.TemporaryDirectory(dir=options.fast_disk) as fast,
+        tempfile.TemporaryDirectory(dir=options.disk) as slow,
+    ):
+        images, folder = _images(options, Path(fast))
         results = []
-        for row in _rows(options, images, folder, work):
+        for row in _rows(options, images, folder, Path(fast), Path(slow)):
             measured = _measure(row, options.runs)
             _print(row, measured)
             results.append({"row": row.name, "unit": row.unit, "receivers": [asdict(m) for m in measured]})
@@ -142,7 +144,9 @@ def _images(options: argparse.Namespace, work: Path) -> tuple[list[Image], Path]
     return images, folder
 
 
-def _rows(options: argparse.Namespace, images: Sequence[Image], folder: Path, work: Path) -> list[Row]:
+def _rows(
+    options: argparse.Namespace, images: Sequence[Image], folder: Path, work: Path, disk: Path
+) -> list[Row]:
     wanted = set(options.rows.split(","))
     size = sum(len(image.data) for image in images)
     one = {"unit": "images/s", "images": len(images), "bytes": size}
@@ -157,7 +161,6 @@ def _rows(options: argparse.Namespace, images: Sequence[Image], folder: Path, wo
                 Row(name=f"1 {name}, {sender}", receivers=quick_receivers, send=send, sink=work, **one)
             )
     if "2" in wanted:
-        disk = Path(tempfile.mkdtemp(dir=options.disk))
         name = f"2 {len(images)} images, one association, on disk before the answer, blast"
         raw = _raw_writes(images, disk)
         rows.append(Row(name=name, receivers=durable, send=_blast(images), sink=disk, raw=raw, **one))
