@@ -180,7 +180,7 @@ class DicomWeb:
                 patient_id=plain(_text(row, PATIENT_ID)),
                 issuer=plain(_text(row, ISSUER)),
                 study_date=_text(row, STUDY_DATE),
-                modalities=frozenset(_texts(row, MODALITIES)),
+                modalities=frozenset(one for one in _values(row, MODALITIES) if isinstance(one, str)),
             )
 
     def study_series(self, study_instance_uid: str) -> tuple[HeldSeries, ...]:
@@ -351,21 +351,19 @@ def _json(response: httpx.Response, root_url: str) -> Any:
         raise Unavailable(f"{root_url} answered with something that is not JSON") from error
 
 
-def _value(row: Mapping[str, Any], tag: str) -> Any:
+def _values(row: Mapping[str, Any], tag: str) -> list[Any]:
     element = row.get(tag)
     values = element.get("Value") if isinstance(element, dict) else None
-    return values[0] if isinstance(values, list) and values else None
+    return values if isinstance(values, list) else []
+
+
+def _value(row: Mapping[str, Any], tag: str) -> Any:
+    return next(iter(_values(row, tag)), None)
 
 
 def _text(row: Mapping[str, Any], tag: str) -> str:
     value = _value(row, tag)
     return value if isinstance(value, str) else ""
-
-
-def _texts(row: Mapping[str, Any], tag: str) -> list[str]:
-    element = row.get(tag)
-    values = element.get("Value") if isinstance(element, dict) else None
-    return [value for value in values if isinstance(value, str)] if isinstance(values, list) else []
 
 
 def _number(row: Mapping[str, Any], tag: str) -> int | None:
