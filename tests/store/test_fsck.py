@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from postgres_server import PostgresServer
 from sqlalchemy import text
 from sqlmodel import select
 from whole_node import START, WholeNode, encoded, image, seg
@@ -29,9 +31,8 @@ LATER = START + timedelta(minutes=5)
 DEAD_PROCESS = 2**22 + 1
 
 
-@pytest.fixture
-def node(database: Database, objects: ObjectStore) -> WholeNode:
-    """Return a node that has analysed and delivered two studies, one of them with a changed image."""
+def build(database: Database, objects: ObjectStore) -> None:
+    """Let a node analyse and deliver two studies, one of them with a changed image."""
     node = WholeNode(database=database, objects=objects)
     for study in (1, 2):
         for number in (1, 2, 3):
@@ -41,7 +42,47 @@ def node(database: Database, objects: ObjectStore) -> WholeNode:
     assert node.analyse(LATER) == 2
     while node.send(LATER, lambda parcel: Answer(status=0x0000)):
         pass
-    return node
+    database.dispose()
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Path:
+    """Return the home of that node."""
+    home = tmp_path_factory.mktemp("built")
+    shutil.copyfile(sqlite_template, home / "nadir.sqlite")
+    build(Database(f"sqlite:///{home / 'nadir.sqlite'}"), ObjectStore(home / "store", sync=False))
+    return home
+
+
+@pytest.fixture(scope="module")
+def built_postgres(
+    tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer, postgres_template: str
+) -> tuple[str, Path]:
+    """Return the same on PostgreSQL: the name of its database, and its home."""
+    name, home = postgres.create(postgres_template), tmp_path_factory.mktemp("built")
+    build(Database(postgres.url(name)), ObjectStore(home / "store", sync=False))
+    return name, home
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WholeNode]:
+    """Give a copy of that node, on each engine."""
+    objects = ObjectStore(tmp_path / "store", sync=False)
+    if request.param == "sqlite":
+        home: Path = request.getfixturevalue("built")
+        shutil.copyfile(home / "nadir.sqlite", tmp_path / "nadir.sqlite")
+        url = f"sqlite:///{tmp_path / 'nadir.sqlite'}"
+    else:
+        server: PostgresServer = request.getfixturevalue("postgres")
+        template, home = request.getfixturevalue("built_postgres")
+        name = server.create(template)
+        url = server.url(name)
+    shutil.copytree(home / "store", tmp_path / "store", dirs_exist_ok=True)
+    database = Database(url)
+    yield WholeNode(database=database, objects=objects)
+    database.dispose()
+    if request.param != "sqlite":
+        server.drop(name)
 
 
 def found(node: WholeNode, *, quick: bool = False) -> list[Fault]:
@@ -223,10 +264,8 @@ def test_i3_a_delivery_of_another_job_or_of_one_that_has_not_ended_is_found(node
     ]
 
 
-def test_i3_two_deliveries_of_one_result_to_one_destination_are_found(
-    database: Database, node: WholeNode
-) -> None:
-    if database.is_sqlite:
+def test_i3_two_deliveries_of_one_result_to_one_destination_are_found(node: WholeNode) -> None:
+    if node.database.is_sqlite:
         pytest.skip("SQLite cannot drop the constraint")
     drop(node, "delivery", "u", "destination")
     execute(
@@ -424,11 +463,9 @@ def test_states_that_there_are_not_are_found(node: WholeNode) -> None:
     assert codes(node) == [("ledger", "unknown-state"), ("ledger", "unknown-state")]
 
 
-def test_a_row_that_points_to_nothing_is_found(
-    database: Database, node: WholeNode, database_url: str
-) -> None:
-    if database.is_sqlite:
-        with closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as connection:
+def test_a_row_that_points_to_nothing_is_found(node: WholeNode, tmp_path: Path) -> None:
+    if node.database.is_sqlite:
+        with closing(sqlite3.connect(tmp_path / "nadir.sqlite")) as connection:
             connection.execute("PRAGMA foreign_keys=OFF")
             connection.execute("DELETE FROM patient WHERE id = 1")
             connection.commit()

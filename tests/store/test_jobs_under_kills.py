@@ -25,6 +25,7 @@ from store.fsck.rows import check_rows
 from store.tables import Delivery, Finding, Job, Result
 
 PLUGINS = 10
+ENDLESS = 1000  # attempts: what is killed here is the worker's fault and not the study's
 ANALYSES = [
     Identity(
         plugin=f"p{number}",
@@ -51,7 +52,7 @@ def settle_meanwhile(url: str, studies: int) -> None:
     def settler() -> None:
         database = Database(url)
         for _ in range(2):
-            Settler(database, ANALYSES, quiet_seconds=0).tick(database.now())
+            Settler(database, ANALYSES, quiet_seconds=0, max_attempts=ENDLESS).tick(database.now())
         database.dispose()
 
     database = Database(url)

@@ -58,8 +58,8 @@ def work(database: Database, job: Job, sleepy: bool) -> None:
 
 def run(url: str, flag: Path, seed: int) -> None:
     """Work until nothing is left."""
-    database, chance = Database(url), random.Random(seed)
-    while True:
+    database, chance, parent = Database(url), random.Random(seed), os.getppid()
+    while os.getppid() == parent:
         try:
             with database.transaction() as session:
                 job = jobs.claim(session, str(os.getpid()), database.now(), LEASE_SECONDS)
@@ -94,7 +94,7 @@ def main() -> None:
     chance, killed, failed = random.Random(seed), 0, 0
     workers = {start(url, flag, chance.getrandbits(32)) for _ in range(count)}
     while workers:
-        time.sleep(chance.uniform(0.1, 0.4))
+        time.sleep(chance.uniform(0.2, 0.6))
         while workers:
             ended, status = os.waitpid(-1, os.WNOHANG)
             if not ended:
