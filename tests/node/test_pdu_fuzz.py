@@ -151,16 +151,19 @@ def listening() -> Iterator[list[str]]:
     said: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
-    ours, theirs = logging.getLogger("node"), logging.getLogger("pynetdicom")
+    ours = logging.getLogger("node")
+    theirs = {logger: logger.level for logger in map(logging.getLogger, ("pynetdicom", "pydicom"))}
     ours.addHandler(handler)
-    ours.propagate, before = False, theirs.level
-    theirs.setLevel(logging.CRITICAL + 1)
+    ours.propagate = False
+    for logger in theirs:
+        logger.setLevel(logging.CRITICAL + 1)
     try:
         yield said
     finally:
         ours.removeHandler(handler)
         ours.propagate = True
-        theirs.setLevel(before)
+        for logger, level in theirs.items():
+            logger.setLevel(level)
 
 
 def eventually_at_most(measure: object, bound: int, seconds: float = 10.0) -> int:
