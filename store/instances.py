@@ -17,7 +17,7 @@ from store.known import Known, Place, Rows, place
 from store.objects import Kept
 from store.part10 import Header
 from store.priors import Coming, asked_for
-from store.tables import Association, AssociationStudy, Event, Instance, Result, Series, Study
+from store.tables import Association, AssociationStudy, Event
 
 RECEIVING, SETTLED = "receiving", "settled"
 Outcome = Literal["new", "identical", "conflict", "own"]
