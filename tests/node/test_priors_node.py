@@ -64,8 +64,8 @@ def over(home: Path) -> None:
 @pytest.mark.parametrize(
     ("tier", "points"),
     [
-        ("quick", ("before-commit:7", "after-commit:30")),
-        pytest.param("long", tuple(f"{point}:{count}" for point in POINTS for count in (2, 9)), marks=LONG),
+        ("quick", ("before-commit:9",)),
+        pytest.param("long", tuple(f"{point}:{count}" for point in POINTS for count in (5, 9)), marks=LONG),
     ],
 )
 def test_a_dead_archive_holds_no_other_up_and_a_killed_node_fetches_the_rest_after_its_start(
@@ -85,7 +85,7 @@ def test_a_dead_archive_holds_no_other_up_and_a_killed_node_fetches_the_rest_aft
         for point in (*points, ""):
             environment = {"NADIR_FAILPOINT": point} if point else {}
             with node(tmp_path / "home", *flags, environment=environment) as running:
-                if kills == 0:
+                if kills == 0:  # before a point is reached: each is counted beyond these three
                     send(running, today)
                 if point:
                     wait_for(lambda: running._process is None or running._process.poll() is not None)
