@@ -50,7 +50,9 @@ viewer:
 	@command -v chromium >/dev/null || apt-get install --yes --quiet --no-install-recommends chromium || { echo "chromium is missing: apt-get install chromium"; exit 1; }
 	@$(foreach package,@ohif/app@3.13.2 playwright-core@1.65.1,.ci/unpack "$(package)" &&) true
 
-bench: install
+bench: install counterparts
+	$(BIN)/python benchmarks/ingest.py --json bench/ingest.json
+	$(BIN)/python benchmarks/pipeline.py --json bench/pipeline.json
 	$(BIN)/python benchmarks/settle_to_delivered.py
 
 $(TOOLS)/installed: $(STAMP)
