@@ -146,6 +146,9 @@ def read_file(path: Path, headers: Headers | None = None) -> File | None:
     except Refused:
         raise
     except Exception as error:  # pydicom raises at least nine kinds of error on damaged files
+        if isinstance(error, OSError) and error.strerror:
+            sentence = f"{path} cannot be read: {error.strerror}"
+            raise Refused("unreadable-file", sentence, where=str(path)) from error
         raise _unreadable(path, type(error).__name__) from error
 
 

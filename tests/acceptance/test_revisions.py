@@ -269,7 +269,7 @@ def test_a_port_that_is_taken_is_one_line_and_nothing_is_left_running(tmp_path: 
 
 def test_the_ready_line_shows_no_password(tmp_path: Path) -> None:
     destination = "http://nadir:secret-word@127.0.0.1:9/dicom-web"
-    with node(tmp_path / "home", *FLAGS, "--destination", destination) as process:
+    with node(tmp_path / "home", *FLAGS, environment={"NADIR_DESTINATIONS": destination}) as process:
         assert "127.0.0.1:9/dicom-web" in process.ready_line
         assert process.stop() == 0
         assert "secret-word" not in process.ready_line + "".join(process.log)
