@@ -132,7 +132,7 @@ class Confirmer:
             found = self._query(rows)
         except (Refused, Unavailable) as error:
             sentence = error.sentence if isinstance(error, Refused) else str(error)
-            self._postpone(rows, f"asked by query: {sentence}", now)
+            self._postpone(rows, f"not confirmed, the query failed: {sentence}", now)
             return
         proved = _pks([row for row in rows if row.sop_instance_uid in found])
         lacking = _pks([row for row in rows if row.sop_instance_uid not in found])

@@ -190,11 +190,13 @@ def print_job(job: Mapping[str, Any]) -> None:
         say(line)
     for result in job["results"]:
         say(f"  result    {result['kind']} {result['sop_instance_uid']}")
+    kinds = {result["id"]: result["kind"] for result in job["results"]}
     for delivery in job["deliveries"]:
         said = ", ".join(str(delivery[k]) for k in SAID_OF_DELIVERY if delivery[k])
         state = delivery["state"] + (f" by {delivery['confirmed_by']}" if delivery["confirmed_by"] else "")
         tries = f"{delivery['attempt']} attempt{'' if delivery['attempt'] == 1 else 's'}"
-        say(f"  delivery  to {delivery['destination']}: {state}, {tries}{said and f', {said}'}")
+        what = f"{kinds[delivery['result_pk']]} to {delivery['destination']}"
+        say(f"  delivery  {what}: {state}, {tries}{said and f', {said}'}")
 
 
 def print_lines(lines: Sequence[Line]) -> None:

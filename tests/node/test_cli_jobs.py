@@ -34,7 +34,7 @@ def test_what_waits_for_a_destination_that_is_gone_is_abandoned_and_told(tmp_pat
     rows = nadir_json("jobs", "show", "1", *home)["deliveries"]
     assert [row["state"] for row in rows] == ["pending", "abandoned"]
     assert rows[1]["abandoned_at"]
-    assert f"delivery  to {GONE}: abandoned" in nadir("jobs", "show", "1", *home).stdout
+    assert f" to {GONE}: abandoned" in nadir("jobs", "show", "1", *home).stdout
 
 
 def test_delivered_and_confirmed_are_different_words_in_the_ledger(tmp_path: Path) -> None:
