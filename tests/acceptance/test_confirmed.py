@@ -40,4 +40,4 @@ def test_what_orthanc_commits_to_is_confirmed_in_ledger_and_metrics(tmp_path: Pa
     assert {d["confirmed_by"] for d in job["deliveries"]} == {"commitment"}
     assert f'nadir_deliveries{{destination="{destination}",state="confirmed"}} 3.0' in metrics
     shown = nadir("jobs", "show", "1", "--home", str(home)).stdout
-    assert shown.count(f"delivery  to {destination}: confirmed by commitment, 1 attempt, 0x0000") == 3
+    assert shown.count(f" to {destination}: confirmed by commitment, 1 attempt, 0x0000") == 3
