@@ -15,8 +15,10 @@ from plugins.errors import Refused
 from store.keys import destination_key as key_of
 from store.keys import without_credentials
 
-KINDS = ("seg", "sr-volumetric", "sr-planar", "pdf", "capture")
 USUAL_KINDS = ("seg", "sr-volumetric", "sr-planar")
+MORE_KINDS = ("capture", "pdf")
+"""Kinds of result that people only look at, made when they are asked for."""
+KINDS = (*USUAL_KINDS, *MORE_KINDS)
 EXPLICIT_LITTLE, IMPLICIT_LITTLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 SYNTAXES = {"explicit": EXPLICIT_LITTLE, "implicit": IMPLICIT_LITTLE}
 """The transfer syntaxes that a result can be written in, by the names that settings use."""
@@ -133,4 +135,12 @@ def taking(
     return tuple(key for key in keys if kind in deliveries.get(key, DeliverySettings()).results)
 
 
-__all__ = ["KINDS", "DeliverySettings", "key_of", "taking", "with_credentials", "without_credentials"]
+__all__ = [
+    "KINDS",
+    "MORE_KINDS",
+    "DeliverySettings",
+    "key_of",
+    "taking",
+    "with_credentials",
+    "without_credentials",
+]

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from node.child import run_in_child
+from node.deliveries import MORE_KINDS
 from node.settings import Settings
-from node.task import MORE_KINDS, Analysed, Answer, Task
+from node.task import Analysed, Answer, Task
 from plugins.errors import Refused
 from plugins.registry import load_plugins, load_working
 from store.analysed import AnalysedFindings, Found, Told

@@ -18,8 +18,9 @@ from pathlib import Path
 from pydicom import Dataset, dcmread
 from pydicom.sr.coding import Code
 
+from node.deliveries import MORE_KINDS
 from node.fault import place
-from node.task import MORE_KINDS, Analysed, Answer, Identity, Task
+from node.task import Analysed, Answer, Identity, Task
 from plugins.contract import Finding, Flag, Measurement, Plugin, Provenance, Volume, parted
 from plugins.errors import Absent, Broken, NadirError, Refused
 from plugins.registry import load_plugins

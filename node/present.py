@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset
 
+from node.deliveries import MORE_KINDS
 from node.report.folder import write_report
 from node.report.overlays import key_slice, montage, overlay
 from node.report.pdf import report_pdf
 from node.report.shown import ShownFinding, StudyReport
-from node.task import MORE_KINDS
 from plugins.contract import Flag, Provenance
 from store.analysed import Told
 from store.dicom import capture, pdf

@@ -12,9 +12,6 @@ from plugins.registry import config_sha256
 from store.analysed import AnalysedFindings
 from store.keys import job_key
 
-MORE_KINDS = ("capture", "pdf")
-"""Kinds of result that people only look at, made when they are asked for."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
@@ -74,7 +71,7 @@ class Task:
     mask: str | None = None
     """A file of regions to measure instead of those that came with the study; then nothing is written."""
     more: tuple[str, ...] = ()
-    """Those of `MORE_KINDS` that are asked for."""
+    """Those of `node.deliveries.MORE_KINDS` that are asked for."""
     pages: bool = False
     """True to write overlay pictures, a CSV and a page beside the DICOM objects."""
 
@@ -144,4 +141,4 @@ class Answer:
         return cls(analysed=analysed, pages=tuple(plain["pages"]))
 
 
-__all__ = ["MORE_KINDS", "Analysed", "Answer", "Identity", "Task"]
+__all__ = ["Analysed", "Answer", "Identity", "Task"]

@@ -14,10 +14,11 @@ from pathlib import Path
 from sqlmodel import Session, col, select
 
 from node.child import run_in_child
+from node.deliveries import MORE_KINDS
 from node.fault import place
 from node.logs import line
 from node.settings import Settings
-from node.task import MORE_KINDS, Analysed, Answer, Identity, Task
+from node.task import Analysed, Answer, Identity, Task
 from plugins.errors import Broken, NadirError, Refused, Unavailable
 from store import findings, jobs, outbox, studies
 from store.database import Database

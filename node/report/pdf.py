@@ -191,9 +191,9 @@ def _picture(pixels: NDArray[np.uint8]) -> Image:
     buffer = BytesIO()
     Pictures.fromarray(pixels).save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
     buffer.seek(0)
-    rows, columns_ = pixels.shape[:2]
-    scale = min(WIDTH / columns_, 215 * mm / rows, LARGEST_PIXEL)
-    return Image(buffer, width=columns_ * scale, height=rows * scale)
+    height, width = pixels.shape[:2]
+    scale = min(WIDTH / width, 215 * mm / height, LARGEST_PIXEL)
+    return Image(buffer, width=width * scale, height=height * scale)
 
 
 def _plain(text: str) -> str:
