@@ -1,0 +1,119 @@
+"""Networks by name, built by MONAI: what a model card says is enough to build the network again.
+
+The list is closed: a card is data, and data never names code to be called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from models.files import BadModel
+
+if TYPE_CHECKING:
+    import torch
+
+
+def build(architecture: Mapping[str, object]) -> torch.nn.Module:
+    """Return the network of an architecture `{"kind": ..., ...}`, weights not yet learned, logits out.
+
+    `unet`: MONAI's residual U-Net; `in_channels`, `out_channels`, `channels`, `strides` (a number or a triple for each
+    step down), `num_res_units`, `norm` (`batch` or `instance`), `dropout` (of whole channels, after the deepest block
+    only, so that repeated passes share the encoder). `segresnet`: MONAI's SegResNet; `init_filters`, `blocks_down`,
+    `blocks_up`, `norm`. `classifier`: MONAI's DenseNet; `init_features`, `growth_rate`, `block_config`.
+    Raises BadModel (`unknown-network`, `bad-architecture`).
+    """
+    builders: dict[str, Callable[..., Any]] = {
+        "unet": _unet,
+        "segresnet": _segresnet,
+        "classifier": _classifier,
+    }
+    kind = architecture.get("kind")
+    if not isinstance(kind, str) or kind not in builders:
+        raise BadModel(
+            "unknown-network", f"there is no network {kind!r}; known are {', '.join(sorted(builders))}"
+        )
+    settings = {str(key): value for key, value in architecture.items() if key != "kind"}
+    try:
+        network: torch.nn.Module = builders[kind](**settings)
+    except (TypeError, ValueError, KeyError, IndexError) as error:
+        raise BadModel("bad-architecture", f"no '{kind}' can be built so: {error}") from error
+    return network
+
+
+def _unet(
+    *,
+    in_channels: int,
+    out_channels: int,
+    channels: list[int],
+    strides: list[int | list[int]],
+    num_res_units: int = 2,
+    norm: str = "batch",
+    dropout: float = 0.0,
+) -> Any:
+    import torch
+    from monai.networks.layers.simplelayers import SkipConnection
+    from monai.networks.nets.unet import UNet
+
+    steps: list[Any] = [s if isinstance(s, int) else tuple(s) for s in strides]
+    network = UNet(
+        spatial_dims=3,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        channels=channels,
+        strides=steps,
+        num_res_units=num_res_units,
+        norm=norm,
+    )
+    if dropout:
+        level: Any = network.model
+        while isinstance(level[1].submodule, torch.nn.Sequential) and any(
+            isinstance(part, SkipConnection) for part in level[1].submodule
+        ):
+            level = level[1].submodule
+        level[1].submodule = torch.nn.Sequential(level[1].submodule, torch.nn.Dropout3d(dropout))
+    return network
+
+
+def _segresnet(
+    *,
+    in_channels: int,
+    out_channels: int,
+    init_filters: int,
+    blocks_down: list[int],
+    blocks_up: list[int],
+    norm: str = "batch",
+) -> Any:
+    from monai.networks.nets.segresnet import SegResNet
+
+    return SegResNet(
+        spatial_dims=3,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        init_filters=init_filters,
+        blocks_down=tuple(blocks_down),
+        blocks_up=tuple(blocks_up),
+        norm=norm,
+    )
+
+
+def _classifier(
+    *,
+    in_channels: int,
+    out_channels: int,
+    init_features: int,
+    growth_rate: int,
+    block_config: list[int],
+    dropout: float = 0.0,
+) -> Any:
+    from monai.networks.nets.densenet import DenseNet
+
+    return DenseNet(
+        spatial_dims=3,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        init_features=init_features,
+        growth_rate=growth_rate,
+        block_config=block_config,
+        dropout_prob=dropout,
+    )

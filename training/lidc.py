@@ -1,0 +1,90 @@
+"""Nodule crops of LIDC-IDRI as cases: `nodules.csv`, `images/` and `masks/` (NIfTI) of one folder."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plugins.errors import Refused
+from training.manifest import Case, DataManifest, folds, sha256_of
+
+TAGS = ("spacing_x_mm", "spacing_z_mm", "malignancy", "subtlety", "texture", "spiculation", "margin")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Nodule:
+    """One nodule crop."""
+
+    case: Case
+    """Which one."""
+    image: NDArray[np.float32]
+    """HU, `(K, R, C)`."""
+    mask: NDArray[np.bool_]
+    """The majority of the readers, `(K, R, C)`."""
+    spacing_mm: tuple[float, float, float]
+    """Distance of two voxels along k, r, c; mm."""
+
+    @property
+    def centre(self) -> tuple[float, float, float]:
+        """Return the centre of gravity of the mask, voxel index (k, r, c)."""
+        k, r, c = np.argwhere(self.mask).mean(axis=0).tolist()
+        return (k, r, c)
+
+
+def lidc_manifest(root: Path) -> DataManifest:
+    """Return the cases of the folder with their hashes and folds. Refuses `no-nodules` (no `nodules.csv` there)."""
+    table = root / "nodules.csv"
+    if not table.is_file():
+        raise Refused("no-nodules", f"there is no nodules.csv in {root}")
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    largest: dict[str, float] = {}
+    for row in rows:
+        patient = row["patient_id"]
+        largest[patient] = max(largest.get(patient, 0.0), float(row["diameter_mm"]))
+    fold_of = folds(largest)
+    cases = [_case(row, fold_of[row["patient_id"]], root) for row in rows]
+    return DataManifest(name="lidc_nodules", cases=tuple(sorted(cases, key=lambda case: case.case_id)))
+
+
+def _case(row: dict[str, str], fold: int, root: Path) -> Case:
+    files = {"image": row["image_file"], "mask": row["mask_file"]}
+    return Case(
+        case_id=f"{row['patient_id']}_nodule{int(row['nodule_id']):02d}",
+        patient_id=row["patient_id"],
+        files=files,
+        sha256={role: sha256_of(root / path) for role, path in files.items()},
+        fold=fold,
+        size_mm=float(row["diameter_mm"]),
+        tags={name: float(row[name]) if row[name] else None for name in TAGS},
+    )
+
+
+def load_nodule(case: Case, root: Path) -> Nodule:
+    """Return image and mask of a case, slices from feet to head. Refuses `changed-file` and `unequal-grids`."""
+    for role, path in case.files.items():
+        if sha256_of(root / path) != case.sha256[role]:
+            raise Refused("changed-file", f"{path} is not the file that the manifest speaks of")
+    image, spacing_mm = _array(root / case.files["image"])
+    mask, _ = _array(root / case.files["mask"])
+    if image.shape != mask.shape:
+        raise Refused("unequal-grids", f"image and mask of {case.case_id} have different grids")
+    return Nodule(case=case, image=image.astype(np.float32), mask=mask > 0, spacing_mm=spacing_mm)
+
+
+def _array(path: Path) -> tuple[NDArray[Any], tuple[float, float, float]]:
+    """Return the voxels `(K, R, C)` in the patient's LPS order and their spacing (k, r, c), mm."""
+    import nibabel
+
+    image: Any = nibabel.as_closest_canonical(nibabel.load(path))
+    c, r, k = (float(z) for z in image.header.get_zooms()[:3])
+    voxels = np.asarray(image.dataobj)[::-1, ::-1]
+    return np.ascontiguousarray(voxels.transpose(2, 1, 0)), (k, r, c)
+
+
+__all__ = ["Nodule", "lidc_manifest", "load_nodule"]

@@ -1,0 +1,117 @@
+"""A frozen list of the cases that a model learns from and is judged on: who, which files, which fold.
+
+A manifest is JSON with its own sha256, written down with every run, so that a figure names the data it came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from plugins.errors import Refused
+
+FOLDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One case: one lesion with its images and its truth."""
+
+    case_id: str
+    """Name of the case, one of its kind in the manifest."""
+    patient_id: str
+    """Whose it is; a patient is in one fold only."""
+    files: Mapping[str, str]
+    """Path of each file by its role, relative to the folder of the data set."""
+    sha256: Mapping[str, str]
+    """Hash of each file by its role."""
+    fold: int
+    """Number of the fold, from 0, in which the case is judged."""
+    size_mm: float
+    """Size of the lesion, mm."""
+    tags: Mapping[str, float | str | None] = field(default_factory=dict)
+    """What else is known of it: spacing, ratings, scanner."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataManifest:
+    """The cases of one data set."""
+
+    name: str
+    """Name of the data set."""
+    cases: tuple[Case, ...]
+    """All cases, sorted by name."""
+
+    def __post_init__(self) -> None:
+        require_patients_apart(*(self.fold(n) for n in sorted({case.fold for case in self.cases})))
+
+    @property
+    def sha256(self) -> str:
+        """Return the hash over everything that the manifest says."""
+        return hashlib.sha256(json.dumps(self._plain(), sort_keys=True).encode()).hexdigest()
+
+    def fold(self, number: int) -> tuple[Case, ...]:
+        """Return the cases that are judged in one fold."""
+        return tuple(case for case in self.cases if case.fold == number)
+
+    def others(self, number: int) -> tuple[Case, ...]:
+        """Return the cases that are learned from when a fold is judged; no patient of the fold is among them."""
+        learned = tuple(case for case in self.cases if case.fold != number)
+        require_patients_apart(learned, self.fold(number))
+        return learned
+
+    def write(self, path: Path) -> None:
+        """Write the manifest and its hash as JSON."""
+        path.write_text(json.dumps({**self._plain(), "sha256": self.sha256}, indent=1) + "\n")
+
+    def _plain(self) -> dict[str, object]:
+        return {"name": self.name, "cases": [asdict(case) for case in self.cases]}
+
+
+def read_manifest(path: Path) -> DataManifest:
+    """Return the manifest of a JSON file. Refuses `bad-manifest` (no manifest) and `changed-manifest` (wrong hash)."""
+    try:
+        plain = json.loads(path.read_text())
+        manifest = DataManifest(name=plain["name"], cases=tuple(Case(**case) for case in plain["cases"]))
+        said = plain["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Refused("bad-manifest", f"{path} is no manifest of data ({error})") from error
+    if said != manifest.sha256:
+        raise Refused("changed-manifest", f"{path} was changed after it was written: its sha256 is another")
+    return manifest
+
+
+def require_patients_apart(*sides: Iterable[Case]) -> None:
+    """Refuse (`patient-on-both-sides`) when one patient has cases on two sides of a split."""
+    seen: dict[str, int] = {}
+    for number, side in enumerate(sides):
+        for case in side:
+            if seen.setdefault(case.patient_id, number) != number:
+                raise Refused(
+                    "patient-on-both-sides", f"cases of patient {case.patient_id} are on two sides of a split"
+                )
+
+
+def folds(sizes_mm: Mapping[str, float], count: int = FOLDS, seed: int = 0) -> dict[str, int]:
+    """Return the fold of each patient, given the size of his largest lesion in mm.
+
+    Patients in order of size are dealt out in rounds, each round in an order drawn from the seed: every fold holds as
+    many large lesions as the next. The same patients give the same folds, in whatever order they come.
+    """
+    order = sorted(sizes_mm, key=lambda patient: (-sizes_mm[patient], patient))
+    dealt = random.Random(seed)
+    found: dict[str, int] = {}
+    for start in range(0, len(order), count):
+        numbers = dealt.sample(range(count), count)
+        found.update(zip(order[start : start + count], numbers, strict=False))
+    return found
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
