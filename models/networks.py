@@ -5,6 +5,7 @@ The list is closed: a card is data, and data never names code to be called.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,9 @@ def build(architecture: Mapping[str, object]) -> torch.nn.Module:
     """Return the network of an architecture `{"kind": ..., ...}`, weights not yet learned, logits out.
 
     `unet`: MONAI's residual U-Net; `in_channels`, `out_channels`, `channels`, `strides` (a number or a triple for each
-    step down), `num_res_units`, `norm` (`batch` or `instance`), `dropout` (of whole channels, after the deepest block
-    only, so that repeated passes share the encoder). `segresnet`: MONAI's SegResNet; `init_filters`, `blocks_down`,
+    step down), `num_res_units`, `act`, `norm` (`batch` or `instance`), `dropout` (of whole channels, after the deepest
+    block only, so that repeated passes share the encoder), `stem` (2: a strided convolution before it and a transposed
+    one behind it, so that it runs on half the grid). `segresnet`: MONAI's SegResNet; `init_filters`, `blocks_down`,
     `blocks_up`, `norm`. `classifier`: MONAI's DenseNet; `init_features`, `growth_rate`, `block_config`.
     Raises BadModel (`unknown-network`, `bad-architecture`).
     """
@@ -48,8 +50,10 @@ def _unet(
     channels: list[int],
     strides: list[int | list[int]],
     num_res_units: int = 2,
+    act: str = "relu",
     norm: str = "batch",
     dropout: float = 0.0,
+    stem: int = 1,
 ) -> Any:
     import torch
     from monai.networks.layers.simplelayers import SkipConnection
@@ -58,11 +62,12 @@ def _unet(
     steps: list[Any] = [s if isinstance(s, int) else tuple(s) for s in strides]
     network = UNet(
         spatial_dims=3,
-        in_channels=in_channels,
-        out_channels=out_channels,
+        in_channels=in_channels if stem == 1 else channels[0],
+        out_channels=out_channels if stem == 1 else channels[0],
         channels=channels,
         strides=steps,
         num_res_units=num_res_units,
+        act=act,
         norm=norm,
     )
     if dropout:
@@ -72,7 +77,11 @@ def _unet(
         ):
             level = level[1].submodule
         level[1].submodule = torch.nn.Sequential(level[1].submodule, torch.nn.Dropout3d(dropout))
-    return network
+    if stem == 1:
+        return network
+    down = torch.nn.Conv3d(in_channels, channels[0], 2 * stem, stem, stem // 2)
+    up = torch.nn.ConvTranspose3d(channels[0], out_channels, stem, stem)
+    return torch.nn.Sequential(OrderedDict(down=down, body=network, up=up))
 
 
 def _segresnet(
