@@ -156,6 +156,18 @@ def uncertainty_error(
     return Correlation(rho=_spearman(u, error), low=float(low), high=float(high), cases=len(u))
 
 
+def error_auroc(uncertainty: FloatArray, wrong: BoolArray) -> float:
+    """Return how often a wrong voxel is more uncertain than a right one, 0 to 1 (ties half); NaN when all are alike.
+
+    Both of one shape, cut to the lesion region. Source: the area under the ROC curve as Mann and Whitney's U.
+    """
+    w = wrong.ravel()
+    n, m = int(w.sum()), int((~w).sum())
+    if not n or not m:
+        return math.nan
+    return float((stats.rankdata(uncertainty.ravel())[w].sum() - n * (n + 1) / 2) / (n * m))
+
+
 def _spearman(a: FloatArray, b: FloatArray) -> float:
     """Return Pearson's correlation of the ranks; NaN when either is the same for all."""
     x, y = stats.rankdata(a), stats.rankdata(b)

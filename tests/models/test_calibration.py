@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 from models.calibration import (
+    error_auroc,
     fit_temperature,
     lesion_region,
     negative_log_likelihood,
@@ -131,3 +132,9 @@ def test_too_few_cases_have_no_correlation() -> None:
         uncertainty_error(np.arange(29.0), np.arange(29.0), [str(i) for i in range(29)])
     with pytest.raises(ValueError, match="not a number"):
         uncertainty_error(np.full(30, np.nan), np.arange(30.0), [str(i) for i in range(30)])
+
+
+def test_doubt_that_knows_where_the_errors_are_counted_in_pairs() -> None:
+    doubt, wrong = np.array([0.9, 0.5, 0.5, 0.1]), np.array([True, True, False, False])
+    assert error_auroc(doubt, wrong) == pytest.approx((2 + 1.5) / 4)
+    assert np.isnan(error_auroc(doubt, np.zeros(4, dtype=bool)))
