@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import special
+
+from models.doubt import Answered, Doubt, Sizes, fit_doubt, judge_doubt
+
+
+def answers(n: int, seed: int, *, loud: float = 2.5, spread: float = 0.2) -> list[Answered]:
+    """Lesions of five folds, drawn by a model that is too loud and errs by a factor."""
+    random = np.random.default_rng(seed)
+    made = []
+    for i in range(n):
+        z = random.normal(0, 2, 300)
+        volume = math.exp(random.normal(6, 1.2))
+        axis = (6 * volume / math.pi) ** (1 / 3)
+        made.append(
+            Answered(
+                fold=i % 5,
+                logits=z * loud,
+                lesion=random.random(300) < special.expit(z),
+                volume_mm3=(volume * math.exp(random.normal(0, spread)), volume),
+                long_axis_mm=(max(axis + random.normal(0, 1.0), 0.5), axis),
+            )
+        )
+    return made
+
+
+def test_every_fold_is_judged_by_what_the_others_taught() -> None:
+    cases = answers(400, 0)
+    judged = judge_doubt(cases, Sizes())
+    assert len(judged.folds) == 5
+    assert judged.folds[2] == fit_doubt([c for c in cases if c.fold != 2], Sizes())
+    assert judged.raw.ece > 0.08 and judged.calibrated.ece < 0.02
+    assert int(judged.raw.count.sum()) == 400 * 300
+    assert judged.volume.cases == judged.long_axis.cases == 400
+    assert 0.86 < judged.volume.fraction < 0.94 and 0.86 < judged.long_axis.fraction < 0.94
+
+
+def test_a_fold_unlike_the_others_is_not_helped_by_itself() -> None:
+    cases = [c for c in answers(300, 1) if c.fold] + [c for c in answers(300, 2, spread=2.0) if not c.fold]
+    judged = judge_doubt(cases, Sizes())
+    quantiles = [d.volume_mm3.quantiles[0] for d in judged.folds]
+    assert quantiles[0] < 0.5 < min(quantiles[1:])
+
+
+def test_size_groups_have_quantiles_of_their_own() -> None:
+    found = fit_doubt(answers(200, 3), Sizes(volume_edges_mm3=(400.0,), long_axis_edges_mm=(8.0, 12.0)))
+    assert len(found.volume_mm3.quantiles) == 2 and len(found.long_axis_mm.quantiles) == 3
+
+
+def test_the_card_gives_back_the_doubt() -> None:
+    found = fit_doubt(answers(40, 4), Sizes())
+    assert Doubt.of_card(json.loads(json.dumps(found.as_card()))) == found
+    with pytest.raises(KeyError):
+        Doubt.of_card({"temperature": 1.0})
