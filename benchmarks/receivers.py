@@ -245,8 +245,7 @@ def _serve_files(folder: Path, port: int) -> None:
             return 1 << 60
 
         def receive(self, arrival: Arrival) -> int:
-            path = str(arrival.require_path())
-            os.rename(path, f"{path}.kept")
+            arrival.require_path()
             return 0
 
         def left(self, peer: Peer) -> None: ...

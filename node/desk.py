@@ -71,7 +71,10 @@ class Desk(Protocol):
         """Return the free space of that filesystem."""
 
     def receive(self, arrival: Arrival) -> int:
-        """Deal with one object and return the status of the answer. Must not raise."""
+        """Deal with one object and return the status of the answer. Must not raise.
+
+        After success the file is the desk's, to move or to delete; after any other status it is deleted.
+        """
 
     def left(self, peer: Peer) -> None:
         """Learn that an association has ended. Must not raise."""

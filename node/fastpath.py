@@ -20,7 +20,7 @@ from node.association import StorageAssociation
 from node.inline_dul import CONNECTION_CLOSED, HEADER_BYTES, IdleError, InlineDul, ProtocolError, TooLongError
 from node.socket_guard import P_DATA_TF, Limits
 from node.spool import LARGEST_UID_CHARACTERS, LARGEST_UNSPOOLED_BYTES, Spool
-from node.status import CANNOT_UNDERSTAND
+from node.status import CANNOT_UNDERSTAND, SUCCESS
 from store.failpoint import reach
 
 ITEM = struct.Struct(">LBB")
@@ -234,17 +234,15 @@ class FastAssociation(StorageAssociation):
     def _serve_store(self, context_id: int) -> None:
         request, spool = self._request, self._spool
         assert request is not None
-        self.is_serving = True
+        self.is_serving, status = True, CANNOT_UNDERSTAND
         try:
             if request.sop_class_uid and request.sop_instance_uid:
                 status = self._store(
                     self, request.sop_class_uid, request.sop_instance_uid, request.move_originator, spool
                 )
-            else:
-                status = CANNOT_UNDERSTAND
             self._answer(context_id, request.answer(status))
         finally:
-            if spool is not None:
+            if spool is not None and status != SUCCESS:
                 spool.discard()
             self._forget()
             self.is_serving = False

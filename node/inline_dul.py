@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import socket
+import ssl
 import struct
 import time
 from contextlib import suppress
@@ -21,7 +22,9 @@ from node.socket_guard import P_DATA_TF, GuardedDul, Limits, say_goodbye
 
 HEADER = struct.Struct(">BxL")
 HEADER_BYTES = HEADER.size
+TIMEVAL = struct.Struct("@ll")
 FIRST_BYTES = 1 << 12
+AHEAD_BYTES = 1 << 10
 LINGER_SECONDS, LINGER_BYTES = 1.0, 1 << 20
 CONNECTION_CLOSED = "Evt17"
 
@@ -44,13 +47,21 @@ class InlineDul(GuardedDul):
     def __init__(self, assoc: Association, limits: Limits) -> None:
         super().__init__(assoc)
         self._limits = limits
-        # It grows with the longest PDU. Behind that is room for the next one's header: both come with one call.
+        # It grows with the longest PDU. Behind that is room for the next one's header: both come with one call, as
+        # does a command set with the beginning of its data set.
         self._buffer = memoryview(bytearray(FIRST_BYTES))
-        self._ahead = 0
+        self._end = self._ahead = 0
         self._is_interrupted = False
 
     def start(self) -> None:
         """Let the state machine learn of the connection; there is no thread to start."""
+        connection = self.socket.socket
+        if not isinstance(connection, ssl.SSLSocket):
+            # The system keeps the limit in the one call that reads; Python's own timeout asks it twice.
+            limit = TIMEVAL.pack(*divmod(round(self._limits.stall_seconds * 1e6), 10**6))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            connection.settimeout(None)
         self._act()
 
     def is_alive(self) -> bool:
@@ -141,30 +152,35 @@ class InlineDul(GuardedDul):
 
     def _read(self) -> tuple[int, memoryview]:
         limits, is_established = self._limits, self.assoc.is_established
-        if not self._ahead:
+        if self._ahead:
+            self._buffer[: self._ahead] = self._buffer[self._end : self._end + self._ahead]
+        else:
             self._ahead = self._wait(limits.idle_seconds if is_established else limits.silent_seconds)
+        have = self._ahead
         deadline = time.monotonic() + (limits.pdu_seconds if is_established else limits.silent_seconds)
-        if self._ahead < HEADER_BYTES:
-            self._fill(self._ahead, HEADER_BYTES, HEADER_BYTES, deadline)
+        if have < HEADER_BYTES:
+            have = self._fill(have, HEADER_BYTES, HEADER_BYTES, deadline)
         kind, length = HEADER.unpack_from(self._buffer)
         if kind not in PDU_TYPES:
             raise ProtocolError("the peer sent what is no PDU")
         if length > (limits.pdu_bytes if kind == P_DATA_TF and is_established else limits.request_bytes):
             raise TooLongError("the peer sent a longer PDU than it may")
         end = HEADER_BYTES + length
-        if end + HEADER_BYTES > len(self._buffer):
-            self._buffer = memoryview(bytearray(end + HEADER_BYTES))
-        have = self._fill(HEADER_BYTES, end, end + HEADER_BYTES, deadline)
-        self._ahead = have - end
-        self._buffer[: self._ahead] = self._buffer[end:have]
+        if end + AHEAD_BYTES > len(self._buffer):
+            longer = memoryview(bytearray(end + AHEAD_BYTES))
+            longer[:have] = self._buffer[:have]
+            self._buffer = longer
+        if have < end:
+            have = self._fill(have, end, end + HEADER_BYTES, deadline)
+        self._end, self._ahead = end, have - end
         return kind, self._buffer[HEADER_BYTES:end]
 
     def _wait(self, seconds: float) -> int:
-        """Return how many bytes of a header have come, once there are some."""
+        """Return how many bytes of a message have come, once there are some."""
         deadline = time.monotonic() + seconds
         while True:
             try:
-                return self._receive(0, HEADER_BYTES)
+                return self._receive(0, AHEAD_BYTES)
             except TimeoutError:
                 if time.monotonic() >= deadline:
                     raise IdleError from None
@@ -181,12 +197,13 @@ class InlineDul(GuardedDul):
         return have
 
     def _receive(self, start: int, end: int) -> int:
-        got: int = self.socket.socket.recv_into(self._buffer[start:end])
+        try:
+            got: int = self.socket.socket.recv_into(self._buffer[start:end])
+        except BlockingIOError:
+            raise TimeoutError("nothing came in time") from None
         if self._is_interrupted:
             raise IdleError
         if not got:
             raise ConnectionResetError("the peer closed the connection")
-        pace = self.socket.pace
-        pace.owe()
-        pace.got(got)
+        self.socket.pace.got(got)
         return got

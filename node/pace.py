@@ -38,9 +38,13 @@ class Pace:
             self._owes, self._lasts_until = True, self._clock()
 
     def got(self, count: int) -> None:
-        """Learn that bytes came."""
-        until = self._lasts_until + count / SLOWEST_BYTES_PER_SECOND
-        self._lasts_until = min(until, self._clock() + CREDIT_SECONDS)
+        """Learn that bytes came; the first of a message begin it."""
+        now = self._clock()
+        begun = self._lasts_until if self._owes else now
+        self._owes, self._lasts_until = (
+            True,
+            min(begun + count / SLOWEST_BYTES_PER_SECOND, now + CREDIT_SECONDS),
+        )
 
     def rest(self, seconds: float = math.inf) -> None:
         """Learn that a message is whole: for this time, nothing is owed until the next one begins."""

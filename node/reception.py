@@ -26,7 +26,7 @@ from node.fastpath import FastAssociation
 from node.seats import Seats
 from node.socket_guard import GuardedServer, GuardedSocket, Limits, assert_hooks
 from node.spool import Spool
-from node.status import NOT_AUTHORISED
+from node.status import CANNOT_UNDERSTAND, NOT_AUTHORISED, SUCCESS
 from node.tls import certificate_names
 from plugins.errors import Refused, Unavailable
 from store.part10 import write_preamble
@@ -39,7 +39,6 @@ IDLE_SECONDS = 2.0
 PERMANENT, TRANSIENT = 0x01, 0x02
 CALLING_AE_NOT_RECOGNISED = (PERMANENT, 0x01, 0x03)
 CALLED_AE_NOT_RECOGNISED = (PERMANENT, 0x01, 0x07)
-NO_REASON_GIVEN = (PERMANENT, 0x02, 0x01)
 NO_REASON_GIVEN = (PERMANENT, 0x02, 0x01)
 LOCAL_LIMIT_EXCEEDED = (TRANSIENT, 0x03, 0x02)
 
@@ -351,8 +350,9 @@ class Reception:
         association: StorageAssociation = event.assoc
         request = event.request
         spool: Spool | None = request._dataset_file
+        status = CANNOT_UNDERSTAND
         try:
-            return self._store(
+            status = self._store(
                 association,
                 str(request.AffectedSOPClassUID),
                 str(request.AffectedSOPInstanceUID),
@@ -361,7 +361,8 @@ class Reception:
             )
         finally:
             if spool is not None:
-                association.dimse.served(spool)
+                association.dimse.served(spool, is_taken=status == SUCCESS)
+        return status
 
     def _store(
         self,

@@ -56,7 +56,8 @@ class Spool:
         self._descriptor: int | None = None
         self._preamble = b""
         self._digest = hashlib.sha256() if hashing else None
-        self._head = bytearray()
+        self.head = b""
+        """The first bytes of the file, at most `HEAD_BYTES`."""
 
     def begin(self, preamble: bytes) -> Self:
         """Return itself, with the file begun by `preamble`; a failure is remembered, not raised."""
@@ -71,11 +72,6 @@ class Spool:
     def sha256(self) -> str | None:
         """Return the hash of the file; None when it could not be written, or nobody wanted one."""
         return self._digest.hexdigest() if self._digest and not self.failure else None
-
-    @property
-    def head(self) -> bytes:
-        """Return the first bytes of the file, at most `HEAD_BYTES`."""
-        return bytes(self._head)
 
     @property
     def file(self) -> Self:
@@ -101,11 +97,11 @@ class Spool:
             self._fail(error)
             return
         self.size_bytes += size
-        for part in parts:
-            if self._digest is not None:
+        if self._digest is not None:
+            for part in parts:
                 self._digest.update(part)
-            if len(self._head) < HEAD_BYTES:
-                self._head += part[: HEAD_BYTES - len(self._head)]
+        if len(self.head) < HEAD_BYTES:
+            self.head = b"".join((self.head, *parts[:-1], data[: HEAD_BYTES - self.size_bytes + len(data)]))
 
     def _write_rest(self, data: bytes, written: int) -> None:
         assert self._descriptor is not None
@@ -191,10 +187,11 @@ class SpoolingDimse(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom i
         self.message._data_set_file = spool
         self.message._data_set_path = spool.path
 
-    def served(self, spool: Spool) -> None:
-        """Forget a spool that was dealt with, and delete what is left of it."""
+    def served(self, spool: Spool, *, is_taken: bool = False) -> None:
+        """Forget a spool that was dealt with, and delete its file unless somebody took it."""
         self._spools.discard(spool)
-        spool.discard()
+        if not is_taken:
+            spool.discard()
 
     def discard_all(self) -> None:
         """Delete the spools of messages that will never be complete or served."""

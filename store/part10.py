@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 
 from pydicom import config
@@ -123,19 +124,9 @@ def write_preamble(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_ui
 
     The preamble is zero and no AE title is written (PS3.10 7.1). Refuses `invalid-uid`.
     """
-    elements = [
-        _element(0x0001, b"OB", b"\x00\x01"),
-        _element(0x0002, b"UI", _checked_uid(sop_class_uid.encode("ascii", "replace"), "SOP Class UID")),
-        _element(
-            0x0003, b"UI", _checked_uid(sop_instance_uid.encode("ascii", "replace"), "SOP Instance UID")
-        ),
-        _element(
-            0x0010, b"UI", _checked_uid(transfer_syntax_uid.encode("ascii", "replace"), "Transfer Syntax UID")
-        ),
-        _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode()),
-        _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode()),
-    ]
-    body = b"".join(elements)
+    before, after = _around_instance_uid(sop_class_uid, transfer_syntax_uid)
+    instance = _checked_uid(sop_instance_uid.encode("ascii", "replace"), "SOP Instance UID")
+    body = before + _element(0x0003, b"UI", instance) + after
     return bytes(128) + b"DICM" + _element(0x0000, b"UL", struct.pack("<L", len(body))) + body
 
 
@@ -194,6 +185,19 @@ def _open(path: Path, head: bytes = b"") -> Iterator[Source]:
             yield source
     except OSError as error:
         raise Unavailable(f"The file cannot be read ({type(error).__name__}); try again.") from error
+
+
+@lru_cache(maxsize=256)
+def _around_instance_uid(sop_class_uid: str, transfer_syntax_uid: str) -> tuple[bytes, bytes]:
+    """Return the elements before and behind the SOP Instance UID: the same for every image of a series."""
+    sop_class = _checked_uid(sop_class_uid.encode("ascii", "replace"), "SOP Class UID")
+    syntax = _checked_uid(transfer_syntax_uid.encode("ascii", "replace"), "Transfer Syntax UID")
+    return (
+        _element(0x0001, b"OB", b"\x00\x01") + _element(0x0002, b"UI", sop_class),
+        _element(0x0010, b"UI", syntax)
+        + _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode())
+        + _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode()),
+    )
 
 
 def _element(element: int, vr: bytes, value: bytes) -> bytes:

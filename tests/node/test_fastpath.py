@@ -62,6 +62,8 @@ class MemoryDesk:
     def receive(self, arrival: Arrival) -> int:
         self.gate.wait(10)
         self.arrived.append((arrival, b"" if arrival.path is None else arrival.path.read_bytes()))
+        if arrival.path is not None:
+            arrival.path.unlink()
         return self.status
 
     def left(self, peer: Peer) -> None: ...

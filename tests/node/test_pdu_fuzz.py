@@ -62,6 +62,7 @@ class KeptDesk:
         if arrival.path is None:
             return 0xC000
         self.kept.append(arrival.path.read_bytes())
+        arrival.path.unlink()
         return 0x0000
 
     def left(self, peer: Peer) -> None:
