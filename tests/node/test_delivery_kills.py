@@ -67,7 +67,7 @@ class Killed:
     def __init__(self, home: Path, roles: Sequence[str], pacs: Pacs, environment: dict[str, str]) -> None:
         self.small = SmallNode.make(home)
         flags = [f"--role={role}" for role in roles] + [f"--destination={to}" for to in pacs.destinations]
-        more = ("--quiet-seconds=0", "--lease-seconds=1", "--workers=1")
+        more = ("--quiet-seconds=0", "--lease-seconds=1", "--workers=1", "--max-attempts=1000")
         self._command = [str(NADIR), "serve", "--home", str(home), *flags, *more]
         self._environment = {**os.environ, **environment}
         self.kills = 0
