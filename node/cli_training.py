@@ -1,0 +1,121 @@
+"""The commands about models that learn: `nadir train` and `nadir evaluate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from node import printing
+from node.cli_options import AsJson
+
+if TYPE_CHECKING:
+    from training.fit import Progress
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(help="Folder of a model, or the name of one that comes with Nadir.")
+    ],
+    data: Annotated[
+        Path, typer.Option(help="Manifest of the cases (JSON), or a folder of crops with its nodules.csv.")
+    ],
+    folder: Annotated[
+        Path, typer.Option("--out", help="Folder for report.html, report.pdf and report.json.")
+    ],
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that the files of the manifest are in; its own by default.", show_default=False
+        ),
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Draws for each interval.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a model on data that it has not seen: figures per case with intervals, pictures, one report.
+
+    A model of several folds is cross-validated: each patient is judged by the weights that have not seen him.
+    """
+    from training.evaluate.data import open_data
+    from training.evaluate.families import open_subject
+    from training.evaluate.judging import judge_model
+    from training.evaluate.report import write_report
+
+    found = judge_model(
+        open_subject(model), open_data(data, root), made_at=datetime.now(UTC), resamples=resamples, seed=seed
+    )
+    paths = write_report(found, folder)
+    if as_json:
+        printing.print_json({key: value for key, value in found.plain().items() if key != "cases"})
+        return
+    for top in found.headlines:
+        printing.say(f"{top.name}: {top.value} {top.between}".rstrip())
+    printing.say(f"written: {', '.join(str(path) for path in paths)}")
+
+
+def train(
+    experiment: Annotated[Path, typer.Argument(help="What is to be learned, and how: a YAML file.")],
+    data: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    folder: Annotated[Path, typer.Option("--out", help="Folder for weights and curves.")],
+    fold: Annotated[
+        list[int] | None, typer.Option(help="Only this fold (repeatable).", show_default=False)
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model, each fold a network; a run that was killed goes on where it was, what is done stays done."""
+    import torch
+
+    from training.experiment import read_experiments
+    from training.fit import fit
+    from training.tasks import task_of
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    written: list[dict[str, object]] = []
+    for one in read_experiments(experiment):
+        for number in one.folds if fold is None else fold:
+            place = folder / one.name / f"fold{number}"
+            with _shown(f"{one.name}, fold {number}") as tell:
+                weights = fit(one, number, task_of(one, number, data), place, tell=tell)
+            judged = json.loads((place / "curves.json").read_text())["judged"]
+            written.append(
+                {"experiment": one.name, "fold": number, "weights": str(weights), **(judged or [{}])[-1]}
+            )
+    if as_json:
+        printing.print_json(written)
+    else:
+        printing.print_table(written, {key: key for key in (written or [{}])[0]})
+
+
+@contextmanager
+def _shown(title: str) -> Iterator[Callable[[Progress], None]]:
+    """Give what is called at every step: a bar on a terminal, a line every 100 steps elsewhere."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = printing.console(error=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[said]}"),
+    )
+    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+        line = bar.add_task(title, total=None, said="reading the data")
+
+        def tell(now: Progress) -> None:
+            figures = ", ".join(f"{key} {value:.3f}" for key, value in now.judged.items() if key != "step")
+            said = f"loss {now.loss:.4f}" + (f", unseen: {figures}" if figures else "")
+            bar.update(line, completed=now.step, total=now.steps, said=said)
+            if not console.is_terminal and (now.step % 100 == 0 or now.step == now.steps):
+                printing.complain(f"{title}: step {now.step} of {now.steps}, {said}")
+
+        yield tell

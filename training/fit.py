@@ -1,0 +1,293 @@
+"""The training loop: one network of one fold, from an experiment and a task; resumed after a kill as if none had been.
+
+Every random number of a step is drawn from (seed, fold, step), so a run that was killed and resumed learns the very
+same as one that was not. A folder of a run holds:
+
+    run.json             what was learned from what: settings, hash of the data, seed, commit, environment
+    checkpoint.pt        the last state, as long as the run is not finished
+    fold0.safetensors    the averaged weights, float16
+    curves.json, curves.png
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.networks import build
+from plugins.errors import Refused
+from training.curves import draw_curves
+from training.experiment import Experiment
+
+BEGIN_LEVEL = -3.0
+"""Logit that a new network gives everywhere: lesions are small, and half a patch of lesion costs many steps."""
+
+
+class Task(Protocol):
+    """What is learned: where samples come from and what is made small."""
+
+    @property
+    def data_sha256(self) -> str:
+        """Return the hash of the data manifest."""
+
+    @property
+    def in_channels(self) -> int:
+        """Return the number of channels that the network is shown."""
+
+    def batch(self, size: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        """Return one batch; its first tensor is what the network is shown."""
+
+    def loss(self, output: Tensor, batch: tuple[Tensor, ...]) -> Tensor:
+        """Return what is made small, a scalar."""
+
+    def judge(self, network: torch.nn.Module) -> Mapping[str, float]:
+        """Return figures on patients that are not learned from, by name; higher is better."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands."""
+
+    fold: int
+    """Fold that is left out."""
+    step: int
+    """Steps that are done."""
+    steps: int
+    """Steps in all."""
+    loss: float
+    """Mean loss of the last steps."""
+    judged: Mapping[str, float]
+    """The last figures on unseen patients."""
+
+
+@dataclass(eq=False)
+class _State:
+    """What a checkpoint holds."""
+
+    network: torch.nn.Module
+    average: torch.nn.Module
+    optimiser: torch.optim.Optimizer
+    step: int
+    losses: list[float]
+    judged: list[dict[str, float]]
+    seconds: float
+
+
+def fit(
+    experiment: Experiment,
+    fold: int,
+    task: Task,
+    folder: Path,
+    *,
+    tell: Callable[[Progress], None] = lambda _: None,
+    stop_at: int | None = None,
+) -> Path:
+    """Return the file with the weights that were learned when `fold` is left out; nothing is done twice.
+
+    Begins at the checkpoint in `folder` when there is one, and ends early, leaving one, at step `stop_at`.
+    Refuses `another-run` when the folder belongs to other settings or other data.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / f"fold{fold}.safetensors"
+    _record(experiment, fold, task, folder)
+    if weights.is_file():
+        return weights
+    torch.set_flush_denormal(True)
+    state = _begin(experiment, fold, task)
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.is_file():
+        _restore(state, checkpoint)
+    schedule = experiment.schedule
+    while state.step < schedule.steps:
+        if state.step == stop_at:
+            _save(state, checkpoint)
+            return checkpoint
+        began = time.monotonic()
+        state.losses.append(_step(state, experiment, fold, task))
+        state.step += 1
+        if state.step % schedule.judge_every == 0 or state.step == schedule.steps:
+            state.judged.append({"step": state.step, **task.judge(state.average.eval())})
+        state.seconds += time.monotonic() - began
+        if state.step % schedule.save_every == 0:
+            _save(state, checkpoint)
+        recent = float(np.mean(state.losses[-50:]))
+        last = state.judged[-1] if state.judged else {}
+        tell(Progress(fold=fold, step=state.step, steps=schedule.steps, loss=recent, judged=last))
+    draw_curves(state.losses, state.judged, folder, f"{experiment.name}, fold {fold}")
+    _write_weights(state.average, weights, experiment, fold, task)
+    checkpoint.unlink(missing_ok=True)
+    return weights
+
+
+def _begin(experiment: Experiment, fold: int, task: Task) -> _State:
+    torch.manual_seed(experiment.seed * 1000 + fold)
+    network = build({"in_channels": task.in_channels, **experiment.architecture})
+    network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    if experiment.init_from is None:
+        _lower(network)
+    else:
+        _load(network, Path(experiment.init_from) / f"fold{fold}.safetensors")
+    average = build({"in_channels": task.in_channels, **experiment.architecture})
+    average.load_state_dict(network.state_dict())
+    average = average.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    schedule = experiment.schedule
+    optimiser = torch.optim.AdamW(
+        network.parameters(), schedule.learning_rate, betas=(0.9, 0.99), weight_decay=schedule.weight_decay
+    )
+    return _State(
+        network=network, average=average, optimiser=optimiser, step=0, losses=[], judged=[], seconds=0.0
+    )
+
+
+def _lower(network: torch.nn.Module) -> None:
+    """Let a network begin with seeing nothing, when its last layer has a bias."""
+    up = getattr(network, "up", None)
+    if isinstance(up, torch.nn.ConvTranspose3d) and up.bias is not None:
+        torch.nn.init.constant_(up.bias, BEGIN_LEVEL)
+
+
+def _load(network: torch.nn.Module, path: Path) -> None:
+    """Put weights into a network of the same architecture. Refuses `no-weights` and `other-architecture`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    except (OSError, SafetensorError) as error:
+        raise Refused("no-weights", f"{path} cannot be read as weights ({error})") from error
+    except RuntimeError as error:
+        raise Refused("other-architecture", f"the weights in {path} are of another network") from error
+
+
+def _step(state: _State, experiment: Experiment, fold: int, task: Task) -> float:
+    """Take one step of the optimiser; return the loss."""
+    schedule = experiment.schedule
+    for group in state.optimiser.param_groups:
+        group["lr"] = schedule.learning_rate * _pace(state.step, schedule.steps, schedule.warm_up)
+    rng = np.random.default_rng([experiment.seed, fold, state.step])
+    torch.manual_seed(int(rng.integers(2**62)))
+    batch = task.batch(schedule.batch, rng)
+    state.network.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = state.network(batch[0].contiguous(memory_format=torch.channels_last_3d))
+    loss = task.loss(output.float(), batch)
+    state.optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(state.network.parameters(), schedule.largest_gradient)
+    state.optimiser.step()
+    _follow(state.average, state.network, min(schedule.average, (state.step + 1) / (state.step + 10)))
+    return float(loss)
+
+
+def _pace(step: int, steps: int, warm_up: int) -> float:
+    """Return the part of the highest learning rate at a step."""
+    return min(1.0, (step + 1) / max(1, warm_up)) * (
+        0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps))
+    )
+
+
+def _follow(average: torch.nn.Module, network: torch.nn.Module, decay: float) -> None:
+    """Move the averaged weights, and the statistics of batch norm, toward the present ones."""
+    with torch.no_grad():
+        for kept, now in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+            if kept.is_floating_point():
+                kept.lerp_(now, 1 - decay)
+            else:
+                kept.copy_(now)
+
+
+def _save(state: _State, path: Path) -> None:
+    """Write the checkpoint whole or not at all."""
+    parts = {
+        "network": state.network.state_dict(),
+        "average": state.average.state_dict(),
+        "optimiser": state.optimiser.state_dict(),
+        "step": state.step,
+        "losses": state.losses,
+        "judged": state.judged,
+        "seconds": state.seconds,
+    }
+    half = path.with_suffix(".half")
+    torch.save(parts, half)
+    os.replace(half, path)
+
+
+def _restore(state: _State, path: Path) -> None:
+    parts = torch.load(path, weights_only=True)
+    state.network.load_state_dict(parts["network"])
+    state.average.load_state_dict(parts["average"])
+    state.optimiser.load_state_dict(parts["optimiser"])
+    state.step, state.losses, state.judged = parts["step"], parts["losses"], parts["judged"]
+    state.seconds = parts["seconds"]
+
+
+def _write_weights(
+    network: torch.nn.Module, path: Path, experiment: Experiment, fold: int, task: Task
+) -> None:
+    from safetensors.torch import save_file
+
+    numbers = {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in network.state_dict().items()
+    }
+    said = {"experiment": experiment.name, "fold": str(fold), "data_sha256": task.data_sha256}
+    half = path.with_suffix(".half")
+    save_file(numbers, half, metadata=said)
+    os.replace(half, path)
+
+
+def _record(experiment: Experiment, fold: int, task: Task, folder: Path) -> None:
+    """Write what the run is, or refuse a folder of another run."""
+    path = folder / "run.json"
+    same = {"experiment_sha256": experiment.sha256, "data_sha256": task.data_sha256, "fold": fold}
+    if path.is_file():
+        said = json.loads(path.read_text())
+        if any(said.get(key) != value for key, value in same.items()):
+            raise Refused(
+                "another-run", f"{folder} holds a run with other settings or data; give another --out"
+            )
+        return
+    packages = ("torch", "monai", "numpy", "scipy")
+    about = {
+        **same,
+        "experiment": asdict(experiment),
+        "seed": experiment.seed,
+        "commit": _commit(),
+        "environment": {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "threads": torch.get_num_threads(),
+            **{name: version(name) for name in packages},
+        },
+        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    path.write_text(json.dumps(about, indent=1) + "\n")
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that this code runs from; None when it is no checkout."""
+    try:
+        told = subprocess.run(
+            ["git", "rev-parse", "HEAD"],  # noqa: S607
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return None
+    return told.stdout.strip() or None

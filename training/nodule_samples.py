@@ -1,0 +1,178 @@
+"""What the nodule segmenter sees while it learns: a turned patch around a point near a nodule, surroundings unknown.
+
+A crop of the data set is little longer than its nodule, so its edge would tell where the nodule ends. Therefore what
+lies outside of the crop is drawn anew each time (its edge, a constant, lung with noise, slices of the same crop with
+the nodule taken out), and the loss counts there like everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from models.patches import PatchGrid, cut
+from training.lidc import Nodule
+
+Array = NDArray[np.float32]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+FILLS = ("edge", "lung", "constant", "slices")
+LUNG_HU = (-930.0, -720.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How far a sample may be from its crop."""
+
+    fill_weights: tuple[float, float, float, float] = (0.25, 0.3, 0.1, 0.35)
+    """How often each of `FILLS` is drawn."""
+    jitter_mm: float = 4.0
+    """The point lies at most so far from the centre of the nodule."""
+    zoom: float = 0.1
+    """Lengths in plane and across are stretched by at most this part."""
+    noise_hu: float = 25.0
+    """Standard deviation of the added noise, at most."""
+    shift_hu: float = 25.0
+    """Added to all values, at most."""
+    gain: float = 0.06
+    """Values are multiplied by 1 plus or minus at most this."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Surroundable:
+    """A nodule crop with what its surroundings are made of."""
+
+    nodule: Nodule
+    """The crop."""
+    without: Array
+    """The image with the nodule taken out, `(K, R, C)`, HU."""
+
+
+def surroundable(nodule: Nodule) -> Surroundable:
+    """Return the crop with a copy in which lung values of the crop stand where the nodule is."""
+    spacing = nodule.spacing_mm
+    near = ndimage.distance_transform_edt(~nodule.mask, sampling=spacing) <= 2.0 + spacing[1]
+    lung = nodule.image[~near & (nodule.image < -600)]
+    if lung.size < 50:
+        lung = np.full(50, -850.0, dtype=np.float32)
+    drawn = np.random.default_rng(nodule.mask.size)
+    without = nodule.image.copy()
+    without[near] = ndimage.gaussian_filter1d(drawn.choice(lung, int(near.sum())), 1.0)
+    return Surroundable(nodule=nodule, without=without)
+
+
+def surround(
+    source: Surroundable, low: Ints, high: Ints, fill: str, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Return image (HU) and mask (0, 1) of the crop's grid from index `low` to below `high`, filled outside the crop.
+
+    `fill` is one of `FILLS`; the mask is 0 outside of the crop.
+    """
+    image, mask = source.nodule.image, source.nodule.mask
+    at = [np.arange(a, b) for a, b in zip(low, high, strict=True)]
+    inside = [(i >= 0) & (i < n) for i, n in zip(at, image.shape, strict=True)]
+    shape = tuple(len(i) for i in at)
+    if fill == "edge":
+        filled = image[np.ix_(*[np.clip(i, 0, n - 1) for i, n in zip(at, image.shape, strict=True)])]
+    elif fill == "lung":
+        noise = rng.standard_normal(shape, dtype=np.float32) * np.float32(rng.uniform(0, 70))
+        filled = noise + np.float32(rng.uniform(*LUNG_HU))
+    elif fill == "constant":
+        filled = np.full(shape, rng.choice([-1024, -1000, -850, rng.uniform(-1024, 100)]), dtype=np.float32)
+    else:
+        filled = _slices(source.without, at, inside[0], rng)
+    box = tuple(slice(int(i.argmax()), int(i.argmax() + i.sum())) for i in inside)
+    own = tuple(slice(int(i[h][0]), int(i[h][-1]) + 1) for i, h in zip(at, inside, strict=True))
+    out_mask = np.zeros(shape, dtype=np.float32)
+    filled[box] = image[own]
+    out_mask[box] = mask[own]
+    return filled, out_mask
+
+
+def _slices(without: Array, at: list[Ints], inside: NDArray[np.bool_], rng: np.random.Generator) -> Array:
+    """Return slices without nodule: its own beside each of the crop, turned ones of any height above and below."""
+    mirrored = [
+        np.abs((i + n - 1) % max(2 * n - 2, 1) - (n - 1)) for i, n in zip(at, without.shape, strict=True)
+    ]
+    mirrored[0] = np.where(
+        inside, np.clip(at[0], 0, without.shape[0] - 1), rng.integers(0, len(without), len(at[0]))
+    )
+    filled = without[np.ix_(*mirrored)]
+    turned = [rng.random() < 0.5, rng.random() < 0.5]
+    for k in np.flatnonzero(~inside):
+        if rng.random() < 0.3:
+            turned = [rng.random() < 0.5, rng.random() < 0.5]
+        filled[k] = filled[k, :: -1 if turned[0] else 1, :: -1 if turned[1] else 1]
+    return filled
+
+
+def draw_sample(
+    source: Surroundable, grid: PatchGrid, how: Augmentation, rng: np.random.Generator
+) -> tuple[Array, Array, Floats]:
+    """Return image (HU) and mask (0..1) on a patch around a point near the nodule, and where the point lies in mm.
+
+    The patch is turned in plane by any angle, mirrored and stretched; the point is its middle. The last value is the
+    distance of each row of the patch to the nearest acquired slice, mm, shape `(K,)`.
+    """
+    nodule = source.nodule
+    spacing = np.asarray(nodule.spacing_mm)
+    point = np.asarray(nodule.centre) + _jitter(how.jitter_mm, rng) / spacing
+    turn = _turn(rng)
+    zoom_k, zoom_rc = 1 + rng.uniform(-how.zoom, how.zoom, 2)
+    half_mm = (np.asarray(grid.shape) - 1) / 2 * np.asarray(grid.spacing_mm) * (zoom_k, zoom_rc, zoom_rc)
+    reach = np.ceil(half_mm * (1, 1.4143, 1.4143) / spacing) + 1
+    low = np.floor(point - reach).astype(np.int64)
+    high = np.ceil(point + reach).astype(np.int64) + 1
+    fill = FILLS[rng.choice(len(FILLS), p=how.fill_weights)]
+    image, mask = surround(source, low, high, fill, rng)
+    flip = 1 if rng.random() < 0.5 else -1
+    at_k = point[0] + flip * np.linspace(-half_mm[0], half_mm[0], grid.shape[0]) / spacing[0]
+    hu, truth = _planes(image, mask, point - low, at_k - low[0], turn * zoom_rc, grid, spacing)
+    hu = hu * np.float32(1 + rng.uniform(-how.gain, how.gain)) + np.float32(
+        rng.uniform(-how.shift_hu, how.shift_hu)
+    )
+    hu += rng.standard_normal(hu.shape, dtype=np.float32) * np.float32(rng.uniform(0, how.noise_hu))
+    return hu, truth, np.abs(at_k - np.rint(at_k)) * spacing[0]
+
+
+def _jitter(reach_mm: float, rng: np.random.Generator) -> Floats:
+    """Return an offset in mm: half of the time near, half of the time anywhere within the reach."""
+    way = rng.standard_normal(3)
+    way /= np.linalg.norm(way)
+    far = rng.random() ** (1 / 3) if rng.random() < 0.5 else 0.4 * rng.random()
+    return np.asarray(way * far * reach_mm)
+
+
+def _turn(rng: np.random.Generator) -> Floats:
+    """Return a rotation in plane, mirrored or not, shape (2, 2)."""
+    angle = rng.uniform(0, 2 * np.pi)
+    mirror = 1 if rng.random() < 0.5 else -1
+    return np.array([[np.cos(angle), -np.sin(angle)], [mirror * np.sin(angle), mirror * np.cos(angle)]])
+
+
+def _planes(
+    image: Array, mask: Array, point: Floats, at_k: Floats, turn: Floats, grid: PatchGrid, spacing: Floats
+) -> tuple[Array, Array]:
+    """Return both on the patch: linear across the slices, then in each plane along the turned axes."""
+    import torch
+
+    low = np.clip(at_k.astype(np.int64), 0, len(image) - 2)
+    weight = (at_k - low).astype(np.float32)[:, None, None]
+    pair = np.stack([image, mask])
+    planes = pair[:, low] * (1 - weight) + pair[:, low + 1] * weight
+    steps = [
+        (np.arange(n) - (n - 1) / 2) * s for n, s in zip(grid.shape[1:], grid.spacing_mm[1:], strict=True)
+    ]
+    offsets = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1) @ turn.T / spacing[1:] + point[1:]
+    size = np.asarray(image.shape[1:])
+    at = torch.from_numpy((offsets[..., ::-1] / (size[::-1] - 1) * 2 - 1).astype(np.float32))
+    flat = torch.from_numpy(planes.reshape(1, -1, *image.shape[1:]))
+    out = torch.nn.functional.grid_sample(flat, at[None], align_corners=True, padding_mode="border")
+    hu, truth = out.numpy().reshape(2, *grid.shape)
+    return hu, truth
+
+
+__all__ = ["Augmentation", "Surroundable", "cut", "draw_sample", "surround", "surroundable"]

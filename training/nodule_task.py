@@ -1,0 +1,152 @@
+"""Learning to draw one nodule from one point: samples from crops, the loss on the whole patch, Dice within and open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from models.nodule_passes import NoduleView, channels, draw, nearest_piece
+from plugins.errors import Refused
+from training.experiment import Experiment
+from training.lidc import Nodule, lidc_manifest, load_nodule
+from training.manifest import DataManifest, require_patients_apart
+from training.nodule_samples import Augmentation, Surroundable, draw_sample, surroundable
+
+Array = NDArray[np.float32]
+FINE_SHARE = 0.65
+"""How often a nodule that fits the fine patch is shown on it."""
+SIZE_OFFSET = 200.0
+"""Voxels added to the nodule's when the cross-entropy is taken per nodule voxel."""
+JUDGED_AT_MOST = 60
+"""Nodules behind one point of the curve; every figure that is reported comes from all of them."""
+OPEN_MM = 15.0
+"""How far the image is continued on all sides when the open Dice is taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class NoduleTask:
+    """The nodules that one fold learns from, and those it is judged on."""
+
+    manifest: DataManifest
+    """All cases."""
+    learned: tuple[Surroundable, ...]
+    """Crops that are learned from."""
+    judged: tuple[Nodule, ...]
+    """Crops of other patients."""
+    view: NoduleView
+    """What the network is shown."""
+    how: Augmentation
+    """How samples vary."""
+    entropy_weight: float = 0.3
+    """Weight of the cross-entropy beside soft Dice."""
+    _extents_mm: list[float] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        require_patients_apart((s.nodule.case for s in self.learned), (n.case for n in self.judged))
+        self._extents_mm.extend(extent_mm(s.nodule) for s in self.learned)
+
+    @property
+    def data_sha256(self) -> str:
+        """Return the hash of the data manifest."""
+        return self.manifest.sha256
+
+    @property
+    def in_channels(self) -> int:
+        """Return the number of channels that the network is shown."""
+        return self.view.channels
+
+    def batch(self, size: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        """Return what the network is shown `(N, C, K, R, C)` and the truth `(N, 1, K, R, C)`, 0 to 1."""
+        drawn = [self._sample(int(i), rng) for i in rng.integers(len(self.learned), size=size)]
+        shown, truth = (torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True))
+        return shown, truth[:, None]
+
+    def _sample(self, index: int, rng: np.random.Generator) -> tuple[Array, Array]:
+        view, source = self.view, self.learned[index]
+        fits = self._extents_mm[index] <= view.fine_extent_mm * 1.1
+        voxel_mm = view.fine_mm if fits and rng.random() < FINE_SHARE else view.coarse_mm
+        hu, truth, distance = draw_sample(source, view.grid(voxel_mm), self.how, rng)
+        return channels(view, hu, voxel_mm, source.nodule.spacing_mm, distance), truth
+
+    def loss(self, output: Tensor, batch: tuple[Tensor, ...]) -> Tensor:
+        """Return soft Dice loss plus cross-entropy per nodule voxel, each a mean over nodules of any size."""
+        z, t = output.flatten(1), batch[1].flatten(1)
+        p = torch.sigmoid(z)
+        both, sizes, size = (p * t).sum(1), (p + t).sum(1), t.sum(1)
+        entropy = functional.binary_cross_entropy_with_logits(z, t, reduction="none").sum(1) / (
+            size + SIZE_OFFSET
+        )
+        return (1 - (2 * both + 1) / (sizes + 1)).mean() + self.entropy_weight * entropy.mean()
+
+    def judge(self, network: torch.nn.Module) -> Mapping[str, float]:
+        """Return mean Dice of unseen nodules at level 0.5 within the crop, and open: the crop continued by its edge."""
+        run = as_function(network)
+        within, wide = [], []
+        for nodule in self.judged[:JUDGED_AT_MOST]:
+            pad = [round(OPEN_MM / s) for s in nodule.spacing_mm]
+            image = np.pad(nodule.image, [(n, n) for n in pad], mode="edge")
+            point = np.asarray(nodule.centre) + pad
+            p = draw([run], self.view, image, nodule.spacing_mm, point).probabilities(
+                image.shape, nodule.spacing_mm
+            )
+            mask = nearest_piece(p > 0.5, point, nodule.spacing_mm)
+            own = mask[tuple(slice(n, n + size) for n, size in zip(pad, nodule.mask.shape, strict=True))]
+            both = 2.0 * np.count_nonzero(own & nodule.mask)
+            within.append(both / (np.count_nonzero(own) + np.count_nonzero(nodule.mask)))
+            wide.append(both / (np.count_nonzero(mask) + np.count_nonzero(nodule.mask)))
+        return {"dice within": float(np.mean(within)), "dice open": float(np.mean(wide))}
+
+
+def nodule_task(experiment: Experiment, fold: int, data: Path) -> NoduleTask:
+    """Return the task of one fold of the nodule crops in a folder (`training.lidc`).
+
+    The settings under `task` are `view`, `augmentation` and `entropy_weight`. Refuses `bad-experiment`.
+    """
+    manifest = lidc_manifest(data)
+    unseen = manifest.fold((fold + 1) % 5 if experiment.inner else fold)
+    left_out = {fold, (fold + 1) % 5} if experiment.inner else {fold}
+    learned = [case for case in manifest.cases if case.fold not in left_out]
+    settings: dict[str, Any] = dict(experiment.task)
+    try:
+        view = NoduleView.of(settings.pop("view"))
+        how = Augmentation(**settings.pop("augmentation", {}))
+        order = np.random.default_rng(0).permutation(len(unseen))
+        return NoduleTask(
+            manifest=manifest,
+            learned=tuple(surroundable(load_nodule(case, data)) for case in learned),
+            judged=tuple(load_nodule(unseen[i], data) for i in order),
+            view=view,
+            how=how,
+            **settings,
+        )
+    except (TypeError, KeyError, ValueError) as error:
+        raise Refused(
+            "bad-experiment", f"'task' of {experiment.name} is not as it has to be: {error}"
+        ) from error
+
+
+def extent_mm(nodule: Nodule) -> float:
+    """Return the longest side of the box around a nodule, mm."""
+    held = np.argwhere(nodule.mask)
+    return float(((np.ptp(held, axis=0) + 1) * np.asarray(nodule.spacing_mm)).max())
+
+
+def as_function(network: torch.nn.Module) -> Any:
+    """Return a network as a function of float32 arrays `(N, C, K, R, C)`, bf16 inside; it is set to evaluate."""
+    network.eval()
+
+    def run(patches: Array) -> Array:
+        given = torch.from_numpy(patches).contiguous(memory_format=torch.channels_last_3d)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            logits: Array = network(given).float().numpy()
+        return logits
+
+    return run

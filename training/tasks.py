@@ -1,0 +1,21 @@
+"""The models that can be trained, by the name that an experiment gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plugins.errors import Refused
+from training.experiment import Experiment
+
+if TYPE_CHECKING:
+    from training.fit import Task
+
+
+def task_of(experiment: Experiment, fold: int, data: Path) -> Task:
+    """Return what an experiment learns, from the data in a folder. Refuses `unknown-model`."""
+    if experiment.model == "nodule_segmenter":
+        from training.nodule_task import nodule_task
+
+        return nodule_task(experiment, fold, data)
+    raise Refused("unknown-model", f"nobody knows how to train '{experiment.model}'; known: nodule_segmenter")
