@@ -1,0 +1,159 @@
+"""The whole judgement: every case put to the model, figures made, one report written."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.metadata import version
+from itertools import chain
+from typing import Any
+
+from training.evaluate.agreement import reader_agreement
+from training.evaluate.bootstrap import RESAMPLES
+from training.evaluate.data import Data
+from training.evaluate.drawn import Row, judge
+from training.evaluate.drawn_sections import DrawnJudgement, drawn_part
+from training.evaluate.families import FAMILIES, Family
+from training.evaluate.judged import Case, DrawnCase, FollowedCase, RatedCase, SearchedCase
+from training.evaluate.overlays import Plane, planes
+from training.evaluate.report import Evaluation
+from training.evaluate.section import Headline, Section
+from training.evaluate.sections import followed_part, rated_part, searched_part
+from training.evaluate.subject import Subject
+
+FEW_PATIENTS = 30
+PACKAGES = ("nadir", "numpy", "scipy", "torch", "monai")
+
+
+@dataclass(kw_only=True, eq=False)
+class _Gathered:
+    """What is kept of the cases; the arrays of one are let go before the next is asked for."""
+
+    rows: list[Row] = field(default_factory=list)
+    cuts: dict[str, tuple[Plane, Plane, Plane]] = field(default_factory=dict)
+    read: list[DrawnCase] = field(default_factory=list)
+    searched: list[SearchedCase] = field(default_factory=list)
+    rated: list[RatedCase] = field(default_factory=list)
+    followed: list[FollowedCase] = field(default_factory=list)
+
+    def take(self, case: Case) -> None:
+        """Keep what the report needs of a case."""
+        if isinstance(case, DrawnCase):
+            self.rows.append(judge(case))
+            if case.setting == self.rows[0].setting:
+                if (cuts := planes(case)) is not None:
+                    self.cuts[case.case_id] = cuts
+                if len(case.readers) > 1:
+                    self.read.append(case)
+        elif isinstance(case, SearchedCase):
+            self.searched.append(case)
+        elif isinstance(case, RatedCase):
+            self.rated.append(case)
+        elif isinstance(case, FollowedCase):
+            self.followed.append(case)
+
+
+def judge_model(
+    subject: Subject,
+    data: Data,
+    *,
+    made_at: datetime,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Evaluation:
+    """Return the judgement of a model on data; `progress` is told each case's name as it is taken up.
+
+    Refuses `training-patient` before anything is asked, when a patient of the data was learned from by all weights.
+    """
+    family = FAMILIES[subject.family]
+    patients = list(dict.fromkeys(case.patient_id for case in data.manifest.cases))
+    for patient in patients:
+        subject.weights_for(patient)
+    gathered = _Gathered()
+    for case in family.cases(subject, data):
+        progress(case.case_id)
+        gathered.take(case)
+    headlines, sections, figures = _parts(gathered, family, resamples, seed)
+    return Evaluation(
+        model={
+            "name": subject.name,
+            "version": subject.version,
+            "family": subject.family,
+            "sha256": subject.sha256,
+        },
+        data={
+            "name": data.manifest.name,
+            "sha256": data.manifest.sha256,
+            "cases": str(len(data.manifest.cases)),
+            "patients": str(len(patients)),
+        },
+        made={
+            "judged_by": subject.judged_by(patients),
+            "intervals": f"95 %, {resamples} draws of patients with replacement, seed {seed}",
+            "environment": environment(),
+        },
+        made_at=made_at,
+        headlines=headlines,
+        sections=sections,
+        limits=(*family.limits, *_limits(gathered, data, len(patients))),
+        figures=figures,
+    )
+
+
+def _parts(
+    gathered: _Gathered, family: Family, resamples: int, seed: int
+) -> tuple[tuple[Headline, ...], tuple[Section, ...], dict[str, Any]]:
+    how = {"resamples": resamples, "seed": seed}
+    parts = {}
+    if gathered.rows:
+        found = DrawnJudgement(
+            rows=tuple(gathered.rows),
+            cuts=gathered.cuts,
+            readers=reader_agreement(gathered.read, **how),
+            window=family.window,
+        )
+        parts["segmentation"] = drawn_part(found, **how)
+    if gathered.searched:
+        parts["detection"] = searched_part(gathered.searched, **how)
+    if gathered.rated:
+        parts["classification"] = rated_part(gathered.rated, family.threshold, **how)
+    if gathered.followed:
+        parts["survival"] = followed_part(gathered.followed, **how)
+    return (
+        tuple(chain.from_iterable(tops for tops, _, _ in parts.values())),
+        tuple(chain.from_iterable(sections for _, sections, _ in parts.values())),
+        {name: plain for name, (_, _, plain) in parts.items()},
+    )
+
+
+def _limits(gathered: _Gathered, data: Data, patients: int) -> Sequence[str]:
+    """Return what these data cannot tell."""
+    said = [f"How the model does on other data than {data.manifest.name} is not known."]
+    if not any("scanner" in case.tags for case in data.manifest.cases):
+        said.append("The scanners are not known, so there are no figures by scanner.")
+    if gathered.rows and not gathered.read:
+        said.append(
+            "There is one truth per case: how far readers agree with each other on these cases is not known."
+        )
+    if patients < FEW_PATIENTS:
+        said.append(f"{patients} patients are few: the intervals are themselves uncertain.")
+    return said
+
+
+def environment() -> str:
+    """Return the versions of what computed, in words."""
+    from importlib.metadata import PackageNotFoundError
+
+    found = [f"Python {platform.python_version()}", platform.machine()]
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+__all__ = ["environment", "judge_model"]

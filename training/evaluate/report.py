@@ -1,0 +1,94 @@
+"""The report of one judgement: `report.json` for programs, `report.html` and `report.pdf` for people, in one folder.
+
+The page stands alone: pictures and style inside, no script, nothing fetched from anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from training.evaluate.charts import svg
+from training.evaluate.section import Headline, Section
+
+FORMAT = 1
+RESEARCH_USE = "For research use only"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """One model judged on one data set."""
+
+    model: Mapping[str, str]
+    """Name, version, hash and whatever else tells which model it was."""
+    data: Mapping[str, str]
+    """Name, hash, and counts of the data."""
+    made: Mapping[str, str]
+    """How it was judged: folds, seed, resamples, commit, packages."""
+    made_at: datetime
+    """When."""
+    headlines: tuple[Headline, ...]
+    """The figures at the top."""
+    sections: tuple[Section, ...]
+    """Everything else."""
+    limits: tuple[str, ...]
+    """What is not known, in sentences."""
+    figures: Mapping[str, Any]
+    """Every figure and every case, as JSON has them."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as JSON has it; no NaN and no infinity is in it."""
+        return {
+            "format": FORMAT,
+            "research_use": RESEARCH_USE,
+            "model": dict(self.model),
+            "data": dict(self.data),
+            "made": dict(self.made),
+            "made_at": self.made_at.astimezone(UTC).isoformat(timespec="seconds"),
+            "limits": list(self.limits),
+            **self.figures,
+        }
+
+
+def write_report(evaluation: Evaluation, folder: Path) -> tuple[Path, Path, Path]:
+    """Write the three files and return their paths; what an earlier report left under these names is replaced."""
+    from training.evaluate.paper import report_pdf
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = (folder / "report.json", folder / "report.html", folder / "report.pdf")
+    paths[0].write_text(json.dumps(evaluation.plain(), indent=1, allow_nan=False) + "\n")
+    paths[1].write_text(report_html(evaluation))
+    paths[2].write_bytes(report_pdf(evaluation))
+    return paths
+
+
+def report_html(evaluation: Evaluation) -> str:
+    """Return the page as HTML text; everything that came from outside is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("page.html").render(
+        evaluation=evaluation,
+        title=title(evaluation),
+        research_use=RESEARCH_USE,
+        made_at=evaluation.made_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        svg=lambda chart: Markup(svg(chart)),  # noqa: S704  drawn by matplotlib; its texts are paths
+        data_uri=lambda png: "data:image/png;base64," + base64.b64encode(png).decode("ascii"),
+    )
+
+
+def title(evaluation: Evaluation) -> str:
+    """Return the heading of the report."""
+    return f"{evaluation.model['name']} judged on {evaluation.data['name']}"
+
+
+__all__ = ["FORMAT", "RESEARCH_USE", "Evaluation", "report_html", "title", "write_report"]
