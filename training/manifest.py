@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -64,6 +64,11 @@ class DataManifest:
         require_patients_apart(learned, self.fold(number))
         return learned
 
+    @property
+    def held_out(self) -> dict[str, int]:
+        """Return the fold in which each patient is held out, by `patient_key`, as a model's card keeps it."""
+        return {patient_key(case.patient_id): case.fold for case in self.cases}
+
     def write(self, path: Path) -> None:
         """Write the manifest and its hash as JSON."""
         path.write_text(json.dumps({**self._plain(), "sha256": self.sha256}, indent=1) + "\n")
@@ -83,6 +88,22 @@ def read_manifest(path: Path) -> DataManifest:
     if said != manifest.sha256:
         raise Refused("changed-manifest", f"{path} was changed after it was written: its sha256 is another")
     return manifest
+
+
+def patient_key(patient_id: str) -> str:
+    """Return what stands for a patient in a card: 16 digits of a hash, so that no identifier travels with weights.
+
+    Whoever knows an identifier can tell whether it is among them; that is what it is for.
+    """
+    return hashlib.sha256(patient_id.encode()).hexdigest()[:16]
+
+
+def part_of(cases: Sequence[Case], share: float, seed: int = 0) -> tuple[Case, ...]:
+    """Return the cases of a part (0 to 1) of the patients, drawn by the seed; a smaller part lies in a larger one."""
+    patients = sorted({case.patient_id for case in cases})
+    random.Random(seed).shuffle(patients)
+    chosen = set(patients[: round(share * len(patients))])
+    return tuple(case for case in cases if case.patient_id in chosen)
 
 
 def require_patients_apart(*sides: Iterable[Case]) -> None:

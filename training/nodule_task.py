@@ -17,12 +17,14 @@ from models.nodule_passes import NoduleView, channels, draw, nearest_piece
 from plugins.errors import Refused
 from training.experiment import Experiment
 from training.lidc import Nodule, lidc_manifest, load_nodule
-from training.manifest import DataManifest, require_patients_apart
+from training.manifest import DataManifest, part_of, require_patients_apart
 from training.nodule_samples import Augmentation, Surroundable, draw_sample, surroundable
 
 Array = NDArray[np.float32]
-FINE_SHARE = 0.65
-"""How often a nodule that fits the fine patch is shown on it."""
+FITTING_SHARE = 0.6
+"""How often a nodule is shown with the voxel size that it is drawn with; else with that of the first pass or another."""
+FIRST_SHARE = 0.7
+"""How often, of the other times, with that of the first pass."""
 SIZE_OFFSET = 200.0
 """Voxels added to the nodule's when the cross-entropy is taken per nodule voxel."""
 JUDGED_AT_MOST = 60
@@ -65,14 +67,19 @@ class NoduleTask:
 
     def batch(self, size: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
         """Return what the network is shown `(N, C, K, R, C)` and the truth `(N, 1, K, R, C)`, 0 to 1."""
-        drawn = [self._sample(int(i), rng) for i in rng.integers(len(self.learned), size=size)]
+        weights = np.sqrt(self._extents_mm)
+        chosen = rng.choice(len(self.learned), size=size, p=weights / weights.sum())
+        drawn = [self._sample(int(i), rng) for i in chosen]
         shown, truth = (torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True))
         return shown, truth[:, None]
 
     def _sample(self, index: int, rng: np.random.Generator) -> tuple[Array, Array]:
         view, source = self.view, self.learned[index]
-        fits = self._extents_mm[index] <= view.fine_extent_mm * 1.1
-        voxel_mm = view.fine_mm if fits and rng.random() < FINE_SHARE else view.coarse_mm
+        voxel_mm = view.voxels_mm[view.first]
+        if rng.random() < FITTING_SHARE:
+            voxel_mm = view.voxel_mm(self._extents_mm[index] * rng.uniform(0.8, 1.25))
+        elif rng.random() > FIRST_SHARE:
+            voxel_mm = view.voxels_mm[-1]
         hu, truth, distance = draw_sample(source, view.grid(voxel_mm), self.how, rng)
         return channels(view, hu, voxel_mm, source.nodule.spacing_mm, distance), truth
 
@@ -108,14 +115,16 @@ class NoduleTask:
 def nodule_task(experiment: Experiment, fold: int, data: Path) -> NoduleTask:
     """Return the task of one fold of the nodule crops in a folder (`training.lidc`).
 
-    The settings under `task` are `view`, `augmentation` and `entropy_weight`. Refuses `bad-experiment`.
+    The settings under `task` are `view`, `augmentation`, `entropy_weight` and `share`, the part of the other patients
+    that is learned from (all, unless a learning curve is wanted). Refuses `bad-experiment`.
     """
     manifest = lidc_manifest(data)
     unseen = manifest.fold((fold + 1) % 5 if experiment.inner else fold)
     left_out = {fold, (fold + 1) % 5} if experiment.inner else {fold}
-    learned = [case for case in manifest.cases if case.fold not in left_out]
     settings: dict[str, Any] = dict(experiment.task)
     try:
+        others = [case for case in manifest.cases if case.fold not in left_out]
+        learned = part_of(others, float(settings.pop("share", 1.0)), experiment.seed)
         view = NoduleView.of(settings.pop("view"))
         how = Augmentation(**settings.pop("augmentation", {}))
         order = np.random.default_rng(0).permutation(len(unseen))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from plugins.errors import Refused
 from training.lidc import lidc_manifest, load_nodule
-from training.manifest import Case, DataManifest, folds, read_manifest, require_patients_apart
+from training.manifest import Case, DataManifest, folds, part_of, read_manifest, require_patients_apart
 
 
 def case(name: str, patient: str, fold: int) -> Case:
@@ -35,6 +35,13 @@ def test_no_patient_is_on_two_sides_of_a_split() -> None:
         DataManifest(name="x", cases=(case("a", "P1", 0), case("b", "P1", 1)))
     with pytest.raises(Refused, match="P2"):
         require_patients_apart([case("a", "P2", 0)], [case("b", "P2", 0)])
+
+
+def test_a_smaller_part_of_the_patients_lies_in_a_larger_one_and_takes_all_cases_of_each() -> None:
+    cases = [case(f"{n}{side}", f"P{n}", n % 5) for n in range(40) for side in "ab"]
+    quarter, half = part_of(cases, 0.25), part_of(cases, 0.5)
+    assert (len(quarter), len(half), len(part_of(cases, 1.0))) == (20, 40, 80)
+    assert {c.case_id for c in quarter} < {c.case_id for c in half}
 
 
 def test_a_manifest_is_read_back_and_a_changed_one_is_refused(tmp_path: Path) -> None:
