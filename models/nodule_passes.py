@@ -33,17 +33,19 @@ class NoduleView:
 
     shape: tuple[int, int, int]
     """Voxels of a patch `(K, R, C)`."""
-    coarse_mm: float
-    """Voxel size of the first pass, mm, in all directions."""
-    fine_mm: float
-    """Voxel size of the later passes for a nodule that fits, mm."""
-    fine_extent_mm: float
-    """The largest side of the box around a nodule that still fits the fine patch, mm."""
+    voxels_mm: tuple[float, ...]
+    """Voxel sizes that are used, the same in all directions, the finest first, mm."""
+    fits_mm: tuple[float, ...]
+    """For each voxel size but the last: the longest side of the box around a nodule that is drawn with it, mm."""
+    first: int
+    """Which voxel size the first pass has."""
     windows_hu: tuple[tuple[float, float], ...]
     """One channel for each window, lowest and highest HU."""
     point_sigma_mm: float
     """Width of the Gaussian that marks the point, mm."""
-    passes: int = 2
+    tells_acquisition: bool = False
+    """Four more channels: distance to the nearest acquired slice, slice distance, pixel and voxel size."""
+    passes: int = 3
     """How often the nodule is looked at; from the second pass on around its own centre."""
     furthest_mm: float = 8.0
     """One pass moves the point by at most this, mm."""
@@ -52,8 +54,12 @@ class NoduleView:
 
     @property
     def channels(self) -> int:
-        """Return the number of channels: the windows, the point, and four that tell the acquisition."""
-        return len(self.windows_hu) + 5
+        """Return the number of channels: the windows, the point, and what tells the acquisition."""
+        return len(self.windows_hu) + (5 if self.tells_acquisition else 1)
+
+    def voxel_mm(self, extent_mm: float) -> float:
+        """Return the voxel size with which a nodule is drawn whose box has a longest side of `extent_mm`."""
+        return self.voxels_mm[sum(extent_mm > limit for limit in self.fits_mm)]
 
     def grid(self, spacing_mm: float) -> PatchGrid:
         """Return the patch with cubes of that size."""
@@ -64,7 +70,8 @@ class NoduleView:
         """Return the view that a card or an experiment describes."""
         k, r, c = plain["shape"]
         windows = tuple((float(low), float(high)) for low, high in plain["windows_hu"])
-        return cls(**{**plain, "shape": (int(k), int(r), int(c)), "windows_hu": windows})
+        sizes = {key: tuple(float(mm) for mm in plain[key]) for key in ("voxels_mm", "fits_mm")}
+        return cls(**{**plain, **sizes, "shape": (int(k), int(r), int(c)), "windows_hu": windows})
 
 
 def channels(
@@ -72,15 +79,18 @@ def channels(
 ) -> Array:
     """Return what the network is shown of a patch of HU `(K, R, C)`: float32 `(C, K, R, C)`.
 
-    Windows; the point; distance of each plane to the nearest acquired slice (mm, `slice_distance_mm` `(K,)`);
-    log2 of slice distance, pixel and patch voxel against `REFERENCE_MM`: readers outline thick slices differently.
+    Windows and the point; when the view tells the acquisition, distance of each plane to the nearest acquired slice
+    (mm, `slice_distance_mm` `(K,)`) and log2 of slice distance, pixel and patch voxel against `REFERENCE_MM`.
     """
+    shown = [scaled(hu, low, high) for low, high in view.windows_hu]
+    shown.append(point_channel(view.grid(voxel_mm), view.point_sigma_mm))
+    if not view.tells_acquisition:
+        return np.stack(shown)
     whole = np.ones(view.shape, dtype=np.float32)
     told = (spacing_mm[0], spacing_mm[1], voxel_mm)
     return np.stack(
         [
-            *(scaled(hu, low, high) for low, high in view.windows_hu),
-            point_channel(view.grid(voxel_mm), view.point_sigma_mm),
+            *shown,
             whole * slice_distance_mm.astype(np.float32)[:, None, None],
             *(whole * np.float32(np.log2(mm / usual)) for mm, usual in zip(told, REFERENCE_MM, strict=True)),
         ]
@@ -131,13 +141,13 @@ def draw(
     Only the last pass asks all networks and `mirrors` (1 to 8) mirror images; the earlier ones ask the first network.
     """
     here = np.asarray(point, dtype=np.float64)
-    voxel_mm = view.coarse_mm
+    voxel_mm = view.voxels_mm[view.first]
     for _ in range(view.passes - 1):
         logits = networks[0](look(view, image, spacing_mm, here, voxel_mm)[None])[0, 0]
         offset_mm, extent_mm = _place(sigmoid(logits), voxel_mm, view.level)
         far = float(np.linalg.norm(offset_mm))
         here = here + offset_mm * min(1.0, view.furthest_mm / max(far, 1e-9)) / np.asarray(spacing_mm)
-        voxel_mm = view.fine_mm if extent_mm <= view.fine_extent_mm else view.coarse_mm
+        voxel_mm = view.voxel_mm(extent_mm)
     inputs = look(view, image, spacing_mm, here, voxel_mm)
     seen = [_mirrored(network, inputs, axes) for network in networks for axes in MIRRORS[:mirrors]]
     k, r, c = here.tolist()

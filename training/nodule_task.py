@@ -22,9 +22,9 @@ from training.nodule_samples import Augmentation, Surroundable, draw_sample, sur
 
 Array = NDArray[np.float32]
 FITTING_SHARE = 0.6
-"""How often a nodule is shown with the voxel size that it is drawn with; else with that of the first pass or another."""
+"""How often a nodule is shown with the voxel size that it is drawn with."""
 FIRST_SHARE = 0.7
-"""How often, of the other times, with that of the first pass."""
+"""How often, of the other times, with that of the first pass; else with the coarsest."""
 SIZE_OFFSET = 200.0
 """Voxels added to the nodule's when the cross-entropy is taken per nodule voxel."""
 JUDGED_AT_MOST = 60
