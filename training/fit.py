@@ -190,7 +190,7 @@ def _step(state: _State, experiment: Experiment, fold: int, task: Task) -> float
     torch.nn.utils.clip_grad_norm_(state.network.parameters(), schedule.largest_gradient)
     state.optimiser.step()
     _follow(state.average, state.network, min(schedule.average, (state.step + 1) / (state.step + 10)))
-    return float(loss)
+    return loss.item()
 
 
 def _pace(step: int, steps: int, warm_up: int) -> float:
