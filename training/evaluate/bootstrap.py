@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Values = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -70,14 +69,11 @@ def interval(
         return None
     low = high = None
     if people > 1:
-
-        def drawn(chosen: NDArray[np.intp]) -> float:
-            return float(statistic(np.repeat(order, np.bincount(chosen, minlength=people)[codes])))
-
-        found = stats.bootstrap(
-            (np.arange(people),), drawn, vectorized=False, n_resamples=resamples, method="percentile",
-            rng=np.random.default_rng(seed),
-        ).bootstrap_distribution  # fmt: skip
+        random = np.random.default_rng(seed)
+        times = (
+            np.bincount(random.integers(people, size=people), minlength=people) for _ in range(resamples)
+        )
+        found = np.array([statistic(np.repeat(order, drawn[codes])) for drawn in times])
         defined = found[np.isfinite(found)]
         if defined.size >= 0.95 * resamples:
             low, high = (float(q) for q in np.quantile(defined, [(1 - level) / 2, (1 + level) / 2]))
