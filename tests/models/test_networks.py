@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.files import BadModel
+from models.networks import build
+
+SMALL = {"in_channels": 2, "out_channels": 1, "channels": [4, 8], "strides": [2], "num_res_units": 1}
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {"kind": "unet", **SMALL},
+        {"kind": "unet", **SMALL, "strides": [[1, 2, 2]], "norm": "instance", "act": "prelu"},
+        {"kind": "unet", **SMALL, "stem": 2},
+        {
+            "kind": "segresnet",
+            "in_channels": 2,
+            "out_channels": 1,
+            "init_filters": 8,
+            "blocks_down": [1, 1],
+            "blocks_up": [1],
+        },
+    ],
+)
+def test_a_segmenting_network_answers_on_the_grid_it_was_asked_on(architecture: dict[str, object]) -> None:
+    network = build(architecture).eval()
+    with torch.no_grad():
+        assert network(torch.zeros(1, 2, 8, 16, 16)).shape == (1, 1, 8, 16, 16)
+
+
+def test_dropout_is_in_the_deepest_block_only() -> None:
+    network = build(
+        {"kind": "unet", **SMALL, "channels": [4, 8, 8], "strides": [1, 2], "stem": 2, "dropout": 0.3}
+    )
+    found = [(name, part.p) for name, part in network.named_modules() if isinstance(part, torch.nn.Dropout3d)]
+    assert found == [("body.model.1.submodule.1.submodule.1", 0.3)]
+
+
+def test_a_classifier_gives_one_row_of_logits_for_each_case() -> None:
+    network = build(
+        {
+            "kind": "classifier",
+            "in_channels": 1,
+            "out_channels": 2,
+            "init_features": 4,
+            "growth_rate": 4,
+            "block_config": [1, 1],
+        }
+    ).eval()
+    with torch.no_grad():
+        assert network(torch.zeros(3, 1, 16, 16, 16)).shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "code"),
+    [
+        ({"kind": "os.system"}, "unknown-network"),
+        ({}, "unknown-network"),
+        ({"kind": "unet", **SMALL, "command": "x"}, "bad-architecture"),
+        ({"kind": "unet", **SMALL, "strides": []}, "bad-architecture"),
+    ],
+)
+def test_what_is_no_known_network_is_refused(architecture: dict[str, object], code: str) -> None:
+    with pytest.raises(BadModel) as refused:
+        build(architecture)
+    assert refused.value.code == code

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ball_nodules import write_crops
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from node.cli import app
+from plugins.errors import Refused
+from training.experiment import read_experiments
+from training.fit import Progress, fit
+from training.nodule_task import nodule_task
+
+TINY = """
+name: tiny
+model: nodule_segmenter
+seed: 1
+folds: [0]
+architecture: {kind: unet, out_channels: 1, channels: [8, 16], strides: [1], num_res_units: 1, stem: 2, dropout: 0.1}
+schedule: {steps: STEPS, batch: 4, learning_rate: 0.01, warm_up: 5, average: 0.9, judge_every: 1000}
+task:
+  view:
+    {shape: [16, 16, 16], voxels_mm: [1.25], fits_mm: [], first: 0, windows_hu: [[-1000, 400]], point_sigma_mm: 3.0}
+"""
+
+
+@pytest.fixture
+def crops(tmp_path: Path) -> Path:
+    return write_crops(tmp_path / "crops")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def written(tmp_path: Path, steps: int, more: str = "") -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.replace("STEPS", str(steps)) + more)
+    return path
+
+
+def test_the_command_learns_balls_shows_where_it_stands_and_draws_the_curves(
+    tmp_path: Path, crops: Path
+) -> None:
+    config, out = written(tmp_path, 60), tmp_path / "runs"
+    said = CliRunner().invoke(
+        app, ["train", str(config), "--data", str(crops), "--out", str(out), "--threads", "1", "--json"]
+    )
+    assert said.exit_code == 0, said.output
+    assert "step 60 of 60" in said.stderr
+    (row,) = json.loads(said.stdout)
+    assert row["dice within"] > 0.75
+    assert row["dice open"] > 0.7
+    folder = out / "tiny" / "fold0"
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    run = json.loads((folder / "run.json").read_text())
+    assert len(run["data_sha256"]) == 64
+    assert run["seed"] == 1
+    assert {"python", "torch", "monai"} <= run["environment"].keys()
+    assert load_file(folder / "fold0.safetensors")["down.weight"].dtype == torch.float16
+
+
+def test_a_run_that_was_stopped_learns_the_very_same_as_one_that_was_not(tmp_path: Path, crops: Path) -> None:
+    (experiment,) = read_experiments(written(tmp_path, 6))
+    task = nodule_task(experiment, 0, crops)
+    told: list[Progress] = []
+    whole = fit(experiment, 0, task, tmp_path / "whole", tell=told.append)
+    assert fit(experiment, 0, task, tmp_path / "parts", stop_at=4).name == "checkpoint.pt"
+    resumed = fit(experiment, 0, task, tmp_path / "parts")
+    a, b = load_file(whole), load_file(resumed)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert [p.step for p in told] == [1, 2, 3, 4, 5, 6]
+    assert not (tmp_path / "parts" / "checkpoint.pt").exists()
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path: Path, crops: Path) -> None:
+    (experiment,) = read_experiments(written(tmp_path, 1))
+    task = nodule_task(experiment, 0, crops)
+    fit(experiment, 0, task, tmp_path / "run")
+    with pytest.raises(Refused, match="another-run"):
+        fit(replace(experiment, seed=2), 0, task, tmp_path / "run")
+
+
+def test_earlier_weights_are_where_a_transfer_begins(tmp_path: Path, crops: Path) -> None:
+    (experiment,) = read_experiments(written(tmp_path, 2))
+    task = nodule_task(experiment, 0, crops)
+    earlier = fit(experiment, 0, task, tmp_path / "earlier")
+    still = replace(experiment.schedule, steps=1, learning_rate=0.0)
+    on = replace(experiment, schedule=still, init_from=str(earlier.parent))
+    a, b = load_file(earlier), load_file(fit(on, 0, task, tmp_path / "on"))
+    assert torch.equal(a["down.weight"], b["down.weight"])
+    with pytest.raises(Refused, match="no-weights"):
+        fit(replace(on, init_from=str(tmp_path)), 0, task, tmp_path / "nothing")
+    wider = replace(on, architecture={**on.architecture, "channels": [16, 16]})
+    with pytest.raises(Refused, match="other-architecture"):
+        fit(wider, 0, task, tmp_path / "wider")
+
+
+def test_a_search_is_every_combination_each_with_its_own_name(tmp_path: Path) -> None:
+    more = "search: {schedule.learning_rate: [0.1, 0.2], seed: [1, 2, 3]}\n"
+    found = read_experiments(written(tmp_path, 3, more))
+    assert [(e.name, e.schedule.learning_rate, e.seed) for e in found[:4]] == [
+        ("tiny-1", 0.1, 1),
+        ("tiny-2", 0.1, 2),
+        ("tiny-3", 0.1, 3),
+        ("tiny-4", 0.2, 1),
+    ]
+    assert len({e.sha256 for e in found}) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("- a", "holds no settings"),
+        ("a: [", "no-experiment"),
+        (TINY.replace("STEPS", "5") + "colour: red", "'colour'"),
+        (TINY.replace("STEPS", "5") + "search: {schedule.wrong.deep: [1]}", "lies nowhere"),
+        (TINY.replace("STEPS", "0"), "at least 1"),
+    ],
+)
+def test_a_wrong_experiment_is_refused_with_what_is_wrong(tmp_path: Path, text: str, code: str) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(Refused, match=code):
+        read_experiments(path)
+
+
+def test_the_experiment_that_made_the_shipped_weights_can_be_read() -> None:
+    (experiment,) = read_experiments(Path(__file__).parents[2] / "training/experiments/nodule_segmenter.yaml")
+    assert experiment.folds == (0, 1, 2, 3, 4)
+
+
+def test_an_inner_fold_is_left_out_beside_the_fold_itself(tmp_path: Path, crops: Path) -> None:
+    (experiment,) = read_experiments(written(tmp_path, 1, "inner: true\n"))
+    task = nodule_task(experiment, 4, crops)
+    folds = {s.nodule.case.fold for s in task.learned}
+    assert folds == {1, 2, 3}
+    assert {n.case.fold for n in task.judged} == {0}
+    shown, truth = task.batch(3, np.random.default_rng(0))
+    assert shown.shape == (3, 2, 16, 16, 16)
+    assert truth.shape == (3, 1, 16, 16, 16)
