@@ -27,6 +27,7 @@ NATIVE = {
     str(uid.DeflatedExplicitVRLittleEndian),
     str(uid.ExplicitVRBigEndian),
 }
+WHOLE_BYTES = {str(uid.ImplicitVRLittleEndian), str(uid.ExplicitVRLittleEndian)}
 JPEG = {
     str(uid.JPEGBaseline8Bit),
     str(uid.JPEGExtended12Bit),
@@ -156,14 +157,23 @@ def can_decode(transfer_syntax_uid: str) -> bool:
 def open_frames(file: File, layout: PixelFormat) -> Callable[[int], Stored]:
     """Return a function from frame index to the stored values `(R, C)`, sign and unused bits settled.
 
-    The pixel data are read once; a compressed frame is decoded when it is asked for. Refuses
-    (`truncated-pixel-data`, `bad-pixel-data`), the latter also when a frame is asked for.
+    A frame is read or decoded when it is asked for, into an array of its own. Refuses (`truncated-pixel-data`,
+    `bad-pixel-data`), also when a frame is asked for.
     """
+    if file.transfer_syntax in WHOLE_BYTES and layout.bits_allocated > 1:
+        return lambda index: _settle(_plain(layout, index, file), layout)
     if file.transfer_syntax in NATIVE:
         data = file.pixel_bytes()
         return lambda index: _settle(_native(data, layout, index, file), layout)
     encoded = file.pixel_frames(layout.frames)
     return lambda index: _settle(decode_frame(encoded[index], layout, file), layout)
+
+
+def _plain(layout: PixelFormat, index: int, file: File) -> Stored:
+    """Return one frame that lies in the file as it is in memory."""
+    frame = np.empty((layout.rows, layout.columns), dtype=f"<u{layout.bits_allocated // 8}")
+    file.read_pixels(index * frame.nbytes, frame)
+    return frame
 
 
 def _native(data: bytes, layout: PixelFormat, index: int, file: File) -> Stored:
@@ -303,4 +313,6 @@ def _settle(frame: Stored, layout: PixelFormat) -> Stored:
     values = unsigned.view(f"i{width}") if layout.signed else unsigned
     if right == 0:
         return values
-    return (values << left) >> right
+    shifted = values << left
+    shifted >>= right
+    return shifted

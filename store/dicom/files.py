@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
@@ -93,6 +94,14 @@ class File:
             # A length that lies must not decide how much memory is asked for.
             left = max(0, os.fstat(file.fileno()).st_size - self.pixel_offset)
             return file.read(left if self.pixel_length is None else min(self.pixel_length, left))
+
+    def read_pixels(self, first: int, into: NDArray[Any]) -> None:
+        """Fill an array with the pixel value from byte `first` on. Refuses (`truncated-pixel-data`) too few bytes."""
+        room = into.data.cast("B")
+        with self.path.open("rb") as file:
+            file.seek(self.pixel_offset + first)
+            if file.readinto(room) < len(room):
+                raise _truncated(self)
 
     def pixel_frames(self, frames: int) -> list[bytes]:
         """Return the encapsulated frames. Refuses (`truncated-pixel-data`) when fewer are found than stated."""

@@ -79,6 +79,8 @@ def _slice(
     file: File, layout: PixelFormat, index: int, places: tuple[Dataset, ...], image_type: tuple[str, ...]
 ) -> Slice:
     def find(keyword: str) -> Dataset:
+        if len(places) == 1:
+            return places[0]
         return next((place for place in places[:-1] if has(place, keyword)), places[-1])
 
     plane = Plane(

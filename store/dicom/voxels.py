@@ -12,12 +12,13 @@ from typing import TypeVar
 import numpy as np
 
 from plugins.contract import Array, BoolArray
-from store.dicom.decode import Stored, open_frames
+from store.dicom.decode import NATIVE, Stored, open_frames
 from store.dicom.slices import Slice, padding_range
 
 AIR_HU = -1024.0
 EXACT = 1 << 24
 """Whole numbers up to this are exact in float32."""
+MOST_NEIGHBOURS = 8
 Task = TypeVar("Task")
 
 
@@ -61,15 +62,26 @@ def read_voxels(slices: Sequence[Slice], factors: Sequence[float], modality: str
     def write(k: int, frame: Callable[[int], Stored]) -> None:
         written.append(_write(array[k], k, slices[k], frame(slices[k].plane.frame), factors[k], modality))
 
-    def write_file(ks: list[int]) -> None:
-        write(ks[0], open_frames(slices[ks[0]].file, slices[ks[0]].layout))
+    def write_files(ks: Sequence[int]) -> None:
+        for k in ks:
+            write(k, open_frames(slices[k].file, slices[k].layout))
 
-    on_all_cores(write_file, [ks for ks in places.values() if len(ks) == 1])
+    alone = [ks[0] for ks in places.values() if len(ks) == 1]
+    together = _neighbours(slices[0].file.transfer_syntax, len(alone))
+    on_all_cores(write_files, [alone[i : i + together] for i in range(0, len(alone), together)])
     for ks in places.values():
         if len(ks) > 1:
             frame = open_frames(slices[ks[0]].file, slices[ks[0]].layout)
             on_all_cores(partial(write, frame=frame), ks)
     return _settled(array, written)
+
+
+def _neighbours(transfer_syntax: str, count: int) -> int:
+    """Return how many slices in a row one thread writes.
+
+    Two threads that first touch one huge page of the array both clear it. What takes long to decode is dealt singly.
+    """
+    return max(1, min(MOST_NEIGHBOURS, count // (4 * cores()))) if transfer_syntax in NATIVE else 1
 
 
 def on_all_cores(work: Callable[[Task], None], tasks: Iterable[Task]) -> None:
@@ -107,25 +119,33 @@ def _write(out: Array, k: int, part: Slice, stored: Stored, factor: float, modal
     slope = (1.0 if part.slope is None else part.slope) * factor
     offset = (part.intercept or 0.0) * factor
     low, high = int(stored.min()), int(stored.max())
-    _scale(stored, slope, offset, max(abs(low), abs(high)), out)
     limits = padding_range(part.file.header, part.layout.signed, part.layout.bits_allocated)
+    hit, padded = None, 0
     if limits is not None and limits[0] <= high and limits[1] >= low:
         hit = (stored >= limits[0]) & (stored <= limits[1])
-        if padded := int(np.count_nonzero(hit)):
-            if modality == "CT":
-                np.copyto(out, AIR_HU, where=hit)
-            kept = None if modality == "CT" else hit
-            return _Written(
-                k=k, lowest=float(out.min()), highest=float(out.max()), padded=padded, padding=kept
-            )
-    ends = np.array([low, high], dtype=np.float64) * slope + offset
-    first, last = ends.astype(np.float32)
-    return _Written(k=k, lowest=float(min(first, last)), highest=float(max(first, last)))
+        padded = int(np.count_nonzero(hit))
+    _scale(stored, slope, offset, low, high, out)
+    if hit is not None and padded:
+        if modality == "CT":
+            np.copyto(out, AIR_HU, where=hit)
+        kept = None if modality == "CT" else hit
+        return _Written(k=k, lowest=float(out.min()), highest=float(out.max()), padded=padded, padding=kept)
+    first, last = float(np.float32(low * slope + offset)), float(np.float32(high * slope + offset))
+    return _Written(k=k, lowest=min(first, last), highest=max(first, last))
 
 
-def _scale(stored: Stored, slope: float, offset: float, largest: int, out: Array) -> None:
-    """Write stored x slope + offset, as float64 would give it; without float64 where whole numbers stay exact."""
-    if slope.is_integer() and offset.is_integer() and largest * abs(slope) + abs(offset) <= EXACT:
+def _scale(stored: Stored, slope: float, offset: float, low: int, high: int, out: Array) -> None:
+    """Write stored x slope + offset, as float64 would give it; without float64 where whole numbers stay exact.
+
+    `stored`, all between `low` and `high`, is not the same afterwards where it has room for the values itself.
+    """
+    whole = slope.is_integer() and offset.is_integer()
+    if whole and max(abs(low), abs(high)) * abs(slope) + abs(offset) <= EXACT:
+        room = np.iinfo(stored.dtype)
+        if slope == 1 and low + offset >= room.min and high + offset <= room.max and stored.flags.writeable:
+            stored += np.int64(offset).astype(stored.dtype)
+            out[...] = stored
+            return
         out[...] = stored
         if slope != 1:
             out *= np.float32(slope)

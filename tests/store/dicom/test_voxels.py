@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from dicom_series import make_series
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
 
 from plugins.errors import Refused
 from store.dicom import voxels
-from store.dicom.series import read_study
+from store.dicom.series import read_files, read_study
+from store.dicom.slices import slices_of
+from store.dicom.values import quiet
 from store.dicom.voxels import cores, on_all_cores
 
 CT = np.rint(np.random.default_rng(5).normal(40, 300, (12, 9, 10)))
 
 
 @settings(max_examples=200, deadline=None)
+@example(slope=1.0, offset=-1024.0, kind="<u2", seed=1)
 @given(
     slope=st.one_of(st.sampled_from([1.0, -1.0, 2.0, 0.5, 300.0, 1e-3]), st.floats(-1e6, 1e6)),
     offset=st.one_of(st.sampled_from([0.0, -1024.0, 0.25]), st.floats(-1e6, 1e6)),
@@ -33,9 +37,9 @@ def test_values_are_rounded_once_whatever_the_rescale(
     limits = np.iinfo(kind)
     stored = np.random.default_rng(seed).integers(limits.min, limits.max, (7, 5), endpoint=True).astype(kind)
     out = np.empty(stored.shape, dtype=np.float32)
-    largest = max(abs(int(stored.min())), abs(int(stored.max())))
-    voxels._scale(stored, slope, offset, largest, out)
-    assert np.array_equal(out, (stored * slope + offset).astype(np.float32))
+    truth = (stored * slope + offset).astype(np.float32)
+    voxels._scale(stored, slope, offset, int(stored.min()), int(stored.max()), out)
+    assert np.array_equal(out, truth)
 
 
 @pytest.mark.parametrize("modality", ["CT", "MR"])
@@ -73,6 +77,20 @@ def test_of_several_broken_slices_the_first_is_told_of(tmp_path: Path) -> None:
         (refused,) = read_study(paths).study.refused
         assert refused.code == "bad-pixel-data"
         assert str(dcmread(paths[3]).SOPInstanceUID) in refused.sentence
+
+
+def test_of_several_files_that_shrank_after_their_headers_were_read_the_first_is_told_of(
+    tmp_path: Path,
+) -> None:
+    paths = make_series(tmp_path, CT.repeat(8, axis=0))
+    with quiet():
+        slices = [s for file in read_files(paths)[0] for s in slices_of(file)]
+    for k in (90, 61, 42):
+        os.truncate(paths[k], paths[k].stat().st_size - 1)
+    for _ in range(5):
+        with pytest.raises(Refused, match=slices[42].plane.sop_instance_uid) as refused:
+            voxels.read_voxels(slices, [1.0] * len(slices), "CT")
+        assert refused.value.code == "truncated-pixel-data"
 
 
 def test_the_first_error_ends_the_work() -> None:
