@@ -44,9 +44,7 @@ PAPER_DPI = 200
 
 def svg(chart: Chart) -> str:
     """Return a drawing as an SVG element that takes its colours from the page."""
-    buffer = BytesIO()
-    _drawn(chart).savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue().decode()
+    text = _saved(chart, format="svg", transparent=True, metadata={"Date": None}).decode()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     for colour, name in ON_PAGE.items():
         text = text.replace(colour, f"var({name})")
@@ -58,20 +56,19 @@ def svg(chart: Chart) -> str:
 
 def png(chart: Chart) -> bytes:
     """Return a drawing for paper."""
-    buffer = BytesIO()
-    _drawn(chart).savefig(buffer, format="png", dpi=PAPER_DPI, facecolor="white", metadata={"Software": None})
-    return buffer.getvalue()
+    return _saved(chart, format="png", dpi=PAPER_DPI, facecolor="white", metadata={"Software": None})
 
 
-def _drawn(chart: Chart) -> Figure:
+def _saved(chart: Chart, **how: Any) -> bytes:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    buffer = BytesIO()
     with rc_context(STYLE):
         figure = Figure(figsize=chart.size_inches, layout="constrained")
         chart.draw(figure)
-        figure.draw_without_rendering()
-    return figure
+        figure.savefig(buffer, **how)
+    return buffer.getvalue()
 
 
 def _attribute(text: str) -> str:

@@ -18,6 +18,8 @@ from training.evaluate.judged import DrawnCase
 from training.evaluate.metrics import TOLERANCES_MM, dice, region_figures
 
 Values = NDArray[np.float64]
+UNSURE = "uncertainty: "
+MOST_UNSURE = 1e6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,9 +156,10 @@ def judge(case: DrawnCase) -> Row:
         "truth_long_axis_mm": found.truth_long_axis_mm,
         "drawn_long_axis_mm": found.drawn_long_axis_mm,
         "long_axis_error_mm": found.long_axis_error_mm,
-        "uncertainty": case.uncertainty,
         "volume_covered": _inside(found.truth_ml, case.volume_interval_ml),
         "diameter_covered": _inside(found.truth_long_axis_mm, case.diameter_interval_mm),
+        # a case of which nothing was drawn is infinitely unsure, which JSON has no number for
+        **{f"{UNSURE}{name}": min(value, MOST_UNSURE) for name, value in case.uncertainties.items()},
     }
     known = {"size_mm": found.truth_long_axis_mm, "slice_thickness_mm": case.spacing_mm[0], **case.known}
     return Row(
@@ -185,8 +188,15 @@ def told(rows: Sequence[Row], *, resamples: int = RESAMPLES, seed: int = 0) -> d
     for name in ("volume_covered", "diameter_covered"):
         found[name] = one(name, np.mean)
     found["ece"] = calibration_error(rows, resamples=resamples, seed=seed)
-    found["uncertainty_error"] = uncertainty_error(rows, resamples=resamples, seed=seed)
+    for name in unsure_of(rows):
+        found[f"uncertainty_error: {name}"] = uncertainty_error(rows, name, resamples=resamples, seed=seed)
     return found
+
+
+def unsure_of(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return the names of the measures of uncertainty that any case has."""
+    names = dict.fromkeys(name for row in rows for name in row.figures if name.startswith(UNSURE))
+    return tuple(name.removeprefix(UNSURE) for name in names)
 
 
 def calibration_error(rows: Sequence[Row], *, resamples: int = RESAMPLES, seed: int = 0) -> Interval | None:
@@ -205,13 +215,15 @@ def calibration_error(rows: Sequence[Row], *, resamples: int = RESAMPLES, seed: 
     return interval(ece, [patient for patient, _ in said], resamples=resamples, seed=seed)
 
 
-def uncertainty_error(rows: Sequence[Row], *, resamples: int = RESAMPLES, seed: int = 0) -> Interval | None:
-    """Return Spearman's rho of the uncertainty of a case and 1 - Dice; None below 30 cases that have one."""
-    there = [row for row in rows if row.figures["uncertainty"] is not None]
+def uncertainty_error(
+    rows: Sequence[Row], name: str, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval | None:
+    """Return Spearman's rho of a measure of uncertainty and 1 - Dice; None below 30 cases that have one."""
+    there = [row for row in rows if row.figures.get(f"{UNSURE}{name}") is not None]
     if len(there) < calibration.FEWEST_CASES:
         return None
     unsure, dices = (
-        np.array([row.figures[name] for row in there], dtype=np.float64) for name in ("uncertainty", "dice")
+        np.array([row.figures[of] for row in there], dtype=np.float64) for of in (f"{UNSURE}{name}", "dice")
     )
     patients = [row.patient_id for row in there]
     found = calibration.uncertainty_error(unsure, dices, patients, resamples=resamples, seed=seed)
@@ -222,4 +234,14 @@ def uncertainty_error(rows: Sequence[Row], *, resamples: int = RESAMPLES, seed: 
     )
 
 
-__all__ = ["TOLD", "Row", "Told", "calibration_error", "judge", "told", "uncertainty_error"]
+__all__ = [
+    "TOLD",
+    "UNSURE",
+    "Row",
+    "Told",
+    "calibration_error",
+    "judge",
+    "told",
+    "uncertainty_error",
+    "unsure_of",
+]

@@ -13,7 +13,7 @@ import numpy as np
 
 from training.evaluate import charts
 from training.evaluate.bootstrap import RESAMPLES, Interval, summary
-from training.evaluate.drawn import TOLD, Row, told
+from training.evaluate.drawn import MOST_UNSURE, TOLD, UNSURE, Row, told, unsure_of
 from training.evaluate.overlays import Plane, picture
 from training.evaluate.section import Chart, Headline, Picture, Section, Table, between, ends, number
 from training.evaluate.subgroups import EDGES, NAMES, groups
@@ -65,7 +65,7 @@ def drawn_part(
             tables=(group_table,),
             charts=_size_charts(first_rows),
         ),
-        *_uncertainty_sections(first, first_rows),
+        _uncertainty_section(first, first_rows),
         _reader_section(found.readers),
         *_picture_sections(first_rows, found),
     )
@@ -224,17 +224,21 @@ def _size_charts(rows: Sequence[Row]) -> tuple[Chart, ...]:
     )
 
 
-def _uncertainty_sections(first: Mapping[str, Interval | None], rows: Sequence[Row]) -> tuple[Section, ...]:
+def _uncertainty_section(first: Mapping[str, Interval | None], rows: Sequence[Row]) -> Section:
+    measures = unsure_of(rows)
     names = {
         "ece": "Expected calibration error within 5 mm of the lesion",
-        "uncertainty_error": "Uncertainty against error (1 \N{MINUS SIGN} Dice), Spearman",
         "volume_covered": "Volume intervals that hold the true volume",
         "diameter_covered": "Diameter intervals that hold the true long axis",
+        **{
+            f"uncertainty_error: {name}": f"{name} against 1 \N{MINUS SIGN} Dice, Spearman"
+            for name in measures
+        },
     }
     lines = tuple((words, between(first[name])) for name, words in names.items() if first[name] is not None)
     if not lines:
         text = "The model gave no probabilities, uncertainties or intervals, so nothing can be said of them."
-        return (Section(title="Uncertainty", text=text),)
+        return Section(title="Uncertainty", text=text)
     drawings = []
     said = [row.reliability for row in rows if row.reliability is not None]
     if said:
@@ -248,19 +252,21 @@ def _uncertainty_sections(first: Mapping[str, Interval | None], rows: Sequence[R
                 caption="Reliability of all voxels within 5 mm of a lesion: on the line it means what it says.",
             )
         )
-    unsure = [row for row in rows if row.figures["uncertainty"] is not None]
-    if unsure:
+    for name in measures:
+        pairs = [(row.figures[f"{UNSURE}{name}"], row.figures["dice"]) for row in rows]
+        known = [(unsure, 1 - dice) for unsure, dice in pairs if unsure is not None and dice is not None]
         drawings.append(
             charts.scatter(
-                [float(row.figures["uncertainty"] or 0) for row in unsure],
-                [1 - float(row.figures["dice"] or 0) for row in unsure],
-                x_label="uncertainty of the case",
+                [unsure for unsure, _ in known if unsure < MOST_UNSURE],
+                [error for unsure, error in known if unsure < MOST_UNSURE],
+                x_label=name,
                 y_label="1 \N{MINUS SIGN} Dice",
-                caption="Uncertainty against error, case by case.",
+                caption=f"Uncertainty ({name}) against error, case by case.",
             )
         )
-    table = Table(head=("Figure", "Value"), rows=lines)
-    return (Section(title="Uncertainty", tables=(table,), charts=tuple(drawings)),)
+    return Section(
+        title="Uncertainty", tables=(Table(head=("Figure", "Value"), rows=lines),), charts=tuple(drawings)
+    )
 
 
 def _reader_section(readers: Mapping[str, Interval | None] | None) -> Section:

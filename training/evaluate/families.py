@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from plugins.errors import Refused
 from training.evaluate import nodules
 from training.evaluate.data import Data
 from training.evaluate.judged import Case
+from training.evaluate.runs import is_run, open_run
 from training.evaluate.subject import Subject
 
 
@@ -43,7 +45,12 @@ def open_subject(model: str) -> Subject:
     card = ClassicalNoduleSegmenter().card
     if model == card.name:
         return Subject(name=card.name, version=card.version, family="nodule-segmenter", sha256=card.sha256)
-    raise Refused("no-model", f"there is no model '{model}': give the folder of one, or {card.name}")
+    if is_run(Path(model)):
+        return open_run(Path(model))
+    raise Refused(
+        "no-model",
+        f"there is no model '{model}': give the folder of one, of a run of 'nadir train', or {card.name}",
+    )
 
 
 __all__ = ["FAMILIES", "Family", "open_subject"]

@@ -51,8 +51,8 @@ class DrawnCase(Case):
     """What each reader drew, where several did."""
     probability: Array | None = None
     """Probability of each voxel to be lesion, for calibration."""
-    uncertainty: float | None = None
-    """How unsure the model says it is of this case; larger is less sure."""
+    uncertainties: Mapping[str, float] = field(default_factory=dict)
+    """How unsure the model says it is of this case, by the name of the measure; larger is less sure."""
     volume_interval_ml: tuple[float, float] | None = None
     """Where the model says the true volume lies."""
     diameter_interval_mm: tuple[float, float] | None = None

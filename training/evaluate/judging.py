@@ -69,6 +69,7 @@ def judge_model(
     Refuses `training-patient` before anything is asked, when a patient of the data was learned from by all weights.
     """
     family = FAMILIES[subject.family]
+    subject = subject.on(data.manifest)
     patients = list(dict.fromkeys(case.patient_id for case in data.manifest.cases))
     for patient in patients:
         subject.weights_for(patient)

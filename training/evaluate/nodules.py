@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from models.segmenter import ClassicalNoduleSegmenter
 from plugins.contract import Array, BoolArray
@@ -10,45 +11,92 @@ from plugins.shapes import Spacing
 from training.evaluate.crops import SETTINGS, Point, asked
 from training.evaluate.data import Data
 from training.evaluate.judged import Case, DrawnCase
+from training.evaluate.runs import run_weights
 from training.evaluate.subject import Subject
 from training.lidc import load_nodule
 
 WINDOW_HU = (-1350.0, 150.0)
+LEVEL = 0.5
+"""Probability from which a voxel of a run counts; a model that is shipped has a level of its own."""
 LIMITS = (
     "The truth is what most of the readers drew on a crop; it is no pathology, and readers differ.",
     "The model was told a point inside each nodule: whether it would have found the nodule is not judged here.",
 )
-Asked = Callable[[Array, Spacing, Point], BoolArray]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answer:
+    """What a segmenter says when it is asked once."""
+
+    drawn: BoolArray
+    """What it drew."""
+    probability: Array | None = None
+    """Probability of each voxel."""
+
+
+Asked = Callable[[Array, Spacing, Point], Answer]
 
 
 def segmented(subject: Subject, data: Data) -> Iterator[Case]:
     """Yield every case of the data in every setting."""
+    opened: dict[tuple[int, ...], Asked] = {}
     for case in data.manifest.cases:
-        ask = _opened(subject, subject.weights_for(case.patient_id))
+        folds = subject.weights_for(case.patient_id)
+        ask = opened.setdefault(folds, opened.get(folds) or _opened(subject, folds))
         nodule = load_nodule(case, data.root)
         known = {name: value for name, value in case.tags.items() if value is not None}
         for setting in SETTINGS:
             image, truth, point, box = asked(nodule, setting)
+            answer = ask(image, nodule.spacing_mm, point)
             yield DrawnCase(
                 case_id=case.case_id,
                 patient_id=case.patient_id,
-                fold=case.fold if subject.fold_of else None,
+                fold=folds[0] if len(folds) == 1 else None,
                 known={**known, "size_mm": case.size_mm, "slice_thickness_mm": nodule.spacing_mm[0]},
-                drawn=ask(image, nodule.spacing_mm, point),
+                drawn=answer.drawn,
                 truth=truth,
                 spacing_mm=nodule.spacing_mm,
                 setting=setting,
                 known_box=box,
                 image=image,
+                probability=answer.probability,
             )
 
 
 def _opened(subject: Subject, folds: tuple[int, ...]) -> Asked:
+    return _of_run(subject, folds) if folds else _classical()
+
+
+def _classical() -> Asked:
     segmenter = ClassicalNoduleSegmenter()
 
-    def ask(image: Array, spacing_mm: Spacing, point: Point) -> BoolArray:
+    def ask(image: Array, spacing_mm: Spacing, point: Point) -> Answer:
         k, r, c = (round(p) for p in point)
-        return segmenter.segment(image, spacing_mm, (k, r, c))
+        return Answer(drawn=segmenter.segment(image, spacing_mm, (k, r, c)))
+
+    return ask
+
+
+def _of_run(subject: Subject, folds: tuple[int, ...]) -> Asked:
+    """Return the networks of a run, asked together, with what their experiment says of the view."""
+    from safetensors.torch import load_file
+
+    from models.networks import build
+    from models.nodule_passes import NoduleView, draw, nearest_piece
+    from training.nodule_task import as_function
+
+    assert subject.folder is not None
+    view = NoduleView.of(subject.card["task"]["view"])
+    networks = []
+    for fold in folds:
+        network = build({"in_channels": view.channels, **subject.card["architecture"]})
+        weights = load_file(run_weights(subject.folder, fold))
+        network.load_state_dict({name: value.float() for name, value in weights.items()})
+        networks.append(as_function(network))
+
+    def ask(image: Array, spacing_mm: Spacing, point: Point) -> Answer:
+        found = draw(networks, view, image, spacing_mm, point).probabilities(image.shape, spacing_mm)
+        return Answer(drawn=nearest_piece(found > LEVEL, point, spacing_mm), probability=found)
 
     return ask
 

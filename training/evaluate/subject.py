@@ -7,12 +7,13 @@ that the model learned from, by all of them together when nobody has seen him.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from plugins.errors import Refused
+from training.manifest import DataManifest, patient_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +34,32 @@ class Subject:
     """Its card."""
     folds: tuple[int, ...] = ()
     """The folds of which there are weights; empty for what has learned nothing."""
-    fold_of: Mapping[str, int] = field(default_factory=dict)
-    """The fold in which each patient that the model learned from was held out."""
+    held_out: Mapping[str, int] = field(default_factory=dict)
+    """The fold in which each patient that the model learned from was held out, by `training.manifest.patient_key`."""
+    learned_from: str | None = None
+    """Hash of the manifest that it learned from, where nothing else says whom it has seen."""
+
+    def on(self, manifest: DataManifest) -> Subject:
+        """Return the subject with everything that has to be known to judge it on the cases of a manifest.
+
+        Refuses `unknown-patients`: a run keeps the hash of its data only, so it can be judged on those alone.
+        """
+        if self.learned_from is None:
+            return self
+        if self.learned_from != manifest.sha256:
+            raise Refused(
+                "unknown-patients",
+                f"{self.folder} does not say whom it has learned from, so it can be judged only on the data it was "
+                f"trained on (manifest {self.learned_from[:12]}, not {manifest.sha256[:12]}), each fold on its own",
+            )
+        return replace(self, held_out=manifest.held_out, learned_from=None)
 
     def weights_for(self, patient_id: str) -> tuple[int, ...]:
         """Return the folds whose weights have not seen a patient: all of them together judge him.
 
         Refuses `training-patient` when the weights that have not seen him are not in the folder.
         """
-        held_out = self.fold_of.get(patient_id)
+        held_out = self.held_out.get(patient_key(patient_id))
         if held_out is None:
             return self.folds
         if held_out not in self.folds:
@@ -52,13 +70,13 @@ class Subject:
             )
         return (held_out,)
 
-    def judged_by(self, patients: Iterable[str]) -> str:
+    def judged_by(self, patients: Collection[str]) -> str:
         """Return one sentence: which weights judge these patients."""
         if not self.folds:
             return "a fixed procedure, which has learned from no patient"
-        known = sum(patient in self.fold_of for patient in patients)
+        known = sum(patient_key(patient) in self.held_out for patient in patients)
+        fresh = len(patients) - known
         own = f"{known} patients by the weights of the fold that had not seen them" if known else ""
-        fresh = len(set(patients)) - known
         rest = (
             f"{fresh} patients that no fold has seen by {len(self.folds)} sets of weights together"
             if fresh

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nodule_crops import write_crops
+
+from plugins.errors import Refused
+from training.evaluate.crops import AS_GIVEN, EDGE, LUNG, OFF, asked
+from training.evaluate.data import Data, open_data
+from training.evaluate.families import FAMILIES, Family, open_subject
+from training.evaluate.judged import (
+    Candidate,
+    Case,
+    DrawnCase,
+    FollowedCase,
+    Lesion,
+    RatedCase,
+    SearchedCase,
+)
+from training.evaluate.judging import judge_model
+from training.evaluate.report import Evaluation, write_report
+from training.evaluate.subject import Subject
+from training.lidc import load_nodule
+from training.manifest import read_manifest
+
+NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return open_data(write_crops(tmp_path_factory.mktemp("crops")))
+
+
+@pytest.fixture(scope="module")
+def judged(crops: Data) -> Evaluation:
+    return judge_model(open_subject("classical-nodule-segmenter"), crops, made_at=NOON, resamples=100)
+
+
+def test_round_nodules_are_drawn_by_the_classical_segmenter_in_every_setting(judged: Evaluation) -> None:
+    found = judged.figures["segmentation"]["settings"]
+    assert list(found) == [AS_GIVEN, EDGE, LUNG, OFF]
+    assert found[AS_GIVEN]["dice"]["value"] > 0.9
+    assert found[AS_GIVEN]["dice"]["cases"] == 7 and found[AS_GIVEN]["dice"]["patients"] == 6
+    assert found[AS_GIVEN]["open_dice"] is None
+    assert found[LUNG]["open_dice"]["value"] > 0.9
+    assert found[AS_GIVEN]["long_axis_error_median_mm"]["value"] < 1.0
+
+
+def test_the_report_is_three_files_that_say_the_same_and_fetch_nothing(
+    judged: Evaluation, tmp_path: Path
+) -> None:
+    plain, page, paper = write_report(judged, tmp_path / "out")
+    value = json.loads(plain.read_text())["segmentation"]["settings"][AS_GIVEN]["dice"]["value"]
+    html = page.read_text()
+    text = subprocess.run(
+        ["pdftotext", "-layout", paper, "-"], capture_output=True, text=True, check=True
+    ).stdout
+    for shown in (html, text):
+        assert f"{value:.3f}" in shown
+        assert "For research use only" in shown
+        assert "Worst cases" in shown and "What is not known" in shown
+        assert "one truth per case" in " ".join(shown.split())
+    assert not re.findall(r"(?:src|href)=[\"'](?!data:|#)", html)
+    assert not re.findall(r"https?://(?!www\.w3\.org/)", html)
+    assert "<script" not in html
+    assert "scanner A" in html
+
+
+def test_the_same_judgement_gives_the_same_bytes(judged: Evaluation, crops: Data, tmp_path: Path) -> None:
+    again = judge_model(open_subject("classical-nodule-segmenter"), crops, made_at=NOON, resamples=100)
+    for first, second in zip(
+        write_report(judged, tmp_path / "a"), write_report(again, tmp_path / "b"), strict=True
+    ):
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_crop_stands_unchanged_in_its_larger_volumes(crops: Data) -> None:
+    nodule = load_nodule(crops.manifest.cases[3], crops.root)
+    for setting in (EDGE, LUNG):
+        image, truth, point, box = asked(nodule, setting)
+        assert box is not None
+        assert np.array_equal(image[box], nodule.image)
+        assert truth.sum() == truth[box].sum() == nodule.mask.sum()
+        assert truth[tuple(round(p) for p in point)]
+        assert min(b.start * s for b, s in zip(box, nodule.spacing_mm, strict=True)) >= 25
+    assert asked(nodule, LUNG)[0][0].mean() == pytest.approx(-860, abs=5)
+    assert asked(nodule, EDGE)[0][0, 0, 0] == nodule.image[0, 0, 0]
+
+
+def test_the_moved_point_is_three_millimetres_off_and_the_same_each_time(crops: Data) -> None:
+    nodule = load_nodule(crops.manifest.cases[5], crops.root)
+    point, moved = (np.asarray(asked(nodule, setting)[2]) for setting in (AS_GIVEN, OFF))
+    assert np.linalg.norm((moved - point) * nodule.spacing_mm) == pytest.approx(3.0)
+    assert asked(nodule, OFF)[2] == tuple(moved)
+
+
+def test_patients_are_judged_by_the_fold_that_has_not_seen_them(crops: Data) -> None:
+    subject = Subject(
+        name="m",
+        version="1",
+        family="nodule-segmenter",
+        sha256="0",
+        folds=(0, 1, 2),
+        held_out=crops.manifest.held_out,
+    )
+    for case in crops.manifest.cases:
+        assert subject.weights_for(case.patient_id) == (case.fold,)
+    assert subject.weights_for("somebody else") == (0, 1, 2)
+    assert subject.judged_by(["P00", "somebody else"]) == (
+        "1 patients by the weights of the fold that had not seen them; "
+        "1 patients that no fold has seen by 3 sets of weights together"
+    )
+
+
+def test_a_patient_that_all_weights_have_learned_from_is_refused_before_anything_is_asked(
+    crops: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> Iterator[Case]:
+        raise AssertionError("the model was asked")
+        yield
+
+    monkeypatch.setitem(FAMILIES, "nodule-segmenter", Family(cases=never, limits=()))  # type: ignore[arg-type]
+    subject = Subject(
+        name="m",
+        version="1",
+        family="nodule-segmenter",
+        sha256="0",
+        folds=(0, 1),
+        held_out=crops.manifest.held_out,
+    )
+    with pytest.raises(Refused, match="learned from patient P02") as refused:
+        judge_model(subject, crops, made_at=NOON)
+    assert refused.value.code == "training-patient"
+
+
+def test_a_run_is_judged_on_the_data_that_it_learned_from_and_on_no_other(crops: Data) -> None:
+    subject = Subject(
+        name="m",
+        version="1",
+        family="nodule-segmenter",
+        sha256="0",
+        folds=(0, 1, 2),
+        learned_from=crops.manifest.sha256,
+    )
+    assert subject.on(crops.manifest).held_out == crops.manifest.held_out
+    with pytest.raises(Refused, match="unknown-patients"):
+        subject.on(replace(crops.manifest, cases=crops.manifest.cases[1:]))
+
+
+def test_data_that_are_not_there_are_refused(crops: Data, tmp_path: Path) -> None:
+    manifest = read_manifest(crops.root / "manifest.json")
+    manifest.write(tmp_path / "manifest.json")
+    with pytest.raises(Refused, match="--root"):
+        open_data(tmp_path / "manifest.json")
+    assert open_data(tmp_path / "manifest.json", crops.root).manifest == manifest
+    replace(manifest, cases=()).write(tmp_path / "none.json")
+    with pytest.raises(Refused, match="no-cases"):
+        open_data(tmp_path / "none.json")
+    with pytest.raises(Refused, match="no-model"):
+        open_subject("no-such-model")
+
+
+def test_a_family_of_every_kind_of_case_is_judged_in_one_report(
+    crops: Data, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+
+    def everything(_: Subject, data: Data) -> Iterator[Case]:
+        for number in range(40):
+            whose = {"case_id": str(number), "patient_id": f"P{number // 2}"}
+            truth = np.zeros((6, 12, 12), dtype=np.bool_)
+            truth[2:4, 3:9, 4:8] = True
+            drawn = np.roll(truth, number % 3, axis=2)
+            yield DrawnCase(
+                **whose, drawn=drawn, truth=truth, spacing_mm=(1.0, 1.0, 1.0),
+                readers=(truth, np.roll(truth, 1, axis=1)), probability=np.where(drawn, 0.9, 0.1).astype(np.float32),
+                uncertainties={"entropy": number % 3 + random.random()}, volume_interval_ml=(0.0, 1.0),
+            )  # fmt: skip
+            lesion = Lesion(centre_mm=(0, 0, 0), radius_mm=4)
+            near = Candidate(at_mm=(0, 0, 5 * random.random()), score=random.random())
+            yield SearchedCase(
+                **whose, lesions=(lesion,), candidates=(near, Candidate(at_mm=(9, 9, 9), score=0.4))
+            )
+            yield RatedCase(**whose, positive=bool(number % 2), probability=float(random.random()))
+            risk = float(random.normal())
+            yield FollowedCase(
+                **whose, risk=risk, duration_days=100 * np.exp(-risk), event=number % 5 > 0, true_risk=risk
+            )
+
+    monkeypatch.setitem(FAMILIES, "everything", Family(cases=everything, limits=("Made up.",)))  # type: ignore[arg-type]
+    subject = Subject(name="m", version="1", family="everything", sha256="0")
+    found = judge_model(subject, crops, made_at=NOON, resamples=100)
+    assert set(found.figures) == {"segmentation", "detection", "classification", "survival"}
+    drawn = found.figures["segmentation"]
+    assert drawn["settings"]["as given"]["volume_covered"]["value"] == 1.0
+    assert drawn["settings"]["as given"]["ece"]["value"] > 0
+    assert drawn["settings"]["as given"]["uncertainty_error: entropy"]["value"] > 0.8
+    assert drawn["readers"]["readers_dice"]["value"] == pytest.approx(5 / 6)
+    assert found.figures["survival"]["figures"]["of_true"]["value"] == pytest.approx(1.0)
+    html = write_report(found, tmp_path)[1].read_text()
+    for title in ("Detection", "Classification", "Survival", "Readers", "Uncertainty"):
+        assert f"<h2>{title}</h2>" in html
+    assert "simulated" in html

@@ -1,0 +1,78 @@
+"""Models as `nadir train` leaves them: a folder with one folder for each fold, each with its record and its weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from plugins.errors import Refused
+from training.evaluate.subject import Subject
+
+RECORD = "run.json"
+FAMILY_OF = {"nodule_segmenter": "nodule-segmenter"}
+"""The family of each model that `nadir train` knows."""
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is one of `nadir train`."""
+    return any(folder.glob(f"fold*/{RECORD}"))
+
+
+def open_run(folder: Path) -> Subject:
+    """Return the model of a run; folds that are still being learned are left out.
+
+    Refuses `no-weights` (no fold is finished), `bad-run` (a record cannot be read) and `mixed-runs` (folds of different
+    settings or data).
+    """
+    records = {number: _record(path) for number, path in _finished(folder).items()}
+    if not records:
+        raise Refused("no-weights", f"no fold in {folder} is finished: there are no weights to be judged")
+    kinds = {(record["experiment_sha256"], record["data_sha256"]) for record in records.values()}
+    if len(kinds) > 1:
+        raise Refused(
+            "mixed-runs", f"the folds in {folder} were learned with different settings or from different data"
+        )
+    first = next(iter(records.values()))
+    experiment = first["experiment"]
+    return Subject(
+        name=experiment["name"],
+        version=f"run {first['experiment_sha256'][:12]}",
+        family=FAMILY_OF[experiment["model"]],
+        sha256=first["experiment_sha256"],
+        folder=folder,
+        card=experiment,
+        folds=tuple(sorted(records)),
+        learned_from=first["data_sha256"],
+    )
+
+
+def run_weights(folder: Path, fold: int) -> Path:
+    """Return where the weights of a fold lie."""
+    return folder / f"fold{fold}" / f"fold{fold}.safetensors"
+
+
+def _finished(folder: Path) -> dict[int, Path]:
+    found = {}
+    for path in folder.glob(f"fold*/{RECORD}"):
+        number = path.parent.name.removeprefix("fold")
+        if number.isdecimal() and run_weights(folder, int(number)).is_file():
+            found[int(number)] = path
+    return found
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+        if record["experiment"]["model"] not in FAMILY_OF:
+            raise ValueError(f"nobody knows how to judge '{record['experiment']['model']}'")
+        return {
+            **record,
+            "data_sha256": record["data_sha256"],
+            "experiment_sha256": record["experiment_sha256"],
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Refused("bad-run", f"{path} is no record of a run that can be judged ({error})") from error
+
+
+__all__ = ["is_run", "open_run", "run_weights"]
