@@ -11,6 +11,8 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE, DimseServiceType
 from pynetdicom.service_class import StorageServiceClass
 
+from node.agreements import Offer
+from node.contexts import supported_contexts
 from node.desk import Peer
 from node.socket_guard import GuardedDul
 from node.spool import Spool, SpoolingDimse
@@ -19,30 +21,42 @@ from store.failpoint import reach
 
 log = logging.getLogger(__name__)
 
+HANDLERS = {event: (evt.get_default_handler(event), None) for event in evt._INTERVENTION_EVENTS}
+
 
 class StorageAssociation(Association):  # type: ignore[misc]  # pynetdicom is untyped here
-    """An association that spools what it receives, and tells when it has ended."""
+    """An association that spools what it receives, and tells when it has ended.
+
+    It is no thread of its own: whoever calls `run_reactor` attends to it.
+    """
 
     is_established: bool
     is_aborted: bool
+    peer: Peer | None = None
+    is_serving = was_busy = False
+    on_end: Callable[[StorageAssociation], None]
+    """Learns that nothing more comes, or would be served; may be told twice."""
 
     def __init__(self, ae: AE, new_spool: Callable[[str, str, str], Spool]) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
-        self.dul = self.new_dul()
+        self.dul = GuardedDul(self)
         self.dimse: SpoolingDimse = SpoolingDimse(self, new_spool)
         self.acse_timeout, self.network_timeout = ae.acse_timeout, ae.network_timeout
-        self.peer: Peer | None = None
-        self.is_serving = self.was_busy = False
-        self.on_end: Callable[[StorageAssociation], None] = lambda association: None
-
-    def new_dul(self) -> GuardedDul:
-        """Return the upper layer."""
-        return GuardedDul(self)
 
     def _bind_defaults(self) -> None:
         """Bind only the handlers that answer; the others write what peers send into the log."""
-        for event in evt._INTERVENTION_EVENTS:
-            self.bind(event, evt.get_default_handler(event))
+        self._handlers.update(HANDLERS)
+
+    def offer(self, offer: Offer) -> None:
+        """Say what the peer may use, and who we are, before the negotiation."""
+        us, proposed = self.acceptor, self.requestor.primitive.presentation_context_definition_list
+        us.ae_title, us.maximum_length = self._ae.ae_title, self._ae.maximum_pdu_size
+        us.implementation_version_name = self._ae.implementation_version_name
+        us.supported_contexts = supported_contexts(
+            proposed,
+            storage=offer.storage,
+            commitment=offer.commitment,
+        )
 
     @property
     def is_busy(self) -> bool:
@@ -72,12 +86,16 @@ class StorageAssociation(Association):  # type: ignore[misc]  # pynetdicom is un
             if connection is not None:
                 self._server.shutdown_request(connection)
             self.dul.join(1.0)
-            self.dimse.discard_all()
+            self.discard_unfinished()
             self.on_end(self)
 
     def converse(self) -> None:
         """Negotiate and serve; returns when the association has ended."""
         super().run_reactor()
+
+    def discard_unfinished(self) -> None:
+        """Delete what has not arrived whole."""
+        self.dimse.discard_all()
 
     def _serve_request(self, msg: DimseServiceType, context_id: int) -> None:
         """Serve a C-STORE of any SOP class by the storage service; all else as pynetdicom does."""

@@ -7,17 +7,25 @@ PDUs are read into to its file, undecoded and uncopied; the answer leaves in one
 from __future__ import annotations
 
 import struct
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pynetdicom import AE, evt
+from pynetdicom import AE
 from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dimse_primitives import C_CANCEL
-from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
+from pynetdicom.pdu_primitives import P_DATA
 
+from node.agreements import Agreements
 from node.association import StorageAssociation
-from node.inline_dul import CONNECTION_CLOSED, HEADER_BYTES, IdleError, InlineDul, ProtocolError, TooLongError
+from node.inline_association import InlineAssociation
+from node.inline_dul import (
+    A_RELEASE_RQ,
+    CONNECTION_CLOSED,
+    HEADER_BYTES,
+    IdleError,
+    ProtocolError,
+    TooLongError,
+)
 from node.socket_guard import P_DATA_TF, Limits
 from node.spool import LARGEST_UID_CHARACTERS, LARGEST_UNSPOOLED_BYTES, Spool
 from node.status import CANNOT_UNDERSTAND, SUCCESS
@@ -99,32 +107,29 @@ def fragments(body: memoryview) -> Iterator[tuple[int, int, memoryview]]:
         at = end
 
 
-class FastAssociation(StorageAssociation):
+class FastAssociation(InlineAssociation):
     """An association whose one thread does everything.
 
     Parameters
     ----------
-    ae, new_spool
-        As of every storage association.
+    ae, new_spool, agreements, limits
+        As of every association of one thread.
     store
         Deals with one C-STORE and returns its status; the last argument is None when it had no data set.
-    limits
-        Defence against silent, stalled and oversize peers.
 
     """
 
     def __init__(
-        self, ae: AE, new_spool: Callable[[str, str, str], Spool], store: Store, limits: Limits
+        self,
+        ae: AE,
+        new_spool: Callable[[str, str, str], Spool],
+        store: Store,
+        agreements: Agreements,
+        limits: Limits,
     ) -> None:
-        self._limits = limits
-        super().__init__(ae, new_spool)
-        self._new_spool = new_spool
+        super().__init__(ae, new_spool, agreements, limits)
         self._store = store
         self._forget()
-
-    def new_dul(self) -> InlineDul:
-        """Return an upper layer without a thread."""
-        return InlineDul(self, self._limits)
 
     @property
     def is_busy(self) -> bool:
@@ -134,7 +139,7 @@ class FastAssociation(StorageAssociation):
     def converse(self) -> None:
         """Negotiate, serve PDU after PDU, and close; what is incomplete then is dropped."""
         try:
-            self._negotiate()
+            self.negotiate()
             while self.is_established:
                 self._serve_pdu()
         except IdleError:
@@ -144,19 +149,13 @@ class FastAssociation(StorageAssociation):
             self.is_aborted, self.is_established = True, False
             self.dul.socket._abort("pdu-too-long" if isinstance(error, TooLongError) else "protocol")
         finally:
-            if self._spool is not None:
-                self._spool.discard()
+            self.discard_unfinished()
             self.dul.finish()
 
-    def _negotiate(self) -> None:
-        self.dul.start()
-        request = self.dul.receive_pdu(wait=True)
-        if not isinstance(request, A_ASSOCIATE):
-            return
-        self.requestor.primitive = request
-        evt.trigger(self, evt.EVT_REQUESTED, {})
-        if not self.is_aborted and not self.is_rejected:
-            self.acse.negotiate_association()
+    def discard_unfinished(self) -> None:
+        """Delete what has not arrived whole."""
+        if self._spool is not None:
+            self._spool.discard()
 
     def _serve_pdu(self) -> None:
         pdu = self.dul.read()
@@ -165,20 +164,15 @@ class FastAssociation(StorageAssociation):
                 self._take(context_id, control, data)
             self._keep_pace()
             return
+        if pdu is not None and pdu[0] == A_RELEASE_RQ:
+            self.on_end(self)  # its seat is free before the peer can ask for the next association
+            self.dul.released()
+            self.is_released, self.is_established = True, False
+            return
         if pdu is not None:
             self.dul.take(*pdu)
-        if self.acse.is_release_requested():
-            self.acse.send_release(is_response=True)
-            self.is_released, self.is_established = True, False
-        elif self.acse.is_aborted() or not self.dul.is_open:
+        if self.acse.is_aborted() or not self.dul.is_open:
             self.is_aborted, self.is_established = True, False
-
-    def _abort_blocking(self, block: bool = True) -> None:
-        """Abort at once; another thread than our own interrupts our reading, and we abort when it returns."""
-        if threading.current_thread() is self:
-            super()._abort_blocking(False)
-            return
-        self.dul.interrupt()
 
     def _keep_pace(self) -> None:
         """Let a peer rest between two messages; raise IdleError for a message slower than the slowest line."""

@@ -11,10 +11,15 @@ import queue
 import socket
 import ssl
 import struct
+import threading
 import time
+from collections import deque
 from contextlib import suppress
+from typing import Any
 
 from pynetdicom.association import Association
+from pynetdicom.fsm import StateMachine
+from pynetdicom.timer import Timer
 
 from node.lobby import PDU_TYPES
 from node.pace import SLOWEST_BYTES_PER_SECOND
@@ -22,6 +27,8 @@ from node.socket_guard import P_DATA_TF, GuardedDul, Limits, say_goodbye
 
 HEADER = struct.Struct(">BxL")
 HEADER_BYTES = HEADER.size
+A_RELEASE_RQ = 0x05
+RELEASE_RP = HEADER.pack(0x06, 4) + bytes(4)
 TIMEVAL = struct.Struct("@ll")
 FIRST_BYTES = 1 << 12
 AHEAD_BYTES = 1 << 10
@@ -41,11 +48,38 @@ class IdleError(Exception):
     """The peer sent nothing for too long, or the node ends; the association is aborted in order."""
 
 
+class Line:
+    """What pynetdicom uses of a queue, for one thread."""
+
+    def __init__(self) -> None:
+        self.queue: deque[object] = deque()
+        self.put = self.queue.append
+
+    def get(self, block: bool = False, timeout: float | None = None) -> object:
+        """Return the next; raises queue.Empty at once when there is none."""
+        if not self.queue:
+            raise queue.Empty
+        return self.queue.popleft()
+
+    get_nowait = get
+
+    def empty(self) -> bool:
+        """Return True when nothing is waiting."""
+        return not self.queue
+
+
 class InlineDul(GuardedDul):
     """The upper layer of an association, on the thread of whoever calls it: reads when asked, sends at once."""
 
     def __init__(self, assoc: Association, limits: Limits) -> None:
-        super().__init__(assoc)
+        threading.Thread.__init__(self)  # not pynetdicom's own; a test compares what both leave behind
+        self._assoc = assoc
+        self.socket: Any = None
+        self.event_queue, self._recv_pdu = Line(), Line()
+        self.to_provider_queue, self.to_user_queue = Line(), Line()
+        self._idle_timer, self.artim_timer = Timer(None), Timer(None)
+        self.state_machine = StateMachine(self)
+        self._run_loop_delay, self._kill_thread = 0.0, False
         self._limits = limits
         # It grows with the longest PDU. Behind that is room for the next one's header: both come with one call, as
         # does a command set with the beginning of its data set.
@@ -112,6 +146,23 @@ class InlineDul(GuardedDul):
             self.happen(event)
         except Exception as error:  # a border: pynetdicom's decoders raise whatever they meet
             raise ProtocolError("a PDU cannot be decoded") from error
+
+    def requested(self) -> None:
+        """Go on as after an A-ASSOCIATE-RQ that was taken in (PS3.8 9.2.2, AE-6)."""
+        self.artim_timer.stop()
+        self.state_machine.transition("Sta3")
+
+    def accepted(self, answer: bytes) -> None:
+        """Send an A-ASSOCIATE-AC that is encoded already (PS3.8 9.2.2, AE-7)."""
+        self.state_machine.transition("Sta6")
+        self.socket.send(answer)
+        self._act()
+
+    def released(self) -> None:
+        """Answer an A-RELEASE-RQ (PS3.8 9.2.2, AR-2 and AR-4)."""
+        self.state_machine.transition("Sta13")
+        self.socket.send(RELEASE_RP)
+        self._act()
 
     def happen(self, event: str) -> None:
         """Tell the state machine of an event."""

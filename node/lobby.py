@@ -1,7 +1,8 @@
 """Where new connections wait until they have spoken: no thread, no seat, for TLS no association at all.
 
-One thread watches all of them. A connection that stays silent, that cannot finish its handshake in time or whose first
-byte is no DICOM is closed from here. When there are too many, the oldest of the address that has the most makes room.
+Whoever brings a whole request along goes straight through. One thread watches the others. A connection that stays
+silent, that cannot finish its handshake in time or whose first byte is no DICOM is closed from here. When there are
+too many, the oldest of the address that has the most makes room.
 """
 
 from __future__ import annotations
@@ -85,7 +86,10 @@ class Lobby:
         self._thread.start()
 
     def enter(self, connection: socket.socket, address: Any, room: int) -> None:
-        """Let a new connection wait; `room` is how many may."""
+        """Admit a new connection whose request is here already, else let it wait; `room` is how many may."""
+        if self._new_context is None and _has_request(connection):
+            self._admit(connection, address)
+            return
         with self._lock:
             self._arrived.append((connection, address, room))
         self._wake_write.send(b"+")
@@ -225,3 +229,13 @@ class Lobby:
     def _forget(self, connection: socket.socket) -> None:
         self._selector.unregister(connection)
         del self._guests[connection]
+
+
+def _has_request(connection: socket.socket) -> bool:
+    """Return True when a whole A-ASSOCIATE-RQ can be read; on a network it comes later than the connection."""
+    try:
+        start = connection.recv(MOST_AWAITED_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return False
+    is_request = len(start) >= HEADER.size and start[0] == ASSOCIATE_RQ
+    return is_request and len(start) >= HEADER.size + HEADER.unpack_from(start)[1]

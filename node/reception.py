@@ -12,15 +12,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from socketserver import BaseServer
+from typing import Any
 
 from pynetdicom import AE, evt
 from pynetdicom.events import Event
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.transport import RequestHandler
+from pynetdicom.transport import AddressInformation
 
+from node.agreements import Agreements, Offer
 from node.association import StorageAssociation
 from node.callers import AE_TITLE, Callers, plain_address
-from node.contexts import TRANSFER_SYNTAXES, VERIFICATION, is_sound, is_storage_class, supported_contexts
+from node.contexts import is_sound, is_storage_class
 from node.desk import Arrival, Committers, Desk, Peer, Reporters
 from node.fastpath import FastAssociation
 from node.seats import Seats
@@ -124,6 +126,7 @@ class Reception:
         self._ae.network_timeout = self._ae.dimse_timeout = self._limits.idle_seconds
         self._ae.maximum_pdu_size = self._limits.pdu_bytes
         self._ae.maximum_associations = self._limits.connections  # our own count is of those that were let in
+        self._agreements = Agreements()
         self._servers: list[GuardedServer] = []
         self._seats: Seats[StorageAssociation] = Seats(max_associations, max_associations_per_address)
 
@@ -152,20 +155,14 @@ class Reception:
             def sent_away(self, reason: str, address: str) -> None:
                 reception._desk.turned_away(reason, "", plain_address(address))
 
-        class Handler(RequestHandler):  # type: ignore[misc]  # pynetdicom is untyped here
-            def _create_association(self) -> StorageAssociation:
-                return reception._seat(self)
+            def new_association(self, request: Any, client_address: Any) -> StorageAssociation:
+                return reception._seat(self, request, client_address)
 
-        contexts = [PresentationContext()]
-        contexts[0].abstract_syntax = VERIFICATION
-        contexts[0].transfer_syntax = list(TRANSFER_SYNTAXES[:2])
         return Server(
             self._ae,
             (self._host, door.port),
             self._ae.ae_title,
-            contexts,
-            evt_handlers=[(evt.EVT_REQUESTED, self._on_requested), (evt.EVT_C_STORE, self._on_store)],
-            request_handler=Handler,
+            [],
             limits=self._limits,
             new_context=door.new_context,
             shares_port=self._shares_port,
@@ -205,8 +202,9 @@ class Reception:
             abort.start()
         for abort in aborts:
             abort.join(5.0)
-        for association in rest:
-            association.join(5.0)
+        gone = time.monotonic() + 5.0
+        while any(server.active_associations for server in servers) and time.monotonic() < gone:
+            time.sleep(0.005)
         return not any(association.was_busy for association in rest)
 
     def _wait_for_ends(self, servers: list[GuardedServer], deadline: float) -> list[StorageAssociation]:
@@ -237,24 +235,18 @@ class Reception:
         self._desk.turned_away("address", "", plain_address(address))
         return False
 
-    def _seat(self, handler: RequestHandler) -> StorageAssociation:
-        server = handler.server
+    def _seat(self, server: GuardedServer, request: Any, client_address: Any) -> StorageAssociation:
         association: StorageAssociation
         if self._receive_path == "fast":
-            association = FastAssociation(self._ae, self._new_spool, self._store, self._limits)
+            association = FastAssociation(
+                self._ae, self._new_spool, self._store, self._agreements, self._limits
+            )
         else:
             association = StorageAssociation(self._ae, self._new_spool)
         association._server = server
-        association.name = f"AcceptorThread@{handler.client_address[1]}"
         association.on_end = self._on_end
-        association.set_socket(GuardedSocket(association, handler.request, self._limits))
-        association.acceptor.maximum_length = self._ae.maximum_pdu_size
-        association.acceptor.ae_title = server.ae_title
-        association.acceptor.address_info = handler.local
-        association.acceptor.implementation_class_uid = self._ae.implementation_class_uid
-        association.acceptor.implementation_version_name = self._ae.implementation_version_name
-        association.acceptor.supported_contexts = list(server.contexts)
-        association.requestor.address_info = handler.remote
+        association.set_socket(GuardedSocket(association, request, self._limits))
+        association.requestor.address_info = AddressInformation.from_tuple(client_address)
         association.bind(evt.EVT_REQUESTED, self._on_requested)
         association.bind(evt.EVT_C_STORE, self._on_store)
         association.bind(evt.EVT_N_EVENT_REPORT, self._on_report)
@@ -293,10 +285,11 @@ class Reception:
             association.peer = self._seats.take(association, calling_ae, address)
             verdict = None if association.peer else ("limit", LOCAL_LIMIT_EXCEEDED)
         if verdict is None:
-            association.acceptor.supported_contexts = supported_contexts(
-                proposed,
-                storage=self._callers.admits(calling_ae, address),
-                commitment=self._reports(calling_ae, address) or self._asks(calling_ae, address),
+            association.offer(
+                Offer(
+                    storage=self._callers.admits(calling_ae, address),
+                    commitment=self._reports(calling_ae, address) or self._asks(calling_ae, address),
+                )
             )
             return
         self._desk.turned_away(verdict[0], calling_ae, address)
@@ -306,8 +299,6 @@ class Reception:
     def _judge(
         self, called_ae: str, calling_ae: str, address: str, names: frozenset[str]
     ) -> tuple[str, tuple[int, int, int]] | None:
-        if not AE_TITLE.match(calling_ae):
-            return ("malformed", CALLING_AE_NOT_RECOGNISED)
         if not AE_TITLE.match(calling_ae):
             return ("malformed", CALLING_AE_NOT_RECOGNISED)
         if not self._callers.accept_any and called_ae != self._ae.ae_title:

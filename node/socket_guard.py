@@ -25,13 +25,9 @@ from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu import A_ABORT_RQ
-from pynetdicom.transport import (
-    AssociationServer,
-    AssociationSocket,
-    RequestHandler,
-    ThreadedAssociationServer,
-)
+from pynetdicom.transport import AssociationServer, AssociationSocket, ThreadedAssociationServer
 
+from node.crew import Crew
 from node.lobby import PDU_TYPES, Lobby
 from node.pace import SLOWEST_BYTES_PER_SECOND, Pace
 from plugins.errors import Broken
@@ -67,7 +63,8 @@ def assert_hooks() -> None:
     expected = {
         AssociationSocket.recv: ["self", "nr_bytes"],
         AssociationServer.process_request: ["self", "request", "client_address"],
-        RequestHandler._create_association: ["self"],
+        AssociationServer.service_actions: ["self"],
+        ThreadedAssociationServer.process_request_thread: ["self", "request", "client_address"],
         DULServiceProvider.run_reactor: ["self"],
         DULServiceProvider._read_pdu_data: ["self"],
         DIMSEServiceProvider.receive_primitive: ["self", "primitive"],
@@ -252,6 +249,8 @@ class GuardedServer(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdi
     ) -> None:
         self.limits = limits
         self._shares_port = shares_port
+        self._associations: set[Association] = set()
+        self._crew = Crew("association")
         self._lobby = Lobby(
             silent_seconds=limits.silent_seconds,
             admit=self.process_request_thread,
@@ -280,20 +279,48 @@ class GuardedServer(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdi
     def sent_away(self, reason: str, address: str) -> None:
         """Learn who was sent away before an association, and why; overridden by the owner."""
 
+    def new_association(self, request: Any, client_address: Any) -> Association:
+        """Return the association of a connection whose request has come; overridden by the owner."""
+        raise NotImplementedError
+
+    @property
+    def active_associations(self) -> list[Association]:
+        """Return those that have begun and not ended."""
+        return list(self._associations)
+
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Return False, so that the connection is closed unread, for strangers and when too many are associated."""
-        return len(self.active_associations) < self.limits.connections and self.is_welcome(
-            str(client_address[0])
-        )
+        return len(self._associations) < self.limits.connections and self.is_welcome(str(client_address[0]))
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Let a new connection wait for its first byte."""
-        self._lobby.enter(request, client_address, self.limits.connections - len(self.active_associations))
+        self._lobby.enter(request, client_address, self.limits.connections - len(self._associations))
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Begin the association of a connection; returns at once."""
+        association = self.new_association(request, client_address)
+        self._associations.add(association)
+
+        def attend() -> None:
+            try:
+                association.run_reactor()
+            finally:
+                self._associations.discard(association)
+
+        try:
+            self._crew.do(attend)
+        except RuntimeError:  # no thread is to be had
+            self._associations.discard(association)
+            raise
+
+    def service_actions(self) -> None:
+        """Do nothing between two connections, where pynetdicom collects all garbage every now and then."""
 
     def server_close(self) -> None:
-        """Close the listening socket and the lobby."""
+        """Close the listening socket and the lobby; associations go on."""
         super().server_close()
         self._lobby.stop()
+        self._crew.stop()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log that a connection could not be served."""

@@ -1,0 +1,57 @@
+"""Threads that stay for the next piece of work."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from node.crew import MOST_IDLE, Crew
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 10.0
+    while time.monotonic() < deadline and not condition():
+        time.sleep(0.005)
+    return condition()
+
+
+def threads(name: str) -> int:
+    return sum(thread.name == name for thread in threading.enumerate())
+
+
+def test_work_is_done_at_one_time_by_as_many_threads_as_it_needs_and_few_stay() -> None:
+    crew, all_here, doing = Crew("crew-many"), threading.Barrier(21), threading.Event()
+
+    def work() -> None:
+        all_here.wait(10.0)
+        doing.wait(10.0)
+
+    for _ in range(20):
+        crew.do(work)
+    all_here.wait(10.0)
+    assert threads("crew-many") == 20
+    doing.set()
+    assert eventually(lambda: threads("crew-many") == MOST_IDLE)
+    crew.stop()
+    assert eventually(lambda: threads("crew-many") == 0)
+
+
+def test_one_thread_does_one_piece_after_another() -> None:
+    crew, done = Crew("crew-one"), []
+    for number in range(5):
+        crew.do(lambda number=number: done.append((number, threading.get_ident())))  # type: ignore[misc]
+        assert eventually(lambda: len(crew._idle) == 1)
+    assert [number for number, _ in done] == [0, 1, 2, 3, 4]
+    assert len({thread for _, thread in done}) == 1
+    crew.stop()
+    assert eventually(lambda: threads("crew-one") == 0)
+
+
+def test_whoever_still_works_when_the_crew_is_stopped_finishes_and_goes() -> None:
+    crew, going, done = Crew("crew-late"), threading.Event(), []
+    crew.do(lambda: done.append(going.wait(10.0)))
+    crew.stop()
+    going.set()
+    assert eventually(lambda: threads("crew-late") == 0)
+    assert done == [True]
