@@ -23,8 +23,8 @@ from training.evaluate.subject import Subject
 class Family:
     """How models of one kind are judged."""
 
-    cases: Callable[[Subject, Data], Iterator[Case]]
-    """Yields what the model said of every case."""
+    cases: Callable[[Subject, Data, bool], Iterator[Case]]
+    """Yields what the model said of every case; when the last argument says brief, as little as a score needs."""
     limits: tuple[str, ...]
     """What a judgement of this kind cannot tell, in sentences."""
     window: tuple[float, float] = (0.0, 1.0)

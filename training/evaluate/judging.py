@@ -11,14 +11,17 @@ from itertools import chain
 from typing import Any
 
 from training.evaluate.agreement import reader_agreement
-from training.evaluate.bootstrap import RESAMPLES
+from training.evaluate.bootstrap import RESAMPLES, Interval, summary
+from training.evaluate.classify import class_figures
 from training.evaluate.data import Data
 from training.evaluate.drawn import Row, judge
 from training.evaluate.drawn_sections import DrawnJudgement, drawn_part
 from training.evaluate.families import FAMILIES, Family
 from training.evaluate.judged import Case, DrawnCase, FollowedCase, RatedCase, SearchedCase
+from training.evaluate.learning import NOT_KNOWN, Point, learning_part
 from training.evaluate.overlays import Plane, planes
 from training.evaluate.report import Evaluation
+from training.evaluate.runs import learned_cases
 from training.evaluate.section import Headline, Section
 from training.evaluate.sections import followed_part, rated_part, searched_part
 from training.evaluate.subject import Subject
@@ -62,10 +65,12 @@ def judge_model(
     made_at: datetime,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    beside: Sequence[Subject] = (),
     progress: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Return the judgement of a model on data; `progress` is told each case's name as it is taken up.
 
+    `beside` are runs of the same model that learned from fewer cases: points of a learning curve.
     Refuses `training-patient` before anything is asked, when a patient of the data was learned from by all weights.
     """
     family = FAMILIES[subject.family]
@@ -73,11 +78,14 @@ def judge_model(
     patients = list(dict.fromkeys(case.patient_id for case in data.manifest.cases))
     for patient in patients:
         subject.weights_for(patient)
-    gathered = _Gathered()
-    for case in family.cases(subject, data):
-        progress(case.case_id)
-        gathered.take(case)
+    gathered = _gather(subject, data, progress)
     headlines, sections, figures = _parts(gathered, family, resamples, seed)
+    limits = [*family.limits, *_limits(gathered, data, len(patients))]
+    if beside:
+        section, figures["learning_curve"] = _curve((subject, *beside), data, resamples, seed, progress)
+        sections = (*sections, section)
+    elif subject.folds:
+        limits.append(NOT_KNOWN)
     return Evaluation(
         model={
             "name": subject.name,
@@ -99,9 +107,38 @@ def judge_model(
         made_at=made_at,
         headlines=headlines,
         sections=sections,
-        limits=(*family.limits, *_limits(gathered, data, len(patients))),
+        limits=tuple(limits),
         figures=figures,
     )
+
+
+def _gather(subject: Subject, data: Data, progress: Callable[[str], None], brief: bool = False) -> _Gathered:
+    gathered = _Gathered()
+    for case in FAMILIES[subject.family].cases(subject, data, brief):
+        progress(case.case_id)
+        gathered.take(case)
+    return gathered
+
+
+def _curve(
+    subjects: Sequence[Subject], data: Data, resamples: int, seed: int, progress: Callable[[str], None]
+) -> tuple[Section, list[dict[str, Any]]]:
+    """Return the learning curve of runs, each judged on the same cases by the folds that have not seen them."""
+    points, name = [], ""
+    for subject in (one.on(data.manifest) for one in subjects):
+        name, score = _score(_gather(subject, data, progress, brief=True), resamples, seed)
+        if score is not None:
+            points.append(Point(learned=learned_cases(subject, data.manifest), score=score))
+    return learning_part(points, name)
+
+
+def _score(gathered: _Gathered, resamples: int, seed: int) -> tuple[str, Interval | None]:
+    """Return the one figure that a learning curve is of."""
+    if gathered.rows:
+        dices = [row.figures["dice"] for row in gathered.rows]
+        patients = [row.patient_id for row in gathered.rows]
+        return "Mean Dice", summary(dices, patients, resamples=resamples, seed=seed)
+    return "AUC", class_figures(gathered.rated, resamples=resamples, seed=seed).figures["auc"]
 
 
 def _parts(

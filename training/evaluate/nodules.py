@@ -37,15 +37,15 @@ class Answer:
 Asked = Callable[[Array, Spacing, Point], Answer]
 
 
-def segmented(subject: Subject, data: Data) -> Iterator[Case]:
-    """Yield every case of the data in every setting."""
+def segmented(subject: Subject, data: Data, brief: bool = False) -> Iterator[Case]:
+    """Yield every case of the data in every setting; when brief, in the first one only."""
     opened: dict[tuple[int, ...], Asked] = {}
     for case in data.manifest.cases:
         folds = subject.weights_for(case.patient_id)
         ask = opened.setdefault(folds, opened.get(folds) or _opened(subject, folds))
         nodule = load_nodule(case, data.root)
         known = {name: value for name, value in case.tags.items() if value is not None}
-        for setting in SETTINGS:
+        for setting in SETTINGS[:1] if brief else SETTINGS:
             image, truth, point, box = asked(nodule, setting)
             answer = ask(image, nodule.spacing_mm, point)
             yield DrawnCase(

@@ -8,6 +8,7 @@ from typing import Any
 
 from plugins.errors import Refused
 from training.evaluate.subject import Subject
+from training.manifest import FOLDS, DataManifest, part_of
 
 RECORD = "run.json"
 FAMILY_OF = {"nodule_segmenter": "nodule-segmenter"}
@@ -47,6 +48,17 @@ def open_run(folder: Path) -> Subject:
     )
 
 
+def learned_cases(subject: Subject, manifest: DataManifest) -> int:
+    """Return from how many cases a fold of a run has learned, the mean over its folds."""
+    share, inner = float(subject.card["task"].get("share", 1.0)), bool(subject.card.get("inner"))
+    counts = []
+    for fold in subject.folds:
+        left_out = {fold, (fold + 1) % FOLDS} if inner else {fold}
+        others = [case for case in manifest.cases if case.fold not in left_out]
+        counts.append(len(part_of(others, share, int(subject.card["seed"]))))
+    return round(sum(counts) / len(counts))
+
+
 def run_weights(folder: Path, fold: int) -> Path:
     """Return where the weights of a fold lie."""
     return folder / f"fold{fold}" / f"fold{fold}.safetensors"
@@ -75,4 +87,4 @@ def _record(path: Path) -> dict[str, Any]:
         raise Refused("bad-run", f"{path} is no record of a run that can be judged ({error})") from error
 
 
-__all__ = ["is_run", "open_run", "run_weights"]
+__all__ = ["is_run", "learned_cases", "open_run", "run_weights"]

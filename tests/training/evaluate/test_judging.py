@@ -173,7 +173,7 @@ def test_a_family_of_every_kind_of_case_is_judged_in_one_report(
 ) -> None:
     random = np.random.default_rng(0)
 
-    def everything(_: Subject, data: Data) -> Iterator[Case]:
+    def everything(_: Subject, __: Data, ___: bool) -> Iterator[Case]:
         for number in range(40):
             whose = {"case_id": str(number), "patient_id": f"P{number // 2}"}
             truth = np.zeros((6, 12, 12), dtype=np.bool_)
