@@ -11,6 +11,18 @@ import numpy as np
 from training.lidc import Nodule
 from training.manifest import Case
 
+TINY = """
+name: tiny
+model: nodule_segmenter
+seed: 1
+folds: [0]
+architecture: {kind: unet, out_channels: 1, channels: [8, 16], strides: [1], num_res_units: 1, stem: 2, dropout: 0.1}
+schedule: {steps: STEPS, batch: 4, learning_rate: 0.01, warm_up: 5, average: 0.9, judge_every: 1000}
+task:
+  view:
+    {shape: [16, 16, 16], voxels_mm: [1.25], fits_mm: [], first: 0, windows_hu: [[-1000, 400]], point_sigma_mm: 3.0}
+"""
+"""An experiment on them that is done in seconds."""
 TAGS = ("malignancy", "subtlety", "texture", "spiculation", "margin")
 
 

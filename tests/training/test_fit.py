@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ball_nodules import write_crops
+from ball_nodules import TINY, write_crops
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -16,18 +16,6 @@ from plugins.errors import Refused
 from training.experiment import read_experiments
 from training.fit import Progress, fit
 from training.nodule_task import nodule_task
-
-TINY = """
-name: tiny
-model: nodule_segmenter
-seed: 1
-folds: [0]
-architecture: {kind: unet, out_channels: 1, channels: [8, 16], strides: [1], num_res_units: 1, stem: 2, dropout: 0.1}
-schedule: {steps: STEPS, batch: 4, learning_rate: 0.01, warm_up: 5, average: 0.9, judge_every: 1000}
-task:
-  view:
-    {shape: [16, 16, 16], voxels_mm: [1.25], fits_mm: [], first: 0, windows_hu: [[-1000, 400]], point_sigma_mm: 3.0}
-"""
 
 
 @pytest.fixture

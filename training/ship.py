@@ -1,0 +1,109 @@
+"""From a run of `nadir train` to a folder that a node can use: weights, card and manifest for `models.files`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from models.files import MANIFEST
+from models.nodule_passes import NoduleView
+from plugins.errors import Refused
+from training.manifest import DataManifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What people are told of a model."""
+
+    name: str
+    """Name of the model."""
+    version: str
+    """Its version."""
+    licence: str
+    """Under what terms it may be used."""
+    training_data: str
+    """One sentence: what it learned from."""
+    input: str
+    """One sentence: what it is given, with spacing and units."""
+    intended_use: str
+    """One sentence: for what."""
+    limits: Sequence[str] = field(default_factory=tuple)
+    """What it cannot do, in sentences."""
+
+
+def ship(
+    run: Path,
+    data: DataManifest,
+    folder: Path,
+    about: About,
+    decided: Mapping[str, Any],
+    figures: Mapping[str, Any],
+) -> str:
+    """Write the finished folds of a run into a folder as a model; return the sha256 of its manifest.
+
+    `decided` is what was chosen on patients that the deciding network had not seen (levels, mirrors, temperature,
+    intervals), `figures` what was measured on them. Refuses `no-weights` and `other-data`.
+    """
+    records = _records(run)
+    first = next(iter(records.values()))
+    if any(record["data_sha256"] != data.sha256 for record in records.values()):
+        raise Refused("other-data", f"{run} learned from other data than {data.name}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in records:
+        shutil.copyfile(
+            run / f"fold{number}" / f"fold{number}.safetensors", folder / f"fold{number}.safetensors"
+        )
+    experiment = first["experiment"]
+    view = NoduleView.of(experiment["task"]["view"])
+    card = {
+        **asdict(about),
+        "kind": "learned",
+        "architecture": {"in_channels": view.channels, **experiment["architecture"]},
+        "view": asdict(view),
+        **decided,
+        "folds": sorted(records),
+        "held_out": data.held_out,
+        "data_sha256": data.sha256,
+        "experiment": experiment,
+        "trained": {
+            str(n): {key: r[key] for key in ("commit", "environment", "begun", "seed")}
+            for n, r in sorted(records.items())
+        },
+        "figures": figures,
+    }
+    (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    return _write_manifest(folder, about, [f"fold{n}.safetensors" for n in sorted(records)])
+
+
+def _records(run: Path) -> dict[int, dict[str, Any]]:
+    """Return the record of each finished fold of a run."""
+    found = {}
+    for path in run.glob("fold*/run.json"):
+        record = json.loads(path.read_text())
+        if (path.parent / f"fold{record['fold']}.safetensors").is_file():
+            found[int(record["fold"])] = record
+    if not found:
+        raise Refused("no-weights", f"no fold in {run} is finished")
+    return found
+
+
+def _write_manifest(folder: Path, about: About, weights: Sequence[str]) -> str:
+    files = {
+        name: {
+            "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(),
+            "size_bytes": (folder / name).stat().st_size,
+        }
+        for name in ("card.json", *weights)
+    }
+    said = {key: getattr(about, key) for key in ("name", "version", "licence", "training_data", "input")}
+    text = json.dumps({**said, "files": files}, indent=1) + "\n"
+    (folder / MANIFEST).write_text(text)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+__all__ = ["About", "ship"]
