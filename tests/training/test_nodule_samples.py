@@ -20,7 +20,9 @@ def test_the_nodule_is_taken_out_of_what_surrounds_it() -> None:
 def test_the_crop_stands_unchanged_in_any_surroundings_and_nothing_outside_is_nodule(fill: str) -> None:
     source = surroundable(ball_nodule(9.0, SPACING, seed=1))
     shape = np.asarray(source.nodule.image.shape)
-    image, mask = surround(source, np.array([-3, -4, -5]), np.add(shape, (6, 5, 4)), fill, np.random.default_rng(0))
+    image, mask = surround(
+        source, np.array([-3, -4, -5]), np.add(shape, (6, 5, 4)), fill, np.random.default_rng(0)
+    )
     box = tuple(slice(n, n + s) for n, s in zip((3, 4, 5), shape, strict=True))
     assert np.array_equal(image[box], source.nodule.image)
     assert np.array_equal(mask[box] > 0, source.nodule.mask)
