@@ -2,6 +2,7 @@
 # make test   sets everything up and passes the tests
 # make sbom   writes what is installed to dist/sbom.cdx.json (CycloneDX)
 # make audit  asks the advisory databases about every pinned package
+# make reproduce-cards   judges every shipped model again and fails where its card says otherwise (DATA=folder of data sets)
 # make viewer brings the OHIF pages and the browser driver that `make test-long` uses
 
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -13,7 +14,7 @@ DEBIAN := orthanc orthanc-python orthanc-dicomweb dcmtk dicom3tools postgresql p
 NEEDED := Orthanc storescu dcmdump dsrdump dciodvfy pdftotext strace openssl
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: install demo test test-quick test-long lint format counterparts viewer bench sbom audit clean
+.PHONY: install demo test test-quick test-long lint format counterparts reproduce-cards viewer bench sbom audit clean
 
 install: $(STAMP)
 
@@ -44,6 +45,10 @@ test: install counterparts lint
 
 test-long: install counterparts viewer
 	$(BIN)/pytest -n $(JOBS) --dist loadgroup
+
+DATA ?= ../shared/data
+reproduce-cards: install
+	$(BIN)/python -m training.evaluate.cards $(DATA)
 
 viewer:
 	@command -v npm >/dev/null || { echo "npm is missing: apt-get install nodejs npm"; exit 1; }

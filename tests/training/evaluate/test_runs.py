@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from nodule_crops import write_crops
+
+from plugins.errors import Refused
+from training.evaluate.cards import card_figures, differences
+from training.evaluate.crops import AS_GIVEN
+from training.evaluate.data import Data, open_data
+from training.evaluate.families import open_subject
+from training.evaluate.judging import judge_model
+from training.evaluate.runs import learned_cases
+
+NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+VIEW = {
+    "shape": [16, 16, 16],
+    "voxels_mm": [1.0],
+    "fits_mm": [],
+    "first": 0,
+    "windows_hu": [[-1000, 400]],
+    "point_sigma_mm": 3.0,
+    "passes": 1,
+}
+ARCHITECTURE = {"kind": "unet", "out_channels": 1, "channels": [4, 8], "strides": [2], "num_res_units": 0}
+
+
+def write_run(folder: Path, data: Data, share: float = 1.0, folds: int = 3) -> Path:
+    """Write a run of networks that have learned nothing, as `nadir train` leaves one."""
+    import torch
+    from safetensors.torch import save_file
+
+    from models.networks import build
+
+    experiment = {
+        "name": "tiny", "model": "nodule_segmenter", "seed": 0, "architecture": ARCHITECTURE,
+        "task": {"view": VIEW, "share": share},
+    }  # fmt: skip
+    for fold in range(folds):
+        place = folder / f"fold{fold}"
+        place.mkdir(parents=True)
+        torch.manual_seed(fold)
+        save_file(build({"in_channels": 2, **ARCHITECTURE}).state_dict(), place / f"fold{fold}.safetensors")
+        record = {
+            "experiment_sha256": "e" * 64,
+            "data_sha256": data.manifest.sha256,
+            "experiment": experiment,
+        }
+        (place / "run.json").write_text(json.dumps(record))
+    return folder
+
+
+@pytest.fixture
+def crops(tmp_path: Path) -> Data:
+    (tmp_path / "crops").mkdir()
+    return open_data(write_crops(tmp_path / "crops", patients=3))
+
+
+def test_each_fold_of_a_run_is_judged_on_its_own_patients_and_a_learning_curve_told(
+    crops: Data, tmp_path: Path
+) -> None:
+    subject = open_subject(str(write_run(tmp_path / "whole", crops)))
+    fewer = open_subject(str(write_run(tmp_path / "part", crops, share=0.5)))
+    found = judge_model(subject, crops, made_at=NOON, resamples=100, beside=[fewer])
+    fold_of = {case.case_id: case.fold for case in crops.manifest.cases}
+    assert {row["case_id"]: row["fold"] for row in found.figures["segmentation"]["cases"]} == fold_of
+    assert found.figures["segmentation"]["settings"][AS_GIVEN]["ece"]["value"] > 0
+    assert found.made["judged_by"] == "3 patients by the weights of the fold that had not seen them"
+    # four cases of three patients, the first has two: two other patients a fold, or one of them
+    assert learned_cases(subject, crops.manifest) == 3
+    assert [point["learned"] for point in found.figures["learning_curve"]] == [2, 3]
+
+
+def test_a_run_without_the_weights_of_a_fold_does_not_judge_its_patients(crops: Data, tmp_path: Path) -> None:
+    subject = open_subject(str(write_run(tmp_path / "run", crops, folds=2)))
+    with pytest.raises(Refused, match="training-patient"):
+        judge_model(subject, crops, made_at=NOON, resamples=100)
+
+
+def test_runs_that_are_not_finished_or_were_mixed_are_refused(crops: Data, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", crops)
+    record = run / "fold1" / "run.json"
+    record.write_text(record.read_text().replace("e" * 64, "f" * 64))
+    with pytest.raises(Refused, match="mixed-runs"):
+        open_subject(str(run))
+    record.write_text("{}")
+    with pytest.raises(Refused, match="bad-run"):
+        open_subject(str(run))
+    for fold in range(3):
+        (run / f"fold{fold}" / f"fold{fold}.safetensors").unlink()
+    with pytest.raises(Refused, match="no-weights"):
+        open_subject(str(run))
+
+
+def test_a_card_is_reproduced_by_the_same_judgement_and_a_changed_figure_is_named(crops: Data) -> None:
+    found = judge_model(open_subject("classical-nodule-segmenter"), crops, made_at=NOON, resamples=100)
+    card = json.loads(json.dumps(card_figures(found)))
+    assert list(differences(card, card_figures(found))) == []
+    card["segmentation"]["settings"][AS_GIVEN]["dice"]["value"] -= 0.02
+    assert [line.split(":")[0] for line in differences(card, card_figures(found))] == [
+        f"segmentation / settings / {AS_GIVEN} / dice"
+    ]
+    assert "cases" not in card["segmentation"]
+    elsewhere = replace(found, figures={})
+    assert len(list(differences(card, card_figures(elsewhere)))) > 30
