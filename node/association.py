@@ -34,8 +34,9 @@ class StorageAssociation(Association):  # type: ignore[misc]  # pynetdicom is un
     is_aborted: bool
     peer: Peer | None = None
     is_serving = was_busy = False
+    on_release: Callable[[StorageAssociation], object]
+    """Learns that the peer is about to be told that it may go; it may ask for the next association at once."""
     on_end: Callable[[StorageAssociation], None]
-    """Learns that nothing more comes, or would be served; may be told twice."""
 
     def __init__(self, ae: AE, new_spool: Callable[[str, str, str], Spool]) -> None:
         super().__init__(ae, MODE_ACCEPTOR)

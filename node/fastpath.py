@@ -165,7 +165,7 @@ class FastAssociation(InlineAssociation):
             self._keep_pace()
             return
         if pdu is not None and pdu[0] == A_RELEASE_RQ:
-            self.on_end(self)  # its seat is free before the peer can ask for the next association
+            self.on_release(self)
             self.dul.released()
             self.is_released, self.is_established = True, False
             return

@@ -244,7 +244,7 @@ class Reception:
         else:
             association = StorageAssociation(self._ae, self._new_spool)
         association._server = server
-        association.on_end = self._on_end
+        association.on_release, association.on_end = self._seats.leave, self._on_end
         association.set_socket(GuardedSocket(association, request, self._limits))
         association.requestor.address_info = AddressInformation.from_tuple(client_address)
         association.bind(evt.EVT_REQUESTED, self._on_requested)
@@ -381,9 +381,9 @@ class Reception:
         )
 
     def _on_end(self, association: StorageAssociation) -> None:
-        peer = self._seats.leave(association)
-        if peer is not None:
-            self._desk.left(peer)
+        self._seats.leave(association)
+        if association.peer is not None:
+            self._desk.left(association.peer)
 
 
 def _stores(proposed: Sequence[PresentationContext]) -> bool:
