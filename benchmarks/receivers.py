@@ -69,8 +69,9 @@ class Receiver(ABC):
         """Return the processor time it has used, of its processes that live and those that it has waited for."""
         ticks = 0
         for pid in self._pids():
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += sum(int(field) for field in fields[11:15])
+            with suppress(OSError):  # it has ended meanwhile
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                ticks += sum(int(field) for field in fields[11:15])
         return ticks / TICKS
 
     def stop(self) -> None:
@@ -88,8 +89,8 @@ class Receiver(ABC):
         assert self._process is not None
         found, i = [self._process.pid], 0
         while i < len(found):
-            for task in Path(f"/proc/{found[i]}/task").glob("*/children"):
-                with suppress(OSError):
+            with suppress(OSError):
+                for task in Path(f"/proc/{found[i]}/task").glob("*/children"):
                     found += map(int, task.read_text().split())
             i += 1
         return found
