@@ -46,7 +46,7 @@ test: install counterparts lint
 test-long: install counterparts viewer
 	$(BIN)/pytest -n $(JOBS) --dist loadgroup
 
-DATA ?= ../shared/data
+DATA ?= $(or $(NADIR_TEST_DATA),../shared/data)
 reproduce-cards: install
 	$(BIN)/python -m training.evaluate.cards $(DATA)
 

@@ -36,6 +36,13 @@ def evaluate(
     ] = None,
     resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Draws for each interval.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Run of the same model on fewer cases, for a learning curve (repeatable).",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge a model on data that it has not seen: figures per case with intervals, pictures, one report.
@@ -47,16 +54,43 @@ def evaluate(
     from training.evaluate.judging import judge_model
     from training.evaluate.report import write_report
 
-    found = judge_model(
-        open_subject(model), open_data(data, root), made_at=datetime.now(UTC), resamples=resamples, seed=seed
-    )
+    subject, opened = open_subject(model), open_data(data, root)
+    others = [open_subject(str(run)) for run in beside or ()]
+    with _counted(f"judging {subject.name}", len(opened.manifest.cases) * (1 + len(others))) as tell:
+        found = judge_model(
+            subject,
+            opened,
+            made_at=datetime.now(UTC),
+            resamples=resamples,
+            seed=seed,
+            beside=others,
+            progress=tell,
+        )
     paths = write_report(found, folder)
     if as_json:
-        printing.print_json({key: value for key, value in found.plain().items() if key != "cases"})
+        printing.print_json({**found.plain(cases=False), "files": [str(path) for path in paths]})
         return
     for top in found.headlines:
         printing.say(f"{top.name}: {top.value} {top.between}".rstrip())
     printing.say(f"written: {', '.join(str(path) for path in paths)}")
+
+
+@contextmanager
+def _counted(title: str, cases: int) -> Iterator[Callable[[str], None]]:
+    """Give what is called with the name of each case, as often as it is asked about: a bar on a terminal."""
+    from rich.progress import Progress as Bar
+
+    console = printing.console(error=True)
+    with Bar(console=console, disable=not console.is_terminal) as bar:
+        line, last = bar.add_task(title, total=cases), ""
+
+        def tell(case_id: str) -> None:
+            nonlocal last
+            if case_id != last:
+                last = case_id
+                bar.advance(line)
+
+        yield tell
 
 
 def train(

@@ -44,8 +44,14 @@ class Evaluation:
     figures: Mapping[str, Any]
     """Every figure and every case, as JSON has them."""
 
-    def plain(self) -> dict[str, Any]:
-        """Return it as JSON has it; no NaN and no infinity is in it."""
+    def plain(self, *, cases: bool = True) -> dict[str, Any]:
+        """Return it as JSON has it, with or without the rows of the cases; no NaN and no infinity is in it."""
+        figures = {
+            task: {key: value for key, value in part.items() if cases or key != "cases"}
+            if isinstance(part, Mapping)
+            else part
+            for task, part in self.figures.items()
+        }
         return {
             "format": FORMAT,
             "research_use": RESEARCH_USE,
@@ -54,7 +60,7 @@ class Evaluation:
             "made": dict(self.made),
             "made_at": self.made_at.astimezone(UTC).isoformat(timespec="seconds"),
             "limits": list(self.limits),
-            **self.figures,
+            **figures,
         }
 
 
