@@ -138,12 +138,13 @@ def uncertainty_error(
 ) -> Correlation:
     """Return Spearman's rho of case uncertainty and 1 - Dice; the interval is of resampled patients (percentiles).
 
-    All are `(N,)`. Refuses (ValueError) fewer than 30 cases, and values that are not finite.
+    All are `(N,)`; an infinite uncertainty is the largest. NaN when all cases are equally uncertain or equally right.
+    Refuses (ValueError) fewer than 30 cases, and NaN among them.
     """
     u, error = np.asarray(uncertainty, np.float64), 1.0 - np.asarray(dice, np.float64)
     if len(u) < FEWEST_CASES:
         raise ValueError(f"{len(u)} cases are too few for a correlation; {FEWEST_CASES} are needed")
-    if not (np.isfinite(u).all() and np.isfinite(error).all()):
+    if np.isnan(u).any() or np.isnan(error).any():
         raise ValueError("an uncertainty or a Dice is not a number")
     _, of = np.unique(np.asarray(patients), return_inverse=True)
     members = [np.flatnonzero(of == i) for i in range(int(of.max()) + 1)]
@@ -152,7 +153,8 @@ def uncertainty_error(
     for _ in range(resamples):
         cases = np.concatenate([members[i] for i in random.integers(len(members), size=len(members))])
         drawn.append(_spearman(u[cases], error[cases]))
-    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    known = [rho for rho in drawn if math.isfinite(rho)] or [math.nan]
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return Correlation(rho=_spearman(u, error), low=float(low), high=float(high), cases=len(u))
 
 

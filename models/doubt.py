@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.calibration import Reliability, fit_temperature, reliability, tempered
-from models.conformal import ConformalInterval, Coverage, fit_interval
+from models.conformal import ConformalInterval, fit_interval
 
 Array = NDArray[np.floating]
 BoolArray = NDArray[np.bool_]
@@ -80,7 +80,7 @@ def fit_doubt(cases: Sequence[Answered], sizes: Sizes) -> Doubt:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Judged:
     """What every fold was worth by what the others taught."""
 
@@ -90,10 +90,10 @@ class Judged:
     """All voxels before."""
     calibrated: Reliability
     """All voxels after."""
-    volume: Coverage
-    """How often the volume was in its interval."""
-    long_axis: Coverage
-    """How often the long axis was in its interval."""
+    volume: BoolArray
+    """Whether the volume was in its interval, `(N,)`."""
+    long_axis: BoolArray
+    """Whether the long axis was in its interval, `(N,)`."""
 
 
 def judge_doubt(cases: Sequence[Answered], sizes: Sizes) -> Judged:
@@ -116,12 +116,6 @@ def _together(parts: Sequence[Reliability]) -> Reliability:
     return sum(parts[1:], start=parts[0])
 
 
-def _covered(cases: Sequence[tuple[ConformalInterval, float, float]]) -> Coverage:
-    return Coverage.of(
-        np.array(
-            [
-                interval.interval(drawn)[0] <= true <= interval.interval(drawn)[1]
-                for interval, drawn, true in cases
-            ]
-        )
-    )
+def _covered(cases: Sequence[tuple[ConformalInterval, float, float]]) -> BoolArray:
+    ends = [interval.interval(drawn) for interval, drawn, _ in cases]
+    return np.array([low <= true <= high for (low, high), (_, _, true) in zip(ends, cases, strict=True)])

@@ -132,6 +132,8 @@ def test_too_few_cases_have_no_correlation() -> None:
         uncertainty_error(np.arange(29.0), np.arange(29.0), [str(i) for i in range(29)])
     with pytest.raises(ValueError, match="not a number"):
         uncertainty_error(np.full(30, np.nan), np.arange(30.0), [str(i) for i in range(30)])
+    alike = uncertainty_error(np.full(30, np.inf), np.linspace(0, 1, 30), [str(i) for i in range(30)])
+    assert np.isnan([alike.rho, alike.low, alike.high]).all()
 
 
 def test_doubt_that_knows_where_the_errors_are_counted_in_pairs() -> None:

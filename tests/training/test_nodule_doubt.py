@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ball_nodules import write_crops
+from safetensors.torch import save_file
+
+from models.doubt import Doubt, Sizes, judge_doubt
+from models.networks import build
+from training import nodule_doubt
+from training.evaluate.data import Data, open_data
+from training.evaluate.runs import open_run
+
+ARCHITECTURE = {
+    "kind": "unet",
+    "out_channels": 1,
+    "channels": [4, 8],
+    "strides": [2],
+    "num_res_units": 0,
+    "dropout": 0.3,
+}
+VIEW = {
+    "shape": [16, 16, 16],
+    "voxels_mm": [1.25],
+    "fits_mm": [],
+    "first": 0,
+    "windows_hu": [[-1000, 400]],
+    "point_sigma_mm": 3.0,
+    "passes": 1,
+}
+
+
+def write_run(folder: Path, data: Data) -> Path:
+    """Write a run of five networks that have learned nothing."""
+    experiment = {"name": "tiny", "model": "nodule_segmenter", "seed": 0, "architecture": ARCHITECTURE}
+    for fold in range(5):
+        (folder / f"fold{fold}").mkdir(parents=True)
+        torch.manual_seed(fold)
+        weights = build({"in_channels": 2, **ARCHITECTURE}).state_dict()
+        save_file(weights, folder / f"fold{fold}" / f"fold{fold}.safetensors")
+        record = {
+            "experiment_sha256": "e" * 64,
+            "data_sha256": data.manifest.sha256,
+            "experiment": {**experiment, "task": {"view": VIEW}},
+        }
+        (folder / f"fold{fold}" / "run.json").write_text(json.dumps(record))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return open_data(write_crops(tmp_path_factory.mktemp("crops"), patients=30))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, crops: Data) -> Path:
+    return write_run(tmp_path_factory.mktemp("run"), crops)
+
+
+def test_a_run_teaches_its_card_what_to_doubt(run: Path, crops: Data, tmp_path: Path) -> None:
+    out = tmp_path / "doubt.json"
+    assert nodule_doubt.main([str(run), str(crops.root), "--out", str(out), "--level", "0.3"]) == 0
+    said = json.loads(out.read_text())
+    everybody = Doubt.of_card(said["all"])
+    assert sum(everybody.volume_mm3.cases) == 30
+    folds = [Doubt.of_card(part) for part in said["folds"]]
+    assert [sum(one.volume_mm3.cases) for one in folds] == [24] * 5
+    told = said["figures"]
+    assert told["cases"] == 30 and told["ece"] <= told["ece_raw"]
+    assert told["volume_coverage"]["cases"] == 30
+    assert sum(part["cases"] for part in told["coverage_by_size"].values()) == 30
+    assert {"mutual_information of dropout", "dice_deficit of mirrors", "entropy of both"} < set(
+        told["uncertainty_error"]
+    )
+
+
+def test_each_nodule_is_answered_by_the_network_that_has_not_seen_its_patient(
+    run: Path, crops: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    real = nodule_doubt._network
+
+    def named(subject: nodule_doubt.Subject, fold: int) -> torch.nn.Module:
+        network = real(subject, fold)
+        network.register_forward_hook(lambda *_: asked.append(fold))
+        return network
+
+    monkeypatch.setattr(nodule_doubt, "_network", named)
+    subject = open_run(run).on(crops.manifest)
+    held = []
+    for one in nodule_doubt.held_out(subject, crops, level=0.3, mirrors=1, passes=2):
+        assert set(asked) == {one.answered.fold}
+        asked.clear()
+        held.append(one)
+    assert {one.patient_id: one.answered.fold for one in held} == {
+        c.patient_id: c.fold for c in crops.manifest.cases
+    }
+    assert all(np.isfinite(one.answered.logits).all() for one in held)
+    assert len(judge_doubt([one.answered for one in held], Sizes()).folds) == 5
+
+
+def test_a_run_with_too_few_nodules_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = open_data(write_crops(tmp_path / "crops", patients=5))
+    run = write_run(tmp_path / "run", few)
+    with pytest.raises(SystemExit):
+        nodule_doubt.main([str(run), str(few.root), "--out", str(tmp_path / "doubt.json")])
+    assert "too few" in capsys.readouterr().err
