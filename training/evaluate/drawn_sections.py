@@ -62,7 +62,7 @@ def drawn_part(
         Section(
             title="By kind of case",
             text=f"Means, {settings[0]} unless a column says otherwise; a group of few patients says little.",
-            tables=(group_table,),
+            tables=(group_table,) if group_table.rows else (),
             charts=_size_charts(first_rows),
         ),
         _uncertainty_section(first, first_rows),

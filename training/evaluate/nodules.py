@@ -13,11 +13,14 @@ from training.evaluate.data import Data
 from training.evaluate.judged import Case, DrawnCase
 from training.evaluate.runs import run_weights
 from training.evaluate.subject import Subject
-from training.lidc import load_nodule
+from training.lidc import Nodule, load_nodule
 
 WINDOW_HU = (-1350.0, 150.0)
 LEVEL = 0.5
 """Probability from which a voxel of a run counts; a model that is shipped has a level of its own."""
+GROUPED = ("scanner", "kernel", "subtlety")
+"""Tags of a manifest that make groups, beside size, slices and texture."""
+TEXTURES = {1: "1 (ground glass)", 2: "2", 3: "3 (part-solid)", 4: "4", 5: "5 (solid)"}
 LIMITS = (
     "The truth is what most of the readers drew on a crop; it is no pathology, and readers differ.",
     "The model was told a point inside each nodule: whether it would have found the nodule is not judged here.",
@@ -44,7 +47,6 @@ def segmented(subject: Subject, data: Data, brief: bool = False) -> Iterator[Cas
         folds = subject.weights_for(case.patient_id)
         ask = opened.setdefault(folds, opened.get(folds) or _opened(subject, folds))
         nodule = load_nodule(case, data.root)
-        known = {name: value for name, value in case.tags.items() if value is not None}
         for setting in SETTINGS[:1] if brief else SETTINGS:
             image, truth, point, box = asked(nodule, setting)
             answer = ask(image, nodule.spacing_mm, point)
@@ -52,7 +54,7 @@ def segmented(subject: Subject, data: Data, brief: bool = False) -> Iterator[Cas
                 case_id=case.case_id,
                 patient_id=case.patient_id,
                 fold=folds[0] if len(folds) == 1 else None,
-                known={**known, "size_mm": case.size_mm, "slice_thickness_mm": nodule.spacing_mm[0]},
+                known=_known(nodule),
                 drawn=answer.drawn,
                 truth=truth,
                 spacing_mm=nodule.spacing_mm,
@@ -61,6 +63,18 @@ def segmented(subject: Subject, data: Data, brief: bool = False) -> Iterator[Cas
                 image=image,
                 probability=answer.probability,
             )
+
+
+def _known(nodule: Nodule) -> dict[str, float | str]:
+    """Return what groups are made by."""
+    tags = nodule.case.tags
+    known: dict[str, float | str] = {
+        "size_mm": nodule.case.size_mm,
+        "slice_thickness_mm": nodule.spacing_mm[0],
+    }
+    if isinstance(texture := tags.get("texture"), float):
+        known["texture"] = TEXTURES.get(round(texture), f"{texture:g}")
+    return known | {name: value for name in GROUPED if (value := tags.get(name)) is not None}
 
 
 def _opened(subject: Subject, folds: tuple[int, ...]) -> Asked:

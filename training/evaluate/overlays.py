@@ -57,7 +57,8 @@ def planes(case: DrawnCase) -> tuple[Plane, Plane, Plane] | None:
     extents = [
         (b.stop - b.start) * s for b, s in zip(bounding_box(case.truth | case.drawn, 0), spacing, strict=True)
     ]
-    half_mm = max(LEAST_MM, ROOM * max(extents)) / 2
+    whole_mm = max(n * s for n, s in zip(region.shape, spacing, strict=True))
+    half_mm = min(whole_mm, max(LEAST_MM, ROOM * max(extents))) / 2
     seen = [
         slice(max(0, round(i - half_mm / s)), min(n, round(i + half_mm / s) + 1))
         for i, s, n in zip(at, spacing, region.shape, strict=True)

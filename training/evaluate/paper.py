@@ -18,9 +18,9 @@ from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import (
+    CondPageBreak,
     Flowable,
     Image,
-    KeepTogether,
     Paragraph,
     SimpleDocTemplate,
     Spacer,
@@ -40,6 +40,9 @@ INK, FAINT, RULE, HEAD = (colors.HexColor(c) for c in ("#17202b", "#5b6876", "#d
 MARGIN = 18 * mm
 WIDTH = A4[0] - 2 * MARGIN - 12  # a frame has 6 points of padding on either side
 GAP = 8.0
+TOPS_ACROSS = 5
+LEAST = 62 * mm
+"""Room that a heading needs with what is under it; with less of it a new page begins."""
 TITLE = ParagraphStyle("title", fontName=BOLD, fontSize=16, leading=20, textColor=INK)
 HEADING = ParagraphStyle(
     "heading",
@@ -54,7 +57,6 @@ HEADING = ParagraphStyle(
 TEXT = ParagraphStyle("text", fontName=PLAIN, fontSize=8.5, leading=11.5, textColor=INK, spaceAfter=3)
 SMALL = ParagraphStyle("small", parent=TEXT, fontSize=7.2, leading=9.2, spaceAfter=0)
 NUMBER = ParagraphStyle("number", parent=SMALL, alignment=2)
-LEAD = ParagraphStyle("lead", parent=TEXT, keepWithNext=1)
 TOP = ParagraphStyle("top", fontName=BOLD, fontSize=14, leading=18, textColor=INK)
 LINES = TableStyle(
     [
@@ -131,49 +133,43 @@ def _tops(evaluation: Evaluation) -> Flowable:
         ]
         for top in evaluation.headlines
     ]
-    box = TableStyle(
-        [("BOX", (i, 0), (i, 0), 0.4, RULE) for i in range(len(cells))]
-        + [("VALIGN", (0, 0), (-1, -1), "TOP")]
-    )
-    return Table([cells], colWidths=[WIDTH / len(cells)] * len(cells), style=box)
+    across = min(TOPS_ACROSS, len(cells))
+    rows = [cells[i : i + across] for i in range(0, len(cells), across)]
+    rows[-1] += [[] for _ in range(across - len(rows[-1]))]
+    box = TableStyle([("GRID", (0, 0), (-1, -1), 0.4, RULE), ("VALIGN", (0, 0), (-1, -1), "TOP")])
+    return Table(rows, colWidths=[WIDTH / across] * across, style=box)
 
 
 def _section(section: Section) -> Iterator[Flowable]:
+    if section.tables or section.charts or section.pictures:
+        yield CondPageBreak(LEAST)
     yield Paragraph(escape(section.title), HEADING)
     if section.text:
-        yield Paragraph(escape(section.text), LEAD if section.pictures or section.tables else TEXT)
+        yield Paragraph(escape(section.text), TEXT)
     for table in section.tables:
         yield _table(table)
         if table.note:
             yield Paragraph(escape(table.note), SMALL)
-    if section.charts:
-        drawn = [
-            [
-                _image(png(chart), min(chart.size_inches[0] * inch * 0.75, (WIDTH - GAP) / 2)),
-                Paragraph(escape(chart.caption), SMALL),
-            ]
-            for chart in section.charts
-        ]
-        yield from _pairs(drawn)
-    yield from _pairs(
-        [
-            [_image(p.png, (WIDTH - GAP) / 2), Spacer(1, 2), Paragraph(escape(p.caption), SMALL)]
-            for p in section.pictures
-        ]
-    )
+    half, drawn = (WIDTH - GAP) / 2, []
+    for chart in section.charts:
+        width = min(chart.size_inches[0] * inch * 0.75, half)
+        drawn.append([_image(png(chart), width), Paragraph(escape(chart.caption), SMALL)])
+    for picture in section.pictures:
+        drawn.append([_image(picture.png, half), Spacer(1, 2), Paragraph(escape(picture.caption), SMALL)])
+    yield from _pairs(drawn)
 
 
 def _pairs(cells: list[list[Flowable]]) -> Iterator[Flowable]:
     for i in range(0, len(cells), 2):
         row = cells[i : i + 2] + [[]] * (2 - len(cells[i : i + 2]))
         flush = TableStyle([("LEFTPADDING", (0, 0), (-1, -1), 0), ("VALIGN", (0, 0), (-1, -1), "TOP")])
-        yield KeepTogether([Spacer(1, 4), Table([row], colWidths=[WIDTH / 2] * 2, style=flush)])
+        yield Table([row], colWidths=[WIDTH / 2] * 2, style=flush, spaceBefore=4)
 
 
 def _table(table: Rows) -> Flowable:
     head = [Paragraph(f"<b>{escape(cell)}</b>", NUMBER if i else SMALL) for i, cell in enumerate(table.head)]
     rows = [
-        [Paragraph(_two_lines(cell), NUMBER if i else SMALL) for i, cell in enumerate(row)]
+        [Paragraph(_cell(cell, len(row)), NUMBER if i else SMALL) for i, cell in enumerate(row)]
         for row in table.rows
     ]
     others = len(table.head) - 1
@@ -182,12 +178,13 @@ def _table(table: Rows) -> Flowable:
     return Table([head, *rows], colWidths=widths, style=LINES, repeatRows=1)
 
 
-def _two_lines(cell: str) -> str:
-    """Return a cell with its interval on a line of its own."""
-    value, opening, ends = cell.partition(" [")
+def _cell(text: str, columns: int) -> str:
+    """Return a cell with its interval in small letters, on a line of its own where columns are narrow."""
+    value, opening, ends = text.partition(" [")
     if not opening:
         return escape(value)
-    return f'{escape(value)}<br/><font size="6" color="#5d6a78">[{escape(ends)}</font>'
+    gap = "<br/>" if columns > 3 else " "
+    return f'{escape(value)}{gap}<font size="6" color="#5d6a78">[{escape(ends)}</font>'
 
 
 def _image(data: bytes, width: float) -> Image:
