@@ -7,14 +7,16 @@ the same time shares one transaction, and nobody who is alone waits for company.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from node.logs import line
 from node.status import UID_MISMATCH
 from plugins.errors import Refused, Unavailable
-from store.commit import Backlog, GroupCommit
+from store.commit import Backlog, GroupCommit, Ticket
 from store.database import Database
 from store.failpoint import reach
 from store.instances import Arrived, OpenAssociation, Recorded, record_all
@@ -25,6 +27,59 @@ from store.priors import Coming
 from store.tables import Event
 
 log = logging.getLogger(__name__)
+
+LARGEST_BESIDE_BYTES = 8 << 20
+"""Larger objects are on disk before their rows are begun: nobody else's commit waits for a long sync."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """A file that may be kept."""
+
+    path: Path
+    header: Header
+    is_ours: bool
+    """Begins with our own file meta, so that it is kept as it is."""
+    sha256: str | None
+    """Hash of what will be kept; None when it is not known yet."""
+    size_bytes: int
+    source: str
+    now: datetime
+    association: OpenAssociation | None
+    coming: Coming
+
+    def arrived(self, kept: Kept) -> Arrived:
+        """Return what is to be recorded."""
+        return Arrived(
+            header=self.header,
+            kept=kept,
+            source=self.source,
+            now=self.now,
+            association=self.association,
+            coming=self.coming,
+        )
+
+
+class _Entry:
+    """What is to be recorded, and whether its bytes are on disk by now."""
+
+    def __init__(self, *, arrived: Arrived, is_kept: bool = True) -> None:
+        self.arrived = arrived
+        self._failure: Exception | None = None
+        self._told = threading.Lock()
+        if not is_kept:
+            self._told.acquire()
+
+    def tell(self, error: BaseException | None = None) -> None:
+        """Say that the bytes are on disk, or why they are not; once."""
+        if error is not None:
+            self._failure = error if isinstance(error, Exception) else Unavailable("the node ends")
+        self._told.release()
+
+    def failure(self) -> Exception | None:
+        """Return why the bytes are not on disk, once that is known; None when they are."""
+        with self._told:
+            return self._failure
 
 
 class Intake:
@@ -46,7 +101,7 @@ class Intake:
         self.objects = objects
         self._clock = clock or database.now
         self._known = Known()
-        self._commit: GroupCommit[Arrived, Recorded] = GroupCommit(self._record)
+        self._commit: GroupCommit[_Entry, Recorded] = GroupCommit(self._record)
         self._backlog: Backlog[Callable[[], Arrived]] = Backlog(self._record_unwatched)
 
     def take(
@@ -69,7 +124,22 @@ class Intake:
         Refuses what is no readable DICOM object (its bytes go to quarantine) and `uid-mismatch`.
         Raises Unavailable when disk or database cannot take it; then the sender has to send it again.
         """
-        return self._recorded(self._arrive(path, source, association, expected, coming, sha256, head)())
+        judged = self._judge(path, source, association, expected, coming, sha256, head)
+        if judged.sha256 is None or judged.size_bytes > LARGEST_BESIDE_BYTES:
+            return self._recorded(_Entry(arrived=self._arrived(judged)))
+        kept = Kept(sha256=judged.sha256, size_bytes=judged.size_bytes, path=self.objects.path(judged.sha256))
+        entry = _Entry(arrived=judged.arrived(kept), is_kept=False)
+        # The rows are written while the bytes go to disk, and are committed when these are there.
+        ticket = self._commit.begin(entry)
+        try:
+            self._arrived(judged)
+            entry.tell()
+        except BaseException as error:
+            entry.tell(error)
+            raise
+        if association is not None:
+            self.objects.prepare()
+        return self._answered(ticket, entry)
 
     def take_soon(
         self,
@@ -91,13 +161,14 @@ class Intake:
             path.rename(mine)  # whoever brought it deletes what is left of it
         except OSError as error:
             raise Unavailable("the object cannot be kept; free or mend the disk") from error
-        self._backlog.put(self._arrive(mine, source, association, expected, coming, sha256, head))
+        judged = self._judge(mine, source, association, expected, coming, sha256, head)
+        self._backlog.put(lambda: self._arrived(judged))
 
     def finish(self) -> None:
         """Return when every row that was left to the thread is written."""
         self._backlog.finish()
 
-    def _arrive(
+    def _judge(
         self,
         path: Path,
         source: str,
@@ -106,8 +177,8 @@ class Intake:
         coming: Coming,
         sha256: str | None,
         head: bytes,
-    ) -> Callable[[], Arrived]:
-        """Return what keeps the file, once its header has been judged."""
+    ) -> _Judged:
+        """Return what may be kept, once its header has been judged; the file is gone when it may not."""
         reach("after-temp-write")
         try:
             header = self._scan(path, source, head)
@@ -115,25 +186,31 @@ class Intake:
                 sentence = "the data set holds another SOP class or instance than the command announced"
                 raise self.quarantine(path, source, Refused(UID_MISMATCH, sentence))
             is_ours = _is_ours(path, header, head)
+            size_bytes = path.stat().st_size
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise Unavailable("the object cannot be read; mend the disk") from error
         except BaseException:
             path.unlink(missing_ok=True)
             raise
+        return _Judged(
+            path=path,
+            header=header,
+            is_ours=is_ours,
+            sha256=sha256 if is_ours else None,
+            size_bytes=size_bytes,
+            source=source,
+            now=self._clock(),
+            association=association,
+            coming=coming,
+        )
 
-        def keep() -> Arrived:
-            try:
-                return Arrived(
-                    header=header,
-                    kept=self._keep(path, sha256, is_ours=is_ours),
-                    source=source,
-                    now=now,
-                    association=association,
-                    coming=coming,
-                )
-            finally:
-                path.unlink(missing_ok=True)
-
-        now = self._clock()
-        return keep
+    def _arrived(self, judged: _Judged) -> Arrived:
+        """Keep a file, and return it as one whose rows are to be written; its first path is gone afterwards."""
+        try:
+            return judged.arrived(self._keep(judged.path, judged.sha256, is_ours=judged.is_ours))
+        finally:
+            judged.path.unlink(missing_ok=True)
 
     def adopt(self, sha256: str, source: str) -> Recorded | None:
         """Return what was recorded for an object that lies in the store and has no row; None when it is a result.
@@ -149,25 +226,29 @@ class Intake:
         kept = Kept(sha256=sha256, size_bytes=path.stat().st_size, path=path)
         # "moved": what is still waited for as a patient's earlier study was being fetched, and is not analysed.
         arrived = Arrived(header=header, kept=kept, source=source, now=self._clock(), coming="moved")
-        return self._recorded(arrived)
+        return self._recorded(_Entry(arrived=arrived))
 
-    def _recorded(self, arrived: Arrived) -> Recorded:
+    def _recorded(self, entry: _Entry) -> Recorded:
+        return self._answered(self._commit.begin(entry), entry)
+
+    def _answered(self, ticket: Ticket[_Entry, Recorded], entry: _Entry) -> Recorded:
         try:
-            return self._commit.do(arrived)
+            return ticket.take()
         except Refused as refused:
-            raise self._withdraw(arrived, refused) from None
+            raise self._withdraw(entry.arrived, refused) from None
 
-    def _record(self, group: Sequence[Arrived]) -> Sequence[Recorded | Exception]:
+    def _record(self, group: Sequence[_Entry]) -> Sequence[Recorded | Exception]:
         """Write the rows of a group in one transaction; what fails because of one of them is done one by one."""
-        if len({one.header.sop_instance_uid for one in group}) == len(group):
+        if len({one.arrived.header.sop_instance_uid for one in group}) == len(group):
             try:
                 return self._transact(group)
             except Unavailable as error:
-                return [error] * len(group)
+                if all(one.failure() is None for one in group):
+                    return [error] * len(group)
             except Exception as error:  # whose fault it was is found below
                 log.debug(line("group-undone", size=len(group), error=type(error).__name__))
         self._known.forget()
-        return [self._alone(one) for one in group]
+        return [one.failure() or self._alone(one) for one in group]
 
     def _record_unwatched(self, group: Sequence[Callable[[], Arrived]]) -> None:
         arrived = []
@@ -176,28 +257,32 @@ class Intake:
                 arrived.append(keep())
             except Exception as error:  # a border: nobody waits for this one
                 self.tell("lost", "", f"accepted and not kept: {type(error).__name__}")
-        for one, answer in zip(arrived, self._record(arrived), strict=True):
+        answers = self._record([_Entry(arrived=one) for one in arrived])
+        for one, answer in zip(arrived, answers, strict=True):
             if isinstance(answer, Refused):
                 self._withdraw(one, answer)
             elif isinstance(answer, Exception):
                 self.tell("lost", one.kept.sha256[:12], f"accepted and not recorded: {type(answer).__name__}")
 
-    def _alone(self, one: Arrived) -> Recorded | Exception:
+    def _alone(self, one: _Entry) -> Recorded | Exception:
         try:
             return self._transact([one])[0]
         except Exception as error:  # a border: it is raised where the object was brought
             return error
 
-    def _transact(self, group: Sequence[Arrived]) -> Sequence[Recorded]:
+    def _transact(self, group: Sequence[_Entry]) -> Sequence[Recorded]:
         rows = self._known.begin()
         with self.database.transaction() as session:
-            recorded = record_all(session, group, rows)
+            recorded = record_all(session, [one.arrived for one in group], rows)
+            for one in group:
+                if failure := one.failure():
+                    raise failure
             reach("before-commit")
         reach("after-commit")
         self._known.learn(rows)
         for one, what in zip(group, recorded, strict=True):
-            if one.association is not None:
-                one.association.pk = what.association_pk
+            if one.arrived.association is not None:
+                one.arrived.association.pk = what.association_pk
         return recorded
 
     def _withdraw(self, arrived: Arrived, refused: Refused) -> Refused:

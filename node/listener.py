@@ -241,6 +241,8 @@ class _Clerk:
     def left(self, peer: Peer) -> None:
         with self._lock:
             association = self._open.pop(peer, None)
+        if not self._open:
+            self._objects.forget_prepared()
         if association is not None:
             self._close_later(association, self._clock(), tries=0 if self._sync else LATEST_CLOSE)
         if tell := self._receipts.left(peer):

@@ -63,7 +63,9 @@ class Spool:
         """Return itself, with the file begun by `preamble`; a failure is remembered, not raised."""
         self._preamble = preamble
         try:
-            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self._descriptor = os.open(
+                self.path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+            )
         except OSError as error:
             self._fail(error)
         return self

@@ -1,4 +1,4 @@
-"""Group commit: what many threads bring at one time is made durable once, by one of them."""
+"""Group commit: what many threads bring at one time is made durable once, by a thread of its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -15,20 +15,38 @@ Answer = TypeVar("Answer")
 LARGEST = 64
 LARGEST_UNWATCHED = 1024
 QUIET_SECONDS = 0.05
+IDLE_SECONDS = 10.0
 
 
-@dataclass(kw_only=True, eq=False)
-class _Ticket(Generic[Item, Answer]):
-    item: Item
-    turn: threading.Event = field(default_factory=threading.Event)
-    answer: Answer | Exception | None = None
+class Ticket(Generic[Item, Answer]):
+    """One item of a group, and what becomes of it."""
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self._answer: Answer | Exception | None = None
+        self._answered = threading.Lock()
+        self._answered.acquire()
+
+    def give(self, answer: Answer | Exception) -> None:
+        """Set the answer; once."""
+        self._answer = answer
+        self._answered.release()
+
+    def take(self) -> Answer:
+        """Return the answer when it is there; once. Raises the item's own exception."""
+        self._answered.acquire()
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        assert self._answer is not None
+        return self._answer
 
 
 class GroupCommit(Generic[Item, Answer]):
-    """A queue whose head does the work of all that wait behind it.
+    """A queue in front of one thread that does all that waits at one time.
 
-    Nobody waits for others to come: a thread that finds nobody at work begins at once, with its own item. What comes
-    in the meantime is the next group, so that the longest wait is that for the group before.
+    Nothing waits for others to come: a thread that has nothing to do begins at once, with one item. What comes in the
+    meantime is the next group, so that the longest wait is that for the group before. Whoever brings an item can do
+    something else beside it. A thread without work ends after a while.
 
     Parameters
     ----------
@@ -45,43 +63,46 @@ class GroupCommit(Generic[Item, Answer]):
         self._work = work
         self._largest = largest
         self._lock = threading.Lock()
-        self._waiting: list[_Ticket[Item, Answer]] = []
-        self._is_led = False
+        self._waiting: queue.SimpleQueue[Ticket[Item, Answer]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
 
     def do(self, item: Item) -> Answer:
         """Return the answer to `item` once its group is done. Raises the item's own exception."""
-        ticket: _Ticket[Item, Answer] = _Ticket(item=item)
-        with self._lock:
-            self._waiting.append(ticket)
-            leads, self._is_led = not self._is_led, True
-        if not leads:
-            ticket.turn.wait()
-        if ticket.answer is None:
-            self._lead()
-        if isinstance(ticket.answer, Exception):
-            raise ticket.answer
-        assert ticket.answer is not None
-        return ticket.answer
+        return self.begin(item).take()
 
-    def _lead(self) -> None:
-        """Do the group that has gathered, in which the caller is the first, and hand over to the next."""
+    def begin(self, item: Item) -> Ticket[Item, Answer]:
+        """Return what will hold the answer; the work on it begins at once, or after the group before."""
+        ticket: Ticket[Item, Answer] = Ticket(item)
         with self._lock:
-            group = self._waiting[: self._largest]
-            del self._waiting[: self._largest]
-        answers: Sequence[Answer | Exception] = []
+            self._waiting.put(ticket)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
+                self._thread.start()
+        return ticket
+
+    def _run(self) -> None:
+        while True:
+            try:
+                group = [self._waiting.get(timeout=IDLE_SECONDS)]
+            except queue.Empty:
+                with self._lock:
+                    if self._waiting.empty():
+                        self._thread = None
+                        return
+                continue
+            with suppress(queue.Empty):
+                while len(group) < self._largest:
+                    group.append(self._waiting.get_nowait())
+            self._do(group)
+
+    def _do(self, group: Sequence[Ticket[Item, Answer]]) -> None:
         try:
             answers = self._work([ticket.item for ticket in group])
         except Exception as error:  # a border: nobody may wait for an answer that never comes
             answers = [error] * len(group)
-        finally:
-            missing = RuntimeError("the group was not finished")
-            for ticket, answer in zip(group, [*answers, *[missing] * len(group)], strict=False):
-                ticket.answer = answer
-                ticket.turn.set()
-            with self._lock:
-                self._is_led = bool(self._waiting)
-                if self._waiting:
-                    self._waiting[0].turn.set()
+        missing = RuntimeError("the group was not finished")
+        for ticket, answer in zip(group, [*answers, *[missing] * len(group)], strict=False):
+            ticket.give(answer)
 
 
 class Backlog(Generic[Item]):
@@ -141,4 +162,4 @@ class Backlog(Generic[Item]):
             time.sleep(QUIET_SECONDS)
 
 
-__all__ = ["Backlog", "GroupCommit"]
+__all__ = ["Backlog", "GroupCommit", "Ticket"]

@@ -9,6 +9,7 @@ import os
 import re
 import threading
 import uuid
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from store.tables import Instance, Result
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 QUARANTINE_BYTES = 1 << 30
+MOST_PREPARED = 16
 PREFIXES = tuple(f"{number:02x}" for number in range(256))
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV})
 
@@ -39,7 +41,7 @@ class Kept:
 
 
 class ObjectStore:
-    """The folder of objects: `incoming/` temporaries, `objects/ab/<sha256>.dcm`, `quarantine/`.
+    """The folder of objects: `incoming/` and `ready/` for temporaries, `objects/ab/<sha256>.dcm`, `quarantine/`.
 
     No name in it comes from outside: temporaries have random names, objects the hash of their bytes.
     """
@@ -53,20 +55,39 @@ class ObjectStore:
         self.root = Path(root)
         self._sync = sync
         self._incoming = self.root / "incoming"
+        self._ready = self.root / "ready"
         self._objects = self.root / "objects"
         self._quarantine = self.root / "quarantine"
         self._quarantine_bytes = quarantine_bytes
+        self._prepared: deque[Path] = deque()
         self._room = -1  # not known before the folder was looked at
         self._room_lock = threading.Lock()
         with _unavailable():
-            for folder in (self._incoming, self._objects, self._quarantine):
+            for folder in (self._incoming, self._ready, self._objects, self._quarantine):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._sync_folder(self.root)
             self._make_folders()
 
     def temporary(self) -> Path:
-        """Return a new path for a file that is still arriving; the file does not exist yet."""
-        return self._incoming / f"{os.getpid()}-{uuid.uuid4().hex}.part"
+        """Return a path for a file that is still arriving: nobody else has it, and nothing is in it."""
+        path = self._incoming / f"{os.getpid()}-{uuid.uuid4().hex}.part"
+        with suppress(IndexError, OSError):
+            os.rename(self._prepared.pop(), path)
+        return path
+
+    def prepare(self) -> None:
+        """Make a file for a later `temporary`: on some disks that takes a while, and who calls has to wait anyway."""
+        if len(self._prepared) < MOST_PREPARED:
+            path = self._ready / f"{os.getpid()}-{uuid.uuid4().hex}.part"
+            with suppress(OSError):
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+                self._prepared.append(path)
+
+    def forget_prepared(self) -> None:
+        """Delete what was made and not asked for."""
+        with suppress(IndexError):
+            while True:
+                _remove(self._prepared.pop())
 
     def path(self, sha256: str) -> Path:
         """Return where the object of this hash lies, or would lie. Refuses `bad-object-name`."""
@@ -161,13 +182,15 @@ class ObjectStore:
             for left in self.abandoned():
                 left.unlink(missing_ok=True)
                 count += 1
+            for unused in _without_maker(self._ready):
+                unused.unlink(missing_ok=True)
             self._sync_folder(self._incoming)
         return count
 
     def abandoned(self) -> list[Path]:
         """Return the temporaries that no other process of this machine is receiving into."""
         with _unavailable():
-            return [left for left in self._incoming.iterdir() if not _has_maker(left.name.partition("-")[0])]
+            return _without_maker(self._incoming)
 
     def free_bytes(self) -> int:
         """Return the free space of the disk that the objects are on."""
@@ -274,6 +297,10 @@ def _name(temporary: Path, target: Path) -> None:
         if error.errno not in NO_LINKS:
             raise
         os.replace(temporary, target)
+
+
+def _without_maker(folder: Path) -> list[Path]:
+    return [left for left in folder.iterdir() if not _has_maker(left.name.partition("-")[0])]
 
 
 def _has_maker(maker: str) -> bool:

@@ -25,7 +25,7 @@ from store.tables import Instance, Result, Series, Study
 YOUNG_SECONDS = 600.0
 TEMPORARY = re.compile(r"([0-9]+)-[0-9a-f]{32}\.part")
 QUARANTINED = re.compile(r"([0-9a-f]{64})\.(dcm|json)")
-FOLDERS = ("incoming", "objects", "quarantine")
+FOLDERS = ("incoming", "objects", "quarantine", "ready")
 NOT_OURS = "look what it is and who put it there, then take it out of the store's folder"
 
 

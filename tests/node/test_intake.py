@@ -186,7 +186,7 @@ class Company:
         assert self._begun.wait(10)
         for thread in threads[1:]:
             thread.start()
-        while len(self._intake._commit._waiting) < len(threads) - 1:
+        while self._intake._commit._waiting.qsize() < len(threads) - 1:
             time.sleep(0.001)
         self._gate.set()
         for thread in threads:

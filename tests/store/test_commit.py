@@ -42,7 +42,7 @@ class Bench:
 
     def finish(self) -> None:
         waiting = len(self.threads) - len(self.groups[0])
-        while len(self.commit._waiting) < waiting:
+        while self.commit._waiting.qsize() < waiting:
             pass
         self.gate.set()
         for thread in self.threads:
