@@ -101,7 +101,7 @@ class Killed:
             time.sleep(seconds)
         self.kills += 1
 
-    def finish(self, jobs: int, seconds: float = 120) -> None:
+    def finish(self, jobs: int, seconds: float = 600) -> None:
         """Run it unharmed until all jobs are done."""
         with self.running():
             deadline = time.monotonic() + seconds
