@@ -34,7 +34,7 @@ class Augmentation:
     zoom: float = 0.1
     """Lengths in plane and across are stretched by at most this part."""
     noise_hu: float = 25.0
-    """Standard deviation of the added noise, at most."""
+    """Standard deviation of the noise that every other sample gets, at most."""
     shift_hu: float = 25.0
     """Added to all values, at most."""
     gain: float = 0.06
@@ -134,7 +134,8 @@ def draw_sample(
     hu = hu * np.float32(1 + rng.uniform(-how.gain, how.gain)) + np.float32(
         rng.uniform(-how.shift_hu, how.shift_hu)
     )
-    hu += rng.standard_normal(hu.shape, dtype=np.float32) * np.float32(rng.uniform(0, how.noise_hu))
+    if rng.random() < 0.5:
+        hu += rng.standard_normal(hu.shape, dtype=np.float32) * np.float32(rng.uniform(0, how.noise_hu))
     return hu, truth, np.abs(at_k - np.rint(at_k)) * spacing[0]
 
 
