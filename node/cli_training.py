@@ -36,6 +36,10 @@ def evaluate(
     ] = None,
     resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Draws for each interval.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    fold: Annotated[
+        list[int] | None,
+        typer.Option(help="Only the cases of this fold of the manifest (repeatable).", show_default=False),
+    ] = None,
     beside: Annotated[
         list[Path] | None,
         typer.Option(
@@ -54,9 +58,9 @@ def evaluate(
     from training.evaluate.judging import judge_model
     from training.evaluate.report import write_report
 
-    subject, opened = open_subject(model), open_data(data, root)
+    subject, opened = open_subject(model), open_data(data, root, fold or ())
     others = [open_subject(str(run)) for run in beside or ()]
-    with _counted(f"judging {subject.name}", len(opened.manifest.cases) * (1 + len(others))) as tell:
+    with _counted(f"judging {subject.name}", len(opened.cases) * (1 + len(others))) as tell:
         found = judge_model(
             subject,
             opened,

@@ -31,7 +31,7 @@ from models.uncertainty import PASSES, CaseUncertainty, dropout_passes, flips, s
 from training.evaluate.crops import AS_GIVEN, asked
 from training.evaluate.data import Data, open_data
 from training.evaluate.metrics import dice, long_axis_mm
-from training.evaluate.runs import open_run, run_weights
+from training.evaluate.runs import load_network, open_run
 from training.evaluate.subject import Subject
 from training.lidc import Nodule, load_nodule
 from training.nodule_task import as_function
@@ -67,25 +67,12 @@ def held_out(
     subject: Subject, data: Data, *, level: float, mirrors: int, passes: int = PASSES
 ) -> Iterator[Held]:
     """Yield every nodule of the data whose fold is finished; `level` is the probability from which a voxel is drawn."""
-    networks = {fold: _network(subject, fold) for fold in subject.folds}
+    networks = {fold: load_network(subject, fold) for fold in subject.folds}
     view = NoduleView.of(subject.card["task"]["view"])
     for case in data.manifest.cases:
         if case.fold in networks:
             (fold,) = subject.weights_for(case.patient_id)
             yield _held(load_nodule(case, data.root), networks[fold], view, level, mirrors, passes)
-
-
-def _network(subject: Subject, fold: int) -> torch.nn.Module:
-    from safetensors.torch import load_file
-
-    from models.networks import build
-
-    assert subject.folder is not None
-    view = NoduleView.of(subject.card["task"]["view"])
-    network = build({"in_channels": view.channels, **subject.card["architecture"]})
-    weights = load_file(run_weights(subject.folder, fold))
-    network.load_state_dict({name: value.float() for name, value in weights.items()})
-    return network
 
 
 def _held(

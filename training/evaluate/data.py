@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from plugins.errors import Refused
 from training.lidc import lidc_manifest
-from training.manifest import DataManifest, read_manifest
+from training.manifest import Case, DataManifest, read_manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,22 +19,29 @@ class Data:
     """Who, which files, which fold."""
     root: Path
     """Where the files are."""
+    folds: tuple[int, ...] = ()
+    """Only cases of these folds are judged; all when empty."""
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """Return the cases that are judged."""
+        return tuple(case for case in self.manifest.cases if not self.folds or case.fold in self.folds)
 
 
-def open_data(path: Path, root: Path | None = None) -> Data:
+def open_data(path: Path, root: Path | None = None, folds: Sequence[int] = ()) -> Data:
     """Return the data of a manifest (JSON), or of a folder of nodule crops (or its `nodules.csv`).
 
-    The files of a manifest are looked for in `root`, or beside it. Refuses `bad-manifest`, `changed-manifest`,
-    `no-cases`, `no-nodules`, and `missing-files` when they are not there.
+    The files of a manifest are looked for in `root`, or beside it; only cases of `folds` are judged, when given.
+    Refuses `bad-manifest`, `changed-manifest`, `no-cases`, `no-nodules`, and `missing-files` when they are not there.
     """
     if path.is_dir() or path.name == "nodules.csv":
         folder = path if path.is_dir() else path.parent
-        data = Data(manifest=lidc_manifest(folder), root=folder)
+        data = Data(manifest=lidc_manifest(folder), root=folder, folds=tuple(folds))
     else:
-        data = Data(manifest=read_manifest(path), root=root or path.parent)
-    if not data.manifest.cases:
-        raise Refused("no-cases", f"{path} names no case")
-    for case in data.manifest.cases:
+        data = Data(manifest=read_manifest(path), root=root or path.parent, folds=tuple(folds))
+    if not data.cases:
+        raise Refused("no-cases", f"{path} names no case{' of these folds' if folds else ''}")
+    for case in data.cases:
         for file in case.files.values():
             if not (data.root / file).is_file():
                 raise Refused(

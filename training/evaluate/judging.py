@@ -75,7 +75,7 @@ def judge_model(
     """
     family = FAMILIES[subject.family]
     subject = subject.on(data.manifest)
-    patients = list(dict.fromkeys(case.patient_id for case in data.manifest.cases))
+    patients = list(dict.fromkeys(case.patient_id for case in data.cases))
     for patient in patients:
         subject.weights_for(patient)
     gathered = _gather(subject, data, progress)
@@ -96,8 +96,9 @@ def judge_model(
         data={
             "name": data.manifest.name,
             "sha256": data.manifest.sha256,
-            "cases": str(len(data.manifest.cases)),
+            "cases": str(len(data.cases)),
             "patients": str(len(patients)),
+            "folds": ", ".join(map(str, data.folds)) or "all",
         },
         made={
             "judged_by": subject.judged_by(patients),
@@ -170,7 +171,7 @@ def _parts(
 def _limits(gathered: _Gathered, data: Data, patients: int) -> Sequence[str]:
     """Return what these data cannot tell."""
     said = [f"How the model does on other data than {data.manifest.name} is not known."]
-    if not any("scanner" in case.tags for case in data.manifest.cases):
+    if not any("scanner" in case.tags for case in data.cases):
         said.append("The scanners are not known, so there are no figures by scanner.")
     if gathered.rows and not gathered.read:
         said.append(

@@ -11,7 +11,7 @@ from plugins.shapes import Spacing
 from training.evaluate.crops import SETTINGS, Point, asked
 from training.evaluate.data import Data
 from training.evaluate.judged import Case, DrawnCase
-from training.evaluate.runs import run_weights
+from training.evaluate.runs import load_network
 from training.evaluate.subject import Subject
 from training.lidc import Nodule, load_nodule
 
@@ -43,7 +43,7 @@ Asked = Callable[[Array, Spacing, Point], Answer]
 def segmented(subject: Subject, data: Data, brief: bool = False) -> Iterator[Case]:
     """Yield every case of the data in every setting; when brief, in the first one only."""
     opened: dict[tuple[int, ...], Asked] = {}
-    for case in data.manifest.cases:
+    for case in data.cases:
         folds = subject.weights_for(case.patient_id)
         ask = opened.setdefault(folds, opened.get(folds) or _opened(subject, folds))
         nodule = load_nodule(case, data.root)
@@ -93,20 +93,11 @@ def _classical() -> Asked:
 
 def _of_run(subject: Subject, folds: tuple[int, ...]) -> Asked:
     """Return the networks of a run, asked together, with what their experiment says of the view."""
-    from safetensors.torch import load_file
-
-    from models.networks import build
     from models.nodule_passes import NoduleView, draw, nearest_piece
     from training.nodule_task import as_function
 
-    assert subject.folder is not None
     view = NoduleView.of(subject.card["task"]["view"])
-    networks = []
-    for fold in folds:
-        network = build({"in_channels": view.channels, **subject.card["architecture"]})
-        weights = load_file(run_weights(subject.folder, fold))
-        network.load_state_dict({name: value.float() for name, value in weights.items()})
-        networks.append(as_function(network))
+    networks = [as_function(load_network(subject, fold)) for fold in folds]
 
     def ask(image: Array, spacing_mm: Spacing, point: Point) -> Answer:
         found = draw(networks, view, image, spacing_mm, point).probabilities(image.shape, spacing_mm)

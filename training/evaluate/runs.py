@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plugins.errors import Refused
 from training.evaluate.subject import Subject
 from training.manifest import FOLDS, DataManifest, part_of
+
+if TYPE_CHECKING:
+    import torch
 
 RECORD = "run.json"
 FAMILY_OF = {"nodule_segmenter": "nodule-segmenter"}
@@ -64,6 +67,21 @@ def run_weights(folder: Path, fold: int) -> Path:
     return folder / f"fold{fold}" / f"fold{fold}.safetensors"
 
 
+def load_network(subject: Subject, fold: int) -> torch.nn.Module:
+    """Return the network of a fold of a run with the weights that it has learned."""
+    from safetensors.torch import load_file
+
+    from models.networks import build
+    from models.nodule_passes import NoduleView
+
+    assert subject.folder is not None
+    view = NoduleView.of(subject.card["task"]["view"])
+    network = build({"in_channels": view.channels, **subject.card["architecture"]})
+    weights = load_file(run_weights(subject.folder, fold))
+    network.load_state_dict({name: value.float() for name, value in weights.items()})
+    return network
+
+
 def _finished(folder: Path) -> dict[int, Path]:
     found = {}
     for path in folder.glob(f"fold*/{RECORD}"):
@@ -87,4 +105,4 @@ def _record(path: Path) -> dict[str, Any]:
         raise Refused("bad-run", f"{path} is no record of a run that can be judged ({error})") from error
 
 
-__all__ = ["is_run", "learned_cases", "open_run", "run_weights"]
+__all__ = ["is_run", "learned_cases", "load_network", "open_run", "run_weights"]

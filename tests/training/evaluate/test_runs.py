@@ -79,6 +79,11 @@ def test_a_run_without_the_weights_of_a_fold_does_not_judge_its_patients(crops: 
     subject = open_subject(str(write_run(tmp_path / "run", crops, folds=2)))
     with pytest.raises(Refused, match="training-patient"):
         judge_model(subject, crops, made_at=NOON, resamples=100)
+    finished = open_data(crops.root / "manifest.json", folds=[1])
+    found = judge_model(subject, finished, made_at=NOON, resamples=100)
+    assert {row["case_id"] for row in found.figures["segmentation"]["cases"]} == {"P01_nodule02"}
+    with pytest.raises(Refused, match="no-cases"):
+        open_data(crops.root / "manifest.json", folds=[7])
 
 
 def test_runs_that_are_not_finished_or_were_mixed_are_refused(crops: Data, tmp_path: Path) -> None:
