@@ -62,7 +62,7 @@ class Experiment:
     task: Mapping[str, Any] = field(default_factory=dict)
     """What the model's task alone knows: patches, augmentation, loss."""
     init_from: str | None = None
-    """Folder of an earlier run (`fold<n>.safetensors` in it) whose weights are the beginning."""
+    """Folder of an earlier run, or of a model, whose weights of the same fold are the beginning."""
 
     @property
     def sha256(self) -> str:

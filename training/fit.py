@@ -140,7 +140,7 @@ def _begin(experiment: Experiment, fold: int, task: Task) -> _State:
     if experiment.init_from is None:
         _lower(network)
     else:
-        _load(network, Path(experiment.init_from) / f"fold{fold}.safetensors")
+        _load(network, _earlier(Path(experiment.init_from), fold))
     average = build({"in_channels": task.in_channels, **experiment.architecture})
     average.load_state_dict(network.state_dict())
     average = average.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -158,6 +158,12 @@ def _lower(network: torch.nn.Module) -> None:
     up = getattr(network, "up", None)
     if isinstance(up, torch.nn.ConvTranspose3d) and up.bias is not None:
         torch.nn.init.constant_(up.bias, BEGIN_LEVEL)
+
+
+def _earlier(folder: Path, fold: int) -> Path:
+    """Return the weights of the same fold, which have not seen its patients either: of a run or of a model."""
+    of_run = folder / f"fold{fold}" / f"fold{fold}.safetensors"
+    return of_run if of_run.is_file() else folder / f"fold{fold}.safetensors"
 
 
 def _load(network: torch.nn.Module, path: Path) -> None:

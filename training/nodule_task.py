@@ -49,6 +49,8 @@ class NoduleTask:
     """How samples vary."""
     entropy_weight: float = 0.3
     """Weight of the cross-entropy beside soft Dice."""
+    size_power: float = 0.5
+    """A nodule is drawn as often as its longest side to this power: large ones are few, and differ more."""
     _extents_mm: list[float] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
@@ -67,7 +69,7 @@ class NoduleTask:
 
     def batch(self, size: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
         """Return what the network is shown `(N, C, K, R, C)` and the truth `(N, 1, K, R, C)`, 0 to 1."""
-        weights = np.sqrt(self._extents_mm)
+        weights = np.power(self._extents_mm, self.size_power)
         chosen = rng.choice(len(self.learned), size=size, p=weights / weights.sum())
         drawn = [self._sample(int(i), rng) for i in chosen]
         shown, truth = (torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True))
@@ -115,8 +117,8 @@ class NoduleTask:
 def nodule_task(experiment: Experiment, fold: int, data: Path) -> NoduleTask:
     """Return the task of one fold of the nodule crops in a folder (`training.lidc`).
 
-    The settings under `task` are `view`, `augmentation`, `entropy_weight` and `share`, the part of the other patients
-    that is learned from (all, unless a learning curve is wanted). Refuses `bad-experiment`.
+    The settings under `task` are `view`, `augmentation`, `entropy_weight`, `size_power` and `share`, the part of the
+    other patients that is learned from (all, unless a learning curve is wanted). Refuses `bad-experiment`.
     """
     manifest = lidc_manifest(data)
     unseen = manifest.fold((fold + 1) % 5 if experiment.inner else fold)
