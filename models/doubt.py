@@ -5,7 +5,7 @@ Each fold is judged by what the other folds taught; a new patient gets what all 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from models.conformal import ConformalInterval, fit_interval
 
 Array = NDArray[np.floating]
 BoolArray = NDArray[np.bool_]
+FLOOR = 0.2
+"""Added to the uncertainty of a lesion, bits: readers differ about lesions that the network is sure of, too."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,11 +35,16 @@ class Answered:
     """Volume as drawn and as it is."""
     long_axis_mm: tuple[float, float]
     """Long axis as drawn and as it is."""
+    uncertainty: float
+    """How unsure the network was of this lesion, 0 to 1 (`CaseUncertainty.entropy`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Doubt:
-    """How probabilities are tempered, and how far volume and long axis may be off."""
+    """How probabilities are tempered, and by what factor volume and long axis may be off.
+
+    The logarithm of the factor is a quantile times (uncertainty + `FLOOR`): an unsure drawing has a wider interval.
+    """
 
     temperature: float
     """Logits are divided by it."""
@@ -45,6 +52,16 @@ class Doubt:
     """Interval of a volume."""
     long_axis_mm: ConformalInterval
     """Interval of a long axis."""
+
+    def volume_interval_mm3(self, volume_mm3: float, uncertainty: float) -> tuple[float, float]:
+        """Return where the true volume of a lesion lies whose drawing has this volume and uncertainty."""
+        low, high = self.volume_mm3.interval(volume_mm3, uncertainty + FLOOR)
+        return float(low), float(high)
+
+    def long_axis_interval_mm(self, long_axis_mm: float, uncertainty: float) -> tuple[float, float]:
+        """Return where the true long axis of a lesion lies whose drawing has this long axis and uncertainty."""
+        low, high = self.long_axis_mm.interval(long_axis_mm, uncertainty + FLOOR)
+        return float(low), float(high)
 
     def as_card(self) -> dict[str, Any]:
         """Return plain JSON for the model's card."""
@@ -63,20 +80,28 @@ class Doubt:
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Where size groups end and how often intervals may miss."""
+    """Which lesions have quantiles of their own, by what was drawn, and how often intervals may miss."""
 
     volume_edges_mm3: tuple[float, ...] = ()
-    long_axis_edges_mm: tuple[float, ...] = ()
+    """Where groups of volume end."""
+    long_axis_edges_mm: tuple[float, ...] = (10.0,)
+    """Where groups of long axis end: of large lesions the tails, which readers follow further, double the error."""
     alpha: float = 0.1
+    """The part of all intervals that may miss."""
 
 
 def fit_doubt(cases: Sequence[Answered], sizes: Sizes) -> Doubt:
     """Return what these cases teach. Raises ValueError when there are none."""
     volumes, axes = (np.array([getattr(c, n) for c in cases]).T for n in ("volume_mm3", "long_axis_mm"))
+    scale = np.array([c.uncertainty for c in cases]) + FLOOR
+
+    def interval(sizes_of: Array, edges: Sequence[float]) -> ConformalInterval:
+        return fit_interval(*sizes_of, kind="log", alpha=sizes.alpha, edges=edges, scale=scale)
+
     return Doubt(
         temperature=fit_temperature([c.logits for c in cases], [c.lesion for c in cases]),
-        volume_mm3=fit_interval(*volumes, kind="log", alpha=sizes.alpha, edges=sizes.volume_edges_mm3),
-        long_axis_mm=fit_interval(*axes, kind="absolute", alpha=sizes.alpha, edges=sizes.long_axis_edges_mm),
+        volume_mm3=interval(volumes, sizes.volume_edges_mm3),
+        long_axis_mm=interval(axes, sizes.long_axis_edges_mm),
     )
 
 
@@ -107,8 +132,12 @@ def judge_doubt(cases: Sequence[Answered], sizes: Sizes) -> Judged:
         calibrated=_together(
             [reliability(tempered(c.logits, folds[c.fold].temperature), c.lesion) for c in cases]
         ),
-        volume=_covered([(folds[c.fold].volume_mm3, *c.volume_mm3) for c in cases]),
-        long_axis=_covered([(folds[c.fold].long_axis_mm, *c.long_axis_mm) for c in cases]),
+        volume=np.array(
+            [_holds(folds[c.fold].volume_interval_mm3, c.volume_mm3, c.uncertainty) for c in cases]
+        ),
+        long_axis=np.array(
+            [_holds(folds[c.fold].long_axis_interval_mm, c.long_axis_mm, c.uncertainty) for c in cases]
+        ),
     )
 
 
@@ -116,6 +145,9 @@ def _together(parts: Sequence[Reliability]) -> Reliability:
     return sum(parts[1:], start=parts[0])
 
 
-def _covered(cases: Sequence[tuple[ConformalInterval, float, float]]) -> BoolArray:
-    ends = [interval.interval(drawn) for interval, drawn, _ in cases]
-    return np.array([low <= true <= high for (low, high), (_, _, true) in zip(ends, cases, strict=True)])
+def _holds(
+    interval: Callable[[float, float], tuple[float, float]], size: tuple[float, float], uncertainty: float
+) -> bool:
+    """Return whether the interval around the drawn size holds the true one."""
+    low, high = interval(size[0], uncertainty)
+    return low <= size[1] <= high

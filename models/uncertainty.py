@@ -31,7 +31,7 @@ Network = Callable[[Array], Array]
 PASSES = 30
 """How often a network with dropout is asked."""
 MARGIN_MM = 3.0
-"""How far around what was drawn doubt is averaged; further away there is none to be had."""
+"""How far around what was drawn lesion is reckoned with when its Dice is foretold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +60,15 @@ class Uncertainty:
         mask, p = self.mask, self.probability
         if not mask.any():
             return CaseUncertainty(
-                volume_cv=math.inf, entropy=1.0, mutual_information=1.0, disagreement=1.0, dice_deficit=1.0
+                entropy=1.0, mutual_information=1.0, volume_cv=math.inf, disagreement=1.0, dice_deficit=1.0
             )
         sizes = self.masks.sum(axis=(1, 2, 3), dtype=np.float64)
         common = (self.masks & mask).sum(axis=(1, 2, 3), dtype=np.float64)
         size, region = float(mask.sum()), lesion_region(mask, spacing_mm, MARGIN_MM)
         return CaseUncertainty(
+            entropy=float(self.entropy[mask].mean(dtype=np.float64)),
+            mutual_information=float(self.mutual_information[mask].mean(dtype=np.float64)),
             volume_cv=float(sizes.std() / sizes.mean()) if sizes.any() else math.inf,
-            entropy=float(self.entropy[region].sum(dtype=np.float64) / size),
-            mutual_information=float(self.mutual_information[region].sum(dtype=np.float64) / size),
             disagreement=1.0 - float(np.mean(2.0 * common / (sizes + size))),
             dice_deficit=1.0
             - 2.0 * float(p[mask].sum(dtype=np.float64)) / (size + float(p[region].sum(dtype=np.float64))),
@@ -79,12 +79,12 @@ class Uncertainty:
 class CaseUncertainty:
     """Doubt about one lesion as numbers that grow with it. A lesion of which nothing was drawn has the highest."""
 
+    entropy: float
+    """Mean predictive entropy of the drawn voxels, bits: of all these it goes best with the error on real nodules."""
+    mutual_information: float
+    """Mean mutual information of the drawn voxels, bits."""
     volume_cv: float
     """Standard deviation of the answers' volumes over their mean."""
-    entropy: float
-    """Predictive entropy in and around the lesion, summed over voxels and divided by the lesion's voxels."""
-    mutual_information: float
-    """The same of the mutual information."""
     disagreement: float
     """1 - the mean Dice of what each answer draws and what all draw together."""
     dice_deficit: float

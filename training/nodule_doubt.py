@@ -89,6 +89,7 @@ def _held(
         answers["dropout"] = _dropout(network, drawn.inputs, passes)
         answers["both"] = np.concatenate(list(answers.values()))
     said = {name: summarised(logits, threshold=level) for name, logits in answers.items()}
+    unsure = {name: one.case(drawn.grid.spacing_mm) for name, one in said.items()}
     return Held(
         case_id=nodule.case.case_id,
         patient_id=nodule.case.patient_id,
@@ -98,9 +99,10 @@ def _held(
             lesion=truth[region],
             volume_mm3=(mask.sum() * voxel_mm3, truth.sum() * voxel_mm3),
             long_axis_mm=(long_axis_mm(mask, spacing), long_axis_mm(truth, spacing)),
+            uncertainty=unsure["mirrors"].entropy,
         ),
         dice=dice(mask, truth),
-        uncertainties={name: one.case(drawn.grid.spacing_mm) for name, one in said.items()},
+        uncertainties=unsure,
         error_auroc={
             name: error_auroc(
                 put_back(one.entropy, image.shape, spacing, drawn.point, drawn.grid)[region], wrong
@@ -175,9 +177,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the JSON file that is written")
     parser.add_argument("--level", type=float, default=0.5, help="probability from which a voxel is drawn")
     parser.add_argument("--mirrors", type=int, default=len(MIRRORS), help="how many mirror images are asked")
-    parser.add_argument("--volume-edges", type=float, nargs="*", default=[], help="ends of size groups, mm3")
     parser.add_argument(
-        "--long-axis-edges", type=float, nargs="*", default=[], help="ends of size groups, mm"
+        "--volume-edges",
+        type=float,
+        nargs="*",
+        default=Sizes.volume_edges_mm3,
+        help="ends of size groups, mm3",
+    )
+    parser.add_argument(
+        "--long-axis-edges",
+        type=float,
+        nargs="*",
+        default=Sizes.long_axis_edges_mm,
+        help="ends of size groups, mm",
     )
     given = parser.parse_args(arguments)
     data = open_data(given.data)

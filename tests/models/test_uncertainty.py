@@ -77,6 +77,7 @@ def test_the_expected_dice_of_a_hesitant_mask_in_closed_form() -> None:
     z[4, 4, 5] = logit(0.4)
     case = summarised([z]).case((1.0, 1.0, 1.0))
     assert case.dice_deficit == pytest.approx(1 - 2 * 0.8 / (1 + 1.2), abs=1e-6)
+    assert case.entropy == pytest.approx(-0.8 * math.log2(0.8) - 0.2 * math.log2(0.2), abs=1e-6)
 
 
 def test_a_lesion_of_which_nothing_was_drawn_is_the_most_doubtful() -> None:

@@ -82,14 +82,14 @@ def test_each_nodule_is_answered_by_the_network_that_has_not_seen_its_patient(
     run: Path, crops: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    real = nodule_doubt._network
+    real = nodule_doubt.load_network
 
     def named(subject: nodule_doubt.Subject, fold: int) -> torch.nn.Module:
         network = real(subject, fold)
         network.register_forward_hook(lambda *_: asked.append(fold))
         return network
 
-    monkeypatch.setattr(nodule_doubt, "_network", named)
+    monkeypatch.setattr(nodule_doubt, "load_network", named)
     subject = open_run(run).on(crops.manifest)
     held = []
     for one in nodule_doubt.held_out(subject, crops, level=0.3, mirrors=1, passes=2):
