@@ -47,15 +47,15 @@ def class_figures(
     def of(statistic: Callable[[Index], float]) -> Interval | None:
         return interval(statistic, patients, resamples=resamples, seed=seed)
 
-    def both_classes(i: Index) -> bool:
-        return bool(truth[i].any() and not truth[i].all())
-
-    def ranked(score: Callable[[NDArray[np.bool_], Values], float]) -> Interval | None:
-        return of(lambda i: float(score(truth[i], probability[i])) if both_classes(i) else float("nan"))
-
     figures = {
-        "auc": ranked(metrics.roc_auc_score),
-        "average_precision": ranked(metrics.average_precision_score),
+        "auc": auc(cases, resamples=resamples, seed=seed),
+        "average_precision": of(
+            lambda i: (
+                float(metrics.average_precision_score(truth[i], probability[i]))
+                if truth[i].any()
+                else float("nan")
+            )
+        ),
         "precision": of(lambda i: _share(truth[i], called[i])),
         "recall": of(lambda i: _share(called[i], truth[i])),
         "specificity": of(lambda i: _share(~called[i], ~truth[i])),
@@ -80,6 +80,18 @@ def class_figures(
     )
 
 
+def auc(cases: Sequence[RatedCase], *, resamples: int = RESAMPLES, seed: int = 0) -> Interval | None:
+    """Return the area under the ROC curve with its interval; None when only one class is there."""
+    truth = np.array([case.positive for case in cases], dtype=np.bool_)
+    probability = np.array([case.probability for case in cases], dtype=np.float64)
+
+    def area(i: Index) -> float:
+        both = truth[i].any() and not truth[i].all()
+        return float(metrics.roc_auc_score(truth[i], probability[i])) if both else float("nan")
+
+    return interval(area, [case.patient_id for case in cases], resamples=resamples, seed=seed)
+
+
 def calibration_error(truth: NDArray[np.bool_], probability: Values) -> float:
     """Return the expected calibration error: |said - happened| over ten even bins, weighted by their cases."""
     where = _bin(probability)
@@ -96,4 +108,4 @@ def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> float:
     return float(part[whole].mean()) if whole.any() else float("nan")
 
 
-__all__ = ["ClassFigures", "calibration_error", "class_figures"]
+__all__ = ["ClassFigures", "auc", "calibration_error", "class_figures"]

@@ -16,7 +16,7 @@ from training.evaluate.bootstrap import RESAMPLES, Interval, summary
 from training.evaluate.drawn import MOST_UNSURE, TOLD, UNSURE, Row, told, unsure_of
 from training.evaluate.overlays import Plane, picture
 from training.evaluate.section import Chart, Headline, Picture, Section, Table, between, ends, number
-from training.evaluate.subgroups import EDGES, NAMES, groups
+from training.evaluate.subgroups import EDGES, groups
 
 SHOWN_EACH = 4
 GROUP_FIGURES = (
@@ -172,8 +172,7 @@ def _groups(
                 "figures": {name: None if one is None else one.plain() for name, one in found.items()},
             }
         )
-        kind = NAMES.get(group.by, group.by.replace("_", " "))
-        lines.append((f"{kind} {group.name}", f"{len(names)}, {len(patients)}", *cells))
+        lines.append((group.title, f"{len(names)}, {len(patients)}", *cells))
     head = ("Group", "Cases, patients", *(words for _, _, words, *_ in columns))
     return plain, Table(head=head, rows=tuple(lines))
 

@@ -17,6 +17,8 @@ from training.evaluate.data import Data
 from training.evaluate.drawn import Row, judge
 from training.evaluate.drawn_sections import DrawnJudgement, drawn_part
 from training.evaluate.families import FAMILIES, Family
+from training.evaluate.followed import concordance
+from training.evaluate.froc import RATES, operating_points
 from training.evaluate.judged import Case, DrawnCase, FollowedCase, RatedCase, SearchedCase
 from training.evaluate.learning import NOT_KNOWN, Point, learning_part
 from training.evaluate.overlays import Plane, planes
@@ -139,7 +141,12 @@ def _score(gathered: _Gathered, resamples: int, seed: int) -> tuple[str, Interva
         dices = [row.figures["dice"] for row in gathered.rows]
         patients = [row.patient_id for row in gathered.rows]
         return "Mean Dice", summary(dices, patients, resamples=resamples, seed=seed)
-    return "AUC", class_figures(gathered.rated, resamples=resamples, seed=seed).figures["auc"]
+    if gathered.searched:
+        found = operating_points(gathered.searched, RATES[:1], resamples=resamples, seed=seed)
+        return f"Sensitivity at {RATES[0]:g} false positive a scan", found[RATES[0]]
+    if gathered.rated:
+        return "AUC", class_figures(gathered.rated, resamples=resamples, seed=seed).figures["auc"]
+    return "C-index", concordance(gathered.followed, resamples=resamples, seed=seed)["c_index"]
 
 
 def _parts(

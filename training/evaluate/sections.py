@@ -9,6 +9,7 @@ from training.evaluate import charts, classify, followed, froc
 from training.evaluate.bootstrap import RESAMPLES, Interval
 from training.evaluate.judged import FollowedCase, RatedCase, SearchedCase
 from training.evaluate.section import Chart, Headline, Section, Table, between, ends, number
+from training.evaluate.subgroups import groups
 
 Part = tuple[tuple[Headline, ...], tuple[Section, ...], dict[str, Any]]
 
@@ -101,7 +102,18 @@ def rated_part(
         for name in ("auc", "recall", "specificity", "f1")
         if (one := found.figures[name]) is not None
     )
-    plain = {"figures": _plain(found.figures), "confusion": found.confusion, "threshold": threshold}
+    group_table, group_plain = _rated_groups(cases, resamples, seed)
+    by_kind = Section(
+        title="Classification by kind of case",
+        text="AUC of the cases of each kind that holds both classes; a group of few patients says little.",
+        tables=(group_table,),
+    )
+    plain = {
+        "figures": _plain(found.figures),
+        "groups": group_plain,
+        "confusion": found.confusion,
+        "threshold": threshold,
+    }
     cases_plain = [
         {
             "case_id": case.case_id,
@@ -112,7 +124,22 @@ def rated_part(
         }
         for case in cases
     ]
-    return tops, (section,), {**plain, "cases": cases_plain}
+    sections = (section, by_kind) if group_table.rows else (section,)
+    return tops, sections, {**plain, "cases": cases_plain}
+
+
+def _rated_groups(
+    cases: Sequence[RatedCase], resamples: int, seed: int
+) -> tuple[Table, list[dict[str, Any]]]:
+    rows, plain = [], []
+    for group in groups([case.known for case in cases]):
+        members = [cases[i] for i in group.cases]
+        positives = sum(case.positive for case in members)
+        if 0 < positives < len(members):
+            auc = classify.auc(members, resamples=resamples, seed=seed)
+            rows.append((group.title, f"{len(members)}, {positives}", between(auc)))
+            plain.append({"by": group.by, "name": group.name, "auc": None if auc is None else auc.plain()})
+    return Table(head=("Group", "Cases, positive", "AUC"), rows=tuple(rows)), plain
 
 
 def followed_part(cases: Sequence[FollowedCase], *, resamples: int = RESAMPLES, seed: int = 0) -> Part:

@@ -29,6 +29,11 @@ class Group:
     cases: tuple[int, ...]
     """Which cases, by index."""
 
+    @property
+    def title(self) -> str:
+        """Return what it is called in a table."""
+        return f"{NAMES.get(self.by, self.by.replace('_', ' '))} {self.name}"
+
 
 def groups(known: Sequence[Mapping[str, float | str]]) -> tuple[Group, ...]:
     """Return the groups of cases, sizes first; a kind of group with one member only is left out.

@@ -189,7 +189,12 @@ def test_a_family_of_every_kind_of_case_is_judged_in_one_report(
             yield SearchedCase(
                 **whose, lesions=(lesion,), candidates=(near, Candidate(at_mm=(9, 9, 9), score=0.4))
             )
-            yield RatedCase(**whose, positive=bool(number % 2), probability=float(random.random()))
+            yield RatedCase(
+                **whose,
+                known={"scanner": "AB"[number % 3 > 0]},
+                positive=bool(number % 2),
+                probability=random.random(),
+            )
             risk = float(random.normal())
             yield FollowedCase(
                 **whose, risk=risk, duration_days=100 * np.exp(-risk), event=number % 5 > 0, true_risk=risk
@@ -203,6 +208,7 @@ def test_a_family_of_every_kind_of_case_is_judged_in_one_report(
     assert drawn["settings"]["as given"]["volume_covered"]["value"] == 1.0
     assert drawn["settings"]["as given"]["ece"]["value"] > 0
     assert drawn["settings"]["as given"]["uncertainty_error: entropy"]["value"] > 0.8
+    assert [group["name"] for group in found.figures["classification"]["groups"]] == ["A", "B"]
     assert drawn["readers"]["readers_dice"]["value"] == pytest.approx(5 / 6)
     assert found.figures["survival"]["figures"]["of_true"]["value"] == pytest.approx(1.0)
     html = write_report(found, tmp_path)[1].read_text()
