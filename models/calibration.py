@@ -147,15 +147,13 @@ def uncertainty_error(
     if np.isnan(u).any() or np.isnan(error).any():
         raise ValueError("an uncertainty or a Dice is not a number")
     _, of = np.unique(np.asarray(patients), return_inverse=True)
-    members = [np.flatnonzero(of == i) for i in range(int(of.max()) + 1)]
-    random = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(resamples):
-        cases = np.concatenate([members[i] for i in random.integers(len(members), size=len(members))])
-        drawn.append(_spearman(u[cases], error[cases]))
-    known = [rho for rho in drawn if math.isfinite(rho)] or [math.nan]
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return Correlation(rho=_spearman(u, error), low=float(low), high=float(high), cases=len(u))
+    count = int(of.max()) + 1
+    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1.0 / count), size=resamples)
+    drawn = _spearman(u, error, times[:, of])
+    known = drawn[np.isfinite(drawn)]
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2]) if known.size else (math.nan, math.nan)
+    rho = float(_spearman(u, error, np.ones((1, len(u)), dtype=np.int64))[0])
+    return Correlation(rho=rho, low=float(low), high=float(high), cases=len(u))
 
 
 def error_auroc(uncertainty: FloatArray, wrong: BoolArray) -> float:
@@ -170,9 +168,22 @@ def error_auroc(uncertainty: FloatArray, wrong: BoolArray) -> float:
     return float((stats.rankdata(uncertainty.ravel())[w].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def _spearman(a: FloatArray, b: FloatArray) -> float:
-    """Return Pearson's correlation of the ranks; NaN when either is the same for all."""
-    x, y = stats.rankdata(a), stats.rankdata(b)
-    x, y = x - x.mean(), y - y.mean()
-    size = math.sqrt(float(x @ x) * float(y @ y))
-    return float(x @ y) / size if size else math.nan
+def _spearman(a: FloatArray, b: FloatArray, times: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the rank correlation `(B,)` when case n is there `times[:, n]` times; NaN when either is all the same."""
+    middle = (times.sum(axis=1, keepdims=True) + 1) / 2
+    x, y = _ranks(a, times) - middle, _ranks(b, times) - middle
+    size = np.sqrt((times * x * x).sum(axis=1) * (times * y * y).sum(axis=1))
+    with np.errstate(invalid="ignore"):
+        rho: NDArray[np.float64] = (times * x * y).sum(axis=1) / size
+    return rho
+
+
+def _ranks(values: FloatArray, times: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the rank of each case `(B, N)`, ties the middle of theirs, when cases are there several times."""
+    order = np.argsort(values, kind="stable")
+    _, first, group = np.unique(values[order], return_index=True, return_inverse=True)
+    alike = np.add.reduceat(times[:, order], first, axis=1)
+    middle = np.cumsum(alike, axis=1) - alike + (alike + 1) / 2
+    ranks = np.empty(times.shape)
+    ranks[:, order] = middle[:, group]
+    return ranks

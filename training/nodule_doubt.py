@@ -2,8 +2,9 @@
 
 `python -m training.nodule_doubt RUN DATA --level 0.4 --out doubt.json`: each nodule is drawn by the fold that has not
 seen its patient; temperature and intervals of a fold are learned from the other folds, those of a new patient from all.
-Several answers to one nodule come from mirror images and from dropout of its one fold: the folds as an ensemble cannot
-be judged here, because four of the five have learned from the nodule.
+Intervals go by the entropy of the drawing itself (the mean of its mirror images), which costs nothing more. Beside it
+stand the answers apart, to mirror images and under dropout of that one fold: the folds as an ensemble cannot be judged
+here, because four of the five have learned from the nodule.
 """
 
 from __future__ import annotations
@@ -84,10 +85,10 @@ def _held(
     p = np.clip(drawn.probabilities(image.shape, spacing), CERTAIN, 1 - CERTAIN)
     mask, region = nearest_piece(p > level, point, spacing), lesion_region(truth, spacing)
     voxel_mm3, wrong = math.prod(spacing), ((p > level) != truth)[region]
-    answers = {"mirrors": np.stack(list(flips(run, drawn.inputs)))[:, 0]}
+    answers = {"drawing": drawn.logits[None], "mirrors": np.stack(list(flips(run, drawn.inputs)))[:, 0]}
     if passes:
         answers["dropout"] = _dropout(network, drawn.inputs, passes)
-        answers["both"] = np.concatenate(list(answers.values()))
+        answers["both"] = np.concatenate([answers["mirrors"], answers["dropout"]])
     said = {name: summarised(logits, threshold=level) for name, logits in answers.items()}
     unsure = {name: one.case(drawn.grid.spacing_mm) for name, one in said.items()}
     return Held(
@@ -99,7 +100,7 @@ def _held(
             lesion=truth[region],
             volume_mm3=(mask.sum() * voxel_mm3, truth.sum() * voxel_mm3),
             long_axis_mm=(long_axis_mm(mask, spacing), long_axis_mm(truth, spacing)),
-            uncertainty=unsure["mirrors"].entropy,
+            uncertainty=unsure["drawing"].entropy,
         ),
         dice=dice(mask, truth),
         uncertainties=unsure,
