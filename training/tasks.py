@@ -18,4 +18,13 @@ def task_of(experiment: Experiment, fold: int, data: Path) -> Task:
         from training.nodule_task import nodule_task
 
         return nodule_task(experiment, fold, data)
-    raise Refused("unknown-model", f"nobody knows how to train '{experiment.model}'; known: nodule_segmenter")
+    if experiment.model == "nodule_malignancy":
+        from training.malignancy_task import malignancy_task
+
+        return malignancy_task(experiment, fold, data)
+    if experiment.model == "petct_multitask":
+        from training.petct_task import petct_task
+
+        return petct_task(experiment, fold, data)
+    known = "nodule_malignancy, nodule_segmenter, petct_multitask"
+    raise Refused("unknown-model", f"nobody knows how to train '{experiment.model}'; known: {known}")

@@ -1,0 +1,171 @@
+"""How likely readers would call a drawn nodule malignant: features and a small network, each an ensemble, calibrated.
+
+The likelihood is of a rating by readers of images, not of a disease that a pathologist found: whoever shows it says so.
+Arrays `(K, R, C)` in HU with their mask go in; nothing beyond `nodule_features.REACH_MM` of the mask is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.files import BadModel
+from models.nodule_features import FEATURES, LUNG_HU, features, seen
+from models.patches import PatchGrid, cut, scaled
+
+Array = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Network = Callable[[Array], Array]
+"""float32 `(N, 2, K, R, C)` to logits `(N, 1)`."""
+NOT_PATHOLOGY = "likelihood that readers of images rate it malignant; ratings are not pathology"
+MIRRORS: tuple[tuple[int, ...], ...] = ((), (1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (1, 2, 3))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodulePatch:
+    """What the network is shown: HU in a window and the mask, around the middle of the mask."""
+
+    shape: tuple[int, int, int]
+    """Voxels `(K, R, C)`."""
+    voxel_mm: float
+    """Edge of a voxel, mm."""
+    window_hu: tuple[float, float]
+    """HU that become -1 and 1."""
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> NodulePatch:
+        """Return the patch that a card or an experiment describes."""
+        k, r, c = (int(n) for n in plain["shape"])
+        low, high = (float(hu) for hu in plain["window_hu"])
+        return cls(shape=(k, r, c), voxel_mm=float(plain["voxel_mm"]), window_hu=(low, high))
+
+    def hu_and_mask(self, image: Array, mask: BoolArray, spacing_mm: Sequence[float]) -> tuple[Array, Array]:
+        """Return HU and mask (0 to 1) on the patch; what must not be looked at is lung."""
+        hu, drawn, looked_at = seen(image, mask, spacing_mm)
+        hu = np.pad(np.where(looked_at, hu, np.float32(LUNG_HU)), 1, constant_values=LUNG_HU)
+        drawn = np.pad(drawn, 1)
+        point = np.argwhere(drawn).mean(axis=0).tolist()
+        grid = PatchGrid(shape=self.shape, spacing_mm=(self.voxel_mm,) * 3)
+        return cut(hu, spacing_mm, point, grid), cut(drawn.astype(np.float32), spacing_mm, point, grid)
+
+    def channels(self, image: Array, mask: BoolArray, spacing_mm: Sequence[float]) -> Array:
+        """Return what the network is shown, float32 `(2, K, R, C)`."""
+        hu, drawn = self.hu_and_mask(image, mask, spacing_mm)
+        return np.stack([scaled(hu, *self.window_hu), drawn])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LinearVotes:
+    """Logistic regressions on the features, one for each draw of patients."""
+
+    low: Floats
+    """Smallest value of each feature that was learned from, `(F,)`; smaller ones count as this."""
+    high: Floats
+    """Largest, likewise."""
+    weights: Floats
+    """Logits per unit of each feature, `(B, F)`."""
+    intercepts: Floats
+    """`(B,)`."""
+
+    def logits(self, values: Floats) -> Floats:
+        """Return the logit of each regression for features `(..., F)`, `(..., B)`."""
+        return np.asarray(
+            np.clip(values, self.low, self.high) @ self.weights.T + self.intercepts, dtype=np.float64
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Combination:
+    """How features and network are put together, and what makes their sum a probability (Platt 1999)."""
+
+    intercept: float
+    """Logit when both are 0."""
+    linear: float
+    """Weight of the logit of the features."""
+    network: float
+    """Weight of the logit of the network."""
+
+    def logits(self, linear: Floats, network: Floats | float) -> Floats:
+        """Return the calibrated logits."""
+        return np.asarray(self.intercept + self.linear * linear + self.network * network, dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Member:
+    """What was learned when the patients of one fold were left out."""
+
+    votes: LinearVotes
+    """Regressions on the features."""
+    network: Network
+    """The network."""
+    combination: Combination
+    """How both are put together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likelihood:
+    """What is said of one nodule."""
+
+    probability: float
+    """Calibrated likelihood of a malignant rating, 0 to 1."""
+    low: float
+    """Where it would lie had other patients been learned from: the 2.5th percentile over draws and folds."""
+    high: float
+    """The 97.5th."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MalignancyRater:
+    """An ensemble that rates a drawn nodule."""
+
+    patch: NodulePatch
+    """What the networks are shown."""
+    members: tuple[Member, ...]
+    """One for each fold; a single one when a patient of the training data is judged by his own fold."""
+
+    def rate(self, image: Array, mask: BoolArray, spacing_mm: Sequence[float]) -> Likelihood:
+        """Return the likelihood for a nodule, HU and mask `(K, R, C)`, spacing (k, r, c) in mm.
+
+        Raises ValueError when the mask is empty or of another grid.
+        """
+        values = features(image, mask, spacing_mm)
+        shown = self.patch.channels(image, mask, spacing_mm)
+        logits = np.concatenate(
+            [m.combination.logits(m.votes.logits(values), asked(m.network, shown)) for m in self.members]
+        )
+        low, high = np.quantile(logits, [0.025, 0.975])
+        said = [_probability(float(z)) for z in (logits.mean(), low, high)]
+        return Likelihood(probability=said[0], low=said[1], high=said[2])
+
+
+def asked(network: Network, shown: Array) -> float:
+    """Return the logit of a network for `(2, K, R, C)`, the mean over its eight mirror images."""
+    views = np.stack([np.flip(shown, axes) for axes in MIRRORS])
+    return float(np.mean(network(np.ascontiguousarray(views))))
+
+
+def votes_of(numbers: Mapping[str, NDArray[np.generic]]) -> LinearVotes:
+    """Return the regressions of a file of weights. Raises BadModel (`bad-weights`)."""
+    try:
+        parts = {
+            name: np.asarray(numbers[f"features.{name}"], np.float64) for name in LinearVotes.__annotations__
+        }
+    except KeyError as error:
+        raise BadModel("bad-weights", f"the weights hold no {error}") from error
+    wide = len(FEATURES)
+    if (
+        parts["low"].shape != (wide,)
+        or parts["high"].shape != (wide,)
+        or parts["weights"].shape[1:] != (wide,)
+    ):
+        raise BadModel("bad-weights", f"the weights are not of the {wide} features that are measured here")
+    return LinearVotes(**parts)
+
+
+def _probability(logit: float) -> float:
+    return float(1 / (1 + np.exp(-np.clip(logit, -60, 60))))
