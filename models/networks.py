@@ -22,13 +22,15 @@ def build(architecture: Mapping[str, object]) -> torch.nn.Module:
     step down), `num_res_units`, `act`, `norm` (`batch` or `instance`), `dropout` (of whole channels, after the deepest
     block only, so that repeated passes share the encoder), `stem` (2: a strided convolution before it and a transposed
     one behind it, so that it runs on half the grid). `segresnet`: MONAI's SegResNet; `init_filters`, `blocks_down`,
-    `blocks_up`, `norm`. `classifier`: MONAI's DenseNet; `init_features`, `growth_rate`, `block_config`.
+    `blocks_up`, `norm`. `classifier`: MONAI's DenseNet; `init_features`, `growth_rate`, `block_config`. `multitask`: the
+    U-Net of `unet` with a Cox head, `models.multitask`; `head_features`, `pooling` (`mean` or `attention`), `gates`.
     Raises BadModel (`unknown-network`, `bad-architecture`).
     """
     builders: dict[str, Callable[..., Any]] = {
         "unet": _unet,
         "segresnet": _segresnet,
         "classifier": _classifier,
+        "multitask": _multitask,
     }
     kind = architecture.get("kind")
     if not isinstance(kind, str) or kind not in builders:
@@ -126,3 +128,17 @@ def _classifier(
         block_config=block_config,
         dropout_prob=dropout,
     )
+
+
+def _multitask(
+    *,
+    channels: list[int],
+    head_features: int = 32,
+    pooling: Any = "mean",
+    gates: bool = False,
+    **unet: Any,
+) -> Any:
+    from models.multitask import Multitask
+
+    network = _unet(channels=channels, **unet)
+    return Multitask(network, channels, hidden=head_features, pooling=pooling, gates=gates)

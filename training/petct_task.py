@@ -1,0 +1,164 @@
+"""Learning lesion mask and hazard from PET/CT at once: Focal Tversky on the whole patch, Cox over the whole cohort."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.losses import Multitask, RiskSets, focal_tversky
+from models.outcome import Outcomes, concordance
+from models.petct import CHANNELS, PetctView, look_at
+from plugins.errors import Refused
+from training.experiment import Experiment
+from training.manifest import DataManifest, part_of, require_patients_apart
+from training.nodule_task import as_function
+from training.petct_lesions import made_lesion
+from training.petct_outcomes import hazard_of, simulated
+from training.petct_samples import Augmentation, draw_sample
+from training.sts import Sarcoma, load_sarcoma, sts_manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """What is made small."""
+
+    fp_weight: float = 0.3
+    """Weight of a voxel drawn in error."""
+    fn_weight: float = 0.7
+    """Weight of a voxel missed."""
+    exponent: float = 0.75
+    """Focal exponent."""
+    segmentation_weight: float = 0.6
+    """Part of the loss that is the mask's; the rest is the hazard's."""
+
+
+@dataclass(frozen=True, eq=False)
+class PetctTask:
+    """The tumours that one fold learns from, the made lesions beside them, and the tumours it is judged on.
+
+    Risk sets hold the last log hazard of everybody in the cohort; a run that was stopped begins with empty ones, so
+    that it learns nearly, not exactly, what one in a single piece does.
+    """
+
+    manifest: DataManifest
+    """All cases."""
+    learned: tuple[Sarcoma, ...]
+    """Tumours that are learned from."""
+    made: tuple[Sarcoma, ...]
+    """Made lesions that are learned from."""
+    judged: tuple[Sarcoma, ...]
+    """Tumours of other patients."""
+    view: PetctView
+    """What the network is shown."""
+    how: Augmentation
+    """How samples vary."""
+    costs: Loss
+    """What is made small."""
+    made_share: float
+    """The part of a batch that is made lesions."""
+    seed: int
+    """Seed of the simulated outcomes."""
+    _risk: RiskSets = field(init=False)
+    _both: Multitask = field(init=False)
+
+    def __post_init__(self) -> None:
+        cohort = [hazard_of(case) for case in (*self.learned, *self.made)]
+        outcomes = simulated(cohort, self.seed)
+        risk = RiskSets(torch.from_numpy(outcomes.duration).float(), torch.from_numpy(outcomes.event))
+        object.__setattr__(self, "_risk", risk)
+        weight = self.costs.segmentation_weight
+        object.__setattr__(self, "_both", Multitask(null_cox=float(risk.null()), segmentation_weight=weight))
+
+    @property
+    def data_sha256(self) -> str:
+        """Return the hash of the data manifest."""
+        return self.manifest.sha256
+
+    @property
+    def in_channels(self) -> int:
+        """Return the number of channels that the network is shown."""
+        return CHANNELS
+
+    def batch(self, size: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        """Return what the network is shown `(N, 5, K, R, C)`, the truth `(N, 1, K, R, C)` and places in the cohort."""
+        few = min(round(self.made_share * size), len(self.made))
+        real = rng.choice(len(self.learned), size=size - few, replace=False)
+        places = np.concatenate(
+            [real, len(self.learned) + rng.choice(max(len(self.made), 1), few, replace=False)]
+        )
+        cohort = (*self.learned, *self.made)
+        drawn = [draw_sample(cohort[i], self.learned, self.view, self.how, rng) for i in places]
+        shown, truth = (torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True))
+        return shown, truth[:, None], torch.from_numpy(places)
+
+    def loss(self, output: Tensor, batch: tuple[Tensor, ...]) -> Tensor:
+        """Return Focal Tversky and the Cox partial likelihood (Efron), weighed."""
+        costs = self.costs
+        mask = focal_tversky(
+            output[:, :1],
+            batch[1],
+            fp_weight=costs.fp_weight,
+            fn_weight=costs.fn_weight,
+            exponent=costs.exponent,
+        )
+        total, _ = self._both(mask, self._risk.loss(batch[2], output[:, 1, 0, 0, 0]))
+        return total
+
+    def judge(self, network: torch.nn.Module) -> Mapping[str, float]:
+        """Return mean Dice of unseen tumours at level 0.5, and how well their hazards are in order (0.5 is chance)."""
+        run, dices, risks = as_function(network), [], []
+        for case in self.judged:
+            point = middle_voxel(case)
+            answer = look_at([run], self.view, case.suv, case.hu, case.spacing_mm, point)
+            mask = answer.drawn(0.5, point, case.spacing_mm)
+            dices.append(2.0 * float((mask & case.mask).sum()) / float(mask.sum() + case.mask.sum()))
+            risks.append(answer.log_hazard)
+        true = np.array([hazard_of(case) for case in self.judged])
+        order = Outcomes(duration=-true, event=np.ones(len(true), dtype=np.bool_))
+        return {"dice": float(np.mean(dices)), "hazards in order": concordance(risks, order)}
+
+
+def middle_voxel(case: Sarcoma) -> tuple[float, float, float]:
+    """Return the voxel (k, r, c) of a tumour that is nearest to its centre of gravity."""
+    inside = np.argwhere(case.mask)
+    away = np.linalg.norm((inside - inside.mean(axis=0)) * np.asarray(case.spacing_mm), axis=1)
+    k, r, c = inside[int(np.argmin(away))].tolist()
+    return float(k), float(r), float(c)
+
+
+def petct_task(experiment: Experiment, fold: int, data: Path) -> PetctTask:
+    """Return the task of one fold of the sarcomas in a folder (`training.sts`).
+
+    The settings under `task` are `view`, `augmentation`, `loss`, `made` (how many made lesions), `made_share` (their
+    part of a batch) and `share`, the part of the other patients that is learned from. Refuses `bad-experiment`.
+    """
+    manifest = sts_manifest(data)
+    unseen = manifest.fold((fold + 1) % 5 if experiment.inner else fold)
+    left_out = {fold, (fold + 1) % 5} if experiment.inner else {fold}
+    settings: dict[str, Any] = dict(experiment.task)
+    try:
+        others = [case for case in manifest.cases if case.fold not in left_out]
+        learned = part_of(others, float(settings.pop("share", 1.0)), experiment.seed)
+        require_patients_apart(learned, unseen)
+        return PetctTask(
+            manifest=manifest,
+            learned=tuple(load_sarcoma(case, data) for case in learned),
+            made=tuple(made_lesion(n) for n in range(int(settings.pop("made", 0)))),
+            judged=tuple(load_sarcoma(case, data) for case in unseen),
+            view=PetctView.of(settings.pop("view")),
+            how=Augmentation(**settings.pop("augmentation", {})),
+            costs=Loss(**settings.pop("loss", {})),
+            made_share=float(settings.pop("made_share", 0.0)),
+            seed=experiment.seed,
+            **settings,
+        )
+    except (TypeError, KeyError, ValueError) as error:
+        raise Refused(
+            "bad-experiment", f"'task' of {experiment.name} is not as it has to be: {error}"
+        ) from error

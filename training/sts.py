@@ -1,0 +1,140 @@
+"""Soft-tissue sarcomas on PET/CT as cases: `patients.csv` and one folder a patient (NIfTI), the CT where there is one."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from plugins.errors import Refused
+from training.manifest import Case, DataManifest, folds, sha256_of
+
+FILES = {"pet": "pet_suv", "mask": "pet_mask", "ct": "ct"}
+TAGS = ("suv_max", "suv_mean", "gtv_pet_volume_ml")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sarcoma:
+    """One tumour with what lies within some centimetres of it."""
+
+    case_id: str
+    """Which one."""
+    suv: NDArray[np.float32]
+    """PET in SUV, `(K, R, C)`."""
+    mask: NDArray[np.bool_]
+    """The tumour as drawn, on the PET's grid."""
+    hu: NDArray[np.float32] | None
+    """CT on the PET's grid, HU; None where there is none."""
+    spacing_mm: tuple[float, float, float]
+    """Distance of two voxels along k, r, c; mm."""
+
+    @property
+    def volume_ml(self) -> float:
+        """Return the volume of the mask."""
+        return float(self.mask.sum()) * math.prod(self.spacing_mm) / 1000.0
+
+    @property
+    def suv_max(self) -> float:
+        """Return the highest SUV inside the mask."""
+        return float(self.suv[self.mask].max())
+
+
+def sts_manifest(root: Path) -> DataManifest:
+    """Return the patients of the folder with hashes and folds. Refuses `no-sarcomas` (no `patients.csv` there).
+
+    The size of a tumour is the diameter of the ball with its volume.
+    """
+    table = root / "patients.csv"
+    if not table.is_file():
+        raise Refused("no-sarcomas", f"there is no patients.csv in {root}")
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    sizes = {row["patient"]: (6000.0 * float(row["gtv_pet_volume_ml"]) / math.pi) ** (1 / 3) for row in rows}
+    fold_of = folds(sizes)
+    cases = [_case(row, fold_of[row["patient"]], sizes[row["patient"]], root) for row in rows]
+    return DataManifest(name="sts_petct", cases=tuple(sorted(cases, key=lambda case: case.case_id)))
+
+
+def _case(row: dict[str, str], fold: int, size_mm: float, root: Path) -> Case:
+    patient = row["patient"]
+    files = {role: f"{patient}/{patient}_{name}.nii.gz" for role, name in FILES.items()}
+    files = {role: path for role, path in files.items() if role != "ct" or (root / path).is_file()}
+    return Case(
+        case_id=patient,
+        patient_id=patient,
+        files=files,
+        sha256={role: sha256_of(root / path) for role, path in files.items()},
+        fold=fold,
+        size_mm=size_mm,
+        tags={**{name: float(row[name]) for name in TAGS}, "ct": "with CT" if "ct" in files else "PET alone"},
+    )
+
+
+def load_sarcoma(case: Case, root: Path) -> Sarcoma:
+    """Return the images of a case. Refuses `changed-file`, `unequal-grids` and `oblique-grid`."""
+    for role, path in case.files.items():
+        if sha256_of(root / path) != case.sha256[role]:
+            raise Refused("changed-file", f"{path} is not the file that the manifest speaks of")
+    pet, mask = (_Grid.read(root / case.files[role]) for role in ("pet", "mask"))
+    if pet.voxels.shape != mask.voxels.shape:
+        raise Refused("unequal-grids", f"PET and mask of {case.case_id} have different grids")
+    ct = _Grid.read(root / case.files["ct"]) if "ct" in case.files else None
+    return Sarcoma(
+        case_id=case.case_id,
+        suv=pet.voxels,
+        mask=mask.voxels > 0,
+        hu=None if ct is None else resampled(ct.voxels, ct.spacing_mm, ct.first_mm, pet),
+        spacing_mm=pet.spacing_mm,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Grid:
+    """A volume whose axes run along the patient's."""
+
+    voxels: NDArray[np.float32]
+    spacing_mm: tuple[float, float, float]
+    first_mm: tuple[float, float, float]
+
+    @classmethod
+    def read(cls, path: Path) -> _Grid:
+        """Return a NIfTI file in the patient's LPS order `(K, R, C)`; places are S, P, L in mm."""
+        import nibabel
+
+        image: Any = nibabel.as_closest_canonical(nibabel.load(path))
+        if np.abs(image.affine[:3, :3] - np.diag(np.diag(image.affine)[:3])).max() > 1e-3:
+            raise Refused("oblique-grid", f"the axes of {path} do not run along the patient's")
+        x, y, z = (float(s) for s in np.diag(image.affine)[:3])
+        voxels = np.asarray(image.dataobj, dtype=np.float32)[::-1, ::-1]
+        last = np.asarray(image.shape[:3]) - 1
+        left, back = (-(float(image.affine[a, 3]) + s * float(last[a])) for a, s in ((0, x), (1, y)))
+        return cls(
+            voxels=np.ascontiguousarray(voxels.transpose(2, 1, 0)),
+            spacing_mm=(z, y, x),
+            first_mm=(float(image.affine[2, 3]), back, left),
+        )
+
+
+def resampled(
+    fine: NDArray[np.float32],
+    spacing_mm: tuple[float, float, float],
+    first_mm: tuple[float, float, float],
+    onto: _Grid,
+) -> NDArray[np.float32]:
+    """Return a finer volume on another grid by position: averaged over about its voxels, then linear between them."""
+    ratio = np.asarray(onto.spacing_mm) / np.asarray(spacing_mm)
+    smooth = ndimage.gaussian_filter(fine, np.where(ratio > 1.2, ratio / 2.355, 0.0), mode="nearest")
+    offset = (np.asarray(onto.first_mm) - np.asarray(first_mm)) / np.asarray(spacing_mm)
+    found: NDArray[np.float32] = ndimage.affine_transform(
+        smooth, ratio, offset, output_shape=onto.voxels.shape, order=1, mode="nearest"
+    )
+    return found
+
+
+__all__ = ["Sarcoma", "load_sarcoma", "resampled", "sts_manifest"]
