@@ -46,8 +46,10 @@ def ship(
 ) -> str:
     """Write the finished folds of a run into a folder as a model; return the sha256 of its manifest.
 
-    `decided` is what was chosen on patients that the deciding network had not seen (levels, mirrors, temperature,
-    intervals), `figures` what was measured on them. Refuses `no-weights` and `other-data`.
+    `decided` is what was chosen on patients that the deciding network had not seen, `figures` what was measured on
+    them. `models.nodule_segmenter` reads of it `levels` (probability from which a voxel is drawn: one, or one for each
+    voxel size), `mirrors` (1 to 8) and `doubt` (as `training.nodule_doubt` writes it).
+    Refuses `no-weights` and `other-data`.
     """
     records = _records(run)
     first = next(iter(records.values()))

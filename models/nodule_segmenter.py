@@ -1,0 +1,270 @@
+"""The learned nodule segmenter as it is used: one point in, the mask with its probabilities and its doubt out.
+
+The networks of all folds are one ensemble. The first one looks for size and place (`models.nodule_passes`); what it
+settled on is then shown to all of them, mirrored as often as the card says.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.card import ModelCard
+from models.doubt import Doubt
+from models.files import BadModel
+from models.nodule_passes import MIRRORS, Drawn, Network, NoduleView, draw, nearest_piece, sigmoid
+from models.patches import put_back
+from models.segmenter import Index
+from models.uncertainty import CaseUncertainty, summarised
+
+if TYPE_CHECKING:
+    from models.shipped import Model
+
+Array = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+Spacing = tuple[float, float, float]
+Box = tuple[slice, slice, slice]
+
+NAME = "nodule_segmenter"
+REACH_MM = 3.0
+"""A drawing that comes no nearer to the point than this, or than one voxel, is of something else."""
+WIDER = (1.0, 1.5, 2.25)
+"""By how much the coarsest voxels are stretched, one after the other, until the lesion fits into the patch."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NoduleAnswer:
+    """One lesion as it was drawn. Arrays are those of `box`, a part of the image around the point."""
+
+    box: Box
+    """Where in the image the arrays lie."""
+    mask: BoolArray
+    """The lesion; empty when there is none at the point."""
+    probability: Array
+    """Probability of lesion, tempered, so that it means what it says."""
+    uncertainty: CaseUncertainty
+    """How unsure the networks were."""
+    voxel_mm: float
+    """Size of the voxels of the patch that it was drawn on, mm."""
+    fits: bool
+    """False when the lesion reaches the end of the largest patch: it may be larger than what was drawn."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LearnedNoduleSegmenter:
+    """The networks of a model's card, asked together; they are loaded when the first lesion is drawn.
+
+    It fits `models.segmenter.LesionSegmenter`. Raises BadModel when the card or the weights are not as they have to be.
+    """
+
+    model: Model
+    """Card and weights."""
+    folds: tuple[int, ...] = ()
+    """Which folds are asked; all when empty. Of patients that the model learned from: that which has not seen them."""
+    mirrors: int | None = None
+    """How many mirror images each network is shown, 1 to 8; None for what the card says."""
+
+    @cached_property
+    def view(self) -> NoduleView:
+        """Return what the networks are shown."""
+        return NoduleView.of(self._said("view"))
+
+    @cached_property
+    def levels(self) -> tuple[float, ...]:
+        """Return the probability (before tempering) from which a voxel is drawn, for each voxel size."""
+        said = tuple(float(level) for level in self._said("levels"))
+        return said * len(self.view.voxels_mm) if len(said) == 1 else said
+
+    @cached_property
+    def doubt(self) -> Doubt:
+        """Return how far probability, volume and long axis may be off."""
+        try:
+            return Doubt.of_card(self._said("doubt")["all"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadModel("bad-card", f"'doubt' of {NAME} is not as it has to be: {error}") from error
+
+    @property
+    def card(self) -> ModelCard:
+        """Return who draws."""
+        manifest = self.model.manifest
+        return ModelCard(
+            name=manifest.name,
+            version=manifest.version,
+            kind="learned",
+            intended_use=str(self._said("intended_use")),
+            parameters={
+                "folds": ",".join(map(str, self._folds)),
+                "mirrors": self._mirrors,
+                "levels": ",".join(f"{level:g}" for level in self.levels),
+                "temperature": self.doubt.temperature,
+            },
+            weights_sha256=manifest.sha256,
+        )
+
+    def segment(
+        self, image: Array, spacing_mm: Spacing, seed: Index, within: BoolArray | None = None
+    ) -> BoolArray:
+        """Return the lesion at `seed`, boolean `(K, R, C)`: see `models.segmenter.LesionSegmenter.segment`."""
+        answer = self.answer(image, spacing_mm, seed)
+        out = np.zeros(image.shape, dtype=np.bool_)
+        out[answer.box] = answer.mask if within is None else answer.mask & within[answer.box]
+        return out
+
+    def answer(
+        self, image: Array, spacing_mm: Spacing, point: Sequence[float], extent_mm: float | None = None
+    ) -> NoduleAnswer:
+        """Return the lesion at a point (voxel index, not whole) of an image `(K, R, C)` in HU, spacing (k, r, c) in mm.
+
+        `extent_mm`, the longest side of a box around it, is the size that the first look expects, where it is known.
+        Raises ValueError for a point outside of the image.
+        """
+        if not all(-0.5 <= p <= n - 0.5 for p, n in zip(point, image.shape, strict=True)):
+            raise ValueError(f"the point {tuple(point)} lies outside of an image of shape {image.shape}")
+        for wider in WIDER:
+            view = self._view(wider, extent_mm)
+            box = _around(point, view, spacing_mm, image.shape)
+            here = np.asarray(point, dtype=np.float64) - [side.start for side in box]
+            drawn = draw(self._networks[:1], view, image[box], spacing_mm, here)
+            level = self._level(drawn.grid.spacing_mm[0])
+            if fits := _fits(drawn, level):
+                break
+        part: Array = image[box]
+        return self._answered(drawn, level, part.shape, spacing_mm, here, box, fits)
+
+    def _answered(
+        self,
+        drawn: Drawn,
+        level: float,
+        shape: Sequence[int],
+        spacing_mm: Spacing,
+        here: NDArray[np.float64],
+        box: Box,
+        fits: bool,
+    ) -> NoduleAnswer:
+        answers = self._answers(drawn.inputs)
+        logits: Array = answers.mean(axis=0, dtype=np.float32)
+        raw = put_back(sigmoid(logits), shape, spacing_mm, drawn.point, drawn.grid)
+        tempered = sigmoid(logits / np.float32(self.doubt.temperature))
+        return NoduleAnswer(
+            box=box,
+            mask=_at(raw > level, here, spacing_mm),
+            probability=put_back(tempered, shape, spacing_mm, drawn.point, drawn.grid),
+            uncertainty=summarised(answers, threshold=level).case(drawn.grid.spacing_mm),
+            voxel_mm=drawn.grid.spacing_mm[0],
+            fits=fits,
+        )
+
+    def _answers(self, inputs: Array) -> Array:
+        """Return the logits `(T, K, R, C)` of each network for each mirror image, turned back."""
+        axes = MIRRORS[: self._mirrors]
+        shown = np.stack([np.flip(inputs[None], turn)[0] for turn in axes])
+        seen = []
+        for network in self._networks:
+            for turn, logits in zip(axes, network(shown), strict=True):
+                seen.append(np.flip(logits[None], turn)[0, 0])
+        return np.stack(seen).astype(np.float32)
+
+    def _view(self, wider: float, extent_mm: float | None) -> NoduleView:
+        """Return the view of the card, begun at the size that is expected, or one coarser than its coarsest."""
+        if wider > 1.0:
+            return replace(self.view, voxels_mm=(self.view.voxels_mm[-1] * wider,), fits_mm=(), first=0)
+        if extent_mm is None:
+            return self.view
+        return replace(self.view, first=self.view.voxels_mm.index(self.view.voxel_mm(extent_mm)))
+
+    def _level(self, voxel_mm: float) -> float:
+        sizes = self.view.voxels_mm
+        return self.levels[sizes.index(voxel_mm) if voxel_mm in sizes else -1]
+
+    @cached_property
+    def _folds(self) -> tuple[int, ...]:
+        return self.folds or self.model.folds
+
+    @property
+    def _mirrors(self) -> int:
+        return int(self._said("mirrors")) if self.mirrors is None else self.mirrors
+
+    @cached_property
+    def _networks(self) -> tuple[Network, ...]:
+        return tuple(torch_network(self.model, fold) for fold in self._folds)
+
+    def _said(self, key: str) -> Any:
+        try:
+            return self.model.card[key]
+        except KeyError as error:
+            raise BadModel("bad-card", f"the card of {self.model.manifest.name} has no '{key}'") from error
+
+
+def runs_here() -> bool:
+    """Return whether what the networks need is installed; nothing is imported for that."""
+    return all(importlib.util.find_spec(name) is not None for name in ("torch", "monai"))
+
+
+def torch_network(model: Model, fold: int) -> Network:
+    """Return the network of one fold on the GPU if there is one, else on the CPU, in bf16 where that is quick.
+
+    Raises BadModel (`other-architecture`) when the weights are not those of the card's architecture.
+    """
+    import torch
+
+    from models.networks import build
+
+    network = build(model.card["architecture"])
+    weights: Mapping[str, Any] = {
+        name: torch.from_numpy(np.ascontiguousarray(value)).to(torch.float32)
+        if value.dtype.kind == "f"
+        else torch.from_numpy(np.ascontiguousarray(value))
+        for name, value in model.weights(fold).items()
+    }
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise BadModel("other-architecture", f"the weights of fold {fold} do not fit the card") from error
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = network.eval().to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    def run(patches: Array) -> Array:
+        given = torch.from_numpy(patches).to(device).contiguous(memory_format=torch.channels_last_3d)
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
+            logits: Array = network(given).float().cpu().numpy()
+        return logits
+
+    return run
+
+
+def _around(point: Sequence[float], view: NoduleView, spacing_mm: Spacing, shape: Sequence[int]) -> Box:
+    """Return the part of the image that patches around the point can reach."""
+    reach_mm = max(view.shape) * view.voxels_mm[-1] / 2 + view.passes * view.furthest_mm
+    k, r, c = (
+        slice(max(0, int(p - reach_mm / s) - 1), min(n, int(p + reach_mm / s) + 3))
+        for p, s, n in zip(point, spacing_mm, shape, strict=True)
+    )
+    return (k, r, c)
+
+
+def _fits(drawn: Drawn, level: float) -> bool:
+    """Return whether what was drawn ends inside of its patch."""
+    mask = sigmoid(drawn.logits) > level
+    middle = (np.asarray(mask.shape) - 1) / 2
+    piece = nearest_piece(mask, middle, drawn.grid.spacing_mm)
+    inner = np.zeros_like(piece)
+    inner[1:-1, 1:-1, 1:-1] = True
+    return not bool((piece & ~inner).any())
+
+
+def _at(mask: BoolArray, point: NDArray[np.float64], spacing_mm: Spacing) -> BoolArray:
+    """Return the piece of a mask that lies at the point; empty when none is near."""
+    if not mask.any():
+        return mask
+    piece = nearest_piece(mask, point, spacing_mm)
+    far = np.linalg.norm((np.argwhere(piece) - point) * np.asarray(spacing_mm), axis=1).min()
+    return piece if far <= max(REACH_MM, *spacing_mm) else np.zeros_like(mask)
+
+
+__all__ = ["NAME", "LearnedNoduleSegmenter", "NoduleAnswer", "runs_here", "torch_network"]
