@@ -1,10 +1,10 @@
 """What the held-out nodules of a run teach the segmenter about its doubt: a part of its card, with what it is worth.
 
-`python -m training.nodule_doubt RUN DATA --level 0.4 --out doubt.json`: each nodule is drawn by the fold that has not
+`python -m training.nodule_doubt RUN DATA --levels 0.4 --out doubt.json`: each nodule is drawn by the fold that has not
 seen its patient; temperature and intervals of a fold are learned from the other folds, those of a new patient from all.
-Intervals go by the entropy of the drawing itself (the mean of its mirror images), which costs nothing more. Beside it
-stand the answers apart, to mirror images and under dropout of that one fold: the folds as an ensemble cannot be judged
-here, because four of the five have learned from the nodule.
+Intervals go by the entropy of the mirror images' mean, which are asked anyway. Beside it stand the other measures, and
+dropout of that one fold: the folds as an ensemble cannot be judged here, because four of the five have learned from
+the nodule.
 """
 
 from __future__ import annotations
@@ -65,27 +65,36 @@ class Held:
 
 
 def held_out(
-    subject: Subject, data: Data, *, level: float, mirrors: int, passes: int = PASSES
+    subject: Subject, data: Data, *, levels: Sequence[float], mirrors: int, passes: int = PASSES
 ) -> Iterator[Held]:
-    """Yield every nodule of the data whose fold is finished; `level` is the probability from which a voxel is drawn."""
+    """Yield every nodule of the data whose fold is finished.
+
+    `levels` are the probabilities from which a voxel is drawn, one for each voxel size of the view, or one for all.
+    """
     networks = {fold: load_network(subject, fold) for fold in subject.folds}
     view = NoduleView.of(subject.card["task"]["view"])
     for case in data.manifest.cases:
         if case.fold in networks:
             (fold,) = subject.weights_for(case.patient_id)
-            yield _held(load_nodule(case, data.root), networks[fold], view, level, mirrors, passes)
+            yield _held(load_nodule(case, data.root), networks[fold], view, levels, mirrors, passes)
 
 
 def _held(
-    nodule: Nodule, network: torch.nn.Module, view: NoduleView, level: float, mirrors: int, passes: int
+    nodule: Nodule,
+    network: torch.nn.Module,
+    view: NoduleView,
+    levels: Sequence[float],
+    mirrors: int,
+    passes: int,
 ) -> Held:
     image, truth, point, _ = asked(nodule, AS_GIVEN)
     run, spacing = as_function(network), nodule.spacing_mm
     drawn = draw([run], view, image, spacing, point, mirrors=mirrors)
+    level = levels[0] if len(levels) == 1 else levels[view.voxels_mm.index(drawn.grid.spacing_mm[0])]
     p = np.clip(drawn.probabilities(image.shape, spacing), CERTAIN, 1 - CERTAIN)
     mask, region = nearest_piece(p > level, point, spacing), lesion_region(truth, spacing)
     voxel_mm3, wrong = math.prod(spacing), ((p > level) != truth)[region]
-    answers = {"drawing": drawn.logits[None], "mirrors": np.stack(list(flips(run, drawn.inputs)))[:, 0]}
+    answers = {"mirrors": np.stack(list(flips(run, drawn.inputs)))[:, 0]}
     if passes:
         answers["dropout"] = _dropout(network, drawn.inputs, passes)
         answers["both"] = np.concatenate([answers["mirrors"], answers["dropout"]])
@@ -100,7 +109,7 @@ def _held(
             lesion=truth[region],
             volume_mm3=(mask.sum() * voxel_mm3, truth.sum() * voxel_mm3),
             long_axis_mm=(long_axis_mm(mask, spacing), long_axis_mm(truth, spacing)),
-            uncertainty=unsure["drawing"].entropy,
+            uncertainty=unsure["mirrors"].entropy,
         ),
         dice=dice(mask, truth),
         uncertainties=unsure,
@@ -176,7 +185,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="a run of nadir train, with fold0, fold1 ... in it")
     parser.add_argument("data", type=Path, help="the nodule crops that it learned from")
     parser.add_argument("--out", type=Path, required=True, help="the JSON file that is written")
-    parser.add_argument("--level", type=float, default=0.5, help="probability from which a voxel is drawn")
+    parser.add_argument(
+        "--levels",
+        type=float,
+        nargs="+",
+        default=[0.5],
+        help="from which probability on a voxel is drawn, for each voxel size",
+    )
     parser.add_argument("--mirrors", type=int, default=len(MIRRORS), help="how many mirror images are asked")
     parser.add_argument(
         "--volume-edges",
@@ -195,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     data = open_data(given.data)
     subject = open_run(given.run).on(data.manifest)
-    held = list(held_out(subject, data, level=given.level, mirrors=given.mirrors))
+    held = list(held_out(subject, data, levels=given.levels, mirrors=given.mirrors))
     if len(held) < FEWEST_CASES:
         parser.error(f"{len(held)} nodules of finished folds are too few; {FEWEST_CASES} are needed")
     sizes = Sizes(volume_edges_mm3=tuple(given.volume_edges), long_axis_edges_mm=tuple(given.long_axis_edges))

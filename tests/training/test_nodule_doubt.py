@@ -63,7 +63,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, crops: Data) -> Path:
 
 def test_a_run_teaches_its_card_what_to_doubt(run: Path, crops: Data, tmp_path: Path) -> None:
     out = tmp_path / "doubt.json"
-    assert nodule_doubt.main([str(run), str(crops.root), "--out", str(out), "--level", "0.3"]) == 0
+    assert nodule_doubt.main([str(run), str(crops.root), "--out", str(out), "--levels", "0.3"]) == 0
     said = json.loads(out.read_text())
     everybody = Doubt.of_card(said["all"])
     assert sum(everybody.volume_mm3.cases) == 30
@@ -92,7 +92,7 @@ def test_each_nodule_is_answered_by_the_network_that_has_not_seen_its_patient(
     monkeypatch.setattr(nodule_doubt, "load_network", named)
     subject = open_run(run).on(crops.manifest)
     held = []
-    for one in nodule_doubt.held_out(subject, crops, level=0.3, mirrors=1, passes=2):
+    for one in nodule_doubt.held_out(subject, crops, levels=[0.3], mirrors=1, passes=2):
         assert set(asked) == {one.answered.fold}
         asked.clear()
         held.append(one)
