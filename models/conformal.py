@@ -139,28 +139,3 @@ class Coverage:
         return Coverage(
             covered=int(hits.sum()), cases=len(hits), low=float(exact.low), high=float(exact.high)
         )
-
-
-def cross_coverage(
-    predicted: ArrayLike,
-    measured: ArrayLike,
-    fold: ArrayLike,
-    *,
-    kind: Kind,
-    alpha: float = 0.1,
-    edges: Sequence[float] = (),
-    scale: ArrayLike = 1.0,
-) -> NDArray[np.bool_]:
-    """Return for each case `(N,)` whether its interval, of quantiles from the other folds, holds what was measured.
-
-    `predicted` of a case has to be by a network that has not learned from it, and `fold` to hold patients together.
-    """
-    p, t, f = np.asarray(predicted, np.float64), np.asarray(measured, np.float64), np.asarray(fold)
-    s = np.broadcast_to(np.asarray(scale, np.float64), p.shape)
-    hits = np.zeros(p.shape, dtype=np.bool_)
-    for held_out in np.unique(f):
-        there, here = f != held_out, f == held_out
-        fitted = fit_interval(p[there], t[there], kind=kind, alpha=alpha, edges=edges, scale=s[there])
-        low, high = fitted.interval(p[here], s[here])
-        hits[here] = (low <= t[here]) & (t[here] <= high)
-    return hits

@@ -129,7 +129,8 @@ class RiskSets:
         self.log_hazard[here] = log_hazard.detach().to(self.log_hazard)
         known = ~torch.isnan(self.log_hazard)
         everybody = self.log_hazard.to(log_hazard).index_put((here,), log_hazard)[known]
-        return cox(everybody, self.duration[known], self.event[known], ties=self.ties)
+        duration, event = self.duration[known].to(everybody.device), self.event[known].to(everybody.device)
+        return cox(everybody, duration, event, ties=self.ties)
 
     def null(self) -> Tensor:
         """Return what a network that tells nobody apart pays over all patients."""

@@ -53,18 +53,6 @@ def simulate(
     return Outcomes(duration=np.minimum(death, end), event=death <= end)
 
 
-def log_hazard_of(features: ArrayLike, weights: ArrayLike) -> Array:
-    """Return the log hazard `(N,)` of features `(N, F)`: each to mean 0 and deviation 1, times its weight, summed.
-
-    The truth that a simulation is made of. A feature that is the same for all adds nothing.
-    """
-    x = np.asarray(features, dtype=np.float64)
-    spread = x.std(axis=0)
-    standard = (x - x.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    eta: Array = standard @ np.asarray(weights, dtype=np.float64)
-    return eta
-
-
 def concordance(log_hazard: ArrayLike, outcomes: Outcomes) -> float:
     """Return Harrell's C: how often of two patients the one with the greater hazard dies first (lifelines' count).
 
@@ -77,43 +65,3 @@ def concordance(log_hazard: ArrayLike, outcomes: Outcomes) -> float:
         return float(concordance_index(outcomes.duration, -risk, outcomes.event))
     except ZeroDivisionError as error:
         raise ValueError("no two patients can be compared: there are too few events") from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class HazardScore:
-    """How well predicted hazards order patients, beside how well the true hazards do: chance is in the deaths too."""
-
-    concordance: float
-    of_true_hazard: float
-    """C of the hazards that the outcomes were simulated from: what no model can systematically pass."""
-    low: float
-    high: float
-    """95 % bootstrap interval of `ratio`, over patients."""
-
-    @property
-    def ratio(self) -> float:
-        """The part of the attainable C that was reached."""
-        return self.concordance / self.of_true_hazard
-
-
-def hazard_score(
-    predicted: ArrayLike, true: ArrayLike, outcomes: Outcomes, *, resamples: int = 1000, seed: int = 0
-) -> HazardScore:
-    """Return C of predicted and of true log hazards `(N,)` on the same patients, with the interval of their ratio."""
-    p, t = np.asarray(predicted, dtype=np.float64), np.asarray(true, dtype=np.float64)
-    random = np.random.default_rng(seed)
-    ratios = []
-    for _ in range(resamples):
-        drawn = random.integers(len(p), size=len(p))
-        some = Outcomes(duration=outcomes.duration[drawn], event=outcomes.event[drawn])
-        try:
-            ratios.append(concordance(p[drawn], some) / concordance(t[drawn], some))
-        except ValueError:
-            continue
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return HazardScore(
-        concordance=concordance(p, outcomes),
-        of_true_hazard=concordance(t, outcomes),
-        low=float(low),
-        high=float(high),
-    )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from models.conformal import ConformalInterval, Coverage, conformal_quantile, cross_coverage, fit_interval
+from models.conformal import ConformalInterval, Coverage, conformal_quantile, fit_interval
 
 
 def lesions(n: int, seed: int, spread: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
@@ -121,12 +121,8 @@ def test_what_has_no_logarithm_and_edges_out_of_order_are_refused() -> None:
         fit_interval([1.0], [1.0], kind="log", edges=[3.0, 2.0])
 
 
-def test_a_fold_is_judged_by_the_quantiles_of_the_others() -> None:
-    predicted, truth = np.full(40, 100.0), np.full(40, 100.0)
-    fold = np.repeat([0, 1], 20)
-    truth[fold == 1] = 150.0
-    hits = cross_coverage(predicted, truth, fold, kind="log")
-    assert hits[fold == 0].all() and not hits[fold == 1].any()
-    assert Coverage.of(hits).fraction == 0.5
+def test_coverage_has_the_exact_binomial_interval() -> None:
+    found = Coverage.of(np.repeat([True, False], 20))
+    assert found.fraction == 0.5 and found.cases == 40
     exact = stats.beta.ppf([0.025, 0.975], [20, 21], [21, 20])
-    assert (Coverage.of(hits).low, Coverage.of(hits).high) == tuple(pytest.approx(x) for x in exact)
+    assert (found.low, found.high) == tuple(pytest.approx(x) for x in exact)
