@@ -35,3 +35,23 @@ def models_verify(
         printing.print_json({"name": manifest.name, "version": manifest.version, "sha256": manifest.sha256})
     else:
         printing.say(f"{manifest.name} {manifest.version}: {len(manifest.files)} files as the manifest says")
+
+
+@models_app.command("hash")
+def models_hash(
+    folder: Annotated[Path, typer.Argument(help="Folder of a MONAI bundle, an nnU-Net or other model.")],
+    as_json: AsJson = False,
+) -> None:
+    """Tell the sha256 of a folder, for the setting `trusted` of an adapter; nothing in it is run."""
+    from models.files import BadModel
+    from models.tree import tree_sha256
+    from plugins.errors import Refused
+
+    try:
+        sha256 = tree_sha256(folder)
+    except BadModel as bad:
+        raise Refused(bad.code, bad.sentence) from bad
+    if as_json:
+        printing.print_json({"folder": str(folder), "sha256": sha256})
+    else:
+        printing.say(sha256)

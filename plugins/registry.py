@@ -1,4 +1,8 @@
-"""Which analyses are installed: found through one entry-point group, the built-in ones like any other."""
+"""Which analyses are there: found through one entry-point group, the built-in ones like any other.
+
+A second group holds adapters, which make an analysis of a foreign model. Such an analysis is there when the settings
+name it: `[plugins.spleen]` with `adapter = "monai_bundle"`, as often as there are models.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from plugins.contract import Plugin, plugin_settings
 from plugins.errors import Refused
 
 GROUP = "nadir.plugins"
+ADAPTERS = "nadir.adapters"
 BROKEN = "broken-plugin"
 
 
@@ -61,13 +66,31 @@ def _wanted(
     settings: Mapping[str, Mapping[str, object]] | None, names: Sequence[str] | None
 ) -> list[tuple[EntryPoint, Mapping[str, object]]]:
     found = {e.name: e for e in sorted(entry_points(group=GROUP), key=lambda e: e.name)}
-    wanted = list(found) if names is None else list(dict.fromkeys(names))
+    adapted = {
+        name: _adapter(name, v)
+        for name, v in (settings or {}).items()
+        if "adapter" in v and name not in found
+    }
+    wanted = [*found, *adapted] if names is None else list(dict.fromkeys(names))
     for name in [*wanted, *(settings or {})]:
-        if name not in found:
-            raise Refused(
-                "unknown-plugin", f"there is no plugin '{name}'; installed are: {', '.join(found) or 'none'}"
-            )
-    return [(found[name], (settings or {}).get(name, {})) for name in wanted]
+        if name not in found and name not in adapted:
+            installed = ", ".join([*found, *adapted]) or "none"
+            raise Refused("unknown-plugin", f"there is no plugin '{name}'; installed are: {installed}")
+    return [
+        adapted[name] if name in adapted else (found[name], (settings or {}).get(name, {})) for name in wanted
+    ]
+
+
+def _adapter(name: str, values: Mapping[str, object]) -> tuple[EntryPoint, Mapping[str, object]]:
+    """Return what makes a foreign model an analysis of this name, and its settings."""
+    adapters = {e.name: e for e in entry_points(group=ADAPTERS)}
+    entry = adapters.get(str(values["adapter"]))
+    if entry is None:
+        known = ", ".join(sorted(adapters)) or "none"
+        raise Refused(
+            "unknown-adapter", f"plugin '{name}' names no adapter that is installed; there are: {known}"
+        )
+    return entry, {**{key: value for key, value in values.items() if key != "adapter"}, "name": name}
 
 
 def _make(entry: EntryPoint, values: Mapping[str, object]) -> Plugin:

@@ -1,0 +1,88 @@
+"""What every model that comes from elsewhere has in common: a folder that somebody vouches for, and one series."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from models.card import ModelCard
+from models.files import BadModel
+from models.tree import verify_tree
+from plugins.contract import Finding, Flag, Study, Volume
+from plugins.errors import Refused
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """A foreign model as an analysis: set up in the settings, under a name of its own, as often as wanted.
+
+    A foreign model is a program. Its folder is held against `trusted` before anything in it is read.
+    """
+
+    name: str
+    """Name of the analysis."""
+    folder: str
+    """Folder of the model."""
+    trusted: str
+    """sha256 of the folder, as `nadir models hash` tells it: whoever writes it here vouches for the program."""
+    role: str = "ct"
+    """What it is run on: `ct`, `pet_suv`, `mr`; of several such series the one with the most slices."""
+    device: str = "cpu"
+    """Where torch runs it."""
+
+    @property
+    def title(self) -> str:
+        """Return the name for people."""
+        return f"{self.name}: {self.model.name} {self.version}"
+
+    @property
+    def version(self) -> str:
+        """Return the version of the model. Refuses as `model` does."""
+        return self.model.version
+
+    @property
+    def model(self) -> ModelCard:
+        """Return the card of the model. Refuses what is not vouched for, and what is no such model."""
+        try:
+            return self._card
+        except BadModel as bad:
+            raise Refused(bad.code, bad.sentence, where=self.folder) from bad
+
+    @cached_property
+    def sha256(self) -> str:
+        """Return the hash of the folder, once it was held against `trusted`. Raises BadModel."""
+        return verify_tree(Path(self.folder), [self.trusted])
+
+    @cached_property
+    def _card(self) -> ModelCard:
+        return self.card()
+
+    def card(self) -> ModelCard:
+        """Return the card; for the kind of model to say. Raises BadModel."""
+        raise NotImplementedError
+
+    def find(self, volume: Volume) -> tuple[Finding, ...]:
+        """Return what the model finds on one series; for the kind of model to do. Raises BadModel."""
+        raise NotImplementedError
+
+    def accepts(self, study: Study) -> bool:
+        """Return True when the study holds a series of the role."""
+        return bool(study.by_role(self.role))
+
+    def run(self, study: Study) -> tuple[Finding | Flag, ...]:
+        """Return what the model finds on the series of the role with the most slices.
+
+        Refuses `no-series`, what the model's folder is refused for, and what the model stopped with.
+        """
+        series = study.by_role(self.role)
+        if not series:
+            raise Refused("no-series", f"the study holds no series of the role '{self.role}'")
+        volume = max(series, key=lambda one: (one.array.shape[0], one.series_instance_uid))
+        try:
+            return self.find(volume)
+        except BadModel as bad:
+            raise Refused(bad.code, bad.sentence, where=self.name) from bad
+
+
+__all__ = ["Adapter"]

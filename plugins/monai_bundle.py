@@ -1,0 +1,43 @@
+"""A MONAI bundle that segments one image, as an analysis."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.bundle import read_bundle, run
+from models.card import ModelCard
+from plugins.adapter import Adapter
+from plugins.contract import Finding, Volume
+from plugins.label_map import findings_of, on_grid, write_nifti
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonaiBundle(Adapter):
+    """Any MONAI bundle with one image channel whose answer is a segmentation on the grid of the image."""
+
+    def card(self) -> ModelCard:
+        """Return what the bundle says of itself, with the hash of its folder."""
+        sha256 = self.sha256
+        bundle = read_bundle(Path(self.folder))
+        return ModelCard(
+            name=bundle.name,
+            version=bundle.version,
+            kind="learned",
+            intended_use=bundle.intended_use,
+            weights_sha256=sha256,
+        )
+
+    def find(self, volume: Volume) -> tuple[Finding, ...]:
+        """Return one finding for each organ and each lesion that the bundle drew. Raises BadModel."""
+        assert self.sha256
+        bundle = read_bundle(Path(self.folder))
+        with tempfile.TemporaryDirectory() as scratch:
+            image = Path(scratch) / "image.nii.gz"
+            write_nifti(volume, image)
+            labels, affine = run(bundle, image, self.device)
+        return findings_of(on_grid(labels, affine, volume), bundle.labels, volume)
+
+
+__all__ = ["MonaiBundle"]

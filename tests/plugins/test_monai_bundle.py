@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_bundle import LEVEL_HU, write_bundle
+from thorax import study_of
+
+from models.tree import tree_sha256
+from plugins import codes
+from plugins.contract import Finding, Plugin, Volume
+from plugins.errors import Refused
+from plugins.registry import load_plugins
+
+BALLS = (((14, 20, 16), 6.0), ((30, 30, 40), 4.0))
+
+
+def oblique(spacing_mm: tuple[float, float, float] = (2.0, 1.0, 1.0)) -> Volume:
+    """Return two balls of 40 HU in -850 HU, on a grid that is turned against the patient."""
+    import highdicom
+    from pydicom.sr.coding import Code
+
+    shape = (40, 48, 56)
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1) * spacing_mm
+    hu = np.full(shape, -850.0, dtype=np.float32)
+    for middle, radius_mm in BALLS:
+        hu[np.linalg.norm(grid - np.asarray(middle) * spacing_mm, axis=-1) <= radius_mm] = 40.0
+    a, b = np.radians(20.0), np.radians(-10.0)
+    turn = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]]) @ np.array(
+        [[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]]
+    )
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]]) * np.asarray(spacing_mm)
+    affine[:3, 3] = (-31.0, 17.0, 230.0)
+    geometry = highdicom.VolumeGeometry(affine, shape, "PATIENT", frame_of_reference_uid="1.2.3.4")
+    return Volume(
+        array=hu,
+        geometry=geometry,
+        role="ct",
+        unit=Code("[hnsf'U]", "UCUM", "HU"),
+        modality="CT",
+        series_instance_uid="1.2.3",
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+        sop_instance_uids=tuple(f"1.2.3.{k}" for k in range(shape[0])),
+        slice_positions=tuple(tuple(map(float, affine[:3, 3] + k * affine[:3, 0])) for k in range(shape[0])),  # type: ignore[misc]
+    )
+
+
+def bundle_of(folder: Path, trusted: str | None = None) -> Plugin:
+    values = {"adapter": "monai_bundle", "folder": str(folder), "trusted": trusted or tree_sha256(folder)}
+    (plugin,) = load_plugins({"tumours": values}, ["tumours"])
+    return plugin
+
+
+def findings(plugin: Plugin, volume: Volume) -> list[Finding]:
+    return [one for one in plugin.run(study_of(volume)) if isinstance(one, Finding)]
+
+
+def test_a_bundle_is_an_analysis_under_the_name_that_the_settings_give_it(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle")
+    plugin = bundle_of(folder)
+    assert (plugin.name, plugin.version, plugin.title) == ("tumours", "1.2.3", "tumours: Threshold 1.2.3")
+    assert plugin.model is not None
+    assert (plugin.model.kind, plugin.model.weights_sha256) == ("learned", tree_sha256(folder))
+    assert "tumours" not in {one.name for one in load_plugins()}
+
+
+def test_what_a_bundle_draws_lies_voxel_for_voxel_where_it_is_on_an_oblique_series(tmp_path: Path) -> None:
+    volume = oblique()
+    large, small = findings(bundle_of(write_bundle(tmp_path / "bundle")), volume)
+    assert np.array_equal(large.mask.full() | small.mask.full(), volume.array > LEVEL_HU)
+    assert [one.label for one in (large, small)] == ["lung tumour 1", "lung tumour 2"]
+    assert large.type == codes.NEOPLASM
+    assert large.site == codes.LUNG
+    assert large.automatic
+    where = volume.centroid_mm(large.mask)
+    assert np.allclose(where, volume.to_mm(BALLS[0][0]), atol=0.01)
+    assert large.measurement("long_axis").value == pytest.approx(12.0, abs=1.5)
+    assert list(tmp_path.rglob("eval")) == []
+
+
+def test_a_bundle_with_a_grid_of_its_own_brings_its_answer_back(tmp_path: Path) -> None:
+    volume = oblique()
+    drawn = findings(bundle_of(write_bundle(tmp_path / "bundle", pixdim=(1.0, 1.0, 1.0))), volume)
+    mask = np.logical_or.reduce([one.mask.full() for one in drawn])
+    truth = volume.array > LEVEL_HU
+    assert 2 * np.count_nonzero(mask & truth) / (np.count_nonzero(mask) + np.count_nonzero(truth)) > 0.9
+
+
+def test_a_bundle_that_does_not_bring_its_answer_back_is_refused(tmp_path: Path) -> None:
+    discrete = {"_target_": "AsDiscreted", "keys": "pred", "argmax": True}
+    changes = {"postprocessing": {"_target_": "Compose", "transforms": [discrete]}}
+    plugin = bundle_of(write_bundle(tmp_path / "bundle", pixdim=(2.0, 2.0, 2.0), **changes))
+    with pytest.raises(Refused) as refused:
+        plugin.run(study_of(oblique()))
+    assert refused.value.code == "other-grid"
+
+
+@pytest.mark.sec
+@pytest.mark.parametrize("how", ["another", "changed", "added", "link"])
+def test_model_of_which_nobody_vouches_for_a_byte_runs_nothing(tmp_path: Path, how: str) -> None:
+    canary = tmp_path / "canary"
+    evil = {"_target_": "builtins.open", "file": str(canary), "mode": "w"}
+    folder = write_bundle(tmp_path / "bundle", imports=[f"$open({str(canary)!r}, 'w')"], network_def=evil)
+    trusted = tree_sha256(folder)
+    if how == "changed":
+        path = folder / "models" / "model.pt"
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    elif how == "added":
+        (folder / "configs" / "more.py").write_text("")
+    elif how == "link":
+        os.symlink("/etc/passwd", folder / "docs")
+    with pytest.raises(Refused) as refused:
+        bundle_of(folder, "0" * 64 if how == "another" else trusted)
+    assert ("link" if how == "link" else "not-trusted") in str(refused.value)
+    assert not canary.exists()
+
+
+@pytest.mark.sec
+def test_model_whose_weights_are_a_program_is_refused_though_the_folder_is_vouched_for(
+    tmp_path: Path,
+) -> None:
+    import pickle
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str, str]]:
+            return (open, (str(tmp_path / "canary"), "w"))
+
+    folder = write_bundle(tmp_path / "bundle")
+    (folder / "models" / "model.pt").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(Refused, match="unreadable-weights"):
+        bundle_of(folder).run(study_of(oblique()))
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize(
+    ("broken", "code"),
+    [("no-metadata", "no-bundle"), ("two-channels", "bundle-channels"), ("no-labels", "bad-metadata")],
+)
+def test_a_folder_that_is_no_such_bundle_says_what_is_missing(tmp_path: Path, broken: str, code: str) -> None:
+    folder = write_bundle(tmp_path / "bundle")
+    path = folder / "configs" / "metadata.json"
+    plain = json.loads(path.read_text())
+    if broken == "two-channels":
+        plain["network_data_format"]["inputs"]["image"]["num_channels"] = 2
+    elif broken == "no-labels":
+        del plain["network_data_format"]["outputs"]["pred"]["channel_def"]
+    path.write_text(json.dumps(plain))
+    if broken == "no-metadata":
+        path.unlink()
+    with pytest.raises(Refused, match=code):
+        bundle_of(folder)
+
+
+def test_a_bundle_that_stops_says_why_and_an_adapter_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    wrong = {"_target_": "SlidingWindowInferer", "roi_size": [48, 48, 48], "overlap": 7.0}
+    plugin = bundle_of(write_bundle(tmp_path / "bundle", inferer=wrong))
+    with pytest.raises(Refused, match="bundle-failed"):
+        plugin.run(study_of(oblique()))
+    with pytest.raises(Refused, match="unknown-adapter"):
+        load_plugins({"mine": {"adapter": "keras"}}, ["mine"])
