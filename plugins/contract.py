@@ -196,6 +196,32 @@ class Drawn:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A point at which somebody says that there is a lesion: asked for, or come with the study."""
+
+    point_mm: Point
+    """Where, LPS mm."""
+    label: str
+    """What it is called; empty when it has no name."""
+    source: str
+    """`SR`, `PR` (presentation state) or `request`."""
+    made_by: str
+    """Who marked it, in words for people."""
+    source_sop_instance_uid: str = ""
+    """SOP Instance UID of the object that holds it; empty for a request."""
+    series_instance_uid: str | None = None
+    """The volume that it was put on; None when only its place is known."""
+    frame_of_reference_uid: str | None = None
+    """Frame of reference of the place; None when it is not told."""
+    extent_mm: float | None = None
+    """Longest side of what was drawn around the point, mm; None for a bare point."""
+    tracking_identifier: str | None = None
+    """Tracking ID that the writer gave, if any."""
+    tracking_uid: str | None = None
+    """Tracking UID that the writer gave, if any."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Patient:
     """What an analysis may know of the patient."""
 
@@ -225,6 +251,8 @@ class Study:
     """Every series that passed the geometry gate."""
     drawn: tuple[Drawn, ...] = ()
     """Regions that came with the study."""
+    marks: tuple[Mark, ...] = ()
+    """Points that came with the study, or that were asked for."""
     refused: tuple[Flag, ...] = ()
     """Series, objects and conversions (to SUV) that were refused, each with its reason."""
 

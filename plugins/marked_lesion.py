@@ -1,0 +1,134 @@
+"""Lesions at points that somebody marked: drawn and measured, with who marked them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar
+
+from models.card import ModelCard
+from models.segmenter import LesionSegmenter
+from plugins import codes
+from plugins.contract import Finding, Flag, Mark, Mask, Study, Volume
+from plugins.errors import Refused
+from plugins.nodule_drawing import SEGMENTERS, Drawing, Segmenters, choose, draw_at, interval_words
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarkedLesion:
+    """The lesion at every point of the study that somebody marked on a CT: in a report, in a presentation state.
+
+    The networks have learned from lung nodules: what is drawn elsewhere is a guess. A mark that lies on a lesion which
+    another mark has given already is told and gives no second finding.
+    """
+
+    name: ClassVar[str] = "marked_lesion"
+    version: ClassVar[str] = "0.1.0"
+    title: ClassVar[str] = "Lesions that were marked"
+    needs: ClassVar[frozenset[str]] = frozenset({"SR", "PR"})
+    """Without an object of one of these modalities there is no mark, and no study is opened to find that out."""
+
+    segmenter: Segmenters = "best"
+    """What draws: `learned`, `classical`, or the `best` that can run here."""
+
+    def __post_init__(self) -> None:
+        if self.segmenter not in SEGMENTERS:
+            raise ValueError(f"segmenter is one of {', '.join(SEGMENTERS)}, not '{self.segmenter}'")
+
+    @cached_property
+    def drawer(self) -> LesionSegmenter:
+        """Return what draws a lesion from a point."""
+        return choose(self.segmenter)
+
+    @property
+    def model(self) -> ModelCard | None:
+        """Return the card of what draws."""
+        return self.drawer.card
+
+    def accepts(self, study: Study) -> bool:
+        """Return True when a point was marked and there is a CT."""
+        return bool(study.marks) and bool(study.by_role("ct"))
+
+    def run(self, study: Study) -> tuple[Finding | Flag, ...]:
+        """Return a finding for every mark at which a lesion is seen, and a flag for each other.
+
+        Refuses `no-mark` when no point of the study lies on a CT.
+        """
+        findings: list[Finding] = []
+        flags: list[Flag] = []
+        for number, mark in enumerate(study.marks, start=1):
+            volume = volume_of(mark, study.by_role("ct"))
+            if volume is None:
+                flags.append(_flag("mark-outside", mark, "lies on no CT of the study"))
+                continue
+            drawing = draw_at(volume, mark.point_mm, self.drawer, extent_mm=mark.extent_mm)
+            if drawing.mask.count == 0:
+                flags.append(_flag("no-lesion-at-mark", mark, "shows no lesion"))
+            elif (other := _same(drawing.mask, volume, findings)) is not None:
+                flags.append(_flag("same-lesion", mark, f"lies on '{other.label}'"))
+            else:
+                findings.append(_finding(number, mark, drawing, volume))
+        if not findings and len(flags) == sum(flag.code == "mark-outside" for flag in flags):
+            raise Refused("no-mark", " ".join(f.sentence for f in flags) or "no point is marked on a CT")
+        return (*findings, *flags)
+
+
+def volume_of(mark: Mark, volumes: tuple[Volume, ...]) -> Volume | None:
+    """Return the volume that a mark lies on: the one that it was put on, else the thinnest that holds the place."""
+    own = [v for v in volumes if v.series_instance_uid == mark.series_instance_uid]
+    frame = mark.frame_of_reference_uid
+    same = [v for v in volumes if frame is None or v.frame_of_reference_uid == frame]
+    for volume in own or sorted(same, key=lambda v: (v.spacing_mm[0], v.series_instance_uid)):
+        index = volume.to_index(mark.point_mm)
+        if all(-0.5 <= i <= n - 0.5 for i, n in zip(index, volume.array.shape, strict=True)):
+            return volume
+    return None
+
+
+def _same(mask: Mask, volume: Volume, findings: list[Finding]) -> Finding | None:
+    """Return the finding that shares more than half of the smaller of both masks, on the same series."""
+    for finding in findings:
+        if finding.series_instance_uid != volume.series_instance_uid:
+            continue
+        shared = int((finding.mask.full()[mask.box] & mask.voxels).sum())
+        if 2 * shared > min(mask.count, finding.mask.count):
+            return finding
+    return None
+
+
+def _finding(number: int, mark: Mark, drawing: Drawing, volume: Volume) -> Finding:
+    told = [
+        f"The point was marked by {mark.made_by} ({mark.source}); the outline was drawn by the algorithm."
+    ]
+    if (words := interval_words(drawing)) is not None:
+        told.append(f"{words}.")
+    label = mark.label or f"Marked lesion {number}"
+    flags = (
+        Flag(code="marked-by", sentence=f"'{label}': {' '.join(told)}"),
+        *(replace(f, sentence=f"'{label}': {f.sentence}") for f in drawing.flags),
+    )
+    return Finding(
+        key="mark-" + ",".join(f"{x:.1f}" for x in mark.point_mm),
+        label=label,
+        series_instance_uid=volume.series_instance_uid,
+        mask=drawing.mask,
+        category=codes.MORPHOLOGICALLY_ABNORMAL,
+        type=codes.LESION,
+        measurements=drawing.measurements,
+        tracking_identifier=mark.tracking_identifier,
+        tracking_uid=mark.tracking_uid,
+        flags=tuple(
+            replace(f, plugin=MarkedLesion.name, series_instance_uid=volume.series_instance_uid)
+            for f in flags
+        ),
+    )
+
+
+def _flag(code: str, mark: Mark, words: str) -> Flag:
+    x, y, z = mark.point_mm
+    named = f"'{mark.label}' " if mark.label else ""
+    sentence = f"The mark {named}at {x:.1f}, {y:.1f}, {z:.1f} mm, made by {mark.made_by}, {words}."
+    return Flag(code=code, sentence=sentence, plugin=MarkedLesion.name)
+
+
+__all__ = ["MarkedLesion", "volume_of"]

@@ -1,0 +1,206 @@
+"""One lesion drawn from one point on a CT, by whichever segmenter this installation has, measured with its doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.files import BadModel
+from models.nodule_segmenter import NAME, LearnedNoduleSegmenter, NoduleAnswer, runs_here
+from models.segmenter import ClassicalNoduleSegmenter, LesionSegmenter
+from models.shipped import open_shipped
+from models.uncertainty import CaseUncertainty
+from plugins.contract import Flag, Mask, Measurement, Point, Volume
+from plugins.errors import Refused
+from plugins.measure.lesion import measure_lesion
+from plugins.measure.volume import MM3_PER_ML
+
+Segmenters = Literal["best", "learned", "classical"]
+SEGMENTERS: tuple[Segmenters, ...] = ("best", "learned", "classical")
+Interval = tuple[float, float]
+NINETY = 1.645
+"""A 90 % interval of a normal distribution reaches so many standard deviations to either side."""
+BOX_MARGIN_MM = 2.0
+"""A drawing may go so far beyond a box that was put around a lesion, or a quarter of the side, if that is more."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Drawing:
+    """A lesion on the grid of a volume."""
+
+    mask: Mask
+    """The lesion; empty when there is none at the point."""
+    measurements: tuple[Measurement, ...] = ()
+    """What was measured of it."""
+    intervals: tuple[tuple[str, Interval], ...] = ()
+    """Where the true value lies with 90 % coverage, by the measurement's name, in its unit."""
+    uncertainty: CaseUncertainty | None = None
+    """How unsure the networks were; None when the segmenter does not tell."""
+    flags: tuple[Flag, ...] = ()
+    """Doubts about the drawing."""
+
+
+def choose(which: Segmenters) -> LesionSegmenter:
+    """Return what draws lesions: the learned networks, the classical procedure, or the best that can run here.
+
+    Refuses `no-segmenter` when the learned one is asked for and cannot run.
+    """
+    if which not in SEGMENTERS:
+        raise ValueError(f"segmenter is one of {', '.join(SEGMENTERS)}, not '{which}'")
+    if which == "classical" or (which == "best" and not runs_here()):
+        return ClassicalNoduleSegmenter()
+    try:
+        if not runs_here():
+            raise BadModel("not-installed", "torch or monai is not installed: pip install 'nadir[learn]'")
+        return LearnedNoduleSegmenter(model=open_shipped(NAME))
+    except BadModel as bad:
+        if which == "best" and bad.code == "not-shipped":
+            return ClassicalNoduleSegmenter()
+        raise Refused("no-segmenter", f"the learned nodule segmenter cannot be used: {bad.sentence}") from bad
+
+
+def draw_at(
+    volume: Volume,
+    point_mm: Point,
+    segmenter: LesionSegmenter,
+    *,
+    extent_mm: float | None = None,
+    corners_mm: tuple[Point, Point] | None = None,
+) -> Drawing:
+    """Return the lesion of a CT at a point (LPS mm).
+
+    `extent_mm` is how long it is expected to be; `corners_mm` are opposite corners of a box that it does not leave by
+    more than a quarter of the box's side. Refuses `point-outside`.
+    """
+    point = volume.to_index(point_mm)
+    shape = volume.array.shape
+    if not all(-0.5 <= p <= n - 0.5 for p, n in zip(point, shape, strict=True)):
+        raise Refused("point-outside", f"the point {_words(point_mm)} lies outside of the images")
+    flags: list[Flag] = []
+    answer: NoduleAnswer | None = None
+    if isinstance(segmenter, LearnedNoduleSegmenter):
+        answer = segmenter.answer(volume.array, volume.spacing_mm, point.tolist(), extent_mm)
+        mask = _on_grid(answer, shape)
+        if not answer.fits:
+            flags.append(_flag("larger-than-patch", "it is too large to be drawn whole", volume))
+    else:
+        seed = [min(max(round(float(p)), 0), n - 1) for p, n in zip(point, shape, strict=True)]
+        drawn = segmenter.segment(volume.array, volume.spacing_mm, (seed[0], seed[1], seed[2]))
+        mask = Mask.from_full(drawn)
+    if corners_mm is not None:
+        mask = _within(mask, volume, corners_mm, flags)
+    if mask.count == 0:
+        sentence = f"no lesion is seen at {_words(point_mm)}"
+        return Drawing(mask=mask, flags=(Flag(code="no-lesion", sentence=sentence),))
+    if sides := _edges(mask):
+        flags.append(
+            _flag(
+                "reaches-image-edge",
+                f"it reaches the edge of the images ({', '.join(sides)}), beyond which it may go on",
+                volume,
+            )
+        )
+    measurements = measure_lesion(mask, volume)
+    if answer is None:
+        return Drawing(mask=mask, measurements=measurements, flags=tuple(flags))
+    assert isinstance(segmenter, LearnedNoduleSegmenter)
+    return _doubted(mask, measurements, answer, segmenter, flags)
+
+
+def _doubted(
+    mask: Mask,
+    measurements: Sequence[Measurement],
+    answer: NoduleAnswer,
+    segmenter: LearnedNoduleSegmenter,
+    flags: Sequence[Flag],
+) -> Drawing:
+    """Return the drawing with the intervals that the card's quantiles give, and the spread that belongs to them."""
+    doubt, unsure = segmenter.doubt, answer.uncertainty
+    intervals: dict[str, Interval] = {}
+    for one in measurements:
+        if one.name == "volume":
+            low, high = doubt.volume_interval_mm3(one.value * MM3_PER_ML, unsure.entropy)
+            intervals[one.name] = (low / MM3_PER_ML, high / MM3_PER_ML)
+        elif one.name == "long_axis":
+            intervals[one.name] = doubt.long_axis_interval_mm(one.value, unsure.entropy)
+    return Drawing(
+        mask=mask,
+        measurements=tuple(_with_spread(m, intervals.get(m.name)) for m in measurements),
+        intervals=tuple(intervals.items()),
+        uncertainty=unsure,
+        flags=tuple(flags),
+    )
+
+
+def _with_spread(measurement: Measurement, interval: Interval | None) -> Measurement:
+    """Return a measurement with the standard deviation of the normal distribution that has such a 90 % interval."""
+    if interval is None or not np.isfinite(interval).all():
+        return measurement
+    return replace(measurement, uncertainty=(interval[1] - interval[0]) / 2 / NINETY)
+
+
+def interval_words(drawing: Drawing) -> str | None:
+    """Return one sentence that tells the intervals; None when there are none."""
+    units = {m.name: m.unit.value for m in drawing.measurements}
+    told = [
+        f"{name.replace('_', ' ')} {low:.3g} to {high:.3g} {units[name]}"
+        for name, (low, high) in drawing.intervals
+        if np.isfinite([low, high]).all()
+    ]
+    return f"with 90 % coverage on held-out lesions: {', '.join(told)}" if told else None
+
+
+def _on_grid(answer: NoduleAnswer, shape: Sequence[int]) -> Mask:
+    inner = Mask.from_full(answer.mask)
+    k, r, c = (o + side.start for o, side in zip(inner.origin, answer.box, strict=True))
+    if inner.count == 0:
+        k, r, c = 0, 0, 0
+    return Mask(shape=(shape[0], shape[1], shape[2]), origin=(k, r, c), voxels=inner.voxels)
+
+
+def _within(mask: Mask, volume: Volume, corners_mm: tuple[Point, Point], flags: list[Flag]) -> Mask:
+    """Return the part of a mask that does not leave a box by more than its margin."""
+    low, high = np.minimum(*corners_mm), np.maximum(*corners_mm)
+    margin = np.maximum(BOX_MARGIN_MM, (high - low) / 4)
+    inside = np.argwhere(mask.voxels)
+    mm = volume.to_mm(inside + np.asarray(mask.origin))
+    kept = ((mm >= low - margin) & (mm <= high + margin)).all(axis=1) if len(inside) else np.zeros(0, bool)
+    if kept.all():
+        return mask
+    flags.append(_flag("cut-at-box", "it goes on beyond the box, where it was cut", volume))
+    voxels = np.zeros_like(mask.voxels)
+    voxels[tuple(inside[kept].T)] = True
+    full = np.zeros(mask.shape, dtype=np.bool_)
+    full[mask.box] = voxels
+    return Mask.from_full(full)
+
+
+def _edges(mask: Mask) -> list[str]:
+    """Return which edges of the grid a mask touches, in words."""
+    named = (("first slice", "last slice"), ("first row", "last row"), ("first column", "last column"))
+    ends = zip(named, mask.origin, mask.voxels.shape, mask.shape, strict=True)
+    return [
+        word
+        for (first, last), o, n, size in ends
+        for word, there in ((first, o == 0), (last, o + n == size))
+        if there
+    ]
+
+
+def _flag(code: str, words: str, volume: Volume) -> Flag:
+    return Flag(
+        code=code,
+        sentence=f"{words}; do not take its size as it is",
+        series_instance_uid=volume.series_instance_uid,
+    )
+
+
+def _words(point_mm: Sequence[float] | NDArray[np.float64]) -> str:
+    return ", ".join(f"{float(x):g}" for x in point_mm) + " mm"
+
+
+__all__ = ["SEGMENTERS", "Drawing", "Segmenters", "choose", "draw_at", "interval_words"]
