@@ -171,7 +171,7 @@ def dropout_passes(
     network.eval()
     answers = []
     try:
-        with torch.inference_mode(), torch.random.fork_rng():
+        with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(seed)
             shared = _ended_before(network, drops, x)
             for drop in drops:
@@ -193,13 +193,13 @@ def _ended_before(
     """Return what every outermost module gave that ran once and ended before the first dropout began."""
     import torch
 
-    ended: dict[torch.nn.Module, torch.Tensor] = {}
+    ended: dict[torch.nn.Module, tuple[torch.Tensor, int]] = {}
     runs: Counter[torch.nn.Module] = Counter()
 
     def end(module: torch.nn.Module, _: object, given: object) -> None:
         runs[module] += 1
         if isinstance(given, torch.Tensor):
-            ended[module] = given
+            ended[module] = given, given._version
             for part in list(module.modules())[1:]:
                 ended.pop(part, None)
 
@@ -211,7 +211,8 @@ def _ended_before(
     try:
         network(x)
     except _DropoutBegins:
-        return {module: given for module, given in ended.items() if runs[module] == 1}
+        # What another module went on to change in place is no longer what this one gave.
+        return {m: given for m, (given, as_of) in ended.items() if runs[m] == 1 and given._version == as_of}
     finally:
         for hook in hooks:
             hook.remove()

@@ -119,11 +119,25 @@ def network(seed: int = 0, **changed: object) -> torch.nn.Module:
 PATCH = np.random.default_rng(5).normal(size=(2, 16, 16, 16)).astype(np.float32)
 
 
-@pytest.mark.parametrize("norm", ["batch", "instance"])
-def test_passes_that_share_the_encoder_are_those_of_the_whole_network(norm: str) -> None:
-    net = network(norm=norm)
+CLASSIFIER = {
+    "kind": "classifier",
+    "in_channels": 2,
+    "out_channels": 1,
+    "init_features": 8,
+    "growth_rate": 4,
+    "block_config": [2, 2],
+    "dropout": 0.3,
+}
+
+
+@pytest.mark.parametrize(
+    "changed", [{"norm": "batch"}, {"norm": "instance"}, {"stem": 2, "num_res_units": 1}, CLASSIFIER]
+)
+def test_passes_that_share_the_encoder_are_those_of_the_whole_network(changed: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    net = build(changed if "kind" in changed else ARCHITECTURE | changed)
     found = dropout_passes(net, PATCH, passes=6, seed=3, at_once=6)
-    with torch.inference_mode(), torch.random.fork_rng():
+    with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(3)
         net.eval()
         for module in net.modules():
@@ -131,7 +145,7 @@ def test_passes_that_share_the_encoder_are_those_of_the_whole_network(norm: str)
                 module.train()
         whole = net(torch.from_numpy(PATCH)[None].expand(6, -1, -1, -1, -1)).numpy()
     assert found.logits == pytest.approx(whole, abs=1e-5)
-    assert found.logits.std(axis=0).max() > 1e-3
+    assert found.logits.std(axis=0).max() > 1e-3 and found.shared
 
 
 def test_only_what_comes_before_the_dropout_is_shared() -> None:
@@ -174,11 +188,25 @@ class Weaving(torch.nn.Module):
         return found
 
 
-def test_a_layer_used_before_and_after_the_dropout_is_computed_anew_after_it() -> None:
+class Overwriting(torch.nn.Module):
+    """Changes in place, with an activation that it uses again, what a layer gave before the dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.act = torch.nn.Conv3d(2, 2, 1), torch.nn.LeakyReLU(0.5, inplace=True)
+        self.drop = torch.nn.Dropout3d(0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.act(self.drop(self.act(self.mix(x))) - 0.1)
+        return found
+
+
+@pytest.mark.parametrize("kind", [Weaving, Overwriting])
+def test_layers_used_twice_or_changed_in_place_are_computed_anew(kind: type[torch.nn.Module]) -> None:
     torch.manual_seed(0)
-    net = Weaving()
+    net = kind()
     found = dropout_passes(net, PATCH, passes=4, seed=9, at_once=4).logits
-    with torch.inference_mode(), torch.random.fork_rng():
+    with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(9)
         whole = net.train()(torch.from_numpy(PATCH)[None].expand(4, -1, -1, -1, -1)).numpy()
     assert found == pytest.approx(whole, abs=1e-6)
