@@ -9,14 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+from models.shipped import VOUCHED, Model, open_model, open_shipped
+
+from models.files import MANIFEST, BadModel
+from models.segmenter import ClassicalNoduleSegmenter
 from plugins.errors import Refused
-from training.evaluate import nodules
+from training.evaluate import nodules, petct
 from training.evaluate.data import Data
 from training.evaluate.judged import Case
 from training.evaluate.runs import is_run, open_run
 from training.evaluate.subject import Subject
+from training.manifest import sha256_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,23 +40,62 @@ class Family:
 
 
 FAMILIES: Mapping[str, Family] = {
-    "nodule-segmenter": Family(cases=nodules.segmented, limits=nodules.LIMITS, window=nodules.WINDOW_HU),
+    "nodule_segmenter": Family(cases=nodules.segmented, limits=nodules.LIMITS, window=nodules.WINDOW_HU),
+    "petct_multitask": Family(cases=petct.asked_cases, limits=petct.LIMITS, window=petct.WINDOW_SUV),
 }
+"""By the name of the model that an experiment and a card give."""
 
 
-def open_subject(model: str) -> Subject:
-    """Return the model of a folder or a name. Refuses `no-model` and `unknown-family`."""
-    from models.segmenter import ClassicalNoduleSegmenter
+def open_subject(name: str) -> Subject:
+    """Return the model of a folder (a run of `nadir train` or a model), of a shipped model, or a classical one.
 
-    card = ClassicalNoduleSegmenter().card
-    if model == card.name:
-        return Subject(name=card.name, version=card.version, family="nodule-segmenter", sha256=card.sha256)
-    if is_run(Path(model)):
-        return open_run(Path(model))
-    raise Refused(
-        "no-model",
-        f"there is no model '{model}': give the folder of one, of a run of 'nadir train', or {card.name}",
-    )
+    Whoever names a folder vouches for it: its manifest is held against its files, and nothing in it can run.
+    Refuses `no-model`, `unknown-family`, `bad-card`, what `runs.open_run` refuses and `models.files.verify` raises.
+    """
+    classical = ClassicalNoduleSegmenter().card
+    if name == classical.name:
+        return Subject(
+            name=name, version=classical.version, family="nodule_segmenter", sha256=classical.sha256
+        )
+    if name in petct.THRESHOLDS:
+        rule = petct.threshold_card(name)
+        return Subject(name=name, version=rule.version, family="petct_multitask", sha256=rule.sha256)
+    folder = Path(name)
+    try:
+        if name in VOUCHED:
+            subject = _of_model(open_shipped(name))
+        elif (folder / MANIFEST).is_file():
+            subject = _of_model(open_model(folder, {sha256_of(folder / MANIFEST)}, datetime.now(UTC).date()))
+        elif is_run(folder):
+            subject = open_run(folder)
+        else:
+            known = ", ".join([*VOUCHED, classical.name, *petct.THRESHOLDS])
+            raise Refused("no-model", f"'{name}' is no folder of a model or of a run, and none of {known}")
+    except BadModel as error:
+        raise Refused(error.code, error.sentence) from error
+    if subject.family not in FAMILIES:
+        raise Refused("unknown-family", f"nobody knows how to judge a '{subject.family}'")
+    return subject
+
+
+def _of_model(model: Model) -> Subject:
+    card = model.card
+    try:
+        return Subject(
+            name=model.manifest.name,
+            version=model.manifest.version,
+            family=card["experiment"]["model"] if "experiment" in card else model.manifest.name,
+            sha256=model.manifest.sha256,
+            folder=model.folder,
+            model=model,
+            card=card,
+            folds=model.folds,
+            held_out={str(key): int(fold) for key, fold in card["held_out"].items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Refused(
+            "bad-card", f"the card of {model.manifest.name} does not say whom it has learned from ({error!r})"
+        ) from error
 
 
 __all__ = ["FAMILIES", "Family", "open_subject"]

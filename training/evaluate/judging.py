@@ -82,7 +82,7 @@ def judge_model(
         subject.weights_for(patient)
     gathered = _gather(subject, data, progress)
     headlines, sections, figures = _parts(gathered, family, resamples, seed)
-    limits = [*family.limits, *_limits(gathered, data, len(patients))]
+    limits = [*family.limits, *subject.card.get("limits", ()), *_limits(gathered, data, len(patients))]
     if beside:
         section, figures["learning_curve"] = _curve((subject, *beside), data, resamples, seed, progress)
         sections = (*sections, section)

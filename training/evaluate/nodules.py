@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+from models.shipped import Model
 
 from models.segmenter import ClassicalNoduleSegmenter
 from plugins.contract import Array, BoolArray
@@ -11,6 +14,7 @@ from plugins.shapes import Spacing
 from training.evaluate.crops import SETTINGS, Point, asked
 from training.evaluate.data import Data
 from training.evaluate.judged import Case, DrawnCase
+from training.evaluate.metrics import MM3_PER_ML, long_axis_mm
 from training.evaluate.runs import load_network
 from training.evaluate.subject import Subject
 from training.lidc import Nodule, load_nodule
@@ -35,6 +39,12 @@ class Answer:
     """What it drew."""
     probability: Array | None = None
     """Probability of each voxel."""
+    uncertainties: Mapping[str, float] = field(default_factory=dict)
+    """How unsure it is, by measure."""
+    volume_interval_ml: tuple[float, float] | None = None
+    """Where it says the volume lies."""
+    long_axis_interval_mm: tuple[float, float] | None = None
+    """Where it says the long axis lies."""
 
 
 Asked = Callable[[Array, Spacing, Point], Answer]
@@ -62,6 +72,9 @@ def segmented(subject: Subject, data: Data, brief: bool = False) -> Iterator[Cas
                 known_box=box,
                 image=image,
                 probability=answer.probability,
+                uncertainties=answer.uncertainties,
+                volume_interval_ml=answer.volume_interval_ml,
+                diameter_interval_mm=answer.long_axis_interval_mm,
             )
 
 
@@ -78,6 +91,8 @@ def _known(nodule: Nodule) -> dict[str, float | str]:
 
 
 def _opened(subject: Subject, folds: tuple[int, ...]) -> Asked:
+    if subject.model is not None:
+        return _of_model(subject.model, folds)
     return _of_run(subject, folds) if folds else _classical()
 
 
@@ -87,6 +102,35 @@ def _classical() -> Asked:
     def ask(image: Array, spacing_mm: Spacing, point: Point) -> Answer:
         k, r, c = (round(p) for p in point)
         return Answer(drawn=segmenter.segment(image, spacing_mm, (k, r, c)))
+
+    return ask
+
+
+def _of_model(model: Model, folds: tuple[int, ...]) -> Asked:
+    """Return the segmenter as a node uses it, with these folds only.
+
+    One fold alone is judged by the doubt that the other folds taught, not by that which its own patients taught too.
+    """
+    from models.nodule_segmenter import LearnedNoduleSegmenter
+
+    if len(folds) == 1:
+        said = {**model.card["doubt"], "all": model.card["doubt"]["folds"][folds[0]]}
+        model = replace(model, card={**model.card, "doubt": said})
+    segmenter = LearnedNoduleSegmenter(model=model, folds=folds)
+
+    def ask(image: Array, spacing_mm: Spacing, point: Point) -> Answer:
+        found = segmenter.answer(image, spacing_mm, point)
+        drawn, probability = np.zeros(image.shape, dtype=np.bool_), np.zeros(image.shape, dtype=np.float32)
+        drawn[found.box], probability[found.box] = found.mask, found.probability
+        doubt, unsure = segmenter.doubt, found.uncertainty.entropy
+        low, high = doubt.volume_interval_mm3(float(drawn.sum() * np.prod(spacing_mm)), unsure)
+        return Answer(
+            drawn=drawn,
+            probability=probability,
+            uncertainties=asdict(found.uncertainty),
+            volume_interval_ml=(low / MM3_PER_ML, high / MM3_PER_ML),
+            long_axis_interval_mm=doubt.long_axis_interval_mm(long_axis_mm(drawn, spacing_mm), unsure),
+        )
 
     return ask
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     import torch
 
 RECORD = "run.json"
-FAMILY_OF = {"nodule_segmenter": "nodule-segmenter"}
-"""The family of each model that `nadir train` knows."""
 
 
 def is_run(folder: Path) -> bool:
@@ -42,7 +40,7 @@ def open_run(folder: Path) -> Subject:
     return Subject(
         name=experiment["name"],
         version=f"run {first['experiment_sha256'][:12]}",
-        family=FAMILY_OF[experiment["model"]],
+        family=experiment["model"],
         sha256=first["experiment_sha256"],
         folder=folder,
         card=experiment,
@@ -72,11 +70,10 @@ def load_network(subject: Subject, fold: int) -> torch.nn.Module:
     from safetensors.torch import load_file
 
     from models.networks import build
-    from models.nodule_passes import NoduleView
+    from training.tasks import view_of
 
     assert subject.folder is not None
-    view = NoduleView.of(subject.card["task"]["view"])
-    network = build({"in_channels": view.channels, **subject.card["architecture"]})
+    network = build({"in_channels": view_of(subject.card).channels, **subject.card["architecture"]})
     weights = load_file(run_weights(subject.folder, fold))
     network.load_state_dict({name: value.float() for name, value in weights.items()})
     return network
@@ -94,15 +91,12 @@ def _finished(folder: Path) -> dict[int, Path]:
 def _record(path: Path) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(path.read_text())
-        if record["experiment"]["model"] not in FAMILY_OF:
-            raise ValueError(f"nobody knows how to judge '{record['experiment']['model']}'")
-        return {
-            **record,
-            "data_sha256": record["data_sha256"],
-            "experiment_sha256": record["experiment_sha256"],
-        }
+        needed = (record["experiment"]["model"], record["data_sha256"], record["experiment_sha256"])
+        if not all(isinstance(value, str) for value in needed):
+            raise ValueError("model and hashes are texts")
+        return record
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Refused("bad-run", f"{path} is no record of a run that can be judged ({error})") from error
+        raise Refused("bad-run", f"{path} is no record of a run ({error!r})") from error
 
 
 __all__ = ["is_run", "learned_cases", "load_network", "open_run", "run_weights"]

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from models.shipped import Model
+
 from plugins.errors import Refused
 from training.manifest import DataManifest, patient_key
 
@@ -25,13 +27,15 @@ class Subject:
     version: str
     """Its version."""
     family: str
-    """Which kind of judge it needs: a key of `families.FAMILIES`."""
+    """Which model it is by its purpose: a key of `families.FAMILIES`."""
     sha256: str
     """Hash of its manifest, or of its card when it has no weights."""
     folder: Path | None = None
     """Where its weights are; None for a fixed procedure."""
+    model: Model | None = None
+    """Its card and weights, when it is a model folder and not a run of `nadir train`."""
     card: Mapping[str, Any] = field(default_factory=dict)
-    """Its card."""
+    """Its card, or the experiment of a run."""
     folds: tuple[int, ...] = ()
     """The folds of which there are weights; empty for what has learned nothing."""
     held_out: Mapping[str, int] = field(default_factory=dict)
@@ -42,7 +46,7 @@ class Subject:
     def on(self, manifest: DataManifest) -> Subject:
         """Return the subject with everything that has to be known to judge it on the cases of a manifest.
 
-        Refuses `unknown-patients`: a run keeps the hash of its data only, so it can be judged on those alone.
+        Refuses `unknown-patients`: what keeps the hash of its data only can be judged on those alone.
         """
         if self.learned_from is None:
             return self

@@ -106,7 +106,7 @@ def test_patients_are_judged_by_the_fold_that_has_not_seen_them(crops: Data) -> 
     subject = Subject(
         name="m",
         version="1",
-        family="nodule-segmenter",
+        family="nodule_segmenter",
         sha256="0",
         folds=(0, 1, 2),
         held_out=crops.manifest.held_out,
@@ -127,11 +127,11 @@ def test_a_patient_that_all_weights_have_learned_from_is_refused_before_anything
         raise AssertionError("the model was asked")
         yield
 
-    monkeypatch.setitem(FAMILIES, "nodule-segmenter", Family(cases=never, limits=()))  # type: ignore[arg-type]
+    monkeypatch.setitem(FAMILIES, "nodule_segmenter", Family(cases=never, limits=()))  # type: ignore[arg-type]
     subject = Subject(
         name="m",
         version="1",
-        family="nodule-segmenter",
+        family="nodule_segmenter",
         sha256="0",
         folds=(0, 1),
         held_out=crops.manifest.held_out,
@@ -145,7 +145,7 @@ def test_a_run_is_judged_on_the_data_that_it_learned_from_and_on_no_other(crops:
     subject = Subject(
         name="m",
         version="1",
-        family="nodule-segmenter",
+        family="nodule_segmenter",
         sha256="0",
         folds=(0, 1, 2),
         learned_from=crops.manifest.sha256,

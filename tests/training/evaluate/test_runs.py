@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from nodule_crops import write_crops
 
+from models.conformal import ConformalInterval
+from models.doubt import Doubt
 from plugins.errors import Refused
 from training.evaluate.cards import card_figures, differences
 from training.evaluate.crops import AS_GIVEN
@@ -15,6 +17,7 @@ from training.evaluate.data import Data, open_data
 from training.evaluate.families import open_subject
 from training.evaluate.judging import judge_model
 from training.evaluate.runs import learned_cases
+from training.ship import About, ship
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 VIEW = {
@@ -46,10 +49,9 @@ def write_run(folder: Path, data: Data, share: float = 1.0, folds: int = 3) -> P
         torch.manual_seed(fold)
         save_file(build({"in_channels": 2, **ARCHITECTURE}).state_dict(), place / f"fold{fold}.safetensors")
         record = {
-            "experiment_sha256": "e" * 64,
-            "data_sha256": data.manifest.sha256,
-            "experiment": experiment,
-        }
+            "experiment_sha256": "e" * 64, "data_sha256": data.manifest.sha256, "experiment": experiment, "fold": fold,
+            **dict.fromkeys(("commit", "environment", "begun", "seed")),
+        }  # fmt: skip
         (place / "run.json").write_text(json.dumps(record))
     return folder
 
@@ -73,6 +75,43 @@ def test_each_fold_of_a_run_is_judged_on_its_own_patients_and_a_learning_curve_t
     # four cases of three patients, the first has two: two other patients a fold, or one of them
     assert learned_cases(subject, crops.manifest) == 3
     assert [point["learned"] for point in found.figures["learning_curve"]] == [2, 3]
+
+
+def write_model(folder: Path, run: Path, data: Data) -> str:
+    """Make a model of a run, with doubt that everything is certain within a factor; return its folder's name."""
+    factor = ConformalInterval(kind="log", alpha=0.1, edges=(), quantiles=(7.0,), cases=(9,))
+    doubts = [Doubt(temperature=1.0 + n, volume_mm3=factor, long_axis_mm=factor).as_card() for n in range(4)]
+    decided = {"levels": [0.5], "mirrors": 1, "doubt": {"all": doubts[0], "folds": doubts[1:]}}
+    texts = dict.fromkeys(("version", "licence", "training_data", "input", "intended_use"), "x")
+    about = About(name="tiny", **texts, limits=("It has learned nothing.",))
+    ship(run, data.manifest, folder, about, decided, {})
+    return str(folder)
+
+
+def test_a_model_judges_its_own_patients_by_one_fold_and_new_ones_by_all(crops: Data, tmp_path: Path) -> None:
+    subject = open_subject(write_model(tmp_path / "model", write_run(tmp_path / "run", crops), crops))
+    assert (subject.family, subject.folds, subject.held_out) == (
+        "nodule_segmenter",
+        (0, 1, 2),
+        crops.manifest.held_out,
+    )
+    (tmp_path / "mixed").mkdir()
+    new = open_data(write_crops(tmp_path / "mixed", patients=4, folds=2))
+    found = judge_model(subject, new, made_at=NOON, resamples=100)
+    rows = found.figures["segmentation"]["cases"]
+    assert {row["patient_id"]: row["fold"] for row in rows} == {"P00": 0, "P01": 1, "P02": 2, "P03": None}
+    assert found.made["judged_by"].startswith("3 patients by the weights of the fold")
+    assert "It has learned nothing." in found.limits
+    told = found.figures["segmentation"]["settings"][AS_GIVEN]
+    assert told["volume_covered"]["cases"] == 5 and told["ece"]["value"] > 0
+    assert rows[0]["figures"]["uncertainty: entropy"] > 0
+
+
+def test_a_changed_model_is_not_judged(crops: Data, tmp_path: Path) -> None:
+    model = Path(write_model(tmp_path / "model", write_run(tmp_path / "run", crops), crops))
+    (model / "card.json").write_text((model / "card.json").read_text().replace("It has", "It had"))
+    with pytest.raises(Refused, match="changed-file"):
+        open_subject(str(model))
 
 
 def test_a_run_without_the_weights_of_a_fold_does_not_judge_its_patients(crops: Data, tmp_path: Path) -> None:
