@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Pooling = Literal["mean", "attention"]
+BEGIN_LOGIT = -3.0
 FAINTEST = 1e-3
 """Added before the logarithm of a pooled feature: what a field of view without lesion gives."""
 
@@ -35,6 +36,7 @@ class Multitask(nn.Module):
         if pooling not in ("mean", "attention"):
             raise ValueError(f"pooling is 'mean' or 'attention', not {pooling!r}")
         self.unet = unet.model
+        _begin_with_nothing(self.unet)
         self.head = CoxHead(channels[-1], hidden, pooling)
         self.gates = (
             nn.ModuleList(_gate(width, below) for width, below in _levels(channels)) if gates else None
@@ -87,6 +89,13 @@ class CoxHead(nn.Module):
             parts.append((evidence * weight).sum(-1))
         risk: Tensor = self.risk(torch.cat(parts, dim=1))
         return risk[:, 0]
+
+
+def _begin_with_nothing(unet: Any) -> None:
+    """Let the mask begin as nearly empty: half a field of view of lesion costs many steps."""
+    last = [part for part in unet[-1].modules() if isinstance(part, nn.Conv3d | nn.ConvTranspose3d)][-1]
+    if last.bias is not None:
+        nn.init.constant_(last.bias, BEGIN_LOGIT)
 
 
 def _levels(channels: list[int]) -> list[tuple[int, int]]:

@@ -22,8 +22,8 @@ def build(architecture: Mapping[str, object]) -> torch.nn.Module:
     step down), `num_res_units`, `act`, `norm` (`batch` or `instance`), `dropout` (of whole channels, after the deepest
     block only, so that repeated passes share the encoder), `stem` (2: a strided convolution before it and a transposed
     one behind it, so that it runs on half the grid). `segresnet`: MONAI's SegResNet; `init_filters`, `blocks_down`,
-    `blocks_up`, `norm`. `classifier`: MONAI's DenseNet; `init_features`, `growth_rate`, `block_config`. `multitask`: the
-    U-Net of `unet` with a Cox head, `models.multitask`; `head_features`, `pooling` (`mean` or `attention`), `gates`.
+    `blocks_up`, `norm`. `classifier`: MONAI's DenseNet; `init_features`, `growth_rate`, `block_config`. `multitask`:
+    that U-Net with a Cox head (`models.multitask`); `head_features`, `pooling` (`mean` or `attention`), `gates`.
     Raises BadModel (`unknown-network`, `bad-architecture`).
     """
     builders: dict[str, Callable[..., Any]] = {

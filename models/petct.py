@@ -8,13 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.card import ModelCard
+from models.files import BadModel
 from models.nodule_passes import MIRRORS, Network, nearest_piece, sigmoid
+from models.nodule_segmenter import torch_network
 from models.patches import PatchGrid, cut, point_channel, put_back, scaled
+
+if TYPE_CHECKING:
+    from models.shipped import Model
 
 Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -41,6 +48,11 @@ class PetctView:
     """Width of the Gaussian that marks the point, mm."""
     passes: int = 3
     """How often the lesion is looked at; from the second pass on around its own middle."""
+
+    @property
+    def channels(self) -> int:
+        """Return the number of channels."""
+        return CHANNELS
 
     @property
     def grid(self) -> PatchGrid:
@@ -161,3 +173,64 @@ def above_suv(
 ) -> BoolArray:
     """Return the piece above an SUV that holds, or lies nearest to, a point, `(K, R, C)`."""
     return nearest_piece(suv >= level, point, spacing_mm)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LearnedPetct:
+    """The networks of a model's card, asked together; they are loaded when the first lesion is drawn.
+
+    Raises BadModel when the card or the weights are not as they have to be.
+    """
+
+    model: Model
+    """Card and weights."""
+    folds: tuple[int, ...] = ()
+    """Which folds are asked; all when empty. Of patients that the model learned from: that which has not seen them."""
+
+    @cached_property
+    def card(self) -> ModelCard:
+        """Return who draws, with every number that changes what is drawn."""
+        said = self.model.manifest
+        return ModelCard(
+            name=said.name,
+            version=said.version,
+            kind="learned",
+            intended_use=str(self._said("intended_use")),
+            parameters={
+                "folds": ",".join(map(str, self.folds or self.model.folds)),
+                "level": float(self._said("level")),
+                "mirrors": int(self._said("mirrors")),
+            },
+            weights_sha256=said.sha256,
+        )
+
+    def answer(
+        self, suv: Array, spacing_mm: Sequence[float], point: Sequence[float], hu: Array | None = None
+    ) -> Answer:
+        """Return what the networks say of the lesion at a point (voxel index) of a PET `(K, R, C)` in SUV.
+
+        `hu` is the CT on the grid of the PET, None without one.
+        """
+        mirrors = int(self._said("mirrors"))
+        return look_at(self._networks, self._view, suv, hu, spacing_mm, point, mirrors)
+
+    def draw(
+        self, suv: Array, spacing_mm: Sequence[float], point: Sequence[float], hu: Array | None = None
+    ) -> BoolArray:
+        """Return the lesion at a point, `(K, R, C)`; see `answer`."""
+        found = self.answer(suv, spacing_mm, point, hu)
+        return found.drawn(float(self._said("level")), point, spacing_mm)
+
+    @cached_property
+    def _view(self) -> PetctView:
+        return PetctView.of(self._said("view"))
+
+    @cached_property
+    def _networks(self) -> tuple[Network, ...]:
+        return tuple(torch_network(self.model, fold) for fold in self.folds or self.model.folds)
+
+    def _said(self, key: str) -> Any:
+        try:
+            return self.model.card[key]
+        except KeyError as error:
+            raise BadModel("bad-card", f"the card of {self.model.manifest.name} has no '{key}'") from error

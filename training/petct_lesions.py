@@ -28,7 +28,7 @@ def made_lesion(number: int) -> Sarcoma:
     stretch = np.exp(rng.normal(0, 0.25, 3))
     radii = (3000 * volume_ml / (4 * np.pi)) ** (1 / 3) * stretch / np.prod(stretch) ** (1 / 3)
     half = np.ceil((radii + MARGIN_MM) / SPACING_MM).astype(int)
-    grid = np.meshgrid(*[np.arange(-h, h + 1) * SPACING_MM for h in half], indexing="ij")
+    grid = list(np.meshgrid(*[np.arange(-h, h + 1) * SPACING_MM for h in half], indexing="ij"))
     depth = np.sqrt(sum((g / r) ** 2 for g, r in zip(grid, radii, strict=True)))
     background = 0.3 + 0.5 * rng.random()
     suv = np.full(depth.shape, background) * (1 + 0.3 * _texture(depth.shape, 3.0, rng))

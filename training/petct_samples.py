@@ -105,9 +105,10 @@ def _sampled(case: Sarcoma, at: Floats) -> tuple[Array, Array, Array | None]:
     layers = [case.suv, case.mask.astype(np.float32), *([] if case.hu is None else [case.hu])]
     size = np.asarray(case.mask.shape)
     places = (at[..., ::-1] / np.maximum(size[::-1] - 1, 1) * 2 - 1).astype(np.float32)
+    stack, where = torch.from_numpy(np.stack(layers)), torch.from_numpy(places)
     found = torch.nn.functional.grid_sample(
-        torch.from_numpy(np.stack(layers))[None], torch.from_numpy(places)[None], align_corners=True, padding_mode="border",
-    )[0].numpy()  # fmt: skip
+        stack[None], where[None], align_corners=True, padding_mode="border"
+    ).numpy()[0]
     return found[0], found[1], found[2] if len(found) == 3 else None
 
 
@@ -130,7 +131,7 @@ def _filled(
                 count, dtype=np.float32
             )
     elif fill == "another patient" and others:
-        other = others[rng.integers(len(others))]
+        other = others[int(rng.integers(len(others)))]
         shift = rng.integers(0, other.suv.shape)
         at = [np.arange(n) + s for n, s in zip(suv.shape, shift, strict=True)]
         folded = [

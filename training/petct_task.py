@@ -114,7 +114,7 @@ class PetctTask:
         """Return mean Dice of unseen tumours at level 0.5, and how well their hazards are in order (0.5 is chance)."""
         run, dices, risks = as_function(network), [], []
         for case in self.judged:
-            point = middle_voxel(case)
+            point = case.middle
             answer = look_at([run], self.view, case.suv, case.hu, case.spacing_mm, point)
             mask = answer.drawn(0.5, point, case.spacing_mm)
             dices.append(2.0 * float((mask & case.mask).sum()) / float(mask.sum() + case.mask.sum()))
@@ -122,14 +122,6 @@ class PetctTask:
         true = np.array([hazard_of(case) for case in self.judged])
         order = Outcomes(duration=-true, event=np.ones(len(true), dtype=np.bool_))
         return {"dice": float(np.mean(dices)), "hazards in order": concordance(risks, order)}
-
-
-def middle_voxel(case: Sarcoma) -> tuple[float, float, float]:
-    """Return the voxel (k, r, c) of a tumour that is nearest to its centre of gravity."""
-    inside = np.argwhere(case.mask)
-    away = np.linalg.norm((inside - inside.mean(axis=0)) * np.asarray(case.spacing_mm), axis=1)
-    k, r, c = inside[int(np.argmin(away))].tolist()
-    return float(k), float(r), float(c)
 
 
 def petct_task(experiment: Experiment, fold: int, data: Path) -> PetctTask:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from models.files import MANIFEST
-from models.nodule_passes import NoduleView
 from plugins.errors import Refused
 from training.manifest import DataManifest
+from training.tasks import view_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ def ship(
             run / f"fold{number}" / f"fold{number}.safetensors", folder / f"fold{number}.safetensors"
         )
     experiment = first["experiment"]
-    view = NoduleView.of(experiment["task"]["view"])
+    view = view_of(experiment)
     card = {
         **asdict(about),
         "kind": "learned",

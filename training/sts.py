@@ -1,4 +1,4 @@
-"""Soft-tissue sarcomas on PET/CT as cases: `patients.csv` and one folder a patient (NIfTI), the CT where there is one."""
+"""Soft-tissue sarcomas on PET/CT as cases: `patients.csv` and one folder a patient (NIfTI), CT where there is one."""
 
 from __future__ import annotations
 
@@ -38,6 +38,14 @@ class Sarcoma:
     def volume_ml(self) -> float:
         """Return the volume of the mask."""
         return float(self.mask.sum()) * math.prod(self.spacing_mm) / 1000.0
+
+    @property
+    def middle(self) -> tuple[float, float, float]:
+        """Return the voxel (k, r, c) of the mask that is nearest to its centre of gravity."""
+        inside = np.argwhere(self.mask)
+        away = np.linalg.norm((inside - inside.mean(axis=0)) * np.asarray(self.spacing_mm), axis=1)
+        k, r, c = inside[int(np.argmin(away))].tolist()
+        return float(k), float(r), float(c)
 
     @property
     def suv_max(self) -> float:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plugins.errors import Refused
 from training.experiment import Experiment
 
 if TYPE_CHECKING:
+    from models.nodule_passes import NoduleView
+    from models.petct import PetctView
     from training.fit import Task
 
 
@@ -28,3 +31,14 @@ def task_of(experiment: Experiment, fold: int, data: Path) -> Task:
         return petct_task(experiment, fold, data)
     known = "nodule_malignancy, nodule_segmenter, petct_multitask"
     raise Refused("unknown-model", f"nobody knows how to train '{experiment.model}'; known: {known}")
+
+
+def view_of(experiment: Mapping[str, Any]) -> NoduleView | PetctView:
+    """Return what the network of an experiment, or of a run's record of it, is shown."""
+    if experiment["model"] == "petct_multitask":
+        from models.petct import PetctView
+
+        return PetctView.of(experiment["task"]["view"])
+    from models.nodule_passes import NoduleView
+
+    return NoduleView.of(experiment["task"]["view"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from plugins.errors import Refused
 from training.lidc import lidc_manifest
 from training.manifest import Case, DataManifest, read_manifest
+from training.sts import sts_manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +30,15 @@ class Data:
 
 
 def open_data(path: Path, root: Path | None = None, folds: Sequence[int] = ()) -> Data:
-    """Return the data of a manifest (JSON), or of a folder of nodule crops (or its `nodules.csv`).
+    """Return the data of a manifest (JSON), or of a folder of nodule crops (or its `nodules.csv`), or one of sarcomas.
 
     The files of a manifest are looked for in `root`, or beside it; only cases of `folds` are judged, when given.
     Refuses `bad-manifest`, `changed-manifest`, `no-cases`, `no-nodules`, and `missing-files` when they are not there.
     """
     if path.is_dir() or path.name == "nodules.csv":
         folder = path if path.is_dir() else path.parent
-        data = Data(manifest=lidc_manifest(folder), root=folder, folds=tuple(folds))
+        manifest = sts_manifest if (folder / "patients.csv").is_file() else lidc_manifest
+        data = Data(manifest=manifest(folder), root=folder, folds=tuple(folds))
     else:
         data = Data(manifest=read_manifest(path), root=root or path.parent, folds=tuple(folds))
     if not data.cases:

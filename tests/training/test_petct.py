@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ball_sarcomas import TINY, write_sarcomas
+
+from models.outcome import Outcomes, concordance
+from models.petct import PetctView
+from plugins.errors import Refused
+from training.evaluate.data import open_data
+from training.evaluate.families import open_subject
+from training.evaluate.judging import judge_model
+from training.experiment import read_experiments
+from training.fit import fit
+from training.petct_lesions import made_lesion
+from training.petct_outcomes import hazard_of, simulated, true_log_hazard
+from training.petct_samples import Augmentation, draw_sample, window
+from training.petct_task import petct_task
+from training.sts import load_sarcoma, sts_manifest
+
+MADE_AT = datetime(2026, 1, 1, tzinfo=UTC)
+STILL = Augmentation(
+    fill_weights=(0.0, 1.0, 0.0), jitter_mm=0.0, anywhere=0.0, zoom=0.0, gain=0.0, noise=0.0, without_ct=0.0
+)
+
+
+@pytest.fixture(scope="module")
+def balls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sarcomas(tmp_path_factory.mktemp("sts") / "sts_petct")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_ct_comes_onto_the_grid_of_the_pet_by_position(balls: Path) -> None:
+    manifest = sts_manifest(balls)
+    with_ct, without = (load_sarcoma(case, balls) for case in manifest.cases[:2])
+    assert without.hu is None
+    assert with_ct.hu is not None
+    assert with_ct.hu.shape == with_ct.mask.shape
+    edge = np.abs(with_ct.hu - np.where(with_ct.mask, 50.0, -100.0)) > 60
+    assert edge.mean() < 0.001
+    assert with_ct.volume_ml == pytest.approx(4 / 3 * np.pi * 1.5**3, rel=0.1)
+
+
+def test_real_tumours_have_their_published_volume_and_a_ct_that_lies_on_them(data: Path) -> None:
+    manifest = sts_manifest(data / "sts_petct")
+    assert len(manifest.cases) == 41
+    assert sum("ct" in case.files for case in manifest.cases) == 16
+    assert sorted(len(manifest.fold(n)) for n in range(5)) == [8, 8, 8, 8, 9]
+    case = load_sarcoma(manifest.cases[0], data / "sts_petct")
+    assert case.volume_ml == pytest.approx(366.079, abs=0.01)
+    assert case.suv_max == pytest.approx(7.9107, abs=1e-4)
+    assert case.hu is not None
+    assert float(case.hu[case.mask].mean()) == pytest.approx(28.5, abs=0.5)
+
+
+def test_a_changed_file_is_refused(tmp_path: Path) -> None:
+    root = write_sarcomas(tmp_path / "sts_petct", patients=5)
+    case = sts_manifest(root).cases[0]
+    (root / case.files["pet"]).write_bytes(b"other")
+    with pytest.raises(Refused, match="changed-file"):
+        load_sarcoma(case, root)
+
+
+def test_the_window_always_holds_the_tumour_and_seldom_tells_where_it_ends(balls: Path) -> None:
+    case, rng = load_sarcoma(sts_manifest(balls).cases[2], balls), np.random.default_rng(0)
+    inside = np.argwhere(case.mask)
+    margins = []
+    for _ in range(200):
+        low, high = window(case, Augmentation(), rng)
+        assert (low <= inside.min(axis=0)).all()
+        assert (high >= inside.max(axis=0)).all()
+        margins.append((inside.min(axis=0) - low)[0] * case.spacing_mm[0])
+    assert np.std(margins) > 10
+
+
+def test_a_sample_shows_the_tumour_of_its_mask(balls: Path) -> None:
+    case = load_sarcoma(sts_manifest(balls).cases[0], balls)
+    view = PetctView(shape=(24, 24, 24), voxel_mm=5.0)
+    for n in range(8):
+        shown, truth = draw_sample(case, (case,), view, STILL, np.random.default_rng(n))
+        hot = np.expm1(shown[0]) > 2.25
+        assert (hot == (truth > 0.5)).mean() > 0.998
+        assert truth.sum() * 0.125 == pytest.approx(case.volume_ml, rel=0.03)
+        assert shown[2][truth > 0.99].mean() == pytest.approx((50 + 160) / 200 - 1, abs=0.2)
+
+
+def test_a_made_lesion_is_the_same_each_time_and_as_large_as_it_says() -> None:
+    one, again = made_lesion(4), made_lesion(4)
+    assert np.array_equal(one.suv, again.suv)
+    assert one.volume_ml * 1.1 >= 15
+    assert one.suv[one.mask].mean() > 1.5 * np.median(one.suv[~one.mask])
+
+
+def test_hazards_are_a_logarithm_and_outcomes_follow_them() -> None:
+    assert true_log_hazard(300, 10) == 0
+    assert true_log_hazard(300 * np.e, 10) == pytest.approx(1.0)
+    assert true_log_hazard(300, 10 * np.exp(0.6)) == pytest.approx(1.0)
+    hazards = np.random.default_rng(0).normal(0, 1.4, 400)
+    found = simulated(hazards, 0)
+    assert 0.5 < found.event.mean() < 0.9
+    assert concordance(hazards, found) > 0.72
+
+
+def test_balls_are_learned_judged_and_followed(tmp_path: Path, balls: Path) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(TINY.replace("STEPS", "80"))
+    (experiment,) = read_experiments(config)
+    fit(experiment, 0, petct_task(experiment, 0, balls), tmp_path / "runs" / "tiny" / "fold0")
+    data = open_data(balls, None, [0])
+    found = judge_model(open_subject(str(tmp_path / "runs" / "tiny")), data, made_at=MADE_AT, resamples=100)
+    plain = json.loads(json.dumps(found.plain()))
+    settings = plain["segmentation"]["settings"]
+    assert settings["the crop alone"]["mean_dice"]["value"] > 0.7
+    assert plain["survival"]["simulated"]
+    assert plain["survival"]["figures"]["true_c_index"]["value"] > 0.5
+
+
+def test_risk_sets_hold_whole_cohorts_and_patients_are_apart(balls: Path, tmp_path: Path) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(TINY.replace("STEPS", "1").replace("made: 0", "made: 4\n  made_share: 0.5"))
+    (experiment,) = read_experiments(config)
+    task = petct_task(experiment, 0, balls)
+    assert {c.case_id for c in task.learned}.isdisjoint({c.case_id for c in task.judged})
+    shown, truth, places = task.batch(4, np.random.default_rng(0))
+    assert shown.shape == (4, 5, 16, 16, 16)
+    assert truth.shape == (4, 1, 16, 16, 16)
+    assert (places < len(task.learned)).sum() == 2
+    output = torch.zeros(4, 2, 16, 16, 16, requires_grad=True)
+    task.loss(output, (shown, truth, places)).backward()
+    assert output.grad is not None
+    assert output.grad[:, 1].abs().sum() > 0
+
+
+def test_an_order_of_hazards_is_judged_exactly() -> None:
+    true = np.array([0.0, 1.0, 2.0])
+    order = Outcomes(duration=-true, event=np.ones(3, dtype=np.bool_))
+    assert concordance(true, order) == 1.0
+    assert concordance(-true, order) == 0.0
+
+
+def test_a_wrong_setting_is_refused(tmp_path: Path, balls: Path) -> None:
+    config = tmp_path / "bad.yaml"
+    config.write_text(TINY.replace("STEPS", "1").replace("made: 0", "colour: red"))
+    (experiment,) = read_experiments(config)
+    with pytest.raises(Refused, match="bad-experiment"):
+        petct_task(experiment, 0, balls)
+
+
+def test_the_hazard_of_a_case_is_of_its_true_mask(balls: Path) -> None:
+    case = load_sarcoma(sts_manifest(balls).cases[3], balls)
+    assert hazard_of(case) == pytest.approx(true_log_hazard(case.volume_ml, 7.0))
