@@ -107,6 +107,14 @@ class LearnedNoduleSegmenter:
             weights_sha256=manifest.sha256,
         )
 
+    @property
+    def runtime(self) -> str:
+        """Return what the networks run on, in words."""
+        import torch
+
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+        return f"torch {torch.__version__}, bf16, {device}"
+
     def segment(
         self, image: Array, spacing_mm: Spacing, seed: Index, within: BoolArray | None = None
     ) -> BoolArray:

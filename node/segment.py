@@ -1,0 +1,217 @@
+"""Lesions at points that are named on the command line: drawn, measured, and written as a NIfTI label image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.nodule_segmenter import LearnedNoduleSegmenter
+from models.segmenter import LesionSegmenter
+from plugins.contract import Flag, Mark, Point, Volume
+from plugins.errors import Refused
+from plugins.marked_lesion import volume_of
+from plugins.nodule_drawing import Drawing, draw_at
+from store.dicom.nifti import is_nifti
+from store.dicom.nifti_image import NiftiImage, read_ct, write_labels
+from store.dicom.series import group_by_study, read_study
+
+MOST = 255
+"""Labels of a NIfTI of bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One lesion that is asked for: a point in LPS mm, or two opposite corners of a box around it."""
+
+    point_mm: Point
+    """The point, or the middle of the box."""
+    corners_mm: tuple[Point, Point] | None = None
+    """The box."""
+
+    @property
+    def extent_mm(self) -> float | None:
+        """Return the longest side of the box."""
+        if self.corners_mm is None:
+            return None
+        return float(np.ptp(np.asarray(self.corners_mm), axis=0).max())
+
+    @classmethod
+    def point(cls, numbers: Sequence[float]) -> Asked:
+        """Return what a point x, y, z asks for."""
+        return cls(point_mm=_point(numbers))
+
+    @classmethod
+    def box(cls, numbers: Sequence[float]) -> Asked:
+        """Return what a box x0, y0, z0, x1, y1, z1 asks for. Refuses `bad-box` (one without an inside)."""
+        low, high = (tuple(numbers[:3]), tuple(numbers[3:]))
+        if any(a == b for a, b in zip(low, high, strict=True)):
+            raise Refused("bad-box", f"the box {','.join(f'{n:g}' for n in numbers)} has no inside")
+        middle = np.add(low, high) / 2
+        return cls(point_mm=_point(middle.tolist()), corners_mm=(_point(low), _point(high)))
+
+
+def numbers_of(text: str, count: int, what: str) -> tuple[float, ...]:
+    """Return the numbers of `1,2.5,-3`. Refuses `bad-numbers` when they are not as many as that, or not finite."""
+    try:
+        found = tuple(float(part) for part in text.replace(";", ",").split(","))
+    except ValueError:
+        found = ()
+    if len(found) != count or not all(math.isfinite(number) for number in found):
+        raise Refused(
+            "bad-numbers", f"{what} takes {count} numbers with commas between them, in mm; not '{text}'"
+        )
+    return found
+
+
+def segment(path: Path, out: Path, asked: Sequence[Asked], segmenter: LesionSegmenter) -> dict[str, Any]:
+    """Return what was drawn and measured at each point of a CT, after the labels 1, 2, ... were written to `out`.
+
+    `path` is a folder of DICOM with the CT, a file of it, or a NIfTI in HU. A point at which nothing is seen has
+    `found` False and a warning; its label is not in the image.
+    Refuses `no-such-path`, `no-dicom`, `no-ct`, `several-studies`, `point-outside`, `nothing-asked`, `too-many`, and
+    what the readers and the writer refuse.
+    """
+    if not 1 <= len(asked) <= MOST:
+        raise Refused(
+            "too-many" if asked else "nothing-asked", f"name 1 to {MOST} points or boxes, not {len(asked)}"
+        )
+    if not path.exists():
+        raise Refused("no-such-path", f"{path} does not exist")
+    image: NiftiImage | None = read_ct(path) if is_nifti(path) else None
+    volumes = _cts(path) if image is None else (image.volume,)
+    volume = _holding(asked, volumes)
+    labels = np.zeros(volume.array.shape, dtype=np.uint8)
+    lesions = []
+    for number, one in enumerate(asked, start=1):
+        drawing = draw_at(volume, one.point_mm, segmenter, extent_mm=one.extent_mm, corners_mm=one.corners_mm)
+        lesions.append(_plain(number, one, drawing, volume, labels))
+    write_labels(out, labels, volume, image)
+    return {
+        "mask": str(out),
+        "image": {
+            "path": str(path),
+            "series_instance_uid": volume.series_instance_uid or None,
+            "shape": list(volume.array.shape),
+            "spacing_mm": list(volume.spacing_mm),
+        },
+        "model": _model(segmenter),
+        "lesions": lesions,
+        "warnings": [_told(flag) for flag in (*volume.flags, *_several(volume, volumes))],
+    }
+
+
+def _cts(path: Path) -> tuple[Volume, ...]:
+    """Return every CT of one study."""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    studies = group_by_study(files)
+    if not studies:
+        raise Refused(
+            "no-dicom", f"{path} holds no DICOM file that can be read, and is no NIfTI (.nii, .nii.gz)"
+        )
+    if len(studies) > 1:
+        raise Refused("several-studies", f"{path} holds {len(studies)} studies; name the folder of one")
+    ((_, members),) = studies.items()
+    study = read_study(members).study
+    if volumes := study.by_role("ct"):
+        return volumes
+    if study.refused:
+        raise Refused(study.refused[0].code, study.refused[0].sentence)
+    raise Refused(
+        "no-ct", f"{path} holds no CT in Hounsfield units: {study.volumes[0].modality} is not segmented"
+    )
+
+
+def _holding(asked: Sequence[Asked], volumes: tuple[Volume, ...]) -> Volume:
+    """Return the thinnest volume that holds all points."""
+    kept, first = volumes, ""
+    for one in asked:
+        mark = Mark(point_mm=one.point_mm, label="", source="request", made_by="")
+        kept = tuple(v for v in kept if volume_of(mark, (v,)) is not None)
+        if not kept:
+            first = ", ".join(f"{x:g}" for x in one.point_mm)
+            break
+    if not kept:
+        low, high = _reach(volumes[0])
+        told = f"x {low[0]:.1f} to {high[0]:.1f}, y {low[1]:.1f} to {high[1]:.1f}, z {low[2]:.1f} to {high[2]:.1f}"
+        sentence = f"the point {first} mm (LPS) lies outside of the images, which reach from {told} mm"
+        raise Refused("point-outside", sentence)
+    return min(kept, key=lambda v: (v.spacing_mm[0], v.series_instance_uid))
+
+
+def _reach(volume: Volume) -> tuple[list[float], list[float]]:
+    ends = [(-0.5, n - 0.5) for n in volume.array.shape]
+    corners = volume.to_mm(np.array(np.meshgrid(*ends)).reshape(3, -1).T)
+    return corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+
+
+def _several(volume: Volume, volumes: tuple[Volume, ...]) -> tuple[Flag, ...]:
+    if len(volumes) == 1:
+        return ()
+    sentence = f"of {len(volumes)} CT series, series {volume.series_number} was taken: the thinnest with the points"
+    return (Flag(code="several-series", sentence=sentence, series_instance_uid=volume.series_instance_uid),)
+
+
+def _plain(number: int, one: Asked, drawing: Drawing, volume: Volume, labels: Any) -> dict[str, Any]:
+    """Return what is told of one lesion, after its label was put where no other is."""
+    flags = list(drawing.flags)
+    here = labels[drawing.mask.box]
+    if (here[drawing.mask.voxels] > 0).any():
+        others = ", ".join(str(n) for n in np.unique(here[drawing.mask.voxels]) if n)
+        sentence = f"it shares voxels with lesion {others}, which keeps them in the mask"
+        flags.append(Flag(code="overlap", sentence=sentence))
+    here[drawing.mask.voxels & (here == 0)] = number
+    told: dict[str, Any] = {"label": number, "at_mm": list(one.point_mm), "found": drawing.mask.count > 0}
+    if drawing.mask.count:
+        told |= _measured(drawing, volume)
+    return told | {"warnings": [_told(flag) for flag in flags]}
+
+
+def _measured(drawing: Drawing, volume: Volume) -> dict[str, Any]:
+    by_name = {m.name: m for m in drawing.measurements}
+    intervals = dict(drawing.intervals)
+    told: dict[str, Any] = {}
+    for name, unit in (("volume", "ml"), ("long_axis", "mm"), ("short_axis", "mm")):
+        told[f"{name}_{unit}"] = by_name[name].value
+        interval = intervals.get(name)
+        told[f"{name}_interval_{unit}"] = None if interval is None else [_finite(x) for x in interval]
+    ends = by_name["long_axis"].end_points_mm
+    told["long_axis_end_points_mm"] = None if ends is None else [list(p) for p in ends]
+    told["centroid_mm"] = list(volume.centroid_mm(drawing.mask))
+    told["hu_mean"] = by_name["hu_mean"].value
+    unsure = drawing.uncertainty
+    told["uncertainty"] = None if unsure is None else {k: _finite(v) for k, v in asdict(unsure).items()}
+    return told
+
+
+def _model(segmenter: LesionSegmenter) -> dict[str, Any]:
+    card = segmenter.card
+    learned = segmenter if isinstance(segmenter, LearnedNoduleSegmenter) else None
+    return {
+        "name": card.name,
+        "version": card.version,
+        "kind": card.kind,
+        "sha256": card.weights_sha256 or card.sha256,
+        "runtime": learned.runtime if learned else "numpy",
+        "interval_coverage": 1 - learned.doubt.volume_mm3.alpha if learned else None,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _told(flag: Flag) -> dict[str, str]:
+    return {"code": flag.code, "sentence": flag.sentence}
+
+
+def _point(numbers: Sequence[float]) -> Point:
+    x, y, z = (float(n) for n in numbers)
+    return (x, y, z)
+
+
+__all__ = ["Asked", "numbers_of", "segment"]

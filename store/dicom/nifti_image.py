@@ -1,0 +1,186 @@
+"""NIfTI images of a CT as volumes, and label images on the grid of a volume as NIfTI.
+
+NIfTI positions are RAS, DICOM's LPS: x and y change sign. The axes of a file come in any order and direction; a volume
+has slices, rows and columns, so the axis whose voxel distance stands alone becomes K (of slices that is usual), and
+axes are turned until they run as the patient's do, which leaves every voxel where it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.uid import CTImageStorage
+
+from plugins import codes
+from plugins.contract import Volume
+from plugins.errors import Refused
+from store.dicom.nifti import RAS_TO_LPS
+
+LARGEST_HU = 32767.0
+LEAST_RANGE = 10.0
+SQUARE = 0.02
+"""Two voxel distances that differ by less than this part are equal."""
+SHEAR = 1e-3
+
+FloatArray = NDArray[np.float64]
+Labels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NiftiImage:
+    """A NIfTI image as a volume, and how the file has its axes."""
+
+    volume: Volume
+    """The CT in HU, `(K, R, C)`."""
+    order: tuple[int, int, int]
+    """Which axis of the file is k, r, c."""
+    flipped: tuple[bool, bool, bool]
+    """Whether k, r, c runs the other way in the file."""
+    affine: FloatArray
+    """The file's own affine, index to RAS mm."""
+
+    def as_stored(self, labels: Labels) -> Labels:
+        """Return labels `(K, R, C)` along the axes of the file."""
+        turned = labels[tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)]
+        return turned.transpose(np.argsort(self.order))
+
+
+def read_ct(path: Path) -> NiftiImage:
+    """Return the CT of a NIfTI file, however small.
+
+    Refuses `unreadable-image`, `not-3d`, `without-position`, `sheared`, `bad-values` and `not-hounsfield`.
+    """
+    data, affine = _load(path)
+    require_hounsfield(data, path.name)
+    lps = RAS_TO_LPS @ affine
+    _require_upright(lps, path)
+    order, flipped = _axes(lps)
+    turned = lps[:, [*order, 3]].copy()
+    array = data.transpose(order)
+    for axis, flip in enumerate(flipped):
+        if flip:
+            turned[:3, 3] += turned[:3, axis] * (array.shape[axis] - 1)
+            turned[:3, axis] *= -1
+    array = array[tuple(slice(None, None, -1 if flip else 1) for flip in flipped)]
+    return NiftiImage(volume=_volume(array, turned), order=order, flipped=flipped, affine=affine)
+
+
+def require_hounsfield(values: NDArray[Any], name: str) -> None:
+    """Refuse `bad-values` (not finite) and `not-hounsfield` (what no CT of lungs or of soft tissue in air can be)."""
+    low, high = float(values.min()), float(values.max())
+    if not (np.isfinite(low) and np.isfinite(high)) or max(-low, high) > LARGEST_HU:
+        raise Refused("bad-values", f"{name} holds values that are no Hounsfield units ({low:g} to {high:g})")
+    if low >= 0 or high - low < LEAST_RANGE:
+        raise Refused(
+            "not-hounsfield",
+            f"{name} has values from {low:g} to {high:g}: a CT in Hounsfield units has some below 0; is it another "
+            "kind of image, or stored with an offset?",
+        )
+
+
+def write_labels(path: Path, labels: Labels, volume: Volume, image: NiftiImage | None = None) -> None:
+    """Write labels `(K, R, C)` of a volume as NIfTI: on the file's own grid when it came from `image`.
+
+    Refuses `bad-output` for a name that says no NIfTI, and for a place that cannot be written.
+    """
+    import nibabel
+
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        raise Refused("bad-output", f"{path.name} has to end in .nii or .nii.gz")
+    if image is None:
+        affine = RAS_TO_LPS @ volume.geometry.affine[:, [2, 1, 0, 3]]
+        stored = labels.transpose(2, 1, 0)
+    else:
+        affine, stored = image.affine, image.as_stored(labels)
+    written = nibabel.Nifti1Image(np.ascontiguousarray(stored), affine)
+    written.header.set_xyzt_units("mm")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nibabel.save(written, path)
+    except OSError as error:
+        raise Refused("bad-output", f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _load(path: Path) -> tuple[NDArray[np.float32], FloatArray]:
+    """Return the values `(i, j, k)` and the affine from their index to RAS mm."""
+    import nibabel
+
+    try:
+        image: Any = nibabel.load(path)
+        data = np.asarray(image.dataobj, dtype=np.float32)
+        affine = np.asarray(image.affine, dtype=np.float64)
+        has_position = int(image.header["qform_code"]) > 0 or int(image.header["sform_code"]) > 0
+    except Exception as error:  # nibabel and gzip raise many kinds of error on damaged files
+        raise Refused(
+            "unreadable-image", f"{path.name} cannot be read as NIfTI ({type(error).__name__})"
+        ) from error
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
+    if data.ndim != 3 or 0 in data.shape:
+        raise Refused("not-3d", f"{path.name} has the shape {data.shape}; give one volume")
+    if not has_position or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise Refused("without-position", f"{path.name} does not say where it lies (no qform or sform)")
+    return data, affine
+
+
+def _require_upright(lps: FloatArray, path: Path) -> None:
+    directions = lps[:3, :3] / np.linalg.norm(lps[:3, :3], axis=0)
+    if np.abs(directions.T @ directions - np.eye(3)).max() > SHEAR:
+        raise Refused(
+            "sheared", f"the axes of {path.name} are not at right angles; resample it to a grid whose are"
+        )
+
+
+def _axes(lps: FloatArray) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    """Return which axes of the file are k, r, c, and which of them are turned round.
+
+    Every axis runs along that of the patient which is nearest to it; rows and columns so that k is their right-handed
+    normal, as in DICOM.
+    """
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    cosines = lps[:3, :3] / spacing
+    k = _slice_axis(spacing, cosines)
+    first, second = (axis for axis in range(3) if axis != k)
+    sign = [1.0 if cosines[np.abs(cosines[:, a]).argmax(), a] > 0 else -1.0 for a in range(3)]
+    towards = cosines * sign
+    normal = float(np.dot(np.cross(towards[:, second], towards[:, first]), towards[:, k]))
+    r, c = (first, second) if normal > 0 else (second, first)
+    return (k, r, c), (sign[k] < 0, sign[r] < 0, sign[c] < 0)
+
+
+def _slice_axis(spacing: FloatArray, cosines: FloatArray) -> int:
+    """Return the axis whose voxel distance stands alone, else the one nearest to the patient's own."""
+    for axis in range(3):
+        a, b = (spacing[other] for other in range(3) if other != axis)
+        if abs(a - b) <= SQUARE * a and abs(spacing[axis] - a) > SQUARE * a:
+            return axis
+    return int(np.abs(cosines[2]).argmax())
+
+
+def _volume(array: NDArray[np.float32], affine: FloatArray) -> Volume:
+    """Return the volume; its axes are put exactly at right angles, which moves no voxel by a thousandth of one."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    u, _, v = np.linalg.svd(affine[:3, :3] / spacing)
+    straight = affine.copy()
+    straight[:3, :3] = (u @ v) * spacing
+    shape = (int(array.shape[0]), int(array.shape[1]), int(array.shape[2]))
+    positions = [tuple((straight[:3, 3] + k * straight[:3, 0]).tolist()) for k in range(shape[0])]
+    return Volume(
+        array=np.ascontiguousarray(array),
+        geometry=highdicom.VolumeGeometry(straight, shape, coordinate_system="PATIENT"),
+        role="ct",
+        unit=codes.HU,
+        modality="CT",
+        series_instance_uid="",
+        sop_class_uid=CTImageStorage,
+        sop_instance_uids=("",) * shape[0],
+        slice_positions=tuple((p[0], p[1], p[2]) for p in positions),
+    )
+
+
+__all__ = ["NiftiImage", "read_ct", "require_hounsfield", "write_labels"]
