@@ -177,19 +177,19 @@ def test_the_network_is_left_as_it_was_and_a_seed_gives_the_same_answers() -> No
 
 
 class Weaving(torch.nn.Module):
-    """Uses one layer before and after its dropout."""
+    """Uses one layer twice before its dropout, and after it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.mix, self.drop = torch.nn.Conv3d(2, 2, 1), torch.nn.Dropout3d(0.5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.mix(self.drop(self.mix(x)))
+        found: torch.Tensor = self.mix(self.drop(self.mix(self.mix(x) + x)))
         return found
 
 
 class Overwriting(torch.nn.Module):
-    """Changes in place, with an activation that it uses again, what a layer gave before the dropout."""
+    """Changes in place what a layer gave, with an activation that it uses again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ class Overwriting(torch.nn.Module):
         self.drop = torch.nn.Dropout3d(0.5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.act(self.drop(self.act(self.mix(x))) - 0.1)
+        found: torch.Tensor = self.drop(self.act(self.act(self.mix(x)) - 0.1))
         return found
 
 
