@@ -17,23 +17,25 @@ from plugins.errors import NadirError
 from training.evaluate.data import open_data
 from training.evaluate.families import open_subject
 from training.evaluate.judging import judge_model
-from training.evaluate.report import Evaluation
+from training.evaluate.learning import CURVE
 
 SHIPPED = Path(__file__).parents[2] / "models" / "weights"
-LEAVES_OUT = ("cases", "groups", "confusion", "threshold", "learning_curve")
+TASKS = ("segmentation", "detection", "classification", "survival")
+LEAVES_OUT = ("cases", "groups", "confusion", "threshold")
 """Parts of a judgement that do not go on a card."""
 PART_OF_INTERVAL = 0.1
 """A figure is reproduced when it is off by less than this part of its interval: other processors round otherwise."""
 
 
-def card_figures(evaluation: Evaluation) -> dict[str, Any]:
-    """Return what a card keeps of a judgement: every figure with its interval, by task and setting, and on what."""
+def card_figures(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a card keeps of a `report.json`: every figure with its interval, by task and setting, and on what."""
     kept = {
         task: {key: value for key, value in part.items() if key not in LEAVES_OUT}
-        for task, part in evaluation.figures.items()
-        if isinstance(part, Mapping)
+        for task, part in report.items()
+        if task in TASKS
     }
-    return {"data": dict(evaluation.data), "made": dict(evaluation.made), **kept}
+    also = {key: report[key] for key in ("data", "made", CURVE) if key in report}
+    return {**also, **kept}
 
 
 def differences(said: Mapping[str, Any], found: Mapping[str, Any], place: str = "") -> Iterator[str]:
@@ -43,7 +45,7 @@ def differences(said: Mapping[str, Any], found: Mapping[str, Any], place: str = 
     """
     for key, value in said.items():
         name = f"{place}{key}"
-        if not isinstance(value, Mapping) or (not place and key in ("data", "made")):
+        if not isinstance(value, Mapping) or (not place and key not in TASKS):
             continue
         now = found.get(key)
         if "value" not in value:
@@ -66,7 +68,7 @@ def reproduce(folder: Path, data: Path) -> list[str]:
     card = json.loads((folder / "card.json").read_text())
     subject = open_subject(str(folder))
     found = judge_model(subject, open_data(data / card["figures"]["data"]["name"]), made_at=datetime.now(UTC))
-    return list(differences(card["figures"], card_figures(found)))
+    return list(differences(card["figures"], card_figures(found.plain())))
 
 
 def main() -> int:

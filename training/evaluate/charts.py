@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import hashlib
 import re
 from collections.abc import Sequence
 from io import BytesIO
@@ -49,7 +49,7 @@ def svg(chart: Chart) -> str:
     for colour, name in ON_PAGE.items():
         text = text.replace(colour, f"var({name})")
     # the same names in several drawings of one page would be mistaken for each other
-    mark = base64.b32encode(chart.caption.encode()).decode().rstrip("=").lower()[:40]
+    mark = "c" + hashlib.sha256(chart.caption.encode()).hexdigest()[:8]
     text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{mark}-", text)
     return text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(chart.caption)}" ', 1)
 

@@ -20,7 +20,7 @@ from training.evaluate.families import FAMILIES, Family
 from training.evaluate.followed import concordance
 from training.evaluate.froc import RATES, operating_points
 from training.evaluate.judged import Case, DrawnCase, FollowedCase, RatedCase, SearchedCase
-from training.evaluate.learning import NOT_KNOWN, Point, learning_part
+from training.evaluate.learning import CURVE, FROM_CARD, NOT_KNOWN, Point, learning_part, points_of
 from training.evaluate.overlays import Plane, planes
 from training.evaluate.report import Evaluation
 from training.evaluate.runs import learned_cases
@@ -84,7 +84,10 @@ def judge_model(
     headlines, sections, figures = _parts(gathered, family, resamples, seed)
     limits = [*family.limits, *subject.card.get("limits", ()), *_limits(gathered, data, len(patients))]
     if beside:
-        section, figures["learning_curve"] = _curve((subject, *beside), data, resamples, seed, progress)
+        section, figures[CURVE] = _curve((subject, *beside), data, resamples, seed, progress)
+        sections = (*sections, section)
+    elif kept := subject.card.get("figures", {}).get(CURVE):
+        section, figures[CURVE] = learning_part(points_of(kept), kept[0]["score"], FROM_CARD)
         sections = (*sections, section)
     elif subject.folds:
         limits.append(NOT_KNOWN)

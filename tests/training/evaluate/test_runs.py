@@ -11,6 +11,7 @@ from nodule_crops import write_crops
 from models.conformal import ConformalInterval
 from models.doubt import Doubt
 from plugins.errors import Refused
+from training.evaluate.bootstrap import Interval
 from training.evaluate.cards import card_figures, differences
 from training.evaluate.crops import AS_GIVEN
 from training.evaluate.data import Data, open_data
@@ -84,7 +85,15 @@ def write_model(folder: Path, run: Path, data: Data) -> str:
     decided = {"levels": [0.5], "mirrors": 1, "doubt": {"all": doubts[0], "folds": doubts[1:]}}
     texts = dict.fromkeys(("version", "licence", "training_data", "input", "intended_use"), "x")
     about = About(name="tiny", **texts, limits=("It has learned nothing.",))
-    ship(run, data.manifest, folder, about, decided, {})
+    curve = [
+        {
+            "learned": n,
+            "score": "Mean Dice",
+            **Interval(value=0.1, low=0.0, high=0.2, cases=4, patients=3).plain(),
+        }
+        for n in (2, 3)
+    ]
+    ship(run, data.manifest, folder, about, decided, {"learning_curve": curve})
     return str(folder)
 
 
@@ -102,6 +111,7 @@ def test_a_model_judges_its_own_patients_by_one_fold_and_new_ones_by_all(crops: 
     assert {row["patient_id"]: row["fold"] for row in rows} == {"P00": 0, "P01": 1, "P02": 2, "P03": None}
     assert found.made["judged_by"].startswith("3 patients by the weights of the fold")
     assert "It has learned nothing." in found.limits
+    assert [point["learned"] for point in found.figures["learning_curve"]] == [2, 3]
     told = found.figures["segmentation"]["settings"][AS_GIVEN]
     assert told["volume_covered"]["cases"] == 5 and told["ece"]["value"] > 0
     assert rows[0]["figures"]["uncertainty: entropy"] > 0
@@ -142,12 +152,12 @@ def test_runs_that_are_not_finished_or_were_mixed_are_refused(crops: Data, tmp_p
 
 def test_a_card_is_reproduced_by_the_same_judgement_and_a_changed_figure_is_named(crops: Data) -> None:
     found = judge_model(open_subject("classical-nodule-segmenter"), crops, made_at=NOON, resamples=100)
-    card = json.loads(json.dumps(card_figures(found)))
-    assert list(differences(card, card_figures(found))) == []
+    card = json.loads(json.dumps(card_figures(found.plain())))
+    assert list(differences(card, card_figures(found.plain()))) == []
     card["segmentation"]["settings"][AS_GIVEN]["dice"]["value"] -= 0.02
-    assert [line.split(":")[0] for line in differences(card, card_figures(found))] == [
+    assert [line.split(":")[0] for line in differences(card, card_figures(found.plain()))] == [
         f"segmentation / settings / {AS_GIVEN} / dice"
     ]
     assert "cases" not in card["segmentation"]
     elsewhere = replace(found, figures={})
-    assert len(list(differences(card, card_figures(elsewhere)))) > 30
+    assert len(list(differences(card, card_figures(elsewhere.plain())))) > 30
