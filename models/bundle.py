@@ -113,10 +113,8 @@ def _answer(parser: Any, bundle: Bundle, image: Path, device: str) -> Any:
 
 
 def _labels(answer: NDArray[Any]) -> NDArray[np.int32]:
-    if answer.shape[0] == 1:
-        labels = np.rint(answer[0])
-    else:
-        labels = np.where(answer.max(axis=0) > 0, answer.argmax(axis=0), 0)
+    many = answer.shape[0] > 1
+    labels = np.where(answer.max(axis=0) > 0, answer.argmax(axis=0), 0) if many else np.rint(answer[0])
     return np.asarray(labels, dtype=np.int32)
 
 

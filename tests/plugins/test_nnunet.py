@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from thorax import ct_volume, study_of
+
+from models.tree import tree_sha256
+from plugins.contract import Finding, Plugin
+from plugins.errors import Refused
+from plugins.registry import load_plugins
+
+INTENSITIES = {
+    "max": 100,
+    "mean": -400,
+    "median": -400,
+    "min": -1000,
+    "percentile_00_5": -1000,
+    "percentile_99_5": 60,
+    "std": 400,
+}
+PLANS: dict[str, Any] = {
+    "dataset_name": "Dataset001_Balls",
+    "plans_name": "nnUNetPlans",
+    "original_median_spacing_after_transp": [2.0, 1.0, 1.0],
+    "original_median_shape_after_transp": [24, 32, 40],
+    "image_reader_writer": "SimpleITKIO",
+    "transpose_forward": [0, 1, 2],
+    "transpose_backward": [0, 1, 2],
+    "experiment_planner_used": "ExperimentPlanner",
+    "label_manager": "LabelManager",
+    "foreground_intensity_properties_per_channel": {"0": INTENSITIES},
+}
+
+
+def configuration() -> dict[str, Any]:
+    resample = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+    return {
+        "data_identifier": "nnUNetPlans_3d_fullres",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": 2,
+        "patch_size": [16, 32, 32],
+        "median_image_size_in_voxels": [24.0, 32.0, 40.0],
+        "spacing": [2.0, 1.0, 1.0],
+        "normalization_schemes": ["CTNormalization"],
+        "use_mask_for_norm": [False],
+        "resampling_fn_data": "resample_data_or_seg_to_shape",
+        "resampling_fn_seg": "resample_data_or_seg_to_shape",
+        "resampling_fn_data_kwargs": resample,
+        "resampling_fn_seg_kwargs": {**resample, "is_seg": True},
+        "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+        "resampling_fn_probabilities_kwargs": resample,
+        "architecture": {
+            "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+            "arch_kwargs": {
+                "n_stages": 2,
+                "features_per_stage": [4, 8],
+                "conv_op": "torch.nn.modules.conv.Conv3d",
+                "kernel_sizes": [[3, 3, 3], [3, 3, 3]],
+                "strides": [[1, 1, 1], [1, 2, 2]],
+                "n_conv_per_stage": [1, 1],
+                "n_conv_per_stage_decoder": [1],
+                "conv_bias": True,
+                "norm_op": None,
+                "norm_op_kwargs": {},
+                "dropout_op": None,
+                "dropout_op_kwargs": None,
+                "nonlin": "torch.nn.LeakyReLU",
+                "nonlin_kwargs": {"inplace": True},
+            },
+            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+        },
+        "batch_dice": False,
+    }
+
+
+def write_folder(folder: Path) -> Path:
+    (folder / "fold_0").mkdir(parents=True)
+    labels = {"background": 0, "lung tumour": 1, "liver": 2}
+    dataset = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps({"name": "Balls", **dataset}))
+    (folder / "plans.json").write_text(
+        json.dumps({**PLANS, "configurations": {"3d_fullres": configuration()}})
+    )
+    return folder
+
+
+def as_plugin(folder: Path) -> Plugin:
+    values = {"adapter": "nnunet", "folder": str(folder), "trusted": tree_sha256(folder)}
+    return load_plugins({"balls": values}, ["balls"])[0]
+
+
+def image() -> np.ndarray[Any, np.dtype[np.float32]]:
+    hu = np.random.default_rng(0).normal(-800, 40, (24, 32, 40)).astype(np.float32)
+    hu[6:12, 8:20, 10:18] = 40.0
+    return hu
+
+
+AXIAL = np.array([[0.0, 0.0, 1.0, -20.0], [0.0, 1.0, 0.0, -16.0], [2.0, 0.0, 0.0, 5.0], [0.0, 0.0, 0.0, 1.0]])
+
+
+def drawn(plugin: Plugin, hu: Any, affine: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for one in plugin.run(study_of(ct_volume(hu, affine))):
+        assert isinstance(one, Finding)
+        name = one.label.rstrip("0123456789 ")
+        found[name] = found.get(name, False) | one.mask.full()
+    return found
+
+
+class Threshold:
+    """Stands in for the predictor: names what is dense `lung tumour`, and only in front of the middle of the body."""
+
+    def __init__(self, **options: object) -> None: ...
+
+    def initialize_from_trained_model_folder(self, folder: str, folds: object, checkpoint: str) -> None:
+        assert (Path(folder) / "plans.json").is_file()
+
+    def predict_single_npy_array(self, array: Any, properties: dict[str, list[float]]) -> Any:
+        assert properties == {"spacing": [2.0, 1.0, 1.0]}
+        labels = (array[0] > -200).astype(np.uint8)
+        labels[:, array.shape[2] // 2 :] = 0
+        return labels
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("nnunetv2", "nnunetv2.inference", "nnunetv2.inference.predict_from_raw_data"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    module = sys.modules["nnunetv2.inference.predict_from_raw_data"]
+    monkeypatch.setattr(module, "nnUNetPredictor", Threshold, raising=False)
+    monkeypatch.setattr("plugins.nnunet.version", lambda name: "2.8.1")
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_the_image_is_given_along_the_patient_and_the_answer_comes_back_on_the_series(tmp_path: Path) -> None:
+    plugin, hu = as_plugin(write_folder(tmp_path / "model")), image()
+    truth = hu > -200
+    truth[:, 16:] = False
+    assert np.array_equal(drawn(plugin, hu, AXIAL)["lung tumour"], truth)
+    # The same body as a coronal series from the back to the front: K is -Y, R is -Z, C is X.
+    turned = np.ascontiguousarray(hu.transpose(1, 0, 2)[::-1, ::-1])
+    affine = AXIAL[:, [1, 0, 2, 3]] @ np.diag([-1.0, -1.0, 1.0, 1.0])
+    affine[:3, 3] = AXIAL[:3, :3] @ [23, 31, 0] + AXIAL[:3, 3]
+    assert np.array_equal(drawn(plugin, turned, affine)["lung tumour"], truth.transpose(1, 0, 2)[::-1, ::-1])
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_folder_that_is_no_trained_network_says_what_is_missing(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "model")
+    (folder / "dataset.json").write_text(json.dumps({"channel_names": {"0": "PET", "1": "CT"}, "labels": {}}))
+    with pytest.raises(Refused, match="bundle-channels"):
+        as_plugin(folder)
+    (folder / "dataset.json").unlink()
+    with pytest.raises(Refused, match="no-nnunet"):
+        as_plugin(folder)
+
+
+def test_without_the_package_the_refusal_says_what_to_install(tmp_path: Path) -> None:
+    if "nnunetv2" in sys.modules or _is_installed():
+        pytest.skip("nnunetv2 is installed here")
+    with pytest.raises(Refused, match="pip install nnunetv2"):
+        as_plugin(write_folder(tmp_path / "model"))
+
+
+@pytest.mark.long
+def test_the_real_package_gives_what_its_own_predictor_gives(tmp_path: Path) -> None:
+    pytest.importorskip("nnunetv2", reason="nnunetv2 is not a dependency; install it to run this")
+    import torch
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    folder, hu = write_folder(tmp_path / "model"), image()
+    torch.manual_seed(1)
+    arch = dict(configuration()["architecture"]["arch_kwargs"])
+    arch.update(conv_op=torch.nn.Conv3d, nonlin=torch.nn.LeakyReLU)
+    network = PlainConvUNet(input_channels=1, num_classes=3, deep_supervision=False, **arch)
+    checkpoint = {
+        "trainer_name": "nnUNetTrainer",
+        "init_args": {"configuration": "3d_fullres"},
+        "inference_allowed_mirroring_axes": None,
+        "network_weights": network.state_dict(),
+    }
+    torch.save(checkpoint, folder / "fold_0" / "checkpoint_final.pth")
+    where = {"perform_everything_on_device": False, "device": torch.device("cpu")}
+    own = nnUNetPredictor(use_mirroring=False, allow_tqdm=False, **where)
+    own.initialize_from_trained_model_folder(str(folder), None)
+    wanted = np.asarray(own.predict_single_npy_array(hu[None], {"spacing": [2.0, 1.0, 1.0]}))
+    found = drawn(as_plugin(folder), hu, AXIAL)
+    assert len(np.unique(wanted)) > 1
+    for value, name in ((1, "lung tumour"), (2, "liver")):
+        assert np.array_equal(found.get(name, np.zeros(hu.shape, dtype=bool)), wanted == value)
+
+
+def _is_installed() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("nnunetv2") is not None
