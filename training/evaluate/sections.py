@@ -145,11 +145,12 @@ def _rated_groups(
 def followed_part(cases: Sequence[FollowedCase], *, resamples: int = RESAMPLES, seed: int = 0) -> Part:
     """Return headlines, section and JSON of a survival head."""
     found = followed.concordance(cases, resamples=resamples, seed=seed)
-    events = sum(case.event for case in cases)
+    events, patients = sum(case.event for case in cases), len({case.patient_id for case in cases})
     simulated = "true_c_index" in found
     text = (
-        f"{len(cases)} patients, {events} with an event. Harrell's C-index: how often, of two patients who can be "
-        "compared, the one with the higher risk has the earlier event. In brackets: the 95 % interval over patients."
+        f"{len(cases)} outcomes of {patients} patients, {events} of them events. Harrell's C-index: how often, of two "
+        "that can be compared, the one with the higher risk has the earlier event. In brackets: the 95 % interval over "
+        "patients."
     )
     if simulated:
         text += " The outcomes are simulated from a known hazard; they say nothing about patients."
