@@ -27,7 +27,7 @@ MIRRORS: tuple[tuple[int, ...], ...] = ((), (1,), (2,), (3,), (1, 2), (1, 3), (2
 
 
 @dataclass(frozen=True, kw_only=True)
-class NodulePatch:
+class RatedView:
     """What the network is shown: HU in a window and the mask, around the middle of the mask."""
 
     shape: tuple[int, int, int]
@@ -38,7 +38,7 @@ class NodulePatch:
     """HU that become -1 and 1."""
 
     @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> NodulePatch:
+    def of(cls, plain: Mapping[str, Any]) -> RatedView:
         """Return the patch that a card or an experiment describes."""
         k, r, c = (int(n) for n in plain["shape"])
         low, high = (float(hu) for hu in plain["window_hu"])
@@ -53,7 +53,12 @@ class NodulePatch:
         grid = PatchGrid(shape=self.shape, spacing_mm=(self.voxel_mm,) * 3)
         return cut(hu, spacing_mm, point, grid), cut(drawn.astype(np.float32), spacing_mm, point, grid)
 
-    def channels(self, image: Array, mask: BoolArray, spacing_mm: Sequence[float]) -> Array:
+    @property
+    def channels(self) -> int:
+        """Return the number of channels: HU and mask."""
+        return 2
+
+    def shown(self, image: Array, mask: BoolArray, spacing_mm: Sequence[float]) -> Array:
         """Return what the network is shown, float32 `(2, K, R, C)`."""
         hu, drawn = self.hu_and_mask(image, mask, spacing_mm)
         return np.stack([scaled(hu, *self.window_hu), drawn])
@@ -123,7 +128,7 @@ class Likelihood:
 class MalignancyRater:
     """An ensemble that rates a drawn nodule."""
 
-    patch: NodulePatch
+    view: RatedView
     """What the networks are shown."""
     members: tuple[Member, ...]
     """One for each fold; a single one when a patient of the training data is judged by his own fold."""
@@ -134,7 +139,7 @@ class MalignancyRater:
         Raises ValueError when the mask is empty or of another grid.
         """
         values = features(image, mask, spacing_mm)
-        shown = self.patch.channels(image, mask, spacing_mm)
+        shown = self.view.shown(image, mask, spacing_mm)
         logits = np.concatenate(
             [m.combination.logits(m.votes.logits(values), asked(m.network, shown)) for m in self.members]
         )

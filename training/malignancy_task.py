@@ -18,7 +18,7 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional
 
-from models.malignancy import NodulePatch
+from models.malignancy import RatedView
 from models.patches import scaled
 from plugins.errors import Refused
 from training.experiment import Experiment
@@ -62,7 +62,7 @@ class MalignancyTask:
 
     manifest: DataManifest
     """All cases."""
-    patch: NodulePatch
+    view: RatedView
     """What the network is shown."""
     learned: Shown
     """Nodules that are learned from."""
@@ -79,13 +79,13 @@ class MalignancyTask:
     @property
     def in_channels(self) -> int:
         """Return the number of channels that the network is shown."""
-        return 2
+        return self.view.channels
 
     def batch(self, size: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
         """Return what the network is shown `(N, 2, K, R, C)` and the class `(N, 1)`, 0 or 1."""
         chosen = rng.choice(len(self.learned.malignant), size=size, replace=False)
         pair = torch.from_numpy(np.stack([self.learned.hu[chosen], self.learned.mask[chosen]], axis=1))
-        half_mm = (np.asarray(self.patch.shape) - 1) / 2 * self.patch.voxel_mm
+        half_mm = (np.asarray(self.view.shape) - 1) / 2 * self.view.voxel_mm
         turns = np.stack([_turn(self.how, half_mm, rng) for _ in chosen]).astype(np.float32)
         at = functional.affine_grid(torch.from_numpy(turns), list(pair.shape), align_corners=True)
         turned = functional.grid_sample(pair, at, align_corners=True, padding_mode="border").numpy()
@@ -93,7 +93,7 @@ class MalignancyTask:
         one = (size, 1, 1, 1)
         hu = hu + rng.uniform(-self.how.shift_hu, self.how.shift_hu, one)
         hu += rng.standard_normal(hu.shape, dtype=np.float32) * rng.uniform(0, self.how.noise_hu, one)
-        shown = np.stack([scaled(hu.astype(np.float32), *self.patch.window_hu), mask], axis=1)
+        shown = np.stack([scaled(hu.astype(np.float32), *self.view.window_hu), mask], axis=1)
         truth = self.learned.malignant[chosen].astype(np.float32)[:, None]
         return torch.from_numpy(shown), torch.from_numpy(truth)
 
@@ -103,7 +103,7 @@ class MalignancyTask:
 
     def judge(self, network: torch.nn.Module) -> Mapping[str, float]:
         """Return the area under the ROC curve on unseen nodules, each seen once."""
-        shown = np.stack([scaled(self.judged.hu, *self.patch.window_hu), self.judged.mask], axis=1)
+        shown = np.stack([scaled(self.judged.hu, *self.view.window_hu), self.judged.mask], axis=1)
         with torch.inference_mode():
             found = network(torch.from_numpy(shown))[:, 0].numpy()
         positive = self.judged.malignant
@@ -123,7 +123,7 @@ def malignant(case: Case) -> bool | None:
 def malignancy_task(experiment: Experiment, fold: int, data: Path) -> MalignancyTask:
     """Return the task of one fold of the nodule crops in a folder (`training.lidc`).
 
-    The settings under `task` are `patch`, `variation` and `share`, the part of the other patients that is learned from.
+    The settings under `task` are `view`, `variation` and `share`, the part of the other patients that is learned from.
     Refuses `bad-experiment`, and `few-cases` when a batch needs more nodules than there are.
     """
     manifest = lidc_manifest(data)
@@ -132,7 +132,7 @@ def malignancy_task(experiment: Experiment, fold: int, data: Path) -> Malignancy
     settings: dict[str, Any] = dict(experiment.task)
     try:
         share = float(settings.pop("share", 1.0))
-        patch = NodulePatch.of(settings.pop("patch"))
+        view = RatedView.of(settings.pop("view"))
         how = Variation(**settings.pop("variation", {}))
         if settings:
             raise ValueError(f"'{min(settings)}' is not known")
@@ -148,16 +148,16 @@ def malignancy_task(experiment: Experiment, fold: int, data: Path) -> Malignancy
         raise Refused("few-cases", f"{len(learned)} rated nodules are too few for one batch")
     return MalignancyTask(
         manifest=manifest,
-        patch=patch,
-        learned=_shown([load_nodule(case, data) for case in learned], patch),
-        judged=_shown([load_nodule(case, data) for case in judged], patch),
+        view=view,
+        learned=_shown([load_nodule(case, data) for case in learned], view),
+        judged=_shown([load_nodule(case, data) for case in judged], view),
         how=how,
     )
 
 
-def _shown(nodules: Sequence[Nodule], patch: NodulePatch) -> Shown:
-    pairs = [patch.hu_and_mask(n.image, n.mask, n.spacing_mm) for n in nodules]
-    both = np.asarray(pairs, dtype=np.float32).reshape(-1, 2, *patch.shape)
+def _shown(nodules: Sequence[Nodule], view: RatedView) -> Shown:
+    pairs = [view.hu_and_mask(n.image, n.mask, n.spacing_mm) for n in nodules]
+    both = np.asarray(pairs, dtype=np.float32).reshape(-1, 2, *view.shape)
     return Shown(
         hu=both[:, 0],
         mask=both[:, 1],

@@ -10,6 +10,7 @@ from plugins.errors import Refused
 from training.experiment import Experiment
 
 if TYPE_CHECKING:
+    from models.malignancy import RatedView
     from models.nodule_passes import NoduleView
     from models.petct import PetctView
     from training.fit import Task
@@ -33,12 +34,16 @@ def task_of(experiment: Experiment, fold: int, data: Path) -> Task:
     raise Refused("unknown-model", f"nobody knows how to train '{experiment.model}'; known: {known}")
 
 
-def view_of(experiment: Mapping[str, Any]) -> NoduleView | PetctView:
+def view_of(experiment: Mapping[str, Any]) -> NoduleView | PetctView | RatedView:
     """Return what the network of an experiment, or of a run's record of it, is shown."""
     if experiment["model"] == "petct_multitask":
         from models.petct import PetctView
 
         return PetctView.of(experiment["task"]["view"])
+    if experiment["model"] == "nodule_malignancy":
+        from models.malignancy import RatedView
+
+        return RatedView.of(experiment["task"]["view"])
     from models.nodule_passes import NoduleView
 
     return NoduleView.of(experiment["task"]["view"])
