@@ -1,0 +1,288 @@
+"""What computes a network here: torch, OpenVINO or ONNX Runtime, whichever is the fastest on this machine.
+
+Each kind of runner takes the same patches and gives the same logits, but for rounding. Which kind is used is decided by
+a short trial when a network is first asked for, kept in a small JSON file, and never decided when a module is imported.
+A kind whose answers are not torch's is not used, however quick it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.export import IN, Learned, derived, write_whole
+from models.files import BadModel
+
+if TYPE_CHECKING:
+    from models.shipped import Model
+
+Array = NDArray[np.float32]
+Runner = Callable[[Array], Array]
+"""float32 `(N, C, K, R, C)` to logits `(N, O, ...)`; not to be called by two threads at once."""
+TRIALS = "trials.json"
+BATCH = 8
+"""Patches that a trial shows at once: the mirror images of one."""
+ROUNDS = 5
+AS_FAST = 1.1
+"""A kind that takes so much longer than the fastest is taken before it when it is more exact."""
+FURTHEST = 0.02
+"""Mean difference of probability from torch's beyond which a kind is not used."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """Which kind of runner was the fastest for one model on this machine."""
+
+    model: str
+    """Name of the model."""
+    kind: str
+    """The one that is used: a key of `KINDS`."""
+    ms: Mapping[str, float]
+    """Time for one patch by each kind that was tried, ms, the most exact first."""
+
+
+def network(model: Model, fold: int, cache: Path | None = None, threads: int | None = None) -> Runner:
+    """Return one fold of a model on the fastest runtime of this machine; `cache` is where forms and trials are kept.
+
+    `threads` is for CPUs; None is one for each that this process may use. Raises BadModel.
+    """
+    learned, cache = Learned.of(model, fold), cache or default_cache()
+    threads = threads or len(os.sched_getaffinity(0))
+    return runner(fastest(learned, model.manifest.name, cache, threads).kind, learned, cache, threads)
+
+
+def default_cache() -> Path:
+    """Return the folder of the user that forms and trials are kept in when nothing else is said."""
+    try:
+        return Path.home() / ".cache" / "nadir" / "networks"
+    except RuntimeError:  # a user without a home: nothing can be kept
+        return Path(os.devnull) / "networks"
+
+
+def present(learned: Learned) -> tuple[str, ...]:
+    """Return the kinds that can compute a network here, the most exact first; nothing is imported but torch."""
+    packages = {"torch": "torch", "cuda": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino"}
+    found = []
+    for kind in KINDS:
+        runtime, form = kind.split("-")
+        if importlib.util.find_spec(packages[runtime]) is None or (form == "int8" and not learned.ranges):
+            continue
+        # What exports needs onnx, and only the 8-bit form; a GPU is looked for by torch itself.
+        if (form == "int8" and importlib.util.find_spec("onnx") is None) or (
+            runtime == "cuda" and not _has_cuda()
+        ):
+            continue
+        found.append(kind)
+    return tuple(found)
+
+
+def runner(kind: str, learned: Learned, cache: Path, threads: int) -> Runner:
+    """Return a network on one kind of runtime, a key of `KINDS`. Raises BadModel, and what the runtime raises."""
+    if kind not in KINDS:
+        raise BadModel("unknown-runtime", f"there is no runtime {kind!r}; known are {', '.join(KINDS)}")
+    return KINDS[kind](learned, cache, threads)
+
+
+def fastest(learned: Learned, name: str, cache: Path, threads: int) -> Trial:
+    """Return the trial of a network of this architecture that was kept, or try every kind that is present now.
+
+    `name` is what the model is called. Raises BadModel when even torch cannot compute it.
+    """
+    key = _key(learned, threads)
+    kept = _kept(cache)
+    if key in kept:
+        return kept[key]
+    trial = _tried(learned, name, cache, threads)
+    log.info("fastest runtime of %s is %s", name, trial.kind, extra={"action": "runtime-chosen"})
+    with suppress(OSError):
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        told = {k: asdict(t) for k, t in {**_kept(cache), key: trial}.items()}
+        write_whole(cache / TRIALS, json.dumps(told, indent=1).encode())
+    return trial
+
+
+def kept_trials(cache: Path) -> tuple[Trial, ...]:
+    """Return the trials that were kept, in the order in which they were made; none when there is no such file."""
+    return tuple(_kept(cache).values())
+
+
+def _tried(learned: Learned, name: str, cache: Path, threads: int) -> Trial:
+    shown = _ball(learned.patch)
+    plain = runner("torch-fp32", learned, cache, threads)
+    expected, runners = plain(shown), {"torch-fp32": plain}
+    for kind in present(learned):
+        if kind == "torch-fp32":
+            continue
+        try:
+            tried = runner(kind, learned, cache, threads)
+            if (off := _apart(tried(shown), expected)) <= FURTHEST:
+                runners[kind] = tried
+            else:
+                log.warning("%s is off by %.3f and not used", kind, off, extra={"action": "runtime-refused"})
+        except (BadModel, RuntimeError, OSError, ImportError, ValueError) as error:
+            log.warning("%s cannot be used: %s", kind, error, extra={"action": "runtime-refused"})
+    taken_s: dict[str, list[float]] = {kind: [] for kind in runners}
+    for _ in range(ROUNDS):
+        for kind, run in runners.items():
+            begun = time.perf_counter()
+            run(shown)
+            taken_s[kind].append(time.perf_counter() - begun)
+    ms = {kind: round(float(np.median(taken)) / BATCH * 1e3, 4) for kind, taken in taken_s.items()}
+    chosen = next(kind for kind in ms if ms[kind] <= AS_FAST * min(ms.values()))
+    return Trial(model=name, kind=chosen, ms=ms)
+
+
+def _ball(patch: tuple[int, ...]) -> Array:
+    """Return patches with a bright ball in the middle of each channel, shape `(BATCH, *patch)`, -1 to 1."""
+    sides = np.ix_(*[np.linspace(-2, 2, n, dtype=np.float32) ** 2 for n in patch[1:]])
+    ball = 1.8 * np.exp(-sum(sides)) - 0.9
+    return np.ascontiguousarray(np.broadcast_to(ball, (BATCH, *patch)), dtype=np.float32)
+
+
+def _apart(given: Array, expected: Array) -> float:
+    """Return the mean difference of probability; infinite for arrays of another shape."""
+    if given.shape != expected.shape or not np.isfinite(given).all():
+        return float("inf")
+    p, q = (1 / (1 + np.exp(-np.clip(logits, -60, 60))) for logits in (given, expected))
+    return float(np.abs(p - q).mean())
+
+
+def _key(learned: Learned, threads: int) -> str:
+    """Return what a trial depends on; weights of one architecture take equally long."""
+    versions = []
+    for package in ("torch", "onnxruntime", "openvino"):
+        with suppress(PackageNotFoundError):
+            versions.append(f"{package} {version(package)}")
+    told = [
+        dict(learned.architecture),
+        learned.patch,
+        learned.ranges is not None,
+        threads,
+        platform.node(),
+        versions,
+    ]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _kept(cache: Path) -> dict[str, Trial]:
+    try:
+        told: dict[str, Any] = json.loads((cache / TRIALS).read_text())
+        return {
+            key: Trial(
+                model=str(t["model"]), kind=str(t["kind"]), ms={k: float(ms) for k, ms in t["ms"].items()}
+            )
+            for key, t in told.items()
+            if t["kind"] in KINDS
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _torch(learned: Learned, bf16: bool, device: str) -> Runner:
+    import torch
+
+    from models.fused import fused
+
+    network: Any = learned.network()
+    if bf16:
+        network = fused(network).to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    def run(patches: Array) -> Array:
+        given = torch.from_numpy(patches).to(device)
+        if bf16:
+            given = given.contiguous(memory_format=torch.channels_last_3d)
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=bf16):
+            logits: Array = network(given).float().cpu().numpy()
+        return logits
+
+    return run
+
+
+def _onnxruntime(learned: Learned, form: str, cache: Path, threads: int) -> Runner:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    # Threads that wait for work by turning round take it from the other analyses.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(
+        derived(learned, form, cache), options, providers=["CPUExecutionProvider"]
+    )
+
+    def run(patches: Array) -> Array:
+        return np.asarray(session.run(None, {IN: patches})[0], dtype=np.float32)
+
+    return run
+
+
+def _openvino(learned: Learned, form: str, cache: Path, threads: int) -> Runner:
+    import io
+
+    # Its converter, which nobody here uses, would tell its maker of every import, over the network.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    core = openvino.Core()
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "INFERENCE_PRECISION_HINT": "bf16",
+        # A folder for each network, so that compiled ones are never taken for each other.
+        "CACHE_DIR": str(cache / "openvino" / learned.sha256()[:16]),
+    }
+    compiled = core.compile_model(core.read_model(io.BytesIO(derived(learned, form, cache))), "CPU", settings)
+    request = compiled.create_infer_request()
+
+    def run(patches: Array) -> Array:
+        given = request.infer([np.ascontiguousarray(patches, dtype=np.float32)])
+        return np.array(given[0], dtype=np.float32)
+
+    return run
+
+
+KINDS: Mapping[str, Callable[[Learned, Path, int], Runner]] = {
+    "torch-fp32": lambda learned, _, __: _torch(learned, False, "cpu"),
+    "onnxruntime-fp32": lambda learned, cache, threads: _onnxruntime(learned, "onnx", cache, threads),
+    "torch-bf16": lambda learned, _, __: _torch(learned, True, "cpu"),
+    "cuda-bf16": lambda learned, _, __: _torch(learned, True, "cuda"),
+    "openvino-bf16": lambda learned, cache, threads: _openvino(learned, "onnx", cache, threads),
+    "onnxruntime-int8": lambda learned, cache, threads: _onnxruntime(learned, "int8", cache, threads),
+    "openvino-int8": lambda learned, cache, threads: _openvino(learned, "int8", cache, threads),
+}
+"""Every kind of runner, the most exact first."""
+
+
+__all__ = [
+    "KINDS",
+    "Runner",
+    "Trial",
+    "default_cache",
+    "fastest",
+    "kept_trials",
+    "network",
+    "present",
+    "runner",
+]
