@@ -2,8 +2,8 @@
 
 A model is a folder: ``manifest.json`` and the files that it names, no others. The manifest holds the sha256 and length
 of each; the manifest's own sha256 is in the list of those that an administrator trusts. Weights are safetensors, which
-are numbers and nothing else; a configuration is plain JSON. Pickle, TorchScript, archives and MONAI bundles, which are
-programs, have no way in.
+are numbers and nothing else; a configuration is plain JSON. Pickle, TorchScript and archives have no way in; a MONAI
+bundle, which is a program, comes by `models.tree`.
 """
 
 from __future__ import annotations
