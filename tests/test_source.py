@@ -11,9 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("models", "plugins", "store", "training", "node", "orthanc")
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
-MODULES = frozenset(
-    {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib", "jsonpickle", "yaml"}
-)
+MODULES = frozenset({"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib", "jsonpickle"})
+YAML_DOORS = frozenset({"yaml.safe_load", "yaml.YAMLError"})
 CALLS = frozenset({"eval", "exec", "compile", "__import__"})
 SHELLS = frozenset(
     {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "pty.spawn"}
@@ -30,11 +29,23 @@ def forbidden(tree: ast.AST) -> Iterator[str]:
             names = [node.module or ""]
         else:
             names = []
+        yield from _forbidden_yaml(node)
         for name in names:
             if name.partition(".")[0] in MODULES:
                 yield f"{node.lineno}: import {name}"  # type: ignore[attr-defined]
         if isinstance(node, ast.Call):
             yield from (f"{node.lineno}: {why}" for why in _forbidden_call(node))
+
+
+def _forbidden_yaml(node: ast.AST) -> Iterator[str]:
+    """Yield every way into YAML but the safe one: the others make objects of what they read."""
+    if isinstance(node, ast.ImportFrom) and node.module == "yaml":
+        yield f"{node.lineno}: from yaml"
+    if isinstance(node, ast.Import) and any(alias.name == "yaml" and alias.asname for alias in node.names):
+        yield f"{node.lineno}: yaml under another name"
+    name = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+    if name.startswith("yaml.") and name not in YAML_DOORS:
+        yield f"{name} makes objects of what it reads"
 
 
 def _forbidden_call(call: ast.Call) -> Iterator[str]:
@@ -71,6 +82,8 @@ def test_model_files_and_all_else_that_is_read_is_never_run(path: Path) -> None:
     [
         "import pickle",
         "from yaml import load",
+        "import yaml as y",
+        "yaml.load(f, Loader=yaml.Loader)",
         "import dill as d",
         "torch.load(f)",
         "torch.load(f, weights_only=False)",
@@ -89,5 +102,5 @@ def test_model_files_what_would_run_them_is_found(line: str) -> None:
 
 @pytest.mark.sec
 def test_model_files_may_be_loaded_as_weights_only() -> None:
-    harmless = "torch.load(f, weights_only=True)\nnp.load(f)\nre.compile('x')\nmodel.eval()\nimport json"
+    harmless = "torch.load(f, weights_only=True)\nnp.load(f)\nre.compile('x')\nmodel.eval()\nimport json\nyaml.safe_load(f)"
     assert list(forbidden(ast.parse(harmless))) == []
