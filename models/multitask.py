@@ -47,8 +47,7 @@ class Multitask(nn.Module):
         deepest, mask = self._walk(self.unet, x, 0)
         with torch.autocast(x.device.type, enabled=False):
             log_hazard = self.head(deepest.float())
-        whole = log_hazard.to(mask.dtype)[:, None, None, None, None].expand_as(mask)
-        return torch.cat([mask, whole], dim=1)
+        return torch.cat([mask.float(), log_hazard[:, None, None, None, None].expand_as(mask)], dim=1)
 
     def _walk(self, level: Any, x: Tensor, depth: int) -> tuple[Tensor, Tensor]:
         """Return the deepest features and what comes up from one level."""

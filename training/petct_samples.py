@@ -50,9 +50,13 @@ def draw_sample(
 ) -> tuple[Array, Array]:
     """Return what the network is shown `(5, K, R, C)` and the mask (0..1) `(K, R, C)` of one sample of a case."""
     low, high = window(case, how, rng)
-    at = _point(case, how, rng) + _offsets_mm(view, how, rng) / np.asarray(case.spacing_mm)
-    suv, truth, hu = _sampled(case, np.clip(at, low, high))
-    beyond = ((at < low - 0.5) | (at > high + 0.5)).any(axis=-1)
+    at = (_point(case, how, rng) + _offsets_mm(view, how, rng) / np.asarray(case.spacing_mm)).astype(
+        np.float32
+    )
+    held = np.clip(at, low.astype(np.float32), high.astype(np.float32))
+    suv, truth, hu = _sampled(case, held)
+    off = np.abs(at - held)
+    beyond = np.maximum(np.maximum(off[..., 0], off[..., 1]), off[..., 2]) > 0.5
     truth[beyond] = 0.0
     suv, hu = _filled(suv, hu, beyond, others, rng, how)
     suv = suv * np.float32(np.exp(rng.uniform(-how.gain, how.gain)))
@@ -100,11 +104,11 @@ def _offsets_mm(view: PetctView, how: Augmentation, rng: np.random.Generator) ->
     return out
 
 
-def _sampled(case: Sarcoma, at: Floats) -> tuple[Array, Array, Array | None]:
+def _sampled(case: Sarcoma, at: Array) -> tuple[Array, Array, Array | None]:
     """Return SUV, mask and HU (None without CT) at voxel indices `(K, R, C, 3)`, linear."""
     layers = [case.suv, case.mask.astype(np.float32), *([] if case.hu is None else [case.hu])]
     size = np.asarray(case.mask.shape)
-    places = (at[..., ::-1] / np.maximum(size[::-1] - 1, 1) * 2 - 1).astype(np.float32)
+    places = at[..., ::-1] * (2 / np.maximum(size[::-1] - 1, 1)).astype(np.float32) - 1
     stack, where = torch.from_numpy(np.stack(layers)), torch.from_numpy(places)
     found = torch.nn.functional.grid_sample(
         stack[None], where[None], align_corners=True, padding_mode="border"

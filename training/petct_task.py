@@ -120,8 +120,11 @@ class PetctTask:
             dices.append(2.0 * float((mask & case.mask).sum()) / float(mask.sum() + case.mask.sum()))
             risks.append(answer.log_hazard)
         true = np.array([hazard_of(case) for case in self.judged])
-        order = Outcomes(duration=-true, event=np.ones(len(true), dtype=np.bool_))
-        return {"dice": float(np.mean(dices)), "hazards in order": concordance(risks, order)}
+        figures = {"dice": float(np.mean(dices))}
+        if len(set(true)) > 1:
+            order = Outcomes(duration=-true, event=np.ones(len(true), dtype=np.bool_))
+            figures["hazards in order"] = concordance(risks, order)
+        return figures
 
 
 def petct_task(experiment: Experiment, fold: int, data: Path) -> PetctTask:
