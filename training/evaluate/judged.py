@@ -99,6 +99,8 @@ class RatedCase(Case):
     """The true class."""
     probability: float
     """The model's probability that it is positive, 0 to 1."""
+    setting: str = "as given"
+    """How the model was asked (`segmenter's mask`); the first setting is told in full, the others beside it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

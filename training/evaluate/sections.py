@@ -66,18 +66,54 @@ def searched_part(cases: Sequence[SearchedCase], *, resamples: int = RESAMPLES, 
 def rated_part(
     cases: Sequence[RatedCase], threshold: float = 0.5, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Part:
-    """Return headlines, section and JSON of a classifier. Raises ValueError when only one class is there."""
-    found = classify.class_figures(cases, threshold, resamples=resamples, seed=seed)
-    (true_negative, false_positive), (false_negative, true_positive) = found.confusion
+    """Return headlines, sections and JSON of a classifier: its first setting in full, figures of the others beside it.
+
+    Raises ValueError when only one class is there.
+    """
+    settings = {
+        setting: [case for case in cases if case.setting == setting]
+        for setting in dict.fromkeys(case.setting for case in cases)
+    }
+    found = {
+        setting: classify.class_figures(members, threshold, resamples=resamples, seed=seed)
+        for setting, members in settings.items()
+    }
+    first = next(iter(settings))
+    group_table, group_plain = _rated_groups(settings[first], resamples, seed)
+    by_kind = Section(
+        title="Classification by kind of case",
+        text="AUC of the cases of each kind that holds both classes; a group of few patients says little.",
+        tables=(group_table,),
+    )
+    plain = {
+        "figures": _plain(found[first].figures),
+        "groups": group_plain,
+        "confusion": found[first].confusion,
+        "threshold": threshold,
+        "cases": [_rated_plain(case) for case in cases],
+    }
+    if len(found) > 1:
+        plain["settings"] = {setting: _plain(one.figures) for setting, one in found.items()}
+    sections = (_rated_section(found, len(settings[first])), *([by_kind] if group_table.rows else []))
+    return _rated_headlines(found), sections, plain
+
+
+def _rated_section(found: Mapping[str, classify.ClassFigures], cases: int) -> Section:
+    first = next(iter(found.values()))
+    (true_negative, false_positive), (false_negative, true_positive) = first.confusion
     positives = true_positive + false_negative
-    section = Section(
+    columns = [dict(_lines(RATED, one.figures)) for one in found.values()]
+    head = ("Figure", *(found if len(found) > 1 else ["Value"]))
+    return Section(
         title="Classification",
         text=(
-            f"{positives} positive and {len(cases) - positives} negative cases; called positive from a probability of "
-            f"{threshold:g}. In brackets: the 95 % interval over patients."
+            f"{positives} positive and {cases - positives} negative cases; called positive from a probability of "
+            f"{first.threshold:g}. In brackets: the 95 % interval over patients."
         ),
         tables=(
-            Table(head=("Figure", "Value"), rows=_lines(RATED, found.figures)),
+            Table(
+                head=head, rows=tuple((name, *(column[name] for column in columns)) for name in columns[0])
+            ),
             Table(
                 head=("", "called negative", "called positive"),
                 rows=(
@@ -88,44 +124,37 @@ def rated_part(
         ),
         charts=(
             charts.diagonal(
-                found.roc[0].tolist(), found.roc[1].tolist(), x_label="1 \N{MINUS SIGN} specificity",
+                first.roc[0].tolist(), first.roc[1].tolist(), x_label="1 \N{MINUS SIGN} specificity",
                 y_label="sensitivity", caption="ROC curve.",
             ),
             charts.diagonal(
-                found.reliability[0].tolist(), found.reliability[1].tolist(), x_label="probability said",
+                first.reliability[0].tolist(), first.reliability[1].tolist(), x_label="probability said",
                 y_label="part that was positive", caption="Reliability: on the line, probabilities mean what they say.",
             ),
         ),
     )  # fmt: skip
-    tops = tuple(
-        Headline(name=RATED[name], value=number(one.value), between=ends(one))
-        for name in ("auc", "recall", "specificity", "f1")
-        if (one := found.figures[name]) is not None
+
+
+def _rated_headlines(found: Mapping[str, classify.ClassFigures]) -> tuple[Headline, ...]:
+    first, *others = found
+    told = [(RATED[name], found[first].figures[name]) for name in ("auc", "recall", "specificity", "f1")]
+    told += [(f"AUC, {setting}", found[setting].figures["auc"]) for setting in others]
+    return tuple(
+        Headline(name=name, value=number(one.value), between=ends(one))
+        for name, one in told
+        if one is not None
     )
-    group_table, group_plain = _rated_groups(cases, resamples, seed)
-    by_kind = Section(
-        title="Classification by kind of case",
-        text="AUC of the cases of each kind that holds both classes; a group of few patients says little.",
-        tables=(group_table,),
-    )
-    plain = {
-        "figures": _plain(found.figures),
-        "groups": group_plain,
-        "confusion": found.confusion,
-        "threshold": threshold,
+
+
+def _rated_plain(case: RatedCase) -> dict[str, Any]:
+    return {
+        "case_id": case.case_id,
+        "patient_id": case.patient_id,
+        "fold": case.fold,
+        "setting": case.setting,
+        "positive": case.positive,
+        "probability": case.probability,
     }
-    cases_plain = [
-        {
-            "case_id": case.case_id,
-            "patient_id": case.patient_id,
-            "fold": case.fold,
-            "positive": case.positive,
-            "probability": case.probability,
-        }
-        for case in cases
-    ]
-    sections = (section, by_kind) if group_table.rows else (section,)
-    return tops, sections, {**plain, "cases": cases_plain}
 
 
 def _rated_groups(
