@@ -2,9 +2,9 @@
 
 `python -m training.nodule_doubt RUN DATA --levels 0.4 --out doubt.json`: each nodule is drawn by the fold that has not
 seen its patient; temperature and intervals of a fold are learned from the other folds, those of a new patient from all.
-Intervals go by the entropy of the mirror images' mean, which are asked anyway. Beside it stand the other measures, and
-dropout of that one fold: the folds as an ensemble cannot be judged here, because four of the five have learned from
-the nodule.
+Intervals go by the entropy of the mean of the mirror images, which are asked anyway. Beside it stand the other
+measures, and dropout of that one fold: the folds as an ensemble cannot be judged here, because four of the five have
+learned from the nodule.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,11 +26,12 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from models.calibration import FEWEST_CASES, error_auroc, lesion_region, uncertainty_error
-from models.conformal import Coverage
-from models.doubt import Answered, Judged, Sizes, fit_doubt, judge_doubt
-from models.nodule_passes import MIRRORS, NoduleView, draw, nearest_piece
-from models.patches import put_back
-from models.uncertainty import PASSES, CaseUncertainty, dropout_passes, flips, summarised
+from models.conformal import ConformalInterval, Coverage
+from models.doubt import Answered, Doubt, Judged, Sizes, fit_doubt, judge_doubt
+from models.nodule_passes import MIRRORS, draw
+from models.nodule_segmenter import LearnedNoduleSegmenter
+from models.shipped import Model, open_model
+from models.uncertainty import PASSES, CaseUncertainty, dropout_passes, summarised
 from training.evaluate.crops import AS_GIVEN, asked
 from training.evaluate.data import Data, open_data
 from training.evaluate.metrics import dice, long_axis_mm
@@ -36,12 +39,13 @@ from training.evaluate.runs import load_network, open_run
 from training.evaluate.subject import Subject
 from training.lidc import Nodule, load_nodule
 from training.nodule_task import as_function
+from training.ship import About, ship
 
 if TYPE_CHECKING:
     import torch
 
 CERTAIN = 1e-6
-"""A probability nearer to 0 or 1 than this counts as this: beyond the patch it is 0, which has no logit."""
+"""A probability nearer to 0 or 1 counts as this: beyond the patch it is 0, which has no logit."""
 SIZES_MM = (0.0, 6.0, 10.0, 20.0, math.inf)
 """Ends of the groups of true long axis that coverage is told for, mm."""
 
@@ -60,65 +64,76 @@ class Held:
     """How right the drawing was, within the crop."""
     uncertainties: Mapping[str, CaseUncertainty]
     """How unsure it was, by where the answers came from."""
-    error_auroc: Mapping[str, float]
-    """How well the entropy of voxels tells wrong ones from right ones, by where the answers came from."""
+    error_auroc: float
+    """How well the entropy of voxels around the nodule tells wrong ones from right ones."""
 
 
 def held_out(
     subject: Subject, data: Data, *, levels: Sequence[float], mirrors: int, passes: int = PASSES
 ) -> Iterator[Held]:
-    """Yield every nodule of the data whose fold is finished.
+    """Yield every nodule of the data whose fold is finished, drawn as a node would draw it.
 
     `levels` are the probabilities from which a voxel is drawn, one for each voxel size of the view, or one for all.
+    Without `passes` there is no dropout.
     """
-    networks = {fold: load_network(subject, fold) for fold in subject.folds}
-    view = NoduleView.of(subject.card["task"]["view"])
-    for case in data.manifest.cases:
-        if case.fold in networks:
-            (fold,) = subject.weights_for(case.patient_id)
-            yield _held(load_nodule(case, data.root), networks[fold], view, levels, mirrors, passes)
+    with TemporaryDirectory() as folder:
+        model = _untaught(subject, data, {"levels": list(levels), "mirrors": mirrors}, Path(folder))
+        segmenters = {fold: LearnedNoduleSegmenter(model=model, folds=(fold,)) for fold in subject.folds}
+        networks = {fold: load_network(subject, fold) for fold in subject.folds} if passes else {}
+        for case in data.manifest.cases:
+            if case.fold in segmenters:
+                (fold,) = subject.weights_for(case.patient_id)
+                yield _held(load_nodule(case, data.root), segmenters[fold], networks.get(fold), passes)
+
+
+def _untaught(subject: Subject, data: Data, decided: Mapping[str, Any], folder: Path) -> Model:
+    """Return a run as a model that says what its networks say, with no temperature and no intervals."""
+    assert subject.folder is not None
+    nothing = ConformalInterval(kind="log", alpha=0.1, edges=(), quantiles=(math.inf,), cases=(0,))
+    doubt = Doubt(temperature=1.0, volume_mm3=nothing, long_axis_mm=nothing).as_card()
+    about = About(
+        name=subject.name,
+        version=subject.version,
+        licence="not for use",
+        training_data=data.manifest.name,
+        input="HU",
+        intended_use="to be taught what to doubt",
+    )
+    trusted = ship(subject.folder, data.manifest, folder, about, {**decided, "doubt": {"all": doubt}}, {})
+    return open_model(folder, {trusted}, date.min)
 
 
 def _held(
-    nodule: Nodule,
-    network: torch.nn.Module,
-    view: NoduleView,
-    levels: Sequence[float],
-    mirrors: int,
-    passes: int,
+    nodule: Nodule, segmenter: LearnedNoduleSegmenter, network: torch.nn.Module | None, passes: int
 ) -> Held:
     image, truth, point, _ = asked(nodule, AS_GIVEN)
-    run, spacing = as_function(network), nodule.spacing_mm
-    drawn = draw([run], view, image, spacing, point, mirrors=mirrors)
-    level = levels[0] if len(levels) == 1 else levels[view.voxels_mm.index(drawn.grid.spacing_mm[0])]
-    p = np.clip(drawn.probabilities(image.shape, spacing), CERTAIN, 1 - CERTAIN)
-    mask, region = nearest_piece(p > level, point, spacing), lesion_region(truth, spacing)
-    voxel_mm3, wrong = math.prod(spacing), ((p > level) != truth)[region]
-    answers = {"mirrors": np.stack(list(flips(run, drawn.inputs)))[:, 0]}
-    if passes:
-        answers["dropout"] = _dropout(network, drawn.inputs, passes)
-        answers["both"] = np.concatenate([answers["mirrors"], answers["dropout"]])
-    said = {name: summarised(logits, threshold=level) for name, logits in answers.items()}
-    unsure = {name: one.case(drawn.grid.spacing_mm) for name, one in said.items()}
+    spacing = nodule.spacing_mm
+    answer = segmenter.answer(image, spacing, point)
+    mask, p = np.zeros(image.shape, dtype=np.bool_), np.zeros(image.shape)
+    mask[answer.box], p[answer.box] = answer.mask, answer.probability
+    region = lesion_region(truth, spacing)
+    said = np.clip(p[region], CERTAIN, 1 - CERTAIN)
+    unsure = {"mirrors": answer.uncertainty}
+    if network is not None:
+        shown = draw([as_function(network)], segmenter.view, image, spacing, point)
+        level = segmenter.levels[segmenter.view.voxels_mm.index(shown.grid.spacing_mm[0])]
+        answers = summarised(_dropout(network, shown.inputs, passes), threshold=level)
+        unsure["dropout"] = answers.case(shown.grid.spacing_mm)
+    voxel_mm3 = math.prod(spacing)
     return Held(
         case_id=nodule.case.case_id,
         patient_id=nodule.case.patient_id,
         answered=Answered(
             fold=nodule.case.fold,
-            logits=logit(p[region]),
+            logits=logit(said),
             lesion=truth[region],
             volume_mm3=(mask.sum() * voxel_mm3, truth.sum() * voxel_mm3),
             long_axis_mm=(long_axis_mm(mask, spacing), long_axis_mm(truth, spacing)),
-            uncertainty=unsure["mirrors"].entropy,
+            uncertainty=answer.uncertainty.entropy,
         ),
         dice=dice(mask, truth),
         uncertainties=unsure,
-        error_auroc={
-            name: error_auroc(
-                put_back(one.entropy, image.shape, spacing, drawn.point, drawn.grid)[region], wrong
-            )
-            for name, one in said.items()
-        },
+        error_auroc=error_auroc(-np.abs(said - 0.5), (mask != truth)[region]),
     )
 
 
@@ -163,10 +178,7 @@ def figures(held: Sequence[Held], judged: Judged) -> dict[str, Any]:
         "long_axis_coverage": asdict(Coverage.of(judged.long_axis)),
         "coverage_by_size": by_size,
         "uncertainty_error": correlations,
-        "error_auroc": {
-            source: float(np.nanmean([one.error_auroc[source] for one in held]))
-            for source in held[0].error_auroc
-        },
+        "error_auroc": float(np.nanmean([one.error_auroc for one in held])),
     }
 
 
