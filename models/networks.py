@@ -22,14 +22,16 @@ def build(architecture: Mapping[str, object]) -> torch.nn.Module:
     step down), `num_res_units`, `act`, `norm` (`batch` or `instance`), `dropout` (of whole channels, after the deepest
     block only, so that repeated passes share the encoder), `stem` (2: a strided convolution before it and a transposed
     one behind it, so that it runs on half the grid). `segresnet`: MONAI's SegResNet; `init_filters`, `blocks_down`,
-    `blocks_up`, `norm`. `classifier`: MONAI's DenseNet; `init_features`, `growth_rate`, `block_config`. `multitask`:
-    that U-Net with a Cox head (`models.multitask`); `head_features`, `pooling` (`mean` or `attention`), `gates`.
+    `blocks_up`, `norm`. `classifier`: MONAI's DenseNet; `init_features`, `growth_rate`, `block_config`. `resnet`:
+    MONAI's ResNet of basic blocks without pooling at its entry; `layers`, `widths`, four of each. `multitask`: the
+    U-Net with a Cox head (`models.multitask`); `head_features`, `pooling` (`mean` or `attention`), `gates`.
     Raises BadModel (`unknown-network`, `bad-architecture`).
     """
     builders: dict[str, Callable[..., Any]] = {
         "unet": _unet,
         "segresnet": _segresnet,
         "classifier": _classifier,
+        "resnet": _resnet,
         "multitask": _multitask,
     }
     kind = architecture.get("kind")
@@ -127,6 +129,21 @@ def _classifier(
         growth_rate=growth_rate,
         block_config=block_config,
         dropout_prob=dropout,
+    )
+
+
+def _resnet(*, in_channels: int, out_channels: int, layers: list[int], widths: list[int]) -> Any:
+    from monai.networks.nets.resnet import ResNet
+
+    return ResNet(
+        block="basic",
+        layers=layers,
+        block_inplanes=widths,
+        n_input_channels=in_channels,
+        num_classes=out_channels,
+        conv1_t_size=5,
+        conv1_t_stride=2,
+        no_max_pool=True,
     )
 
 
