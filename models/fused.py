@@ -53,12 +53,13 @@ def _plain(transposed: nn.ConvTranspose3d) -> nn.Module:
 
 
 def _convolution(transposed: nn.ConvTranspose3d) -> nn.Conv3d:
-    sizes: Any = zip(transposed.kernel_size, transposed.padding, strict=True)
-    k, r, c = (size - 1 - padding for size, padding in sizes)
+    kernel: Any = transposed.kernel_size
+    padding: Any = transposed.padding
+    k, r, c = (size - 1 - given for size, given in zip(kernel, padding, strict=True))
     conv = nn.Conv3d(
         transposed.in_channels,
         transposed.out_channels,
-        transposed.kernel_size,
+        kernel,
         padding=(k, r, c),
         bias=transposed.bias is not None,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import io
 import json
 import logging
 import os
@@ -124,7 +125,7 @@ def kept_trials(cache: Path) -> tuple[Trial, ...]:
 
 
 def _tried(learned: Learned, name: str, cache: Path, threads: int) -> Trial:
-    shown = _ball(learned.patch)
+    shown = ball(learned.patch)
     plain = runner("torch-fp32", learned, cache, threads)
     expected, runners = plain(shown), {"torch-fp32": plain}
     for kind in present(learned):
@@ -132,7 +133,7 @@ def _tried(learned: Learned, name: str, cache: Path, threads: int) -> Trial:
             continue
         try:
             tried = runner(kind, learned, cache, threads)
-            if (off := _apart(tried(shown), expected)) <= FURTHEST:
+            if (off := apart(tried(shown), expected)) <= FURTHEST:
                 runners[kind] = tried
             else:
                 log.warning("%s is off by %.3f and not used", kind, off, extra={"action": "runtime-refused"})
@@ -145,18 +146,22 @@ def _tried(learned: Learned, name: str, cache: Path, threads: int) -> Trial:
             run(shown)
             taken_s[kind].append(time.perf_counter() - begun)
     ms = {kind: round(float(np.median(taken)) / BATCH * 1e3, 4) for kind, taken in taken_s.items()}
-    chosen = next(kind for kind in ms if ms[kind] <= AS_FAST * min(ms.values()))
-    return Trial(model=name, kind=chosen, ms=ms)
+    return Trial(model=name, kind=chosen(ms), ms=ms)
 
 
-def _ball(patch: tuple[int, ...]) -> Array:
+def chosen(ms: Mapping[str, float]) -> str:
+    """Return the kind to use by the time that each takes, the most exact first: that which is about the fastest."""
+    return next(kind for kind in ms if ms[kind] <= AS_FAST * min(ms.values()))
+
+
+def ball(patch: tuple[int, ...]) -> Array:
     """Return patches with a bright ball in the middle of each channel, shape `(BATCH, *patch)`, -1 to 1."""
     sides = np.ix_(*[np.linspace(-2, 2, n, dtype=np.float32) ** 2 for n in patch[1:]])
     ball = 1.8 * np.exp(-sum(sides)) - 0.9
     return np.ascontiguousarray(np.broadcast_to(ball, (BATCH, *patch)), dtype=np.float32)
 
 
-def _apart(given: Array, expected: Array) -> float:
+def apart(given: Array, expected: Array) -> float:
     """Return the mean difference of probability; infinite for arrays of another shape."""
     if given.shape != expected.shape or not np.isfinite(given).all():
         return float("inf")
@@ -238,14 +243,16 @@ def _onnxruntime(learned: Learned, form: str, cache: Path, threads: int) -> Runn
     return run
 
 
-def _openvino(learned: Learned, form: str, cache: Path, threads: int) -> Runner:
-    import io
-
-    # Its converter, which nobody here uses, would tell its maker of every import, over the network.
+def openvino() -> Any:
+    """Return OpenVINO's package, imported so that it tells nobody: its converter would call its maker at import."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
+    import openvino as package
 
-    core = openvino.Core()
+    return package
+
+
+def _openvino(learned: Learned, form: str, cache: Path, threads: int) -> Runner:
+    core = openvino().Core()
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
