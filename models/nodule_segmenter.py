@@ -69,6 +69,8 @@ class LearnedNoduleSegmenter:
     """Which folds are asked; all when empty. Of patients that the model learned from: that which has not seen them."""
     mirrors: int | None = None
     """How many mirror images each network is shown, 1 to 8; None for what the card says."""
+    fastest: bool = False
+    """Whether the fastest runtime of this machine is asked (`models.runtime`), 8 bits included; else torch."""
 
     @cached_property
     def view(self) -> NoduleView:
@@ -103,6 +105,7 @@ class LearnedNoduleSegmenter:
                 "mirrors": self._mirrors,
                 "levels": ",".join(f"{level:g}" for level in self.levels),
                 "temperature": self.doubt.temperature,
+                "runtime": "fastest" if self.fastest else "torch",
             },
             weights_sha256=manifest.sha256,
         )
@@ -200,6 +203,10 @@ class LearnedNoduleSegmenter:
 
     @cached_property
     def _networks(self) -> tuple[Network, ...]:
+        if self.fastest:
+            from models.runtime import network
+
+            return tuple(network(self.model, fold) for fold in self._folds)
         return tuple(torch_network(self.model, fold) for fold in self._folds)
 
     def _said(self, key: str) -> Any:

@@ -56,7 +56,7 @@ def choose(which: Segmenters) -> LesionSegmenter:
     try:
         if not runs_here():
             raise BadModel("not-installed", "torch or monai is not installed: pip install 'nadir[learn]'")
-        return LearnedNoduleSegmenter(model=open_shipped(NAME))
+        return LearnedNoduleSegmenter(model=open_shipped(NAME), fastest=True)
     except BadModel as bad:
         if which == "best" and bad.code == "not-shipped":
             return ClassicalNoduleSegmenter()
