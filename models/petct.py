@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
+NAME = "petct_multitask"
 CHANNELS = 5
 HOTTEST_PART = 2.0
 """SUV over that of the hottest place near the point is cut here."""
@@ -198,11 +199,20 @@ class LearnedPetct:
             intended_use=str(self._said("intended_use")),
             parameters={
                 "folds": ",".join(map(str, self.folds or self.model.folds)),
-                "level": float(self._said("level")),
+                "level": self.level,
                 "mirrors": int(self._said("mirrors")),
             },
             weights_sha256=said.sha256,
         )
+
+    @property
+    def level(self) -> float:
+        """Return the probability from which a voxel is drawn; one fold alone has that which the other folds taught."""
+        said = self._said("level")
+        try:
+            return float(said["folds"][str(self.folds[0])] if len(self.folds) == 1 else said["all"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadModel("bad-card", f"the card of {self.model.manifest.name} has no levels") from error
 
     def answer(
         self, suv: Array, spacing_mm: Sequence[float], point: Sequence[float], hu: Array | None = None
@@ -219,7 +229,7 @@ class LearnedPetct:
     ) -> BoolArray:
         """Return the lesion at a point, `(K, R, C)`; see `answer`."""
         found = self.answer(suv, spacing_mm, point, hu)
-        return found.drawn(float(self._said("level")), point, spacing_mm)
+        return found.drawn(self.level, point, spacing_mm)
 
     @cached_property
     def _view(self) -> PetctView:

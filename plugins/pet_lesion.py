@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import cc3d
@@ -21,6 +21,7 @@ from plugins.measure.lesion import measure_lesion
 from plugins.measure.liver import LiverReference, find_liver
 from plugins.measure.uptake import PeakVariant, Threshold
 from plugins.measure.volume import MM3_PER_ML, volume_mm3
+from plugins.pet_drawing import PetDrawing, shipped_petct
 
 _MARGIN_MM = 30.0
 _VOXEL_METHOD = "all voxels in a sphere of 3 cm"
@@ -54,6 +55,10 @@ class PetLesion:
     and left at the floor (flag `percent-threshold-leaks`) when it does not end within 3 cm.
     `percist`: 1.5 x liver mean + 2 SD in body-weight SUV; without a liver reference the study is refused.
 
+    `outline = "learned"`: each place is drawn anew by the PET/CT network from its hottest voxel (one that lies in a
+    drawn lesion is not drawn again); where the network sees nothing the threshold's outline stays (flag
+    `drawn-by-threshold`).
+
     The liver reference is a finding of its own (type `Reference Region`), or a flag with the reason why there is none.
     """
 
@@ -65,6 +70,8 @@ class PetLesion:
     """How the level is found."""
     fixed_suv: float = 4.0
     """The level of `fixed`, SUVbw."""
+    outline: Literal["threshold", "learned"] = "threshold"
+    """Who draws the bounds of a place: the threshold that found it, or the PET/CT network."""
     percent_of_maximum: float = 41.0
     """The level of `percent`, % of the SUVmax of each hot spot."""
     floor_suv: float = 2.5
@@ -83,6 +90,8 @@ class PetLesion:
     def __post_init__(self) -> None:
         if self.threshold not in ("fixed", "percent", "percist"):
             raise ValueError(f"threshold is 'fixed', 'percent' or 'percist', not '{self.threshold}'")
+        if self.outline not in ("threshold", "learned"):
+            raise ValueError(f"outline is 'threshold' or 'learned', not '{self.outline}'")
         if not (self.fixed_suv > 0 and self.floor_suv > 0 and 0 < self.percent_of_maximum <= 100):
             raise ValueError("thresholds are above zero, and percentages at most 100")
         if self.minimum_voxels < 1 or self.maximum_lesions < 1:
@@ -90,8 +99,8 @@ class PetLesion:
 
     @property
     def model(self) -> ModelCard | None:
-        """Return None: nothing here is learned."""
-        return None
+        """Return the card of the network; None when thresholds draw."""
+        return shipped_petct().card if self.outline == "learned" else None
 
     def accepts(self, study: Study) -> bool:
         """Return True when the study has a PET in SUV."""
@@ -113,10 +122,12 @@ class PetLesion:
         answer: list[Finding | Flag] = []
         for pet, liver in zip(pets, references, strict=True):
             number = sum(isinstance(f, Finding) and f.type == codes.LESION for f in answer)
-            answer.extend(self._one_series(pet, liver, number))
+            answer.extend(self._one_series(pet, liver, number, study.by_role("ct")))
         return tuple(answer)
 
-    def _one_series(self, pet: Volume, liver: LiverReference | Flag, number: int) -> Iterator[Finding | Flag]:
+    def _one_series(
+        self, pet: Volume, liver: LiverReference | Flag, number: int, cts: Sequence[Volume]
+    ) -> Iterator[Finding | Flag]:
         yield _liver_finding(pet, liver) if isinstance(liver, LiverReference) else liver
         if isinstance(liver, Flag) and self.threshold == "percist":
             return
@@ -127,7 +138,10 @@ class PetLesion:
         if len(spots) > self.maximum_lesions:
             words = f"{len(spots)} places are above the threshold; the {self.maximum_lesions} largest are reported."
             yield _flag(pet, "too-many-lesions", words)
-        for place, spot in enumerate(spots[: self.maximum_lesions], start=number + 1):
+        spots = spots[: self.maximum_lesions]
+        if self.outline == "learned":
+            spots = list(_redrawn(spots, PetDrawing(pet, cts, shipped_petct())))
+        for place, spot in enumerate(spots, start=number + 1):
             yield Finding(
                 key=f"{pet.series_instance_uid}:{','.join(map(str, spot.peak))}",
                 label=f"PET lesion {place}",
@@ -172,6 +186,21 @@ class PetLesion:
             floor = Threshold.fixed(self.floor_suv)
             leaks = f"{threshold.words} does not end within 3 cm; it was left at SUV {self.floor_suv:g}."
             yield _spot(pet, seed, _start(box), floor, (_flag(pet, "percent-threshold-leaks", leaks),))
+
+
+def _redrawn(spots: Sequence[_Spot], drawing: PetDrawing) -> Iterator[_Spot]:
+    """Yield each spot with the network's outline; what lies in an outline already drawn is part of that lesion."""
+    taken = np.zeros(drawing.pet.array.shape, dtype=np.bool_)
+    for spot in spots:
+        if taken[spot.peak]:
+            continue
+        drawn = drawing.at(spot.peak) & ~taken
+        if drawn.any():
+            taken |= drawn
+            yield replace(spot, mask=Mask.from_full(drawn))
+        else:
+            words = "The network saw no lesion here; the outline is the threshold's."
+            yield replace(spot, flags=(*spot.flags, _flag(drawing.pet, "drawn-by-threshold", words)))
 
 
 def _level_spots(pet: Volume, threshold: Threshold) -> Iterator[_Spot]:

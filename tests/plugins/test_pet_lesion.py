@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from shapes import Ellipsoid, grid, rotation
 
+from models.card import ModelCard
 from plugins import codes
 from plugins.contract import Finding, Flag, Patient, Plugin, Study, Volume, parted
 from plugins.errors import Refused
@@ -276,3 +277,52 @@ def test_a_sphere_outside_the_image_is_an_empty_mask() -> None:
 def test_wrong_settings_are_not_taken(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"threshold|least"):
         PetLesion(**wrong)  # type: ignore[arg-type]
+
+
+class Growing:
+    """Draws as the network does: a ball of 20 mm around the point, or nothing."""
+
+    def __init__(self, sees: bool = True) -> None:
+        self.sees = sees
+        self.shown: list[object] = []
+        self.card = ModelCard(name="ball", version="1", kind="learned", intended_use="tests")
+
+    def draw(
+        self, suv: NDArray[np.float32], spacing_mm: tuple[float, ...], point: tuple[int, ...], hu: object
+    ) -> NDArray[np.bool_]:
+        self.shown.append(hu)
+        index = np.indices(suv.shape).astype(np.float32)
+        far = sum(((g - p) * s) ** 2 for g, p, s in zip(index, point, spacing_mm, strict=True))
+        return np.asarray((far <= 400.0) & self.sees)
+
+
+def test_the_network_draws_when_it_is_asked_to_and_shows_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, trunk = Growing(), Trunk(hot=HOT)
+    monkeypatch.setattr("plugins.pet_lesion.shipped_petct", lambda: model)
+    plugin = PetLesion(outline="learned")
+    lesions = [f for f in found(plugin, study(trunk.pet(), trunk.ct())) if f.type == codes.LESION]
+    assert plugin.model is model.card
+    ball_ml = 4 / 3 * np.pi * 20**3 / 1000
+    assert [f.measurement("volume").value for f in lesions] == [pytest.approx(ball_ml, rel=0.03)] * 2
+    hu = model.shown[0]
+    assert isinstance(hu, np.ndarray)
+    assert hu.shape == SHAPE
+    assert hu[trunk.bodies[3].inside(trunk.pet())].mean() == pytest.approx(60, abs=15)
+
+
+def test_places_in_one_drawn_lesion_are_one_and_what_is_not_seen_keeps_its_threshold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    near = (((0.0, 0.0, 0.0), 6.0, 9.0), ((16.0, 0.0, 0.0), 5.0, 8.0))
+    pet = Trunk(hot=near, noise=0.0).pet()
+    monkeypatch.setattr("plugins.pet_lesion.shipped_petct", Growing)
+    one = [f for f in found(PetLesion(outline="learned"), study(pet)) if f.type == codes.LESION]
+    assert len(one) == 1
+    monkeypatch.setattr("plugins.pet_lesion.shipped_petct", lambda: Growing(sees=False))
+    two = [f for f in found(PetLesion(outline="learned"), study(pet)) if f.type == codes.LESION]
+    assert [[flag.code for flag in f.flags] for f in two] == [["drawn-by-threshold"]] * 2
+
+
+def test_an_unknown_outline_is_refused() -> None:
+    with pytest.raises(ValueError, match="outline"):
+        PetLesion(outline="guess")  # type: ignore[arg-type]

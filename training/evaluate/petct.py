@@ -152,7 +152,7 @@ def _opened(subject: Subject, folds: tuple[int, ...]) -> Asked:
         return partial(_threshold, THRESHOLDS[subject.name])
     if subject.model is not None:
         learned = LearnedPetct(model=subject.model, folds=folds)
-        return partial(_learned, learned, float(learned.card.parameters["level"]))
+        return partial(_learned, learned)
     return _of_run(subject, folds)
 
 
@@ -162,12 +162,10 @@ def _threshold(
     return Said(drawn=rule(suv, spacing_mm, point))
 
 
-def _learned(
-    model: LearnedPetct, level: float, suv: Array, hu: Array | None, spacing_mm: Spacing, point: Point
-) -> Said:
+def _learned(model: LearnedPetct, suv: Array, hu: Array | None, spacing_mm: Spacing, point: Point) -> Said:
     found = model.answer(suv, spacing_mm, point, hu)
     return Said(
-        drawn=found.drawn(level, point, spacing_mm),
+        drawn=found.drawn(model.level, point, spacing_mm),
         probability=found.probability,
         log_hazard=found.log_hazard,
     )

@@ -1,0 +1,58 @@
+"""Lesions on PET drawn by the network, with the CT of the study where it lies in the same frame of reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from models.files import BadModel
+from models.nodule_segmenter import runs_here
+from models.petct import NAME, LearnedPetct
+from models.shipped import open_shipped
+from plugins.contract import Array, BoolArray, Volume
+from plugins.errors import Broken
+
+AIR_HU = -1000.0
+
+
+def shipped_petct() -> LearnedPetct:
+    """Return the PET/CT model that comes with Nadir. Raises Broken when it cannot be used here."""
+    if not runs_here():
+        raise Broken("torch and monai, which the PET/CT network needs, are not installed")
+    try:
+        return LearnedPetct(model=open_shipped(NAME))
+    except BadModel as error:
+        raise Broken(f"the PET/CT network cannot be used: {error.sentence}") from error
+
+
+class PetDrawing:
+    """Draws lesions on one PET, one at a time; the CT is brought onto its grid once."""
+
+    def __init__(self, pet: Volume, cts: Sequence[Volume], model: LearnedPetct) -> None:
+        same = [ct for ct in cts if ct.frame_of_reference_uid == pet.frame_of_reference_uid is not None]
+        self.pet, self.model = pet, model
+        self.hu = ct_on_pet(same[0], pet) if same else None
+
+    def at(self, index: tuple[int, int, int]) -> BoolArray:
+        """Return the lesion at a voxel of the PET, on its grid `(K, R, C)`; empty when the network sees none there."""
+        drawn = self.model.draw(self.pet.array, self.pet.spacing_mm, index, self.hu)
+        return drawn if drawn[index] else np.zeros_like(drawn)
+
+
+def ct_on_pet(ct: Volume, pet: Volume) -> Array:
+    """Return HU on the grid of a PET by position: averaged over about its voxels, air where there is no CT."""
+    to_ct = np.linalg.inv(ct.geometry.affine) @ pet.geometry.affine
+    step = np.abs(to_ct[:3, :3]).max(axis=1)
+    smooth = ndimage.gaussian_filter(ct.array, np.where(step > 1.2, step / 2.355, 0.0), mode="nearest")
+    found: Array = ndimage.affine_transform(
+        smooth,
+        to_ct[:3, :3],
+        to_ct[:3, 3],
+        output_shape=pet.array.shape,
+        order=1,
+        mode="constant",
+        cval=AIR_HU,
+    )
+    return found
