@@ -157,5 +157,7 @@ def _multitask(
 ) -> Any:
     from models.multitask import Multitask
 
+    if unet.get("stem", 1) != 1:
+        raise ValueError("a multitask network has no stem")
     network = _unet(channels=channels, **unet)
     return Multitask(network, channels, hidden=head_features, pooling=pooling, gates=gates)

@@ -107,7 +107,10 @@ class PetctTask:
             fn_weight=costs.fn_weight,
             exponent=costs.exponent,
         )
-        total, _ = self._both(mask, self._risk.loss(batch[2], output[:, 1, 0, 0, 0]))
+        log_hazard = output[:, 1, 0, 0, 0]
+        # The few of a batch stand for the whole cohort, or the hazard would count far less than its weight.
+        more = log_hazard * (len(self._risk.duration) / len(log_hazard))
+        total, _ = self._both(mask, self._risk.loss(batch[2], more + (log_hazard - more).detach()))
         return total
 
     def judge(self, network: torch.nn.Module) -> Mapping[str, float]:

@@ -59,6 +59,7 @@ def test_twice_as_much_of_a_feature_adds_its_logarithm() -> None:
         assert float(head(more) - head(some)) == pytest.approx(0.693, abs=0.01)
 
 
-def test_an_unknown_pooling_is_a_bad_architecture() -> None:
+@pytest.mark.parametrize("more", [{"pooling": "median"}, {"stem": 2}])
+def test_what_it_cannot_be_is_a_bad_architecture(more: dict[str, object]) -> None:
     with pytest.raises(BadModel, match="bad-architecture"):
-        build({**SMALL, "pooling": "median"})
+        build({**SMALL, **more})
