@@ -8,20 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.covariates import Covariates
 from models.files import BadModel
 from models.nodule_features import FEATURES, LUNG_HU, features, seen
 from models.patches import PatchGrid, cut, scaled
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.shipped import Model
 
 Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Network = Callable[[Array], Array]
 """float32 `(N, 2, K, R, C)` to logits `(N, 1)`."""
+NAME = "nodule_malignancy"
+VOTES, NETWORK = "features.", "network."
+"""What the names of weights begin with."""
 NOT_PATHOLOGY = "likelihood that readers of images rate it malignant; ratings are not pathology"
 MIRRORS: tuple[tuple[int, ...], ...] = ((), (1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (1, 2, 3))
 
@@ -132,20 +141,33 @@ class MalignancyRater:
     """What the networks are shown."""
     members: tuple[Member, ...]
     """One for each fold; a single one when a patient of the training data is judged by his own fold."""
+    covariates: Covariates | None = None
+    """What was learned of clinical facts, if anything."""
 
-    def rate(self, image: Array, mask: BoolArray, spacing_mm: Sequence[float]) -> Likelihood:
+    def rate(
+        self,
+        image: Array,
+        mask: BoolArray,
+        spacing_mm: Sequence[float],
+        known: Mapping[str, float | None] | None = None,
+    ) -> Likelihood:
         """Return the likelihood for a nodule, HU and mask `(K, R, C)`, spacing (k, r, c) in mm.
 
-        Raises ValueError when the mask is empty or of another grid.
+        `known` are clinical facts by name, None for one that is not known. Raises ValueError when the mask is empty or
+        of another grid, and for facts that the model has not learned.
         """
+        if known and self.covariates is None:
+            raise ValueError(f"this model has learned nothing of {', '.join(sorted(known))}")
         values = features(image, mask, spacing_mm)
         shown = self.view.shown(image, mask, spacing_mm)
         logits = np.concatenate(
             [m.combination.logits(m.votes.logits(values), asked(m.network, shown)) for m in self.members]
         )
-        low, high = np.quantile(logits, [0.025, 0.975])
-        said = [_probability(float(z)) for z in (logits.mean(), low, high)]
-        return Likelihood(probability=said[0], low=said[1], high=said[2])
+        spread = [float(logits.mean()), *np.quantile(logits, [0.025, 0.975]).tolist()]
+        if self.covariates is not None:
+            spread = [self.covariates.logit(z, known or {}) for z in spread]
+        probability, low, high = (float(1 / (1 + np.exp(-np.clip(z, -60, 60)))) for z in spread)
+        return Likelihood(probability=probability, low=low, high=high)
 
 
 def asked(network: Network, shown: Array) -> float:
@@ -154,23 +176,79 @@ def asked(network: Network, shown: Array) -> float:
     return float(np.mean(network(np.ascontiguousarray(views))))
 
 
-def votes_of(numbers: Mapping[str, NDArray[np.generic]]) -> LinearVotes:
-    """Return the regressions of a file of weights. Raises BadModel (`bad-weights`)."""
+def open_rater(model: Model, folds: Sequence[int] = ()) -> MalignancyRater:
+    """Return the rater of a model's card and weights; all folds together unless some are named.
+
+    One fold alone judges patients of the training data that it has not seen; it is then put together as the other folds
+    taught. Raises BadModel (`bad-card`, `bad-weights`, and what `models.files` raises).
+    """
+    chosen = tuple(folds) or model.folds
     try:
-        parts = {
-            name: np.asarray(numbers[f"features.{name}"], np.float64) for name in LinearVotes.__annotations__
-        }
+        said = model.card["combination"]
+        own = said["folds"][str(chosen[0])] if len(folds) == 1 else said["all"]
+        combination = Combination(**own)
+        view = RatedView.of(model.card["view"])
+        facts = model.card.get("covariates")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadModel("bad-card", f"the card of {NAME} is not as it has to be: {error!r}") from error
+    members = []
+    for fold in chosen:
+        numbers = model.weights(fold)
+        members.append(
+            Member(
+                votes=_votes(numbers),
+                network=as_function(network_of(model.card["architecture"], numbers)),
+                combination=combination,
+            )
+        )
+    covariates = None if facts is None else Covariates.of(facts)
+    return MalignancyRater(view=view, members=tuple(members), covariates=covariates)
+
+
+def _votes(numbers: Mapping[str, NDArray[np.generic]]) -> LinearVotes:
+    wide = len(FEATURES)
+    try:
+        low, high, weights, intercepts = (
+            np.asarray(numbers[f"{VOTES}{name}"], np.float64)
+            for name in ("low", "high", "weights", "intercepts")
+        )
     except KeyError as error:
         raise BadModel("bad-weights", f"the weights hold no {error}") from error
-    wide = len(FEATURES)
-    if (
-        parts["low"].shape != (wide,)
-        or parts["high"].shape != (wide,)
-        or parts["weights"].shape[1:] != (wide,)
-    ):
+    if low.shape != (wide,) or high.shape != (wide,) or weights.shape != (len(intercepts), wide):
         raise BadModel("bad-weights", f"the weights are not of the {wide} features that are measured here")
-    return LinearVotes(**parts)
+    return LinearVotes(low=low, high=high, weights=weights, intercepts=intercepts)
 
 
-def _probability(logit: float) -> float:
-    return float(1 / (1 + np.exp(-np.clip(logit, -60, 60))))
+def network_of(
+    architecture: Mapping[str, Any], numbers: Mapping[str, NDArray[np.generic]]
+) -> torch.nn.Module:
+    """Return the network of a card with the weights of a fold, set to evaluate. Raises BadModel (`bad-weights`)."""
+    import torch
+
+    from models.networks import build
+
+    network = build(architecture)
+    own = {
+        k.removeprefix(NETWORK): torch.from_numpy(np.array(v))
+        for k, v in numbers.items()
+        if k.startswith(NETWORK)
+    }
+    try:
+        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in own.items()})
+    except RuntimeError as error:
+        raise BadModel(
+            "bad-weights", f"the weights are not of the network that the card of {NAME} says"
+        ) from error
+    return network.eval()
+
+
+def as_function(network: torch.nn.Module) -> Network:
+    """Return a network as a function of float32 arrays."""
+    import torch
+
+    def run(patches: Array) -> Array:
+        with torch.inference_mode():
+            found: Array = network(torch.from_numpy(patches)).float().numpy()
+        return found
+
+    return run

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from models.shipped import VOUCHED, Model, open_model, open_shipped
-
 from models.files import MANIFEST, BadModel
 from models.segmenter import ClassicalNoduleSegmenter
+from models.shipped import VOUCHED, Model, open_model, open_shipped
 from plugins.errors import Refused
-from training.evaluate import nodules, petct
+from training.evaluate import malignancy, nodules, petct
 from training.evaluate.data import Data
 from training.evaluate.judged import Case
 from training.evaluate.runs import is_run, open_run
@@ -41,6 +40,7 @@ class Family:
 
 FAMILIES: Mapping[str, Family] = {
     "nodule_segmenter": Family(cases=nodules.segmented, limits=nodules.LIMITS, window=nodules.WINDOW_HU),
+    "nodule_malignancy": Family(cases=malignancy.rated, limits=malignancy.LIMITS),
     "petct_multitask": Family(cases=petct.asked_cases, limits=petct.LIMITS, window=petct.WINDOW_SUV),
 }
 """By the name of the model that an experiment and a card give."""

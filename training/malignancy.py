@@ -1,0 +1,249 @@
+"""From the networks of a run to a model that rates nodules: regressions on features, both put together, calibrated.
+
+    nadir train training/experiments/nodule_malignancy.yaml --data FOLDER --out runs
+    python -m training.malignancy runs/nodule_malignancy --data FOLDER --out models/weights/nodule_malignancy
+    nadir evaluate models/weights/nodule_malignancy --data FOLDER --out report
+    python -m training.malignancy ... --report report/report.json      the same again, with its figures on the card
+
+Every number that a fold is judged with was learned from patients of other folds: its network and regressions, and how
+both are put together, which the other folds' held-out answers teach.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from models.covariates import Covariate, Covariates
+from models.malignancy import NETWORK, VOTES, Combination, LinearVotes, RatedView, as_function, asked
+from models.nodule_features import FEATURES, features
+from training.evaluate.bootstrap import interval
+from training.evaluate.cards import card_figures
+from training.evaluate.runs import load_network, open_run, run_weights
+from training.lidc import lidc_manifest, load_nodule
+from training.malignancy_task import malignant
+from training.manifest import DataManifest
+from training.ship import About, ship
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+DRAWS = 40
+"""Regressions of a fold, each on another draw of its patients."""
+STIFFNESS = 0.1
+"""Inverse weight of the penalty on coefficients of standardised features (scikit-learn's C)."""
+ABOUT = About(
+    name="nodule_malignancy",
+    version="1.0.0",
+    licence="CC BY 3.0 (learned from LIDC-IDRI, doi:10.7937/K9/TCIA.2015.LO9QL9SX)",
+    training_data="Nodules of LIDC-IDRI whose readers rated them below or above 3 of 5, one majority mask each.",
+    input="CT in HU with the mask of one nodule; nothing beyond its slices and 2.5 mm in plane is looked at.",
+    intended_use="How likely readers of images rate a lung nodule malignant; research use only.",
+    limits=(
+        "Ratings are opinions of readers about images, not pathology: this is no probability of cancer.",
+        "Nodules that readers rated 3 (indeterminate) were left out: of those the likelihood says little.",
+        "Larger nodules were rated malignant more often, and size alone tells most of what the model tells.",
+        "The interval is of other draws of patients; it does not hold a wrong mask or another kind of scanner.",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RatedNodules:
+    """What is known of the nodules that a model learns to rate; all arrays begin with `(N,)`."""
+
+    values: Floats
+    """Features `(N, F)`."""
+    malignant: Bools
+    """What their readers say."""
+    fold: NDArray[np.int64]
+    """The fold in which they are judged."""
+    patients: tuple[str, ...]
+    """Whose they are."""
+    network: Floats
+    """Logit of the network that has not seen the patient."""
+
+
+def fit_votes(
+    values: Floats, truth: Bools, patients: Sequence[str], *, draws: int = DRAWS, seed: int = 0
+) -> LinearVotes:
+    """Return regressions on features `(N, F)`, each on patients drawn with replacement."""
+    mean, spread = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
+    codes = np.unique(np.asarray(patients), return_inverse=True)[1]
+    people = int(codes.max()) + 1
+    random = np.random.default_rng(seed)
+    weights: list[Floats] = []
+    intercepts: list[float] = []
+    while len(weights) < draws:
+        times = np.bincount(random.integers(people, size=people), minlength=people)[codes]
+        if not (truth[times > 0].any() and not truth[times > 0].all()):
+            continue
+        fitted = LogisticRegression(C=STIFFNESS, max_iter=1000)
+        fitted.fit((values - mean) / spread, truth, sample_weight=times)
+        weights.append(fitted.coef_[0] / spread)
+        intercepts.append(float(fitted.intercept_[0] - weights[-1] @ mean))
+    return LinearVotes(
+        low=values.min(axis=0),
+        high=values.max(axis=0),
+        weights=np.array(weights),
+        intercepts=np.array(intercepts),
+    )
+
+
+def fit_combination(linear: Floats, network: Floats, truth: Bools) -> Combination:
+    """Return how logits of features and network `(N,)` are put together so that their sum is calibrated."""
+    fitted = LogisticRegression(C=10.0).fit(np.stack([linear, network], axis=1), truth)
+    own, other = fitted.coef_[0].tolist()
+    return Combination(intercept=float(fitted.intercept_[0]), linear=own, network=other)
+
+
+def fit_covariates(
+    image: Floats, facts: Mapping[str, Sequence[float | None]], truth: Bools, *, stiffness: float = 1.0
+) -> Covariates:
+    """Return what clinical facts tell beside an image's logit `(N,)`; one that is not known (None) counts as the mean.
+
+    Raises ValueError for a fact that is known of fewer than two nodules, or is the same for all.
+    """
+    columns, found = [image], []
+    for name, values in facts.items():
+        column = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+        known = column[np.isfinite(column)]
+        if known.size < 2 or known.std() == 0:
+            raise ValueError(
+                f"'{name}' is known of too few, or the same for all: nothing can be learned of it"
+            )
+        found.append((name, float(known.mean()), float(known.std())))
+        columns.append(np.where(np.isfinite(column), (column - known.mean()) / known.std(), 0.0))
+    fitted = LogisticRegression(C=stiffness).fit(np.stack(columns, axis=1), truth)
+    own, *weights = fitted.coef_[0].tolist()
+    return Covariates(
+        image=own,
+        intercept=float(fitted.intercept_[0]),
+        facts=tuple(
+            Covariate(name=name, mean=mean, spread=spread, weight=weight)
+            for (name, mean, spread), weight in zip(found, weights, strict=True)
+        ),
+    )
+
+
+def rated_nodules(run: Path, manifest: DataManifest, root: Path) -> RatedNodules:
+    """Return every rated nodule of the finished folds of a run with the answer of the network that has not seen it."""
+    subject = open_run(run).on(manifest)
+    view = RatedView.of(subject.card["task"]["view"])
+    networks = {fold: as_function(load_network(subject, fold).eval()) for fold in subject.folds}
+    cases = [case for case in manifest.cases if malignant(case) is not None and case.fold in networks]
+    values, logits = [], []
+    for case in cases:
+        nodule = load_nodule(case, root)
+        values.append(features(nodule.image, nodule.mask, nodule.spacing_mm))
+        logits.append(asked(networks[case.fold], view.shown(nodule.image, nodule.mask, nodule.spacing_mm)))
+    return RatedNodules(
+        values=np.array(values),
+        malignant=np.array([malignant(case) for case in cases], dtype=np.bool_),
+        fold=np.array([case.fold for case in cases]),
+        patients=tuple(case.patient_id for case in cases),
+        network=np.array(logits),
+    )
+
+
+def learned(nodules: RatedNodules) -> tuple[dict[int, LinearVotes], dict[str, Any]]:
+    """Return the regressions of each fold, and what the card says of how they were put together and of size alone."""
+    folds = sorted(set(nodules.fold.tolist()))
+    votes = {}
+    linear, size = np.zeros(len(nodules.fold)), np.zeros(len(nodules.fold))
+    volume = FEATURES.index("log2 volume")
+    for fold in folds:
+        own = nodules.fold == fold
+        patients = [p for p, held in zip(nodules.patients, own, strict=True) if not held]
+        votes[fold] = fit_votes(nodules.values[~own], nodules.malignant[~own], patients, seed=fold)
+        linear[own] = votes[fold].logits(nodules.values[own]).mean(axis=1)
+        alone = LogisticRegression().fit(nodules.values[~own][:, [volume]], nodules.malignant[~own])
+        size[own] = alone.decision_function(nodules.values[own][:, [volume]])
+    combined = {}
+    for fold in folds:
+        other = nodules.fold != fold
+        combined[str(fold)] = asdict(
+            fit_combination(linear[other], nodules.network[other], nodules.malignant[other])
+        )
+    everything = fit_combination(linear, nodules.network, nodules.malignant)
+    told = {
+        "combination": {"all": asdict(everything), "folds": combined},
+        "features": list(FEATURES),
+        "draws": DRAWS,
+        "covariates": None,
+        "beside": {
+            name: _auc(scores, nodules)
+            for name, scores in (
+                ("AUC of volume alone", size),
+                ("AUC of the features", linear),
+                ("AUC of the network", nodules.network),
+            )
+        },
+    }
+    return votes, told
+
+
+def _auc(scores: Floats, nodules: RatedNodules) -> dict[str, float | int | None]:
+    def statistic(i: NDArray[np.intp]) -> float:
+        truth = nodules.malignant[i]
+        return float(roc_auc_score(truth, scores[i])) if truth.any() and not truth.all() else float("nan")
+
+    found = interval(statistic, nodules.patients)
+    assert found is not None
+    return found.plain()
+
+
+def pack(run: Path, root: Path, folder: Path, figures: Mapping[str, Any]) -> str:
+    """Write a run as a model into a folder; return the sha256 of its manifest. Refuses what `training.ship` refuses."""
+    from safetensors.numpy import load_file, save_file
+
+    manifest = lidc_manifest(root)
+    votes, told = learned(rated_nodules(run, manifest, root))
+    with tempfile.TemporaryDirectory() as place:
+        whole = Path(place)
+        for fold, own in votes.items():
+            (whole / f"fold{fold}").mkdir()
+            shutil.copy(run / f"fold{fold}" / "run.json", whole / f"fold{fold}")
+            numbers = {f"{NETWORK}{name}": value for name, value in load_file(run_weights(run, fold)).items()}
+            numbers |= {f"{VOTES}{name}": np.asarray(value, np.float32) for name, value in vars(own).items()}
+            save_file(numbers, run_weights(whole, fold))
+        return ship(whole, manifest, folder, ABOUT, told, figures)
+
+
+def main() -> int:
+    """Pack a run as a model, with the figures of a report on its card when one is given."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--report", type=Path)
+    given = parser.parse_args()
+    figures = {} if given.report is None else card_figures(json.loads(given.report.read_text()))
+    sys.stdout.write(pack(given.run, given.data, given.out, figures) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+
+__all__ = [
+    "RatedNodules",
+    "fit_combination",
+    "fit_covariates",
+    "fit_votes",
+    "learned",
+    "pack",
+    "rated_nodules",
+]
