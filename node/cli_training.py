@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,6 +41,12 @@ def evaluate(
         list[int] | None,
         typer.Option(help="Only the cases of this fold of the manifest (repeatable).", show_default=False),
     ] = None,
+    scans: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of data sets with whole CTs, into which nodules are set as well.", show_default=False
+        ),
+    ] = None,
     beside: Annotated[
         list[Path] | None,
         typer.Option(
@@ -58,7 +65,8 @@ def evaluate(
     from training.evaluate.judging import judge_model
     from training.evaluate.report import write_report
 
-    subject, opened = open_subject(model), open_data(data, root, fold or ())
+    subject = open_subject(model)
+    opened = replace(open_data(data, root, fold or ()), scans=scans)
     others = [open_subject(str(run)) for run in beside or ()]
     with _counted(f"judging {subject.name}", len(opened.cases) * (1 + len(others))) as tell:
         found = judge_model(

@@ -22,6 +22,8 @@ class Data:
     """Where the files are."""
     folds: tuple[int, ...] = ()
     """Only cases of these folds are judged; all when empty."""
+    scans: Path | None = None
+    """Folder of data sets with whole CTs, to set lesions into; None for none."""
 
     @property
     def cases(self) -> tuple[Case, ...]:

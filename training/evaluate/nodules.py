@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from models.shipped import Model
 
 from models.segmenter import ClassicalNoduleSegmenter
+from models.shipped import Model
 from plugins.contract import Array, BoolArray
 from plugins.shapes import Spacing
 from training.evaluate.crops import SETTINGS, Point, asked
 from training.evaluate.data import Data
-from training.evaluate.judged import Case, DrawnCase
+from training.evaluate.judged import Box, Case, DrawnCase
 from training.evaluate.metrics import MM3_PER_ML, long_axis_mm
 from training.evaluate.runs import load_network
 from training.evaluate.subject import Subject
 from training.lidc import Nodule, load_nodule
+
+if TYPE_CHECKING:
+    from training.evaluate.whole_scans import Places
 
 WINDOW_HU = (-1350.0, 150.0)
 LEVEL = 0.5
@@ -51,7 +56,8 @@ Asked = Callable[[Array, Spacing, Point], Answer]
 
 
 def segmented(subject: Subject, data: Data, brief: bool = False) -> Iterator[Case]:
-    """Yield every case of the data in every setting; when brief, in the first one only."""
+    """Yield every case of the data in every setting, whole scans among them; when brief, in the first one only."""
+    scans = _places(data.scans) if data.scans is not None and not brief else ()
     opened: dict[tuple[int, ...], Asked] = {}
     for case in data.cases:
         folds = subject.weights_for(case.patient_id)
@@ -60,22 +66,46 @@ def segmented(subject: Subject, data: Data, brief: bool = False) -> Iterator[Cas
         for setting in SETTINGS[:1] if brief else SETTINGS:
             image, truth, point, box = asked(nodule, setting)
             answer = ask(image, nodule.spacing_mm, point)
-            yield DrawnCase(
-                case_id=case.case_id,
-                patient_id=case.patient_id,
-                fold=folds[0] if len(folds) == 1 else None,
-                known=_known(nodule),
-                drawn=answer.drawn,
-                truth=truth,
-                spacing_mm=nodule.spacing_mm,
-                setting=setting,
-                known_box=box,
-                image=image,
-                probability=answer.probability,
-                uncertainties=answer.uncertainties,
-                volume_interval_ml=answer.volume_interval_ml,
-                diameter_interval_mm=answer.long_axis_interval_mm,
-            )
+            yield _drawn(nodule, folds, setting, image, truth, nodule.spacing_mm, answer, box)
+        for scan in scans:
+            image, truth, point = scan.with_nodule(nodule)
+            if truth.any():
+                answer = ask(image, scan.scan.spacing_mm, point)
+                yield _drawn(nodule, folds, scan.setting, image, truth, scan.scan.spacing_mm, answer)
+
+
+def _places(root: Path) -> tuple[Places, ...]:
+    from training.evaluate.whole_scans import places
+
+    return tuple(places(root))
+
+
+def _drawn(
+    nodule: Nodule,
+    folds: tuple[int, ...],
+    setting: str,
+    image: Array,
+    truth: BoolArray,
+    spacing_mm: Spacing,
+    answer: Answer,
+    box: Box | None = None,
+) -> DrawnCase:
+    return DrawnCase(
+        case_id=nodule.case.case_id,
+        patient_id=nodule.case.patient_id,
+        fold=folds[0] if len(folds) == 1 else None,
+        known=_known(nodule),
+        drawn=answer.drawn,
+        truth=truth,
+        spacing_mm=spacing_mm,
+        setting=setting,
+        known_box=box,
+        image=image,
+        probability=answer.probability,
+        uncertainties=answer.uncertainties,
+        volume_interval_ml=answer.volume_interval_ml,
+        diameter_interval_mm=answer.long_axis_interval_mm,
+    )
 
 
 def _known(nodule: Nodule) -> dict[str, float | str]:

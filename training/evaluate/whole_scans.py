@@ -1,0 +1,64 @@
+"""Nodules set into the lungs of whole CTs: what surrounds them there is real, and no crop tells where they end."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from plugins.contract import Array, BoolArray
+from training.evaluate.crops import Point, inner_point
+from training.lidc import Nodule
+from training.pasting import Fade, donor_of, set_in, shape_of, window_of
+from training.scans import Scan, load_scan, present
+
+DEPTH_MM, APART_MM = 6.0, 20.0
+"""How deep in the lung, and how far from the surface of a known tumour, a nodule is set."""
+FADE = Fade(whole_mm=2.5, fade_mm=3.0)
+HALF_MM = 50.0
+"""How much of the scan the model is shown on each side of the nodule; it looks no further than this."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Places:
+    """A scan, and where in it a nodule can be set."""
+
+    scan: Scan
+    """The scan."""
+    points: NDArray[np.int64]
+    """Voxels (k, r, c) of the lung, `(N, 3)`, in an order that is always the same."""
+
+    @property
+    def setting(self) -> str:
+        """Return how the setting is called in a report."""
+        return f"set into {self.scan.name}"
+
+    def with_nodule(self, nodule: Nodule) -> tuple[Array, BoolArray, Point]:
+        """Return a part of the scan with a nodule in it, its truth `(K, R, C)` and a point in it.
+
+        The place depends on the nodule's name only. The truth is empty when the slices are too thick to hold it.
+        """
+        chosen = zlib.crc32(nodule.case.case_id.encode()) % len(self.points)
+        image, at = window_of(self.scan, self.points[chosen].astype(np.float64), HALF_MM)
+        lies, _ = set_in(image, self.scan.spacing_mm, at, donor_of(nodule), shape_of(nodule), FADE)
+        truth = lies >= 0.5
+        return image, truth, inner_point(truth, self.scan.spacing_mm) if truth.any() else (0.0, 0.0, 0.0)
+
+
+def places(root: Path) -> Iterator[Places]:
+    """Yield every scan that a folder of data sets holds (`training.scans`); reading one takes seconds."""
+    for name in present(root):
+        scan = load_scan(name, root)
+        depth = ndimage.distance_transform_edt(scan.inside, sampling=scan.spacing_mm)
+        deep = np.argwhere(depth >= DEPTH_MM)
+        drawn = deep[np.random.default_rng(0).permutation(len(deep))[:5000]]
+        free = [scan.away_mm(point.astype(np.float64)) >= APART_MM for point in drawn]
+        yield Places(scan=scan, points=drawn[free])
+
+
+__all__ = ["Places", "places"]
