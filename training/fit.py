@@ -5,7 +5,7 @@ same as one that was not. A folder of a run holds:
 
     run.json             what was learned from what: settings, hash of the data, seed, commit, environment
     checkpoint.pt        the last state, as long as the run is not finished
-    fold0.safetensors    the averaged weights, float16
+    fold0.safetensors    the averaged weights, float16; statistics of batch norm float32
     curves.json, curves.png
 """
 
@@ -15,7 +15,6 @@ import json
 import math
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -30,11 +29,16 @@ from torch import Tensor
 
 from models.networks import build
 from plugins.errors import Refused
+from training.commit import commit
 from training.curves import draw_curves
 from training.experiment import Experiment
 
 BEGIN_LEVEL = -3.0
 """Logit that a new network gives everywhere: lesions are small, and half a patch of lesion costs many steps."""
+
+
+SETTLING_BATCHES = 60
+"""Batches behind the statistics of batch norm in the weights that are kept."""
 
 
 class Task(Protocol):
@@ -119,6 +123,8 @@ def fit(
         began = time.monotonic()
         state.losses.append(_step(state, experiment, fold, task))
         state.step += 1
+        if state.step == schedule.steps:
+            settle(state.average, experiment, fold, task)
         if state.step % schedule.judge_every == 0 or state.step == schedule.steps:
             state.judged.append({"step": state.step, **task.judge(state.average.eval())})
         state.seconds += time.monotonic() - began
@@ -216,6 +222,22 @@ def _follow(average: torch.nn.Module, network: torch.nn.Module, decay: float) ->
                 kept.copy_(now)
 
 
+def settle(network: torch.nn.Module, experiment: Experiment, fold: int, task: Task) -> None:
+    """Take the statistics of batch norm anew, from samples that are learned from: averaged weights have their own."""
+    norms = [part for part in network.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
+    network.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for number in range(SETTLING_BATCHES if norms else 0):
+            rng = np.random.default_rng([experiment.seed, fold, experiment.schedule.steps, number])
+            shown = task.batch(experiment.schedule.batch, rng)[0]
+            network(shown.contiguous(memory_format=torch.channels_last_3d))
+    network.eval()
+
+
 def _save(state: _State, path: Path) -> None:
     """Write the checkpoint whole or not at all."""
     parts = {
@@ -246,14 +268,20 @@ def _write_weights(
 ) -> None:
     from safetensors.torch import save_file
 
-    numbers = {
-        name: (value.half() if value.is_floating_point() else value).contiguous()
-        for name, value in network.state_dict().items()
-    }
+    numbers = {name: _packed(name, value).contiguous() for name, value in network.state_dict().items()}
     said = {"experiment": experiment.name, "fold": str(fold), "data_sha256": task.data_sha256}
     half = path.with_suffix(".half")
     save_file(numbers, half, metadata=said)
     os.replace(half, path)
+
+
+def _packed(name: str, value: Tensor) -> Tensor:
+    """Return a value as it is kept: float16, but statistics of batch norm, which may exceed it, as they are."""
+    return (
+        value.half()
+        if value.is_floating_point() and not name.rpartition(".")[2].startswith("running_")
+        else value
+    )
 
 
 def _record(experiment: Experiment, fold: int, task: Task, folder: Path) -> None:
@@ -272,7 +300,7 @@ def _record(experiment: Experiment, fold: int, task: Task, folder: Path) -> None
         **same,
         "experiment": asdict(experiment),
         "seed": experiment.seed,
-        "commit": _commit(),
+        "commit": commit(),
         "environment": {
             "python": platform.python_version(),
             "machine": platform.machine(),
@@ -282,18 +310,3 @@ def _record(experiment: Experiment, fold: int, task: Task, folder: Path) -> None
         "begun": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     path.write_text(json.dumps(about, indent=1) + "\n")
-
-
-def _commit() -> str | None:
-    """Return the commit of the checkout that this code runs from; None when it is no checkout."""
-    try:
-        told = subprocess.run(
-            ["git", "rev-parse", "HEAD"],  # noqa: S607
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:
-        return None
-    return told.stdout.strip() or None
