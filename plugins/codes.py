@@ -170,6 +170,7 @@ PERC_15: Final = Code("PERC15", PRIVATE_SCHEME, "15th percentile of lung attenua
 LIVER_REFERENCE: Final = Code("LIVERREF", PRIVATE_SCHEME, "Liver uptake reference")
 LIVER_THRESHOLD: Final = Code("LIVERTHR", PRIVATE_SCHEME, "Uptake threshold from the liver reference")
 UNCERTAINTY: Final = Code("UNCERTAINTY", PRIVATE_SCHEME, "Uncertainty of the measured value")
+MALIGNANT_RATING: Final = Code("MALRATING", PRIVATE_SCHEME, "Likelihood of a malignant rating by readers")
 RESEARCH_USE: Final = Code("RESEARCH", PRIVATE_SCHEME, "Intended use of this report")
 REFUSED_INPUT: Final = Code("REFUSED", PRIVATE_SCHEME, "Input that was not analysed")
 DOUBT: Final = Code("DOUBT", PRIVATE_SCHEME, "Doubt about the input or the result")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from models.card import ModelCard
+from models.malignancy import MalignancyRater
 from models.segmenter import ClassicalNoduleSegmenter, LesionSegmenter
 from plugins import codes
 from plugins.contract import Finding, Flag, Mask, Study, Volume
@@ -18,6 +19,7 @@ from plugins.errors import Absent, Refused
 from plugins.lungs import Lungs, lungs
 from plugins.measure.lesion import measure_lesion
 from plugins.nodule_candidates import Candidate, candidates
+from plugins.nodule_rating import FLAG, RATINGS, Ratings, choose_rater, rated
 from plugins.patient_axes import PatientAxes
 
 BoolArray = NDArray[np.bool_]
@@ -68,6 +70,12 @@ class LungNodule:
     """At most so many findings, the most confident ones; a flag tells when there were more."""
     max_slice_mm: float = 6.0
     """A CT with thicker slices is not analysed."""
+    malignancy: Ratings = "calibrated"
+    """Whether nodules carry the likelihood of a malignant rating: `calibrated` (see `choose_rater`), `on` or `off`."""
+
+    def __post_init__(self) -> None:
+        if self.malignancy not in RATINGS:
+            raise ValueError(f"malignancy is one of {', '.join(RATINGS)}, not '{self.malignancy}'")
 
     @property
     def segmenter(self) -> LesionSegmenter:
@@ -130,7 +138,10 @@ class LungNodule:
             replace(d, mask=_moved(d.mask, start, volume.array.shape)) for d in drawings[: self.max_nodules]
         ]
         ordered = sorted(best, key=lambda d: (-d.mask.count, d.mask.origin))
-        findings = [_finding(n, d, found, volume) for n, d in enumerate(ordered, start=1)]
+        rater = choose_rater(self.malignancy, self.segmenter)
+        findings = [_finding(n, d, found, volume, rater) for n, d in enumerate(ordered, start=1)]
+        if rater is not None and findings:
+            flags += (replace(FLAG, series_instance_uid=volume.series_instance_uid),)
         return (*findings, *(replace(flag, plugin=self.name) for flag in flags))
 
     def _series(self, study: Study) -> tuple[Volume, ...]:
@@ -314,7 +325,9 @@ def _innermost(lung: BoolArray) -> int:
     return int(seen[0]) if seen.size else lung.shape[2] // 2
 
 
-def _finding(number: int, drawing: Drawing, found: Lungs, volume: Volume) -> Finding:
+def _finding(
+    number: int, drawing: Drawing, found: Lungs, volume: Volume, rater: MalignancyRater | None
+) -> Finding:
     on_left = _shared(drawing.mask, found.left)
     on_right = _shared(drawing.mask, found.right)
     return Finding(
@@ -327,7 +340,10 @@ def _finding(number: int, drawing: Drawing, found: Lungs, volume: Volume) -> Fin
         site=codes.LUNG,
         laterality=codes.LEFT if on_left >= on_right else codes.RIGHT,
         confidence=round(drawing.confidence, 3),
-        measurements=measure_lesion(drawing.mask, volume),
+        measurements=(
+            *measure_lesion(drawing.mask, volume),
+            *([] if rater is None else [rated(drawing.mask, volume, rater)]),
+        ),
     )
 
 

@@ -1,0 +1,63 @@
+"""How likely readers would rate a drawn nodule malignant, as a measurement that says what it is not."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from models.files import BadModel
+from models.malignancy import NAME, NOT_PATHOLOGY, MalignancyRater, open_rater
+from models.nodule_segmenter import LearnedNoduleSegmenter, runs_here
+from models.segmenter import LesionSegmenter
+from models.shipped import open_shipped
+from plugins import codes
+from plugins.contract import Flag, Mask, Measurement, Volume
+from plugins.errors import Refused
+
+Ratings = Literal["calibrated", "on", "off"]
+RATINGS: tuple[Ratings, ...] = ("calibrated", "on", "off")
+MEASUREMENT = "malignancy"
+FLAG = Flag(
+    code="rating-not-pathology",
+    sentence=f"malignancy is the {NOT_PATHOLOGY}; do not take it for a diagnosis",
+)
+
+
+def choose_rater(which: Ratings, segmenter: LesionSegmenter) -> MalignancyRater | None:
+    """Return what rates nodules that a segmenter drew; None when they are not rated.
+
+    `calibrated` rates only where the card says that probabilities mean what they say, and only what the learned
+    segmenter drew: calibration was judged on its masks. Refuses `no-rater` when `on` is asked for and cannot be.
+    """
+    if which == "off" or (which == "calibrated" and not isinstance(segmenter, LearnedNoduleSegmenter)):
+        return None
+    try:
+        if not runs_here():
+            raise BadModel("not-installed", "torch or monai is not installed: pip install 'nadir[learn]'")
+        model = open_shipped(NAME)
+        if which == "calibrated" and model.card.get("calibrated") is not True:
+            return None
+        return open_rater(model)
+    except BadModel as bad:
+        if which == "calibrated" and bad.code in ("not-shipped", "not-installed"):
+            return None
+        raise Refused("no-rater", f"nodules cannot be rated: {bad.sentence}") from bad
+
+
+def rated(mask: Mask, volume: Volume, rater: MalignancyRater) -> Measurement:
+    """Return the likelihood of a malignant rating, 0 to 1, of a nodule of a CT; its interval stands in the method."""
+    margin = [1, *(round(10.0 / s) for s in volume.spacing_mm[1:])]
+    k, r, c = (
+        slice(max(0, o - m), o + n + m)
+        for o, n, m in zip(mask.origin, mask.voxels.shape, margin, strict=True)
+    )
+    said = rater.rate(volume.array[k, r, c], mask.full()[k, r, c], volume.spacing_mm)
+    return Measurement(
+        name=MEASUREMENT,
+        concept=codes.MALIGNANT_RATING,
+        value=said.probability,
+        unit=codes.NO_UNITS,
+        method=f"{NOT_PATHOLOGY}; {said.low:.2f} to {said.high:.2f} had the model learned from other patients",
+    )
+
+
+__all__ = ["FLAG", "MEASUREMENT", "RATINGS", "Ratings", "choose_rater", "rated"]
