@@ -93,6 +93,8 @@ class LearnedNoduleDetector:
     """Card and weights."""
     folds: tuple[int, ...] = ()
     """Which folds are asked; all when empty."""
+    fastest: bool = False
+    """Whether the fastest runtime of this machine is asked (`models.runtime`), 8 bits included; else torch."""
 
     @cached_property
     def view(self) -> DetectorView:
@@ -116,8 +118,10 @@ class LearnedNoduleDetector:
     @cached_property
     def _networks(self) -> tuple[Network, ...]:
         from models.nodule_segmenter import torch_network
+        from models.runtime import network
 
-        return tuple(torch_network(self.model, fold) for fold in self.folds or self.model.folds)
+        opened = network if self.fastest else torch_network
+        return tuple(opened(self.model, fold) for fold in self.folds or self.model.folds)
 
     def _said(self, key: str) -> Any:
         try:

@@ -104,18 +104,21 @@ def runner(kind: str, learned: Learned, cache: Path, threads: int) -> Runner:
 def fastest(learned: Learned, name: str, cache: Path, threads: int) -> Trial:
     """Return the trial of a network of this architecture that was kept, or try every kind that is present now.
 
-    `name` is what the model is called. Raises BadModel when even torch cannot compute it.
+    `name` is what the model is called. Where nothing can be kept, nothing is tried, and torch computes in bf16.
+    Raises BadModel when even torch cannot compute it.
     """
     key = _key(learned, threads)
     kept = _kept(cache)
     if key in kept:
         return kept[key]
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_whole(cache / TRIALS, _plain(_kept(cache)))
+    except OSError:
+        return Trial(model=name, kind="cuda-bf16" if "cuda-bf16" in present(learned) else "torch-bf16", ms={})
     trial = _tried(learned, name, cache, threads)
     log.info("fastest runtime of %s is %s", name, trial.kind, extra={"action": "runtime-chosen"})
-    with suppress(OSError):
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        told = {k: asdict(t) for k, t in {**_kept(cache), key: trial}.items()}
-        write_whole(cache / TRIALS, json.dumps(told, indent=1).encode())
+    write_whole(cache / TRIALS, _plain({**_kept(cache), key: trial}))
     return trial
 
 
@@ -194,10 +197,14 @@ def _kept(cache: Path) -> dict[str, Trial]:
                 model=str(t["model"]), kind=str(t["kind"]), ms={k: float(ms) for k, ms in t["ms"].items()}
             )
             for key, t in told.items()
-            if t["kind"] in KINDS
+            if t["kind"] in KINDS and t["kind"] in t["ms"]
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def _plain(trials: Mapping[str, Trial]) -> bytes:
+    return json.dumps({key: asdict(trial) for key, trial in trials.items()}, indent=1).encode()
 
 
 def _has_cuda() -> bool:

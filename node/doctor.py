@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 from sqlalchemy.engine import make_url
 
+from models.runtime import default_cache, kept_trials
 from node.deliveries import key_of, with_credentials, without_credentials
 from node.scu import Timeouts, echo
 from node.settings import Settings, parse_destination
@@ -29,6 +30,7 @@ from store.database import Database
 from store.dicom.decode import can_decode
 
 NEEDED = ("pydicom", "pynetdicom", "highdicom", "imagecodecs")
+RUNTIMES = ("torch", "openvino", "onnxruntime")
 LEARNING = ("torch", "monai", "scikit-learn", "lifelines", "apscheduler")
 SYNTAXES = {
     "JPEG": "1.2.840.10008.1.2.4.50",
@@ -74,6 +76,7 @@ def examine(settings: Settings) -> list[Line]:
         *(_destination(text, settings) for text in settings.destinations),
         *([_dicomweb("PACS", settings.pacs_url)] if settings.pacs_url else []),
         _gpu(),
+        *_runtimes(),
     ]
 
 
@@ -229,3 +232,16 @@ def _gpu() -> Line:
         says = f"none; everything runs on the CPU (torch {torch.__version__})"
         return Line(what="GPU", ok=False, says=says, needed=False)
     return Line(what="GPU", ok=True, says=f"{name} is there; the analyses run on the CPU", needed=False)
+
+
+def _runtimes() -> Iterator[Line]:
+    """Tell what computes each network: the fastest of a trial that was made when it was first asked."""
+    fastest = {trial.model: trial for trial in kept_trials(default_cache())}
+    for model, trial in sorted(fastest.items()):
+        others = ", ".join(f"{kind} {ms:.1f}" for kind, ms in trial.ms.items() if kind != trial.kind)
+        says = f"{trial.kind}, {trial.ms[trial.kind]:.1f} ms a patch ({others})"
+        yield Line(what=f"runtime of {model}", ok=True, says=says, needed=False)
+    if not fastest:
+        there = ", ".join(name for name in RUNTIMES if importlib.util.find_spec(name) is not None)
+        says = f"{there or 'none'}; the fastest is found by a trial when a network first runs"
+        yield Line(what="runtime", ok=bool(there), says=says, needed=False)

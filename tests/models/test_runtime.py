@@ -146,6 +146,14 @@ def test_a_file_of_trials_that_is_none_is_written_anew(
     assert [t["kind"] for t in json.loads((tmp_path / "trials.json").read_text()).values()] == ["torch-fp32"]
 
 
+def test_where_nothing_can_be_kept_nothing_is_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    told: list[str] = []
+    quick(monkeypatch, "torch-fp32", "torch-bf16", told=told)
+    assert fastest(learned(), "small", tmp_path / "file" / "new", 1).kind == "torch-bf16"
+    assert told == []
+
+
 def test_an_unknown_runtime_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadModel, match="unknown-runtime"):
         runner("tensorflow", learned(), tmp_path, 1)

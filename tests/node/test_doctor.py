@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from collections.abc import Callable
@@ -129,3 +130,21 @@ def test_results_for_a_destination_that_was_taken_away_are_told(
     assert line.says.startswith("1 results wait for it")
     assert "secret" not in str(found)
     assert set(lines(home=tmp_path)) >= {f"destination {kept}", "destination http://old/dicom-web"}
+
+
+def test_the_runtime_of_each_network_is_named_once_it_was_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert "when a network first runs" in lines(home=tmp_path)["runtime"].says
+    cache = tmp_path / ".cache" / "nadir" / "networks"
+    cache.mkdir(parents=True)
+    trial = {
+        "model": "nodule_segmenter",
+        "kind": "openvino-int8",
+        "ms": {"torch-fp32": 35.14, "openvino-int8": 3.52},
+    }
+    (cache / "trials.json").write_text(json.dumps({"a": trial}))
+    found = lines(home=tmp_path)
+    assert found["runtime of nodule_segmenter"].says == "openvino-int8, 3.5 ms a patch (torch-fp32 35.1)"
+    assert "runtime" not in found
