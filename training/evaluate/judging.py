@@ -10,6 +10,7 @@ from importlib.metadata import version
 from itertools import chain
 from typing import Any
 
+from training.commit import commit
 from training.evaluate.agreement import reader_agreement
 from training.evaluate.bootstrap import RESAMPLES, Interval, summary
 from training.evaluate.classify import class_figures
@@ -108,6 +109,7 @@ def judge_model(
         made={
             "judged_by": subject.judged_by(patients),
             "intervals": f"95 %, {resamples} draws of patients with replacement, seed {seed}",
+            "commit": commit() or "not known",
             "environment": environment(),
         },
         made_at=made_at,
