@@ -105,30 +105,32 @@ def _blobs(
     response = -(sigma_mm**2) * laplace
     peaks = lung & (response > lowest_response_hu)
     peaks &= response >= ndimage.maximum_filter(np.where(peaks, response, 0), size=3)
-    out: list[tuple[Index, float, float]] = []
-    for k, r, c in np.argwhere(peaks):
-        place: Index = (int(k), int(r), int(c))
-        out.append((place, float(response[place]), _roundness(smooth, place, spacing_mm)))
-    return out
+    places = np.argwhere(peaks)
+    answers, roundness = response[peaks], _roundness(smooth, places, spacing_mm)
+    return [
+        ((int(k), int(r), int(c)), float(answer), float(value))
+        for (k, r, c), answer, value in zip(places, answers, roundness, strict=True)
+    ]
 
 
-def _roundness(smooth: Array, place: Index, spacing_mm: tuple[float, ...]) -> float:
-    """Return weakest over strongest curvature of a bright blob, 0 where one of them is not bright."""
-    padded = [np.clip(np.arange(i - 1, i + 2), 0, n - 1) for i, n in zip(place, smooth.shape, strict=True)]
-    cube = smooth[np.ix_(*padded)].astype(np.float64)
-    hessian = np.zeros((3, 3))
+def _roundness(
+    smooth: Array, places: NDArray[np.int64], spacing_mm: tuple[float, ...]
+) -> NDArray[np.float64]:
+    """Return weakest over strongest curvature of bright blobs at `places` `(N, 3)`, 0 where one of them is not bright."""
+    near = [np.clip(places[:, [a]] + (-1, 0, 1), 0, n - 1) for a, n in enumerate(smooth.shape)]
+    k, r, c = near
+    cube = smooth[k[:, :, None, None], r[:, None, :, None], c[:, None, None, :]].astype(np.float64)
+    hessian = np.zeros((len(places), 3, 3))
     for a in range(3):
-        first = np.gradient(cube, spacing_mm[a], axis=a)
-        line = [1, 1, 1]
-        values = []
-        for step in (0, 1, 2):
-            line[a] = step
-            values.append(cube[tuple(line)])
-        hessian[a, a] = (values[0] - 2 * values[1] + values[2]) / spacing_mm[a] ** 2
+        before, here, after = (np.take(cube, step, axis=a + 1) for step in range(3))
+        hessian[:, a, a] = (before - 2 * here + after)[:, 1, 1] / spacing_mm[a] ** 2
+        slope = (after - before) / (2 * spacing_mm[a])
         for b in range(a):
-            hessian[a, b] = hessian[b, a] = np.gradient(first, spacing_mm[b], axis=b)[1, 1, 1]
-    weakest, _, strongest = sorted(-np.linalg.eigvalsh(hessian))
-    return 0.0 if weakest <= 0 else float(weakest / strongest)
+            rise = np.take(slope, 2, axis=b + 1) - np.take(slope, 0, axis=b + 1)
+            hessian[:, a, b] = hessian[:, b, a] = rise[:, 1] / (2 * spacing_mm[b])
+    curvatures = -np.linalg.eigvalsh(hessian)
+    weakest, strongest = curvatures[:, 2], curvatures[:, 0]
+    return np.where(weakest <= 0, 0.0, weakest / np.where(weakest <= 0, 1.0, strongest))
 
 
 def _strongest(found: list[Candidate], spacing_mm: Spacing, at_most: int) -> tuple[Candidate, ...]:

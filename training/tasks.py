@@ -26,11 +26,15 @@ def task_of(experiment: Experiment, fold: int, data: Path) -> Task:
         from training.malignancy_task import malignancy_task
 
         return malignancy_task(experiment, fold, data)
+    if experiment.model == "nodule_detector":
+        from training.detector_task import detector_task
+
+        return detector_task(experiment, fold, data)
     if experiment.model == "petct_multitask":
         from training.petct_task import petct_task
 
         return petct_task(experiment, fold, data)
-    known = "nodule_malignancy, nodule_segmenter, petct_multitask"
+    known = "nodule_detector, nodule_malignancy, nodule_segmenter, petct_multitask"
     raise Refused("unknown-model", f"nobody knows how to train '{experiment.model}'; known: {known}")
 
 

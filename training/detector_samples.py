@@ -1,0 +1,195 @@
+"""What a nodule detector learns from: nodules set into lungs where there were none, and places that are none.
+
+Positives are nodule crops set into the lungs of whole scans (`training.pasting`). Negatives are the candidates of those
+scans far from known lesions; and pieces without a nodule, taken from other scans or from crops beside their nodule, set
+in just as nodules are, so that being set in tells nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from models.nodule_detector import DetectorView, Search, look
+from plugins.nodule_candidates import Candidate, candidates
+from training.lidc import Nodule
+from training.pasting import Donor, Fade, Shape, donor_of, lung_level, set_in, shape_of, window_of
+from training.scans import Scan
+
+Array = NDArray[np.float32]
+Floats = NDArray[np.float64]
+Point = tuple[float, float, float]
+CLEAR_MM = 8.0
+"""A place this far from the surface of every known lesion is none."""
+DEPTH_MM = 2.0
+"""Pieces are set in at least so deep in the lung."""
+SLAB_SHARE = 0.3
+"""How often a piece comes with all that its crop shows around it."""
+PIECE_MM = 40.0
+"""Half of what is cut out of a scan that gives a piece."""
+LARGEST_PIECE_MM = 9.0
+"""Larger blobs are not set in as pieces without nodule: cut to the shape of a nodule, a wall looks like one."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Searched:
+    """A scan with what the candidate stage finds in it."""
+
+    scan: Scan
+    """The scan."""
+    none: tuple[Candidate, ...]
+    """Candidates far from known lesions."""
+    deep: NDArray[np.int32]
+    """Voxels of the lung where pieces are set in, `(N, 3)`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """A crop as donor: its nodule, its shape, and places in it that are none."""
+
+    patient_id: str
+    """Whose it is."""
+    radius_mm: float
+    """Half the size of the nodule, mm."""
+    donor: Donor
+    """The nodule."""
+    shape: Shape
+    """Its shape."""
+    beside: tuple[Donor, ...]
+    """Places in the crop without nodule that the candidate stage takes for blobs."""
+
+
+def searched(scan: Scan, search: Search, seed: int = 0) -> Searched:
+    """Return the candidates of a scan that are no known lesion, and where in its lungs pieces can be set in."""
+    found = candidates(
+        scan.hu,
+        scan.inside,
+        scan.spacing_mm,
+        diameters_mm=search.diameters_mm,
+        lowest_response_hu=search.lowest_response_hu,
+        lowest_roundness=search.lowest_roundness,
+        at_most=search.at_most,
+    )
+    deep = np.argwhere(ndimage.distance_transform_edt(scan.inside, sampling=scan.spacing_mm) >= DEPTH_MM)
+    chosen = np.random.default_rng(seed).integers(0, len(deep), 20_000)
+    return Searched(
+        scan=scan,
+        none=tuple(c for c in found if scan.away_mm(c.index) >= CLEAR_MM),
+        deep=deep[chosen].astype(np.int32),
+    )
+
+
+def source_of(nodule: Nodule, search: Search) -> Source:
+    """Return a crop as donor. The lung of a crop is guessed: what is aerated, closed."""
+    aerated = nodule.image < -400
+    inside = ndimage.binary_closing(np.pad(aerated, 6), iterations=5)[6:-6, 6:-6, 6:-6]
+    shape = shape_of(nodule)
+    found = candidates(
+        nodule.image,
+        inside,
+        nodule.spacing_mm,
+        diameters_mm=(search.diameters_mm[0], LARGEST_PIECE_MM),
+        lowest_response_hu=search.lowest_response_hu,
+        lowest_roundness=search.lowest_roundness,
+        at_most=40,
+    )
+    steps = np.asarray(nodule.spacing_mm)
+    held = np.argwhere(nodule.mask) * steps
+    beside = [
+        c
+        for c in found
+        if np.linalg.norm(held - np.asarray(c.index) * steps, axis=1).min() >= 5.0 + c.diameter_mm / 2
+    ]
+    return Source(
+        patient_id=nodule.case.patient_id,
+        radius_mm=nodule.case.size_mm / 2,
+        donor=donor_of(nodule),
+        shape=shape,
+        beside=tuple(donor_of(nodule, c.index) for c in beside[:6]),
+    )
+
+
+def positive(
+    sources: Sequence[Source], lungs: Sequence[Searched], view: DetectorView, rng: np.random.Generator
+) -> Array:
+    """Return what the network is shown of a nodule that was set into a lung, `(C, K, R, C)`."""
+    source = sources[rng.integers(len(sources))]
+    fade = _fade(rng)
+    reach = rng.standard_normal(3) * (0.15 * source.radius_mm + 0.5)
+    reach *= min(1.0, 0.7 * source.radius_mm / max(float(np.linalg.norm(reach)), 1e-6))
+    return _set(source.donor, source.shape, _somewhere(lungs, rng), fade, reach * fade.zoom, view)
+
+
+def set_in_negative(
+    sources: Sequence[Source], lungs: Sequence[Searched], view: DetectorView, rng: np.random.Generator
+) -> Array:
+    """Return what the network is shown of a piece without nodule that was set into a lung, `(C, K, R, C)`."""
+    shaped = sources[rng.integers(len(sources))]
+    fade = _fade(rng)
+    if rng.random() < 0.5:
+        donor = None
+        for _ in range(20):
+            if beside := sources[rng.integers(len(sources))].beside:
+                donor = beside[rng.integers(len(beside))]
+                break
+    else:
+        donor = None
+    if donor is None:
+        place = _pick(lungs, rng)
+        small = [c.index for c in place.none if c.diameter_mm <= LARGEST_PIECE_MM]
+        point = small[rng.integers(len(small))]
+        hu, at = window_of(place.scan, point, PIECE_MM)
+        k, r, c = at.tolist()
+        donor = Donor(hu=hu, spacing_mm=place.scan.spacing_mm, point=(k, r, c), lung_hu=lung_level(hu))
+    reach = rng.standard_normal(3) * 0.7
+    return _set(donor, shaped.shape, _somewhere(lungs, rng), fade, reach, view)
+
+
+def negative(lungs: Sequence[Searched], view: DetectorView, rng: np.random.Generator) -> Array:
+    """Return what the network is shown of a candidate of a scan that is no known lesion, `(C, K, R, C)`."""
+    place = _pick(lungs, rng)
+    one = place.none[rng.integers(len(place.none))]
+    at = np.asarray(one.index) + rng.standard_normal(3) * 0.5 / np.asarray(place.scan.spacing_mm)
+    return look(view, place.scan.hu, place.scan.spacing_mm, at.tolist())
+
+
+def _pick(lungs: Sequence[Searched], rng: np.random.Generator) -> Searched:
+    """Return a scan, the more often the more candidates it has (by the square root)."""
+    weights = np.sqrt([len(one.none) for one in lungs])
+    return lungs[rng.choice(len(lungs), p=weights / weights.sum())]
+
+
+def _somewhere(lungs: Sequence[Searched], rng: np.random.Generator) -> tuple[Scan, Floats]:
+    """Return a place in a lung, far from known lesions."""
+    place = _pick(lungs, rng)
+    while True:
+        point = place.deep[rng.integers(len(place.deep))].astype(np.float64)
+        if place.scan.away_mm(point) >= CLEAR_MM * 2:
+            return place.scan, point
+
+
+def _fade(rng: np.random.Generator) -> Fade:
+    mirrored = (rng.random() < 0.5, rng.random() < 0.5, rng.random() < 0.5)
+    slab = rng.random() < SLAB_SHARE
+    return Fade(
+        whole_mm=rng.uniform(5, 14) if slab else rng.uniform(1, 4),
+        fade_mm=rng.uniform(1.5, 4),
+        mirrored=mirrored,
+        zoom=rng.uniform(0.87, 1.15),
+    )
+
+
+def _set(
+    donor: Donor, shape: Shape, where: tuple[Scan, Floats], fade: Fade, off_mm: Floats, view: DetectorView
+) -> Array:
+    scan, point = where
+    hu, at = window_of(scan, point, view.half_mm + 4.0)
+    set_in(hu, scan.spacing_mm, at, donor, shape, fade)
+    return look(view, hu, scan.spacing_mm, (at + off_mm / np.asarray(scan.spacing_mm)).tolist())
+
+
+__all__ = ["Searched", "Source", "negative", "positive", "searched", "set_in_negative", "source_of"]

@@ -1,0 +1,185 @@
+"""Pieces of one CT set into another, so softly that the seam tells nothing: nodules, and places without one.
+
+A piece is set in with the shape of a nodule: whole up to some millimetres around it, then fading. Where the donor's
+crop ends it fades at once, and its lung is brought to the density of the lung that it is set into. Pieces that hold no
+nodule go the same way with the shape of somebody else's nodule, so that a network that learns from both cannot tell
+one from the other by how it was set in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from models.patches import PatchGrid, cut
+from training.lidc import Nodule
+from training.scans import Scan
+
+Array = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Spacing = tuple[float, float, float]
+SLAB_MM = 1.25
+"""A thicker slice is the mean of parts that are no thicker than this."""
+CROP_FADE_MM = 1.5
+"""Within this distance of the donor's edge a piece has faded, mm."""
+LUNG_BELOW_HU = -500.0
+AWAY_AT_MOST_MM = 40.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Donor:
+    """Where a piece comes from."""
+
+    hu: Array
+    """HU, `(K, R, C)`."""
+    spacing_mm: Spacing
+    """Distance of two voxels along k, r, c; mm."""
+    point: tuple[float, float, float]
+    """Middle of the piece, voxel index."""
+    lung_hu: float
+    """Density of the lung around it, HU."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shape:
+    """The shape of a nodule: how far each voxel around it is from it."""
+
+    away_mm: Array
+    """Distance from the nodule, mm, 0 inside, `(K, R, C)`."""
+    spacing_mm: Spacing
+    """Distance of two voxels along k, r, c; mm."""
+    centre: tuple[float, float, float]
+    """Its centre of gravity, voxel index."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fade:
+    """How a piece is set in."""
+
+    whole_mm: float
+    """So far around the shape the piece is whole, mm."""
+    fade_mm: float
+    """Over this distance it fades, mm."""
+    mirrored: tuple[bool, bool, bool] = (False, False, False)
+    """Which axes of the donor are mirrored."""
+    zoom: float = 1.0
+    """How many times larger it becomes."""
+
+
+def shape_of(nodule: Nodule) -> Shape:
+    """Return the shape of a nodule with room around it."""
+    margin = [int(np.ceil(12.0 / s)) for s in nodule.spacing_mm]
+    mask = np.pad(nodule.mask, [(m, m) for m in margin])
+    away = ndimage.distance_transform_edt(~mask, sampling=nodule.spacing_mm)
+    k, r, c = (p + m for p, m in zip(nodule.centre, margin, strict=True))
+    return Shape(away_mm=away.astype(np.float32), spacing_mm=nodule.spacing_mm, centre=(k, r, c))
+
+
+def donor_of(nodule: Nodule, point: Sequence[float] | None = None) -> Donor:
+    """Return the crop of a nodule as donor, of the nodule itself or of another point (voxel index) of the crop."""
+    k, r, c = nodule.centre if point is None else point
+    return Donor(
+        hu=nodule.image,
+        spacing_mm=nodule.spacing_mm,
+        point=(k, r, c),
+        lung_hu=lung_level(nodule.image),
+    )
+
+
+def lung_level(hu: Array) -> float:
+    """Return the median HU of what is aerated; -850 where nothing is."""
+    aerated = hu[hu < LUNG_BELOW_HU]
+    return float(np.median(aerated)) if aerated.size > 30 else -850.0
+
+
+def window_of(scan: Scan, point: Sequence[float] | Floats, half_mm: float) -> tuple[Array, Floats]:
+    """Return a copy of the scan around a point (voxel index), and where the point lies in it."""
+    low, high = _window(point, half_mm, scan.spacing_mm, scan.hu.shape)
+    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return scan.hu[box].copy(), np.asarray(point, dtype=np.float64) - low
+
+
+def set_in(
+    hu: Array, spacing_mm: Spacing, point: Floats, donor: Donor, shape: Shape, fade: Fade
+) -> tuple[Array, float]:
+    """Set a piece into `hu` `(K, R, C)` at `point` (voxel index), in place.
+
+    Returns the share of each voxel of `hu` that is the shape itself, before fading `(K, R, C)`, and the largest share
+    of the donor in any voxel (0: the piece did not fit anywhere).
+    """
+    reach_mm = _reach_mm(shape) * fade.zoom + fade.whole_mm + fade.fade_mm
+    low, high = _window(point, reach_mm, spacing_mm, hu.shape)
+    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    at = point - low
+    size = tuple(int(b - a) for a, b in zip(low, high, strict=True))
+    piece = _seen(donor.hu, donor.spacing_mm, donor.point, size, spacing_mm, at, fade)
+    away = fade.zoom * _seen(shape.away_mm, shape.spacing_mm, shape.centre, size, spacing_mm, at, fade)
+    share = np.clip(1 - (away - fade.whole_mm) / fade.fade_mm, 0, 1)
+    share *= _support(donor, size, spacing_mm, at, fade)
+    target = hu[box]
+    level = lung_level(target) - donor.lung_hu
+    piece += np.float32(level) * np.clip((-400 - piece) / 400, 0, 1)
+    target += share.astype(np.float32) * (piece - target)
+    lies = np.zeros(hu.shape, dtype=np.float32)
+    lies[box] = np.clip(0.5 - (away - 0.3) / 0.6, 0, 1)
+    return lies, float(share.max(initial=0.0))
+
+
+def _window(
+    point: Sequence[float] | Floats, half_mm: float, spacing_mm: Spacing, shape: Sequence[int]
+) -> tuple[Ints, Ints]:
+    at, reach = np.asarray(point, dtype=np.float64), half_mm / np.asarray(spacing_mm)
+    low = np.clip(np.floor(at - reach), 0, np.asarray(shape) - 1).astype(np.int64)
+    high = np.clip(np.ceil(at + reach) + 1, low + 1, shape).astype(np.int64)
+    return low, high
+
+
+def _reach_mm(shape: Shape) -> float:
+    held = np.argwhere(shape.away_mm == 0)
+    return float((np.abs(held - np.asarray(shape.centre)).max(axis=0) * np.asarray(shape.spacing_mm)).max())
+
+
+def _seen(
+    source: Array,
+    source_mm: Spacing,
+    centre: Sequence[float],
+    size: tuple[int, int, int],
+    spacing_mm: Spacing,
+    at: Floats,
+    fade: Fade,
+) -> Array:
+    """Return a source on a grid of `size` on which its `centre` lies `at`; thick slices are means of thinner ones."""
+    parts = [max(1, int(np.ceil(s / SLAB_MM))) if axis == 0 else 1 for axis, s in enumerate(spacing_mm)]
+    fine = [n * p for n, p in zip(size, parts, strict=True)]
+    steps = [s / p / fade.zoom for s, p in zip(spacing_mm, parts, strict=True)]
+    signs = [-1 if m else 1 for m in fade.mirrored]
+    middle = [
+        c + sign * ((n - 1) / 2 - a) * s / fade.zoom / own
+        for c, sign, n, a, s, own in zip(centre, signs, size, at, spacing_mm, source_mm, strict=True)
+    ]
+    grid = PatchGrid(shape=(fine[0], fine[1], fine[2]), spacing_mm=(steps[0], steps[1], steps[2]))
+    out = cut(source, source_mm, middle, grid)[tuple(slice(None, None, sign) for sign in signs)]
+    out = out.reshape(size[0], parts[0], size[1], size[2]).mean(axis=1)
+    return np.ascontiguousarray(out, dtype=np.float32)
+
+
+def _support(donor: Donor, size: tuple[int, int, int], spacing_mm: Spacing, at: Floats, fade: Fade) -> Array:
+    """Return 1 where the donor is known, fading to 0 at and beyond its edges, `(K, R, C)`."""
+    share = np.ones(size, dtype=np.float32)
+    for axis in range(3):
+        sign = -1 if fade.mirrored[axis] else 1
+        offset_mm = (np.arange(size[axis]) - at[axis]) * spacing_mm[axis] / fade.zoom * sign
+        place_mm = offset_mm + donor.point[axis] * donor.spacing_mm[axis]
+        outside = np.maximum(-place_mm, place_mm - (donor.hu.shape[axis] - 1) * donor.spacing_mm[axis])
+        line = np.clip(1 - outside / CROP_FADE_MM, 0, 1).astype(np.float32)
+        share *= line.reshape([-1 if a == axis else 1 for a in range(3)])
+    return share
+
+
+__all__ = ["Donor", "Fade", "Shape", "donor_of", "lung_level", "set_in", "shape_of", "window_of"]
