@@ -87,7 +87,8 @@ def pack(run: Path, data: Data, out: Path) -> tuple[str, Mapping[str, Any]]:
     level = best_levels(*dices_by_level(open_run(run).on(data.manifest), data))
     decided = {"level": level, "mirrors": MIRRORS, "reported": False}
     ship(run, data.manifest, out, ABOUT, decided, {})
-    figures = card_figures(judge_model(open_subject(str(out)), data, made_at=datetime.now(UTC)))
+    judged = judge_model(open_subject(str(out)), data, made_at=datetime.now(UTC))
+    figures = card_figures(judged.plain(cases=False))
     return ship(run, data.manifest, out, ABOUT, decided, figures), figures
 
 

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +78,7 @@ def asked_cases(subject: Subject, data: Data, brief: bool = False) -> Iterator[C
     for number, case in enumerate(data.cases):
         folds, sarcoma = subject.weights_for(case.patient_id), sarcomas[case.case_id]
         ask = opened.setdefault(folds, opened.get(folds) or _opened(subject, folds))
-        same = {
+        same: dict[str, Any] = {
             "patient_id": case.patient_id,
             "fold": folds[0] if len(folds) == 1 else None,
             "known": {
@@ -116,24 +117,25 @@ def put(case: Sarcoma, setting: str) -> tuple[Array, Array | None, BoolArray, Po
     """Return SUV, HU (None without CT), truth `(K, R, C)`, point (voxel index) and where the crop stands."""
     point = case.middle
     if setting == HOTTEST:
-        k, r, c = np.unravel_index(int(np.where(case.mask, case.suv, -1).argmax()), case.mask.shape)
-        point = (float(k), float(r), float(c))
+        hottest = np.unravel_index(int(np.where(case.mask, case.suv, -1).argmax()), case.mask.shape)
+        point = (float(hottest[0]), float(hottest[1]), float(hottest[2]))
     if setting == ANYWHERE:
         inside = np.argwhere(case.mask)
-        k, r, c = inside[zlib.crc32(case.case_id.encode()) % len(inside)].tolist()
-        point = (float(k), float(r), float(c))
+        any_one = inside[zlib.crc32(case.case_id.encode()) % len(inside)]
+        point = (float(any_one[0]), float(any_one[1]), float(any_one[2]))
     if setting != LARGER:
         return case.suv, case.hu, case.mask, point, None
     margin = [int(np.ceil(MARGIN_MM / s)) for s in case.spacing_mm]
     around = [(m, m) for m in margin]
     k, r, c = (slice(m, m + n) for m, n in zip(margin, case.mask.shape, strict=True))
+    box: Box = (k, r, c)
     random = np.random.default_rng(zlib.crc32(case.case_id.encode()))
     truth = np.pad(case.mask, around)
     suv = np.maximum(random.normal(BACKGROUND_SUV, NOISE_SUV, truth.shape), 0).astype(np.float32)
-    suv[k, r, c] = case.suv
+    suv[box] = case.suv
     hu = None if case.hu is None else np.pad(case.hu, around, constant_values=BACKGROUND_HU)
     moved = [p + m for p, m in zip(point, margin, strict=True)]
-    return suv, hu, truth, (moved[0], moved[1], moved[2]), (k, r, c)
+    return suv, hu, truth, (moved[0], moved[1], moved[2]), box
 
 
 def _followed(hazards: list[float]) -> list[list[tuple[float, bool]]]:
