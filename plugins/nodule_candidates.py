@@ -116,7 +116,7 @@ def _blobs(
 def _roundness(
     smooth: Array, places: NDArray[np.int64], spacing_mm: tuple[float, ...]
 ) -> NDArray[np.float64]:
-    """Return weakest over strongest curvature of bright blobs at `places` `(N, 3)`, 0 where one of them is not bright."""
+    """Return weakest over strongest curvature of bright blobs at `places` `(N, 3)`, 0 where one is not bright."""
     near = [np.clip(places[:, [a]] + (-1, 0, 1), 0, n - 1) for a, n in enumerate(smooth.shape)]
     k, r, c = near
     cube = smooth[k[:, :, None, None], r[:, None, :, None], c[:, None, None, :]].astype(np.float64)

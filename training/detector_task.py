@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,13 @@ from training.detector_samples import (
     source_of,
 )
 from training.experiment import Experiment
-from training.lidc import lidc_manifest, load_nodule
-from training.manifest import Case, DataManifest, sha256_of
-from training.scans import SCANS, load_scan, present, sources
+from training.lidc import load_nodule
+from training.manifest import DataManifest
+from training.nodules_in_scans import is_crop, nodules_in_scans
+from training.scans import load_scan, present
 
 Array = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
-CROPS = "lidc_nodules"
 JUDGED = 300
 """Samples of each class behind one point of the curve."""
 NEGATIVE_KINDS = (0.7, 0.3)
@@ -122,7 +122,7 @@ class DetectorTask:
         return functional.binary_cross_entropy_with_logits(output, target)
 
     def judge(self, network: torch.nn.Module) -> Mapping[str, float]:
-        """Return the AUC on samples of unseen patients in an unseen scan, and the sensitivity at 1 % false positives."""
+        """Return AUC and sensitivity at 1 % false positives on samples of unseen patients in an unseen scan."""
         network.eval()
         nodules, others = (_asked(network, part) for part in (self.judged.nodules, self.judged.others))
         above = (nodules[:, None] > others[None]).mean() + 0.5 * (nodules[:, None] == others[None]).mean()
@@ -168,34 +168,12 @@ def task_of_material(held: Material, experiment: Experiment, fold: int) -> Detec
 
 def material(data: Path, search: Search) -> Material:
     """Return crops and scans of a folder. Refuses `no-scan` when it holds fewer than two scans."""
-    manifest = detector_manifest(data)
-    nodules = (load_nodule(case, data / CROPS) for case in lidc_manifest(data / CROPS).cases)
+    manifest = nodules_in_scans(data)
+    nodules = (load_nodule(case, data) for case in manifest.cases if is_crop(case))
     return Material(
         manifest=manifest,
         sources=tuple(source_of(nodule, search) for nodule in nodules),
         scans=tuple(searched(load_scan(name, data), search) for name in present(data)),
-    )
-
-
-def detector_manifest(data: Path) -> DataManifest:
-    """Return crops and scans of a folder as one manifest; a scan is a patient of its own."""
-    names = present(data)
-    if len(names) < 2:
-        raise Refused("no-scan", f"{data} holds {len(names)} of the scans {', '.join(SCANS)}: two are needed")
-    crops = lidc_manifest(data / CROPS)
-    cases = [*crops.cases, *(_scan_case(name, data) for name in names)]
-    return DataManifest(name="nodules_in_scans", cases=tuple(sorted(cases, key=lambda case: case.case_id)))
-
-
-def _scan_case(name: str, data: Path) -> Case:
-    paths = sources(name, data)
-    return Case(
-        case_id=name,
-        patient_id=name,
-        files={f"file{n:04d}": str(path.relative_to(data)) for n, path in enumerate(paths)},
-        sha256={f"file{n:04d}": sha256_of(path) for n, path in enumerate(paths)},
-        fold=list(SCANS).index(name),
-        size_mm=0.0,
     )
 
 
@@ -234,4 +212,4 @@ def _asked(network: torch.nn.Module, patches: Bytes) -> NDArray[np.float64]:
     return np.asarray(torch.cat(parts)[:, 0].double().numpy())
 
 
-__all__ = ["DetectorTask", "Material", "detector_manifest", "detector_task", "material", "task_of_material"]
+__all__ = ["DetectorTask", "Material", "detector_task", "material", "task_of_material"]

@@ -81,7 +81,7 @@ def sources(name: str, root: Path) -> tuple[Path, ...]:
 
 
 def load_scan(name: str, root: Path) -> Scan:
-    """Return a scan with its lungs, which takes seconds. Refuses `no-scan` (nothing of that name) and what reading does."""
+    """Return a scan with its lungs, which takes seconds. Refuses `no-scan`, and what reading it refuses."""
     if name not in SCANS or not (root / _sign_of(name)).exists():
         raise Refused("no-scan", f"there is no scan '{name}' in {root}; known are {', '.join(SCANS)}")
     volume, known = SCANS[name](root / name)

@@ -9,6 +9,8 @@ from pathlib import Path
 from plugins.errors import Refused
 from training.lidc import lidc_manifest
 from training.manifest import Case, DataManifest, read_manifest
+from training.nodules_in_scans import CROPS, nodules_in_scans
+from training.scans import present
 from training.sts import sts_manifest
 
 
@@ -32,15 +34,15 @@ class Data:
 
 
 def open_data(path: Path, root: Path | None = None, folds: Sequence[int] = ()) -> Data:
-    """Return the data of a manifest (JSON), or of a folder of nodule crops (or its `nodules.csv`), or one of sarcomas.
+    """Return the data of a manifest (JSON), or of a folder of nodule crops (or its `nodules.csv`), or another set.
 
-    The files of a manifest are looked for in `root`, or beside it; only cases of `folds` are judged, when given.
+    Other sets are sarcomas (`training.sts`) and `lidc_nodules` beside whole scans (`training.nodules_in_scans`). The
+    files of a manifest are looked for in `root`, or beside it; only cases of `folds` are judged, when given.
     Refuses `bad-manifest`, `changed-manifest`, `no-cases`, `no-nodules`, and `missing-files` when they are not there.
     """
     if path.is_dir() or path.name == "nodules.csv":
         folder = path if path.is_dir() else path.parent
-        manifest = sts_manifest if (folder / "patients.csv").is_file() else lidc_manifest
-        data = Data(manifest=manifest(folder), root=folder, folds=tuple(folds))
+        data = Data(manifest=_manifest_of(folder), root=folder, folds=tuple(folds))
     else:
         data = Data(manifest=read_manifest(path), root=root or path.parent, folds=tuple(folds))
     if not data.cases:
@@ -53,6 +55,14 @@ def open_data(path: Path, root: Path | None = None, folds: Sequence[int] = ()) -
                     f"{file} of case {case.case_id} is not in {data.root}; name its folder with --root",
                 )
     return data
+
+
+def _manifest_of(folder: Path) -> DataManifest:
+    if (folder / "patients.csv").is_file():
+        return sts_manifest(folder)
+    if (folder / CROPS).is_dir() and present(folder):
+        return nodules_in_scans(folder)
+    return lidc_manifest(folder)
 
 
 __all__ = ["Data", "open_data"]

@@ -16,7 +16,7 @@ from models.files import MANIFEST, BadModel
 from models.segmenter import ClassicalNoduleSegmenter
 from models.shipped import VOUCHED, Model, open_model, open_shipped
 from plugins.errors import Refused
-from training.evaluate import malignancy, nodules, petct
+from training.evaluate import detector, malignancy, nodules, petct
 from training.evaluate.data import Data
 from training.evaluate.judged import Case
 from training.evaluate.runs import is_run, open_run
@@ -40,6 +40,7 @@ class Family:
 
 FAMILIES: Mapping[str, Family] = {
     "nodule_segmenter": Family(cases=nodules.segmented, limits=nodules.LIMITS, window=nodules.WINDOW_HU),
+    "nodule_detector": Family(cases=detector.searched, limits=detector.LIMITS),
     "nodule_malignancy": Family(cases=malignancy.rated, limits=malignancy.LIMITS),
     "petct_multitask": Family(cases=petct.asked_cases, limits=petct.LIMITS, window=petct.WINDOW_SUV),
 }

@@ -48,6 +48,19 @@ def hits(case: SearchedCase) -> Hits:
     return Hits(found=found[counts], false=np.array(false, dtype=np.float64))
 
 
+def ceiling(scans: Sequence[Hits]) -> float:
+    """Return the part of the lesions in which any candidate lies, however low its score; NaN when no lesion counts."""
+    found = np.concatenate([s.found for s in scans])
+    return float(np.isfinite(found).mean()) if found.size else float("nan")
+
+
+def level_at(scans: Sequence[Hits], rate: float) -> float:
+    """Return the lowest score from which there are at most `rate` false positives per scan; -inf when all may stay."""
+    false = np.sort(np.concatenate([s.false for s in scans]))[::-1]
+    allowed = int(rate * len(scans))
+    return float(np.nextafter(false[allowed], np.inf)) if allowed < false.size else float("-inf")
+
+
 def curve(scans: Sequence[Hits]) -> tuple[Values, Values]:
     """Return false positives per scan and sensitivity at every threshold, strictest first, both from (0, 0) on.
 
@@ -92,4 +105,4 @@ def operating_points(
     return {rate: at(rate) for rate in rates}
 
 
-__all__ = ["RATES", "Hits", "curve", "hits", "operating_points", "sensitivity_at"]
+__all__ = ["RATES", "Hits", "ceiling", "curve", "hits", "level_at", "operating_points", "sensitivity_at"]

@@ -69,6 +69,8 @@ class Lesion:
     """A candidate that lies no further than this from the centre finds it."""
     counts: bool = True
     """False for what is neither to be found nor to be blamed for (too small, readers disagree)."""
+    known: Known = field(default_factory=dict)
+    """What groups of lesions are made by."""
 
 
 @dataclass(frozen=True, kw_only=True)

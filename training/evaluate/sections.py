@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from training.evaluate import charts, classify, followed, froc
 from training.evaluate.bootstrap import RESAMPLES, Interval
 from training.evaluate.judged import FollowedCase, RatedCase, SearchedCase
@@ -24,6 +26,8 @@ RATED = {
     "brier": "Brier score",
     "ece": "Expected calibration error",
 }
+NO_CANDIDATE = -1e300
+"""Lower than any score but that of a lesion without candidate."""
 FOLLOWED = {
     "c_index": "C-index of the model",
     "true_c_index": "C-index of the true hazard",
@@ -49,7 +53,10 @@ def searched_part(cases: Sequence[SearchedCase], *, resamples: int = RESAMPLES, 
     section = Section(
         title="Detection",
         text=text,
-        tables=(Table(head=("False positives per scan, at most", "Sensitivity"), rows=rows),),
+        tables=(
+            Table(head=("False positives per scan, at most", "Sensitivity"), rows=rows),
+            *_by_lesion(cases, scans),
+        ),
         charts=drawings,
     )
     tops = tuple(
@@ -60,7 +67,31 @@ def searched_part(cases: Sequence[SearchedCase], *, resamples: int = RESAMPLES, 
         if one is not None
     )
     plain = {f"{rate:g}": None if one is None else one.plain() for rate, one in points.items()}
-    return tops, (section,), {"sensitivity_at_false_positives_per_scan": plain, "lesions": lesions}
+    found = {"sensitivity_at_false_positives_per_scan": plain, "lesions": lesions}
+    return tops, (section,), {**found, "candidates": {"value": froc.ceiling(scans)}}
+
+
+def _by_lesion(cases: Sequence[SearchedCase], scans: Sequence[froc.Hits]) -> tuple[Table, ...]:
+    """Return how many lesions of each kind are found at each rate, and how many have a candidate at all."""
+    known = [lesion.known for case in cases for lesion in case.lesions if lesion.counts]
+    if not known:
+        return ()
+    scores = np.concatenate([scan.found for scan in scans])
+    levels = [froc.level_at(scans, rate) for rate in froc.RATES]
+    parts = [("all", np.arange(len(known)))]
+    parts += [(group.title, np.asarray(group.cases)) for group in groups(known)]
+    rows = tuple(
+        (
+            name,
+            str(len(index)),
+            *(number(float((scores[index] >= max(level, NO_CANDIDATE)).mean())) for level in levels),
+            number(float(np.isfinite(scores[index]).mean())),
+        )
+        for name, index in parts
+    )
+    return (
+        Table(head=("Lesions", "n", *(f"at {rate:g}" for rate in froc.RATES), "any candidate"), rows=rows),
+    )
 
 
 def rated_part(
