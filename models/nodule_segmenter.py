@@ -7,19 +7,24 @@ settled on is then shown to all of them, mirrored as often as the card says.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from models.card import ModelCard
 from models.doubt import Doubt
+from models.export import Learned
 from models.files import BadModel
 from models.nodule_passes import MIRRORS, Drawn, Network, NoduleView, draw, nearest_piece, sigmoid
 from models.patches import put_back
+from models.runtime import default_cache, fastest, network
 from models.segmenter import Index
 from models.uncertainty import CaseUncertainty, summarised
 
@@ -34,8 +39,14 @@ Box = tuple[slice, slice, slice]
 NAME = "nodule_segmenter"
 REACH_MM = 3.0
 """A drawing that comes no nearer to the point than this, or than one voxel, is of something else."""
-WIDER = (1.0, 1.5, 2.25)
-"""By how much the coarsest voxels are stretched, one after the other, until the lesion fits into the patch."""
+WIDER = (1.0, 1.5, 2.25, 3.0)
+"""By how much the coarsest voxels are stretched, one after the other, until a mass is seen whole."""
+AERATED = 0.45
+"""Part of the tissue around a nodule that is lung at least; around a piece of a mass there is less."""
+LUNG_HU = -500.0
+DENSE_HU = -400.0
+A_PART = 1.5
+"""A drawing on wider voxels that is larger by this factor shows that the narrower one was of a part only."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,6 +65,24 @@ class NoduleAnswer:
     """Size of the voxels of the patch that it was drawn on, mm."""
     fits: bool
     """False when the lesion reaches the end of the largest patch: it may be larger than what was drawn."""
+    aerated: float
+    """Part of the tissue around it that is lung, 0 to 1; below `AERATED` the outline is a guess."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Look:
+    """What the first network saw in one view."""
+
+    box: Box
+    here: NDArray[np.float64]
+    """The point, voxel index in the box."""
+    drawn: Drawn
+    level: float
+    fits: bool
+    size: int
+    """Voxels of the image that were drawn at the point."""
+    settled: bool
+    """True when a nodule was seen whole, or none is there: no other view can tell more."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,6 +98,8 @@ class LearnedNoduleSegmenter:
     """Which folds are asked; all when empty. Of patients that the model learned from: that which has not seen them."""
     mirrors: int | None = None
     """How many mirror images each network is shown, 1 to 8; None for what the card says."""
+    cache: Path | None = None
+    """Where `models.runtime` keeps what it made of the networks; None for its own place."""
     fastest: bool = False
     """Whether the fastest runtime of this machine is asked (`models.runtime`), 8 bits included; else torch."""
 
@@ -110,13 +141,12 @@ class LearnedNoduleSegmenter:
             weights_sha256=manifest.sha256,
         )
 
-    @property
+    @cached_property
     def runtime(self) -> str:
-        """Return what the networks run on, in words."""
-        import torch
-
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-        return f"torch {torch.__version__}, bf16, {device}"
+        """Return what computes the networks here: a key of `models.runtime.KINDS`."""
+        threads = len(os.sched_getaffinity(0))
+        learned = Learned.of(self.model, self._folds[0])
+        return fastest(learned, self.model.manifest.name, self.cache or default_cache(), threads).kind
 
     def segment(
         self, image: Array, spacing_mm: Spacing, seed: Index, within: BoolArray | None = None
@@ -137,38 +167,46 @@ class LearnedNoduleSegmenter:
         """
         if not all(-0.5 <= p <= n - 0.5 for p, n in zip(point, image.shape, strict=True)):
             raise ValueError(f"the point {tuple(point)} lies outside of an image of shape {image.shape}")
-        for wider in WIDER:
-            view = self._view(wider, extent_mm)
-            box = _around(point, view, spacing_mm, image.shape)
-            here = np.asarray(point, dtype=np.float64) - [side.start for side in box]
-            drawn = draw(self._networks[:1], view, image[box], spacing_mm, here)
-            level = self._level(drawn.grid.spacing_mm[0])
-            if fits := _fits(drawn, level):
+        first = self._look(image, spacing_mm, point, self._view(1.0, extent_mm))
+        best = first if first.size or _is_dense(image, spacing_mm, point) else replace(first, settled=True)
+        for wider in WIDER[1:]:
+            if best.settled:
                 break
-        part: Array = image[box]
-        return self._answered(drawn, level, part.shape, spacing_mm, here, box, fits)
+            seen = self._look(image, spacing_mm, point, self._view(wider, extent_mm))
+            if seen.size <= A_PART * best.size:
+                break
+            best = seen
+        return self._answered(best, image[best.box], spacing_mm)
 
-    def _answered(
-        self,
-        drawn: Drawn,
-        level: float,
-        shape: Sequence[int],
-        spacing_mm: Spacing,
-        here: NDArray[np.float64],
-        box: Box,
-        fits: bool,
-    ) -> NoduleAnswer:
+    def _look(self, image: Array, spacing_mm: Spacing, point: Sequence[float], view: NoduleView) -> _Look:
+        """Return what the first network sees of a lesion in one view."""
+        box = _around(point, view, spacing_mm, image.shape)
+        here = np.asarray(point, dtype=np.float64) - [side.start for side in box]
+        part: Array = image[box]
+        drawn = draw(self._networks[:1], view, part, spacing_mm, here)
+        level = self._level(drawn.grid.spacing_mm[0])
+        p = put_back(sigmoid(drawn.logits), part.shape, spacing_mm, drawn.point, drawn.grid)
+        mask, fits = _at(p > level, here, spacing_mm), _fits(drawn, level)
+        size = int(np.count_nonzero(mask))
+        settled = fits and size > 0 and _aerated(part, mask, spacing_mm) >= AERATED
+        return _Look(box=box, here=here, drawn=drawn, level=level, fits=fits, size=size, settled=settled)
+
+    def _answered(self, look: _Look, part: Array, spacing_mm: Spacing) -> NoduleAnswer:
+        """Return what all networks say of what the first one settled on."""
+        drawn, level = look.drawn, look.level
         answers = self._answers(drawn.inputs)
         logits: Array = answers.mean(axis=0, dtype=np.float32)
-        raw = put_back(sigmoid(logits), shape, spacing_mm, drawn.point, drawn.grid)
+        raw = put_back(sigmoid(logits), part.shape, spacing_mm, drawn.point, drawn.grid)
         tempered = sigmoid(logits / np.float32(self.doubt.temperature))
+        mask = _at(raw > level, look.here, spacing_mm)
         return NoduleAnswer(
-            box=box,
-            mask=_at(raw > level, here, spacing_mm),
-            probability=put_back(tempered, shape, spacing_mm, drawn.point, drawn.grid),
+            box=look.box,
+            mask=mask,
+            probability=put_back(tempered, part.shape, spacing_mm, drawn.point, drawn.grid),
             uncertainty=summarised(answers, threshold=level).case(drawn.grid.spacing_mm),
             voxel_mm=drawn.grid.spacing_mm[0],
-            fits=fits,
+            fits=look.fits,
+            aerated=_aerated(part, mask, spacing_mm),
         )
 
     def _answers(self, inputs: Array) -> Array:
@@ -176,8 +214,8 @@ class LearnedNoduleSegmenter:
         axes = MIRRORS[: self._mirrors]
         shown = np.stack([np.flip(inputs[None], turn)[0] for turn in axes])
         seen = []
-        for network in self._networks:
-            for turn, logits in zip(axes, network(shown), strict=True):
+        for run in self._networks:
+            for turn, logits in zip(axes, run(shown), strict=True):
                 seen.append(np.flip(logits[None], turn)[0, 0])
         return np.stack(seen).astype(np.float32)
 
@@ -207,7 +245,7 @@ class LearnedNoduleSegmenter:
             from models.runtime import network
 
             return tuple(network(self.model, fold) for fold in self._folds)
-        return tuple(torch_network(self.model, fold) for fold in self._folds)
+        return tuple(network(self.model, fold, self.cache) for fold in self._folds)
 
     def _said(self, key: str) -> Any:
         try:
@@ -221,38 +259,6 @@ def runs_here() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("torch", "monai"))
 
 
-def torch_network(model: Model, fold: int) -> Network:
-    """Return the network of one fold on the GPU if there is one, else on the CPU, in bf16 where that is quick.
-
-    Raises BadModel (`other-architecture`) when the weights are not those of the card's architecture.
-    """
-    import torch
-
-    from models.networks import build
-
-    network = build(model.card["architecture"])
-    weights: Mapping[str, Any] = {
-        name: torch.from_numpy(np.ascontiguousarray(value)).to(torch.float32)
-        if value.dtype.kind == "f"
-        else torch.from_numpy(np.ascontiguousarray(value))
-        for name, value in model.weights(fold).items()
-    }
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise BadModel("other-architecture", f"the weights of fold {fold} do not fit the card") from error
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = network.eval().to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-
-    def run(patches: Array) -> Array:
-        given = torch.from_numpy(patches).to(device).contiguous(memory_format=torch.channels_last_3d)
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
-            logits: Array = network(given).float().cpu().numpy()
-        return logits
-
-    return run
-
-
 def _around(point: Sequence[float], view: NoduleView, spacing_mm: Spacing, shape: Sequence[int]) -> Box:
     """Return the part of the image that patches around the point can reach."""
     reach_mm = max(view.shape) * view.voxels_mm[-1] / 2 + view.passes * view.furthest_mm
@@ -261,6 +267,28 @@ def _around(point: Sequence[float], view: NoduleView, spacing_mm: Spacing, shape
         for p, s, n in zip(point, spacing_mm, shape, strict=True)
     )
     return (k, r, c)
+
+
+def _is_dense(image: Array, spacing_mm: Spacing, point: Sequence[float]) -> bool:
+    """Return whether there is tissue at a point, and not lung alone."""
+    k, r, c = (
+        slice(max(0, round(p - 2 / s)), round(p + 2 / s) + 1) for p, s in zip(point, spacing_mm, strict=True)
+    )
+    return float(np.median(image[k, r, c])) > DENSE_HU
+
+
+def _aerated(part: Array, mask: BoolArray, spacing_mm: Spacing) -> float:
+    """Return the part of what lies 1 to 3.5 mm (a voxel at least) beyond a mask that is lung; 1 when nothing does."""
+    if not mask.any():
+        return 1.0
+    far_mm = max(3.5, max(spacing_mm) + 0.5)
+    held = np.argwhere(mask)
+    reach = np.ceil(far_mm / np.asarray(spacing_mm)).astype(int) + 1
+    low, high = np.maximum(held.min(axis=0) - reach, 0), held.max(axis=0) + reach + 1
+    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    away = ndimage.distance_transform_edt(~mask[box], sampling=spacing_mm)
+    around = part[box][(away > 1.0) & (away <= far_mm)]
+    return float(np.mean(around < LUNG_HU)) if around.size else 1.0
 
 
 def _fits(drawn: Drawn, level: float) -> bool:
@@ -282,4 +310,4 @@ def _at(mask: BoolArray, point: NDArray[np.float64], spacing_mm: Spacing) -> Boo
     return piece if far <= max(REACH_MM, *spacing_mm) else np.zeros_like(mask)
 
 
-__all__ = ["NAME", "LearnedNoduleSegmenter", "NoduleAnswer", "runs_here", "torch_network"]
+__all__ = ["NAME", "LearnedNoduleSegmenter", "NoduleAnswer", "runs_here"]

@@ -143,6 +143,13 @@ def analyse(
             show_default=False,
         ),
     ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A point X,Y,Z in mm, LPS, at which a lesion is to be drawn (repeatable); then only that is done.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
@@ -153,9 +160,11 @@ def analyse(
     """
     settings = load_settings(config, {})
     from node.offline import analyse_folder
+    from node.points import point_of
 
+    marks = [point_of(text) for text in at or ()]
     with _busy("analysing"):
-        report = analyse_folder(path, folder, settings, plugins=plugin, also=also or ())
+        report = analyse_folder(path, folder, settings, plugins=plugin, also=also or (), marks=marks)
     _show(report, as_json)
 
 

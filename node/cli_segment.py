@@ -30,7 +30,8 @@ def segment(
 
     Points come before boxes. The networks learned from lung nodules; elsewhere they guess.
     """
-    from node.segment import Asked, numbers_of
+    from node.points import numbers_of, point_of
+    from node.segment import Asked
     from node.segment import segment as run
     from plugins.errors import Refused
     from plugins.nodule_drawing import SEGMENTERS, choose
@@ -38,7 +39,7 @@ def segment(
     which = next((name for name in SEGMENTERS if name == segmenter), None)
     if which is None:
         raise Refused("bad-segmenter", f"--segmenter is one of {', '.join(SEGMENTERS)}, not '{segmenter}'")
-    asked = [Asked.point(numbers_of(text, 3, "--at")) for text in at or ()]
+    asked = [Asked(point_mm=point_of(text)) for text in at or ()]
     asked += [Asked.box(numbers_of(text, 6, "--box")) for text in box or ()]
     report = run(path, out, asked, choose(which))
     if as_json:

@@ -15,6 +15,7 @@ from node.child import run_in_child
 from node.deliveries import MORE_KINDS
 from node.settings import Settings
 from node.task import Analysed, Answer, Task
+from plugins.contract import Point
 from plugins.errors import Refused
 from plugins.registry import load_plugins, load_working
 from store.analysed import AnalysedFindings, Found, Told
@@ -23,6 +24,7 @@ from store.part10 import scan_header
 from store.studies import manifest_hash
 
 RESULTS = "results"
+MARKED = "marked_lesion"
 NOTHING_HERE = "nothing-to-analyse"
 """What an analysis says of a study that holds nothing for it; no fault, unless all of them say so."""
 
@@ -34,15 +36,17 @@ def analyse_folder(
     *,
     plugins: Sequence[str] | None = None,
     also: Sequence[str] = (),
+    marks: Sequence[Point] = (),
 ) -> dict[str, Any]:
     """Return what every analysis found in the studies of a folder, after results are written to `out`.
 
     The answer has `findings`, `refused`, `flags`, `outputs` and `failed` (True when a study has no result). Of several
     studies each has a folder `study-N`. Files of the same name are written over, once their study is analysed;
-    nothing is deleted. `also` names kinds of result beside SEG and SR: `capture`, `pdf`.
+    nothing is deleted. `also` names kinds of result beside SEG and SR: `capture`, `pdf`. `marks` are points, LPS mm, at
+    which lesions are asked for; then only they are analysed, unless `plugins` says otherwise.
     Refuses `no-such-path`, `no-dicom`, `unknown-plugin`, `no-plugin`, `unknown-kind` and `bad-folder`.
     """
-    names, broken = _names(settings, plugins)
+    names, broken = _names(settings, plugins or ((MARKED,) if marks else None))
     if not names:
         raise Refused("no-plugin", "no analysis is enabled; name one with --plugin")
     for kind in also:
@@ -54,7 +58,7 @@ def analyse_folder(
     for number, (uid, files) in enumerate(studies.items(), start=1):
         target = out if len(studies) == 1 else _make(out / f"study-{number}")
         with _scratch(target) as scratch:
-            answer = _run(files, scratch, names, settings, more=tuple(also))
+            answer = _run(files, scratch, names, settings, more=tuple(also), marks=tuple(marks))
             answers.append((uid, _moved(answer, scratch / RESULTS, target)))
     report = summary(answers)
     nowhere = {"series_instance_uid": None, "study_instance_uid": None}
@@ -138,17 +142,20 @@ def _run(
     *,
     mask: Path | None = None,
     more: tuple[str, ...] = (),
+    marks: tuple[Point, ...] = (),
 ) -> Answer:
     """Return the answer of one study, its results in `scratch`; a child that ended badly is an answer too."""
     task = Task(
         files=tuple(str(f.absolute()) for f in files),
-        manifest_sha256=manifest_hash(_pairs(files)),
+        # Results of other points are others, and get other UIDs.
+        manifest_sha256=manifest_hash([*_pairs(files), *((f"mark {point}", "") for point in marks)]),
         plugins=plugins,
         plugin_settings={name: settings.plugins.get(name, {}) for name in plugins},
         out=str(scratch / RESULTS),
         started_at=datetime.now().astimezone().isoformat(),
         predecessors={},
         more=more,
+        marks=marks,
         mask=None if mask is None else str(mask.absolute()),
         pages=mask is None,
     )

@@ -57,6 +57,8 @@ def analyse(task: Task) -> Answer:
         if task.mask is not None:
             drawn = read_mask(Path(task.mask), read)
             read = replace(read, study=replace(read.study, drawn=drawn))
+        if task.marks:
+            read = replace(read, study=replace(read.study, marks=(*task.requests, *read.study.marks)))
     except Refused as refusal:
         return Answer(analysed=tuple(_without_study(plugin, task, refusal, refused) for plugin in plugins))
     seconds = {"read": time.monotonic() - began}

@@ -41,11 +41,6 @@ class Asked:
         return float(np.ptp(np.asarray(self.corners_mm), axis=0).max())
 
     @classmethod
-    def point(cls, numbers: Sequence[float]) -> Asked:
-        """Return what a point x, y, z asks for."""
-        return cls(point_mm=_point(numbers))
-
-    @classmethod
     def box(cls, numbers: Sequence[float]) -> Asked:
         """Return what a box x0, y0, z0, x1, y1, z1 asks for. Refuses `bad-box` (one without an inside)."""
         low, high = (tuple(numbers[:3]), tuple(numbers[3:]))
@@ -53,19 +48,6 @@ class Asked:
             raise Refused("bad-box", f"the box {','.join(f'{n:g}' for n in numbers)} has no inside")
         middle = np.add(low, high) / 2
         return cls(point_mm=_point(middle.tolist()), corners_mm=(_point(low), _point(high)))
-
-
-def numbers_of(text: str, count: int, what: str) -> tuple[float, ...]:
-    """Return the numbers of `1,2.5,-3`. Refuses `bad-numbers` when they are not as many as that, or not finite."""
-    try:
-        found = tuple(float(part) for part in text.replace(";", ",").split(","))
-    except ValueError:
-        found = ()
-    if len(found) != count or not all(math.isfinite(number) for number in found):
-        raise Refused(
-            "bad-numbers", f"{what} takes {count} numbers with commas between them, in mm; not '{text}'"
-        )
-    return found
 
 
 def segment(path: Path, out: Path, asked: Sequence[Asked], segmenter: LesionSegmenter) -> dict[str, Any]:
@@ -152,7 +134,9 @@ def _reach(volume: Volume) -> tuple[list[float], list[float]]:
 def _several(volume: Volume, volumes: tuple[Volume, ...]) -> tuple[Flag, ...]:
     if len(volumes) == 1:
         return ()
-    sentence = f"of {len(volumes)} CT series, series {volume.series_number} was taken: the thinnest with the points"
+    sentence = (
+        f"of {len(volumes)} CT series, series {volume.series_number} was taken: the thinnest with the points"
+    )
     return (Flag(code="several-series", sentence=sentence, series_instance_uid=volume.series_instance_uid),)
 
 
@@ -214,4 +198,4 @@ def _point(numbers: Sequence[float]) -> Point:
     return (x, y, z)
 
 
-__all__ = ["Asked", "numbers_of", "segment"]
+__all__ = ["Asked", "segment"]

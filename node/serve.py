@@ -168,6 +168,7 @@ class Node:
             quiet_seconds=s.quiet_seconds,
             hard_cap_seconds=s.hard_cap_seconds,
             max_attempts=s.max_attempts,
+            needs={p.name: n for p in loaded.plugins if (n := getattr(p, "needs", None))},
             prior_sources=tuple(map(key_of, s.prior_sources)),
         )
         self._loop("settler", lambda now: bool(settler.tick(now)), min(1.0, max(0.1, s.quiet_seconds / 4)))

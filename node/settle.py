@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
+
+from sqlmodel import Session
 
 from node import priors
 from node.logs import line
 from plugins.errors import NadirError
 from store.database import Database
 from store.jobs import enqueue, retire
-from store.studies import Due, due, settle
+from store.studies import Due, due, modalities, settle
+from store.tables import Revision
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +74,8 @@ class Settler:
         Attempts of each job before it is dead.
     prior_sources
         Archives that are asked for the patient's earlier studies.
+    needs
+        Modalities without any of which an analysis has nothing to look at, by its name; others look at every study.
 
     """
 
@@ -84,6 +89,7 @@ class Settler:
         stale_seconds: float = 60.0,
         max_attempts: int = 5,
         prior_sources: Sequence[str] = (),
+        needs: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self._database = database
         self._analyses = tuple(analyses)
@@ -92,6 +98,7 @@ class Settler:
         self._stale_seconds = stale_seconds
         self._max_attempts = max_attempts
         self._prior_sources = tuple(prior_sources)
+        self._needs = {name: frozenset(wanted) for name, wanted in (needs or {}).items()}
 
     def tick(self, now: datetime) -> tuple[Settled, ...]:
         """Return the studies that settled at `now` with something new; each is one transaction with its jobs."""
@@ -123,7 +130,8 @@ class Settler:
             if revision is None:
                 return None
             priors.request(session, study.study_pk, self._prior_sources, now=now)
-            retire(session, revision, [analysis.plugin for analysis in self._analyses])
+            wanted = self._applying(session, revision)
+            retire(session, revision, [analysis.plugin for analysis in wanted])
             jobs = [
                 enqueue(
                     session,
@@ -135,7 +143,7 @@ class Settler:
                     now=now,
                     max_attempts=self._max_attempts,
                 )
-                for analysis in self._analyses
+                for analysis in wanted
             ]
             return Settled(
                 study_pk=study.study_pk,
@@ -143,3 +151,10 @@ class Settler:
                 forced=revision.forced,
                 jobs=sum(job is not None for job in jobs),
             )
+
+    def _applying(self, session: Session, revision: Revision) -> Sequence[Identity]:
+        """Return the analyses that have something to look at in a revision."""
+        if not self._needs:
+            return self._analyses
+        held = modalities(session, revision)
+        return [a for a in self._analyses if a.plugin not in self._needs or held & self._needs[a.plugin]]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
-from plugins.contract import Plugin
+from plugins.contract import Mark, Plugin
 from plugins.registry import config_sha256
 from store.analysed import AnalysedFindings
 from store.keys import job_key
@@ -72,8 +72,16 @@ class Task:
     """A file of regions to measure instead of those that came with the study; then nothing is written."""
     more: tuple[str, ...] = ()
     """Those of `node.deliveries.MORE_KINDS` that are asked for."""
+    marks: tuple[tuple[float, float, float], ...] = ()
+    """Points, LPS mm, at which lesions are asked for beside those that were marked in the study."""
     pages: bool = False
     """True to write overlay pictures, a CSV and a page beside the DICOM objects."""
+
+    @property
+    def requests(self) -> tuple[Mark, ...]:
+        """Return the points as marks."""
+        who = "the person who asked for it"
+        return tuple(Mark(point_mm=p, label="", source="request", made_by=who) for p in self.marks)
 
     def to_json(self) -> str:
         """Return the task as JSON."""
@@ -84,7 +92,7 @@ class Task:
         """Return the task that `to_json` wrote."""
         raw = json.loads(text)
         raw |= {name: tuple(raw[name]) for name in ("files", "plugins", "more")}
-        return cls(**raw)
+        return cls(**{**raw, "marks": tuple(tuple(point) for point in raw["marks"])})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -342,7 +342,8 @@ class Plugin(Protocol):
     """An analysis. Pure: no network, no SQL, no files.
 
     A plugin is a frozen dataclass whose fields are its settings, each with a default, so that its
-    configuration can be hashed. `name`, `version` and `title` are class attributes.
+    configuration can be hashed. `name`, `version` and `title` are class attributes. A class attribute `needs` may name
+    modalities: a node does not open a study for the analysis that holds no object of any of them.
     """
 
     name: str

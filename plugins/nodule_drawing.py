@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.files import BadModel
-from models.nodule_segmenter import NAME, LearnedNoduleSegmenter, NoduleAnswer, runs_here
+from models.nodule_segmenter import AERATED, NAME, LearnedNoduleSegmenter, NoduleAnswer, runs_here
 from models.segmenter import ClassicalNoduleSegmenter, LesionSegmenter
 from models.shipped import open_shipped
 from models.uncertainty import CaseUncertainty
@@ -87,6 +87,9 @@ def draw_at(
         mask = _on_grid(answer, shape)
         if not answer.fits:
             flags.append(_flag("larger-than-patch", "it is too large to be drawn whole", volume))
+        if answer.aerated < AERATED:
+            words = f"only {answer.aerated:.0%} of what surrounds it is lung, so its outline is a guess"
+            flags.append(_flag("little-lung-around", words, volume))
     else:
         seed = [min(max(round(float(p)), 0), n - 1) for p, n in zip(point, shape, strict=True)]
         drawn = segmenter.segment(volume.array, volume.spacing_mm, (seed[0], seed[1], seed[2]))

@@ -118,6 +118,18 @@ def hint_complete(session: Session, study_instance_uid: str) -> bool:
     return session.exec(statement, execution_options={"synchronize_session": "fetch"}).rowcount == 1
 
 
+def modalities(session: Session, revision: Revision) -> frozenset[str]:
+    """Return the modalities of the instances of a revision."""
+    statement = (
+        select(Series.modality)
+        .distinct()
+        .join(Instance, col(Instance.series_pk) == col(Series.id))
+        .join(RevisionInstance, col(RevisionInstance.instance_pk) == col(Instance.id))
+        .where(col(RevisionInstance.revision_pk) == revision.id)
+    )
+    return frozenset(session.exec(statement))
+
+
 def manifest_files(session: Session, revision_pk: int) -> list[tuple[str, str]]:
     """Return (SOP Instance UID, sha256) of every instance of a revision, sorted."""
     statement = (

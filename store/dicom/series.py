@@ -14,6 +14,7 @@ from plugins.errors import Refused
 from store.dicom import nifti, rtstruct, segments
 from store.dicom.files import File, read_file
 from store.dicom.headers import Headers
+from store.dicom.points import read_marks
 from store.dicom.values import day, number, quiet, text
 from store.dicom.volumes import ROLES, name_series, read_volume
 from store.part10 import MANUFACTURER, OWN_MODALITIES
@@ -35,10 +36,10 @@ class ReadStudy:
 
 
 def read_study(paths: Iterable[Path]) -> ReadStudy:
-    """Return the study that the files hold: every readable series as a volume, and the regions drawn on them.
+    """Return the study that the files hold: every readable series as a volume, the regions and points drawn on them.
 
-    A series or region that cannot be used is in `study.refused` with its code. Nadir's own results, reports and plans
-    are passed over. Refuses as a whole (`no-images`, `mixed-patients`, `several-studies`).
+    A series or region that cannot be used is in `study.refused` with its code. Nadir's own results and plans are passed
+    over. Refuses as a whole (`no-images`, `mixed-patients`, `several-studies`).
     """
     with quiet():
         files, flags, refused = read_files(paths)
@@ -50,10 +51,12 @@ def read_study(paths: Iterable[Path]) -> ReadStudy:
         volumes = _without_bare_single_slices(volumes, drawn, refused)
         if not volumes and not refused:
             raise Refused("no-images", "there is no image that could be analysed")
+        headers = {u: headers[u] for v in volumes for u in v.sop_instance_uids}
+        marks, doubts = read_marks(usable, volumes, headers)
         return ReadStudy(
-            study=_study(files, volumes, drawn, refused),
-            headers={u: headers[u] for v in volumes for u in v.sop_instance_uids},
-            flags=tuple(flags),
+            study=replace(_study(files, volumes, drawn, refused), marks=marks),
+            headers=headers,
+            flags=(*flags, *doubts),
         )
 
 

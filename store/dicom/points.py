@@ -1,0 +1,261 @@
+"""Points that people or other systems marked: in reports (SCOORD, SCOORD3D) and in presentation states.
+
+A point is what its writer calls POINT, or the centre of a CIRCLE or an ELLIPSE. Places in an image are columns and rows
+from the outer corner of its first pixel (PS3.3 C.18.6.1, C.10.5), so the centre of that pixel lies at 0.5, 0.5. They
+become LPS mm by the geometry of the slice that is named; places in space need the frame of reference of a volume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+
+from plugins import codes
+from plugins.contract import Flag, Mark, Point, Volume
+from store.dicom.files import File
+from store.dicom.frames import frame_number
+from store.dicom.items import DEEPEST, children, code_of, items, name_of, same, text
+from store.dicom.values import integer, numbers
+
+MODALITIES = frozenset({"SR", "PR"})
+MOST = 200
+"""Marks of one object that are read: no person sets more."""
+_PERSON = Code("121008", "DCM", "Person Observer Name")
+_DEVICE = Code("121013", "DCM", "Device Observer Name")
+_FIGURES = {"POINT": 1, "CIRCLE": 2, "ELLIPSE": 4}
+"""Graphic types with a middle, and how many points each needs."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where a figure lies: in an image (column, row), or in space (x, y, z)."""
+
+    middle: Floats
+    length: float | None
+    """Longest way across, in pixels or mm; None for a bare point."""
+    references: tuple[Dataset, ...] = ()
+    """The images that it is drawn on."""
+    frame_of_reference_uid: str | None = None
+    """The space that it lies in, when it is in space."""
+
+
+def read_marks(
+    files: Sequence[File], volumes: Sequence[Volume], headers: Mapping[str, Dataset]
+) -> tuple[tuple[Mark, ...], tuple[Flag, ...]]:
+    """Return the marks of the reports and presentation states among files, and why others could not be placed.
+
+    `headers` are those of the images of the volumes, by SOP Instance UID. Marks at one place count once. Reports that
+    merely measure (a point under a number with a value) mark nothing.
+    """
+    found: dict[tuple[float, ...], Mark] = {}
+    flags: list[Flag] = []
+    for file in files:
+        if file.modality not in MODALITIES:
+            continue
+        drawn = _of_report(file.header) if file.modality == "SR" else _of_state(file.header)
+        lost = 0
+        for number, (place, mark) in enumerate(drawn):
+            if number >= MOST:
+                flags.append(
+                    _flag("too-many-marks", file, f"more than {MOST} marks; the others are left out")
+                )
+                break
+            placed = _placed(place, mark, volumes, headers)
+            if placed is None:
+                lost += 1
+            else:
+                found.setdefault(tuple(round(x, 1) for x in placed.point_mm), placed)
+        if lost:
+            flags.append(
+                _flag("marks-elsewhere", file, f"{lost} marks on images that are not among the volumes")
+            )
+    return tuple(found.values()), tuple(flags)
+
+
+def _of_report(header: Dataset) -> Iterator[tuple[_Place, Mark]]:
+    who = _observer(header)
+    for figure, group in _figures(header, header, 0):
+        place = _scoord(figure)
+        if place is not None:
+            yield (
+                place,
+                Mark(
+                    point_mm=(0.0, 0.0, 0.0),
+                    label=_label(group),
+                    source="SR",
+                    made_by=_observer(group) or who or _equipment(header),
+                    source_sop_instance_uid=text(header, "SOPInstanceUID"),
+                    tracking_identifier=_first(group, codes.TRACKING_IDENTIFIER, "TextValue"),
+                    tracking_uid=_first(group, codes.TRACKING_UNIQUE_IDENTIFIER, "UID"),
+                ),
+            )
+
+
+def _figures(item: Dataset, group: Dataset, depth: int) -> Iterator[tuple[Dataset, Dataset]]:
+    """Yield every coordinate of a tree that marks a place, with the container that tells what it is."""
+    for child in items(item, "ContentSequence"):
+        kind = text(child, "ValueType")
+        if kind in ("SCOORD", "SCOORD3D"):
+            yield child, group
+        elif kind == "NUM" and items(child, "MeasuredValueSequence"):
+            continue  # where a number was measured; whoever marks a lesion says so in the group
+        elif depth < DEEPEST:
+            yield from _figures(child, child if kind == "CONTAINER" else group, depth + 1)
+
+
+def _scoord(item: Dataset) -> _Place | None:
+    in_space = text(item, "ValueType") == "SCOORD3D"
+    found = _figure(text(item, "GraphicType"), numbers(item, "GraphicData"), 3 if in_space else 2)
+    if found is None:
+        return None
+    middle, length = found
+    if in_space:
+        frame = text(item, "ReferencedFrameOfReferenceUID")
+        return _Place(middle=middle, length=length, frame_of_reference_uid=frame) if frame else None
+    images = [c for c in children(item) if text(c, "ValueType") == "IMAGE"]
+    named = tuple(r for image in images for r in items(image, "ReferencedSOPSequence"))
+    return _Place(middle=middle, length=length, references=named) if named else None
+
+
+def _of_state(header: Dataset) -> Iterator[tuple[_Place, Mark]]:
+    """Yield the figures of a presentation state, and the anchors of texts that have no figure beside them."""
+    whole = tuple(
+        image
+        for series in items(header, "ReferencedSeriesSequence")
+        for image in items(series, "ReferencedImageSequence")
+    )
+    who = text(header, "ContentCreatorName").replace("^", " ").strip() or _equipment(header)
+    for annotation in items(header, "GraphicAnnotationSequence"):
+        # A figure that names no image is on all of them, which tells a place only when there is one.
+        images = tuple(items(annotation, "ReferencedImageSequence")) or (whole if len(whole) == 1 else ())
+        words = [
+            " ".join(text(t, "UnformattedTextValue").split()) for t in items(annotation, "TextObjectSequence")
+        ]
+        for middle, length in _annotated(annotation):
+            yield (
+                _Place(middle=middle, length=length, references=images),
+                Mark(
+                    point_mm=(0.0, 0.0, 0.0),
+                    label=next((w for w in words if w), ""),
+                    source="PR",
+                    made_by=who,
+                    source_sop_instance_uid=text(header, "SOPInstanceUID"),
+                ),
+            )
+
+
+def _annotated(annotation: Dataset) -> list[tuple[Floats, float | None]]:
+    found = [
+        figure
+        for drawn in items(annotation, "GraphicObjectSequence")
+        if text(drawn, "GraphicAnnotationUnits") == "PIXEL"
+        and (figure := _figure(text(drawn, "GraphicType"), numbers(drawn, "GraphicData"), 2)) is not None
+    ]
+    if found or items(annotation, "GraphicObjectSequence"):
+        return found
+    anchors = [
+        numbers(words, "AnchorPoint")
+        for words in items(annotation, "TextObjectSequence")
+        if text(words, "AnchorPointAnnotationUnits") == "PIXEL"
+    ]
+    return [(np.asarray(anchor), None) for anchor in anchors if len(anchor) == 2]
+
+
+def _figure(kind: str, data: Sequence[float], dimensions: int) -> tuple[Floats, float | None] | None:
+    """Return the middle of a figure and the longest way across it; None for one that has none, or is broken."""
+    needed = _FIGURES.get(kind)
+    if needed is None or len(data) < needed * dimensions or not np.isfinite(data).all():
+        return None
+    points = np.asarray(data[: needed * dimensions], dtype=np.float64).reshape(needed, dimensions)
+    if kind == "POINT":
+        return points[0], None
+    if kind == "CIRCLE":  # its centre, and a point on it
+        return points[0], 2 * float(np.linalg.norm(points[1] - points[0]))
+    return points.mean(axis=0), float(np.linalg.norm(points[1] - points[0]))
+
+
+def _placed(
+    place: _Place, mark: Mark, volumes: Sequence[Volume], headers: Mapping[str, Dataset]
+) -> Mark | None:
+    """Return a mark with its place in the patient; None when its image or space is not among the volumes."""
+    if place.frame_of_reference_uid is not None:
+        if place.frame_of_reference_uid not in {v.frame_of_reference_uid for v in volumes}:
+            return None
+        return replace(
+            mark,
+            point_mm=_point(place.middle),
+            extent_mm=place.length,
+            frame_of_reference_uid=place.frame_of_reference_uid,
+        )
+    for reference in place.references:
+        uid = text(reference, "ReferencedSOPInstanceUID")
+        for volume in volumes:
+            k = _slice(volume, uid, integer(reference, "ReferencedFrameNumber"), headers)
+            if k is not None:
+                column, row = place.middle - 0.5
+                pixel_mm = max(volume.spacing_mm[1:])
+                return replace(
+                    mark,
+                    point_mm=_point(volume.to_mm((k, row, column))),
+                    extent_mm=None if place.length is None else place.length * pixel_mm,
+                    series_instance_uid=volume.series_instance_uid,
+                    frame_of_reference_uid=volume.frame_of_reference_uid,
+                )
+    return None
+
+
+def _slice(volume: Volume, uid: str, frame: int | None, headers: Mapping[str, Dataset]) -> int | None:
+    """Return the slice of an image of a volume; of a multi-frame image that of the frame."""
+    held = [k for k, own in enumerate(volume.sop_instance_uids) if own == uid]
+    if len(held) < 2:
+        return held[0] if held else None
+    return next((k for k in held if frame_number(volume, headers[uid], k) == frame), None)
+
+
+def _observer(item: Dataset) -> str:
+    """Return who a report or a group of it says that looked: a person before a device; empty when it does not say."""
+    for name, keyword in ((_PERSON, "PersonName"), (_DEVICE, "TextValue")):
+        for child in children(item, name):
+            if said := text(child, keyword).replace("^", " ").strip():
+                return said
+    return ""
+
+
+def _equipment(header: Dataset) -> str:
+    named = (text(header, key) for key in ("Manufacturer", "ManufacturerModelName"))
+    return " ".join(word for word in named if word) or "an unnamed system"
+
+
+def _label(group: Dataset) -> str:
+    """Return what a group calls its lesion: its tracking identifier, else its finding."""
+    if said := _first(group, codes.TRACKING_IDENTIFIER, "TextValue"):
+        return said
+    for child in children(group):
+        if same(name_of(child), codes.FINDING):
+            found = code_of(child, "ConceptCodeSequence")
+            return found.meaning if found else text(child, "TextValue")
+    return ""
+
+
+def _first(group: Dataset, name: Code, keyword: str) -> str | None:
+    return next((said for child in children(group, name) if (said := text(child, keyword))), None)
+
+
+def _point(mm: Floats) -> Point:
+    x, y, z = (float(value) for value in mm)
+    return (x, y, z)
+
+
+def _flag(code: str, file: File, words: str) -> Flag:
+    kind = "report" if file.modality == "SR" else "presentation state"
+    return Flag(code=code, sentence=f"A {kind} holds {words}.", series_instance_uid=file.series_instance_uid)
+
+
+__all__ = ["MODALITIES", "read_marks"]
