@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -144,6 +144,8 @@ class LearnedNoduleSegmenter:
     @cached_property
     def runtime(self) -> str:
         """Return what computes the networks here: a key of `models.runtime.KINDS`."""
+        if not self.fastest:
+            return "torch-bf16"
         threads = len(os.sched_getaffinity(0))
         learned = Learned.of(self.model, self._folds[0])
         return fastest(learned, self.model.manifest.name, self.cache or default_cache(), threads).kind
@@ -242,10 +244,8 @@ class LearnedNoduleSegmenter:
     @cached_property
     def _networks(self) -> tuple[Network, ...]:
         if self.fastest:
-            from models.runtime import network
-
-            return tuple(network(self.model, fold) for fold in self._folds)
-        return tuple(network(self.model, fold, self.cache) for fold in self._folds)
+            return tuple(network(self.model, fold, self.cache) for fold in self._folds)
+        return tuple(torch_network(self.model, fold) for fold in self._folds)
 
     def _said(self, key: str) -> Any:
         try:
@@ -257,6 +257,38 @@ class LearnedNoduleSegmenter:
 def runs_here() -> bool:
     """Return whether what the networks need is installed; nothing is imported for that."""
     return all(importlib.util.find_spec(name) is not None for name in ("torch", "monai"))
+
+
+def torch_network(model: Model, fold: int) -> Network:
+    """Return the network of one fold on the GPU if there is one, else on the CPU, in bf16 where that is quick.
+
+    Raises BadModel (`other-architecture`) when the weights are not those of the card's architecture.
+    """
+    import torch
+
+    from models.networks import build
+
+    network = build(model.card["architecture"])
+    weights: Mapping[str, Any] = {
+        name: torch.from_numpy(np.ascontiguousarray(value)).to(torch.float32)
+        if value.dtype.kind == "f"
+        else torch.from_numpy(np.ascontiguousarray(value))
+        for name, value in model.weights(fold).items()
+    }
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise BadModel("other-architecture", f"the weights of fold {fold} do not fit the card") from error
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = network.eval().to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    def run(patches: Array) -> Array:
+        given = torch.from_numpy(patches).to(device).contiguous(memory_format=torch.channels_last_3d)
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
+            logits: Array = network(given).float().cpu().numpy()
+        return logits
+
+    return run
 
 
 def _around(point: Sequence[float], view: NoduleView, spacing_mm: Spacing, shape: Sequence[int]) -> Box:
@@ -310,4 +342,4 @@ def _at(mask: BoolArray, point: NDArray[np.float64], spacing_mm: Spacing) -> Boo
     return piece if far <= max(REACH_MM, *spacing_mm) else np.zeros_like(mask)
 
 
-__all__ = ["NAME", "LearnedNoduleSegmenter", "NoduleAnswer", "runs_here"]
+__all__ = ["NAME", "LearnedNoduleSegmenter", "NoduleAnswer", "runs_here", "torch_network"]
