@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +10,19 @@ import torch
 from ball_sarcomas import TINY, write_sarcomas
 
 from models.outcome import Outcomes, concordance
-from models.petct import PetctView
+from models.petct import LearnedPetct, PetctView
+from models.shipped import open_model
 from plugins.errors import Refused
 from training.evaluate.data import open_data
 from training.evaluate.families import open_subject
 from training.evaluate.judging import judge_model
+from training.evaluate.metrics import dice
 from training.experiment import read_experiments
 from training.fit import fit
 from training.petct_lesions import made_lesion
 from training.petct_outcomes import hazard_of, simulated, true_log_hazard
 from training.petct_samples import Augmentation, draw_sample, window
+from training.petct_ship import LEVELS, best_levels, pack
 from training.petct_task import petct_task
 from training.sts import load_sarcoma, sts_manifest
 
@@ -110,18 +113,55 @@ def test_hazards_are_a_logarithm_and_outcomes_follow_them() -> None:
     assert concordance(hazards, found) > 0.72
 
 
-def test_balls_are_learned_judged_and_followed(tmp_path: Path, balls: Path) -> None:
-    config = tmp_path / "tiny.yaml"
-    config.write_text(TINY.replace("STEPS", "80"))
-    (experiment,) = read_experiments(config)
-    fit(experiment, 0, petct_task(experiment, 0, balls), tmp_path / "runs" / "tiny" / "fold0")
-    data = open_data(balls, None, [0])
-    found = judge_model(open_subject(str(tmp_path / "runs" / "tiny")), data, made_at=MADE_AT, resamples=100)
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, balls: Path) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "tiny.yaml").write_text(TINY.replace("STEPS", "60"))
+    (experiment,) = read_experiments(folder / "tiny.yaml")
+    for fold in (0, 1):
+        fit(experiment, fold, petct_task(experiment, fold, balls), folder / "runs" / f"fold{fold}")
+    return folder / "runs"
+
+
+def test_balls_are_learned_judged_and_followed(run: Path, balls: Path) -> None:
+    data = open_data(balls, None, [0, 1])
+    found = judge_model(open_subject(str(run)), data, made_at=MADE_AT, resamples=100)
     plain = json.loads(json.dumps(found.plain()))
     settings = plain["segmentation"]["settings"]
-    assert settings["the crop alone"]["mean_dice"]["value"] > 0.7
+    assert settings["the crop alone"]["dice"]["value"] > 0.7
+    assert settings["in a larger background"]["open_dice"]["value"] > 0.5
     assert plain["survival"]["simulated"]
     assert plain["survival"]["figures"]["true_c_index"]["value"] > 0.5
+
+
+def test_a_run_becomes_a_model_whose_card_alone_draws_what_was_judged(
+    run: Path, balls: Path, tmp_path: Path
+) -> None:
+    data = open_data(balls, None, [0, 1])
+    trusted, figures = pack(run, data, tmp_path / "model")
+    model = open_model(tmp_path / "model", {trusted}, date(2026, 1, 1))
+    assert model.card["figures"] == json.loads(json.dumps(figures))
+    assert model.card["reported"] is False
+    case = data.cases[0]
+    ball = load_sarcoma(case, balls)
+    one = LearnedPetct(model=model, folds=(case.fold,))
+    assert one.level == model.card["level"]["folds"][str(case.fold)]
+    assert LearnedPetct(model=model).level == model.card["level"]["all"]
+    drawn = one.draw(ball.suv, ball.spacing_mm, ball.middle, ball.hu)
+    again = judge_model(open_subject(str(tmp_path / "model")), data, made_at=MADE_AT, resamples=100)
+    (row,) = (
+        row
+        for row in again.plain()["segmentation"]["cases"]
+        if (row["case_id"], row["setting"]) == (case.case_id, "the crop alone")
+    )
+    assert row["figures"]["dice"] == pytest.approx(dice(drawn, ball.mask))
+
+
+def test_a_fold_has_the_level_that_the_other_folds_taught() -> None:
+    at = {level: place for place, level in enumerate(LEVELS)}
+    dices, folds = np.zeros((4, len(LEVELS))), np.array([0, 0, 1, 1])
+    dices[:2, at[0.3]], dices[2:, at[0.6]] = 0.8, 0.9
+    assert best_levels(dices, folds) == {"all": 0.6, "folds": {"0": 0.6, "1": 0.3}}
 
 
 def test_risk_sets_hold_whole_cohorts_and_patients_are_apart(balls: Path, tmp_path: Path) -> None:
