@@ -27,7 +27,10 @@ def evaluate(
         Path, typer.Option(help="Manifest of the cases (JSON), or a folder of crops with its nodules.csv.")
     ],
     folder: Annotated[
-        Path, typer.Option("--out", help="Folder for report.html, report.pdf and report.json.")
+        Path,
+        typer.Option(
+            "--out", help="Folder for report.html, report.pdf, report.json, and the manifest of the data."
+        ),
     ],
     root: Annotated[
         Path | None,
@@ -79,6 +82,7 @@ def evaluate(
             progress=tell,
         )
     paths = write_report(found, folder)
+    opened.manifest.write(folder / "manifest.json")
     if as_json:
         printing.print_json({**found.plain(cases=False), "files": [str(path) for path in paths]})
         return

@@ -21,6 +21,7 @@ def test_a_model_is_judged_by_one_command_that_writes_one_report(tmp_path: Path)
     assert told["segmentation"]["settings"]["the crop alone"]["dice"]["value"] > 0.9
     written = json.loads((tmp_path / "out" / "report.json").read_text())
     assert len(written["segmentation"]["cases"]) == 3 * 4
+    assert (tmp_path / "out" / "manifest.json").read_bytes() == manifest.read_bytes()
     assert (tmp_path / "out" / "report.pdf").read_bytes().startswith(b"%PDF")
 
 

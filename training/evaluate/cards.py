@@ -64,10 +64,14 @@ def _allowed(value: Mapping[str, Any]) -> float:
 
 
 def reproduce(folder: Path, data: Path) -> list[str]:
-    """Return the differences of one shipped model's card from a new judgement on its data set in `data`."""
+    """Return the differences of one shipped model's card from a new judgement.
+
+    Its data set is the folder of that name in `data`, or what lies in several folders there.
+    """
     card = json.loads((folder / "card.json").read_text())
     subject = open_subject(str(folder))
-    found = judge_model(subject, open_data(data / card["figures"]["data"]["name"]), made_at=datetime.now(UTC))
+    own = data / card["figures"]["data"]["name"]
+    found = judge_model(subject, open_data(own if own.is_dir() else data), made_at=datetime.now(UTC))
     return list(differences(card["figures"], card_figures(found.plain())))
 
 
