@@ -35,10 +35,14 @@ class PetDrawing:
         self.pet, self.model = pet, model
         self.hu = ct_on_pet(same[0], pet) if same else None
 
-    def at(self, index: tuple[int, int, int]) -> BoolArray:
-        """Return the lesion at a voxel of the PET, on its grid `(K, R, C)`; empty when the network sees none there."""
-        drawn = self.model.draw(self.pet.array, self.pet.spacing_mm, index, self.hu)
-        return drawn if drawn[index] else np.zeros_like(drawn)
+    def at(self, index: tuple[int, int, int]) -> tuple[BoolArray, float]:
+        """Return the lesion at a voxel of the PET, on its grid `(K, R, C)`, and the network's log hazard.
+
+        The lesion is empty when the network sees none there.
+        """
+        found = self.model.answer(self.pet.array, self.pet.spacing_mm, index, self.hu)
+        drawn = found.drawn(self.model.level, index, self.pet.spacing_mm)
+        return drawn if drawn[index] else np.zeros_like(drawn), found.log_hazard
 
 
 def ct_on_pet(ct: Volume, pet: Volume) -> Array:

@@ -72,6 +72,8 @@ class PetLesion:
     """The level of `fixed`, SUVbw."""
     outline: Literal["threshold", "learned"] = "threshold"
     """Who draws the bounds of a place: the threshold that found it, or the PET/CT network."""
+    hazard: bool = False
+    """Tell the network's log hazard with each lesion that it draws; it was learned from simulated outcomes."""
     percent_of_maximum: float = 41.0
     """The level of `percent`, % of the SUVmax of each hot spot."""
     floor_suv: float = 2.5
@@ -140,7 +142,7 @@ class PetLesion:
             yield _flag(pet, "too-many-lesions", words)
         spots = spots[: self.maximum_lesions]
         if self.outline == "learned":
-            spots = list(_redrawn(spots, PetDrawing(pet, cts, shipped_petct())))
+            spots = list(_redrawn(spots, PetDrawing(pet, cts, shipped_petct()), self.hazard))
         for place, spot in enumerate(spots, start=number + 1):
             yield Finding(
                 key=f"{pet.series_instance_uid}:{','.join(map(str, spot.peak))}",
@@ -188,16 +190,21 @@ class PetLesion:
             yield _spot(pet, seed, _start(box), floor, (_flag(pet, "percent-threshold-leaks", leaks),))
 
 
-def _redrawn(spots: Sequence[_Spot], drawing: PetDrawing) -> Iterator[_Spot]:
+def _redrawn(spots: Sequence[_Spot], drawing: PetDrawing, hazard: bool) -> Iterator[_Spot]:
     """Yield each spot with the network's outline; what lies in an outline already drawn is part of that lesion."""
     taken = np.zeros(drawing.pet.array.shape, dtype=np.bool_)
     for spot in spots:
         if taken[spot.peak]:
             continue
-        drawn = drawing.at(spot.peak) & ~taken
+        drawn, log_hazard = drawing.at(spot.peak)
+        drawn &= ~taken
         if drawn.any():
             taken |= drawn
-            yield replace(spot, mask=Mask.from_full(drawn))
+            words = (
+                f"Log hazard {log_hazard:.2f}, learned from simulated outcomes: of survival it tells nothing."
+            )
+            told = (_flag(drawing.pet, "simulated-hazard", words),) if hazard else ()
+            yield replace(spot, mask=Mask.from_full(drawn), flags=(*spot.flags, *told))
         else:
             words = "The network saw no lesion here; the outline is the threshold's."
             yield replace(spot, flags=(*spot.flags, _flag(drawing.pet, "drawn-by-threshold", words)))

@@ -28,7 +28,7 @@ from training.evaluate.subject import Subject
 from training.ship import About, ship
 from training.sts import load_sarcoma
 
-LEVELS = tuple(round(float(level), 2) for level in np.arange(0.1, 0.95, 0.05))
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98)
 MIRRORS = 8
 ABOUT = About(
     name="petct_multitask",

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from shapes import Ellipsoid, grid, rotation
 
 from models.card import ModelCard
+from models.petct import Answer
 from plugins import codes
 from plugins.contract import Finding, Flag, Patient, Plugin, Study, Volume, parted
 from plugins.errors import Refused
@@ -285,15 +286,17 @@ class Growing:
     def __init__(self, sees: bool = True) -> None:
         self.sees = sees
         self.shown: list[object] = []
+        self.level = 0.5
         self.card = ModelCard(name="ball", version="1", kind="learned", intended_use="tests")
 
-    def draw(
+    def answer(
         self, suv: NDArray[np.float32], spacing_mm: tuple[float, ...], point: tuple[int, ...], hu: object
-    ) -> NDArray[np.bool_]:
+    ) -> Answer:
         self.shown.append(hu)
         index = np.indices(suv.shape).astype(np.float32)
         far = sum(((g - p) * s) ** 2 for g, p, s in zip(index, point, spacing_mm, strict=True))
-        return np.asarray((far <= 400.0) & self.sees)
+        probability = ((far <= 400.0) & self.sees).astype(np.float32)
+        return Answer(probability=probability, log_hazard=1.25)
 
 
 def test_the_network_draws_when_it_is_asked_to_and_shows_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,6 +307,10 @@ def test_the_network_draws_when_it_is_asked_to_and_shows_its_card(monkeypatch: p
     assert plugin.model is model.card
     ball_ml = 4 / 3 * np.pi * 20**3 / 1000
     assert [f.measurement("volume").value for f in lesions] == [pytest.approx(ball_ml, rel=0.03)] * 2
+    assert all(f.flags == () for f in lesions)
+    told = found(PetLesion(outline="learned", hazard=True), study(trunk.pet()))
+    assert [f.flags[-1].code for f in told if f.type == codes.LESION] == ["simulated-hazard"] * 2
+    assert "Log hazard 1.25" in told[-1].flags[-1].sentence
     hu = model.shown[0]
     assert isinstance(hu, np.ndarray)
     assert hu.shape == SHAPE
