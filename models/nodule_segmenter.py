@@ -175,7 +175,7 @@ class LearnedNoduleSegmenter:
             if best.settled:
                 break
             seen = self._look(image, spacing_mm, point, self._view(wider, extent_mm))
-            if seen.size <= A_PART * best.size:
+            if best.fits and seen.size <= A_PART * best.size:
                 break
             best = seen
         return self._answered(best, image[best.box], spacing_mm)

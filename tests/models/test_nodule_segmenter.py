@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_segmenter import bright_segmenter, pack
+
+from models.files import BadModel
+from models.nodule_segmenter import NAME, LearnedNoduleSegmenter
+from models.segmenter import LesionSegmenter
+from models.shipped import VOUCHED, WEIGHTS, open_shipped
+
+SPACING = (1.5, 0.8, 0.8)
+
+
+def ball(
+    radius_mm: float, centre: tuple[float, float, float] = (30, 60, 60), lung_hu: float = -850
+) -> tuple[np.ndarray, np.ndarray]:
+    at = (np.indices((60, 120, 120)).reshape(3, -1).T - centre) * SPACING
+    inside = (np.linalg.norm(at, axis=1) <= radius_mm).reshape(60, 120, 120)
+    return np.where(inside, 40.0, lung_hu).astype(np.float32), inside
+
+
+def dice(found: np.ndarray, truth: np.ndarray) -> float:
+    return float(2 * (found & truth).sum() / (found.sum() + truth.sum()))
+
+
+@pytest.mark.parametrize("radius_mm", [3.0, 9.0, 28.0])
+def test_a_ball_is_drawn_where_the_point_is_though_it_be_larger_than_the_patch(radius_mm: float) -> None:
+    image, truth = ball(radius_mm)
+    segmenter = bright_segmenter()
+    assert isinstance(segmenter, LesionSegmenter)
+    assert dice(segmenter.segment(image, SPACING, (31, 61, 59)), truth) > 0.93
+    answer = segmenter.answer(image, SPACING, (31, 61, 59))
+    assert answer.fits
+    assert answer.aerated > 0.95
+    assert answer.probability.shape == answer.mask.shape
+    assert answer.uncertainty.entropy < 0.2
+
+
+def test_a_point_in_lung_alone_draws_nothing_and_one_outside_is_an_error() -> None:
+    image, _ = ball(4.0)
+    segmenter = bright_segmenter()
+    empty = segmenter.answer(image, SPACING, (10, 20, 20))
+    assert not empty.mask.any()
+    assert empty.uncertainty.entropy == 1.0
+    with pytest.raises(ValueError, match="outside"):
+        segmenter.answer(image, SPACING, (10, 20, 120))
+
+
+def test_only_the_piece_at_the_point_is_drawn_and_only_within_the_region_that_is_given() -> None:
+    image, truth = ball(5.0)
+    other, _ = ball(4.0, (30, 60, 85))
+    both = np.maximum(image, other)
+    segmenter = bright_segmenter()
+    assert dice(segmenter.segment(both, SPACING, (30, 60, 60)), truth) > 0.9
+    within = np.zeros(image.shape, dtype=bool)
+    within[:30] = True
+    assert not segmenter.segment(both, SPACING, (30, 60, 60), within)[30:].any()
+
+
+def test_the_level_goes_with_the_voxel_size() -> None:
+    segmenter = bright_segmenter(levels=[0.4, 0.5, 0.6])
+    assert [segmenter._level(mm) for mm in (0.65, 0.95, 1.4, 2.1)] == [0.4, 0.5, 0.6, 0.6]
+
+
+def test_doubt_grows_with_the_quantile_and_the_probability_is_tempered() -> None:
+    image, truth = ball(5.0)
+    segmenter = bright_segmenter()
+    answer = segmenter.answer(image, SPACING, (30, 60, 60))
+    low, high = segmenter.doubt.volume_interval_mm3(500.0, 0.3)
+    assert (low, high) == pytest.approx((500 / math.exp(0.25), 500 * math.exp(0.25)))
+    middle = answer.probability[
+        tuple(30 - s.start if a == 0 else 60 - s.start for a, s in enumerate(answer.box))
+    ]
+    logit = 20 * ((40 + 1000) / 700 - 1)
+    assert middle == pytest.approx(1 / (1 + math.exp(-logit / 2)), abs=1e-3)
+
+
+def test_a_card_that_lacks_something_is_refused_by_name() -> None:
+    with pytest.raises(BadModel, match="doubt"):
+        _ = bright_segmenter(doubt={}).doubt
+
+
+def test_a_shipped_model_draws_and_a_changed_one_is_not_opened(tmp_path: Path) -> None:
+    vouched = pack(tmp_path)
+    model = open_shipped(NAME, weights=tmp_path, vouched=vouched)
+    segmenter = LearnedNoduleSegmenter(model=model)
+    assert segmenter.card.weights_sha256 == vouched[NAME]
+    assert segmenter.card.kind == "learned"
+    image, _ = ball(5.0)
+    assert segmenter.answer(image[20:40, 40:80, 40:80], SPACING, (10, 20, 20)).mask.ndim == 3
+    with pytest.raises(BadModel, match="not-shipped"):
+        open_shipped(NAME, weights=tmp_path, vouched={})
+    with pytest.raises(BadModel, match="not-trusted"):
+        open_shipped(NAME, weights=tmp_path, vouched={NAME: "1" * 64})
+    card = tmp_path / NAME / "card.json"
+    card.write_text(card.read_text().replace("0.5", "0.4"))
+    with pytest.raises(BadModel, match="changed-file"):
+        open_shipped(NAME, weights=tmp_path, vouched=vouched)
+
+
+@pytest.mark.skipif(not (WEIGHTS / NAME).is_dir(), reason="the nodule segmenter is not shipped yet")
+def test_the_shipped_segmenter_draws_a_ball_in_lung() -> None:
+    assert NAME in VOUCHED
+    noise = np.random.default_rng(0).normal(0, 20, (60, 120, 120)).astype(np.float32)
+    image, truth = ball(7.0)
+    segmenter = LearnedNoduleSegmenter(model=open_shipped(NAME), mirrors=1)
+    assert dice(segmenter.segment(image + noise, SPACING, (30, 61, 59)), truth) > 0.85

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_series import make_series
+from marked_images import annotation, group, item, report, scoord, scoord3d, state
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from plugins.contract import Mark, Volume
+from store.dicom.series import read_study
+
+OBLIQUE = (0.8, 0.6, 0.0, -0.48, 0.64, 0.6)
+SPACING = (2.5, 0.7, 0.9)
+ORIGIN = (-12.5, 40.25, 310.0)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    return make_series(
+        tmp_path / "study",
+        np.random.default_rng(0).normal(-800, 20, (6, 24, 32)),
+        spacing_mm=SPACING,
+        orientation=OBLIQUE,
+        origin_mm=ORIGIN,
+    )
+
+
+def place(k: float, row: float, column: float) -> np.ndarray:
+    """Return LPS mm of a voxel centre, by DICOM's own formula (PS3.3 C.7.6.2.1.1)."""
+    along_row, along_column = np.array(OBLIQUE[:3]), np.array(OBLIQUE[3:])
+    normal = np.cross(along_row, along_column)
+    return (
+        np.array(ORIGIN)
+        + k * SPACING[0] * normal
+        + row * SPACING[1] * along_column
+        + column * SPACING[2] * along_row
+    )
+
+
+def read(images: list[Path]) -> tuple[tuple[Mark, ...], Volume, list[str]]:
+    found = read_study(images[0].parent.iterdir())
+    return found.study.marks, found.study.volumes[0], [flag.code for flag in found.flags]
+
+
+def test_a_point_of_a_report_lies_where_its_image_says(images: list[Path]) -> None:
+    content = [group("Target 1", scoord(images[4], "POINT", [20.5, 7.5]))]
+    report(images[0].parent / "sr.dcm", images[0], content)
+    (mark,), volume, _ = read(images)
+    assert mark.point_mm == pytest.approx(place(4, 7, 20), abs=1e-3)
+    assert (mark.label, mark.source, mark.made_by) == ("Target 1", "SR", "Doe Jane")
+    assert (mark.series_instance_uid, mark.tracking_identifier) == (volume.series_instance_uid, "Target 1")
+    assert mark.extent_mm is None
+
+
+def test_a_circle_and_an_ellipse_mark_their_middle_and_tell_how_long_they_are(images: list[Path]) -> None:
+    circle = scoord(images[1], "CIRCLE", [10.5, 8.5, 15.5, 8.5])
+    ellipse = scoord(images[2], "ELLIPSE", [4.5, 12.5, 14.5, 12.5, 9.5, 10.5, 9.5, 14.5])
+    report(images[0].parent / "sr.dcm", images[0], [group("A", circle), group("B", ellipse)])
+    (first, second), _, _ = read(images)
+    assert first.point_mm == pytest.approx(place(1, 8, 10), abs=1e-3)
+    assert first.extent_mm == pytest.approx(10 * 0.9)
+    assert second.point_mm == pytest.approx(place(2, 12, 9), abs=1e-3)
+    assert second.extent_mm == pytest.approx(10 * 0.9)
+
+
+def test_a_point_in_space_needs_the_frame_of_reference_of_a_volume(images: list[Path]) -> None:
+    frame = str(dcmread(images[0]).FrameOfReferenceUID)
+    content = [
+        group("here", scoord3d(frame, [1.5, -2.5, 3.5])),
+        group("there", scoord3d("1.2.3.4", [0, 0, 0])),
+    ]
+    report(images[0].parent / "sr.dcm", images[0], content)
+    (mark,), _, codes = read(images)
+    assert mark.point_mm == (1.5, -2.5, 3.5)
+    assert (mark.label, mark.frame_of_reference_uid, mark.series_instance_uid) == ("here", frame, None)
+    assert codes == ["marks-elsewhere"]
+
+
+def test_figures_of_a_presentation_state_are_marks_with_their_text(images: list[Path]) -> None:
+    drawn = [
+        annotation(images[3], "POINT", [5.5, 6.5], "nodule?"),
+        annotation(images[3], "CIRCLE", [20.5, 10.5, 23.5, 10.5]),
+        annotation(images[3], "POLYLINE", [1, 1, 2, 2], "a line is no mark"),
+    ]
+    state(images[0].parent / "pr.dcm", images[0], drawn)
+    (point, circle), _, _ = read(images)
+    assert point.point_mm == pytest.approx(place(3, 6, 5), abs=1e-3)
+    assert (point.label, point.source, point.made_by) == ("nodule?", "PR", "Roe Ray")
+    assert circle.point_mm == pytest.approx(place(3, 10, 20), abs=1e-3)
+    assert circle.extent_mm == pytest.approx(6 * 0.9)
+
+
+def test_where_a_number_was_measured_and_what_nadir_wrote_itself_is_no_mark(images: list[Path]) -> None:
+    measured, value = item("NUM", "112031", "Attenuation"), Dataset()
+    value.NumericValue = "40"
+    measured.MeasuredValueSequence = [value]
+    measured.ContentSequence = [scoord(images[1], "POINT", [3.5, 3.5])]
+    report(images[0].parent / "probe.dcm", images[0], [group("probe", measured)])
+    own = [group("ours", scoord(images[4], "POINT", [20.5, 7.5]))]
+    report(images[0].parent / "own.dcm", images[0], own, Manufacturer="Nadir")
+    marks, _, _ = read(images)
+    assert marks == ()
+
+
+@pytest.mark.parametrize("data", [[], [1.0], [float("nan"), 2.0]])
+def test_a_broken_figure_is_passed_over(images: list[Path], data: list[float]) -> None:
+    report(images[0].parent / "sr.dcm", images[0], [group("A", scoord(images[1], "CIRCLE", data))])
+    marks, _, _ = read(images)
+    assert marks == ()
