@@ -12,14 +12,16 @@ from scipy import ndimage
 
 from models.card import ModelCard
 from models.malignancy import MalignancyRater
+from models.nodule_detector import Search
 from models.segmenter import ClassicalNoduleSegmenter, LesionSegmenter
 from plugins import codes
 from plugins.contract import Finding, Flag, Mask, Study, Volume
 from plugins.errors import Absent, Refused
 from plugins.lungs import Lungs, lungs
 from plugins.measure.lesion import measure_lesion
-from plugins.nodule_candidates import Candidate, candidates
+from plugins.nodule_candidates import Candidate
 from plugins.nodule_rating import FLAG, RATINGS, Ratings, choose_rater, rated
+from plugins.nodule_search import DETECTORS, Detectors, Spot, choose_detector, spots
 from plugins.patient_axes import PatientAxes
 
 BoolArray = NDArray[np.bool_]
@@ -68,12 +70,16 @@ class LungNodule:
     """At most so many blobs are drawn and judged."""
     max_nodules: int = 30
     """At most so many findings, the most confident ones; a flag tells when there were more."""
+    detector: Detectors = "best"
+    """Who tells nodules from other blobs: `learned` networks, `classical` (the shape of what is drawn), or the best."""
     max_slice_mm: float = 6.0
     """A CT with thicker slices is not analysed."""
     malignancy: Ratings = "calibrated"
     """Whether nodules carry the likelihood of a malignant rating: `calibrated` (see `choose_rater`), `on` or `off`."""
 
     def __post_init__(self) -> None:
+        if self.detector not in DETECTORS:
+            raise ValueError(f"detector is one of {', '.join(DETECTORS)}, not '{self.detector}'")
         if self.malignancy not in RATINGS:
             raise ValueError(f"malignancy is one of {', '.join(RATINGS)}, not '{self.malignancy}'")
 
@@ -115,16 +121,15 @@ class LungNodule:
         box = _joint_box(found)
         inside, between = _regions(found, box, volume)
         hu = volume.array[box]
-        blobs = candidates(
-            hu,
-            inside,
-            volume.spacing_mm,
+        classical = Search(
             diameters_mm=(self.min_diameter_mm, self.max_diameter_mm / 1.5),
             lowest_response_hu=self.min_response_hu,
             lowest_roundness=self.min_roundness,
             at_most=self.max_candidates,
         )
-        drawings = self._drawn(blobs, hu, (inside, between), volume.spacing_mm)
+        detector = choose_detector(self.detector)
+        places = spots(hu, inside, volume.spacing_mm, classical, detector, self.max_candidates)
+        drawings = self._drawn(places, hu, (inside, between), volume.spacing_mm)
         flags = found.flags
         if len(drawings) > self.max_nodules:
             sentence = (
@@ -156,7 +161,7 @@ class LungNodule:
 
     def _drawn(
         self,
-        blobs: tuple[Candidate, ...],
+        places: tuple[Spot, ...],
         hu: NDArray[np.float32],
         regions: tuple[BoolArray, BoolArray],
         spacing_mm: Spacing,
@@ -165,13 +170,15 @@ class LungNodule:
         inside, between = regions
         least_mm = max(self.min_diameter_mm, 1.3 * max(spacing_mm))
         passed: list[Drawing] = []
-        for blob in blobs:
-            mask = self._draw(blob, hu, inside, spacing_mm)
+        for spot in places:
+            mask = self._draw(spot.candidate, hu, inside, spacing_mm)
             diameter_mm = float((6.0 * mask.count * np.prod(spacing_mm) / np.pi) ** (1.0 / 3.0))
             if not least_mm <= diameter_mm <= self.max_diameter_mm:
                 continue
-            confidence = confidence_of(mask, hu, inside, between, spacing_mm)
-            if confidence >= self.min_confidence:
+            confidence = spot.probability
+            if confidence is None:
+                confidence = confidence_of(mask, hu, inside, between, spacing_mm)
+            if spot.probability is not None or confidence >= self.min_confidence:
                 passed.append(Drawing(mask=mask, diameter_mm=diameter_mm, confidence=confidence))
         taken = np.zeros(inside.shape, dtype=np.bool_)
         kept: list[Drawing] = []
