@@ -67,7 +67,7 @@ def test_the_level_goes_with_the_voxel_size() -> None:
 
 
 def test_doubt_grows_with_the_quantile_and_the_probability_is_tempered() -> None:
-    image, truth = ball(5.0)
+    image, _ = ball(5.0)
     segmenter = bright_segmenter()
     answer = segmenter.answer(image, SPACING, (30, 60, 60))
     low, high = segmenter.doubt.volume_interval_mm3(500.0, 0.3)

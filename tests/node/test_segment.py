@@ -1,0 +1,179 @@
+"""`nadir segment`: what is drawn at a point, on which grid it is written, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from dicom_series import make_series
+from node_process import nadir
+from tiny_segmenter import bright_segmenter
+
+from models.segmenter import ClassicalNoduleSegmenter
+from node.segment import Asked, segment
+from plugins.errors import Refused
+
+OBLIQUE = (0.96, 0.28, 0.0, -0.28, 0.96, 0.0)
+SPACING = (2.0, 0.8, 0.8)
+ORIGIN = (-30.0, 12.0, 200.0)
+RADIUS_MM = 6.0
+CENTRE = (9, 31, 27)
+
+
+def lungs() -> tuple[np.ndarray, np.ndarray]:
+    """Return a CT `(K, R, C)` of lung with one ball, and the ball."""
+    at = (np.indices((20, 60, 64)).reshape(3, -1).T - CENTRE) * SPACING
+    inside = (np.linalg.norm(at, axis=1) <= RADIUS_MM).reshape(20, 60, 64)
+    return np.where(inside, 40.0, -850.0), inside
+
+
+def affine_lps() -> np.ndarray:
+    """Return index (k, r, c) to LPS mm of the oblique grid."""
+    row, column = np.array(OBLIQUE[:3]), np.array(OBLIQUE[3:])
+    affine = np.eye(4)
+    affine[:3, 0] = np.cross(row, column) * SPACING[0]
+    affine[:3, 1], affine[:3, 2], affine[:3, 3] = column * SPACING[1], row * SPACING[2], ORIGIN
+    return affine
+
+
+def centre_mm() -> tuple[float, float, float]:
+    x, y, z = (affine_lps() @ [*CENTRE, 1])[:3]
+    return (float(x), float(y), float(z))
+
+
+def nifti(path: Path, order: tuple[int, int, int], flips: tuple[int, int, int], image: np.ndarray) -> Path:
+    """Write the CT with its axes in another order and direction; every voxel keeps its place."""
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_lps()[:, [*order, 3]]
+    stored = image.transpose(order)
+    for axis, flip in enumerate(flips):
+        if flip:
+            affine[:3, 3] += affine[:3, axis] * (stored.shape[axis] - 1)
+            affine[:3, axis] *= -1
+            stored = np.flip(stored, axis)
+    nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(stored.astype(np.int16)), affine), path)
+    return path
+
+
+def places(path: Path) -> np.ndarray:
+    """Return LPS mm of the voxels that are labelled, by the file's own affine."""
+    image = nibabel.load(path)
+    index = np.argwhere(np.asarray(image.dataobj) == 1)
+    return (index @ image.affine[:3, :3].T + image.affine[:3, 3]) * (-1, -1, 1)
+
+
+@pytest.mark.parametrize("order", [(2, 1, 0), (0, 1, 2), (1, 0, 2)])
+@pytest.mark.parametrize("flips", [(0, 0, 0), (1, 0, 1)])
+def test_a_nifti_of_any_axes_gets_a_mask_on_its_own_grid(
+    tmp_path: Path, order: tuple[int, int, int], flips: tuple[int, int, int]
+) -> None:
+    image, truth = lungs()
+    path, out = nifti(tmp_path / "ct.nii.gz", order, flips, image), tmp_path / "mask.nii.gz"
+    report = segment(path, out, [Asked(point_mm=centre_mm())], bright_segmenter())
+    written, source = nibabel.load(out), nibabel.load(path)
+    assert written.shape == source.shape
+    assert np.allclose(written.affine, source.affine, atol=1e-4)
+    found = np.asarray(written.dataobj) == 1
+    inside = np.asarray(source.dataobj) > 0
+    assert 2 * (found & inside).sum() / (found.sum() + inside.sum()) > 0.93
+    (lesion,) = report["lesions"]
+    assert np.linalg.norm(np.subtract(lesion["centroid_mm"], centre_mm())) < 0.5
+    assert lesion["volume_ml"] == pytest.approx(found.sum() * np.prod(SPACING) / 1000)
+    assert lesion["volume_interval_ml"][0] < truth.sum() * np.prod(SPACING) / 1000
+    assert lesion["long_axis_mm"] == pytest.approx(2 * RADIUS_MM, abs=1.2)
+    assert np.linalg.norm(np.subtract(*lesion["long_axis_end_points_mm"])) == pytest.approx(
+        lesion["long_axis_mm"]
+    )
+    assert lesion["warnings"] == []
+
+
+def test_a_dicom_folder_and_a_nifti_of_it_give_the_same_places(tmp_path: Path) -> None:
+    image, _ = lungs()
+    make_series(tmp_path / "ct", image, spacing_mm=SPACING, orientation=OBLIQUE, origin_mm=ORIGIN)
+    one = nifti(tmp_path / "ct.nii", (2, 1, 0), (0, 0, 0), image)
+    masks = [tmp_path / "dicom.nii.gz", tmp_path / "nifti.nii.gz"]
+    reports = [
+        segment(path, out, [Asked(point_mm=centre_mm())], bright_segmenter())
+        for path, out in zip((tmp_path / "ct", one), masks, strict=True)
+    ]
+    first, second = (places(mask) for mask in masks)
+    assert len(first) == len(second) > 100
+    assert np.allclose(np.sort(first, axis=0), np.sort(second, axis=0), atol=1e-3)
+    assert reports[0]["lesions"][0]["volume_ml"] == pytest.approx(reports[1]["lesions"][0]["volume_ml"])
+    assert reports[0]["image"]["series_instance_uid"]
+    assert reports[0]["model"]["interval_coverage"] == pytest.approx(0.9)
+
+
+def test_several_points_have_labels_and_one_at_which_nothing_is_says_so(tmp_path: Path) -> None:
+    image, _ = lungs()
+    path, out = nifti(tmp_path / "ct.nii", (2, 1, 0), (0, 0, 0), image), tmp_path / "mask.nii"
+    empty = tuple((affine_lps() @ [2, 5, 5, 1])[:3])
+    report = segment(path, out, [Asked(point_mm=empty), Asked(point_mm=centre_mm())], bright_segmenter())
+    assert [one["found"] for one in report["lesions"]] == [False, True]
+    assert [w["code"] for w in report["lesions"][0]["warnings"]] == ["no-lesion"]
+    assert np.unique(np.asarray(nibabel.load(out).dataobj)).tolist() == [0, 2]
+
+
+def test_a_box_is_a_limit_and_a_lesion_at_the_edge_of_the_image_is_not_measured_silently(
+    tmp_path: Path,
+) -> None:
+    image, _ = lungs()
+    path, out = nifti(tmp_path / "ct.nii", (2, 1, 0), (0, 0, 0), image[:12]), tmp_path / "mask.nii"
+    low, high = np.subtract(centre_mm(), (1, 1, 1)), np.add(centre_mm(), (1, 1, 1))
+    boxed = segment(path, out, [Asked.box([*low, *high])], bright_segmenter())["lesions"][0]
+    assert boxed["long_axis_mm"] < 10.5
+    assert "cut-at-box" in [w["code"] for w in boxed["warnings"]]
+    open_ = segment(path, out, [Asked(point_mm=centre_mm())], bright_segmenter())["lesions"][0]
+    assert "reaches-image-edge" in [w["code"] for w in open_["warnings"]]
+
+
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [
+        ("nothing", "no-such-path"),
+        ("junk", "unreadable-image"),
+        ("mask", "not-hounsfield"),
+        ("nan", "bad-values"),
+        ("flat", "not-3d"),
+        ("mr", "no-ct"),
+        ("far", "point-outside"),
+        ("name", "bad-output"),
+    ],
+)
+def test_bad_input_is_refused_by_name(tmp_path: Path, what: str, code: str) -> None:
+    image, truth = lungs()
+    path, out, point = tmp_path / "ct.nii", tmp_path / "mask.nii.gz", centre_mm()
+    if what == "junk":
+        path.write_bytes(b"junk")
+    elif what == "flat":
+        nibabel.save(nibabel.Nifti1Image(image[0].astype(np.float32), np.eye(4)), path)
+    elif what == "mr":
+        path = tmp_path / "mr"
+        make_series(path, image[:4] + 1000, modality="MR")
+    elif what == "nan":
+        spoiled = np.where(truth, np.nan, image).astype(np.float32)
+        nibabel.save(nibabel.Nifti1Image(spoiled, np.eye(4)), path)
+    elif what != "nothing":
+        nifti(path, (2, 1, 0), (0, 0, 0), truth.astype(np.int16) if what == "mask" else image)
+    if what == "far":
+        point = (1000.0, 0.0, 0.0)
+    if what == "name":
+        out = tmp_path / "mask.png"
+    with pytest.raises(Refused) as refusal:
+        segment(path, out, [Asked(point_mm=point)], ClassicalNoduleSegmenter())
+    assert refusal.value.code == code
+
+
+def test_the_command_prints_one_json_and_refuses_wrong_numbers(tmp_path: Path) -> None:
+    image, truth = lungs()
+    path, out = nifti(tmp_path / "ct.nii", (2, 1, 0), (0, 0, 0), image), tmp_path / "mask.nii.gz"
+    at = ",".join(f"{x:.2f}" for x in centre_mm())
+    done = nadir("segment", str(path), "--at", at, "--out", str(out), "--segmenter", "classical", "--json")
+    report = json.loads(done.stdout)
+    assert report["model"]["name"] == "classical-nodule-segmenter"
+    assert report["lesions"][0]["volume_ml"] == pytest.approx(truth.sum() * np.prod(SPACING) / 1000, rel=0.1)
+    wrong = nadir("segment", str(path), "--at", "1,2", "--out", str(out))
+    assert wrong.returncode == 1
+    assert "3 numbers" in wrong.stderr
