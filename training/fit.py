@@ -199,8 +199,9 @@ def _step(state: _State, experiment: Experiment, fold: int, task: Task) -> float
     loss = task.loss(output.float(), batch)
     state.optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(state.network.parameters(), schedule.largest_gradient)
-    state.optimiser.step()
+    size = torch.nn.utils.clip_grad_norm_(state.network.parameters(), schedule.largest_gradient)
+    if torch.isfinite(size):  # bf16 convolutions on very small grids give, rarely, a slope that is no number
+        state.optimiser.step()
     _follow(state.average, state.network, min(schedule.average, (state.step + 1) / (state.step + 10)))
     return loss.item()
 

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import csv
+import json
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ball_nodules import ball_nodule, write_crops
+from safetensors.numpy import load_file, save_file
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
+
+from models.files import BadModel
+from models.malignancy import open_rater
+from models.shipped import open_model
+from plugins.errors import Refused
+from training.evaluate.data import open_data
+from training.evaluate.families import open_subject
+from training.evaluate.judging import judge_model
+from training.evaluate.malignancy import READERS
+from training.experiment import Experiment, read_experiments
+from training.fit import fit
+from training.lidc import lidc_manifest, load_nodule
+from training.malignancy import fit_combination, fit_covariates, fit_votes, pack
+from training.malignancy_task import malignancy_task, malignant
+from training.manifest import Case, patient_key, require_patients_apart, sha256_of
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+CONFIG = """
+name: tiny_malignancy
+model: nodule_malignancy
+seed: 1
+folds: [0, 1, 2, 3, 4]
+architecture:
+  {kind: classifier, out_channels: 1, init_features: 4, growth_rate: 2, block_config: [1]}
+schedule: {steps: 1, batch: 4, learning_rate: 0.01, warm_up: 5, average: 0.9, judge_every: 1000}
+task: {view: {shape: [16, 16, 16], voxel_mm: 1.5, window_hu: [-1000, 400]}}
+"""
+
+
+def _rated(rating: float | None) -> Case:
+    return Case(
+        case_id="c", patient_id="p", files={}, sha256={}, fold=0, size_mm=9.0, tags={"malignancy": rating}
+    )
+
+
+def test_three_is_neither_benign_nor_malignant() -> None:
+    assert [malignant(_rated(r)) for r in (1.0, 2.75, 3.0, 3.25, 5.0, None)] == [
+        False,
+        False,
+        None,
+        True,
+        True,
+        None,
+    ]
+
+
+def test_votes_spread_as_far_as_other_patients_would_move_them() -> None:
+    random = np.random.default_rng(0)
+    true = np.array([1.5, -1.0, 0.0])
+    new = random.normal(5, 2, (50, 3))
+    means, spreads = [], []
+    for _ in range(12):
+        values = random.normal(5, 2, (300, 3))
+        truth = random.random(300) < expit((values - 5) / 2 @ true)
+        logits = fit_votes(values, truth, [f"p{i}" for i in range(300)], draws=20).logits(new)
+        means.append(logits.mean(axis=1))
+        spreads.append(logits.std(axis=1))
+    assert np.median(np.mean(spreads, axis=0) / np.std(means, axis=0, ddof=1)) == pytest.approx(1, abs=0.3)
+    assert np.corrcoef(np.mean(means, axis=0), (new - 5) @ true)[0, 1] > 0.995
+
+
+def test_two_nodules_of_every_patient_widen_the_votes() -> None:
+    random = np.random.default_rng(3)
+    values = np.repeat(random.normal(0, 1, (100, 2)), 2, axis=0)
+    truth = np.repeat(random.random(100) < expit(values[::2, 0]), 2)
+    of_patients = fit_votes(values, truth, [f"p{i // 2}" for i in range(200)]).weights.std(axis=0)
+    of_nodules = fit_votes(values, truth, [f"p{i}" for i in range(200)]).weights.std(axis=0)
+    assert (of_patients > 1.15 * of_nodules).all()
+
+
+def test_the_combination_undoes_overconfidence() -> None:
+    random = np.random.default_rng(1)
+    meant = random.normal(0, 1.5, 4000)
+    truth = random.random(4000) < expit(meant)
+    found = fit_combination(3 * meant + 1, random.normal(0, 1, 4000), truth)
+    assert found.linear == pytest.approx(1 / 3, abs=0.03)
+    assert found.intercept == pytest.approx(-1 / 3, abs=0.1) and found.network == pytest.approx(0, abs=0.1)
+
+
+def test_clinical_facts_help_where_they_tell_something_and_may_be_missing() -> None:
+    random = np.random.default_rng(2)
+    image, age = random.normal(0, 1, 3000), random.normal(62, 10, 3000)
+    truth = random.random(3000) < expit(image + 1.2 * (age - 62) / 10)
+    known = [a if k else None for a, k in zip(age.tolist(), random.random(3000) < 0.6, strict=True)]
+    taught = fit_covariates(image[:2000], {"age_years": known[:2000]}, truth[:2000])
+    assert taught.facts[0].mean == pytest.approx(62, abs=1)
+    with_age = [taught.logit(z, {"age_years": a}) for z, a in zip(image[2000:], known[2000:], strict=True)]
+    alone = roc_auc_score(truth[2000:], image[2000:])
+    assert roc_auc_score(truth[2000:], with_age) > alone + 0.03
+    with pytest.raises(ValueError, match="'age_years' is known of too few"):
+        fit_covariates(image[:3], {"age_years": [None, 60.0, None]}, truth[:3])
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Balls of 6 to 15 mm, rated 2 and 4 in turn; the largest is undecided."""
+    folder = write_crops(tmp_path_factory.mktemp("crops"))
+    with (folder / "nodules.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows):
+        row["malignancy"] = "3" if number == 9 else "4" if number % 2 else "2"
+    with (folder / "nodules.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    config = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    config.write_text(CONFIG)
+    (one,) = read_experiments(config)
+    return one
+
+
+@pytest.fixture(scope="module")
+def model(crops: Path, experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five folds, learned for a step each and packed."""
+    run = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("training.fit.SETTLING_BATCHES", 2)
+        for fold in experiment.folds:
+            fit(experiment, fold, malignancy_task(experiment, fold, crops), run / f"fold{fold}")
+    folder = tmp_path_factory.mktemp("model")
+    pack(run, crops, folder, {})
+    return folder
+
+
+def test_a_batch_holds_nodules_of_other_patients_only(crops: Path, experiment: Experiment) -> None:
+    task = malignancy_task(experiment, 0, crops)
+    decided = [case for case in task.manifest.cases if malignant(case) is not None]
+    own = [case for case in decided if case.fold == 0]
+    require_patients_apart(own, task.manifest.others(0))
+    assert len(task.learned.malignant) == len(decided) - len(own) and len(task.judged.malignant) == len(own)
+    shown, truth = task.batch(4, np.random.default_rng(0))
+    again, _ = task.batch(4, np.random.default_rng(0))
+    assert shown.shape == (4, 2, 16, 16, 16) and truth.shape == (4, 1) and bool((shown == again).all())
+    mm3 = shown[:, 1].sum(dim=(1, 2, 3)).numpy() * 1.5**3
+    assert ((mm3 > np.pi / 6 * 5**3) & (mm3 < np.pi / 6 * 17**3)).all()
+
+
+def test_a_step_whose_slope_is_no_number_is_left_out(
+    crops: Path, experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.fit.SETTLING_BATCHES", 0)
+    task = malignancy_task(experiment, 0, crops)
+    monkeypatch.setattr(
+        "training.malignancy_task.MalignancyTask.loss", lambda _, output, __: output.sum() * float("nan")
+    )
+    weights = load_file(fit(experiment, 0, task, tmp_path))
+    assert all(np.isfinite(value).all() for value in weights.values())
+
+
+def test_a_setting_that_nobody_knows_is_refused(crops: Path, experiment: Experiment) -> None:
+    wrong = Experiment(**{**vars(experiment), "task": {**experiment.task, "patch": 3}})
+    with pytest.raises(Refused, match="bad-experiment"):
+        malignancy_task(wrong, 0, crops)
+
+
+def test_a_run_becomes_a_model_that_judges_each_patient_by_a_fold_that_has_not_seen_him(
+    crops: Path, model: Path
+) -> None:
+    opened = open_model(model, {sha256_of(model / "manifest.json")}, date.min)
+    assert set(opened.card["combination"]["folds"]) == {"0", "1", "2", "3", "4"}
+    assert 0 <= opened.card["beside"]["AUC of volume alone"]["value"] <= 1
+    found = judge_model(open_subject(str(model)), open_data(crops), made_at=NOON, resamples=100)
+    cases = found.figures["classification"]["cases"]
+    readers = [case for case in cases if case["setting"] == READERS]
+    assert len(readers) == 9 and "P9" not in {case["patient_id"] for case in readers}
+    first = readers[0]
+    assert first["fold"] == opened.card["held_out"][patient_key(first["patient_id"])]
+    nodule = load_nodule(lidc_manifest(crops).cases[0], crops)
+    alone = open_rater(opened, (first["fold"],)).rate(nodule.image, nodule.mask, nodule.spacing_mm)
+    assert first["probability"] == pytest.approx(alone.probability)
+    together = open_rater(opened).rate(nodule.image, nodule.mask, nodule.spacing_mm)
+    assert 0 < together.low <= together.probability <= together.high < 1
+    assert "not pathology" in " ".join(found.limits)
+
+
+def test_a_card_or_weights_of_something_else_are_refused(model: Path, tmp_path: Path) -> None:
+    for file in model.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    numbers = load_file(tmp_path / "fold0.safetensors")
+    for lost, code in (("features.low", "bad-weights"), ("network.class_layers.out.bias", "bad-weights")):
+        save_file({k: v for k, v in numbers.items() if k != lost}, tmp_path / "fold0.safetensors")
+        with pytest.raises(BadModel, match=code):
+            open_rater(open_model(tmp_path, _signed(tmp_path), date.min), (0,))
+    card = json.loads((tmp_path / "card.json").read_text())
+    (tmp_path / "card.json").write_text(json.dumps({**card, "combination": {"all": {"linear": 1}}}))
+    with pytest.raises(BadModel, match="bad-card"):
+        open_rater(open_model(tmp_path, _signed(tmp_path), date.min))
+
+
+def test_the_ball_of_another_data_set_is_rated_by_all_folds_together(model: Path) -> None:
+    opened = open_model(model, {sha256_of(model / "manifest.json")}, date.min)
+    ball = ball_nodule(9.0, (2.5, 0.6, 0.6), seed=77)
+    said = open_rater(opened).rate(ball.image, ball.mask, ball.spacing_mm)
+    mirrored = open_rater(opened).rate(
+        ball.image[::-1, :, ::-1].copy(), ball.mask[::-1, :, ::-1].copy(), ball.spacing_mm
+    )
+    assert mirrored.probability == pytest.approx(said.probability, abs=1e-4)
+
+
+def _signed(folder: Path) -> set[str]:
+    """Write the manifest anew for what lies in the folder; return its hash."""
+    plain = json.loads((folder / "manifest.json").read_text())
+    for name, entry in plain["files"].items():
+        entry["sha256"], entry["size_bytes"] = sha256_of(folder / name), (folder / name).stat().st_size
+    (folder / "manifest.json").write_text(json.dumps(plain))
+    return {sha256_of(folder / "manifest.json")}
