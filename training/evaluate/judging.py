@@ -81,6 +81,8 @@ def judge_model(
     patients = list(dict.fromkeys(case.patient_id for case in data.cases))
     for patient in patients:
         subject.weights_for(patient)
+    if beside:
+        learned_cases(subject, data.manifest)
     gathered = _gather(subject, data, progress)
     headlines, sections, figures = _parts(gathered, family, resamples, seed)
     limits = [*family.limits, *subject.card.get("limits", ()), *_limits(gathered, data, len(patients))]

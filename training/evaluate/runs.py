@@ -50,13 +50,21 @@ def open_run(folder: Path) -> Subject:
 
 
 def learned_cases(subject: Subject, manifest: DataManifest) -> int:
-    """Return from how many cases a fold of a run has learned, the mean over its folds."""
-    share, inner = float(subject.card["task"].get("share", 1.0)), bool(subject.card.get("inner"))
+    """Return from how many cases a fold of a run, or of a model made of one, has learned: the mean over its folds.
+
+    Refuses `nothing-learned` for what has no folds.
+    """
+    if not subject.folds:
+        raise Refused(
+            "nothing-learned", f"{subject.name} has learned from no cases: it has no learning curve"
+        )
+    experiment = subject.card.get("experiment", subject.card)
+    share, inner = float(experiment["task"].get("share", 1.0)), bool(experiment.get("inner"))
     counts = []
     for fold in subject.folds:
         left_out = {fold, (fold + 1) % FOLDS} if inner else {fold}
         others = [case for case in manifest.cases if case.fold not in left_out]
-        counts.append(len(part_of(others, share, int(subject.card["seed"]))))
+        counts.append(len(part_of(others, share, int(experiment["seed"]))))
     return round(sum(counts) / len(counts))
 
 

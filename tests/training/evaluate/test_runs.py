@@ -117,6 +117,12 @@ def test_a_model_judges_its_own_patients_by_one_fold_and_new_ones_by_all(crops: 
     assert rows[0]["figures"]["uncertainty: entropy"] > 0
 
 
+def test_a_fixed_procedure_has_no_learning_curve(crops: Data, tmp_path: Path) -> None:
+    run = open_subject(str(write_run(tmp_path / "run", crops)))
+    with pytest.raises(Refused, match="nothing-learned"):
+        judge_model(open_subject("classical-nodule-segmenter"), crops, made_at=NOON, beside=[run])
+
+
 def test_a_changed_model_is_not_judged(crops: Data, tmp_path: Path) -> None:
     model = Path(write_model(tmp_path / "model", write_run(tmp_path / "run", crops), crops))
     (model / "card.json").write_text((model / "card.json").read_text().replace("It has", "It had"))
