@@ -7,7 +7,7 @@ with `channels`, so that a network always sees what it learned from.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -198,7 +198,7 @@ class LearnedPetct:
             kind="learned",
             intended_use=str(self._said("intended_use")),
             parameters={
-                "folds": ",".join(map(str, self.folds or self.model.folds)),
+                "folds": ",".join(map(str, self._folds)),
                 "level": self.level,
                 "mirrors": int(self._said("mirrors")),
             },
@@ -219,10 +219,15 @@ class LearnedPetct:
     ) -> Answer:
         """Return what the networks say of the lesion at a point (voxel index) of a PET `(K, R, C)` in SUV.
 
-        `hu` is the CT on the grid of the PET, None without one.
+        `hu` is the CT on the grid of the PET, None without one. The log hazard is 0 for the usual tumour that was
+        learned from: a Cox model has no zero of its own, so those of several networks can only be compared so.
         """
         mirrors = int(self._said("mirrors"))
-        return look_at(self._networks, self._view, suv, hu, spacing_mm, point, mirrors)
+        found = look_at(self._networks, self._view, suv, hu, spacing_mm, point, mirrors)
+        usual = self._said("usual_log_hazard")
+        return replace(
+            found, log_hazard=found.log_hazard - sum(usual[str(f)] for f in self._folds) / len(self._folds)
+        )
 
     def draw(
         self, suv: Array, spacing_mm: Sequence[float], point: Sequence[float], hu: Array | None = None
@@ -237,7 +242,11 @@ class LearnedPetct:
 
     @cached_property
     def _networks(self) -> tuple[Network, ...]:
-        return tuple(torch_network(self.model, fold) for fold in self.folds or self.model.folds)
+        return tuple(torch_network(self.model, fold) for fold in self._folds)
+
+    @cached_property
+    def _folds(self) -> tuple[int, ...]:
+        return self.folds or self.model.folds
 
     def _said(self, key: str) -> Any:
         try:

@@ -22,7 +22,7 @@ from training.evaluate.data import Data, open_data
 from training.evaluate.families import open_subject
 from training.evaluate.judging import judge_model
 from training.evaluate.metrics import dice
-from training.evaluate.petct import AS_GIVEN, LARGER, put
+from training.evaluate.petct import AS_GIVEN, LARGER, put, usual_log_hazard
 from training.evaluate.runs import load_network, open_run
 from training.evaluate.subject import Subject
 from training.ship import About, ship
@@ -84,8 +84,13 @@ def best_levels(dices: NDArray[np.float64], folds: NDArray[np.int64]) -> dict[st
 
 def pack(run: Path, data: Data, out: Path) -> tuple[str, Mapping[str, Any]]:
     """Write the model of a run with its figures into a folder; return the hash of its manifest and the figures."""
-    level = best_levels(*dices_by_level(open_run(run).on(data.manifest), data))
-    decided = {"level": level, "mirrors": MIRRORS, "reported": False}
+    subject = open_run(run).on(data.manifest)
+    decided = {
+        "level": best_levels(*dices_by_level(subject, data)),
+        "mirrors": MIRRORS,
+        "usual_log_hazard": {str(fold): usual_log_hazard(subject, fold, data) for fold in subject.folds},
+        "reported": False,
+    }
     ship(run, data.manifest, out, ABOUT, decided, {})
     judged = judge_model(open_subject(str(out)), data, made_at=datetime.now(UTC))
     figures = card_figures(judged.plain(cases=False))

@@ -22,6 +22,7 @@ from training.evaluate.data import Data
 from training.evaluate.judged import Box, Case, DrawnCase, FollowedCase
 from training.evaluate.runs import load_network
 from training.evaluate.subject import Subject
+from training.manifest import Case as ManifestCase
 from training.petct_outcomes import hazard_of, simulated
 from training.sts import Sarcoma, load_sarcoma
 
@@ -37,6 +38,8 @@ AS_GIVEN, LARGER, ANYWHERE, HOTTEST = (
     "point at the hottest voxel",
 )
 SETTINGS = (AS_GIVEN, LARGER, ANYWHERE, HOTTEST)
+VOLUMES_ML = ((100.0, "below 100 ml"), (500.0, "100 to 500 ml"))
+LARGEST, FAINT_SUV = "from 500 ml", 6.0
 OUTCOMES = 5
 """Simulated outcomes of each patient: one of 41 patients is mostly chance."""
 LIMITS = (
@@ -77,15 +80,11 @@ def asked_cases(subject: Subject, data: Data, brief: bool = False) -> Iterator[C
     followed = _followed([hazard_of(sarcoma) for sarcoma in sarcomas.values()])
     for number, case in enumerate(data.cases):
         folds, sarcoma = subject.weights_for(case.patient_id), sarcomas[case.case_id]
-        ask = opened.setdefault(folds, opened.get(folds) or _opened(subject, folds))
+        ask = opened.setdefault(folds, opened.get(folds) or _opened(subject, folds, data))
         same: dict[str, Any] = {
             "patient_id": case.patient_id,
             "fold": folds[0] if len(folds) == 1 else None,
-            "known": {
-                "size_mm": case.size_mm,
-                "slice_thickness_mm": sarcoma.spacing_mm[0],
-                **_known(case.tags),
-            },
+            "known": _known(case, sarcoma),
         }
         for setting in SETTINGS[:1] if brief else SETTINGS:
             suv, hu, truth, point, box = put(sarcoma, setting)
@@ -144,18 +143,24 @@ def _followed(hazards: list[float]) -> list[list[tuple[float, bool]]]:
     return [[(float(d.duration[i]), bool(d.event[i])) for d in draws] for i in range(len(hazards))]
 
 
-def _known(tags: object) -> dict[str, float | str]:
-    ct = tags.get("ct") if isinstance(tags, dict) else None
-    return {"ct": ct} if isinstance(ct, str) else {}
+def _known(case: ManifestCase, sarcoma: Sarcoma) -> dict[str, float | str]:
+    """Return what groups are made by."""
+    return {
+        "size_mm": case.size_mm,
+        "slice_thickness_mm": sarcoma.spacing_mm[0],
+        "volume": next((words for limit, words in VOLUMES_ML if sarcoma.volume_ml < limit), LARGEST),
+        "uptake": f"SUVmax {'below' if sarcoma.suv_max < FAINT_SUV else 'from'} {FAINT_SUV:g}",
+        "ct": "without" if sarcoma.hu is None else "with",
+    }
 
 
-def _opened(subject: Subject, folds: tuple[int, ...]) -> Asked:
+def _opened(subject: Subject, folds: tuple[int, ...], data: Data) -> Asked:
     if subject.name in THRESHOLDS:
         return partial(_threshold, THRESHOLDS[subject.name])
     if subject.model is not None:
         learned = LearnedPetct(model=subject.model, folds=folds)
         return partial(_learned, learned)
-    return _of_run(subject, folds)
+    return _of_run(subject, folds, data)
 
 
 def _threshold(
@@ -173,22 +178,33 @@ def _learned(model: LearnedPetct, suv: Array, hu: Array | None, spacing_mm: Spac
     )
 
 
-def _of_run(subject: Subject, folds: tuple[int, ...]) -> Asked:
+def _of_run(subject: Subject, folds: tuple[int, ...], data: Data) -> Asked:
     """Return the networks of a run, asked together, with what their experiment says of the view."""
     from training.nodule_task import as_function
 
     view = PetctView.of(subject.card["task"]["view"])
     networks = [as_function(load_network(subject, fold)) for fold in folds]
+    usual = np.mean([usual_log_hazard(subject, fold, data) for fold in folds])
 
     def ask(suv: Array, hu: Array | None, spacing_mm: Spacing, point: Point) -> Said:
         found = look_at(networks, view, suv, hu, spacing_mm, point)
         return Said(
             drawn=found.drawn(LEVEL, point, spacing_mm),
             probability=found.probability,
-            log_hazard=found.log_hazard,
+            log_hazard=found.log_hazard - float(usual),
         )
 
     return ask
 
 
-__all__ = ["LIMITS", "THRESHOLDS", "WINDOW_SUV", "asked_cases", "put", "threshold_card"]
+def usual_log_hazard(subject: Subject, fold: int, data: Data) -> float:
+    """Return the mean log hazard of the tumours that a fold of a run has learned from: its zero."""
+    from training.nodule_task import as_function
+
+    view, network = PetctView.of(subject.card["task"]["view"]), as_function(load_network(subject, fold))
+    seen = (load_sarcoma(case, data.root) for case in data.manifest.others(fold))
+    hazards = [look_at([network], view, s.suv, s.hu, s.spacing_mm, s.middle).log_hazard for s in seen]
+    return float(np.mean(hazards))
+
+
+__all__ = ["LIMITS", "THRESHOLDS", "WINDOW_SUV", "asked_cases", "put", "threshold_card", "usual_log_hazard"]
