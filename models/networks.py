@@ -23,7 +23,7 @@ def build(architecture: Mapping[str, object]) -> torch.nn.Module:
     block only, so that repeated passes share the encoder), `stem` (2: a strided convolution before it and a transposed
     one behind it, so that it runs on half the grid). `segresnet`: MONAI's SegResNet; `init_filters`, `blocks_down`,
     `blocks_up`, `norm`. `classifier`: MONAI's DenseNet; `init_features`, `growth_rate`, `block_config`. `resnet`:
-    MONAI's ResNet of basic blocks without pooling at its entry; `layers`, `widths`, four of each. `multitask`: the
+    MONAI's ResNet of basic blocks, its last step not strided; `layers`, `widths`, four of each. `multitask`: the
     U-Net with a Cox head (`models.multitask`); `head_features`, `pooling` (`mean` or `attention`), `gates`.
     Raises BadModel (`unknown-network`, `bad-architecture`).
     """
@@ -135,7 +135,7 @@ def _classifier(
 def _resnet(*, in_channels: int, out_channels: int, layers: list[int], widths: list[int]) -> Any:
     from monai.networks.nets.resnet import ResNet
 
-    return ResNet(
+    network = ResNet(
         block="basic",
         layers=layers,
         block_inplanes=widths,
@@ -145,6 +145,10 @@ def _resnet(*, in_channels: int, out_channels: int, layers: list[int], widths: l
         conv1_t_stride=2,
         no_max_pool=True,
     )
+    # patches are small: on 2 x 2 x 2 voxels oneDNN gives gradients that are not numbers
+    first: Any = network.layer4[0]
+    first.conv1.stride = first.downsample[0].stride = (1, 1, 1)
+    return network
 
 
 def _multitask(
