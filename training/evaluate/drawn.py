@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +54,7 @@ class Row:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Told:
+class Told(NamedTuple):
     """One line of the table of figures."""
 
     name: str
@@ -63,7 +63,7 @@ class Told:
     """For people, with the unit."""
     of: str
     """The figure of a case."""
-    statistic: Callable[[Values], float]
+    statistic: Callable[[Values], float] = np.mean
     """What is made of the cases' values."""
     digits: int = 3
     """Decimals shown."""
@@ -73,64 +73,45 @@ class Told:
     """Factor for people (100 for per cent)."""
 
 
-def _p90(values: Values) -> float:
+def _p90_of_size(values: Values) -> float:
     return float(np.percentile(np.abs(values), 90))
 
 
-def _median_size(values: Values) -> float:
+def _median_of_size(values: Values) -> float:
     return float(np.median(np.abs(values)))
 
 
-_MEAN: Callable[[Values], float] = np.mean
-_MEDIAN: Callable[[Values], float] = np.median
-_LONG = "long_axis_error_mm"
-_LINES: tuple[tuple[str, str, str, Callable[[Values], float], int, bool, float], ...] = (
-    ("dice", "Dice, mean", "dice", _MEAN, 3, False, 1.0),
-    ("dice_median", "Dice, median", "dice", _MEDIAN, 3, False, 1.0),
-    ("open_dice", "Dice, open: all outside the crop is false, mean", "open_dice", _MEAN, 3, False, 1.0),
-    ("iou", "IoU, mean", "iou", _MEAN, 3, False, 1.0),
+_LONG, _VOLUME = "long_axis_error_mm", "volume_error"
+TOLD = (
+    Told("dice", "Dice, mean", "dice"),
+    Told("dice_median", "Dice, median", "dice", np.median),
+    Told("open_dice", "Dice, open: all outside the crop is false, mean", "open_dice"),
+    Told("iou", "IoU, mean", "iou"),
     *(
-        (
-            f"surface_dice_{t:g}mm",
-            f"Surface Dice at {t:g} mm, mean",
-            f"surface_dice_{t:g}mm",
-            _MEAN,
-            3,
-            False,
-            1.0,
-        )
+        Told(f"surface_dice_{t:g}mm", f"Surface Dice at {t:g} mm, mean", f"surface_dice_{t:g}mm")
         for t in TOLERANCES_MM
     ),
-    ("hd95_mm", "HD95, mean, mm", "hd95_mm", _MEAN, 2, False, 1.0),
-    ("hd95_median_mm", "HD95, median, mm", "hd95_mm", _MEDIAN, 2, False, 1.0),
-    ("sensitivity", "Sensitivity of voxels, mean", "sensitivity", _MEAN, 3, False, 1.0),
-    ("specificity", "Specificity of voxels in the crop, mean", "specificity", _MEAN, 3, False, 1.0),
-    ("volume_bias", "Volume, mean error, %", "volume_error", _MEAN, 1, True, 100.0),
-    (
-        "volume_error_median",
-        "Volume, median absolute error, %",
-        "volume_error",
-        _median_size,
-        1,
-        False,
-        100.0,
+    Told("hd95_mm", "HD95, mean, mm", "hd95_mm", digits=2),
+    Told("hd95_median_mm", "HD95, median, mm", "hd95_mm", np.median, 2),
+    Told("sensitivity", "Sensitivity of voxels, mean", "sensitivity"),
+    Told("specificity", "Specificity of voxels in the crop, mean", "specificity"),
+    Told("volume_bias", "Volume, mean error, %", _VOLUME, np.mean, 1, True, 100.0),
+    Told(
+        "volume_error_median", "Volume, median absolute error, %", _VOLUME, _median_of_size, 1, False, 100.0
     ),
-    ("long_axis_error_median_mm", "Long axis, median absolute error, mm", _LONG, _median_size, 2, False, 1.0),
-    (
-        "long_axis_error_p90_mm",
-        "Long axis, 90th percentile of absolute error, mm",
-        _LONG,
-        _p90,
-        2,
-        False,
-        1.0,
+    Told("long_axis_error_median_mm", "Long axis, median absolute error, mm", _LONG, _median_of_size, 2),
+    Told(
+        "long_axis_error_p90_mm", "Long axis, 90th percentile of absolute error, mm", _LONG, _p90_of_size, 2
     ),
-    ("long_axis_bias_mm", "Long axis, mean error, mm", _LONG, _MEAN, 2, True, 1.0),
+    Told("long_axis_bias_mm", "Long axis, mean error, mm", _LONG, np.mean, 2, True),
 )
-TOLD = tuple(
-    Told(name=name, words=words, of=of, statistic=statistic, digits=digits, signed=signed, scale=scale)
-    for name, words, of, statistic, digits, signed, scale in _LINES
+"""What is told of every setting."""
+TOLD_OF_GROUPS = (
+    Told("dice", "Dice", "dice"),
+    Told("volume_error", "Volume error, %", _VOLUME, np.mean, 1, True, 100.0),
+    Told("long_axis_error_mm", "Long axis error, mm", _LONG, np.mean, 2, True),
 )
+"""Means that are told of every group."""
 
 
 def judge(case: DrawnCase) -> Row:
@@ -236,6 +217,7 @@ def uncertainty_error(
 
 __all__ = [
     "TOLD",
+    "TOLD_OF_GROUPS",
     "UNSURE",
     "Row",
     "Told",

@@ -13,18 +13,21 @@ import numpy as np
 
 from training.evaluate import charts
 from training.evaluate.bootstrap import RESAMPLES, Interval, summary
-from training.evaluate.drawn import MOST_UNSURE, TOLD, UNSURE, Row, told, unsure_of
+from training.evaluate.drawn import (
+    MOST_UNSURE,
+    TOLD,
+    TOLD_OF_GROUPS,
+    UNSURE,
+    Row,
+    Told,
+    told,
+    unsure_of,
+)
 from training.evaluate.overlays import Plane, picture
 from training.evaluate.section import Chart, Headline, Picture, Section, Table, between, ends, number
 from training.evaluate.subgroups import EDGES, groups
 
 SHOWN_EACH = 4
-GROUP_FIGURES = (
-    ("dice", "Dice", "dice", 3, False, 1.0),
-    ("volume_error", "Volume error, %", "volume_error", 1, True, 100.0),
-    ("long_axis_error_mm", "Long axis error, mm", "long_axis_error_mm", 2, True, 1.0),
-)
-"""Means told of each group: key, words, figure of a case, decimals, whether the sign matters, factor."""
 READERS = {
     "readers_dice": "Dice, reader with reader",
     "model_dice": "Dice, model with each reader",
@@ -145,9 +148,9 @@ def _groups(
 ) -> tuple[list[dict[str, Any]], Table]:
     """Return groups of the first setting's cases, with the open Dice of every setting that has one."""
     first = next(iter(by_setting.values()))
-    columns = [(first, *figure) for figure in GROUP_FIGURES]
+    columns = [(first, line) for line in TOLD_OF_GROUPS]
     columns += [
-        (rows, f"open_dice: {name}", f"Dice, open, {name}", "open_dice", 3, False, 1.0)
+        (rows, Told(f"open_dice: {name}", f"Dice, open, {name}", "open_dice"))
         for name, rows in by_setting.items()
         if any(row.figures["open_dice"] is not None for row in rows)
     ]
@@ -158,11 +161,11 @@ def _groups(
         patients = {first[i].patient_id for i in group.cases}
         found: dict[str, Interval | None] = {}
         cells: list[str] = []
-        for rows, name, _, of, digits, signed, scale in columns:
+        for rows, line in columns:
             members = [row for row in rows if row.case_id in names]
-            values, whose = [row.figures[of] for row in members], [row.patient_id for row in members]
-            found[name] = summary(values, whose, resamples=resamples, seed=seed)
-            cells.append(between(found[name], digits, signed=signed, scale=scale))
+            values, whose = [row.figures[line.of] for row in members], [row.patient_id for row in members]
+            found[line.name] = summary(values, whose, resamples=resamples, seed=seed)
+            cells.append(between(found[line.name], line.digits, signed=line.signed, scale=line.scale))
         plain.append(
             {
                 "by": group.by,
@@ -173,7 +176,7 @@ def _groups(
             }
         )
         lines.append((group.title, f"{len(names)}, {len(patients)}", *cells))
-    head = ("Group", "Cases, patients", *(words for _, _, words, *_ in columns))
+    head = ("Group", "Cases, patients", *(line.words for _, line in columns))
     return plain, Table(head=head, rows=tuple(lines))
 
 
