@@ -11,6 +11,7 @@ import pytest
 from dicom_series import make_series
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from marked_images import report
 from pydicom import dcmread
 from pytest import MonkeyPatch
 from small_node import SmallNode
@@ -301,3 +302,14 @@ def test_every_image_is_in_the_last_manifest_once_it_is_quiet(
     small.database.dispose()
     assert len(held) == len(came)
     assert [revision.number for revision in revisions] == list(range(1, len(revisions) + 1))
+
+
+def test_an_analysis_that_needs_a_report_waits_for_one(
+    bench: Bench, small: SmallNode, images: list[Path], tmp_path: Path
+) -> None:
+    needs = {ANALYSES[0].plugin: {"SR", "PR"}}
+    bench.settler = Settler(small.database, ANALYSES, quiet_seconds=60, needs=needs)
+    bench.arrive(images[0], 0)
+    assert bench.tick(60) == [(1, False, 1)]
+    bench.arrive(report(tmp_path / "sr.dcm", images[0], []), 100)
+    assert bench.tick(160) == [(2, False, 2)]
