@@ -46,6 +46,11 @@ class DetectorView:
     """Lowest and highest HU."""
 
     @property
+    def channels(self) -> int:
+        """Return the number of channels, one for each voxel size."""
+        return len(self.voxels_mm)
+
+    @property
     def half_mm(self) -> float:
         """Return how far the largest patch reaches from its middle along an axis, mm."""
         return max(self.shape) * max(self.voxels_mm) / 2

@@ -89,7 +89,7 @@ class DetectorTask:
     @property
     def in_channels(self) -> int:
         """Return one channel for each voxel size."""
-        return len(self.view.voxels_mm)
+        return self.view.channels
 
     def batch(self, size: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
         """Return patches `(N, C, K, R, C)` and targets `(N, 1)`."""

@@ -11,6 +11,7 @@ from training.experiment import Experiment
 
 if TYPE_CHECKING:
     from models.malignancy import RatedView
+    from models.nodule_detector import DetectorView
     from models.nodule_passes import NoduleView
     from models.petct import PetctView
     from training.fit import Task
@@ -38,7 +39,7 @@ def task_of(experiment: Experiment, fold: int, data: Path) -> Task:
     raise Refused("unknown-model", f"nobody knows how to train '{experiment.model}'; known: {known}")
 
 
-def view_of(experiment: Mapping[str, Any]) -> NoduleView | PetctView | RatedView:
+def view_of(experiment: Mapping[str, Any]) -> DetectorView | NoduleView | PetctView | RatedView:
     """Return what the network of an experiment, or of a run's record of it, is shown."""
     if experiment["model"] == "petct_multitask":
         from models.petct import PetctView
@@ -48,6 +49,10 @@ def view_of(experiment: Mapping[str, Any]) -> NoduleView | PetctView | RatedView
         from models.malignancy import RatedView
 
         return RatedView.of(experiment["task"]["view"])
+    if experiment["model"] == "nodule_detector":
+        from models.nodule_detector import DetectorView
+
+        return DetectorView.of(experiment["task"]["view"])
     from models.nodule_passes import NoduleView
 
     return NoduleView.of(experiment["task"]["view"])

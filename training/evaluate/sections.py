@@ -68,7 +68,8 @@ def searched_part(cases: Sequence[SearchedCase], *, resamples: int = RESAMPLES, 
     )
     plain = {f"{rate:g}": None if one is None else one.plain() for rate, one in points.items()}
     found = {"sensitivity_at_false_positives_per_scan": plain, "lesions": lesions}
-    return tops, (section,), {**found, "candidates": {"value": froc.ceiling(scans)}}
+    levels = {f"{rate:g}": froc.level_at(scans, rate) for rate in froc.RATES}
+    return tops, (section,), {**found, "candidates": {"value": froc.ceiling(scans)}, "levels": levels}
 
 
 def _by_lesion(cases: Sequence[SearchedCase], scans: Sequence[froc.Hits]) -> tuple[Table, ...]:
@@ -77,14 +78,14 @@ def _by_lesion(cases: Sequence[SearchedCase], scans: Sequence[froc.Hits]) -> tup
     if not known:
         return ()
     scores = np.concatenate([scan.found for scan in scans])
-    levels = [froc.level_at(scans, rate) for rate in froc.RATES]
+    levels = [max(froc.level_at(scans, rate), NO_CANDIDATE) for rate in froc.RATES]
     parts = [("all", np.arange(len(known)))]
     parts += [(group.title, np.asarray(group.cases)) for group in groups(known)]
     rows = tuple(
         (
             name,
             str(len(index)),
-            *(number(float((scores[index] >= max(level, NO_CANDIDATE)).mean())) for level in levels),
+            *(number(float((scores[index] >= level).mean())) for level in levels),
             number(float(np.isfinite(scores[index]).mean())),
         )
         for name, index in parts

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.nodule_detector import BATCH, HOPELESS, DetectorView, Search, ensemble, look, strongest_apart
+from models.patches import PatchGrid, cut, scaled
+
+VIEW = DetectorView(shape=(8, 8, 8), voxels_mm=(1.0, 2.0))
+
+
+def test_each_voxel_size_is_a_channel_cut_from_the_whole_image() -> None:
+    image = np.random.default_rng(0).normal(-600, 200, (40, 50, 60)).astype(np.float32)
+    spacing, point = (1.25, 0.7, 0.8), (3.0, 30.0, 58.0)
+    shown = look(VIEW, image, spacing, point)
+    for channel, mm in zip(shown, VIEW.voxels_mm, strict=True):
+        whole = scaled(
+            cut(image, spacing, point, PatchGrid(shape=VIEW.shape, spacing_mm=(mm,) * 3)), -1000, 400
+        )
+        assert channel == pytest.approx(whole, abs=1e-4)
+
+
+def test_others_are_asked_only_about_what_the_first_network_does_not_find_hopeless() -> None:
+    image = np.full((30, 30, 30), -1000, dtype=np.float32)
+    image[15:] = 400
+    asked: list[int] = []
+
+    def first(shown: np.ndarray) -> np.ndarray:
+        return shown.mean(axis=(1, 2, 3, 4))[:, None] * 20
+
+    def second(shown: np.ndarray) -> np.ndarray:
+        asked.append(len(shown))
+        return np.zeros((len(shown), 1), dtype=np.float32)
+
+    points = [(2.0, 15.0, 15.0)] * BATCH + [(27.0, 15.0, 15.0)] * 3
+    found = ensemble([first, second], VIEW, image, (1.0, 1.0, 1.0), points)
+    assert asked == [3]
+    assert found[:BATCH].max() < HOPELESS
+    assert found[BATCH:] == pytest.approx(0.75, abs=0.01)
+
+
+def test_a_surer_point_keeps_weaker_ones_within_its_radius_away() -> None:
+    points = [(0, 0, 0), (0, 0, 9), (0, 0, 11), (0, 0, 40)]
+    kept = strongest_apart(
+        points, [20.0, 20.0, 4.0, 4.0], np.array([0.9, 0.8, 0.7, 0.95]), (1.0, 1.0, 1.0), least_mm=5.0
+    )
+    assert kept == [3, 0, 2]
+
+
+def test_view_and_search_are_read_from_a_card() -> None:
+    view = DetectorView.of({"shape": [24, 24, 24], "voxels_mm": [1, 2], "window_hu": [-1000, 400]})
+    assert view == DetectorView()
+    assert view.half_mm == 24.0
+    plain = {"diameters_mm": [4, 53], "lowest_response_hu": 120, "lowest_roundness": 0.25, "at_most": 4000}
+    assert Search.of(plain) == Search()

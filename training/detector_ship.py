@@ -1,0 +1,66 @@
+"""A finished run of the nodule detector becomes a model: `python -m training.detector_ship RUN DATA OUT`.
+
+The probability from which a candidate is taken for a nodule is that at which unseen scans have `RATE` false positives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from training.evaluate.cards import card_figures
+from training.evaluate.data import Data, open_data
+from training.evaluate.detector import LIMITS
+from training.evaluate.judging import judge_model
+from training.evaluate.runs import open_run
+from training.ship import About, ship
+
+RATE = 4
+"""False positives per scan at which the shipped detector works."""
+ABOUT = About(
+    name="nodule_detector",
+    version="1.0.0",
+    licence="Apache-2.0",
+    training_data="856 nodule crops of 471 patients (LIDC-IDRI, doi:10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0) set into "
+    "five whole chest CTs: NSCLC Radiogenomics R01-001 (doi:10.7937/K9/TCIA.2017.7hs46erv, CC BY 3.0), 4D-Lung "
+    "113_HM10395 (doi:10.7937/K9/TCIA.2016.ELN8YGLE, CC BY 3.0), Lung-PET-CT-Dx A0001 (doi:10.7937/TCIA.2020.NNC2-0461, "
+    "CC BY 4.0), and the two lung CTs in the sources of pyradiomics 3.0.1.",
+    input="CT in HU and candidates in its closed lungs; patches of 24 x 24 x 24 voxels of 1 and of 2 mm.",
+    intended_use="Tells nodules from vessels and walls among candidates in the lungs of a chest CT; for research only.",
+    limits=(
+        *LIMITS,
+        "Its probability is of the nodules and scans that it was made from, where nodules are frequent; it is no "
+        "probability of cancer.",
+        "The level was chosen with one fold asked at a time; together the folds are surer of what is none.",
+    ),
+)
+
+
+def pack(run: Path, data: Data, out: Path) -> str:
+    """Write the model of a run with its figures into a folder; return the hash of its manifest."""
+    subject = open_run(run)
+    judged = judge_model(subject, data, made_at=datetime.now(UTC)).plain()
+    decided = {
+        "search": subject.card["task"]["search"],
+        "level": judged["detection"]["levels"][f"{RATE:g}"],
+        "false_positives_per_scan": RATE,
+    }
+    return ship(run, data.manifest, out, ABOUT, decided, card_figures(judged))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Pack a run."""
+    parser = argparse.ArgumentParser(prog="python -m training.detector_ship", description=__doc__)
+    parser.add_argument("run", type=Path, help="a run of nadir train, with fold0, fold1 ... in it")
+    parser.add_argument("data", type=Path, help="the crops and scans that it learned from")
+    parser.add_argument("out", type=Path, help="the folder of the model")
+    given = parser.parse_args(arguments)
+    sys.stdout.write(f"{pack(given.run, open_data(given.data), given.out)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
