@@ -19,6 +19,30 @@ if TYPE_CHECKING:
     from training.fit import Progress
 
 
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder that the files of the manifest are in; its own by default.", show_default=False
+    ),
+]
+Folds = Annotated[
+    list[int] | None,
+    typer.Option(help="Only the cases of this fold of the manifest (repeatable).", show_default=False),
+]
+Scans = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of data sets with whole CTs, into which nodules are set as well.", show_default=False
+    ),
+]
+Beside = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Run of the same model on fewer cases, for a learning curve (repeatable).", show_default=False
+    ),
+]
+
+
 def evaluate(
     model: Annotated[
         str, typer.Argument(help="Folder of a model, or the name of one that comes with Nadir.")
@@ -28,35 +52,14 @@ def evaluate(
     ],
     folder: Annotated[
         Path,
-        typer.Option(
-            "--out", help="Folder for report.html, report.pdf, report.json, and the manifest of the data."
-        ),
+        typer.Option("--out", help="Folder for report.html, report.pdf, report.json, and the manifest."),
     ],
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder that the files of the manifest are in; its own by default.", show_default=False
-        ),
-    ] = None,
+    root: Root = None,
     resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Draws for each interval.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
-    fold: Annotated[
-        list[int] | None,
-        typer.Option(help="Only the cases of this fold of the manifest (repeatable).", show_default=False),
-    ] = None,
-    scans: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of data sets with whole CTs, into which nodules are set as well.", show_default=False
-        ),
-    ] = None,
-    beside: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Run of the same model on fewer cases, for a learning curve (repeatable).",
-            show_default=False,
-        ),
-    ] = None,
+    fold: Folds = None,
+    scans: Scans = None,
+    beside: Beside = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge a model on data that it has not seen: figures per case with intervals, pictures, one report.

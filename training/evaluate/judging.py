@@ -76,8 +76,7 @@ def judge_model(
     `beside` are runs of the same model that learned from fewer cases: points of a learning curve.
     Refuses `training-patient` before anything is asked, when a patient of the data was learned from by all weights.
     """
-    family = FAMILIES[subject.family]
-    subject = subject.on(data.manifest)
+    family, subject = FAMILIES[subject.family], subject.on(data.manifest)
     patients = list(dict.fromkeys(case.patient_id for case in data.cases))
     for patient in patients:
         subject.weights_for(patient)
@@ -101,13 +100,7 @@ def judge_model(
             "family": subject.family,
             "sha256": subject.sha256,
         },
-        data={
-            "name": data.manifest.name,
-            "sha256": data.manifest.sha256,
-            "cases": str(len(data.cases)),
-            "patients": str(len(patients)),
-            "folds": ", ".join(map(str, data.folds)) or "all",
-        },
+        data=_told_of(data, len(patients)),
         made={
             "judged_by": subject.judged_by(patients),
             "intervals": f"95 %, {resamples} draws of patients with replacement, seed {seed}",
@@ -120,6 +113,16 @@ def judge_model(
         limits=tuple(limits),
         figures=figures,
     )
+
+
+def _told_of(data: Data, patients: int) -> dict[str, str]:
+    return {
+        "name": data.manifest.name,
+        "sha256": data.manifest.sha256,
+        "cases": str(len(data.cases)),
+        "patients": str(patients),
+        "folds": ", ".join(map(str, data.folds)) or "all",
+    }
 
 
 def _gather(subject: Subject, data: Data, progress: Callable[[str], None], brief: bool = False) -> _Gathered:
