@@ -134,7 +134,8 @@ def petct_task(experiment: Experiment, fold: int, data: Path) -> PetctTask:
     """Return the task of one fold of the sarcomas in a folder (`training.sts`).
 
     The settings under `task` are `view`, `augmentation`, `loss`, `made` (how many made lesions), `made_share` (their
-    part of a batch), `outcome_seed` and `share`, the part of the other patients that is learned from. Refuses `bad-experiment`.
+    part of a batch), `outcome_seed` and `share`, the part of the other patients that is learned from.
+    Refuses `bad-experiment`.
     """
     manifest = sts_manifest(data)
     unseen = manifest.fold((fold + 1) % 5 if experiment.inner else fold)
