@@ -83,7 +83,7 @@ def test_eight_bits_take_a_quarter_of_the_size_and_answer_nearly_the_same() -> N
     assert len(np.unique(given)) > 1000, "logits have no steps"
 
 
-def test_ranges_hold_nought_and_everything_that_was_seen() -> None:
+def test_ranges_hold_nought_and_what_most_patches_show() -> None:
     pytest.importorskip("onnx")
     form = to_onnx(learned())
     ranges = seen_ranges(form, patches() * 0.5 + 2)
