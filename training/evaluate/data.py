@@ -13,6 +13,9 @@ from training.nodules_in_scans import CROPS, nodules_in_scans
 from training.scans import present
 from training.sts import sts_manifest
 
+MANIFEST = "manifest.json"
+"""A folder that holds one is read by it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
@@ -40,6 +43,8 @@ def open_data(path: Path, root: Path | None = None, folds: Sequence[int] = ()) -
     files of a manifest are looked for in `root`, or beside it; only cases of `folds` are judged, when given.
     Refuses `bad-manifest`, `changed-manifest`, `no-cases`, `no-nodules`, and `missing-files` when they are not there.
     """
+    if (path / MANIFEST).is_file():
+        path = path / MANIFEST
     if path.is_dir() or path.name == "nodules.csv":
         folder = path if path.is_dir() else path.parent
         data = Data(manifest=_manifest_of(folder), root=folder, folds=tuple(folds))

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nodule_crops import write_crops
@@ -11,6 +13,7 @@ from nodule_crops import write_crops
 from models.conformal import ConformalInterval
 from models.doubt import Doubt
 from plugins.errors import Refused
+from training.evaluate import cards
 from training.evaluate.bootstrap import Interval
 from training.evaluate.cards import card_figures, differences
 from training.evaluate.crops import AS_GIVEN
@@ -78,7 +81,7 @@ def test_each_fold_of_a_run_is_judged_on_its_own_patients_and_a_learning_curve_t
     assert [point["learned"] for point in found.figures["learning_curve"]] == [2, 3]
 
 
-def write_model(folder: Path, run: Path, data: Data) -> str:
+def write_model(folder: Path, run: Path, data: Data, figures: Mapping[str, Any] | None = None) -> str:
     """Make a model of a run, with doubt that everything is certain within a factor; return its folder's name."""
     factor = ConformalInterval(kind="log", alpha=0.1, edges=(), quantiles=(7.0,), cases=(9,))
     doubts = [Doubt(temperature=1.0 + n, volume_mm3=factor, long_axis_mm=factor).as_card() for n in range(4)]
@@ -93,7 +96,7 @@ def write_model(folder: Path, run: Path, data: Data) -> str:
         }
         for n in (2, 3)
     ]
-    ship(run, data.manifest, folder, about, decided, {"learning_curve": curve})
+    ship(run, data.manifest, folder, about, decided, figures or {"learning_curve": curve})
     return str(folder)
 
 
@@ -115,6 +118,28 @@ def test_a_model_judges_its_own_patients_by_one_fold_and_new_ones_by_all(crops: 
     told = found.figures["segmentation"]["settings"][AS_GIVEN]
     assert told["volume_covered"]["cases"] == 5 and told["ece"]["value"] > 0
     assert rows[0]["figures"]["uncertainty: entropy"] > 0
+
+
+@pytest.mark.long
+def test_every_shipped_card_is_judged_again_and_what_differs_is_named(
+    crops: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", crops)
+    first = write_model(tmp_path / "first", run, crops)
+    figures = card_figures(judge_model(open_subject(first), crops, made_at=NOON).plain())
+    dice = figures["segmentation"]["settings"][AS_GIVEN]["dice"]
+    weights = tmp_path / "weights"
+    write_model(weights / "a", run, crops, figures)
+    dice["value"] += 0.5
+    write_model(weights / "b", run, crops, figures)
+    monkeypatch.setattr(cards, "SHIPPED", weights)
+    monkeypatch.setattr("sys.argv", ["cards", str(crops.root)])
+    assert cards.main() == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == ["a: reproduced", "b: 1 figures differ"]
+    assert said[2].startswith(
+        f"  segmentation / settings / {AS_GIVEN} / dice: {dice['value']:.6g} on the card, "
+    )
 
 
 def test_a_fixed_procedure_has_no_learning_curve(crops: Data, tmp_path: Path) -> None:
