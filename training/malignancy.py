@@ -6,7 +6,9 @@
     python -m training.malignancy ... --report report/report.json      the same again, with its figures on the card
 
 Every number that a fold is judged with was learned from patients of other folds: its network and regressions, and how
-both are put together, which the other folds' held-out answers teach.
+both are put together, which the other folds' held-out answers teach. Regressions and combination learn from every
+nodule twice, with the readers' mask and with the one that the segmenter draws (`--segmenter`, the shipped one unless
+told otherwise), since that is the mask that a node has.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from models.malignancy import NETWORK, VOTES, Combination, LinearVotes, RatedVie
 from models.nodule_features import FEATURES, features
 from training.evaluate.bootstrap import interval
 from training.evaluate.cards import card_figures
+from training.evaluate.families import open_subject
+from training.evaluate.malignancy import DRAWN, READERS, Drawn, drawer, shipped_drawer
 from training.evaluate.runs import load_network, open_run, run_weights
 from training.lidc import lidc_manifest, load_nodule
 from training.malignancy_task import malignant
@@ -43,6 +47,8 @@ DRAWS = 40
 """Regressions of a fold, each on another draw of its patients."""
 STIFFNESS = 0.1
 """Inverse weight of the penalty on coefficients of standardised features (scikit-learn's C)."""
+LARGEST_ECE = 0.10
+"""With a larger expected calibration error nodules are not rated unless somebody asks for it."""
 ABOUT = About(
     name="nodule_malignancy",
     version="1.0.0",
@@ -53,7 +59,7 @@ ABOUT = About(
     limits=(
         "Ratings are opinions of readers about images, not pathology: this is no probability of cancer.",
         "Nodules that readers rated 3 (indeterminate) were left out: of those the likelihood says little.",
-        "Larger nodules were rated malignant more often, and size alone tells most of what the model tells.",
+        "Larger nodules were rated malignant more often: size alone tells most of what the model tells.",
         "The interval is of other draws of patients; it does not hold a wrong mask or another kind of scanner.",
     ),
 )
@@ -61,7 +67,7 @@ ABOUT = About(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RatedNodules:
-    """What is known of the nodules that a model learns to rate; all arrays begin with `(N,)`."""
+    """What is known of the nodules that a model learns to rate, once for each mask; all arrays begin with `(N,)`."""
 
     values: Floats
     """Features `(N, F)`."""
@@ -73,6 +79,8 @@ class RatedNodules:
     """Whose they are."""
     network: Floats
     """Logit of the network that has not seen the patient."""
+    drawn: Bools
+    """Whether the mask is the segmenter's, not the readers'."""
 
 
 def fit_votes(
@@ -137,23 +145,30 @@ def fit_covariates(
     )
 
 
-def rated_nodules(run: Path, manifest: DataManifest, root: Path) -> RatedNodules:
-    """Return every rated nodule of the finished folds of a run with the answer of the network that has not seen it."""
+def rated_nodules(run: Path, manifest: DataManifest, root: Path, draw: Drawn | None = None) -> RatedNodules:
+    """Return every rated nodule of the finished folds of a run with the answer of the network that has not seen it.
+
+    Each is there with the readers' mask, then, where something draws, with the mask that it draws.
+    """
     subject = open_run(run).on(manifest)
     view = RatedView.of(subject.card["task"]["view"])
     networks = {fold: as_function(load_network(subject, fold).eval()) for fold in subject.folds}
     cases = [case for case in manifest.cases if malignant(case) is not None and case.fold in networks]
-    values, logits = [], []
+    rows = []
     for case in cases:
         nodule = load_nodule(case, root)
-        values.append(features(nodule.image, nodule.mask, nodule.spacing_mm))
-        logits.append(asked(networks[case.fold], view.shown(nodule.image, nodule.mask, nodule.spacing_mm)))
+        for drawn, mask in enumerate([nodule.mask] if draw is None else [nodule.mask, draw(nodule)]):
+            values = features(nodule.image, mask, nodule.spacing_mm)
+            logit = asked(networks[case.fold], view.shown(nodule.image, mask, nodule.spacing_mm))
+            rows.append((values, malignant(case), case.fold, case.patient_id, logit, bool(drawn)))
+    values, truth, fold, patients, logits, drawn = zip(*rows, strict=True)
     return RatedNodules(
         values=np.array(values),
-        malignant=np.array([malignant(case) for case in cases], dtype=np.bool_),
-        fold=np.array([case.fold for case in cases]),
-        patients=tuple(case.patient_id for case in cases),
+        malignant=np.array(truth, dtype=np.bool_),
+        fold=np.array(fold),
+        patients=patients,
         network=np.array(logits),
+        drawn=np.array(drawn),
     )
 
 
@@ -183,33 +198,45 @@ def learned(nodules: RatedNodules) -> tuple[dict[int, LinearVotes], dict[str, An
         "draws": DRAWS,
         "covariates": None,
         "beside": {
-            name: _auc(scores, nodules)
-            for name, scores in (
-                ("AUC of volume alone", size),
-                ("AUC of the features", linear),
-                ("AUC of the network", nodules.network),
-            )
+            words: {
+                name: _auc(scores[own], nodules.malignant[own], np.asarray(nodules.patients)[own])
+                for name, scores in (
+                    ("AUC of volume alone", size),
+                    ("AUC of the features", linear),
+                    ("AUC of the network", nodules.network),
+                )
+            }
+            for words, own in ((READERS, ~nodules.drawn), (DRAWN, nodules.drawn))
+            if own.any()
         },
     }
     return votes, told
 
 
-def _auc(scores: Floats, nodules: RatedNodules) -> dict[str, float | int | None]:
+def _auc(scores: Floats, truth: Bools, patients: NDArray[np.str_]) -> dict[str, float | int | None]:
     def statistic(i: NDArray[np.intp]) -> float:
-        truth = nodules.malignant[i]
-        return float(roc_auc_score(truth, scores[i])) if truth.any() and not truth.all() else float("nan")
+        both = truth[i].any() and not truth[i].all()
+        return float(roc_auc_score(truth[i], scores[i])) if both else float("nan")
 
-    found = interval(statistic, nodules.patients)
+    found = interval(statistic, patients.tolist())
     assert found is not None
     return found.plain()
 
 
-def pack(run: Path, root: Path, folder: Path, figures: Mapping[str, Any]) -> str:
-    """Write a run as a model into a folder; return the sha256 of its manifest. Refuses what `training.ship` refuses."""
+def pack(
+    run: Path, root: Path, folder: Path, figures: Mapping[str, Any], segmenter: str | None = None
+) -> str:
+    """Write a run as a model into a folder; return the sha256 of its manifest.
+
+    `figures` are those of a report: whether the model counts as calibrated is read from them. `segmenter` is a folder
+    of a model or a run; the shipped one when None. Refuses what `training.ship` and `open_subject` refuse.
+    """
     from safetensors.numpy import load_file, save_file
 
     manifest = lidc_manifest(root)
-    votes, told = learned(rated_nodules(run, manifest, root))
+    draw = shipped_drawer(manifest) if segmenter is None else drawer(open_subject(segmenter).on(manifest))
+    votes, told = learned(rated_nodules(run, manifest, root, draw))
+    told["calibrated"] = is_calibrated(figures)
     with tempfile.TemporaryDirectory() as place:
         whole = Path(place)
         for fold, own in votes.items():
@@ -221,16 +248,24 @@ def pack(run: Path, root: Path, folder: Path, figures: Mapping[str, Any]) -> str
         return ship(whole, manifest, folder, ABOUT, told, figures)
 
 
+def is_calibrated(figures: Mapping[str, Any]) -> bool:
+    """Return whether a judgement with both masks found an expected calibration error below `LARGEST_ECE` each time."""
+    settings = figures.get("classification", {}).get("settings", {})
+    found = [settings.get(words, {}).get("ece") for words in (READERS, DRAWN)]
+    return all(ece is not None and ece["value"] < LARGEST_ECE for ece in found)
+
+
 def main() -> int:
     """Pack a run as a model, with the figures of a report on its card when one is given."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--segmenter")
     parser.add_argument("--report", type=Path)
     given = parser.parse_args()
     figures = {} if given.report is None else card_figures(json.loads(given.report.read_text()))
-    sys.stdout.write(pack(given.run, given.data, given.out, figures) + "\n")
+    sys.stdout.write(pack(given.run, given.data, given.out, figures, given.segmenter) + "\n")
     return 0
 
 

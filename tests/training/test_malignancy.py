@@ -19,11 +19,11 @@ from plugins.errors import Refused
 from training.evaluate.data import open_data
 from training.evaluate.families import open_subject
 from training.evaluate.judging import judge_model
-from training.evaluate.malignancy import READERS
+from training.evaluate.malignancy import DRAWN, READERS
 from training.experiment import Experiment, read_experiments
 from training.fit import fit
 from training.lidc import lidc_manifest, load_nodule
-from training.malignancy import fit_combination, fit_covariates, fit_votes, pack
+from training.malignancy import fit_combination, fit_covariates, fit_votes, is_calibrated, pack, rated_nodules
 from training.malignancy_task import malignancy_task, malignant
 from training.manifest import Case, patient_key, require_patients_apart, sha256_of
 
@@ -176,7 +176,7 @@ def test_a_run_becomes_a_model_that_judges_each_patient_by_a_fold_that_has_not_s
 ) -> None:
     opened = open_model(model, {sha256_of(model / "manifest.json")}, date.min)
     assert set(opened.card["combination"]["folds"]) == {"0", "1", "2", "3", "4"}
-    assert 0 <= opened.card["beside"]["AUC of volume alone"]["value"] <= 1
+    assert 0 <= opened.card["beside"][READERS]["AUC of volume alone"]["value"] <= 1
     found = judge_model(open_subject(str(model)), open_data(crops), made_at=NOON, resamples=100)
     cases = found.figures["classification"]["cases"]
     readers = [case for case in cases if case["setting"] == READERS]
@@ -189,6 +189,31 @@ def test_a_run_becomes_a_model_that_judges_each_patient_by_a_fold_that_has_not_s
     together = open_rater(opened).rate(nodule.image, nodule.mask, nodule.spacing_mm)
     assert 0 < together.low <= together.probability <= together.high < 1
     assert "not pathology" in " ".join(found.limits)
+    (looked,) = [one for one in found.sections if one.title == "What the network looked at"]
+    assert [picture.png[:4] for picture in looked.pictures] == [b"\x89PNG"] * 4
+
+
+def test_regressions_learn_from_both_masks_and_drawn_ones_are_told_apart(
+    crops: Path, experiment: Experiment, tmp_path: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("training.fit.SETTLING_BATCHES", 0)
+        fit(experiment, 0, malignancy_task(experiment, 0, crops), tmp_path / "fold0")
+    manifest = lidc_manifest(crops)
+    found = rated_nodules(tmp_path, manifest, crops, lambda nodule: nodule.image > -600)
+    own = [case for case in manifest.fold(0) if malignant(case) is not None]
+    assert found.drawn.tolist() == [False, True] * len(own)
+    assert (found.values[1::2] != found.values[::2]).any(axis=1).all()
+    assert found.malignant[::2].tolist() == [malignant(case) for case in own]
+
+
+def test_a_model_is_calibrated_when_both_masks_say_so() -> None:
+    def said(*errors: float) -> dict[str, object]:
+        masks = dict(zip((READERS, DRAWN), ({"ece": {"value": e}} for e in errors), strict=False))
+        return {"classification": {"settings": masks}}
+
+    assert is_calibrated(said(0.04, 0.05))
+    assert not is_calibrated(said(0.04, 0.12)) and not is_calibrated(said(0.04)) and not is_calibrated({})
 
 
 def test_a_card_or_weights_of_something_else_are_refused(model: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ is the same for all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from plugins.contract import Array, BoolArray
@@ -94,6 +94,20 @@ class SearchedCase(Case):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Looked:
+    """What a classifier was shown of a case and what it looked at; all `(K, R, C)`."""
+
+    patch: Array
+    """The image as it was shown, -1 to 1."""
+    mask: Array
+    """What was rated, 0 to 1."""
+    heat: Array
+    """Grad-CAM, 0 to 1."""
+    slope: Array
+    """Size of the answer's slope with each voxel."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RatedCase(Case):
     """A lesion that was put in one of two classes."""
 
@@ -103,6 +117,8 @@ class RatedCase(Case):
     """The model's probability that it is positive, 0 to 1."""
     setting: str = "as given"
     """How the model was asked (`segmenter's mask`); the first setting is told in full, the others beside it."""
+    explain: Callable[[], Looked] | None = None
+    """Gives what the network looked at; asked for few cases only."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,4 +135,4 @@ class FollowedCase(Case):
     """The hazard that the outcome was simulated from, when it was."""
 
 
-__all__ = ["Candidate", "Case", "DrawnCase", "FollowedCase", "Lesion", "RatedCase", "SearchedCase"]
+__all__ = ["Candidate", "Case", "DrawnCase", "FollowedCase", "Lesion", "Looked", "RatedCase", "SearchedCase"]

@@ -7,22 +7,27 @@ shipped segmenter draws from its centre, by the fold that has not seen the patie
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from models.files import BadModel
-from models.malignancy import RatedView, as_function, asked, open_rater
-from models.shipped import open_shipped
+from models.explain import grad_cam, saliency
+from models.malignancy import RatedView, as_function, asked, network_of, open_rater
+from models.shipped import VOUCHED
 from plugins.contract import Array, BoolArray
 from plugins.shapes import Spacing
 from training.evaluate.data import Data
-from training.evaluate.judged import Case, RatedCase
+from training.evaluate.judged import Case, Looked, RatedCase
+from training.evaluate.nodules import Asked, asker
 from training.evaluate.runs import load_network
 from training.evaluate.subject import Subject
 from training.lidc import Nodule, load_nodule
 from training.malignancy_task import malignant
-from training.manifest import patient_key
+from training.manifest import Case as ManifestCase
+from training.manifest import DataManifest
 
+SEGMENTER = "nodule_segmenter"
 READERS, DRAWN = "readers' mask", "segmenter's mask"
 LIMITS = (
     "The truth is the rating of readers of images: it is an opinion, not pathology.",
@@ -35,7 +40,7 @@ Rated = Callable[[Array, BoolArray, Spacing], float]
 def rated(subject: Subject, data: Data, brief: bool = False) -> Iterator[Case]:
     """Yield every nodule that is rated benign or malignant with each mask; when brief, with the readers' alone."""
     opened: dict[tuple[int, ...], Rated] = {}
-    segmenter = None if brief else _segmenter()
+    draw = None if brief else shipped_drawer(data.manifest)
     for case in data.cases:
         truth = malignant(case)
         if truth is None:
@@ -44,8 +49,8 @@ def rated(subject: Subject, data: Data, brief: bool = False) -> Iterator[Case]:
         rate = opened.setdefault(folds, opened.get(folds) or _opened(subject, folds))
         nodule = load_nodule(case, data.root)
         masks = {READERS: nodule.mask}
-        if segmenter is not None:
-            masks[DRAWN] = segmenter(nodule)
+        if draw is not None:
+            masks[DRAWN] = draw(nodule)
         for setting, mask in masks.items():
             yield RatedCase(
                 case_id=case.case_id,
@@ -59,34 +64,31 @@ def rated(subject: Subject, data: Data, brief: bool = False) -> Iterator[Case]:
                 positive=truth,
                 probability=rate(nodule.image, mask, nodule.spacing_mm),
                 setting=setting,
+                explain=partial(_looked, subject, folds[0], case, data.root) if setting == READERS else None,
             )
 
 
-def _segmenter() -> Drawn | None:
-    """Return what draws a nodule from its centre by weights that have not seen the patient; None when none is there.
-
-    Where nothing is drawn, the voxel at the centre.
-    """
-    from models.nodule_segmenter import LearnedNoduleSegmenter
-
-    try:
-        model = open_shipped("nodule_segmenter")
-    except BadModel:
-        return None
-    opened: dict[tuple[int, ...], LearnedNoduleSegmenter] = {}
+def drawer(segmenter: Subject) -> Drawn:
+    """Return what draws a nodule from its centre by weights that have not seen the patient; that voxel if nothing."""
+    opened: dict[tuple[int, ...], Asked] = {}
 
     def draw(nodule: Nodule) -> BoolArray:
-        fold = model.card["held_out"].get(patient_key(nodule.case.patient_id))
-        folds = () if fold is None else (int(fold),)
-        segmenter = opened.setdefault(folds, LearnedNoduleSegmenter(model=model, folds=folds))
-        found = segmenter.answer(nodule.image, nodule.spacing_mm, nodule.centre)
-        mask = np.zeros(nodule.image.shape, dtype=np.bool_)
-        mask[found.box] = found.mask
+        folds = segmenter.weights_for(nodule.case.patient_id)
+        ask = opened.setdefault(folds, opened.get(folds) or asker(segmenter, folds))
+        mask = ask(nodule.image, nodule.spacing_mm, nodule.centre).drawn
         if not mask.any():
+            mask = np.zeros(nodule.image.shape, dtype=np.bool_)
             mask[tuple(round(i) for i in nodule.centre)] = True
         return mask
 
     return draw
+
+
+def shipped_drawer(manifest: DataManifest) -> Drawn | None:
+    """Return what draws with the shipped segmenter; None where none is shipped."""
+    from training.evaluate.families import open_subject
+
+    return drawer(open_subject(SEGMENTER).on(manifest)) if SEGMENTER in VOUCHED else None
 
 
 def _opened(subject: Subject, folds: tuple[int, ...]) -> Rated:
@@ -104,4 +106,17 @@ def _opened(subject: Subject, folds: tuple[int, ...]) -> Rated:
     return rate
 
 
-__all__ = ["DRAWN", "LIMITS", "READERS", "rated"]
+def _looked(subject: Subject, fold: int, case: ManifestCase, root: Path) -> Looked:
+    """Return what the network of one fold looked at, the readers' mask in it."""
+    nodule = load_nodule(case, root)
+    if subject.model is not None:
+        network = network_of(subject.model.card["architecture"], subject.model.weights(fold))
+        view = RatedView.of(subject.model.card["view"])
+    else:
+        network, view = load_network(subject, fold), RatedView.of(subject.card["task"]["view"])
+    shown = view.shown(nodule.image, nodule.mask, nodule.spacing_mm)
+    slope = saliency(network, shown).max(axis=0)
+    return Looked(patch=shown[0], mask=shown[1], heat=grad_cam(network, shown), slope=slope)
+
+
+__all__ = ["DRAWN", "LIMITS", "READERS", "drawer", "rated", "shipped_drawer"]

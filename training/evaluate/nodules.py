@@ -61,7 +61,7 @@ def segmented(subject: Subject, data: Data, brief: bool = False) -> Iterator[Cas
     opened: dict[tuple[int, ...], Asked] = {}
     for case in data.cases:
         folds = subject.weights_for(case.patient_id)
-        ask = opened.setdefault(folds, opened.get(folds) or _opened(subject, folds))
+        ask = opened.setdefault(folds, opened.get(folds) or asker(subject, folds))
         nodule = load_nodule(case, data.root)
         for setting in SETTINGS[:1] if brief else SETTINGS:
             image, truth, point, box = asked(nodule, setting)
@@ -120,7 +120,8 @@ def _known(nodule: Nodule) -> dict[str, float | str]:
     return known | {name: value for name in GROUPED if (value := tags.get(name)) is not None}
 
 
-def _opened(subject: Subject, folds: tuple[int, ...]) -> Asked:
+def asker(subject: Subject, folds: tuple[int, ...]) -> Asked:
+    """Return what draws with these folds of a segmenter."""
     if subject.model is not None:
         return _of_model(subject.model, folds)
     return _of_run(subject, folds) if folds else _classical()
@@ -180,4 +181,4 @@ def _of_run(subject: Subject, folds: tuple[int, ...]) -> Asked:
     return ask
 
 
-__all__ = ["LIMITS", "WINDOW_HU", "segmented"]
+__all__ = ["LIMITS", "WINDOW_HU", "asker", "segmented"]

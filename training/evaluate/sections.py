@@ -10,6 +10,7 @@ import numpy as np
 from training.evaluate import charts, classify, followed, froc
 from training.evaluate.bootstrap import RESAMPLES, Interval
 from training.evaluate.judged import FollowedCase, RatedCase, SearchedCase
+from training.evaluate.looked import looked_section
 from training.evaluate.section import Chart, Headline, Section, Table, between, ends, number
 from training.evaluate.subgroups import groups
 
@@ -126,7 +127,12 @@ def rated_part(
     }
     if len(found) > 1:
         plain["settings"] = {setting: _plain(one.figures) for setting, one in found.items()}
-    sections = (_rated_section(found, len(settings[first])), *([by_kind] if group_table.rows else []))
+    looked = looked_section(settings[first])
+    sections = (
+        _rated_section(found, len(settings[first])),
+        *([by_kind] if group_table.rows else []),
+        *([looked] if looked is not None else []),
+    )
     return _rated_headlines(found), sections, plain
 
 
