@@ -2,7 +2,8 @@
 
 Positives are nodule crops set into the lungs of whole scans (`training.pasting`). Negatives are the candidates of those
 scans far from known lesions; and pieces without a nodule, taken from other scans or from crops beside their nodule, set
-in just as nodules are, so that being set in tells nothing.
+in just as nodules are, so that being set in tells nothing. Most crops have thinner slices than most scans: half of the
+time a thick scan is sliced thinner before something is set in, so that thin slices tell nothing either.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from models.nodule_detector import DetectorView, Search, look
+from models.patches import PatchGrid, cut
 from plugins.nodule_candidates import Candidate, candidates
 from training.lidc import Nodule
 from training.pasting import Donor, Fade, Shape, donor_of, lung_level, set_in, shape_of, window_of
@@ -27,8 +29,13 @@ CLEAR_MM = 8.0
 """A place this far from the surface of every known lesion is none."""
 DEPTH_MM = 2.0
 """Pieces are set in at least so deep in the lung."""
-SLAB_SHARE = 0.3
-"""How often a piece comes with all that its crop shows around it."""
+SLAB_SHARE = {True: 0.3, False: 0.7}
+"""How often a nodule, and how often a piece without one, comes with all that its crop shows around it."""
+THICK_MM, THIN_MM = 2.0, 1.25
+"""Thicker slices are made thinner half of the time."""
+PIECE_RADIUS_MM = 5.0
+"""Pieces without nodule get the shape of nodules up to this radius, where most is lung: cut to the shape of a nodule,
+a wall looks like one."""
 PIECE_MM = 40.0
 """Half of what is cut out of a scan that gives a piece."""
 LARGEST_PIECE_MM = 9.0
@@ -118,35 +125,50 @@ def positive(
 ) -> Array:
     """Return what the network is shown of a nodule that was set into a lung, `(C, K, R, C)`."""
     source = sources[rng.integers(len(sources))]
-    fade = _fade(rng)
+    fade = _fade(True, rng)
     reach = rng.standard_normal(3) * (0.15 * source.radius_mm + 0.5)
     reach *= min(1.0, 0.7 * source.radius_mm / max(float(np.linalg.norm(reach)), 1e-6))
-    return _set(source.donor, source.shape, _somewhere(lungs, rng), fade, reach * fade.zoom, view)
+    return _set(source.donor, source.shape, _somewhere(lungs, rng), fade, reach * fade.zoom, view, rng)
 
 
 def set_in_negative(
     sources: Sequence[Source], lungs: Sequence[Searched], view: DetectorView, rng: np.random.Generator
 ) -> Array:
     """Return what the network is shown of a piece without nodule that was set into a lung, `(C, K, R, C)`."""
-    shaped = sources[rng.integers(len(sources))]
-    fade = _fade(rng)
-    if rng.random() < 0.5:
-        donor = None
-        for _ in range(20):
-            if beside := sources[rng.integers(len(sources))].beside:
-                donor = beside[rng.integers(len(beside))]
-                break
-    else:
-        donor = None
-    if donor is None:
-        place = _pick(lungs, rng)
-        small = [c.index for c in place.none if c.diameter_mm <= LARGEST_PIECE_MM]
-        point = small[rng.integers(len(small))]
-        hu, at = window_of(place.scan, point, PIECE_MM)
-        k, r, c = at.tolist()
-        donor = Donor(hu=hu, spacing_mm=place.scan.spacing_mm, point=(k, r, c), lung_hu=lung_level(hu))
+    shaped = _small(sources, rng)
+    fade = _fade(False, rng)
+    donor = _piece(sources, lungs, rng)
+    while not _mostly_lung(donor):
+        donor = _piece(sources, lungs, rng)
     reach = rng.standard_normal(3) * 0.7
-    return _set(donor, shaped.shape, _somewhere(lungs, rng), fade, reach, view)
+    return _set(donor, shaped.shape, _somewhere(lungs, rng), fade, reach, view, rng)
+
+
+def _small(sources: Sequence[Source], rng: np.random.Generator) -> Source:
+    source = sources[rng.integers(len(sources))]
+    while source.radius_mm > PIECE_RADIUS_MM:
+        source = sources[rng.integers(len(sources))]
+    return source
+
+
+def _piece(sources: Sequence[Source], lungs: Sequence[Searched], rng: np.random.Generator) -> Donor:
+    """Return a place without nodule: of a crop, or of a scan."""
+    source = sources[rng.integers(len(sources))]
+    if source.beside and rng.random() < 0.8:
+        return source.beside[rng.integers(len(source.beside))]
+    place = _pick(lungs, rng)
+    small = [c.index for c in place.none if c.diameter_mm <= LARGEST_PIECE_MM]
+    hu, at = window_of(place.scan, small[rng.integers(len(small))], PIECE_MM)
+    k, r, c = at.tolist()
+    return Donor(hu=hu, spacing_mm=place.scan.spacing_mm, point=(k, r, c), lung_hu=lung_level(hu))
+
+
+def _mostly_lung(donor: Donor) -> bool:
+    box = tuple(
+        slice(max(0, round(p - PIECE_RADIUS_MM / s)), round(p + PIECE_RADIUS_MM / s) + 1)
+        for p, s in zip(donor.point, donor.spacing_mm, strict=True)
+    )
+    return bool(np.mean(donor.hu[box] < -500) > 0.6)
 
 
 def negative(lungs: Sequence[Searched], view: DetectorView, rng: np.random.Generator) -> Array:
@@ -172,9 +194,9 @@ def _somewhere(lungs: Sequence[Searched], rng: np.random.Generator) -> tuple[Sca
             return place.scan, point
 
 
-def _fade(rng: np.random.Generator) -> Fade:
+def _fade(nodule: bool, rng: np.random.Generator) -> Fade:
     mirrored = (rng.random() < 0.5, rng.random() < 0.5, rng.random() < 0.5)
-    slab = rng.random() < SLAB_SHARE
+    slab = rng.random() < SLAB_SHARE[nodule]
     return Fade(
         whole_mm=rng.uniform(5, 14) if slab else rng.uniform(1, 4),
         fade_mm=rng.uniform(1.5, 4),
@@ -184,12 +206,35 @@ def _fade(rng: np.random.Generator) -> Fade:
 
 
 def _set(
-    donor: Donor, shape: Shape, where: tuple[Scan, Floats], fade: Fade, off_mm: Floats, view: DetectorView
+    donor: Donor,
+    shape: Shape,
+    where: tuple[Scan, Floats],
+    fade: Fade,
+    off_mm: Floats,
+    view: DetectorView,
+    rng: np.random.Generator,
 ) -> Array:
+    """Return what the network is shown `off_mm` from the middle of a piece that was set into a lung."""
     scan, point = where
     hu, at = window_of(scan, point, view.half_mm + 4.0)
-    set_in(hu, scan.spacing_mm, at, donor, shape, fade)
-    return look(view, hu, scan.spacing_mm, (at + off_mm / np.asarray(scan.spacing_mm)).tolist())
+    spacing = scan.spacing_mm
+    if spacing[0] > THICK_MM and rng.random() < 0.5:
+        slices = len(hu)
+        count = int((slices - 1) * spacing[0] / THIN_MM) + 1
+        grid = PatchGrid(shape=(count, *hu.shape[1:]), spacing_mm=(THIN_MM, *spacing[1:]))
+        hu = cut(hu, spacing, [(n - 1) / 2 for n in hu.shape], grid)
+        at[0] = (count - 1) / 2 + (at[0] - (slices - 1) / 2) * spacing[0] / THIN_MM
+        spacing = grid.spacing_mm
+    set_in(hu, spacing, at, donor, shape, fade)
+    return look(view, hu, spacing, (at + off_mm / np.asarray(spacing)).tolist())
 
 
-__all__ = ["Searched", "Source", "negative", "positive", "searched", "set_in_negative", "source_of"]
+__all__ = [
+    "Searched",
+    "Source",
+    "negative",
+    "positive",
+    "searched",
+    "set_in_negative",
+    "source_of",
+]

@@ -34,8 +34,8 @@ Array = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 JUDGED = 300
 """Samples of each class behind one point of the curve."""
-NEGATIVE_KINDS = (0.7, 0.3)
-"""Shares of the candidates of scans and of pieces that were set in among the negatives."""
+SET_IN_SHARE = 0.35
+"""Part of the others that are pieces without nodule, set in; the rest are candidates of scans."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -160,7 +160,7 @@ def task_of_material(held: Material, experiment: Experiment, fold: int) -> Detec
     return DetectorTask(
         manifest=held.manifest,
         learned=_pool(*learned, view, counts, np.random.default_rng([*seed, 0])),
-        judged=_pool(*unseen, view, (JUDGED, JUDGED * 3), np.random.default_rng([*seed, 1]), (1.0, 0.0)),
+        judged=_pool(*unseen, view, (JUDGED, JUDGED * 3), np.random.default_rng([*seed, 1]), 0.0),
         view=view,
         **settings,
     )
@@ -183,16 +183,16 @@ def _pool(
     view: DetectorView,
     counts: tuple[int, int],
     rng: np.random.Generator,
-    kinds: tuple[float, float] = NEGATIVE_KINDS,
+    set_in_share: float = SET_IN_SHARE,
 ) -> Pool:
-    nodules = np.stack([_bytes(positive(crops, scans, view, rng)) for _ in range(counts[0])])
+    nodules = [_bytes(positive(crops, scans, view, rng)) for _ in range(counts[0])]
     others = []
-    for _ in range(counts[1]):
-        if rng.random() < kinds[0]:
-            others.append(_bytes(negative(scans, view, rng)))
-        else:
+    for number in range(counts[1]):
+        if number < counts[1] * set_in_share:
             others.append(_bytes(set_in_negative(crops, scans, view, rng)))
-    return Pool(nodules=nodules, others=np.stack(others))
+        else:
+            others.append(_bytes(negative(scans, view, rng)))
+    return Pool(nodules=np.stack(nodules), others=np.stack(others))
 
 
 def _bytes(patch: Array) -> Bytes:
