@@ -11,10 +11,11 @@ from ball_nodules import TINY, write_crops
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from models.networks import build
 from node.cli import app
 from plugins.errors import Refused
 from training.experiment import read_experiments
-from training.fit import Progress, fit
+from training.fit import Progress, fit, settle
 from training.nodule_task import nodule_task
 
 
@@ -52,7 +53,9 @@ def test_the_command_learns_balls_shows_where_it_stands_and_draws_the_curves(
     assert len(run["data_sha256"]) == 64
     assert run["seed"] == 1
     assert {"python", "torch", "monai"} <= run["environment"].keys()
-    assert load_file(folder / "fold0.safetensors")["down.weight"].dtype == torch.float16
+    kept = load_file(folder / "fold0.safetensors")
+    assert kept["down.weight"].dtype == torch.float16
+    assert {v.dtype for name, v in kept.items() if "running_" in name} == {torch.float32}
 
 
 def test_a_run_that_was_stopped_learns_the_very_same_as_one_that_was_not(tmp_path: Path, crops: Path) -> None:
@@ -66,6 +69,20 @@ def test_a_run_that_was_stopped_learns_the_very_same_as_one_that_was_not(tmp_pat
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert [p.step for p in told] == [1, 2, 3, 4, 5, 6]
     assert not (tmp_path / "parts" / "checkpoint.pt").exists()
+
+
+def test_statistics_of_averaged_weights_are_those_of_what_they_see(tmp_path: Path, crops: Path) -> None:
+    (experiment,) = read_experiments(written(tmp_path, 1))
+    task = nodule_task(experiment, 0, crops)
+    network = build({"in_channels": 2, **experiment.architecture})
+    norm = next(m for m in network.modules() if isinstance(m, torch.nn.BatchNorm3d))
+    norm.running_var.fill_(float("inf"))
+    settle(network, experiment, 0, task)
+    seen = [norm.running_mean.clone(), norm.running_var.clone()]
+    settle(network, experiment, 0, task)
+    assert all(torch.equal(a, b) for a, b in zip(seen, (norm.running_mean, norm.running_var), strict=True))
+    assert 0 < norm.running_var.min() <= norm.running_var.max() < 100
+    assert not network.training
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path: Path, crops: Path) -> None:
