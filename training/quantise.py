@@ -1,7 +1,8 @@
 """Eight bits for the nodule segmenter: ranges from patients that a fold has learned from, judged on those it has not.
 
 `python -m training.quantise RUN DATA --out int8.json` writes `int8`, the ranges of each finished fold for the card, and
-`figures`, what the held-out nodules lose by it. It ends with status 1 when that is more than is allowed; then no range
+`figures`, what the held-out nodules lose by it; `--put-on-card` writes the ranges on the card of a model folder and
+prints the new hash of its manifest. It ends with status 1 when that is more than is allowed; then no range
 belongs on a card, and the network stays in bf16.
 """
 
@@ -20,8 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.export import Learned, seen_ranges, to_onnx
+from models.files import MANIFEST
 from models.nodule_passes import NoduleView, draw, look, nearest_piece
 from models.runtime import Runner, runner
+from models.shipped import CARD
 from plugins.errors import NadirError
 from training.evaluate.crops import AS_GIVEN, asked
 from training.evaluate.data import Data, open_data
@@ -30,6 +33,7 @@ from training.evaluate.metrics import dice
 from training.evaluate.runs import run_weights
 from training.evaluate.subject import Subject
 from training.lidc import Nodule, load_nodule
+from training.manifest import sha256_of
 
 Array = NDArray[np.float32]
 SHOWN = 32
@@ -146,6 +150,17 @@ def judged(
     return {"dice_fp32": plain, "lost": others}
 
 
+def put_on_card(folder: Path, ranges: Mapping[str, Any]) -> str:
+    """Write the ranges of each fold on the card of a model folder; return the new sha256 of its manifest."""
+    card = json.loads((folder / CARD).read_text()) | {"int8": ranges}
+    text = json.dumps(card, indent=1) + "\n"
+    (folder / CARD).write_text(text)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["files"][CARD] = {"sha256": sha256_of(folder / CARD), "size_bytes": len(text.encode())}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    return sha256_of(folder / MANIFEST)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write ranges and figures; return 1 when more is lost than is allowed, 2 for input that cannot be used."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -154,6 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("int8.json"))
     parser.add_argument("--kinds", nargs="+", default=["openvino-int8", "onnxruntime-int8"])
     parser.add_argument("--at-most", type=int, default=10_000, help="held-out nodules of each fold")
+    parser.add_argument("--put-on-card", action="store_true", help="of the model folder, when little is lost")
     asked_for = parser.parse_args(arguments)
     try:
         subject, data = open_subject(asked_for.run), open_data(asked_for.data)
@@ -172,6 +188,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     allowed = all(loss.allowed for found in figures.values() for loss in found["lost"].values())
     written = {"allowed": allowed, "int8": ranges, "figures": figures}
     asked_for.out.write_text(json.dumps(written, default=asdict, indent=1) + "\n")
+    if allowed and asked_for.put_on_card:
+        sys.stdout.write(f"{put_on_card(Path(asked_for.run), ranges)}\n")
     return 0 if allowed else 1
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,11 @@ from nodule_crops import write_crops
 from numpy.typing import NDArray
 
 from models.nodule_passes import NoduleView
+from models.shipped import open_model
 from training import quantise
 from training.evaluate.data import open_data
 from training.evaluate.subject import Subject
-from training.quantise import Lost, lost, ranged
+from training.quantise import Lost, lost, put_on_card, ranged
 
 Array = NDArray[np.float32]
 VIEW = {
@@ -93,3 +96,17 @@ def test_no_patient_of_the_fold_is_looked_at_for_its_ranges(
     assert looked and 1 not in looked
     assert -1.0 <= ranges["patches"][0] < -0.7
     assert ranges["logits"][0] < ranges["logits"][1]
+
+
+def test_ranges_on_a_card_make_another_manifest_that_holds(tmp_path: Path) -> None:
+    card, manifest = (
+        {"folds": [0], "view": {}},
+        {"name": "m", "version": "1", "licence": "l", "training_data": "t"},
+    )
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    (tmp_path / "manifest.json").write_text(
+        json.dumps({**manifest, "input": "i", "files": {"card.json": {}}})
+    )
+    sha256 = put_on_card(tmp_path, {"0": {"patches": (-1.0, 1.0)}})
+    model = open_model(tmp_path, {sha256}, date.min)
+    assert model.card["int8"] == {"0": {"patches": [-1.0, 1.0]}}
