@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 import cc3d
@@ -13,20 +15,24 @@ from scipy import ndimage
 from models.card import ModelCard
 from models.malignancy import MalignancyRater
 from models.nodule_detector import Search
+from models.nodule_segmenter import LearnedNoduleSegmenter
 from models.segmenter import ClassicalNoduleSegmenter, LesionSegmenter
-from plugins import codes
+from plugins import codes, nodule_drawing
 from plugins.contract import Finding, Flag, Mask, Study, Volume
 from plugins.errors import Absent, Refused
 from plugins.lungs import Lungs, lungs
 from plugins.measure.lesion import measure_lesion
 from plugins.nodule_candidates import Candidate
+from plugins.nodule_drawing import SEGMENTERS, Segmenters, choose
 from plugins.nodule_rating import FLAG, RATINGS, Ratings, choose_rater, rated
+from plugins.nodule_redrawing import Tried, ball_diameter_mm, redrawn, shared, told
 from plugins.nodule_search import DETECTORS, Detectors, Spot, choose_detector, spots
 from plugins.patient_axes import PatientAxes
 
 BoolArray = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
 Box = tuple[slice, slice, slice]
+Index = tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,12 +45,18 @@ class Drawing:
     """Diameter of the ball of that volume."""
     confidence: float
     """0 to 1, see `LungNodule`."""
+    seed: Index
+    """The voxel that it was drawn from."""
+    learned: nodule_drawing.Drawing | None = None
+    """What the networks drew there; None when the classical procedure drew it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LungNodule:
     """Nodules of 4 mm and more in the lungs of a chest CT, the largest first.
 
+    What is reported is drawn by learned networks where they can run, each with its doubt; what was tried is drawn by
+    the classical procedure.
     Classical: a multi-scale blob detector in the closed lungs and a segmenter that grows from the blob. It is a
     second pair of eyes of modest skill: vessels that branch, scars and folds of the pleura are reported as nodules,
     ground glass is often missed, and a mass that is broadly joined to mediastinum or chest wall is cut by a guess.
@@ -53,7 +65,7 @@ class LungNodule:
     """
 
     name: ClassVar[str] = "lung_nodule"
-    version: ClassVar[str] = "0.1.0"
+    version: ClassVar[str] = "0.2.0"
     title: ClassVar[str] = "Lung nodules on CT"
 
     min_diameter_mm: float = 4.0
@@ -72,6 +84,8 @@ class LungNodule:
     """At most so many findings, the most confident ones; a flag tells when there were more."""
     detector: Detectors = "best"
     """Who tells nodules from other blobs: `learned` networks, `classical` (the shape of what is drawn), or the best."""
+    segmenter: Segmenters = "best"
+    """Who draws what is reported: `learned` networks, the `classical` procedure, or the best that can run here."""
     max_slice_mm: float = 6.0
     """A CT with thicker slices is not analysed."""
     malignancy: Ratings = "calibrated"
@@ -80,18 +94,21 @@ class LungNodule:
     def __post_init__(self) -> None:
         if self.detector not in DETECTORS:
             raise ValueError(f"detector is one of {', '.join(DETECTORS)}, not '{self.detector}'")
+        if self.segmenter not in SEGMENTERS:
+            raise ValueError(f"segmenter is one of {', '.join(SEGMENTERS)}, not '{self.segmenter}'")
         if self.malignancy not in RATINGS:
             raise ValueError(f"malignancy is one of {', '.join(RATINGS)}, not '{self.malignancy}'")
 
-    @property
-    def segmenter(self) -> LesionSegmenter:
-        """Return what draws a nodule from a point."""
-        return ClassicalNoduleSegmenter()
+    @cached_property
+    def drawer(self) -> LesionSegmenter:
+        """Return what draws the nodules that are reported."""
+        # Of many findings that nobody pointed at: more mirror images add little, and each costs as much.
+        return choose(self.segmenter, mirrors=1)
 
     @property
     def model(self) -> ModelCard | None:
-        """Return the card of the segmenter."""
-        return self.segmenter.card
+        """Return the card of what draws."""
+        return self.drawer.card
 
     def accepts(self, study: Study) -> bool:
         """Return True when the study holds a CT that may show lungs."""
@@ -139,15 +156,27 @@ class LungNodule:
                 Flag(code="many-nodules", sentence=sentence, series_instance_uid=volume.series_instance_uid),
             )
         start = (box[0].start, box[1].start, box[2].start)
-        best = [
-            replace(d, mask=_moved(d.mask, start, volume.array.shape)) for d in drawings[: self.max_nodules]
-        ]
+        best = [_placed(d, start, volume.array.shape) for d in drawings[: self.max_nodules]]
+        if isinstance(self.drawer, LearnedNoduleSegmenter):
+            best = self._drawn_again(best, volume, self.drawer)
         ordered = sorted(best, key=lambda d: (-d.mask.count, d.mask.origin))
-        rater = choose_rater(self.malignancy, self.segmenter)
+        rater = choose_rater(self.malignancy, self.drawer)
         findings = [_finding(n, d, found, volume, rater) for n, d in enumerate(ordered, start=1)]
         if rater is not None and findings:
             flags += (replace(FLAG, series_instance_uid=volume.series_instance_uid),)
         return (*findings, *(replace(flag, plugin=self.name) for flag in flags))
+
+    def _drawn_again(
+        self, drawings: Sequence[Drawing], volume: Volume, segmenter: LearnedNoduleSegmenter
+    ) -> list[Drawing]:
+        """Return the nodules as the networks draw them, without those that are parts of others."""
+        tried = [Tried(mask=d.mask, seed=d.seed) for d in drawings]
+        sizes_mm = (self.min_diameter_mm, self.max_diameter_mm)
+        return [
+            replace(d, mask=new.mask, diameter_mm=ball_diameter_mm(new.mask, volume), learned=new)
+            for d, new in zip(drawings, redrawn(tried, volume, segmenter, sizes_mm), strict=True)
+            if new is not None
+        ]
 
     def _series(self, study: Study) -> tuple[Volume, ...]:
         def length_mm(volume: Volume) -> float:
@@ -179,7 +208,8 @@ class LungNodule:
             if confidence is None:
                 confidence = confidence_of(mask, hu, inside, between, spacing_mm)
             if spot.probability is not None or confidence >= self.min_confidence:
-                passed.append(Drawing(mask=mask, diameter_mm=diameter_mm, confidence=confidence))
+                seed = spot.candidate.index
+                passed.append(Drawing(mask=mask, diameter_mm=diameter_mm, confidence=confidence, seed=seed))
         taken = np.zeros(inside.shape, dtype=np.bool_)
         kept: list[Drawing] = []
         for drawing in sorted(passed, key=lambda d: (-d.confidence, -d.mask.count, d.mask.origin)):
@@ -202,7 +232,10 @@ class LungNodule:
                 blob.index[1] - window[1].start,
                 blob.index[2] - window[2].start,
             )
-            lesion = self.segmenter.segment(hu[window], spacing_mm, seed, inside[window]) & inside[window]
+            lesion = (
+                ClassicalNoduleSegmenter().segment(hu[window], spacing_mm, seed, inside[window])
+                & inside[window]
+            )
             local = Mask.from_full(lesion)
             mask = _moved(local, (window[0].start, window[1].start, window[2].start), hu.shape)
             if not _cut_by(local, window, hu.shape):
@@ -335,11 +368,12 @@ def _innermost(lung: BoolArray) -> int:
 def _finding(
     number: int, drawing: Drawing, found: Lungs, volume: Volume, rater: MalignancyRater | None
 ) -> Finding:
-    on_left = _shared(drawing.mask, found.left)
-    on_right = _shared(drawing.mask, found.right)
+    on_left = shared(drawing.mask, found.left)
+    on_right = shared(drawing.mask, found.right)
+    label, learned = f"Nodule {number}", drawing.learned
     return Finding(
         key=f"nodule-{number}",
-        label=f"Nodule {number}",
+        label=label,
         series_instance_uid=volume.series_instance_uid,
         mask=drawing.mask,
         category=codes.MORPHOLOGICALLY_ABNORMAL,
@@ -348,20 +382,14 @@ def _finding(
         laterality=codes.LEFT if on_left >= on_right else codes.RIGHT,
         confidence=round(drawing.confidence, 3),
         measurements=(
-            *measure_lesion(drawing.mask, volume),
+            *(measure_lesion(drawing.mask, volume) if learned is None else learned.measurements),
             *([] if rater is None else [rated(drawing.mask, volume, rater)]),
         ),
+        flags=() if learned is None else told(label, learned, LungNodule.name, volume),
     )
 
 
-def _shared(first: Mask, second: Mask) -> int:
-    """Return how many voxels two masks of one grid share."""
-    low = np.maximum(first.origin, second.origin)
-    high = np.minimum(np.add(first.origin, first.voxels.shape), np.add(second.origin, second.voxels.shape))
-    if np.any(high <= low):
-        return 0
-    cut = [
-        tuple(slice(int(a - o), int(b - o)) for a, b, o in zip(low, high, m.origin, strict=True))
-        for m in (first, second)
-    ]
-    return int(np.count_nonzero(first.voxels[cut[0]] & second.voxels[cut[1]]))
+def _placed(drawing: Drawing, start: Index, shape: tuple[int, ...]) -> Drawing:
+    """Return a drawing on the grid that its own was cut from."""
+    k, r, c = (i + s for i, s in zip(drawing.seed, start, strict=True))
+    return replace(drawing, mask=_moved(drawing.mask, start, shape), seed=(k, r, c))

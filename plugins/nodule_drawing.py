@@ -44,9 +44,10 @@ class Drawing:
     """Doubts about the drawing."""
 
 
-def choose(which: Segmenters) -> LesionSegmenter:
+def choose(which: Segmenters, mirrors: int | None = None) -> LesionSegmenter:
     """Return what draws lesions: the learned networks, the classical procedure, or the best that can run here.
 
+    `mirrors`: how many mirror images each network is shown; None for what its card says.
     Refuses `no-segmenter` when the learned one is asked for and cannot run.
     """
     if which not in SEGMENTERS:
@@ -56,7 +57,7 @@ def choose(which: Segmenters) -> LesionSegmenter:
     try:
         if not runs_here():
             raise BadModel("not-installed", "torch or monai is not installed: pip install 'nadir[learn]'")
-        return LearnedNoduleSegmenter(model=open_shipped(NAME), fastest=True)
+        return LearnedNoduleSegmenter(model=open_shipped(NAME), mirrors=mirrors, fastest=True)
     except BadModel as bad:
         if which == "best" and bad.code == "not-shipped":
             return ClassicalNoduleSegmenter()

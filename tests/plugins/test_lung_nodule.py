@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from thorax import Ball, ct_volume, study_of, thorax
+from tiny_segmenter import bright_segmenter
 
 from models.segmenter import ClassicalNoduleSegmenter
 from plugins import codes
@@ -24,6 +26,11 @@ BALLS = (
 )
 
 
+def classical(**settings: Any) -> LungNodule:
+    """Return the analysis without anything that was learned."""
+    return LungNodule(segmenter="classical", detector="classical", **settings)
+
+
 @pytest.fixture(scope="module")
 def body() -> Volume:
     return thorax(spacing_mm=(2.0, 1.2, 1.2), balls=BALLS, vessels=True, noise_hu=15.0).volume()
@@ -31,7 +38,7 @@ def body() -> Volume:
 
 @pytest.fixture(scope="module")
 def found(body: Volume) -> tuple[Finding, ...]:
-    return parted(LungNodule().run(study_of(body)))[0]
+    return parted(classical().run(study_of(body)))[0]
 
 
 def centre_mm(finding: Finding, volume: Volume) -> np.ndarray:
@@ -44,10 +51,10 @@ def nearest(ball: Ball, found: tuple[Finding, ...], volume: Volume) -> tuple[flo
 
 
 def test_it_follows_the_contract_and_names_its_segmenter() -> None:
-    plugin = LungNodule()
+    plugin = classical()
     assert isinstance(plugin, Plugin)
     assert plugin.model == ClassicalNoduleSegmenter().card
-    assert config_sha256(plugin) != config_sha256(LungNodule(min_diameter_mm=5.0))
+    assert config_sha256(plugin) != config_sha256(classical(min_diameter_mm=5.0))
 
 
 @pytest.mark.parametrize("ball", BALLS, ids=lambda b: f"{b.diameter_mm:g} mm")
@@ -86,7 +93,7 @@ def test_no_two_findings_overlap(found: tuple[Finding, ...]) -> None:
 
 
 def test_the_same_study_gives_the_same_findings(found: tuple[Finding, ...], body: Volume) -> None:
-    again, _ = parted(LungNodule().run(study_of(body)))
+    again, _ = parted(classical().run(study_of(body)))
     assert [(f.key, f.mask.origin, f.mask.count, f.confidence) for f in again] == [
         (f.key, f.mask.origin, f.mask.count, f.confidence) for f in found
     ]
@@ -94,36 +101,36 @@ def test_the_same_study_gives_the_same_findings(found: tuple[Finding, ...], body
 
 def test_clean_lungs_give_no_findings() -> None:
     clean = thorax(spacing_mm=(2.5, 1.5, 1.5), noise_hu=15.0).volume()
-    assert LungNodule().run(study_of(clean)) == ()
+    assert classical().run(study_of(clean)) == ()
 
 
 def test_a_mass_is_called_a_mass() -> None:
     mass = Ball(centre_mm=(75.0, 0.0, 10.0), diameter_mm=46.0)
     volume = thorax(balls=(mass,)).volume()
-    largest = parted(LungNodule().run(study_of(volume)))[0][0]
+    largest = parted(classical().run(study_of(volume)))[0][0]
     assert largest.type == codes.MASS
     assert largest.measurement("volume").value == pytest.approx(mass.volume_ml, rel=0.1)
 
 
 def test_more_than_the_most_allowed_are_cut_with_a_flag(body: Volume) -> None:
-    few, flags = parted(LungNodule(max_nodules=2).run(study_of(body)))
+    few, flags = parted(classical(max_nodules=2).run(study_of(body)))
     assert len(few) == 2
     assert [(flag.code, flag.plugin) for flag in flags] == [("many-nodules", "lung_nodule")]
 
 
 def test_too_thick_slices_and_other_roles_are_not_accepted(body: Volume) -> None:
-    assert LungNodule().accepts(study_of(body))
-    assert not LungNodule(max_slice_mm=1.0).accepts(study_of(body))
+    assert classical().accepts(study_of(body))
+    assert not classical(max_slice_mm=1.0).accepts(study_of(body))
     other = study_of(ct_volume(body.array, np.asarray(body.geometry.affine), role="other"))
-    assert not LungNodule().accepts(other)
+    assert not classical().accepts(other)
     with pytest.raises(Refused, match="no-ct"):
-        LungNodule().run(other)
+        classical().run(other)
 
 
 def test_a_ct_without_lungs_is_refused() -> None:
     volume = ct_volume(np.full((40, 90, 90), 40.0, dtype=np.float32), np.diag([2.5, 2.0, 2.0, 1.0]))
     with pytest.raises(Refused, match="no-lungs"):
-        LungNodule().run(study_of(volume))
+        classical().run(study_of(volume))
 
 
 def test_a_tube_scores_low_and_a_ball_scores_high() -> None:
@@ -182,6 +189,38 @@ def test_the_published_point_of_a_real_tumour_is_found_on_thin_slices(data: Path
     point = json.loads((data / "ct_r01_001" / "expected.json").read_text())["tumour"][
         "centroid_patient_mm_LPS"
     ]
-    found, _ = parted(LungNodule().run(study_of(volume)))
+    found, _ = parted(classical().run(study_of(volume)))
     assert min(float(np.linalg.norm(centre_mm(f, volume) - point)) for f in found) < 6.0
     assert len(found) <= 8
+
+
+def test_networks_draw_again_what_is_reported_and_tell_their_doubt(
+    found: tuple[Finding, ...], body: Volume
+) -> None:
+    plugin = LungNodule(detector="classical")
+    plugin.__dict__["drawer"] = bright_segmenter()
+    again, _ = parted(plugin.run(study_of(body)))
+    assert plugin.model is not None
+    assert plugin.model.kind == "learned"
+    for ball in BALLS:
+        off_mm, finding = nearest(ball, again, body)
+        assert off_mm < 3.0
+        assert (
+            "interval" in {flag.code for flag in finding.flags}
+            or finding.measurement("volume").uncertainty is None
+        )
+    off_mm, alone = nearest(BALLS[0], again, body)
+    assert alone.measurement("volume").value == pytest.approx(BALLS[0].volume_ml, rel=0.15)
+    assert alone.measurement("volume").uncertainty > 0
+    test_no_two_findings_overlap(again)
+    assert len(again) <= len(found)
+
+
+def test_what_networks_do_not_see_keeps_its_first_outline_and_says_so(body: Volume) -> None:
+    plugin = LungNodule(detector="classical", max_nodules=1)
+    blind = bright_segmenter()
+    blind.__dict__["_networks"] = (lambda patches: patches[:, :1] * 0 - 9,)
+    plugin.__dict__["drawer"] = blind
+    (finding,), _ = parted(plugin.run(study_of(body)))
+    assert [flag.code for flag in finding.flags] == ["drawn-classically"]
+    assert finding.measurement("volume").uncertainty is None
