@@ -214,13 +214,3 @@ def test_networks_draw_again_what_is_reported_and_tell_their_doubt(
     assert alone.measurement("volume").uncertainty > 0
     test_no_two_findings_overlap(again)
     assert len(again) <= len(found)
-
-
-def test_what_networks_do_not_see_keeps_its_first_outline_and_says_so(body: Volume) -> None:
-    plugin = LungNodule(detector="classical", max_nodules=1)
-    blind = bright_segmenter()
-    blind.__dict__["_networks"] = (lambda patches: patches[:, :1] * 0 - 9,)
-    plugin.__dict__["drawer"] = blind
-    (finding,), _ = parted(plugin.run(study_of(body)))
-    assert [flag.code for flag in finding.flags] == ["drawn-classically"]
-    assert finding.measurement("volume").uncertainty is None

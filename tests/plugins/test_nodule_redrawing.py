@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from thorax import ct_volume
+from tiny_segmenter import bright_segmenter
+
+from plugins.contract import Mask, Volume
+from plugins.nodule_redrawing import Tried, ball_diameter_mm, redrawn, shared, told
+
+SPACING = (2.0, 0.8, 0.8)
+SIZES_MM = (4.0, 80.0)
+
+
+@pytest.fixture(scope="module")
+def volume() -> Volume:
+    """Return lung with a ball of 12 mm around voxel 10, 25, 25."""
+    away = np.indices((25, 60, 60)).reshape(3, -1).T - (10, 25, 25)
+    inside = (np.linalg.norm(away * SPACING, axis=1) <= 6.0).reshape(25, 60, 60)
+    affine = np.array([[0, 0, 0.8, 0], [0, 0.8, 0, 0], [2.0, 0, 0, 0], [0, 0, 0, 1]])
+    return ct_volume(np.where(inside, 30.0, -850.0).astype(np.float32), affine)
+
+
+def box(volume: Volume, low: tuple[int, int, int], high: tuple[int, int, int]) -> Mask:
+    full = np.zeros(volume.array.shape, dtype=bool)
+    full[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = True
+    return Mask.from_full(full)
+
+
+def test_a_first_drawing_is_replaced_by_that_of_the_networks_with_its_doubt(volume: Volume) -> None:
+    tried = Tried(mask=box(volume, (9, 23, 23), (12, 28, 28)), seed=(10, 25, 25))
+    (drawing,) = redrawn([tried], volume, bright_segmenter(), SIZES_MM)
+    assert drawing is not None
+    assert ball_diameter_mm(drawing.mask, volume) == pytest.approx(12.0, abs=0.6)
+    assert [flag.code for flag in told("Nodule 1", drawing, "lung_nodule", volume)] == ["interval"]
+    assert {name for name, _ in drawing.intervals} == {"volume", "long_axis"}
+
+
+def test_what_networks_do_not_see_keeps_its_first_outline_and_says_so(volume: Volume) -> None:
+    blind = bright_segmenter()
+    blind.__dict__["_networks"] = (lambda patches: patches[:, :1] * 0 - 9,)
+    tried = Tried(mask=box(volume, (9, 23, 23), (12, 28, 28)), seed=(10, 25, 25))
+    (drawing,) = redrawn([tried], volume, blind, SIZES_MM)
+    assert drawing is not None
+    assert drawing.mask.count == tried.mask.count
+    assert [flag.code for flag in drawing.flags] == ["drawn-classically"]
+    assert all(measured.uncertainty is None for measured in drawing.measurements)
+
+
+def test_two_first_drawings_of_one_nodule_become_one_and_neighbours_do_not_overlap(volume: Volume) -> None:
+    first = Tried(mask=box(volume, (9, 23, 23), (12, 28, 28)), seed=(10, 25, 25))
+    again = Tried(mask=box(volume, (8, 22, 22), (10, 25, 25)), seed=(9, 23, 23))
+    beside = Tried(mask=box(volume, (8, 20, 31), (13, 28, 45)), seed=(10, 24, 44))
+    kept, part, other = redrawn([first, again, beside], volume, bright_segmenter(), SIZES_MM)
+    assert part is None
+    assert kept is not None
+    assert other is not None
+    assert 0 < other.mask.count < beside.mask.count
+    assert shared(kept.mask, other.mask) == 0
