@@ -3,7 +3,7 @@
     nadir train training/experiments/nodule_malignancy.yaml --data FOLDER --out runs
     python -m training.malignancy runs/nodule_malignancy --data FOLDER --out models/weights/nodule_malignancy
     nadir evaluate models/weights/nodule_malignancy --data FOLDER --out report
-    python -m training.malignancy ... --report report/report.json      the same again, with its figures on the card
+    python -m training.malignancy report --out models/weights/nodule_malignancy      puts its figures on the card
 
 Every number that a fold is judged with was learned from patients of other folds: its network and regressions, and how
 both are put together, which the other folds' held-out answers teach. Regressions and combination learn from every
@@ -31,6 +31,7 @@ from sklearn.metrics import roc_auc_score
 from models.covariates import Covariate, Covariates
 from models.malignancy import NETWORK, VOTES, Combination, LinearVotes, RatedView, as_function, asked
 from models.nodule_features import FEATURES, features
+from models.shipped import CARD
 from training.evaluate.bootstrap import interval
 from training.evaluate.cards import card_figures
 from training.evaluate.families import open_subject
@@ -39,7 +40,7 @@ from training.evaluate.runs import load_network, open_run, run_weights
 from training.lidc import lidc_manifest, load_nodule
 from training.malignancy_task import malignant
 from training.manifest import DataManifest
-from training.ship import About, ship
+from training.ship import About, ship, write_manifest
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -223,20 +224,17 @@ def _auc(scores: Floats, truth: Bools, patients: NDArray[np.str_]) -> dict[str, 
     return found.plain()
 
 
-def pack(
-    run: Path, root: Path, folder: Path, figures: Mapping[str, Any], segmenter: str | None = None
-) -> str:
-    """Write a run as a model into a folder; return the sha256 of its manifest.
+def pack(run: Path, root: Path, folder: Path, segmenter: str | None = None) -> str:
+    """Write a run as a model into a folder, its figures yet unknown; return the sha256 of its manifest.
 
-    `figures` are those of a report: whether the model counts as calibrated is read from them. `segmenter` is a folder
-    of a model or a run; the shipped one when None. Refuses what `training.ship` and `open_subject` refuse.
+    `segmenter` is a folder of a model or a run; the shipped one when None. Refuses what `training.ship` and
+    `open_subject` refuse.
     """
     from safetensors.numpy import load_file, save_file
 
     manifest = lidc_manifest(root)
     draw = shipped_drawer(manifest) if segmenter is None else drawer(open_subject(segmenter).on(manifest))
     votes, told = learned(rated_nodules(run, manifest, root, draw))
-    told["calibrated"] = is_calibrated(figures)
     with tempfile.TemporaryDirectory() as place:
         whole = Path(place)
         for fold, own in votes.items():
@@ -245,27 +243,42 @@ def pack(
             numbers = {f"{NETWORK}{name}": value for name, value in load_file(run_weights(run, fold)).items()}
             numbers |= {f"{VOTES}{name}": np.asarray(value, np.float32) for name, value in vars(own).items()}
             save_file(numbers, run_weights(whole, fold))
-        return ship(whole, manifest, folder, ABOUT, told, figures)
+        return ship(whole, manifest, folder, ABOUT, {**told, "calibrated": False}, {})
+
+
+def put_figures(report: Path, folder: Path) -> str:
+    """Put the figures of a judgement on the card of a packed model; return the sha256 of its manifest.
+
+    The card says that the model is calibrated when with both masks the expected calibration error was found below
+    `LARGEST_ECE`.
+    """
+    card = json.loads((folder / CARD).read_text())
+    card["figures"] = card_figures(json.loads((report / "report.json").read_text()))
+    card["calibrated"] = is_calibrated(card["figures"])
+    (folder / CARD).write_text(json.dumps(card, indent=1) + "\n")
+    return write_manifest(folder, ABOUT, [f"fold{fold}.safetensors" for fold in card["folds"]])
 
 
 def is_calibrated(figures: Mapping[str, Any]) -> bool:
-    """Return whether a judgement with both masks found an expected calibration error below `LARGEST_ECE` each time."""
+    """Return whether figures tell an expected calibration error below `LARGEST_ECE` with each of the two masks."""
     settings = figures.get("classification", {}).get("settings", {})
     found = [settings.get(words, {}).get("ece") for words in (READERS, DRAWN)]
     return all(ece is not None and ece["value"] < LARGEST_ECE for ece in found)
 
 
 def main() -> int:
-    """Pack a run as a model, with the figures of a report on its card when one is given."""
+    """Pack a run as a model, or put the figures of its report on its card; print the sha256 of the manifest."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--segmenter")
-    parser.add_argument("--report", type=Path)
+    parser.add_argument("source", type=Path, help="folder of a run, or of a report")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the model")
+    parser.add_argument("--data", type=Path, help="folder of the crops, for a run")
+    parser.add_argument("--segmenter", help="model or run that draws masks; the shipped one by default")
     given = parser.parse_args()
-    figures = {} if given.report is None else card_figures(json.loads(given.report.read_text()))
-    sys.stdout.write(pack(given.run, given.data, given.out, figures, given.segmenter) + "\n")
+    if given.data is None:
+        told = put_figures(given.source, given.out)
+    else:
+        told = pack(given.source, given.data, given.out, given.segmenter)
+    sys.stdout.write(told + "\n")
     return 0
 
 
@@ -278,7 +291,9 @@ __all__ = [
     "fit_combination",
     "fit_covariates",
     "fit_votes",
+    "is_calibrated",
     "learned",
     "pack",
+    "put_figures",
     "rated_nodules",
 ]

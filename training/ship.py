@@ -79,7 +79,7 @@ def ship(
         "figures": figures,
     }
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
-    return _write_manifest(folder, about, [f"fold{n}.safetensors" for n in sorted(records)])
+    return write_manifest(folder, about, [f"fold{n}.safetensors" for n in sorted(records)])
 
 
 def _records(run: Path) -> dict[int, dict[str, Any]]:
@@ -94,7 +94,8 @@ def _records(run: Path) -> dict[int, dict[str, Any]]:
     return found
 
 
-def _write_manifest(folder: Path, about: About, weights: Sequence[str]) -> str:
+def write_manifest(folder: Path, about: About, weights: Sequence[str]) -> str:
+    """Write the manifest of the card and weights that lie in a folder; return its sha256."""
     files = {
         name: {
             "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(),
@@ -108,4 +109,4 @@ def _write_manifest(folder: Path, about: About, weights: Sequence[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-__all__ = ["About", "ship"]
+__all__ = ["About", "ship", "write_manifest"]

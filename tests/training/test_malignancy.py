@@ -20,10 +20,19 @@ from training.evaluate.data import open_data
 from training.evaluate.families import open_subject
 from training.evaluate.judging import judge_model
 from training.evaluate.malignancy import DRAWN, READERS
+from training.evaluate.report import write_report
 from training.experiment import Experiment, read_experiments
 from training.fit import fit
 from training.lidc import lidc_manifest, load_nodule
-from training.malignancy import fit_combination, fit_covariates, fit_votes, is_calibrated, pack, rated_nodules
+from training.malignancy import (
+    fit_combination,
+    fit_covariates,
+    fit_votes,
+    is_calibrated,
+    pack,
+    put_figures,
+    rated_nodules,
+)
 from training.malignancy_task import malignancy_task, malignant
 from training.manifest import Case, patient_key, require_patients_apart, sha256_of
 
@@ -133,10 +142,11 @@ def model(crops: Path, experiment: Experiment, tmp_path_factory: pytest.TempPath
     run = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("training.fit.SETTLING_BATCHES", 2)
+        patched.setattr("training.evaluate.malignancy.VOUCHED", {})
         for fold in experiment.folds:
             fit(experiment, fold, malignancy_task(experiment, fold, crops), run / f"fold{fold}")
-    folder = tmp_path_factory.mktemp("model")
-    pack(run, crops, folder, {})
+        folder = tmp_path_factory.mktemp("model")
+        pack(run, crops, folder)
     return folder
 
 
@@ -172,8 +182,9 @@ def test_a_setting_that_nobody_knows_is_refused(crops: Path, experiment: Experim
 
 
 def test_a_run_becomes_a_model_that_judges_each_patient_by_a_fold_that_has_not_seen_him(
-    crops: Path, model: Path
+    crops: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("training.evaluate.malignancy.VOUCHED", {})  # no segmenter: readers' masks alone
     opened = open_model(model, {sha256_of(model / "manifest.json")}, date.min)
     assert set(opened.card["combination"]["folds"]) == {"0", "1", "2", "3", "4"}
     assert 0 <= opened.card["beside"][READERS]["AUC of volume alone"]["value"] <= 1
@@ -189,6 +200,12 @@ def test_a_run_becomes_a_model_that_judges_each_patient_by_a_fold_that_has_not_s
     together = open_rater(opened).rate(nodule.image, nodule.mask, nodule.spacing_mm)
     assert 0 < together.low <= together.probability <= together.high < 1
     assert "not pathology" in " ".join(found.limits)
+    assert write_report(found, tmp_path / "report")
+    put_figures(tmp_path / "report", model)
+    again = open_model(model, {sha256_of(model / "manifest.json")}, date.min)
+    told = again.card["figures"]["classification"]["figures"]
+    assert told["auc"] == found.figures["classification"]["figures"]["auc"]
+    assert again.card["calibrated"] is False
     (looked,) = [one for one in found.sections if one.title == "What the network looked at"]
     assert [picture.png[:4] for picture in looked.pictures] == [b"\x89PNG"] * 4
 
