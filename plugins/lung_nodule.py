@@ -24,7 +24,7 @@ from plugins.lungs import Lungs, lungs
 from plugins.measure.lesion import measure_lesion
 from plugins.nodule_candidates import Candidate
 from plugins.nodule_drawing import SEGMENTERS, Segmenters, choose
-from plugins.nodule_rating import FLAG, RATINGS, Ratings, choose_rater, rated
+from plugins.nodule_rating import FLAG, MEASUREMENT, RATINGS, Ratings, choose_rater, rated
 from plugins.nodule_redrawing import Tried, ball_diameter_mm, redrawn, shared, told
 from plugins.nodule_search import DETECTORS, Detectors, Spot, choose_detector, spots
 from plugins.patient_axes import PatientAxes
@@ -161,8 +161,11 @@ class LungNodule:
             best = self._drawn_again(best, volume, self.drawer)
         ordered = sorted(best, key=lambda d: (-d.mask.count, d.mask.origin))
         rater = choose_rater(self.malignancy, self.drawer)
-        findings = [_finding(n, d, found, volume, rater) for n, d in enumerate(ordered, start=1)]
-        if rater is not None and findings:
+        findings = [
+            _finding(n, d, found, volume, rater if d.learned is not None or self.malignancy == "on" else None)
+            for n, d in enumerate(ordered, start=1)
+        ]
+        if any(one.name == MEASUREMENT for finding in findings for one in finding.measurements):
             flags += (replace(FLAG, series_instance_uid=volume.series_instance_uid),)
         return (*findings, *(replace(flag, plugin=self.name) for flag in flags))
 

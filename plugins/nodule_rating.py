@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
+
+import numpy as np
 
 from models.files import BadModel
 from models.malignancy import NAME, NOT_PATHOLOGY, MalignancyRater, open_rater
+from models.nodule_features import REACH_MM
 from models.nodule_segmenter import LearnedNoduleSegmenter, runs_here
 from models.segmenter import LesionSegmenter
 from models.shipped import open_shipped
@@ -45,12 +49,18 @@ def choose_rater(which: Ratings, segmenter: LesionSegmenter) -> MalignancyRater 
 
 def rated(mask: Mask, volume: Volume, rater: MalignancyRater) -> Measurement:
     """Return the likelihood of a malignant rating, 0 to 1, of a nodule of a CT; its interval stands in the method."""
-    margin = [1, *(round(10.0 / s) for s in volume.spacing_mm[1:])]
-    k, r, c = (
-        slice(max(0, o - m), o + n + m)
-        for o, n, m in zip(mask.origin, mask.voxels.shape, margin, strict=True)
+    margin = [1, *(math.ceil(REACH_MM / s) + 2 for s in volume.spacing_mm[1:])]
+    window = tuple(
+        slice(max(0, box.start - m), min(n, box.stop + m))
+        for box, m, n in zip(mask.box, margin, mask.shape, strict=True)
     )
-    said = rater.rate(volume.array[k, r, c], mask.full()[k, r, c], volume.spacing_mm)
+    drawn = np.zeros([side.stop - side.start for side in window], dtype=np.bool_)
+    own = (
+        slice(o - w.start, o - w.start + n)
+        for o, w, n in zip(mask.origin, window, mask.voxels.shape, strict=True)
+    )
+    drawn[tuple(own)] = mask.voxels
+    said = rater.rate(volume.array[window], drawn, volume.spacing_mm)
     return Measurement(
         name=MEASUREMENT,
         concept=codes.MALIGNANT_RATING,

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ball_nodules import ball_nodule
+from thorax import ct_volume
+from tiny_segmenter import bright_segmenter
+
+from models.malignancy import Combination, LinearVotes, MalignancyRater, Member, RatedView
+from models.nodule_features import FEATURES
+from models.segmenter import ClassicalNoduleSegmenter
+from plugins import codes
+from plugins.contract import Mask
+from plugins.errors import Refused
+from plugins.lung_nodule import LungNodule
+from plugins.nodule_rating import FLAG, choose_rater, rated
+
+RATER = MalignancyRater(
+    view=RatedView(shape=(16, 16, 16), voxel_mm=1.0, window_hu=(-1000.0, 400.0)),
+    members=(
+        Member(
+            votes=LinearVotes(
+                low=np.full(len(FEATURES), -1e6),
+                high=np.full(len(FEATURES), 1e6),
+                weights=np.ones((3, len(FEATURES))) * 1e-3,
+                intercepts=np.array([-0.5, 0.0, 0.5]),
+            ),
+            network=lambda patches: patches[:, :1].mean(axis=(2, 3, 4)),
+            combination=Combination(intercept=0.0, linear=1.0, network=1.0),
+        ),
+    ),
+)
+
+
+def test_a_finding_carries_likelihood_interval_and_what_it_is_not() -> None:
+    ball = ball_nodule(9.0, (1.25, 0.7, 0.7), seed=1)
+    wide = [
+        np.pad(a, [(6, 3), (20, 0), (0, 11)], constant_values=v)
+        for a, v in ((ball.image, -850), (ball.mask, False))
+    ]
+    affine = np.array([[0, 0, 0.7, 0], [0, 0.7, 0, 0], [1.25, 0, 0, 0], [0, 0, 0, 1.0]])
+    volume = ct_volume(wide[0], affine)
+    found = rated(Mask.from_full(wide[1]), volume, RATER)
+    whole = RATER.rate(wide[0], wide[1], volume.spacing_mm)
+    assert found.value == pytest.approx(whole.probability, abs=1e-6)
+    assert found.name == "malignancy" and found.concept == codes.MALIGNANT_RATING
+    assert "ratings are not pathology" in found.method
+    assert f"{whole.low:.2f} to {whole.high:.2f}" in found.method
+    assert "not pathology" in FLAG.sentence
+
+
+def test_nodules_are_rated_where_it_is_calibrated_or_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.shipped.VOUCHED", {})
+    learned, classical = bright_segmenter(), ClassicalNoduleSegmenter()
+    assert choose_rater("off", learned) is None
+    assert choose_rater("calibrated", classical) is None
+    assert choose_rater("calibrated", learned) is None
+    with pytest.raises(Refused, match="no-rater"):
+        choose_rater("on", classical)
+
+
+def test_a_card_decides_whether_it_is_calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    for calibrated in (True, False, None):
+        model = bright_segmenter(calibrated=calibrated).model
+        monkeypatch.setattr("plugins.nodule_rating.open_shipped", lambda _, model=model: model)
+        monkeypatch.setattr("plugins.nodule_rating.open_rater", lambda _: RATER)
+        assert choose_rater("calibrated", bright_segmenter()) is (RATER if calibrated else None)
+        assert choose_rater("on", ClassicalNoduleSegmenter()) is RATER
+
+
+def test_a_setting_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(ValueError, match="malignancy is one of calibrated, on, off, not 'sometimes'"):
+        LungNodule(malignancy="sometimes")  # type: ignore[arg-type]
