@@ -39,17 +39,15 @@ def test_dropout_is_in_the_deepest_block_only() -> None:
     assert found == [("body.model.1.submodule.1.submodule.1", 0.3)]
 
 
-def test_a_classifier_gives_one_row_of_logits_for_each_case() -> None:
-    network = build(
-        {
-            "kind": "classifier",
-            "in_channels": 1,
-            "out_channels": 2,
-            "init_features": 4,
-            "growth_rate": 4,
-            "block_config": [1, 1],
-        }
-    ).eval()
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {"kind": "classifier", "init_features": 4, "growth_rate": 4, "block_config": [1, 1]},
+        {"kind": "resnet", "layers": [1, 1, 1, 1], "widths": [4, 4, 8, 8]},
+    ],
+)
+def test_a_classifier_gives_one_row_of_logits_for_each_case(architecture: dict[str, object]) -> None:
+    network = build({**architecture, "in_channels": 1, "out_channels": 2}).eval()
     with torch.no_grad():
         assert network(torch.zeros(3, 1, 16, 16, 16)).shape == (3, 2)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.evaluate.froc import curve, hits, operating_points, sensitivity_at
+from training.evaluate.froc import ceiling, curve, hits, level_at, operating_points, sensitivity_at
 from training.evaluate.judged import Candidate, Lesion, SearchedCase
 
 
@@ -91,3 +91,12 @@ def test_the_curve_agrees_with_monai() -> None:
     rate, sensitivity = curve(events)
     for at in (0.5, 1.0, 2.0, 5.0):
         assert sensitivity[rate <= at].max() == pytest.approx(theirs[theirs_rate <= at].max())
+
+
+def test_the_ceiling_counts_lesions_with_any_candidate_and_a_level_keeps_its_rate() -> None:
+    scans = [hits(s) for s in SCANS]
+    assert ceiling(scans) == pytest.approx(2 / 3)
+    assert level_at(scans, 2.0) == -np.inf
+    for rate, kept in ((0.0, 0), (0.5, 1), (1.0, 2)):
+        level = level_at(scans, rate)
+        assert sum(int((s.false >= level).sum()) for s in scans) == kept
