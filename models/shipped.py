@@ -22,6 +22,7 @@ from models.files import BadModel, Manifest, load_weights, verify
 WEIGHTS = Path(__file__).parent / "weights"
 CARD = "card.json"
 VOUCHED: Mapping[str, str] = {
+    "nodule_malignancy": "1e7324d57cc5122064fe5e3310a4f5302162ba34d4bf7bcb86a422680936fdda",
     "nodule_segmenter": "dc0ced63786154f83fb893cfa18617be1e96279b629b04cd1fbb6d8f448ad6f8",
 }
 """sha256 of the manifest of each shipped model, by its name, which is that of its folder."""
