@@ -69,6 +69,8 @@ def reproduce(folder: Path, data: Path) -> list[str]:
     Its data set is the folder of that name in `data`, or what lies in several folders there.
     """
     card = json.loads((folder / "card.json").read_text())
+    if not any(task in card["figures"] for task in TASKS):
+        return ["the card holds no figures of a judgement (training.evaluate.cards.card_figures)"]
     subject = open_subject(str(folder))
     own = data / card["figures"]["data"]["name"]
     found = judge_model(subject, open_data(own if own.is_dir() else data), made_at=datetime.now(UTC))
