@@ -107,7 +107,9 @@ def _plugins(settings: Settings) -> Iterator[Line]:
         except NadirError as error:
             yield Line(what=f"analysis {name}", ok=False, says=str(error))
         else:
-            yield Line(what=f"analysis {name}", ok=True, says=f"{plugin.version}, {plugin.title}")
+            card = plugin.model
+            by = "" if card is None else f", by {card.name} {card.version} ({card.kind})"
+            yield Line(what=f"analysis {name}", ok=True, says=f"{plugin.version}, {plugin.title}{by}")
 
 
 def _home(home: Path) -> Line:
