@@ -79,18 +79,16 @@ def default_cache() -> Path:
 
 def present(learned: Learned) -> tuple[str, ...]:
     """Return the kinds that can compute a network here, the most exact first; nothing is imported but torch."""
-    packages = {"torch": "torch", "cuda": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino"}
     found = []
     for kind in KINDS:
         runtime, form = kind.split("-")
-        if importlib.util.find_spec(packages[runtime]) is None or (form == "int8" and not learned.ranges):
-            continue
-        # What exports needs onnx, and only the 8-bit form; a GPU is looked for by torch itself.
-        if (form == "int8" and importlib.util.find_spec("onnx") is None) or (
-            runtime == "cuda" and not _has_cuda()
+        needed = [runtime.replace("cuda", "torch")]
+        if form == "int8":
+            needed += ["onnx", "onnxruntime"]  # which make the form, whoever computes it
+        if all(importlib.util.find_spec(name) is not None for name in needed) and (
+            (form != "int8" or learned.ranges) and (runtime != "cuda" or _has_cuda())
         ):
-            continue
-        found.append(kind)
+            found.append(kind)
     return tuple(found)
 
 
