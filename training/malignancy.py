@@ -162,14 +162,14 @@ def rated_nodules(run: Path, manifest: DataManifest, root: Path, draw: Drawn | N
             values = features(nodule.image, mask, nodule.spacing_mm)
             logit = asked(networks[case.fold], view.shown(nodule.image, mask, nodule.spacing_mm))
             rows.append((values, malignant(case), case.fold, case.patient_id, logit, bool(drawn)))
-    values, truth, fold, patients, logits, drawn = zip(*rows, strict=True)
+    columns = list(zip(*rows, strict=True))
     return RatedNodules(
-        values=np.array(values),
-        malignant=np.array(truth, dtype=np.bool_),
-        fold=np.array(fold),
-        patients=patients,
-        network=np.array(logits),
-        drawn=np.array(drawn),
+        values=np.array(columns[0]),
+        malignant=np.array(columns[1], dtype=np.bool_),
+        fold=np.array(columns[2]),
+        patients=columns[3],
+        network=np.array(columns[4]),
+        drawn=np.array(columns[5]),
     )
 
 
