@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from models.card import ModelCard
-from models.malignancy import MalignancyRater
 from models.nodule_detector import Search
 from models.nodule_segmenter import LearnedNoduleSegmenter
 from models.segmenter import ClassicalNoduleSegmenter, LesionSegmenter
@@ -24,7 +23,7 @@ from plugins.lungs import Lungs, lungs
 from plugins.measure.lesion import measure_lesion
 from plugins.nodule_candidates import Candidate
 from plugins.nodule_drawing import SEGMENTERS, Segmenters, choose
-from plugins.nodule_rating import FLAG, MEASUREMENT, RATINGS, Ratings, choose_rater, rated
+from plugins.nodule_rating import FLAG, RATINGS, Ratings, choose_rater, rated
 from plugins.nodule_redrawing import Tried, ball_diameter_mm, redrawn, shared, told
 from plugins.nodule_search import DETECTORS, Detectors, Spot, choose_detector, spots
 from plugins.patient_axes import PatientAxes
@@ -160,13 +159,15 @@ class LungNodule:
         if isinstance(self.drawer, LearnedNoduleSegmenter):
             best = self._drawn_again(best, volume, self.drawer)
         ordered = sorted(best, key=lambda d: (-d.mask.count, d.mask.origin))
-        rater = choose_rater(self.malignancy, self.drawer)
-        findings = [
-            _finding(n, d, found, volume, rater if d.learned is not None or self.malignancy == "on" else None)
-            for n, d in enumerate(ordered, start=1)
-        ]
-        if any(one.name == MEASUREMENT for finding in findings for one in finding.measurements):
-            flags += (replace(FLAG, series_instance_uid=volume.series_instance_uid),)
+        findings = [_finding(n, d, found, volume) for n, d in enumerate(ordered, start=1)]
+        if (rater := choose_rater(self.malignancy, self.drawer)) is not None:
+            drawn = [d.learned is not None and d.learned.uncertainty is not None for d in ordered]
+            wanted = [by_networks or self.malignancy == "on" for by_networks in drawn]
+            findings = [
+                rated(f, volume, rater) if also else f for f, also in zip(findings, wanted, strict=True)
+            ]
+            if any(wanted):
+                flags += (replace(FLAG, series_instance_uid=volume.series_instance_uid),)
         return (*findings, *(replace(flag, plugin=self.name) for flag in flags))
 
     def _drawn_again(
@@ -368,9 +369,7 @@ def _innermost(lung: BoolArray) -> int:
     return int(seen[0]) if seen.size else lung.shape[2] // 2
 
 
-def _finding(
-    number: int, drawing: Drawing, found: Lungs, volume: Volume, rater: MalignancyRater | None
-) -> Finding:
+def _finding(number: int, drawing: Drawing, found: Lungs, volume: Volume) -> Finding:
     on_left = shared(drawing.mask, found.left)
     on_right = shared(drawing.mask, found.right)
     label, learned = f"Nodule {number}", drawing.learned
@@ -384,10 +383,7 @@ def _finding(
         site=codes.LUNG,
         laterality=codes.LEFT if on_left >= on_right else codes.RIGHT,
         confidence=round(drawing.confidence, 3),
-        measurements=(
-            *(measure_lesion(drawing.mask, volume) if learned is None else learned.measurements),
-            *([] if rater is None else [rated(drawing.mask, volume, rater)]),
-        ),
+        measurements=measure_lesion(drawing.mask, volume) if learned is None else learned.measurements,
         flags=() if learned is None else told(label, learned, LungNodule.name, volume),
     )
 

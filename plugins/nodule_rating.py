@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -14,12 +15,14 @@ from models.nodule_segmenter import LearnedNoduleSegmenter, runs_here
 from models.segmenter import LesionSegmenter
 from models.shipped import open_shipped
 from plugins import codes
-from plugins.contract import Flag, Mask, Measurement, Volume
+from plugins.contract import Finding, Flag, Measurement, Volume
 from plugins.errors import Refused
 
 Ratings = Literal["calibrated", "on", "off"]
 RATINGS: tuple[Ratings, ...] = ("calibrated", "on", "off")
 MEASUREMENT = "malignancy"
+NINETY_FIVE = 1.96
+"""A 95 % interval of a normal distribution reaches so many standard deviations to either side."""
 FLAG = Flag(
     code="rating-not-pathology",
     sentence=f"malignancy is the {NOT_PATHOLOGY}; do not take it for a diagnosis",
@@ -47,8 +50,9 @@ def choose_rater(which: Ratings, segmenter: LesionSegmenter) -> MalignancyRater 
         raise Refused("no-rater", f"nodules cannot be rated: {bad.sentence}") from bad
 
 
-def rated(mask: Mask, volume: Volume, rater: MalignancyRater) -> Measurement:
-    """Return the likelihood of a malignant rating, 0 to 1, of a nodule of a CT; its interval stands in the method."""
+def rated(finding: Finding, volume: Volume, rater: MalignancyRater) -> Finding:
+    """Return a nodule of a CT with the likelihood of a malignant rating, 0 to 1; its interval is told as a doubt."""
+    mask = finding.mask
     margin = [1, *(math.ceil(REACH_MM / s) + 2 for s in volume.spacing_mm[1:])]
     window = tuple(
         slice(max(0, box.start - m), min(n, box.stop + m))
@@ -61,12 +65,24 @@ def rated(mask: Mask, volume: Volume, rater: MalignancyRater) -> Measurement:
     )
     drawn[tuple(own)] = mask.voxels
     said = rater.rate(volume.array[window], drawn, volume.spacing_mm)
-    return Measurement(
+    words = f"malignancy {said.low:.2f} to {said.high:.2f} had the model learned from other patients"
+    interval = Flag(
+        code="malignancy-interval",
+        sentence=f"'{finding.label}': {words}",
+        series_instance_uid=volume.series_instance_uid,
+    )
+    likelihood = Measurement(
         name=MEASUREMENT,
         concept=codes.MALIGNANT_RATING,
         value=said.probability,
         unit=codes.NO_UNITS,
-        method=f"{NOT_PATHOLOGY}; {said.low:.2f} to {said.high:.2f} had the model learned from other patients",
+        method=NOT_PATHOLOGY,
+        uncertainty=(said.high - said.low) / 2 / NINETY_FIVE,
+    )
+    return replace(
+        finding,
+        measurements=(*finding.measurements, likelihood),
+        flags=(*finding.flags, interval),
     )
 
 

@@ -10,7 +10,7 @@ from models.malignancy import Combination, LinearVotes, MalignancyRater, Member,
 from models.nodule_features import FEATURES
 from models.segmenter import ClassicalNoduleSegmenter
 from plugins import codes
-from plugins.contract import Mask
+from plugins.contract import Finding, Mask
 from plugins.errors import Refused
 from plugins.lung_nodule import LungNodule
 from plugins.nodule_rating import FLAG, choose_rater, rated
@@ -40,12 +40,23 @@ def test_a_finding_carries_likelihood_interval_and_what_it_is_not() -> None:
     ]
     affine = np.array([[0, 0, 0.7, 0], [0, 0.7, 0, 0], [1.25, 0, 0, 0], [0, 0, 0, 1.0]])
     volume = ct_volume(wide[0], affine)
-    found = rated(Mask.from_full(wide[1]), volume, RATER)
+    plain = Finding(
+        key="nodule-1",
+        label="Nodule 1",
+        series_instance_uid=volume.series_instance_uid,
+        mask=Mask.from_full(wide[1]),
+        category=codes.MORPHOLOGICALLY_ABNORMAL,
+        type=codes.NODULE,
+        measurements=(),
+    )
+    finding = rated(plain, volume, RATER)
+    found = finding.measurement("malignancy")
     whole = RATER.rate(wide[0], wide[1], volume.spacing_mm)
     assert found.value == pytest.approx(whole.probability, abs=1e-6)
-    assert found.name == "malignancy" and found.concept == codes.MALIGNANT_RATING
-    assert "ratings are not pathology" in found.method
-    assert f"{whole.low:.2f} to {whole.high:.2f}" in found.method
+    assert found.concept == codes.MALIGNANT_RATING and "ratings are not pathology" in found.method
+    assert found.uncertainty == pytest.approx((whole.high - whole.low) / 3.92, abs=1e-6)
+    (flag,) = finding.flags
+    assert flag.sentence.startswith(f"'Nodule 1': malignancy {whole.low:.2f} to {whole.high:.2f}")
     assert "not pathology" in FLAG.sentence
 
 
