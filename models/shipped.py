@@ -23,7 +23,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 CARD = "card.json"
 VOUCHED: Mapping[str, str] = {
     "nodule_malignancy": "1e7324d57cc5122064fe5e3310a4f5302162ba34d4bf7bcb86a422680936fdda",
-    "nodule_segmenter": "dc0ced63786154f83fb893cfa18617be1e96279b629b04cd1fbb6d8f448ad6f8",
+    "nodule_segmenter": "c8e1357436194aef00b232096f34afc38b4ddd43a3a7ed388930680228d5fe79",
 }
 """sha256 of the manifest of each shipped model, by its name, which is that of its folder."""
 
