@@ -6,14 +6,17 @@ from ball_nodules import ball_nodule
 
 from models.covariates import Covariate, Covariates
 from models.malignancy import (
+    NAME,
     Array,
     Combination,
     LinearVotes,
     MalignancyRater,
     Member,
     RatedView,
+    open_rater,
 )
 from models.nodule_features import FEATURES, LUNG_HU
+from models.shipped import open_shipped
 
 VIEW = RatedView(shape=(16, 16, 16), voxel_mm=1.0, window_hu=(-1000.0, 400.0))
 SPACING = (1.25, 0.7, 0.7)
@@ -82,3 +85,15 @@ def test_clinical_facts_count_only_where_they_were_learned() -> None:
     older = taught.rate(ball.image, ball.mask, SPACING, {"age_years": 70.0}).probability
     assert np.log(older / (1 - older)) == pytest.approx(np.log(plain / (1 - plain)) + 1)
     assert taught.rate(ball.image, ball.mask, SPACING, {"age_years": None}).probability == plain
+
+
+def test_the_shipped_rater_thinks_size_suspicious_and_chalk_harmless() -> None:
+    rater = open_rater(open_shipped(NAME))
+    small, large = (ball_nodule(mm, SPACING, seed=5) for mm in (5.0, 18.0))
+    chalk = np.where(large.mask, np.float32(700), large.image)
+    said = [
+        rater.rate(image, ball.mask, SPACING)
+        for image, ball in ((small.image, small), (large.image, large), (chalk, large))
+    ]
+    assert said[0].high < 0.3 < said[1].probability and said[2].probability < said[1].probability
+    assert all(0 < one.low <= one.probability <= one.high < 1 for one in said)
