@@ -39,9 +39,9 @@ Box = tuple[slice, slice, slice]
 NAME = "nodule_segmenter"
 REACH_MM = 3.0
 """A drawing that comes no nearer to the point than this, or than one voxel, is of something else."""
-WIDER = (1.0, 1.5, 2.25, 3.0)
+WIDER = (1.0, 1.5, 2.25)
 """By how much the coarsest voxels are stretched, one after the other, until a mass is seen whole."""
-AERATED = 0.45
+AERATED = 0.55
 """Part of the tissue around a nodule that is lung at least; around a piece of a mass there is less."""
 LUNG_HU = -500.0
 DENSE_HU = -400.0
