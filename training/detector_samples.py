@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from training.scans import Scan
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
-Point = tuple[float, float, float]
+Thing = TypeVar("Thing")
 CLEAR_MM = 8.0
 """A place this far from the surface of every known lesion is none."""
 DEPTH_MM = 2.0
@@ -124,7 +125,7 @@ def positive(
     sources: Sequence[Source], lungs: Sequence[Searched], view: DetectorView, rng: np.random.Generator
 ) -> Array:
     """Return what the network is shown of a nodule that was set into a lung, `(C, K, R, C)`."""
-    source = sources[rng.integers(len(sources))]
+    source = _one(sources, rng)
     fade = _fade(True, rng)
     reach = rng.standard_normal(3) * (0.15 * source.radius_mm + 0.5)
     reach *= min(1.0, 0.7 * source.radius_mm / max(float(np.linalg.norm(reach)), 1e-6))
@@ -144,21 +145,25 @@ def set_in_negative(
     return _set(donor, shaped.shape, _somewhere(lungs, rng), fade, reach, view, rng)
 
 
+def _one(of: Sequence[Thing], rng: np.random.Generator) -> Thing:
+    return of[int(rng.integers(len(of)))]
+
+
 def _small(sources: Sequence[Source], rng: np.random.Generator) -> Source:
-    source = sources[rng.integers(len(sources))]
+    source = _one(sources, rng)
     while source.radius_mm > PIECE_RADIUS_MM:
-        source = sources[rng.integers(len(sources))]
+        source = _one(sources, rng)
     return source
 
 
 def _piece(sources: Sequence[Source], lungs: Sequence[Searched], rng: np.random.Generator) -> Donor:
     """Return a place without nodule: of a crop, or of a scan."""
-    source = sources[rng.integers(len(sources))]
+    source = _one(sources, rng)
     if source.beside and rng.random() < 0.8:
-        return source.beside[rng.integers(len(source.beside))]
+        return _one(source.beside, rng)
     place = _pick(lungs, rng)
     small = [c.index for c in place.none if c.diameter_mm <= LARGEST_PIECE_MM]
-    hu, at = window_of(place.scan, small[rng.integers(len(small))], PIECE_MM)
+    hu, at = window_of(place.scan, _one(small, rng), PIECE_MM)
     k, r, c = at.tolist()
     return Donor(hu=hu, spacing_mm=place.scan.spacing_mm, point=(k, r, c), lung_hu=lung_level(hu))
 
@@ -174,7 +179,7 @@ def _mostly_lung(donor: Donor) -> bool:
 def negative(lungs: Sequence[Searched], view: DetectorView, rng: np.random.Generator) -> Array:
     """Return what the network is shown of a candidate of a scan that is no known lesion, `(C, K, R, C)`."""
     place = _pick(lungs, rng)
-    one = place.none[rng.integers(len(place.none))]
+    one = _one(place.none, rng)
     at = np.asarray(one.index) + rng.standard_normal(3) * 0.5 / np.asarray(place.scan.spacing_mm)
     return look(view, place.scan.hu, place.scan.spacing_mm, at.tolist())
 
@@ -182,14 +187,14 @@ def negative(lungs: Sequence[Searched], view: DetectorView, rng: np.random.Gener
 def _pick(lungs: Sequence[Searched], rng: np.random.Generator) -> Searched:
     """Return a scan, the more often the more candidates it has (by the square root)."""
     weights = np.sqrt([len(one.none) for one in lungs])
-    return lungs[rng.choice(len(lungs), p=weights / weights.sum())]
+    return lungs[int(rng.choice(len(lungs), p=weights / weights.sum()))]
 
 
 def _somewhere(lungs: Sequence[Searched], rng: np.random.Generator) -> tuple[Scan, Floats]:
     """Return a place in a lung, far from known lesions."""
     place = _pick(lungs, rng)
     while True:
-        point = place.deep[rng.integers(len(place.deep))].astype(np.float64)
+        point = place.deep[int(rng.integers(len(place.deep)))].astype(np.float64)
         if place.scan.away_mm(point) >= CLEAR_MM * 2:
             return place.scan, point
 

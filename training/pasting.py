@@ -117,7 +117,8 @@ def set_in(
     low, high = _window(point, reach_mm, spacing_mm, hu.shape)
     box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
     at = point - low
-    size = tuple(int(b - a) for a, b in zip(low, high, strict=True))
+    k, r, c = (high - low).tolist()
+    size = (int(k), int(r), int(c))
     piece = _seen(donor.hu, donor.spacing_mm, donor.point, size, spacing_mm, at, fade)
     away = fade.zoom * _seen(shape.away_mm, shape.spacing_mm, shape.centre, size, spacing_mm, at, fade)
     share = np.clip(1 - (away - fade.whole_mm) / fade.fade_mm, 0, 1)
