@@ -101,7 +101,7 @@ def _finding(number: int, mark: Mark, drawing: Drawing, volume: Volume) -> Findi
         f"The point was marked by {mark.made_by} ({mark.source}); the outline was drawn by the algorithm."
     ]
     if (words := interval_words(drawing)) is not None:
-        told.append(f"{words}.")
+        told.append(f"{words[0].upper()}{words[1:]}.")
     label = mark.label or f"Marked lesion {number}"
     flags = (
         Flag(code="marked-by", sentence=f"'{label}': {' '.join(told)}"),
