@@ -43,8 +43,8 @@ ENOUGH_S = 5.0
 """A trial that has taken so long, on a machine that is slow or busy, ends with the round."""
 AS_FAST = 1.1
 """A kind that takes so much longer than the fastest is taken before it when it is more exact."""
-FURTHEST = 0.02
-"""Mean difference of probability from torch's beyond which a kind is not used."""
+FURTHEST = 0.2
+"""A kind whose probabilities are further from torch's (`apart`) is not used: rounding to 8 bits stays far below."""
 
 log = logging.getLogger(__name__)
 
@@ -161,18 +161,21 @@ def chosen(ms: Mapping[str, float]) -> str:
 
 
 def ball(patch: tuple[int, ...]) -> Array:
-    """Return patches with a bright ball in the middle of each channel, shape `(BATCH, *patch)`, -1 to 1."""
+    """Return patches with a bright ball in the middle of each channel, shape `(BATCH, *patch)`, 0 to 1."""
     sides = np.ix_(*[np.linspace(-2, 2, n, dtype=np.float32) ** 2 for n in patch[1:]])
-    ball = 1.8 * np.exp(-sum(sides)) - 0.9
+    ball = np.exp(-sum(sides))
     return np.ascontiguousarray(np.broadcast_to(ball, (BATCH, *patch)), dtype=np.float32)
 
 
 def apart(given: Array, expected: Array) -> float:
-    """Return the mean difference of probability; infinite for arrays of another shape."""
+    """Return the difference of probabilities as part of what is drawn, 0 to 1; infinite for another shape or no number.
+
+    A hundredth of all voxels counts as drawn in any case, so that small differences of next to nothing are small.
+    """
     if given.shape != expected.shape or not np.isfinite(given).all():
         return float("inf")
     p, q = (1 / (1 + np.exp(-np.clip(logits, -60, 60))) for logits in (given, expected))
-    return float(np.abs(p - q).mean())
+    return float(np.abs(p - q).mean() / (np.maximum(p, q).mean() + 0.01))
 
 
 def _key(learned: Learned, threads: int) -> str:
