@@ -59,8 +59,9 @@ class LungNodule:
     Classical: a multi-scale blob detector in the closed lungs and a segmenter that grows from the blob. It is a
     second pair of eyes of modest skill: vessels that branch, scars and folds of the pleura are reported as nodules,
     ground glass is often missed, and a mass that is broadly joined to mediastinum or chest wall is cut by a guess.
-    `confidence` of a finding is not a probability of cancer, nor one of being a nodule: it is a score of shape from
-    0 to 1: how round the drawing is, how little of it goes on into other tissue, how much of it borders on air.
+    `confidence` of a finding is not a probability of cancer. With the learned detector it is what its networks give the
+    candidate, among candidates like those they learned from; else it is no probability but a score of shape from 0 to 1:
+    how round the drawing is, how little of it goes on into other tissue, how much of it borders on air.
     """
 
     name: ClassVar[str] = "lung_nodule"

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ball_nodules import ball_nodule
+from scipy import ndimage
+
+from models.nodule_detector import Search
+from plugins.errors import Refused
+from training import detector_task
+from training.detector_samples import CLEAR_MM, searched, source_of
+from training.detector_task import Material, task_of_material
+from training.experiment import Experiment, Schedule
+from training.fit import fit
+from training.manifest import Case, DataManifest
+from training.nodules_in_scans import nodules_in_scans
+from training.scans import Known, Scan, load_scan, present
+
+SEARCH = Search(diameters_mm=(4.0, 12.0), lowest_response_hu=100.0, lowest_roundness=0.0, at_most=400)
+VIEW = {"shape": [16, 16, 16], "voxels_mm": [1.0, 2.0], "window_hu": [-1000, 400]}
+EXPERIMENT = Experiment(
+    name="tiny",
+    model="nodule_detector",
+    seed=1,
+    folds=(0,),
+    architecture={"kind": "resnet", "out_channels": 1, "layers": [1, 1, 1, 1], "widths": [8, 8, 16, 16]},
+    schedule=Schedule(steps=40, batch=24, learning_rate=1e-2, warm_up=5, average=0.8, judge_every=40),
+    task={"nodules": 100, "others": 150, "view": VIEW, "search": {}},
+)
+
+
+def tubes(name: str, seed: int) -> Scan:
+    """Return a lung of 850 HU below water with vessels along its axes and one known lesion."""
+    rng = np.random.default_rng(seed)
+    inside = np.zeros((50, 90, 90), dtype=np.bool_)
+    inside[4:46, 6:84, 6:84] = True
+    vessels = np.zeros(inside.shape)
+    for _ in range(60):
+        k, r, c = (int(rng.integers(8, n - 8)) for n in inside.shape)
+        line = [(k, r), (k, c), (r, c)][int(rng.integers(3))]
+        axis = [slice(line[0] - 1, line[0] + 1), slice(line[1] - 1, line[1] + 1)]
+        axis.insert({(k, r): 2, (k, c): 1, (r, c): 0}[line], slice(None))
+        vessels[tuple(axis)] = 900
+    hu = np.where(inside, -850 + ndimage.gaussian_filter(vessels, 0.7), 40) + rng.normal(0, 15, inside.shape)
+    return Scan(
+        name=name,
+        hu=hu.astype(np.float32),
+        inside=inside,
+        spacing_mm=(2.0, 1.0, 1.0),
+        known=(Known(centre=(25.0, 45.0, 45.0), radius_mm=6.0),),
+    )
+
+
+@pytest.fixture(scope="module")
+def material() -> Material:
+    nodules = [
+        ball_nodule(6.0 + n % 4, (1.25, 0.7, 0.7), seed=n, patient=f"P{n}", fold=n % 2) for n in range(8)
+    ]
+    scans = [tubes(f"S{n}", n) for n in range(2)]
+    cases = [replace(nodule.case, files={}, sha256={}) for nodule in nodules]
+    cases += [
+        Case(case_id=s.name, patient_id=s.name, files={}, sha256={}, fold=n, size_mm=0.0)
+        for n, s in enumerate(scans)
+    ]
+    return Material(
+        manifest=DataManifest(name="balls in tubes", cases=tuple(cases)),
+        sources=tuple(source_of(nodule, SEARCH) for nodule in nodules),
+        scans=tuple(searched(scan, SEARCH) for scan in scans),
+    )
+
+
+def test_candidates_near_a_known_lesion_are_no_negatives(material: Material) -> None:
+    for one in material.scans:
+        assert len(one.none) > 20
+        assert min(one.scan.away_mm(c.index) for c in one.none) >= CLEAR_MM
+
+
+def test_neither_patients_nor_scan_of_the_fold_are_learned_from(
+    material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[set[str], set[str]]] = []
+    monkeypatch.setattr(
+        detector_task,
+        "_pool",
+        lambda crops, scans, *_: asked.append(({c.patient_id for c in crops}, {s.scan.name for s in scans})),
+    )
+    task_of_material(material, EXPERIMENT, 0)
+    learned, unseen = asked
+    assert learned == ({"P1", "P3", "P5", "P7"}, {"S1"})
+    assert unseen == ({"P0", "P2", "P4", "P6"}, {"S0"})
+
+
+def test_balls_are_told_from_tubes_of_another_scan_after_some_steps(
+    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detector_task, "JUDGED", 40)
+    task = task_of_material(material, EXPERIMENT, 0)
+    shown, target = task.batch(24, np.random.default_rng(0))
+    assert shown.shape == (24, 2, 16, 16, 16)
+    assert target.sum() == round(24 * task.nodule_share)
+    assert float(shown.abs().max()) <= 1
+    said: list[float] = []
+    fit(EXPERIMENT, 0, task, tmp_path, tell=lambda now: said.append(now.judged.get("auc", 0.0)))
+    assert said[-1] > 0.85
+
+
+def test_a_folder_of_crops_and_scans_is_one_data_set_with_a_fold_for_each_scan(data: Path) -> None:
+    names = present(data)
+    assert names[:3] == ("ct_r01_001", "ct_4dlung", "lung_dx_a0001")
+    with pytest.raises(Refused, match="no-scan"):
+        nodules_in_scans(data / "lidc_nodules")
+    with pytest.raises(Refused, match="no-scan"):
+        load_scan("nobody", data)
+
+
+def test_the_boxes_of_a_scan_become_one_known_lesion_in_its_lungs(data: Path) -> None:
+    scan = load_scan("lung_dx_a0001", data)
+    (known,) = scan.known
+    assert known.radius_mm == pytest.approx(41, abs=1)
+    k, r, c = (round(x) for x in known.centre)
+    assert scan.inside[k - 3 : k + 4, r - 20 : r + 20, c - 20 : c + 20].any()
+    assert scan.hu.shape == scan.inside.shape
+    assert scan.away_mm(known.centre) == pytest.approx(-known.radius_mm)
