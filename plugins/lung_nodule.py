@@ -60,7 +60,7 @@ class LungNodule:
     second pair of eyes of modest skill: vessels that branch, scars and folds of the pleura are reported as nodules,
     ground glass is often missed, and a mass that is broadly joined to mediastinum or chest wall is cut by a guess.
     `confidence` of a finding is not a probability of cancer. With the learned detector it is what its networks give the
-    candidate, among candidates like those they learned from; else it is no probability but a score of shape from 0 to 1:
+    candidate, among candidates like those they learned from; else it is no probability but a score of shape, 0 to 1:
     how round the drawing is, how little of it goes on into other tissue, how much of it borders on air.
     """
 
