@@ -19,7 +19,7 @@ from plugins.contract import Array, BoolArray
 from plugins.shapes import Spacing
 from training.evaluate.data import Data
 from training.evaluate.judged import Case, Looked, RatedCase
-from training.evaluate.nodules import Asked, asker
+from training.evaluate.nodules import asker
 from training.evaluate.runs import load_network
 from training.evaluate.subject import Subject
 from training.lidc import Nodule, load_nodule
@@ -69,16 +69,35 @@ def rated(subject: Subject, data: Data, brief: bool = False) -> Iterator[Case]:
 
 
 def drawer(segmenter: Subject) -> Drawn:
-    """Return what draws a nodule from its centre by weights that have not seen the patient; that voxel if nothing."""
-    opened: dict[tuple[int, ...], Asked] = {}
+    """Return what draws a nodule from its centre by weights that have not seen the patient; that voxel if nothing.
+
+    A model looks once, without mirror images, as the lung analysis of a node does.
+    """
+    opened: dict[tuple[int, ...], Drawn] = {}
 
     def draw(nodule: Nodule) -> BoolArray:
         folds = segmenter.weights_for(nodule.case.patient_id)
-        ask = opened.setdefault(folds, opened.get(folds) or asker(segmenter, folds))
-        mask = ask(nodule.image, nodule.spacing_mm, nodule.centre).drawn
+        mask = opened.setdefault(folds, opened.get(folds) or _drawing(segmenter, folds))(nodule)
         if not mask.any():
             mask = np.zeros(nodule.image.shape, dtype=np.bool_)
             mask[tuple(round(i) for i in nodule.centre)] = True
+        return mask
+
+    return draw
+
+
+def _drawing(segmenter: Subject, folds: tuple[int, ...]) -> Drawn:
+    from models.nodule_segmenter import LearnedNoduleSegmenter
+
+    if segmenter.model is None:
+        ask = asker(segmenter, folds)
+        return lambda nodule: ask(nodule.image, nodule.spacing_mm, nodule.centre).drawn
+    learned = LearnedNoduleSegmenter(model=segmenter.model, folds=folds, mirrors=1)
+
+    def draw(nodule: Nodule) -> BoolArray:
+        found = learned.answer(nodule.image, nodule.spacing_mm, nodule.centre)
+        mask = np.zeros(nodule.image.shape, dtype=np.bool_)
+        mask[found.box] = found.mask
         return mask
 
     return draw
