@@ -102,5 +102,7 @@ def test_model_files_what_would_run_them_is_found(line: str) -> None:
 
 @pytest.mark.sec
 def test_model_files_may_be_loaded_as_weights_only() -> None:
-    harmless = "torch.load(f, weights_only=True)\nnp.load(f)\nre.compile('x')\nmodel.eval()\nyaml.safe_load(f)"
+    harmless = (
+        "torch.load(f, weights_only=True)\nnp.load(f)\nre.compile('x')\nmodel.eval()\nyaml.safe_load(f)"
+    )
     assert list(forbidden(ast.parse(harmless))) == []
