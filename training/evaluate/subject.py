@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from models.shipped import Model
-
 from plugins.errors import Refused
 from training.manifest import DataManifest, patient_key
 
