@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, optimize, special, stats
+from scipy import ndimage, special
 
 FloatArray = NDArray[np.floating]
 BoolArray = NDArray[np.bool_]
@@ -54,6 +54,7 @@ def fit_temperature(logits: Sequence[FloatArray], targets: Sequence[BoolArray]) 
     cases = [(z.ravel(), t.ravel()) for z, t in zip(logits, targets, strict=True) if z.size]
     if not cases:
         raise ValueError("no voxel to fit a temperature on: the lesion regions are empty")
+    from scipy import optimize  # here, because whoever only draws would wait a third of a second for it
 
     def loss(log_temperature: float) -> float:
         return float(np.mean([negative_log_likelihood(z / math.exp(log_temperature), t) for z, t in cases]))
@@ -161,6 +162,8 @@ def error_auroc(uncertainty: FloatArray, wrong: BoolArray) -> float:
 
     Both of one shape, cut to the lesion region. Source: the area under the ROC curve as Mann and Whitney's U.
     """
+    from scipy import stats
+
     w = wrong.ravel()
     n, m = int(w.sum()), int((~w).sum())
     if not n or not m:

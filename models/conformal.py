@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 Array = NDArray[np.float64]
 Kind = Literal["log", "absolute"]
@@ -135,6 +134,8 @@ class Coverage:
     @staticmethod
     def of(hits: NDArray[np.bool_]) -> Coverage:
         """Return the coverage of `(N,)` cases, N at least 1; cases of one patient are taken as independent."""
+        from scipy import stats
+
         exact = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(method="exact")
         return Coverage(
             covered=int(hits.sum()), cases=len(hits), low=float(exact.low), high=float(exact.high)

@@ -45,7 +45,7 @@ def pack(run: Path, data: Data, out: Path) -> str:
     judged = judge_model(subject, data, made_at=datetime.now(UTC)).plain()
     decided = {
         "search": subject.card["task"]["search"],
-        "level": judged["detection"]["levels"][f"{RATE:g}"],
+        "level": judged["detection"]["levels"][f"{RATE:g}"] or 0.0,
         "false_positives_per_scan": RATE,
     }
     return ship(run, data.manifest, out, ABOUT, decided, card_figures(judged))

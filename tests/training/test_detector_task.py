@@ -27,7 +27,7 @@ EXPERIMENT = Experiment(
     seed=1,
     folds=(0,),
     architecture={"kind": "resnet", "out_channels": 1, "layers": [1, 1, 1, 1], "widths": [8, 8, 16, 16]},
-    schedule=Schedule(steps=40, batch=24, learning_rate=1e-2, warm_up=5, average=0.8, judge_every=40),
+    schedule=Schedule(steps=90, batch=24, learning_rate=1e-2, warm_up=5, average=0.8, judge_every=90),
     task={"nodules": 100, "others": 150, "view": VIEW, "search": {}},
 )
 

@@ -69,7 +69,11 @@ def searched_part(cases: Sequence[SearchedCase], *, resamples: int = RESAMPLES, 
     )
     plain = {f"{rate:g}": None if one is None else one.plain() for rate, one in points.items()}
     found = {"sensitivity_at_false_positives_per_scan": plain, "lesions": lesions}
-    levels = {f"{rate:g}": froc.level_at(scans, rate) for rate in froc.RATES}
+    # A level is None where every candidate may stay.
+    levels = {
+        f"{rate:g}": level if np.isfinite(level := froc.level_at(scans, rate)) else None
+        for rate in froc.RATES
+    }
     return tops, (section,), {**found, "candidates": {"value": froc.ceiling(scans)}, "levels": levels}
 
 
