@@ -16,7 +16,8 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -110,7 +111,29 @@ def fit(
     _record(experiment, fold, task, folder)
     if weights.is_file():
         return weights
+    with _without_denormals():
+        return _learn(experiment, fold, task, weights, tell, stop_at)
+
+
+@contextmanager
+def _without_denormals() -> Iterator[None]:
+    """Take the smallest numbers for 0 on this thread, which is faster, and leave it as it was."""
     torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def _learn(
+    experiment: Experiment,
+    fold: int,
+    task: Task,
+    weights: Path,
+    tell: Callable[[Progress], None],
+    stop_at: int | None,
+) -> Path:
+    folder = weights.parent
     state = _begin(experiment, fold, task)
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.is_file():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,6 +70,7 @@ def test_a_run_that_was_stopped_learns_the_very_same_as_one_that_was_not(tmp_pat
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert [p.step for p in told] == [1, 2, 3, 4, 5, 6]
     assert not (tmp_path / "parts" / "checkpoint.pt").exists()
+    assert sys.float_info.min / 2 > 0, "numbers below the smallest normal one are taken for 0"
 
 
 def test_statistics_of_averaged_weights_are_those_of_what_they_see(tmp_path: Path, crops: Path) -> None:
