@@ -70,7 +70,7 @@ class ObjectStore:
 
     def temporary(self) -> Path:
         """Return a path for a file that is still arriving: nobody else has it, and nothing is in it."""
-        path = self._incoming / f"{os.getpid()}-{uuid.uuid4().hex}.part"
+        path = self._incoming / _new_name()
         with suppress(IndexError, OSError):
             os.rename(self._prepared.pop(), path)
         return path
@@ -78,7 +78,7 @@ class ObjectStore:
     def prepare(self) -> None:
         """Make a file for a later `temporary`: on some disks that takes a while, and who calls has to wait anyway."""
         if len(self._prepared) < MOST_PREPARED:
-            path = self._ready / f"{os.getpid()}-{uuid.uuid4().hex}.part"
+            path = self._ready / _new_name()
             with suppress(OSError):
                 os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
                 self._prepared.append(path)
@@ -297,6 +297,10 @@ def _name(temporary: Path, target: Path) -> None:
         if error.errno not in NO_LINKS:
             raise
         os.replace(temporary, target)
+
+
+def _new_name() -> str:
+    return f"{os.getpid()}-{uuid.uuid4().hex}.part"
 
 
 def _without_maker(folder: Path) -> list[Path]:
