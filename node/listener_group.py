@@ -159,10 +159,9 @@ def _read_settings() -> Settings:
 
 def main() -> None:
     """Run one listener process until SIGTERM or the end of standard input, then drain it."""
-    from node.serve import Node, settle_down
+    from node.serve import Node, end_of, settle_down
 
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    told = end_of(signal.SIGTERM)
     settings = _read_settings()
     logs.configure(settings.log_level)
     node = Node(settings, ("listener",), shares_port=True)
@@ -172,10 +171,10 @@ def main() -> None:
 
     def await_end() -> None:
         os.read(0, 1)
-        stop.set()
+        told.put(None)
 
     threading.Thread(target=await_end, name="parent", daemon=True).start()
-    stop.wait()
+    told.get()
     node.stop()
 
 

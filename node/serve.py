@@ -8,11 +8,11 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
+from queue import SimpleQueue
 
 from node import audit_events, logs
 from node.audit import audit_of, settings_hash
@@ -288,18 +288,27 @@ class Node:
 def serve(settings: Settings, roles: Sequence[str] = ()) -> None:
     """Run a node until SIGTERM or SIGINT, then drain it; print one line when it is ready."""
     logs.configure(settings.log_level)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    told = end_of(signal.SIGTERM, signal.SIGINT)
     node = Node(settings, roles)
     started = time.monotonic()
     node.start()
     settle_down()
     sys.stdout.write(_ready_line(node, time.monotonic() - started) + "\n")
     sys.stdout.flush()
-    stop.wait()
+    told.get()
     log.info("draining")
     node.stop()
+
+
+def end_of(*signals: signal.Signals) -> SimpleQueue[None]:
+    """Return a queue that has something to get once one of the signals came.
+
+    A handler runs inside whatever the main thread does, its wait too: an Event's lock would be asked for twice.
+    """
+    told: SimpleQueue[None] = SimpleQueue()
+    for number in signals:
+        signal.signal(number, lambda *_: told.put(None))
+    return told
 
 
 def settle_down() -> None:

@@ -131,4 +131,11 @@ def _listens(pid: int, port: int) -> bool:
     """Return True when a process holds a socket that listens on the port."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     inodes = {f"socket:[{w[9]}]" for w in lines if int(w[1].split(":")[1], 16) == port and w[3] == "0A"}
-    return any(os.readlink(link) in inodes for link in Path(f"/proc/{pid}/fd").iterdir())
+    return any(_target(link) in inodes for link in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def _target(link: Path) -> str:
+    try:
+        return os.readlink(link)
+    except FileNotFoundError:  # closed between the listing and the reading
+        return ""

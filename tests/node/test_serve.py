@@ -173,3 +173,31 @@ def test_the_child_of_a_job_loads_no_sql_and_no_pictures() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+SIGNALLED = """
+import os, signal, sys, threading
+from pathlib import Path
+import node.serve
+from node.settings import Settings
+
+class Quick:
+    def __init__(self, settings, roles): pass
+    def start(self): sys.settrace(lambda frame, event, argument: tell)
+    def stop(self): sys.settrace(None)
+
+def tell(frame, event, argument):
+    if frame.f_code.co_name == "wait":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return tell
+
+node.serve.Node, node.serve._ready_line = Quick, lambda *_: "ready"
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+node.serve.serve(Settings(home=Path(sys.argv[1])))
+"""
+
+
+def test_a_signal_in_the_middle_of_the_wait_for_it_ends_the_node(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", SIGNALLED, str(tmp_path)], timeout=30, check=False)
+
+    assert ended.returncode == 0

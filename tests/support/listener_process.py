@@ -11,15 +11,15 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Self
 
 from node.listener import Listener
 from node.logs import configure
 from node.reception import Door
+from node.serve import end_of
 from node.settings import Settings
 from node.socket_guard import Limits
 from node.tls import Renewed
@@ -97,15 +97,10 @@ def main(home: Path, keywords: dict[str, object]) -> None:
     listener.start()
     if isinstance(file_size_limit, int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size_limit, file_size_limit))
-    stop = threading.Event()
-
-    def end(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, end)
+    told = end_of(signal.SIGTERM)
     sys.stdout.write(f"{listener.port} {listener.tls_port}\n")
     sys.stdout.flush()
-    stop.wait()
+    told.get()
     listener.drain(10.0)
     database.dispose()
 
