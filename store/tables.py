@@ -229,6 +229,42 @@ class Measurement(SQLModel, table=True):
     model_sha256: str
 
 
+class LesionLink(SQLModel, table=True):
+    """What became of a lesion from an earlier time point to this one, as the tracking decided it."""
+
+    __tablename__ = "lesion_link"
+    id: int | None = Field(default=None, primary_key=True)
+    job_pk: int = Field(foreign_key="job.id", index=True)
+    patient_pk: int = Field(foreign_key="patient.id", index=True)
+    finding_pk: int | None = Field(default=None, foreign_key="finding.id", index=True)
+    kind: str = Field(description="a `store.tracking.link.Kind`")
+    tracking_uid: str = Field(index=True)
+    tracking_identifier: str
+    earlier: str = Field(description="JSON list of the Tracking UIDs of what it was before")
+    earlier_study_instance_uid: str = Field(default="", description="the study it was compared with")
+    confidence: float
+    reason: str
+    expected_x_mm: float | None = None
+    expected_y_mm: float | None = None
+    expected_z_mm: float | None = None
+    superseded: bool = Field(default=False, index=True, description="as that of the findings of its job")
+
+
+class Choice(SQLModel, table=True):
+    """Append-only: what a person decided of a lesion; the newest of a kind counts. Only `store.choices` writes it."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    patient_pk: int = Field(foreign_key="patient.id", index=True)
+    at: datetime = Field(sa_type=UtcDateTime)
+    author: str = Field(description="who, in words for people")
+    source: str = Field(description="command, or the SOP Instance UID of the object that told it")
+    kind: str = Field(description="relink, role, node, status, site or reject")
+    tracking_uid: str = Field(index=True, description="the lesion as it was called when it was decided")
+    study_instance_uid: str = Field(default="", description="the visit it speaks of; empty for all of them")
+    value: str = Field(description="the other Tracking UID, target, non-target, new, true, absent, ...")
+    note: str = ""
+
+
 class Result(SQLModel, table=True):
     """A DICOM object that Nadir wrote; its bytes are in the object store."""
 

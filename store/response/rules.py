@@ -1,0 +1,35 @@
+"""What a protocol may set of the criteria; the defaults are those of the criteria themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """Parameters of a protocol."""
+
+    confirm_days: int = 28
+    """A complete or partial response is confirmed by another one at least this many days later."""
+    min_stable_days: int = 42
+    """Stable disease, as best response, needs a visit at least this many days after the start."""
+    most_not_evaluable: int = 1
+    """Visits that could not be evaluated between a response and its confirmation."""
+    accept_stable: bool = False
+    """Whether one visit of stable disease may lie between a partial response and its confirmation."""
+    pr_persistence: Literal["strict", "eortc"] = "strict"
+    """`eortc`: a partial response lasts until progression; `strict`: each visit is judged by its own sum."""
+    most_targets: int = 5
+    """Target lesions in all."""
+    most_targets_per_organ: int = 2
+    """Target lesions of one organ."""
+    nodes_are_one_organ: bool = True
+    """Whether all lymph nodes count as one organ."""
+    volume_change_percent: float | None = None
+    """Change of volume that is more than repeatability; None takes that of the lesion's long axis."""
+    markedly_above_liver: float = 2.0
+    """Uptake over liver from which Deauville 5 is given."""
+
+
+__all__ = ["Rules"]

@@ -1,0 +1,1 @@
+"""The same lesion at the next time point: registration, matching, identity."""
