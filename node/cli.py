@@ -22,6 +22,7 @@ from node.cli_jobs import jobs_app
 from node.cli_models import models_app
 from node.cli_options import AsJson, Config, Home, TlsFile, open_database
 from node.cli_priors import priors_app
+from node.cli_response import response
 from node.cli_segment import segment
 from node.cli_training import evaluate, train
 from node.flags import load_settings, with_setting_flags
@@ -41,6 +42,7 @@ app.add_typer(users_app, name="users")
 app.add_typer(tokens_app, name="tokens")
 app.add_typer(audit_app, name="audit")
 app.command()(segment)
+app.command()(response)
 app.command()(train)
 app.command()(evaluate)
 

@@ -1,0 +1,139 @@
+"""The command `nadir response`: what a course of measurements means by one set of criteria, and why."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from node import printing
+from node.cli_options import AsJson, Config, Home
+from store.response.rules import Rules
+
+if TYPE_CHECKING:
+    from store.response.history import History
+    from store.response.verdict import Response
+
+USUAL = Rules()
+LARGEST = 64 * 2**20
+"""A table above that many bytes is none."""
+
+Csv = Annotated[
+    Path | None,
+    typer.Option("--csv", help="Table of measurements; - is standard input.", show_default=False),
+]
+Patient = Annotated[
+    str | None, typer.Option(help="PatientID, of a patient that the node has measured.", show_default=False)
+]
+Criteria = Annotated[str, typer.Option(help="recist1.1, irecist, percist, lugano, who or volume.")]
+ConfirmDays = Annotated[int, typer.Option(min=0, help="Days after which a response is confirmed.")]
+StableDays = Annotated[int, typer.Option(min=0, help="Days after the start for stable disease as best.")]
+MostNe = Annotated[
+    int, typer.Option("--max-ne", min=0, help="Visits not evaluable between response and confirmation.")
+]
+AcceptStable = Annotated[
+    bool, typer.Option("--accept-stable", help="One stable visit may lie before the confirmation.")
+]
+Persistence = Annotated[
+    Literal["strict", "eortc"],
+    typer.Option(
+        help="eortc: a partial response lasts until progression; strict: each visit by its own sum."
+    ),
+]
+MostTargets = Annotated[int, typer.Option("--max-targets", min=1, help="Target lesions in all.")]
+PerOrgan = Annotated[int, typer.Option("--max-targets-per-organ", min=1, help="Target lesions of one organ.")]
+OneOrgan = Annotated[
+    bool,
+    typer.Option(
+        "--nodes-one-organ/--nodes-by-site", help="All lymph nodes are one organ, or each its site."
+    ),
+]
+VolumeChange = Annotated[
+    float | None,
+    typer.Option(
+        "--volume-change",
+        min=0,
+        help="Change of volume, in percent, that is more than chance; by the long axis when not given.",
+        show_default=False,
+    ),
+]
+Markedly = Annotated[
+    float, typer.Option("--markedly-above-liver", min=1, help="Uptake over liver for Deauville 5.")
+]
+
+
+def response(
+    table: Csv = None,
+    patient: Patient = None,
+    criteria: Criteria = "recist1.1",
+    home: Home = None,
+    config: Config = None,
+    confirm_days: ConfirmDays = USUAL.confirm_days,
+    min_stable_days: StableDays = USUAL.min_stable_days,
+    most_ne: MostNe = USUAL.most_not_evaluable,
+    accept_stable: AcceptStable = USUAL.accept_stable,
+    pr_persistence: Persistence = USUAL.pr_persistence,
+    most_targets: MostTargets = USUAL.most_targets,
+    most_per_organ: PerOrgan = USUAL.most_targets_per_organ,
+    nodes_one_organ: OneOrgan = USUAL.nodes_are_one_organ,
+    volume_change: VolumeChange = None,
+    markedly: Markedly = USUAL.markedly_above_liver,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a course of measurements, from a table (--csv) or of a patient of this node (--patient)."""
+    from store.response.criteria import CRITERIA
+
+    if criteria not in CRITERIA:
+        raise typer.BadParameter(f"--criteria is one of {', '.join(CRITERIA)}, not '{criteria}'")
+    if (table is None) == (patient is None):
+        raise typer.BadParameter("give either --csv FILE or --patient ID")
+    rules = Rules(
+        confirm_days=confirm_days,
+        min_stable_days=min_stable_days,
+        most_not_evaluable=most_ne,
+        accept_stable=accept_stable,
+        pr_persistence=pr_persistence,
+        most_targets=most_targets,
+        most_targets_per_organ=most_per_organ,
+        nodes_are_one_organ=nodes_one_organ,
+        volume_change_percent=volume_change,
+        markedly_above_liver=markedly,
+    )
+    if table is not None:
+        found = _of_table(table, criteria, rules)
+    else:
+        judge = CRITERIA[criteria]
+        found = [judge(history, rules) for history in _histories(str(patient), home, config)]
+    _print(found, as_json=as_json)
+
+
+def _of_table(path: Path, criteria: str, rules: Rules) -> list[Response]:
+    from store.response.table import judge_table, read_table
+
+    if path == Path("-"):
+        data = sys.stdin.buffer.read(LARGEST + 1)
+    else:
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+    read = read_table(data)
+    for note in read.notes:
+        printing.complain(f"nadir: {note}")
+    return judge_table(read, criteria, rules)
+
+
+def _histories(patient: str, home: Path | None, config: Path | None) -> list[History]:
+    """Return what the node has measured of every patient with this PatientID."""
+    raise NotImplementedError  # from store.course
+
+
+def _print(found: Sequence[Response], *, as_json: bool) -> None:
+    from store.response.table import plain
+
+    if as_json:
+        printing.print_json([plain(one) for one in found])
+
+
+__all__ = ["response"]
