@@ -1,0 +1,137 @@
+"""One lesion at one visit, as plain values: what was seen and measured, and who or what said so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from types import MappingProxyType
+
+from store.response.history import Role, Status
+from store.tracking.link import Kind
+
+Point = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One number of a lesion."""
+
+    value: float
+    """The number, in `unit`."""
+    unit: str
+    """UCUM code."""
+    uncertainty: float | None = None
+    """One standard deviation, in `unit`; None when it is not known."""
+    end_points_mm: tuple[Point, Point] | None = None
+    """Where a length begins and ends, LPS mm."""
+    sop_instance_uid: str | None = None
+    """Image on which the end points lie."""
+    method: str = ""
+    """The convention in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracked:
+    """How the tracking came to what it says of a lesion."""
+
+    kind: Kind
+    """What became of it."""
+    confidence: float
+    """0 to 1."""
+    reason: str
+    """The numbers that decided it, in words."""
+    earlier: tuple[str, ...] = ()
+    """Tracking UIDs of what it was before, as the course calls them."""
+    earlier_study_instance_uid: str = ""
+    """The study it was compared with."""
+    expected_mm: Point | None = None
+    """Where it was expected, LPS mm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A choice of a person that changed something here."""
+
+    number: int
+    """Number of the choice."""
+    at: datetime
+    """When."""
+    author: str
+    """Who."""
+    kind: str
+    """relink, role, node, status, site, reject or confirm."""
+    value: str
+    """What was decided."""
+    source: str
+    """`command`, or the SOP Instance UID of the object that told it."""
+    note: str = ""
+    """Why, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sighting:
+    """One lesion at one study: something drawn, or what the tracking says of a lesion that was not drawn."""
+
+    lesion: str
+    """Tracking UID that the course counts it under: its own, that of the whole for a fragment, after relinks."""
+    tracking_uid: str
+    """Its own Tracking UID after relinks."""
+    written_uid: str
+    """Tracking UID that is in the SEG and the SR."""
+    label: str
+    """What people read."""
+    study_instance_uid: str
+    """Study."""
+    date: date
+    """Study Date."""
+    series_instance_uid: str = ""
+    """Series that it was drawn on; empty when nothing was drawn."""
+    segment_number: int | None = None
+    """Its segment in the SEG; None when nothing was drawn, or no SEG tells."""
+    seg_sha256: str | None = None
+    """Object store name of the SEG that holds it; None when it is not here."""
+    type: str = ""
+    """What it is, in words."""
+    site: str = ""
+    """Organ, in words; empty when it is not known."""
+    node: bool = False
+    """True for a lymph node."""
+    role: Role | None = None
+    """What it is to the criteria; None when nothing: ignored, rejected, or a new one that nobody confirmed."""
+    role_by: str = ""
+    """Who said so: `proposal`, `first seen here`, or the author of a choice."""
+    status: Status = Status.MEASURED
+    """What was seen."""
+    measurements: Mapping[str, Measure] = field(default_factory=lambda: MappingProxyType({}))
+    """By our names (`long_axis`, `volume`, `suv_peak`)."""
+    centroid_mm: Point | None = None
+    """Centre, LPS mm."""
+    confidence: float | None = None
+    """0 to 1: how sure the analysis was that this is a lesion; None when it made no claim."""
+    automatic: bool = True
+    """False when a person drew it."""
+    link: Tracked | None = None
+    """What the tracking said; None when it said nothing."""
+    plugin: str = ""
+    """Analysis that found it; as far as known for results made elsewhere."""
+    plugin_version: str = ""
+    """Its version."""
+    model_sha256: str = ""
+    """Hash of its model; empty when it is not known."""
+    made_at: datetime | None = None
+    """When the analysis began, so which choices it knew; None for results made elsewhere."""
+    counts: bool = True
+    """False when another sighting of the same lesion on this date counts instead, or it was rejected."""
+    note: str = ""
+    """Why it does not count, in words."""
+    decisions: tuple[Decision, ...] = ()
+    """Choices that changed something of it, oldest first."""
+
+    @property
+    def on_pet(self) -> bool:
+        """Return whether uptake was measured, so that its lengths are those of a PET."""
+        return any(name.startswith("suv_") for name in self.measurements)
+
+
+__all__ = ["Decision", "Measure", "Point", "Sighting", "Tracked"]
