@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 
+from plugins.errors import Refused
+
 
 class Role(StrEnum):
     """What a lesion is to the criteria."""
@@ -108,4 +110,37 @@ class History:
     """When treatment began; the date of the baseline when it is not known."""
 
 
-__all__ = ["History", "Reference", "Role", "Seen", "Status", "Visit"]
+def in_order(history: History) -> tuple[Visit, ...]:
+    """Return the visits by date, the baseline first.
+
+    Refuses a history without a visit (`no-visit`), two visits of one date (`date-twice`), a lesion that a visit
+    names twice (`lesion-twice`; parts of a broken lesion are added up before) and a length below zero
+    (`negative-length`).
+    """
+    visits = tuple(sorted(history.visits, key=lambda visit: visit.date))
+    if not visits:
+        raise Refused("no-visit", f"{history.patient} has no visit; give the baseline and what followed.")
+    for earlier, later in zip(visits, visits[1:], strict=False):
+        if earlier.date == later.date:
+            sentence = f"{history.patient} has two visits of {later.date}; make them one."
+            raise Refused("date-twice", sentence)
+    for visit in visits:
+        _check(history.patient, visit)
+    return visits
+
+
+def _check(patient: str, visit: Visit) -> None:
+    names = set()
+    for seen in visit.seen:
+        where = f"lesion {seen.lesion} of {patient} on {visit.date}"
+        if seen.lesion in names:
+            raise Refused(
+                "lesion-twice", f"There are two entries for {where}; leave one, or add its parts up."
+            )
+        names.add(seen.lesion)
+        for length in (seen.long_axis_tenths, seen.short_axis_tenths):
+            if length is not None and length < 0:
+                raise Refused("negative-length", f"The length {length / 10:g} mm of {where} is below zero.")
+
+
+__all__ = ["History", "Reference", "Role", "Seen", "Status", "Visit", "in_order"]

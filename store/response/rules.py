@@ -18,6 +18,10 @@ class Rules:
     """Visits that could not be evaluated between a response and its confirmation."""
     accept_stable: bool = False
     """Whether one visit of stable disease may lie between a partial response and its confirmation."""
+    cut_at_progression: bool = True
+    """Whether what comes after the first progression is left out of the best response."""
+    missing_as_ne: bool = False
+    """Whether a patient without a visit after the baseline is NE; otherwise nothing is said of him."""
     pr_persistence: Literal["strict", "eortc"] = "strict"
     """`eortc`: a partial response lasts until progression; `strict`: each visit is judged by its own sum."""
     most_targets: int = 5
