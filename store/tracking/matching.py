@@ -1,0 +1,349 @@
+"""Which lesion of the new time point is which of the earlier one, decided from places, shapes and volumes alone.
+
+An earlier lesion and a present one cost `distance / 20 mm + (1 - IoU of the dilated masks) + w |log volume ratio|`; the
+assignment of least total cost decides, where leaving a lesion without partner has a price as well. What is left over is
+asked whether it lies in, or covers, a lesion that has a partner: then that one was split, or some were merged.
+Every earlier lesion has exactly one fate and every present one exactly one origin; no Tracking UID is given twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, log
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from plugins import codes
+from store.tracking.lesion import EarlierLesion, PresentLesion
+from store.tracking.link import Kind, Link
+from store.tracking.overlap import WIDEST_MM, Body, Overlap, Spacing, overlap
+
+CONTAINS: Mapping[str, frozenset[str]] = {
+    codes.CHEST.value: frozenset(
+        code.value
+        for code in (
+            codes.LUNG,
+            codes.MEDIASTINUM,
+            codes.HEART,
+            codes.PLEURA,
+            codes.CHEST_WALL,
+            codes.ESOPHAGUS,
+        )
+    ),
+    codes.HEAD.value: frozenset({codes.BRAIN.value}),
+}
+"""Regions and the organs in them: one may be told where the other was told before."""
+ANYWHERE = frozenset({codes.LYMPH_NODE.value, codes.VERTEBRA.value, codes.BLOOD_VESSEL.value})
+"""Sites that say what something is rather than where: they forbid nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gates:
+    """What may be the same lesion."""
+
+    scale_mm: float = 20.0
+    """A distance that costs 1."""
+    volume_weight: float = 0.2
+    """What a volume that is e times as large, or as small, costs."""
+    type_cost: float = 0.2
+    """What another type costs."""
+    gate_mm: tuple[float, float] = (20.0, 30.0)
+    """No link over a longer distance unless the lesions overlap: with a good registration, and at most."""
+    dearest: float = 1.6
+    """A pair that costs more is no pair, unless one lies in the other."""
+    inside: float = 0.5
+    """A lesion lies in another one when at least this share of it does."""
+    dilated_mm: float = 1.0
+    """Masks are dilated by so much and one standard deviation of the expected place before they are compared."""
+    in_view: float = 0.8
+    """An earlier lesion of which less is expected in the field of view cannot be said to be gone."""
+    visible: float = 0.5
+    """An earlier lesion that is at least so surely still seen was missed, and is not gone."""
+
+
+NewIdentity = Callable[[PresentLesion], tuple[str, str]]
+"""Returns the Tracking UID and the Tracking ID of a present lesion that needs its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """How well an earlier and a present lesion fit."""
+
+    distance_mm: float
+    """From where the earlier one was expected to where the present one is, mm."""
+    overlap: Overlap
+    """How they lie in each other."""
+    ratio: float | None
+    """Volume of the present one over that of the earlier one; None when one of them is not known."""
+    cost: float
+    """What the link costs; infinite when it is forbidden."""
+
+    @property
+    def words(self) -> str:
+        """Return the numbers for people."""
+        times = "" if self.ratio is None else f", volume {self.ratio:.2g} times"
+        return f"{self.distance_mm:.1f} mm from where it was expected, overlap {self.overlap.iou:.2f}{times}"
+
+
+Pairs = Mapping[tuple[int, int], Pair]
+
+
+def match(
+    earlier: Sequence[EarlierLesion],
+    present: Sequence[PresentLesion],
+    *,
+    spacing_mm: Spacing,
+    new_identity: NewIdentity,
+    gates: Gates | None = None,
+) -> tuple[Link, ...]:
+    """Return where each present lesion comes from, by key, then what became of the earlier ones without successor.
+
+    All are of one frame of reference, their masks on one grid whose voxels are `spacing_mm` (k, r, c) apart; the order
+    in which they are given is of no importance. A present lesion whose drawing brought the Tracking UID of an earlier
+    one is that lesion, with confidence 1. `new_identity` gives the Tracking UID and the Tracking ID of a new lesion,
+    and of the smaller parts of one that was split; a new lesion that brought an identity of its own keeps it.
+    Raises ValueError when the Tracking UIDs of the earlier or the keys of the present lesions are not all different,
+    and when `new_identity` gives an identity that is taken.
+    """
+    limits = gates or Gates()
+    before = sorted(earlier, key=lambda lesion: lesion.tracking_uid)
+    now = sorted(present, key=lambda lesion: lesion.key)
+    if len({e.tracking_uid for e in before}) < len(before) or len({p.key for p in now}) < len(now):
+        raise ValueError("earlier lesions must differ in their Tracking UID, present ones in their key")
+    pairs = _compared(before, now, spacing_mm, limits)
+    told = _told(before, now)
+    families = _families(pairs, told | _assigned(pairs, told, len(before), len(now), limits), limits)
+    return _Telling(before, now, pairs, told, families, limits).links(new_identity)
+
+
+def _compared(
+    before: Sequence[EarlierLesion], now: Sequence[PresentLesion], spacing_mm: Spacing, gates: Gates
+) -> Pairs:
+    """Return the pair of each earlier with each present lesion, by their places in the two lists."""
+    old = [
+        Body(
+            centre_mm=lesion.expected_mm,
+            volume_mm3=lesion.volume_mm3,
+            mask=lesion.expected_mask if lesion.expected_mask and lesion.expected_mask.count else None,
+            spacing_mm=spacing_mm,
+        )
+        for lesion in before
+    ]
+    new = [
+        Body(centre_mm=p.centroid_mm, volume_mm3=p.volume_mm3, mask=p.mask, spacing_mm=spacing_mm)
+        for p in now
+    ]
+    return {
+        (i, j): _pair(before[i], now[j], old[i], new[j], gates)
+        for i in range(len(old))
+        for j in range(len(new))
+    }
+
+
+def _pair(lesion: EarlierLesion, other: PresentLesion, old: Body, new: Body, gates: Gates) -> Pair:
+    distance_mm = float(np.linalg.norm(np.subtract(lesion.expected_mm, other.centroid_mm)))
+    found = overlap(old, new, min(gates.dilated_mm + lesion.expected_sd_mm, WIDEST_MM))
+    ratio = new.volume_mm3 / old.volume_mm3 if old.volume_mm3 > 0 and new.volume_mm3 > 0 else None
+    cost = distance_mm / gates.scale_mm + (1 - found.iou)
+    cost += gates.volume_weight * abs(log(ratio)) if ratio else 0.0
+    cost += gates.type_cost if lesion.type and other.type and lesion.type != other.type else 0.0
+    gate_mm = min(gates.gate_mm[0] + lesion.expected_sd_mm, gates.gate_mm[1])
+    within = max(found.held, found.covered) >= gates.inside
+    if within:
+        cost = min(cost, gates.dearest)
+    if not may_be(lesion.site, other.site) or cost > gates.dearest or (distance_mm > gate_mm and not within):
+        cost = inf
+    return Pair(distance_mm=distance_mm, overlap=found, ratio=ratio, cost=cost)
+
+
+def may_be(site: str | None, other: str | None) -> bool:
+    """Return whether what is told to lie in one site may be what is told to lie in the other (code values)."""
+    if site is None or other is None or site == other or {site, other} & ANYWHERE:
+        return True
+    return other in CONTAINS.get(site, ()) or site in CONTAINS.get(other, ())
+
+
+def _told(before: Sequence[EarlierLesion], now: Sequence[PresentLesion]) -> dict[int, int]:
+    """Return which earlier lesion a present one is by what its drawing says; the largest where two say the same."""
+    places = {lesion.tracking_uid: i for i, lesion in enumerate(before)}
+    told: dict[int, int] = {}
+    for j in sorted(range(len(now)), key=lambda j: (-now[j].volume_mm3, now[j].key)):
+        i = places.get(now[j].tracking_uid or "")
+        if i is not None and i not in told.values():
+            told[j] = i
+    return told
+
+
+def _assigned(
+    pairs: Pairs, told: Mapping[int, int], earlier: int, present: int, gates: Gates
+) -> dict[int, int]:
+    """Return the earlier lesion of each present one that has one, by the assignment of least cost.
+
+    A forbidden pair costs as much as leaving both without partner, so dummies need no rows of their own.
+    """
+    rows = [i for i in range(earlier) if i not in told.values()]
+    columns = [j for j in range(present) if j not in told]
+    alone = gates.dearest + 1e-6
+    costs = np.array([[min(pairs[i, j].cost, alone) for j in columns] for i in rows]).reshape(
+        len(rows), len(columns)
+    )
+    chosen = ((rows[r], columns[c]) for r, c in zip(*linear_sum_assignment(costs), strict=True))
+    return {j: i for i, j in chosen if pairs[i, j].cost < alone}
+
+
+def _families(pairs: Pairs, chosen: Mapping[int, int], gates: Gates) -> frozenset[tuple[int, int]]:
+    """Return all (earlier, present) that belong together: the chosen, and what was split off or merged into them.
+
+    The surest go first; what was split is not merged as well.
+    """
+    found = {(i, j) for j, i in chosen.items()}
+    rest = [(p.overlap, i, j) for (i, j), p in pairs.items() if p.cost < inf and (i, j) not in found]
+    offers = [(o.held, i, j, 0) for o, i, j in rest if j not in chosen and o.held >= gates.inside]
+    offers += [(o.covered, i, j, 1) for o, i, j in rest if j in chosen and o.covered >= gates.inside]
+    split, merged = set[int](), set[int]()
+    with_origin, with_fate = set(chosen), set(chosen.values())
+    for _, i, j, merges in sorted(offers, key=lambda o: (-o[0], *o[1:])):
+        if merges and i not in with_fate and chosen[j] not in split:
+            merged.add(j)
+        elif not merges and i in with_fate and j not in with_origin and not merged & _of(found, i):
+            split.add(i)
+        else:
+            continue
+        found.add((i, j))
+        with_origin.add(j)
+        with_fate.add(i)
+    return frozenset(found)
+
+
+def _of(found: set[tuple[int, int]], i: int) -> set[int]:
+    return {present for earlier, present in found if earlier == i}
+
+
+@dataclass(frozen=True)
+class _Telling:
+    """What is needed to tell each decision."""
+
+    before: Sequence[EarlierLesion]
+    now: Sequence[PresentLesion]
+    pairs: Pairs
+    told: Mapping[int, int]
+    families: frozenset[tuple[int, int]]
+    gates: Gates
+
+    def links(self, new_identity: NewIdentity) -> tuple[Link, ...]:
+        identities = self._identities(new_identity)
+        origins = [self._origin(j, *identities[j]) for j in range(len(self.now))]
+        with_fate = {i for i, _ in self.families}
+        return (*origins, *(self._fate(i) for i in range(len(self.before)) if i not in with_fate))
+
+    def _parents(self, j: int) -> list[int]:
+        return sorted(i for i, present in self.families if present == j)
+
+    def _children(self, i: int) -> list[int]:
+        return sorted(j for earlier, j in self.families if earlier == i)
+
+    def _identities(self, new_identity: NewIdentity) -> list[tuple[str, str]]:
+        """Return Tracking UID and Tracking ID of each present lesion."""
+        taken = {lesion.tracking_uid for lesion in self.before}
+        identities: list[tuple[str, str]] = []
+        for j, lesion in enumerate(self.now):
+            i = self._kept(j)
+            if i is not None:
+                identities.append((self.before[i].tracking_uid, self.before[i].tracking_identifier))
+                continue
+            uid, identifier = lesion.tracking_uid, lesion.tracking_identifier or lesion.label
+            if not uid or uid in taken or self._parents(j):
+                uid, identifier = new_identity(lesion)
+            if uid in taken:
+                raise ValueError(f"the Tracking UID {uid} of '{lesion.label}' belongs to another lesion")
+            taken.add(uid)
+            identities.append((uid, identifier))
+        return identities
+
+    def _kept(self, j: int) -> int | None:
+        """Return the earlier lesion whose identity a present one keeps: of several the largest, to the largest."""
+        parents = self._parents(j)
+        if not parents:
+            return None
+        first = self.told.get(j, max(parents, key=lambda i: (self.before[i].volume_mm3, -i)))
+        children = self._children(first)
+        heir = next(
+            (k for k in children if self.told.get(k) == first),
+            max(children, key=lambda k: (self.now[k].volume_mm3, -k)),
+        )
+        return first if heir == j else None
+
+    def _origin(self, j: int, uid: str, identifier: str) -> Link:
+        parents, lesion = self._parents(j), self.now[j]
+        kind = Kind.NEW if not parents else Kind.SAME if len(parents) == 1 else Kind.MERGED
+        if kind is Kind.SAME and len(self._children(parents[0])) > 1:
+            kind = Kind.SPLIT
+        at = self._kept(j)
+        first = at if at is not None else parents[0] if parents else None
+        return Link(
+            kind=kind,
+            tracking_uid=uid,
+            tracking_identifier=identifier,
+            finding=lesion.key,
+            earlier=tuple(self.before[i].tracking_uid for i in parents),
+            study_instance_uid=self.before[first].study_instance_uid if first is not None else "",
+            confidence=1.0 if j in self.told else self._confidence(j, parents),
+            reason=self._why(j, kind, parents),
+            expected_mm=None if first is None else self.before[first].expected_mm,
+        )
+
+    def _why(self, j: int, kind: Kind, parents: Sequence[int]) -> str:
+        words = "; ".join(self.pairs[i, j].words for i in parents)
+        if j in self.told:
+            return f"the drawing carries its Tracking UID; {words}"
+        if kind is Kind.SPLIT:
+            parts, held = len(self._children(parents[0])), self.pairs[parents[0], j].overlap.held
+            return f"one of {parts} lesions where one was, {held:.0%} of it inside; {words}"
+        if kind is Kind.MERGED:
+            return f"one lesion where {len(parents)} were: {words}"
+        if kind is Kind.SAME:
+            return words
+        near = [(self.pairs[i, j].distance_mm, i) for i in range(len(self.before))]
+        if not near:
+            return "no earlier lesion is known"
+        distance_mm, i = min(near)
+        called = self.before[i].tracking_identifier
+        return f"no earlier lesion fits: the nearest, '{called}', was expected {distance_mm:.1f} mm away"
+
+    def _confidence(self, j: int, parents: Sequence[int]) -> float:
+        return 0.9
+
+    def _fate(self, i: int) -> Link:
+        lesion = self.before[i]
+        seen = f"{lesion.in_view:.0%} of it was expected in the field of view"
+        if lesion.in_view < self.gates.in_view:
+            kind, confidence, reason = Kind.OUT_OF_VIEW, 0.9, f"only {seen}"
+        elif lesion.visible is not None and lesion.visible >= self.gates.visible:
+            kind, confidence = Kind.NOT_SEGMENTED, lesion.visible
+            reason = (
+                f"no finding fits, but something like it is seen where it was expected ({lesion.visible:.2f})"
+            )
+        else:
+            kind, confidence = Kind.GONE, 0.9 * lesion.in_view * (1 - (lesion.visible or 0.0))
+            looked = (
+                ""
+                if lesion.visible is None
+                else f", and nothing like it is seen there ({lesion.visible:.2f})"
+            )
+            reason = f"no finding fits; {seen}{looked}"
+        return Link(
+            kind=kind,
+            tracking_uid=lesion.tracking_uid,
+            tracking_identifier=lesion.tracking_identifier,
+            finding=None,
+            earlier=(lesion.tracking_uid,),
+            study_instance_uid=lesion.study_instance_uid,
+            confidence=confidence,
+            reason=reason,
+            expected_mm=lesion.expected_mm,
+        )
+
+
+__all__ = ["Gates", "NewIdentity", "Pair", "match", "may_be"]
