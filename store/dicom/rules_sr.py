@@ -24,6 +24,7 @@ from store.dicom.items import (
     text,
     walk,
 )
+from store.dicom.response_codes import SUBJECT_TIME_POINT, TIME_POINT_NUMBERS
 from store.dicom.rules_seg import SEG_CLASSES, own_equipment
 from store.dicom.violation import Rule, Violation, own
 
@@ -164,6 +165,8 @@ def sr_relationships(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Vio
         wanted = next((r for code, r in RELATIONS.items() if same(name, code)), None)
         if text(parent, "ValueType") in ("SCOORD", "TCOORD"):
             wanted = "SELECTED FROM"
+        elif any(same(name, code) for code in TIME_POINT_NUMBERS):
+            wanted = "HAS OBS CONTEXT"
         elif same(name_of(parent), codes.MEASUREMENT_GROUP) and value_type in ("NUM", "SCOORD", "SCOORD3D"):
             wanted = "CONTAINS"
         elif value_type in ("SCOORD", "SCOORD3D") and text(parent, "ValueType") == "NUM":
@@ -175,8 +178,11 @@ def sr_relationships(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Vio
 
 
 def sr_tracking(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violation]:
-    """Each group has one Tracking Identifier and one Tracking UID, before other UIDs, that no other group has."""
-    seen: Counter[str] = Counter()
+    """Each group has one Tracking Identifier and one Tracking UID, before other UIDs.
+
+    No other group has it, but for one that says that it is of another time point (TID 1502).
+    """
+    seen: Counter[tuple[str, str]] = Counter()
     for where, group in groups_of(sr):
         uids = children(group, codes.TRACKING_UNIQUE_IDENTIFIER, "UIDREF")
         names = children(group, codes.TRACKING_IDENTIFIER, "TEXT")
@@ -190,8 +196,9 @@ def sr_tracking(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violatio
                 "sr-tracking", where, "another UID comes before the tracking UID: viewers take the first"
             )
         if uids:
-            seen[text(uids[0], "UID")] += 1
-            if seen[text(uids[0], "UID")] == 2:
+            key = text(uids[0], "UID"), _time_point(group)
+            seen[key] += 1
+            if seen[key] == 2:
                 yield _broken(
                     "sr-tracking", where, "its Tracking UID is that of another group: viewers merge them"
                 )
@@ -203,7 +210,7 @@ def sr_regions(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violation
     for where, group in groups_of(sr):
         kinds, template = region_kinds(group), group_template(group)
         templates.add(template)
-        if not kinds and (template in ("1410", "1411") or own(sr)):
+        if not kinds and (template in ("1410", "1411") or (own(sr) and not _time_point(group))):
             yield _broken("sr-region", where, "has no region")
         if len(set(kinds)) > 1 or (template == "1410" and len(kinds) > 1) or kinds.count("segment") > 1:
             yield _broken("sr-region", where, f"has more than one region: {', '.join(kinds)}")
@@ -235,7 +242,7 @@ def sr_units(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violation]:
     """Each number is finite and in a UCUM unit that its concept can have."""
     for where, group in groups_of(sr):
         for i, item in enumerate(items(group, "ContentSequence"), start=1):
-            if text(item, "ValueType") != "NUM":
+            if text(item, "ValueType") != "NUM" or text(item, "RelationshipType") == "HAS OBS CONTEXT":
                 continue
             value, unit = numeric(item)
             name = name_of(item)
@@ -296,6 +303,12 @@ def sr_own(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violation]:
                 yield _broken("sr-finding", where, f"has no {name.meaning}")
         if not children(group, value_type="NUM"):
             yield _broken("sr-finding", where, "has no measurement")
+
+
+def _time_point(group: Dataset) -> str:
+    """Return what a group calls its time point; empty when it says none."""
+    named = children(group, SUBJECT_TIME_POINT, "TEXT")
+    return text(named[0], "TextValue") if named else ""
 
 
 def _name(item: Dataset) -> str:

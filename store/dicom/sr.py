@@ -256,9 +256,9 @@ def _content(
     """Return the content items under the root of TID 1500; encoded what holds the groups."""
     content: list[Dataset | bytes] = [
         *LanguageOfContentItemAndDescendants(codes.ENGLISH),
-        *_observer(report.provenance),
+        *observer(report.provenance),
     ]
-    for procedure in _procedures(header):
+    for procedure in procedures(header):
         content.append(CodeContentItem(codes.PROCEDURE_REPORTED, procedure, "HAS CONCEPT MOD"))
     if groups:
         measurements = ContainerContentItem(codes.IMAGING_MEASUREMENTS, relationship_type="CONTAINS")
@@ -269,7 +269,8 @@ def _content(
     return content
 
 
-def _observer(provenance: Provenance) -> ObservationContext:
+def observer(provenance: Provenance) -> ObservationContext:
+    """Return who observed: the device that the analysis with its model and settings is."""
     uid = device_uid(provenance)
     device = DeviceObserverIdentifyingAttributes(
         uid=uid,
@@ -281,7 +282,7 @@ def _observer(provenance: Provenance) -> ObservationContext:
     return ObservationContext(observer_device_context=ObserverContext(codes.DEVICE, device))
 
 
-def _procedures(header: Dataset) -> list[Code]:
+def procedures(header: Dataset) -> list[Code]:
     """Return the imaging procedures: those of the source where it names any, else one by its modality (CID 100)."""
     named = []
     for item in header.get("ProcedureCodeSequence") or []:
