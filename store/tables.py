@@ -258,10 +258,24 @@ class Choice(SQLModel, table=True):
     at: datetime = Field(sa_type=UtcDateTime)
     author: str = Field(description="who, in words for people")
     source: str = Field(description="command, or the SOP Instance UID of the object that told it")
-    kind: str = Field(description="relink, role, node, status, site or reject")
+    kind: str = Field(description="a key of `store.choices.VALUES`")
     tracking_uid: str = Field(index=True, description="the lesion as it was called when it was decided")
     study_instance_uid: str = Field(default="", description="the visit it speaks of; empty for all of them")
     value: str = Field(description="the other Tracking UID, target, non-target, new, true, absent, ...")
+    note: str = ""
+
+
+class PatientMerge(SQLModel, table=True):
+    """Append-only: that a patient is another one; the newest counts. Only `store.patients` writes it."""
+
+    __tablename__ = "patient_merge"
+    id: int | None = Field(default=None, primary_key=True)
+    patient_pk: int = Field(foreign_key="patient.id", index=True)
+    into_pk: int | None = Field(
+        default=None, foreign_key="patient.id", description="the patient that it is; None: parted again"
+    )
+    at: datetime = Field(sa_type=UtcDateTime)
+    author: str = Field(description="who, in words for people")
     note: str = ""
 
 

@@ -1,0 +1,127 @@
+"""Patients: found by their identifier, never by name, and declared by an administrator to be one person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from plugins.errors import Refused
+from store.charset import storable
+from store.database import aware_utc
+from store.tables import Patient, PatientMerge
+
+
+def find_patient(session: Session, patient_id: str, issuer: str | None = None) -> Patient:
+    """Return the patient with this PatientID, and this IssuerOfPatientID when one is given.
+
+    Several that were merged are one: that into which they were merged. Refuses `no-such-patient` and, when
+    several issuers gave the identifier, `several-issuers`.
+    """
+    statement = select(Patient).where(col(Patient.patient_id) == patient_id).order_by(col(Patient.issuer))
+    if issuer is not None:
+        statement = statement.where(col(Patient.issuer) == issuer)
+    found = session.exec(statement).all() if patient_id else []
+    if not found:
+        where = "" if issuer is None else f" from the issuer '{issuer}'"
+        raise Refused("no-such-patient", f"there is no patient '{patient_id}'{where}")
+    heads = {same_person(session, int(one.id or 0))[0] for one in found}
+    if len(heads) > 1:
+        issuers = ", ".join(repr(one.issuer) for one in found)
+        raise Refused(
+            "several-issuers",
+            f"'{patient_id}' was given by several issuers ({issuers}); name one with --issuer",
+        )
+    return session.get_one(Patient, heads.pop())
+
+
+def same_person(session: Session, patient_pk: int) -> tuple[int, ...]:
+    """Return the rows of the patients that are one person with this one, first the one that speaks for them."""
+    into = _into(session)
+    head = _head(into, patient_pk)
+    members = sorted(pk for pk in {*into, patient_pk} if pk != head and _head(into, pk) == head)
+    return (head, *members)
+
+
+def heads(session: Session) -> tuple[int, ...]:
+    """Return one row for each person, by issuer and PatientID."""
+    into = _into(session)
+    order = (col(Patient.issuer), col(Patient.patient_id))
+    return tuple(int(pk or 0) for pk in session.exec(select(Patient.id).order_by(*order)) if pk not in into)
+
+
+def merge(
+    session: Session, patient_pk: int, into_pk: int, author: str, now: datetime, note: str = ""
+) -> None:
+    """Declare that a patient is another one. Refuses `same-patient` when that is so already."""
+    if _head(_into(session), patient_pk) == _head(_into(session), into_pk):
+        raise Refused("same-patient", "the two are one patient already")
+    _add(session, _head(_into(session), patient_pk), _head(_into(session), into_pk), author, now, note)
+
+
+def part(session: Session, patient_pk: int, author: str, now: datetime, note: str = "") -> None:
+    """Take back that a patient is another one. Refuses `not-merged`."""
+    if patient_pk not in _into(session):
+        raise Refused("not-merged", "the patient was not merged into another one")
+    _add(session, patient_pk, None, author, now, note)
+
+
+def merges(session: Session) -> list[dict[str, Any]]:
+    """Return what was declared, oldest first, as plain rows."""
+    rows = session.exec(select(PatientMerge).order_by(col(PatientMerge.id))).all()
+    named = {int(p.id or 0): (p.patient_id, p.issuer) for p in _patients(session, rows)}
+    return [
+        {
+            "at": row.at,
+            "author": row.author,
+            "patient_id": named[row.patient_pk][0],
+            "issuer": named[row.patient_pk][1],
+            "into_patient_id": None if row.into_pk is None else named[row.into_pk][0],
+            "into_issuer": None if row.into_pk is None else named[row.into_pk][1],
+            "note": row.note,
+        }
+        for row in rows
+    ]
+
+
+def _patients(session: Session, rows: Sequence[PatientMerge]) -> Sequence[Patient]:
+    pks = {row.patient_pk for row in rows} | {row.into_pk for row in rows}
+    return session.exec(select(Patient).where(col(Patient.id).in_([pk for pk in pks if pk]))).all()
+
+
+def _into(session: Session) -> dict[int, int]:
+    """Return what counts: each patient that is another one, and which."""
+    newest: dict[int, int | None] = {}
+    for row in session.exec(select(PatientMerge).order_by(col(PatientMerge.id))):
+        newest[row.patient_pk] = row.into_pk
+    return {pk: into for pk, into in newest.items() if into is not None}
+
+
+def _head(into: dict[int, int], patient_pk: int) -> int:
+    while (
+        patient_pk in into
+    ):  # ends: only patients that are no other one are merged, and never into themselves
+        patient_pk = into[patient_pk]
+    return patient_pk
+
+
+def _add(
+    session: Session, patient_pk: int, into_pk: int | None, author: str, now: datetime, note: str
+) -> None:
+    if not author.strip():
+        raise Refused("no-author", "a merge needs the name of whoever declares it; give --author")
+    session.add(
+        PatientMerge(
+            patient_pk=patient_pk,
+            into_pk=into_pk,
+            at=aware_utc(now),
+            author=storable(author.strip()),
+            note=storable(note),
+        )
+    )
+    session.flush()
+
+
+__all__ = ["find_patient", "heads", "merge", "merges", "part", "same_person"]
