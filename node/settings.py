@@ -154,6 +154,14 @@ class Settings(BaseSettings):
         default=("CT", "PT", "MR", "SEG", "SR", "RTSTRUCT"),
         description="Of which modalities; images only of those that the new study has too",
     )
+    priors_wait_seconds: float = Field(
+        default=120.0,
+        ge=0,
+        description="How long after a study settled its analyses wait for earlier studies that were asked for",
+    )
+    priors_compared: int = Field(
+        default=3, ge=0, description="With how many earlier studies a study is compared; 0 follows nothing"
+    )
     quiet_seconds: float = Field(default=60.0, ge=0, description="Quiet time after which a study is whole")
     hard_cap_seconds: float = Field(
         default=5400.0, gt=0, description="A study settles this long after its first image at the latest"

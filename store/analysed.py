@@ -123,6 +123,30 @@ class Written:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Linked:
+    """What became of a lesion from an earlier time point to this one."""
+
+    kind: str
+    """A `store.tracking.link.Kind`."""
+    tracking_uid: str
+    """The lesion."""
+    tracking_identifier: str
+    """Its Tracking ID."""
+    is_found: bool
+    """True when a finding has this Tracking UID."""
+    earlier: tuple[str, ...]
+    """Tracking UIDs of what it was before."""
+    study_instance_uid: str
+    """The study it was compared with; empty when there was none."""
+    confidence: float
+    """0 to 1."""
+    reason: str
+    """The numbers that decided it, in words."""
+    expected_mm: Point | None = None
+    """Where it was expected, LPS mm."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class AnalysedFindings:
     """All that one job made."""
 
@@ -132,6 +156,8 @@ class AnalysedFindings:
     """Refusals and doubts about the study."""
     written: tuple[Written, ...] = ()
     """Objects, in the order in which they are to be sent."""
+    links: tuple[Linked, ...] = ()
+    """What became of lesions since earlier time points; none when there was nothing to compare with."""
 
     def to_json(self) -> str:
         """Return it as JSON; `from_json` gives an equal value back."""
@@ -141,27 +167,27 @@ class AnalysedFindings:
     def from_json(cls, text: str) -> Self:
         """Return the value of a JSON text. Raises Broken when it is not one of ours."""
         try:
-            value = _build(cls, json.loads(text))
+            value = build(cls, json.loads(text))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise Broken("The analysis handed over something that cannot be read.") from error
         assert isinstance(value, cls)
         return value
 
 
-def _build(kind: Any, value: Any) -> Any:
+def build(kind: Any, value: Any) -> Any:
     """Return `value`, plain JSON, as the dataclass, tuple or scalar that `kind` names."""
     origin = typing.get_origin(kind)
     if origin in (types.UnionType, typing.Union):
         if value is None:
             return None
         (kind,) = [option for option in typing.get_args(kind) if option is not types.NoneType]
-        return _build(kind, value)
+        return build(kind, value)
     if origin is tuple:
         options = typing.get_args(kind)
         if options[-1] is Ellipsis:
-            return tuple(_build(options[0], item) for item in value)
-        return tuple(_build(option, item) for option, item in zip(options, value, strict=True))
+            return tuple(build(options[0], item) for item in value)
+        return tuple(build(option, item) for option, item in zip(options, value, strict=True))
     if is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        return kind(**{field.name: _build(hints[field.name], value[field.name]) for field in fields(kind)})  # type: ignore[operator]
+        return kind(**{field.name: build(hints[field.name], value[field.name]) for field in fields(kind)})  # type: ignore[operator]
     return float(value) if kind is float else kind(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,6 +16,7 @@ from store.analysed import (
     AnalysedFindings,
     Coded,
     Found,
+    Linked,
     Measured,
     Told,
     Written,
@@ -23,7 +25,7 @@ from store.charset import storable
 from store.database import aware_utc
 from store.jobs import require_held
 from store.objects import Kept
-from store.tables import Finding, Job, Measurement, Patient, Refusal, Result, Revision, Study
+from store.tables import Finding, Job, LesionLink, Measurement, Patient, Refusal, Result, Revision, Study
 
 NOWHERE = (None, None, None)
 FINDING_COLUMNS = (
@@ -52,6 +54,8 @@ MEASUREMENT_COLUMNS = (
     *END_COLUMNS,
     "sop_instance_uid",
 )
+LINK_COLUMNS = {"link": "kind", "link_confidence": "confidence", "link_reason": "reason"}
+"""What the link of a finding is called in a flat row, and in its own."""
 
 
 def save(
@@ -74,9 +78,11 @@ def save(
     _insert(session, Finding, [_finding(job_pk, study, found) for found in analysed.found])
     # One by one and in order they were numbered, and a job has no other findings.
     numbers = session.exec(select(Finding.id).where(col(Finding.job_pk) == job_pk).order_by(col(Finding.id)))
-    rows = zip(numbers, analysed.found, strict=True)
+    rows = list(zip([int(n or 0) for n in numbers], analysed.found, strict=True))
+    of_lesion = {found.tracking_uid: number for number, found in rows}
+    _insert(session, LesionLink, [_link(job_pk, study.patient_pk, of_lesion, one) for one in analysed.links])
     made_by = {"plugin": job.plugin, "plugin_version": job.plugin_version, "model_sha256": job.model_sha256}
-    measurements = [_measurement(int(n or 0), made_by, m) for n, f in rows for m in f.measurements]
+    measurements = [_measurement(n, made_by, m) for n, f in rows for m in f.measurements]
     _insert(session, Measurement, measurements)
     results = [_result(job_pk, written, kept, now) for written in analysed.written]
     for result in results:
@@ -91,6 +97,7 @@ def list_findings(
 ) -> list[dict[str, Any]]:
     """Return one flat row per measurement (one without numbers for a finding that has none), by date and label.
 
+    `link`, `link_confidence` and `link_reason` tell what the lesion was at earlier times; None when nobody asked.
     `patient_id` is as received; `superseded` True gives the findings of superseded revisions too.
     """
     statement = (
@@ -108,8 +115,12 @@ def list_findings(
     made_by = select(Job, Revision.number).join(Revision, col(Revision.id) == col(Job.revision_pk))
     wanted = {finding.job_pk for finding, *_ in rows}
     jobs = {job.id: (job, number) for job, number in session.exec(made_by) if job.id in wanted}
+    linked = {link.finding_pk: link for link in session.exec(select(LesionLink)) if link.job_pk in wanted}
     return [
-        _flat(finding, measurement, patient, study, *jobs[finding.job_pk])
+        {
+            **_flat(finding, measurement, patient, study, *jobs[finding.job_pk]),
+            **{name: getattr(linked.get(finding.id), key, None) for name, key in LINK_COLUMNS.items()},
+        }
         for finding, measurement, patient, study in rows
     ]
 
@@ -118,6 +129,7 @@ def _forget(session: Session, job_pk: int) -> None:
     """Delete what an attempt left that told its reasons and then died; such a job has no deliveries."""
     findings = select(col(Finding.id)).where(col(Finding.job_pk) == job_pk)
     session.exec(delete(Measurement).where(col(Measurement.finding_pk).in_(findings)))
+    session.exec(delete(LesionLink).where(col(LesionLink.job_pk) == job_pk))
     for table in (Finding, Refusal, Result):
         session.exec(delete(table).where(col(table.job_pk) == job_pk))
 
@@ -199,6 +211,28 @@ def _finding(job_pk: int, study: Study, found: Found) -> dict[str, Any]:
     )
 
 
+def _link(job_pk: int, patient_pk: int, of_lesion: Mapping[str, int], link: Linked) -> dict[str, Any]:
+    x, y, z = link.expected_mm or NOWHERE
+    return _clean(
+        {
+            "job_pk": job_pk,
+            "patient_pk": patient_pk,
+            "finding_pk": of_lesion[link.tracking_uid] if link.is_found else None,
+            "kind": link.kind,
+            "tracking_uid": link.tracking_uid,
+            "tracking_identifier": link.tracking_identifier,
+            "earlier": json.dumps(link.earlier),
+            "earlier_study_instance_uid": link.study_instance_uid,
+            "confidence": link.confidence,
+            "reason": link.reason,
+            "expected_x_mm": x,
+            "expected_y_mm": y,
+            "expected_z_mm": z,
+            "superseded": False,
+        }
+    )
+
+
 def _measurement(finding_pk: int, made_by: Mapping[str, str], measured: Measured) -> dict[str, Any]:
     concept = measured.concept
     first, last = measured.end_points_mm or (NOWHERE, NOWHERE)
@@ -240,4 +274,14 @@ def _result(job_pk: int, written: Written, kept: Mapping[str, Kept], now: dateti
     )
 
 
-__all__ = ["AnalysedFindings", "Coded", "Found", "Measured", "Told", "Written", "list_findings", "save"]
+__all__ = [
+    "AnalysedFindings",
+    "Coded",
+    "Found",
+    "Linked",
+    "Measured",
+    "Told",
+    "Written",
+    "list_findings",
+    "save",
+]

@@ -16,7 +16,8 @@ from plugins.errors import Refused
 from store.charset import storable
 from store.database import aware_utc, insert_new
 from store.keys import job_key
-from store.tables import Delivery, Finding, Job, Revision, Study
+from store.tables import Delivery, Finding, Job, LesionLink, Revision, Study
+from store.turn import held_back
 
 QUEUED, RUNNING, DELIVERING = "queued", "running", "delivering"
 DONE, DEAD, SUPERSEDED = "done", "dead", "superseded"
@@ -80,16 +81,18 @@ def enqueue(
     return None if job_id is None else get(session, job_id)
 
 
-def claim(session: Session, owner: str, now: datetime, lease_seconds: float) -> Job | None:
+def claim(
+    session: Session, owner: str, now: datetime, lease_seconds: float, priors_wait_seconds: float = 0.0
+) -> Job | None:
     """Return a job that is now leased to `owner`, or None when nothing is due.
 
-    Due are queued jobs whose time has come and running ones whose lease ran out. The attempt counts here, so a
-    study that kills its worker is dead after `max_attempts`.
+    Due are queued jobs whose time has come and that need not wait for the patient's past (`store.turn`), and running
+    ones whose lease ran out. The attempt counts here, so a study that kills its worker is dead after `max_attempts`.
     """
     now = aware_utc(now)
     _bury(session, now)
     due = or_(
-        and_(col(Job.state) == QUEUED, col(Job.run_after) <= now),
+        and_(col(Job.state) == QUEUED, col(Job.run_after) <= now, ~held_back(now, priors_wait_seconds)),
         and_(col(Job.state) == RUNNING, col(Job.lease_until) <= now),
     )
     values = {
@@ -211,7 +214,7 @@ def retire(session: Session, revision: Revision, plugins: Sequence[str]) -> int:
         .where(col(Revision.study_pk) == revision.study_pk, col(Revision.number) < revision.number)
         .where(col(Job.plugin).not_in(plugins))
     )
-    return _change(session, col(Finding.job_pk).in_(older), {"superseded": True}, Finding)
+    return _supersede_rows(session, col(Job.id).in_(older))
 
 
 def is_superseded(session: Session, job_id: int) -> bool:
@@ -319,17 +322,24 @@ def _supersede_results(session: Session, job_id: int) -> None:
     )
     is_older = or_(col(Revision.number) < number, and_(col(Revision.number) == number, col(Job.id) < job_id))
     is_newer = or_(col(Revision.number) > number, and_(col(Revision.number) == number, col(Job.id) > job_id))
-    _change(session, col(Finding.job_pk).in_(same.where(is_older)), {"superseded": True}, Finding)
+    _supersede_rows(session, col(Job.id).in_(same.where(is_older)))
     if (
         session.exec(same.where(is_newer, col(Job.state).in_((DELIVERING, DONE))).limit(1)).first()
         is not None
     ):
-        _change(session, col(Finding.job_pk) == job_id, {"superseded": True}, Finding)
+        _supersede_rows(session, col(Job.id) == job_id)
     if state != SUPERSEDED:
         for older in session.exec(
             same.where(is_older, col(Job.state) == DELIVERING).order_by(col(Job.id))
         ).all():
             _withdraw(session, int(older or 0))
+
+
+def _supersede_rows(session: Session, which: ColumnElement[bool]) -> int:
+    """Supersede what jobs found and linked; return how many findings."""
+    jobs = select(col(Job.id)).where(which)
+    _change(session, col(LesionLink.job_pk).in_(jobs), {"superseded": True}, LesionLink)
+    return _change(session, col(Finding.job_pk).in_(jobs), {"superseded": True}, Finding)
 
 
 def _withdraw(session: Session, job_id: int) -> None:

@@ -12,6 +12,7 @@ from sqlmodel import Session, col, select, update
 
 from plugins.errors import Refused
 from store.part10 import Header
+from store.patients import same_person
 from store.tables import Instance, Job, Patient, Prior, PriorSearch, Result, Revision, Series, Study
 
 STATES = ("waiting", "done", "parked")
@@ -82,15 +83,38 @@ def asked_for(session: Session, header: Header, coming: Coming) -> bool:
 def earlier(session: Session, study_pk: int) -> tuple[EarlierStudy, ...]:
     """Return the studies of the same patient with an earlier Study Date, oldest first.
 
-    Same patient is same IssuerOfPatientID and PatientID, never the name; a patient without PatientID has none, and
-    neither has a study without a date. Of two on one date the one with the lower UID comes first.
+    Same patient is same IssuerOfPatientID and PatientID, never the name, or what an administrator declared to be the
+    same; a patient without PatientID has none, and neither has a study without a date. Of two on one date the one with the lower UID comes first.
     """
+    return _others(session, study_pk, is_later=False)
+
+
+def later(session: Session, study_pk: int) -> tuple[EarlierStudy, ...]:
+    """Return the studies of the same patient with a later Study Date, oldest first; otherwise as `earlier`."""
+    return _others(session, study_pk, is_later=True)
+
+
+def outstanding(session: Session, study_pk: int) -> int:
+    """Return how many searches for a study's past, and studies that they found, wait or were given up."""
+    searches = select(PriorSearch.id).where(
+        col(PriorSearch.study_pk) == study_pk, col(PriorSearch.state) != "done"
+    )
+    found = (
+        select(Prior.id)
+        .join(PriorSearch, col(PriorSearch.id) == col(Prior.search_pk))
+        .where(col(PriorSearch.study_pk) == study_pk, col(Prior.state) != "done")
+    )
+    return len(session.exec(searches).all()) + len(session.exec(found).all())
+
+
+def _others(session: Session, study_pk: int, *, is_later: bool) -> tuple[EarlierStudy, ...]:
     study = session.get(Study, study_pk)
     if study is None or study.study_date is None:
         return ()
+    when = col(Study.study_date)
     statement = select(Study).where(
-        col(Study.patient_pk) == study.patient_pk,
-        col(Study.study_date) < study.study_date,
+        col(Study.patient_pk).in_(same_person(session, study.patient_pk)),
+        when > study.study_date if is_later else when < study.study_date,
         col(Study.id) != study_pk,
     )
     rows = session.exec(statement.order_by(col(Study.study_date), col(Study.study_instance_uid))).all()
@@ -196,4 +220,14 @@ def _made_here(session: Session, study_pks: list[int]) -> defaultdict[int, list[
     return found
 
 
-__all__ = ["Coming", "EarlierObject", "EarlierStudy", "asked_for", "earlier", "listed", "retry_parked"]
+__all__ = [
+    "Coming",
+    "EarlierObject",
+    "EarlierStudy",
+    "asked_for",
+    "earlier",
+    "later",
+    "listed",
+    "outstanding",
+    "retry_parked",
+]

@@ -1,0 +1,126 @@
+"""What the rows and files know of a patient's past, gathered for one job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date
+
+from sqlmodel import Session, col, select
+
+from store import jobs
+from store.objects import ObjectStore
+from store.priors import EarlierStudy, earlier, later, outstanding
+from store.tables import Finding, Job, LesionLink, Patient, Result, Revision, Study
+from store.tracking.past import EarlierResults, Named, Past, Said, SeriesFiles
+
+SEG = "1.2.840.10008.5.1.4.1.1.66.4"
+NO_IMAGES = ("1.2.840.10008.5.1.4.1.1.66", "1.2.840.10008.5.1.4.1.1.88", "1.2.840.10008.5.1.4.1.1.481")
+"""So begin the SOP classes that hold no image to compare: SEG, SR, RT."""
+
+
+def past_of(session: Session, objects: ObjectStore, job: Job, limit: int) -> Past:
+    """Return what a job is told of the patient's past, of at most `limit` earlier and as many later studies.
+
+    A patient without PatientID has no past but that of the study itself. Files that are gone are left out.
+    """
+    revision = session.get_one(Revision, job.revision_pk)
+    study = session.get_one(Study, revision.study_pk)
+    patient = session.get_one(Patient, study.patient_pk)
+    same, said = _same(session, objects, job, study)
+    if not patient.patient_id:
+        return Past(same=same, said=said)
+    pk = int(study.id or 0)
+    return Past(
+        earlier=_results(objects, reversed(earlier(session, pk)), limit),
+        later=_results(objects, later(session, pk), limit),
+        same=same,
+        said=said,
+        names=_names(session, job, study),
+        lacking=outstanding(session, pk),
+    )
+
+
+def _results(objects: ObjectStore, studies: Iterable[EarlierStudy], limit: int) -> tuple[EarlierResults, ...]:
+    """Return the first `limit` studies that hold a SEG of ours."""
+    found: list[EarlierResults] = []
+    for study in studies:
+        segs = [one.sha256 for one in study.results if one.sop_class_uid == SEG]
+        if not segs:
+            continue
+        if len(found) == limit:
+            break
+        images: dict[str, list[str]] = {}
+        for one in study.objects:
+            if not one.sop_class_uid.startswith(NO_IMAGES):
+                images.setdefault(one.series_instance_uid, []).append(one.sha256)
+        found.append(
+            EarlierResults(
+                study_instance_uid=study.study_instance_uid,
+                study_date=study.study_date.isoformat(),
+                segmentations=_files(objects, segs),
+                images=tuple(
+                    SeriesFiles(series_instance_uid=uid, files=_files(objects, hashes))
+                    for uid, hashes in images.items()
+                ),
+            )
+        )
+    return tuple(found)
+
+
+def _files(objects: ObjectStore, hashes: Sequence[str]) -> tuple[str, ...]:
+    paths = [objects.path(sha256) for sha256 in hashes]
+    return tuple(str(path) for path in paths if path.is_file())
+
+
+def _same(
+    session: Session, objects: ObjectStore, job: Job, study: Study
+) -> tuple[EarlierResults | None, tuple[Said, ...]]:
+    """Return what the newest other job of the analysis on the study made and said, if one ended."""
+    statement = (
+        select(Job.id)
+        .join(Revision, col(Revision.id) == col(Job.revision_pk))
+        .join(Result, col(Result.job_pk) == col(Job.id))
+        .where(col(Revision.study_pk) == study.id, col(Job.plugin) == job.plugin, col(Job.id) != job.id)
+        .where(col(Job.state).in_((jobs.DELIVERING, jobs.DONE)))
+        .order_by(col(Revision.number).desc(), col(Job.id).desc())
+    )
+    last = session.exec(statement.limit(1)).first()
+    if last is None:
+        return None, ()
+    segs = select(Result.sha256).where(col(Result.job_pk) == last, col(Result.kind) == "seg")
+    same = EarlierResults(
+        study_instance_uid=study.study_instance_uid,
+        study_date=(study.study_date or date.min).isoformat(),
+        segmentations=_files(objects, session.exec(segs.order_by(col(Result.id))).all()),
+    )
+    rows = session.exec(
+        select(LesionLink).where(col(LesionLink.job_pk) == last).order_by(col(LesionLink.id))
+    ).all()
+    said = tuple(
+        Said(
+            tracking_uid=row.tracking_uid,
+            study_instance_uid=row.earlier_study_instance_uid,
+            confidence=row.confidence,
+        )
+        for row in rows
+    )
+    return same, said
+
+
+def _names(session: Session, job: Job, study: Study) -> tuple[Named, ...]:
+    """Return the identities that the analysis gave in the patient, in any study and revision, by UID."""
+    statement = (
+        select(Finding.tracking_uid, Finding.tracking_identifier)
+        .join(Job, col(Job.id) == col(Finding.job_pk))
+        .where(
+            col(Finding.patient_pk) == study.patient_pk,
+            col(Job.plugin) == job.plugin,
+            col(Job.id) != job.id,
+        )
+        .distinct()
+        .order_by(col(Finding.tracking_uid), col(Finding.tracking_identifier))
+    )
+    return tuple(Named(tracking_uid=uid, tracking_identifier=name) for uid, name in session.exec(statement))
+
+
+__all__ = ["past_of"]

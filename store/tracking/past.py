@@ -1,0 +1,86 @@
+"""What an analysis is told of its patient's past, as plain values that cross a process border."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesFiles:
+    """One image series."""
+
+    series_instance_uid: str
+    """Series Instance UID."""
+    files: tuple[str, ...]
+    """Its Part 10 files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierResults:
+    """What is kept of one study of the patient."""
+
+    study_instance_uid: str
+    """Study Instance UID."""
+    study_date: str
+    """Study Date, ISO 8601."""
+    segmentations: tuple[str, ...]
+    """Files of the SEGs that Nadir made of it; those of other analyses may be among them."""
+    images: tuple[SeriesFiles, ...] = ()
+    """Its series that hold images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """An identity that a lesion or region of the patient has."""
+
+    tracking_uid: str
+    """Tracking UID."""
+    tracking_identifier: str
+    """Tracking ID."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What an earlier analysis of the same study said of a lesion."""
+
+    tracking_uid: str
+    """The lesion."""
+    study_instance_uid: str
+    """The study that it was compared with; empty when there was none."""
+    confidence: float
+    """0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relinked:
+    """A person's word that one lesion is another."""
+
+    tracking_uid: str
+    """As it was called."""
+    study_instance_uid: str
+    """In this study; empty for all."""
+    other_uid: str
+    """The lesion that it is; empty: one of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """What is known of the patient from other times; all empty for a first study."""
+
+    earlier: tuple[EarlierResults, ...] = ()
+    """Studies of earlier dates, the newest first."""
+    later: tuple[EarlierResults, ...] = ()
+    """Studies of later dates that were analysed before this one, the nearest first."""
+    same: EarlierResults | None = None
+    """What the analysis last made of this study, when it was analysed before."""
+    said: tuple[Said, ...] = ()
+    """Of the lesions of `same`."""
+    names: tuple[Named, ...] = ()
+    """Every identity that the analysis gave in the patient, also in studies that are not listed here."""
+    relinked: tuple[Relinked, ...] = ()
+    """What a person said."""
+    lacking: int = 0
+    """How many searches and earlier studies were asked for and are not here."""
+
+
+__all__ = ["EarlierResults", "Named", "Past", "Relinked", "Said", "SeriesFiles"]
