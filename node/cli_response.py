@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,7 +17,7 @@ from store.response.rules import Rules
 
 if TYPE_CHECKING:
     from store.response.history import History
-    from store.response.verdict import Response
+    from store.response.verdict import Response, TimePoint
 
 USUAL = Rules()
 LARGEST = 64 * 2**20
@@ -111,7 +113,8 @@ def response(
 
 
 def _of_table(path: Path, criteria: str, rules: Rules) -> list[Response]:
-    from store.response.table import judge_table, read_table
+    from store.response.criteria import CRITERIA, check_columns
+    from store.response.table import read_table
 
     if path == Path("-"):
         data = sys.stdin.buffer.read(LARGEST + 1)
@@ -121,7 +124,9 @@ def _of_table(path: Path, criteria: str, rules: Rules) -> list[Response]:
     read = read_table(data)
     for note in read.notes:
         printing.complain(f"nadir: {note}")
-    return judge_table(read, criteria, rules)
+    check_columns(criteria, read.columns)
+    judged = (CRITERIA[criteria](history, rules) for history in read.histories)
+    return [replace(one, doubts=(*one.doubts, *read.doubts[one.patient])) for one in judged]
 
 
 def _histories(patient: str, home: Path | None, config: Path | None) -> list[History]:
@@ -134,6 +139,80 @@ def _print(found: Sequence[Response], *, as_json: bool) -> None:
 
     if as_json:
         printing.print_json([plain(one) for one in found])
+        return
+    for number, one in enumerate(found):
+        if number:
+            printing.say("")
+        _print_response(one)
+
+
+def _print_response(found: Response) -> None:
+    """Print the table of one patient, then why each verdict was given and what is to be doubted."""
+    rows = [
+        {
+            "date": point.date,
+            "sum": _value(point.sum),
+            "baseline": _percent(point.sum, found.time_points[0].sum) if index else "",
+            "nadir": _value(point.nadir),
+            "to_nadir": _percent(point.sum, point.nadir),
+            "target": point.target,
+            "non_target": point.non_target,
+            "new": "yes" if point.new else "no",
+            "overall": point.overall if index else "baseline",
+        }
+        for index, point in enumerate(found.time_points)
+    ]
+    unit = re.sub(r"\{.*?\}", "", found.unit)
+    columns = {
+        "date": "date",
+        "sum": f"sum\n{unit}",
+        "baseline": "to\nbaseline",
+        "nadir": f"nadir\n{unit}",
+        "to_nadir": "to\nnadir",
+        "target": "target",
+        "non_target": "non-target",
+        "new": "new",
+        "overall": "overall",
+    }
+    title = f"{found.patient}: {found.criteria}, {found.quantity}"
+    printing.print_table(rows, columns, numbers=("sum", "baseline", "nadir", "to_nadir"), title=title)
+    for point in found.time_points:
+        _print_why(point)
+    best = found.best_overall or "none", found.best_overall_confirmed or "none"
+    _print_wrapped("best overall response: {}; confirmed: {}".format(*best), 0)
+    for doubt in found.doubts:
+        _print_wrapped(f"note: {doubt}", 0)
+
+
+def _print_why(point: TimePoint) -> None:
+    _print_wrapped(f"{point.date} {point.overall or 'baseline'}: {point.because}", 0)
+    for margin in point.margins[:1]:
+        deviations = margin.standard_deviations
+        of_its = "" if deviations is None else f", {deviations:.1f} of its standard deviations,"
+        what = f"{margin.lesion}, {margin.quantity.replace('_', ' ')} {_value(margin.value)} {margin.unit}"
+        _print_wrapped(f"nearest: {what}: {margin.change:+.3g}{of_its} would give {margin.verdict}", 2)
+    for doubt in point.doubts:
+        _print_wrapped(f"note: {doubt}", 2)
+
+
+def _print_wrapped(text: str, indent: int) -> None:
+    """Print a sentence; in a terminal that is too narrow the lines after its first stand further right."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console = printing.console()
+    first, *others = Text(text).wrap(console, console.width - indent - 2)
+    console.print(Padding(first, (0, 0, 0, indent)))
+    for line in others:
+        console.print(Padding(line, (0, 0, 0, indent + 2)))
+
+
+def _value(value: float | None) -> str:
+    return "" if value is None else f"{value:.10g}" if value == round(value, 1) else f"{value:.4g}"
+
+
+def _percent(value: float | None, of: float | None) -> str:
+    return "" if value is None or not of else f"{100 * (value / of - 1):+.1f} %"
 
 
 __all__ = ["response"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from typing import Protocol, cast
 
+from plugins.errors import Refused
 from store.response.history import History
 from store.response.rules import Rules
 from store.response.verdict import Response
@@ -36,4 +37,22 @@ CRITERIA: Mapping[str, Judge] = {
 }
 """What judges, by the name that a person gives."""
 
-__all__ = ["CRITERIA", "Judge"]
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "recist1.1": ("long_axis_mm", "short_axis_mm"),
+    "irecist": ("long_axis_mm", "short_axis_mm"),
+    "percist": ("suv_peak",),
+    "lugano": ("deauville", "suv_peak", "long_axis_mm"),
+    "who": ("long_axis_mm",),
+    "volume": ("volume_mm3", "volume_ml"),
+}
+"""Columns of a table of which each set of criteria needs one at least."""
+
+
+def check_columns(criteria: str, columns: Collection[str]) -> None:
+    """Refuse (`missing-column`) a table with no column that the criteria measure by."""
+    needs = NEEDS[criteria]
+    if not set(needs) & set(columns):
+        raise Refused("missing-column", f"{criteria} needs a column {' or '.join(needs)}; the table has none")
+
+
+__all__ = ["CRITERIA", "Judge", "check_columns"]

@@ -1,0 +1,234 @@
+"""Tables of measurements that come from elsewhere, as histories; and verdicts as plain data.
+
+One row is one lesion at one visit. The first line names the columns, in any order, upper or lower case:
+
+- `patient`, `lesion`, `date` (2026-01-31 or 20260131) and `role` (target, non-target, new) are needed;
+- `site`; `node` (1 for a lymph node); `status` (measured, absent, too-small, NE, present, unequivocal-progression;
+  nothing is measured where there is a number);
+- `long_axis_mm`, `short_axis_mm`; `volume_mm3` (also `volume`) or `volume_ml`; `suv_peak` (of SUL), `tlg`,
+  `deauville`; one standard deviation each: `long_axis_sd_mm`, `short_axis_sd_mm`, `volume_sd_mm3` or `volume_sd_ml`, `suv_peak_sd`;
+- of the visit, on one of its rows or the same on all: `liver_mean`, `liver_sd`, `blood_pool_mean`, `blood_pool_sd`,
+  `mediastinum`, `uptake_minutes`, `injected_mbq`, `scanner`; of the patient: `treatment_start`.
+
+Text is UTF-8, or UTF-16 with its mark; commas, semicolons or tabs between the cells; a decimal point, or a comma.
+Lengths become tenths of a millimetre, half up, and where that changed one the verdict says so. A visit is a date; the
+first is the baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from functools import partial
+from typing import Any, TypeVar
+
+from plugins.errors import Refused
+from store.response.history import History, Reference, Role, Seen, Status, Visit
+from store.response.row import LENGTHS, OF_VISIT, Row, read_rows
+from store.response.verdict import Response
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """What a table says."""
+
+    histories: tuple[History, ...]
+    """The patients, in the order of the table."""
+    columns: frozenset[str]
+    """The columns that it has, of those that are known."""
+    notes: tuple[str, ...]
+    """What was passed over: sentences."""
+    doubts: Mapping[str, tuple[str, ...]]
+    """What a reader of the verdicts should know, by patient: sentences."""
+
+
+def read_table(data: bytes) -> Table:
+    """Return what the bytes of a CSV file say.
+
+    Raises Refused, with line and column wherever there are any: `empty-table`, `not-text`, `no-header`,
+    `missing-column`, `column-twice`, `uneven-row`, `mixed-decimals`, `bad-character`, `missing-value`,
+    `bad-number`, `negative`, `bad-date`, `bad-role`, `bad-status`, `bad-flag`, `bad-deauville`, `no-status`,
+    `no-number`, `contradiction`, `lesion-twice`, `role-changes`, `node-changes`, `no-baseline`, `new-at-baseline`.
+    """
+    rows, columns, notes = read_rows(data)
+    patients: dict[str, list[Row]] = {}
+    for row in rows:
+        patients.setdefault(row.text("patient"), []).append(row)
+    doubts: dict[str, tuple[str, ...]] = {}
+    histories = []
+    for patient, own in patients.items():
+        histories.append(_history(patient, own))
+        doubts[patient] = _doubts(own)
+    return Table(
+        histories=tuple(histories),
+        columns=columns,
+        notes=notes,
+        doubts=doubts,
+    )
+
+
+def _history(patient: str, rows: Sequence[Row]) -> History:
+    lesions: dict[str, list[Row]] = {}
+    visits: dict[date, list[Row]] = {}
+    for row in rows:
+        lesions.setdefault(row.text("lesion"), []).append(row)
+        visits.setdefault(row.day(), []).append(row)
+    baseline = min(visits)
+    of_lesion = {lesion: _lesion(patient, lesion, own, baseline) for lesion, own in lesions.items()}
+    return History(
+        patient=patient,
+        visits=tuple(
+            Visit(
+                date=day,
+                seen=tuple(_seen(row, *of_lesion[row.text("lesion")]) for row in visits[day]),
+                reference=_reference(visits[day]),
+            )
+            for day in sorted(visits)
+        ),
+        treatment_start=_one_value(rows, "treatment_start", lambda row: row["treatment_start"].date()),
+    )
+
+
+def _lesion(patient: str, lesion: str, rows: Sequence[Row], baseline: date) -> tuple[Role, str, bool]:
+    """Return role, site and whether a lesion is a node, which are the same at every visit."""
+    of = f"lesion {lesion} of patient {patient}"
+    days: dict[date, int] = {}
+    for row in rows:
+        if row.day() in days:
+            raise row["lesion"].refused(
+                "lesion-twice", f"which has a row of {row.day()} already; leave one of them"
+            )
+        days[row.day()] = row.line
+    role = rows[0]["role"].role()
+    for row in rows:
+        if row["role"].role() is not role:
+            raise row["role"].refused("role-changes", f"but {of} is {role.value} on line {rows[0].line}")
+    flags = {row["node"].flag() for row in rows} - {None}
+    if len(flags) > 1:
+        raise rows[-1]["node"].refused("node-changes", f"but {of} is a node on one line and not on another")
+    first = min(days)
+    if role is Role.NEW:
+        at_baseline = next((row for row in rows if row.day() == baseline), None)
+        if at_baseline and at_baseline["status"].status() not in (Status.ABSENT, Status.NOT_EVALUABLE):
+            raise at_baseline["role"].refused(
+                "new-at-baseline", f"but {baseline} is the first visit; {of} is target or non-target"
+            )
+    elif first > baseline:
+        raise Refused(
+            "no-baseline",
+            f"line {days[first]}: {of} is {role.value} and has no row of the first visit, {baseline}; "
+            "add it, or call it new",
+        )
+    site = next((row["site"].text for row in rows if row["site"].text), "")
+    return role, site, True in flags
+
+
+def _seen(row: Row, role: Role, site: str, node: bool) -> Seen:
+    long_axis, short_axis = (row[name].tenths_mm(comma=row.comma)[0] for name in LENGTHS)
+    volume = _volume(row, "volume")
+    peak, tlg, deauville = row.number("suv_peak"), row.number("tlg"), row.number("deauville")
+    if deauville is not None and deauville not in (1, 2, 3, 4, 5):
+        raise row["deauville"].refused("bad-deauville", "write a whole number from 1 to 5")
+    numbers = (long_axis, short_axis, volume, peak, tlg, deauville)
+    return Seen(
+        lesion=row.text("lesion"),
+        role=role,
+        status=_status(row, role, measured=any(value is not None for value in numbers)),
+        site=row["site"].text or site,
+        node=node,
+        long_axis_tenths=long_axis,
+        short_axis_tenths=short_axis,
+        volume_mm3=volume,
+        suv_peak=peak,
+        tlg=tlg,
+        deauville=None if deauville is None else int(deauville),
+        long_axis_sd_mm=row.number("long_axis_sd_mm"),
+        short_axis_sd_mm=row.number("short_axis_sd_mm"),
+        volume_sd_mm3=_volume(row, "volume_sd"),
+        suv_peak_sd=row.number("suv_peak_sd"),
+    )
+
+
+def _status(row: Row, role: Role, *, measured: bool) -> Status:
+    cell = row["status"]
+    status = cell.status()
+    if status is None:
+        if not measured:
+            raise cell.refused("no-status", "and no number in that row; write what was seen, or NE")
+        return Status.MEASURED
+    if status is Status.MEASURED and not measured:
+        raise cell.refused("no-number", "and no number in that row; write it, or another status")
+    if status is Status.ABSENT:
+        for name in (*LENGTHS, "volume_mm3", "volume_ml"):
+            if row.number(name):
+                raise row[name].refused(
+                    "contradiction", "of a lesion that is absent; correct number or status"
+                )
+    if role is Role.TARGET:
+        if status is Status.PROGRESSED:
+            raise cell.refused("contradiction", "which is said of non-targets; a target is measured")
+        if status is Status.PRESENT and measured:
+            return Status.MEASURED
+    return status
+
+
+def _volume(row: Row, name: str) -> float | None:
+    in_mm3, in_ml = row.number(f"{name}_mm3"), row.number(f"{name}_ml")
+    if in_ml is None:
+        return in_mm3
+    if in_mm3 is not None and abs(in_mm3 - 1000 * in_ml) > 0.01 * in_mm3:
+        raise row[f"{name}_ml"].refused("contradiction", f"but {name}_mm3 is {in_mm3:g}; correct one of them")
+    return 1000 * in_ml if in_mm3 is None else in_mm3
+
+
+def _reference(rows: Sequence[Row]) -> Reference | None:
+    given = {name: _one_value(rows, name, partial(Row.number, column=name)) for name in OF_VISIT}
+    scanner = _one_value(rows, "scanner", lambda row: row["scanner"].text or None) or ""
+    if not scanner and all(value is None for value in given.values()):
+        return None
+    return Reference(**given, scanner=scanner)
+
+
+def _one_value(rows: Sequence[Row], column: str, read: Callable[[Row], T | None]) -> T | None:
+    """Return what is the same on all rows or stands on one. Raises Refused (`contradiction`)."""
+    given = [(value, row) for row in rows if (value := read(row)) is not None]
+    for value, row in given:
+        if value != given[0][0]:
+            raise row[column].refused(
+                "contradiction", f"but {given[0][0]} on line {given[0][1].line}; it is to be the same"
+            )
+    return given[0][0] if given else None
+
+
+def _doubts(rows: Sequence[Row]) -> tuple[str, ...]:
+    rounded = [row[name] for row in rows for name in LENGTHS if row[name].tenths_mm(comma=row.comma)[1]]
+    swapped = [
+        row.line
+        for row in rows
+        if (row.number("short_axis_mm") or 0) > (row.number("long_axis_mm") or float("inf"))
+    ]
+    said = []
+    if rounded:
+        first = rounded[0]
+        said.append(
+            f"{len(rounded)} lengths were rounded to tenths of a millimetre, first {first.text} on line {first.line}"
+        )
+    if swapped:
+        said.append(
+            f"the short axis is longer than the long one on {len(swapped)} lines, first on line {swapped[0]}"
+        )
+    return tuple(said)
+
+
+def plain(response: Response) -> dict[str, Any]:
+    """Return a response as JSON data: dates as 2026-01-31, `sum` and `nadir` in `unit`, None where there is none."""
+    return {
+        **asdict(response),
+        "time_points": [{**asdict(point), "date": point.date.isoformat()} for point in response.time_points],
+    }
+
+
+__all__ = ["Table", "plain", "read_table"]
