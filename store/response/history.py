@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
+from itertools import pairwise
 
 from plugins.errors import Refused
 
@@ -120,7 +121,7 @@ def in_order(history: History) -> tuple[Visit, ...]:
     visits = tuple(sorted(history.visits, key=lambda visit: visit.date))
     if not visits:
         raise Refused("no-visit", f"{history.patient} has no visit; give the baseline and what followed.")
-    for earlier, later in zip(visits, visits[1:], strict=False):
+    for earlier, later in pairwise(visits):
         if earlier.date == later.date:
             sentence = f"{history.patient} has two visits of {later.date}; make them one."
             raise Refused("date-twice", sentence)

@@ -32,8 +32,15 @@ class Rules:
     """Whether all lymph nodes count as one organ."""
     volume_change_percent: float | None = None
     """Change of volume that is more than repeatability; None takes that of the lesion's long axis."""
+    incomparable_scans: Literal["NE", "doubt"] = "NE"
+    """What PERCIST says of two PETs whose liver or uptake time differ too much."""
     markedly_above_liver: float = 2.0
     """Uptake over liver from which Deauville 5 is given."""
+    deauville_change_percent: float = 30.0
+    """Change of the uptake of a lymphoma that is a change; Lugano says `reduced` and `increased` without a number."""
 
 
-__all__ = ["Rules"]
+USUAL = Rules()
+"""What holds when a protocol says nothing."""
+
+__all__ = ["USUAL", "Rules"]
