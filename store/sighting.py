@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from types import MappingProxyType
 
+from pydicom.sr.coding import Code
+
 from store.response.history import Role, Status
 from store.tracking.link import Kind
 
@@ -29,6 +31,8 @@ class Measure:
     """Image on which the end points lie."""
     method: str = ""
     """The convention in words."""
+    concept: Code | None = None
+    """What was measured; None when it is not coded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +64,13 @@ class Decision:
     author: str
     """Who."""
     kind: str
-    """relink, role, node, status, site, reject or confirm."""
+    """A key of `store.choices.VALUES`."""
     value: str
     """What was decided."""
+    tracking_uid: str = ""
+    """The lesion, as it was called when it was decided; of a relink as it is written in the SEG."""
+    study_instance_uid: str = ""
+    """The visit it speaks of; empty for all of them."""
     source: str
     """`command`, or the SOP Instance UID of the object that told it."""
     note: str = ""
@@ -93,6 +101,10 @@ class Sighting:
     """Object store name of the SEG that holds it; None when it is not here."""
     type: str = ""
     """What it is, in words."""
+    type_code: Code | None = None
+    """What it is, coded; None when only words are known."""
+    site_code: Code | None = None
+    """Organ, coded; None when only words are known, or a person changed it."""
     site: str = ""
     """Organ, in words; empty when it is not known."""
     node: bool = False

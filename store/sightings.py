@@ -126,6 +126,7 @@ def _measures(session: Session, finding_pks: Sequence[int]) -> dict[int, dict[st
             end_points_mm=None if first is None or last is None else (first, last),
             sop_instance_uid=row.sop_instance_uid,
             method=row.method,
+            concept=Code(row.concept_value, row.concept_scheme, row.concept_meaning),
         )
     return found
 
@@ -158,6 +159,7 @@ def _sighting(
     segs: dict[tuple[int, str], str],
 ) -> Sighting:
     measured = measures.get(int(finding.id or 0), {})
+    site = (finding.site_value, finding.site_scheme, finding.site_meaning)
     return Sighting(
         lesion=finding.tracking_uid,
         tracking_uid=finding.tracking_uid,
@@ -169,7 +171,9 @@ def _sighting(
         segment_number=finding.segment_number,
         seg_sha256=segs.get((finding.job_pk, finding.series_instance_uid)),
         type=finding.type_meaning,
+        type_code=_type(finding),
         site=finding.site_meaning or "",
+        site_code=Code(*map(str, site)) if all(site) else None,
         node=same(_type(finding), codes.LYMPH_NODE) or finding.site_value == codes.LYMPH_NODE.value,
         status=Status.MEASURED if measured else Status.PRESENT,
         measurements=measured,
