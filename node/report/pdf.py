@@ -60,6 +60,12 @@ HEAD = ParagraphStyle("head", parent=SMALL, fontName=BOLD)
 HEAD_NUMBER = ParagraphStyle("head-number", parent=HEAD, alignment=2)
 
 
+def register_typefaces() -> None:
+    """Let documents and charts write in `PLAIN` and `BOLD`."""
+    for name, bold in ((PLAIN, False), (BOLD, True)):
+        pdfmetrics.registerFont(TTFont(name, str(typeface(bold))))
+
+
 def report_pdf(
     report: StudyReport,
     pictures: Sequence[NDArray[np.uint8]],
@@ -72,8 +78,7 @@ def report_pdf(
     The typefaces are embedded as far as they are used, except for scripts that they do not have. Nothing in the
     document is active: no script, no link, no form.
     """
-    for name, bold in ((PLAIN, False), (BOLD, True)):
-        pdfmetrics.registerFont(TTFont(name, str(typeface(bold))))
+    register_typefaces()
     buffer = BytesIO()
     document = SimpleDocTemplate(
         buffer,
@@ -201,4 +206,4 @@ def _plain(text: str) -> str:
     return escape(CONTROL.sub(" ", text))
 
 
-__all__ = ["report_pdf"]
+__all__ = ["register_typefaces", "report_pdf"]

@@ -1,0 +1,103 @@
+"""Many patients at once: who responded how well, and for how long they were followed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from store.response.verdict import Response
+
+PROGRESSION = frozenset({"PD", "iUPD", "iCPD", "PMD"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Followed:
+    """One patient's course in short."""
+
+    patient: str
+    """Who."""
+    baseline: date
+    """Date of the baseline."""
+    best_percent: float | None
+    """Change of the smallest sum up to the first progression to the baseline; None when sums are not known."""
+    best_overall: str
+    """Best overall response; empty when there is none yet."""
+    best_overall_confirmed: str
+    """The same when responses need confirmation."""
+    verdicts: tuple[tuple[int, str], ...]
+    """Days since the baseline and the verdict, for each visit after it."""
+
+    @property
+    def days(self) -> int:
+        """Return the days from the baseline to the last visit."""
+        return self.verdicts[-1][0] if self.verdicts else 0
+
+    @property
+    def progressed(self) -> bool:
+        """Return whether any visit was progression."""
+        return any(verdict in PROGRESSION for _, verdict in self.verdicts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cohort:
+    """Patients judged by one set of criteria."""
+
+    criteria: str
+    """Name of the criteria."""
+    quantity: str
+    """What the sums are, in words."""
+    followed: tuple[Followed, ...]
+    """The patients with a visit after the baseline, as they came."""
+    left_out: tuple[str, ...]
+    """Patients with no visit after the baseline."""
+    software: str
+    """Nadir and its version."""
+    made_at: datetime
+    """When, aware."""
+
+    @property
+    def by_change(self) -> tuple[Followed, ...]:
+        """Return the patients whose change is known, from the largest growth to the largest shrinkage."""
+        known = [one for one in self.followed if one.best_percent is not None]
+        return tuple(sorted(known, key=lambda one: (-(one.best_percent or 0.0), one.patient)))
+
+    @property
+    def by_time(self) -> tuple[Followed, ...]:
+        """Return the patients, those followed longest first."""
+        return tuple(sorted(self.followed, key=lambda one: (-one.days, one.patient)))
+
+
+def cohort_of(responses: Sequence[Response], *, software: str, made_at: datetime) -> Cohort:
+    """Return what charts of a cohort show; the responses are those of one set of criteria."""
+    judged = [r for r in responses if len(r.time_points) > 1]
+    return Cohort(
+        criteria=next((r.criteria for r in responses), ""),
+        quantity=next((r.quantity for r in responses), ""),
+        followed=tuple(map(_followed, judged)),
+        left_out=tuple(r.patient for r in responses if len(r.time_points) <= 1),
+        software=software,
+        made_at=made_at,
+    )
+
+
+def _followed(response: Response) -> Followed:
+    first, *later = response.time_points
+    judged = [((p.date - first.date).days, p.overall) for p in later if p.overall]
+    ends = next((n for n, p in enumerate(later) if p.overall in PROGRESSION), len(later))
+    return Followed(
+        patient=response.patient,
+        baseline=first.date,
+        best_percent=_best(first.sum, (p.sum for p in later[: ends + 1])),
+        best_overall=response.best_overall or "",
+        best_overall_confirmed=response.best_overall_confirmed or "",
+        verdicts=tuple(judged),
+    )
+
+
+def _best(baseline: float | None, sums: Iterable[float | None]) -> float | None:
+    known = [total for total in sums if total is not None]
+    return 100 * (min(known) - baseline) / baseline if known and baseline else None
+
+
+__all__ = ["Cohort", "Followed", "cohort_of"]

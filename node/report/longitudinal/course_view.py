@@ -1,0 +1,373 @@
+"""From a course and its verdicts to what a report shows: pure, no pictures, nothing rounded."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+from typing import NamedTuple
+
+from node.report.longitudinal.view import (
+    Cell,
+    Correction,
+    LesionCourse,
+    Made,
+    Number,
+    SumCourse,
+    SumPoint,
+    When,
+)
+from store.course import Course
+from store.response.history import Role, Status
+from store.response.verdict import Margin, Response, TimePoint
+from store.sighting import Sighting
+from store.tracking.link import Kind
+
+CODES = {Role.TARGET: "T", Role.NON_TARGET: "N", Role.NEW: "New "}
+TOO_SMALL_MM = 5.0
+"""What a target counts that is there and too small to measure (RECIST 1.1, 4.3.2)."""
+STATUS_WORDS = {
+    Status.MEASURED: "",
+    Status.ABSENT: "gone",
+    Status.TOO_SMALL: "too small to measure, counts 5 mm",
+    Status.NOT_EVALUABLE: "not evaluable",
+    Status.PRESENT: "present",
+    Status.PROGRESSED: "unequivocal progression",
+}
+LINK_WORDS = {
+    Kind.SAME: "the same lesion",
+    Kind.NEW: "new",
+    Kind.GONE: "gone",
+    Kind.SPLIT: "a part of what was one lesion",
+    Kind.MERGED: "grown together",
+    Kind.OUT_OF_VIEW: "outside the field of view",
+    Kind.REDRAWN: "drawn again where it was expected",
+    Kind.NOT_SEGMENTED: "visible, not segmented",
+}
+QUANTITIES = {
+    "long_axis": ("", "longer", "shorter"),
+    "short_axis": ("the short axis of ", "longer", "shorter"),
+    "volume": ("the volume of ", "larger", "smaller"),
+    "suv_peak": ("the uptake of ", "higher", "lower"),
+}
+DECISIONS = {
+    "relink": "is the same lesion as {value}",
+    "role": "counts as {value}",
+    "node": "is a lymph node: {value}",
+    "status": "was seen as {value}",
+    "site": "lies in {value}",
+    "reject": "is no lesion",
+    "confirm": "is confirmed",
+}
+UNITS = {"mL": "ml", "{SUVbw}g/ml": "", "g/ml{SUVbw}": "", "mm3": "mm³"}
+
+
+class SumRule(NamedTuple):
+    """When a sum alone is a response or progression, per cent of baseline and nadir; the least rise in tenths of mm."""
+
+    response: int
+    progression: int
+    least_rise: int
+
+
+SUM_RULES = {"recist1.1": SumRule(70, 120, 50), "irecist": SumRule(70, 120, 50), "who": SumRule(50, 125, 0)}
+"""RECIST 1.1: Eisenhauer 2009, 4.3.1; WHO: Miller 1981. Other criteria do not judge by one sum."""
+
+
+def visits_of(course: Course, responses: Sequence[Response]) -> tuple[When, ...]:
+    """Return the dates that the criteria judged or at which a lesion was seen; without any those of the studies."""
+    dates = {point.date for response in responses for point in response.time_points}
+    dates |= {one.date for one in course.sightings}
+    dates = dates or {visit.study_date for visit in course.visits}
+    first = min(dates, default=None)
+    return tuple(
+        When(
+            date=day,
+            days=(day - first).days if first else 0,
+            study_instance_uids=tuple(v.study_instance_uid for v in course.visits if v.study_date == day),
+        )
+        for day in sorted(dates)
+    )
+
+
+def lesions_of(course: Course, visits: Sequence[When]) -> tuple[LesionCourse, ...]:
+    """Return the lesions, targets first, then non-targets, new ones and those that do not count."""
+    seen: dict[str, list[Sighting]] = defaultdict(list)
+    for one in course.sightings:
+        seen[one.lesion].append(one)
+    order = {Role.TARGET: 0, Role.NON_TARGET: 1, Role.NEW: 2, None: 3}
+    roles = {uid: _role(sightings) for uid, sightings in seen.items()}
+    counts: dict[Role | None, int] = defaultdict(int)
+    made = []
+    for uid in sorted(seen, key=lambda uid: order[roles[uid][0]]):
+        role, role_by = roles[uid]
+        counts[role] += 1
+        made.append(_lesion(uid, seen[uid], f"{CODES.get(role, 'X')}{counts[role]}", role, role_by, visits))  # type: ignore[arg-type]
+    return tuple(made)
+
+
+def _role(sightings: Sequence[Sighting]) -> tuple[Role | None, str]:
+    """Return the role that a lesion had last, and who gave it."""
+    last = next((s for s in reversed(sightings) if s.role is not None), None)
+    return (None, "") if last is None else (last.role, last.role_by)
+
+
+def _lesion(
+    uid: str,
+    sightings: Sequence[Sighting],
+    code: str,
+    role: Role | None,
+    role_by: str,
+    visits: Sequence[When],
+) -> LesionCourse:
+    node = sightings[-1].node
+    axis = "short_axis" if node else "long_axis"
+    cells: list[Cell] = []
+    lengths: list[float] = []
+    for visit in visits:
+        here = [s for s in sightings if s.date == visit.date]
+        counting = [s for s in here if s.counts] or here
+        cell = _cell(visit.date, counting)
+        length = _length(cell, axis)
+        if length is not None:
+            cell = _with_changes(cell, length, lengths)
+            lengths.append(length)
+        cells.append(cell)
+    return LesionCourse(
+        code=code,
+        name=next((s.label for s in sightings if s.label), ""),
+        tracking_uid=uid,
+        role=role.value if role else "",
+        role_by=role_by,
+        node=node,
+        site=next((s.site for s in reversed(sightings) if s.site), ""),
+        cells=tuple(cells),
+    )
+
+
+def _cell(day: date, counting: Sequence[Sighting]) -> Cell:
+    """Return one lesion at one visit; the parts of a lesion that fell apart are added up."""
+    if not counting:
+        return Cell(date=day, status="", words="")
+    first = counting[0]
+    drawn = [s for s in counting if s.measurements]
+    words = [STATUS_WORDS[first.status]]
+    if first.link is not None and first.link.kind in (Kind.OUT_OF_VIEW, Kind.NOT_SEGMENTED):
+        words.append(LINK_WORDS[first.link.kind])
+    if len(drawn) > 1:
+        words.append(f"{len(drawn)} parts")
+    plugin = f"{first.plugin} {first.plugin_version}".strip()
+    return Cell(
+        date=day,
+        status=first.status.value,
+        words=", ".join(filter(None, words)),
+        numbers=_numbers(drawn),
+        confidence=min((s.confidence for s in counting if s.confidence is not None), default=None),
+        link=LINK_WORDS[first.link.kind] if first.link else "",
+        link_confidence=first.link.confidence if first.link else None,
+        reason=first.link.reason if first.link else "",
+        automatic=all(s.automatic for s in counting),
+        made_by=plugin,
+    )
+
+
+def _numbers(drawn: Sequence[Sighting]) -> Mapping[str, Number]:
+    """Return the numbers; those of parts are added up, but of an uptake the highest counts."""
+    if not drawn:
+        return {}
+    together = {}
+    for name, measure in drawn[0].measurements.items():
+        parts = [s.measurements[name] for s in drawn if name in s.measurements]
+        sds = [p.uncertainty for p in parts]
+        known = [sd for sd in sds if sd is not None]
+        value = max(p.value for p in parts) if name.startswith("suv") else sum(p.value for p in parts)
+        sd = math.hypot(*known) if len(known) == len(parts) else None
+        together[name] = Number(value=value, unit=measure.unit, sd=sd)
+    return together
+
+
+def _length(cell: Cell, axis: str) -> float | None:
+    """Return the axis that counts, mm; None when it is not known."""
+    if cell.status == Status.ABSENT:
+        return 0.0
+    if cell.status == Status.TOO_SMALL:
+        return TOO_SMALL_MM
+    number = cell.numbers.get(axis)
+    return None if number is None else number.value
+
+
+def _with_changes(cell: Cell, length: float, before: Sequence[float]) -> Cell:
+    if not before:
+        return replace(cell, to_baseline_percent=0.0)
+    nadir = min(before)
+    return replace(
+        cell,
+        to_baseline_percent=100 * (length - before[0]) / before[0] if before[0] else None,
+        to_nadir_percent=100 * (length - nadir) / nadir if nadir else None,
+    )
+
+
+def sums_of(response: Response, lesions: Sequence[LesionCourse]) -> SumCourse:
+    """Return the sums of one set of criteria with what they are judged by, in the unit of the response."""
+    rule = SUM_RULES.get(response.criteria)
+    first = response.time_points[0].date
+    known = [p for p in response.time_points if p.sum is not None]
+    lowest = min(known, key=lambda p: p.sum or 0.0, default=None)
+    baseline = response.time_points[0].sum
+    return SumCourse(
+        criteria=response.criteria,
+        quantity=response.quantity,
+        unit=UNITS.get(response.unit, response.unit),
+        points=tuple(
+            SumPoint(
+                days=(point.date - first).days,
+                date=point.date,
+                sum=point.sum,
+                sd=_sd(response, point, lesions),
+                verdict=point.overall or "baseline",
+                progression_from=_progression_from(rule, point.nadir),
+            )
+            for point in response.time_points
+        ),
+        response_to=rule.response * _tenths(baseline) // 100 / 10 if rule and baseline else None,
+        next_progression_from=_progression_from(rule, lowest.sum if lowest else None),
+        nadir=lowest.sum if lowest else None,
+        nadir_date=lowest.date if lowest else None,
+    )
+
+
+def _progression_from(rule: SumRule | None, nadir: float | None) -> float | None:
+    """Return the smallest sum that is progression; None after a nadir of nothing, where any disease is."""
+    if rule is None or not nadir:
+        return None
+    tenths = _tenths(nadir)
+    return max(-(-rule.progression * tenths // 100), tenths + rule.least_rise) / 10
+
+
+def _tenths(value: float) -> int:
+    return round(10 * value)
+
+
+def _sd(response: Response, point: TimePoint, lesions: Sequence[LesionCourse]) -> float | None:
+    """Return one standard deviation of a sum of diameters, errors of lesions taken as independent; None if unknown."""
+    if response.criteria not in ("recist1.1", "irecist") or point.sum is None:
+        return None
+    parts = []
+    for lesion in (one for one in lesions if one.role == Role.TARGET):
+        cell = next(c for c in lesion.cells if c.date == point.date)
+        if cell.status == Status.ABSENT:
+            continue
+        number = cell.numbers.get(lesion.axis)
+        if number is None or number.sd is None:
+            return None
+        parts.append(number.sd)
+    return math.hypot(*parts) if parts else None
+
+
+def codes_of(course: Course, lesions: Sequence[LesionCourse]) -> dict[str, str]:
+    """Return the short name for each Tracking UID, those of parts and of what was relinked too."""
+    names = {lesion.tracking_uid: lesion.code for lesion in lesions}
+    for one in course.sightings:
+        for uid in (one.tracking_uid, one.written_uid):
+            names.setdefault(uid, names[one.lesion])
+    return names
+
+
+def coded(text: str, names: Mapping[str, str]) -> str:
+    """Return text in which lesions have their short names instead of their Tracking UIDs."""
+    return re.sub(r"[0-9]+(?:\.[0-9]+)+", lambda found: names.get(found[0], found[0]), text)
+
+
+def margins_in_words(margins: Sequence[Margin], names: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what would have to be otherwise for another verdict: `T2 would have to be 1.3 mm longer (...) for PD`."""
+    told = []
+    for margin in margins:
+        of, more, less = QUANTITIES.get(
+            margin.quantity, (f"the {margin.quantity.replace('_', ' ')} of ", "higher", "lower")
+        )
+        unit = UNITS.get(margin.unit, margin.unit)
+        amount = f"{abs(margin.change):.1f} {unit}".rstrip()
+        sds = (
+            ""
+            if margin.standard_deviations is None
+            else f" ({margin.standard_deviations:.1f} standard deviations)"
+        )
+        who = f"{of}{names.get(margin.lesion, margin.lesion)}"
+        sentence = (
+            f"{who} would have to be {amount} {more if margin.change > 0 else less}{sds} for {margin.verdict}"
+        )
+        told.append(sentence[0].upper() + sentence[1:])
+    return tuple(told)
+
+
+def events_of(
+    course: Course, lesions: Sequence[LesionCourse], names: Mapping[str, str]
+) -> tuple[tuple[date, str], ...]:
+    """Return what happened to lesions besides growing and shrinking, by date and lesion."""
+    called = {
+        lesion.tracking_uid: f"{lesion.code} ({lesion.name})" if lesion.name else lesion.code
+        for lesion in lesions
+    }
+    told: dict[tuple[date, str], None] = {}
+    for one in course.sightings:
+        if not one.counts and one.note:
+            told[one.date, f"{called[one.lesion]}: {coded(one.note, names)}"] = None
+        said = _event(one, names)
+        if said:
+            told[one.date, f"{called[one.lesion]}: {said}"] = None
+    return tuple(sorted(told, key=lambda event: event[0]))
+
+
+def _event(one: Sighting, names: Mapping[str, str]) -> str:
+    """Return what happened to a lesion at a visit, empty when it is simply there."""
+    link = one.link
+    if link is None or link.kind is Kind.SAME:
+        quiet = one.status in (Status.MEASURED, Status.PRESENT)
+        return "" if quiet else STATUS_WORDS[one.status]
+    words = LINK_WORDS[link.kind]
+    if link.kind in (Kind.MERGED, Kind.SPLIT) and link.earlier:
+        before = " and ".join(dict.fromkeys(names.get(uid, uid) for uid in link.earlier))
+        words += f" (before: {before})"
+    if one.status is Status.NOT_EVALUABLE:
+        words += ", so not evaluable"
+    if one.role is None and link.kind is Kind.NEW:
+        words += ", not confirmed by a person and not counted"
+    return f"{words}. {coded(link.reason, names)} (confidence {link.confidence:.2f})".replace(".. ", ". ")
+
+
+def corrections_of(course: Course, names: Mapping[str, str]) -> tuple[Correction, ...]:
+    """Return what people decided, each decision once, by time."""
+    found: dict[int, Correction] = {}
+    for one in course.sightings:
+        for made in one.decisions:
+            value = coded(made.value, names)
+            words = DECISIONS.get(made.kind, f"{made.kind}: {{value}}").format(value=value)
+            note = f" ({made.note})" if made.note else ""
+            correction = Correction(
+                at=made.at, author=made.author, lesion=names[one.lesion], words=words + note
+            )
+            found.setdefault(made.number, correction)
+    return tuple(
+        correction for _, correction in sorted(found.items(), key=lambda item: (item[1].at, item[0]))
+    )
+
+
+def made_of(course: Course) -> tuple[Made, ...]:
+    """Return the analyses whose numbers stand in the course, by their first visit."""
+    dates: dict[tuple[str, str, str], dict[date, None]] = defaultdict(dict)
+    for one in course.sightings:
+        if one.plugin:
+            dates[one.plugin, one.plugin_version, one.model_sha256][one.date] = None
+    return tuple(
+        Made(plugin=plugin, version=version, model_sha256=sha256, dates=tuple(days))
+        for (plugin, version, sha256), days in dates.items()
+    )
+
+
+__all__ = [
+    "coded", "codes_of", "corrections_of", "events_of", "lesions_of", "made_of", "margins_in_words", "sums_of",
+    "visits_of",
+]  # fmt: skip
