@@ -1,0 +1,174 @@
+"""Uptake of a PET as the criteria compare it: whole thousandths of g/ml, normal tissue, whether two scans compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from store.response.history import Reference, Role, Seen, Status, Visit
+from store.response.rules import Rules
+
+#: Steps of one g/ml.
+STEPS: Final = 1000
+#: Where the mean of a healthy liver is expected, g/ml (Boellaard, EANM, doi 10.1007/s00259-022-05977-5).
+_LIVER: Final = (1300, 3000)
+
+
+def thousandths(value: float) -> int:
+    """Return a number of g/ml in whole thousandths, so that 0.8 is 0.8 when numbers are compared."""
+    return round(value * STEPS)
+
+
+def told(steps: int) -> str:
+    """Return thousandths of g/ml in words."""
+    return f"{steps / STEPS:.3f}".removesuffix("0") + " g/ml"
+
+
+def change(earlier: int, later: int) -> str:
+    """Return a change in per cent, in words."""
+    return f"{100 * (later - earlier) / earlier:+.1f} %" if earlier else f"from nothing to {told(later)}"
+
+
+def peak(seen: Seen | None) -> int | None:
+    """Return the peak of a lesion in thousandths of g/ml, 0 when it is gone; None when it is not known."""
+    if seen is None or seen.status is Status.NOT_EVALUABLE:
+        return None
+    if seen.suv_peak is not None:
+        return thousandths(seen.suv_peak)
+    return 0 if seen.status is Status.ABSENT else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Background:
+    """The normal tissue that lesions are held against; thousandths of g/ml."""
+
+    name: str
+    """`liver` or `blood pool`."""
+    mean: int
+    """Its mean."""
+    sd: int | None
+    """Standard deviation inside it."""
+    tenths: int
+    """How many tenths of its mean a measurable lesion has, before two standard deviations are added."""
+
+    @property
+    def measurable(self) -> int:
+        """Least peak of a measurable lesion: 1.5 x liver + 2 SD, or 2.0 x blood pool + 2 SD; tenths of thousandths."""
+        return self.tenths * self.mean + 20 * (self.sd or 0)
+
+    @property
+    def words(self) -> str:
+        """How that is reckoned, in words."""
+        return (
+            f"{self.tenths / 10} x {self.name} mean {told(self.mean)} + 2 x SD {told(self.sd or 0)} = "
+            f"{self.measurable / 10 / STEPS:.2f} g/ml"
+        )
+
+
+def liver_is_diseased(visits: Iterable[Visit]) -> bool:
+    """Return whether a lesion lies in the liver at one of the visits."""
+    return any(
+        word in seen.site.casefold()
+        for visit in visits
+        for seen in visit.seen
+        for word in ("liver", "hepat")
+        if seen.status is not Status.ABSENT
+    )
+
+
+def background(reference: Reference | None, *, diseased: bool) -> Background | None:
+    """Return the liver, or the blood pool where the liver is diseased or not given; None when nothing is known.
+
+    A diseased liver without a blood pool beside it is not used.
+    """
+    if reference is None:
+        return None
+    if reference.liver_mean is not None and not diseased:
+        return _tissue("liver", 15, reference.liver_mean, reference.liver_sd)
+    if reference.blood_pool_mean is not None:
+        return _tissue("blood pool", 20, reference.blood_pool_mean, reference.blood_pool_sd)
+    return None
+
+
+def _tissue(name: str, tenths: int, mean: float, sd: float | None) -> Background:
+    return Background(
+        name=name, mean=thousandths(mean), sd=None if sd is None else thousandths(sd), tenths=tenths
+    )
+
+
+def quality(reference: Reference | None) -> Iterator[str]:
+    """Yield what is out of order in one scan: liver outside 1.3 to 3.0 g/ml, uptake time outside 50 to 70 minutes."""
+    if reference is None:
+        return
+    if reference.liver_mean is not None and not _LIVER[0] <= thousandths(reference.liver_mean) <= _LIVER[1]:
+        yield f"Liver mean {reference.liver_mean:.2f} g/ml lies outside 1.3 to 3.0: check dose, weight and calibration."
+    minutes = reference.uptake_minutes
+    if minutes is not None and not 50 <= minutes <= 70:
+        yield f"Uptake time {minutes:g} minutes lies outside 50 to 70."
+
+
+def incomparable(
+    baseline: Reference | None, now: Reference | None, first: Background | None, second: Background | None
+) -> Iterator[str]:
+    """Yield why two scans do not compare: normal tissue beyond 20 % or 0.3 g/ml, uptake times beyond 15 minutes.
+
+    These are what PERCIST asks of scans to be assessable (Wahl 2009; O, Lodge, Wahl 2016).
+    """
+    if first and second and first.name == second.name:
+        difference = abs(second.mean - first.mean)
+        if 5 * difference > first.mean or difference >= 300:
+            yield (
+                f"{first.name} mean {told(first.mean)} then {told(second.mean)}: not within 20 % and less than 0.3 g/ml"
+            )
+    times = _both(baseline, now, "uptake_minutes")
+    if times and abs(times[1] - times[0]) > 15:
+        yield f"uptake times {times[0]:g} and {times[1]:g} minutes differ by more than 15"
+
+
+def doubtful(baseline: Reference | None, now: Reference | None) -> Iterator[str]:
+    """Yield what makes two scans less comparable without forbidding it: dose beyond 20 %, another scanner."""
+    doses = _both(baseline, now, "injected_mbq")
+    if doses and 5 * abs(thousandths(doses[1]) - thousandths(doses[0])) > thousandths(doses[0]):
+        yield f"Injected {doses[0]:g} MBq, then {doses[1]:g} MBq: more than 20 % apart."
+    if baseline and now and baseline.scanner and now.scanner and baseline.scanner != now.scanner:
+        yield f"Another scanner or reconstruction: {baseline.scanner}, then {now.scanner}."
+
+
+def _both(one: Reference | None, other: Reference | None, name: str) -> tuple[float, float] | None:
+    values = (getattr(one, name, None), getattr(other, name, None))
+    return None if None in values else (float(values[0]), float(values[1]))
+
+
+def hottest(seen: Sequence[Seen], rules: Rules) -> tuple[Seen, ...]:
+    """Return the lesions of highest peak, hottest first: as many in all and of one organ as the rules allow.
+
+    Lesions whose site is not known are organs of their own.
+    """
+    taken: list[Seen] = []
+    organs: dict[str, int] = {}
+    hot = [one for one in seen if one.role is not Role.NEW and peak(one) is not None]
+    for one in sorted(hot, key=lambda one: (-(peak(one) or 0), one.lesion)):
+        organ = one.site.casefold() or f"lesion {one.lesion}"
+        if one.node and rules.nodes_are_one_organ:
+            organ = "lymph nodes"
+        if organs.get(organ, 0) < rules.most_targets_per_organ and len(taken) < rules.most_targets:
+            organs[organ] = organs.get(organ, 0) + 1
+            taken.append(one)
+    return tuple(taken)
+
+
+__all__ = [
+    "STEPS",
+    "Background",
+    "background",
+    "change",
+    "doubtful",
+    "hottest",
+    "incomparable",
+    "liver_is_diseased",
+    "peak",
+    "quality",
+    "thousandths",
+    "told",
+]
