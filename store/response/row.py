@@ -54,6 +54,7 @@ ALSO: Mapping[str, str] = {
 """Other names of columns."""
 KNOWN = {**{name: name for name in (*NEEDED, *WORDS, *NUMBERS)}, **ALSO}
 SEPARATORS = (",", ";", "\t")
+EMPTY = "the file is empty; it needs a line of column names and one row for each lesion and visit"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -109,10 +110,6 @@ def read_rows(data: bytes) -> tuple[tuple[Row, ...], frozenset[str], tuple[str, 
 
 
 def _decoded(data: bytes) -> str:
-    if not data.strip():
-        raise Refused(
-            "empty-table", "the file is empty; it needs a line of column names and one row a lesion and visit"
-        )
     wide = data.startswith(UTF16)
     if b"\0" in data and not wide:
         raise Refused("not-text", "the file is no text; save the sheet as CSV (UTF-8)")
@@ -136,7 +133,11 @@ def _records(text: str) -> tuple[str, list[tuple[int, list[str]]]]:
         tried = {separator: split(separator) for separator in SEPARATORS}
     except csv.Error as error:
         raise Refused("not-text", f"the file cannot be read as CSV: {error}; save the sheet again") from error
-    separator = max(tried, key=lambda one: sum(_name(cell) in KNOWN for cell in tried[one][0][1]))
+    separator = max(
+        tried, key=lambda one: sum(_name(cell) in KNOWN for _, cells in tried[one][:1] for cell in cells)
+    )
+    if not tried[separator]:
+        raise Refused("empty-table", EMPTY)
     return separator, tried[separator]
 
 
@@ -174,13 +175,13 @@ def _columns(names: Sequence[str], line: int) -> tuple[list[str], tuple[str, ...
 
 
 def _row(line: int, cells: list[str], columns: Sequence[str], separator: str) -> Row:
-    if any(cell.strip() for cell in cells[len(columns) :]) or len(cells) < len(columns):
+    if len(cells) != len(columns):
         raise Refused(
             "uneven-row",
             f"line {line}: {len(cells)} cells under {len(columns)} names of columns; give each name its cell, and "
             "quote what holds the separator, as 70,1 does among commas",
         )
-    named = {name: Cell(text, line, name) for name, text in zip(columns, cells, strict=False) if name}
+    named = {name: Cell(text, line, name) for name, text in zip(columns, cells, strict=True) if name}
     for cell in named.values():
         if not cell.text.isprintable():
             raise cell.refused(

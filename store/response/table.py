@@ -6,7 +6,8 @@ One row is one lesion at one visit. The first line names the columns, in any ord
 - `site`; `node` (1 for a lymph node); `status` (measured, absent, too-small, NE, present, unequivocal-progression;
   nothing is measured where there is a number);
 - `long_axis_mm`, `short_axis_mm`; `volume_mm3` (also `volume`) or `volume_ml`; `suv_peak` (of SUL), `tlg`,
-  `deauville`; one standard deviation each: `long_axis_sd_mm`, `short_axis_sd_mm`, `volume_sd_mm3` or `volume_sd_ml`, `suv_peak_sd`;
+  `deauville`; one standard deviation each: `long_axis_sd_mm`, `short_axis_sd_mm`, `volume_sd_mm3` or `volume_sd_ml`,
+  `suv_peak_sd`;
 - of the visit, on one of its rows or the same on all: `liver_mean`, `liver_sd`, `blood_pool_mean`, `blood_pool_sd`,
   `mediastinum`, `uptake_minutes`, `injected_mbq`, `scanner`; of the patient: `treatment_start`.
 
