@@ -78,20 +78,17 @@ def liver_is_diseased(visits: Iterable[Visit]) -> bool:
 
 
 def background(reference: Reference | None, *, diseased: bool) -> Background | None:
-    """Return the liver, or the blood pool where the liver is diseased or not given; None when nothing is known.
-
-    A diseased liver without a blood pool beside it is not used.
-    """
+    """Return the liver, or the blood pool where the liver is diseased; the other when only that is given, or None."""
     if reference is None:
         return None
-    if reference.liver_mean is not None and not diseased:
-        return _tissue("liver", 15, reference.liver_mean, reference.liver_sd)
-    if reference.blood_pool_mean is not None:
-        return _tissue("blood pool", 20, reference.blood_pool_mean, reference.blood_pool_sd)
-    return None
+    liver = _tissue("liver", 15, reference.liver_mean, reference.liver_sd)
+    pool = _tissue("blood pool", 20, reference.blood_pool_mean, reference.blood_pool_sd)
+    return (pool or liver) if diseased else (liver or pool)
 
 
-def _tissue(name: str, tenths: int, mean: float, sd: float | None) -> Background:
+def _tissue(name: str, tenths: int, mean: float | None, sd: float | None) -> Background | None:
+    if mean is None:
+        return None
     return Background(
         name=name, mean=thousandths(mean), sd=None if sd is None else thousandths(sd), tenths=tenths
     )
@@ -136,8 +133,8 @@ def doubtful(baseline: Reference | None, now: Reference | None) -> Iterator[str]
 
 
 def _both(one: Reference | None, other: Reference | None, name: str) -> tuple[float, float] | None:
-    values = (getattr(one, name, None), getattr(other, name, None))
-    return None if None in values else (float(values[0]), float(values[1]))
+    first, second = getattr(one, name, None), getattr(other, name, None)
+    return None if first is None or second is None else (first, second)
 
 
 def hottest(seen: Sequence[Seen], rules: Rules) -> tuple[Seen, ...]:

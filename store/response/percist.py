@@ -1,0 +1,367 @@
+"""PERCIST 1.0: response by the uptake of the hottest lesion (Wahl 2009; O, Lodge, Wahl 2016, PMC4976461).
+
+SULpeak of the single hottest lesion of each scan, not necessarily the same lesion; responses and progression are
+reckoned from the baseline. The rules were taken from the 2016 paper and from tables that quote the first one; the
+first one itself was not at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from store.response.best import METABOLIC, best_confirmed, best_overall
+from store.response.history import History, Role, Seen, Status, Visit, in_order
+from store.response.margins import Number, margins
+from store.response.rules import USUAL, Rules
+from store.response.uptake import (
+    STEPS,
+    Background,
+    background,
+    change,
+    doubtful,
+    hottest,
+    incomparable,
+    liver_is_diseased,
+    peak,
+    quality,
+    told,
+)
+from store.response.verdict import Response, TimePoint
+
+#: Largest SULpeak that margins are looked for, thousandths of g/ml.
+_MOST = 200 * STEPS
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Case:
+    """One scan beside the baseline."""
+
+    baseline: Visit
+    now: Visit
+    rules: Rules
+
+    @property
+    def tissues(self) -> tuple[Background | None, Background | None]:
+        diseased = liver_is_diseased((self.baseline, self.now))
+        return (
+            background(self.baseline.reference, diseased=diseased),
+            background(self.now.reference, diseased=diseased),
+        )
+
+    @property
+    def followed(self) -> tuple[tuple[Seen, Seen | None], ...]:
+        """The lesions of the baseline's PET, each with itself now; one that had no number is followed when seen now."""
+        now = {seen.lesion: seen for seen in self.now.seen}
+        return tuple(
+            (was, now.get(was.lesion))
+            for was in self.baseline.seen
+            if was.role is not Role.NEW
+            and (peak(was) is not None or peak(now.get(was.lesion)) or was.status is Status.PRESENT)
+        )
+
+
+def judge(history: History, rules: Rules = USUAL) -> Response:
+    """Return the metabolic verdicts of a patient; `sum` and `nadir` are the SULpeak of the hottest lesion, g/ml.
+
+    The baseline is the first visit with a SULpeak. Raises Refused as `in_order` does.
+    """
+    visits = in_order(history)
+    first = next((at for at, visit in enumerate(visits) if _has_uptake(visit)), len(visits))
+    points = [_unjudged(visit, "no SULpeak at this visit") for visit in visits[:first]]
+    verdicts = []
+    if first < len(visits):
+        baseline = visits[first]
+        points.append(_baseline_point(baseline, rules))
+        nadir = _hottest_steps(_Case(baseline=baseline, now=baseline, rules=rules))
+        arisen: tuple[str, ...] = ()
+        for now in visits[first + 1 :]:
+            case = _Case(baseline=baseline, now=now, rules=rules)
+            arisen = tuple(dict.fromkeys((*arisen, *_arising(now))))
+            points.append(_point(case, arisen, nadir))
+            steps = _hottest_steps(case)
+            nadir = steps if nadir is None else nadir if steps is None else min(nadir, steps)
+        verdicts = [(point.date, point.overall or "NE") for point in points[first + 1 :]]
+    start = history.treatment_start or points[min(first, len(points) - 1)].date
+    return Response(
+        patient=history.patient,
+        criteria="percist",
+        quantity="SULpeak of the hottest lesion",
+        unit="g/ml",
+        time_points=tuple(points),
+        best_overall=best_overall(verdicts, start, rules, METABOLIC),
+        best_overall_confirmed=best_confirmed(verdicts, start, rules, METABOLIC),
+        doubts=()
+        if verdicts or first < len(visits)
+        else ("No visit has a SULpeak: PERCIST cannot be told.",),
+    )
+
+
+def _has_uptake(visit: Visit) -> bool:
+    return any(seen.suv_peak is not None for seen in visit.seen)
+
+
+def _unjudged(visit: Visit, because: str) -> TimePoint:
+    return TimePoint(
+        date=visit.date,
+        sum=None,
+        nadir=None,
+        target=None,
+        non_target=None,
+        new=False,
+        overall=None,
+        because=because,
+    )
+
+
+def _arising(visit: Visit) -> Iterator[str]:
+    for seen in visit.seen:
+        if seen.role is Role.NEW and seen.status not in (Status.ABSENT, Status.NOT_EVALUABLE):
+            yield seen.lesion
+
+
+def _baseline_point(visit: Visit, rules: Rules) -> TimePoint:
+    case = _Case(baseline=visit, now=visit, rules=rules)
+    steps = _hottest_steps(case)
+    tissue = case.tissues[0]
+    doubts = [*quality(visit.reference), *_unmeasured(case)]
+    because = "baseline: no lesion with a SULpeak"
+    if steps is not None:
+        because = f"baseline: {_counted(case)}; hottest {_name(case)} with SULpeak {told(steps)}"
+        if tissue is not None:
+            measurable = "measurable" if 10 * steps >= tissue.measurable else "not measurable"
+            because += f"; {measurable}, as at least {tissue.words} is asked for"
+    return replace(
+        _unjudged(visit, because), sum=None if steps is None else steps / STEPS, doubts=tuple(doubts)
+    )
+
+
+def _unmeasured(case: _Case) -> Iterator[str]:
+    first, second = case.tissues
+    if second is None:
+        yield "Neither liver nor blood pool is given: background and comparability were not checked."
+        return
+    if first is None or first.name != second.name:
+        yield f"The {second.name} of the baseline is not given: comparability was not checked."
+    if second.sd is None:
+        yield f"The standard deviation of the {second.name} is not given and was taken as zero."
+    if second.name == "liver" and liver_is_diseased((case.baseline, case.now)):
+        yield "A lesion lies in the liver and no blood pool is given: the liver was used as if it were healthy."
+
+
+def _point(case: _Case, arisen: tuple[str, ...], nadir: int | None) -> TimePoint:
+    overall, because = _decide(case, arisen)
+    steps = _hottest_steps(case)
+    measured = [now for _, now in case.followed if now is not None and now.suv_peak is not None]
+
+    def again(values: tuple[int, ...]) -> str:
+        moved = {seen.lesion: value / STEPS for seen, value in zip(measured, values, strict=True)}
+        seen = tuple(
+            replace(one, suv_peak=moved[one.lesion]) if one.lesion in moved else one for one in case.now.seen
+        )
+        return _decide(replace(case, now=replace(case.now, seen=seen)), arisen)[0]
+
+    return TimePoint(
+        date=case.now.date,
+        sum=None if steps is None else steps / STEPS,
+        nadir=None if nadir is None else nadir / STEPS,
+        target=_target(case)[0],
+        non_target=_non_target(case),
+        new=bool(arisen),
+        overall=overall,
+        because=because,
+        margins=margins([_number(seen) for seen in measured], again),
+        doubts=tuple(_doubts(case, nadir)),
+    )
+
+
+def _number(seen: Seen) -> Number:
+    return Number(
+        lesion=seen.lesion,
+        quantity="suv_peak",
+        steps=peak(seen) or 0,
+        steps_per_unit=STEPS,
+        unit="g/ml",
+        most=_MOST,
+        standard_deviation=seen.suv_peak_sd,
+    )
+
+
+def _decide(case: _Case, arisen: tuple[str, ...]) -> tuple[str, str]:
+    """Return the verdict and the rule and numbers that decided it."""
+    word, because = _target(case)
+    because = f"{because}; {_counted(case)}"
+    if arisen:
+        return "PMD", f"new lesion {', '.join(arisen)}; {because}"
+    non_target = _non_target(case)
+    if non_target == "PMD":
+        return "PMD", f"unequivocal progression of a non-target lesion; {because}"
+    if word == "CMR" and non_target not in (None, "CMR"):
+        return "PMR", f"{because}; not complete, as non-target lesions are {non_target}"
+    return word or "NE", because
+
+
+def _target(case: _Case) -> tuple[str | None, str]:
+    """Return what the numbers of the lesions say, in the order in which they decide."""
+    base = _hottest_steps(replace(case, now=case.baseline))
+    peaks = [peak(now) for was, now in case.followed if _is_asked(was, now)]
+    known = [value for value in peaks if value is not None]
+    if base is None or not known:
+        return "NE", "no lesion has a SULpeak at both visits" if known else "no SULpeak at this visit"
+    now = max(known)
+    change_words = (
+        f"SULpeak of the hottest lesion {_name(replace(case, now=case.baseline))} {told(base)} at baseline, "
+        f"{_name(case)} {told(now)} now ({change(base, now)})"
+    )
+    missing = [was.lesion for was, seen in case.followed if _is_asked(was, seen) and peak(seen) is None]
+    bar = list(incomparable(case.baseline.reference, case.now.reference, *case.tissues))
+    comparable = not bar or case.rules.incomparable_scans == "doubt"
+    if comparable and 10 * now > 13 * base and now - base > 800:
+        return "PMD", f"{change_words}: up by more than 30 % and 0.8 g/ml"
+    glycolysis = _glycolysis(case)
+    if comparable and glycolysis and 4 * glycolysis[1] > 7 * glycolysis[0]:
+        grown = f"total lesion glycolysis {glycolysis[0] / STEPS:.1f} then {glycolysis[1] / STEPS:.1f} g"
+        return "PMD", f"{grown}: up by more than 75 %; {change_words}"
+    if not missing and (background_words := _is_background(case)):
+        return "CMR", f"{change_words}: {background_words}"
+    if missing:
+        return "NE", f"{change_words}; not assessed: {', '.join(missing)}"
+    if not comparable:
+        return "NE", f"{change_words}; the scans are not comparable: {'; '.join(bar)}"
+    return _partial_or_stable(case, base, now, change_words)
+
+
+def _partial_or_stable(case: _Case, base: int, now: int, change_words: str) -> tuple[str, str]:
+    tissue = case.tissues[0]
+    if tissue and 10 * base < tissue.measurable:
+        return "NE", f"{change_words}; not measurable at baseline, as less than {tissue.words}"
+    if not (10 * now <= 7 * base and base - now >= 800):
+        return "SMD", f"{change_words}: neither down nor up by 30 % and 0.8 g/ml"
+    for was, seen in case.followed:
+        if seen is None:
+            continue
+        lengths = (was.long_axis_tenths, seen.long_axis_tenths)
+        if lengths[0] and lengths[1] and 10 * lengths[1] > 13 * lengths[0]:
+            sizes = f"{lengths[0] / 10:.1f} then {lengths[1] / 10:.1f} mm"
+            return (
+                "SMD",
+                f"{change_words}: no partial response, as {seen.lesion} grew by more than 30 % ({sizes})",
+            )
+        peaks = (peak(was), peak(seen))
+        if peaks[0] and peaks[1] and 10 * peaks[1] > 13 * peaks[0]:
+            rise = f"{told(peaks[0])} then {told(peaks[1])}"
+            return (
+                "SMD",
+                f"{change_words}: no partial response, as {seen.lesion} rose by more than 30 % ({rise})",
+            )
+    return "PMR", f"{change_words}: down by at least 30 % and 0.8 g/ml"
+
+
+def _is_asked(was: Seen, now: Seen | None) -> bool:
+    """Whether a lesion has to have a number: it had one, unless a reader only says of a non-target that it is there."""
+    only_seen = was.role is Role.NON_TARGET and now is not None and now.status is not Status.MEASURED
+    return peak(was) is not None and not (only_seen and peak(now) is None)
+
+
+def _is_background(case: _Case) -> str | None:
+    """Return why no followed lesion is above normal tissue; None when one is or when that cannot be told."""
+    tissue, pool = case.tissues[1], background(case.now.reference, diseased=True)
+    peaks = [(now.lesion, peak(now)) for was, now in case.followed if now and peak(now) is not None]
+    hot = [(lesion, value) for lesion, value in peaks if value]
+    if not hot:
+        return "no uptake of any lesion above its surroundings"
+    if tissue is None or any(value >= tissue.mean for _, value in hot):
+        return None
+    if pool and pool.sd is not None and any(value > pool.mean + 2 * pool.sd for _, value in hot):
+        return None
+    above = f" and within the blood pool {told(pool.mean)} + 2 SD" if pool and pool.sd is not None else ""
+    return f"every lesion below the {tissue.name} mean {told(tissue.mean)}{above}"
+
+
+def _non_target(case: _Case) -> str | None:
+    """Return the response of the lesions that are not targets by role; None when there are none."""
+    words = []
+    for was in case.baseline.seen:
+        if was.role is not Role.NON_TARGET:
+            continue
+        now = next((seen for seen in case.now.seen if seen.lesion == was.lesion), None)
+        if now is not None and now.status is Status.PROGRESSED:
+            return "PMD"
+        if now is None or now.status is Status.NOT_EVALUABLE:
+            words.append("NE")
+        elif peak(now) is None:
+            words.append("NON-CMR/NON-PMD")
+    if not any(was.role is Role.NON_TARGET for was in case.baseline.seen):
+        return None
+    if "NON-CMR/NON-PMD" in words:
+        return "NON-CMR/NON-PMD"
+    return "NE" if words else "CMR" if _is_background(case) else "NON-CMR/NON-PMD"
+
+
+def _glycolysis(case: _Case) -> tuple[int, int] | None:
+    """Return total lesion glycolysis then and now, of the lesions that have it at both visits; None without any."""
+    then, now = 0, 0
+    for was, seen in case.followed:
+        if was.tlg is None:
+            continue
+        value = 0.0 if seen and seen.status is Status.ABSENT else seen.tlg if seen else None
+        if value is None:
+            return None
+        then, now = then + round(was.tlg * STEPS), now + round(value * STEPS)
+    return (then, now) if then else None
+
+
+def _hottest_steps(case: _Case) -> int | None:
+    """Return the highest SULpeak, None when a lesion that has to have one has none."""
+    peaks = [peak(now) for was, now in case.followed if _is_asked(was, now)]
+    return None if not peaks or None in peaks else max(value for value in peaks if value is not None)
+
+
+def _hot(case: _Case) -> tuple[Seen, ...]:
+    return hottest([now for _, now in case.followed if now is not None], case.rules)
+
+
+def _name(case: _Case) -> str:
+    hot = _hot(case)
+    return hot[0].lesion if hot else "none"
+
+
+def _counted(case: _Case) -> str:
+    """Return number of lesions and, with several, the exploratory sum of the hottest ones."""
+    number = sum(1 for _, now in case.followed if now is not None and now.status is not Status.ABSENT)
+    words = f"{number} lesion{'' if number == 1 else 's'}"
+    then = replace(case, now=case.baseline)
+    sums = [sum(peak(seen) or 0 for seen in _hot(one)) for one in (then, case)]
+    if len(_hot(then)) < 2 or not sums[0]:
+        return words
+    if case.now is case.baseline:
+        return f"{words} (exploratory sum of the hottest {told(sums[0])})"
+    return f"{words} (exploratory sum of the hottest {told(sums[0])} then {told(sums[1])}, {change(*sums)})"
+
+
+def _doubts(case: _Case, nadir: int | None) -> Iterator[str]:
+    if not _has_uptake(case.now) and case.followed:
+        yield "No SULpeak at this visit: a lesion that is called absent was taken as one without uptake."
+    yield from quality(case.now.reference)
+    yield from _unmeasured(case)
+    if case.rules.incomparable_scans == "doubt":
+        for reason in incomparable(case.baseline.reference, case.now.reference, *case.tissues):
+            yield f"By PERCIST the scans are not comparable: {reason}."
+    yield from doubtful(case.baseline.reference, case.now.reference)
+    tissue = case.tissues[1]
+    known = {was.lesion for was in case.baseline.seen}
+    for seen in case.now.seen:
+        steps = peak(seen)
+        if seen.role is Role.NEW and steps is not None and tissue and steps < tissue.mean:
+            yield f"New lesion {seen.lesion} has {told(steps)}, less than the {tissue.name}: is it one?"
+        if seen.role is not Role.NEW and seen.lesion not in known:
+            yield f"{seen.lesion} was not seen at baseline and is not called new: it was left out."
+    now = _hottest_steps(case)
+    if now is not None and nadir is not None and 10 * now > 13 * nadir and now - nadir > 800:
+        yield (
+            f"From the lowest so far, {told(nadir)}, SULpeak rose by {change(nadir, now)}; progression is reckoned "
+            "from the baseline."
+        )
+
+
+__all__ = ["judge"]
