@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,13 @@ import typer
 
 from node import printing
 from node.cli_options import AsJson, Config, Home
-from store.response.rules import Rules
+from store.response.rules import USUAL, Rules
 
 if TYPE_CHECKING:
     from store.response.history import History
     from store.response.verdict import Response, TimePoint
 
-USUAL = Rules()
+
 LARGEST = 64 * 2**20
 """A table above that many bytes is none."""
 
@@ -44,6 +45,12 @@ Persistence = Annotated[
     typer.Option(
         help="eortc: a partial response lasts until progression; strict: each visit by its own sum."
     ),
+]
+AfterProgression = Annotated[
+    bool, typer.Option("--after-progression", help="What follows progression counts for the best response.")
+]
+MissingAsNe = Annotated[
+    bool, typer.Option("--missing-as-ne", help="Best response is NE without a visit after the baseline.")
 ]
 MostTargets = Annotated[int, typer.Option("--max-targets", min=1, help="Target lesions in all.")]
 PerOrgan = Annotated[int, typer.Option("--max-targets-per-organ", min=1, help="Target lesions of one organ.")]
@@ -77,6 +84,8 @@ def response(
     min_stable_days: StableDays = USUAL.min_stable_days,
     most_ne: MostNe = USUAL.most_not_evaluable,
     accept_stable: AcceptStable = USUAL.accept_stable,
+    after_progression: AfterProgression = not USUAL.cut_at_progression,
+    missing_as_ne: MissingAsNe = USUAL.missing_as_ne,
     pr_persistence: Persistence = USUAL.pr_persistence,
     most_targets: MostTargets = USUAL.most_targets,
     most_per_organ: PerOrgan = USUAL.most_targets_per_organ,
@@ -97,6 +106,8 @@ def response(
         min_stable_days=min_stable_days,
         most_not_evaluable=most_ne,
         accept_stable=accept_stable,
+        cut_at_progression=not after_progression,
+        missing_as_ne=missing_as_ne,
         pr_persistence=pr_persistence,
         most_targets=most_targets,
         most_targets_per_organ=most_per_organ,
@@ -148,6 +159,11 @@ def _print(found: Sequence[Response], *, as_json: bool) -> None:
 
 def _print_response(found: Response) -> None:
     """Print the table of one patient, then why each verdict was given and what is to be doubted."""
+    break_after = "/" if printing.console().width >= 100 else "/\n"
+
+    def narrow(verdict: str | None) -> str:
+        return (verdict or "").replace("/", break_after)
+
     rows = [
         {
             "date": point.date,
@@ -155,10 +171,10 @@ def _print_response(found: Response) -> None:
             "baseline": _percent(point.sum, found.time_points[0].sum) if index else "",
             "nadir": _value(point.nadir),
             "to_nadir": _percent(point.sum, point.nadir),
-            "target": point.target,
-            "non_target": point.non_target,
+            "target": narrow(point.target),
+            "non_target": narrow(point.non_target),
             "new": "yes" if point.new else "no",
-            "overall": point.overall if index else "baseline",
+            "overall": narrow(point.overall) if index else "baseline",
         }
         for index, point in enumerate(found.time_points)
     ]
@@ -197,14 +213,12 @@ def _print_why(point: TimePoint) -> None:
 
 def _print_wrapped(text: str, indent: int) -> None:
     """Print a sentence; in a terminal that is too narrow the lines after its first stand further right."""
-    from rich.padding import Padding
-    from rich.text import Text
-
     console = printing.console()
-    first, *others = Text(text).wrap(console, console.width - indent - 2)
-    console.print(Padding(first, (0, 0, 0, indent)))
-    for line in others:
-        console.print(Padding(line, (0, 0, 0, indent + 2)))
+    width = console.width if console.is_terminal else sys.maxsize
+    begin, go_on = " " * indent, " " * (indent + 2)
+    printing.say(
+        textwrap.fill(text, width, initial_indent=begin, subsequent_indent=go_on, break_on_hyphens=False)
+    )
 
 
 def _value(value: float | None) -> str:

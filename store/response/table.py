@@ -168,11 +168,8 @@ def _status(row: Row, role: Role, *, measured: bool) -> Status:
                 raise row[name].refused(
                     "contradiction", "of a lesion that is absent; correct number or status"
                 )
-    if role is Role.TARGET:
-        if status is Status.PROGRESSED:
-            raise cell.refused("contradiction", "which is said of non-targets; a target is measured")
-        if status is Status.PRESENT and measured:
-            return Status.MEASURED
+    if role is Role.TARGET and status is Status.PRESENT and measured:
+        return Status.MEASURED
     return status
 
 

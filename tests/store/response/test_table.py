@@ -211,7 +211,6 @@ GOOD = "P1,T1,2024-01-02,target,liver,0,20,10,measured"
         ("P1,T2,2024-01-02,target,liver,0,,,", "no-status", "line 3, column status: found nothing"),
         ("P1,T2,2024-01-02,target,liver,0,,,measured", "no-number", "column status: found 'measured'"),
         ("P1,T2,2024-01-02,target,liver,0,20,,absent", "contradiction", "found '20'"),
-        ("P1,T2,2024-01-02,target,liver,0,20,,unequivocal-progression", "contradiction", "a target is measured"),
         ("P1,T1,20240102,target,liver,0,20,,", "lesion-twice", "line 3, column lesion: found 'T1'"),
         ("P1,T1,2024-03-01,non-target,liver,0,20,,", "role-changes", "is target on line 2"),
         ("P1,T1,2024-03-01,target,liver,1,20,,", "node-changes", "line 3, column node: found '1'"),
@@ -273,6 +272,12 @@ def test_what_a_visit_has_once_is_said_once(rows: tuple[str, str], column: str, 
     error = refusal(table(*(f"P1,T{n},2024-01-02,target,{row}" for n, row in enumerate(rows)), header=header))
     assert error.code == code
     assert f"column {column}" in error.sentence
+
+
+def test_a_target_that_is_present_with_a_number_is_measured() -> None:
+    rows = ("P1,T1,2024-01-02,target,,0,20,,present", "P1,NT1,2024-01-02,non-target,,0,20,,present")
+    target, other_one = read_one(table(*rows)).visits[0].seen
+    assert (target.status, other_one.status) == (Status.MEASURED, Status.PRESENT)
 
 
 def test_volumes_in_two_units_have_to_agree() -> None:
