@@ -192,6 +192,7 @@ def _print_response(found: Response) -> None:
     }
     title = f"{found.patient}: {found.criteria}, {found.quantity}"
     printing.print_table(rows, columns, numbers=("sum", "baseline", "nadir", "to_nadir"), title=title)
+    printing.say("")
     for point in found.time_points:
         _print_why(point)
     best = found.best_overall or "none", found.best_overall_confirmed or "none"
@@ -201,7 +202,8 @@ def _print_response(found: Response) -> None:
 
 
 def _print_why(point: TimePoint) -> None:
-    _print_wrapped(f"{point.date} {point.overall or 'baseline'}: {point.because}", 0)
+    verdict = point.overall or "Baseline"
+    _print_wrapped(f"{point.date} {verdict}: {point.because.removeprefix(f'{verdict}: ')}", 0)
     for margin in point.margins[:1]:
         deviations = margin.standard_deviations
         of_its = "" if deviations is None else f", {deviations:.1f} of its standard deviations,"

@@ -211,13 +211,10 @@ def _doubts(rows: Sequence[Row]) -> tuple[str, ...]:
     said = []
     if rounded:
         first = rounded[0]
-        said.append(
-            f"{len(rounded)} lengths were rounded to tenths of a millimetre, first {first.text} on line {first.line}"
-        )
+        told = f"{len(rounded)}, first {first.text} on line {first.line}"
+        said.append(f"lengths rounded to tenths of a millimetre: {told}")
     if swapped:
-        said.append(
-            f"the short axis is longer than the long one on {len(swapped)} lines, first on line {swapped[0]}"
-        )
+        said.append(f"lines with a short axis above the long one: {len(swapped)}, first line {swapped[0]}")
     return tuple(said)
 
 

@@ -179,12 +179,12 @@ def test_every_tenth_of_a_millimetre_is_kept(tenths: int) -> None:
 def test_more_digits_are_rounded_half_up_and_told(text: str, tenths: int) -> None:
     read = read_table(table(f"P1,T1,2024-01-02,target,,0,{text},,"))
     assert read.histories[0].visits[0].seen[0].long_axis_tenths == tenths
-    assert read.doubts["P1"] == (f"1 lengths were rounded to tenths of a millimetre, first {text} on line 2",)
+    assert read.doubts["P1"] == (f"lengths rounded to tenths of a millimetre: 1, first {text} on line 2",)
 
 
 def test_a_short_axis_that_is_the_longer_one_is_told() -> None:
     read = read_table(table("P1,T1,2024-01-02,target,,0,20,30,"))
-    assert read.doubts["P1"] == ("the short axis is longer than the long one on 1 lines, first on line 2",)
+    assert read.doubts["P1"] == ("lines with a short axis above the long one: 1, first line 2",)
 
 
 GOOD = "P1,T1,2024-01-02,target,liver,0,20,10,measured"
