@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
 from plugins.errors import Refused
+from store import told
+from store.chosen import Chosen, chosen
+from store.identity import drawn, named
+from store.lesions import counted, decided, with_roles
+from store.patients import heads, same_person
+from store.response.history import History, Role
+from store.response.rules import USUAL, Rules
 from store.sighting import Sighting
-from store.sightings import found_here, studies_of
+from store.sightings import analysed_on, found_here, studies_of
 from store.tables import Patient
 
 
@@ -53,39 +61,68 @@ class Course:
     """Studies with a date, oldest first."""
     sightings: tuple[Sighting, ...]
     """By date, then study, then as they were found."""
+    analysed: tuple[tuple[date, str], ...] = ()
+    """On which dates which analysis that finds lesions gave a result, also that there is nothing."""
 
     @property
     def lesions(self) -> tuple[str, ...]:
         """Return the lesions by their Tracking UIDs, in the order in which they were first seen."""
         return tuple(dict.fromkeys(one.lesion for one in self.sightings))
 
+    def history(self, criteria: str = "recist1.1") -> History:
+        """Return what a set of criteria is told of it, see `store.told.history`."""
+        return told.history(self, criteria)
 
-def course(session: Session, patient_pk: int) -> Course:
-    """Return the course of one patient. Refuses `no-such-patient`."""
-    patient = session.get(Patient, patient_pk)
-    if patient is None:
+
+def course(session: Session, patient_pk: int, rules: Rules = USUAL) -> Course:
+    """Return the course of one patient, and of those who were declared the same. Refuses `no-such-patient`."""
+    if session.get(Patient, patient_pk) is None:
         raise Refused("no-such-patient", f"there is no patient with the number {patient_pk}")
-    studies = studies_of(session, [patient_pk])
+    members = same_person(session, patient_pk)
+    patient = session.get_one(Patient, members[0])
+    studies = studies_of(session, members)
+    found = found_here(session, studies)
+    # Where nobody drew, nobody looked; an analysis looked wherever it gave a result.
+    searching = {one.plugin for one in found if drawn(one) and one.automatic}
+    analysed = tuple(one for one in analysed_on(session, studies) if one[1] in searching)
+    visits = tuple(CourseVisit(study_pk=pk, study_instance_uid=uid, study_date=on) for pk, uid, on in studies)
     return Course(
         patient=CoursePatient(
-            pk=patient_pk,
+            pk=members[0],
             patient_id=patient.patient_id,
             issuer=patient.issuer,
             name=patient.patient_name,
             sex=patient.patient_sex,
             birth_date=patient.patient_birth_date,
         ),
-        visits=tuple(
-            CourseVisit(study_pk=pk, study_instance_uid=uid, study_date=on) for pk, uid, on in studies
-        ),
-        sightings=found_here(session, studies),
+        visits=visits,
+        sightings=judged(found, chosen(session, patient_pk), visits, analysed, rules),
+        analysed=analysed,
     )
 
 
-def courses(session: Session) -> tuple[Course, ...]:
-    """Return the courses of all patients, by issuer and PatientID."""
-    order = (col(Patient.issuer), col(Patient.patient_id))
-    return tuple(course(session, int(pk or 0)) for pk in session.exec(select(Patient.id).order_by(*order)))
+def courses(session: Session, rules: Rules = USUAL) -> tuple[Course, ...]:
+    """Return the courses of all patients, by issuer and PatientID; those who were merged are one."""
+    return tuple(course(session, pk, rules) for pk in heads(session))
 
 
-__all__ = ["Course", "CoursePatient", "CourseVisit", "course", "courses"]
+def judged(
+    sightings: Sequence[Sighting],
+    choices: Chosen,
+    visits: Sequence[CourseVisit],
+    analysed: Sequence[tuple[date, str]],
+    rules: Rules = USUAL,
+) -> tuple[Sighting, ...]:
+    """Return the sightings with what people decided of them, what counts, and what each is to the criteria. Pure."""
+    studies = {visit.study_instance_uid: visit.study_date for visit in visits}
+    found = counted(decided(named(sightings, choices), choices, studies))
+    return with_roles(found, choices, _proposed(found, analysed, rules), analysed, rules)
+
+
+def _proposed(
+    sightings: Sequence[Sighting], analysed: Sequence[tuple[date, str]], rules: Rules
+) -> dict[str, Role]:
+    return {}
+
+
+__all__ = ["Course", "CoursePatient", "CourseVisit", "course", "courses", "judged"]

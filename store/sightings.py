@@ -88,6 +88,19 @@ def found_here(session: Session, studies: Sequence[Dated]) -> tuple[Sighting, ..
     return tuple(sorted(found, key=lambda one: (one.date, one.study_instance_uid)))
 
 
+def analysed_on(session: Session, studies: Sequence[Dated]) -> tuple[tuple[date, str], ...]:
+    """Return on which dates which analysis of this node gave a result that counts, also that there is nothing."""
+    when = {pk: on for pk, _, on in studies}
+    statement = (
+        select(Revision.study_pk, Job.plugin)
+        .join(Job, col(Job.revision_pk) == col(Revision.id))
+        .join(Result, col(Result.job_pk) == col(Job.id))
+        .where(col(Revision.study_pk).in_(when), col(Job.state).in_(COUNTING))
+        .distinct()
+    )
+    return tuple(sorted((when[study_pk], plugin) for study_pk, plugin in session.exec(statement)))
+
+
 def is_lesion(kind: Code | None, category: Code | None) -> bool:
     """Return whether a finding of this type and category is a lesion, not an organ or a place to measure at."""
     return same(category, codes.MORPHOLOGICALLY_ABNORMAL) or any(same(kind, one) for one in LESIONS)
@@ -225,4 +238,4 @@ def _point(x: float | None, y: float | None, z: float | None) -> Point | None:
     return None if x is None or y is None or z is None else (x, y, z)
 
 
-__all__ = ["Dated", "found_here", "is_lesion", "studies_of"]
+__all__ = ["Dated", "analysed_on", "found_here", "is_lesion", "studies_of"]

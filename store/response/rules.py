@@ -30,6 +30,12 @@ class Rules:
     """Target lesions of one organ."""
     nodes_are_one_organ: bool = True
     """Whether all lymph nodes count as one organ."""
+    unconfirmed_new: Literal["doubt", "count"] = "doubt"
+    """`doubt`: a lesion that only an algorithm calls new is told and judged once a reader confirms it."""
+    least_new_confidence: float = 0.5
+    """With `count`: how sure the algorithm has to be that it is a lesion."""
+    least_new_mm: float = 5.0
+    """With `count`: its least long axis."""
     volume_change_percent: float | None = None
     """Change of volume that is more than repeatability; None takes that of the lesion's long axis."""
     incomparable_scans: Literal["NE", "doubt"] = "NE"

@@ -1,0 +1,191 @@
+"""The choices of people: append-only, the newest of a kind counts, taken back by a further one.
+
+Of a lesion as a whole are its role, whether it is a node, its site, and whether it is one at all; of one visit are
+which lesion it is there, what was seen of it, and whether a reader confirmed it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from sqlmodel import Session, col, select
+
+from plugins.errors import Refused
+from store.charset import storable
+from store.chosen import chosen, decision_of
+from store.course import Course, course
+from store.database import aware_utc
+from store.identity import drawn
+from store.patients import same_person
+from store.sighting import Decision, Sighting
+from store.tables import Choice, Finding
+
+COMMAND: Final = "command"
+"""Source of a choice that was given on the command line."""
+VALUES: Final[dict[str, tuple[str, ...]]] = {
+    "relink": (),
+    "role": ("target", "non-target", "new", "ignore"),
+    "node": ("true", "false"),
+    "site": (),
+    "status": ("measured", "absent", "NE", "present", "too-small", "unequivocal-progression"),
+    "reject": ("true", "false"),
+    "confirm": ("true", "false"),
+    "undo": (),
+}
+"""The kinds of choices, and what each may say; nothing listed for one that takes a Tracking UID, words or a number."""
+OWN: Final = "new"
+"""Value of a relink that gives the lesion an identity of its own."""
+
+
+def choose(
+    session: Session,
+    patient_pk: int,
+    kind: str,
+    tracking_uid: str,
+    value: str,
+    *,
+    author: str,
+    now: datetime,
+    study_instance_uid: str = "",
+    source: str = COMMAND,
+    note: str = "",
+    split: bool = False,
+) -> Decision:
+    """Keep one choice of a person about a lesion, named by any Tracking UID that it has now, and return it.
+
+    A relink says that what was drawn at this study is the lesion `value`, or with `new` one of its own. `split` allows
+    that two drawings of one analysis at one study become one lesion: fragments, whose axes are added up.
+
+    Refuses `no-author`, `no-such-choice`, `bad-choice`, `no-such-lesion`, `lesion-of-another-patient`,
+    `no-such-study` and `two-lesions-of-one-visit`.
+    """
+    if not author.strip():
+        raise Refused("no-author", "a choice needs the name of whoever makes it; give --author")
+    _check_value(kind, value)
+    now_known = course(session, patient_pk)
+    _require_lesion(session, now_known, tracking_uid)
+    if study_instance_uid and study_instance_uid not in {v.study_instance_uid for v in now_known.visits}:
+        raise Refused("no-such-study", f"the patient has no dated study {study_instance_uid}")
+    if kind == "relink":
+        one = _drawn_at(now_known, tracking_uid, study_instance_uid)
+        if value == OWN:
+            value = f"2.25.{uuid.uuid4().int}"
+        elif value != one.written_uid:
+            _require_lesion(session, now_known, value)
+        if not split:
+            _refuse_two_of_one_visit(now_known, one, value)
+        tracking_uid = one.written_uid
+    elif kind == "status" and not study_instance_uid:
+        raise Refused("bad-choice", "what was seen of a lesion is said of one visit; name its study")
+    return _keep(
+        session, patient_pk, kind, tracking_uid, value, author, now, study_instance_uid, source, note
+    )
+
+
+def undo(
+    session: Session, patient_pk: int, number: int, *, author: str, now: datetime, note: str = ""
+) -> Decision:
+    """Take a choice back, or back again what took it back, by a further one. Refuses `no-such-choice`, `undone`."""
+    if not author.strip():
+        raise Refused("no-author", "a choice needs the name of whoever makes it; give --author")
+    known = chosen(session, patient_pk)
+    row = next((one for one in known.decisions if one.number == number), None)
+    if row is None:
+        raise Refused("no-such-choice", f"the patient has no choice number {number}; 'history' lists them")
+    by = next((d for d in reversed(known.standing) if d.kind == "undo" and d.value == str(number)), None)
+    if by is not None:
+        raise Refused("undone", f"choice {number} was taken back already, by number {by.number}")
+    return _keep(session, patient_pk, "undo", row.tracking_uid, str(number), author, now, "", COMMAND, note)
+
+
+def _keep(
+    session: Session,
+    patient_pk: int,
+    kind: str,
+    tracking_uid: str,
+    value: str,
+    author: str,
+    now: datetime,
+    study_instance_uid: str,
+    source: str,
+    note: str,
+) -> Decision:
+    row = Choice(
+        patient_pk=patient_pk,
+        at=aware_utc(now),
+        author=storable(author.strip()),
+        source=source,
+        kind=kind,
+        tracking_uid=tracking_uid,
+        study_instance_uid=study_instance_uid,
+        value=storable(value),
+        note=storable(note),
+    )
+    session.add(row)
+    session.flush()
+    return decision_of(row)
+
+
+def _check_value(kind: str, value: str) -> None:
+    if kind not in VALUES or kind == "undo":
+        raise Refused("no-such-choice", f"'{kind}' is no kind of choice; use one of {', '.join(VALUES)}")
+    if VALUES[kind] and value not in VALUES[kind]:
+        raise Refused("bad-choice", f"{kind} is one of {', '.join(VALUES[kind])}, not '{value}'")
+    if kind in ("site", "relink") and not value.strip():
+        raise Refused("bad-choice", f"{kind} needs a value")
+
+
+def _uids(known: Course) -> set[str]:
+    return {uid for one in known.sightings for uid in (one.lesion, one.tracking_uid)}
+
+
+def _require_lesion(session: Session, known: Course, uid: str) -> None:
+    if uid in _uids(known):
+        return
+    elsewhere = select(Finding.id).where(col(Finding.tracking_uid) == uid)
+    if session.exec(elsewhere).first() is not None and uid not in {s.written_uid for s in known.sightings}:
+        members = set(same_person(session, known.patient.pk))
+        owners = set(session.exec(select(Finding.patient_pk).where(col(Finding.tracking_uid) == uid)))
+        if not owners & members:
+            raise Refused("lesion-of-another-patient", f"the lesion {uid} is one of another patient")
+    raise Refused("no-such-lesion", f"the patient has no lesion {uid}; 'nadir lesions list' shows them")
+
+
+def _drawn_at(known: Course, uid: str, study_instance_uid: str) -> Sighting:
+    there = [
+        one
+        for one in known.sightings
+        if uid in (one.tracking_uid, one.lesion) and one.study_instance_uid == study_instance_uid
+    ]
+    found: Sequence[Sighting] = [one for one in there if drawn(one)]
+    found = [one for one in found if one.tracking_uid == uid] or found
+    if not found:
+        raise Refused(
+            "no-such-lesion", f"nothing was drawn of the lesion {uid} at the study; nothing to relink"
+        )
+    return max(found, key=lambda one: (one.counts, not one.automatic))
+
+
+def _refuse_two_of_one_visit(known: Course, one: Sighting, value: str) -> None:
+    for other in known.sightings:
+        same_analysis = (other.plugin, other.series_instance_uid, other.study_instance_uid) == (
+            one.plugin,
+            one.series_instance_uid,
+            one.study_instance_uid,
+        )
+        if (
+            same_analysis
+            and other.written_uid != one.written_uid
+            and value in (other.tracking_uid, other.lesion)
+        ):
+            raise Refused(
+                "two-lesions-of-one-visit",
+                f"'{other.label}' is that lesion at this visit already; relink it first, or say --split when both are "
+                "fragments of one lesion",
+            )
+
+
+__all__ = ["COMMAND", "OWN", "VALUES", "choose", "chosen", "undo"]

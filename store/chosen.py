@@ -1,0 +1,81 @@
+"""The choices of people that count for one patient: a pure value, whatever the order of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+from sqlmodel import Session, col, select
+
+from store.patients import same_person
+from store.sighting import Decision
+from store.tables import Choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """What people decided of one patient's lesions."""
+
+    decisions: tuple[Decision, ...] = ()
+    """All of them, in any order, also what was undone."""
+
+    @cached_property
+    def standing(self) -> tuple[Decision, ...]:
+        """Return those that were not taken back, oldest first; an `undo` that was itself undone undoes nothing."""
+        undone: set[int] = set()
+        kept: list[Decision] = []
+        for one in sorted(self.decisions, key=lambda one: one.number, reverse=True):
+            if one.number in undone:
+                continue
+            if one.kind == "undo":
+                undone.add(int(one.value))
+            kept.append(one)
+        return tuple(reversed(kept))
+
+    @property
+    def counting(self) -> tuple[Decision, ...]:
+        """Return those that say something of a lesion and stand, oldest first."""
+        return tuple(one for one in self.standing if one.kind != "undo")
+
+    @cached_property
+    def relinks(self) -> dict[tuple[str, str], Decision]:
+        """Return the newest relink of each (Tracking UID as written, Study Instance UID)."""
+        return {
+            (one.tracking_uid, one.study_instance_uid): one for one in self.counting if one.kind == "relink"
+        }
+
+    def until(self, at: datetime) -> Chosen:
+        """Return what was decided by a time."""
+        return Chosen(decisions=tuple(one for one in self.decisions if one.at <= at))
+
+    def of(self, kind: str, lesions: Collection[str]) -> Decision | None:
+        """Return the newest choice of a kind that speaks of all visits of a lesion, by any of its Tracking UIDs."""
+        found = [d for d in self.counting if d.kind == kind and d.tracking_uid in lesions]
+        return next((d for d in reversed(found) if not d.study_instance_uid), None)
+
+
+def chosen(session: Session, patient_pk: int) -> Chosen:
+    """Return what people decided of a patient's lesions, under whichever of his merged identities."""
+    members = same_person(session, patient_pk)
+    rows = session.exec(select(Choice).where(col(Choice.patient_pk).in_(members)).order_by(col(Choice.id)))
+    return Chosen(decisions=tuple(decision_of(row) for row in rows))
+
+
+def decision_of(row: Choice) -> Decision:
+    """Return a row as a plain value."""
+    return Decision(
+        number=int(row.id or 0),
+        at=row.at,
+        author=row.author,
+        kind=row.kind,
+        value=row.value,
+        tracking_uid=row.tracking_uid,
+        study_instance_uid=row.study_instance_uid,
+        source=row.source,
+        note=row.note,
+    )
+
+
+__all__ = ["Chosen", "chosen", "decision_of"]

@@ -1,0 +1,253 @@
+"""What each lesion of a course is to the criteria, and which of its sightings count; pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+
+from store.chosen import Chosen
+from store.identity import drawn
+from store.response.history import Role, Status
+from store.response.rules import Rules
+from store.sighting import Decision, Sighting
+from store.tracking.link import Kind
+
+PROPOSAL = "proposal"
+FIRST_SEEN = "first seen here"
+UNCONFIRMED = "not confirmed"
+"""`role_by` of a lesion that nobody confirmed to be new."""
+MARKED = "marked_lesion"
+"""The analysis that draws where a person pointed."""
+
+
+def decided(
+    sightings: Sequence[Sighting], chosen: Chosen, studies: Mapping[str, date]
+) -> tuple[Sighting, ...]:
+    """Return the sightings as people corrected them: status, node, site, rejected; roles come later.
+
+    A status of a lesion that nothing tells of at a study (one of `studies`, by Study Instance UID) makes a sighting.
+    """
+    found = list(sightings)
+    last = {one.lesion: one for one in found if drawn(one)}
+    names = _names(found)
+    for decision in chosen.counting:
+        if decision.kind != "status" or decision.study_instance_uid not in studies:
+            continue
+        told = any(_speaks_of(decision, one, chosen, names) for one in found)
+        lesion = next((uid for uid, all_names in names.items() if decision.tracking_uid in all_names), None)
+        if not told and lesion is not None:
+            found.append(_told(decision, lesion, last.get(lesion), studies[decision.study_instance_uid]))
+    found = [_corrected(one, chosen, names) for one in found]
+    return tuple(sorted(found, key=lambda one: (one.date, one.study_instance_uid)))
+
+
+def counted(sightings: Sequence[Sighting]) -> tuple[Sighting, ...]:
+    """Return the sightings with what counts of each lesion on each date: one analysis, all of its fragments.
+
+    What was drawn counts before what was not; then a person's drawing before an automatic one, what was drawn where a
+    person pointed before what was searched for, and the surer before the less sure. Uptake and size stand side by
+    side: a lesion may be measured on a PET and on a CT of one date.
+    """
+    groups: defaultdict[tuple[str, date, bool], list[Sighting]] = defaultdict(list)
+    for one in sightings:
+        if one.counts:
+            groups[one.lesion, one.date, one.on_pet].append(one)
+    for (lesion, on, on_pet), group in list(groups.items()):
+        # What was not drawn says something only where nothing was.
+        if not on_pet and not any(map(drawn, group)) and (lesion, on, True) in groups:
+            groups[lesion, on, True] += groups.pop((lesion, on, False))
+    why: dict[int, str] = {}
+    for group in groups.values():
+        best = max(group, key=_rank)
+        for one in group:
+            if _source(one) != _source(best) or (not drawn(best) and one is not best):
+                why[id(one)] = _words(best)
+    return tuple(
+        replace(one, counts=False, note=why[id(one)]) if id(one) in why else one for one in sightings
+    )
+
+
+def with_roles(
+    sightings: Sequence[Sighting],
+    chosen: Chosen,
+    proposal: Mapping[str, Role],
+    analysed: Iterable[tuple[date, str]],
+    rules: Rules,
+) -> tuple[Sighting, ...]:
+    """Return the sightings with the role of their lesion and who said so.
+
+    A person's word counts; then, of lesions seen at the baseline, `proposal` (non-target where it says nothing). A
+    lesion first seen later is new. Such a one counts when a person drew it or confirmed it; until then it is told as
+    a doubt, unless the rules say otherwise. `analysed` tells on which dates which analysis was run.
+    """
+    names = _names(sightings)
+    ran = set(analysed) | {(one.date, one.plugin) for one in sightings}
+    baseline = min((on for on, _ in ran), default=None)
+    roles: dict[str, tuple[Role | None, str, tuple[Decision, ...]]] = {}
+    for lesion, own_names in names.items():
+        own = [one for one in sightings if one.lesion == lesion and one.counts]
+        said = chosen.of("role", own_names)
+        confirmed = _confirmed(own, own_names, chosen)
+        touched = tuple(d for d in (said, confirmed) if d is not None)
+        if said is not None:
+            roles[lesion] = (None if said.value == "ignore" else Role(said.value), said.author, touched)
+        elif not own:
+            roles[lesion] = (None, "", touched)
+        elif own[0].date == baseline:
+            roles[lesion] = (proposal.get(lesion, Role.NON_TARGET), PROPOSAL, touched)
+        else:
+            roles[lesion] = (Role.NEW, _new_by(own, confirmed, ran, rules), touched)
+    return tuple(_with_role(one, *roles[one.lesion]) for one in sightings)
+
+
+def is_unconfirmed(one: Sighting) -> bool:
+    """Return whether a sighting is that of a new lesion that nobody confirmed."""
+    return one.role is Role.NEW and one.role_by == UNCONFIRMED
+
+
+def _new_by(
+    own: Sequence[Sighting], confirmed: Decision | None, ran: set[tuple[date, str]], rules: Rules
+) -> str:
+    """Return who says that a lesion is new: an author, a drawing, the rules, or nobody."""
+    if confirmed is not None:
+        return confirmed.author
+    first = next((one for one in own if drawn(one)), own[0])
+    looked_before = any(on < first.date and plugin == first.plugin for on, plugin in ran)
+    is_new = looked_before or (first.link is not None and first.link.kind is Kind.NEW)
+    if is_new and not first.automatic:
+        return "drawn by a person"
+    length = first.measurements.get("long_axis")
+    is_sure = (first.confidence or 0.0) >= rules.least_new_confidence and (
+        length is not None and length.value >= rules.least_new_mm
+    )
+    return FIRST_SEEN if rules.unconfirmed_new == "count" and is_new and is_sure else UNCONFIRMED
+
+
+def _confirmed(own: Sequence[Sighting], names: frozenset[str], chosen: Chosen) -> Decision | None:
+    studies = {"", *(one.study_instance_uid for one in own)}
+    found = [
+        d
+        for d in chosen.counting
+        if d.kind == "confirm" and d.tracking_uid in names and d.study_instance_uid in studies
+    ]
+    return found[-1] if found and found[-1].value == "true" else None
+
+
+def _names(sightings: Iterable[Sighting]) -> dict[str, frozenset[str]]:
+    """Return every Tracking UID by which each lesion is known, its own and those of its fragments."""
+    names: defaultdict[str, set[str]] = defaultdict(set)
+    for one in sightings:
+        names[one.lesion] |= {one.lesion, one.tracking_uid}
+    return {lesion: frozenset(own) for lesion, own in names.items()}
+
+
+def _speaks_of(
+    decision: Decision, one: Sighting, chosen: Chosen, names: Mapping[str, frozenset[str]]
+) -> bool:
+    """Return whether a decision means a sighting: by what it was called when it was decided."""
+    if decision.study_instance_uid not in ("", one.study_instance_uid):
+        return False
+    relinks = [
+        d
+        for d in chosen.counting
+        if d.kind == "relink"
+        and (d.tracking_uid, d.study_instance_uid) == (one.written_uid, one.study_instance_uid)
+    ]
+    if decision.study_instance_uid and drawn(one) and any(d.number > decision.number for d in relinks):
+        before = [d.value for d in relinks if d.number < decision.number]
+        return decision.tracking_uid == (before[-1] if before else one.written_uid)
+    return decision.tracking_uid in names[one.lesion]
+
+
+def _corrected(one: Sighting, chosen: Chosen, names: Mapping[str, frozenset[str]]) -> Sighting:
+    newest = {
+        d.kind: d
+        for d in chosen.counting
+        if d.kind in ("status", "node", "site", "reject", "confirm") and _speaks_of(d, one, chosen, names)
+    }
+    changes: dict[str, object] = {}
+    if "status" in newest:
+        status = Status(newest["status"].value)
+        if status is not Status.MEASURED or one.measurements:
+            changes["status"] = status
+    if "node" in newest:
+        changes["node"] = newest["node"].value == "true"
+    if "site" in newest:
+        changes["site"], changes["site_code"] = newest["site"].value, None
+    if "reject" in newest and newest["reject"].value == "true":
+        changes["counts"] = False
+        changes["note"] = f"Rejected by {newest['reject'].author}: no lesion."
+    known = {d.number for d in one.decisions}
+    decisions = (*one.decisions, *(d for d in newest.values() if d.number not in known))
+    changes["decisions"] = tuple(sorted(decisions, key=lambda d: d.number))
+    return replace(one, **changes)  # type: ignore[arg-type]
+
+
+def _told(decision: Decision, lesion: str, before: Sighting | None, on: date) -> Sighting:
+    return Sighting(
+        lesion=lesion,
+        tracking_uid=lesion,
+        written_uid=lesion,
+        label=lesion if before is None else before.label,
+        study_instance_uid=decision.study_instance_uid,
+        date=on,
+        type="" if before is None else before.type,
+        type_code=None if before is None else before.type_code,
+        site="" if before is None else before.site,
+        site_code=None if before is None else before.site_code,
+        node=before is not None and before.node,
+        status=Status.PRESENT,
+        automatic=False,
+    )
+
+
+def _with_role(one: Sighting, role: Role | None, by: str, touched: tuple[Decision, ...]) -> Sighting:
+    known = {d.number for d in one.decisions}
+    decisions = tuple(
+        sorted((*one.decisions, *(d for d in touched if d.number not in known)), key=lambda d: d.number)
+    )
+    counts = role is not None or not one.counts
+    note = one.note or ("" if counts else f"To be ignored, says {by}." if by else "")
+    return replace(one, role=role, role_by=by, decisions=decisions, note=note)
+
+
+def _source(one: Sighting) -> tuple[str, str, str, bool]:
+    return (one.plugin, one.study_instance_uid, one.series_instance_uid, one.automatic)
+
+
+def _rank(one: Sighting) -> tuple[object, ...]:
+    return (
+        any(d.kind == "status" for d in one.decisions),
+        drawn(one),
+        not one.automatic,
+        one.plugin == MARKED,
+        one.status is not Status.ABSENT,
+        one.confidence if one.confidence is not None else -1.0,
+        one.study_instance_uid,
+        one.plugin,
+        one.series_instance_uid,
+    )
+
+
+def _words(best: Sighting) -> str:
+    if any(d.kind == "status" for d in best.decisions):
+        return "What a person said of this visit counts."
+    if not drawn(best):
+        return "Another analysis tells of it too."
+    if not best.automatic:
+        return f"The drawing of a person counts ('{best.label}')."
+    return f"It was measured by '{best.plugin}' too, whose measurement counts ('{best.label}')."
+
+
+__all__ = [
+    "FIRST_SEEN",
+    "MARKED",
+    "PROPOSAL",
+    "UNCONFIRMED",
+    "counted",
+    "decided",
+    "is_unconfirmed",
+    "with_roles",
+]

@@ -1,0 +1,178 @@
+"""What the criteria are told of a course: one visit a date, one row a lesion; and what readers should know."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date
+from decimal import ROUND_HALF_UP, Decimal
+from typing import TYPE_CHECKING, Any
+
+from store.identity import drawn
+from store.lesions import is_unconfirmed
+from store.response.history import History, Role, Seen, Status, Visit
+from store.response.verdict import Response
+from store.sighting import Measure, Sighting
+from store.tracking.link import Kind
+
+if TYPE_CHECKING:
+    from store.course import Course
+
+UPTAKE = frozenset({"percist"})
+"""Criteria that look at what was measured on a PET; the others look at what was measured elsewhere."""
+BOTH = frozenset({"lugano"})
+"""Criteria that look at both."""
+MM3 = {"mm3": 1.0, "ml": 1000.0, "mL": 1000.0, "cm3": 1000.0}
+"""Cubic millimetres of each unit of volume."""
+SUL = frozenset({"g/ml{SUVlbm}", "{SUVlbm}g/ml"})
+"""Units of an uptake that is normalised to lean body mass (PS3.16 CID 85)."""
+
+
+def history(course: Course, criteria: str = "recist1.1") -> History:
+    """Return what a set of criteria is told: of each date the lesions that have a role, with what counts.
+
+    Lengths are whole tenths of a millimetre, half up, and those of fragments are added up; SUVpeak is told only when it
+    is normalised to lean body mass. New lesions that nobody confirmed are left out: `doubts` tells of them.
+    """
+    dates = sorted({on for on, _ in course.analysed} | {one.date for one in course.sightings if one.counts})
+    shown: defaultdict[date, defaultdict[str, list[Sighting]]] = defaultdict(lambda: defaultdict(list))
+    for one in _looked_at(course, criteria):
+        if one.role is not None and not is_unconfirmed(one):
+            shown[one.date][one.lesion].append(one)
+    visits = [Visit(date=on, seen=tuple(_seen(own) for own in shown[on].values())) for on in dates]
+    return History(patient=course.patient.patient_id, visits=tuple(visits))
+
+
+def doubts(course: Course, criteria: str = "recist1.1") -> dict[date, tuple[str, ...]]:
+    """Return what a reader of the verdicts should know of each date: sentences."""
+    told: defaultdict[date, dict[str, None]] = defaultdict(dict)
+    for one in _looked_at(course, criteria):
+        if is_unconfirmed(one) and drawn(one):
+            told[one.date][_new_words(one, course)] = None
+        if one.link is not None and one.link.kind in (Kind.SPLIT, Kind.MERGED) and one.note == "":
+            told[one.date][f"'{one.label}': {one.link.reason}."] = None
+        if criteria in UPTAKE | BOTH and "suv_peak" in one.measurements and not _is_sul(one):
+            told[one.date][
+                f"The uptake of '{one.label}' is {one.measurements['suv_peak'].unit}, not normalised to lean body "
+                "mass (SUL), and is not compared."
+            ] = None
+    return {on: tuple(sentences) for on, sentences in told.items()}
+
+
+def with_doubts(response: Response, course: Course) -> Response:
+    """Return the verdicts of a course with what a reader should know of it beside each."""
+    own = doubts(course, response.criteria)
+    points = [replace(p, doubts=(*p.doubts, *own.get(p.date, ()))) for p in response.time_points]
+    return replace(response, time_points=tuple(points))
+
+
+def _looked_at(course: Course, criteria: str) -> Sequence[Sighting]:
+    """Return the counting sightings that criteria look at: on PET, elsewhere, or both; a lesion drawn nowhere too."""
+    counting = [one for one in course.sightings if one.counts]
+    if criteria in BOTH:
+        return counting
+    on_pet = criteria in UPTAKE
+    drawn_there = {one.lesion for one in counting if drawn(one) and one.on_pet == on_pet}
+    drawn_elsewhere = {one.lesion for one in counting if drawn(one)} - drawn_there
+    return [
+        one
+        for one in counting
+        if one.lesion not in drawn_elsewhere and (not drawn(one) or one.on_pet == on_pet)
+    ]
+
+
+def _new_words(one: Sighting, course: Course) -> str:
+    length = one.measurements.get("long_axis")
+    what = [] if length is None else [f"{length.value:.1f} mm"]
+    what += [] if one.confidence is None else [f"confidence {one.confidence:.2f}"]
+    looked = any(on < one.date and plugin == one.plugin for on, plugin in course.analysed)
+    before = (
+        "was not seen before"
+        if looked or (one.link is not None and one.link.kind is Kind.NEW)
+        else f"was found by '{one.plugin}', which was not run on an earlier visit"
+    )
+    said = f" ({', '.join(what)})" if what else ""
+    return (
+        f"'{one.label}'{said} {before}; nobody confirmed that it is a new lesion, "
+        "which would be progression: 'nadir lesions confirm' or 'nadir lesions mark' decides."
+    )
+
+
+def _seen(own: Sequence[Sighting]) -> Seen:
+    """Return what one lesion of one date is to the criteria; several are fragments, or on PET and elsewhere."""
+    sized = [one for one in own if not one.on_pet] or list(own)
+    hot = [one for one in own if one.on_pet]
+    first = own[0]
+    seen = Seen(
+        lesion=first.lesion,
+        role=first.role or Role.NON_TARGET,
+        status=_status(sized),
+        site=next((one.site for one in own if one.site), ""),
+        node=any(one.node for one in own),
+    )
+    measured: dict[str, Any] = {}
+    if seen.status is Status.MEASURED:
+        for axis in ("long_axis", "short_axis"):
+            values = _each(sized, axis, {"mm"})
+            measured[f"{axis}_tenths"] = sum(tenths(m.value) for m in values) if values else None
+            measured[f"{axis}_sd_mm"] = _sd(values)
+        volumes = _each(sized, "volume", set(MM3))
+        if volumes:
+            measured["volume_mm3"] = sum(m.value * MM3[m.unit] for m in volumes)
+            deviation = _sd([replace(m, uncertainty=_in_mm3(m)) for m in volumes])
+            measured["volume_sd_mm3"] = deviation
+        peaks = [
+            one.measurements["suv_peak"] for one in hot if "suv_peak" in one.measurements and _is_sul(one)
+        ]
+        if peaks:
+            hottest = max(peaks, key=lambda m: m.value)
+            measured["suv_peak"], measured["suv_peak_sd"] = hottest.value, hottest.uncertainty
+            glycolysis = _each([one for one in hot if _is_sul(one)], "tlg", {"g"})
+            measured["tlg"] = sum(m.value for m in glycolysis) if glycolysis else None
+    return replace(seen, **measured)
+
+
+def tenths(mm: float) -> int:
+    """Return a length in whole tenths of a millimetre, half up as it is written in decimals."""
+    return int((Decimal(repr(mm)) * 10).quantize(Decimal(1), ROUND_HALF_UP))
+
+
+def _status(own: Sequence[Sighting]) -> Status:
+    """Return the status of a lesion whose fragments have these: measured when all that is left of it is."""
+    found = {one.status for one in own}
+    for status in (
+        Status.PROGRESSED,
+        Status.NOT_EVALUABLE,
+        Status.PRESENT,
+        Status.MEASURED,
+        Status.TOO_SMALL,
+    ):
+        if status in found:
+            return status
+    return Status.ABSENT
+
+
+def _each(own: Sequence[Sighting], name: str, units: set[str]) -> list[Measure]:
+    """Return one number of every fragment that is there; none when one of them lacks it."""
+    there = [one for one in own if one.status is Status.MEASURED]
+    found = [m for one in there if (m := one.measurements.get(name)) is not None and m.unit in units]
+    return found if len(found) == len(there) else []
+
+
+def _sd(values: Sequence[Measure]) -> float | None:
+    """Return the standard deviation of a sum; None when one of them is not known."""
+    known = [m.uncertainty for m in values if m.uncertainty is not None]
+    return math.hypot(*known) if known and len(known) == len(values) else None
+
+
+def _in_mm3(measure: Measure) -> float | None:
+    return None if measure.uncertainty is None else measure.uncertainty * MM3[measure.unit]
+
+
+def _is_sul(one: Sighting) -> bool:
+    return one.measurements["suv_peak"].unit in SUL if "suv_peak" in one.measurements else False
+
+
+__all__ = ["doubts", "history", "tenths", "with_doubts"]
