@@ -129,10 +129,16 @@ def main() -> None:
 
 def _run(scratch: Path, memory_bytes: int) -> dict[str, object]:
     try:
+        text = (scratch / TASK).read_text()
+        if json.loads(text).get("task") == "response":
+            from node.response_job import ResponseTask
+            from node.response_report import write_response
+
+            return write_response(ResponseTask.from_json(text)).to_json()
         from node.pipeline import analyse
         from node.task import Task
 
-        return analyse(Task.from_json((scratch / TASK).read_text())).to_json()
+        return analyse(Task.from_json(text)).to_json()
     except Refused as refusal:
         return {"kind": "refused", "code": refusal.code, "sentence": refusal.sentence}
     except MemoryError:

@@ -15,7 +15,7 @@ from plugins.errors import Refused
 from store.keys import destination_key as key_of
 from store.keys import without_credentials
 
-USUAL_KINDS = ("seg", "sr-volumetric", "sr-planar")
+USUAL_KINDS = ("seg", "sr-volumetric", "sr-planar", "sr-response", "pdf-response")
 MORE_KINDS = ("capture", "pdf")
 """Kinds of result that people only look at, made when they are asked for."""
 KINDS = (*USUAL_KINDS, *MORE_KINDS)

@@ -159,6 +159,12 @@ class Settings(BaseSettings):
         ge=0,
         description="How long after a study settled its analyses wait for earlier studies that were asked for",
     )
+    response_criteria: str = Field(
+        default="off",
+        description="Criteria of the report on a patient's response: "
+        "recist1.1, irecist, percist, lugano, who, volume; off for none",
+        pattern="^(recist1\\.1|irecist|percist|lugano|who|volume|off)$",
+    )
     priors_compared: int = Field(
         default=3, ge=0, description="With how many earlier studies a study is compared; 0 follows nothing"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 import threading
@@ -17,19 +18,25 @@ from node.child import run_in_child
 from node.deliveries import MORE_KINDS
 from node.fault import place
 from node.logs import line
+from node.response_job import PAGE, ResponseTask, response_task
 from node.settings import Settings
 from node.task import Analysed, Answer, Identity, Task
 from plugins.errors import Broken, NadirError, Refused, Unavailable
-from store import findings, jobs, outbox, studies
+from store import findings, jobs, outbox, response_jobs, studies
 from store.database import Database
 from store.failpoint import reach
 from store.objects import Kept, ObjectStore
-from store.tables import Job, Result, Revision
+from store.remembered import past_of
+from store.tables import Job, Result, Revision, Study
 
 log = logging.getLogger(__name__)
 
 PERMANENT = frozenset({"plugin-changed", "analysis-out-of-memory", "unknown-plugin", "bad-plugin-settings"})
 """Codes of refusals that the next attempt would meet again."""
+
+
+class _Overtaken(Exception):
+    """What a job was to tell is no longer so, and another job tells it."""
 
 
 class Worker:
@@ -74,7 +81,8 @@ class Worker:
         if self._interrupted.is_set():
             return False
         with self._database.transaction() as session:
-            job = jobs.claim(session, self._owner, now, self._lease_seconds)
+            wait_seconds = self._settings.priors_wait_seconds
+            job = jobs.claim(session, self._owner, now, self._lease_seconds, wait_seconds)
         if job is None:
             return False
         reach("worker-claimed")
@@ -102,6 +110,8 @@ class Worker:
             reach("worker-stored")
         except jobs.Fenced:
             log.warning(line("job-fenced", **named))
+        except _Overtaken:
+            log.info(line("job-overtaken", **named))
         except Exception as error:  # the border: whatever one job does, the next one has its turn
             self._failed(job, error)
         else:
@@ -116,7 +126,10 @@ class Worker:
             _delete(left)
         with self._database.reading() as session:
             revision = session.get_one(Revision, job.revision_pk)
-        self._require_installed(job, revision)
+        if job.plugin == response_jobs.PLUGIN:
+            self._require_newest(job, revision)
+        else:
+            self._require_installed(job, revision)
         folder = self._folder(job)
         try:
             with self._database.reading() as session:
@@ -132,6 +145,8 @@ class Worker:
             if analysed.job_key != job.key:
                 sentence = f"plugin '{job.plugin}' was replaced while the node runs; start the node again"
                 raise Unavailable(sentence)
+            if (folder / PAGE).is_file():
+                self._keep_page(folder / PAGE, revision)
             written = analysed.results.written
             return analysed, {
                 w.sop_instance_uid: self._objects.put(Path(w.path).read_bytes()) for w in written
@@ -170,7 +185,29 @@ class Worker:
             "a job of the present ones does this work",
         )
 
-    def _task(self, session: Session, job: Job, revision: Revision, folder: Path) -> Task:
+    def _require_newest(self, job: Job, revision: Revision) -> None:
+        """End a report of what is no longer so, after one of what is so now was put into the queue."""
+        with self._database.transaction() as session:
+            patient_pk = session.get_one(Study, revision.study_pk).patient_pk
+            if response_jobs.state_of(session, patient_pk) == job.config_sha256:
+                return
+            now = self._database.now()
+            response_jobs.ask(session, patient_pk, now, self._settings.max_attempts)
+            jobs.overtake(session, _pk(job), job.attempt, now)
+        raise _Overtaken
+
+    def _keep_page(self, page: Path, revision: Revision) -> None:
+        """Put the page of a patient where people find it: `reports/patient-NUMBER.html` in the node's folder."""
+        with self._database.reading() as session:
+            patient_pk = session.get_one(Study, revision.study_pk).patient_pk
+        reports = self._settings.home / "reports"
+        reports.mkdir(exist_ok=True, mode=0o700)
+        os.replace(page, reports / f"patient-{patient_pk}.html")
+
+    def _task(self, session: Session, job: Job, revision: Revision, folder: Path) -> Task | ResponseTask:
+        started_at = self._database.now().astimezone().isoformat()
+        if job.plugin == response_jobs.PLUGIN:
+            return response_task(session, self._objects, self._settings, job, folder, started_at)
         files = [self._objects.path(sha256) for _, sha256 in studies.manifest_files(session, job.revision_pk)]
         missing = sum(not file.is_file() for file in files)
         if missing:
@@ -184,8 +221,9 @@ class Worker:
             plugins=(job.plugin,),
             plugin_settings={job.plugin: self._settings.plugins.get(job.plugin, {})},
             out=str(folder),
-            started_at=self._database.now().astimezone().isoformat(),
+            started_at=started_at,
             predecessors=self._predecessors(session, job, revision),
+            past=past_of(session, self._objects, job, self._settings.priors_compared),
             more=tuple(kind for kind in MORE_KINDS if self._settings.destinations_of(kind)),
         )
 
@@ -246,6 +284,9 @@ class Worker:
             for result in results:
                 outbox.add(session, result, self._settings.destinations_of(result.kind), now)
             state = jobs.finish(session, _pk(job), job.attempt, jobs.DELIVERING, now)
+            if job.plugin != response_jobs.PLUGIN and self._settings.response_criteria != "off":
+                study = session.get_one(Study, session.get_one(Revision, job.revision_pk).study_pk)
+                response_jobs.ask(session, study.patient_pk, now, self._settings.max_attempts)
             reach("worker-before-commit")
             return state
 

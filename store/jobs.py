@@ -203,6 +203,23 @@ def supersede(session: Session, study_pk: int, before_revision: int, now: dateti
     return _change(session, condition, {"state": SUPERSEDED, "finished_at": aware_utc(now)})
 
 
+def take_off(session: Session, plugin: str, study_pks: Sequence[int], but_job_id: int, now: datetime) -> int:
+    """Take jobs of an analysis on these studies that have not begun off the list, but for one; return how many."""
+    revisions = select(Revision.id).where(col(Revision.study_pk).in_(study_pks))
+    condition = and_(
+        col(Job.revision_pk).in_(revisions),
+        col(Job.plugin) == plugin,
+        col(Job.state) == QUEUED,
+        col(Job.id) != but_job_id,
+    )
+    return _change(session, condition, {"state": SUPERSEDED, "finished_at": aware_utc(now)})
+
+
+def overtake(session: Session, job_id: int, attempt: int, now: datetime) -> None:
+    """End a running job whose work another one does, from newer input. Raises Fenced."""
+    _leave(session, job_id, attempt, SUPERSEDED, {"finished_at": aware_utc(now)})
+
+
 def retire(session: Session, revision: Revision, plugins: Sequence[str]) -> int:
     """Supersede what plugins that are not run on this revision found in earlier ones; return how many findings.
 

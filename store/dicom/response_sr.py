@@ -80,8 +80,8 @@ class ReportedLesion:
     """Tracking UID, the same at every time point."""
     tracking_identifier: str
     """Tracking ID."""
-    role: Role
-    """What it is to the criteria."""
+    role: Role | None
+    """What it is to the criteria; None when nothing."""
     status: Status
     """What was seen of it."""
     type: Code = codes.LESION
@@ -226,7 +226,9 @@ def _group(lesion: ReportedLesion, context: TimePointContext) -> Dataset:
         ),
         "measurements": [number_item(m) for m in lesion.measurements],
         "qualitative_evaluations": [
-            QualitativeEvaluation(response_codes.ROLE, response_codes.ROLES[lesion.role.value])
+            QualitativeEvaluation(response_codes.ROLE, response_codes.ROLES[role.value])
+            for role in [lesion.role]
+            if role is not None
         ],
     }
     segment = lesion.segment

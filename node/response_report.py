@@ -1,0 +1,252 @@
+"""A patient's response as DICOM objects and as a page, out of the course that the job was given.
+
+It runs in the child process: pictures are made from images of strangers.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from pydicom import Dataset, dcmread
+from pydicom.sr.coding import Code
+
+from node.response_job import PAGE, PDF_KIND, SR_KIND, ResponseTask
+from node.task import Analysed, Answer
+from plugins import codes
+from plugins.contract import Measurement, Provenance
+from plugins.errors import Broken
+from store.analysed import AnalysedFindings, Written
+from store.course import Course
+from store.dicom.pdf import encode_pdf
+from store.dicom.response_sr import (
+    ReportedLesion,
+    ReportedResponse,
+    ReportedVisit,
+    SegmentOf,
+    encode_response,
+)
+from store.dicom.rules import check
+from store.response.criteria import CRITERIA
+from store.response.history import Role, Status
+from store.response.rules import Rules
+from store.response.verdict import Response, TimePoint
+from store.response_jobs import PLUGIN, VERSION
+from store.sighting import Sighting
+
+TOLD: Final = ("long_axis", "short_axis", "volume", "suv_max", "suv_mean", "suv_peak", "mtv", "tlg")
+"""Numbers that are compared over time."""
+DERIVED: Final = {"suv_max": codes.MAXIMUM, "suv_mean": codes.MEAN, "suv_peak": codes.PEAK}
+COUNTED_MM: Final = {Status.ABSENT: 0.0, Status.TOO_SMALL: 5.0}
+"""What a target counts that has no length (RECIST 1.1, 4.3.2)."""
+BY_LENGTH: Final = ("recist1.1", "irecist")
+
+
+def write_response(task: ResponseTask) -> Answer:
+    """Return the SR and the PDF written into `task.out`, and the page beside them.
+
+    Raises `Broken` rather than leave an object that breaks the project's own rules.
+    """
+    course = task.read_course()
+    response = CRITERIA[task.criteria](course.history(), Rules(**task.rules))
+    provenance = _provenance(task)
+    header = dcmread(task.header, stop_before_pixels=True)
+    when = datetime.fromisoformat(task.started_at)
+    sr = encode_response(
+        reported_visits(course, response, _segs(course, task.objects)),
+        reported_response(course, response),
+        header,
+        provenance,
+        _series_number(task, SR_KIND),
+        when,
+        [dcmread(file) for file in task.predecessors],
+    )
+    out = Path(task.out)
+    written = [_write(SR_KIND, sr, out)]
+    if violations := check(sr):
+        first = violations[0]
+        raise Broken(f"the report on response breaks rule {first.rule} at {first.where}: {first.sentence}")
+    page, document = _pages(course, response, task)
+    (out / PAGE).write_text(page, encoding="utf-8")
+    pdf = encode_pdf(document, [sr], header, provenance, _series_number(task, PDF_KIND), when)
+    written.append(_write(PDF_KIND, pdf, out))
+    results = AnalysedFindings(written=tuple(written))
+    study = str(header.StudyInstanceUID)
+    analysed = Analysed(plugin=PLUGIN, job_key=task.job_key, study_instance_uid=study, results=results)
+    return Answer(analysed=(analysed,), pages=(str(out / PAGE),))
+
+
+def reported_response(course: Course, response: Response) -> ReportedResponse:
+    """Return what is said of the whole course."""
+    last = response.time_points[-1] if response.time_points else None
+    reasons = [] if last is None else [last.because, *last.doubts]
+    reasons += response.doubts
+    reasons += [
+        f"{d.author} ({d.at:%Y-%m-%d %H:%M} UTC): {s.label} on {s.date}: {d.kind} {d.value} {d.note}".rstrip()
+        for s in course.sightings
+        for d in s.decisions
+    ]
+    return ReportedResponse(
+        criteria=response.criteria,
+        quantity=response.quantity,
+        unit=Code(response.unit, "UCUM", response.unit),
+        overall=last.overall if last else None,
+        target=last.target if last else None,
+        non_target=last.non_target if last else None,
+        best=response.best_overall,
+        reasons=tuple(dict.fromkeys(r for r in reasons if r)),
+    )
+
+
+def reported_visits(
+    course: Course, response: Response, segs: Mapping[str, Dataset]
+) -> tuple[ReportedVisit, ...]:
+    """Return every time point that was judged, with what counts of each lesion there; `segs` by their hash."""
+    names = {s.lesion: s.label for s in reversed(course.sightings)}
+    return tuple(
+        ReportedVisit(
+            date=point.date,
+            lesions=tuple(_lesions(course, point, response.criteria, segs, names)),
+            sum=point.sum,
+        )
+        for point in response.time_points
+    )
+
+
+def _lesions(
+    course: Course, point: TimePoint, criteria: str, segs: Mapping[str, Dataset], names: Mapping[str, str]
+) -> list[ReportedLesion]:
+    roles = {
+        seen.lesion: seen.role for v in course.history().visits if v.date == point.date for seen in v.seen
+    }
+    told: dict[str, ReportedLesion] = {}
+    for sighting in course.sightings:
+        if sighting.date != point.date or not sighting.counts:
+            continue
+        # A fragment keeps its own identity; what was drawn on several series counts once.
+        told.setdefault(
+            sighting.tracking_uid,
+            _lesion(sighting, roles.get(sighting.lesion, sighting.role), criteria, segs, names),
+        )
+    return list(told.values())
+
+
+def _lesion(
+    sighting: Sighting,
+    role: Role | None,
+    criteria: str,
+    segs: Mapping[str, Dataset],
+    names: Mapping[str, str],
+) -> ReportedLesion:
+    axis = "short_axis" if sighting.node else "long_axis"
+    counts = role is Role.TARGET and criteria in BY_LENGTH and point_is_counted(sighting, axis)
+    measurements = [_number(name, sighting) for name in TOLD if name in sighting.measurements]
+    if counts and axis not in sighting.measurements:
+        measurements.append(_stand_in(axis, sighting.status))
+    return ReportedLesion(
+        tracking_uid=sighting.tracking_uid,
+        tracking_identifier=names.get(sighting.lesion, sighting.label),
+        role=role,
+        status=sighting.status,
+        type=sighting.type_code or codes.LESION,
+        site=sighting.site_code,
+        measurements=tuple(measurements),
+        summed=axis if counts else None,
+        segment=_segment(sighting, segs),
+        algorithm=(sighting.plugin, sighting.plugin_version),
+    )
+
+
+def point_is_counted(sighting: Sighting, axis: str) -> bool:
+    """Return whether a target adds a length to the sum of its visit."""
+    return axis in sighting.measurements or sighting.status in COUNTED_MM
+
+
+def _number(name: str, sighting: Sighting) -> Measurement:
+    measure = sighting.measurements[name]
+    concept = measure.concept or Code(name.upper(), codes.PRIVATE_SCHEME, name.replace("_", " "))
+    return Measurement(
+        name=name,
+        concept=concept,
+        value=measure.value,
+        unit=Code(measure.unit, "UCUM", measure.unit),
+        method=measure.method or "as reported",
+        derivation=DERIVED.get(name),
+        uncertainty=measure.uncertainty,
+    )
+
+
+def _stand_in(axis: str, status: Status) -> Measurement:
+    words = {Status.ABSENT: "not there any more: counts 0 mm", Status.TOO_SMALL: "too small: counts 5 mm"}
+    return Measurement(
+        name=axis,
+        concept=codes.SHORT_AXIS if axis == "short_axis" else codes.LONG_AXIS,
+        value=COUNTED_MM[status],
+        unit=codes.MM,
+        method=words[status],
+    )
+
+
+def _segment(sighting: Sighting, segs: Mapping[str, Dataset]) -> SegmentOf | None:
+    seg = segs.get(sighting.seg_sha256 or "")
+    if seg is None or sighting.segment_number is None:
+        return None
+    return SegmentOf(
+        study_instance_uid=str(seg.StudyInstanceUID),
+        sop_instance_uid=str(seg.SOPInstanceUID),
+        seg_series_instance_uid=str(seg.SeriesInstanceUID),
+        number=sighting.segment_number,
+        series_instance_uid=sighting.series_instance_uid,
+    )
+
+
+def _segs(course: Course, objects: Mapping[str, str]) -> dict[str, Dataset]:
+    wanted = {s.seg_sha256 for s in course.sightings if s.seg_sha256 in objects}
+    tags = ["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"]
+    return {
+        name: dcmread(objects[name], stop_before_pixels=True, specific_tags=tags)
+        for name in sorted(w for w in wanted if w)
+    }
+
+
+def _pages(course: Course, response: Response, task: ResponseTask) -> tuple[str, bytes]:
+    raise NotImplementedError
+
+
+def _series_number(task: ResponseTask, kind: str) -> int:
+    """Return 5 digits from a hash, as other results have them."""
+    return 10_000 + zlib.crc32(f"{task.job_key}|{kind}".encode()) % 80_000
+
+
+def _write(kind: str, dataset: Dataset, out: Path) -> Written:
+    path = out / f"{kind}.dcm"
+    dataset.save_as(path, enforce_file_format=True)
+    return Written(
+        kind=kind,
+        sop_instance_uid=dataset.SOPInstanceUID,
+        sop_class_uid=dataset.SOPClassUID,
+        series_instance_uid=dataset.SeriesInstanceUID,
+        path=str(path),
+    )
+
+
+def _provenance(task: ResponseTask) -> Provenance:
+    return Provenance(
+        plugin=PLUGIN,
+        plugin_version=VERSION,
+        model_name=task.criteria,
+        model_version=version("nadir"),
+        model_sha256="",
+        config_sha256=task.config_sha256,
+        manifest_sha256=task.manifest_sha256,
+        job_key=task.job_key,
+        software_version=version("nadir"),
+        started_at=task.started_at,
+    )
+
+
+__all__ = ["reported_response", "reported_visits", "write_response"]
