@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import pytest
+from course_rows import ANATOMY, LUNG, NODE, Clock, Linked, lesion, patient_pk, visit
+from hypothesis import given
+from hypothesis import strategies as st
+from ledger import at
+from sqlmodel import Session
+
+from plugins.errors import Refused
+from store.course import Course, course, courses
+from store.database import Database
+from store.patients import find_patient, merge, part, same_person
+from store.response.history import Role, Status
+from store.response.rules import Rules
+from store.told import doubts, tenths
+from store.tracking.link import Kind
+
+JANUARY, MARCH, MAY = date(2026, 1, 10), date(2026, 3, 10), date(2026, 5, 10)
+
+
+@pytest.fixture
+def database(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
+    """Give SQLite: what is read of a course does not depend on the engine; one test asks PostgreSQL too."""
+    path = tmp_path / "nadir.sqlite"
+    shutil.copyfile(sqlite_template, path)
+    database = Database(f"sqlite:///{path}", sync=False)
+    yield database
+    database.dispose()
+
+
+def seen(course: Course, on: date, criteria: str = "recist1.1") -> dict[str, tuple[Status, int | None]]:
+    """Return status and long axis of what the criteria are told of a date."""
+    found = {v.date: v.seen for v in course.history(criteria).visits}[on]
+    return {one.lesion: (one.status, one.long_axis_tenths) for one in found}
+
+
+def followed(session: Session, kind: Kind, uid: str = "2.25.1", **more: object) -> Course:
+    """Return the course of a lesion of 20 mm that is not drawn at the second visit, with this link."""
+    clock = Clock()
+    first = visit(session, clock, JANUARY, [lesion("2.25.1"), lesion("2.25.2", segment_number=2)])
+    links = [
+        Linked(kind=kind, uid=uid, earlier=["2.25.1"], study=first, is_drawn=False),
+        Linked(kind=Kind.SAME, uid="2.25.2", earlier=["2.25.2"], study=first),
+    ]
+    visit(session, clock, MARCH, [lesion("2.25.2", 10.05)], links)
+    return course(session, patient_pk(session))
+
+
+def test_one_visit_is_one_date_and_a_study_without_a_date_is_none(database: Database) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        visit(session, clock, MARCH, [lesion("2.25.3")])
+        visit(session, clock, JANUARY, [lesion("2.25.1")])
+        visit(session, clock, JANUARY, [lesion("2.25.2")], study="1.2.77")
+        visit(session, clock, None, [lesion("2.25.4")])  # type: ignore[arg-type]
+        found = course(session, patient_pk(session))
+    assert [v.study_date for v in found.visits] == [JANUARY, JANUARY, MARCH]
+    assert [v.date for v in found.history().visits] == [JANUARY, MARCH]
+    assert set(seen(found, JANUARY)) == {"2.25.1", "2.25.2"}
+
+
+def test_a_sighting_says_what_was_measured_and_what_made_it(database: Database) -> None:
+    with database.transaction() as session:
+        uid = visit(session, Clock(), JANUARY, [lesion("2.25.1", 12.25, volume=1.5)])
+        found = course(session, patient_pk(session))
+    (one,) = found.sightings
+    assert (one.lesion, one.tracking_uid, one.study_instance_uid, one.label) == (
+        "2.25.1",
+        "2.25.1",
+        uid,
+        "Nodule .1",
+    )
+    assert (one.type, one.site, one.node, one.automatic, one.plugin) == (
+        "Nodule",
+        "Lung",
+        False,
+        True,
+        "lung_nodule",
+    )
+    assert one.seg_sha256 is not None and one.segment_number == 1
+    assert (one.measurements["long_axis"].value, one.measurements["volume"].unit) == (12.25, "ml")
+    (row,) = found.history().visits[0].seen
+    assert (row.long_axis_tenths, row.volume_mm3, row.long_axis_sd_mm) == (123, 1500.0, 0.5)
+    assert row.volume_sd_mm3 == 500.0
+
+
+def test_lungs_are_no_lesions_and_lymph_nodes_are(database: Database) -> None:
+    with database.transaction() as session:
+        lungs = lesion("2.25.8", category=ANATOMY, type=LUNG)
+        visit(
+            session,
+            Clock(),
+            JANUARY,
+            [lungs, lesion("2.25.9", category=ANATOMY, type=NODE, segment_number=2)],
+        )
+        found = course(session, patient_pk(session))
+    assert [(one.lesion, one.node) for one in found.sightings] == [("2.25.9", True)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        (Kind.GONE, Status.ABSENT),
+        (Kind.OUT_OF_VIEW, Status.NOT_EVALUABLE),
+        (Kind.NOT_SEGMENTED, Status.NOT_EVALUABLE),
+    ],
+)
+def test_a_lesion_that_is_not_drawn_is_what_the_tracking_says(
+    database: Database, kind: Kind, status: Status
+) -> None:
+    with database.transaction() as session:
+        found = followed(session, kind)
+    assert seen(found, MARCH) == {"2.25.1": (status, None), "2.25.2": (Status.MEASURED, 101)}
+    link = next(one.link for one in found.sightings if one.date == MARCH and one.lesion == "2.25.1")
+    assert link is not None and (link.kind, link.confidence) == (kind, 0.9)
+
+
+def test_fragments_are_added_up_and_stay_fragments(database: Database) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        first = visit(session, clock, JANUARY, [lesion("2.25.1", 30)])
+        second = visit(
+            session,
+            clock,
+            MARCH,
+            [lesion("2.25.1", 10.04), lesion("2.25.5", 8.06, segment_number=2)],
+            [Linked(kind=Kind.SPLIT, uid=u, earlier=["2.25.1"], study=first) for u in ("2.25.1", "2.25.5")],
+        )
+        visit(
+            session,
+            clock,
+            MAY,
+            [lesion("2.25.5", 7)],
+            [
+                Linked(kind=Kind.SAME, uid="2.25.5", earlier=["2.25.5"], study=second),
+                Linked(kind=Kind.GONE, uid="2.25.1", earlier=["2.25.1"], study=second, is_drawn=False),
+            ],
+        )
+        found = course(session, patient_pk(session))
+    assert seen(found, MARCH) == {"2.25.1": (Status.MEASURED, 100 + 81)}
+    assert seen(found, MAY) == {"2.25.1": (Status.MEASURED, 70)}
+    assert found.history().visits[1].seen[0].long_axis_sd_mm == pytest.approx(0.5 * 2**0.5)
+    assert found.lesions == ("2.25.1",)
+
+
+@pytest.mark.parametrize("uid", ["2.25.1", "2.25.7"])
+def test_of_lesions_that_grew_together_one_is_measured_and_the_others_end(
+    database: Database, uid: str
+) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        first = visit(session, clock, JANUARY, [lesion("2.25.1", 12), lesion("2.25.2", 11, segment_number=2)])
+        both = [Linked(kind=Kind.MERGED, uid=uid, earlier=["2.25.1", "2.25.2"], study=first)]
+        second = visit(session, clock, MARCH, [lesion(uid, 25)], both)
+        same = [Linked(kind=Kind.SAME, uid=uid, earlier=[uid], study=second)]
+        visit(session, clock, MAY, [lesion(uid, 26)], same)
+        found = course(session, patient_pk(session))
+    assert seen(found, MARCH) == {"2.25.1": (Status.MEASURED, 250), "2.25.2": (Status.ABSENT, None)}
+    assert seen(found, MAY) == {"2.25.1": (Status.MEASURED, 260), "2.25.2": (Status.ABSENT, None)}
+    ended = next(one for one in found.sightings if one.lesion == "2.25.2" and one.date == MAY)
+    assert "grown together" in ended.note
+
+
+def test_a_new_lesion_is_a_doubt_until_somebody_confirms_it_or_the_rules_do_not_ask(
+    database: Database,
+) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        first = visit(session, clock, JANUARY, [lesion("2.25.1")])
+        sure = lesion("2.25.2", 9, segment_number=2)
+        faint = lesion("2.25.3", 9, segment_number=3, confidence=0.3)
+        links = [Linked(kind=Kind.NEW, uid=u, study=first) for u in ("2.25.2", "2.25.3")]
+        visit(session, clock, MARCH, [lesion("2.25.1"), sure, faint], links)
+        pk = patient_pk(session)
+        asked, counted = course(session, pk), course(session, pk, Rules(unconfirmed_new="count"))
+    assert set(seen(asked, MARCH)) == {"2.25.1"}
+    assert ["confirm" in sentence for sentence in doubts(asked)[MARCH]] == [True, True]
+    assert {one.role_by for one in asked.sightings if one.role is Role.NEW} == {"not confirmed"}
+    new = {one.lesion: one.role for one in counted.history().visits[1].seen}
+    assert new == {"2.25.1": Role.NON_TARGET, "2.25.2": Role.NEW}
+    assert "2.25.3"[-2:] in doubts(counted)[MARCH][0]
+
+
+def test_a_lesion_that_a_person_drew_later_is_new_when_the_tracking_knows_of_no_earlier_one(
+    database: Database,
+) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        first = visit(session, clock, JANUARY, [lesion("2.25.1", automatic=False)], plugin="contours")
+        new = [Linked(kind=Kind.NEW, uid="2.25.2", study=first)]
+        visit(session, clock, MARCH, [lesion("2.25.2", automatic=False)], new, plugin="contours")
+        found = course(session, patient_pk(session))
+    assert [one.role for one in found.history().visits[1].seen] == [Role.NEW]
+    assert doubts(found) == {}
+
+
+def test_the_drawing_of_a_person_counts_before_an_automatic_one(database: Database) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        uid = visit(session, clock, JANUARY, [lesion("2.25.1", 20)])
+        drawn = lesion("2.25.1", 24, automatic=False, confidence=None)
+        visit(session, clock, JANUARY, [drawn], study=uid, plugin="contours")
+        found = course(session, patient_pk(session))
+    assert seen(found, JANUARY) == {"2.25.1": (Status.MEASURED, 240)}
+    other = next(one for one in found.sightings if one.automatic)
+    assert not other.counts and "person" in other.note
+
+
+def test_uptake_stands_beside_size_and_only_sul_is_told(database: Database) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        uid = visit(session, clock, JANUARY, [lesion("2.25.1", 20)])
+        visit(session, clock, JANUARY, [lesion("2.25.1", 33, suv_peak=7.0)], study=uid, plugin="pet_lesion")
+        found = course(session, patient_pk(session))
+    assert seen(found, JANUARY) == {"2.25.1": (Status.MEASURED, 200)}
+    (row,) = found.history("percist").visits[0].seen
+    assert (row.suv_peak, row.long_axis_tenths) == (None, 330)
+    assert "SUL" in doubts(found, "percist")[JANUARY][0]
+
+
+def test_a_patient_without_a_row_is_refused(database: Database) -> None:
+    with database.reading() as session, pytest.raises(Refused, match="no patient"):
+        course(session, 17)
+
+
+def test_merged_patients_have_one_course_until_they_are_parted(database_url: str) -> None:
+    database = Database(database_url)
+    with database.transaction() as session:
+        clock = Clock()
+        visit(session, clock, JANUARY, [lesion("2.25.1")])
+        visit(session, clock, MARCH, [lesion("2.25.1")], patient={"patient_id": "Q9"})
+        one, other = patient_pk(session), patient_pk(session, "Q9")
+        assert len(course(session, one).visits) == 1
+        merge(session, other, one, "Dr. Grey", at(100))
+        assert [v.study_date for v in course(session, other).visits] == [JANUARY, MARCH]
+        assert course(session, other) == course(session, one)
+        assert same_person(session, other) == (one, other)
+        assert find_patient(session, "Q9").id == one
+        assert len(courses(session)) == 1
+        with pytest.raises(Refused, match="one patient already"):
+            merge(session, one, other, "Dr. Grey", at(101))
+        part(session, other, "Dr. Grey", at(102))
+        assert len(course(session, one).visits) == 1
+        with pytest.raises(Refused, match="not merged"):
+            part(session, other, "Dr. Grey", at(103))
+    database.dispose()
+
+
+def test_an_identifier_of_several_issuers_asks_for_one(database: Database) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        visit(session, clock, JANUARY, [lesion("2.25.1")], patient={"issuer": "A"})
+        visit(session, clock, JANUARY, [lesion("2.25.2")], patient={"issuer": "B"})
+        with pytest.raises(Refused, match="--issuer"):
+            find_patient(session, "P1")
+        assert find_patient(session, "P1", "B").issuer == "B"
+        with pytest.raises(Refused, match="no patient"):
+            find_patient(session, "", None)
+
+
+@given(length=st.integers(0, 100_000))
+def test_a_length_in_hundredths_becomes_tenths_half_up(length: int) -> None:
+    assert tenths(float(f"{length / 100:.2f}")) == (length + 5) // 10
