@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
@@ -115,8 +116,8 @@ def in_order(history: History) -> tuple[Visit, ...]:
     """Return the visits by date, the baseline first.
 
     Refuses a history without a visit (`no-visit`), two visits of one date (`date-twice`), a lesion that a visit
-    names twice (`lesion-twice`; parts of a broken lesion are added up before) and a length below zero
-    (`negative-length`).
+    names twice (`lesion-twice`; parts of a broken lesion are added up before), a length below zero
+    (`negative-length`), and a volume or uptake that is below zero or no number (`bad-number`).
     """
     visits = tuple(sorted(history.visits, key=lambda visit: visit.date))
     if not visits:
@@ -142,6 +143,10 @@ def _check(patient: str, visit: Visit) -> None:
         for length in (seen.long_axis_tenths, seen.short_axis_tenths):
             if length is not None and length < 0:
                 raise Refused("negative-length", f"The length {length / 10:g} mm of {where} is below zero.")
+        for name in ("volume_mm3", "suv_peak", "tlg"):
+            value = getattr(seen, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise Refused("bad-number", f"{name} {value:g} of {where} is below zero or no number.")
 
 
 __all__ = ["History", "Reference", "Role", "Seen", "Status", "Visit", "in_order"]
