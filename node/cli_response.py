@@ -178,7 +178,7 @@ def _print_response(found: Response) -> None:
         }
         for index, point in enumerate(found.time_points)
     ]
-    unit = re.sub(r"\{.*?\}", "", found.unit)
+    unit = _unit(found.unit)
     columns = {
         "date": "date",
         "sum": f"sum\n{unit}",
@@ -202,15 +202,23 @@ def _print_response(found: Response) -> None:
 
 
 def _print_why(point: TimePoint) -> None:
-    verdict = point.overall or "Baseline"
-    _print_wrapped(f"{point.date} {verdict}: {point.because.removeprefix(f'{verdict}: ')}", 0)
+    verdict = point.overall or "baseline"
+    because = re.sub(rf"^({re.escape(verdict)}: )+", "", point.because, flags=re.IGNORECASE)
+    _print_wrapped(f"{point.date} {verdict}: {because}", 0)
     for margin in point.margins[:1]:
+        unit = _unit(margin.unit)
         deviations = margin.standard_deviations
-        of_its = "" if deviations is None else f", {deviations:.1f} of its standard deviations,"
-        what = f"{margin.lesion}, {margin.quantity.replace('_', ' ')} {_value(margin.value)} {margin.unit}"
-        _print_wrapped(f"nearest: {what}: {margin.change:+.3g}{of_its} would give {margin.verdict}", 2)
+        of_its = "" if deviations is None else f", {deviations:.1f} standard deviations of it,"
+        what = f"{margin.lesion}, {margin.quantity.replace('_', ' ')} {_value(margin.value)} {unit}"
+        change = f"{_value(margin.change, '+')} {unit}{of_its}"
+        _print_wrapped(f"nearest: {what}: {change} would give {margin.verdict}", 2)
     for doubt in point.doubts:
         _print_wrapped(f"note: {doubt}", 2)
+
+
+def _unit(ucum: str) -> str:
+    """Return a UCUM unit without its annotation."""
+    return re.sub(r"\{.*?\}", "", ucum)
 
 
 def _print_wrapped(text: str, indent: int) -> None:
@@ -223,8 +231,8 @@ def _print_wrapped(text: str, indent: int) -> None:
     )
 
 
-def _value(value: float | None) -> str:
-    return "" if value is None else f"{value:.10g}" if value == round(value, 1) else f"{value:.4g}"
+def _value(value: float | None, sign: str = "") -> str:
+    return "" if value is None else f"{round(value, 1 if abs(value) >= 10 else 3):{sign}.12g}"
 
 
 def _percent(value: float | None, of: float | None) -> str:

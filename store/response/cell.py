@@ -32,6 +32,8 @@ FLAGS: Mapping[str, bool] = {
 }
 NUMBER = re.compile(r"[0-9]+(?:[.,][0-9]+)?(?:[eE][+-]?[0-9]{1,2})?|[.,][0-9]+")
 ISO_DATE = re.compile(r"([0-9]{4})([-/.]?)([0-9]{2})\2([0-9]{2})(?:[T ][0-9:.]+(?:Z|[+-][0-9:]+)?)?")
+LARGEST = 10**12
+"""A number above that is a slip of the pen."""
 LONGEST_MM = 2000
 """A length above that is a slip of the pen."""
 
@@ -68,7 +70,10 @@ class Cell:
             raise self.refused("bad-number", "which is no number; write digits with one decimal point")
         if not comma and re.fullmatch(r"[0-9]{1,3},[0-9]{3}", text):
             raise self.refused("bad-number", "which may be thousands or decimals; write a decimal point")
-        return Decimal(text.replace(",", "."))
+        value = Decimal(text.replace(",", "."))
+        if value > LARGEST:
+            raise self.refused("bad-number", "which is too large to be meant; correct it")
+        return value
 
     def tenths_mm(self, *, comma: bool = False) -> tuple[int | None, bool]:
         """Return a length in tenths of a millimetre, half up, and whether it had to be rounded. Refused as `number`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import date
 
@@ -199,6 +200,7 @@ GOOD = "P1,T1,2024-01-02,target,liver,0,20,10,measured"
         ("P1,T2,2024-01-02,target,liver,0,20 mm,,", "bad-number", "found '20 mm'"),
         ("P1,T2,2024-01-02,target,liver,0,1.234.5,,", "bad-number", "found '1.234.5'"),
         ('P1,T2,2024-01-02,target,liver,0,"1,234",,', "bad-number", "thousands or decimals"),
+        ("P1,T2,2024-01-02,target,liver,0,1e99,,", "bad-number", "too large"),
         ("P1,T2,2024-01-02,target,liver,0,20,9000,", "bad-number", "column short_axis_mm: found '9000'"),
         ("P1,T2,01.02.2024,target,liver,0,20,,", "bad-date", "column date: found '01.02.2024'"),
         ("P1,T2,2024-02-30,target,liver,0,20,,", "bad-date", "no day of the calendar"),
@@ -278,6 +280,12 @@ def test_a_target_that_is_present_with_a_number_is_measured() -> None:
     rows = ("P1,T1,2024-01-02,target,,0,20,,present", "P1,NT1,2024-01-02,non-target,,0,20,,present")
     target, other_one = read_one(table(*rows)).visits[0].seen
     assert (target.status, other_one.status) == (Status.MEASURED, Status.PRESENT)
+
+
+@given(st.binary(max_size=60), st.integers(0, len(PLAIN)), st.integers(0, 40))
+def test_a_damaged_table_is_read_or_refused(put: bytes, at: int, instead_of: int) -> None:
+    with contextlib.suppress(Refused):
+        assert read_table(PLAIN[:at] + put + PLAIN[at + instead_of :]).histories
 
 
 def test_volumes_in_two_units_have_to_agree() -> None:
