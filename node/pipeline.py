@@ -20,18 +20,18 @@ from pydicom.sr.coding import Code
 
 from node.deliveries import MORE_KINDS
 from node.fault import place
+from node.identity import Follower, follower, identify, linked
 from node.task import Analysed, Answer, Identity, Task
 from plugins.contract import Finding, Flag, Measurement, Plugin, Provenance, Volume, parted
 from plugins.errors import Absent, Broken, NadirError, Refused
 from plugins.registry import load_plugins
 from store.analysed import AnalysedFindings, Coded, Found, Measured, Told, Written
-from store.dicom.equipment import one_line
 from store.dicom.rules import check
 from store.dicom.seg import Identified, encode_seg
 from store.dicom.series import ReadStudy, read_mask, read_study
 from store.dicom.sr import Report, encode_nothing_found, encode_planar, encode_volumetric
-from store.dicom.uids import derive_uid
 from store.dicom.values import integer
+from store.tracking.past import Past
 
 NOTHING_HERE = "nothing-to-analyse"
 Encoder = Callable[[Callable[[str], int], Sequence[Dataset]], list[tuple[str, Dataset]]]
@@ -63,7 +63,8 @@ def analyse(task: Task) -> Answer:
         return Answer(analysed=tuple(_without_study(plugin, task, refusal, refused) for plugin in plugins))
     seconds = {"read": time.monotonic() - began}
     identified: dict[str, tuple[Identified, ...]] = {}
-    analysed = tuple(_run(plugin, read, task, seconds, identified) for plugin in plugins)
+    followed = follower(task.past)
+    analysed = tuple(_run(plugin, read, task, seconds, identified, followed) for plugin in plugins)
     pages = _write_pages(task, read, analysed, identified) if task.pages else ()
     return Answer(analysed=analysed, pages=pages)
 
@@ -133,6 +134,7 @@ def _run(
     task: Task,
     seconds: Mapping[str, float],
     identified: dict[str, tuple[Identified, ...]],
+    followed: Follower,
 ) -> Analysed:
     answer = Analysed(
         plugin=plugin.name,
@@ -150,8 +152,14 @@ def _run(
             return replace(answer, applicable=False, results=AnalysedFindings(told=told))
         found_at = time.monotonic()
         findings, doubts = parted(given)
-        identified[plugin.name], flags = identify(plugin.name, read.study.study_instance_uid, findings)
-        results = _results(plugin, identified[plugin.name], (*doubts, *flags), read, task, answer)
+        story = followed(plugin, read.study, findings)
+        followed_at = time.monotonic()
+        identified[plugin.name], flags = identify(
+            plugin.name, read.study.study_instance_uid, story.findings, story.names
+        )
+        flags = (*doubts, *story.flags, *flags)
+        results = _results(plugin, identified[plugin.name], flags, read, task, answer)
+        results = replace(results, links=tuple(map(linked, story.links)))
     except Refused as refusal:  # of the plugin: what writes its results raises Broken
         return replace(_failed(answer, refusal), declined=True)
     except NadirError as error:
@@ -160,7 +168,9 @@ def _run(
         raise
     except Exception as error:  # headers of strangers meet the encoders: one analysis fails, the others go on
         return _failed(answer, Broken(f"the results of '{plugin.name}' cannot be written: {place(error)}"))
-    parts = {**seconds, "find": found_at - began, "write": time.monotonic() - found_at}
+    parts = {**seconds, "find": found_at - began, "write": time.monotonic() - followed_at}
+    if task.past != Past():
+        parts["follow"] = followed_at - found_at
     return replace(answer, results=results, seconds=parts)
 
 
@@ -201,51 +211,6 @@ def _results(
         told=(*answer.results.told, *_told(flags, False)),
         written=written,
     )
-
-
-def identify(
-    plugin: str, study_instance_uid: str, findings: Sequence[Finding]
-) -> tuple[tuple[Identified, ...], tuple[Flag, ...]]:
-    """Return the findings with segment number and tracking identity, and the flags raised on the way.
-
-    A tracking UID that came with the source is kept, but never given to two findings. The others derive from
-    study, plugin, series and the finding's key, so that a repeated run gives the same. Raises `Broken` for a plugin
-    that gives one key to two findings of a series, a finding or a finding without voxels.
-    """
-    identified: list[Identified] = []
-    flags: list[Flag] = []
-    taken: set[str] = set()
-    numbers: dict[str, int] = {}
-    for finding in findings:
-        series = finding.series_instance_uid
-        numbers[series] = numbers.get(series, 0) + 1
-        uid = finding.tracking_uid
-        if uid in taken:
-            flags.append(
-                Flag(
-                    code="tracking-uid-shared",
-                    sentence=f"'{finding.label}' has the Tracking UID of another region and was given its own.",
-                    series_instance_uid=series,
-                    plugin=plugin,
-                )
-            )
-            uid = None
-        if uid is None:
-            uid = derive_uid(study_instance_uid, "tracking", plugin, series, finding.key)
-        if uid in taken:
-            raise Broken(f"plugin '{plugin}' gave one key to two findings of a series")
-        if finding.mask.count == 0:
-            raise Broken(f"plugin '{plugin}' gave a finding without voxels")
-        taken.add(uid)
-        identified.append(
-            Identified(
-                finding=finding,
-                segment_number=numbers[series],
-                tracking_identifier=one_line(finding.tracking_identifier or finding.label, longest=1024),
-                tracking_uid=uid,
-            )
-        )
-    return tuple(identified), tuple(flags)
 
 
 def write_results(

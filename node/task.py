@@ -9,8 +9,9 @@ from typing import Any, Self
 
 from plugins.contract import Mark, Plugin
 from plugins.registry import config_sha256
-from store.analysed import AnalysedFindings
+from store.analysed import AnalysedFindings, build
 from store.keys import job_key
+from store.tracking.past import Past
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,8 @@ class Task:
     """Points, LPS mm, at which lesions are asked for beside those that were marked in the study."""
     pages: bool = False
     """True to write overlay pictures, a CSV and a page beside the DICOM objects."""
+    past: Past = field(default_factory=Past)
+    """What is known of the patient from other times; only for a task of one plugin when `past.same` or names are."""
 
     @property
     def requests(self) -> tuple[Mark, ...]:
@@ -92,7 +95,8 @@ class Task:
         """Return the task that `to_json` wrote."""
         raw = json.loads(text)
         raw |= {name: tuple(raw[name]) for name in ("files", "plugins", "more")}
-        return cls(**{**raw, "marks": tuple(tuple(point) for point in raw["marks"])})
+        marks = tuple(tuple(point) for point in raw["marks"])
+        return cls(**{**raw, "marks": marks, "past": build(Past, raw["past"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +120,7 @@ class Analysed:
     declined: bool = False
     """True when it was the analysis that refused, after it had looked: nothing failed, and no attempt is to come."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """How long its parts took: `read`, `find`, `write`."""
+    """How long its parts took: `read`, `find`, `follow` (when there is a past), `write`."""
 
     def to_json(self) -> dict[str, object]:
         """Return plain data for a JSON file."""

@@ -1,0 +1,99 @@
+"""Who each finding is: a name that lasts from study to study of a patient, decided before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from plugins.contract import Finding, Flag, Plugin, Study
+from plugins.errors import Broken
+from store.analysed import Linked
+from store.dicom.equipment import one_line
+from store.dicom.seg import Identified
+from store.dicom.uids import derive_uid
+from store.tracking.followed import Followed
+from store.tracking.link import Link
+from store.tracking.past import Named, Past
+
+Follower = Callable[[Plugin, Study, Sequence[Finding]], Followed]
+"""Gives the findings of an analysis the identity that they have from other times."""
+
+
+def follower(past: Past) -> Follower:
+    """Return what gives findings the identity that they have from other times; registrations are made once."""
+    if past == Past():
+        return lambda plugin, study, findings: Followed(findings=tuple(findings))
+    # Registering needs libraries that a first study does without.
+    from store.tracking.brought import Motions
+    from store.tracking.follow import follow
+
+    motions = Motions()
+    return lambda plugin, study, findings: follow(plugin, study, findings, past, motions)
+
+
+def linked(link: Link) -> Linked:
+    """Return a link as a plain value."""
+    return Linked(
+        kind=link.kind.value,
+        tracking_uid=link.tracking_uid,
+        tracking_identifier=link.tracking_identifier,
+        is_found=link.finding is not None,
+        earlier=link.earlier,
+        study_instance_uid=link.study_instance_uid,
+        confidence=link.confidence,
+        reason=link.reason,
+        expected_mm=link.expected_mm,
+    )
+
+
+def identify(
+    plugin: str,
+    study_instance_uid: str,
+    findings: Sequence[Finding],
+    names: Mapping[tuple[str, str], Named] | None = None,
+) -> tuple[tuple[Identified, ...], tuple[Flag, ...]]:
+    """Return the findings with segment number and tracking identity, and the flags raised on the way.
+
+    `names` are identities that the patient's past gives, by series and key of the finding. Else a tracking UID that
+    came with the source is kept, but never given to two findings. The others derive from
+    study, plugin, series and the finding's key, so that a repeated run gives the same. Raises `Broken` for a plugin
+    that gives one key to two findings of a series, a finding or a finding without voxels.
+    """
+    identified: list[Identified] = []
+    flags: list[Flag] = []
+    taken: set[str] = set()
+    numbers: dict[str, int] = {}
+    for finding in findings:
+        series = finding.series_instance_uid
+        numbers[series] = numbers.get(series, 0) + 1
+        name = (names or {}).get((series, finding.key))
+        uid = name.tracking_uid if name else finding.tracking_uid
+        identifier = name.tracking_identifier if name else finding.tracking_identifier or finding.label
+        if uid in taken:
+            flags.append(
+                Flag(
+                    code="tracking-uid-shared",
+                    sentence=f"'{finding.label}' has the Tracking UID of another region and was given its own.",
+                    series_instance_uid=series,
+                    plugin=plugin,
+                )
+            )
+            uid = None
+        if uid is None:
+            uid = derive_uid(study_instance_uid, "tracking", plugin, series, finding.key)
+        if uid in taken:
+            raise Broken(f"plugin '{plugin}' gave one key to two findings of a series")
+        if finding.mask.count == 0:
+            raise Broken(f"plugin '{plugin}' gave a finding without voxels")
+        taken.add(uid)
+        identified.append(
+            Identified(
+                finding=finding,
+                segment_number=numbers[series],
+                tracking_identifier=one_line(identifier, longest=1024),
+                tracking_uid=uid,
+            )
+        )
+    return tuple(identified), tuple(flags)
+
+
+__all__ = ["Follower", "follower", "identify", "linked"]

@@ -1,0 +1,182 @@
+"""Lesions of other time points brought to the grid of this one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from plugins import codes
+from plugins.contract import Flag, Mask, Study, Volume
+from plugins.errors import Refused
+from store.tracking.earlier import EarlierSeries, Region
+from store.tracking.lesion import EarlierLesion
+from store.tracking.motion import Motion, Trust
+from store.tracking.propagation import propagate
+from store.tracking.registration import register
+
+LEAST_SD_MM = 3.0
+"""A lesion moves so much against its surroundings from one breath to the next."""
+
+
+class Standing(StrEnum):
+    """What time a lesion comes from."""
+
+    EARLIER = "earlier"
+    LATER = "later"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Brought:
+    """A lesion of another time point and where it is expected at this one."""
+
+    standing: Standing
+    """What time it comes from."""
+    series: EarlierSeries
+    """The series that it was found on."""
+    region: Region
+    """What its SEG says of it."""
+    lesion: EarlierLesion
+    """Where it is expected."""
+    volume: Volume | None
+    """The series of this study that it was brought to; None when there is none like its own."""
+    mask: Mask | None = None
+    """Its mask on its own series; None when that was not read."""
+    motion: Motion | None = None
+    """How it was brought; None when it was not."""
+
+    @property
+    def trusted(self) -> bool:
+        """Return True when the images could be laid on each other."""
+        return self.motion is not None and self.motion.quality.trust is not Trust.FAILED
+
+
+class Motions:
+    """Motions between image series, each registered once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], Motion] = {}
+
+    def between(self, fixed: Volume, moving: Volume) -> Motion:
+        """Return the motion from an earlier series to a new one. Refuses what cannot be compared."""
+        key = (fixed.series_instance_uid, moving.series_instance_uid)
+        if key not in self._known:
+            self._known[key] = register(fixed, moving)
+        return self._known[key]
+
+
+@dataclass(kw_only=True)
+class Scene:
+    """What other time points know of the lesions of this study.
+
+    Lesions are taken in from the nearest time point to the farthest; one that is there already is not taken again.
+    """
+
+    study: Study
+    """The new study."""
+    looked_at: Collection[str]
+    """Series on which something was found now."""
+    motions: Motions
+    """Registrations."""
+    lesions: dict[str, Brought] = field(default_factory=dict)
+    """By Tracking UID."""
+    flags: list[Flag] = field(default_factory=list)
+    """What could not be compared."""
+
+    def take(self, series: Sequence[EarlierSeries], standing: Standing) -> None:
+        """Take in the lesions of one study that are not known yet."""
+        wanted = [s for s in series if any(r.tracking_uid not in self.lesions for r in s.lesions)]
+        for one, volume in self._pairs(wanted):
+            try:
+                found = self._brought(one, volume, standing)
+            except Refused as refusal:
+                sentence = f"The lesions of {one.study_date} were not compared: {refusal.sentence}"
+                self.flags.append(Flag(code="earlier-not-compared", sentence=sentence))
+                continue
+            for brought in found:
+                self.lesions.setdefault(brought.lesion.tracking_uid, brought)
+
+    def on(self, volume: Volume) -> list[Brought]:
+        """Return the lesions that were brought to one series."""
+        return [b for b in self.lesions.values() if b.volume is volume]
+
+    def _pairs(self, series: Sequence[EarlierSeries]) -> Iterator[tuple[EarlierSeries, Volume | None]]:
+        """Yield each earlier series with the new one that is most like it, one for one as far as they go."""
+        volumes = {v.series_instance_uid: v for v in self.study.volumes}
+        likeness = {
+            (s.series_instance_uid, uid): (uid in self.looked_at, s.description == v.series_description)
+            for s in series
+            for uid, v in volumes.items()
+            if s.modality in ("", v.modality)
+        }
+        left = {s.series_instance_uid: s for s in series}
+        free = set(volumes)
+        for (earlier, new), _ in sorted(likeness.items(), key=lambda item: (-sum(item[1]), item[0])):
+            if earlier in left and new in free:
+                free.discard(new)
+                yield left.pop(earlier), volumes[new]
+        yield from ((s, None) for s in left.values())
+
+    def _brought(self, series: EarlierSeries, volume: Volume | None, standing: Standing) -> list[Brought]:
+        lesions = [r for r in series.lesions if r.tracking_uid not in self.lesions]
+        if volume is None:
+            return [_nowhere(series, region, standing) for region in lesions]
+        there = series.volume
+        masks = series.masks(there)
+        motion = self.motions.between(volume, there)
+        found = []
+        for region in lesions:
+            if (mask := masks.get(region.number)) is None:
+                continue
+            place = propagate(mask, there, volume, motion)
+            lesion = replace(
+                still(series, region, mask, there),
+                expected_mm=place.expected_mm,
+                expected_mask=place.mask,
+                in_view=place.in_view,
+                expected_sd_mm=max(LEAST_SD_MM, motion.quality.residual_mm or 0.0),
+            )
+            found.append(
+                Brought(
+                    standing=standing,
+                    series=series,
+                    region=region,
+                    lesion=lesion,
+                    volume=volume,
+                    mask=mask,
+                    motion=motion,
+                )
+            )
+        return found
+
+
+def still(series: EarlierSeries, region: Region, mask: Mask, volume: Volume) -> EarlierLesion:
+    """Return a lesion where it was, on the series `volume` that it was found on."""
+    return EarlierLesion(
+        tracking_uid=region.tracking_uid,
+        tracking_identifier=region.tracking_identifier or region.label,
+        study_instance_uid=series.study_instance_uid,
+        expected_mm=volume.centroid_mm(mask),
+        expected_mask=mask,
+        volume_mm3=mask.count * volume.voxel_volume_mm3,
+        in_view=1.0,
+        site=region.site.value if region.site else None,
+        type=region.type.value if region.type else None,
+        node=region.type == codes.LYMPH_NODE,
+    )
+
+
+def _nowhere(series: EarlierSeries, region: Region, standing: Standing) -> Brought:
+    lesion = EarlierLesion(
+        tracking_uid=region.tracking_uid,
+        tracking_identifier=region.tracking_identifier or region.label,
+        study_instance_uid=series.study_instance_uid,
+        expected_mm=(0.0, 0.0, 0.0),
+        expected_mask=None,
+        volume_mm3=0.0,
+        in_view=0.0,
+    )
+    return Brought(standing=standing, series=series, region=region, lesion=lesion, volume=None)
+
+
+__all__ = ["Brought", "Motions", "Scene", "Standing", "still"]

@@ -1,0 +1,159 @@
+"""One analysis of one study laid beside what the patient had before: who each finding is, and what became of the rest.
+
+Lesions are followed by their place: the images are registered, earlier lesions brought to the new grid and matched.
+Other regions (a lung, a liver reference) are followed by their name. Earlier studies are asked from the newest to the
+oldest, each for the lesions that no newer one has, so that a lesion keeps its identity over a visit that did not show
+it. What the same analysis said of the same study before counts as well, and so do later studies that were analysed
+first: these give identities and no links.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from plugins.contract import Finding, Flag, Plugin, Study
+from plugins.errors import Refused
+from store.tracking.brought import Motions, Scene, Standing, still
+from store.tracking.earlier import EarlierSeries, is_lesion, read_earlier
+from store.tracking.followed import Followed
+from store.tracking.matching import match
+from store.tracking.naming import renamed
+from store.tracking.past import EarlierResults, Named, Past
+from store.tracking.story import Pin, Place, Story, place_of, present
+from store.tracking.words import flags_of
+
+
+def follow(
+    plugin: Plugin, study: Study, findings: Sequence[Finding], past: Past, motions: Motions
+) -> Followed:
+    """Return the findings of one analysis with the identity that the patient's past gives them.
+
+    What has no name here gets its own, as in a first study; a study without a past comes back as it was given.
+    """
+    lacking = _lacking(past, plugin.name)
+    if not (past.earlier or past.later or past.same):
+        return Followed(findings=tuple(findings), flags=lacking)
+    read = _Read.of(past, plugin.name)
+    lesions = [f for f in findings if is_lesion(f.category, f.type) and f.mask.count]
+    scene = Scene(study=study, looked_at={f.series_instance_uid for f in lesions}, motions=motions)
+    for standing, times in ((Standing.EARLIER, read.earlier), (Standing.LATER, read.later)):
+        for series in times:
+            scene.take(series, standing)
+    said = {one.study_instance_uid for one in past.said}
+    story = Story(
+        plugin=plugin.name,
+        study=study,
+        lesions=lesions,
+        scene=scene,
+        pins=_pins(read.same, study, lesions, past),
+        was_compared=not past.earlier or past.earlier[0].study_instance_uid in said,
+        known=past.names,
+    )
+    names, links = story.told()
+    names |= _regions(read, study, [f for f in findings if not is_lesion(f.category, f.type)])
+    dates = {one.study_instance_uid: one.study_date for one in past.earlier}
+    links = links if past.earlier else ()
+    return Followed(
+        findings=tuple(_called(finding, names) for finding in findings),
+        names=names,
+        links=links,
+        flags=(*lacking, *read.flags, *scene.flags, *flags_of(links, dates, plugin.name)),
+    )
+
+
+def _lacking(past: Past, plugin: str) -> tuple[Flag, ...]:
+    if not past.lacking:
+        return ()
+    words = f"{past.lacking} earlier studies, or searches for them, are not here yet"
+    sentence = f"{words}; lesions were compared without them, and may be called new that are not."
+    return (Flag(code="priors-not-here", sentence=sentence, plugin=plugin),)
+
+
+def _called(finding: Finding, names: Mapping[Place, Named]) -> Finding:
+    """Return a lesion that an algorithm named under the name that it has in the patient."""
+    name = names.get(place_of(finding))
+    if name is None or not finding.automatic or not is_lesion(finding.category, finding.type):
+        return finding
+    return renamed(finding, name.tracking_identifier)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """What the analysis found at other times."""
+
+    earlier: tuple[tuple[EarlierSeries, ...], ...]
+    later: tuple[tuple[EarlierSeries, ...], ...]
+    same: tuple[EarlierSeries, ...]
+    flags: tuple[Flag, ...]
+
+    @classmethod
+    def of(cls, past: Past, plugin: str) -> _Read:
+        flags: list[Flag] = []
+
+        def read(results: EarlierResults) -> tuple[EarlierSeries, ...]:
+            series, doubts = read_earlier(results, plugin)
+            flags.extend(doubts)
+            return series
+
+        return cls(
+            earlier=tuple(map(read, past.earlier)),
+            later=tuple(map(read, past.later)),
+            same=read(past.same) if past.same else (),
+            flags=tuple(flags),
+        )
+
+
+def _pins(
+    same: Sequence[EarlierSeries], study: Study, lesions: Sequence[Finding], past: Past
+) -> dict[Place, Pin]:
+    """Return what lesions were called when the same analysis looked at the same study before."""
+    pins: dict[Place, Pin] = {}
+    confidence = {one.tracking_uid: one.confidence for one in past.said}
+    volumes = {v.series_instance_uid: v for v in study.volumes}
+    for series in same:
+        if (volume := volumes.get(series.series_instance_uid)) is None:
+            continue
+        try:
+            masks = series.masks(volume)
+        except Refused:  # of images that are others now
+            continue
+        before = [still(series, r, masks[r.number], volume) for r in series.lesions if r.number in masks]
+        now = [present(f, volume) for f in lesions if f.series_instance_uid == series.series_instance_uid]
+        links = match(before, now, spacing_mm=volume.spacing_mm, new_identity=lambda lesion: (lesion.key, ""))
+        for link in links:
+            if link.finding is not None and link.tracking_uid in link.earlier:
+                name = Named(tracking_uid=link.tracking_uid, tracking_identifier=link.tracking_identifier)
+                sure = confidence.get(link.tracking_uid, 1.0)
+                pins[series.series_instance_uid, link.finding] = Pin(name=name, confidence=sure)
+    return pins
+
+
+def _regions(read: _Read, study: Study, regions: Sequence[Finding]) -> dict[Place, Named]:
+    """Return the identity of regions that are followed by their name: that of the nearest time point that has one.
+
+    A name that stands for two regions of one time point says of neither which it is.
+    """
+    volumes = {v.series_instance_uid: v for v in study.volumes}
+    asked = [(volumes[f.series_instance_uid].modality, f.label.casefold(), f.type.value) for f in regions]
+    names: dict[Place, Named] = {}
+    for time in (*read.earlier, read.same, *read.later):
+        known: dict[tuple[str, str, str], list[Named]] = {}
+        for series in time:
+            own = volumes.get(series.series_instance_uid)
+            for one in series.regions:
+                key = (
+                    own.modality if own else series.modality,
+                    one.label.casefold(),
+                    one.type.value if one.type else "",
+                )
+                name = Named(tracking_uid=one.tracking_uid, tracking_identifier=one.tracking_identifier)
+                known.setdefault(key, []).append(name)
+        for finding, key in zip(regions, asked, strict=True):
+            is_drawn = finding.tracking_uid is not None
+            if not is_drawn and asked.count(key) == 1 and len(known.get(key, ())) == 1:
+                names.setdefault(place_of(finding), known[key][0])
+    return names
+
+
+__all__ = ["follow"]

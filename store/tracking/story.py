@@ -1,0 +1,240 @@
+"""Who each lesion of a study is, after it was laid beside the lesions of other time points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from plugins.contract import Finding, Study, Volume
+from store.dicom.uids import derive_uid
+from store.tracking.brought import Brought, Scene, Standing
+from store.tracking.lesion import PresentLesion
+from store.tracking.link import Kind, Link
+from store.tracking.matching import match
+from store.tracking.naming import Names
+from store.tracking.past import Named
+
+Place = tuple[str, str]
+"""Series Instance UID and `Finding.key`: no two findings of one run share both."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pin:
+    """What the same analysis of the same study said of a finding before."""
+
+    name: Named
+    """Its identity."""
+    confidence: float
+    """0 to 1."""
+
+
+def place_of(finding: Finding) -> Place:
+    """Return what no other finding of the run shares."""
+    return (finding.series_instance_uid, finding.key)
+
+
+def present(finding: Finding, volume: Volume, tracking_uid: str | None = None) -> PresentLesion:
+    """Return a finding as the matching knows it, with the identity that it is told to have."""
+    return PresentLesion(
+        key=finding.key,
+        label=finding.label,
+        centroid_mm=volume.centroid_mm(finding.mask),
+        mask=finding.mask,
+        volume_mm3=finding.mask.count * volume.voxel_volume_mm3,
+        site=finding.site.value if finding.site else None,
+        type=finding.type.value,
+        tracking_uid=tracking_uid,
+    )
+
+
+class Story:
+    """Decides identities and links of the lesions of one analysis.
+
+    Parameters
+    ----------
+    plugin
+        Name of the analysis.
+    study
+        The study.
+    lesions
+        What was found that is followed by its place.
+    scene
+        The lesions of other time points.
+    pins
+        What the same analysis of the same study said before.
+    was_compared
+        True when that was said with the newest earlier study at hand: then it stands.
+    known
+        Every identity of the patient.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        plugin: str,
+        study: Study,
+        lesions: Sequence[Finding],
+        scene: Scene,
+        pins: Mapping[Place, Pin],
+        was_compared: bool,
+        known: Iterable[Named],
+    ) -> None:
+        self._plugin, self._study, self._lesions, self._scene = plugin, study, lesions, scene
+        self._pins, self._was_compared = pins, was_compared
+        others = [
+            Named(tracking_uid=b.lesion.tracking_uid, tracking_identifier=b.lesion.tracking_identifier)
+            for b in scene.lesions.values()
+        ]
+        named = [*known, *others, *(pin.name for pin in pins.values())]
+        self._names = Names(named)
+        self._taken = {one.tracking_uid for one in named}
+        # Who writes one of our names means the others that he writes as well.
+        self._speaks = any(f.tracking_uid in self._taken for f in lesions)
+        self._given: set[str] = set()
+
+    def told(self) -> tuple[dict[Place, Named], tuple[Link, ...]]:
+        """Return the identity of every lesion by its place, and what became of each since earlier studies.
+
+        Links of lesions come in the order of `lesions`, then those of what was not found again.
+        """
+        of_lesion: dict[Place, Link] = {}
+        fates: list[Link] = []
+        for volume in self._study.volumes:
+            own = [f for f in self._lesions if f.series_instance_uid == volume.series_instance_uid]
+            for link in self._on(volume, own):
+                if link.finding is not None:
+                    of_lesion[volume.series_instance_uid, link.finding] = link
+                elif self._is_earlier(link.tracking_uid):
+                    fates.append(link)
+        fates += [_nowhere(b) for b in self._scene.lesions.values() if b.volume is None]
+        names = {place_of(f): self._name(f, of_lesion[place_of(f)]) for f in self._lesions}
+        links = [
+            replace(of_lesion[place], tracking_identifier=name.tracking_identifier)
+            for place, name in names.items()
+        ]
+        is_gone = [f for f in fates if f.tracking_uid not in self._given]
+        return names, (*links, *is_gone)
+
+    def _on(self, volume: Volume, own: Sequence[Finding]) -> list[Link]:
+        """Return what became of the lesions of one series and of those that were brought to it."""
+        settled = {f.key: uid for f in own if (uid := self._settled(f)) is not None}
+        before = [b for b in self._scene.on(volume) if b.lesion.tracking_uid not in self._given]
+        by_key = {f.key: f for f in own}
+        links = match(
+            [b.lesion for b in before],
+            [present(f, volume, self._said(f)) for f in own if f.key not in settled],
+            spacing_mm=volume.spacing_mm,
+            new_identity=lambda lesion: (self._own_uid(by_key[lesion.key]), lesion.label),
+        )
+        told = [self._told(by_key.get(link.finding or ""), link, before) for link in links]
+        self._given.update(link.tracking_uid for link in told if link.finding is not None)
+        return [
+            *(_as_before(self._pins.get(place_of(by_key[k])), k, uid) for k, uid in settled.items()),
+            *told,
+        ]
+
+    def _settled(self, finding: Finding) -> str | None:
+        """Return the identity that a lesion has although no other time point knows it, if that was decided."""
+        drawn, pin = finding.tracking_uid, self._pins.get(place_of(finding))
+        uid = None
+        if drawn is not None:
+            uid = drawn if self._speaks else None
+        elif pin is not None and self._was_compared:
+            uid = pin.name.tracking_uid
+        if uid is None or uid in self._scene.lesions or uid in self._given:
+            return None
+        self._given.add(uid)
+        return uid
+
+    def _said(self, finding: Finding) -> str | None:
+        """Return the identity that the drawing brought, or that was given before; None for none that is free."""
+        uid, pin = finding.tracking_uid, self._pins.get(place_of(finding))
+        if uid is None and pin is not None and pin.name.tracking_uid in self._scene.lesions:
+            uid = pin.name.tracking_uid
+        return None if uid in self._given else uid
+
+    def _own_uid(self, finding: Finding) -> str:
+        """Return an identity that nothing else of the patient has: what it was called before, or a new one."""
+        pin = self._pins.get(place_of(finding))
+        uid = pin.name.tracking_uid if pin else ""
+        if not uid or uid in self._given or uid in self._scene.lesions:
+            parts = (self._study.study_instance_uid, "tracking", self._plugin, *place_of(finding))
+            uid, more = derive_uid(*parts), 0
+            while uid in self._taken:
+                more += 1
+                uid = derive_uid(*parts, str(more))
+        self._taken.add(uid)
+        return uid
+
+    def _told(self, finding: Finding | None, link: Link, before: Sequence[Brought]) -> Link:
+        """Return a link after what is no earlier study went out of it, no surer than the images allow."""
+        parents = tuple(uid for uid in link.earlier if self._is_earlier(uid))
+        others = [self._scene.lesions[uid] for uid in parents] or before
+        sure = min((b.motion.quality.confidence for b in others if b.motion), default=1.0)
+        link = replace(link, earlier=parents, confidence=min(link.confidence, sure))
+        if finding is None:
+            brought = self._scene.lesions[link.tracking_uid]
+            if link.kind is Kind.GONE and not brought.trusted:
+                words = (
+                    "the images could not be laid on each other with confidence, so it cannot be called gone"
+                )
+                link = replace(link, kind=Kind.OUT_OF_VIEW, reason=f"{words}; {link.reason}")
+            return link
+        if not parents and link.kind is not Kind.NEW:
+            reason = "no earlier study shows it; its name is that of a later study, analysed before this one"
+            return replace(link, kind=Kind.NEW, study_instance_uid="", expected_mm=None, reason=reason)
+        if link.kind is Kind.MERGED and len(parents) == 1:
+            link = replace(link, kind=Kind.SAME)
+        pin = self._pins.get(place_of(finding))
+        if finding.tracking_uid is None and pin is not None and pin.name.tracking_uid == link.tracking_uid:
+            reason = f"as in the earlier analysis of this study; {link.reason.partition('; ')[2]}"
+            link = replace(link, confidence=min(pin.confidence, sure), reason=reason)
+        return link
+
+    def _is_earlier(self, tracking_uid: str) -> bool:
+        return self._scene.lesions[tracking_uid].standing is Standing.EARLIER
+
+    def _name(self, finding: Finding, link: Link) -> Named:
+        """Return the identity of a lesion; one that is new gets a Tracking ID that no other has."""
+        uid, pin = link.tracking_uid, self._pins.get(place_of(finding))
+        if (brought := self._scene.lesions.get(uid)) is not None:
+            return Named(tracking_uid=uid, tracking_identifier=brought.lesion.tracking_identifier)
+        if pin is not None and pin.name.tracking_uid == uid:
+            return pin.name
+        label = finding.tracking_identifier or finding.label
+        identifier = self._names.give(label, uid, renumbered=finding.automatic)
+        return Named(tracking_uid=uid, tracking_identifier=identifier)
+
+
+def _as_before(pin: Pin | None, key: str, tracking_uid: str) -> Link:
+    """Return the link of a lesion that no earlier study has, as was decided."""
+    words = "as in the earlier analysis of this study" if pin else "the drawing calls it a lesion of its own"
+    return Link(
+        kind=Kind.NEW,
+        tracking_uid=tracking_uid,
+        tracking_identifier="",
+        finding=key,
+        earlier=(),
+        study_instance_uid="",
+        confidence=pin.confidence if pin else 1.0,
+        reason=words,
+    )
+
+
+def _nowhere(brought: Brought) -> Link:
+    lesion = brought.lesion
+    modality = brought.series.modality or "image"
+    return Link(
+        kind=Kind.OUT_OF_VIEW,
+        tracking_uid=lesion.tracking_uid,
+        tracking_identifier=lesion.tracking_identifier,
+        finding=None,
+        earlier=(lesion.tracking_uid,),
+        study_instance_uid=lesion.study_instance_uid,
+        confidence=1.0,
+        reason=f"the study holds no {modality} series like the one on which it was seen",
+    )
+
+
+__all__ = ["Pin", "Place", "Story", "place_of", "present"]
