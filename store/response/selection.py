@@ -1,0 +1,197 @@
+"""Which lesions of a baseline RECIST 1.1 would follow as targets: a proposal, with the reason for each."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from plugins.errors import Refused
+from store.response.burden import NODE_TENTHS, TARGET_NODE_TENTHS, TARGET_TENTHS, mm
+from store.response.history import Role
+from store.response.rules import USUAL, Rules
+
+LYMPH_NODES = "lymph nodes"
+NO_SITE = "an unknown organ"
+SIDES = frozenset({"left", "right", "bilateral", "both", "l", "r"})
+PLACES = frozenset({"upper", "middle", "lower", "superior", "inferior", "anterior", "posterior"})
+FILLING = frozenset({"lobe", "of", "the", "structure"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A lesion of the baseline."""
+
+    lesion: str
+    """Its name."""
+    site: str = ""
+    """Organ, in words; empty when it is not known."""
+    node: bool = False
+    """True for a lymph node."""
+    long_axis_tenths: int | None = None
+    """Longest diameter, tenths of a millimetre."""
+    short_axis_tenths: int | None = None
+    """Longest diameter across it."""
+    slice_mm: float | None = None
+    """Distance of the slices it was measured on; None takes it for 5 mm or less."""
+    measurable: bool = True
+    """False for what no length describes: effusions, blastic bone, lymphangitis, irradiated lesions."""
+    said: Role | None = None
+    """What a person said it is: kept, and counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposed:
+    """What a lesion is proposed to be."""
+
+    lesion: str
+    """Its name."""
+    role: Role | None
+    """Target or non-target; None for a node of normal size, which is no lesion."""
+    because: str
+    """Why, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """The targets of a baseline, and how much their sum hangs on the choice."""
+
+    lesions: tuple[Proposed, ...]
+    """In the order in which they were given."""
+    sum_tenths: int
+    """Sum of diameters of the targets."""
+    least_sum_tenths: int
+    """Smallest sum of an admissible choice of as many targets from as many organs."""
+    most_sum_tenths: int
+    """Largest one."""
+
+
+def propose(lesions: Sequence[Candidate], rules: Rules = USUAL) -> Proposal:
+    """Return which lesions to follow as targets (RECIST 1.1, 3.1 and 4.2).
+
+    Measurable is a long axis of 10 mm, or of twice the distance of slices above 5 mm; a short axis of 15 mm for a
+    node. Of these the largest of each organ comes first, then the second of each, up to `rules.most_targets` and
+    `rules.most_targets_per_organ`. All lymph nodes are one organ unless the rules say otherwise, and both of a pair
+    are one (recist.eortc.org). Size stands for what can be measured again, which only a reader can judge. The sums
+    that are given as a range are those of choices that a reader could make by the same rules among lesions of any
+    size. Refuses a lesion that is named twice (`lesion-twice`).
+    """
+    if len({lesion.lesion for lesion in lesions}) < len(lesions):
+        raise Refused("lesion-twice", "A lesion of the baseline is named twice.")
+    said = [lesion for lesion in lesions if lesion.said is Role.TARGET]
+    free = [lesion for lesion in lesions if lesion.said is None and not _why_not(lesion)]
+    chosen = _chosen(said, free, rules)
+    why = {lesion.lesion: _why(lesion, chosen, rules) for lesion in lesions}
+    return Proposal(
+        lesions=tuple(
+            Proposed(lesion=lesion.lesion, role=why[lesion.lesion][0], because=why[lesion.lesion][1])
+            for lesion in lesions
+        ),
+        sum_tenths=sum(_size(lesion) for lesion in chosen),
+        least_sum_tenths=_sum(said, free, chosen, rules, largest=False),
+        most_sum_tenths=_sum(said, free, chosen, rules, largest=True),
+    )
+
+
+def organ(site: str, node: bool, rules: Rules = USUAL) -> str:
+    """Return the organ that a lesion counts for: without its side and its part, nodes being one."""
+    if node and rules.nodes_are_one_organ:
+        return LYMPH_NODES
+    words = [word.strip("(),;.") for word in site.lower().replace("-", " ").replace("/", " ").split()]
+    kept = [_one(word) for word in words if word and word not in SIDES | PLACES | FILLING]
+    return " ".join(kept) or " ".join(words) or NO_SITE
+
+
+def _one(word: str) -> str:
+    """Return a word in the singular, as far as organs need it: lungs, kidneys, ovaries; but pancreas, pelvis."""
+    if word.endswith("ies"):
+        return word[:-3] + "y"
+    return word if word.endswith(("ss", "us", "is", "as")) else word.removesuffix("s")
+
+
+def _chosen(said: Sequence[Candidate], free: Sequence[Candidate], rules: Rules) -> list[Candidate]:
+    """Return the targets: those that a person named, then by turns the largest of every organ."""
+    chosen = list(said)
+    by_size = sorted(free, key=lambda lesion: (-_size(lesion), lesion.lesion))
+    for turn in range(rules.most_targets_per_organ):
+        for lesion in by_size:
+            taken = sum(_organ(other, rules) == _organ(lesion, rules) for other in chosen)
+            if lesion not in chosen and taken <= turn and len(chosen) < rules.most_targets:
+                chosen.append(lesion)
+    return chosen
+
+
+def _sum(
+    said: Sequence[Candidate],
+    free: Sequence[Candidate],
+    chosen: Sequence[Candidate],
+    rules: Rules,
+    *,
+    largest: bool,
+) -> int:
+    """Return the smallest or largest sum of as many targets from as many organs: greedy by turns, which is exact."""
+    by_organ: defaultdict[str, list[int]] = defaultdict(list)
+    taken: defaultdict[str, int] = defaultdict(int)
+    for lesion in said:
+        taken[_organ(lesion, rules)] += 1
+    for lesion in free:
+        by_organ[_organ(lesion, rules)].append(_size(lesion))
+    room = len(chosen) - len(said)
+    firsts, others = [], []
+    for name, sizes in by_organ.items():
+        ranked = sorted(sizes, reverse=largest)[: max(rules.most_targets_per_organ - taken[name], 0)]
+        firsts += [] if taken[name] else ranked[:1]
+        others += ranked if taken[name] else ranked[1:]
+    picked = sorted(firsts, reverse=largest)[:room]
+    picked += sorted(others, reverse=largest)[: room - len(picked)]
+    return sum(picked) + sum(_size(lesion) for lesion in said)
+
+
+def _why(lesion: Candidate, chosen: Sequence[Candidate], rules: Rules) -> tuple[Role | None, str]:
+    if lesion.said is not None:
+        return lesion.said, f"A person said {lesion.said}."
+    if lesion in chosen:
+        return Role.TARGET, f"{_measure(lesion)}: measurable, one of the largest of {_organ(lesion, rules)}."
+    reason = _why_not(lesion)
+    if reason:
+        short = lesion.short_axis_tenths
+        normal = lesion.node and short is not None and short < NODE_TENTHS
+        return (None if normal else Role.NON_TARGET), reason
+    organs = [_organ(other, rules) for other in chosen]
+    if organs.count(_organ(lesion, rules)) >= rules.most_targets_per_organ:
+        room = f"{_organ(lesion, rules)} has its {rules.most_targets_per_organ} targets"
+    else:
+        room = f"there are {len(chosen)} targets of other organs or larger ones"
+    return Role.NON_TARGET, f"{_measure(lesion)}: measurable, but {room}."
+
+
+def _why_not(lesion: Candidate) -> str:
+    """Return why a lesion is not measurable; empty when it is."""
+    if not lesion.measurable:
+        return "Not measurable by its kind."
+    axis = lesion.short_axis_tenths if lesion.node else lesion.long_axis_tenths
+    if axis is None:
+        return f"It has no {'short' if lesion.node else 'long'} axis."
+    if lesion.node and axis < NODE_TENTHS:
+        return f"{_measure(lesion)}: below 10 mm a node is normal."
+    least: float = TARGET_NODE_TENTHS if lesion.node else TARGET_TENTHS
+    rule = f"{least / 10:.1f} mm"
+    if lesion.slice_mm is not None and 20 * lesion.slice_mm > max(least, 100):
+        least = 20 * lesion.slice_mm
+        rule = f"twice the {lesion.slice_mm:g} mm between its slices"
+    return "" if axis >= least else f"{_measure(lesion)}: not measurable below {rule}."
+
+
+def _measure(lesion: Candidate) -> str:
+    return f"{'Short' if lesion.node else 'Long'} axis {mm(_size(lesion))}"
+
+
+def _size(lesion: Candidate) -> int:
+    return (lesion.short_axis_tenths if lesion.node else lesion.long_axis_tenths) or 0
+
+
+def _organ(lesion: Candidate, rules: Rules) -> str:
+    return organ(lesion.site, lesion.node, rules)
+
+
+__all__ = ["Candidate", "Proposal", "Proposed", "organ", "propose"]
