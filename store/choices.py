@@ -85,6 +85,40 @@ def choose(
     )
 
 
+def swap(
+    session: Session,
+    patient_pk: int,
+    tracking_uid: str,
+    other_uid: str,
+    *,
+    author: str,
+    now: datetime,
+    study_instance_uid: str,
+    note: str = "",
+) -> tuple[Decision, Decision]:
+    """Keep that two lesions were taken for each other at a study, and return both relinks. Refuses as `choose`."""
+    known = course(session, patient_pk)
+    one, other = (_drawn_at(known, uid, study_instance_uid) for uid in (tracking_uid, other_uid))
+    if one is other:
+        raise Refused("bad-choice", "a lesion is not swapped with itself")
+    first, second = (
+        choose(
+            session,
+            patient_pk,
+            "relink",
+            moved.tracking_uid,
+            to.tracking_uid,
+            author=author,
+            now=now,
+            study_instance_uid=study_instance_uid,
+            note=note,
+            split=True,
+        )
+        for moved, to in ((one, other), (other, one))
+    )
+    return first, second
+
+
 def undo(
     session: Session, patient_pk: int, number: int, *, author: str, now: datetime, note: str = ""
 ) -> Decision:
@@ -166,7 +200,8 @@ def _drawn_at(known: Course, uid: str, study_instance_uid: str) -> Sighting:
         raise Refused(
             "no-such-lesion", f"nothing was drawn of the lesion {uid} at the study; nothing to relink"
         )
-    return max(found, key=lambda one: (one.counts, not one.automatic))
+    # Of two that are called so the one that nobody moved there is meant.
+    return max(found, key=lambda one: (one.written_uid == uid, one.counts, not one.automatic))
 
 
 def _refuse_two_of_one_visit(known: Course, one: Sighting, value: str) -> None:
@@ -188,4 +223,4 @@ def _refuse_two_of_one_visit(known: Course, one: Sighting, value: str) -> None:
             )
 
 
-__all__ = ["COMMAND", "OWN", "VALUES", "choose", "chosen", "undo"]
+__all__ = ["COMMAND", "OWN", "VALUES", "choose", "chosen", "swap", "undo"]
