@@ -60,7 +60,9 @@ def ship(
         shutil.copyfile(
             run / f"fold{number}" / f"fold{number}.safetensors", folder / f"fold{number}.safetensors"
         )
-    experiment = first["experiment"]
+    experiment = {**first["experiment"]}
+    if experiment.get("init_from"):
+        experiment["init_from"] = Path(experiment["init_from"]).name  # the rest is a place on somebody's machine
     view = view_of(experiment)
     card = {
         **asdict(about),
