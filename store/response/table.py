@@ -52,22 +52,17 @@ def read_table(data: bytes) -> Table:
     Raises Refused, with line and column wherever there are any: `empty-table`, `not-text`, `no-header`,
     `missing-column`, `column-twice`, `uneven-row`, `mixed-decimals`, `bad-character`, `missing-value`,
     `bad-number`, `negative`, `bad-date`, `bad-role`, `bad-status`, `bad-flag`, `bad-deauville`, `no-status`,
-    `no-number`, `contradiction`, `lesion-twice`, `role-changes`, `node-changes`, `no-baseline`, `new-at-baseline`.
+    `no-number`, `contradiction`, `lesion-twice`, `role-changes`, `no-baseline`, `new-at-baseline`.
     """
     rows, columns, notes = read_rows(data)
     patients: dict[str, list[Row]] = {}
     for row in rows:
         patients.setdefault(row.text("patient"), []).append(row)
-    doubts: dict[str, tuple[str, ...]] = {}
-    histories = []
-    for patient, own in patients.items():
-        histories.append(_history(patient, own))
-        doubts[patient] = _doubts(own)
     return Table(
-        histories=tuple(histories),
+        histories=tuple(_history(patient, own) for patient, own in patients.items()),
         columns=columns,
         notes=notes,
-        doubts=doubts,
+        doubts={patient: _doubts(own) for patient, own in patients.items()},
     )
 
 
@@ -107,9 +102,6 @@ def _lesion(patient: str, lesion: str, rows: Sequence[Row], baseline: date) -> t
     for row in rows:
         if row["role"].role() is not role:
             raise row["role"].refused("role-changes", f"but {of} is {role.value} on line {rows[0].line}")
-    flags = {row["node"].flag() for row in rows} - {None}
-    if len(flags) > 1:
-        raise rows[-1]["node"].refused("node-changes", f"but {of} is a node on one line and not on another")
     first = min(days)
     if role is Role.NEW:
         at_baseline = next((row for row in rows if row.day() == baseline), None)
@@ -124,7 +116,7 @@ def _lesion(patient: str, lesion: str, rows: Sequence[Row], baseline: date) -> t
             "add it, or call it new",
         )
     site = next((row["site"].text for row in rows if row["site"].text), "")
-    return role, site, True in flags
+    return role, site, bool(_one_value(rows, "node", lambda row: row["node"].flag()))
 
 
 def _seen(row: Row, role: Role, site: str, node: bool) -> Seen:
@@ -195,8 +187,9 @@ def _one_value(rows: Sequence[Row], column: str, read: Callable[[Row], T | None]
     given = [(value, row) for row in rows if (value := read(row)) is not None]
     for value, row in given:
         if value != given[0][0]:
+            first = given[0][1][column]
             raise row[column].refused(
-                "contradiction", f"but {given[0][0]} on line {given[0][1].line}; it is to be the same"
+                "contradiction", f"but '{first.text}' on line {first.line}; write the same"
             )
     return given[0][0] if given else None
 

@@ -215,7 +215,7 @@ GOOD = "P1,T1,2024-01-02,target,liver,0,20,10,measured"
         ("P1,T2,2024-01-02,target,liver,0,20,,absent", "contradiction", "found '20'"),
         ("P1,T1,20240102,target,liver,0,20,,", "lesion-twice", "line 3, column lesion: found 'T1'"),
         ("P1,T1,2024-03-01,non-target,liver,0,20,,", "role-changes", "is target on line 2"),
-        ("P1,T1,2024-03-01,target,liver,1,20,,", "node-changes", "line 3, column node: found '1'"),
+        ("P1,T1,2024-03-01,target,liver,1,20,,", "contradiction", "column node: found '1', but '0' on line 2"),
         ("P1,T2,2024-03-01,target,liver,0,20,,", "no-baseline", "line 3: lesion T2 of patient P1"),
         ("P1,T1,2023-03-01,new,liver,0,20,,", "role-changes", "is target on line 2"),
         ("P1,T2,2023-03-01,new,liver,0,20,,", "no-baseline", "first visit, 2023-03-01"),
