@@ -14,7 +14,7 @@ from store.chosen import Chosen, chosen
 from store.identity import drawn, named
 from store.lesions import counted, decided, with_roles
 from store.patients import heads, same_person
-from store.response.history import History, Role
+from store.response.history import History
 from store.response.rules import USUAL, Rules
 from store.sighting import Sighting
 from store.sightings import analysed_on, found_here, studies_of
@@ -116,13 +116,7 @@ def judged(
     """Return the sightings with what people decided of them, what counts, and what each is to the criteria. Pure."""
     studies = {visit.study_instance_uid: visit.study_date for visit in visits}
     found = counted(decided(named(sightings, choices), choices, studies))
-    return with_roles(found, choices, _proposed(found, analysed, rules), analysed, rules)
-
-
-def _proposed(
-    sightings: Sequence[Sighting], analysed: Sequence[tuple[date, str]], rules: Rules
-) -> dict[str, Role]:
-    return {}
+    return with_roles(found, choices, analysed, rules)
 
 
 __all__ = ["Course", "CoursePatient", "CourseVisit", "course", "courses", "judged"]

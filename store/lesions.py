@@ -6,12 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
+from typing import Any
 
 from store.chosen import Chosen
 from store.identity import drawn
 from store.response.history import Role, Status
 from store.response.rules import Rules
-from store.sighting import Decision, Sighting
+from store.response.selection import Candidate, propose
+from store.sighting import Decision, Sighting, sum_tenths
 from store.tracking.link import Kind
 
 PROPOSAL = "proposal"
@@ -72,34 +74,66 @@ def counted(sightings: Sequence[Sighting]) -> tuple[Sighting, ...]:
 def with_roles(
     sightings: Sequence[Sighting],
     chosen: Chosen,
-    proposal: Mapping[str, Role],
     analysed: Iterable[tuple[date, str]],
     rules: Rules,
 ) -> tuple[Sighting, ...]:
     """Return the sightings with the role of their lesion and who said so.
 
-    A person's word counts; then, of lesions seen at the baseline, `proposal` (non-target where it says nothing). A
-    lesion first seen later is new. Such a one counts when a person drew it or confirmed it; until then it is told as
-    a doubt, unless the rules say otherwise. `analysed` tells on which dates which analysis was run.
+    A person's word counts; then, of lesions seen at the baseline, what `store.response.selection` proposes. A lesion
+    first seen later is new. Such a one counts when a person drew it or confirmed it; until then it is told as a doubt,
+    unless the rules say otherwise. `analysed` tells on which dates which analysis was run.
     """
     names = _names(sightings)
     ran = set(analysed) | {(one.date, one.plugin) for one in sightings}
     baseline = min((on for on, _ in ran), default=None)
-    roles: dict[str, tuple[Role | None, str, tuple[Decision, ...]]] = {}
+    counting: defaultdict[str, list[Sighting]] = defaultdict(list)
+    for one in sightings:
+        if one.counts:
+            counting[one.lesion].append(one)
+    said = {lesion: chosen.of("role", own) for lesion, own in names.items()}
+    proposal = _proposal([own for own in counting.values() if own[0].date == baseline], said, rules)
+    roles: dict[str, dict[str, Any]] = {}
     for lesion, own_names in names.items():
-        own = [one for one in sightings if one.lesion == lesion and one.counts]
-        said = chosen.of("role", own_names)
+        own, word = counting[lesion], said[lesion]
         confirmed = _confirmed(own, own_names, chosen)
-        touched = tuple(d for d in (said, confirmed) if d is not None)
-        if said is not None:
-            roles[lesion] = (None if said.value == "ignore" else Role(said.value), said.author, touched)
-        elif not own:
-            roles[lesion] = (None, "", touched)
-        elif own[0].date == baseline:
-            roles[lesion] = (proposal.get(lesion, Role.NON_TARGET), PROPOSAL, touched)
-        else:
-            roles[lesion] = (Role.NEW, _new_by(own, confirmed, ran, rules), touched)
-    return tuple(_with_role(one, *roles[one.lesion]) for one in sightings)
+        role: dict[str, Any] = {"role": None, "role_by": ""}
+        if word is not None:
+            value = None if word.value == "ignore" else Role(word.value)
+            role = {"role": value, "role_by": word.author}
+        elif own and own[0].date == baseline:
+            role = proposal.get(lesion, {"role": Role.NON_TARGET, "role_by": PROPOSAL})
+        elif own:
+            role = {"role": Role.NEW, "role_by": _new_by(own, confirmed, ran, rules)}
+        roles[lesion] = {**role, "touched": [d for d in (word, confirmed) if d is not None]}
+    return tuple(_with_role(one, **roles[one.lesion]) for one in sightings)
+
+
+def _proposal(
+    lesions: Iterable[Sequence[Sighting]], said: Mapping[str, Decision | None], rules: Rules
+) -> dict[str, dict[str, Any]]:
+    """Return what the lesions of the baseline are proposed to be, by their sizes on anything but a PET."""
+    candidates = []
+    for own in lesions:
+        there = [
+            one for one in own if one.date == own[0].date and one.status is Status.MEASURED and not one.on_pet
+        ]
+        sizes = {axis: sum_tenths(there, axis) for axis in ("long_axis", "short_axis")}
+        word = said[own[0].lesion]
+        if there and (word is None or word.value != "ignore"):
+            candidates.append(
+                Candidate(
+                    lesion=own[0].lesion,
+                    site=next((one.site for one in there if one.site), ""),
+                    node=any(one.node for one in there),
+                    long_axis_tenths=sizes["long_axis"],
+                    short_axis_tenths=sizes["short_axis"],
+                    said=None if word is None else Role(word.value),
+                )
+            )
+    return {
+        one.lesion: {"role": one.role, "role_by": PROPOSAL, "role_because": one.because}
+        for one in propose(candidates, rules).lesions
+    }
 
 
 def is_unconfirmed(one: Sighting) -> bool:
@@ -203,14 +237,17 @@ def _told(decision: Decision, lesion: str, before: Sighting | None, on: date) ->
     )
 
 
-def _with_role(one: Sighting, role: Role | None, by: str, touched: tuple[Decision, ...]) -> Sighting:
+def _with_role(one: Sighting, role: Role | None, touched: Sequence[Decision], **why: Any) -> Sighting:
     known = {d.number for d in one.decisions}
-    decisions = tuple(
-        sorted((*one.decisions, *(d for d in touched if d.number not in known)), key=lambda d: d.number)
+    decisions = (*one.decisions, *(d for d in touched if d.number not in known))
+    ignored = role is None and one.counts and bool(touched)
+    return replace(
+        one,
+        role=role,
+        decisions=tuple(sorted(decisions, key=lambda d: d.number)),
+        note=f"To be ignored, says {why['role_by']}." if ignored else one.note,
+        **why,
     )
-    counts = role is not None or not one.counts
-    note = one.note or ("" if counts else f"To be ignored, says {by}." if by else "")
-    return replace(one, role=role, role_by=by, decisions=decisions, note=note)
 
 
 def _source(one: Sighting) -> tuple[str, str, str, bool]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from decimal import ROUND_HALF_UP, Decimal
 from types import MappingProxyType
 
 from pydicom.sr.coding import Code
@@ -113,6 +114,8 @@ class Sighting:
     """What it is to the criteria; None when nothing: ignored, rejected, or a new one that nobody confirmed."""
     role_by: str = ""
     """Who said so: `proposal`, `first seen here`, or the author of a choice."""
+    role_because: str = ""
+    """Why it was proposed so, in words."""
     status: Status = Status.MEASURED
     """What was seen."""
     measurements: Mapping[str, Measure] = field(default_factory=lambda: MappingProxyType({}))
@@ -146,4 +149,16 @@ class Sighting:
         return any(name.startswith("suv_") for name in self.measurements)
 
 
-__all__ = ["Decision", "Measure", "Point", "Sighting", "Tracked"]
+def tenths(mm: float) -> int:
+    """Return a length in whole tenths of a millimetre, half up as it is written in decimals."""
+    return int((Decimal(repr(mm)) * 10).quantize(Decimal(1), ROUND_HALF_UP))
+
+
+def sum_tenths(fragments: Sequence[Sighting], axis: str) -> int | None:
+    """Return an axis of a lesion, tenths of mm, over its measured fragments; None when one of them lacks it."""
+    there = [one.measurements.get(axis) for one in fragments if one.status is Status.MEASURED]
+    values = [measure.value for measure in there if measure is not None and measure.unit == "mm"]
+    return sum(map(tenths, values)) if there and len(values) == len(there) else None
+
+
+__all__ = ["Decision", "Measure", "Point", "Sighting", "Tracked", "sum_tenths", "tenths"]

@@ -7,14 +7,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
-from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
 
 from store.identity import drawn
-from store.lesions import is_unconfirmed
+from store.lesions import PROPOSAL, is_unconfirmed
+from store.response.burden import NODE_TENTHS
 from store.response.history import History, Role, Seen, Status, Visit
 from store.response.verdict import Response
-from store.sighting import Measure, Sighting
+from store.sighting import Measure, Sighting, sum_tenths
 from store.tracking.link import Kind
 
 if TYPE_CHECKING:
@@ -51,6 +51,15 @@ def doubts(course: Course, criteria: str = "recist1.1") -> dict[date, tuple[str,
     for one in _looked_at(course, criteria):
         if is_unconfirmed(one) and drawn(one):
             told[one.date][_new_words(one, course)] = None
+        if (
+            one.role is None
+            and one.role_by == PROPOSAL
+            and (sum_tenths([one], "short_axis") or 0) >= NODE_TENTHS
+        ):
+            told[one.date][
+                f"'{one.label}' was normal at the baseline and has a short axis of 10 mm or more: 'nadir lesions mark' "
+                "says whether it is new."
+            ] = None
         if one.link is not None and one.link.kind in (Kind.SPLIT, Kind.MERGED) and one.note == "":
             told[one.date][f"'{one.label}': {one.link.reason}."] = None
         if criteria in UPTAKE | BOTH and "suv_peak" in one.measurements and not _is_sul(one):
@@ -116,7 +125,7 @@ def _seen(own: Sequence[Sighting]) -> Seen:
     if seen.status is Status.MEASURED:
         for axis in ("long_axis", "short_axis"):
             values = _each(sized, axis, {"mm"})
-            measured[f"{axis}_tenths"] = sum(tenths(m.value) for m in values) if values else None
+            measured[f"{axis}_tenths"] = sum_tenths(sized, axis)
             measured[f"{axis}_sd_mm"] = _sd(values)
         volumes = _each(sized, "volume", set(MM3))
         if volumes:
@@ -132,11 +141,6 @@ def _seen(own: Sequence[Sighting]) -> Seen:
             glycolysis = _each([one for one in hot if _is_sul(one)], "tlg", {"g"})
             measured["tlg"] = sum(m.value for m in glycolysis) if glycolysis else None
     return replace(seen, **measured)
-
-
-def tenths(mm: float) -> int:
-    """Return a length in whole tenths of a millimetre, half up as it is written in decimals."""
-    return int((Decimal(repr(mm)) * 10).quantize(Decimal(1), ROUND_HALF_UP))
 
 
 def _status(own: Sequence[Sighting]) -> Status:
@@ -175,4 +179,4 @@ def _is_sul(one: Sighting) -> bool:
     return one.measurements["suv_peak"].unit in SUL if "suv_peak" in one.measurements else False
 
 
-__all__ = ["doubts", "history", "tenths", "with_doubts"]
+__all__ = ["doubts", "history", "with_doubts"]

@@ -299,4 +299,4 @@ def test_what_choices_do_does_not_depend_on_the_order_of_the_rows(
     undone = {d.number for d in decisions} - {d.number for d in Chosen(decisions=tuple(decisions)).standing}
     assert not {d.number for one in told for d in one.decisions} & undone
     if not decisions:
-        assert [replace(one, role=None, role_by="") for one in told] == list(SIGHTINGS)
+        assert [replace(one, role=None, role_by="", role_because="") for one in told] == list(SIGHTINGS)

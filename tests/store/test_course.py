@@ -18,7 +18,8 @@ from store.database import Database
 from store.patients import find_patient, merge, part, same_person
 from store.response.history import Role, Status
 from store.response.rules import Rules
-from store.told import doubts, tenths
+from store.sighting import tenths
+from store.told import doubts
 from store.tracking.link import Kind
 
 JANUARY, MARCH, MAY = date(2026, 1, 10), date(2026, 3, 10), date(2026, 5, 10)
@@ -183,8 +184,32 @@ def test_a_new_lesion_is_a_doubt_until_somebody_confirms_it_or_the_rules_do_not_
     assert ["confirm" in sentence for sentence in doubts(asked)[MARCH]] == [True, True]
     assert {one.role_by for one in asked.sightings if one.role is Role.NEW} == {"not confirmed"}
     new = {one.lesion: one.role for one in counted.history().visits[1].seen}
-    assert new == {"2.25.1": Role.NON_TARGET, "2.25.2": Role.NEW}
+    assert new == {"2.25.1": Role.TARGET, "2.25.2": Role.NEW}
     assert "2.25.3"[-2:] in doubts(counted)[MARCH][0]
+
+
+def test_the_largest_of_an_organ_are_proposed_as_targets_and_a_normal_node_is_none(
+    database: Database,
+) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        sizes = {"2.25.1": 20, "2.25.2": 30, "2.25.3": 15, "2.25.4": 6}
+        found = [lesion(uid, mm, segment_number=n) for n, (uid, mm) in enumerate(sizes.items(), start=1)]
+        node = {"category": ANATOMY, "type": NODE, "site": None}
+        found += [lesion("2.25.5", 12, segment_number=5, short_axis=8.0, **node)]
+        visit(session, clock, JANUARY, found)
+        visit(session, clock, MARCH, [lesion("2.25.5", 14, short_axis=12.0, **node)])
+        told = course(session, patient_pk(session))
+    roles = {one.lesion: one.role for one in told.sightings if one.date == JANUARY}
+    assert roles == {
+        "2.25.1": Role.TARGET,
+        "2.25.2": Role.TARGET,
+        "2.25.3": Role.NON_TARGET,
+        "2.25.4": Role.NON_TARGET,
+        "2.25.5": None,
+    }
+    assert told.sightings[0].role_by == "proposal" and "20.0 mm" in told.sightings[0].role_because
+    assert "normal at the baseline" in doubts(told)[MARCH][0]
 
 
 def test_a_lesion_that_a_person_drew_later_is_new_when_the_tracking_knows_of_no_earlier_one(
