@@ -14,6 +14,7 @@ import typer
 
 from node import printing
 from node.cli_options import AsJson, Config, Home
+from plugins.errors import Refused
 from store.response.rules import USUAL, Rules
 
 if TYPE_CHECKING:
@@ -132,6 +133,8 @@ def _of_table(path: Path, criteria: str, rules: Rules) -> list[Response]:
     else:
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise Refused("too-large", f"{path} has more than {LARGEST >> 20} MiB; judge its patients in parts")
     read = read_table(data)
     for note in read.notes:
         printing.complain(f"nadir: {note}")

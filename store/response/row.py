@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -125,20 +125,23 @@ def _decoded(data: bytes) -> str:
 def _records(text: str) -> tuple[str, list[tuple[int, list[str]]]]:
     """Return the separator and what stands between them, by line; lines without anything are left out."""
 
-    def split(separator: str) -> list[tuple[int, list[str]]]:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
-        return [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+    def known(separator: str) -> int:
+        _, names = next(_split(text, separator), (0, []))
+        return sum(_name(name) in KNOWN for name in names)
 
     try:
-        tried = {separator: split(separator) for separator in SEPARATORS}
+        separator = max(SEPARATORS, key=known)
+        records = list(_split(text, separator))
     except csv.Error as error:
         raise Refused("not-text", f"the file cannot be read as CSV: {error}; save the sheet again") from error
-    separator = max(
-        tried, key=lambda one: sum(_name(cell) in KNOWN for _, cells in tried[one][:1] for cell in cells)
-    )
-    if not tried[separator]:
+    if not records:
         raise Refused("empty-table", EMPTY)
-    return separator, tried[separator]
+    return separator, records
+
+
+def _split(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    return ((reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells))
 
 
 def _name(heading: str) -> str:
