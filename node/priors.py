@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from sqlmodel import Session, and_, col, select, update
+from sqlmodel import Session, and_, col, exists, select, update
 
 from node.desk import Peer
 from node.intake import Intake
@@ -25,8 +25,9 @@ from node.prior_sources import PriorSource
 from node.pull import UNAVAILABLE, held_uids
 from node.receipts import Receipts
 from plugins.errors import Refused, Unavailable
+from store import studies
 from store.database import Database, insert_new
-from store.tables import Event, Patient, Prior, PriorSearch, Series, Study
+from store.tables import Event, Instance, Patient, Prior, PriorSearch, Series, Study
 
 log = logging.getLogger(__name__)
 
@@ -84,12 +85,13 @@ class _Present:
 def request(session: Session, study_pk: int, sources: Sequence[str], *, now: datetime) -> int:
     """Write down that the patient's past is to be asked for; return at how many sources.
 
-    At none for a patient without PatientID, whose past nobody can name, and for a study without a date. A study that
-    settles again asks again.
+    At none for a patient without PatientID, whose past nobody can name, for a study without a date, and for one that
+    was itself fetched as an earlier one: else the whole past would come. A study that settles again asks again.
     """
     study = session.get_one(Study, study_pk)
     patient = session.get_one(Patient, study.patient_pk)
-    if not patient.patient_id or study.study_date is None:
+    fetched = exists().where(col(Prior.study_instance_uid) == study.study_instance_uid)
+    if not patient.patient_id or study.study_date is None or session.exec(select(fetched)).one():
         return 0
     again = {"state": WAITING, "attempt": 0, "run_after": now, "requested_at": now, "done_at": None}
     for source in sources:
@@ -113,6 +115,8 @@ class PriorFetcher:
         How much of the past is fetched.
     receipts
         Tell the audit trail what was asked and what came.
+    analysed
+        Whether earlier studies that hold no result of ours are analysed, so that a follow-up has its baseline.
 
     """
 
@@ -124,7 +128,9 @@ class PriorFetcher:
         *,
         wanted: Wanted | None = None,
         receipts: Receipts | None = None,
+        analysed: bool = False,
     ) -> None:
+        self._analysed = analysed
         self._receipts = receipts or Receipts()
         self._peer = Peer("", source.name, 0)
         self._database = database
@@ -157,12 +163,27 @@ class PriorFetcher:
                     self._fetch(row)
                 finally:
                     self._tell()
+                if self._analysed:
+                    self._take_up(row)
                 self._set(row, state=DONE, attempt=0, error_code=None, error_text=None)
         except Refused as error:
             self._failed(row, error.code, error.sentence, now + timedelta(seconds=time.monotonic() - began))
         except Unavailable as error:
             self._failed(row, UNAVAILABLE, str(error), now + timedelta(seconds=time.monotonic() - began))
         return True
+
+    def _take_up(self, row: Prior) -> None:
+        """Have a study analysed that was fetched, unless it came with results of ours."""
+        uid = row.study_instance_uid
+        own = exists().where(
+            col(Study.study_instance_uid) == uid,
+            col(Series.study_pk) == col(Study.id),
+            col(Instance.series_pk) == col(Series.id),
+            col(Instance.own),
+        )
+        with self._database.transaction() as session:
+            if not session.exec(select(own)).one() and studies.adopt(session, uid, self._database.now()):
+                studies.hint_complete(session, uid)
 
     def _tell(self) -> None:
         """Tell the audit trail what came of a study."""

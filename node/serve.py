@@ -274,7 +274,14 @@ class Node:
             tls = client_context(s) if s.delivery_of(address).tls else None
             source = open_source(address, s, self.objects, tls=tls)
             receipts = Receipts(self.audit, s.ae_title, is_import=True)
-            fetcher = PriorFetcher(self.database, intake, source, wanted=wanted, receipts=receipts)
+            fetcher = PriorFetcher(
+                self.database,
+                intake,
+                source,
+                wanted=wanted,
+                receipts=receipts,
+                analysed=s.priors_analysed,
+            )
             self._closings.append(source.close)
             self._interrupts.append(fetcher.interrupt)
             self._loop(f"priors {source.name}", fetcher.tick, 1.0)

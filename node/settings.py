@@ -154,6 +154,10 @@ class Settings(BaseSettings):
         default=("CT", "PT", "MR", "SEG", "SR", "RTSTRUCT"),
         description="Of which modalities; images only of those that the new study has too",
     )
+    priors_analysed: bool = Field(
+        default=True,
+        description="Whether earlier studies without results of ours are analysed too, so that there is a baseline",
+    )
     priors_wait_seconds: float = Field(
         default=120.0,
         ge=0,

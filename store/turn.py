@@ -16,9 +16,9 @@ WAITING = "waiting"
 def held_back(now: datetime, priors_wait_seconds: float) -> ColumnElement[bool]:
     """Return the condition on `Job` that it is not to begin yet; for a job whose own time has come.
 
-    It waits for the same analysis of an earlier study of its patient that is due or runs, so that lesions get their
-    identity in the order of the study dates; and, at most `priors_wait_seconds` after its study settled, for earlier
-    studies that were asked for and are not here.
+    It waits for the same analysis of an earlier study of its patient that is due or runs, or that is about to settle,
+    so that lesions get their identity in the order of the study dates; and, at most `priors_wait_seconds` after its
+    study settled, for earlier studies that were asked for and are not here.
     """
     revision = aliased(Revision)
     waiting_for = and_(
@@ -28,7 +28,23 @@ def held_back(now: datetime, priors_wait_seconds: float) -> ColumnElement[bool]:
     )
     is_coming = exists().where(col(Prior.search_pk) == col(PriorSearch.id), col(Prior.state) == WAITING)
     priors = exists().where(waiting_for, or_(col(PriorSearch.state) == WAITING, is_coming)).correlate(Job)
-    return or_(priors, _earlier_is_due(now))
+    return or_(priors, _earlier_is_due(now), _earlier_settles())
+
+
+def _earlier_settles() -> ColumnElement[bool]:
+    own, own_study, other_study = aliased(Revision), aliased(Study), aliased(Study)
+    return (
+        exists()
+        .where(
+            col(own.id) == col(Job.revision_pk),
+            col(own_study.id) == col(own.study_pk),
+            col(other_study.patient_pk) == col(own_study.patient_pk),
+            col(other_study.study_date) < col(own_study.study_date),
+            col(other_study.state) == "receiving",
+            col(other_study.settle_now),
+        )
+        .correlate(Job)
+    )
 
 
 def _earlier_is_due(now: datetime) -> ColumnElement[bool]:

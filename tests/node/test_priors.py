@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,15 @@ from dicom_series import make_series
 from paper_archive import PaperArchive
 from pydicom import dcmread
 from small_node import SmallNode
-from sqlmodel import select
+from sqlmodel import col, select
 
 from node import pull
 from node.intake import Intake
 from node.priors import PriorFetcher, Wanted
 from node.settle import Settler
 from plugins.errors import Refused, Unavailable
-from store import priors, studies
-from store.tables import Event, Instance, Job, Prior, PriorSearch, Study
+from store import jobs, priors, studies
+from store.tables import Event, Instance, Job, Prior, PriorSearch, Revision, Series, Study
 
 TODAY = "20260301"
 
@@ -66,10 +66,14 @@ class Bench:
         self.now = self.node.database.now() + timedelta(seconds=1)
         return sum(one.jobs for one in settler.tick(self.now))
 
-    def fetch(self, now: datetime | None = None, **wanted: Any) -> int:
+    def fetch(self, now: datetime | None = None, *, analysed: bool = False, **wanted: Any) -> int:
         """Work off the list as it is due; return how many rounds it took."""
         fetcher = PriorFetcher(
-            self.node.database, self.intake, self.archive, wanted=Wanted(**wanted) if wanted else None
+            self.node.database,
+            self.intake,
+            self.archive,
+            wanted=Wanted(**wanted) if wanted else None,
+            analysed=analysed,
         )
         rounds = 0
         while fetcher.tick(now or self.now):
@@ -121,6 +125,39 @@ def test_a_settled_study_brings_its_patients_newest_earlier_studies_and_only_it_
     assert {row.state for row in bench.node.rows(Prior)} == {"done"}
     assert bench.node.incoming() == []
     assert bench.events() == []
+
+
+def test_earlier_studies_are_analysed_on_wish_oldest_first_but_not_one_that_has_results_and_ask_for_no_further_ones(
+    bench: Bench,
+) -> None:
+    days = ("20250101", "20250601", "20251201")
+    for day in days:
+        bench.archive.add(bench.series(day, study_date=day))
+    bench.receive(bench.series("today", study_date=TODAY))
+    assert bench.settle() == 2
+    bench.fetch(analysed=False)
+    with bench.node.database.transaction() as session:  # the newest came with a result of ours
+        newest = session.exec(select(Study.id).where(Study.study_date == date(2025, 12, 1))).one()
+        series = select(col(Series.id)).where(col(Series.study_pk) == newest)
+        one = session.exec(select(Instance).where(col(Instance.series_pk).in_(series))).first()
+        assert one is not None
+        one.own = True
+        for prior in session.exec(select(Prior)):
+            prior.state, prior.run_after = "waiting", bench.now
+    assert bench.fetch(analysed=True) == 3
+    with bench.node.database.transaction() as session:
+        assert (
+            jobs.claim(session, "w", bench.now, 60) is None
+        )  # it waits for the two that are about to settle
+
+    assert bench.settle() == 4
+    assert len(bench.node.rows(PriorSearch)) == 1
+    with bench.node.database.transaction() as session:
+        claimed = [jobs.claim(session, "w", bench.later(seconds=1), 60) for _ in range(4)]
+        studies_of = [session.get_one(Revision, one.revision_pk).study_pk for one in claimed if one]
+        dates = [session.get_one(Study, pk).study_date for pk in studies_of]
+    assert dates == [date(2025, 1, 1)] * 2  # both analyses of the oldest; the rest waits for them
+    assert [one.study_date.isoformat() for one in bench.earlier() if one.prior] == ["2025-12-01"]
 
 
 @pytest.mark.parametrize("patient_id", ["P1", "P*", "P?", "*", "p1", "P1\\P2", "0012"])

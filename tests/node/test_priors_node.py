@@ -21,7 +21,10 @@ from small_node import instances_in
 from node.multipart import FilesBody
 from node.scu import send_files
 
-FLAGS = ("--accept-any", "--quiet-seconds", "0.3", "--reserve-bytes", "0", "--plugin", "contours")
+FLAGS = (
+    *("--accept-any", "--quiet-seconds", "0.3", "--reserve-bytes", "0"),
+    *("--plugin", "contours", "--no-priors-analysed"),
+)
 
 WEB = (*FLAGS, "--role", "web")
 POINTS = ("after-temp-write", "after-fsync", "after-link", "before-commit", "after-commit")
