@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from store.response.best import METABOLIC, best_confirmed, best_overall
+from store.response.burden import Disease, disease, look
 from store.response.history import History, Role, Seen, Status, Visit, in_order
 from store.response.margins import Number, margins
 from store.response.rules import USUAL, Rules
@@ -39,6 +40,7 @@ class _Case:
 
     baseline: Visit
     now: Visit
+    known: Disease
     rules: Rules
 
     @property
@@ -56,7 +58,7 @@ class _Case:
         return tuple(
             (was, now.get(was.lesion))
             for was in self.baseline.seen
-            if was.role is not Role.NEW
+            if not self.known.is_new(was.lesion)
             and (peak(was) is not None or peak(now.get(was.lesion)) or was.status is Status.PRESENT)
         )
 
@@ -68,17 +70,22 @@ def judge(history: History, rules: Rules = USUAL) -> Response:
     """
     visits = in_order(history)
     first = next((at for at, visit in enumerate(visits) if _has_uptake(visit)), len(visits))
-    points = [_unjudged(visit, "no SULpeak at this visit") for visit in visits[:first]]
+    points = [_unjudged(visit, "No SULpeak at this visit.") for visit in visits[:first]]
     verdicts = []
     if first < len(visits):
-        baseline = visits[first]
-        points.append(_baseline_point(baseline, rules))
-        nadir = _hottest_steps(_Case(baseline=baseline, now=baseline, rules=rules))
-        arisen: tuple[str, ...] = ()
+        case = _Case(
+            baseline=visits[first],
+            now=visits[first],
+            known=disease([_as_pet(visit) for visit in visits[first:]], rules),
+            rules=rules,
+        )
+        points.append(_baseline_point(case))
+        nadir = _hottest_steps(case)
+        new: frozenset[str] = frozenset()
         for now in visits[first + 1 :]:
-            case = _Case(baseline=baseline, now=now, rules=rules)
-            arisen = tuple(dict.fromkeys((*arisen, *_arising(now))))
-            points.append(_point(case, arisen, nadir))
+            case = replace(case, now=now)
+            new |= _new(case)
+            points.append(_point(case, new, nadir))
             steps = _hottest_steps(case)
             nadir = steps if nadir is None else nadir if steps is None else min(nadir, steps)
         verdicts = [(point.date, point.overall or "NE") for point in points[first + 1 :]]
@@ -114,23 +121,37 @@ def _unjudged(visit: Visit, because: str) -> TimePoint:
     )
 
 
-def _arising(visit: Visit) -> Iterator[str]:
-    for seen in visit.seen:
-        if seen.role is Role.NEW and seen.status not in (Status.ABSENT, Status.NOT_EVALUABLE):
-            yield seen.lesion
+def _as_pet(visit: Visit) -> Visit:
+    """Return a visit without lengths, so that a small node with uptake is a lesion too."""
+    seen = tuple(
+        replace(
+            one,
+            long_axis_tenths=None,
+            short_axis_tenths=None,
+            status=Status.PRESENT if one.status is Status.TOO_SMALL else one.status,
+        )
+        for one in visit.seen
+    )
+    return replace(visit, seen=seen)
 
 
-def _baseline_point(visit: Visit, rules: Rules) -> TimePoint:
-    case = _Case(baseline=visit, now=visit, rules=rules)
+def _new(case: _Case) -> frozenset[str]:
+    looks = {seen.lesion: look(seen) for seen in _as_pet(case.now).seen}
+    return case.known.new(looks) | case.known.certain_later[case.now.date]
+
+
+def _baseline_point(case: _Case) -> TimePoint:
+    visit = case.baseline
     steps = _hottest_steps(case)
     tissue = case.tissues[0]
     doubts = [*quality(visit.reference), *_unmeasured(case)]
-    because = "baseline: no lesion with a SULpeak"
+    because = "Baseline: the hottest lesion is not known."
     if steps is not None:
-        because = f"baseline: {_counted(case)}; hottest {_name(case)} with SULpeak {told(steps)}"
+        because = f"Baseline: {_counted(case)}; hottest {_name(case)} with SULpeak {told(steps)}"
         if tissue is not None:
             measurable = "measurable" if 10 * steps >= tissue.measurable else "not measurable"
             because += f"; {measurable}, as at least {tissue.words} is asked for"
+        because += "."
     return replace(
         _unjudged(visit, because), sum=None if steps is None else steps / STEPS, doubts=tuple(doubts)
     )
@@ -149,8 +170,8 @@ def _unmeasured(case: _Case) -> Iterator[str]:
         yield "A lesion lies in the liver and no blood pool is given: the liver was used as if it were healthy."
 
 
-def _point(case: _Case, arisen: tuple[str, ...], nadir: int | None) -> TimePoint:
-    overall, because = _decide(case, arisen)
+def _point(case: _Case, new: frozenset[str], nadir: int | None) -> TimePoint:
+    overall, because = _decide(case, new)
     steps = _hottest_steps(case)
     measured = [now for _, now in case.followed if now is not None and now.suv_peak is not None]
 
@@ -159,7 +180,7 @@ def _point(case: _Case, arisen: tuple[str, ...], nadir: int | None) -> TimePoint
         seen = tuple(
             replace(one, suv_peak=moved[one.lesion]) if one.lesion in moved else one for one in case.now.seen
         )
-        return _decide(replace(case, now=replace(case.now, seen=seen)), arisen)[0]
+        return _decide(replace(case, now=replace(case.now, seen=seen)), new)[0]
 
     return TimePoint(
         date=case.now.date,
@@ -167,9 +188,9 @@ def _point(case: _Case, arisen: tuple[str, ...], nadir: int | None) -> TimePoint
         nadir=None if nadir is None else nadir / STEPS,
         target=_target(case)[0],
         non_target=_non_target(case),
-        new=bool(arisen),
+        new=bool(new),
         overall=overall,
-        because=because,
+        because=f"{overall}: {because}.",
         margins=margins([_number(seen) for seen in measured], again),
         doubts=tuple(_doubts(case, nadir)),
     )
@@ -187,12 +208,12 @@ def _number(seen: Seen) -> Number:
     )
 
 
-def _decide(case: _Case, arisen: tuple[str, ...]) -> tuple[str, str]:
+def _decide(case: _Case, new: frozenset[str]) -> tuple[str, str]:
     """Return the verdict and the rule and numbers that decided it."""
     word, because = _target(case)
     because = f"{because}; {_counted(case)}"
-    if arisen:
-        return "PMD", f"new lesion {', '.join(arisen)}; {because}"
+    if new:
+        return "PMD", f"new: {', '.join(sorted(new))}; {because}"
     non_target = _non_target(case)
     if non_target == "PMD":
         return "PMD", f"unequivocal progression of a non-target lesion; {because}"
@@ -204,7 +225,7 @@ def _decide(case: _Case, arisen: tuple[str, ...]) -> tuple[str, str]:
 def _target(case: _Case) -> tuple[str | None, str]:
     """Return what the numbers of the lesions say, in the order in which they decide."""
     base = _hottest_steps(replace(case, now=case.baseline))
-    peaks = [peak(now) for was, now in case.followed if _is_asked(was, now)]
+    peaks = [peak(now) for was, now in case.followed if _is_asked(case, was, now)]
     known = [value for value in peaks if value is not None]
     if base is None or not known:
         return "NE", "no lesion has a SULpeak at both visits" if known else "no SULpeak at this visit"
@@ -213,7 +234,7 @@ def _target(case: _Case) -> tuple[str | None, str]:
         f"SULpeak of the hottest lesion {_name(replace(case, now=case.baseline))} {told(base)} at baseline, "
         f"{_name(case)} {told(now)} now ({change(base, now)})"
     )
-    missing = [was.lesion for was, seen in case.followed if _is_asked(was, seen) and peak(seen) is None]
+    missing = [was.lesion for was, seen in case.followed if _is_asked(case, was, seen) and peak(seen) is None]
     bar = list(incomparable(case.baseline.reference, case.now.reference, *case.tissues))
     comparable = not bar or case.rules.incomparable_scans == "doubt"
     if comparable and 10 * now > 13 * base and now - base > 800:
@@ -257,10 +278,11 @@ def _partial_or_stable(case: _Case, base: int, now: int, change_words: str) -> t
     return "PMR", f"{change_words}: down by at least 30 % and 0.8 g/ml"
 
 
-def _is_asked(was: Seen, now: Seen | None) -> bool:
-    """Whether a lesion has to have a number: it had one, unless a reader only says of a non-target that it is there."""
-    only_seen = was.role is Role.NON_TARGET and now is not None and now.status is not Status.MEASURED
-    return peak(was) is not None and not (only_seen and peak(now) is None)
+def _is_asked(case: _Case, was: Seen, now: Seen | None) -> bool:
+    """Whether a lesion takes part in the hottest: it has a number, or it had one as a target or as the hottest."""
+    if peak(now) is not None or peak(was) is None:
+        return peak(now) is not None
+    return was.lesion in case.known.targets or peak(was) == max(peak(one) or 0 for one, _ in case.followed)
 
 
 def _is_background(case: _Case) -> str | None:
@@ -280,22 +302,20 @@ def _is_background(case: _Case) -> str | None:
 
 def _non_target(case: _Case) -> str | None:
     """Return the response of the lesions that are not targets by role; None when there are none."""
-    words = []
-    for was in case.baseline.seen:
-        if was.role is not Role.NON_TARGET:
-            continue
-        now = next((seen for seen in case.now.seen if seen.lesion == was.lesion), None)
-        if now is not None and now.status is Status.PROGRESSED:
-            return "PMD"
-        if now is None or now.status is Status.NOT_EVALUABLE:
-            words.append("NE")
-        elif peak(now) is None:
-            words.append("NON-CMR/NON-PMD")
-    if not any(was.role is Role.NON_TARGET for was in case.baseline.seen):
+    if not case.known.non_targets:
         return None
-    if "NON-CMR/NON-PMD" in words:
+    now = {seen.lesion: seen for seen in case.now.seen}
+    seen = [now.get(name) for name in case.known.non_targets]
+    if any(one is not None and one.status is Status.PROGRESSED for one in seen):
+        return "PMD"
+    if any(
+        one is not None and one.status in (Status.PRESENT, Status.TOO_SMALL) and peak(one) is None
+        for one in seen
+    ):
         return "NON-CMR/NON-PMD"
-    return "NE" if words else "CMR" if _is_background(case) else "NON-CMR/NON-PMD"
+    if any(peak(one) is None for one in seen):
+        return "NE"
+    return "CMR" if _is_background(case) else "NON-CMR/NON-PMD"
 
 
 def _glycolysis(case: _Case) -> tuple[int, int] | None:
@@ -313,7 +333,7 @@ def _glycolysis(case: _Case) -> tuple[int, int] | None:
 
 def _hottest_steps(case: _Case) -> int | None:
     """Return the highest SULpeak, None when a lesion that has to have one has none."""
-    peaks = [peak(now) for was, now in case.followed if _is_asked(was, now)]
+    peaks = [peak(now) for was, now in case.followed if _is_asked(case, was, now)]
     return None if not peaks or None in peaks else max(value for value in peaks if value is not None)
 
 
@@ -349,13 +369,14 @@ def _doubts(case: _Case, nadir: int | None) -> Iterator[str]:
             yield f"By PERCIST the scans are not comparable: {reason}."
     yield from doubtful(case.baseline.reference, case.now.reference)
     tissue = case.tissues[1]
-    known = {was.lesion for was in case.baseline.seen}
     for seen in case.now.seen:
         steps = peak(seen)
-        if seen.role is Role.NEW and steps is not None and tissue and steps < tissue.mean:
-            yield f"New lesion {seen.lesion} has {told(steps)}, less than the {tissue.name}: is it one?"
-        if seen.role is not Role.NEW and seen.lesion not in known:
-            yield f"{seen.lesion} was not seen at baseline and is not called new: it was left out."
+        if not case.known.is_new(seen.lesion) or not steps:
+            continue
+        if seen.role is not Role.NEW:
+            yield f"{seen.lesion}, called {seen.role}, was not there at the baseline: it is a new lesion."
+        if tissue and steps < tissue.mean:
+            yield f"The new lesion {seen.lesion} has {told(steps)}, less than the {tissue.name}: is it one?"
     now = _hottest_steps(case)
     if now is not None and nadir is not None and 10 * now > 13 * nadir and now - nadir > 800:
         yield (
