@@ -8,10 +8,13 @@ from datetime import date
 from sqlmodel import Session, col, select
 
 from store import jobs
+from store.chosen import chosen
+from store.course import course
 from store.objects import ObjectStore
+from store.patients import same_person
 from store.priors import EarlierStudy, earlier, later, outstanding
 from store.tables import Finding, Job, LesionLink, Patient, Result, Revision, Study
-from store.tracking.past import EarlierResults, Named, Past, Said, SeriesFiles
+from store.tracking.past import EarlierResults, Named, Past, Relinked, Said, SeriesFiles
 
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 NO_IMAGES = ("1.2.840.10008.5.1.4.1.1.66", "1.2.840.10008.5.1.4.1.1.88", "1.2.840.10008.5.1.4.1.1.481")
@@ -30,12 +33,15 @@ def past_of(session: Session, objects: ObjectStore, job: Job, limit: int) -> Pas
     if not patient.patient_id:
         return Past(same=same, said=said)
     pk = int(study.id or 0)
+    relinked, rejected = _choices(session, study)
     return Past(
         earlier=_results(objects, reversed(earlier(session, pk)), limit),
         later=_results(objects, later(session, pk), limit),
         same=same,
         said=said,
         names=_names(session, job, study),
+        relinked=relinked,
+        rejected=rejected,
         lacking=outstanding(session, pk),
     )
 
@@ -113,7 +119,7 @@ def _names(session: Session, job: Job, study: Study) -> tuple[Named, ...]:
         select(Finding.tracking_uid, Finding.tracking_identifier)
         .join(Job, col(Job.id) == col(Finding.job_pk))
         .where(
-            col(Finding.patient_pk) == study.patient_pk,
+            col(Finding.patient_pk).in_(same_person(session, study.patient_pk)),
             col(Job.plugin) == job.plugin,
             col(Job.id) != job.id,
         )
@@ -121,6 +127,23 @@ def _names(session: Session, job: Job, study: Study) -> tuple[Named, ...]:
         .order_by(col(Finding.tracking_uid), col(Finding.tracking_identifier))
     )
     return tuple(Named(tracking_uid=uid, tracking_identifier=name) for uid, name in session.exec(statement))
+
+
+def _choices(session: Session, study: Study) -> tuple[tuple[Relinked, ...], tuple[str, ...]]:
+    """Return what people said of who is who, as it is now, and which lesions they called none."""
+    decided = chosen(session, study.patient_pk)
+    if not decided.counting:
+        return (), ()
+    now = {place: one.value for place, one in decided.relinks.items()}
+    for one in course(session, study.patient_pk).sightings:
+        if one.tracking_uid != one.written_uid:
+            now[one.written_uid, one.study_instance_uid] = one.tracking_uid
+    relinked = tuple(
+        Relinked(tracking_uid=uid, study_instance_uid=at, other_uid=other)
+        for (uid, at), other in sorted(now.items())
+    )
+    rejects = {one.tracking_uid: one.value for one in decided.counting if one.kind == "reject"}
+    return relinked, tuple(sorted(uid for uid, value in rejects.items() if value == "true"))
 
 
 __all__ = ["past_of"]

@@ -125,9 +125,15 @@ class Scene:
         masks = series.masks(there)
         motion = self.motions.between(volume, there)
         found = []
-        for region in lesions:
-            if (mask := masks.get(region.number)) is None:
+        for region in {r.tracking_uid: r for r in reversed(lesions)}.values():
+            parts = [
+                masks[r.number]
+                for r in lesions
+                if r.tracking_uid == region.tracking_uid and r.number in masks
+            ]
+            if not parts:
                 continue
+            mask = parts[0] if len(parts) == 1 else joined(parts)
             place = propagate(mask, there, volume, motion)
             lesion = replace(
                 still(series, region, mask, there),
@@ -148,6 +154,14 @@ class Scene:
                 )
             )
         return found
+
+
+def joined(parts: Sequence[Mask]) -> Mask:
+    """Return the union of masks of one grid: fragments that a person called one lesion."""
+    whole = parts[0].full()
+    for part in parts[1:]:
+        whole[part.box] |= part.voxels
+    return Mask.from_full(whole)
 
 
 def still(series: EarlierSeries, region: Region, mask: Mask, volume: Volume) -> EarlierLesion:
@@ -179,4 +193,4 @@ def _nowhere(series: EarlierSeries, region: Region, standing: Standing) -> Broug
     return Brought(standing=standing, series=series, region=region, lesion=lesion, volume=None)
 
 
-__all__ = ["Brought", "Motions", "Scene", "Standing", "still"]
+__all__ = ["Brought", "Motions", "Scene", "Standing", "joined", "still"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from store.dicom.segments import read_segments
 from store.dicom.series import read_files
 from store.dicom.values import code, integer, items, quiet, text
 from store.dicom.volumes import read_volume
-from store.tracking.past import EarlierResults
+from store.tracking.past import EarlierResults, Relinked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +97,13 @@ class EarlierSeries:
         return {d.number: d.mask for d in drawn}
 
 
-def read_earlier(results: EarlierResults, plugin: str) -> tuple[tuple[EarlierSeries, ...], tuple[Flag, ...]]:
-    """Return what one analysis found in a study, by series, and a flag for each SEG that cannot be read."""
+def read_earlier(
+    results: EarlierResults, plugin: str, relinked: Sequence[Relinked] = ()
+) -> tuple[tuple[EarlierSeries, ...], tuple[Flag, ...]]:
+    """Return what one analysis found in a study, by series, and a flag for each SEG that cannot be read.
+
+    What people relinked has the identity that they gave it.
+    """
     with quiet():
         files, _, refused = read_files(map(Path, results.segmentations))
     flags = [
@@ -114,7 +119,12 @@ def read_earlier(results: EarlierResults, plugin: str) -> tuple[tuple[EarlierSer
         for series in items(file.header, "ReferencedSeriesSequence")[:1]:
             newest[text(series, "SeriesInstanceUID")] = file
     images = {one.series_instance_uid: one.files for one in results.images}
-    read = tuple(_series(results, uid, file, images.get(uid, ())) for uid, file in sorted(newest.items()))
+    uids = {
+        r.tracking_uid: r.other_uid for r in relinked if r.study_instance_uid == results.study_instance_uid
+    }
+    read = tuple(
+        _series(results, uid, file, images.get(uid, ()), uids) for uid, file in sorted(newest.items())
+    )
     return read, tuple(flags)
 
 
@@ -132,10 +142,13 @@ def _made_at(file: File) -> tuple[str, str, str]:
     return (text(header, "InstanceCreationDate"), text(header, "InstanceCreationTime"), file.sop_instance_uid)
 
 
-def _series(results: EarlierResults, uid: str, file: File, images: Sequence[str]) -> EarlierSeries:
+def _series(
+    results: EarlierResults, uid: str, file: File, images: Sequence[str], uids: Mapping[str, str]
+) -> EarlierSeries:
     with quiet():
         first = next(iter(read_files(map(Path, images[:1]))[0]), None)
     regions = [_region(segment) for segment in items(file.header, "SegmentSequence")]
+    regions = [replace(r, tracking_uid=uids.get(r.tracking_uid, r.tracking_uid)) for r in regions]
     return EarlierSeries(
         study_instance_uid=results.study_instance_uid,
         study_date=results.study_date,

@@ -54,11 +54,12 @@ def follow(
     names |= _regions(read, study, [f for f in findings if not is_lesion(f.category, f.type)])
     dates = {one.study_instance_uid: one.study_date for one in past.earlier}
     links = links if past.earlier else ()
+    worth_telling = [link for link in links if link.tracking_uid not in past.rejected]
     return Followed(
         findings=tuple(_called(finding, names) for finding in findings),
         names=names,
         links=links,
-        flags=(*lacking, *read.flags, *scene.flags, *flags_of(links, dates, plugin.name)),
+        flags=(*lacking, *read.flags, *scene.flags, *flags_of(worth_telling, dates, plugin.name)),
     )
 
 
@@ -92,7 +93,7 @@ class _Read:
         flags: list[Flag] = []
 
         def read(results: EarlierResults) -> tuple[EarlierSeries, ...]:
-            series, doubts = read_earlier(results, plugin)
+            series, doubts = read_earlier(results, plugin, past.relinked)
             flags.extend(doubts)
             return series
 
@@ -118,7 +119,8 @@ def _pins(
             masks = series.masks(volume)
         except Refused:  # of images that are others now
             continue
-        before = [still(series, r, masks[r.number], volume) for r in series.lesions if r.number in masks]
+        known = {r.tracking_uid: r for r in reversed(series.lesions) if r.number in masks}
+        before = [still(series, r, masks[r.number], volume) for r in known.values()]
         now = [present(f, volume) for f in lesions if f.series_instance_uid == series.series_instance_uid]
         links = match(before, now, spacing_mm=volume.spacing_mm, new_identity=lambda lesion: (lesion.key, ""))
         for link in links:

@@ -58,9 +58,9 @@ class Relinked:
     tracking_uid: str
     """As it was called."""
     study_instance_uid: str
-    """In this study; empty for all."""
+    """In this study."""
     other_uid: str
-    """The lesion that it is; empty: one of its own."""
+    """The lesion that it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,9 @@ class Past:
     names: tuple[Named, ...] = ()
     """Every identity that the analysis gave in the patient, also in studies that are not listed here."""
     relinked: tuple[Relinked, ...] = ()
-    """What a person said."""
+    """What people said of who is who."""
+    rejected: tuple[str, ...] = ()
+    """Lesions that people called none."""
     lacking: int = 0
     """How many searches and earlier studies were asked for and are not here."""
 
