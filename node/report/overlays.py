@@ -40,15 +40,20 @@ SOFT_WINDOW = Window(low=-160.0, high=240.0, words="W 400 L 40")
 
 def window_of(volume: Volume, around: NDArray[np.float32]) -> Window:
     """Return the grey scale for a volume, given the values around what is to be seen."""
-    if volume.role == "ct":
+    return window_for(volume.role, volume.modality, around)
+
+
+def window_for(role: str, modality: str, around: NDArray[np.float32]) -> Window:
+    """Return the grey scale for values of a role (`ct`, `pet_suv`, ...) and modality."""
+    if role == "ct":
         return LUNG_WINDOW if np.percentile(around, 25) < -400 else SOFT_WINDOW
-    if volume.role == "pet_suv":
+    if role == "pet_suv":
         return Window(low=0.0, high=10.0, inverted=True, words="SUV 0-10")
     low, high = (float(np.percentile(around, q)) for q in (1, 99.5))
     return Window(
         low=low,
         high=max(high, low + 1e-6),
-        inverted=volume.modality == "PT",
+        inverted=modality == "PT",
         words=f"{low:.4g} to {high:.4g}",
     )
 

@@ -85,18 +85,25 @@ def _thresholds(drawing: Drawing, axes: Axes, course: SumCourse) -> list[tuple[f
     labels = []
     if course.response_to is not None:
         y = axes.y(course.response_to)
-        drawing.add(Line(axes.left, y, axes.right, y, strokeColor=SHRUNK, strokeDashArray=[1.2, 2.2]))
+        _dashed(drawing, axes.left, axes.right, y, SHRUNK, (1.2, 2.2))
         labels.append((y, f"PR \N{LESS-THAN OR EQUAL TO} {course.response_to:.1f}"))
     for before, point in pairwise(course.points):
         if point.progression_from is not None:
             y = axes.y(point.progression_from)
             x = axes.x(before.days)
-            drawing.add(Line(x, y, axes.x(point.days), y, strokeColor=GROWN, strokeDashArray=[5, 2.5]))
+            _dashed(drawing, x, axes.x(point.days), y, GROWN, (5, 2.5))
     if course.next_progression_from is not None:
         y = axes.y(course.next_progression_from)
-        drawing.add(Line(axes.right, y, axes.right + 8, y, strokeColor=GROWN, strokeDashArray=[5, 2.5]))
-        labels.append((y, f"PD \N{GREATER-THAN OR EQUAL TO} {course.next_progression_from:.1f} next time"))
+        _dashed(drawing, axes.right, axes.right + 8, y, GROWN, (5, 2.5))
+        labels.append((y, f"PD \N{GREATER-THAN OR EQUAL TO} {course.next_progression_from:.1f} (next)"))
     return labels
+
+
+def _dashed(
+    drawing: Drawing, left: float, right: float, y: float, colour: colors.Color, dashes: Sequence[float]
+) -> None:
+    """Draw a dashed level; as a Line its SVG would go there and back, and fill its own gaps."""
+    drawing.add(PolyLine([left, y, right, y], strokeColor=colour, strokeDashArray=dashes, fillColor=None))
 
 
 def _sums(drawing: Drawing, axes: Axes, course: SumCourse) -> None:

@@ -1,0 +1,52 @@
+"""Text of any script in a document: what its typefaces cannot write is given to the viewer's own for East Asia."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from xml.sax.saxutils import escape
+
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.cidfonts import UnicodeCIDFont
+
+from node.report.page import CONTROL
+from node.report.pdf import PLAIN
+
+EAST_ASIA = (
+    (0x3040, 0x30FF, "HeiseiMin-W3"),
+    (0xAC00, 0xD7AF, "HYSMyeongJo-Medium"),
+    (0x1100, 0x11FF, "HYSMyeongJo-Medium"),
+    (0x3000, 0x303F, "STSong-Light"),
+    (0x3400, 0x9FFF, "STSong-Light"),
+    (0xF900, 0xFAFF, "STSong-Light"),
+    (0xFF00, 0xFFEF, "STSong-Light"),
+)
+"""Blocks of Unicode with the standard CID font that has them; a viewer brings it, a document does not."""
+
+
+def marked_up(text: str) -> str:
+    """Return text from outside as a paragraph takes it: no markup, no control characters, each run with its font."""
+    parts = []
+    for font, run in groupby(CONTROL.sub(" ", text), _font_of):
+        words = escape("".join(run))
+        parts.append(words if font is None else f'<font name="{font}">{words}</font>')
+    return "".join(parts)
+
+
+def writable(text: str) -> str:
+    """Return text with a question mark for what the typeface of the document cannot write."""
+    known = pdfmetrics.getFont(PLAIN).face.charToGlyph
+    return "".join(c if ord(c) in known else "?" for c in CONTROL.sub(" ", text))
+
+
+def _font_of(character: str) -> str | None:
+    """Return the CID font of a character, made known; None for what the document's own typeface writes, or nobody."""
+    code = ord(character)
+    if code in pdfmetrics.getFont(PLAIN).face.charToGlyph:
+        return None
+    name = next((font for low, high, font in EAST_ASIA if low <= code <= high), None)
+    if name is not None and name not in pdfmetrics.getRegisteredFontNames():
+        pdfmetrics.registerFont(UnicodeCIDFont(name))
+    return name
+
+
+__all__ = ["marked_up", "writable"]

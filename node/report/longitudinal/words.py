@@ -1,0 +1,233 @@
+"""How the longitudinal report writes verdicts, numbers and names for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from node.report.longitudinal.view import Cell, LesionCourse, LongitudinalReport, SumCourse, Who
+from node.report.overlays import rounded
+from node.report.page import CONTROL
+from store.response.verdict import Response, TimePoint
+
+VERDICTS = {
+    "CR": "complete response",
+    "PR": "partial response",
+    "SD": "stable disease",
+    "PD": "progressive disease",
+    "NE": "not evaluable",
+    "NON-CR/NON-PD": "neither complete response nor progression",
+    "iCR": "immune complete response",
+    "iPR": "immune partial response",
+    "iSD": "immune stable disease",
+    "iUPD": "immune unconfirmed progression",
+    "iCPD": "immune confirmed progression",
+    "CMR": "complete metabolic response",
+    "PMR": "partial metabolic response",
+    "SMD": "stable metabolic disease",
+    "NMR": "no metabolic response",
+    "PMD": "progressive metabolic disease",
+}
+CRITERIA = {
+    "recist1.1": "RECIST 1.1",
+    "irecist": "iRECIST",
+    "percist": "PERCIST 1.0",
+    "lugano": "Lugano",
+    "who": "WHO",
+    "volume": "Volume",
+}
+ROLES = {"target": "target", "non-target": "non-target", "new": "new", "": "not counted"}
+UNVERIFIED = "Not a medical device. Results are computed and unverified."
+BAND = "The grey band is 1.96 standard deviations of the sum to either side, the lesions' errors taken as independent."
+PICTURES = (
+    "Each picture shows the slice of the long axis of that date, centred on the lesion; all of one lesion have the same "
+    "scale and the same grey scale. Solid line with end bars: long axis; dashed line with end bars: short axis; line "
+    "around the lesion: its outline; dashed ring: where it was expected and not drawn."
+)
+SPIDER = (
+    "Change of the axis that counts (long, of nodes short) to the first visit at which the lesion was measured, each "
+    "lesion with a mark of its own. The criteria judge the sum, not single lesions."
+)
+GLANCE = "In mm: the long axis, of lymph nodes the short axis; below it the change to the first measurement."
+WATERFALL = (
+    "Change of the sum to the baseline at its smallest, up to the first progression. Black: complete response; slanted "
+    "lines: partial; empty: stable; lines both ways: progression; dots: none of these. Non: NON-CR/NON-PD."
+)
+SWIMMER = (
+    "From the baseline to the last visit, with the verdict of each visit; an arrow: no progression so far."
+)
+
+
+class Line(NamedTuple):
+    """One visit of a lesion as its table shows it."""
+
+    date: str
+    words: str
+    long_axis: str
+    short_axis: str
+    volume: str
+    uptake: str
+    to_baseline: str
+    to_nadir: str
+    confidence: str
+    tracking: str
+
+
+LINE_HEADS = Line(
+    date="Date",
+    words="Seen",
+    long_axis="Long axis, mm",
+    short_axis="Short axis, mm",
+    volume="Volume, ml",
+    uptake="SUVpeak",
+    to_baseline="To baseline",
+    to_nadir="To nadir",
+    confidence="Confidence",
+    tracking="Tracking",
+)
+
+
+def line_of(cell: Cell) -> Line:
+    """Return one visit of a lesion in words; lengths with one decimal, a standard deviation behind them."""
+    tracking = cell.link
+    if cell.link_confidence is not None:
+        tracking += f", confidence {cell.link_confidence:.2f}"
+    if cell.reason:
+        tracking += f": {cell.reason}"
+    drawn = cell.words or ("measured" if cell.numbers else "not assessed")
+    return Line(
+        date=cell.date.isoformat(),
+        words=drawn if cell.automatic else f"{drawn}, drawn by a person",
+        long_axis=length(cell, "long_axis"),
+        short_axis=length(cell, "short_axis"),
+        volume=rounded(cell.numbers["volume"].value) if "volume" in cell.numbers else "",
+        uptake=rounded(cell.numbers["suv_peak"].value) if "suv_peak" in cell.numbers else "",
+        to_baseline=percent(cell.to_baseline_percent),
+        to_nadir=percent(cell.to_nadir_percent),
+        confidence="" if cell.confidence is None else f"{cell.confidence:.2f}",
+        tracking=tracking,
+    )
+
+
+def length(cell: Cell, axis: str) -> str:
+    """Return an axis with its standard deviation, mm; empty when it was not measured."""
+    number = cell.numbers.get(axis)
+    if number is None:
+        return ""
+    return f"{number.value:.1f}" if number.sd is None else f"{number.value:.1f} ± {number.sd:.1f}"
+
+
+def glance(lesion: LesionCourse, cell: Cell) -> tuple[str, str]:
+    """Return what the overview shows of a lesion at a visit: its axis or what was seen, and its change."""
+    number = cell.numbers.get(lesion.axis)
+    if number is None or cell.status == "NE":
+        return (cell.words or "–", "")
+    change = percent(cell.to_baseline_percent) if cell.to_nadir_percent is not None else ""
+    return (f"{number.value:.1f}", change)
+
+
+def percent(value: float | None) -> str:
+    """Return a change in per cent, with its sign and a real minus; empty for None."""
+    if value is None:
+        return ""
+    text = f"{value:+.1f} %".replace("-", "\N{MINUS SIGN}")
+    return "0.0 %" if text[1:] == "0.0 %" else text
+
+
+def millimetres(value: float | None) -> str:
+    """Return a sum with one decimal; a dash for None."""
+    return "–" if value is None else f"{value:.1f}"
+
+
+def change_of(point: TimePoint, to: float | None) -> str:
+    """Return the change of a sum, per cent; empty where either is not known."""
+    return percent(100 * (point.sum - to) / to) if point.sum is not None and to else ""
+
+
+def verdict_words(verdict: str | None) -> str:
+    """Return a verdict in words; empty when it has none."""
+    return VERDICTS.get(verdict or "", "")
+
+
+def criteria_name(response: Response) -> str:
+    """Return how people call the criteria."""
+    return CRITERIA.get(response.criteria, response.criteria)
+
+
+def headline(response: Response) -> tuple[str, str]:
+    """Return the last verdict and what it means; before a second visit there is none."""
+    last = response.time_points[-1].overall
+    return (last, verdict_words(last)) if last else ("Baseline", "there is no later visit to judge")
+
+
+def curve_words(course: SumCourse) -> str:
+    """Return the curve in words, for who does not see it."""
+    told = [f"{p.date.isoformat()} {millimetres(p.sum)} {course.unit} ({p.verdict})" for p in course.points]
+    return f"{course.quantity.capitalize()} by visit: {'; '.join(told)}."
+
+
+def curve_caption(course: SumCourse) -> str:
+    """Return what the lines of the curve mean, with their numbers."""
+    told = [f"{course.quantity.capitalize()}{f' in {course.unit}' if course.unit else ''}."]
+    if course.nadir is not None and course.nadir_date is not None:
+        told.append(f"Ring: nadir, {millimetres(course.nadir)} on {course.nadir_date.isoformat()}.")
+    if course.next_progression_from is not None:
+        least = millimetres(course.next_progression_from)
+        told.append(f"Dashed: the smallest sum that is progression; at the next visit {least}.")
+    if course.response_to is not None:
+        told.append(f"Dotted: the largest sum that is a partial response, {millimetres(course.response_to)}.")
+    if any(point.sd for point in course.points):
+        told.append(BAND)
+    return " ".join(told)
+
+
+def spider_words(report: LongitudinalReport) -> str:
+    """Return the spider plot in words."""
+    told = []
+    for lesion in report.lesions:
+        last = next((c for c in reversed(lesion.cells) if c.to_baseline_percent is not None), None)
+        if last is not None:
+            told.append(f"{lesion.code} {percent(last.to_baseline_percent)} at {last.date.isoformat()}")
+    return f"Change of each lesion to its first measurement: {'; '.join(told) or 'none was measured'}."
+
+
+def called(who: Who) -> str:
+    """Return a name as people read it: the alphabetic form, and the ideographic one behind it."""
+    forms = [
+        " ".join(filter(None, CONTROL.sub(" ", form).split("^"))).strip() for form in who.name.split("=")
+    ]
+    first, *others = forms
+    second = next((form for form in others[:1] if form), "")
+    if first and second:
+        return f"{first} ({second})"
+    return first or second or "no name"
+
+
+def caption(cell: Cell) -> str:
+    """Return what stands below a picture: both axes, or what was seen."""
+    axes = [f"{cell.numbers[name].value:.1f}" for name in ("long_axis", "short_axis") if name in cell.numbers]
+    return ", ".join(filter(None, [f"{' × '.join(axes)} mm" if axes else "", cell.words]))
+
+
+def has_uptake(lesion: LesionCourse) -> bool:
+    """Return whether an uptake was measured at any visit."""
+    return any("suv_peak" in cell.numbers for cell in lesion.cells)
+
+
+def title_of(lesion: LesionCourse) -> str:
+    """Return the heading of a lesion."""
+    parts = [lesion.name, lesion.site]
+    if lesion.node and "node" not in lesion.site.lower():
+        parts.append("lymph node")
+    return f"{lesion.code}: {', '.join(dict.fromkeys(filter(None, parts)))}"
+
+
+def role_of(lesion: LesionCourse) -> str:
+    """Return what a lesion is to the criteria, and who said so."""
+    role = ROLES.get(lesion.role, lesion.role)
+    return f"{role} (by {lesion.role_by})" if lesion.role_by else role
+
+
+def chunks(items: Sequence[int], most: int) -> list[Sequence[int]]:
+    """Return items in groups of at most `most`."""
+    return [items[at : at + most] for at in range(0, len(items), most)]

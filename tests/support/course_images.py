@@ -1,0 +1,149 @@
+"""A course whose images exist: balls of known size in noisy lung at each visit, their SEGs and measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from courses import course_patient, sighting, tracked, visit
+from dicom_series import make_series, write
+from small_results import PROVENANCE
+
+from plugins import codes
+from plugins.contract import Finding, Mask, Point
+from plugins.measure.lesion import measure_lesion
+from store.course import Course
+from store.dicom.seg import Identified, encode_seg
+from store.dicom.series import read_study
+from store.response.history import Role, Status
+from store.sighting import Measure, Sighting
+from store.tracking.link import Kind
+
+PLACES: Mapping[int, Point] = {1: (12.0, -8.0, 20.0), 2: (-18.0, 14.0, 30.0)}
+"""Centre of each lesion, LPS mm, the same at every visit."""
+GRIDS = (
+    ((2.0, 0.9, 0.9), (1, 0, 0, 0, 1, 0)),
+    ((2.5, 1.2, 1.2), (-1, 0, 0, 0, -1, 0)),
+    ((2.0, 0.8, 0.8), (1, 0, 0, 0, 1, 0)),
+)
+"""Spacing (k, r, c) and orientation of each visit's CT; the second lies the other way round."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imaged:
+    """A course with its files."""
+
+    course: Course
+    files: Mapping[str, Path]
+    images: Mapping[str, Mapping[str, Sequence[str]]]
+
+    def open_object(self, name: str) -> Path:
+        return self.files[name]
+
+    def images_of(self, study: str) -> Mapping[str, Sequence[str]]:
+        return self.images.get(study, {})
+
+
+def imaged(
+    folder: Path, diameters_mm: Mapping[int, Sequence[float | None]], *, modality: str = "CT", name: str = "Doe^Jane"
+) -> Imaged:
+    """Return a course of balls; one that has no diameter at a visit is gone, and expected where it was."""
+    count = max(map(len, diameters_mm.values()))
+    visits = [visit(n) for n in range(count)]
+    files: dict[str, Path] = {}
+    images: dict[str, Mapping[str, Sequence[str]]] = {}
+    sightings: list[Sighting] = []
+    for number, at in enumerate(visits):
+        there = {lesion: d for lesion, row in diameters_mm.items() if (d := row[number]) is not None}
+        spacing, orientation = GRIDS[number % len(GRIDS)]
+        array, grids = _painted(spacing, orientation, there, number)
+        paths = make_series(
+            folder / f"visit{number}", array, modality=modality, spacing_mm=spacing, orientation=orientation,
+            origin_mm=_origin(spacing, orientation), study_uid=at.study_instance_uid,
+            study_date=at.study_date.strftime("%Y%m%d"), rescale=(1.0, -1024.0),
+        )  # fmt: skip
+        read = read_study(paths)
+        volume = read.study.volumes[0]
+        findings = [
+            Identified(
+                finding=Finding(
+                    key=f"ball-{lesion}", label=f"Nodule {lesion}", series_instance_uid=volume.series_instance_uid,
+                    mask=Mask.from_full(grids[lesion]), category=codes.MORPHOLOGICALLY_ABNORMAL, type=codes.NODULE,
+                    site=codes.LUNG, measurements=measure_lesion(Mask.from_full(grids[lesion]), volume),
+                ),
+                segment_number=place + 1, tracking_identifier=f"Nodule {lesion}", tracking_uid=f"2.25.{1000 + lesion}",
+            )
+            for place, lesion in enumerate(there)
+        ]  # fmt: skip
+        uids = volume.sop_instance_uids
+        files |= {path_uid: path for path_uid, path in zip(uids, _by_slice(paths, uids, read.headers), strict=True)}
+        images[at.study_instance_uid] = {volume.series_instance_uid: uids}
+        if findings:
+            seg = encode_seg(findings, volume, read.headers, PROVENANCE, 801, visit_time(number))
+            files[f"{number:064x}"] = write(seg, folder / f"seg{number}.dcm")
+        for one in findings:
+            lesion = int(one.tracking_uid.rpartition(".")[2]) - 1000
+            sightings.append(
+                sighting(
+                    at, lesion, None, series_instance_uid=volume.series_instance_uid,
+                    segment_number=one.segment_number, seg_sha256=f"{number:064x}", confidence=0.9,
+                    centroid_mm=volume.centroid_mm(one.finding.mask), link=tracked(Kind.SAME) if number else None,
+                    measurements={
+                        m.name: Measure(
+                            value=m.value, unit=m.unit.value, uncertainty=0.6 if m.name.endswith("axis") else None,
+                            end_points_mm=m.end_points_mm, method=m.method,
+                            sop_instance_uid=None if m.slice_index is None else uids[m.slice_index],
+                        )
+                        for m in one.finding.measurements
+                    },
+                )
+            )  # fmt: skip
+        for lesion in sorted(set(diameters_mm) - set(there)):
+            sightings.append(
+                sighting(at, lesion, None, status=Status.ABSENT, role=Role.TARGET,
+                         link=tracked(Kind.GONE, 0.9, [lesion], expected=PLACES[lesion]))
+            )  # fmt: skip
+    course = Course(patient=course_patient(name), visits=tuple(visits), sightings=tuple(sightings))
+    return Imaged(course=course, files=files, images=images)
+
+
+def visit_time(number: int):  # type: ignore[no-untyped-def]
+    """Return when the results of a visit were written."""
+    from datetime import UTC, datetime
+
+    return datetime(2024, 1 + number, 11, 12, tzinfo=UTC)
+
+
+def _origin(spacing: Sequence[float], orientation: Sequence[int]) -> tuple[float, float, float]:
+    """Return the position of the first voxel: the grid reaches from -48 to 48 mm, whichever way it lies."""
+    return (-48.0 * orientation[0], -48.0 * orientation[4], 0.0)
+
+
+def _painted(spacing, orientation, diameters, seed):  # type: ignore[no-untyped-def]
+    """Return noisy lung with balls of soft tissue, and the mask of each."""
+    dk, dr, dc = spacing
+    shape = (int(48 / dk) + 1, int(96 / dr) + 1, int(96 / dc) + 1)
+    x = orientation[0] * (np.arange(shape[2]) * dc - 48.0)
+    y = orientation[4] * (np.arange(shape[1]) * dr - 48.0)
+    z = np.arange(shape[0]) * dk
+    array = np.random.default_rng(seed).normal(-830, 35, shape)
+    array[:, np.abs(y) > 42, :] = 40.0
+    masks = {}
+    for lesion, diameter in diameters.items():
+        cx, cy, cz = PLACES[lesion]
+        far = (z[:, None, None] - cz) ** 2 + (y[None, :, None] - cy) ** 2 + (x[None, None, :] - cx) ** 2
+        masks[lesion] = far <= (diameter / 2) ** 2
+        array[masks[lesion]] = 35.0
+    return array, masks
+
+
+def _by_slice(paths, uids, headers):  # type: ignore[no-untyped-def]
+    from store.dicom.files import read_file
+
+    by_uid = {file.sop_instance_uid: path for path in paths if (file := read_file(path)) is not None}
+    return [by_uid[uid] for uid in uids]
+
+
+__all__ = ["PLACES", "Imaged", "imaged"]
