@@ -24,14 +24,19 @@ class Words:
     """Disease that was never measured and is neither gone nor progressing."""
     progressive: str = "PD"
     """Progression; what follows the first one is left out."""
-    unconfirmed: str = "iUPD"
-    """Progression that is not confirmed; it ends nothing."""
+    unconfirmed: str = ""
+    """Progression that is not confirmed and ends nothing; empty where there is none."""
 
 
 RECIST = Words()
 METABOLIC = Words(complete="CMR", partial="PMR", stable="SMD", progressive="PMD")
 IRECIST = Words(
-    complete="iCR", partial="iPR", stable="iSD", persisting="NON-iCR/NON-iUPD", progressive="iCPD"
+    complete="iCR",
+    partial="iPR",
+    stable="iSD",
+    persisting="NON-iCR/NON-iUPD",
+    progressive="iCPD",
+    unconfirmed="iUPD",
 )
 NOT_EVALUABLE = "NE"
 NOT_DONE = "ND"
@@ -70,7 +75,7 @@ def best_confirmed(
     called = [_confirmed(course, index, start, rules, words) for index in range(len(course))]
     best = _best(called, rules, words)
     if best == NOT_EVALUABLE and _came_back(course, words):
-        return words.progressive
+        return words.unconfirmed or words.progressive
     return best
 
 
@@ -138,7 +143,8 @@ def _course(verdicts: Sequence[tuple[date, str]], rules: Rules, words: Words) ->
 
 def _order(words: Words) -> tuple[str, ...]:
     responses = (words.complete, words.partial, words.stable, words.persisting)
-    return (*responses, words.progressive, words.unconfirmed, NOT_EVALUABLE, NOT_DONE)
+    progressions = (words.progressive, words.unconfirmed) if words.unconfirmed else (words.progressive,)
+    return (*responses, *progressions, NOT_EVALUABLE, NOT_DONE)
 
 
 def _best(called: Sequence[str], rules: Rules, words: Words) -> str | None:

@@ -113,7 +113,7 @@ def target_response(looks: Looks, known: Disease, before: Before, rules: Rules) 
     is_whole = len(lengths) == len(seen)
     if is_whole and not any(at.present for at in seen):
         return "CR"
-    if before.nadir is not None and sum(lengths) >= _progressive_from(before.nadir):
+    if before.nadir is not None and sum(lengths) >= progressive_from(before.nadir):
         return "PD"
     if not is_whole or before.baseline is None:
         return "NE"
@@ -268,7 +268,7 @@ def _compared(size: int, partly: bool, before: Before) -> Iterator[str]:
         way = "above" if size >= before.nadir else "below"
         apart = abs(size - before.nadir)
         share = f"{percent(apart, before.nadir)}, {mm(apart)}" if before.nadir else mm(apart)
-        limit = mm(_progressive_from(before.nadir))
+        limit = mm(progressive_from(before.nadir))
         rule = f"PD: 20 % and 5 mm above, {limit} or more"
         yield f"{share} {way} the nadir of {mm(before.nadir)} on {before.nadir_date} ({rule})."
 
@@ -311,9 +311,26 @@ def say_new(at: date, looks: Looks, new: frozenset[str], known: Disease, before:
             yield f"Not seen any more: {', '.join(gone)}."
 
 
-def _progressive_from(nadir: int) -> int:
+def progressive_from(nadir: int) -> int:
     """Return the smallest sum that is 20 % and 5 mm above the nadir, tenths of a millimetre."""
     return max(-(-12 * nadir // 10), nadir + 50)
 
 
-__all__ = ["judge", "overall"]
+__all__ = [
+    "Assessment",
+    "Before",
+    "after",
+    "after_baseline",
+    "assess",
+    "baseline_point",
+    "doubts_of_all",
+    "judge",
+    "non_target_response",
+    "overall",
+    "progressive_from",
+    "say_new",
+    "say_non_target",
+    "say_target",
+    "target_response",
+    "total",
+]

@@ -22,6 +22,10 @@ class Rules:
     """Whether what comes after the first progression is left out of the best response."""
     missing_as_ne: bool = False
     """Whether a patient without a visit after the baseline is NE; otherwise nothing is said of him."""
+    progression_confirm_days: int = 28
+    """iRECIST: an unconfirmed progression is confirmed this many days after it at the earliest."""
+    progression_confirm_latest_days: int = 56
+    """iRECIST: a confirmation that comes later than this many days is told as a doubt."""
     pr_persistence: Literal["strict", "eortc"] = "strict"
     """`eortc`: a partial response lasts until progression; `strict`: each visit is judged by its own sum."""
     most_targets: int = 5
