@@ -8,17 +8,18 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from node import printing
-from node.cli_options import AsJson, Config, Home
+from node.cli_options import AsJson, Config, Home, open_database
+from node.flags import load_settings
+from node.cli_rules import with_rules
 from plugins.errors import Refused
-from store.response.rules import USUAL, Rules
+from store.response.rules import Rules
 
 if TYPE_CHECKING:
-    from store.response.history import History
     from store.response.verdict import Response, TimePoint
 
 
@@ -32,68 +33,23 @@ Csv = Annotated[
 Patient = Annotated[
     str | None, typer.Option(help="PatientID, of a patient that the node has measured.", show_default=False)
 ]
+Issuer = Annotated[
+    str | None,
+    typer.Option(help="IssuerOfPatientID, when several gave that PatientID.", show_default=False),
+]
 Criteria = Annotated[str, typer.Option(help="recist1.1, irecist, percist, lugano, who or volume.")]
-ConfirmDays = Annotated[int, typer.Option(min=0, help="Days after which a response is confirmed.")]
-StableDays = Annotated[int, typer.Option(min=0, help="Days after the start for stable disease as best.")]
-MostNe = Annotated[
-    int, typer.Option("--max-ne", min=0, help="Visits not evaluable between response and confirmation.")
-]
-AcceptStable = Annotated[
-    bool, typer.Option("--accept-stable", help="One stable visit may lie before the confirmation.")
-]
-Persistence = Annotated[
-    Literal["strict", "eortc"],
-    typer.Option(
-        help="eortc: a partial response lasts until progression; strict: each visit by its own sum."
-    ),
-]
-AfterProgression = Annotated[
-    bool, typer.Option("--after-progression", help="What follows progression counts for the best response.")
-]
-MissingAsNe = Annotated[
-    bool, typer.Option("--missing-as-ne", help="Best response is NE without a visit after the baseline.")
-]
-MostTargets = Annotated[int, typer.Option("--max-targets", min=1, help="Target lesions in all.")]
-PerOrgan = Annotated[int, typer.Option("--max-targets-per-organ", min=1, help="Target lesions of one organ.")]
-OneOrgan = Annotated[
-    bool,
-    typer.Option(
-        "--nodes-one-organ/--nodes-by-site", help="All lymph nodes are one organ, or each its site."
-    ),
-]
-VolumeChange = Annotated[
-    float | None,
-    typer.Option(
-        "--volume-change",
-        min=0,
-        help="Change of volume, in percent, that is more than chance; by the long axis when not given.",
-        show_default=False,
-    ),
-]
-Markedly = Annotated[
-    float, typer.Option("--markedly-above-liver", min=1, help="Uptake over liver for Deauville 5.")
-]
 
 
+@with_rules
 def response(
     table: Csv = None,
     patient: Patient = None,
+    issuer: Issuer = None,
     criteria: Criteria = "recist1.1",
     home: Home = None,
     config: Config = None,
-    confirm_days: ConfirmDays = USUAL.confirm_days,
-    min_stable_days: StableDays = USUAL.min_stable_days,
-    most_ne: MostNe = USUAL.most_not_evaluable,
-    accept_stable: AcceptStable = USUAL.accept_stable,
-    after_progression: AfterProgression = not USUAL.cut_at_progression,
-    missing_as_ne: MissingAsNe = USUAL.missing_as_ne,
-    pr_persistence: Persistence = USUAL.pr_persistence,
-    most_targets: MostTargets = USUAL.most_targets,
-    most_per_organ: PerOrgan = USUAL.most_targets_per_organ,
-    nodes_one_organ: OneOrgan = USUAL.nodes_are_one_organ,
-    volume_change: VolumeChange = None,
-    markedly: Markedly = USUAL.markedly_above_liver,
     as_json: AsJson = False,
+    **protocol: Any,
 ) -> None:
     """Judge a course of measurements, from a table (--csv) or of a patient of this node (--patient)."""
     from store.response.criteria import CRITERIA
@@ -102,25 +58,11 @@ def response(
         raise typer.BadParameter(f"--criteria is one of {', '.join(CRITERIA)}, not '{criteria}'")
     if (table is None) == (patient is None):
         raise typer.BadParameter("give either --csv FILE or --patient ID")
-    rules = Rules(
-        confirm_days=confirm_days,
-        min_stable_days=min_stable_days,
-        most_not_evaluable=most_ne,
-        accept_stable=accept_stable,
-        cut_at_progression=not after_progression,
-        missing_as_ne=missing_as_ne,
-        pr_persistence=pr_persistence,
-        most_targets=most_targets,
-        most_targets_per_organ=most_per_organ,
-        nodes_are_one_organ=nodes_one_organ,
-        volume_change_percent=volume_change,
-        markedly_above_liver=markedly,
-    )
+    rules = Rules(**protocol)
     if table is not None:
         found = _of_table(table, criteria, rules)
     else:
-        judge = CRITERIA[criteria]
-        found = [judge(history, rules) for history in _histories(str(patient), home, config)]
+        found = [_of_patient(str(patient), issuer, criteria, rules, home, config)]
     _print(found, as_json=as_json)
 
 
@@ -143,9 +85,19 @@ def _of_table(path: Path, criteria: str, rules: Rules) -> list[Response]:
     return [replace(one, doubts=(*one.doubts, *read.doubts[one.patient])) for one in judged]
 
 
-def _histories(patient: str, home: Path | None, config: Path | None) -> list[History]:
-    """Return what the node has measured of every patient with this PatientID."""
-    raise NotImplementedError  # from store.course
+def _of_patient(
+    patient: str, issuer: str | None, criteria: str, rules: Rules, home: Path | None, config: Path | None
+) -> Response:
+    with open_database(home, config) as database:
+        from store.course import course
+        from store.objects import ObjectStore
+        from store.patients import find_patient
+        from store.told import in_words, judge
+
+        with database.reading() as session:
+            objects = ObjectStore(load_settings(config, {"home": home}).home / "store")
+            known = course(session, int(find_patient(session, patient, issuer).id or 0), objects, rules)
+    return in_words(judge(known, criteria, rules), known)
 
 
 def _print(found: Sequence[Response], *, as_json: bool) -> None:
@@ -193,6 +145,8 @@ def _print_response(found: Response) -> None:
         "new": "new",
         "overall": "overall",
     }
+    if not unit:  # a score: a share of it says nothing
+        del columns["baseline"], columns["to_nadir"]
     title = f"{found.patient}: {found.criteria}, {found.quantity}"
     printing.print_table(rows, columns, numbers=("sum", "baseline", "nadir", "to_nadir"), title=title)
     printing.say("")
@@ -212,16 +166,16 @@ def _print_why(point: TimePoint) -> None:
         unit = _unit(margin.unit)
         deviations = margin.standard_deviations
         of_its = "" if deviations is None else f", {deviations:.1f} standard deviations of it,"
-        what = f"{margin.lesion}, {margin.quantity.replace('_', ' ')} {_value(margin.value)} {unit}"
-        change = f"{_value(margin.change, '+')} {unit}{of_its}"
+        what = f"{margin.lesion}, {margin.quantity.replace('_', ' ')} {_value(margin.value)} {unit}".rstrip()
+        change = f"{_value(margin.change, '+')} {unit}".rstrip() + of_its
         _print_wrapped(f"nearest: {what}: {change} would give {margin.verdict}", 2)
     for doubt in point.doubts:
         _print_wrapped(f"note: {doubt}", 2)
 
 
 def _unit(ucum: str) -> str:
-    """Return a UCUM unit without its annotation."""
-    return re.sub(r"\{.*?\}", "", ucum)
+    """Return a UCUM unit without its annotation, empty for a plain number."""
+    return "" if ucum == "1" else re.sub(r"\{.*?\}", "", ucum)
 
 
 def _print_wrapped(text: str, indent: int) -> None:

@@ -13,6 +13,7 @@ from store import told
 from store.chosen import Chosen, chosen
 from store.identity import drawn, named
 from store.lesions import counted, decided, with_roles
+from store.objects import ObjectStore
 from store.patients import heads, same_person
 from store.response.history import History
 from store.response.rules import USUAL, Rules
@@ -69,13 +70,28 @@ class Course:
         """Return the lesions by their Tracking UIDs, in the order in which they were first seen."""
         return tuple(dict.fromkeys(one.lesion for one in self.sightings))
 
+    @property
+    def names(self) -> dict[str, str]:
+        """Return what people call each lesion: its first label, with a number when another one has that too."""
+        labels = {one.lesion: one.label for one in reversed(self.sightings)}
+        names: dict[str, str] = {}
+        for lesion in self.lesions:
+            others = sum(labels[lesion] == labels[known] for known in names)
+            names[lesion] = f"{labels[lesion]} ({others + 1})" if others else labels[lesion]
+        return names
+
     def history(self, criteria: str = "recist1.1") -> History:
         """Return what a set of criteria is told of it, see `store.told.history`."""
         return told.history(self, criteria)
 
 
-def course(session: Session, patient_pk: int, rules: Rules = USUAL) -> Course:
-    """Return the course of one patient, and of those who were declared the same. Refuses `no-such-patient`."""
+def course(
+    session: Session, patient_pk: int, objects: ObjectStore | None = None, rules: Rules = USUAL
+) -> Course:
+    """Return the course of one patient, and of those who were declared the same.
+
+    With the object store also what was measured elsewhere and came here as SEG and SR. Refuses `no-such-patient`.
+    """
     if session.get(Patient, patient_pk) is None:
         raise Refused("no-such-patient", f"there is no patient with the number {patient_pk}")
     members = same_person(session, patient_pk)
@@ -101,9 +117,9 @@ def course(session: Session, patient_pk: int, rules: Rules = USUAL) -> Course:
     )
 
 
-def courses(session: Session, rules: Rules = USUAL) -> tuple[Course, ...]:
+def courses(session: Session, objects: ObjectStore | None = None, rules: Rules = USUAL) -> tuple[Course, ...]:
     """Return the courses of all patients, by issuer and PatientID; those who were merged are one."""
-    return tuple(course(session, pk, rules) for pk in heads(session))
+    return tuple(course(session, pk, objects, rules) for pk in heads(session))
 
 
 def judged(

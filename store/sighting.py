@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import ROUND_HALF_UP, Decimal
-from types import MappingProxyType
 
 from pydicom.sr.coding import Code
 
@@ -118,7 +117,7 @@ class Sighting:
     """Why it was proposed so, in words."""
     status: Status = Status.MEASURED
     """What was seen."""
-    measurements: Mapping[str, Measure] = field(default_factory=lambda: MappingProxyType({}))
+    measurements: Mapping[str, Measure] = field(default_factory=dict)
     """By our names (`long_axis`, `volume`, `suv_peak`)."""
     centroid_mm: Point | None = None
     """Centre, LPS mm."""

@@ -9,10 +9,13 @@ from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from plugins.errors import Refused
 from store.identity import drawn
 from store.lesions import PROPOSAL, is_unconfirmed
 from store.response.burden import NODE_TENTHS
+from store.response.criteria import CRITERIA
 from store.response.history import History, Role, Seen, Status, Visit
+from store.response.rules import USUAL, Rules
 from store.response.verdict import Response
 from store.sighting import Measure, Sighting, sum_tenths
 from store.tracking.link import Kind
@@ -70,11 +73,41 @@ def doubts(course: Course, criteria: str = "recist1.1") -> dict[date, tuple[str,
     return {on: tuple(sentences) for on, sentences in told.items()}
 
 
-def with_doubts(response: Response, course: Course) -> Response:
-    """Return the verdicts of a course with what a reader should know of it beside each."""
-    own = doubts(course, response.criteria)
+def judge(course: Course, criteria: str, rules: Rules = USUAL) -> Response:
+    """Return the verdicts of a course by a set of criteria, with what a reader should know beside each.
+
+    Lesions have their Tracking UIDs as names, see `in_words`. Refuses `no-course` when nothing was looked at, and what
+    the criteria refuse.
+    """
+    known = history(course, criteria)
+    if not known.visits:
+        raise Refused("no-course", f"nothing was measured of the patient '{course.patient.patient_id}'")
+    response = CRITERIA[criteria](known, rules)
+    own = doubts(course, criteria)
     points = [replace(p, doubts=(*p.doubts, *own.get(p.date, ()))) for p in response.time_points]
     return replace(response, time_points=tuple(points))
+
+
+def in_words(response: Response, course: Course) -> Response:
+    """Return the verdicts with what people call each lesion instead of its Tracking UID."""
+    # The longest first: a UID may begin like another one.
+    names = sorted(course.names.items(), key=lambda named: -len(named[0]))
+
+    def said(text: str) -> str:
+        for uid, name in names:
+            text = text.replace(uid, name)
+        return text
+
+    points = [
+        replace(
+            p,
+            because=said(p.because),
+            doubts=tuple(map(said, p.doubts)),
+            margins=tuple(replace(m, lesion=said(m.lesion)) for m in p.margins),
+        )
+        for p in response.time_points
+    ]
+    return replace(response, time_points=tuple(points), doubts=tuple(map(said, response.doubts)))
 
 
 def _looked_at(course: Course, criteria: str) -> Sequence[Sighting]:
@@ -179,4 +212,4 @@ def _is_sul(one: Sighting) -> bool:
     return one.measurements["suv_peak"].unit in SUL if "suv_peak" in one.measurements else False
 
 
-__all__ = ["doubts", "history", "with_doubts"]
+__all__ = ["doubts", "history", "in_words", "judge"]

@@ -179,7 +179,7 @@ def test_a_new_lesion_is_a_doubt_until_somebody_confirms_it_or_the_rules_do_not_
         links = [Linked(kind=Kind.NEW, uid=u, study=first) for u in ("2.25.2", "2.25.3")]
         visit(session, clock, MARCH, [lesion("2.25.1"), sure, faint], links)
         pk = patient_pk(session)
-        asked, counted = course(session, pk), course(session, pk, Rules(unconfirmed_new="count"))
+        asked, counted = course(session, pk), course(session, pk, rules=Rules(unconfirmed_new="count"))
     assert set(seen(asked, MARCH)) == {"2.25.1"}
     assert ["confirm" in sentence for sentence in doubts(asked)[MARCH]] == [True, True]
     assert {one.role_by for one in asked.sightings if one.role is Role.NEW} == {"not confirmed"}
