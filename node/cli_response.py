@@ -14,8 +14,8 @@ import typer
 
 from node import printing
 from node.cli_options import AsJson, Config, Home, open_database
-from node.flags import load_settings
 from node.cli_rules import with_rules
+from node.flags import load_settings
 from plugins.errors import Refused
 from store.response.rules import Rules
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from node.cli import app
+from node.cli_rules import OPTIONS
 from plugins.errors import Refused
+from store.response.rules import Rules
 
 HEADER = "patient,lesion,date,role,site,node,long_axis_mm,short_axis_mm,status"
 
@@ -225,6 +228,10 @@ def test_a_table_that_cannot_be_judged_is_refused(table: str, criteria: str, cod
 )
 def test_a_command_line_that_is_wrong_ends_with_2(flags: tuple[str, ...]) -> None:
     assert CliRunner().invoke(app, ["response", *flags], input=targets(100, 70)).exit_code == 2
+
+
+def test_every_parameter_of_a_protocol_is_an_option_with_a_help() -> None:
+    assert OPTIONS.keys() == {field.name for field in fields(Rules)}
 
 
 def test_a_file_that_is_not_there_is_no_traceback(tmp_path: Path) -> None:
