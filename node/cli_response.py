@@ -80,7 +80,7 @@ def _of_table(path: Path, criteria: str, rules: Rules) -> list[Response]:
     read = read_table(data)
     for note in read.notes:
         printing.complain(f"nadir: {note}")
-    check_columns(criteria, read.columns)
+    check_columns(criteria, read.columns, read.histories)
     judged = (CRITERIA[criteria](history, rules) for history in read.histories)
     return [replace(one, doubts=(*one.doubts, *read.doubts[one.patient])) for one in judged]
 

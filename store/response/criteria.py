@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from importlib import import_module
-from typing import Protocol, cast
+from collections.abc import Collection, Iterable, Mapping
+from typing import Protocol
 
 from plugins.errors import Refused
-from store.response.history import History
+from store.response import irecist, lugano, percist, recist, volumetric, who
+from store.response.history import History, Role
 from store.response.rules import Rules
 from store.response.verdict import Response
 
@@ -20,20 +20,13 @@ class Judge(Protocol):
         ...
 
 
-def _judge(module: str) -> Judge:
-    def judge(history: History, rules: Rules | None = None) -> Response:
-        return cast(Judge, import_module(f"store.response.{module}").judge)(history, rules or Rules())
-
-    return judge
-
-
 CRITERIA: Mapping[str, Judge] = {
-    "recist1.1": _judge("recist"),
-    "irecist": _judge("irecist"),
-    "percist": _judge("percist"),
-    "lugano": _judge("lugano"),
-    "who": _judge("who"),
-    "volume": _judge("volumetric"),
+    "recist1.1": recist.judge,
+    "irecist": irecist.judge,
+    "percist": percist.judge,
+    "lugano": lugano.judge,
+    "who": who.judge,
+    "volume": volumetric.judge,
 }
 """What judges, by the name that a person gives."""
 
@@ -48,10 +41,12 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 """Columns of a table of which each set of criteria needs one at least."""
 
 
-def check_columns(criteria: str, columns: Collection[str]) -> None:
-    """Refuse (`missing-column`) a table with no column that the criteria measure by."""
+def check_columns(criteria: str, columns: Collection[str], histories: Iterable[History]) -> None:
+    """Refuse (`missing-column`) a table that has targets, and no column that the criteria measure them by."""
     needs = NEEDS[criteria]
-    if not set(needs) & set(columns):
+    if set(needs) & set(columns):
+        return
+    if any(seen.role is Role.TARGET for one in histories for visit in one.visits for seen in visit.seen):
         raise Refused("missing-column", f"{criteria} needs a column {' or '.join(needs)}; the table has none")
 
 

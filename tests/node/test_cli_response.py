@@ -181,6 +181,45 @@ def test_published_lesion_tables_give_the_published_responses(data: Path) -> Non
     assert [one["time_points"] for one in in_german] == [one["time_points"] for one in judged(table)]
 
 
+OF_ALL = """patient,lesion,date,role,node,long_axis_mm,short_axis_mm,volume_ml,suv_peak,deauville,liver_mean,liver_sd
+P,T1,2024-01-01,target,1,40,20,20,9,5,2.0,0.2
+P,T1,2024-03-01,target,1,20,10,2.5,4.5,4,2.1,0.2
+P,T1,2024-06-01,target,1,40,20,20,12,5,2.0,0.2
+P,A,2024-06-01,new,0,15,12,1.5,6,5,,
+"""
+
+
+@pytest.mark.parametrize(
+    ("criteria", "unit", "sums", "verdicts", "best"),
+    [
+        ("recist1.1", "mm", [20, 10, 20], ["PR", "PD"], ("PR", "SD")),
+        ("irecist", "mm", [20, 10, 20], ["iPR", "iUPD"], ("iPR", "iSD")),
+        ("who", "mm2", [800, 200, 800], ["PR", "PD"], ("PR", "SD")),
+        ("volume", "mm3", [20_000, 2_500, 20_000], ["PR", "PD"], ("PR", "SD")),
+        ("percist", "g/ml", [9, 4.5, 12], ["PMR", "PMD"], ("PMR", "SMD")),
+        ("lugano", "1", [5, 4, 5], ["PMR", "PMD"], ("PMR", "NMR")),
+    ],
+)
+def test_one_table_is_judged_by_each_set_of_criteria(
+    criteria: str, unit: str, sums: list[float], verdicts: list[str], best: tuple[str, str]
+) -> None:
+    (patient,) = judged(OF_ALL, "--criteria", criteria)
+    points = patient["time_points"]
+    assert (patient["criteria"], patient["unit"]) == (criteria, unit)
+    assert [point["sum"] for point in points] == sums
+    assert [point["overall"] for point in points] == [None, *verdicts]
+    assert [point["new"] for point in points] == [False, False, True]
+    assert (patient["best_overall"], patient["best_overall_confirmed"]) == best
+
+
+def test_disease_that_is_not_measured_needs_no_column_of_lengths() -> None:
+    table = (
+        "patient,lesion,date,role,status\nP,A,2024-01-01,non-target,present\nP,A,2024-03-01,non-target,absent"
+    )
+    (patient,) = judged(table)
+    assert (patient["time_points"][1]["overall"], patient["time_points"][1]["sum"]) == ("CR", None)
+
+
 def test_a_person_reads_a_table_and_the_reason() -> None:
     said = told(targets(100, 70) + "\nQ[red],T1,2024-01-01,target,,0,12.34,,")
     assert said.exit_code == 0
