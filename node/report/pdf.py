@@ -64,6 +64,7 @@ def register_typefaces() -> None:
     """Let documents and charts write in `PLAIN` and `BOLD`."""
     for name, bold in ((PLAIN, False), (BOLD, True)):
         pdfmetrics.registerFont(TTFont(name, str(typeface(bold))))
+    pdfmetrics.registerFontFamily(PLAIN, normal=PLAIN, bold=BOLD, italic=PLAIN, boldItalic=BOLD)
 
 
 def report_pdf(

@@ -121,7 +121,7 @@ def _sums(drawing: Drawing, axes: Axes, course: SumCourse) -> None:
         drawing.add(Circle(x, y, 2.7, fillColor=SUM, strokeColor=colors.white, strokeWidth=0.6))
         if row is not None:
             above = y + 9 if y + 18 < axes.top else y - 15
-            _halo(drawing, x, above, text)
+            _halo(drawing, max(x, axes.left + 14), above, text)
 
 
 def _verdicts(drawing: Drawing, axes: Axes, points: Sequence[SumPoint]) -> None:

@@ -53,7 +53,9 @@ MOST_VISITS = 6
 PICTURES_IN_ROW = 4
 LONGEST_NAME, LONGEST_REASON = 120, 300
 WORD = ParagraphStyle("word", fontName=BOLD, fontSize=24, leading=28, textColor=INK)
-SUBHEADING = ParagraphStyle("subheading", parent=HEADING, fontSize=9.5, leading=12, spaceBefore=8)
+SUBHEADING = ParagraphStyle(
+    "subheading", parent=HEADING, fontSize=9.5, leading=12, spaceBefore=8, keepWithNext=0
+)
 CAPTION = ParagraphStyle("caption", parent=SMALL, textColor=FAINT, spaceAfter=4)
 BANNER = ParagraphStyle(
     "banner",
@@ -71,10 +73,7 @@ BULLET = ParagraphStyle("bullet", parent=TEXT, leftIndent=9, bulletIndent=0)
 def write_pdf(report: LongitudinalReport) -> bytes:
     """Return the report as PDF; equal input gives equal bytes. Nothing in it is active: no script, no link, no form."""
     register_typefaces()
-    who = report.patient
-    header = (
-        f"{words.called(who)}, ID {who.patient_id or 'unknown'}{f' ({who.issuer})' if who.issuer else ''}"
-    )
+    header = f"ID {_identifier(report)}, {words.called(report.patient, alphabetic=True)}"
     return _built(list(_story(report)), header, "course of disease", report.software, report.made_at)
 
 
@@ -153,11 +152,16 @@ def _story(report: LongitudinalReport) -> Iterator[Flowable]:
         yield from _list([_text(said, 1000) for said in (*response.doubts, *report.missing)])
 
 
+def _identifier(report: LongitudinalReport) -> str:
+    who = report.patient
+    return f"{who.patient_id or 'unknown'} ({who.issuer})" if who.issuer else who.patient_id or "unknown"
+
+
 def _identity(report: LongitudinalReport) -> Table:
     who = report.patient
     rows = (
-        ("Patient", words.called(who)),
-        ("Patient ID", f"{who.patient_id or 'unknown'}{f' ({who.issuer})' if who.issuer else ''}"),
+        ("Patient", words.called(who, alphabetic=True)),
+        ("Patient ID", _identifier(report)),
         (
             "Born, sex",
             ", ".join(filter(None, [who.birth_date.isoformat() if who.birth_date else "", who.sex])) or "–",
@@ -272,15 +276,17 @@ def _lesion(report: LongitudinalReport, lesion: LesionCourse) -> Iterator[Flowab
         f"{_text(_cut(words.title_of(lesion), LONGEST_NAME))}: {_text(words.role_of(lesion))}", SUBHEADING
     )
     lines = [words.line_of(cell) for cell in lesion.cells if cell.status]
-    rows = [[*line[:-1], _cut(line.tracking, LONGEST_REASON)] for line in lines]
-    keep = [n for n in range(len(words.LINE_HEADS)) if n != 5 or words.has_uptake(lesion)]
-    widths = [16, 20, 17, 17, 13, 13, 16, 16, 17, 0]
+    keep = [n for n in range(len(words.LINE_HEADS) - 1) if n != 5 or words.has_uptake(lesion)]
+    widths = [18.5, 0, 17, 17, 15, 17, 17.5, 16, 19, 22]
     heads = [words.LINE_HEADS[n] for n in keep]
     yield _table(
-        heads, [[row[n] for n in keep] for row in rows], [widths[n] for n in keep],
+        heads, [[line[n] for n in keep] for line in lines], [widths[n] for n in keep],
         numbers=[place for place, n in enumerate(keep) if 2 <= n <= 8],
     )  # fmt: skip
-    yield Spacer(1, 2 * mm)
+    yield Spacer(1, 1 * mm)
+    why = [f"{line.date} {_cut(line.reason, LONGEST_REASON)}" for line in lines if line.reason]
+    if why:
+        yield Paragraph(f"Tracking: {_text('; '.join(why), 6000)}.", CAPTION)
     for at in range(0, len(shown), PICTURES_IN_ROW):
         yield _pictures(shown[at : at + PICTURES_IN_ROW])
     yield Paragraph(f"Tracking UID {_text(lesion.tracking_uid)}", CAPTION)

@@ -40,7 +40,7 @@ ROLES = {"target": "target", "non-target": "non-target", "new": "new", "": "not 
 UNVERIFIED = "Not a medical device. Results are computed and unverified."
 BAND = "The grey band is 1.96 standard deviations of the sum to either side, the lesions' errors taken as independent."
 PICTURES = (
-    "Each picture shows the slice of the long axis of that date, centred on the lesion; all of one lesion have the same "
+    "Each picture shows the slice of the long axis of that date, centred on the lesion; all of a lesion have the same "
     "scale and the same grey scale. Solid line with end bars: long axis; dashed line with end bars: short axis; line "
     "around the lesion: its outline; dashed ring: where it was expected and not drawn."
 )
@@ -71,6 +71,7 @@ class Line(NamedTuple):
     to_nadir: str
     confidence: str
     tracking: str
+    reason: str
 
 
 LINE_HEADS = Line(
@@ -84,6 +85,7 @@ LINE_HEADS = Line(
     to_nadir="To nadir",
     confidence="Confidence",
     tracking="Tracking",
+    reason="Why",
 )
 
 
@@ -91,9 +93,7 @@ def line_of(cell: Cell) -> Line:
     """Return one visit of a lesion in words; lengths with one decimal, a standard deviation behind them."""
     tracking = cell.link
     if cell.link_confidence is not None:
-        tracking += f", confidence {cell.link_confidence:.2f}"
-    if cell.reason:
-        tracking += f": {cell.reason}"
+        tracking += f", {cell.link_confidence:.2f}"
     drawn = cell.words or ("measured" if cell.numbers else "not assessed")
     return Line(
         date=cell.date.isoformat(),
@@ -106,6 +106,7 @@ def line_of(cell: Cell) -> Line:
         to_nadir=percent(cell.to_nadir_percent),
         confidence="" if cell.confidence is None else f"{cell.confidence:.2f}",
         tracking=tracking,
+        reason=cell.reason,
     )
 
 
@@ -191,14 +192,14 @@ def spider_words(report: LongitudinalReport) -> str:
     return f"Change of each lesion to its first measurement: {'; '.join(told) or 'none was measured'}."
 
 
-def called(who: Who) -> str:
-    """Return a name as people read it: the alphabetic form, and the ideographic one behind it."""
+def called(who: Who, *, alphabetic: bool = False) -> str:
+    """Return a name as people read it: the alphabetic form, and the ideographic one behind it unless it may not be."""
     forms = [
         " ".join(filter(None, CONTROL.sub(" ", form).split("^"))).strip() for form in who.name.split("=")
     ]
     first, *others = forms
     second = next((form for form in others[:1] if form), "")
-    if first and second:
+    if first and second and not alphabetic:
         return f"{first} ({second})"
     return first or second or "no name"
 
