@@ -299,6 +299,7 @@ def _point(visit: Visit, looks: Looks, found: Found, known: Disease, past: Past,
     size, nadir, recist = total(looks, known), past.before.nadir, found.recist
     sentences = (
         found.why,
+        "By RECIST 1.1:",
         *say_target(looks, recist.target, known, past.before),
         *say_non_target(looks, recist.non_target, known, past.before),
         f"New lesions by now: {', '.join(sorted(recist.new))}." if recist.new else "No new lesion.",

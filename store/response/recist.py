@@ -175,9 +175,7 @@ def after(visit: Visit, looks: Looks, found: Assessment, known: Disease, before:
 def baseline_point(visit: Visit, before: Before, known: Disease) -> TimePoint:
     """Return the baseline, which has no verdict."""
     size = "not known" if before.baseline is None else mm(before.baseline)
-    targets = (
-        f"{len(known.targets)} target lesions, sum of diameters {size}" if known.targets else "no target"
-    )
+    targets = f"Targets: {len(known.targets)}" + (f", sum of diameters {size}" if known.targets else "")
     return TimePoint(
         date=visit.date,
         sum=None if before.baseline is None else before.baseline / 10,
@@ -186,7 +184,7 @@ def baseline_point(visit: Visit, before: Before, known: Disease) -> TimePoint:
         non_target=None,
         new=False,
         overall=None,
-        because=f"Baseline: {targets}; {len(known.non_targets)} non-target lesions.",
+        because=f"Baseline. {targets}. Non-target lesions: {len(known.non_targets)}.",
         doubts=known.doubts[visit.date],
     )
 
@@ -238,23 +236,19 @@ def say_target(looks: Looks, word: str | None, known: Disease, before: Before) -
     elif before.complete and back:
         yield f"{', '.join(back)} is there again after a complete response."
     elif word == "CR":
-        nodes = [f"{name} {mm(at.tenths)}" for name, at in seen.items() if at.tenths]
-        yield (
-            "Every target is gone."
-            if not nodes
-            else f"What is left are nodes below 10 mm: {', '.join(nodes)}."
-        )
+        nodes = ", ".join(f"{name} {mm(at.tenths)}" for name, at in seen.items() if at.tenths)
+        yield f"What is left are nodes below 10 mm: {nodes}." if nodes else "Every target is gone."
     else:
         if missing:
-            yield f"Not assessed: {', '.join(missing)}. The others add up to {mm(size)}."
-        else:
-            yield f"Sum of diameters {mm(size)}."
+            yield f"Not assessed: {', '.join(missing)}."
         yield from _compared(size, bool(missing), before)
         if word == "PR" and before.baseline is not None and 10 * size > 7 * before.baseline:
             yield "The partial response of an earlier visit lasts until progression."
 
 
 def _compared(size: int, partly: bool, before: Before) -> Iterator[str]:
+    """Yield what a sum is to the baseline and to the nadir, with the limits; `partly` when a target is missing."""
+    yield f"What was measured adds up to {mm(size)}." if partly else f"Sum of diameters {mm(size)}."
     if before.baseline is None:
         yield "The sum at the baseline is not known."
     elif not partly:
@@ -264,13 +258,15 @@ def _compared(size: int, partly: bool, before: Before) -> Iterator[str]:
         yield f"{share} {way} the baseline of {mm(before.baseline)} (PR: 30 % below, {limit} or less)."
     if before.nadir is None:
         yield "There is no complete sum before to progress from."
-    else:
-        way = "above" if size >= before.nadir else "below"
-        apart = abs(size - before.nadir)
-        share = f"{percent(apart, before.nadir)}, {mm(apart)}" if before.nadir else mm(apart)
-        limit = mm(progressive_from(before.nadir))
-        rule = f"PD: 20 % and 5 mm above, {limit} or more"
-        yield f"{share} {way} the nadir of {mm(before.nadir)} on {before.nadir_date} ({rule})."
+        return
+    nadir, least = f"the nadir of {mm(before.nadir)} on {before.nadir_date}", progressive_from(before.nadir)
+    if partly and size < least:
+        yield f"That proves no progression: 20 % and 5 mm above {nadir} are {mm(least)}."
+        return
+    apart = abs(size - before.nadir)
+    share = f"{percent(apart, before.nadir)}, {mm(apart)}" if before.nadir else mm(apart)
+    way = "above" if size >= before.nadir else "below"
+    yield f"{share} {way} {nadir} (PD: 20 % and 5 mm above, {mm(least)} or more)."
 
 
 def say_non_target(looks: Looks, word: str | None, known: Disease, before: Before) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import defaultdict
 from dataclasses import replace
 from datetime import date
@@ -115,7 +116,15 @@ def test_a_missing_target_is_not_evaluable_unless_the_rest_proves_progression() 
         assert overalls(target("T1", 40, 60), target("T2", 10, gone)) == ["PD"]
         assert overalls(target("T1", 40, 0), target("T2", 10, gone)) == ["NE"]
     point = judge(course(target("T1", 40, 60), target("T2", 10, "NE"))).time_points[1]
-    assert "Not assessed: T2. The others add up to 60.0 mm." in point.because
+    assert point.because == (
+        "PD: Targets PD. Not assessed: T2. What was measured adds up to 60.0 mm. 20.00 %, 10.0 mm above the nadir "
+        "of 50.0 mm on 2024-01-01 (PD: 20 % and 5 mm above, 60.0 mm or more). No new lesion."
+    )
+    point = judge(course(target("T1", 40, 59.9), target("T2", 10, "NE"))).time_points[1]
+    assert (
+        "What was measured adds up to 59.9 mm. That proves no progression: 20 % and 5 mm above"
+        in point.because
+    )
 
 
 def test_after_a_complete_response_any_target_is_progression_although_another_is_missing() -> None:
@@ -257,10 +266,10 @@ def test_a_baseline_with_a_target_that_was_not_measured_has_no_sum_to_compare_wi
 
 
 def test_partial_response_lasts_until_progression_where_the_protocol_says_so(data: Path) -> None:
-    sums = (100, 70, 70, 80, 80, 80)
-    assert overalls(target("T1", *sums), rules=Rules(pr_persistence="eortc")) == ["PR"] * 5
-    assert overalls(target("T1", *sums)) == ["PR", "PR", "SD", "SD", "SD"]
+    kept = json.loads((data / "response" / "eortc_sticky_pr.json").read_text())
     lasting = Rules(pr_persistence="eortc")
+    assert overalls(target("T1", *kept["sums"]), rules=lasting) == kept["eortc_tp_response"][1:]
+    assert overalls(target("T1", *kept["sums"])) == ["PR", "PR", "SD", "SD", "SD"]
     assert overalls(target("T1", 100, 70, 84, 80), rules=lasting) == ["PR", "PD", "SD"]
     assert overalls(target("T1", 165, 63, 65), rules=lasting) == ["PR", "PR"]
     assert overalls(target("T1", 100, 90, 80), rules=lasting) == ["SD", "SD"]
@@ -303,7 +312,7 @@ def test_one_visit_is_a_baseline_without_a_verdict() -> None:
     response = judge(course(target("T1", 50), non_target("B", "present")))
     (point,) = response.time_points
     assert (point.overall, point.nadir, point.sum) == (None, None, 50.0)
-    assert point.because == "Baseline: 1 target lesions, sum of diameters 50.0 mm; 1 non-target lesions."
+    assert point.because == "Baseline. Targets: 1, sum of diameters 50.0 mm. Non-target lesions: 1."
     assert response.best_overall is None and response.best_overall_confirmed is None
 
 
