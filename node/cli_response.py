@@ -160,7 +160,7 @@ def _print_response(found: Response) -> None:
 
 def _print_why(point: TimePoint) -> None:
     verdict = point.overall or "baseline"
-    because = re.sub(rf"^({re.escape(verdict)}: )+", "", point.because, flags=re.IGNORECASE)
+    because = re.sub(rf"^({re.escape(verdict)}[:.] )+", "", point.because, flags=re.IGNORECASE)
     _print_wrapped(f"{point.date} {verdict}: {because}", 0)
     for margin in point.margins[:1]:
         unit = _unit(margin.unit)
