@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Final
 
 import numpy as np
@@ -94,17 +93,17 @@ def _doubling_words(doubling: float, interval: tuple[float, float] | None) -> st
 
 def _gd(t: Array, x: Array) -> tuple[Array, Array]:
     grown, left = np.exp(x[0] * t), np.exp(-x[1] * t)
-    return left + grown - 1, np.stack([t * grown, -t * left], axis=1)
+    return left + grown - 1, np.stack([t * grown, -t * left], axis=-1)
 
 
 def _gx(t: Array, x: Array) -> tuple[Array, Array]:
     grown = np.exp(x[0] * t)
-    return grown, (t * grown)[:, None]
+    return grown, (t * grown)[..., None]
 
 
 def _dx(t: Array, x: Array) -> tuple[Array, Array]:
     left = np.exp(-x[0] * t)
-    return left, (-t * left)[:, None]
+    return left, (-t * left)[..., None]
 
 
 def _gdphi(t: Array, x: Array) -> tuple[Array, Array]:
@@ -215,7 +214,8 @@ def growth_of(response: Response, *, p_value: float = 0.1, first_day: float = 1.
     if not left_out:
         return found
     return replace(
-        found, because=f"{found.because}; {left_out} visits without a complete {response.quantity} left out"
+        found,
+        because=f"{found.because}; {_counted(left_out, 'visit')} without a complete {response.quantity} left out",
     )
 
 
@@ -234,7 +234,7 @@ def _course(days: Sequence[float], sizes: Sequence[float]) -> tuple[Array, Array
 def _too_little(size: Array) -> str | None:
     """Why a course is not fitted at all, as in tumgr; None when it may be tried."""
     if len(size) < 2:
-        return f"not fitted: {len(size)} point; a rate needs two that differ by 20 %, or three"
+        return f"not fitted: {_counted(len(size), 'point')}; a rate needs two that differ by 20 %, or three"
     if size[0] == 0:
         return "not fitted: the first size is zero, and sizes are told as fractions of it"
     if len(size) == 2 and 0.8 < size[1] / size[0] < 1.2:
@@ -245,7 +245,7 @@ def _too_little(size: Array) -> str | None:
 
 
 def _fit(model: str, t: Array, size: Array) -> Fit | None:
-    """Least squares within the bounds, from several starts; None where the points do not determine the parameters."""
+    """Least squares within the bounds; None where the points do not determine the parameters."""
     from scipy.optimize import least_squares
     from scipy.stats import t as student
 
@@ -255,22 +255,17 @@ def _fit(model: str, t: Array, size: Array) -> Fit | None:
         return None
     f, longest = size / size[0], float(t[-1])
     upper = [min(_LARGEST_RATE, _LARGEST_EXPONENT / longest) if name == "g" else 1.0 for name in names]
-    best = None
-    for start in product(*((0.5, 0.9) if name == "phi" else (0.3 / longest, 3 / longest) for name in names)):
-        found = least_squares(
-            lambda x: curve(t, x)[0] - f,
-            np.minimum(start, np.multiply(upper, 0.9)),
-            jac=lambda x: curve(t, x)[1],
-            bounds=(np.zeros(len(names)), upper),
-            x_scale="jac",
-            xtol=1e-12,
-            ftol=1e-12,
-            gtol=1e-12,
-            max_nfev=500,
-        )
-        if best is None or found.cost < best.cost:
-            best = found
-    assert best is not None
+    best = least_squares(
+        lambda x: curve(t, x)[0] - f,
+        np.minimum(_start(model, t, f), np.multiply(upper, 0.9)),
+        jac=lambda x: curve(t, x)[1],
+        bounds=(np.zeros(len(names)), upper),
+        x_scale="jac",
+        xtol=1e-12,
+        ftol=1e-12,
+        gtol=1e-12,
+        max_nfev=1000,
+    )
     slopes = curve(t, best.x)[1]
     information = slopes.T @ slopes
     scale = np.sqrt(np.diag(information))
@@ -296,6 +291,20 @@ def _fit(model: str, t: Array, size: Array) -> Fit | None:
         aic=len(t) * (math.log(2 * math.pi * residual / len(t)) + 1) + 2 * len(names),
         sizes=tuple(float(one) for one in size[0] * curve(t, best.x)[0]),
     )
+
+
+def _start(model: str, t: Array, f: Array) -> Array:
+    """Return the best of a grid of parameters, from rates that hardly change anything over the course to steep ones."""
+    curve, names = MODELS[model]
+    rates, fractions = np.geomspace(0.03, 30, 13) / t[-1], np.array([0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
+    grid = np.meshgrid(*(fractions if name == "phi" else rates for name in names), indexing="ij")
+    points = np.stack([axis.ravel() for axis in grid])
+    cost = ((curve(t, points[..., None])[0] - f) ** 2).sum(axis=1)
+    return np.asarray(points[:, cost.argmin()], np.float64)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _estimate_words(name: str, one: Estimate) -> str:
