@@ -19,8 +19,10 @@ import typer
 from node import printing
 from node.cli_access import audit_app, tokens_app, users_app
 from node.cli_jobs import jobs_app
+from node.cli_lesions import lesions_app
 from node.cli_models import models_app
 from node.cli_options import AsJson, Config, Home, TlsFile, open_database
+from node.cli_patients import patients_app
 from node.cli_priors import priors_app
 from node.cli_response import response
 from node.cli_segment import segment
@@ -36,7 +38,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(lesions_app, name="lesions")
 app.add_typer(models_app, name="models")
+app.add_typer(patients_app, name="patients")
 app.add_typer(priors_app, name="priors")
 app.add_typer(users_app, name="users")
 app.add_typer(tokens_app, name="tokens")

@@ -20,6 +20,22 @@ def find_patient(session: Session, patient_id: str, issuer: str | None = None) -
     Several that were merged are one: that into which they were merged. Refuses `no-such-patient` and, when
     several issuers gave the identifier, `several-issuers`.
     """
+    found = _with_id(session, patient_id, issuer)
+    of_one = {same_person(session, int(one.id or 0))[0] for one in found}
+    if len(of_one) > 1:
+        raise _ambiguous(found)
+    return session.get_one(Patient, of_one.pop())
+
+
+def patient_row(session: Session, patient_id: str, issuer: str | None = None) -> Patient:
+    """Return the patient with this identifier himself, whatever he was merged into. Refuses as `find_patient`."""
+    found = _with_id(session, patient_id, issuer)
+    if len(found) > 1:
+        raise _ambiguous(found)
+    return found[0]
+
+
+def _with_id(session: Session, patient_id: str, issuer: str | None) -> Sequence[Patient]:
     statement = select(Patient).where(col(Patient.patient_id) == patient_id).order_by(col(Patient.issuer))
     if issuer is not None:
         statement = statement.where(col(Patient.issuer) == issuer)
@@ -27,14 +43,13 @@ def find_patient(session: Session, patient_id: str, issuer: str | None = None) -
     if not found:
         where = "" if issuer is None else f" from the issuer '{issuer}'"
         raise Refused("no-such-patient", f"there is no patient '{patient_id}'{where}")
-    heads = {same_person(session, int(one.id or 0))[0] for one in found}
-    if len(heads) > 1:
-        issuers = ", ".join(repr(one.issuer) for one in found)
-        raise Refused(
-            "several-issuers",
-            f"'{patient_id}' was given by several issuers ({issuers}); name one with --issuer",
-        )
-    return session.get_one(Patient, heads.pop())
+    return found
+
+
+def _ambiguous(found: Sequence[Patient]) -> Refused:
+    issuers = ", ".join(repr(one.issuer) for one in found)
+    sentence = f"'{found[0].patient_id}' was given by several issuers ({issuers}); name one with --issuer"
+    return Refused("several-issuers", sentence)
 
 
 def same_person(session: Session, patient_pk: int) -> tuple[int, ...]:
@@ -124,4 +139,4 @@ def _add(
     session.flush()
 
 
-__all__ = ["find_patient", "heads", "merge", "merges", "part", "same_person"]
+__all__ = ["find_patient", "heads", "merge", "merges", "part", "patient_row", "same_person"]

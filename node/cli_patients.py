@@ -1,0 +1,84 @@
+"""The commands `nadir patients ...`: who is one person, declared by an administrator and never by name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from node import printing
+from node.cli_lesions import Author, Note, who
+from node.cli_options import AsJson, Config, Home, open_database
+
+patients_app = typer.Typer(help="Patients that are one person.", no_args_is_help=True)
+IssuerOf = Annotated[
+    str | None, typer.Option(help="Its issuer, when several gave that PatientID.", show_default=False)
+]
+COLUMNS = {
+    "at": "at",
+    "author": "by",
+    "patient_id": "patient",
+    "issuer": "issuer",
+    "into_patient_id": "is",
+    "into_issuer": "of issuer",
+    "note": "note",
+}
+
+
+@patients_app.command("merge")
+def patients_merge(
+    patient: Annotated[str, typer.Argument(help="PatientID that is another one.")],
+    into: Annotated[str, typer.Argument(help="PatientID that it is.")],
+    issuer: IssuerOf = None,
+    into_issuer: IssuerOf = None,
+    author: Author = None,
+    note: Note = "",
+    home: Home = None,
+    config: Config = None,
+) -> None:
+    """Declare that two patients are one person: their studies are one course from now on."""
+    with open_database(home, config) as database:
+        from store.patients import merge, patient_row
+
+        now = database.now()
+        with database.transaction() as session:
+            one, other = patient_row(session, patient, issuer), patient_row(session, into, into_issuer)
+            merge(session, int(one.id or 0), int(other.id or 0), who(author), now, note)
+    printing.say(f"{patient} is {into}; 'nadir patients part {patient}' takes it back")
+
+
+@patients_app.command("part")
+def patients_part(
+    patient: Annotated[str, typer.Argument(help="PatientID that was merged into another one.")],
+    issuer: IssuerOf = None,
+    author: Author = None,
+    note: Note = "",
+    home: Home = None,
+    config: Config = None,
+) -> None:
+    """Take back that a patient is another one."""
+    with open_database(home, config) as database:
+        from store.patients import part, patient_row
+
+        now = database.now()
+        with database.transaction() as session:
+            part(session, int(patient_row(session, patient, issuer).id or 0), who(author), now, note)
+    printing.say(f"{patient} is a patient of its own again")
+
+
+@patients_app.command("list")
+def patients_list(home: Home = None, config: Config = None, as_json: AsJson = False) -> None:
+    """List what was declared, oldest first; the newest of a patient counts."""
+    with open_database(home, config) as database:
+        from store.patients import merges
+
+        with database.reading() as session:
+            rows = merges(session)
+    if as_json:
+        printing.print_json(rows)
+    else:
+        shown = [{**row, "at": f"{row['at']:%Y-%m-%d %H:%M}"} for row in rows]
+        printing.print_table(shown, COLUMNS, wrapped=("note",))
+
+
+__all__ = ["patients_app"]
