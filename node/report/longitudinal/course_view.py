@@ -38,7 +38,7 @@ STATUS_WORDS = {
     Status.PROGRESSED: "unequivocal progression",
 }
 LINK_WORDS = {
-    Kind.SAME: "the same lesion",
+    Kind.SAME: "same lesion",
     Kind.NEW: "new",
     Kind.GONE: "gone",
     Kind.SPLIT: "a part of what was one lesion",

@@ -51,7 +51,7 @@ from store.response.verdict import Response
 
 MOST_VISITS = 6
 PICTURES_IN_ROW = 4
-LONGEST_NAME, LONGEST_REASON = 120, 300
+LONGEST_NAME = 120
 WORD = ParagraphStyle("word", fontName=BOLD, fontSize=24, leading=28, textColor=INK)
 SUBHEADING = ParagraphStyle(
     "subheading", parent=HEADING, fontSize=9.5, leading=12, spaceBefore=8, keepWithNext=0
@@ -242,7 +242,7 @@ def _judged(course: SumCourse, response: Response) -> Iterator[Flowable]:
 
 
 def _at_a_glance(report: LongitudinalReport) -> Iterator[Flowable]:
-    changing = any(c.to_baseline_percent is not None for lesion in report.lesions for c in lesion.cells)
+    changing = words.changes(report)
     yield CondPageBreak(105 * mm if changing else 30 * mm)
     yield Paragraph("Lesions at a glance", HEADING)
     if not report.lesions:
@@ -277,16 +277,15 @@ def _lesion(report: LongitudinalReport, lesion: LesionCourse) -> Iterator[Flowab
     )
     lines = [words.line_of(cell) for cell in lesion.cells if cell.status]
     keep = [n for n in range(len(words.LINE_HEADS) - 1) if n != 5 or words.has_uptake(lesion)]
-    widths = [18.5, 0, 17, 17, 15, 17, 17.5, 16, 19, 22]
+    widths = [18.5, 0, 16, 16, 14.5, 14.5, 16, 15.5, 19, 17]
     heads = [words.LINE_HEADS[n] for n in keep]
     yield _table(
         heads, [[line[n] for n in keep] for line in lines], [widths[n] for n in keep],
         numbers=[place for place, n in enumerate(keep) if 2 <= n <= 8],
     )  # fmt: skip
     yield Spacer(1, 1 * mm)
-    why = [f"{line.date} {_cut(line.reason, LONGEST_REASON)}" for line in lines if line.reason]
-    if why:
-        yield Paragraph(f"Tracking: {_text('; '.join(why), 6000)}.", CAPTION)
+    if why := words.reasons_of(lesion):
+        yield Paragraph(_text(why, 6000), CAPTION)
     for at in range(0, len(shown), PICTURES_IN_ROW):
         yield _pictures(shown[at : at + PICTURES_IN_ROW])
     yield Paragraph(f"Tracking UID {_text(lesion.tracking_uid)}", CAPTION)
@@ -296,8 +295,8 @@ def _pictures(shown: Sequence[tuple[Cell, Picture]]) -> Table:
     side = WIDTH / PICTURES_IN_ROW
     cells = []
     for cell, picture in shown:
-        caption = f"<b>{cell.date.isoformat()}{f': {_text(words.caption(cell))}' if words.caption(cell) else ''}</b>"
-        below = Paragraph(f"{caption}<br/>{_text(picture.words, 300)}", SMALL)
+        told = [f"<b>{cell.date.isoformat()}</b>", _text(words.caption(cell)), _text(picture.words, 300)]
+        below = Paragraph("<br/>".join(filter(None, told)), SMALL)
         cells.append([below] if picture.image is None else [_picture(picture.image, side - 5), below])
     table = Table([cells], colWidths=[side] * len(cells), hAlign="LEFT")
     table.setStyle(TableStyle([("VALIGN", (0, 0), (-1, -1), "TOP"), *_padding(0, 5)]))

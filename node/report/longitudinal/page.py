@@ -31,7 +31,6 @@ FAMILY = "DejaVu Sans, Verdana, sans-serif"
 
 def write_html(report: LongitudinalReport) -> str:
     """Return the page as HTML text. Everything that came from outside is escaped."""
-    changing = any(c.to_baseline_percent is not None for lesion in report.lesions for c in lesion.cells)
     chart = (
         svg(
             spider(report.lesions, report.visits),
@@ -39,7 +38,7 @@ def write_html(report: LongitudinalReport) -> str:
             "Change of each lesion",
             words.spider_words(report),
         )
-        if changing
+        if words.changes(report)
         else None
     )
     return _rendered(

@@ -71,7 +71,6 @@ class Line(NamedTuple):
     to_nadir: str
     confidence: str
     tracking: str
-    reason: str
 
 
 LINE_HEADS = Line(
@@ -85,7 +84,6 @@ LINE_HEADS = Line(
     to_nadir="To nadir",
     confidence="Confidence",
     tracking="Tracking",
-    reason="Why",
 )
 
 
@@ -106,8 +104,18 @@ def line_of(cell: Cell) -> Line:
         to_nadir=percent(cell.to_nadir_percent),
         confidence="" if cell.confidence is None else f"{cell.confidence:.2f}",
         tracking=tracking,
-        reason=cell.reason,
     )
+
+
+def reasons_of(lesion: LesionCourse) -> str:
+    """Return the numbers by which the tracking decided, visit by visit; empty when it said nothing."""
+    told = "; ".join(f"{cell.date.isoformat()} {cell.reason[:300]}" for cell in lesion.cells if cell.reason)
+    return f"Tracking: {told}." if told else ""
+
+
+def changes(report: LongitudinalReport) -> bool:
+    """Return whether any lesion was measured at two visits."""
+    return any(cell.to_nadir_percent is not None for lesion in report.lesions for cell in lesion.cells)
 
 
 def length(cell: Cell, axis: str) -> str:
