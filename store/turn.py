@@ -16,22 +16,23 @@ WAITING = "waiting"
 def held_back(now: datetime, priors_wait_seconds: float) -> ColumnElement[bool]:
     """Return the condition on `Job` that it is not to begin yet; for a job whose own time has come.
 
-    It waits for the same analysis of an earlier study of its patient that is due or runs, or that is about to settle,
-    so that lesions get their identity in the order of the study dates; and, at most `priors_wait_seconds` after its
-    study settled, for earlier studies that were asked for and are not here.
+    It waits for the same analysis of an earlier study of its patient that is due or runs, so that lesions get their
+    identity in the order of the study dates; and, at most `priors_wait_seconds` after its study settled, for earlier
+    studies that are being received, or that were asked for and are not here.
     """
     revision = aliased(Revision)
+    since = now - timedelta(seconds=priors_wait_seconds)
     waiting_for = and_(
         col(revision.id) == col(Job.revision_pk),
-        col(revision.settled_at) > now - timedelta(seconds=priors_wait_seconds),
+        col(revision.settled_at) > since,
         col(PriorSearch.study_pk) == col(revision.study_pk),
     )
     is_coming = exists().where(col(Prior.search_pk) == col(PriorSearch.id), col(Prior.state) == WAITING)
     priors = exists().where(waiting_for, or_(col(PriorSearch.state) == WAITING, is_coming)).correlate(Job)
-    return or_(priors, _earlier_is_due(now), _earlier_settles())
+    return or_(priors, _earlier_is_due(now), _earlier_arrives(since))
 
 
-def _earlier_settles() -> ColumnElement[bool]:
+def _earlier_arrives(since: datetime) -> ColumnElement[bool]:
     own, own_study, other_study = aliased(Revision), aliased(Study), aliased(Study)
     return (
         exists()
@@ -41,7 +42,7 @@ def _earlier_settles() -> ColumnElement[bool]:
             col(other_study.patient_pk) == col(own_study.patient_pk),
             col(other_study.study_date) < col(own_study.study_date),
             col(other_study.state) == "receiving",
-            col(other_study.settle_now),
+            col(own.settled_at) > since,
         )
         .correlate(Job)
     )

@@ -146,9 +146,8 @@ def test_earlier_studies_are_analysed_on_wish_oldest_first_but_not_one_that_has_
             prior.state, prior.run_after = "waiting", bench.now
     assert bench.fetch(analysed=True) == 3
     with bench.node.database.transaction() as session:
-        assert (
-            jobs.claim(session, "w", bench.now, 60) is None
-        )  # it waits for the two that are about to settle
+        # Two earlier ones are about to settle.
+        assert jobs.claim(session, "w", bench.now, 60, 120) is None
 
     assert bench.settle() == 4
     assert len(bench.node.rows(PriorSearch)) == 1
