@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
 from itertools import pairwise
@@ -113,7 +113,7 @@ class History:
 
 
 def in_order(history: History) -> tuple[Visit, ...]:
-    """Return the visits by date, the baseline first.
+    """Return the visits by date, the baseline first; what one visit calls a lymph node is one at all of them.
 
     Refuses a history without a visit (`no-visit`), two visits of one date (`date-twice`), a lesion that a visit
     names twice (`lesion-twice`; parts of a broken lesion are added up before), a length below zero
@@ -128,7 +128,13 @@ def in_order(history: History) -> tuple[Visit, ...]:
             raise Refused("date-twice", sentence)
     for visit in visits:
         _check(history.patient, visit)
-    return visits
+    nodes = {seen.lesion for visit in visits for seen in visit.seen if seen.node}
+    return tuple(
+        replace(visit, seen=tuple(replace(seen, node=seen.lesion in nodes) for seen in visit.seen))
+        if any(seen.node is not (seen.lesion in nodes) for seen in visit.seen)
+        else visit
+        for visit in visits
+    )
 
 
 def _check(patient: str, visit: Visit) -> None:

@@ -74,8 +74,8 @@ def test_the_words_tell_the_rule_of_irecist_and_the_numbers_of_recist() -> None:
     assert point.because == (
         "iCPD: The iUPD of 2024-02-12 is confirmed after 42 days: the sum of diameters is 6.0 mm larger (5 mm or "
         "more). By RECIST 1.1: Targets PD. Sum of diameters 126.0 mm. 26.00 % above the baseline of 100.0 mm "
-        "(PR: 30 % below, 70.0 mm or less). 26.00 %, 26.0 mm above the nadir of 100.0 mm on 2024-01-01 (PD: 20 % and 5 mm above, "
-        "120.0 mm or more). No new lesion."
+        "(PR: 30 % below, 70.0 mm or less). 26.00 %, 26.0 mm above the nadir of 100.0 mm on 2024-01-01 "
+        "(PD: 20 % and 5 mm above, 120.0 mm or more). No new lesion."
     )
     assert (point.target, point.non_target, point.new, point.sum) == ("iUPD", None, False, 126.0)
 
