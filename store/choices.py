@@ -73,7 +73,7 @@ def choose(
         one = _drawn_at(now_known, tracking_uid, study_instance_uid)
         if value == OWN:
             value = f"2.25.{uuid.uuid4().int}"
-        elif value != one.written_uid:
+        elif value not in {s.written_uid for s in now_known.sightings}:
             _require_lesion(session, now_known, value)
         if not split:
             _refuse_two_of_one_visit(now_known, one, value)

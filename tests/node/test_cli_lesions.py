@@ -1,0 +1,173 @@
+"""What people decide of lesions, by the commands, and what comes of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import pytest
+from course_rows import Clock, Linked, lesion, visit
+from small_node import SmallNode
+from typer.testing import CliRunner
+
+from node.cli import app
+from plugins.errors import Refused
+from store.tracking.link import Kind
+
+JANUARY, MARCH = date(2026, 1, 10), date(2026, 3, 10)
+ONE, NEW = "2.25.1", "2.25.3"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give a node: a lesion of 20 then 18 mm and a new one of 30 mm in P1; one of 9 mm in R of two issuers, Q."""
+    home = tmp_path_factory.mktemp("lesions") / "home"
+    small = SmallNode.make(home)
+    with small.database.transaction() as session:
+        clock = Clock()
+        first = visit(session, clock, JANUARY, [lesion(ONE, 20, label="Nodule A")])
+        found = [lesion(ONE, 18, label="Nodule A"), lesion(NEW, 30, segment_number=2, label="Nodule B")]
+        links = [
+            Linked(kind=Kind.SAME, uid=ONE, earlier=[ONE], study=first),
+            Linked(kind=Kind.NEW, uid=NEW, study=first),
+        ]
+        visit(session, clock, MARCH, found, links, study="1.2.50")
+        visit(session, clock, MARCH, [lesion("2.25.8", 9)], patient={"patient_id": "R", "issuer": "A"})
+        visit(session, clock, MARCH, [lesion("2.25.9", 9)], patient={"patient_id": "R", "issuer": "B"})
+        visit(session, clock, JANUARY, [lesion("2.25.8", 10)], patient={"patient_id": "Q"})
+    small.database.dispose()
+    yield home
+
+
+@pytest.fixture
+def home(template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(template, tmp_path / "home"))
+
+
+def run(home: Path, *words: str) -> str:
+    """Return what a command prints; raise what it refuses."""
+    said = CliRunner().invoke(app, [*words, "--home", str(home)], catch_exceptions=True)
+    if isinstance(said.exception, Exception):
+        raise said.exception
+    return said.stdout
+
+
+def overall(home: Path, *more: str) -> list[str | None]:
+    told = json.loads(run(home, "response", "--patient", "P1", "--json", *more))
+    return [point["overall"] for point in (told[0] if isinstance(told, list) else told)["time_points"]]
+
+
+def test_a_confirmed_new_lesion_is_progression_and_taking_it_back_ends_it(home: Path) -> None:
+    assert overall(home) == [None, "SD"]
+    assert "nobody confirmed" in run(home, "response", "--patient", "P1")
+    assert overall(home, "--unconfirmed-new", "count") == [None, "PD"]
+    told = run(home, "lesions", "confirm", "--patient", "P1", "--lesion", "Nodule B", "--author", "Dr. Grey")
+    assert told.startswith("choice 1, 20") and told.endswith(f"Dr. Grey: confirm {NEW}: true\n")
+    assert overall(home) == [None, "PD"]
+    assert "Nodule B" in run(home, "response", "--patient", "P1")
+    run(
+        home,
+        "lesions",
+        "undo",
+        "--patient",
+        "P1",
+        "--choice",
+        "1",
+        "--author",
+        "Dr. Who",
+        "--note",
+        "artefact",
+    )
+    assert overall(home) == [None, "SD"]
+    rows = json.loads(run(home, "lesions", "history", "--patient", "P1", "--json"))
+    assert [(row["author"], row["kind"], row["lesion"], row["counts"], row["note"]) for row in rows] == [
+        ("Dr. Grey", "confirm", "Nodule B", False, ""),
+        ("Dr. Who", "undo", "Nodule B", True, "artefact"),
+    ]
+    assert "Dr. Who" in run(home, "lesions", "history", "--patient", "P1")
+
+
+def test_a_relink_by_names_and_dates_changes_the_verdict(home: Path) -> None:
+    p1 = ("--patient", "P1", "--author", "Dr. Grey")
+    swap = (
+        "relink",
+        *p1,
+        "--lesion",
+        "Nodule B",
+        "--study",
+        "2026-03-10",
+        "--to",
+        "Nodule A",
+        "--swap",
+        "--json",
+    )
+    made = json.loads(run(home, "lesions", *swap))
+    assert [(d["tracking_uid"], d["value"], d["study_instance_uid"]) for d in made] == [
+        (NEW, ONE, "1.2.50"),
+        (ONE, NEW, "1.2.50"),
+    ]
+    told = json.loads(run(home, "response", "--patient", "P1", "--json"))
+    points = (told[0] if isinstance(told, list) else told)["time_points"]
+    assert (points[1]["sum"], points[1]["overall"]) == (30.0, "PD")
+    listed = run(home, "lesions", "list", "--patient", "P1")
+    assert "relink" in listed and "Dr. Grey" in listed and "30.0 mm" in listed
+    run(home, "lesions", "relink", *p1, "--lesion", ONE, "--study", "1.2.50", "--to", "new")
+    assert len(json.loads(run(home, "lesions", "list", "--patient", "P1", "--json"))["lesions"]) == 3
+
+
+def test_marks_are_listed_with_their_author(home: Path) -> None:
+    run(
+        home, "lesions", "mark", "--patient", "P1", "--lesion", ONE, "--role", "non-target", "--node", "--site",
+        "Mediastinum", "--status", "unequivocal-progression", "--study", "2026-03-10", "--author", "Dr. Grey",
+    )  # fmt: skip
+    run(home, "lesions", "reject", "--patient", "P1", "--lesion", NEW)
+    (known, rejected) = json.loads(run(home, "lesions", "list", "--patient", "P1", "--json"))["lesions"]
+    last = known["sightings"][-1]
+    assert (last["role"], last["role_by"], last["node"], last["site"], last["status"]) == (
+        "non-target",
+        "Dr. Grey",
+        True,
+        "Mediastinum",
+        "unequivocal-progression",
+    )
+    assert [d["kind"] for d in last["decisions"]] == ["role", "node", "site", "status"]
+    assert not rejected["sightings"][0]["counts"]
+    assert overall(home) == [None, "PD"]
+    assert "(30.0 mm)" in run(home, "lesions", "list", "--patient", "P1")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("lesions list --patient X", "no-such-patient"),
+        ("lesions list --patient R", "several-issuers"),
+        ("lesions confirm --patient P1 --lesion nothing", "no-such-lesion"),
+        ("lesions confirm --patient P1 --lesion 2.25.9", "lesion-of-another-patient"),
+        ("lesions mark --patient P1 --lesion 2.25.1 --status absent --study 2026-02-02", "no-such-study"),
+        ("lesions mark --patient P1 --lesion 2.25.1 --role goal", "bad-choice"),
+        ("lesions undo --patient P1 --choice 7", "no-such-choice"),
+        ("patients merge P1 P1", "same-patient"),
+        ("patients part P1", "not-merged"),
+        ("response --patient X", "no-such-patient"),
+        ("lesions confirm --patient P1 --lesion 2.25.3 --author=", "no-author"),
+    ],
+)
+def test_what_cannot_be_is_refused(template: Path, words: str, code: str) -> None:
+    with pytest.raises(Refused) as refused:
+        run(template, *words.split())
+    assert refused.value.code == code
+
+
+def test_merged_patients_are_one_by_either_identifier(home: Path) -> None:
+    assert "R is Q" in run(home, "patients", "merge", "R", "Q", "--issuer", "A", "--author", "Dr. Grey")
+    for named in (("Q",), ("R", "--issuer", "A")):
+        listed = json.loads(run(home, "lesions", "list", "--patient", *named, "--json"))
+        assert listed["patient"]["patient_id"] == "Q"
+        assert [v["study_date"] for v in listed["visits"]] == ["2026-01-10", "2026-03-10"]
+    assert "Dr. Grey" in run(home, "patients", "list")
+    run(home, "patients", "part", "R", "--issuer", "A", "--author", "Dr. Grey")
+    assert len(json.loads(run(home, "lesions", "list", "--patient", "Q", "--json"))["visits"]) == 1
+    assert len(json.loads(run(home, "patients", "list", "--json"))) == 2
