@@ -103,7 +103,7 @@ def _slanted_name(drawing: Drawing, x: float, y: float, name: str, size: float) 
 
 def short_verdict(verdict: str) -> str:
     """Return a verdict as bars have room for it."""
-    return {"": "none", "NON-CR/NON-PD": "Non"}.get(verdict, verdict)
+    return {"": "none", "NON-CR/NON-PD": "Non", "NON-iCR/NON-iUPD": "Non"}.get(verdict, verdict)
 
 
 def parts(followed: Sequence[Followed], most: int) -> list[Sequence[Followed]]:

@@ -28,6 +28,7 @@ PATTERNS = {
     "CR": COMPLETE, "iCR": COMPLETE, "CMR": COMPLETE,
     "PR": PARTIAL, "iPR": PARTIAL, "PMR": PARTIAL,
     "SD": STABLE, "iSD": STABLE, "SMD": STABLE, "NMR": STABLE, "NON-CR/NON-PD": STABLE,
+    "NON-iCR/NON-iUPD": STABLE,
     "PD": PROGRESSION, "iUPD": PROGRESSION, "iCPD": PROGRESSION, "PMD": PROGRESSION,
 }  # fmt: skip
 """The pattern of each verdict; of what is not here, dots."""

@@ -17,6 +17,7 @@ VERDICTS = {
     "PD": "progressive disease",
     "NE": "not evaluable",
     "NON-CR/NON-PD": "neither complete response nor progression",
+    "NON-iCR/NON-iUPD": "neither immune complete response nor progression",
     "iCR": "immune complete response",
     "iPR": "immune partial response",
     "iSD": "immune stable disease",
