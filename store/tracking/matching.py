@@ -10,98 +10,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, log
+from math import inf
 
+import highdicom
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from plugins import codes
+from plugins.contract import Point
 from store.tracking.lesion import EarlierLesion, PresentLesion
 from store.tracking.link import Kind, Link
-from store.tracking.overlap import WIDEST_MM, Body, Overlap, Spacing, overlap
+from store.tracking.pairing import Bodies, Expected, Gates, Pairs, as_neighbours_tell, as_told
 
-CONTAINS: Mapping[str, frozenset[str]] = {
-    codes.CHEST.value: frozenset(
-        code.value
-        for code in (
-            codes.LUNG,
-            codes.MEDIASTINUM,
-            codes.HEART,
-            codes.PLEURA,
-            codes.CHEST_WALL,
-            codes.ESOPHAGUS,
-        )
-    ),
-    codes.HEAD.value: frozenset({codes.BRAIN.value}),
-}
-"""Regions and the organs in them: one may be told where the other was told before."""
-ANYWHERE = frozenset({codes.LYMPH_NODE.value, codes.VERTEBRA.value, codes.BLOOD_VESSEL.value})
-"""Sites that say what something is rather than where: they forbid nothing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gates:
-    """What may be the same lesion."""
-
-    scale_mm: float = 20.0
-    """A distance that costs 1."""
-    volume_weight: float = 0.2
-    """What a volume that is e times as large, or as small, costs."""
-    type_cost: float = 0.2
-    """What another type costs."""
-    gate_mm: tuple[float, float] = (20.0, 30.0)
-    """No link over a longer distance unless the lesions overlap: with a good registration, and at most."""
-    dearest: float = 1.6
-    """A pair that costs more is no pair, unless one lies in the other."""
-    inside: float = 0.5
-    """A lesion lies in another one when at least this share of it does."""
-    dilated_mm: float = 1.0
-    """Masks are dilated by so much and one standard deviation of the expected place before they are compared."""
-    in_view: float = 0.8
-    """An earlier lesion of which less is expected in the field of view cannot be said to be gone."""
-    visible: float = 0.5
-    """An earlier lesion that is at least so surely still seen was missed, and is not gone."""
-
+ALONE = 1e-6
+"""What leaving two lesions without partner costs: a little more than the dearest pair."""
 
 NewIdentity = Callable[[PresentLesion], tuple[str, str]]
 """Returns the Tracking UID and the Tracking ID of a present lesion that needs its own."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """How well an earlier and a present lesion fit."""
-
-    distance_mm: float
-    """From where the earlier one was expected to where the present one is, mm."""
-    overlap: Overlap
-    """How they lie in each other."""
-    ratio: float | None
-    """Volume of the present one over that of the earlier one; None when one of them is not known."""
-    cost: float
-    """What the link costs; infinite when it is forbidden."""
-
-    @property
-    def words(self) -> str:
-        """Return the numbers for people."""
-        times = "" if self.ratio is None else f", volume {self.ratio:.2g} times"
-        return f"{self.distance_mm:.1f} mm from where it was expected, overlap {self.overlap.iou:.2f}{times}"
-
-
-Pairs = Mapping[tuple[int, int], Pair]
 
 
 def match(
     earlier: Sequence[EarlierLesion],
     present: Sequence[PresentLesion],
     *,
-    spacing_mm: Spacing,
+    geometry: highdicom.VolumeGeometry,
     new_identity: NewIdentity,
     gates: Gates | None = None,
 ) -> tuple[Link, ...]:
     """Return where each present lesion comes from, by key, then what became of the earlier ones without successor.
 
-    All are of one frame of reference, their masks on one grid whose voxels are `spacing_mm` (k, r, c) apart; the order
-    in which they are given is of no importance. A present lesion whose drawing brought the Tracking UID of an earlier
+    All are of one frame of reference, their masks on the grid of `geometry`; the order in which they are given is of no
+    importance. A present lesion whose drawing brought the Tracking UID of an earlier
     one is that lesion, with confidence 1. `new_identity` gives the Tracking UID and the Tracking ID of a new lesion,
     and of the smaller parts of one that was split; a new lesion that brought an identity of its own keeps it.
     Raises ValueError when the Tracking UIDs of the earlier or the keys of the present lesions are not all different,
@@ -112,57 +50,12 @@ def match(
     now = sorted(present, key=lambda lesion: lesion.key)
     if len({e.tracking_uid for e in before}) < len(before) or len({p.key for p in now}) < len(now):
         raise ValueError("earlier lesions must differ in their Tracking UID, present ones in their key")
-    pairs = _compared(before, now, spacing_mm, limits)
-    told = _told(before, now)
-    families = _families(pairs, told | _assigned(pairs, told, len(before), len(now), limits), limits)
-    return _Telling(before, now, pairs, told, families, limits).links(new_identity)
-
-
-def _compared(
-    before: Sequence[EarlierLesion], now: Sequence[PresentLesion], spacing_mm: Spacing, gates: Gates
-) -> Pairs:
-    """Return the pair of each earlier with each present lesion, by their places in the two lists."""
-    old = [
-        Body(
-            centre_mm=lesion.expected_mm,
-            volume_mm3=lesion.volume_mm3,
-            mask=lesion.expected_mask if lesion.expected_mask and lesion.expected_mask.count else None,
-            spacing_mm=spacing_mm,
-        )
-        for lesion in before
-    ]
-    new = [
-        Body(centre_mm=p.centroid_mm, volume_mm3=p.volume_mm3, mask=p.mask, spacing_mm=spacing_mm)
-        for p in now
-    ]
-    return {
-        (i, j): _pair(before[i], now[j], old[i], new[j], gates)
-        for i in range(len(old))
-        for j in range(len(new))
-    }
-
-
-def _pair(lesion: EarlierLesion, other: PresentLesion, old: Body, new: Body, gates: Gates) -> Pair:
-    distance_mm = float(np.linalg.norm(np.subtract(lesion.expected_mm, other.centroid_mm)))
-    found = overlap(old, new, min(gates.dilated_mm + lesion.expected_sd_mm, WIDEST_MM))
-    ratio = new.volume_mm3 / old.volume_mm3 if old.volume_mm3 > 0 and new.volume_mm3 > 0 else None
-    cost = distance_mm / gates.scale_mm + (1 - found.iou)
-    cost += gates.volume_weight * abs(log(ratio)) if ratio else 0.0
-    cost += gates.type_cost if lesion.type and other.type and lesion.type != other.type else 0.0
-    gate_mm = min(gates.gate_mm[0] + lesion.expected_sd_mm, gates.gate_mm[1])
-    within = max(found.held, found.covered) >= gates.inside
-    if within:
-        cost = min(cost, gates.dearest)
-    if not may_be(lesion.site, other.site) or cost > gates.dearest or (distance_mm > gate_mm and not within):
-        cost = inf
-    return Pair(distance_mm=distance_mm, overlap=found, ratio=ratio, cost=cost)
-
-
-def may_be(site: str | None, other: str | None) -> bool:
-    """Return whether what is told to lie in one site may be what is told to lie in the other (code values)."""
-    if site is None or other is None or site == other or {site, other} & ANYWHERE:
-        return True
-    return other in CONTAINS.get(site, ()) or site in CONTAINS.get(other, ())
+    told, bodies = _told(before, now), Bodies(before, now, geometry)
+    first = _assigned(bodies.pairs(as_told(before, limits), limits), told, len(before), len(now))
+    expected = as_neighbours_tell(before, now, told | first, limits)
+    pairs = bodies.pairs(expected, limits)
+    families = _families(pairs, told | _assigned(pairs, told, len(before), len(now)), limits)
+    return _Telling(before, now, expected, pairs, told, families, limits).links(new_identity)
 
 
 def _told(before: Sequence[EarlierLesion], now: Sequence[PresentLesion]) -> dict[int, int]:
@@ -176,21 +69,17 @@ def _told(before: Sequence[EarlierLesion], now: Sequence[PresentLesion]) -> dict
     return told
 
 
-def _assigned(
-    pairs: Pairs, told: Mapping[int, int], earlier: int, present: int, gates: Gates
-) -> dict[int, int]:
+def _assigned(pairs: Pairs, told: Mapping[int, int], earlier: int, present: int) -> dict[int, int]:
     """Return the earlier lesion of each present one that has one, by the assignment of least cost.
 
     A forbidden pair costs as much as leaving both without partner, so dummies need no rows of their own.
     """
     rows = [i for i in range(earlier) if i not in told.values()]
     columns = [j for j in range(present) if j not in told]
-    alone = gates.dearest + 1e-6
-    costs = np.array([[min(pairs[i, j].cost, alone) for j in columns] for i in rows]).reshape(
-        len(rows), len(columns)
-    )
-    chosen = ((rows[r], columns[c]) for r, c in zip(*linear_sum_assignment(costs), strict=True))
-    return {j: i for i, j in chosen if pairs[i, j].cost < alone}
+    costs = np.array([[min(pairs[i, j].cost, ALONE) for j in columns] for i in rows])
+    matrix = costs.reshape(len(rows), len(columns))
+    chosen = ((rows[r], columns[c]) for r, c in zip(*linear_sum_assignment(matrix), strict=True))
+    return {j: i for i, j in chosen if pairs[i, j].cost < ALONE}
 
 
 def _families(pairs: Pairs, chosen: Mapping[int, int], gates: Gates) -> frozenset[tuple[int, int]]:
@@ -227,6 +116,7 @@ class _Telling:
 
     before: Sequence[EarlierLesion]
     now: Sequence[PresentLesion]
+    expected: Expected
     pairs: Pairs
     told: Mapping[int, int]
     families: frozenset[tuple[int, int]]
@@ -237,6 +127,10 @@ class _Telling:
         origins = [self._origin(j, *identities[j]) for j in range(len(self.now))]
         with_fate = {i for i, _ in self.families}
         return (*origins, *(self._fate(i) for i in range(len(self.before)) if i not in with_fate))
+
+    def _at_mm(self, i: int) -> Point:
+        x, y, z = self.expected.at_mm[i].tolist()
+        return (x, y, z)
 
     def _parents(self, j: int) -> list[int]:
         return sorted(i for i, present in self.families if present == j)
@@ -291,7 +185,7 @@ class _Telling:
             study_instance_uid=self.before[first].study_instance_uid if first is not None else "",
             confidence=1.0 if j in self.told else self._confidence(j, parents),
             reason=self._why(j, kind, parents),
-            expected_mm=None if first is None else self.before[first].expected_mm,
+            expected_mm=None if first is None else self._at_mm(first),
         )
 
     def _why(self, j: int, kind: Kind, parents: Sequence[int]) -> str:
@@ -342,8 +236,8 @@ class _Telling:
             study_instance_uid=lesion.study_instance_uid,
             confidence=confidence,
             reason=reason,
-            expected_mm=lesion.expected_mm,
+            expected_mm=self._at_mm(i),
         )
 
 
-__all__ = ["Gates", "NewIdentity", "Pair", "match", "may_be"]
+__all__ = ["NewIdentity", "match"]

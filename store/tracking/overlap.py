@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import pi
 
+import highdicom
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from plugins.contract import Mask, Point
+from plugins.contract import Mask
 
-Spacing = tuple[float, float, float]
+Floats = NDArray[np.float64]
 WIDEST_MM = 8.0
 """Masks are dilated at most so far, mm."""
 
@@ -36,14 +37,12 @@ NONE = Overlap(iou=0.0, held=0.0, covered=0.0)
 class Body:
     """What a lesion fills."""
 
-    centre_mm: Point
-    """Centre of gravity, LPS mm."""
     volume_mm3: float
     """Volume; 0 when it is not known."""
     mask: Mask | None
     """Its mask; None when there is none."""
-    spacing_mm: Spacing
-    """Distance of two voxels of the mask along k, r, c; mm."""
+    geometry: highdicom.VolumeGeometry
+    """The grid of the mask."""
 
     @property
     def radius_mm(self) -> float:
@@ -51,54 +50,71 @@ class Body:
         return float((3 * self.volume_mm3 / (4 * pi)) ** (1 / 3))
 
     @cached_property
-    def away(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the index of the first voxel of a box around the mask, and the distances (k, r, c) to it, mm."""
+    def away(self) -> NDArray[np.float32]:
+        """Return the distance (k, r, c) of each voxel of the wide box to the mask, mm; ValueError without a mask."""
         if self.mask is None:
             raise ValueError("a body without a mask has no distances")
-        margin = np.array([int(np.ceil(WIDEST_MM / s)) for s in self.spacing_mm])
-        wide = np.pad(~self.mask.voxels, [(m, m) for m in margin], constant_values=True)
-        away = ndimage.distance_transform_edt(wide, sampling=self.spacing_mm).astype(np.float32)
-        return np.asarray(self.mask.origin) - margin, away
+        wide = np.pad(~self.mask.voxels, [(m, m) for m in self._margin], constant_values=True)
+        return np.asarray(
+            ndimage.distance_transform_edt(wide, sampling=self.geometry.spacing), dtype=np.float32
+        )
 
-    def box(self, low: NDArray[np.int64], high: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the distances to the mask, mm, of the voxels from `low` to `high`, both inside its wide box."""
-        first, away = self.away
-        return away[tuple(slice(a, b) for a, b in zip(low - first, high - first, strict=True))]
+    def box(self, mask: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the index of the first voxel of the wide box, and of the first beyond it; it may leave the grid."""
+        low = np.asarray(mask.origin, dtype=np.int64)
+        return low - self._margin, low + mask.voxels.shape + self._margin
+
+    @property
+    def _margin(self) -> NDArray[np.int64]:
+        return np.ceil(WIDEST_MM / np.asarray(self.geometry.spacing)).astype(np.int64)
+
+    def voxels(self, way_mm: Floats) -> NDArray[np.int64]:
+        """Return the way (x, y, z), mm, in whole voxels (k, r, c)."""
+        way = np.linalg.solve(self.geometry.affine[:3, :3], way_mm)
+        return np.asarray(np.rint(way), dtype=np.int64)
 
 
-def overlap(earlier: Body, present: Body, dilated_mm: float) -> Overlap:
-    """Return how an earlier lesion, as expected, and a present one overlap when dilated by `dilated_mm` (at most 8 mm).
+def overlap(earlier: Body, present: Body, apart_mm: float, dilated_mm: float, shift_mm: Floats) -> Overlap:
+    """Return how an earlier lesion, moved by `shift_mm` (x, y, z), and a present one overlap, both dilated.
 
-    Of a lesion without a mask on the same grid as the other's, the ball of its volume is taken, for both of them.
+    The shift is rounded to whole voxels, and the dilation is at most 8 mm. Of a lesion without a mask on the same grid
+    as the other's, the ball of its volume is taken, for both of them, with their centres `apart_mm`.
     """
     masks = earlier.mask, present.mask
     if masks[0] is None or masks[1] is None or masks[0].shape != masks[1].shape:
-        return _of_balls(earlier, present, dilated_mm)
-    spans = [(first, first + np.asarray(away.shape)) for first, away in (earlier.away, present.away)]
-    low, high = np.maximum(spans[0][0], spans[1][0]), np.minimum(spans[0][1], spans[1][1])
+        return _of_balls(earlier.radius_mm, present.radius_mm, apart_mm, dilated_mm)
+    step = earlier.voxels(shift_mm)
+    (low_a, high_a), (low_b, high_b) = earlier.box(masks[0]), present.box(masks[1])
+    low_a, high_a = low_a + step, high_a + step
+    low, high = np.maximum(low_a, low_b), np.minimum(high_a, high_b)
     if (low >= high).any():
         return NONE
-    a, b = earlier.box(low, high), present.box(low, high)
-    both = int(np.count_nonzero((a <= dilated_mm) & (b <= dilated_mm)))
+    a, b = earlier.away, present.away
+    near_a, near_b = (
+        far[tuple(slice(p, q) for p, q in zip(low - first, high - first, strict=True))]
+        for first, far in ((low_a, a), (low_b, b))
+    )
+    both = int(np.count_nonzero((near_a <= dilated_mm) & (near_b <= dilated_mm)))
     if both == 0:
         return NONE
-    either = sum(int(np.count_nonzero(body.away[1] <= dilated_mm)) for body in (earlier, present)) - both
+    either = int(np.count_nonzero(a <= dilated_mm)) + int(np.count_nonzero(b <= dilated_mm)) - both
     return Overlap(
         iou=both / either,
-        held=int(np.count_nonzero((a <= dilated_mm) & (b == 0))) / masks[1].count,
-        covered=int(np.count_nonzero((b <= dilated_mm) & (a == 0))) / masks[0].count,
+        held=int(np.count_nonzero((near_a <= dilated_mm) & (near_b == 0))) / masks[1].count,
+        covered=int(np.count_nonzero((near_b <= dilated_mm) & (near_a == 0))) / masks[0].count,
     )
 
 
-def _of_balls(earlier: Body, present: Body, dilated_mm: float) -> Overlap:
-    apart = float(np.linalg.norm(np.subtract(earlier.centre_mm, present.centre_mm)))
-    small, large = earlier.radius_mm, present.radius_mm
-    both = lens_mm3(small + dilated_mm, large + dilated_mm, apart)
-    either = _ball_mm3(small + dilated_mm) + _ball_mm3(large + dilated_mm) - both
+def _of_balls(earlier_mm: float, present_mm: float, apart_mm: float, dilated_mm: float) -> Overlap:
+    """Return the overlap of two balls of such radii."""
+    both = lens_mm3(earlier_mm + dilated_mm, present_mm + dilated_mm, apart_mm)
+    either = _ball_mm3(earlier_mm + dilated_mm) + _ball_mm3(present_mm + dilated_mm) - both
+    held = lens_mm3(earlier_mm + dilated_mm, present_mm, apart_mm)
+    covered = lens_mm3(earlier_mm, present_mm + dilated_mm, apart_mm)
     return Overlap(
         iou=both / either if either else 0.0,
-        held=_share(lens_mm3(small + dilated_mm, large, apart), large, apart <= small + dilated_mm),
-        covered=_share(lens_mm3(small, large + dilated_mm, apart), small, apart <= large + dilated_mm),
+        held=_share(held, present_mm, apart_mm <= earlier_mm + dilated_mm),
+        covered=_share(covered, earlier_mm, apart_mm <= present_mm + dilated_mm),
     )
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from store.tracking.lesion import EarlierLesion, PresentLesion
 from store.tracking.link import Kind, Link
-from store.tracking.matching import Gates, match
+from store.tracking.matching import match
 from store.tracking.motion import Motion
+from store.tracking.pairing import Gates
 from store.tracking.propagation import propagate
 from training.pairs import ScanPair
 
@@ -133,7 +134,7 @@ def linked(
     return match(
         earlier,
         present,
-        spacing_mm=pair.new.spacing_mm,
+        geometry=pair.new.geometry,
         new_identity=lambda lesion: (lesion.key, lesion.label),
         gates=gates,
     )
