@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import NamedTuple
 
@@ -96,12 +96,7 @@ def disease(visits: Sequence[Visit], rules: Rules) -> Disease:
     roles = {seen.lesion: seen.role for seen in visits[0].seen}
     for visit in visits[1:]:
         doubts[visit.date] = tuple(_doubts(visit, found, roles))
-    return Disease(
-        targets=found.targets,
-        non_targets=found.non_targets,
-        certain_later=_certain_later(visits, found),
-        doubts=doubts,
-    )
+    return replace(found, certain_later=_certain_later(visits, found), doubts=doubts)
 
 
 def _certain_later(visits: Sequence[Visit], known: Disease) -> dict[date, frozenset[str]]:
