@@ -19,7 +19,7 @@ from store.dicom.segments import read_segments
 from store.dicom.series import read_files
 from store.dicom.values import code, integer, items, quiet, text
 from store.dicom.volumes import read_volume
-from store.tracking.past import EarlierResults, Relinked
+from store.tracking.past import EarlierResults, Named, Past
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +98,11 @@ class EarlierSeries:
 
 
 def read_earlier(
-    results: EarlierResults, plugin: str, relinked: Sequence[Relinked] = ()
+    results: EarlierResults, plugin: str, past: Past
 ) -> tuple[tuple[EarlierSeries, ...], tuple[Flag, ...]]:
     """Return what one analysis found in a study, by series, and a flag for each SEG that cannot be read.
 
-    What people relinked has the identity that they gave it.
+    What people relinked in the study has the identity that they gave it.
     """
     with quiet():
         files, _, refused = read_files(map(Path, results.segmentations))
@@ -119,11 +119,14 @@ def read_earlier(
         for series in items(file.header, "ReferencedSeriesSequence")[:1]:
             newest[text(series, "SeriesInstanceUID")] = file
     images = {one.series_instance_uid: one.files for one in results.images}
-    uids = {
-        r.tracking_uid: r.other_uid for r in relinked if r.study_instance_uid == results.study_instance_uid
+    called = {one.tracking_uid: one for one in reversed(past.names)}
+    now = {
+        one.tracking_uid: called.get(one.other_uid, Named(tracking_uid=one.other_uid, tracking_identifier=""))
+        for one in past.relinked
+        if one.study_instance_uid == results.study_instance_uid
     }
     read = tuple(
-        _series(results, uid, file, images.get(uid, ()), uids) for uid, file in sorted(newest.items())
+        _series(results, uid, file, images.get(uid, ()), now) for uid, file in sorted(newest.items())
     )
     return read, tuple(flags)
 
@@ -143,12 +146,12 @@ def _made_at(file: File) -> tuple[str, str, str]:
 
 
 def _series(
-    results: EarlierResults, uid: str, file: File, images: Sequence[str], uids: Mapping[str, str]
+    results: EarlierResults, uid: str, file: File, images: Sequence[str], now: Mapping[str, Named]
 ) -> EarlierSeries:
     with quiet():
         first = next(iter(read_files(map(Path, images[:1]))[0]), None)
     regions = [_region(segment) for segment in items(file.header, "SegmentSequence")]
-    regions = [replace(r, tracking_uid=uids.get(r.tracking_uid, r.tracking_uid)) for r in regions]
+    regions = [_relinked(region, now.get(region.tracking_uid)) for region in regions]
     return EarlierSeries(
         study_instance_uid=results.study_instance_uid,
         study_date=results.study_date,
@@ -159,6 +162,13 @@ def _series(
         segmentation=file,
         files=tuple(images),
     )
+
+
+def _relinked(region: Region, name: Named | None) -> Region:
+    if name is None:
+        return region
+    identifier = name.tracking_identifier or region.tracking_identifier
+    return replace(region, tracking_uid=name.tracking_uid, tracking_identifier=identifier)
 
 
 def _region(segment: Dataset) -> Region:

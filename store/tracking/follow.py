@@ -93,7 +93,7 @@ class _Read:
         flags: list[Flag] = []
 
         def read(results: EarlierResults) -> tuple[EarlierSeries, ...]:
-            series, doubts = read_earlier(results, plugin, past.relinked)
+            series, doubts = read_earlier(results, plugin, past)
             flags.extend(doubts)
             return series
 
@@ -122,7 +122,7 @@ def _pins(
         known = {r.tracking_uid: r for r in reversed(series.lesions) if r.number in masks}
         before = [still(series, r, masks[r.number], volume) for r in known.values()]
         now = [present(f, volume) for f in lesions if f.series_instance_uid == series.series_instance_uid]
-        links = match(before, now, spacing_mm=volume.spacing_mm, new_identity=lambda lesion: (lesion.key, ""))
+        links = match(before, now, geometry=volume.geometry, new_identity=lambda lesion: (lesion.key, ""))
         for link in links:
             if link.finding is not None and link.tracking_uid in link.earlier:
                 name = Named(tracking_uid=link.tracking_uid, tracking_identifier=link.tracking_identifier)

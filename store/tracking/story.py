@@ -124,7 +124,7 @@ class Story:
         links = match(
             [b.lesion for b in before],
             [present(f, volume, self._said(f)) for f in own if f.key not in settled],
-            spacing_mm=volume.spacing_mm,
+            geometry=volume.geometry,
             new_identity=lambda lesion: (self._own_uid(by_key[lesion.key]), lesion.label),
         )
         told = [self._told(by_key.get(link.finding or ""), link, before) for link in links]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,10 @@ from node.settle import Settler
 from node.task import Identity, Task
 from node.worker import Worker
 from plugins.registry import load_plugins
-from store.tables import Finding, Job, LesionLink, Refusal, Result, Revision, Study
+from store import choices
+from store.tables import Finding, Job, LesionLink, Patient, Refusal, Result, Revision, Study
+from store.tracking import brought, registration
+from store.tracking.motion import Motion, Quality, Trust
 
 SPACING = (5.0, 4.0, 4.0)
 A, B, C = (-75.0, 20.0, 30.0), (75.0, -20.0, -30.0), (-70.0, -30.0, -70.0)
@@ -42,9 +46,7 @@ class Clinic:
     def __init__(self, home: Path) -> None:
         self.node = SmallNode.make(home / "node")
         self.files = home / "files"
-        self.settings = Settings(home=self.node.home, enabled=("balls",), plugins={"balls": {}})
-        plugins = load_plugins(self.settings.plugins, ("balls",))
-        self.identities = [Identity.of(plugin) for plugin in plugins]
+        self.plugin: dict[str, object] = {}
 
     def send(
         self,
@@ -78,8 +80,10 @@ class Clinic:
     def work(self) -> None:
         """Settle what came, and work until nothing is left."""
         now = self.node.database.now() + timedelta(seconds=1)
-        Settler(self.node.database, self.identities, quiet_seconds=0).tick(now)
-        worker = Worker(self.node.database, self.node.objects, self.settings, self.identities, owner="w")
+        settings = Settings(home=self.node.home, enabled=("balls",), plugins={"balls": self.plugin})
+        identities = [Identity.of(plugin) for plugin in load_plugins(settings.plugins, ("balls",))]
+        Settler(self.node.database, identities, quiet_seconds=0).tick(now)
+        worker = Worker(self.node.database, self.node.objects, settings, identities, owner="w")
         while worker.tick(now):
             pass
 
@@ -109,8 +113,6 @@ class Clinic:
         return found[-1]
 
     def _patient(self, session: Any, study: Study) -> str:
-        from store.tables import Patient
-
         return session.get_one(Patient, study.patient_pk).patient_id
 
     def _rows(self, table: Any, date: str, patient_id: str = "P1") -> list[Any]:
@@ -144,13 +146,33 @@ def clinic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clinic]:
     made.node.database.dispose()
 
 
+@pytest.fixture
+def lying_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take positions as the headers give them: these patients do not move."""
+    quality = Quality(
+        trust=Trust.GOOD,
+        sentence="",
+        confidence=0.95,
+        similarity_before=1.0,
+        similarity_rigid=1.0,
+        similarity=1.0,
+        overlap=1.0,
+        translation_mm=0.0,
+        rotation_deg=0.0,
+    )
+    motion = Motion(matrix=np.eye(4), deformation=None, quality=quality)
+    monkeypatch.setattr(brought, "register", lambda fixed, moving: motion)
+
+
 def _segments(seg: Dataset) -> dict[str, str]:
     return {s.TrackingID: s.TrackingUID for s in seg.SegmentSequence}
 
 
 def test_lesions_keep_their_identity_when_they_grow_vanish_come_back_and_leave_the_view(
-    clinic: Clinic,
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # These patients move as a whole.
+    monkeypatch.setattr(brought, "register", partial(registration.register, deformable=False))
     first = clinic.examine("20250101", ball(A, 22), ball(B, 18), ball(C, 16))
     assert list(first) == ["Nodule 1", "Nodule 2", "Nodule 3", "Body"]
     assert clinic.links("20250101") == {}
@@ -198,3 +220,76 @@ def _tracking_uids(report: Dataset) -> set[str]:
 
     visit(report)
     return found
+
+
+def test_another_patient_of_the_same_shape_has_other_lesions(clinic: Clinic, lying_still: None) -> None:
+    first = clinic.examine("20250101", ball(A, 22), ball(B, 18))
+    other = clinic.examine("20250401", ball(A, 22), ball(B, 18), patient_id="P2")
+    assert not set(first.values()) & set(other.values())
+    assert list(other) == list(first)
+    assert clinic.links("20250401", "P2") == {}
+
+
+def test_a_study_that_gets_late_images_calls_its_lesions_as_before(clinic: Clinic, lying_still: None) -> None:
+    clinic.examine("20250101", ball(A, 22))
+    before = clinic.examine("20250401", ball(A, 18), ball(B, 22), slices=slice(0, 45))
+    assert list(before) == ["Nodule 2", "Nodule 1", "Body"]
+    clinic.send("20250401", ball(A, 18), ball(B, 22))
+    clinic.work()
+    again = clinic.named("20250401")
+    assert again == before
+    kinds = {n: link.kind for n, link in clinic.links("20250401").items()}
+    assert kinds == {"Nodule 2": "new", "Nodule 1": "same"}
+    counting = [link for link in clinic.node.rows(LesionLink) if not link.superseded]
+    assert len(counting) == 2
+
+
+def test_a_first_study_that_gets_late_images_calls_its_lesions_as_before(
+    clinic: Clinic, lying_still: None
+) -> None:
+    # The largest comes with the late images, so that numbers would go to others.
+    before = clinic.examine("20250101", ball(B, 18), slices=slice(0, 28))
+    assert list(before) == ["Nodule 1", "Body"]
+    clinic.send("20250101", ball(B, 18), ball(A, 26))
+    clinic.work()
+    again = clinic.named("20250101")
+    assert list(again) == ["Nodule 2", "Nodule 1", "Body"]
+    assert {n: again[n] for n in before} == before
+    assert clinic.links("20250101") == {}
+
+
+def test_an_older_study_that_comes_later_takes_over_the_names(clinic: Clinic, lying_still: None) -> None:
+    newer = clinic.examine("20250401", ball(A, 22), ball(B, 18))
+    older = clinic.examine("20250101", ball(A, 16), ball(B, 18), ball(C, 20))
+    assert list(older) == ["Nodule 3", "Nodule 2", "Nodule 1", "Body"]
+    assert {n: older[n] for n in newer} == newer
+    assert clinic.links("20250101") == {}
+
+
+def test_a_follow_up_without_lesions_tells_what_is_gone(clinic: Clinic, lying_still: None) -> None:
+    first = clinic.examine("20250101", ball(A, 22))
+    assert clinic.examine("20250401") == {"Body": first["Body"]}
+    (link,) = clinic.links("20250401").values()
+    assert (link.kind, link.tracking_uid, link.finding_pk) == ("disappeared", first["Nodule 1"], None)
+    assert json.loads(link.earlier) == [first["Nodule 1"]]
+    assert "lesion-disappeared" in clinic.told("20250401")
+
+
+def test_what_a_person_relinked_is_found_under_its_new_name(clinic: Clinic, lying_still: None) -> None:
+    first = clinic.examine("20250101", ball(A, 22), ball(B, 18))
+    second = clinic.examine("20250401", ball(A, 22), ball(B, 18))
+    assert second == first
+    with clinic.node.database.transaction() as session:
+        choices.swap(
+            session,
+            1,
+            first["Nodule 1"],
+            first["Nodule 2"],
+            author="Dr Who",
+            now=clinic.node.database.now(),
+            study_instance_uid=clinic.written("20250401", "seg").StudyInstanceUID,
+        )
+    third = clinic.examine("20250701", ball(A, 26), ball(B, 18))
+    by_size = [f.tracking_uid for f in clinic.findings("20250701")]
+    assert by_size == [first["Nodule 2"], first["Nodule 1"], first["Body"]]
+    assert third == first
