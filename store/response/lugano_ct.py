@@ -209,7 +209,8 @@ def decide(course: Course, new: tuple[str, ...]) -> tuple[str, str]:
 def combine(target: str | None, rest: str | None, spleen: str | None, *, new: bool) -> str:
     """Return what targets, non-target lesions and spleen come to; CR and PR ask all of them (table 3).
 
-    Where only lesions without a size are followed, what is neither gone nor progressing is SD.
+    Where only lesions without a size are followed, what is neither gone nor progressing is SD. A spleen above 13 cm
+    that has not shrunk enough holds a partial response back, as one that has grown there does.
     """
     if new or "PD" in (target, rest, spleen):
         return "PD"

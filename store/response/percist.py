@@ -7,7 +7,7 @@ first one itself was not at hand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from store.response.best import METABOLIC, best_confirmed, best_overall
@@ -285,10 +285,14 @@ def _is_asked(case: _Case, was: Seen, now: Seen | None) -> bool:
     return was.lesion in case.known.targets or peak(was) == max(peak(one) or 0 for one, _ in case.followed)
 
 
-def _is_background(case: _Case) -> str | None:
-    """Return why no followed lesion is above normal tissue; None when one is or when that cannot be told."""
+def _is_background(case: _Case, only: Sequence[str] | None = None) -> str | None:
+    """Return why no followed lesion (of `only`) is above normal tissue; None when one is or that cannot be told."""
     tissue, pool = case.tissues[1], background(case.now.reference, diseased=True)
-    peaks = [(now.lesion, peak(now)) for was, now in case.followed if now and peak(now) is not None]
+    peaks = [
+        (now.lesion, peak(now))
+        for _, now in case.followed
+        if now and peak(now) is not None and (only is None or now.lesion in only)
+    ]
     hot = [(lesion, value) for lesion, value in peaks if value]
     if not hot:
         return "no uptake of any lesion above its surroundings"
@@ -315,7 +319,7 @@ def _non_target(case: _Case) -> str | None:
         return "NON-CMR/NON-PMD"
     if any(peak(one) is None for one in seen):
         return "NE"
-    return "CMR" if _is_background(case) else "NON-CMR/NON-PMD"
+    return "CMR" if _is_background(case, case.known.non_targets) else "NON-CMR/NON-PMD"
 
 
 def _glycolysis(case: _Case) -> tuple[int, int] | None:

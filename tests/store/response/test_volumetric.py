@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from store.response.rules import Rules
 from store.response.volumetric import judge, volume_change
 
 
-def sized(name: str, mm3: float | None = None, **rest: object) -> Seen:
+def sized(name: str, mm3: float | None = None, **rest: Any) -> Seen:
     return lesion(name, volume_mm3=mm3, **rest)
 
 
