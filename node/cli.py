@@ -24,6 +24,7 @@ from node.cli_models import models_app
 from node.cli_options import AsJson, Config, Home, TlsFile, open_database
 from node.cli_patients import patients_app
 from node.cli_priors import priors_app
+from node.cli_report import report
 from node.cli_response import response
 from node.cli_segment import segment
 from node.cli_training import evaluate, train
@@ -47,6 +48,7 @@ app.add_typer(tokens_app, name="tokens")
 app.add_typer(audit_app, name="audit")
 app.command()(segment)
 app.command()(response)
+app.command()(report)
 app.command()(train)
 app.command()(evaluate)
 

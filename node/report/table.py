@@ -65,6 +65,9 @@ FIELDS = (
     "uncertainty",
     *END_COLUMNS,
     "sop_instance_uid",
+    "link",
+    "link_confidence",
+    "link_reason",
 )
 """Columns of the CSV of what is in SQL."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from importlib.metadata import version
 
 from store.response.verdict import Response
 
@@ -68,15 +69,17 @@ class Cohort:
         return tuple(sorted(self.followed, key=lambda one: (-one.days, one.patient)))
 
 
-def cohort_of(responses: Sequence[Response], *, software: str, made_at: datetime) -> Cohort:
+def cohort_of(
+    responses: Sequence[Response], *, criteria: str, made_at: datetime, software: str | None = None
+) -> Cohort:
     """Return what charts of a cohort show; the responses are those of one set of criteria."""
     judged = [r for r in responses if len(r.time_points) > 1]
     return Cohort(
-        criteria=next((r.criteria for r in responses), ""),
+        criteria=criteria,
         quantity=next((r.quantity for r in responses), ""),
         followed=tuple(map(_followed, judged)),
         left_out=tuple(r.patient for r in responses if len(r.time_points) <= 1),
-        software=software,
+        software=software or f"Nadir {version('nadir')}",
         made_at=made_at,
     )
 

@@ -23,20 +23,24 @@ from node.report.longitudinal.view import (
 from store.course import Course
 from store.response.history import Role, Status
 from store.response.verdict import Margin, Response, TimePoint
-from store.sighting import Sighting
+from store.sighting import Sighting, sum_tenths
 from store.tracking.link import Kind
 
 CODES = {Role.TARGET: "T", Role.NON_TARGET: "N", Role.NEW: "New "}
 TOO_SMALL_MM = 5.0
 """What a target counts that is there and too small to measure (RECIST 1.1, 4.3.2)."""
 STATUS_WORDS = {
-    Status.MEASURED: "",
-    Status.ABSENT: "gone",
-    Status.TOO_SMALL: "too small to measure, counts 5 mm",
+    Status.PROGRESSED: "unequivocal progression",
     Status.NOT_EVALUABLE: "not evaluable",
     Status.PRESENT: "present",
-    Status.PROGRESSED: "unequivocal progression",
+    Status.MEASURED: "",
+    Status.TOO_SMALL: "too small to measure, counts 5 mm",
+    Status.ABSENT: "gone",
 }
+"""In words; of the parts of a lesion the first of these counts."""
+ADDED = frozenset({"long_axis", "short_axis", "volume", "mtv", "tlg"})
+"""What is added up over the parts of a lesion."""
+HIGHEST = frozenset({"suv_max", "suv_peak"})
 LINK_WORDS = {
     Kind.SAME: "same lesion",
     Kind.NEW: "new",
@@ -99,13 +103,15 @@ def lesions_of(course: Course, visits: Sequence[When]) -> tuple[LesionCourse, ..
     for one in course.sightings:
         seen[one.lesion].append(one)
     order = {Role.TARGET: 0, Role.NON_TARGET: 1, Role.NEW: 2, None: 3}
+    names = course.names
     roles = {uid: _role(sightings) for uid, sightings in seen.items()}
     counts: dict[Role | None, int] = defaultdict(int)
     made = []
     for uid in sorted(seen, key=lambda uid: order[roles[uid][0]]):
-        role, role_by = roles[uid]
+        role, _ = roles[uid]
         counts[role] += 1
-        made.append(_lesion(uid, seen[uid], f"{CODES.get(role, 'X')}{counts[role]}", role, role_by, visits))  # type: ignore[arg-type]
+        code = f"{CODES[role] if role else 'X'}{counts[role]}"
+        made.append(_lesion(uid, names[uid], seen[uid], code, roles[uid], visits))
     return tuple(made)
 
 
@@ -117,86 +123,91 @@ def _role(sightings: Sequence[Sighting]) -> tuple[Role | None, str]:
 
 def _lesion(
     uid: str,
+    name: str,
     sightings: Sequence[Sighting],
     code: str,
-    role: Role | None,
-    role_by: str,
+    role: tuple[Role | None, str],
     visits: Sequence[When],
 ) -> LesionCourse:
-    node = sightings[-1].node
+    node = any(s.node for s in sightings)
     axis = "short_axis" if node else "long_axis"
     cells: list[Cell] = []
     lengths: list[float] = []
     for visit in visits:
         here = [s for s in sightings if s.date == visit.date]
-        counting = [s for s in here if s.counts] or here
-        cell = _cell(visit.date, counting)
-        length = _length(cell, axis)
-        if length is not None:
-            cell = _with_changes(cell, length, lengths)
-            lengths.append(length)
+        cell = _cell(visit.date, [s for s in here if s.counts] or here, axis)
+        if cell.counted_mm is not None:
+            cell = _with_changes(cell, cell.counted_mm, lengths)
+            lengths.append(cell.counted_mm or 0.0)
         cells.append(cell)
     return LesionCourse(
         code=code,
-        name=next((s.label for s in sightings if s.label), ""),
+        name=name,
         tracking_uid=uid,
-        role=role.value if role else "",
-        role_by=role_by,
+        role=role[0].value if role[0] else "",
+        role_by=role[1],
         node=node,
         site=next((s.site for s in reversed(sightings) if s.site), ""),
         cells=tuple(cells),
     )
 
 
-def _cell(day: date, counting: Sequence[Sighting]) -> Cell:
-    """Return one lesion at one visit; the parts of a lesion that fell apart are added up."""
+def _cell(day: date, counting: Sequence[Sighting], axis: str) -> Cell:
+    """Return one lesion at one visit; parts of a lesion that fell apart are added up, a PET gives its uptake only."""
     if not counting:
         return Cell(date=day, status="", words="")
-    first = counting[0]
-    drawn = [s for s in counting if s.measurements]
-    words = [STATUS_WORDS[first.status]]
-    if first.link is not None and first.link.kind in (Kind.OUT_OF_VIEW, Kind.NOT_SEGMENTED):
-        words.append(LINK_WORDS[first.link.kind])
+    sized = [s for s in counting if not s.on_pet] or counting
+    there = {s.status for s in sized}
+    status = next(one for one in STATUS_WORDS if one in there)
+    drawn = [s for s in sized if s.measurements]
+    linked = next((s.link for s in sized if s.link is not None), None)
+    words = [STATUS_WORDS[status]]
+    if linked is not None and linked.kind in (Kind.OUT_OF_VIEW, Kind.NOT_SEGMENTED):
+        words.append(LINK_WORDS[linked.kind])
     if len(drawn) > 1:
         words.append(f"{len(drawn)} parts")
-    plugin = f"{first.plugin} {first.plugin_version}".strip()
+    made_by = dict.fromkeys(f"{s.plugin} {s.plugin_version}".strip() for s in counting)
     return Cell(
         date=day,
-        status=first.status.value,
+        status=status.value,
         words=", ".join(filter(None, words)),
-        numbers=_numbers(drawn),
+        numbers=_numbers([s for s in counting if s.on_pet]) | _numbers(drawn),
+        counted_mm=_counted_mm(status, sized, axis),
         confidence=min((s.confidence for s in counting if s.confidence is not None), default=None),
-        link=LINK_WORDS[first.link.kind] if first.link else "",
-        link_confidence=first.link.confidence if first.link else None,
-        reason=first.link.reason if first.link else "",
+        link=LINK_WORDS[linked.kind] if linked else "",
+        link_confidence=linked.confidence if linked else None,
+        reason=linked.reason if linked else "",
         automatic=all(s.automatic for s in counting),
-        made_by=plugin,
+        made_by=", ".join(filter(None, made_by)),
     )
 
 
-def _numbers(drawn: Sequence[Sighting]) -> Mapping[str, Number]:
-    """Return the numbers; those of parts are added up, but of an uptake the highest counts."""
-    if not drawn:
-        return {}
+def _numbers(drawn: Sequence[Sighting]) -> dict[str, Number]:
+    """Return the numbers; of parts only those that add up are told, and the highest uptake."""
+    names = dict.fromkeys(name for s in drawn for name in s.measurements)
     together = {}
-    for name, measure in drawn[0].measurements.items():
+    for name in names:
         parts = [s.measurements[name] for s in drawn if name in s.measurements]
-        sds = [p.uncertainty for p in parts]
-        known = [sd for sd in sds if sd is not None]
-        value = max(p.value for p in parts) if name.startswith("suv") else sum(p.value for p in parts)
+        known = [p.uncertainty for p in parts if p.uncertainty is not None]
+        if len(parts) > 1 and name in ADDED:
+            value = sum(p.value for p in parts)
+        elif len(parts) == 1 or name in HIGHEST:
+            value = max(p.value for p in parts)
+        else:
+            continue
         sd = math.hypot(*known) if len(known) == len(parts) else None
-        together[name] = Number(value=value, unit=measure.unit, sd=sd)
+        together[name] = Number(value=value, unit=parts[0].unit, sd=sd)
     return together
 
 
-def _length(cell: Cell, axis: str) -> float | None:
-    """Return the axis that counts, mm; None when it is not known."""
-    if cell.status == Status.ABSENT:
+def _counted_mm(status: Status, sized: Sequence[Sighting], axis: str) -> float | None:
+    """Return what the criteria count of a lesion; None when that is not known."""
+    if status is Status.ABSENT:
         return 0.0
-    if cell.status == Status.TOO_SMALL:
+    if status is Status.TOO_SMALL:
         return TOO_SMALL_MM
-    number = cell.numbers.get(axis)
-    return None if number is None else number.value
+    tenths = sum_tenths([s for s in sized if s.status is Status.MEASURED], axis)
+    return None if status is not Status.MEASURED or tenths is None else tenths / 10
 
 
 def _with_changes(cell: Cell, length: float, before: Sequence[float]) -> Cell:

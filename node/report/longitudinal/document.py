@@ -264,7 +264,7 @@ def _at_a_glance(report: LongitudinalReport) -> Iterator[Flowable]:
 
 
 def _glance(lesion: LesionCourse, number: int) -> str:
-    return "\n".join(filter(None, words.glance(lesion, lesion.cells[number])))
+    return "\n".join(filter(None, words.glance(lesion.cells[number])))
 
 
 def _lesion(report: LongitudinalReport, lesion: LesionCourse) -> Iterator[Flowable]:

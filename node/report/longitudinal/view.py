@@ -63,6 +63,8 @@ class Cell:
     """What stands where there is no number (`gone`, `not evaluable`); empty for a measured lesion."""
     numbers: Mapping[str, Number] = field(default_factory=dict)
     """What was measured, by our name."""
+    counted_mm: float | None = None
+    """The axis that counts in whole tenths, 0 when gone, 5 when too small; None when it is not known."""
     to_baseline_percent: float | None = None
     """Change of the axis that counts to that of the first visit at which it was measured."""
     to_nadir_percent: float | None = None

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from node.report.longitudinal.view import Cell, LesionCourse, LongitudinalReport, SumCourse, Who
 from node.report.overlays import rounded
 from node.report.page import CONTROL
+from store.lesions import UNCONFIRMED
 from store.response.verdict import Response, TimePoint
 
 VERDICTS = {
@@ -127,13 +128,12 @@ def length(cell: Cell, axis: str) -> str:
     return f"{number.value:.1f}" if number.sd is None else f"{number.value:.1f} ± {number.sd:.1f}"
 
 
-def glance(lesion: LesionCourse, cell: Cell) -> tuple[str, str]:
+def glance(cell: Cell) -> tuple[str, str]:
     """Return what the overview shows of a lesion at a visit: its axis or what was seen, and its change."""
-    number = cell.numbers.get(lesion.axis)
-    if number is None or cell.status == "NE":
+    if cell.counted_mm is None or not cell.numbers:
         return (cell.words or "–", "")
     change = percent(cell.to_baseline_percent) if cell.to_nadir_percent is not None else ""
-    return (f"{number.value:.1f}", change)
+    return (f"{cell.counted_mm:.1f}", change)
 
 
 def percent(value: float | None) -> str:
@@ -234,6 +234,8 @@ def title_of(lesion: LesionCourse) -> str:
 
 def role_of(lesion: LesionCourse) -> str:
     """Return what a lesion is to the criteria, and who said so."""
+    if lesion.role_by == UNCONFIRMED:
+        return "new, not confirmed by a person"
     role = ROLES.get(lesion.role, lesion.role)
     return f"{role} (by {lesion.role_by})" if lesion.role_by else role
 
