@@ -62,7 +62,9 @@ def ship(
         )
     experiment = {**first["experiment"]}
     if experiment.get("init_from"):
-        experiment["init_from"] = Path(experiment["init_from"]).name  # the rest is a place on somebody's machine
+        experiment["init_from"] = Path(
+            experiment["init_from"]
+        ).name  # the rest is a place on somebody's machine
     view = view_of(experiment)
     card = {
         **asdict(about),
