@@ -129,7 +129,7 @@ def _baseline_point(visit: Visit, known: Lesions, scores: dict[str, Score]) -> T
     return replace(
         lugano_ct.baseline(visit),
         sum=highest,
-        because=f"Baseline, by PET: {told}.",
+        because=f"Baseline: By PET. {told}.",
     )
 
 
@@ -157,7 +157,7 @@ def _point(case: _Case, nadir: int | None, by_ct: TimePoint) -> TimePoint:
         non_target=_followed_response(case, case.lesions.non_targets)[0],
         new=bool(case.new),
         overall=overall,
-        because=f"{overall}, by PET: {because}",
+        because=f"{overall}: By PET. {because}",
         margins=margins([_number(seen) for seen in followed], again),
         doubts=tuple(_doubts(case, by_ct)),
     )
@@ -269,7 +269,7 @@ def _doubts(case: _Case, by_ct: TimePoint) -> Iterator[str]:
     if not _is_pet(case.now) and _scores(case.now, case.lesions, case.rules):
         yield "No score and no uptake at this visit: a lesion that is called absent was taken as one without uptake."
     if by_ct.sum is not None and by_ct.overall:
-        yield f"By CT: {by_ct.because}"
+        yield f"By CT alone it would be {by_ct.because}"
 
 
 __all__ = ["judge"]

@@ -126,7 +126,7 @@ def baseline(visit: Visit) -> TimePoint:
         non_target=None,
         new=False,
         overall=None,
-        because=f"Baseline, by CT: {len(known.targets)} targets, SPD {told}; {len(known.non_targets)} other lesions.",
+        because=f"Baseline: By CT. {len(known.targets)} targets, SPD {told}; {len(known.non_targets)} other lesions.",
         doubts=tuple(_baseline_doubts(visit, known)),
     )
 
@@ -174,7 +174,7 @@ def _point(course: Course, new: tuple[str, ...]) -> TimePoint:
         non_target=non_target_response(course),
         new=bool(new),
         overall=overall,
-        because=f"{overall}, by CT: {because}",
+        because=f"{overall}: By CT. {because}",
         margins=margins([number for seen in measured for number in _numbers(seen)], again),
         doubts=tuple(_doubts(course)),
     )

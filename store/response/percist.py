@@ -298,9 +298,11 @@ def _is_background(case: _Case, only: Sequence[str] | None = None) -> str | None
         return "no uptake of any lesion above its surroundings"
     if tissue is None or any(value >= tissue.mean for _, value in hot):
         return None
-    if pool and pool.sd is not None and any(value > pool.mean + 2 * pool.sd for _, value in hot):
-        return None
-    above = f" and within the blood pool {told(pool.mean)} + 2 SD" if pool and pool.sd is not None else ""
+    above = ""
+    if pool and pool.name == "blood pool" and pool.sd is not None:
+        if any(value > pool.mean + 2 * pool.sd for _, value in hot):
+            return None
+        above = f" and within the blood pool {told(pool.mean)} + 2 SD"
     return f"every lesion below the {tissue.name} mean {told(tissue.mean)}{above}"
 
 

@@ -118,7 +118,7 @@ def test_a_visit_without_scores_is_not_evaluable_and_tells_what_ct_says() -> Non
     then = (scored("A", 5, long_mm=30, short_mm=20, node=True), scored("B", 4, long_mm=20, short_mm=10))
     point = last(then, ct)
     assert point.overall == "NE"
-    assert any(doubt.startswith("By CT: PR") for doubt in point.doubts)
+    assert any(doubt.startswith("By CT alone it would be PR:") for doubt in point.doubts)
     assert words(then, (scored("A", 2), lesion("B", status=UNKNOWN))) == ["NE"]
 
 

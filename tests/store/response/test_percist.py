@@ -116,6 +116,8 @@ def test_growth_in_size_or_a_rise_elsewhere_forbids_a_partial_response() -> None
 def test_every_lesion_has_to_be_below_liver_and_blood_pool_for_a_complete_response() -> None:
     then = (hot("A", 10.0), hot("B", 4.0))
     pool = replace(LIVER, blood_pool_sd=None)
+    liver = replace(LIVER, blood_pool_mean=None, blood_pool_sd=None)
+    assert "blood pool" not in last(then, (hot("A", 1.9), hot("B", 1.9)), references=(liver,)).because
     assert last(then, (hot("A", status=GONE), hot("B", 1.7))).overall == "CMR"
     assert last(then, (hot("A", status=GONE), hot("B", 1.71))).overall == "PMR"
     assert last(then, (hot("A", status=GONE), hot("B", 1.99)), references=(pool,)).overall == "CMR"
