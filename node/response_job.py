@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from sqlmodel import Session, col, select
 
+from node.report.longitudinal.stored import ObjectFiles, objects_of
 from node.settings import Settings
 from plugins.errors import Refused
 from store import jobs
@@ -36,12 +37,10 @@ class ResponseTask:
     """Name of the criteria."""
     rules: dict[str, Any]
     """Fields of `store.response.rules.Rules`."""
-    course: str
-    """File that holds the course."""
+    told: str
+    """File that holds the course, and where its images are."""
     header: str
     """An image of the newest study in which a lesion counts."""
-    objects: dict[str, str]
-    """Where the images and SEGs of the course are, by SOP Instance UID of an image and hash of a SEG."""
     predecessors: tuple[str, ...]
     """The report that the new one supersedes."""
     out: str
@@ -60,11 +59,12 @@ class ResponseTask:
         del raw["task"]
         return cls(**{**raw, "predecessors": tuple(raw["predecessors"])})
 
-    def read_course(self) -> Course:
-        """Return the course."""
-        read = pickle.loads(Path(self.course).read_bytes())  # noqa: S301 - our parent process wrote it just now
-        assert isinstance(read, Course)
-        return read
+    def read(self) -> tuple[Course, ObjectFiles]:
+        """Return the course, and where its images are."""
+        told = pickle.loads(Path(self.told).read_bytes())  # noqa: S301 - our parent process wrote it just now
+        found, objects = told
+        assert isinstance(found, Course) and isinstance(objects, ObjectFiles)
+        return found, objects
 
 
 def response_task(
@@ -75,16 +75,15 @@ def response_task(
     study = session.get_one(Study, revision.study_pk)
     told = course(session, study.patient_pk, objects)
     file = folder / "course"
-    file.write_bytes(pickle.dumps(told))
+    file.write_bytes(pickle.dumps((told, objects_of(session, told, objects))))
     return ResponseTask(
         job_key=job.key,
         manifest_sha256=revision.manifest_sha256,
         config_sha256=job.config_sha256,
         criteria=settings.response_criteria,
         rules=asdict(Rules()),
-        course=str(file),
+        told=str(file),
         header=_header(session, objects, told, study, job),
-        objects=_objects(session, objects, told),
         predecessors=_predecessor(session, objects, job, study),
         out=str(folder),
         started_at=started_at,
@@ -106,18 +105,6 @@ def _header(session: Session, objects: ObjectStore, told: Course, study: Study, 
         if objects.path(sha256).is_file():
             return str(objects.path(sha256))
     raise Refused("object-missing", "no object of the study is in the object store; mend it and retry")
-
-
-def _objects(session: Session, objects: ObjectStore, told: Course) -> dict[str, str]:
-    series = {s.series_instance_uid for s in told.sightings if s.series_instance_uid}
-    rows = session.exec(
-        select(Instance.sop_instance_uid, Instance.sha256)
-        .join(Series, col(Series.id) == col(Instance.series_pk))
-        .where(col(Series.series_instance_uid).in_(series), col(Instance.current))
-    ).all()
-    segs = {s.seg_sha256: s.seg_sha256 for s in told.sightings if s.seg_sha256}
-    paths = {name: objects.path(sha256) for name, sha256 in [*rows, *segs.items()]}
-    return {name: str(path) for name, path in paths.items() if path.is_file()}
 
 
 def _predecessor(session: Session, objects: ObjectStore, job: Job, study: Study) -> tuple[str, ...]:

@@ -15,6 +15,10 @@ from typing import Final
 from pydicom import Dataset, dcmread
 from pydicom.sr.coding import Code
 
+from node.report.longitudinal.document import write_pdf
+from node.report.longitudinal.page import write_html
+from node.report.longitudinal.report import build
+from node.report.longitudinal.stored import ObjectFiles
 from node.response_job import PAGE, PDF_KIND, SR_KIND, ResponseTask
 from node.task import Analysed, Answer
 from plugins import codes
@@ -31,12 +35,12 @@ from store.dicom.response_sr import (
     encode_response,
 )
 from store.dicom.rules import check
-from store.response.criteria import CRITERIA
 from store.response.history import Role, Status
 from store.response.rules import Rules
-from store.response.verdict import Response, TimePoint
+from store.response.verdict import Response
 from store.response_jobs import PLUGIN, VERSION
 from store.sighting import Sighting
+from store.told import in_words, judge, looked_at
 
 TOLD: Final = ("long_axis", "short_axis", "volume", "suv_max", "suv_mean", "suv_peak", "mtv", "tlg")
 """Numbers that are compared over time."""
@@ -51,14 +55,14 @@ def write_response(task: ResponseTask) -> Answer:
 
     Raises `Broken` rather than leave an object that breaks the project's own rules.
     """
-    course = task.read_course()
-    response = CRITERIA[task.criteria](course.history(), Rules(**task.rules))
+    course, files = task.read()
+    response = judge(course, task.criteria, Rules(**task.rules))
     provenance = _provenance(task)
     header = dcmread(task.header, stop_before_pixels=True)
     when = datetime.fromisoformat(task.started_at)
     sr = encode_response(
-        reported_visits(course, response, _segs(course, task.objects)),
-        reported_response(course, response),
+        reported_visits(course, response, _segs(course, files)),
+        reported_response(course, in_words(response, course)),
         header,
         provenance,
         _series_number(task, SR_KIND),
@@ -70,9 +74,9 @@ def write_response(task: ResponseTask) -> Answer:
     if violations := check(sr):
         first = violations[0]
         raise Broken(f"the report on response breaks rule {first.rule} at {first.where}: {first.sentence}")
-    page, document = _pages(course, response, task)
-    (out / PAGE).write_text(page, encoding="utf-8")
-    pdf = encode_pdf(document, [sr], header, provenance, _series_number(task, PDF_KIND), when)
+    report = build(course, [response], files.open_object, files.images_of, made_at=when)
+    (out / PAGE).write_text(write_html(report), encoding="utf-8")
+    pdf = encode_pdf(write_pdf(report), [sr], header, provenance, _series_number(task, PDF_KIND), when)
     written.append(_write(PDF_KIND, pdf, out))
     results = AnalysedFindings(written=tuple(written))
     study = str(header.StudyInstanceUID)
@@ -106,64 +110,39 @@ def reported_visits(
     course: Course, response: Response, segs: Mapping[str, Dataset]
 ) -> tuple[ReportedVisit, ...]:
     """Return every time point that was judged, with what counts of each lesion there; `segs` by their hash."""
-    names = {s.lesion: s.label for s in reversed(course.sightings)}
+    added = looked_at(course, response.criteria) if response.criteria in BY_LENGTH else ()
     return tuple(
         ReportedVisit(
             date=point.date,
-            lesions=tuple(_lesions(course, point, response.criteria, segs, names)),
+            lesions=tuple(
+                _lesion(s, course.names[s.lesion], segs, counts=s in added)
+                for s in course.sightings
+                if s.date == point.date and s.counts
+            ),
             sum=point.sum,
         )
         for point in response.time_points
     )
 
 
-def _lesions(
-    course: Course, point: TimePoint, criteria: str, segs: Mapping[str, Dataset], names: Mapping[str, str]
-) -> list[ReportedLesion]:
-    roles = {
-        seen.lesion: seen.role for v in course.history().visits if v.date == point.date for seen in v.seen
-    }
-    told: dict[str, ReportedLesion] = {}
-    for sighting in course.sightings:
-        if sighting.date != point.date or not sighting.counts:
-            continue
-        # A fragment keeps its own identity; what was drawn on several series counts once.
-        told.setdefault(
-            sighting.tracking_uid,
-            _lesion(sighting, roles.get(sighting.lesion, sighting.role), criteria, segs, names),
-        )
-    return list(told.values())
-
-
-def _lesion(
-    sighting: Sighting,
-    role: Role | None,
-    criteria: str,
-    segs: Mapping[str, Dataset],
-    names: Mapping[str, str],
-) -> ReportedLesion:
+def _lesion(sighting: Sighting, name: str, segs: Mapping[str, Dataset], *, counts: bool) -> ReportedLesion:
     axis = "short_axis" if sighting.node else "long_axis"
-    counts = role is Role.TARGET and criteria in BY_LENGTH and point_is_counted(sighting, axis)
-    measurements = [_number(name, sighting) for name in TOLD if name in sighting.measurements]
-    if counts and axis not in sighting.measurements:
+    measurements = [_number(one, sighting) for one in TOLD if one in sighting.measurements]
+    is_added = counts and sighting.role is Role.TARGET
+    if is_added and axis not in sighting.measurements and sighting.status in COUNTED_MM:
         measurements.append(_stand_in(axis, sighting.status))
     return ReportedLesion(
         tracking_uid=sighting.tracking_uid,
-        tracking_identifier=names.get(sighting.lesion, sighting.label),
-        role=role,
+        tracking_identifier=name,
+        role=sighting.role,
         status=sighting.status,
         type=sighting.type_code or codes.LESION,
         site=sighting.site_code,
         measurements=tuple(measurements),
-        summed=axis if counts else None,
+        summed=axis if is_added and any(m.name == axis for m in measurements) else None,
         segment=_segment(sighting, segs),
         algorithm=(sighting.plugin, sighting.plugin_version),
     )
-
-
-def point_is_counted(sighting: Sighting, axis: str) -> bool:
-    """Return whether a target adds a length to the sum of its visit."""
-    return axis in sighting.measurements or sighting.status in COUNTED_MM
 
 
 def _number(name: str, sighting: Sighting) -> Measurement:
@@ -204,17 +183,15 @@ def _segment(sighting: Sighting, segs: Mapping[str, Dataset]) -> SegmentOf | Non
     )
 
 
-def _segs(course: Course, objects: Mapping[str, str]) -> dict[str, Dataset]:
-    wanted = {s.seg_sha256 for s in course.sightings if s.seg_sha256 in objects}
+def _segs(course: Course, files: ObjectFiles) -> dict[str, Dataset]:
+    wanted = {s.seg_sha256 for s in course.sightings if s.seg_sha256}
+    paths = {name: files.open_object(name) for name in sorted(wanted)}
     tags = ["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"]
     return {
-        name: dcmread(objects[name], stop_before_pixels=True, specific_tags=tags)
-        for name in sorted(w for w in wanted if w)
+        name: dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        for name, path in paths.items()
+        if path.is_file()
     }
-
-
-def _pages(course: Course, response: Response, task: ResponseTask) -> tuple[str, bytes]:
-    raise NotImplementedError
 
 
 def _series_number(task: ResponseTask, kind: str) -> int:

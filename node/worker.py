@@ -192,9 +192,13 @@ class Worker:
             if response_jobs.state_of(session, patient_pk) == job.config_sha256:
                 return
             now = self._database.now()
-            response_jobs.ask(session, patient_pk, now, self._settings.max_attempts)
+            self._ask(session, patient_pk, now)
             jobs.overtake(session, _pk(job), job.attempt, now)
         raise _Overtaken
+
+    def _ask(self, session: Session, patient_pk: int, now: datetime) -> None:
+        attempts = self._settings.max_attempts
+        response_jobs.ask(session, patient_pk, now, objects=self._objects, max_attempts=attempts)
 
     def _keep_page(self, page: Path, revision: Revision) -> None:
         """Put the page of a patient where people find it: `reports/patient-NUMBER.html` in the node's folder."""
@@ -286,7 +290,7 @@ class Worker:
             state = jobs.finish(session, _pk(job), job.attempt, jobs.DELIVERING, now)
             if job.plugin != response_jobs.PLUGIN and self._settings.response_criteria != "off":
                 study = session.get_one(Study, session.get_one(Revision, job.revision_pk).study_pk)
-                response_jobs.ask(session, study.patient_pk, now, self._settings.max_attempts)
+                self._ask(session, study.patient_pk, now)
             reach("worker-before-commit")
             return state
 

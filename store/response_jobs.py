@@ -17,6 +17,7 @@ from sqlmodel import Session, col, func, select
 from store import jobs
 from store.course import course
 from store.database import aware_utc
+from store.objects import ObjectStore
 from store.patients import same_person
 from store.tables import Choice, Finding, Job, LesionLink, Patient, PatientMerge, Revision, Study
 
@@ -45,16 +46,24 @@ def state_of(session: Session, patient_pk: int) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
-def ask(session: Session, patient_pk: int, now: datetime, max_attempts: int = 5) -> Job | None:
+def ask(
+    session: Session,
+    patient_pk: int,
+    now: datetime,
+    *,
+    objects: ObjectStore | None = None,
+    max_attempts: int = 5,
+) -> Job | None:
     """Put a report on the patient's response into the queue, in place of one that waits; return it.
 
     None for a patient without PatientID, when lesions are known of fewer than two dates, or when this state was told
-    already. To be called in the transaction that changes what is told.
+    already. With the object store what was measured elsewhere counts too. To be called in the transaction that changes
+    what is told.
     """
     now = aware_utc(now)
     if not session.get_one(Patient, patient_pk).patient_id:
         return None  # whoever comes without an identifier shares this row with others
-    seen = course(session, patient_pk).sightings
+    seen = course(session, patient_pk, objects).sightings
     if len({sighting.date for sighting in seen}) < 2:
         return None
     revision = session.exec(

@@ -41,7 +41,7 @@ def history(course: Course, criteria: str = "recist1.1") -> History:
     """
     dates = sorted({on for on, _ in course.analysed} | {one.date for one in course.sightings if one.counts})
     shown: defaultdict[date, defaultdict[str, list[Sighting]]] = defaultdict(lambda: defaultdict(list))
-    for one in _looked_at(course, criteria):
+    for one in looked_at(course, criteria):
         if one.role is not None and not is_unconfirmed(one):
             shown[one.date][one.lesion].append(one)
     visits = [Visit(date=on, seen=tuple(_seen(own) for own in shown[on].values())) for on in dates]
@@ -51,7 +51,7 @@ def history(course: Course, criteria: str = "recist1.1") -> History:
 def doubts(course: Course, criteria: str = "recist1.1") -> dict[date, tuple[str, ...]]:
     """Return what a reader of the verdicts should know of each date: sentences."""
     told: defaultdict[date, dict[str, None]] = defaultdict(dict)
-    for one in _looked_at(course, criteria):
+    for one in looked_at(course, criteria):
         if is_unconfirmed(one) and drawn(one):
             told[one.date][_new_words(one, course)] = None
         if (
@@ -110,7 +110,7 @@ def in_words(response: Response, course: Course) -> Response:
     return replace(response, time_points=tuple(points), doubts=tuple(map(said, response.doubts)))
 
 
-def _looked_at(course: Course, criteria: str) -> Sequence[Sighting]:
+def looked_at(course: Course, criteria: str) -> Sequence[Sighting]:
     """Return the counting sightings that criteria look at: on PET, elsewhere, or both; a lesion drawn nowhere too."""
     counting = [one for one in course.sightings if one.counts]
     if criteria in BOTH:
@@ -212,4 +212,4 @@ def _is_sul(one: Sighting) -> bool:
     return one.measurements["suv_peak"].unit in SUL if "suv_peak" in one.measurements else False
 
 
-__all__ = ["doubts", "history", "in_words", "judge"]
+__all__ = ["doubts", "history", "in_words", "judge", "looked_at"]

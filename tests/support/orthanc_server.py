@@ -162,6 +162,12 @@ class OrthancServer:
         response.raise_for_status()
         return response.json()
 
+    def file(self, instance: str) -> bytes:
+        """Return the DICOM file of an instance, by Orthanc's own identifier."""
+        url = f"{self.url}/instances/{instance}/file"
+        response = httpx.get(url, timeout=60, trust_env=False, auth=self._user)
+        return response.raise_for_status().content
+
     def upload(self, path: Path) -> dict[str, Any]:
         """Store one file by REST."""
         response = httpx.post(
