@@ -139,7 +139,16 @@ def print_findings(rows: Sequence[Mapping[str, Any]]) -> None:
         if row["name"] is not None:
             shown["measured"][row["name"]] = row
     columns = {"patient_id": "patient", "study_date": "date", "finding": "finding"}
-    print_measured([{**row, "finding": row["label"]} for row in found.values()], columns)
+    if any(row["link"] for row in found.values()):
+        columns["since"] = "since before"
+    print_measured(
+        [{**row, "finding": row["label"], "since": _since(row)} for row in found.values()], columns
+    )
+
+
+def _since(row: Mapping[str, Any]) -> str:
+    """Return what a lesion was at earlier times, and how sure that is."""
+    return f"{row['link']} ({row['link_confidence']:.2f})" if row["link"] else ""
 
 
 def print_jobs(rows: Sequence[Mapping[str, Any]]) -> None:
