@@ -11,6 +11,7 @@ from sqlmodel import Session
 from plugins.errors import Refused
 from store import told
 from store.chosen import Chosen, chosen
+from store.elsewhere import found_elsewhere
 from store.identity import drawn, named
 from store.lesions import counted, decided, with_roles
 from store.objects import ObjectStore
@@ -98,9 +99,17 @@ def course(
     patient = session.get_one(Patient, members[0])
     studies = studies_of(session, members)
     found = found_here(session, studies)
+    ran = analysed_on(session, studies)
+    if objects is not None:
+        uids = {pk: uid for pk, uid, _ in studies}
+        others, there = found_elsewhere(session, objects, studies, {(uids[pk], name) for pk, _, name in ran})
+        found = tuple(sorted((*found, *others), key=lambda one: (one.date, one.study_instance_uid)))
+    else:
+        there = ()
     # Where nobody drew, nobody looked; an analysis looked wherever it gave a result.
     searching = {one.plugin for one in found if drawn(one) and one.automatic}
-    analysed = tuple(one for one in analysed_on(session, studies) if one[1] in searching)
+    gave = {(on, name) for _, on, name in ran} | set(there)
+    analysed = tuple(sorted(one for one in gave if one[1] in searching))
     visits = tuple(CourseVisit(study_pk=pk, study_instance_uid=uid, study_date=on) for pk, uid, on in studies)
     return Course(
         patient=CoursePatient(

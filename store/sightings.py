@@ -88,8 +88,8 @@ def found_here(session: Session, studies: Sequence[Dated]) -> tuple[Sighting, ..
     return tuple(sorted(found, key=lambda one: (one.date, one.study_instance_uid)))
 
 
-def analysed_on(session: Session, studies: Sequence[Dated]) -> tuple[tuple[date, str], ...]:
-    """Return on which dates which analysis of this node gave a result that counts, also that there is nothing."""
+def analysed_on(session: Session, studies: Sequence[Dated]) -> tuple[tuple[int, date, str], ...]:
+    """Return of which studies, on which dates, which analysis of this node gave a result that counts, also none."""
     when = {pk: on for pk, _, on in studies}
     statement = (
         select(Revision.study_pk, Job.plugin)
@@ -98,7 +98,7 @@ def analysed_on(session: Session, studies: Sequence[Dated]) -> tuple[tuple[date,
         .where(col(Revision.study_pk).in_(when), col(Job.state).in_(COUNTING))
         .distinct()
     )
-    return tuple(sorted((when[study_pk], plugin) for study_pk, plugin in session.exec(statement)))
+    return tuple(sorted((study_pk, when[study_pk], plugin) for study_pk, plugin in session.exec(statement)))
 
 
 def is_lesion(kind: Code | None, category: Code | None) -> bool:

@@ -1,0 +1,255 @@
+"""What a report after TID 1500 measured: its groups (TID 1410, 1411, 1501), whoever wrote them; nothing raises."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+
+from plugins import codes
+from store.dicom.items import DEEPEST, children, code_of, items, name_of, numeric, references, same, text
+from store.dicom.response_codes import SUBJECT_TIME_POINT
+from store.dicom.values import day, integer, moment
+
+PERSON: Final = Code("121008", "DCM", "Person Observer Name")
+CATEGORY: Final = Code("276214006", "SCT", "Finding category")
+_SD: Final = re.compile(r"one standard deviation: (\S+)")
+_MODEL: Final = re.compile(r"model=(\S+)")
+_STATISTICS: Final = (
+    (codes.MEAN, "mean"),
+    (codes.MEDIAN, "median"),
+    (codes.MINIMUM, "min"),
+    (codes.MAXIMUM, "max"),
+    (codes.STANDARD_DEVIATION, "sd"),
+    (codes.PEAK, "peak"),
+)
+_PREFIXES: Final = (
+    (codes.ATTENUATION, "hu_"),
+    (codes.SUV_BW, "suv_"),
+    (codes.SUV_LBM, "suv_"),
+    (codes.SUV_BSA, "suv_"),
+)
+_NAMES: Final = (
+    (codes.LONG_AXIS, "long_axis"),
+    (codes.SHORT_AXIS, "short_axis"),
+    (codes.LENGTH, "long_axis"),
+    (codes.DIAMETER, "long_axis"),
+    (codes.VOLUME, "volume"),
+    (codes.METABOLIC_VOLUME, "mtv"),
+    (codes.TOTAL_LESION_GLYCOLYSIS, "tlg"),
+    (codes.CERTAINTY_OF_FINDING, "confidence"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredNumber:
+    """One number of a group."""
+
+    name: str
+    """Our name of it (`long_axis`); the meaning of its code where we have none."""
+    concept: Code
+    """What was measured."""
+    value: float
+    """The number; finite."""
+    unit: str
+    """UCUM code."""
+    uncertainty: float | None = None
+    """One standard deviation, in `unit`, when a report of ours says it."""
+    method: str = ""
+    """The convention in words."""
+    sop_instance_uid: str | None = None
+    """Image that it was drawn on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredGroup:
+    """One lesion or region of a report."""
+
+    tracking_uid: str
+    """Tracking UID; empty when it has none."""
+    tracking_identifier: str
+    """Tracking ID."""
+    finding: Code | None
+    """What it is."""
+    category: Code | None
+    """Of which category it is."""
+    site: Code | None
+    """Where it is."""
+    said: tuple[Code, ...]
+    """Every code that the group says of it, in its order."""
+    numbers: tuple[MeasuredNumber, ...]
+    """What was measured."""
+    segment: tuple[str, int] | None = None
+    """SOP Instance UID of the SEG, and the number of the segment."""
+    series_instance_uid: str = ""
+    """The series that it was drawn on, when the group names it."""
+    is_time_point: bool = False
+    """True when the group tells of a named time point, so perhaps of another study (TID 1502)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredReport:
+    """A report."""
+
+    sop_instance_uid: str
+    """SOP Instance UID."""
+    person: str
+    """Who observed, when a person did; empty otherwise."""
+    device: str
+    """Model name of what wrote it: of ours the analysis."""
+    version: str
+    """Its software."""
+    model_sha256: str
+    """Hash of the model, when a report of ours says it."""
+    made_at: datetime | None
+    """Content Date and Time, as the writer's clock says it."""
+    replaces: tuple[str, ...]
+    """SOP Instance UIDs of the reports that it supersedes."""
+    groups: tuple[MeasuredGroup, ...]
+    """Its groups, in its order."""
+
+
+def read_measured(header: Dataset) -> MeasuredReport:
+    """Return what a report says; of any other object, or of one that is broken, a report without groups."""
+    groups = tuple(_group(item) for item in _groups(header, 0))
+    return MeasuredReport(
+        sop_instance_uid=text(header, "SOPInstanceUID"),
+        person=next((said for said in _persons(header, 0)), ""),
+        device=text(header, "ManufacturerModelName"),
+        version=_version(header),
+        model_sha256=_first(
+            _MODEL, (text(i, "TextValue") for i in _walk(header, codes.ALGORITHM_PARAMETERS, 0))
+        ),
+        made_at=moment(day(text(header, "ContentDate")), text(header, "ContentTime")),
+        replaces=tuple(
+            text(one, "ReferencedSOPInstanceUID")
+            for study in items(header, "PredecessorDocumentsSequence")
+            for series in items(study, "ReferencedSeriesSequence")
+            for one in references(series)
+        ),
+        groups=groups,
+    )
+
+
+def _version(header: Dataset) -> str:
+    """Return the version of the analysis, which follows its name in ContributingEquipment; else the software's."""
+    name = text(header, "ManufacturerModelName")
+    for item in items(header, "ContributingEquipmentSequence"):
+        for said in str(item.get("SoftwareVersions", "")).strip("[]").replace("'", "").split(", "):
+            if name and said.startswith(f"{name} "):
+                return said.removeprefix(f"{name} ")
+    return text(header, "SoftwareVersions")
+
+
+def _groups(item: Dataset, depth: int) -> Iterator[Dataset]:
+    for child in children(item):
+        if same(name_of(child), codes.MEASUREMENT_GROUP):
+            yield child
+        elif depth < DEEPEST:
+            yield from _groups(child, depth + 1)
+
+
+def _walk(item: Dataset, name: Code, depth: int) -> Iterator[Dataset]:
+    for child in children(item):
+        if same(name_of(child), name):
+            yield child
+        elif depth < DEEPEST:
+            yield from _walk(child, name, depth + 1)
+
+
+def _persons(header: Dataset, depth: int) -> Iterator[str]:
+    for item in _walk(header, PERSON, depth):
+        if said := " ".join(text(item, "PersonName").replace("^", " ").split()):
+            yield said
+
+
+def _group(group: Dataset) -> MeasuredGroup:
+    return MeasuredGroup(
+        tracking_uid=_text(group, codes.TRACKING_UNIQUE_IDENTIFIER, "UID"),
+        tracking_identifier=_text(group, codes.TRACKING_IDENTIFIER, "TextValue"),
+        finding=_code(group, codes.FINDING),
+        category=_code(group, CATEGORY),
+        site=_code(group, codes.FINDING_SITE),
+        said=tuple(
+            c for child in children(group) if (c := code_of(child, "ConceptCodeSequence")) is not None
+        ),
+        numbers=tuple(n for child in children(group, value_type="NUM") if (n := _number(child)) is not None),
+        segment=_segment(group),
+        series_instance_uid=_text(group, codes.SOURCE_SERIES, "UID"),
+        is_time_point=bool(children(group, SUBJECT_TIME_POINT)),
+    )
+
+
+def _number(item: Dataset) -> MeasuredNumber | None:
+    value, unit = numeric(item)
+    concept = name_of(item)
+    if value is None or concept is None or not abs(value) < float("inf"):
+        return None
+    derivation = _code(item, codes.DERIVATION)
+    method = _code(item, codes.MEASUREMENT_METHOD)
+    words = _text(item, codes.COMMENT, "TextValue")
+    deviation = _first(_SD, [_text(item, codes.UNCERTAINTY, "TextValue")])
+    return MeasuredNumber(
+        name=_name(concept, derivation),
+        concept=concept,
+        value=value,
+        unit=unit,
+        uncertainty=_float(deviation),
+        method=words or ("" if method is None else method.meaning),
+        sop_instance_uid=_image(item),
+    )
+
+
+def _name(concept: Code, derivation: Code | None) -> str:
+    for code, name in _NAMES:
+        if same(concept, code):
+            return name
+    statistic = next((name for code, name in _STATISTICS if same(derivation, code)), None)
+    if statistic is None:
+        return concept.meaning
+    return next((prefix for code, prefix in _PREFIXES if same(concept, code)), "") + statistic
+
+
+def _segment(group: Dataset) -> tuple[str, int] | None:
+    for name in (codes.REFERENCED_SEGMENT, codes.REFERENCED_SEGMENTATION_FRAME):
+        for child in children(group, name):
+            for reference in references(child):
+                number = integer(reference, "ReferencedSegmentNumber")
+                if number is not None:
+                    return text(reference, "ReferencedSOPInstanceUID"), number
+    return None
+
+
+def _image(item: Dataset) -> str | None:
+    for figure in children(item):
+        for image in children(figure, value_type="IMAGE"):
+            for reference in references(image):
+                return text(reference, "ReferencedSOPInstanceUID") or None
+    return None
+
+
+def _code(item: Dataset, name: Code) -> Code | None:
+    return next((code_of(child, "ConceptCodeSequence") for child in children(item, name)), None)
+
+
+def _text(item: Dataset, name: Code, keyword: str) -> str:
+    return next((said for child in children(item, name) if (said := text(child, keyword))), "")
+
+
+def _first(pattern: re.Pattern[str], texts: Iterator[str] | list[str]) -> str:
+    return next((found[1] for one in texts if (found := pattern.search(one))), "")
+
+
+def _float(words: str) -> float | None:
+    try:
+        return float(words)
+    except ValueError:
+        return None
+
+
+__all__ = ["MeasuredGroup", "MeasuredNumber", "MeasuredReport", "read_measured"]

@@ -1,0 +1,128 @@
+"""What another node measured, out of the SEG and SR that came from the PACS."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from datetime import date
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from course_rows import Clock, Linked, lesion, patient_pk, visit
+from ledger import at
+from pydicom import Dataset
+from small_results import Case, make_case
+from sqlmodel import Session
+
+from store import instances
+from store.course import course
+from store.database import Database
+from store.objects import Kept, ObjectStore
+from store.part10 import Header
+from store.response.history import Role, Status
+from store.tracking.link import Kind
+
+JANUARY, MARCH = date(2026, 1, 10), date(2026, 3, 10)
+
+
+@pytest.fixture
+def database(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
+    path = tmp_path / "nadir.sqlite"
+    shutil.copyfile(sqlite_template, path)
+    database = Database(f"sqlite:///{path}", sync=False)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return make_case(tmp_path_factory.mktemp("elsewhere"))
+
+
+def bring(session: Session, objects: ObjectStore, result: Dataset, **changes: object) -> Kept:
+    """Take in a result as an earlier study's that came from the PACS."""
+    buffer = BytesIO()
+    result.save_as(buffer, enforce_file_format=True)
+    kept = objects.put(buffer.getvalue())
+    one = Header(
+        sop_instance_uid=result.SOPInstanceUID,
+        sop_class_uid=result.SOPClassUID,
+        study_instance_uid=result.StudyInstanceUID,
+        series_instance_uid=result.SeriesInstanceUID,
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        patient_id="P1",
+        modality=result.Modality,
+        study_date=JANUARY,
+        own=True,
+        **changes,  # type: ignore[arg-type]
+    )
+    instances.record(session, one, kept, source="PACS@127.0.0.1", now=at(1))
+    return kept
+
+
+def test_what_was_measured_elsewhere_is_part_of_the_course(
+    database: Database, objects: ObjectStore, case: Case
+) -> None:
+    nodule = case.findings[0]
+    with database.transaction() as session:
+        seg = case.seg()
+        kept = bring(session, objects, seg)
+        bring(session, objects, case.planar(seg))
+        bring(session, objects, case.volumetric(seg))
+        uid = nodule.tracking_uid
+        same = Linked(kind=Kind.SAME, uid=uid, earlier=[uid], study=seg.StudyInstanceUID)
+        visit(session, Clock(seconds=10, studies=9), MARCH, [lesion(uid, 30)], [same])
+        pk = patient_pk(session)
+        found = course(session, pk, objects)
+        assert [v.date for v in course(session, pk).history().visits] == [MARCH]
+    first = next(one for one in found.sightings if one.lesion == uid)
+    assert (
+        len([one for one in found.sightings if one.date == JANUARY]) == 2
+    )  # two nodules, and the lung is none
+    assert (first.date, first.label, first.plugin, first.plugin_version) == (
+        JANUARY,
+        "Nodule 1",
+        "lung_nodule",
+        "1.2",
+    )
+    assert (first.seg_sha256, first.segment_number, first.confidence) == (kept.sha256, 1, 0.875)
+    assert first.series_instance_uid == case.volume.series_instance_uid
+    measured = nodule.finding.measurement("long_axis").value
+    assert first.measurements["long_axis"].value == pytest.approx(measured, rel=1e-9)
+    assert (first.site, first.status, first.automatic) == ("Lung", Status.MEASURED, True)
+    roles = {one.lesion: one.role for one in found.history().visits[1].seen}
+    assert roles == {uid: Role.TARGET}
+    assert found.analysed == ((JANUARY, "lung_nodule"), (MARCH, "lung_nodule"))
+
+
+def test_of_several_versions_the_newest_counts_and_what_this_node_made_before_all(
+    database: Database, objects: ObjectStore, case: Case
+) -> None:
+    with database.transaction() as session:
+        seg = case.seg()
+        old = case.volumetric(seg)
+        bring(session, objects, old)
+        newer = case.nothing(predecessors=[old])
+        newer.SOPInstanceUID = "2.25.900"
+        bring(session, objects, newer)
+        pk = patient_pk(session)
+        nothing = course(session, pk, objects)
+        visit(session, Clock(seconds=10), JANUARY, [lesion("2.25.7")], study=seg.StudyInstanceUID)
+        here = course(session, pk, objects)
+    assert nothing.sightings == ()
+    assert [one.lesion for one in here.sightings] == ["2.25.7"]
+
+
+def test_an_object_that_is_gone_or_broken_is_passed_over(
+    database: Database, objects: ObjectStore, case: Case
+) -> None:
+    with database.transaction() as session:
+        report = case.volumetric(case.seg())
+        kept = bring(session, objects, report)
+        objects.path(kept.sha256).unlink()
+        report.SOPInstanceUID = "2.25.901"
+        broken = bring(session, objects, report)
+        objects.path(broken.sha256).write_bytes(b"\0" * 128 + b"DICM" + hashlib.sha256(b"x").digest())
+        assert course(session, patient_pk(session), objects).sightings == ()
