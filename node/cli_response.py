@@ -6,7 +6,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +37,12 @@ Issuer = Annotated[
     str | None,
     typer.Option(help="IssuerOfPatientID, when several gave that PatientID.", show_default=False),
 ]
+Growth = Annotated[
+    bool,
+    typer.Option(
+        "--growth", help="Fit growth and decay rates to the sums of each patient (gd, gx, dx, gdphi)."
+    ),
+]
 Criteria = Annotated[str, typer.Option(help="recist1.1, irecist, percist, lugano, who or volume.")]
 
 
@@ -46,6 +52,7 @@ def response(
     patient: Patient = None,
     issuer: Issuer = None,
     criteria: Criteria = "recist1.1",
+    growth: Growth = False,
     home: Home = None,
     config: Config = None,
     as_json: AsJson = False,
@@ -63,7 +70,7 @@ def response(
         found = _of_table(table, criteria, rules)
     else:
         found = [_of_patient(str(patient), issuer, criteria, rules, home, config)]
-    _print(found, as_json=as_json)
+    _print(found, as_json=as_json, growth=growth)
 
 
 def _of_table(path: Path, criteria: str, rules: Rules) -> list[Response]:
@@ -100,16 +107,23 @@ def _of_patient(
     return in_words(judge(known, criteria, rules), known)
 
 
-def _print(found: Sequence[Response], *, as_json: bool) -> None:
+def _print(found: Sequence[Response], *, as_json: bool, growth: bool) -> None:
+    from store.response.growth import growth_of
     from store.response.table import plain
 
+    grown = [growth_of(one) for one in found] if growth else []
     if as_json:
-        printing.print_json([plain(one) for one in found])
+        told = [plain(one) for one in found]
+        for patient, rates in zip(told, grown, strict=False):
+            patient["growth"] = asdict(rates)
+        printing.print_json(told)
         return
     for number, one in enumerate(found):
         if number:
             printing.say("")
         _print_response(one)
+        if growth:
+            _print_wrapped(f"growth of the {one.quantity}: {grown[number].because}", 0)
 
 
 def _print_response(found: Response) -> None:

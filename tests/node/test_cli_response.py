@@ -276,3 +276,12 @@ def test_every_parameter_of_a_protocol_is_an_option_with_a_help() -> None:
 def test_a_file_that_is_not_there_is_no_traceback(tmp_path: Path) -> None:
     said = CliRunner().invoke(app, ["response", "--csv", str(tmp_path / "none.csv")])
     assert isinstance(said.exception, FileNotFoundError)
+
+
+def test_growth_rates_are_told_when_they_are_asked_for() -> None:
+    shrinking = targets(*(100 * 0.8**month for month in range(5)))
+    (found,) = judged(shrinking, "--growth")
+    assert found["growth"]["chosen"]["model"] == "dx"
+    assert found["growth"]["chosen"]["estimates"]["d"]["value"] == pytest.approx(0.0073, rel=0.03)
+    assert "growth of the sum of diameters: model dx on 5 points" in told(shrinking, "--growth").stdout
+    assert "growth" not in judged(shrinking)[0]
