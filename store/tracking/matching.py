@@ -17,6 +17,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from plugins.contract import Point
+from store.tracking import confidence
 from store.tracking.lesion import EarlierLesion, PresentLesion
 from store.tracking.link import Kind, Link
 from store.tracking.pairing import Bodies, Expected, Gates, Pairs, as_neighbours_tell, as_told
@@ -76,27 +77,34 @@ def _assigned(pairs: Pairs, told: Mapping[int, int], earlier: int, present: int)
     """
     rows = [i for i in range(earlier) if i not in told.values()]
     columns = [j for j in range(present) if j not in told]
-    costs = np.array([[min(pairs[i, j].cost, ALONE) for j in columns] for i in rows])
+    costs = np.array([[pairs[i, j].cost if pairs[i, j].may_be else ALONE for j in columns] for i in rows])
     matrix = costs.reshape(len(rows), len(columns))
     chosen = ((rows[r], columns[c]) for r, c in zip(*linear_sum_assignment(matrix), strict=True))
-    return {j: i for i, j in chosen if pairs[i, j].cost < ALONE}
+    return {j: i for i, j in chosen if pairs[i, j].may_be}
 
 
 def _families(pairs: Pairs, chosen: Mapping[int, int], gates: Gates) -> frozenset[tuple[int, int]]:
     """Return all (earlier, present) that belong together: the chosen, and what was split off or merged into them.
 
-    The surest go first; what was split is not merged as well.
+    A lesion without origin that lies in one that has a partner is a part of it; one without fate that is covered by a
+    lesion that has an origin has merged into it. The surest go first; what was split is not merged as well.
     """
     found = {(i, j) for j, i in chosen.items()}
-    rest = [(p.overlap, i, j) for (i, j), p in pairs.items() if p.cost < inf and (i, j) not in found]
-    offers = [(o.held, i, j, 0) for o, i, j in rest if j not in chosen and o.held >= gates.inside]
-    offers += [(o.covered, i, j, 1) for o, i, j in rest if j in chosen and o.covered >= gates.inside]
-    split, merged = set[int](), set[int]()
-    with_origin, with_fate = set(chosen), set(chosen.values())
-    for _, i, j, merges in sorted(offers, key=lambda o: (-o[0], *o[1:])):
-        if merges and i not in with_fate and chosen[j] not in split:
+    offers = [
+        (pair.overlap.covered if j in chosen else pair.overlap.held, i, j)
+        for (i, j), pair in pairs.items()
+        if pair.may_be and (i, j) not in found
+    ]
+    split, merged, with_fate, with_origin = set[int](), set[int](), set(chosen.values()), set(chosen)
+    for share, i, j in sorted(offers, key=lambda offer: (-offer[0], *offer[1:])):
+        merges = j in chosen
+        if share < gates.inside or (i in with_fate) == merges or (j in with_origin and not merges):
+            continue
+        kin = {(chosen[j], j)} if merges else {(a, b) for a, b in found if a == i}
+        ratios = [ratio for pair in kin | {(i, j)} if (ratio := pairs[pair].ratio) is not None]
+        if merges and chosen[j] not in split and min(ratios, default=1.0) * gates.whole >= 1:
             merged.add(j)
-        elif not merges and i in with_fate and j not in with_origin and not merged & _of(found, i):
+        elif not merges and not merged & {b for _, b in kin} and max(ratios, default=1.0) <= gates.whole:
             split.add(i)
         else:
             continue
@@ -104,10 +112,6 @@ def _families(pairs: Pairs, chosen: Mapping[int, int], gates: Gates) -> frozense
         with_origin.add(j)
         with_fate.add(i)
     return frozenset(found)
-
-
-def _of(found: set[tuple[int, int]], i: int) -> set[int]:
-    return {present for earlier, present in found if earlier == i}
 
 
 @dataclass(frozen=True)
@@ -207,26 +211,42 @@ class _Telling:
         return f"no earlier lesion fits: the nearest, '{called}', was expected {distance_mm:.1f} mm away"
 
     def _confidence(self, j: int, parents: Sequence[int]) -> float:
-        return 0.9
+        if not parents:
+            return self._alone({(i, j) for i in range(len(self.before))})
+        kin = {(i, k) for i in parents for k in self._children(i)}
+        rivals = {(i, j) for i in range(len(self.before))} | {
+            (i, k) for i in parents for k in range(len(self.now))
+        }
+        rival = min((self.pairs[pair].cost for pair in rivals - kin), default=inf)
+        return confidence.of_link(max(self.pairs[i, j].cost for i in parents), rival)
+
+    def _alone(self, possible: set[tuple[int, int]]) -> float:
+        """Return how sure it is that none of the possible pairs is one."""
+        busy_before, busy_now = {i for i, _ in self.families}, {j for _, j in self.families}
+        free = [self.pairs[i, j].cost for i, j in possible if i not in busy_before and j not in busy_now]
+        nearest = min((self.pairs[pair].cost for pair in possible), default=inf)
+        return confidence.of_alone(min(free, default=inf), nearest)
 
     def _fate(self, i: int) -> Link:
-        lesion = self.before[i]
+        lesion, limits = self.before[i], self.gates
         seen = f"{lesion.in_view:.0%} of it was expected in the field of view"
-        if lesion.in_view < self.gates.in_view:
-            kind, confidence, reason = Kind.OUT_OF_VIEW, 0.9, f"only {seen}"
-        elif lesion.visible is not None and lesion.visible >= self.gates.visible:
-            kind, confidence = Kind.NOT_SEGMENTED, lesion.visible
-            reason = (
-                f"no finding fits, but something like it is seen where it was expected ({lesion.visible:.2f})"
+        looked = (
+            ""
+            if lesion.visible is None
+            else f"something like it is seen there with a score of {lesion.visible:.2f}"
+        )
+        if lesion.in_view < limits.in_view:
+            kind, sure, reason = (
+                Kind.OUT_OF_VIEW,
+                min(1 - lesion.in_view / 2, confidence.MOST),
+                f"only {seen}",
             )
+        elif lesion.visible is not None and lesion.visible >= limits.visible:
+            kind, sure, reason = Kind.NOT_SEGMENTED, lesion.visible, f"no finding fits; {looked}"
         else:
-            kind, confidence = Kind.GONE, 0.9 * lesion.in_view * (1 - (lesion.visible or 0.0))
-            looked = (
-                ""
-                if lesion.visible is None
-                else f", and nothing like it is seen there ({lesion.visible:.2f})"
-            )
-            reason = f"no finding fits; {seen}{looked}"
+            alone = self._alone({(i, j) for j in range(len(self.now))})
+            kind, sure = Kind.GONE, confidence.of_gone(alone, lesion.in_view, lesion.visible)
+            reason = "; ".join(word for word in ("no finding fits", seen, looked) if word)
         return Link(
             kind=kind,
             tracking_uid=lesion.tracking_uid,
@@ -234,7 +254,7 @@ class _Telling:
             finding=None,
             earlier=(lesion.tracking_uid,),
             study_instance_uid=lesion.study_instance_uid,
-            confidence=confidence,
+            confidence=sure,
             reason=reason,
             expected_mm=self._at_mm(i),
         )

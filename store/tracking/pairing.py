@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, log
+from math import log
 
 import highdicom
 import numpy as np
@@ -59,6 +59,8 @@ class Gates:
     """How far around a lesion its neighbours tell how much the registration is off: one standard deviation, mm."""
     dilated_mm: float = 1.0
     """Masks are dilated by so much and one standard deviation of the expected place before they are compared."""
+    whole: float = 1.25
+    """A part is at most so many times as large as the whole was; what parts became has at least the inverse of it."""
     in_view: float = 0.8
     """An earlier lesion of which less is expected in the field of view cannot be said to be gone."""
     visible: float = 0.5
@@ -76,7 +78,9 @@ class Pair:
     ratio: float | None
     """Volume of the present one over that of the earlier one; None when one of them is not known."""
     cost: float
-    """What the link costs less what it may cost at most: never above 0, or infinite when it is forbidden."""
+    """What the link costs less what it may cost at most: never above 0 for a pair that may be."""
+    may_be: bool
+    """False when it is forbidden: by site, by distance, by its cost."""
 
     @property
     def words(self) -> str:
@@ -179,9 +183,9 @@ class Bodies:
         within = max(found.held, found.covered) >= gates.inside
         if within:
             cost = min(cost, dearest)
-        if not may_be(lesion.site, other.site) or cost > dearest or (distance_mm > gate_mm and not within):
-            cost = inf
-        return Pair(distance_mm=distance_mm, overlap=found, ratio=ratio, cost=cost - dearest)
+        near = within or (distance_mm <= gate_mm and cost <= dearest)
+        fits = near and may_be(lesion.site, other.site)
+        return Pair(distance_mm=distance_mm, overlap=found, ratio=ratio, cost=cost - dearest, may_be=fits)
 
 
 def may_be(site: str | None, other: str | None) -> bool:

@@ -1,0 +1,50 @@
+"""How sure a link is, 0 to 1, from what it costs and from what would have been almost as good.
+
+The numbers are logistic regressions on synthetic pairs of examinations (`training.pairs`, 160 pairs of seeds that no
+figure is told of) with true masks, whose expected places were thrown off by 0 to 8 mm (one standard deviation along an
+axis), in part together: there 98 % of 13 700 links and 93 % of 3 100 lesions that were called new were right, and in
+each tenth of confidence about as many as it says. They know nothing of lesions that a segmentation missed or made up,
+nor of a registration that failed: who knows these multiplies.
+"""
+
+from __future__ import annotations
+
+from math import exp
+
+FAR = 3.0
+"""What costs so much more than it may is no rival."""
+SAME = (2.1, -1.4, 1.7)
+NEW = (-1.8, 1.2, 2.3)
+MOST = 0.99
+"""No automatic link is surer."""
+UNSEEN = 0.8
+"""How sure it is that a lesion which has no finding is not there, when nobody looked at its place."""
+
+
+def of_link(cost: float, rival: float) -> float:
+    """Return how sure a link to an earlier lesion is.
+
+    `cost` is that of the link, `rival` that of the cheapest other link of either; both less what a link may cost.
+    """
+    return _logistic(SAME, min(cost, 0.0), min(rival, FAR))
+
+
+def of_alone(free: float, nearest: float) -> float:
+    """Return how sure it is that a lesion has no counterpart at the other time.
+
+    `free` is the cost of the cheapest link to a lesion that has none either, `nearest` that to any, both less what a
+    link may cost.
+    """
+    return _logistic(NEW, min(free, FAR), min(nearest, FAR))
+
+
+def of_gone(alone: float, in_view: float, visible: float | None) -> float:
+    """Return how sure it is that an earlier lesion without counterpart (sure by `alone`) is no longer there."""
+    return alone * in_view * (UNSEEN if visible is None else 1 - visible)
+
+
+def _logistic(weights: tuple[float, float, float], one: float, other: float) -> float:
+    return min(1 / (1 + exp(-(weights[0] + weights[1] * one + weights[2] * other))), MOST)
+
+
+__all__ = ["of_alone", "of_gone", "of_link"]
