@@ -343,7 +343,9 @@ class Plugin(Protocol):
 
     A plugin is a frozen dataclass whose fields are its settings, each with a default, so that its
     configuration can be hashed. `name`, `version` and `title` are class attributes. A class attribute `needs` may name
-    modalities: a node does not open a study for the analysis that holds no object of any of them.
+    modalities: a node does not open a study for the analysis that holds no object of any of them. A method
+    `segment_at(study, series_instance_uid, point_mm, label) -> Finding | None` lets the node ask for a lesion that was
+    seen before and was not found again.
     """
 
     name: str

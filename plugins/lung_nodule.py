@@ -17,14 +17,14 @@ from models.nodule_detector import Search
 from models.nodule_segmenter import LearnedNoduleSegmenter
 from models.segmenter import ClassicalNoduleSegmenter, LesionSegmenter
 from plugins import codes, nodule_drawing
-from plugins.contract import Finding, Flag, Mask, Study, Volume
+from plugins.contract import Finding, Flag, Mask, Point, Study, Volume
 from plugins.errors import Absent, Refused
 from plugins.lungs import Lungs, lungs
 from plugins.measure.lesion import measure_lesion
 from plugins.nodule_candidates import Candidate
 from plugins.nodule_drawing import SEGMENTERS, Segmenters, choose
 from plugins.nodule_rating import FLAG, RATINGS, Ratings, choose_rater, rated
-from plugins.nodule_redrawing import Tried, ball_diameter_mm, redrawn, shared, told
+from plugins.nodule_redrawing import Tried, ball_diameter_mm, nodule_at, redrawn, shared, told
 from plugins.nodule_search import DETECTORS, Detectors, Spot, choose_detector, spots
 from plugins.patient_axes import PatientAxes
 
@@ -131,6 +131,10 @@ class LungNodule:
                 reason = reason or error
         why = f": {reason.sentence}" if reason else ""
         raise Absent("no-lungs", f"no CT series shows lungs{why}")
+
+    def segment_at(self, study: Study, series: str, point_mm: Point, label: str) -> Finding | None:
+        """Return the nodule at a point (LPS mm) of a series; None when none is seen there. Refuses `point-outside`."""
+        return nodule_at(study.volume(series), point_mm, label, self.drawer, self.max_diameter_mm)
 
     def find(self, volume: Volume) -> tuple[Finding | Flag, ...]:
         """Return the nodules of one CT, largest first, and doubts about it. Refuses (`no-lungs`, `not-ct`)."""

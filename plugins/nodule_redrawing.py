@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from models.nodule_segmenter import LearnedNoduleSegmenter
-from plugins.contract import Flag, Mask, Volume
+from models.segmenter import LesionSegmenter
+from plugins import codes
+from plugins.contract import Finding, Flag, Mask, Point, Volume
 from plugins.measure.lesion import measure_lesion
 from plugins.nodule_drawing import Drawing, draw_at, interval_words
 
@@ -40,6 +42,27 @@ def redrawn(
         earlier = [d.mask for d in out if d is not None]
         out.append(_apart(drawing, earlier, volume))
     return out
+
+
+def nodule_at(
+    volume: Volume, point_mm: Point, label: str, segmenter: LesionSegmenter, largest_mm: float
+) -> Finding | None:
+    """Return the nodule at a point (LPS mm), also a small one; None when none up to `largest_mm` is seen there."""
+    drawing = draw_at(volume, point_mm, segmenter)
+    diameter_mm = ball_diameter_mm(drawing.mask, volume)
+    if not 0.0 < diameter_mm <= largest_mm:
+        return None
+    return Finding(
+        key="at-" + ",".join(f"{x:.1f}" for x in point_mm),
+        label=label,
+        series_instance_uid=volume.series_instance_uid,
+        mask=drawing.mask,
+        category=codes.MORPHOLOGICALLY_ABNORMAL,
+        type=codes.NODULE if diameter_mm <= 30.0 else codes.MASS,
+        site=codes.LUNG,
+        measurements=drawing.measurements,
+        flags=told(label, drawing, "lung_nodule", volume),
+    )
 
 
 def ball_diameter_mm(mask: Mask, volume: Volume) -> float:
@@ -99,4 +122,4 @@ def _common(first: Mask, second: Mask) -> tuple[tuple[slice, ...], tuple[slice, 
     return here, there
 
 
-__all__ = ["Tried", "ball_diameter_mm", "redrawn", "shared", "told"]
+__all__ = ["Tried", "ball_diameter_mm", "nodule_at", "redrawn", "shared", "told"]

@@ -40,6 +40,8 @@ class Region:
     """Segmented property type."""
     site: Code | None
     """Anatomic region."""
+    laterality: Code | None
+    """Side of the anatomic region."""
 
     @property
     def is_lesion(self) -> bool:
@@ -172,6 +174,7 @@ def _relinked(region: Region, name: Named | None) -> Region:
 
 
 def _region(segment: Dataset) -> Region:
+    sides = [code(one, "AnatomicRegionModifierSequence") for one in items(segment, "AnatomicRegionSequence")]
     return Region(
         number=integer(segment, "SegmentNumber") or 0,
         label=text(segment, "SegmentLabel"),
@@ -180,6 +183,7 @@ def _region(segment: Dataset) -> Region:
         category=code(segment, "SegmentedPropertyCategoryCodeSequence"),
         type=code(segment, "SegmentedPropertyTypeCodeSequence"),
         site=code(segment, "AnatomicRegionSequence"),
+        laterality=sides[0] if sides else None,
     )
 
 

@@ -20,6 +20,7 @@ from store.tracking.followed import Followed
 from store.tracking.matching import match
 from store.tracking.naming import renamed
 from store.tracking.past import EarlierResults, Named, Past
+from store.tracking.second_look import second_look
 from store.tracking.story import Pin, Place, Story, place_of, present
 from store.tracking.words import flags_of
 
@@ -51,15 +52,25 @@ def follow(
         known=past.names,
     )
     names, links = story.told()
+    look = second_look(plugin, study, lesions, links, scene, past.rejected)
+    links = look.links
+    names |= {place_of(f): _own_name(f) for f in look.redrawn}
     names |= _regions(read, study, [f for f in findings if not is_lesion(f.category, f.type)])
     dates = {one.study_instance_uid: one.study_date for one in past.earlier}
     links = links if past.earlier else ()
     worth_telling = [link for link in links if link.tracking_uid not in past.rejected]
     return Followed(
-        findings=tuple(_called(finding, names) for finding in findings),
+        findings=tuple(_called(finding, names) for finding in (*findings, *look.redrawn)),
         names=names,
         links=links,
         flags=(*lacking, *read.flags, *scene.flags, *flags_of(worth_telling, dates, plugin.name)),
+    )
+
+
+def _own_name(finding: Finding) -> Named:
+    return Named(
+        tracking_uid=finding.tracking_uid or "",
+        tracking_identifier=finding.tracking_identifier or finding.label,
     )
 
 
