@@ -98,9 +98,7 @@ def judge(history: History, rules: Rules = USUAL) -> Response:
         time_points=tuple(points),
         best_overall=best_overall(verdicts, start, rules, METABOLIC),
         best_overall_confirmed=best_confirmed(verdicts, start, rules, METABOLIC),
-        doubts=()
-        if verdicts or first < len(visits)
-        else ("No visit has a SULpeak: PERCIST cannot be told.",),
+        doubts=() if first < len(visits) else ("No visit has a SULpeak: PERCIST cannot be told.",),
     )
 
 
