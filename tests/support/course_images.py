@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from courses import course_patient, sighting, tracked, visit
 from dicom_series import make_series, write
+from numpy.typing import NDArray
 from small_results import PROVENANCE
 
+from node.report.longitudinal.stored import ObjectFiles
 from plugins import codes
 from plugins.contract import Finding, Mask, Point
 from plugins.measure.lesion import measure_lesion
 from store.course import Course
+from store.dicom.files import read_file
 from store.dicom.seg import Identified, encode_seg
 from store.dicom.series import read_study
 from store.response.history import Role, Status
@@ -36,18 +40,15 @@ class Imaged:
     """A course with its files."""
 
     course: Course
-    files: Mapping[str, Path]
-    images: Mapping[str, Mapping[str, Sequence[str]]]
-
-    def open_object(self, name: str) -> Path:
-        return self.files[name]
-
-    def images_of(self, study: str) -> Mapping[str, Sequence[str]]:
-        return self.images.get(study, {})
+    objects: ObjectFiles
 
 
 def imaged(
-    folder: Path, diameters_mm: Mapping[int, Sequence[float | None]], *, modality: str = "CT", name: str = "Doe^Jane"
+    folder: Path,
+    diameters_mm: Mapping[int, Sequence[float | None]],
+    *,
+    modality: str = "CT",
+    name: str = "Doe^Jane",
 ) -> Imaged:
     """Return a course of balls; one that has no diameter at a visit is gone, and expected where it was."""
     count = max(map(len, diameters_mm.values()))
@@ -59,10 +60,11 @@ def imaged(
         there = {lesion: d for lesion, row in diameters_mm.items() if (d := row[number]) is not None}
         spacing, orientation = GRIDS[number % len(GRIDS)]
         array, grids = _painted(spacing, orientation, there, number)
+        array = array if modality == "CT" else array + 1100.0  # an activity is never negative
         paths = make_series(
             folder / f"visit{number}", array, modality=modality, spacing_mm=spacing, orientation=orientation,
             origin_mm=_origin(spacing, orientation), study_uid=at.study_instance_uid,
-            study_date=at.study_date.strftime("%Y%m%d"), rescale=(1.0, -1024.0),
+            study_date=at.study_date.strftime("%Y%m%d"), rescale=(1.0, -1024.0) if modality == "CT" else (1.0, 0.0),
         )  # fmt: skip
         read = read_study(paths)
         volume = read.study.volumes[0]
@@ -78,7 +80,7 @@ def imaged(
             for place, lesion in enumerate(there)
         ]  # fmt: skip
         uids = volume.sop_instance_uids
-        files |= {path_uid: path for path_uid, path in zip(uids, _by_slice(paths, uids, read.headers), strict=True)}
+        files |= {path_uid: path for path_uid, path in zip(uids, _by_slice(paths, uids), strict=True)}
         images[at.study_instance_uid] = {volume.series_instance_uid: uids}
         if findings:
             seg = encode_seg(findings, volume, read.headers, PROVENANCE, 801, visit_time(number))
@@ -106,13 +108,13 @@ def imaged(
                          link=tracked(Kind.GONE, 0.9, [lesion], expected=PLACES[lesion]))
             )  # fmt: skip
     course = Course(patient=course_patient(name), visits=tuple(visits), sightings=tuple(sightings))
-    return Imaged(course=course, files=files, images=images)
+    return Imaged(
+        course=course, objects=ObjectFiles(files={n: str(p) for n, p in files.items()}, images=images)
+    )
 
 
-def visit_time(number: int):  # type: ignore[no-untyped-def]
+def visit_time(number: int) -> datetime:
     """Return when the results of a visit were written."""
-    from datetime import UTC, datetime
-
     return datetime(2024, 1 + number, 11, 12, tzinfo=UTC)
 
 
@@ -121,7 +123,9 @@ def _origin(spacing: Sequence[float], orientation: Sequence[int]) -> tuple[float
     return (-48.0 * orientation[0], -48.0 * orientation[4], 0.0)
 
 
-def _painted(spacing, orientation, diameters, seed):  # type: ignore[no-untyped-def]
+def _painted(
+    spacing: Sequence[float], orientation: Sequence[int], diameters: Mapping[int, float], seed: int
+) -> tuple[NDArray[np.float64], dict[int, NDArray[np.bool_]]]:
     """Return noisy lung with balls of soft tissue, and the mask of each."""
     dk, dr, dc = spacing
     shape = (int(48 / dk) + 1, int(96 / dr) + 1, int(96 / dc) + 1)
@@ -139,9 +143,7 @@ def _painted(spacing, orientation, diameters, seed):  # type: ignore[no-untyped-
     return array, masks
 
 
-def _by_slice(paths, uids, headers):  # type: ignore[no-untyped-def]
-    from store.dicom.files import read_file
-
+def _by_slice(paths: Sequence[Path], uids: Sequence[str]) -> list[Path]:
     by_uid = {file.sop_instance_uid: path for path in paths if (file := read_file(path)) is not None}
     return [by_uid[uid] for uid in uids]
 

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from io import StringIO
+
+import pytest
+from courses import course_of, decision, ordinary, response_of, sighting, tracked, visit
+
+from node.report.longitudinal import words
+from node.report.longitudinal.course_view import lesions_of, margins_in_words, sums_of, visits_of
+from node.report.longitudinal.report import build
+from node.report.longitudinal.tables import write_csv, write_json
+from node.report.longitudinal.view import Cell, LongitudinalReport, Who
+from plugins.errors import Refused
+from store.course import Course
+from store.response.history import Role, Status
+from store.response.verdict import Margin
+from store.sighting import Measure, Sighting
+from store.tracking.link import Kind
+
+NOW = datetime(2024, 7, 1, 9, 0, tzinfo=UTC)
+
+
+def nowhere(name: str) -> object:
+    raise KeyError(name)
+
+
+def reported(course: Course | None = None) -> LongitudinalReport:
+    known, responses = ordinary()
+    return build(course or known, responses, nowhere, made_at=NOW, software="Nadir 0")  # type: ignore[arg-type]
+
+
+def cells(*sightings: Sighting, count: int = 2) -> tuple[Cell, ...]:
+    visits = tuple(visit(n) for n in range(count))
+    course = replace(course_of({}), visits=visits, sightings=sightings)
+    (lesion,) = lesions_of(course, visits_of(course, ()))
+    return lesion.cells
+
+
+def test_lesions_have_short_names_by_their_role_and_changes_of_the_axis_that_counts() -> None:
+    report = reported()
+    by_code = {lesion.code: lesion for lesion in report.lesions}
+    assert list(by_code) == ["T1", "T2", "T3", "N1", "New 1"]
+    node = by_code["T3"]
+    assert (node.node, node.role_by, node.site) == (True, "Dr. Grey", "Mediastinal lymph node")
+    assert [cell.counted_mm for cell in node.cells] == [18.0, 12.0, 10.0, 11.5]
+    assert node.cells[3].to_baseline_percent == pytest.approx(-100 * 6.5 / 18)
+    assert node.cells[3].to_nadir_percent == pytest.approx(15.0)
+    assert [c.status for c in by_code["New 1"].cells] == ["", "", "", "measured"]
+    assert by_code["N1"].cells[3].words == "not evaluable, outside the field of view"
+
+
+def test_gone_counts_nothing_and_too_small_counts_five() -> None:
+    gone = cells(sighting(visit(0), 1, 20.0), sighting(visit(1), 1, None, status=Status.ABSENT))
+    assert (gone[1].counted_mm, gone[1].to_baseline_percent, gone[1].words) == (0.0, -100.0, "gone")
+    small = cells(sighting(visit(0), 1, 20.0), sighting(visit(1), 1, None, status=Status.TOO_SMALL))
+    assert (small[1].counted_mm, small[1].to_baseline_percent) == (5.0, -75.0)
+
+
+def test_parts_of_a_lesion_are_added_up_and_their_errors_too() -> None:
+    part = replace(sighting(visit(1), 2, 9.0, sd_mm=0.6), lesion="2.25.1001")
+    (_, both) = cells(sighting(visit(0), 1, 20.0), sighting(visit(1), 1, 6.0, sd_mm=0.8), part)
+    assert both.counted_mm == 15.0
+    assert (both.numbers["long_axis"].value, both.numbers["long_axis"].sd) == (15.0, pytest.approx(1.0))
+    assert both.words == "2 parts"
+
+
+def test_a_lesion_on_pet_and_ct_has_the_length_of_the_ct_and_the_uptake_of_the_pet() -> None:
+    uptake = {
+        "long_axis": Measure(value=31.0, unit="mm"),
+        "suv_peak": Measure(value=7.5, unit="g/ml{SUVlbm}"),
+    }
+    pet = sighting(visit(0), 1, None, measurements=uptake, plugin="pet_lesion")
+    (cell,) = cells(sighting(visit(0), 1, 20.0), pet, count=1)
+    assert (cell.counted_mm, cell.numbers["suv_peak"].value, cell.words) == (20.0, 7.5, "")
+    assert cell.made_by == "lung_nodule 0.3.0, pet_lesion 0.3.0"
+
+
+def test_what_does_not_count_is_not_added() -> None:
+    other = sighting(visit(0), 1, 26.0, counts=False, note="another analysis counts")
+    (cell,) = cells(sighting(visit(0), 1, 20.0), other, count=1)
+    assert cell.counted_mm == 20.0
+
+
+def test_progression_is_the_larger_of_a_fifth_and_five_millimetres_in_whole_tenths() -> None:
+    days = [date(2024, 1, 1), date(2024, 3, 1)]
+    for baseline, least, criteria in (
+        (20.0, 25.0, "recist1.1"),
+        (38.1, 45.8, "irecist"),
+        (300.0, 375.0, "who"),
+    ):
+        response = response_of(
+            "P", list(zip(days, (baseline, baseline), strict=True)), [None, "SD"], criteria=criteria
+        )
+        sums = sums_of(response, ())
+        assert sums.points[1].progression_from == least
+    assert sums.response_to == 150.0
+    none = sums_of(replace(response, criteria="percist"), ())
+    assert (none.next_progression_from, none.response_to) == (None, None)
+
+
+def test_margins_are_told_in_words_with_standard_deviations() -> None:
+    margins = [
+        Margin(lesion="2.25.1", quantity="long_axis", value=15, change=1.3, unit="mm", verdict="PD",
+               standard_deviations=1.625),
+        Margin(lesion="x", quantity="suv_peak", value=9, change=-0.25, unit="{SUVbw}g/ml", verdict="PMR"),
+    ]  # fmt: skip
+    assert margins_in_words(margins, {"2.25.1": "T2"}) == (
+        "T2 would have to be 1.3 mm longer (1.6 standard deviations) for PD",
+        "The uptake of x would have to be 0.2 lower for PMR",
+    )
+
+
+def test_what_happened_is_told_once_with_its_reason_and_uids_become_names() -> None:
+    at = [visit(0), visit(1)]
+    merged = sighting(at[1], 1, 25.0, link=tracked(Kind.MERGED, 0.8, [1, 2]))
+    course = course_of({1: (10.0,), 2: (12.0,)}, more=[merged])
+    report = build(
+        replace(course, visits=tuple(at)),
+        [response_of("P", [(v.study_date, 22.0) for v in at], [None, "SD"], because="2.25.1002 grew.")],
+        nowhere, made_at=NOW,
+    )  # type: ignore[arg-type]  # fmt: skip
+    ((day, said),) = report.events
+    assert (day, said.partition(". ")[0]) == (
+        at[1].study_date, "T1 (Nodule 1): grown together (before: T1 and T2)",
+    )  # fmt: skip
+    assert report.response.time_points[1].because == "T2 grew."
+
+
+def test_who_corrected_what_is_told_once_by_time() -> None:
+    again = replace(
+        sighting(visit(1), 1, 9.0),
+        decisions=(decision("role", "target"), decision("reject", "true", number=2)),
+    )
+    course = course_of({1: (10.0,)}, more=[again])
+    report = reported(replace(course, visits=(visit(0), visit(1))))
+    assert [(c.author, c.lesion, c.words) for c in report.corrections] == [
+        ("Dr. Grey", "T1", "counts as target"),
+        ("Dr. Grey", "T1", "is no lesion"),
+    ]
+
+
+def test_csv_and_json_carry_the_numbers_of_the_course() -> None:
+    course, _ = ordinary()
+    report = reported()
+    rows = list(csv.DictReader(StringIO(write_csv(report))))
+    told = json.loads(write_json(report))
+    lesions = {one["tracking_uid"]: one for one in told["lesions"]}
+    measured = [s for s in course.sightings if s.measurements]
+    assert len(measured) == 13
+    for one in measured:
+        row = next(r for r in rows if r["tracking_uid"] == one.lesion and r["date"] == one.date.isoformat())
+        cell = next(c for c in lesions[one.lesion]["cells"] if c["date"] == one.date.isoformat())
+        for name in ("long_axis", "short_axis"):
+            assert float(row[f"{name}_mm"]) == pytest.approx(one.measurements[name].value, rel=1e-7)
+            assert cell["numbers"][name]["value"] == one.measurements[name].value
+        assert float(row["volume"]) == pytest.approx(one.measurements["volume"].value, rel=1e-7)
+    assert [r["overall"] for r in rows if r["lesion"] == "T1"] == ["", "PR", "PR", "PD"]
+    assert [p["sum"] for p in told["responses"][0]["time_points"]] == [60.0, 41.0, 38.0, 47.0]
+    assert told["responses"][0]["best_overall"] == "PR"
+    assert told["margins"][0] == "T2 would have to be 1.5 mm shorter (1.9 standard deviations) for PR"
+
+
+def test_a_course_without_a_verdict_is_refused() -> None:
+    with pytest.raises(Refused, match="no visit to report on"):
+        build(course_of({}), [], nowhere, made_at=NOW)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "alphabetic"),
+    [
+        ("Doe^Jane^^Dr", "Doe Jane Dr", "Doe Jane Dr"),
+        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "Yamada Tarou (山田 太郎)", "Yamada Tarou"),
+        ("=洪^吉洞", "洪 吉洞", "洪 吉洞"),
+        ("", "no name", "no name"),
+        ("A\x00^B", "A  B", "A  B"),
+    ],
+)
+def test_names_are_written_as_people_read_them(name: str, said: str, alphabetic: str) -> None:
+    who = Who(patient_id="1", name=name)
+    assert (words.called(who), words.called(who, alphabetic=True)) == (said, alphabetic)
+
+
+def test_a_new_lesion_that_nobody_confirmed_is_called_so() -> None:
+    new = sighting(visit(0), 1, 9.0, role=Role.NEW, role_by="not confirmed", link=tracked(Kind.NEW, 0.7))
+    course = replace(course_of({}), visits=(visit(0),), sightings=(new,))
+    (lesion,) = lesions_of(course, visits_of(course, ()))
+    assert words.role_of(lesion) == "new, not confirmed by a person"
