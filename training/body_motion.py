@@ -59,7 +59,7 @@ class Unrest:
     """Largest turn about each axis, degrees."""
     shift_mm: float = 25.0
     """Largest shift along each axis, mm."""
-    breath_mm: float = 15.0
+    breath_mm: float = 20.0
     """Largest way of the lowest part of the lungs along the body, mm, either way."""
     sway_mm: float = 1.5
     """What is left, smooth and at random: one standard deviation along each axis, mm."""
