@@ -19,6 +19,7 @@ from plugins.errors import Refused
 if TYPE_CHECKING:
     from sqlmodel import Session
 
+    from node.settings import Settings
     from store.course import Course
     from store.sighting import Decision
 
@@ -312,15 +313,36 @@ def _opened(
     patient: str, issuer: str | None, home: Path | None, config: Path | None, *, write: bool = False
 ) -> Iterator[_Patient]:
     with open_database(home, config) as database:
+        from store import response_jobs
         from store.course import course
         from store.objects import ObjectStore
         from store.patients import find_patient
 
-        objects = ObjectStore(load_settings(config, {"home": home}).home / "store")
+        settings = load_settings(config, {"home": home})
+        objects = ObjectStore(settings.home / "store")
         now = database.now()
         with database.transaction() if write else database.reading() as session:
             pk = int(find_patient(session, patient, issuer).id or 0)
             yield _Patient(session=session, pk=pk, known=course(session, pk, objects), now=now)
+            if write and settings.response_criteria != "off":
+                response_jobs.ask(session, pk, now, objects=objects, max_attempts=settings.max_attempts)
+            if write:
+                ask_anew(session, settings, pk, now)
+
+
+def ask_anew(session: Session, settings: Settings, patient_pk: int, now: datetime) -> None:
+    """Have the patient's response told anew, when it is told at all."""
+    from store.objects import ObjectStore
+    from store.response_jobs import ask
+
+    if settings.response_criteria != "off":
+        ask(
+            session,
+            patient_pk,
+            now,
+            objects=ObjectStore(settings.home / "store"),
+            max_attempts=settings.max_attempts,
+        )
 
 
 def who(author: str | None) -> str:

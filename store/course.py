@@ -73,8 +73,9 @@ class Course:
 
     @property
     def names(self) -> dict[str, str]:
-        """Return what people call each lesion: its first label, with a number when another one has that too."""
-        labels = {one.lesion: one.label for one in reversed(self.sightings)}
+        """Return what people call each lesion: the first label that counts, numbered when another one has it too."""
+        best_last = sorted(reversed(self.sightings), key=lambda one: one.counts)
+        labels = {one.lesion: one.label for one in best_last}
         names: dict[str, str] = {}
         for lesion in self.lesions:
             others = sum(labels[lesion] == labels[known] for known in names)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from store.chosen import Chosen
+from store.overlap import twins
 from store.response.history import Status
 from store.sighting import Sighting
 from store.tracking.link import Kind
@@ -64,13 +65,17 @@ def drawn(one: Sighting) -> bool:
 def named(sightings: Sequence[Sighting], chosen: Chosen) -> tuple[Sighting, ...]:
     """Return the sightings with `lesion`, `tracking_uid` and the earlier ones of their links as they are now.
 
-    A fragment is counted under the lesion that it is of, a lesion that others grew into under the first of them. For
-    each lesion that ended in another one there is a sighting more at every visit from then on: absent, as long as the
-    whole is seen.
+    A fragment is counted under the lesion that it is of, a lesion that others grew into under the first of them, and
+    what was drawn at the place of another one under that (`store.overlap`). For each lesion that ended in another one
+    there is a sighting more at every visit from then on: absent, as long as the whole is seen.
     """
     names = Names(sightings, chosen)
     found = [_renamed(one, names, chosen) for one in sightings]
     parents = _parents(found)
+    found = [replace(one, lesion=_root(parents, one.tracking_uid)) for one in found]
+    for uid, other in twins(found):
+        if _root(parents, uid) != _root(parents, other):
+            parents[_root(parents, uid)] = _root(parents, other)
     found = [replace(one, lesion=_root(parents, one.tracking_uid)) for one in found]
     found += _ended(found, parents)
     return tuple(sorted(found, key=lambda one: (one.date, one.study_instance_uid)))

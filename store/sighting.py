@@ -95,6 +95,8 @@ class Sighting:
     """Study Date."""
     series_instance_uid: str = ""
     """Series that it was drawn on; empty when nothing was drawn."""
+    frame_of_reference_uid: str = ""
+    """Frame of reference of the series; empty when it is not known."""
     segment_number: int | None = None
     """Its segment in the SEG; None when nothing was drawn, or no SEG tells."""
     seg_sha256: str | None = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -15,7 +16,7 @@ from plugins import codes
 from store.dicom.items import same
 from store.response.history import Status
 from store.sighting import Measure, Point, Sighting, Tracked
-from store.tables import Finding, Job, LesionLink, Measurement, Result, Revision, Study
+from store.tables import Finding, Job, LesionLink, Measurement, Result, Revision, Series, Study
 from store.tracking.link import Kind
 
 LESIONS = (
@@ -73,9 +74,15 @@ def found_here(session: Session, studies: Sequence[Dated]) -> tuple[Sighting, ..
     linked = {link.finding_pk: link for link, *_ in links if link.finding_pk is not None}
     measures = _measures(session, [int(finding.id or 0) for finding, _ in rows])
     segs = _segs(session, [finding for finding, _ in rows], list(jobs))
+    frames = _frames(session, {finding.series_instance_uid for finding, _ in rows})
     known = {f.tracking_uid for f, _ in rows if is_lesion(_type(f), _category(f)) or f.id in linked}
     found = [
-        _sighting(finding, job, *when[finding.study_pk], linked.get(int(finding.id or 0)), measures, segs)
+        replace(
+            _sighting(
+                finding, job, *when[finding.study_pk], linked.get(int(finding.id or 0)), measures, segs
+            ),
+            frame_of_reference_uid=frames.get(finding.series_instance_uid, ""),
+        )
         for finding, job in rows
         if finding.tracking_uid in known
     ]
@@ -142,6 +149,11 @@ def _measures(session: Session, finding_pks: Sequence[int]) -> dict[int, dict[st
             concept=Code(row.concept_value, row.concept_scheme, row.concept_meaning),
         )
     return found
+
+
+def _frames(session: Session, series: Collection[str]) -> dict[str, str]:
+    statement = select(Series.series_instance_uid, Series.frame_of_reference_uid)
+    return dict(session.exec(statement.where(col(Series.series_instance_uid).in_(series))).all())
 
 
 def _segs(

@@ -237,6 +237,26 @@ def test_the_drawing_of_a_person_counts_before_an_automatic_one(database: Databa
     assert not other.counts and "person" in other.note
 
 
+def test_what_a_person_and_an_analysis_drew_at_one_place_is_one_lesion(database: Database) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        near, far = (1.0, 2.0, 6.0), (1.0, 2.0, 90.0)
+        uid = visit(
+            session,
+            clock,
+            JANUARY,
+            [lesion("2.25.1", 20), lesion("2.25.2", centroid_mm=far, segment_number=2)],
+        )
+        gtv = lesion("2.25.7", 22, automatic=False, label="GTV", centroid_mm=near)
+        visit(session, clock, JANUARY, [gtv], study=uid, plugin="contours")
+        links = [Linked(kind=Kind.SAME, uid=u, earlier=[u], study=uid) for u in ("2.25.1", "2.25.2")]
+        visit(session, clock, MARCH, [lesion("2.25.1", 25), lesion("2.25.2", segment_number=2)], links)
+        found = course(session, patient_pk(session))
+    assert seen(found, JANUARY) == {"2.25.7": (Status.MEASURED, 220), "2.25.2": (Status.MEASURED, 200)}
+    assert seen(found, MARCH) == {"2.25.7": (Status.MEASURED, 250), "2.25.2": (Status.MEASURED, 200)}
+    assert found.names["2.25.7"] == "GTV"
+
+
 def test_uptake_stands_beside_size_and_only_sul_is_told(database: Database) -> None:
     with database.transaction() as session:
         clock = Clock()
