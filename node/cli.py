@@ -158,6 +158,13 @@ def analyse(
             show_default=False,
         ),
     ] = None,
+    prior: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder with earlier studies of the patient and their results: lesions keep their identity.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
@@ -172,7 +179,9 @@ def analyse(
 
     marks = [point_of(text) for text in at or ()]
     with _busy("analysing"):
-        report = analyse_folder(path, folder, settings, plugins=plugin, also=also or (), marks=marks)
+        report = analyse_folder(
+            path, folder, settings, plugins=plugin, also=also or (), marks=marks, prior=prior
+        )
     _show(report, as_json)
 
 

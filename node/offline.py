@@ -13,6 +13,7 @@ from typing import Any
 
 from node.child import run_in_child
 from node.deliveries import MORE_KINDS
+from node.prior_folder import PriorFolder
 from node.settings import Settings
 from node.task import Analysed, Answer, Task
 from plugins.contract import Point
@@ -22,7 +23,9 @@ from store.analysed import AnalysedFindings, Found, Told
 from store.dicom.series import group_by_study
 from store.part10 import scan_header
 from store.studies import manifest_hash
+from store.tracking.past import Past
 
+NO_PAST = Past()
 RESULTS = "results"
 MARKED = "marked_lesion"
 NOTHING_HERE = "nothing-to-analyse"
@@ -37,13 +40,15 @@ def analyse_folder(
     plugins: Sequence[str] | None = None,
     also: Sequence[str] = (),
     marks: Sequence[Point] = (),
+    prior: Path | None = None,
 ) -> dict[str, Any]:
     """Return what every analysis found in the studies of a folder, after results are written to `out`.
 
     The answer has `findings`, `refused`, `flags`, `outputs` and `failed` (True when a study has no result). Of several
     studies each has a folder `study-N`. Files of the same name are written over, once their study is analysed;
     nothing is deleted. `also` names kinds of result beside SEG and SR: `capture`, `pdf`. `marks` are points, LPS mm, at
-    which lesions are asked for; then only they are analysed, unless `plugins` says otherwise.
+    which lesions are asked for; then only they are analysed, unless `plugins` says otherwise. `prior` is a folder with
+    the patient's earlier studies and what Nadir made of them: lesions keep the identity that they have there.
     Refuses `no-such-path`, `no-dicom`, `unknown-plugin`, `no-plugin`, `unknown-kind` and `bad-folder`.
     """
     names, broken = _names(settings, plugins or ((MARKED,) if marks else None))
@@ -53,12 +58,16 @@ def analyse_folder(
         if kind not in MORE_KINDS:
             raise Refused("unknown-kind", f"'{kind}' is no kind of result; use {' or '.join(MORE_KINDS)}")
     studies = _studies(path)
+    folder = None if prior is None else PriorFolder(prior)
+    pasts = {uid: Past() if folder is None else folder.past(files) for uid, files in studies.items()}
     _make(out)
     answers: list[tuple[str, Answer]] = []
     for number, (uid, files) in enumerate(studies.items(), start=1):
         target = out if len(studies) == 1 else _make(out / f"study-{number}")
         with _scratch(target) as scratch:
-            answer = _run(files, scratch, names, settings, more=tuple(also), marks=tuple(marks))
+            answer = _run(
+                files, scratch, names, settings, more=tuple(also), marks=tuple(marks), past=pasts[uid]
+            )
             answers.append((uid, _moved(answer, scratch / RESULTS, target)))
     report = summary(answers)
     nowhere = {"series_instance_uid": None, "study_instance_uid": None}
@@ -143,12 +152,15 @@ def _run(
     mask: Path | None = None,
     more: tuple[str, ...] = (),
     marks: tuple[Point, ...] = (),
+    past: Past = NO_PAST,
 ) -> Answer:
     """Return the answer of one study, its results in `scratch`; a child that ended badly is an answer too."""
+    segmentations = [Path(file) for earlier in past.earlier for file in earlier.segmentations]
+    others = [(f"mark {point}", "") for point in marks] + [("prior", _sha256(seg)) for seg in segmentations]
     task = Task(
         files=tuple(str(f.absolute()) for f in files),
-        # Results of other points are others, and get other UIDs.
-        manifest_sha256=manifest_hash([*_pairs(files), *((f"mark {point}", "") for point in marks)]),
+        # Results of other points, or with another past, are others, and get other UIDs.
+        manifest_sha256=manifest_hash([*_pairs(files), *others]),
         plugins=plugins,
         plugin_settings={name: settings.plugins.get(name, {}) for name in plugins},
         out=str(scratch / RESULTS),
@@ -158,6 +170,7 @@ def _run(
         marks=marks,
         mask=None if mask is None else str(mask.absolute()),
         pages=mask is None,
+        past=past,
     )
     try:
         plain = run_in_child(
@@ -235,9 +248,13 @@ def _pairs(files: Iterable[Path]) -> list[tuple[str, str]]:
             if header.own:
                 continue
             uid = header.sop_instance_uid
-        with file.open("rb") as opened:
-            pairs.add((uid, hashlib.file_digest(opened, "sha256").hexdigest()))
+        pairs.add((uid, _sha256(file)))
     return sorted(pairs)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _finding(f: Found, analysed: Analysed) -> dict[str, Any]:
@@ -261,7 +278,16 @@ def _finding(f: Found, analysed: Analysed) -> dict[str, Any]:
             for m in f.measurements
         },
         "flags": [_plain(flag) for flag in f.flags],
+        **_since(f, analysed),
     }
+
+
+def _since(f: Found, analysed: Analysed) -> dict[str, Any]:
+    """Return what a lesion was at earlier times; nothing when there was nothing to compare with."""
+    for link in analysed.results.links:
+        if link.is_found and link.tracking_uid == f.tracking_uid:
+            return {"link": link.kind, "link_confidence": link.confidence, "link_reason": link.reason}
+    return {}
 
 
 def _plain(told: Told) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from small_node import SmallNode
 from sqlmodel import col, select
 from thorax import Ball, thorax
 
+from node import offline
 from node import worker as worker_module
 from node.intake import Intake
 from node.pipeline import analyse
@@ -25,6 +26,7 @@ from node.settings import Settings
 from node.settle import Settler
 from node.task import Identity, Task
 from node.worker import Worker
+from plugins.errors import Refused
 from plugins.registry import load_plugins
 from store import choices
 from store.tables import Finding, Job, LesionLink, Patient, Refusal, Result, Revision, Study
@@ -48,7 +50,7 @@ class Clinic:
         self.files = home / "files"
         self.plugin: dict[str, object] = {}
 
-    def send(
+    def study(
         self,
         date: str,
         *balls: Ball,
@@ -56,13 +58,13 @@ class Clinic:
         shift_mm: tuple[float, float, float] = (0.0, 0.0, 0.0),
         slices: slice = slice(None),
         **attributes: Any,
-    ) -> None:
-        """Send a study of a date; `shift_mm` is how else the patient lies."""
+    ) -> list[Path]:
+        """Return the files of a study of a date; `shift_mm` is how else the patient lies."""
         made = thorax(spacing_mm=SPACING, balls=balls, vessels=True, noise_hu=5.0)
         first = slices.start or 0
         origin = made.affine[:3, 3] + first * made.affine[:3, 0] + shift_mm
         folder = self.files / patient_id / date / str(len(balls))
-        files = make_series(
+        return make_series(
             folder,
             made.hu[slices],
             spacing_mm=SPACING,
@@ -71,8 +73,11 @@ class Clinic:
             patient_id=patient_id,
             **attributes,
         )
+
+    def send(self, date: str, *balls: Ball, **how: Any) -> None:
+        """Send a study."""
         intake = Intake(self.node.database, self.node.objects)
-        for file in files:
+        for file in self.study(date, *balls, **how):
             temporary = self.node.objects.temporary()
             temporary.write_bytes(file.read_bytes())
             intake.take(temporary, source="CT1@127.0.0.1")
@@ -141,6 +146,7 @@ def clinic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clinic]:
         return json.loads(json.dumps(analyse(Task.from_json(task_json)).to_json()))
 
     monkeypatch.setattr(worker_module, "run_in_child", here)
+    monkeypatch.setattr(offline, "run_in_child", here)
     made = Clinic(tmp_path)
     yield made
     made.node.database.dispose()
@@ -293,3 +299,25 @@ def test_what_a_person_relinked_is_found_under_its_new_name(clinic: Clinic, lyin
     by_size = [f.tracking_uid for f in clinic.findings("20250701")]
     assert by_size == [first["Nodule 2"], first["Nodule 1"], first["Body"]]
     assert third == first
+
+
+def test_a_folder_with_the_earlier_study_and_its_results_gives_lesions_their_names(
+    clinic: Clinic, lying_still: None, tmp_path: Path
+) -> None:
+    settings = Settings(home=tmp_path)
+    earlier, later = (
+        clinic.study(date, *balls)[0].parent
+        for date, balls in (
+            ("20250101", (ball(A, 22), ball(B, 18))),
+            ("20250401", (ball(A, 14), ball(B, 20))),
+        )
+    )
+    first = offline.analyse_folder(earlier, earlier / "out", settings, plugins=("balls",))
+    second = offline.analyse_folder(later, tmp_path / "out", settings, plugins=("balls",), prior=earlier)
+    names = [{f["label"]: f["tracking_uid"] for f in report["findings"]} for report in (first, second)]
+    assert list(names[1]) == ["Nodule 2", "Nodule 1", "Body"]
+    assert names[1] == names[0]
+    assert [f.get("link") for f in second["findings"]] == ["same", "same", None]
+    stranger = clinic.study("20250501", ball(A, 22), patient_id="P2")[0].parent
+    with pytest.raises(Refused, match="not of this patient"):
+        offline.analyse_folder(stranger, tmp_path / "out", settings, plugins=("balls",), prior=earlier)
