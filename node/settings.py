@@ -164,7 +164,7 @@ class Settings(BaseSettings):
         description="How long after a study settled its analyses wait for earlier studies that were asked for",
     )
     response_criteria: str = Field(
-        default="off",
+        default="recist1.1",
         description="Criteria of the report on a patient's response: "
         "recist1.1, irecist, percist, lugano, who, volume; off for none",
         pattern="^(recist1\\.1|irecist|percist|lugano|who|volume|off)$",

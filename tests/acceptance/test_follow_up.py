@@ -1,4 +1,4 @@
-"""A patient who comes again: two studies lie in a real Orthanc, a third arrives, and a reader corrects what was said."""
+"""A patient who comes again: two studies lie in a real Orthanc, a third arrives, and a reader corrects the verdict."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_the_same_lesion_has_one_identity_in_the_segs_and_reports_of_all_three_s
         identities.append({s.SegmentLabel: s.TrackingUID for s in seg.SegmentSequence})
         for sr in followed.objects(study, "SR"):
             assert check(sr) == ()
-            assert set(identities[0].values()) <= {i for i in _uids(sr)}
+            assert set(identities[0].values()) <= set(_uids(sr))
     assert identities[0] == identities[1] == identities[2]
     assert len(set(identities[0].values())) == 2
 
@@ -166,12 +166,8 @@ def test_the_document_and_the_page_say_the_verdict_and_why(followed: Round, tmp_
 
 def test_a_readers_correction_changes_the_verdict_and_is_kept(followed: Round, tmp_path: Path) -> None:
     followed.wait_for(1)
-    home = ("--home", str(followed.node.home))
-    lesions = nadir_json("lesions", "list", "--patient", PATIENT, *home)
-    uid = next(row["tracking_uid"] for row in lesions if row["label"] == "Target 1")
-    done = nadir(
-        "lesions", "mark", uid, "--patient", PATIENT, "--role", "ignore", "--author", "Dr. One", *home
-    )
+    said = ("--lesion", "Target 1", "--role", "ignore", "--author", "Dr. One")
+    done = nadir("lesions", "mark", "--patient", PATIENT, *said, "--home", str(followed.node.home))
     assert done.returncode == 0, done.stderr
 
     (first, second) = followed.wait_for(2)
