@@ -46,7 +46,6 @@ def sighting(
     site: str = "Lung",
     label: str | None = None,
     link: Tracked | None = None,
-    suv_peak: float | None = None,
     decisions: Sequence[Decision] = (),
     **more: object,
 ) -> Sighting:
@@ -60,8 +59,6 @@ def sighting(
             "short_axis": Measure(value=short, unit="mm", uncertainty=sd_mm, method=METHOD),
             "volume": Measure(value=0.5236 * long_mm * short**2 / 1000, unit="mL", method="voxels"),
         }
-    if suv_peak is not None:
-        measured["suv_peak"] = Measure(value=suv_peak, unit="{SUVbw}g/ml", method="1 cm3 sphere")
     there = Sighting(
         lesion=uid,
         tracking_uid=uid,
@@ -173,10 +170,17 @@ def ordinary() -> tuple[Course, tuple[Response, ...]]:
     node = [(22.0, 18.0), (16.0, 12.0), (14.0, 10.0), (15.0, 11.5)]
     more = [
         sighting(at[n], 3, long, short_mm=short, node=True, site="Mediastinal lymph node", label="Node 4R",
-                 role_by="Dr. Grey" if n else "proposal", suv_peak=6.1 - n,
+                 role_by="Dr. Grey" if n else "proposal",
                  decisions=[decision("role", "target", note="reproducible in all planes")] if n == 1 else (),
                  link=None if n == 0 else tracked(Kind.SAME, 0.88))
         for n, (long, short) in enumerate(node)
+    ]  # fmt: skip
+    more += [
+        sighting(at[n], 3, None, node=True, site="Lymph node", label="PET lesion", role_by="Dr. Grey",
+                 plugin="pet_lesion", measurements={
+            "suv_peak": Measure(value=6.1 - n, unit="g/ml{SUVlbm}", method="1 cm3 sphere"),
+        })
+        for n in range(4)
     ]  # fmt: skip
     more += [
         sighting(at[n], 4, None, role=Role.NON_TARGET, status=Status.PRESENT, label="Pleural thickening",

@@ -134,11 +134,11 @@ def _verdicts(drawing: Drawing, axes: Axes, points: Sequence[SumPoint]) -> None:
 
 
 def spider(lesions: Sequence[LesionCourse], visits: Sequence[When], height: float = 230.0) -> Drawing:
-    """Return the change of each lesion, in per cent of its first measured axis, over time."""
+    """Return the change of each lesion that was measured twice, in per cent of its first axis, over time."""
     register_typefaces()
     drawing = Drawing(WIDTH, height)
     shown = [(number, lesion, _changes(lesion, visits)) for number, lesion in enumerate(lesions)]
-    shown = [one for one in shown if one[2]]
+    shown = [one for one in shown if len(one[2]) > 1]
     changes = [change for _, _, points in shown for _, change in points]
     axes = Axes(
         left=34, bottom=30, width=WIDTH - 34 - 118, height=height - 30 - 16, lowest=-105.0,
@@ -151,7 +151,6 @@ def spider(lesions: Sequence[LesionCourse], visits: Sequence[When], height: floa
     zero = axes.y(0)
     drawing.add(Line(axes.left, zero, axes.right, zero, strokeColor=INK, strokeWidth=0.7))
     ends = []
-    changes_of = {number: points for number, _, points in shown}
     for number, lesion, points in shown:
         _leg(drawing, axes, number, points)
         day, change = points[-1]
@@ -167,7 +166,7 @@ def spider(lesions: Sequence[LesionCourse], visits: Sequence[When], height: floa
             words(
                 edge + 12,
                 at - 2.5,
-                f"{lesion.code}  {_percent(change) if len(changes_of[number]) > 1 else 'once'}",
+                f"{lesion.code}  {_percent(change)}",
                 anchor="start",
             )
         )

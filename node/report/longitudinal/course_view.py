@@ -21,6 +21,7 @@ from node.report.longitudinal.view import (
     When,
 )
 from store.course import Course
+from store.lesions import is_unconfirmed
 from store.response.history import Role, Status
 from store.response.verdict import Margin, Response, TimePoint
 from store.sighting import Sighting, sum_tenths
@@ -97,14 +98,17 @@ def visits_of(course: Course, responses: Sequence[Response]) -> tuple[When, ...]
     )
 
 
-def lesions_of(course: Course, visits: Sequence[When]) -> tuple[LesionCourse, ...]:
-    """Return the lesions, targets first, then non-targets, new ones and those that do not count."""
+def lesions_of(
+    course: Course, visits: Sequence[When], criteria: str = "recist1.1"
+) -> tuple[LesionCourse, ...]:
+    """Return the lesions, targets first, then non-targets, new ones, and those that the criteria do not judge."""
+    judged = {seen.lesion for visit in course.history(criteria).visits for seen in visit.seen}
     seen: dict[str, list[Sighting]] = defaultdict(list)
     for one in course.sightings:
         seen[one.lesion].append(one)
     order = {Role.TARGET: 0, Role.NON_TARGET: 1, Role.NEW: 2, None: 3}
     names = course.names
-    roles = {uid: _role(sightings) for uid, sightings in seen.items()}
+    roles = {uid: _role(sightings, is_judged=uid in judged) for uid, sightings in seen.items()}
     counts: dict[Role | None, int] = defaultdict(int)
     made = []
     for uid in sorted(seen, key=lambda uid: order[roles[uid][0]]):
@@ -115,10 +119,12 @@ def lesions_of(course: Course, visits: Sequence[When]) -> tuple[LesionCourse, ..
     return tuple(made)
 
 
-def _role(sightings: Sequence[Sighting]) -> tuple[Role | None, str]:
-    """Return the role that a lesion had last, and who gave it."""
+def _role(sightings: Sequence[Sighting], *, is_judged: bool) -> tuple[Role | None, str]:
+    """Return the role that a lesion had last, and who gave it; none when the criteria do not look at it."""
     last = next((s for s in reversed(sightings) if s.role is not None), None)
-    return (None, "") if last is None else (last.role, last.role_by)
+    if last is None or not (is_judged or is_unconfirmed(last)):
+        return (None, "")
+    return (last.role, last.role_by)
 
 
 def _lesion(
@@ -147,7 +153,7 @@ def _lesion(
         role=role[0].value if role[0] else "",
         role_by=role[1],
         node=node,
-        site=next((s.site for s in reversed(sightings) if s.site), ""),
+        site=next((s.site for s in sorted(reversed(sightings), key=lambda s: s.on_pet) if s.site), ""),
         cells=tuple(cells),
     )
 
@@ -346,7 +352,7 @@ def _event(one: Sighting, names: Mapping[str, str]) -> str:
         words += ", so not evaluable"
     if one.role is None and link.kind is Kind.NEW:
         words += ", not confirmed by a person and not counted"
-    return f"{words}. {coded(link.reason, names)} (confidence {link.confidence:.2f})".replace(".. ", ". ")
+    return f"{words}: {coded(link.reason, names).rstrip('.')} (confidence {link.confidence:.2f})"
 
 
 def corrections_of(course: Course, names: Mapping[str, str]) -> tuple[Correction, ...]:

@@ -185,7 +185,7 @@ def _verdict(report: LongitudinalReport) -> Table:
         Paragraph(f"<b>{_text(meaning)}</b>", TEXT),
         Paragraph(last.date.isoformat(), SMALL),
     ]
-    right = [Paragraph(f"<b>Why:</b> {_text(last.because, 3000)}", TEXT)]
+    right = [Paragraph(f"<b>Why:</b> {_text(words.why(last, doubts=False), 3000)}", TEXT)]
     if report.margins:
         right.append(Paragraph("<b>How near to another verdict:</b>", TEXT))
         right += [Paragraph(f"{_text(said)}.", BULLET, bulletText="•") for said in report.margins[:6]]
@@ -235,7 +235,7 @@ def _judged(course: SumCourse, response: Response) -> Iterator[Flowable]:
     yield Spacer(1, 2 * mm)
     told = [
         f"<b>{p.date.isoformat()}{f', {_text(p.overall)}' if p.overall else ''}:</b> "
-        + _text(" ".join([p.because, *p.doubts]), 2000)
+        + _text(words.why(p), 2000)
         for p in response.time_points
     ]
     yield from _list(told)
@@ -276,8 +276,8 @@ def _lesion(report: LongitudinalReport, lesion: LesionCourse) -> Iterator[Flowab
         f"{_text(_cut(words.title_of(lesion), LONGEST_NAME))}: {_text(words.role_of(lesion))}", SUBHEADING
     )
     lines = [words.line_of(cell) for cell in lesion.cells if cell.status]
-    keep = [n for n in range(len(words.LINE_HEADS) - 1) if n != 5 or words.has_uptake(lesion)]
-    widths = [18.5, 0, 16, 16, 14.5, 14.5, 16, 15.5, 19, 17]
+    keep = [n for n in range(len(words.LINE_HEADS)) if n != 5 or words.has_uptake(lesion)]
+    widths = [18.5, 0, 16, 16, 14.5, 16, 16, 15.5, 19, 17]
     heads = [words.LINE_HEADS[n] for n in keep]
     yield _table(
         heads, [[line[n] for n in keep] for line in lines], [widths[n] for n in keep],

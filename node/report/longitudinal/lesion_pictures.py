@@ -120,9 +120,9 @@ def lesion_pictures(
 
 
 def _sighting(course: Course, lesion: LesionCourse, day: date) -> Sighting | None:
-    """Return what is shown of a lesion at a date: what counts before what does not, the largest part first."""
+    """Return what is shown of a lesion at a date: what counts first, a PET last, then the largest part."""
     here = [s for s in course.sightings if s.lesion == lesion.tracking_uid and s.date == day]
-    return max(here, key=lambda s: (s.counts, _longest_mm(s)), default=None)
+    return max(here, key=lambda s: (s.counts, not s.on_pet, _longest_mm(s)), default=None)
 
 
 def _longest_mm(one: Sighting) -> float:

@@ -43,7 +43,7 @@ def build(
     if not responses or not responses[0].time_points:
         raise Refused("no-course", "there is no visit to report on; lesions have to be measured first")
     visits = visits_of(course, responses)
-    lesions = lesions_of(course, visits)
+    lesions = lesions_of(course, visits, responses[0].criteria)
     names = codes_of(course, lesions)
     pictures, missing = lesion_pictures(course, lesions, visits, open_object, images_of or _no_images)
     patient = course.patient

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ CRITERIA = {
     "who": "WHO",
     "volume": "Volume",
 }
-ROLES = {"target": "target", "non-target": "non-target", "new": "new", "": "not counted"}
+ROLES = {"target": "target", "non-target": "non-target", "new": "new", "": "not judged by these criteria"}
 UNVERIFIED = "Not a medical device. Results are computed and unverified."
 BAND = "The grey band is 1.96 standard deviations of the sum to either side, the lesions' errors taken as independent."
 PICTURES = (
@@ -162,6 +163,14 @@ def verdict_words(verdict: str | None) -> str:
 def criteria_name(response: Response) -> str:
     """Return how people call the criteria."""
     return CRITERIA.get(response.criteria, response.criteria)
+
+
+def why(point: TimePoint, *, doubts: bool = True) -> str:
+    """Return why a verdict was given, without the verdict in front, with what a reader should know."""
+    because = (
+        re.sub(rf"^({re.escape(point.overall)}: )+", "", point.because) if point.overall else point.because
+    )
+    return " ".join([because, *(point.doubts if doubts else ())])
 
 
 def headline(response: Response) -> tuple[str, str]:
