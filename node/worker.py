@@ -28,6 +28,7 @@ from store.failpoint import reach
 from store.objects import Kept, ObjectStore
 from store.remembered import past_of
 from store.tables import Job, Result, Revision, Study
+from store.told_choices import take_choices
 
 log = logging.getLogger(__name__)
 
@@ -288,9 +289,11 @@ class Worker:
             for result in results:
                 outbox.add(session, result, self._settings.destinations_of(result.kind), now)
             state = jobs.finish(session, _pk(job), job.attempt, jobs.DELIVERING, now)
-            if job.plugin != response_jobs.PLUGIN and self._settings.response_criteria != "off":
+            if job.plugin != response_jobs.PLUGIN:
                 study = session.get_one(Study, session.get_one(Revision, job.revision_pk).study_pk)
-                self._ask(session, study.patient_pk, now)
+                take_choices(session, self._objects, int(study.id or 0), now)
+                if self._settings.response_criteria != "off":
+                    self._ask(session, study.patient_pk, now)
             reach("worker-before-commit")
             return state
 

@@ -33,9 +33,13 @@ VALUES: Final[dict[str, tuple[str, ...]]] = {
     "status": ("measured", "absent", "NE", "present", "too-small", "unequivocal-progression"),
     "reject": ("true", "false"),
     "confirm": ("true", "false"),
+    "drawn": (),
     "undo": (),
 }
-"""The kinds of choices, and what each may say; nothing listed for one that takes a Tracking UID, words or a number."""
+"""The kinds of choices, and what each may say; nothing listed for one that takes a Tracking UID, words or a number.
+
+`drawn` tells who drew a lesion of the patient, and changes nothing by itself: what a person drew counts anyway.
+"""
 OWN: Final = "new"
 """Value of a relink that gives the lesion an identity of its own."""
 
@@ -62,8 +66,7 @@ def choose(
     Refuses `no-author`, `no-such-choice`, `bad-choice`, `no-such-lesion`, `lesion-of-another-patient`,
     `no-such-study` and `two-lesions-of-one-visit`.
     """
-    if not author.strip():
-        raise Refused("no-author", "a choice needs the name of whoever makes it; give --author")
+    _require_author(author)
     _check_value(kind, value)
     now_known = course(session, patient_pk)
     _require_lesion(session, now_known, tracking_uid)
@@ -80,9 +83,8 @@ def choose(
         tracking_uid = one.written_uid
     elif kind == "status" and not study_instance_uid:
         raise Refused("bad-choice", "what was seen of a lesion is said of one visit; name its study")
-    return _keep(
-        session, patient_pk, kind, tracking_uid, value, author, now, study_instance_uid, source, note
-    )
+    about = {"study_instance_uid": study_instance_uid, "source": source, "note": note}
+    return keep(session, patient_pk, kind, tracking_uid, value, author, now, **about)
 
 
 def swap(
@@ -97,34 +99,23 @@ def swap(
     note: str = "",
 ) -> tuple[Decision, Decision]:
     """Keep that two lesions were taken for each other at a study, and return both relinks. Refuses as `choose`."""
+    _require_author(author)
     known = course(session, patient_pk)
     one, other = (_drawn_at(known, uid, study_instance_uid) for uid in (tracking_uid, other_uid))
     if one is other:
         raise Refused("bad-choice", "a lesion is not swapped with itself")
-    first, second = (
-        choose(
-            session,
-            patient_pk,
-            "relink",
-            moved.tracking_uid,
-            to.tracking_uid,
-            author=author,
-            now=now,
-            study_instance_uid=study_instance_uid,
-            note=note,
-            split=True,
-        )
-        for moved, to in ((one, other), (other, one))
+    about = {"study_instance_uid": study_instance_uid, "note": note}
+    return (
+        keep(session, patient_pk, "relink", one.written_uid, other.tracking_uid, author, now, **about),
+        keep(session, patient_pk, "relink", other.written_uid, one.tracking_uid, author, now, **about),
     )
-    return first, second
 
 
 def undo(
     session: Session, patient_pk: int, number: int, *, author: str, now: datetime, note: str = ""
 ) -> Decision:
     """Take a choice back, or back again what took it back, by a further one. Refuses `no-such-choice`, `undone`."""
-    if not author.strip():
-        raise Refused("no-author", "a choice needs the name of whoever makes it; give --author")
+    _require_author(author)
     known = chosen(session, patient_pk)
     row = next((one for one in known.decisions if one.number == number), None)
     if row is None:
@@ -132,10 +123,10 @@ def undo(
     by = next((d for d in reversed(known.standing) if d.kind == "undo" and d.value == str(number)), None)
     if by is not None:
         raise Refused("undone", f"choice {number} was taken back already, by number {by.number}")
-    return _keep(session, patient_pk, "undo", row.tracking_uid, str(number), author, now, "", COMMAND, note)
+    return keep(session, patient_pk, "undo", row.tracking_uid, str(number), author, now, note=note)
 
 
-def _keep(
+def keep(
     session: Session,
     patient_pk: int,
     kind: str,
@@ -143,10 +134,12 @@ def _keep(
     value: str,
     author: str,
     now: datetime,
-    study_instance_uid: str,
-    source: str,
-    note: str,
+    *,
+    study_instance_uid: str = "",
+    source: str = COMMAND,
+    note: str = "",
 ) -> Decision:
+    """Keep a choice that is known to be possible, and return it; a relink by the Tracking UID as it is written."""
     row = Choice(
         patient_pk=patient_pk,
         at=aware_utc(now),
@@ -163,9 +156,14 @@ def _keep(
     return decision_of(row)
 
 
+def _require_author(author: str) -> None:
+    if not author.strip():
+        raise Refused("no-author", "a choice needs the name of whoever makes it; give --author")
+
+
 def _check_value(kind: str, value: str) -> None:
-    if kind not in VALUES or kind == "undo":
-        raise Refused("no-such-choice", f"'{kind}' is no kind of choice; use one of {', '.join(VALUES)}")
+    if kind not in VALUES or kind in ("undo", "drawn"):
+        raise Refused("no-such-choice", f"'{kind}' is no kind of choice that can be given like this")
     if VALUES[kind] and value not in VALUES[kind]:
         raise Refused("bad-choice", f"{kind} is one of {', '.join(VALUES[kind])}, not '{value}'")
     if kind in ("site", "relink") and not value.strip():
@@ -223,4 +221,4 @@ def _refuse_two_of_one_visit(known: Course, one: Sighting, value: str) -> None:
             )
 
 
-__all__ = ["COMMAND", "OWN", "VALUES", "choose", "chosen", "swap", "undo"]
+__all__ = ["COMMAND", "OWN", "VALUES", "choose", "keep", "swap", "undo"]

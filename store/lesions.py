@@ -199,7 +199,8 @@ def _corrected(one: Sighting, chosen: Chosen, names: Mapping[str, frozenset[str]
     newest = {
         d.kind: d
         for d in chosen.counting
-        if d.kind in ("status", "node", "site", "reject", "confirm") and _speaks_of(d, one, chosen, names)
+        if d.kind in ("status", "node", "site", "reject", "confirm", "drawn")
+        and _speaks_of(d, one, chosen, names)
     }
     changes: dict[str, object] = {}
     if "status" in newest:

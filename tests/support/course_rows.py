@@ -102,7 +102,7 @@ def visit(
     assert job is not None
     seg = Written(
         kind="seg",
-        sop_instance_uid=f"{uid}.{plugin}".encode().hex(),
+        sop_instance_uid=f"{uid}.9.{int(clock.seconds)}",
         sop_class_uid="1.2.840.10008.5.1.4.1.1.66.4",
         series_instance_uid=f"{uid}.9",
         path="x",

@@ -1,0 +1,175 @@
+"""What people say by the objects that they send, kept as choices with author and time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from datetime import date
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from course_rows import Clock, Linked, lesion, patient_pk, visit
+from ledger import at
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sr.coding import Code
+from sqlmodel import Session, select
+
+from plugins import codes
+from store import instances
+from store.choices import choose, undo
+from store.chosen import chosen
+from store.course import course
+from store.database import Database
+from store.dicom.response_codes import ROLES
+from store.objects import ObjectStore
+from store.part10 import Header
+from store.response.history import Role
+from store.tables import Result, Study
+from store.told_choices import take_choices
+from store.tracking.link import Kind
+
+JANUARY, MARCH = date(2026, 1, 10), date(2026, 3, 10)
+ONE, NEW = "2.25.1", "2.25.3"
+SEG, SR = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.88.34"
+
+
+@pytest.fixture
+def database(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
+    path = tmp_path / "nadir.sqlite"
+    shutil.copyfile(sqlite_template, path)
+    database = Database(f"sqlite:///{path}", sync=False)
+    yield database
+    database.dispose()
+
+
+def followed(session: Session) -> tuple[int, str]:
+    """Write a lesion of 20 mm, and at the second visit one of 30 mm that the tracking calls new; return the second."""
+    clock = Clock()
+    first = visit(session, clock, JANUARY, [lesion(ONE, 20)])
+    links = [
+        Linked(kind=Kind.GONE, uid=ONE, earlier=[ONE], study=first, is_drawn=False),
+        Linked(kind=Kind.NEW, uid=NEW, study=first),
+    ]
+    second = visit(session, clock, MARCH, [lesion(NEW, 30, segment_number=4)], links)
+    return patient_pk(session), second
+
+
+def item(**values: object) -> Dataset:
+    made = Dataset()
+    for keyword, value in values.items():
+        setattr(made, keyword, value)
+    return made
+
+
+def coded(code: Code) -> Dataset:
+    return item(CodeValue=code.value, CodingSchemeDesignator=code.scheme_designator, CodeMeaning=code.meaning)
+
+
+def content(name: Code, **values: object) -> Dataset:
+    return item(ConceptNameCodeSequence=[coded(name)], **values)
+
+
+def bring(session: Session, objects: ObjectStore, study: str, dataset: Dataset, number: int = 1) -> int:
+    """Take in an object of somebody else's and return the row of its study."""
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, f"{study}.7{number}"
+    dataset.SOPInstanceUID = f"{study}.7{number}.1"
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    buffer = BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    one = Header(
+        sop_instance_uid=dataset.SOPInstanceUID,
+        sop_class_uid=dataset.SOPClassUID,
+        study_instance_uid=study,
+        series_instance_uid=dataset.SeriesInstanceUID,
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        patient_id="P1",
+        modality=dataset.Modality,
+    )
+    instances.record(session, one, objects.put(buffer.getvalue()), source="PACS@127.0.0.1", now=at(1))
+    return int(session.exec(select(Study).where(Study.study_instance_uid == study)).one().id or 0)
+
+
+def segmentation(uid: str, kind: str = "MANUAL") -> Dataset:
+    """Return the header of a SEG by a person, of one segment with this Tracking UID."""
+    segment = item(SegmentNumber=1, SegmentAlgorithmType=kind, TrackingUID=uid, TrackingID="Lesion")
+    return item(
+        SOPClassUID=SEG, Modality="SEG", ContentCreatorName="Grey^Meredith", SegmentSequence=[segment]
+    )
+
+
+def report(uid: str, *said: Dataset, person: str | None = "Grey^Meredith") -> Dataset:
+    """Return a report of one group with this Tracking UID."""
+    group = content(
+        codes.MEASUREMENT_GROUP,
+        ContentSequence=[content(codes.TRACKING_UNIQUE_IDENTIFIER, ValueType="UIDREF", UID=uid), *said],
+    )
+    who = (
+        [] if person is None else [content(Code("121008", "DCM", "Person Observer Name"), PersonName=person)]
+    )
+    return item(SOPClassUID=SR, Modality="SR", ContentSequence=[*who, group])
+
+
+def test_a_drawing_under_a_known_tracking_uid_relinks_what_was_drawn_at_its_place(
+    database: Database, objects: ObjectStore
+) -> None:
+    with database.transaction() as session:
+        pk, second = followed(session)
+        study = bring(session, objects, second, segmentation(ONE))
+        drawn = lesion(ONE, 28, automatic=False, confidence=None)
+        visit(session, Clock(seconds=50, studies=20), MARCH, [drawn], study=second, plugin="contours")
+        assert take_choices(session, objects, study, at(900)) == 2
+        assert take_choices(session, objects, study, at(901)) == 0
+        found = course(session, pk)
+        made = chosen(session, pk).decisions
+        assert [(d.author, d.kind, d.tracking_uid, d.value, d.source) for d in made] == [
+            ("Grey Meredith", "drawn", ONE, "SEG", f"{second}.71.1"),
+            ("Grey Meredith", "relink", NEW, ONE, f"{second}.71.1"),
+        ]
+        assert {d.at for d in made} == {at(900)}
+        rows = [{one.lesion: one.long_axis_tenths for one in v.seen} for v in found.history().visits]
+        assert rows == [{ONE: 200}, {ONE: 280}]
+        undo(session, pk, made[1].number, author="Dr. Who", now=at(902))
+        assert take_choices(session, objects, study, at(903)) == 0
+
+
+def test_a_drawing_by_an_algorithm_or_of_an_unknown_lesion_says_nothing(
+    database: Database, objects: ObjectStore
+) -> None:
+    with database.transaction() as session:
+        pk, second = followed(session)
+        visit(
+            session, Clock(seconds=90, studies=30), JANUARY, [lesion("2.25.66")], patient={"patient_id": "Q"}
+        )
+        for number, (uid, kind) in enumerate([(ONE, "AUTOMATIC"), ("2.25.66", "MANUAL"), ("", "MANUAL")]):
+            study = bring(session, objects, second, segmentation(uid, kind), number)
+            assert take_choices(session, objects, study, at(900)) == 0
+        assert chosen(session, pk).decisions == ()
+
+
+def test_a_report_by_a_person_says_role_and_identity(database: Database, objects: ObjectStore) -> None:
+    with database.transaction() as session:
+        pk, second = followed(session)
+        seg = session.exec(select(Result).order_by(Result.id.desc())).first()  # type: ignore[union-attr]
+        assert seg is not None
+        role = content(codes.FINDING, ConceptCodeSequence=[coded(ROLES["non-target"])])
+        segment = item(
+            ReferencedSOPClassUID=SEG,
+            ReferencedSOPInstanceUID=seg.sop_instance_uid,
+            ReferencedSegmentNumber=4,
+        )
+        refers = content(codes.REFERENCED_SEGMENT, ValueType="IMAGE", ReferencedSOPSequence=[segment])
+        study = bring(session, objects, second, report(ONE, role, refers, person=None))
+        assert take_choices(session, objects, study, at(900)) == 0  # nobody says it
+        bring(session, objects, second, report(ONE, role, refers), number=2)
+        assert take_choices(session, objects, study, at(900)) == 2
+        found = course(session, pk)
+        assert [{s.lesion: (s.role, s.long_axis_tenths) for s in v.seen} for v in found.history().visits] == [
+            {ONE: (Role.NON_TARGET, 200)},
+            {ONE: (Role.NON_TARGET, 300)},
+        ]
+        # What somebody says later counts, and the same report does not say it again.
+        choose(session, pk, "role", ONE, "target", author="Dr. Who", now=at(901))
+        assert take_choices(session, objects, study, at(902)) == 0
+        assert {one.role for one in course(session, pk).sightings} == {Role.TARGET}
