@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import timedelta
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from dicom_series import make_series
 from pydicom import Dataset, dcmread
 from small_node import SmallNode
 from sqlmodel import col, select
-from thorax import Ball, thorax
+from thorax import Ball, Thorax, thorax
 
 from node import offline
 from node import worker as worker_module
@@ -26,14 +26,28 @@ from node.settings import Settings
 from node.settle import Settler
 from node.task import Identity, Task
 from node.worker import Worker
+from plugins.contract import Volume
 from plugins.errors import Refused
 from plugins.registry import load_plugins
 from store import choices
-from store.tables import Finding, Job, LesionLink, Patient, Refusal, Result, Revision, Study
-from store.tracking import brought, registration
+from store.tables import (
+    Finding,
+    Job,
+    LesionLink,
+    Patient,
+    Prior,
+    PriorSearch,
+    Refusal,
+    Result,
+    Revision,
+    Study,
+)
+from store.tracking import brought
 from store.tracking.motion import Motion, Quality, Trust
 
 SPACING = (5.0, 4.0, 4.0)
+SHIFTS: dict[str, tuple[float, float, float]] = {}
+"""How patients lay, by the first image."""
 A, B, C = (-75.0, 20.0, 30.0), (75.0, -20.0, -30.0), (-70.0, -30.0, -70.0)
 D = (70.0, 30.0, 50.0)
 
@@ -42,13 +56,17 @@ def ball(centre: tuple[float, float, float], diameter_mm: float) -> Ball:
     return Ball(centre_mm=centre, diameter_mm=diameter_mm, hu=250.0)
 
 
+@lru_cache
+def body(balls: tuple[Ball, ...]) -> Thorax:
+    return thorax(spacing_mm=SPACING, balls=balls)
+
+
 class Clinic:
     """A node whose jobs run in this process, and its patients."""
 
     def __init__(self, home: Path) -> None:
         self.node = SmallNode.make(home / "node")
         self.files = home / "files"
-        self.plugin: dict[str, object] = {}
 
     def study(
         self,
@@ -57,22 +75,22 @@ class Clinic:
         patient_id: str = "P1",
         shift_mm: tuple[float, float, float] = (0.0, 0.0, 0.0),
         slices: slice = slice(None),
-        **attributes: Any,
     ) -> list[Path]:
         """Return the files of a study of a date; `shift_mm` is how else the patient lies."""
-        made = thorax(spacing_mm=SPACING, balls=balls, vessels=True, noise_hu=5.0)
+        made = body(balls)
         first = slices.start or 0
         origin = made.affine[:3, 3] + first * made.affine[:3, 0] + shift_mm
         folder = self.files / patient_id / date / str(len(balls))
-        return make_series(
+        files = make_series(
             folder,
             made.hu[slices],
             spacing_mm=SPACING,
             origin_mm=tuple(origin),
             study_date=date,
             patient_id=patient_id,
-            **attributes,
         )
+        SHIFTS[dcmread(files[0], stop_before_pixels=True).SOPInstanceUID] = shift_mm
+        return files
 
     def send(self, date: str, *balls: Ball, **how: Any) -> None:
         """Send a study."""
@@ -82,12 +100,18 @@ class Clinic:
             temporary.write_bytes(file.read_bytes())
             intake.take(temporary, source="CT1@127.0.0.1")
 
-    def work(self) -> None:
-        """Settle what came, and work until nothing is left."""
+    def settle(self) -> list[Identity]:
+        """Settle what came; return the analyses."""
+        identities = [Identity.of(plugin) for plugin in load_plugins({"balls": {}}, ("balls",))]
         now = self.node.database.now() + timedelta(seconds=1)
-        settings = Settings(home=self.node.home, enabled=("balls",), plugins={"balls": self.plugin})
-        identities = [Identity.of(plugin) for plugin in load_plugins(settings.plugins, ("balls",))]
         Settler(self.node.database, identities, quiet_seconds=0).tick(now)
+        return identities
+
+    def work(self, **changes: Any) -> None:
+        """Settle what came, and work until nothing is left."""
+        settings = Settings(home=self.node.home, response_criteria="off", **changes)
+        identities = self.settle()
+        now = self.node.database.now() + timedelta(seconds=2)
         worker = Worker(self.node.database, self.node.objects, settings, identities, owner="w")
         while worker.tick(now):
             pass
@@ -152,9 +176,9 @@ def clinic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clinic]:
     made.node.database.dispose()
 
 
-@pytest.fixture
-def lying_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take positions as the headers give them: these patients do not move."""
+@pytest.fixture(autouse=True)
+def known_motion(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the motion from how the patients were laid; registering is judged by its own tests."""
     quality = Quality(
         trust=Trust.GOOD,
         sentence="",
@@ -166,8 +190,26 @@ def lying_still(monkeypatch: pytest.MonkeyPatch) -> None:
         translation_mm=0.0,
         rotation_deg=0.0,
     )
-    motion = Motion(matrix=np.eye(4), deformation=None, quality=quality)
-    monkeypatch.setattr(brought, "register", lambda fixed, moving: motion)
+
+    def register(fixed: Volume, moving: Volume) -> Motion:
+        matrix = np.eye(4)
+        new, old = (SHIFTS[v.sop_instance_uids[0]] for v in (fixed, moving))
+        matrix[:3, 3] = np.subtract(new, old)
+        return Motion(matrix=matrix, deformation=None, quality=quality)
+
+    monkeypatch.setattr(brought, "register", register)
+
+
+def ask_for(clinic: Clinic, study_pk: int, prior_uid: str) -> None:
+    """Write down that a search found an earlier study, which is still to come."""
+    now = clinic.node.database.now()
+    with clinic.node.database.transaction() as session:
+        search = PriorSearch(study_pk=study_pk, source="PACS", state="done", run_after=now, requested_at=now)
+        session.add(search)
+        session.flush()
+        session.add(
+            Prior(search_pk=search.id or 0, study_instance_uid=prior_uid, run_after=now, requested_at=now)
+        )
 
 
 def _segments(seg: Dataset) -> dict[str, str]:
@@ -175,10 +217,8 @@ def _segments(seg: Dataset) -> dict[str, str]:
 
 
 def test_lesions_keep_their_identity_when_they_grow_vanish_come_back_and_leave_the_view(
-    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+    clinic: Clinic,
 ) -> None:
-    # These patients move as a whole.
-    monkeypatch.setattr(brought, "register", partial(registration.register, deformable=False))
     first = clinic.examine("20250101", ball(A, 22), ball(B, 18), ball(C, 16))
     assert list(first) == ["Nodule 1", "Nodule 2", "Nodule 3", "Body"]
     assert clinic.links("20250101") == {}
@@ -228,7 +268,7 @@ def _tracking_uids(report: Dataset) -> set[str]:
     return found
 
 
-def test_another_patient_of_the_same_shape_has_other_lesions(clinic: Clinic, lying_still: None) -> None:
+def test_another_patient_of_the_same_shape_has_other_lesions(clinic: Clinic) -> None:
     first = clinic.examine("20250101", ball(A, 22), ball(B, 18))
     other = clinic.examine("20250401", ball(A, 22), ball(B, 18), patient_id="P2")
     assert not set(first.values()) & set(other.values())
@@ -236,7 +276,7 @@ def test_another_patient_of_the_same_shape_has_other_lesions(clinic: Clinic, lyi
     assert clinic.links("20250401", "P2") == {}
 
 
-def test_a_study_that_gets_late_images_calls_its_lesions_as_before(clinic: Clinic, lying_still: None) -> None:
+def test_a_study_that_gets_late_images_calls_its_lesions_as_before(clinic: Clinic) -> None:
     clinic.examine("20250101", ball(A, 22))
     before = clinic.examine("20250401", ball(A, 18), ball(B, 22), slices=slice(0, 45))
     assert list(before) == ["Nodule 2", "Nodule 1", "Body"]
@@ -250,9 +290,7 @@ def test_a_study_that_gets_late_images_calls_its_lesions_as_before(clinic: Clini
     assert len(counting) == 2
 
 
-def test_a_first_study_that_gets_late_images_calls_its_lesions_as_before(
-    clinic: Clinic, lying_still: None
-) -> None:
+def test_a_first_study_that_gets_late_images_calls_its_lesions_as_before(clinic: Clinic) -> None:
     # The largest comes with the late images, so that numbers would go to others.
     before = clinic.examine("20250101", ball(B, 18), slices=slice(0, 28))
     assert list(before) == ["Nodule 1", "Body"]
@@ -264,7 +302,7 @@ def test_a_first_study_that_gets_late_images_calls_its_lesions_as_before(
     assert clinic.links("20250101") == {}
 
 
-def test_an_older_study_that_comes_later_takes_over_the_names(clinic: Clinic, lying_still: None) -> None:
+def test_an_older_study_that_comes_later_takes_over_the_names(clinic: Clinic) -> None:
     newer = clinic.examine("20250401", ball(A, 22), ball(B, 18))
     older = clinic.examine("20250101", ball(A, 16), ball(B, 18), ball(C, 20))
     assert list(older) == ["Nodule 3", "Nodule 2", "Nodule 1", "Body"]
@@ -272,7 +310,7 @@ def test_an_older_study_that_comes_later_takes_over_the_names(clinic: Clinic, ly
     assert clinic.links("20250101") == {}
 
 
-def test_a_follow_up_without_lesions_tells_what_is_gone(clinic: Clinic, lying_still: None) -> None:
+def test_a_follow_up_without_lesions_tells_what_is_gone(clinic: Clinic) -> None:
     first = clinic.examine("20250101", ball(A, 22))
     assert clinic.examine("20250401") == {"Body": first["Body"]}
     (link,) = clinic.links("20250401").values()
@@ -281,7 +319,7 @@ def test_a_follow_up_without_lesions_tells_what_is_gone(clinic: Clinic, lying_st
     assert "lesion-disappeared" in clinic.told("20250401")
 
 
-def test_what_a_person_relinked_is_found_under_its_new_name(clinic: Clinic, lying_still: None) -> None:
+def test_what_a_person_relinked_is_found_under_its_new_name(clinic: Clinic) -> None:
     first = clinic.examine("20250101", ball(A, 22), ball(B, 18))
     second = clinic.examine("20250401", ball(A, 22), ball(B, 18))
     assert second == first
@@ -302,7 +340,7 @@ def test_what_a_person_relinked_is_found_under_its_new_name(clinic: Clinic, lyin
 
 
 def test_a_folder_with_the_earlier_study_and_its_results_gives_lesions_their_names(
-    clinic: Clinic, lying_still: None, tmp_path: Path
+    clinic: Clinic, tmp_path: Path
 ) -> None:
     settings = Settings(home=tmp_path)
     earlier, later = (
@@ -321,3 +359,28 @@ def test_a_folder_with_the_earlier_study_and_its_results_gives_lesions_their_nam
     stranger = clinic.study("20250501", ball(A, 22), patient_id="P2")[0].parent
     with pytest.raises(Refused, match="not of this patient"):
         offline.analyse_folder(stranger, tmp_path / "out", settings, plugins=("balls",), prior=earlier)
+
+
+def test_an_earlier_study_that_an_archive_gives_with_its_results_is_waited_for_and_compared(
+    clinic: Clinic, tmp_path: Path
+) -> None:
+    first = clinic.examine("20250101", ball(A, 22), ball(B, 18))
+    images = clinic.study("20250101", ball(A, 22), ball(B, 18))
+    results = [clinic.node.objects.path(row.sha256) for row in clinic.node.rows(Result)]
+    elsewhere = Clinic(tmp_path / "elsewhere")
+    elsewhere.send("20250401", ball(A, 14), ball(B, 20))
+    elsewhere.settle()
+    ask_for(elsewhere, 1, dcmread(images[0]).StudyInstanceUID)
+    elsewhere.work()
+    assert [(job.state, job.attempt) for job in elsewhere.node.rows(Job)] == [("queued", 0)]
+    intake = Intake(elsewhere.node.database, elsewhere.node.objects)
+    for file in (*images, *results):
+        temporary = elsewhere.node.objects.temporary()
+        temporary.write_bytes(file.read_bytes())
+        intake.take(temporary, source="PACS", coming="fetched")
+    elsewhere.work(priors_wait_seconds=0)
+    assert elsewhere.named("20250401") == first
+    assert {link.kind for link in elsewhere.links("20250401").values()} == {"same"}
+    assert "priors-not-here" in elsewhere.told("20250401")
+    assert len(elsewhere.node.rows(Job)) == 1
+    elsewhere.node.database.dispose()

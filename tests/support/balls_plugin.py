@@ -41,7 +41,9 @@ class Balls:
                     measurements=measure_lesion(mask, ct), confidence=0.9)
             for n, mask in enumerate(sorted(masks, key=lambda m: -m.count), start=1)
         ]
-        body = Mask.from_full(ct.array > -300)
+        above = ct.array > -300
+        above[:15] = above[16:] = False
+        body = Mask.from_full(above)
         found.append(Finding(key="body", label="Body", series_instance_uid=uid, mask=body,
                              category=codes.ANATOMICAL_STRUCTURE, type=codes.ORGAN,
                              measurements=measure_lesion(body, ct)))
