@@ -78,7 +78,7 @@ class Task:
     pages: bool = False
     """True to write overlay pictures, a CSV and a page beside the DICOM objects."""
     past: Past = field(default_factory=Past)
-    """What is known of the patient from other times; only for a task of one plugin when `past.same` or names are."""
+    """What is known of the patient from other times."""
 
     @property
     def requests(self) -> tuple[Mark, ...]:
