@@ -413,11 +413,20 @@ def _plain(known: Course) -> dict[str, Any]:
             {
                 "lesion": uid,
                 "name": name,
-                "sightings": [asdict(s) for s in known.sightings if s.lesion == uid],
+                "sightings": [_worded(asdict(s)) for s in known.sightings if s.lesion == uid],
             }
             for uid, name in known.names.items()
         ],
     }
+
+
+def _worded(value: Any) -> Any:
+    """Return plain data with each code as value, scheme and meaning."""
+    if isinstance(value, dict):
+        return {key: _worded(inner) for key, inner in value.items()}
+    if hasattr(value, "scheme_designator"):
+        return {"value": value.value, "scheme": value.scheme_designator, "meaning": value.meaning}
+    return [_worded(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 __all__ = ["Author", "Note", "lesions_app", "who"]

@@ -35,6 +35,7 @@ from store.dicom.response_sr import (
     encode_response,
 )
 from store.dicom.rules import check
+from store.lesions import is_unconfirmed
 from store.response.history import Role, Status
 from store.response.rules import Rules
 from store.response.verdict import Response
@@ -134,7 +135,7 @@ def _lesion(sighting: Sighting, name: str, segs: Mapping[str, Dataset], *, count
     return ReportedLesion(
         tracking_uid=sighting.tracking_uid,
         tracking_identifier=name,
-        role=sighting.role,
+        role=None if is_unconfirmed(sighting) else sighting.role,
         status=sighting.status,
         type=sighting.type_code or codes.LESION,
         site=sighting.site_code,

@@ -126,6 +126,7 @@ def test_marks_are_listed_with_their_author(home: Path) -> None:
     run(home, "lesions", "reject", "--patient", "P1", "--lesion", NEW)
     (known, rejected) = json.loads(run(home, "lesions", "list", "--patient", "P1", "--json"))["lesions"]
     last = known["sightings"][-1]
+    assert last["type_code"] == {"value": "27925004", "scheme": "SCT", "meaning": "Nodule"}
     assert (last["role"], last["role_by"], last["node"], last["site"], last["status"]) == (
         "non-target",
         "Dr. Grey",
