@@ -39,16 +39,13 @@ class Brought:
     lesion: EarlierLesion
     """Where it is expected."""
     volume: Volume | None
-    """The series of this study that it was brought to; None when there is none like its own."""
+    """The series of this study that it was brought to; None when there is none."""
+    reason: str = ""
+    """Why there is none, in words."""
     mask: Mask | None = None
     """Its mask on its own series; None when that was not read."""
     motion: Motion | None = None
     """How it was brought; None when it was not."""
-
-    @property
-    def trusted(self) -> bool:
-        """Return True when the images could be laid on each other."""
-        return self.motion is not None and self.motion.quality.trust is not Trust.FAILED
 
 
 class Motions:
@@ -82,6 +79,8 @@ class Scene:
     """By Tracking UID."""
     flags: list[Flag] = field(default_factory=list)
     """What could not be compared."""
+    incomplete: set[str] = field(default_factory=set)
+    """Series of this study that were not compared with all that they should have been."""
 
     def take(self, series: Sequence[EarlierSeries], standing: Standing) -> None:
         """Take in the lesions of one study that are not known yet."""
@@ -92,7 +91,8 @@ class Scene:
             except Refused as refusal:
                 sentence = f"The lesions of {one.study_date} were not compared: {refusal.sentence}"
                 self.flags.append(Flag(code="earlier-not-compared", sentence=sentence))
-                continue
+                self.incomplete.update([volume.series_instance_uid] if volume else [])
+                found = [_nowhere(one, region, standing, refusal.sentence) for region in one.lesions]
             for brought in found:
                 self.lesions.setdefault(brought.lesion.tracking_uid, brought)
 
@@ -120,10 +120,16 @@ class Scene:
     def _brought(self, series: EarlierSeries, volume: Volume | None, standing: Standing) -> list[Brought]:
         lesions = [r for r in series.lesions if r.tracking_uid not in self.lesions]
         if volume is None:
-            return [_nowhere(series, region, standing) for region in lesions]
+            words = (
+                f"the study holds no {series.modality or 'image'} series like the one on which it was seen"
+            )
+            return [_nowhere(series, region, standing, words) for region in lesions]
         there = series.volume
         masks = series.masks(there)
         motion = self.motions.between(volume, there)
+        if motion.quality.trust is Trust.FAILED:
+            sentence = f"the images cannot be laid on each other: {motion.quality.sentence}"
+            raise Refused("earlier-not-registered", sentence)
         found = []
         for region in {r.tracking_uid: r for r in reversed(lesions)}.values():
             parts = [
@@ -180,7 +186,7 @@ def still(series: EarlierSeries, region: Region, mask: Mask, volume: Volume) -> 
     )
 
 
-def _nowhere(series: EarlierSeries, region: Region, standing: Standing) -> Brought:
+def _nowhere(series: EarlierSeries, region: Region, standing: Standing, reason: str) -> Brought:
     lesion = EarlierLesion(
         tracking_uid=region.tracking_uid,
         tracking_identifier=region.tracking_identifier or region.label,
@@ -190,7 +196,7 @@ def _nowhere(series: EarlierSeries, region: Region, standing: Standing) -> Broug
         volume_mm3=0.0,
         in_view=0.0,
     )
-    return Brought(standing=standing, series=series, region=region, lesion=lesion, volume=None)
+    return Brought(standing=standing, series=series, region=region, lesion=lesion, volume=None, reason=reason)
 
 
 __all__ = ["Brought", "Motions", "Scene", "Standing", "joined", "still"]

@@ -52,14 +52,16 @@ def second_look(
 ) -> SecondLook:
     """Return the links after a look at each lesion that seemed gone, and what was drawn anew.
 
-    Nobody looks for a lesion that a person called none, nor where the images could not be laid on each other.
+    Nobody looks for a lesion that a person called none.
     """
     told: list[Link] = []
     redrawn: list[Finding] = []
     for link in links:
         brought = scene.lesions.get(link.tracking_uid)
-        is_gone = hasattr(propagation, "visible") and link.kind is Kind.GONE and link.tracking_uid not in rejected
-        if not is_gone or brought is None or not brought.trusted:
+        is_gone = (
+            hasattr(propagation, "visible") and link.kind is Kind.GONE and link.tracking_uid not in rejected
+        )
+        if not is_gone or brought is None or brought.volume is None:
             told.append(link)
             continue
         finding, seen = _looked(plugin, study, [*findings, *redrawn], link, brought)

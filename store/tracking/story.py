@@ -14,6 +14,8 @@ from store.tracking.matching import match
 from store.tracking.naming import Names
 from store.tracking.past import Named
 
+UNCOMPARED = 0.3
+"""No lesion is more surely new than this when there are earlier ones that nobody could compare it with."""
 Place = tuple[str, str]
 """Series Instance UID and `Finding.key`: no two findings of one run share both."""
 
@@ -107,7 +109,8 @@ class Story:
                     of_lesion[volume.series_instance_uid, link.finding] = link
                 elif self._is_earlier(link.tracking_uid):
                     fates.append(link)
-        fates += [_nowhere(b) for b in self._scene.lesions.values() if b.volume is None]
+        absent = (b for b in self._scene.lesions.values() if b.volume is None)
+        fates += [_nowhere(b) for b in absent if b.standing is Standing.EARLIER]
         names = {place_of(f): self._name(f, of_lesion[place_of(f)]) for f in self._lesions}
         links = [
             replace(of_lesion[place], tracking_identifier=name.tracking_identifier)
@@ -174,13 +177,10 @@ class Story:
         sure = min((b.motion.quality.confidence for b in others if b.motion), default=1.0)
         link = replace(link, earlier=parents, confidence=min(link.confidence, sure))
         if finding is None:
-            brought = self._scene.lesions[link.tracking_uid]
-            if link.kind is Kind.GONE and not brought.trusted:
-                words = (
-                    "the images could not be laid on each other with confidence, so it cannot be called gone"
-                )
-                link = replace(link, kind=Kind.OUT_OF_VIEW, reason=f"{words}; {link.reason}")
             return link
+        if not parents and finding.series_instance_uid in self._scene.incomplete:
+            reason = f"{link.reason}; not all earlier lesions could be compared"
+            link = replace(link, confidence=min(link.confidence, UNCOMPARED), reason=reason)
         if not parents and link.kind is not Kind.NEW:
             reason = "no earlier study shows it; its name is that of a later study, analysed before this one"
             return replace(link, kind=Kind.NEW, study_instance_uid="", expected_mm=None, reason=reason)
@@ -224,7 +224,6 @@ def _as_before(pin: Pin | None, key: str, tracking_uid: str) -> Link:
 
 def _nowhere(brought: Brought) -> Link:
     lesion = brought.lesion
-    modality = brought.series.modality or "image"
     return Link(
         kind=Kind.OUT_OF_VIEW,
         tracking_uid=lesion.tracking_uid,
@@ -233,7 +232,7 @@ def _nowhere(brought: Brought) -> Link:
         earlier=(lesion.tracking_uid,),
         study_instance_uid=lesion.study_instance_uid,
         confidence=1.0,
-        reason=f"the study holds no {modality} series like the one on which it was seen",
+        reason=brought.reason,
     )
 
 

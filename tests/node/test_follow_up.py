@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -50,6 +51,19 @@ SHIFTS: dict[str, tuple[float, float, float]] = {}
 """How patients lay, by the first image."""
 A, B, C = (-75.0, 20.0, 30.0), (75.0, -20.0, -30.0), (-70.0, -30.0, -70.0)
 D = (70.0, 30.0, 50.0)
+
+
+QUALITY = Quality(
+    trust=Trust.GOOD,
+    sentence="",
+    confidence=0.95,
+    similarity_before=1.0,
+    similarity_rigid=1.0,
+    similarity=1.0,
+    overlap=1.0,
+    translation_mm=0.0,
+    rotation_deg=0.0,
+)
 
 
 def ball(centre: tuple[float, float, float], diameter_mm: float) -> Ball:
@@ -179,23 +193,12 @@ def clinic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clinic]:
 @pytest.fixture(autouse=True)
 def known_motion(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the motion from how the patients were laid; registering is judged by its own tests."""
-    quality = Quality(
-        trust=Trust.GOOD,
-        sentence="",
-        confidence=0.95,
-        similarity_before=1.0,
-        similarity_rigid=1.0,
-        similarity=1.0,
-        overlap=1.0,
-        translation_mm=0.0,
-        rotation_deg=0.0,
-    )
 
     def register(fixed: Volume, moving: Volume) -> Motion:
         matrix = np.eye(4)
         new, old = (SHIFTS[v.sop_instance_uids[0]] for v in (fixed, moving))
         matrix[:3, 3] = np.subtract(new, old)
-        return Motion(matrix=matrix, deformation=None, quality=quality)
+        return Motion(matrix=matrix, deformation=None, quality=QUALITY)
 
     monkeypatch.setattr(brought, "register", register)
 
@@ -337,6 +340,23 @@ def test_what_a_person_relinked_is_found_under_its_new_name(clinic: Clinic) -> N
     by_size = [f.tracking_uid for f in clinic.findings("20250701")]
     assert by_size == [first["Nodule 2"], first["Nodule 1"], first["Body"]]
     assert third == first
+
+
+def test_what_cannot_be_laid_on_the_earlier_images_is_neither_gone_nor_surely_new(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = clinic.examine("20250101", ball(A, 22))
+    motion = Motion(matrix=np.eye(4), deformation=None, quality=replace(QUALITY, trust=Trust.FAILED))
+    monkeypatch.setattr(brought, "register", lambda fixed, moving: motion)
+    second = clinic.examine("20250401", ball(A, 22))
+    assert set(first.values()) & set(second.values()) == {first["Body"]}
+    links = clinic.links("20250401")
+    assert {n: link.kind for n, link in links.items()} == {
+        "Nodule 1": "outside-field-of-view",
+        "Nodule 2": "new",
+    }
+    assert links["Nodule 2"].confidence == pytest.approx(0.3)
+    assert "earlier-not-compared" in clinic.told("20250401")
 
 
 def test_a_folder_with_the_earlier_study_and_its_results_gives_lesions_their_names(
