@@ -4,10 +4,10 @@
 
 Each pair (`training.pairs`) is a chest CT of DIR (`../shared/data`, or NADIR_TEST_DATA) or the thorax phantom, shown
 twice: turned, shifted, breathed, on another grid, with other noise; lesions in its lungs stay, grow, shrink, part,
-fuse, vanish, appear, crowd and leave the field of view. The images are registered, the earlier lesions brought to the new
-image, and matched, as the node does it. Findings are the true masks, so that nothing but the following is judged; with
-`--drawn` they are what the node's classical segmenter draws from a point in each lesion, in both images, and what it
-does not draw is not followed. Seconds are those of registering, bringing and matching one pair, not of making it.
+fuse, vanish, appear, crowd and leave the field of view. The images are registered, the earlier lesions brought to the
+new image, and matched, as the node does it. Findings are the true masks, so that nothing but the following is judged;
+with `--drawn` they are what the node's classical segmenter draws from a point in each lesion, in both images, and what
+it does not draw is not followed. Seconds are those of registering, bringing and matching one pair, not of making it.
 
 Limits and confidences were set on pairs of seeds from 1000 on; the seeds judged here (0 to 59) were not among them.
 """

@@ -101,6 +101,8 @@ def _families(pairs: Pairs, chosen: Mapping[int, int], gates: Gates) -> frozense
         if share < gates.inside or (i in with_fate) == merges or (j in with_origin and not merges):
             continue
         kin = {(chosen[j], j)} if merges else {(a, b) for a, b in found if a == i}
+        if any(pairs[pair].overlap.iou == 0 for pair in kin):
+            continue
         ratios = [ratio for pair in kin | {(i, j)} if (ratio := pairs[pair].ratio) is not None]
         if merges and chosen[j] not in split and min(ratios, default=1.0) * gates.whole >= 1:
             merged.add(j)
@@ -218,7 +220,8 @@ class _Telling:
             (i, k) for i in parents for k in range(len(self.now))
         }
         rival = min((self.pairs[pair].cost for pair in rivals - kin), default=inf)
-        return confidence.of_link(max(self.pairs[i, j].cost for i in parents), rival)
+        cost, sd_mm = max((self.pairs[i, j].cost, float(self.expected.sd_mm[i])) for i in parents)
+        return confidence.of_link(cost, rival, sd_mm)
 
     def _alone(self, possible: set[tuple[int, int]]) -> float:
         """Return how sure it is that none of the possible pairs is one."""

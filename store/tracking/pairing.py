@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import log
+from math import log, sqrt
 
 import highdicom
 import numpy as np
@@ -32,6 +32,7 @@ CONTAINS: Mapping[str, frozenset[str]] = {
 """Regions and the organs in them: one may be told where the other was told before."""
 ANYWHERE = frozenset({codes.LYMPH_NODE.value, codes.VERTEBRA.value, codes.BLOOD_VESSEL.value})
 """Sites that say what something is rather than where: they forbid nothing."""
+TOLD_COUNTS = 4
 MEDIAN_OF_NORM = 1.538
 """Median length of a vector of three independent normal numbers of standard deviation 1 (chi, 3 degrees)."""
 
@@ -117,7 +118,8 @@ def as_neighbours_tell(
     """Return the places after what the registration is off at the other lesions that have a partner (`chosen`).
 
     The shift is the median, axis by axis, of how far these are off, weighted by how near they are, with one unit of
-    weight for no shift; it takes two others. What they still scatter around it widens the standard deviation.
+    weight for no shift; it takes two others. What they still scatter around it replaces the standard deviation when it
+    is larger, and is pooled with it (as if that came from four lesions) when it is smaller.
     """
     at = as_told(before, gates).at_mm
     shift = np.zeros_like(at)
@@ -131,8 +133,9 @@ def as_neighbours_tell(
         weights = np.append(np.exp(-((away / gates.neighbour_mm) ** 2) / 2), 1.0)
         ways = np.array([*(off[k] for k in others), np.zeros(3)])
         shift[i] = [_median(ways[:, axis], weights) for axis in range(3)]
-        scatter = np.median(np.linalg.norm(ways[:-1] - shift[i], axis=1)) / MEDIAN_OF_NORM
-        sd[i] = max(sd[i], float(scatter))
+        scatter = float(np.median(np.linalg.norm(ways[:-1] - shift[i], axis=1))) / MEDIAN_OF_NORM
+        pooled = (TOLD_COUNTS * sd[i] ** 2 + len(others) * scatter**2) / (TOLD_COUNTS + len(others))
+        sd[i] = max(sqrt(pooled), scatter)
     return Expected(at_mm=at + shift, shift_mm=shift, sd_mm=sd)
 
 
