@@ -79,19 +79,28 @@ def with_roles(
 ) -> tuple[Sighting, ...]:
     """Return the sightings with the role of their lesion and who said so.
 
-    A person's word counts; then, of lesions seen at the baseline, what `store.response.selection` proposes. A lesion
-    first seen later is new. Such a one counts when a person drew it or confirmed it; until then it is told as a doubt,
-    unless the rules say otherwise. `analysed` tells on which dates which analysis was run.
+    A person's word counts; then, of lesions seen at the baseline, what `store.response.selection` proposes. The
+    baseline of what is measured on PET is the first PET that was looked at, that of all else the first other study. A
+    lesion first seen later is new. Such a one counts when a person drew it or confirmed it; until then it is told as a
+    doubt, unless the rules say otherwise. `analysed` tells on which dates which analysis was run.
     """
     names = _names(sightings)
     ran = set(analysed) | {(one.date, one.plugin) for one in sightings}
-    baseline = min((on for on, _ in ran), default=None)
+    on_pet = {one.plugin for one in sightings if one.on_pet}
+    elsewhere = {one.plugin for one in sightings if drawn(one) and not one.on_pet}
+    baselines = {
+        True: min((on for on, plugin in ran if plugin in on_pet), default=None),
+        False: min((on for on, plugin in ran if plugin not in on_pet - elsewhere), default=None),
+    }
     counting: defaultdict[str, list[Sighting]] = defaultdict(list)
     for one in sightings:
         if one.counts:
             counting[one.lesion].append(one)
     said = {lesion: chosen.of("role", own) for lesion, own in names.items()}
-    proposal = _proposal([own for own in counting.values() if own[0].date == baseline], said, rules)
+    at_baseline = {
+        lesion: own for lesion, own in counting.items() if own[0].date == baselines[_on_pet_only(own)]
+    }
+    proposal = _proposal(at_baseline.values(), said, rules)
     roles: dict[str, dict[str, Any]] = {}
     for lesion, own_names in names.items():
         own, word = counting[lesion], said[lesion]
@@ -100,12 +109,16 @@ def with_roles(
         if word is not None:
             value = None if word.value == "ignore" else Role(word.value)
             role = {"role": value, "role_by": word.author}
-        elif own and own[0].date == baseline:
+        elif lesion in at_baseline:
             role = proposal.get(lesion, {"role": Role.NON_TARGET, "role_by": PROPOSAL})
         elif own:
             role = {"role": Role.NEW, "role_by": _new_by(own, confirmed, ran, rules)}
         roles[lesion] = {**role, "touched": [d for d in (word, confirmed) if d is not None]}
     return tuple(_with_role(one, **roles[one.lesion]) for one in sightings)
+
+
+def _on_pet_only(own: Sequence[Sighting]) -> bool:
+    return all(one.on_pet for one in own if drawn(one)) and any(map(drawn, own))
 
 
 def _proposal(

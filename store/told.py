@@ -39,9 +39,11 @@ def history(course: Course, criteria: str = "recist1.1") -> History:
     Lengths are whole tenths of a millimetre, half up, and those of fragments are added up; SUVpeak is told only when it
     is normalised to lean body mass. New lesions that nobody confirmed are left out: `doubts` tells of them.
     """
-    dates = sorted({on for on, _ in course.analysed} | {one.date for one in course.sightings if one.counts})
+    seen = looked_at(course, criteria)
+    plugins = {one.plugin for one in seen if drawn(one)}
+    dates = sorted({on for on, plugin in course.analysed if plugin in plugins} | {one.date for one in seen})
     shown: defaultdict[date, defaultdict[str, list[Sighting]]] = defaultdict(lambda: defaultdict(list))
-    for one in looked_at(course, criteria):
+    for one in seen:
         if one.role is not None and not is_unconfirmed(one):
             shown[one.date][one.lesion].append(one)
     visits = [Visit(date=on, seen=tuple(_seen(own) for own in shown[on].values())) for on in dates]

@@ -269,6 +269,23 @@ def test_uptake_stands_beside_size_and_only_sul_is_told(database: Database) -> N
     assert "SUL" in doubts(found, "percist")[JANUARY][0]
 
 
+def test_the_first_ct_is_the_baseline_of_what_is_measured_on_ct_and_the_first_pet_of_the_others(
+    database: Database,
+) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        visit(session, clock, JANUARY, [lesion("2.25.1", 33, suv_peak=7.0)], plugin="pet_lesion")
+        visit(session, clock, MARCH, [lesion("2.25.2", 20)])
+        visit(session, clock, MAY, [])
+        found = course(session, patient_pk(session))
+    assert [v.date for v in found.history().visits] == [MARCH, MAY]
+    assert [v.date for v in found.history("percist").visits] == [JANUARY]
+    assert {one.lesion: (one.role, one.role_by) for one in found.sightings} == {
+        "2.25.1": (Role.NON_TARGET, "proposal"),
+        "2.25.2": (Role.TARGET, "proposal"),
+    }
+
+
 def test_a_patient_without_a_row_is_refused(database: Database) -> None:
     with database.reading() as session, pytest.raises(Refused, match="no patient"):
         course(session, 17)
