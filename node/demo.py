@@ -64,7 +64,7 @@ def run_demo(
     """Return 0 after everything was sent, analysed, delivered and shown; 1 when an analysis of the phantom failed.
 
     With `data` an analysis that refuses a study is told and is no failure, as long as one of them gave a result.
-    Leaves in `out`: `dicom` (SEG and SRs as the archive holds them), `overlays`, `measurements.csv`, `report.html`,
+    Leaves in `out`: `dicom` (results as the archive holds them), `overlays`, `measurements.csv`, `report.html`,
     `input` (the phantom) and `node` (the node's home). Refuses `folder-not-empty`, `no-such-path`, `no-dicom`;
     raises Unavailable when something does not answer.
     """
@@ -273,11 +273,13 @@ def _show(
         console.print(f"no result of {plugin}: {text} ({code})", markup=False, highlight=False)
     objects = sum(len(report.files) for report in reports)
     pictures = sum(1 for path in pages if path.suffix == ".png")
+    courses = sorted((out / "node" / "reports").glob("*.html"))
     for what, where in (
-        (f"{objects} SEG and SR", out / "dicom"),
+        (f"{objects} SEG, SR and PDF", out / "dicom"),
         (f"{pictures} pictures", out / "overlays"),
         ("measurements", out / "measurements.csv"),
         ("page to open", out / "report.html"),
+        *(("the patient's course", page) for page in courses),
         ("the node's SQL and log", out / "node"),
     ):
         console.print(f"{what:<24} {where}", markup=False, highlight=False)

@@ -22,7 +22,13 @@ from store.findings import list_findings
 from store.tables import Delivery, Job, Patient, Refusal, Result, Revision, Study
 
 ENDED = (jobs.DONE, jobs.DEAD, jobs.SUPERSEDED)
-KIND_WORDS = {"seg": "SEG", "sr-volumetric": "SR_volumetric", "sr-planar": "SR_planar"}
+KIND_WORDS = {
+    "seg": "SEG",
+    "sr-volumetric": "SR_volumetric",
+    "sr-planar": "SR_planar",
+    "sr-response": "SR",
+    "pdf-response": "PDF",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

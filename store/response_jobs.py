@@ -20,8 +20,9 @@ from store.database import aware_utc
 from store.objects import ObjectStore
 from store.patients import same_person
 from store.tables import Choice, Finding, Job, LesionLink, Patient, PatientMerge, Revision, Study
+from store.turn import REPORT
 
-PLUGIN: Final = "response"
+PLUGIN: Final = REPORT
 VERSION: Final = "1"
 
 
