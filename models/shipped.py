@@ -23,7 +23,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 CARD = "card.json"
 VOUCHED: Mapping[str, str] = {
     "nodule_malignancy": "1e7324d57cc5122064fe5e3310a4f5302162ba34d4bf7bcb86a422680936fdda",
-    "nodule_segmenter": "21a5b26e7f3439036fec65c093d6460b6aafe384bc96531ae4c56e35fe46c80f",
+    "nodule_segmenter": "1db017e6f22eeedf445be60f46ee5c30e0717bad3a66e322a9cbacfdfac7a03e",
     "petct_multitask": "3945d0c442e99bf01aa429442397f3a129e8793fcae848394e07421b6a0aa74f",
 }
 """sha256 of the manifest of each shipped model, by its name, which is that of its folder."""
