@@ -98,6 +98,8 @@ def test_progression_is_the_larger_of_a_fifth_and_five_millimetres_in_whole_tent
         sums = sums_of(response, ())
         assert sums.points[1].progression_from == least
     assert sums.response_to == 150.0
+    volumes = sums_of(replace(response, criteria="volume"), ())
+    assert (volumes.response_to, volumes.next_progression_from) == (102.9, 518.4)
     none = sums_of(replace(response, criteria="percist"), ())
     assert (none.next_progression_from, none.response_to) == (None, None)
 

@@ -36,7 +36,7 @@ def curve(course: SumCourse, height: float = 205.0) -> Drawing:
     register_typefaces()
     drawing = Drawing(WIDTH, height)
     axes = _curve_axes(course, height)
-    grid(drawing, axes, ticks(axes.lowest, axes.highest), "{:g}", course.unit)
+    grid(drawing, axes, ticks(axes.lowest, axes.highest), "{:.12g}", course.unit)
     _visits(drawing, axes, [(p.days, p.date) for p in course.points])
     _band(drawing, axes, course.points)
     labels = _thresholds(drawing, axes, course)
@@ -61,9 +61,12 @@ def _curve_axes(course: SumCourse, height: float) -> Axes:
     known += [v for v in (course.next_progression_from, course.response_to) if v is not None]
     known += [p.progression_from for p in course.points if p.progression_from is not None]
     days = [p.days for p in course.points]
+    highest = 1.08 * max([*known, 1.0])
+    widest = max(stringWidth(f"{tick:.12g} {course.unit}", PLAIN, SMALL) for tick in ticks(0.0, highest))
+    left = max(34.0, widest + 5)
     return Axes(
-        left=34, bottom=30, width=WIDTH - 34 - 92, height=height - 30 - 34, lowest=0.0,
-        highest=1.08 * max([*known, 1.0]), first=float(min(days)), last=float(max(days)),
+        left=left, bottom=30, width=WIDTH - left - 92, height=height - 30 - 34, lowest=0.0, highest=highest,
+        first=float(min(days)), last=float(max(days)),
     )  # fmt: skip
 
 

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
-from typing import NamedTuple
 
 from node.report.longitudinal.view import (
     Cell,
@@ -23,8 +22,12 @@ from node.report.longitudinal.view import (
 from store.course import Course
 from store.lesions import is_unconfirmed
 from store.response.history import Role, Status
+from store.response.recist import progressive_from
 from store.response.verdict import Margin, Response, TimePoint
+from store.response.volumetric import Volumes
+from store.response.who import Products
 from store.sighting import Sighting, sum_tenths
+from store.told import BOTH, UPTAKE
 from store.tracking.link import Kind
 
 CODES = {Role.TARGET: "T", Role.NON_TARGET: "N", Role.NEW: "New "}
@@ -70,16 +73,9 @@ DECISIONS = {
 UNITS = {"mL": "ml", "{SUVbw}g/ml": "", "g/ml{SUVbw}": "", "mm3": "mm³"}
 
 
-class SumRule(NamedTuple):
-    """When a sum alone is a response or progression, per cent of baseline and nadir; the least rise in tenths of mm."""
-
-    response: int
-    progression: int
-    least_rise: int
-
-
-SUM_RULES = {"recist1.1": SumRule(70, 120, 50), "irecist": SumRule(70, 120, 50), "who": SumRule(50, 125, 0)}
-"""RECIST 1.1: Eisenhauer 2009, 4.3.1; WHO: Miller 1981. Other criteria do not judge by one sum."""
+BY_LENGTH = ("recist1.1", "irecist")
+BY_SHARE: Mapping[str, type[Products] | type[Volumes]] = {"who": Products, "volume": Volumes}
+"""Criteria that judge by a sum: of lengths in tenths of a millimetre, or by a share of it; others have no levels."""
 
 
 def visits_of(course: Course, responses: Sequence[Response]) -> tuple[When, ...]:
@@ -108,7 +104,9 @@ def lesions_of(
         seen[one.lesion].append(one)
     order = {Role.TARGET: 0, Role.NON_TARGET: 1, Role.NEW: 2, None: 3}
     names = course.names
-    roles = {uid: _role(sightings, is_judged=uid in judged) for uid, sightings in seen.items()}
+    kinds = {True} if criteria in UPTAKE else {True, False} if criteria in BOTH else {False}
+    judged |= {s.lesion for s in course.sightings if is_unconfirmed(s) and s.on_pet in kinds}
+    roles = {uid: _role(sightings if uid in judged else ()) for uid, sightings in seen.items()}
     counts: dict[Role | None, int] = defaultdict(int)
     made = []
     for uid in sorted(seen, key=lambda uid: order[roles[uid][0]]):
@@ -119,12 +117,10 @@ def lesions_of(
     return tuple(made)
 
 
-def _role(sightings: Sequence[Sighting], *, is_judged: bool) -> tuple[Role | None, str]:
-    """Return the role that a lesion had last, and who gave it; none when the criteria do not look at it."""
+def _role(sightings: Sequence[Sighting]) -> tuple[Role | None, str]:
+    """Return the role that a lesion had last, and who gave it."""
     last = next((s for s in reversed(sightings) if s.role is not None), None)
-    if last is None or not (is_judged or is_unconfirmed(last)):
-        return (None, "")
-    return (last.role, last.role_by)
+    return (None, "") if last is None else (last.role, last.role_by)
 
 
 def _lesion(
@@ -229,7 +225,6 @@ def _with_changes(cell: Cell, length: float, before: Sequence[float]) -> Cell:
 
 def sums_of(response: Response, lesions: Sequence[LesionCourse]) -> SumCourse:
     """Return the sums of one set of criteria with what they are judged by, in the unit of the response."""
-    rule = SUM_RULES.get(response.criteria)
     first = response.time_points[0].date
     known = [p for p in response.time_points if p.sum is not None]
     lowest = min(known, key=lambda p: p.sum or 0.0, default=None)
@@ -244,33 +239,54 @@ def sums_of(response: Response, lesions: Sequence[LesionCourse]) -> SumCourse:
                 date=point.date,
                 sum=point.sum,
                 sd=_sd(response, point, lesions),
-                verdict=point.overall or "baseline",
-                progression_from=_progression_from(rule, point.nadir),
+                verdict=verdict_of(response, point),
+                progression_from=_progression_from(response.criteria, point.nadir),
             )
             for point in response.time_points
         ),
-        response_to=rule.response * _tenths(baseline) // 100 / 10 if rule and baseline else None,
-        next_progression_from=_progression_from(rule, lowest.sum if lowest else None),
+        response_to=_response_to(response.criteria, baseline),
+        next_progression_from=_progression_from(response.criteria, lowest.sum if lowest else None),
         nadir=lowest.sum if lowest else None,
         nadir_date=lowest.date if lowest else None,
     )
 
 
-def _progression_from(rule: SumRule | None, nadir: float | None) -> float | None:
-    """Return the smallest sum that is progression; None after a nadir of nothing, where any disease is."""
-    if rule is None or not nadir:
+def verdict_of(response: Response, point: TimePoint) -> str:
+    """Return the verdict of a visit, `baseline` at the first one, `none` when the criteria give none."""
+    return "baseline" if point is response.time_points[0] else point.overall or "none"
+
+
+def _response_to(criteria: str, baseline: float | None) -> float | None:
+    """Return the largest sum that is a partial response, in whole steps of the criteria; None without such a sum."""
+    if not baseline:
         return None
-    tenths = _tenths(nadir)
-    return max(-(-rule.progression * tenths // 100), tenths + rule.least_rise) / 10
+    if criteria in BY_LENGTH:
+        return 7 * round(10 * baseline) // 10 / 10
+    if criteria not in BY_SHARE:
+        return None
+    measure = BY_SHARE[criteria]
+    steps = round(baseline * measure.steps_per_unit)
+    return steps * measure.partial.numerator // measure.partial.denominator / measure.steps_per_unit
 
 
-def _tenths(value: float) -> int:
-    return round(10 * value)
+def _progression_from(criteria: str, nadir: float | None) -> float | None:
+    """Return the smallest sum that is progression; None after a nadir of nothing, where any disease is."""
+    if not nadir:
+        return None
+    if criteria in BY_LENGTH:
+        return progressive_from(round(10 * nadir)) / 10
+    if criteria not in BY_SHARE:
+        return None
+    measure = BY_SHARE[criteria]
+    steps = round(nadir * measure.steps_per_unit)
+    return (
+        -(-steps * measure.progressive.numerator // measure.progressive.denominator) / measure.steps_per_unit
+    )
 
 
 def _sd(response: Response, point: TimePoint, lesions: Sequence[LesionCourse]) -> float | None:
     """Return one standard deviation of a sum of diameters, errors of lesions taken as independent; None if unknown."""
-    if response.criteria not in ("recist1.1", "irecist") or point.sum is None:
+    if response.criteria not in BY_LENGTH or point.sum is None:
         return None
     parts = []
     for lesion in (one for one in lesions if one.role == Role.TARGET):

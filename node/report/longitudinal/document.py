@@ -17,6 +17,7 @@ from reportlab.platypus import (
     CondPageBreak,
     Flowable,
     Image,
+    KeepTogether,
     Paragraph,
     SimpleDocTemplate,
     Spacer,
@@ -28,6 +29,7 @@ from node.report.longitudinal import words
 from node.report.longitudinal.charts import curve, spider
 from node.report.longitudinal.cohort import Cohort
 from node.report.longitudinal.cohort_charts import MOST_BARS, MOST_LANES, parts, swimmer, waterfall
+from node.report.longitudinal.course_view import verdict_of
 from node.report.longitudinal.scripts import marked_up, writable
 from node.report.longitudinal.view import Cell, LesionCourse, LongitudinalReport, Picture, SumCourse
 from node.report.pdf import (
@@ -47,7 +49,7 @@ from node.report.pdf import (
     register_typefaces,
 )
 from node.report.shown import RESEARCH_USE
-from store.response.verdict import Response
+from store.response.verdict import Response, TimePoint
 
 MOST_VISITS = 6
 PICTURES_IN_ROW = 4
@@ -134,7 +136,7 @@ def _story(report: LongitudinalReport) -> Iterator[Flowable]:
     yield Paragraph(f"{RESEARCH_USE}. {words.UNVERIFIED}", BANNER)
     yield _verdict(report)
     for course, judged in zip(report.sums, report.responses, strict=True):
-        yield from _judged(course, judged)
+        yield from _judged(course, judged, response.time_points[-1])
     yield from _at_a_glance(report)
     yield Paragraph("New, gone, joined, parted and not evaluable lesions", HEADING)
     yield from _list([f"<b>{day.isoformat()}</b> {_text(said, 1000)}" for day, said in report.events])
@@ -142,7 +144,8 @@ def _story(report: LongitudinalReport) -> Iterator[Flowable]:
         yield Paragraph("Each lesion", HEADING)
         yield Paragraph(words.PICTURES, CAPTION)
     for lesion in report.lesions:
-        yield from _lesion(report, lesion)
+        story = list(_lesion(report, lesion))
+        yield from [KeepTogether(story)] if len(report.visits) <= PICTURES_IN_ROW else story
     yield Paragraph("What was corrected", HEADING)
     yield from _corrections(report)
     yield Paragraph("Where the numbers come from", HEADING)
@@ -200,9 +203,9 @@ def _verdict(report: LongitudinalReport) -> Table:
     return table
 
 
-def _judged(course: SumCourse, response: Response) -> Iterator[Flowable]:
+def _judged(course: SumCourse, response: Response, told_above: TimePoint) -> Iterator[Flowable]:
     yield CondPageBreak(95 * mm)
-    quantity = course.quantity.capitalize()
+    quantity = words.sentence(course.quantity)
     yield Paragraph(f"{_text(quantity)} and verdicts, {_text(words.criteria_name(response))}", HEADING)
     if any(point.sum is not None for point in course.points):
         yield curve(course)
@@ -227,15 +230,15 @@ def _judged(course: SumCourse, response: Response) -> Iterator[Flowable]:
             point.date.isoformat(), str((point.date - first.date).days), words.millimetres(point.sum),
             "" if point is first else words.change_of(point, first.sum), words.millimetres(point.nadir),
             words.change_of(point, point.nadir), point.target or "–", point.non_target or "–",
-            "yes" if point.new else "no", point.overall or "baseline",
+            "yes" if point.new else "no", verdict_of(response, point),
         ]
         for point in response.time_points
     ]  # fmt: skip
-    yield _table(heads, rows, [19, 9, 15, 18, 13, 17, 17, 22, 10, 0], numbers=range(1, 6))
+    yield _table(heads, rows, [19, 9, 15, 18, 13, 17, 15, 26, 10, 0], numbers=range(1, 6))
     yield Spacer(1, 2 * mm)
     told = [
         f"<b>{p.date.isoformat()}{f', {_text(p.overall)}' if p.overall else ''}:</b> "
-        + _text(words.why(p), 2000)
+        + _text(words.why(p, doubts=p is not told_above), 2000)
         for p in response.time_points
     ]
     yield from _list(told)

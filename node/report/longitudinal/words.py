@@ -176,18 +176,27 @@ def why(point: TimePoint, *, doubts: bool = True) -> str:
 def headline(response: Response) -> tuple[str, str]:
     """Return the last verdict and what it means; before a second visit there is none."""
     last = response.time_points[-1].overall
-    return (last, verdict_words(last)) if last else ("Baseline", "there is no later visit to judge")
+    if last:
+        return (last, verdict_words(last))
+    if len(response.time_points) == 1:
+        return ("Baseline", "there is no later visit to judge")
+    return ("None", "these criteria give no verdict")
+
+
+def sentence(text: str) -> str:
+    """Return text with a capital letter in front."""
+    return text[:1].upper() + text[1:]
 
 
 def curve_words(course: SumCourse) -> str:
     """Return the curve in words, for who does not see it."""
     told = [f"{p.date.isoformat()} {millimetres(p.sum)} {course.unit} ({p.verdict})" for p in course.points]
-    return f"{course.quantity.capitalize()} by visit: {'; '.join(told)}."
+    return f"{sentence(course.quantity)} by visit: {'; '.join(told)}."
 
 
 def curve_caption(course: SumCourse) -> str:
     """Return what the lines of the curve mean, with their numbers."""
-    told = [f"{course.quantity.capitalize()}{f' in {course.unit}' if course.unit else ''}."]
+    told = [f"{sentence(course.quantity)}{f' in {course.unit}' if course.unit else ''}."]
     if course.nadir is not None and course.nadir_date is not None:
         told.append(f"Ring: nadir, {millimetres(course.nadir)} on {course.nadir_date.isoformat()}.")
     if course.next_progression_from is not None:
