@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from node import printing
+from node import lesion_lines, printing
 from node.cli_options import AsJson, Config, Home, open_database
 from node.flags import load_settings
 from plugins.errors import Refused
@@ -95,15 +95,15 @@ def lesions_list(
     with _opened(patient, issuer, home, config) as found:
         known = found.known
     if as_json:
-        printing.print_json(_plain(known))
+        printing.print_json(lesion_lines.plain(known))
         return
     days = sorted({s.date for s in known.sightings})
     columns = {"name": "lesion", "uid": "tracking uid", "role": "role", "by": "said by", "site": "site"}
     columns |= {str(day): str(day) for day in days}
-    rows = [_row(known, uid, name, days) for uid, name in known.names.items()]
+    rows = [lesion_lines.row(known, uid, name, days) for uid, name in known.names.items()]
     printing.print_table(rows, columns, numbers=[str(day) for day in days])
-    for decision in _decisions(known):
-        printing.say(_line(decision))
+    for decision in lesion_lines.decisions(known):
+        printing.say(lesion_lines.line(decision))
 
 
 @lesions_app.command("relink")
@@ -248,7 +248,11 @@ def lesions_history(
         names = found.known.names
     standing = {d.number for d in choices.standing}
     rows = [
-        {**_of(d), "lesion": names.get(d.tracking_uid, d.tracking_uid), "counts": d.number in standing}
+        {
+            **lesion_lines.plain_choice(d),
+            "lesion": names.get(d.tracking_uid, d.tracking_uid),
+            "counts": d.number in standing,
+        }
         for d in sorted(choices.decisions, key=lambda d: d.number)
     ]
     if as_json:
@@ -359,74 +363,10 @@ def who(author: str | None) -> str:
 
 def _tell(made: tuple[Decision, ...], as_json: bool) -> None:
     if as_json:
-        printing.print_json([_of(decision) for decision in made])
+        printing.print_json([lesion_lines.plain_choice(decision) for decision in made])
     else:
         for decision in made:
-            printing.say(_line(decision))
-
-
-def _of(decision: Decision) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(decision)
-
-
-def _line(decision: Decision) -> str:
-    where = f" at {decision.study_instance_uid}" if decision.study_instance_uid else ""
-    note = f" ({decision.note})" if decision.note else ""
-    said = f"{decision.kind} {decision.tracking_uid}{where}: {decision.value}"
-    return f"choice {decision.number}, {decision.at:%Y-%m-%d %H:%M} UTC, {decision.author}: {said}{note}"
-
-
-def _decisions(known: Course) -> list[Decision]:
-    """Return the choices that changed something of a course, oldest first."""
-    made = {d.number: d for s in known.sightings for d in s.decisions}
-    return [made[number] for number in sorted(made)]
-
-
-def _row(known: Course, uid: str, name: str, days: list[date]) -> dict[str, Any]:
-    own = [s for s in known.sightings if s.lesion == uid]
-    first = next((s for s in own if s.counts), own[0])
-    row: dict[str, Any] = {"name": name, "uid": uid, "site": first.site}
-    row |= {"role": first.role.value if first.role else "", "by": first.role_by}
-    for day in days:
-        there = [s for s in own if s.date == day]
-        counting = [s for s in there if s.counts]
-        seen = " + ".join(_size(s.measurements, s.status.value) for s in counting or there)
-        row[str(day)] = seen if counting or not there else f"({seen})"
-    return row
-
-
-def _size(measurements: Any, status: str) -> str:
-    length = measurements.get("long_axis")
-    return f"{length.value:.1f} mm" if status == "measured" and length is not None else status
-
-
-def _plain(known: Course) -> dict[str, Any]:
-    """Return a course as plain data."""
-    from dataclasses import asdict
-
-    return {
-        "patient": asdict(known.patient),
-        "visits": [asdict(visit) for visit in known.visits],
-        "lesions": [
-            {
-                "lesion": uid,
-                "name": name,
-                "sightings": [_worded(asdict(s)) for s in known.sightings if s.lesion == uid],
-            }
-            for uid, name in known.names.items()
-        ],
-    }
-
-
-def _worded(value: Any) -> Any:
-    """Return plain data with each code as value, scheme and meaning."""
-    if isinstance(value, dict):
-        return {key: _worded(inner) for key, inner in value.items()}
-    if hasattr(value, "scheme_designator"):
-        return {"value": value.value, "scheme": value.scheme_designator, "meaning": value.meaning}
-    return [_worded(inner) for inner in value] if isinstance(value, list | tuple) else value
+            printing.say(lesion_lines.line(decision))
 
 
 __all__ = ["Author", "Note", "lesions_app", "who"]

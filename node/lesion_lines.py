@@ -1,0 +1,78 @@
+"""What the commands about lesions show: rows, lines and plain data of a course and of the choices in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from store.course import Course
+    from store.sighting import Decision
+
+
+def plain_choice(decision: Decision) -> dict[str, Any]:
+    """Return a choice as plain data."""
+    return asdict(decision)
+
+
+def line(decision: Decision) -> str:
+    """Return a choice in one line."""
+    where = f" at {decision.study_instance_uid}" if decision.study_instance_uid else ""
+    note = f" ({decision.note})" if decision.note else ""
+    said = f"{decision.kind} {decision.tracking_uid}{where}: {decision.value}"
+    return f"choice {decision.number}, {decision.at:%Y-%m-%d %H:%M} UTC, {decision.author}: {said}{note}"
+
+
+def decisions(known: Course) -> list[Decision]:
+    """Return the choices that changed something of a course, oldest first."""
+    made = {d.number: d for s in known.sightings for d in s.decisions}
+    return [made[number] for number in sorted(made)]
+
+
+def row(known: Course, uid: str, name: str, days: Sequence[date]) -> dict[str, Any]:
+    """Return what a lesion is and what was seen of it on each date; in brackets what does not count."""
+    own = [s for s in known.sightings if s.lesion == uid]
+    first = next((s for s in own if s.counts), own[0])
+    row: dict[str, Any] = {"name": name, "uid": uid, "site": first.site}
+    row |= {"role": first.role.value if first.role else "", "by": first.role_by}
+    for day in days:
+        there = [s for s in own if s.date == day]
+        counting = [s for s in there if s.counts]
+        seen = " + ".join(_size(s.measurements, s.status.value) for s in counting or there)
+        row[str(day)] = seen if counting or not there else f"({seen})"
+    return row
+
+
+def _size(measurements: Any, status: str) -> str:
+    length = measurements.get("long_axis")
+    return f"{length.value:.1f} mm" if status == "measured" and length is not None else status
+
+
+def plain(known: Course) -> dict[str, Any]:
+    """Return a course as plain data."""
+    return {
+        "patient": asdict(known.patient),
+        "visits": [asdict(visit) for visit in known.visits],
+        "lesions": [
+            {
+                "lesion": uid,
+                "name": name,
+                "sightings": [_worded(asdict(s)) for s in known.sightings if s.lesion == uid],
+            }
+            for uid, name in known.names.items()
+        ],
+    }
+
+
+def _worded(value: Any) -> Any:
+    """Return plain data with each code as value, scheme and meaning."""
+    if isinstance(value, dict):
+        return {key: _worded(inner) for key, inner in value.items()}
+    if hasattr(value, "scheme_designator"):
+        return {"value": value.value, "scheme": value.scheme_designator, "meaning": value.meaning}
+    return [_worded(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+__all__ = ["decisions", "line", "plain", "plain_choice", "row"]
