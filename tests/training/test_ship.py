@@ -10,6 +10,7 @@ from ball_nodules import TINY, write_crops
 
 from models.files import load_weights, verify
 from models.networks import build
+from models.shipped import WEIGHTS
 from models.nodule_passes import NoduleView
 from plugins.errors import Refused
 from training.experiment import read_experiments
@@ -56,3 +57,9 @@ def test_a_run_without_weights_is_not_shipped(tmp_path: Path) -> None:
     crops = write_crops(tmp_path / "crops", patients=5)
     with pytest.raises(Refused, match="no-weights"):
         ship(tmp_path / "nothing", lidc_manifest(crops), tmp_path / "model", ABOUT, {}, {})
+
+
+def test_no_shipped_card_names_a_place_on_a_machine() -> None:
+    cards = [json.loads(path.read_text()) for path in WEIGHTS.glob("*/card.json")]
+    began = [card["experiment"]["init_from"] for card in cards if card.get("experiment", {}).get("init_from")]
+    assert cards and not any(Path(place).is_absolute() for place in began)
