@@ -10,8 +10,8 @@ from ball_nodules import TINY, write_crops
 
 from models.files import load_weights, verify
 from models.networks import build
-from models.shipped import WEIGHTS
 from models.nodule_passes import NoduleView
+from models.shipped import WEIGHTS
 from plugins.errors import Refused
 from training.experiment import read_experiments
 from training.fit import fit
