@@ -20,7 +20,7 @@ Follower = Callable[[Plugin, Study, Sequence[Finding]], Followed]
 
 def follower(past: Past) -> Follower:
     """Return what gives findings the identity that they have from other times; registrations are made once."""
-    if past == Past():
+    if past.is_empty:
         return lambda plugin, study, findings: Followed(findings=tuple(findings))
     # Registering needs libraries that a first study does without.
     from store.tracking.brought import Motions

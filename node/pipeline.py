@@ -31,7 +31,6 @@ from store.dicom.seg import Identified, encode_seg
 from store.dicom.series import ReadStudy, read_mask, read_study
 from store.dicom.sr import Report, encode_nothing_found, encode_planar, encode_volumetric
 from store.dicom.values import integer
-from store.tracking.past import Past
 
 NOTHING_HERE = "nothing-to-analyse"
 Encoder = Callable[[Callable[[str], int], Sequence[Dataset]], list[tuple[str, Dataset]]]
@@ -169,7 +168,7 @@ def _run(
     except Exception as error:  # headers of strangers meet the encoders: one analysis fails, the others go on
         return _failed(answer, Broken(f"the results of '{plugin.name}' cannot be written: {place(error)}"))
     parts = {**seconds, "find": found_at - began, "write": time.monotonic() - followed_at}
-    if task.past != Past():
+    if not task.past.is_empty:
         parts["follow"] = followed_at - found_at
     return replace(answer, results=results, seconds=parts)
 

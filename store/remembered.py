@@ -33,13 +33,16 @@ def past_of(session: Session, objects: ObjectStore, job: Job, limit: int) -> Pas
     if not patient.patient_id:
         return Past(same=same, said=said)
     pk = int(study.id or 0)
+    names = _names(session, job, study)
+    others = {one.tracking_uid for plugin, given in names.items() if plugin != job.plugin for one in given}
     relinked, rejected = _choices(session, study)
     return Past(
         earlier=_results(objects, reversed(earlier(session, pk)), limit),
         later=_results(objects, later(session, pk), limit),
         same=same,
         said=said,
-        names=_names(session, job, study),
+        names=names.get(job.plugin, ()),
+        others=tuple(sorted(others)),
         relinked=relinked,
         rejected=rejected,
         lacking=outstanding(session, pk),
@@ -113,20 +116,23 @@ def _same(
     return same, said
 
 
-def _names(session: Session, job: Job, study: Study) -> tuple[Named, ...]:
-    """Return the identities that the analysis gave in the patient, in any study and revision, by UID."""
+def _names(session: Session, job: Job, study: Study) -> dict[str, tuple[Named, ...]]:
+    """Return the identities that each analysis gave in the patient, in any study and revision, by UID."""
     statement = (
-        select(Finding.tracking_uid, Finding.tracking_identifier)
+        select(Job.plugin, Finding.tracking_uid, Finding.tracking_identifier)
         .join(Job, col(Job.id) == col(Finding.job_pk))
         .where(
             col(Finding.patient_pk).in_(same_person(session, study.patient_pk)),
-            col(Job.plugin) == job.plugin,
             col(Job.id) != job.id,
         )
         .distinct()
         .order_by(col(Finding.tracking_uid), col(Finding.tracking_identifier))
     )
-    return tuple(Named(tracking_uid=uid, tracking_identifier=name) for uid, name in session.exec(statement))
+    names: dict[str, tuple[Named, ...]] = {}
+    for plugin, uid, identifier in session.exec(statement):
+        one = Named(tracking_uid=uid, tracking_identifier=identifier)
+        names[plugin] = (*names.get(plugin, ()), one)
+    return names
 
 
 def _choices(session: Session, study: Study) -> tuple[tuple[Relinked, ...], tuple[str, ...]]:

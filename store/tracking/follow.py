@@ -50,6 +50,7 @@ def follow(
         pins=_pins(read.same, study, lesions, past),
         was_compared=not past.earlier or past.earlier[0].study_instance_uid in said,
         known=past.names,
+        others=past.others,
     )
     names, links = story.told()
     look = second_look(plugin, study, lesions, links, scene, past.rejected)

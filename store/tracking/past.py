@@ -77,12 +77,19 @@ class Past:
     """Of the lesions of `same`."""
     names: tuple[Named, ...] = ()
     """Every identity that the analysis gave in the patient, also in studies that are not listed here."""
+    others: tuple[str, ...] = ()
+    """Tracking UIDs that other analyses gave in the patient."""
     relinked: tuple[Relinked, ...] = ()
     """What people said of who is who."""
     rejected: tuple[str, ...] = ()
     """Lesions that people called none."""
     lacking: int = 0
     """How many searches and earlier studies were asked for and are not here."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Return True when there is nothing that a study could be laid beside."""
+        return not (self.earlier or self.later or self.same or self.lacking)
 
 
 __all__ = ["EarlierResults", "Named", "Past", "Relinked", "Said", "SeriesFiles"]

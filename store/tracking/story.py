@@ -67,7 +67,9 @@ class Story:
     was_compared
         True when that was said with the newest earlier study at hand: then it stands.
     known
-        Every identity of the patient.
+        Every identity that the analysis gave in the patient.
+    others
+        Tracking UIDs that other analyses gave.
 
     """
 
@@ -81,18 +83,20 @@ class Story:
         pins: Mapping[Place, Pin],
         was_compared: bool,
         known: Iterable[Named],
+        others: Iterable[str] = (),
     ) -> None:
         self._plugin, self._study, self._lesions, self._scene = plugin, study, lesions, scene
         self._pins, self._was_compared = pins, was_compared
-        others = [
+        brought = [
             Named(tracking_uid=b.lesion.tracking_uid, tracking_identifier=b.lesion.tracking_identifier)
             for b in scene.lesions.values()
         ]
-        named = [*known, *others, *(pin.name for pin in pins.values())]
+        named = [*known, *brought, *(pin.name for pin in pins.values())]
         self._names = Names(named)
         self._taken = {one.tracking_uid for one in named}
         # Who writes one of our names means the others that he writes as well.
-        self._speaks = any(f.tracking_uid in self._taken for f in lesions)
+        ours = self._taken | set(others)
+        self._speaks = any(f.tracking_uid in ours for f in lesions)
         self._given: set[str] = set()
 
     def told(self) -> tuple[dict[Place, Named], tuple[Link, ...]]:
