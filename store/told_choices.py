@@ -23,7 +23,7 @@ from store.dicom.files import read_file
 from store.dicom.items import items, text
 from store.dicom.measured import MeasuredGroup, read_measured
 from store.dicom.response_codes import ROLES
-from store.dicom.values import quiet
+from store.dicom.values import integer, quiet
 from store.objects import ObjectStore
 from store.overlap import same_place
 from store.sighting import Sighting
@@ -62,7 +62,9 @@ def take_choices(session: Session, objects: ObjectStore, study_pk: int, now: dat
             if d.source == source and d.study_instance_uid in ("", uid)
         }
         who, said = (
-            _of_report(session, header, known, uid) if modality == "SR" else _of_drawing(header, known, uid)
+            _of_report(session, objects, header, known, uid)
+            if modality == "SR"
+            else _of_drawing(header, known, uid)
         )
         for kind, lesion, value in dict.fromkeys(said):
             if who and (kind, lesion, value) not in kept:
@@ -123,7 +125,9 @@ def _beneath(known: Course, lesion: str, study: str) -> Iterator[Sighting]:
             yield other
 
 
-def _of_report(session: Session, header: Dataset, known: Course, study: str) -> tuple[str, list[Said]]:
+def _of_report(
+    session: Session, objects: ObjectStore, header: Dataset, known: Course, study: str
+) -> tuple[str, list[Said]]:
     """Return the person who observed a report, and what follows from its groups."""
     report = read_measured(header)
     said: list[Said] = []
@@ -134,27 +138,26 @@ def _of_report(session: Session, header: Dataset, known: Course, study: str) -> 
             role = next((r for r, of in ROLES.items() if (of.value, of.scheme_designator) == code[:2]), None)
             if role is not None:
                 said.append(("role", group.tracking_uid, role))
-        segment = _segment_of(session, group, known, study)
+        segment = _segment_of(session, objects, group, known, study)
         if segment is not None and segment.tracking_uid != group.tracking_uid:
             said.append(("relink", segment.written_uid, group.tracking_uid))
     return storable(report.person), said
 
 
-def _segment_of(session: Session, group: MeasuredGroup, known: Course, study: str) -> Sighting | None:
-    """Return what a group refers to when that is a segment of ours at this study."""
+def _segment_of(
+    session: Session, objects: ObjectStore, group: MeasuredGroup, known: Course, study: str
+) -> Sighting | None:
+    """Return what a group refers to when that is a segment of ours at this study, also of a SEG that was superseded."""
     if group.segment is None:
         return None
     seg, number = group.segment
-    sha256 = session.exec(select(Result.sha256).where(col(Result.sop_instance_uid) == seg)).first()
-    return next(
-        (
-            one
-            for one in known.sightings
-            if sha256 is not None
-            and (one.seg_sha256, one.segment_number, one.study_instance_uid) == (sha256, number, study)
-        ),
-        None,
-    )
+    tables = (select(table.sha256).where(col(table.sop_instance_uid) == seg) for table in (Result, Instance))
+    sha256 = next((found for one in tables if (found := session.exec(one).first())), None)
+    header = None if sha256 is None else _header(objects, sha256)
+    segments = () if header is None else items(header, "SegmentSequence")
+    written = {text(one, "TrackingUID") for one in segments if integer(one, "SegmentNumber") == number} - {""}
+    there = (one for one in known.sightings if one.study_instance_uid == study and one.automatic)
+    return next((one for one in there if one.written_uid in written and one.series_instance_uid), None)
 
 
 def _name(header: Dataset, keyword: str) -> str:

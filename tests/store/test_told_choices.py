@@ -25,7 +25,7 @@ from store.dicom.response_codes import ROLES
 from store.objects import ObjectStore
 from store.part10 import Header
 from store.response.history import Role
-from store.tables import Result, Study
+from store.tables import Study
 from store.told_choices import take_choices
 from store.tracking.link import Kind
 
@@ -151,13 +151,13 @@ def test_a_drawing_by_an_algorithm_or_of_an_unknown_lesion_says_nothing(
 def test_a_report_by_a_person_says_role_and_identity(database: Database, objects: ObjectStore) -> None:
     with database.transaction() as session:
         pk, second = followed(session)
-        seg = session.exec(select(Result).order_by(Result.id.desc())).first()  # type: ignore[union-attr]
-        assert seg is not None
+        ours = segmentation(NEW, "AUTOMATIC")
+        bring(session, objects, second, ours, number=3)
         role = content(codes.FINDING, ConceptCodeSequence=[coded(ROLES["non-target"])])
         segment = item(
             ReferencedSOPClassUID=SEG,
-            ReferencedSOPInstanceUID=seg.sop_instance_uid,
-            ReferencedSegmentNumber=4,
+            ReferencedSOPInstanceUID=ours.SOPInstanceUID,
+            ReferencedSegmentNumber=1,
         )
         refers = content(codes.REFERENCED_SEGMENT, ValueType="IMAGE", ReferencedSOPSequence=[segment])
         study = bring(session, objects, second, report(ONE, role, refers, person=None))
