@@ -125,18 +125,24 @@ def ground_of(name: str, volume: Volume) -> Ground:
     return Ground(name=name, volume=small, inside=found.left.full() | found.right.full())
 
 
-def phantom_ground(seed: int = 0) -> Ground:
+def phantom_ground(seed: int = 0, grid: Grid = PHANTOM_GRID) -> Ground:
     """Return the thorax phantom as ground, with its own nodules as part of the body."""
-    made = phantom(seed, ct_grid=PHANTOM_GRID, pet_grid=Grid(shape=(4, 8, 8), spacing_mm=(60.0, 60.0, 60.0)))
+    made = phantom(seed, ct_grid=grid, pet_grid=Grid(shape=(4, 8, 8), spacing_mm=(60.0, 60.0, 60.0)))
     volume = _on_grid(made.ct.astype(np.float32), made.ct_grid, f"phantom {seed}")
     return Ground(name=f"phantom {seed}", volume=volume, inside=made.lungs > 0)
 
 
 def scan_pair(
-    ground: Ground, seed: int, *, unrest: Unrest | None = None, families: tuple[int, int] = (4, 9)
+    ground: Ground,
+    seed: int,
+    *,
+    unrest: Unrest | None = None,
+    families: tuple[int, int] = (4, 9),
+    coarser: float = 1.0,
 ) -> ScanPair:
     """Return a pair drawn by the seed, with about so many families of lesions (fewer when the lungs have no place).
 
+    Voxels are 2.5 mm in the plane and 2.5 to 4 mm between slices, times `coarser`.
     Refuses `no-place` when not one lesion found a place.
     """
     rng = np.random.default_rng((seed, sum(ground.name.encode())))
@@ -146,8 +152,8 @@ def scan_pair(
     placed = _placed(inside, step, origin, int(rng.integers(families[0], families[1] + 1)), rng)
     if not placed:
         raise Refused("no-place", f"the lungs of {ground.name} have no place for a lesion")
-    first = _grid(spans, origin, float(rng.choice(EARLIER_SLICES_MM)))
-    second = _moved_grid(first, spans, motion, float(rng.choice(NEW_SLICES_MM)))
+    first = _grid(spans, origin, coarser * float(rng.choice(EARLIER_SLICES_MM)), coarser * IN_PLANE_MM)
+    second = _moved_grid(first, spans, motion, coarser * float(rng.choice(NEW_SLICES_MM)))
     if rng.random() < SHIFTED_VIEW:
         second = _less(second, placed, motion, rng)
     before = _scan(ground, first, None, [n for f in placed for n in f.before], rng)
@@ -191,10 +197,10 @@ def _placed(
     return placed
 
 
-def _grid(spans: Floats, origin: Floats, slice_mm: float) -> Grid:
+def _grid(spans: Floats, origin: Floats, slice_mm: float, in_plane_mm: float) -> Grid:
     x, y, z = (origin + spans / 2).tolist()
-    columns, rows = (int(n // IN_PLANE_MM) + 1 for n in spans[:2])
-    spacing = (slice_mm, IN_PLANE_MM, IN_PLANE_MM)
+    columns, rows = (int(n // in_plane_mm) + 1 for n in spans[:2])
+    spacing = (slice_mm, in_plane_mm, in_plane_mm)
     return Grid(shape=(int(spans[2] // slice_mm) + 1, rows, columns), spacing_mm=spacing, centre_mm=(x, y, z))
 
 
@@ -275,8 +281,8 @@ def _mask_of(lies: Array, grid: Grid, parts: Parts) -> Mask:
     volume_mm3 = 1000 * sum(n.volume_ml for n in parts)
     if lies.sum() * np.prod(grid.spacing_mm) < LEAST_SHARE * volume_mm3:
         return Mask.from_full(np.zeros(grid.shape, dtype=np.bool_))
-    fourth = float(np.partition(lies.ravel(), -SMALLEST_VOXELS)[-SMALLEST_VOXELS])
-    return Mask.from_full(lies >= max(min(0.5, fourth), 1e-3))
+    fourth = np.sort(lies[lies > 0])[-SMALLEST_VOXELS:][0]
+    return Mask.from_full(lies >= min(0.5, float(fourth)))
 
 
 def _told(
