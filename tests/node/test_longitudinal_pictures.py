@@ -89,6 +89,27 @@ def test_a_lesion_that_is_gone_is_shown_where_it_was_expected(
     assert len(ring) > 40
 
 
+def test_a_place_that_was_not_scanned_is_not_shown_elsewhere(known: Imaged) -> None:
+    *others, gone = known.course.sightings
+    assert gone.link is not None
+    for place in ((-18.0, 14.0, 90.0), (-118.0, 14.0, 30.0)):
+        away = replace(gone, link=replace(gone.link, expected_mm=place))
+        found = pictures(replace(known, course=replace(known.course, sightings=(*others, away))))
+        assert found["2.25.1002", gone.date].words == "No picture: its place lies outside of the images."
+
+
+def test_more_pictures_than_a_report_has_room_for_are_told(
+    known: Imaged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.report.longitudinal.lesion_pictures.MOST_PICTURES", 3)
+    visits = visits_of(known.course, ())
+    lesions = lesions_of(known.course, visits)
+    objects = known.objects
+    shown, missing = lesion_pictures(known.course, lesions, visits, objects.open_object, objects.images_of)
+    assert len(shown) == 3
+    assert missing == ("1 lesion is without pictures: the report shows at most 3 pictures.",)
+
+
 def test_a_cut_of_a_patient_who_lies_the_other_way_round_is_the_right_way_up(known: Imaged) -> None:
     for visit in known.course.visits:
         one = next(s for s in known.course.sightings if s.study_instance_uid == visit.study_instance_uid)

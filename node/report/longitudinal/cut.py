@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from node.report.canvas import RowCol
 from plugins.contract import Array, Point
 from plugins.errors import Refused
 from store.dicom.files import File, read_file
-from store.dicom.geometry import arrange, axes
+from store.dicom.geometry import arrange, axes, require_complete
+from store.dicom.headers import Headers
 from store.dicom.segment_masks import SegmentMasks, read_segment_masks
 from store.dicom.slices import Slice, slices_of
 from store.dicom.values import quiet
@@ -89,16 +91,20 @@ def read_cut(path: Path, point_mm: Point | None) -> Cut:
     )  # fmt: skip
 
 
-def image_file(path: Path) -> File:
-    """Return an image file. Refuses (`unreadable-file`) what is none."""
-    file = read_file(path)
+def image_file(path: Path, headers: Headers | None = None) -> File:
+    """Return an image file, see `read_file`. Refuses (`unreadable-file`) what is none."""
+    file = read_file(path, headers)
     if file is None:
         raise Refused("unreadable-file", f"{path.name} is no DICOM image")
     return file
 
 
 def distance_to(one: Slice, point_mm: Point) -> float:
-    """Return how far a point lies from the plane of a slice, mm."""
+    """Return how far a point lies from the plane of a slice, mm; infinite when the slice does not say where it lies."""
+    try:
+        require_complete([one.plane])
+    except Refused:
+        return math.inf
     *_, normal = axes(one.plane)
     return float(abs((np.asarray(point_mm) - np.asarray(one.plane.position_mm)) @ normal))
 
@@ -139,7 +145,10 @@ def read_masks(path: Path) -> SegmentMasks | None:
 
 
 def outline(masks: SegmentMasks, number: int, cut: Cut) -> list[list[RowCol]]:
-    """Return the 0.5-level lines of a segment on a cut, in its rows and columns; none when it is not on this slice."""
+    """Return the 0.5-level lines of a segment on a cut, in its rows and columns; none when it is not on this slice.
+
+    Refuses (`truncated-pixel-data`) a SEG whose bits end too early.
+    """
     affine = masks.affine
     step = float(np.linalg.norm(affine[:3, 0]))
     near = {
@@ -148,7 +157,10 @@ def outline(masks: SegmentMasks, number: int, cut: Cut) -> list[list[RowCol]]:
     }
     if not near or min(near) > 0.5 * step:
         return []
-    mask = np.pad(masks.plane(near[min(near)]), 1).astype(np.float32)
+    try:
+        mask = np.pad(masks.plane(near[min(near)]), 1).astype(np.float32)
+    except ValueError as error:
+        raise Refused("truncated-pixel-data", "its SEG ends before its segments do") from error
     return [
         [cut.place(affine[:3, 3] + (r - 1) * affine[:3, 1] + (c - 1) * affine[:3, 2]) for r, c in line]
         for line in find_contours(mask, 0.5)

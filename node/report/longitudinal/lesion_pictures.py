@@ -20,8 +20,9 @@ from node.report.overlays import LONG, OUTLINE, SHORT, window_for
 from plugins.contract import Point
 from plugins.errors import NadirError, Refused
 from store.course import Course
+from store.dicom.headers import Headers
 from store.dicom.segment_masks import SegmentMasks
-from store.dicom.slices import slices_of
+from store.dicom.slices import Slice, slices_of
 from store.sighting import Measure, Sighting
 
 SIZE = 272
@@ -29,6 +30,8 @@ SIZE = 272
 LEAST_FIELD_MM, MOST_FIELD_MM, ROUND_MM = 40.0, 250.0, 10.0
 ABOUT = 2.4
 """How many times the longest diameter a picture is wide."""
+FAR_MM = 5.0
+"""A slice that lies farther from a place does not show it."""
 MOST_PICTURES = 240
 EXPECTED: Rgb = (255, 255, 255)
 Open = Callable[[str], Path]
@@ -47,8 +50,8 @@ class Shelf:
     """Gives the images of a study."""
     segs: dict[str, SegmentMasks | None] = field(default_factory=dict)
     """SEGs that were read, by name."""
-    nearest: dict[tuple[str, Point], str] = field(default_factory=dict)
-    """The image nearest to a point, by series and point."""
+    slices: dict[str, list[tuple[Slice, str]]] = field(default_factory=dict)
+    """Where the slices of a series lie, with their instances."""
 
     def masks(self, sha256: str) -> SegmentMasks | None:
         """Return the segments of a SEG, None when they cannot be read without its images."""
@@ -62,22 +65,26 @@ class Shelf:
 
     def image_at(self, study: str, series: str, point_mm: Point) -> str:
         """Return the image nearest to a point. Refuses `no-longer-here`."""
-        if (series, point_mm) not in self.nearest:
-            uids = self.images_of(study).get(series, ())
-            if not uids:
-                raise Refused("no-longer-here", "its images are no longer here")
-            distances = [
-                (min(distance_to(s, point_mm) for s in slices_of(image_file(self.image(u)))), u) for u in uids
+        if series not in self.slices:
+            headers = Headers()
+            files = ((self._known(uid), uid) for uid in self.images_of(study).get(series, ()))
+            self.slices[series] = [
+                (one, uid) for path, uid in files if path for one in slices_of(image_file(path, headers))
             ]
-            self.nearest[series, point_mm] = min(distances)[1]
-        return self.nearest[series, point_mm]
+        if not self.slices[series]:
+            raise Refused("no-longer-here", "its images are no longer here")
+        return min(self.slices[series], key=lambda placed: distance_to(placed[0], point_mm))[1]
 
-    def _file(self, name: str, sentence: str) -> Path:
+    def _known(self, name: str) -> Path | None:
         try:
             path = self.open_object(name)
-        except (KeyError, OSError) as error:
-            raise Refused("no-longer-here", sentence) from error
-        if not path.is_file():
+        except (KeyError, OSError):
+            return None
+        return path if path.is_file() else None
+
+    def _file(self, name: str, sentence: str) -> Path:
+        path = self._known(name)
+        if path is None:
             raise Refused("no-longer-here", sentence)
         return path
 
@@ -115,7 +122,8 @@ def lesion_pictures(
             left_out += 1
             continue
         pictures |= {(lesion.tracking_uid, day): p for day, p in _row(course, sightings, shelf).items()}
-    sentence = f"{left_out} lesions are without pictures: the report shows at most {MOST_PICTURES} pictures."
+    said = "1 lesion is" if left_out == 1 else f"{left_out} lesions are"
+    sentence = f"{said} without pictures: the report shows at most {MOST_PICTURES} pictures."
     return pictures, (sentence,) if left_out else ()
 
 
@@ -176,6 +184,8 @@ def _scene(course: Course, one: Sighting, shelf: Shelf) -> _Scene:
         series = one.series_instance_uid or _series_beside(course, one, shelf)
         uid = shelf.image_at(one.study_instance_uid, series, point)
     cut = read_cut(shelf.image(uid), point)
+    if not drawn and not _shows(cut, point):
+        raise Refused("not-scanned", "its place lies outside of the images")
     words, lines = "" if drawn else "the ring is where it was expected", []
     if drawn and one.seg_sha256 is not None and one.segment_number is not None:
         try:
@@ -186,6 +196,11 @@ def _scene(course: Course, one: Sighting, shelf: Shelf) -> _Scene:
     if drawn and not lines and not words:
         words = "no outline: no SEG of it is here that tells it"
     return _Scene(one=one, cut=cut, centre=cut.place(point), lines=lines, drawn=drawn, words=words)
+
+
+def _shows(cut: Cut, point: Point) -> bool:
+    (row, column), (rows, columns) = cut.place(point), cut.values.shape
+    return cut.distance_mm(point) <= FAR_MM and -0.5 <= row < rows - 0.5 and -0.5 <= column < columns - 0.5
 
 
 def _middle(axis: Measure | None) -> Point | None:
