@@ -103,7 +103,7 @@ def lesions_list(
     rows = [lesion_lines.row(known, uid, name, days) for uid, name in known.names.items()]
     printing.print_table(rows, columns, numbers=[str(day) for day in days])
     for decision in lesion_lines.decisions(known):
-        printing.say(lesion_lines.line(decision))
+        printing.say(lesion_lines.line(decision, known))
 
 
 @lesions_app.command("relink")
@@ -139,7 +139,7 @@ def lesions_relink(
             made = choices.swap(found.session, found.pk, uid, other, **about)
         else:
             made = (choices.choose(found.session, found.pk, "relink", uid, other, split=split, **about),)
-    _tell(made, as_json)
+    _tell(made, found.known, as_json)
 
 
 @lesions_app.command("mark")
@@ -229,7 +229,7 @@ def lesions_undo(
 
     with _opened(patient, issuer, home, config, write=True) as found:
         made = undo(found.session, found.pk, number, author=who(author), now=found.now, note=note)
-    _tell((made,), as_json)
+    _tell((made,), found.known, as_json)
 
 
 @lesions_app.command("history")
@@ -245,22 +245,15 @@ def lesions_history(
 
     with _opened(patient, issuer, home, config) as found:
         choices = chosen(found.session, found.pk)
-        names = found.known.names
+    made = sorted(choices.decisions, key=lambda d: d.number)
     standing = {d.number for d in choices.standing}
-    rows = [
-        {
-            **lesion_lines.plain_choice(d),
-            "lesion": names.get(d.tracking_uid, d.tracking_uid),
-            "counts": d.number in standing,
-        }
-        for d in sorted(choices.decisions, key=lambda d: d.number)
-    ]
     if as_json:
-        printing.print_json(rows)
+        plain = ({**lesion_lines.plain_choice(d), "counts": d.number in standing} for d in made)
+        printing.print_json(list(plain))
         return
-    shown = [
-        {**row, "at": f"{row['at']:%Y-%m-%d %H:%M}", "counts": "yes" if row["counts"] else "no"}
-        for row in rows
+    rows = [
+        {**lesion_lines.choice_row(d, found.known), "counts": "yes" if d.number in standing else "no"}
+        for d in made
     ]
     columns = {
         "number": "choice",
@@ -269,12 +262,12 @@ def lesions_history(
         "lesion": "lesion",
         "kind": "kind",
         "value": "value",
-        "study_instance_uid": "study",
+        "visit": "visit",
         "source": "source",
         "counts": "counts",
         "note": "note",
     }
-    printing.print_table(shown, columns, numbers=("number",), wrapped=("note",))
+    printing.print_table(rows, columns, numbers=("number",), wrapped=("note",))
 
 
 def _decide(
@@ -309,7 +302,7 @@ def _decide(
             )
             for kind, value in said.items()
         )
-    _tell(made, as_json)
+    _tell(made, found.known, as_json)
 
 
 @contextmanager
@@ -361,12 +354,12 @@ def who(author: str | None) -> str:
         return ""
 
 
-def _tell(made: tuple[Decision, ...], as_json: bool) -> None:
+def _tell(made: tuple[Decision, ...], known: Course, as_json: bool) -> None:
     if as_json:
         printing.print_json([lesion_lines.plain_choice(decision) for decision in made])
     else:
         for decision in made:
-            printing.say(lesion_lines.line(decision))
+            printing.say(lesion_lines.line(decision, known))
 
 
 __all__ = ["Author", "Note", "lesions_app", "who"]

@@ -17,12 +17,30 @@ def plain_choice(decision: Decision) -> dict[str, Any]:
     return asdict(decision)
 
 
-def line(decision: Decision) -> str:
+def choice_row(decision: Decision, known: Course) -> dict[str, Any]:
+    """Return a choice with the names of lesions and the dates of visits instead of their UIDs."""
+    names = {**{s.written_uid: s.label for s in known.sightings}, **known.names}
+    dates = {v.study_instance_uid: str(v.study_date) for v in known.visits}
+    return {
+        "number": decision.number,
+        "at": f"{decision.at:%Y-%m-%d %H:%M}",
+        "author": decision.author,
+        "kind": decision.kind,
+        "lesion": names.get(decision.tracking_uid, decision.tracking_uid),
+        "visit": dates.get(decision.study_instance_uid, decision.study_instance_uid),
+        "value": names.get(decision.value, decision.value),
+        "source": decision.source,
+        "note": decision.note,
+    }
+
+
+def line(decision: Decision, known: Course) -> str:
     """Return a choice in one line."""
-    where = f" at {decision.study_instance_uid}" if decision.study_instance_uid else ""
-    note = f" ({decision.note})" if decision.note else ""
-    said = f"{decision.kind} {decision.tracking_uid}{where}: {decision.value}"
-    return f"choice {decision.number}, {decision.at:%Y-%m-%d %H:%M} UTC, {decision.author}: {said}{note}"
+    told = choice_row(decision, known)
+    where = f" at {told['visit']}" if told["visit"] else ""
+    note = f" ({told['note']})" if told["note"] else ""
+    said = f"{told['kind']} '{told['lesion']}'{where}: {told['value']}{note}"
+    return f"choice {told['number']}, {told['at']} UTC, {told['author']}: {said}"
 
 
 def decisions(known: Course) -> list[Decision]:
@@ -75,4 +93,4 @@ def _worded(value: Any) -> Any:
     return [_worded(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-__all__ = ["decisions", "line", "plain", "plain_choice", "row"]
+__all__ = ["choice_row", "decisions", "line", "plain", "plain_choice", "row"]

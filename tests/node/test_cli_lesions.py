@@ -65,7 +65,7 @@ def test_a_confirmed_new_lesion_is_progression_and_taking_it_back_ends_it(home: 
     assert "nobody confirmed" in run(home, "response", "--patient", "P1")
     assert overall(home, "--unconfirmed-new", "count") == [None, "PD"]
     told = run(home, "lesions", "confirm", "--patient", "P1", "--lesion", "Nodule B", "--author", "Dr. Grey")
-    assert told.startswith("choice 1, 20") and told.endswith(f"Dr. Grey: confirm {NEW}: true\n")
+    assert told.startswith("choice 1, 20") and told.endswith("Dr. Grey: confirm 'Nodule B': true\n")
     assert overall(home) == [None, "PD"]
     assert "Nodule B" in run(home, "response", "--patient", "P1")
     run(
@@ -83,9 +83,11 @@ def test_a_confirmed_new_lesion_is_progression_and_taking_it_back_ends_it(home: 
     )
     assert overall(home) == [None, "SD"]
     rows = json.loads(run(home, "lesions", "history", "--patient", "P1", "--json"))
-    assert [(row["author"], row["kind"], row["lesion"], row["counts"], row["note"]) for row in rows] == [
-        ("Dr. Grey", "confirm", "Nodule B", False, ""),
-        ("Dr. Who", "undo", "Nodule B", True, "artefact"),
+    assert [
+        (row["author"], row["kind"], row["tracking_uid"], row["counts"], row["note"]) for row in rows
+    ] == [
+        ("Dr. Grey", "confirm", NEW, False, ""),
+        ("Dr. Who", "undo", NEW, True, "artefact"),
     ]
     assert "Dr. Who" in run(home, "lesions", "history", "--patient", "P1")
 
@@ -113,7 +115,7 @@ def test_a_relink_by_names_and_dates_changes_the_verdict(home: Path) -> None:
     points = (told[0] if isinstance(told, list) else told)["time_points"]
     assert (points[1]["sum"], points[1]["overall"]) == (30.0, "PD")
     listed = run(home, "lesions", "list", "--patient", "P1")
-    assert "relink" in listed and "Dr. Grey" in listed and "30.0 mm" in listed
+    assert "Dr. Grey: relink 'Nodule A (2)' at 2026-03-10: Nodule A\n" in listed and "30.0 mm" in listed
     run(home, "lesions", "relink", *p1, "--lesion", ONE, "--study", "1.2.50", "--to", "new")
     assert len(json.loads(run(home, "lesions", "list", "--patient", "P1", "--json"))["lesions"]) == 3
 
