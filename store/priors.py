@@ -84,7 +84,8 @@ def earlier(session: Session, study_pk: int) -> tuple[EarlierStudy, ...]:
     """Return the studies of the same patient with an earlier Study Date, oldest first.
 
     Same patient is same IssuerOfPatientID and PatientID, never the name, or what an administrator declared to be the
-    same; a patient without PatientID has none, and neither has a study without a date. Of two on one date the one with the lower UID comes first.
+    same; a patient without PatientID has none, and neither has a study without a date. Of two on one date the one with
+    the lower UID comes first.
     """
     return _others(session, study_pk, is_later=False)
 

@@ -148,7 +148,11 @@ def _choices(session: Session, study: Study) -> tuple[tuple[Relinked, ...], tupl
         Relinked(tracking_uid=uid, study_instance_uid=at, other_uid=other)
         for (uid, at), other in sorted(now.items())
     )
-    rejects = {one.tracking_uid: one.value for one in decided.counting if one.kind == "reject"}
+    rejects = {
+        one.tracking_uid: one.value
+        for one in decided.counting
+        if one.kind == "reject" and not one.study_instance_uid
+    }
     return relinked, tuple(sorted(uid for uid, value in rejects.items() if value == "true"))
 
 
