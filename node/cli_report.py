@@ -108,7 +108,7 @@ def _course(
 
 def _cohort(database: Database, store: Path, kind: str, criteria: str, rules: Rules) -> bytes:
     from node.report.longitudinal.cohort import cohort_of
-    from node.report.longitudinal.document import write_cohort_pdf
+    from node.report.longitudinal.cohort_document import write_cohort_pdf
     from node.report.longitudinal.page import write_cohort_html
     from node.report.longitudinal.tables import write_cohort_csv, write_cohort_json
     from store.course import courses

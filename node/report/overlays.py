@@ -114,11 +114,21 @@ def rounded(value: float) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
+PRETTY = {
+    "[hnsf'U]": "HU",
+    "[HU]": "HU",
+    "{SUVbw}g/ml": "",
+    "g/ml{SUVbw}": "",
+    "1": "",
+    "mL": "ml",
+    "mm2": "mm²",
+    "mm3": "mm³",
+}
+
+
 def pretty_unit(unit: str) -> str:
     """Return a UCUM unit as people read it."""
-    return {"[hnsf'U]": "HU", "[HU]": "HU", "{SUVbw}g/ml": "", "g/ml{SUVbw}": "", "1": "", "mL": "ml"}.get(
-        unit, unit
-    )
+    return PRETTY.get(unit, unit)
 
 
 def _lesion_panels(finding: ShownFinding, mask: Mask, volume: Volume, k: int) -> list[Panel]:

@@ -14,8 +14,9 @@ from node.report.longitudinal.axes import Axes, rows_without_overlap, spread, st
 from node.report.longitudinal.charts import curve, spider
 from node.report.longitudinal.cohort import cohort_of
 from node.report.longitudinal.cohort_charts import parts, swimmer, waterfall
-from node.report.longitudinal.course_view import lesions_of, sums_of, visits_of
+from node.report.longitudinal.course_view import lesions_of, visits_of
 from node.report.longitudinal.page import svg
+from node.report.longitudinal.sums import sums_of
 from node.report.longitudinal.view import LesionCourse, SumCourse, When
 
 NOW = datetime(2024, 7, 1, tzinfo=UTC)

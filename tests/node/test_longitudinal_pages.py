@@ -13,7 +13,8 @@ from course_images import imaged
 from courses import course_of, course_patient, ordinary, response_of, sighting, visit
 
 from node.report.longitudinal.cohort import cohort_of
-from node.report.longitudinal.document import write_cohort_pdf, write_pdf
+from node.report.longitudinal.cohort_document import write_cohort_pdf
+from node.report.longitudinal.document import write_pdf
 from node.report.longitudinal.page import css_text, write_cohort_html, write_html
 from node.report.longitudinal.report import build
 from node.report.longitudinal.tables import write_cohort_csv, write_csv, write_json

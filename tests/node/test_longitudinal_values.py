@@ -10,8 +10,9 @@ import pytest
 from courses import course_of, decision, ordinary, response_of, sighting, tracked, visit
 
 from node.report.longitudinal import words
-from node.report.longitudinal.course_view import lesions_of, margins_in_words, sums_of, visits_of
+from node.report.longitudinal.course_view import lesions_of, margins_in_words, visits_of
 from node.report.longitudinal.report import build
+from node.report.longitudinal.sums import sums_of
 from node.report.longitudinal.tables import write_csv, write_json
 from node.report.longitudinal.view import Cell, LongitudinalReport, Who
 from plugins.errors import Refused

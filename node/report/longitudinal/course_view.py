@@ -15,17 +15,13 @@ from node.report.longitudinal.view import (
     LesionCourse,
     Made,
     Number,
-    SumCourse,
-    SumPoint,
     When,
 )
+from node.report.overlays import pretty_unit
 from store.course import Course
 from store.lesions import is_unconfirmed
 from store.response.history import Role, Status
-from store.response.recist import progressive_from
-from store.response.verdict import Margin, Response, TimePoint
-from store.response.volumetric import Volumes
-from store.response.who import Products
+from store.response.verdict import Margin, Response
 from store.sighting import Sighting, sum_tenths
 from store.told import BOTH, UPTAKE
 from store.tracking.link import Kind
@@ -70,12 +66,6 @@ DECISIONS = {
     "reject": "is no lesion",
     "confirm": "is confirmed",
 }
-UNITS = {"mL": "ml", "{SUVbw}g/ml": "", "g/ml{SUVbw}": "", "mm3": "mm³"}
-
-
-BY_LENGTH = ("recist1.1", "irecist")
-BY_SHARE: Mapping[str, type[Products] | type[Volumes]] = {"who": Products, "volume": Volumes}
-"""Criteria that judge by a sum: of lengths in tenths of a millimetre, or by a share of it; others have no levels."""
 
 
 def visits_of(course: Course, responses: Sequence[Response]) -> tuple[When, ...]:
@@ -223,83 +213,6 @@ def _with_changes(cell: Cell, length: float, before: Sequence[float]) -> Cell:
     )
 
 
-def sums_of(response: Response, lesions: Sequence[LesionCourse]) -> SumCourse:
-    """Return the sums of one set of criteria with what they are judged by, in the unit of the response."""
-    first = response.time_points[0].date
-    known = [p for p in response.time_points if p.sum is not None]
-    lowest = min(known, key=lambda p: p.sum or 0.0, default=None)
-    baseline = response.time_points[0].sum
-    return SumCourse(
-        criteria=response.criteria,
-        quantity=response.quantity,
-        unit=UNITS.get(response.unit, response.unit),
-        points=tuple(
-            SumPoint(
-                days=(point.date - first).days,
-                date=point.date,
-                sum=point.sum,
-                sd=_sd(response, point, lesions),
-                verdict=verdict_of(response, point),
-                progression_from=_progression_from(response.criteria, point.nadir),
-            )
-            for point in response.time_points
-        ),
-        response_to=_response_to(response.criteria, baseline),
-        next_progression_from=_progression_from(response.criteria, lowest.sum if lowest else None),
-        nadir=lowest.sum if lowest else None,
-        nadir_date=lowest.date if lowest else None,
-    )
-
-
-def verdict_of(response: Response, point: TimePoint) -> str:
-    """Return the verdict of a visit, `baseline` at the first one, `none` when the criteria give none."""
-    return "baseline" if point is response.time_points[0] else point.overall or "none"
-
-
-def _response_to(criteria: str, baseline: float | None) -> float | None:
-    """Return the largest sum that is a partial response, in whole steps of the criteria; None without such a sum."""
-    if not baseline:
-        return None
-    if criteria in BY_LENGTH:
-        return 7 * round(10 * baseline) // 10 / 10
-    if criteria not in BY_SHARE:
-        return None
-    measure = BY_SHARE[criteria]
-    steps = round(baseline * measure.steps_per_unit)
-    return steps * measure.partial.numerator // measure.partial.denominator / measure.steps_per_unit
-
-
-def _progression_from(criteria: str, nadir: float | None) -> float | None:
-    """Return the smallest sum that is progression; None after a nadir of nothing, where any disease is."""
-    if not nadir:
-        return None
-    if criteria in BY_LENGTH:
-        return progressive_from(round(10 * nadir)) / 10
-    if criteria not in BY_SHARE:
-        return None
-    measure = BY_SHARE[criteria]
-    steps = round(nadir * measure.steps_per_unit)
-    return (
-        -(-steps * measure.progressive.numerator // measure.progressive.denominator) / measure.steps_per_unit
-    )
-
-
-def _sd(response: Response, point: TimePoint, lesions: Sequence[LesionCourse]) -> float | None:
-    """Return one standard deviation of a sum of diameters, errors of lesions taken as independent; None if unknown."""
-    if response.criteria not in BY_LENGTH or point.sum is None:
-        return None
-    parts = []
-    for lesion in (one for one in lesions if one.role == Role.TARGET):
-        cell = next(c for c in lesion.cells if c.date == point.date)
-        if cell.status == Status.ABSENT:
-            continue
-        number = cell.numbers.get(lesion.axis)
-        if number is None or number.sd is None:
-            return None
-        parts.append(number.sd)
-    return math.hypot(*parts) if parts else None
-
-
 def codes_of(course: Course, lesions: Sequence[LesionCourse]) -> dict[str, str]:
     """Return the short name for each Tracking UID, those of parts and of what was relinked too."""
     names = {lesion.tracking_uid: lesion.code for lesion in lesions}
@@ -321,7 +234,7 @@ def margins_in_words(margins: Sequence[Margin], names: Mapping[str, str]) -> tup
         of, more, less = QUANTITIES.get(
             margin.quantity, (f"the {margin.quantity.replace('_', ' ')} of ", "higher", "lower")
         )
-        unit = UNITS.get(margin.unit, margin.unit)
+        unit = pretty_unit(margin.unit)
         amount = f"{abs(margin.change):.1f} {unit}".rstrip()
         sds = (
             ""
@@ -401,6 +314,6 @@ def made_of(course: Course) -> tuple[Made, ...]:
 
 
 __all__ = [
-    "coded", "codes_of", "corrections_of", "events_of", "lesions_of", "made_of", "margins_in_words", "sums_of",
+    "coded", "codes_of", "corrections_of", "events_of", "lesions_of", "made_of", "margins_in_words",
     "visits_of",
 ]  # fmt: skip

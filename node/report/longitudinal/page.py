@@ -19,7 +19,7 @@ from node.report.longitudinal import words
 from node.report.longitudinal.charts import curve, spider
 from node.report.longitudinal.cohort import Cohort
 from node.report.longitudinal.cohort_charts import MOST_BARS, MOST_LANES, parts, swimmer, waterfall
-from node.report.longitudinal.course_view import verdict_of
+from node.report.longitudinal.sums import verdict_of
 from node.report.longitudinal.view import LongitudinalReport
 from node.report.page import CONTROL
 from node.report.pdf import BOLD, PLAIN

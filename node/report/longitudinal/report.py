@@ -15,10 +15,10 @@ from node.report.longitudinal.course_view import (
     lesions_of,
     made_of,
     margins_in_words,
-    sums_of,
     visits_of,
 )
 from node.report.longitudinal.lesion_pictures import Images, Open, lesion_pictures
+from node.report.longitudinal.sums import sums_of
 from node.report.longitudinal.view import LongitudinalReport, Who
 from plugins.errors import Refused
 from store.course import Course
