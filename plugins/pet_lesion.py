@@ -13,17 +13,18 @@ from scipy import ndimage
 
 from models.card import ModelCard
 from plugins import codes
-from plugins.contract import BoolArray, Finding, Flag, Mask, Measurement, Study, Volume
+from plugins.contract import BoolArray, Finding, Flag, Mask, Measurement, Point, Study, Volume
 from plugins.errors import Absent, Refused
 from plugins.measure.axes import CONTOUR, Convention
 from plugins.measure.components import components
 from plugins.measure.lesion import measure_lesion
-from plugins.measure.liver import LiverReference, find_liver
+from plugins.measure.liver import LiverReference, find_liver, sphere_mask
 from plugins.measure.uptake import PeakVariant, Threshold
 from plugins.measure.volume import MM3_PER_ML, volume_mm3
 from plugins.pet_drawing import PetDrawing, shipped_petct
 
 _MARGIN_MM = 30.0
+_REACH_MM = 10.0
 _VOXEL_METHOD = "all voxels in a sphere of 3 cm"
 
 
@@ -144,18 +145,47 @@ class PetLesion:
         if self.outline == "learned":
             spots = list(_redrawn(spots, PetDrawing(pet, cts, shipped_petct()), self.hazard))
         for place, spot in enumerate(spots, start=number + 1):
-            yield Finding(
-                key=f"{pet.series_instance_uid}:{','.join(map(str, spot.peak))}",
-                label=f"PET lesion {place}",
-                series_instance_uid=pet.series_instance_uid,
-                mask=spot.mask,
-                category=codes.MORPHOLOGICALLY_ABNORMAL,
-                type=codes.LESION,
-                measurements=measure_lesion(
-                    spot.mask, pet, convention=self.convention, threshold=spot.threshold, peak=self.peak
-                ),
-                flags=spot.flags,
-            )
+            yield self._lesion(pet, spot, f"PET lesion {place}")
+
+    def segment_at(self, study: Study, series: str, point_mm: Point, label: str) -> Finding | None:
+        """Return what is above 41 % (`percent_of_maximum`) of the hottest voxel within 1 cm of a point (LPS mm).
+
+        None when that does not end within 3 cm or is too small: uptake that is not told apart from its surroundings.
+        """
+        pet = study.volume(series)
+        ball = np.argwhere(sphere_mask(pet, point_mm, _REACH_MM).full())
+        if not len(ball):
+            return None
+        k, r, c = (int(i) for i in ball[int(np.argmax(pet.array[tuple(ball.T)]))])
+        labels = np.zeros(pet.array.shape, dtype=np.uint8)
+        labels[k, r, c] = 1
+        maximum = float(pet.array[k, r, c])
+        level = self.percent_of_maximum / 100.0 * maximum
+        box = (slice(k, k + 1), slice(r, r + 1), slice(c, c + 1))
+        grown = _grow(pet, labels, 1, box, level) if level > 0 else None
+        if grown is None:
+            return None
+        words = f"SUV >= {level:.2f} ({self.percent_of_maximum:g} % of hot spot's SUVmax {maximum:.2f})"
+        spot = _spot(pet, *grown, Threshold(suv=level, words=words))
+        return self._lesion(pet, spot, label) if self._is_large(pet, spot) else None
+
+    def _lesion(self, pet: Volume, spot: _Spot, label: str) -> Finding:
+        return Finding(
+            key=f"{pet.series_instance_uid}:{','.join(map(str, spot.peak))}",
+            label=label,
+            series_instance_uid=pet.series_instance_uid,
+            mask=spot.mask,
+            category=codes.MORPHOLOGICALLY_ABNORMAL,
+            type=codes.LESION,
+            measurements=measure_lesion(
+                spot.mask, pet, convention=self.convention, threshold=spot.threshold, peak=self.peak
+            ),
+            flags=spot.flags,
+        )
+
+    def _is_large(self, pet: Volume, spot: _Spot) -> bool:
+        large = volume_mm3(spot.mask, pet) >= self.minimum_volume_ml * MM3_PER_ML
+        return large and spot.mask.count >= self.minimum_voxels
 
     def _spots(self, pet: Volume, liver: LiverReference | Flag) -> Iterator[_Spot]:
         """Yield every place above the threshold that is large enough."""
@@ -165,10 +195,7 @@ class PetLesion:
             found = _level_spots(pet, Threshold.percist(liver.mean, liver.sd))
         else:
             found = _level_spots(pet, Threshold.fixed(self.fixed_suv))
-        for spot in found:
-            large = volume_mm3(spot.mask, pet) >= self.minimum_volume_ml * MM3_PER_ML
-            if large and spot.mask.count >= self.minimum_voxels:
-                yield spot
+        yield from (spot for spot in found if self._is_large(pet, spot))
 
     def _percent_spots(self, pet: Volume) -> Iterator[_Spot]:
         labels = _label(pet.array >= self.floor_suv)

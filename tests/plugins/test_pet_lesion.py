@@ -162,6 +162,20 @@ def test_a_percent_threshold_that_leaks_into_the_surroundings_stays_at_the_floor
     assert "2.5" in lesion.measurement("mtv").method
 
 
+def test_what_is_below_the_threshold_is_drawn_at_a_point_when_it_is_asked_for() -> None:
+    centre = (-75.0, 0.0, 110.0)
+    given = study(Trunk(noise=0.0, hot=((centre, 14.0, 3.0),)).pet())
+    plugin = PetLesion()
+    assert [f for f in found(plugin, given) if f.type == codes.LESION] == []
+    drawn = plugin.segment_at(given, "1.2.20", (-70.0, 4.0, 106.0), "PET lesion 7")
+    assert drawn is not None
+    assert drawn.label == "PET lesion 7"
+    assert given.volumes[0].centroid_mm(drawn.mask) == pytest.approx(centre, abs=1.0)
+    assert drawn.measurement("volume").value == pytest.approx(4 / 3 * np.pi * 1.4**3, rel=0.1)
+    assert plugin.segment_at(given, "1.2.20", (75.0, 0.0, 110.0), "lung") is None
+    assert plugin.segment_at(given, "1.2.20", (5000.0, 0.0, 0.0), "outside") is None
+
+
 def test_at_most_so_many_lesions_are_reported_and_the_rest_is_told() -> None:
     pet = grid((12, 60, 60), SPACING, role="pet_suv")
     for place in range(9):
