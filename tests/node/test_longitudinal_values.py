@@ -133,6 +133,28 @@ def test_what_happened_is_told_once_with_its_reason_and_uids_become_names() -> N
     assert report.response.time_points[1].because == "T2 grew."
 
 
+def test_what_a_person_linked_is_told_as_that_and_what_does_not_count_only_why() -> None:
+    first = sighting(visit(0), 1, 10.0)
+    moved = sighting(visit(1), 1, 9.0, link=tracked(Kind.NEW), decisions=[decision("relink", "2.25.1001")])
+    left = sighting(
+        visit(1),
+        1,
+        None,
+        status=Status.ABSENT,
+        link=tracked(Kind.GONE),
+        counts=False,
+        note="Nodule 8 counts.",
+    )
+    course = replace(course_of({}), visits=(visit(0), visit(1)), sightings=(first, moved, left))
+    report = reported(course)
+    assert [said for _, said in report.events] == [
+        "T1 (Nodule 1): linked by Dr. Grey",
+        "T1 (Nodule 1): Nodule 8 counts.",
+    ]
+    assert report.lesions[0].cells[1].link == "linked by Dr. Grey"
+    assert [c.words for c in report.corrections] == ["is the same lesion as T1"]
+
+
 def test_who_corrected_what_is_told_once_by_time() -> None:
     again = replace(
         sighting(visit(1), 1, 9.0),

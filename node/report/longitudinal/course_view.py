@@ -58,11 +58,11 @@ QUANTITIES = {
     "suv_peak": ("the uptake of ", "higher", "lower"),
 }
 DECISIONS = {
-    "relink": "is the same lesion as {value}",
-    "role": "counts as {value}",
-    "node": "is a lymph node: {value}",
-    "status": "was seen as {value}",
-    "site": "lies in {value}",
+    "relink": "is the same lesion as VALUE",
+    "role": "counts as VALUE",
+    "node": "is a lymph node: VALUE",
+    "status": "was seen as VALUE",
+    "site": "lies in VALUE",
     "reject": "is no lesion",
     "confirm": "is confirmed",
 }
@@ -152,7 +152,8 @@ def _cell(day: date, counting: Sequence[Sighting], axis: str) -> Cell:
     there = {s.status for s in sized}
     status = next(one for one in STATUS_WORDS if one in there)
     drawn = [s for s in sized if s.measurements]
-    linked = next((s.link for s in sized if s.link is not None), None)
+    linked_by = next((by for s in sized if (by := _linked_by(s))), "")
+    linked = next((s.link for s in sized if s.link is not None), None) if not linked_by else None
     words = [STATUS_WORDS[status]]
     if linked is not None and linked.kind in (Kind.OUT_OF_VIEW, Kind.NOT_SEGMENTED):
         words.append(LINK_WORDS[linked.kind])
@@ -166,7 +167,7 @@ def _cell(day: date, counting: Sequence[Sighting], axis: str) -> Cell:
         numbers=_numbers([s for s in counting if s.on_pet]) | _numbers(drawn),
         counted_mm=_counted_mm(status, sized, axis),
         confidence=min((s.confidence for s in counting if s.confidence is not None), default=None),
-        link=LINK_WORDS[linked.kind] if linked else "",
+        link=LINK_WORDS[linked.kind] if linked else linked_by and f"linked by {linked_by}",
         link_confidence=linked.confidence if linked else None,
         reason=linked.reason if linked else "",
         automatic=all(s.automatic for s in counting),
@@ -259,9 +260,7 @@ def events_of(
     }
     told: dict[tuple[date, str], None] = {}
     for one in course.sightings:
-        if not one.counts and one.note:
-            told[one.date, f"{called[one.lesion]}: {coded(one.note, names)}"] = None
-        said = _event(one, names)
+        said = _event(one, names) if one.counts else coded(one.note, names)
         if said:
             told[one.date, f"{called[one.lesion]}: {said}"] = None
     return tuple(sorted(told, key=lambda event: event[0]))
@@ -270,6 +269,8 @@ def events_of(
 def _event(one: Sighting, names: Mapping[str, str]) -> str:
     """Return what happened to a lesion at a visit, empty when it is simply there."""
     link = one.link
+    if linked_by := _linked_by(one):
+        return f"linked by {linked_by}"
     if link is None or link.kind is Kind.SAME:
         quiet = one.status in (Status.MEASURED, Status.PRESENT)
         return "" if quiet else STATUS_WORDS[one.status]
@@ -279,9 +280,14 @@ def _event(one: Sighting, names: Mapping[str, str]) -> str:
         words += f" (before: {before})"
     if one.status is Status.NOT_EVALUABLE:
         words += ", so not evaluable"
-    if one.role is None and link.kind is Kind.NEW:
+    if is_unconfirmed(one):
         words += ", not confirmed by a person and not counted"
     return f"{words}: {coded(link.reason, names).rstrip('.')} (confidence {link.confidence:.2f})"
+
+
+def _linked_by(one: Sighting) -> str:
+    """Return who said which lesion this is, against or beside the tracking; empty when nobody did."""
+    return next((d.author for d in reversed(one.decisions) if d.kind == "relink"), "")
 
 
 def corrections_of(course: Course, names: Mapping[str, str]) -> tuple[Correction, ...]:
@@ -290,7 +296,7 @@ def corrections_of(course: Course, names: Mapping[str, str]) -> tuple[Correction
     for one in course.sightings:
         for made in one.decisions:
             value = coded(made.value, names)
-            words = DECISIONS.get(made.kind, f"{made.kind}: {{value}}").format(value=value)
+            words = DECISIONS.get(made.kind, f"{made.kind}: VALUE").replace("VALUE", value)
             note = f" ({made.note})" if made.note else ""
             correction = Correction(
                 at=made.at, author=made.author, lesion=names[one.lesion], words=words + note
