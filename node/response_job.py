@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +14,7 @@ from node.settings import Settings
 from plugins.errors import Refused
 from store import jobs
 from store.course import Course, course
+from store.course_json import from_json, to_json
 from store.objects import ObjectStore
 from store.response.rules import Rules
 from store.tables import Instance, Job, Result, Revision, RevisionInstance, Series, Study
@@ -61,10 +61,8 @@ class ResponseTask:
 
     def read(self) -> tuple[Course, ObjectFiles]:
         """Return the course, and where its images are."""
-        told = pickle.loads(Path(self.told).read_bytes())  # noqa: S301 - our parent process wrote it just now
-        found, objects = told
-        assert isinstance(found, Course) and isinstance(objects, ObjectFiles)
-        return found, objects
+        told = json.loads(Path(self.told).read_text())
+        return from_json(told["course"]), ObjectFiles(files=told["files"], images=told["images"])
 
 
 def response_task(
@@ -75,7 +73,7 @@ def response_task(
     study = session.get_one(Study, revision.study_pk)
     told = course(session, study.patient_pk, objects)
     file = folder / "course"
-    file.write_bytes(pickle.dumps((told, objects_of(session, told, objects))))
+    file.write_text(json.dumps({"course": to_json(told), **asdict(objects_of(session, told, objects))}))
     return ResponseTask(
         job_key=job.key,
         manifest_sha256=revision.manifest_sha256,

@@ -18,6 +18,7 @@ from plugins.errors import Refused
 from store.choices import choose, swap, undo
 from store.chosen import Chosen, chosen
 from store.course import Course, CourseVisit, course, judged
+from store.course_json import from_json, to_json
 from store.database import Database
 from store.response.history import Role, Status
 from store.sighting import Decision, Measure, Sighting
@@ -85,6 +86,7 @@ def test_a_relink_goes_on_at_the_visits_that_were_compared_with_it_before(databa
         found = course(session, pk)
     assert lengths(found) == [{ONE: 200, TWO: 100}, {ONE: 300, TWO: 110}, {ONE: 310, TWO: 120}]
     assert fresh.startswith("2.25.") and f"'{found.sightings[2].label}'" in doubts(found)[MARCH][0]
+    assert from_json(to_json(found)) == found
     moved = next(one for one in found.sightings if one.written_uid == NEW and one.date == MARCH)
     assert [(d.author, d.kind, d.value, d.at) for d in moved.decisions] == [
         ("Dr. Grey", "relink", ONE, at(1000))
