@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import count
 
 from plugins.contract import Finding
 from store.dicom.equipment import one_line
 from store.tracking.past import Named
 
-NUMBERED = re.compile(r"(?P<base>.*?)[ _-]?(?P<number>\d{1,6})")
+NUMBERED = re.compile(r"(?P<base>.*[^\d _-])[ _-]*(?P<number>\d{1,6})")
 
 
 class Names:
@@ -32,7 +33,8 @@ class Names:
         base, number = _split(identifier)
         taken = self._owner.get(identifier, tracking_uid) != tracking_uid
         if taken or (renumbered and number is not None and base in self._last):
-            identifier = f"{base or identifier} {max(self._last.get(base, 1), 1) + 1}"
+            free = (f"{base} {n}" for n in count(self._last.get(base, 1) + 1))
+            identifier = next(one for one in free if one not in self._owner)
         self._keep(identifier, tracking_uid)
         return identifier
 

@@ -6,7 +6,7 @@ from thorax import ct_volume
 from tiny_segmenter import bright_segmenter
 
 from plugins.contract import Mask, Volume
-from plugins.nodule_redrawing import Tried, ball_diameter_mm, redrawn, shared, told
+from plugins.nodule_redrawing import Tried, ball_diameter_mm, nodule_at, redrawn, shared, told
 
 SPACING = (2.0, 0.8, 0.8)
 SIZES_MM = (4.0, 80.0)
@@ -57,3 +57,15 @@ def test_two_first_drawings_of_one_nodule_become_one_and_neighbours_do_not_overl
     assert other is not None
     assert 0 < other.mask.count < beside.mask.count
     assert shared(kept.mask, other.mask) == 0
+
+
+def test_a_nodule_is_drawn_at_a_point_under_the_name_it_has_and_nothing_where_nothing_is(
+    volume: Volume,
+) -> None:
+    x, y, z = volume.to_mm((10.0, 26.0, 24.0))
+    found = nodule_at(volume, (x, y, z), "Nodule 7", bright_segmenter(), 80.0)
+    assert found is not None
+    assert (found.label, found.type.meaning, found.site.meaning) == ("Nodule 7", "Nodule", "Lung")
+    assert found.measurement("long_axis").value == pytest.approx(12.0, abs=1.0)
+    assert all("'Nodule 7'" in flag.sentence for flag in found.flags)
+    assert nodule_at(volume, (x, y, z), "Nodule 7", bright_segmenter(), 8.0) is None
