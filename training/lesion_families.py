@@ -137,7 +137,7 @@ def _times(diameters: Point, factor: float) -> Point:
 
 
 def _crowd(kind: str, rng: np.random.Generator) -> Family:
-    """Return two neighbours 12 to 20 mm apart of which both stay, or one goes, or one comes."""
+    """Return two neighbours 12 to 20 mm apart: both stay, or one goes, or one comes, or one goes where the other comes."""
     apart = float(rng.uniform(12, 20))
     along = _direction(rng)
     most = min(12.0, apart / 1.2 - 5.0)
@@ -145,11 +145,11 @@ def _crowd(kind: str, rng: np.random.Generator) -> Family:
         _ellipsoid(float(rng.uniform(5, most)), rng, _add((0, 0, 0), s * apart / 2 * along)) for s in (-1, 1)
     ]
     later = [_grown(n, rng, most=1.25) for n in pair]
-    what = str(rng.choice(["both", "one goes", "one comes"], p=[0.6, 0.2, 0.2]))
-    before = tuple((n,) for n in (pair[:1] if what == "one comes" else pair))
-    now = tuple((n,) for n in (later[:1] if what == "one goes" else later))
-    links = tuple((i, i) for i in range(min(len(before), len(now))))
-    return Family(kind=f"{kind}: {what}", before=before, now=now, links=links)
+    what = str(rng.choice(["both", "one goes", "one comes", "one for another"], p=[0.5, 0.2, 0.2, 0.1]))
+    before = tuple((n,) for n in (pair if what in ("both", "one goes") else pair[:1]))
+    now = {"one goes": later[:1], "one for another": later[1:]}.get(what, later)
+    links = {"both": ((0, 0), (1, 1)), "one for another": ()}.get(what, ((0, 0),))
+    return Family(kind=f"{kind}: {what}", before=before, now=tuple((n,) for n in now), links=links)
 
 
 KINDS: dict[str, tuple[float, Callable[[str, np.random.Generator], Family]]] = {
