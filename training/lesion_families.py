@@ -137,7 +137,7 @@ def _times(diameters: Point, factor: float) -> Point:
 
 
 def _crowd(kind: str, rng: np.random.Generator) -> Family:
-    """Return two neighbours 12 to 20 mm apart: both stay, or one goes, or one comes, or one goes where the other comes."""
+    """Return two neighbours 12 to 20 mm apart: both stay, or one goes, or one comes, or one goes and one comes."""
     apart = float(rng.uniform(12, 20))
     along = _direction(rng)
     most = min(12.0, apart / 1.2 - 5.0)
