@@ -15,9 +15,9 @@ from small_results import PROVENANCE
 
 from node.report.longitudinal.stored import ObjectFiles
 from plugins import codes
-from plugins.contract import Finding, Mask, Point
+from plugins.contract import Finding, Mask, Point, Volume
 from plugins.measure.lesion import measure_lesion
-from store.course import Course
+from store.course import Course, CourseVisit
 from store.dicom.files import read_file
 from store.dicom.seg import Identified, encode_seg
 from store.dicom.series import read_study
@@ -51,66 +51,72 @@ def imaged(
     name: str = "Doe^Jane",
 ) -> Imaged:
     """Return a course of balls; one that has no diameter at a visit is gone, and expected where it was."""
-    count = max(map(len, diameters_mm.values()))
-    visits = [visit(n) for n in range(count)]
-    files: dict[str, Path] = {}
+    visits = [visit(n) for n in range(max(map(len, diameters_mm.values())))]
+    files: dict[str, str] = {}
     images: dict[str, Mapping[str, Sequence[str]]] = {}
     sightings: list[Sighting] = []
     for number, at in enumerate(visits):
         there = {lesion: d for lesion, row in diameters_mm.items() if (d := row[number]) is not None}
-        spacing, orientation = GRIDS[number % len(GRIDS)]
-        array, grids = _painted(spacing, orientation, there, number)
-        array = array if modality == "CT" else array + 1100.0  # an activity is never negative
-        paths = make_series(
-            folder / f"visit{number}", array, modality=modality, spacing_mm=spacing, orientation=orientation,
-            origin_mm=_origin(spacing, orientation), study_uid=at.study_instance_uid,
-            study_date=at.study_date.strftime("%Y%m%d"), rescale=(1.0, -1024.0) if modality == "CT" else (1.0, 0.0),
-        )  # fmt: skip
-        read = read_study(paths)
-        volume = read.study.volumes[0]
-        findings = [
-            Identified(
-                finding=Finding(
-                    key=f"ball-{lesion}", label=f"Nodule {lesion}", series_instance_uid=volume.series_instance_uid,
-                    mask=Mask.from_full(grids[lesion]), category=codes.MORPHOLOGICALLY_ABNORMAL, type=codes.NODULE,
-                    site=codes.LUNG, measurements=measure_lesion(Mask.from_full(grids[lesion]), volume),
-                ),
-                segment_number=place + 1, tracking_identifier=f"Nodule {lesion}", tracking_uid=f"2.25.{1000 + lesion}",
-            )
-            for place, lesion in enumerate(there)
+        volume, found, new_files = _scanned(folder, at, number, there, modality)
+        files |= {name: str(path) for name, path in new_files.items()}
+        images[at.study_instance_uid] = {volume.series_instance_uid: volume.sop_instance_uids}
+        sightings += [_seen(at, number, one, volume) for one in found]
+        sightings += [
+            sighting(at, lesion, None, status=Status.ABSENT, role=Role.TARGET,
+                     link=tracked(Kind.GONE, 0.9, [lesion], expected=PLACES[lesion]))
+            for lesion in sorted(set(diameters_mm) - set(there))
         ]  # fmt: skip
-        uids = volume.sop_instance_uids
-        files |= {path_uid: path for path_uid, path in zip(uids, _by_slice(paths, uids), strict=True)}
-        images[at.study_instance_uid] = {volume.series_instance_uid: uids}
-        if findings:
-            seg = encode_seg(findings, volume, read.headers, PROVENANCE, 801, visit_time(number))
-            files[f"{number:064x}"] = write(seg, folder / f"seg{number}.dcm")
-        for one in findings:
-            lesion = int(one.tracking_uid.rpartition(".")[2]) - 1000
-            sightings.append(
-                sighting(
-                    at, lesion, None, series_instance_uid=volume.series_instance_uid,
-                    segment_number=one.segment_number, seg_sha256=f"{number:064x}", confidence=0.9,
-                    centroid_mm=volume.centroid_mm(one.finding.mask), link=tracked(Kind.SAME) if number else None,
-                    measurements={
-                        m.name: Measure(
-                            value=m.value, unit=m.unit.value, uncertainty=0.6 if m.name.endswith("axis") else None,
-                            end_points_mm=m.end_points_mm, method=m.method,
-                            sop_instance_uid=None if m.slice_index is None else uids[m.slice_index],
-                        )
-                        for m in one.finding.measurements
-                    },
-                )
-            )  # fmt: skip
-        for lesion in sorted(set(diameters_mm) - set(there)):
-            sightings.append(
-                sighting(at, lesion, None, status=Status.ABSENT, role=Role.TARGET,
-                         link=tracked(Kind.GONE, 0.9, [lesion], expected=PLACES[lesion]))
-            )  # fmt: skip
     course = Course(patient=course_patient(name), visits=tuple(visits), sightings=tuple(sightings))
-    return Imaged(
-        course=course, objects=ObjectFiles(files={n: str(p) for n, p in files.items()}, images=images)
-    )
+    return Imaged(course=course, objects=ObjectFiles(files=files, images=images))
+
+
+def _scanned(
+    folder: Path, at: CourseVisit, number: int, there: Mapping[int, float], modality: str
+) -> tuple[Volume, list[Identified], dict[str, Path]]:
+    """Return the volume of a visit, its findings, and its files by SOP Instance UID and name of the SEG."""
+    spacing, orientation = GRIDS[number % len(GRIDS)]
+    array, grids = _painted(spacing, orientation, there, number)
+    array = array if modality == "CT" else array + 1100.0  # an activity is never negative
+    paths = make_series(
+        folder / f"visit{number}", array, modality=modality, spacing_mm=spacing, orientation=orientation,
+        origin_mm=_origin(spacing, orientation), study_uid=at.study_instance_uid,
+        study_date=at.study_date.strftime("%Y%m%d"), rescale=(1.0, -1024.0) if modality == "CT" else (1.0, 0.0),
+    )  # fmt: skip
+    read = read_study(paths)
+    volume = read.study.volumes[0]
+    findings = [
+        Identified(
+            finding=Finding(
+                key=f"ball-{lesion}", label=f"Nodule {lesion}", series_instance_uid=volume.series_instance_uid,
+                mask=Mask.from_full(grids[lesion]), category=codes.MORPHOLOGICALLY_ABNORMAL, type=codes.NODULE,
+                site=codes.LUNG, measurements=measure_lesion(Mask.from_full(grids[lesion]), volume),
+            ),
+            segment_number=place + 1, tracking_identifier=f"Nodule {lesion}", tracking_uid=f"2.25.{1000 + lesion}",
+        )
+        for place, lesion in enumerate(there)
+    ]  # fmt: skip
+    files = dict(zip(volume.sop_instance_uids, _by_slice(paths, volume.sop_instance_uids), strict=True))
+    if findings:
+        seg = encode_seg(findings, volume, read.headers, PROVENANCE, 801, visit_time(number))
+        files[f"{number:064x}"] = write(seg, folder / f"seg{number}.dcm")
+    return volume, findings, files
+
+
+def _seen(at: CourseVisit, number: int, one: Identified, volume: Volume) -> Sighting:
+    uids = volume.sop_instance_uids
+    return sighting(
+        at, int(one.tracking_uid.rpartition(".")[2]) - 1000, None, series_instance_uid=volume.series_instance_uid,
+        segment_number=one.segment_number, seg_sha256=f"{number:064x}", confidence=0.9,
+        centroid_mm=volume.centroid_mm(one.finding.mask), link=tracked(Kind.SAME) if number else None,
+        measurements={
+            m.name: Measure(
+                value=m.value, unit=m.unit.value, uncertainty=0.6 if m.name.endswith("axis") else None,
+                end_points_mm=m.end_points_mm, method=m.method,
+                sop_instance_uid=None if m.slice_index is None else uids[m.slice_index],
+            )
+            for m in one.finding.measurements
+        },
+    )  # fmt: skip
 
 
 def visit_time(number: int) -> datetime:

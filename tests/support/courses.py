@@ -51,14 +51,7 @@ def sighting(
 ) -> Sighting:
     """Return what was seen of a lesion at a visit; without a length nothing was drawn."""
     uid = f"2.25.{1000 + lesion}"
-    measured: dict[str, Measure] = {}
-    if long_mm is not None:
-        short = 0.7 * long_mm if short_mm is None else short_mm
-        measured = {
-            "long_axis": Measure(value=long_mm, unit="mm", uncertainty=sd_mm, method=METHOD),
-            "short_axis": Measure(value=short, unit="mm", uncertainty=sd_mm, method=METHOD),
-            "volume": Measure(value=0.5236 * long_mm * short**2 / 1000, unit="mL", method="voxels"),
-        }
+    measured = {} if long_mm is None else _axes(long_mm, short_mm or 0.7 * long_mm, sd_mm)
     there = Sighting(
         lesion=uid,
         tracking_uid=uid,
@@ -83,6 +76,14 @@ def sighting(
         decisions=tuple(decisions),
     )
     return replace(there, **more)  # type: ignore[arg-type]
+
+
+def _axes(long_mm: float, short_mm: float, sd_mm: float | None) -> dict[str, Measure]:
+    return {
+        "long_axis": Measure(value=long_mm, unit="mm", uncertainty=sd_mm, method=METHOD),
+        "short_axis": Measure(value=short_mm, unit="mm", uncertainty=sd_mm, method=METHOD),
+        "volume": Measure(value=0.5236 * long_mm * short_mm**2 / 1000, unit="mL", method="voxels"),
+    }
 
 
 def tracked(

@@ -42,7 +42,7 @@ ADDED = frozenset({"long_axis", "short_axis", "volume", "mtv", "tlg"})
 """What is added up over the parts of a lesion."""
 HIGHEST = frozenset({"suv_max", "suv_peak"})
 LINK_WORDS = {
-    Kind.SAME: "same lesion",
+    Kind.SAME: "same",
     Kind.NEW: "new",
     Kind.GONE: "gone",
     Kind.SPLIT: "a part of what was one lesion",

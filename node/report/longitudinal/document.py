@@ -216,7 +216,7 @@ def _lesion(report: LongitudinalReport, lesion: LesionCourse) -> Iterator[Flowab
     )
     lines = [words.line_of(cell) for cell in lesion.cells if cell.status]
     keep = [n for n in range(len(words.LINE_HEADS)) if n != 5 or words.has_uptake(lesion)]
-    widths = [18.5, 0, 16, 16, 14.5, 16, 16, 15.5, 19, 17]
+    widths = [18.5, 0, 16, 16, 14.5, 16, 16, 15.5, 19, 20]
     heads = [words.LINE_HEADS[n] for n in keep]
     yield table(
         heads, [[line[n] for n in keep] for line in lines], [widths[n] for n in keep],

@@ -29,6 +29,9 @@ BANNER = ParagraphStyle(
     spaceBefore=8,
     spaceAfter=10,
 )
+HEAD_AFTER = ParagraphStyle("head-after", parent=HEAD, leftIndent=5)
+SMALL_AFTER = ParagraphStyle("small-after", parent=SMALL, leftIndent=5)
+"""Of a column beside numbers, which end at its edge."""
 BULLET = ParagraphStyle("bullet", parent=TEXT, leftIndent=9, bulletIndent=0)
 
 
@@ -92,17 +95,18 @@ def table(
 ) -> Table:
     """Return a table; the column of width 0 takes what is left."""
     left = WIDTH / mm - sum(widths_mm)
-    right = set(numbers)
-    cells = [
-        [Paragraph(text_of(head), HEAD_NUMBER if n in right else HEAD) for n, head in enumerate(heads)],
-        *(
-            [
-                Paragraph(text_of(cell, 1200).replace("\n", "<br/>"), NUMBER if n in right else SMALL)
-                for n, cell in enumerate(row)
-            ]
-            for row in rows
-        ),
+    styles = [
+        (HEAD_NUMBER, NUMBER)
+        if n in numbers
+        else (HEAD_AFTER, SMALL_AFTER)
+        if n - 1 in numbers
+        else (HEAD, SMALL)
+        for n in range(len(heads))
     ]
+    cells = [[Paragraph(text_of(head), style) for head, (style, _) in zip(heads, styles, strict=True)]]
+    for row in rows:
+        texts = [text_of(cell, 1200).replace("\n", "<br/>") for cell in row]
+        cells.append([Paragraph(text, style) for text, (_, style) in zip(texts, styles, strict=True)])
     return lined(cells, [(width or left) * mm for width in widths_mm], head=True)
 
 
