@@ -20,7 +20,6 @@ VERDICTS = {
     "NE": "not evaluable",
     "NON-CR/NON-PD": "neither complete response nor progression",
     "NON-iCR/NON-iUPD": "neither immune complete response nor progression",
-    "NON-iCR/NON-iUPD": "neither immune complete response nor progression",
     "iCR": "immune complete response",
     "iPR": "immune partial response",
     "iSD": "immune stable disease",
