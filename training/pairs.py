@@ -30,6 +30,8 @@ Floats = NDArray[np.float64]
 BASE_MM = 2.0
 """In-plane voxels of the grounds are not finer than this, mm."""
 IN_PLANE_MM = 2.5
+BODY_MM = 50.0
+"""What is shown around the lungs in the plane, mm."""
 PHANTOM_GRID = Grid(shape=(110, 180, 180), spacing_mm=(2.5, 2.2, 2.2))
 EARLIER_SLICES_MM, NEW_SLICES_MM = (2.5, 3.0), (2.5, 3.0, 4.0)
 THIN_MM = 3.0
@@ -146,7 +148,7 @@ def scan_pair(
     Refuses `no-place` when not one lesion found a place.
     """
     rng = np.random.default_rng((seed, sum(ground.name.encode())))
-    spans, origin = _extent(ground.volume)
+    spans, origin = _extent(ground)
     inside, step = _on_axes(ground, spans, origin)
     motion = body_motion(inside, step, origin[::-1], rng, unrest or Unrest())
     placed = _placed(inside, step, origin, int(rng.integers(families[0], families[1] + 1)), rng)
@@ -161,11 +163,22 @@ def scan_pair(
     return _told(f"{ground.name} {seed}", before, now, placed, motion)
 
 
-def _extent(volume: Volume) -> tuple[Floats, Floats]:
-    """Return size and lower corner (x, y, z) of what a volume shows, mm."""
-    corners = np.stack(np.meshgrid(*((0, n - 1) for n in volume.array.shape), indexing="ij")).reshape(3, -1).T
-    places = volume.to_mm(corners.astype(np.float64))
-    return places.max(axis=0) - places.min(axis=0), places.min(axis=0)
+def _extent(ground: Ground) -> tuple[Floats, Floats]:
+    """Return size and lower corner (x, y, z), mm, of what is shown: all slices, in the plane what is near the lungs."""
+    held = [
+        np.flatnonzero(ground.inside.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)
+    ]
+    low, high = _corners(ground.volume, [(0, n - 1) for n in ground.inside.shape])
+    lung_low, lung_high = _corners(ground.volume, [(int(h[0]), int(h[-1])) for h in held])
+    room = np.array([BODY_MM, BODY_MM, np.inf])
+    low, high = np.maximum(low, lung_low - room), np.minimum(high, lung_high + room)
+    return high - low, low
+
+
+def _corners(volume: Volume, ends: Sequence[tuple[int, int]]) -> tuple[Floats, Floats]:
+    """Return the lowest and highest position (x, y, z), mm, between indices (k, r, c)."""
+    places = volume.to_mm(np.stack(np.meshgrid(*ends, indexing="ij")).reshape(3, -1).T.astype(np.float64))
+    return places.min(axis=0), places.max(axis=0)
 
 
 def _on_axes(ground: Ground, spans: Floats, origin: Floats) -> tuple[BoolArray, tuple[float, float, float]]:
