@@ -27,6 +27,7 @@ class Names:
         self._chosen: dict[datetime | None, Chosen] = {None: chosen}
         self._known: dict[tuple[int, datetime | None], str] = {}
         self._at: dict[str, list[Sighting]] = {}
+        self._named: dict[tuple[str, datetime], dict[str, list[Sighting]]] = {}
         for one in sightings:
             self._at.setdefault(one.study_instance_uid, []).append(one)
 
@@ -39,11 +40,22 @@ class Names:
 
     def earlier(self, one: Sighting, uid: str, at: datetime | None = None) -> str:
         """Return what a lesion is called that a link names as it was called when the link was made."""
-        if one.link is None or one.made_at is None:
+        study = "" if one.link is None else one.link.earlier_study_instance_uid
+        there = self._at.get(study, ())
+        # A study that came late is compared with later ones too; those have their names from elsewhere.
+        if one.made_at is None or not there or there[0].date >= one.date:
             return uid
-        before = [e for e in self._at.get(one.link.earlier_study_instance_uid, ()) if e.date < one.date]
-        now = {self.name(e, at) for e in before if self.name(e, one.made_at) == uid}
+        now = {self.name(e, at) for e in self._called(study, one.made_at).get(uid, ())}
         return now.pop() if len(now) == 1 else uid
+
+    def _called(self, study: str, at: datetime) -> dict[str, list[Sighting]]:
+        """Return the sightings of a study by what they were called at a time."""
+        if (study, at) not in self._named:
+            found: dict[str, list[Sighting]] = {}
+            for one in self._at.get(study, ()):
+                found.setdefault(self.name(one, at), []).append(one)
+            self._named[study, at] = found
+        return self._named[study, at]
 
     def _name(self, one: Sighting, at: datetime | None) -> str:
         if at is not None and at not in self._chosen:

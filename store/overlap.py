@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from itertools import combinations
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations, product
 
 from store.sighting import Sighting
 
@@ -33,25 +33,36 @@ def twins(found: Sequence[Sighting]) -> list[tuple[str, str]]:
     Two that were drawn at one study at different places are two, wherever else they meet, and so are those that a
     person relinked. A person's lesion is the one; else that of the earlier visit, or of the lower Tracking UID.
     """
-    studies: defaultdict[str, list[Sighting]] = defaultdict(list)
+    studies: defaultdict[str, defaultdict[str, list[Sighting]]] = defaultdict(lambda: defaultdict(list))
     for one in found:
         if one.centroid_mm is not None and not any(d.kind == "relink" for d in one.decisions):
-            studies[one.study_instance_uid].append(one)
-    pairs: dict[frozenset[str], list[tuple[bool, Sighting, Sighting]]] = defaultdict(list)
+            studies[one.study_instance_uid][one.lesion].append(one)
+    met: dict[frozenset[str], tuple[Sighting, Sighting]] = {}
     for there in studies.values():
-        for one, other in combinations(there, 2):
-            if one.lesion != other.lesion and one.on_pet == other.on_pet and _same_space(one, other):
-                pairs[frozenset((one.lesion, other.lesion))].append((same_place(one, other), one, other))
+        by_plugin: defaultdict[str, list[Sighting]] = defaultdict(list)
+        for one in (one for own in there.values() for one in own):
+            by_plugin[one.plugin].append(one)
+        for some, others in combinations(by_plugin.values(), 2):
+            for one, other in product(some, others):
+                if one.lesion != other.lesion and one.on_pet == other.on_pet and same_place(one, other):
+                    met.setdefault(frozenset((one.lesion, other.lesion)), (one, other))
     order = {uid: number for number, uid in enumerate(dict.fromkeys(one.lesion for one in found))}
     twin: list[tuple[str, str]] = []
-    for met in pairs.values():
-        if all(is_same for is_same, _, _ in met) and any(one.plugin != other.plugin for _, one, other in met):
-            _, one, other = met[0]
-            first, second = sorted(
-                (one, other), key=lambda each: (each.automatic, order[each.lesion], each.lesion)
-            )
+    for pair in met.values():
+        first, second = sorted(pair, key=lambda each: (each.automatic, order[each.lesion], each.lesion))
+        if not _apart(first.lesion, second.lesion, studies.values()):
             twin.append((second.lesion, first.lesion))
     return twin
+
+
+def _apart(lesion: str, other: str, studies: Iterable[Mapping[str, Sequence[Sighting]]]) -> bool:
+    """Return whether two lesions were drawn at different places of one study."""
+    return any(
+        one.on_pet == two.on_pet and _same_space(one, two) and not same_place(one, two)
+        for there in studies
+        if lesion in there and other in there
+        for one, two in product(there[lesion], there[other])
+    )
 
 
 def _same_space(one: Sighting, other: Sighting) -> bool:
