@@ -135,7 +135,7 @@ def test_a_waterfall_has_bars_of_the_best_change_before_progression_ends() -> No
     ]
     assert [one.days for one in cohort.by_time] == [182, 182, 182]
     assert cohort.left_out == ("D",)
-    bars = shapes(waterfall(cohort.by_change), Rect)
+    bars = shapes(waterfall(cohort.by_change, cohort.largest_percent), Rect)
     assert [bar.height / bars[0].height for bar in bars] == pytest.approx([1, 1, 4.5])
     lanes = swimmer(cohort.by_time, 182)
     assert (

@@ -64,6 +64,11 @@ class Cohort:
         return tuple(sorted(known, key=lambda one: (-(one.best_percent or 0.0), one.patient)))
 
     @property
+    def largest_percent(self) -> float:
+        """Return the largest growth, 0 when nobody's sum grew."""
+        return max([0.0, *(one.best_percent or 0.0 for one in self.followed)])
+
+    @property
     def by_time(self) -> tuple[Followed, ...]:
         """Return the patients, those followed longest first."""
         return tuple(sorted(self.followed, key=lambda one: (-one.days, one.patient)))

@@ -14,21 +14,24 @@ from node.report.longitudinal.cohort import Followed
 from node.report.longitudinal.marks import hatched
 from node.report.pdf import BOLD, FAINT, INK, register_typefaces
 
-MOST_BARS, MOST_LANES = 60, 40
+MOST_BARS, MOST_LANES = 30, 40
 """Patients on one chart; more of them have several charts."""
 LANE = 15.0
 MOST_PERCENT = 150.0
 LONGEST_NAME = 16
 
 
-def waterfall(followed: Sequence[Followed], height: float = 240.0) -> Drawing:
-    """Return a bar for each patient: the best change of the sum to the baseline, in the order given."""
+def waterfall(followed: Sequence[Followed], largest: float, height: float = 240.0) -> Drawing:
+    """Return a bar for each patient: the best change of the sum to the baseline, in the order given.
+
+    `largest` is the largest growth of the cohort, per cent, so that its charts have one scale.
+    """
     register_typefaces()
     drawing = Drawing(WIDTH, height)
     changes = [one.best_percent or 0.0 for one in followed]
     axes = Axes(
         left=40, bottom=52, width=WIDTH - 46, height=height - 52 - 14, first=0.0, last=float(max(len(followed), 6)),
-        lowest=-115.0, highest=max(40.0, min(MOST_PERCENT, 1.1 * max([0.0, *changes]))),
+        lowest=-115.0, highest=max(40.0, min(MOST_PERCENT, 1.1 * largest)),
     )  # fmt: skip
     grid(drawing, axes, [t for t in ticks(axes.lowest, axes.highest, 7) if t >= -100], "{:+g} %")
     zero = axes.y(0)

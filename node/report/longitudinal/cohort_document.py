@@ -29,12 +29,12 @@ def _cohort_story(cohort: Cohort) -> Iterator[Flowable]:
     yield Paragraph(f"{text_of(name)}: {len(cohort.followed)} patients with a visit after the baseline", TEXT)
     yield Paragraph(f"{RESEARCH_USE}. {words.UNVERIFIED}", BANNER)
     yield Paragraph(f"Best change of the {text_of(cohort.quantity or 'sum')}", HEADING)
-    yield from _charts([waterfall(group) for group in parts(cohort.by_change, MOST_BARS)], words.WATERFALL,
-                       "No patient has a sum at the baseline and later.")  # fmt: skip
+    bars = [waterfall(group, cohort.largest_percent) for group in parts(cohort.by_change, MOST_BARS)]
+    yield from _charts(bars, words.WATERFALL, "No patient has a sum at the baseline and later.")
     yield Paragraph("Time under observation", HEADING)
     last = max((one.days for one in cohort.followed), default=0)
-    yield from _charts([swimmer(group, last) for group in parts(cohort.by_time, MOST_LANES)], words.SWIMMER,
-                       "No patient has a visit after the baseline.")  # fmt: skip
+    lanes = [swimmer(group, last) for group in parts(cohort.by_time, MOST_LANES)]
+    yield from _charts(lanes, words.SWIMMER, "No patient has a visit after the baseline.")
     yield Paragraph("Patients", HEADING)
     rows = [
         [

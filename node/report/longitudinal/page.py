@@ -74,7 +74,9 @@ def write_cohort_html(cohort: Cohort) -> str:
         "",
         cohort=cohort,
         waterfalls=[
-            svg(waterfall(group), f"waterfall{n}", "Best change of each patient", told)
+            svg(
+                waterfall(group, cohort.largest_percent), f"waterfall{n}", "Best change of each patient", told
+            )
             for n, group in enumerate(parts(cohort.by_change, MOST_BARS))
         ],
         swimmers=[
