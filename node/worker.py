@@ -28,7 +28,7 @@ from store.failpoint import reach
 from store.objects import Kept, ObjectStore
 from store.remembered import past_of
 from store.tables import Job, Result, Revision, Study
-from store.told_choices import take_choices
+from store.told_choices import Sent, sent_to, take_choices
 
 log = logging.getLogger(__name__)
 
@@ -278,6 +278,7 @@ class Worker:
 
     def _store(self, job: Job, analysed: Analysed, kept: Mapping[str, Kept]) -> str:
         """Save findings, results, outbox rows and the job's new state in one transaction; return that state."""
+        sent = self._sent(job)
         with self._database.transaction() as session:
             now = self._database.now()
             results = findings.save(session, job, analysed.results, kept, now)
@@ -291,11 +292,18 @@ class Worker:
             state = jobs.finish(session, _pk(job), job.attempt, jobs.DELIVERING, now)
             if job.plugin != response_jobs.PLUGIN:
                 study = session.get_one(Study, session.get_one(Revision, job.revision_pk).study_pk)
-                take_choices(session, self._objects, int(study.id or 0), now)
+                take_choices(session, self._objects, sent, int(study.id or 0), now)
                 if self._settings.response_criteria != "off":
                     self._ask(session, study.patient_pk, now)
             reach("worker-before-commit")
             return state
+
+    def _sent(self, job: Job) -> tuple[Sent, ...]:
+        """Return what the objects that people sent to the study say of lesions."""
+        if job.plugin == response_jobs.PLUGIN:
+            return ()
+        with self._database.reading() as session:
+            return sent_to(session, self._objects, session.get_one(Revision, job.revision_pk).study_pk)
 
     def _failed(self, job: Job, error: Exception) -> None:
         code, text, is_permanent = _reason(error)

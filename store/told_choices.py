@@ -7,8 +7,10 @@ ours that it refers to, and may say what the lesion is (DCM 112074, 112075, 1120
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from pydicom.dataset import Dataset
@@ -34,14 +36,36 @@ Said = tuple[str, str, str]
 """Kind, Tracking UID (of a relink as it is written) and value of a choice."""
 
 
-def take_choices(session: Session, objects: ObjectStore, study_pk: int, now: datetime) -> int:
-    """Keep what the objects of a study say that was not kept before, and return how many choices that were.
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What a measurement group says of a lesion."""
 
-    To be called after each result of the study, because what was drawn at one place is known only then. What was taken
-    back stays so: an object says a thing once.
-    """
-    study = session.get_one(Study, study_pk)
-    uid, patient_pk = study.study_instance_uid, study.patient_pk
+    tracking_uid: str
+    """The lesion."""
+    role: str | None
+    """`target`, `non-target` or `new`, when it says so."""
+    segment_uid: str | None
+    """Tracking UID that is written in the segment of ours that it refers to, if it refers to one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """What an object of somebody else's says of lesions."""
+
+    sop_instance_uid: str
+    """SOP Instance UID."""
+    modality: str
+    """Modality."""
+    author: str
+    """Who says it; empty when no person does."""
+    drawn: tuple[str, ...] = ()
+    """Tracking UIDs of the regions that a person drew."""
+    told: tuple[Told, ...] = ()
+    """What its measurement groups say."""
+
+
+def sent_to(session: Session, objects: ObjectStore, study_pk: int) -> tuple[Sent, ...]:
+    """Return what the objects of a study say that others sent; files are read, so let no transaction wait for it."""
     statement = (
         select(Series.modality, Instance.sop_instance_uid, Instance.sha256)
         .join(Series, col(Series.id) == col(Instance.series_pk))
@@ -49,60 +73,67 @@ def take_choices(session: Session, objects: ObjectStore, study_pk: int, now: dat
         .where(col(Series.modality).in_(MODALITIES))
         .order_by(col(Instance.sop_instance_uid))
     )
-    rows = session.exec(statement).all()
-    count = 0
-    for modality, source, sha256 in rows:
+    found = []
+    for modality, source, sha256 in session.exec(statement).all():
         header = _header(objects, sha256)
-        if header is None:
+        if header is not None:
+            read: Callable[[Dataset], Sent] = _drawing
+            if modality == "SR":
+                read = partial(_report, session, objects)
+            found.append(replace(read(header), sop_instance_uid=source, modality=modality))
+    return tuple(found)
+
+
+def take_choices(
+    session: Session, objects: ObjectStore, sent: Sequence[Sent], study_pk: int, now: datetime
+) -> int:
+    """Keep what was sent to a study and was not kept before, and return how many choices that were.
+
+    To be called after each result of the study, because what was drawn at one place is known only then. What was taken
+    back stays so: an object says a thing once.
+    """
+    study = session.get_one(Study, study_pk)
+    uid, patient_pk = study.study_instance_uid, study.patient_pk
+    count = 0
+    for one in sent:
+        if not one.author or not (one.drawn or one.told):
             continue
         known = course(session, patient_pk, objects)
         kept = {
             (d.kind, d.tracking_uid, d.value)
             for d in chosen(session, patient_pk).decisions
-            if d.source == source and d.study_instance_uid in ("", uid)
+            if d.source == one.sop_instance_uid
         }
-        who, said = (
-            _of_report(session, objects, header, known, uid)
-            if modality == "SR"
-            else _of_drawing(header, known, uid)
-        )
-        for kind, lesion, value in dict.fromkeys(said):
-            if who and (kind, lesion, value) not in kept:
+        for kind, lesion, value in dict.fromkeys((*_of_drawn(one, known, uid), *_of_told(one, known, uid))):
+            if (kind, lesion, value) not in kept:
                 at = "" if kind == "role" else uid
-                keep(session, patient_pk, kind, lesion, value, who, now, study_instance_uid=at, source=source)
+                source = one.sop_instance_uid
+                keep(
+                    session, patient_pk, kind, lesion, value, one.author, now, study_instance_uid=at, source=source
+                )  # fmt: skip
                 count += 1
     return count
 
 
-def _header(objects: ObjectStore, sha256: str) -> Dataset | None:
-    path = objects.path(sha256)
-    if not path.is_file():
-        return None
-    with quiet():
-        try:
-            file = read_file(path)
-        except Refused:
-            return None
-    return None if file is None else file.header
-
-
-def _of_drawing(header: Dataset, known: Course, study: str) -> tuple[str, list[Said]]:
-    """Return who drew a SEG or structure set, and what follows from the Tracking UIDs that the regions have."""
-    names = [_name(header, keyword) for keyword in ("ContentCreatorName", "OperatorsName")]
-    equipment = " ".join(
-        filter(None, (text(header, key) for key in ("Manufacturer", "ManufacturerModelName")))
-    )
-    who = next(filter(None, names), equipment)
-    regions = [
-        *(s for s in items(header, "SegmentSequence") if text(s, "SegmentAlgorithmType") != "AUTOMATIC"),
-        *items(header, "RTROIObservationsSequence"),
-    ]
-    said: list[Said] = []
-    for lesion in dict.fromkeys(text(region, "TrackingUID") for region in regions):
+def _of_drawn(sent: Sent, known: Course, study: str) -> Iterator[Said]:
+    for lesion in sent.drawn:
         if _is_known(known, lesion, study):
-            said.append(("drawn", lesion, text(header, "Modality")))
-            said += [("relink", other.written_uid, lesion) for other in _beneath(known, lesion, study)]
-    return storable(who), said
+            yield "drawn", lesion, sent.modality
+            for other in _beneath(known, lesion, study):
+                yield "relink", other.written_uid, lesion
+
+
+def _of_told(sent: Sent, known: Course, study: str) -> Iterator[Said]:
+    there = [one for one in known.sightings if one.study_instance_uid == study and one.automatic]
+    for told in sent.told:
+        if not _is_known(known, told.tracking_uid, study):
+            continue
+        if told.role is not None:
+            yield "role", told.tracking_uid, told.role
+        for one in there:
+            is_meant = one.series_instance_uid and one.written_uid == told.segment_uid
+            if is_meant and one.tracking_uid != told.tracking_uid:
+                yield "relink", one.written_uid, told.tracking_uid
 
 
 def _is_known(known: Course, lesion: str, study: str) -> bool:
@@ -125,29 +156,53 @@ def _beneath(known: Course, lesion: str, study: str) -> Iterator[Sighting]:
             yield other
 
 
-def _of_report(
-    session: Session, objects: ObjectStore, header: Dataset, known: Course, study: str
-) -> tuple[str, list[Said]]:
-    """Return the person who observed a report, and what follows from its groups."""
+def _header(objects: ObjectStore, sha256: str) -> Dataset | None:
+    path = objects.path(sha256)
+    if not path.is_file():
+        return None
+    with quiet():
+        try:
+            file = read_file(path)
+        except Refused:
+            return None
+    return None if file is None else file.header
+
+
+def _drawing(header: Dataset) -> Sent:
+    names = [_name(header, keyword) for keyword in ("ContentCreatorName", "OperatorsName")]
+    equipment = " ".join(
+        filter(None, (text(header, key) for key in ("Manufacturer", "ManufacturerModelName")))
+    )
+    regions = [
+        *(s for s in items(header, "SegmentSequence") if text(s, "SegmentAlgorithmType") != "AUTOMATIC"),
+        *items(header, "RTROIObservationsSequence"),
+    ]
+    uids = dict.fromkeys(text(region, "TrackingUID") for region in regions)
+    author = storable(next(filter(None, names), equipment))
+    return Sent(sop_instance_uid="", modality="", author=author, drawn=tuple(filter(None, uids)))
+
+
+def _report(session: Session, objects: ObjectStore, header: Dataset) -> Sent:
     report = read_measured(header)
-    said: list[Said] = []
-    for group in report.groups:
-        if not _is_known(known, group.tracking_uid, study):
-            continue
-        for code in group.said:
-            role = next((r for r, of in ROLES.items() if (of.value, of.scheme_designator) == code[:2]), None)
-            if role is not None:
-                said.append(("role", group.tracking_uid, role))
-        segment = _segment_of(session, objects, group, known, study)
-        if segment is not None and segment.tracking_uid != group.tracking_uid:
-            said.append(("relink", segment.written_uid, group.tracking_uid))
-    return storable(report.person), said
+    told = [
+        Told(
+            tracking_uid=group.tracking_uid,
+            role=_role(group),
+            segment_uid=_segment_uid(session, objects, group) if report.person else None,
+        )
+        for group in report.groups
+        if group.tracking_uid
+    ]
+    return Sent(sop_instance_uid="", modality="", author=storable(report.person), told=tuple(told))
 
 
-def _segment_of(
-    session: Session, objects: ObjectStore, group: MeasuredGroup, known: Course, study: str
-) -> Sighting | None:
-    """Return what a group refers to when that is a segment of ours at this study, also of a SEG that was superseded."""
+def _role(group: MeasuredGroup) -> str | None:
+    said = {(code.value, code.scheme_designator) for code in group.said}
+    return next((role for role, code in ROLES.items() if (code.value, code.scheme_designator) in said), None)
+
+
+def _segment_uid(session: Session, objects: ObjectStore, group: MeasuredGroup) -> str | None:
+    """Return the Tracking UID of the segment that a group refers to, also of a SEG that was superseded."""
     if group.segment is None:
         return None
     seg, number = group.segment
@@ -155,13 +210,12 @@ def _segment_of(
     sha256 = next((found for one in tables if (found := session.exec(one).first())), None)
     header = None if sha256 is None else _header(objects, sha256)
     segments = () if header is None else items(header, "SegmentSequence")
-    written = {text(one, "TrackingUID") for one in segments if integer(one, "SegmentNumber") == number} - {""}
-    there = (one for one in known.sightings if one.study_instance_uid == study and one.automatic)
-    return next((one for one in there if one.written_uid in written and one.series_instance_uid), None)
+    written = (text(one, "TrackingUID") for one in segments if integer(one, "SegmentNumber") == number)
+    return next(filter(None, written), None)
 
 
 def _name(header: Dataset, keyword: str) -> str:
     return " ".join(text(header, keyword).replace("^", " ").split())
 
 
-__all__ = ["take_choices"]
+__all__ = ["Sent", "Told", "sent_to", "take_choices"]

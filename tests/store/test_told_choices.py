@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, datetime
 from io import BytesIO
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from store.objects import ObjectStore
 from store.part10 import Header
 from store.response.history import Role
 from store.tables import Study
-from store.told_choices import take_choices
+from store.told_choices import sent_to, take_choices
 from store.tracking.link import Kind
 
 JANUARY, MARCH = date(2026, 1, 10), date(2026, 3, 10)
@@ -91,6 +91,10 @@ def bring(session: Session, objects: ObjectStore, study: str, dataset: Dataset, 
     return int(session.exec(select(Study).where(Study.study_instance_uid == study)).one().id or 0)
 
 
+def take(session: Session, objects: ObjectStore, study: int, now: datetime) -> int:
+    return take_choices(session, objects, sent_to(session, objects, study), study, now)
+
+
 def segmentation(uid: str, kind: str = "MANUAL") -> Dataset:
     """Return the header of a SEG by a person, of one segment with this Tracking UID."""
     segment = item(SegmentNumber=1, SegmentAlgorithmType=kind, TrackingUID=uid, TrackingID="Lesion")
@@ -119,8 +123,8 @@ def test_a_drawing_under_a_known_tracking_uid_relinks_what_was_drawn_at_its_plac
         study = bring(session, objects, second, segmentation(ONE))
         drawn = lesion(ONE, 28, automatic=False, confidence=None)
         visit(session, Clock(seconds=50, studies=20), MARCH, [drawn], study=second, plugin="contours")
-        assert take_choices(session, objects, study, at(900)) == 2
-        assert take_choices(session, objects, study, at(901)) == 0
+        assert take(session, objects, study, at(900)) == 2
+        assert take(session, objects, study, at(901)) == 0
         found = course(session, pk)
         made = chosen(session, pk).decisions
         assert [(d.author, d.kind, d.tracking_uid, d.value, d.source) for d in made] == [
@@ -131,7 +135,7 @@ def test_a_drawing_under_a_known_tracking_uid_relinks_what_was_drawn_at_its_plac
         rows = [{one.lesion: one.long_axis_tenths for one in v.seen} for v in found.history().visits]
         assert rows == [{ONE: 200}, {ONE: 280}]
         undo(session, pk, made[1].number, author="Dr. Who", now=at(902))
-        assert take_choices(session, objects, study, at(903)) == 0
+        assert take(session, objects, study, at(903)) == 0
 
 
 def test_a_drawing_by_an_algorithm_or_of_an_unknown_lesion_says_nothing(
@@ -144,7 +148,7 @@ def test_a_drawing_by_an_algorithm_or_of_an_unknown_lesion_says_nothing(
         )
         for number, (uid, kind) in enumerate([(ONE, "AUTOMATIC"), ("2.25.66", "MANUAL"), ("", "MANUAL")]):
             study = bring(session, objects, second, segmentation(uid, kind), number)
-            assert take_choices(session, objects, study, at(900)) == 0
+            assert take(session, objects, study, at(900)) == 0
         assert chosen(session, pk).decisions == ()
 
 
@@ -161,9 +165,9 @@ def test_a_report_by_a_person_says_role_and_identity(database: Database, objects
         )
         refers = content(codes.REFERENCED_SEGMENT, ValueType="IMAGE", ReferencedSOPSequence=[segment])
         study = bring(session, objects, second, report(ONE, role, refers, person=None))
-        assert take_choices(session, objects, study, at(900)) == 0  # nobody says it
+        assert take(session, objects, study, at(900)) == 0  # nobody says it
         bring(session, objects, second, report(ONE, role, refers), number=2)
-        assert take_choices(session, objects, study, at(900)) == 2
+        assert take(session, objects, study, at(900)) == 2
         found = course(session, pk)
         assert [{s.lesion: (s.role, s.long_axis_tenths) for s in v.seen} for v in found.history().visits] == [
             {ONE: (Role.NON_TARGET, 200)},
@@ -171,5 +175,5 @@ def test_a_report_by_a_person_says_role_and_identity(database: Database, objects
         ]
         # What somebody says later counts, and the same report does not say it again.
         choose(session, pk, "role", ONE, "target", author="Dr. Who", now=at(901))
-        assert take_choices(session, objects, study, at(902)) == 0
+        assert take(session, objects, study, at(902)) == 0
         assert {one.role for one in course(session, pk).sightings} == {Role.TARGET}
