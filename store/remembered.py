@@ -22,7 +22,7 @@ NO_IMAGES = ("1.2.840.10008.5.1.4.1.1.66", "1.2.840.10008.5.1.4.1.1.88", "1.2.84
 
 
 def past_of(session: Session, objects: ObjectStore, job: Job, limit: int) -> Past:
-    """Return what a job is told of the patient's past, of at most `limit` earlier and as many later studies.
+    """Return what a job is told of the patient's past, of at most `limit` earlier studies and the next later one.
 
     A patient without PatientID has no past but that of the study itself. Files that are gone are left out.
     """
@@ -38,7 +38,7 @@ def past_of(session: Session, objects: ObjectStore, job: Job, limit: int) -> Pas
     relinked, rejected = _choices(session, study)
     return Past(
         earlier=_results(objects, reversed(earlier(session, pk)), limit),
-        later=_results(objects, later(session, pk), limit),
+        later=_results(objects, later(session, pk), min(limit, 1)),
         same=same,
         said=said,
         names=names.get(job.plugin, ()),

@@ -104,14 +104,15 @@ class Scene:
         """Yield each earlier series with the new one that is most like it, one for one as far as they go."""
         volumes = {v.series_instance_uid: v for v in self.study.volumes}
         likeness = {
-            (s.series_instance_uid, uid): (uid in self.looked_at, s.description == v.series_description)
+            (s.series_instance_uid, uid): (uid in self.looked_at) + (s.description == v.series_description)
             for s in series
             for uid, v in volumes.items()
             if s.modality in ("", v.modality)
         }
         left = {s.series_instance_uid: s for s in series}
         free = set(volumes)
-        for (earlier, new), _ in sorted(likeness.items(), key=lambda item: (-sum(item[1]), item[0])):
+        thickness = {uid: v.spacing_mm[0] for uid, v in volumes.items()}
+        for earlier, new in sorted(likeness, key=lambda pair: (-likeness[pair], thickness[pair[1]], pair)):
             if earlier in left and new in free:
                 free.discard(new)
                 yield left.pop(earlier), volumes[new]

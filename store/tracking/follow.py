@@ -37,17 +37,20 @@ def follow(
         return Followed(findings=tuple(findings), flags=lacking)
     read = _Read.of(past, plugin.name)
     lesions = [f for f in findings if is_lesion(f.category, f.type) and f.mask.count]
+    pins = _pins(read.same, study, lesions, past)
     scene = Scene(study=study, looked_at={f.series_instance_uid for f in lesions}, motions=motions)
-    for standing, times in ((Standing.EARLIER, read.earlier), (Standing.LATER, read.later)):
-        for series in times:
-            scene.take(series, standing)
+    for series in read.earlier:
+        scene.take(series, Standing.EARLIER)
+    if any(place_of(f) not in pins for f in lesions):
+        for series in read.later:
+            scene.take(series, Standing.LATER)
     said = {one.study_instance_uid for one in past.said}
     story = Story(
         plugin=plugin.name,
         study=study,
         lesions=lesions,
         scene=scene,
-        pins=_pins(read.same, study, lesions, past),
+        pins=pins,
         was_compared=not past.earlier or past.earlier[0].study_instance_uid in said,
         known=past.names,
         others=past.others,
