@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from plugins.contract import Volume
 from plugins.errors import Refused
+from store.tracking.deforming import deform
 from store.tracking.motion import Motion, Quality, Trust
 from store.tracking.thinned import Thinned, thinned
 
@@ -38,7 +39,8 @@ def register(fixed: Volume, moving: Volume, *, deformable: bool = True) -> Motio
         raise Refused("not-comparable", sentence)
     new, earlier = thinned(fixed, SPACING_MM), thinned(moving, SPACING_MM)
     matrix = _rigid(new, earlier)
-    return Motion(matrix=matrix, deformation=None, quality=_judge(new, earlier, matrix))
+    deformation = deform(new, earlier, matrix) if deformable else None
+    return Motion(matrix=matrix, deformation=deformation, quality=_judge(new, earlier, matrix))
 
 
 def _rigid(new: Thinned, earlier: Thinned) -> Floats:
