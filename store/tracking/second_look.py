@@ -10,9 +10,9 @@ import numpy as np
 
 from plugins.contract import Finding, Plugin, Point, Study
 from plugins.errors import Refused
-from store.tracking import propagation
 from store.tracking.brought import Brought, Scene
 from store.tracking.link import Kind, Link
+from store.tracking.propagation import visible
 
 ONCE_MORE = 0.5
 """A drawing of which so much was found already is that finding."""
@@ -20,6 +20,8 @@ FACTORS = (0.05, 5.0)
 """A drawing is the earlier lesion when its volume is so many times the earlier one's."""
 NEAR_MM = 10.0
 """And when its centre is so near to where something like it was seen, or nearer than its own radius."""
+MOST_DRAWN = 8
+"""So many lesions are drawn anew at most, the largest: each may cost seconds."""
 
 
 @runtime_checkable
@@ -52,38 +54,38 @@ def second_look(
 ) -> SecondLook:
     """Return the links after a look at each lesion that seemed gone, and what was drawn anew.
 
-    Nobody looks for a lesion that a person called none.
+    Nobody looks for a lesion that a person called none, and only the largest are asked for.
     """
     told: list[Link] = []
     redrawn: list[Finding] = []
+    gone = [k.tracking_uid for k in links if k.kind is Kind.GONE and k.tracking_uid not in rejected]
+    largest = sorted(gone, key=lambda uid: -scene.lesions[uid].lesion.volume_mm3)[:MOST_DRAWN]
     for link in links:
-        brought = scene.lesions.get(link.tracking_uid)
-        is_gone = (
-            hasattr(propagation, "visible") and link.kind is Kind.GONE and link.tracking_uid not in rejected
-        )
-        if not is_gone or brought is None or brought.volume is None:
+        if link.tracking_uid not in gone:
             told.append(link)
             continue
-        finding, seen = _looked(plugin, study, [*findings, *redrawn], link, brought)
+        brought = scene.lesions[link.tracking_uid]
+        drawer = plugin if link.tracking_uid in largest and isinstance(plugin, Draws) else None
+        finding, seen = _looked(drawer, study, [*findings, *redrawn], link, brought)
         told.append(seen)
         redrawn += [finding] if finding else []
     return SecondLook(links=tuple(told), redrawn=tuple(redrawn))
 
 
 def _looked(
-    plugin: Plugin, study: Study, findings: Sequence[Finding], link: Link, brought: Brought
+    drawer: Draws | None, study: Study, findings: Sequence[Finding], link: Link, brought: Brought
 ) -> tuple[Finding | None, Link]:
     assert brought.mask is not None and brought.volume is not None and brought.motion is not None
-    seen = propagation.visible(brought.mask, brought.series.volume, brought.volume, brought.motion)
+    seen = visible(brought.mask, brought.series.volume, brought.volume, brought.motion)
     reason = f"{link.reason}; {seen.sentence}"
     if not seen.visible:
         return None, replace(link, reason=reason, confidence=link.confidence * (1.0 - seen.score))
     link = replace(link, kind=Kind.NOT_SEGMENTED, reason=reason, confidence=seen.score)
-    if not isinstance(plugin, Draws):
+    if drawer is None:
         return None, link
     try:
         uid = brought.volume.series_instance_uid
-        drawn = plugin.segment_at(study, uid, seen.found_mm, link.tracking_identifier)
+        drawn = drawer.segment_at(study, uid, seen.found_mm, link.tracking_identifier)
     except Refused:
         return None, link
     if drawn is None or not _is_it(drawn, brought, seen.found_mm) or _is_known(drawn, findings):

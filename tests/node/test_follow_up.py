@@ -359,6 +359,20 @@ def test_what_cannot_be_laid_on_the_earlier_images_is_neither_gone_nor_surely_ne
     assert "earlier-not-compared" in clinic.told("20250401")
 
 
+def test_a_lesion_that_was_missed_and_is_still_visible_is_drawn_at_its_place(clinic: Clinic) -> None:
+    first = clinic.examine("20250101", ball(A, 22), ball(B, 18))
+    # Too faint to be found, and plainly there.
+    second = clinic.examine("20250401", Ball(centre_mm=A, diameter_mm=20, hu=60.0), ball(B, 18))
+    assert second == first
+    assert list(second) == ["Nodule 2", "Body", "Nodule 1"]
+    link = clinic.links("20250401")["Nodule 1"]
+    found = next(f for f in clinic.findings("20250401") if f.tracking_identifier == "Nodule 1")
+    assert (link.kind, link.finding_pk) == ("re-segmented", found.id)
+    assert found.centroid_x_mm == pytest.approx(A[0], abs=2)
+    assert "lesion-redrawn" in clinic.told("20250401")
+    assert _segments(clinic.written("20250401", "seg")) == second
+
+
 def test_a_folder_with_the_earlier_study_and_its_results_gives_lesions_their_names(
     clinic: Clinic, tmp_path: Path
 ) -> None:

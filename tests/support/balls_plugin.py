@@ -30,6 +30,17 @@ class Balls:
     def accepts(self, study):
         return bool(study.by_role("ct"))
 
+    def segment_at(self, study, series_instance_uid, point_mm, label):
+        ct = study.volume(series_instance_uid)
+        labels, _ = ndimage.label(ct.array > 0.0)
+        here = labels[tuple(np.rint(ct.to_index(point_mm)).astype(int))]
+        if not here:
+            return None
+        mask = Mask.from_full(labels == here)
+        return Finding(key="again", label=label, series_instance_uid=series_instance_uid, mask=mask,
+                       category=codes.MORPHOLOGICALLY_ABNORMAL, type=codes.NODULE, site=codes.LUNG,
+                       measurements=measure_lesion(mask, ct))
+
     def run(self, study):
         ct = study.by_role("ct")[0]
         uid = ct.series_instance_uid
