@@ -10,6 +10,7 @@ from sqlmodel import Session
 
 from plugins.errors import Refused
 from store import told
+from store.by_hand import measured_by_hand
 from store.chosen import Chosen, chosen
 from store.elsewhere import found_elsewhere
 from store.identity import drawn, named
@@ -92,7 +93,8 @@ def course(
 ) -> Course:
     """Return the course of one patient, and of those who were declared the same.
 
-    With the object store also what was measured elsewhere and came here as SEG and SR. Refuses `no-such-patient`.
+    With the object store also what was measured elsewhere and came here as SEG and SR, and what people measured of
+    these lesions by hand in SRs of theirs. Refuses `no-such-patient`.
     """
     if session.get(Patient, patient_pk) is None:
         raise Refused("no-such-patient", f"there is no patient with the number {patient_pk}")
@@ -104,7 +106,9 @@ def course(
     if objects is not None:
         uids = {pk: uid for pk, uid, _ in studies}
         others, there = found_elsewhere(session, objects, studies, {(uids[pk], name) for pk, _, name in ran})
-        found = tuple(sorted((*found, *others), key=lambda one: (one.date, one.study_instance_uid)))
+        known = {one.written_uid for one in (*found, *others)}
+        by_hand = measured_by_hand(session, objects, studies, known)
+        found = tuple(sorted((*found, *others, *by_hand), key=lambda one: (one.date, one.study_instance_uid)))
     else:
         there = ()
     # Where nobody drew, nobody looked; an analysis looked wherever it gave a result.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
 
 from sqlmodel import Session, col, select
@@ -41,7 +41,7 @@ def found_elsewhere(
     segs = {uid: sha256 for _, modality, uid, sha256 in rows if modality == "SEG"}
     reports: defaultdict[tuple[int, str], list[MeasuredReport]] = defaultdict(list)
     for study_pk, modality, _, sha256 in rows:
-        report = _read(objects, sha256) if modality == "SR" else None
+        report = read_report(objects, sha256) if modality == "SR" else None
         if report is not None and (when[study_pk][0], report.device) not in here:
             reports[study_pk, report.device].append(report)
     found: list[Sighting] = []
@@ -51,11 +51,12 @@ def found_elsewhere(
         newest = _newest(own)
         if newest is not None:
             wrote.add((on, plugin))
-            found += [_sighting(group, newest, uid, on, segs) for group in _lesions(newest)]
+            found += [sighting_of(group, newest, uid, on, segs) for group in _lesions(newest)]
     return tuple(found), tuple(sorted(wrote))
 
 
-def _read(objects: ObjectStore, sha256: str) -> MeasuredReport | None:
+def read_report(objects: ObjectStore, sha256: str) -> MeasuredReport | None:
+    """Return what an SR in the object store says; None when it is gone or broken."""
     path = objects.path(sha256)
     if not path.is_file():
         return None
@@ -89,9 +90,10 @@ def _lesions(report: MeasuredReport) -> Iterable[MeasuredGroup]:
     )
 
 
-def _sighting(
-    group: MeasuredGroup, report: MeasuredReport, study_instance_uid: str, on: date, segs: dict[str, str]
+def sighting_of(
+    group: MeasuredGroup, report: MeasuredReport, study_instance_uid: str, on: date, segs: Mapping[str, str]
 ) -> Sighting:
+    """Return a group of a report as a sighting; `segs` are the SEGs that are here, by SOP Instance UID."""
     numbers = {number.name: number for number in group.numbers}
     confidence = numbers.pop("confidence", None)
     seg, segment = group.segment or ("", None)
@@ -131,4 +133,4 @@ def _sighting(
     )
 
 
-__all__ = ["found_elsewhere"]
+__all__ = ["found_elsewhere", "read_report", "sighting_of"]

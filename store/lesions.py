@@ -18,6 +18,7 @@ from store.tracking.link import Kind
 
 PROPOSAL = "proposal"
 FIRST_SEEN = "first seen here"
+BY_HAND = "drawn by a person"
 UNCONFIRMED = "not confirmed"
 """`role_by` of a lesion that nobody confirmed to be new."""
 MARKED = "marked_lesion"
@@ -66,9 +67,20 @@ def counted(sightings: Sequence[Sighting]) -> tuple[Sighting, ...]:
         for one in group:
             if _source(one) != _source(best) or (not drawn(best) and one is not best):
                 why[id(one)] = _words(best)
-    return tuple(
-        replace(one, counts=False, note=why[id(one)]) if id(one) in why else one for one in sightings
-    )
+    judged = (replace(one, counts=False, note=why[id(one)]) if id(one) in why else one for one in sightings)
+    return _completed(tuple(judged))
+
+
+def _completed(sightings: Sequence[Sighting]) -> tuple[Sighting, ...]:
+    """Return the sightings with the site that another one of their lesion tells where they tell none."""
+    told = {one.lesion: one for one in reversed(sightings) if one.site}
+    found = []
+    for one in sightings:
+        other = told.get(one.lesion)
+        if other is not None and not one.site:
+            one = replace(one, site=other.site, site_code=other.site_code, node=one.node or other.node)
+        found.append(one)
+    return tuple(found)
 
 
 def with_roles(
@@ -96,6 +108,10 @@ def with_roles(
     for one in sightings:
         if one.counts:
             counting[one.lesion].append(one)
+    drawings: defaultdict[str, list[Sighting]] = defaultdict(list)
+    for one in sightings:
+        if drawn(one) and not any(d.kind == "reject" and d.value == "true" for d in one.decisions):
+            drawings[one.lesion].append(one)
     said = {lesion: chosen.of("role", own) for lesion, own in names.items()}
     at_baseline = {
         lesion: own for lesion, own in counting.items() if own[0].date == baselines[_on_pet_only(own)]
@@ -112,7 +128,8 @@ def with_roles(
         elif lesion in at_baseline:
             role = proposal.get(lesion, {"role": Role.NON_TARGET, "role_by": PROPOSAL})
         elif own:
-            role = {"role": Role.NEW, "role_by": _new_by(own, confirmed, ran, rules)}
+            first = [one for one in drawings[lesion] if one.date == own[0].date] or own[:1]
+            role = {"role": Role.NEW, "role_by": _new_by(first, confirmed, ran, rules)}
         roles[lesion] = {**role, "touched": [d for d in (word, confirmed) if d is not None]}
     return tuple(_with_role(one, **roles[one.lesion]) for one in sightings)
 
@@ -155,21 +172,23 @@ def is_unconfirmed(one: Sighting) -> bool:
 
 
 def _new_by(
-    own: Sequence[Sighting], confirmed: Decision | None, ran: set[tuple[date, str]], rules: Rules
+    first: Sequence[Sighting], confirmed: Decision | None, ran: set[tuple[date, str]], rules: Rules
 ) -> str:
-    """Return who says that a lesion is new: an author, a drawing, the rules, or nobody."""
+    """Return who says that a lesion is new: an author, a drawing, the rules, or nobody.
+
+    `first` is what was drawn of it on the date of its first sighting, also what does not count.
+    """
     if confirmed is not None:
         return confirmed.author
-    first = next((one for one in own if drawn(one)), own[0])
-    looked_before = any(on < first.date and plugin == first.plugin for on, plugin in ran)
-    is_new = looked_before or (first.link is not None and first.link.kind is Kind.NEW)
-    if is_new and not first.automatic:
-        return "drawn by a person"
-    length = first.measurements.get("long_axis")
-    is_sure = (first.confidence or 0.0) >= rules.least_new_confidence and (
-        length is not None and length.value >= rules.least_new_mm
-    )
-    return FIRST_SEEN if rules.unconfirmed_new == "count" and is_new and is_sure else UNCONFIRMED
+    looked_before = any(on < one.date and plugin == one.plugin for on, plugin in ran for one in first)
+    if not looked_before and not any(one.link is not None and one.link.kind is Kind.NEW for one in first):
+        return UNCONFIRMED
+    if not all(one.automatic for one in first):
+        return BY_HAND
+    is_sure = any((one.confidence or 0.0) >= rules.least_new_confidence for one in first)
+    lengths = [m.value for one in first if (m := one.measurements.get("long_axis")) is not None]
+    is_large = max(lengths, default=0.0) >= rules.least_new_mm
+    return FIRST_SEEN if rules.unconfirmed_new == "count" and is_sure and is_large else UNCONFIRMED
 
 
 def _confirmed(own: Sequence[Sighting], names: frozenset[str], chosen: Chosen) -> Decision | None:

@@ -2,7 +2,7 @@
 
 A region drawn by a person under the Tracking UID of a lesion of the patient is that lesion, and so is what the analyses
 drew at its place. A measurement group that a person observed, with such a Tracking UID, says the same of the segment of
-ours that it refers to, and may say what the lesion is (DCM 112074, 112075, 112076).
+ours that it refers to, and may say what the lesion is (DCM 112074, 112075, 112076, or `target lesion` in words).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from sqlmodel import Session, col, select
 
 from plugins.errors import Refused
+from store.by_hand import SIZES
 from store.charset import storable
 from store.choices import keep
 from store.chosen import chosen
@@ -32,6 +33,13 @@ from store.sighting import Sighting
 from store.tables import Instance, Result, Series, Study
 
 MODALITIES: Final = ("SEG", "SR", "RTSTRUCT")
+WORDS: Final = {
+    "target lesion": "target",
+    "non target lesion": "non-target",
+    "nontarget lesion": "non-target",
+    "new lesion": "new",
+}
+"""Meanings of codes of other schemes that tell a role."""
 Said = tuple[str, str, str]
 """Kind, Tracking UID (of a relink as it is written) and value of a choice."""
 
@@ -44,6 +52,8 @@ class Told:
     """The lesion."""
     role: str | None
     """`target`, `non-target` or `new`, when it says so."""
+    is_measured: bool
+    """Whether it gives a size."""
     segment_uid: str | None
     """Tracking UID that is written in the segment of ours that it refers to, if it refers to one."""
 
@@ -128,6 +138,8 @@ def _of_told(sent: Sent, known: Course, study: str) -> Iterator[Said]:
     for told in sent.told:
         if not _is_known(known, told.tracking_uid, study):
             continue
+        if told.is_measured:
+            yield "drawn", told.tracking_uid, sent.modality
         if told.role is not None:
             yield "role", told.tracking_uid, told.role
         for one in there:
@@ -188,6 +200,7 @@ def _report(session: Session, objects: ObjectStore, header: Dataset) -> Sent:
         Told(
             tracking_uid=group.tracking_uid,
             role=_role(group),
+            is_measured=any(number.name in SIZES for number in group.numbers),
             segment_uid=_segment_uid(session, objects, group) if report.person else None,
         )
         for group in report.groups
@@ -197,8 +210,13 @@ def _report(session: Session, objects: ObjectStore, header: Dataset) -> Sent:
 
 
 def _role(group: MeasuredGroup) -> str | None:
-    said = {(code.value, code.scheme_designator) for code in group.said}
-    return next((role for role, code in ROLES.items() if (code.value, code.scheme_designator) in said), None)
+    """Return the role that a group gives its lesion: by code, else by what the code means in words."""
+    for code in group.said:
+        for role, known in ROLES.items():
+            if (code.value, code.scheme_designator) == (known.value, known.scheme_designator):
+                return role
+    words = [" ".join(code.meaning.casefold().replace("-", " ").split()) for code in group.said]
+    return next((WORDS[said] for said in words if said in WORDS), None)
 
 
 def _segment_uid(session: Session, objects: ObjectStore, group: MeasuredGroup) -> str | None:

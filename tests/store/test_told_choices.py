@@ -152,6 +152,28 @@ def test_a_drawing_by_an_algorithm_or_of_an_unknown_lesion_says_nothing(
         assert chosen(session, pk).decisions == ()
 
 
+def length(mm: float) -> Dataset:
+    value = item(NumericValue=str(mm), MeasurementUnitsCodeSequence=[coded(codes.MM)])
+    return content(codes.LONG_AXIS, ValueType="NUM", MeasuredValueSequence=[value])
+
+
+def test_what_a_person_measured_counts_and_the_newest_of_it(database: Database, objects: ObjectStore) -> None:
+    with database.transaction() as session:
+        pk, second = followed(session)
+        for number, (mm, when) in enumerate([(33.0, "20260312"), (31.0, "20260311")]):
+            one = report(NEW, length(mm))
+            one.ContentDate, one.ContentTime = when, "080000"
+            study = bring(session, objects, second, one, number)
+        bring(session, objects, second, report(ONE, length(12.0), person=None), 7)
+        assert take(session, objects, study, at(900)) == 2
+        found = course(session, pk, objects)
+    (row,) = [s for s in found.history().visits[1].seen if s.lesion == NEW]
+    assert (row.role, row.long_axis_tenths, row.site) == (Role.NEW, 330, "Lung")
+    assert {one.role_by for one in found.sightings if one.lesion == NEW} == {"drawn by a person"}
+    told = next(one for one in found.sightings if one.lesion == NEW and one.counts)
+    assert [(d.kind, d.value, d.author) for d in told.decisions] == [("drawn", "SR", "Grey Meredith")]
+
+
 def test_a_report_by_a_person_says_role_and_identity(database: Database, objects: ObjectStore) -> None:
     with database.transaction() as session:
         pk, second = followed(session)
