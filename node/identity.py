@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from node.fault import place
 from plugins.contract import Finding, Flag, Plugin, Study
 from plugins.errors import Broken
 from store.analysed import Linked
@@ -27,7 +28,18 @@ def follower(past: Past) -> Follower:
     from store.tracking.follow import follow
 
     motions = Motions()
-    return lambda plugin, study, findings: follow(plugin, study, findings, past, motions)
+
+    def followed(plugin: Plugin, study: Study, findings: Sequence[Finding]) -> Followed:
+        try:
+            return follow(plugin, study, findings, past, motions)
+        except MemoryError:
+            raise
+        except Exception as error:  # files of other times: what is wrong with them costs this study no result
+            sentence = f"The study was not compared with what was before: {place(error)}."
+            flag = Flag(code="not-followed", sentence=sentence, plugin=plugin.name)
+            return Followed(findings=tuple(findings), flags=(flag,))
+
+    return followed
 
 
 def linked(link: Link) -> Linked:

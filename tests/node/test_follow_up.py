@@ -373,6 +373,21 @@ def test_a_lesion_that_was_missed_and_is_still_visible_is_drawn_at_its_place(cli
     assert _segments(clinic.written("20250401", "seg")) == second
 
 
+def test_a_fault_in_what_was_before_costs_the_study_no_result(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clinic.examine("20250101", ball(A, 22))
+
+    def fault(fixed: Volume, moving: Volume) -> Motion:
+        raise ValueError("of a patient whose name must not be told")
+
+    monkeypatch.setattr(brought, "register", fault)
+    second = clinic.examine("20250401", ball(A, 22))
+    assert list(second) == ["Nodule 1", "Body"]
+    assert clinic.told("20250401") == ["not-followed"]
+    assert not any("name" in row.sentence for row in clinic.node.rows(Refusal))
+
+
 def test_a_folder_with_the_earlier_study_and_its_results_gives_lesions_their_names(
     clinic: Clinic, tmp_path: Path
 ) -> None:
