@@ -83,7 +83,9 @@ def judge(course: Course, criteria: str, rules: Rules = USUAL) -> Response:
     """
     known = history(course, criteria)
     if not known.visits:
-        raise Refused("no-course", f"nothing was measured of the patient '{course.patient.patient_id}'")
+        raise Refused(
+            "no-course", f"nothing that {criteria} looks at was measured of '{course.patient.patient_id}'"
+        )
     response = CRITERIA[criteria](known, rules)
     own = doubts(course, criteria)
     points = [replace(p, doubts=(*p.doubts, *own.get(p.date, ()))) for p in response.time_points]
