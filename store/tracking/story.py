@@ -182,6 +182,9 @@ class Story:
         link = replace(link, earlier=parents, confidence=min(link.confidence, sure))
         if finding is None:
             return link
+        known = self._scene.lesions.get(link.tracking_uid)
+        if not parents and known is not None and known.standing is Standing.EARLIER:
+            return _by_name(link, known)
         if not parents and finding.series_instance_uid in self._scene.incomplete:
             reason = f"{link.reason}; not all earlier lesions could be compared"
             link = replace(link, confidence=min(link.confidence, UNCOMPARED), reason=reason)
@@ -222,6 +225,18 @@ def _as_before(pin: Pin | None, key: str, tracking_uid: str) -> Link:
         earlier=(),
         study_instance_uid="",
         confidence=pin.confidence if pin else 1.0,
+        reason=words,
+    )
+
+
+def _by_name(link: Link, brought: Brought) -> Link:
+    """Return the link of a lesion that is called like an earlier one that was seen on another series."""
+    words = "it was given its Tracking UID by whoever drew it, or before; the earlier one was seen on another series"
+    return replace(
+        link,
+        kind=Kind.SAME,
+        earlier=(brought.lesion.tracking_uid,),
+        study_instance_uid=brought.lesion.study_instance_uid,
         reason=words,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,13 @@ def test_a_name_that_another_analysis_gave_is_one_of_ours(volume: Volume) -> Non
     new = finding("b", 10, tracking_uid="2.25.77", automatic=False)
     place = earlier(volume, "1.1", "Tumour", 10)
     assert told(volume, [new], place, others=("2.25.77",))[0] == {"b": "2.25.77"}
+
+
+def test_a_drawing_under_the_name_of_a_lesion_of_another_series_is_that_lesion(volume: Volume) -> None:
+    elsewhere = replace(earlier(volume, "1.1", "Tumour", 10), volume=None, reason="no such series")
+    uids, links = told(volume, [finding("a", 30, tracking_uid="1.1", automatic=False)], elsewhere)
+    assert uids == {"a": "1.1"}
+    assert (links["1.1"].kind, links["1.1"].earlier, len(links)) == (Kind.SAME, ("1.1",), 1)
 
 
 def test_a_later_study_gives_a_name_and_no_link_to_what_was_before(volume: Volume) -> None:
