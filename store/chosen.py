@@ -34,17 +34,24 @@ class Chosen:
             kept.append(one)
         return tuple(reversed(kept))
 
-    @property
+    @cached_property
     def counting(self) -> tuple[Decision, ...]:
         """Return those that say something of a lesion and stand, oldest first."""
         return tuple(one for one in self.standing if one.kind != "undo")
 
     @cached_property
+    def moves(self) -> dict[tuple[str, str], list[Decision]]:
+        """Return the relinks of each (Tracking UID as written, Study Instance UID), oldest first."""
+        found: dict[tuple[str, str], list[Decision]] = {}
+        for one in self.counting:
+            if one.kind == "relink":
+                found.setdefault((one.tracking_uid, one.study_instance_uid), []).append(one)
+        return found
+
+    @cached_property
     def relinks(self) -> dict[tuple[str, str], Decision]:
         """Return the newest relink of each (Tracking UID as written, Study Instance UID)."""
-        return {
-            (one.tracking_uid, one.study_instance_uid): one for one in self.counting if one.kind == "relink"
-        }
+        return {place: made[-1] for place, made in self.moves.items()}
 
     def until(self, at: datetime) -> Chosen:
         """Return what was decided by a time."""

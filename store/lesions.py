@@ -215,12 +215,7 @@ def _speaks_of(
     """Return whether a decision means a sighting: by what it was called when it was decided."""
     if decision.study_instance_uid not in ("", one.study_instance_uid):
         return False
-    relinks = [
-        d
-        for d in chosen.counting
-        if d.kind == "relink"
-        and (d.tracking_uid, d.study_instance_uid) == (one.written_uid, one.study_instance_uid)
-    ]
+    relinks = chosen.moves.get((one.written_uid, one.study_instance_uid), [])
     if decision.study_instance_uid and drawn(one) and any(d.number > decision.number for d in relinks):
         before = [d.value for d in relinks if d.number < decision.number]
         return decision.tracking_uid == (before[-1] if before else one.written_uid)
@@ -273,7 +268,7 @@ def _told(decision: Decision, lesion: str, before: Sighting | None, on: date) ->
 def _with_role(one: Sighting, role: Role | None, touched: Sequence[Decision], **why: Any) -> Sighting:
     known = {d.number for d in one.decisions}
     decisions = (*one.decisions, *(d for d in touched if d.number not in known))
-    ignored = role is None and one.counts and bool(touched)
+    ignored = one.counts and any((d.kind, d.value) == ("role", "ignore") for d in touched)
     return replace(
         one,
         role=role,
