@@ -32,7 +32,7 @@ CONTAINS: Mapping[str, frozenset[str]] = {
 """Regions and the organs in them: one may be told where the other was told before."""
 ANYWHERE = frozenset({codes.LYMPH_NODE.value, codes.VERTEBRA.value, codes.BLOOD_VESSEL.value})
 """Sites that say what something is rather than where: they forbid nothing."""
-TOLD_COUNTS = 4
+TOLD_COUNTS, MANY = 4, 3
 MEDIAN_OF_NORM = 1.538
 """Median length of a vector of three independent normal numbers of standard deviation 1 (chi, 3 degrees)."""
 
@@ -58,6 +58,8 @@ class Gates:
     """A lesion lies in another one when at least this share of it does."""
     neighbour_mm: float = 100.0
     """How far around a lesion its neighbours tell how much the registration is off: one standard deviation, mm."""
+    like: float = 8.0
+    """A lesion whose volume is more times what it was, or less than the inverse, tells nothing of that."""
     dilated_mm: float = 1.0
     """Masks are dilated by so much and one standard deviation of the expected place before they are compared."""
     whole: float = 1.25
@@ -118,13 +120,18 @@ def as_neighbours_tell(
     """Return the places after what the registration is off at the other lesions that have a partner (`chosen`).
 
     The shift is the median, axis by axis, of how far these are off, weighted by how near they are, with one unit of
-    weight for no shift; it takes two others. What they still scatter around it replaces the standard deviation when it
-    is larger, and is pooled with it (as if that came from four lesions) when it is smaller.
+    weight for no shift; it takes two others. What they still scatter around it is pooled with the standard deviation,
+    as if that came from four lesions; three or more replace it when they scatter more. A lesion whose volume is not
+    what it was tells little of its place and is not asked.
     """
     at = as_told(before, gates).at_mm
     shift = np.zeros_like(at)
     sd = np.array([lesion.expected_sd_mm for lesion in before], dtype=np.float64)
-    off = {i: np.subtract(now[j].centroid_mm, at[i]) for j, i in chosen.items()}
+    off = {
+        i: np.subtract(now[j].centroid_mm, at[i])
+        for j, i in chosen.items()
+        if before[i].volume_mm3 <= 0 or abs(log(now[j].volume_mm3 / before[i].volume_mm3)) <= log(gates.like)
+    }
     for i in range(len(before)):
         others = [k for k in sorted(off) if k != i]
         if len(others) < 2:
@@ -135,7 +142,7 @@ def as_neighbours_tell(
         shift[i] = [_median(ways[:, axis], weights) for axis in range(3)]
         scatter = float(np.median(np.linalg.norm(ways[:-1] - shift[i], axis=1))) / MEDIAN_OF_NORM
         pooled = (TOLD_COUNTS * sd[i] ** 2 + len(others) * scatter**2) / (TOLD_COUNTS + len(others))
-        sd[i] = max(sqrt(pooled), scatter)
+        sd[i] = sqrt(pooled) if len(others) < MANY else max(sqrt(pooled), scatter)
     return Expected(at_mm=at + shift, shift_mm=shift, sd_mm=sd)
 
 
