@@ -86,6 +86,15 @@ def test_studies_of_one_patient_are_analysed_by_date_whatever_the_order_in_which
         assert claimed(session, 3) == late.id
 
 
+def test_a_job_waits_for_an_earlier_study_that_is_being_received_but_not_for_ever(database: Database) -> None:
+    with database.transaction() as session:
+        job = queued(session, settled_study(session, "1.2.3", date(2025, 5, 1)))
+        one = header(1, "1.2.2", study_date=date(2025, 1, 1))
+        instances.record(session, one, kept(one.sop_instance_uid), source="CT", now=at(5))
+        assert claimed(session, 119) is None
+        assert claimed(session, 121) == job.id
+
+
 def test_a_job_that_failed_and_pauses_holds_nobody_back(database: Database) -> None:
     with database.transaction() as session:
         early = queued(session, settled_study(session, "1.2.2", date(2025, 1, 1)))
