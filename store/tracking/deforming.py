@@ -18,18 +18,21 @@ Floats = NDArray[np.float64]
 WINDOW = 5
 """Side of the neighbourhood in which both images are correlated, grid points."""
 STEP = 0.6
-"""Longest step of one iteration, grid points; half of it in the last third of a level."""
+"""Longest step of one iteration, grid points."""
 UPDATE_SIGMA = 2.0
 """Smoothing of every step (Gaussian), grid points."""
 FIELD_SIGMA = 0.7
 """Smoothing of the whole deformation after every step, grid points."""
 FLAT = 1e-4
 """Variance, of values from 0 to 1, below which a neighbourhood says nothing."""
-AROUND = 4
-"""Grid points around the body that belong to the grid of the deformation."""
 STIFF = 1.0
+"""What is added to the squared slope of the normalised image: steps are short where it is flat."""
 SETTLED = 0.02
+"""No step longer than this, grid points: the search has come to its end."""
+STRUCTURED = 1e-3
+"""Variance from which on a neighbourhood is asked whether it is alike."""
 LEAST_SHAPE = 6
+"""Fewer grid points along an axis show no deformation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,7 @@ def deform(new: Thinned, earlier: Thinned, matrix: Floats, levels: tuple[Level, 
     al., Med Image Anal 12 (2008) 26, with Newton's steps, and sums instead of compositions, so that it may fold). What
     the new image does not show pulls nowhere and follows its surroundings.
     """
-    around = _around_body(earlier)
+    around = earlier.around_body()
     field: Array | None = None
     grid = around
     for level in levels:
@@ -70,32 +73,9 @@ def deform(new: Thinned, earlier: Thinned, matrix: Floats, levels: tuple[Level, 
     return Deformation(mm=field, origin_mm=grid.origin_mm, spacing_mm=grid.spacing_mm)
 
 
-def _around_body(image: Thinned) -> Thinned:
-    """Return the part of the image that holds the body and some grid points around it."""
-    hit = np.argwhere(image.body)
-    low = np.maximum(hit.min(axis=0) - AROUND, 0)
-    high = np.minimum(hit.max(axis=0) + AROUND + 1, image.body.shape)
-    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    x, y, z = np.asarray(image.origin_mm) + low[::-1] * image.spacing_mm
-    return Thinned(
-        values=image.values[box],
-        view=image.view[box],
-        body=image.body[box],
-        origin_mm=(float(x), float(y), float(z)),
-        spacing_mm=image.spacing_mm,
-    )
-
-
-def _points(grid: Thinned) -> Array:
-    """Return x, y, z `(3, K, R, C)`, LPS mm, of the grid points."""
-    k, r, c = (np.arange(n, dtype=np.float32) * np.float32(grid.spacing_mm) for n in grid.values.shape)
-    x, y, z = (np.float32(o) for o in grid.origin_mm)
-    return np.stack(np.broadcast_arrays(x + c[None, None], y + r[None, :, None], z + k[:, None, None]))
-
-
 def _refined(field: Array, grid: Thinned, finer: Thinned) -> Array:
     """Return a field on another grid."""
-    index = (_points(finer) - np.asarray(grid.origin_mm, dtype=np.float32).reshape(3, 1, 1, 1)) / np.float32(
+    index = (finer.points() - np.asarray(grid.origin_mm, dtype=np.float32).reshape(3, 1, 1, 1)) / np.float32(
         grid.spacing_mm
     )
     return np.stack([ndimage.map_coordinates(part, index[::-1], order=1, mode="nearest") for part in field])
@@ -103,15 +83,11 @@ def _refined(field: Array, grid: Thinned, finer: Thinned) -> Array:
 
 def _climb(new: Thinned, fixed: Thinned, matrix: Floats, field: Array, iterations: int) -> Array:
     """Return the field after `iterations` steps on one grid."""
-    to_index = matrix[:3, :3] / new.spacing_mm
-    offset = (matrix[:3, 3] - np.asarray(new.origin_mm)) / new.spacing_mm
-    points = _points(fixed)
+    turn, shift = matrix[:3, :3].astype(np.float32), matrix[:3, 3].astype(np.float32).reshape(3, 1, 1, 1)
+    points = fixed.points()
     near = ndimage.binary_dilation(fixed.body, iterations=2) & fixed.view
-    moving = np.where(new.view, new.values, np.float32(np.nan))
     for _ in range(iterations):
-        place = (points + field).reshape(3, -1)
-        index = (to_index.astype(np.float32) @ place + offset.astype(np.float32)[:, None])[::-1]
-        warped = ndimage.map_coordinates(moving, index, order=1, cval=np.nan).reshape(near.shape)
+        warped = new.at(np.tensordot(turn, points + field, axes=1) + shift)
         step = _newton(fixed.values, warped, near & np.isfinite(warped))
         longest = float(np.sqrt((step * step).sum(axis=0)).max())
         if longest < SETTLED:
@@ -124,15 +100,9 @@ def _climb(new: Thinned, fixed: Thinned, matrix: Floats, field: Array, iteration
 
 def _newton(fixed: Array, warped: Array, seen: BoolArray) -> Array:
     """Return the step x, y, z `(3, K, R, C)`, grid points, towards a larger local correlation where both are seen."""
-    weight = seen.astype(np.float32)
     moved = np.where(seen, warped, np.float32(0))
-    count = np.maximum(_mean(weight), np.float32(1e-3))
-    fixed_mean, moved_mean = _mean(fixed * weight) / count, _mean(moved) / count
-    fixed_variance = np.maximum(_mean(fixed * fixed * weight) / count - fixed_mean**2, 0) + np.float32(FLAT)
-    moved_variance = np.maximum(_mean(moved * moved) / count - moved_mean**2, 0) + np.float32(FLAT)
-    likeness = (_mean(fixed * moved) / count - fixed_mean * moved_mean) / np.sqrt(
-        fixed_variance * moved_variance
-    )
+    fixed_mean, moved_mean, fixed_variance, moved_variance, both = _moments(fixed, moved, seen)
+    likeness = both / np.sqrt(fixed_variance * moved_variance)
     differs = (fixed - fixed_mean) / np.sqrt(fixed_variance) - likeness * (moved - moved_mean) / np.sqrt(
         moved_variance
     )
@@ -147,8 +117,27 @@ def _newton(fixed: Array, warped: Array, seen: BoolArray) -> Array:
     return np.asarray(slopes / steep, dtype=np.float32)
 
 
+def local_likeness(fixed: Array, warped: Array, seen: BoolArray) -> Array:
+    """Return the correlation `(K, R, C)` of two images in the neighbourhood of each point; NaN where one is flat."""
+    moments = _moments(fixed, np.where(seen, warped, np.float32(0)), seen)
+    _, _, fixed_variance, moved_variance, both = moments
+    told = seen & (fixed_variance > STRUCTURED)
+    return np.where(told, both / np.sqrt(fixed_variance * moved_variance), np.float32(np.nan))
+
+
+def _moments(fixed: Array, moved: Array, seen: BoolArray) -> tuple[Array, ...]:
+    """Return local means, variances (never 0) and covariance of two images where both are seen."""
+    kept = np.where(seen, fixed, np.float32(0))
+    count = np.maximum(_mean(seen.astype(np.float32)), np.float32(1e-3))
+    fixed_mean, moved_mean = _mean(kept) / count, _mean(moved) / count
+    fixed_variance = np.maximum(_mean(kept * kept) / count - fixed_mean**2, 0) + np.float32(FLAT)
+    moved_variance = np.maximum(_mean(moved * moved) / count - moved_mean**2, 0) + np.float32(FLAT)
+    both: Array = _mean(kept * moved) / count - fixed_mean * moved_mean
+    return fixed_mean, moved_mean, fixed_variance, moved_variance, both
+
+
 def _mean(array: Array) -> Array:
     return np.asarray(ndimage.uniform_filter(array, WINDOW, mode="constant"), dtype=np.float32)
 
 
-__all__ = ["LEVELS", "Level", "deform"]
+__all__ = ["LEVELS", "Level", "deform", "local_likeness"]

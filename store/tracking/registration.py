@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from plugins.contract import Volume
 from plugins.errors import Refused
-from store.tracking.deforming import deform
+from store.tracking.deforming import Level, deform
 from store.tracking.motion import Motion, Quality, Trust
 from store.tracking.thinned import Thinned, thinned
+from store.tracking.trust import LEAST_OVERLAP, judge, likeness, residual_mm
 
 Floats = NDArray[np.float64]
 
@@ -24,6 +25,19 @@ THREADS = 2
 LEAST_OVERLAPS = (0.6, 0.25)
 """Shares of the smaller image that must lie on the other one for a place to be thought of."""
 LEAST_VOXELS = 200
+"""A body of fewer voxels of 8 mm has no shape to go by."""
+BACK = (Level(factor=2, iterations=15), Level(factor=1, iterations=15))
+UNJUDGED = Quality(
+    trust=Trust.DOUBTFUL,
+    sentence="",
+    confidence=0.0,
+    similarity_before=0.0,
+    similarity_rigid=0.0,
+    similarity=0.0,
+    overlap=0.0,
+    translation_mm=0.0,
+    rotation_deg=0.0,
+)
 
 
 def register(fixed: Volume, moving: Volume, *, deformable: bool = True) -> Motion:
@@ -31,28 +45,55 @@ def register(fixed: Volume, moving: Volume, *, deformable: bool = True) -> Motio
 
     Both are windowed, thinned out to 4 mm along the patient's axes and freed of the table. The rigid motion begins at
     the headers' positions, at the best of all shifts (masked correlation by FFT: Padfield, IEEE TIP 21 (2012) 2706)
-    and at the centres of both bodies; the best of them after a coarse trial is refined. A motion that cannot be
-    believed says so in its `quality`. Refuses `not-comparable` (images of different kind) and `empty-image`.
+    and at the centres of both bodies; the best of them after a coarse trial is refined, and a deformation added when it
+    makes the images more alike. A coarse registration the other way round tells how far both agree. A motion that
+    cannot be believed says so in its `quality`; it is the identity when both images have one frame of reference, else
+    the best rigid motion. Refuses `not-comparable` (images of different kind) and `empty-image`.
     """
-    if fixed.role != moving.role:
-        sentence = f"an image of kind {moving.role} cannot be laid on one of kind {fixed.role}"
+    if fixed.modality != moving.modality or (fixed.role == "ct") != (moving.role == "ct"):
+        sentence = f"an image of kind {moving.modality} cannot be laid on one of kind {fixed.modality}"
         raise Refused("not-comparable", sentence)
     new, earlier = thinned(fixed, SPACING_MM), thinned(moving, SPACING_MM)
-    matrix = _rigid(new, earlier)
-    deformation = deform(new, earlier, matrix) if deformable else None
-    return Motion(matrix=matrix, deformation=deformation, quality=_judge(new, earlier, matrix))
+    same_frame = fixed.frame_of_reference_uid is not None
+    same_frame = same_frame and fixed.frame_of_reference_uid == moving.frame_of_reference_uid
+    small = (new.coarser(COARSE), earlier.coarser(COARSE))
+    start = _coarse(*small)
+    before = likeness(new, earlier, np.eye(4))
+    matrix = np.eye(4) if start is None else _refine(new, earlier, start, 60)
+    rigid = after = likeness(new, earlier, matrix)
+    deformation = None
+    if deformable and rigid.overlap > LEAST_OVERLAP:
+        deformation = deform(new, earlier, matrix)
+        after = likeness(new, earlier, matrix, deformation)
+        if after.local <= rigid.local:
+            deformation, after = None, rigid
+    motion = Motion(matrix=matrix, deformation=deformation, quality=UNJUDGED)
+    residual = None if start is None else _to_and_fro(motion, *small)
+    quality = judge(before, rigid, after, motion, earlier, residual)
+    if quality.trust is Trust.FAILED:
+        return Motion(matrix=np.eye(4) if same_frame else matrix, deformation=None, quality=quality)
+    return Motion(matrix=matrix, deformation=deformation, quality=quality)
 
 
-def _rigid(new: Thinned, earlier: Thinned) -> Floats:
-    """Return the rigid motion (4, 4), earlier to new, LPS mm."""
-    small_new, small_earlier = new.coarser(COARSE), earlier.coarser(COARSE)
-    if min(int(small_new.body.sum()), int(small_earlier.body.sum())) < LEAST_VOXELS:
-        return np.eye(4)
-    tries = [np.eye(4), *(_shift(s) for s in _best_shifts(small_new, small_earlier))]
-    tries.append(_shift(small_new.centre_mm - small_earlier.centre_mm))
-    refined = [_refine(small_new, small_earlier, start, 40) for start in tries]
-    best = max(range(len(refined)), key=lambda i: _worth(small_new, small_earlier, refined[i]))
-    return _refine(new, earlier, refined[best], 60)
+def _to_and_fro(motion: Motion, new: Thinned, earlier: Thinned) -> float | None:
+    """Return how far a coarse registration the other way round brings positions back from where they were, mm."""
+    matrix = _coarse(earlier, new)
+    if matrix is None:
+        return None
+    deformation = None if motion.deformation is None else deform(earlier, new, matrix, BACK)
+    back = Motion(matrix=matrix, deformation=deformation, quality=UNJUDGED)
+    return residual_mm(motion, back, new, earlier)
+
+
+def _coarse(new: Thinned, earlier: Thinned) -> Floats | None:
+    """Return the best of several rigid motions (4, 4), earlier to new, LPS mm; None when too little is seen for one."""
+    if min(int(new.body.sum()), int(earlier.body.sum())) < LEAST_VOXELS:
+        return None
+    tries = [np.eye(4), *(_shift(s) for s in _best_shifts(new, earlier))]
+    tries.append(_shift(new.centre_mm - earlier.centre_mm))
+    tries = [t for t in tries if likeness(new, earlier, t).overlap > LEAST_OVERLAP]
+    refined = [_refine(new, earlier, start, 40) for start in tries]
+    return max(refined, key=lambda matrix: _worth(new, earlier, matrix), default=None)
 
 
 def _shift(mm: Sequence[float] | Floats) -> Floats:
@@ -106,64 +147,10 @@ def _refine(new: Thinned, earlier: Thinned, start: Floats, iterations: int) -> F
     return found
 
 
-def _transform(matrix: Floats) -> sitk.Transform:
-    transform = sitk.AffineTransform(3)
-    transform.SetMatrix([float(v) for v in matrix[:3, :3].ravel()])
-    transform.SetTranslation([float(v) for v in matrix[:3, 3]])
-    return transform
-
-
-def laid_on(new: Thinned, earlier: Thinned, matrix: Floats) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return the new image's values and view on the earlier one's grid, by a rigid motion."""
-    grid = earlier.image(earlier.values)
-    values = sitk.Resample(new.image(new.values), grid, _transform(matrix), sitk.sitkLinear, 0.0)
-    view = sitk.Resample(
-        new.image(new.view.astype(np.uint8)), grid, _transform(matrix), sitk.sitkNearestNeighbor, 0
-    )
-    return sitk.GetArrayFromImage(values), sitk.GetArrayFromImage(view).astype(np.bool_)
-
-
-def similarity(new: Thinned, earlier: Thinned, matrix: Floats) -> tuple[float, float]:
-    """Return the correlation of both images in the earlier body, and the share of that body in the new view."""
-    values, view = laid_on(new, earlier, matrix)
-    both = earlier.body & view
-    overlap = float(both.sum() / earlier.body.sum())
-    return correlation(values[both], earlier.values[both]), overlap
-
-
-def correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Return Pearson's correlation of two arrays of one length; 0 when one of them has one value only."""
-    if a.size < 2:
-        return 0.0
-    x, y = a - a.mean(dtype=np.float64), b - b.mean(dtype=np.float64)
-    size = float(np.sqrt(np.sum(x * x) * np.sum(y * y)))
-    return float(np.sum(x * y) / size) if size > 1e-9 else 0.0
-
-
 def _worth(new: Thinned, earlier: Thinned, matrix: Floats) -> float:
     """Return the correlation, less where little overlaps."""
-    value, overlap = similarity(new, earlier, matrix)
-    return value * sqrt(min(1.0, overlap / 0.3))
-
-
-def _judge(new: Thinned, earlier: Thinned, matrix: Floats) -> Quality:
-    before, _ = similarity(new, earlier, np.eye(4))
-    after, overlap = similarity(new, earlier, matrix)
-    centre = earlier.centre_mm
-    way = float(np.linalg.norm(matrix[:3, :3] @ centre + matrix[:3, 3] - centre))
-    angle = float(np.degrees(np.arccos(np.clip((np.trace(matrix[:3, :3]) - 1) / 2, -1, 1))))
-    trust = Trust.GOOD if after > 0.85 else Trust.DOUBTFUL if after > 0.6 else Trust.FAILED
-    return Quality(
-        trust=trust,
-        sentence=f"the images agree with a correlation of {after:.2f} ({before:.2f} before)",
-        confidence={Trust.GOOD: 0.95, Trust.DOUBTFUL: 0.6, Trust.FAILED: 0.2}[trust],
-        similarity_before=before,
-        similarity_rigid=after,
-        similarity=after,
-        overlap=overlap,
-        translation_mm=way,
-        rotation_deg=angle,
-    )
+    found = likeness(new, earlier, matrix)
+    return found.correlation * sqrt(min(1.0, found.overlap / 0.3))
 
 
 __all__ = ["register"]

@@ -19,7 +19,8 @@ CT_WINDOW_HU = (-1000.0, 250.0)
 BODY_HU = -400.0
 PADDING_HU = -1500.0
 """No tissue and no air is below: what is, was filled in by the scanner or by who wrote the images."""
-SUV_MOST = 8.0
+AROUND = 4
+"""Voxels around the body that are kept with it."""
 BODY_SHARE = 0.03
 """Of the 99th percentile of a PET or MR: what is above belongs to the body."""
 
@@ -51,6 +52,34 @@ class Thinned:
         """Return the centre of gravity of the body, LPS mm."""
         index = np.argwhere(self.body).mean(axis=0)[::-1]
         return np.asarray(index * self.spacing_mm + np.asarray(self.origin_mm), dtype=np.float64)
+
+    def points(self) -> Array:
+        """Return x, y, z `(3, K, R, C)`, LPS mm, of the voxel centres."""
+        k, r, c = (np.arange(n, dtype=np.float32) * np.float32(self.spacing_mm) for n in self.values.shape)
+        x, y, z = (np.float32(o) for o in self.origin_mm)
+        return np.stack(np.broadcast_arrays(x + c[None, None], y + r[None, :, None], z + k[:, None, None]))
+
+    def at(self, points_mm: Array) -> Array:
+        """Return the values `(...)` at points x, y, z `(3, ...)`, LPS mm, linear between; NaN out of view."""
+        origin = np.asarray(self.origin_mm, dtype=np.float32).reshape(3, *[1] * (points_mm.ndim - 1))
+        index = (points_mm - origin)[::-1] / np.float32(self.spacing_mm)
+        seen = np.where(self.view, self.values, np.float32(np.nan))
+        return np.asarray(ndimage.map_coordinates(seen, index, order=1, cval=np.nan), dtype=np.float32)
+
+    def around_body(self) -> Thinned:
+        """Return the part that holds the body and a few voxels around it."""
+        hit = np.argwhere(self.body)
+        low = np.maximum(hit.min(axis=0) - AROUND, 0)
+        high = np.minimum(hit.max(axis=0) + AROUND + 1, self.body.shape)
+        box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+        x, y, z = np.asarray(self.origin_mm) + low[::-1] * self.spacing_mm
+        return Thinned(
+            values=self.values[box],
+            view=self.view[box],
+            body=self.body[box],
+            origin_mm=(float(x), float(y), float(z)),
+            spacing_mm=self.spacing_mm,
+        )
 
     def coarser(self, factor: int) -> Thinned:
         """Return the same at `factor` times the spacing."""
@@ -88,18 +117,9 @@ def thinned(volume: Volume, spacing_mm: float) -> Thinned:
 
     Refuses (`empty-image`) when all its values are the same or are no numbers.
     """
-    padding = volume.array < PADDING_HU if volume.role == "ct" else ~np.isfinite(volume.array)
-    image = image_of(volume, _windowed(volume))
-    seen = image_of(volume, np.where(padding, np.float32(0), np.float32(1)))
-    factors = [
-        max(1, min(int(spacing_mm / s), n)) for s, n in zip(image.GetSpacing(), image.GetSize(), strict=True)
-    ]
-    image, seen = sitk.BinShrink(image, factors), sitk.BinShrink(seen, factors)
     grid = _grid_around(volume, spacing_mm)
-    values, view = (
-        sitk.GetArrayFromImage(sitk.Resample(part, grid, sitk.Transform(), sitk.sitkLinear, 0.0))
-        for part in (image, seen)
-    )
+    values = _resampled(volume, _windowed(volume), grid)
+    view = _resampled(volume, np.where(_padding(volume), np.float32(0), np.float32(1)), grid)
     made = Thinned(
         values=values,
         view=view >= 0.5,
@@ -114,6 +134,23 @@ def thinned(volume: Volume, spacing_mm: float) -> Thinned:
         )
     values[~ndimage.binary_dilation(body)] = 0
     return Thinned(values=values, view=made.view, body=body, origin_mm=made.origin_mm, spacing_mm=spacing_mm)
+
+
+def _padding(volume: Volume) -> BoolArray:
+    """Return which voxels show nothing: padding, no numbers, slices of one value."""
+    padding = volume.array < PADDING_HU if volume.role == "ct" else ~np.isfinite(volume.array)
+    planes = volume.array.reshape(len(volume.array), -1)
+    padding[planes.min(axis=1) == planes.max(axis=1)] = True
+    return np.asarray(padding, dtype=np.bool_)
+
+
+def _resampled(volume: Volume, array: Array, grid: sitk.Image) -> Array:
+    """Return an array of the volume's grid on another one: means of blocks, then linear between them."""
+    image = image_of(volume, array)
+    spacings = zip(image.GetSpacing(), image.GetSize(), strict=True)
+    shrunk = sitk.BinShrink(image, [max(1, min(int(grid.GetSpacing()[0] / s), n)) for s, n in spacings])
+    made = sitk.GetArrayFromImage(sitk.Resample(shrunk, grid, sitk.Transform(), sitk.sitkLinear, 0.0))
+    return np.asarray(made, dtype=np.float32)
 
 
 def _grid_around(volume: Volume, spacing_mm: float) -> sitk.Image:
@@ -134,7 +171,7 @@ def _windowed(volume: Volume) -> Array:
         values = np.clip(np.nan_to_num(volume.array, nan=low), low, high)
     else:
         values = np.nan_to_num(volume.array, nan=0.0, posinf=0.0, neginf=0.0)
-        low, high = 0.0, SUV_MOST if volume.role == "pet_suv" else float(np.percentile(values, 99.5))
+        low, high = 0.0, float(np.percentile(values, 99.5))
         values = np.clip(values, low, max(high, 1e-6))
     if float(np.ptp(values)) == 0:
         sentence = (
