@@ -1,8 +1,9 @@
 """Which lesion of the new time point is which of the earlier one, decided from places, shapes and volumes alone.
 
 An earlier lesion and a present one cost `distance / 20 mm + (1 - IoU of the dilated masks) + w |log volume ratio|`; the
-assignment of least total cost decides, where leaving a lesion without partner has a price as well. What is left over is
-asked whether it lies in, or covers, a lesion that has a partner: then that one was split, or some were merged.
+assignment of least total cost decides, where leaving a lesion without partner has a price as well. It is done twice:
+the first time tells by how much the registration is off near each lesion. What is left over is asked whether it lies
+in, or covers, a lesion that has a partner: then that one was split, or some were merged.
 Every earlier lesion has exactly one fate and every present one exactly one origin; no Tracking UID is given twice.
 """
 
@@ -40,9 +41,9 @@ def match(
     """Return where each present lesion comes from, by key, then what became of the earlier ones without successor.
 
     All are of one frame of reference, their masks on the grid of `geometry`; the order in which they are given is of no
-    importance. A present lesion whose drawing brought the Tracking UID of an earlier
-    one is that lesion, with confidence 1. `new_identity` gives the Tracking UID and the Tracking ID of a new lesion,
-    and of the smaller parts of one that was split; a new lesion that brought an identity of its own keeps it.
+    importance. A present lesion whose drawing brought the Tracking UID of an earlier one is that lesion, with
+    confidence 1. `new_identity` gives the Tracking UID and the Tracking ID of a new lesion, and of the smaller parts of
+    one that was split; a new lesion that brought an identity of its own keeps it.
     Raises ValueError when the Tracking UIDs of the earlier or the keys of the present lesions are not all different,
     and when `new_identity` gives an identity that is taken.
     """

@@ -121,8 +121,8 @@ def as_neighbours_tell(
 
     The shift is the median, axis by axis, of how far these are off, weighted by how near they are, with one unit of
     weight for no shift; it takes two others. What they still scatter around it is pooled with the standard deviation,
-    as if that came from four lesions; three or more replace it when they scatter more. A lesion whose volume is not
-    what it was tells little of its place and is not asked.
+    as if that came from four lesions; three or more replace it when they scatter more. Lesions that a person
+    linked from afar, and those whose volume is not what it was, are not asked.
     """
     at = as_told(before, gates).at_mm
     shift = np.zeros_like(at)
@@ -130,7 +130,7 @@ def as_neighbours_tell(
     off = {
         i: np.subtract(now[j].centroid_mm, at[i])
         for j, i in chosen.items()
-        if before[i].volume_mm3 <= 0 or abs(log(now[j].volume_mm3 / before[i].volume_mm3)) <= log(gates.like)
+        if _tells(before[i], now[j], gates)
     }
     for i in range(len(before)):
         others = [k for k in sorted(off) if k != i]
@@ -144,6 +144,13 @@ def as_neighbours_tell(
         pooled = (TOLD_COUNTS * sd[i] ** 2 + len(others) * scatter**2) / (TOLD_COUNTS + len(others))
         sd[i] = sqrt(pooled) if len(others) < MANY else max(sqrt(pooled), scatter)
     return Expected(at_mm=at + shift, shift_mm=shift, sd_mm=sd)
+
+
+def _tells(lesion: EarlierLesion, other: PresentLesion, gates: Gates) -> bool:
+    """Return whether a lesion and its partner tell how much the registration is off."""
+    is_near = np.linalg.norm(np.subtract(lesion.expected_mm, other.centroid_mm)) <= gates.gate_mm[1]
+    volumes = sorted((lesion.volume_mm3, other.volume_mm3))
+    return bool(is_near) and (volumes[0] <= 0 or volumes[1] <= gates.like * volumes[0])
 
 
 def _median(values: Floats, weights: Floats) -> float:

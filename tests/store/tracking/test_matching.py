@@ -216,6 +216,15 @@ def test_a_drawing_that_carries_the_identity_of_a_lesion_is_that_lesion_wherever
     assert links["B"].kind is Kind.GONE
 
 
+def test_a_drawing_that_a_person_linked_from_afar_moves_no_other_lesion() -> None:
+    before = [earlier(name, (x, 60, 40), 8) for name, x in zip("ABCD", (20, 45, 70, 95), strict=True)]
+    now = [present(e.tracking_uid.lower(), e.expected_mm, 8) for e in before[:2]]
+    far = [replace(present(n, (60, y, 60), 8), tracking_uid=n.upper()) for n, y in (("c", 10), ("d", 110))]
+    links = matched(before, [*now, *far])
+    assert {name: link.earlier for name, link in links.items()} == {c: (c.upper(),) for c in "abcd"}
+    assert links["a"].expected_mm == before[0].expected_mm
+
+
 def test_of_two_drawings_with_one_identity_the_larger_has_it() -> None:
     now = [replace(present(k, (x, 40, 40), d), tracking_uid="A") for k, x, d in (("a", 20, 8), ("b", 90, 12))]
     links = matched([earlier("A", (60, 80, 40), 10)], now)
