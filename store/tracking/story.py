@@ -179,6 +179,8 @@ class Story:
         parents = tuple(uid for uid in link.earlier if self._is_earlier(uid))
         others = [self._scene.lesions[uid] for uid in parents] or before
         sure = min((b.motion.quality.confidence for b in others if b.motion), default=1.0)
+        if finding is not None and finding.tracking_uid == link.tracking_uid:
+            sure = 1.0  # somebody said so
         link = replace(link, earlier=parents, confidence=min(link.confidence, sure))
         if finding is None:
             return link
