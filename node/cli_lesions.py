@@ -350,7 +350,7 @@ def who(author: str | None) -> str:
 
     try:
         return getpass.getuser()
-    except OSError:
+    except (KeyError, OSError):  # a user without a name, as in a container
         return ""
 
 
