@@ -16,7 +16,7 @@ from store.elsewhere import found_elsewhere
 from store.identity import drawn, named
 from store.lesions import counted, decided, with_roles
 from store.objects import ObjectStore
-from store.patients import heads, same_person
+from store.patients import Merged, heads, merged, same_person
 from store.response.history import History
 from store.response.rules import USUAL, Rules
 from store.sighting import Sighting
@@ -66,6 +66,8 @@ class Course:
     """By date, then study, then as they were found."""
     analysed: tuple[tuple[date, str], ...] = ()
     """On which dates which analysis that finds lesions gave a result, also that there is nothing."""
+    merges: tuple[Merged, ...] = ()
+    """Who declared which other patients to be this one, by time."""
 
     @property
     def lesions(self) -> tuple[str, ...]:
@@ -128,6 +130,7 @@ def course(
         visits=visits,
         sightings=judged(found, chosen(session, patient_pk), visits, analysed, rules),
         analysed=analysed,
+        merges=merged(session, members),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +13,26 @@ from plugins.errors import Refused
 from store.charset import storable
 from store.database import aware_utc
 from store.tables import Patient, PatientMerge
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """That a patient is another one, as somebody declared it."""
+
+    at: datetime
+    """When."""
+    author: str
+    """Who declared it."""
+    patient_id: str
+    """PatientID of the one."""
+    issuer: str = ""
+    """Who gave it out."""
+    into_patient_id: str
+    """PatientID of the other one."""
+    into_issuer: str = ""
+    """Who gave that out."""
+    note: str = ""
+    """Why, in words."""
 
 
 def find_patient(session: Session, patient_id: str, issuer: str | None = None) -> Patient:
@@ -83,6 +104,27 @@ def part(session: Session, patient_pk: int, author: str, now: datetime, note: st
     _add(session, patient_pk, None, author, now, note)
 
 
+def merged(session: Session, members: Sequence[int]) -> tuple[Merged, ...]:
+    """Return why these rows are one person: of each the declaration that counts, by time."""
+    statement = select(PatientMerge).where(col(PatientMerge.patient_pk).in_(members))
+    newest = {row.patient_pk: row for row in session.exec(statement.order_by(col(PatientMerge.id)))}
+    counting = sorted(newest.values(), key=lambda row: row.id or 0)
+    named = {p.id: p for p in _patients(session, counting)}
+    return tuple(
+        Merged(
+            at=row.at,
+            author=row.author,
+            patient_id=named[row.patient_pk].patient_id,
+            issuer=named[row.patient_pk].issuer,
+            into_patient_id=named[row.into_pk].patient_id,
+            into_issuer=named[row.into_pk].issuer,
+            note=row.note,
+        )
+        for row in counting
+        if row.into_pk is not None
+    )
+
+
 def merges(session: Session) -> list[dict[str, Any]]:
     """Return what was declared, oldest first, as plain rows."""
     rows = session.exec(select(PatientMerge).order_by(col(PatientMerge.id))).all()
@@ -139,4 +181,6 @@ def _add(
     session.flush()
 
 
-__all__ = ["find_patient", "heads", "merge", "merges", "part", "patient_row", "same_person"]
+__all__ = [
+    "Merged", "find_patient", "heads", "merge", "merged", "merges", "part", "patient_row", "same_person",
+]  # fmt: skip

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from io import StringIO
@@ -11,14 +12,16 @@ from courses import course_of, decision, ordinary, response_of, sighting, tracke
 
 from node.report.longitudinal import words
 from node.report.longitudinal.course_view import lesions_of, margins_in_words, visits_of
+from node.report.longitudinal.pace import paces_of
 from node.report.longitudinal.report import build
 from node.report.longitudinal.sums import sums_of
 from node.report.longitudinal.tables import write_csv, write_json
 from node.report.longitudinal.view import Cell, LongitudinalReport, Who
 from plugins.errors import Refused
 from store.course import Course
+from store.patients import Merged
 from store.response.history import Role, Status
-from store.response.verdict import Margin
+from store.response.verdict import Margin, TimePoint
 from store.sighting import Measure, Sighting
 from store.tracking.link import Kind
 
@@ -187,6 +190,113 @@ def test_csv_and_json_carry_the_numbers_of_the_course() -> None:
     assert [p["sum"] for p in told["responses"][0]["time_points"]] == [60.0, 41.0, 38.0, 47.0]
     assert told["responses"][0]["best_overall"] == "PR"
     assert told["margins"][0] == "T2 would have to be 1.5 mm shorter (1.9 standard deviations) for PR"
+
+
+def volumes(*millilitres: float | None, sd: float | None = None, **more: object) -> list[Sighting]:
+    """Return a lesion with these volumes, one a visit every 56 days."""
+    return [
+        sighting(visit(n), 1, None, measurements={"volume": Measure(value=ml, unit="mL", uncertainty=sd)}, **more)
+        for n, ml in enumerate(millilitres)
+        if ml is not None
+    ]  # fmt: skip
+
+
+def test_a_volume_that_doubles_at_each_visit_doubles_between_visits() -> None:
+    since_before, over_all = paces_of(volumes(1.0, 2.0, 4.0))
+    assert [pace.doubling_days for pace in since_before.values()] == pytest.approx([56, 56])
+    assert over_all is not None and over_all.doubling_days == pytest.approx(56)
+    assert (over_all.since, over_all.until) == (visit(0).study_date, visit(2).study_date)
+    assert over_all.words == "volume doubles in 56 days"
+
+
+def test_a_pace_has_an_interval_where_both_deviations_are_known() -> None:
+    _, over_all = paces_of(volumes(2.0, 1.0, sd=0.1))
+    assert over_all is not None and over_all.doubling_days == pytest.approx(-56)
+    half = 1.959964 * math.hypot(0.05, 0.1) / 56
+    assert over_all.rate_interval == pytest.approx((-math.log(2) / 56 - half, -math.log(2) / 56 + half))
+    _, over_all = paces_of([*volumes(2.0, sd=0.1), *volumes(None, 1.0)])
+    assert over_all is not None and over_all.rate_interval is None
+
+
+def test_volumes_are_compared_across_visits_without_one_and_never_from_ct_to_pet() -> None:
+    gone = sighting(visit(3), 1, None, status=Status.ABSENT)
+    since_before, over_all = paces_of([*volumes(1.0, None, 4.0), gone])
+    assert list(since_before) == [visit(2).study_date]
+    assert over_all is not None and over_all.doubling_days == pytest.approx(56)
+    on_pet = {"volume": Measure(value=9.0, unit="mL"), "suv_max": Measure(value=5.0, unit="g/ml")}
+    pet = sighting(visit(1), 1, None, measurements=on_pet)
+    assert paces_of([*volumes(1.0), pet]) == ({}, None)
+    # A part without a volume leaves the whole without one.
+    assert paces_of([*volumes(1.0, 2.0), sighting(visit(1), 1, None)]) == ({}, None)
+    assert paces_of(volumes(1.0, 0.0)) == ({}, None)
+
+
+def test_the_rates_of_a_course_are_told_in_words_and_in_tables() -> None:
+    at = [visit(n) for n in range(5)]
+    course = replace(course_of({}), visits=tuple(at), sightings=tuple(volumes(1.0, 2.0, 4.0)))
+    exact = [10 * math.exp(0.004 * (1 + 56 * n)) for n in range(5)]
+    noise = (1.0, 1.01, 0.99, 1.01, 0.99)
+    sums = [(v.study_date, a * b) for v, a, b in zip(at, exact, noise, strict=True)]
+    grows = response_of("P", sums, [None, "SD", "PD", "PD", "PD"])
+    unknown = response_of("P", [(v.study_date, None) for v in at], [None, "NE", "NE", "NE", "NE"])
+    score = replace(grows, criteria="lugano", unit="1")
+    report = build(course, [grows, unknown, score], nowhere, made_at=NOW)  # type: ignore[arg-type]
+    growth, *others = report.growth
+    assert growth is not None and growth.chosen is not None and others == [None, None]
+    assert growth.chosen.estimates["g"].value == pytest.approx(0.004, rel=0.02)
+    said = words.growth_of(growth, grows)
+    assert said.startswith("Growth of the sum of diameters, 5 of 5 visits: growth alone (model gx), g = 0.00")
+    row = list(csv.DictReader(StringIO(write_csv(report))))[-1]
+    assert (row["growth_model"], row["growth_d_per_day"]) == ("gx", "")
+    assert float(row["growth_g_per_day"]) == pytest.approx(0.004, rel=0.02)
+    assert (row["doubling_since"], float(row["doubling_days"])) == ("2024-03-06", pytest.approx(56))
+    told = json.loads(write_json(report))
+    assert told["responses"][0]["growth"]["chosen"]["model"] == "gx"
+    assert told["lesions"][0]["pace"]["doubling_days"] == pytest.approx(56)
+    assert words.pace_of(report.lesions[0]) == (
+        "From 2024-03-06 to 2024-05-01: volume doubles in 56 days. "
+        "From 2024-01-10 to 2024-05-01: volume doubles in 56 days."
+    )
+
+
+def test_without_rates_it_is_told_why() -> None:
+    days = [visit(n).study_date for n in range(2)]
+    response = response_of("P", list(zip(days, (20.0, 21.0), strict=True)), [None, "SD"])
+    (growth,) = build(course_of({1: (20.0, 21.0)}), [response], nowhere, made_at=NOW).growth  # type: ignore[arg-type]
+    assert growth is not None
+    assert words.growth_of(growth, response) == (
+        "No growth rate of the sum of diameters: two points that differ by less than 20 % (20 and 21)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("overall", "because", "said"),
+    [
+        ("PD", "PD: Targets PD.", "Targets PD."),
+        ("NON-CR/NON-PD", "NON-CR/NON-PD: Non-target lesions.", "Non-target lesions."),
+        (None, "Baseline. Targets: 1.", "Baseline. Targets: 1."),
+        ("SD", "Targets SD.", "Targets SD."),
+    ],
+)
+def test_a_verdict_stands_once_before_its_reason(overall: str | None, because: str, said: str) -> None:
+    point = TimePoint(
+        date=NOW.date(), sum=None, nadir=None, target=None, non_target=None, new=False, overall=overall,
+        because=because,
+    )  # fmt: skip
+    assert words.why(point) == said
+
+
+def test_who_declared_patients_to_be_one_stands_among_the_corrections() -> None:
+    course, responses = ordinary()
+    when = datetime(2024, 5, 1, 8, 0, tzinfo=UTC)
+    merge = Merged(
+        at=when, author="A. Clerk", patient_id="A-17", into_patient_id="P-0001", into_issuer="HOSP", note="typed",
+    )  # fmt: skip
+    report = build(replace(course, merges=(merge,)), responses, nowhere, made_at=NOW)  # type: ignore[arg-type]
+    first = report.corrections[0]
+    assert (first.at, first.author, first.lesion) == (when, "A. Clerk", "")
+    assert first.words == "A-17 is the patient P-0001 (HOSP) (typed)"
+    assert len(report.corrections) == 3
 
 
 def test_a_course_without_a_verdict_is_refused() -> None:

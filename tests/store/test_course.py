@@ -302,6 +302,10 @@ def test_merged_patients_have_one_course_until_they_are_parted(database_url: str
         assert len(course(session, one).visits) == 1
         merge(session, other, one, "Dr. Grey", at(100))
         assert [v.study_date for v in course(session, other).visits] == [JANUARY, MARCH]
+        declared = course(session, one).merges
+        assert [(m.patient_id, m.into_patient_id, m.author, m.at) for m in declared] == [
+            ("Q9", "P1", "Dr. Grey", at(100))
+        ]
         assert course(session, other) == course(session, one)
         assert same_person(session, other) == (one, other)
         assert find_patient(session, "Q9").id == one
@@ -311,6 +315,7 @@ def test_merged_patients_have_one_course_until_they_are_parted(database_url: str
             merge(session, one, other, "Dr. Grey", at(101))
         part(session, other, "Dr. Grey", at(102))
         assert len(course(session, one).visits) == 1
+        assert course(session, one).merges == ()
         with pytest.raises(Refused, match="not merged"):
             part(session, other, "Dr. Grey", at(103))
     database.dispose()

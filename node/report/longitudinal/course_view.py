@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 
+from node.report.longitudinal.pace import paces_of
 from node.report.longitudinal.view import (
     Cell,
     Correction,
@@ -20,6 +21,7 @@ from node.report.longitudinal.view import (
 from node.report.overlays import pretty_unit
 from store.course import Course
 from store.lesions import is_unconfirmed
+from store.patients import Merged
 from store.response.history import Role, Status
 from store.response.verdict import Margin, Response
 from store.sighting import Sighting, sum_tenths
@@ -125,13 +127,14 @@ def _lesion(
     axis = "short_axis" if node else "long_axis"
     cells: list[Cell] = []
     lengths: list[float] = []
+    paces, over_all = paces_of(sightings)
     for visit in visits:
         here = [s for s in sightings if s.date == visit.date]
         cell = _cell(visit.date, [s for s in here if s.counts] or here, axis)
         if cell.counted_mm is not None:
             cell = _with_changes(cell, cell.counted_mm, lengths)
             lengths.append(cell.counted_mm or 0.0)
-        cells.append(cell)
+        cells.append(replace(cell, pace=paces.get(visit.date)))
     return LesionCourse(
         code=code,
         name=name,
@@ -141,6 +144,7 @@ def _lesion(
         node=node,
         site=next((s.site for s in sorted(reversed(sightings), key=lambda s: s.on_pet) if s.site), ""),
         cells=tuple(cells),
+        pace=over_all,
     )
 
 
@@ -291,7 +295,7 @@ def _linked_by(one: Sighting) -> str:
 
 
 def corrections_of(course: Course, names: Mapping[str, str]) -> tuple[Correction, ...]:
-    """Return what people decided, each decision once, by time."""
+    """Return what people decided, each decision once, and who declared which patients to be one, by time."""
     found: dict[int, Correction] = {}
     for one in course.sightings:
         for made in one.decisions:
@@ -302,9 +306,17 @@ def corrections_of(course: Course, names: Mapping[str, str]) -> tuple[Correction
                 at=made.at, author=made.author, lesion=names[one.lesion], words=words + note
             )
             found.setdefault(made.number, correction)
-    return tuple(
-        correction for _, correction in sorted(found.items(), key=lambda item: (item[1].at, item[0]))
+    ordered = [found[number] for number in sorted(found)]
+    return tuple(sorted([*map(_merge, course.merges), *ordered], key=lambda one: one.at))
+
+
+def _merge(made: Merged) -> Correction:
+    one, other = (
+        f"{patient_id} ({issuer})" if issuer else patient_id
+        for patient_id, issuer in ((made.patient_id, made.issuer), (made.into_patient_id, made.into_issuer))
     )
+    note = f" ({made.note})" if made.note else ""
+    return Correction(at=made.at, author=made.author, lesion="", words=f"{one} is the patient {other}{note}")
 
 
 def made_of(course: Course) -> tuple[Made, ...]:

@@ -72,8 +72,12 @@ def _story(report: LongitudinalReport) -> Iterator[Flowable]:
     yield _identity(report)
     yield Paragraph(f"{RESEARCH_USE}. {words.UNVERIFIED}", BANNER)
     yield _verdict(report)
-    for course, judged in zip(report.sums, report.responses, strict=True):
+    for course, judged, growth in zip(report.sums, report.responses, report.growth, strict=True):
         yield from _judged(course, judged, response.time_points[-1])
+        if growth:
+            yield Paragraph(text_of(words.growth_of(growth, judged), 1000), TEXT)
+        if growth and growth.chosen:
+            yield Paragraph(words.GROWTH, CAPTION)
     yield from _at_a_glance(report)
     yield Paragraph("New, gone, joined, parted and not evaluable lesions", HEADING)
     yield from listed([f"<b>{day.isoformat()}</b> {text_of(said, 1000)}" for day, said in report.events])
@@ -223,6 +227,8 @@ def _lesion(report: LongitudinalReport, lesion: LesionCourse) -> Iterator[Flowab
         numbers=[place for place, n in enumerate(keep) if 2 <= n <= 8],
     )  # fmt: skip
     yield Spacer(1, 1 * mm)
+    if lesion.pace:
+        yield Paragraph(text_of(words.pace_of(lesion)), TEXT)
     if why := words.reasons_of(lesion):
         yield Paragraph(text_of(why, 6000), CAPTION)
     for at in range(0, len(shown), PICTURES_IN_ROW):
@@ -253,7 +259,7 @@ def _corrections(report: LongitudinalReport) -> Iterator[Flowable]:
     if not report.corrections:
         yield Paragraph("Nobody has corrected anything.", TEXT)
         return
-    rows = [[f"{c.at:%Y-%m-%d %H:%M}", c.author, c.lesion, c.words] for c in report.corrections]
+    rows = [[f"{c.at:%Y-%m-%d %H:%M}", c.author, c.lesion or "–", c.words] for c in report.corrections]
     yield table(("When", "Who", "Lesion", "What"), rows, [26, 35, 20, 0])
 
 

@@ -22,6 +22,7 @@ from node.report.longitudinal.sums import sums_of
 from node.report.longitudinal.view import LongitudinalReport, Who
 from plugins.errors import Refused
 from store.course import Course
+from store.response.growth import Growth, growth_of
 from store.response.verdict import Response
 
 
@@ -58,6 +59,7 @@ def build(
         visits=visits,
         responses=tuple(_named(response, names) for response in responses),
         sums=tuple(sums_of(response, lesions) for response in responses),
+        growth=tuple(map(_growth, responses)),
         margins=margins_in_words(responses[0].time_points[-1].margins, names),
         lesions=lesions,
         events=events_of(course, lesions, names),
@@ -84,6 +86,13 @@ def _named(response: Response, names: Mapping[str, str]) -> Response:
             for point in response.time_points
         ),
     )
+
+
+def _growth(response: Response) -> Growth | None:
+    """Return the rates of the sums; a score grows at no rate."""
+    points = response.time_points
+    known = len(points) > 1 and any(point.sum is not None for point in points)
+    return growth_of(response) if known and response.unit != "1" else None
 
 
 def _no_images(_: str) -> Mapping[str, Sequence[str]]:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from node.report.longitudinal.cohort import Cohort
-from node.report.longitudinal.view import Cell, LesionCourse, LongitudinalReport
+from node.report.longitudinal.view import Cell, LesionCourse, LongitudinalReport, Pace
 from node.report.shown import RESEARCH_USE
 from node.report.table import csv_text
 from store.response.table import plain
@@ -22,6 +22,13 @@ COLUMNS = (
     "role_by",
     "node",
     "site",
+    "course_doubling_days",
+    "course_volume_rate_per_day",
+    "growth_model",
+    "growth_g_per_day",
+    "growth_d_per_day",
+    "growth_phi",
+    "growth",
     "date",
     "days",
     "status",
@@ -37,6 +44,11 @@ COLUMNS = (
     "counted_mm",
     "to_baseline_percent",
     "to_nadir_percent",
+    "doubling_since",
+    "doubling_days",
+    "volume_rate_per_day",
+    "volume_rate_low_per_day",
+    "volume_rate_high_per_day",
     "confidence",
     "link",
     "link_confidence",
@@ -48,7 +60,7 @@ COLUMNS = (
     "sum_nadir",
     "overall",
 )
-"""Columns of the CSV; the last ones are those of the visit."""
+"""Columns of the CSV; the last ones are those of the visit, those of growth are those of the patient."""
 COHORT_COLUMNS = (
     "patient", "criteria", "baseline", "days", "best_percent", "best_overall", "best_overall_confirmed", "progressed",
     "verdicts",
@@ -65,6 +77,7 @@ def write_csv(report: LongitudinalReport) -> str:
                 point = points.get(visit.date)
                 rows.append(
                     _of_lesion(report, lesion)
+                    | _of_growth(report)
                     | _of_cell(cell)
                     | {
                         "days": visit.days,
@@ -88,6 +101,31 @@ def _of_lesion(report: LongitudinalReport, lesion: LesionCourse) -> dict[str, ob
         "role_by": lesion.role_by,
         "node": lesion.node,
         "site": lesion.site,
+        "course_doubling_days": lesion.pace.doubling_days if lesion.pace else None,
+        "course_volume_rate_per_day": lesion.pace.rate_per_day if lesion.pace else None,
+    }
+
+
+def _of_growth(report: LongitudinalReport) -> dict[str, object]:
+    growth = report.growth[0]
+    if growth is None:
+        return {}
+    fit = growth.chosen
+    estimates = fit.estimates if fit else {}
+    names = {"g": "growth_g_per_day", "d": "growth_d_per_day", "phi": "growth_phi"}
+    return {"growth_model": fit.model if fit else "", "growth": growth.because} | {
+        names[name]: one.value for name, one in estimates.items()
+    }
+
+
+def _of_pace(pace: Pace) -> dict[str, object]:
+    low, high = pace.rate_interval or (None, None)
+    return {
+        "doubling_since": pace.since.isoformat(),
+        "doubling_days": pace.doubling_days,
+        "volume_rate_per_day": pace.rate_per_day,
+        "volume_rate_low_per_day": low,
+        "volume_rate_high_per_day": high,
     }
 
 
@@ -115,6 +153,8 @@ def _of_cell(cell: Cell) -> dict[str, object]:
             row[name] = numbers[name].value
     if "volume" in numbers:
         row["volume_unit"] = numbers["volume"].unit
+    if cell.pace:
+        row |= _of_pace(cell.pace)
     return row
 
 
@@ -126,7 +166,10 @@ def write_json(report: LongitudinalReport) -> str:
         "made_at": report.made_at,
         "patient": asdict(report.patient),
         "visits": [asdict(visit) for visit in report.visits],
-        "responses": [plain(response) for response in report.responses],
+        "responses": [
+            plain(response) | {"growth": asdict(growth) if growth else None}
+            for response, growth in zip(report.responses, report.growth, strict=True)
+        ],
         "margins": report.margins,
         "sums": [asdict(sums) for sums in report.sums],
         "lesions": [asdict(lesion) for lesion in report.lesions],

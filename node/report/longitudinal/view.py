@@ -8,6 +8,7 @@ from datetime import date, datetime
 
 from PIL import Image
 
+from store.response.growth import Growth
 from store.response.verdict import Response
 
 
@@ -52,6 +53,24 @@ class Number:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How quickly the volume of a lesion changed between two visits."""
+
+    since: date
+    """The earlier one."""
+    until: date
+    """The later one."""
+    doubling_days: float | None
+    """Doubling time; negative: days to half; None when the volume did not change."""
+    rate_per_day: float
+    """Natural logarithm of the volumes' ratio over the days."""
+    rate_interval: tuple[float, float] | None
+    """95 % interval of the rate; None when a standard deviation is not known."""
+    words: str
+    """The same in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """One lesion at one visit."""
 
@@ -69,6 +88,8 @@ class Cell:
     """Change of the axis that counts to that of the first visit at which it was measured."""
     to_nadir_percent: float | None = None
     """Change of that axis to the smallest one before this visit."""
+    pace: Pace | None = None
+    """Of the volume since the visit before at which it was known; None when it is not known at two."""
     confidence: float | None = None
     """0 to 1, of the analysis that found it."""
     link: str = ""
@@ -103,6 +124,8 @@ class LesionCourse:
     """Organ, in words; empty when it is not known."""
     cells: tuple[Cell, ...]
     """One a visit, in their order."""
+    pace: Pace | None = None
+    """Of the volume from the first visit at which it is known to the last; None when it is not known at two."""
 
     @property
     def axis(self) -> str:
@@ -171,7 +194,7 @@ class Correction:
     author: str
     """Who."""
     lesion: str
-    """Of which lesion: its short name, or its Tracking UID when it is not on the report."""
+    """Of which lesion: its short name, or its Tracking UID when it is not on the report; empty: of the patient."""
     words: str
     """What, in words."""
 
@@ -202,6 +225,8 @@ class LongitudinalReport:
     """The verdicts, one set of criteria each; the first is the report's own."""
     sums: tuple[SumCourse, ...]
     """The sums of each of them, in the same order."""
+    growth: tuple[Growth | None, ...]
+    """The rates of each of them; None for a score, before a second visit and without a sum."""
     margins: tuple[str, ...]
     """How near the last verdict of the first criteria is to another one, in words, nearest first."""
     lesions: tuple[LesionCourse, ...]
@@ -234,6 +259,7 @@ __all__ = [
     "LongitudinalReport",
     "Made",
     "Number",
+    "Pace",
     "Picture",
     "SumCourse",
     "SumPoint",

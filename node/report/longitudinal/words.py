@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from node.report.longitudinal.view import Cell, LesionCourse, LongitudinalReport
 from node.report.overlays import rounded
 from node.report.page import CONTROL
 from store.lesions import UNCONFIRMED
+from store.response.growth import Growth
 from store.response.verdict import Response, TimePoint
 
 VERDICTS = {
@@ -52,6 +54,16 @@ SPIDER = (
     "lesion with a mark of its own. The criteria judge the sum, not single lesions."
 )
 GLANCE = "In mm: the long axis, of lymph nodes the short axis; below it the change to the first measurement."
+MODELS = {
+    "gx": "growth alone",
+    "dx": "decay alone",
+    "gd": "growth and decay at once",
+    "gdphi": "a part φ decays, the rest grows",
+}
+GROWTH = (
+    "Regression-growth models (Stein and Fojo 2008) fitted to the sums; that with the least AIC of those whose every "
+    "parameter is apart from zero (p < 0.1). Behind ±: one standard error."
+)
 WATERFALL = (
     "Change of the sum to the baseline at its smallest, up to the first progression. Black: complete response; slanted "
     "lines: partial; empty: stable; lines both ways: progression; dots: none of these. Non: NON-CR/NON-PD."
@@ -114,6 +126,33 @@ def reasons_of(lesion: LesionCourse) -> str:
     """Return the numbers by which the tracking decided, visit by visit; empty when it said nothing."""
     told = "; ".join(f"{cell.date.isoformat()} {cell.reason[:300]}" for cell in lesion.cells if cell.reason)
     return f"Tracking: {told}." if told else ""
+
+
+def pace_of(lesion: LesionCourse) -> str:
+    """Return how quickly the volume changed last and over the whole course; empty when it is not known twice."""
+    last = next((cell.pace for cell in reversed(lesion.cells) if cell.pace is not None), None)
+    told = dict.fromkeys(pace for pace in (last, lesion.pace) if pace is not None)
+    return " ".join(f"From {one.since} to {one.until}: {one.words}." for one in told)
+
+
+def growth_of(growth: Growth, response: Response) -> str:
+    """Return the rates of the sums in words, or why there are none."""
+    fit = growth.chosen
+    if fit is None:
+        return f"No growth rate of the {response.quantity}: {growth.because.removeprefix('not fitted: ')}."
+    told = []
+    for name, one in fit.estimates.items():
+        if name == "phi":
+            told.append(f"φ = {one.value:.3f} ± {one.standard_error:.3f}")
+            continue
+        doing = "doubles" if name == "g" else "halves"
+        rate = f"{name} = {one.value:.5f} ± {one.standard_error:.5f} a day"
+        told.append(f"{rate} ({doing} in {math.log(2) / one.value:.0f} days)")
+    of = f"{growth.points} of {len(response.time_points)} visits"
+    return (
+        f"Growth of the {response.quantity}, {of}: {MODELS[fit.model]} (model {fit.model}), {', '.join(told)}; "
+        f"scatter {100 * fit.scatter:.1f} % of the first one."
+    )
 
 
 def changes(report: LongitudinalReport) -> bool:
