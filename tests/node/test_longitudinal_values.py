@@ -233,7 +233,7 @@ def test_volumes_are_compared_across_visits_without_one_and_never_from_ct_to_pet
 
 def test_the_rates_of_a_course_are_told_in_words_and_in_tables() -> None:
     at = [visit(n) for n in range(5)]
-    course = replace(course_of({}), visits=tuple(at), sightings=tuple(volumes(1.0, 2.0, 4.0)))
+    course = replace(course_of({}), visits=tuple(at), sightings=tuple(volumes(1.0, 2.0, 4.0, sd=0.001)))
     exact = [10 * math.exp(0.004 * (1 + 56 * n)) for n in range(5)]
     noise = (1.0, 1.01, 0.99, 1.01, 0.99)
     sums = [(v.study_date, a * b) for v, a, b in zip(at, exact, noise, strict=True)]
@@ -250,12 +250,14 @@ def test_the_rates_of_a_course_are_told_in_words_and_in_tables() -> None:
     assert (row["growth_model"], row["growth_d_per_day"]) == ("gx", "")
     assert float(row["growth_g_per_day"]) == pytest.approx(0.004, rel=0.02)
     assert (row["doubling_since"], float(row["doubling_days"])) == ("2024-03-06", pytest.approx(56))
+    assert float(row["course_doubling_days"]) == pytest.approx(56)
+    assert float(row["course_volume_rate_low_per_day"]) < math.log(2) / 56
     told = json.loads(write_json(report))
     assert told["responses"][0]["growth"]["chosen"]["model"] == "gx"
     assert told["lesions"][0]["pace"]["doubling_days"] == pytest.approx(56)
     assert words.pace_of(report.lesions[0]) == (
-        "From 2024-03-06 to 2024-05-01: volume doubles in 56 days. "
-        "From 2024-01-10 to 2024-05-01: volume doubles in 56 days."
+        "From 2024-03-06 to 2024-05-01: volume doubles in 56 days (95 %: 56 to 56 days). "
+        "From 2024-01-10 to 2024-05-01: volume doubles in 56 days (95 %: 56 to 56 days)."
     )
 
 

@@ -75,6 +75,7 @@ def _story(report: LongitudinalReport) -> Iterator[Flowable]:
     for course, judged, growth in zip(report.sums, report.responses, report.growth, strict=True):
         yield from _judged(course, judged, response.time_points[-1])
         if growth:
+            yield Spacer(1, 2 * mm)
             yield Paragraph(text_of(words.growth_of(growth, judged), 1000), TEXT)
         if growth and growth.chosen:
             yield Paragraph(words.GROWTH, CAPTION)
@@ -228,7 +229,7 @@ def _lesion(report: LongitudinalReport, lesion: LesionCourse) -> Iterator[Flowab
     )  # fmt: skip
     yield Spacer(1, 1 * mm)
     if lesion.pace:
-        yield Paragraph(text_of(words.pace_of(lesion)), TEXT)
+        yield Paragraph(text_of(words.pace_of(lesion)), SMALL)
     if why := words.reasons_of(lesion):
         yield Paragraph(text_of(why, 6000), CAPTION)
     for at in range(0, len(shown), PICTURES_IN_ROW):

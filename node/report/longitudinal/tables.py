@@ -24,6 +24,8 @@ COLUMNS = (
     "site",
     "course_doubling_days",
     "course_volume_rate_per_day",
+    "course_volume_rate_low_per_day",
+    "course_volume_rate_high_per_day",
     "growth_model",
     "growth_g_per_day",
     "growth_d_per_day",
@@ -101,8 +103,7 @@ def _of_lesion(report: LongitudinalReport, lesion: LesionCourse) -> dict[str, ob
         "role_by": lesion.role_by,
         "node": lesion.node,
         "site": lesion.site,
-        "course_doubling_days": lesion.pace.doubling_days if lesion.pace else None,
-        "course_volume_rate_per_day": lesion.pace.rate_per_day if lesion.pace else None,
+        **(_of_pace(lesion.pace, "course_") if lesion.pace else {}),
     }
 
 
@@ -118,14 +119,13 @@ def _of_growth(report: LongitudinalReport) -> dict[str, object]:
     }
 
 
-def _of_pace(pace: Pace) -> dict[str, object]:
+def _of_pace(pace: Pace, of: str = "") -> dict[str, object]:
     low, high = pace.rate_interval or (None, None)
     return {
-        "doubling_since": pace.since.isoformat(),
-        "doubling_days": pace.doubling_days,
-        "volume_rate_per_day": pace.rate_per_day,
-        "volume_rate_low_per_day": low,
-        "volume_rate_high_per_day": high,
+        f"{of}doubling_days": pace.doubling_days,
+        f"{of}volume_rate_per_day": pace.rate_per_day,
+        f"{of}volume_rate_low_per_day": low,
+        f"{of}volume_rate_high_per_day": high,
     }
 
 
@@ -154,7 +154,7 @@ def _of_cell(cell: Cell) -> dict[str, object]:
     if "volume" in numbers:
         row["volume_unit"] = numbers["volume"].unit
     if cell.pace:
-        row |= _of_pace(cell.pace)
+        row |= _of_pace(cell.pace) | {"doubling_since": cell.pace.since.isoformat()}
     return row
 
 
