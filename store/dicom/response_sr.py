@@ -148,7 +148,9 @@ def encode_response(
     """Return the report as Comprehensive 3D SR in the study of `header`, that of the last visit.
 
     Equal input gives equal bytes. `visits` are by date, the first is the baseline. SEGs of earlier studies are
-    pertinent other evidence. Raises `Broken` when no lesion was seen at any visit.
+    pertinent other evidence. Its title is not that of measurements: OHIF takes all groups of one Tracking UID in an
+    Imaging Measurement Report for one lesion, looks for lines to draw and fails; this one it shows as text.
+    Raises `Broken` when no lesion was seen at any visit.
     Source: PS3.16 TID 1500, 1411, 1501, 1502, 1420; PS3.3 C.17.2.3.
     """
     groups = [
@@ -160,7 +162,7 @@ def encode_response(
     if not groups:
         raise Broken("a report of response needs a lesion that was seen")
     root = ContainerContentItem(
-        codes.IMAGING_MEASUREMENT_REPORT, is_content_continuous=False, template_id="1500"
+        codes.ONCOLOGY_MEASUREMENT_REPORT, is_content_continuous=False, template_id="1500"
     )
     root.ContentSequence = ContentSequence()
     key = provenance.job_key

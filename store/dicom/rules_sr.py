@@ -133,11 +133,17 @@ def group_template(group: Dataset) -> str:
 
 def sr_root(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violation]:
     """The root is a measurement report of TID 1500, with language, procedure and something measured or said."""
+    drawn = same(name_of(sr), codes.IMAGING_MEASUREMENT_REPORT)
+    time_points = {_time_point(group) for _, group in groups_of(sr)}
     if not any(same(name_of(sr), title) for title in TITLES):
         yield _broken("sr-root", "1", "the title is no measurement report of CID 7021")
-    elif groups_of(sr) and not same(name_of(sr), codes.IMAGING_MEASUREMENT_REPORT):
+    elif time_points == {""} and not drawn:
         yield _broken(
             "sr-root", "1", "the title is not (126000, DCM, Imaging Measurement Report): viewers ignore it"
+        )
+    elif len(time_points) > 1 and drawn:
+        yield _broken(
+            "sr-root", "1", "the title is (126000, DCM): viewers draw its time points as one, or fail"
         )
     if template_of(sr) != "1500":
         yield _broken("sr-template", "1", "ContentTemplateSequence does not say 1500")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import highdicom
 import pytest
-from dicom_checkers import dsrdump, iod_errors
+from dicom_checkers import dcmqi_report, dsrdump, iod_errors
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from small_results import PROVENANCE, Case, make_case, saved
@@ -122,6 +124,34 @@ def test_other_readers_take_it_without_an_error(written: tuple[Dataset, Path]) -
     assert "Time Point Order" in dsrdump(path)
     highdicom.sr.srread(path)
     assert check(sr) == ()
+
+
+def test_viewers_are_not_led_to_draw_several_time_points_as_one(written: tuple[Dataset, Path]) -> None:
+    sr = deepcopy(written[0])
+    assert sr.ConceptNameCodeSequence[0].CodeValue == codes.ONCOLOGY_MEASUREMENT_REPORT.value
+    sr.ConceptNameCodeSequence[0].CodeValue = codes.IMAGING_MEASUREMENT_REPORT.value
+    assert [violation.rule for violation in check(sr)] == ["sr-root"]
+
+
+def test_a_report_whose_lesions_were_all_seen_at_one_time_point_keeps_the_rules(
+    case: Case, visits: list[ReportedVisit]
+) -> None:
+    nothing = ReportedVisit(date=date(2026, 3, 5), lesions=(_lesion(4, None, summed=None),))
+    assert check(_encode(case, [visits[0], nothing])) == ()
+
+
+def test_another_reader_gets_every_lesion_segment_and_time_point(
+    written: tuple[Dataset, Path], tmp_path: Path
+) -> None:
+    read = json.loads(dcmqi_report(written[1], tmp_path / "read.json"))["Measurements"]
+    told = [(g["TrackingUniqueIdentifier"], g["timePoint"], g.get("ReferencedSegment")) for g in read]
+    assert told == [
+        ("2.25.1", "baseline", 1),
+        ("2.25.2", "baseline", None),
+        ("2.25.1", "follow-up 1", 1),
+        ("2.25.2", "follow-up 1", None),
+        ("2.25.3", "follow-up 1", None),
+    ]
 
 
 def test_every_lesion_has_one_identity_and_its_own_value_at_each_time_point(
