@@ -17,7 +17,7 @@ from plugins.contract import BoolArray, Finding, Flag, Mask, Measurement, Point,
 from plugins.errors import Absent, Refused
 from plugins.measure.axes import CONTOUR, Convention
 from plugins.measure.components import components
-from plugins.measure.lesion import measure_lesion
+from plugins.measure.lesion import measure_lesion, normalised_to_lean
 from plugins.measure.liver import LiverReference, find_liver, sphere_mask
 from plugins.measure.uptake import PeakVariant, Threshold
 from plugins.measure.volume import MM3_PER_ML, volume_mm3
@@ -336,9 +336,22 @@ def _liver_finding(pet: Volume, liver: LiverReference) -> Finding:
         category=codes.SPATIAL_CONCEPT,
         type=codes.REFERENCE_REGION,
         site=codes.LIVER,
-        measurements=(mean, sd, threshold),
+        measurements=(mean, sd, threshold, *_comparable(pet, mean, sd)),
         flags=liver.flags,
     )
+
+
+def _comparable(pet: Volume, mean: Measurement, sd: Measurement) -> Iterator[Measurement]:
+    """Yield what PERCIST asks of a scan before it compares it with another one, as far as it is known."""
+    yield from normalised_to_lean("sul_mean", mean.value, pet, codes.MEAN, mean.method)
+    yield from normalised_to_lean("sul_sd", sd.value, pet, codes.STANDARD_DEVIATION, sd.method)
+    for name, note, concept, unit, words in (
+        ("uptake_time", "uptake_minutes", codes.UPTAKE_TIME, codes.MINUTE, "injection to the first acquisition"),
+        ("injected_activity", "injected_mbq", codes.ADMINISTERED_ACTIVITY, codes.MEGABECQUEREL, "as the series says"),
+    ):  # fmt: skip
+        value = pet.suv.get(note)
+        if isinstance(value, float):
+            yield Measurement(name=name, concept=concept, value=value, unit=unit, method=words)
 
 
 def _flag(pet: Volume, code: str, sentence: str) -> Flag:

@@ -119,6 +119,7 @@ PRETTY = {
     "[HU]": "HU",
     "{SUVbw}g/ml": "",
     "g/ml{SUVbw}": "",
+    "g/ml{SUVlbm(Janma)}": "",
     "1": "",
     "mL": "ml",
     "mm2": "mm²",

@@ -8,7 +8,7 @@ from plugins import codes
 from plugins.contract import Mask, Measurement, Volume
 from plugins.measure.axes import CONTOUR, Convention, axes_method, measure_axes, measure_node_axes
 from plugins.measure.density import statistics
-from plugins.measure.uptake import PeakVariant, Threshold, metabolism, peak_method, suv_peak
+from plugins.measure.uptake import PeakVariant, Threshold, metabolism, peak_method, sul_factor, suv_peak
 from plugins.measure.volume import MM3_PER_ML, volume_by_positions_mm3, volume_mm3
 
 _STATISTICS_METHOD = "all voxels of the region"
@@ -28,7 +28,8 @@ def measure_lesion(
 
     Always `long_axis`, `short_axis` (mm, end points in LPS mm) and `volume` (ml). On CT `hu_mean`, `hu_sd`, `hu_min`,
     `hu_max`, `hu_median`; on PET in SUV `suv_max`, `suv_mean`, `suv_sd`, `suv_min`, `suv_median`,
-    `suv_peak`, `mtv` (ml), `tlg` (g); on everything else `mean`, `sd`, `min`, `max`, `median` in its own unit.
+    `suv_peak`, `mtv` (ml), `tlg` (g), and `sul_peak` where the lean body mass is known; on everything else `mean`,
+    `sd`, `min`, `max`, `median` in its own unit.
     `node` measures the axes by the rule for nodes; `threshold` (default SUV >= 4.0) is that of
     `mtv` and `tlg`.
     Refuses a mask of another grid, an empty one, and one whose voxels all lack a value.
@@ -101,13 +102,14 @@ def _statistics(mask: Mask, volume: Volume) -> tuple[Measurement, ...]:
 def _uptake(mask: Mask, volume: Volume, threshold: Threshold, peak: PeakVariant) -> tuple[Measurement, ...]:
     found = statistics(mask, volume)
     active = metabolism(mask, volume, threshold)
+    highest = suv_peak(mask, volume, peak)
     return (
         _value("suv_max", found.maximum, volume, codes.MAXIMUM, _STATISTICS_METHOD),
         _value("suv_mean", found.mean, volume, codes.MEAN, _STATISTICS_METHOD),
         _value("suv_sd", found.sd, volume, codes.STANDARD_DEVIATION, f"{_STATISTICS_METHOD}, divided by n"),
         _value("suv_min", found.minimum, volume, codes.MINIMUM, _STATISTICS_METHOD),
         _value("suv_median", found.median, volume, codes.MEDIAN, _STATISTICS_METHOD),
-        _value("suv_peak", suv_peak(mask, volume, peak), volume, codes.PEAK, peak_method(peak)),
+        _value("suv_peak", highest, volume, codes.PEAK, peak_method(peak)),
         Measurement(
             name="mtv",
             concept=codes.METABOLIC_VOLUME,
@@ -121,5 +123,25 @@ def _uptake(mask: Mask, volume: Volume, threshold: Threshold, peak: PeakVariant)
             value=active.tlg_g,
             unit=codes.GRAM,
             method=f"MTV x SUVmean, {threshold.words}",
+        ),
+        *normalised_to_lean("sul_peak", highest, volume, codes.PEAK, peak_method(peak)),
+    )
+
+
+def normalised_to_lean(
+    name: str, suv: float, volume: Volume, derivation: Code, method: str
+) -> tuple[Measurement, ...]:
+    """Return an SUVbw as SUL (lean body mass after Janmahasatian), g/ml; nothing where that mass is not known."""
+    factor = sul_factor(volume)
+    if factor is None:
+        return ()
+    return (
+        Measurement(
+            name=name,
+            concept=codes.SUV_LBM_JANMA,
+            value=factor * suv,
+            unit=codes.SUV_LBM_JANMA_UNIT,
+            method=method,
+            derivation=derivation,
         ),
     )

@@ -102,6 +102,12 @@ def suv_peak(mask: Mask, volume: Volume, variant: PeakVariant = "global") -> flo
     return float(means.max())
 
 
+def sul_factor(volume: Volume) -> float | None:
+    """Return what SUVbw is multiplied by to become SUL after Janmahasatian; None without weight, height and sex."""
+    factor = volume.suv.get("sul_factor")
+    return factor if isinstance(factor, float) else None
+
+
 def peak_method(variant: PeakVariant = "global") -> str:
     """Return the words that a report needs for SUVpeak, whose sphere has a radius of 6.20 mm."""
     return _PEAK_WORDS[variant]

@@ -31,7 +31,8 @@ _STATISTICS: Final = (
 _PREFIXES: Final = (
     (codes.ATTENUATION, "hu_"),
     (codes.SUV_BW, "suv_"),
-    (codes.SUV_LBM, "suv_"),
+    (codes.SUV_LBM, "sul_"),
+    (codes.SUV_LBM_JANMA, "sul_"),
     (codes.SUV_BSA, "suv_"),
 )
 _NAMES: Final = (

@@ -48,6 +48,7 @@ UNITS: Final[dict[Code, tuple[str, ...]]] = {
     codes.SUV_BW: SUV_UNITS,
     codes.SUV_LBM: SUV_UNITS,
     codes.SUV_BSA: SUV_UNITS,
+    codes.SUV_LBM_JANMA: (codes.SUV_LBM_JANMA_UNIT.value, "g/ml"),
     codes.TOTAL_LESION_GLYCOLYSIS: ("g", "g{SUVbw}", "g{SUVlbm}", "g/ml{SUVbw}.ml", "g/ml{SUVbw}.cm3"),
     codes.LAA_950: ("%",),
     codes.LAA_910: ("%",),

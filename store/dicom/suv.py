@@ -199,7 +199,7 @@ def _per_activity(
     correction = _single(headers, "DecayCorrection", "suv-no-decay-correction")
     _require_same(headers, ("PatientWeight",))
     weight = weight_kg(headers[0])
-    injected = _tracer(headers[0], flags)
+    injected = tracer_of(headers[0], flags)
     notes |= {"decay_correction": correction, "weight_kg": weight}
     notes |= {"dose_bq": injected.dose_bq, "half_life_s": injected.half_life_s}
     grams = weight * 1000
@@ -219,7 +219,8 @@ def _per_activity(
     return [grams / (injected.dose_bq * math.exp(-injected.decay_per_s * elapsed))] * len(headers)
 
 
-def _tracer(header: Dataset, flags: list[Flag]) -> Tracer:
+def tracer_of(header: Dataset, flags: list[Flag]) -> Tracer:
+    """Return what was injected, with doubts added to `flags`. Refuses (`suv-no-dose`, `suv-no-half-life`, ...)."""
     tracers = items(header, "RadiopharmaceuticalInformationSequence")
     if not tracers:
         raise Refused(

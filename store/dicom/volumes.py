@@ -22,6 +22,7 @@ from pydicom.uid import (
 from plugins import codes
 from plugins.contract import Flag, Volume
 from plugins.errors import Refused
+from store.dicom.comparable import comparable
 from store.dicom.files import File
 from store.dicom.geometry import Arrangement, arrange
 from store.dicom.slices import Slice, slices_of
@@ -240,7 +241,7 @@ def _pet(slices: Sequence[Slice], arranged: Arrangement) -> Quantity:
         unit=codes.SUV_BW_UNIT,
         factors=scale.factors,
         flags=scale.flags,
-        suv=tuple(scale.provenance.items()),
+        suv=(*scale.provenance.items(), *comparable(headers).items()),
     )
 
 

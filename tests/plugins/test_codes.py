@@ -46,8 +46,9 @@ def test_a_code_has_one_name_and_fits_its_value_representation() -> None:
     named = _named()
     keys = [(code.value, code.scheme_designator) for code in named.values()]
     assert len(keys) == len(set(keys))
-    for code in named.values():
-        assert len(code.value) <= 16
+    for name, code in named.items():
+        # Long Code Value (0008,0119) holds what is longer, which CID 85 has one of.
+        assert len(code.value) <= 16 or name == "SUV_LBM_JANMA_UNIT"
         assert len(code.scheme_designator) <= 16
         assert 0 < len(code.meaning) <= 64
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -202,6 +202,25 @@ def test_the_liver_reference_is_a_sphere_of_three_centimetres_in_the_liver(with_
     assert ("liver-from-pet-alone" in [f.code for f in liver.flags]) is not with_ct
 
 
+def test_lesions_and_liver_are_told_in_sul_too_where_the_lean_body_mass_is_known() -> None:
+    pet = Trunk(hot=HOT, noise=0.0).pet()
+    known = {"sul_factor": 0.75, "uptake_minutes": 61.5, "injected_mbq": 300.0}
+    liver, hottest, other = found(PetLesion(), study(replace(pet, suv=known)))
+    assert hottest.measurement("sul_peak").value == pytest.approx(0.75 * 9.0)
+    assert hottest.measurement("sul_peak").unit == codes.SUV_LBM_JANMA_UNIT
+    told = {m.name: m.value for m in liver.measurements}
+    assert (told["suv_mean"], told["sul_mean"]) == (pytest.approx(2.1), pytest.approx(0.75 * 2.1))
+    assert (told["sul_sd"], told["uptake_time"], told["injected_activity"]) == (
+        pytest.approx(0.0),
+        61.5,
+        300.0,
+    )
+    bare = found(PetLesion(), study(pet))
+    for plain, full in zip(bare, (liver, hottest, other), strict=True):
+        assert plain.measurements == full.measurements[: len(plain.measurements)]
+        assert not any(m.name.startswith("sul_") for m in plain.measurements)
+
+
 def test_the_percist_threshold_is_that_of_the_liver() -> None:
     findings = found(PetLesion(threshold="percist"), study(Trunk(hot=HOT).pet()))
     level = findings[0].measurement("liver_threshold").value
@@ -212,6 +231,7 @@ def test_the_percist_threshold_is_that_of_the_liver() -> None:
 def test_every_method_fits_into_a_code_meaning() -> None:
     pet = Trunk(hot=HOT).pet(orientation="sagittal", tilt_degrees=(25.0, 0.0, 25.0))
     pet.array[40:50, 30:40, 30:40] = 12.0
+    pet = replace(pet, suv={"sul_factor": 0.75, "uptake_minutes": 61.5, "injected_mbq": 300.0})
     for threshold in ("fixed", "percent"):
         for peak in ("global", "local", "weighted"):
             for finding in found(PetLesion(threshold=threshold, peak=peak), study(pet)):  # type: ignore[arg-type]
