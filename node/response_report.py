@@ -43,9 +43,24 @@ from store.response_jobs import PLUGIN, VERSION
 from store.sighting import Sighting
 from store.told import in_words, judge, looked_at
 
-TOLD: Final = ("long_axis", "short_axis", "volume", "suv_max", "suv_mean", "suv_peak", "mtv", "tlg")
+TOLD: Final = (
+    "long_axis",
+    "short_axis",
+    "volume",
+    "suv_max",
+    "suv_mean",
+    "suv_peak",
+    "sul_peak",
+    "mtv",
+    "tlg",
+)
 """Numbers that are compared over time."""
-DERIVED: Final = {"suv_max": codes.MAXIMUM, "suv_mean": codes.MEAN, "suv_peak": codes.PEAK}
+DERIVED: Final = {
+    "suv_max": codes.MAXIMUM,
+    "suv_mean": codes.MEAN,
+    "suv_peak": codes.PEAK,
+    "sul_peak": codes.PEAK,
+}
 COUNTED_MM: Final = {Status.ABSENT: 0.0, Status.TOO_SMALL: 5.0}
 """What a target counts that has no length (RECIST 1.1, 4.3.2)."""
 BY_LENGTH: Final = ("recist1.1", "irecist")

@@ -15,6 +15,7 @@ from store.chosen import Chosen, chosen
 from store.elsewhere import found_elsewhere
 from store.identity import drawn, named
 from store.lesions import counted, decided, with_roles
+from store.normal import NormalTissue, normal_tissue
 from store.objects import ObjectStore
 from store.patients import Merged, heads, merged, same_person
 from store.response.history import History
@@ -68,6 +69,8 @@ class Course:
     """On which dates which analysis that finds lesions gave a result, also that there is nothing."""
     merges: tuple[Merged, ...] = ()
     """Who declared which other patients to be this one, by time."""
+    normal: tuple[NormalTissue, ...] = ()
+    """The liver references of its PETs that this node measured."""
 
     @property
     def lesions(self) -> tuple[str, ...]:
@@ -131,6 +134,7 @@ def course(
         sightings=judged(found, chosen(session, patient_pk), visits, analysed, rules),
         analysed=analysed,
         merges=merged(session, members),
+        normal=normal_tissue(session, studies),
     )
 
 

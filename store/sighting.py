@@ -147,7 +147,7 @@ class Sighting:
     @property
     def on_pet(self) -> bool:
         """Return whether uptake was measured, so that its lengths are those of a PET."""
-        return any(name.startswith("suv_") for name in self.measurements)
+        return any(name.startswith(("suv_", "sul_")) for name in self.measurements)
 
 
 def tenths(mm: float) -> int:

@@ -72,7 +72,7 @@ def found_here(session: Session, studies: Sequence[Dated]) -> tuple[Sighting, ..
     jobs = {int(job.id or 0): (job, finding.study_pk) for finding, job in rows}
     links = _links(session, list(when))
     linked = {link.finding_pk: link for link, *_ in links if link.finding_pk is not None}
-    measures = _measures(session, [int(finding.id or 0) for finding, _ in rows])
+    measures = measures_of(session, [int(finding.id or 0) for finding, _ in rows])
     segs = _segs(session, [finding for finding, _ in rows], list(jobs))
     frames = _frames(session, {finding.series_instance_uid for finding, _ in rows})
     known = {f.tracking_uid for f, _ in rows if is_lesion(_type(f), _category(f)) or f.id in linked}
@@ -134,7 +134,8 @@ def _links(session: Session, study_pks: Sequence[int]) -> list[tuple[LesionLink,
     return [(link, job, study_pk) for link, job, study_pk in session.exec(statement)]
 
 
-def _measures(session: Session, finding_pks: Sequence[int]) -> dict[int, dict[str, Measure]]:
+def measures_of(session: Session, finding_pks: Sequence[int]) -> dict[int, dict[str, Measure]]:
+    """Return the measurements of each finding by our names; a finding without any is not among them."""
     found: defaultdict[int, dict[str, Measure]] = defaultdict(dict)
     statement = select(Measurement).where(col(Measurement.finding_pk).in_(finding_pks))
     for row in session.exec(statement.order_by(col(Measurement.id))):
@@ -250,4 +251,4 @@ def _point(x: float | None, y: float | None, z: float | None) -> Point | None:
     return None if x is None or y is None or z is None else (x, y, z)
 
 
-__all__ = ["Dated", "analysed_on", "found_here", "is_lesion", "studies_of"]
+__all__ = ["Dated", "analysed_on", "found_here", "is_lesion", "measures_of", "studies_of"]

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from plugins.errors import Refused
 from store.identity import drawn
 from store.lesions import PROPOSAL, is_unconfirmed
+from store.normal import SUL, reference_of
 from store.response.burden import NODE_TENTHS
 from store.response.criteria import CRITERIA
-from store.response.history import History, Role, Seen, Status, Visit
+from store.response.history import History, Reference, Role, Seen, Status, Visit
 from store.response.rules import USUAL, Rules
 from store.response.verdict import Response
 from store.sighting import Measure, Sighting, sum_tenths
@@ -29,15 +30,14 @@ BOTH = frozenset({"lugano"})
 """Criteria that look at both."""
 MM3 = {"mm3": 1.0, "ml": 1000.0, "mL": 1000.0, "cm3": 1000.0}
 """Cubic millimetres of each unit of volume."""
-SUL = frozenset({"g/ml{SUVlbm}", "{SUVlbm}g/ml"})
-"""Units of an uptake that is normalised to lean body mass (PS3.16 CID 85)."""
 
 
 def history(course: Course, criteria: str = "recist1.1") -> History:
     """Return what a set of criteria is told: of each date the lesions that have a role, with what counts.
 
-    Lengths are whole tenths of a millimetre, half up, and those of fragments are added up; SUVpeak is told only when it
-    is normalised to lean body mass. New lesions that nobody confirmed are left out: `doubts` tells of them.
+    Lengths are whole tenths of a millimetre, half up, and those of fragments are added up; SUVpeak and the liver are
+    told only when they are normalised to lean body mass (SUL). New lesions that nobody confirmed are left out: `doubts`
+    tells of them.
     """
     seen = looked_at(course, criteria)
     plugins = {one.plugin for one in seen if drawn(one)}
@@ -46,7 +46,14 @@ def history(course: Course, criteria: str = "recist1.1") -> History:
     for one in seen:
         if one.role is not None and not is_unconfirmed(one):
             shown[one.date][one.lesion].append(one)
-    visits = [Visit(date=on, seen=tuple(_seen(own) for own in shown[on].values())) for on in dates]
+    visits = [
+        Visit(
+            date=on,
+            seen=tuple(_seen(own) for own in shown[on].values()),
+            reference=_reference(course, on, seen) if criteria in UPTAKE | BOTH else None,
+        )
+        for on in dates
+    ]
     return History(patient=course.patient.patient_id, visits=tuple(visits))
 
 
@@ -67,11 +74,8 @@ def doubts(course: Course, criteria: str = "recist1.1") -> dict[date, tuple[str,
             ] = None
         if one.link is not None and one.link.kind in (Kind.SPLIT, Kind.MERGED) and one.note == "":
             told[one.date][f"'{one.label}': {one.link.reason}."] = None
-        if criteria in UPTAKE | BOTH and "suv_peak" in one.measurements and not _is_sul(one):
-            told[one.date][
-                f"The uptake of '{one.label}' is {one.measurements['suv_peak'].unit}, not normalised to lean body "
-                "mass (SUL), and is not compared."
-            ] = None
+        if criteria in UPTAKE | BOTH and (words := _uptake_words(one, course)):
+            told[one.date][words] = None
     return {on: tuple(sentences) for on, sentences in told.items()}
 
 
@@ -146,6 +150,30 @@ def _new_words(one: Sighting, course: Course) -> str:
     )
 
 
+def _uptake_words(one: Sighting, course: Course) -> str:
+    """Return why the uptake of a lesion is not compared, or not quite comparable; empty when it is."""
+    sul, peak = _sul(one), one.measurements.get("suv_peak")
+    if sul is None:
+        return "" if peak is None else (
+            f"The uptake of '{one.label}' is {peak.unit}, not normalised to lean body mass (SUL), and is not "
+            "compared: SUL needs weight, height and sex of the patient in the header of the PET."
+        )  # fmt: skip
+    first = next(m for other in course.sightings if other.counts and (m := _sul(other)) is not None)
+    if SUL[first.unit] == SUL[sul.unit]:
+        return ""
+    return (
+        f"The SUL of '{one.label}' is by lean body mass after {SUL[sul.unit]}, that of the first PET after "
+        f"{SUL[first.unit]}: they do not quite compare."
+    )
+
+
+def _reference(course: Course, on: date, seen: Sequence[Sighting]) -> Reference | None:
+    """Return the liver of the PET that the hottest lesion of a date was measured on; any where nothing is hot."""
+    hot = [(m.value, one) for one in seen if one.date == on and (m := _sul(one)) is not None]
+    series = [one.series_instance_uid for _, one in sorted(hot, key=lambda pair: -pair[0])]
+    return reference_of([one for one in course.normal if one.date == on], series)
+
+
 def _seen(own: Sequence[Sighting]) -> Seen:
     """Return what one lesion of one date is to the criteria; several are fragments, or on PET and elsewhere."""
     sized = [one for one in own if not one.on_pet] or list(own)
@@ -169,13 +197,13 @@ def _seen(own: Sequence[Sighting]) -> Seen:
             measured["volume_mm3"] = sum(m.value * MM3[m.unit] for m in volumes)
             deviation = _sd([replace(m, uncertainty=_in_mm3(m)) for m in volumes])
             measured["volume_sd_mm3"] = deviation
-        peaks = [
-            one.measurements["suv_peak"] for one in hot if "suv_peak" in one.measurements and _is_sul(one)
-        ]
+        peaks = [m for one in hot if (m := _sul(one)) is not None]
         if peaks:
             hottest = max(peaks, key=lambda m: m.value)
             measured["suv_peak"], measured["suv_peak_sd"] = hottest.value, hottest.uncertainty
-            glycolysis = _each([one for one in hot if _is_sul(one)], "tlg", {"g"})
+            # Beside an SUVbw, total lesion glycolysis is of SUVbw too.
+            lean = [one for one in hot if one.measurements.get("suv_peak", hottest).unit in SUL]
+            glycolysis = _each(lean, "tlg", {"g"})
             measured["tlg"] = sum(m.value for m in glycolysis) if glycolysis else None
     return replace(seen, **measured)
 
@@ -212,8 +240,10 @@ def _in_mm3(measure: Measure) -> float | None:
     return None if measure.uncertainty is None else measure.uncertainty * MM3[measure.unit]
 
 
-def _is_sul(one: Sighting) -> bool:
-    return one.measurements["suv_peak"].unit in SUL if "suv_peak" in one.measurements else False
+def _sul(one: Sighting) -> Measure | None:
+    """Return the peak of an uptake that is normalised to lean body mass."""
+    named = (one.measurements.get(name) for name in ("sul_peak", "suv_peak"))
+    return next((m for m in named if m is not None and m.unit in SUL), None)
 
 
 __all__ = ["doubts", "history", "in_words", "judge", "looked_at"]

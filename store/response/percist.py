@@ -66,13 +66,16 @@ class _Case:
 def judge(history: History, rules: Rules = USUAL) -> Response:
     """Return the metabolic verdicts of a patient; `sum` and `nadir` are the SULpeak of the hottest lesion, g/ml.
 
-    The baseline is the first visit with a SULpeak. Raises Refused as `in_order` does.
+    The baseline is the first visit with a SULpeak; where none has one, what follows the first visit is NE. Raises
+    Refused as `in_order` does.
     """
     visits = in_order(history)
     first = next((at for at, visit in enumerate(visits) if _has_uptake(visit)), len(visits))
     points = [_unjudged(visit, "No SULpeak at this visit.") for visit in visits[:first]]
-    verdicts = []
-    if first < len(visits):
+    if first == len(visits):
+        points[1:] = [replace(p, overall="NE", because="NE: no SULpeak at any visit.") for p in points[1:]]
+        first = 0
+    else:
         case = _Case(
             baseline=visits[first],
             now=visits[first],
@@ -88,8 +91,8 @@ def judge(history: History, rules: Rules = USUAL) -> Response:
             points.append(_point(case, new, nadir))
             steps = _hottest_steps(case)
             nadir = steps if nadir is None else nadir if steps is None else min(nadir, steps)
-        verdicts = [(point.date, point.overall or "NE") for point in points[first + 1 :]]
-    start = history.treatment_start or points[min(first, len(points) - 1)].date
+    verdicts = [(point.date, point.overall or "NE") for point in points[first + 1 :]]
+    start = history.treatment_start or points[first].date
     return Response(
         patient=history.patient,
         criteria="percist",
@@ -98,7 +101,7 @@ def judge(history: History, rules: Rules = USUAL) -> Response:
         time_points=tuple(points),
         best_overall=best_overall(verdicts, start, rules, METABOLIC),
         best_overall_confirmed=best_confirmed(verdicts, start, rules, METABOLIC),
-        doubts=() if first < len(visits) else ("No visit has a SULpeak: PERCIST cannot be told.",),
+        doubts=() if any(map(_has_uptake, visits)) else ("No visit has a SULpeak: PERCIST cannot be told.",),
     )
 
 

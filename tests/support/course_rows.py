@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 
 from ledger import at, header, kept
@@ -20,8 +20,20 @@ ABNORMAL = Coded(value="49755003", scheme="SCT", meaning="Morphologically Abnorm
 ANATOMY = Coded(value="91723000", scheme="SCT", meaning="Anatomical Structure")
 NODULE = Coded(value="27925004", scheme="SCT", meaning="Nodule")
 NODE = Coded(value="59441001", scheme="SCT", meaning="Lymph Node")
+SPATIAL = Coded(value="309825002", scheme="SCT", meaning="Spatial and Relational Concept")
+REFERENCE = Coded(value="C94970", scheme="NCIt", meaning="Reference Region")
+LIVER = Coded(value="10200004", scheme="SCT", meaning="Liver")
 LUNG = Coded(value="39607008", scheme="SCT", meaning="Lung")
-UNITS = {"volume": "ml", "suv_peak": "g/ml{SUVbw}", "tlg": "g"}
+UNITS = {
+    "volume": "ml",
+    "suv_peak": "g/ml{SUVbw}",
+    "tlg": "g",
+    "sul_peak": "g/ml{SUVlbm(Janma)}",
+    "sul_mean": "g/ml{SUVlbm(Janma)}",
+    "sul_sd": "g/ml{SUVlbm(Janma)}",
+    "uptake_time": "min",
+    "injected_activity": "MBq",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +74,15 @@ def lesion(uid: str, long_mm: float = 20.0, **changes: object) -> Found:
         "measurements": tuple(_measured(name, value) for name, value in measures.items()),
     }
     return Found(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def liver(uid: str, **numbers: object) -> Found:
+    """Return a liver reference with these numbers (`sul_mean=1.6`)."""
+    found = lesion(uid, **numbers)
+    named = tuple(one for one in found.measurements if one.name in numbers)
+    return replace(
+        found, category=SPATIAL, type=REFERENCE, site=LIVER, confidence=None, measurements=named
+    )  # fmt: skip
 
 
 def _measured(name: str, value: object) -> Measured:
@@ -138,4 +159,4 @@ def patient_pk(session: Session, patient_id: str = "P1") -> int:
     return int(session.exec(select(Patient).where(col(Patient.patient_id) == patient_id)).one().id or 0)
 
 
-__all__ = ["ABNORMAL", "ANATOMY", "LUNG", "NODE", "Clock", "Linked", "lesion", "patient_pk", "visit"]
+__all__ = ["ABNORMAL", "ANATOMY", "LUNG", "NODE", "Clock", "Linked", "lesion", "liver", "patient_pk", "visit"]

@@ -42,7 +42,7 @@ STATUS_WORDS = {
 """In words; of the parts of a lesion the first of these counts."""
 ADDED = frozenset({"long_axis", "short_axis", "volume", "mtv", "tlg"})
 """What is added up over the parts of a lesion."""
-HIGHEST = frozenset({"suv_max", "suv_peak"})
+HIGHEST = frozenset({"suv_max", "suv_peak", "sul_peak"})
 LINK_WORDS = {
     Kind.SAME: "same",
     Kind.NEW: "new",

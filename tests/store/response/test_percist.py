@@ -215,7 +215,8 @@ def test_the_first_scan_with_uptake_is_the_baseline() -> None:
     found = judge(course)
     assert [point.overall for point in found.time_points] == [None, None, "PMR"]
     nothing = judge(history((lesion("A", 20),), (lesion("A", 20),)))
-    assert nothing.best_overall is None
+    assert [point.overall for point in nothing.time_points] == [None, "NE"]
+    assert (nothing.best_overall, nothing.time_points[1].because) == ("NE", "NE: no SULpeak at any visit.")
     assert "PERCIST cannot be told" in nothing.doubts[0]
 
 

@@ -1,0 +1,147 @@
+"""PERCIST and Lugano over the rows of a database: SULpeak of the lesions beside the liver of the same PET."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from course_rows import Clock, Linked, lesion, liver, patient_pk, visit
+
+from store.analysed import Found
+from store.course import Course, course
+from store.database import Database
+from store.response.history import Reference
+from store.response.verdict import Response
+from store.told import judge
+from store.tracking.link import Kind
+
+JANUARY, MARCH = date(2026, 1, 10), date(2026, 3, 10)
+LIVER = {"sul_mean": 1.6, "sul_sd": 0.2, "uptake_time": 60, "injected_activity": 300}
+
+
+@pytest.fixture
+def database(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
+    path = tmp_path / "nadir.sqlite"
+    shutil.copyfile(sqlite_template, path)
+    database = Database(f"sqlite:///{path}", sync=False)
+    yield database
+    database.dispose()
+
+
+def two_pets(database: Database, then: Sequence[Found], now: Sequence[Found]) -> Course:
+    """Return the course of a patient with two PETs, the lesion 2.25.1 being the same on both."""
+    with database.transaction() as session:
+        clock = Clock()
+        first = visit(session, clock, JANUARY, then, plugin="pet_lesion")
+        same = [Linked(kind=Kind.SAME, uid="2.25.1", earlier=["2.25.1"], study=first)]
+        visit(session, clock, MARCH, now, same, plugin="pet_lesion")
+        return course(session, patient_pk(session))
+
+
+def hot(sul: float, **more: Any) -> Found:
+    """Return the lesion 2.25.1 with this SULpeak, SUVpeak a quarter above."""
+    return lesion("2.25.1", 30, suv_peak=1.25 * sul, sul_peak=sul, tlg=40, **more)
+
+
+def last_of(response: Response) -> tuple[str | None, str, str]:
+    point = response.time_points[-1]
+    return point.overall, point.because, " ".join(point.doubts)
+
+
+@pytest.mark.parametrize(("now", "word"), [(4.0, "PMR"), (7.0, "SMD"), (11.0, "PMD"), (1.2, "CMR")])
+def test_percist_is_judged_by_what_the_node_measured(database: Database, now: float, word: str) -> None:
+    found = two_pets(
+        database,
+        [liver("2.25.8", **LIVER), hot(8.0)],
+        [liver("2.25.9", **LIVER | {"sul_mean": 1.7}), hot(now)],
+    )
+    baseline, after = found.history("percist").visits
+    assert (baseline.seen[0].suv_peak, after.seen[0].suv_peak) == (8.0, now)
+    assert baseline.seen[0].tlg is None, "total lesion glycolysis beside an SUVbw is none of SUL"
+    assert baseline.reference == Reference(
+        liver_mean=1.6, liver_sd=0.2, uptake_minutes=60.0, injected_mbq=300.0
+    )
+    response = judge(found, "percist")
+    overall, because, doubts = last_of(response)
+    assert overall == word, because
+    assert "measurable, as at least 1.5 x liver mean 1.60 g/ml" in response.time_points[0].because
+    assert "not normalised" not in doubts and "liver" not in doubts
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"sul_mean": 2.1}, "liver mean 1.60 g/ml then 2.10 g/ml"),
+        ({"uptake_time": 80}, "uptake times 60 and 80 minutes"),
+    ],
+)
+def test_scans_that_do_not_compare_are_not_evaluable(
+    database: Database, changed: dict[str, float], words: str
+) -> None:
+    found = two_pets(
+        database, [liver("2.25.8", **LIVER), hot(8.0)], [liver("2.25.9", **LIVER | changed), hot(4.0)]
+    )
+    overall, because, _ = last_of(judge(found, "percist"))
+    assert overall == "NE"
+    assert words in because
+
+
+def test_another_activity_is_a_doubt(database: Database) -> None:
+    more = LIVER | {"injected_activity": 400}
+    found = two_pets(database, [liver("2.25.8", **LIVER), hot(8.0)], [liver("2.25.9", **more), hot(4.0)])
+    overall, _, doubts = last_of(judge(found, "percist"))
+    assert overall == "PMR"
+    assert "Injected 300 MBq, then 400 MBq" in doubts
+
+
+def test_without_height_the_course_is_not_evaluable_and_says_why(database: Database) -> None:
+    short = {"uptake_time": 60, "injected_activity": 300}
+    bare = lesion("2.25.1", 30, suv_peak=10.0)
+    found = two_pets(database, [liver("2.25.8", **short), bare], [liver("2.25.9", **short), bare])
+    response = judge(found, "percist")
+    overall, because, doubts = last_of(response)
+    assert (overall, response.best_overall) == ("NE", "NE")
+    assert because == "NE: no SULpeak at any visit."
+    assert "g/ml{SUVbw}, not normalised to lean body mass (SUL)" in doubts
+    assert "needs weight, height and sex of the patient" in doubts
+
+
+def test_a_visit_without_height_is_not_evaluable_beside_a_baseline_with_it(database: Database) -> None:
+    found = two_pets(database, [liver("2.25.8", **LIVER), hot(8.0)], [lesion("2.25.1", 30, suv_peak=10.0)])
+    overall, because, doubts = last_of(judge(found, "percist"))
+    assert overall == "NE"
+    assert "no SULpeak at this visit" in because
+    assert "needs weight, height and sex" in doubts
+
+
+def test_the_liver_is_that_of_the_pet_of_the_hottest_lesion(database: Database) -> None:
+    other = liver("2.25.7", **LIVER | {"sul_mean": 2.9}, series_instance_uid="another")
+    found = two_pets(
+        database,
+        [other, liver("2.25.8", **LIVER), hot(8.0)],
+        [other, hot(8.0), lesion("2.25.2", sul_peak=3.0, series_instance_uid="another")],
+    )
+    livers = [visit.reference and visit.reference.liver_mean for visit in found.history("percist").visits]
+    assert livers == [1.6, 2.9]
+    assert [visit.reference for visit in found.history().visits] == []
+
+
+def test_lean_body_masses_of_two_formulas_are_a_doubt(database: Database) -> None:
+    james = lesion("2.25.1", 30, sul_peak=4.0)
+    (peak,) = [m for m in james.measurements if m.name == "sul_peak"]
+    by_james = replace(james, measurements=(replace(peak, name="suv_peak", unit="g/ml{SUVlbm}"),))
+    found = two_pets(database, [liver("2.25.8", **LIVER), hot(8.0)], [by_james])
+    assert "after James, that of the first PET after Janmahasatian" in last_of(judge(found, "percist"))[2]
+
+
+def test_deauville_scores_come_from_the_liver_of_the_node(database: Database) -> None:
+    found = two_pets(database, [liver("2.25.8", **LIVER), hot(8.0)], [liver("2.25.9", **LIVER), hot(1.5)])
+    response = judge(found, "lugano")
+    assert response.time_points[0].sum == 5
+    overall, because, _ = last_of(response)
+    assert overall == "CMR", because
