@@ -276,7 +276,7 @@ def test_without_rates_it_is_told_why() -> None:
     [
         ("PD", "PD: Targets PD.", "Targets PD."),
         ("NON-CR/NON-PD", "NON-CR/NON-PD: Non-target lesions.", "Non-target lesions."),
-        (None, "Baseline. Targets: 1.", "Baseline. Targets: 1."),
+        (None, "Baseline. Targets: 1.", "Targets: 1."),
         ("SD", "Targets SD.", "Targets SD."),
     ],
 )

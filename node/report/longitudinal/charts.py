@@ -111,9 +111,10 @@ def _dashed(
 
 def _sums(drawing: Drawing, axes: Axes, course: SumCourse) -> None:
     texts = [f"{p.sum:.1f}" if p.sum is not None else "NE" for p in course.points]
-    places = [axes.x(p.days) for p in course.points]
+    places = [max(axes.x(p.days), axes.left + 14) for p in course.points]
     room = rows_without_overlap(places, [stringWidth(t, BOLD, TEXT) for t in texts], 1)
-    for point, x, text, row in zip(course.points, places, texts, room, strict=True):
+    for point, place, text, row in zip(course.points, places, texts, room, strict=True):
+        x = axes.x(point.days)
         if point.sum is None:
             drawing.add(words(x, axes.bottom + 4, text, colour=FAINT, bold=True))
             continue
@@ -124,7 +125,7 @@ def _sums(drawing: Drawing, axes: Axes, course: SumCourse) -> None:
         drawing.add(Circle(x, y, 2.7, fillColor=SUM, strokeColor=colors.white, strokeWidth=0.6))
         if row is not None:
             above = y + 9 if y + 18 < axes.top else y - 15
-            _halo(drawing, max(x, axes.left + 14), above, text)
+            _halo(drawing, place, above, text)
 
 
 def _verdicts(drawing: Drawing, axes: Axes, points: Sequence[SumPoint]) -> None:

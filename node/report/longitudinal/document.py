@@ -177,7 +177,7 @@ def _judged(course: SumCourse, response: Response, told_above: TimePoint) -> Ite
     yield table(heads, rows, [19, 9, 15, 18, 13, 17, 15, 26, 10, 0], numbers=range(1, 6))
     yield Spacer(1, 2 * mm)
     told = [
-        f"<b>{p.date.isoformat()}{f', {text_of(p.overall)}' if p.overall else ''}:</b> "
+        f"<b>{p.date.isoformat()}, {text_of(verdict_of(response, p))}:</b> "
         + text_of(words.why(p, doubts=p is not told_above), 2000)
         for p in response.time_points
     ]
@@ -251,7 +251,7 @@ def _pictures(shown: Sequence[tuple[Cell, Picture]]) -> Table:
 
 def _picture(image: Pictures.Image, side: float) -> Image:
     buffer = BytesIO()
-    image.save(buffer, format="PNG", compress_level=6)
+    image.save(buffer, format="PNG", compress_level=1)  # the document compresses it again
     buffer.seek(0)
     return Image(buffer, width=side, height=side)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any
 
+from reportlab import rl_config
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
@@ -44,8 +46,20 @@ def built(story: list[Flowable], header: str, subject: str, software: str, made_
     )  # fmt: skip
     when = f"{made_at.astimezone(UTC):%Y-%m-%d %H:%M UTC}"
     foot = f"{RESEARCH_USE}. {words.UNVERIFIED} Computed by {software} on {when}."
-    document.build(story, canvasmaker=_numbered(cut_to(header, 100), foot))
+    with _streams_as_bytes():
+        document.build(story, canvasmaker=_numbered(cut_to(header, 100), foot))
     return buffer.getvalue()
+
+
+@contextmanager
+def _streams_as_bytes() -> Iterator[None]:
+    """Write streams without the detour over ASCII, which makes pictures a quarter larger and takes half of the time."""
+    # Only the library as a whole can be told so.
+    before, rl_config.useA85 = rl_config.useA85, 0
+    try:
+        yield
+    finally:
+        rl_config.useA85 = before
 
 
 def _numbered(header: str, foot: str) -> Callable[..., Canvas]:

@@ -206,9 +206,8 @@ def criteria_name(response: Response) -> str:
 
 def why(point: TimePoint, *, doubts: bool = True) -> str:
     """Return why a verdict was given, without the verdict in front, with what a reader should know."""
-    because = (
-        re.sub(rf"^({re.escape(point.overall)}: )+", "", point.because) if point.overall else point.because
-    )
+    verdict = re.escape(point.overall or "baseline")
+    because = re.sub(rf"^({verdict}[:.] )+", "", point.because, flags=re.IGNORECASE)
     return " ".join([because, *(point.doubts if doubts else ())])
 
 
