@@ -128,11 +128,11 @@ def local_likeness(fixed: Array, warped: Array, seen: BoolArray) -> Array:
 def _moments(fixed: Array, moved: Array, seen: BoolArray) -> tuple[Array, ...]:
     """Return local means, variances (never 0) and covariance of two images where both are seen."""
     kept = np.where(seen, fixed, np.float32(0))
-    count = np.maximum(_mean(seen.astype(np.float32)), np.float32(1e-3))
+    count = np.asarray(np.maximum(_mean(seen.astype(np.float32)), 1e-3), dtype=np.float32)
     fixed_mean, moved_mean = _mean(kept) / count, _mean(moved) / count
     fixed_variance = np.maximum(_mean(kept * kept) / count - fixed_mean**2, 0) + np.float32(FLAT)
     moved_variance = np.maximum(_mean(moved * moved) / count - moved_mean**2, 0) + np.float32(FLAT)
-    both: Array = _mean(kept * moved) / count - fixed_mean * moved_mean
+    both = np.asarray(_mean(kept * moved) / count - fixed_mean * moved_mean, dtype=np.float32)
     return fixed_mean, moved_mean, fixed_variance, moved_variance, both
 
 

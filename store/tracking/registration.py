@@ -20,8 +20,10 @@ Floats = NDArray[np.float64]
 
 SPACING_MM = 4.0
 COARSE = 2
-THREADS = 2
-"""Work is always dealt to as many threads, so that sums are the same on every machine."""
+FINE_STEP_MM, COARSE_STEP_MM = 1.5, 5.0
+STEPS = 60
+THREADS = 1
+"""Sums are the same on every machine when one thread makes them."""
 LEAST_OVERLAPS = (0.6, 0.25)
 """Shares of the smaller image that must lie on the other one for a place to be thought of."""
 LEAST_VOXELS = 200
@@ -59,7 +61,7 @@ def register(fixed: Volume, moving: Volume, *, deformable: bool = True) -> Motio
     small = (new.coarser(COARSE), earlier.coarser(COARSE))
     start = _coarse(*small)
     before = likeness(new, earlier, np.eye(4))
-    matrix = np.eye(4) if start is None else _refine(new, earlier, start, 60)
+    matrix = np.eye(4) if start is None else _refine(new, earlier, start, FINE_STEP_MM)
     rigid = after = likeness(new, earlier, matrix)
     deformation = None
     if deformable and rigid.overlap > LEAST_OVERLAP:
@@ -89,10 +91,16 @@ def _coarse(new: Thinned, earlier: Thinned) -> Floats | None:
     """Return the best of several rigid motions (4, 4), earlier to new, LPS mm; None when too little is seen for one."""
     if min(int(new.body.sum()), int(earlier.body.sum())) < LEAST_VOXELS:
         return None
-    tries = [np.eye(4), *(_shift(s) for s in _best_shifts(new, earlier))]
-    tries.append(_shift(new.centre_mm - earlier.centre_mm))
-    tries = [t for t in tries if likeness(new, earlier, t).overlap > LEAST_OVERLAP]
-    refined = [_refine(new, earlier, start, 40) for start in tries]
+    shifts = [np.zeros(3), *_best_shifts(new, earlier), new.centre_mm - earlier.centre_mm]
+    tries: list[Floats] = []
+    for matrix in map(_shift, shifts):
+        apart = [float(np.linalg.norm((matrix - other)[:3, 3])) for other in tries]
+        if (
+            min(apart, default=np.inf) > new.spacing_mm
+            and likeness(new, earlier, matrix).overlap > LEAST_OVERLAP
+        ):
+            tries.append(matrix)
+    refined = [_refine(new, earlier, start, COARSE_STEP_MM) for start in tries]
     return max(refined, key=lambda matrix: _worth(new, earlier, matrix), default=None)
 
 
@@ -119,7 +127,7 @@ def _best_shifts(new: Thinned, earlier: Thinned) -> list[Floats]:
     return shifts
 
 
-def _refine(new: Thinned, earlier: Thinned, start: Floats, iterations: int) -> Floats:
+def _refine(new: Thinned, earlier: Thinned, start: Floats, step_mm: float) -> Floats:
     """Return the rigid motion near `start` at which the images correlate best."""
     transform = sitk.Euler3DTransform()
     transform.SetCenter([float(v) for v in earlier.centre_mm])
@@ -133,7 +141,7 @@ def _refine(new: Thinned, earlier: Thinned, start: Floats, iterations: int) -> F
     method.SetMetricMovingMask(new.image(new.view.astype(np.uint8)))
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=new.spacing_mm, minStep=0.01, numberOfIterations=iterations, relaxationFactor=0.6
+        learningRate=step_mm, minStep=step_mm / 200, numberOfIterations=STEPS, relaxationFactor=0.7
     )
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetInitialTransform(transform, inPlace=True)
