@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,24 @@ import numpy as np
 import pytest
 from ohif_pages import require_viewer, running_ohif
 from orthanc_server import orthanc, require_orthanc
-from small_results import PROVENANCE, Case, identify
+from pydicom.dataset import Dataset
+from small_results import NOW, PROVENANCE, Case, identify
 
 from plugins import codes
 from plugins.contract import Drawn, Finding, Flag, Volume
 from plugins.measure.lesion import measure_lesion
 from store.dicom.drawing import region
+from store.dicom.response_sr import (
+    ReportedLesion,
+    ReportedResponse,
+    ReportedVisit,
+    SegmentOf,
+    encode_response,
+)
 from store.dicom.seg import PALETTE
 from store.dicom.series import read_study
 from store.dicom.sr import encode_nothing_found
+from store.response.history import Role, Status
 
 LOOK = Path(__file__).parent / "ohif" / "look.mjs"
 
@@ -50,6 +60,36 @@ def drawn_case(data: Path) -> Case:
     return Case(volume=volume, headers=dict(read.headers), findings=findings)
 
 
+def _response(case: Case, seg: Dataset) -> Dataset:
+    """Return a report in which both lesions have the same Tracking UID and segment at two time points."""
+    segment = SegmentOf(
+        study_instance_uid=seg.StudyInstanceUID,
+        sop_instance_uid=seg.SOPInstanceUID,
+        seg_series_instance_uid=seg.SeriesInstanceUID,
+        number=1,
+        series_instance_uid=case.volume.series_instance_uid,
+    )
+    lesions = tuple(
+        ReportedLesion(
+            tracking_uid=identified.tracking_uid,
+            tracking_identifier=identified.finding.label,
+            role=Role.TARGET,
+            status=Status.MEASURED,
+            measurements=identified.finding.measurements,
+            summed="long_axis",
+            segment=replace(segment, number=identified.segment_number),
+        )
+        for identified in case.findings
+    )
+    visits = [ReportedVisit(date=date(2025, month, 1), lesions=lesions, sum=60.0) for month in (1, 3)]
+    said = ReportedResponse(
+        criteria="recist1.1", quantity="sum of diameters", unit=codes.MM, overall="SD", target="SD",
+        non_target=None, best="SD", reasons=("60.0 mm is the nadir of 60.0 mm.",),
+    )  # fmt: skip
+    provenance = replace(PROVENANCE, plugin="response", job_key="f" * 64)
+    return encode_response(visits, said, next(iter(case.headers.values())), provenance, 805, NOW)
+
+
 @pytest.fixture(scope="module")
 def seen(drawn_case: Case, data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Everything that OHIF shows of the case, looked at once."""
@@ -61,7 +101,14 @@ def seen(drawn_case: Case, data: Path, tmp_path_factory: pytest.TempPathFactory)
     doubt = Flag(code="uneven-slices", sentence="The slices are not quite even.")
     none = encode_nothing_found([drawn_case.volume], other.report(804, flags=[doubt]))
     planar = drawn_case.planar(seg)
-    objects = {"seg": seg, "volumetric": drawn_case.volumetric(seg), "planar": planar, "nothing": none}
+    response = _response(drawn_case, seg)
+    objects = {
+        "seg": seg,
+        "volumetric": drawn_case.volumetric(seg),
+        "planar": planar,
+        "nothing": none,
+        "response": response,
+    }
     for name, dataset in objects.items():
         dataset.save_as(folder / f"{name}.dcm", enforce_file_format=True)
     first = drawn_case.findings[0].finding
@@ -71,6 +118,7 @@ def seen(drawn_case: Case, data: Path, tmp_path_factory: pytest.TempPathFactory)
         "reports": [
             {"series": planar.SeriesDescription, "words": words},
             {"series": none.SeriesDescription, "words": []},
+            {"series": response.SeriesDescription, "words": []},
         ],
     }
     (folder / "want.json").write_text(json.dumps(want))
@@ -139,6 +187,17 @@ def test_a_report_of_nothing_found_can_be_read(seen: dict[str, Any]) -> None:
     assert "All algorithms succeeded; without findings" in report["text"]
     assert "For research use only" in report["text"]
     assert "uneven-slices: The slices are not quite even." in report["text"]
+
+
+def test_a_report_on_response_can_be_read_and_draws_nothing(seen: dict[str, Any], drawn_case: Case) -> None:
+    report = seen["reports"][2]
+    assert report["alive"]
+    assert report["lines"] == []
+    assert "Response Evaluation Method: RECIST 1.1" in report["text"]
+    assert "Current Response: Stable Disease" in report["text"]
+    assert "60.0 mm is the nadir of 60.0 mm." in report["text"]
+    for identified in drawn_case.findings:
+        assert report["text"].count(f"{identified.finding.label} {identified.tracking_uid}") == 2
 
 
 def test_the_pages_had_no_error_and_called_nobody_outside(seen: dict[str, Any]) -> None:
