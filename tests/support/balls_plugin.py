@@ -39,7 +39,7 @@ class Balls:
         mask = Mask.from_full(labels == here)
         return Finding(key="again", label=label, series_instance_uid=series_instance_uid, mask=mask,
                        category=codes.MORPHOLOGICALLY_ABNORMAL, type=codes.NODULE, site=codes.LUNG,
-                       measurements=measure_lesion(mask, ct))
+                       measurements=measure_lesion(mask, ct)[:2])
 
     def run(self, study):
         ct = study.by_role("ct")[0]
@@ -49,15 +49,15 @@ class Balls:
         found = [
             Finding(key=f"nodule-{n}", label=f"Nodule {n}", series_instance_uid=uid, mask=mask,
                     category=codes.MORPHOLOGICALLY_ABNORMAL, type=codes.NODULE, site=codes.LUNG,
-                    measurements=measure_lesion(mask, ct), confidence=0.9)
+                    measurements=measure_lesion(mask, ct)[:2], confidence=0.9)
             for n, mask in enumerate(sorted(masks, key=lambda m: -m.count), start=1)
         ]
         above = ct.array > -300
-        above[:15] = above[16:] = False
+        above[:10] = above[11:] = False
         body = Mask.from_full(above)
         found.append(Finding(key="body", label="Body", series_instance_uid=uid, mask=body,
                              category=codes.ANATOMICAL_STRUCTURE, type=codes.ORGAN,
-                             measurements=measure_lesion(body, ct)))
+                             measurements=measure_lesion(body, ct)[:2]))
         return tuple(found)
 """
 
