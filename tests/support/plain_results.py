@@ -107,8 +107,8 @@ def _document(
     )
     content = ContentSequence()
     content.extend(LanguageOfContentItemAndDescendants(codes.ENGLISH))
-    content.extend(sr_module._observer(provenance))
-    for procedure in sr_module._procedures(header):
+    content.extend(sr_module.observer(provenance))
+    for procedure in sr_module.procedures(header):
         content.append(CodeContentItem(codes.PROCEDURE_REPORTED, procedure, "HAS CONCEPT MOD"))
     measurements = ContainerContentItem(codes.IMAGING_MEASUREMENTS, relationship_type="CONTAINS")
     measurements.ContentSequence = ContentSequence(groups)
