@@ -12,7 +12,7 @@ from plugins.errors import Refused
 from store import told
 from store.by_hand import measured_by_hand
 from store.chosen import Chosen, chosen
-from store.elsewhere import found_elsewhere
+from store.elsewhere import Elsewhere, found_elsewhere
 from store.identity import drawn, named
 from store.lesions import counted, decided, with_roles
 from store.normal import NormalTissue, normal_tissue
@@ -70,7 +70,7 @@ class Course:
     merges: tuple[Merged, ...] = ()
     """Who declared which other patients to be this one, by time."""
     normal: tuple[NormalTissue, ...] = ()
-    """The liver references of its PETs that this node measured."""
+    """The liver references of its PETs."""
 
     @property
     def lesions(self) -> tuple[str, ...]:
@@ -110,15 +110,16 @@ def course(
     ran = analysed_on(session, studies)
     if objects is not None:
         uids = {pk: uid for pk, uid, _ in studies}
-        others, there = found_elsewhere(session, objects, studies, {(uids[pk], name) for pk, _, name in ran})
-        known = {one.written_uid for one in (*found, *others)}
+        there = found_elsewhere(session, objects, studies, {(uids[pk], name) for pk, _, name in ran})
+        known = {one.written_uid for one in (*found, *there.sightings)}
         by_hand = measured_by_hand(session, objects, studies, known)
-        found = tuple(sorted((*found, *others, *by_hand), key=lambda one: (one.date, one.study_instance_uid)))
+        own = (*found, *there.sightings, *by_hand)
+        found = tuple(sorted(own, key=lambda one: (one.date, one.study_instance_uid)))
     else:
-        there = ()
+        there = Elsewhere()
     # Where nobody drew, nobody looked; an analysis looked wherever it gave a result.
     searching = {one.plugin for one in found if drawn(one) and one.automatic}
-    gave = {(on, name) for _, on, name in ran} | set(there)
+    gave = {(on, name) for _, on, name in ran} | set(there.analysed)
     analysed = tuple(sorted(one for one in gave if one[1] in searching))
     visits = tuple(CourseVisit(study_pk=pk, study_instance_uid=uid, study_date=on) for pk, uid, on in studies)
     return Course(
@@ -134,7 +135,7 @@ def course(
         sightings=judged(found, chosen(session, patient_pk), visits, analysed, rules),
         analysed=analysed,
         merges=merged(session, members),
-        normal=normal_tissue(session, studies),
+        normal=(*normal_tissue(session, studies), *there.normal),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 
 from sqlmodel import Session, col, select
@@ -12,8 +13,9 @@ from plugins import codes
 from plugins.errors import Refused
 from store.dicom.files import read_file
 from store.dicom.items import same
-from store.dicom.measured import MeasuredGroup, MeasuredReport, read_measured
+from store.dicom.measured import MeasuredGroup, MeasuredNumber, MeasuredReport, read_measured
 from store.dicom.values import quiet
+from store.normal import NormalTissue
 from store.objects import ObjectStore
 from store.response.history import Status
 from store.sighting import Measure, Sighting
@@ -21,10 +23,22 @@ from store.sightings import Dated, is_lesion
 from store.tables import Instance, Result, Series
 
 
+@dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """What the reports say that other nodes wrote."""
+
+    sightings: tuple[Sighting, ...] = ()
+    """The lesions."""
+    analysed: tuple[tuple[date, str], ...] = ()
+    """On which dates which analysis wrote a report."""
+    normal: tuple[NormalTissue, ...] = ()
+    """Their liver references."""
+
+
 def found_elsewhere(
     session: Session, objects: ObjectStore, studies: Sequence[Dated], here: Collection[tuple[str, str]]
-) -> tuple[tuple[Sighting, ...], tuple[tuple[date, str], ...]]:
-    """Return the lesions of our reports that this node did not write, and on which dates which analysis wrote one.
+) -> Elsewhere:
+    """Return what our reports say that this node did not write.
 
     `here` are the (Study Instance UID, analysis) that this node has results of: those count alone. Of the reports of
     an analysis on a study the newest counts, a volumetric before a planar one. End points are not read: a length has
@@ -46,13 +60,15 @@ def found_elsewhere(
             reports[study_pk, report.device].append(report)
     found: list[Sighting] = []
     wrote: set[tuple[date, str]] = set()
+    normal: list[NormalTissue] = []
     for (study_pk, plugin), own in reports.items():
         uid, on = when[study_pk]
         newest = _newest(own)
         if newest is not None:
             wrote.add((on, plugin))
             found += [sighting_of(group, newest, uid, on, segs) for group in _lesions(newest)]
-    return tuple(found), tuple(sorted(wrote))
+            normal += [_normal(group, on) for group in newest.groups if _is_liver(group)]
+    return Elsewhere(sightings=tuple(found), analysed=tuple(sorted(wrote)), normal=tuple(normal))
 
 
 def read_report(objects: ObjectStore, sha256: str) -> MeasuredReport | None:
@@ -90,6 +106,18 @@ def _lesions(report: MeasuredReport) -> Iterable[MeasuredGroup]:
     )
 
 
+def _is_liver(group: MeasuredGroup) -> bool:
+    return same(group.finding, codes.REFERENCE_REGION) and same(group.site, codes.LIVER)
+
+
+def _normal(group: MeasuredGroup, on: date) -> NormalTissue:
+    return NormalTissue(
+        date=on,
+        series_instance_uid=group.series_instance_uid,
+        measurements={number.name: _measure(number) for number in group.numbers},
+    )
+
+
 def sighting_of(
     group: MeasuredGroup, report: MeasuredReport, study_instance_uid: str, on: date, segs: Mapping[str, str]
 ) -> Sighting:
@@ -114,17 +142,7 @@ def sighting_of(
         site_code=site,
         node=same(group.finding, codes.LYMPH_NODE) or same(site, codes.LYMPH_NODE),
         status=Status.MEASURED if numbers else Status.PRESENT,
-        measurements={
-            name: Measure(
-                value=number.value,
-                unit=number.unit,
-                uncertainty=number.uncertainty,
-                sop_instance_uid=number.sop_instance_uid,
-                method=number.method,
-                concept=number.concept,
-            )
-            for name, number in numbers.items()
-        },
+        measurements={name: _measure(number) for name, number in numbers.items()},
         confidence=None if confidence is None else confidence.value / 100,
         automatic=report.device != "contours",
         plugin=report.device,
@@ -133,4 +151,15 @@ def sighting_of(
     )
 
 
-__all__ = ["found_elsewhere", "read_report", "sighting_of"]
+def _measure(number: MeasuredNumber) -> Measure:
+    return Measure(
+        value=number.value,
+        unit=number.unit,
+        uncertainty=number.uncertainty,
+        sop_instance_uid=number.sop_instance_uid,
+        method=number.method,
+        concept=number.concept,
+    )
+
+
+__all__ = ["Elsewhere", "found_elsewhere", "read_report", "sighting_of"]

@@ -43,6 +43,8 @@ _NAMES: Final = (
     (codes.VOLUME, "volume"),
     (codes.METABOLIC_VOLUME, "mtv"),
     (codes.TOTAL_LESION_GLYCOLYSIS, "tlg"),
+    (codes.UPTAKE_TIME, "uptake_time"),
+    (codes.ADMINISTERED_ACTIVITY, "injected_activity"),
     (codes.CERTAINTY_OF_FINDING, "confidence"),
 )
 

@@ -13,15 +13,17 @@ import pytest
 from course_rows import Clock, Linked, lesion, patient_pk, visit
 from ledger import at
 from pydicom import Dataset
-from small_results import Case, make_case
+from small_results import Case, make_case, with_finding
 from sqlmodel import Session
 
+from plugins import codes
+from plugins.contract import Measurement
 from store import instances
 from store.course import course
 from store.database import Database
 from store.objects import Kept, ObjectStore
 from store.part10 import Header
-from store.response.history import Role, Status
+from store.response.history import Reference, Role, Status
 from store.tracking.link import Kind
 
 JANUARY, MARCH = date(2026, 1, 10), date(2026, 3, 10)
@@ -95,6 +97,50 @@ def test_what_was_measured_elsewhere_is_part_of_the_course(
     roles = {one.lesion: one.role for one in found.history().visits[1].seen}
     assert roles == {uid: Role.TARGET}
     assert found.analysed == ((JANUARY, "lung_nodule"), (MARCH, "lung_nodule"))
+
+
+def test_the_liver_that_another_node_measured_is_the_reference_of_its_lesions(
+    database: Database, objects: ObjectStore, case: Case
+) -> None:
+    told = (
+        ("suv_mean", codes.SUV_BW, 2.0, codes.SUV_BW_UNIT, codes.MEAN),
+        ("sul_mean", codes.SUV_LBM_JANMA, 1.6, codes.SUV_LBM_JANMA_UNIT, codes.MEAN),
+        ("sul_sd", codes.SUV_LBM_JANMA, 0.2, codes.SUV_LBM_JANMA_UNIT, codes.STANDARD_DEVIATION),
+        ("uptake_time", codes.UPTAKE_TIME, 61.5, codes.MINUTE, None),
+        ("injected_activity", codes.ADMINISTERED_ACTIVITY, 300.0, codes.MEGABECQUEREL, None),
+    )
+    numbers = tuple(
+        Measurement(
+            name=name, concept=concept, value=value, unit=unit, method="by hand", derivation=derivation
+        )
+        for name, concept, value, unit, derivation in told
+    )
+    peak = Measurement(
+        name="sul_peak",
+        concept=codes.SUV_LBM_JANMA,
+        value=8.0,
+        unit=codes.SUV_LBM_JANMA_UNIT,
+        method="by hand",
+        derivation=codes.PEAK,
+    )
+    hot = with_finding(case, 1, measurements=(*case.findings[0].finding.measurements, peak))
+    pet = with_finding(
+        hot,
+        2,
+        category=codes.SPATIAL_CONCEPT,
+        type=codes.REFERENCE_REGION,
+        site=codes.LIVER,
+        laterality=None,
+        measurements=numbers,
+    )
+    with database.transaction() as session:
+        bring(session, objects, pet.volumetric(pet.seg()))
+        found = course(session, patient_pk(session), objects)
+    (visited,) = found.history("percist").visits
+    assert [(one.lesion, one.suv_peak) for one in visited.seen] == [(case.findings[0].tracking_uid, 8.0)]
+    assert visited.reference == Reference(
+        liver_mean=1.6, liver_sd=0.2, uptake_minutes=61.5, injected_mbq=300.0
+    )
 
 
 def test_of_several_versions_the_newest_counts_and_what_this_node_made_before_all(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from typing import Any
 
 from ledger import at, header, kept
 from sqlmodel import Session, col, select
@@ -76,7 +77,7 @@ def lesion(uid: str, long_mm: float = 20.0, **changes: object) -> Found:
     return Found(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def liver(uid: str, **numbers: object) -> Found:
+def liver(uid: str, **numbers: Any) -> Found:
     """Return a liver reference with these numbers (`sul_mean=1.6`)."""
     found = lesion(uid, **numbers)
     named = tuple(one for one in found.measurements if one.name in numbers)
