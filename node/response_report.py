@@ -92,7 +92,15 @@ def write_response(task: ResponseTask) -> Answer:
         raise Broken(f"the report on response breaks rule {first.rule} at {first.where}: {first.sentence}")
     report = build(course, [response], files.open_object, files.images_of, made_at=when)
     (out / PAGE).write_text(write_html(report), encoding="utf-8")
-    pdf = encode_pdf(write_pdf(report), [sr], header, provenance, _series_number(task, PDF_KIND), when)
+    pdf = encode_pdf(
+        write_pdf(report),
+        [sr],
+        header,
+        provenance,
+        _series_number(task, PDF_KIND),
+        when,
+        str(sr.SeriesDescription),
+    )
     written.append(_write(PDF_KIND, pdf, out))
     results = AnalysedFindings(written=tuple(written))
     study = str(header.StudyInstanceUID)
@@ -105,10 +113,10 @@ def reported_response(course: Course, response: Response) -> ReportedResponse:
     last = response.time_points[-1] if response.time_points else None
     reasons = [] if last is None else [last.because, *last.doubts]
     reasons += response.doubts
+    decisions = {d.number: (d, course.names[s.lesion]) for s in course.sightings for d in s.decisions}
     reasons += [
-        f"{d.author} ({d.at:%Y-%m-%d %H:%M} UTC): {s.label} on {s.date}: {d.kind} {d.value} {d.note}".rstrip()
-        for s in course.sightings
-        for d in s.decisions
+        f"{d.author} ({d.at:%Y-%m-%d %H:%M} UTC): {name}: {d.kind} {d.value} {d.note}".rstrip()
+        for d, name in decisions.values()
     ]
     return ReportedResponse(
         criteria=response.criteria,

@@ -26,9 +26,11 @@ def encode_pdf(
     provenance: Provenance,
     series_number: int,
     written_at: datetime,
+    description: str = "",
 ) -> Dataset:
     """Return a PDF document as a DICOM object in the study of `header`; equal input gives equal bytes.
 
+    `description` is what viewers list it by, the name of the analysis when it is empty.
     `sources` are the objects whose content it tells, the SEGs and SRs of the job. Raises Broken when `document` is no
     PDF. Source: PS3.3 A.45.1, C.24.
     """
@@ -44,7 +46,7 @@ def encode_pdf(
         instance_number=1,
         modality="DOC",
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        series_description=one_line(f"{MANUFACTURER} {provenance.plugin} report"),
+        series_description=one_line(description or f"{MANUFACTURER} {provenance.plugin} report"),
         **equipment(provenance),
     )
     result.ContributingEquipmentSequence = [contributing(provenance)]

@@ -171,7 +171,9 @@ def encode_response(
         content=root,
         series_instance_uid=derive_uid(key, KIND, "series"),
         series_number=series_number,
-        series_description=one_line(f"{MANUFACTURER} response ({_criteria(response).meaning})"),
+        series_description=one_line(
+            f"{MANUFACTURER} response ({_criteria(response).meaning}), {written_at:%Y-%m-%d %H:%M}"
+        ),
         sop_instance_uid=derive_uid(key, KIND, "instance"),
         instance_number=1,
         is_complete=True,
