@@ -112,6 +112,7 @@ def _shift(mm: Sequence[float] | Floats) -> Floats:
 
 def _best_shifts(new: Thinned, earlier: Thinned) -> list[Floats]:
     """Return the shifts, mm, earlier to new, at which the images correlate best with much and with little overlap."""
+    new, earlier = new.coarser(COARSE), earlier.coarser(COARSE)
     images = [
         sitk.GetImageFromArray(np.ascontiguousarray(a.astype(np.float32)))
         for a in (new.values, earlier.values, new.view, earlier.view)
