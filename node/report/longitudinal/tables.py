@@ -43,6 +43,7 @@ COLUMNS = (
     "volume_unit",
     "suv_max",
     "suv_peak",
+    "sul_peak",
     "counted_mm",
     "to_baseline_percent",
     "to_nadir_percent",
@@ -148,7 +149,7 @@ def _of_cell(cell: Cell) -> dict[str, object]:
     for name in ("long_axis", "short_axis"):
         if name in numbers:
             row |= {f"{name}_mm": numbers[name].value, f"{name}_sd_mm": numbers[name].sd}
-    for name in ("volume", "suv_max", "suv_peak"):
+    for name in ("volume", "suv_max", "suv_peak", "sul_peak"):
         if name in numbers:
             row[name] = numbers[name].value
     if "volume" in numbers:

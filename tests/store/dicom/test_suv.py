@@ -136,6 +136,8 @@ def test_a_real_ge_series_has_its_published_factor_and_maximum(data: Path) -> No
     assert volume.suv["seconds_after_injection"] == expected["seconds_injection_to_series"]
     assert float(volume.array.max()) == pytest.approx(expected["suv_max_whole_series"], rel=1e-6)
     assert [f.code for f in volume.flags] == ["uneven-slices", "suv-reference-times-differ"]
+    # Its tumour has SUVmax 7.911, and 5.8 to 5.9 by Janmahasatian (MIRP, pet_suv_conversion_test.py).
+    assert 5.8 < 7.911 * float(volume.suv["sul_factor"]) < 5.9
 
 
 def test_an_image_in_suv_is_not_scaled_again(data: Path) -> None:
