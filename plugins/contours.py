@@ -93,7 +93,7 @@ class Contours:
     """
 
     name: ClassVar[str] = "contours"
-    version: ClassVar[str] = "1.0.0"
+    version: ClassVar[str] = "1.1.0"
     title: ClassVar[str] = "Measurement of drawn regions"
 
     convention: Convention = CONTOUR

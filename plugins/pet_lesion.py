@@ -64,7 +64,7 @@ class PetLesion:
     """
 
     name: ClassVar[str] = "pet_lesion"
-    version: ClassVar[str] = "1.0.0"
+    version: ClassVar[str] = "1.1.0"
     title: ClassVar[str] = "Uptake on PET"
 
     threshold: Literal["fixed", "percent", "percist"] = "fixed"

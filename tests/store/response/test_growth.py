@@ -116,7 +116,9 @@ def test_standard_errors_are_those_of_the_covariance_and_agree_with_scipy() -> N
 
     sizes = np.array([40.0, 33.0, 30.5, 31.0, 33.5, 38.0, 44.0])
     days = np.arange(7) * 40.0
-    fit = next(one for one in growth(days.tolist(), sizes.tolist(), first_day=0).candidates if one.model == "gd")
+    fit = next(
+        one for one in growth(days.tolist(), sizes.tolist(), first_day=0).candidates if one.model == "gd"
+    )
     values, covariance = curve_fit(
         lambda t, g, d: np.exp(-d * t) + np.exp(g * t) - 1,
         days,
