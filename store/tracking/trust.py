@@ -14,8 +14,8 @@ from store.tracking.thinned import Array, BoolArray, Thinned
 
 Floats = NDArray[np.float64]
 
-GOOD_LIKENESS, LEAST_LIKENESS = 0.72, 0.58
-"""Mean local correlation. Chest CTs of one body have 0.94 and more, those of two bodies 0.42 to 0.53."""
+GOOD_LIKENESS, LEAST_LIKENESS = 0.68, 0.58
+"""Mean local correlation. Two chest CTs of one body have 0.76 (noisy, thick) to 0.95, of two bodies 0.42 to 0.53."""
 GOOD_OVERLAP, LEAST_OVERLAP = 0.15, 0.05
 GOOD_RESIDUAL_MM = 6.0
 MOST_ROTATION_DEG = 45.0
