@@ -178,6 +178,7 @@ def test_with_the_true_motion_and_the_true_masks_every_lesion_is_followed(pairs:
         assert all(claim.right for claim in claims(pair, links))
 
 
+@pytest.mark.long
 def test_with_registration_the_places_are_found_and_the_lesions_followed(pairs: list[ScanPair]) -> None:
     pair = max(pairs, key=lambda one: len(one.links))
     earlier = earlier_lesions(pair, register(pair.new, pair.earlier), 3.0)

@@ -85,9 +85,8 @@ def test_a_breath_is_found_to_three_millimetres(ct: Volume, nodules: np.ndarray)
     assert np.linalg.norm(motion.to_earlier(motion.to_new(nodules)) - nodules, axis=1).max() < 0.05
 
 
-@pytest.mark.parametrize(
-    "slices", [pytest.param((0, 30), marks=pytest.mark.long), (30, 56)], ids=["lower", "upper"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("slices", [(0, 30), (30, 56)], ids=["lower", "upper"])
 def test_half_of_the_body_is_laid_on_the_whole(
     slices: tuple[int, int], ct: Volume, table_moved: Volume, nodules: np.ndarray
 ) -> None:
@@ -135,6 +134,7 @@ def test_the_same_image_stays_where_it_is(ct: Volume, nodules: np.ndarray) -> No
     assert motion.quality.trust is Trust.GOOD
 
 
+@pytest.mark.long
 def test_a_body_upside_down_is_not_believed_and_stays_where_the_headers_put_it(ct: Volume) -> None:
     other = replace(ct, array=np.ascontiguousarray(ct.array[::-1]))
     motion = register(other, ct, deformable=False)
