@@ -184,6 +184,7 @@ def test_a_ball_is_the_strongest_candidate_and_a_tube_is_none() -> None:
     assert not [b for b in blobs if abs(b.index[1] - 45) < 4 and 10 < b.index[2] < 50]
 
 
+@pytest.mark.long
 def test_the_published_point_of_a_real_tumour_is_found_on_thin_slices(data: Path) -> None:
     (volume,) = read_study(sorted((data / "ct_r01_001" / "CT").glob("*.dcm"))).study.by_role("ct")
     point = json.loads((data / "ct_r01_001" / "expected.json").read_text())["tumour"][

@@ -36,6 +36,8 @@ from training.malignancy import (
 from training.malignancy_task import malignancy_task, malignant
 from training.manifest import Case, patient_key, require_patients_apart, sha256_of
 
+pytestmark = pytest.mark.xdist_group("malignancy")
+
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CONFIG = """
 name: tiny_malignancy
