@@ -36,6 +36,7 @@ from store.dicom.response_sr import (
 )
 from store.dicom.rules import check
 from store.lesions import is_unconfirmed
+from store.response.burden import TOO_SMALL_TENTHS
 from store.response.history import Role, Status
 from store.response.rules import Rules
 from store.response.verdict import Response
@@ -61,7 +62,7 @@ DERIVED: Final = {
     "suv_peak": codes.PEAK,
     "sul_peak": codes.PEAK,
 }
-COUNTED_MM: Final = {Status.ABSENT: 0.0, Status.TOO_SMALL: 5.0}
+COUNTED_MM: Final = {Status.ABSENT: 0.0, Status.TOO_SMALL: TOO_SMALL_TENTHS / 10}
 """What a target counts that has no length (RECIST 1.1, 4.3.2)."""
 BY_LENGTH: Final = ("recist1.1", "irecist")
 
@@ -113,7 +114,8 @@ def reported_response(course: Course, response: Response) -> ReportedResponse:
     last = response.time_points[-1] if response.time_points else None
     reasons = [] if last is None else [last.because, *last.doubts]
     reasons += response.doubts
-    decisions = {d.number: (d, course.names[s.lesion]) for s in course.sightings for d in s.decisions}
+    names = course.names
+    decisions = {d.number: (d, names[s.lesion]) for s in course.sightings for d in s.decisions}
     reasons += [
         f"{d.author} ({d.at:%Y-%m-%d %H:%M} UTC): {name}: {d.kind} {d.value} {d.note}".rstrip()
         for d, name in decisions.values()
@@ -133,20 +135,22 @@ def reported_response(course: Course, response: Response) -> ReportedResponse:
 def reported_visits(
     course: Course, response: Response, segs: Mapping[str, Dataset]
 ) -> tuple[ReportedVisit, ...]:
-    """Return every time point that was judged, with what counts of each lesion there; `segs` by their hash."""
-    added = looked_at(course, response.criteria) if response.criteria in BY_LENGTH else ()
-    return tuple(
-        ReportedVisit(
-            date=point.date,
-            lesions=tuple(
-                _lesion(s, course.names[s.lesion], segs, counts=s in added)
-                for s in course.sightings
-                if s.date == point.date and s.counts
-            ),
-            sum=point.sum,
-        )
-        for point in response.time_points
-    )
+    """Return every time point that was judged, with what counts of each lesion there; `segs` by their hash.
+
+    Of a lesion that counts on a CT and on a PET of one date, the one that the criteria look at is told: the other one
+    is in the report of its own analysis.
+    """
+    judged = {id(s) for s in looked_at(course, response.criteria)}
+    names, by_length = course.names, response.criteria in BY_LENGTH
+    visits = []
+    for point in response.time_points:
+        counting = [s for s in course.sightings if s.date == point.date and s.counts]
+        told: dict[str, ReportedLesion] = {}
+        for s in sorted(counting, key=lambda one: id(one) not in judged):
+            added = by_length and id(s) in judged
+            told.setdefault(s.tracking_uid, _lesion(s, names[s.lesion], segs, counts=added))
+        visits.append(ReportedVisit(date=point.date, lesions=tuple(told.values()), sum=point.sum))
+    return tuple(visits)
 
 
 def _lesion(sighting: Sighting, name: str, segs: Mapping[str, Dataset], *, counts: bool) -> ReportedLesion:
