@@ -23,76 +23,34 @@ def held_back(now: datetime, priors_wait_seconds: float) -> ColumnElement[bool]:
     studies that are being received, or that were asked for and are not here. A report on a patient waits for all
     analyses of the patient that are due or run.
     """
-    revision = aliased(Revision)
     since = now - timedelta(seconds=priors_wait_seconds)
-    waiting_for = and_(
-        col(revision.id) == col(Job.revision_pk),
-        col(revision.settled_at) > since,
-        col(PriorSearch.study_pk) == col(revision.study_pk),
-    )
+    own, study = aliased(Revision), aliased(Study)
+    is_own = and_(col(own.id) == col(Job.revision_pk), col(study.id) == col(own.study_pk))
+    asked_for = and_(is_own, col(own.settled_at) > since, col(PriorSearch.study_pk) == col(study.id))
     is_coming = exists().where(col(Prior.search_pk) == col(PriorSearch.id), col(Prior.state) == WAITING)
-    priors = exists().where(waiting_for, or_(col(PriorSearch.state) == WAITING, is_coming)).correlate(Job)
-    return or_(priors, _earlier_is_due(now), _earlier_arrives(since), _more_is_to_come(now))
 
-
-def _more_is_to_come(now: datetime) -> ColumnElement[bool]:
-    own, own_study = aliased(Revision), aliased(Study)
-    other, other_revision, other_study = aliased(Job), aliased(Revision), aliased(Study)
-    return and_(
-        col(Job.plugin) == REPORT,
-        exists()
-        .where(
-            col(own.id) == col(Job.revision_pk),
-            col(own_study.id) == col(own.study_pk),
-            col(other_study.patient_pk) == col(own_study.patient_pk),
-            col(other_revision.study_pk) == col(other_study.id),
-            col(other.revision_pk) == col(other_revision.id),
-            col(other.plugin) != REPORT,
-            _is_due(other, now),
-        )
-        .correlate(Job),
+    other_study, other_revision, other = aliased(Study), aliased(Revision), aliased(Job)
+    of_patient = and_(is_own, col(other_study.patient_pk) == col(study.patient_pk))
+    is_earlier = and_(of_patient, col(other_study.study_date) < col(study.study_date))
+    arrives = and_(col(other_study.state) == "receiving", col(own.settled_at) > since)
+    is_due = and_(
+        col(other_revision.study_pk) == col(other_study.id),
+        col(other.revision_pk) == col(other_revision.id),
+        _is_due(other, now),
     )
+    reasons = (
+        exists().where(asked_for, or_(col(PriorSearch.state) == WAITING, is_coming)),
+        exists().where(is_earlier, arrives),
+        exists().where(is_earlier, is_due, col(other.plugin) == col(Job.plugin)),
+        exists().where(of_patient, is_due, col(Job.plugin) == REPORT, col(other.plugin) != REPORT),
+    )
+    return or_(*(reason.correlate(Job) for reason in reasons))
 
 
 def _is_due(job: type[Job], now: datetime) -> ColumnElement[bool]:
     """Return the condition that a job runs or may; one that failed and pauses before its next attempt does not."""
     queued = and_(col(job.state) == "queued", col(job.run_after) <= now)
     return or_(col(job.state) == "running", queued)
-
-
-def _earlier_arrives(since: datetime) -> ColumnElement[bool]:
-    own, own_study, other_study = aliased(Revision), aliased(Study), aliased(Study)
-    return (
-        exists()
-        .where(
-            col(own.id) == col(Job.revision_pk),
-            col(own_study.id) == col(own.study_pk),
-            col(other_study.patient_pk) == col(own_study.patient_pk),
-            col(other_study.study_date) < col(own_study.study_date),
-            col(other_study.state) == "receiving",
-            col(own.settled_at) > since,
-        )
-        .correlate(Job)
-    )
-
-
-def _earlier_is_due(now: datetime) -> ColumnElement[bool]:
-    own, own_study = aliased(Revision), aliased(Study)
-    other, other_revision, other_study = aliased(Job), aliased(Revision), aliased(Study)
-    return (
-        exists()
-        .where(
-            col(own.id) == col(Job.revision_pk),
-            col(own_study.id) == col(own.study_pk),
-            col(other_study.patient_pk) == col(own_study.patient_pk),
-            col(other_study.study_date) < col(own_study.study_date),
-            col(other_revision.study_pk) == col(other_study.id),
-            col(other.revision_pk) == col(other_revision.id),
-            col(other.plugin) == col(Job.plugin),
-            _is_due(other, now),
-        )
-        .correlate(Job)
-    )
 
 
 __all__ = ["held_back"]

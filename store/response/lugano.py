@@ -14,15 +14,14 @@ from dataclasses import dataclass, replace
 from store.response import lugano_ct
 from store.response.best import Words, best_confirmed, best_overall
 from store.response.deauville import Score, score
-from store.response.history import History, Seen, Status, Visit, in_order
+from store.response.history import History, Status, Visit, in_order
 from store.response.lugano_ct import Lesions, lesions
-from store.response.margins import Number, margins
+from store.response.margins import margins
 from store.response.rules import USUAL, Rules
-from store.response.uptake import STEPS, change, peak
+from store.response.uptake import STEPS, change, number, peak
 from store.response.verdict import Response, TimePoint
 
 METABOLIC = Words(complete="CMR", partial="PMR", stable="NMR", progressive="PMD")
-_MOST = 200 * STEPS
 _THERE = (Status.MEASURED, Status.PRESENT, Status.TOO_SMALL, Status.PROGRESSED)
 
 
@@ -158,20 +157,8 @@ def _point(case: _Case, nadir: int | None, by_ct: TimePoint) -> TimePoint:
         new=bool(case.new),
         overall=overall,
         because=f"{overall}: By PET. {because}",
-        margins=margins([_number(seen) for seen in followed], again),
+        margins=margins([number(seen) for seen in followed], again),
         doubts=tuple(_doubts(case, by_ct)),
-    )
-
-
-def _number(seen: Seen) -> Number:
-    return Number(
-        lesion=seen.lesion,
-        quantity="suv_peak",
-        steps=peak(seen) or 0,
-        steps_per_unit=STEPS,
-        unit="g/ml",
-        most=_MOST,
-        standard_deviation=seen.suv_peak_sd,
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from store.response.best import METABOLIC, best_confirmed, best_overall
 from store.response.burden import Disease, disease, look
 from store.response.history import History, Role, Seen, Status, Visit, in_order
-from store.response.margins import Number, margins
+from store.response.margins import margins
 from store.response.rules import USUAL, Rules
 from store.response.uptake import (
     STEPS,
@@ -24,14 +24,12 @@ from store.response.uptake import (
     hottest,
     incomparable,
     liver_is_diseased,
+    number,
     peak,
     quality,
     told,
 )
 from store.response.verdict import Response, TimePoint
-
-#: Largest SULpeak that margins are looked for, thousandths of g/ml.
-_MOST = 200 * STEPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,20 +190,8 @@ def _point(case: _Case, new: frozenset[str], nadir: int | None) -> TimePoint:
         new=bool(new),
         overall=overall,
         because=f"{overall}: {because}.",
-        margins=margins([_number(seen) for seen in measured], again),
+        margins=margins([number(seen) for seen in measured], again),
         doubts=tuple(_doubts(case, nadir)),
-    )
-
-
-def _number(seen: Seen) -> Number:
-    return Number(
-        lesion=seen.lesion,
-        quantity="suv_peak",
-        steps=peak(seen) or 0,
-        steps_per_unit=STEPS,
-        unit="g/ml",
-        most=_MOST,
-        standard_deviation=seen.suv_peak_sd,
     )
 
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from store.response.history import Reference, Role, Seen, Status, Visit
+from store.response.margins import Number
 from store.response.rules import Rules
 
 #: Steps of one g/ml.
 STEPS: Final = 1000
+#: Largest SULpeak that margins are looked for, thousandths of g/ml.
+_MOST: Final = 200 * STEPS
 #: Where the mean of a healthy liver is expected, g/ml (Boellaard, EANM, doi 10.1007/s00259-022-05977-5).
 _LIVER: Final = (1300, 3000)
 
@@ -37,6 +40,19 @@ def peak(seen: Seen | None) -> int | None:
     if seen.suv_peak is not None:
         return thousandths(seen.suv_peak)
     return 0 if seen.status is Status.ABSENT else None
+
+
+def number(seen: Seen) -> Number:
+    """Return the peak of a lesion as a number whose margin is looked for."""
+    return Number(
+        lesion=seen.lesion,
+        quantity="suv_peak",
+        steps=peak(seen) or 0,
+        steps_per_unit=STEPS,
+        unit="g/ml",
+        most=_MOST,
+        standard_deviation=seen.suv_peak_sd,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +180,7 @@ __all__ = [
     "hottest",
     "incomparable",
     "liver_is_diseased",
+    "number",
     "peak",
     "quality",
     "thousandths",

@@ -22,6 +22,7 @@ from node.report.overlays import pretty_unit
 from store.course import Course
 from store.lesions import is_unconfirmed
 from store.patients import Merged
+from store.response.burden import TOO_SMALL_TENTHS
 from store.response.history import Role, Status
 from store.response.verdict import Margin, Response
 from store.sighting import Sighting, sum_tenths
@@ -29,7 +30,7 @@ from store.told import BOTH, UPTAKE
 from store.tracking.link import Kind
 
 CODES = {Role.TARGET: "T", Role.NON_TARGET: "N", Role.NEW: "New "}
-TOO_SMALL_MM = 5.0
+TOO_SMALL_MM = TOO_SMALL_TENTHS / 10
 """What a target counts that is there and too small to measure (RECIST 1.1, 4.3.2)."""
 STATUS_WORDS = {
     Status.PROGRESSED: "unequivocal progression",
