@@ -10,6 +10,7 @@ from sqlalchemy import and_, case, exists, func, or_, select, text
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, SQLModel, col
 
+import store.model_tables  # noqa: F401  # the import fills the metadata
 from store import jobs, outbox
 from store.fsck.fault import REPAIR, RESTORE, Fault
 from store.instances import RECEIVING, SETTLED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context
 from sqlmodel import SQLModel
 
-import store.tables  # noqa: F401  # the import fills the metadata
+import store.model_tables  # noqa: F401  # the import fills the metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
