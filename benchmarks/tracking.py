@@ -1,13 +1,15 @@
 """How well lesions are followed: pairs of examinations with known motion and known fates, registered and matched.
 
-    python benchmarks/tracking.py [--quick] [--pairs 60] [--seed 0] [--data DIR] [--drawn] [--json out.json]
+    python benchmarks/tracking.py [--quick] [--pairs 60] [--seed 0] [--data DIR]
+                                  [--drawn learned|classical] [--json out.json]
 
 Each pair (`training.pairs`) is a chest CT of DIR (`../shared/data`, or NADIR_TEST_DATA) or the thorax phantom, shown
 twice: turned, shifted, breathed, on another grid, with other noise; lesions in its lungs stay, grow, shrink, part,
 fuse, vanish, appear, crowd and leave the field of view. The images are registered, the earlier lesions brought to the
 new image, and matched, as the node does it. Findings are the true masks, so that nothing but the following is judged;
-with `--drawn` they are what the node's classical segmenter draws from a point in each lesion, in both images, and what
-it does not draw is not followed. Seconds are those of registering, bringing and matching one pair, not of making it.
+with `--drawn` they are what the node's learned or classical segmenter draws from a point in each lesion, in both
+images, and what it does not draw is not followed. Seconds are those of registering, bringing and matching one pair,
+not of making it.
 
 Limits and confidences were set on pairs of seeds from 1000 on; the seeds judged here (0 to 59) were not among them.
 """
@@ -29,8 +31,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from models.segmenter import ClassicalNoduleSegmenter
+from models.segmenter import LesionSegmenter
 from plugins.contract import Mask, Volume
+from plugins.nodule_drawing import choose
 from store.tracking.brought import LEAST_SD_MM
 from store.tracking.registration import register
 from training.evaluate.tracking import (
@@ -126,21 +129,23 @@ def grounds(root: Path) -> Iterator[Ground]:
         yield ground_of(name, SCANS[name](root / name)[0])
 
 
-def redrawn(pair: ScanPair) -> ScanPair:
-    """Return the pair with what the classical segmenter draws from a point in each lesion, in place of the truth."""
-    before, now = _drawn(pair.before, pair.earlier), _drawn(pair.now, pair.new)
+def redrawn(pair: ScanPair, segmenter: LesionSegmenter) -> ScanPair:
+    """Return the pair with what a segmenter draws from a point in each lesion, in place of the truth."""
+    before, now = _drawn(pair.before, pair.earlier, segmenter), _drawn(pair.now, pair.new, segmenter)
     names = {lesion.name for lesion in (*before, *now)}
     links = frozenset((a, b) for a, b in pair.links if a in names and b in names)
     return replace(pair, before=before, now=now, links=links)
 
 
-def _drawn(lesions: tuple[PlacedLesion, ...], volume: Volume) -> tuple[PlacedLesion, ...]:
+def _drawn(
+    lesions: tuple[PlacedLesion, ...], volume: Volume, segmenter: LesionSegmenter
+) -> tuple[PlacedLesion, ...]:
     drawn: list[PlacedLesion] = []
     taken = np.zeros(volume.array.shape, dtype=np.bool_)
     for lesion in lesions:
         inside = np.argwhere(lesion.mask.voxels) + lesion.mask.origin
         k, r, c = inside[np.linalg.norm(inside - inside.mean(axis=0), axis=1).argmin()].tolist()
-        found = ClassicalNoduleSegmenter().segment(volume.array, volume.spacing_mm, (k, r, c))
+        found = segmenter.segment(volume.array, volume.spacing_mm, (k, r, c))
         if found.any() and (found & taken).sum() < SAME_DRAWING * found.sum():
             drawn.append(replace(lesion, mask=Mask.from_full(found)))
             taken |= found
@@ -173,26 +178,27 @@ def main() -> None:
     home = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("NADIR_TEST_DATA", home)))
     parser.add_argument(
-        "--drawn", action="store_true", help="findings as the node's classical segmenter draws them"
+        "--drawn", choices=("learned", "classical"), help="findings as a segmenter of the node draws them"
     )
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     count = QUICK_PAIRS if given.quick else given.pairs
     stage = [phantom_ground()] if given.quick else list(grounds(given.data))
+    segmenter = choose(given.drawn, mirrors=1) if given.drawn else None
     every: dict[str, Judged] = {}
     total = Judged()
     for at, ground in enumerate(stage):
         judged = every[ground.name] = Judged()
         for seed in range(given.seed + at, given.seed + count, len(stage)):
             pair = scan_pair(ground, seed)
-            judged.take(redrawn(pair) if given.drawn else pair)
+            judged.take(pair if segmenter is None else redrawn(pair, segmenter))
             print(f"{pair.name}: {judged.wall_s[-1]:.1f} s", file=sys.stderr, flush=True)
         total.add(judged)
     every["all"] = total
     shown(every, Console(width=150))
     if given.json:
         plain: dict[str, Any] = {
-            "findings": "classical segmenter" if given.drawn else "true masks",
+            "findings": f"{given.drawn} segmenter" if given.drawn else "true masks",
             "seeds": [given.seed, given.seed + count - 1],
             "figures": {name: judged.figures() for name, judged in every.items()},
             "counts": {name: asdict(judged.tally) for name, judged in every.items()},
