@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from plugins.errors import Refused
+from store.patient_key import patient_key
 
 FOLDS = 5
 
@@ -90,14 +91,6 @@ def read_manifest(path: Path) -> DataManifest:
     return manifest
 
 
-def patient_key(patient_id: str) -> str:
-    """Return what stands for a patient in a card: 16 digits of a hash, so that no identifier travels with weights.
-
-    Whoever knows an identifier can tell whether it is among them; that is what it is for.
-    """
-    return hashlib.sha256(patient_id.encode()).hexdigest()[:16]
-
-
 def part_of(cases: Sequence[Case], share: float, seed: int = 0) -> tuple[Case, ...]:
     """Return the cases of a part (0 to 1) of the patients, drawn by the seed; a smaller part lies in a larger one."""
     patients = sorted({case.patient_id for case in cases})
@@ -136,3 +129,9 @@ def sha256_of(path: Path) -> str:
     """Return the sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+__all__ = [
+    "FOLDS", "Case", "DataManifest", "folds", "part_of", "patient_key", "read_manifest", "require_patients_apart",
+    "sha256_of",
+]  # fmt: skip
