@@ -6,6 +6,7 @@ for a study that came by DICOM and for a folder on disk.
 
 from __future__ import annotations
 
+import math
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,12 +26,13 @@ from node.task import Analysed, Answer, Identity, Task
 from plugins.contract import Finding, Flag, Measurement, Plugin, Provenance, Volume, parted
 from plugins.errors import Absent, Broken, NadirError, Refused
 from plugins.registry import load_plugins
-from store.analysed import AnalysedFindings, Coded, Found, Measured, Told, Written
+from store.analysed import AnalysedFindings, Coded, Found, Measured, SeriesFacts, Told, Written
 from store.dicom.rules import check
 from store.dicom.seg import Identified, encode_seg
 from store.dicom.series import ReadStudy, read_mask, read_study
 from store.dicom.sr import Report, encode_nothing_found, encode_planar, encode_volumetric
 from store.dicom.values import integer
+from store.facts import facts_of
 
 NOTHING_HERE = "nothing-to-analyse"
 Encoder = Callable[[Callable[[str], int], Sequence[Dataset]], list[tuple[str, Dataset]]]
@@ -158,7 +160,8 @@ def _run(
         )
         flags = (*doubts, *story.flags, *flags)
         results = _results(plugin, identified[plugin.name], flags, read, task, answer)
-        results = replace(results, links=tuple(map(linked, story.links)))
+        series = _series(plugin, findings, read)
+        results = replace(results, links=tuple(map(linked, story.links)), series=series)
     except Refused as refusal:  # of the plugin: what writes its results raises Broken
         return replace(_failed(answer, refusal), declined=True)
     except NadirError as error:
@@ -342,7 +345,18 @@ def _found(identified: Identified, volume: Volume) -> Found:
         centroid_mm=volume.centroid_mm(finding.mask),
         measurements=tuple(_measured(m, volume) for m in finding.measurements),
         flags=_told(finding.flags, False),
+        uncertainties=tuple((n, float(v)) for n, v in finding.uncertainties.items() if math.isfinite(v)),
     )
+
+
+def _series(plugin: Plugin, findings: Sequence[Finding], read: ReadStudy) -> tuple[SeriesFacts, ...]:
+    """Return what the series were like that findings lie on; without a finding, what the analysis took or could."""
+    uids = dict.fromkeys(finding.series_instance_uid for finding in findings)
+    volumes = [read.study.volume(uid) for uid in uids]
+    if not volumes:
+        looks_at = getattr(plugin, "looks_at", None)
+        volumes = list(read.study.volumes) if looks_at is None else list(looks_at(read.study)[:1])
+    return tuple(facts_of(volume, read.headers[volume.sop_instance_uids[0]]) for volume in volumes)
 
 
 def _measured(measurement: Measurement, volume: Volume) -> Measured:

@@ -70,17 +70,21 @@ class Adapter:
         """Return True when the study holds a series of the role."""
         return bool(study.by_role(self.role))
 
+    def looks_at(self, study: Study) -> tuple[Volume, ...]:
+        """Return the series of the role, that with the most slices first."""
+        fit = study.by_role(self.role)
+        return tuple(sorted(fit, key=lambda v: (v.array.shape[0], v.series_instance_uid), reverse=True))
+
     def run(self, study: Study) -> tuple[Finding | Flag, ...]:
         """Return what the model finds on the series of the role with the most slices.
 
         Refuses `no-series`, what the model's folder is refused for, and what the model stopped with.
         """
-        series = study.by_role(self.role)
+        series = self.looks_at(study)
         if not series:
             raise Refused("no-series", f"the study holds no series of the role '{self.role}'")
-        volume = max(series, key=lambda one: (one.array.shape[0], one.series_instance_uid))
         try:
-            return self.find(volume)
+            return self.find(series[0])
         except BadModel as bad:
             raise Refused(bad.code, bad.sentence, where=self.name) from bad
 

@@ -328,6 +328,8 @@ class Finding:
     """Tracking UID, likewise."""
     flags: tuple[Flag, ...] = ()
     """Doubts about this finding."""
+    uncertainties: Mapping[str, float] = field(default_factory=dict)
+    """How unsure a network was, by the names of `models.uncertainty.CaseUncertainty`: for statistics, in no result."""
 
     def measurement(self, name: str) -> Measurement:
         """Return the measurement called `name`; KeyError when there is none."""
@@ -345,7 +347,10 @@ class Plugin(Protocol):
     configuration can be hashed. `name`, `version` and `title` are class attributes. A class attribute `needs` may name
     modalities: a node does not open a study for the analysis that holds no object of any of them. A method
     `segment_at(study, series_instance_uid, point_mm, label) -> Finding | None` lets the node ask for a lesion that was
-    seen before and was not found again.
+    seen before and was not found again. A method `looks_at(study) -> tuple[Volume, ...]` tells which series it takes,
+    the preferred one first: where nothing was found, that one counts as looked at, and without the method all do.
+    One that uses learned models by family says which in a property `families` (names) and has a field
+    `models: Places`: the node puts there where those lie that count instead of the ones of the release.
     """
 
     name: str
@@ -376,8 +381,11 @@ def parted(told: Iterable[Finding | Flag]) -> tuple[tuple[Finding, ...], tuple[F
 
 
 def plugin_settings(plugin: Plugin) -> dict[str, object]:
-    """Return the settings of a plugin: the fields of its dataclass."""
-    return {f.name: getattr(plugin, f.name) for f in fields(plugin)}  # type: ignore[arg-type]
+    """Return the settings of a plugin: the fields of its dataclass; of models made here only the hashes, if any."""
+    settings = {f.name: getattr(plugin, f.name) for f in fields(plugin)}  # type: ignore[arg-type]
+    if hasattr(plugin, "families") and (places := settings.pop("models")):
+        settings["models"] = {family: place.sha256 for family, place in places.items()}
+    return settings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -13,8 +13,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from models.card import ModelCard
+from models.malignancy import NAME as MALIGNANCY
+from models.nodule_detector import NAME as DETECTOR
 from models.nodule_detector import Search
+from models.nodule_segmenter import NAME as SEGMENTER
 from models.nodule_segmenter import LearnedNoduleSegmenter
+from models.place import Places
 from models.segmenter import ClassicalNoduleSegmenter, LesionSegmenter
 from plugins import codes, nodule_drawing
 from plugins.contract import Finding, Flag, Mask, Point, Study, Volume
@@ -90,6 +94,8 @@ class LungNodule:
     """A CT with thicker slices is not analysed."""
     malignancy: Ratings = "calibrated"
     """Whether nodules carry the likelihood of a malignant rating: `calibrated` (see `choose_rater`), `on` or `off`."""
+    models: Places = field(default_factory=dict, hash=False)
+    """Models made here that count instead of those of the release, by family; for the node to give."""
 
     def __post_init__(self) -> None:
         if self.detector not in DETECTORS:
@@ -103,7 +109,17 @@ class LungNodule:
     def drawer(self) -> LesionSegmenter:
         """Return what draws the nodules that are reported."""
         # Of many findings that nobody pointed at: more mirror images add little, and each costs as much.
-        return choose(self.segmenter, mirrors=1)
+        return choose(self.segmenter, mirrors=1, models=self.models)
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Return the families of learned models that these settings use."""
+        used = {
+            SEGMENTER: self.segmenter != "classical",
+            DETECTOR: self.detector != "classical",
+            MALIGNANCY: self.malignancy != "off",
+        }
+        return tuple(family for family, is_used in used.items() if is_used)
 
     @property
     def model(self) -> ModelCard | None:
@@ -112,14 +128,14 @@ class LungNodule:
 
     def accepts(self, study: Study) -> bool:
         """Return True when the study holds a CT that may show lungs."""
-        return bool(self._series(study))
+        return bool(self.looks_at(study))
 
     def run(self, study: Study) -> tuple[Finding | Flag, ...]:
         """Return the nodules of the thinnest CT that shows lungs, largest first, and doubts about that CT.
 
         Refuses `no-ct`; `no-lungs` is `Absent`.
         """
-        series = self._series(study)
+        series = self.looks_at(study)
         if not series:
             limit = f"at least 8 slices, 60 mm, slices up to {self.max_slice_mm:g} mm apart"
             raise Refused("no-ct", f"the study holds no CT series to look for nodules on ({limit})")
@@ -148,7 +164,7 @@ class LungNodule:
             lowest_roundness=self.min_roundness,
             at_most=self.max_candidates,
         )
-        detector = choose_detector(self.detector)
+        detector = choose_detector(self.detector, self.models)
         places = spots(hu, inside, volume.spacing_mm, classical, detector, self.max_candidates)
         drawings = self._drawn(places, hu, (inside, between), volume.spacing_mm)
         flags = found.flags
@@ -165,7 +181,7 @@ class LungNodule:
             best = self._drawn_again(best, volume, self.drawer)
         ordered = sorted(best, key=lambda d: (-d.mask.count, d.mask.origin))
         findings = [_finding(n, d, found, volume) for n, d in enumerate(ordered, start=1)]
-        if (rater := choose_rater(self.malignancy, self.drawer)) is not None:
+        if (rater := choose_rater(self.malignancy, self.drawer, self.models)) is not None:
             drawn = [d.learned is not None and d.learned.uncertainty is not None for d in ordered]
             wanted = [by_networks or self.malignancy == "on" for by_networks in drawn]
             findings = [
@@ -187,7 +203,9 @@ class LungNodule:
             if new is not None
         ]
 
-    def _series(self, study: Study) -> tuple[Volume, ...]:
+    def looks_at(self, study: Study) -> tuple[Volume, ...]:
+        """Return the CT series that may show lungs, the thinnest first."""
+
         def length_mm(volume: Volume) -> float:
             return int(volume.array.shape[0]) * volume.spacing_mm[0]
 
@@ -390,6 +408,7 @@ def _finding(number: int, drawing: Drawing, found: Lungs, volume: Volume) -> Fin
         confidence=round(drawing.confidence, 3),
         measurements=measure_lesion(drawing.mask, volume) if learned is None else learned.measurements,
         flags=() if learned is None else told(label, learned, LungNodule.name, volume),
+        uncertainties={} if learned is None else learned.uncertainties,
     )
 
 

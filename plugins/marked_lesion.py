@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
 
 from models.card import ModelCard
+from models.nodule_segmenter import NAME as NODULE_SEGMENTER
+from models.place import Places
 from models.segmenter import LesionSegmenter
 from plugins import codes
 from plugins.contract import Finding, Flag, Mark, Mask, Study, Volume
@@ -30,6 +32,8 @@ class MarkedLesion:
 
     segmenter: Segmenters = "best"
     """What draws: `learned`, `classical`, or the `best` that can run here."""
+    models: Places = field(default_factory=dict, hash=False)
+    """Models made here that count instead of those of the release, by family; for the node to give."""
 
     def __post_init__(self) -> None:
         if self.segmenter not in SEGMENTERS:
@@ -38,7 +42,12 @@ class MarkedLesion:
     @cached_property
     def drawer(self) -> LesionSegmenter:
         """Return what draws a lesion from a point."""
-        return choose(self.segmenter)
+        return choose(self.segmenter, models=self.models)
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Return the families of learned models that these settings use."""
+        return () if self.segmenter == "classical" else (NODULE_SEGMENTER,)
 
     @property
     def model(self) -> ModelCard | None:
@@ -121,6 +130,7 @@ def _finding(number: int, mark: Mark, drawing: Drawing, volume: Volume) -> Findi
             replace(f, plugin=MarkedLesion.name, series_instance_uid=volume.series_instance_uid)
             for f in flags
         ),
+        uncertainties=drawing.uncertainties,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from models.files import BadModel
 from models.nodule_segmenter import AERATED, NAME, LearnedNoduleSegmenter, NoduleAnswer, runs_here
+from models.place import NOWHERE, Places, open_current
 from models.segmenter import ClassicalNoduleSegmenter, LesionSegmenter
-from models.shipped import open_shipped
 from models.uncertainty import CaseUncertainty
 from plugins.contract import Flag, Mask, Measurement, Point, Volume
 from plugins.errors import Refused
@@ -43,11 +43,17 @@ class Drawing:
     flags: tuple[Flag, ...] = ()
     """Doubts about the drawing."""
 
+    @property
+    def uncertainties(self) -> dict[str, float]:
+        """Return `uncertainty` by the names of its fields."""
+        return {} if self.uncertainty is None else asdict(self.uncertainty)
 
-def choose(which: Segmenters, mirrors: int | None = None) -> LesionSegmenter:
+
+def choose(which: Segmenters, mirrors: int | None = None, models: Places = NOWHERE) -> LesionSegmenter:
     """Return what draws lesions: the learned networks, the classical procedure, or the best that can run here.
 
-    `mirrors`: how many mirror images each network is shown; None for what its card says.
+    `mirrors`: how many mirror images each network is shown; None for what its card says. `models` are those made here
+    that count.
     Refuses `no-segmenter` when the learned one is asked for and cannot run.
     """
     if which not in SEGMENTERS:
@@ -57,7 +63,7 @@ def choose(which: Segmenters, mirrors: int | None = None) -> LesionSegmenter:
     try:
         if not runs_here():
             raise BadModel("not-installed", "torch or monai is not installed: pip install 'nadir[learn]'")
-        return LearnedNoduleSegmenter(model=open_shipped(NAME), mirrors=mirrors, fastest=True)
+        return LearnedNoduleSegmenter(model=open_current(NAME, models), mirrors=mirrors, fastest=True)
     except BadModel as bad:
         if which == "best" and bad.code == "not-shipped":
             return ClassicalNoduleSegmenter()

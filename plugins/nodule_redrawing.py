@@ -62,6 +62,7 @@ def nodule_at(
         site=codes.LUNG,
         measurements=drawing.measurements,
         flags=told(label, drawing, "lung_nodule", volume),
+        uncertainties=drawing.uncertainties,
     )
 
 

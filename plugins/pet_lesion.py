@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import cc3d
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from models.card import ModelCard
+from models.petct import NAME as PETCT
+from models.place import Places
 from plugins import codes
 from plugins.contract import BoolArray, Finding, Flag, Mask, Measurement, Point, Study, Volume
 from plugins.errors import Absent, Refused
@@ -21,7 +23,7 @@ from plugins.measure.lesion import measure_lesion, normalised_to_lean
 from plugins.measure.liver import LiverReference, find_liver, sphere_mask
 from plugins.measure.uptake import PeakVariant, Threshold
 from plugins.measure.volume import MM3_PER_ML, volume_mm3
-from plugins.pet_drawing import PetDrawing, shipped_petct
+from plugins.pet_drawing import PetDrawing, current_petct
 
 _MARGIN_MM = 30.0
 _REACH_MM = 10.0
@@ -89,6 +91,8 @@ class PetLesion:
     """Where the outline of a mask runs: `contour` or `pixel-centre`."""
     peak: PeakVariant = "global"
     """Which SUVpeak: `global`, `local` or `weighted`."""
+    models: Places = field(default_factory=dict, hash=False)
+    """Models made here that count instead of those of the release, by family; for the node to give."""
 
     def __post_init__(self) -> None:
         if self.threshold not in ("fixed", "percent", "percist"):
@@ -101,13 +105,22 @@ class PetLesion:
             raise ValueError("minimum_voxels and maximum_lesions are at least 1")
 
     @property
+    def families(self) -> tuple[str, ...]:
+        """Return the families of learned models that these settings use."""
+        return (PETCT,) if self.outline == "learned" else ()
+
+    @property
     def model(self) -> ModelCard | None:
         """Return the card of the network; None when thresholds draw."""
-        return shipped_petct().card if self.outline == "learned" else None
+        return current_petct(self.models).card if self.outline == "learned" else None
 
     def accepts(self, study: Study) -> bool:
         """Return True when the study has a PET in SUV."""
         return bool(study.by_role("pet_suv"))
+
+    def looks_at(self, study: Study) -> tuple[Volume, ...]:
+        """Return the PET in SUV."""
+        return study.by_role("pet_suv")
 
     def run(self, study: Study) -> tuple[Finding | Flag, ...]:
         """Return the liver reference, if any, the lesions of every PET in SUV, the largest first, and doubts.
@@ -143,7 +156,7 @@ class PetLesion:
             yield _flag(pet, "too-many-lesions", words)
         spots = spots[: self.maximum_lesions]
         if self.outline == "learned":
-            spots = list(_redrawn(spots, PetDrawing(pet, cts, shipped_petct()), self.hazard))
+            spots = list(_redrawn(spots, PetDrawing(pet, cts, current_petct(self.models)), self.hazard))
         for place, spot in enumerate(spots, start=number + 1):
             yield self._lesion(pet, spot, f"PET lesion {place}")
 

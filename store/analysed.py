@@ -90,6 +90,8 @@ class Found:
     """What was measured."""
     flags: tuple[Told, ...] = ()
     """Doubts about this finding."""
+    uncertainties: tuple[tuple[str, float], ...] = ()
+    """How unsure the networks were, by the names of `models.uncertainty.CaseUncertainty`; finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +149,32 @@ class Linked:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeriesFacts:
+    """What a series was like that an analysis looked at; nothing in it is of the patient."""
+
+    series_instance_uid: str
+    """The series."""
+    modality: str
+    """Modality."""
+    manufacturer: str
+    """Manufacturer of the scanner."""
+    manufacturer_model_name: str
+    """ManufacturerModelName."""
+    convolution_kernel: str
+    """ConvolutionKernel of a CT."""
+    slice_distance_mm: float
+    """Between slice centres."""
+    pixel_spacing_mm: float
+    """Between rows."""
+    slices: int
+    """How many."""
+    unit: str
+    """UCUM code of the voxels."""
+    histogram: tuple[float, ...]
+    """Shares of the voxels between the edges of `store.facts.EDGES` for the unit; empty without such edges."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class AnalysedFindings:
     """All that one job made."""
 
@@ -158,6 +186,8 @@ class AnalysedFindings:
     """Objects, in the order in which they are to be sent."""
     links: tuple[Linked, ...] = ()
     """What became of lesions since earlier time points; none when there was nothing to compare with."""
+    series: tuple[SeriesFacts, ...] = ()
+    """What the series were like that it looked at."""
 
     def to_json(self) -> str:
         """Return it as JSON; `from_json` gives an equal value back."""

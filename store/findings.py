@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -18,12 +19,14 @@ from store.analysed import (
     Found,
     Linked,
     Measured,
+    SeriesFacts,
     Told,
     Written,
 )
 from store.charset import storable
 from store.database import aware_utc
 from store.jobs import require_held
+from store.model_tables import FindingDoubt, SeriesFact
 from store.objects import Kept
 from store.tables import Finding, Job, LesionLink, Measurement, Patient, Refusal, Result, Revision, Study
 
@@ -84,6 +87,9 @@ def save(
     made_by = {"plugin": job.plugin, "plugin_version": job.plugin_version, "model_sha256": job.model_sha256}
     measurements = [_measurement(n, made_by, m) for n, f in rows for m in f.measurements]
     _insert(session, Measurement, measurements)
+    doubts = [{"finding_pk": n, "name": name, "value": v} for n, f in rows for name, v in f.uncertainties]
+    _insert(session, FindingDoubt, doubts)
+    _insert(session, SeriesFact, [_fact(job, facts, now) for facts in analysed.series])
     results = [_result(job_pk, written, kept, now) for written in analysed.written]
     for result in results:
         # One by one: the order of the rows is the order of sending.
@@ -128,9 +134,9 @@ def list_findings(
 def _forget(session: Session, job_pk: int) -> None:
     """Delete what an attempt left that told its reasons and then died; such a job has no deliveries."""
     findings = select(col(Finding.id)).where(col(Finding.job_pk) == job_pk)
-    session.exec(delete(Measurement).where(col(Measurement.finding_pk).in_(findings)))
-    session.exec(delete(LesionLink).where(col(LesionLink.job_pk) == job_pk))
-    for table in (Finding, Refusal, Result):
+    for of_finding in (Measurement, FindingDoubt):
+        session.exec(delete(of_finding).where(col(of_finding.finding_pk).in_(findings)))
+    for table in (LesionLink, Finding, Refusal, Result, SeriesFact):
         session.exec(delete(table).where(col(table.job_pk) == job_pk))
 
 
@@ -256,6 +262,11 @@ def _measurement(finding_pk: int, made_by: Mapping[str, str], measured: Measured
         "sop_instance_uid": measured.sop_instance_uid,
         **made_by,
     }
+
+
+def _fact(job: Job, facts: SeriesFacts, now: datetime) -> dict[str, Any]:
+    made_by = {"job_pk": job.id, "plugin": job.plugin, "model_sha256": job.model_sha256, "at": now}
+    return _clean({**made_by, **asdict(facts), "histogram": json.dumps(facts.histogram)})
 
 
 def _result(job_pk: int, written: Written, kept: Mapping[str, Kept], now: datetime) -> Result:

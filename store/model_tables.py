@@ -101,7 +101,7 @@ class Lease(SQLModel, table=True):
 
 
 class SeriesFact(SQLModel, table=True):
-    """What a series was like that an analysis looked at: the input that drift is seen in. Written by `store.facts`."""
+    """What a series was like that an analysis looked at: drift is seen in it. Written by `store.findings`."""
 
     __tablename__ = "series_fact"
     __table_args__ = (UniqueConstraint("job_pk", "series_instance_uid"),)
