@@ -35,19 +35,20 @@ class Group:
         return f"{NAMES.get(self.by, self.by.replace('_', ' '))} {self.name}"
 
 
-def groups(known: Sequence[Mapping[str, float | str]]) -> tuple[Group, ...]:
+def groups(known: Sequence[Mapping[str, float | str]], most_words: int = MOST_WORDS) -> tuple[Group, ...]:
     """Return the groups of cases, sizes first; a kind of group with one member only is left out.
 
-    Cases of which a thing is not known are gathered as `not known`, when it is known of others.
+    Cases of which a thing is not known are gathered as `not known`, when it is known of others. A thing with more
+    than `most_words` different values makes no groups.
     """
     keys = [*EDGES, *sorted({key for one in known for key in one} - EDGES.keys())]
-    return tuple(group for key in keys for group in _by(key, known))
+    return tuple(group for key in keys for group in _by(key, known, most_words))
 
 
-def _by(key: str, known: Sequence[Known]) -> list[Group]:
+def _by(key: str, known: Sequence[Known], most_words: int) -> list[Group]:
     names = [_name(key, one.get(key)) for one in known]
     there = {name for name in names if name != UNKNOWN}
-    if not there or len(there) + (UNKNOWN in names) < 2 or len(there) > MOST_WORDS:
+    if not there or len(there) + (UNKNOWN in names) < 2 or len(there) > most_words:
         return []
     order = [*_ranges(key)] if key in EDGES else sorted(there)
     return [
