@@ -12,8 +12,8 @@ from models.files import BadModel
 from models.malignancy import NAME, NOT_PATHOLOGY, MalignancyRater, open_rater
 from models.nodule_features import REACH_MM
 from models.nodule_segmenter import LearnedNoduleSegmenter, runs_here
+from models.place import NOWHERE, Places, open_current
 from models.segmenter import LesionSegmenter
-from models.shipped import open_shipped
 from plugins import codes
 from plugins.contract import Finding, Flag, Measurement, Volume
 from plugins.errors import Refused
@@ -29,18 +29,21 @@ FLAG = Flag(
 )
 
 
-def choose_rater(which: Ratings, segmenter: LesionSegmenter) -> MalignancyRater | None:
+def choose_rater(
+    which: Ratings, segmenter: LesionSegmenter, models: Places = NOWHERE
+) -> MalignancyRater | None:
     """Return what rates nodules that a segmenter drew; None when they are not rated.
 
     `calibrated` rates only where the card says that probabilities mean what they say, and only what the learned
-    segmenter drew: calibration was judged on its masks. Refuses `no-rater` when `on` is asked for and cannot be.
+    segmenter drew: calibration was judged on its masks. `models` are those made here that count.
+    Refuses `no-rater` when `on` is asked for and cannot be.
     """
     if which == "off" or (which == "calibrated" and not isinstance(segmenter, LearnedNoduleSegmenter)):
         return None
     try:
         if not runs_here():
             raise BadModel("not-installed", "torch or monai is not installed: pip install 'nadir[learn]'")
-        model = open_shipped(NAME)
+        model = open_current(NAME, models)
         if which == "calibrated" and model.card.get("calibrated") is not True:
             return None
         return open_rater(model)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.files import BadModel
 from models.nodule_detector import NAME, LearnedNoduleDetector, Search, runs_here, strongest_apart
-from models.shipped import open_shipped
+from models.place import NOWHERE, Places, open_current
 from plugins.errors import Refused
 from plugins.nodule_candidates import Candidate, candidates
 
@@ -31,10 +31,11 @@ class Spot:
     """What the networks give it, 0 to 1; None when none were asked."""
 
 
-def choose_detector(which: Detectors) -> LearnedNoduleDetector | None:
+def choose_detector(which: Detectors, models: Places = NOWHERE) -> LearnedNoduleDetector | None:
     """Return the networks that judge candidates, None when candidates are judged by the shape of what is drawn there.
 
-    `best` are the networks where they are shipped and can run. Refuses `no-detector` when `learned` cannot be.
+    `best` are the networks where there are some and they can run; `models` are those made here that count.
+    Refuses `no-detector` when `learned` cannot be.
     """
     if which not in DETECTORS:
         raise ValueError(f"detector is one of {', '.join(DETECTORS)}, not '{which}'")
@@ -43,7 +44,7 @@ def choose_detector(which: Detectors) -> LearnedNoduleDetector | None:
     try:
         if not runs_here():
             raise BadModel("not-installed", "torch or monai is not installed: pip install 'nadir[learn]'")
-        return LearnedNoduleDetector(model=open_shipped(NAME), fastest=True)
+        return LearnedNoduleDetector(model=open_current(NAME, models), fastest=True)
     except BadModel as bad:
         if which == "best" and bad.code == "not-shipped":
             return None

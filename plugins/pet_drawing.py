@@ -10,19 +10,19 @@ from scipy import ndimage
 from models.files import BadModel
 from models.nodule_segmenter import runs_here
 from models.petct import NAME, LearnedPetct
-from models.shipped import open_shipped
+from models.place import Places, open_current
 from plugins.contract import Array, BoolArray, Volume
 from plugins.errors import Broken
 
 AIR_HU = -1000.0
 
 
-def shipped_petct() -> LearnedPetct:
-    """Return the PET/CT model that comes with Nadir. Raises Broken when it cannot be used here."""
+def current_petct(models: Places) -> LearnedPetct:
+    """Return the PET/CT model that counts. Raises Broken when it cannot be used here."""
     if not runs_here():
         raise Broken("torch and monai, which the PET/CT network needs, are not installed")
     try:
-        return LearnedPetct(model=open_shipped(NAME))
+        return LearnedPetct(model=open_current(NAME, models))
     except BadModel as error:
         raise Broken(f"the PET/CT network cannot be used: {error.sentence}") from error
 

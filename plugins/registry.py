@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 
+from models.files import BadModel
+from models.place import NOWHERE, UNREACHABLE, Places, open_current
 from plugins.contract import Plugin, plugin_settings
-from plugins.errors import Refused
+from plugins.errors import Refused, Unavailable
 
 GROUP = "nadir.plugins"
 ADAPTERS = "nadir.adapters"
@@ -31,14 +33,18 @@ class Loaded:
 
 
 def load_plugins(
-    settings: Mapping[str, Mapping[str, object]] | None = None, names: Sequence[str] | None = None
+    settings: Mapping[str, Mapping[str, object]] | None = None,
+    names: Sequence[str] | None = None,
+    models: Places = NOWHERE,
 ) -> tuple[Plugin, ...]:
     """Return the installed plugins, by name, each made with its settings.
 
-    `settings` maps a plugin's name to the values of its fields; `names` keeps only those plugins.
-    Refuses (`unknown-plugin`, `broken-plugin`, `bad-plugin-settings`).
+    `settings` maps a plugin's name to the values of its fields; `names` keeps only those plugins. `models` are those
+    made here that count: a plugin that uses their family gets them, held against their hashes, and no others instead.
+    Refuses (`unknown-plugin`, `broken-plugin`, `bad-plugin-settings`, `changed-model`). Raises Unavailable when the
+    folder of a model cannot be looked into.
     """
-    return tuple(_make(entry, values) for entry, values in _wanted(settings, names))
+    return tuple(_make(entry, values, models) for entry, values in _wanted(settings, names))
 
 
 def load_working(
@@ -93,7 +99,7 @@ def _adapter(name: str, values: Mapping[str, object]) -> tuple[EntryPoint, Mappi
     return entry, {**{key: value for key, value in values.items() if key != "adapter"}, "name": name}
 
 
-def _make(entry: EntryPoint, values: Mapping[str, object]) -> Plugin:
+def _make(entry: EntryPoint, values: Mapping[str, object], models: Places = NOWHERE) -> Plugin:
     try:
         factory = entry.load()
     except Exception as error:  # a border: foreign code may raise anything when it is imported
@@ -106,6 +112,7 @@ def _make(entry: EntryPoint, values: Mapping[str, object]) -> Plugin:
                 "bad-plugin-settings", f"plugin '{entry.name}' does not take these settings: {error}"
             ) from error
         raise _broken(entry, f"cannot be made: {_said(error)}") from error
+    plugin = _with_models(plugin, values, models)
     try:
         is_plugin = isinstance(plugin, Plugin)
         plugin.model  # noqa: B018 - a property that may read a file
@@ -116,6 +123,23 @@ def _make(entry: EntryPoint, values: Mapping[str, object]) -> Plugin:
     if not is_plugin:
         raise _broken(entry, why)
     return plugin
+
+
+def _with_models(plugin: Plugin, values: Mapping[str, object], models: Places) -> Plugin:
+    """Return a plugin with those of the models that it uses, after each was opened once."""
+    families: tuple[str, ...] = getattr(plugin, "families", ())
+    if families and "models" in values:
+        sentence = f"which models '{plugin.name}' uses is no setting; 'nadir models approve' decides it"
+        raise Refused("bad-plugin-settings", sentence)
+    used = {family: models[family] for family in families if family in models}
+    for family in used:
+        try:
+            open_current(family, used)
+        except BadModel as bad:
+            if bad.code == UNREACHABLE:
+                raise Unavailable(bad.sentence) from bad
+            raise Refused("changed-model", bad.sentence) from bad
+    return replace(plugin, models=used) if used else plugin  # type: ignore[type-var]
 
 
 def _broken(entry: EntryPoint, why: str) -> Refused:

@@ -73,7 +73,7 @@ def test_nodules_are_rated_where_it_is_calibrated_or_asked_for(monkeypatch: pyte
 def test_a_card_decides_whether_it_is_calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
     for calibrated in (True, False, None):
         model = bright_segmenter(calibrated=calibrated).model
-        monkeypatch.setattr("plugins.nodule_rating.open_shipped", lambda _, model=model: model)
+        monkeypatch.setattr("plugins.nodule_rating.open_current", lambda *_, model=model: model)
         monkeypatch.setattr("plugins.nodule_rating.open_rater", lambda _: RATER)
         assert choose_rater("calibrated", bright_segmenter()) is (RATER if calibrated else None)
         assert choose_rater("on", ClassicalNoduleSegmenter()) is RATER

@@ -55,10 +55,10 @@ def test_networks_leave_those_above_their_level_the_surest_first(balls: np.ndarr
 def test_the_best_detector_is_none_where_none_is_shipped_and_a_wanted_one_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def not_shipped(name: str) -> None:
+    def not_shipped(name: str, *_: object) -> None:
         raise BadModel("not-shipped", f"this installation has no model '{name}'")
 
-    monkeypatch.setattr(nodule_search, "open_shipped", not_shipped)
+    monkeypatch.setattr(nodule_search, "open_current", not_shipped)
     assert choose_detector("best") is None
     assert choose_detector("classical") is None
     with pytest.raises(Refused, match="no-detector"):

@@ -335,7 +335,7 @@ class Growing:
 
 def test_the_network_draws_when_it_is_asked_to_and_shows_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
     model, trunk = Growing(), Trunk(hot=HOT)
-    monkeypatch.setattr("plugins.pet_lesion.shipped_petct", lambda: model)
+    monkeypatch.setattr("plugins.pet_lesion.current_petct", lambda _: model)
     plugin = PetLesion(outline="learned")
     lesions = [f for f in found(plugin, study(trunk.pet(), trunk.ct())) if f.type == codes.LESION]
     assert plugin.model is model.card
@@ -356,10 +356,10 @@ def test_places_in_one_drawn_lesion_are_one_and_what_is_not_seen_keeps_its_thres
 ) -> None:
     near = (((0.0, 0.0, 0.0), 6.0, 9.0), ((16.0, 0.0, 0.0), 5.0, 8.0))
     pet = Trunk(hot=near, noise=0.0).pet()
-    monkeypatch.setattr("plugins.pet_lesion.shipped_petct", Growing)
+    monkeypatch.setattr("plugins.pet_lesion.current_petct", lambda _: Growing())
     one = [f for f in found(PetLesion(outline="learned"), study(pet)) if f.type == codes.LESION]
     assert len(one) == 1
-    monkeypatch.setattr("plugins.pet_lesion.shipped_petct", lambda: Growing(sees=False))
+    monkeypatch.setattr("plugins.pet_lesion.current_petct", lambda _: Growing(sees=False))
     two = [f for f in found(PetLesion(outline="learned"), study(pet)) if f.type == codes.LESION]
     assert [[flag.code for flag in f.flags] for f in two] == [["drawn-by-threshold"]] * 2
 
