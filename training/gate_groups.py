@@ -70,7 +70,7 @@ def group_checks(
     asked = [
         (group, figure, _difference(group, figure, margins, seed)) for group in large for figure in FIGURES
     ]
-    p = [one.p_above if figure.sign < 0 else one.p_below for _, figure, one in asked]
+    p = [one.p_fell if figure.sign < 0 else one.p_rose for _, figure, one in asked]
     sure = holm(p, (1 - margins.level) / 2)
     judged = {
         (id(group), figure.name): _judged(group, figure, one, margins, surely)

@@ -7,11 +7,13 @@ and Tibshirani 1993, chapters 13 and 16.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from plugins.errors import Refused
 from training.evaluate.bootstrap import LEVEL, RESAMPLES, Interval
@@ -30,10 +32,10 @@ class Difference:
     """The champion's figure on these cases."""
     challenger: float
     """The challenger's."""
-    p_above: float
-    """Share of the draws with a difference of 0 or more, at least 1 / (draws + 1): small when it surely fell."""
-    p_below: float
-    """Share of the draws with a difference of 0 or less, likewise."""
+    p_fell: float
+    """One-sided p of no fall: small when it surely fell. 1 when it did not fall, or there is one patient."""
+    p_rose: float
+    """One-sided p of no rise, likewise."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,22 +109,33 @@ def difference(
     whole = [float(made(one.sum(axis=0, keepdims=True) / count.sum())[0]) for one in sums]
     value = whole[1] - whole[0]
     low = high = None
-    p_above = p_below = 1.0
+    p_fell = p_rose = 1.0
     if people > 1:
         times = _times(people, resamples, seed)
         cases = (times @ count)[:, None]
         found = made(times @ sums[1] / cases) - made(times @ sums[0] / cases)
         low, high = (float(q) for q in np.quantile(found, [(1 - level) / 2, (1 + level) / 2]))
-        p_above, p_below = (
-            (1 + int(np.count_nonzero(side))) / (resamples + 1) for side in (found >= 0, found <= 0)
-        )
+        p_fell, p_rose = _p(value, float(found.std()), people), _p(-value, float(found.std()), people)
     return Difference(
         interval=Interval(value=value, low=low, high=high, cases=len(codes), patients=people),
         champion=whole[0],
         challenger=whole[1],
-        p_above=p_above,
-        p_below=p_below,
+        p_fell=p_fell,
+        p_rose=p_rose,
     )
+
+
+def _p(value: float, deviation: float, people: int) -> float:
+    """Return the one-sided p of a difference that is no less than 0, of Student's t with one degree less than patients.
+
+    The standard error is the deviation of the draws, which is too small by the root of (people - 1) / people.
+    """
+    if value >= 0:
+        return 1.0
+    if deviation == 0:
+        return 0.0
+    t = value / (deviation * math.sqrt(people / (people - 1)))
+    return float(special.stdtr(people - 1, t))
 
 
 def _times(people: int, resamples: int, seed: int) -> Values:
