@@ -29,6 +29,7 @@ SINGULAR = {
     "plugins": "--plugin-setting",
     "delivery": "--delivery-setting",
     "commitment_callers": "--commitment-caller",
+    "retrain": "--retrain-setting",
 }
 """Flags that may be given several times are named for one of what they hold."""
 
@@ -63,6 +64,8 @@ def load_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
         values["plugins"] = _nested(pairs, "plugin")
     if pairs := values.pop("delivery", None):
         values["delivery"] = _nested(pairs, "delivery")
+    if pairs := values.pop("retrain", None):
+        values["retrain"] = _nested([f"retrain.{pair}" for pair in pairs], "retrain")["retrain"]
     return Settings.load(
         config, **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     )
@@ -77,6 +80,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         words = {
             "plugins": "NAME.FIELD=VALUE: one setting of a plugin",
             "delivery": "DESTINATION.FIELD=VALUE: one setting of a destination",
+            "retrain": "FIELD=VALUE: one setting of retraining",
         }.get(name, description)
         option = typer.Option(flag, help=f"{words} (repeatable).", show_default=False)
         annotation = Annotated[list[str] | None, option]

@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from node.deliveries import DeliverySettings, key_of, taking, without_credentials
+from node.retraining import RetrainSettings
 from node.secrets import SECRET, SecretFiles, hidden, is_secret, require_private_settings
 from plugins.errors import Refused
 
@@ -213,6 +214,9 @@ class Settings(BaseSettings):
         default_factory=dict, description="Settings of each plugin, by its name"
     )
     enabled: Words | None = Field(default=None, description="Plugins that run; all when not given")
+    retrain: RetrainSettings = Field(
+        default_factory=RetrainSettings, description="Settings of the schedule and of retraining, by name"
+    )
     log_level: str = Field(
         default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="How much is logged"
     )

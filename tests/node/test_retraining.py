@@ -1,0 +1,87 @@
+"""The settings of retraining, and the times of the schedule."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from node.crontab import Crontab
+from node.flags import load_settings
+from node.settings import Settings
+from plugins.errors import Refused
+
+FRIDAY = datetime(2026, 11, 20, 17, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("expression", "next_time"),
+    [
+        ("0 2 * * 6", "2026-11-21T02:00"),
+        ("0 2 * * sat", "2026-11-21T02:00"),
+        ("0 2 * * 0", "2026-11-22T02:00"),
+        ("0 2 * * 7", "2026-11-22T02:00"),
+        ("0 2 * * 1-5", "2026-11-23T02:00"),
+        ("*/20 * * * *", "2026-11-20T17:40"),
+        ("5/20 * * * *", "2026-11-20T17:45"),
+        ("15,45 17-18 20 nov *", "2026-11-20T17:45"),
+        ("30 4 1 1 *", "2027-01-01T04:30"),
+    ],
+)
+def test_a_crontab_means_what_cron_takes_it_for(expression: str, next_time: str) -> None:
+    found = Crontab.of(expression).trigger(UTC).get_next_fire_time(None, FRIDAY.replace(minute=31))
+    assert found.isoformat(timespec="minutes")[:16] == next_time
+
+
+def test_a_crontab_is_read_in_its_time_zone() -> None:
+    found = Crontab.of("0 2 * * *").trigger(ZoneInfo("Europe/Berlin")).get_next_fire_time(None, FRIDAY)
+    assert found.astimezone(UTC) == datetime(2026, 11, 21, 1, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *("0 2 * *", "60 2 * * *", "0 2 * * 8", "0 2 0 * *", "a 2 * * *", "5-2 * * * *", "*/0 * * * *"),
+        *("0 2 1 * 1", "*-3 * * * *", "@daily"),
+    ],
+)
+def test_a_crontab_that_nobody_can_read_is_refused_with_the_settings(expression: str) -> None:
+    with pytest.raises(Refused, match=r"retrain\.cron"):
+        Settings.load(retrain={"cron": expression})
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"families": ["liver"]}, "nobody knows how to retrain 'liver'"),
+        ({"timezone": "Mars/Base"}, "'Mars/Base' is no time zone"),
+        ({"timezone": "../etc/passwd"}, "is no time zone"),
+        ({"margins": {"dice": 1}}, "'dice' is no limit"),
+        ({"margins": {"level": 2}}, "level lies between"),
+        ({"replay_share": 1.0}, "less than 1"),
+        ({"colour": "blue"}, "retrain.colour: there is no such setting"),
+    ],
+)
+def test_a_wrong_setting_of_retraining_is_refused_in_one_line(changes: dict[str, object], says: str) -> None:
+    with pytest.raises(Refused, match=says) as caught:
+        Settings.load(retrain=changes)
+    assert "\n" not in caught.value.sentence
+
+
+def test_settings_of_retraining_come_from_file_environment_and_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toml = tmp_path / "nadir.toml"
+    toml.write_text(
+        'home = "/nowhere"\n[retrain]\nfamilies = ["nodule_segmenter"]\nsteps = 5\nbatch = 3\n'
+        "[retrain.margins]\ndice_gain = 0.02\n"
+    )
+    monkeypatch.setenv("NADIR_RETRAIN__BATCH", "4")
+    monkeypatch.setenv("NADIR_RETRAIN__MARGINS__FEWEST_PATIENTS", "6")
+    settings = load_settings(toml, {"retrain": ["steps=7", 'data=["/a", "/b"]']})
+    recipe = settings.retrain.recipe("nodule_segmenter")
+    assert settings.retrain.families == ("nodule_segmenter",)
+    assert (recipe.steps, recipe.batch, recipe.replay) == (7, 4, (Path("/a"), Path("/b")))
+    assert (recipe.margins.dice_gain, recipe.margins.fewest_patients) == (0.02, 6)
