@@ -36,8 +36,8 @@ class Label:
     tracking_uid: str
     """The lesion, as the course calls it now."""
     origin: Origin
-    """corrected: what Nadir drew, or missed at this visit, was drawn anew; approved: what Nadir drew, as it is; drawn: a
-    lesion that Nadir did not know."""
+    """corrected: drawn anew, or drawn where Nadir missed it at this visit; approved: what Nadir drew, as it is;
+    drawn: a lesion that Nadir did not know."""
     author: str
     """Who, in words for people."""
     at: datetime

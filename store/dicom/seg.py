@@ -44,6 +44,7 @@ from store.dicom.frames import (
     position,
 )
 from store.dicom.uids import derive_uid
+from store.dicom.voxel_hash import voxel_hash
 
 PALETTE: Final[tuple[tuple[int, int, int], ...]] = (
     (230, 25, 75),
@@ -185,7 +186,11 @@ def _describe(identified: Identified, provenance: Provenance) -> SegmentDescript
             family=algorithm_family(provenance),
             version=one_line(provenance.model_version),
             source=MANUFACTURER,
-            parameters={"model": provenance.model_sha256, "settings": provenance.config_sha256},
+            parameters={
+                "model": provenance.model_sha256,
+                "settings": provenance.config_sha256,
+                "voxels": voxel_hash(finding.mask),
+            },
         )
         if automatic
         else None,

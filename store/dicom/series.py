@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -16,7 +16,7 @@ from store.dicom.files import File, read_file
 from store.dicom.headers import Headers
 from store.dicom.points import read_marks
 from store.dicom.values import day, number, quiet, text
-from store.dicom.volumes import ROLES, name_series, read_volume
+from store.dicom.volumes import ROLES, name_series, read_grid, read_volume
 from store.part10 import MANUFACTURER, OWN_MODALITIES
 
 REGIONS = {"RTSTRUCT", "SEG"}
@@ -83,6 +83,27 @@ def read_mask(path: Path, read: ReadStudy) -> tuple[Drawn, ...]:
             )
             raise Refused(first.code, first.sentence)
         return drawn
+
+
+def read_grids(paths: Iterable[Path]) -> tuple[Volume, ...]:
+    """Return the readable image series of the files without their values, for what lies on them."""
+    with quiet():
+        files, _, refused = read_files(paths)
+        return _volumes(_without_conflicts(_without_copies(files), refused), refused, read_grid)[0]
+
+
+def read_regions(path: Path, volumes: Sequence[Volume]) -> tuple[tuple[Drawn, ...], tuple[Flag, ...]]:
+    """Return the regions of a SEG or RTSTRUCT on the volumes, and the reason for each that cannot be used.
+
+    Refuses `unknown-mask`, and what `read_file` refuses.
+    """
+    with quiet():
+        file = read_file(path)
+        if file is None or file.modality not in REGIONS:
+            raise Refused("unknown-mask", f"{path.name} is not a DICOM SEG or RTSTRUCT")
+        refused: list[Flag] = []
+        drawn = _read_regions(file, volumes, refused)
+        return drawn, tuple(refused)
 
 
 def group_by_study(paths: Iterable[Path]) -> dict[str, list[Path]]:
@@ -208,7 +229,9 @@ def _without_conflicts(files: Sequence[File], refused: list[Flag]) -> list[File]
     return [f for f in files if f.series_instance_uid not in bad]
 
 
-def _volumes(files: Sequence[File], refused: list[Flag]) -> tuple[tuple[Volume, ...], dict[str, Dataset]]:
+def _volumes(
+    files: Sequence[File], refused: list[Flag], read: Callable[[Sequence[File]], Volume] = read_volume
+) -> tuple[tuple[Volume, ...], dict[str, Dataset]]:
     """Return the volumes in order of series number, and the headers of their instances."""
     groups: dict[str, list[File]] = {}
     for file in files:
@@ -218,7 +241,7 @@ def _volumes(files: Sequence[File], refused: list[Flag]) -> tuple[tuple[Volume, 
     headers: dict[str, Dataset] = {}
     for uid, members in groups.items():
         try:
-            volumes.append(_without_conversions(read_volume(members), refused))
+            volumes.append(_without_conversions(read(members), refused))
         except Refused as reason:
             sentence = f"{name_series(members[0].header)}: {reason.sentence}"
             refused.append(Flag(code=reason.code, sentence=sentence, series_instance_uid=uid))

@@ -76,11 +76,7 @@ def read_volume(files: Sequence[File]) -> Volume:
     """
     header = files[0].header
     flags: list[Flag] = []
-    require_readable(files)
-    slices = _without_localizers([s for file in files for s in slices_of(file)], flags)
-    arranged = arrange([s.plane for s in slices])
-    ordered = [slices[i] for i in arranged.order]
-    _require_size(ordered)
+    ordered, arranged = _arranged(files, flags)
     flags += arranged.flags
     flags += _header_doubts(ordered)
     quantity = judge_values(ordered, arranged)
@@ -108,6 +104,35 @@ def read_volume(files: Sequence[File]) -> Volume:
         flags=tuple(replace(f, sentence=f"{named}: {f.sentence}", series_instance_uid=uid) for f in flags),
         suv=dict(quantity.suv),
     )
+
+
+def read_grid(files: Sequence[File]) -> Volume:
+    """Return an image series without its values: `(K, R, C)` zeros that take no memory. Refuses as `read_volume`."""
+    header = files[0].header
+    ordered, arranged = _arranged(files, [])
+    plane = ordered[0].plane
+    return Volume(
+        array=np.broadcast_to(np.float32(0), (len(ordered), plane.rows, plane.columns)),
+        geometry=arranged.geometry,
+        role="other",
+        unit=codes.NO_UNITS,
+        modality=text(header, "Modality"),
+        series_instance_uid=files[0].series_instance_uid,
+        sop_class_uid=files[0].sop_class_uid,
+        sop_instance_uids=tuple(s.plane.sop_instance_uid for s in ordered),
+        slice_positions=arranged.positions_mm,
+        series_number=integer(header, "SeriesNumber"),
+    )
+
+
+def _arranged(files: Sequence[File], flags: list[Flag]) -> tuple[list[Slice], Arrangement]:
+    """Return the slices of a series in their order, and how they lie."""
+    require_readable(files)
+    slices = _without_localizers([s for file in files for s in slices_of(file)], flags)
+    arranged = arrange([s.plane for s in slices])
+    ordered = [slices[i] for i in arranged.order]
+    _require_size(ordered)
+    return ordered, arranged
 
 
 def require_readable(files: Sequence[File]) -> None:
