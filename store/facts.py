@@ -5,6 +5,9 @@ No SQL is loaded: the child process that analyses makes these facts, `store.find
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import numpy as np
@@ -33,6 +36,22 @@ SAMPLED: Final = (40, 64, 64)
 """Of each axis (K, R, C) about so many voxels, evenly spaced, are looked at."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """One study as an analysis saw it: a point of the statistics of drift."""
+
+    at: datetime
+    """When its results were kept; aware UTC."""
+    categories: Mapping[str, str]
+    """Of the series that was looked at: `manufacturer`, `manufacturer_model_name`, `convolution_kernel`, ..."""
+    spacings_mm: Mapping[str, float]
+    """Of that series: `slice_distance`, `pixel_spacing`."""
+    histograms: Mapping[str, tuple[float, ...]]
+    """Shares of its voxels between the edges of `EDGES`, by unit."""
+    numbers: Mapping[str, float]
+    """Of what was found: `findings`, and of their `volume`, `long_axis`, `entropy`, ... the median of the study."""
+
+
 def facts_of(volume: Volume, header: Dataset) -> SeriesFacts:
     """Return what a series was like; `header` is that of any of its images."""
     edges = EDGES.get(volume.unit.value)
@@ -59,4 +78,4 @@ def histogram(array: NDArray[np.float32], edges: tuple[float, ...]) -> tuple[flo
     return tuple(round(float(share), 5) for share in counts / max(1, values.size))
 
 
-__all__ = ["EDGES", "SAMPLED", "facts_of", "histogram"]
+__all__ = ["EDGES", "SAMPLED", "Observed", "facts_of", "histogram"]
