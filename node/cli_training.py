@@ -29,6 +29,14 @@ Folds = Annotated[
     list[int] | None,
     typer.Option(help="Only the cases of this fold of the manifest (repeatable).", show_default=False),
 ]
+Sides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--side",
+        help="Only the patients on this side of the split: train, validation, test (repeatable).",
+        show_default=False,
+    ),
+]
 Scans = Annotated[
     Path | None,
     typer.Option(
@@ -47,9 +55,7 @@ def evaluate(
     model: Annotated[
         str, typer.Argument(help="Folder of a model, or the name of one that comes with Nadir.")
     ],
-    data: Annotated[
-        Path, typer.Option(help="Manifest of the cases (JSON), or a folder of crops with its nodules.csv.")
-    ],
+    data: Annotated[Path, typer.Option(help="Folder of the data set, or the manifest of its cases (JSON).")],
     folder: Annotated[
         Path,
         typer.Option("--out", help="Folder for report.html, report.pdf, report.json, and the manifest."),
@@ -58,6 +64,7 @@ def evaluate(
     resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Draws for each interval.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     fold: Folds = None,
+    side: Sides = None,
     scans: Scans = None,
     beside: Beside = None,
     as_json: AsJson = False,
@@ -72,7 +79,7 @@ def evaluate(
     from training.evaluate.report import write_report
 
     subject = open_subject(model)
-    opened = replace(open_data(data, root, fold or ()), scans=scans)
+    opened = replace(open_data(data, root, fold or (), side or ()), scans=scans)
     others = [open_subject(str(run)) for run in beside or ()]
     with _counted(f"judging {subject.name}", len(opened.cases) * (1 + len(others))) as tell:
         found = judge_model(

@@ -82,11 +82,6 @@ class DetectorTask:
     """How far targets are from 0 and 1."""
 
     @property
-    def data_sha256(self) -> str:
-        """Return the hash of the data manifest."""
-        return self.manifest.sha256
-
-    @property
     def in_channels(self) -> int:
         """Return one channel for each voxel size."""
         return self.view.channels

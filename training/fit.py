@@ -33,6 +33,7 @@ from plugins.errors import Refused
 from training.commit import commit
 from training.curves import draw_curves
 from training.experiment import Experiment
+from training.manifest import DataManifest
 
 BEGIN_LEVEL = -3.0
 """Logit that a new network gives everywhere: lesions are small, and half a patch of lesion costs many steps."""
@@ -46,8 +47,8 @@ class Task(Protocol):
     """What is learned: where samples come from and what is made small."""
 
     @property
-    def data_sha256(self) -> str:
-        """Return the hash of the data manifest."""
+    def manifest(self) -> DataManifest:
+        """Return all cases that are known of, those of the fold that is left out as well."""
 
     @property
     def in_channels(self) -> int:
@@ -293,7 +294,7 @@ def _write_weights(
     from safetensors.torch import save_file
 
     numbers = {name: _packed(name, value).contiguous() for name, value in network.state_dict().items()}
-    said = {"experiment": experiment.name, "fold": str(fold), "data_sha256": task.data_sha256}
+    said = {"experiment": experiment.name, "fold": str(fold), "data_sha256": task.manifest.sha256}
     half = path.with_suffix(".half")
     save_file(numbers, half, metadata=said)
     os.replace(half, path)
@@ -311,7 +312,7 @@ def _packed(name: str, value: Tensor) -> Tensor:
 def _record(experiment: Experiment, fold: int, task: Task, folder: Path) -> None:
     """Write what the run is, or refuse a folder of another run."""
     path = folder / "run.json"
-    same = {"experiment_sha256": experiment.sha256, "data_sha256": task.data_sha256, "fold": fold}
+    same = {"experiment_sha256": experiment.sha256, "data_sha256": task.manifest.sha256, "fold": fold}
     if path.is_file():
         said = json.loads(path.read_text())
         if any(said.get(key) != value for key, value in same.items()):
@@ -322,6 +323,7 @@ def _record(experiment: Experiment, fold: int, task: Task, folder: Path) -> None
     packages = ("torch", "monai", "numpy", "scipy")
     about = {
         **same,
+        "held_out": task.manifest.held_out,
         "experiment": asdict(experiment),
         "seed": experiment.seed,
         "commit": commit(),

@@ -66,7 +66,12 @@ def _case(row: dict[str, str], fold: int, root: Path) -> Case:
 
 
 def load_nodule(case: Case, root: Path) -> Nodule:
-    """Return image and mask of a case, slices from feet to head. Refuses `changed-file` and `unequal-grids`."""
+    """Return image and mask of a case, slices from feet to head.
+
+    Refuses `no-crop` (a case without image or mask), `changed-file` and `unequal-grids`.
+    """
+    if not {"image", "mask"} <= case.files.keys():
+        raise Refused("no-crop", f"{case.case_id} has {', '.join(case.files)}, and not an image and a mask")
     for role, path in case.files.items():
         if sha256_of(root / path) != case.sha256[role]:
             raise Refused("changed-file", f"{path} is not the file that the manifest speaks of")

@@ -21,9 +21,10 @@ from torch.nn import functional
 from models.malignancy import RatedView
 from models.patches import scaled
 from plugins.errors import Refused
+from training.evaluate.data import open_learnable
 from training.experiment import Experiment
-from training.lidc import Nodule, lidc_manifest, load_nodule
-from training.manifest import Case, DataManifest, part_of, require_patients_apart
+from training.lidc import Nodule, load_nodule
+from training.manifest import FOLDS, Case, DataManifest, part_of, require_patients_apart
 
 Array = NDArray[np.float32]
 UNDECIDED = 3.0
@@ -72,11 +73,6 @@ class MalignancyTask:
     """How samples vary."""
 
     @property
-    def data_sha256(self) -> str:
-        """Return the hash of the data manifest."""
-        return self.manifest.sha256
-
-    @property
     def in_channels(self) -> int:
         """Return the number of channels that the network is shown."""
         return self.view.channels
@@ -121,14 +117,13 @@ def malignant(case: Case) -> bool | None:
 
 
 def malignancy_task(experiment: Experiment, fold: int, data: Path) -> MalignancyTask:
-    """Return the task of one fold of the nodule crops in a folder (`training.lidc`).
+    """Return the task of one fold of a folder of crops: of `training.lidc`, or any in the training form, with ratings.
 
     The settings under `task` are `view`, `variation` and `share`, the part of the other patients that is learned from.
     Refuses `bad-experiment`, and `few-cases` when a batch needs more nodules than there are.
     """
-    manifest = lidc_manifest(data)
-    unseen = (fold + 1) % 5 if experiment.inner else fold
-    left_out = {fold, unseen}
+    opened = open_learnable(data)
+    unseen = (fold + 1) % FOLDS if experiment.inner else fold
     settings: dict[str, Any] = dict(experiment.task)
     try:
         share = float(settings.pop("share", 1.0))
@@ -140,19 +135,22 @@ def malignancy_task(experiment: Experiment, fold: int, data: Path) -> Malignancy
         raise Refused(
             "bad-experiment", f"'task' of {experiment.name} is not as it has to be: {error}"
         ) from error
-    rated = [case for case in manifest.cases if malignant(case) is not None]
-    learned = part_of([case for case in rated if case.fold not in left_out], share, experiment.seed)
-    judged = [case for case in rated if case.fold == unseen]
+    learned = part_of(_rated(opened.to_learn((fold, unseen))), share, experiment.seed)
+    judged = _rated(opened.to_watch(unseen))
     require_patients_apart(learned, judged)
     if len(learned) < experiment.schedule.batch:
         raise Refused("few-cases", f"{len(learned)} rated nodules are too few for one batch")
     return MalignancyTask(
-        manifest=manifest,
+        manifest=opened.manifest,
         view=view,
-        learned=_shown([load_nodule(case, data) for case in learned], view),
-        judged=_shown([load_nodule(case, data) for case in judged], view),
+        learned=_shown([load_nodule(case, opened.root) for case in learned], view),
+        judged=_shown([load_nodule(case, opened.root) for case in judged], view),
         how=how,
     )
+
+
+def _rated(cases: Sequence[Case]) -> list[Case]:
+    return [case for case in cases if malignant(case) is not None]
 
 
 def _shown(nodules: Sequence[Nodule], view: RatedView) -> Shown:

@@ -33,7 +33,7 @@ from models.nodule_segmenter import LearnedNoduleSegmenter
 from models.shipped import Model, open_model
 from models.uncertainty import PASSES, CaseUncertainty, dropout_passes, summarised
 from training.evaluate.crops import AS_GIVEN, asked
-from training.evaluate.data import Data, open_data
+from training.evaluate.data import Data, open_learnable
 from training.evaluate.metrics import dice, long_axis_mm
 from training.evaluate.runs import load_network, open_run
 from training.evaluate.subject import Subject
@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="ends of size groups, mm",
     )
     given = parser.parse_args(arguments)
-    data = open_data(given.data)
+    data = open_learnable(given.data)
     subject = open_run(given.run).on(data.manifest)
     held = list(held_out(subject, data, levels=given.levels, mirrors=given.mirrors))
     if len(held) < FEWEST_CASES:

@@ -15,9 +15,10 @@ from torch.nn import functional
 
 from models.nodule_passes import NoduleView, channels, draw, nearest_piece
 from plugins.errors import Refused
+from training.evaluate.data import open_learnable
 from training.experiment import Experiment
-from training.lidc import Nodule, lidc_manifest, load_nodule
-from training.manifest import DataManifest, part_of, require_patients_apart
+from training.lidc import Nodule, load_nodule
+from training.manifest import FOLDS, DataManifest, part_of, require_patients_apart
 from training.nodule_samples import Augmentation, Surroundable, draw_sample, surroundable
 
 Array = NDArray[np.float32]
@@ -58,11 +59,6 @@ class NoduleTask:
         self._extents_mm.extend(extent_mm(s.nodule) for s in self.learned)
 
     @property
-    def data_sha256(self) -> str:
-        """Return the hash of the data manifest."""
-        return self.manifest.sha256
-
-    @property
     def in_channels(self) -> int:
         """Return the number of channels that the network is shown."""
         return self.view.channels
@@ -96,7 +92,12 @@ class NoduleTask:
         return (1 - (2 * both + 1) / (sizes + 1)).mean() + self.entropy_weight * entropy.mean()
 
     def judge(self, network: torch.nn.Module) -> Mapping[str, float]:
-        """Return mean Dice of unseen nodules at level 0.5 within the crop, and open: the crop continued by its edge."""
+        """Return mean Dice of unseen nodules at level 0.5 within the crop, and open: the crop continued by its edge.
+
+        Nothing is returned where there is no unseen nodule.
+        """
+        if not self.judged:
+            return {}
         run = as_function(network)
         within, wide = [], []
         for nodule in self.judged[:JUDGED_AT_MOST]:
@@ -115,25 +116,27 @@ class NoduleTask:
 
 
 def nodule_task(experiment: Experiment, fold: int, data: Path) -> NoduleTask:
-    """Return the task of one fold of the nodule crops in a folder (`training.lidc`).
+    """Return the task of one fold of a folder of crops: of `training.lidc`, or any in the training form.
 
     The settings under `task` are `view`, `augmentation`, `entropy_weight`, `size_power` and `share`, the part of the
-    other patients that is learned from (all, unless a learning curve is wanted). Refuses `bad-experiment`.
+    other patients that is learned from (all, unless a learning curve is wanted). A split in the folder is heeded.
+    Refuses `bad-experiment`, `few-cases` (nothing to learn from), and what `open_data` and `load_nodule` refuse.
     """
-    manifest = lidc_manifest(data)
-    unseen = manifest.fold((fold + 1) % 5 if experiment.inner else fold)
-    left_out = {fold, (fold + 1) % 5} if experiment.inner else {fold}
+    opened = open_learnable(data)
+    watched = (fold + 1) % FOLDS if experiment.inner else fold
+    unseen, others = opened.to_watch(watched), opened.to_learn((fold, watched))
     settings: dict[str, Any] = dict(experiment.task)
     try:
-        others = [case for case in manifest.cases if case.fold not in left_out]
         learned = part_of(others, float(settings.pop("share", 1.0)), experiment.seed)
+        if not learned:
+            raise Refused("few-cases", f"without fold {fold} there is no case to learn from in {data}")
         view = NoduleView.of(settings.pop("view"))
         how = Augmentation(**settings.pop("augmentation", {}))
         order = np.random.default_rng(0).permutation(len(unseen))
         return NoduleTask(
-            manifest=manifest,
-            learned=tuple(surroundable(load_nodule(case, data)) for case in learned),
-            judged=tuple(load_nodule(unseen[i], data) for i in order),
+            manifest=opened.manifest,
+            learned=tuple(surroundable(load_nodule(case, opened.root)) for case in learned),
+            judged=tuple(load_nodule(unseen[i], opened.root) for i in order),
             view=view,
             how=how,
             **settings,

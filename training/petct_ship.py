@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from models.petct import PetctView, look_at
 from training.evaluate.cards import card_figures
-from training.evaluate.data import Data, open_data
+from training.evaluate.data import Data, open_learnable
 from training.evaluate.families import open_subject
 from training.evaluate.judging import judge_model
 from training.evaluate.metrics import dice
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("data", type=Path, help="the sarcomas that it learned from")
     parser.add_argument("out", type=Path, help="the folder of the model")
     given = parser.parse_args(arguments)
-    sha256, _ = pack(given.run, open_data(given.data), given.out)
+    sha256, _ = pack(given.run, open_learnable(given.data), given.out)
     sys.stdout.write(f"{sha256}\n")
     return 0
 

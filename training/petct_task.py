@@ -15,13 +15,14 @@ from models.losses import Multitask, RiskSets, focal_tversky
 from models.outcome import Outcomes, concordance
 from models.petct import CHANNELS, PetctView, look_at
 from plugins.errors import Refused
+from training.evaluate.data import open_learnable
 from training.experiment import Experiment
-from training.manifest import DataManifest, part_of, require_patients_apart
+from training.manifest import FOLDS, DataManifest, part_of, require_patients_apart
 from training.nodule_task import as_function
 from training.petct_lesions import made_lesion
 from training.petct_outcomes import hazard_of, simulated
 from training.petct_samples import Augmentation, draw_sample
-from training.sts import Sarcoma, load_sarcoma, sts_manifest
+from training.sts import Sarcoma, load_sarcoma
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +77,6 @@ class PetctTask:
         object.__setattr__(self, "_both", Multitask(null_cox=float(risk.null()), segmentation_weight=weight))
 
     @property
-    def data_sha256(self) -> str:
-        """Return the hash of the data manifest."""
-        return self.manifest.sha256
-
-    @property
     def in_channels(self) -> int:
         """Return the number of channels that the network is shown."""
         return CHANNELS
@@ -131,25 +127,24 @@ class PetctTask:
 
 
 def petct_task(experiment: Experiment, fold: int, data: Path) -> PetctTask:
-    """Return the task of one fold of the sarcomas in a folder (`training.sts`).
+    """Return the task of one fold of a folder of PET/CTs: of `training.sts`, or in the training form (`pet`, `mask`).
 
     The settings under `task` are `view`, `augmentation`, `loss`, `made` (how many made lesions), `made_share` (their
     part of a batch), `outcome_seed` and `share`, the part of the other patients that is learned from.
     Refuses `bad-experiment`.
     """
-    manifest = sts_manifest(data)
-    unseen = manifest.fold((fold + 1) % 5 if experiment.inner else fold)
-    left_out = {fold, (fold + 1) % 5} if experiment.inner else {fold}
+    opened = open_learnable(data)
+    watched = (fold + 1) % FOLDS if experiment.inner else fold
+    unseen, others = opened.to_watch(watched), opened.to_learn((fold, watched))
     settings: dict[str, Any] = dict(experiment.task)
     try:
-        others = [case for case in manifest.cases if case.fold not in left_out]
         learned = part_of(others, float(settings.pop("share", 1.0)), experiment.seed)
         require_patients_apart(learned, unseen)
         return PetctTask(
-            manifest=manifest,
-            learned=tuple(load_sarcoma(case, data) for case in learned),
+            manifest=opened.manifest,
+            learned=tuple(load_sarcoma(case, opened.root) for case in learned),
             made=tuple(made_lesion(n) for n in range(int(settings.pop("made", 0)))),
-            judged=tuple(load_sarcoma(case, data) for case in unseen),
+            judged=tuple(load_sarcoma(case, opened.root) for case in unseen),
             view=PetctView.of(settings.pop("view")),
             how=Augmentation(**settings.pop("augmentation", {})),
             costs=Loss(**settings.pop("loss", {})),

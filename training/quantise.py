@@ -27,7 +27,7 @@ from models.runtime import Runner, runner
 from models.shipped import CARD
 from plugins.errors import NadirError
 from training.evaluate.crops import AS_GIVEN, asked
-from training.evaluate.data import Data, open_data
+from training.evaluate.data import Data, open_learnable
 from training.evaluate.families import open_subject
 from training.evaluate.metrics import dice
 from training.evaluate.runs import run_weights
@@ -172,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--put-on-card", action="store_true", help="of the model folder, when little is lost")
     asked_for = parser.parse_args(arguments)
     try:
-        subject, data = open_subject(asked_for.run), open_data(asked_for.data)
+        subject, data = open_subject(asked_for.run), open_learnable(asked_for.data)
         subject = subject.on(data.manifest)
         ranges, figures = {}, {}
         for fold in subject.folds:

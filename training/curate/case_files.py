@@ -22,9 +22,9 @@ from plugins.errors import Refused, Unavailable
 from plugins.measure.axes import measure_axes
 from plugins.measure.volume import check_mask
 from store.dicom.nifti import RAS_TO_LPS
+from training.evaluate.data import MANIFEST
 from training.manifest import Case, DataManifest, folds, read_manifest, sha256_of
 
-MANIFEST = "manifest.json"
 MARGIN_MM = 20.0
 SHEARED = 1e-3
 """The product of the voxel distances may differ from the volume of a voxel by this part."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from plugins.errors import Refused
@@ -11,6 +11,7 @@ from training.lidc import lidc_manifest
 from training.manifest import Case, DataManifest, read_manifest
 from training.nodules_in_scans import CROPS, nodules_in_scans
 from training.scans import present
+from training.split import SIDES, TRAIN, VALIDATION, Split, split_of
 from training.sts import sts_manifest
 
 MANIFEST = "manifest.json"
@@ -29,29 +30,52 @@ class Data:
     """Only cases of these folds are judged; all when empty."""
     scans: Path | None = None
     """Folder of data sets with whole CTs, to set lesions into; None for none."""
+    split: Split | None = None
+    """Who is learned from and who is not; None when the folder holds no split."""
 
     @property
     def cases(self) -> tuple[Case, ...]:
         """Return the cases that are judged."""
         return tuple(case for case in self.manifest.cases if not self.folds or case.fold in self.folds)
 
+    def to_learn(self, left_out: Sequence[int]) -> tuple[Case, ...]:
+        """Return the cases that a network may learn from which leaves some folds out: those to train on, by a split."""
+        return tuple(case for case in self._on(TRAIN) if case.fold not in left_out)
 
-def open_data(path: Path, root: Path | None = None, folds: Sequence[int] = ()) -> Data:
+    def to_watch(self, fold: int) -> tuple[Case, ...]:
+        """Return the cases that the curve of a training is drawn on: those to validate on, else those of the fold."""
+        return (self._on(VALIDATION) if self.split else ()) or self.manifest.fold(fold)
+
+    def _on(self, side: str) -> tuple[Case, ...]:
+        split = self.split
+        return tuple(c for c in self.manifest.cases if split is None or split.side_of(c.patient_id) == side)
+
+
+def open_data(
+    path: Path, root: Path | None = None, folds: Sequence[int] = (), sides: Sequence[str] = ()
+) -> Data:
     """Return the data of a manifest (JSON), or of a folder of nodule crops (or its `nodules.csv`), or another set.
 
     Other sets are sarcomas (`training.sts`) and `lidc_nodules` beside whole scans (`training.nodules_in_scans`). The
-    files of a manifest are looked for in `root`, or beside it; only cases of `folds` are judged, when given.
-    Refuses `bad-manifest`, `changed-manifest`, `no-cases`, `no-nodules`, and `missing-files` when they are not there.
+    files of a manifest are looked for in `root`, or beside it; only cases of `folds` are judged, when given, and only
+    those of `sides` of the split beside it are in the manifest, which then has another hash.
+    Refuses `bad-manifest`, `changed-manifest`, `no-cases`, `no-nodules`, `no-split`, `no-such-side`, what
+    `training.split.read_split` refuses, and `missing-files` when they are not there.
     """
     if (path / MANIFEST).is_file():
         path = path / MANIFEST
-    if path.is_dir() or path.name == "nodules.csv":
-        folder = path if path.is_dir() else path.parent
-        data = Data(manifest=_manifest_of(folder), root=folder, folds=tuple(folds))
-    else:
-        data = Data(manifest=read_manifest(path), root=root or path.parent, folds=tuple(folds))
+    folder = path if path.is_dir() else path.parent
+    is_set = path.is_dir() or path.name == "nodules.csv"
+    manifest = _manifest_of(folder) if is_set else read_manifest(path)
+    split = split_of(folder, manifest)
+    if sides:
+        manifest = _part(manifest, split, sides, folder)
+    root = folder if is_set else root or folder
+    data = Data(manifest=manifest, root=root, folds=tuple(folds), split=split)
     if not data.cases:
-        raise Refused("no-cases", f"{path} names no case{' of these folds' if folds else ''}")
+        raise Refused(
+            "no-cases", f"{path} names no case{' of these folds or sides' if folds or sides else ''}"
+        )
     for case in data.cases:
         for file in case.files.values():
             if not (data.root / file).is_file():
@@ -62,6 +86,22 @@ def open_data(path: Path, root: Path | None = None, folds: Sequence[int] = ()) -
     return data
 
 
+def open_learnable(path: Path) -> Data:
+    """Return the data of a folder without the patients that its split keeps for the test. Refuses as `open_data`."""
+    data = open_data(path)
+    return data if data.split is None else open_data(path, sides=(TRAIN, VALIDATION))
+
+
+def _part(manifest: DataManifest, split: Split | None, sides: Sequence[str], folder: Path) -> DataManifest:
+    if unknown := set(sides).difference(SIDES):
+        raise Refused("no-such-side", f"'{min(unknown)}' is no side of a split; sides are {', '.join(SIDES)}")
+    if split is None:
+        raise Refused("no-split", f"{folder} holds no split; make one with 'nadir curate split'")
+    named = [side for side in SIDES if side in sides]
+    name = f"{manifest.name}, {' and '.join(named)}"
+    return replace(manifest, name=name, cases=split.cases(manifest, *sides))
+
+
 def _manifest_of(folder: Path) -> DataManifest:
     if (folder / "patients.csv").is_file():
         return sts_manifest(folder)
@@ -70,4 +110,4 @@ def _manifest_of(folder: Path) -> DataManifest:
     return lidc_manifest(folder)
 
 
-__all__ = ["Data", "open_data"]
+__all__ = ["Data", "open_data", "open_learnable"]

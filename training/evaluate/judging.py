@@ -81,7 +81,7 @@ def judge_model(
     for patient in patients:
         subject.weights_for(patient)
     if beside:
-        learned_cases(subject, data.manifest)
+        learned_cases(subject, data)
     gathered = _gather(subject, data, progress)
     headlines, sections, figures = _parts(gathered, family, resamples, seed)
     limits = [*family.limits, *subject.card.get("limits", ()), *_limits(gathered, data, len(patients))]
@@ -141,7 +141,7 @@ def _curve(
     for subject in (one.on(data.manifest) for one in subjects):
         name, score = _score(_gather(subject, data, progress, brief=True), resamples, seed)
         if score is not None:
-            points.append(Point(learned=learned_cases(subject, data.manifest), score=score))
+            points.append(Point(learned=learned_cases(subject, data), score=score))
     return learning_part(points, name)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plugins.errors import Refused
+from training.evaluate.data import Data
 from training.evaluate.subject import Subject
-from training.manifest import FOLDS, DataManifest, part_of
+from training.manifest import FOLDS, part_of
 
 if TYPE_CHECKING:
     import torch
@@ -45,25 +46,27 @@ def open_run(folder: Path) -> Subject:
         folder=folder,
         card=experiment,
         folds=tuple(sorted(records)),
+        held_out=first.get("held_out", {}),
         learned_from=first["data_sha256"],
     )
 
 
-def learned_cases(subject: Subject, manifest: DataManifest) -> int:
+def learned_cases(subject: Subject, data: Data) -> int:
     """Return from how many cases a fold of a run, or of a model made of one, has learned: the mean over its folds.
 
-    Refuses `nothing-learned` for what has no folds.
+    Refuses `nothing-learned` for what has no folds, and `other-data` when it has not learned from these.
     """
     if not subject.folds:
         raise Refused(
             "nothing-learned", f"{subject.name} has learned from no cases: it has no learning curve"
         )
+    if subject.learned_from not in (None, data.manifest.sha256):
+        raise Refused("other-data", f"{subject.folder} has not learned from {data.manifest.name}")
     experiment = subject.card.get("experiment", subject.card)
     share, inner = float(experiment["task"].get("share", 1.0)), bool(experiment.get("inner"))
     counts = []
     for fold in subject.folds:
-        left_out = {fold, (fold + 1) % FOLDS} if inner else {fold}
-        others = [case for case in manifest.cases if case.fold not in left_out]
+        others = data.to_learn((fold, (fold + 1) % FOLDS) if inner else (fold,))
         counts.append(len(part_of(others, share, int(experiment["seed"]))))
     return round(sum(counts) / len(counts))
 

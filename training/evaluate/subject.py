@@ -40,14 +40,14 @@ class Subject:
     held_out: Mapping[str, int] = field(default_factory=dict)
     """The fold in which each patient that the model learned from was held out, by `training.manifest.patient_key`."""
     learned_from: str | None = None
-    """Hash of the manifest that it learned from, where nothing else says whom it has seen."""
+    """Hash of the manifest that a run learned from; None for a model."""
 
     def on(self, manifest: DataManifest) -> Subject:
         """Return the subject with everything that has to be known to judge it on the cases of a manifest.
 
-        Refuses `unknown-patients`: what keeps the hash of its data only can be judged on those alone.
+        Refuses `unknown-patients`: a run that keeps the hash of its data only can be judged on those alone.
         """
-        if self.learned_from is None:
+        if self.learned_from is None or self.held_out:
             return self
         if self.learned_from != manifest.sha256:
             raise Refused(
@@ -55,7 +55,7 @@ class Subject:
                 f"{self.folder} does not say whom it has learned from, so it can be judged only on the data it was "
                 f"trained on (manifest {self.learned_from[:12]}, not {manifest.sha256[:12]}), each fold on its own",
             )
-        return replace(self, held_out=manifest.held_out, learned_from=None)
+        return replace(self, held_out=manifest.held_out)
 
     def weights_for(self, patient_id: str) -> tuple[int, ...]:
         """Return the folds whose weights have not seen a patient: all of them together judge him.

@@ -77,7 +77,7 @@ def test_each_fold_of_a_run_is_judged_on_its_own_patients_and_a_learning_curve_t
     assert found.figures["segmentation"]["settings"][AS_GIVEN]["ece"]["value"] > 0
     assert found.made["judged_by"] == "3 patients by the weights of the fold that had not seen them"
     # four cases of three patients, the first has two: two other patients a fold, or one of them
-    assert learned_cases(subject, crops.manifest) == 3
+    assert learned_cases(subject, crops) == 3
     assert [point["learned"] for point in found.figures["learning_curve"]] == [2, 3]
 
 
