@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Grey = NDArray[np.float32]
-GROUND, INK, TRUE, DRAWN = "#0d1117", "#e8ecf1", "#56ccf2", "#ffb340"
+GROUND, INK, TRUE, DRAWN, BESIDE = "#0d1117", "#e8ecf1", "#56ccf2", "#ffb340", "#ff6bd6"
 SIZE_INCHES, DPI = (6.6, 2.35), 110
 ROOM = 1.8
 """How much wider than the regions the picture is."""
@@ -36,17 +36,20 @@ class Plane:
     """The truth there."""
     drawn: BoolArray
     """What was drawn there."""
+    beside: BoolArray | None = None
+    """What another model drew there, when two are compared."""
     spacing_mm: tuple[float, float]
     """Spacing of rows and columns."""
     field_mm: float
     """Width and height of the picture; the image is black beyond its end."""
 
 
-def planes(case: DrawnCase) -> tuple[Plane, Plane, Plane] | None:
+def planes(case: DrawnCase, beside: BoolArray | None = None) -> tuple[Plane, Plane, Plane] | None:
     """Return the axial, coronal and sagittal cut through the middle of a case; None without image or region.
 
     The axial one is where the truth (what was drawn, when there is no truth) has the largest area. All three show the
-    same length, as far as the image reaches: both regions with some room around them.
+    same length, as far as the image reaches: both regions with some room around them. `beside` is what another model
+    drew of the case, `(K, R, C)`.
     """
     region = case.truth if case.truth.any() else case.drawn
     if case.image is None or not region.any():
@@ -54,9 +57,8 @@ def planes(case: DrawnCase) -> tuple[Plane, Plane, Plane] | None:
     at = [int(np.argmax(region.sum(axis=(1, 2)))), 0, 0]
     at[1:] = (round(float(v)) for v in np.argwhere(region[at[0]]).mean(axis=0))
     spacing = case.spacing_mm
-    extents = [
-        (b.stop - b.start) * s for b, s in zip(bounding_box(case.truth | case.drawn, 0), spacing, strict=True)
-    ]
+    every = case.truth | case.drawn if beside is None else case.truth | case.drawn | beside
+    extents = [(b.stop - b.start) * s for b, s in zip(bounding_box(every, 0), spacing, strict=True)]
     whole_mm = max(n * s for n, s in zip(region.shape, spacing, strict=True))
     half_mm = min(whole_mm, max(LEAST_MM, ROOM * max(extents))) / 2
     seen = [
@@ -71,6 +73,7 @@ def planes(case: DrawnCase) -> tuple[Plane, Plane, Plane] | None:
             grey=np.asarray(case.image)[index].copy(),
             truth=case.truth[index].copy(),
             drawn=case.drawn[index].copy(),
+            beside=None if beside is None else beside[index].copy(),
             spacing_mm=(rows, columns),
             field_mm=2 * half_mm,
         )
@@ -95,8 +98,13 @@ def picture(cuts: Sequence[Plane], window: tuple[float, float]) -> bytes:
             interpolation="bilinear",
             origin="upper" if name == "axial" else "lower",
         )
-        for region, colour, style in ((cut.truth, TRUE, "-"), (cut.drawn, DRAWN, (0, (4, 1.6)))):
-            if region.any():
+        dashed, dotted = (0, (4, 1.6)), (0, (1, 1.2))
+        for region, colour, style in (
+            (cut.truth, TRUE, "-"),
+            (cut.beside, BESIDE, dotted),
+            (cut.drawn, DRAWN, dashed),
+        ):
+            if region is not None and region.any():
                 rows, columns = _centres_mm(region, cut.spacing_mm, flipped=name == "axial")
                 padded = np.pad(region, 1).astype(np.float32)
                 axes.contour(
