@@ -102,7 +102,7 @@ def _require_clear(outlines: Sequence[Outline], agreed: Consensus, name: str) ->
     if len(outlines) > READERS:
         raise Refused(
             "too-many-outlines",
-            f"{name}: {len(outlines)} outlines touch, more than {READERS} readers draw; which belong together is not known",
+            f"{name}: {len(outlines)} outlines touch, more than {READERS} readers draw; they cannot be told apart",
         )
     if not agreed.mask.any():
         raise Refused("empty-consensus", f"{name}: no voxel is in half of its {len(outlines)} outlines")
