@@ -160,6 +160,13 @@ def lesions_mark(
             show_default=False,
         ),
     ] = None,
+    outline: Annotated[
+        str | None,
+        typer.Option(
+            help="With --study: approved or not-approved, what Nadir drew there; models may learn from it.",
+            show_default=False,
+        ),
+    ] = None,
     study: MaybeStudy = None,
     issuer: Issuer = None,
     author: Author = None,
@@ -168,16 +175,17 @@ def lesions_mark(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a lesion is (--role, --node, --site), and what was seen of it at a visit (--status)."""
+    """Say what a lesion is (--role, --node, --site), and of a visit what was seen (--status) and drawn (--outline)."""
     words = {
         "role": role,
         "node": None if node is None else str(node).lower(),
         "site": site,
         "status": status,
+        "outline": outline,
     }
     said = {kind: value for kind, value in words.items() if value is not None}
     if not said:
-        raise typer.BadParameter("say what it is: --role, --node, --site or --status")
+        raise typer.BadParameter("say what it is: --role, --node, --site, --status or --outline")
     _decide(patient, issuer, lesion, said, study, author, note, home, config, as_json)
 
 
@@ -284,7 +292,7 @@ def _decide(
 ) -> None:
     from store.choices import choose
 
-    of_visit = ("status", "reject", "confirm")
+    of_visit = ("status", "outline", "reject", "confirm")
     with _opened(patient, issuer, home, config, write=True) as found:
         uid = found.lesion(lesion)
         at = found.study(study, uid)

@@ -1,7 +1,7 @@
 """The choices of people: append-only, the newest of a kind counts, taken back by a further one.
 
 Of a lesion as a whole are its role, whether it is a node, its site, and whether it is one at all; of one visit are
-which lesion it is there, what was seen of it, and whether a reader confirmed it.
+which lesion it is there, what was seen of it, whether a reader confirmed it, and whether its outline is right there.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from store.tables import Choice, Finding
 
 COMMAND: Final = "command"
 """Source of a choice that was given on the command line."""
+OUTLINE: Final = "outline"
+"""The kind of choice that speaks of what Nadir drew at a visit: approved, it is a label for models to learn from."""
+APPROVED: Final = "approved"
 VALUES: Final[dict[str, tuple[str, ...]]] = {
     "relink": (),
     "role": ("target", "non-target", "new", "ignore"),
@@ -33,6 +36,7 @@ VALUES: Final[dict[str, tuple[str, ...]]] = {
     "status": ("measured", "absent", "NE", "present", "too-small", "unequivocal-progression"),
     "reject": ("true", "false"),
     "confirm": ("true", "false"),
+    OUTLINE: (APPROVED, "not-approved"),
     "drawn": (),
     "undo": (),
 }
@@ -81,8 +85,10 @@ def choose(
         if not split:
             _refuse_two_of_one_visit(now_known, one, value)
         tracking_uid = one.written_uid
-    elif kind == "status" and not study_instance_uid:
+    elif kind in ("status", OUTLINE) and not study_instance_uid:
         raise Refused("bad-choice", "what was seen of a lesion is said of one visit; name its study")
+    elif kind == OUTLINE:
+        _require_outline(now_known, tracking_uid, study_instance_uid)
     about = {"study_instance_uid": study_instance_uid, "source": source, "note": note}
     return keep(session, patient_pk, kind, tracking_uid, value, author, now, **about)
 
@@ -202,6 +208,14 @@ def _drawn_at(known: Course, uid: str, study_instance_uid: str) -> Sighting:
     return max(found, key=lambda one: (one.written_uid == uid, one.counts, not one.automatic))
 
 
+def _require_outline(known: Course, uid: str, study_instance_uid: str) -> None:
+    there = (s for s in known.sightings if s.study_instance_uid == study_instance_uid)
+    if not any(uid in (s.tracking_uid, s.lesion) and s.automatic and drawn(s) for s in there):
+        raise Refused(
+            "no-such-lesion", f"Nadir drew nothing of the lesion {uid} at the study; nothing to approve"
+        )
+
+
 def _refuse_two_of_one_visit(known: Course, one: Sighting, value: str) -> None:
     for other in known.sightings:
         same_analysis = (other.plugin, other.series_instance_uid, other.study_instance_uid) == (
@@ -221,4 +235,4 @@ def _refuse_two_of_one_visit(known: Course, one: Sighting, value: str) -> None:
             )
 
 
-__all__ = ["COMMAND", "OWN", "VALUES", "choose", "keep", "swap", "undo"]
+__all__ = ["APPROVED", "COMMAND", "OUTLINE", "OWN", "VALUES", "choose", "keep", "swap", "undo"]

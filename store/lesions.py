@@ -226,7 +226,7 @@ def _corrected(one: Sighting, chosen: Chosen, names: Mapping[str, frozenset[str]
     newest = {
         d.kind: d
         for d in chosen.counting
-        if d.kind in ("status", "node", "site", "reject", "confirm", "drawn")
+        if d.kind in ("status", "node", "site", "reject", "confirm", "outline", "drawn")
         and _speaks_of(d, one, chosen, names)
     }
     changes: dict[str, object] = {}

@@ -75,7 +75,7 @@ def found_here(session: Session, studies: Sequence[Dated]) -> tuple[Sighting, ..
     measures = measures_of(session, [int(finding.id or 0) for finding, _ in rows])
     segs = _segs(session, [finding for finding, _ in rows], list(jobs))
     frames = _frames(session, {finding.series_instance_uid for finding, _ in rows})
-    known = {f.tracking_uid for f, _ in rows if is_lesion(_type(f), _category(f)) or f.id in linked}
+    known = {f.tracking_uid for f, _ in rows if finding_is_lesion(f) or f.id in linked}
     found = [
         replace(
             _sighting(
@@ -111,6 +111,11 @@ def analysed_on(session: Session, studies: Sequence[Dated]) -> tuple[tuple[int, 
 def is_lesion(kind: Code | None, category: Code | None) -> bool:
     """Return whether a finding of this type and category is a lesion, not an organ or a place to measure at."""
     return same(category, codes.MORPHOLOGICALLY_ABNORMAL) or any(same(kind, one) for one in LESIONS)
+
+
+def finding_is_lesion(finding: Finding) -> bool:
+    """Return whether a finding of ours is a lesion."""
+    return is_lesion(_type(finding), _category(finding))
 
 
 def _type(finding: Finding) -> Code:
@@ -251,4 +256,12 @@ def _point(x: float | None, y: float | None, z: float | None) -> Point | None:
     return None if x is None or y is None or z is None else (x, y, z)
 
 
-__all__ = ["Dated", "analysed_on", "found_here", "is_lesion", "measures_of", "studies_of"]
+__all__ = [
+    "Dated",
+    "analysed_on",
+    "finding_is_lesion",
+    "found_here",
+    "is_lesion",
+    "measures_of",
+    "studies_of",
+]

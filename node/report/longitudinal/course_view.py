@@ -68,6 +68,7 @@ DECISIONS = {
     "site": "lies in VALUE",
     "reject": "is no lesion",
     "confirm": "is confirmed",
+    "outline": "has an outline that is VALUE",
 }
 
 
