@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC
 from io import BytesIO
 from pathlib import Path
@@ -29,7 +29,7 @@ from reportlab.platypus import (
 )
 
 from training.evaluate.charts import png
-from training.evaluate.section import Section
+from training.evaluate.section import Headline, Section
 from training.evaluate.section import Table as Rows
 
 if TYPE_CHECKING:
@@ -72,26 +72,36 @@ LINES = TableStyle(
 
 
 def report_pdf(evaluation: Evaluation) -> bytes:
-    """Return the report as PDF; equal input gives equal bytes. Nothing in it is active: no script, no link, no form."""
-    from matplotlib import get_data_path
-
+    """Return the report as PDF, as `document_pdf` does."""
     from training.evaluate.report import RESEARCH_USE, title
+
+    return document_pdf(
+        title(evaluation), f"{RESEARCH_USE}. Not a medical device.", lambda: _story(evaluation)
+    )
+
+
+def document_pdf(title: str, notice: str, story: Callable[[], Iterable[Flowable]]) -> bytes:
+    """Return a document as PDF, with the notice and the title at the foot of every page; equal input, equal bytes.
+
+    Nothing in it is active: no script, no link, no form. `story` is called when the letters are known.
+    """
+    from matplotlib import get_data_path
 
     for name, file in ((PLAIN, "DejaVuSans.ttf"), (BOLD, "DejaVuSans-Bold.ttf")):
         pdfmetrics.registerFont(TTFont(name, str(Path(get_data_path()) / "fonts/ttf" / file)))
     buffer = BytesIO()
     document = SimpleDocTemplate(
         buffer, pagesize=A4, leftMargin=MARGIN, rightMargin=MARGIN, topMargin=16 * mm, bottomMargin=18 * mm,
-        title=title(evaluation), author="Nadir", invariant=1,
+        title=title, author="Nadir", invariant=1,
     )  # fmt: skip
 
     def foot(canvas: Canvas, page: Any) -> None:
         canvas.setFont(PLAIN, 7)
         canvas.setFillColor(FAINT)
-        canvas.drawString(MARGIN + 6, 11 * mm, f"{RESEARCH_USE}. Not a medical device.")
-        canvas.drawRightString(A4[0] - MARGIN - 6, 11 * mm, f"{title(evaluation)}   page {page.page}")
+        canvas.drawString(MARGIN + 6, 11 * mm, notice)
+        canvas.drawRightString(A4[0] - MARGIN - 6, 11 * mm, f"{title}   page {page.page}")
 
-    document.build(list(_story(evaluation)), onFirstPage=foot, onLaterPages=foot)
+    document.build(list(story()), onFirstPage=foot, onLaterPages=foot)
     return buffer.getvalue()
 
 
@@ -104,34 +114,39 @@ def _story(evaluation: Evaluation) -> Iterator[Flowable]:
     yield Paragraph(escape(f"{counts}. {made_at}. {RESEARCH_USE}. Not a medical device."), TEXT)
     if evaluation.headlines:
         yield Spacer(1, 4)
-        yield _tops(evaluation)
+        yield tops(evaluation.headlines)
     yield Paragraph("What is not known", HEADING)
-    for sentence in evaluation.limits:
-        yield Paragraph(escape(sentence), TEXT, bulletText="\N{BULLET}")
+    yield from _points(evaluation.limits)
     for section in evaluation.sections:
-        yield from _section(section)
+        yield from section_story(section)
     yield Paragraph("What was judged, on what, how", HEADING)
     for part in (evaluation.model, evaluation.data, evaluation.made):
-        rows = [
-            [Paragraph(escape(k.replace("_", " ")), SMALL), Paragraph(escape(str(v)), SMALL)]
-            for k, v in part.items()
-        ]
-        yield Table(
-            rows,
-            colWidths=[WIDTH * 0.22, WIDTH * 0.78],
-            style=TableStyle(LINES.getCommands()[:1] + LINES.getCommands()[2:]),
-        )
-        yield Spacer(1, 6)
+        yield from facts(part)
 
 
-def _tops(evaluation: Evaluation) -> Flowable:
+def facts(part: Mapping[str, str]) -> Iterator[Flowable]:
+    """Yield names and values, one under the other."""
+    rows = [
+        [Paragraph(escape(k.replace("_", " ")), SMALL), Paragraph(escape(str(v)), SMALL)]
+        for k, v in part.items()
+    ]
+    yield Table(
+        rows,
+        colWidths=[WIDTH * 0.22, WIDTH * 0.78],
+        style=TableStyle(LINES.getCommands()[:1] + LINES.getCommands()[2:]),
+    )
+    yield Spacer(1, 6)
+
+
+def tops(headlines: Sequence[Headline]) -> Flowable:
+    """Return the figures at the top."""
     cells = [
         [
             Paragraph(escape(top.name), SMALL),
             Paragraph(escape(top.value), TOP),
             Paragraph(escape(top.between), SMALL),
         ]
-        for top in evaluation.headlines
+        for top in headlines
     ]
     across = min(TOPS_ACROSS, len(cells))
     rows = [cells[i : i + across] for i in range(0, len(cells), across)]
@@ -140,12 +155,19 @@ def _tops(evaluation: Evaluation) -> Flowable:
     return Table(rows, colWidths=[WIDTH / across] * across, style=box)
 
 
-def _section(section: Section) -> Iterator[Flowable]:
+def _points(sentences: Iterable[str]) -> Iterator[Flowable]:
+    for sentence in sentences:
+        yield Paragraph(escape(sentence), TEXT, bulletText="\N{BULLET}")
+
+
+def section_story(section: Section) -> Iterator[Flowable]:
+    """Yield a section with its tables, charts and pictures."""
     if section.tables or section.charts or section.pictures:
         yield CondPageBreak(LEAST)
     yield Paragraph(escape(section.title), HEADING)
     if section.text:
         yield Paragraph(escape(section.text), TEXT)
+    yield from _points(section.points)
     for table in section.tables:
         yield _table(table)
         if table.note:
@@ -167,15 +189,30 @@ def _pairs(cells: list[list[Flowable]]) -> Iterator[Flowable]:
 
 
 def _table(table: Rows) -> Flowable:
-    head = [Paragraph(f"<b>{escape(cell)}</b>", NUMBER if i else SMALL) for i, cell in enumerate(table.head)]
+    styles = [SMALL] + [SMALL if table.words else NUMBER] * (len(table.head) - 1)
+    head = [
+        Paragraph(f"<b>{escape(cell)}</b>", style) for cell, style in zip(table.head, styles, strict=True)
+    ]
     rows = [
-        [Paragraph(_cell(cell, len(row)), NUMBER if i else SMALL) for i, cell in enumerate(row)]
+        [
+            Paragraph(escape(cell) if table.words else _cell(cell, len(row)), style)
+            for cell, style in zip(row, styles, strict=True)
+        ]
         for row in table.rows
     ]
     others = len(table.head) - 1
     first = WIDTH if not others else max(WIDTH * 0.14, WIDTH - others * 24.5 * mm)
     widths = [first, *([(WIDTH - first) / others] * others if others else [])]
-    return Table([head, *rows], colWidths=widths, style=LINES, repeatRows=1)
+    return Table(
+        [head, *rows], colWidths=_widths(table) if table.words else widths, style=LINES, repeatRows=1
+    )
+
+
+def _widths(table: Rows) -> list[float]:
+    """Return widths of columns of words: by the root of their longest text, so that a sentence does not take all."""
+    longest = [max(len(cell) for cell in column) for column in zip(table.head, *table.rows, strict=True)]
+    share = [max(n, 9) ** 0.5 for n in longest]
+    return [WIDTH * one / sum(share) for one in share]
 
 
 def _cell(text: str, columns: int) -> str:
@@ -193,4 +230,4 @@ def _image(data: bytes, width: float) -> Image:
     return Image(BytesIO(data), width=width, height=width * rows / columns)
 
 
-__all__ = ["report_pdf"]
+__all__ = ["document_pdf", "facts", "report_pdf", "section_story", "tops"]

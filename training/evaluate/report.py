@@ -78,18 +78,29 @@ def write_report(evaluation: Evaluation, folder: Path) -> tuple[Path, Path, Path
 
 def report_html(evaluation: Evaluation) -> str:
     """Return the page as HTML text; everything that came from outside is escaped."""
+    return (
+        pages(Path(__file__).parent)
+        .get_template("page.html")
+        .render(
+            evaluation=evaluation,
+            title=title(evaluation),
+            research_use=RESEARCH_USE,
+            made_at=evaluation.made_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        )
+    )
+
+
+def pages(*folders: Path) -> Environment:
+    """Return the templates in some folders, which are given charts as SVG and pictures as data of the page itself."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    return environment.get_template("page.html").render(
-        evaluation=evaluation,
-        title=title(evaluation),
-        research_use=RESEARCH_USE,
-        made_at=evaluation.made_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        svg=lambda chart: Markup(svg(chart)),  # noqa: S704  drawn by matplotlib; its texts are paths
-        data_uri=lambda png: "data:image/png;base64," + base64.b64encode(png).decode("ascii"),
+    environment.globals["svg"] = lambda chart: Markup(svg(chart))  # noqa: S704  drawn by matplotlib; its texts are paths
+    environment.globals["data_uri"] = lambda png: (
+        "data:image/png;base64," + base64.b64encode(png).decode("ascii")
     )
+    return environment
 
 
 def title(evaluation: Evaluation) -> str:
@@ -97,4 +108,4 @@ def title(evaluation: Evaluation) -> str:
     return f"{evaluation.model['name']} judged on {evaluation.data['name']}"
 
 
-__all__ = ["FORMAT", "RESEARCH_USE", "Evaluation", "report_html", "title", "write_report"]
+__all__ = ["FORMAT", "RESEARCH_USE", "Evaluation", "pages", "report_html", "title", "write_report"]

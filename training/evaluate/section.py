@@ -28,7 +28,7 @@ class Headline:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows of texts; the first column is words, the others are numbers."""
+    """Rows of texts; the first column is words, the others are numbers unless it says that all are words."""
 
     head: tuple[str, ...]
     """Heading of each column."""
@@ -36,6 +36,8 @@ class Table:
     """The cells."""
     note: str = ""
     """What has to be known to read it."""
+    words: bool = False
+    """Whether all columns are words."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,6 +70,8 @@ class Section:
     """The heading."""
     text: str = ""
     """Sentences under it."""
+    points: tuple[str, ...] = ()
+    """Sentences that are a list."""
     tables: tuple[Table, ...] = ()
     """Its tables."""
     charts: tuple[Chart, ...] = ()
