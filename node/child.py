@@ -6,7 +6,6 @@ and is given no password; the parent sets how much memory and time it may take.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import os
@@ -14,7 +13,6 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from node.fault import place
+from node.lifeline import die_with
 from plugins.errors import Broken, NadirError, Refused, Unavailable
 
 TASK = "task.json"
 ANSWER = "answer.json"
 LOG = "child.log"
-PR_SET_PDEATHSIG = 1
 
 
 def run_in_child(
@@ -117,7 +115,7 @@ def main() -> None:
     # A whole service may be told to end at once; it is for the parent to end this process.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with(parent)
+    die_with(parent)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     answer = _run(scratch, memory_bytes)
@@ -152,19 +150,6 @@ def _run(scratch: Path, memory_bytes: int) -> dict[str, object]:
         Exception
     ) as error:  # the border of this process: at least nine kinds of error come out of bad files
         return {"kind": "broken", "sentence": place(error)}
-
-
-def _die_with(parent: int) -> None:
-    """End this process when the parent is gone, so that a killed node leaves no analysis behind."""
-    with suppress(AttributeError, OSError):  # Linux only; the watch does the same a little later
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -90,7 +90,8 @@ def serve(
     role: Annotated[
         list[str] | None,
         typer.Option(
-            help="listener, worker, sender or web (repeatable); all when not given.", show_default=False
+            help="listener, worker, sender, web or scheduler (repeatable); all when not given.",
+            show_default=False,
         ),
     ] = None,
     **flags: Any,

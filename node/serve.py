@@ -29,7 +29,7 @@ from store.database import Database
 from store.objects import ObjectStore
 from store.tables import Event
 
-ROLES = ("listener", "worker", "sender", "web")
+ROLES = ("listener", "worker", "sender", "web", "scheduler")
 STOP_SECONDS = 30.0
 REFRESH_SECONDS = 60.0
 EXPIRY_SECONDS = 3600.0
@@ -46,7 +46,7 @@ class Node:
         Of the whole node.
     roles
         `listener` receives, `worker` settles and analyses, `sender` delivers, `web` answers HTTP and pulls from
-        the PACS; all of them when empty.
+        the PACS, `scheduler` starts what comes again and again; all of them when empty.
     shares_port
         Whether other processes listen on the DICOM port too.
 
@@ -260,6 +260,14 @@ class Node:
         web.start()
         self.http_port = web.port
         self._doors.append(web.stop)
+
+    def _start_scheduler(self) -> None:
+        from node.schedule import TICK_SECONDS, Schedule
+
+        schedule = Schedule(self.database, self.settings, owner=f"{_here()} scheduler")
+        self._interrupts.append(schedule.interrupt)
+        self._closings.append(schedule.close)
+        self._loop("scheduler", schedule.tick, TICK_SECONDS)
 
     def _fetch_priors(self, intake: Intake) -> None:
         """Fetch earlier studies, each source in a loop of its own: one that is dead holds no other up."""

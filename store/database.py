@@ -125,6 +125,11 @@ class Database:
         with _translated(), self._engine.connect() as connection:
             return aware_utc(connection.execute(select(func.clock_timestamp())).scalar_one())
 
+    @property
+    def engine(self) -> Engine:
+        """Return the engine, for a library that speaks SQLAlchemy by itself; its errors are not translated."""
+        return self._engine
+
     def dispose(self) -> None:
         """Close all connections."""
         self._engine.dispose()

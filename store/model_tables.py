@@ -100,6 +100,15 @@ class Lease(SQLModel, table=True):
     until: datetime = Field(sa_type=UtcDateTime)
 
 
+class ScheduledJob(SQLModel, table=True):
+    """What the scheduler will start, and when next. Written by `node.schedule_store`."""
+
+    __tablename__ = "scheduled_job"
+    id: str = Field(primary_key=True, max_length=191, description="what and of which family")
+    next_run_time: float | None = Field(default=None, index=True, description="POSIX seconds")
+    job_state: bytes = Field(description="JSON: the times that it comes at, and their zone")
+
+
 class SeriesFact(SQLModel, table=True):
     """What a series was like that an analysis looked at: drift is seen in it. Written by `store.findings`."""
 

@@ -87,6 +87,13 @@ def upgrade() -> None:
         sa.Column("until", sa.DateTime(timezone=True), nullable=False),
     )
     op.create_table(
+        "scheduled_job",
+        sa.Column("id", sa.String(length=191), primary_key=True),
+        sa.Column("next_run_time", sa.Float(), nullable=True),
+        sa.Column("job_state", sa.LargeBinary(), nullable=False),
+    )
+    op.create_index("ix_scheduled_job_next_run_time", "scheduled_job", ["next_run_time"])
+    op.create_table(
         "series_fact",
         sa.Column("id", sa.Integer(), primary_key=True),
         sa.Column("job_pk", sa.Integer(), sa.ForeignKey("job.id"), nullable=False),
@@ -138,6 +145,7 @@ def downgrade() -> None:
         "drift_alarm",
         "finding_doubt",
         "series_fact",
+        "scheduled_job",
         "lease",
         "patient_side",
         "promotion",

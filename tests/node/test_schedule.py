@@ -1,0 +1,342 @@
+"""The schedule over restarts: what was missed, who schedules, what is kept in SQL, and the processes that it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from apscheduler.triggers.date import DateTrigger
+from sqlalchemy import text
+from sqlmodel import select
+
+from node.schedule import LEASE, Schedule, command_of
+from node.schedule_store import Actions, Cron, PlainJobStore
+from node.scheduled import Children, environment_of
+from node.settings import Settings
+from store import leases
+from store.database import Database
+from store.model_tables import ScheduledJob
+from store.tables import Event
+
+RETRAIN = "retrain nodule_segmenter"
+
+
+def settings_of(home: Path, **retrain: object) -> Settings:
+    families = {"families": ("nodule_segmenter",), "misfire_grace_seconds": 60}
+    return Settings(home=home, retrain=families | retrain)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "nadir.sqlite"
+    made = Database(f"sqlite:///{path}", sync=False)
+    made.upgrade()
+    made.dispose()
+    return path
+
+
+@pytest.fixture
+def database(tmp_path: Path, template: Path) -> Iterator[Database]:
+    shutil.copyfile(template, tmp_path / "nadir.sqlite")
+    made = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}", sync=False)
+    yield made
+    made.dispose()
+
+
+class Started:
+    """Stands in for processes: remembers what was started, and ends when it is let."""
+
+    def __init__(self, status: int = 0) -> None:
+        self.names: list[str] = []
+        self.may_end, self._status = threading.Event(), status
+        self.may_end.set()
+
+    def __call__(self, name: str, command: Sequence[str]) -> int:
+        self.names.append(name)
+        self.may_end.wait(5)
+        return self._status
+
+
+@pytest.fixture
+def make(database: Database, tmp_path: Path) -> Iterator[Callable[..., Schedule]]:
+    made: list[Schedule] = []
+
+    def schedule(start: Started, owner: str = "a", lease_seconds: float = 60, **retrain: object) -> Schedule:
+        settings = settings_of(tmp_path, **retrain)
+        made.append(Schedule(database, settings, owner=owner, lease_seconds=lease_seconds, start=start))
+        return made[-1]
+
+    yield schedule
+    for one in made:
+        one.interrupt()
+        one.close()
+
+
+def rows(database: Database) -> dict[str, ScheduledJob]:
+    with database.reading() as session:
+        return {row.id: row for row in session.exec(select(ScheduledJob))}
+
+
+def due(database: Database, name: str, seconds_ago: float) -> None:
+    """Let a job have been due so long ago."""
+    with database.transaction() as session:
+        session.get_one(ScheduledJob, name).next_run_time = time.time() - seconds_ago
+
+
+def events(database: Database) -> list[str]:
+    with database.reading() as session:
+        return list(session.exec(select(Event.kind)))
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 5
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert condition()
+
+
+def leave(schedule: Schedule) -> None:
+    schedule.interrupt()
+    schedule.close()
+
+
+def test_jobs_and_their_next_times_survive_a_restart_and_follow_the_settings(
+    database: Database, make: Callable[..., Schedule]
+) -> None:
+    start = Started()
+    first = make(start)
+    first.tick(database.now())
+    before = rows(database)
+    assert set(before) == {RETRAIN, "drift"}
+    assert json.loads(before[RETRAIN].job_state) == {"cron": "0 2 * * 6", "timezone": "UTC"}
+    leave(first)
+    second = make(start)
+    second.tick(database.now())
+    assert rows(database) == before
+    leave(second)
+    third = make(start, cron="30 4 * * 0", families=())
+    third.tick(database.now())
+    assert set(rows(database)) == {"drift"}
+    leave(third)
+    make(start, drift_cron="30 4 * * 0", timezone="Europe/Berlin").tick(database.now())
+    changed = rows(database)["drift"]
+    assert json.loads(changed.job_state) == {"cron": "30 4 * * 0", "timezone": "Europe/Berlin"}
+    assert changed.next_run_time != before["drift"].next_run_time
+    assert start.names == []
+
+
+def test_what_was_missed_many_times_within_the_grace_runs_once(
+    database: Database, make: Callable[..., Schedule]
+) -> None:
+    start, every_minute = Started(), {"cron": "* * * * *", "misfire_grace_seconds": 3600}
+    first = make(start, **every_minute)
+    first.tick(database.now())
+    leave(first)
+    due(database, RETRAIN, 60 * 20.0)
+    make(start, **every_minute).tick(database.now())
+    wait_for(lambda: rows(database)[RETRAIN].next_run_time > time.time())
+    wait_for(lambda: start.names)
+    assert start.names == [RETRAIN]
+
+
+def test_a_run_that_is_too_late_is_skipped_and_said(
+    database: Database, make: Callable[..., Schedule]
+) -> None:
+    start = Started()
+    first = make(start)
+    first.tick(database.now())
+    leave(first)
+    due(database, RETRAIN, 61.0)
+    make(start).tick(database.now())
+    wait_for(lambda: "schedule-missed" in events(database))
+    wait_for(lambda: rows(database)[RETRAIN].next_run_time > time.time())
+    assert start.names == []
+
+
+def test_a_job_that_still_runs_is_not_started_again_and_a_failure_is_remembered(
+    database: Database, make: Callable[..., Schedule]
+) -> None:
+    start = Started(status=3)
+    schedule = make(start)
+    schedule.tick(database.now())
+    start.may_end.clear()
+    for _ in range(2):
+        due(database, RETRAIN, 1.0)
+        schedule._scheduler.wakeup()
+        wait_for(lambda: rows(database)[RETRAIN].next_run_time > time.time())
+    wait_for(lambda: "schedule-busy" in events(database))
+    start.may_end.set()
+    wait_for(lambda: "schedule-failed" in events(database))
+    assert start.names == [RETRAIN]
+
+
+def test_one_of_two_schedules_and_the_other_takes_over_when_the_lease_ends(
+    database: Database, make: Callable[..., Schedule]
+) -> None:
+    start, now = Started(), database.now()
+    one, other = make(start, "a"), make(start, "b")
+    one.tick(now)
+    other.tick(now)
+    assert (one.is_active, other.is_active) == (True, False)
+    other.tick(now + timedelta(seconds=61))  # nobody has heard of the first one
+    assert other.is_active
+    due(database, RETRAIN, 1.0)
+    one._run(RETRAIN)  # it does not know yet that it lost the lease, and starts nothing all the same
+    one.tick(now + timedelta(seconds=62))
+    assert not one.is_active
+    leave(other)
+    one.tick(now + timedelta(seconds=63))
+    assert one.is_active
+    wait_for(lambda: start.names == [RETRAIN])
+
+
+def test_a_row_that_somebody_wrote_runs_nothing_and_is_put_right(
+    database: Database, make: Callable[..., Schedule], caplog: pytest.LogCaptureFixture
+) -> None:
+    start = Started()
+    first = make(start)
+    first.tick(database.now())
+    leave(first)
+    soon = time.time() - 1
+    planted = {
+        "retrain /etc/passwd": b'{"cron": "* * * * *", "timezone": "UTC"}',
+        "shell": b'{"cron": "* * * * *", "timezone": "UTC"}',
+        RETRAIN: b"\x80\x04\x95cposix\nsystem\n.",
+        "drift": b'{"cron": "* * * * *", "timezone": "UTC", "func": "os:system", "args": ["id"]}',
+    }
+    with database.transaction() as session:
+        for name, state in planted.items():
+            session.merge(ScheduledJob(id=name, next_run_time=soon, job_state=state))
+    make(start).tick(database.now())
+    assert set(rows(database)) == {RETRAIN, "drift"}
+    assert json.loads(rows(database)[RETRAIN].job_state)["cron"] == "0 2 * * 6"
+    assert caplog.text.count("schedule-row-refused") == 4
+    assert start.names == []
+
+
+def test_a_job_comes_back_from_sql_as_it_went_in(database: Database) -> None:
+    from apscheduler.job import Job
+    from apscheduler.jobstores.base import ConflictingIdError, JobLookupError
+    from apscheduler.schedulers.background import BackgroundScheduler
+
+    ran: list[str] = []
+    store = PlainJobStore(database.engine, Actions(run=ran.append, is_known=bool, misfire_grace_seconds=5))
+    scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": store})
+    scheduler.start(paused=True)
+    try:
+        job = scheduler.add_job(ran.append, Cron("0 2 * * 6", "Asia/Kolkata"), ["drift"], id="drift")
+        found = store.lookup_job("drift")
+        assert isinstance(found, Job)
+        assert (found.trigger.plain, found.next_run_time) == (job.trigger.plain, job.next_run_time)
+        assert (found.args, found.coalesce, found.max_instances, found.misfire_grace_time) == (
+            ("drift",),
+            True,
+            1,
+            5,
+        )
+        found.func(*found.args)
+        assert ran == ["drift"]
+        with pytest.raises(ConflictingIdError):
+            store.add_job(job)
+        with pytest.raises(ValueError, match="no crontab"):
+            scheduler.add_job(ran.append, DateTrigger(datetime(2030, 1, 1)), ["x"], id="x")  # noqa: DTZ001
+        scheduler.remove_job("drift")
+        assert store.lookup_job("drift") is None
+        with pytest.raises(JobLookupError):
+            store.update_job(job)
+    finally:
+        scheduler.shutdown()
+    with database.reading() as session:
+        assert session.connection().execute(text("SELECT count(*) FROM scheduled_job")).scalar() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        (RETRAIN, ("models", "retrain", "nodule_segmenter")),
+        ("drift", ("models", "drift", "--record")),
+        ("retrain nodule_segmenter; id", None),
+        ("nodule_segmenter", None),
+        ("retrain ", None),
+    ],
+)
+def test_only_names_that_are_known_are_commands(name: str, command: tuple[str, ...] | None) -> None:
+    assert command_of(name) == command
+
+
+def test_the_environment_of_a_command_gives_the_settings_and_no_secret_of_another_role(
+    tmp_path: Path,
+) -> None:
+    url = "postgresql://u:secret@db/nadir"
+    given = settings_of(tmp_path, margins={"dice_gain": 0.02}, data=["/a", "/b"], steps=7)
+    given = given.model_copy(update={"database_url": url, "hook_token": "t0ken"})
+    environment = environment_of(given, {"PATH": "/bin", "NADIR_HOOK_TOKEN": "t0ken", "NADIR_HOME": "/else"})
+    assert "t0ken" not in " ".join(environment.values())
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        read = Settings.load()
+    assert (read.home, read.sql_url, read.retrain) == (tmp_path, url, given.retrain)
+
+
+def test_what_a_command_prints_is_in_a_file_that_only_its_owner_reads(tmp_path: Path) -> None:
+    assert Children(settings_of(tmp_path)).run("drift", ["jobs", "--help"]) == 0
+    log = tmp_path / "training" / "drift.log"
+    assert "ledger of analyses" in log.read_text()
+    assert log.stat().st_mode & 0o077 == 0
+
+
+ORPHAN = """
+import os, sys, time
+from node.scheduled import main
+sys.argv = ["x", sys.argv[1], str(8 << 30), "told"]
+import node.cli
+def told():
+    print(os.nice(0), os.getsid(0) == os.getpid(), flush=True)
+    time.sleep(60)
+node.cli.main = told
+main()
+"""
+PARENT = """
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid())], start_new_session=True)
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_command_runs_at_the_lowest_priority_and_is_gone_with_the_node() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, ORPHAN],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": "."},
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert parent.stdout.readline().split() == ["19", "True"]
+    parent.kill()
+    parent.wait(5)
+    wait_for(
+        lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]
+    )
+    parent.stdout.close()
+
+
+def test_the_lease_is_given_back_at_the_end(database: Database, make: Callable[..., Schedule]) -> None:
+    schedule = make(Started())
+    schedule.tick(database.now())
+    with database.reading() as session:
+        assert leases.holder(session, LEASE, database.now()) == "a"
+    leave(schedule)
+    with database.reading() as session:
+        assert leases.holder(session, LEASE, database.now()) is None
