@@ -13,6 +13,7 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from store.database import Database
+from store.model_tables import DriftAlarm
 from store.tables import Association, Delivery, Event, Finding, Instance, Job, Prior, PriorSearch, Pull, Study
 
 
@@ -38,6 +39,13 @@ class Counts(Collector):
             yield _by_state(session, "nadir_priors", "Earlier studies found, by state", Prior.state)
             yield _by_state(session, "nadir_events", "Events by kind", Event.kind, label="kind")
             yield _deliveries(session)
+            yield _by_state(
+                session,
+                "nadir_drift_alarms",
+                "Alarms of drift, by analysis",
+                DriftAlarm.plugin,
+                label="plugin",
+            )
             yield _total(session, "nadir_instances", "Instances held", Instance.id)
             yield _total(session, "nadir_findings", "Findings, superseded ones too", Finding.id)
             open_ones = select(func.count()).where(col(Association.closed_at).is_(None))

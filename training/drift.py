@@ -37,7 +37,7 @@ class Limits:
     """Least PSI beyond chance."""
     distance: float = 0.1
     """Least distance of two distributions: a smaller one matters to nobody."""
-    false_alarms: float = 0.01
+    false_alarms: float = 0.02
     """Share of the weeks without drift that may raise an alarm, for each analysis."""
     studies: int = 20
     """With fewer on either side nothing is judged."""

@@ -21,8 +21,10 @@ Values = NDArray[np.float64]
 Counts = NDArray[np.int64]
 FLOOR: Final = 1e-3
 """Share that every bin of a histogram has on top, so that a rare value does not count without bound."""
-DEALT: Final = (199, 4999)
-"""How often the cases are dealt anew: at first, and where the first answer may be an alarm."""
+DEALT: Final = (19, 199, 4999)
+"""How often the cases are dealt anew: at first, and further on as long as it may be an alarm."""
+EXCEEDED: Final = 2
+"""Reached by chance more often than this, an index is not dealt for any further."""
 AT_ONCE: Final = 500
 
 
@@ -98,12 +100,14 @@ def histogram_shift(
 
 def _beyond_chance(found: float, dealt: Callable[[int], Values], limit: float) -> tuple[float, float]:
     """Return how far an index lies above its mean by chance, and its p; a fine one only where it matters."""
-    few, many = DEALT
-    by_chance = dealt(few)
-    value = max(0.0, found - float(by_chance.mean()))
-    if value >= limit and int((by_chance >= found - 1e-12).sum()) <= 2:
-        by_chance = dealt(many)
-    return value, (1.0 + int((by_chance >= found - 1e-12).sum())) / (1.0 + len(by_chance))
+    value, p = 0.0, 1.0
+    for times in DEALT:
+        by_chance = dealt(times)
+        reached = int((by_chance >= found - 1e-12).sum())
+        value, p = max(0.0, found - float(by_chance.mean())), (1.0 + reached) / (1.0 + times)
+        if value < limit or reached > EXCEEDED:
+            break
+    return value, p
 
 
 __all__ = ["benjamini_hochberg", "category_shift", "histogram_shift", "ks", "psi", "shares"]

@@ -1,0 +1,145 @@
+"""The command `nadir models drift`: whether what comes in and what is found are as they were."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from node import printing
+from node.cli_options import AsJson, Config, Home, open_database
+from node.flags import load_settings
+from node.logs import line
+from plugins.errors import NadirError, Refused
+
+if TYPE_CHECKING:
+    from store.drifts import Alarm
+    from training.drift import Limits
+    from training.drift_told import Course
+
+log = logging.getLogger(__name__)
+
+COLUMNS = {"week": "week", "studies": "studies", "state": "what became of it"}
+
+
+def drift(
+    of: Annotated[
+        str | None,
+        typer.Argument(
+            help="A family of models, or an analysis; all when not given.", metavar="[FAMILY|PLUGIN]"
+        ),
+    ] = None,
+    weeks: Annotated[int, typer.Option(min=1, max=520, help="So many of the newest weeks.")] = 12,
+    reference: Annotated[
+        int, typer.Option(min=1, max=520, help="So many weeks from the beginning on are the reference.")
+    ] = 8,
+    studies: Annotated[
+        int, typer.Option(min=5, help="With fewer studies on either side nothing is judged.")
+    ] = 20,
+    record: Annotated[
+        bool, typer.Option("--record", help="Keep the alarms, log them and count them in /metrics.")
+    ] = False,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder for a page with drawings.", show_default=False)
+    ] = None,
+    home: Home = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare what came in and what was found, week by week, with the first weeks of the model that counts.
+
+    An alarm is no failure: the exit status is 0. The reference begins when a model of the analysis was last approved or
+    rolled back, else with its first study.
+    """
+    from training.drift import Limits
+    from training.drift_told import alarms, plain
+
+    courses = _courses(of, Limits(reference_weeks=reference, studies=studies), home, config)
+    told = {course.plugin: alarms(course, course.last(weeks)) for course in courses}
+    new = _recorded(told, home, config) if record else {}
+    if folder is not None:
+        _write_page(courses, weeks, folder, home, config)
+    if as_json:
+        rows = [{**plain(c, c.last(weeks)), "recorded": len(new.get(c.plugin, ()))} for c in courses]
+        printing.print_json({"analyses": rows})
+        return
+    if not courses:
+        printing.say("nothing was analysed yet")
+    for course in courses:
+        _print(course, weeks, told[course.plugin])
+
+
+def _courses(of: str | None, limits: Limits, home: Path | None, config: Path | None) -> list[Course]:
+    """Return the weeks of every analysis that is asked for. Refuses `no-such-analysis`."""
+    from store import drifts
+    from training.drift import judge
+    from training.drift_told import Course
+
+    with open_database(home, config) as database, database.reading() as session:
+        families = {name: _families(name, home, config) for name in drifts.watched(session)}
+        wanted = {n: f for n, f in families.items() if of is None or of == n or of in f}
+        if of is not None and not wanted:
+            known = ", ".join(sorted({*families, *(f for own in families.values() for f in own)})) or "none"
+            raise Refused("no-such-analysis", f"nothing is known of '{of}' yet; there are: {known}")
+        seen = {n: drifts.observed(session, n, drifts.promoted_at(session, f)) for n, f in wanted.items()}
+    return [
+        Course(plugin=n, families=wanted[n], weeks=judge(observed, limits), limits=limits)
+        for n, observed in seen.items()
+    ]
+
+
+def _families(plugin: str, home: Path | None, config: Path | None) -> tuple[str, ...]:
+    """Return the families of models that an analysis uses; none for one that is not installed any more."""
+    from plugins.registry import load_plugins
+
+    try:
+        (made,) = load_plugins(load_settings(config, {"home": home}).plugins, (plugin,))
+    except NadirError:
+        return ()
+    return tuple(getattr(made, "families", ()))
+
+
+def _recorded(
+    told: dict[str, tuple[Alarm, ...]], home: Path | None, config: Path | None
+) -> dict[str, tuple[Alarm, ...]]:
+    """Return the alarms that are new, after they were kept and logged."""
+    from store import drifts
+
+    with open_database(home, config) as database:
+        now = database.now()
+        with database.transaction() as session:
+            new = {plugin: drifts.record(session, plugin, alarms, now) for plugin, alarms in told.items()}
+    for plugin, alarms in new.items():
+        for alarm in alarms:
+            said = {"statistic": alarm.statistic, "value": f"{alarm.value:.3f}", "limit": alarm.limit}
+            log.warning(line("drift", plugin=plugin, week=alarm.week, what=alarm.what, **said))
+    return new
+
+
+def _write_page(
+    courses: Sequence[Course], weeks: int, folder: Path, home: Path | None, config: Path | None
+) -> None:
+    from training.drift_page import drift_html
+
+    with open_database(home, config) as database:
+        now = database.now()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "drift.html").write_text(drift_html(courses, weeks, now))
+
+
+def _print(course: Course, weeks: int, alarms: Sequence[Alarm]) -> None:
+    from training.drift_told import newest, state
+
+    shown = [{"week": w.week, "studies": w.studies, "state": state(w)} for w in course.last(weeks)]
+    if not shown:
+        printing.say(f"{course.plugin}: no study since its model was approved or rolled back")
+        return
+    printing.print_table(shown, COLUMNS, numbers=("studies",), wrapped=("state",), title=course.plugin)
+    for alarm in newest(alarms):
+        printing.say(f"{alarm.week} {alarm.sentence}")
+
+
+__all__ = ["drift"]
