@@ -7,6 +7,7 @@ axes are turned until they run as the patient's do, which leaves every voxel whe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import highdicom
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.uid import CTImageStorage
+from pydicom.sr.coding import Code
+from pydicom.uid import CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage
 
 from plugins import codes
 from plugins.contract import Volume
@@ -26,6 +28,15 @@ LEAST_RANGE = 10.0
 SQUARE = 0.02
 """Two voxel distances that differ by less than this part are equal."""
 SHEAR = 1e-3
+
+HIGHEST_SUV = 1000.0
+"""Higher values are Bq/ml, or counts."""
+KINDS: Mapping[str, tuple[str, Code, str]] = {
+    "CT": ("ct", codes.HU, CTImageStorage),
+    "PT": ("pet_suv", codes.SUV_BW_UNIT, PositronEmissionTomographyImageStorage),
+    "MR": ("mr", codes.NO_UNITS, MRImageStorage),
+}
+"""Role, unit and SOP class of what is said to be of a modality."""
 
 FloatArray = NDArray[np.float64]
 Labels = NDArray[np.uint8]
@@ -55,8 +66,24 @@ def read_ct(path: Path) -> NiftiImage:
 
     Refuses `unreadable-image`, `not-3d`, `without-position`, `sheared`, `bad-values` and `not-hounsfield`.
     """
+    return _read(path, "CT")
+
+
+def read_image(path: Path, modality: str) -> NiftiImage:
+    """Return the image of a NIfTI file that is said to be of a modality: CT in HU, PT in SUVbw, MR in any unit.
+
+    A file does not say what its values are: those of a PET are taken as SUV when they can be such.
+    Refuses as `read_ct`, and `not-suv`.
+    """
+    return _read(path, modality)
+
+
+def _read(path: Path, modality: str) -> NiftiImage:
     data, affine = _load(path)
-    require_hounsfield(data, path.name)
+    if modality == "CT":
+        require_hounsfield(data, path.name)
+    else:
+        _require_values(data, path.name, modality)
     lps = RAS_TO_LPS @ affine
     _require_upright(lps, path)
     order, flipped = _axes(lps)
@@ -67,7 +94,7 @@ def read_ct(path: Path) -> NiftiImage:
             turned[:3, 3] += turned[:3, axis] * (array.shape[axis] - 1)
             turned[:3, axis] *= -1
     array = array[tuple(slice(None, None, -1 if flip else 1) for flip in flipped)]
-    return NiftiImage(volume=_volume(array, turned), order=order, flipped=flipped, affine=affine)
+    return NiftiImage(volume=_volume(array, turned, modality), order=order, flipped=flipped, affine=affine)
 
 
 def require_hounsfield(values: NDArray[Any], name: str) -> None:
@@ -80,6 +107,17 @@ def require_hounsfield(values: NDArray[Any], name: str) -> None:
             "not-hounsfield",
             f"{name} has values from {low:g} to {high:g}: a CT in Hounsfield units has some below 0; is it another "
             "kind of image, or stored with an offset?",
+        )
+
+
+def _require_values(values: NDArray[Any], name: str, modality: str) -> None:
+    """Refuse `bad-values` (not finite), and for PET `not-suv`."""
+    low, high = float(values.min()), float(values.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise Refused("bad-values", f"{name} holds values that are no numbers")
+    if modality == "PT" and not 0 < high <= HIGHEST_SUV:
+        raise Refused(
+            "not-suv", f"{name} has values from {low:g} to {high:g}, which are no SUV; convert them first"
         )
 
 
@@ -162,25 +200,26 @@ def _slice_axis(spacing: FloatArray, cosines: FloatArray) -> int:
     return int(np.abs(cosines[2]).argmax())
 
 
-def _volume(array: NDArray[np.float32], affine: FloatArray) -> Volume:
+def _volume(array: NDArray[np.float32], affine: FloatArray, modality: str) -> Volume:
     """Return the volume; its axes are put exactly at right angles, which moves no voxel by a thousandth of one."""
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     u, _, v = np.linalg.svd(affine[:3, :3] / spacing)
     straight = affine.copy()
     straight[:3, :3] = (u @ v) * spacing
     shape = (int(array.shape[0]), int(array.shape[1]), int(array.shape[2]))
+    role, unit, sop_class_uid = KINDS[modality]
     positions = [tuple((straight[:3, 3] + k * straight[:3, 0]).tolist()) for k in range(shape[0])]
     return Volume(
         array=np.ascontiguousarray(array),
         geometry=highdicom.VolumeGeometry(straight, shape, coordinate_system="PATIENT"),
-        role="ct",
-        unit=codes.HU,
-        modality="CT",
+        role=role,
+        unit=unit,
+        modality=modality,
         series_instance_uid="",
-        sop_class_uid=CTImageStorage,
+        sop_class_uid=sop_class_uid,
         sop_instance_uids=("",) * shape[0],
         slice_positions=tuple((p[0], p[1], p[2]) for p in positions),
     )
 
 
-__all__ = ["NiftiImage", "read_ct", "require_hounsfield", "write_labels"]
+__all__ = ["NiftiImage", "read_ct", "read_image", "require_hounsfield", "write_labels"]

@@ -203,4 +203,4 @@ def _known(volume: Volume) -> dict[str, float | str]:
     return {"spacing_x_mm": c, "spacing_z_mm": k, **{key: said for key, said in words.items() if said}}
 
 
-__all__ = ["MANIFEST", "MARGIN_MM", "case_name", "write_case", "write_data_set"]
+__all__ = ["MARGIN_MM", "Box", "Tags", "case_name", "write_case", "write_data_set"]
