@@ -20,6 +20,7 @@ from node import printing
 from node.cli_access import audit_app, tokens_app, users_app
 from node.cli_curate import curate_app
 from node.cli_curate_lidc import lidc
+from node.cli_download import idc, tcia
 from node.cli_drift import drift
 from node.cli_jobs import jobs_app
 from node.cli_lesions import lesions_app
@@ -42,6 +43,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 curate_app.command()(lidc)
+curate_app.command()(tcia)
+curate_app.command()(idc)
 models_app.command()(drift)
 app.add_typer(curate_app, name="curate")
 app.add_typer(jobs_app, name="jobs")

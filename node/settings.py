@@ -133,6 +133,9 @@ class Settings(BaseSettings):
         default="",
         description="Shared secret of Orthanc's hook; without it, accounts and tokens only the loopback may ask",
     )
+    tcia_token: Annotated[str, SECRET] = Field(
+        default="", description="Token for restricted collections of The Cancer Imaging Archive"
+    )
     reconcile_seconds: float = Field(
         default=300.0, ge=0, description="How often the PACS is asked for missed studies; 0 for never"
     )
