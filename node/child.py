@@ -41,7 +41,8 @@ def run_in_child(
 
     `scratch` is a folder for what the two processes tell each other, and for what libraries print (`child.log`, which
     may quote a patient's data and is for nobody's eyes but an administrator's); results go to the task's own folder.
-    `keep_going` is asked every `ask_seconds` and may stop the child by returning False (then `Unavailable`).
+    `keep_going` is asked every `ask_seconds` and may stop the child by returning False (then `Unavailable`, which also
+    a model raises that cannot be read from here).
     Raises `Refused` (`analysis-crashed`, `analysis-too-long`, `analysis-out-of-memory`, and what loading the plugins
     refuses), and `Broken` for a fault of our own that the child reports.
     """
@@ -106,6 +107,8 @@ def _answer(returncode: int, scratch: Path) -> dict[str, Any]:
         return answer
     if answer["kind"] == "refused":
         raise Refused(answer["code"], answer["sentence"])
+    if answer["kind"] == "unavailable":
+        raise Unavailable(answer["sentence"])
     raise Broken(answer["sentence"])
 
 
@@ -145,7 +148,8 @@ def _run(scratch: Path, memory_bytes: int) -> dict[str, object]:
         )
         return {"kind": "refused", "code": "analysis-out-of-memory", "sentence": sentence}
     except NadirError as error:
-        return {"kind": "broken", "sentence": str(error)}
+        kind = "unavailable" if isinstance(error, Unavailable) else "broken"
+        return {"kind": kind, "sentence": str(error)}
     except (
         Exception
     ) as error:  # the border of this process: at least nine kinds of error come out of bad files

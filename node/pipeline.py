@@ -47,7 +47,7 @@ def analyse(task: Task) -> Answer:
     A study that is refused, and an analysis that declines (but for `Absent`) or fails, give an `error_code`: one
     plugin's fault takes no other's results away. MemoryError is passed on: what comes after it is not to be trusted.
     """
-    plugins = load_plugins(task.plugin_settings, task.plugins)
+    plugins = load_plugins(task.plugin_settings, task.plugins, task.models)
     began = time.monotonic()
     refused: tuple[Flag, ...] = ()
     try:

@@ -152,6 +152,7 @@ class Node:
         self.dicom_port = group.port
 
     def _start_worker(self) -> None:
+        from node.analyses import Analyses
         from node.deliveries import key_of
         from node.settle import Settler
         from node.task import Identity
@@ -170,6 +171,7 @@ class Node:
             max_attempts=s.max_attempts,
             needs={p.name: n for p in loaded.plugins if (n := getattr(p, "needs", None))},
             prior_sources=tuple(map(key_of, s.prior_sources)),
+            present=Analyses(s, identities).present,
         )
         self._loop("settler", lambda now: bool(settler.tick(now)), min(1.0, max(0.1, s.quiet_seconds / 4)))
         for number in range(s.workers):

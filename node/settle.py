@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -76,6 +76,8 @@ class Settler:
         Archives that are asked for the patient's earlier studies.
     needs
         Modalities without any of which an analysis has nothing to look at, by its name; others look at every study.
+    present
+        Tells the analyses as they are now, with the models that count; the given ones when None.
 
     """
 
@@ -90,9 +92,10 @@ class Settler:
         max_attempts: int = 5,
         prior_sources: Sequence[str] = (),
         needs: Mapping[str, Collection[str]] | None = None,
+        present: Callable[[Session], Sequence[Identity]] | None = None,
     ) -> None:
         self._database = database
-        self._analyses = tuple(analyses)
+        self._present = present or (lambda _: tuple(analyses))
         self._quiet_seconds = quiet_seconds
         self._hard_cap_seconds = hard_cap_seconds
         self._stale_seconds = stale_seconds
@@ -154,7 +157,8 @@ class Settler:
 
     def _applying(self, session: Session, revision: Revision) -> Sequence[Identity]:
         """Return the analyses that have something to look at in a revision."""
+        present = self._present(session)
         if not self._needs:
-            return self._analyses
+            return present
         held = modalities(session, revision)
-        return [a for a in self._analyses if a.plugin not in self._needs or held & self._needs[a.plugin]]
+        return [a for a in present if a.plugin not in self._needs or held & self._needs[a.plugin]]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
+from models.place import ModelPlace
 from plugins.contract import Mark, Plugin
 from plugins.registry import config_sha256
 from store.analysed import AnalysedFindings, build
@@ -79,6 +80,8 @@ class Task:
     """True to write overlay pictures, a CSV and a page beside the DICOM objects."""
     past: Past = field(default_factory=Past)
     """What is known of the patient from other times."""
+    models: Mapping[str, ModelPlace] = field(default_factory=dict)
+    """The models made here that count, by family."""
 
     @property
     def requests(self) -> tuple[Mark, ...]:
@@ -96,7 +99,8 @@ class Task:
         raw = json.loads(text)
         raw |= {name: tuple(raw[name]) for name in ("files", "plugins", "more")}
         marks = tuple(tuple(point) for point in raw["marks"])
-        return cls(**{**raw, "marks": marks, "past": build(Past, raw["past"])})
+        models = {family: ModelPlace(**place) for family, place in raw["models"].items()}
+        return cls(**{**raw, "marks": marks, "past": build(Past, raw["past"]), "models": models})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from sqlmodel import Session, col, select
 
+from models.place import Places
+from node.analyses import Analyses
 from node.child import run_in_child
 from node.deliveries import MORE_KINDS
 from node.fault import place
@@ -34,10 +36,11 @@ log = logging.getLogger(__name__)
 
 PERMANENT = frozenset({"plugin-changed", "analysis-out-of-memory", "unknown-plugin", "bad-plugin-settings"})
 """Codes of refusals that the next attempt would meet again."""
+CHANGED = "its settings or its model are others than when the study settled; a job of the present ones does this work"
 
 
 class _Overtaken(Exception):
-    """What a job was to tell is no longer so, and another job tells it."""
+    """What a job was to tell is no longer so, or would be told otherwise now, and another job tells it."""
 
 
 class Worker:
@@ -48,7 +51,8 @@ class Worker:
     database, objects, settings
         Of the node.
     identities
-        The analyses as they are installed now: a job of another version is analysed anew under its own key.
+        The analyses as they are installed now, with the models of the release: a job of another version, other settings
+        or another model than counts now is left to one of the present ones.
     owner
         Name of this worker, for people who look into the ledger.
 
@@ -66,7 +70,7 @@ class Worker:
         self._database = database
         self._objects = objects
         self._settings = settings
-        self._identities = {identity.plugin: identity for identity in identities}
+        self._analyses = Analyses(settings, identities)
         self._owner = owner
         self._lease_seconds = settings.lease_seconds
         self._interrupted = threading.Event()
@@ -127,14 +131,15 @@ class Worker:
             _delete(left)
         with self._database.reading() as session:
             revision = session.get_one(Revision, job.revision_pk)
+            models = self._analyses.places(session)
         if job.plugin == response_jobs.PLUGIN:
             self._require_newest(job, revision)
         else:
-            self._require_installed(job, revision)
+            self._require_present(job, revision, models)
         folder = self._folder(job)
         try:
             with self._database.reading() as session:
-                task = self._task(session, job, revision, folder)
+                task = self._task(session, job, revision, folder, models)
             plain = run_in_child(
                 task.to_json(),
                 folder,
@@ -159,32 +164,37 @@ class Worker:
         self._scratch.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=f"job-{job.id}-", dir=self._scratch))
 
-    def _require_installed(self, job: Job, revision: Revision) -> None:
-        """Refuse (`plugin-changed`) a job of another version, after the present one was put into the queue."""
-        identity = self._identities.get(job.plugin)
+    def _require_present(self, job: Job, revision: Revision, models: Places) -> None:
+        """End a job of another version, other settings or another model, after one of the present was queued.
+
+        Refuses `plugin-changed` when the analysis is not there at all, and what a model is refused for.
+        """
+        identity = self._analyses.identity(job.plugin, models)
         if identity is None:
             sentence = (
                 f"plugin '{job.plugin}' is not installed or not enabled here; do that and retry the job"
             )
             raise Refused("plugin-changed", sentence)
-        if identity.job_key(revision.manifest_sha256) == job.key:
+        key = identity.job_key(revision.manifest_sha256)
+        if key == job.key:
             return
         with self._database.transaction() as session:
-            jobs.enqueue(
+            now = self._database.now()
+            is_new = jobs.enqueue(
                 session,
                 revision,
                 plugin=identity.plugin,
                 plugin_version=identity.plugin_version,
                 model_sha256=identity.model_sha256,
                 config_sha256=identity.config_sha256,
-                now=self._database.now(),
+                now=now,
                 max_attempts=self._settings.max_attempts,
             )
-        raise Refused(
-            "plugin-changed",
-            f"plugin '{job.plugin}' or its settings are others than when the study settled; "
-            "a job of the present ones does this work",
-        )
+            if not is_new and not jobs.is_superseded(session, _pk(job)):
+                jobs.take_up(session, key, now)
+            text = f"plugin '{job.plugin}', {CHANGED}"
+            jobs.overtake(session, _pk(job), job.attempt, now, "plugin-changed", text)
+        raise _Overtaken
 
     def _require_newest(self, job: Job, revision: Revision) -> None:
         """End a report of what is no longer so, after one of what is so now was put into the queue."""
@@ -209,7 +219,9 @@ class Worker:
         reports.mkdir(exist_ok=True, mode=0o700)
         os.replace(page, reports / f"patient-{patient_pk}.html")
 
-    def _task(self, session: Session, job: Job, revision: Revision, folder: Path) -> Task | ResponseTask:
+    def _task(
+        self, session: Session, job: Job, revision: Revision, folder: Path, models: Places
+    ) -> Task | ResponseTask:
         started_at = self._database.now().astimezone().isoformat()
         if job.plugin == response_jobs.PLUGIN:
             return response_task(session, self._objects, self._settings, job, folder, started_at)
@@ -229,6 +241,7 @@ class Worker:
             started_at=started_at,
             predecessors=self._predecessors(session, job, revision),
             past=past_of(session, self._objects, job, self._settings.priors_compared),
+            models=models,
             more=tuple(kind for kind in MORE_KINDS if self._settings.destinations_of(kind)),
         )
 

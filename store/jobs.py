@@ -16,7 +16,7 @@ from plugins.errors import Refused
 from store.charset import storable
 from store.database import aware_utc, insert_new
 from store.keys import job_key
-from store.tables import Delivery, Finding, Job, LesionLink, Revision, Study
+from store.tables import Delivery, Finding, Job, LesionLink, Result, Revision, Study
 from store.turn import held_back
 
 QUEUED, RUNNING, DELIVERING = "queued", "running", "delivering"
@@ -37,6 +37,7 @@ TRANSITIONS: frozenset[tuple[str, str]] = frozenset(
         (DELIVERING, SUPERSEDED),  # results of a newer revision came before any of these went out
         (DEAD, QUEUED),  # a person retries it
         (DEAD, SUPERSEDED),
+        (SUPERSEDED, QUEUED),  # what had taken its place is no longer what is wanted: a model was rolled back
     }
 )
 BACKOFF_SECONDS = 30.0
@@ -215,9 +216,20 @@ def take_off(session: Session, plugin: str, study_pks: Sequence[int], but_job_id
     return _change(session, condition, {"state": SUPERSEDED, "finished_at": aware_utc(now)})
 
 
-def overtake(session: Session, job_id: int, attempt: int, now: datetime) -> None:
-    """End a running job whose work another one does, from newer input. Raises Fenced."""
-    _leave(session, job_id, attempt, SUPERSEDED, {"finished_at": aware_utc(now)})
+def overtake(
+    session: Session, job_id: int, attempt: int, now: datetime, code: str = "", text: str = ""
+) -> None:
+    """End a running job whose work another one does, from newer input or in another way. Raises Fenced."""
+    why = {"error_code": code or None, "error_text": text or None}
+    _leave(session, job_id, attempt, SUPERSEDED, {"finished_at": aware_utc(now), **why})
+
+
+def take_up(session: Session, key: str, now: datetime) -> bool:
+    """Put a job back into the queue whose place another one took before it had a result; return whether it was."""
+    has_result = exists().where(col(Result.job_pk) == col(Job.id))
+    condition = and_(col(Job.key) == key, col(Job.state) == SUPERSEDED, ~has_result)
+    attempts = {"max_attempts": col(Job.max_attempts) + 1, "finished_at": None}
+    return _change(session, condition, {"state": QUEUED, "run_after": aware_utc(now), **attempts}) == 1
 
 
 def retire(session: Session, revision: Revision, plugins: Sequence[str]) -> int:
@@ -340,10 +352,8 @@ def _supersede_results(session: Session, job_id: int) -> None:
     is_older = or_(col(Revision.number) < number, and_(col(Revision.number) == number, col(Job.id) < job_id))
     is_newer = or_(col(Revision.number) > number, and_(col(Revision.number) == number, col(Job.id) > job_id))
     _supersede_rows(session, col(Job.id).in_(same.where(is_older)))
-    if (
-        session.exec(same.where(is_newer, col(Job.state).in_((DELIVERING, DONE))).limit(1)).first()
-        is not None
-    ):
+    newer = same.where(is_newer, col(Job.state).in_((DELIVERING, DONE)))
+    if session.exec(newer.limit(1)).first() is not None:
         _supersede_rows(session, col(Job.id) == job_id)
     if state != SUPERSEDED:
         for older in session.exec(

@@ -369,10 +369,11 @@ def test_a_job_of_another_version_is_analysed_anew_by_the_present_one(queued: Be
     queued.mode = "nothing"  # other settings, so another key
     queued.work(destinations=())
     old, new = queued.jobs()
-    assert (old.state, old.error_code) == ("dead", "plugin-changed")
+    assert (old.state, old.error_code) == ("superseded", "plugin-changed")
+    assert "a job of the present ones does this work" in old.error_text
     assert new.state == "queued"
     queued.work(destinations=())
-    assert _states(queued) == ["dead", "done"]
+    assert _states(queued) == ["superseded", "done"]
     assert [r.kind for r in queued.rows(Result)] == ["sr-volumetric"]
 
 
