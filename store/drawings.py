@@ -25,6 +25,7 @@ from store.dicom.voxel_hash import voxel_hash
 
 PEOPLE = ("ContentCreatorName", "OperatorsName", "ReviewerName")
 OUR_CREATOR = "Nadir Algorithm"
+UNNAMED = "a person who is not named"
 CONTOURS = "contours"
 """The analysis that measures what people drew: the only one of ours that calls its segments MANUAL."""
 BY_HAND = ("MANUAL", "SEMIAUTOMATIC")
@@ -58,11 +59,13 @@ class Drawing:
     """Whether the source of the algorithm is Nadir."""
     made_with: str
     """`voxel_hash` of the voxels that Nadir made it with; empty when it does not say."""
+    model_sha256: str
+    """Hash of the model that Nadir made it with; empty when it does not say."""
 
     @property
     def author(self) -> str:
-        """Return who drew it, in words: a name, else the device."""
-        return self.person or self.equipment
+        """Return who drew it, in words: a name, else the device, which is not Nadir even when it says so."""
+        return self.person or (UNNAMED if self.is_ours else self.equipment) or UNNAMED
 
     @property
     def mask(self) -> Mask:
@@ -121,6 +124,7 @@ def _drawing(region: Drawn, modality: str, sha256: str, header: Dataset) -> Draw
         algorithm=text(segment, "SegmentAlgorithmName") or text(algorithm, "AlgorithmName"),
         is_our_algorithm=text(algorithm, "AlgorithmSource") == MANUFACTURER,
         made_with=parameters.get("voxels", ""),
+        model_sha256=parameters.get("model", ""),
     )
 
 

@@ -111,7 +111,8 @@ def read_labelled(
             theirs.append((one, drawing))
             if drawing.is_as_made:
                 plugin = drawing.model if drawing.is_ours else ""
-                ours.append(Ours(drawing=drawing, plugin=plugin, model_sha256="", at=one.received_at))
+                model = drawing.model_sha256
+                ours.append(Ours(drawing=drawing, plugin=plugin, model_sha256=model, at=one.received_at))
     return LabelledStudy(ours=tuple(ours), theirs=tuple(theirs), refused=tuple(refused))
 
 

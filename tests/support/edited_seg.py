@@ -39,9 +39,15 @@ def edited(
     *,
     author: str = "Grey^Meredith",
     times: int = 1,
+    without: Sequence[int] = (),
 ) -> Segmentation:
-    """Return the SEG as a viewer stores it after `edit` changed its masks; `times` tells several edits apart."""
+    """Return the SEG as a viewer stores it after `edit` changed its masks; `times` tells several edits apart.
+
+    Segments `without` (their numbers) were deleted in the viewer.
+    """
     masks = edit(masks_of(seg, images))
+    kept = [old for old in seg.SegmentSequence if old.SegmentNumber not in without]
+    masks = masks[..., [old.SegmentNumber - 1 for old in kept]]
     segments = [
         SegmentDescription(
             segment_number=number,
@@ -54,7 +60,7 @@ def edited(
             tracking_uid=old.TrackingUID,
             tracking_id=old.TrackingID,
         )
-        for number, old in enumerate(seg.SegmentSequence, start=1)
+        for number, old in enumerate(kept, start=1)
     ]
     made = Segmentation(
         source_images=list(images),
