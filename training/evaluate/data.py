@@ -62,16 +62,11 @@ def open_data(
     Refuses `bad-manifest`, `changed-manifest`, `no-cases`, `no-nodules`, `no-split`, `no-such-side`, what
     `training.split.read_split` refuses, and `missing-files` when they are not there.
     """
-    if (path / MANIFEST).is_file():
-        path = path / MANIFEST
-    folder = path if path.is_dir() else path.parent
-    is_set = path.is_dir() or path.name == "nodules.csv"
-    manifest = _manifest_of(folder) if is_set else read_manifest(path)
+    manifest, folder = manifest_of(path)
     split = split_of(folder, manifest)
     if sides:
         manifest = _part(manifest, split, sides, folder)
-    root = folder if is_set else root or folder
-    data = Data(manifest=manifest, root=root, folds=tuple(folds), split=split)
+    data = Data(manifest=manifest, root=root or folder, folds=tuple(folds), split=split)
     if not data.cases:
         raise Refused(
             "no-cases", f"{path} names no case{' of these folds or sides' if folds or sides else ''}"
@@ -84,6 +79,15 @@ def open_data(
                     f"{file} of case {case.case_id} is not in {data.root}; name its folder with --root",
                 )
     return data
+
+
+def manifest_of(path: Path) -> tuple[DataManifest, Path]:
+    """Return the manifest of what `open_data` opens, and the folder that it is in. Refuses as that, save for files."""
+    if (path / MANIFEST).is_file():
+        path = path / MANIFEST
+    folder = path if path.is_dir() else path.parent
+    is_set = path.is_dir() or path.name == "nodules.csv"
+    return (_of_folder(folder) if is_set else read_manifest(path)), folder
 
 
 def open_learnable(path: Path) -> Data:
@@ -102,7 +106,7 @@ def _part(manifest: DataManifest, split: Split | None, sides: Sequence[str], fol
     return replace(manifest, name=name, cases=split.cases(manifest, *sides))
 
 
-def _manifest_of(folder: Path) -> DataManifest:
+def _of_folder(folder: Path) -> DataManifest:
     if (folder / "patients.csv").is_file():
         return sts_manifest(folder)
     if (folder / CROPS).is_dir() and present(folder):
@@ -110,4 +114,4 @@ def _manifest_of(folder: Path) -> DataManifest:
     return lidc_manifest(folder)
 
 
-__all__ = ["Data", "open_data", "open_learnable"]
+__all__ = ["Data", "manifest_of", "open_data", "open_learnable"]
