@@ -1,0 +1,165 @@
+"""Labels of people to cases in the training form, with the images that lie in the object store of the node.
+
+A case is a crop of the images around one mask, on their own grid, voxel for voxel as it was drawn. Its patient is the
+key of the person, so two visits of one lesion are two cases of one patient; the fold follows from that key alone, so
+that it stays the same when others come.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlmodel import Session, col, select
+
+from plugins import codes
+from plugins.contract import Drawn
+from plugins.errors import Refused
+from store.dicom.items import same
+from store.dicom.series import ReadStudy, read_regions, read_study
+from store.dicom.values import number, text
+from store.labels import Label, Left
+from store.objects import ObjectStore
+from store.tables import Instance, Series
+from training.curate.case_files import case_name, write_case, write_data_set
+from training.manifest import FOLDS, Case, DataManifest
+
+NODULES = frozenset({"lung_nodule", "marked_lesion"})
+"""Analyses that draw with the nodule segmenter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """What became of labels."""
+
+    manifest: DataManifest | None
+    """The cases; None when there is none."""
+    left: tuple[Left, ...]
+    """Labels that became none, with the reason."""
+
+
+def _nodule(label: Label, region: Drawn | None) -> str | None:
+    if label.modality != "CT":
+        return f"it lies on {label.modality or 'images without modality'}, and nodules are learned on CT"
+    if label.origin != "drawn":
+        return (
+            None if label.plugin in NODULES else f"'{label.plugin}' does not draw with the nodule segmenter"
+        )
+    is_nodule = region is None or same(region.site_code, codes.LUNG) or same(region.type_code, codes.NODULE)
+    return None if is_nodule else "it is coded neither as a nodule nor as lying in the lung"
+
+
+FAMILIES: Mapping[str, Callable[[Label, Drawn | None], str | None]] = {"nodule_segmenter": _nodule}
+"""Why a label is nothing for a family of models, in words; None when it is. Of its region nothing is known at first."""
+
+
+def collect(
+    session: Session, objects: ObjectStore, labels: Iterable[Label], folder: Path, family: str
+) -> Collected:
+    """Return the cases of a family that labels make, after they were written into the folder, with its manifest.
+
+    The same labels make the same files. Refuses `unknown-family`; raises Unavailable when the folder cannot be written.
+    """
+    if family not in FAMILIES:
+        raise Refused("unknown-family", f"labels are collected for {', '.join(FAMILIES)}, not for '{family}'")
+    cases: list[Case] = []
+    left: list[Left] = []
+    by_series: defaultdict[str, list[Label]] = defaultdict(list)
+    for label in labels:
+        if (why := FAMILIES[family](label, None)) is None:
+            by_series[label.series_instance_uid].append(label)
+        else:
+            left.append(_left(label, why))
+    for series, own in sorted(by_series.items()):
+        try:
+            read = read_study(_images(session, objects, series))
+            names = _names(own)
+            for label in own:
+                cases += _case(objects, label, read, folder, family, names[label], left)
+        except Refused as refusal:
+            left += [_left(label, refusal.sentence) for label in own]
+    if not cases:
+        return Collected(manifest=None, left=tuple(left))
+    folds = {case.patient_id: case.fold for case in cases}
+    return Collected(manifest=write_data_set(folder, family, cases, folds), left=tuple(left))
+
+
+def _left(label: Label, why: str) -> Left:
+    return Left(sop_instance_uid=label.sop_instance_uid, sentence=f"region {label.number}: {why}")
+
+
+def _images(session: Session, objects: ObjectStore, series_instance_uid: str) -> list[Path]:
+    statement = (
+        select(Instance.sha256)
+        .join(Series, col(Series.id) == col(Instance.series_pk))
+        .where(col(Series.series_instance_uid) == series_instance_uid, col(Instance.current))
+    )
+    paths = [objects.path(sha256) for sha256 in session.exec(statement)]
+    if missing := sum(not path.is_file() for path in paths):
+        raise Refused(
+            "object-missing", f"{missing} of its {len(paths)} images are no longer in the object store"
+        )
+    return paths
+
+
+def _names(labels: Sequence[Label]) -> dict[Label, str]:
+    """Return a name for the case of each label of a series: the same for what is drawn anew of the same lesion."""
+    names: dict[Label, str] = {}
+    for label in labels:
+        place = "|".join((label.study_instance_uid, label.series_instance_uid, label.tracking_uid))
+        name = case_name(label.patient_key, hashlib.sha256(place.encode()).hexdigest()[:12])
+        twins = sum(taken == name or taken.startswith(f"{name}_") for taken in names.values())
+        names[label] = f"{name}_{twins + 1}" if twins else name
+    return names
+
+
+def _case(
+    objects: ObjectStore,
+    label: Label,
+    read: ReadStudy,
+    folder: Path,
+    family: str,
+    name: str,
+    left: list[Left],
+) -> list[Case]:
+    """Return the case of one label, after its files were written; none, and why, when it cannot be one."""
+    volumes = read.study.volumes
+    try:
+        regions, refused = read_regions(objects.path(label.sha256), volumes)
+        region = next((one for one in regions if one.number == label.number), None)
+        if region is None:
+            reasons = [flag.sentence for flag in (*refused, *read.study.refused)]
+            raise Refused("no-region", reasons[0] if reasons else "the region is not in its object")
+        if (why := FAMILIES[family](label, region)) is not None:
+            raise Refused("other-family", why)
+        volume = read.study.volume(label.series_instance_uid)
+        if volume.role != "ct":
+            raise Refused("not-hounsfield", "the values of its images are no Hounsfield units")
+        header = read.headers[volume.sop_instance_uids[0]]
+        equipment = (text(header, keyword) for keyword in ("Manufacturer", "ManufacturerModelName"))
+        tags = {
+            "origin": label.origin,
+            "tracking_uid": label.tracking_uid,
+            "scanner": " ".join(filter(None, equipment)) or None,
+            "slice_thickness_mm": number(header, "SliceThickness") or volume.spacing_mm[0],
+        }
+        fold = int(label.patient_key, 16) % FOLDS
+        case = write_case(
+            folder,
+            volume,
+            {"mask": region.mask},
+            case_id=name,
+            patient_id=label.patient_key,
+            fold=fold,
+            tags=tags,
+        )
+    except Refused as refusal:
+        left.append(_left(label, refusal.sentence))
+        return []
+    return [case]
+
+
+__all__ = ["FAMILIES", "Collected", "collect"]
