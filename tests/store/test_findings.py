@@ -13,8 +13,10 @@ from sqlmodel import Session, select
 
 from plugins.errors import Broken
 from store import jobs, outbox
+from store.analysed import SeriesFacts
 from store.database import Database
 from store.findings import AnalysedFindings, Coded, Found, Measured, Told, Written, list_findings, save
+from store.model_tables import FindingDoubt, SeriesFact
 from store.tables import Finding, Job, Measurement, Refusal, Result
 
 TISSUE = Coded(value="49755003", scheme="SCT", meaning="Morphologically Abnormal Structure")
@@ -50,6 +52,7 @@ FOUND = Found(
     centroid_mm=(10.0, -20.0, 30.5),
     measurements=(AXIS, VOLUME),
     flags=(Told(code="touches-edge", sentence="It touches the edge."),),
+    uncertainties=(("entropy", 0.25), ("disagreement", 0.5)),
 )
 BARE = Found(
     label="Nodule 2",
@@ -67,10 +70,23 @@ SEG = Written(
 REPORT = Written(
     kind="sr-planar", sop_instance_uid="2.25.3", sop_class_uid="1.3", series_instance_uid="2.25.4", path="b"
 )
+FACTS = SeriesFacts(
+    series_instance_uid="1.2.3.1",
+    modality="CT",
+    manufacturer="ACME",
+    manufacturer_model_name="One",
+    convolution_kernel="B70f",
+    slice_distance_mm=1.25,
+    pixel_spacing_mm=0.7,
+    slices=300,
+    unit="[hnsf'U]",
+    histogram=(0.25, 0.75),
+)
 WHOLE = AnalysedFindings(
     found=(FOUND, BARE),
     told=(Told(code="localizer", sentence="A localizer.", series_instance_uid="1.2.3.8", refused=True),),
     written=(SEG, REPORT),
+    series=(FACTS,),
 )
 KEPT = {"2.25.1": kept("seg"), "2.25.3": kept("report")}
 
@@ -183,6 +199,21 @@ def test_a_second_attempt_replaces_what_the_first_one_told(database: Database) -
         assert len(session.exec(select(Measurement)).all()) == 2
         assert len(session.exec(select(Refusal)).all()) == 2
         assert len(session.exec(select(Result)).all()) == 2
+        assert len(session.exec(select(FindingDoubt)).all()) == 2
+        assert len(session.exec(select(SeriesFact)).all()) == 1
+
+
+def test_what_a_series_was_like_and_how_unsure_the_networks_were_are_rows(database: Database) -> None:
+    with database.transaction() as session:
+        job, _ = saved(session)
+    with database.reading() as session:
+        (fact,) = session.exec(select(SeriesFact)).all()
+        first = session.exec(select(Finding.id).where(Finding.label == "Nodule 1")).one()
+        doubts = {(d.finding_pk, d.name, d.value) for d in session.exec(select(FindingDoubt))}
+    assert doubts == {(first, "entropy", 0.25), (first, "disagreement", 0.5)}
+    assert (fact.job_pk, fact.at, fact.plugin, fact.model_sha256) == (job.id, at(1), "lung_nodule", "m")
+    assert (fact.convolution_kernel, fact.slice_distance_mm, fact.slices) == ("B70f", 1.25, 300)
+    assert json.loads(fact.histogram) == [0.25, 0.75]
 
 
 def test_the_list_has_one_flat_row_per_measurement_and_one_for_a_finding_without(database: Database) -> None:
