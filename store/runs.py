@@ -9,7 +9,6 @@ A run that is killed says nothing more: when its lease has ended the next one ta
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -66,18 +65,8 @@ class Overtaken(Refused):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Begun:
-    """A run that has begun."""
-
-    pk: int
-    """Its number."""
-    abandoned: TrainingRun | None
-    """The last run of the family when it was killed or stopped: what it left may be gone on with."""
-
-
-def begin(session: Session, family: str, owner: str, now: datetime, lease_seconds: float) -> Begun:
-    """Return a new run of a family, which is `collecting`. Refuses `already-running`, naming owner and since when."""
+def begin(session: Session, family: str, owner: str, now: datetime, lease_seconds: float) -> int:
+    """Return the number of a new run, which is `collecting`. Refuses `already-running`, naming owner and since when."""
     now = aware_utc(now)
     _bury(session, family, now)
     values: dict[str, Any] = {
@@ -88,13 +77,12 @@ def begin(session: Session, family: str, owner: str, now: datetime, lease_second
         "lease_until": now + timedelta(seconds=lease_seconds),
         "begun_at": now,
     }
-    last = _last(session, family)
     pk = insert_new(session, TrainingRun, values)
     if pk is None:
         running = session.exec(select(TrainingRun).where(col(TrainingRun.slot) == family)).one()
         since = running.begun_at.isoformat(timespec="seconds")
         raise Refused("already-running", f"{running.owner} has been retraining {family} since {since}")
-    return Begun(pk=pk, abandoned=last if last is not None and last.state == State.ABANDONED else None)
+    return pk
 
 
 def keep(session: Session, pk: int, owner: str, now: datetime, lease_seconds: float) -> bool:
@@ -167,15 +155,6 @@ def _bury(session: Session, family: str, now: datetime) -> None:
     session.exec(statement, execution_options={"synchronize_session": False})
 
 
-def _last(session: Session, family: str) -> TrainingRun | None:
-    statement = select(TrainingRun).where(col(TrainingRun.family) == family)
-    run = session.exec(statement.order_by(col(TrainingRun.id).desc()).limit(1)).first()
-    if run is not None:
-        session.refresh(run)
-        session.expunge(run)
-    return run
-
-
 def _held(pk: int, owner: str) -> Any:
     return and_(
         col(TrainingRun.id) == pk, col(TrainingRun.owner) == owner, col(TrainingRun.slot).is_not(None)
@@ -196,7 +175,6 @@ def _storable(values: Mapping[str, Any]) -> dict[str, Any]:
 
 __all__ = [
     "LEARNED",
-    "Begun",
     "Overtaken",
     "State",
     "begin",

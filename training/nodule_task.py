@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from models.nodule_passes import NoduleView, channels, draw, nearest_piece
 from plugins.errors import Refused
-from training.evaluate.data import open_learnable
+from training.evaluate.data import Data, open_learnable
 from training.experiment import Experiment
 from training.lidc import Nodule, load_nodule
-from training.manifest import FOLDS, DataManifest, part_of, require_patients_apart
+from training.manifest import FOLDS, Case, DataManifest, part_of, require_patients_apart
 from training.nodule_samples import Augmentation, Surroundable, draw_sample, surroundable
 
 Array = NDArray[np.float32]
@@ -128,8 +128,19 @@ def nodule_task(experiment: Experiment, fold: int, data: Path) -> NoduleTask:
     settings: dict[str, Any] = dict(experiment.task)
     try:
         learned = part_of(others, float(settings.pop("share", 1.0)), experiment.seed)
-        if not learned:
-            raise Refused("few-cases", f"without fold {fold} there is no case to learn from in {data}")
+    except (TypeError, ValueError) as error:
+        raise _bad(experiment, error) from error
+    if not learned:
+        raise Refused("few-cases", f"without fold {fold} there is no case to learn from in {data}")
+    return task_on(replace(experiment, task=settings), opened, learned, unseen)
+
+
+def task_on(
+    experiment: Experiment, opened: Data, learned: Sequence[Case], unseen: Sequence[Case]
+) -> NoduleTask:
+    """Return the task of learning from some cases of a data set, watched on others. Refuses `bad-experiment`."""
+    settings: dict[str, Any] = dict(experiment.task)
+    try:
         view = NoduleView.of(settings.pop("view"))
         how = Augmentation(**settings.pop("augmentation", {}))
         order = np.random.default_rng(0).permutation(len(unseen))
@@ -142,9 +153,11 @@ def nodule_task(experiment: Experiment, fold: int, data: Path) -> NoduleTask:
             **settings,
         )
     except (TypeError, KeyError, ValueError) as error:
-        raise Refused(
-            "bad-experiment", f"'task' of {experiment.name} is not as it has to be: {error}"
-        ) from error
+        raise _bad(experiment, error) from error
+
+
+def _bad(experiment: Experiment, error: Exception) -> Refused:
+    return Refused("bad-experiment", f"'task' of {experiment.name} is not as it has to be: {error}")
 
 
 def extent_mm(nodule: Nodule) -> float:

@@ -43,12 +43,14 @@ def ship(
     about: About,
     decided: Mapping[str, Any],
     figures: Mapping[str, Any],
+    held_out: Mapping[str, int] | None = None,
 ) -> str:
     """Write the finished folds of a run into a folder as a model; return the sha256 of its manifest.
 
     `decided` is what was chosen on patients that the deciding network had not seen, `figures` what was measured on
     them. `models.nodule_segmenter` reads of it `levels` (probability from which a voxel is drawn: one, or one for each
     voxel size), `mirrors` (1 to 8) and `doubt` (as `training.nodule_doubt` writes it).
+    `held_out` is the fold of each patient that weights before these had learned from, beside those of `data`.
     Refuses `no-weights` and `other-data`.
     """
     records = _records(run)
@@ -73,7 +75,7 @@ def ship(
         "view": asdict(view),
         **decided,
         "folds": sorted(records),
-        "held_out": data.held_out,
+        "held_out": {**(held_out or {}), **data.held_out},
         "data_sha256": data.sha256,
         "experiment": experiment,
         "trained": {

@@ -16,7 +16,6 @@ LATER = NOW + timedelta(seconds=61)
 def test_of_two_runs_of_a_family_the_second_is_told_who_runs_since_when(database: Database) -> None:
     with database.transaction() as session:
         begun = runs.begin(session, "nodule_segmenter", "host:1", NOW, 60)
-    assert begun.abandoned is None
     with (
         pytest.raises(Refused, match=r"host:1 .* since 2026-11-20T03:00:00") as refused,
         database.transaction() as session,
@@ -24,33 +23,34 @@ def test_of_two_runs_of_a_family_the_second_is_told_who_runs_since_when(database
         runs.begin(session, "nodule_segmenter", "host:2", NOW + timedelta(seconds=59), 60)
     assert refused.value.code == "already-running"
     with database.transaction() as session:
-        assert runs.begin(session, "petct_multitask", "host:2", NOW, 60).pk != begun.pk
+        assert runs.begin(session, "petct_multitask", "host:2", NOW, 60) != begun
 
 
 def test_a_run_whose_lease_ended_is_abandoned_by_the_next_and_can_write_no_more(database: Database) -> None:
     with database.transaction() as session:
         first = runs.begin(session, "nodule_segmenter", "host:1", NOW, 60)
-        runs.note(session, first.pk, "host:1", folder="training/nodule_segmenter/1")
+        runs.note(session, first, "host:1", folder="training/nodule_segmenter/1")
     with database.transaction() as session:
         second = runs.begin(session, "nodule_segmenter", "host:2", LATER, 60)
-    assert second.abandoned is not None and second.abandoned.folder == "training/nodule_segmenter/1"
     with database.transaction() as session:
-        assert not runs.keep(session, first.pk, "host:1", LATER, 60)
-        assert runs.keep(session, second.pk, "host:2", LATER, 60)
+        assert not runs.keep(session, first, "host:1", LATER, 60)
+        assert runs.keep(session, second, "host:2", LATER, 60)
     for write in (
-        lambda s: runs.note(s, first.pk, "host:1", labels=3),
-        lambda s: runs.move(s, first.pk, "host:1", State.FITTING),
-        lambda s: runs.end(s, first.pk, "host:1", State.FAILED, "late", LATER),
+        lambda s: runs.note(s, first, "host:1", labels=3),
+        lambda s: runs.move(s, first, "host:1", State.FITTING),
+        lambda s: runs.end(s, first, "host:1", State.FAILED, "late", LATER),
     ):
         with pytest.raises(runs.Overtaken), database.transaction() as session:
             write(session)
     with database.reading() as session:
         assert [run.state for run in runs.list_runs(session)] == ["abandoned", "collecting"]
+        (gone,) = runs.list_runs(session, "nodule_segmenter", [State.ABANDONED])
+        assert (gone.folder, gone.ended_at) == ("training/nodule_segmenter/1", LATER)
 
 
 def test_a_run_that_is_kept_alive_stays_and_ends_free_its_place(database: Database) -> None:
     with database.transaction() as session:
-        pk = runs.begin(session, "nodule_segmenter", "host:1", NOW, 60).pk
+        pk = runs.begin(session, "nodule_segmenter", "host:1", NOW, 60)
         assert runs.keep(session, pk, "host:1", NOW + timedelta(seconds=50), 60)
     with pytest.raises(Refused, match="already-running"), database.transaction() as session:
         runs.begin(session, "nodule_segmenter", "host:2", LATER, 60)
@@ -59,7 +59,7 @@ def test_a_run_that_is_kept_alive_stays_and_ends_free_its_place(database: Databa
         runs.move(session, pk, "host:1", State.JUDGING)
         runs.end(session, pk, "host:1", State.REFUSED, "no better", LATER)
     with database.transaction() as session:
-        assert runs.begin(session, "nodule_segmenter", "host:2", LATER, 60).abandoned is None
+        assert runs.begin(session, "nodule_segmenter", "host:2", LATER, 60) == pk + 1
         ended = runs.get(session, pk)
         assert (ended.state, ended.labels, ended.said, ended.slot) == ("refused", 12, "no better", None)
         assert [run.id for run in runs.list_runs(session, states=runs.LEARNED)] == [pk]
@@ -68,7 +68,7 @@ def test_a_run_that_is_kept_alive_stays_and_ends_free_its_place(database: Databa
 @pytest.mark.parametrize("to", [State.PROPOSED, State.REFUSED, State.JUDGING])
 def test_a_run_that_has_learned_nothing_proposes_nothing(database: Database, to: State) -> None:
     with database.transaction() as session:
-        pk = runs.begin(session, "nodule_segmenter", "host:1", NOW, 60).pk
+        pk = runs.begin(session, "nodule_segmenter", "host:1", NOW, 60)
     with pytest.raises(Refused, match="illegal-transition"), database.transaction() as session:
         runs.move(session, pk, "host:1", to)
 

@@ -1,0 +1,148 @@
+"""From the champion and frozen data to a challenger: each network learns on from the champion's of the same fold."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.shipped import Model
+from plugins.errors import Refused
+from training.experiment import Experiment, Schedule
+from training.frozen import LEARN, Frozen
+from training.recipe import Recipe
+from training.replay import SHARE, TaskOn, replaying
+from training.ship import About, ship
+
+if TYPE_CHECKING:
+    from training.fit import Progress
+
+FIT, MODEL = "fit", "model"
+WARM_UP = 0.1
+"""Part of the steps in which the learning rate rises."""
+CHECKPOINTS = 20
+"""Into how many parts a fold's training is cut by checkpoints, at most `Schedule.save_every` steps each."""
+KEPT = ("levels", "mirrors", "doubt")
+"""Parts of a card that were decided on cases that the deciding network had not seen, and that stay the champion's."""
+
+
+def task_on_of(family: str) -> TaskOn:
+    """Return what makes the task of a family. Refuses `unknown-family`."""
+    if family == "nodule_segmenter":
+        from training.nodule_task import task_on
+
+        return task_on
+    raise Refused("unknown-family", f"nobody knows how to retrain '{family}'")
+
+
+def experiment_of(champion: Model, recipe: Recipe, has_replay: bool) -> Experiment:
+    """Return the champion's experiment with a shorter and slower schedule that begins at its weights.
+
+    Refuses `bad-card` when the card does not say how the champion was trained.
+    """
+    try:
+        plain: dict[str, Any] = dict(champion.card["experiment"])
+        known = {field.name for field in fields(Schedule)}
+        schedule = {name: value for name, value in plain["schedule"].items() if name in known}
+        task = {name: value for name, value in plain["task"].items() if name not in ("share", SHARE)}
+        if has_replay:
+            task[SHARE] = recipe.replay_share
+        schedule |= {
+            "steps": recipe.steps,
+            "batch": recipe.batch,
+            "learning_rate": recipe.learning_rate,
+            "warm_up": max(1, round(WARM_UP * recipe.steps)),
+            "save_every": max(1, min(100, recipe.steps // CHECKPOINTS)),
+            "judge_every": recipe.steps,
+        }
+        return Experiment(
+            name=recipe.family,
+            model=plain["model"],
+            seed=recipe.seed,
+            folds=champion.folds,
+            architecture=plain["architecture"],
+            schedule=Schedule(**schedule),
+            task=task,
+            init_from=str(champion.folder),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Refused(
+            "bad-card", f"the card of {champion.manifest.name} does not say how it was trained ({error!r})"
+        ) from error
+
+
+def learn(
+    champion: Model,
+    recipe: Recipe,
+    frozen: Frozen,
+    *,
+    tell: Callable[[Progress], None] = lambda _: None,
+    done: Callable[[int], None] = lambda _: None,
+) -> Path:
+    """Return the folder with the networks of all folds; what is there already is not learned again."""
+    from training.fit import fit
+
+    experiment = experiment_of(champion, recipe, bool(frozen.replayed))
+    run, task_on = frozen.folder / FIT, task_on_of(recipe.family)
+    for fold in experiment.folds:
+        place = run / f"fold{fold}"
+        if not (place / f"fold{fold}.safetensors").is_file():
+            fit(
+                experiment,
+                fold,
+                replaying(experiment, fold, frozen.folder / LEARN, task_on),
+                place,
+                tell=tell,
+            )
+        done(fold)
+    return run
+
+
+def pack(champion: Model, recipe: Recipe, frozen: Frozen, number: int) -> Path:
+    """Return the folder of the challenger as a model, whose card tells what is new and what is the champion's."""
+    folder = frozen.folder / MODEL
+    shutil.rmtree(folder, ignore_errors=True)
+    card, said = champion.card, champion.manifest
+    about = About(
+        name=said.name,
+        version=f"{said.version.partition('+')[0]}+{number}",
+        licence=said.licence,
+        training_data=f"{said.training_data} {_learned_from(recipe, frozen)}",
+        input=said.input,
+        intended_use=str(card["intended_use"]),
+        limits=(*card.get("limits", ()), *_limits(said.version, frozen)),
+    )
+    decided = {name: card[name] for name in KEPT if name in card}
+    decided["retrained"] = {
+        "champion": {"version": said.version, "sha256": said.sha256},
+        "new_cases": len(frozen.new),
+        "replayed_cases": len(frozen.replayed),
+        "judged_sha256": frozen.judge.sha256,
+    }
+    held_out: Mapping[str, int] = card["held_out"]
+    ship(frozen.folder / FIT, frozen.learn, folder, about, decided, {}, held_out)
+    return folder
+
+
+def _learned_from(recipe: Recipe, frozen: Frozen) -> str:
+    """Return the sentence that says what was learned from since the champion."""
+    patients = len({case.patient_id for case in frozen.new})
+    new = f"Then {len(frozen.new)} masks of {patients} patients of this site, drawn or approved by people"
+    if not frozen.replayed:
+        return f"{new}."
+    return f"{new}, and {recipe.replay_share:.0%} of the samples from {len(frozen.replayed)} curated cases again."
+
+
+def _limits(version: str, frozen: Frozen) -> tuple[str, ...]:
+    kept = (
+        f"Levels, temperature and the quantiles of its intervals are those of version {version}; how they fit these "
+        "weights was judged on the hold-out alone."
+    )
+    if frozen.replayed:
+        return (kept,)
+    return (kept, "It learned on from new masks alone: nothing of the earlier data was shown to it again.")
+
+
+__all__ = ["FIT", "KEPT", "MODEL", "experiment_of", "learn", "pack", "task_on_of"]

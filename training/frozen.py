@@ -1,0 +1,194 @@
+"""The data of a run of retraining, frozen: what is learned from and what is judged on, each a data set of its own.
+
+    <run>/learn/    new cases, and `replay0` ... that lead to curated data sets; `manifest.json` names all of them
+    <run>/judge/    the hold-out
+    <run>/frozen.json   written last: hashes of both, of the champion and of the recipe
+
+A person whom the champion knows stays in the fold in which he was held out; a new one gets the fold that the hash of
+his key gives him, so that it is the same in every later run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from plugins.errors import Refused
+from store.patient_key import patient_key
+from training.evaluate.data import open_learnable
+from training.manifest import FOLDS, Case, DataManifest, read_manifest
+from training.recipe import Recipe
+from training.replay import REPLAY, is_replayed
+
+KEY = re.compile(r"[0-9a-f]{16}")
+LEARN, JUDGE, FROZEN, MANIFEST = "learn", "judge", "frozen.json", "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """What was collected into the folders `learn` and `judge`; None where nothing was."""
+
+    learn: DataManifest | None
+    """Cases of persons that are learned from."""
+    judge: DataManifest | None
+    """Cases of persons that are judged on."""
+    told: tuple[str, ...] = ()
+    """What was left out, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """The data of a run."""
+
+    folder: Path
+    """Where it lies."""
+    learn: DataManifest
+    """What is learned from, with what is replayed."""
+    judge: DataManifest
+    """The hold-out."""
+    champion_sha256: str
+    """Manifest hash of the model that is begun with and held against."""
+    recipe_sha256: str
+    """Hash of how is learned and judged."""
+
+    @property
+    def new(self) -> tuple[Case, ...]:
+        """Return the cases that people drew here."""
+        return tuple(case for case in self.learn.cases if not is_replayed(case))
+
+    @property
+    def replayed(self) -> tuple[Case, ...]:
+        """Return the cases of curated data sets."""
+        return tuple(case for case in self.learn.cases if is_replayed(case))
+
+    def says(self) -> dict[str, str]:
+        """Return what two runs must have in common for one to go on where the other was killed."""
+        return {
+            "learn_sha256": self.learn.sha256,
+            "judge_sha256": self.judge.sha256,
+            "champion_sha256": self.champion_sha256,
+            "recipe_sha256": self.recipe_sha256,
+        }
+
+
+def freeze(
+    folder: Path, gathered: Gathered, recipe: Recipe, champion_sha256: str, held_out: Mapping[str, int]
+) -> Frozen:
+    """Return the data of a run after its manifests were written; `held_out` is that of the champion's card.
+
+    Refuses `patient-on-both-sides` (on the hold-out and learned from), and what `open_data` refuses of a data set that
+    is replayed; of those, persons of the hold-out are left out.
+    """
+    assert gathered.learn is not None and gathered.judge is not None
+    judged = {key for case in gathered.judge.cases for key in _keys(case.patient_id)}
+    new = [_folded(case, held_out) for case in gathered.learn.cases]
+    if both := sorted({case.patient_id for case in new if not judged.isdisjoint(_keys(case.patient_id))}):
+        raise Refused("patient-on-both-sides", f"patient {both[0]} is on the hold-out and learned from")
+    replayed: list[Case] = []
+    for number, place in enumerate(recipe.replay):
+        replayed += _replayed(folder / LEARN, f"{REPLAY}{number}", place, judged, held_out)
+    cases = sorted([*new, *replayed], key=lambda case: case.case_id)
+    learn = DataManifest(name=gathered.learn.name, cases=tuple(cases))
+    learn.write(folder / LEARN / MANIFEST)
+    gathered.judge.write(folder / JUDGE / MANIFEST)
+    found = Frozen(
+        folder=folder,
+        learn=learn,
+        judge=gathered.judge,
+        champion_sha256=champion_sha256,
+        recipe_sha256=sha256_of_recipe(recipe),
+    )
+    half = folder / f"{FROZEN}.half"
+    half.write_text(json.dumps(found.says(), indent=1) + "\n")
+    os.replace(half, folder / FROZEN)
+    return found
+
+
+def is_same(folder: Path, frozen: Frozen) -> bool:
+    """Return whether a folder holds the whole data of a run that wanted the very same."""
+    try:
+        said = json.loads((folder / FROZEN).read_text())
+        kept = {
+            "learn_sha256": read_manifest(folder / LEARN / MANIFEST).sha256,
+            "judge_sha256": read_manifest(folder / JUDGE / MANIFEST).sha256,
+        }
+    except (OSError, ValueError, Refused):
+        return False
+    wanted = frozen.says()
+    return said == wanted and all(wanted[name] == value for name, value in kept.items())
+
+
+def learned_before(folders: Collection[Path]) -> set[str]:
+    """Return the masks (sha256 of their files) that earlier runs learned from; a folder that is gone had none."""
+    found: set[str] = set()
+    for folder in folders:
+        try:
+            manifest = read_manifest(folder / LEARN / MANIFEST)
+        except Refused:
+            continue
+        found |= {mask_of(case) for case in manifest.cases if not is_replayed(case)}
+    return found
+
+
+def mask_of(case: Case) -> str:
+    """Return the hash of the mask of a case, and of whose it is: what makes a label new or known."""
+    return f"{case.patient_id} {case.case_id} {case.sha256['mask']}"
+
+
+def sha256_of_recipe(recipe: Recipe) -> str:
+    """Return the hash of everything that a recipe says but how busy the machine may be."""
+    return hashlib.sha256(
+        json.dumps(asdict(replace(recipe, threads=1)), sort_keys=True, default=str).encode()
+    ).hexdigest()
+
+
+def fold_of(patient_id: str, held_out: Mapping[str, int]) -> int:
+    """Return the fold in which a person is held out."""
+    key, twice = _keys(patient_id)
+    return held_out.get(key, held_out.get(twice, int(key, 16) % FOLDS))
+
+
+def _keys(patient_id: str) -> tuple[str, str]:
+    """Return the key of a person, which cases of a node carry for the name, and the key of that, which a card has."""
+    key = patient_id if KEY.fullmatch(patient_id) else patient_key(patient_id)
+    return key, patient_key(key)
+
+
+def _folded(case: Case, held_out: Mapping[str, int]) -> Case:
+    return replace(case, fold=fold_of(case.patient_id, held_out))
+
+
+def _replayed(
+    learn: Path, name: str, place: Path, judged: Collection[str], held_out: Mapping[str, int]
+) -> list[Case]:
+    """Return the cases of a curated data set, reached by a link in the folder of the new ones."""
+    opened = open_learnable(place)
+    link = learn / name
+    link.unlink(missing_ok=True)
+    link.symlink_to(opened.root.absolute(), target_is_directory=True)
+    return [
+        replace(
+            _folded(case, held_out),
+            case_id=f"{name}_{case.case_id}",
+            files={role: f"{name}/{path}" for role, path in case.files.items()},
+        )
+        for case in opened.manifest.cases
+        if not set(_keys(case.patient_id)) & set(judged)
+    ]
+
+
+__all__ = [
+    "Frozen",
+    "Gathered",
+    "fold_of",
+    "freeze",
+    "is_same",
+    "learned_before",
+    "mask_of",
+    "sha256_of_recipe",
+]

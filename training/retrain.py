@@ -1,0 +1,265 @@
+"""One run of retraining, from labels to a proposal. It promotes nobody.
+
+    collecting   labels -> `gather` -> too few: end; else the data are frozen (`training.frozen`)
+    fitting      each network learns on from the champion's of the same fold (`training.challenger`)
+    judging      champion and challenger on the same hold-out (`training.challenge`), documents, then, in one
+                 transaction, the model in the registry and the end of the run
+
+Killed at any place, the registry is as it was. The next run goes on with the data and the checkpoints that a killed one
+left when it would have frozen the very same, and removes them otherwise.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.files import BadModel
+from models.place import open_current
+from models.shipped import Model
+from plugins.errors import NadirError, Refused
+from store import registry, runs
+from store.database import Database
+from store.failpoint import reach
+from store.model_folders import stage
+from store.runs import State
+from training.challenger import learn, pack
+from training.frozen import (
+    JUDGE,
+    LEARN,
+    Frozen,
+    Gathered,
+    freeze,
+    is_same,
+    learned_before,
+    mask_of,
+)
+from training.pulse import Pulse
+from training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from training.challenge import Challenge
+    from training.fit import Progress
+
+FOLDER = "training"
+LEASE_SECONDS = 120.0
+Gather = Callable[[Path, Model], Gathered]
+"""Writes the labels that stand now into the folders `learn` and `judge`, given the champion."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a run ended."""
+
+    number: int
+    """Its number."""
+    state: State
+    """Its last state."""
+    said: str
+    """Why, in sentences."""
+    model: int | None = None
+    """Number of the model in the registry, when one was made."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Retraining:
+    """A run of one family."""
+
+    database: Database
+    """Of the node."""
+    home: Path
+    """Folder of the node."""
+    recipe: Recipe
+    """How is learned and judged."""
+    gather: Gather
+    """Where the labels come from."""
+    owner: str
+    """Who runs it: host and process."""
+    lease_seconds: float = LEASE_SECONDS
+    """How long a run that was killed holds its place."""
+    say: Callable[[str], None] = lambda _: None
+    """Is told what is being done, in one line."""
+    tell: Callable[[Progress], None] = lambda _: None
+    """Is told each step of the optimiser."""
+    _told: list[str] = field(default_factory=list)
+
+    def run(self) -> Ended:
+        """Return how the run ended. Refuses `already-running`; raises what ended it otherwise."""
+        with self.database.transaction() as session:
+            now = self.database.now()
+            number = runs.begin(session, self.recipe.family, self.owner, now, self.lease_seconds)
+        reach("retrain-begun")
+        try:
+            with Pulse(self.database, number, self.owner, self.lease_seconds) as pulse:
+                return self._run(number, pulse)
+        except runs.Overtaken:
+            raise
+        except KeyboardInterrupt:
+            self._end(number, State.ABANDONED, "It was stopped; the next run goes on with what it left.")
+            raise
+        except BadModel as bad:
+            self._end(number, State.FAILED, bad.sentence)
+            raise Refused(bad.code, bad.sentence) from bad
+        except NadirError as error:
+            self._end(number, State.FAILED, str(error))
+            raise
+        except MemoryError as error:
+            said = "It needs more memory than it may use; raise retrain.memory_bytes, or replay fewer cases."
+            self._end(number, State.FAILED, said)
+            raise Refused("out-of-memory", said) from error
+        except Exception as error:
+            self._end(number, State.FAILED, f"A fault of its own: {type(error).__name__}.")
+            raise
+
+    def _run(self, number: int, pulse: Pulse) -> Ended:
+        champion = self._champion()
+        work = self._folder(number)
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True, mode=0o700)
+        self.say("collecting what people drew and approved")
+        gathered = self.gather(work, champion)
+        reach("retrain-collected")
+        new = self._new(gathered)
+        if (why := self._too_few(gathered, new)) is not None:
+            shutil.rmtree(work)
+            self._end(number, State.TOO_FEW, why, **self._counts(gathered, new))
+            return Ended(number=number, state=State.TOO_FEW, said=why)
+        frozen = self._frozen(work, gathered, champion)
+        pulse.require()
+        with self.database.transaction() as session:
+            runs.move(
+                session,
+                number,
+                self.owner,
+                State.FITTING,
+                folder=frozen.folder.relative_to(self.home).as_posix(),
+                data_sha256=frozen.learn.sha256,
+                judged_sha256=frozen.judge.sha256,
+                champion_sha256=champion.manifest.sha256,
+                **self._counts(gathered, new),
+            )
+        reach("retrain-frozen")
+        folder = self._challenger(champion, frozen, number, pulse)
+        with self.database.transaction() as session:
+            runs.move(session, number, self.owner, State.JUDGING)
+        reach("retrain-packed")
+        found = self._challenge(champion, folder, frozen, pulse)
+        return self._register(number, folder, frozen, found)
+
+    def _champion(self) -> Model:
+        with self.database.reading() as session:
+            places = registry.active(session, self.home)
+        return open_current(self.recipe.family, places)
+
+    def _folder(self, number: int) -> Path:
+        return self.home / FOLDER / self.recipe.family / str(number)
+
+    def _new(self, gathered: Gathered) -> int:
+        """Return how many masks no run that ended with a model has learned from."""
+        with self.database.reading() as session:
+            finished = runs.list_runs(session, self.recipe.family, runs.LEARNED)
+        known = learned_before([self.home / run.folder for run in finished if run.folder])
+        return sum(mask_of(case) not in known for case in gathered.learn.cases) if gathered.learn else 0
+
+    def _counts(self, gathered: Gathered, new: int) -> dict[str, int]:
+        return {"labels": len(gathered.learn.cases) if gathered.learn else 0, "new_labels": new}
+
+    def _too_few(self, gathered: Gathered, new: int) -> str | None:
+        """Return why nothing is trained, in one sentence; None when there is enough."""
+        recipe = self.recipe
+        if new < recipe.fewest_new_labels:
+            return (
+                f"{new} masks to learn from are new since the last run, and {recipe.fewest_new_labels} are asked for: "
+                "nothing was trained."
+            )
+        judged = {case.patient_id for case in gathered.judge.cases} if gathered.judge else set()
+        if len(judged) < recipe.margins.fewest_patients:
+            return (
+                f"{len(judged)} patients are on the hold-out, and the gate needs {recipe.margins.fewest_patients}: "
+                "nothing was trained."
+            )
+        return None
+
+    def _frozen(self, work: Path, gathered: Gathered, champion: Model) -> Frozen:
+        """Return the frozen data: of a run that was killed when it wanted the same, else as they were collected."""
+        held_out = champion.card["held_out"]
+        frozen = freeze(work, gathered, self.recipe, champion.manifest.sha256, held_out)
+        with self.database.reading() as session:
+            gone = runs.list_runs(session, self.recipe.family, [State.ABANDONED])
+        left = (
+            self.home / run.folder if run.folder else self._folder(int(run.id or 0)) for run in reversed(gone)
+        )
+        for folder in dict.fromkeys(left):
+            if frozen.folder == work and is_same(folder, frozen):
+                self.say(f"going on with what {folder.name} left")
+                shutil.rmtree(work)
+                frozen = Frozen(**{**frozen.__dict__, "folder": folder})
+            elif folder.exists():
+                shutil.rmtree(folder)
+        return frozen
+
+    def _challenger(self, champion: Model, frozen: Frozen, number: int, pulse: Pulse) -> Path:
+        import torch
+
+        torch.set_num_threads(self.recipe.threads)
+
+        def tell(now: Progress) -> None:
+            pulse.require()
+            self.tell(now)
+            reach("retrain-step")
+
+        self.say(f"learning from {len(frozen.new)} masks, {len(frozen.replayed)} curated cases beside them")
+        learn(champion, self.recipe, frozen, tell=tell, done=lambda _: reach("retrain-fold"))
+        return pack(champion, self.recipe, frozen, number)
+
+    def _challenge(self, champion: Model, folder: Path, frozen: Frozen, pulse: Pulse) -> Challenge:
+        from training.challenge import challenge
+        from training.evaluate.data import Data
+        from training.evaluate.families import open_subject
+
+        self.say(f"judging both on {len(frozen.judge.cases)} masks that neither has seen")
+        hold_out = Data(manifest=frozen.judge, root=frozen.folder / JUDGE)
+        subjects = [open_subject(str(place)) for place in (champion.folder, folder)]
+        return challenge(
+            subjects[0],
+            subjects[1],
+            hold_out,
+            self.recipe.margins,
+            seed=self.recipe.seed,
+            progress=lambda _: pulse.require(),
+        )
+
+    def _register(self, number: int, folder: Path, frozen: Frozen, found: Challenge) -> Ended:
+        """Write what was found, then let model and end of the run be there at once."""
+        found.write(frozen.folder)
+        reach("retrain-judged")
+        verdict = found.verdict
+        staged = stage(self.home, self.recipe.family, folder)
+        reach("retrain-staged")
+        state = State.PROPOSED if verdict.is_proposed else State.REFUSED
+        judged = registry.Judged(
+            champion_sha256=frozen.champion_sha256,
+            is_proposed=verdict.is_proposed,
+            because=verdict.because,
+            data_sha256=frozen.learn.sha256,
+            judged_sha256=frozen.judge.sha256,
+            figures=verdict.plain(),
+        )
+        with self.database.transaction() as session:
+            now = self.database.now()
+            runs.require_held(session, number, self.owner)
+            model = registry.register(session, staged, judged, now=now, run_pk=number)
+            reach("retrain-registered")
+            runs.end(session, number, self.owner, state, verdict.because, now)
+        reach("retrain-ended")
+        return Ended(number=number, state=state, said=verdict.because, model=model.number)
+
+    def _end(self, number: int, state: State, said: str, **values: int) -> None:
+        with self.database.transaction() as session:
+            runs.end(session, number, self.owner, state, said, self.database.now(), **values)
+
+
+__all__ = ["LEARN", "Ended", "Gather", "Retraining"]
