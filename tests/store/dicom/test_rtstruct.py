@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_series import derived, make_series, write
+from dicom_series import derived, make_series
+from drawn_regions import structure_set
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.path import Path as Polygon
-from pydicom.dataset import Dataset
 
 from plugins.contract import Study
 from store.dicom.rtstruct import inside
@@ -20,62 +20,6 @@ from store.dicom.series import read_study
 
 BLANK = np.zeros((6, 30, 40))
 SQUARE = [(9.5, 4.5), (9.5, 14.5), (19.5, 14.5), (19.5, 4.5)]  # rows 10..19, columns 5..14: 100 pixels
-
-
-def structure_set(
-    folder: Path,
-    rois: dict[str, list[tuple[str, list[tuple[float, float, float]], str | None]]],
-    *,
-    patient_id: str = "P1",
-    frame: str | None = None,
-    series: str | None = None,
-) -> Path:
-    """Write an RTSTRUCT; each contour is (geometric type, points in mm, referenced instance or None)."""
-    study = derived("study", patient_id, "20250101")
-    dataset = Dataset()
-    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.481.3"
-    dataset.SOPInstanceUID = derived("rtstruct", folder, *rois)
-    dataset.Modality, dataset.PatientID, dataset.PatientName = "RTSTRUCT", patient_id, f"Phantom^{patient_id}"
-    dataset.PatientBirthDate, dataset.StudyDate = "19600101", "20250101"
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, derived("rt series", folder)
-    dataset.SeriesNumber = 77
-    if series is not None:
-        dataset.ReferencedFrameOfReferenceSequence = [_references(series)]
-    names, drawn = [], []
-    for number, (name, contours) in enumerate(rois.items(), start=1):
-        named, shape = Dataset(), Dataset()
-        named.ROINumber, named.ROIName = number, name
-        named.ReferencedFrameOfReferenceUID = frame or derived("frame", study)
-        shape.ReferencedROINumber = number
-        shape.ContourSequence = [_contour(*contour) for contour in contours]
-        names.append(named)
-        drawn.append(shape)
-    observed = Dataset()
-    observed.ReferencedROINumber, observed.RTROIInterpretedType = 1, "GTV"
-    dataset.StructureSetROISequence, dataset.ROIContourSequence = names, drawn
-    dataset.RTROIObservationsSequence = [observed]
-    folder.mkdir(parents=True, exist_ok=True)
-    return write(dataset, folder / "rtstruct.dcm")
-
-
-def _references(series: str) -> Dataset:
-    frame, study, listed = Dataset(), Dataset(), Dataset()
-    listed.SeriesInstanceUID = series
-    study.RTReferencedSeriesSequence = [listed]
-    frame.RTReferencedStudySequence = [study]
-    return frame
-
-
-def _contour(kind: str, points: list[tuple[float, float, float]], instance: str | None) -> Dataset:
-    contour = Dataset()
-    contour.ContourGeometricType = kind
-    contour.NumberOfContourPoints = len(points)
-    contour.ContourData = [f"{value:.6f}" for point in points for value in point]
-    if instance is not None:
-        image = Dataset()
-        image.ReferencedSOPInstanceUID = instance
-        contour.ContourImageSequence = [image]
-    return contour
 
 
 def closed(
