@@ -2,13 +2,12 @@
 
 A data set is a folder with `manifest.json`, `images/<case>.nii.gz` (HU or SUV) and `masks/<case>.nii.gz` (0 and 1).
 Voxels are those of the source, never resampled; the affine of the file keeps where they lie, oblique ones too.
-`training.lidc.load_nodule` turns the axes to the patient's and takes the distances along them, which is right for any
-grid whose axes stand at right angles: one that is sheared is refused here.
+`training.lidc.load_nodule` turns the axes to the patient's and takes the distances along them, which is right for an
+oblique grid as well: the axes of a `Volume` stand at right angles.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -26,8 +25,6 @@ from training.evaluate.data import MANIFEST
 from training.manifest import Case, DataManifest, folds, read_manifest, sha256_of
 
 MARGIN_MM = 20.0
-SHEARED = 1e-3
-"""The product of the voxel distances may differ from the volume of a voxel by this part."""
 LARGEST_INT16 = 32767
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}")
 ROLE = re.compile(r"[a-z][a-z0-9_]{0,30}")
@@ -60,8 +57,8 @@ def write_case(
     `masks` has the role `mask`, which the size (long axis, mm) is taken from, and may have those of other readers
     (`mask_reader1`, may be empty). `beside` are other images, each cut on its own grid to the same box in mm. Tags that
     the volume itself knows (spacing, kernel, series) need not be given. A file of the same name is written over.
-    Refuses `bad-case-id`, `bad-role`, `empty-mask`, `mask-of-another-grid`, `single-slice`, `sheared`,
-    `bad-values`; raises Unavailable when the folder cannot be written.
+    Refuses `bad-case-id`, `bad-role`, `empty-mask`, `mask-of-another-grid`, `single-slice`, `image-elsewhere` (one of
+    `beside`) and `bad-values`; raises Unavailable when the folder cannot be written.
     """
     if not NAME.fullmatch(case_id):
         raise Refused("bad-case-id", f"'{case_id}' cannot name a file: use letters, digits, '.', '_' and '-'")
@@ -72,7 +69,10 @@ def write_case(
         )
     check_mask(masks["mask"], volume)
     for image in (volume, *(beside or {}).values()):
-        _require_upright(image, case_id)
+        if min(image.array.shape) < 2:
+            raise Refused(
+                "single-slice", f"the image of {case_id} is one voxel thick; nothing is learned from it"
+            )
     box = _box(masks.values(), volume, margin_mm)
     files: dict[str, str] = {}
     for role, image in {image_role: volume, **(beside or {})}.items():
@@ -122,17 +122,6 @@ def write_data_set(
     except OSError as error:
         raise Unavailable(f"{path} cannot be written: {error.strerror or error}") from error
     return read_manifest(path)
-
-
-def _require_upright(volume: Volume, case_id: str) -> None:
-    if min(volume.array.shape) < 2:
-        raise Refused(
-            "single-slice", f"the image of {case_id} is one voxel thick; nothing is learned from it"
-        )
-    if abs(math.prod(volume.spacing_mm) / volume.voxel_volume_mm3 - 1) > SHEARED:
-        raise Refused(
-            "sheared", f"the axes of the image of {case_id} are not at right angles; resample it first"
-        )
 
 
 def _box(masks: Iterable[Mask], volume: Volume, margin_mm: float) -> Box:
