@@ -26,6 +26,7 @@ from training.evaluate.subject import Subject
 from training.gate import Seconds, judge
 from training.manifest import patient_key
 from training.margins import Margins
+from training.plan.modification import require_within
 from training.verdict import Verdict, read_verdict
 
 SHOWN_EACH = 3
@@ -116,12 +117,13 @@ def challenge(
 ) -> Challenge:
     """Return what the gate says of a challenger on a hold-out; `progress` is told each case as it is taken up.
 
-    Refuses `other-family`, `learned-from` (a patient of the hold-out was learned from by one of the two: by whichever
-    fold, because calibration learned from all of them), `not-drawn` (a family that draws nothing), and what
-    `training.gate.judge` does.
+    Refuses `other-family`, `outside-plan` (`training.plan.modification.require_within`), `learned-from` (a patient of
+    the hold-out was learned from by one of the two: by whichever fold, because calibration learned from all of them),
+    `not-drawn` (a family that draws nothing), and what `training.gate.judge` does.
     """
     if champion.family != challenger.family:
         raise Refused("other-family", f"a {challenger.family} is not judged against a {champion.family}")
+    require_within(champion.card, challenger.card)
     subjects = [one.on(hold_out.manifest) for one in (champion, challenger)]
     for subject in subjects:
         _require_unseen(subject, hold_out)

@@ -146,6 +146,29 @@ def with_intervals(
     return Chart(draw=draw, caption=caption)
 
 
+def forest(
+    names: Sequence[str], values: Sequence[tuple[float, float | None, float | None]], *, x_label: str, limit: float,
+    bad: Sequence[bool], caption: str,
+) -> Chart:  # fmt: skip
+    """Return one line per name, with value and interval (value, low, high), beside 0 and a limit; `bad` stand out."""
+
+    def draw(figure: Figure) -> None:
+        axes: Axes = figure.subplots()
+        axes.axvline(0, color=MUTED, linewidth=1.0)
+        axes.axvline(limit, color=SECOND, linewidth=1.0, linestyle=(0, (4, 2)))
+        for place, ((value, low, high), is_bad) in enumerate(zip(values, bad, strict=True)):
+            colour = SECOND if is_bad else ACCENT
+            if low is not None and high is not None:
+                axes.plot([low, high], [place, place], color=colour, linewidth=1.4)
+            axes.plot([value], [place], "s" if is_bad else "o", color=colour, markersize=5)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(x_label)
+
+    return Chart(draw=draw, caption=caption, size_inches=(6.4, 1.0 + 0.26 * len(names)))
+
+
 def _marks(points: int) -> dict[str, Any]:
     return {"marker": "o", "markersize": 4} if points <= 30 else {}
 
@@ -160,4 +183,4 @@ def _log_scale(axes: Axes, values: Sequence[float]) -> None:
     axes.set_xticks([], minor=True)
 
 
-__all__ = ["diagonal", "froc", "png", "scatter", "svg", "with_intervals"]
+__all__ = ["diagonal", "forest", "froc", "png", "scatter", "svg", "with_intervals"]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 WINDOW_HU = (-1350.0, 150.0)
 LEVEL = 0.5
 """Probability from which a voxel of a run counts; a model that is shipped has a level of its own."""
-GROUPED = ("scanner", "kernel", "subtlety")
+GROUPED = ("scanner", "kernel", "origin", "subtlety")
 """Tags of a manifest that make groups, beside size, slices and texture."""
 TEXTURES = {1: "1 (ground glass)", 2: "2", 3: "3 (part-solid)", 4: "4", 5: "5 (solid)"}
 LIMITS = (

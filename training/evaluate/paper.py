@@ -55,6 +55,7 @@ HEADING = ParagraphStyle(
     keepWithNext=1,
 )
 TEXT = ParagraphStyle("text", fontName=PLAIN, fontSize=8.5, leading=11.5, textColor=INK, spaceAfter=3)
+POINT = ParagraphStyle("point", parent=TEXT, leftIndent=9)
 SMALL = ParagraphStyle("small", parent=TEXT, fontSize=7.2, leading=9.2, spaceAfter=0)
 NUMBER = ParagraphStyle("number", parent=SMALL, alignment=2)
 TOP = ParagraphStyle("top", fontName=BOLD, fontSize=14, leading=18, textColor=INK)
@@ -157,7 +158,7 @@ def tops(headlines: Sequence[Headline]) -> Flowable:
 
 def _points(sentences: Iterable[str]) -> Iterator[Flowable]:
     for sentence in sentences:
-        yield Paragraph(escape(sentence), TEXT, bulletText="\N{BULLET}")
+        yield Paragraph(escape(sentence), POINT, bulletText="\N{BULLET}")
 
 
 def section_story(section: Section) -> Iterator[Flowable]:

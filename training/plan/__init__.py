@@ -1,0 +1,1 @@
+"""The three documents of a predetermined change control plan for each family of models that is retrained here."""
