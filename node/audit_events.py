@@ -166,6 +166,20 @@ def access_changed(what: str, subject: str, by: str, *, is_role: bool = False) -
     )
 
 
+def model_changed(what: str, model: str, by: str) -> AuditMessage:
+    """Tell that a learned model was registered, approved or rolled back; `model` is its folder, or its hash."""
+    return AuditMessage(
+        event=am.SECURITY_ALERT,
+        types=(am.SOFTWARE_CONFIGURATION,),
+        participants=(Participant(user_id=by, is_requestor=True),),
+        subjects=(
+            Subject(
+                id=model, id_type=am.URI, type_code="2", role="13", details=(("Alert Description", what),)
+            ),
+        ),
+    )
+
+
 def trail_read(by: str) -> AuditMessage:
     """Tell that the audit trail itself was read."""
     log = Subject(id="audit_record", id_type=am.URI, type_code="2", role="13", name="Security Audit Log")

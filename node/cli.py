@@ -25,11 +25,12 @@ from node.cli_drift import drift
 from node.cli_jobs import jobs_app
 from node.cli_lesions import lesions_app
 from node.cli_models import models_app
-from node.cli_options import AsJson, Config, Home, TlsFile, open_database
+from node.cli_options import AsJson, Config, Home, HomeOfModels, TlsFile, models_of, open_database
 from node.cli_patients import patients_app
 from node.cli_priors import priors_app
 from node.cli_report import report
 from node.cli_response import response
+from node.cli_retrain import retrain, runs
 from node.cli_segment import segment
 from node.cli_training import evaluate, train
 from node.flags import load_settings, with_setting_flags
@@ -46,6 +47,8 @@ curate_app.command()(lidc)
 curate_app.command()(tcia)
 curate_app.command()(idc)
 models_app.command()(drift)
+models_app.command()(retrain)
+models_app.command()(runs)
 app.add_typer(curate_app, name="curate")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(lesions_app, name="lesions")
@@ -175,22 +178,32 @@ def analyse(
             show_default=False,
         ),
     ] = None,
+    home: HomeOfModels = None,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
     """Analyse a folder of DICOM as the node would, with files instead of the network.
 
     Results of an earlier run in the same folder are written over; nothing is deleted. Of several studies each has
-    a folder of its own there. The exit status is 0 when every study has a result.
+    a folder of its own there. The exit status is 0 when every study has a result. The models are those of the release,
+    or those that count in the node that --home, the settings file or the environment names.
     """
-    settings = load_settings(config, {})
+    settings = load_settings(config, {"home": home})
+    models = models_of(home, config)
     from node.offline import analyse_folder
     from node.points import point_of
 
     marks = [point_of(text) for text in at or ()]
     with _busy("analysing"):
         report = analyse_folder(
-            path, folder, settings, plugins=plugin, also=also or (), marks=marks, prior=prior
+            path,
+            folder,
+            settings,
+            plugins=plugin,
+            also=also or (),
+            marks=marks,
+            prior=prior,
+            models=models,
         )
     _show(report, as_json)
 

@@ -13,6 +13,7 @@ from node.flags import load_settings
 from plugins.errors import Refused
 
 if TYPE_CHECKING:
+    from models.place import Places
     from store.database import Database
 
 Home = Annotated[
@@ -20,8 +21,32 @@ Home = Annotated[
     typer.Option("--home", help="Folder of the node, ~/.nadir by default.", show_default=False),
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML).", show_default=False)]
+HomeOfModels = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        help="Folder of a node: with the models that count there, else with those of the release.",
+        show_default=False,
+    ),
+]
 TlsFile = Annotated[Path | None, typer.Option(help="PEM file, as the setting.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value for a program to read.")]
+
+
+def models_of(home: Path | None, config: Path | None) -> Places:
+    """Return the models that count in the node that is named by flag, settings file or environment; none without one.
+
+    Refuses `no-database` when the flag names a folder without a node.
+    """
+    settings = load_settings(config, {"home": home})
+    has_database = bool(settings.database_url) or (settings.home / "nadir.sqlite").is_file()
+    is_named = settings.model_fields_set & {"home", "database_url"}
+    if home is None and not (is_named and has_database):
+        return {}
+    with open_database(home, config) as database, database.reading() as session:
+        from store.registry import active
+
+        return active(session, settings.home)
 
 
 @contextmanager

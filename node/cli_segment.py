@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from node import printing
-from node.cli_options import AsJson
+from node.cli_options import AsJson, Config, HomeOfModels, models_of
 
 AT = typer.Option("--at", help="A point in the lesion: X,Y,Z in mm, LPS (repeatable).", show_default=False)
 BOX = typer.Option(
@@ -24,7 +24,9 @@ def segment(
     segmenter: Annotated[
         str, typer.Option(help="What draws: learned, classical, or the best that can run here.")
     ] = "best",
+    home: HomeOfModels = None,
     as_json: AsJson = False,
+    config: Config = None,
 ) -> None:
     """Draw the lesion at each point of a CT, measure it with its uncertainty, and write the masks as labels 1, 2, ...
 
@@ -41,7 +43,7 @@ def segment(
         raise Refused("bad-segmenter", f"--segmenter is one of {', '.join(SEGMENTERS)}, not '{segmenter}'")
     asked = [Asked(point_mm=point_of(text)) for text in at or ()]
     asked += [Asked.box(numbers_of(text, 6, "--box")) for text in box or ()]
-    report = run(path, out, asked, choose(which))
+    report = run(path, out, asked, choose(which, models=models_of(home, config)))
     if as_json:
         printing.print_json(report)
         return

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from models.place import NOWHERE, Places
 from node.child import run_in_child
 from node.deliveries import MORE_KINDS
 from node.prior_folder import PriorFolder
@@ -41,6 +42,7 @@ def analyse_folder(
     also: Sequence[str] = (),
     marks: Sequence[Point] = (),
     prior: Path | None = None,
+    models: Places = NOWHERE,
 ) -> dict[str, Any]:
     """Return what every analysis found in the studies of a folder, after results are written to `out`.
 
@@ -48,7 +50,8 @@ def analyse_folder(
     studies each has a folder `study-N`. Files of the same name are written over, once their study is analysed;
     nothing is deleted. `also` names kinds of result beside SEG and SR: `capture`, `pdf`. `marks` are points, LPS mm, at
     which lesions are asked for; then only they are analysed, unless `plugins` says otherwise. `prior` is a folder with
-    the patient's earlier studies and what Nadir made of them: lesions keep the identity that they have there.
+    the patient's earlier studies and what Nadir made of them: lesions keep the identity that they have there. `models`
+    are those made here that count.
     Refuses `no-such-path`, `no-dicom`, `unknown-plugin`, `no-plugin`, `unknown-kind` and `bad-folder`.
     """
     names, broken = _names(settings, plugins or ((MARKED,) if marks else None))
@@ -66,7 +69,14 @@ def analyse_folder(
         target = out if len(studies) == 1 else _make(out / f"study-{number}")
         with _scratch(target) as scratch:
             answer = _run(
-                files, scratch, names, settings, more=tuple(also), marks=tuple(marks), past=pasts[uid]
+                files,
+                scratch,
+                names,
+                settings,
+                more=tuple(also),
+                marks=tuple(marks),
+                past=pasts[uid],
+                models=models,
             )
             answers.append((uid, _moved(answer, scratch / RESULTS, target)))
     report = summary(answers)
@@ -153,6 +163,7 @@ def _run(
     more: tuple[str, ...] = (),
     marks: tuple[Point, ...] = (),
     past: Past = NO_PAST,
+    models: Places = NOWHERE,
 ) -> Answer:
     """Return the answer of one study, its results in `scratch`; a child that ended badly is an answer too."""
     segmentations = [Path(file) for earlier in past.earlier for file in earlier.segmentations]
@@ -171,6 +182,7 @@ def _run(
         mask=None if mask is None else str(mask.absolute()),
         pages=mask is None,
         past=past,
+        models=models,
     )
     try:
         plain = run_in_child(
