@@ -125,7 +125,7 @@ def nifti(
         pairs, left_out = pairs_of_table(source, table)
     else:
         pairs, left_out = pairs_by_name(source, Names(image=images or "", mask=masks or ""))
-    with _shown() as tell:
+    with shown() as tell:
         found = curate_nifti(
             source, out, pairs, wanted, name or out.name, labels=label or (), left_out=left_out, tell=tell
         )
@@ -199,7 +199,7 @@ def _wanted(
 def _regions(source: Path, out: Path, kind: str, wanted: Wanted, name: str | None, as_json: bool) -> None:
     from training.curate.regions import curate_regions
 
-    with _shown() as tell:
+    with shown() as tell:
         found = curate_regions(source, out, kind, wanted, name or out.name, tell)
     _told(found, as_json)
 
@@ -215,7 +215,7 @@ def _shares(text: str) -> tuple[float, float, float]:
 
 
 @contextmanager
-def _shown() -> Iterator[Callable[[str], None]]:
+def shown() -> Iterator[Callable[[str], None]]:
     """Give what is called with what is under way: one line on a terminal, nothing elsewhere."""
     console = printing.console(error=True)
     if not console.is_terminal:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from node import printing
+from node.cli_curate import Margin, Name, Out, shown
 from node.cli_options import AsJson
 
 if TYPE_CHECKING:
@@ -19,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def lidc(
-    xml: Annotated[Path, typer.Argument(help="Folder of the XML files, or one of them.", exists=True)],
-    folder: Annotated[Path, typer.Option("--out", help="Folder for the data set.")],
+    xml_folder: Annotated[Path, typer.Argument(help="Folder of the XML files, or one of them.", exists=True)],
+    out: Out,
     dicom: Annotated[
         Path | None,
         typer.Option(help="Folder of the CT series.", show_default=False, exists=True, file_okay=False),
@@ -28,60 +26,32 @@ def lidc(
     json_only: Annotated[
         bool, typer.Option("--json-only", help="Only what the XML files say, as JSON; no images are needed.")
     ] = False,
-    margin_mm: Annotated[
-        float, typer.Option("--margin", min=0, max=200, help="Image around each nodule, mm.")
-    ] = 20.0,
+    name: Name = None,
+    margin_mm: Margin = 20.0,
     as_json: AsJson = False,
 ) -> None:
     """Readings of LIDC-IDRI to cases: for each nodule the image, what half of its readers drew, and each reader's mask.
 
-    Outlines are put on the images that they name. Readers' outlines are joined to nodules, and become masks, by the
-    rules of pylidc. Marks of less than 3 mm and things that are no nodules are kept as points in marks.json.
+    Outlines are put on the images that they name; they are joined to nodules, and become masks, by pylidc's rules.
+    Marks of less than 3 mm and things that are no nodules are kept as points in marks.json.
     """
     from training.curate.lidc_folder import Curated, curate_lidc, read_folder, write_json
 
     if dicom is None and not json_only:
         raise typer.BadParameter("give the folder of the CT series, or --json-only", param_hint="--dicom")
-    readings = read_folder(xml)
-    write_json(readings, folder)
+    readings = read_folder(xml_folder)
     curated = Curated(readings=readings)
-    if dicom is not None and not json_only and readings.by_series:
-        with _shown() as tell:
-            curated = curate_lidc(readings, dicom, folder, margin_mm=margin_mm, tell=tell)
-    told = _plain(curated, folder)
+    if json_only:
+        write_json(readings, out)
+    elif dicom is not None and readings.by_series:
+        with shown() as tell:
+            curated = curate_lidc(readings, dicom, out, name=name or out.name, margin_mm=margin_mm, tell=tell)
     if as_json:
-        printing.print_json(told)
+        printing.print_json({"folder": str(out), **curated.plain()})
     else:
-        _print(curated, folder)
+        _print(curated, out)
     if readings.refused or not readings.by_series or (curated.manifest is None and not json_only):
         raise typer.Exit(1)
-
-
-@contextmanager
-def _shown() -> Iterator[Callable[[str], None]]:
-    """Give what is called with what is under way: one line on a terminal, nothing elsewhere."""
-    console = printing.console(error=True)
-    if not console.is_terminal:
-        yield lambda what: None
-        return
-    with console.status("looking for the series", spinner="dots") as status:
-        yield status.update
-
-
-def _plain(curated: Curated, folder: Path) -> dict[str, object]:
-    readings, manifest = curated.readings, curated.manifest
-    return {
-        "folder": str(folder),
-        "readings": len(readings.by_series),
-        "nodules": curated.nodules,
-        "marks": curated.marks,
-        "cases": len(manifest.cases) if manifest else 0,
-        "manifest_sha256": manifest.sha256 if manifest else None,
-        "without_series": list(curated.without_series),
-        "left_out": [asdict(flag) for flag in curated.left_out],
-        "passed_over": [asdict(flag) for flag in readings.passed_over],
-        "refused": [asdict(flag) for flag in readings.refused],
-    }
 
 
 def _print(curated: Curated, folder: Path) -> None:

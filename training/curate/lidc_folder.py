@@ -2,27 +2,27 @@
 
 Written: `json/<SeriesInstanceUID>.json` (everything a file says), and with DICOM: `manifest.json` with images and masks
 in the training form, `nodules.json` (each nodule with every reader's figures), `marks.json` (points: nodules of less
-than 3 mm, and what is no nodule).
+than 3 mm, and what is no nodule), `curation.json` (what came of it, and what was left out).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from plugins.contract import Flag
 from plugins.errors import Absent, Refused, Unavailable
 from training.curate.case_files import MARGIN_MM, write_data_set
+from training.curate.curation import require_free
 from training.curate.lidc_cases import Made, make_cases
 from training.curate.lidc_json import reading_json
 from training.curate.lidc_reading import Reading
 from training.curate.lidc_series import find_series, read_series
 from training.curate.lidc_xml import read_lidc_xml
 from training.manifest import DataManifest
-
-NAME = "lidc"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,20 @@ class Curated:
     """Series that readings speak of and that are not in the DICOM folder."""
     left_out: tuple[Flag, ...] = ()
     """What became no case, and why."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {
+            "readings": len(self.readings.by_series),
+            "nodules": self.nodules,
+            "marks": self.marks,
+            "cases": len(self.manifest.cases) if self.manifest else 0,
+            "manifest_sha256": self.manifest.sha256 if self.manifest else None,
+            "without_series": list(self.without_series),
+            "left_out": [asdict(flag) for flag in self.left_out],
+            "passed_over": [asdict(flag) for flag in self.readings.passed_over],
+            "refused": [asdict(flag) for flag in self.readings.refused],
+        }
 
 
 def read_folder(folder: Path) -> Readings:
@@ -98,13 +112,17 @@ def curate_lidc(
     dicom: Path,
     folder: Path,
     *,
+    name: str,
     margin_mm: float = MARGIN_MM,
     tell: Callable[[str], None] = lambda what: None,
 ) -> Curated:
     """Return what became of the readings after the data set was written. `tell` is called with what is under way.
 
-    A series that cannot be used is in `left_out`; the others go on. Refuses `no-series` when none of them is there.
+    A series that cannot be used is in `left_out`; the others go on. Refuses `data-set-there` (the folder holds one) and
+    `no-series` (none of them is in the DICOM folder).
     """
+    require_free(folder)
+    write_json(readings, folder)
     found, damaged = find_series(dicom, readings.by_series, lambda path: tell(f"looking at {path.name}"))
     if not found:
         sentence = f"none of the {len(readings.by_series)} series that were read is in {dicom}"
@@ -114,26 +132,25 @@ def curate_lidc(
     for uid in sorted(found):
         tell(f"series {uid}")
         try:
-            one = _made(readings.by_series[uid], found[uid], folder, margin_mm)
+            made.append(_made(readings.by_series[uid], found[uid], folder, margin_mm))
+            left_out += made[-1].flags
         except Refused as reason:
             sentence = f"series {uid}: {reason.sentence}"
             left_out.append(Flag(code=reason.code, sentence=sentence, series_instance_uid=uid))
-            continue
-        made.append(one)
-        left_out += one.flags
     nodules = [nodule for one in made for nodule in one.nodules]
     marks = [mark for one in made for mark in one.marks]
-    _write(folder / "nodules.json", json.dumps(nodules, indent=1, allow_nan=False) + "\n")
-    _write(folder / "marks.json", json.dumps(marks, indent=1, allow_nan=False) + "\n")
     cases = [case for one in made for case in one.cases]
-    return Curated(
+    curated = Curated(
         readings=readings,
-        manifest=write_data_set(folder, NAME, cases) if cases else None,
+        manifest=write_data_set(folder, name, cases) if cases else None,
         nodules=len(nodules),
         marks=len(marks),
         without_series=tuple(sorted(readings.by_series.keys() - found.keys())),
         left_out=tuple(left_out),
     )
+    for stem, told in (("nodules", nodules), ("marks", marks), ("curation", curated.plain())):
+        _write(folder / f"{stem}.json", json.dumps(told, indent=1, allow_nan=False) + "\n")
+    return curated
 
 
 def _made(reading: Reading, paths: Sequence[Path], folder: Path, margin_mm: float) -> Made:

@@ -151,6 +151,15 @@ def test_every_reader_s_own_figures_are_told(made: Set, curated: tuple[Path, Res
     assert kept == read_lidc_xml(made.xml / "157" / "158.xml")
 
 
+def test_a_folder_that_holds_a_data_set_is_not_written_over(made: Set, curated: tuple[Path, Result]) -> None:
+    folder, said = curated
+    told = json.loads(said.stdout)
+    assert json.loads((folder / "curation.json").read_text()) | {"folder": str(folder)} == told
+    assert told["manifest_sha256"] == manifest_of(folder).sha256
+    again = run(made.xml, "--dicom", made.dicom, "--out", folder)
+    assert isinstance(again.exception, Refused) and again.exception.code == "data-set-there"
+
+
 def test_points_are_kept_where_they_lie(made: Set, curated: tuple[Path, Result]) -> None:
     folder, said = curated
     small, other = json.loads((folder / "marks.json").read_text())
