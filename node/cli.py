@@ -31,6 +31,7 @@ from node.cli_priors import priors_app
 from node.cli_report import report
 from node.cli_response import response
 from node.cli_retrain import retrain, runs
+from node.cli_retrain import retrain, runs
 from node.cli_segment import segment
 from node.cli_training import evaluate, train
 from node.flags import load_settings, with_setting_flags
@@ -47,6 +48,8 @@ curate_app.command()(lidc)
 curate_app.command()(tcia)
 curate_app.command()(idc)
 models_app.command()(drift)
+models_app.command()(retrain)
+models_app.command()(runs)
 models_app.command()(retrain)
 models_app.command()(runs)
 app.add_typer(curate_app, name="curate")

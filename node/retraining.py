@@ -59,6 +59,9 @@ class RetrainSettings(BaseModel):
         ge=1,
         description="Masks of people that no earlier run learned from; with fewer nothing is trained",
     )
+    drawn: bool = Field(
+        default=False, description="Whether lesions that Nadir missed are learned from as well"
+    )
     steps: int = Field(
         default=600, ge=1, description="Steps of the optimiser for each network of the ensemble"
     )

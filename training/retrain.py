@@ -12,7 +12,7 @@ left when it would have frozen the very same, and removes them otherwise.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from training.challenge import Challenge
     from training.fit import Progress
 
-FOLDER = "training"
+FOLDER, PLAN = "training", "plan"
 LEASE_SECONDS = 120.0
 Gather = Callable[[Path, Model], Gathered]
 """Writes the labels that stand now into the folders `learn` and `judge`, given the champion."""
@@ -62,6 +62,8 @@ class Ended:
     """Why, in sentences."""
     model: int | None = None
     """Number of the model in the registry, when one was made."""
+    left_out: tuple[str, ...] = ()
+    """What people drew and could not be learned from, and why."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,7 +86,8 @@ class Retraining:
     """Is told what is being done, in one line."""
     tell: Callable[[Progress], None] = lambda _: None
     """Is told each step of the optimiser."""
-    _told: list[str] = field(default_factory=list)
+    schedule: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Settings of the node that say when it is run, for the documents: value and meaning by name."""
 
     def run(self) -> Ended:
         """Return how the run ended. Refuses `already-running`; raises what ended it otherwise."""
@@ -92,6 +95,13 @@ class Retraining:
             now = self.database.now()
             number = runs.begin(session, self.recipe.family, self.owner, now, self.lease_seconds)
         reach("retrain-begun")
+        ended, champion = self._guarded(number)
+        if champion is not None:
+            self._tell_plan(number, champion)
+        return ended
+
+    def _guarded(self, number: int) -> tuple[Ended, Model | None]:
+        """Return how it ended, and the champion when another model was judged against it; a failure is written down."""
         try:
             with Pulse(self.database, number, self.owner, self.lease_seconds) as pulse:
                 return self._run(number, pulse)
@@ -114,7 +124,7 @@ class Retraining:
             self._end(number, State.FAILED, f"A fault of its own: {type(error).__name__}.")
             raise
 
-    def _run(self, number: int, pulse: Pulse) -> Ended:
+    def _run(self, number: int, pulse: Pulse) -> tuple[Ended, Model | None]:
         champion = self._champion()
         work = self._folder(number)
         shutil.rmtree(work, ignore_errors=True)
@@ -126,7 +136,7 @@ class Retraining:
         if (why := self._too_few(gathered, new)) is not None:
             shutil.rmtree(work)
             self._end(number, State.TOO_FEW, why, **self._counts(gathered, new))
-            return Ended(number=number, state=State.TOO_FEW, said=why)
+            return Ended(number=number, state=State.TOO_FEW, said=why, left_out=gathered.told), None
         frozen = self._frozen(work, gathered, champion)
         pulse.require()
         with self.database.transaction() as session:
@@ -147,7 +157,7 @@ class Retraining:
             runs.move(session, number, self.owner, State.JUDGING)
         reach("retrain-packed")
         found = self._challenge(champion, folder, frozen, pulse)
-        return self._register(number, folder, frozen, found)
+        return self._register(number, folder, frozen, found, gathered.told), champion
 
     def _champion(self) -> Model:
         with self.database.reading() as session:
@@ -232,9 +242,13 @@ class Retraining:
             progress=lambda _: pulse.require(),
         )
 
-    def _register(self, number: int, folder: Path, frozen: Frozen, found: Challenge) -> Ended:
+    def _register(
+        self, number: int, folder: Path, frozen: Frozen, found: Challenge, left_out: tuple[str, ...]
+    ) -> Ended:
         """Write what was found, then let model and end of the run be there at once."""
-        found.write(frozen.folder)
+        from training.plan.run import JUDGED
+
+        found.write(frozen.folder / JUDGED)
         reach("retrain-judged")
         verdict = found.verdict
         staged = stage(self.home, self.recipe.family, folder)
@@ -255,7 +269,20 @@ class Retraining:
             reach("retrain-registered")
             runs.end(session, number, self.owner, state, verdict.because, now)
         reach("retrain-ended")
-        return Ended(number=number, state=state, said=verdict.because, model=model.number)
+        said = verdict.because
+        return Ended(number=number, state=state, said=said, model=model.number, left_out=left_out)
+
+    def _tell_plan(self, number: int, champion: Model) -> None:
+        """Write the documents of the plan, with what this run found, into its folder."""
+        from training.plan.plan import write_plan
+        from training.plan.run import told_run
+
+        with self.database.reading() as session:
+            told = told_run(session, self.home, self.recipe.family, number)
+            folder = self.home / runs.get(session, number).folder / PLAN
+        write_plan(
+            champion, self.recipe, folder, made_at=self.database.now(), schedule=self.schedule, run=told
+        )
 
     def _end(self, number: int, state: State, said: str, **values: int) -> None:
         with self.database.transaction() as session:
