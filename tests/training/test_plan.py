@@ -14,6 +14,7 @@ from judged_rows import plus, rows_of
 from models.shipped import Model, open_shipped
 from plugins.errors import Refused
 from training.challenge import Shown
+from training.challenger import KEPT
 from training.evaluate.drawn import Row
 from training.evaluate.section import Picture
 from training.gate import judge
@@ -218,7 +219,8 @@ def test_every_check_of_the_gate_answers_a_risk() -> None:
 
 
 def test_a_challenger_that_is_another_kind_of_model_is_outside_the_plan(model: Model) -> None:
-    require_within(model.card, {**model.card, "version": "2", "levels": [0.1], "figures": {}})
+    require_within(model.card, {**model.card, "version": "2", "limits": [], "figures": {}})
+    assert set(KEPT) <= KEEPS.keys()
     require_within(model.card, json.loads(json.dumps(dict(model.card))))
     for name in KEEPS:
         with pytest.raises(Refused, match=f"'{name}'") as refused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -19,14 +20,15 @@ KEEPS: Mapping[str, str] = {
     "input": "What it is given: modality, units, spacing.",
     "view": "What the networks are shown of an image: window, voxel sizes, passes.",
     "architecture": "The networks: layers, channels, normalisation.",
+    "levels": "The probability from which a voxel is drawn, for each voxel size.",
+    "mirrors": "How many mirrored copies of a patch are asked.",
+    "doubt": "Temperature and widths of the intervals, as they were taught on patients that the networks had not seen.",
 }
 """Parts of the card that stay as they are, and what they are; a challenger that differs in one is no challenger."""
 CHANGES: Mapping[str, str] = {
     "weights": "The weights of every network of the ensemble, which learn on from those of the model that counts.",
-    "levels": "The probability from which a voxel is drawn, chosen on patients that the deciding network has not seen.",
-    "doubt": "Temperature and interval widths, taught by patients that the network has not seen.",
     "version": "Version, hash of the manifest and Device UID, which are new for every retraining.",
-    "card": "What the card says of the data, the training and the figures.",
+    "card": "What the card says of data, training and limits.",
 }
 """What a retraining changes."""
 ELSEWHERE = (
@@ -94,7 +96,10 @@ def _plain(value: object) -> str:
 
 
 def _short(value: object) -> str:
+    """Return a part of a card in words; of what is nested its hash."""
     if isinstance(value, Mapping):
+        if any(isinstance(one, Mapping) for one in value.values()):
+            return f"sha256 {hashlib.sha256(_plain(value).encode()).hexdigest()}"
         return ", ".join(f"{key} {one}" for key, one in value.items())
     return str(value)
 

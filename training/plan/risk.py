@@ -31,7 +31,7 @@ class Risk:
 BENEFITS = (
     "Outlines closer to those that the people of this node draw, so that less has to be corrected.",
     "Lengths and volumes with a smaller error on the scanners and in the patients of this node.",
-    "Probabilities and intervals that were measured on this node's own patients.",
+    "How well probabilities and intervals hold is measured on this node's own patients.",
 )
 RISKS = (
     Risk(

@@ -13,10 +13,10 @@ from store import runs
 from store.model_tables import ModelVersion
 from store.registry import versions
 from training.challenge import CHALLENGE, Shown, read_challenge
+from training.frozen import JUDGE, LEARN, MANIFEST
 from training.manifest import DataManifest, read_manifest
 from training.verdict import Verdict
 
-LEARN, JUDGE = "learn/manifest.json", "judge/manifest.json"
 JUDGED = "challenge"
 """Where a run keeps what documents need, in its folder."""
 
@@ -72,8 +72,8 @@ def told_run(session: Session, home: Path, family: str, number: int) -> ToldRun:
         new_labels=row.new_labels,
         earlier=len(before),
         champion_sha256=row.champion_sha256,
-        learned=_manifest(folder / LEARN),
-        judged=_manifest(folder / JUDGE),
+        learned=_manifest(folder / LEARN / MANIFEST),
+        judged=_manifest(folder / JUDGE / MANIFEST),
         verdict=verdict,
         shown=shown,
         challenger={} if made is None else _told(made),
@@ -95,4 +95,4 @@ def _told(made: ModelVersion) -> dict[str, str]:
     }
 
 
-__all__ = ["JUDGE", "JUDGED", "LEARN", "ToldRun", "told_run"]
+__all__ = ["JUDGED", "ToldRun", "told_run"]
