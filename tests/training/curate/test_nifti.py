@@ -1,0 +1,204 @@
+"""NIfTI pairs to cases: by name or by table, each label, on the voxels of the image or not at all."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+from plugins.errors import Refused
+from training.curate.curation import Curation
+from training.curate.nifti import Names, curate_nifti, pairs_by_name, pairs_of_table
+from training.curate.wanted import Wanted
+from training.lidc import load_nodule
+from training.sts import load_sarcoma
+
+SHAPE = (20, 18, 8)  # as the file has it: x, y, z
+AFFINE = np.array([[-0.8, 0, 0, 30.0], [0, -0.8, 0, 40.0], [0, 0, 2.5, -100.0], [0, 0, 0, 1]])
+BY_PATIENT = Names(image="images/{patient}_{scan}.nii.gz", mask="masks/{patient}_{scan}_mask*.nii.gz")
+
+
+def save(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
+    return path
+
+
+def image(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-900, 200, SHAPE).astype(np.int16)
+
+
+def labels() -> np.ndarray:
+    """Label 1 in two pieces of 27 and 8 voxels, label 3 of 48."""
+    array = np.zeros(SHAPE, dtype=np.uint8)
+    array[2:5, 2:5, 1:4] = array[10:12, 10:12, 5:7] = 1
+    array[8:12, 2:6, 0:3] = 3
+    return array
+
+
+def curated(source: Path, out: Path, names: Names = BY_PATIENT, **more: Any) -> Curation:
+    wanted = Wanted(**{key: more.pop(key) for key in ("apart", "modality", "hashed") if key in more})
+    pairs, left_out = pairs_by_name(source, names)
+    return curate_nifti(source, out / "data", pairs, wanted, "test", left_out=left_out, **more)
+
+
+def test_each_label_is_a_case_of_the_patient_whom_the_name_tells(tmp_path: Path) -> None:
+    for patient, scan in (("A", "1"), ("A", "2"), ("B", "1")):
+        save(tmp_path / "in" / "images" / f"{patient}_{scan}.nii.gz", image())
+        save(tmp_path / "in" / "masks" / f"{patient}_{scan}_mask.nii.gz", labels())
+    found = curated(tmp_path / "in", tmp_path)
+    assert found.left_out == ()
+    assert sorted((one.case.patient_id, one.region, one.voxels) for one in found.taken) == [
+        *[("A", "label 1", 35)] * 2,
+        *[("A", "label 3", 48)] * 2,
+        ("B", "label 1", 35),
+        ("B", "label 3", 48),
+    ]
+    assert len({one.case.fold for one in found.taken if one.case.patient_id == "A"}) == 1
+    assert found.taken[0].case.tags["label"] == 1.0
+    only = curated(tmp_path / "in", tmp_path / "3", labels=[3])
+    assert {one.voxels for one in only.taken} == {48}
+    assert only.counts == {"not-asked": 3}
+    apart = curated(tmp_path / "in", tmp_path / "apart", apart=True, labels=[1])
+    assert sorted(one.voxels for one in apart.taken) == [8, 8, 8, 27, 27, 27]
+
+
+@pytest.mark.parametrize("turn", [(1, 1, 1), (-1, -1, 1), (1, -1, -1)])
+def test_a_case_has_the_values_of_its_image_at_the_same_places(
+    tmp_path: Path, turn: tuple[int, int, int]
+) -> None:
+    """The files run any way, image and mask each its own; what is read back is one and the same."""
+    source = tmp_path / "in"
+    step = tuple(slice(None, None, t) for t in turn)
+    affine = AFFINE.copy()
+    for axis, t in enumerate(turn):
+        if t < 0:
+            affine[:3, 3] += affine[:3, axis] * (SHAPE[axis] - 1)
+            affine[:3, axis] *= -1
+    save(source / "images" / "A_1.nii.gz", image()[step], affine)
+    save(source / "masks" / "A_1_mask.nii.gz", labels())
+    case = curated(source, tmp_path, labels=[3]).taken[0].case
+    nodule = load_nodule(case, tmp_path / "data")
+    # in AFFINE x grows to the left and y to the back, as in the patient's own axes
+    whole, truth = image().transpose(2, 1, 0), (labels() == 3).transpose(2, 1, 0)
+    assert nodule.spacing_mm == pytest.approx((2.5, 0.8, 0.8))
+    assert np.array_equal(nodule.mask, truth)
+    assert np.array_equal(nodule.image, whole)
+
+
+def test_files_without_a_partner_and_masks_on_other_voxels_are_told(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    save(source / "images" / "A_1.nii.gz", image())
+    save(source / "masks" / "A_1_mask.nii.gz", labels())
+    moved = AFFINE.copy()
+    moved[0, 3] += 0.4  # half a voxel
+    save(source / "masks" / "A_1_mask2.nii.gz", labels(), moved)
+    save(source / "masks" / "A_1_mask3.nii.gz", np.zeros(SHAPE, dtype=np.uint8))
+    save(source / "masks" / "B_1_mask.nii.gz", labels())
+    save(source / "images" / "C_1.nii.gz", image())
+    save(source / "images" / "D_1.nii.gz", image() + np.int16(2000))
+    save(source / "masks" / "D_1_mask.nii.gz", labels())
+    (source / "images" / "E_1.nii.gz").write_bytes(b"no image")
+    save(source / "masks" / "E_1_mask.nii.gz", labels())
+    save(source / "readme.nii.gz", labels())
+    found = curated(source, tmp_path)
+    assert {(Path(one.where).name, one.code) for one in found.left_out} == {
+        ("A_1_mask2.nii.gz", "unequal-grids"),
+        ("A_1_mask3.nii.gz", "empty-mask"),
+        ("B_1_mask.nii.gz", "no-image"),
+        ("C_1.nii.gz", "no-mask"),
+        ("D_1.nii.gz", "not-hounsfield"),
+        ("E_1.nii.gz", "unreadable-image"),
+        ("readme.nii.gz", "other-files"),
+    }
+    assert {one.where for one in found.taken} == {"masks/A_1_mask.nii.gz"}
+
+
+def test_a_table_names_pairs_patients_and_tags(tmp_path: Path) -> None:
+    save(tmp_path / "ct.nii.gz", image())
+    save(tmp_path / "lesion.nii.gz", labels())
+    rows = [
+        {
+            "image": "ct.nii.gz",
+            "mask": "lesion.nii.gz",
+            "patient": "X",
+            "scanner": "ACME 1",
+            "malignancy": "4",
+        },
+        {"image": "ct.nii.gz", "mask": "gone.nii.gz", "patient": "X"},
+        {"image": "ct.nii.gz", "mask": "lesion.nii.gz", "patient": " "},
+    ]
+    with (tmp_path / "cases.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    pairs, left_out = pairs_of_table(tmp_path, tmp_path / "cases.csv")
+    assert [(one.where, one.code) for one in left_out] == [
+        ("cases.csv, line 3", "no-file"),
+        ("cases.csv, line 4", "no-patient-id"),
+    ]
+    found = curate_nifti(tmp_path, tmp_path / "out", pairs, Wanted(), "test", left_out=left_out)
+    tags = found.taken[0].case.tags
+    assert (tags["scanner"], tags["malignancy"], found.taken[0].case.patient_id) == ("ACME 1", 4.0, "X")
+    (tmp_path / "bad.csv").write_text("image,mask\na,b\n")
+    with pytest.raises(Refused, match="no column patient"):
+        pairs_of_table(tmp_path, tmp_path / "bad.csv")
+    with pytest.raises(Refused, match="bad-table"):
+        pairs_of_table(tmp_path, tmp_path / "none.csv")
+
+
+def test_a_pet_is_taken_in_suv_and_refused_when_it_cannot_be_that(tmp_path: Path) -> None:
+    names = Names(image="{patient}/pet.nii.gz", mask="{patient}/mask.nii.gz")
+    suv = np.random.default_rng(0).uniform(0, 12, SHAPE).astype(np.float32)
+    for patient, factor in (("A", 1), ("B", 9000)):
+        save(tmp_path / "in" / patient / "pet.nii.gz", suv * factor)
+        save(tmp_path / "in" / patient / "mask.nii.gz", labels())
+    found = curated(tmp_path / "in", tmp_path, names, modality="PT", labels=[3])
+    sarcoma = load_sarcoma(found.taken[0].case, tmp_path / "data")
+    assert sarcoma.suv_max == pytest.approx(float(suv[labels() == 3].max()))
+    assert found.counts == {"not-asked": 1, "not-suv": 1}
+
+
+@pytest.mark.parametrize(
+    ("image_name", "mask_name"),
+    [
+        ("{scan}.nii.gz", "{scan}_mask.nii.gz"),
+        ("{patient}_{scan}.nii.gz", "{patient}.nii.gz"),
+        ("{patient}{scan}.nii.gz", "{patient}{scan}_mask.nii.gz"),
+        ("{patient}*.nii.gz", "{patient}_mask.nii.gz"),
+    ],
+)
+def test_names_that_do_not_tell_the_patient_or_who_belongs_together_are_refused(
+    image_name: str, mask_name: str
+) -> None:
+    with pytest.raises(Refused, match="bad-names"):
+        Names(image=image_name, mask=mask_name)
+
+
+def test_nothing_is_made_of_a_folder_without_pairs(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "images" / "A_1.nii.gz", image())
+    with pytest.raises(Refused, match="no-pairs") as told:
+        curated(tmp_path / "in", tmp_path)
+    assert "no mask is named like it" in told.value.sentence
+    assert not (tmp_path / "data").exists()
+
+
+def test_real_crops_become_cases_of_the_same_voxels(data: Path, tmp_path: Path) -> None:
+    root = data / "lidc_nodules"
+    names = Names(
+        image="images/{patient}_nodule{number}_ct.nii.gz", mask="masks/{patient}_nodule{number}_mask.nii.gz"
+    )
+    pairs, left_out = pairs_by_name(root, names)
+    assert (len(pairs), len({pair.patient_id for pair in pairs}), left_out) == (856, 471, [])
+    found = curate_nifti(root, tmp_path, pairs[:3], Wanted(), "test")
+    assert len(found.taken) == 3
+    by_mask = {str(pair.mask.relative_to(root)): pair for pair in pairs}
+    for one in found.taken:
+        pair, nodule = by_mask[one.where], load_nodule(one.case, tmp_path)
+        source, truth = (np.asarray(nibabel.load(path).dataobj) for path in (pair.image, pair.mask))
+        assert one.voxels == int(nodule.mask.sum()) == int((truth > 0).sum())
+        assert np.sort(nodule.image[nodule.mask]) == pytest.approx(np.sort(source[truth > 0]))
