@@ -144,7 +144,9 @@ STEPS = st.lists(
         st.tuples(st.just("arrive"), st.integers(0, 11), st.integers(0, 1)),
         st.tuples(st.just("merge"), st.integers(0, 11), st.integers(0, 11)),
         st.tuples(st.just("part"), st.integers(0, 11), st.just(0)),
-        st.tuples(st.just("run"), st.sets(st.integers(0, 11)), st.sets(st.integers(0, 11), max_size=2)),
+        st.tuples(
+            st.just("run"), st.sets(st.integers(0, 11), min_size=4), st.sets(st.integers(0, 11), max_size=2)
+        ),
     ),
     min_size=4,
     max_size=24,
@@ -160,7 +162,7 @@ STEPS = st.lists(
 )
 def test_nobody_is_ever_learned_from_and_judged_on(database: Database, steps: list[tuple]) -> None:  # type: ignore[type-arg]
     with undone(database) as session:
-        rows: list[int] = []
+        rows = [arrive(session, f"N{n}", "I0") for n in range(8)]
         learned: set[str] = set()
         judged: set[str] = set()
         groups: list[set[str]] = []
