@@ -1,0 +1,119 @@
+"""What a run learns from and what it judges on: the labels that stand now, on the side of the person who each is of.
+
+The hold-out only grows by persons who are new to it, and loses those who turned out to stand on both sides: a person
+whom earlier runs judged on keeps the cases that they had, whatever was drawn of him since.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+from plugins.errors import Refused, Unavailable
+from store import runs
+from store.database import Database
+from store.labels import Left, labelled
+from store.objects import ObjectStore
+from store.sides import JUDGE, LEARN, Sides, assign, salt_of
+from training import frozen
+from training.collect import FAMILIES, collect
+from training.curate.case_files import write_data_set
+from training.frozen import Gathered
+from training.manifest import Case, DataManifest, read_manifest, sha256_of
+
+
+def gather(
+    database: Database,
+    objects: ObjectStore,
+    home: Path,
+    family: str,
+    folder: Path,
+    learned: Collection[str],
+    *,
+    drawn: bool = False,
+) -> Gathered:
+    """Return what was collected into the folders `learn` and `judge` of a run's folder, patients apart.
+
+    `home` is the folder of the node; `learned` are the keys `held_out` of the champion's card; with `drawn` also
+    lesions that Nadir missed are learned from. Refuses `unknown-family`, and `patient-on-both-sides` and `changed-file`
+    when somebody changed what earlier runs left; raises Unavailable when something cannot be written.
+    """
+    judge_folder = folder / frozen.JUDGE
+    with database.reading() as session:
+        found = labelled(session, objects, drawn=drawn)
+        earlier = [run.folder for run in runs.list_runs(session, family, runs.LEARNED) if run.folder]
+    labels = [label for label in found.labels if FAMILIES[family](label, None) is None]
+    with database.transaction() as session:
+        pks = {label.patient_pk for label in labels}
+        sides = assign(session, pks, salt=salt_of(home), now=database.now(), learned=learned)
+    kept = _kept([home / run for run in reversed(earlier)], sides, judge_folder)
+    known = {sides.person[case.patient_id] for case in kept}
+    on = [(label, sides.of(label.patient_key)) for label in labels]
+    new = [label for label, side in on if side == JUDGE and sides.person[label.patient_key] not in known]
+    with database.reading() as session:
+        learn_from = [label for label, side in on if side == LEARN]
+        learn = collect(session, objects, learn_from, folder / frozen.LEARN, family)
+        judge = collect(session, objects, new, judge_folder, family)
+    judged = judge.manifest
+    if kept:
+        cases = [*kept, *(judged.cases if judged else ())]
+        judged = write_data_set(judge_folder, family, cases, {case.patient_id: case.fold for case in cases})
+    _require_apart(learn.manifest, judged, sides)
+    told = [_words(left) for left in (*found.left, *learn.left, *judge.left)]
+    if neither := sum(side not in (LEARN, JUDGE) for _, side in on):
+        told.append(f"{neither} masks are of persons who stand on neither side")
+    if kept:
+        told.append(f"the hold-out keeps {len(kept)} cases of {len(known)} persons as earlier runs had them")
+    return Gathered(learn=learn.manifest, judge=judged, told=tuple(told))
+
+
+def _words(left: Left) -> str:
+    return f"{left.sentence} (object {left.sop_instance_uid})" if left.sop_instance_uid else left.sentence
+
+
+def _kept(runs_before: Collection[Path], sides: Sides, folder: Path) -> list[Case]:
+    """Return the cases of the newest hold-out that is there, of persons who are still judged on, with their files.
+
+    Refuses `changed-file`.
+    """
+    for before in (run / frozen.JUDGE for run in runs_before):
+        if not (before / frozen.MANIFEST).is_file():
+            continue
+        manifest = read_manifest(before / frozen.MANIFEST)
+        kept = [case for case in manifest.cases if sides.of(case.patient_id) == JUDGE]
+        for case in kept:
+            for role, path in case.files.items():
+                _bring(before / path, folder / path)
+                if sha256_of(folder / path) != case.sha256[role]:
+                    raise Refused(
+                        "changed-file", f"{before / path} is not the file that earlier runs judged on"
+                    )
+        return kept
+    return []
+
+
+def _bring(source: Path, target: Path) -> None:
+    """Let a file be in another folder too: the same file where the disk allows that, else a copy."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)
+    except OSError as error:
+        raise Unavailable(f"{source} cannot be brought to {target.parent} ({error.strerror})") from error
+
+
+def _require_apart(learn: DataManifest | None, judge: DataManifest | None, sides: Sides) -> None:
+    """Refuse (`patient-on-both-sides`) when one person has cases in both."""
+    people = [
+        {sides.person.get(case.patient_id, case.patient_id) for case in one.cases} if one else set()
+        for one in (learn, judge)
+    ]
+    if both := sorted(people[0] & people[1]):
+        raise Refused("patient-on-both-sides", f"patient {both[0]} is learned from and judged on")
+
+
+__all__ = ["gather"]
