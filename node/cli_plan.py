@@ -36,6 +36,8 @@ def plan(
     They follow from the settings that a run uses. Laid out like a predetermined change control plan; for research use
     only, and no clearance is claimed.
     """
+    from dataclasses import replace
+
     from training.plan.plan import write_plan
     from training.recipe import FAMILIES
 
@@ -55,6 +57,8 @@ def plan(
             if run is not None:
                 told = told_run(session, settings.home, family, run)
                 counts = told.champion_sha256
+                if told.verdict is not None:
+                    recipe = replace(recipe, margins=told.verdict.margins)
             model = _model(session, settings.home, family, counts)
     paths = write_plan(model, recipe, out, made_at=datetime.now(UTC), schedule=schedule, run=told)
     for path in paths:

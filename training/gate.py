@@ -11,10 +11,11 @@ within a margin (non-inferiority, Piaggio 2012).
 Not worse in a group cannot be asked for as proof: groups are small, and a hold-out that could prove it for all of them
 is one that nobody has. So a group speaks against the challenger in two ways. One is the difference itself, beyond the
 margin of a group: no correction, because the one who bears an error here is a patient of that group, and a refusal
-costs a training. The other is a fall of any size that chance does not explain. That one is corrected over all groups
-and figures (Holm 1979): dozens of groups are looked at, of which uncorrected some fall by chance in every honest
-challenger. A group of too few patients is told as not judged, with what was seen; several patients who all become
-worse beyond the margin are refused there as well.
+costs a training. The other is a fall of the Dice, of any size, that chance does not explain: what has to rise on the
+whole may surely fall nowhere. It is corrected over all groups (Holm 1979): dozens are looked at, of which uncorrected
+some fall by chance in every honest challenger. Of lengths the margin alone is asked, in groups as on the whole. A group
+of too few patients is told as not judged, with what was seen; several patients who all become worse beyond the margin
+are refused there as well.
 
 How often this finds what it is to find is measured by `python -m training.gate_power`.
 """
@@ -88,6 +89,7 @@ def judge(
         is_proposed=not failed,
         checks=checks,
         because=_because(checks, failed),
+        margins=margins,
         setting=setting,
         cases=len(full),
         patients=patients,

@@ -9,6 +9,7 @@ from typing import Any
 
 from plugins.errors import Refused
 from training.evaluate.bootstrap import Interval
+from training.margins import Margins
 
 
 class Outcome(StrEnum):
@@ -53,6 +54,8 @@ class Verdict:
     """Everything that was asked."""
     because: str
     """The answer in sentences."""
+    margins: Margins
+    """What was asked."""
     setting: str
     """How the models were asked in the rows that were judged in full."""
     cases: int
@@ -79,7 +82,7 @@ def read_verdict(plain: Mapping[str, Any]) -> Verdict:
             )
             for one in plain["checks"]
         )
-        return Verdict(**{**plain, "checks": checks})
+        return Verdict(**{**plain, "checks": checks, "margins": Margins(**plain["margins"])})
     except (KeyError, TypeError, ValueError) as error:
         raise Refused("bad-verdict", f"this is no verdict of a gate ({error!r})") from error
 

@@ -175,6 +175,10 @@ def section_story(section: Section) -> Iterator[Flowable]:
             yield Paragraph(escape(table.note), SMALL)
     half, drawn = (WIDTH - GAP) / 2, []
     for chart in section.charts:
+        if chart.is_wide:
+            yield _image(png(chart), min(chart.size_inches[0] * inch, WIDTH))
+            yield Paragraph(escape(chart.caption), SMALL)
+            continue
         width = min(chart.size_inches[0] * inch * 0.75, half)
         drawn.append([_image(png(chart), width), Paragraph(escape(chart.caption), SMALL)])
     for picture in section.pictures:

@@ -51,6 +51,11 @@ class Chart:
     size_inches: tuple[float, float] = (4.6, 3.3)
     """Width and height."""
 
+    @property
+    def is_wide(self) -> bool:
+        """Return whether nothing stands beside it."""
+        return self.size_inches[0] > 6
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Picture:

@@ -21,7 +21,7 @@ from training.verdict import Check, Outcome, Verdict
 
 GROUPS = {
     "group_dice": "Dice",
-    "group_long_axis_mm": "Absolute error of the long axis, mm",
+    "group_long_axis_mm": "absolute error of the long axis, mm",
 }
 MOST_SHOWN = 40
 """Groups in a chart; more of them are in the table only."""
@@ -81,13 +81,14 @@ def _headlines(run: ToldRun | None) -> tuple[Headline, ...]:
 
 
 def _outcome(run: ToldRun) -> Section:
-    said = run.verdict.because if run.verdict else run.said
+    checks = run.verdict.checks if run.verdict else ()
+    failed = tuple(check.sentence for check in checks if check.outcome is Outcome.FAILED)
     tried = (
         f"{run.earlier} challengers of this family were judged before, on a hold-out with the same people."
     )
-    return Section(
-        title="What came of it", text=f"Run {run.number} ended as {run.state}. {said}", points=(tried,)
-    )
+    said = "" if failed else f" {run.said}"
+    text = f"Run {run.number} ended as {run.state}.{said}"
+    return Section(title="What came of it", text=text, points=(*failed, tried))
 
 
 def _risks(checks: Sequence[Check], *, has_run: bool) -> Section:
@@ -101,7 +102,7 @@ def _found(run: ToldRun) -> Iterator[Section]:
     if run.verdict is None:
         return
     yield _checks(run.verdict)
-    yield _groups(run.verdict)
+    yield from _groups(run.verdict)
     yield from _pictures(run)
 
 
@@ -137,46 +138,35 @@ def _counts(manifest: DataManifest) -> dict[str, str]:
 
 
 def _checks(verdict: Verdict) -> Section:
-    whole = [check for check in verdict.checks if not check.name.startswith("group_")]
     rows = tuple(
-        (
-            check.title,
-            number(check.champion),
-            number(check.challenger),
-            between(check.difference, signed=True),
-            number(check.limit),
-            str(check.outcome),
-        )
-        for check in whole
+        (check.sentence, str(check.outcome))
+        for check in verdict.checks
+        if not check.name.startswith("group_")
     )
-    head = ("Asked of all cases", "Champion", "Challenger", "Difference", "Limit", "Outcome")
     return Section(
         title="What the gate asked",
         text=f"Setting: {verdict.setting}. Differences are challenger minus champion, with intervals over patients.",
-        tables=(Table(head=head, rows=rows),),
-        points=tuple(check.sentence for check in whole),
+        tables=(Table(head=("Of all cases", "Outcome"), rows=rows, words=True),),
     )
 
 
-def _groups(verdict: Verdict) -> Section:
-    tables, drawings = [], []
-    for name, words in GROUPS.items():
-        found = [check for check in verdict.checks if check.name == name]
-        if found:
-            digits = 3 if name == "group_dice" else 2
-            tables.append(_group_table(found, words, digits))
-    if dices := [check for check in verdict.checks if check.name == "group_dice"][:MOST_SHOWN]:
-        drawings.append(_forest(dices))
+def _groups(verdict: Verdict) -> Iterator[Section]:
     few = tuple(check.sentence for check in verdict.checks if check.name == "group_all_worse")
-    return Section(title="By kind of case", points=few, tables=tuple(tables), charts=tuple(drawings))
+    dices = [check for check in verdict.checks if check.name == "group_dice"]
+    charts = (_forest(dices[:MOST_SHOWN]),) if dices else ()
+    yield Section(title="By kind of case", points=few, charts=charts)
+    sentences = dict(verdict.margins.sentences())
+    for name, words in GROUPS.items():
+        if found := [check for check in verdict.checks if check.name == name]:
+            yield Section(title=f"By kind of case: {words}", tables=(_group_table(found, sentences[name]),))
 
 
 def _name(check: Check) -> str:
     return check.title.rpartition(": ")[0]
 
 
-def _group_table(found: Sequence[Check], words: str, digits: int) -> Table:
-    rows = []
+def _group_table(found: Sequence[Check], note: str) -> Table:
+    rows, digits = [], 3 if found[0].name == "group_dice" else 2
     for check in found:
         assert check.difference is not None
         rows.append(
@@ -190,7 +180,6 @@ def _group_table(found: Sequence[Check], words: str, digits: int) -> Table:
             )
         )
     head = ("Group", "Cases, patients", "Champion", "Challenger", "Difference", "Outcome")
-    note = f"{words}; {number(found[0].limit, digits)} for the worse is allowed, and none beyond chance."
     return Table(head=head, rows=tuple(rows), note=note)
 
 

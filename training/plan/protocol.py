@@ -32,7 +32,7 @@ RECIPE: Mapping[str, str] = {
 LABELS = (
     "corrected: a region that a person sent back under the Tracking UID of a lesion, with other voxels than Nadir's.",
     "approved: what Nadir drew, when a person approved it by a choice.",
-    "drawn: a lesion that a person drew and Nadir did not know.",
+    "drawn: a lesion that a person drew and Nadir did not know, where the setting `drawn` asks for them.",
     "What Nadir drew is never a label by itself, also when it comes back under other UIDs or by way of another node.",
     "All regions of an object count. What could not be used is told by the run, with the reason.",
 )
@@ -128,7 +128,7 @@ def _performance(margins: Margins) -> Section:
             f"Groups are made by what is known of a case: {cuts}, scanner, kernel, texture, origin of the label, and "
             "each other way to ask the models (a point beside the middle, other surroundings).",
             "A group of too few patients is told as not judged. Pairs of things (small and of one scanner) make none.",
-            "Beyond chance means: by Student's t of the patients' differences, corrected over all groups and figures.",
+            "Beyond chance means in a group: by Student's t of the patients' differences, corrected over all groups.",
         ),
     )
 
