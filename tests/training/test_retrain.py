@@ -1,0 +1,353 @@
+"""A run of retraining from labels to a proposal: who is learned from, what is written when, and what a kill leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ball_nodules import write_crops
+from label_crops import (
+    FAMILY,
+    JUDGES,
+    LEARNERS,
+    RECIPE,
+    database_of,
+    gather,
+    make_node,
+    retrain,
+    write_labels,
+)
+from sqlmodel import select
+
+from models.files import verify
+from models.shipped import open_model
+from plugins.errors import Refused
+from store import registry, runs
+from store.database import Database
+from store.failpoint import KILLED
+from store.model_folders import unnamed
+from store.model_tables import ModelVersion, Promotion, TrainingRun
+from store.patient_key import patient_key
+from store.runs import Overtaken, State
+from training.challenger import experiment_of, task_on_of
+from training.fit import Progress
+from training.frozen import Gathered, fold_of, freeze, learned_before
+from training.manifest import FOLDS, sha256_of
+from training.replay import Replaying, is_replayed, replaying
+from training.retrain import Ended
+
+UNDERTRAINED = 8
+STAGES = (
+    "retrain-begun", "retrain-collected", "retrain-frozen", "retrain-step:1", "retrain-step:30", "retrain-fold",
+    "retrain-packed", "retrain-judged", "retrain-staged", "model-folder-named", "retrain-registered",
+)  # fmt: skip
+"""Places before the end of a run, in their order."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a node whose champion learned too little."""
+    home = tmp_path_factory.mktemp("node") / "home"
+    make_node(home, UNDERTRAINED)
+    return home
+
+
+@pytest.fixture
+def home(node: Path, tmp_path: Path) -> Path:
+    shutil.copytree(node, tmp_path / "home")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def database(home: Path) -> Iterator[Database]:
+    made = database_of(home)
+    yield made
+    made.dispose()
+
+
+@dataclass
+class Done:
+    """A run that was stopped in the middle, and the next one."""
+
+    home: Path
+    database: Database
+    ended: Ended
+    steps: list[int]
+    """Steps that the second one took."""
+
+    def rows(self) -> tuple[list[TrainingRun], list[ModelVersion]]:
+        with self.database.reading() as session:
+            return runs.list_runs(session), list(registry.versions(session, FAMILY))
+
+
+@pytest.fixture(scope="module")
+def done(node: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
+    home = tmp_path_factory.mktemp("done") / "home"
+    shutil.copytree(node, home)
+    database, steps = database_of(home), []
+
+    def stop(now: Progress) -> None:
+        if now.step == 25:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        retrain(home, database, tell=stop)
+    ended = retrain(home, database, tell=lambda now: steps.append(now.step))
+    yield Done(home, database, ended, steps)
+    database.dispose()
+
+
+def test_a_champion_that_learned_too_little_is_outdone_and_the_challenger_only_proposed(done: Done) -> None:
+    rows, models = done.rows()
+    assert [row.state for row in rows] == [State.ABANDONED, State.PROPOSED]
+    last, made = rows[-1], models[-1]
+    assert (last.labels, last.new_labels, last.slot) == (8, 8, None)
+    assert (made.is_proposed, made.run_pk, made.number) == (True, last.id, done.ended.model)
+    assert (made.data_sha256, made.judged_sha256) == (last.data_sha256, last.judged_sha256)
+    assert made.champion_sha256 == last.champion_sha256 == models[0].manifest_sha256
+    assert (
+        len(made.source_commit) == 40 and "torch" in made.environment and json.loads(made.seeds) == {"0": 0}
+    )
+    assert json.loads(made.figures)["is_proposed"] is True
+    with done.database.reading() as session:
+        assert registry.counts_now(session, FAMILY) == models[0].manifest_sha256
+        assert len(list(session.exec(select(Promotion)))) == 1
+
+
+def test_a_run_that_was_stopped_is_gone_on_with_from_its_checkpoint(done: Done) -> None:
+    rows, _ = done.rows()
+    assert rows[0].folder == rows[1].folder == f"training/{FAMILY}/1"
+    assert done.steps[0] > 20 and done.steps[-1] == RECIPE.steps
+
+
+def test_the_card_says_what_is_new_and_what_is_the_champions(done: Done) -> None:
+    _, (first, made) = done.rows()
+    verify(done.home / made.folder, {made.manifest_sha256}, done.database.now().date())
+    cards = [json.loads((done.home / one.folder / "card.json").read_text()) for one in (first, made)]
+    assert cards[1]["version"] == "tiny+2"
+    assert all(
+        cards[0][name] == cards[1][name] for name in ("levels", "mirrors", "doubt", "view", "architecture")
+    )
+    assert "8 masks of 8 patients of this site" in cards[1]["training_data"]
+    assert any(
+        "quantiles of its intervals are those of version tiny" in limit for limit in cards[1]["limits"]
+    )
+    assert any("new masks alone" in limit for limit in cards[1]["limits"])
+    assert str(done.home) not in json.dumps(cards[1])
+    held_out = cards[1]["held_out"]
+    assert cards[0]["held_out"].items() <= held_out.items()
+    assert {patient_key(patient_key(name)) for name in LEARNERS} <= held_out.keys()
+    assert not {patient_key(patient_key(name)) for name in JUDGES} & held_out.keys()
+
+
+def test_the_documents_of_the_plan_lie_with_the_run(done: Done) -> None:
+    folder = done.home / "training" / FAMILY / "1" / "plan"
+    assert {path.stem for path in folder.iterdir()} == {"modification", "protocol", "impact"}
+    assert json.loads((folder / "impact.json").read_text())["run"]["state"] == "proposed"
+
+
+def test_the_same_labels_again_train_nothing(done: Done) -> None:
+    ended = retrain(done.home, done.database, gather((*LEARNERS, "L8", "L9")))
+    assert (ended.state, ended.model) == (State.TOO_FEW, None)
+    assert ended.said.startswith("2 masks to learn from are new since the last run, and 4 are asked for")
+    assert not (done.home / "training" / FAMILY / str(ended.number)).exists()
+    assert len(done.rows()[1]) == 2
+
+
+@pytest.mark.parametrize(
+    ("learners", "judges", "says"),
+    [
+        ((), JUDGES, "0 masks"),
+        (LEARNERS, (), "0 patients are on the hold-out"),
+        (LEARNERS, JUDGES[:4], "needs 5"),
+    ],
+)
+def test_too_little_to_learn_from_or_to_judge_on_trains_nothing(
+    home: Path, database: Database, learners: tuple[str, ...], judges: tuple[str, ...], says: str
+) -> None:
+    ended = retrain(home, database, gather(learners, judges))
+    assert ended.state == State.TOO_FEW
+    assert says in ended.said
+
+
+def test_a_challenger_that_answers_as_the_champion_does_is_refused(home: Path, database: Database) -> None:
+    recipe = replace(RECIPE, steps=1, learning_rate=0.0)
+    ended = retrain(home, database, recipe=recipe)
+    assert ended.state == State.REFUSED
+    with database.reading() as session:
+        made = registry.version_of(session, FAMILY, 2)
+        assert not made.is_proposed and made.because == ended.said
+        with pytest.raises(Refused, match="not-proposed"):
+            registry.approve(session, home, FAMILY, 2, author="somebody", now=database.now())
+
+
+def test_a_second_run_at_the_same_time_is_refused_and_one_that_lost_its_place_writes_nothing(
+    home: Path, database: Database
+) -> None:
+    def overtaken(text: str) -> None:
+        if text.startswith("learning"):
+            with pytest.raises(Refused, match="test:1 has been retraining"):
+                retrain(home, database, owner="test:2")
+            with database.transaction() as session:  # long after, as if this one had been asleep
+                late = database.now().replace(year=database.now().year + 1)
+                runs.begin(session, FAMILY, "test:2", late, 60)
+
+    with pytest.raises(Overtaken):
+        retrain(home, database, say=overtaken, recipe=replace(RECIPE, steps=1))
+    with database.reading() as session:
+        assert [(run.owner, run.state) for run in runs.list_runs(session)] == [
+            ("test:1", State.ABANDONED),
+            ("test:2", State.COLLECTING),
+        ]
+        assert len(registry.versions(session)) == 1
+
+
+def test_what_fails_is_written_down_and_frees_its_place(home: Path, database: Database) -> None:
+    def broken(folder: Path, _: object) -> Gathered:
+        raise Refused("disk", "the labels cannot be read")
+
+    with pytest.raises(Refused, match="cannot be read"):
+        retrain(home, database, broken)
+    with database.reading() as session:
+        (run,) = runs.list_runs(session)
+    assert (run.state, run.slot) == (State.FAILED, None)
+    assert "the labels cannot be read" in run.said
+
+
+def test_nobody_is_learned_from_by_the_network_that_holds_him_out_and_a_share_is_replayed(
+    node: Path, tmp_path: Path
+) -> None:
+    crops = write_crops(tmp_path / "crops")  # P0 to P9, whom the champion has learned from
+    (folder := tmp_path / "run").mkdir()
+    recipe = replace(RECIPE, replay=(crops,), replay_share=0.5)
+    gathered = gather((*LEARNERS, "P9"), ("P0", *JUDGES))(folder, None)
+    card = json.loads((node / "champion" / "model" / "card.json").read_text())
+    frozen = freeze(folder, gathered, recipe, "c" * 64, card["held_out"])
+    replayed = {case.patient_id for case in frozen.replayed}
+    assert replayed == {f"P{n}" for n in range(1, 10)}, "P0 is on the hold-out"
+    for case in frozen.learn.cases:
+        assert case.fold == fold_of(case.patient_id, card["held_out"])
+    for case in frozen.replayed:
+        assert case.fold == card["held_out"][patient_key(case.patient_id)]
+        assert sha256_of(folder / "learn" / case.files["mask"]) == case.sha256["mask"]
+    both = {fold_of(name, {}) for name in ("P9", patient_key("P9"))}
+    assert len(both) == 1
+    sha256 = sha256_of(node / "champion" / "model" / "manifest.json")
+    champion = open_model(node / "champion" / "model", {sha256}, database_of(tmp_path).now().date())
+    experiment = experiment_of(champion, recipe, has_replay=True)
+    assert (experiment.schedule.steps, experiment.schedule.learning_rate) == (
+        recipe.steps,
+        recipe.learning_rate,
+    )
+    for fold in range(FOLDS):
+        task = replaying(experiment, fold, folder / "learn", task_on_of(FAMILY))
+        assert task.earlier is not None
+        for part in (task.fresh, task.earlier):
+            assert all(one.nodule.case.fold != fold for one in part.learned)  # type: ignore[attr-defined]
+        assert {is_replayed(one.nodule.case) for one in task.earlier.learned} == {True}  # type: ignore[attr-defined]
+    assert len(learned_before([folder, tmp_path / "gone"])) == 9
+
+
+class Numbered:
+    """A task whose samples are one number."""
+
+    in_channels = 1
+
+    def __init__(self, number: float) -> None:
+        self._number = number
+
+    def batch(self, size: int, _: np.random.Generator) -> tuple[torch.Tensor, ...]:
+        return torch.full((size, 1), self._number), torch.full((size,), self._number)
+
+
+def test_the_share_of_samples_is_replayed() -> None:
+    task = Replaying(None, Numbered(0.0), Numbered(1.0), 0.25, False)  # type: ignore[arg-type]
+    drawn = [task.batch(8, np.random.default_rng(seed)) for seed in range(200)]
+    assert all(shown.shape == (8, 1) and torch.equal(shown[:, 0], truth) for shown, truth in drawn)
+    assert float(torch.stack([truth for _, truth in drawn]).mean()) == pytest.approx(0.25, abs=0.03)
+    assert task.judge(torch.nn.Identity()) == {}
+
+
+def test_a_person_on_both_sides_is_refused(tmp_path: Path) -> None:
+    learn = write_labels(tmp_path / "learn", "labels", LEARNERS)
+    judge = write_labels(tmp_path / "judge", "hold-out", ("L3", *JUDGES))
+    with pytest.raises(Refused, match="on the hold-out and learned from") as refused:
+        freeze(tmp_path, Gathered(learn=learn, judge=judge), RECIPE, "c" * 64, {})
+    assert refused.value.code == "patient-on-both-sides"
+
+
+def killed_at(home: Path, place: str, number: int) -> int:
+    """Run a retraining in a process of its own that ends at a place; return its exit status."""
+    environment = {
+        **os.environ,
+        "NADIR_FAILPOINT": place,
+        "PYTHONPATH": ".:tests/support",
+        "OMP_NUM_THREADS": "1",
+    }
+    program = Path("tests/support/label_crops.py").resolve()
+    command = [sys.executable, str(program), str(home), str(number), "1"]
+    return subprocess.run(command, env=environment, check=False, capture_output=True, timeout=120).returncode
+
+
+def registered(home: Path) -> tuple[list[ModelVersion], list[str]]:
+    """Return the models of the registry, and folders that no row names."""
+    database = database_of(home)
+    with database.reading() as session:
+        models = list(registry.versions(session, FAMILY))
+        assert len(list(session.exec(select(Promotion)))) == 1
+    database.dispose()
+    for model in models:
+        verify(home / model.folder, {model.manifest_sha256}, database.now().date())
+    return models, unnamed(home, [model.folder for model in models])
+
+
+@pytest.mark.long
+def test_a_run_killed_at_every_stage_leaves_the_registry_and_the_next_makes_the_very_same(
+    node: Path, tmp_path: Path
+) -> None:
+    home, whole = tmp_path / "home", tmp_path / "whole"
+    shutil.copytree(node, home)
+    for number, place in enumerate(STAGES):
+        assert killed_at(home, place, number) == KILLED, place
+        assert len(registered(home)[0]) == 1, place
+        time.sleep(1.0)  # until its lease has ended
+    database = database_of(home)
+    with database.reading() as session:
+        left = runs.list_runs(session)
+    assert [run.state for run in left[:-1]] == [State.ABANDONED] * (len(STAGES) - 1)
+    assert killed_at(home, "retrain-ended", 99) == KILLED
+    models, stray = registered(home)
+    assert (len(models), stray) == (2, [])
+    with database.reading() as session:
+        *gone, last = runs.list_runs(session)
+    assert last.state == State.PROPOSED and models[-1].run_pk == last.id
+    assert {run.state for run in gone} == {State.ABANDONED}
+    assert sorted(path.name for path in (home / "training" / FAMILY).iterdir()) == [Path(last.folder).name]
+    assert killed_at(home, "", 100) == 0
+    assert len(registered(home)[0]) == 2
+    database.dispose()
+
+    shutil.copytree(node, whole)
+    unharmed = database_of(whole)
+    ended = retrain(whole, unharmed)
+    with unharmed.reading() as session:
+        same = registry.version_of(session, FAMILY, ended.model or 0)
+    unharmed.dispose()
+    assert sha256_of(whole / same.folder / "fold0.safetensors") == sha256_of(
+        home / models[-1].folder / "fold0.safetensors"
+    )
