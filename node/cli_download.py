@@ -266,9 +266,7 @@ def _print_plan(planned: Plan, asked: _Asked) -> None:
     if asked.as_json:
         printing.print_json({**told, "size_bytes": planned.size_bytes})
         return
-    printing.say(
-        f"{planned.collection}: {len(planned.wanted)} series, {planned.size_bytes / GIGABYTE:.3g} GB"
-    )
+    printing.say(f"{planned.collection}: {len(planned.wanted)} series, {_length(planned.size_bytes)}")
     for heading in ("modality", "licence", "citation"):
         for value, count in told[heading].items():
             printing.say(f"  {heading}: {value or 'not told'} ({count} series)")
@@ -278,6 +276,13 @@ def _print_plan(planned: Plan, asked: _Asked) -> None:
         printing.complain(f"nadir: series {uid}: {why}")
 
 
+def _length(size_bytes: int) -> str:
+    """Return a length as people write it."""
+    from rich.filesize import decimal
+
+    return decimal(size_bytes)
+
+
 def _print_got(told: dict[str, Any], got: Sequence[Got], folder: Path, asked: _Asked) -> None:
     """Print what came, and on standard error what is missing. Raises typer.Exit when anything is."""
     if asked.as_json:
@@ -285,9 +290,7 @@ def _print_got(told: dict[str, Any], got: Sequence[Got], folder: Path, asked: _A
     else:
         whole = sum(not one.missing for one in got)
         new, size = sum(one.new for one in got), sum(one.size_bytes for one in got)
-        printing.say(
-            f"{whole} of {len(got)} series whole in {folder}, {size / GIGABYTE:.3g} GB; {new} new files"
-        )
+        printing.say(f"{whole} of {len(got)} series whole in {folder}, {_length(size)}; {new} new files")
     for uid, missing in told["missing"].items():
         for what, why in list(missing.items())[:SHOWN_MISSING]:
             printing.complain(f"nadir: series {uid}: {what}: {why}")

@@ -101,13 +101,9 @@ class Idc:
         if sops and sops <= files.kept.keys():
             return {}
         listed = self._listed(series.where)
-        there = {kept.key: kept.md5 for kept in files.kept.values()}
-        md5s = frozenset(there.values())
-        todo = [
-            one
-            for one in listed
-            if (one.md5 not in md5s if one.md5 else one.key not in there) and one.md5 not in files.elsewhere
-        ]
+        keys = {kept.key for kept in files.kept.values()}
+        md5s = {kept.md5 for kept in files.kept.values()} | files.elsewhere
+        todo = [one for one in listed if (one.md5 not in md5s if one.md5 else one.key not in keys)]
         why = self._fetched(series, todo, files, sops)
         if sops:
             reason = "; ".join(why.values()) or "the series has no such instance"

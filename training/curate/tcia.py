@@ -17,7 +17,7 @@ from plugins.errors import Refused, Unavailable
 from training.curate.selection import RemoteSeries, Selection
 from training.curate.series_files import SeriesFiles, checked_uid
 from training.curate.wire import Busy, Halted, Remote, Wire
-from training.curate.zip_members import dicom_members
+from training.curate.zip_members import dicom_members, plain_md5
 
 SERVER = "https://nbia.cancerimagingarchive.net/nbia-api/services/v4"
 FRIENDS = ("cancerimagingarchive.net",)
@@ -27,6 +27,8 @@ GIVEN_UP_AFTER = 3
 """Images one after the other, each asked for again and again, after which the others would not come either."""
 UNKNOWN_SIZE_BYTES = 32 << 30
 SLACK_BYTES = 64 << 20
+NEW_NAMES = 4
+HASHES = (("getM5HashForImage", "SOPInstanceUid"), ("getMD5HashForImage", "SOPInstanceUID"))
 DENIED = ("source-denied", "source-refused", "source-unknown")
 
 
@@ -123,12 +125,24 @@ class Tcia:
             query={"SeriesInstanceUID": series_instance_uid, "SOPInstanceUID": sop_instance_uid},
             at_most_bytes=UNKNOWN_SIZE_BYTES,
         )
+        md5 = self._md5(sop_instance_uid)
 
         def keep(path: Path) -> None:
-            if not files.adopt(path, wanted=frozenset({sop_instance_uid})):
+            if not files.adopt(path, wanted=frozenset({sop_instance_uid}), md5=md5):
                 raise Busy(f"{sop_instance_uid} was asked for and another instance came")
 
         self.wire.file(remote, files.part(sop_instance_uid), keep)
+
+    def _md5(self, sop_instance_uid: str) -> str:
+        """Return the MD5 of an image; empty when the server tells none. Version 4 has other names for it."""
+        version = re.search(r"/v([0-9]+)$", self.wire.base_url)
+        is_new = version is None or int(version[1]) >= NEW_NAMES
+        endpoint, key = HASHES[is_new]
+        try:
+            text = self.wire.body(f"{self.wire.base_url}/{endpoint}", {key: sop_instance_uid})
+        except Refused:
+            return ""
+        return plain_md5(text.decode("ascii", "replace"))
 
     def _instances(self, series_instance_uid: str) -> frozenset[str]:
         rows = self._rows("getSOPInstanceUIDs", {"SeriesInstanceUID": checked_uid(series_instance_uid)})

@@ -215,10 +215,11 @@ class Wire:
         limit = remote.at_most_bytes
         with part.open("ab" if have else "wb") as file:
             try:
-                for block in response.iter_raw(BLOCK_BYTES):
+                for block in response.iter_raw():  # as they come: a block that is filled first is lost with a cut
                     if self.stop.is_set():
                         raise Halted("stopped")
                     file.write(block)
+                    file.flush()  # a killed process leaves all that came
                     have += len(block)
                     self.tell(len(block))
                     if limit is not None and have > limit:

@@ -87,9 +87,13 @@ def _checksums(opened: zipfile.ZipFile) -> dict[str, str]:
     except KeyError:
         return {}
     rows = (row for row in csv.reader(io.StringIO(text)) if len(row) > 1)
-    md5s = {row[0].strip(): row[1].strip().lower() for row in rows}
-    # Some servers write the hash as a number, without its leading zeros.
-    return {name: md5.zfill(32) for name, md5 in md5s.items() if HEX.fullmatch(md5)}
+    return {row[0].strip(): plain_md5(row[1]) for row in rows}
 
 
-__all__ = ["CHECKSUMS", "Member", "dicom_members"]
+def plain_md5(text: str) -> str:
+    """Return an MD5 as 32 digits; empty when it is none. Some servers write it without its leading zeros."""
+    digits = text.strip().lower()
+    return digits.zfill(32) if HEX.fullmatch(digits) else ""
+
+
+__all__ = ["CHECKSUMS", "Member", "dicom_members", "plain_md5"]
