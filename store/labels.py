@@ -215,13 +215,13 @@ def _candidate(
     left: list[Left],
 ) -> Iterator[_Candidate]:
     """Yield the label that a region is, if it is one; else note why it is none."""
-    named = f"'{drawing.region.label}'"
     why = why_not_a_persons(drawing, [one.drawing for one in there.ours])
     tracking, lesion = known.name(uid, study)
     if why is None and (who := known.rejected_by(lesion, study)) is not None:
         why = f"{who} said that it is no lesion"
     if why is not None:
-        left.append(_left(sent, f"{named}: {why}"))
+        if not (drawing.is_ours and drawing.is_as_made):  # what came back as it went is nobody's
+            left.append(_left(sent, f"'{drawing.region.label}': {why}"))
         return
     here = [(o.plugin, o.model_sha256) for o in there.ours if o.drawing.region.tracking_uid == uid]
     seen = [(s.plugin, s.model_sha256) for s in known.course.sightings if s.lesion == lesion and s.automatic]
