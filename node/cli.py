@@ -27,10 +27,10 @@ from node.cli_lesions import lesions_app
 from node.cli_models import models_app
 from node.cli_options import AsJson, Config, Home, HomeOfModels, TlsFile, models_of, open_database
 from node.cli_patients import patients_app
+from node.cli_plan import plan
 from node.cli_priors import priors_app
 from node.cli_report import report
 from node.cli_response import response
-from node.cli_retrain import retrain, runs
 from node.cli_retrain import retrain, runs
 from node.cli_segment import segment
 from node.cli_training import evaluate, train
@@ -48,8 +48,7 @@ curate_app.command()(lidc)
 curate_app.command()(tcia)
 curate_app.command()(idc)
 models_app.command()(drift)
-models_app.command()(retrain)
-models_app.command()(runs)
+models_app.command()(plan)
 models_app.command()(retrain)
 models_app.command()(runs)
 app.add_typer(curate_app, name="curate")

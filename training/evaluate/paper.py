@@ -176,7 +176,7 @@ def section_story(section: Section) -> Iterator[Flowable]:
     half, drawn = (WIDTH - GAP) / 2, []
     for chart in section.charts:
         if chart.is_wide:
-            yield _image(png(chart), min(chart.size_inches[0] * inch, WIDTH))
+            yield _image(png(chart), min(chart.size_inches[0] * inch * 0.75, WIDTH))
             yield Paragraph(escape(chart.caption), SMALL)
             continue
         width = min(chart.size_inches[0] * inch * 0.75, half)

@@ -9,7 +9,6 @@ from datetime import datetime
 from models.shipped import Model
 from training.challenge import KEY
 from training.evaluate.charts import forest
-from training.evaluate.families import FAMILIES
 from training.evaluate.section import NOTHING, Chart, Headline, Section, Table, between, ends, number
 from training.evaluate.subgroups import groups
 from training.manifest import DataManifest
@@ -48,7 +47,7 @@ def impact(model: Model, recipe: Recipe, *, made_at: datetime, run: ToldRun | No
             Section(title="Benefits", points=BENEFITS),
             _risks(checks, has_run=bool(run)),
             *(_found(run) if run else ()),
-            _not_known(model, recipe, run),
+            _not_known(model, run),
         ),
         facts=_facts(model, run),
         figures={"run": None if run is None else _plain(run)},
@@ -201,14 +200,13 @@ def _pictures(run: ToldRun) -> Iterator[Section]:
             yield Section(title=title, text=KEY, pictures=pictures)
 
 
-def _not_known(model: Model, recipe: Recipe, run: ToldRun | None) -> Section:
+def _not_known(model: Model, run: ToldRun | None) -> Section:
     checks = run.verdict.checks if run and run.verdict else ()
     silent = [check.title for check in checks if check.outcome is Outcome.NOT_JUDGED]
     return Section(
         title="What is not known",
         points=(
             *NOT_KNOWN,
-            *(limit for limit in FAMILIES[recipe.family].limits),
             *(str(limit) for limit in model.card.get("limits", ())),
             *(
                 [f"Not judged, for want of patients or of what the models say: {'; '.join(silent)}."]
