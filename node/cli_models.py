@@ -1,17 +1,137 @@
-"""The command `nadir models ...`: files of learned models, before any of them is loaded."""
+"""The command `nadir models ...`: which learned models there are, which count, and their files."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from node import printing
-from node.cli_options import AsJson
+from node.cli_lesions import Author, Note, who
+from node.cli_options import AsJson, Config, Home, open_database
+from node.flags import load_settings
+from node.model_lines import print_model, print_models
 
-models_app = typer.Typer(help="Files of learned models.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from sqlmodel import Session
+
+models_app = typer.Typer(help="Learned models: which there are, and which count.", no_args_is_help=True)
+Family = Annotated[str, typer.Argument(help="Which model by its purpose: nodule_segmenter, ...")]
+
+
+@models_app.command("list")
+def models_list(
+    family: Annotated[
+        str | None, typer.Argument(help="Only this family: nodule_segmenter, ...", show_default=False)
+    ] = None,
+    home: Home = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the models of the release and those made here: which counts, which wait for a person, which do not."""
+    with open_database(home, config) as database:
+        from node import model_view
+
+        with database.reading() as session:
+            found = model_view.entries(session, family)
+    if as_json:
+        printing.print_json([model_view.plain(entry) for entry in found])
+    else:
+        print_models(found)
+
+
+@models_app.command("show")
+def models_show(
+    family: Family,
+    number: Annotated[str, typer.Argument(help="Its number in the list, or 'shipped'.")],
+    home: Home = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is known of a model: what it learned from, what the gate said, who approved it, what results say."""
+    with open_database(home, config) as database:
+        from node import model_view
+
+        settings = load_settings(config, {"home": home})
+        with database.reading() as session:
+            told = model_view.details(session, settings, family, _number(number))
+    if as_json:
+        printing.print_json(told)
+    else:
+        print_model(told)
+
+
+@models_app.command("approve")
+def models_approve(
+    family: Family,
+    number: Annotated[int, typer.Argument(help="Its number in the list.", min=1)],
+    author: Author = None,
+    note: Note = "",
+    home: Home = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a model count from now on: the next job uses it, also in a node that runs.
+
+    Only one that the gate proposed, whose files are as they were judged, and that was judged against the model that
+    counts now.
+    """
+    from store import registry
+
+    with _deciding(family, home, config, as_json) as (session, at, now):
+        registry.approve(session, at, family, number, author=who(author), now=now, note=note)
+
+
+@models_app.command("rollback")
+def models_rollback(
+    family: Family,
+    to_release: Annotated[
+        bool, typer.Option("--shipped", help="To the model of the release at once, however many lie between.")
+    ] = False,
+    author: Author = None,
+    note: Note = "",
+    home: Home = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let the model count again that counted before the present one was approved; once more goes further back."""
+    from store import registry
+
+    with _deciding(family, home, config, as_json) as (session, at, now):
+        registry.rollback(session, at, family, author=who(author), now=now, note=note, to_release=to_release)
+
+
+@contextmanager
+def _deciding(
+    family: str, home: Path | None, config: Path | None, as_json: bool
+) -> Iterator[tuple[Session, Path, datetime]]:
+    """Give a transaction for one decision with the home folder and the time; tell the audit trail, and the person."""
+    settings = load_settings(config, {"home": home})
+    with open_database(home, config) as database:
+        from node import audit_events, model_view
+        from store import audit, registry
+
+        now = database.now()
+        with database.transaction() as session:
+            yield session, settings.home, now
+            made = registry.history(session, family)[-1]
+            entry = next(e for e in model_view.entries(session, family) if e.state == "active")
+            what = f"{family} {entry.number} counts: {entry.decided}"
+            message = audit_events.model_changed(what, entry.manifest_sha256, made.author)
+            audit.append(session, [(now, message.xml(now, settings.ae_title))])
+    if as_json:
+        printing.print_json(model_view.plain(entry))
+    else:
+        said = f"{family} {entry.number} (version {entry.version}) counts from now on"
+        printing.say(f"{said}; 'nadir models list {family}' shows who decided what")
+
+
+def _number(said: str) -> int | str:
+    return int(said) if said.isdecimal() else said
 
 
 @models_app.command("verify")

@@ -78,7 +78,7 @@ def register(
         "because": storable(judged.because),
         "data_sha256": judged.data_sha256,
         "judged_sha256": judged.judged_sha256,
-        **_made_with(model),
+        **made_with(model),
         "figures": json.dumps(judged.figures, sort_keys=True),
         "made_at": aware_utc(now),
     }
@@ -253,7 +253,7 @@ def _require_files(home: Path, version: ModelVersion) -> None:
         raise Refused(bad.code, sentence) from bad
 
 
-def _made_with(model: Model) -> dict[str, str]:
+def made_with(model: Model) -> dict[str, str]:
     """Return commit, environment and seeds of the folds of a card, each said once when all folds agree."""
     trained = model.card.get("trained")
     folds = trained if isinstance(trained, dict) else {}
@@ -280,6 +280,7 @@ __all__ = [
     "approve",
     "counts_now",
     "history",
+    "made_with",
     "register",
     "rollback",
     "stack",

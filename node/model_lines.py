@@ -1,0 +1,96 @@
+"""Models as the terminal shows them: a list by family, and everything that is known of one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from node import printing
+
+if TYPE_CHECKING:
+    from node.model_view import Entry
+
+COLUMNS = {
+    "number": "number",
+    "version": "version",
+    "state": "state",
+    "made": "made",
+    "since": "decided",
+    "by": "by",
+    "why": "why",
+}
+CHECKED = {"title": "asked", "outcome": "answer", "sentence": "found"}
+
+
+def print_models(found: Sequence[Entry]) -> None:
+    """Print the models of each family as a table."""
+    for family in dict.fromkeys(entry.family for entry in found):
+        rows = [_row(entry) for entry in found if entry.family == family]
+        printing.print_table(rows, COLUMNS, numbers=("number",), wrapped=("why", "since"), title=family)
+
+
+def print_model(told: Mapping[str, Any]) -> None:
+    """Print everything that `node.model_view.details` tells of a model."""
+    printing.say(f"{told['family']} {told['number']}, version {told['version']}: {told['state']}")
+    rows = [{"what": what, "said": said} for what, said in _lines(told) if said]
+    printing.print_table(rows, {"what": "", "said": ""}, wrapped=("said",))
+    figures = told.get("figures") or {}
+    if checks := figures.get("checks"):
+        printing.print_table(checks, CHECKED, wrapped=("title", "sentence"), title="What the gate asked")
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    return {
+        **asdict(entry),
+        "made": f"{entry.made_at:%Y-%m-%d}" if entry.made_at else "",
+        "since": f"{entry.decided} {entry.decided_at:%Y-%m-%d %H:%M}" if entry.decided_at else "",
+        "why": entry.why.partition(". ")[0],
+    }
+
+
+def _lines(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "files", told["files"]
+    yield "for", told.get("intended_use") or ""
+    yield "input", told.get("input") or ""
+    yield "limits", " ".join(told.get("limits") or ())
+    yield "learned from", told.get("training_data") or ""
+    yield "data", told.get("data_sha256") or ""
+    if "judged_against" in told:
+        run = f", by run {told['run']}" if told["run"] else ""
+        yield "made", f"{told['made_at']:%Y-%m-%d %H:%M} UTC{run}"
+        yield "judged against", f"{told['judged_against']} ({told['champion_sha256']})"
+        yield "judged on", told["judged_sha256"]
+        yield (
+            "the gate",
+            ("proposed it. " if told["is_proposed"] else "did not propose it. ") + told["because"],
+        )
+        yield "folder", told["folder"]
+    yield "manifest", told["manifest_sha256"]
+    yield "commit", told.get("source_commit") or ""
+    yield "environment", "; ".join(_pairs(one) for one in told.get("environment") or ())
+    yield "seeds", _pairs(told.get("seeds") or {})
+    yield from _decided(told)
+    for device in told["devices"]:
+        if "error" in device:
+            yield device["analysis"], f"cannot be used with it: {device['error']}"
+        else:
+            yield device["analysis"], f"Device UID {device['device_uid']}, model {device['model_sha256']}"
+
+
+def _decided(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for done in told["history"]:
+        note = f": {done['note']}" if done["note"] else ""
+        yield (
+            f"{done['at']:%Y-%m-%d %H:%M}",
+            f"{done['done']} by {done['by']}, {done['to']} counts then{note}",
+        )
+
+
+def _pairs(said: Mapping[str, Any]) -> str:
+    words = {key: value if isinstance(value, str) else json.dumps(value) for key, value in said.items()}
+    return ", ".join(f"{key} {word}" for key, word in words.items())
+
+
+__all__ = ["print_model", "print_models"]

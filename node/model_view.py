@@ -1,0 +1,219 @@
+"""What the commands about models show: every model of a family, where it came from, and who let it count."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any
+
+from sqlmodel import Session
+
+from models.files import BadModel
+from models.place import ModelPlace, open_current
+from models.shipped import VOUCHED, open_shipped
+from node.settings import Settings
+from node.task import Identity
+from plugins.contract import Provenance
+from plugins.errors import NadirError, Refused
+from plugins.registry import load_plugins, load_working
+from store import registry
+from store.dicom.equipment import device_uid
+from store.model_tables import ModelVersion, Promotion
+
+SHIPPED = "shipped"
+"""Stands for the number of the model that comes with the release."""
+DONE = {registry.APPROVE: "approved", registry.ROLLBACK: "rolled back"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One model of a family."""
+
+    family: str
+    """Which model by its purpose."""
+    number: int | str
+    """Its number, or `shipped`."""
+    version: str
+    """As its manifest says it; empty when that cannot be read."""
+    state: str
+    """A `store.registry.Standing`; of the shipped one `active` or `replaced`."""
+    manifest_sha256: str
+    """What vouches for every file of it."""
+    made_at: datetime | None = None
+    """When it was registered."""
+    decided_at: datetime | None = None
+    """When a person last let it count."""
+    decided: str = ""
+    """`approved` or `rolled back`: how."""
+    by: str = ""
+    """Who."""
+    why: str = ""
+    """The note of that person; of a model that never counted what the gate said."""
+
+
+def entries(session: Session, family: str | None = None) -> tuple[Entry, ...]:
+    """Return the models of one family or of all: the shipped one first, then those made here. Refuses `no-family`."""
+    made = registry.versions(session)
+    families = sorted({*VOUCHED, *(one.family for one in made)})
+    if family is not None and family not in families:
+        raise Refused("no-family", f"there is no model of '{family}'; there are {', '.join(families)}")
+    found: list[Entry] = []
+    for name in families if family is None else [family]:
+        past = registry.history(session, name)
+        if name in VOUCHED:
+            found.append(_shipped(name, past))
+        found += [_made_here(one, past) for one in made if one.family == name]
+    return tuple(found)
+
+
+def _shipped(family: str, past: Sequence[Promotion]) -> Entry:
+    try:
+        said, why = open_shipped(family).manifest.version, ""
+    except BadModel as bad:
+        said, why = "", bad.sentence
+    counts = registry.stack(past)[-1] == registry.RELEASE
+    return Entry(
+        family=family,
+        number=SHIPPED,
+        version=said,
+        state="active" if counts else "replaced",
+        manifest_sha256=VOUCHED[family],
+        **{"why": why, **_decided(registry.RELEASE, past)},
+    )
+
+
+def _made_here(one: ModelVersion, past: Sequence[Promotion]) -> Entry:
+    return Entry(
+        family=one.family,
+        number=one.number,
+        version=one.version,
+        state=registry.standing(one, past),
+        manifest_sha256=one.manifest_sha256,
+        made_at=one.made_at,
+        **{"why": one.because, **_decided(one.manifest_sha256, past)},
+    )
+
+
+def _decided(sha256: str, past: Sequence[Promotion]) -> dict[str, Any]:
+    """Return the newest decision that let a model count; nothing when there was none."""
+    own = [promotion for promotion in past if promotion.manifest_sha256 == sha256]
+    if not own:
+        return {}
+    last = own[-1]
+    return {"decided_at": last.at, "decided": DONE[last.kind], "by": last.author, "why": last.note}
+
+
+def plain(entry: Entry) -> dict[str, Any]:
+    """Return an entry as plain data."""
+    return asdict(entry)
+
+
+def details(session: Session, settings: Settings, family: str, number: int | str) -> dict[str, Any]:
+    """Return everything that is known of one model, as plain data. Refuses `no-family` and `no-such-model`."""
+    known = entries(session, family)
+    entry = next((one for one in known if one.number == number), None)
+    if entry is None:
+        there = ", ".join(str(one.number) for one in known)
+        raise Refused("no-such-model", f"there is no {family} {number}; there are {there}")
+    place = None
+    told: dict[str, Any] = plain(entry)
+    if isinstance(number, int):
+        one = registry.version_of(session, family, number)
+        place = ModelPlace(folder=str((settings.home / one.folder).absolute()), sha256=one.manifest_sha256)
+        told |= _as_registered(one, known)
+    told |= _of_files(family, place)
+    told["history"] = [
+        {
+            "at": p.at,
+            "done": DONE[p.kind],
+            "to": _named(p.manifest_sha256, known),
+            "by": p.author,
+            "note": p.note,
+        }
+        for p in registry.history(session, family)
+    ]
+    others = {name: at for name, at in registry.active(session, settings.home).items() if name != family}
+    told["devices"] = devices(settings, family, {**others, **({} if place is None else {family: place})})
+    return told
+
+
+def _as_registered(one: ModelVersion, known: Sequence[Entry]) -> dict[str, Any]:
+    return {
+        "is_proposed": one.is_proposed,
+        "because": one.because,
+        "judged_against": _named(one.champion_sha256, known),
+        "champion_sha256": one.champion_sha256,
+        "data_sha256": one.data_sha256,
+        "judged_sha256": one.judged_sha256,
+        "run": one.run_pk,
+        "folder": one.folder,
+        **_how_made(one.model_dump()),
+        "figures": json.loads(one.figures, parse_constant=lambda _: None),
+    }
+
+
+def _named(sha256: str, known: Sequence[Entry]) -> str:
+    """Return the number of a model by its hash; the hash of one that is no longer known."""
+    if sha256 == registry.RELEASE:
+        return SHIPPED
+    return next((str(one.number) for one in known if one.manifest_sha256 == sha256), sha256)
+
+
+def _of_files(family: str, place: ModelPlace | None) -> dict[str, Any]:
+    """Return what the card says, and whether every file is as the manifest says."""
+    try:
+        model = open_current(family, {} if place is None else {family: place})
+    except BadModel as bad:
+        return {"files": bad.sentence, "is_usable": False}
+    said = {
+        key: model.card.get(key) for key in ("intended_use", "training_data", "input", "licence", "limits")
+    }
+    if place is None:
+        said |= _how_made(registry.made_with(model)) | {"data_sha256": model.card.get("data_sha256")}
+    return {**said, "files": f"{len(model.manifest.files)} files as the manifest says", "is_usable": True}
+
+
+def _how_made(said: Mapping[str, str]) -> dict[str, Any]:
+    """Return commit, environments and seeds as plain data, from the columns of `ModelVersion`."""
+    return {
+        "source_commit": said["source_commit"],
+        "environment": [json.loads(line) for line in said["environment"].splitlines()],
+        "seeds": json.loads(said["seeds"] or "{}"),
+    }
+
+
+def devices(settings: Settings, family: str, places: Mapping[str, ModelPlace]) -> list[dict[str, str]]:
+    """Return who each analysis of this node is with these models, as its results say it; those that use the family."""
+    found = []
+    for plugin in load_working(settings.plugins, settings.enabled).plugins:
+        if family not in getattr(plugin, "families", ()):
+            continue
+        try:
+            (made,) = load_plugins(settings.plugins, (plugin.name,), places)
+        except NadirError as error:
+            found.append({"analysis": plugin.name, "error": str(error)})
+            continue
+        identity = Identity.of(made)
+        provenance = Provenance(
+            **asdict(identity),
+            manifest_sha256="",
+            job_key="",
+            software_version=version("nadir"),
+            started_at="",
+        )
+        found.append(
+            {
+                "analysis": f"{plugin.name} {plugin.version}",
+                "device_uid": device_uid(provenance),
+                "model": f"{identity.model_name} {identity.model_version}",
+                "model_sha256": identity.model_sha256,
+                "settings_sha256": identity.config_sha256,
+            }
+        )
+    return found
+
+
+__all__ = ["SHIPPED", "Entry", "details", "devices", "entries", "plain"]
