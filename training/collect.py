@@ -144,6 +144,7 @@ def _case(
             "origin": label.origin,
             "tracking_uid": label.tracking_uid,
             "scanner": " ".join(filter(None, equipment)) or None,
+            "kernel": text(header, "ConvolutionKernel") or None,
             "slice_thickness_mm": number(header, "SliceThickness") or volume.spacing_mm[0],
         }
         fold = int(label.patient_key, 16) % FOLDS
