@@ -86,7 +86,7 @@ def choose(
             _refuse_two_of_one_visit(now_known, one, value)
         tracking_uid = one.written_uid
     elif kind in ("status", OUTLINE) and not study_instance_uid:
-        raise Refused("bad-choice", "what was seen of a lesion is said of one visit; name its study")
+        raise Refused("bad-choice", "what was seen or drawn of a lesion is said of one visit; name its study")
     elif kind == OUTLINE:
         _require_outline(now_known, tracking_uid, study_instance_uid)
     about = {"study_instance_uid": study_instance_uid, "source": source, "note": note}

@@ -123,7 +123,8 @@ def test_a_relink_by_names_and_dates_changes_the_verdict(home: Path) -> None:
 def test_marks_are_listed_with_their_author(home: Path) -> None:
     run(
         home, "lesions", "mark", "--patient", "P1", "--lesion", ONE, "--role", "non-target", "--node", "--site",
-        "Mediastinum", "--status", "unequivocal-progression", "--study", "2026-03-10", "--author", "Dr. Grey",
+        "Mediastinum", "--status", "unequivocal-progression", "--outline", "approved", "--study", "2026-03-10",
+        "--author", "Dr. Grey",
     )  # fmt: skip
     run(home, "lesions", "reject", "--patient", "P1", "--lesion", NEW)
     (known, rejected) = json.loads(run(home, "lesions", "list", "--patient", "P1", "--json"))["lesions"]
@@ -136,7 +137,8 @@ def test_marks_are_listed_with_their_author(home: Path) -> None:
         "Mediastinum",
         "unequivocal-progression",
     )
-    assert [d["kind"] for d in last["decisions"]] == ["role", "node", "site", "status"]
+    assert [d["kind"] for d in last["decisions"]] == ["role", "node", "site", "status", "outline"]
+    assert "outline" not in {d["kind"] for d in known["sightings"][0]["decisions"]}
     assert not rejected["sightings"][0]["counts"]
     assert overall(home) == [None, "PD"]
     assert "(30.0 mm)" in run(home, "lesions", "list", "--patient", "P1")
@@ -151,6 +153,11 @@ def test_marks_are_listed_with_their_author(home: Path) -> None:
         ("lesions confirm --patient P1 --lesion 2.25.9", "lesion-of-another-patient"),
         ("lesions mark --patient P1 --lesion 2.25.1 --status absent --study 2026-02-02", "no-such-study"),
         ("lesions mark --patient P1 --lesion 2.25.1 --role goal", "bad-choice"),
+        ("lesions mark --patient P1 --lesion 2.25.1 --outline approved", "bad-choice"),
+        (
+            "lesions mark --patient P1 --lesion 2.25.3 --outline approved --study 2026-01-10",
+            "no-such-lesion",
+        ),
         ("lesions undo --patient P1 --choice 7", "no-such-choice"),
         ("patients merge P1 P1", "same-patient"),
         ("patients part P1", "not-merged"),
