@@ -329,6 +329,8 @@ def _shown(planned: Plan, asked: _Asked) -> Iterator[Callable[[Got], None]]:
             if not got.new:
                 bar.advance(line, got.size_bytes)
             bar.update(line, series=f"{done} of {many}")
+            if done == many:  # a zip file is shorter than what is in it
+                bar.update(line, total=bar.tasks[0].completed)
             if not console.is_terminal:
                 one = got.wanted.series
                 said = "there already" if not got.new and not got.missing else f"{got.new} new files"

@@ -191,6 +191,7 @@ def results(archives: PublicArchives, folder: Path) -> None:
         f"<readingSession>{marks}</readingSession></LidcReadMessage>"
     )
     (folder / "other.xml").write_text("<note/>")
+    speaker(folder / "mute", RTSTRUCT, FrameOfReferenceUID="1.2.3")
 
 
 @pytest.mark.parametrize("name", ["tcia", "idc"])
@@ -226,6 +227,7 @@ def test_what_one_archive_does_not_have_is_asked_of_the_other_and_what_none_has_
     archives.hidden = {lost.uid, only_idc.uid}
     assert curate("tcia", "--for", tmp_path / "in", "--out", tmp_path / "out", servers) == 1
     told = capsys.readouterr().err
+    assert f"{tmp_path}/in/mute names no series of images" in told
     assert f"series {lost.uid}: the series: TCIA does not have it; IDC does not have it" in told
     assert set(shape(tmp_path / "out")) == {one.uid for one in archives.held[1:]}
     record = json.loads((tmp_path / "out" / "collection.json").read_text())

@@ -198,13 +198,19 @@ def write_record(folder: Path, entry: Mapping[str, Any]) -> Path:
         pass
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise Refused("bad-record", f"{path} is no record of a download; move it away") from error
-    same = ("source", "collection", "query")
-    others = [one for one in earlier if [one.get(key) for key in same] != [entry[key] for key in same]]
+    others = [one for one in earlier if not _is_replaced(one, entry)]
     text = json.dumps({**entry, "earlier": others}, indent=2)
     scratch = path.with_suffix(".json.new")
     scratch.write_text(text + "\n", encoding="utf-8")
     os.replace(scratch, path)
     return path
+
+
+def _is_replaced(before: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+    """Return whether a record answers the question of an earlier one, and speaks of every series of it."""
+    same = all(before.get(key) == entry[key] for key in ("source", "collection", "query"))
+    told = [{one["series_instance_uid"] for one in record["series"]} for record in (before, entry)]
+    return same and told[0] <= told[1]
 
 
 def _counted(series: Sequence[RemoteSeries], field: str) -> dict[str, int]:

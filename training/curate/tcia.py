@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ class Tcia:
             query={"SeriesInstanceUID": uid},
             at_most_bytes=limit,
         )
-        self.wire.file(remote, files.part("zip"), lambda path: _unpacked(path, files, wanted, limit))
+        with _told_of_tokens():
+            self.wire.file(remote, files.part("zip"), lambda path: _unpacked(path, files, wanted, limit))
 
     def _single(self, series_instance_uid: str, sop_instance_uid: str, files: SeriesFiles) -> None:
         remote = Remote(
@@ -131,7 +133,8 @@ class Tcia:
             if not files.adopt(path, wanted=frozenset({sop_instance_uid}), md5=md5):
                 raise Busy(f"{sop_instance_uid} was asked for and another instance came")
 
-        self.wire.file(remote, files.part(sop_instance_uid), keep)
+        with _told_of_tokens():
+            self.wire.file(remote, files.part(sop_instance_uid), keep)
 
     def _md5(self, sop_instance_uid: str) -> str:
         """Return the MD5 of an image; empty when the server tells none. Version 4 has other names for it."""
@@ -172,18 +175,27 @@ class Tcia:
 
     def _rows(self, endpoint: str, query: Mapping[str, str]) -> list[dict[str, Any]]:
         """Return the rows of an answer. An empty one has no body; NBIA has no pages."""
-        try:
+        with _told_of_tokens():
             rows = self.wire.json(endpoint, query)
-        except Refused as refused:
-            if refused.code in DENIED:
-                text = f"{refused.sentence}: not public, or the token (NADIR_TCIA_TOKEN) does not open it"
-                raise Refused(refused.code, text) from refused
-            raise
         if rows is None:
             return []
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise Unavailable(f"{self.wire.base_url}/{endpoint} answered with something that is no list")
         return rows
+
+
+@contextmanager
+def _told_of_tokens() -> Iterator[None]:
+    """Say in a refusal what may lie behind it: TCIA answers alike for what it does not have and what is not public."""
+    try:
+        yield
+    except Refused as refused:
+        if refused.code not in DENIED:
+            raise
+        text = (
+            f"{refused.sentence}: it is gone or not public, or the token (NADIR_TCIA_TOKEN) does not open it"
+        )
+        raise Refused(refused.code, text) from refused
 
 
 def _unpacked(archive: Path, files: SeriesFiles, wanted: frozenset[str], limit_bytes: int) -> None:

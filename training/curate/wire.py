@@ -215,7 +215,9 @@ class Wire:
         limit = remote.at_most_bytes
         with part.open("ab" if have else "wb") as file:
             try:
-                for block in response.iter_raw():  # as they come: a block that is filled first is lost with a cut
+                for (
+                    block
+                ) in response.iter_raw():  # as they come: a block that is filled first is lost with a cut
                     if self.stop.is_set():
                         raise Halted("stopped")
                     file.write(block)

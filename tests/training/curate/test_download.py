@@ -397,8 +397,9 @@ def test_whose_the_data_are_is_written_beside_them(source: Source, tmp_path: Pat
     assert json.loads((tmp_path / "collection.json").read_text())["is_finished"] is False
     got = download(wanted, tmp_path)
     write_record(tmp_path, plan.record(now, got))
-    other = Plan(wanted=wanted[:1], collection="LIDC-IDRI", query={}, left_out={})
-    told = json.loads(write_record(tmp_path, other.record(now, got[:1])).read_text())
+    less = Plan(wanted=wanted[:1], collection="LIDC-IDRI", query={"at_most_series": 2})
+    write_record(tmp_path, less.record(now, got[:1]))
+    told = json.loads(write_record(tmp_path, less.record(now, got[:1])).read_text())
     (before,) = told["earlier"]
     assert (before["left_out"], before["is_finished"], before["missing"]) == (
         {"beyond the limit": 1},
