@@ -16,6 +16,7 @@ from pydicom import Dataset
 from small_node import SmallNode
 from sqlmodel import col, select
 
+from plugins.contours import Contours
 from plugins.contract import Mask
 from store import patients
 from store.choices import choose, undo
@@ -230,6 +231,20 @@ def test_what_comes_back_as_it_went_is_nothing_to_tell_of(node: LabelledNode, on
     coerced.SeriesInstanceUID = one.seg.SeriesInstanceUID
     node.take(coerced)
     assert read(node) == Labelled(labels=(), left=())
+
+
+def test_what_contours_writes_of_a_drawing_is_a_copy_and_takes_no_labels_place(
+    node: LabelledNode, one: Visited
+) -> None:
+    sent = plain(one)
+    node.take(sent)
+    copied = node.analyse(one.study_instance_uid, at(2000), Contours())
+    assert {segment.SegmentAlgorithmType for segment in copied.SegmentSequence} == {"MANUAL"}
+    node.take(renamed(copied), at(2001))
+    (label,) = read(node).labels
+    assert (label.sop_instance_uid, label.tracking_uid) == (sent.SOPInstanceUID, tracking_uid("P1", 2))
+    say(node, "reject", "true", 3000, one)
+    assert read(node).labels == ()
 
 
 def test_every_segment_counts_not_only_the_last_one(node: LabelledNode, one: Visited) -> None:

@@ -128,6 +128,17 @@ def test_a_new_identifier_of_a_known_person_stands_where_he_does(session: Sessio
     assert newest == {one: LEARN, other: LEARN, third: LEARN}
 
 
+def test_both_databases_keep_sides(database_url: str) -> None:
+    database = Database(database_url, sync=False)
+    with database.transaction() as session:
+        pks = [arrive(session, f"N{n}") for n in range(6)]
+    with database.transaction() as session:
+        found = drawn(session, *pks)
+    with database.transaction() as session:
+        assert drawn(session, *pks) == sides(session) == found
+    database.dispose()
+
+
 def test_patients_without_identifier_get_no_side(session: Session) -> None:
     assert drawn(session, arrive(session, "", "study 1.2.3")).side == {}
 

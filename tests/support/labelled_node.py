@@ -27,7 +27,7 @@ from node import pipeline
 from node.intake import Intake
 from node.task import Identity, Task
 from plugins import codes
-from plugins.contract import Finding, Mask, Study
+from plugins.contract import Finding, Mask, Plugin, Study
 from plugins.measure.lesion import measure_lesion
 from store import findings, jobs, studies
 from store.database import Database
