@@ -144,7 +144,7 @@ class LabelledNode(SmallNode):
             patient_id=patient_id, study_instance_uid=study, images=images, seg=self.analyse(study, now)
         )
 
-    def analyse(self, study_instance_uid: str, now: datetime, plugin: Seeing = Seeing()) -> Dataset:
+    def analyse(self, study_instance_uid: str, now: datetime, plugin: Plugin = SEEING) -> Dataset:
         """Analyse what a study holds now by the pipeline, keep what comes of it, and return the SEG."""
         with self.database.transaction() as session:
             row = select(StudyRow).where(col(StudyRow.study_instance_uid) == study_instance_uid)
