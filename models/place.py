@@ -47,10 +47,8 @@ def open_current(family: str, places: Places = NOWHERE) -> Model:
     try:
         return open_model(Path(place.folder), {place.sha256}, date.min)
     except BadModel as bad:
-        sentence = (
-            f"the model of {family} that was approved, in {place.folder}, is not as it was: {bad.sentence}"
-        )
-        raise BadModel(bad.code, f"{sentence}; put its files back, or go back to the one before it") from bad
+        sentence = f"the model of {family} in {place.folder} is not as it was judged: {bad.sentence}"
+        raise BadModel(bad.code, f"{sentence}; put its files back, or roll it back") from bad
 
 
 __all__ = ["NOWHERE", "UNREACHABLE", "ModelPlace", "Places", "open_current"]

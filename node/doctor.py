@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 from sqlalchemy.engine import make_url
 
+from models.place import Places
 from models.runtime import default_cache, kept_trials
 from node.deliveries import key_of, with_credentials, without_credentials
 from node.scu import Timeouts, echo
@@ -28,6 +29,7 @@ from plugins.registry import GROUP, load_plugins
 from store import outbox
 from store.database import Database
 from store.dicom.decode import can_decode
+from store.registry import active
 
 NEEDED = ("pydicom", "pynetdicom", "highdicom", "imagecodecs")
 RUNTIMES = ("torch", "openvino", "onnxruntime")
@@ -99,17 +101,32 @@ def _decoders() -> Iterator[Line]:
 
 
 def _plugins(settings: Settings) -> Iterator[Line]:
-    installed = {entry.name for entry in entry_points(group=GROUP)}
+    installed, places = {entry.name for entry in entry_points(group=GROUP)}, _places(settings)
     for name in sorted({*(installed if settings.enabled is None else settings.enabled), *settings.plugins}):
         try:
             values: Mapping[str, Mapping[str, object]] = {name: settings.plugins.get(name, {})}
-            (plugin,) = load_plugins(values, [name])
+            (plugin,) = load_plugins(values, [name], places)
         except NadirError as error:
             yield Line(what=f"analysis {name}", ok=False, says=str(error))
         else:
             card = plugin.model
             by = "" if card is None else f", by {card.name} {card.version} ({card.kind})"
             yield Line(what=f"analysis {name}", ok=True, says=f"{plugin.version}, {plugin.title}{by}")
+
+
+def _places(settings: Settings) -> Places:
+    """Return the models made here that count; none without a database that tells it, which has a line of its own."""
+    if not settings.database_url and not (settings.home / "nadir.sqlite").is_file():
+        return {}
+    try:
+        database = Database(settings.sql_url)
+        try:
+            with database.reading() as session:
+                return active(session, settings.home)
+        finally:
+            database.dispose()
+    except NadirError:
+        return {}
 
 
 def _home(home: Path) -> Line:

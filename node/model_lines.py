@@ -17,7 +17,7 @@ COLUMNS = {
     "version": "version",
     "state": "state",
     "made": "made",
-    "since": "decided",
+    "since": "since",
     "by": "by",
     "why": "why",
 }
@@ -28,14 +28,14 @@ def print_models(found: Sequence[Entry]) -> None:
     """Print the models of each family as a table."""
     for family in dict.fromkeys(entry.family for entry in found):
         rows = [_row(entry) for entry in found if entry.family == family]
-        printing.print_table(rows, COLUMNS, numbers=("number",), wrapped=("why", "since"), title=family)
+        printing.print_table(rows, COLUMNS, numbers=("number",), wrapped=("why",), title=family)
 
 
 def print_model(told: Mapping[str, Any]) -> None:
     """Print everything that `node.model_view.details` tells of a model."""
-    printing.say(f"{told['family']} {told['number']}, version {told['version']}: {told['state']}")
     rows = [{"what": what, "said": said} for what, said in _lines(told) if said]
-    printing.print_table(rows, {"what": "", "said": ""}, wrapped=("said",))
+    named, state = f"{told['family']} {told['number']}", f"version {told['version']}, {told['state']}"
+    printing.print_table(rows, {"what": named, "said": state}, wrapped=("said",))
     figures = told.get("figures") or {}
     if checks := figures.get("checks"):
         printing.print_table(checks, CHECKED, wrapped=("title", "sentence"), title="What the gate asked")
@@ -45,7 +45,7 @@ def _row(entry: Entry) -> dict[str, Any]:
     return {
         **asdict(entry),
         "made": f"{entry.made_at:%Y-%m-%d}" if entry.made_at else "",
-        "since": f"{entry.decided} {entry.decided_at:%Y-%m-%d %H:%M}" if entry.decided_at else "",
+        "since": f"{entry.decided_at:%Y-%m-%d}" if entry.decided_at else "",
         "why": entry.why.partition(". ")[0],
     }
 
@@ -76,16 +76,14 @@ def _lines(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if "error" in device:
             yield device["analysis"], f"cannot be used with it: {device['error']}"
         else:
-            yield device["analysis"], f"Device UID {device['device_uid']}, model {device['model_sha256']}"
+            yield device["analysis"], f"Device UID {device['device_uid']}"
+            yield "its model hash", device["model_sha256"]
 
 
 def _decided(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for done in told["history"]:
-        note = f": {done['note']}" if done["note"] else ""
-        yield (
-            f"{done['at']:%Y-%m-%d %H:%M}",
-            f"{done['done']} by {done['by']}, {done['to']} counts then{note}",
-        )
+        note = f" ({done['note']})" if done["note"] else ""
+        yield f"{done['at']:%Y-%m-%d %H:%M}", f"{done['done']} by {done['by']}: {done['to']} counts{note}"
 
 
 def _pairs(said: Mapping[str, Any]) -> str:

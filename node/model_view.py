@@ -168,12 +168,12 @@ def _of_files(family: str, place: ModelPlace | None) -> dict[str, Any]:
         model = open_current(family, {} if place is None else {family: place})
     except BadModel as bad:
         return {"files": bad.sentence, "is_usable": False}
-    said = {
-        key: model.card.get(key) for key in ("intended_use", "training_data", "input", "licence", "limits")
-    }
+    told = model.manifest
+    said: dict[str, Any] = {"training_data": told.training_data, "input": told.input, "licence": told.licence}
+    said |= {key: model.card.get(key) for key in ("intended_use", "limits")}
     if place is None:
         said |= _how_made(registry.made_with(model)) | {"data_sha256": model.card.get("data_sha256")}
-    return {**said, "files": f"{len(model.manifest.files)} files as the manifest says", "is_usable": True}
+    return {**said, "files": f"{len(told.files)} files as the manifest says", "is_usable": True}
 
 
 def _how_made(said: Mapping[str, str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from plugins.errors import Broken
 from store.database import Database
 from store.fsck.fault import RESTORE, Fault
 from store.fsck.files import check_files, named
+from store.fsck.models import check_models
 from store.fsck.results import check_results
 from store.fsck.rows import check_rows
 from store.objects import ObjectStore
@@ -34,6 +35,8 @@ def check(database: Database, objects: ObjectStore, *, now: datetime, quick: boo
             faults = check_rows(session, now, quick=quick)
         with database.reading() as session:
             held = named(session)
+        with database.reading() as session:
+            faults += check_models(session, objects.root.parent, now=now, quick=quick)
     except Broken as error:
         sentence = f"The database cannot be read: {error}"
         return [
