@@ -65,6 +65,7 @@ IndexFile = Annotated[
         dir_okay=False,
     ),
 ]
+Attempts = Annotated[int, typer.Option(min=1, max=100, help="Times that one thing is asked for.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only tell what it would be, how long, and under which licence.")
 ]
@@ -80,6 +81,7 @@ def tcia(
     max_series: MaxSeries = None,
     max_gb: MaxGb = None,
     connections: Connections = 4,
+    attempts: Attempts = 6,
     tcia_server: TciaServer = None,
     idc_server: IdcServer = None,
     index: IndexFile = None,
@@ -99,6 +101,7 @@ def tcia(
         for_folder=for_folder,
         selection=_selection(modality, patient, series, max_series, max_gb),
         connections=connections,
+        attempts=attempts,
         dry_run=dry_run,
         as_json=as_json,
     )
@@ -117,6 +120,7 @@ def idc(
     max_series: MaxSeries = None,
     max_gb: MaxGb = None,
     connections: Connections = 4,
+    attempts: Attempts = 6,
     tcia_server: TciaServer = None,
     idc_server: IdcServer = None,
     index: IndexFile = None,
@@ -136,6 +140,7 @@ def idc(
         for_folder=for_folder,
         selection=_selection(modality, patient, series, max_series, max_gb),
         connections=connections,
+        attempts=attempts,
         dry_run=dry_run,
         as_json=as_json,
     )
@@ -151,6 +156,7 @@ class _Asked:
     for_folder: Path | None
     selection: Selection
     connections: int
+    attempts: int
     dry_run: bool
     as_json: bool
 
@@ -190,11 +196,14 @@ def _sources(
     """Give TCIA and IDC; neither is asked anything yet."""
     from training.curate import idc, tcia
     from training.curate.idc_index import IdcIndex
-    from training.curate.wire import Wire
+    from training.curate.wire import Patience, Wire
 
-    many = asked.connections
-    to_tcia = Wire(tcia_server or tcia.SERVER, friends=tcia.FRIENDS, token=token, connections=many)
-    to_idc = Wire(idc_server or idc.SERVER, friends=idc.FRIENDS, connections=many)
+    many, patience = asked.connections, Patience(attempts=asked.attempts)
+    to_tcia = Wire(
+        tcia_server or tcia.SERVER, friends=tcia.FRIENDS, token=token, connections=many, patience=patience
+    )
+    to_idc = Wire(idc_server or idc.SERVER, friends=idc.FRIENDS, connections=many, patience=patience)
+    to_tcia.say = to_idc.say = lambda sentence: printing.complain(f"nadir: {sentence}")
     try:
         yield tcia.Tcia(to_tcia), idc.Idc(to_idc, IdcIndex(named=index))
     finally:

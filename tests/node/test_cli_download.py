@@ -99,8 +99,9 @@ def test_a_collection_by_name_with_its_record_and_again_without_a_file(
 def test_what_is_missing_in_the_end_is_told_and_the_exit_status_says_so(
     archives: PublicArchives, servers: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    archives.always = {"getSOPInstanceUIDs": "404"}
-    assert curate("tcia", "LIDC-IDRI", "--out", tmp_path, servers, "--series", archives.held[0].uid) == 1
+    archives.always = {"getSOPInstanceUIDs": "503"}
+    only = ["--series", archives.held[0].uid, "--attempts", "1"]
+    assert curate("tcia", "LIDC-IDRI", "--out", tmp_path, servers, only) == 1
     assert archives.held[0].uid in capsys.readouterr().err
     record = json.loads((tmp_path / "collection.json").read_text())
     assert list(record["missing"]) == [archives.held[0].uid]

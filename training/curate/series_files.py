@@ -68,6 +68,7 @@ class SeriesFiles:
         self.elsewhere: frozenset[str] = frozenset()
         self._work = folder / WORKPLACE
         self._journal = self._work / f"{self.uid}.jsonl"
+        self._fresh: set[str] = set()
         self._lock = threading.Lock()
         self._look()
 
@@ -85,7 +86,8 @@ class SeriesFiles:
         """Return the SOP Instance UID under which a received file is kept now; empty when it is not a wanted one.
 
         Raises `Busy` when the file is not what was asked for: another checksum, no DICOM, cut, of another series.
-        Refuses `two-of-one`: other bytes are kept under its UID.
+        What an earlier call kept under the UID is replaced when the archive has other bytes now. Refuses `two-of-one`:
+        this call has kept other bytes under it.
         """
         kept = self._judged(path, key=key)
         if md5 and kept.md5 != md5:
@@ -94,14 +96,15 @@ class SeriesFiles:
             return ""
         with self._lock:
             there = self.kept.get(kept.sop)
-            if there is None:
+            if there is None or (there.md5 != kept.md5 and kept.sop not in self._fresh):
                 self.place.mkdir(parents=True, exist_ok=True)
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
                 os.replace(path, self.place / f"{kept.sop}.dcm")
-                self.kept[kept.sop] = kept
+                there = self.kept[kept.sop] = kept
+                self._fresh.add(kept.sop)
                 self._note(asdict(kept))
-        if there is not None and there.md5 != kept.md5:
+        if there.md5 != kept.md5:
             raise Refused("two-of-one", f"{kept.sop} came twice with different bytes; the first is kept")
         return kept.sop
 

@@ -26,6 +26,7 @@ TIMEOUT = httpx.Timeout(60.0, connect=15.0, pool=None)
 BLOCK_BYTES = 1 << 18
 MAX_JSON_BYTES = 256 << 20
 MAX_REDIRECTS = 5
+LONG_PAUSE_S = 5.0
 TRANSIENT = frozenset({408, 425, 429})
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -91,6 +92,7 @@ class Wire:
     tell
         Called with the number of bytes as they come; negative when they are thrown away again.
 
+    `say` may be set to what is called with a sentence before a pause that a person would notice.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class Wire:
         self.base_url = str(self.origin).rstrip("/")
         self.connections = connections
         self.tell = tell
+        self.say: Callable[[str], None] = lambda _: None
         self.stop = threading.Event()
         self._friends = friends
         self._token = token
@@ -185,7 +188,10 @@ class Wire:
                 break
             if attempt + 1 < self._patience.attempts:
                 ceiling = min(self._patience.longest_wait_s, self._patience.first_wait_s * 2**attempt)
-                self._sleep(last.retry_after_s + random.uniform(0.0, ceiling))
+                pause_s = last.retry_after_s + random.uniform(0.0, ceiling)
+                if pause_s >= LONG_PAUSE_S:
+                    self.say(f"{last}; asked again in {pause_s:.0f} s")
+                self._sleep(pause_s)
         raise Unavailable(f"{last} (asked {attempt + 1} times)") from last
 
     def _receive(self, remote: Remote, part: Path) -> None:

@@ -96,4 +96,4 @@ def plain_md5(text: str) -> str:
     return digits.zfill(32) if HEX.fullmatch(digits) else ""
 
 
-__all__ = ["CHECKSUMS", "Member", "dicom_members", "plain_md5"]
+__all__ = ["Member", "dicom_members", "plain_md5"]

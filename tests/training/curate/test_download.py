@@ -327,6 +327,33 @@ def test_files_whose_journal_is_lost_are_known_by_their_bytes(
     assert transfers(archives) == before
 
 
+def test_a_series_that_the_archive_has_changed_is_brought_up_to_date(
+    archives: PublicArchives, index: Path, tmp_path: Path, wire: Made
+) -> None:
+    for turn in (0, 1):
+        got = take(Idc(wire(archives.url), IdcIndex(named=index)), tmp_path)
+        assert files_of(tmp_path) == held(archives)
+        assert transfers(archives) == 10 + turn
+        changed = archives.held[0]
+        sop, body = next(iter(changed.files.items()))
+        changed.files[sop], changed.uuid = body[:-2] + b"zz", "b" * 32
+        archives.index(index)
+    assert all(not one.missing for one in got)
+
+
+def test_the_index_as_parquet_says_the_same_as_csv(index: Path, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow.csv", reason="needs the optional extra 'idc'")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.read_csv(index), tmp_path / "index.parquet")
+    both = [IdcIndex(named=path) for path in (index, tmp_path / "index.parquet")]
+    to = Wire("http://127.0.0.1:1")
+    of_csv, of_parquet = [Idc(to, one).series("LIDC-IDRI", Selection()) for one in both]
+    assert len(of_csv) == 3 and of_csv == of_parquet
+    assert both[0].collections == both[1].collections == {"lidc_idri"}
+    to.close()
+
+
 def test_a_series_that_is_listed_twice_is_one(
     source: Source, archives: PublicArchives, index: Path, tmp_path: Path
 ) -> None:
