@@ -16,6 +16,7 @@ from training.evaluate.bootstrap import summary
 from training.evaluate.drawn import Row
 from training.evaluate.paired import difference, holm
 from training.gate import Margins, Outcome, Seconds, Verdict, judge
+from training.gate_power import Truth, caught, proposed
 from training.verdict import read_verdict
 
 QUICK = Margins(resamples=200)
@@ -302,3 +303,27 @@ def test_holm_rejects_in_steps() -> None:
 def test_what_no_limit_can_be_is_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         Margins(**bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("truth", "least", "most"),
+    [
+        (Truth(patients=40, gain=-0.02), 0.0, 0.0),
+        (Truth(patients=40, gain=0.0), 0.0, 0.1),
+        (Truth(patients=40, gain=0.03), 0.85, 1.0),
+        (Truth(patients=80, gain=0.02), 0.85, 1.0),
+    ],
+)
+def test_a_true_gain_is_proposed_and_a_loss_or_nothing_is_not(
+    truth: Truth, least: float, most: float
+) -> None:
+    assert least <= proposed(truth, 60) <= most
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("harmed", "loss", "least"), [(5, 0.1, 0.8), (8, 0.05, 0.75), (12, 0.03, 0.7), (20, 0.05, 0.95)]
+)
+def test_a_true_loss_in_one_group_is_caught_and_named(harmed: int, loss: float, least: float) -> None:
+    assert caught(Truth(patients=80, gain=0.03, harmed=harmed, loss=loss), 60) >= least
