@@ -43,7 +43,12 @@ Margin = Annotated[float, typer.Option("--margin", min=0, max=500, help="Image a
 Apart = Annotated[
     bool, typer.Option("--apart", help="Each connected piece of a region is a case of its own.")
 ]
-Hashed = Annotated[bool, typer.Option("--hashed", help="Name patients by a hash, not by their PatientID.")]
+Hashed = Annotated[
+    bool,
+    typer.Option(
+        "--hashed", help="Name patients by a hash, not by their PatientID; no report is left there."
+    ),
+]
 
 
 @curate_app.command()
@@ -242,7 +247,8 @@ def _told(found: Curation, as_json: bool) -> None:
         if rows:
             columns = {"left_out": "left out", "reason": "reason", "first": "the first of them"}
             printing.print_table(rows, columns, numbers=("left_out",), wrapped=("first",))
-        printing.say(f"each case and each reason: {found.folder / REPORT}")
+        path = found.folder / REPORT
+        printing.say(f"each case and each reason: {path if path.is_file() else '--json'}")
     if not found.taken:
         raise typer.Exit(1)
 

@@ -155,7 +155,10 @@ class Gathering:
             self.taken.append(taken)
 
     def finish(self, name: str) -> Curation:
-        """Return what came of it, after manifest and report were written. Raises Unavailable."""
+        """Return what came of it, after manifest and report were written. Raises Unavailable.
+
+        Where patients are named by a hash no report is left in the folder.
+        """
         cases = [one.case for one in self.taken]
         manifest = write_data_set(self.folder, name, cases) if cases else None
         folded = {case.case_id: case for case in manifest.cases} if manifest else {}
@@ -166,13 +169,18 @@ class Gathering:
         found = Curation(
             folder=self.folder, manifest=manifest, taken=tuple(taken), left_out=tuple(self.left_out)
         )
-        path = self.folder / REPORT
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(found.plain(), indent=1) + "\n")
-        except OSError as error:
-            raise Unavailable(f"{path} cannot be written: {error.strerror or error}") from error
+        if not self.wanted.hashed:  # names of files often hold what a hash is to hide
+            _write_report(found)
         return found
+
+
+def _write_report(found: Curation) -> None:
+    path = found.folder / REPORT
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found.plain(), indent=1) + "\n")
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def require_free(folder: Path) -> None:

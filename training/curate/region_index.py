@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,13 +38,8 @@ class Series:
     """Frame of Reference UID, empty when it has none."""
     called: str
     """Number and description, for people."""
-    files: dict[str, list[Path]] = field(default_factory=dict)
-    """Its files by SOP Instance UID."""
-
-    @property
-    def paths(self) -> list[Path]:
-        """Return all of its files."""
-        return [path for same in self.files.values() for path in same]
+    paths: list[Path] = field(default_factory=list)
+    """Its files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +68,8 @@ class Index:
 
     series: dict[str, Series] = field(default_factory=dict)
     """Image series by Series Instance UID."""
+    series_of: dict[str, str] = field(default_factory=dict)
+    """Series Instance UID of each image, by its SOP Instance UID."""
     regions: list[RegionFile] = field(default_factory=list)
     """Objects with regions, each once."""
     left_out: list[LeftOut] = field(default_factory=list)
@@ -82,10 +80,8 @@ class Index:
 
         All of them are of one study: that of which most images are named.
         """
-        hits = {
-            uid: len(file.named & one.files.keys()) + (uid in file.named) for uid, one in self.series.items()
-        }
-        chosen = [self.series[uid] for uid, n in sorted(hits.items(), key=lambda hit: (-hit[1], hit[0])) if n]
+        hits = Counter(uid for name in file.named if (uid := self.series_of.get(name, name)) in self.series)
+        chosen = [self.series[uid] for uid, _ in sorted(hits.items(), key=lambda hit: (-hit[1], hit[0]))]
         if not chosen:
             chosen = [one for one in self.series.values() if one.frame_of_reference_uid in file.frames]
         return tuple(one for one in chosen if one.study_instance_uid == chosen[0].study_instance_uid)
@@ -136,7 +132,8 @@ def _keep_image(file: File, index: Index) -> None:
             called=f"series {number or uid} ({', '.join(filter(None, (file.modality, description)))})",
         ),
     )
-    series.files.setdefault(file.sop_instance_uid, []).append(file.path)
+    series.paths.append(file.path)
+    index.series_of[file.sop_instance_uid] = uid
 
 
 def _keep_regions(same: Sequence[RegionFile], index: Index, folder: Path) -> None:

@@ -188,6 +188,7 @@ def test_patients_are_named_by_a_hash_when_that_is_asked_for(tmp_path: Path) -> 
     found = curated(tmp_path / "in", tmp_path, hashed=True)
     assert found.taken[0].case.patient_id == patient_key("P1")
     assert '"P1' not in (tmp_path / "data" / "manifest.json").read_text()
+    assert not (tmp_path / "data" / REPORT).exists()
     assert not [path for path in (tmp_path / "data").rglob("*") if "P1" in path.name]
 
 
