@@ -46,7 +46,7 @@ def make_cases(reading: Reading, series: CtSeries, folder: Path, *, margin_mm: f
     """Return what became of a reading after the files of its cases were written.
 
     A case is a nodule of 3 mm or more: the voxels that at least half of its outlines hold, and each outline's own.
-    Left out and told: `contour-without-image`, `contour-outside-image`, `outline-without-ratings`,
+    Left out and told: what `place` refuses, `mark-without-image`, `outline-without-ratings`,
     `too-many-outlines` (more than four that cannot be told apart), `empty-consensus`.
     """
     flags: list[Flag] = []

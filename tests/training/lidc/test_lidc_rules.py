@@ -107,10 +107,17 @@ def test_a_hole_takes_its_rim_along() -> None:
     assert volume_mm3(outline, UNIT) == pytest.approx((100 - 16) * 0.25 * 2.5)
 
 
-def test_an_island_beside_another_counts_too_and_a_point_alone_does_not() -> None:
-    outline = drawn((3, square(10, 20)), (3, square(30, 34)), (4, [(15, 15)]))
-    mask = mask_of(outline, outline.box)
-    assert [int(plane.sum()) for plane in mask] == [81 + 9, 0]
+def test_an_island_beside_another_counts_too() -> None:
+    outline = drawn((3, square(10, 20)), (3, square(30, 34)))
+    assert mask_of(outline, outline.box).sum() == 81 + 9
+
+
+def test_points_that_a_reader_left_beside_his_outline_change_nothing() -> None:
+    outline = drawn((3, square(10, 20)), (3, [(15, 15)]), (9, [(300, 300)]))
+    assert outline.box == (slice(3, 4), slice(10, 21), slice(10, 21))
+    assert mask_of(outline, outline.box).sum() == 81
+    with pytest.raises(Refused, match="no-outline"):
+        drawn((3, [(15, 15)]))
 
 
 def test_sizes_of_two_squares_are_those_of_their_polygons() -> None:
@@ -122,8 +129,7 @@ def test_sizes_of_two_squares_are_those_of_their_polygons() -> None:
     assert diameter_mm(outline, oblong) == pytest.approx(math.hypot(10, 5))
 
 
-def test_single_points_have_no_diameter() -> None:
-    assert diameter_mm(drawn((3, [(10, 10)])), UNIT) is None
+def test_an_empty_mask_has_no_surface() -> None:
     assert surface_mm2(np.zeros((1, 1, 1), dtype=np.bool_), UNIT) == 0.0
 
 
