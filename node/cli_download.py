@@ -225,9 +225,8 @@ def _curate(asked: _Asked, sources: Sequence[Source]) -> None:
     got: tuple[Got, ...] = ()
     if planned.wanted:
         folder.mkdir(parents=True, exist_ok=True)
-        write_record(
-            folder, planned.record(now)
-        )  # whose data they are is known before the first file lies there
+        # Whose data they are is told before the first file lies there.
+        write_record(folder, planned.record(now))
         with _shown(planned, asked) as tell:
             got = download(planned.wanted, folder, at_once=asked.connections, tell=tell)
         write_record(folder, planned.record(now, got))

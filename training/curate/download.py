@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from plugins.errors import NadirError, Refused, Unavailable
+from plugins.errors import NadirError, Refused
 from training.curate.selection import RemoteSeries, Selection
 from training.curate.series_files import SeriesFiles
 from training.curate.wire import Halted, Wire
@@ -132,7 +132,7 @@ def download(
     """Return what came of each series, in the order of `wanted`.
 
     Nothing that is there and whole is fetched. What fails is told in the results; a full disk ends everything.
-    Raises `Unavailable` when the disk has no room to begin with.
+    Refuses `no-room` when the disk has none to begin with.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = [SeriesFiles(folder, one.series.series_instance_uid) for one in wanted]
@@ -161,8 +161,8 @@ def _fetch(wanted: Wanted, files: SeriesFiles) -> Got:
     files.elsewhere = wanted.elsewhere
     try:
         missing = wanted.source.fetch(wanted.series, files, wanted.sops)
-    except (Refused, Unavailable) as error:
-        if isinstance(error, Halted):
+    except (NadirError, OSError) as error:
+        if isinstance(error, Halted | OSError):
             wanted.source.wire.stop.set()
         why = error.sentence if isinstance(error, Refused) else str(error)
         missing = dict.fromkeys(sorted(wanted.sops) or ["the series"], why)

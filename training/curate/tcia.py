@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,9 @@ class Tcia:
 
     def find(self, uids: Iterable[str]) -> dict[str, RemoteSeries]:
         """Return those of the series that the archive has."""
-        answers = (self._rows("getSeries", {"SeriesInstanceUID": checked_uid(uid)}) for uid in uids)
+        queries = [{"SeriesInstanceUID": checked_uid(uid)} for uid in uids]
+        with ThreadPoolExecutor(self.wire.connections) as pool:
+            answers = list(pool.map(lambda query: self._rows("getSeries", query), queries))
         found = [_series(row) for rows in answers for row in rows]
         return {one.series_instance_uid: one for one in found}
 

@@ -105,7 +105,6 @@ class Wire:
         patience: Patience | None = None,
         sleep: Callable[[float], object] | None = None,
         tell: Callable[[int], None] = lambda _: None,
-        transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.origin = _url(base_url)
         self.base_url = str(self.origin).rstrip("/")
@@ -123,7 +122,6 @@ class Wire:
             # The proxy of a hospital is in its environment; nothing on this machine lies behind it.
             trust_env=self.origin.host not in LOOPBACK,
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            transport=transport,
         )
 
     def close(self) -> None:
@@ -221,9 +219,8 @@ class Wire:
         limit = remote.at_most_bytes
         with part.open("ab" if have else "wb") as file:
             try:
-                for (
-                    block
-                ) in response.iter_raw():  # as they come: a block that is filled first is lost with a cut
+                # Pieces as they come: one that is filled up first would be lost with a cut.
+                for block in response.iter_raw():
                     if self.stop.is_set():
                         raise Halted("stopped")
                     file.write(block)
