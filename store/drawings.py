@@ -53,10 +53,6 @@ class Drawing:
     """Manufacturer's model name: of ours the analysis."""
     algorithm_type: str
     """MANUAL, SEMIAUTOMATIC, AUTOMATIC, or empty."""
-    algorithm: str
-    """Name of the algorithm; empty when none is named."""
-    is_our_algorithm: bool
-    """Whether the source of the algorithm is Nadir."""
     made_with: str
     """`voxel_hash` of the voxels that Nadir made it with; empty when it does not say."""
     model_sha256: str
@@ -121,8 +117,6 @@ def _drawing(region: Drawn, modality: str, sha256: str, header: Dataset) -> Draw
         is_ours=text(header, "Manufacturer") == MANUFACTURER,
         model=text(header, "ManufacturerModelName"),
         algorithm_type=text(segment, "SegmentAlgorithmType") or text(roi, "ROIGenerationAlgorithm"),
-        algorithm=text(segment, "SegmentAlgorithmName") or text(algorithm, "AlgorithmName"),
-        is_our_algorithm=text(algorithm, "AlgorithmSource") == MANUFACTURER,
         made_with=parameters.get("voxels", ""),
         model_sha256=parameters.get("model", ""),
     )
@@ -151,10 +145,10 @@ def why_not_a_persons(drawing: Drawing, ours: Iterable[Drawing]) -> str | None:
     3. Otherwise an object whose manufacturer is Nadir is ours (of a release that did not say its voxels), unless it
        names a person, or calls a segment drawn by hand that an analysis found. What `contours` wrote is never more than
        a copy of what a person drew in another object.
-    4. AUTOMATIC by an algorithm that is not Nadir's, in an object that names nobody, is another program's.
-    5. An RTSTRUCT that names nobody, is not said to be drawn by hand, and differs from our region of the same Tracking
-       UID by pixels along its outline only may be our region converted to contours, so it is no person's.
-    6. All else is a person's: MANUAL, SEMIAUTOMATIC, or AUTOMATIC as it was left in a copy of our segment.
+    4. An RTSTRUCT that names nobody, is not said to be drawn by hand, and only lacks pixels along the outline of our
+       region of the same Tracking UID may be that region, converted to contours through the centres of its pixels.
+    5. All else is a person's: MANUAL, SEMIAUTOMATIC, or AUTOMATIC as it was left in a copy of our segment. A program
+       that drew anew by itself under a Tracking UID of ours would count as one.
     """
     known = [one for one in ours if one.region.series_instance_uid == drawing.region.series_instance_uid]
     if any(_same(drawing.mask, one.mask) for one in known):
@@ -164,13 +158,10 @@ def why_not_a_persons(drawing: Drawing, ours: Iterable[Drawing]) -> str | None:
     by_hand = drawing.algorithm_type in BY_HAND
     if drawing.is_ours and not drawing.person and (not by_hand or drawing.model == CONTOURS):
         return "equipment of Nadir made it, and nothing in it says that a person changed it"
-    is_ours = drawing.is_our_algorithm or drawing.algorithm in {one.algorithm for one in known}
-    if drawing.algorithm_type == "AUTOMATIC" and drawing.algorithm and not is_ours and not drawing.person:
-        return f"another program drew it ('{drawing.algorithm}'), and no person is named"
     twins = [one for one in known if one.region.tracking_uid == drawing.region.tracking_uid]
     says_nobody = drawing.region.source == "RTSTRUCT" and not drawing.person and not by_hand
-    if says_nobody and any(_differs_at_rim_only(drawing.mask, one.mask) for one in twins):
-        return "it differs from what Nadir drew along the outline only, as a conversion does, and names no person"
+    if says_nobody and any(_lacks_rim_only(drawing.mask, one.mask) for one in twins):
+        return "it lacks pixels along the outline of what Nadir drew only, as a conversion does, and names no person"
     return None
 
 
@@ -178,20 +169,19 @@ def _same(one: Mask, other: Mask) -> bool:
     return one.shape == other.shape and one.count == other.count and voxel_hash(one) == voxel_hash(other)
 
 
-def _differs_at_rim_only(mask: Mask, ours: Mask) -> bool:
-    """Return whether two masks of one grid differ by pixels beside the outline of the second in its slices only."""
+def _lacks_rim_only(mask: Mask, ours: Mask) -> bool:
+    """Return whether a mask lies within another of its grid and lacks only pixels beside the outline in its slices."""
     from scipy import ndimage
 
-    low = np.maximum(np.minimum(mask.origin, ours.origin) - np.array([0, 2, 2]), 0)
-    both = np.maximum(*(np.add(m.origin, m.voxels.shape) for m in (mask, ours))) + np.array([0, 2, 2])
-    one, other = (np.zeros(both - low, dtype=np.bool_) for _ in range(2))
-    for box, held in ((one, mask), (other, ours)):
-        at = np.subtract(held.origin, low)
-        box[tuple(slice(a, a + n) for a, n in zip(at, held.voxels.shape, strict=True))] = held.voxels
-    around = np.ones((1, 3, 3), dtype=np.bool_)
-    inner = ndimage.binary_erosion(other, around)
-    outer = ndimage.binary_dilation(other, around)
-    return bool((one >= inner).all() and (one <= outer).all())
+    if mask.shape != ours.shape:
+        return False
+    low, high = (np.subtract(mask.origin, ours.origin), np.add(mask.origin, mask.voxels.shape))
+    if (low < 0).any() or (high > np.add(ours.origin, ours.voxels.shape)).any():
+        return False
+    within = np.zeros_like(ours.voxels)
+    within[tuple(slice(a, a + n) for a, n in zip(low, mask.voxels.shape, strict=True))] = mask.voxels
+    inner = ndimage.binary_erosion(ours.voxels, np.ones((1, 3, 3)))
+    return bool((within <= ours.voxels).all() and (within >= inner).all())
 
 
 def shares_voxels(one: Mask, other: Mask) -> bool:

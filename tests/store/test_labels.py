@@ -116,12 +116,12 @@ def contours_by_hand(visited: Visited) -> Dataset:
     return contoured(visited, {2: truth(2, 1.2)}, ROIGenerationAlgorithm="MANUAL")
 
 
-def contours_far_off(visited: Visited) -> Dataset:
-    return contoured(visited, {2: truth(2, 3.0)})
+def contours_wider(visited: Visited) -> Dataset:
+    return contoured(visited, {2: truth(2, 0.5)})
 
 
 def contours_of_a_reviewer(visited: Visited) -> Dataset:
-    return contoured(visited, {2: truth(2, 0.3)}, ReviewerName="Bailey^Miranda", ApprovalStatus="APPROVED")
+    return contoured(visited, {2: truth(2, -0.4)}, ReviewerName="Bailey^Miranda", ApprovalStatus="APPROVED")
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ def contours_of_a_reviewer(visited: Visited) -> Dataset:
         (everything_copied, 1.2, "a person who is not named"),
         (under_our_uid, 1.2, "Grey Meredith"),
         (contours_by_hand, 1.2, "Planner"),
-        (contours_far_off, 3.0, "Planner"),
-        (contours_of_a_reviewer, 0.3, "Bailey Miranda"),
+        (contours_wider, 0.5, "Planner"),
+        (contours_of_a_reviewer, -0.4, "Bailey Miranda"),
     ],
 )
 def test_what_a_person_changed_is_a_label_of_exactly_these_voxels(
@@ -164,11 +164,9 @@ def without_hashes(seg: Dataset) -> Dataset:
     return seg
 
 
-def of_another_program(visited: Visited) -> Dataset:
-    made = as_automatic(visited)
-    for segment in made.SegmentSequence:
-        segment.SegmentAlgorithmName = "Dilator 3000"
-    return made
+def rimless(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return a mask as it comes of contours through its pixels whose last rows and columns were lost."""
+    return mask & np.roll(mask, -1, axis=1) & np.roll(mask, -1, axis=2)
 
 
 def emptied(visited: Visited) -> Dataset:
@@ -189,8 +187,7 @@ def of_other_hands(visited: Visited) -> Dataset:
         (lambda v: contoured(v, {2: truth(2)}), "its voxels are those that Nadir drew"),
         (lambda v: without_hashes(everything_copied(v)), "equipment of Nadir made it"),
         (of_other_hands, "equipment of Nadir made it"),
-        (of_another_program, "another program drew it ('Dilator 3000')"),
-        (lambda v: contoured(v, {2: truth(2, 0.3)}), "as a conversion does"),
+        (lambda v: contoured(v, {2: rimless(truth(2))}), "as a conversion does"),
         (emptied, "it has no voxels"),
     ],
 )
