@@ -121,7 +121,7 @@ def _counted(title: str, cases: int) -> Iterator[Callable[[str], None]]:
 
 def train(
     experiment: Annotated[Path, typer.Argument(help="What is to be learned, and how: a YAML file.")],
-    data: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    data: Annotated[Path, typer.Option(help="Folder of the data set; its split, if it has one, is heeded.")],
     folder: Annotated[Path, typer.Option("--out", help="Folder for weights and curves.")],
     fold: Annotated[
         list[int] | None, typer.Option(help="Only this fold (repeatable).", show_default=False)
