@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from node import printing
+from node.cli_labels import labels
 from node.cli_lesions import Author, Note, who
 from node.cli_options import AsJson, Config, Home, open_database
 from node.flags import load_settings
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sqlmodel import Session
 
 models_app = typer.Typer(help="Learned models: which there are, and which count.", no_args_is_help=True)
+models_app.command("labels")(labels)
 Family = Annotated[str, typer.Argument(help="Which model by its purpose: nodule_segmenter, ...")]
 
 

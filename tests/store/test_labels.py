@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from small_node import SmallNode
 from sqlmodel import col, select
+from typer.testing import CliRunner
 
+from node.cli import app
 from plugins.contours import Contours
 from plugins.contract import Mask
 from store import patients
@@ -24,6 +27,7 @@ from store.dicom.voxel_hash import voxel_hash
 from store.labelled_study import read_labelled, sent_objects
 from store.labels import Label, Labelled, labelled, labels
 from store.patient_key import patient_key
+from store.sides import assign
 from store.tables import Instance, Series, Study
 
 pytestmark = pytest.mark.xdist_group("labels")
@@ -404,3 +408,19 @@ def test_a_hash_of_voxels_does_not_know_the_box() -> None:
     moved = Mask.from_full(np.roll(truth(1), 1, axis=2))
     assert voxel_hash(tight) == voxel_hash(loose)
     assert voxel_hash(tight) != voxel_hash(moved)
+
+
+def test_the_command_line_lists_labels_and_what_was_left_out(node: LabelledNode, one: Visited) -> None:
+    node.take(edited(one.seg, one.images, wider(2), without=[3]))
+    words = ["models", "labels", "--home", str(node.home)]
+    told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    (label,) = told["labels"]
+    assert (label["patient_id"], label["origin"], label["side"]) == ("P1", "corrected", None)
+    assert [left["sentence"] for left in told["left_out"]] == [
+        "'Nodule 1': its voxels are those that Nadir drew"
+    ]
+    with node.database.transaction() as session:
+        assign(session, [label["patient_pk"]], salt=b"salt", now=at(1), learned=[patient_key("P1")])
+    said = CliRunner().invoke(app, words)
+    assert "Grey Meredith" in said.stdout and "learn" in said.stdout
+    assert "left out: 'Nodule 1'" in said.stderr
