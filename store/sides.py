@@ -1,8 +1,9 @@
 """On which side each person stands: one whom models learn from, one whom they are judged on, or neither.
 
 A lot decides once, and it stays so. Who may be one person is one here, and stays one: rows with the same PatientID, and
-rows that were ever declared to be the same, also when that was taken back later. So sides only ever change to
-`neither`, and nobody who was on one side is ever on the other. Only this module writes PatientSide.
+rows that were ever declared to be the same, also when that was taken back later; rows one of which got a study that was
+analysed as the other's. So sides only ever change to `neither`, and nobody who was on one side is ever on the other.
+Only this module writes PatientSide.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from plugins.errors import Unavailable
 from store.database import aware_utc, insert_new
 from store.model_tables import PatientSide
 from store.patient_key import patient_key
-from store.tables import Patient, PatientMerge
+from store.tables import Finding, Patient, PatientMerge, Study
 
 Side = Literal["learn", "judge", "neither"]
 LEARN: Final[Side] = "learn"
@@ -182,6 +183,14 @@ def _persons(session: Session) -> list[_Person]:
     for merge in session.exec(select(PatientMerge)):
         if merge.into_pk is not None:
             join(merge.patient_pk, merge.into_pk)
+    moved = (
+        select(Finding.patient_pk, Study.patient_pk)
+        .join(Study, col(Study.id) == col(Finding.study_pk))
+        .where(col(Finding.patient_pk) != col(Study.patient_pk))
+        .distinct()
+    )
+    for before, now in session.exec(moved):
+        join(before, now)
     newest: dict[int, tuple[int, str]] = {}
     for one in session.exec(select(PatientSide).order_by(col(PatientSide.number))):
         newest[one.patient_pk] = (one.number, one.side)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 import pytest
+from course_rows import Clock, lesion, patient_pk, visit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledger import at
@@ -19,7 +21,7 @@ from store.database import Database
 from store.model_tables import PatientSide
 from store.patient_key import patient_key
 from store.sides import JUDGE, LEARN, NEITHER, Sides, assign, lot, salt_of, sides
-from store.tables import Patient
+from store.tables import Patient, Study
 
 SALT = b"pepper"
 
@@ -126,6 +128,17 @@ def test_a_new_identifier_of_a_known_person_stands_where_he_does(session: Sessio
     assert set(drawn(session, other, third).side.values()) == {LEARN}
     newest = {row.patient_pk: row.side for row in session.exec(select(PatientSide))}
     assert newest == {one: LEARN, other: LEARN, third: LEARN}
+
+
+def test_a_study_that_got_another_patient_makes_the_two_one_person(session: Session) -> None:
+    uid = visit(
+        session, Clock(), date(2026, 1, 10), [lesion("2.25.1")], patient={"patient_id": somebody(LEARN)}
+    )
+    one, other = patient_pk(session, somebody(LEARN)), arrive(session, somebody(JUDGE))
+    assert set(drawn(session, one, other).side.values()) == {LEARN, JUDGE}
+    session.exec(select(Study).where(col(Study.study_instance_uid) == uid)).one().patient_pk = other
+    session.flush()
+    assert set(sides(session).side.values()) == set(drawn(session).side.values()) == {NEITHER}
 
 
 def test_both_databases_keep_sides(database_url: str) -> None:
