@@ -144,7 +144,7 @@ def _mask(voxels: BoolArray, box: Box, series: CtSeries) -> Mask:
 def _told(
     outlines: Sequence[Outline], agreed: Consensus, reading: Reading, series: CtSeries
 ) -> dict[str, Any]:
-    """Return what is told of a nodule: its place, what was agreed on, and each reader's own figures."""
+    """Return what is told of a nodule: its place, what was agreed on, and each reader's figures, reader 1 first."""
     return {
         "patient_id": series.patient_id,
         "series_instance_uid": reading.series_instance_uid,

@@ -62,7 +62,8 @@ def find_series(
 def read_series(paths: Sequence[Path], named: Collection[str]) -> CtSeries:
     """Return the series of the files. Of several images at one place one that is `named` counts, else the earliest.
 
-    Refuses what the geometry gate and the pixel data do not allow, `not-hounsfield`, and `no-patient-id`.
+    Refuses what the geometry gate and the pixel data do not allow, `not-hounsfield`, `multi-frame` and
+    `no-patient-id`.
     """
     with quiet():
         headers = Headers()
@@ -71,13 +72,22 @@ def read_series(paths: Sequence[Path], named: Collection[str]) -> CtSeries:
         volume = read_volume([one[0] for one in places])
         if volume.role != "ct":
             raise Refused("not-hounsfield", "its values are no Hounsfield units")
+        index = {uid: k for k, uid in enumerate(volume.sop_instance_uids)}
+        if len(index) < len(volume.sop_instance_uids):
+            raise Refused(
+                "multi-frame", "its slices share a SOP Instance UID, so outlines cannot be told apart"
+            )
         header = files[0].header
         patient_id, thickness_mm = text(header, "PatientID"), number(header, "SliceThickness")
         scanner = f"{text(header, 'Manufacturer')} {text(header, 'ManufacturerModelName')}".strip()
     if not patient_id:
         raise Refused("no-patient-id", "it has no PatientID, without which nobody can be held apart")
-    index = {uid: k for k, uid in enumerate(volume.sop_instance_uids)}
-    slice_of = {f.sop_instance_uid: index[one[0].sop_instance_uid] for one in places for f in one}
+    slice_of = {
+        file.sop_instance_uid: index[one[0].sop_instance_uid]
+        for one in places
+        if one[0].sop_instance_uid in index  # a localizer is no slice
+        for file in one
+    }
     _, row_mm, column_mm = volume.spacing_mm
     slice_mm = _slice_mm(volume)
     scale = Scale(

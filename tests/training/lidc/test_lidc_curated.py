@@ -14,6 +14,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_series import make_series
+from highdicom.legacy import LegacyConvertedEnhancedCTImage
 from lidc_published import PublishedScan, moved, xml_of
 from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
@@ -189,12 +190,26 @@ def test_of_two_images_at_one_place_either_may_be_named(lowest: PublishedScan, t
     header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = again
     header.InstanceNumber = 99
     header.save_as(one.dicom / "again.dcm")
+    header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = "1.2.98"
+    header.ImageType, header.ImagePositionPatient = ["ORIGINAL", "PRIMARY", "LOCALIZER"], [0, 0, 900]
+    header.save_as(one.dicom / "localizer.dcm")
     path = one.xml / "157" / "158.xml"
     first, *rest = path.read_text().split(lowest.sop_uid(3))
     path.write_text(first + again + lowest.sop_uid(3).join(rest))
     said = run(one.xml, "--dicom", one.dicom, "--out", tmp_path / "out")
     assert said.exit_code == 0, said.output
     assert reader_masks(tmp_path / "out") == [1879, 1890, 1542, 1803]
+
+
+def test_frames_of_one_instance_cannot_be_told_apart(lowest: PublishedScan, tmp_path: Path) -> None:
+    one = written(lowest, tmp_path)
+    slices = [pydicom.dcmread(path) for path in sorted(one.dicom.iterdir())]
+    joined = LegacyConvertedEnhancedCTImage(slices, lowest.series_uid, 1, "1.2.97", 1)
+    shutil.rmtree(one.dicom)
+    one.dicom.mkdir()
+    joined.save_as(one.dicom / "joined.dcm")
+    said = run(one.xml, "--dicom", one.dicom, "--out", tmp_path / "out")
+    assert said.exit_code == 1 and "(multi-frame)" in said.stderr
 
 
 def test_outlines_on_images_that_are_not_in_the_series_are_told_and_left_out(
