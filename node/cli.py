@@ -33,6 +33,7 @@ from node.cli_report import report
 from node.cli_response import response
 from node.cli_retrain import retrain, runs
 from node.cli_segment import segment
+from node.cli_studies import studies
 from node.cli_training import evaluate, train
 from node.flags import load_settings, with_setting_flags
 from plugins.errors import NadirError, Refused
@@ -61,6 +62,7 @@ app.add_typer(users_app, name="users")
 app.add_typer(tokens_app, name="tokens")
 app.add_typer(audit_app, name="audit")
 app.command()(segment)
+app.command()(studies)
 app.command()(response)
 app.command()(report)
 app.command()(train)

@@ -80,7 +80,7 @@ def insert(
     for number, one in enumerate(observed, start=first):
         for table, row in _rows(number, one, plugin):
             rows[table].append(row)
-    for table, several in rows.items():
+    for table, several in ((table, several) for table, several in rows.items() if several):
         session.connection().execute(table.__table__.insert(), several)  # type: ignore[attr-defined]
     return first + len(observed)
 
