@@ -30,7 +30,7 @@ UNET: dict[str, Any] = {
 
 
 def write_model(folder: Path, seed: int, *, runs: bool = False, family: str = NAME, **card: Any) -> str:
-    """Write a model whose weights nobody has seen before, and return its hash; only with `runs` do they fit a network."""
+    """Write a model with weights of its own and its hash; with `runs` they fit a network."""
     folder.mkdir(parents=True)
     about = About(
         name=family,
