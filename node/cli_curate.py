@@ -247,6 +247,8 @@ def _told(found: Curation, as_json: bool) -> None:
         if rows:
             columns = {"left_out": "left out", "reason": "reason", "first": "the first of them"}
             printing.print_table(rows, columns, numbers=("left_out",), wrapped=("first",))
+        if doubtful := sum(bool(one.doubts) for one in found.taken):
+            printing.say(f"{doubtful} of the cases are in doubt, as their tag 'doubts' says")
         path = found.folder / REPORT
         printing.say(f"each case and each reason: {path if path.is_file() else '--json'}")
     if not found.taken:

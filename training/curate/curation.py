@@ -131,6 +131,8 @@ class Gathering:
         Refuses what `write_case` refuses.
         """
         whose = patient_key(patient_id) if self.wanted.hashed else patient_id
+        if doubts:
+            tags = {**tags, "doubts": " ".join(sorted({flag.code for flag in doubts}))}
         for number, piece in self.wanted.pieces(mask):
             digest = hashlib.sha256(f"{made_of}/{number}".encode()).hexdigest()[:10]
             case = write_case(

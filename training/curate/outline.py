@@ -14,7 +14,7 @@ from training.evaluate.data import manifest_of
 from training.manifest import Case, DataManifest
 from training.split import SIDES, SPLIT, Split, read_split
 
-WORDS = ("scanner", "kernel", "origin", "region")
+WORDS = ("scanner", "kernel", "origin", "region", "doubts")
 MOST_WORDS = 12
 
 

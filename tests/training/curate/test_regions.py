@@ -133,8 +133,12 @@ def test_a_seg_in_a_study_of_its_own_finds_its_images_and_one_of_another_patient
     frames = [(2, 1, np.ones(SHAPE[1:]))]
     make_seg(tmp_path / "in" / "moved", frames, StudyInstanceUID="2.25.77")
     make_seg(tmp_path / "in" / "other", frames, PatientID="P2").rename(tmp_path / "in" / "other.dcm")
+    lost = make_seg(tmp_path / "in" / "lost", frames, series="2.25.6")
     found = curated(tmp_path / "in", tmp_path)
-    assert [one.where for one in found.taken] == ["moved/seg.dcm"]
+    assert [one.where for one in found.taken if "doubts" not in one.case.tags] == ["moved/seg.dcm"]
+    # what names a series that is not here, and fits another by its position, is told to be in doubt
+    (placed,) = (one for one in found.taken if "doubts" in one.case.tags)
+    assert (placed.where, placed.case.tags["doubts"]) == ("lost/" + lost.name, "seg-series-by-position")
     assert codes(found) == {"other.dcm": "mask-of-other-patient"}
 
 
