@@ -36,6 +36,7 @@ class _Figure:
     """
 
     name: str
+    margin: str
     words: str
     sign: int
     digits: int
@@ -53,10 +54,25 @@ def _long_axis(pair: Pair) -> tuple[float, float]:
     return was, now
 
 
+def _border_off(pair: Pair) -> tuple[float, float]:
+    was, now = (1.0 - (row.figures[WITHIN] or 0.0) for row in (pair.champion, pair.challenger))
+    return was, now
+
+
+WITHIN = "surface_dice_2mm"
 FIGURES = (
-    _Figure(name="group_dice", words="mean Dice", sign=-1, digits=3, may_not_fall=True, of=_dice),
+    _Figure(
+        name="group_dice",
+        margin="group_dice",
+        words="mean Dice",
+        sign=-1,
+        digits=3,
+        may_not_fall=True,
+        of=_dice,
+    ),
     _Figure(
         name="group_long_axis_mm",
+        margin="group_long_axis_mm",
         words="mean absolute error of the long axis, mm",
         sign=1,
         digits=2,
@@ -66,31 +82,55 @@ FIGURES = (
 )
 
 
+APPROVED_FIGURES = (
+    _Figure(
+        name="group_approved",
+        margin="approved_border",
+        words="part of the border more than 2 mm off",
+        sign=1,
+        digits=3,
+        may_not_fall=False,
+        of=_border_off,
+    ),
+)
+
+
 def group_checks(
     full: Sequence[Pair], other: Sequence[Pair], margins: Margins, seed: int
 ) -> tuple[Check, ...]:
     """Return the checks of every group of the cases `full`, and of every setting of `other`, sorted as on a report."""
-    found = [*_kinds(full), *_settings(other)]
-    large = [group for group in found if len(set(group.patients)) >= margins.group_patients]
-    asked = [
-        (group, figure, _difference(group, figure, margins, seed)) for group in large for figure in FIGURES
-    ]
-    falls = [one.p_fell if figure.may_not_fall else None for _, figure, one in asked]
-    rejected = iter(holm([p for p in falls if p is not None], (1 - margins.level) / 2))
-    sure = [p is not None and next(rejected) for p in falls]
-    judged = {
-        (id(group), figure.name): _judged(group, figure, one, margins, surely)
-        for (group, figure, one), surely in zip(asked, sure, strict=True)
-    }
-    return tuple(
-        check
+    return _checks([*_kinds(full), *_settings(other)], FIGURES, margins, seed)
+
+
+def approved_checks(approved: Sequence[Pair], margins: Margins, seed: int) -> tuple[Check, ...]:
+    """Return the checks of every group of lesions that people approved as they were drawn."""
+    kinds = [_Group(title=f"approved, {one.title}", pairs=one.pairs) for one in _kinds(approved)]
+    return _checks(kinds, APPROVED_FIGURES, margins, seed)
+
+
+def _checks(
+    found: Sequence[_Group], figures: Sequence[_Figure], margins: Margins, seed: int
+) -> tuple[Check, ...]:
+    differences = [
+        [_difference(group, figure, margins, seed) for figure in figures]
+        if len(set(group.patients)) >= margins.group_patients
+        else []
         for group in found
-        for check in (
-            [judged[id(group), figure.name] for figure in FIGURES]
-            if (id(group), FIGURES[0].name) in judged
-            else [_small(group, margins, seed)]
-        )
-    )
+    ]
+    falls = [
+        one.p_fell
+        for of in differences
+        for one, figure in zip(of, figures, strict=False)
+        if figure.may_not_fall
+    ]
+    sure = iter(holm(falls, (1 - margins.level) / 2))
+    checks = []
+    for group, of in zip(found, differences, strict=True):
+        if not of:
+            checks.append(_small(group, figures[0], margins, seed))
+        for one, figure in zip(of, figures, strict=False):
+            checks.append(_judged(group, figure, one, margins, figure.may_not_fall and next(sure)))
+    return tuple(checks)
 
 
 def _kinds(full: Sequence[Pair]) -> list[_Group]:
@@ -119,7 +159,7 @@ def _difference(group: _Group, figure: _Figure, margins: Margins, seed: int) -> 
 
 
 def _judged(group: _Group, figure: _Figure, found: Difference, margins: Margins, sure: bool) -> Check:
-    limit = float(getattr(margins, figure.name))
+    limit = float(getattr(margins, figure.margin))
     beyond = figure.sign * found.interval.value > limit
     allowed = number(limit, figure.digits)
     if beyond:
@@ -143,16 +183,16 @@ def _judged(group: _Group, figure: _Figure, found: Difference, margins: Margins,
     )
 
 
-def _small(group: _Group, margins: Margins, seed: int) -> Check:
+def _small(group: _Group, figure: _Figure, margins: Margins, seed: int) -> Check:
     """Return what is told of a group of too few patients, and the refusal when all of several become worse."""
-    found = _difference(group, FIGURES[0], margins, seed)
+    found, limit = _difference(group, figure, margins, seed), float(getattr(margins, figure.margin))
     changes: dict[str, list[float]] = defaultdict(list)
     for pair in group.pairs:
-        was, now = _dice(pair)
-        changes[pair.champion.patient_id].append(now - was)
+        was, now = figure.of(pair)
+        changes[pair.champion.patient_id].append(figure.sign * (now - was))
     people = len(changes)
-    all_worse = all(float(np.mean(of)) < 0 for of in changes.values())
-    refused = all_worse and people >= margins.group_all_worse and found.interval.value < -margins.group_dice
+    all_worse = all(float(np.mean(of)) > 0 for of in changes.values())
+    refused = all_worse and people >= margins.group_all_worse and figure.sign * found.interval.value > limit
     said = "every one" if all_worse else "not every one"
     return Check(
         name="group_all_worse",
@@ -160,13 +200,14 @@ def _small(group: _Group, margins: Margins, seed: int) -> Check:
         outcome=Outcome.FAILED if refused else Outcome.NOT_JUDGED,
         sentence=(
             f"{group.title}: {people} patients are too few to be judged ({margins.group_patients} are needed); "
-            f"mean Dice {number(found.interval.value, 3, signed=True)}, {said} of its patients became worse."
+            f"{figure.words} {number(found.interval.value, figure.digits, signed=True)}, {said} of its patients became "
+            "worse."
         ),
         difference=found.interval,
         champion=found.champion,
         challenger=found.challenger,
-        limit=margins.group_dice,
+        limit=limit,
     )
 
 
-__all__ = ["group_checks"]
+__all__ = ["WITHIN", "approved_checks", "group_checks"]

@@ -29,7 +29,9 @@ class Margins:
         2000, "Intervals come from {} draws of patients with replacement, all cases of a patient together."
     )
     dice_gain: float = _limit(
-        0.005, "The mean Dice rises by at least {}, and the lower end of the interval of the rise is above 0."
+        0.005,
+        "The mean Dice on lesions that people drew rises by at least {}, and beyond chance: the lower end of its "
+        "interval is above 0, and so it is by Student's t.",
     )
     long_axis_mm: float = _limit(
         0.5,
@@ -59,6 +61,16 @@ class Margins:
         3,
         "In a group too small to be judged, {} patients or more who all become worse, on the mean beyond the margin of "
         "a group, are refused.",
+    )
+    approved_border: float = _limit(
+        0.05,
+        "Of the border of lesions that people approved as they were drawn, the part that is more than 2 mm off rises "
+        "by less than {}, by the upper end of its interval, and in no group by more.",
+    )
+    approved_long_axis_mm: float = _limit(
+        1.5,
+        "On these the mean absolute difference of the long axis rises by less than {} mm, by the upper end of its "
+        "interval.",
     )
     ece: float = _limit(
         0.02,

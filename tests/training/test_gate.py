@@ -163,6 +163,53 @@ def test_a_lesion_that_the_champion_met_and_the_challenger_misses_is_refused_by_
     assert check(allowed, "lesions_lost") is Outcome.PASSED
 
 
+def approved(rows: Sequence[Row], within: float = 1.0, length_off_mm: float = 0.0) -> list[Row]:
+    """Return the rows as those of lesions that were approved as they were drawn, of which so much is within 2 mm."""
+    return [
+        with_figures(
+            replace(row, case_id=f"{row.case_id} approved", known={**row.known, "origin": "approved"}),
+            dice=0.5 + within / 2,
+            surface_dice_2mm=within,
+            long_axis_error_mm=length_off_mm,
+        )
+        for row in rows
+    ]
+
+
+def test_what_was_approved_as_it_was_drawn_keeps_no_better_model_out() -> None:
+    rows = rows_of(patients=30)
+    was, now = [*rows, *approved(rows)], [*better(rows), *approved(rows, 0.98, 1.0)]
+    verdict = judge(was, now, QUICK)
+    assert verdict.is_proposed, verdict.because
+    assert (verdict.cases, verdict.patients) == (45, 30)
+    assert check(verdict, "approved_border") is Outcome.PASSED
+    assert check(verdict, "group_approved", "approved, scanner A") is Outcome.PASSED
+
+
+def test_what_was_approved_and_is_now_drawn_otherwise_refuses_also_in_one_group_only() -> None:
+    rows = rows_of(patients=30)
+    was = [*rows, *approved(rows)]
+    for now, name in (
+        (approved(rows, 0.9), "approved_border"),
+        (approved(rows, 1.0, 2.0), "approved_long_axis_mm"),
+    ):
+        verdict = judge(was, [*better(rows), *now], QUICK)
+        assert check(verdict, name) is Outcome.FAILED and not verdict.is_proposed
+    one = [
+        *approved([row for row in rows if row.known["scanner"] == "A"], 0.9),
+        *approved([row for row in rows if row.known["scanner"] == "B"]),
+    ]
+    verdict = judge(was, [*better(rows), *one], QUICK)
+    assert check(verdict, "approved_border") is Outcome.PASSED
+    assert check(verdict, "group_approved", "approved, scanner A") is Outcome.FAILED
+
+
+def test_a_hold_out_of_approved_lesions_alone_cannot_be_judged() -> None:
+    rows = approved(rows_of(patients=30))
+    verdict = judge(rows, [with_figures(row, dice=1.0) for row in rows], QUICK)
+    assert verdict.because.startswith("Cannot be judged. 0 patients with lesions that people drew")
+
+
 @pytest.mark.parametrize(
     ("name", "figures"),
     [
@@ -201,7 +248,7 @@ def test_too_few_patients_cannot_be_judged() -> None:
     rows = rows_of(patients=19)
     verdict = judge(rows, better(rows), QUICK)
     assert not verdict.is_proposed
-    assert verdict.because.startswith("Cannot be judged. 19 patients are on the hold-out; 20 are needed")
+    assert verdict.because.startswith("Cannot be judged. 19 patients with lesions that people drew are")
     alone = rows_of(patients=1)
     assert not judge(alone, better(alone), replace(QUICK, fewest_patients=1, fewest_cases=1)).is_proposed
 

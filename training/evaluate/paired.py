@@ -34,6 +34,8 @@ class Difference:
     """The challenger's."""
     p_fell: float
     """One-sided p of no fall: small when it surely fell. 1 when it did not fall, or there is one patient."""
+    p_rose: float
+    """One-sided p of no rise, likewise."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,18 +109,19 @@ def difference(
     whole = [float(made(one.sum(axis=0, keepdims=True) / count.sum())[0]) for one in sums]
     value = whole[1] - whole[0]
     low = high = None
-    p_fell = 1.0
+    p_fell = p_rose = 1.0
     if people > 1:
         times = _times(people, resamples, seed)
         cases = (times @ count)[:, None]
         found = made(times @ sums[1] / cases) - made(times @ sums[0] / cases)
         low, high = (float(q) for q in np.quantile(found, [(1 - level) / 2, (1 + level) / 2]))
-        p_fell = _p(value, float(found.std()), people)
+        p_fell, p_rose = (_p(signed, float(found.std()), people) for signed in (value, -value))
     return Difference(
         interval=Interval(value=value, low=low, high=high, cases=len(codes), patients=people),
         champion=whole[0],
         challenger=whole[1],
         p_fell=p_fell,
+        p_rose=p_rose,
     )
 
 

@@ -21,6 +21,7 @@ from training.verdict import Check, Outcome, Verdict
 GROUPS = {
     "group_dice": "Dice",
     "group_long_axis_mm": "absolute error of the long axis, mm",
+    "group_approved": "part of the border of approved lesions more than 2 mm off",
 }
 MOST_SHOWN = 40
 """Groups in a chart; more of them are in the table only."""
@@ -58,8 +59,9 @@ def _headlines(run: ToldRun | None) -> tuple[Headline, ...]:
     if run is None or run.verdict is None:
         return ()
     by_name = {check.name: check for check in run.verdict.checks}
-    dice, length, lost = (by_name[name] for name in ("dice_gain", "long_axis_mm", "lesions_lost"))
-    assert dice.difference is not None
+    dice, length, lost = (by_name.get(name) for name in ("dice_gain", "long_axis_mm", "lesions_lost"))
+    if dice is None or length is None or lost is None or dice.difference is None:
+        return ()
     answer = "proposed" if run.verdict.is_proposed else "refused"
     where = f"{run.verdict.cases} cases of {run.verdict.patients} patients"
     return (
@@ -157,7 +159,9 @@ def _groups(verdict: Verdict) -> Iterator[Section]:
     sentences = dict(verdict.margins.sentences())
     for name, words in GROUPS.items():
         if found := [check for check in verdict.checks if check.name == name]:
-            yield Section(title=f"By kind of case: {words}", tables=(_group_table(found, sentences[name]),))
+            yield Section(
+                title=f"By kind of case: {words}", tables=(_group_table(found, sentences.get(name, "")),)
+            )
 
 
 def _name(check: Check) -> str:
@@ -165,7 +169,7 @@ def _name(check: Check) -> str:
 
 
 def _group_table(found: Sequence[Check], note: str) -> Table:
-    rows, digits = [], 3 if found[0].name == "group_dice" else 2
+    rows, digits = [], 2 if found[0].name == "group_long_axis_mm" else 3
     for check in found:
         assert check.difference is not None
         rows.append(

@@ -48,12 +48,13 @@ RISKS = (
     Risk(
         what="It is better on the whole and worse for some kind of patient or scanner.",
         met="Every group of enough patients is looked at; one that falls beyond the margin, or surely, refuses.",
-        checks=("group_dice", "group_long_axis_mm", "group_all_worse"),
+        checks=("group_dice", "group_long_axis_mm", "group_approved", "group_all_worse"),
     ),
     Risk(
-        what="It forgets lesions that it could draw.",
-        met="Lost lesions are counted case by case; curated data are learned from again beside the new labels.",
-        checks=("lesions_lost",),
+        what="It learns what was corrected and forgets what it could draw.",
+        met="Lost lesions are counted case by case; what people approved as it was drawn has to stay within 2 mm; "
+        "curated data are learned from again beside the new labels.",
+        checks=("lesions_lost", "approved_border", "approved_long_axis_mm", "group_approved"),
     ),
     Risk(
         what="It is surer of itself than it may be.",
