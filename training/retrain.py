@@ -37,6 +37,7 @@ from training.frozen import (
     learned_before,
     mask_of,
 )
+from training.gate import APPROVED
 from training.pulse import Pulse
 from training.recipe import Recipe
 
@@ -185,11 +186,12 @@ class Retraining:
                 f"{new} masks to learn from are new since the last run, and {recipe.fewest_new_labels} are asked for: "
                 "nothing was trained."
             )
-        judged = {case.patient_id for case in gathered.judge.cases} if gathered.judge else set()
+        held = gathered.judge.cases if gathered.judge else ()
+        judged = {case.patient_id for case in held if case.tags.get("origin") != APPROVED}
         if len(judged) < recipe.margins.fewest_patients:
             return (
-                f"{len(judged)} patients are on the hold-out, and the gate needs {recipe.margins.fewest_patients}: "
-                "nothing was trained."
+                f"{len(judged)} patients with masks that people drew are on the hold-out, and the gate needs "
+                f"{recipe.margins.fewest_patients}: nothing was trained."
             )
         return None
 
