@@ -113,10 +113,11 @@ class Settler:
                 hard_cap_seconds=self._hard_cap_seconds,
                 stale_seconds=self._stale_seconds,
             )
+            present = self._present(session) if waiting else ()
         settled = []
         for study in waiting:
             try:
-                one = self._settle(study, now)
+                one = self._settle(study, now, present)
             except NadirError as error:  # one study that cannot be settled holds no other back
                 log.warning(line("not-settled", study=study.study_pk, error=str(error)))
                 continue
@@ -125,7 +126,7 @@ class Settler:
                 settled.append(one)
         return tuple(settled)
 
-    def _settle(self, study: Due, now: datetime) -> Settled | None:
+    def _settle(self, study: Due, now: datetime, present: Sequence[Identity]) -> Settled | None:
         with self._database.transaction() as session:
             revision = settle(
                 session, study.study_pk, now=now, forced=study.forced, seen=study.last_arrival_at
@@ -133,7 +134,7 @@ class Settler:
             if revision is None:
                 return None
             priors.request(session, study.study_pk, self._prior_sources, now=now)
-            wanted = self._applying(session, revision)
+            wanted = self._applying(session, revision, present)
             retire(session, revision, [analysis.plugin for analysis in wanted])
             jobs = [
                 enqueue(
@@ -155,9 +156,10 @@ class Settler:
                 jobs=sum(job is not None for job in jobs),
             )
 
-    def _applying(self, session: Session, revision: Revision) -> Sequence[Identity]:
+    def _applying(
+        self, session: Session, revision: Revision, present: Sequence[Identity]
+    ) -> Sequence[Identity]:
         """Return the analyses that have something to look at in a revision."""
-        present = self._present(session)
         if not self._needs:
             return present
         held = modalities(session, revision)
