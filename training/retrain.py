@@ -190,7 +190,7 @@ class Retraining:
         judged = {case.patient_id for case in held if case.tags.get("origin") != APPROVED}
         if len(judged) < recipe.margins.fewest_patients:
             return (
-                f"{len(judged)} patients with masks that people drew are on the hold-out, and the gate needs "
+                f"{len(judged)} patients are on the hold-out with masks that people drew, and the gate needs "
                 f"{recipe.margins.fewest_patients}: nothing was trained."
             )
         return None
