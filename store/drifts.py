@@ -87,7 +87,7 @@ def _facts(session: Session, plugin: str, since: datetime | None) -> Sequence[An
     first = (
         select(func.min(col(SeriesFact.id)))
         .join(Job, col(Job.id) == col(SeriesFact.job_pk))
-        .where(col(SeriesFact.plugin) == plugin, col(Job.state) != jobs.SUPERSEDED)
+        .where(col(SeriesFact.plugin) == plugin, col(Job.state).in_((jobs.DELIVERING, jobs.DONE)))
         .group_by(col(SeriesFact.job_pk))
     )
     table = SeriesFact.__table__  # type: ignore[attr-defined]

@@ -90,6 +90,27 @@ def test_a_tracking_uid_of_the_source_is_kept_and_never_given_twice(make_task: M
     assert segments == {first, second}
 
 
+def test_how_unsure_it_was_and_what_the_series_was_like_come_back_and_are_in_no_result(
+    make_task: MakeTask,
+) -> None:
+    analysed = _one(make_task("unsure"))
+    (found,), (facts,) = analysed.results.found, analysed.results.series
+    assert found.uncertainties == (("entropy", 0.4321),)
+    assert (facts.series_instance_uid, facts.slices, facts.unit) == (found.series_instance_uid, 6, "[hnsf'U]")
+    assert sum(facts.histogram) == pytest.approx(1.0, abs=1e-3)
+    assert Analysed.from_json(json.loads(json.dumps(analysed.to_json()))) == analysed
+    assert "SECRET" not in str(facts)
+    written = "".join(dataset.to_json() for dataset in _objects(analysed).values())
+    assert "0.4321" not in written
+
+
+def test_a_study_in_which_nothing_was_found_has_facts_too(make_task: MakeTask) -> None:
+    nothing, box = (_one(make_task(mode, out=mode)).results for mode in ("nothing", "box"))
+    assert nothing.found == ()
+    assert nothing.series == box.series != ()
+    assert _one(make_task("refuse", out="refuse")).results.series == ()
+
+
 def test_control_characters_of_a_label_stay_out_of_the_tracking_identifier(make_task: MakeTask) -> None:
     analysed = _one(make_task("odd_label"))
     assert [f.tracking_identifier for f in analysed.results.found] == ["tab here and there"]

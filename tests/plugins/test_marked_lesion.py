@@ -62,6 +62,7 @@ def test_every_mark_gives_a_lesion_that_says_who_marked_it(plugin: MarkedLesion,
     assert found[0].measurement("long_axis").value == pytest.approx(12, abs=1.2)
     assert found[0].measurement("volume").uncertainty > 0
     assert found[0].measurement("short_axis").uncertainty is None
+    assert {"entropy", "disagreement", "dice_deficit"} < found[0].uncertainties.keys()
     told = found[0].flags[0]
     assert (told.code, told.plugin) == ("marked-by", "marked_lesion")
     assert "Doe Jane" in told.sentence

@@ -68,4 +68,5 @@ def test_a_nodule_is_drawn_at_a_point_under_the_name_it_has_and_nothing_where_no
     assert (found.label, found.type.meaning, found.site.meaning) == ("Nodule 7", "Nodule", "Lung")
     assert found.measurement("long_axis").value == pytest.approx(12.0, abs=1.0)
     assert all("'Nodule 7'" in flag.sentence for flag in found.flags)
+    assert 0 <= found.uncertainties["entropy"] <= 1
     assert nodule_at(volume, (x, y, z), "Nodule 7", bright_segmenter(), 8.0) is None

@@ -58,6 +58,9 @@ class Trouble:
     def nothing(self, study, volume):
         return ()
 
+    def unsure(self, study, volume):
+        return (replace(box(volume), uncertainties={"entropy": 0.4321, "volume_cv": float("inf")}),)
+
     def segfault(self, study, volume):
         print("Patient", study.patient.patient_id, flush=True)
         ctypes.string_at(0)
