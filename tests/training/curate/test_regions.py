@@ -258,11 +258,10 @@ def test_real_regions_measure_as_cases_what_they_measure_in_a_study(
 def test_all_segments_of_real_segs_of_others_are_found_and_every_other_file_has_its_reason(
     data: Path, tmp_path: Path
 ) -> None:
-    found = curated(data / "foreign", tmp_path)
-    counts = {
-        one.region: one.voxels for one in found.taken if one.where.endswith("partial_overlaps_binary.dcm")
-    }
-    assert len(counts) == 5
-    segs = {str(p.relative_to(data / "foreign")) for p in (data / "foreign").rglob("*seg*.dcm")}
-    told = {one.where for one in (*found.taken, *found.left_out)}
-    assert {seg for seg in segs if "/seg_" in seg} <= told
+    source = data / "foreign" / "dcmqi"
+    found = curated(source, tmp_path)
+    partial = {one.region for one in found.taken if one.where.endswith("partial_overlaps_binary.dcm")}
+    assert len(partial) == 5
+    segs = {str(path.relative_to(source)) for path in source.rglob("seg_*.dcm")}
+    assert len(segs) == 6
+    assert segs <= {one.where for one in (*found.taken, *found.left_out)}
