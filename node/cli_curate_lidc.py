@@ -26,6 +26,9 @@ def lidc(
     json_only: Annotated[
         bool, typer.Option("--json-only", help="Only what the XML files say, as JSON; no images are needed.")
     ] = False,
+    readers: Annotated[
+        int, typer.Option(min=1, max=4, help="Only nodules that at least so many readers outlined.")
+    ] = 1,
     name: Name = None,
     margin_mm: Margin = 20.0,
     as_json: AsJson = False,
@@ -45,7 +48,15 @@ def lidc(
         write_json(readings, out)
     elif dicom is not None and readings.by_series:
         with shown() as tell:
-            curated = curate_lidc(readings, dicom, out, name=name or out.name, margin_mm=margin_mm, tell=tell)
+            curated = curate_lidc(
+                readings,
+                dicom,
+                out,
+                name=name or out.name,
+                margin_mm=margin_mm,
+                least_readers=readers,
+                tell=tell,
+            )
     if as_json:
         printing.print_json({"folder": str(out), **curated.plain()})
     else:
@@ -66,7 +77,8 @@ def _print(curated: Curated, folder: Path) -> None:
         patients = len({case.patient_id for case in cases})
         printing.say(f"{len(cases)} cases of {patients} patients from {curated.nodules} nodules")
         printing.say(f"written: {folder / 'manifest.json'}, sha256 {curated.manifest.sha256}")
-    for flag in curated.left_out:
-        printing.complain(f"nadir: left out: {flag.sentence} ({flag.code})")
+    first = {flag.code: flag for flag in reversed(curated.left_out)}
+    for code, count in sorted(Counter(flag.code for flag in curated.left_out).items()):
+        printing.complain(f"nadir: left out: {count}, the first: {first[code].sentence} ({code})")
     for flag in readings.refused:
         printing.complain(f"nadir: refused: {flag.sentence} ({flag.code})")

@@ -42,11 +42,13 @@ class Made:
     """What was left out, and why."""
 
 
-def make_cases(reading: Reading, series: CtSeries, folder: Path, *, margin_mm: float = MARGIN_MM) -> Made:
+def make_cases(
+    reading: Reading, series: CtSeries, folder: Path, *, margin_mm: float = MARGIN_MM, least_readers: int = 1
+) -> Made:
     """Return what became of a reading after the files of its cases were written.
 
     A case is a nodule of 3 mm or more: the voxels that at least half of its outlines hold, and each outline's own.
-    Left out and told: what `place` refuses, `mark-without-image`, `outline-without-ratings`,
+    Left out and told: what `place` refuses, `mark-without-image`, `outline-without-ratings`, `too-few-readers`,
     `too-many-outlines` (more than four that cannot be told apart), `empty-consensus`.
     """
     flags: list[Flag] = []
@@ -59,7 +61,7 @@ def make_cases(reading: Reading, series: CtSeries, folder: Path, *, margin_mm: f
         told = {"case_id": None, **_told(outlines, agreed, reading, series)}
         nodules.append(told)
         try:
-            _require_clear(outlines, agreed, name)
+            _require_clear(outlines, agreed, name, least_readers)
             cases.append(_write(folder, series, outlines, agreed, name, margin_mm))
             told["case_id"] = name
         except Refused as reason:
@@ -98,7 +100,16 @@ def _placed(reading: Reading, series: CtSeries, flags: list[Flag]) -> list[Outli
     return placed
 
 
-def _require_clear(outlines: Sequence[Outline], agreed: Consensus, name: str) -> None:
+def _readers(outlines: Sequence[Outline]) -> int:
+    return len({outline.session for outline in outlines})
+
+
+def _require_clear(outlines: Sequence[Outline], agreed: Consensus, name: str, least_readers: int) -> None:
+    if _readers(outlines) < least_readers:
+        raise Refused(
+            "too-few-readers",
+            f"{name}: {_readers(outlines)} readers outlined it, {least_readers} are asked for",
+        )
     if len(outlines) > READERS:
         raise Refused(
             "too-many-outlines",
@@ -128,7 +139,7 @@ def _write(
             "slice_thickness_mm": series.scale.thickness_mm,
             "scanner": series.scanner or None,
             "origin": ORIGIN,
-            "readers": len({outline.session for outline in outlines}),
+            "readers": _readers(outlines),
             **ratings,
             "malignancy_class": malignancy_class(ratings["malignancy"]) if "malignancy" in ratings else None,
         },

@@ -114,6 +114,7 @@ def curate_lidc(
     *,
     name: str,
     margin_mm: float = MARGIN_MM,
+    least_readers: int = 1,
     tell: Callable[[str], None] = lambda what: None,
 ) -> Curated:
     """Return what became of the readings after the data set was written. `tell` is called with what is under way.
@@ -132,7 +133,9 @@ def curate_lidc(
     for uid in sorted(found):
         tell(f"series {uid}")
         try:
-            made.append(_made(readings.by_series[uid], found[uid], folder, margin_mm))
+            reading = readings.by_series[uid]
+            series = read_series(found[uid], _named(reading))
+            made.append(make_cases(reading, series, folder, margin_mm=margin_mm, least_readers=least_readers))
             left_out += made[-1].flags
         except Refused as reason:
             sentence = f"series {uid}: {reason.sentence}"
@@ -153,10 +156,10 @@ def curate_lidc(
     return curated
 
 
-def _made(reading: Reading, paths: Sequence[Path], folder: Path, margin_mm: float) -> Made:
-    named = {c.sop_instance_uid for _, annotation in reading.annotations() for c in annotation.contours}
-    named |= {mark.sop_instance_uid for _, mark in reading.marks()}
-    return make_cases(reading, read_series(paths, named), folder, margin_mm=margin_mm)
+def _named(reading: Reading) -> set[str]:
+    """Return the images that a reading names."""
+    outlined = {c.sop_instance_uid for _, annotation in reading.annotations() for c in annotation.contours}
+    return outlined | {mark.sop_instance_uid for _, mark in reading.marks()}
 
 
 def _write(path: Path, text: str) -> None:

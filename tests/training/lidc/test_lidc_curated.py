@@ -220,9 +220,8 @@ def test_outlines_on_images_that_are_not_in_the_series_are_told_and_left_out(
     path.write_text(path.read_text().replace(lowest.sop_uid(6), "1.2.99"))
     said = run(one.xml, "--dicom", one.dicom, "--out", tmp_path / "out")
     assert "1.2.99 (contour-without-image)" in said.stderr
-    assert said.stderr.count("contour-without-image") == sum(
-        any(c.k == 6 for c in a.contours) for a in lowest.annotations
-    )
+    missing = sum(any(c.k == 6 for c in a.contours) for a in lowest.annotations)
+    assert f"left out: {missing}, the first: " in said.stderr
     drawn = [a for a in lowest.annotations if all(c.k != 6 for c in a.contours)]
     assert said.exit_code == (0 if drawn else 1)
 
@@ -273,6 +272,16 @@ def test_two_series_of_a_patient_are_in_one_fold_and_have_cases_of_their_own(
     assert said.exit_code == 0, said.output
     cases = manifest_of(tmp_path / "out").cases
     assert len({case.case_id for case in cases}) == 2 and len({case.fold for case in cases}) == 1
+
+
+def test_nodules_of_fewer_readers_than_asked_for_become_no_case(
+    lowest: PublishedScan, tmp_path: Path
+) -> None:
+    one = written(moved(lowest, [0, 1]), tmp_path)
+    said = run(one.xml, "--dicom", one.dicom, "--out", tmp_path / "three", "--readers", 3)
+    assert said.exit_code == 1 and "2 readers outlined it, 3 are asked for" in said.stderr
+    assert run(one.xml, "--dicom", one.dicom, "--out", tmp_path / "two", "--readers", 2).exit_code == 0
+    assert len(reader_masks(tmp_path / "two")) == 2
 
 
 def test_outlines_that_cannot_be_told_apart_become_no_case(
