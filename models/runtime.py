@@ -36,6 +36,8 @@ Array = NDArray[np.float32]
 Runner = Callable[[Array], Array]
 """float32 `(N, C, K, R, C)` to logits `(N, O, ...)`; not to be called by two threads at once."""
 TRIALS = "trials.json"
+EXACT = "off"
+"""Folder of how far the answers of a kind are off, for each network."""
 BATCH = 8
 """Patches that a trial shows at once: the mirror images of one."""
 ROUNDS = 5
@@ -68,7 +70,8 @@ def network(model: Model, fold: int, cache: Path | None = None, threads: int | N
     """
     learned, cache = Learned.of(model, fold), cache or default_cache()
     threads = threads or len(os.sched_getaffinity(0))
-    return runner(fastest(learned, model.manifest.name, cache, threads).kind, learned, cache, threads)
+    kind = fastest(learned, model.manifest.name, cache, threads).kind
+    return runner(as_torch(kind, learned, cache, threads), learned, cache, threads)
 
 
 def default_cache() -> Path:
@@ -120,6 +123,38 @@ def fastest(learned: Learned, name: str, cache: Path, threads: int) -> Trial:
     log.info("fastest runtime of %s is %s", name, trial.kind, extra={"action": "runtime-chosen"})
     write_whole(cache / TRIALS, _plain({**_kept(cache), key: trial}))
     return trial
+
+
+def as_torch(kind: str, learned: Learned, cache: Path, threads: int) -> str:
+    """Return `kind` when it answers as torch does with these very weights, else torch in bf16.
+
+    A trial is of one network, and holds for the time that others of its architecture take, not for their answers. Each
+    network is looked at once; how far it is off is kept under its hash.
+    """
+    if kind.startswith("torch-"):
+        return kind
+    known = cache / EXACT / f"{learned.sha256()}-{kind}"
+    try:
+        off = float(known.read_text())
+    except (OSError, ValueError):
+        off = _off(kind, learned, cache, threads)
+        with suppress(OSError):
+            known.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_whole(known, f"{off:.4f}".encode())
+    if off <= FURTHEST:
+        return kind
+    log.warning("%s is off by %.3f with these weights", kind, off, extra={"action": "runtime-refused"})
+    return "torch-bf16"
+
+
+def _off(kind: str, learned: Learned, cache: Path, threads: int) -> float:
+    shown = ball(learned.patch)[:1]
+    expected = runner("torch-fp32", learned, cache, threads)(shown)
+    try:
+        return apart(runner(kind, learned, cache, threads)(shown), expected)
+    except (BadModel, RuntimeError, OSError, ImportError, ValueError) as error:
+        log.warning("%s cannot be used: %s", kind, error, extra={"action": "runtime-refused"})
+        return float("inf")
 
 
 def kept_trials(cache: Path) -> tuple[Trial, ...]:
@@ -299,6 +334,7 @@ __all__ = [
     "KINDS",
     "Runner",
     "Trial",
+    "as_torch",
     "default_cache",
     "fastest",
     "kept_trials",

@@ -98,6 +98,32 @@ def test_the_fastest_is_tried_once_for_all_weights_of_an_architecture(
     assert len(kept_trials(tmp_path / "new")) == 2
 
 
+@pytest.mark.parametrize("fault", ["none", "wrong", "raises"])
+def test_a_kind_that_was_found_with_other_weights_is_held_against_torch_once_for_each_network(
+    fault: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told: list[str] = []
+
+    def opened(one: Learned, *_: object) -> object:
+        told.append(one.sha256())
+        if fault == "raises":
+            raise RuntimeError("no such operator")
+        if fault == "wrong":
+            return lambda shown: np.full((len(shown), 1, *shown.shape[2:]), 50.0, np.float32)
+        return KINDS_BEFORE["torch-fp32"](one, tmp_path, 1)
+
+    kinds = {"torch-fp32": KINDS_BEFORE["torch-fp32"], "openvino-int8": opened}
+    monkeypatch.setattr(runtime, "KINDS", kinds)
+    expected = "openvino-int8" if fault == "none" else "torch-bf16"
+    assert runtime.as_torch("openvino-int8", learned(), tmp_path, 1) == expected
+    assert len(told) == 1
+    assert runtime.as_torch("openvino-int8", learned(), tmp_path, 1) == expected
+    assert len(told) == 1
+    assert runtime.as_torch("openvino-int8", learned(seed=1), tmp_path, 1) == expected
+    assert len(set(told)) == 2
+    assert runtime.as_torch("torch-bf16", learned(), tmp_path, 1) == "torch-bf16"
+
+
 @pytest.mark.parametrize(
     ("ms", "chosen"),
     [
