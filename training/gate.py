@@ -158,8 +158,8 @@ class _How:
         passed = low is not None and low > 0 and sure and found.interval.value >= least
         return _check(
             "dice_gain", "Mean Dice", found, passed, least, 3,
-            f"asked are {number(least, 3, signed=True)} or more, an interval above 0, and a p of at most "
-            f"{number((1 - self.margins.level) / 2, 3)}, which is {number(found.p_rose, 3)} (Student's t)",
+            f"asked are {number(least, 3, signed=True)} or more and an interval above 0; p (Student's t) is "
+            f"{number(found.p_rose, 3)}, and at most {number((1 - self.margins.level) / 2, 3)} is asked",
         )  # fmt: skip
 
     def long_axis(self, full: Sequence[Pair]) -> Check:

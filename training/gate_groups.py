@@ -191,17 +191,18 @@ def _small(group: _Group, figure: _Figure, margins: Margins, seed: int) -> Check
         was, now = figure.of(pair)
         changes[pair.champion.patient_id].append(figure.sign * (now - was))
     people = len(changes)
-    all_worse = all(float(np.mean(of)) > 0 for of in changes.values())
-    refused = all_worse and people >= margins.group_all_worse and figure.sign * found.interval.value > limit
-    said = "every one" if all_worse else "not every one"
+    worse = sum(float(np.mean(of)) > 0 for of in changes.values())
+    refused = (
+        worse == people and people >= margins.group_all_worse and figure.sign * found.interval.value > limit
+    )
     return Check(
         name="group_all_worse",
         title=group.title,
         outcome=Outcome.FAILED if refused else Outcome.NOT_JUDGED,
         sentence=(
             f"{group.title}: {people} patients are too few to be judged ({margins.group_patients} are needed); "
-            f"{figure.words} {number(found.interval.value, figure.digits, signed=True)}, {said} of its patients became "
-            "worse."
+            f"{figure.words} {number(found.interval.value, figure.digits, signed=True)}, {worse} of the {people} "
+            "became worse."
         ),
         difference=found.interval,
         champion=found.champion,

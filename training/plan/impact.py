@@ -87,8 +87,9 @@ def _outcome(run: ToldRun) -> Section:
     tried = (
         f"{run.earlier} challengers of this family were judged before, on a hold-out with the same people."
     )
-    said = "" if failed else f" {run.said}"
-    text = f"Run {run.number} ended as {run.state}.{said}"
+    text = f"Run {run.number} ended as {run.state}."
+    if not failed:
+        text += " " + run.said.removeprefix("Proposed. ")
     return Section(title="What came of it", text=text, points=(*failed, tried))
 
 
