@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from node.settings import Settings
 
 NICE = 19
-PASSED = ("home", "database_url", "sync", "log_level")
+PASSED = ("home", "database_url", "sync", "log_level", "ae_title")
 """Settings that a command is given beside `retrain`: no secret of another role is among them."""
 
 
@@ -77,7 +77,8 @@ def environment_of(settings: Settings, environment: Mapping[str, str]) -> dict[s
     """Return the environment of a command of the schedule: what it has to know of the settings, and no secret else."""
     kept = {name: value for name, value in environment.items() if not name.startswith("NADIR_")}
     passed = {f"NADIR_{name.upper()}": str(getattr(settings, name)) for name in PASSED}
-    return {**kept, **passed, "NADIR_RETRAIN": json.dumps(settings.retrain.model_dump(mode="json"))}
+    retrain = json.dumps(settings.retrain.model_dump(mode="json"))
+    return {**kept, **passed, "NADIR_RETRAIN": retrain, "OMP_NUM_THREADS": str(settings.retrain.threads)}
 
 
 def _private(path: Path) -> Any:

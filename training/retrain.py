@@ -24,24 +24,28 @@ from plugins.errors import NadirError, Refused
 from store import registry, runs
 from store.database import Database
 from store.failpoint import reach
-from store.model_folders import stage
+from store.model_folders import stage, unnamed
 from store.runs import State
 from training.challenger import learn, pack
 from training.frozen import (
     JUDGE,
-    LEARN,
     Frozen,
     Gathered,
+    fold_of,
     freeze,
     is_same,
     learned_before,
     mask_of,
 )
 from training.gate import APPROVED
+from training.manifest import Case, DataManifest
 from training.pulse import Pulse
 from training.recipe import Recipe
 
 if TYPE_CHECKING:
+    from sqlmodel import Session
+
+    from store.model_tables import ModelVersion
     from training.challenge import Challenge
     from training.fit import Progress
 
@@ -89,6 +93,8 @@ class Retraining:
     """Is told each step of the optimiser."""
     schedule: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Settings of the node that say when it is run, for the documents: value and meaning by name."""
+    record: Callable[[Session, ModelVersion], None] = lambda *_: None
+    """Is told of the model in the transaction that registers it, for the audit trail."""
 
     def run(self) -> Ended:
         """Return how the run ended. Refuses `already-running`; raises what ended it otherwise."""
@@ -134,7 +140,7 @@ class Retraining:
         gathered = self.gather(work, champion)
         reach("retrain-collected")
         new = self._new(gathered)
-        if (why := self._too_few(gathered, new)) is not None:
+        if (why := self._too_few(gathered, new, champion)) is not None:
             shutil.rmtree(work)
             self._end(number, State.TOO_FEW, why, **self._counts(gathered, new))
             return Ended(number=number, state=State.TOO_FEW, said=why, left_out=gathered.told), None
@@ -173,12 +179,12 @@ class Retraining:
         with self.database.reading() as session:
             finished = runs.list_runs(session, self.recipe.family, runs.LEARNED)
         known = learned_before([self.home / run.folder for run in finished if run.folder])
-        return sum(mask_of(case) not in known for case in gathered.learn.cases) if gathered.learn else 0
+        return sum(mask_of(case) not in known for case in _cases(gathered.learn))
 
     def _counts(self, gathered: Gathered, new: int) -> dict[str, int]:
-        return {"labels": len(gathered.learn.cases) if gathered.learn else 0, "new_labels": new}
+        return {"labels": len(_cases(gathered.learn)), "new_labels": new}
 
-    def _too_few(self, gathered: Gathered, new: int) -> str | None:
+    def _too_few(self, gathered: Gathered, new: int, champion: Model) -> str | None:
         """Return why nothing is trained, in one sentence; None when there is enough."""
         recipe = self.recipe
         if new < recipe.fewest_new_labels:
@@ -186,12 +192,18 @@ class Retraining:
                 f"{new} masks to learn from are new since the last run, and {recipe.fewest_new_labels} are asked for: "
                 "nothing was trained."
             )
-        held = gathered.judge.cases if gathered.judge else ()
+        held = _cases(gathered.judge)
         judged = {case.patient_id for case in held if case.tags.get("origin") != APPROVED}
         if len(judged) < recipe.margins.fewest_patients:
             return (
                 f"{len(judged)} patients are on the hold-out with masks that people drew, and the gate needs "
                 f"{recipe.margins.fewest_patients}: nothing was trained."
+            )
+        folds = {fold_of(case.patient_id, champion.card["held_out"]) for case in _cases(gathered.learn)}
+        if len(folds) == 1 and folds.issubset(champion.folds):
+            return (
+                f"All masks to learn from are of patients of fold {min(folds)}, so that its network could learn from "
+                "none: nothing was trained."
             )
         return None
 
@@ -253,6 +265,7 @@ class Retraining:
         found.write(frozen.folder / JUDGED)
         reach("retrain-judged")
         verdict = found.verdict
+        self._sweep()
         staged = stage(self.home, self.recipe.family, folder)
         reach("retrain-staged")
         state = State.PROPOSED if verdict.is_proposed else State.REFUSED
@@ -268,11 +281,20 @@ class Retraining:
             now = self.database.now()
             runs.require_held(session, number, self.owner)
             model = registry.register(session, staged, judged, now=now, run_pk=number)
+            self.record(session, model)
             reach("retrain-registered")
             runs.end(session, number, self.owner, state, verdict.because, now)
         reach("retrain-ended")
         said = verdict.because
         return Ended(number=number, state=state, said=said, model=model.number, left_out=left_out)
+
+    def _sweep(self) -> None:
+        """Remove the folders of models that killed runs of this family left before any row named them."""
+        with self.database.reading() as session:
+            named = [version.folder for version in registry.versions(session)]
+        for folder in unnamed(self.home, named):
+            if Path(folder).parent.name == self.recipe.family:
+                shutil.rmtree(self.home / folder, ignore_errors=True)
 
     def _tell_plan(self, number: int, champion: Model) -> None:
         """Write the documents of the plan, with what this run found, into its folder."""
@@ -291,4 +313,8 @@ class Retraining:
             runs.end(session, number, self.owner, state, said, self.database.now(), **values)
 
 
-__all__ = ["LEARN", "Ended", "Gather", "Retraining"]
+def _cases(manifest: DataManifest | None) -> tuple[Case, ...]:
+    return manifest.cases if manifest else ()
+
+
+__all__ = ["Ended", "Gather", "Retraining"]
