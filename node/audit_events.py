@@ -166,15 +166,19 @@ def access_changed(what: str, subject: str, by: str, *, is_role: bool = False) -
     )
 
 
-def model_changed(what: str, model: str, by: str) -> AuditMessage:
-    """Tell that a learned model was registered, approved or rolled back; `model` is its folder, or its hash."""
+def model_changed(what: str, model: str, sha256: str, by: str) -> AuditMessage:
+    """Tell that a learned model (`nodule_segmenter/3`) was registered, approved or rolled back."""
     return AuditMessage(
         event=am.SECURITY_ALERT,
         types=(am.SOFTWARE_CONFIGURATION,),
         participants=(Participant(user_id=by, is_requestor=True),),
         subjects=(
             Subject(
-                id=model, id_type=am.URI, type_code="2", role="13", details=(("Alert Description", what),)
+                id=f"models/{model}",
+                id_type=am.URI,
+                type_code="2",
+                role="13",
+                details=(("Alert Description", what), ("SHA-256", sha256)),
             ),
         ),
     )

@@ -122,8 +122,8 @@ def _deciding(
             yield session, settings.home, now
             made = registry.history(session, family)[-1]
             entry = next(e for e in model_view.entries(session, family) if e.state == "active")
-            what = f"{family} {entry.number} counts: {entry.decided}"
-            message = audit_events.model_changed(what, entry.manifest_sha256, made.author)
+            model, sha256 = f"{family}/{entry.number}", entry.manifest_sha256
+            message = audit_events.model_changed(f"{entry.decided}, counts now", model, sha256, made.author)
             audit.append(session, [(now, message.xml(now, settings.ae_title))])
     if as_json:
         printing.print_json(model_view.plain(entry))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,10 @@ from node.flags import load_settings
 from plugins.errors import Refused
 
 if TYPE_CHECKING:
+    from sqlmodel import Session
+
     from models.shipped import Model
+    from store.model_tables import ModelVersion
     from training.fit import Progress
     from training.frozen import Gathered
 
@@ -81,6 +85,7 @@ def retrain(
             say=lambda text: printing.complain(f"{family}: {text}"),
             tell=_steps(family),
             schedule=schedule_of(settings.retrain),
+            record=partial(_record, settings.ae_title),
         ).run()
     if as_json:
         printing.print_json(asdict(ended))
@@ -113,6 +118,17 @@ def runs(home: Home = None, config: Config = None, as_json: AsJson = False) -> N
 
 def _iso(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _record(ae_title: str, session: Session, model: ModelVersion) -> None:
+    """Tell the audit trail, in the transaction that registers a model."""
+    from node.audit_events import model_changed
+    from store import audit
+
+    what = f"registered, {'proposed' if model.is_proposed else 'refused by the gate'}"
+    named, by = f"{model.family}/{model.number}", f"nadir models retrain, run {model.run_pk}"
+    message = model_changed(what, named, model.manifest_sha256, by)
+    audit.append(session, [(model.made_at, message.xml(model.made_at, ae_title))])
 
 
 def _steps(family: str) -> Callable[[Progress], None]:

@@ -64,7 +64,7 @@ def every_message(text: str) -> list[AuditMessage]:
         audit_events.request_denied(403, text, text, text),
         audit_events.access_changed(text, text, text),
         audit_events.access_changed(text, text, text, is_role=True),
-        audit_events.model_changed(text, text, text),
+        audit_events.model_changed(text, text, text, text),
         audit_events.trail_read(text),
     ]
 

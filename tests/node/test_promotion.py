@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from base64 import b64encode
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -25,13 +26,17 @@ from models.place import ModelPlace
 from node import worker as worker_module
 from node.analyses import Analyses
 from node.cli import app
+from node.cli_options import models_of
+from node.cli_retrain import _record
 from node.intake import Intake
 from node.pipeline import analyse
 from node.settings import Settings
 from node.settle import Settler
 from node.task import Identity, Task
 from node.worker import Worker
+from plugins.errors import Refused
 from plugins.registry import load_plugins
+from store.model_tables import ModelVersion
 from store.tables import AuditRecord, Job, Result
 
 
@@ -246,6 +251,45 @@ def test_the_list_shows_who_decided_what_and_the_audit_trail_knows_it(clinic: Cl
     said = CliRunner().invoke(app, ["models", "show", NAME, "2", "--home", str(clinic.home)])
     assert "did not propose it. It is worse for nodules below 6 mm." in said.stdout
     assert "Device UID 2.25." in said.stdout
+
+
+def test_a_registration_by_a_run_is_in_the_audit_trail(clinic: Clinic) -> None:
+    clinic.register(5)
+    (model,) = clinic.node.rows(ModelVersion)
+    with clinic.node.database.transaction() as session:
+        _record("NADIR", session, model)
+    (row,) = clinic.node.rows(AuditRecord)
+    assert 'ParticipantObjectID="models/nodule_segmenter/1"' in row.message
+    assert b64encode(b"registered, proposed").decode() in row.message
+
+
+def test_the_commands_on_files_draw_with_the_models_of_the_node_that_is_named(
+    clinic: Clinic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.offline.run_in_child", worker_module.run_in_child)
+    clinic.register(5)
+    clinic.approve(1)
+    named = models_of(clinic.home, None)
+    assert [Path(place.folder).parent.name for place in named.values()] == [NAME]
+    assert models_of(None, None) == {}
+    config = tmp_path / "nadir.toml"
+    config.write_text(f'home = "{clinic.home}"')
+    assert models_of(None, config) == named
+    with pytest.raises(Refused, match="no-database"):
+        models_of(tmp_path / "nowhere", None)
+    study = make_series(tmp_path / "study", np.zeros((6, 20, 20)))[0].parent
+    for number, more in enumerate(([], ["--home", str(clinic.home)])):
+        words = [
+            "analyse",
+            str(study),
+            "--out",
+            str(tmp_path / f"out{number}"),
+            "--plugin",
+            "promoted",
+            "--json",
+        ]
+        said = CliRunner().invoke(app, [*words, *more])
+        assert json.loads(said.stdout)["findings"][0]["label"] == ("1 wide", "5 wide")[number]
 
 
 def test_the_shipped_analyses_draw_with_another_network_under_another_device(
