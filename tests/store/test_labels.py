@@ -20,12 +20,13 @@ from typer.testing import CliRunner
 
 from node.cli import app
 from plugins.contours import Contours
-from plugins.contract import Mask
+from plugins.contract import Mask, Volume
 from store import patients
 from store.choices import choose, undo
+from store.dicom.series import read_grids, read_regions
 from store.dicom.voxel_hash import voxel_hash
-from store.labelled_study import read_labelled, sent_objects
 from store.labels import Label, Labelled, labelled, labels
+from store.objects import ObjectStore
 from store.patient_key import patient_key
 from store.sides import assign
 from store.tables import Instance, Series, Study
@@ -36,7 +37,8 @@ pytestmark = pytest.mark.xdist_group("labels")
 @pytest.fixture(scope="session")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[LabelledNode, Visited, Visited]:
     made = SmallNode.make(tmp_path_factory.mktemp("labelled") / "node")
-    node = LabelledNode(home=made.home, database=made.database, objects=made.objects)
+    objects = ObjectStore(made.home / "store", sync=False)
+    node = LabelledNode(home=made.home, database=made.database, objects=objects)
     return node, node.visit("P1", "20260110"), node.visit("P2", "20260111", at(60))
 
 
@@ -65,17 +67,22 @@ def read(node: LabelledNode, **more: bool) -> Labelled:
         return labelled(session, node.objects, **more)
 
 
-def voxels(node: LabelledNode, label: Label) -> NDArray[np.bool_]:
-    """Return the mask of a label on the grid of its images."""
+@pytest.fixture(scope="session")
+def grids(seen: tuple[LabelledNode, Visited, Visited]) -> tuple[Volume, ...]:
+    node, one, _ = seen
     with node.database.reading() as session:
-        study = select(Study.id).where(col(Study.study_instance_uid) == label.study_instance_uid)
-        pk = int(session.exec(study).one() or 0)
-        there = read_labelled(
-            session, node.objects, pk, [s for s in sent_objects(session) if s.study_pk == pk]
-        )
-    drawings = [*(drawing for _, drawing in there.theirs), *(o.drawing for o in there.ours)]
-    (region,) = [d.region for d in drawings if (d.sha256, d.region.number) == (label.sha256, label.number)]
-    return region.mask.full()
+        uids = [image.SOPInstanceUID for image in one.images]
+        images = select(Instance.sha256).where(col(Instance.sop_instance_uid).in_(uids))
+        return read_grids([node.objects.path(sha256) for sha256 in session.exec(images)])
+
+
+@pytest.fixture
+def voxels(node: LabelledNode, grids: tuple[Volume, ...]) -> Callable[[Label], NDArray[np.bool_]]:
+    def of(label: Label) -> NDArray[np.bool_]:
+        regions, _ = read_regions(node.objects.path(label.sha256), grids)
+        return next(region.mask.full() for region in regions if region.number == label.number)
+
+    return of
 
 
 def plain(visited: Visited) -> Dataset:
@@ -144,7 +151,12 @@ def contours_of_a_reviewer(visited: Visited) -> Dataset:
     ],
 )
 def test_what_a_person_changed_is_a_label_of_exactly_these_voxels(
-    node: LabelledNode, one: Visited, write: Callable[[Visited], Dataset], more_mm: float, author: str
+    node: LabelledNode,
+    one: Visited,
+    write: Callable[[Visited], Dataset],
+    more_mm: float,
+    author: str,
+    voxels: Callable[[Label], NDArray[np.bool_]],
 ) -> None:
     sent = write(one)
     node.take(sent, at(1000))
@@ -154,7 +166,7 @@ def test_what_a_person_changed_is_a_label_of_exactly_these_voxels(
     assert (label.modality, label.patient_key) == ("CT", patient_key("P1"))
     assert (label.sop_instance_uid, label.study_instance_uid) == (sent.SOPInstanceUID, one.study_instance_uid)
     assert len(label.model_sha256) == 64
-    assert np.array_equal(voxels(node, label), truth(2, more_mm))
+    assert np.array_equal(voxels(label), truth(2, more_mm))
 
 
 def unchanged(visited: Visited) -> Dataset:
@@ -248,11 +260,13 @@ def test_what_contours_writes_of_a_drawing_is_a_copy_and_takes_no_labels_place(
     assert read(node).labels == ()
 
 
-def test_every_segment_counts_not_only_the_last_one(node: LabelledNode, one: Visited) -> None:
+def test_every_segment_counts_not_only_the_last_one(
+    node: LabelledNode, one: Visited, voxels: Callable[[Label], NDArray[np.bool_]]
+) -> None:
     node.take(edited(one.seg, one.images, wider(1, 2, 3)))
     found = read(node).labels
     assert {label.tracking_uid for label in found} == {tracking_uid("P1", n) for n in (1, 2, 3)}
-    by_number = {label.number: voxels(node, label) for label in found}
+    by_number = {label.number: voxels(label) for label in found}
     assert all(np.array_equal(by_number[n], truth(n, 1.2)) for n in (1, 2, 3))
 
 
@@ -284,12 +298,14 @@ def say(node: LabelledNode, kind: str, value: str, seconds: float, visited: Visi
         ).number  # fmt: skip
 
 
-def test_an_approved_outline_is_a_label_until_it_is_taken_back(node: LabelledNode, one: Visited) -> None:
+def test_an_approved_outline_is_a_label_until_it_is_taken_back(
+    node: LabelledNode, one: Visited, voxels: Callable[[Label], NDArray[np.bool_]]
+) -> None:
     number = say(node, "outline", "approved", 100, one)
     (label,) = read(node).labels
     assert (label.origin, label.author, label.at) == ("approved", "Dr. Who", at(100))
     assert (label.sop_instance_uid, label.number) == (one.seg.SOPInstanceUID, 2)
-    assert np.array_equal(voxels(node, label), truth(2))
+    assert np.array_equal(voxels(label), truth(2))
     say(node, "outline", "not-approved", 101, one)
     assert read(node).labels == ()
     say(node, "outline", "approved", 102, one)
@@ -307,14 +323,16 @@ def test_of_an_approval_and_a_correction_the_newer_counts(node: LabelledNode, on
     assert [label.origin for label in read(node).labels] == ["approved"]
 
 
-def test_what_was_approved_is_what_was_drawn_then(node: LabelledNode, one: Visited) -> None:
+def test_what_was_approved_is_what_was_drawn_then(
+    node: LabelledNode, one: Visited, voxels: Callable[[Label], NDArray[np.bool_]]
+) -> None:
     say(node, "outline", "approved", 100, one)
     more = deepcopy(one.images[0])
     more.SOPInstanceUID, more.SeriesInstanceUID, more.Modality = "1.2.3.4", "1.2.3", "OT"
     node.take(more, at(150))
     node.analyse(one.study_instance_uid, at(200), Seeing(more_mm=0.9))
     (label,) = read(node).labels
-    assert np.array_equal(voxels(node, label), truth(2))
+    assert np.array_equal(voxels(label), truth(2))
 
 
 def test_an_outline_is_approved_of_a_visit_where_nadir_drew_it(node: LabelledNode, one: Visited) -> None:
@@ -369,7 +387,8 @@ def test_a_lesion_of_another_patient_is_no_correction(
     assert [left.sentence for left in found.left] == ["it names a lesion of another patient"]
 
 
-def test_a_label_whose_images_are_not_here_is_told(node: LabelledNode, one: Visited) -> None:
+def test_a_label_whose_images_are_not_here_is_told(node: LabelledNode, one: Visited, tmp_path: Path) -> None:
+    node = node.copy(tmp_path / "own", objects=True)
     node.take(plain(one))
     with node.database.reading() as session:
         ct = select(Instance.sha256).join(Series, col(Series.id) == col(Instance.series_pk))
@@ -388,13 +407,15 @@ def new_segment(visited: Visited) -> Dataset:
     return made
 
 
-def test_a_lesion_that_nadir_missed_is_a_label_when_it_is_asked_for(node: LabelledNode, one: Visited) -> None:
+def test_a_lesion_that_nadir_missed_is_a_label_when_it_is_asked_for(
+    node: LabelledNode, one: Visited, voxels: Callable[[Label], NDArray[np.bool_]]
+) -> None:
     node.take(new_segment(one))
     assert [label.origin for label in read(node).labels] == ["corrected"]
     found = {label.origin: label for label in read(node, drawn=True).labels}
     assert set(found) == {"corrected", "drawn"}
     assert (found["drawn"].number, found["drawn"].plugin) == (3, "")
-    assert np.array_equal(voxels(node, found["drawn"]), truth(3, 1.2))
+    assert np.array_equal(voxels(found["drawn"]), truth(3, 1.2))
     assert found["drawn"].tracking_uid.startswith("2.25.")
 
 
@@ -413,6 +434,7 @@ def test_a_hash_of_voxels_does_not_know_the_box() -> None:
 def test_the_command_line_lists_labels_and_what_was_left_out(node: LabelledNode, one: Visited) -> None:
     node.take(edited(one.seg, one.images, wider(2), without=[3]))
     words = ["models", "labels", "--home", str(node.home)]
+    (node.home / "store").symlink_to(node.objects.root)
     told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     (label,) = told["labels"]
     assert (label["patient_id"], label["origin"], label["side"]) == ("P1", "corrected", None)

@@ -106,12 +106,17 @@ class Visited:
 class LabelledNode(SmallNode):
     """A node with steps for what happens to it."""
 
-    def copy(self, home: Path) -> LabelledNode:
-        """Return the same node in another folder."""
+    def copy(self, home: Path, *, objects: bool = False) -> LabelledNode:
+        """Return the same node in another folder, with the same object store unless that is to be copied too."""
         self.database.dispose()
-        shutil.copytree(self.home, home)
+        home.mkdir(parents=True)
+        for file in (path for path in self.home.iterdir() if path.is_file()):
+            shutil.copyfile(file, home / file.name)
+        if objects:
+            shutil.copytree(self.objects.root, home / "store")
         database = Database(f"sqlite:///{home / 'nadir.sqlite'}", sync=False)
-        return LabelledNode(home=home, database=database, objects=ObjectStore(home / "store"))
+        store = ObjectStore(home / "store", sync=False) if objects else self.objects
+        return LabelledNode(home=home, database=database, objects=store)
 
     def take(self, dataset: Dataset, now: datetime = LATER) -> Recorded:
         """Take in an object as somebody sends it."""

@@ -21,6 +21,7 @@ from sqlmodel import col, select
 from plugins.errors import Refused
 from store import patients, runs
 from store.labels import Label, labels
+from store.objects import ObjectStore
 from store.patient_key import patient_key
 from store.sides import JUDGE, LEARN, NEITHER, lot, sides
 from store.tables import Instance, Patient
@@ -49,7 +50,8 @@ LEARNT, JUDGED, LATER = somebody(LEARN, 0), somebody(JUDGE, 0), somebody(JUDGE, 
 def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[LabelledNode, dict[str, Visited]]:
     made = SmallNode.make(tmp_path_factory.mktemp("gathered") / "node")
     (made.home / "sides.salt").write_bytes(SALT)
-    node = LabelledNode(home=made.home, database=made.database, objects=made.objects)
+    objects = ObjectStore(made.home / "store", sync=False)
+    node = LabelledNode(home=made.home, database=made.database, objects=objects)
     visits = {
         "first": node.visit(LEARNT, "20260110", at(0)),
         "second": node.visit(LEARNT, "20260310", at(60)),
@@ -165,6 +167,7 @@ def test_what_becomes_no_case_is_told(node: LabelledNode, visits: dict[str, Visi
         "region 1: it lies on PT, and nodules are learned on CT",
         "region 2: 'pet_lesion' does not draw with the nodule segmenter",
     ]
+    node = node.copy(tmp_path / "own", objects=True)
     node.objects.path(gone).unlink()
     made = collected(node, tmp_path / "gone", found)
     assert made.manifest is None
