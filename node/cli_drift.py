@@ -29,7 +29,7 @@ def drift(
     of: Annotated[
         str | None,
         typer.Argument(
-            help="A family of models, or an analysis; all when not given.", metavar="[FAMILY|PLUGIN]"
+            help="A family of models, or an analysis; all when not given.", metavar="FAMILY|PLUGIN"
         ),
     ] = None,
     weeks: Annotated[int, typer.Option(min=1, max=520, help="So many of the newest weeks.")] = 12,

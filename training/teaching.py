@@ -255,8 +255,9 @@ class _Newness:
             yield self._rare(0.3, self._sites[one.site], f"site '{one.site}'")
 
     def _rare(self, weight: float, count: int, words: str) -> tuple[float, str]:
-        times = ("never", "once", "twice")
-        said = f"{words} was {times[count]} outlined ({self._masks} masks)" if count < OFTEN else ""
+        times = ("never", "only once", "only twice")
+        masks = "1 mask" if self._masks == 1 else f"{self._masks} masks"
+        said = f"{words} was {times[count]} outlined ({masks})" if count < OFTEN else ""
         return weight * max(0.0, 1.0 - count / OFTEN), said
 
 

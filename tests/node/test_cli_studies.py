@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edited_seg import Masks, edited
+from labelled_node import LabelledNode, truth
+from small_node import SmallNode
 from sqlmodel import Session, col, update
 from typer.testing import CliRunner
 from weeks_of_use import MONDAY, insert, week_of
@@ -16,6 +19,7 @@ from node.cli import app
 from store.choices import keep
 from store.database import Database
 from store.model_tables import FindingDoubt
+from store.objects import ObjectStore
 from store.tables import Finding
 
 
@@ -81,3 +85,28 @@ def test_a_node_without_studies_says_so(tmp_path: Path) -> None:
     Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}").upgrade()
     assert told(tmp_path) == "no studies\n"
     assert told(tmp_path, "--by", "teaching").startswith("nothing to look at")
+
+
+def test_an_outline_that_a_reader_sent_back_is_looked_at_and_what_is_like_it_no_longer_new(
+    tmp_path: Path,
+) -> None:
+    made = SmallNode.make(tmp_path / "node")
+    node = LabelledNode(
+        home=made.home, database=made.database, objects=ObjectStore(made.home / "store", sync=False)
+    )
+    seen = node.visit("P1")
+    before = rows(node.home, "--by", "teaching")
+    assert {row["finding"] for row in before} == {"Nodule 1", "Nodule 2", "Nodule 3"}
+
+    def wider(masks: Masks) -> Masks:
+        changed = masks.copy()
+        changed[..., 1] = truth(2, 1.2)
+        return changed
+
+    node.take(edited(seen.seg, seen.images, wider))
+    node.database.dispose()
+    after = rows(node.home, "--by", "teaching")
+    assert {row["finding"] for row in after} == {"Nodule 1", "Nodule 3"}
+    assert "kernel 'B45f' was only once outlined (1 mask)" in after[0]["why"]
+    (study,) = rows(node.home)
+    assert (study["findings"], study["reviewed"], study["is_reviewed"]) == (3, 1, False)
