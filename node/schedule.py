@@ -106,6 +106,7 @@ class Schedule:
 
     def close(self) -> None:
         """Wait until what runs has stopped, and give the lease back."""
+        self._end()
         self._children.wait(STOP_SECONDS)
         with self._database.transaction() as session:
             leases.give_back(session, LEASE, self._owner)
@@ -132,7 +133,11 @@ class Schedule:
         scheduler.add_listener(self._tell, EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES | EVENT_JOB_ERROR)
         scheduler.start(paused=True)
         self._scheduler = scheduler
-        self._agree(jobs)
+        try:
+            self._agree(jobs)
+        except BaseException:
+            self._end()  # half a schedule is none; the next tick begins anew
+            raise
         log.info(line("schedule-begins", jobs=", ".join(sorted(jobs)) or "none"))
         scheduler.resume()
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from apscheduler.triggers.date import DateTrigger
+from node_process import node
 from sqlalchemy import text
 from sqlmodel import select
 
@@ -340,3 +341,29 @@ def test_the_lease_is_given_back_at_the_end(database: Database, make: Callable[.
     leave(schedule)
     with database.reading() as session:
         assert leases.holder(session, LEASE, database.now()) is None
+
+
+@pytest.mark.long
+def test_a_node_that_comes_back_runs_what_it_missed_and_a_second_one_stands_by(
+    tmp_path: Path,
+) -> None:
+    flags = ("--role", "scheduler", "--retrain-setting", 'families=["nodule_segmenter"]')
+    with node(tmp_path / "home", *flags) as first:
+        first.stop()
+        database = Database(f"sqlite:///{tmp_path / 'home' / 'nadir.sqlite'}")
+        due(database, RETRAIN, 600.0)
+        first.kill()
+        first.start()
+        with node(tmp_path / "home", *flags) as second:
+            deadline = time.monotonic() + 120
+            while not (told := first.ask("models", "runs"))["runs"] or told["runs"][-1]["ended_at"] is None:
+                assert time.monotonic() < deadline, (told, first.log)
+                time.sleep(0.5)
+            assert [(run["state"], run["family"]) for run in told["runs"]] == [
+                ("too-few", "nodule_segmenter")
+            ]
+            assert {one["job"] for one in told["next"]} == {RETRAIN, "drift"}
+            assert not any("schedule-begins" in line for line in second.log)
+        wait_for(lambda: any("schedule-ended" in line for line in first.log))
+        assert first.stop() == 0
+        database.dispose()
