@@ -16,7 +16,7 @@ NON_NODULE: Kind = "non-nodule"
 
 @dataclass(frozen=True, kw_only=True)
 class Contour:
-    """One outline in one image: the first pixels outside the nodule, or the rim of a hole, which the hole takes along."""
+    """One outline in one image: the first pixels outside the nodule, or the rim of a hole and part of it."""
 
     sop_instance_uid: str
     """The image it was drawn on."""
