@@ -124,7 +124,9 @@ def judge(observed: Sequence[Observed], limits: Limits | None = None, seed: int 
     for number, name in enumerate(names):
         here = of_week.get(name, [])
         week = Week(week=name, studies=len(here), quartiles=_quartiles(here), is_reference=number < count)
-        if not week.is_reference:
+        if not week.is_reference and not here:
+            week = replace(week, not_judged="no studies")
+        elif not week.is_reference:
             last = names[max(count, number + 1 - limits.together_weeks) : number + 1]
             together = [one for at in last for one in of_week.get(at, [])]
             week = _judged(week, {1: here, len(last): together}, reference, limits, seed)
@@ -190,11 +192,12 @@ def _weeks(count: int) -> str:
 
 
 def _with_beginnings(weeks: Sequence[Week]) -> tuple[Week, ...]:
-    """Return the weeks, each alarm with the first of the weeks in a row that raise it."""
+    """Return the weeks, each alarm with the first of the judged weeks in a row that raise it."""
     going_on: dict[str, str] = {}
     told = []
     for week in weeks:
-        going_on = {shift.what: going_on.get(shift.what, week.week) for shift in week.alarms}
+        if week.shifts:
+            going_on = {shift.what: going_on.get(shift.what, week.week) for shift in week.alarms}
         shifts = (replace(s, since=going_on.get(s.what, "")) for s in week.shifts)
         told.append(replace(week, shifts=tuple(shifts)))
     return tuple(told)

@@ -81,6 +81,18 @@ def test_too_few_studies_are_not_judged_and_that_is_said() -> None:
     assert state(weeks[-1]) == "not judged: fewer than 20 studies: 3 in one week and 3 in 2 weeks"
 
 
+def test_a_week_without_studies_raises_no_alarm_and_ends_none() -> None:
+    random = np.random.default_rng(0)
+    later = [one for week in (8, 10) for one in week_of(week, random, kernels=("sharp",))]
+    weeks = judge([*used(8, 0), *later])
+    assert [state(week) for week in weeks[8:]] == [
+        "changed: reconstruction kernel",
+        "not judged: no studies",
+        "changed: reconstruction kernel",
+    ]
+    assert weeks[-1].alarms[0].since == "2026-W10"
+
+
 def test_a_reference_that_is_too_small_goes_on_until_it_is_large_enough() -> None:
     weeks = judge(used(14, 2, studies=2), Limits(together_weeks=2))
     assert [week.is_reference for week in weeks] == [True] * 10 + [False] * 4
