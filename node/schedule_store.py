@@ -64,9 +64,15 @@ class PlainJobStore(SQLAlchemyJobStore):  # type: ignore[misc]
     def __init__(self, engine: Engine, actions: Actions) -> None:
         super().__init__(engine=engine, tablename=str(ScheduledJob.__tablename__))
         self._actions = actions
+        self._is_shut = False
 
     def shutdown(self) -> None:
-        """Leave the engine open: it is the node's."""
+        """Give no more jobs; the engine stays open, because it is the node's."""
+        self._is_shut = True
+
+    def get_due_jobs(self, now: datetime) -> list[Any]:
+        """Return the jobs whose time has come; none at the end, when they would be ticked off without being started."""
+        return [] if self._is_shut else list(super().get_due_jobs(now))
 
     def lookup_job(self, job_id: str) -> Any:
         """Return one job; None when there is none."""

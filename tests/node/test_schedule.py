@@ -190,6 +190,7 @@ def test_one_of_two_schedules_and_the_other_takes_over_when_the_lease_ends(
     assert (one.is_active, other.is_active) == (True, False)
     other.tick(now + timedelta(seconds=61))  # nobody has heard of the first one
     assert other.is_active
+    other._scheduler.pause()
     due(database, RETRAIN, 1.0)
     one._run(RETRAIN)  # it does not know yet that it lost the lease, and starts nothing all the same
     one.tick(now + timedelta(seconds=62))
@@ -258,6 +259,21 @@ def test_a_job_comes_back_from_sql_as_it_went_in(database: Database) -> None:
         scheduler.shutdown()
     with database.reading() as session:
         assert session.connection().execute(text("SELECT count(*) FROM scheduled_job")).scalar() == 0
+
+
+def test_a_schedule_that_ends_ticks_nothing_off_that_it_does_not_start(
+    database: Database, make: Callable[..., Schedule]
+) -> None:
+    schedule = make(Started())
+    schedule.tick(database.now())
+    due(database, RETRAIN, 1.0)
+    scheduler = schedule._scheduler
+    scheduler.pause()
+    schedule.interrupt()
+    scheduler.state = 1  # as its thread sees it that had begun a round before
+    scheduler._process_jobs()
+    assert rows(database)[RETRAIN].next_run_time < time.time()
+    scheduler.state = 0
 
 
 @pytest.mark.parametrize(
