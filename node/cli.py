@@ -193,22 +193,16 @@ def analyse(
     or those that count in the node that --home, the settings file or the environment names.
     """
     settings = load_settings(config, {"home": home})
-    models = models_of(home, config)
     from node.offline import analyse_folder
     from node.points import point_of
 
-    marks = [point_of(text) for text in at or ()]
+    how: dict[str, Any] = {
+        "marks": [point_of(text) for text in at or ()],
+        "prior": prior,
+        "models": models_of(home, config),
+    }
     with _busy("analysing"):
-        report = analyse_folder(
-            path,
-            folder,
-            settings,
-            plugins=plugin,
-            also=also or (),
-            marks=marks,
-            prior=prior,
-            models=models,
-        )
+        report = analyse_folder(path, folder, settings, plugins=plugin, also=also or (), **how)
     _show(report, as_json)
 
 

@@ -119,14 +119,19 @@ def _deciding(
 
         now = database.now()
         with database.transaction() as session:
+            model_view.entries(session, family)  # refuses a family that nobody knows
             yield session, settings.home, now
             made = registry.history(session, family)[-1]
-            entry = next(e for e in model_view.entries(session, family) if e.state == "active")
-            model, sha256 = f"{family}/{entry.number}", entry.manifest_sha256
-            message = audit_events.model_changed(f"{entry.decided}, counts now", model, sha256, made.author)
+            found = model_view.entries(session, family)
+            entry = next((one for one in found if one.state == "active"), None)
+            number, sha256 = (entry.number, entry.manifest_sha256) if entry else (model_view.SHIPPED, "")
+            what = f"{model_view.DONE[made.kind]}, counts now"
+            message = audit_events.model_changed(what, f"{family}/{number}", sha256, made.author)
             audit.append(session, [(now, message.xml(now, settings.ae_title))])
     if as_json:
-        printing.print_json(model_view.plain(entry))
+        printing.print_json(entry and model_view.plain(entry))
+    elif entry is None:
+        printing.say(f"no {family} counts from now on: none comes with the release")
     else:
         said = f"{family} {entry.number} (version {entry.version}) counts from now on"
         printing.say(f"{said}; 'nadir models list {family}' shows who decided what")

@@ -253,6 +253,14 @@ def test_the_list_shows_who_decided_what_and_the_audit_trail_knows_it(clinic: Cl
     assert "Device UID 2.25." in said.stdout
 
 
+def test_a_family_that_the_release_has_not_counts_no_more_after_a_rollback(clinic: Clinic) -> None:
+    clinic.register(5, family="nodule_detector")
+    clinic.cli("approve", "nodule_detector", "1", "--author", "Dr. Abel")
+    assert clinic.cli("rollback", "nodule_detector", "--shipped", "--author", "Dr. Abel") is None
+    with pytest.raises(Refused, match="no-family: there is no model of 'liver'"):
+        clinic.cli("rollback", "liver")
+
+
 def test_a_registration_by_a_run_is_in_the_audit_trail(clinic: Clinic) -> None:
     clinic.register(5)
     (model,) = clinic.node.rows(ModelVersion)
