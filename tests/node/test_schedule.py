@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.date import DateTrigger
 from node_process import node
 from sqlalchemy import text
@@ -181,16 +182,17 @@ def test_a_job_that_still_runs_is_not_started_again_and_a_failure_is_remembered(
 
 
 def test_one_of_two_schedules_and_the_other_takes_over_when_the_lease_ends(
-    database: Database, make: Callable[..., Schedule]
+    database: Database, make: Callable[..., Schedule], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start, now = Started(), database.now()
     one, other = make(start, "a"), make(start, "b")
     one.tick(now)
     other.tick(now)
     assert (one.is_active, other.is_active) == (True, False)
-    other.tick(now + timedelta(seconds=61))  # nobody has heard of the first one
+    with monkeypatch.context() as patch:
+        patch.setattr(BackgroundScheduler, "resume", lambda _: None)
+        other.tick(now + timedelta(seconds=61))  # nobody has heard of the first one
     assert other.is_active
-    other._scheduler.pause()
     due(database, RETRAIN, 1.0)
     one._run(RETRAIN)  # it does not know yet that it lost the lease, and starts nothing all the same
     one.tick(now + timedelta(seconds=62))
@@ -228,7 +230,6 @@ def test_a_row_that_somebody_wrote_runs_nothing_and_is_put_right(
 def test_a_job_comes_back_from_sql_as_it_went_in(database: Database) -> None:
     from apscheduler.job import Job
     from apscheduler.jobstores.base import ConflictingIdError, JobLookupError
-    from apscheduler.schedulers.background import BackgroundScheduler
 
     ran: list[str] = []
     store = PlainJobStore(database.engine, Actions(run=ran.append, is_known=bool, misfire_grace_seconds=5))
@@ -262,13 +263,13 @@ def test_a_job_comes_back_from_sql_as_it_went_in(database: Database) -> None:
 
 
 def test_a_schedule_that_ends_ticks_nothing_off_that_it_does_not_start(
-    database: Database, make: Callable[..., Schedule]
+    database: Database, make: Callable[..., Schedule], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(BackgroundScheduler, "resume", lambda _: None)
     schedule = make(Started())
     schedule.tick(database.now())
     due(database, RETRAIN, 1.0)
     scheduler = schedule._scheduler
-    scheduler.pause()
     schedule.interrupt()
     scheduler.state = 1  # as its thread sees it that had begun a round before
     scheduler._process_jobs()
