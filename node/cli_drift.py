@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COLUMNS = {"week": "week", "studies": "studies", "state": "what became of it"}
+MEDIANS = {
+    "findings": "findings",
+    "volume": "volume",
+    "long_axis": "long axis",
+    "suv_max": "SUVmax",
+    "entropy": "entropy",
+    "disagreement": "disagreement",
+}
+"""Numbers whose median of each week the table has room for, with their headings."""
 
 
 def drift(
@@ -131,13 +139,26 @@ def _write_page(
 
 
 def _print(course: Course, weeks: int, alarms: Sequence[Alarm]) -> None:
+    from training.drift import short
     from training.drift_told import newest, state
 
-    shown = [{"week": w.week, "studies": w.studies, "state": state(w)} for w in course.last(weeks)]
-    if not shown:
+    last = course.last(weeks)
+    if not last:
         printing.say(f"{course.plugin}: no study since its model was approved or rolled back")
         return
-    printing.print_table(shown, COLUMNS, numbers=("studies",), wrapped=("state",), title=course.plugin)
+    known = {name: heading for name, heading in MEDIANS.items() if any(name in w.quartiles for w in last)}
+    columns = {"week": "week", "studies": "studies", **known, "state": "what became of it"}
+    shown = [
+        {
+            "week": week.week,
+            "studies": week.studies,
+            "state": state(week),
+            **{name: short(week.quartiles[name][1]) for name in known if name in week.quartiles},
+        }
+        for week in last
+    ]
+    title = f"{course.plugin} (medians of the studies)"
+    printing.print_table(shown, columns, numbers=("studies", *known), wrapped=("state",), title=title)
     for alarm in newest(alarms):
         printing.say(f"{alarm.week} {alarm.sentence}")
 

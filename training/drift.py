@@ -296,8 +296,13 @@ def _numbers_compared(
     what: str, old: Values, new: Values, limits: Limits, random: np.random.Generator
 ) -> Shift:
     distance, p = ks(np.array(old), np.array(new))
-    change = f"median {np.median(old):.3g} -> {np.median(new):.3g}"
+    change = f"median {short(float(np.median(old)))} -> {short(float(np.median(new)))}"
     return Shift(what=what, statistic="KS", value=distance, limit=limits.distance, p=p, change=change)
 
 
-__all__ = ["Limits", "Shift", "Week", "iso_week", "judge"]
+def short(value: float) -> str:
+    """Return a number with three digits that say something, never as a power of ten."""
+    return np.format_float_positional(value, precision=3, unique=False, fractional=False, trim="-")
+
+
+__all__ = ["Limits", "Shift", "Week", "iso_week", "judge", "short"]

@@ -7,7 +7,7 @@ import pytest
 from weeks_of_use import week_of
 
 from store.facts import Observed
-from training.drift import Limits, Week, iso_week, judge
+from training.drift import Limits, Week, iso_week, judge, short
 from training.drift_told import Course, alarms, newest, plain, state
 
 
@@ -107,6 +107,10 @@ def test_the_same_studies_in_another_order_give_the_same_answer() -> None:
 def test_weeks_are_those_of_iso_also_at_the_turn_of_the_year() -> None:
     assert iso_week(datetime(2027, 1, 3, tzinfo=UTC)) == "2026-W53"
     assert judge([]) == ()
+
+
+def test_numbers_are_told_with_three_digits_and_without_powers_of_ten() -> None:
+    assert [short(value) for value in (1074.2, 8.941, 0.05, 0.0, 12.0)] == ["1070", "8.94", "0.05", "0", "12"]
 
 
 def test_limits_with_which_nothing_can_be_judged_are_refused() -> None:
