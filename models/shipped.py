@@ -22,6 +22,7 @@ from models.files import BadModel, Manifest, load_weights, verify
 WEIGHTS = Path(__file__).parent / "weights"
 CARD = "card.json"
 VOUCHED: Mapping[str, str] = {
+    "nodule_detector": "060370c4ef01139322d7385a159b65ff7d2d2a744e1a5fe7efa9971b2fe673e8",
     "nodule_malignancy": "1e7324d57cc5122064fe5e3310a4f5302162ba34d4bf7bcb86a422680936fdda",
     "nodule_segmenter": "1db017e6f22eeedf445be60f46ee5c30e0717bad3a66e322a9cbacfdfac7a03e",
     "petct_multitask": "3945d0c442e99bf01aa429442397f3a129e8793fcae848394e07421b6a0aa74f",

@@ -69,7 +69,7 @@ class LungNodule:
     """
 
     name: ClassVar[str] = "lung_nodule"
-    version: ClassVar[str] = "0.2.0"
+    version: ClassVar[str] = "0.3.0"
     title: ClassVar[str] = "Lung nodules on CT"
 
     min_diameter_mm: float = 4.0
