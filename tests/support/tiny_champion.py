@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,10 @@ from ball_nodules import TINY, write_crops
 from tiny_segmenter import FACTOR
 
 from models.nodule_segmenter import NAME
+from models.shipped import VOUCHED
+from store.database import Database
+from store.model_folders import stage
+from store.registry import Judged, approve, register
 from training.experiment import read_experiments
 from training.fit import fit
 from training.lidc import lidc_manifest
@@ -26,6 +31,27 @@ ABOUT = About(
 )
 
 
+def install(home: Path, folder: Path, steps: int) -> str:
+    """Train a champion, let it count in the database of a new home folder, and return its sha256."""
+    sha256, now = tiny_champion(folder, steps), datetime.now(UTC)
+    database = Database(f"sqlite:///{home / 'nadir.sqlite'}")
+    database.upgrade()
+    staged = stage(home, NAME, folder / "model")
+    judged = Judged(
+        champion_sha256=VOUCHED[NAME],
+        is_proposed=True,
+        because="It was chosen by hand.",
+        data_sha256="",
+        judged_sha256="",
+        figures={},
+    )
+    with database.transaction() as session:
+        number = register(session, staged, judged, now=now).number
+        approve(session, home, NAME, number, author="Dr. First", now=now)
+    database.dispose()
+    return sha256
+
+
 def tiny_champion(folder: Path, steps: int) -> str:
     """Train one small network on ten balls for so many steps, pack it into `folder / model`; return its sha256."""
     crops, run = write_crops(folder / "crops"), folder / "run"
@@ -37,4 +63,4 @@ def tiny_champion(folder: Path, steps: int) -> str:
     return ship(run, lidc_manifest(crops), folder / "model", ABOUT, decided, {})
 
 
-__all__ = ["ABOUT", "DOUBT", "tiny_champion"]
+__all__ = ["ABOUT", "DOUBT", "install", "tiny_champion"]
