@@ -100,22 +100,33 @@ def learn(
     return run
 
 
-def pack(champion: Model, recipe: Recipe, frozen: Frozen, number: int) -> Path:
-    """Return the folder of the challenger as a model, whose card tells what is new and what is the champion's."""
+def pack(
+    champion: Model, recipe: Recipe, frozen: Frozen, number: int, doubt: Mapping[str, Any] | None = None
+) -> Path:
+    """Return the folder of the challenger as a model, whose card tells what is new and what is the champion's.
+
+    `doubt` replaces the champion's temperature and intervals when it is given.
+    """
     folder = frozen.folder / MODEL
     shutil.rmtree(folder, ignore_errors=True)
     card, said = champion.card, champion.manifest
+    first = card.get("retrained", {}).get(
+        "first", {"training_data": said.training_data, "limits": card.get("limits", [])}
+    )
     about = About(
         name=said.name,
         version=f"{said.version.partition('+')[0]}+{number}",
         licence=said.licence,
-        training_data=f"{said.training_data} {_learned_from(recipe, frozen)}",
+        training_data=f"{first['training_data']} {_learned_from(recipe, frozen)}",
         input=said.input,
         intended_use=str(card["intended_use"]),
-        limits=(*card.get("limits", ()), *_limits(said.version, frozen)),
+        limits=(*first["limits"], *_limits(said.version, frozen, doubt is None)),
     )
-    decided = {name: card[name] for name in KEPT if name in card}
+    decided = {name: card[name] for name in KEPT if name in card} | (
+        {} if doubt is None else {"doubt": doubt}
+    )
     decided["retrained"] = {
+        "first": first,  # what was said before any retraining: each says its own beside it, and not that of others
         "champion": {"version": said.version, "sha256": said.sha256},
         "new_cases": len(frozen.new),
         "replayed_cases": len(frozen.replayed),
@@ -135,10 +146,10 @@ def _learned_from(recipe: Recipe, frozen: Frozen) -> str:
     return f"{new}, and {recipe.replay_share:.0%} of the samples from {len(frozen.replayed)} curated cases again."
 
 
-def _limits(version: str, frozen: Frozen) -> tuple[str, ...]:
+def _limits(version: str, frozen: Frozen, keeps_doubt: bool) -> tuple[str, ...]:
+    what = "Levels, temperature and the quantiles of its intervals" if keeps_doubt else "Levels"
     kept = (
-        f"Levels, temperature and the quantiles of its intervals are those of version {version}; how they fit these "
-        "weights was judged on the hold-out alone."
+        f"{what} are those of version {version}; how they fit these weights was judged on the hold-out alone."
     )
     if frozen.replayed:
         return (kept,)

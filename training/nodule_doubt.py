@@ -14,7 +14,7 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import date
 from pathlib import Path
@@ -69,19 +69,25 @@ class Held:
 
 
 def held_out(
-    subject: Subject, data: Data, *, levels: Sequence[float], mirrors: int, passes: int = PASSES
+    subject: Subject,
+    data: Data,
+    *,
+    levels: Sequence[float],
+    mirrors: int,
+    passes: int = PASSES,
+    only: Collection[str] | None = None,
 ) -> Iterator[Held]:
     """Yield every nodule of the data whose fold is finished, drawn as a node would draw it.
 
     `levels` are the probabilities from which a voxel is drawn, one for each voxel size of the view, or one for all.
-    Without `passes` there is no dropout.
+    Without `passes` there is no dropout. `only` are the names of the cases that are asked for; None for all.
     """
     with TemporaryDirectory() as folder:
         model = _untaught(subject, data, {"levels": list(levels), "mirrors": mirrors}, Path(folder))
         segmenters = {fold: LearnedNoduleSegmenter(model=model, folds=(fold,)) for fold in subject.folds}
         networks = {fold: load_network(subject, fold) for fold in subject.folds} if passes else {}
         for case in data.manifest.cases:
-            if case.fold in segmenters:
+            if case.fold in segmenters and (only is None or case.case_id in only):
                 (fold,) = subject.weights_for(case.patient_id)
                 yield _held(load_nodule(case, data.root), segmenters[fold], networks.get(fold), passes)
 

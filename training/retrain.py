@@ -199,7 +199,8 @@ class Retraining:
                 f"{len(judged)} patients are on the hold-out with masks that people drew, and the gate needs "
                 f"{recipe.margins.fewest_patients}: nothing was trained."
             )
-        folds = {fold_of(case.patient_id, champion.card["held_out"]) for case in _cases(gathered.learn)}
+        held_out = champion.card["held_out"]
+        folds = {fold_of(case.patient_id, held_out, gathered.people) for case in _cases(gathered.learn)}
         if len(folds) == 1 and folds.issubset(champion.folds):
             return (
                 f"All masks to learn from are of patients of fold {min(folds)}, so that its network could learn from "
@@ -228,6 +229,8 @@ class Retraining:
     def _challenger(self, champion: Model, frozen: Frozen, number: int, pulse: Pulse) -> Path:
         import torch
 
+        from training.recalibrate import recalibrated
+
         torch.set_num_threads(self.recipe.threads)
 
         def tell(now: Progress) -> None:
@@ -237,7 +240,9 @@ class Retraining:
 
         self.say(f"learning from {len(frozen.new)} masks, {len(frozen.replayed)} curated cases beside them")
         learn(champion, self.recipe, frozen, tell=tell, done=lambda _: reach("retrain-fold"))
-        return pack(champion, self.recipe, frozen, number)
+        self.say("learning what to doubt")
+        doubt = recalibrated(champion, frozen, self.recipe.seed, lambda _: pulse.require())
+        return pack(champion, self.recipe, frozen, number, doubt)
 
     def _challenge(self, champion: Model, folder: Path, frozen: Frozen, pulse: Pulse) -> Challenge:
         from training.challenge import challenge
