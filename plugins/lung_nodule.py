@@ -7,10 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
 
-import cc3d
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from models.card import ModelCard
 from models.malignancy import NAME as MALIGNANCY
@@ -25,11 +23,11 @@ from plugins.contract import Finding, Flag, Mask, Point, Study, Volume
 from plugins.errors import Absent, Refused
 from plugins.lungs import Lungs, lungs
 from plugins.measure.lesion import measure_lesion
-from plugins.nodule_candidates import Candidate
 from plugins.nodule_drawing import SEGMENTERS, Segmenters, choose
 from plugins.nodule_rating import FLAG, RATINGS, Ratings, choose_rater, rated
 from plugins.nodule_redrawing import Tried, ball_diameter_mm, nodule_at, redrawn, shared, told
 from plugins.nodule_search import DETECTORS, Detectors, Spot, choose_detector, spots
+from plugins.nodule_shape import confidence_of
 from plugins.patient_axes import PatientAxes
 
 BoolArray = NDArray[np.bool_]
@@ -105,6 +103,16 @@ class LungNodule:
         if self.malignancy not in RATINGS:
             raise ValueError(f"malignancy is one of {', '.join(RATINGS)}, not '{self.malignancy}'")
 
+    @property
+    def search(self) -> Search:
+        """Return where the classical procedure looks."""
+        return Search(
+            diameters_mm=(self.min_diameter_mm, self.max_diameter_mm / 1.5),
+            lowest_response_hu=self.min_response_hu,
+            lowest_roundness=self.min_roundness,
+            at_most=self.max_candidates,
+        )
+
     @cached_property
     def drawer(self) -> LesionSegmenter:
         """Return what draws the nodules that are reported."""
@@ -158,14 +166,8 @@ class LungNodule:
         box = _joint_box(found)
         inside, between = _regions(found, box, volume)
         hu = volume.array[box]
-        classical = Search(
-            diameters_mm=(self.min_diameter_mm, self.max_diameter_mm / 1.5),
-            lowest_response_hu=self.min_response_hu,
-            lowest_roundness=self.min_roundness,
-            at_most=self.max_candidates,
-        )
         detector = choose_detector(self.detector, self.models)
-        places = spots(hu, inside, volume.spacing_mm, classical, detector, self.max_candidates)
+        places = spots(hu, inside, volume.spacing_mm, self.search, detector, self.max_candidates)
         drawings = self._drawn(places, hu, (inside, between), volume.spacing_mm)
         flags = found.flags
         if len(drawings) > self.max_nodules:
@@ -227,7 +229,7 @@ class LungNodule:
         least_mm = max(self.min_diameter_mm, 1.3 * max(spacing_mm))
         passed: list[Drawing] = []
         for spot in places:
-            mask = self._draw(spot.candidate, hu, inside, spacing_mm)
+            mask = self._draw(spot.candidate.index, hu, inside, spacing_mm)
             diameter_mm = float((6.0 * mask.count * np.prod(spacing_mm) / np.pi) ** (1.0 / 3.0))
             if not least_mm <= diameter_mm <= self.max_diameter_mm:
                 continue
@@ -245,19 +247,25 @@ class LungNodule:
                 kept.append(drawing)
         return kept
 
-    def _draw(self, blob: Candidate, hu: NDArray[np.float32], inside: BoolArray, spacing_mm: Spacing) -> Mask:
-        """Return the drawing of one blob on the grid of `hu`; a small window first, for speed."""
+    def shape_score(
+        self, at: Index, hu: NDArray[np.float32], regions: tuple[BoolArray, BoolArray], spacing_mm: Spacing
+    ) -> float:
+        """Return the score of shape of what is drawn from a voxel (`confidence_of`); 0 where nothing is."""
+        mask = self._draw(at, hu, regions[0], spacing_mm)
+        return confidence_of(mask, hu, *regions, spacing_mm) if mask.count else 0.0
+
+    def _draw(self, at: Index, hu: NDArray[np.float32], inside: BoolArray, spacing_mm: Spacing) -> Mask:
+        """Return the drawing from one voxel on the grid of `hu`; a small window first, for speed."""
         mask = Mask.from_full(np.zeros((1, 1, 1), dtype=np.bool_))
         for half_mm in (20.0, 0.75 * self.max_diameter_mm):
             half = [max(2, int(np.ceil(half_mm / s))) for s in spacing_mm]
             window = tuple(
-                slice(max(0, i - h), min(n, i + h + 1))
-                for i, h, n in zip(blob.index, half, hu.shape, strict=True)
+                slice(max(0, i - h), min(n, i + h + 1)) for i, h, n in zip(at, half, hu.shape, strict=True)
             )
             seed = (
-                blob.index[0] - window[0].start,
-                blob.index[1] - window[1].start,
-                blob.index[2] - window[2].start,
+                at[0] - window[0].start,
+                at[1] - window[1].start,
+                at[2] - window[2].start,
             )
             lesion = (
                 ClassicalNoduleSegmenter().segment(hu[window], spacing_mm, seed, inside[window])
@@ -268,80 +276,6 @@ class LungNodule:
             if not _cut_by(local, window, hu.shape):
                 break
         return mask
-
-
-def confidence_of(
-    mask: Mask, hu: NDArray[np.float32], inside: BoolArray, between: BoolArray, spacing_mm: Spacing
-) -> float:
-    """Return the score of shape, 0 to 1: roundness x isolation x contact with air.
-
-    `inside` (the closed lungs) and `between` (what lies between them) are boolean `(K, R, C)` like `hu`.
-    Roundness is the smallest over the largest half-axis of the ellipsoid of equal moments, 1 from 0.75 upwards.
-    Isolation falls from 1 to 0 as the tissue that leaves the lesion (`passing_area_mm2`) grows to 1.5 times the
-    cross-section of the lesion: a piece of a vessel. Contact is the share of the surface that borders on air, 1 from
-    0.35 upwards. No vessel of the lung is thicker than 24 mm: a lesion whose inscribed ball is larger (all of it from
-    34 mm upwards) may lie on the mediastinum, may be joined to twice as much, and needs half the contact.
-    """
-    half = half_axes_mm(mask.voxels, spacing_mm)
-    inscribed_mm = float(ndimage.distance_transform_edt(np.pad(mask.voxels, 1), sampling=spacing_mm).max())
-    thick = min(1.0, max(0.0, (inscribed_mm - 12.0) / 5.0))
-    tissue = inside if thick > 0.5 else inside | between
-    radius_mm = float((3.0 * mask.count * np.prod(spacing_mm) / (4.0 * np.pi)) ** (1.0 / 3.0))
-    going_on = passing_area_mm2(mask, hu, tissue, spacing_mm) / (np.pi * radius_mm**2)
-    isolation = max(0.0, 1.0 - going_on / (1.5 * (1.0 + thick)))
-    box, lesion = _framed(mask, 0.0, spacing_mm)  # one voxel of frame
-    shell = ndimage.binary_dilation(lesion) & ~lesion
-    air = shell & inside[box] & (hu[box] < -500.0)
-    airy = float(np.count_nonzero(air)) / float(np.count_nonzero(shell))
-    return min(1.0, half[0] / half[2] / 0.75) * isolation * min(1.0, airy * (1.0 + thick) / 0.35)
-
-
-def passing_area_mm2(mask: Mask, hu: NDArray[np.float32], tissue: BoolArray, spacing_mm: Spacing) -> float:
-    """Return the cross-section (mm^2) of dense `tissue` that leaves the lesion: vessels, scars, fissures.
-
-    Dense is more than 0.4 of the way from the lung around the lesion to the lesion. It is counted in the layer that
-    begins 2 mm beyond the surface and is as thick as the largest voxel distance, only where connected with the lesion.
-    From a thick lesion (inscribed ball of more than 4 mm radius) spiculae and vessels that are thin beside it may
-    leave: tissue thinner than what lies beyond these 4 mm does not count.
-    """
-    layer_mm = max(2.0, *spacing_mm)
-    box, lesion = _framed(mask, 2.0 + layer_mm + 6.0, spacing_mm)
-    image, open_to = hu[box], tissue[box]
-    around = image[open_to & ~lesion & (image < -500.0)]
-    background = float(np.median(around)) if around.size else -850.0
-    level = background + 0.4 * (float(np.median(image[lesion])) - background)
-    away = ndimage.distance_transform_edt(~lesion, sampling=spacing_mm)
-    dense = lesion | (open_to & (image > level))
-    thin_mm = float(ndimage.distance_transform_edt(lesion, sampling=spacing_mm).max()) - 4.0
-    if thin_mm > 0:
-        thick = ndimage.distance_transform_edt(dense, sampling=spacing_mm) > thin_mm / 2.0
-        dense &= lesion | (ndimage.distance_transform_edt(~thick, sampling=spacing_mm) <= thin_mm / 2.0)
-    labels = cc3d.connected_components(dense & (away <= 2.0 + layer_mm), connectivity=26)
-    passing = np.isin(labels, np.unique(labels[lesion])) & (away > 2.0)
-    return float(np.count_nonzero(passing) * np.prod(spacing_mm) / layer_mm)
-
-
-def _framed(mask: Mask, frame_mm: float, spacing_mm: Spacing) -> tuple[Box, BoolArray]:
-    """Return the box of a mask with a frame around it, cut at the grid, and the mask in that box."""
-    margin = [int(np.ceil(frame_mm / s)) + 1 for s in spacing_mm]
-    k, r, c = (
-        slice(max(0, o - m), min(n, o + v + m))
-        for o, m, v, n in zip(mask.origin, margin, mask.voxels.shape, mask.shape, strict=True)
-    )
-    lesion = np.zeros((k.stop - k.start, r.stop - r.start, c.stop - c.start), dtype=np.bool_)
-    starts = [o - b.start for o, b in zip(mask.origin, (k, r, c), strict=True)]
-    lesion[tuple(slice(o, o + v) for o, v in zip(starts, mask.voxels.shape, strict=True))] = mask.voxels
-    return (k, r, c), lesion
-
-
-def half_axes_mm(voxels: BoolArray, spacing_mm: Spacing) -> tuple[float, float, float]:
-    """Return the half-axes, shortest first, of the ellipsoid with the second moments of a mask `(k, r, c)`, mm."""
-    points = np.argwhere(voxels) * np.asarray(spacing_mm)
-    centred = points - points.mean(axis=0)
-    own = np.diag(np.asarray(spacing_mm) ** 2) / 12.0
-    values = np.linalg.eigvalsh(centred.T @ centred / len(points) + own)
-    a, b, c = np.sqrt(5.0 * values)
-    return (float(a), float(b), float(c))
 
 
 def _moved(mask: Mask, offset: tuple[int, int, int], shape: tuple[int, ...]) -> Mask:

@@ -13,8 +13,9 @@ from models.segmenter import ClassicalNoduleSegmenter
 from plugins import codes
 from plugins.contract import Finding, Mask, Plugin, Volume, parted
 from plugins.errors import Refused
-from plugins.lung_nodule import LungNodule, confidence_of, half_axes_mm, passing_area_mm2
+from plugins.lung_nodule import LungNodule
 from plugins.nodule_candidates import candidates
+from plugins.nodule_shape import confidence_of, half_axes_mm, passing_area_mm2
 from plugins.registry import config_sha256
 from store.dicom.series import read_study
 
@@ -215,3 +216,17 @@ def test_networks_draw_again_what_is_reported_and_tell_their_doubt(
     assert alone.measurement("volume").uncertainty > 0
     test_no_two_findings_overlap(again)
     assert len(again) <= len(found)
+
+
+def test_the_shape_score_of_a_place_is_that_of_what_is_drawn_there_and_0_where_nothing_is() -> None:
+    spacing = (1.0, 1.0, 1.0)
+    away = np.linalg.norm(np.indices((48, 48, 48)).reshape(3, -1).T - (24, 24, 24), axis=1)
+    hu = np.where(away <= 6.0, 40.0, -850.0).reshape(48, 48, 48).astype(np.float32)
+    regions = np.ones(hu.shape, dtype=bool), np.zeros(hu.shape, dtype=bool)
+    plugin = LungNodule()
+    drawn = plugin._draw((24, 24, 24), hu, regions[0], spacing)
+    assert plugin.shape_score((24, 24, 24), hu, regions, spacing) == confidence_of(
+        drawn, hu, *regions, spacing
+    )
+    assert plugin.shape_score((24, 24, 24), hu, regions, spacing) > 0.95
+    assert plugin.shape_score((4, 4, 4), np.full_like(hu, -850.0), regions, spacing) == 0.0

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from models.card import ModelCard
 from models.nodule_detector import DetectorView, Search, ensemble, strongest_apart
+from plugins.lung_nodule import LungNodule
 from plugins.nodule_candidates import candidates
 from training.evaluate.data import Data
 from training.evaluate.judged import Candidate, Known, Lesion, SearchedCase
@@ -26,6 +28,8 @@ from training.scans import Scan, load_scan
 
 Array = NDArray[np.float32]
 Scored = Callable[[Array, Sequence[Sequence[float]]], NDArray[np.float64]]
+SHAPE_SCORE = "nodule_shape_score"
+"""The classical detector, which a network is compared with."""
 NODULES_A_SCAN = 60
 """So many nodules of a fold, drawn by a seed, are set into its scan."""
 SMALLEST_RADIUS_MM = 2.0
@@ -36,6 +40,12 @@ LIMITS = (
     "marked count as false.",
     "A nodule that is thinner than the slices of the scan it was set into is fainter there, as it would be.",
 )
+
+
+def shape_card() -> ModelCard:
+    """Return the card of the classical detector."""
+    use = "nodules among blobs in the lungs, by the shape of what is drawn there; what a network is compared with"
+    return ModelCard(name=SHAPE_SCORE, version=LungNodule.version, kind="classical", intended_use=use)
 
 
 def searched(subject: Subject, data: Data, brief: bool = False) -> Iterator[SearchedCase]:
@@ -106,7 +116,19 @@ def _mm(index: Sequence[float], scan: Scan) -> tuple[float, float, float]:
 
 
 def _opened(subject: Subject, folds: tuple[int, ...], scan: Scan) -> tuple[Search, Scored]:
-    """Return how a model searches a scan: which candidates, and what its networks give each."""
+    """Return how a model searches a scan: which candidates, and what its networks give each.
+
+    The shape score is that of `lung_nodule`, but for what lies between the lungs, which is not known of a scan here.
+    """
+    if subject.name == SHAPE_SCORE:
+        plugin = LungNodule()
+        regions = scan.inside, np.zeros_like(scan.inside)
+
+        def shaped(hu: Array, points: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+            at = [(round(k), round(r), round(c)) for k, r, c in points]
+            return np.array([plugin.shape_score(one, hu, regions, scan.spacing_mm) for one in at])
+
+        return plugin.search, shaped
     if subject.model is not None:
         from models.nodule_detector import LearnedNoduleDetector
 
@@ -120,4 +142,4 @@ def _opened(subject: Subject, folds: tuple[int, ...], scan: Scan) -> tuple[Searc
     return search, lambda hu, points: ensemble(networks, view, hu, scan.spacing_mm, points)
 
 
-__all__ = ["LIMITS", "scan_cases", "searched"]
+__all__ = ["LIMITS", "SHAPE_SCORE", "scan_cases", "searched", "shape_card"]

@@ -61,6 +61,9 @@ def open_subject(name: str) -> Subject:
     if name in petct.THRESHOLDS:
         rule = petct.threshold_card(name)
         return Subject(name=name, version=rule.version, family="petct_multitask", sha256=rule.sha256)
+    if name == detector.SHAPE_SCORE:
+        shape = detector.shape_card()
+        return Subject(name=name, version=shape.version, family="nodule_detector", sha256=shape.sha256)
     folder = Path(name)
     try:
         if name in VOUCHED:
@@ -70,7 +73,7 @@ def open_subject(name: str) -> Subject:
         elif is_run(folder):
             subject = open_run(folder)
         else:
-            known = ", ".join([*VOUCHED, classical.name, *petct.THRESHOLDS])
+            known = ", ".join([*VOUCHED, classical.name, detector.SHAPE_SCORE, *petct.THRESHOLDS])
             raise Refused("no-model", f"'{name}' is no folder of a model or of a run, and none of {known}")
     except BadModel as error:
         raise Refused(error.code, error.sentence) from error
