@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from plugins.errors import Refused
 from store.patient_key import patient_key
@@ -82,13 +84,36 @@ def read_manifest(path: Path) -> DataManifest:
     """Return the manifest of a JSON file. Refuses `bad-manifest` (no manifest) and `changed-manifest` (wrong hash)."""
     try:
         plain = json.loads(path.read_text())
-        manifest = DataManifest(name=plain["name"], cases=tuple(Case(**case) for case in plain["cases"]))
+        manifest = DataManifest(name=str(plain["name"]), cases=tuple(map(_case, plain["cases"])))
         said = plain["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise Refused("bad-manifest", f"{path} is no manifest of data ({error})") from error
     if said != manifest.sha256:
         raise Refused("changed-manifest", f"{path} was changed after it was written: its sha256 is another")
     return manifest
+
+
+def _case(plain: Mapping[str, Any]) -> Case:
+    """Return the case of plain data; its files lie in the folder of the data set. Raises ValueError and TypeError."""
+    case = Case(**plain)
+    if not all(isinstance(one, dict) for one in (case.files, case.sha256, case.tags)):
+        raise TypeError(f"files, sha256 or tags of case {case.case_id} are no table")
+    words = [case.case_id, case.patient_id, *case.files.values(), *case.sha256.values()]
+    if (
+        not all(isinstance(word, str) and word for word in words)
+        or not case.files.keys() <= case.sha256.keys()
+    ):
+        raise TypeError(f"case {case.case_id} lacks its name, its patient, a file or a hash")
+    if not isinstance(case.fold, int) or not isinstance(case.size_mm, float | int):
+        raise TypeError(f"fold or size of case {case.case_id} is no number")
+    if not all(isinstance(value, str | float | int | None) for value in case.tags.values()):
+        raise TypeError(f"a tag of case {case.case_id} is neither a number nor a word")
+    if not math.isfinite(case.size_mm):
+        raise ValueError(f"the size of case {case.case_id} is {case.size_mm}")
+    for file in case.files.values():
+        if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts or "\0" in file:
+            raise ValueError(f"file {file!r} of case {case.case_id} is not in the folder of the data set")
+    return case
 
 
 def part_of(cases: Sequence[Case], share: float, seed: int = 0) -> tuple[Case, ...]:

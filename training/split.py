@@ -180,7 +180,7 @@ def read_earlier(path: Path) -> Split:
             sides=dict(listed),
         )
         said = plain["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise Refused("bad-split", f"{path} is no split of a data set ({error})") from error
     if len(found.sides) < len(listed):
         twice = next(key for key, n in Counter(key for key, _ in listed).items() if n > 1)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -65,3 +68,36 @@ def test_the_nodule_crops_are_in_folds_by_patient_with_all_sizes_in_each(data: P
     assert nodule.image.shape == nodule.mask.shape == (11, 64, 53)
     assert nodule.spacing_mm == pytest.approx((2.5, 0.703125, 0.703125))
     assert int(nodule.mask.sum()) == 6547
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"files": {"image": "../../etc/passwd"}}, "not in the folder"),
+        ({"files": {"image": "/etc/passwd"}}, "not in the folder"),
+        ({"files": {"image": "a\0b"}}, "not in the folder"),
+        ({"files": None}, "no table"),
+        ({"tags": [1]}, "no table"),
+        ({"tags": {"scanner": {}}}, "neither a number nor a word"),
+        ({"sha256": {}}, "lacks"),
+        ({"patient_id": None}, "lacks"),
+        ({"size_mm": "large"}, "no number"),
+        ({"size_mm": math.nan}, "is nan"),
+        ({"fold": 1.5}, "no number"),
+    ],
+)
+def test_a_case_that_is_none_is_refused_also_when_the_hash_agrees(
+    tmp_path: Path, changes: dict[str, Any], why: str
+) -> None:
+    whole = replace(case("a", "P1", 0), files={"image": "a.nii.gz"}, sha256={"image": "0" * 64})
+    path = tmp_path / "data.json"
+    DataManifest(name="x", cases=(replace(whole, **changes),)).write(path)
+    with pytest.raises(Refused, match=f"bad-manifest.*{why}"):
+        read_manifest(path)
+
+
+def test_json_nested_without_end_is_no_manifest(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(Refused, match="bad-manifest"):
+        read_manifest(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -67,7 +68,7 @@ def _part(cases: Iterable[Case]) -> dict[str, int]:
 
 def _range(values: Iterable[float]) -> dict[str, float] | None:
     """Return least, median and greatest of numbers; None when there is none."""
-    known = np.array(list(values))
+    known = np.array([value for value in values if math.isfinite(value)])
     if known.size == 0:
         return None
     return {"least": float(known.min()), "median": float(np.median(known)), "greatest": float(known.max())}
