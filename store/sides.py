@@ -48,6 +48,14 @@ class Sides:
         """Return the side of a person by the key of any identifier; None when no lot was drawn yet."""
         return self.side.get(key)
 
+    @property
+    def several(self) -> dict[str, tuple[str, ...]]:
+        """Return the keys of all identifiers of persons who have more than one, by each, the oldest first."""
+        keys: defaultdict[str, list[str]] = defaultdict(list)
+        for key, first in self.person.items():
+            keys[first].append(key)
+        return {key: tuple(own) for own in keys.values() if len(own) > 1 for key in own}
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Person:

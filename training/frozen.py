@@ -15,7 +15,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from plugins.errors import Refused
@@ -27,6 +27,11 @@ from training.replay import REPLAY, is_replayed
 
 KEY = re.compile(r"[0-9a-f]{16}")
 LEARN, JUDGE, FROZEN, MANIFEST = "learn", "judge", "frozen.json", "manifest.json"
+SERIES = "series_instance_uid"
+"""Tag of a case that names the series of its images."""
+People = Mapping[str, tuple[str, ...]]
+"""The keys of all identifiers of a person, first the one that came first, by each; who is missing has one."""
+NOBODY: People = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,8 @@ class Gathered:
     """Cases of persons that are judged on."""
     told: tuple[str, ...] = ()
     """What was left out, and why."""
+    people: People = field(default_factory=dict)
+    """Persons with several identifiers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,17 +89,19 @@ def freeze(
     """Return the data of a run after its manifests were written; `held_out` is that of the champion's card.
 
     Refuses `patient-on-both-sides` (on the hold-out and learned from), and what `open_data` refuses of a data set that
-    is replayed; of those, persons of the hold-out are left out.
+    is replayed; of those, persons of the hold-out are left out, under whatever identifier, or known by their images.
     """
     assert gathered.learn is not None and gathered.judge is not None
-    judged = {key for case in gathered.judge.cases for key in _keys(case.patient_id)}
-    new = [_folded(case, held_out) for case in gathered.learn.cases]
-    if both := sorted({case.patient_id for case in new if not judged.isdisjoint(_keys(case.patient_id))}):
-        raise Refused("patient-on-both-sides", f"patient {both[0]} is on the hold-out and learned from")
-    replayed: list[Case] = []
+    people, hold_out = gathered.people, gathered.judge.cases
+    require_apart(gathered.learn.cases, hold_out, people)
+    cases = list(gathered.learn.cases)
     for number, place in enumerate(recipe.replay):
-        replayed += _replayed(folder / LEARN, f"{REPLAY}{number}", place, judged, held_out)
-    cases = sorted([*new, *replayed], key=lambda case: case.case_id)
+        own = _replayed(folder / LEARN, f"{REPLAY}{number}", place)
+        series = {case.tags.get(SERIES) for case in hold_out} - {None}
+        judged = _among(own, hold_out, people) | {c.patient_id for c in own if c.tags.get(SERIES) in series}
+        cases += [case for case in own if case.patient_id not in judged]
+    folded = (replace(case, fold=fold_of(case.patient_id, held_out, people)) for case in cases)
+    cases = sorted(folded, key=lambda case: case.case_id)
     learn = DataManifest(name=gathered.learn.name, cases=tuple(cases))
     learn.write(folder / LEARN / MANIFEST)
     gathered.judge.write(folder / JUDGE / MANIFEST)
@@ -107,6 +116,12 @@ def freeze(
     half.write_text(json.dumps(found.says(), indent=1) + "\n")
     os.replace(half, folder / FROZEN)
     return found
+
+
+def require_apart(learn: Collection[Case], hold_out: Collection[Case], people: People) -> None:
+    """Refuse (`patient-on-both-sides`) when a person of the hold-out is learned from."""
+    if both := sorted(_among(learn, hold_out, people)):
+        raise Refused("patient-on-both-sides", f"patient {both[0]} is on the hold-out and learned from")
 
 
 def is_same(folder: Path, frozen: Frozen) -> bool:
@@ -147,25 +162,28 @@ def sha256_of_recipe(recipe: Recipe) -> str:
     ).hexdigest()
 
 
-def fold_of(patient_id: str, held_out: Mapping[str, int]) -> int:
-    """Return the fold in which a person is held out."""
-    key, twice = _keys(patient_id)
-    return held_out.get(key, held_out.get(twice, int(key, 16) % FOLDS))
+def fold_of(patient_id: str, held_out: Mapping[str, int], people: People = NOBODY) -> int:
+    """Return the fold in which a person is held out, under any of his identifiers (`Gathered.people`)."""
+    keys = _keys(patient_id, people)
+    known = (held_out[name] for key in keys for name in (key, patient_key(key)) if name in held_out)
+    return next(known, int(keys[0], 16) % FOLDS)
 
 
-def _keys(patient_id: str) -> tuple[str, str]:
-    """Return the key of a person, which cases of a node carry for the name, and the key of that, which a card has."""
+def _keys(patient_id: str, people: People) -> tuple[str, ...]:
+    """Return what may stand for a person: the keys of his identifiers, and, of a name that looks like one, its own."""
     key = patient_id if KEY.fullmatch(patient_id) else patient_key(patient_id)
-    return key, patient_key(key)
+    twice = patient_key(key)
+    known = people.get(key) or people.get(twice)
+    return (key, twice) if known is None else known
 
 
-def _folded(case: Case, held_out: Mapping[str, int]) -> Case:
-    return replace(case, fold=fold_of(case.patient_id, held_out))
+def _among(cases: Collection[Case], hold_out: Collection[Case], people: People) -> set[str]:
+    """Return the patients of cases who are on a hold-out, by any identifier."""
+    judged = {key for case in hold_out for key in _keys(case.patient_id, people)}
+    return {case.patient_id for case in cases if not judged.isdisjoint(_keys(case.patient_id, people))}
 
 
-def _replayed(
-    learn: Path, name: str, place: Path, judged: Collection[str], held_out: Mapping[str, int]
-) -> list[Case]:
+def _replayed(learn: Path, name: str, place: Path) -> list[Case]:
     """Return the cases of a curated data set, reached by a link in the folder of the new ones."""
     opened = open_learnable(place)
     link = learn / name
@@ -173,12 +191,11 @@ def _replayed(
     link.symlink_to(opened.root.absolute(), target_is_directory=True)
     return [
         replace(
-            _folded(case, held_out),
+            case,
             case_id=f"{name}_{case.case_id}",
             files={role: f"{name}/{path}" for role, path in case.files.items()},
         )
         for case in opened.manifest.cases
-        if not set(_keys(case.patient_id)) & set(judged)
     ]
 
 
@@ -190,5 +207,6 @@ __all__ = [
     "is_same",
     "learned_before",
     "mask_of",
+    "require_apart",
     "sha256_of_recipe",
 ]

@@ -21,7 +21,7 @@ from training import frozen
 from training.collect import FAMILIES, collect
 from training.curate.case_files import write_data_set
 from training.frozen import Gathered
-from training.manifest import Case, DataManifest, read_manifest, sha256_of
+from training.manifest import Case, read_manifest, sha256_of
 
 
 def gather(
@@ -37,8 +37,8 @@ def gather(
     """Return what was collected into the folders `learn` and `judge` of a run's folder, patients apart.
 
     `home` is the folder of the node; `learned` are the keys `held_out` of the champion's card; with `drawn` also
-    lesions that Nadir missed are learned from. Refuses `unknown-family`, and `patient-on-both-sides` and `changed-file`
-    when somebody changed what earlier runs left; raises Unavailable when something cannot be written.
+    lesions that Nadir missed are learned from. Refuses `unknown-family`, and `changed-file` when somebody changed what
+    earlier runs left; raises Unavailable when something cannot be written.
     """
     judge_folder = folder / frozen.JUDGE
     with database.reading() as session:
@@ -60,13 +60,12 @@ def gather(
     if kept:
         cases = [*kept, *(judged.cases if judged else ())]
         judged = write_data_set(judge_folder, family, cases, {case.patient_id: case.fold for case in cases})
-    _require_apart(learn.manifest, judged, sides)
     told = [_words(left) for left in (*found.left, *learn.left, *judge.left)]
     if neither := sum(side not in (LEARN, JUDGE) for _, side in on):
         told.append(f"{neither} masks are of persons who stand on neither side")
     if kept:
         told.append(f"the hold-out keeps {len(kept)} cases of {len(known)} persons as earlier runs had them")
-    return Gathered(learn=learn.manifest, judge=judged, told=tuple(told))
+    return Gathered(learn=learn.manifest, judge=judged, told=tuple(told), people=sides.several)
 
 
 def _words(left: Left) -> str:
@@ -104,16 +103,6 @@ def _bring(source: Path, target: Path) -> None:
             shutil.copyfile(source, target)
     except OSError as error:
         raise Unavailable(f"{source} cannot be brought to {target.parent} ({error.strerror})") from error
-
-
-def _require_apart(learn: DataManifest | None, judge: DataManifest | None, sides: Sides) -> None:
-    """Refuse (`patient-on-both-sides`) when one person has cases in both."""
-    people = [
-        {sides.person.get(case.patient_id, case.patient_id) for case in one.cases} if one else set()
-        for one in (learn, judge)
-    ]
-    if both := sorted(people[0] & people[1]):
-        raise Refused("patient-on-both-sides", f"patient {both[0]} is learned from and judged on")
 
 
 __all__ = ["gather"]
