@@ -22,6 +22,7 @@ from models.shipped import VOUCHED, Model
 from plugins.errors import Refused
 from store.charset import storable
 from store.database import aware_utc, insert_new
+from store.failpoint import reach
 from store.model_folders import Staged, folder_of, give_name
 from store.model_tables import ModelVersion, Promotion
 
@@ -237,6 +238,7 @@ def _promote(
         raise Refused(
             "overtaken", f"another {family} was approved or rolled back at the same time; look again"
         )
+    reach("promotion-made")
     return session.get_one(Promotion, pk)
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -18,6 +22,7 @@ from models.shipped import VOUCHED
 from plugins.errors import Refused
 from store import model_folders, registry
 from store.database import Database
+from store.failpoint import KILLED
 from store.fsck.models import check_models
 from store.model_tables import ModelVersion, Promotion
 
@@ -155,6 +160,23 @@ def test_of_two_approvals_at_one_time_one_is_told_that_it_was_overtaken(
     other.dispose()
     assert refused == ["overtaken"]
     assert counting(database, tmp_path) == one.manifest_sha256 != two.manifest_sha256
+
+
+def test_who_is_killed_while_he_approves_has_approved_nothing(tmp_path: Path, sqlite_template: Path) -> None:
+    shutil.copyfile(sqlite_template, tmp_path / "nadir.sqlite")
+    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}")
+    register_model(database, tmp_path, 1)
+    words = ["models", "approve", NAME, "1", "--author", "Dr. Abel", "--home", str(tmp_path)]
+    killed = subprocess.run(
+        [sys.executable, "-c", "from node.cli import main; main()", *words],
+        env={**os.environ, "NADIR_FAILPOINT": "promotion-made"},
+        check=False,
+    )
+    assert killed.returncode == KILLED
+    assert (counting(database, tmp_path), standings(database)) == ("", ["proposed"])
+    approve(database, tmp_path, 1)
+    assert standings(database) == ["active"]
+    database.dispose()
 
 
 def test_a_run_that_ends_between_folder_and_row_leaves_the_registry_as_it_was(
