@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 from models.nodule_segmenter import NAME
 from models.place import ModelPlace
+from models.shipped import VOUCHED
 from node import worker as worker_module
 from node.analyses import Analyses
 from node.cli import app
@@ -253,7 +254,10 @@ def test_the_list_shows_who_decided_what_and_the_audit_trail_knows_it(clinic: Cl
     assert "Device UID 2.25." in said.stdout
 
 
-def test_a_family_that_the_release_has_not_counts_no_more_after_a_rollback(clinic: Clinic) -> None:
+def test_a_family_that_the_release_has_not_counts_no_more_after_a_rollback(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(VOUCHED, "nodule_detector", raising=False)  # type: ignore[arg-type]
     clinic.register(5, family="nodule_detector")
     clinic.cli("approve", "nodule_detector", "1", "--author", "Dr. Abel")
     assert clinic.cli("rollback", "nodule_detector", "--shipped", "--author", "Dr. Abel") is None
