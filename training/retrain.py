@@ -26,6 +26,7 @@ from store.database import Database
 from store.failpoint import reach
 from store.model_folders import stage, unnamed
 from store.runs import State
+from store.sides import sides
 from training.challenger import learn, pack
 from training.frozen import (
     JUDGE,
@@ -36,6 +37,7 @@ from training.frozen import (
     is_same,
     learned_before,
     mask_of,
+    require_apart,
 )
 from training.gate import APPROVED
 from training.manifest import Case, DataManifest
@@ -270,7 +272,11 @@ class Retraining:
         found.write(frozen.folder / JUDGED)
         reach("retrain-judged")
         verdict = found.verdict
-        self._sweep()
+        with self.database.transaction() as session:
+            runs.require_held(session, number, self.owner)
+            # Fitting takes long: who was declared one person since then is one.
+            require_apart(frozen.learn.cases, frozen.judge.cases, sides(session).several)
+            self._sweep(session)
         staged = stage(self.home, self.recipe.family, folder)
         reach("retrain-staged")
         state = State.PROPOSED if verdict.is_proposed else State.REFUSED
@@ -293,10 +299,9 @@ class Retraining:
         said = verdict.because
         return Ended(number=number, state=state, said=said, model=model.number, left_out=left_out)
 
-    def _sweep(self) -> None:
+    def _sweep(self, session: Session) -> None:
         """Remove the folders of models that killed runs of this family left before any row named them."""
-        with self.database.reading() as session:
-            named = [version.folder for version in registry.versions(session)]
+        named = [version.folder for version in registry.versions(session)]
         for folder in unnamed(self.home, named):
             if Path(folder).parent.name == self.recipe.family:
                 shutil.rmtree(self.home / folder, ignore_errors=True)

@@ -36,13 +36,15 @@ from models.doubt import Doubt
 from models.files import verify
 from models.shipped import Model, open_model
 from plugins.errors import Refused
-from store import registry, runs
+from store import patients, registry, runs
 from store.database import Database
 from store.failpoint import KILLED
 from store.model_folders import unnamed
 from store.model_tables import ModelVersion, Promotion, TrainingRun
 from store.patient_key import patient_key
 from store.runs import Overtaken, State
+from store.sides import assign
+from store.tables import Patient
 from training.challenger import experiment_of, pack, task_on_of
 from training.evaluate.data import open_data
 from training.fit import Progress
@@ -222,6 +224,29 @@ def test_a_second_run_at_the_same_time_is_refused_and_one_that_lost_its_place_wr
             ("test:2", State.COLLECTING),
         ]
         assert len(registry.versions(session)) == 1
+
+
+def test_a_model_is_not_registered_when_persons_of_both_sides_turn_out_to_be_one_meanwhile(
+    home: Path, database: Database
+) -> None:
+    def merge(text: str) -> None:
+        if text.startswith("judging"):
+            with database.transaction() as session:
+                pks = []
+                for patient_id in ("L1", "J1"):
+                    session.add(row := Patient(patient_id=patient_id))
+                    session.flush()
+                    pks.append(int(row.id or 0))
+                assign(session, pks, salt=b"", now=database.now())
+                patients.merge(session, pks[0], pks[1], "Admin", database.now())
+
+    with pytest.raises(Refused, match="on the hold-out and learned from"):
+        retrain(home, database, say=merge, recipe=replace(RECIPE, steps=1))
+    with database.reading() as session:
+        (run,) = runs.list_runs(session)
+        named = [version.folder for version in registry.versions(session)]
+    assert (run.state, run.slot, len(named)) == (State.FAILED, None, 1)
+    assert unnamed(home, named) == []
 
 
 def test_what_fails_is_written_down_and_frees_its_place(home: Path, database: Database) -> None:
