@@ -28,7 +28,7 @@ def print_models(found: Sequence[Entry]) -> None:
     """Print the models of each family as a table."""
     for family in dict.fromkeys(entry.family for entry in found):
         rows = [_row(entry) for entry in found if entry.family == family]
-        printing.print_table(rows, COLUMNS, numbers=("number",), wrapped=("why",), title=family)
+        printing.print_table(rows, COLUMNS, numbers=("number",), wrapped=("by", "why"), title=family)
 
 
 def print_model(told: Mapping[str, Any]) -> None:
@@ -56,7 +56,7 @@ def _lines(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "input", told.get("input") or ""
     yield "limits", " ".join(told.get("limits") or ())
     yield "learned from", told.get("training_data") or ""
-    yield "data", told.get("data_sha256") or ""
+    yield "its sha256", told.get("data_sha256") or ""
     if "judged_against" in told:
         run = f", by run {told['run']}" if told["run"] else ""
         yield "made", f"{told['made_at']:%Y-%m-%d %H:%M} UTC{run}"
@@ -70,7 +70,7 @@ def _lines(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "manifest", told["manifest_sha256"]
     yield "commit", told.get("source_commit") or ""
     yield "environment", "; ".join(_pairs(one) for one in told.get("environment") or ())
-    yield "seeds", _pairs(told.get("seeds") or {})
+    yield "seeds", ", ".join(f"fold {fold}: {seed}" for fold, seed in (told.get("seeds") or {}).items())
     yield from _decided(told)
     for device in told["devices"]:
         if "error" in device:

@@ -50,7 +50,7 @@ def stage(home: Path, family: str, folder: Path) -> Staged:
         raise Refused("bad-family", f"{family!r} is no name of a family of models")
     try:
         model = _opened(folder, _vouched_by_itself(folder))
-        require_family(model, family)
+        _require_family(model, family)
         with _unavailable():
             target = _parent(home, family) / f"{ARRIVING}{model.manifest.sha256[:SHORT]}"
             shutil.rmtree(target, ignore_errors=True)  # of one that was killed while it copied
@@ -85,7 +85,7 @@ def unnamed(home: Path, named: Collection[str]) -> list[str]:
     return sorted(set(found) - set(named))
 
 
-def require_family(model: Model, family: str) -> None:
+def _require_family(model: Model, family: str) -> None:
     """Raise BadModel (`other-family`) when the card of a model says that it is of another family."""
     experiment = model.card.get("experiment")
     said = experiment.get("model") if isinstance(experiment, dict) else model.manifest.name
@@ -137,4 +137,4 @@ def _unavailable() -> Iterator[None]:
         ) from error
 
 
-__all__ = ["Staged", "folder_of", "give_name", "require_family", "stage", "unnamed"]
+__all__ = ["Staged", "folder_of", "give_name", "stage", "unnamed"]
