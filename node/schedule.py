@@ -91,9 +91,12 @@ class Schedule:
             return False
         with self._database.transaction() as session:
             is_ours = leases.take(session, LEASE, self._owner, now, self._lease_seconds)
-        if is_ours and self._scheduler is None:
+        scheduler = self._scheduler
+        if is_ours and scheduler is None:
             self._begin()
-        elif not is_ours and self._scheduler is not None:
+        elif is_ours:
+            scheduler.wakeup()  # it may have looked while the lease was in doubt, or the clock was set
+        elif scheduler is not None:
             self._end()
             log.warning(line("schedule-lost", text="another process schedules now"))
         return False
@@ -123,6 +126,7 @@ class Schedule:
         actions = Actions(
             run=self._run,
             is_known=lambda name: command_of(name) is not None,
+            may_start=self._may_start,
             misfire_grace_seconds=self._settings.retrain.misfire_grace_seconds,
         )
         scheduler = BackgroundScheduler(
@@ -158,17 +162,20 @@ class Schedule:
                     self._run, trigger, [name], id=name, replace_existing=True, max_instances=1, **how
                 )
 
+    def _may_start(self) -> bool:
+        """Return whether the lease is ours at this moment: what is due is looked for only then."""
+        with self._database.reading() as session:
+            return leases.holder(session, LEASE, self._database.now()) == self._owner
+
     def _end(self) -> None:
         scheduler, self._scheduler = self._scheduler, None
         if scheduler is not None:
             scheduler.shutdown(wait=False)
 
     def _run(self, name: str) -> None:
-        """Do what a job is for, unless somebody else schedules by now."""
-        with self._database.reading() as session:
-            holder = leases.holder(session, LEASE, self._database.now())
+        """Do what a job is for."""
         command = command_of(name)
-        if holder != self._owner or command is None or self._stopped.is_set():
+        if command is None or self._stopped.is_set():
             return
         log.info(line("schedule-started", job=name))
         began = time.monotonic()

@@ -54,6 +54,8 @@ class Actions:
     """Does what the job of a name is for."""
     is_known: Callable[[str], bool]
     """Whether there is a job of a name."""
+    may_start: Callable[[], bool]
+    """Whether this is the one who schedules."""
     misfire_grace_seconds: int
     """How late a job may still begin."""
 
@@ -71,8 +73,16 @@ class PlainJobStore(SQLAlchemyJobStore):  # type: ignore[misc]
         self._is_shut = True
 
     def get_due_jobs(self, now: datetime) -> list[Any]:
-        """Return the jobs whose time has come; none at the end, when they would be ticked off without being started."""
-        return [] if self._is_shut else list(super().get_due_jobs(now))
+        """Return the jobs whose time has come; none when they would be ticked off without being started."""
+        return list(super().get_due_jobs(now)) if self._may_start() else []
+
+    def get_next_run_time(self) -> datetime | None:
+        """Return when to look again; None for when somebody says so."""
+        found: datetime | None = super().get_next_run_time() if self._may_start() else None
+        return found
+
+    def _may_start(self) -> bool:
+        return not self._is_shut and self._actions.may_start()
 
     def lookup_job(self, job_id: str) -> Any:
         """Return one job; None when there is none."""
