@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 MEDIANS = {
     "findings": "findings",
     "volume": "volume",
-    "long_axis": "long axis",
+    "long_axis": "long",
     "suv_max": "SUVmax",
     "entropy": "entropy",
-    "disagreement": "disagreement",
+    "disagreement": "disagree",
 }
 """Numbers whose median of each week the table has room for, with their headings."""
 

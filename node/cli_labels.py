@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -14,14 +15,12 @@ from node.flags import load_settings
 COLUMNS = {
     "patient_id": "patient",
     "tracking_uid": "lesion",
-    "modality": "on",
     "origin": "what",
     "author": "by",
-    "at": "at (UTC)",
-    "plugin": "found by",
+    "at": "on",
     "side": "side",
-    "study_instance_uid": "study",
 }
+WRAPPED = ("patient_id", "tracking_uid", "author")
 
 
 def labels(
@@ -58,12 +57,17 @@ def labels(
         left = [asdict(one) for one in found.left]
         printing.print_json({"labels": rows, "left_out": left})
         return
-    told = [
-        {**row, "at": f"{row['at']:%Y-%m-%d %H:%M}", "side": row["side"] or "at the next run"} for row in rows
-    ]
-    printing.print_table(told, COLUMNS)
+    print_labels([{**row, "at": f"{row['at']:%Y-%m-%d}", "side": row["side"] or "none yet"} for row in rows])
     for one in found.left:
         printing.complain(f"left out: {one.sentence} {one.sop_instance_uid}")
 
 
-__all__ = ["labels"]
+def print_labels(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the masks as a table."""
+    if rows:
+        printing.print_table(rows, COLUMNS, wrapped=WRAPPED)
+    else:
+        printing.say("no masks of people")
+
+
+__all__ = ["labels", "print_labels"]

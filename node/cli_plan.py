@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from node import printing
-from node.cli_options import Config, Home, open_database
+from node.cli_options import AsJson, Config, Home, open_database
 from node.flags import load_settings
 from plugins.errors import Refused
 
@@ -20,16 +20,26 @@ if TYPE_CHECKING:
     from node.retraining import RetrainSettings
     from training.plan.protocol import Settings
 
+LARGEST_ROW = 2**63 - 1
+"""The largest number that a row of SQL can have."""
+
 
 def plan(
     family: Annotated[str, typer.Argument(help="Model by its purpose, as nodule_segmenter.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the documents.")],
     run: Annotated[
         int | None,
-        typer.Option("--run", help="A run of retraining whose result is told.", show_default=False),
+        typer.Option(
+            "--run",
+            min=1,
+            max=LARGEST_ROW,
+            help="A run of retraining whose result is told.",
+            show_default=False,
+        ),
     ] = None,
     home: Home = None,
     config: Config = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write description of modifications, protocol and impact assessment of a model, as pages, PDF and JSON.
 
@@ -61,8 +71,11 @@ def plan(
                     recipe = replace(recipe, margins=told.verdict.margins)
             model = _model(session, settings.home, family, counts)
     paths = write_plan(model, recipe, out, made_at=datetime.now(UTC), schedule=schedule, run=told)
+    if as_json:
+        printing.print_json({"files": [str(path) for path in paths]})
+        return
     for path in paths:
-        printing.say(str(path))
+        printing.say(path)
 
 
 def schedule_of(settings: RetrainSettings) -> Settings:

@@ -36,8 +36,7 @@ COLUMNS = {
     "id": "run",
     "family": "model",
     "state": "state",
-    "begun_at": "begun",
-    "ended_at": "ended",
+    "begun": "begun (UTC)",
     "labels": "masks",
     "new_labels": "new",
     "said": "what became of it",
@@ -111,7 +110,11 @@ def runs(home: Home = None, config: Config = None, as_json: AsJson = False) -> N
     if as_json:
         printing.print_json({"runs": rows, "next": following})
         return
-    printing.print_table(rows, COLUMNS, numbers=("id", "labels", "new_labels"), wrapped=("said",))
+    shown = [{**row, "begun": row["begun_at"][:16].replace("T", " ")} for row in rows]
+    if shown:
+        printing.print_table(shown, COLUMNS, numbers=("id", "labels", "new_labels"), wrapped=("said",))
+    else:
+        printing.say("no runs")
     for one in following:
         printing.say(f"next: {one['job']} at {one['at']}")
 
