@@ -214,19 +214,23 @@ class Retraining:
         """Return the frozen data: of a run that was killed when it wanted the same, else as they were collected."""
         held_out = champion.card["held_out"]
         frozen = freeze(work, gathered, self.recipe, champion.manifest.sha256, held_out)
-        with self.database.reading() as session:
-            gone = runs.list_runs(session, self.recipe.family, [State.ABANDONED])
-        left = (
-            self.home / run.folder if run.folder else self._folder(int(run.id or 0)) for run in reversed(gone)
-        )
-        for folder in dict.fromkeys(left):
-            if frozen.folder == work and is_same(folder, frozen):
+        folders = self._folders(State.ABANDONED, State.FAILED)
+        stay, failed = self._folders(*runs.LEARNED), self._folders(State.FAILED)
+        for folder in (one for one in reversed(folders) if one not in stay):
+            if frozen.folder == work and folder not in failed and is_same(folder, frozen):
                 self.say(f"going on with what {folder.name} left")
                 shutil.rmtree(work)
                 frozen = Frozen(**{**frozen.__dict__, "folder": folder})
             elif folder.exists():
                 shutil.rmtree(folder)
         return frozen
+
+    def _folders(self, *states: State) -> tuple[Path, ...]:
+        """Return the folders of the runs that ended so, each once, oldest first; a later one may have gone on in it."""
+        with self.database.reading() as session:
+            ended = runs.list_runs(session, self.recipe.family, states)
+        found = (self.home / run.folder if run.folder else self._folder(int(run.id or 0)) for run in ended)
+        return tuple(dict.fromkeys(found))
 
     def _challenger(self, champion: Model, frozen: Frozen, number: int, pulse: Pulse) -> Path:
         import torch

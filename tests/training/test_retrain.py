@@ -249,6 +249,33 @@ def test_a_model_is_not_registered_when_persons_of_both_sides_turn_out_to_be_one
     assert unnamed(home, named) == []
 
 
+def test_the_next_run_keeps_what_finished_ones_left_and_begins_anew_after_a_failed_one(
+    home: Path, database: Database
+) -> None:
+    folder = home / "training" / FAMILY
+    short = replace(RECIPE, steps=4)
+
+    def stop(now: Progress) -> None:
+        if now.step == 2:
+            raise KeyboardInterrupt
+
+    def again(error: type[BaseException], **changed: Any) -> None:
+        with pytest.raises(error):
+            retrain(home, database, recipe=short, **changed)
+
+    again(KeyboardInterrupt, tell=stop)
+    (folder / "1" / "fit" / "fold0" / "checkpoint.pt").write_bytes(b"")  # as a power cut leaves it
+    again(EOFError)
+    assert retrain(home, database, recipe=short).number == 3
+    assert [path.name for path in folder.iterdir()] == ["3"]
+    four = (*LEARNERS, "L8", "L9", "L10", "L11")
+    again(KeyboardInterrupt, gathers=gather(four), tell=stop)
+    assert retrain(home, database, gather(four), recipe=short).number == 5
+    eight = (*four, "L12", "L13", "L14", "L15")
+    again(KeyboardInterrupt, gathers=gather(eight), tell=stop)
+    assert sorted(path.name for path in folder.iterdir()) == ["3", "4", "6"]  # 5 went on in 4
+
+
 def test_what_fails_is_written_down_and_frees_its_place(home: Path, database: Database) -> None:
     def broken(folder: Path, _: object) -> Gathered:
         raise Refused("disk", "the labels cannot be read")
