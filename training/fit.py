@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import Protocol
 
@@ -275,7 +276,9 @@ def _save(state: _State, path: Path) -> None:
         "seconds": state.seconds,
     }
     half = path.with_suffix(".half")
-    torch.save(parts, half)
+    whole = BytesIO()  # torch hides what a disk says
+    torch.save(parts, whole)
+    half.write_bytes(whole.getbuffer())
     os.replace(half, path)
 
 
@@ -291,12 +294,12 @@ def _restore(state: _State, path: Path) -> None:
 def _write_weights(
     network: torch.nn.Module, path: Path, experiment: Experiment, fold: int, task: Task
 ) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     numbers = {name: _packed(name, value).contiguous() for name, value in network.state_dict().items()}
     said = {"experiment": experiment.name, "fold": str(fold), "data_sha256": task.manifest.sha256}
     half = path.with_suffix(".half")
-    save_file(numbers, half, metadata=said)
+    half.write_bytes(save(numbers, metadata=said))
     os.replace(half, path)
 
 

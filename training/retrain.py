@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from models.files import BadModel
 from models.place import open_current
 from models.shipped import Model
-from plugins.errors import NadirError, Refused
+from plugins.errors import NadirError, Refused, Unavailable
 from store import registry, runs
 from store.database import Database
 from store.failpoint import reach
@@ -129,6 +129,10 @@ class Retraining:
             said = "It needs more memory than it may use; raise retrain.memory_bytes, or replay fewer cases."
             self._end(number, State.FAILED, said)
             raise Refused("out-of-memory", said) from error
+        except OSError as error:
+            said = f"The disk or a file failed ({error.strerror or error}); mend that, then retrain anew."
+            self._end(number, State.FAILED, said)
+            raise Unavailable(said) from error
         except Exception as error:
             self._end(number, State.FAILED, f"A fault of its own: {type(error).__name__}.")
             raise

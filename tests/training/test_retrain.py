@@ -35,7 +35,7 @@ from sqlmodel import select
 from models.doubt import Doubt
 from models.files import verify
 from models.shipped import Model, open_model
-from plugins.errors import Refused
+from plugins.errors import Refused, Unavailable
 from store import patients, registry, runs
 from store.database import Database
 from store.failpoint import KILLED
@@ -284,6 +284,20 @@ def test_what_fails_is_written_down_and_frees_its_place(home: Path, database: Da
         (run,) = runs.list_runs(session)
     assert (run.state, run.slot) == (State.FAILED, None)
     assert "the labels cannot be read" in run.said
+
+
+def test_a_disk_that_is_full_is_told_as_one(home: Path, database: Database) -> None:
+    def fill(text: str) -> None:
+        if text.startswith("learning"):
+            (fold := home / "training" / FAMILY / "1" / "fit" / "fold0").mkdir(parents=True)
+            (fold / "checkpoint.half").symlink_to("/dev/full")
+
+    with pytest.raises(Unavailable, match="No space left on device"):
+        retrain(home, database, say=fill, recipe=replace(RECIPE, steps=2))
+    with database.reading() as session:
+        (run,) = runs.list_runs(session)
+    assert (run.state, run.slot) == (State.FAILED, None)
+    assert "No space left on device" in run.said
 
 
 def test_nobody_is_learned_from_by_the_network_that_holds_him_out_and_a_share_is_replayed(
