@@ -252,6 +252,7 @@ def _told(found: Curation, as_json: bool) -> None:
         path = found.folder / REPORT
         printing.say(f"each case and each reason: {path if path.is_file() else '--json'}")
     if not found.taken:
+        printing.complain("nadir: no case came of it; each reason is told above")
         raise typer.Exit(1)
 
 

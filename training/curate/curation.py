@@ -14,7 +14,6 @@ from plugins.errors import Refused, Unavailable
 from plugins.measure.volume import MM3_PER_ML
 from training.curate.case_files import Tags, case_name, write_case, write_data_set
 from training.curate.wanted import Wanted
-from training.evaluate.data import MANIFEST
 from training.manifest import Case, DataManifest, patient_key
 
 REPORT = "curation.json"
@@ -185,12 +184,4 @@ def _write_report(found: Curation) -> None:
         raise Unavailable(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def require_free(folder: Path) -> None:
-    """Refuse (`data-set-there`) a folder that holds a data set: its manifest may be frozen in a card or a split."""
-    if (folder / MANIFEST).exists():
-        raise Refused(
-            "data-set-there", f"{folder} holds a data set already; name another folder, or remove it"
-        )
-
-
-__all__ = ["REPORT", "Curation", "Gathering", "LeftOut", "Taken", "require_free"]
+__all__ = ["REPORT", "Curation", "Gathering", "LeftOut", "Taken"]

@@ -16,7 +16,7 @@ from typing import Any
 from plugins.contract import Flag
 from plugins.errors import Absent, Refused, Unavailable
 from training.curate.case_files import MARGIN_MM, write_data_set
-from training.curate.curation import require_free
+from training.curate.hold import hold
 from training.curate.lidc_cases import Made, make_cases
 from training.curate.lidc_json import reading_json
 from training.curate.lidc_reading import Reading
@@ -119,41 +119,43 @@ def curate_lidc(
 ) -> Curated:
     """Return what became of the readings after the data set was written. `tell` is called with what is under way.
 
-    A series that cannot be used is in `left_out`; the others go on. Refuses `data-set-there` (the folder holds one) and
+    A series that cannot be used is in `left_out`; the others go on. Refuses what `hold` refuses, and
     `no-series` (none of them is in the DICOM folder).
     """
-    require_free(folder)
-    write_json(readings, folder)
-    found, damaged = find_series(dicom, readings.by_series, lambda path: tell(f"looking at {path.name}"))
-    if not found:
-        sentence = f"none of the {len(readings.by_series)} series that were read is in {dicom}"
-        raise Refused("no-series", sentence)
-    made: list[Made] = []
-    left_out = list(damaged)
-    for uid in sorted(found):
-        tell(f"series {uid}")
-        try:
-            reading = readings.by_series[uid]
-            series = read_series(found[uid], _named(reading))
-            made.append(make_cases(reading, series, folder, margin_mm=margin_mm, least_readers=least_readers))
-            left_out += made[-1].flags
-        except Refused as reason:
-            sentence = f"series {uid}: {reason.sentence}"
-            left_out.append(Flag(code=reason.code, sentence=sentence, series_instance_uid=uid))
-    nodules = [nodule for one in made for nodule in one.nodules]
-    marks = [mark for one in made for mark in one.marks]
-    cases = [case for one in made for case in one.cases]
-    curated = Curated(
-        readings=readings,
-        manifest=write_data_set(folder, name, cases) if cases else None,
-        nodules=len(nodules),
-        marks=len(marks),
-        without_series=tuple(sorted(readings.by_series.keys() - found.keys())),
-        left_out=tuple(left_out),
-    )
-    for stem, told in (("nodules", nodules), ("marks", marks), ("curation", curated.plain())):
-        _write(folder / f"{stem}.json", json.dumps(told, indent=1, allow_nan=False) + "\n")
-    return curated
+    with hold(folder):
+        write_json(readings, folder)
+        found, damaged = find_series(dicom, readings.by_series, lambda path: tell(f"looking at {path.name}"))
+        if not found:
+            sentence = f"none of the {len(readings.by_series)} series that were read is in {dicom}"
+            raise Refused("no-series", sentence)
+        made: list[Made] = []
+        left_out = list(damaged)
+        for uid in sorted(found):
+            tell(f"series {uid}")
+            try:
+                reading = readings.by_series[uid]
+                series = read_series(found[uid], _named(reading))
+                made.append(
+                    make_cases(reading, series, folder, margin_mm=margin_mm, least_readers=least_readers)
+                )
+                left_out += made[-1].flags
+            except Refused as reason:
+                sentence = f"series {uid}: {reason.sentence}"
+                left_out.append(Flag(code=reason.code, sentence=sentence, series_instance_uid=uid))
+        nodules = [nodule for one in made for nodule in one.nodules]
+        marks = [mark for one in made for mark in one.marks]
+        cases = [case for one in made for case in one.cases]
+        curated = Curated(
+            readings=readings,
+            manifest=write_data_set(folder, name, cases) if cases else None,
+            nodules=len(nodules),
+            marks=len(marks),
+            without_series=tuple(sorted(readings.by_series.keys() - found.keys())),
+            left_out=tuple(left_out),
+        )
+        for stem, told in (("nodules", nodules), ("marks", marks), ("curation", curated.plain())):
+            _write(folder / f"{stem}.json", json.dumps(told, indent=1, allow_nan=False) + "\n")
+        return curated
 
 
 def _named(reading: Reading) -> set[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ from plugins.errors import Refused
 from store.dicom.nifti import is_nifti, read_nifti
 from store.dicom.nifti_image import read_image
 from training.curate.case_files import Tags
-from training.curate.curation import Curation, Gathering, LeftOut, require_free
+from training.curate.curation import Curation, Gathering, LeftOut
+from training.curate.hold import hold
 from training.curate.wanted import Wanted
 
 COLUMNS = ("image", "mask", "patient")
@@ -103,7 +105,7 @@ def pairs_by_name(folder: Path, names: Names) -> tuple[list[Pair], list[LeftOut]
 def pairs_of_table(folder: Path, table: Path) -> tuple[list[Pair], list[LeftOut]]:
     """Return the pairs of a CSV, whose paths are relative to the folder, and rows that name no file or nobody.
 
-    Refuses `bad-table` (it cannot be read, or lacks a column).
+    Refuses `bad-table`: it cannot be read, lacks a column, names a mask twice or gives a file to two patients.
     """
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
@@ -114,19 +116,36 @@ def pairs_of_table(folder: Path, table: Path) -> tuple[list[Pair], list[LeftOut]
     if lacking := [name for name in COLUMNS if name not in columns]:
         raise Refused("bad-table", f"{table} has no column {', '.join(lacking)}")
     pairs, left_out = [], []
+    lines: dict[Path, tuple[str, str]] = {}
     for number, row in enumerate(rows, start=2):
         where = f"{table.name}, line {number}"
-        image, mask, patient = ((row[name] or "").strip() for name in COLUMNS)
-        absent = [name for name in (image, mask) if not name or not (folder / name).is_file()]
-        if absent:
-            sentence = f"there is no file '{absent[0]}' in {folder}"
-            left_out.append(LeftOut(code="no-file", sentence=sentence, where=where))
-        elif not patient:
-            left_out.append(LeftOut(code="no-patient-id", sentence="it names no patient", where=where))
-        else:
-            tags = {name: _value(row[name]) for name in columns if name not in COLUMNS}
-            pairs.append(Pair(image=folder / image, mask=folder / mask, patient_id=patient, tags=tags))
+        try:
+            pair = _pair(folder, row)
+        except Refused as reason:
+            left_out.append(LeftOut(code=reason.code, sentence=reason.sentence, where=where))
+            continue
+        for path in (pair.image, pair.mask):
+            whose, before = lines.setdefault(path, (pair.patient_id, where))
+            if whose != pair.patient_id:
+                raise Refused("bad-table", f"{before} and {where} give {path.name} to two patients")
+        if lines[pair.mask][1] != where:
+            raise Refused("bad-table", f"{lines[pair.mask][1]} and {where} name the same mask")
+        pairs.append(pair)
     return pairs, left_out
+
+
+def _pair(folder: Path, row: Mapping[str, str]) -> Pair:
+    """Return the pair of a row. Refuses `outside`, `no-file` and `no-patient-id`."""
+    image, mask, patient = ((row[name] or "").strip() for name in COLUMNS)
+    for name in (image, mask):
+        if not Path(os.path.abspath(folder / name)).is_relative_to(os.path.abspath(folder)):
+            raise Refused("outside", f"'{name}' is not in {folder}, to which paths are relative")
+        if not name or not (folder / name).is_file():
+            raise Refused("no-file", f"there is no file '{name}' in {folder}")
+    if not patient:
+        raise Refused("no-patient-id", "it names no patient")
+    tags = {name: _value(word) for name, word in row.items() if name and name not in COLUMNS}
+    return Pair(image=folder / image, mask=folder / mask, patient_id=patient, tags=tags)
 
 
 def curate_nifti(
@@ -142,27 +161,27 @@ def curate_nifti(
 ) -> Curation:
     """Return what became of pairs of NIfTI files, after the data set was written: a case for each label of each mask.
 
-    `labels` are those that are wanted, all when empty. Refuses `data-set-there` and `no-pairs`; raises Unavailable when
-    the data set cannot be written.
+    `labels` are those that are wanted, all when empty. Refuses what `hold` refuses and `no-pairs`; raises Unavailable
+    when the data set cannot be written.
     """
-    require_free(folder)
-    by_image: dict[Path, list[Pair]] = {}
-    for pair in pairs:
-        by_image.setdefault(pair.image, []).append(pair)
-    if not by_image:
-        said = f": {left_out[0].where}: {left_out[0].sentence}" if left_out else ""
-        raise Refused("no-pairs", f"there is no image with its mask in {source}{said}")
-    gathering = Gathering(folder=folder, wanted=wanted, left_out=list(left_out))
-    for image, members in by_image.items():
-        tell(f"reading {image.name}")
-        try:
-            volume = read_image(image, wanted.modality).volume
-        except Refused as reason:
-            gathering.leave(reason, _where(image, source))
-            continue
-        for pair in members:
-            _take_pair(pair, volume, gathering, source, labels)
-    return gathering.finish(name)
+    with hold(folder):
+        by_image: dict[Path, list[Pair]] = {}
+        for pair in pairs:
+            by_image.setdefault(pair.image, []).append(pair)
+        if not by_image:
+            said = f": {left_out[0].where}: {left_out[0].sentence}" if left_out else ""
+            raise Refused("no-pairs", f"there is no image with its mask in {source}{said}")
+        gathering = Gathering(folder=folder, wanted=wanted, left_out=list(left_out))
+        for image, members in by_image.items():
+            tell(f"reading {image.name}")
+            try:
+                volume = read_image(image, wanted.modality).volume
+            except Refused as reason:
+                gathering.leave(reason, _where(image, source))
+                continue
+            for pair in members:
+                _take_pair(pair, volume, gathering, source, labels)
+        return gathering.finish(name)
 
 
 def _take_pair(pair: Pair, volume: Volume, gathering: Gathering, source: Path, labels: Sequence[int]) -> None:

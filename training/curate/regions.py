@@ -17,7 +17,8 @@ from plugins.contract import Drawn, Mask, Study, Volume
 from plugins.errors import Refused
 from store.dicom.series import ReadStudy, read_regions, read_study
 from store.dicom.values import number, quiet, text
-from training.curate.curation import Curation, Gathering, LeftOut, require_free
+from training.curate.curation import Curation, Gathering, LeftOut
+from training.curate.hold import hold
 from training.curate.region_index import OTHER, Index, RegionFile, Series, look
 from training.curate.wanted import ROLES, Wanted
 
@@ -29,27 +30,27 @@ def curate_regions(
 ) -> Curation:
     """Return what became of the `RTSTRUCT` or `SEG` objects of a folder, after the data set was written.
 
-    `tell` hears what is under way. Refuses `no-such-path`, `data-set-there` and `no-regions` (no object of the kind);
-    raises Unavailable when the data set cannot be written.
+    `tell` hears what is under way. Refuses `no-such-path`, what `hold` refuses and `no-regions` (no object of the
+    kind); raises Unavailable when the data set cannot be written.
     """
-    require_free(folder)
-    index = look(source, kind, lambda what: tell(f"looking at {what}"))
-    if not index.regions:
-        reasons = [one.sentence for one in index.left_out if one.code != OTHER]
-        said = f" that can be used: {reasons[0]}" if reasons else ""
-        raise Refused("no-regions", f"there is no {kind} in {source}{said}")
-    gathering = Gathering(folder=folder, wanted=wanted, left_out=list(index.left_out))
-    making = _Making(source=source, gathering=gathering)
-    used: set[str] = set()
-    for files, series in making.studies(index):
-        tell(f"reading {', '.join(one.called for one in series)}")
-        making.take_study(files, series)
-        used |= {one.series_instance_uid for one in series}
-    for uid, one in index.series.items():
-        if uid not in used:
-            sentence = f"{one.called}: no {kind} that can be used is drawn on it"
-            gathering.left_out.append(LeftOut(code="not-drawn-on", sentence=sentence, where=uid))
-    return gathering.finish(name)
+    with hold(folder):
+        index = look(source, kind, lambda what: tell(f"looking at {what}"))
+        if not index.regions:
+            reasons = [one.sentence for one in index.left_out if one.code != OTHER]
+            said = f" that can be used: {reasons[0]}" if reasons else ""
+            raise Refused("no-regions", f"there is no {kind} in {source}{said}")
+        gathering = Gathering(folder=folder, wanted=wanted, left_out=list(index.left_out))
+        making = _Making(source=source, gathering=gathering)
+        used: set[str] = set()
+        for files, series in making.studies(index):
+            tell(f"reading {', '.join(one.called for one in series)}")
+            making.take_study(files, series)
+            used |= {one.series_instance_uid for one in series}
+        for uid, one in index.series.items():
+            if uid not in used:
+                sentence = f"{one.called}: no {kind} that can be used is drawn on it"
+                gathering.left_out.append(LeftOut(code="not-drawn-on", sentence=sentence, where=uid))
+        return gathering.finish(name)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -16,6 +16,8 @@ from training.sts import sts_manifest
 
 MANIFEST = "manifest.json"
 """A folder that holds one is read by it."""
+UNFINISHED = "unfinished"
+"""A data set beside which this lies is not whole (`training.curate.hold`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ def open_data(
     Other sets are sarcomas (`training.sts`) and `lidc_nodules` beside whole scans (`training.nodules_in_scans`). The
     files of a manifest are looked for in `root`, or beside it; only cases of `folds` are judged, when given, and only
     those of `sides` of the split beside it are in the manifest, which then has another hash.
-    Refuses `bad-manifest`, `changed-manifest`, `no-cases`, `no-nodules`, `no-split`, `no-such-side`, what
+    Refuses `bad-manifest`, `changed-manifest`, `no-cases`, `no-nodules`, `no-split`, `no-such-side`, `unfinished`, what
     `training.split.read_split` refuses, and `missing-files` when they are not there.
     """
     manifest, folder = manifest_of(path)
@@ -86,6 +88,10 @@ def manifest_of(path: Path) -> tuple[DataManifest, Path]:
     if (path / MANIFEST).is_file():
         path = path / MANIFEST
     folder = path if path.is_dir() else path.parent
+    if (folder / UNFINISHED).exists():
+        raise Refused(
+            "unfinished", f"the data set in {folder} was not finished; run the command again that makes it"
+        )
     is_set = path.is_dir() or path.name == "nodules.csv"
     return (_of_folder(folder) if is_set else read_manifest(path)), folder
 

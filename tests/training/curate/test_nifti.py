@@ -151,6 +151,28 @@ def test_a_table_names_pairs_patients_and_tags(tmp_path: Path) -> None:
         pairs_of_table(tmp_path, tmp_path / "none.csv")
 
 
+def test_a_table_that_leads_elsewhere_or_gives_an_image_to_two_patients_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, table = tmp_path / "source", tmp_path / "cases.csv"
+    folder.mkdir()
+    for name in ("a.nii", "b.nii", "m.nii", "n.nii", "../secret.nii"):
+        (folder / name).touch()
+    monkeypatch.chdir(folder)
+
+    def read(*rows: str, source: Path = folder) -> list[str]:
+        table.write_text("\n".join(["image,mask,patient", *rows]))
+        return [one.code for one in pairs_of_table(source, table)[1]]
+
+    for source in (folder, Path()):
+        rows = (f"{tmp_path / 'secret.nii'},m.nii,P", "a.nii,../secret.nii,P", "b.nii,n.nii,P")
+        assert read(*rows, source=source) == ["outside", "outside"]
+    with pytest.raises(Refused, match=r"line 2 and cases.csv, line 3 give a.nii to two patients"):
+        read("a.nii,m.nii,P", "a.nii,n.nii,Q")
+    with pytest.raises(Refused, match=r"line 2 and cases.csv, line 4 name the same mask"):
+        read("a.nii,m.nii,P", "a.nii,n.nii,P", "b.nii,m.nii,P")
+
+
 def test_a_pet_is_taken_in_suv_and_refused_when_it_cannot_be_that(tmp_path: Path) -> None:
     names = Names(image="{patient}/pet.nii.gz", mask="{patient}/mask.nii.gz")
     suv = np.random.default_rng(0).uniform(0, 12, SHAPE).astype(np.float32)
