@@ -92,6 +92,10 @@ class Schedule:
         with self._database.transaction() as session:
             is_ours = leases.take(session, LEASE, self._owner, now, self._lease_seconds)
         scheduler = self._scheduler
+        thread = getattr(scheduler, "_thread", None)
+        if thread is not None and not thread.is_alive():
+            self._end()  # APScheduler's thread ends when a database does not answer at the wrong moment
+            scheduler = None
         if is_ours and scheduler is None:
             self._begin()
         elif is_ours:

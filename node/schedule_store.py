@@ -38,11 +38,17 @@ class Cron(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
 
     def __init__(self, cron: str, timezone: str) -> None:
         self.plain = {"cron": cron, "timezone": timezone}
-        self._times = Crontab.of(cron).trigger(ZoneInfo(timezone))
+        read = Crontab.of(cron)
+        self._times, self._is_hourly = read.trigger(ZoneInfo(timezone)), read.fields[1] == "*"
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
-        """Return the next time after the previous one; None when there is none."""
+        """Return the next time after the previous one; None when there is none.
+
+        An hour that comes twice, when clocks are put back, counts once unless every hour is asked for.
+        """
         found: datetime | None = self._times.get_next_fire_time(previous_fire_time, now)
+        while found is not None and found.fold and not self._is_hourly:
+            found = self._times.get_next_fire_time(found, found)
         return found
 
 

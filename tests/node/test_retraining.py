@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -10,6 +10,7 @@ import pytest
 
 from node.crontab import Crontab
 from node.flags import load_settings
+from node.schedule_store import Cron
 from node.settings import Settings
 from plugins.errors import Refused
 
@@ -38,6 +39,23 @@ def test_a_crontab_means_what_cron_takes_it_for(expression: str, next_time: str)
 def test_a_crontab_is_read_in_its_time_zone() -> None:
     found = Crontab.of("0 2 * * *").trigger(ZoneInfo("Europe/Berlin")).get_next_fire_time(None, FRIDAY)
     assert found.astimezone(UTC) == datetime(2026, 11, 21, 1, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("cron", "times"),
+    [
+        ("30 2 * * *", ["2026-10-25T02:30+02:00", "2026-10-26T02:30+01:00", "2026-10-27T02:30+01:00"]),
+        ("30 * * * *", ["2026-10-25T02:30+02:00", "2026-10-25T02:30+01:00", "2026-10-25T03:30+01:00"]),
+    ],
+)
+def test_an_hour_that_comes_twice_counts_once_unless_every_hour_does(cron: str, times: list[str]) -> None:
+    trigger, at, found = Cron(cron, "Europe/Berlin"), datetime(2026, 10, 25, 0, 0, tzinfo=UTC), []
+    for _ in times:
+        following = trigger.get_next_fire_time(None, at)
+        assert following is not None
+        found.append(following.isoformat(timespec="minutes"))
+        at = following.astimezone(UTC) + timedelta(seconds=1)
+    assert found == times
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from node.schedule import LEASE, Schedule, command_of
 from node.schedule_store import Actions, Cron, PlainJobStore
 from node.scheduled import Children, environment_of
 from node.settings import Settings
+from plugins.errors import Unavailable
 from store import leases
 from store.database import Database
 from store.model_tables import ScheduledJob
@@ -201,6 +202,24 @@ def test_one_of_two_schedules_and_the_other_takes_over_when_the_lease_ends(
     leave(other)
     one.tick(now + timedelta(seconds=63))
     assert one.is_active
+    wait_for(lambda: start.names == [RETRAIN])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_scheduler_whose_thread_a_database_ended_is_begun_anew(
+    database: Database, make: Callable[..., Schedule]
+) -> None:
+    def gone(_: object) -> None:
+        raise Unavailable("the database is gone")
+
+    start = Started()
+    schedule = make(start)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PlainJobStore, "get_next_run_time", gone)
+        schedule.tick(database.now())
+        wait_for(lambda: not schedule._scheduler._thread.is_alive())
+    due(database, RETRAIN, 1.0)
+    schedule.tick(database.now())
     wait_for(lambda: start.names == [RETRAIN])
 
 
