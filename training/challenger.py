@@ -8,6 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from models.shipped import Model
 from plugins.errors import Refused
 from training.experiment import Experiment, Schedule
@@ -81,7 +83,10 @@ def learn(
     tell: Callable[[Progress], None] = lambda _: None,
     done: Callable[[int], None] = lambda _: None,
 ) -> Path:
-    """Return the folder with the networks of all folds; what is there already is not learned again."""
+    """Return the folder with the networks of all folds; what is there already is not learned again.
+
+    Refuses `diverged`.
+    """
     from training.fit import fit
 
     experiment = experiment_of(champion, recipe, bool(frozen.replayed))
@@ -96,8 +101,18 @@ def learn(
                 place,
                 tell=tell,
             )
+        _require_finite(place / f"fold{fold}.safetensors", fold)
         done(fold)
     return run
+
+
+def _require_finite(weights: Path, fold: int) -> None:
+    from safetensors.numpy import load_file
+
+    numbers = load_file(weights).values()
+    if not all(np.isfinite(one).all() for one in numbers if one.dtype.kind == "f"):
+        sentence = f"weights of fold {fold} are no numbers any more; set a lower retrain.learning_rate"
+        raise Refused("diverged", sentence)
 
 
 def pack(

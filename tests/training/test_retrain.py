@@ -286,6 +286,16 @@ def test_what_fails_is_written_down_and_frees_its_place(home: Path, database: Da
     assert "the labels cannot be read" in run.said
 
 
+def test_a_challenger_that_diverged_is_told_as_one(home: Path, database: Database) -> None:
+    with pytest.raises(Refused, match="diverged"):
+        retrain(home, database, recipe=replace(RECIPE, steps=4, learning_rate=1e9))
+    with database.reading() as session:
+        (run,) = runs.list_runs(session)
+        assert len(registry.versions(session)) == 1
+    assert (run.state, run.slot) == (State.FAILED, None)
+    assert "lower retrain.learning_rate" in run.said
+
+
 def test_a_disk_that_is_full_is_told_as_one(home: Path, database: Database) -> None:
     def fill(text: str) -> None:
         if text.startswith("learning"):
