@@ -341,6 +341,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except (typer.Abort, KeyboardInterrupt):
+        printing.complain("nadir: interrupted")
         status = 130
     except Exception as error:
         status = _told(error)

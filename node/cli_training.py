@@ -14,6 +14,7 @@ import typer
 
 from node import printing
 from node.cli_options import AsJson
+from plugins.errors import Refused
 
 if TYPE_CHECKING:
     from training.fit import Progress
@@ -143,7 +144,10 @@ def train(
         for number in one.folds if fold is None else fold:
             place = folder / one.name / f"fold{number}"
             with _shown(f"{one.name}, fold {number}") as tell:
-                weights = fit(one, number, task_of(one, number, data), place, tell=tell)
+                task = task_of(one, number, data)
+                if fold is not None and not task.manifest.fold(number):
+                    raise Refused("no-such-fold", f"nobody is in fold {number} of {task.manifest.name}")
+                weights = fit(one, number, task, place, tell=tell)
             judged = json.loads((place / "curves.json").read_text())["judged"]
             written.append(
                 {"experiment": one.name, "fold": number, "weights": str(weights), **(judged or [{}])[-1]}

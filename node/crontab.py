@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+LONGEST = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+"""Days of each month."""
 FIELDS = (
     ("minute", 0, 59, ()),
     ("hour", 0, 23, ()),
@@ -45,6 +47,9 @@ class Crontab:
         read = tuple(_numbers(word, *field) for word, field in zip(words, FIELDS, strict=True))
         if read[2] != "*" and read[4] != "*":
             raise ValueError(f"'{expression}' names days of the month and of the week; one of the two is *")
+        months = range(1, 13) if read[3] == "*" else map(int, read[3].split(","))
+        if read[2] != "*" and int(read[2].split(",")[0]) > max(LONGEST[month - 1] for month in months):
+            raise ValueError(f"'{expression}' names a day that no such month has")
         return cls(expression=expression, fields=read)
 
     def trigger(self, zone: tzinfo) -> CronTrigger:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic_settings import NoDecode
 
 from node.crontab import Crontab
 from training.margins import Margins
@@ -37,7 +38,7 @@ class RetrainSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
-    families: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
+    families: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
         default=(), description="Models that are retrained by the schedule: " + ", ".join(FAMILIES)
     )
     cron: str = Field(
@@ -67,8 +68,10 @@ class RetrainSettings(BaseModel):
     )
     batch: int = Field(default=8, ge=1, description="Samples in a step")
     learning_rate: float = Field(default=3e-4, gt=0, le=0.1, description="Highest learning rate")
-    seed: int = Field(default=0, ge=0, description="Seed of order, augmentation and the gate's draws")
-    data: Annotated[tuple[Path, ...], BeforeValidator(_words)] = Field(
+    seed: int = Field(
+        default=0, ge=0, le=2**31 - 1, description="Seed of order, augmentation and the gate's draws"
+    )
+    data: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_words)] = Field(
         default=(),
         description="Folders of curated data sets that are learned from again beside the new masks",
     )
@@ -81,7 +84,7 @@ class RetrainSettings(BaseModel):
     threads: int = Field(default=1, ge=1, description="Threads that a run computes with")
     memory_bytes: int = Field(default=12 << 30, gt=0, description="Address space that a run may use")
     lease_seconds: float = Field(
-        default=120.0, ge=1, description="A run that is silent for this long is taken for dead"
+        default=120.0, ge=1, le=86_400, description="A run that is silent for this long is taken for dead"
     )
 
     @field_validator("families")

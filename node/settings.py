@@ -317,7 +317,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise Refused("bad-settings", "; ".join(_what_is_wrong(e) for e in error.errors())) from error
         except SettingsError as error:
-            raise Refused("bad-settings", str(error)) from error
+            raise Refused("bad-settings", _not_json(str(error))) from error
         except (OSError, ValueError) as error:  # no TOML, or no text at all
             raise Refused("bad-settings", f"the settings file {toml} cannot be read: {error}") from error
 
@@ -350,6 +350,15 @@ def _what_is_wrong(error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         return f"{name}: there is no such setting"
     return f"{name}: {hidden(error['msg'].removeprefix('Value error, '))}"
+
+
+def _not_json(said: str) -> str:
+    """Return what pydantic-settings says of a variable that is no JSON, so that a person knows which it is."""
+    field = re.search(r'field "(\w+)"', said)
+    if field is None:
+        return said
+    name = f"NADIR_{field[1].upper()}"
+    return f"{field[1]}: what {name} or a variable {name}__... holds is not JSON, as it has to be"
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)

@@ -56,6 +56,16 @@ def balls(folder: Path, patients: int = 10) -> Path:
     return folder
 
 
+def test_a_folder_without_a_data_set_and_a_fold_without_patients_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert refused("curate", "show", tmp_path / "empty") == "no-data-set"
+    experiment = tmp_path / "tiny.yaml"
+    experiment.write_text(TINY.replace("STEPS", "1"))
+    data = balls(tmp_path / "balls", patients=2)
+    asked = ("--data", data, "--out", tmp_path / "runs", "--fold", "77")
+    assert refused("train", experiment, *asked) == "no-such-fold"
+
+
 def test_a_made_data_set_is_divided_learned_from_without_its_test_side_and_judged_on_it(
     tmp_path: Path,
 ) -> None:

@@ -62,7 +62,7 @@ def test_an_hour_that_comes_twice_counts_once_unless_every_hour_does(cron: str, 
     "expression",
     [
         *("0 2 * *", "60 2 * * *", "0 2 * * 8", "0 2 0 * *", "a 2 * * *", "5-2 * * * *", "*/0 * * * *"),
-        *("0 2 1 * 1", "*-3 * * * *", "@daily"),
+        *("0 2 1 * 1", "*-3 * * * *", "@daily", "0 2 30 2 *", "0 2 31 4,6 *"),
     ],
 )
 def test_a_crontab_that_nobody_can_read_is_refused_with_the_settings(expression: str) -> None:
@@ -78,6 +78,8 @@ def test_a_crontab_that_nobody_can_read_is_refused_with_the_settings(expression:
         ({"timezone": "../etc/passwd"}, "is no time zone"),
         ({"margins": {"dice": 1}}, "'dice' is no limit"),
         ({"margins": {"level": 2}}, "level lies between"),
+        ({"seed": 10**20}, "retrain.seed: .* less than or equal"),
+        ({"lease_seconds": float("inf")}, "retrain.lease_seconds: .* less than or equal"),
         ({"replay_share": 1.0}, "less than 1"),
         ({"colour": "blue"}, "retrain.colour: there is no such setting"),
     ],
@@ -86,6 +88,12 @@ def test_a_wrong_setting_of_retraining_is_refused_in_one_line(changes: dict[str,
     with pytest.raises(Refused, match=says) as caught:
         Settings.load(retrain=changes)
     assert "\n" not in caught.value.sentence
+
+
+def test_a_variable_that_has_to_be_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NADIR_RETRAIN", "on")
+    with pytest.raises(Refused, match=r"bad-settings.*NADIR_RETRAIN.* is not JSON"):
+        Settings.load()
 
 
 def test_settings_of_retraining_come_from_file_environment_and_flags(
@@ -98,7 +106,8 @@ def test_settings_of_retraining_come_from_file_environment_and_flags(
     )
     monkeypatch.setenv("NADIR_RETRAIN__BATCH", "4")
     monkeypatch.setenv("NADIR_RETRAIN__MARGINS__FEWEST_PATIENTS", "6")
-    settings = load_settings(toml, {"retrain": ["steps=7", 'data=["/a", "/b"]']})
+    monkeypatch.setenv("NADIR_RETRAIN__DATA", "/a, /b")
+    settings = load_settings(toml, {"retrain": ["steps=7"]})
     recipe = settings.retrain.recipe("nodule_segmenter")
     assert settings.retrain.families == ("nodule_segmenter",)
     assert (recipe.steps, recipe.batch, recipe.replay) == (7, 4, (Path("/a"), Path("/b")))

@@ -16,6 +16,8 @@ from training.sts import sts_manifest
 
 MANIFEST = "manifest.json"
 """A folder that holds one is read by it."""
+NODULES, PATIENTS = "nodules.csv", "patients.csv"
+"""Tables by which folders of crops and of sarcomas are known."""
 UNFINISHED = "unfinished"
 """A data set beside which this lies is not whole (`training.curate.hold`)."""
 
@@ -61,8 +63,8 @@ def open_data(
     Other sets are sarcomas (`training.sts`) and `lidc_nodules` beside whole scans (`training.nodules_in_scans`). The
     files of a manifest are looked for in `root`, or beside it; only cases of `folds` are judged, when given, and only
     those of `sides` of the split beside it are in the manifest, which then has another hash.
-    Refuses `bad-manifest`, `changed-manifest`, `no-cases`, `no-nodules`, `no-split`, `no-such-side`, `unfinished`, what
-    `training.split.read_split` refuses, and `missing-files` when they are not there.
+    Refuses `bad-manifest`, `changed-manifest`, `no-cases`, `no-data-set`, `no-split`, `no-such-side`, `unfinished`,
+    what `training.split.read_split` refuses, and `missing-files` when they are not there.
     """
     manifest, folder = manifest_of(path)
     split = split_of(folder, manifest)
@@ -92,7 +94,7 @@ def manifest_of(path: Path) -> tuple[DataManifest, Path]:
         raise Refused(
             "unfinished", f"the data set in {folder} was not finished; run the command again that makes it"
         )
-    is_set = path.is_dir() or path.name == "nodules.csv"
+    is_set = path.is_dir() or path.name == NODULES
     return (_of_folder(folder) if is_set else read_manifest(path)), folder
 
 
@@ -113,10 +115,15 @@ def _part(manifest: DataManifest, split: Split | None, sides: Sequence[str], fol
 
 
 def _of_folder(folder: Path) -> DataManifest:
-    if (folder / "patients.csv").is_file():
+    if (folder / PATIENTS).is_file():
         return sts_manifest(folder)
     if (folder / CROPS).is_dir() and present(folder):
         return nodules_in_scans(folder)
+    if not (folder / NODULES).is_file():
+        raise Refused(
+            "no-data-set",
+            f"there is no data set in {folder}: neither {MANIFEST} nor {NODULES} nor {PATIENTS}",
+        )
     return lidc_manifest(folder)
 
 
