@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 models_app = typer.Typer(help="Learned models: which there are, and which count.", no_args_is_help=True)
 models_app.command("labels")(labels)
-Family = Annotated[str, typer.Argument(help="Which model by its purpose: nodule_segmenter, ...")]
+Family = Annotated[
+    str, typer.Argument(help="Which model by its purpose: nodule_segmenter, petct_multitask, ...")
+]
 
 
 @models_app.command("list")

@@ -25,7 +25,7 @@ LARGEST_ROW = 2**63 - 1
 
 
 def plan(
-    family: Annotated[str, typer.Argument(help="Model by its purpose, as nodule_segmenter.")],
+    family: Annotated[str, typer.Argument(help="Model by its purpose: nodule_segmenter or petct_multitask.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the documents.")],
     run: Annotated[
         int | None,

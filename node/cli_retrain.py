@@ -44,7 +44,7 @@ COLUMNS = {
 
 
 def retrain(
-    family: Annotated[str, typer.Argument(help="Model by its purpose, as nodule_segmenter.")],
+    family: Annotated[str, typer.Argument(help="Model by its purpose: nodule_segmenter or petct_multitask.")],
     home: Home = None,
     config: Config = None,
     as_json: AsJson = False,

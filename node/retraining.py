@@ -73,7 +73,8 @@ class RetrainSettings(BaseModel):
     )
     data: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_words)] = Field(
         default=(),
-        description="Folders of curated data sets that are learned from again beside the new masks",
+        description="Folders of curated data sets that are learned from again beside the new masks; each model takes "
+        "the cases of its kind (nodules on CT, lesions on PET)",
     )
     replay_share: float = Field(
         default=0.5, ge=0, lt=1, description="Part of the samples that comes from those folders"

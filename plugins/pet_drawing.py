@@ -31,9 +31,9 @@ class PetDrawing:
     """Draws lesions on one PET, one at a time; the CT is brought onto its grid once."""
 
     def __init__(self, pet: Volume, cts: Sequence[Volume], model: LearnedPetct) -> None:
-        same = [ct for ct in cts if ct.frame_of_reference_uid == pet.frame_of_reference_uid is not None]
+        ct = ct_beside(pet, cts)
         self.pet, self.model = pet, model
-        self.hu = ct_on_pet(same[0], pet) if same else None
+        self.hu = None if ct is None else ct_on_pet(ct, pet)
 
     def at(self, index: tuple[int, int, int]) -> tuple[BoolArray, float]:
         """Return the lesion at a voxel of the PET, on its grid `(K, R, C)`, and the network's log hazard.
@@ -43,6 +43,12 @@ class PetDrawing:
         found = self.model.answer(self.pet.array, self.pet.spacing_mm, index, self.hu)
         drawn = found.drawn(self.model.level, index, self.pet.spacing_mm)
         return drawn if drawn[index] else np.zeros_like(drawn), found.log_hazard
+
+
+def ct_beside(pet: Volume, cts: Sequence[Volume]) -> Volume | None:
+    """Return the first CT in the frame of reference of a PET; None when there is none."""
+    frame = pet.frame_of_reference_uid
+    return next((ct for ct in cts if ct.frame_of_reference_uid == frame is not None), None)
 
 
 def ct_on_pet(ct: Volume, pet: Volume) -> Array:

@@ -26,7 +26,7 @@ WARM_UP = 0.1
 """Part of the steps in which the learning rate rises."""
 CHECKPOINTS = 20
 """Into how many parts a fold's training is cut by checkpoints, at most `Schedule.save_every` steps each."""
-KEPT = ("levels", "mirrors", "doubt")
+KEPT = ("levels", "level", "mirrors", "doubt", "usual_log_hazard", "reported")
 """Parts of a card that were decided on cases that the deciding network had not seen, and that stay the champion's."""
 
 
@@ -36,6 +36,10 @@ def task_on_of(family: str) -> TaskOn:
         from training.nodule_task import task_on
 
         return task_on
+    if family == "petct_multitask":
+        from training.petct_masks import task_on as masks_on
+
+        return masks_on
     raise Refused("unknown-family", f"nobody knows how to retrain '{family}'")
 
 
@@ -135,7 +139,7 @@ def pack(
         training_data=f"{first['training_data']} {_learned_from(recipe, frozen)}",
         input=said.input,
         intended_use=str(card["intended_use"]),
-        limits=(*first["limits"], *_limits(said.version, frozen, doubt is None)),
+        limits=(*first["limits"], *_limits(champion, frozen, doubt is None)),
     )
     decided = {name: card[name] for name in KEPT if name in card} | (
         {} if doubt is None else {"doubt": doubt}
@@ -161,14 +165,22 @@ def _learned_from(recipe: Recipe, frozen: Frozen) -> str:
     return f"{new}, and {recipe.replay_share:.0%} of the samples from {len(frozen.replayed)} curated cases again."
 
 
-def _limits(version: str, frozen: Frozen, keeps_doubt: bool) -> tuple[str, ...]:
-    what = "Levels, temperature and the quantiles of its intervals" if keeps_doubt else "Levels"
-    kept = (
+def _limits(champion: Model, frozen: Frozen, keeps_doubt: bool) -> tuple[str, ...]:
+    """Return what is to be known of the champion's parts on new weights, and of what is not shown again."""
+    card, version = champion.card, champion.manifest.version
+    doubt = keeps_doubt and "doubt" in card
+    what = "Levels, temperature and the quantiles of its intervals" if doubt else "Levels"
+    found = [
         f"{what} are those of version {version}; how they fit these weights was judged on the hold-out alone."
-    )
-    if frozen.replayed:
-        return (kept,)
-    return (kept, "It learned on from new masks alone: nothing of the earlier data was shown to it again.")
+    ]
+    if "usual_log_hazard" in card:
+        found.append(
+            "The survival head was not trained again, for nobody knows how these patients fared; the features that it "
+            f"reads were, so the log hazard is not that of version {version}, and nothing was judged of it."
+        )
+    if not frozen.replayed:
+        found.append("It learned on from new masks alone: nothing of the earlier data was shown to it again.")
+    return tuple(found)
 
 
 __all__ = ["FIT", "KEPT", "MODEL", "experiment_of", "learn", "pack", "task_on_of"]

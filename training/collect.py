@@ -1,6 +1,7 @@
 """Labels of people to cases in the training form, with the images that lie in the object store of the node.
 
-A case is a crop of the images around one mask, on their own grid, voxel for voxel as it was drawn. Its patient is the
+A case is a crop of the images around one mask, on their own grid, voxel for voxel as it was drawn; a CT beside a PET
+keeps its own. Its patient is the
 key of the person, so two visits of one lesion are two cases of one patient; the fold follows from that key alone, so
 that it stays the same when others come.
 """
@@ -9,26 +10,23 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlmodel import Session, col, select
+from pydicom import Dataset
+from sqlmodel import Session, and_, col, or_, select
 
-from plugins import codes
-from plugins.contract import Drawn
+from plugins.contract import Volume
 from plugins.errors import Refused
-from store.dicom.items import same
 from store.dicom.series import ReadStudy, read_regions, read_study
 from store.dicom.values import number, text
 from store.labels import Label, Left
 from store.objects import ObjectStore
 from store.tables import Instance, Series
 from training.curate.case_files import case_name, write_case, write_data_set
+from training.labelled_kind import KINDS, LabelledKind
 from training.manifest import FOLDS, Case, DataManifest
-
-NODULES = frozenset({"lung_nodule", "marked_lesion"})
-"""Analyses that draw with the nodule segmenter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,21 +39,6 @@ class Collected:
     """Labels that became none, with the reason."""
 
 
-def _nodule(label: Label, region: Drawn | None) -> str | None:
-    if label.modality != "CT":
-        return f"it lies on {label.modality or 'images without modality'}, and nodules are learned on CT"
-    if label.origin != "drawn":
-        return (
-            None if label.plugin in NODULES else f"'{label.plugin}' does not draw with the nodule segmenter"
-        )
-    is_nodule = region is None or same(region.site_code, codes.LUNG) or same(region.type_code, codes.NODULE)
-    return None if is_nodule else "it is coded neither as a nodule nor as lying in the lung"
-
-
-FAMILIES: Mapping[str, Callable[[Label, Drawn | None], str | None]] = {"nodule_segmenter": _nodule}
-"""Why a label is nothing for a family of models, in words; None when it is. Of its region nothing is known at first."""
-
-
 def collect(
     session: Session, objects: ObjectStore, labels: Iterable[Label], folder: Path, family: str
 ) -> Collected:
@@ -63,22 +46,23 @@ def collect(
 
     The same labels make the same files. Refuses `unknown-family`; raises Unavailable when the folder cannot be written.
     """
-    if family not in FAMILIES:
-        raise Refused("unknown-family", f"labels are collected for {', '.join(FAMILIES)}, not for '{family}'")
+    kind = KINDS.get(family)
+    if kind is None:
+        raise Refused("unknown-family", f"labels are collected for {', '.join(KINDS)}, not for '{family}'")
     cases: list[Case] = []
     left: list[Left] = []
     by_series: defaultdict[str, list[Label]] = defaultdict(list)
     for label in labels:
-        if (why := FAMILIES[family](label, None)) is None:
+        if (why := kind.why_not(label, None)) is None:
             by_series[label.series_instance_uid].append(label)
         else:
             left.append(_left(label, why))
     for series, own in sorted(by_series.items()):
         try:
-            read = read_study(_images(session, objects, series))
+            read = read_study(_images(session, objects, series, kind.with_ct))
             names = _names(own)
             for label in own:
-                cases += _case(objects, label, read, folder, family, names[label], left)
+                cases += _case(objects, label, read, folder, kind, names[label], left)
         except Refused as refusal:
             left += [_left(label, refusal.sentence) for label in own]
     if not cases:
@@ -91,11 +75,17 @@ def _left(label: Label, why: str) -> Left:
     return Left(sop_instance_uid=label.sop_instance_uid, sentence=f"region {label.number}: {why}")
 
 
-def _images(session: Session, objects: ObjectStore, series_instance_uid: str) -> list[Path]:
+def _images(session: Session, objects: ObjectStore, series_instance_uid: str, with_ct: bool) -> list[Path]:
+    """Return the files of a series; `with_ct` also those of the CTs of its study in its frame of reference."""
+    wanted = col(Series.series_instance_uid) == series_instance_uid
+    row = session.exec(select(Series).where(wanted)).one_or_none()
+    if with_ct and row is not None and (frame := row.frame_of_reference_uid):
+        beside = col(Series.study_pk) == row.study_pk, col(Series.modality) == "CT"
+        wanted = or_(wanted, and_(*beside, col(Series.frame_of_reference_uid) == frame))
     statement = (
         select(Instance.sha256)
         .join(Series, col(Series.id) == col(Instance.series_pk))
-        .where(col(Series.series_instance_uid) == series_instance_uid, col(Instance.current))
+        .where(wanted, col(Instance.current))
     )
     paths = [objects.path(sha256) for sha256 in session.exec(statement)]
     if missing := sum(not path.is_file() for path in paths):
@@ -121,7 +111,7 @@ def _case(
     label: Label,
     read: ReadStudy,
     folder: Path,
-    family: str,
+    kind: LabelledKind,
     name: str,
     left: list[Left],
 ) -> list[Case]:
@@ -129,33 +119,26 @@ def _case(
     volumes = read.study.volumes
     try:
         regions, refused = read_regions(objects.path(label.sha256), volumes)
-        region = next((one for one in regions if one.number == label.number), None)
+        here = (one for one in regions if one.series_instance_uid == label.series_instance_uid)
+        region = next((one for one in here if one.number == label.number), None)
         if region is None:
             reasons = [flag.sentence for flag in (*refused, *read.study.refused)]
             raise Refused("no-region", reasons[0] if reasons else "the region is not in its object")
-        if (why := FAMILIES[family](label, region)) is not None:
+        if (why := kind.why_not(label, region)) is not None:
             raise Refused("other-family", why)
         volume = read.study.volume(label.series_instance_uid)
-        if volume.role != "ct":
-            raise Refused("not-hounsfield", "the values of its images are no Hounsfield units")
-        header = read.headers[volume.sop_instance_uids[0]]
-        equipment = (text(header, keyword) for keyword in ("Manufacturer", "ManufacturerModelName"))
-        tags = {
-            "origin": label.origin,
-            "tracking_uid": label.tracking_uid,
-            "scanner": " ".join(filter(None, equipment)) or None,
-            "kernel": text(header, "ConvolutionKernel") or None,
-            "slice_thickness_mm": number(header, "SliceThickness") or volume.spacing_mm[0],
-        }
-        fold = int(label.patient_key, 16) % FOLDS
+        kind.require(volume, region.mask)
         case = write_case(
             folder,
             volume,
             {"mask": region.mask},
             case_id=name,
             patient_id=label.patient_key,
-            fold=fold,
-            tags=tags,
+            fold=int(label.patient_key, 16) % FOLDS,
+            tags=_tags(label, read.headers[volume.sop_instance_uids[0]], volume),
+            margin_mm=kind.margin_mm,
+            image_role=kind.image_role,
+            beside=kind.beside(volume, region.mask, read.study.by_role("ct")),
         )
     except Refused as refusal:
         left.append(_left(label, refusal.sentence))
@@ -163,4 +146,15 @@ def _case(
     return [case]
 
 
-__all__ = ["FAMILIES", "Collected", "collect"]
+def _tags(label: Label, header: Dataset, volume: Volume) -> dict[str, float | str | None]:
+    equipment = (text(header, keyword) for keyword in ("Manufacturer", "ManufacturerModelName"))
+    return {
+        "origin": label.origin,
+        "tracking_uid": label.tracking_uid,
+        "scanner": " ".join(filter(None, equipment)) or None,
+        "kernel": text(header, "ConvolutionKernel") or None,
+        "slice_thickness_mm": number(header, "SliceThickness") or volume.spacing_mm[0],
+    }
+
+
+__all__ = ["Collected", "collect"]

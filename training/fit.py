@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -63,6 +63,15 @@ class Task(Protocol):
 
     def judge(self, network: torch.nn.Module) -> Mapping[str, float]:
         """Return figures on patients that are not learned from, by name; higher is better."""
+
+
+@runtime_checkable
+class LeavesParts(Protocol):
+    """A task that leaves parts of its network as they are."""
+
+    @property
+    def left_parts(self) -> tuple[str, ...]:
+        """Return the names of those parts; the optimiser does not touch them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +181,8 @@ def _begin(experiment: Experiment, fold: int, task: Task) -> _State:
         _lower(network)
     else:
         _load(network, _earlier(Path(experiment.init_from), fold))
+    for name in task.left_parts if isinstance(task, LeavesParts) else ():
+        network.get_submodule(name).requires_grad_(False)
     average = build({"in_channels": task.in_channels, **experiment.architecture})
     average.load_state_dict(network.state_dict())
     average = average.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

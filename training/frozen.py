@@ -21,6 +21,7 @@ from pathlib import Path
 from plugins.errors import Refused
 from store.patient_key import patient_key
 from training.evaluate.data import open_learnable
+from training.labelled_kind import KINDS
 from training.manifest import FOLDS, Case, DataManifest, read_manifest
 from training.recipe import Recipe
 from training.replay import REPLAY, is_replayed
@@ -89,14 +90,15 @@ def freeze(
     """Return the data of a run after its manifests were written; `held_out` is that of the champion's card.
 
     Refuses `patient-on-both-sides` (on the hold-out and learned from), and what `open_data` refuses of a data set that
-    is replayed; of those, persons of the hold-out are left out, under whatever identifier, or known by their images.
+    is replayed; of those, cases of other families and persons of the hold-out are left out, under whatever identifier,
+    or known by their images.
     """
     assert gathered.learn is not None and gathered.judge is not None
     people, hold_out = gathered.people, gathered.judge.cases
     require_apart(gathered.learn.cases, hold_out, people)
     cases = list(gathered.learn.cases)
     for number, place in enumerate(recipe.replay):
-        own = _replayed(folder / LEARN, f"{REPLAY}{number}", place)
+        own = _replayed(folder / LEARN, f"{REPLAY}{number}", place, KINDS[recipe.family].image_role)
         series = {case.tags.get(SERIES) for case in hold_out} - {None}
         judged = _among(own, hold_out, people) | {c.patient_id for c in own if c.tags.get(SERIES) in series}
         cases += [case for case in own if case.patient_id not in judged]
@@ -183,8 +185,8 @@ def _among(cases: Collection[Case], hold_out: Collection[Case], people: People) 
     return {case.patient_id for case in cases if not judged.isdisjoint(_keys(case.patient_id, people))}
 
 
-def _replayed(learn: Path, name: str, place: Path) -> list[Case]:
-    """Return the cases of a curated data set, reached by a link in the folder of the new ones."""
+def _replayed(learn: Path, name: str, place: Path, image_role: str) -> list[Case]:
+    """Return the cases of a curated data set with images of a role, by a link in the folder of the new ones."""
     opened = open_learnable(place)
     link = learn / name
     link.unlink(missing_ok=True)
@@ -196,6 +198,7 @@ def _replayed(learn: Path, name: str, place: Path) -> list[Case]:
             files={role: f"{name}/{path}" for role, path in case.files.items()},
         )
         for case in opened.manifest.cases
+        if {image_role, "mask"} <= case.files.keys()
     ]
 
 

@@ -18,9 +18,10 @@ from store.labels import Left, labelled
 from store.objects import ObjectStore
 from store.sides import JUDGE, LEARN, Sides, assign, salt_of
 from training import frozen
-from training.collect import FAMILIES, collect
+from training.collect import collect
 from training.curate.case_files import write_data_set
 from training.frozen import Gathered
+from training.labelled_kind import KINDS
 from training.manifest import Case, read_manifest, sha256_of
 
 
@@ -44,7 +45,7 @@ def gather(
     with database.reading() as session:
         found = labelled(session, objects, drawn=drawn)
         earlier = [run.folder for run in runs.list_runs(session, family, runs.LEARNED) if run.folder]
-    labels = [label for label in found.labels if FAMILIES[family](label, None) is None]
+    labels = [label for label in found.labels if KINDS[family].why_not(label, None) is None]
     with database.transaction() as session:
         pks = {label.patient_pk for label in labels}
         sides = assign(session, pks, salt=salt_of(home), now=database.now(), learned=learned)

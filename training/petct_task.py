@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,14 +95,7 @@ class PetctTask:
 
     def loss(self, output: Tensor, batch: tuple[Tensor, ...]) -> Tensor:
         """Return Focal Tversky and the Cox partial likelihood (Efron), weighed."""
-        costs = self.costs
-        mask = focal_tversky(
-            output[:, :1],
-            batch[1],
-            fp_weight=costs.fp_weight,
-            fn_weight=costs.fn_weight,
-            exponent=costs.exponent,
-        )
+        mask = loss_of_masks(output, batch[1], self.costs)
         log_hazard = output[:, 1, 0, 0, 0]
         # The few of a batch stand for the whole cohort, or the hazard would count far less than its weight.
         more = log_hazard * (len(self._risk.duration) / len(log_hazard))
@@ -111,19 +104,38 @@ class PetctTask:
 
     def judge(self, network: torch.nn.Module) -> Mapping[str, float]:
         """Return mean Dice of unseen tumours at level 0.5, and how well their hazards are in order (0.5 is chance)."""
-        run, dices, risks = as_function(network), [], []
-        for case in self.judged:
-            point = case.middle
-            answer = look_at([run], self.view, case.suv, case.hu, case.spacing_mm, point)
-            mask = answer.drawn(0.5, point, case.spacing_mm)
-            dices.append(2.0 * float((mask & case.mask).sum()) / float(mask.sum() + case.mask.sum()))
-            risks.append(answer.log_hazard)
+        dice, risks = dice_of_unseen(network, self.view, self.judged)
         true = np.array([hazard_of(case) for case in self.judged])
-        figures = {"dice": float(np.mean(dices))}
+        figures = {"dice": dice}
         if len(set(true)) > 1:
             order = Outcomes(duration=-true, event=np.ones(len(true), dtype=np.bool_))
             figures["hazards in order"] = concordance(risks, order)
         return figures
+
+
+def loss_of_masks(output: Tensor, truth: Tensor, costs: Loss) -> Tensor:
+    """Return the Focal Tversky loss of what a network says `(N, 2, K, R, C)` of masks `(N, 1, K, R, C)`."""
+    return focal_tversky(
+        output[:, :1],
+        truth,
+        fp_weight=costs.fp_weight,
+        fn_weight=costs.fn_weight,
+        exponent=costs.exponent,
+    )
+
+
+def dice_of_unseen(
+    network: torch.nn.Module, view: PetctView, cases: Sequence[Sarcoma]
+) -> tuple[float, list[float]]:
+    """Return the mean Dice of cases at level 0.5, asked at the middle of each, and their log hazards."""
+    run, dices, risks = as_function(network), [], []
+    for case in cases:
+        point = case.middle
+        answer = look_at([run], view, case.suv, case.hu, case.spacing_mm, point)
+        mask = answer.drawn(0.5, point, case.spacing_mm)
+        dices.append(2.0 * float((mask & case.mask).sum()) / float(mask.sum() + case.mask.sum()))
+        risks.append(answer.log_hazard)
+    return float(np.mean(dices)), risks
 
 
 def petct_task(experiment: Experiment, fold: int, data: Path) -> PetctTask:

@@ -28,9 +28,13 @@ def recalibrated(
 ) -> Mapping[str, Any] | None:
     """Return the part `doubt` of a nodule segmenter's card; None when new cases are too few to learn it from.
 
+    None also for a champion whose card has no such part.
+
     Needed are 30 cases, of two folds at least, that networks of the run have not seen, and finite quantiles for
     everybody: so many that one more would not be outside of all of them. `tell` is told each case.
     """
+    if "doubt" not in champion.card:
+        return None
     from training.nodule_doubt import card_part, held_out
 
     names = sorted(case.case_id for case in frozen.new if case.fold in champion.folds)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from training.margins import Margins
 
-FAMILIES = ("nodule_segmenter",)
+FAMILIES = ("nodule_segmenter", "petct_multitask")
 """The families of models that can be retrained here."""
 
 
@@ -28,7 +28,8 @@ class Recipe:
     seed: int = 0
     """Seed of order, augmentation and of the draws of the gate."""
     replay: tuple[Path, ...] = ()
-    """Folders of curated data sets that are learned from again beside the labels, so that they are not forgotten."""
+    """Folders of curated data sets that are learned from again beside the labels, so that they are not forgotten; of
+    each the cases that have the images and masks of the family."""
     replay_share: float = 0.5
     """Part of the samples that comes from those, 0 to below 1."""
     margins: Margins = field(default_factory=Margins)

@@ -54,6 +54,11 @@ class Replaying:
         """Return the number of channels that the network is shown."""
         return self.fresh.in_channels
 
+    @property
+    def left_parts(self) -> tuple[str, ...]:
+        """Return the parts of the network that stay as they are."""
+        return getattr(self.fresh, "left_parts", ())
+
     def batch(self, size: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
         """Return one batch, earlier samples after new ones."""
         import torch

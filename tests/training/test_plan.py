@@ -22,7 +22,7 @@ from training.manifest import Case, DataManifest
 from training.margins import Margins
 from training.plan.document import NOTICE
 from training.plan.impact import impact
-from training.plan.modification import KEEPS, require_within
+from training.plan.modification import KEEPS, modification, require_within
 from training.plan.plan import write_plan
 from training.plan.protocol import RECIPE, protocol
 from training.plan.risk import RISKS
@@ -222,12 +222,21 @@ def test_every_check_of_the_gate_answers_a_risk() -> None:
 
 def test_a_challenger_that_is_another_kind_of_model_is_outside_the_plan(model: Model) -> None:
     require_within(model.card, {**model.card, "version": "2", "limits": [], "figures": {}})
-    assert set(KEPT) <= KEEPS.keys()
+    assert set(KEPT) - {"doubt"} <= KEEPS.keys()
     require_within(model.card, json.loads(json.dumps(dict(model.card))))
+    require_within(model.card, {**model.card, "doubt": "learned anew"})
     for name in KEEPS:
         with pytest.raises(Refused, match=f"'{name}'") as refused:
             require_within(model.card, {**model.card, name: "another"})
         assert refused.value.code == "outside-plan"
+
+
+def test_the_plan_of_the_petct_model_says_what_it_learns_from_and_that_its_hazard_stays() -> None:
+    petct, recipe = open_shipped("petct_multitask"), replace(RECIPE_HERE, family="petct_multitask")
+    kept = modification(petct, recipe.family, made_at=NOON).figures["keeps"]
+    assert {"level", "usual_log_hazard", "reported"} <= kept.keys() and not {"levels", "doubt"} & kept.keys()
+    (labels, *_) = protocol(petct, recipe, made_at=NOON).sections
+    assert "masks on PET in SUV" in labels.points[-2] and "survival head" in labels.points[-1]
 
 
 def test_the_same_plan_gives_the_same_bytes(model: Model, tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ AS_GIVEN, LARGER, ANYWHERE, HOTTEST = (
 SETTINGS = (AS_GIVEN, LARGER, ANYWHERE, HOTTEST)
 VOLUMES_ML = ((100.0, "below 100 ml"), (500.0, "100 to 500 ml"))
 LARGEST, FAINT_SUV = "from 500 ml", 6.0
+GROUPED = ("origin", "scanner", "kernel")
+"""Tags of a manifest that make groups as well."""
 OUTCOMES = 5
 """Simulated outcomes of each patient: one of 41 patients is mostly chance."""
 LIMITS = (
@@ -145,7 +147,8 @@ def _followed(hazards: list[float]) -> list[list[tuple[float, bool]]]:
 
 def _known(case: ManifestCase, sarcoma: Sarcoma) -> dict[str, float | str]:
     """Return what groups are made by."""
-    return {
+    tags = {name: value for name in GROUPED if (value := case.tags.get(name)) is not None}
+    return tags | {
         "size_mm": case.size_mm,
         "slice_thickness_mm": sarcoma.spacing_mm[0],
         "volume": next((words for limit, words in VOLUMES_ML if sarcoma.volume_ml < limit), LARGEST),

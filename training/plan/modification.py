@@ -21,12 +21,16 @@ KEEPS: Mapping[str, str] = {
     "view": "What the networks are shown of an image: window, voxel sizes, passes.",
     "architecture": "The networks: layers, channels, normalisation.",
     "levels": "The probability from which a voxel is drawn, for each voxel size.",
+    "level": "The probability from which a voxel is drawn, for all networks together and for each alone.",
     "mirrors": "How many mirrored copies of a patch are asked.",
-    "doubt": "Temperature and widths of the intervals, as they were taught on patients that the networks had not seen.",
+    "usual_log_hazard": "The zero of the log hazard of each network; the survival head itself keeps its weights too.",
+    "reported": "Whether the log hazard is reported.",
 }
 """Parts of the card that stay as they are, and what they are; a challenger that differs in one is no challenger."""
 CHANGES: Mapping[str, str] = {
     "weights": "The weights of every network of the ensemble, which learn on from those of the model that counts.",
+    "doubt": "Temperature and widths of the intervals, where the card has them: taught anew on new cases, each by the "
+    "network that has not seen it, when there are enough; else they stay.",
     "version": "Version, hash of the manifest and Device UID, which are new for every retraining.",
     "card": "What the card says of data, training and limits.",
 }
@@ -43,7 +47,7 @@ ELSEWHERE = (
 def modification(model: Model, family: str, *, made_at: datetime) -> Document:
     """Return the description of modifications of the model that counts."""
     card, manifest = model.card, model.manifest
-    kept = tuple((name, words, _short(card.get(name))) for name, words in KEEPS.items())
+    kept = tuple((name, words, _short(card.get(name))) for name, words in KEEPS.items() if name in card)
     return Document(
         kind="modification",
         title=f"Description of modifications: {manifest.name}",
@@ -77,7 +81,7 @@ def modification(model: Model, family: str, *, made_at: datetime) -> Document:
             "learned from": manifest.training_data,
             "folds": ", ".join(map(str, model.folds)),
         },
-        figures={"keeps": {name: card.get(name) for name in KEEPS}, "changes": dict(CHANGES)},
+        figures={"keeps": {name: card[name] for name in KEEPS if name in card}, "changes": dict(CHANGES)},
     )
 
 

@@ -24,7 +24,8 @@ RECIPE: Mapping[str, str] = {
     "batch": "Samples in a step.",
     "learning_rate": "Highest learning rate; it rises, then falls along a cosine.",
     "seed": "Seed of order, augmentation and of the draws of patients at the gate.",
-    "replay": "Curated data sets that are learned from again beside the labels, so that they are not forgotten.",
+    "replay": "Curated data sets that are learned from again beside the labels, so that they are not forgotten: "
+    "of each the cases of this family.",
     "replay_share": "Part of the samples that comes from those data sets.",
     "threads": "Threads that it computes with.",
 }
@@ -36,6 +37,18 @@ LABELS = (
     "What Nadir drew is never a label by itself, also when it comes back under other UIDs or by way of another node.",
     "All regions of an object count. What could not be used is told by the run, with the reason.",
 )
+OF_FAMILY: Mapping[str, tuple[str, ...]] = {
+    "nodule_segmenter": (
+        "Of these count the masks on CT of nodules that Nadir drew or, of what it missed, that are coded as nodules or "
+        "as lying in the lung.",
+    ),
+    "petct_multitask": (
+        "Of these count the masks on PET in SUV of uptake that Nadir drew, by a threshold or by the network, and of "
+        "lesions that it missed. A CT that holds the lesion in the same frame of reference goes along.",
+        "Of outcomes nothing is known here: the survival head keeps its weights, and the gate does not ask for it.",
+    ),
+}
+"""Which labels a family learns from."""
 UPDATE = (
     "A challenger that passes is registered as proposed, one that does not as refused with the reason; either way its "
     "files, data, seeds, commit and figures are kept. Nothing is used yet.",
@@ -83,7 +96,7 @@ def protocol(
 def _data(recipe: Recipe) -> tuple[Section, ...]:
     share = f"{100 * JUDGED_SHARE:g} %"
     return (
-        Section(title="Data: what a label is", points=LABELS),
+        Section(title="Data: what a label is", points=(*LABELS, *OF_FAMILY[recipe.family])),
         Section(
             title="Data: who is learned from and who is judged on",
             points=(

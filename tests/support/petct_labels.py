@@ -1,0 +1,124 @@
+"""A node with a small PET/CT champion, and masks of people on PET as `training.collect` writes them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ball_sarcomas import PET_MM, TINY, write_sarcomas
+from label_crops import database_of
+from shapes import grid
+
+from models.petct import NAME
+from models.shipped import Model
+from plugins.contract import Mask, Volume
+from store import registry
+from store.model_folders import stage
+from store.patient_key import patient_key
+from training.curate.case_files import write_case
+from training.experiment import read_experiments
+from training.fit import fit
+from training.frozen import Gathered
+from training.manifest import FOLDS, Case, DataManifest
+from training.petct_task import petct_task
+from training.ship import About, ship
+from training.sts import sts_manifest
+
+ABOUT = About(
+    name=NAME,
+    version="tiny",
+    licence="Apache-2.0",
+    training_data="Seven balls.",
+    input="SUV.",
+    intended_use="Tests.",
+)
+DECIDED = {
+    "level": {"all": 0.5, "folds": {"0": 0.5}},
+    "mirrors": 1,
+    "usual_log_hazard": {"0": 0.0},
+    "reported": False,
+}
+CT_MM = (4.0, 2.5, 2.5)
+
+
+def petct_champion(folder: Path, steps: int) -> Path:
+    """Train one small network on seven balls for so many steps; return its folder as a model."""
+    balls, run = write_sarcomas(folder / "sts"), folder / "run"
+    config = folder / "tiny.yaml"
+    config.write_text(TINY.replace("STEPS", str(steps)))
+    (experiment,) = read_experiments(config)
+    fit(experiment, 0, petct_task(experiment, 0, balls), run / "fold0")
+    ship(run, sts_manifest(balls), folder / "model", ABOUT, DECIDED, {})
+    return folder / "model"
+
+
+def make_node(home: Path, champion: Path) -> None:
+    """Make a node where this champion counts."""
+    home.mkdir(parents=True)
+    database = database_of(home)
+    database.upgrade()
+    staged = stage(home, NAME, champion)
+    with database.transaction() as session:
+        now = database.now()
+        judged = registry.Judged(
+            champion_sha256=registry.counts_now(session, NAME), is_proposed=True, because="-",
+            data_sha256="-", judged_sha256="-", figures={},
+        )  # fmt: skip
+        version = registry.register(session, staged, judged, now=now)
+        registry.approve(session, home, NAME, version.number, author="test", now=now)
+    database.dispose()
+
+
+def uptake(radius_mm: float, suv: float, reach_mm: float = 40.0) -> tuple[Volume, Volume, Mask]:
+    """Return a PET with a ball in the middle, the CT of the same place, and the ball."""
+    found = []
+    for role, spacing_mm, inside, outside in (("pet_suv", PET_MM, suv, 0.5), ("ct", CT_MM, 50.0, -100.0)):
+        half = [int((radius_mm + reach_mm) / s) for s in spacing_mm]
+        start_mm = (-half[2] * spacing_mm[2], -half[1] * spacing_mm[1], -half[0] * spacing_mm[0])
+        empty = grid(
+            (2 * half[0] + 1, 2 * half[1] + 1, 2 * half[2] + 1), spacing_mm, start_mm=start_mm, role=role
+        )
+        far = np.linalg.norm(
+            empty.to_mm(np.stack(np.indices(empty.array.shape), axis=-1).astype(float)), axis=-1
+        )
+        ball = far <= radius_mm
+        found.append((replace(empty, array=np.where(ball, inside, outside).astype(np.float32)), ball))
+    (pet, ball), (ct, _) = found
+    return pet, ct, Mask.from_full(ball)
+
+
+def write_uptake(folder: Path, name: str, patients: tuple[str, ...], first: int = 0) -> DataManifest:
+    """Write one ball of each patient, every other one with a CT."""
+    cases = [_case(folder, patient, number + first) for number, patient in enumerate(patients)]
+    return DataManifest(name=name, cases=tuple(sorted(cases, key=lambda case: case.case_id)))
+
+
+def _case(folder: Path, patient: str, number: int) -> Case:
+    key = patient_key(patient)
+    pet, ct, mask = uptake(16.0 + 2.0 * (number % 8), 4.0 + number % 5)
+    return write_case(
+        folder,
+        pet,
+        {"mask": mask},
+        case_id=key,
+        patient_id=key,
+        fold=int(key, 16) % FOLDS,
+        tags={"origin": "corrected"},
+        image_role="pet",
+        margin_mm=40.0,
+        beside={"ct": ct} if number % 2 else None,
+    )
+
+
+def gather(learners: tuple[str, ...], judges: tuple[str, ...]) -> Any:
+    """Return what writes these persons' labels."""
+
+    def write(folder: Path, _: Model) -> Gathered:
+        return Gathered(
+            learn=write_uptake(folder / "learn", "labels", learners),
+            judge=write_uptake(folder / "judge", "hold-out", judges, 3),
+        )
+
+    return write
