@@ -22,6 +22,7 @@ from node.cli_curate import curate_app
 from node.cli_curate_lidc import lidc
 from node.cli_download import idc, tcia
 from node.cli_drift import drift
+from node.cli_help import arrange
 from node.cli_jobs import jobs_app
 from node.cli_lesions import lesions_app
 from node.cli_models import models_app
@@ -330,6 +331,7 @@ def fsck(
 
 def main() -> None:
     """Run the command line; every error is one line that says what to do."""
+    arrange(app)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file name may hold bytes that are no text
             stream.reconfigure(errors="backslashreplace")

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from training.curate.curation import Curation
     from training.curate.wanted import Wanted
 
-curate_app = typer.Typer(help="Data sets to learn from: made, divided, looked at.", no_args_is_help=True)
+curate_app = typer.Typer(
+    help="Data sets to learn from: fetched, made, divided, looked at.", no_args_is_help=True
+)
 
 Source = Annotated[Path, typer.Argument(help="Folder of the files; the folders in it as well.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the data set; it must not hold one yet.")]

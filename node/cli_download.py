@@ -48,7 +48,8 @@ SeriesUids = Annotated[
 ]
 MaxSeries = Annotated[int | None, typer.Option(min=1, help="At most so many series.", show_default=False)]
 MaxGb = Annotated[
-    float | None, typer.Option("--max-gb", min=0, help="At most so many GB.", show_default=False)
+    float | None,
+    typer.Option("--max-gb", min=0, max=1_000_000, help="At most so many GB.", show_default=False),
 ]
 Connections = Annotated[int, typer.Option(min=1, max=16, help="Connections at one time.")]
 TciaServer = Annotated[

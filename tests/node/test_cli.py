@@ -22,8 +22,11 @@ from dicom_series import make_series
 from finished_node import FORMULA, finished_node
 from node_process import NADIR, nadir, nadir_json
 from pydicom import dcmread
+from typer.testing import CliRunner
 
 from node.archive import Archive
+from node.cli import app
+from node.cli_help import ORDER, arrange
 from node.flags import SINGULAR
 from node.secrets import is_secret
 from node.settings import Settings
@@ -174,6 +177,17 @@ def test_help_and_version_are_answers() -> None:
     bare = nadir()
     assert (bare.returncode, bare.stderr) == (2, "")
     assert "Usage: nadir" in bare.stdout
+
+
+def test_help_flows_with_the_screen_keeps_brackets_and_has_an_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    arrange(app)
+    said = CliRunner().invoke(app, ["curate", "idc", "--help"]).stdout
+    assert "comes with pip install 'nadir[idc]'. With" in said
+    assert max(map(len, said.splitlines())) <= 80
+    groups = {group.name: group.typer_instance for group in app.registered_groups} | {"nadir": app}
+    for name, order in ORDER.items():
+        assert tuple(one.name for one in groups[name].registered_commands) == order  # type: ignore[union-attr]
 
 
 def test_every_setting_has_a_flag_with_its_description(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,9 +70,9 @@ class IdcIndex:
         """Return the rows whose `column` is one of the values. Refuses `bad-idc-index`."""
         if self.path.suffix != ".parquet":
             return [dict(row) for row in self._all(COLUMNS) if row[column] in values]
+        dataset = self._parquet()
         import pyarrow.compute as compute
 
-        dataset = self._parquet()
         wanted = compute.field(column).isin(sorted(values))
         table = dataset.to_table(
             columns=[name for name in COLUMNS if name in dataset.schema.names], filter=wanted
