@@ -15,6 +15,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -140,16 +141,13 @@ def is_same(folder: Path, frozen: Frozen) -> bool:
     return said == wanted and all(wanted[name] == value for name, value in kept.items())
 
 
-def learned_before(folders: Collection[Path]) -> set[str]:
-    """Return the masks (sha256 of their files) that earlier runs learned from; a folder that is gone had none."""
-    found: set[str] = set()
+def learned_before(folders: Collection[Path]) -> tuple[Case, ...]:
+    """Return the cases that earlier runs learned from; a folder that is gone had none."""
+    found: list[Case] = []
     for folder in folders:
-        try:
-            manifest = read_manifest(folder / LEARN / MANIFEST)
-        except Refused:
-            continue
-        found |= {mask_of(case) for case in manifest.cases if not is_replayed(case)}
-    return found
+        with suppress(Refused):
+            found += read_manifest(folder / LEARN / MANIFEST).cases
+    return tuple(found)
 
 
 def mask_of(case: Case) -> str:
@@ -203,6 +201,7 @@ def _replayed(learn: Path, name: str, place: Path, image_role: str) -> list[Case
 
 
 __all__ = [
+    "SERIES",
     "Frozen",
     "Gathered",
     "fold_of",

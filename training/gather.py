@@ -44,14 +44,19 @@ def gather(
     judge_folder = folder / frozen.JUDGE
     with database.reading() as session:
         found = labelled(session, objects, drawn=drawn)
-        earlier = [run.folder for run in runs.list_runs(session, family, runs.LEARNED) if run.folder]
+        earlier = [home / run.folder for run in runs.list_runs(session, family, runs.LEARNED) if run.folder]
     labels = [label for label in found.labels if KINDS[family].why_not(label, None) is None]
     with database.transaction() as session:
         pks = {label.patient_pk for label in labels}
         sides = assign(session, pks, salt=salt_of(home), now=database.now(), learned=learned)
-    kept = _kept([home / run for run in reversed(earlier)], sides, judge_folder)
+    kept = _kept(earlier[::-1], sides, judge_folder)
     known = {sides.person[case.patient_id] for case in kept}
-    on = [(label, sides.of(label.patient_key)) for label in labels]
+    stand = [(label, sides.of(label.patient_key)) for label in labels]
+    there: dict[str | None, set[object]] = {
+        LEARN: _series(kept),
+        JUDGE: _series(frozen.learned_before(earlier)),
+    }
+    on = [(label, side) for label, side in stand if label.series_instance_uid not in there.get(side, ())]
     new = [label for label, side in on if side == JUDGE and sides.person[label.patient_key] not in known]
     with database.reading() as session:
         learn_from = [label for label, side in on if side == LEARN]
@@ -64,6 +69,8 @@ def gather(
     told = [_words(left) for left in (*found.left, *learn.left, *judge.left)]
     if neither := sum(side not in (LEARN, JUDGE) for _, side in on):
         told.append(f"{neither} masks are of persons who stand on neither side")
+    if moved := len(stand) - len(on):
+        told.append(f"{moved} masks lie on images that had another patient, on the other side")
     if kept:
         told.append(f"the hold-out keeps {len(kept)} cases of {len(known)} persons as earlier runs had them")
     return Gathered(learn=learn.manifest, judge=judged, told=tuple(told), people=sides.several)
@@ -71,6 +78,11 @@ def gather(
 
 def _words(left: Left) -> str:
     return f"{left.sentence} (object {left.sop_instance_uid})" if left.sop_instance_uid else left.sentence
+
+
+def _series(cases: Collection[Case]) -> set[object]:
+    """Return the series of the images of cases: they stay what they are when a study gets another patient."""
+    return {case.tags.get(frozen.SERIES) for case in cases}
 
 
 def _kept(runs_before: Collection[Path], sides: Sides, folder: Path) -> list[Case]:

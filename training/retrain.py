@@ -43,6 +43,7 @@ from training.gate import APPROVED
 from training.manifest import Case, DataManifest
 from training.pulse import Pulse
 from training.recipe import Recipe
+from training.replay import is_replayed
 
 if TYPE_CHECKING:
     from sqlmodel import Session
@@ -184,7 +185,8 @@ class Retraining:
         """Return how many masks no run that ended with a model has learned from."""
         with self.database.reading() as session:
             finished = runs.list_runs(session, self.recipe.family, runs.LEARNED)
-        known = learned_before([self.home / run.folder for run in finished if run.folder])
+        before = learned_before([self.home / run.folder for run in finished if run.folder])
+        known = {mask_of(case) for case in before if not is_replayed(case)}
         return sum(mask_of(case) not in known for case in _cases(gathered.learn))
 
     def _counts(self, gathered: Gathered, new: int) -> dict[str, int]:

@@ -10,11 +10,12 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from dicom_series import make_series
 from edited_seg import Masks, edited
-from labelled_node import SPACING_MM, LabelledNode, Visited, tracking_uid, truth
+from labelled_node import SPACING_MM, LabelledNode, Visited, contoured, tracking_uid, truth
 from ledger import at
 from numpy.typing import NDArray
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from small_node import SmallNode
 from sqlmodel import col, select
 
@@ -178,10 +179,10 @@ def test_what_becomes_no_case_is_told(node: LabelledNode, visits: dict[str, Visi
         collect(session, node.objects, found, tmp_path, "tea")
 
 
-def run(node: LabelledNode, number: int, learned: Sequence[str] = ()) -> Gathered:
+def run(node: LabelledNode, number: int, learned: Sequence[str] = (), *, drawn: bool = False) -> Gathered:
     """Gather for a run, which ends as one that learned."""
     folder = node.home / "training" / FAMILY / str(number)
-    found = gather(node.database, node.objects, node.home, FAMILY, folder, learned)
+    found = gather(node.database, node.objects, node.home, FAMILY, folder, learned, drawn=drawn)
     with node.database.transaction() as session:
         pk = runs.begin(session, FAMILY, "me", at(5000 + number), 60)
         runs.move(session, pk, "me", runs.State.FITTING, folder=f"training/{FAMILY}/{number}")
@@ -244,6 +245,34 @@ def test_whom_the_champion_learned_from_is_never_judged_on(
     assert (people(found.learn), people(found.judge)) == ({patient_key(JUDGED)}, {patient_key(LATER)})
     found = run(node, 2, learned=[patient_key(patient_key(LATER))])
     assert (people(found.learn), people(found.judge)) == ({patient_key(JUDGED)}, set())
+
+
+@pytest.mark.parametrize(("first", "then"), [(LEARN, JUDGE), (JUDGE, LEARN)])
+def test_images_that_get_another_patient_do_not_change_sides(
+    node: LabelledNode, tmp_path: Path, first: str, then: str
+) -> None:
+    voxels = np.where(truth(1), 40.0, -850.0)
+    paths = make_series(tmp_path / "ct", voxels, spacing_mm=SPACING_MM, patient_id=somebody(first, 3))
+    images = tuple(dcmread(path) for path in paths)
+    for image in images:
+        node.take(image, at(200))
+    uid = str(images[0].StudyInstanceUID)
+    seen = Visited(patient_id=somebody(first, 3), study_instance_uid=uid, images=images, seg=Dataset())
+    missed = contoured(seen, {1: truth(1)})  # what nobody but a person found
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "27925004", "SCT", "Nodule"
+    missed.RTROIObservationsSequence[0].RTROIIdentificationCodeSequence = [code]
+    del missed.RTROIObservationsSequence[0].TrackingUID
+    node.take(missed, at(300))
+    before = run(node, 1, drawn=True)
+    assert people(before.learn) | people(before.judge) == {patient_key(somebody(first, 3))}
+    for one in (*images, missed):
+        one.PatientID = somebody(then, 3)
+        node.take(one, at(400))
+    after = run(node, 2, drawn=True)
+    assert people(after.learn) == set()
+    assert people(after.judge) == people(before.judge)
+    assert "1 masks lie on images that had another patient, on the other side" in after.told
 
 
 def test_a_hold_out_that_somebody_changed_is_refused(node: LabelledNode, visits: dict[str, Visited]) -> None:
