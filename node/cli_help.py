@@ -1,4 +1,4 @@
-"""The help of the command line: paragraphs that flow with the screen, commands in the order in which people need them."""
+"""The help of the command line: paragraphs that flow with the screen, commands in an order that helps."""
 
 from __future__ import annotations
 
