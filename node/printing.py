@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
     from node.doctor import Line
 
+COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""What a terminal obeys instead of showing it; a file name or a tag of somebody else may hold it."""
 WIDE = 1000
 SAID_OF_DELIVERY = ("last_status", "last_error", "confirm_error")
 """Columns of what is not a terminal: a program that reads a table wants one line a row."""
@@ -43,12 +46,12 @@ def console(*, error: bool = False) -> Console:
 
 def say(text: object) -> None:
     """Print one line of a result as it stands."""
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{_shown(str(text))}\n")
 
 
 def complain(text: str) -> None:
     """Print one line on standard error."""
-    sys.stderr.write(" ".join(text.split()) + "\n")
+    sys.stderr.write(" ".join(_shown(text).split()) + "\n")
 
 
 def print_json(value: object) -> None:
@@ -288,7 +291,11 @@ def _number(measured: Mapping[str, Any], *, with_unit: bool = True) -> str:
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+    return f"{value:.2f}" if isinstance(value, float) else _shown(str(value))
+
+
+def _shown(text: str) -> str:
+    return COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _minute(text: str) -> str:

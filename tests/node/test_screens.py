@@ -68,6 +68,16 @@ def test_masks_of_people_fit_the_screen(monkeypatch: pytest.MonkeyPatch, capsys:
     assert printed.count("7") >= 38
 
 
+def test_no_name_or_tag_commands_the_terminal(capsys: Any) -> None:
+    hostile = "\x1b]0;title\x07 \x9b2J clear\r"
+    printing.say(hostile)
+    printing.complain(hostile)
+    printing.print_table([{"name": hostile}], {"name": "name"})
+    printed = "".join(capsys.readouterr())
+    assert printed.count("clear") == 3
+    assert set(printed).isdisjoint("\x1b\x07\x9b\r")
+
+
 def test_a_number_of_a_run_that_no_row_can_have_is_a_wrong_command_line(home: Path, tmp_path: Path) -> None:
     asked = ["models", "plan", FAMILY, "--run", "9" * 30, "--out", str(tmp_path / "plan")]
     assert CliRunner().invoke(app, [*asked, "--home", str(home)]).exit_code == 2
