@@ -90,6 +90,8 @@ def main() -> None:
     """Run `nadir` with what is left of the command line."""
     parent, memory_bytes = int(sys.argv[1]), int(sys.argv[2])
     os.nice(NICE)
+    with suppress(OSError):  # where the kernel gives each session a share of its own, this is its nice value
+        Path("/proc/self/autogroup").write_text(str(NICE))
     die_with(parent)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -205,6 +205,18 @@ def test_one_of_two_schedules_and_the_other_takes_over_when_the_lease_ends(
     wait_for(lambda: start.names == [RETRAIN])
 
 
+def test_a_clock_that_was_years_ahead_does_not_put_a_job_off_for_years(
+    database: Database, make: Callable[..., Schedule]
+) -> None:
+    first = make(Started())
+    first.tick(database.now())
+    before = rows(database)
+    leave(first)
+    due(database, RETRAIN, -4 * 365 * 86400.0)  # as APScheduler wrote it while the clock was wrong
+    make(Started()).tick(database.now())
+    assert rows(database) == before
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_scheduler_whose_thread_a_database_ended_is_begun_anew(
     database: Database, make: Callable[..., Schedule]
@@ -365,6 +377,8 @@ def test_a_command_runs_at_the_lowest_priority_and_is_gone_with_the_node() -> No
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
     assert parent.stdout.readline().split() == ["19", "True"]
+    if (share := Path(f"/proc/{pid}/autogroup")).exists():
+        assert share.read_text().endswith("nice 19\n")
     parent.kill()
     parent.wait(5)
     wait_for(
