@@ -161,9 +161,9 @@ class Schedule:
         for name, cron in jobs.items():
             trigger = Cron(cron, zone)
             known, following = kept.get(name), trigger.get_next_fire_time(None, datetime.now(UTC))
-            is_as_asked = known is not None and known.trigger.plain == trigger.plain
+            next_time = known.next_run_time if known and known.trigger.plain == trigger.plain else None
             # Later than the next time a job was put by a clock that was ahead.
-            if not is_as_asked or known.next_run_time is None or known.next_run_time > following:
+            if next_time is None or next_time > following:
                 how = {"misfire_grace_time": self._settings.retrain.misfire_grace_seconds, "coalesce": True}
                 self._scheduler.add_job(
                     self._run, trigger, [name], id=name, replace_existing=True, max_instances=1, **how
