@@ -343,10 +343,11 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except (typer.Abort, KeyboardInterrupt):
-        printing.complain("nadir: interrupted")
         status = 130
     except Exception as error:
         status = _told(error)
+    if status == 130:
+        printing.complain("nadir: interrupted")
     sys.exit(status)
 
 

@@ -61,6 +61,8 @@ def lidc(
         printing.print_json({"folder": str(out), **curated.plain()})
     else:
         _print(curated, out)
+    if not readings.by_series:
+        printing.complain("nadir: no file is a reading of a CT; each reason is told above")
     if readings.refused or not readings.by_series or (curated.manifest is None and not json_only):
         raise typer.Exit(1)
 

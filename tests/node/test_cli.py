@@ -349,7 +349,7 @@ def test_ctrl_c_ends_a_long_command_with_130(tmp_path: Path, series: Path, troub
         child.send_signal(signal.SIGINT)
         assert child.wait(30) == 130
         assert child.stderr is not None
-        assert child.stderr.read() == ""
+        assert child.stderr.read() == "nadir: interrupted\n"
     assert list(out.iterdir()) == []
 
 
