@@ -156,10 +156,11 @@ class _How:
         assert found is not None
         low, sure = found.interval.low, found.p_rose <= (1 - self.margins.level) / 2
         passed = low is not None and low > 0 and sure and found.interval.value >= least
+        p = f"is {number(found.p_rose, 3)}" if found.p_rose >= 0.001 else "lies below 0.001"
         return _check(
             "dice_gain", "Mean Dice", found, passed, least, 3,
-            f"asked are {number(least, 3, signed=True)} or more and an interval above 0; p (Student's t) is "
-            f"{number(found.p_rose, 3)}, and at most {number((1 - self.margins.level) / 2, 3)} is asked",
+            f"asked are {number(least, 3, signed=True)} or more and an interval above 0; p (Student's t) "
+            f"{p}, and at most {number((1 - self.margins.level) / 2, 3)} is asked",
         )  # fmt: skip
 
     def long_axis(self, full: Sequence[Pair]) -> Check:

@@ -189,7 +189,7 @@ def test_the_impact_tells_what_the_gate_found(written: Path) -> None:
         flat = " ".join(re.sub(r"<[^>]+>", " ", text).split())
         assert "refused" in flat and "scanner B" in flat
         assert "\N{MINUS SIGN}0.050" in flat
-        assert "2 challengers of this family were judged before" in flat
+        assert "judged before, on a hold-out with the same people: 2." in flat
         assert "Cases that lost most" in flat and "P003_0: Dice less" in flat
     assert "scanner rare: 3 patients are too few to be judged" in page
     assert "P003_0" in page and "d" * 64 in page
@@ -236,7 +236,7 @@ def test_the_plan_of_the_petct_model_says_what_it_learns_from_and_that_its_hazar
     kept = modification(petct, recipe.family, made_at=NOON).figures["keeps"]
     assert {"level", "usual_log_hazard", "reported"} <= kept.keys() and not {"levels", "doubt"} & kept.keys()
     (labels, *_) = protocol(petct, recipe, made_at=NOON).sections
-    assert "masks on PET in SUV" in labels.points[-2] and "survival head" in labels.points[-1]
+    assert "masks on PET in SUV" in labels.points[-3] and "survival head" in labels.points[-1]
 
 
 def test_the_same_plan_gives_the_same_bytes(model: Model, tmp_path: Path) -> None:

@@ -84,9 +84,7 @@ def _headlines(run: ToldRun | None) -> tuple[Headline, ...]:
 def _outcome(run: ToldRun) -> Section:
     checks = run.verdict.checks if run.verdict else ()
     failed = tuple(check.sentence for check in checks if check.outcome is Outcome.FAILED)
-    tried = (
-        f"{run.earlier} challengers of this family were judged before, on a hold-out with the same people."
-    )
+    tried = f"Challengers of this family that were judged before, on a hold-out with the same people: {run.earlier}."
     text = f"Run {run.number} ended as {run.state}."
     if not failed:
         text += " " + run.said.removeprefix("Proposed. ")
