@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from plugins.errors import Refused, Unavailable
@@ -50,7 +51,7 @@ def gather(
         pks = {label.patient_pk for label in labels}
         sides = assign(session, pks, salt=salt_of(home), now=database.now(), learned=learned)
     kept = _kept(earlier[::-1], sides, judge_folder)
-    known = {sides.person[case.patient_id] for case in kept}
+    known = {case.patient_id for case in kept}
     stand = [(label, sides.of(label.patient_key)) for label in labels]
     there: dict[str | None, set[object]] = {
         LEARN: _series(kept),
@@ -94,7 +95,11 @@ def _kept(runs_before: Collection[Path], sides: Sides, folder: Path) -> list[Cas
         if not (before / frozen.MANIFEST).is_file():
             continue
         manifest = read_manifest(before / frozen.MANIFEST)
-        kept = [case for case in manifest.cases if sides.of(case.patient_id) == JUDGE]
+        kept = [
+            replace(case, patient_id=sides.person[case.patient_id])  # two who turned out to be one are one
+            for case in manifest.cases
+            if sides.of(case.patient_id) == JUDGE
+        ]
         for case in kept:
             for role, path in case.files.items():
                 _bring(before / path, folder / path)

@@ -236,6 +236,20 @@ def test_the_hold_out_grows_by_new_persons_and_is_the_same_otherwise(
         assert sides(session).of(patient_key(LATER)) == NEITHER
 
 
+def test_two_patients_of_the_hold_out_who_turn_out_to_be_one_count_as_one(
+    node: LabelledNode, visits: dict[str, Visited]
+) -> None:
+    correct(node, visits["judged"], [2])
+    correct(node, visits["later"], [2])
+    first = run(node, 1)
+    with node.database.transaction() as session:
+        pks = {p.patient_id: int(p.id or 0) for p in session.exec(select(Patient))}
+        patients.merge(session, pks[JUDGED], pks[LATER], "Admin", at(3000))
+    second = run(node, 2)
+    assert (len(people(first.judge)), people(second.judge)) == (2, {patient_key(JUDGED)})
+    assert second.judge is not None and len(second.judge.cases) == 2
+
+
 def test_whom_the_champion_learned_from_is_never_judged_on(
     node: LabelledNode, visits: dict[str, Visited]
 ) -> None:
