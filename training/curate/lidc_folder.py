@@ -8,7 +8,7 @@ than 3 mm, and what is no nodule), `curation.json` (what came of it, and what wa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from training.curate.lidc_json import reading_json
 from training.curate.lidc_reading import Reading
 from training.curate.lidc_series import find_series, read_series
 from training.curate.lidc_xml import read_lidc_xml
+from training.curate.walk import files_under
 from training.manifest import DataManifest
 
 
@@ -71,12 +72,13 @@ class Curated:
 
 def read_folder(folder: Path) -> Readings:
     """Return the readings of all XML files under a folder, or of the one file that it is. Refuses `no-xml`."""
-    paths = [folder] if folder.is_file() else sorted(_xml_files(folder))
+    under, closed = ([folder], []) if folder.is_file() else files_under(folder)
+    paths = [path for path in under if folder.is_file() or path.suffix.lower() == ".xml"]
     if not paths:
         raise Refused("no-xml", f"there is no XML file in {folder}")
     by_series: dict[str, Reading] = {}
     passed_over: list[Flag] = []
-    refused: list[Flag] = []
+    refused = [Flag(code=one.code, sentence=one.sentence) for one in closed]
     for path in paths:
         try:
             reading = read_lidc_xml(path)
@@ -88,10 +90,6 @@ def read_folder(folder: Path) -> Readings:
         except Refused as reason:
             refused.append(Flag(code=reason.code, sentence=reason.sentence))
     return Readings(by_series=by_series, passed_over=tuple(passed_over), refused=tuple(refused))
-
-
-def _xml_files(folder: Path) -> Sequence[Path]:
-    return [path for path in folder.rglob("*") if path.suffix.lower() == ".xml" and path.is_file()]
 
 
 def _require_same(reading: Reading, earlier: Reading, path: Path) -> None:

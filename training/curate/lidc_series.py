@@ -15,6 +15,7 @@ from store.dicom.headers import Headers
 from store.dicom.values import integer, number, numbers, quiet, text
 from store.dicom.volumes import read_volume
 from training.curate.lidc_sizes import Scale
+from training.curate.walk import files_under
 
 SAME_POSITION_DIGITS = 2
 """Two images whose positions are equal to 0.01 mm lie at one place."""
@@ -44,10 +45,11 @@ def find_series(
     `tell` is called with every file before it is looked at.
     """
     found: dict[str, list[Path]] = {}
-    damaged: list[Flag] = []
+    files, closed = files_under(folder)
+    damaged = [Flag(code=one.code, sentence=one.sentence) for one in closed]
     headers = Headers()
     with quiet():
-        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        for path in files:
             tell(path)
             try:
                 file = read_file(path, headers)

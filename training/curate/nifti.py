@@ -22,6 +22,7 @@ from store.dicom.nifti_image import read_image
 from training.curate.case_files import Tags
 from training.curate.curation import Curation, Gathering, LeftOut
 from training.curate.hold import hold
+from training.curate.walk import files_under
 from training.curate.wanted import Wanted
 
 COLUMNS = ("image", "mask", "patient")
@@ -75,13 +76,15 @@ def pairs_by_name(folder: Path, names: Names) -> tuple[list[Pair], list[LeftOut]
     """Return the pairs of a folder, in order of the masks, and files that have no partner. Refuses `no-such-path`."""
     if not folder.is_dir():
         raise Refused("no-such-path", f"there is no folder {folder}")
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and is_nifti(p))
+    under, closed = files_under(folder)
+    files = [path for path in under if is_nifti(path)]
     masks = _named(files, names.mask, folder)
     images = _named([file for file in files if file not in masks], names.image, folder)
     by_places: dict[tuple[tuple[str, str], ...], list[Path]] = {}
     for file, places in images.items():
         by_places.setdefault(places, []).append(file)
-    pairs, left_out = [], []
+    pairs: list[Pair] = []
+    left_out = [_left(one.code, one.sentence, folder, folder) for one in closed]
     for mask, places in masks.items():
         found = by_places.get(places, [])
         if len(found) == 1:

@@ -14,6 +14,7 @@ from plugins.errors import Absent, Refused, Unavailable
 from store.part10 import scan_header
 from training.curate.lidc_xml import read_lidc_xml
 from training.curate.series_files import UID, WORKPLACE, SeriesFiles
+from training.curate.walk import files_under
 
 NO_IMAGES = (
     "1.2.840.10008.5.1.4.1.1.66",
@@ -79,12 +80,15 @@ class Spoken:
 
 
 def listen(folder: Path) -> Spoken:
-    """Return what the files of a folder, and of the folders in it, speak of. Refuses `no-folder`."""
+    """Return what the files under a folder speak of. Refuses `no-folder` and `closed-folder`."""
     if not folder.is_dir():
         raise Refused("no-folder", f"there is no folder {folder}")
     spoken = Spoken()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and WORKPLACE not in path.parts:
+    files, closed = files_under(folder)
+    for reason in closed:
+        raise reason
+    for path in files:
+        if WORKPLACE not in path.parts:
             if path.suffix.lower() == ".xml":
                 _hear_xml(path, spoken)
             else:

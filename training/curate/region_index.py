@@ -17,6 +17,7 @@ from store.dicom.series import REGIONS
 from store.dicom.values import items, quiet, text, texts
 from store.part10 import MANUFACTURER
 from training.curate.curation import LeftOut
+from training.curate.walk import files_under
 
 MAX_DEPTH = 8
 OTHER = "other-files"
@@ -96,8 +97,10 @@ def look(folder: Path, kind: str, tell: Callable[[str], None] = lambda what: Non
         raise Refused("no-such-path", f"there is no folder {folder}")
     index, headers, others = Index(), Headers(), 0
     regions: dict[str, list[RegionFile]] = {}
+    files, closed = files_under(folder)
+    index.left_out += [LeftOut(code=c.code, sentence=c.sentence, where=str(folder)) for c in closed]
     with quiet():
-        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        for path in files:
             tell(path.name)
             try:
                 file = read_file(path, headers)

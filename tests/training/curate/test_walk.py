@@ -1,0 +1,55 @@
+"""The files under a folder, and what cannot be read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dicom_series import make_series
+from drawn_regions import make_seg
+
+from training.curate.region_index import look
+from training.curate.walk import files_under
+
+
+@pytest.fixture
+def shut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return a folder that cannot be read, also not by root, whom no mode keeps out."""
+    folder = tmp_path / "source" / "shut"
+    folder.mkdir(parents=True)
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path) == folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        yield folder
+
+
+def test_files_are_found_and_pipes_and_circles_of_links_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for name in ("b/x", "a"):
+        (tmp_path / name).touch()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "circle").symlink_to(tmp_path)
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    found, closed = files_under(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a", "b/x"]
+    assert closed == []
+
+
+def test_a_folder_that_cannot_be_read_is_told_beside_what_was_found(shut: Path) -> None:
+    source = shut.parent
+    make_series(source / "ct", np.zeros((4, 10, 11)))
+    make_seg(source / "seg", [(1, 1, np.ones((10, 11), dtype=np.uint8))])
+    index = look(source, "SEG")
+    assert len(index.regions) == 1
+    (left,) = [one for one in index.left_out if one.code == "closed-folder"]
+    assert str(shut) in left.sentence and "Permission denied" in left.sentence
