@@ -136,7 +136,7 @@ def pack(
         name=said.name,
         version=f"{said.version.partition('+')[0]}+{number}",
         licence=said.licence,
-        training_data=f"{first['training_data']} {_learned_from(recipe, frozen)}",
+        training_data=f"{first['training_data']} {_learned_from(champion, recipe, frozen)}",
         input=said.input,
         intended_use=str(card["intended_use"]),
         limits=(*first["limits"], *_limits(champion, frozen, doubt is None)),
@@ -156,10 +156,18 @@ def pack(
     return folder
 
 
-def _learned_from(recipe: Recipe, frozen: Frozen) -> str:
+def _has_made(champion: Model) -> bool:
+    """Return whether a part of the samples is of lesions that a program made, as the champion's experiment has it."""
+    task = champion.card["experiment"]["task"]
+    return bool(task.get("made")) and bool(task.get("made_share"))
+
+
+def _learned_from(champion: Model, recipe: Recipe, frozen: Frozen) -> str:
     """Return the sentence that says what was learned from since the champion."""
     patients = len({case.patient_id for case in frozen.new})
     new = f"Then {len(frozen.new)} masks of {patients} patients of this site, drawn or approved by people"
+    if _has_made(champion):
+        new += ", with made lesions beside them"
     if not frozen.replayed:
         return f"{new}."
     return f"{new}, and {recipe.replay_share:.0%} of the samples from {len(frozen.replayed)} curated cases again."
@@ -179,7 +187,10 @@ def _limits(champion: Model, frozen: Frozen, keeps_doubt: bool) -> tuple[str, ..
             f"reads were, so the log hazard is not that of version {version}, and nothing was judged of it."
         )
     if not frozen.replayed:
-        found.append("It learned on from new masks alone: nothing of the earlier data was shown to it again.")
+        alone = "new masks and made lesions" if _has_made(champion) else "new masks"
+        found.append(
+            f"It learned on from {alone} alone: no patient of the earlier data was shown to it again."
+        )
     return tuple(found)
 
 

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from ball_sarcomas import PET_MM, TINY, write_sarcomas
-from label_crops import database_of
+from dicom_series import make_series
+from edited_seg import edited
+from labelled_node import LabelledNode, Visited
+from numpy.typing import NDArray
+from pydicom import dcmread
 from shapes import grid
+from small_node import SmallNode
 
 from models.petct import NAME
 from models.shipped import Model
 from plugins.contract import Mask, Volume
+from plugins.pet_lesion import PetLesion
 from store import registry
+from store.database import Database
 from store.model_folders import stage
+from store.objects import ObjectStore
 from store.patient_key import patient_key
 from training.curate.case_files import write_case
 from training.experiment import read_experiments
@@ -26,6 +36,7 @@ from training.petct_task import petct_task
 from training.ship import About, ship
 from training.sts import sts_manifest
 
+Array = NDArray[np.bool_]
 ABOUT = About(
     name=NAME,
     version="tiny",
@@ -41,6 +52,9 @@ DECIDED = {
     "reported": False,
 }
 CT_MM = (4.0, 2.5, 2.5)
+PET_SPACING_MM, MIDDLE_MM, RADIUS_MM = (4.0, 4.0, 4.0), (40.0, 40.0, 40.0), 12.0
+BQ_PER_SUV = 2.5198e8 / 70000
+"""As `dicom_series` has the tracer."""
 
 
 def petct_champion(folder: Path, steps: int) -> Path:
@@ -54,11 +68,8 @@ def petct_champion(folder: Path, steps: int) -> Path:
     return folder / "model"
 
 
-def make_node(home: Path, champion: Path) -> None:
-    """Make a node where this champion counts."""
-    home.mkdir(parents=True)
-    database = database_of(home)
-    database.upgrade()
+def let_count(home: Path, database: Database, champion: Path) -> None:
+    """Let this champion count on a node."""
     staged = stage(home, NAME, champion)
     with database.transaction() as session:
         now = database.now()
@@ -68,7 +79,6 @@ def make_node(home: Path, champion: Path) -> None:
         )  # fmt: skip
         version = registry.register(session, staged, judged, now=now)
         registry.approve(session, home, NAME, version.number, author="test", now=now)
-    database.dispose()
 
 
 def uptake(radius_mm: float, suv: float, reach_mm: float = 40.0) -> tuple[Volume, Volume, Mask]:
@@ -122,3 +132,46 @@ def gather(learners: tuple[str, ...], judges: tuple[str, ...]) -> Any:
         )
 
     return write
+
+
+def uptake_at(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], radius_mm: float) -> Array:
+    """Return the ball in the middle of every visit."""
+    places = np.moveaxis(np.indices(shape), 0, -1) * spacing_mm
+    return np.asarray(np.linalg.norm(places - MIDDLE_MM, axis=-1) <= radius_mm)
+
+
+def uptake_node(home: Path) -> LabelledNode:
+    """Return a node without studies."""
+    made = SmallNode.make(home)
+    objects = ObjectStore(home / "store", sync=False)
+    return LabelledNode(home=home, database=made.database, objects=objects)
+
+
+def visit_uptake(
+    node: LabelledNode,
+    patient_id: str,
+    now: datetime,
+    *,
+    ct_slices: int = 20,
+    radius_mm: float = RADIUS_MM,
+    suv: float = 6.0,
+) -> Visited:
+    """Bring a PET/CT that Nadir finds uptake on, hottest in its middle, which somebody then draws 4 mm wider."""
+    shape = (20, 20, 20)
+    pet = np.where(uptake_at(shape, PET_SPACING_MM, radius_mm), suv, 0.5) * BQ_PER_SUV
+    pet[tuple(int(mm / step) for mm, step in zip(MIDDLE_MM, PET_SPACING_MM, strict=True))] *= 1.1
+    ct = np.where(uptake_at((ct_slices, 32, 32), CT_MM, radius_mm), 50.0, -100.0)
+    with TemporaryDirectory() as name:
+        same: dict[str, Any] = {"patient_id": patient_id}
+        folder, pt = Path(name), {"modality": "PT", "spacing_mm": PET_SPACING_MM, "prefix": "pet"}
+        paths = make_series(folder, pet, **pt, **same)
+        images = tuple(dcmread(path) for path in paths)
+        for path in make_series(folder, ct, spacing_mm=CT_MM, series_number=2, **same):
+            node.take(dcmread(path), now)
+    for image in images:
+        node.take(image, now)
+    study = str(images[0].StudyInstanceUID)
+    seg = node.analyse(study, now, PetLesion())
+    wider = uptake_at(shape, PET_SPACING_MM, radius_mm + 4.0)
+    node.take(edited(seg, images, lambda masks: wider[..., None] | masks), now + timedelta(hours=1))
+    return Visited(patient_id=patient_id, study_instance_uid=study, images=images, seg=seg)

@@ -7,65 +7,31 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-from dicom_series import make_series
-from edited_seg import edited
 from labelled_node import LabelledNode
 from ledger import at
-from petct_labels import CT_MM
-from pydicom import Dataset, dcmread
+from petct_labels import PET_SPACING_MM, RADIUS_MM, uptake_at, uptake_node, visit_uptake
 from scipy import ndimage
-from small_node import SmallNode
 
 from models.petct import NAME
 from plugins import codes
-from plugins.pet_lesion import PetLesion
 from store.labels import Label, labels
-from store.objects import ObjectStore
 from store.patient_key import patient_key
 from training.collect import Collected, collect
 from training.labelled_kind import KINDS
 from training.sts import load_sarcoma
 
-BQ_PER_SUV = 2.5198e8 / 70000
-PET_MM, MIDDLE_MM, RADIUS_MM = (4.0, 4.0, 4.0), (40.0, 40.0, 40.0), 12.0
-
-
-def ball(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], radius_mm: float) -> np.ndarray:
-    places = np.moveaxis(np.indices(shape), 0, -1) * spacing_mm
-    return np.asarray(np.linalg.norm(places - MIDDLE_MM, axis=-1) <= radius_mm)
-
-
-DRAWN = ball((20, 20, 20), PET_MM, RADIUS_MM + 4.0)
+DRAWN = uptake_at((20, 20, 20), PET_SPACING_MM, RADIUS_MM + 4.0)
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelledNode]:
     """Return a node that found uptake on PETs of two persons, each corrected: with CT, and with half a CT."""
-    folder = tmp_path_factory.mktemp("uptake")
-    made = SmallNode.make(folder / "node")
-    objects = ObjectStore(made.home / "store", sync=False)
-    node = LabelledNode(home=made.home, database=made.database, objects=objects)
-    pet = np.where(ball((20, 20, 20), PET_MM, RADIUS_MM), 6.0, 0.5) * BQ_PER_SUV
+    node = uptake_node(tmp_path_factory.mktemp("uptake") / "node")
     for number, (patient, slices) in enumerate({"WHOLE": 20, "HALF": 10}.items()):
-        images = read(
-            make_series(
-                folder / patient, pet, modality="PT", spacing_mm=PET_MM, patient_id=patient, prefix="pet"
-            )
-        )
-        ct = np.where(ball((slices, 32, 32), CT_MM, RADIUS_MM), 50.0, -100.0)
-        paths = make_series(folder / patient, ct, spacing_mm=CT_MM, patient_id=patient, series_number=2)
-        for image in (*images, *read(paths)):
-            node.take(image, at(number * 60))
-        seg = node.analyse(str(images[0].StudyInstanceUID), at(number * 60), PetLesion())
-        node.take(edited(seg, images, lambda masks: DRAWN[..., None] | masks), at(1000))
+        visit_uptake(node, patient, at(number * 60), ct_slices=slices)
     yield node
-    made.database.dispose()
-
-
-def read(paths: list[Path]) -> list[Dataset]:
-    return [dcmread(path) for path in paths]
+    node.database.dispose()
 
 
 def collected(node: LabelledNode, folder: Path, family: str) -> tuple[tuple[Label, ...], Collected]:
@@ -88,11 +54,9 @@ def test_uptake_that_somebody_drew_anew_is_a_case_with_the_ct_that_holds_it(
         assert set(case.files) == {"pet", "mask", *(["ct"] if has_ct else [])}
         assert (case.tags["origin"], case.tags["scanner"]) == ("corrected", "Phantom")
         read = load_sarcoma(case, tmp_path)
-        assert read.spacing_mm == pytest.approx(PET_MM) and read.mask.sum() == DRAWN.sum()
+        assert read.spacing_mm == pytest.approx(PET_SPACING_MM) and read.mask.sum() == DRAWN.sum()
         inside = ndimage.binary_erosion(read.mask, iterations=2)
-        assert read.suv[inside] == pytest.approx(6.0, rel=0.01) and read.suv.min() == pytest.approx(
-            0.5, rel=0.01
-        )
+        assert (read.suv_max, float(read.suv.min())) == pytest.approx((6.6, 0.5), rel=0.01)
         if has_ct:
             assert read.hu is not None
             assert read.hu[inside] == pytest.approx(50.0, abs=25.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,23 @@ import pytest
 import torch
 from ball_nodules import write_crops
 from ball_sarcomas import write_sarcomas
-from label_crops import RECIPE, database_of, retrain
+from edited_seg import masks_of
+from label_crops import RECIPE, retrain
 from label_crops import gather as gather_nodules
-from petct_labels import CT_MM, gather, make_node, petct_champion, uptake, write_uptake
+from labelled_node import LabelledNode, Visited
+from ledger import at
+from petct_labels import (
+    CT_MM,
+    PET_SPACING_MM,
+    gather,
+    let_count,
+    petct_champion,
+    uptake,
+    uptake_at,
+    uptake_node,
+    visit_uptake,
+    write_uptake,
+)
 from safetensors.torch import load_file
 from shapes import grid
 
@@ -22,20 +36,28 @@ from models.files import verify
 from models.petct import NAME
 from models.shipped import Model, open_model
 from plugins.errors import Refused
-from plugins.pet_drawing import PetDrawing, current_petct
+from plugins.pet_drawing import current_petct
+from plugins.pet_lesion import PetLesion
 from store import registry
+from store.patient_key import patient_key
 from store.runs import State
+from store.sides import JUDGED_SHARE, lot
+from training.challenge import ROWS
 from training.challenger import experiment_of, learn, pack, task_on_of
 from training.evaluate.data import open_data
 from training.evaluate.families import open_subject
-from training.evaluate.petct import asked_cases
-from training.frozen import freeze
+from training.evaluate.petct import HOTTEST, asked_cases
+from training.frozen import Gathered, freeze
+from training.gather import gather as gather_labels
 from training.labelled_kind import KINDS
 from training.manifest import sha256_of
+from training.plan.run import JUDGED
 from training.recalibrate import recalibrated
 from training.replay import replaying
+from training.retrain import FOLDER
 
 LEARNERS, JUDGES = tuple(f"L{n}" for n in range(8)), tuple(f"J{n}" for n in range(5))
+SALT = b"0" * 64
 SHORT = replace(RECIPE, family=NAME, steps=2)
 
 
@@ -143,29 +165,51 @@ def test_what_is_no_uptake_in_suv_along_the_patients_axes_becomes_no_case() -> N
         assert refused.value.code == code
 
 
+def overlap(node: LabelledNode, visited: Visited, now: datetime) -> tuple[str, float]:
+    """Return the version that the analysis draws a visit's lesion with now, and its Dice with what the person drew."""
+    with node.database.reading() as session:
+        places = registry.active(session, node.home)
+    seg = node.analyse(visited.study_instance_uid, now, PetLesion(outline="learned", models=places))
+    (drawn,) = seg.SegmentSequence
+    card = current_petct(places).card
+    assert f"model={card.sha256}" in drawn.SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters
+    found, wanted = masks_of(seg, visited.images)[..., 0], uptake_at((20, 20, 20), PET_SPACING_MM, 19.0)
+    return card.version, 2.0 * float((found & wanted).sum()) / float(found.sum() + wanted.sum())
+
+
 @pytest.mark.long
-def test_a_network_that_learned_too_little_is_outdone_and_draws_after_approval(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    make_node(home, petct_champion(tmp_path / "first", 3))
-    database = database_of(home)
+def test_masks_that_people_drew_make_a_network_that_draws_like_them_after_approval(tmp_path: Path) -> None:
+    node = uptake_node(tmp_path / "node")
+    (node.home / "sides.salt").write_bytes(SALT)
+    let_count(node.home, node.database, petct_champion(tmp_path / "first", 3))
+    people = [f"U{n}" for n in range(60)]
+    judged = [name for name in people if lot(SALT, patient_key(name)) < JUDGED_SHARE]
+    names = [*[name for name in people if name not in judged][:8], *judged[:5]]
+    visits = [
+        visit_uptake(
+            node, name, at(number * 60), ct_slices=10 if number % 4 > 1 else 20, radius_mm=15.0 + number % 3
+        )
+        for number, name in enumerate(names)
+    ]
+
+    def gather_all(folder: Path, champion: Model) -> Gathered:
+        learned = champion.card["held_out"]
+        return gather_labels(node.database, node.objects, node.home, NAME, folder, learned)
+
     margins = replace(RECIPE.margins, hd95_mm=60.0, long_axis_mm=30.0, volume_bias=2.0)
     recipe = replace(SHORT, steps=60, margins=margins)
-    ended = retrain(home, database, gather(LEARNERS, JUDGES), recipe=recipe)
-    assert ended.state == State.PROPOSED, ended.said
-    pet, ct, mask = uptake(24.0, 6.0)
-    middle = tuple((n - 1) // 2 for n in pet.array.shape)
-
-    def drawn() -> tuple[str, float]:
-        with database.reading() as session:
-            model = current_petct(registry.active(session, home))
-        found = PetDrawing(pet, (ct,), model).at((middle[0], middle[1], middle[2]))[0]
-        both = 2.0 * float((found & mask.full()).sum()) / float(found.sum() + mask.count)
-        return model.card.version, both
-
-    before = drawn()
-    assert before[0] == "tiny"
-    with database.transaction() as session:
-        registry.approve(session, home, NAME, int(ended.model or 0), author="Dr. A", now=database.now())
-    after = drawn()
-    assert after[0] == "tiny+1" and after[1] > max(0.6, before[1])
-    database.dispose()
+    ended = retrain(node.home, node.database, gather_all, recipe=recipe)
+    assert (ended.state, ended.left_out) == (State.PROPOSED, ()), ended.said
+    before = overlap(node, visits[0], at(5000))
+    with node.database.transaction() as session:
+        registry.approve(session, node.home, NAME, int(ended.model or 0), author="Dr. A", now=at(6000))
+    after = overlap(node, visits[12], at(7000))
+    assert (before[0], after[0]) == ("tiny", "tiny+1")
+    rows = json.loads((node.home / FOLDER / NAME / "1" / JUDGED / ROWS).read_text())["challenger"]
+    (judged_as,) = (
+        row["figures"]["dice"]
+        for row in rows
+        if row["patient_id"] == patient_key(names[12]) and row["setting"] == HOTTEST
+    )
+    assert after[1] == pytest.approx(judged_as, abs=1e-3), "the analysis draws what the gate has seen"
+    node.database.dispose()

@@ -45,6 +45,7 @@ OF_FAMILY: Mapping[str, tuple[str, ...]] = {
     "petct_multitask": (
         "Of these count the masks on PET in SUV of uptake that Nadir drew, by a threshold or by the network, and of "
         "lesions that it missed. A CT that holds the lesion in the same frame of reference goes along.",
+        "A part of the samples is of made lesions, as the card says under `experiment`.",
         "Of outcomes nothing is known here: the survival head keeps its weights, and the gate does not ask for it.",
     ),
 }
