@@ -86,7 +86,9 @@ def read_manifest(path: Path) -> DataManifest:
         plain = json.loads(path.read_text())
         manifest = DataManifest(name=str(plain["name"]), cases=tuple(map(_case, plain["cases"])))
         said = plain["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except OSError as error:
+        raise Refused("bad-manifest", f"{path} cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Refused("bad-manifest", f"{path} is no manifest of data ({error})") from error
     if said != manifest.sha256:
         raise Refused("changed-manifest", f"{path} was changed after it was written: its sha256 is another")
