@@ -81,6 +81,11 @@ def evaluate(
 
     subject = open_subject(model)
     opened = replace(open_data(data, root, fold or (), side or ()), scans=scans)
+    if folder.resolve() == opened.root.resolve():
+        raise Refused(
+            "out-is-data",
+            f"{folder} holds the data, whose manifest a report would replace; name another --out",
+        )
     others = [open_subject(str(run)) for run in beside or ()]
     with _counted(f"judging {subject.name}", len(opened.cases) * (1 + len(others))) as tell:
         found = judge_model(

@@ -56,7 +56,9 @@ def balls(folder: Path, patients: int = 10) -> Path:
     return folder
 
 
-def test_a_folder_without_a_data_set_and_a_fold_without_patients_are_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_data_set_a_fold_of_nobody_and_a_report_upon_the_data_are_refused(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "empty").mkdir()
     assert refused("curate", "show", tmp_path / "empty") == "no-data-set"
     experiment = tmp_path / "tiny.yaml"
@@ -64,6 +66,9 @@ def test_a_folder_without_a_data_set_and_a_fold_without_patients_are_refused(tmp
     data = balls(tmp_path / "balls", patients=2)
     asked = ("--data", data, "--out", tmp_path / "runs", "--fold", "77")
     assert refused("train", experiment, *asked) == "no-such-fold"
+    before = (data / "manifest.json").read_bytes()
+    assert refused("evaluate", "nodule_segmenter", "--data", data, "--out", data) == "out-is-data"
+    assert (data / "manifest.json").read_bytes() == before
 
 
 def test_a_made_data_set_is_divided_learned_from_without_its_test_side_and_judged_on_it(
