@@ -85,8 +85,10 @@ def models_approve(
     counts now.
     """
     from store import registry
+    from training.frozen import require_still_apart
 
     with _deciding(family, home, config, as_json) as (session, at, now):
+        require_still_apart(session, at, registry.version_of(session, family, number))
         registry.approve(session, at, family, number, author=who(author), now=now, note=note)
 
 

@@ -31,10 +31,12 @@ from label_crops import (
 )
 from safetensors.torch import load_file
 from sqlmodel import select
+from typer.testing import CliRunner
 
 from models.doubt import Doubt
 from models.files import verify
 from models.shipped import Model, open_model
+from node.cli import app
 from plugins.errors import Refused, Unavailable
 from store import patients, registry, runs
 from store.database import Database
@@ -48,7 +50,7 @@ from store.tables import Patient
 from training.challenger import experiment_of, pack, task_on_of
 from training.evaluate.data import open_data
 from training.fit import Progress
-from training.frozen import Frozen, Gathered, fold_of, freeze, learned_before
+from training.frozen import Frozen, Gathered, fold_of, freeze, learned_before, require_still_apart
 from training.manifest import FOLDS, DataManifest, sha256_of
 from training.recalibrate import recalibrated
 from training.replay import Replaying, is_replayed, replaying
@@ -226,19 +228,40 @@ def test_a_second_run_at_the_same_time_is_refused_and_one_that_lost_its_place_wr
         assert len(registry.versions(session)) == 1
 
 
+def declare_one(database: Database) -> None:
+    """Declare somebody who is learned from and somebody who is judged on to be one person."""
+    with database.transaction() as session:
+        pks = []
+        for patient_id in ("L1", "J1"):
+            session.add(row := Patient(patient_id=patient_id))
+            session.flush()
+            pks.append(int(row.id or 0))
+        assign(session, pks, salt=b"", now=database.now())
+        patients.merge(session, pks[0], pks[1], "Admin", database.now())
+
+
+def test_a_model_is_not_approved_when_persons_of_both_sides_turned_out_to_be_one_since(
+    done: Done, tmp_path: Path
+) -> None:
+    done.database.dispose()
+    shutil.copytree(done.home, tmp_path / "home")
+    database = database_of(tmp_path / "home")
+    with database.reading() as session:
+        version = registry.version_of(session, FAMILY, done.ended.model or 0)
+        require_still_apart(session, tmp_path / "home", version)
+    declare_one(database)
+    database.dispose()
+    words = ["approve", FAMILY, str(version.number), "--author", "Dr. Abel", "--home", str(tmp_path / "home")]
+    said = CliRunner().invoke(app, ["models", *words])
+    assert isinstance(said.exception, Refused) and said.exception.code == "patient-on-both-sides"
+
+
 def test_a_model_is_not_registered_when_persons_of_both_sides_turn_out_to_be_one_meanwhile(
     home: Path, database: Database
 ) -> None:
     def merge(text: str) -> None:
         if text.startswith("judging"):
-            with database.transaction() as session:
-                pks = []
-                for patient_id in ("L1", "J1"):
-                    session.add(row := Patient(patient_id=patient_id))
-                    session.flush()
-                    pks.append(int(row.id or 0))
-                assign(session, pks, salt=b"", now=database.now())
-                patients.merge(session, pks[0], pks[1], "Admin", database.now())
+            declare_one(database)
 
     with pytest.raises(Refused, match="on the hold-out and learned from"):
         retrain(home, database, say=merge, recipe=replace(RECIPE, steps=1))
