@@ -79,7 +79,9 @@ def begin(session: Session, family: str, owner: str, now: datetime, lease_second
     }
     pk = insert_new(session, TrainingRun, values)
     if pk is None:
-        running = session.exec(select(TrainingRun).where(col(TrainingRun.slot) == family)).one()
+        running = session.exec(select(TrainingRun).where(col(TrainingRun.slot) == family)).first()
+        if running is None:  # it ended at this moment
+            return begin(session, family, owner, now, lease_seconds)
         since = running.begun_at.isoformat(timespec="seconds")
         raise Refused("already-running", f"{running.owner} has been retraining {family} since {since}")
     return pk

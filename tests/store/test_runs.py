@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from plugins.errors import Refused
 from store import leases, runs
-from store.database import Database
+from store.database import Database, insert_new
 from store.runs import State
 
 NOW = datetime(2026, 11, 20, 3, 0, tzinfo=UTC)
@@ -24,6 +25,21 @@ def test_of_two_runs_of_a_family_the_second_is_told_who_runs_since_when(database
     assert refused.value.code == "already-running"
     with database.transaction() as session:
         assert runs.begin(session, "petct_multitask", "host:2", NOW, 60) != begun
+
+
+def test_a_run_that_ends_while_another_asks_for_its_place_leaves_it_to_that_one(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[object] = []
+
+    def taken_at_first(*asked: Any) -> int | None:
+        tried.append(asked)
+        return None if len(tried) == 1 else insert_new(*asked)
+
+    monkeypatch.setattr(runs, "insert_new", taken_at_first)
+    with database.transaction() as session:
+        pk = runs.begin(session, "nodule_segmenter", "host:1", NOW, 60)
+        assert runs.get(session, pk).owner == "host:1"
 
 
 def test_a_run_whose_lease_ended_is_abandoned_by_the_next_and_can_write_no_more(database: Database) -> None:
