@@ -15,11 +15,14 @@ from scipy import ndimage
 
 from models.petct import NAME
 from plugins import codes
+from store.choices import APPROVED, OUTLINE, choose
 from store.labels import Label, labels
 from store.patient_key import patient_key
 from training.collect import Collected, collect
 from training.labelled_kind import KINDS
 from training.sts import load_sarcoma
+
+pytestmark = pytest.mark.xdist_group("gather_uptake")
 
 DRAWN = uptake_at((20, 20, 20), PET_SPACING_MM, RADIUS_MM + 4.0)
 
@@ -80,3 +83,20 @@ def test_uptake_is_nothing_for_the_nodule_segmenter_and_other_labels_nothing_for
     for code, is_meant in ((codes.LESION, True), (None, True), (codes.REFERENCE_REGION, False)):
         region = SimpleNamespace(type_code=code, category_code=None)
         assert (why_not(missed, region) is None) is is_meant  # type: ignore[arg-type]
+
+
+def test_what_was_approved_of_a_threshold_is_a_case_as_it_was_drawn(
+    node: LabelledNode, tmp_path: Path
+) -> None:
+    with node.database.transaction() as session:
+        (label,) = (one for one in labels(session, node.objects) if one.patient_key == patient_key("WHOLE"))
+        choose(
+            session, label.patient_pk, OUTLINE, label.tracking_uid, APPROVED, author="Dr. Who",
+            now=at(100000), study_instance_uid=label.study_instance_uid,
+        )  # fmt: skip
+    _, made = collected(node, tmp_path, NAME)
+    assert made.manifest is not None
+    by_origin = {case.tags["origin"]: case for case in made.manifest.cases}
+    assert by_origin.keys() == {"corrected", "approved"}
+    read = load_sarcoma(by_origin["approved"], tmp_path)
+    assert read.mask.sum() == uptake_at((20, 20, 20), PET_SPACING_MM, RADIUS_MM).sum() and read.hu is not None

@@ -56,6 +56,8 @@ from training.recalibrate import recalibrated
 from training.replay import replaying
 from training.retrain import FOLDER
 
+pytestmark = pytest.mark.xdist_group("petct_masks")
+
 LEARNERS, JUDGES = tuple(f"L{n}" for n in range(8)), tuple(f"J{n}" for n in range(5))
 SALT = b"0" * 64
 SHORT = replace(RECIPE, family=NAME, steps=2)
