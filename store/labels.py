@@ -149,7 +149,8 @@ def _of_person(
         approved = list(_approved(known.course, study))
         if wanted or approved:
             there = read_labelled(session, objects, int(study_pk or 0), wanted)
-            left += [_left(one, flag.sentence) for one, flag in there.refused]
+            # What people call a region may be a name, and this is told in logs.
+            left += [_left(one, flag.sentence.rpartition("': ")[2]) for one, flag in there.refused]
             candidates = [
                 *_corrected(known, study, there, left),
                 *_of_approvals(known, study, there, approved, left),
@@ -221,7 +222,7 @@ def _candidate(
         why = f"{who} said that it is no lesion"
     if why is not None:
         if not (drawing.is_ours and drawing.is_as_made):  # what came back as it went is nobody's
-            left.append(_left(sent, f"'{drawing.region.label}': {why}"))
+            left.append(_left(sent, f"region {drawing.region.number}: {why}"))
         return
     here = [(o.plugin, o.model_sha256) for o in there.ours if o.drawing.region.tracking_uid == uid]
     seen = [(s.plugin, s.model_sha256) for s in known.course.sightings if s.lesion == lesion and s.automatic]

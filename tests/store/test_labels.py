@@ -214,7 +214,7 @@ def test_what_no_person_changed_is_told_and_is_no_label(
     found = read(node)
     assert found.labels == ()
     assert any(said in left.sentence for left in found.left)
-    assert not any(name in left.sentence for left in found.left for name in ("P1", "Phantom"))
+    assert not any(name in left.sentence for left in found.left for name in ("P1", "Phantom", "Nodule"))
 
 
 def test_what_another_node_of_ours_drew_otherwise_is_no_label(
@@ -231,8 +231,8 @@ def test_what_another_node_of_ours_drew_otherwise_is_no_label(
     node.take(renamed(seg, 3))
     found = read(node)
     assert found.labels == ()
-    assert {left.sentence for left in found.left if "Nodule 2" in left.sentence} == {
-        "'Nodule 2': its voxels are those that Nadir drew"
+    assert {left.sentence for left in found.left if "region 2" in left.sentence} == {
+        "region 2: its voxels are those that Nadir drew"
     }
 
 
@@ -354,7 +354,7 @@ def test_what_was_rejected_is_left_out(node: LabelledNode, one: Visited) -> None
     say(node, "reject", "true", 100, one)
     found = read(node)
     assert [label.tracking_uid for label in found.labels] == [tracking_uid("P1", 1)]
-    assert "'Nodule 2': Dr. Who said that it is no lesion" in {left.sentence for left in found.left}
+    assert "region 2: Dr. Who said that it is no lesion" in {left.sentence for left in found.left}
 
 
 def test_relinks_and_merged_patients_are_honoured(
@@ -439,10 +439,10 @@ def test_the_command_line_lists_labels_and_what_was_left_out(node: LabelledNode,
     (label,) = told["labels"]
     assert (label["patient_id"], label["origin"], label["side"]) == ("P1", "corrected", None)
     assert [left["sentence"] for left in told["left_out"]] == [
-        "'Nodule 1': its voxels are those that Nadir drew"
+        "region 1: its voxels are those that Nadir drew"
     ]
     with node.database.transaction() as session:
         assign(session, [label["patient_pk"]], salt=b"salt", now=at(1), learned=[patient_key("P1")])
     said = CliRunner().invoke(app, words)
     assert "Grey Meredith" in said.stdout and "learn" in said.stdout
-    assert "left out: 'Nodule 1'" in said.stderr
+    assert "left out: region 1" in said.stderr
