@@ -100,8 +100,8 @@ def events(database: Database) -> list[str]:
         return list(session.exec(select(Event.kind)))
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 5
+def wait_for(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.01)
     assert condition()
@@ -382,7 +382,8 @@ def test_a_command_runs_at_the_lowest_priority_and_is_gone_with_the_node() -> No
     parent.kill()
     parent.wait(5)
     wait_for(
-        lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]
+        lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2],
+        seconds=60,
     )
     parent.stdout.close()
 
@@ -418,6 +419,6 @@ def test_a_node_that_comes_back_runs_what_it_missed_and_a_second_one_stands_by(
             ]
             assert {one["job"] for one in told["next"]} == {RETRAIN, "drift"}
             assert not any("schedule-begins" in line for line in second.log)
-        wait_for(lambda: any("schedule-ended" in line for line in first.log))
+        wait_for(lambda: any("schedule-ended" in line for line in first.log), seconds=120)
         assert first.stop() == 0
         database.dispose()
