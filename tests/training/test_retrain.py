@@ -272,6 +272,7 @@ def test_a_model_is_not_registered_when_persons_of_both_sides_turn_out_to_be_one
     assert unnamed(home, named) == []
 
 
+@pytest.mark.long
 def test_the_next_run_keeps_what_finished_ones_left_and_begins_anew_after_a_failed_one(
     home: Path, database: Database
 ) -> None:
