@@ -187,7 +187,13 @@ def test_one_of_two_schedules_and_the_other_takes_over_when_the_lease_ends(
 ) -> None:
     start, now = Started(), database.now()
     one, other = make(start, "a"), make(start, "b")
+    looked: list[object] = []
+    look = PlainJobStore.get_next_run_time
+    monkeypatch.setattr(
+        PlainJobStore, "get_next_run_time", lambda store: looked.append(found := look(store)) or found
+    )
     one.tick(now)
+    wait_for(lambda: looked)  # its thread has found that nothing is due, while it had the lease
     other.tick(now)
     assert (one.is_active, other.is_active) == (True, False)
     with monkeypatch.context() as patch:
