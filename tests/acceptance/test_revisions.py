@@ -131,7 +131,10 @@ def test_a_crash_costs_one_job_and_not_the_node(
         nadir_json("jobs", "retry", str(job["id"]), "--home", str(process.home))
         jobs = process.wait_until_idle()
         # The plugin's settings changed, so this is other work: the old job says so, a new one did it.
-        assert [(j["state"], j["error_code"]) for j in jobs] == [("superseded", "plugin-changed"), ("done", None)]
+        assert [(j["state"], j["error_code"]) for j in jobs] == [
+            ("superseded", "plugin-changed"),
+            ("done", None),
+        ]
     assert len(archive.listing()) == 3
 
 

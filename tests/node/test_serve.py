@@ -63,7 +63,9 @@ def test_every_port_answers_when_start_returns_and_none_after_stop(tmp_path: Pat
 
 
 def test_a_role_that_does_not_exist_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="'cook'; the roles are listener, worker, sender, web, scheduler") as refused:
+    with pytest.raises(
+        Refused, match="'cook'; the roles are listener, worker, sender, web, scheduler"
+    ) as refused:
         Node(_settings(tmp_path / "home"), ["cook"])
     assert refused.value.code == "unknown-role"
 
