@@ -24,7 +24,7 @@ from tiny_champion import install
 from store.database import Database
 from store.tables import Instance, Series
 
-pytestmark = pytest.mark.xdist_group("correction")
+pytestmark = [pytest.mark.xdist_group("correction"), pytest.mark.long]
 
 FAMILY = "nodule_segmenter"
 SETTINGS = """

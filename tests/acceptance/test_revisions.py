@@ -191,7 +191,10 @@ def test_after_a_kill_another_run_ends_the_job_once(
     assert len(archive.listing()) == 3
 
 
-@pytest.mark.parametrize("engine", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+@pytest.mark.parametrize(
+    "engine",
+    [pytest.param("sqlite", marks=pytest.mark.long), pytest.param("postgresql", marks=pytest.mark.postgres)],
+)
 def test_roles_in_processes_of_their_own_work_together(
     engine: str,
     archive: Archive,

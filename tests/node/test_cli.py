@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -343,7 +344,10 @@ def test_ctrl_c_ends_a_long_command_with_130(tmp_path: Path, series: Path, troub
     environment = {**os.environ, "NADIR_PLUGINS": json.dumps({"trouble": {"mode": "hang"}})}
     out = tmp_path / "out"
     command = [NADIR, "analyse", series, "--out", out, "--plugin", "trouble"]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as child:
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background ignores it
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heeded
+    ) as child:
         while child.poll() is None and not list(out.glob(".nadir-*/results")):
             time.sleep(0.02)
         child.send_signal(signal.SIGINT)

@@ -304,6 +304,7 @@ def test_the_commands_on_files_draw_with_the_models_of_the_node_that_is_named(
         assert json.loads(said.stdout)["findings"][0]["label"] == ("1 wide", "5 wide")[number]
 
 
+@pytest.mark.long
 def test_the_shipped_analyses_draw_with_another_network_under_another_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,7 @@ def test_a_folder_of_crops_and_scans_is_one_data_set_with_a_fold_for_each_scan(d
         load_scan("nobody", data)
 
 
+@pytest.mark.long
 def test_the_boxes_of_a_scan_become_one_known_lesion_in_its_lungs(data: Path) -> None:
     scan = load_scan("lung_dx_a0001", data)
     (known,) = scan.known
