@@ -138,6 +138,7 @@ def test_a_crash_costs_one_job_and_not_the_node(
     assert len(archive.listing()) == 3
 
 
+@pytest.mark.long  # test_worker has the same without a node around it
 def test_a_dead_job_that_is_retried_is_done(
     archive: Archive, small_study: list[Path], told: Callable[..., dict[str, str]], tmp_path: Path
 ) -> None:
@@ -172,6 +173,7 @@ def test_a_node_that_is_told_to_stop_gives_its_job_back_and_the_next_one_ends_it
     assert len(archive.listing()) == 3
 
 
+@pytest.mark.long  # test_delivery_kills kills workers again and again
 def test_after_a_kill_another_run_ends_the_job_once(
     archive: Archive, small_study: list[Path], told: Callable[..., dict[str, str]], tmp_path: Path
 ) -> None:
