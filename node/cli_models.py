@@ -84,12 +84,10 @@ def models_approve(
     Only one that the gate proposed, whose files are as they were judged, and that was judged against the model that
     counts now.
     """
-    from store import registry
-    from training.frozen import require_still_apart
+    from training import promotion
 
     with _deciding(family, home, config, as_json) as (session, at, now):
-        require_still_apart(session, at, registry.version_of(session, family, number))
-        registry.approve(session, at, family, number, author=who(author), now=now, note=note)
+        promotion.approve(session, at, family, number, author=who(author), now=now, note=note)
 
 
 @models_app.command("rollback")

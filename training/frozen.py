@@ -21,9 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plugins.errors import Refused
-from store import runs
 from store.patient_key import patient_key
-from store.sides import sides
 from training.evaluate.data import open_learnable
 from training.labelled_kind import KINDS
 from training.manifest import FOLDS, Case, DataManifest, read_manifest
@@ -31,9 +29,7 @@ from training.recipe import Recipe
 from training.replay import REPLAY, is_replayed
 
 if TYPE_CHECKING:
-    from sqlmodel import Session
-
-    from store.model_tables import ModelVersion
+    pass
 
 KEY = re.compile(r"[0-9a-f]{16}")
 LEARN, JUDGE, FROZEN, MANIFEST = "learn", "judge", "frozen.json", "manifest.json"
@@ -135,15 +131,6 @@ def require_apart(learn: Collection[Case], hold_out: Collection[Case], people: P
         raise Refused("patient-on-both-sides", f"patient {both[0]} is on the hold-out and learned from")
 
 
-def require_still_apart(session: Session, home: Path, version: ModelVersion) -> None:
-    """Refuse (`patient-on-both-sides`) a model when persons of both sides of its run are known to be one by now."""
-    run = None if version.run_pk is None else runs.get(session, version.run_pk)
-    places = [home / run.folder / side / MANIFEST for side in (LEARN, JUDGE)] if run and run.folder else []
-    if places and all(place.is_file() for place in places):  # whoever tidied up keeps his models
-        learn, judge = (read_manifest(place).cases for place in places)
-        require_apart(learn, judge, sides(session).several)
-
-
 def is_same(folder: Path, frozen: Frozen) -> bool:
     """Return whether a folder holds the whole data of a run that wanted the very same."""
     try:
@@ -227,6 +214,5 @@ __all__ = [
     "learned_before",
     "mask_of",
     "require_apart",
-    "require_still_apart",
     "sha256_of_recipe",
 ]

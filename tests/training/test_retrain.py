@@ -50,8 +50,9 @@ from store.tables import Patient
 from training.challenger import experiment_of, pack, task_on_of
 from training.evaluate.data import open_data
 from training.fit import Progress
-from training.frozen import Frozen, Gathered, fold_of, freeze, learned_before, require_still_apart
+from training.frozen import Frozen, Gathered, fold_of, freeze, learned_before
 from training.manifest import FOLDS, DataManifest, sha256_of
+from training.promotion import require_still_apart
 from training.recalibrate import recalibrated
 from training.replay import Replaying, is_replayed, replaying
 from training.retrain import Ended
