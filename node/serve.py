@@ -224,11 +224,11 @@ class Node:
                 self._loop(f"confirmer {sender.destination}", confirmer.tick, 2.0)
 
     def _start_web(self) -> None:
-        from node import stow
-        from node.access import require_authentication
         from node.tls import https_context
-        from node.web import create_app
-        from node.web_server import WebServer
+        from node.web import stow
+        from node.web.access import require_authentication
+        from node.web.app import create_app
+        from node.web.server import WebServer
 
         s = self.settings
         told: Callable[[], None] | None = None

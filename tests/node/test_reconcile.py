@@ -27,8 +27,8 @@ from node.pull import Puller
 from node.reconcile import Reconciler
 from node.sender import Sender
 from node.settings import Settings
-from node.web import create_app
-from node.web_server import WebServer
+from node.web.app import create_app
+from node.web.server import WebServer
 from plugins.errors import Refused, Unavailable
 from store import studies
 from store.database import Database

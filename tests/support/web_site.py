@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from node import stow
 from node.intake import Intake
 from node.settings import Settings
-from node.web import create_app
-from node.web_server import WebServer
+from node.web import stow
+from node.web.app import create_app
+from node.web.server import WebServer
 from store import accounts
 from store.database import Database
 from store.objects import ObjectStore

@@ -16,16 +16,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from node import audit_events
-from node.access import COOKIE, Identity, allow
 from node.audit import Record, unheard
 from node.logs import line
 from node.settings import Settings
+from node.web.access import COOKIE, Identity, allow
 from store import accounts, sessions
 from store.database import Database
 
 log = logging.getLogger(__name__)
 
-PAGES = Path(__file__).with_name("pages")
+PAGES = Path(__file__).with_name("templates")
 FORM = "application/x-www-form-urlencoded"
 # Two hashes at one time: each takes 32 MiB, and strangers may ask for them.
 HASHES_AT_ONCE = 2

@@ -16,11 +16,12 @@ from fastapi import APIRouter, Request
 from figures import write_figure
 from web_site import WebSite
 
-from node import guard, web_server
-from node.access import allow
 from node.settings import Settings
-from node.web import create_app
-from node.web_server import WebServer
+from node.web import guard
+from node.web import server as web_server
+from node.web.access import allow
+from node.web.app import create_app
+from node.web.server import WebServer
 
 pytestmark = pytest.mark.sec
 JSON = {"Content-Type": "application/json"}
@@ -194,7 +195,7 @@ def test_health_answers_while_every_thread_of_the_others_waits(
     site: WebSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = threading.Event()
-    monkeypatch.setattr("node.web.findings.list_findings", lambda *_, **__: release.wait(20) and [])
+    monkeypatch.setattr("node.web.app.findings.list_findings", lambda *_, **__: release.wait(20) and [])
     askers = [
         threading.Thread(target=lambda: site.client().get("/api/findings"), daemon=True) for _ in range(50)
     ]

@@ -14,10 +14,10 @@ import pytest
 from fastapi import FastAPI
 from web_site import PASSWORD, WebSite
 
-from node.access import SAFE_METHODS, SHUT, Identity, Rule, rule_of
 from node.serve import Node
 from node.settings import Settings
-from node.web import create_app
+from node.web.access import SAFE_METHODS, SHUT, Identity, Rule, rule_of
+from node.web.app import create_app
 from store import accounts, sessions
 from store.accounts import ROLES, SCOPES
 
@@ -64,7 +64,7 @@ def routes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Routes:
         apps.append(create_app(*arguments, **more))
         return apps[-1]
 
-    monkeypatch.setattr("node.web.create_app", create)
+    monkeypatch.setattr("node.web.app.create_app", create)
     node = Node(Settings(home=tmp_path / "whole", http_port=0, pacs_url="http://127.0.0.1:9/x"), ["web"])
     node.start()
     node.stop()

@@ -24,7 +24,8 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from node import audit_events
-from node.access import (
+from node.audit import Record, unheard
+from node.web.access import (
     CSRF_FIELD,
     CSRF_HEADER,
     NOBODY,
@@ -36,7 +37,6 @@ from node.access import (
     check_origin,
     rule_of,
 )
-from node.audit import Record, unheard
 from plugins.errors import Refused, Unavailable
 from store.accounts import SCOPES
 

@@ -1,6 +1,6 @@
 """The HTTP port: liveness, metrics, the door for Orthanc's hook, and jobs and findings as JSON.
 
-Each route declares beside it who may ask (`node.access`); `node.guard` stands before all of them. `/health` answers
+Each route declares beside it who may ask (`node.web.access`); `node.web.guard` stands before all. `/health` answers
 everybody and says nothing more than that the node lives; every error is one JSON object with one sentence.
 """
 
@@ -19,10 +19,11 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
-from node import guard, login, metrics, pull
-from node.access import Gate, allow
+from node import metrics, pull
 from node.audit import Record, unheard
 from node.settings import Settings
+from node.web import guard, login
+from node.web.access import Gate, allow
 from store import findings, jobs, priors
 from store.database import Database
 

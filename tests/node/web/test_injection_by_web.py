@@ -16,9 +16,9 @@ from sqlalchemy import func
 from sqlmodel import SQLModel, select
 from web_site import WebSite
 
-from node import guard
-from node.login import PAGES
 from node.settings import Settings
+from node.web import guard
+from node.web.login import PAGES
 from store import accounts
 from store.objects import ObjectStore
 

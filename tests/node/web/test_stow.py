@@ -23,15 +23,15 @@ from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 from small_node import SmallNode
 
-from node import stow
-from node.access import rule_of
 from node.intake import Intake
 from node.multipart import FilesBody
 from node.pacs import DicomWeb
 from node.settings import Settings
-from node.stow_answer import JSON, XML, form_of
-from node.web import create_app
-from node.web_server import WebServer
+from node.web import stow
+from node.web.access import rule_of
+from node.web.app import create_app
+from node.web.server import WebServer
+from node.web.stow_answer import JSON, XML, form_of
 from plugins.errors import Unavailable
 from store import accounts
 from store.tables import Association, Event, Instance, Study
@@ -248,7 +248,7 @@ def test_a_body_that_breaks_off_keeps_its_whole_parts_and_says_that_it_did(
 def test_a_client_that_goes_away_leaves_nothing_torn_behind(
     door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("node.stow.BLOCK_BYTES", 100)
+    monkeypatch.setattr("node.web.stow.BLOCK_BYTES", 100)
     paths = files(tmp_path / "a")
     body = parts(*(path.read_bytes() for path in paths))
     with socket.create_connection(("127.0.0.1", door.server.port)) as connection:

@@ -22,7 +22,6 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from node.access import allow
 from node.desk import Peer
 from node.intake import Intake
 from node.logs import line
@@ -30,7 +29,8 @@ from node.multipart import BadMultipart, PartTooLarge, PartWriter, boundary_of
 from node.receipts import Receipts
 from node.settings import Settings
 from node.status import DATA_SET_DOES_NOT_MATCH, OUT_OF_RESOURCES, status_of
-from node.stow_answer import RETRY_SECONDS, Stored, answer, form_of
+from node.web.access import allow
+from node.web.stow_answer import RETRY_SECONDS, Stored, answer, form_of
 from plugins.errors import Refused, Unavailable
 from store.instances import OpenAssociation, beat, close_association
 from store.part10 import Header, scan_header

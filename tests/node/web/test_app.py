@@ -14,8 +14,8 @@ from outbox_rows import waiting_results
 from sqlmodel import select
 
 from node.settings import Settings
-from node.web import create_app
-from node.web_server import WebServer
+from node.web.app import create_app
+from node.web.server import WebServer
 from plugins.errors import Broken, Unavailable
 from store.database import Database
 from store.objects import ObjectStore
@@ -142,7 +142,7 @@ def test_a_body_that_never_ends_is_cut_off(site: Site) -> None:
 
 
 def test_a_body_that_never_comes_is_given_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.guard.BODY_SECONDS", 0.3)
+    monkeypatch.setattr("node.web.guard.BODY_SECONDS", 0.3)
     head = (
         "POST /intake/study HTTP/1.1",
         "Host: localhost",
