@@ -21,7 +21,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "nadir needs Python 3.11 or newer: install it, or set PYTHON=/path/to/python3"; exit 1; }
 	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv .venv || { echo "python's venv module is missing: apt-get install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[learn,fast,test,lint]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[learn,fast,test,lint,docs,oidc]'
 	@touch $@
 
 demo: install

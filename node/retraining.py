@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_settings import NoDecode
 
 from node.crontab import Crontab
+from node.zone import known_zone
 from training.margins import Margins
 from training.recipe import FAMILIES, Recipe
 
@@ -106,11 +106,7 @@ class RetrainSettings(BaseModel):
     @field_validator("timezone")
     @classmethod
     def _timezone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise ValueError(f"'{value}' is no time zone that is known here") from error
-        return value
+        return known_zone(value)
 
     def recipe(self, family: str) -> Recipe:
         """Return how a family is retrained."""

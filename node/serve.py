@@ -225,10 +225,12 @@ class Node:
 
     def _start_web(self) -> None:
         from node.tls import https_context
-        from node.web import stow
+        from node.web import dashboard, stow
         from node.web.access import require_authentication
         from node.web.app import create_app
+        from node.web.frame import frame_of
         from node.web.server import WebServer
+        from node.web.site import Site
 
         s = self.settings
         told: Callable[[], None] | None = None
@@ -256,8 +258,15 @@ class Node:
                 self._loop("reconciler", reconciler.tick, s.reconcile_seconds)
         require_authentication(s, self.database)
         imports = Receipts(self.audit, s.ae_title, is_import=True)
-        routers = [stow.router(s, intake, imports)]
-        made = create_app(s, self.database, told=told, routers=routers, record=self.audit.record)
+        site = Site(
+            settings=s,
+            database=self.database,
+            objects=self.objects,
+            frame=frame_of(s),
+            record=self.audit.record,
+        )
+        routers = [stow.router(s, intake, imports), *dashboard.routers(site)]
+        made = create_app(s, self.database, told=told, routers=routers, record=site.record, frame=site.frame)
         web = WebServer(made, s.http_host, s.http_port, tls=https_context(s))
         web.start()
         self.http_port = web.port

@@ -20,6 +20,7 @@ from pydantic_settings import (
 from node.deliveries import DeliverySettings, key_of, taking, without_credentials
 from node.retraining import RetrainSettings
 from node.secrets import SECRET, SecretFiles, hidden, is_secret, require_private_settings
+from node.zone import known_zone
 from plugins.errors import Refused
 
 AE_ADDRESS = re.compile(r"^(?P<ae>[^@\s\\]{1,16})@(?P<host>[^:@\s]+|\[[0-9A-Fa-f:]+\]):(?P<port>\d{1,5})$")
@@ -75,6 +76,9 @@ class Settings(BaseSettings):
     )
     http_host: str = Field(default="127.0.0.1", description="Address that the HTTP port listens on")
     http_port: int = Field(default=8080, ge=0, le=65535, description="HTTP port; 0 for any free one")
+    time_zone: str = Field(
+        default="UTC", description="Time zone of the pages: UTC, or a name as Europe/Berlin"
+    )
     http_tls_certificate: Path | None = Field(
         default=None, description="PEM file with the certificate chain of the HTTP port; none: plain HTTP"
     )
@@ -277,6 +281,11 @@ class Settings(BaseSettings):
             if not CALLER.match(text):
                 raise ValueError(f"'{text}' is not a caller: write AE, AE@address or *@address")
         return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _time_zone(cls, value: str) -> str:
+        return known_zone(value)
 
     @field_validator("pacs_url")
     @classmethod

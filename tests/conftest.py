@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins: list[str] = []
+pytest_plugins = ["demo_run", "browser"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a run of single tests begin with what `nadir demo` left before."""
+    parser.addoption("--demo", help="folder of a finished `nadir demo`, instead of a run of its own")
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,9 @@ from starlette.exceptions import HTTPException
 from node import metrics, pull
 from node.audit import Record, unheard
 from node.settings import Settings
-from node.web import guard, login
+from node.web import guard, login, problem
 from node.web.access import Gate, allow
+from node.web.frame import Frame, frame_of
 from store import findings, jobs, priors
 from store.database import Database
 
@@ -53,6 +54,7 @@ def create_app(
     told: Callable[[], None] | None = None,
     routers: Sequence[APIRouter] = (),
     record: Record = unheard,
+    frame: Frame | None = None,
 ) -> FastAPI:
     """Return the web application.
 
@@ -68,14 +70,17 @@ def create_app(
         Further routes, each with its rule.
     record
         Takes what the audit trail is told.
+    frame
+        Makes pages; one for the settings' time zone when None.
 
     """
+    frame = frame or frame_of(settings)
     app = FastAPI(title="Nadir", docs_url=None, redoc_url=None, openapi_url=None)
     for router in (
         _open(database),
         _ledger(database),
         _hook(settings, database, told),
-        login.router(settings, database, record),
+        login.router(settings, database, frame, record),
         *routers,
     ):
         app.router.routes.extend(router.routes)  # flat: what the guard matches is what answers
@@ -85,15 +90,16 @@ def create_app(
         gate=Gate(settings, database),
         upload_bytes=settings.max_request_bytes,
         record=record,
+        frame=frame,
     )
 
     @app.exception_handler(HTTPException)
-    async def _http_error(_: Request, error: HTTPException) -> Response:
-        return guard.error(error.status_code, str(error.detail), headers=error.headers)
+    async def _http_error(request: Request, error: HTTPException) -> Response:
+        return problem.answer(request, frame, error.status_code, str(error.detail), headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def _bad_query(_: Request, error: RequestValidationError) -> Response:
-        return guard.error(422, guard.first_problem(error.errors()))
+    async def _bad_query(request: Request, error: RequestValidationError) -> Response:
+        return problem.answer(request, frame, 422, problem.first_problem(error.errors()))
 
     return app
 
@@ -179,7 +185,7 @@ async def _said(request: Request) -> ToldStudy:
     try:
         return ToldStudy.model_validate(json.loads(await request.body()))
     except ValidationError as error:
-        raise HTTPException(422, guard.first_problem(error.errors())) from None
+        raise HTTPException(422, problem.first_problem(error.errors())) from None
     except (ValueError, RecursionError):
         raise HTTPException(400, "the body is not JSON") from None
 

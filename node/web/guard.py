@@ -1,7 +1,7 @@
 """What stands before every route: who may ask, how much and how slowly they may send, and how errors look.
 
-A plain ASGI middleware, so that uploads stream through it. It decides before a byte of the body is read. Every error
-is one JSON object with one sentence.
+A plain ASGI middleware, so that uploads stream through it. It decides before a byte of the body is read.
+`node.web.problem` says how errors look.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import asyncio
 import hmac
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 from urllib.parse import parse_qs
 
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -37,6 +36,8 @@ from node.web.access import (
     check_origin,
     rule_of,
 )
+from node.web.frame import Frame
+from node.web.problem import answer
 from plugins.errors import Refused, Unavailable
 from store.accounts import SCOPES
 
@@ -52,9 +53,8 @@ FORM_BYTES = 1 << 20
 NO_ROUTE = Rule(role="viewer", scopes=frozenset(SCOPES))
 FORM = "application/x-www-form-urlencoded"
 HEADERS = {
-    "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
@@ -80,6 +80,8 @@ class Guard:
         Largest body of a route that declares `is_upload`.
     record
         Takes what the audit trail is told: who was not let in.
+    frame
+        Makes the pages that tell people of errors; without it everybody gets JSON.
 
     """
 
@@ -91,12 +93,14 @@ class Guard:
         gate: Gate,
         upload_bytes: int,
         record: Record = unheard,
+        frame: Frame | None = None,
     ) -> None:
         self._app = app
         self._routes = routes
         self._gate = gate
         self._upload_bytes = upload_bytes
         self._record = record
+        self._frame = frame
         self._busy: Counter[bool] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -118,7 +122,7 @@ class Guard:
         except Exception as error:  # the border of the web: a caller sees one sentence, the log the rest
             if is_started:
                 raise
-            await _answer(error)(scope, receive, send_guarded)
+            await _answer(request, self._frame, error)(scope, receive, send_guarded)
 
     async def _pass(self, request: Request, receive: Receive, send: Send) -> None:
         rule = self._rule(request.scope)
@@ -181,36 +185,23 @@ def _shown(path: str) -> str:
     return "/" + path.lstrip("/").partition("/")[0][:32]
 
 
-def error(
-    status: int, sentence: str, code: str | None = None, headers: Mapping[str, str] | None = None
-) -> JSONResponse:
-    """Return an error as one JSON object."""
-    content = {"error": " ".join(sentence.split()), **({"code": code} if code else {})}
-    return JSONResponse(content, status_code=status, headers=dict(headers or {}))
-
-
-def first_problem(errors: Any) -> str:
-    """Return the first of pydantic's errors as a sentence that does not quote what was sent."""
-    first: Mapping[str, Any] = errors[0] if errors else {}
-    where = ".".join(str(part) for part in first.get("loc", ()))
-    return f"{where}: {first.get('msg', 'not valid')}" if where else str(first.get("msg", "not valid"))
-
-
-def _answer(problem: Exception) -> JSONResponse:
+def _answer(request: Request, frame: Frame | None, problem: Exception) -> Response:
     if isinstance(problem, HTTPException):
-        return error(problem.status_code, str(problem.detail), headers=problem.headers)
+        return answer(request, frame, problem.status_code, str(problem.detail), headers=problem.headers)
     if isinstance(problem, Refused):
-        return error(400, problem.sentence, problem.code)
+        return answer(request, frame, 400, problem.sentence, problem.code)
     if isinstance(problem, Unavailable):
-        return error(503, str(problem), "unavailable", {"Retry-After": "10"})
+        return answer(request, frame, 503, str(problem), "unavailable", {"Retry-After": "10"})
     log.error("a request failed", exc_info=problem)
-    return error(500, "the node failed to answer; its log says why", "broken")
+    return answer(request, frame, 500, "the node failed to answer; its log says why", "broken")
 
 
 def _set_headers(headers: MutableHeaders, *, is_https: bool) -> None:
+    """Add what every answer carries; a route may say itself how long it is kept and what its page may load."""
     headers.update(HEADERS)
+    headers.setdefault("Cache-Control", "no-store")
     is_page = headers.get("content-type", "").startswith("text/html")
-    headers["Content-Security-Policy"] = PAGE_POLICY if is_page else DATA_POLICY
+    headers.setdefault("Content-Security-Policy", PAGE_POLICY if is_page else DATA_POLICY)
     if is_https:
         headers["Strict-Transport-Security"] = "max-age=31536000"
 
@@ -286,4 +277,4 @@ def form_field(body: bytes, name: str) -> str:
     return fields.get(name, [""])[0]
 
 
-__all__ = ["Guard", "error", "first_problem", "form_field"]
+__all__ = ["Guard", "form_field"]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import math
-from pathlib import Path
+import re
 from urllib.parse import parse_qs
 
 import anyio
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
@@ -19,14 +18,16 @@ from node import audit_events
 from node.audit import Record, unheard
 from node.logs import line
 from node.settings import Settings
-from node.web.access import COOKIE, Identity, allow
+from node.web.access import COOKIE, allow
+from node.web.frame import Frame
 from store import accounts, sessions
 from store.database import Database
 
 log = logging.getLogger(__name__)
 
-PAGES = Path(__file__).with_name("templates")
 FORM = "application/x-www-form-urlencoded"
+# A path of this node: `//host` and `/\\host` are other hosts to a browser.
+PATH_HERE = re.compile(r"^/(?![/\\])[\x21-\x7e]*$")
 # Two hashes at one time: each takes 32 MiB, and strangers may ask for them.
 HASHES_AT_ONCE = 2
 
@@ -40,17 +41,14 @@ class Credentials(BaseModel):
     password: str = Field(max_length=accounts.MOST_CHARACTERS)
 
 
-def router(settings: Settings, database: Database, record: Record = unheard) -> APIRouter:
+def router(settings: Settings, database: Database, frame: Frame, record: Record = unheard) -> APIRouter:
     """Return the routes `/login` and `/logout`."""
     made = APIRouter()
-    pages = Environment(loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined)
     desk = SignInDesk(settings, database, record)
     hashing = anyio.CapacityLimiter(HASHES_AT_ONCE)
 
     def page(request: Request, status: int = 200, problem: str = "") -> Response:
-        known: Identity = request.state.identity
-        text = pages.get_template("login.html").render(identity=known, problem=problem)
-        return HTMLResponse(text, status_code=status)
+        return frame.page(request, "login.html", status, problem=problem, next=_next(request))
 
     @made.get("/login")
     @allow(is_open=True)
@@ -74,7 +72,7 @@ def router(settings: Settings, database: Database, record: Record = unheard) -> 
             answer = page(request, error.status_code, str(error.detail))
             answer.headers.update(error.headers or {})
             return answer
-        done = _done(request, "signed in")
+        done = _done(request, "signed in", _next(request) or "/worklist")
         is_https: bool = request.state.is_https
         done.set_cookie(COOKIE, cookie, path="/", secure=is_https, httponly=True, samesite="strict")
         return done
@@ -84,7 +82,7 @@ def router(settings: Settings, database: Database, record: Record = unheard) -> 
     def sign_out(request: Request) -> Response:
         """End the session."""
         desk.sign_out(request.cookies.get(COOKIE, ""), request.state.identity.name, request.state.address)
-        done = _done(request, "signed out")
+        done = _done(request, "signed out", "/login")
         done.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
         return done
 
@@ -158,10 +156,16 @@ async def _credentials(request: Request) -> Credentials:
     raise HTTPException(415, "send a form or application/json")
 
 
-def _done(request: Request, said: str) -> Response:
+def _done(request: Request, said: str, then: str) -> Response:
     """Return the answer to a change: another page for a form, JSON for a program."""
     is_form = _content_type(request) == FORM
-    return RedirectResponse("/login", 303) if is_form else JSONResponse({"status": said})
+    return RedirectResponse(then, 303) if is_form else JSONResponse({"status": said})
+
+
+def _next(request: Request) -> str:
+    """Return the page of this node that a person wanted before signing in; empty for any other address."""
+    asked = request.query_params.get("next", "")
+    return asked if PATH_HERE.match(asked) else ""
 
 
 def _content_type(request: Request) -> str:

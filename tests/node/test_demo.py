@@ -1,52 +1,38 @@
 from __future__ import annotations
 
 import csv
-import functools
 import io
 import logging
 from pathlib import Path
 
 import pydicom
 import pytest
+from demo_run import DemoRun
 from rich.console import Console
 
-import node.demo
 from node.demo import MARK, run_demo
 from plugins.errors import Refused
 from store.dicom.rules import check_files
-from training.phantom import PET_GRID, Grid, phantom
 
 pytestmark = pytest.mark.xdist_group("demo")
-
-CT_GRID = Grid(shape=(100, 256, 256), spacing_mm=(3.0, 1.5625, 1.5625))
 
 
 def console_of(text: io.StringIO) -> Console:
     return Console(file=text, width=100, no_color=True)
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, int]:
-    """Return the folder, the words and the exit status of a demo on a coarse CT."""
-    out, text = tmp_path_factory.mktemp("demo") / "out", io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(node.demo, "phantom", functools.partial(phantom, ct_grid=CT_GRID, pet_grid=PET_GRID))
-        code = run_demo(out, console=console_of(text), quiet_seconds=1.0)
-    return out, text.getvalue(), code
-
-
 def test_the_phantom_goes_through_the_node_and_truth_stands_beside_measurement(
-    demo: tuple[Path, str, int],
+    demo: DemoRun,
 ) -> None:
-    _, text, code = demo
-    assert code == 0, text
+    text = demo.text
+    assert demo.code == 0, text
     assert "Nodules: truth beside measurement" in text and "Lungs: truth beside measurement" in text
     assert "Right upper" in text and "Right middle" in text and "2024-06-03" in text
     assert "For research use only" in text
 
 
-def test_what_was_measured_is_near_the_truth(demo: tuple[Path, str, int]) -> None:
-    out, _, _ = demo
+def test_what_was_measured_is_near_the_truth(demo: DemoRun) -> None:
+    out = demo.out
     with (out / "measurements.csv").open(newline="", encoding="utf-8") as stream:
         rows = [row for row in csv.DictReader(stream) if row["truth"]]
     by_name: dict[str, list[tuple[float, float]]] = {}
@@ -64,8 +50,8 @@ def test_what_was_measured_is_near_the_truth(demo: tuple[Path, str, int]) -> Non
         assert measured == pytest.approx(true, abs=0.5)
 
 
-def test_the_folder_holds_valid_seg_and_srs_of_both_dates(demo: tuple[Path, str, int]) -> None:
-    out, _, _ = demo
+def test_the_folder_holds_valid_seg_and_srs_of_both_dates(demo: DemoRun) -> None:
+    out = demo.out
     folders = sorted((out / "dicom").iterdir())
     assert [folder.name[:10] for folder in folders] == ["2024-03-04", "2024-06-03"]
     for folder in folders:
@@ -83,8 +69,8 @@ def test_the_folder_holds_valid_seg_and_srs_of_both_dates(demo: tuple[Path, str,
             assert written.PatientID == source.PatientID
 
 
-def test_pictures_and_the_page_are_there_and_the_raw_archive_is_not(demo: tuple[Path, str, int]) -> None:
-    out, _, _ = demo
+def test_pictures_and_the_page_are_there_and_the_raw_archive_is_not(demo: DemoRun) -> None:
+    out = demo.out
     assert len(list((out / "overlays").glob("*.png"))) >= 20
     html = (out / "report.html").read_text(encoding="utf-8")
     assert "Truth beside measurement" in html and "Change between dates" in html
@@ -93,15 +79,15 @@ def test_pictures_and_the_page_are_there_and_the_raw_archive_is_not(demo: tuple[
     assert (out / "node" / "nadir.sqlite").is_file()
 
 
-def test_no_name_of_the_patient_is_in_the_log(demo: tuple[Path, str, int]) -> None:
-    out, _, _ = demo
+def test_no_name_of_the_patient_is_in_the_log(demo: DemoRun) -> None:
+    out = demo.out
     log = (out / "node.log").read_text(encoding="utf-8")
     assert "action=job-analysed job=1 " in log
     assert "Phantom" not in log and "PHANTOM-" not in log
 
 
-def test_a_real_folder_goes_the_same_way_without_truth(demo: tuple[Path, str, int], tmp_path: Path) -> None:
-    source, _, _ = demo
+def test_a_real_folder_goes_the_same_way_without_truth(demo: DemoRun, tmp_path: Path) -> None:
+    source = demo.out
     pet = source / "input" / "2024-03-04" / "PET"
     (pet / "notes.txt").write_text("not DICOM")
     text, root = io.StringIO(), logging.getLogger()

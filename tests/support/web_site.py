@@ -12,9 +12,11 @@ from fastapi import FastAPI
 
 from node.intake import Intake
 from node.settings import Settings
-from node.web import stow
+from node.web import dashboard, stow
 from node.web.app import create_app
+from node.web.frame import frame_of
 from node.web.server import WebServer
+from node.web.site import Site
 from store import accounts
 from store.database import Database
 from store.objects import ObjectStore
@@ -42,17 +44,25 @@ class WebSite:
         if not file.exists():
             file.write_bytes(_empty_database())
         self.database = Database(self.settings.sql_url)
-        intake = Intake(self.database, ObjectStore(home / "store"))
-        routers = [stow.router(self.settings, intake)]
-        self.app: FastAPI = create_app(self.settings, self.database, routers=routers)
+        objects = ObjectStore(home / "store")
+        intake = Intake(self.database, objects)
+        site = Site(
+            settings=self.settings, database=self.database, objects=objects, frame=frame_of(self.settings)
+        )
+        routers = [stow.router(self.settings, intake), *dashboard.routers(site)]
+        self.app: FastAPI = create_app(self.settings, self.database, routers=routers, frame=site.frame)
         self.server = WebServer(self.app, "127.0.0.1", 0)
         self.server.start()
         self._clients: list[httpx.Client] = []
 
+    @property
+    def url(self) -> str:
+        """Return where it answers."""
+        return f"http://127.0.0.1:{self.server.port}"
+
     def client(self, **headers: str) -> httpx.Client:
         """Return a client with a cookie jar of its own."""
-        base = f"http://127.0.0.1:{self.server.port}"
-        made = httpx.Client(base_url=base, headers=headers, trust_env=False, timeout=30)
+        made = httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=30)
         self._clients.append(made)
         return made
 

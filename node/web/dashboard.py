@@ -1,0 +1,35 @@
+"""The pages and their JSON, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import APIRouter, Request
+from fastapi.responses import RedirectResponse, Response
+
+from node.web import static_files
+from node.web.access import allow
+from node.web.site import Site
+
+ROUTERS: tuple[Callable[[Site], APIRouter], ...] = ()
+"""What makes the routes of each page and each part of the JSON."""
+
+
+def routers(site: Site) -> list[APIRouter]:
+    """Return all routes that people and programs read the node by."""
+    return [_home(), static_files.router(), *(make(site) for make in ROUTERS)]
+
+
+def _home() -> APIRouter:
+    made = APIRouter(include_in_schema=False)
+
+    @made.get("/")
+    @allow("viewer")
+    def home(request: Request) -> Response:
+        """Send a person to the worklist."""
+        return RedirectResponse("/worklist", 303)
+
+    return made
+
+
+__all__ = ["ROUTERS", "routers"]

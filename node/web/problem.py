@@ -1,0 +1,65 @@
+"""How errors look: one JSON object with one sentence for programs, a page with the same sentence for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from starlette.requests import Request
+
+from node.web.frame import Frame
+
+FROM_SCRIPT = "hx-request"
+
+
+def error(
+    status: int, sentence: str, code: str | None = None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """Return an error as one JSON object."""
+    content = {"error": " ".join(sentence.split()), **({"code": code} if code else {})}
+    return JSONResponse(content, status_code=status, headers=dict(headers or {}))
+
+
+def first_problem(errors: Any) -> str:
+    """Return the first of pydantic's errors as a sentence that does not quote what was sent."""
+    first: Mapping[str, Any] = errors[0] if errors else {}
+    where = ".".join(str(part) for part in first.get("loc", ()))
+    return f"{where}: {first.get('msg', 'not valid')}" if where else str(first.get("msg", "not valid"))
+
+
+def wants_page(request: Request) -> bool:
+    """Return True when a person's browser asks for a whole page."""
+    return "text/html" in request.headers.get("accept", "") and FROM_SCRIPT not in request.headers
+
+
+def answer(
+    request: Request,
+    frame: Frame | None,
+    status: int,
+    sentence: str,
+    code: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Return an error in the form that suits who asked; a person who is not signed in is sent to the sign-in page."""
+    if frame is None or not (wants_page(request) or FROM_SCRIPT in request.headers):
+        return error(status, sentence, code, headers)
+    if status == 401:
+        return _to_sign_in(request)
+    if FROM_SCRIPT in request.headers:
+        return error(status, sentence, code, headers)
+    made = frame.page(request, "problem.html", status, sentence=" ".join(sentence.split()))
+    made.headers.update(headers or {})
+    return made
+
+
+def _to_sign_in(request: Request) -> Response:
+    """Return the way to the sign-in page, and from there back; a part of a page sends the whole browser there."""
+    if FROM_SCRIPT in request.headers:
+        return Response(status_code=401, headers={"HX-Redirect": "/login"})
+    query = f"?{request.url.query}" if request.url.query else ""
+    return RedirectResponse(f"/login?next={quote(request.url.path + query, safe='')}", 303)
+
+
+__all__ = ["answer", "error", "first_problem", "wants_page"]
