@@ -37,7 +37,7 @@ from node.web.access import (
     rule_of,
 )
 from node.web.frame import Frame
-from node.web.problem import answer
+from node.web.problem import answer, status_of
 from plugins.errors import Refused, Unavailable
 from store.accounts import SCOPES
 
@@ -189,7 +189,7 @@ def _answer(request: Request, frame: Frame | None, problem: Exception) -> Respon
     if isinstance(problem, HTTPException):
         return answer(request, frame, problem.status_code, str(problem.detail), headers=problem.headers)
     if isinstance(problem, Refused):
-        return answer(request, frame, 400, problem.sentence, problem.code)
+        return answer(request, frame, status_of(problem.code), problem.sentence, problem.code)
     if isinstance(problem, Unavailable):
         return answer(request, frame, 503, str(problem), "unavailable", {"Retry-After": "10"})
     log.error("a request failed", exc_info=problem)
@@ -210,6 +210,8 @@ def _check_size_of_head(request: Request) -> None:
     target = len(request.scope["raw_path"]) + len(request.scope["query_string"])
     if target > LONGEST_TARGET:
         raise HTTPException(414, f"the address is longer than {LONGEST_TARGET} bytes")
+    if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
+        raise HTTPException(400, "the address holds a character that no text has")  # PostgreSQL takes none
     headers = request.scope["headers"]
     if len(headers) > MOST_HEADERS or sum(len(name) + len(value) for name, value in headers) > HEADER_BYTES:
         raise HTTPException(431, f"the header is longer than {MOST_HEADERS} fields or {HEADER_BYTES} bytes")

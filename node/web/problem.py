@@ -12,6 +12,28 @@ from starlette.requests import Request
 from node.web.frame import Frame
 
 FROM_SCRIPT = "hx-request"
+CONFLICTS = frozenset(
+    {
+        "account-exists",
+        "already-active",
+        "already-running",
+        "illegal-transition",
+        "not-proposed",
+        "nothing-before",
+        "overtaken",
+        "patient-on-both-sides",
+        "token-exists",
+        "undone",
+    }
+)
+"""Codes that mean: it is not as the change takes it to be."""
+
+
+def status_of(code: str) -> int:
+    """Return the HTTP status of a refusal: 404 for what is not there, 409 for a conflict, 400 for all else."""
+    if code in CONFLICTS:
+        return 409
+    return 404 if code == "no-family" or (code.startswith("no-such-") and code != "no-such-state") else 400
 
 
 def error(
@@ -62,4 +84,4 @@ def _to_sign_in(request: Request) -> Response:
     return RedirectResponse(f"/login?next={quote(request.url.path + query, safe='')}", 303)
 
 
-__all__ = ["answer", "error", "first_problem", "wants_page"]
+__all__ = ["answer", "error", "first_problem", "status_of", "wants_page"]
