@@ -210,8 +210,10 @@ def _check_size_of_head(request: Request) -> None:
     target = len(request.scope["raw_path"]) + len(request.scope["query_string"])
     if target > LONGEST_TARGET:
         raise HTTPException(414, f"the address is longer than {LONGEST_TARGET} bytes")
-    if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
-        raise HTTPException(400, "the address holds a character that no text has")  # PostgreSQL takes none
+    if "\0" in request.scope["path"]:
+        raise HTTPException(404, "Not Found")
+    if b"%00" in request.scope["query_string"]:
+        raise HTTPException(422, "a value holds a null, which is no character of a text")  # PostgreSQL takes none
     headers = request.scope["headers"]
     if len(headers) > MOST_HEADERS or sum(len(name) + len(value) for name, value in headers) > HEADER_BYTES:
         raise HTTPException(431, f"the header is longer than {MOST_HEADERS} fields or {HEADER_BYTES} bytes")
