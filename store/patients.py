@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -86,6 +86,16 @@ def heads(session: Session) -> tuple[int, ...]:
     into = _into(session)
     order = (col(Patient.issuer), col(Patient.patient_id))
     return tuple(int(pk or 0) for pk in session.exec(select(Patient.id).order_by(*order)) if pk not in into)
+
+
+def members_of(session: Session, patient_pks: Collection[int] | None = None) -> dict[int, tuple[int, ...]]:
+    """Return the rows of each person, by the row that speaks for them, by issuer and PatientID; or of these alone."""
+    into = _into(session)
+    members = {pk: [pk] for pk in heads(session)}
+    for pk in into:
+        members[_head(into, pk)].append(pk)
+    wanted = members if patient_pks is None else {_head(into, pk) for pk in patient_pks}
+    return {head: tuple(own) for head, own in members.items() if head in wanted}
 
 
 def merge(
@@ -182,5 +192,5 @@ def _add(
 
 
 __all__ = [
-    "Merged", "find_patient", "heads", "merge", "merged", "merges", "part", "patient_row", "same_person",
+    "Merged", "find_patient", "heads", "members_of", "merge", "merged", "merges", "part", "patient_row", "same_person",
 ]  # fmt: skip

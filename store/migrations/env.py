@@ -5,6 +5,7 @@ from __future__ import annotations
 from alembic import context
 from sqlmodel import SQLModel
 
+import store.cohort_rows
 import store.model_tables  # noqa: F401  # the import fills the metadata
 
 context.configure(
