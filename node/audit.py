@@ -215,8 +215,12 @@ def audit_of(settings: Settings, database: Database) -> Audit:
             tls = client_context(settings)
             tls.check_hostname = True
         sinks.append(SyslogSink(settings.audit_syslog, tls))
-    patients = Patients(key=pseudonym_key(settings), by_identity=settings.audit_patients == "identity")
-    return Audit(database, source=settings.ae_title, patients=patients, sinks=sinks)
+    return Audit(database, source=settings.ae_title, patients=patients_of(settings), sinks=sinks)
+
+
+def patients_of(settings: Settings) -> Patients:
+    """Return how the trail of a node with these settings names patients."""
+    return Patients(key=pseudonym_key(settings), by_identity=settings.audit_patients == "identity")
 
 
 def pseudonym_key(settings: Settings) -> bytes:

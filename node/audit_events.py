@@ -126,6 +126,29 @@ def queried(ae_title: str, peer: Peer, sop_class_uid: str, what: str, patient: S
     return AuditMessage(event=am.QUERY, participants=_from_us(ae_title, peer), subjects=(asked, patient))
 
 
+def instances_accessed(name: str, address: str, study: Subject, patient: Subject) -> AuditMessage:
+    """Tell that somebody looked at a study, or fetched results of it."""
+    return AuditMessage(
+        event=am.INSTANCES_ACCESSED,
+        action="R",
+        participants=(Participant(user_id=name or "unknown", address=address, is_requestor=True),),
+        subjects=(study, patient),
+    )
+
+
+def lesion_chosen(
+    name: str, address: str, patient: Subject, choices: Sequence[tuple[int, str]]
+) -> AuditMessage:
+    """Tell that a person decided of a patient's lesions: the number and the kind of each choice, not its words."""
+    details = tuple(("Choice", f"{number} {kind}") for number, kind in choices)
+    return AuditMessage(
+        event=am.PATIENT_RECORD,
+        action="U",
+        participants=(Participant(user_id=name or "unknown", address=address, is_requestor=True),),
+        subjects=(replace(patient, details=details),),
+    )
+
+
 def signed_in(name: str, address: str, *, failure: str = "") -> AuditMessage:
     """Tell that a person signed in, or could not."""
     return _authentication(am.LOGIN, name, address, failure)

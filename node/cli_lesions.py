@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +19,6 @@ from plugins.errors import Refused
 if TYPE_CHECKING:
     from sqlmodel import Session
 
-    from node.settings import Settings
     from store.course import Course
     from store.sighting import Decision
 
@@ -51,6 +50,8 @@ class _Patient:
     pk: int
     known: Course
     now: datetime
+    made: list[Decision] = field(default_factory=list)
+    """Choices that were kept."""
 
     def lesion(self, said: str) -> str:
         """Return the Tracking UID of a lesion, by that or by its name in the list."""
@@ -134,12 +135,13 @@ def lesions_relink(
             "study_instance_uid": found.study(study, uid),
             "note": note,
         }
-        made: tuple[Decision, ...]
         if swap:
-            made = choices.swap(found.session, found.pk, uid, other, **about)
+            found.made.extend(choices.swap(found.session, found.pk, uid, other, **about))
         else:
-            made = (choices.choose(found.session, found.pk, "relink", uid, other, split=split, **about),)
-    _tell(made, found.known, as_json)
+            found.made.append(
+                choices.choose(found.session, found.pk, "relink", uid, other, split=split, **about)
+            )
+    _tell(found.made, found.known, as_json)
 
 
 @lesions_app.command("mark")
@@ -236,8 +238,8 @@ def lesions_undo(
     from store.choices import undo
 
     with _opened(patient, issuer, home, config, write=True) as found:
-        made = undo(found.session, found.pk, number, author=who(author), now=found.now, note=note)
-    _tell((made,), found.known, as_json)
+        found.made.append(undo(found.session, found.pk, number, author=who(author), now=found.now, note=note))
+    _tell(found.made, found.known, as_json)
 
 
 @lesions_app.command("history")
@@ -296,7 +298,7 @@ def _decide(
     with _opened(patient, issuer, home, config, write=True) as found:
         uid = found.lesion(lesion)
         at = found.study(study, uid)
-        made = tuple(
+        found.made.extend(
             choose(
                 found.session,
                 found.pk,
@@ -310,7 +312,7 @@ def _decide(
             )
             for kind, value in said.items()
         )
-    _tell(made, found.known, as_json)
+    _tell(found.made, found.known, as_json)
 
 
 @contextmanager
@@ -318,7 +320,8 @@ def _opened(
     patient: str, issuer: str | None, home: Path | None, config: Path | None, *, write: bool = False
 ) -> Iterator[_Patient]:
     with open_database(home, config) as database:
-        from store import response_jobs
+        from node.decisions import decided
+        from store import audit
         from store.course import course
         from store.objects import ObjectStore
         from store.patients import find_patient
@@ -328,26 +331,11 @@ def _opened(
         now = database.now()
         with database.transaction() if write else database.reading() as session:
             pk = int(find_patient(session, patient, issuer).id or 0)
-            yield _Patient(session=session, pk=pk, known=course(session, pk, objects), now=now)
-            if write and settings.response_criteria != "off":
-                response_jobs.ask(session, pk, now, objects=objects, max_attempts=settings.max_attempts)
+            found = _Patient(session=session, pk=pk, known=course(session, pk, objects), now=now)
+            yield found
             if write:
-                ask_anew(session, settings, pk, now)
-
-
-def ask_anew(session: Session, settings: Settings, patient_pk: int, now: datetime) -> None:
-    """Have the patient's response told anew, when it is told at all."""
-    from store.objects import ObjectStore
-    from store.response_jobs import ask
-
-    if settings.response_criteria != "off":
-        ask(
-            session,
-            patient_pk,
-            now,
-            objects=ObjectStore(settings.home / "store"),
-            max_attempts=settings.max_attempts,
-        )
+                message = decided(session, settings, pk, found.made, now)
+                audit.append(session, [(now, message.xml(now, settings.ae_title))])
 
 
 def who(author: str | None) -> str:
@@ -362,7 +350,7 @@ def who(author: str | None) -> str:
         return ""
 
 
-def _tell(made: tuple[Decision, ...], known: Course, as_json: bool) -> None:
+def _tell(made: Sequence[Decision], known: Course, as_json: bool) -> None:
     if as_json:
         printing.print_json([lesion_lines.plain_choice(decision) for decision in made])
     else:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from node import printing
-from node.cli_lesions import Author, Note, ask_anew, who
+from node.cli_lesions import Author, Note, who
 from node.cli_options import AsJson, Config, Home, open_database
 from node.flags import load_settings
-
-if TYPE_CHECKING:
-    from sqlmodel import Session
 
 patients_app = typer.Typer(help="Patients that are one person.", no_args_is_help=True)
 IssuerOf = Annotated[
@@ -44,13 +39,13 @@ def patients_merge(
 ) -> None:
     """Declare that two patients are one person: their studies are one course from now on."""
     with open_database(home, config) as database:
+        from node.decisions import ask_anew
         from store.patients import merge, patient_row
 
         now = database.now()
         with database.transaction() as session:
             one, other = patient_row(session, patient, issuer), patient_row(session, into, into_issuer)
             merge(session, int(one.id or 0), int(other.id or 0), who(author), now, note)
-            _ask(session, int(other.id or 0), home, config, now)
             ask_anew(session, load_settings(config, {"home": home}), int(other.id or 0), now)
     printing.say(f"{patient} is {into}; 'nadir patients part {patient}' takes it back")
 
@@ -66,6 +61,7 @@ def patients_part(
 ) -> None:
     """Take back that a patient is another one."""
     with open_database(home, config) as database:
+        from node.decisions import ask_anew
         from store.patients import part, patient_row, same_person
 
         now = database.now()
@@ -91,17 +87,6 @@ def patients_list(home: Home = None, config: Config = None, as_json: AsJson = Fa
     else:
         shown = [{**row, "at": f"{row['at']:%Y-%m-%d %H:%M}"} for row in rows]
         printing.print_table(shown, COLUMNS, wrapped=("note",))
-
-
-def _ask(session: Session, patient_pk: int, home: Path | None, config: Path | None, now: datetime) -> None:
-    """Have the response of a patient told anew."""
-    from store import response_jobs
-    from store.objects import ObjectStore
-
-    settings = load_settings(config, {"home": home})
-    if settings.response_criteria != "off":
-        objects = ObjectStore(settings.home / "store")
-        response_jobs.ask(session, patient_pk, now, objects=objects, max_attempts=settings.max_attempts)
 
 
 __all__ = ["patients_app"]

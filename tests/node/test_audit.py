@@ -58,6 +58,8 @@ def every_message(text: str) -> list[AuditMessage]:
         audit_events.sending_begun(text, peer, study, patient),
         audit_events.imported(text, peer, study, patient, refused={text: 2}),
         audit_events.queried(text, peer, "1.2.840.10008.5.1.4.1.2.2.1", text, patient),
+        audit_events.instances_accessed(text, text, study, patient),
+        audit_events.lesion_chosen(text, text, named, [(1, text)]),
         audit_events.signed_in(text, "::1"),
         audit_events.signed_in(text, text, failure=text),
         audit_events.signed_out(text, "10.0.0.1"),

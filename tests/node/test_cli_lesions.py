@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 from node.cli import app
 from plugins.errors import Refused
+from store import audit
+from store.database import Database
 from store.tracking.link import Kind
 
 JANUARY, MARCH = date(2026, 1, 10), date(2026, 3, 10)
@@ -90,6 +92,12 @@ def test_a_confirmed_new_lesion_is_progression_and_taking_it_back_ends_it(home: 
         ("Dr. Who", "undo", NEW, True, "artefact"),
     ]
     assert "Dr. Who" in run(home, "lesions", "history", "--patient", "P1")
+    database = Database(f"sqlite:///{home / 'nadir.sqlite'}")
+    with database.reading() as session:
+        trail = [row.message for row in audit.records(session)]
+    database.dispose()
+    assert len(trail) == 2 and all("Patient Record" in message for message in trail)
+    assert "Dr. Grey" in trail[0] and "artefact" not in trail[1]
 
 
 def test_a_relink_by_names_and_dates_changes_the_verdict(home: Path) -> None:

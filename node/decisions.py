@@ -1,0 +1,47 @@
+"""What follows from a choice of a person, however it was given: the response is told anew, the audit trail is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlmodel import Session
+
+from node import audit_events
+from node.audit import patients_of
+from node.audit_message import AuditMessage
+from node.settings import Settings
+from store.objects import ObjectStore
+from store.response_jobs import ask
+from store.sighting import Decision
+from store.tables import Patient
+
+
+def ask_anew(session: Session, settings: Settings, patient_pk: int, now: datetime) -> None:
+    """Have the patient's response told anew, when it is told at all."""
+    if settings.response_criteria != "off":
+        objects = ObjectStore(settings.home / "store")
+        ask(session, patient_pk, now, objects=objects, max_attempts=settings.max_attempts)
+
+
+def decided(
+    session: Session,
+    settings: Settings,
+    patient_pk: int,
+    made: Sequence[Decision],
+    now: datetime,
+    *,
+    address: str = "",
+) -> AuditMessage:
+    """Have the response told anew after choices of one person, and return what the audit trail is to be told.
+
+    To be called in the transaction that keeps the choices.
+    """
+    ask_anew(session, settings, patient_pk, now)
+    patient = session.get_one(Patient, patient_pk)
+    subject = patients_of(settings).subject(patient.issuer, patient.patient_id, patient.patient_name)
+    choices = [(one.number, one.kind) for one in made]
+    return audit_events.lesion_chosen(made[0].author, address, subject, choices)
+
+
+__all__ = ["ask_anew", "decided"]
