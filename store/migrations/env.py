@@ -6,7 +6,8 @@ from alembic import context
 from sqlmodel import SQLModel
 
 import store.cohort_rows
-import store.model_tables  # noqa: F401  # the import fills the metadata
+import store.model_tables
+import store.uploads  # noqa: F401  # the imports fill the metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
