@@ -13,7 +13,6 @@ from node import printing
 from node.cli_options import AsJson, Config, Home, open_database
 from node.flags import load_settings
 from node.logs import line
-from plugins.errors import NadirError, Refused
 
 if TYPE_CHECKING:
     from store.drifts import Alarm
@@ -82,32 +81,11 @@ def drift(
 
 def _courses(of: str | None, limits: Limits, home: Path | None, config: Path | None) -> list[Course]:
     """Return the weeks of every analysis that is asked for. Refuses `no-such-analysis`."""
-    from store import drifts
-    from training.drift import judge
-    from training.drift_told import Course
+    from node import drift_view
 
+    settings = load_settings(config, {"home": home})
     with open_database(home, config) as database, database.reading() as session:
-        families = {name: _families(name, home, config) for name in drifts.watched(session)}
-        wanted = {n: f for n, f in families.items() if of is None or of == n or of in f}
-        if of is not None and not wanted:
-            known = ", ".join(sorted({*families, *(f for own in families.values() for f in own)})) or "none"
-            raise Refused("no-such-analysis", f"nothing is known of '{of}' yet; there are: {known}")
-        seen = {n: drifts.observed(session, n, drifts.promoted_at(session, f)) for n, f in wanted.items()}
-    return [
-        Course(plugin=n, families=wanted[n], weeks=judge(observed, limits), limits=limits)
-        for n, observed in seen.items()
-    ]
-
-
-def _families(plugin: str, home: Path | None, config: Path | None) -> tuple[str, ...]:
-    """Return the families of models that an analysis uses; none for one that is not installed any more."""
-    from plugins.registry import load_plugins
-
-    try:
-        (made,) = load_plugins(load_settings(config, {"home": home}).plugins, (plugin,))
-    except NadirError:
-        return ()
-    return tuple(getattr(made, "families", ()))
+        return drift_view.courses(session, settings, of, limits)
 
 
 def _recorded(

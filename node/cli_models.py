@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +16,7 @@ from node.flags import load_settings
 from node.model_lines import print_model, print_models
 
 if TYPE_CHECKING:
-    from sqlmodel import Session
+    from node.model_view import Entry
 
 models_app = typer.Typer(help="Learned models: which there are, and which count.", no_args_is_help=True)
 models_app.command("labels")(labels)
@@ -84,10 +82,12 @@ def models_approve(
     Only one that the gate proposed, whose files are as they were judged, and that was judged against the model that
     counts now.
     """
-    from training import promotion
+    from node import model_decision
 
-    with _deciding(family, home, config, as_json) as (session, at, now):
-        promotion.approve(session, at, family, number, author=who(author), now=now, note=note)
+    with open_database(home, config) as database:
+        settings = load_settings(config, {"home": home})
+        made = model_decision.approve(database, settings, family, number, author=who(author), note=note)
+    _print_decided(family, made, as_json)
 
 
 @models_app.command("rollback")
@@ -103,34 +103,21 @@ def models_rollback(
     as_json: AsJson = False,
 ) -> None:
     """Let the model count again that counted before the present one was approved; once more goes further back."""
-    from store import registry
+    from node import model_decision
 
-    with _deciding(family, home, config, as_json) as (session, at, now):
-        registry.rollback(session, at, family, author=who(author), now=now, note=note, to_release=to_release)
-
-
-@contextmanager
-def _deciding(
-    family: str, home: Path | None, config: Path | None, as_json: bool
-) -> Iterator[tuple[Session, Path, datetime]]:
-    """Give a transaction for one decision with the home folder and the time; tell the audit trail, and the person."""
-    settings = load_settings(config, {"home": home})
     with open_database(home, config) as database:
-        from node import audit_events, model_view
-        from store import audit, registry
+        settings = load_settings(config, {"home": home})
+        made = model_decision.rollback(
+            database, settings, family, author=who(author), note=note, to_release=to_release
+        )
+    _print_decided(family, made, as_json)
 
-        now = database.now()
-        with database.transaction() as session:
-            model_view.entries(session, family)  # refuses a family that nobody knows
-            yield session, settings.home, now
-            made = registry.history(session, family)[-1]
-            found = model_view.entries(session, family)
-            entry = next((one for one in found if one.state == "active"), None)
-            number, sha256 = (entry.number, entry.manifest_sha256) if entry else (model_view.SHIPPED, "")
-            what = f"{model_view.DONE[made.kind]}, counts now"
-            message = audit_events.model_changed(what, f"{family}/{number}", sha256, made.author)
-            audit.append(session, [(now, message.xml(now, settings.ae_title))])
+
+def _print_decided(family: str, entry: Entry | None, as_json: bool) -> None:
+    """Print which model counts from now on."""
     if as_json:
+        from node import model_view
+
         printing.print_json(entry and model_view.plain(entry))
     elif entry is None:
         printing.say(f"no {family} counts from now on: none comes with the release")

@@ -57,16 +57,26 @@ class Entry:
 def entries(session: Session, family: str | None = None) -> tuple[Entry, ...]:
     """Return the models of one family or of all: the shipped one first, then those made here. Refuses `no-family`."""
     made = registry.versions(session)
-    families = sorted({*VOUCHED, *(one.family for one in made)})
-    if family is not None and family not in families:
-        raise Refused("no-family", f"there is no model of '{family}'; there are {', '.join(families)}")
     found: list[Entry] = []
-    for name in families if family is None else [family]:
+    for name in families(session) if family is None else [require_family(session, family)]:
         past = registry.history(session, name)
         if name in VOUCHED:
             found.append(_shipped(name, past))
         found += [_made_here(one, past) for one in made if one.family == name]
     return tuple(found)
+
+
+def families(session: Session) -> list[str]:
+    """Return the names of all families of which there is a model."""
+    return sorted({*VOUCHED, *(one.family for one in registry.versions(session))})
+
+
+def require_family(session: Session, family: str) -> str:
+    """Return the name of a family of which there is a model. Refuses `no-family`."""
+    known = families(session)
+    if family not in known:
+        raise Refused("no-family", f"there is no model of '{family}'; there are {', '.join(known)}")
+    return family
 
 
 def _shipped(family: str, past: Sequence[Promotion]) -> Entry:
@@ -216,4 +226,4 @@ def devices(settings: Settings, family: str, places: Mapping[str, ModelPlace]) -
     return found
 
 
-__all__ = ["SHIPPED", "Entry", "details", "devices", "entries", "plain"]
+__all__ = ["DONE", "SHIPPED", "Entry", "details", "devices", "entries", "families", "plain", "require_family"]

@@ -1,0 +1,51 @@
+"""Drift as commands and pages show it: the weeks of every analysis with the models that count."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlmodel import Session
+
+from node.settings import Settings
+from plugins.errors import NadirError, Refused
+from plugins.registry import load_plugins
+from store import drifts
+
+if TYPE_CHECKING:
+    from training.drift import Limits
+    from training.drift_told import Course
+
+
+def courses(
+    session: Session, settings: Settings, of: str | None = None, limits: Limits | None = None
+) -> list[Course]:
+    """Return the weeks of every analysis, or of those that `of` (an analysis or a family) names.
+
+    Refuses `no-such-analysis` when nothing is known of it.
+    """
+    from training.drift import Limits, judge
+    from training.drift_told import Course
+
+    limits = limits or Limits()
+    families = {name: families_of(name, settings) for name in drifts.watched(session)}
+    wanted = {n: f for n, f in families.items() if of is None or of == n or of in f}
+    if of is not None and not wanted:
+        known = ", ".join(sorted({*families, *(f for own in families.values() for f in own)})) or "none"
+        raise Refused("no-such-analysis", f"nothing is known of '{of}' yet; there are: {known}")
+    seen = {n: drifts.observed(session, n, drifts.promoted_at(session, f)) for n, f in wanted.items()}
+    return [
+        Course(plugin=n, families=wanted[n], weeks=judge(observed, limits), limits=limits)
+        for n, observed in seen.items()
+    ]
+
+
+def families_of(plugin: str, settings: Settings) -> tuple[str, ...]:
+    """Return the families of models that an analysis uses; none for one that is not installed any more."""
+    try:
+        (made,) = load_plugins(settings.plugins, (plugin,))
+    except NadirError:
+        return ()
+    return tuple(getattr(made, "families", ()))
+
+
+__all__ = ["courses", "families_of"]

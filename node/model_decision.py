@@ -1,0 +1,74 @@
+"""A person's decision which model of a family counts, and its line in the audit trail: for commands and pages alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from sqlmodel import Session
+
+from node import audit_events, model_view
+from node.model_view import Entry
+from node.settings import Settings
+from store import audit, registry
+from store.database import Database
+
+
+@contextmanager
+def _deciding(database: Database, settings: Settings, family: str) -> Iterator[tuple[Session, datetime]]:
+    """Give one transaction and its time; what was decided in it is told to the audit trail before it is committed."""
+    now = database.now()
+    with database.transaction() as session:
+        model_view.require_family(session, family)
+        yield session, now
+        made = registry.history(session, family)[-1]
+        entry = counts(session, family)
+        number, sha256 = (entry.number, entry.manifest_sha256) if entry else (model_view.SHIPPED, "")
+        what = f"{model_view.DONE[made.kind]}, counts now"
+        message = audit_events.model_changed(what, f"{family}/{number}", sha256, made.author)
+        audit.append(session, [(now, message.xml(now, settings.ae_title))])
+
+
+def approve(
+    database: Database, settings: Settings, family: str, number: int, *, author: str, note: str = ""
+) -> Entry | None:
+    """Let a model count, and return it. Refuses `no-family`, and what `training.promotion.approve` does."""
+    from training import promotion
+
+    with _deciding(database, settings, family) as (session, now):
+        promotion.approve(session, settings.home, family, number, author=author, now=now, note=note)
+    return _counts(database, family)
+
+
+def rollback(
+    database: Database,
+    settings: Settings,
+    family: str,
+    *,
+    author: str,
+    note: str = "",
+    to_release: bool = False,
+) -> Entry | None:
+    """Let the model before count again, or the release's; return it, None when the release has none.
+
+    Refuses `no-family`, and what `store.registry.rollback` does.
+    """
+    with _deciding(database, settings, family) as (session, now):
+        registry.rollback(
+            session, settings.home, family, author=author, now=now, note=note, to_release=to_release
+        )
+    return _counts(database, family)
+
+
+def counts(session: Session, family: str) -> Entry | None:
+    """Return the model of a family that counts."""
+    return next((one for one in model_view.entries(session, family) if one.state == "active"), None)
+
+
+def _counts(database: Database, family: str) -> Entry | None:
+    with database.reading() as session:
+        return counts(session, family)
+
+
+__all__ = ["approve", "counts", "rollback"]
