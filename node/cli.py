@@ -18,6 +18,7 @@ import typer
 
 from node import printing
 from node.cli_access import audit_app, tokens_app, users_app
+from node.cli_backup import backup, restore
 from node.cli_curate import curate_app
 from node.cli_curate_lidc import lidc
 from node.cli_download import idc, tcia
@@ -62,6 +63,8 @@ app.add_typer(priors_app, name="priors")
 app.add_typer(users_app, name="users")
 app.add_typer(tokens_app, name="tokens")
 app.add_typer(audit_app, name="audit")
+app.command()(backup)
+app.command()(restore)
 app.command()(segment)
 app.command()(studies)
 app.command()(response)

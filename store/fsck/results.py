@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
-from sqlalchemy import select
-from sqlmodel import col
+from sqlalchemy import select, union_all
+from sqlmodel import Session, col
 
 from plugins.errors import Refused
+from store import response_jobs
 from store.database import Database
 from store.fsck.fault import Fault
 from store.objects import ObjectStore
 from store.part10 import Header, scan_header
+from store.patients import same_person
 from store.studies import manifest_files
-from store.tables import Job, Result, Revision, Study
+from store.tables import Instance, Job, Result, Revision, Series, Study
 
 EVIDENCE = ("ReferencedSeriesSequence", "CurrentRequestedProcedureEvidenceSequence")
 TAKE_BACK = "take the result back from the PACS, and send the study again"
@@ -38,6 +40,10 @@ class Computed:
     """What that job was given."""
     study_instance_uid: str
     """The study of that."""
+    patient_pk: int
+    """Whose study that is."""
+    plugin: str
+    """The analysis of the job."""
 
 
 def check_results(database: Database, objects: ObjectStore) -> Iterator[Fault]:
@@ -51,13 +57,15 @@ def check_results(database: Database, objects: ObjectStore) -> Iterator[Fault]:
                 col(Result.job_pk),
                 col(Job.revision_pk),
                 col(Study.study_instance_uid),
+                col(Study.patient_pk),
+                col(Job.plugin),
             )
             .join(Job, col(Job.id) == col(Result.job_pk))
             .join(Revision, col(Revision.id) == col(Job.revision_pk))
             .join(Study, col(Study.id) == col(Revision.study_pk))
             .order_by(col(Job.revision_pk), col(Result.id))
         )
-        names = ("pk", "sha256", "sop_instance_uid", "job_pk", "revision_pk", "study_instance_uid")
+        names = [field.name for field in fields(Computed)]
         computed = [Computed(**dict(zip(names, row, strict=True))) for row in rows]
     of_job: dict[int, set[str]] = {}
     for one in computed:
@@ -75,7 +83,30 @@ def check_results(database: Database, objects: ObjectStore) -> Iterator[Fault]:
             if len(patients) > 1:
                 sentence = "Results were computed from images of more than one patient."
                 yield _fault(f"revision {revision_pk}", "manifest-of-two-patients", sentence)
-        yield from _result(objects.path(one.sha256), one, given | of_job[one.job_pk], patients)
+        known = given | of_job[one.job_pk]
+        if one.plugin == response_jobs.PLUGIN:
+            with database.reading() as session:
+                known |= _of_person(session, one.patient_pk)
+        yield from _result(objects.path(one.sha256), one, known, patients)
+
+
+def _of_person(session: Session, patient_pk: int) -> frozenset[str]:
+    """Return the SOP Instance UIDs of everything of a person: a report on the response tells of all visits."""
+    members = same_person(session, patient_pk)
+    images = (
+        select(col(Instance.sop_instance_uid))
+        .join(Series, col(Series.id) == col(Instance.series_pk))
+        .join(Study, col(Study.id) == col(Series.study_pk))
+        .where(col(Study.patient_pk).in_(members))
+    )
+    results = (
+        select(col(Result.sop_instance_uid))
+        .join(Job, col(Job.id) == col(Result.job_pk))
+        .join(Revision, col(Revision.id) == col(Job.revision_pk))
+        .join(Study, col(Study.id) == col(Revision.study_pk))
+        .where(col(Study.patient_pk).in_(members))
+    )
+    return frozenset(session.execute(union_all(images, results)).scalars())
 
 
 def _patients(objects: ObjectStore, hashes: list[str]) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import shutil
 from pathlib import Path
 
 import pydicom
@@ -11,8 +12,11 @@ from demo_run import DemoRun
 from rich.console import Console
 
 from node.demo import MARK, run_demo
+from node.fsck import look
 from plugins.errors import Refused
+from store.database import Database
 from store.dicom.rules import check_files
+from store.objects import ObjectStore
 
 pytestmark = pytest.mark.xdist_group("demo")
 
@@ -77,6 +81,12 @@ def test_pictures_and_the_page_are_there_and_the_raw_archive_is_not(demo: DemoRu
     assert "dicom/" in html and "pet_lesion" in html
     assert not (out / "archive").exists()
     assert (out / "node" / "nadir.sqlite").is_file()
+
+
+def test_nothing_is_wrong_with_what_the_node_keeps(demo: DemoRun, tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{shutil.copyfile(demo.home / 'nadir.sqlite', tmp_path / 'nadir.sqlite')}")
+    assert look(database, ObjectStore(demo.home / "store"), quick=True) == []
+    database.dispose()
 
 
 def test_no_name_of_the_patient_is_in_the_log(demo: DemoRun) -> None:

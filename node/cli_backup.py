@@ -1,0 +1,117 @@
+"""The commands `nadir backup` and `nadir restore`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from node import printing
+from node.cli_options import AsJson, Config, Home, open_database
+from node.flags import load_settings
+from plugins.errors import Refused
+
+if TYPE_CHECKING:
+    from store.backup import Backup
+
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the backups.")]
+
+
+def backup(
+    folder: Folder,
+    home: Home = None,
+    config: Config = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(min=1, help="Remove all backups there but the newest so many.", show_default=False),
+    ] = None,
+    only_list: Annotated[bool, typer.Option("--list", help="Only list the backups there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copy a whole node into a folder, also while it runs: rows, objects, models and keys.
+
+    Objects that an earlier backup brought there are not copied again. The settings file is not part of it. What was
+    missing or damaged in the node is told, and the exit status is 1.
+    """
+    from store import backup as store_backup
+
+    if only_list:
+        _show_all(store_backup.backups(folder), as_json)
+        return
+    settings = load_settings(config, {"home": home})
+    with open_database(home, config) as database:
+        from store.objects import ObjectStore
+
+        with printing.advancing("copying objects") as progress:
+            made = store_backup.back_up(
+                database,
+                ObjectStore(settings.home / "store"),
+                settings.home,
+                folder,
+                now=database.now(),
+                version=version("nadir"),
+                progress=progress,
+            )
+    if keep is not None:
+        store_backup.prune(folder, keep)
+    _show(made, folder, as_json)
+    if made.missing:
+        printing.complain(
+            f"nadir: {len(made.missing)} objects are missing or damaged in the node and are not in the backup; "
+            "nadir fsck tells which"
+        )
+        raise typer.Exit(1)
+
+
+def restore(
+    folder: Folder,
+    home: Home = None,
+    config: Config = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Which one; the newest when not given.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a node of a backup, in a new folder and an empty database; every byte is checked.
+
+    A backup of a node on SQLite may be restored into PostgreSQL (database_url) and the other way round.
+    """
+    from store import backup as store_backup
+
+    if home is None and config is None:
+        raise Refused("no-home", "name the new folder with --home, or the settings file with --config")
+    settings = load_settings(config, {"home": home})
+    with printing.advancing("copying objects") as progress:
+        made = store_backup.restore(folder, settings.home, settings.sql_url, name=name, progress=progress)
+    _show(made, settings.home, as_json)
+    if not as_json:
+        printing.say(f"next: nadir fsck --home {settings.home}, then nadir serve --home {settings.home}")
+
+
+def _show(made: Backup, where: Path, as_json: bool) -> None:
+    if as_json:
+        printing.print_json(made.plain())
+    else:
+        printing.say(f"{made.name}: {made.objects} objects, {made.object_bytes / 1e6:.1f} MB, in {where}")
+
+
+def _show_all(found: Sequence[Backup], as_json: bool) -> None:
+    if as_json:
+        printing.print_json([made.plain() for made in found])
+        return
+    for made in found:
+        size = f"{made.objects} objects, {made.object_bytes / 1e6:.1f} MB"
+        printing.say(f"{made.name}  nadir {made.version}  {size}")
+    if not found:
+        printing.say("no backups")
+
+
+__all__ = ["backup", "restore"]

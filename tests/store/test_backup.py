@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import sqlite3
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from outbox_rows import waiting_results
+from postgres_server import PostgresServer
+from sqlalchemy import select
+from sqlmodel import SQLModel
+
+from plugins.errors import Refused
+from store.backup import Backup, back_up, backups, prune, restore
+from store.database import Database
+from store.fsck.check import check
+from store.objects import ObjectStore
+from store.tables import Event, Patient
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def home(tmp_path: Path, database: Database) -> Path:
+    """Return the home of a node with results, a model's folder, a key and things that are made again."""
+    home = tmp_path / "node"
+    for path in ("models/f/1-abc/card.json", "audit.key", "scratch/x", "reports/p.html"):
+        (home / path).parent.mkdir(parents=True, exist_ok=True)
+        (home / path).write_text(path)
+    (home / "audit.key").chmod(0o600)
+    waiting_results(database, ObjectStore(home / "store"), tmp_path / "made", ["P@h:104"], count=3)
+    return home
+
+
+def rows_of(database: Database) -> dict[str, list[Any]]:
+    with database.reading() as session:
+        return {
+            table.name: [tuple(row) for row in session.connection().execute(select(table))]
+            for table in SQLModel.metadata.sorted_tables
+        }
+
+
+def files_below(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def make(database: Database, home: Path, folder: Path, hours: int = 0) -> Backup:
+    now = NOON + timedelta(hours=hours)
+    return back_up(database, ObjectStore(home / "store"), home, folder, now=now, version="0.1.0")
+
+
+def test_a_node_made_of_a_backup_has_every_row_and_every_byte(
+    database: Database, home: Path, tmp_path: Path, empty_url: str
+) -> None:
+    made = make(database, home, tmp_path / "backups")
+    assert made.name == "20260301T120000Z" and made.missing == () and made.objects == 4
+    again = tmp_path / "again"
+    url = empty_url if empty_url.startswith("postgresql") else f"sqlite:///{again / 'nadir.sqlite'}"
+    assert restore(tmp_path / "backups", again, url) == made
+    restored = Database(url)
+    assert rows_of(restored) == rows_of(database)
+    assert files_below(again / "store" / "objects") == files_below(home / "store" / "objects")
+    assert (again / "models/f/1-abc/card.json").read_text() == "models/f/1-abc/card.json"
+    assert (again / "audit.key").stat().st_mode & 0o777 == 0o600
+    assert not (again / "scratch").exists()
+    before = [fault.code for fault in check(database, ObjectStore(home / "store"), now=NOON)]
+    after = [fault.code for fault in check(restored, ObjectStore(again / "store"), now=NOON)]
+    assert after == before
+    with restored.transaction() as session:  # new rows are numbered after the copied ones
+        session.add(Patient(patient_id="NEW"))
+    restored.dispose()
+
+
+def test_a_second_backup_copies_only_what_is_new_and_both_can_be_restored(
+    database: Database, home: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "backups"
+    first = make(database, home, folder)
+    times = {path: path.stat().st_mtime_ns for path in (folder / "objects").rglob("*.dcm")}
+    waiting_results(
+        database, ObjectStore(home / "store"), tmp_path / "more", ["P@h:104"], count=2, patient_id="B"
+    )
+    second = make(database, home, folder, hours=1)
+    assert second.objects > first.objects
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert backups(folder) == (first, second)
+    for made in (first, second):
+        again = tmp_path / made.name
+        assert restore(folder, again, f"sqlite:///{again / 'nadir.sqlite'}", name=made.name) == made
+        assert len(files_below(again / "store" / "objects")) == made.objects
+
+
+def test_what_arrives_while_a_backup_is_made_is_in_it_whole_or_not_at_all(
+    database: Database, home: Path, tmp_path: Path
+) -> None:
+    objects, is_over = ObjectStore(home / "store"), threading.Event()
+
+    def arrive() -> None:
+        number = 0
+        while not is_over.is_set():
+            number += 1
+            folder = tmp_path / f"arriving-{number}"
+            waiting_results(database, objects, folder, ["P@h:104"], count=1, patient_id=f"W{number}")
+
+    writer = threading.Thread(target=arrive)
+    writer.start()
+    try:
+        for hours in range(3):
+            assert make(database, home, tmp_path / "backups", hours).missing == ()
+    finally:
+        is_over.set()
+        writer.join()
+    again = tmp_path / "again"
+    made = restore(tmp_path / "backups", again, f"sqlite:///{again / 'nadir.sqlite'}")
+    assert len(files_below(again / "store" / "objects")) == made.objects
+
+
+def test_old_backups_go_with_the_objects_that_only_they_named(
+    database: Database, home: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "backups"
+    for hours in range(3):
+        newest = make(database, home, folder, hours)
+    stray = folder / "objects" / "aa" / f"{'a' * 64}.dcm"
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(b"of an older one")
+    assert prune(folder, 1) == 2
+    assert backups(folder) == (newest,) and not stray.exists()
+    assert len(list((folder / "objects").rglob("*.dcm"))) == newest.objects
+
+
+def test_what_is_damaged_in_the_node_is_told_and_the_rest_is_copied(
+    database: Database, home: Path, tmp_path: Path
+) -> None:
+    one, two, *_ = sorted((home / "store" / "objects").rglob("*.dcm"))
+    one.unlink()
+    two.chmod(0o600)
+    two.write_bytes(b"rotten")
+    made = make(database, home, tmp_path / "backups")
+    assert set(made.missing) == {one.stem, two.stem}
+    again = tmp_path / "again"
+    restore(tmp_path / "backups", again, f"sqlite:///{again / 'nadir.sqlite'}")
+    assert len(files_below(again / "store" / "objects")) == made.objects - 2
+
+
+@pytest.mark.parametrize("which", ["objects/*/*.dcm", "*/nadir.sqlite", "*/home/audit.key"])
+@pytest.mark.parametrize("how", ["changed", "gone"])
+def test_a_damaged_backup_is_refused_by_the_name_of_the_file(
+    database: Database, home: Path, tmp_path: Path, which: str, how: str
+) -> None:
+    folder = tmp_path / "backups"
+    make(database, home, folder)
+    victim = sorted(folder.glob(which))[0]
+    content = victim.read_bytes()
+    victim.unlink()
+    if how == "changed":
+        victim.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(Refused, match=victim.name) as caught:
+        restore(folder, tmp_path / "again", f"sqlite:///{tmp_path / 'again' / 'nadir.sqlite'}")
+    assert caught.value.code == "damaged-backup"
+
+
+def test_a_backup_that_was_killed_does_not_count_and_the_next_one_removes_it(
+    database: Database, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "backups"
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("store.backup._write", killed)
+        make(database, home, folder)
+    assert backups(folder) == ()
+    with pytest.raises(Refused) as caught:
+        restore(folder, tmp_path / "again", f"sqlite:///{tmp_path / 'again' / 'nadir.sqlite'}")
+    assert caught.value.code == "no-backup"
+    made = make(database, home, folder, hours=1)
+    assert [path.name for path in sorted(folder.glob("2*"))] == [made.name]
+
+
+def test_places_that_do_not_fit_are_refused(database: Database, home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "backups"
+    make(database, home, folder)
+    url = f"sqlite:///{home / 'nadir.sqlite'}"
+    for attempt, code in (
+        (lambda: make(database, home, home / "backups"), "backup-inside-home"),
+        (lambda: restore(folder, home, url), "home-not-empty"),
+        (lambda: restore(folder, tmp_path / "again", url, name="20200101T000000Z"), "no-backup"),
+        (lambda: restore(tmp_path / "absent", tmp_path / "again", url), "no-backup"),
+    ):
+        with pytest.raises(Refused) as caught:
+            attempt()
+        assert caught.value.code == code
+    with (folder / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(Refused) as caught:
+            make(database, home, folder, hours=1)
+        assert caught.value.code == "folder-in-use"
+    (folder / "20260301T120000Z" / "backup.json").write_text("{}")
+    with pytest.raises(Refused) as caught:
+        backups(folder)
+    assert caught.value.code == "damaged-backup"
+
+
+@pytest.mark.postgres
+def test_rows_are_never_put_among_others(
+    database: Database, home: Path, tmp_path: Path, postgres: PostgresServer
+) -> None:
+    make(database, home, tmp_path / "backups")
+    url = postgres.url(postgres.create())
+    target = Database(url)
+    target.upgrade()
+    with target.transaction() as session:
+        session.add(Event(at=NOON, kind="x"))
+    with pytest.raises(Refused) as caught:
+        restore(tmp_path / "backups", tmp_path / "again", url)
+    assert caught.value.code == "database-not-empty"
+    target.dispose()
+
+
+def test_a_backup_holds_no_name_that_only_the_node_should_read(
+    database: Database, home: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "backups"
+    make(database, home, folder)
+    for name in ("nadir.sqlite", "backup.json", "home/audit.key"):
+        assert (folder / "20260301T120000Z" / name).stat().st_mode & 0o077 == 0, name
+    assert folder.stat().st_mode & 0o077 == 0
+    told = json.loads((folder / "20260301T120000Z" / "backup.json").read_text())
+    assert set(told["files"]) == {
+        "nadir.sqlite",
+        "home/audit.key",
+        "home/models/f/1-abc/card.json",
+        "home/reports/p.html",
+    }
+    with sqlite3.connect(folder / "20260301T120000Z" / "nadir.sqlite") as file:
+        assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
