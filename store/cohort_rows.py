@@ -10,13 +10,14 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any, Final
 
 from sqlalchemy import UniqueConstraint
 from sqlmodel import Field, Session, SQLModel, case, col, delete, func, select
 
+from store.database import insert_new
 from store.patients import members_of
 from store.sightings import COUNTING
 from store.tables import Choice, Finding, Instance, Job, LesionLink, PatientMerge, Revision, Series, Study
@@ -146,23 +147,9 @@ def known_states(session: Session, criteria: str) -> dict[int, str]:
 def save(session: Session, criteria: str, state: str, short: Short) -> None:
     """Write a person's row in place of the one before."""
     forget(session, criteria, [short.patient_pk])
-    session.add(
-        CohortRow(
-            patient_pk=short.patient_pk,
-            criteria=criteria,
-            state=state,
-            refusal=short.refusal,
-            baseline=short.baseline,
-            days=short.days,
-            lesions=short.lesions,
-            best_percent=short.best_percent,
-            best_overall=short.best_overall,
-            best_overall_confirmed=short.best_overall_confirmed,
-            progressed=short.progressed,
-            verdicts=json.dumps(short.verdicts),
-            new_days=json.dumps(short.new_days),
-        )
-    )
+    lists = {"verdicts": json.dumps(short.verdicts), "new_days": json.dumps(short.new_days)}
+    # Another process that reckons the same wrote the same.
+    insert_new(session, CohortRow, {**asdict(short), **lists, "criteria": criteria, "state": state})
 
 
 def forget(session: Session, criteria: str, patient_pks: Collection[int]) -> None:

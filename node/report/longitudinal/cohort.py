@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from importlib.metadata import version
+from itertools import pairwise
 
 from store.response.verdict import Response
 
@@ -28,6 +29,8 @@ class Followed:
     """The same when responses need confirmation."""
     verdicts: tuple[tuple[int, str], ...]
     """Days since the baseline and the verdict, for each visit after it."""
+    new_days: tuple[int, ...] = ()
+    """Days since the baseline at which an unequivocal new lesion was first told."""
 
     @property
     def days(self) -> int:
@@ -82,14 +85,15 @@ def cohort_of(
     return Cohort(
         criteria=criteria,
         quantity=next((r.quantity for r in responses), ""),
-        followed=tuple(map(_followed, judged)),
+        followed=tuple(map(followed, judged)),
         left_out=tuple(r.patient for r in responses if len(r.time_points) <= 1),
         software=software or f"Nadir {version('nadir')}",
         made_at=made_at,
     )
 
 
-def _followed(response: Response) -> Followed:
+def followed(response: Response) -> Followed:
+    """Return a course with a visit after the baseline in short."""
     first, *later = response.time_points
     judged = [((p.date - first.date).days, p.overall) for p in later if p.overall]
     ends = next((n for n, p in enumerate(later) if p.overall in PROGRESSION), len(later))
@@ -100,6 +104,11 @@ def _followed(response: Response) -> Followed:
         best_overall=response.best_overall or "",
         best_overall_confirmed=response.best_overall_confirmed or "",
         verdicts=tuple(judged),
+        new_days=tuple(
+            (point.date - first.date).days
+            for before, point in pairwise(response.time_points)
+            if point.new and not before.new
+        ),
     )
 
 
@@ -108,4 +117,4 @@ def _best(baseline: float | None, sums: Iterable[float | None]) -> float | None:
     return 100 * (min(known) - baseline) / baseline if known and baseline else None
 
 
-__all__ = ["Cohort", "Followed", "cohort_of"]
+__all__ = ["Cohort", "Followed", "cohort_of", "followed"]
