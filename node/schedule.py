@@ -16,7 +16,7 @@ from typing import Any
 from node.logs import line
 from node.scheduled import Children
 from node.settings import Settings
-from store import leases
+from store import asked_runs, leases
 from store.database import Database
 from store.tables import Event
 from training.recipe import FAMILIES
@@ -86,11 +86,17 @@ class Schedule:
         return self._scheduler is not None
 
     def tick(self, now: datetime) -> bool:
-        """Take or keep the lease; begin to schedule when it is new, stand by when it is somebody else's."""
+        """Take or keep the lease; begin to schedule when it is new, stand by when it is somebody else's.
+
+        A run that a person asked for begins beside the schedule; of two of one family the later ends by itself.
+        """
         if self._stopped.is_set():
             return False
         with self._database.transaction() as session:
             is_ours = leases.take(session, LEASE, self._owner, now, self._lease_seconds)
+            asked = asked_runs.take(session) if is_ours else ()
+        for family in asked:
+            threading.Thread(target=self._run, args=(f"{RETRAIN}{family}",), daemon=True).start()
         scheduler = self._scheduler
         thread = getattr(scheduler, "_thread", None)
         if thread is not None and not thread.is_alive():

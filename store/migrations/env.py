@@ -5,9 +5,13 @@ from __future__ import annotations
 from alembic import context
 from sqlmodel import SQLModel
 
+import store.asked_runs
 import store.cohort_rows
 import store.model_tables
-import store.uploads  # noqa: F401  # the imports fill the metadata
+import store.outside_people
+import store.processes
+import store.uploads
+import store.workitems  # noqa: F401  # the imports fill the metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -1,0 +1,49 @@
+"""Runs of retraining that a person asked for: the scheduler begins them, for pages have neither memory nor time for it.
+
+Only this file writes `asked_run`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlmodel import Field, Session, SQLModel, col, delete, select
+
+from plugins.errors import Refused
+from store.database import aware_utc, insert_new
+from store.model_tables import TrainingRun
+from store.tables import UtcDateTime
+
+
+class AskedRun(SQLModel, table=True):
+    """A run that nobody has begun yet; one of a family at a time."""
+
+    __tablename__ = "asked_run"
+    family: str = Field(primary_key=True)
+    author: str = Field(description="who asked, in words for people")
+    at: datetime = Field(sa_type=UtcDateTime)
+
+
+def ask(session: Session, family: str, author: str, now: datetime) -> None:
+    """Ask for a run. Refuses `already-running`: one of the family goes on, or was asked for and has not begun."""
+    running = session.exec(select(TrainingRun).where(col(TrainingRun.slot) == family)).first()
+    # One whose lease has ended was killed; the next one takes its place.
+    if running is not None and (running.lease_until is None or running.lease_until > aware_utc(now)):
+        since = running.begun_at.isoformat(timespec="seconds")
+        raise Refused("already-running", f"{running.owner} has been retraining {family} since {since}")
+    if insert_new(session, AskedRun, {"family": family, "author": author, "at": aware_utc(now)}) is None:
+        raise Refused("already-running", f"a run of {family} was asked for already and begins in a moment")
+
+
+def asked(session: Session, family: str) -> AskedRun | None:
+    """Return the run of a family that waits to be begun."""
+    return session.get(AskedRun, family, populate_existing=True)
+
+
+def take(session: Session) -> tuple[str, ...]:
+    """Return the families whose runs were asked for, which are nobody's any more: whoever takes them begins them."""
+    taken = session.exec(delete(AskedRun).returning(col(AskedRun.family)))
+    return tuple(sorted(taken.scalars()))
+
+
+__all__ = ["AskedRun", "ask", "asked", "take"]
