@@ -16,6 +16,7 @@ from node.report.longitudinal.view import (
     LesionCourse,
     Made,
     Number,
+    Place,
     When,
 )
 from node.report.overlays import pretty_unit
@@ -178,6 +179,19 @@ def _cell(day: date, counting: Sequence[Sighting], axis: str) -> Cell:
         reason=linked.reason if linked else "",
         automatic=all(s.automatic for s in counting),
         made_by=", ".join(filter(None, made_by)),
+        place=_place(sized),
+    )
+
+
+def _place(sized: Sequence[Sighting]) -> Place:
+    """Return where the largest part of a lesion is shown."""
+    lengths = [one.measurements.get("long_axis") for one in sized]
+    at = max(range(len(sized)), key=lambda n: (length := lengths[n]) and length.value or 0.0)
+    length = lengths[at]
+    return Place(
+        study_instance_uid=sized[at].study_instance_uid,
+        series_instance_uid=sized[at].series_instance_uid,
+        sop_instance_uid=(length.sop_instance_uid if length else None) or "",
     )
 
 

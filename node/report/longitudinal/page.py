@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import re
+from collections.abc import Iterator
 from datetime import UTC
 from html import escape
 from io import BytesIO
@@ -27,6 +29,7 @@ from node.report.shown import RESEARCH_USE
 
 MOST_VISITS = 6
 """Visits beside each other in a table."""
+STYLE = re.compile(r'style="([^"]*)"')
 FAMILY = "DejaVu Sans, Verdana, sans-serif"
 
 
@@ -105,18 +108,29 @@ def css_text(text: str) -> Markup:
 
 
 def svg(drawing: Drawing, key: str, title: str, description: str) -> Markup:
-    """Return a chart as SVG to stand in a page; `key` keeps its identifiers apart from those of other charts."""
+    """Return a chart as SVG to stand in a page; `key` keeps its identifiers apart from those of other charts.
+
+    It has no style attribute, so that it may stand on pages whose policy allows none.
+    """
     text = renderSVG.drawToString(drawing)
     text = text[text.index("<svg") :]
     text = text.replace('id="clip"', f'id="{key}-clip"').replace("url(#clip)", f"url(#{key}-clip)")
     text = text.replace('id="group"', f'id="{key}-group"')
     text = text.replace(f"font-family: {BOLD};", f"font-family: {FAMILY}; font-weight: bold;")
     text = text.replace(f"font-family: {PLAIN};", f"font-family: {FAMILY};")
+    text = STYLE.sub(lambda found: " ".join(_attributes(found[1])), text)
     for element, told in (("title", title), ("desc", description)):
         before, _, rest = text.partition(f"<{element}>")
         text = f'{before}<{element} id="{key}-{element}">{escape(told)}{rest[rest.index(f"</{element}>") :]}'
     head = f'<svg role="img" aria-labelledby="{key}-title {key}-desc"'
     return Markup(text.replace("<svg", head, 1))  # noqa: S704
+
+
+def _attributes(style: str) -> Iterator[str]:
+    """Yield the properties of a style attribute as attributes of their own (SVG 1.1, 6.1)."""
+    for one in filter(str.strip, style.split(";")):
+        name, _, value = one.partition(":")
+        yield f'{name.strip()}="{value.strip()}"'
 
 
 def png_uri(image: Image.Image) -> str:

@@ -34,19 +34,22 @@ def build(
     *,
     made_at: datetime,
     software: str | None = None,
+    with_pictures: bool = True,
 ) -> LongitudinalReport:
     """Return the report of a patient by one or several sets of criteria, the first of which is the report's own.
 
     `open_object` gives the file of an object, by sha256 or SOP Instance UID, and raises KeyError or OSError for what is
     not here; `images_of` gives the images of a study by series, for what was not drawn. Without them pictures say that
-    they are missing. Equal input gives an equal report. Refuses `no-course` when there is no verdict or no visit.
+    they are missing; without `with_pictures` none is made. Equal input gives an equal report. Refuses `no-course` when
+    there is no verdict or no visit.
     """
     if not responses or not responses[0].time_points:
         raise Refused("no-course", "there is no visit to report on; lesions have to be measured first")
     visits = visits_of(course, responses)
     lesions = lesions_of(course, visits, responses[0].criteria)
     names = codes_of(course, lesions)
-    pictures, missing = lesion_pictures(course, lesions, visits, open_object, images_of or _no_images)
+    shown = lesions if with_pictures else ()
+    pictures, missing = lesion_pictures(course, shown, visits, open_object, images_of or _no_images)
     patient = course.patient
     return LongitudinalReport(
         patient=Who(

@@ -71,6 +71,18 @@ class Pace:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a viewer shows a lesion."""
+
+    study_instance_uid: str
+    """Study."""
+    series_instance_uid: str = ""
+    """Series that it was drawn on; empty when nothing was drawn."""
+    sop_instance_uid: str = ""
+    """Image of its long axis; empty when it is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """One lesion at one visit."""
 
@@ -102,6 +114,8 @@ class Cell:
     """False when a person drew the region."""
     made_by: str = ""
     """The analysis with its version."""
+    place: Place | None = None
+    """Where it is shown; None when nothing is known of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,6 +275,7 @@ __all__ = [
     "Number",
     "Pace",
     "Picture",
+    "Place",
     "SumCourse",
     "SumPoint",
     "When",
