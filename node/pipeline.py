@@ -83,7 +83,7 @@ def _without_study(plugin: Plugin, task: Task, refusal: Refused, refused: Iterab
     told = _told(refused, True)
     if is_empty := refusal.code in NOT_MEASURED:
         told = (Told(code=refusal.code, sentence=refusal.sentence),)
-    key = Identity.of(plugin).job_key(task.manifest_sha256)
+    key = Identity.of(plugin).job_key(task.manifest_sha256, task.run)
     analysed = Analysed(plugin=plugin.name, job_key=key, results=AnalysedFindings(told=told))
     return replace(analysed, applicable=False) if is_empty else _failed(analysed, refusal)
 
@@ -139,7 +139,7 @@ def _run(
 ) -> Analysed:
     answer = Analysed(
         plugin=plugin.name,
-        job_key=Identity.of(plugin).job_key(task.manifest_sha256),
+        job_key=Identity.of(plugin).job_key(task.manifest_sha256, task.run),
         study_instance_uid=read.study.study_instance_uid,
         results=AnalysedFindings(told=(*_told(read.study.refused, True), *_told(_doubts(read), False))),
         seconds=seconds,

@@ -45,10 +45,10 @@ class Identity:
             config_sha256=config_sha256(plugin),
         )
 
-    def job_key(self, manifest_sha256: str) -> str:
-        """Return the key of this analysis of one manifest."""
+    def job_key(self, manifest_sha256: str, run: int = 0) -> str:
+        """Return the key of this analysis of one manifest, asked for again `run` times."""
         return job_key(
-            manifest_sha256, self.plugin, self.plugin_version, self.model_sha256, self.config_sha256
+            manifest_sha256, self.plugin, self.plugin_version, self.model_sha256, self.config_sha256, run
         )
 
 
@@ -82,6 +82,8 @@ class Task:
     """What is known of the patient from other times."""
     models: Mapping[str, ModelPlace] = field(default_factory=dict)
     """The models made here that count, by family."""
+    run: int = 0
+    """How often a person had asked for the same work again."""
 
     @property
     def requests(self) -> tuple[Mark, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, and_, col, or_, select
 
 from models.place import Places
 from node.analyses import Analyses
@@ -175,7 +175,7 @@ class Worker:
                 f"plugin '{job.plugin}' is not installed or not enabled here; do that and retry the job"
             )
             raise Refused("plugin-changed", sentence)
-        key = identity.job_key(revision.manifest_sha256)
+        key = identity.job_key(revision.manifest_sha256, job.run)
         if key == job.key:
             return
         with self._database.transaction() as session:
@@ -189,6 +189,7 @@ class Worker:
                 config_sha256=identity.config_sha256,
                 now=now,
                 max_attempts=self._settings.max_attempts,
+                run=job.run,
             )
             if not is_new and not jobs.is_superseded(session, _pk(job)):
                 jobs.take_up(session, key, now)
@@ -242,19 +243,22 @@ class Worker:
             predecessors=self._predecessors(session, job, revision),
             past=past_of(session, self._objects, job, self._settings.priors_compared),
             models=models,
+            run=job.run,
             more=tuple(kind for kind in MORE_KINDS if self._settings.destinations_of(kind)),
         )
 
     def _predecessors(self, session: Session, job: Job, revision: Revision) -> dict[str, str]:
-        """Return the file of each kind of SR of the newest earlier revision whose results count.
+        """Return the file of each kind of SR of the newest earlier job whose results count.
 
         Those of a job that a newer revision overtook were never sent, so nothing may point to them.
         """
+        again = and_(col(Revision.number) == revision.number, col(Job.id) < _pk(job))
+        is_earlier = or_(col(Revision.number) < revision.number, again)
         rows = session.exec(
             select(Result)
             .join(Job, col(Result.job_pk) == col(Job.id))
             .join(Revision, col(Job.revision_pk) == col(Revision.id))
-            .where(Revision.study_pk == revision.study_pk, Revision.number < revision.number)
+            .where(Revision.study_pk == revision.study_pk, is_earlier)
             .where(Job.plugin == job.plugin, col(Result.kind).startswith("sr-"))
             .where(col(Job.state).in_((jobs.DELIVERING, jobs.DONE)))
             .order_by(col(Revision.number).desc(), col(Job.id).desc())

@@ -1,6 +1,7 @@
 """The job ledger: one plugin on one study revision, leased to a worker, fenced by its attempt.
 
-The same SQL serves SQLite and PostgreSQL. Only this file writes the `job` table.
+The same SQL serves SQLite and PostgreSQL. Besides this file only `store.parking` and `store.succession` write the `job`
+table.
 """
 
 from __future__ import annotations
@@ -10,18 +11,19 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, ScalarSelect, and_, or_
-from sqlmodel import Session, SQLModel, col, exists, func, select, update
+from sqlmodel import Session, col, exists, func, select, update
 
 from plugins.errors import Refused
 from store.charset import storable
 from store.database import aware_utc, insert_new
 from store.keys import job_key
-from store.tables import Delivery, Finding, Job, LesionLink, Result, Revision, Study
+from store.succession import change, supersede_results, supersede_rows
+from store.tables import Delivery, Job, Result, Revision, Study
 from store.turn import held_back
 
 QUEUED, RUNNING, DELIVERING = "queued", "running", "delivering"
-DONE, DEAD, SUPERSEDED = "done", "dead", "superseded"
-STATES = (QUEUED, RUNNING, DELIVERING, DONE, DEAD, SUPERSEDED)
+DONE, DEAD, SUPERSEDED, PARKED = "done", "dead", "superseded", "parked"
+STATES = (QUEUED, RUNNING, DELIVERING, DONE, DEAD, SUPERSEDED, PARKED)
 TRANSITIONS: frozenset[tuple[str, str]] = frozenset(
     {
         (QUEUED, RUNNING),  # claimed
@@ -38,6 +40,12 @@ TRANSITIONS: frozenset[tuple[str, str]] = frozenset(
         (DEAD, QUEUED),  # a person retries it
         (DEAD, SUPERSEDED),
         (SUPERSEDED, QUEUED),  # what had taken its place is no longer what is wanted: a model was rolled back
+        (QUEUED, PARKED),  # a person wants it not to run now
+        (RUNNING, PARKED),
+        (DEAD, PARKED),  # a person retries it while its study is parked
+        (SUPERSEDED, PARKED),
+        (PARKED, QUEUED),
+        (PARKED, SUPERSEDED),  # a newer revision came
     }
 )
 BACKOFF_SECONDS = 30.0
@@ -63,17 +71,19 @@ def enqueue(
     config_sha256: str,
     now: datetime,
     max_attempts: int = 5,
+    run: int = 0,
 ) -> Job | None:
-    """Return the new job, or None when the same work is already in the ledger."""
+    """Return the new job, or None when the same work is already in the ledger; it is parked when its study is."""
     now = aware_utc(now)
     values: dict[str, Any] = {
         "revision_pk": _pk(revision),
-        "key": job_key(revision.manifest_sha256, plugin, plugin_version, model_sha256, config_sha256),
+        "key": job_key(revision.manifest_sha256, plugin, plugin_version, model_sha256, config_sha256, run),
+        "run": run,
         "plugin": plugin,
         "plugin_version": plugin_version,
         "model_sha256": model_sha256,
         "config_sha256": config_sha256,
-        "state": QUEUED,
+        **_entering(session, _pk(revision)),
         "max_attempts": max_attempts,
         "run_after": now,
         "created_at": now,
@@ -117,7 +127,7 @@ def claim(
 def heartbeat(session: Session, job_id: int, attempt: int, now: datetime, lease_seconds: float) -> bool:
     """Lengthen the lease; return False when the job is no longer this attempt's."""
     until = aware_utc(now) + timedelta(seconds=lease_seconds)
-    return _change(session, _held(job_id, attempt), {"lease_until": until}) == 1
+    return change(session, _held(job_id, attempt), {"lease_until": until}) == 1
 
 
 def require_held(session: Session, job_id: int, attempt: int) -> None:
@@ -143,14 +153,15 @@ def finish(session: Session, job_id: int, attempt: int, state: str, now: datetim
     elif state == DELIVERING and not _has_open_deliveries(session, job_id):
         state = DONE
     _leave(session, job_id, attempt, state, {"finished_at": now, "error_code": None, "error_text": None})
-    _supersede_results(session, job_id)
+    supersede_results(session, job_id)
     return state
 
 
 def fail(
     session: Session, job_id: int, attempt: int, code: str, text: str, now: datetime, permanent: bool = False
 ) -> str:
-    """Record why an attempt failed and return the new state: `queued` again after a pause, `dead` or `superseded`.
+    """Record why an attempt failed and return the new state: `queued` again after a pause (`parked` when its study is),
+    `dead` or `superseded`.
 
     Dead when `permanent` or when the attempts are used up. Raises Fenced when the lease went to someone else.
     """
@@ -162,10 +173,11 @@ def fail(
     elif permanent or attempt >= job.max_attempts:
         state = DEAD
     else:
-        state = QUEUED
+        values |= _entering(session, job.revision_pk)
+        state = values["state"]
         pause = min(BACKOFF_CAP_SECONDS, BACKOFF_SECONDS * 2 ** min(attempt - 1, 10))
         values["run_after"] = now + timedelta(seconds=pause)
-    if state != QUEUED:
+    if state in (DEAD, SUPERSEDED):
         values["finished_at"] = now
     _leave(session, job_id, attempt, state, values)
     return state
@@ -173,8 +185,12 @@ def fail(
 
 def release(session: Session, job_id: int, attempt: int, now: datetime) -> None:
     """Give a job back unharmed, for a worker that is told to stop; the attempt is not held against it."""
-    values = {"run_after": aware_utc(now), "max_attempts": col(Job.max_attempts) + 1}
-    _leave(session, job_id, attempt, SUPERSEDED if is_superseded(session, job_id) else QUEUED, values)
+    values: dict[str, Any] = {"run_after": aware_utc(now), "max_attempts": col(Job.max_attempts) + 1}
+    if is_superseded(session, job_id):
+        _leave(session, job_id, attempt, SUPERSEDED, values)
+    else:
+        values |= _entering(session, get(session, job_id).revision_pk)
+        _leave(session, job_id, attempt, values["state"], values)
 
 
 def retry(session: Session, job_id: int, now: datetime, more_attempts: int = 5) -> Job:
@@ -182,12 +198,12 @@ def retry(session: Session, job_id: int, now: datetime, more_attempts: int = 5) 
     job = get(session, job_id)
     # The attempt number goes on counting: it is the fence against a worker of long ago.
     values = {
-        "state": QUEUED,
+        **_entering(session, job.revision_pk),
         "run_after": aware_utc(now),
         "max_attempts": col(Job.attempt) + more_attempts,
         "finished_at": None,
     }
-    if _change(session, and_(col(Job.id) == job_id, col(Job.state) == DEAD), values) != 1:
+    if change(session, and_(col(Job.id) == job_id, col(Job.state) == DEAD), values) != 1:
         raise Refused("illegal-transition", f"Job {job_id} is {job.state}; only a dead job can be retried.")
     return get(session, job_id)
 
@@ -200,8 +216,8 @@ def supersede(session: Session, study_pk: int, before_revision: int, now: dateti
     older = select(Revision.id).where(
         col(Revision.study_pk) == study_pk, col(Revision.number) < before_revision
     )
-    condition = and_(col(Job.revision_pk).in_(older), col(Job.state).in_((QUEUED, DEAD)))
-    return _change(session, condition, {"state": SUPERSEDED, "finished_at": aware_utc(now)})
+    condition = and_(col(Job.revision_pk).in_(older), col(Job.state).in_((QUEUED, DEAD, PARKED)))
+    return change(session, condition, {"state": SUPERSEDED, "finished_at": aware_utc(now)})
 
 
 def take_off(session: Session, plugin: str, study_pks: Sequence[int], but_job_id: int, now: datetime) -> int:
@@ -213,7 +229,7 @@ def take_off(session: Session, plugin: str, study_pks: Sequence[int], but_job_id
         col(Job.state) == QUEUED,
         col(Job.id) != but_job_id,
     )
-    return _change(session, condition, {"state": SUPERSEDED, "finished_at": aware_utc(now)})
+    return change(session, condition, {"state": SUPERSEDED, "finished_at": aware_utc(now)})
 
 
 def overtake(
@@ -228,8 +244,12 @@ def take_up(session: Session, key: str, now: datetime) -> bool:
     """Put a job back into the queue whose place another one took before it had a result; return whether it was."""
     has_result = exists().where(col(Result.job_pk) == col(Job.id))
     condition = and_(col(Job.key) == key, col(Job.state) == SUPERSEDED, ~has_result)
+    revision_pk = session.exec(select(Job.revision_pk).where(condition)).first()
+    if revision_pk is None:
+        return False
     attempts = {"max_attempts": col(Job.max_attempts) + 1, "finished_at": None}
-    return _change(session, condition, {"state": QUEUED, "run_after": aware_utc(now), **attempts}) == 1
+    values = {**_entering(session, revision_pk), "run_after": aware_utc(now), **attempts}
+    return change(session, condition, values) == 1
 
 
 def retire(session: Session, revision: Revision, plugins: Sequence[str]) -> int:
@@ -243,7 +263,7 @@ def retire(session: Session, revision: Revision, plugins: Sequence[str]) -> int:
         .where(col(Revision.study_pk) == revision.study_pk, col(Revision.number) < revision.number)
         .where(col(Job.plugin).not_in(plugins))
     )
-    return _supersede_rows(session, col(Job.id).in_(older))
+    return supersede_rows(session, col(Job.id).in_(older))
 
 
 def is_superseded(session: Session, job_id: int) -> bool:
@@ -285,13 +305,23 @@ def close_delivered(session: Session, job_id: int, now: datetime) -> bool:
     if _has_open_deliveries(session, job_id):
         return False
     condition = and_(col(Job.id) == job_id, col(Job.state) == DELIVERING)
-    return _change(session, condition, {"state": DONE, "finished_at": aware_utc(now)}) == 1
+    return change(session, condition, {"state": DONE, "finished_at": aware_utc(now)}) == 1
 
 
 def reopen(session: Session, job_id: int) -> None:
     """Let a done job deliver again, because a destination lost what it had taken. For `store.confirmation`."""
     condition = and_(col(Job.id) == job_id, col(Job.state) == DONE)
-    _change(session, condition, {"state": DELIVERING, "finished_at": None})
+    change(session, condition, {"state": DELIVERING, "finished_at": None})
+
+
+def _entering(session: Session, revision_pk: int) -> dict[str, Any]:
+    """Return the state of a job that comes to the ledger, or comes back; the study's row stays locked."""
+    statement = select(Study.parked_at, Study.parked_by).join(
+        Revision, col(Revision.study_pk) == col(Study.id)
+    )
+    statement = statement.where(col(Revision.id) == revision_pk).with_for_update(of=Study, key_share=True)
+    parked_at, parked_by = session.exec(statement).one()
+    return {"state": QUEUED, "owner": None} if parked_at is None else {"state": PARKED, "owner": parked_by}
 
 
 def _bury(session: Session, now: datetime) -> None:
@@ -302,9 +332,7 @@ def _bury(session: Session, now: datetime) -> None:
         col(Study.id) == col(Revision.study_pk),
         col(Study.revision) > col(Revision.number),
     )
-    _change(
-        session, col(Job.id).in_(_locked(and_(expired, newer))), {"state": SUPERSEDED, "finished_at": now}
-    )
+    change(session, col(Job.id).in_(_locked(and_(expired, newer))), {"state": SUPERSEDED, "finished_at": now})
     lost = {
         "state": DEAD,
         "finished_at": now,
@@ -312,7 +340,7 @@ def _bury(session: Session, now: datetime) -> None:
         "error_text": func.coalesce(f"{WORKER_LOST} Earlier: " + col(Job.error_text), WORKER_LOST),
     }
     used_up = and_(expired, col(Job.attempt) >= col(Job.max_attempts))
-    _change(session, col(Job.id).in_(_locked(used_up)), lost)
+    change(session, col(Job.id).in_(_locked(used_up)), lost)
 
 
 def _first(condition: ColumnElement[bool]) -> ScalarSelect[Any]:
@@ -331,51 +359,9 @@ def _held(job_id: int, attempt: int) -> ColumnElement[bool]:
 def _leave(session: Session, job_id: int, attempt: int, state: str, values: dict[str, Any]) -> None:
     if (RUNNING, state) not in TRANSITIONS:
         raise Refused("illegal-transition", f"A running job does not become '{state}'.")
-    values = {**values, "state": state, "lease_until": None, "owner": None}
-    if _change(session, _held(job_id, attempt), values) != 1:
+    values = {"owner": None, **values, "state": state, "lease_until": None}
+    if change(session, _held(job_id, attempt), values) != 1:
         raise Fenced
-
-
-def _supersede_results(session: Session, job_id: int) -> None:
-    """Let only the newest finished job of a plugin on a study count, whichever of them ends last."""
-    row = session.exec(
-        select(Job.plugin, Job.state, Revision.study_pk, Revision.number)
-        .join(Revision, col(Revision.id) == col(Job.revision_pk))
-        .where(col(Job.id) == job_id)
-    ).one()
-    plugin, state, study_pk, number = row
-    same = (
-        select(col(Job.id))
-        .join(Revision, col(Revision.id) == col(Job.revision_pk))
-        .where(col(Revision.study_pk) == study_pk, col(Job.plugin) == plugin)
-    )
-    is_older = or_(col(Revision.number) < number, and_(col(Revision.number) == number, col(Job.id) < job_id))
-    is_newer = or_(col(Revision.number) > number, and_(col(Revision.number) == number, col(Job.id) > job_id))
-    _supersede_rows(session, col(Job.id).in_(same.where(is_older)))
-    newer = same.where(is_newer, col(Job.state).in_((DELIVERING, DONE)))
-    if session.exec(newer.limit(1)).first() is not None:
-        _supersede_rows(session, col(Job.id) == job_id)
-    if state != SUPERSEDED:
-        for older in session.exec(
-            same.where(is_older, col(Job.state) == DELIVERING).order_by(col(Job.id))
-        ).all():
-            _withdraw(session, int(older or 0))
-
-
-def _supersede_rows(session: Session, which: ColumnElement[bool]) -> int:
-    """Supersede what jobs found and linked; return how many findings."""
-    jobs = select(col(Job.id)).where(which)
-    _change(session, col(LesionLink.job_pk).in_(jobs), {"superseded": True}, LesionLink)
-    return _change(session, col(Finding.job_pk).in_(jobs), {"superseded": True}, Finding)
-
-
-def _withdraw(session: Session, job_id: int) -> None:
-    """Take back the deliveries of a job of which nothing went out yet; a half delivered one goes on."""
-    deliveries = session.exec(select(Delivery).where(col(Delivery.job_pk) == job_id).with_for_update()).all()
-    if any(delivery.delivered_at is not None or delivery.state == "sending" for delivery in deliveries):
-        return
-    _change(session, col(Delivery.job_pk) == job_id, {"state": "superseded"}, Delivery)
-    _change(session, and_(col(Job.id) == job_id, col(Job.state) == DELIVERING), {"state": SUPERSEDED})
 
 
 def _has_open_deliveries(session: Session, job_id: int) -> bool:
@@ -383,14 +369,6 @@ def _has_open_deliveries(session: Session, job_id: int) -> bool:
         col(Delivery.job_pk) == job_id, col(Delivery.state).in_(("pending", "sending", "parked"))
     )
     return session.exec(statement.limit(1)).first() is not None
-
-
-def _change(
-    session: Session, condition: ColumnElement[bool], values: dict[str, Any], table: type[SQLModel] = Job
-) -> int:
-    session.flush()
-    statement = update(table).where(condition).values(values)
-    return int(session.exec(statement, execution_options={"synchronize_session": False}).rowcount)
 
 
 def _pk(row: Any) -> int:

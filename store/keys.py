@@ -8,9 +8,14 @@ import re
 CREDENTIALS = re.compile(r"(?<=:)//[^/@]*@")
 
 
-def job_key(manifest_sha256: str, plugin: str, version: str, model_sha256: str, config_sha256: str) -> str:
-    """Return the key of a job; every result UID derives from it."""
-    parts = (manifest_sha256, plugin, version, model_sha256, config_sha256)
+def job_key(
+    manifest_sha256: str, plugin: str, version: str, model_sha256: str, config_sha256: str, run: int = 0
+) -> str:
+    """Return the key of a job; every result UID derives from it.
+
+    `run` is how often a person asked for the same work again: its results are others, and supersede those before.
+    """
+    parts = (manifest_sha256, plugin, version, model_sha256, config_sha256, *((f"run {run}",) if run else ()))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

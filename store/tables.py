@@ -62,6 +62,10 @@ class Study(SQLModel, table=True):
         default=False,
         description="True while it is here only as a patient's earlier study, or by our own results: never analysed",
     )
+    parked_at: datetime | None = Field(
+        default=None, sa_type=UtcDateTime, description="since when a person wants nothing of it analysed"
+    )
+    parked_by: str | None = Field(default=None, description="who, in words for people")
 
 
 class Series(SQLModel, table=True):
@@ -135,14 +139,15 @@ class RevisionInstance(SQLModel, table=True):
 
 
 class Job(SQLModel, table=True):
-    """One plugin on one study revision. Only `store.jobs` writes it."""
+    """One plugin on one study revision. Written by `store.jobs`, `store.parking` and `store.succession`."""
 
     __table_args__ = (Index("ix_job_ready", "state", "run_after", "id"),)
     id: int | None = Field(default=None, primary_key=True)
     revision_pk: int = Field(foreign_key="revision.id", index=True)
     key: str = Field(
-        unique=True, description="sha256(manifest, plugin, version, model hash, configuration hash)"
+        unique=True, description="sha256(manifest, plugin, version, model hash, configuration hash, run)"
     )
+    run: int = Field(default=0, description="how often a person had asked for the same work again")
     plugin: str
     plugin_version: str
     model_sha256: str

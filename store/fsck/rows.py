@@ -87,6 +87,7 @@ def _job_keys(session: Session) -> Iterator[Fault]:
             col(Job.plugin_version),
             col(Job.model_sha256),
             col(Job.config_sha256),
+            col(Job.run),
         )
         .join(Revision, col(Revision.id) == col(Job.revision_pk))
         .order_by(col(Job.id))
@@ -165,7 +166,7 @@ def _deliveries(session: Session) -> Iterator[Fault]:
     early = (
         select(col(Delivery.id))
         .join(Job, col(Job.id) == col(Delivery.job_pk))
-        .where(col(Job.state).in_((jobs.QUEUED, jobs.RUNNING, jobs.DEAD)))
+        .where(col(Job.state).in_((jobs.QUEUED, jobs.RUNNING, jobs.DEAD, jobs.PARKED)))
     )
     for pk in session.scalars(early):
         yield _delivery(pk, "delivered-early", "The job of the delivery has not ended well.", RESTORE)

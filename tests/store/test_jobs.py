@@ -9,43 +9,13 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from ledger import START, arrive, at, queued, result, settled
-from sqlmodel import Session, select
+from ledger import START, arrive, at, found, labels, queued, result, run, settled
+from sqlmodel import select
 
 from plugins.errors import Refused
 from store import findings, jobs, outbox, studies
 from store.database import Database
-from store.findings import AnalysedFindings, Coded, Found
 from store.tables import Delivery, Finding, Job, Result
-
-LESION = Coded(value="52988006", scheme="SCT", meaning="Lesion")
-
-
-def found(label: str) -> AnalysedFindings:
-    one = Found(
-        label=label,
-        tracking_identifier=label,
-        tracking_uid="2.25.1",
-        series_instance_uid="1.2.3.1",
-        segment_number=1,
-        category=LESION,
-        type=LESION,
-        centroid_mm=(1.0, 2.0, 3.0),
-    )
-    return AnalysedFindings(found=(one,))
-
-
-def run(session: Session, seconds: float, owner: str = "w", state: str = jobs.DONE) -> str:
-    """Claim, save one finding and finish."""
-    job = jobs.claim(session, owner, at(seconds), 60)
-    assert job is not None
-    assert job.id is not None
-    findings.save(session, job, found(f"of job {job.id}"), {}, at(seconds))
-    return jobs.finish(session, job.id, job.attempt, state, at(seconds))
-
-
-def labels(session: Session) -> list[str]:
-    return list(session.exec(select(Finding.label).where(~Finding.superseded)))  # type: ignore[operator]
 
 
 def test_the_key_names_everything_that_the_result_depends_on() -> None:

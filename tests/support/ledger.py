@@ -6,14 +6,16 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlmodel import Session
+from sqlmodel import Session, select
 
-from store import instances, jobs, studies
+from store import findings, instances, jobs, studies
+from store.findings import AnalysedFindings, Coded, Found
 from store.objects import Kept
 from store.part10 import Header
-from store.tables import Job, Result, Revision
+from store.tables import Finding, Job, Result, Revision
 
 START = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
+LESION = Coded(value="52988006", scheme="SCT", meaning="Lesion")
 
 
 def at(seconds: float) -> datetime:
@@ -88,3 +90,32 @@ def result(session: Session, job: Job, number: int = 1) -> Result:
     session.add(row)
     session.flush()
     return row
+
+
+def found(label: str) -> AnalysedFindings:
+    """Return one finding of this label."""
+    one = Found(
+        label=label,
+        tracking_identifier=label,
+        tracking_uid="2.25.1",
+        series_instance_uid="1.2.3.1",
+        segment_number=1,
+        category=LESION,
+        type=LESION,
+        centroid_mm=(1.0, 2.0, 3.0),
+    )
+    return AnalysedFindings(found=(one,))
+
+
+def run(session: Session, seconds: float, owner: str = "w", state: str = jobs.DONE) -> str:
+    """Claim, save one finding and finish."""
+    job = jobs.claim(session, owner, at(seconds), 60)
+    assert job is not None
+    assert job.id is not None
+    findings.save(session, job, found(f"of job {job.id}"), {}, at(seconds))
+    return jobs.finish(session, job.id, job.attempt, state, at(seconds))
+
+
+def labels(session: Session) -> list[str]:
+    """Return what counts."""
+    return list(session.exec(select(Finding.label).where(~Finding.superseded)))  # type: ignore[operator]
