@@ -8,13 +8,13 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, UniqueConstraint
-from sqlmodel import Field, Session, SQLModel, and_, col, exists, func, or_, select, update
+from sqlmodel import Field, Session, SQLModel, and_, col, func, or_, select, update
 
 from plugins.errors import Refused
 from store.charset import storable
 from store.database import aware_utc, insert_new
 from store.instances import RECEIVING, beat, close_association, open_association
-from store.tables import Association, Instance, RevisionInstance, Study, UtcDateTime
+from store.tables import Association, Instance, Revision, RevisionInstance, Study, UtcDateTime
 
 OPEN, CLOSING, WHOLE, CANCELLED, EXPIRED = "open", "closing", "whole", "cancelled", "expired"
 ARRIVING, UNPACKING, WAITING, CONVERTING = "arriving", "unpacking", "waiting", "converting"
@@ -132,6 +132,16 @@ def touch(session: Session, upload_pk: int, now: datetime) -> Upload:
     session.exec(update(Association).where(reopen).values(closed_at=None))
     beat(session, upload.association_pk, now)
     return upload
+
+
+def is_live(session: Session, upload_pk: int, now: datetime) -> bool:
+    """Return whether an upload goes on, and hold its studies back a while longer when it does."""
+    upload = get(session, upload_pk)
+    session.refresh(upload)
+    if upload.state not in (OPEN, CLOSING):
+        return False
+    beat(session, upload.association_pk, now)
+    return True
 
 
 def note(
@@ -354,16 +364,25 @@ def source_of(author: str) -> str:
 
 def is_withheld(session: Session, revision_pk: int) -> bool:
     """Return whether the results of a revision stay here: it came by uploads whose results are not to be sent."""
-    brought = and_(
-        col(UploadFile.instance_pk) == col(RevisionInstance.instance_pk),
-        col(Upload.id) == col(UploadFile.upload_pk),
+    of_study = (
+        select(Upload.author, Upload.delivered)
+        .join(UploadFile, col(UploadFile.upload_pk) == col(Upload.id))
+        .join(Revision, col(Revision.study_pk) == col(UploadFile.study_pk))
+        .where(col(Revision.id) == revision_pk)
+        .distinct()
     )
-    withheld = exists().where(brought, ~col(Upload.delivered), col(UploadFile.state) == KEPT)
-    sent = exists().where(brought, col(Upload.delivered))
-    of_revision = col(RevisionInstance.revision_pk) == revision_pk
-    others = select(RevisionInstance.instance_pk).where(of_revision, or_(~withheld, sent)).limit(1)
-    some = select(RevisionInstance.instance_pk).where(of_revision).limit(1)
-    return session.exec(some).first() is not None and session.exec(others).first() is None
+    uploads = list(session.exec(of_study))
+    if not uploads or any(is_delivered for _, is_delivered in uploads):
+        return False
+    others = (
+        select(Instance.id)
+        .join(RevisionInstance, col(RevisionInstance.instance_pk) == col(Instance.id))
+        .where(
+            col(RevisionInstance.revision_pk) == revision_pk,
+            col(Instance.source).not_in([source_of(author) for author, _ in uploads]),
+        )
+    )
+    return session.exec(others.limit(1)).first() is None
 
 
 __all__ = [
@@ -398,6 +417,7 @@ __all__ = [
     "file_of",
     "files",
     "get",
+    "is_live",
     "is_own",
     "is_withheld",
     "members",

@@ -1,0 +1,358 @@
+"""What is done with files that people load up: judged, taken in as from any sender, unpacked, written as DICOM.
+
+An object is taken in by `node.intake`, as one that came by C-STORE. What takes long (zip files, NIfTI images) is left
+to `Uploads.tick`, which goes on after a restart where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+from zipfile import ZipFile, ZipInfo
+
+from node.audit import Record, unheard
+from node.intake import Intake
+from node.logs import line
+from node.settings import Settings
+from node.unzip import ARCHIVES, NESTED, extract, is_nifti_name, opened
+from plugins.errors import NadirError, Refused, Unavailable
+from store import uploads
+from store.instances import OpenAssociation, Recorded
+from store.uploads import (
+    CONVERTING,
+    KEPT,
+    KNOWN,
+    REFUSED,
+    SKIPPED,
+    UNPACKED,
+    UNPACKING,
+    WAITING,
+    Upload,
+    UploadFile,
+)
+
+log = logging.getLogger(__name__)
+
+FOLDER = "uploads"
+HEAD_BYTES = 512
+LARGEST_UNPACKED_BYTES = 64 << 30
+EXPIRES = timedelta(days=1)
+DIRECTORY_CLASS = b"1.2.840.10008.1.3.10"
+NIFTI_HEADS = tuple(n.to_bytes(4, order) for n in (348, 540) for order in ("little", "big"))
+LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+Kind = Literal["dicom", "zip", "nifti"]
+SAME = {
+    KNOWN: ("already-here", "this node has it already"),
+    "duplicate": ("duplicate", "the same image came twice in this upload"),
+}
+
+
+class Uploads:
+    """The files of uploads on their way into the store.
+
+    Parameters
+    ----------
+    settings
+        Of them: the home folder and the bounds of objects and disk.
+    intake
+        Takes objects in.
+    record
+        Takes what the audit trail is told.
+
+    """
+
+    def __init__(self, settings: Settings, intake: Intake, record: Record = unheard) -> None:
+        self._settings = settings
+        self._intake = intake
+        self._database = intake.database
+        self._record = record
+        self._interrupted = threading.Event()
+
+    def interrupt(self) -> None:
+        """Leave what takes long for the next start."""
+        self._interrupted.set()
+
+    def tick(self, now: datetime) -> bool:
+        """Return True after a zip file or an image was dealt with, False when there is none."""
+        self._expire(now)
+        with self._database.reading() as session:
+            due = uploads.next_due(session)
+            upload = None if due is None else uploads.get(session, due.upload_pk)
+        if due is None or upload is None or self._interrupted.is_set():
+            return False
+        work = self._unpack if due.state == UNPACKING else self._convert
+        try:
+            values = work(upload, due)
+        except Refused as refused:
+            values = _refusal(refused)
+        except NadirError:
+            raise
+        except Exception:  # the border: one file that breaks what reads it holds no other up
+            log.exception(line("upload-failed", upload=due.upload_pk, file=due.number))
+            sentence = "the node failed on it; its log says why"
+            values = _refusal(Refused("failed", sentence))
+        if values is None:
+            return False  # interrupted, or the upload has ended
+        with self._database.transaction() as session:
+            uploads.change(session, int(due.id or 0), **values)
+        path = self.path(due)
+        path.unlink(missing_ok=True)
+        self.complete(due.upload_pk)
+        return True
+
+    def complete(self, upload_pk: int) -> None:
+        """Let the studies of an upload settle when it was closed and nothing of it is left to do."""
+        with self._database.transaction() as session:
+            upload = uploads.get(session, upload_pk)
+            is_whole = uploads.complete(session, upload, self._database.now())
+        if is_whole:
+            self.forget(upload_pk)
+
+    def forget(self, upload_pk: int) -> None:
+        """Delete what is left on disk of an upload that has ended."""
+        shutil.rmtree(self.folder(upload_pk), ignore_errors=True)
+
+    def folder(self, upload_pk: int) -> Path:
+        """Return where files of an upload lie that are no objects yet."""
+        return self._settings.home / FOLDER / str(upload_pk)
+
+    def partial(self, upload_pk: int, number: int) -> Path:
+        """Return where a file lies that comes in pieces; its folder is there."""
+        folder = self.folder(upload_pk)
+        with _on_disk():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder / f"{number}.part"
+
+    def path(self, row: UploadFile) -> Path:
+        """Return where a zip file or NIfTI image lies until it is dealt with."""
+        suffix = ".zip"
+        if is_nifti_name(row.name):
+            suffix = ".nii.gz" if row.name.lower().endswith(".gz") else ".nii"
+        return self.folder(row.upload_pk) / f"{row.number}-{row.member}{suffix}"
+
+    def require_room(self, more_bytes: int = 0) -> None:
+        """Raise OSError (ENOSPC) when the disk would be filled beyond its reserve."""
+        if self._intake.objects.free_bytes() - more_bytes < self._settings.reserve_bytes:
+            raise OSError(28, "the disk is filled up to its reserve")
+
+    def temporary(self) -> Path:
+        """Return a path on the store's disk for a file that is arriving."""
+        return self._intake.objects.temporary()
+
+    def receive(self, upload: Upload, number: int, name: str, path: Path, *, member: int = 0) -> UploadFile:
+        """Return what became of a file that has arrived; `path` is gone afterwards, whatever happens.
+
+        An object is on disk with its row by then, and a zip file or image lies in the folder of the upload.
+        Raises Unavailable when disk or database cannot take it; then it has to be sent again.
+        """
+        size_bytes = path.stat().st_size
+        try:
+            kind = kind_of(path, name)
+            if kind == "zip" and member:
+                raise Refused("nested-zip", NESTED)
+            if kind == "dicom":
+                values = self._take(upload, number, member, path)
+            else:
+                values = {"state": UNPACKING if kind == "zip" else WAITING}
+                self._put_by(upload, number, name, path, member)
+        except Refused as refused:
+            values = _refusal(refused)
+        except OSError as error:
+            raise Unavailable("the file cannot be written; free or mend the disk") from error
+        finally:
+            path.unlink(missing_ok=True)
+        return self._note(upload, number, name, size_bytes, values, member)
+
+    def _note(
+        self, upload: Upload, number: int, name: str, size_bytes: int, values: dict[str, Any], member: int
+    ) -> UploadFile:
+        pk = int(upload.id or 0)
+        with self._database.transaction() as session:
+            uploads.is_live(session, pk, self._database.now())
+            return uploads.note(session, pk, number, name, size_bytes, member=member, **values)
+
+    def _take(self, upload: Upload, number: int, member: int, path: Path) -> dict[str, Any]:
+        """Return what became of a DICOM object. Refuses what the intake refuses, and `too-large`."""
+        if path.stat().st_size > self._settings.max_object_bytes:
+            raise Refused("too-large", f"it is longer than {self._settings.max_object_bytes} bytes")
+        recorded = self._intake.take(
+            path,
+            source=uploads.source_of(upload.author),
+            association=OpenAssociation(pk=upload.association_pk),
+        )
+        return self._became(upload, number, member, recorded)
+
+    def _became(self, upload: Upload, number: int, member: int, recorded: Recorded) -> dict[str, Any]:
+        where = {"study_pk": recorded.study_pk, "instance_pk": recorded.instance_pk}
+        if recorded.outcome == "own":
+            return {
+                "state": KNOWN,
+                "code": "own-result",
+                "sentence": "it is a result of Nadir itself",
+                **where,
+            }
+        if recorded.outcome != "identical":
+            return {"state": KEPT, **where}
+        with self._database.reading() as session:
+            what = uploads.is_own(session, upload, recorded.instance_pk, number, member)
+        if what == KEPT:
+            return {"state": KEPT, **where}
+        code, sentence = SAME[what]
+        return {"state": KNOWN, "code": code, "sentence": sentence, **where}
+
+    def _put_by(self, upload: Upload, number: int, name: str, path: Path, member: int) -> None:
+        """Lay a file into the folder of its upload, on disk for good."""
+        row = UploadFile(
+            upload_pk=int(upload.id or 0), number=number, member=member, name=name, size_bytes=0, state=""
+        )
+        target = self.path(row)
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        shutil.move(path, target)
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _unpack(self, upload: Upload, row: UploadFile) -> dict[str, Any] | None:
+        """Take in every member of a zip file that was not dealt with before; None when it was interrupted."""
+        with self._database.reading() as session:
+            done = uploads.members(session, row.upload_pk, row.number)
+        with opened(self.path(row), LARGEST_UNPACKED_BYTES) as (archive, infos):
+            for member, info in enumerate(infos, start=1):
+                if member in done:
+                    continue
+                if not self._goes_on(row.upload_pk):
+                    return None
+                self._take_out(upload, row, member, archive, info)
+        return {"state": UNPACKED}
+
+    def _take_out(
+        self, upload: Upload, row: UploadFile, member: int, archive: ZipFile, info: ZipInfo
+    ) -> None:
+        """Take in one member of a zip file, or write down why not."""
+        name = f"{row.name}/{info.filename}"
+        path = self.temporary()
+        try:
+            require_wanted(info.filename)
+            self.require_room(info.file_size)
+            extract(archive, info, path)
+        except Refused as refused:
+            path.unlink(missing_ok=True)
+            self._note(upload, row.number, name, info.file_size, _refusal(refused), member)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise Unavailable("the disk is filled up to its reserve; unpacking waits") from error
+        else:
+            self.receive(upload, row.number, name, path, member=member)
+
+    def _convert(self, upload: Upload, row: UploadFile) -> dict[str, Any] | None:
+        """Write a NIfTI image as DICOM and take it in; None when it was interrupted."""
+        from store.dicom.from_nifti import read_series
+
+        series = read_series(self.path(row), said_of(json.loads(row.said)))
+        became: list[Recorded] = []
+        for k in range(len(series)):
+            if k % 20 == 0 and not self._goes_on(row.upload_pk):
+                return None
+            self.require_room()
+            path = self.temporary()
+            path.write_bytes(series.encoded(k))
+            became.append(
+                self._intake.take(
+                    path,
+                    source=uploads.source_of(upload.author),
+                    association=OpenAssociation(pk=upload.association_pk),
+                )
+            )
+        where = {"study_pk": became[0].study_pk, "instance_pk": became[0].instance_pk}
+        if all(one.outcome == "identical" for one in became):
+            code, sentence = SAME[KNOWN]
+            return {"state": KNOWN, "code": code, "sentence": sentence, **where}
+        told = "; ".join((f"written as {len(series)} {series.said.modality} images", *series.told))
+        return {"state": KEPT, "sentence": told, **where}
+
+    def _goes_on(self, upload_pk: int) -> bool:
+        if self._interrupted.is_set():
+            return False
+        with self._database.transaction() as session:
+            return uploads.is_live(session, upload_pk, self._database.now())
+
+    def _expire(self, now: datetime) -> None:
+        """End uploads that nobody went on with for a day, and delete what lies about of them."""
+        with self._database.reading() as session:
+            old = uploads.abandoned(session, now - EXPIRES)
+        for upload_pk in old:
+            with self._database.transaction() as session:
+                uploads.end(session, upload_pk, uploads.EXPIRED, now)
+            self.forget(upload_pk)
+            log.info(line("upload-expired", upload=upload_pk))
+
+
+SKIPPED_CODES = frozenset({"hidden", "dicomdir", "not-dicom", "empty"})
+"""What is passed over: nothing that a person meant to load up."""
+
+
+def _refusal(refused: Refused) -> dict[str, Any]:
+    """Return what is written down of a file that is not taken."""
+    state = SKIPPED if refused.code in SKIPPED_CODES else REFUSED
+    return {"state": state, "code": refused.code, "sentence": refused.sentence}
+
+
+def kind_of(path: Path, name: str) -> Kind:
+    """Return what a file is by its first bytes. Refuses `hidden`, `dicomdir`, `empty`, `not-dicom` and `archive`."""
+    require_wanted(name)
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if not head:
+        raise Refused("empty", "it is empty")
+    if head[128:132] == b"DICM":
+        if DIRECTORY_CLASS in head:
+            raise Refused("dicomdir", "it is a list of files (DICOMDIR), which holds no image")
+        return "dicom"
+    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return "zip"
+    if is_nifti_name(name) and (head[:2] == b"\x1f\x8b" or head[:4] in NIFTI_HEADS):
+        return "nifti"
+    if name.lower().endswith(ARCHIVES):
+        raise Refused("archive", "of archives only zip files are unpacked; make one, or load up the folder")
+    if PurePosixPath(name).suffix.lower() in (".dcm", ".dicom", ".ima"):
+        raise Refused("not-dicom", "its name says DICOM and it is none (no DICM after 128 bytes)")
+    raise Refused("not-dicom", "it is neither DICOM nor a zip file nor NIfTI (.nii, .nii.gz)")
+
+
+def require_wanted(name: str) -> None:
+    """Refuse (`hidden`, `dicomdir`) files that lie about beside images, by their names."""
+    parts = [part.lower() for part in PurePosixPath(name.replace("\\", "/")).parts]
+    if any((part.startswith(".") and part not in (".", "..")) or part in LITTER for part in parts):
+        raise Refused("hidden", "hidden files and what systems lay beside others are passed over")
+    if parts and parts[-1] == "dicomdir":
+        raise Refused("dicomdir", "it is a list of files (DICOMDIR), which holds no image")
+
+
+def said_of(plain: Mapping[str, Any]) -> Any:
+    """Return what a person said that an image is, from the row that kept it."""
+    from store.dicom.from_nifti import Said
+
+    return Said(**{**plain, "study_date": date.fromisoformat(plain["study_date"])})
+
+
+@contextmanager
+def _on_disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable("the file cannot be written; free or mend the disk") from error
+
+
+__all__ = ["CONVERTING", "EXPIRES", "Uploads", "kind_of", "require_wanted", "said_of"]
