@@ -126,13 +126,13 @@ def queried(ae_title: str, peer: Peer, sop_class_uid: str, what: str, patient: S
     return AuditMessage(event=am.QUERY, participants=_from_us(ae_title, peer), subjects=(asked, patient))
 
 
-def instances_accessed(name: str, address: str, study: Subject, patient: Subject) -> AuditMessage:
+def instances_accessed(name: str, address: str, study: Subject, patient: Subject | None) -> AuditMessage:
     """Tell that somebody looked at a study, or fetched results of it."""
     return AuditMessage(
         event=am.INSTANCES_ACCESSED,
         action="R",
         participants=(Participant(user_id=name or "unknown", address=address, is_requestor=True),),
-        subjects=(study, patient),
+        subjects=tuple(s for s in (study, patient) if s),
     )
 
 

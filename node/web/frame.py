@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from node.settings import Settings
 from node.web.access import NOBODY, Rule
+from node.web.viewer_files import find_pages
 
 TEMPLATES = Path(__file__).with_name("templates")
 STATIC = Path(__file__).with_name("static")
@@ -84,7 +85,7 @@ class Frame:
 
 def frame_of(settings: Settings) -> Frame:
     """Return what makes the pages of a node with these settings."""
-    return Frame(ZoneInfo(settings.time_zone))
+    return Frame(ZoneInfo(settings.time_zone), has_viewer=find_pages(settings) is not None)
 
 
 def _theme(request: Request) -> str:

@@ -31,6 +31,9 @@ PEOPLE = set(ROLES)
 MAY = {
     "GET /": PEOPLE,
     "GET /static/{name}": EVERYBODY,
+    "GET /viewer": PEOPLE,
+    "GET /viewer/{path:path}": PEOPLE,
+    "GET /dicom-web/{path:path}": PEOPLE | {"api token"},
     "GET /health": EVERYBODY,
     "GET /metrics": {"administrator", "metrics token"},
     "GET /login": EVERYBODY,

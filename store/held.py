@@ -1,0 +1,204 @@
+"""What the node holds of a study, to be shown: the images that came and the results that were made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from sqlalchemy import func, select
+from sqlmodel import Session, col
+
+from store import jobs
+from store.tables import Instance, Job, Patient, Result, Revision, Series, Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldStudy:
+    """One study as a query finds it."""
+
+    study_instance_uid: str
+    """Study Instance UID."""
+    study_date: date | None
+    """Its date."""
+    study_description: str
+    """StudyDescription."""
+    accession_number: str
+    """AccessionNumber."""
+    issuer: str
+    """IssuerOfPatientID."""
+    patient_id: str
+    """PatientID."""
+    patient_name: str
+    """PatientName."""
+    patient_sex: str
+    """PatientSex."""
+    patient_birth_date: date | None
+    """PatientBirthDate."""
+    modalities: tuple[str, ...]
+    """Modalities of the series that came, sorted."""
+    series: int
+    """Number of those series."""
+    instances: int
+    """Number of instances in them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyQuery:
+    """What studies have to match; empty is anything. Texts may have the wildcards `*` and `?`, and case counts not."""
+
+    study_instance_uids: tuple[str, ...] = ()
+    """One of these."""
+    patient_id: str = ""
+    """PatientID."""
+    patient_name: str = ""
+    """PatientName."""
+    accession_number: str = ""
+    """AccessionNumber."""
+    study_description: str = ""
+    """StudyDescription."""
+    modalities: tuple[str, ...] = ()
+    """One of these among the series that came."""
+    since: date | None = None
+    """StudyDate, at the earliest."""
+    until: date | None = None
+    """StudyDate, at the latest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldObject:
+    """One object of a study."""
+
+    series_instance_uid: str
+    """Series Instance UID."""
+    sop_instance_uid: str
+    """SOP Instance UID."""
+    sop_class_uid: str
+    """SOP Class UID."""
+    sha256: str
+    """Name of its file in the object store."""
+
+
+def patient_of(session: Session, study_instance_uid: str) -> Patient | None:
+    """Return whose study it is; None for a study that is not here."""
+    statement = (
+        select(Patient)
+        .join(Study, col(Study.patient_pk) == col(Patient.id))
+        .where(col(Study.study_instance_uid) == study_instance_uid)
+    )
+    return session.scalars(statement).first()
+
+
+def held_studies(session: Session, filters: Mapping[str, object], limit: int, offset: int) -> list[HeldStudy]:
+    """Return studies, the newest first.
+
+    `filters` may name `study_instance_uid` (several), `patient_id`, `patient_name`, `accession_number`,
+    `study_description` (with the wildcards `*` and `?`), `since` and `until` (dates).
+    """
+    statement = select(Study, Patient).join(Patient, col(Study.patient_pk) == col(Patient.id))
+    if uids := filters.get("study_instance_uid"):
+        statement = statement.where(col(Study.study_instance_uid).in_(uids))
+    for name, column in (
+        ("patient_id", Patient.patient_id),
+        ("patient_name", Patient.patient_name),
+        ("accession_number", Study.accession_number),
+        ("study_description", Study.study_description),
+    ):
+        if text := str(filters.get(name) or ""):
+            statement = statement.where(func.lower(col(column)).like(_pattern(text.lower()), escape="\\"))
+    if since := filters.get("since"):
+        statement = statement.where(col(Study.study_date) >= since)
+    if until := filters.get("until"):
+        statement = statement.where(col(Study.study_date) <= until)
+    statement = (
+        statement.order_by(col(Study.study_date).desc(), col(Study.id).desc()).limit(limit).offset(offset)
+    )
+    found = session.execute(statement).all()
+    counts = _counts(session, [study.id or 0 for study, _ in found])
+    return [_held_study(study, patient, counts.get(study.id or 0, ())) for study, patient in found]
+
+
+def held_objects(session: Session, study_instance_uid: str) -> list[HeldObject]:
+    """Return what is shown of a study: the content that counts, and the newest results of each analysis, by series."""
+    came = (
+        select(
+            col(Series.series_instance_uid),
+            col(Instance.sop_instance_uid),
+            col(Instance.sop_class_uid),
+            col(Instance.sha256),
+        )
+        .join(Series, col(Series.id) == col(Instance.series_pk))
+        .join(Study, col(Study.id) == col(Series.study_pk))
+        .where(col(Study.study_instance_uid) == study_instance_uid, col(Instance.current))
+        .order_by(col(Series.id), col(Instance.id))
+    )
+    newest = (
+        select(func.max(Job.id))
+        .join(Revision, col(Revision.id) == col(Job.revision_pk))
+        .join(Study, col(Study.id) == col(Revision.study_pk))
+        .join(Result, col(Result.job_pk) == col(Job.id))
+        .where(
+            col(Study.study_instance_uid) == study_instance_uid,
+            col(Job.state).in_((jobs.DELIVERING, jobs.DONE)),
+        )
+        .group_by(col(Job.plugin))
+    )
+    made = (
+        select(
+            col(Result.series_instance_uid),
+            col(Result.sop_instance_uid),
+            col(Result.sop_class_uid),
+            col(Result.sha256),
+        )
+        .where(col(Result.job_pk).in_(newest))
+        .order_by(col(Result.id))
+    )
+    objects: dict[str, HeldObject] = {}
+    for series, sop, kind, sha256 in (*session.execute(came), *session.execute(made)):
+        one = HeldObject(series_instance_uid=series, sop_instance_uid=sop, sop_class_uid=kind, sha256=sha256)
+        objects.setdefault(sop, one)
+    return list(objects.values())
+
+
+def _counts(session: Session, study_pks: Sequence[int]) -> dict[int, tuple[tuple[str, int, int], ...]]:
+    """Return (modality, series, instances) of each study."""
+    statement = (
+        select(
+            col(Series.study_pk),
+            col(Series.modality),
+            func.count(func.distinct(Series.id)),
+            func.count(col(Instance.id)),
+        )
+        .join(Instance, col(Instance.series_pk) == col(Series.id))
+        .where(col(Series.study_pk).in_(study_pks), col(Instance.current))
+        .group_by(col(Series.study_pk), col(Series.modality))
+    )
+    found: dict[int, tuple[tuple[str, int, int], ...]] = {}
+    for study_pk, modality, series, instances in session.execute(statement):
+        found[study_pk] = (*found.get(study_pk, ()), (modality, series, instances))
+    return found
+
+
+def _held_study(study: Study, patient: Patient, counts: Sequence[tuple[str, int, int]]) -> HeldStudy:
+    return HeldStudy(
+        study_instance_uid=study.study_instance_uid,
+        study_date=study.study_date,
+        study_description=study.study_description,
+        accession_number=study.accession_number,
+        issuer=patient.issuer,
+        patient_id=patient.patient_id,
+        patient_name=patient.patient_name,
+        patient_sex=patient.patient_sex,
+        patient_birth_date=patient.patient_birth_date,
+        modalities=tuple(sorted({modality for modality, _, _ in counts if modality})),
+        series=sum(series for _, series, _ in counts),
+        instances=sum(instances for _, _, instances in counts),
+    )
+
+
+def _pattern(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return escaped.replace("*", "%").replace("?", "_")
+
+
+__all__ = ["HeldObject", "HeldStudy", "StudyQuery", "held_objects", "held_studies", "patient_of"]
