@@ -30,6 +30,7 @@ SINGULAR = {
     "delivery": "--delivery-setting",
     "commitment_callers": "--commitment-caller",
     "retrain": "--retrain-setting",
+    "worklist": "--worklist-setting",
 }
 """Flags that may be given several times are named for one of what they hold."""
 
@@ -64,8 +65,9 @@ def load_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
         values["plugins"] = _nested(pairs, "plugin")
     if pairs := values.pop("delivery", None):
         values["delivery"] = _nested(pairs, "delivery")
-    if pairs := values.pop("retrain", None):
-        values["retrain"] = _nested([f"retrain.{pair}" for pair in pairs], "retrain")["retrain"]
+    for group in ("retrain", "worklist"):
+        if pairs := values.pop(group, None):
+            values[group] = _nested([f"{group}.{pair}" for pair in pairs], group)[group]
     return Settings.load(
         config, **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     )
@@ -81,6 +83,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
             "plugins": "NAME.FIELD=VALUE: one setting of a plugin",
             "delivery": "DESTINATION.FIELD=VALUE: one setting of a destination",
             "retrain": "FIELD=VALUE: one setting of retraining",
+            "worklist": "FIELD=VALUE: one setting of the worklist",
         }.get(name, description)
         option = typer.Option(flag, help=f"{words} (repeatable).", show_default=False)
         annotation = Annotated[list[str] | None, option]

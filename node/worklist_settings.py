@@ -1,0 +1,103 @@
+"""The settings `[worklist]`: which worklist of the PACS drives this node, and which of its workitems are for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic_settings import NoDecode
+
+from node.deliveries import DeliverySettings, with_credentials, without_credentials
+from plugins.codes import PRIVATE_SCHEME
+
+WEB_ADDRESS = re.compile(r"^https?://[^\s/]+[^\s]*$")
+CODE = re.compile(r"^[^:\s]{1,16}:[^\s]{1,64}$")
+STATION = re.compile(r"^[\x21-\x5b\x5d-\x7e]{1,16}$")
+
+
+def _words(value: object) -> object:
+    """Take one word or `a, b` for a list, as flags and the environment write it."""
+    if isinstance(value, str):
+        return tuple(word.strip() for word in value.split(",") if word.strip())
+    return value
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+
+
+class WorklistSettings(BaseModel):
+    """Which tasks of a UPS-RS worklist are claimed. Without `url` none are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    url: str = Field(
+        default="", description="DICOMweb root whose /workitems is the worklist (UPS-RS); empty for none"
+    )
+    credentials_file: Path | None = Field(
+        default=None, description="File that holds user:password for the worklist"
+    )
+    seconds: float = Field(
+        default=15.0, gt=0, description="How often the worklist is asked, and told of progress"
+    )
+    labels: Words = Field(
+        default=(), description="Only workitems with one of these Worklist Labels; empty for all"
+    )
+    station: str = Field(
+        default="", description="Our name as a station, at most 16 characters; the AE title when empty"
+    )
+    codes: dict[str, Words] = Field(
+        default_factory=dict,
+        description=f"Which analyses a workitem code asks for, SCHEME:VALUE; {PRIVATE_SCHEME}:NAME is the analysis NAME",
+    )
+    unknown: Literal["leave", "refuse"] = Field(
+        default="leave",
+        description="What becomes of workitems with other codes: leave them to others, or claim and cancel them",
+    )
+    sources: Words | None = Field(
+        default=None,
+        description="Where input is fetched from, and nowhere else: AE@host:port or DICOMweb roots; as priors_from "
+        "when not given",
+    )
+    at_once: int = Field(
+        default=4, ge=1, description="Workitems that are held at one time; others are left to others"
+    )
+    events: bool = Field(
+        default=True, description="Subscribe to what is claimed, so that a request to cancel it is heard"
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        if value and not WEB_ADDRESS.match(value):
+            raise ValueError("it is not the http(s) URL of a DICOMweb root")
+        if value != without_credentials(value):
+            raise ValueError("user and password belong into the file that credentials_file names")
+        return value.rstrip("/").removesuffix("/workitems")
+
+    @field_validator("station")
+    @classmethod
+    def _station(cls, value: str) -> str:
+        if value and not STATION.match(value):
+            raise ValueError("a station has 1 to 16 printable characters, no blank and no backslash")
+        return value
+
+    @field_validator("codes")
+    @classmethod
+    def _codes(cls, value: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
+        for key, plugins in value.items():
+            if not CODE.match(key):
+                raise ValueError(f"'{key}' is no code: write SCHEME:VALUE")
+            if not plugins:
+                raise ValueError(f"'{key}' asks for no analysis: name at least one")
+        return value
+
+    @property
+    def address(self) -> str:
+        """Return the address to speak to. Refuses as `node.deliveries.with_credentials`."""
+        return with_credentials(self.url, DeliverySettings(credentials_file=self.credentials_file))
+
+
+__all__ = ["WorklistSettings"]
