@@ -89,31 +89,28 @@ def patient_of(session: Session, study_instance_uid: str) -> Patient | None:
     return session.scalars(statement).first()
 
 
-def held_studies(session: Session, filters: Mapping[str, object], limit: int, offset: int) -> list[HeldStudy]:
-    """Return studies, the newest first.
-
-    `filters` may name `study_instance_uid` (several), `patient_id`, `patient_name`, `accession_number`,
-    `study_description` (with the wildcards `*` and `?`), `since` and `until` (dates).
-    """
+def held_studies(session: Session, query: StudyQuery, limit: int, offset: int) -> list[HeldStudy]:
+    """Return the studies that a query finds, the newest first."""
     statement = select(Study, Patient).join(Patient, col(Study.patient_pk) == col(Patient.id))
-    if uids := filters.get("study_instance_uid"):
-        statement = statement.where(col(Study.study_instance_uid).in_(uids))
-    for name, column in (
-        ("patient_id", Patient.patient_id),
-        ("patient_name", Patient.patient_name),
-        ("accession_number", Study.accession_number),
-        ("study_description", Study.study_description),
+    if query.study_instance_uids:
+        statement = statement.where(col(Study.study_instance_uid).in_(query.study_instance_uids))
+    for text, column in (
+        (query.patient_id, Patient.patient_id),
+        (query.patient_name, Patient.patient_name),
+        (query.accession_number, Study.accession_number),
+        (query.study_description, Study.study_description),
     ):
-        if text := str(filters.get(name) or ""):
+        if text:
             statement = statement.where(func.lower(col(column)).like(_pattern(text.lower()), escape="\\"))
-    if since := filters.get("since"):
-        statement = statement.where(col(Study.study_date) >= since)
-    if until := filters.get("until"):
-        statement = statement.where(col(Study.study_date) <= until)
-    statement = (
-        statement.order_by(col(Study.study_date).desc(), col(Study.id).desc()).limit(limit).offset(offset)
-    )
-    found = session.execute(statement).all()
+    if query.modalities:
+        having = select(col(Series.study_pk)).where(col(Series.modality).in_(query.modalities))
+        statement = statement.where(col(Study.id).in_(having))
+    if query.since:
+        statement = statement.where(col(Study.study_date) >= query.since)
+    if query.until:
+        statement = statement.where(col(Study.study_date) <= query.until)
+    newest = statement.order_by(col(Study.study_date).desc(), col(Study.id).desc())
+    found = session.execute(newest.limit(limit).offset(offset)).all()
     counts = _counts(session, [study.id or 0 for study, _ in found])
     return [_held_study(study, patient, counts.get(study.id or 0, ())) for study, patient in found]
 
