@@ -20,6 +20,7 @@ from pydantic_settings import (
 from node.deliveries import DeliverySettings, key_of, taking, without_credentials
 from node.retraining import RetrainSettings
 from node.secrets import SECRET, SecretFiles, hidden, is_secret, require_private_settings
+from node.worklist_settings import WorklistSettings
 from node.zone import known_zone
 from plugins.errors import Refused
 
@@ -79,6 +80,10 @@ class Settings(BaseSettings):
     time_zone: str = Field(
         default="UTC", description="Time zone of the pages: UTC, or a name as Europe/Berlin"
     )
+    viewer_pages: Path | None = Field(
+        default=None,
+        description="Folder of OHIF's built pages; none: what `make viewer` brought, or /usr/share/nadir/viewer",
+    )
     http_tls_certificate: Path | None = Field(
         default=None, description="PEM file with the certificate chain of the HTTP port; none: plain HTTP"
     )
@@ -91,6 +96,18 @@ class Settings(BaseSettings):
     )
     http_proxies: Words = Field(
         default=(), description="Addresses of proxies whose X-Forwarded-For and -Proto are believed"
+    )
+    metrics_host: str = Field(
+        default="127.0.0.1", description="Address that the port for probes and metrics listens on"
+    )
+    metrics_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="Port of each process, whatever its roles, for probes and its own metrics; 0 for none",
+    )
+    metrics_token: Annotated[str, SECRET] = Field(
+        default="", description="Bearer token that may ask the HTTP port for /metrics, and nothing else"
     )
     max_request_bytes: int = Field(default=1 << 30, gt=0, description="Largest STOW-RS request")
     max_stow_requests: int = Field(
@@ -221,8 +238,14 @@ class Settings(BaseSettings):
         default_factory=dict, description="Settings of each plugin, by its name"
     )
     enabled: Words | None = Field(default=None, description="Plugins that run; all when not given")
+    worklist: WorklistSettings = Field(
+        default_factory=WorklistSettings, description="Settings of the worklist that drives this node, by name"
+    )
     retrain: RetrainSettings = Field(
         default_factory=RetrainSettings, description="Settings of the schedule and of retraining, by name"
+    )
+    log_form: Literal["text", "json"] = Field(
+        default="text", description="How a line of the log is written: text, or json for what gathers logs"
     )
     log_level: str = Field(
         default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="How much is logged"
@@ -232,6 +255,15 @@ class Settings(BaseSettings):
     def _a_door(self) -> Self:
         if not self.plain_dicom and not self.tls_port:
             raise ValueError("plain_dicom is off, so that DICOM needs a tls_port")
+        return self
+
+    @model_validator(mode="after")
+    def _a_worklist_has_a_destination(self) -> Self:
+        """A workitem is completed with where its results are, so that they have to be somewhere."""
+        if self.worklist.url and not self.destinations:
+            raise ValueError("worklist: results of workitems need a destination")
+        for text in self.worklist.sources or ():
+            parse_destination(text)
         return self
 
     @model_validator(mode="after")
@@ -347,6 +379,11 @@ class Settings(BaseSettings):
         if self.priors_from is not None:
             return self.priors_from
         return (self.pacs_url,) if self.pacs_url else ()
+
+    @property
+    def input_sources(self) -> tuple[str, ...]:
+        """Return where the input of workitems is fetched from."""
+        return self.worklist.sources if self.worklist.sources is not None else self.prior_sources
 
     @property
     def sql_url(self) -> str:

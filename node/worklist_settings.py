@@ -50,7 +50,7 @@ class WorklistSettings(BaseModel):
     )
     codes: dict[str, Words] = Field(
         default_factory=dict,
-        description=f"Which analyses a workitem code asks for, SCHEME:VALUE; {PRIVATE_SCHEME}:NAME is the analysis NAME",
+        description=f"Analyses by workitem code, SCHEME:VALUE; {PRIVATE_SCHEME}:NAME is always the analysis NAME",
     )
     unknown: Literal["leave", "refuse"] = Field(
         default="leave",
