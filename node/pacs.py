@@ -32,12 +32,10 @@ DICOM_JSON = "application/dicom+json"
 ORIGINAL = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 UID = re.compile(r"[0-9.]{1,64}")
 TRANSIENT = frozenset({408, 425, 429})
-
-STUDY_UID, SERIES_UID, SOP_UID, SOP_CLASS = "0020000D", "0020000E", "00080018", "00080016"
-INSTANCES_IN_STUDY = "00201208"
+STUDY_UID, SERIES_UID, INSTANCES_IN_STUDY = "0020000D", "0020000E", "00201208"
+SOP_UID, SOP_CLASS = "00080018", "00080016"
 STUDY_DATE, MODALITY, MODALITIES = "00080020", "00080060", "00080061"
-PATIENT_ID, ISSUER = "00100020", "00100021"
-FAILED, REFERENCED = "00081198", "00081199"
+PATIENT_ID, ISSUER, FAILED, REFERENCED = "00100020", "00100021", "00081198", "00081199"
 REFERENCED_SOP_UID, FAILURE_REASON, WARNING_REASON = "00081155", "00081197", "00081196"
 
 
@@ -160,7 +158,7 @@ class DicomWeb:
 
     def study_instances(self, study_instance_uid: str) -> tuple[HeldInstance, ...]:
         """Return the instances of a study; none when the PACS does not know it. Refuses `invalid-uid`."""
-        return self._instances(f"/studies/{_uid(study_instance_uid)}/instances")
+        return self._instances(f"/studies/{uid_of(study_instance_uid)}/instances")
 
     def patient_studies(
         self, patient_id: str, since: datetime.date, until: datetime.date
@@ -187,21 +185,21 @@ class DicomWeb:
         """Return the series of a study. Refuses `invalid-uid`."""
         query: dict[str, str | list[str]] = {"includefield": [SERIES_UID, MODALITY]}
         return tuple(
-            HeldSeries(series_instance_uid=_uid(_text(row, SERIES_UID)), modality=_text(row, MODALITY))
-            for row in self._rows(f"/studies/{_uid(study_instance_uid)}/series", query, SERIES_UID)
+            HeldSeries(series_instance_uid=uid_of(_text(row, SERIES_UID)), modality=_text(row, MODALITY))
+            for row in self._rows(f"/studies/{uid_of(study_instance_uid)}/series", query, SERIES_UID)
         )
 
     def series_instances(self, study: str, series: str) -> tuple[HeldInstance, ...]:
         """Return the instances of a series. Refuses `invalid-uid`."""
-        return self._instances(f"/studies/{_uid(study)}/series/{_uid(series)}/instances", series)
+        return self._instances(f"/studies/{uid_of(study)}/series/{uid_of(series)}/instances", series)
 
     def retrieve_series(self, study: str, series: str, new_path: Callable[[], Path]) -> Iterator[Path]:
         """Yield the files of a series one by one as they arrive, in their original encoding."""
-        yield from self._retrieve(f"/studies/{_uid(study)}/series/{_uid(series)}", new_path)
+        yield from self._retrieve(f"/studies/{uid_of(study)}/series/{uid_of(series)}", new_path)
 
     def retrieve_instance(self, study: str, series: str, sop: str, path: Path) -> None:
         """Write one instance to `path`, in its original encoding. Refuses `incomplete-pull` when none came."""
-        where = f"/studies/{_uid(study)}/series/{_uid(series)}/instances/{_uid(sop)}"
+        where = f"/studies/{uid_of(study)}/series/{uid_of(series)}/instances/{uid_of(sop)}"
         if not list(self._retrieve(where, lambda: path)):
             text = f"{self.root_url} answered without the instance that was asked for"
             raise Refused("incomplete-pull", text)
@@ -226,7 +224,7 @@ class DicomWeb:
                 raise Reached(
                     f"{self.root_url} answered HTTP {response.status_code} without saying what failed"
                 )
-            answer = _json(response, self.root_url)
+            answer = json_of(response, self.root_url)
         if not isinstance(answer, dict):
             raise Unavailable(f"{self.root_url} answered with something that is not a STOW-RS response")
         return tuple(_stow_answers(answer))
@@ -235,8 +233,8 @@ class DicomWeb:
         query: dict[str, str | list[str]] = {"includefield": [SERIES_UID, SOP_UID, SOP_CLASS]}
         return tuple(
             HeldInstance(
-                series_instance_uid=_uid(_text(row, SERIES_UID) or series),
-                sop_instance_uid=_uid(_text(row, SOP_UID)),
+                series_instance_uid=uid_of(_text(row, SERIES_UID) or series),
+                sop_instance_uid=uid_of(_text(row, SOP_UID)),
                 sop_class_uid=_text(row, SOP_CLASS),
             )
             for row in self._rows(path, query, SOP_UID)
@@ -264,7 +262,7 @@ class DicomWeb:
         with self._answer("GET", path, headers={"Accept": DICOM_JSON}, params=query) as response:
             if response.status_code == 204:
                 return []
-            rows = _json(response, self.root_url)
+            rows = json_of(response, self.root_url)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise Unavailable(f"{self.root_url} answered a query with something that is not DICOM JSON")
         return rows
@@ -305,7 +303,7 @@ class DicomWeb:
             raise Unavailable(f"an answer of {self.root_url} could not be kept ({error.strerror})") from error
 
 
-def _uid(text: str) -> str:
+def uid_of(text: str) -> str:
     """Return `text` when it may stand in a URL as a UID; lenient on leading zeros, which exist in the wild."""
     if not UID.fullmatch(text):
         raise Refused("invalid-uid", f"{text[:80]!r} is not a UID")
@@ -339,7 +337,8 @@ def _is_json(response: httpx.Response) -> bool:
     return "json" in response.headers.get("Content-Type", "")
 
 
-def _json(response: httpx.Response, root_url: str) -> Any:
+def json_of(response: httpx.Response, root_url: str) -> Any:
+    """Return the JSON of an answer; None for an empty one. Raises `Unavailable` for what is too long or no JSON."""
     body = bytearray()
     for block in response.iter_bytes():
         body += block
@@ -394,7 +393,9 @@ __all__ = [
     "HeldStudy",
     "PatientStudy",
     "StowAnswer",
+    "json_of",
     "matching",
     "plain",
+    "uid_of",
     "without_credentials",
 ]
