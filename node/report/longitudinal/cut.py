@@ -13,7 +13,7 @@ from skimage.measure import find_contours
 
 from node.report.canvas import Plane as Flat
 from node.report.canvas import RowCol
-from plugins.contract import Array, Point
+from plugins.contract import Array, BoolArray, Point
 from plugins.errors import Refused
 from store.dicom.files import File, read_file
 from store.dicom.geometry import arrange, axes, require_complete
@@ -149,6 +149,33 @@ def outline(masks: SegmentMasks, number: int, cut: Cut) -> list[list[RowCol]]:
 
     Refuses (`truncated-pixel-data`) a SEG whose bits end too early.
     """
+    plane = _plane(masks, number, cut)
+    if plane is None:
+        return []
+    affine, mask = masks.affine, np.pad(plane, 1).astype(np.float32)
+    return [
+        [cut.place(affine[:3, 3] + (r - 1) * affine[:3, 1] + (c - 1) * affine[:3, 2]) for r, c in line]
+        for line in find_contours(mask, 0.5)
+    ]
+
+
+def region(masks: SegmentMasks, number: int, cut: Cut) -> BoolArray | None:
+    """Return the pixels of a cut that a segment holds; None when it is not on this slice, or on another grid.
+
+    Refuses (`truncated-pixel-data`) a SEG whose bits end too early.
+    """
+    plane = _plane(masks, number, cut)
+    if plane is None or plane.shape != cut.values.shape:
+        return None
+    rows, columns = (
+        slice(None, None, 1 if float(own @ step) > 0 else -1)
+        for own, step in ((masks.affine[:3, 1], cut.down_mm), (masks.affine[:3, 2], cut.right_mm))
+    )
+    return plane[rows, columns]
+
+
+def _plane(masks: SegmentMasks, number: int, cut: Cut) -> BoolArray | None:
+    """Return the pixels of the frame of a segment that lies on a cut, in the order of the SEG."""
     affine = masks.affine
     step = float(np.linalg.norm(affine[:3, 0]))
     near = {
@@ -156,15 +183,11 @@ def outline(masks: SegmentMasks, number: int, cut: Cut) -> list[list[RowCol]]:
         for k, frame in masks.frames.get(number, {}).items()
     }
     if not near or min(near) > 0.5 * step:
-        return []
+        return None
     try:
-        mask = np.pad(masks.plane(near[min(near)]), 1).astype(np.float32)
+        return masks.plane(near[min(near)])
     except ValueError as error:
         raise Refused("truncated-pixel-data", "its SEG ends before its segments do") from error
-    return [
-        [cut.place(affine[:3, 3] + (r - 1) * affine[:3, 1] + (c - 1) * affine[:3, 2]) for r, c in line]
-        for line in find_contours(mask, 0.5)
-    ]
 
 
-__all__ = ["Cut", "distance_to", "image_file", "outline", "read_cut", "read_masks", "upright"]
+__all__ = ["Cut", "distance_to", "image_file", "outline", "read_cut", "read_masks", "region", "upright"]

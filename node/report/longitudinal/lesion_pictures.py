@@ -240,7 +240,7 @@ def _drawn(scene: _Scene, window: Window, field_mm: float, last_mm: float) -> Pa
     for name, colour in (("long_axis", LONG), ("short_axis", SHORT)):
         measure = scene.one.measurements.get(name)
         if measure is not None and measure.end_points_mm is not None:
-            _diameter(panel, scene.cut, measure.end_points_mm, colour, dashed=name == "short_axis")
+            draw_diameter(panel, scene.cut, measure.end_points_mm, colour, dashed=name == "short_axis")
     if not scene.drawn:
         radius = max(last_mm / 2, 4.0) / panel.mm_per_pixel
         panel.lines(_dashed_ring(panel, scene.centre, radius), EXPECTED, 1.2)
@@ -249,7 +249,7 @@ def _drawn(scene: _Scene, window: Window, field_mm: float, last_mm: float) -> Pa
     return panel
 
 
-def _diameter(panel: Panel, cut: Cut, ends_mm: tuple[Point, Point], colour: Rgb, *, dashed: bool) -> None:
+def draw_diameter(panel: Panel, cut: Cut, ends_mm: tuple[Point, Point], colour: Rgb, *, dashed: bool) -> None:
     """Draw a diameter between its end points, with a bar across each end; the short axis is dashed."""
     ends = np.array([cut.place(end) for end in ends_mm])
     across = _across(ends, panel)
@@ -280,4 +280,4 @@ def _dashed_ring(panel: Panel, centre: RowCol, radius_px: float) -> list[list[Ro
     return [[(float(r), float(c)) for r, c in ring[i : i + 4]] for i in range(0, 72, 6)]
 
 
-__all__ = ["MOST_PICTURES", "Images", "Open", "lesion_pictures"]
+__all__ = ["MOST_PICTURES", "Images", "Open", "draw_diameter", "lesion_pictures"]
