@@ -149,6 +149,31 @@ def lesion_chosen(
     )
 
 
+def patient_read(name: str, address: str, patient: Subject) -> AuditMessage:
+    """Tell that somebody looked at a patient's course."""
+    return AuditMessage(
+        event=am.PATIENT_RECORD,
+        action="R",
+        participants=(Participant(user_id=name or "unknown", address=address, is_requestor=True),),
+        subjects=(patient,),
+    )
+
+
+def exported(name: str, address: str, what: str, patients: Sequence[Subject] = ()) -> AuditMessage:
+    """Tell that somebody took data away as a file: what in words, and whose when it is not of many."""
+    file = Subject(id="export", id_type=am.URI, type_code="2", role="3", name=what)
+    return AuditMessage(
+        event=am.EXPORT,
+        action="R",
+        participants=(
+            Participant(
+                user_id=name or "unknown", address=address, is_requestor=True, role=am.DESTINATION_ROLE
+            ),
+        ),
+        subjects=(file, *patients),
+    )
+
+
 def signed_in(name: str, address: str, *, failure: str = "") -> AuditMessage:
     """Tell that a person signed in, or could not."""
     return _authentication(am.LOGIN, name, address, failure)
@@ -202,6 +227,25 @@ def model_changed(what: str, model: str, sha256: str, by: str) -> AuditMessage:
                 type_code="2",
                 role="13",
                 details=(("Alert Description", what), ("SHA-256", sha256)),
+            ),
+        ),
+    )
+
+
+def operated(what: str, subject: str, by: str, address: str = "") -> AuditMessage:
+    """Tell that a person had something done: `what` was done, `subject` is a Study Instance UID or a destination."""
+    is_study = subject.replace(".", "").isdecimal()
+    return AuditMessage(
+        event=am.PROCEDURE_RECORD,
+        action="U",
+        participants=(Participant(user_id=by, address=address, is_requestor=True),),
+        subjects=(
+            Subject(
+                id=subject,
+                id_type=am.STUDY_INSTANCE_UID if is_study else am.NODE_ID,
+                type_code="2",
+                role="3" if is_study else "13",
+                details=(("Alert Description", what),),
             ),
         ),
     )

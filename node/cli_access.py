@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from node import printing
-from node.cli_options import AsJson, Config, Home, open_database
+from node.cli_options import AsJson, Config, Home, open_database, operator
 from node.flags import load_settings
 from plugins.errors import Refused
 
@@ -197,7 +197,7 @@ def _append_read(database: Database, home: Path | None, config: Path | None) -> 
     settings = load_settings(config, {"home": home})
     with database.transaction() as session:
         now = database.now()
-        message = audit_events.trail_read(_operator()).xml(now, settings.ae_title)
+        message = audit_events.trail_read(operator()).xml(now, settings.ae_title)
         audit.append(session, [(now, message)])
 
 
@@ -220,20 +220,12 @@ def _changing(home: Path | None, config: Path | None) -> Iterator[tuple[Session,
         with database.transaction() as session:
 
             def tell(what: str, subject: str, *, is_role: bool = False) -> None:
-                message = audit_events.access_changed(what, subject, _operator(), is_role=is_role)
+                message = audit_events.access_changed(what, subject, operator(), is_role=is_role)
                 audit.append(session, [(now, message.xml(now, settings.ae_title))])
 
             yield session, now, tell
     finally:
         database.dispose()
-
-
-def _operator() -> str:
-    """Return who runs the command, as the system knows them."""
-    try:
-        return f"{getpass.getuser()} at the command line"
-    except (KeyError, OSError):
-        return "the command line"
 
 
 def _password(file: Path | None) -> str:

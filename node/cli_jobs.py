@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from node import printing
-from node.cli_options import AsJson, Config, Home, open_database
+from node.cli_options import AsJson, Config, Home, open_database, operator
 from node.flags import load_settings
 from plugins.errors import Refused
+
+if TYPE_CHECKING:
+    from sqlmodel import Session
 
 jobs_app = typer.Typer(help="The ledger of analyses.", no_args_is_help=True)
 JobNumber = Annotated[int, typer.Argument(metavar="JOB", min=1, max=2**31 - 1, help="Number of the job.")]
@@ -22,7 +29,8 @@ def jobs_list(
     state: Annotated[
         str | None,
         typer.Option(
-            help="Only queued, running, delivering, done, dead or superseded ones.", show_default=False
+            help="Only queued, running, delivering, done, dead, superseded or parked ones.",
+            show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,
@@ -70,6 +78,88 @@ def jobs_retry(job: JobNumber, home: Home = None, config: Config = None, as_json
     else:
         what = f"{deliveries} deliveries of job {job} wait" if deliveries else f"job {job} waits"
         printing.say(f"{what} in the queue again")
+
+
+@jobs_app.command("rerun")
+def jobs_rerun(job: JobNumber, home: Home = None, config: Config = None, as_json: AsJson = False) -> None:
+    """Run an analysis that is done once more; its results supersede those before when it ends."""
+    from store.rerun import rerun
+
+    with _operating(home, config) as (session, now, tell):
+        made = rerun(session, job, now, load_settings(config, {"home": home}).max_attempts)
+        tell(f"job {job} is run again as job {made.id}", job)
+    if as_json:
+        printing.print_json({"job": job, "again": made.id})
+    else:
+        printing.say(f"job {made.id} runs the analysis of job {job} again")
+
+
+OneJob = Annotated[
+    int | None,
+    typer.Argument(metavar="[JOB]", min=1, max=2**31 - 1, help="Number of the job.", show_default=False),
+]
+OfStudy = Annotated[
+    str | None,
+    typer.Option("--study", help="Study Instance UID, for all analyses of it.", show_default=False),
+]
+
+
+@jobs_app.command("park")
+def jobs_park(job: OneJob = None, study: OfStudy = None, home: Home = None, config: Config = None) -> None:
+    """Let an analysis, or a study with all its analyses, not run until it is unparked."""
+    from store.parking import park_job, park_study
+
+    _require_one(job, study)
+    with _operating(home, config) as (session, now, tell):
+        if study is not None:
+            count = park_study(session, study, operator(), now)
+            tell("study parked", study)
+        elif job is not None:
+            park_job(session, job, operator())
+            tell(f"job {job} parked", job)
+    printing.say(f"the study is parked with {count} jobs" if study is not None else f"job {job} is parked")
+
+
+@jobs_app.command("unpark")
+def jobs_unpark(job: OneJob = None, study: OfStudy = None, home: Home = None, config: Config = None) -> None:
+    """Put an analysis, or all those of a study, back into the queue."""
+    from store.parking import unpark_job, unpark_study
+
+    _require_one(job, study)
+    with _operating(home, config) as (session, now, tell):
+        if study is not None:
+            count = unpark_study(session, study, now)
+            tell("study unparked", study)
+        elif job is not None:
+            unpark_job(session, job, now)
+            tell(f"job {job} unparked", job)
+    printing.say(f"{count} jobs wait in the queue again" if study is not None else f"job {job} waits again")
+
+
+def _require_one(job: int | None, study: str | None) -> None:
+    if (job is None) == (study is None):
+        raise Refused("bad-command", "name either a job or --study with its Study Instance UID")
+
+
+@contextmanager
+def _operating(
+    home: Path | None, config: Path | None
+) -> Iterator[tuple[Session, datetime, Callable[[str, int | str], None]]]:
+    """Give a transaction, its time, and how to tell the audit trail of what was done with a job or study."""
+    from node import audit_events
+    from store import audit
+    from store.ledger import details
+
+    settings = load_settings(config, {"home": home})
+    with open_database(home, config) as database, database.transaction() as session:
+        now = database.now()
+
+        def tell(what: str, subject: int | str) -> None:
+            study = subject if isinstance(subject, str) else details(session, subject)["study_instance_uid"]
+            message = audit_events.operated(what, study, operator()).xml(now, settings.ae_title)
+            audit.append(session, [(now, message)])
+
+        yield session, now, tell
 
 
 @jobs_app.command("abandon")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,14 @@ def models_of(home: Path | None, config: Path | None) -> Places:
         from store.registry import active
 
         return active(session, settings.home)
+
+
+def operator() -> str:
+    """Return who runs the command, as the system knows them."""
+    try:
+        return f"{getpass.getuser()} at the command line"
+    except (KeyError, OSError):
+        return "the command line"
 
 
 @contextmanager

@@ -67,6 +67,8 @@ def every_message(text: str) -> list[AuditMessage]:
         audit_events.access_changed(text, text, text),
         audit_events.access_changed(text, text, text, is_role=True),
         audit_events.model_changed(text, text, text, text),
+        audit_events.operated(text, "1.2.3", text, text),
+        audit_events.operated(text, text, text),
         audit_events.trail_read(text),
     ]
 

@@ -8,7 +8,7 @@ from node_process import nadir, nadir_json
 from outbox_rows import waiting_results
 from small_node import SmallNode
 
-from store import confirmation, outbox
+from store import audit, confirmation, outbox
 
 GONE, KEPT = "https://old/dicom-web", "PACS@10.0.0.1:104"
 
@@ -55,3 +55,24 @@ def test_delivered_and_confirmed_are_different_words_in_the_ledger(tmp_path: Pat
     (row, _) = nadir_json("jobs", "show", "1", *home)["deliveries"]
     assert (row["state"], row["confirmed_by"]) == ("confirmed", "commitment")
     assert row["delivered_at"] and row["confirmed_at"]
+
+
+def test_an_analysis_is_run_again_and_parked_from_the_command_line_and_the_trail_is_told(
+    tmp_path: Path,
+) -> None:
+    small = SmallNode.make(tmp_path / "home")
+    waiting_results(small.database, small.objects, tmp_path, [KEPT], count=1)
+    home = ("--home", str(tmp_path / "home"))
+    assert nadir_json("jobs", "rerun", "1", *home) == {"job": 1, "again": 2}
+    assert "does this already" in nadir("jobs", "rerun", "1", *home).stderr
+    study = nadir_json("jobs", "show", "2", *home)["study_instance_uid"]
+    assert nadir("jobs", "park", "2", *home).stdout == "job 2 is parked\n"
+    assert nadir("jobs", "park", "--study", study, *home).stdout == "the study is parked with 0 jobs\n"
+    assert "unpark the study" in nadir("jobs", "unpark", "2", *home).stderr
+    assert nadir_json("jobs", "list", "--state", "parked", *home)[0]["id"] == 2
+    assert nadir("jobs", "unpark", "--study", study, *home).stdout == "1 jobs wait in the queue again\n"
+    assert "name either" in nadir("jobs", "park", *home).stderr
+    with small.database.reading() as session:
+        told = [row.message for row in audit.records(session)]
+    small.database.dispose()
+    assert len(told) == 4 and all(study in message and "Procedure Record" in message for message in told)

@@ -26,6 +26,9 @@ from node.worker import Worker
 from plugins.errors import Unavailable
 from plugins.registry import load_plugins
 from store import jobs
+from store.fsck.check import check
+from store.parking import park_job, unpark_job
+from store.rerun import rerun
 from store.tables import Delivery, Finding, Job, Measurement, Refusal, Result
 
 DESTINATION = "PACS@127.0.0.1:104"
@@ -425,6 +428,41 @@ def test_the_log_holds_no_word_of_the_patient(
     out, err = capfd.readouterr()
     for text in (caplog.text, out, err, *(str(j.error_text) for j in queued.jobs())):
         assert "SECRET" not in text
+
+
+def test_an_analysis_that_is_run_again_gives_other_results_that_name_the_first_ones(queued: Bench) -> None:
+    queued.settle()
+    queued.work(destinations=())
+    with queued.node.database.transaction() as session:
+        assert rerun(session, 1, queued.now()).id == 2
+    queued.work(destinations=())
+    assert _states(queued) == ["done", "done"]
+    old, new = queued.rows(Finding)
+    assert (old.superseded, new.superseded, old.tracking_uid) == (True, False, new.tracking_uid)
+    results = {(r.job_pk, r.kind): r for r in queued.rows(Result)}
+    for kind in ("sr-volumetric", "sr-planar"):
+        again = dcmread(queued.node.objects.path(results[2, kind].sha256))
+        assert _predecessors(again) == {results[1, kind].sop_instance_uid} - {again.SOPInstanceUID}
+    assert check(queued.node.database, queued.node.objects, now=queued.now()) == []
+
+
+def test_a_running_analysis_that_is_parked_stops_and_runs_when_it_is_unparked(queued: Bench) -> None:
+    queued.mode = "wait"
+    queued.settle()
+    working = threading.Thread(target=queued.work)
+    working.start()
+    _wait_for(lambda: queued.runs() == 1)
+    with queued.node.database.transaction() as session:
+        park_job(session, 1, "ada")
+    working.join(60)
+    assert not working.is_alive()
+    assert not queued.work(later=1000)
+    assert [(job.state, job.owner, job.error_code) for job in queued.jobs()] == [("parked", "ada", None)]
+    with queued.node.database.transaction() as session:
+        unpark_job(session, 1, queued.now())
+    Path(str(queued.journal) + ".gate").touch()
+    queued.work(destinations=())
+    assert _states(queued) == ["done"]
 
 
 def _leave(home: Path, job: int) -> None:
