@@ -1,15 +1,12 @@
 """`GET /dicom-web/...`: images for the viewer and for programs, from the PACS when there is one, else from the node.
 
-What may be asked is a grammar (PS3.18 chapter 10): UIDs and a few fixed words, so no address that a browser makes up
-reaches the PACS.
+What may be asked is a grammar (`node.web.asked`), so that no address that somebody makes up reaches the PACS.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
@@ -20,63 +17,20 @@ from node import audit_events
 from node.audit import patients_of
 from node.audit_message import Subject
 from node.web.access import allow
-from node.web.pacs_proxy import PacsProxy
+from node.web.asked import asked
+from node.web.own_dicom_web import OwnDicomWeb
+from node.web.pacs_proxy import PacsProxy, own_root
 from node.web.site import Site
 from store.held import patient_of
 
-UID = r"(?=[0-9.]{1,64}(?:/|$))[0-9]+(?:\.[0-9]+)*"
-ASKED = re.compile(
-    r"(?:studies|series|instances"
-    rf"|studies/(?P<study>{UID})(?:/(?P<of_study>series|instances|metadata|rendered|thumbnail))?"
-    rf"|studies/(?P<study_2>{UID})/series/(?P<series_2>{UID})(?:/(?P<of_series>instances|metadata|rendered|thumbnail))?"
-    rf"|studies/(?P<study_3>{UID})/series/(?P<series_3>{UID})/instances/(?P<sop>{UID})"
-    r"(?:/(?P<of_sop>metadata|rendered|thumbnail|frames/[0-9]+(?:,[0-9]+)*(?:/(?:rendered|thumbnail))?"
-    r"|bulk(?:data)?(?:/[0-9A-Za-z_-]+)+))?)"
-)
-LISTS = frozenset({"series", "instances", "thumbnail"})
 SAME_SECONDS, MOST_KNOWN = 1800.0, 4096
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What an address asks for."""
-
-    path: str
-    """Below the root, without a slash at either end."""
-    study: str = ""
-    """Study Instance UID; empty for a query over all studies."""
-    series: str = ""
-    """Series Instance UID."""
-    sop: str = ""
-    """SOP Instance UID."""
-    what: str = ""
-    """What of it: `metadata`, `frames/1`, ...; empty for all of it."""
-
-    @property
-    def opens(self) -> bool:
-        """Return whether the images of a study or what they tell of the patient are read, not only listed."""
-        return bool(self.study) and self.what.rpartition("/")[2] not in LISTS
-
-
-def asked(path: str) -> Asked | None:
-    """Return what a path below `/dicom-web` asks for; None for anything but queries and retrieves of DICOMweb."""
-    found = ASKED.fullmatch(path)
-    if found is None:
-        return None
-    names = found.groupdict(default="")
-    return Asked(
-        path=path,
-        study=names["study"] or names["study_2"] or names["study_3"],
-        series=names["series_2"] or names["series_3"],
-        sop=names["sop"],
-        what=names["of_study"] or names["of_series"] or names["of_sop"] or ("" if "/" in path else path),
-    )
 
 
 def router(site: Site) -> APIRouter:
     """Return the routes `GET /dicom-web/...`."""
     made = APIRouter(tags=["dicom-web"])
     proxy = PacsProxy(site.settings.pacs_url) if site.settings.pacs_url else None
+    own = OwnDicomWeb(site.database, site.objects)
     readers = Readers(site)
 
     @made.get("/dicom-web/{path:path}")
@@ -87,8 +41,10 @@ def router(site: Site) -> APIRouter:
         if wanted is None:
             raise HTTPException(404, "DICOMweb has no such address, or this node does not pass it on")
         if proxy is None:
-            raise HTTPException(404, "this node has no PACS to show images of: set pacs_url")
-        answer = await proxy.get(request, wanted.path)
+            query, accept = dict(request.query_params), request.headers.get("accept", "")
+            answer = await run_in_threadpool(own.get, wanted, query, accept, own_root(request))
+        else:
+            answer = await proxy.get(request, wanted.path)
         if wanted.opens:
             await run_in_threadpool(readers.tell, request, wanted.study)
         return answer
@@ -129,4 +85,4 @@ class Readers:
             return patients.subject(found.issuer, found.patient_id, found.patient_name)
 
 
-__all__ = ["Asked", "Readers", "asked", "router"]
+__all__ = ["Readers", "router"]

@@ -77,7 +77,7 @@ class PacsProxy:
         body = _blocks(answer)
         if "json" in kind:
             passed.pop("content-length", None)
-            body = _rewritten(body, _own_root(request))
+            body = _rewritten(body, own_root(request))
         return StreamingResponse(body, status_code=answer.status_code, headers=passed)
 
     async def store(self, request: Request, path: str) -> Response:
@@ -89,7 +89,7 @@ class PacsProxy:
         }
         answer = await self._ask("POST", f"/{path}", headers, request.stream(), accept=frozenset({409}))
         kind = answer.headers.get("content-type", "")
-        body = _rewritten(_blocks(answer), _own_root(request))
+        body = _rewritten(_blocks(answer), own_root(request))
         if not FORMS.fullmatch(kind):  # a bare 200 says all
             await answer.aclose()
             return Response(status_code=answer.status_code)
@@ -131,7 +131,8 @@ def _problem(status: int) -> HTTPException:
     return HTTPException(502, f"the PACS failed to answer (HTTP {status})")
 
 
-def _own_root(request: Request) -> str:
+def own_root(request: Request) -> str:
+    """Return the address of `/dicom-web` as the one who asks knows it."""
     scheme = "https" if request.state.is_https else "http"
     return f"{scheme}://{request.headers.get('host', '')}/dicom-web"
 
@@ -185,4 +186,4 @@ class Addresses:
         return ADDRESS.sub(lambda m: b'"' + self._root + m[1] + b'"', data)
 
 
-__all__ = ["Addresses", "PacsProxy"]
+__all__ = ["Addresses", "PacsProxy", "own_root"]

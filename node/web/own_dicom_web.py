@@ -1,0 +1,161 @@
+"""DICOMweb from the node's own store, read-only: what a node without a PACS shows in the viewer.
+
+QIDO-RS for studies, series and instances, WADO-RS for metadata, instances, frames in the encoding they came in, and
+bulk data (PS3.18 sections 10.4 and 10.6). Results that a newer one took the place of are not shown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+from uuid import uuid4
+
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydicom import Dataset
+from starlette.exceptions import HTTPException
+
+from node.multipart import FilesBody
+from node.web.asked import Asked
+from node.web.study_query import study_query
+from store.database import Database
+from store.dicom.dicom_json import as_json, header, matches, metadata, row
+from store.dicom.pixel_parts import Part, bulk, frame, read
+from store.held import HeldObject, HeldStudy, held_objects, held_studies
+from store.objects import ObjectStore
+
+JSON = "application/dicom+json"
+MOST_ROWS = 500
+
+
+class OwnDicomWeb:
+    """Answers from rows and files.
+
+    Parameters
+    ----------
+    database, objects
+        Where they are.
+
+    """
+
+    def __init__(self, database: Database, objects: ObjectStore) -> None:
+        self._database = database
+        self._objects = objects
+
+    def get(self, asked: Asked, query: Mapping[str, str], accept: str, root: str) -> Response:
+        """Return the answer; `root` is the address of this `/dicom-web`. Raises 404, 406 for what is not offered."""
+        if not asked.study:
+            if asked.what != "studies":
+                raise HTTPException(400, "name the study: /studies/{study}/" + asked.what)
+            return self._studies(query, root)
+        held = self._held(asked)
+        word, _, rest = asked.what.partition("/")
+        at = f"{root}/{asked.path}"
+        if word in ("series", "instances"):
+            return self._listed(word, held, query, f"{root}/studies/{asked.study}")
+        if word == "metadata":
+            return StreamingResponse(self._metadata(held, root, asked.study), media_type=JSON)
+        if word == "":
+            body = FilesBody([self._objects.path(one.sha256) for one in held])
+            length = {"Content-Length": str(body.length)}
+            return StreamingResponse(iter(body), media_type=body.content_type, headers=length)
+        dataset = read(self._objects.path(held[0].sha256))
+        if word == "frames" and rest.replace(",", "").isdecimal():
+            return _multipart([frame(dataset, int(number)) for number in rest.split(",")], at)
+        if word in ("bulk", "bulkdata"):
+            return _bulk(dataset, rest, accept, at)
+        raise HTTPException(406, "this node gives images as they came, and renders none")
+
+    def _held(self, asked: Asked) -> list[HeldObject]:
+        with self._database.reading() as session:
+            held = held_objects(session, asked.study)
+        found = [
+            one
+            for one in held
+            if asked.series in ("", one.series_instance_uid) and asked.sop in ("", one.sop_instance_uid)
+        ]
+        if not found:
+            raise HTTPException(404, "this node does not hold what was asked for")
+        return found
+
+    def _studies(self, query: Mapping[str, str], root: str) -> Response:
+        limit, offset = _page(query)
+        with self._database.reading() as session:
+            found = held_studies(session, study_query(query), limit, offset)
+        return JSONResponse([_study_row(one, root) for one in found], media_type=JSON)
+
+    def _listed(self, word: str, held: Sequence[HeldObject], query: Mapping[str, str], at: str) -> Response:
+        """Return series or instances of a study, those that match Modality, SeriesInstanceUID and SOPInstanceUID."""
+        counts: dict[str, int] = {}
+        for one in held:
+            counts[one.series_instance_uid] = counts.get(one.series_instance_uid, 0) + 1
+        if word == "series":
+            held = list({one.series_instance_uid: one for one in reversed(held)}.values())[::-1]
+        limit, offset = _page(query)
+        rows = (
+            row(header(self._objects.path(one.sha256)), word, at, counts[one.series_instance_uid])
+            for one in held
+        )
+        matching = (found for found in rows if matches(found, query))
+        return JSONResponse(list(islice(matching, offset, offset + limit)), media_type=JSON)
+
+    def _metadata(self, held: Sequence[HeldObject], root: str, study: str) -> Iterator[str]:
+        before = "["
+        for one in held:
+            at = f"{root}/studies/{study}/series/{one.series_instance_uid}/instances/{one.sop_instance_uid}"
+            yield before + json.dumps(metadata(self._objects.path(one.sha256), at))
+            before = ","
+        yield "]"
+
+
+def _study_row(study: HeldStudy, root: str) -> dict[str, Any]:
+    found = Dataset()
+    found.StudyInstanceUID = study.study_instance_uid
+    found.StudyDate = study.study_date.strftime("%Y%m%d") if study.study_date else ""
+    found.StudyTime = ""
+    found.AccessionNumber = study.accession_number
+    found.StudyDescription = study.study_description
+    found.ModalitiesInStudy = list(study.modalities)
+    found.PatientID = study.patient_id
+    found.IssuerOfPatientID = study.issuer
+    found.PatientName = study.patient_name
+    found.PatientSex = study.patient_sex
+    born = study.patient_birth_date
+    found.PatientBirthDate = born.strftime("%Y%m%d") if born else ""
+    found.NumberOfStudyRelatedSeries = study.series
+    found.NumberOfStudyRelatedInstances = study.instances
+    found.RetrieveURL = f"{root}/studies/{study.study_instance_uid}"
+    return as_json(found)
+
+
+def _page(query: Mapping[str, str]) -> tuple[int, int]:
+    limit, offset = query.get("limit", ""), query.get("offset", "")
+    return (
+        min(int(limit[:9]), MOST_ROWS) if limit.isdecimal() else MOST_ROWS,
+        int(offset[:9]) if offset.isdecimal() else 0,
+    )
+
+
+def _bulk(dataset: Dataset, tag: str, accept: str, at: str) -> Response:
+    part = bulk(dataset, tag)
+    if "multipart/related" in accept:
+        return _multipart([part], at)
+    return Response(part.content, media_type=part.kind)
+
+
+def _multipart(parts: Sequence[Part], at: str) -> Response:
+    boundary = uuid4().hex
+    body = b"".join(
+        f"--{boundary}\r\nContent-Type: {part.kind}\r\nContent-Location: {at}\r\n"
+        f"Content-Length: {len(part.content)}\r\n\r\n".encode()
+        + part.content
+        + b"\r\n"
+        for part in parts
+    )
+    inner = parts[0].kind.partition(";")[0]
+    kind = f'multipart/related; type="{inner}"; boundary={boundary}'
+    return Response(body + f"--{boundary}--\r\n".encode(), headers={"Content-Type": kind})
+
+
+__all__ = ["OwnDicomWeb"]
