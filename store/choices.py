@@ -25,6 +25,8 @@ from store.tables import Choice, Finding
 
 COMMAND: Final = "command"
 """Source of a choice that was given on the command line."""
+PAGE: Final = "page"
+"""Source of a choice that was given on a page, or by the JSON."""
 OUTLINE: Final = "outline"
 """The kind of choice that speaks of what Nadir drew at a visit: approved, it is a label for models to learn from."""
 APPROVED: Final = "approved"
@@ -118,7 +120,14 @@ def swap(
 
 
 def undo(
-    session: Session, patient_pk: int, number: int, *, author: str, now: datetime, note: str = ""
+    session: Session,
+    patient_pk: int,
+    number: int,
+    *,
+    author: str,
+    now: datetime,
+    source: str = COMMAND,
+    note: str = "",
 ) -> Decision:
     """Take a choice back, or back again what took it back, by a further one. Refuses `no-such-choice`, `undone`."""
     _require_author(author)
@@ -129,7 +138,9 @@ def undo(
     by = next((d for d in reversed(known.standing) if d.kind == "undo" and d.value == str(number)), None)
     if by is not None:
         raise Refused("undone", f"choice {number} was taken back already, by number {by.number}")
-    return keep(session, patient_pk, "undo", row.tracking_uid, str(number), author, now, note=note)
+    return keep(
+        session, patient_pk, "undo", row.tracking_uid, str(number), author, now, source=source, note=note
+    )
 
 
 def keep(
@@ -235,4 +246,4 @@ def _refuse_two_of_one_visit(known: Course, one: Sighting, value: str) -> None:
             )
 
 
-__all__ = ["APPROVED", "COMMAND", "OUTLINE", "OWN", "VALUES", "choose", "keep", "swap", "undo"]
+__all__ = ["APPROVED", "COMMAND", "OUTLINE", "OWN", "PAGE", "VALUES", "choose", "keep", "swap", "undo"]

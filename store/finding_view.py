@@ -42,8 +42,10 @@ class MeasurementView:
 class IdentityView:
     """Which lesion of the patient it is."""
 
+    tracking_uid: str
+    """Its own Tracking UID after what people relinked."""
     lesion_uid: str
-    """Tracking UID that the course counts it under."""
+    """Tracking UID that the course counts it under: of a fragment that of the whole."""
     lesion_name: str
     """What the course calls it."""
     kind: str
@@ -283,6 +285,7 @@ def _identity(
 ) -> IdentityView:
     lesion = finding.tracking_uid if seen is None else seen.lesion
     return IdentityView(
+        tracking_uid=finding.tracking_uid if seen is None else seen.tracking_uid,
         lesion_uid=lesion,
         lesion_name=known.names.get(lesion, finding.label),
         kind="" if link is None else link.kind,

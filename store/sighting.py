@@ -72,7 +72,7 @@ class Decision:
     study_instance_uid: str = ""
     """The visit it speaks of; empty for all of them."""
     source: str
-    """`command`, or the SOP Instance UID of the object that told it."""
+    """`command`, `page`, or the SOP Instance UID of the object that told it."""
     note: str = ""
     """Why, in words."""
 

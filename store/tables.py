@@ -262,7 +262,7 @@ class Choice(SQLModel, table=True):
     patient_pk: int = Field(foreign_key="patient.id", index=True)
     at: datetime = Field(sa_type=UtcDateTime)
     author: str = Field(description="who, in words for people")
-    source: str = Field(description="command, or the SOP Instance UID of the object that told it")
+    source: str = Field(description="command, page, or the SOP Instance UID of the object that told it")
     kind: str = Field(description="a key of `store.choices.VALUES`")
     tracking_uid: str = Field(index=True, description="the lesion as it was called when it was decided")
     study_instance_uid: str = Field(default="", description="the visit it speaks of; empty for all of them")

@@ -10,6 +10,21 @@ def study(study_instance_uid: str) -> str:
     return f"/studies/{quote(study_instance_uid, safe='')}"
 
 
+def finding(study_instance_uid: str, finding_pk: int) -> str:
+    """Return the address of a finding on its study's page."""
+    return f"{study(study_instance_uid)}#finding-{finding_pk}"
+
+
+def picture(study_instance_uid: str, finding_pk: int, view: str = "near") -> str:
+    """Return the address of a picture of a finding: `near` by, or the `whole` slice."""
+    return f"{study(study_instance_uid)}/findings/{finding_pk}/picture?view={view}"
+
+
+def result(study_instance_uid: str, result_pk: int) -> str:
+    """Return the address of an object that was written of a study."""
+    return f"{study(study_instance_uid)}/results/{result_pk}"
+
+
 def patient(patient_pk: int) -> str:
     """Return the address of a patient's page: by the number of the row, since addresses end up in logs."""
     return f"/patients/{patient_pk}"
@@ -30,4 +45,4 @@ def viewer(study_instance_uid: str, series_instance_uid: str = "", sop_instance_
     return f"/viewer/viewer?{urlencode(asked)}"
 
 
-__all__ = ["model", "patient", "study", "viewer"]
+__all__ = ["finding", "model", "patient", "picture", "result", "study", "viewer"]

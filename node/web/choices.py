@@ -1,0 +1,86 @@
+"""Choices of people by page and JSON: the rules of `nadir lesions`, the account as author, the trail told of each."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from node.decisions import decided
+from node.web.site import Site
+from store import choices
+from store.sighting import Decision
+from store.study_view import study_head
+
+Kind = Literal["outline", "confirm", "reject", "relink", "role", "node", "site", "status"]
+OF_VISIT = frozenset({"outline", "relink", "status"})
+"""Kinds that always speak of the study at hand."""
+OF_EITHER = frozenset({"confirm", "reject"})
+"""Kinds that speak of the study at hand or of all."""
+
+
+class Said(BaseModel):
+    """What a person decides of a lesion."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    lesion: str = Field(max_length=64, description="Any Tracking UID that the lesion has now")
+    kind: Kind = Field(description="What is decided; outline speaks of what Nadir drew")
+    value: str = Field(
+        max_length=200,
+        description="outline: approved, not-approved; confirm, reject, node: true, false; relink: the Tracking UID of "
+        "the lesion that it is, or new; role: target, non-target, new, ignore; site: words; status: measured, absent, "
+        "NE, present, too-small, unequivocal-progression",
+    )
+    only_here: bool = Field(
+        default=False, description="Of confirm and reject: at this study alone, not at every date"
+    )
+    is_fragment: bool = Field(default=False, description="Of relink: both are fragments of one lesion")
+    note: str = Field(default="", max_length=2000, description="Why, in words")
+
+
+def choose(site: Site, request: Request, study_instance_uid: str, said: Said) -> Decision:
+    """Keep a choice and return it. Refuses `no-such-study` and what `store.choices.choose` refuses."""
+    now = site.database.now()
+    here = said.kind in OF_VISIT or (said.kind in OF_EITHER and said.only_here)
+    with site.database.transaction() as session:
+        patient_pk = study_head(session, study_instance_uid).patient_pk
+        made = choices.choose(
+            session,
+            patient_pk,
+            said.kind,
+            said.lesion,
+            said.value,
+            author=request.state.identity.name,
+            now=now,
+            study_instance_uid=study_instance_uid if here else "",
+            source=choices.PAGE,
+            note=said.note,
+            split=said.is_fragment,
+        )
+        message = decided(session, site.settings, patient_pk, [made], now, address=request.state.address)
+    site.record(message)
+    return made
+
+
+def undo(site: Site, request: Request, study_instance_uid: str, number: int, note: str = "") -> Decision:
+    """Take a choice of the study's patient back and return what does. Refuses as `store.choices.undo`."""
+    now = site.database.now()
+    with site.database.transaction() as session:
+        patient_pk = study_head(session, study_instance_uid).patient_pk
+        made = choices.undo(
+            session,
+            patient_pk,
+            number,
+            author=request.state.identity.name,
+            now=now,
+            source=choices.PAGE,
+            note=note,
+        )
+        message = decided(session, site.settings, patient_pk, [made], now, address=request.state.address)
+    site.record(message)
+    return made
+
+
+__all__ = ["Kind", "Said", "choose", "undo"]
