@@ -225,6 +225,7 @@ class Node:
 
     def _start_web(self) -> None:
         from node.tls import https_context
+        from node.uploads import Uploads
         from node.web import dashboard, stow
         from node.web.access import require_authentication
         from node.web.app import create_app
@@ -236,6 +237,9 @@ class Node:
         told: Callable[[], None] | None = None
         intake = Intake(self.database, self.objects)
         self._fetch_priors(intake)
+        desk = Uploads(s, intake, self.audit.record)
+        self._interrupts.append(desk.interrupt)
+        self._loop("uploads", desk.tick, 1.0)
         if s.pacs_url:
             from node.pacs import DicomWeb
             from node.pull import Puller

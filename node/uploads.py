@@ -6,19 +6,24 @@ to `Uploads.tick`, which goes on after a restart where it was.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from zipfile import ZipFile, ZipInfo
 
-from node.audit import Record, unheard
+from sqlmodel import Session
+
+from node import audit_events
+from node.audit import Record, patients_of, unheard
+from node.audit_message import AuditMessage
 from node.intake import Intake
 from node.logs import line
 from node.settings import Settings
@@ -26,8 +31,8 @@ from node.unzip import ARCHIVES, NESTED, extract, is_nifti_name, opened
 from plugins.errors import NadirError, Refused, Unavailable
 from store import uploads
 from store.instances import OpenAssociation, Recorded
+from store.tables import Patient, Study
 from store.uploads import (
-    CONVERTING,
     KEPT,
     KNOWN,
     REFUSED,
@@ -111,10 +116,21 @@ class Uploads:
     def complete(self, upload_pk: int) -> None:
         """Let the studies of an upload settle when it was closed and nothing of it is left to do."""
         with self._database.transaction() as session:
-            upload = uploads.get(session, upload_pk)
-            is_whole = uploads.complete(session, upload, self._database.now())
+            is_whole = uploads.complete(session, upload_pk, self._database.now())
+            told = told_of(session, self._settings, upload_pk) if is_whole else []
         if is_whole:
             self.forget(upload_pk)
+        for message in told:
+            self._record(message)
+
+    def cancel(self, upload_pk: int, state: str = uploads.CANCELLED) -> None:
+        """End an upload; what was kept of it stays. Refuses what `store.uploads.end` refuses."""
+        with self._database.transaction() as session:
+            uploads.end(session, upload_pk, state, self._database.now())
+            told = told_of(session, self._settings, upload_pk)
+        self.forget(upload_pk)
+        for message in told:
+            self._record(message)
 
     def forget(self, upload_pk: int) -> None:
         """Delete what is left on disk of an upload that has ended."""
@@ -258,9 +274,9 @@ class Uploads:
 
     def _convert(self, upload: Upload, row: UploadFile) -> dict[str, Any] | None:
         """Write a NIfTI image as DICOM and take it in; None when it was interrupted."""
-        from store.dicom.from_nifti import read_series
+        from store.dicom.from_nifti import Said, read_series
 
-        series = read_series(self.path(row), said_of(json.loads(row.said)))
+        series = read_series(self.path(row), Said.from_json(row.said))
         became: list[Recorded] = []
         for k in range(len(series)):
             if k % 20 == 0 and not self._goes_on(row.upload_pk):
@@ -293,19 +309,23 @@ class Uploads:
         with self._database.reading() as session:
             old = uploads.abandoned(session, now - EXPIRES)
         for upload_pk in old:
-            with self._database.transaction() as session:
-                uploads.end(session, upload_pk, uploads.EXPIRED, now)
-            self.forget(upload_pk)
+            self.cancel(upload_pk, uploads.EXPIRED)
             log.info(line("upload-expired", upload=upload_pk))
 
 
-SKIPPED_CODES = frozenset({"hidden", "dicomdir", "not-dicom", "empty"})
-"""What is passed over: nothing that a person meant to load up."""
+SKIPS = {
+    "hidden": "hidden files and what systems lay beside others are passed over",
+    "dicomdir": "it is a list of files (DICOMDIR), which holds no image",
+    "empty": "it is empty",
+    "misnamed": "its name says DICOM and it is none (no DICM after 128 bytes)",
+    "not-dicom": "it is neither DICOM nor a zip file nor NIfTI (.nii, .nii.gz)",
+}
+"""What is passed over because nobody meant to load it up, with its sentence."""
 
 
 def _refusal(refused: Refused) -> dict[str, Any]:
     """Return what is written down of a file that is not taken."""
-    state = SKIPPED if refused.code in SKIPPED_CODES else REFUSED
+    state = SKIPPED if refused.code in SKIPS else REFUSED
     return {"state": state, "code": refused.code, "sentence": refused.sentence}
 
 
@@ -315,10 +335,10 @@ def kind_of(path: Path, name: str) -> Kind:
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     if not head:
-        raise Refused("empty", "it is empty")
+        raise Refused("empty", SKIPS["empty"])
     if head[128:132] == b"DICM":
         if DIRECTORY_CLASS in head:
-            raise Refused("dicomdir", "it is a list of files (DICOMDIR), which holds no image")
+            raise Refused("dicomdir", SKIPS["dicomdir"])
         return "dicom"
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return "zip"
@@ -327,24 +347,41 @@ def kind_of(path: Path, name: str) -> Kind:
     if name.lower().endswith(ARCHIVES):
         raise Refused("archive", "of archives only zip files are unpacked; make one, or load up the folder")
     if PurePosixPath(name).suffix.lower() in (".dcm", ".dicom", ".ima"):
-        raise Refused("not-dicom", "its name says DICOM and it is none (no DICM after 128 bytes)")
-    raise Refused("not-dicom", "it is neither DICOM nor a zip file nor NIfTI (.nii, .nii.gz)")
+        raise Refused("misnamed", SKIPS["misnamed"])
+    raise Refused("not-dicom", SKIPS["not-dicom"])
 
 
 def require_wanted(name: str) -> None:
     """Refuse (`hidden`, `dicomdir`) files that lie about beside images, by their names."""
     parts = [part.lower() for part in PurePosixPath(name.replace("\\", "/")).parts]
     if any((part.startswith(".") and part not in (".", "..")) or part in LITTER for part in parts):
-        raise Refused("hidden", "hidden files and what systems lay beside others are passed over")
+        raise Refused("hidden", SKIPS["hidden"])
     if parts and parts[-1] == "dicomdir":
-        raise Refused("dicomdir", "it is a list of files (DICOMDIR), which holds no image")
+        raise Refused("dicomdir", SKIPS["dicomdir"])
 
 
-def said_of(plain: Mapping[str, Any]) -> Any:
-    """Return what a person said that an image is, from the row that kept it."""
-    from store.dicom.from_nifti import Said
+def pseudonym(upload: Upload) -> str:
+    """Return a label for the images of an upload that says nothing of anybody."""
+    return f"UP-{sha256(f'{upload.id} {upload.created_at.isoformat()}'.encode()).hexdigest()[:8].upper()}"
 
-    return Said(**{**plain, "study_date": date.fromisoformat(plain["study_date"])})
+
+def told_of(session: Session, settings: Settings, upload_pk: int) -> list[AuditMessage]:
+    """Return what the audit trail is told of an upload that has ended: a message a study, refusals with the first."""
+    upload = uploads.get(session, upload_pk)
+    refused = Counter(
+        {r.code: r.count for r in uploads.tally(session, upload_pk).reasons if r.state == REFUSED}
+    )
+    peer, told = audit_events.Peer(name=upload.author), []
+    for study_pk, classes in uploads.sop_classes(session, upload_pk).items():
+        study = session.get_one(Study, study_pk)
+        patient = session.get_one(Patient, study.patient_pk)
+        who = patients_of(settings).subject(patient.issuer, patient.patient_id, patient.patient_name)
+        subject = audit_events.study(study.study_instance_uid, classes)
+        told.append(audit_events.imported(settings.ae_title, peer, subject, who, refused=refused))
+        refused = Counter()
+    if refused:
+        told.append(audit_events.imported(settings.ae_title, peer, None, None, refused=refused))
+    return told
 
 
 @contextmanager
@@ -355,4 +392,4 @@ def _on_disk() -> Iterator[None]:
         raise Unavailable("the file cannot be written; free or mend the disk") from error
 
 
-__all__ = ["CONVERTING", "EXPIRES", "Uploads", "kind_of", "require_wanted", "said_of"]
+__all__ = ["EXPIRES", "SKIPS", "Uploads", "kind_of", "pseudonym", "require_wanted"]

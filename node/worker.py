@@ -24,7 +24,7 @@ from node.response_job import PAGE, ResponseTask, response_task
 from node.settings import Settings
 from node.task import Analysed, Answer, Identity, Task
 from plugins.errors import Broken, NadirError, Refused, Unavailable
-from store import findings, jobs, outbox, response_jobs, studies
+from store import findings, jobs, outbox, response_jobs, studies, uploads
 from store.database import Database
 from store.failpoint import reach
 from store.objects import Kept, ObjectStore
@@ -304,7 +304,8 @@ class Worker:
                 return jobs.fail(
                     session, _pk(job), job.attempt, analysed.error_code, text, now, permanent=True
                 )
-            for result in results:
+            is_withheld = uploads.is_withheld(session, job.revision_pk)
+            for result in () if is_withheld else results:
                 outbox.add(session, result, self._settings.destinations_of(result.kind), now)
             state = jobs.finish(session, _pk(job), job.attempt, jobs.DELIVERING, now)
             if job.plugin != response_jobs.PLUGIN:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, UniqueConstraint
@@ -14,7 +15,7 @@ from plugins.errors import Refused
 from store.charset import storable
 from store.database import aware_utc, insert_new
 from store.instances import RECEIVING, beat, close_association, open_association
-from store.tables import Association, Instance, Revision, RevisionInstance, Study, UtcDateTime
+from store.tables import Association, Instance, Patient, Revision, RevisionInstance, Study, UtcDateTime
 
 OPEN, CLOSING, WHOLE, CANCELLED, EXPIRED = "open", "closing", "whole", "cancelled", "expired"
 ARRIVING, UNPACKING, WAITING, CONVERTING = "arriving", "unpacking", "waiting", "converting"
@@ -250,6 +251,21 @@ def study_pks(session: Session, upload_pk: int) -> list[int]:
     return [int(pk or 0) for pk in session.exec(statement)]
 
 
+def sop_classes(session: Session, upload_pk: int) -> dict[int, dict[str, int]]:
+    """Return how many objects of which SOP Class an upload brought, by the row of their study."""
+    statement = (
+        select(col(UploadFile.study_pk), col(Instance.sop_class_uid), func.count())
+        .join(Instance, col(Instance.id) == col(UploadFile.instance_pk))
+        .where(col(UploadFile.upload_pk) == upload_pk, col(UploadFile.state) == KEPT)
+        .group_by(col(UploadFile.study_pk), col(Instance.sop_class_uid))
+        .order_by(col(UploadFile.study_pk))
+    )
+    found: dict[int, dict[str, int]] = {}
+    for study_pk, sop_class_uid, count in session.exec(statement):
+        found.setdefault(int(study_pk or 0), {})[sop_class_uid] = count
+    return found
+
+
 def recent(session: Session, *, limit: int = 20, before: int | None = None) -> list[Upload]:
     """Return the newest uploads, those before row `before` when it is given."""
     statement = select(Upload).order_by(col(Upload.id).desc()).limit(limit)
@@ -264,44 +280,83 @@ def count(session: Session) -> int:
 
 
 def close(session: Session, upload_pk: int, now: datetime) -> Upload:
-    """Return an upload after the sender said that this is all; its studies settle now, or once its zips are unpacked.
+    """Return an upload after the sender said that this is all; `complete` lets its studies settle.
 
     Again for one that is closed changes nothing. Refuses `no-such-upload`, `upload-ended` when it was cancelled or has
-    expired, `still-arriving`, and `unknown-image` while nobody said what a NIfTI image is.
+    expired, and `still-arriving`.
     """
     upload = get(session, upload_pk)
     if upload.state in (CLOSING, WHOLE):
         return upload
     upload = touch(session, upload_pk, now)
-    for state, code, said in (
-        (ARRIVING, "still-arriving", "has not arrived whole; send the rest or cancel"),
-        (WAITING, "unknown-image", "is an image without identity; say first what it is, or leave it out"),
-    ):
-        if first := files(session, upload_pk, limit=1, states=(state,)):
-            raise Refused(code, f"'{first[0].name}' {said}")
+    if first := files(session, upload_pk, limit=1, states=(ARRIVING,)):
+        sentence = f"'{first[0].name}' has not arrived whole; send the rest, or cancel the upload"
+        raise Refused("still-arriving", sentence)
     upload.state = CLOSING
     session.add(upload)
     session.flush()
-    complete(session, upload, now)
     return upload
 
 
-def complete(session: Session, upload: Upload, now: datetime) -> bool:
-    """Return whether an upload that is closing is whole by now; then its studies may settle at once."""
-    if upload.state != CLOSING or files(session, int(upload.id or 0), limit=1, states=DUE):
+def complete(session: Session, upload_pk: int, now: datetime) -> bool:
+    """Return whether an upload that was closed has become whole by now; then its studies may settle at once.
+
+    It is not while a zip file is still to be unpacked, or somebody has to say what an image is.
+    """
+    upload = get(session, upload_pk)
+    if upload.state != CLOSING or files(session, upload_pk, limit=1, states=(WAITING, *DUE)):
         return False
     upload.state, upload.ended_at = WHOLE, aware_utc(now)
     session.add(upload)
     session.flush()
     close_association(session, upload.association_pk, now)
-    receiving = and_(
-        col(Study.id).in_(study_pks(session, int(upload.id or 0))), col(Study.state) == RECEIVING
-    )
+    receiving = and_(col(Study.id).in_(study_pks(session, upload_pk)), col(Study.state) == RECEIVING)
     session.exec(
         update(Study).where(receiving).values(settle_now=True),
         execution_options={"synchronize_session": False},
     )
     return True
+
+
+def say(session: Session, row: UploadFile, said: str) -> None:
+    """Keep what a person said that an image is, so that it is written. Refuses `not-waiting` and `upload-ended`."""
+    _require_waiting(session, row)
+    change(session, int(row.id or 0), state=CONVERTING, said=storable(said))
+
+
+def leave_out(session: Session, row: UploadFile) -> None:
+    """Pass over an image of which nobody says what it is. Refuses `not-waiting` and `upload-ended`."""
+    _require_waiting(session, row)
+    change(session, int(row.id or 0), state=SKIPPED, code="left-out", sentence="it was left out on purpose")
+
+
+def _require_waiting(session: Session, row: UploadFile) -> None:
+    upload = get(session, row.upload_pk)
+    if upload.state not in (OPEN, CLOSING):
+        raise Refused("upload-ended", f"upload {row.upload_pk} is {upload.state}; begin another one")
+    if row.state != WAITING:
+        raise Refused("not-waiting", f"nobody has to say any more what '{row.name}' is: it is {row.state}")
+
+
+def study_named(session: Session, issuer: str, patient_id: str, study_date: date) -> str | None:
+    """Return the Study Instance UID under which images of this label and date are kept, or are about to be."""
+    held = (
+        select(Study.study_instance_uid)
+        .join(Patient, col(Patient.id) == col(Study.patient_pk))
+        .where(
+            col(Patient.issuer) == issuer,
+            col(Patient.patient_id) == patient_id,
+            col(Study.study_date) == study_date,
+        )
+        .order_by(col(Study.id))
+    )
+    if uid := session.exec(held.limit(1)).first():
+        return uid
+    coming = select(UploadFile.said).where(col(UploadFile.state) == CONVERTING)
+    for said in map(json.loads, session.exec(coming)):
+        if (said["patient_label"], said["study_date"]) == (patient_id, study_date.isoformat()):
+            return str(said["study_instance_uid"])
+    return None
 
 
 def end(session: Session, upload_pk: int, state: str, now: datetime) -> Upload:
@@ -420,11 +475,15 @@ __all__ = [
     "is_live",
     "is_own",
     "is_withheld",
+    "leave_out",
     "members",
     "next_due",
     "note",
     "recent",
+    "say",
+    "sop_classes",
     "source_of",
+    "study_named",
     "study_pks",
     "tally",
     "touch",

@@ -19,11 +19,14 @@ CONFLICTS = frozenset(
         "already-running",
         "illegal-transition",
         "not-proposed",
+        "not-waiting",
         "nothing-before",
         "overtaken",
         "patient-on-both-sides",
+        "still-arriving",
         "token-exists",
         "undone",
+        "upload-ended",
     }
 )
 """Codes that mean: it is not as the change takes it to be."""

@@ -9,8 +9,9 @@ Voxels are never resampled (`store.dicom.nifti_image`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from hashlib import file_digest
 from io import BytesIO
@@ -53,6 +54,16 @@ class Said:
     """Study that it belongs to."""
     is_aligned: bool = True
     """True when it lies in the same coordinates as the other images of the study."""
+
+    def to_json(self) -> str:
+        """Return it as JSON."""
+        return json.dumps({**asdict(self), "study_date": self.study_date.isoformat()})
+
+    @classmethod
+    def from_json(cls, text: str) -> Said:
+        """Return what `to_json` wrote."""
+        plain = json.loads(text)
+        return cls(**{**plain, "study_date": date.fromisoformat(plain["study_date"])})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

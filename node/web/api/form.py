@@ -72,6 +72,7 @@ SAID = {
     422: "A value is missing or not of its kind",
     429: "Too many tries; `Retry-After` says when to come back",
     503: "The database, the disk or the PACS does not answer; `Retry-After` says when to come back",
+    507: "The disk is filled up to its reserve",
 }
 
 

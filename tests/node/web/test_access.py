@@ -28,6 +28,7 @@ Routes = list[tuple[str, str, object]]
 WHO = ("nobody", *ROLES, *(f"{scope} token" for scope in SCOPES))
 EVERYBODY = set(WHO)
 PEOPLE = set(ROLES)
+PHYSICISTS = PEOPLE - {"viewer"}
 MAY = {
     "GET /": PEOPLE,
     "GET /static/{name}": EVERYBODY,
@@ -42,6 +43,18 @@ MAY = {
     "GET /api/jobs": PEOPLE | {"api token"},
     "GET /api/findings": PEOPLE | {"api token"},
     "GET /api/priors": PEOPLE | {"api token"},
+    "POST /api/uploads": PHYSICISTS | {"api token"},
+    "GET /api/uploads": PEOPLE | {"api token"},
+    "GET /api/uploads/{upload_pk}": PEOPLE | {"api token"},
+    "DELETE /api/uploads/{upload_pk}": PHYSICISTS | {"api token"},
+    "POST /api/uploads/{upload_pk}/beat": PHYSICISTS | {"api token"},
+    "POST /api/uploads/{upload_pk}/finish": PHYSICISTS | {"api token"},
+    "GET /api/uploads/{upload_pk}/files": PEOPLE | {"api token"},
+    "GET /api/uploads/{upload_pk}/files/{number}": PEOPLE | {"api token"},
+    "PUT /api/uploads/{upload_pk}/files/{number}": PHYSICISTS | {"api token"},
+    "POST /api/uploads/{upload_pk}/skipped": PHYSICISTS | {"api token"},
+    "PUT /api/uploads/{upload_pk}/images/{file_pk}": PHYSICISTS | {"api token"},
+    "DELETE /api/uploads/{upload_pk}/images/{file_pk}": PHYSICISTS | {"api token"},
     "POST /intake/study": {"hook token"},
     "POST /dicom-web/studies": {"administrator", "sender token"},
     "POST /dicom-web/studies/{study}": {"administrator", "sender token"},

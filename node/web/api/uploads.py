@@ -1,0 +1,480 @@
+"""Uploads as JSON: begin one, send its files as they are, say that this is all, read what became of each.
+
+    U=http://127.0.0.1:8080/api/uploads
+    curl -H "Authorization: Bearer $TOKEN" -X POST $U                                  # {"id": 7, ...}
+    curl -H "Authorization: Bearer $TOKEN" -H "X-File-Name: study.zip" -T study.zip $U/7/files/1
+    curl -H "Authorization: Bearer $TOKEN" -X POST $U/7/finish
+
+A file may come in pieces, with `Content-Range`; then it goes on where it was, also after a restart of either side.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import date
+from pathlib import Path
+from typing import Annotated, BinaryIO, Literal
+from urllib.parse import unquote
+from uuid import uuid4
+
+from fastapi import APIRouter, Header, Request
+from fastapi import Path as InPath
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, Field
+from sqlmodel import Session, col, select
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from node.intake import Intake
+from node.uploads import SKIPS, Uploads, pseudonym
+from node.web.access import JSON_BODY_BYTES, allow
+from node.web.api import form
+from node.web.site import Site
+from plugins.errors import Unavailable
+from store import uploads
+from store.tables import Study
+from store.uploads import Upload, UploadFile
+
+BLOCK_BYTES = 1 << 20
+LARGEST_FILE_BYTES = 64 << 30
+MOST_SKIPPED = 500
+RANGE = re.compile(r"bytes (?:(\d{1,15})-(\d{1,15})|\*)/(\d{1,15})")
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+FileNumber = Annotated[
+    int,
+    InPath(
+        ge=1, le=200_000, description="Which file, as the sender counts; the same again for the same file"
+    ),
+]
+FileName = Annotated[
+    str,
+    Header(
+        max_length=4000,
+        description="Its name or path, percent-encoded; shown to people, never used as a path",
+    ),
+]
+
+
+class Begun(BaseModel):
+    """What an upload begins with."""
+
+    delivered: bool = Field(default=True, description="Whether results go to the destinations of the node")
+
+
+class Reason(BaseModel):
+    """Why some files were not taken."""
+
+    state: str = Field(description="refused, skipped or known")
+    code: str = Field(description="The reason, for programs")
+    sentence: str = Field(description="The reason, for people")
+    count: int = Field(description="How many files")
+    examples: list[str] = Field(description="Names of some of them")
+
+
+class UploadAnswer(BaseModel):
+    """An upload."""
+
+    id: int = Field(description="Its number")
+    author: str = Field(description="Who began it")
+    state: str = Field(
+        description="open; closing: all is sent, zip files or images are being dealt with; whole, cancelled, expired"
+    )
+    delivered: bool = Field(description="Whether results go to the destinations of the node")
+    created_at: form.Instant
+    touched_at: form.Instant
+    ended_at: form.Instant | None
+    size_bytes: int = Field(description="Bytes that were sent")
+    counts: dict[str, int] = Field(
+        description="Files by state: kept, known (held already), refused, skipped, unpacked (zip files), "
+        "arriving, unpacking, waiting (say what the image is), converting"
+    )
+    reasons: list[Reason] = Field(description="Why some were not taken, the most frequent first")
+    studies: list[str] = Field(description="Study Instance UIDs")
+
+
+class FileAnswer(BaseModel):
+    """One file, or one member of a zip file."""
+
+    id: int = Field(description="Row")
+    number: int
+    member: int = Field(description="Which member of the zip file, from 1; 0 for the file itself")
+    name: str
+    size_bytes: int
+    received_bytes: int = Field(description="How much of it is here")
+    state: str
+    code: str = Field(description="Why it was not taken; empty when it was")
+    sentence: str
+
+
+class UploadList(form.Listed):
+    """Uploads, the newest first."""
+
+    uploads: list[UploadAnswer]
+
+
+class FileList(BaseModel):
+    """Files in the order in which they came."""
+
+    files: list[FileAnswer]
+    next: str | None = Field(description="`cursor` of those that follow; null when these were the last")
+
+
+class SkippedFile(BaseModel):
+    """A file that the sender passes over by itself."""
+
+    number: int = Field(ge=1, le=200_000)
+    name: str = Field(max_length=4000)
+    size_bytes: int = Field(ge=0, le=form.MOST_PK)
+    code: Literal["hidden", "dicomdir", "not-dicom", "misnamed", "empty"]
+
+
+class SkippedFiles(BaseModel):
+    """Files that the sender passes over by itself."""
+
+    files: list[SkippedFile] = Field(max_length=MOST_SKIPPED)
+
+
+class ImageSaid(BaseModel):
+    """What a NIfTI image is."""
+
+    modality: Literal["CT", "PT"] = Field(description="CT in Hounsfield units, or PT in SUV by body weight")
+    study_date: date = Field(description="When it was made")
+    patient_label: str = Field(
+        default="",
+        max_length=64,
+        pattern=r"^[^\\\x00-\x1f\x7f*?]*$",
+        description="Pseudonym of the patient, no real name; one is made up when it is empty",
+    )
+    is_aligned: bool = Field(
+        default=True, description="Whether it lies in the same coordinates as other images of label and date"
+    )
+
+
+def router(site: Site) -> APIRouter:
+    """Return the routes under `/api/uploads`."""
+    made = form.routes("uploads")
+    intake = Intake(site.database, site.objects)
+    desk = Uploads(site.settings, intake, site.record)
+    _uploads(made, site, desk)
+    _files(made, site, _Door(site, desk))
+    return made
+
+
+def _uploads(made: APIRouter, site: Site, desk: Uploads) -> None:
+    @made.post("/uploads", status_code=201)
+    @allow("physicist", scopes=("api",))
+    def begin(request: Request, begun: Begun | None = None) -> UploadAnswer:
+        """Begin an upload."""
+        with site.database.transaction() as session:
+            upload = uploads.begin(
+                session,
+                request.state.identity.name,
+                delivered=begun is None or begun.delivered,
+                now=site.database.now(),
+            )
+            return answer_of(session, upload)
+
+    @made.get("/uploads")
+    @allow("viewer", scopes=("api",))
+    def recent(limit: form.Limit = 20, cursor: form.Cursor = "") -> UploadList:
+        """List the uploads, the newest first."""
+        (before,) = form.values_of(cursor, int) or (None,)
+        with site.database.reading() as session:
+            rows = uploads.recent(session, limit=limit + 1, before=before)
+            found = [answer_of(session, row) for row in rows[:limit]]
+            total = uploads.count(session)
+        more = form.cursor_of(found[-1].id) if len(rows) > limit else None
+        return UploadList(uploads=found, total=total, next=more)
+
+    @made.get("/uploads/{upload_pk}", responses=form.problems(404))
+    @allow("viewer", scopes=("api",))
+    def one(upload_pk: form.Pk) -> UploadAnswer:
+        """Give one upload: how far it is, what was not taken and why."""
+        with site.database.reading() as session:
+            return answer_of(session, uploads.get(session, upload_pk))
+
+    @made.post("/uploads/{upload_pk}/beat", status_code=204, responses=form.problems(404, 409))
+    @allow("physicist", scopes=("api",))
+    def beat(upload_pk: form.Pk) -> None:
+        """Say that the upload goes on, while nothing is sent: its studies are not analysed before they are whole."""
+        with site.database.transaction() as session:
+            uploads.touch(session, upload_pk, site.database.now())
+
+    @made.post("/uploads/{upload_pk}/finish", responses=form.problems(404, 409))
+    @allow("physicist", scopes=("api",))
+    def finish(upload_pk: form.Pk) -> UploadAnswer:
+        """Say that this is all: the studies are analysed at once, without the quiet time."""
+        with site.database.transaction() as session:
+            uploads.close(session, upload_pk, site.database.now())
+        desk.complete(upload_pk)
+        return one(upload_pk)
+
+    @made.delete("/uploads/{upload_pk}", responses=form.problems(404, 409))
+    @allow("physicist", scopes=("api",))
+    def cancel(upload_pk: form.Pk) -> UploadAnswer:
+        """Cancel an upload. Images that were acknowledged are kept, as with any other sender."""
+        desk.cancel(upload_pk)
+        return one(upload_pk)
+
+    @made.put("/uploads/{upload_pk}/images/{file_pk}", responses=form.problems(404, 409))
+    @allow("physicist", scopes=("api",))
+    def say(upload_pk: form.Pk, file_pk: form.Pk, said: ImageSaid) -> FileAnswer:
+        """Say what a NIfTI image is; it is written as a DICOM series then, and analysed with the rest."""
+        with site.database.transaction() as session:
+            keep_said(session, upload_pk, file_pk, said)
+            return file_answer(uploads.file_of(session, upload_pk, file_pk))
+
+    @made.delete("/uploads/{upload_pk}/images/{file_pk}", responses=form.problems(404, 409))
+    @allow("physicist", scopes=("api",))
+    def leave_out(upload_pk: form.Pk, file_pk: form.Pk) -> FileAnswer:
+        """Leave a NIfTI image out."""
+        with site.database.transaction() as session:
+            uploads.leave_out(session, uploads.file_of(session, upload_pk, file_pk))
+        desk.complete(upload_pk)
+        with site.database.reading() as session:
+            return file_answer(uploads.file_of(session, upload_pk, file_pk))
+
+
+def _files(made: APIRouter, site: Site, door: _Door) -> None:
+    @made.get("/uploads/{upload_pk}/files", responses=form.problems(404))
+    @allow("viewer", scopes=("api",))
+    def listed(
+        upload_pk: form.Pk, limit: form.Limit = 1000, cursor: form.Cursor = "", state: str = ""
+    ) -> FileList:
+        """List the files of an upload, all or those in one state: what is here need not be sent again."""
+        (after,) = form.values_of(cursor, int) or (0,)
+        with site.database.reading() as session:
+            uploads.get(session, upload_pk)
+            states = (state,) if state else ()
+            rows = uploads.files(session, upload_pk, after=after, limit=limit + 1, states=states)
+        found = [door.shown(row) for row in rows[:limit]]
+        return FileList(files=found, next=form.cursor_of(found[-1].id) if len(rows) > limit else None)
+
+    @made.get("/uploads/{upload_pk}/files/{number}", responses=form.problems(404))
+    @allow("viewer", scopes=("api",))
+    def one(upload_pk: form.Pk, number: FileNumber) -> FileAnswer:
+        """Give one file: how much of it is here, and what became of it."""
+        with site.database.reading() as session:
+            row = uploads.file_at(session, upload_pk, number)
+        if row is None:
+            raise HTTPException(404, "nothing of this file is here")
+        return door.shown(row)
+
+    @made.put(
+        "/uploads/{upload_pk}/files/{number}",
+        responses=form.problems(404, 409, 413, 507),
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+            }
+        },
+    )
+    @allow("physicist", scopes=("api",), body_bytes=LARGEST_FILE_BYTES)
+    async def put(
+        request: Request, upload_pk: form.Pk, number: FileNumber, x_file_name: FileName
+    ) -> FileAnswer:
+        """Send a file as it is, or with `Content-Range` the next piece of it.
+
+        An image is on disk and committed when this answers. What was dealt with before is answered as it was.
+        """
+        return await door.put(request, upload_pk, number, unquote(x_file_name, errors="replace"))
+
+    @made.post("/uploads/{upload_pk}/skipped", status_code=204, responses=form.problems(404, 409))
+    @allow("physicist", scopes=("api",), body_bytes=JSON_BODY_BYTES)
+    def skipped(upload_pk: form.Pk, skipped: SkippedFiles) -> None:
+        """Tell of files that the sender passes over by itself, so that they are counted with their reason."""
+        with site.database.transaction() as session:
+            uploads.touch(session, upload_pk, site.database.now())
+            for file in skipped.files:
+                uploads.note(
+                    session,
+                    upload_pk,
+                    file.number,
+                    file.name,
+                    file.size_bytes,
+                    uploads.SKIPPED,
+                    code=file.code,
+                    sentence=SKIPS[file.code],
+                )
+
+
+class _Door:
+    """Where bodies of files come in."""
+
+    def __init__(self, site: Site, desk: Uploads) -> None:
+        self._database = site.database
+        self._desk = desk
+        self._busy: set[tuple[int, int]] = set()
+
+    def shown(self, row: UploadFile) -> FileAnswer:
+        """Return a file with how much of it is here."""
+        received = None
+        if row.state == uploads.ARRIVING:
+            partial = self._desk.partial(row.upload_pk, row.number)
+            received = partial.stat().st_size if partial.exists() else 0
+        return file_answer(row, received)
+
+    async def put(self, request: Request, upload_pk: int, number: int, name: str) -> FileAnswer:
+        """Return what became of a file once its body, or the last piece of it, is here."""
+        upload, row = await run_in_threadpool(self._begin, upload_pk, number)
+        if row is not None and row.state != uploads.ARRIVING:
+            async for _ in request.stream():
+                pass  # a browser that is answered before it has sent all takes that for a broken connection
+            return file_answer(row)
+        pieces = request.headers.get("content-range")
+        async with self._alone(upload_pk, number):
+            try:
+                self._desk.require_room(_declared(request))
+                if pieces is None:
+                    return await self._whole(request, upload, number, name)
+                return await self._piece(request, upload, number, name, pieces)
+            except ClientDisconnect:
+                raise HTTPException(400, "the client has gone") from None
+            except OSError as error:
+                if error.errno in FULL:
+                    sentence = "the disk of the node is full; free some space there, then go on"
+                    raise HTTPException(507, sentence) from error
+                raise Unavailable("what is sent cannot be written; free or mend the disk") from error
+
+    def _begin(self, upload_pk: int, number: int) -> tuple[Upload, UploadFile | None]:
+        with self._database.transaction() as session:
+            upload = uploads.touch(session, upload_pk, self._database.now())
+            return upload, uploads.file_at(session, upload_pk, number)
+
+    @asynccontextmanager
+    async def _alone(self, upload_pk: int, number: int) -> AsyncIterator[None]:
+        if (upload_pk, number) in self._busy:
+            raise HTTPException(409, "this file is being sent at this moment by somebody else")
+        self._busy.add((upload_pk, number))
+        try:
+            yield
+        finally:
+            self._busy.discard((upload_pk, number))
+
+    async def _whole(self, request: Request, upload: Upload, number: int, name: str) -> FileAnswer:
+        path = await run_in_threadpool(self._desk.temporary)
+        try:
+            await _written(request, path, "wb")
+            return file_answer(await run_in_threadpool(self._desk.receive, upload, number, name, path))
+        finally:
+            path.unlink(missing_ok=True)
+
+    async def _piece(
+        self, request: Request, upload: Upload, number: int, name: str, pieces: str
+    ) -> FileAnswer:
+        """Append a piece; the last one completes the file. 409 when it is not the one that comes next."""
+        first, last, size_bytes = _range(pieces)
+        upload_pk = int(upload.id or 0)
+        path = await run_in_threadpool(self._desk.partial, upload_pk, number)
+        here = path.stat().st_size if path.exists() else 0
+        first = size_bytes if first is None else first
+        if first != here:
+            raise HTTPException(409, f"{here} bytes of this file are here; go on from there")
+
+        def note() -> UploadFile:
+            with self._database.transaction() as session:
+                return uploads.note(session, upload_pk, number, name, size_bytes, uploads.ARRIVING)
+
+        row = await run_in_threadpool(note)
+        came = await _written(request, path, "ab", at_most=last + 1 - first)
+        if here + came < size_bytes:
+            return self.shown(row)
+        return file_answer(await run_in_threadpool(self._desk.receive, upload, number, name, path))
+
+
+async def _written(request: Request, path: Path, mode: str, at_most: int | None = None) -> int:
+    """Return how many bytes of a body were written; 413 for more than it said that it is."""
+    waiting, count = bytearray(), 0
+    file: BinaryIO
+    with path.open(mode) as file:  # type: ignore[assignment]
+        async for block in request.stream():
+            count += len(block)
+            if at_most is not None and count > at_most:
+                raise HTTPException(413, "the body is longer than its Content-Range")
+            waiting += block
+            if len(waiting) >= BLOCK_BYTES:
+                await run_in_threadpool(file.write, bytes(waiting))
+                waiting.clear()
+        await run_in_threadpool(file.write, bytes(waiting))
+    return count
+
+
+def _declared(request: Request) -> int:
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isdecimal() else 0
+
+
+def _range(text: str) -> tuple[int | None, int, int]:
+    """Return first byte, last byte and size of a piece; None for the first when all of it is said to be here."""
+    if (found := RANGE.fullmatch(text)) is not None:
+        size_bytes = int(found[3])
+        if found[1] is None:
+            return None, size_bytes - 1, size_bytes
+        if int(found[1]) <= int(found[2]) < size_bytes <= LARGEST_FILE_BYTES:
+            return int(found[1]), int(found[2]), size_bytes
+    raise HTTPException(422, "Content-Range: write 'bytes FIRST-LAST/SIZE', or 'bytes */SIZE' when all of it is here")
+
+
+def keep_said(session: Session, upload_pk: int, file_pk: int, said: ImageSaid) -> None:
+    """Keep what a person said that an image is. Refuses what `store.uploads.say` refuses."""
+    from store.dicom.from_nifti import ISSUER, Said
+
+    label = said.patient_label.strip() or pseudonym(uploads.get(session, upload_pk))
+    known = uploads.study_named(session, ISSUER, label, said.study_date)
+    plain = Said(
+        modality=said.modality,
+        patient_label=label,
+        study_date=said.study_date,
+        study_instance_uid=known or f"2.25.{uuid4().int}",
+        is_aligned=said.is_aligned,
+    )
+    uploads.say(session, uploads.file_of(session, upload_pk, file_pk), plain.to_json())
+
+
+def answer_of(session: Session, upload: Upload) -> UploadAnswer:
+    """Return an upload as JSON tells it."""
+    pk = int(upload.id or 0)
+    tally = uploads.tally(session, pk)
+    pks = uploads.study_pks(session, pk)
+    uids = dict(
+        session.exec(select(col(Study.id), col(Study.study_instance_uid)).where(col(Study.id).in_(pks))).all()
+    )
+    return UploadAnswer(
+        id=pk,
+        author=upload.author,
+        state=upload.state,
+        delivered=upload.delivered,
+        created_at=upload.created_at,
+        touched_at=upload.touched_at,
+        ended_at=upload.ended_at,
+        size_bytes=tally.size_bytes,
+        counts=tally.counts,
+        reasons=[
+            Reason(state=r.state, code=r.code, sentence=r.sentence, count=r.count, examples=list(r.examples))
+            for r in tally.reasons
+        ],
+        studies=[uids[one] for one in pks],
+    )
+
+
+def file_answer(row: UploadFile, received_bytes: int | None = None) -> FileAnswer:
+    """Return a file as JSON tells it."""
+    return FileAnswer(
+        id=int(row.id or 0),
+        number=row.number,
+        member=row.member,
+        name=row.name,
+        size_bytes=row.size_bytes,
+        received_bytes=row.size_bytes if received_bytes is None else received_bytes,
+        state=row.state,
+        code=row.code,
+        sentence=row.sentence,
+    )
+
+
+__all__ = ["FileAnswer", "ImageSaid", "UploadAnswer", "answer_of", "file_answer", "keep_said", "router"]

@@ -1,0 +1,187 @@
+"use strict";
+// Draws the charts of a page with Plotly, in the colours of the theme. `data-plot` names the chart; its numbers are in
+// `data-values`, or come page by page from the address in `data-source`. What is told by colour is told by shape too.
+(() => {
+  const INKS = { light: ["#0b4f8a", "#a3431b", "#1a6b3c", "#6b3fa0", "#7a5c00", "#12737a", "#8f1d5b"],
+                 dark: ["#7cc7e8", "#f2a06b", "#8fd7a6", "#c7a6f2", "#f1d387", "#7fd9df", "#f2a0cc"] };
+  const MARKS = ["circle", "triangle-up", "square", "triangle-down", "diamond", "star", "circle-open",
+                 "triangle-up-open", "square-open", "triangle-down-open", "diamond-open", "star-open"];
+  const DASHES = ["solid", "dash", "dot", "dashdot"];
+  const KINDS = { complete: ["CR", "iCR", "CMR"], partial: ["PR", "iPR", "PMR"],
+                  stable: ["SD", "iSD", "SMD", "NMR", "NON-CR/NON-PD", "NON-iCR/NON-iUPD"],
+                  progression: ["PD", "iUPD", "iCPD", "PMD"] };
+  const LOOKS = { complete: ["complete response", "", "star", 2], partial: ["partial response", "/", "triangle-down", 0],
+                  stable: ["stable disease", ".", "square", 4], progression: ["progression", "x", "x", 1],
+                  other: ["not evaluable, or none", "-", "circle-open", 3] };
+  const MOST_ROWS = 5000, LANES = 40;
+
+  const kindOf = (verdict) => Object.keys(KINDS).find((kind) => KINDS[kind].includes(verdict)) ?? "other";
+  const text = (value) => String(value).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  const percent = (value) => `${value > 0 ? "+" : ""}${value.toFixed(1)} %`.replace("-", "−");
+  const isDark = () => (document.documentElement.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+
+  function theme() {
+    const css = getComputedStyle(document.documentElement);
+    const of = (name) => css.getPropertyValue(`--${name}`).trim();
+    return { ink: of("ink"), soft: of("soft"), line: of("line"), card: of("card"), bad: of("bad"), good: of("good"), inks: INKS[isDark() ? "dark" : "light"] };
+  }
+
+  function layout(t, more) {
+    const axis = { gridcolor: t.line, linecolor: t.soft, zerolinecolor: t.soft, tickcolor: t.soft, automargin: true };
+    return {
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest", dragmode: "pan",
+      font: { color: t.ink, family: "system-ui, sans-serif", size: 13 }, margin: { l: 56, r: 20, t: 34, b: 44 },
+      hoverlabel: { bgcolor: t.card, bordercolor: t.soft, font: { color: t.ink } },
+      modebar: { color: t.soft, activecolor: t.ink, bgcolor: "rgba(0,0,0,0)" },
+      legend: { orientation: "h", y: -0.18, font: { color: t.ink } },
+      ...more, xaxis: { ...axis, ...more.xaxis }, yaxis: { ...axis, ...more.yaxis },
+    };
+  }
+
+  const level = (t, x, y, dash, colour, name) => ({
+    type: "scatter", mode: "lines", x, y, name, line: { color: colour, dash, width: 1.5 }, hovertemplate: `${name}: %{y:.1f}<extra></extra>` });
+
+  function curve(t, data) {
+    const known = data.points.filter((p) => p.sum !== null), sure = known.filter((p) => p.sd !== null);
+    const unit = data.unit ? ` ${data.unit}` : "";
+    const traces = [];
+    if (sure.length > 1) {
+      traces.push({ type: "scatter", mode: "lines", hoverinfo: "skip", name: "±1.96 standard deviations", fill: "toself", line: { width: 0 }, fillcolor: isDark() ? "rgba(124,199,232,.18)" : "rgba(11,79,138,.14)",
+        x: [...sure.map((p) => p.date), ...sure.map((p) => p.date).reverse()],
+        y: [...sure.map((p) => p.sum + 1.96 * p.sd), ...sure.map((p) => p.sum - 1.96 * p.sd).reverse()] });
+    }
+    const first = data.points[0].date, last = data.points.at(-1).date;
+    if (data.response_to !== null) traces.push(level(t, [first, last], [data.response_to, data.response_to], "dot", t.good, "partial response up to"));
+    const x = [], y = [];
+    data.points.forEach((p, n) => {
+      if (n && p.progression_from !== null) { x.push(data.points[n - 1].date, p.date, null); y.push(p.progression_from, p.progression_from, null); }
+    });
+    if (x.length) traces.push(level(t, x, y, "dash", t.bad, "progression from"));
+    traces.push({
+      type: "scatter", mode: "lines+markers+text", name: data.quantity, connectgaps: false,
+      x: data.points.map((p) => p.date), y: data.points.map((p) => p.sum),
+      text: data.points.map((p) => text(p.verdict)), textposition: "top center",
+      customdata: data.points.map((p) => [text(p.verdict), p.sd === null ? "" : ` ± ${p.sd.toFixed(1)}`, p.days]),
+      line: { color: t.inks[0], width: 2.5 }, marker: { size: 9, color: t.inks[0] },
+      hovertemplate: `%{x|%Y-%m-%d}, day %{customdata[2]}<br><b>%{y:.1f}%{customdata[1]}${unit}</b><br>%{customdata[0]}<extra></extra>` });
+    if (data.nadir !== null && data.nadir_date) {
+      traces.push({ type: "scatter", mode: "markers", name: "nadir", x: [data.nadir_date], y: [data.nadir],
+        marker: { symbol: "circle-open", size: 18, color: t.ink, line: { width: 1.5 } }, hovertemplate: `nadir %{y:.1f}${unit}<extra></extra>` });
+    }
+    return { traces, layout: layout(t, { xaxis: { type: "date", tickvals: data.points.map((p) => p.date), tickformat: "%Y-%m-%d" }, yaxis: { rangemode: "tozero", title: { text: data.unit } } }) };
+  }
+
+  function spider(t, data) {
+    const traces = [];
+    data.lesions.forEach((lesion, n) => {
+      if (lesion.points.length < 2) return;
+      const ink = t.inks[n % t.inks.length];
+      traces.push({
+        type: "scatter", mode: "lines+markers", name: text(lesion.code), x: lesion.points.map((p) => p.date), y: lesion.points.map((p) => p.percent),
+        customdata: lesion.points.map((p) => [text(lesion.name), p.millimetres === null ? "" : `${p.millimetres.toFixed(1)} mm`, percent(p.percent)]),
+        line: { color: ink, dash: DASHES[n % DASHES.length], width: 2 }, marker: { symbol: MARKS[n % MARKS.length], size: 9, color: ink },
+        hovertemplate: "%{customdata[0]}<br>%{x|%Y-%m-%d}: <b>%{customdata[2]}</b>, %{customdata[1]}<extra></extra>" });
+    });
+    const dates = [...new Set(data.lesions.flatMap((l) => l.points.map((p) => p.date)))].sort();
+    return { traces, layout: layout(t, { xaxis: { type: "date", tickvals: dates, tickformat: "%Y-%m-%d" }, yaxis: { ticksuffix: " %", zerolinewidth: 2, title: { text: "change to the first measurement" } } }) };
+  }
+
+  const groups = (rows) => Object.keys(LOOKS).map((kind) => [kind, rows.filter((row) => kindOf(row.best_overall) === kind)]).filter(([, own]) => own.length);
+
+  function waterfall(t, data) {
+    const rows = data.filter((row) => row.best_percent !== null).sort((a, b) => b.best_percent - a.best_percent);
+    const place = new Map(rows.map((row, n) => [row.patient_pk, n]));
+    const traces = groups(rows).map(([kind, own]) => {
+      const [words, shape, , ink] = LOOKS[kind];
+      return { type: "bar", name: words, x: own.map((row) => place.get(row.patient_pk)), y: own.map((row) => row.best_percent),
+        text: rows.length <= 60 ? own.map((row) => text(row.best_overall || "none")) : undefined, textposition: "outside", cliponaxis: false,
+        customdata: own.map((row) => [text(row.patient_id), text(row.best_overall || "none"), percent(row.best_percent), row.address]),
+        marker: { color: t.inks[ink], pattern: { shape, fillmode: "replace", fgcolor: t.inks[ink], bgcolor: t.card, size: 7, solidity: 0.5 }, line: { color: t.inks[ink], width: 1 } },
+        hovertemplate: "%{customdata[0]}<br><b>%{customdata[2]}</b>, %{customdata[1]}<extra></extra>" };
+    });
+    const shapes = [-30, 20].map((y) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color: t.soft, width: 1, dash: "dash" } }));
+    return { traces, layout: layout(t, { bargap: 0.15, barmode: "overlay", shapes,
+      xaxis: { showgrid: false, tickvals: rows.length <= 30 ? rows.map((_, n) => n) : [], ticktext: rows.map((row) => text(row.patient_id)), tickangle: -45 },
+      yaxis: { ticksuffix: " %", zerolinewidth: 2, title: { text: "best change of the sum" } } }) };
+  }
+
+  function swimmer(t, data) {
+    const rows = data.filter((row) => row.verdicts.length).sort((a, b) => b.days - a.days).slice(0, LANES).reverse();
+    const traces = [{
+      type: "bar", orientation: "h", name: "followed", showlegend: false, y: rows.map((_, n) => n), x: rows.map((row) => row.days), width: 0.55,
+      customdata: rows.map((row) => [text(row.patient_id), text(row.best_overall || "none"), row.days, row.address]),
+      marker: { color: t.line, line: { color: t.soft, width: 1 } }, hovertemplate: "%{customdata[0]}: %{customdata[2]} days, best %{customdata[1]}<extra></extra>" }];
+    const seen = rows.flatMap((row, n) => row.verdicts.map((one) => ({ n, row, day: one.day, verdict: one.verdict })));
+    for (const kind of Object.keys(LOOKS)) {
+      const [words, , symbol, ink] = LOOKS[kind], own = seen.filter((one) => kindOf(one.verdict) === kind);
+      if (own.length) traces.push({ type: "scatter", mode: "markers", name: words, x: own.map((one) => one.day), y: own.map((one) => one.n),
+        customdata: own.map((one) => [text(one.row.patient_id), text(one.verdict), one.day, one.row.address]),
+        marker: { symbol, size: 10, color: t.inks[ink], line: { color: t.ink, width: 0.6 } }, hovertemplate: "%{customdata[0]}, day %{customdata[2]}: <b>%{customdata[1]}</b><extra></extra>" });
+    }
+    const fresh = rows.flatMap((row, n) => row.new_days.map((day) => ({ n, row, day })));
+    if (fresh.length) traces.push({ type: "scatter", mode: "markers", name: "new lesion", x: fresh.map((one) => one.day), y: fresh.map((one) => one.n + 0.36),
+      customdata: fresh.map((one) => [text(one.row.patient_id), "", one.day, one.row.address]),
+      marker: { symbol: "triangle-down-open", size: 9, color: t.ink, line: { width: 2 } }, hovertemplate: "%{customdata[0]}, day %{customdata[2]}: <b>new lesion</b><extra></extra>" });
+    const going = rows.flatMap((row, n) => (row.progressed ? [] : [{ n, row }]));
+    if (going.length) traces.push({ type: "scatter", mode: "markers", name: "no progression so far", hoverinfo: "skip", x: going.map((one) => one.row.days), y: going.map((one) => one.n),
+      marker: { symbol: "arrow-right", size: 13, color: t.ink, standoff: -14 } });
+    return { traces, height: Math.max(320, 22 * rows.length + 120), layout: layout(t, { barmode: "overlay",
+      xaxis: { title: { text: "days since the baseline" }, rangemode: "tozero" },
+      yaxis: { showgrid: false, tickvals: rows.map((_, n) => n), ticktext: rows.map((row) => text(row.patient_id)), range: [-0.7, rows.length - 0.2] } }) };
+  }
+
+  const CHARTS = { curve, spider, waterfall, swimmer };
+  const CONFIG = { displaylogo: false, responsive: true, showSendToCloud: false, plotlyServerURL: "", showLink: false, scrollZoom: false, doubleClick: "reset",
+                   modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendDataToCloud"], toImageButtonOptions: { format: "svg", filename: "nadir" } };
+
+  const fetched = new Map();
+  async function all(source) {
+    const rows = [];
+    let cursor = "";
+    do {
+      const address = new URL(source, location.href);
+      if (cursor) address.searchParams.set("cursor", cursor);
+      const answer = await fetch(address, { headers: { Accept: "application/json" } });
+      if (!answer.ok) throw new Error(`The node answered ${answer.status}.`);
+      const page = await answer.json();
+      rows.push(...page.patients);
+      cursor = page.next;
+    } while (cursor && rows.length < MOST_ROWS);
+    return rows;
+  }
+  function values(box) {
+    if (box.dataset.values) return Promise.resolve(JSON.parse(box.dataset.values));
+    const source = box.dataset.source;
+    if (!fetched.has(source)) fetched.set(source, all(source));
+    return fetched.get(source);
+  }
+
+  async function draw(box) {
+    let data;
+    try { data = await values(box); } catch (error) { window.nadirTell?.(error.message, true); return; }
+    if (!box.isConnected) return;
+    const made = CHARTS[box.dataset.plot](theme(), data);
+    let live = box.querySelector(".live");
+    if (!made.traces.some((trace) => trace.x?.length)) { live?.remove(); box.closest(".chart").classList.remove("is-live"); return; }
+    if (!live) {
+      live = document.createElement("div");
+      live.className = "live";
+      live.setAttribute("role", "img");
+      live.setAttribute("aria-label", box.dataset.words || box.querySelector("svg title")?.textContent || "Chart");
+      box.append(live);
+      box.closest(".chart").classList.add("is-live");
+    }
+    if (made.height) { made.layout.height = made.height; live.style.height = `${made.height}px`; }
+    await Plotly.react(live, made.traces, made.layout, CONFIG);
+    if (!live.dataset.heard) {
+      live.dataset.heard = "yes";
+      live.on("plotly_click", (event) => { const address = event.points[0]?.customdata?.[3]; if (address) location.assign(address); });
+    }
+  }
+  const drawAll = () => document.querySelectorAll("[data-plot]").forEach(draw);
+
+  document.addEventListener("nadir:theme", drawAll);
+  document.addEventListener("reckoned", () => { fetched.clear(); drawAll(); });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", drawAll); else drawAll();
+})();
