@@ -22,6 +22,8 @@ from node.web.viewer_files import find_pages
 TEMPLATES = Path(__file__).with_name("templates")
 STATIC = Path(__file__).with_name("static")
 THEME_COOKIE = "nadir_theme"
+PLOTLY = "plotly.min.js"
+"""The plotting library, which comes with the package of that name."""
 NAVIGATION = (
     ("worklist", "/worklist", "Worklist", "viewer"),
     ("cohort", "/cohort", "Cohort", "viewer"),
@@ -95,7 +97,7 @@ def _theme(request: Request) -> str:
 
 def static_url(name: str) -> str:
     """Return the address of a file in `static`, which changes with its content so that browsers may keep it."""
-    return f"/static/{name}?v={_digests()[name]}"
+    return f"/static/{name}?v={version('plotly') if name == PLOTLY else _digests()[name]}"
 
 
 @cache
@@ -132,6 +134,7 @@ def number(value: float | None, digits: int = 1) -> str:
 
 __all__ = [
     "NAVIGATION",
+    "PLOTLY",
     "STATIC",
     "THEME_COOKIE",
     "Frame",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
@@ -62,9 +62,7 @@ def router(site: Site) -> APIRouter:
 
     @made.get("/patients/{patient_pk}/state")
     @allow("viewer")
-    def state(
-        request: Request, patient_pk: Pk, shown: Annotated[str, Query(max_length=64)] = ""
-    ) -> Response:
+    def state(request: Request, patient_pk: Pk, shown: Annotated[str, Query(max_length=64)] = "") -> Response:
         """Say whether the page that shows a state still shows what is; nothing when it does."""
         if courses.state(patient_pk) == shown:
             return Response(status_code=204)
@@ -72,9 +70,7 @@ def router(site: Site) -> APIRouter:
 
     @made.get("/patients/{patient_pk}/lesions/{tracking_uid}/pictures")
     @allow("viewer")
-    def pictures(
-        request: Request, patient_pk: Pk, tracking_uid: Uid, criteria: Criteria = USUAL
-    ) -> Response:
+    def pictures(request: Request, patient_pk: Pk, tracking_uid: Uid, criteria: Criteria = USUAL) -> Response:
         """Give the pictures of a lesion, one a date."""
         with not_found():
             lesion, shown = courses.pictures(patient_pk, tracking_uid, criteria[0])
@@ -136,7 +132,7 @@ class _Reading:
             self._site.record(message, once=("patient-read", name, address, patient.pk))
 
 
-def _shown(told: Told, patient_pk: int, criteria: list[CriteriaName]) -> dict[str, object]:
+def _shown(told: Told, patient_pk: int, criteria: list[CriteriaName]) -> dict[str, Any]:
     """Return what the template of the page is given."""
     report, course = told.report, told.known.course
     judged = [one.criteria for one in report.responses] if report else []
@@ -170,7 +166,10 @@ def _charts(report: LongitudinalReport) -> dict[str, object]:
             for number, course in enumerate(report.sums)
         ],
         "spider": svg(
-            spider(report.lesions, report.visits), "spider", "Change of each lesion", words.spider_words(report)
+            spider(report.lesions, report.visits),
+            "spider",
+            "Change of each lesion",
+            words.spider_words(report),
         )
         if words.changes(report)
         else None,

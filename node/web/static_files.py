@@ -12,9 +12,8 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from node.web.access import allow
-from node.web.frame import STATIC
+from node.web.frame import PLOTLY, STATIC
 
-PLOTLY = "plotly.min.js"
 FOR_EVER = "public, max-age=31536000, immutable"
 
 
@@ -43,4 +42,4 @@ def _content(name: str) -> bytes | None:
     return known[name].read_bytes() if name in known else None
 
 
-__all__ = ["PLOTLY", "router"]
+__all__ = ["router"]

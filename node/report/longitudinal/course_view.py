@@ -186,11 +186,10 @@ def _cell(day: date, counting: Sequence[Sighting], axis: str) -> Cell:
 def _place(sized: Sequence[Sighting]) -> Place:
     """Return where the largest part of a lesion is shown."""
     lengths = [one.measurements.get("long_axis") for one in sized]
-    at = max(range(len(sized)), key=lambda n: (length := lengths[n]) and length.value or 0.0)
-    length = lengths[at]
+    one, length = max(zip(sized, lengths, strict=True), key=lambda pair: pair[1].value if pair[1] else 0.0)
     return Place(
-        study_instance_uid=sized[at].study_instance_uid,
-        series_instance_uid=sized[at].series_instance_uid,
+        study_instance_uid=one.study_instance_uid,
+        series_instance_uid=one.series_instance_uid,
         sop_instance_uid=(length.sop_instance_uid if length else None) or "",
     )
 

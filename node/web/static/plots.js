@@ -166,7 +166,7 @@
     if (!live) {
       live = document.createElement("div");
       live.className = "live";
-      live.setAttribute("role", "img");
+      live.setAttribute("role", "group");
       live.setAttribute("aria-label", box.dataset.words || box.querySelector("svg title")?.textContent || "Chart");
       box.append(live);
       box.closest(".chart").classList.add("is-live");
