@@ -23,6 +23,11 @@ def held_back(now: datetime, priors_wait_seconds: float) -> ColumnElement[bool]:
     studies that are being received, or that were asked for and are not here. A report on a patient waits for all
     analyses of the patient that are due or run.
     """
+    return or_(*reasons(now, priors_wait_seconds).values())
+
+
+def reasons(now: datetime, priors_wait_seconds: float) -> dict[str, ColumnElement[bool]]:
+    """Return the conditions of `held_back` by name: `priors`, `arriving`, `order` and `report`."""
     since = now - timedelta(seconds=priors_wait_seconds)
     own, study = aliased(Revision), aliased(Study)
     is_own = and_(col(own.id) == col(Job.revision_pk), col(study.id) == col(own.study_pk))
@@ -38,13 +43,13 @@ def held_back(now: datetime, priors_wait_seconds: float) -> ColumnElement[bool]:
         col(other.revision_pk) == col(other_revision.id),
         _is_due(other, now),
     )
-    reasons = (
-        exists().where(asked_for, or_(col(PriorSearch.state) == WAITING, is_coming)),
-        exists().where(is_earlier, arrives),
-        exists().where(is_earlier, is_due, col(other.plugin) == col(Job.plugin)),
-        exists().where(of_patient, is_due, col(Job.plugin) == REPORT, col(other.plugin) != REPORT),
-    )
-    return or_(*(reason.correlate(Job) for reason in reasons))
+    found = {
+        "priors": exists().where(asked_for, or_(col(PriorSearch.state) == WAITING, is_coming)),
+        "arriving": exists().where(is_earlier, arrives),
+        "order": exists().where(is_earlier, is_due, col(other.plugin) == col(Job.plugin)),
+        "report": exists().where(of_patient, is_due, col(Job.plugin) == REPORT, col(other.plugin) != REPORT),
+    }
+    return {name: reason.correlate(Job) for name, reason in found.items()}
 
 
 def _is_due(job: type[Job], now: datetime) -> ColumnElement[bool]:
@@ -53,4 +58,4 @@ def _is_due(job: type[Job], now: datetime) -> ColumnElement[bool]:
     return or_(col(job.state) == "running", queued)
 
 
-__all__ = ["held_back"]
+__all__ = ["held_back", "reasons"]
