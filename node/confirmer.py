@@ -139,7 +139,8 @@ class Confirmer:
         with self._database.transaction() as session:
             count = confirmation.confirmed(session, proved, confirmation.QUERY, now)
             again = confirmation.missing(session, lacking, now)
-        told = {"confirmed": count, "missing": len(lacking), "again": again}
+            studies = confirmation.study_pks(session, _pks(rows))
+        told = {"study": studies, "confirmed": count, "missing": len(lacking), "again": again}
         log.info(line("queried", destination=self._destination, **told))
 
     def _postpone(self, rows: Sequence[Unconfirmed], why: str, now: datetime) -> None:

@@ -163,7 +163,7 @@ def main() -> None:
 
     told = end_of(signal.SIGTERM)
     settings = _read_settings()
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, form=settings.log_form)
     node = Node(settings, ("listener",), shares_port=True)
     node.start()
     settle_down()

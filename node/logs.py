@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
 import time
 import traceback
 import warnings
-from types import TracebackType
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType, TracebackType
 from typing import IO
 
 from plugins.errors import NadirError
@@ -19,13 +23,43 @@ UNSAFE = re.compile(r"[^\x20-\x7e]")
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
-def line(action: str, **fields: object) -> str:
+_about: ContextVar[Mapping[str, object]] = ContextVar("about", default=MappingProxyType({}))
+
+
+class Line(str):
+    """`action=... key=value ...`, which remembers its fields for who writes JSON."""
+
+    fields: Mapping[str, object]
+
+
+def line(action: str, **fields: object) -> Line:
     """Return `action=... key=value ...`, values with spaces quoted and control characters escaped."""
-    return " ".join(f"{key}={_value(value)}" for key, value in {"action": action, **fields}.items())
+    told = {"action": action, **fields}
+    made = Line(_pairs(told))
+    made.fields = told
+    return made
+
+
+@contextmanager
+def about(**fields: object) -> Iterator[None]:
+    """Add fields to every record of this thread until the block ends: `study`, the number of a study's row.
+
+    The number is the same in all roles and hosts of a node, and says nothing of a patient.
+    """
+    token = _about.set({**_about.get(), **fields})
+    try:
+        yield
+    finally:
+        _about.reset(token)
+
+
+def _pairs(fields: Mapping[str, object]) -> str:
+    return " ".join(f"{key}={_value(value)}" for key, value in fields.items())
 
 
 def _value(value: object) -> str:
-    text = _escaped(str(value)).replace('"', "'")
+    said = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    text = _escaped(said).replace('"', "'")
     return f'"{text}"' if " " in text or not text else text
 
 
@@ -49,6 +83,16 @@ class WithoutValues(logging.Filter):
         return True
 
 
+class About(logging.Filter):
+    """Gives each record the fields of `about` that it does not tell itself."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return True."""
+        known = record.msg.fields if isinstance(record.msg, Line) else {}
+        record.about = {name: value for name, value in _about.get().items() if name not in known}
+        return True
+
+
 class OneLine(logging.Formatter):
     """`time level logger message`, the exception as its type and places only, all on one line."""
 
@@ -60,6 +104,11 @@ class OneLine(logging.Formatter):
         """Return the line."""
         record.exc_text = None
         return _escaped(super().format(record).replace("\n", " | "))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        """Return the message with the fields that hold for all of this thread."""
+        told = _pairs(getattr(record, "about", {}))
+        return f"{super().formatMessage(record)} {told}".rstrip()
 
     def formatException(self, ei: ExcInfo) -> str:  # noqa: N802 - the name is logging's
         """Return type and places of an exception; its text only when it is our own sentence."""
@@ -73,11 +122,39 @@ class OneLine(logging.Formatter):
         return f"{kind.__name__}{said} at {' > '.join(places[-8:])}"
 
 
-def configure(level: str = "INFO", stream: IO[str] | None = None) -> None:
-    """Send every log record of this process to `stream`, standard error when not given, as single lines."""
+class JsonLine(OneLine):
+    """One JSON object a record: `time`, `level`, `logger`, then the fields, or `message` where there are none."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the object."""
+        message = record.getMessage()
+        fields = record.msg.fields if isinstance(record.msg, Line) else {"message": message}
+        told: dict[str, object] = {
+            "time": self.formatTime(record, self.datefmt),
+            "level": record.levelname,
+            "logger": record.name,
+            **{name: _plain(value) for name, value in {**fields, **getattr(record, "about", {})}.items()},
+        }
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        return json.dumps(told)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return list(value)
+    return value if isinstance(value, int | float | bool | None) else str(value)
+
+
+def configure(level: str = "INFO", stream: IO[str] | None = None, *, form: str = "text") -> None:
+    """Send every log record of this process to `stream`, standard error when not given, as single lines.
+
+    `form` is `text`, or `json` for what gathers logs.
+    """
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(OneLine())
+    handler.setFormatter(JsonLine() if form == "json" else OneLine())
     handler.addFilter(WithoutValues())
+    handler.addFilter(About())
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)

@@ -5,6 +5,7 @@ What arrives is counted in memory and told when the association ends: two dictio
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -16,8 +17,11 @@ from node import audit_events
 from node.audit import Audit
 from node.audit_message import AuditMessage, Subject
 from node.desk import Peer
+from node.logs import line
 from store.database import Database
 from store.tables import Delivery, Job, Patient, Result, Revision, Study
+
+log = logging.getLogger(__name__)
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 UNDER_WAY = frozenset({"pending", "sending"})
@@ -98,6 +102,8 @@ class Receipts:
         )
         refused = receipt.refused
         for study, patient in session.exec(statement):
+            count = receipt.stored[study.id or 0].total()
+            log.info(line("received", study=study.id, instances=count, source=known.name))
             subject = audit_events.study(study.study_instance_uid, receipt.stored[study.id or 0])
             who = trail.patients.subject(patient.issuer, patient.patient_id, patient.patient_name)
             trail.record(self._came(known, subject, who, refused=refused))

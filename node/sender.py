@@ -31,7 +31,7 @@ from sqlmodel import select
 from node.audit import Audit
 from node.deliveries import DeliverySettings, key_of, with_credentials
 from node.fault import place
-from node.logs import line
+from node.logs import about, line
 from node.pacs import DicomWeb
 from node.receipts import Dispatches
 from node.settings import parse_destination
@@ -167,10 +167,19 @@ class Sender:
                 result = None
             else:
                 result = session.exec(select(Result).where(Result.id == delivery.result_pk)).one()
+                study_pk = outbox.study_of(session, delivery)
         if delivery is None or result is None:
             self._look(now)
             return False
         reach("sender-claimed")
+        with about(study=study_pk):
+            self._deliver(delivery, result, now)
+        # The loop that calls looks twice a second, which would be slower than a pace that is shorter.
+        if self._settings.pause_seconds < LOOP_SECONDS:
+            time.sleep(self._settings.pause_seconds)
+        return True
+
+    def _deliver(self, delivery: Delivery, result: Result, now: datetime) -> None:
         began = time.monotonic()
         self._dispatches.begun(delivery)
         what, answer = self._send(delivery, result)
@@ -183,10 +192,6 @@ class Sender:
         log.info(
             line("delivery", **shown, attempt=delivery.attempt, status=_status(answer), outcome=what.value)
         )
-        # The loop that calls looks twice a second, which would be slower than a pace that is shorter.
-        if self._settings.pause_seconds < LOOP_SECONDS:
-            time.sleep(self._settings.pause_seconds)
-        return True
 
     def _send(self, delivery: Delivery, result: Result) -> tuple[Outcome, Answer]:
         path = self._objects.path(result.sha256)

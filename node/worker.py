@@ -19,7 +19,7 @@ from node.analyses import Analyses
 from node.child import run_in_child
 from node.deliveries import MORE_KINDS
 from node.fault import place
-from node.logs import line
+from node.logs import about, line
 from node.response_job import PAGE, ResponseTask, response_task
 from node.settings import Settings
 from node.task import Analysed, Answer, Identity, Task
@@ -104,6 +104,12 @@ class Worker:
                 _delete(left)
 
     def _work(self, job: Job) -> None:
+        with self._database.reading() as session:
+            study_pk = session.get_one(Revision, job.revision_pk).study_pk
+        with about(study=study_pk):
+            self._run(job)
+
+    def _run(self, job: Job) -> None:
         named = {"job": job.id, "plugin": job.plugin, "attempt": job.attempt}
         log.info(line("job-starts", **named))
         began = time.monotonic()

@@ -55,6 +55,8 @@ class Reported:
     """Deliveries that are confirmed now."""
     again: int = 0
     """Deliveries that are sent again, or parked."""
+    studies: tuple[int, ...] = ()
+    """Rows of the studies that it is about."""
 
 
 def due(session: Session, destination: str, now: datetime, limit: int = 500) -> list[Unconfirmed]:
@@ -160,7 +162,18 @@ def report(
         else:
             _again(session, delivery, f"storage commitment failed with reason 0x{reason:04X}", now)
             again += 1
-    return Reported(confirmed=confirmed(session, proved, COMMITMENT, now), again=again)
+    studies = study_pks(session, [int(d.id or 0) for d in held])
+    return Reported(confirmed=confirmed(session, proved, COMMITMENT, now), again=again, studies=studies)
+
+
+def study_pks(session: Session, delivery_pks: Collection[int]) -> tuple[int, ...]:
+    """Return the rows of the studies whose results these are."""
+    of_delivery = (
+        select(Revision.study_pk)
+        .join(Job, col(Job.revision_pk) == col(Revision.id))
+        .join(Delivery, col(Delivery.job_pk) == col(Job.id))
+    )
+    return tuple(sorted(set(session.exec(of_delivery.where(_of(delivery_pks))))))
 
 
 def _again(session: Session, delivery: Delivery, text: str, now: datetime) -> None:

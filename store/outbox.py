@@ -263,6 +263,12 @@ def get(session: Session, delivery_id: int) -> Delivery:
     return delivery
 
 
+def study_of(session: Session, delivery: Delivery) -> int:
+    """Return the row of the study whose result is delivered."""
+    of_job = select(Revision.study_pk).join(Job, col(Job.revision_pk) == col(Revision.id))
+    return session.exec(of_job.where(col(Job.id) == delivery.job_pk)).one()
+
+
 def _earlier_is_open() -> ColumnElement[bool]:
     earlier, job, revision = aliased(Delivery), aliased(Job), aliased(Revision)
     study_pk = (

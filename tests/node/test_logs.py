@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from io import StringIO
 import pytest
 from pydicom import valuerep
 
-from node.logs import TALKATIVE, configure, line
+from node.logs import TALKATIVE, about, configure, line
 from plugins.errors import Refused
 
 
@@ -82,3 +83,41 @@ def test_warnings_that_quote_a_peer_are_not_kept_in_memory() -> None:
             valuerep.validate_value("UI", f"no UID {number}", 1)
     kept = [key for key in vars(valuerep).get("__warningregistry__", {}) if "no UID" in str(key)]
     assert kept == []
+
+
+def test_what_is_about_a_study_says_so_on_every_line_of_the_block(out: StringIO) -> None:
+    log = logging.getLogger("node.x")
+    with about(study=7):
+        log.info(line("job-starts", job=3))
+        log.info(line("other", study=8))
+        logging.getLogger("pydicom").warning("DOE^JANE")
+    log.info(line("after"))
+    first, second, third, last = out.getvalue().splitlines()
+    assert first.endswith("action=job-starts job=3 study=7")
+    assert second.endswith("action=other study=8")
+    assert third.endswith("study=7") and "DOE" not in third
+    assert last.endswith("action=after")
+
+
+def test_as_json_each_line_is_an_object_with_its_fields(out: StringIO) -> None:
+    configure("INFO", out, form="json")
+    log = logging.getLogger("node.x")
+    with about(study=7):
+        log.info(line("job-analysed", job=3, seconds="1.20", studies=(1, 2)))
+        try:
+            raise ValueError("DOE^JANE")
+        except ValueError:
+            log.exception("a plain\ntext")
+    first, second = map(json.loads, out.getvalue().splitlines())
+    assert first.pop("time")[10] == "T"
+    assert first == {
+        "level": "INFO",
+        "logger": "node.x",
+        "action": "job-analysed",
+        "job": 3,
+        "seconds": "1.20",
+        "studies": [1, 2],
+        "study": 7,
+    }
+    assert second["message"] == "a plain\ntext" and second["study"] == 7
+    assert second["exception"].startswith("ValueError at test_logs.py:") and "DOE" not in str(second)
