@@ -37,6 +37,7 @@ SAME_EVENT_SECONDS = 60.0
 MOST_TOLD = 1000
 GATHER_SECONDS = 0.05
 LATEST_CLOSE = 100
+Answered = Callable[[int, float, int], None]
 
 
 class Listener:
@@ -67,6 +68,8 @@ class Listener:
         Who may report storage commitment, and who may ask for it.
     audit
         The audit trail, told of rejected callers and of what each association brought.
+    answered
+        Told of each object: the status of the answer, how many seconds it took, and the size in bytes.
     clock
         Gives the present time, aware UTC; the database's own clock when not given.
 
@@ -95,10 +98,13 @@ class Listener:
         reporters: Reporters | None = None,
         committers: Committers | None = None,
         audit: Audit | None = None,
+        answered: Answered | None = None,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         receipts = Receipts(audit, ae_title)
-        self._clerk = _Clerk(database, objects, clock or database.now, ae_title, receipts, sync=sync)
+        self._clerk = _Clerk(
+            database, objects, clock or database.now, ae_title, receipts, sync=sync, answered=answered
+        )
         self._objects = objects
         self._reception = Reception(
             self._clerk,
@@ -165,7 +171,9 @@ class _Clerk:
         receipts: Receipts,
         *,
         sync: bool,
+        answered: Answered | None = None,
     ) -> None:
+        self._answered = answered
         self._ae_title = ae_title
         self._receipts = receipts
         self._database = database
@@ -202,6 +210,13 @@ class _Clerk:
         return self._objects.free_bytes()
 
     def receive(self, arrival: Arrival) -> int:
+        began = time.perf_counter()
+        status = self._received(arrival)
+        if self._answered is not None:
+            self._answered(status, time.perf_counter() - began, arrival.size_bytes)
+        return status
+
+    def _received(self, arrival: Arrival) -> int:
         try:
             self._store(arrival)
         except Exception as error:  # the border: every error becomes a status

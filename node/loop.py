@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime
 
@@ -38,6 +39,15 @@ class Loop:
         self._stopped = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
+        self.began_at = 0.0
+        """When the last round began, POSIX seconds; 0 before the first."""
+        self.failed_rounds = 0
+        """How many rounds ended in an error."""
+
+    @property
+    def is_dead(self) -> bool:
+        """Return True when the thread has ended though nobody stopped it."""
+        return self._thread is not None and not self._thread.is_alive() and not self._stopped.is_set()
 
     def start(self) -> None:
         """Start the thread."""
@@ -64,12 +74,14 @@ class Loop:
                 self._wake.clear()
 
     def _round(self) -> bool:
+        self.began_at = time.time()
         try:
             return self._tick(self._clock())
         except NadirError as error:
             log.warning("%s: %s", self.name, error)
         except Exception:  # the border of this thread: it must outlive a fault of ours, and tell of it
             log.exception("%s: a round failed", self.name)
+        self.failed_rounds += 1
         return False
 
 

@@ -14,6 +14,8 @@ from contextlib import ExitStack
 from importlib.metadata import version
 from queue import SimpleQueue
 
+from sqlmodel import select
+
 from node import audit_events, logs
 from node.audit import audit_of, settings_hash
 from node.expiry import Expiry
@@ -24,6 +26,7 @@ from node.receipts import Receipts
 from node.reception import Door
 from node.settings import Settings
 from node.tls import Renewed
+from node.vitals import Vitals, VitalsServer
 from plugins.errors import Refused, Unavailable
 from store.database import Database
 from store.objects import ObjectStore
@@ -62,6 +65,7 @@ class Node:
         self.audit = audit_of(settings, self.database)
         self._told = (settings.ae_title, self.roles, settings_hash(settings, self.audit.patients.key))
         self._shares_port = shares_port
+        self.vitals = Vitals(self.roles)
         self.dicom_port = settings.dicom_port
         self.http_port = settings.http_port
         self._loops: list[Loop] = []
@@ -78,6 +82,8 @@ class Node:
         try:
             for role in self.roles:
                 getattr(self, f"_start_{role}")()
+            if self.settings.metrics_port and not self._shares_port:
+                self._start_vitals()
             for loop in self._loops:
                 loop.start()
             self.audit.record(audit_events.started(*self._told))
@@ -135,6 +141,7 @@ class Node:
             reporters=reporters,
             committers=Committer(self.database, self.objects, s.commitment_callers),
             audit=self.audit,
+            answered=self.vitals.answered,
         )
         listener.start()
         self.dicom_port = listener.port
@@ -270,11 +277,30 @@ class Node:
             record=self.audit.record,
         )
         routers = [stow.router(s, intake, imports), *dashboard.routers(site)]
-        made = create_app(s, self.database, told=told, routers=routers, record=site.record, frame=site.frame)
+        made = create_app(
+            s,
+            self.database,
+            told=told,
+            routers=routers,
+            record=site.record,
+            frame=site.frame,
+            vitals=self.vitals,
+        )
         web = WebServer(made, s.http_host, s.http_port, tls=https_context(s))
         web.start()
         self.http_port = web.port
         self._doors.append(web.stop)
+
+    def _start_vitals(self) -> None:
+        s = self.settings
+
+        def look() -> None:
+            with self.database.reading() as session:
+                session.exec(select(1)).one()
+
+        server = VitalsServer(self.vitals, look, s.metrics_host, s.metrics_port)
+        server.start()
+        self._closings.append(server.stop)
 
     def _start_scheduler(self) -> None:
         from node.schedule import TICK_SECONDS, Schedule
@@ -312,6 +338,7 @@ class Node:
     def _loop(self, name: str, tick: Callable[..., bool], idle_seconds: float) -> Loop:
         loop = Loop(name, tick, self.database.now, idle_seconds)
         self._loops.append(loop)
+        self.vitals.follow(loop)
         return loop
 
 

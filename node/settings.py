@@ -239,7 +239,8 @@ class Settings(BaseSettings):
     )
     enabled: Words | None = Field(default=None, description="Plugins that run; all when not given")
     worklist: WorklistSettings = Field(
-        default_factory=WorklistSettings, description="Settings of the worklist that drives this node, by name"
+        default_factory=WorklistSettings,
+        description="Settings of the worklist that drives this node, by name",
     )
     retrain: RetrainSettings = Field(
         default_factory=RetrainSettings, description="Settings of the schedule and of retraining, by name"

@@ -136,7 +136,7 @@ class Gate:
     Parameters
     ----------
     settings
-        Of them: `hook_token`, `http_proxies`, `http_names`, and how long sessions last.
+        Of them: `hook_token`, `metrics_token`, `http_proxies`, `http_names`, and how long sessions last.
     database
         Where accounts, tokens and sessions are.
 
@@ -144,6 +144,7 @@ class Gate:
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._hook_token = settings.hook_token.encode("utf-8")
+        self._metrics_token = settings.metrics_token.encode("utf-8")
         self._proxies = frozenset(settings.http_proxies)
         self._names = frozenset(name.lower() for name in settings.http_names)
         self._idle = timedelta(seconds=settings.session_idle_seconds)
@@ -169,6 +170,10 @@ class Gate:
         A foreign Host is refused where it would matter: a page in a browser on this machine that calls itself so.
         """
         given, now = request.headers.get("authorization", ""), self._database.now()
+        if self._metrics_token and hmac.compare_digest(
+            given.encode("utf-8", "replace"), b"Bearer " + self._metrics_token
+        ):
+            return Identity(kind="program", name="metrics_token", scopes=frozenset({"metrics"}))
         with self._database.reading() as session:
             is_configured = bool(self._hook_token) or accounts.has_any(session)
             if not is_configured:

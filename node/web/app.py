@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from node import metrics, pull
 from node.audit import Record, unheard
 from node.settings import Settings
+from node.vitals import Vitals
 from node.web import guard, login, problem
 from node.web.access import Gate, allow
 from node.web.frame import Frame, frame_of
@@ -55,6 +56,7 @@ def create_app(
     routers: Sequence[APIRouter] = (),
     record: Record = unheard,
     frame: Frame | None = None,
+    vitals: Vitals | None = None,
 ) -> FastAPI:
     """Return the web application.
 
@@ -72,12 +74,14 @@ def create_app(
         Takes what the audit trail is told.
     frame
         Makes pages; one for the settings' time zone when None.
+    vitals
+        Counts the requests, and is told beside the ledger by `/metrics`.
 
     """
     frame = frame or frame_of(settings)
     app = FastAPI(title="Nadir", docs_url=None, redoc_url=None, openapi_url=None)
     for router in (
-        _open(database),
+        _open(settings, database, vitals),
         _ledger(database),
         _hook(settings, database, told),
         login.router(settings, database, frame, record),
@@ -91,6 +95,7 @@ def create_app(
         upload_bytes=settings.max_request_bytes,
         record=record,
         frame=frame,
+        served=None if vitals is None else vitals.served,
     )
 
     @app.exception_handler(HTTPException)
@@ -104,10 +109,10 @@ def create_app(
     return app
 
 
-def _open(database: Database) -> APIRouter:
+def _open(settings: Settings, database: Database, vitals: Vitals | None) -> APIRouter:
     """Return what is asked of a node by those that watch it."""
     router = APIRouter()
-    registry = metrics.registry(database)
+    registry = metrics.registry(database, settings)
     # Threads of its own: a node whose other threads all wait still says that it lives.
     threads = anyio.CapacityLimiter(2)
 
@@ -126,7 +131,8 @@ def _open(database: Database) -> APIRouter:
     @allow("administrator", scopes=("metrics",), from_loopback=True)
     def prometheus() -> Response:
         """Give the counts in Prometheus' text format."""
-        return Response(metrics.text(registry), media_type=metrics.CONTENT_TYPE)
+        own = b"" if vitals is None else vitals.text()
+        return Response(metrics.text(registry) + own, media_type=metrics.CONTENT_TYPE)
 
     return router
 

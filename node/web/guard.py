@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import parse_qs
 
@@ -51,6 +52,8 @@ PLACES_KNOWN, PLACES_OPEN = 64, 16
 FORM_BYTES = 1 << 20
 # Where there is nothing, everybody who is let in at all learns so.
 NO_ROUTE = Rule(role="viewer", scopes=frozenset(SCOPES))
+ROUTE = "nadir.route"
+METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 FORM = "application/x-www-form-urlencoded"
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -82,6 +85,8 @@ class Guard:
         Takes what the audit trail is told: who was not let in.
     frame
         Makes the pages that tell people of errors; without it everybody gets JSON.
+    served
+        Told of each request: its method, the template of its route, the status, and the seconds it took.
 
     """
 
@@ -94,7 +99,9 @@ class Guard:
         upload_bytes: int,
         record: Record = unheard,
         frame: Frame | None = None,
+        served: Callable[[str, str, int, float], None] | None = None,
     ) -> None:
+        self._served = served
         self._app = app
         self._routes = routes
         self._gate = gate
@@ -108,12 +115,12 @@ class Guard:
         if scope["type"] != "http":
             return  # no web sockets here
         request = Request(scope)
-        is_started = False
+        is_started, status, began = False, 500, time.perf_counter()
 
         async def send_guarded(message: Message) -> None:
-            nonlocal is_started
+            nonlocal is_started, status
             if message["type"] == "http.response.start":
-                is_started = True
+                is_started, status = True, message["status"]
                 _set_headers(MutableHeaders(scope=message), is_https=self._gate.is_https(request))
             await send(message)
 
@@ -123,6 +130,10 @@ class Guard:
             if is_started:
                 raise
             await _answer(request, self._frame, error)(scope, receive, send_guarded)
+        finally:
+            if self._served is not None:
+                method = request.method if request.method in METHODS else "other"
+                self._served(method, scope.get(ROUTE, "none"), status, time.perf_counter() - began)
 
     async def _pass(self, request: Request, receive: Receive, send: Send) -> None:
         rule = self._rule(request.scope)
@@ -144,6 +155,7 @@ class Guard:
         """Return the rule of the route that will answer; who asks for none learns only then that there is none."""
         for route in self._routes:
             if route.matches(scope)[0] is Match.FULL:
+                scope[ROUTE] = getattr(route, "path", "none")
                 return rule_of(getattr(route, "endpoint", None)) or SHUT
         return NO_ROUTE
 
@@ -213,7 +225,9 @@ def _check_size_of_head(request: Request) -> None:
     if "\0" in request.scope["path"]:
         raise HTTPException(404, "Not Found")
     if b"%00" in request.scope["query_string"]:
-        raise HTTPException(422, "a value holds a null, which is no character of a text")  # PostgreSQL takes none
+        raise HTTPException(
+            422, "a value holds a null, which is no character of a text"
+        )  # PostgreSQL takes none
     headers = request.scope["headers"]
     if len(headers) > MOST_HEADERS or sum(len(name) + len(value) for name, value in headers) > HEADER_BYTES:
         raise HTTPException(431, f"the header is longer than {MOST_HEADERS} fields or {HEADER_BYTES} bytes")
