@@ -5,7 +5,7 @@ callback only queues; one daemon thread posts, with back-off, so neither Orthanc
 Nadir. What is queued is lost when Orthanc dies, so at start the thread looks through Orthanc's own log of changes
 and tells the studies of the last days once more: Nadir ignores what it holds already.
 
-Configuration, in orthanc.json (or NADIR_URL and NADIR_TOKEN in the environment, which win)::
+Configuration, in orthanc.json (or NADIR_URL, and NADIR_TOKEN or NADIR_TOKEN_FILE, in the environment, which win)::
 
     "Nadir": {"Url": "http://127.0.0.1:8080", "Token": ""}
 """
@@ -48,12 +48,22 @@ def read_settings(configuration: str, environment: Mapping[str, str]) -> tuple[s
     if not isinstance(section, dict):
         raise ValueError('the section "Nadir" of the configuration must be an object')
     url = environment.get("NADIR_URL") or section.get("Url") or DEFAULT_URL
-    token = environment.get("NADIR_TOKEN") or section.get("Token") or ""
+    token = environment.get("NADIR_TOKEN") or _file_of(environment) or section.get("Token") or ""
     if not isinstance(url, str) or not url.startswith(("http://", "https://")):
         raise ValueError('"Nadir": "Url" must begin with http:// or https://')
     if not isinstance(token, str) or any(ord(c) < 33 or ord(c) > 126 for c in token):
         raise ValueError('"Nadir": "Token" must be printable ASCII without blanks')
     return url.rstrip("/"), token
+
+
+def _file_of(environment: Mapping[str, str]) -> str:
+    """Return what the file NADIR_TOKEN_FILE holds; empty when none is named. Raises ValueError."""
+    path = environment.get("NADIR_TOKEN_FILE", "")
+    try:
+        with open(path or os.devnull, encoding="utf-8") as file:
+            return file.read(4096).strip()
+    except (OSError, UnicodeError) as error:
+        raise ValueError("the file NADIR_TOKEN_FILE of the environment cannot be read") from error
 
 
 def post(url: str, token: str, body: Mapping[str, str]) -> int:

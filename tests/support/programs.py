@@ -1,0 +1,22 @@
+"""Programs that judge what is deployed, and where the project's files are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def program(name: str, package: str) -> str:
+    """Return the path of a program; fail in CI when it is missing, skip elsewhere."""
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/local/bin:/usr/sbin")
+    if found is None:
+        reason = f"{name} is missing: apt-get install {package}"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
