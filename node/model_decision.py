@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -10,9 +11,15 @@ from sqlmodel import Session
 
 from node import audit_events, model_view
 from node.model_view import Entry
+from node.logs import line
 from node.settings import Settings
-from store import audit, registry
+from plugins.errors import Refused
+from store import asked_runs, audit, leases, registry
 from store.database import Database
+from store.leases import SCHEDULER
+from training.recipe import FAMILIES
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -61,6 +68,30 @@ def rollback(
     return _counts(database, family)
 
 
+def ask_for_run(database: Database, settings: Settings, family: str, author: str) -> None:
+    """Ask the scheduler for a run of retraining.
+
+    Refuses `no-family`, `unknown-family` (nobody knows how to retrain it), `no-scheduler` (nobody would begin it) and
+    `already-running`.
+    """
+    now = database.now()
+    with database.transaction() as session:
+        model_view.require_family(session, family)
+        if family not in FAMILIES:
+            known = ", ".join(FAMILIES)
+            raise Refused("unknown-family", f"nobody knows how to retrain '{family}'; known: {known}")
+        if leases.holder(session, SCHEDULER, now) is None:
+            sentence = (
+                "no scheduler of this node runs: start one (nadir serve with the role scheduler), or run "
+                f"'nadir models retrain {family}' on a machine that has the time"
+            )
+            raise Refused("no-scheduler", sentence)
+        asked_runs.ask(session, family, author, now)
+        message = audit_events.model_changed("retraining asked for", family, "", author)
+        audit.append(session, [(now, message.xml(now, settings.ae_title))])
+    log.info(line("retraining-asked", family=family, by=author))
+
+
 def counts(session: Session, family: str) -> Entry | None:
     """Return the model of a family that counts."""
     return next((one for one in model_view.entries(session, family) if one.state == "active"), None)
@@ -71,4 +102,4 @@ def _counts(database: Database, family: str) -> Entry | None:
         return counts(session, family)
 
 
-__all__ = ["approve", "counts", "rollback"]
+__all__ = ["approve", "ask_for_run", "counts", "rollback"]

@@ -21,7 +21,7 @@ from store.database import Database
 from store.tables import Event
 from training.recipe import FAMILIES
 
-LEASE = "scheduler"
+LEASE = leases.SCHEDULER
 LEASE_SECONDS = 60.0
 TICK_SECONDS = 15.0
 STOP_SECONDS = 10.0

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlmodel import Field, Session, SQLModel, col, delete, select
+from sqlmodel import Field, Session, SQLModel, col, delete
 
 from plugins.errors import Refused
+from store import runs
 from store.database import aware_utc, insert_new
-from store.model_tables import TrainingRun
 from store.tables import UtcDateTime
 
 
@@ -26,9 +26,8 @@ class AskedRun(SQLModel, table=True):
 
 def ask(session: Session, family: str, author: str, now: datetime) -> None:
     """Ask for a run. Refuses `already-running`: one of the family goes on, or was asked for and has not begun."""
-    running = session.exec(select(TrainingRun).where(col(TrainingRun.slot) == family)).first()
-    # One whose lease has ended was killed; the next one takes its place.
-    if running is not None and (running.lease_until is None or running.lease_until > aware_utc(now)):
+    running = runs.newest(session, family)
+    if running is not None and runs.is_alive(running, now):
         since = running.begun_at.isoformat(timespec="seconds")
         raise Refused("already-running", f"{running.owner} has been retraining {family} since {since}")
     if insert_new(session, AskedRun, {"family": family, "author": author, "at": aware_utc(now)}) is None:

@@ -156,8 +156,19 @@ def record(session: Session, plugin: str, alarms: Iterable[Alarm], now: datetime
     )
 
 
+def recorded(session: Session, plugins: Iterable[str], since: datetime) -> tuple[DriftAlarm, ...]:
+    """Return of each quantity of these analyses the alarm of the newest week, of those kept since then."""
+    statement = (
+        select(DriftAlarm)
+        .where(col(DriftAlarm.plugin).in_(list(plugins)), col(DriftAlarm.at) >= aware_utc(since))
+        .order_by(col(DriftAlarm.week), col(DriftAlarm.id))
+    )
+    newest = {(alarm.plugin, alarm.what): alarm for alarm in session.execute(statement).scalars()}
+    return tuple(newest.values())
+
+
 def _row(plugin: str, alarm: Alarm, now: datetime) -> Mapping[str, object]:
     return {**asdict(alarm), "plugin": plugin, "sentence": storable(alarm.sentence), "at": now}
 
 
-__all__ = ["Alarm", "observed", "promoted_at", "record", "watched"]
+__all__ = ["Alarm", "observed", "promoted_at", "record", "recorded", "watched"]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Final
 
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, delete, or_, update
 
 from store.database import aware_utc
 from store.model_tables import Lease
+
+SCHEDULER: Final = "scheduler"
+"""The lease of whoever schedules."""
 
 
 def take(session: Session, name: str, owner: str, now: datetime, seconds: float) -> bool:
@@ -35,4 +39,4 @@ def holder(session: Session, name: str, now: datetime) -> str | None:
     return lease.owner if lease is not None and lease.until > aware_utc(now) else None
 
 
-__all__ = ["give_back", "holder", "take"]
+__all__ = ["SCHEDULER", "give_back", "holder", "take"]

@@ -34,7 +34,7 @@ class TrainingRun(SQLModel, table=True):
     champion_sha256: str = Field(
         default="", description="manifest hash of the model that it was held against"
     )
-    said: str = Field(default="", description="how it ended, in sentences")
+    said: str = Field(default="", description="what is being done, then how it ended, in sentences")
 
 
 class ModelVersion(SQLModel, table=True):

@@ -143,6 +143,19 @@ def list_runs(session: Session, family: str | None = None, states: Sequence[Stat
     return list(session.exec(statement))
 
 
+def newest(session: Session, family: str, states: Sequence[State] = ()) -> TrainingRun | None:
+    """Return the run of a family that began last, of those in some states when they are given."""
+    statement = select(TrainingRun).where(col(TrainingRun.family) == family)
+    if states:
+        statement = statement.where(col(TrainingRun.state).in_(states))
+    return session.exec(statement.order_by(col(TrainingRun.id).desc()).limit(1)).first()
+
+
+def is_alive(run: TrainingRun, now: datetime) -> bool:
+    """Return whether a run goes on: it has its place, and whoever runs it was heard of in time."""
+    return run.slot is not None and run.lease_until is not None and run.lease_until > aware_utc(now)
+
+
 def _bury(session: Session, family: str, now: datetime) -> None:
     """Call a run abandoned whose lease has ended."""
     gone = and_(col(TrainingRun.slot) == family, col(TrainingRun.lease_until) <= now)
@@ -182,9 +195,11 @@ __all__ = [
     "begin",
     "end",
     "get",
+    "is_alive",
     "keep",
     "list_runs",
     "move",
+    "newest",
     "note",
     "require_held",
 ]

@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 
 FOLDER, PLAN = "training", "plan"
 LEASE_SECONDS = 120.0
+NOTED_EVERY = 25
+"""Steps of the optimiser from one word in the row of the run to the next: people look at it while it goes on."""
 Gather = Callable[[Path, Model], Gathered]
 """Writes the labels that stand now into the folders `learn` and `judge`, given the champion."""
 
@@ -143,7 +145,7 @@ class Retraining:
         work = self._folder(number)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True, mode=0o700)
-        self.say("collecting what people drew and approved")
+        self._doing(number, "collecting what people drew and approved")
         gathered = self.gather(work, champion)
         reach("retrain-collected")
         new = self._new(gathered)
@@ -170,6 +172,7 @@ class Retraining:
         with self.database.transaction() as session:
             runs.move(session, number, self.owner, State.JUDGING)
         reach("retrain-packed")
+        self._doing(number, f"judging both on {len(frozen.judge.cases)} masks that neither has seen")
         found = self._challenge(champion, folder, frozen, pulse)
         return self._register(number, folder, frozen, found, gathered.told), champion
 
@@ -248,11 +251,14 @@ class Retraining:
         def tell(now: Progress) -> None:
             pulse.require()
             self.tell(now)
+            if now.step % NOTED_EVERY == 0:
+                self._note(number, f"fold {now.fold}: step {now.step} of {now.steps}")
             reach("retrain-step")
 
-        self.say(f"learning from {len(frozen.new)} masks, {len(frozen.replayed)} curated cases beside them")
+        of = f"learning from {len(frozen.new)} masks, {len(frozen.replayed)} curated cases beside them"
+        self._doing(number, of)
         learn(champion, self.recipe, frozen, tell=tell, done=lambda _: reach("retrain-fold"))
-        self.say("learning what to doubt")
+        self._doing(number, "learning what to doubt")
         doubt = recalibrated(champion, frozen, self.recipe.seed, lambda _: pulse.require())
         return pack(champion, self.recipe, frozen, number, doubt)
 
@@ -261,7 +267,6 @@ class Retraining:
         from training.evaluate.data import Data
         from training.evaluate.families import open_subject
 
-        self.say(f"judging both on {len(frozen.judge.cases)} masks that neither has seen")
         hold_out = Data(manifest=frozen.judge, root=frozen.folder / JUDGE)
         subjects = [open_subject(str(place)) for place in (champion.folder, folder)]
         return challenge(
@@ -327,6 +332,15 @@ class Retraining:
         write_plan(
             champion, self.recipe, folder, made_at=self.database.now(), schedule=self.schedule, run=told
         )
+
+    def _doing(self, number: int, text: str) -> None:
+        """Tell what is being done, also whoever looks at the row of the run."""
+        self.say(text)
+        self._note(number, text)
+
+    def _note(self, number: int, text: str) -> None:
+        with self.database.transaction() as session:
+            runs.note(session, number, self.owner, said=text)
 
     def _end(self, number: int, state: State, said: str, **values: int) -> None:
         with self.database.transaction() as session:

@@ -30,7 +30,7 @@ def patient(patient_pk: int) -> str:
     return f"/patients/{patient_pk}"
 
 
-def model(family: str, number: int | None = None) -> str:
+def model(family: str, number: int | str | None = None) -> str:
     """Return the address of a family's page, or of one of its models."""
     return f"/models/{quote(family, safe='')}" + ("" if number is None else f"/{number}")
 

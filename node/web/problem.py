@@ -18,6 +18,7 @@ CONFLICTS = frozenset(
         "already-active",
         "already-running",
         "illegal-transition",
+        "no-scheduler",
         "not-proposed",
         "not-waiting",
         "nothing-before",
