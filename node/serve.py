@@ -233,7 +233,7 @@ class Node:
     def _start_web(self) -> None:
         from node.tls import https_context
         from node.uploads import Uploads
-        from node.web import dashboard, stow
+        from node.web import dashboard, dicom_web, stow
         from node.web.access import require_authentication
         from node.web.app import create_app
         from node.web.frame import frame_of
@@ -276,7 +276,7 @@ class Node:
             frame=frame_of(s),
             record=self.audit.record,
         )
-        routers = [stow.router(s, intake, imports), *dashboard.routers(site)]
+        routers = [stow.router(s, intake, imports, dicom_web.to_pacs(site)), *dashboard.routers(site)]
         made = create_app(
             s,
             self.database,
@@ -344,7 +344,7 @@ class Node:
 
 def serve(settings: Settings, roles: Sequence[str] = ()) -> None:
     """Run a node until SIGTERM or SIGINT, then drain it; print one line when it is ready."""
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, form=settings.log_form)
     told = end_of(signal.SIGTERM, signal.SIGINT)
     node = Node(settings, roles)
     started = time.monotonic()
