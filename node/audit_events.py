@@ -136,6 +136,23 @@ def instances_accessed(name: str, address: str, study: Subject, patient: Subject
     )
 
 
+def stored(
+    name: str, address: str, pacs: Peer, study: Subject | None, patient: Subject | None, *, failure: str = ""
+) -> AuditMessage:
+    """Tell that a person stored in the PACS what was drawn in the viewer."""
+    return AuditMessage(
+        event=am.INSTANCES_TRANSFERRED,
+        action="C",
+        outcome=am.MINOR_FAILURE if failure else am.SUCCESS,
+        description=failure,
+        participants=(
+            Participant(user_id=name or "unknown", address=address, is_requestor=True, role=am.SOURCE_ROLE),
+            _peer(pacs, is_requestor=False, role=am.DESTINATION_ROLE),
+        ),
+        subjects=tuple(s for s in (study, patient) if s),
+    )
+
+
 def lesion_chosen(
     name: str, address: str, patient: Subject, choices: Sequence[tuple[int, str]]
 ) -> AuditMessage:

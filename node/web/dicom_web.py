@@ -5,8 +5,10 @@ What may be asked is a grammar (`node.web.asked`), so that no address that someb
 
 from __future__ import annotations
 
+import re
 import time
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
@@ -16,6 +18,7 @@ from starlette.exceptions import HTTPException
 from node import audit_events
 from node.audit import patients_of
 from node.audit_message import Subject
+from node.deliveries import without_credentials
 from node.web.access import allow
 from node.web.asked import asked
 from node.web.own_dicom_web import OwnDicomWeb
@@ -23,6 +26,8 @@ from node.web.pacs_proxy import PacsProxy, own_root
 from node.web.site import Site
 from store.held import patient_of
 
+ToPacs = Callable[[Request, str], Awaitable[Response]]
+STUDY_IN_ADDRESS = re.compile(rb"/studies/([0-9.]{1,64})")
 SAME_SECONDS, MOST_KNOWN = 1800.0, 4096
 
 
@@ -52,6 +57,47 @@ def router(site: Site) -> APIRouter:
     return made
 
 
+def to_pacs(site: Site) -> ToPacs | None:
+    """Return what stores in the PACS what a person drew in the viewer; None without a PACS."""
+    if not site.settings.pacs_url:
+        return None
+    proxy, root = PacsProxy(site.settings.pacs_url), without_credentials(site.settings.pacs_url)
+
+    async def store(request: Request, study: str) -> Response:
+        path = f"studies/{study}" if study else "studies"
+        if asked(path) is None:
+            raise HTTPException(404, "the address names no study")
+        answer = await proxy.store(request, path)
+        named = STUDY_IN_ADDRESS.search(bytes(answer.body))
+        study = study or (named[1].decode() if named else "")
+        await run_in_threadpool(_tell_stored, site, request, study, root, answer.status_code)
+        return answer
+
+    return store
+
+
+def _tell_stored(site: Site, request: Request, study: str, root: str, status: int) -> None:
+    site.record(
+        audit_events.stored(
+            request.state.identity.name,
+            request.state.address,
+            audit_events.Peer(name=root),
+            audit_events.study(study, {}) if study else None,
+            patient_subject(site, study),
+            failure="" if status == 200 else f"HTTP {status}",
+        )
+    )
+
+
+def patient_subject(site: Site, study_instance_uid: str) -> Subject | None:
+    """Return whose study it is, as the trail names patients; None when the node does not know it."""
+    with site.database.reading() as session:
+        found = patient_of(session, study_instance_uid)
+    if found is None:
+        return None
+    return patients_of(site.settings).subject(found.issuer, found.patient_id, found.patient_name)
+
+
 class Readers:
     """Tells the audit trail who opens which study, once in half an hour: a viewer asks a thousand times."""
 
@@ -70,19 +116,10 @@ class Readers:
         while len(self._told) > MOST_KNOWN:
             self._told.popitem(last=False)
         study = audit_events.study(study_instance_uid, {})
-        patient = self._patient(study_instance_uid)
+        patient = patient_subject(self._site, study_instance_uid)
         self._site.record(
             audit_events.instances_accessed(identity.name, request.state.address, study, patient)
         )
 
-    def _patient(self, study_instance_uid: str) -> Subject | None:
-        """Return whose study it is, as the trail names patients; None when only the PACS knows it."""
-        with self._site.database.reading() as session:
-            found = patient_of(session, study_instance_uid)
-            if found is None:
-                return None
-            patients = patients_of(self._site.settings)
-            return patients.subject(found.issuer, found.patient_id, found.patient_name)
 
-
-__all__ = ["Readers", "router"]
+__all__ = ["Readers", "ToPacs", "router", "to_pacs"]

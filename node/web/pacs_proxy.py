@@ -31,6 +31,7 @@ FORMS = re.compile(
 # Addresses in DICOM JSON (BulkDataURI, RetrieveURL): whatever the PACS calls itself, what follows is DICOMweb.
 ADDRESS = re.compile(rb'"https?:\\?/\\?/[^"\s]{1,1500}?((?:\\?/)studies\\?/[0-9.]{1,64}[^"\s]{0,500})"')
 LONGEST_ADDRESS = 4096
+MOST_ANSWER_BYTES = 8 << 20
 REFUSED = frozenset({400, 404, 406, 410, 413, 414, 416})
 
 
@@ -82,18 +83,18 @@ class PacsProxy:
 
     async def store(self, request: Request, path: str) -> Response:
         """Return the PACS's answer to instances that a person stores (STOW-RS), sent on as they come."""
-        headers = {
-            name: request.headers[name]
-            for name in ("accept", "content-type", "content-length")
-            if name in request.headers
-        }
+        names = ("accept", "content-type", "content-length")
+        headers = {name: request.headers[name] for name in names if name in request.headers}
         answer = await self._ask("POST", f"/{path}", headers, request.stream(), accept=frozenset({409}))
+        body = bytearray()
+        async for block in _rewritten(_blocks(answer), own_root(request)):
+            body += block
+            if len(body) > MOST_ANSWER_BYTES:
+                raise HTTPException(502, "the answer of the PACS is too long")
         kind = answer.headers.get("content-type", "")
-        body = _rewritten(_blocks(answer), own_root(request))
-        if not FORMS.fullmatch(kind):  # a bare 200 says all
-            await answer.aclose()
+        if not FORMS.fullmatch(kind):  # a bare 200 says that all is stored
             return Response(status_code=answer.status_code)
-        return StreamingResponse(body, status_code=answer.status_code, headers={"content-type": kind})
+        return Response(bytes(body), status_code=answer.status_code, headers={"content-type": kind})
 
     async def _ask(
         self,

@@ -30,6 +30,7 @@ from node.receipts import Receipts
 from node.settings import Settings
 from node.status import DATA_SET_DOES_NOT_MATCH, OUT_OF_RESOURCES, status_of
 from node.web.access import allow
+from node.web.dicom_web import ToPacs
 from node.web.stow_answer import RETRY_SECONDS, Stored, answer, form_of
 from plugins.errors import Refused, Unavailable
 from store.instances import OpenAssociation, beat, close_association
@@ -45,22 +46,33 @@ MOST_WAITING = 8
 MAX_PARTS = 100_000
 
 
-def router(settings: Settings, intake: Intake, receipts: Receipts | None = None) -> APIRouter:
-    """Return the routes under `/dicom-web`: POST `studies` and `studies/{study}`."""
+def router(
+    settings: Settings, intake: Intake, receipts: Receipts | None = None, to_pacs: ToPacs | None = None
+) -> APIRouter:
+    """Return the routes under `/dicom-web`: POST `studies` and `studies/{study}`.
+
+    What a program sends is taken in by the node. What a person stores from a page, drawn in the viewer, goes by
+    `to_pacs` to the archive that the images come from, and reaches the node as everything there does.
+    """
     made = APIRouter(prefix="/dicom-web")
     door = _Door(settings, intake, receipts or Receipts())
 
+    async def take(request: Request, study: str) -> Response:
+        _boundary(request.headers.get("content-type", ""))
+        is_person = request.state.identity.kind == "person" or "origin" in request.headers
+        return await (to_pacs if to_pacs and is_person else door.store)(request, study)
+
     @made.post("/studies")
-    @allow("administrator", scopes=("sender",), is_upload=True)
+    @allow("physicist", scopes=("sender",), is_upload=True)
     async def store(request: Request) -> Response:
         """Store instances of any study."""
-        return await door.store(request, "")
+        return await take(request, "")
 
     @made.post("/studies/{study}")
-    @allow("administrator", scopes=("sender",), is_upload=True)
+    @allow("physicist", scopes=("sender",), is_upload=True)
     async def store_of_study(request: Request, study: str) -> Response:
         """Store instances of one study; those of another one fail."""
-        return await door.store(request, study)
+        return await take(request, study)
 
     return made
 

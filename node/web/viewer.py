@@ -18,14 +18,15 @@ MISSING = (
     "The viewer is not installed on this node. Run `make viewer` in the folder of its source, or set viewer_pages to "
     "the folder `dist` of the npm package @ohif/app 3.13.2, and start the node again."
 )
-# OHIF sets styles from scripts, decodes images by WebAssembly in workers, and shows documents from memory.
+# OHIF sets styles from scripts, decodes images by WebAssembly in workers, makes functions from text where it reads
+# segmentations (the library ndarray), and shows documents from memory. Nothing else is let in, and no other host.
 PAGE_POLICY = (
-    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval' {scripts}; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self'; connect-src 'self' data: blob:; worker-src 'self' blob:; "
-    "object-src 'self' blob:; frame-src 'self' blob:; manifest-src 'self'; form-action 'none'; base-uri 'none'; "
-    "frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval' 'unsafe-eval' {scripts}; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self'; "
+    "connect-src 'self' data: blob:; worker-src 'self' blob:; object-src 'self' blob:; frame-src 'self' blob:; "
+    "manifest-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
-# A worker has the policy of its own script. The decoders' glue makes functions from text.
+# A worker has the policy of its own script; the decoders make functions from text too.
 WORKER_POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval' 'unsafe-eval'; connect-src 'self' data: blob:"
 )

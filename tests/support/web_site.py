@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from node.intake import Intake
 from node.settings import Settings
-from node.web import dashboard, stow
+from node.web import dashboard, dicom_web, stow
 from node.web.app import create_app
 from node.web.frame import frame_of
 from node.web.server import WebServer
@@ -49,7 +49,10 @@ class WebSite:
         site = Site(
             settings=self.settings, database=self.database, objects=objects, frame=frame_of(self.settings)
         )
-        routers = [stow.router(self.settings, intake), *dashboard.routers(site)]
+        routers = [
+            stow.router(self.settings, intake, to_pacs=dicom_web.to_pacs(site)),
+            *dashboard.routers(site),
+        ]
         self.app: FastAPI = create_app(self.settings, self.database, routers=routers, frame=site.frame)
         self.server = WebServer(self.app, "127.0.0.1", 0)
         self.server.start()

@@ -56,8 +56,8 @@ MAY = {
     "PUT /api/uploads/{upload_pk}/images/{file_pk}": PHYSICISTS | {"api token"},
     "DELETE /api/uploads/{upload_pk}/images/{file_pk}": PHYSICISTS | {"api token"},
     "POST /intake/study": {"hook token"},
-    "POST /dicom-web/studies": {"administrator", "sender token"},
-    "POST /dicom-web/studies/{study}": {"administrator", "sender token"},
+    "POST /dicom-web/studies": {"physicist", "administrator", "sender token"},
+    "POST /dicom-web/studies/{study}": {"physicist", "administrator", "sender token"},
 }
 """Who may ask each route, told a second time: a change of a rule has to be made in both places."""
 

@@ -383,6 +383,6 @@ def test_every_route_of_the_door_says_who_may_use_it(door: Door) -> None:
     routes = stow.router(door.settings, door.intake).routes
     rules = [rule_of(getattr(route, "endpoint", None)) for route in routes]
     assert [(rule.role, set(rule.scopes), rule.is_upload) for rule in rules if rule] == [
-        ("administrator", {"sender"}, True)
+        ("physicist", {"sender"}, True)
     ] * 2
     assert len(routes) == 2
