@@ -7,8 +7,9 @@ from collections.abc import Callable
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
-from node.web import dicom_web, models, patient, static_files, viewer
+from node.web import cohort, dicom_web, models, patient, static_files, viewer
 from node.web.access import allow
+from node.web.api import cohort as api_cohort
 from node.web.api import uploads as api_uploads
 from node.web.site import Site
 
@@ -17,6 +18,8 @@ ROUTERS: tuple[Callable[[Site], APIRouter], ...] = (
     dicom_web.router,
     api_uploads.router,
     patient.router,
+    cohort.router,
+    api_cohort.router,
     models.router,
 )
 """What makes the routes of each page and each part of the JSON."""
