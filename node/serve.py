@@ -244,6 +244,8 @@ class Node:
         told: Callable[[], None] | None = None
         intake = Intake(self.database, self.objects)
         self._fetch_priors(intake)
+        if s.worklist.url:
+            self._perform(intake)
         desk = Uploads(s, intake, self.audit.record)
         self._interrupts.append(desk.interrupt)
         self._loop("uploads", desk.tick, 1.0)
@@ -301,6 +303,17 @@ class Node:
         server = VitalsServer(self.vitals, look, s.metrics_host, s.metrics_port)
         server.start()
         self._closings.append(server.stop)
+
+    def _perform(self, intake: Intake) -> None:
+        """Do what a worklist of the PACS asks for."""
+        from node.performing import Performing
+
+        owner = f"{_here()} web"
+        made = Performing(self.settings, self.database, self.objects, intake, owner=owner, audit=self.audit)
+        self._closings.append(made.close)
+        self._interrupts.append(made.interrupt)
+        for name, tick, idle_seconds in made.ticks:
+            self._loop(name, tick, idle_seconds)
 
     def _start_scheduler(self) -> None:
         from node.schedule import TICK_SECONDS, Schedule

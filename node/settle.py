@@ -13,10 +13,12 @@ from sqlmodel import Session
 from node import priors
 from node.logs import line
 from plugins.errors import NadirError
+from store import asked, jobs, workitems
 from store.database import Database
 from store.jobs import enqueue, retire
+from store.keys import job_key
 from store.studies import Due, due, modalities, settle
-from store.tables import Revision
+from store.tables import Job, Revision
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +115,8 @@ class Settler:
                 hard_cap_seconds=self._hard_cap_seconds,
                 stale_seconds=self._stale_seconds,
             )
-            present = self._present(session) if waiting else ()
+            unserved = asked.unserved(session)
+            present = self._present(session) if waiting or unserved else ()
         settled = []
         for study in waiting:
             try:
@@ -124,6 +127,9 @@ class Settler:
             if one is not None:
                 log.info(line("settled", study=one.study_pk, revision=one.revision, jobs=one.jobs))
                 settled.append(one)
+        for request in unserved:
+            with self._database.transaction() as session:
+                self._serve(session, request, present, now)
         return tuple(settled)
 
     def _settle(self, study: Due, now: datetime, present: Sequence[Identity]) -> Settled | None:
@@ -135,25 +141,16 @@ class Settler:
                 return None
             priors.request(session, study.study_pk, self._prior_sources, now=now)
             wanted = self._applying(session, revision, present)
+            only = workitems.only_asked(session, study.study_pk)
+            if only is not None:  # it is here for what workitems ask of it, and for nothing else
+                wanted = [analysis for analysis in wanted if analysis.plugin in only]
             retire(session, revision, [analysis.plugin for analysis in wanted])
-            jobs = [
-                enqueue(
-                    session,
-                    revision,
-                    plugin=analysis.plugin,
-                    plugin_version=analysis.plugin_version,
-                    model_sha256=analysis.model_sha256,
-                    config_sha256=analysis.config_sha256,
-                    now=now,
-                    max_attempts=self._max_attempts,
-                )
-                for analysis in wanted
-            ]
+            made = [self._enqueue(session, revision, analysis, now) for analysis in wanted]
             return Settled(
                 study_pk=study.study_pk,
                 revision=revision.number,
                 forced=revision.forced,
-                jobs=sum(job is not None for job in jobs),
+                jobs=sum(job is not None for job in made),
             )
 
     def _applying(
@@ -164,3 +161,40 @@ class Settler:
             return present
         held = modalities(session, revision)
         return [a for a in present if a.plugin not in self._needs or held & self._needs[a.plugin]]
+
+    def _enqueue(self, session: Session, revision: Revision, analysis: Identity, now: datetime) -> Job | None:
+        return enqueue(
+            session,
+            revision,
+            plugin=analysis.plugin,
+            plugin_version=analysis.plugin_version,
+            model_sha256=analysis.model_sha256,
+            config_sha256=analysis.config_sha256,
+            now=now,
+            max_attempts=self._max_attempts,
+        )
+
+    def _serve(
+        self, session: Session, request: asked.Unserved, present: Sequence[Identity], now: datetime
+    ) -> None:
+        """Ask for an analysis that a workitem asks for and that has no job on what the study holds now."""
+        revision = session.get_one(Revision, request.revision_pk)
+        analysis = next((one for one in present if one.plugin == request.plugin), None)
+        if analysis is None or not self._applying(session, revision, [analysis]):
+            told = f"Analysis '{request.plugin}' has nothing to look at in this study."
+            if analysis is None:
+                told = f"Analysis '{request.plugin}' is not installed or not enabled here."
+            row = workitems.get(session, request.workitem_pk)
+            if row.state == workitems.ANALYSING:
+                workitems.move(session, row, workitems.CANCELLING, now, reason="unsuitable", told=told)
+        elif request.dead_job_pk is not None:
+            jobs.retry(session, request.dead_job_pk, now)
+        elif self._enqueue(session, revision, analysis, now) is None:
+            key = job_key(
+                revision.manifest_sha256,
+                analysis.plugin,
+                analysis.plugin_version,
+                analysis.model_sha256,
+                analysis.config_sha256,
+            )
+            jobs.take_up(session, key, now)

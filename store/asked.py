@@ -11,6 +11,7 @@ from sqlmodel import Session, col, select
 from store import jobs, outbox
 from store.instances import SETTLED
 from store.tables import Delivery, Instance, Job, Refusal, Result, Revision, RevisionInstance, Series, Study
+from store.workitems import ANALYSING, Workitem
 
 THERE = (outbox.DELIVERED, outbox.CONFIRMED)
 ON_THE_WAY = (outbox.PENDING, outbox.SENDING)
@@ -54,6 +55,49 @@ class Asked:
     """Everything that was made, in the order of making."""
     more_series: int
     """How many series were looked at that the workitem did not name; 0 when it named none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unserved:
+    """An analysis that a workitem asks for, and that nobody is about to do."""
+
+    workitem_pk: int
+    """The workitem."""
+    revision_pk: int
+    """What the study holds now."""
+    plugin: str
+    """Name of the analysis."""
+    dead_job_pk: int | None = None
+    """Its job that failed for good before the workitem came: it is tried once more; None when there is no job."""
+
+
+def unserved(session: Session) -> tuple[Unserved, ...]:
+    """Return what workitems ask for of studies that are settled, and that has no job which counts."""
+    found = []
+    for row in session.exec(select(Workitem).where(Workitem.state == ANALYSING)):
+        uid = row.study_instance_uid
+        statement = (
+            select(Study, Revision)
+            .join(Revision, col(Revision.study_pk) == col(Study.id))
+            .where(Study.study_instance_uid == uid, Study.state == SETTLED)
+            .where(col(Revision.number) == col(Study.revision))
+        )
+        if (settled := session.exec(statement).first()) is None:
+            continue
+        study, revision = settled
+        pks = {"workitem_pk": int(row.id or 0), "revision_pk": int(revision.id or 0)}
+        known = _jobs(session, study, row.plugins)
+        for plugin in sorted(row.plugins):
+            job = known.get(plugin)
+            if job is None:
+                found.append(Unserved(**pks, plugin=plugin))
+            elif (
+                job.state == jobs.DEAD
+                and row.claimed_at
+                and (job.finished_at or job.created_at) < row.claimed_at
+            ):
+                found.append(Unserved(**pks, plugin=plugin, dead_job_pk=int(job.id or 0)))
+    return tuple(found)
 
 
 def standing(
@@ -153,4 +197,4 @@ def _more_series(session: Session, study: Study, named: Collection[str]) -> int:
     return len(set(session.exec(statement)) - set(named))
 
 
-__all__ = ["Asked", "Output", "standing"]
+__all__ = ["Asked", "Output", "Unserved", "standing", "unserved"]

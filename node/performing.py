@@ -1,0 +1,88 @@
+"""The loops of a node that a worklist drives: one claims and tells, one fetches input, one hears events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from node.audit import Audit
+from node.intake import Intake
+from node.prior_sources import PriorSource, open_source
+from node.receipts import Receipts
+from node.settings import Settings
+from node.ups_rs import Worklist
+from node.workitem_choice import installed
+from node.workitem_events import Events
+from node.workitem_input import InputFetcher
+from node.workitems import Performer
+from store.database import Database
+from store.objects import ObjectStore
+
+IDLE_SECONDS = 1.0
+
+
+class Performing:
+    """What works off the worklist of the settings.
+
+    Parameters
+    ----------
+    settings, database, objects, intake
+        Of the node.
+    owner
+        Name of this process: only one works off a worklist at a time.
+    audit
+        The trail that is told what input came.
+
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        objects: ObjectStore,
+        intake: Intake,
+        *,
+        owner: str,
+        audit: Audit | None = None,
+    ) -> None:
+        self._worklists = [Worklist(settings.worklist.address, settings.ae_title) for _ in range(2)]
+        self._sources: list[PriorSource] = []
+        for address in settings.input_sources:
+            tls = None
+            if settings.delivery_of(address).tls:
+                from node.tls import client_context
+
+                tls = client_context(settings)
+            self._sources.append(open_source(address, settings, objects, tls=tls))
+        performer = Performer(database, self._worklists[0], settings, known=installed(settings), owner=owner)
+        self._fetcher = InputFetcher(
+            database,
+            intake,
+            self._sources,
+            worklist=settings.worklist.url,
+            owner=owner,
+            receipts=Receipts(audit, settings.ae_title, is_import=True),
+        )
+        self._events = Events(database, self._worklists[1], settings) if settings.worklist.events else None
+        self.ticks: list[tuple[str, Callable[[datetime], bool], float]] = [
+            ("worklist", performer.tick, min(IDLE_SECONDS, settings.worklist.seconds)),
+            ("worklist input", self._fetcher.tick, IDLE_SECONDS),
+        ]
+        if self._events is not None:
+            self.ticks.append(("worklist events", self._events.tick, IDLE_SECONDS))
+
+    def interrupt(self) -> None:
+        """Let what is under way end soon; it is taken up again after the next start."""
+        self._fetcher.interrupt()
+        if self._events is not None:
+            self._events.interrupt()
+
+    def close(self) -> None:
+        """Close the connections."""
+        for worklist in self._worklists:
+            worklist.close()
+        for source in self._sources:
+            source.close()
+
+
+__all__ = ["Performing"]
