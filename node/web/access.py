@@ -31,6 +31,7 @@ CSRF_HEADER = "x-csrf-token"
 CSRF_FIELD = "csrf_token"
 SMALL_BODY_BYTES = 1 << 14
 JSON_BODY_BYTES = 1 << 20
+POLL = "x-nadir-poll"
 FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 LOCAL_NAMES = re.compile(r"^(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?$")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -194,7 +195,7 @@ class Gate:
             )
         if found is None:
             return NOBODY
-        if found.is_stale:
+        if found.is_stale and POLL not in request.headers:  # a page that is left open keeps nobody signed in
             self._touch(cookie, now)
         account = found.account
         return Identity(

@@ -7,13 +7,17 @@ from collections.abc import Callable
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
-from node.web import cohort, dicom_web, models, patient, static_files, viewer
+from node.web import cohort, dicom_web, models, patient, pictures, static_files, study, viewer, worklist
 from node.web.access import allow
 from node.web.api import cohort as api_cohort
+from node.web.api import models as api_models
 from node.web.api import uploads as api_uploads
+from node.web.api import worklist as api_worklist
 from node.web.site import Site
 
 ROUTERS: tuple[Callable[[Site], APIRouter], ...] = (
+    worklist.router,
+    api_worklist.router,
     viewer.router,
     dicom_web.router,
     api_uploads.router,
@@ -21,6 +25,9 @@ ROUTERS: tuple[Callable[[Site], APIRouter], ...] = (
     cohort.router,
     api_cohort.router,
     models.router,
+    api_models.router,
+    study.router,
+    pictures.router,
 )
 """What makes the routes of each page and each part of the JSON."""
 
