@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from sqlmodel import Session
 
@@ -24,6 +24,16 @@ from training.recipe import FAMILIES
 
 ALARMS_OF = timedelta(weeks=3)
 """Alarms of weeks that began earlier are history: drift is looked at once a week, when a week is over."""
+WORDS: Final = {
+    "auc": "AUC",
+    "brier": "Brier score",
+    "c_index": "C index",
+    "diameter_covered": "Intervals of the diameter that hold the truth, share",
+    "ece": "Calibration error (ECE)",
+    "f1": "F1",
+    "volume_covered": "Intervals of the volume that hold the truth, share",
+}
+"""Figures whose name does not say it by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +187,7 @@ def figures_of(card: Mapping[str, Any]) -> list[Figures]:
         by = {(" ".join(path[1:-1]) or path[0], path[-1]): leaf for path, leaf in found.items()}
         rows = tuple(_figure(name, tuple(by.get((setting, name)) for setting in settings)) for name in names)
         if rows:
-            heads = tuple(_words(one) for one in settings)
+            heads = tuple(one.replace("_", " ") for one in settings)
             told.append(Figures(task=_words(task), settings=heads, rows=rows))
     return told
 
@@ -201,7 +211,7 @@ def _figure(name: str, values: tuple[Mapping[str, Any] | None, ...]) -> Figure:
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ")
+    return WORDS.get(name) or name[:1].upper() + name[1:].replace("_", " ")
 
 
 __all__ = [
