@@ -141,7 +141,7 @@ class Missed:
     tracking_uid: str
     """Its lesion."""
     kind: str
-    """`gone`, `out-of-view`, `not-segmented`."""
+    """A `store.tracking.link.Kind` of what was not drawn."""
     status: str
     """What it is to the criteria, as people corrected it."""
     confidence: float

@@ -57,6 +57,10 @@ class StudyHead:
     """Latest new content."""
     settled_at: datetime | None
     """When the latest revision settled."""
+    parked_at: datetime | None
+    """Since when a person wants nothing of it analysed."""
+    parked_by: str
+    """Who; empty for nobody."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +225,8 @@ def study_head(session: Session, study_instance_uid: str) -> StudyHead:
         first_arrival_at=study.first_arrival_at,
         last_arrival_at=study.last_arrival_at,
         settled_at=None if latest is None else latest.settled_at,
+        parked_at=study.parked_at,
+        parked_by=study.parked_by or "",
     )
 
 

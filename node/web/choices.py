@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
 
 from node.decisions import decided
+from node.web.access import CSRF_FIELD
+from node.web.problem import first_problem
 from node.web.site import Site
 from store import choices
 from store.sighting import Decision
@@ -38,6 +42,14 @@ class Said(BaseModel):
     )
     is_fragment: bool = Field(default=False, description="Of relink: both are fragments of one lesion")
     note: str = Field(default="", max_length=2000, description="Why, in words")
+
+
+def said(fields: Mapping[str, str]) -> Said:
+    """Return what a form says. Raises 422 with the first problem."""
+    try:
+        return Said.model_validate({name: value for name, value in fields.items() if name != CSRF_FIELD})
+    except ValidationError as error:
+        raise HTTPException(422, first_problem(error.errors())) from None
 
 
 def choose(site: Site, request: Request, study_instance_uid: str, said: Said) -> Decision:
@@ -83,4 +95,4 @@ def undo(site: Site, request: Request, study_instance_uid: str, number: int, not
     return made
 
 
-__all__ = ["Kind", "Said", "choose", "undo"]
+__all__ = ["Kind", "Said", "choose", "said", "undo"]

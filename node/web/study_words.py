@@ -1,0 +1,180 @@
+"""What the page of a study says in words: where it and its results stand, how sure a number is, what was decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from store.finding_view import FindingView, MeasurementView
+from store.sighting import Decision
+from store.study_view import AnalysisView, DeliveryView, StudyView
+
+KINDS = {
+    "seg": "Segmentation (SEG)",
+    "sr-volumetric": "Report by segments (SR)",
+    "sr-planar": "Report by regions on images (SR)",
+    "capture": "Key image",
+    "pdf": "Report (PDF)",
+    "sr-response": "Report on response (SR)",
+    "pdf-response": "Report on response (PDF)",
+}
+LINKS = {
+    "same": ("same lesion", "run"),
+    "new": ("new", "wait"),
+    "re-segmented": ("drawn anew where it was expected", "wait"),
+    "split": ("part of a lesion that split", "wait"),
+    "merged": ("grown together", "wait"),
+    "disappeared": ("gone", "plain"),
+    "outside-field-of-view": ("outside of the images", "plain"),
+    "visible-not-segmented": ("seen, not drawn", "wait"),
+}
+"""What the tracking says of a lesion, and the kind of its chip."""
+VERDICTS = {
+    "accepted": ("accepted", "good"),
+    "rejected": ("rejected", "bad"),
+    "supplemented": ("changed", "run"),
+    "not-assessed": ("nobody looked", "plain"),
+}
+DELIVERIES = {
+    "pending": "wait", "sending": "run", "delivered": "good", "confirmed": "good", "parked": "bad",
+    "superseded": "plain", "abandoned": "bad",
+}  # fmt: skip
+JOBS = {
+    "queued": "wait", "running": "run", "delivering": "run", "done": "good", "dead": "bad", "superseded": "plain",
+    "parked": "plain",
+}  # fmt: skip
+CHOSEN = {
+    "outline": "outline",
+    "confirm": "confirmed as a lesion",
+    "reject": "rejected",
+    "relink": "is the lesion",
+    "role": "role",
+    "node": "lymph node",
+    "site": "site",
+    "status": "seen",
+    "drawn": "drawn",
+}
+BAR_DEVIATIONS = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Where a study stands."""
+
+    word: str
+    """In one word or two."""
+    kind: str
+    """Kind of its chip."""
+    why: str
+    """Why it waits, failed or was refused; empty when there is nothing to say."""
+
+
+def stage(view: StudyView) -> Stage:
+    """Return where a study stands, what is worst of its analyses first."""
+    head = view.head
+    now = [one for one in view.analyses if not one.is_superseded]
+    if head.parked_at is not None:
+        return Stage(
+            word="parked", kind="plain", why=f"{head.parked_by or 'somebody'} wants nothing of it analysed"
+        )
+    if head.state == "receiving":
+        count = sum(one.instances for one in view.series)
+        return Stage(
+            word="receiving", kind="run", why=f"{count} objects so far; it settles when no more come"
+        )
+    if head.state == "prior":
+        why = "it is here as an earlier study of its patient and is not analysed itself"
+        return Stage(word="earlier study", kind="plain", why=why)
+    if dead := [one for one in now if one.state == "dead"]:
+        return Stage(word="failed", kind="bad", why="; ".join(f"{one.plugin}: {_why(one)}" for one in dead))
+    if running := [one for one in now if one.state == "running"]:
+        return Stage(word="being analysed", kind="run", why=", ".join(one.plugin for one in running))
+    if queued := [one for one in now if one.state == "queued"]:
+        failed = [one for one in queued if one.error_text]
+        why = "; ".join(f"{one.plugin}: attempt {one.attempt} failed, {_why(one)}" for one in failed)
+        return Stage(word="waiting", kind="wait", why=why or ", ".join(one.plugin for one in queued))
+    if parked := [r for one in now for r in one.results if any(d.state == "parked" for d in r.deliveries)]:
+        why = next(d.error for d in parked[0].deliveries if d.state == "parked")
+        return Stage(word="not delivered", kind="bad", why=why)
+    if any(one.state == "delivering" for one in now):
+        return Stage(word="being delivered", kind="run", why="")
+    if not now:
+        return Stage(word="nothing to analyse", kind="plain", why="no analysis of this node applies to it")
+    return Stage(word="done", kind="good", why="")
+
+
+def _why(one: AnalysisView) -> str:
+    return (one.error_text or one.error_code or "").rstrip(".")
+
+
+def outcome(one: AnalysisView) -> str:
+    """Return what an analysis came to, as a statement: also that nothing was found is one."""
+    if one.state in ("delivering", "done"):
+        refused = [said.sentence for said in one.said if said.is_refused]
+        if refused and not one.findings:
+            return refused[0]
+        if one.findings:
+            return f"{one.findings} finding{'' if one.findings == 1 else 's'}"
+        if one.results and not one.plugin.startswith("response"):
+            return "it looked, and nothing was found"
+        return "" if one.results else next((said.sentence for said in one.said), "it had nothing to look at")
+    if one.state == "queued" and one.error_text:
+        return f"attempt {one.attempt} of {one.max_attempts} failed: {_why(one)}"
+    return _why(one)
+
+
+def delivered(deliveries: tuple[DeliveryView, ...]) -> str:
+    """Return how far a result is, over all destinations, as the kind of a chip."""
+    kinds = [DELIVERIES.get(one.state, "plain") for one in deliveries]
+    return next((kind for kind in ("bad", "wait", "run", "good") if kind in kinds), "plain")
+
+
+def site_line(one: FindingView) -> str:
+    """Return what and where a finding is."""
+    what = "lymph node" if one.node and "node" not in one.type.lower() else one.type.lower()
+    return f"{what}, {one.site}" if one.site and one.site.lower() not in what else what
+
+
+def doubts(one: FindingView) -> list[tuple[str, float, str]]:
+    """Return how sure the analysis was, as words, a share of one, and what the share means."""
+    found = []
+    if one.confidence is not None:
+        found.append(("That it is one", one.confidence, "how sure the analysis is that it is what it says"))
+    if "dice_deficit" in one.doubts:
+        meaning = "overlap with the truth (Dice) to be expected if the networks' probabilities are right"
+        found.append(("Outline, expected overlap", 1 - one.doubts["dice_deficit"], meaning))
+    if "disagreement" in one.doubts:
+        meaning = "mean overlap (Dice) of what each network draws with what all draw together"
+        found.append(("Networks agree", 1 - one.doubts["disagreement"], meaning))
+    return [(words, min(max(share, 0.0), 1.0), meaning) for words, share, meaning in found]
+
+
+def told_of(one: FindingView) -> list[str]:
+    """Return the intervals and doubts of a finding without its name before each."""
+    start = len(one.label) + 2
+    return [sentence[start:].lstrip(" :") for sentence in one.said]
+
+
+def bar(one: MeasurementView) -> tuple[float, float, float] | None:
+    """Return where value and one standard deviation to either side lie on a bar of 100 from zero on; None without."""
+    if not one.uncertainty or one.value <= 0:
+        return None
+    whole = one.value + BAR_DEVIATIONS * one.uncertainty
+    low = max(one.value - one.uncertainty, 0.0)
+    return (100 * low / whole, 100 * one.value / whole, 100 * (one.value + one.uncertainty) / whole)
+
+
+def decision(one: Decision, lesions: dict[str, str]) -> str:
+    """Return a choice in words."""
+    words = CHOSEN.get(one.kind, one.kind)
+    if one.kind in ("confirm", "reject", "node"):
+        return words if one.value == "true" else f"not {words}"
+    if one.kind == "relink":
+        name = lesions.get(one.value)
+        return f"{words} '{name}'" if name else "is a lesion of its own"
+    return f"{words}: {one.value}"
+
+
+__all__ = [
+    "DELIVERIES", "JOBS", "KINDS", "LINKS", "VERDICTS", "Stage", "bar", "decision", "delivered", "doubts", "outcome",
+    "site_line", "stage", "told_of",
+]  # fmt: skip
