@@ -24,6 +24,7 @@ from node.cli_curate_lidc import lidc
 from node.cli_download import idc, tcia
 from node.cli_drift import drift
 from node.cli_help import arrange
+from node.cli_init import init
 from node.cli_jobs import jobs_app
 from node.cli_lesions import lesions_app
 from node.cli_models import models_app
@@ -63,6 +64,7 @@ app.add_typer(priors_app, name="priors")
 app.add_typer(users_app, name="users")
 app.add_typer(tokens_app, name="tokens")
 app.add_typer(audit_app, name="audit")
+app.command()(init)
 app.command()(backup)
 app.command()(restore)
 app.command()(segment)
@@ -288,16 +290,21 @@ def check(
 
 @app.command()
 def doctor(home: Home = None, config: Config = None, as_json: AsJson = False) -> None:
-    """Tell what is installed, reachable and writable, and whether a GPU is used; change nothing."""
+    """Tell what is installed, reachable and writable, whether a GPU is used, and what to do next; change nothing."""
     settings = load_settings(config, {"home": home})
-    from node.doctor import examine
+    from node.doctor import examine, has_people
+    from node.next_steps import next_steps
 
     with _busy("looking"):
         lines = examine(settings)
+        steps = next_steps(lines, settings, config, has_people=has_people(settings))
     if as_json:
         printing.print_json([line.plain() for line in lines])
     else:
         printing.print_lines(lines)
+        printing.say("\nNext:")
+        for number, step in enumerate(steps, start=1):
+            printing.say(f"{number}. {step}")
     _end(ok=all(line.ok for line in lines if line.needed))
 
 

@@ -24,9 +24,10 @@ from node.deliveries import key_of, with_credentials, without_credentials
 from node.scu import Timeouts, echo
 from node.settings import Settings, parse_destination
 from node.tls import SOON_DAYS, client_context, expiring, server_context
+from node.web.viewer_files import find_pages
 from plugins.errors import NadirError, Refused
 from plugins.registry import GROUP, load_plugins
-from store import outbox
+from store import accounts, outbox
 from store.database import Database
 from store.dicom.decode import can_decode
 from store.registry import active
@@ -77,6 +78,7 @@ def examine(settings: Settings) -> list[Line]:
         _port("HTTP port", settings.http_host, settings.http_port),
         *(_destination(text, settings) for text in settings.destinations),
         *([_dicomweb("PACS", settings.pacs_url)] if settings.pacs_url else []),
+        _viewer(settings),
         _gpu(),
         *_runtimes(),
     ]
@@ -112,6 +114,21 @@ def _plugins(settings: Settings) -> Iterator[Line]:
             card = plugin.model
             by = "" if card is None else f", by {card.name} {card.version} ({card.kind})"
             yield Line(what=f"analysis {name}", ok=True, says=f"{plugin.version}, {plugin.title}{by}")
+
+
+def has_people(settings: Settings) -> bool:
+    """Return True when somebody may sign in to the pages."""
+    if not settings.database_url and not (settings.home / "nadir.sqlite").is_file():
+        return False
+    try:
+        database = Database(settings.sql_url)
+        try:
+            with database.reading() as session:
+                return bool(accounts.list_accounts(session))
+        finally:
+            database.dispose()
+    except NadirError:
+        return False
 
 
 def _places(settings: Settings) -> Places:
@@ -233,6 +250,12 @@ def _dicomweb(what: str, url: str) -> Line:
         return Line(what=shown, ok=False, says=f"does not answer DICOMweb: {type(error).__name__}")
     says = f"answers DICOMweb with HTTP {status}"
     return Line(what=shown, ok=status < 400, says=says if status < 400 else f"{says}; check URL and password")
+
+
+def _viewer(settings: Settings) -> Line:
+    found = find_pages(settings)
+    says = "not installed: make viewer, or name the folder of OHIF's pages in viewer_pages"
+    return Line(what="viewer", ok=found is not None, says=str(found or says), needed=False)
 
 
 def _gpu() -> Line:
