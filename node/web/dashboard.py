@@ -7,10 +7,22 @@ from collections.abc import Callable
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
-from node.web import cohort, dicom_web, models, patient, pictures, static_files, study, viewer, worklist
+from node.web import (
+    cohort,
+    dicom_web,
+    models,
+    patient,
+    pictures,
+    reference,
+    static_files,
+    study,
+    viewer,
+    worklist,
+)
 from node.web.access import allow
 from node.web.api import cohort as api_cohort
 from node.web.api import models as api_models
+from node.web.api import upload_results
 from node.web.api import uploads as api_uploads
 from node.web.api import worklist as api_worklist
 from node.web.site import Site
@@ -20,7 +32,9 @@ ROUTERS: tuple[Callable[[Site], APIRouter], ...] = (
     api_worklist.router,
     viewer.router,
     dicom_web.router,
+    upload.router,
     api_uploads.router,
+    upload_results.router,
     patient.router,
     cohort.router,
     api_cohort.router,
@@ -28,6 +42,7 @@ ROUTERS: tuple[Callable[[Site], APIRouter], ...] = (
     api_models.router,
     study.router,
     pictures.router,
+    reference.router,
 )
 """What makes the routes of each page and each part of the JSON."""
 
