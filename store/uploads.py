@@ -15,7 +15,16 @@ from plugins.errors import Refused
 from store.charset import storable
 from store.database import aware_utc, insert_new
 from store.instances import RECEIVING, beat, close_association, open_association
-from store.tables import Association, Instance, Patient, Revision, RevisionInstance, Study, UtcDateTime
+from store.tables import (
+    Association,
+    Instance,
+    Patient,
+    Result,
+    Revision,
+    RevisionInstance,
+    Study,
+    UtcDateTime,
+)
 
 OPEN, CLOSING, WHOLE, CANCELLED, EXPIRED = "open", "closing", "whole", "cancelled", "expired"
 ARRIVING, UNPACKING, WAITING, CONVERTING = "arriving", "unpacking", "waiting", "converting"
@@ -23,6 +32,8 @@ KEPT, KNOWN, REFUSED, SKIPPED, UNPACKED = "kept", "known", "refused", "skipped",
 DUE = (UNPACKING, CONVERTING)
 """States of files that the node has still to deal with."""
 ENDED = (KEPT, KNOWN, REFUSED, SKIPPED, UNPACKED)
+ISSUER = "NIfTI upload"
+"""Issuer of the labels that people give, so that none is ever taken for the patient of that number."""
 LONGEST_NAME = 255
 EXAMPLES = 5
 
@@ -240,15 +251,22 @@ def tally(session: Session, upload_pk: int) -> Tally:
     )
 
 
-def study_pks(session: Session, upload_pk: int) -> list[int]:
-    """Return the studies that files of an upload belong to, in the order in which they came."""
+def studies(session: Session, upload_pk: int) -> list[tuple[int, str]]:
+    """Return row and UID of the studies that files of an upload belong to, in the order in which they came."""
     statement = (
-        select(col(UploadFile.study_pk))
-        .where(col(UploadFile.upload_pk) == upload_pk, col(UploadFile.study_pk).is_not(None))
-        .group_by(col(UploadFile.study_pk))
+        select(col(Study.id), col(Study.study_instance_uid))
+        .join(UploadFile, col(UploadFile.study_pk) == col(Study.id))
+        .where(col(UploadFile.upload_pk) == upload_pk)
+        .group_by(col(Study.id), col(Study.study_instance_uid))
         .order_by(func.min(UploadFile.id))
     )
-    return [int(pk or 0) for pk in session.exec(statement)]
+    return [(int(pk or 0), uid) for pk, uid in session.exec(statement)]
+
+
+def images(session: Session, upload_pk: int, *, limit: int) -> list[UploadFile]:
+    """Return the NIfTI images of an upload of which somebody said what they are."""
+    statement = select(UploadFile).where(col(UploadFile.upload_pk) == upload_pk, col(UploadFile.said) != "")
+    return list(session.exec(statement.order_by(col(UploadFile.id)).limit(limit)))
 
 
 def sop_classes(session: Session, upload_pk: int) -> dict[int, dict[str, int]]:
@@ -266,6 +284,12 @@ def sop_classes(session: Session, upload_pk: int) -> dict[int, dict[str, int]]:
     return found
 
 
+def result_hashes(session: Session, result_pks: Sequence[int]) -> dict[int, str]:
+    """Return what the object store calls results, by their rows."""
+    statement = select(col(Result.id), col(Result.sha256)).where(col(Result.id).in_(result_pks))
+    return {int(pk or 0): sha256 for pk, sha256 in session.exec(statement)}
+
+
 def recent(session: Session, *, limit: int = 20, before: int | None = None) -> list[Upload]:
     """Return the newest uploads, those before row `before` when it is given."""
     statement = select(Upload).order_by(col(Upload.id).desc()).limit(limit)
@@ -279,11 +303,11 @@ def count(session: Session) -> int:
     return int(session.exec(select(func.count()).select_from(Upload)).one())
 
 
-def close(session: Session, upload_pk: int, now: datetime) -> Upload:
+def close(session: Session, upload_pk: int, now: datetime, *, delivered: bool | None = None) -> Upload:
     """Return an upload after the sender said that this is all; `complete` lets its studies settle.
 
-    Again for one that is closed changes nothing. Refuses `no-such-upload`, `upload-ended` when it was cancelled or has
-    expired, and `still-arriving`.
+    `delivered` says anew whether results go to the destinations. Again for one that is closed changes nothing.
+    Refuses `no-such-upload`, `upload-ended` when it was cancelled or has expired, and `still-arriving`.
     """
     upload = get(session, upload_pk)
     if upload.state in (CLOSING, WHOLE):
@@ -293,6 +317,7 @@ def close(session: Session, upload_pk: int, now: datetime) -> Upload:
         sentence = f"'{first[0].name}' has not arrived whole; send the rest, or cancel the upload"
         raise Refused("still-arriving", sentence)
     upload.state = CLOSING
+    upload.delivered = upload.delivered if delivered is None else delivered
     session.add(upload)
     session.flush()
     return upload
@@ -310,7 +335,9 @@ def complete(session: Session, upload_pk: int, now: datetime) -> bool:
     session.add(upload)
     session.flush()
     close_association(session, upload.association_pk, now)
-    receiving = and_(col(Study.id).in_(study_pks(session, upload_pk)), col(Study.state) == RECEIVING)
+    receiving = and_(
+        col(Study.id).in_([pk for pk, _ in studies(session, upload_pk)]), col(Study.state) == RECEIVING
+    )
     session.exec(
         update(Study).where(receiving).values(settle_now=True),
         execution_options={"synchronize_session": False},
@@ -418,7 +445,11 @@ def source_of(author: str) -> str:
 
 
 def is_withheld(session: Session, revision_pk: int) -> bool:
-    """Return whether the results of a revision stay here: it came by uploads whose results are not to be sent."""
+    """Return whether the results of a revision stay here.
+
+    So it is when it came by uploads whose results are not to be sent, and always when somebody made up whose images
+    they are: an archive of patients must not learn of a patient that there is not.
+    """
     of_study = (
         select(Upload.author, Upload.delivered)
         .join(UploadFile, col(UploadFile.upload_pk) == col(Upload.id))
@@ -426,6 +457,14 @@ def is_withheld(session: Session, revision_pk: int) -> bool:
         .where(col(Revision.id) == revision_pk)
         .distinct()
     )
+    issuer = (
+        select(Patient.issuer)
+        .join(Study, col(Study.patient_pk) == col(Patient.id))
+        .join(Revision, col(Revision.study_pk) == col(Study.id))
+        .where(col(Revision.id) == revision_pk)
+    )
+    if session.exec(issuer).first() == ISSUER:
+        return True
     uploads = list(session.exec(of_study))
     if not uploads or any(is_delivered for _, is_delivered in uploads):
         return False
@@ -448,6 +487,7 @@ __all__ = [
     "DUE",
     "ENDED",
     "EXPIRED",
+    "ISSUER",
     "KEPT",
     "KNOWN",
     "OPEN",
@@ -472,6 +512,7 @@ __all__ = [
     "file_of",
     "files",
     "get",
+    "images",
     "is_live",
     "is_own",
     "is_withheld",
@@ -480,11 +521,12 @@ __all__ = [
     "next_due",
     "note",
     "recent",
+    "result_hashes",
     "say",
     "sop_classes",
     "source_of",
+    "studies",
     "study_named",
-    "study_pks",
     "tally",
     "touch",
 ]

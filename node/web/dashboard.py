@@ -16,6 +16,7 @@ from node.web import (
     reference,
     static_files,
     study,
+    upload,
     viewer,
     worklist,
 )

@@ -60,7 +60,7 @@ class PictureDesk:
 
     async def picture(self, finding_pk: int, look: Look, study: str = "") -> Response:
         """Return a picture as PNG. Refuses `no-such-finding`, `no-such-slice`, `no-longer-here`."""
-        draw = partial(self._png, finding_pk, look, study)
+        draw = partial(self.png, finding_pk, look, study)
         return Response(await anyio.to_thread.run_sync(draw, limiter=self._threads), media_type="image/png")
 
     async def slices(self, finding_pk: int) -> SliceRange:
@@ -73,7 +73,8 @@ class PictureDesk:
 
         return FindingPictures(self._site.objects.path)
 
-    def _png(self, finding_pk: int, look: Look, study: str) -> bytes:
+    def png(self, finding_pk: int, look: Look, study: str) -> bytes:
+        """Return a picture as PNG, on the thread of who asks. Refuses as `picture`."""
         from node.report.finding_pictures import VERSION
 
         what = self._depicted(finding_pk, study)
@@ -154,7 +155,7 @@ def router(site: Site) -> APIRouter:
             sop_instance_uids=list(found.sop_instance_uids),
         )
 
-    page.include_router(made)
+    page.routes.extend(made.routes)
     return page
 
 

@@ -31,9 +31,8 @@ from plugins.errors import Refused
 from store.dicom.nifti_image import read_image
 from store.dicom.uids import derive_uid
 from store.part10 import MANUFACTURER
+from store.uploads import ISSUER
 
-ISSUER = "NIfTI upload"
-"""Issuer of the labels, so that one that looks like a hospital's number is never taken for that patient."""
 MOST_VOXELS = 1 << 28
 HIGHEST_STORED = 32767
 AIR_HU, HIGHEST_HU = -32768, 32767
@@ -239,4 +238,4 @@ def _numbers(values: Any) -> list[str]:
     return [_number(value) for value in values]
 
 
-__all__ = ["ISSUER", "ImageSeries", "Said", "read_series"]
+__all__ = ["ImageSeries", "Said", "read_series"]

@@ -24,7 +24,7 @@ from fastapi import APIRouter, Header, Request
 from fastapi import Path as InPath
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -35,7 +35,6 @@ from node.web.api import form
 from node.web.site import Site
 from plugins.errors import Unavailable
 from store import uploads
-from store.tables import Study
 from store.uploads import Upload, UploadFile
 
 BLOCK_BYTES = 1 << 20
@@ -60,7 +59,7 @@ FileName = Annotated[
 
 
 class Begun(BaseModel):
-    """What an upload begins with."""
+    """What an upload begins with; said again at its end, the last word counts."""
 
     delivered: bool = Field(default=True, description="Whether results go to the destinations of the node")
 
@@ -206,10 +205,11 @@ def _uploads(made: APIRouter, site: Site, desk: Uploads) -> None:
 
     @made.post("/uploads/{upload_pk}/finish", responses=form.problems(404, 409))
     @allow("physicist", scopes=("api",))
-    def finish(upload_pk: form.Pk) -> UploadAnswer:
+    def finish(upload_pk: form.Pk, ended: Begun | None = None) -> UploadAnswer:
         """Say that this is all: the studies are analysed at once, without the quiet time."""
+        delivered = None if ended is None else ended.delivered
         with site.database.transaction() as session:
-            uploads.close(session, upload_pk, site.database.now())
+            uploads.close(session, upload_pk, site.database.now(), delivered=delivered)
         desk.complete(upload_pk)
         return one(upload_pk)
 
@@ -417,15 +417,17 @@ def _range(text: str) -> tuple[int | None, int, int]:
             return None, size_bytes - 1, size_bytes
         if int(found[1]) <= int(found[2]) < size_bytes <= LARGEST_FILE_BYTES:
             return int(found[1]), int(found[2]), size_bytes
-    raise HTTPException(422, "Content-Range: write 'bytes FIRST-LAST/SIZE', or 'bytes */SIZE' when all of it is here")
+    raise HTTPException(
+        422, "Content-Range: write 'bytes FIRST-LAST/SIZE', or 'bytes */SIZE' when all of it is here"
+    )
 
 
 def keep_said(session: Session, upload_pk: int, file_pk: int, said: ImageSaid) -> None:
     """Keep what a person said that an image is. Refuses what `store.uploads.say` refuses."""
-    from store.dicom.from_nifti import ISSUER, Said
+    from store.dicom.from_nifti import Said
 
     label = said.patient_label.strip() or pseudonym(uploads.get(session, upload_pk))
-    known = uploads.study_named(session, ISSUER, label, said.study_date)
+    known = uploads.study_named(session, uploads.ISSUER, label, said.study_date)
     plain = Said(
         modality=said.modality,
         patient_label=label,
@@ -440,10 +442,6 @@ def answer_of(session: Session, upload: Upload) -> UploadAnswer:
     """Return an upload as JSON tells it."""
     pk = int(upload.id or 0)
     tally = uploads.tally(session, pk)
-    pks = uploads.study_pks(session, pk)
-    uids = dict(
-        session.exec(select(col(Study.id), col(Study.study_instance_uid)).where(col(Study.id).in_(pks))).all()
-    )
     return UploadAnswer(
         id=pk,
         author=upload.author,
@@ -458,7 +456,7 @@ def answer_of(session: Session, upload: Upload) -> UploadAnswer:
             Reason(state=r.state, code=r.code, sentence=r.sentence, count=r.count, examples=list(r.examples))
             for r in tally.reasons
         ],
-        studies=[uids[one] for one in pks],
+        studies=[uid for _, uid in uploads.studies(session, pk)],
     )
 
 
