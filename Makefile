@@ -3,6 +3,8 @@
 # make sbom   writes what is installed to dist/sbom.cdx.json (CycloneDX)
 # make audit  asks the advisory databases about every pinned package
 # make reproduce-cards   judges every shipped model again and fails where its card says otherwise (DATA=folder of data sets)
+# make secrets writes random secrets for compose.yaml, once
+# make check-deploy judges compose.yaml, Dockerfiles, Kubernetes, systemd, rules and dashboard; make image builds the image by buildah
 # make viewer brings the OHIF pages and the browser driver that `make test-long` uses
 
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -10,11 +12,11 @@ BIN := .venv/bin
 TOOLS := .venv/tools
 STAMP := .venv/installed
 JOBS ?= 3
-DEBIAN := orthanc orthanc-python orthanc-dicomweb dcmtk dicom3tools postgresql poppler-utils strace openssl
-NEEDED := Orthanc storescu dcmdump dsrdump dciodvfy pdftotext strace openssl
+DEBIAN := orthanc orthanc-python orthanc-dicomweb dcmtk dicom3tools postgresql poppler-utils strace openssl prometheus docker-compose
+NEEDED := Orthanc storescu dcmdump dsrdump dciodvfy pdftotext strace openssl promtool docker-compose
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: install demo test test-quick test-long lint format counterparts reproduce-cards viewer bench sbom audit clean
+.PHONY: install demo test test-quick test-long lint format counterparts reproduce-cards viewer bench secrets check-deploy image sbom audit clean
 
 install: $(STAMP)
 
@@ -54,6 +56,16 @@ viewer:
 	@command -v npm >/dev/null || { echo "npm is missing: apt-get install nodejs npm"; exit 1; }
 	@command -v chromium >/dev/null || apt-get install --yes --quiet --no-install-recommends chromium || { echo "chromium is missing: apt-get install chromium"; exit 1; }
 	@$(foreach package,@ohif/app@3.13.2 playwright-core@1.65.1,.ci/unpack "$(package)" &&) true
+
+secrets:
+	@.ci/secrets
+
+check-deploy: install counterparts
+	$(BIN)/hadolint node/Dockerfile orthanc/Dockerfile
+	$(BIN)/pytest -n0 -m "not long" tests/deploy
+
+image:
+	@.ci/image
 
 bench: install counterparts
 	$(BIN)/python benchmarks/ingest.py --json bench/ingest.json
