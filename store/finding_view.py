@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sqlmodel import Session, col, func, select
 
+from plugins import codes
 from plugins.errors import Refused
 from store.assessment import Assessment, assessment
 from store.course import Course, course
@@ -157,7 +158,7 @@ class FindingPage:
     """Some of the findings of a study."""
 
     findings: tuple[FindingView, ...]
-    """In the order of the analyses, then as they were found."""
+    """Lesions first, in the order of the analyses, then as they were found."""
     total: int
     """How many there are in all."""
     missed: tuple[Missed, ...]
@@ -172,12 +173,13 @@ def findings_of(
     """Return findings of a study with what people decided; `superseded` gives those that count no longer instead."""
     study = session.get_one(Study, study_pk)
     wanted = (col(Finding.study_pk) == study_pk, col(Finding.superseded) == superseded)
+    is_abnormal = col(Finding.category_value) == codes.MORPHOLOGICALLY_ABNORMAL.value
     total = session.exec(select(func.count()).select_from(Finding).where(*wanted)).one()
     rows = session.exec(
         select(Finding, Job)
         .join(Job, col(Job.id) == col(Finding.job_pk))
         .where(*wanted)
-        .order_by(col(Job.plugin), col(Job.id).desc(), col(Finding.id))
+        .order_by(is_abnormal.desc(), col(Job.plugin), col(Job.id).desc(), col(Finding.id))
         .offset(offset)
         .limit(limit)
     ).all()

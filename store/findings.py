@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlmodel import Session, SQLModel, col, delete, select
+from sqlalchemy import ColumnElement
+from sqlmodel import Session, SQLModel, col, delete, func, select
 
 from plugins.errors import Broken
 from store.analysed import (
@@ -98,6 +99,22 @@ def save(
     return results
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which findings are asked for; empty for all."""
+
+    patient_id: str | None = None
+    """PatientID as received."""
+    study_instance_uid: str = ""
+    """Study."""
+    tracking_uid: str = ""
+    """Tracking UID as it is written in SEG and SR."""
+    plugin: str = ""
+    """Analysis."""
+    superseded: bool = False
+    """True for those of superseded revisions too."""
+
+
 def list_findings(
     session: Session, patient_id: str | None = None, superseded: bool = False
 ) -> list[dict[str, Any]]:
@@ -106,22 +123,62 @@ def list_findings(
     `link`, `link_confidence` and `link_reason` tell what the lesion was at earlier times; None when nobody asked.
     `patient_id` is as received; `superseded` True gives the findings of superseded revisions too.
     """
+    wanted = wanted_findings(Wanted(patient_id=patient_id, superseded=superseded))
+    order = (col(Patient.id), col(Study.study_date), col(Study.id), col(Finding.id))
+    return _rows(session, wanted, order)
+
+
+def findings_page(
+    session: Session, wanted: Wanted, *, after: int = 0, limit: int = 100
+) -> tuple[list[dict[str, Any]], int, int | None]:
+    """Return the rows of at most `limit` findings after that of row `after`, how many there are, the last of more.
+
+    Rows are those of `list_findings`, in the order in which the findings were kept.
+    """
+    clauses = wanted_findings(wanted)
+    total = session.exec(select(func.count()).select_from(Finding).where(*clauses)).one()
+    page = select(Finding.id).where(*clauses, col(Finding.id) > after).order_by(col(Finding.id))
+    page = page.limit(limit + 1)
+    pks = [int(pk or 0) for pk in session.exec(page)]
+    rows = _rows(session, [col(Finding.id).in_(pks[:limit])], (col(Finding.id),))
+    return rows, total, pks[limit - 1] if len(pks) > limit else None
+
+
+def wanted_findings(wanted: Wanted) -> list[ColumnElement[bool]]:
+    """Return what a question for findings has to hold them to."""
+    clauses: list[ColumnElement[bool]] = [] if wanted.superseded else [~col(Finding.superseded)]
+    if wanted.patient_id is not None:
+        patients = select(Patient.id).where(col(Patient.patient_id) == wanted.patient_id)
+        clauses.append(col(Finding.patient_pk).in_(patients))
+    if wanted.study_instance_uid:
+        studies = select(Study.id).where(col(Study.study_instance_uid) == wanted.study_instance_uid)
+        clauses.append(col(Finding.study_pk).in_(studies))
+    if wanted.tracking_uid:
+        clauses.append(col(Finding.tracking_uid) == wanted.tracking_uid)
+    if wanted.plugin:
+        clauses.append(col(Finding.job_pk).in_(select(Job.id).where(col(Job.plugin) == wanted.plugin)))
+    return clauses
+
+
+def _rows(
+    session: Session, wanted: Sequence[ColumnElement[bool]], order: Sequence[Any]
+) -> list[dict[str, Any]]:
     statement = (
         select(Finding, Measurement, Patient, Study)
         .join(Patient, col(Patient.id) == col(Finding.patient_pk))
         .join(Study, col(Study.id) == col(Finding.study_pk))
         .join(Measurement, col(Measurement.finding_pk) == col(Finding.id), isouter=True)
-        .order_by(col(Patient.id), col(Study.study_date), col(Study.id), col(Finding.id), col(Measurement.id))
+        .where(*wanted)
+        .order_by(*order, col(Measurement.id))
     )
-    if patient_id is not None:
-        statement = statement.where(col(Patient.patient_id) == patient_id)
-    if not superseded:
-        statement = statement.where(~col(Finding.superseded))
     rows = session.exec(statement).all()
+    jobs: dict[int, tuple[Job, int]] = {}
+    linked: dict[int | None, LesionLink] = {}
     made_by = select(Job, Revision.number).join(Revision, col(Revision.id) == col(Job.revision_pk))
-    wanted = {finding.job_pk for finding, *_ in rows}
-    jobs = {job.id: (job, number) for job, number in session.exec(made_by) if job.id in wanted}
-    linked = {link.finding_pk: link for link in session.exec(select(LesionLink)) if link.job_pk in wanted}
+    for some in _batched({finding.job_pk for finding, *_ in rows}):
+        jobs |= {int(job.id or 0): (job, n) for job, n in session.exec(made_by.where(col(Job.id).in_(some)))}
+        links = select(LesionLink).where(col(LesionLink.job_pk).in_(some))
+        linked |= {link.finding_pk: link for link in session.exec(links)}
     return [
         {
             **_flat(finding, measurement, patient, study, *jobs[finding.job_pk]),
@@ -129,6 +186,13 @@ def list_findings(
         }
         for finding, measurement, patient, study in rows
     ]
+
+
+def _batched(pks: Collection[int], size: int = 5000) -> Iterator[list[int]]:
+    """Yield row numbers in parts: a question takes a bounded number of values."""
+    ordered = sorted(pks)
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
 
 
 def _forget(session: Session, job_pk: int) -> None:
@@ -292,7 +356,10 @@ __all__ = [
     "Linked",
     "Measured",
     "Told",
+    "Wanted",
     "Written",
+    "findings_page",
     "list_findings",
     "save",
+    "wanted_findings",
 ]

@@ -1,4 +1,4 @@
-"""The HTTP port: liveness, metrics, the door for Orthanc's hook, and jobs and findings as JSON.
+"""The HTTP port: liveness, metrics, the door for Orthanc's hook, and jobs as JSON.
 
 Each route declares beside it who may ask (`node.web.access`); `node.web.guard` stands before all. `/health` answers
 everybody and says nothing more than that the node lives; every error is one JSON object with one sentence.
@@ -26,7 +26,7 @@ from node.vitals import Vitals
 from node.web import guard, login, problem
 from node.web.access import Gate, allow
 from node.web.frame import Frame, frame_of
-from store import findings, jobs, priors
+from store import jobs, priors
 from store.database import Database
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def _open(settings: Settings, database: Database, vitals: Vitals | None) -> APIR
 
 
 def _ledger(database: Database) -> APIRouter:
-    """Return jobs and findings as JSON."""
+    """Return jobs and searches for earlier studies as JSON."""
     router = APIRouter(prefix="/api")
 
     @router.get("/jobs")
@@ -147,14 +147,6 @@ def _ledger(database: Database) -> APIRouter:
         """Give the jobs, all or those in one state."""
         with database.reading() as session:
             return JSONResponse(jsonable_encoder({"jobs": jobs.list_jobs(session, state=state)}))
-
-    @router.get("/findings")
-    @allow("viewer", scopes=("api",))
-    def list_findings(patient_id: str | None = None, superseded: bool = False) -> Response:
-        """Give one row per measurement."""
-        with database.reading() as session:
-            rows = findings.list_findings(session, patient_id=patient_id, superseded=superseded)
-        return JSONResponse(jsonable_encoder({"findings": rows}))
 
     @router.get("/priors")
     @allow("viewer", scopes=("api",))

@@ -11,6 +11,7 @@ from node.web import (
     cohort,
     dicom_web,
     models,
+    oidc,
     patient,
     pictures,
     reference,
@@ -22,7 +23,10 @@ from node.web import (
 )
 from node.web.access import allow
 from node.web.api import cohort as api_cohort
+from node.web.api import findings as api_findings
 from node.web.api import models as api_models
+from node.web.api import patients as api_patients
+from node.web.api import studies as api_studies
 from node.web.api import upload_results
 from node.web.api import uploads as api_uploads
 from node.web.api import worklist as api_worklist
@@ -39,11 +43,15 @@ ROUTERS: tuple[Callable[[Site], APIRouter], ...] = (
     patient.router,
     cohort.router,
     api_cohort.router,
+    api_patients.router,
     models.router,
     api_models.router,
     study.router,
     pictures.router,
+    api_studies.router,
+    api_findings.router,
     reference.router,
+    oidc.router,
 )
 """What makes the routes of each page and each part of the JSON."""
 

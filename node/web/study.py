@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
+from sqlmodel import Session
 from starlette.exceptions import HTTPException
 
 from node import audit_events
@@ -17,10 +18,14 @@ from node.web.api.form import Pk
 from node.web.fields import Fields
 from node.web.result_files import result_file
 from node.web.site import Site
+from node.web.worklist_words import StudySaid, said
 from plugins.errors import Refused
 from store.choices import VALUES
 from store.finding_view import FindingPage, FindingView, finding_view, findings_of
+from store.standing import standings
 from store.study_view import StudyView, sop_classes, study_head, study_view
+from store.tables import Patient, Study
+from store.worklist import Listed
 
 EACH = 40
 """Findings on a page."""
@@ -96,11 +101,12 @@ class _Pages:
             page = findings_of(session, view.head.study_pk, superseded=superseded, offset=offset, limit=EACH)
             # What counts no longer is linked to, never shown beside what counts.
             others = findings_of(session, view.head.study_pk, superseded=not superseded, limit=1).total
+            stage = self._stage(session, view)
         return {
             **_words(),
             "view": view,
             "head": view.head,
-            "stage": study_words.stage(view),
+            "stage": stage,
             "page": page,
             "groups": _groups(view, page),
             "superseded": superseded,
@@ -109,6 +115,13 @@ class _Pages:
             "each": EACH,
             "fingerprint": _fingerprint(page),
         }
+
+    def _stage(self, session: Session, view: StudyView) -> StudySaid:
+        settings, now = self._site.settings, self._site.database.now()
+        study = session.get_one(Study, view.head.study_pk)
+        patient = session.get_one(Patient, study.patient_pk)
+        standing = standings(session, [study], now, settings.priors_wait_seconds)[view.head.study_pk]
+        return said(Listed(study=study, patient=patient, standing=standing), now, settings)
 
     def one(self, study_instance_uid: str, finding_pk: int) -> dict[str, Any]:
         """Return what the forms for one finding are given. Raises 404."""

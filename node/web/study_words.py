@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from store.finding_view import FindingView, MeasurementView
 from store.sighting import Decision
-from store.study_view import AnalysisView, DeliveryView, StudyView
+from store.study_view import AnalysisView
 
 KINDS = {
     "seg": "Segmentation (SEG)",
@@ -20,8 +18,8 @@ KINDS = {
 LINKS = {
     "same": ("same lesion", "run"),
     "new": ("new", "wait"),
-    "re-segmented": ("drawn anew where it was expected", "wait"),
-    "split": ("part of a lesion that split", "wait"),
+    "re-segmented": ("redrawn", "wait"),
+    "split": ("split", "wait"),
     "merged": ("grown together", "wait"),
     "disappeared": ("gone", "plain"),
     "outside-field-of-view": ("outside of the images", "plain"),
@@ -32,7 +30,7 @@ VERDICTS = {
     "accepted": ("accepted", "good"),
     "rejected": ("rejected", "bad"),
     "supplemented": ("changed", "run"),
-    "not-assessed": ("nobody looked", "plain"),
+    "not-assessed": ("not assessed", "plain"),
 }
 DELIVERIES = {
     "pending": "wait", "sending": "run", "delivered": "good", "confirmed": "good", "parked": "bad",
@@ -56,52 +54,6 @@ CHOSEN = {
 BAR_DEVIATIONS = 3.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """Where a study stands."""
-
-    word: str
-    """In one word or two."""
-    kind: str
-    """Kind of its chip."""
-    why: str
-    """Why it waits, failed or was refused; empty when there is nothing to say."""
-
-
-def stage(view: StudyView) -> Stage:
-    """Return where a study stands, what is worst of its analyses first."""
-    head = view.head
-    now = [one for one in view.analyses if not one.is_superseded]
-    if head.parked_at is not None:
-        return Stage(
-            word="parked", kind="plain", why=f"{head.parked_by or 'somebody'} wants nothing of it analysed"
-        )
-    if head.state == "receiving":
-        count = sum(one.instances for one in view.series)
-        return Stage(
-            word="receiving", kind="run", why=f"{count} objects so far; it settles when no more come"
-        )
-    if head.state == "prior":
-        why = "it is here as an earlier study of its patient and is not analysed itself"
-        return Stage(word="earlier study", kind="plain", why=why)
-    if dead := [one for one in now if one.state == "dead"]:
-        return Stage(word="failed", kind="bad", why="; ".join(f"{one.plugin}: {_why(one)}" for one in dead))
-    if running := [one for one in now if one.state == "running"]:
-        return Stage(word="being analysed", kind="run", why=", ".join(one.plugin for one in running))
-    if queued := [one for one in now if one.state == "queued"]:
-        failed = [one for one in queued if one.error_text]
-        why = "; ".join(f"{one.plugin}: attempt {one.attempt} failed, {_why(one)}" for one in failed)
-        return Stage(word="waiting", kind="wait", why=why or ", ".join(one.plugin for one in queued))
-    if parked := [r for one in now for r in one.results if any(d.state == "parked" for d in r.deliveries)]:
-        why = next(d.error for d in parked[0].deliveries if d.state == "parked")
-        return Stage(word="not delivered", kind="bad", why=why)
-    if any(one.state == "delivering" for one in now):
-        return Stage(word="being delivered", kind="run", why="")
-    if not now:
-        return Stage(word="nothing to analyse", kind="plain", why="no analysis of this node applies to it")
-    return Stage(word="done", kind="good", why="")
-
-
 def _why(one: AnalysisView) -> str:
     return (one.error_text or one.error_code or "").rstrip(".")
 
@@ -122,16 +74,12 @@ def outcome(one: AnalysisView) -> str:
     return _why(one)
 
 
-def delivered(deliveries: tuple[DeliveryView, ...]) -> str:
-    """Return how far a result is, over all destinations, as the kind of a chip."""
-    kinds = [DELIVERIES.get(one.state, "plain") for one in deliveries]
-    return next((kind for kind in ("bad", "wait", "run", "good") if kind in kinds), "plain")
-
-
 def site_line(one: FindingView) -> str:
     """Return what and where a finding is."""
-    what = "lymph node" if one.node and "node" not in one.type.lower() else one.type.lower()
-    return f"{what}, {one.site}" if one.site and one.site.lower() not in what else what
+    what, site = "lymph node" if one.node else one.type.lower(), one.site.lower()
+    if not site or site in what:
+        return what
+    return site if what in site else f"{what}, {site}"
 
 
 def doubts(one: FindingView) -> list[tuple[str, float, str]]:
@@ -175,6 +123,6 @@ def decision(one: Decision, lesions: dict[str, str]) -> str:
 
 
 __all__ = [
-    "DELIVERIES", "JOBS", "KINDS", "LINKS", "VERDICTS", "Stage", "bar", "decision", "delivered", "doubts", "outcome",
-    "site_line", "stage", "told_of",
+    "DELIVERIES", "JOBS", "KINDS", "LINKS", "VERDICTS", "bar", "decision", "doubts", "outcome",
+    "site_line", "told_of",
 ]  # fmt: skip

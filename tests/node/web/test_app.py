@@ -163,7 +163,7 @@ def test_without_a_pacs_a_told_study_is_refused(database: Database, tmp_path: Pa
     site.stop()
 
 
-PRIVATE = [("POST", "/intake/study"), ("GET", "/api/jobs"), ("GET", "/api/findings"), ("GET", "/nothing")]
+PRIVATE = [("POST", "/intake/study"), ("GET", "/api/jobs"), ("GET", "/api/priors"), ("GET", "/nothing")]
 
 
 @pytest.mark.parametrize(("method", "path"), PRIVATE)
@@ -183,7 +183,7 @@ def test_with_the_token_every_door_opens(guarded: Site) -> None:
     told = guarded.client.post("/intake/study", headers=headers, json={"study_instance_uid": UID})
     assert told.status_code == 202
     assert guarded.client.get("/api/jobs", headers=headers).json() == {"jobs": []}
-    assert guarded.client.get("/api/findings", headers=headers).json() == {"findings": []}
+    assert guarded.client.get("/api/priors", headers=headers).json() == {"priors": []}
 
 
 @pytest.mark.parametrize(("method", "path"), PRIVATE)
@@ -225,7 +225,7 @@ def test_without_a_token_another_machine_gets_nothing(database: Database, tmp_pa
     assert server.stop()
 
 
-def test_jobs_and_findings_are_given_as_json(site: Site, tmp_path: Path) -> None:
+def test_jobs_are_given_as_json(site: Site, tmp_path: Path) -> None:
     objects = ObjectStore(tmp_path / "store")
     waiting_results(site.database, objects, tmp_path, ["P@h:104"], count=2)
     (job,) = site.client.get("/api/jobs").json()["jobs"]
@@ -234,10 +234,6 @@ def test_jobs_and_findings_are_given_as_json(site: Site, tmp_path: Path) -> None
     bad = site.client.get("/api/jobs", params={"state": "x' OR 1=1"})
     assert bad.status_code == 400 and bad.json()["code"] == "no-such-state"
     one_sentence(bad)
-    assert site.client.get("/api/findings", params={"patient_id": "'; DROP TABLE finding"}).json() == {
-        "findings": []
-    }
-    one_sentence(site.client.get("/api/findings", params={"superseded": "maybe"}))
 
 
 def test_health_tells_whether_the_database_answers(

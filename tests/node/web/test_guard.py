@@ -195,9 +195,9 @@ def test_health_answers_while_every_thread_of_the_others_waits(
     site: WebSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = threading.Event()
-    monkeypatch.setattr("node.web.app.findings.list_findings", lambda *_, **__: release.wait(20) and [])
+    monkeypatch.setattr("node.web.app.priors.listed", lambda *_, **__: release.wait(20) and [])
     askers = [
-        threading.Thread(target=lambda: site.client().get("/api/findings"), daemon=True) for _ in range(50)
+        threading.Thread(target=lambda: site.client().get("/api/priors"), daemon=True) for _ in range(50)
     ]
     for asker in askers:
         asker.start()

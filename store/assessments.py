@@ -1,0 +1,99 @@
+"""What people made of many findings: the assessments of all lesions that analyses found, page by page."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from sqlmodel import Session, col, func, or_, select
+
+from plugins import codes
+from store.assessment import Assessment, assessment
+from store.course import course
+from store.findings import Wanted, wanted_findings
+from store.identity import drawn
+from store.patients import same_person
+from store.sighting import Sighting
+from store.sightings import LESIONS
+from store.tables import Choice, Finding, Job, Patient, Result, Study
+
+
+def assessments(
+    session: Session, wanted: Wanted, *, after: int = 0, limit: int = 100
+) -> tuple[list[dict[str, Any]], int, int | None]:
+    """Return what people made of at most `limit` lesions after finding `after`, how many there are, the last of more.
+
+    Of what counts and what an analysis drew; a course is read only where a person decided or drew something.
+    """
+    is_lesion = or_(
+        col(Finding.category_value) == codes.MORPHOLOGICALLY_ABNORMAL.value,
+        col(Finding.type_value).in_([one.value for one in LESIONS]),
+    )
+    clauses = (*wanted_findings(wanted), is_lesion, col(Finding.automatic))
+    total = session.exec(select(func.count()).select_from(Finding).where(*clauses)).one()
+    rows = session.exec(
+        select(Finding, Job, Patient.patient_id, Study.study_instance_uid)
+        .join(Job, col(Job.id) == col(Finding.job_pk))
+        .join(Patient, col(Patient.id) == col(Finding.patient_pk))
+        .join(Study, col(Study.id) == col(Finding.study_pk))
+        .where(*clauses, col(Finding.id) > after)
+        .order_by(col(Finding.id))
+        .limit(limit + 1)
+    ).all()
+    shown = rows[:limit]
+    courses = _Courses(session)
+    results: defaultdict[int, list[str]] = defaultdict(list)
+    written = select(Result.job_pk, Result.sop_instance_uid).where(
+        col(Result.job_pk).in_({finding.job_pk for finding, *_ in shown})
+    )
+    for job_pk, uid in session.exec(written.order_by(col(Result.id))):
+        results[job_pk].append(uid)
+    found = [
+        {
+            "finding": int(finding.id or 0),
+            "patient_id": patient_id,
+            "study_instance_uid": study,
+            "series_instance_uid": finding.series_instance_uid,
+            "label": finding.label,
+            "tracking_uid": finding.tracking_uid,
+            "plugin": job.plugin,
+            "plugin_version": job.plugin_version,
+            "model_sha256": job.model_sha256,
+            "results": results[finding.job_pk],
+            **vars(courses.assessment(finding, job, study)),
+        }
+        for finding, job, patient_id, study in shown
+    ]
+    return found, total, found[-1]["finding"] if len(rows) > limit else None
+
+
+class _Courses:
+    """The courses of the patients of one page, each read once."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._seen: dict[int, tuple[Sighting, ...]] = {}
+
+    def assessment(self, finding: Finding, job: Job, study: str) -> Assessment:
+        """Return what people made of a finding."""
+        here = [one for one in self._sightings(finding.patient_pk) if one.study_instance_uid == study]
+        place = (job.plugin, finding.tracking_uid, finding.series_instance_uid)
+        seen = [s for s in here if drawn(s) and (s.plugin, s.written_uid, s.series_instance_uid) == place]
+        return assessment(seen[0] if seen else None, here)
+
+    def _sightings(self, patient_pk: int) -> tuple[Sighting, ...]:
+        if patient_pk not in self._seen:
+            members = same_person(self._session, patient_pk)
+            chose = select(Choice.id).where(col(Choice.patient_pk).in_(members)).limit(1)
+            by_hand = (
+                col(Finding.patient_pk).in_(members),
+                ~col(Finding.automatic),
+                ~col(Finding.superseded),
+            )
+            drew = select(Finding.id).where(*by_hand).limit(1)
+            is_touched = any(self._session.exec(one).first() is not None for one in (chose, drew))
+            self._seen[patient_pk] = course(self._session, patient_pk).sightings if is_touched else ()
+        return self._seen[patient_pk]
+
+
+__all__ = ["assessments"]
