@@ -49,7 +49,7 @@ def router(site: Site) -> APIRouter:
     """Return the routes under `/patients`."""
     made = APIRouter(include_in_schema=False)
     courses = Courses(site.database, site.objects)
-    reading = _Reading(site)
+    reading = Reading(site)
 
     @made.get("/patients/{patient_pk}")
     @allow("viewer")
@@ -114,7 +114,7 @@ def not_found() -> Iterator[None]:
         raise
 
 
-class _Reading:
+class Reading:
     """Tells the audit trail who read whose course."""
 
     def __init__(self, site: Site) -> None:
@@ -182,4 +182,4 @@ def undo(made: Merged) -> str:
     return shlex.join(["nadir", "patients", "part", made.patient_id, *issuer])
 
 
-__all__ = ["Criteria", "CriteriaName", "not_found", "router", "undo"]
+__all__ = ["USUAL", "Criteria", "CriteriaName", "Reading", "not_found", "router", "undo"]

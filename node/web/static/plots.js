@@ -30,10 +30,10 @@
     const axis = { gridcolor: t.line, linecolor: t.soft, zerolinecolor: t.soft, tickcolor: t.soft, automargin: true };
     return {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest", dragmode: "pan",
-      font: { color: t.ink, family: "system-ui, sans-serif", size: 13 }, margin: { l: 56, r: 20, t: 34, b: 44 },
+      font: { color: t.ink, family: "system-ui, sans-serif", size: 13 }, margin: { l: 56, r: 20, t: 64, b: 40 },
       hoverlabel: { bgcolor: t.card, bordercolor: t.soft, font: { color: t.ink } },
       modebar: { color: t.soft, activecolor: t.ink, bgcolor: "rgba(0,0,0,0)" },
-      legend: { orientation: "h", y: -0.18, font: { color: t.ink } },
+      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { color: t.ink } },
       ...more, xaxis: { ...axis, ...more.xaxis }, yaxis: { ...axis, ...more.yaxis },
     };
   }
@@ -83,7 +83,7 @@
         hovertemplate: "%{customdata[0]}<br>%{x|%Y-%m-%d}: <b>%{customdata[2]}</b>, %{customdata[1]}<extra></extra>" });
     });
     const dates = [...new Set(data.lesions.flatMap((l) => l.points.map((p) => p.date)))].sort();
-    return { traces, layout: layout(t, { xaxis: { type: "date", tickvals: dates, tickformat: "%Y-%m-%d" }, yaxis: { ticksuffix: " %", zerolinewidth: 2, title: { text: "change to the first measurement" } } }) };
+    return { traces, layout: layout(t, { xaxis: { type: "date", tickvals: dates, tickformat: "%Y-%m-%d" }, yaxis: { ticksuffix: " %", zerolinewidth: 2, title: { text: "change" } } }) };
   }
 
   const groups = (rows) => Object.keys(LOOKS).map((kind) => [kind, rows.filter((row) => kindOf(row.best_overall) === kind)]).filter(([, own]) => own.length);
@@ -101,12 +101,13 @@
     });
     const shapes = [-30, 20].map((y) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color: t.soft, width: 1, dash: "dash" } }));
     return { traces, layout: layout(t, { bargap: 0.15, barmode: "overlay", shapes,
-      xaxis: { showgrid: false, tickvals: rows.length <= 30 ? rows.map((_, n) => n) : [], ticktext: rows.map((row) => text(row.patient_id)), tickangle: -45 },
+      xaxis: { showgrid: false, zeroline: false, tickvals: rows.length <= 30 ? rows.map((_, n) => n) : [], ticktext: rows.map((row) => text(row.patient_id)), tickangle: -45 },
       yaxis: { ticksuffix: " %", zerolinewidth: 2, title: { text: "best change of the sum" } } }) };
   }
 
   function swimmer(t, data) {
     const rows = data.filter((row) => row.verdicts.length).sort((a, b) => b.days - a.days).slice(0, LANES).reverse();
+    const longest = rows.at(-1)?.days ?? 0;
     const traces = [{
       type: "bar", orientation: "h", name: "followed", showlegend: false, y: rows.map((_, n) => n), x: rows.map((row) => row.days), width: 0.55,
       customdata: rows.map((row) => [text(row.patient_id), text(row.best_overall || "none"), row.days, row.address]),
@@ -123,11 +124,11 @@
       customdata: fresh.map((one) => [text(one.row.patient_id), "", one.day, one.row.address]),
       marker: { symbol: "triangle-down-open", size: 9, color: t.ink, line: { width: 2 } }, hovertemplate: "%{customdata[0]}, day %{customdata[2]}: <b>new lesion</b><extra></extra>" });
     const going = rows.flatMap((row, n) => (row.progressed ? [] : [{ n, row }]));
-    if (going.length) traces.push({ type: "scatter", mode: "markers", name: "no progression so far", hoverinfo: "skip", x: going.map((one) => one.row.days), y: going.map((one) => one.n),
-      marker: { symbol: "arrow-right", size: 13, color: t.ink, standoff: -14 } });
-    return { traces, height: Math.max(320, 22 * rows.length + 120), layout: layout(t, { barmode: "overlay",
+    if (going.length) traces.push({ type: "scatter", mode: "markers", name: "no progression so far", hoverinfo: "skip", x: going.map((one) => one.row.days + longest / 40), y: going.map((one) => one.n),
+      marker: { symbol: "triangle-right", size: 11, color: t.ink } });
+    return { traces, height: Math.max(320, 22 * rows.length + 150), layout: layout(t, { barmode: "overlay",
       xaxis: { title: { text: "days since the baseline" }, rangemode: "tozero" },
-      yaxis: { showgrid: false, tickvals: rows.map((_, n) => n), ticktext: rows.map((row) => text(row.patient_id)), range: [-0.7, rows.length - 0.2] } }) };
+      yaxis: { showgrid: false, zeroline: false, tickvals: rows.map((_, n) => n), ticktext: rows.map((row) => text(row.patient_id)), range: [-0.7, rows.length - 0.2] } }) };
   }
 
   const CHARTS = { curve, spider, waterfall, swimmer };
