@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -197,6 +198,7 @@ def router(site: Site) -> APIRouter:
             shown=what,
             destinations=destinations,
             label=pseudonym(what.upload),
+            last=json.loads(what.images[-1].said) if what.images else {},
             today=site.database.now().astimezone(site.frame.zone).date(),
             **WORDS,
         )
