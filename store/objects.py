@@ -7,12 +7,15 @@ import hashlib
 import json
 import os
 import re
+import socket
 import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlmodel import Session, col, select
@@ -24,6 +27,8 @@ from store.tables import Instance, Result
 SHA256 = re.compile(r"[0-9a-f]{64}")
 QUARANTINE_BYTES = 1 << 30
 MOST_PREPARED = 16
+OF_OTHERS_SECONDS = 6 * 3600.0
+"""How long a file of another machine that shares the folder may lie untouched before it counts as left behind."""
 PREFIXES = tuple(f"{number:02x}" for number in range(256))
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV})
 
@@ -38,6 +43,20 @@ class Kept:
     """Length of the file."""
     path: Path
     """Where it lies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quarantined:
+    """A file that was refused."""
+
+    sha256: str
+    """Hash of the file, and its name."""
+    reason: str
+    """Why it was refused."""
+    size_bytes: int
+    """What it fills of the disk."""
+    at: datetime
+    """When it came, aware UTC."""
 
 
 class ObjectStore:
@@ -152,6 +171,12 @@ class ObjectStore:
         finally:
             _remove(temporary)
 
+    def quarantined(self, most: int = 50) -> tuple[int, int, list[Quarantined]]:
+        """Return how many files were refused and are still here, what they fill, and the newest. Raises Unavailable."""
+        with _unavailable():
+            files = sorted(self._quarantine.glob("*.dcm"), key=_age, reverse=True)
+            return len(files), sum(map(_filled, files)), [_told(path) for path in files[:most]]
+
     def bound_quarantine(self) -> int:
         """Delete the oldest refused files when they fill more than their bound, down to nine tenths of it.
 
@@ -175,7 +200,8 @@ class ObjectStore:
     def sweep(self) -> int:
         """Delete the temporaries of an earlier run and return how many there were; for start-up only.
 
-        Those of another process that runs on this machine are left to it: it may be receiving into them.
+        Those of another process that runs on this machine are left to it, and fresh ones of other machines and
+        containers that share the folder: they may be receiving into them.
         """
         count = 0
         with _unavailable():
@@ -280,6 +306,15 @@ def _filled(path: Path) -> int:
         return 0
 
 
+def _told(path: Path) -> Quarantined:
+    try:
+        reason = str(json.loads(path.with_suffix(".json").read_text())["reason"])
+    except (OSError, ValueError, KeyError, TypeError):
+        reason = "no reason was kept"
+    at = datetime.fromtimestamp(_age(path) / 1e9, tz=UTC)
+    return Quarantined(sha256=path.stem, reason=reason, size_bytes=_filled(path), at=at)
+
+
 def _age(path: Path) -> int:
     try:
         return path.stat().st_mtime_ns
@@ -300,14 +335,24 @@ def _name(temporary: Path, target: Path) -> None:
 
 
 def _new_name() -> str:
-    return f"{os.getpid()}-{uuid.uuid4().hex}.part"
+    return f"{os.getpid()}-{_host()}-{uuid.uuid4().hex}.part"
+
+
+def _host() -> str:
+    """Return a short name of this machine, or container: what process numbers mean is known only within it."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 def _without_maker(folder: Path) -> list[Path]:
-    return [left for left in folder.iterdir() if not _has_maker(left.name.partition("-")[0])]
+    return [left for left in folder.iterdir() if not _has_maker(left)]
 
 
-def _has_maker(maker: str) -> bool:
+def _has_maker(left: Path) -> bool:
+    """Return whether who made a file may still write it; of another machine's, whether it was written of late."""
+    maker, _, rest = left.name.partition("-")
+    host, _, named = rest.partition("-")
+    if named and host != _host():
+        return time.time() - _age(left) / 1e9 < OF_OTHERS_SECONDS
     return maker != str(os.getpid()) and maker.isdecimal() and _runs(int(maker))
 
 
@@ -336,4 +381,4 @@ def _unavailable() -> Iterator[None]:
         ) from error
 
 
-__all__ = ["PREFIXES", "Kept", "ObjectStore", "is_named", "strays"]
+__all__ = ["PREFIXES", "Kept", "ObjectStore", "Quarantined", "is_named", "strays"]

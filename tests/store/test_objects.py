@@ -3,7 +3,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +169,19 @@ def test_the_sweep_deletes_temporaries_and_nothing_else(objects: ObjectStore) ->
     assert leftovers(objects) == []
     assert objects.is_intact(one.sha256)
     assert objects.sweep() == 0
+
+
+def test_the_sweep_leaves_what_another_container_is_receiving(
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "another")
+    theirs = objects.temporary()
+    theirs.write_bytes(b"its process number is the same as ours")
+    monkeypatch.undo()
+    assert objects.sweep() == 0 and theirs.exists()
+    day_ago = time.time() - 86400
+    os.utime(theirs, (day_ago, day_ago))
+    assert objects.sweep() == 1
 
 
 def test_a_refused_file_is_put_aside_with_its_reason(objects: ObjectStore) -> None:
