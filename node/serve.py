@@ -10,7 +10,8 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from datetime import datetime
 from importlib.metadata import version
 from queue import SimpleQueue
 
@@ -28,6 +29,7 @@ from node.settings import Settings
 from node.tls import Renewed
 from node.vitals import Vitals, VitalsServer
 from plugins.errors import Refused, Unavailable
+from store import processes
 from store.database import Database
 from store.objects import ObjectStore
 from store.tables import Event
@@ -36,6 +38,7 @@ ROLES = ("listener", "worker", "sender", "web", "scheduler")
 STOP_SECONDS = 30.0
 REFRESH_SECONDS = 60.0
 EXPIRY_SECONDS = 3600.0
+BEAT_SECONDS = 15.0
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +87,7 @@ class Node:
                 getattr(self, f"_start_{role}")()
             if self.settings.metrics_port and not self._shares_port:
                 self._start_vitals()
+            self._loop("heart", self._beat, BEAT_SECONDS)
             for loop in self._loops:
                 loop.start()
             self.audit.record(audit_events.started(*self._told))
@@ -98,6 +102,7 @@ class Node:
         """
         with ExitStack() as last_to_first:
             last_to_first.callback(self.database.dispose)
+            last_to_first.callback(self._end_beat)
             last_to_first.callback(self.audit.stop)
             last_to_first.callback(self.audit.record, audit_events.stopped(*self._told))
             for closing in self._closings:
@@ -110,6 +115,16 @@ class Node:
                 last_to_first.callback(loop.stop, 0)
             for interrupt in self._interrupts:
                 last_to_first.callback(interrupt)
+
+    def _beat(self, now: datetime) -> bool:
+        """Say in SQL that this process is alive."""
+        with self.database.transaction() as session:
+            processes.beat(session, _here(), self.roles, version("nadir"), now)
+        return False
+
+    def _end_beat(self) -> None:
+        with suppress(Unavailable), self.database.transaction() as session:
+            processes.ended(session, _here())
 
     def _start_listener(self) -> None:
         from node.committer import Committer
