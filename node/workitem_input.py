@@ -96,7 +96,7 @@ class InputFetcher:
         except Unavailable as error:
             self._failed(row, UNAVAILABLE, str(error), now)
         else:
-            self._have(row, source)
+            self._have(row, source, now)
         return True
 
     def _fetch(self, row: Workitem) -> str:
@@ -209,9 +209,8 @@ class InputFetcher:
         with self._database.transaction() as session:
             workitems.stay(session, row, source=name)
 
-    def _have(self, row: Workitem, source: str) -> None:
+    def _have(self, row: Workitem, source: str, now: datetime) -> None:
         """Let the study settle with what came, and the analyses begin."""
-        now = self._database.now()
         with self._database.transaction() as session:
             studies.adopt(session, row.study_instance_uid, now)
             studies.hint_complete(session, row.study_instance_uid)

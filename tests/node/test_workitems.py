@@ -1,0 +1,602 @@
+"""The node as a task performer: what it claims, tells and ends, against a strict worklist manager with faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from performing_node import DESTINATION, PACS, PerformingNode
+from sqlmodel import col, select
+from whole_node import ANALYSIS, START, image
+from worklist_manager import STYLES, WorklistManager, code, dataset, value
+
+from node import ups
+from store import jobs, workitems
+from store.database import Database
+from store.tables import Instance, Pull, Refusal, Result
+
+UID = "1.2.3.4"
+MakeNode = Callable[..., PerformingNode]
+
+
+@pytest.fixture
+def manager() -> WorklistManager:
+    return WorklistManager()
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "nadir.sqlite"
+    database = Database(f"sqlite:///{path}")
+    database.upgrade()
+    database.dispose()
+    return path
+
+
+@pytest.fixture
+def make(tmp_path: Path, manager: WorklistManager, template: Path) -> Iterator[MakeNode]:
+    made: list[PerformingNode] = []
+
+    def node(name: str = "node", **settings: Any) -> PerformingNode:
+        (tmp_path / name).mkdir()
+        made.append(PerformingNode(tmp_path / name, manager, template, **settings))
+        return made[-1]
+
+    yield node
+    for one in made:
+        one.close()
+
+
+def results(node: PerformingNode) -> list[str]:
+    with node.database.reading() as session:
+        return sorted(session.exec(select(Result.sop_instance_uid)))
+
+
+def reference(study: str = "1.2.7", instances: int = 2, **more: Any) -> dict[str, Any]:
+    sops = [
+        dataset(ReferencedSOPClassUID="1.2.840.10008.5.1.4.1.1.2", ReferencedSOPInstanceUID=f"{study}.1.{n}")
+        for n in range(1, instances + 1)
+    ]
+    series = {"TypeOfInstances": "DICOM", "StudyInstanceUID": study, "SeriesInstanceUID": f"{study}.1"}
+    return dataset(**series, ReferencedSOPSequence=sops, **more)
+
+
+# --- the whole way ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_scheduled_workitem_is_claimed_done_told_and_completed_with_every_object_and_its_place(
+    make: MakeNode, manager: WorklistManager, style: str
+) -> None:
+    manager.style = style
+    item = manager.schedule(UID)
+    node = make()
+    node.rounds()
+    assert item.history == ["SCHEDULED", "IN PROGRESS", "COMPLETED"]
+    assert node.row.state == workitems.COMPLETED
+    assert item.lock == node.row.transaction_uid
+    assert item.outputs == [(uid, "PACS") for uid in results(node)]
+    assert len(item.outputs) == 1
+    done = value(item.row, "UnifiedProcedureStepPerformedProcedureSequence")
+    station = value(done, "PerformedStationNameCodeSequence")
+    assert (value(station, "CodeValue"), value(station, "CodingSchemeDesignator")) == ("NADIR", "99NADIR")
+    assert value(value(done, "PerformedWorkitemCodeSequence"), "CodeValue") == "lung_nodule"
+    assert value(done, "PerformedProcedureStepStartDateTime") < value(
+        done, "PerformedProcedureStepEndDateTime"
+    )
+    assert item.progress("ProcedureStepProgress") == 100
+    told = [value(u, "ProcedureStepProgressInformationSequence") for u in item.updates]
+    percents = [value(one, "ProcedureStepProgress") for one in told if one]
+    assert percents == sorted(percents)
+    assert percents[0] < 20
+    assert percents[-1] == 100
+
+
+def test_only_what_is_asked_for_is_analysed_and_only_what_is_named_is_fetched(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    manager.schedule(UID, InputInformationSequence=[reference(instances=2)])
+    node = make()
+    node.analyses = [ANALYSIS, replace(ANALYSIS, plugin="emphysema")]
+    node.rounds()
+    assert [job.plugin for job in node.jobs()] == ["lung_nodule"]
+    with node.database.reading() as session:
+        assert sorted(session.exec(select(Instance.sop_instance_uid))) == ["1.2.7.1.1", "1.2.7.1.2"]
+
+
+def test_a_study_that_came_by_itself_is_analysed_in_every_way_and_the_workitem_takes_its_own_part_of_it(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    node = make()
+    node.analyses = [ANALYSIS, replace(ANALYSIS, plugin="emphysema")]
+    for number in (1, 2, 3):
+        node.whole.take(image(7, number), node.now)
+    node.round(61)
+    assert len(results(node)) == 2
+    item = manager.schedule(UID)
+    node.rounds(6)
+    assert [job.plugin for job in node.jobs()] == ["lung_nodule", "emphysema"]
+    (job,) = [job for job in node.jobs() if job.plugin == "lung_nodule"]
+    with node.database.reading() as session:
+        mine = list(session.exec(select(Result.sop_instance_uid).where(Result.job_pk == job.id)))
+    assert [uid for uid, _ in item.outputs] == mine
+    assert node.archive.asked == ["1.2.7"]
+
+
+def test_a_study_that_the_pacs_told_of_is_analysed_in_every_way_though_a_workitem_asked_for_one(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    manager.schedule(UID)
+    node = make()
+    node.analyses = [ANALYSIS, replace(ANALYSIS, plugin="emphysema")]
+    with node.database.transaction() as session:
+        session.add(
+            Pull(study_instance_uid="1.2.7", run_after=node.now, requested_at=node.now, state="pulled")
+        )
+    node.rounds()
+    assert [job.plugin for job in node.jobs()] == ["lung_nodule", "emphysema"]
+
+
+def test_another_workitem_on_the_same_study_gets_another_analysis_and_the_same_one_gets_the_same_results(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    first = manager.schedule(UID)
+    node = make()
+    node.analyses = [ANALYSIS, replace(ANALYSIS, plugin="emphysema")]
+    node.begin()
+    node.rounds(8)
+    second = manager.schedule("1.2.3.5", codes=[code("air", "emphysema", "99NADIR")])
+    third = manager.schedule("1.2.3.6")
+    node.rounds(8)
+    assert [item.state for item in (first, second, third)] == ["COMPLETED"] * 3
+    assert [job.plugin for job in node.jobs()] == ["lung_nodule", "emphysema"]
+    assert first.outputs == third.outputs != second.outputs
+
+
+# --- which are for us ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"codes": [code("else", "liver", "99NADIR")]},
+        {"codes": []},
+        {"codes": [code("a", "lung_nodule", "99NADIR"), code("b", "liver", "99NADIR")]},
+        {"InputReadinessState": "INCOMPLETE"},
+        {"ScheduledProcedureStepStartDateTime": "20991231000000"},
+        {"ScheduledStationNameCodeSequence": code("other", "OTHER", "L")},
+        {"ScheduledHumanPerformersSequence": dataset(HumanPerformerName={"Alphabetic": "Grey"})},
+        {"WorklistLabel": "READERS"},
+    ],
+)
+def test_what_is_not_for_this_node_is_left_alone(
+    make: MakeNode, manager: WorklistManager, more: dict[str, Any]
+) -> None:
+    item = manager.schedule(UID, **more)
+    node = make(labels=("AI",))
+    node.rounds(2)
+    assert item.history == ["SCHEDULED"]
+    assert node.rows() == []
+
+
+def test_codes_of_the_settings_name_analyses_and_our_station_and_label_are_met(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    item = manager.schedule(
+        UID,
+        codes=[code("CAD", "113095", "DCM")],
+        ScheduledStationNameCodeSequence=code("AI 1", "AI1", "L"),
+    )
+    node = make(codes={"DCM:113095": ("lung_nodule",)}, station="AI1", labels="AI")
+    node.rounds()
+    assert item.state == "COMPLETED"
+    done = value(item.row, "UnifiedProcedureStepPerformedProcedureSequence")
+    assert value(value(done, "PerformedWorkitemCodeSequence"), "CodeMeaning") == "CAD"
+
+
+def test_an_unknown_code_is_refused_in_words_when_the_settings_say_so(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    item = manager.schedule(UID, codes=[code("else", "liver", "99X")])
+    node = make(unknown="refuse")
+    node.rounds(3)
+    assert item.state == "CANCELED"
+    assert "99X:liver" in item.progress("ReasonForCancellation")
+    assert value(item.progress("ProcedureStepDiscontinuationReasonCodeSequence"), "CodeValue") == "110530"
+    assert node.jobs() == []
+
+
+def test_no_more_is_claimed_than_is_held_at_one_time_and_the_most_urgent_first(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    for number, priority in enumerate(("LOW", "MEDIUM", "HIGH", "HIGH")):
+        manager.schedule(f"1.2.3.{number}", ScheduledProcedureStepPriority=priority)
+    node = make(at_once=2)
+    node.now += timedelta(seconds=1)
+    while node.performer.tick(node.now):
+        pass
+    taken = [uid for uid, item in manager.items.items() if item.state != "SCHEDULED"]
+    assert taken == ["1.2.3.2", "1.2.3.3"]
+
+
+# --- refusals, failures, partial results --------------------------------------------------------------------------
+
+
+def test_a_refusal_of_the_analysis_ends_in_canceled_with_its_sentence(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    item = manager.schedule(UID)
+    node = make()
+    node.now += timedelta(seconds=1)
+    for _ in range(3):
+        node.performer.tick(node.now)
+    node.fetcher.tick(node.now)
+    node.settle()
+    with node.database.transaction() as session:
+        job = jobs.claim(session, "w", node.now, 60)
+        assert job is not None
+        session.add(Refusal(job_pk=job.id, code="no-lungs", sentence="No series shows lungs.", refused=True))
+        jobs.finish(session, int(job.id or 0), job.attempt, jobs.DONE, node.now)
+    node.rounds(3)
+    assert item.state == "CANCELED"
+    assert item.progress("ReasonForCancellation") == "lung_nodule: No series shows lungs."
+    assert value(item.progress("ProcedureStepDiscontinuationReasonCodeSequence"), "CodeValue") == "110522"
+    assert item.outputs == []
+
+
+def test_what_was_made_is_listed_though_another_analysis_failed(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    asked = [code("n", "lung_nodule", "99NADIR"), code("e", "emphysema", "99NADIR")]
+    item = manager.schedule(UID, codes=asked)
+    node = make()
+    node.analyses = [ANALYSIS, replace(ANALYSIS, plugin="emphysema")]
+    node.begin()
+    node.now += timedelta(seconds=1)
+    for _ in range(3):
+        node.performer.tick(node.now)
+    node.fetcher.tick(node.now)
+    node.settle()
+    with node.database.transaction() as session:
+        (job,) = [j for j in jobs.list_jobs(session) if j.plugin == "emphysema"]
+    while (claimed := node.whole.claim(node.now)) is not None:
+        if claimed.id == job.id:
+            with node.database.transaction() as session:
+                jobs.fail(
+                    session,
+                    int(claimed.id or 0),
+                    claimed.attempt,
+                    "boom",
+                    "It broke.",
+                    node.now,
+                    permanent=True,
+                )
+        else:
+            node.whole.finish(claimed, *node.whole.write(claimed), node.now)
+    node.rounds(3)
+    assert item.state == "CANCELED"
+    assert item.progress("ReasonForCancellation") == (
+        "emphysema: It broke. Of 2 analyses 1 have results: 1 objects."
+    )
+    assert [uid for uid, _ in item.outputs] == results(node)
+
+
+def test_an_input_that_no_archive_holds_ends_in_canceled(make: MakeNode, manager: WorklistManager) -> None:
+    item = manager.schedule(UID, study="1.2.8")
+    node = make()
+    node.rounds(10)
+    assert item.state == "CANCELED"
+    assert "does not hold the study" in item.progress("ReasonForCancellation")
+    assert value(item.progress("ProcedureStepDiscontinuationReasonCodeSequence"), "CodeValue") == "110523"
+
+
+def test_an_address_in_a_workitem_is_never_called_only_compared(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    evil = dataset(RetrieveURL="http://169.254.169.254/latest")
+    manager.schedule(UID, InputInformationSequence=[reference(instances=2, WADORSRetrievalSequence=evil)])
+    node = make()
+    node.rounds(3)
+    assert node.archive.asked == ["1.2.7"]
+    assert node.row.source == PACS
+
+
+def test_a_workitem_waits_for_a_result_until_a_destination_has_it(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    item = manager.schedule(UID)
+    node = make()
+    node.statuses["store"] = 0xA700
+    node.rounds(8)
+    assert item.state == "IN PROGRESS"
+    assert node.row.told == "0 of 1 results lie at a destination."
+    node.statuses["store"] = 0x0000
+    node.rounds(6)
+    assert item.state == "COMPLETED"
+    assert [place for _, place in item.outputs] == [DESTINATION.partition("@")[0]]
+
+
+# --- cancelling ---------------------------------------------------------------------------------------------------
+
+
+def test_a_person_cancels_and_the_analysis_that_waits_is_taken_off(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    item = manager.schedule(UID)
+    node = make()
+    node.now += timedelta(seconds=1)
+    for _ in range(3):
+        node.performer.tick(node.now)
+    node.fetcher.tick(node.now)
+    node.settle()
+    with node.database.transaction() as session:
+        workitems.stop(
+            session, int(node.row.id or 0), node.now, reason="requested", told="Dr. Grey cancelled it."
+        )
+    node.round()
+    assert item.state == "CANCELED"
+    assert item.progress("ReasonForCancellation") == "Dr. Grey cancelled it."
+    assert [job.state for job in node.jobs()] == [jobs.SUPERSEDED]
+    node.rounds(3)
+    assert results(node) == []
+
+
+def test_an_analysis_that_runs_is_fenced_off_even_while_the_worklist_is_away(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    item = manager.schedule(UID)
+    node = make()
+    node.now += timedelta(seconds=1)
+    for _ in range(3):
+        node.performer.tick(node.now)
+    node.fetcher.tick(node.now)
+    node.settle()
+    job = node.whole.claim(node.now)
+    assert job is not None
+    with node.database.transaction() as session:
+        workitems.stop(session, int(node.row.id or 0), node.now, reason="requested", told="No longer needed.")
+    manager.faults = ["refused"] * 3
+    node.performer.tick(node.now)
+    with node.database.transaction() as session, pytest.raises(jobs.Fenced):
+        jobs.require_held(session, int(job.id or 0), job.attempt)
+    assert item.state == "IN PROGRESS"
+    manager.faults = []
+    node.rounds(4)
+    assert item.state == "CANCELED"
+
+
+def test_what_another_workitem_asks_for_goes_on_when_one_is_cancelled(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    first, second = manager.schedule(UID), manager.schedule("1.2.3.5")
+    node = make()
+    node.now += timedelta(seconds=1)
+    for _ in range(4):
+        node.performer.tick(node.now)
+    while node.fetcher.tick(node.now):
+        pass
+    node.settle()
+    pk = next(int(row.id or 0) for row in node.rows() if row.workitem_uid == UID)
+    with node.database.transaction() as session:
+        workitems.stop(session, pk, node.now, reason="requested", told="Not this one.")
+    node.rounds(5)
+    assert (first.state, second.state) == ("CANCELED", "COMPLETED")
+
+
+def test_a_worklist_that_cancels_by_itself_stops_the_work(make: MakeNode, manager: WorklistManager) -> None:
+    item = manager.schedule(UID)
+    node = make()
+    node.now += timedelta(seconds=1)
+    for _ in range(3):
+        node.performer.tick(node.now)
+    node.fetcher.tick(node.now)
+    node.settle()
+    item.become("CANCELED")
+    node.now += timedelta(minutes=2)
+    node.performer.tick(node.now)
+    assert node.row.state == workitems.CANCELLED
+    assert node.row.told == "The worklist cancelled it."
+    assert [job.state for job in node.jobs()] == [jobs.SUPERSEDED]
+
+
+# --- races, outages, crashes --------------------------------------------------------------------------------------
+
+
+def test_two_performers_race_and_one_does_it(make: MakeNode, manager: WorklistManager) -> None:
+    item = manager.schedule(UID)
+    nodes = [make("a", ae_title="A"), make("b", ae_title="B")]
+    for node in nodes:  # both have seen it as scheduled before either claims
+        node.performer._search(node.now)
+    for _ in range(10):
+        for node in nodes:
+            node.round()
+    assert item.history == ["SCHEDULED", "IN PROGRESS", "COMPLETED"]
+    assert sorted(node.row.state for node in nodes) == [workitems.COMPLETED, workitems.LOST]
+    assert sum(len(node.jobs()) for node in nodes) == 1
+
+
+@pytest.mark.long
+@pytest.mark.fault
+@pytest.mark.parametrize("fault", ["cut", "503", "refused"])
+def test_every_single_request_may_fail_and_it_still_ends_once(
+    make: MakeNode, manager: WorklistManager, fault: str
+) -> None:
+    counts = []
+    for broken in range(12):
+        manager.items.clear()
+        manager.requests.clear()
+        item = manager.schedule(UID)
+        node = make(f"n{broken}")
+        manager.faults = [""] * broken + [fault]
+        node.rounds(14)
+        assert item.history == ["SCHEDULED", "IN PROGRESS", "COMPLETED"], f"request {broken} failed"
+        assert [uid for uid, _ in item.outputs] == results(node)
+        assert len(results(node)) == 1
+        counts.append(len(manager.requests))
+    assert min(counts) >= 6
+
+
+class Killed(BaseException):
+    """The process ended here."""
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "place",
+    [
+        "workitem-written",
+        "workitem-claimed",
+        pytest.param("workitem-made", marks=pytest.mark.long),
+        "workitem-told",
+        pytest.param("workitem-ended", marks=pytest.mark.long),
+    ],
+)
+def test_a_process_that_dies_between_two_steps_ends_its_workitem_once(
+    make: MakeNode, manager: WorklistManager, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    item = manager.schedule(UID)
+    node = make()
+
+    def reach(name: str) -> None:
+        if name == place:
+            raise Killed
+
+    monkeypatch.setattr("node.workitems.reach", reach)
+    with pytest.raises(Killed):
+        node.rounds()
+    monkeypatch.setattr("node.workitems.reach", lambda _: None)
+    node.begin()
+    node.rounds()
+    assert item.history == ["SCHEDULED", "IN PROGRESS", "COMPLETED"]
+    assert item.lock == node.row.transaction_uid
+    assert [uid for uid, _ in item.outputs] == results(node)
+    assert len(results(node)) == 1
+
+
+def test_the_transaction_uid_is_a_row_before_it_is_sent(make: MakeNode, manager: WorklistManager) -> None:
+    manager.schedule(UID)
+    node = make()
+    seen: list[list[str]] = []
+    handle = manager.handle
+
+    def watched(method: str, url: str, headers: Any, body: bytes) -> Any:
+        if method == "PUT":
+            seen.append([row.transaction_uid for row in node.rows()])
+            assert seen[-1][0].encode() in body
+        return handle(method, url, headers, body)
+
+    manager.handle = watched  # type: ignore[method-assign]  # to look in between
+    node.rounds(2)
+    assert seen[0] == [node.row.transaction_uid]
+
+
+@pytest.mark.parametrize("rounds", [1, 4])
+def test_a_workitem_that_the_worklist_forgot_ends_here_and_its_results_stay(
+    make: MakeNode, manager: WorklistManager, rounds: int
+) -> None:
+    manager.schedule(UID)
+    node = make()
+    node.statuses["store"] = 0xA700
+    node.rounds(rounds)
+    assert node.row.state == (workitems.CLAIMED if rounds == 1 else workitems.ANALYSING)
+    manager.items.clear()
+    node.statuses.clear()
+    node.now += timedelta(minutes=2)
+    node.rounds(4)
+    assert node.row.state == workitems.FORGOTTEN
+    assert "no longer knows" in node.row.told
+    assert len(results(node)) == (0 if rounds == 1 else 1)
+
+
+def test_a_workitem_that_was_given_to_somebody_else_ends_here(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    item = manager.schedule(UID)
+    node = make()
+    node.rounds(1)
+    item.lock = "9.9.9"
+    node.rounds(8)
+    assert node.row.state == workitems.FORGOTTEN
+    assert "Transaction UID is incorrect" in node.row.told
+    assert item.state == "IN PROGRESS"
+
+
+@pytest.mark.long
+def test_a_worklist_that_does_not_answer_is_asked_ever_more_seldom_and_disturbs_nothing(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    manager.schedule(UID)
+    node = make()
+    manager.faults = ["refused"] * 1000
+    for _ in range(720):
+        node.now += timedelta(seconds=5)
+        node.performer.tick(node.now)
+    asked = 1000 - len(manager.faults)
+    assert 8 <= asked <= 14  # 10, 20, 40, ... 900 seconds within one hour
+    for number in (1, 2, 3):
+        node.whole.take(image(9, number), node.now)
+    node.round(61)
+    assert len(results(node)) == 1
+
+
+@pytest.mark.long
+def test_a_claim_that_is_refused_again_and_again_is_given_up_and_tried_again_after_an_hour(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    item = manager.schedule(UID)
+    node = make()
+    change = manager._change
+    manager._change = lambda *_: (409, {"Warning": "299 manager: not you"}, None)  # type: ignore[method-assign]
+    for _ in range(60):
+        node.round(20)
+    assert node.row.state == workitems.LOST
+    assert "not you" in node.row.told
+    first = node.row.transaction_uid
+    manager._change = change  # type: ignore[method-assign]
+    node.now += timedelta(hours=2)
+    node.rounds(8)
+    assert item.state == "COMPLETED"
+    assert node.row.transaction_uid != first
+
+
+def test_more_images_that_come_meanwhile_are_analysed_and_only_what_counts_is_listed(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    item = manager.schedule(UID)
+    node = make()
+    node.statuses["store"] = 0xA700
+    node.rounds(3)
+    node.archive.files["1.2.7.1.9"] = image(7, 9)
+    node.whole.take(image(7, 9), node.now)
+    node.round(61)
+    node.statuses["store"] = 0x0000
+    node.rounds(8)
+    newest = max(node.jobs(), key=lambda job: job.id or 0)
+    with node.database.reading() as session:
+        made = list(session.exec(select(Result.sop_instance_uid).where(col(Result.job_pk) == newest.id)))
+    assert item.state == "COMPLETED"
+    assert [uid for uid, _ in item.outputs] == made
+
+
+def test_a_transition_that_is_not_drawn_is_refused(make: MakeNode, manager: WorklistManager) -> None:
+    manager.schedule(UID)
+    node = make()
+    node.rounds()
+    with node.database.transaction() as session, pytest.raises(Exception, match="illegal-transition"):
+        workitems.move(session, node.row, workitems.CLAIMED, node.now)
+    with node.database.transaction() as session, pytest.raises(Exception, match="workitem-not-stoppable"):
+        workitems.stop(session, int(node.row.id or 0), node.now, reason="requested", told="late")
+
+
+def test_the_table_of_final_states_and_what_is_told_agree() -> None:
+    update = ups.cancelled("failed", "It broke.", START, 40)
+    assert ups.lacking(update, ups.CANCELED, only=ups.OURS_TO_SET) == ()
+    assert ups.lacking(update, ups.COMPLETED, only=ups.OURS_TO_SET) == (
+        "UnifiedProcedureStepPerformedProcedureSequence",
+        *(p for p in ups.FINAL_STATE if p.startswith("UnifiedProcedureStepPerformedProcedureSequence.")),
+    )
+    assert "SOPClassUID" in ups.lacking(update, ups.CANCELED)
