@@ -17,6 +17,7 @@ from node.web import (
     reference,
     static_files,
     study,
+    system,
     upload,
     viewer,
     worklist,
@@ -27,6 +28,7 @@ from node.web.api import findings as api_findings
 from node.web.api import models as api_models
 from node.web.api import patients as api_patients
 from node.web.api import studies as api_studies
+from node.web.api import system as api_system
 from node.web.api import upload_results
 from node.web.api import uploads as api_uploads
 from node.web.api import worklist as api_worklist
@@ -35,6 +37,8 @@ from node.web.site import Site
 ROUTERS: tuple[Callable[[Site], APIRouter], ...] = (
     worklist.router,
     api_worklist.router,
+    system.router,
+    api_system.router,
     viewer.router,
     dicom_web.router,
     upload.router,

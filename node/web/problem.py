@@ -18,6 +18,7 @@ CONFLICTS = frozenset(
         "already-active",
         "already-running",
         "asked-already",
+        "destination-in-use",
         "illegal-transition",
         "no-scheduler",
         "not-parked",

@@ -143,9 +143,11 @@ def task_said(task: Task, now: datetime, *, is_parked: bool = False) -> TaskSaid
         is_refused = any(code == job.error_code for code, _ in task.refused)
         stage = "refused" if is_refused else "failed"
         why = [_sentence(job.error_text or "no reason was kept", job.error_code)]
-        why += [] if is_refused else [f"given up after {job.attempt} attempts"]
+        why += (
+            [] if is_refused else [f"given up after {job.attempt} attempt{'' if job.attempt == 1 else 's'}"]
+        )
     elif job.state == "superseded":
-        why = [job.error_text or "a newer revision of the study came before it was done"]
+        why = [job.error_text or "another job does its work"]
     if any(one.parked for one in task.sent) and stage in ("done", "delivering"):
         stage = "failed"
     if job.state != "dead":
