@@ -19,6 +19,7 @@ from plugins.errors import Refused
 from store.finding_view import FindingView
 from store.study_view import SaidOfSeries, StudyView
 
+NOTHING_HERE = "nothing-to-analyse"
 SIZE, CAPTION, GAP = 480, 44, 8
 Draw = Callable[[int], bytes]
 """Gives the picture of a finding, by its row, as PNG; refuses where there is none."""
@@ -62,7 +63,9 @@ def _shown(finding: FindingView) -> ShownFinding:
 
 
 def _flags(said: Sequence[SaidOfSeries], *, refused: bool) -> tuple[Flag, ...]:
-    once = dict.fromkeys((one.code, one.sentence) for one in said if one.is_refused is refused)
+    once = dict.fromkeys(
+        (one.code, one.sentence) for one in said if one.is_refused is refused and one.code != NOTHING_HERE
+    )
     return tuple(Flag(code=code, sentence=sentence) for code, sentence in once)
 
 

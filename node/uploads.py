@@ -29,10 +29,12 @@ from node.logs import line
 from node.settings import Settings
 from node.unzip import ARCHIVES, NESTED, extract, is_nifti_name, opened
 from plugins.errors import NadirError, Refused, Unavailable
-from store import uploads
+from store import upload_files, uploads
 from store.instances import OpenAssociation, Recorded
 from store.tables import Patient, Study
-from store.uploads import (
+from store.upload_tables import (
+    CANCELLED,
+    EXPIRED,
     KEPT,
     KNOWN,
     REFUSED,
@@ -89,7 +91,7 @@ class Uploads:
         """Return True after a zip file or an image was dealt with, False when there is none."""
         self._expire(now)
         with self._database.reading() as session:
-            due = uploads.next_due(session)
+            due = upload_files.next_due(session)
             upload = None if due is None else uploads.get(session, due.upload_pk)
         if due is None or upload is None or self._interrupted.is_set():
             return False
@@ -107,7 +109,7 @@ class Uploads:
         if values is None:
             return False  # interrupted, or the upload has ended
         with self._database.transaction() as session:
-            uploads.change(session, int(due.id or 0), **values)
+            upload_files.change(session, int(due.id or 0), **values)
         path = self.path(due)
         path.unlink(missing_ok=True)
         self.complete(due.upload_pk)
@@ -123,7 +125,7 @@ class Uploads:
         for message in told:
             self._record(message)
 
-    def cancel(self, upload_pk: int, state: str = uploads.CANCELLED) -> None:
+    def cancel(self, upload_pk: int, state: str = CANCELLED) -> None:
         """End an upload; what was kept of it stays. Refuses what `store.uploads.end` refuses."""
         with self._database.transaction() as session:
             uploads.end(session, upload_pk, state, self._database.now())
@@ -193,7 +195,7 @@ class Uploads:
         pk = int(upload.id or 0)
         with self._database.transaction() as session:
             uploads.is_live(session, pk, self._database.now())
-            return uploads.note(session, pk, number, name, size_bytes, member=member, **values)
+            return upload_files.note(session, pk, number, name, size_bytes, member=member, **values)
 
     def _take(self, upload: Upload, number: int, member: int, path: Path) -> dict[str, Any]:
         """Return what became of a DICOM object. Refuses what the intake refuses, and `too-large`."""
@@ -201,7 +203,7 @@ class Uploads:
             raise Refused("too-large", f"it is longer than {self._settings.max_object_bytes} bytes")
         recorded = self._intake.take(
             path,
-            source=uploads.source_of(upload.author),
+            source=upload_files.source_of(upload.author),
             association=OpenAssociation(pk=upload.association_pk),
         )
         return self._became(upload, number, member, recorded)
@@ -218,7 +220,7 @@ class Uploads:
         if recorded.outcome != "identical":
             return {"state": KEPT, **where}
         with self._database.reading() as session:
-            what = uploads.is_own(session, upload, recorded.instance_pk, number, member)
+            what = upload_files.is_own(session, upload, recorded.instance_pk, number, member)
         if what == KEPT:
             return {"state": KEPT, **where}
         code, sentence = SAME[what]
@@ -243,7 +245,7 @@ class Uploads:
     def _unpack(self, upload: Upload, row: UploadFile) -> dict[str, Any] | None:
         """Take in every member of a zip file that was not dealt with before; None when it was interrupted."""
         with self._database.reading() as session:
-            done = uploads.members(session, row.upload_pk, row.number)
+            done = upload_files.members(session, row.upload_pk, row.number)
         with opened(self.path(row), LARGEST_UNPACKED_BYTES) as (archive, infos):
             for member, info in enumerate(infos, start=1):
                 if member in done:
@@ -287,7 +289,7 @@ class Uploads:
             became.append(
                 self._intake.take(
                     path,
-                    source=uploads.source_of(upload.author),
+                    source=upload_files.source_of(upload.author),
                     association=OpenAssociation(pk=upload.association_pk),
                 )
             )
@@ -309,7 +311,7 @@ class Uploads:
         with self._database.reading() as session:
             old = uploads.abandoned(session, now - EXPIRES)
         for upload_pk in old:
-            self.cancel(upload_pk, uploads.EXPIRED)
+            self.cancel(upload_pk, EXPIRED)
             log.info(line("upload-expired", upload=upload_pk))
 
 
@@ -369,10 +371,10 @@ def told_of(session: Session, settings: Settings, upload_pk: int) -> list[AuditM
     """Return what the audit trail is told of an upload that has ended: a message a study, refusals with the first."""
     upload = uploads.get(session, upload_pk)
     refused = Counter(
-        {r.code: r.count for r in uploads.tally(session, upload_pk).reasons if r.state == REFUSED}
+        {r.code: r.count for r in upload_files.tally(session, upload_pk).reasons if r.state == REFUSED}
     )
     peer, told = audit_events.Peer(name=upload.author), []
-    for study_pk, classes in uploads.sop_classes(session, upload_pk).items():
+    for study_pk, classes in upload_files.sop_classes(session, upload_pk).items():
         study = session.get_one(Study, study_pk)
         patient = session.get_one(Patient, study.patient_pk)
         who = patients_of(settings).subject(patient.issuer, patient.patient_id, patient.patient_name)

@@ -19,15 +19,18 @@ from node.uploads import Uploads, pseudonym
 from node.web import links, problem
 from node.web.access import allow
 from node.web.api import form
-from node.web.api.uploads import ImageSaid, keep_said
+from node.web.api.upload_form import ImageSaid, keep_said
 from node.web.fields import Fields
 from node.web.site import Site
 from plugins.errors import Refused
-from store import uploads
+from store import upload_files, upload_tables, uploads
 from store.finding_view import FindingView, findings_of
 from store.study_view import AnalysisView, StudyView, study_view
-from store.uploads import Reason, Tally, Upload, UploadFile
+from store.upload_files import Tally
+from store.upload_tables import Upload, UploadFile
 
+NOTHING_HERE = "nothing-to-analyse"
+TOLD_ELSEWHERE = frozenset({"interval", NOTHING_HERE})
 MOST_FINDINGS = 24
 MOST_IMAGES = 50
 RECENT = 12
@@ -82,6 +85,10 @@ class StudyOfUpload:
         """Return whether something of it will change by itself."""
         return self.view.is_moving
 
+    def is_idle(self, analysis: AnalysisView) -> bool:
+        """Return whether an analysis found nothing in the study that it looks at."""
+        return not analysis.findings and any(said.code == NOTHING_HERE for said in analysis.said)
+
     @property
     def says(self) -> tuple[tuple[bool, str, str], ...]:
         """Return (is a refusal, analysis, sentence) of all that the analyses say of the study, each once."""
@@ -89,7 +96,7 @@ class StudyOfUpload:
             (said.is_refused, one.plugin, said.sentence): None
             for one in self.counting
             for said in one.said
-            if said.code != "interval"
+            if said.code not in TOLD_ELSEWHERE
         }
         return tuple(told)
 
@@ -112,21 +119,23 @@ class Shown:
     @property
     def is_moving(self) -> bool:
         """Return whether something of it will change by itself."""
-        return self.upload.state in (uploads.OPEN, uploads.CLOSING) or any(s.is_moving for s in self.studies)
+        return self.upload.state in (upload_tables.OPEN, upload_tables.CLOSING) or any(
+            s.is_moving for s in self.studies
+        )
 
 
 def shown(session: Session, upload_pk: int) -> Shown:
     """Return an upload with its studies and what was found in them. Refuses `no-such-upload`."""
     upload = uploads.get(session, upload_pk)
-    waiting = uploads.files(session, upload_pk, limit=MOST_IMAGES, states=(uploads.WAITING,))
-    images = uploads.images(session, upload_pk, limit=MOST_IMAGES)
+    waiting = upload_files.files(session, upload_pk, limit=MOST_IMAGES, states=(upload_tables.WAITING,))
+    images = upload_files.images(session, upload_pk, limit=MOST_IMAGES)
     studies = []
-    for study_pk, uid in uploads.studies(session, upload_pk):
+    for study_pk, uid in upload_files.studies(session, upload_pk):
         page = findings_of(session, study_pk, limit=MOST_FINDINGS)
         studies.append(StudyOfUpload(view=study_view(session, uid), findings=page.findings, total=page.total))
     return Shown(
         upload=upload,
-        tally=uploads.tally(session, upload_pk),
+        tally=upload_files.tally(session, upload_pk),
         waiting=tuple(waiting),
         images=tuple(images),
         studies=tuple(studies),
@@ -172,7 +181,7 @@ def router(site: Site) -> APIRouter:
         """Show where files are dropped."""
         with site.database.reading() as session:
             recent = [
-                (upload, uploads.tally(session, int(upload.id or 0)))
+                (upload, upload_files.tally(session, int(upload.id or 0)))
                 for upload in uploads.recent(session, limit=RECENT)
             ]
         return site.frame.page(request, "upload.html", recent=recent, destinations=destinations, **WORDS)
@@ -209,7 +218,7 @@ def router(site: Site) -> APIRouter:
         """Keep what a person says that an image is."""
         with site.database.transaction() as session:
             if fields.get("what") == "none":
-                uploads.leave_out(session, uploads.file_of(session, upload_pk, file_pk))
+                upload_files.leave_out(session, upload_files.file_of(session, upload_pk, file_pk))
             else:
                 keep_said(session, upload_pk, file_pk, _said(fields))
         desk.complete(upload_pk)
@@ -245,4 +254,4 @@ def _said(fields: Mapping[str, str]) -> ImageSaid:
         raise Refused("bad-image", problem.first_problem(error.errors())) from None
 
 
-__all__ = ["Reason", "Shown", "StudyOfUpload", "router", "shown"]
+__all__ = ["Shown", "StudyOfUpload", "router", "shown"]

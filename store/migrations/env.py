@@ -10,7 +10,7 @@ import store.cohort_rows
 import store.model_tables
 import store.outside_people
 import store.processes
-import store.uploads
+import store.upload_tables
 import store.workitems  # noqa: F401  # the imports fill the metadata
 
 context.configure(

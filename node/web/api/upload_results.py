@@ -22,7 +22,7 @@ from node.web.api import form
 from node.web.pictures import Look, PictureDesk
 from node.web.site import Site
 from plugins.errors import Refused
-from store import uploads
+from store import upload_files, uploads
 from store.finding_view import findings_of
 from store.study_view import StudyHead, StudyView, study_view
 
@@ -92,7 +92,7 @@ class _Desk:
         """Return the studies of an upload. Refuses `no-such-upload` and `no-such-study` when it has none."""
         with self._site.database.reading() as session:
             uploads.get(session, upload_pk)
-            found = [study_view(session, uid) for _, uid in uploads.studies(session, upload_pk)]
+            found = [study_view(session, uid) for _, uid in upload_files.studies(session, upload_pk)]
         if not found:
             raise Refused("no-such-study", f"upload {upload_pk} holds no study")
         return found
@@ -134,7 +134,7 @@ class _Desk:
     def _files(self, view: StudyView) -> Iterator[tuple[str, Path, datetime]]:
         """Yield name, file and time of each result that counts; what is gone from the disk is left out."""
         with self._site.database.reading() as session:
-            hashes = uploads.result_hashes(
+            hashes = upload_files.result_hashes(
                 session, [r.result_pk for one in view.analyses if not one.is_superseded for r in one.results]
             )
         for one in view.analyses:

@@ -14,39 +14,47 @@ import errno
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import date
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal
+from typing import Annotated, BinaryIO
 from urllib.parse import unquote
-from uuid import uuid4
 
 from fastapi import APIRouter, Header, Request
 from fastapi import Path as InPath
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, Field
-from sqlmodel import Session
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from node.intake import Intake
-from node.uploads import SKIPS, Uploads, pseudonym
+from node.uploads import SKIPS, Uploads
 from node.web.access import JSON_BODY_BYTES, allow
 from node.web.api import form
+from node.web.api.upload_form import (
+    MOST_FILES,
+    Begun,
+    FileAnswer,
+    FileList,
+    ImageSaid,
+    SkippedFiles,
+    UploadAnswer,
+    UploadList,
+    answer_of,
+    file_answer,
+    keep_said,
+)
 from node.web.site import Site
 from plugins.errors import Unavailable
-from store import uploads
-from store.uploads import Upload, UploadFile
+from store import upload_files, uploads
+from store.upload_tables import ARRIVING, SKIPPED, Upload, UploadFile
 
 BLOCK_BYTES = 1 << 20
 LARGEST_FILE_BYTES = 64 << 30
-MOST_SKIPPED = 500
 RANGE = re.compile(r"bytes (?:(\d{1,15})-(\d{1,15})|\*)/(\d{1,15})")
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 FileNumber = Annotated[
     int,
     InPath(
-        ge=1, le=200_000, description="Which file, as the sender counts; the same again for the same file"
+        ge=1, le=MOST_FILES, description="Which file, as the sender counts; the same again for the same file"
     ),
 ]
 FileName = Annotated[
@@ -56,101 +64,6 @@ FileName = Annotated[
         description="Its name or path, percent-encoded; shown to people, never used as a path",
     ),
 ]
-
-
-class Begun(BaseModel):
-    """What an upload begins with; said again at its end, the last word counts."""
-
-    delivered: bool = Field(default=True, description="Whether results go to the destinations of the node")
-
-
-class Reason(BaseModel):
-    """Why some files were not taken."""
-
-    state: str = Field(description="refused, skipped or known")
-    code: str = Field(description="The reason, for programs")
-    sentence: str = Field(description="The reason, for people")
-    count: int = Field(description="How many files")
-    examples: list[str] = Field(description="Names of some of them")
-
-
-class UploadAnswer(BaseModel):
-    """An upload."""
-
-    id: int = Field(description="Its number")
-    author: str = Field(description="Who began it")
-    state: str = Field(
-        description="open; closing: all is sent, zip files or images are being dealt with; whole, cancelled, expired"
-    )
-    delivered: bool = Field(description="Whether results go to the destinations of the node")
-    created_at: form.Instant
-    touched_at: form.Instant
-    ended_at: form.Instant | None
-    size_bytes: int = Field(description="Bytes that were sent")
-    counts: dict[str, int] = Field(
-        description="Files by state: kept, known (held already), refused, skipped, unpacked (zip files), "
-        "arriving, unpacking, waiting (say what the image is), converting"
-    )
-    reasons: list[Reason] = Field(description="Why some were not taken, the most frequent first")
-    studies: list[str] = Field(description="Study Instance UIDs")
-
-
-class FileAnswer(BaseModel):
-    """One file, or one member of a zip file."""
-
-    id: int = Field(description="Row")
-    number: int
-    member: int = Field(description="Which member of the zip file, from 1; 0 for the file itself")
-    name: str
-    size_bytes: int
-    received_bytes: int = Field(description="How much of it is here")
-    state: str
-    code: str = Field(description="Why it was not taken; empty when it was")
-    sentence: str
-
-
-class UploadList(form.Listed):
-    """Uploads, the newest first."""
-
-    uploads: list[UploadAnswer]
-
-
-class FileList(BaseModel):
-    """Files in the order in which they came."""
-
-    files: list[FileAnswer]
-    next: str | None = Field(description="`cursor` of those that follow; null when these were the last")
-
-
-class SkippedFile(BaseModel):
-    """A file that the sender passes over by itself."""
-
-    number: int = Field(ge=1, le=200_000)
-    name: str = Field(max_length=4000)
-    size_bytes: int = Field(ge=0, le=form.MOST_PK)
-    code: Literal["hidden", "dicomdir", "not-dicom", "misnamed", "empty"]
-
-
-class SkippedFiles(BaseModel):
-    """Files that the sender passes over by itself."""
-
-    files: list[SkippedFile] = Field(max_length=MOST_SKIPPED)
-
-
-class ImageSaid(BaseModel):
-    """What a NIfTI image is."""
-
-    modality: Literal["CT", "PT"] = Field(description="CT in Hounsfield units, or PT in SUV by body weight")
-    study_date: date = Field(description="When it was made")
-    patient_label: str = Field(
-        default="",
-        max_length=64,
-        pattern=r"^[^\\\x00-\x1f\x7f*?]*$",
-        description="Pseudonym of the patient, no real name; one is made up when it is empty",
-    )
-    is_aligned: bool = Field(
-        default=True, description="Whether it lies in the same coordinates as other images of label and date"
-    )
 
 
 def router(site: Site) -> APIRouter:
@@ -226,17 +139,17 @@ def _uploads(made: APIRouter, site: Site, desk: Uploads) -> None:
         """Say what a NIfTI image is; it is written as a DICOM series then, and analysed with the rest."""
         with site.database.transaction() as session:
             keep_said(session, upload_pk, file_pk, said)
-            return file_answer(uploads.file_of(session, upload_pk, file_pk))
+            return file_answer(upload_files.file_of(session, upload_pk, file_pk))
 
     @made.delete("/uploads/{upload_pk}/images/{file_pk}", responses=form.problems(404, 409))
     @allow("physicist", scopes=("api",))
     def leave_out(upload_pk: form.Pk, file_pk: form.Pk) -> FileAnswer:
         """Leave a NIfTI image out."""
         with site.database.transaction() as session:
-            uploads.leave_out(session, uploads.file_of(session, upload_pk, file_pk))
+            upload_files.leave_out(session, upload_files.file_of(session, upload_pk, file_pk))
         desk.complete(upload_pk)
         with site.database.reading() as session:
-            return file_answer(uploads.file_of(session, upload_pk, file_pk))
+            return file_answer(upload_files.file_of(session, upload_pk, file_pk))
 
 
 def _files(made: APIRouter, site: Site, door: _Door) -> None:
@@ -250,7 +163,7 @@ def _files(made: APIRouter, site: Site, door: _Door) -> None:
         with site.database.reading() as session:
             uploads.get(session, upload_pk)
             states = (state,) if state else ()
-            rows = uploads.files(session, upload_pk, after=after, limit=limit + 1, states=states)
+            rows = upload_files.files(session, upload_pk, after=after, limit=limit + 1, states=states)
         found = [door.shown(row) for row in rows[:limit]]
         return FileList(files=found, next=form.cursor_of(found[-1].id) if len(rows) > limit else None)
 
@@ -259,7 +172,7 @@ def _files(made: APIRouter, site: Site, door: _Door) -> None:
     def one(upload_pk: form.Pk, number: FileNumber) -> FileAnswer:
         """Give one file: how much of it is here, and what became of it."""
         with site.database.reading() as session:
-            row = uploads.file_at(session, upload_pk, number)
+            row = upload_files.file_at(session, upload_pk, number)
         if row is None:
             raise HTTPException(404, "nothing of this file is here")
         return door.shown(row)
@@ -291,13 +204,13 @@ def _files(made: APIRouter, site: Site, door: _Door) -> None:
         with site.database.transaction() as session:
             uploads.touch(session, upload_pk, site.database.now())
             for file in skipped.files:
-                uploads.note(
+                upload_files.note(
                     session,
                     upload_pk,
                     file.number,
                     file.name,
                     file.size_bytes,
-                    uploads.SKIPPED,
+                    SKIPPED,
                     code=file.code,
                     sentence=SKIPS[file.code],
                 )
@@ -314,7 +227,7 @@ class _Door:
     def shown(self, row: UploadFile) -> FileAnswer:
         """Return a file with how much of it is here."""
         received = None
-        if row.state == uploads.ARRIVING:
+        if row.state == ARRIVING:
             partial = self._desk.partial(row.upload_pk, row.number)
             received = partial.stat().st_size if partial.exists() else 0
         return file_answer(row, received)
@@ -322,7 +235,7 @@ class _Door:
     async def put(self, request: Request, upload_pk: int, number: int, name: str) -> FileAnswer:
         """Return what became of a file once its body, or the last piece of it, is here."""
         upload, row = await run_in_threadpool(self._begin, upload_pk, number)
-        if row is not None and row.state != uploads.ARRIVING:
+        if row is not None and row.state != ARRIVING:
             async for _ in request.stream():
                 pass  # a browser that is answered before it has sent all takes that for a broken connection
             return file_answer(row)
@@ -344,7 +257,7 @@ class _Door:
     def _begin(self, upload_pk: int, number: int) -> tuple[Upload, UploadFile | None]:
         with self._database.transaction() as session:
             upload = uploads.touch(session, upload_pk, self._database.now())
-            return upload, uploads.file_at(session, upload_pk, number)
+            return upload, upload_files.file_at(session, upload_pk, number)
 
     @asynccontextmanager
     async def _alone(self, upload_pk: int, number: int) -> AsyncIterator[None]:
@@ -378,7 +291,7 @@ class _Door:
 
         def note() -> UploadFile:
             with self._database.transaction() as session:
-                return uploads.note(session, upload_pk, number, name, size_bytes, uploads.ARRIVING)
+                return upload_files.note(session, upload_pk, number, name, size_bytes, ARRIVING)
 
         row = await run_in_threadpool(note)
         came = await _written(request, path, "ab", at_most=last + 1 - first)
@@ -422,57 +335,4 @@ def _range(text: str) -> tuple[int | None, int, int]:
     )
 
 
-def keep_said(session: Session, upload_pk: int, file_pk: int, said: ImageSaid) -> None:
-    """Keep what a person said that an image is. Refuses what `store.uploads.say` refuses."""
-    from store.dicom.from_nifti import Said
-
-    label = said.patient_label.strip() or pseudonym(uploads.get(session, upload_pk))
-    known = uploads.study_named(session, uploads.ISSUER, label, said.study_date)
-    plain = Said(
-        modality=said.modality,
-        patient_label=label,
-        study_date=said.study_date,
-        study_instance_uid=known or f"2.25.{uuid4().int}",
-        is_aligned=said.is_aligned,
-    )
-    uploads.say(session, uploads.file_of(session, upload_pk, file_pk), plain.to_json())
-
-
-def answer_of(session: Session, upload: Upload) -> UploadAnswer:
-    """Return an upload as JSON tells it."""
-    pk = int(upload.id or 0)
-    tally = uploads.tally(session, pk)
-    return UploadAnswer(
-        id=pk,
-        author=upload.author,
-        state=upload.state,
-        delivered=upload.delivered,
-        created_at=upload.created_at,
-        touched_at=upload.touched_at,
-        ended_at=upload.ended_at,
-        size_bytes=tally.size_bytes,
-        counts=tally.counts,
-        reasons=[
-            Reason(state=r.state, code=r.code, sentence=r.sentence, count=r.count, examples=list(r.examples))
-            for r in tally.reasons
-        ],
-        studies=[uid for _, uid in uploads.studies(session, pk)],
-    )
-
-
-def file_answer(row: UploadFile, received_bytes: int | None = None) -> FileAnswer:
-    """Return a file as JSON tells it."""
-    return FileAnswer(
-        id=int(row.id or 0),
-        number=row.number,
-        member=row.member,
-        name=row.name,
-        size_bytes=row.size_bytes,
-        received_bytes=row.size_bytes if received_bytes is None else received_bytes,
-        state=row.state,
-        code=row.code,
-        sentence=row.sentence,
-    )
-
-
-__all__ = ["FileAnswer", "ImageSaid", "UploadAnswer", "answer_of", "file_answer", "keep_said", "router"]
+__all__ = ["router"]

@@ -1,0 +1,182 @@
+"""What the JSON of uploads says and is told."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Literal
+from uuid import uuid4
+
+from pydantic import BaseModel, Field
+from sqlmodel import Session
+
+from node.uploads import pseudonym
+from node.web.api import form
+from store import upload_files, uploads
+from store.upload_tables import Upload, UploadFile
+
+MOST_FILES = 200_000
+MOST_SKIPPED = 500
+
+
+class Begun(BaseModel):
+    """What an upload begins with; said again at its end, the last word counts."""
+
+    delivered: bool = Field(default=True, description="Whether results go to the destinations of the node")
+
+
+class Reason(BaseModel):
+    """Why some files were not taken."""
+
+    state: str = Field(description="refused, skipped or known")
+    code: str = Field(description="The reason, for programs")
+    sentence: str = Field(description="The reason, for people")
+    count: int = Field(description="How many files")
+    examples: list[str] = Field(description="Names of some of them")
+
+
+class UploadAnswer(BaseModel):
+    """An upload."""
+
+    id: int = Field(description="Its number")
+    author: str = Field(description="Who began it")
+    state: str = Field(
+        description="open; closing: all is sent, zip files or images are being dealt with; whole, cancelled, expired"
+    )
+    delivered: bool = Field(description="Whether results go to the destinations of the node")
+    created_at: form.Instant
+    touched_at: form.Instant
+    ended_at: form.Instant | None
+    size_bytes: int = Field(description="Bytes that were sent")
+    counts: dict[str, int] = Field(
+        description="Files by state: kept, known (held already), refused, skipped, unpacked (zip files), "
+        "arriving, unpacking, waiting (say what the image is), converting"
+    )
+    reasons: list[Reason] = Field(description="Why some were not taken, the most frequent first")
+    studies: list[str] = Field(description="Study Instance UIDs")
+
+
+class FileAnswer(BaseModel):
+    """One file, or one member of a zip file."""
+
+    id: int = Field(description="Row")
+    number: int
+    member: int = Field(description="Which member of the zip file, from 1; 0 for the file itself")
+    name: str
+    size_bytes: int
+    received_bytes: int = Field(description="How much of it is here")
+    state: str
+    code: str = Field(description="Why it was not taken; empty when it was")
+    sentence: str
+
+
+class UploadList(form.Listed):
+    """Uploads, the newest first."""
+
+    uploads: list[UploadAnswer]
+
+
+class FileList(BaseModel):
+    """Files in the order in which they came."""
+
+    files: list[FileAnswer]
+    next: str | None = Field(description="`cursor` of those that follow; null when these were the last")
+
+
+class SkippedFile(BaseModel):
+    """A file that the sender passes over by itself."""
+
+    number: int = Field(ge=1, le=MOST_FILES)
+    name: str = Field(max_length=4000)
+    size_bytes: int = Field(ge=0, le=form.MOST_PK)
+    code: Literal["hidden", "dicomdir", "not-dicom", "misnamed", "empty"]
+
+
+class SkippedFiles(BaseModel):
+    """Files that the sender passes over by itself."""
+
+    files: list[SkippedFile] = Field(max_length=MOST_SKIPPED)
+
+
+class ImageSaid(BaseModel):
+    """What a NIfTI image is."""
+
+    modality: Literal["CT", "PT"] = Field(description="CT in Hounsfield units, or PT in SUV by body weight")
+    study_date: date = Field(description="When it was made")
+    patient_label: str = Field(
+        default="",
+        max_length=64,
+        pattern=r"^[^\\\x00-\x1f\x7f*?]*$",
+        description="Pseudonym of the patient, no real name; one is made up when it is empty",
+    )
+    is_aligned: bool = Field(
+        default=True, description="Whether it lies in the same coordinates as other images of label and date"
+    )
+
+
+def answer_of(session: Session, upload: Upload) -> UploadAnswer:
+    """Return an upload as JSON tells it."""
+    pk = int(upload.id or 0)
+    tally = upload_files.tally(session, pk)
+    return UploadAnswer(
+        id=pk,
+        author=upload.author,
+        state=upload.state,
+        delivered=upload.delivered,
+        created_at=upload.created_at,
+        touched_at=upload.touched_at,
+        ended_at=upload.ended_at,
+        size_bytes=tally.size_bytes,
+        counts=tally.counts,
+        reasons=[
+            Reason(state=r.state, code=r.code, sentence=r.sentence, count=r.count, examples=list(r.examples))
+            for r in tally.reasons
+        ],
+        studies=[uid for _, uid in upload_files.studies(session, pk)],
+    )
+
+
+def file_answer(row: UploadFile, received_bytes: int | None = None) -> FileAnswer:
+    """Return a file as JSON tells it."""
+    return FileAnswer(
+        id=int(row.id or 0),
+        number=row.number,
+        member=row.member,
+        name=row.name,
+        size_bytes=row.size_bytes,
+        received_bytes=row.size_bytes if received_bytes is None else received_bytes,
+        state=row.state,
+        code=row.code,
+        sentence=row.sentence,
+    )
+
+
+def keep_said(session: Session, upload_pk: int, file_pk: int, said: ImageSaid) -> None:
+    """Keep what a person said that an image is. Refuses what `store.upload_files.say` refuses."""
+    from store.dicom.from_nifti import Said
+
+    label = said.patient_label.strip() or pseudonym(uploads.get(session, upload_pk))
+    known = upload_files.study_named(session, uploads.ISSUER, label, said.study_date)
+    plain = Said(
+        modality=said.modality,
+        patient_label=label,
+        study_date=said.study_date,
+        study_instance_uid=known or f"2.25.{uuid4().int}",
+        is_aligned=said.is_aligned,
+    )
+    upload_files.say(session, upload_files.file_of(session, upload_pk, file_pk), plain.to_json())
+
+
+__all__ = [
+    "Begun",
+    "FileAnswer",
+    "FileList",
+    "ImageSaid",
+    "Reason",
+    "SkippedFile",
+    "SkippedFiles",
+    "UploadAnswer",
+    "UploadList",
+    "answer_of",
+    "file_answer",
+    "keep_said",
+]
