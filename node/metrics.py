@@ -218,7 +218,7 @@ def _models(session: Session, now: datetime) -> Iterator[Family]:
     until, coming = tally.schedule(session)
     has_one = until is not None and until > now
     yield _one("nadir_scheduler_active", "1 while a scheduler holds the lease", float(has_one))
-    yield _by("nadir_scheduled_timestamp_seconds", "When a scheduled job comes next", coming, "job")
+    yield _by("nadir_scheduled_timestamp_seconds", "When a scheduled job comes next", coming, "scheduled")
 
 
 def _disk(settings: Settings) -> Iterator[Family]:

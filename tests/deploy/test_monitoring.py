@@ -112,8 +112,8 @@ def test_the_dashboard_is_whole() -> None:
 def test_no_label_holds_what_is_a_patients(told: str) -> None:
     labels = {key for f in text_string_to_metric_families(told) for s in f.samples for key in s.labels}
     assert labels <= {
-        "destination", "family", "file", "generation", "job", "kind", "le", "loop", "method", "own", "plugin",
-        "quantile", "role", "route", "sink", "state", "status", "version",
+        "destination", "family", "file", "generation", "kind", "le", "loop", "method", "own", "plugin",
+        "quantile", "role", "route", "scheduled", "sink", "state", "status", "version",
     }  # fmt: skip
     assert "10.0.0.7:104" not in "".join(line for line in told.splitlines() if "nadir_loop" in line)
 
