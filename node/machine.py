@@ -52,13 +52,15 @@ def disk(home: Path) -> Disk:
     return Disk(total_bytes=state.f_blocks * state.f_frsize, free_bytes=state.f_bavail * state.f_frsize)
 
 
+@cache
 def versions() -> dict[str, str]:
-    """Return what is installed in which version; `not installed` where it is not."""
+    """Return what is installed in which version, as it was first asked; `not installed` where it is not."""
     return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
+@cache
 def installed_analyses() -> dict[str, str]:
-    """Return every analysis that is installed, and the package that it came with."""
+    """Return every analysis that was installed when first asked, and the package that it came with."""
     return {
         entry.name: f"{entry.dist.name} {entry.dist.version}" if entry.dist else ""
         for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
