@@ -31,6 +31,7 @@ SINGULAR = {
     "commitment_callers": "--commitment-caller",
     "retrain": "--retrain-setting",
     "worklist": "--worklist-setting",
+    "oidc": "--oidc-setting",
 }
 """Flags that may be given several times are named for one of what they hold."""
 
@@ -65,7 +66,7 @@ def load_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
         values["plugins"] = _nested(pairs, "plugin")
     if pairs := values.pop("delivery", None):
         values["delivery"] = _nested(pairs, "delivery")
-    for group in ("retrain", "worklist"):
+    for group in ("retrain", "worklist", "oidc"):
         if pairs := values.pop(group, None):
             values[group] = _nested([f"{group}.{pair}" for pair in pairs], group)[group]
     return Settings.load(
@@ -84,6 +85,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
             "delivery": "DESTINATION.FIELD=VALUE: one setting of a destination",
             "retrain": "FIELD=VALUE: one setting of retraining",
             "worklist": "FIELD=VALUE: one setting of the worklist",
+            "oidc": "FIELD=VALUE: one setting of the provider that says who people are",
         }.get(name, description)
         option = typer.Option(flag, help=f"{words} (repeatable).", show_default=False)
         annotation = Annotated[list[str] | None, option]

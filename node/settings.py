@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from node.deliveries import DeliverySettings, key_of, taking, without_credentials
+from node.oidc_settings import OidcSettings
 from node.retraining import RetrainSettings
 from node.secrets import SECRET, SecretFiles, hidden, is_secret, require_private_settings
 from node.worklist_settings import WorklistSettings
@@ -238,6 +239,9 @@ class Settings(BaseSettings):
         default_factory=dict, description="Settings of each plugin, by its name"
     )
     enabled: Words | None = Field(default=None, description="Plugins that run; all when not given")
+    oidc: OidcSettings = Field(
+        default_factory=OidcSettings, description="A provider that says who people are (OpenID Connect)"
+    )
     worklist: WorklistSettings = Field(
         default_factory=WorklistSettings,
         description="Settings of the worklist that drives this node, by name",

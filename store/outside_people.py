@@ -12,7 +12,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlmodel import Field, Session, SQLModel, UniqueConstraint, col, delete, func, select
+from sqlmodel import Field, Session, SQLModel, UniqueConstraint, col, delete, select
 
 from plugins.errors import Refused
 from store import accounts
@@ -20,8 +20,8 @@ from store.database import aware_utc
 from store.tables import Account, UtcDateTime
 
 ATTEMPT_LASTS = timedelta(minutes=10)
-MOST_ATTEMPTS = 2000
-"""Attempts that may be under way: everybody may begin one."""
+MOST_ATTEMPTS = 10_000
+"""Attempts that are kept: everybody may begin one. The oldest give way, so that nobody can shut others out."""
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._@-]+")
 
 
@@ -63,10 +63,12 @@ class Begun:
 
 
 def begin(session: Session, then: str, now: datetime) -> Begun:
-    """Return a new attempt. Refuses `too-many-attempts`."""
+    """Return a new attempt."""
     session.exec(delete(OutsideAttempt).where(col(OutsideAttempt.at) <= aware_utc(now) - ATTEMPT_LASTS))
-    if session.exec(select(func.count()).select_from(OutsideAttempt)).one() >= MOST_ATTEMPTS:
-        raise Refused("too-many-attempts", "too many are signing in at this time; try again in a few minutes")
+    newest = (
+        select(OutsideAttempt.state_sha256).order_by(col(OutsideAttempt.at).desc()).offset(MOST_ATTEMPTS - 1)
+    )
+    session.exec(delete(OutsideAttempt).where(col(OutsideAttempt.state_sha256).in_(newest)))
     begun = Begun(
         state=secrets.token_urlsafe(32),
         browser=secrets.token_urlsafe(32),
@@ -116,6 +118,9 @@ def account_of(
         session.add(account)
         return account, False
     shown = NOT_IN_NAMES.sub("-", name).strip(".-_@")[:64] or "person"
+    if shown in {row["name"] for row in accounts.list_accounts(session)}:
+        sentence = f"the account '{shown}' of this node is somebody else's, or has a password; ask its administrator"
+        raise Refused("account-exists", sentence)
     # A password that nobody has: this account is signed in by its provider only.
     accounts.add_account(session, shown, role, secrets.token_urlsafe(32), now)
     session.flush()

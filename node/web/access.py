@@ -1,8 +1,8 @@
 """Who may ask what over HTTP: people by role, programs by the scope of their token, and each route by its rule.
 
 A route says with `allow` who may ask; one that says nothing is shut, and a test finds it. The roles rise: viewer,
-physicist, administrator. While there is no hook_token, no account and no token at all, this machine itself may ask
-everything, and nobody else anything.
+physicist, administrator. While there is no hook_token, no provider of identities, no account and no token, this machine
+itself may ask everything, and nobody else anything.
 """
 
 from __future__ import annotations
@@ -145,6 +145,7 @@ class Gate:
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._hook_token = settings.hook_token.encode("utf-8")
+        self._is_configured = bool(settings.hook_token) or settings.oidc.is_on
         self._metrics_token = settings.metrics_token.encode("utf-8")
         self._proxies = frozenset(settings.http_proxies)
         self._names = frozenset(name.lower() for name in settings.http_names)
@@ -176,7 +177,7 @@ class Gate:
         ):
             return Identity(kind="program", name="metrics_token", scopes=frozenset({"metrics"}))
         with self._database.reading() as session:
-            is_configured = bool(self._hook_token) or accounts.has_any(session)
+            is_configured = self._is_configured or accounts.has_any(session)
             if not is_configured:
                 return Identity(kind="machine", name="this machine") if is_this_machine(request) else STRANGER
             if given[:7].lower() == "bearer ":
@@ -236,7 +237,7 @@ def require_authentication(settings: Settings, database: Database) -> None:
     if is_loopback(settings.http_host):
         return
     with database.reading() as session:
-        is_configured = bool(settings.hook_token) or accounts.has_any(session)
+        is_configured = bool(settings.hook_token) or settings.oidc.is_on or accounts.has_any(session)
     if not is_configured:
         sentence = (
             f"the HTTP port on {settings.http_host} would be open to the network: set hook_token, add an account "

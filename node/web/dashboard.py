@@ -31,12 +31,14 @@ from node.web.api import studies as api_studies
 from node.web.api import system as api_system
 from node.web.api import upload_results
 from node.web.api import uploads as api_uploads
+from node.web.api import workitems as api_workitems
 from node.web.api import worklist as api_worklist
 from node.web.site import Site
 
 ROUTERS: tuple[Callable[[Site], APIRouter], ...] = (
     worklist.router,
     api_worklist.router,
+    api_workitems.router,
     system.router,
     api_system.router,
     viewer.router,

@@ -48,7 +48,7 @@ def router(settings: Settings, database: Database, frame: Frame, record: Record 
     hashing = anyio.CapacityLimiter(HASHES_AT_ONCE)
 
     def page(request: Request, status: int = 200, problem: str = "") -> Response:
-        return frame.page(request, "login.html", status, problem=problem, next=_next(request))
+        return sign_in_page(frame, settings, request, status, problem)
 
     @made.get("/login")
     @allow(is_open=True)
@@ -72,7 +72,7 @@ def router(settings: Settings, database: Database, frame: Frame, record: Record 
             answer = page(request, error.status_code, str(error.detail))
             answer.headers.update(error.headers or {})
             return answer
-        done = _done(request, "signed in", _next(request) or "/worklist")
+        done = _done(request, "signed in", wanted_page(request) or "/worklist")
         is_https: bool = request.state.is_https
         done.set_cookie(COOKIE, cookie, path="/", secure=is_https, httponly=True, samesite="strict")
         return done
@@ -87,6 +87,16 @@ def router(settings: Settings, database: Database, frame: Frame, record: Record 
         return done
 
     return made
+
+
+def sign_in_page(
+    frame: Frame, settings: Settings, request: Request, status: int = 200, problem: str = ""
+) -> Response:
+    """Return the page to sign in by, with the button of the OpenID provider when there is one."""
+    outside = settings.oidc.label if settings.oidc.is_on else ""
+    return frame.page(
+        request, "login.html", status, problem=problem, next=wanted_page(request), outside=outside
+    )
 
 
 class SignInDesk:
@@ -162,7 +172,7 @@ def _done(request: Request, said: str, then: str) -> Response:
     return RedirectResponse(then, 303) if is_form else JSONResponse({"status": said})
 
 
-def _next(request: Request) -> str:
+def wanted_page(request: Request) -> str:
     """Return the page of this node that a person wanted before signing in; empty for any other address."""
     asked = request.query_params.get("next", "")
     return asked if PATH_HERE.match(asked) else ""
@@ -172,4 +182,4 @@ def _content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-__all__ = ["SignInDesk", "router"]
+__all__ = ["SignInDesk", "router", "sign_in_page", "wanted_page"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Hashable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
+from node.audit_message import AuditMessage
 from node.intake import Intake
 from node.settings import Settings
 from node.web import dashboard, dicom_web, stow
@@ -46,17 +48,27 @@ class WebSite:
         self.database = Database(self.settings.sql_url)
         objects = ObjectStore(home / "store")
         intake = Intake(self.database, objects)
+        self.heard: list[AuditMessage] = []
         site = Site(
-            settings=self.settings, database=self.database, objects=objects, frame=frame_of(self.settings)
+            settings=self.settings,
+            database=self.database,
+            objects=objects,
+            frame=frame_of(self.settings),
+            record=self._hear,
         )
         routers = [
             stow.router(self.settings, intake, to_pacs=dicom_web.to_pacs(site)),
             *dashboard.routers(site),
         ]
-        self.app: FastAPI = create_app(self.settings, self.database, routers=routers, frame=site.frame)
+        self.app: FastAPI = create_app(
+            self.settings, self.database, routers=routers, frame=site.frame, record=self._hear
+        )
         self.server = WebServer(self.app, "127.0.0.1", 0)
         self.server.start()
         self._clients: list[httpx.Client] = []
+
+    def _hear(self, message: AuditMessage, *, once: Hashable = None) -> None:
+        self.heard.append(message)
 
     @property
     def url(self) -> str:

@@ -1,0 +1,109 @@
+"""What an ID token has to be (OpenID Connect Core 3.1.3.7), and which role its claims give. No network, no clock."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from plugins.errors import Refused
+
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""Signatures by a key that only the provider has; `none` and those by a shared secret are not among them."""
+LONGEST_TOKEN = 1 << 16
+
+
+class UnknownKey(Refused):
+    """The key that signed is none of those that are known: the provider may have a new one."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "bad-id-token", "the provider's answer is signed with a key that it does not publish"
+        )
+
+
+def verified(
+    token: str,
+    keys: Mapping[str, Any],
+    *,
+    issuer: str,
+    client_id: str,
+    nonce: str,
+    now: float,
+    skew_seconds: int,
+) -> Mapping[str, Any]:
+    """Return the claims of an ID token that the issuer made for us, for this sign-in, and that is in its time.
+
+    `keys` is a JWK set, `now` in seconds since 1970. Refuses `bad-id-token`; raises `UnknownKey`.
+    """
+    from joserfc import jwt
+    from joserfc.errors import InvalidKeyIdError, JoseError
+    from joserfc.jwk import KeySet
+
+    if len(token) > LONGEST_TOKEN:
+        raise Refused("bad-id-token", "the provider's answer is too long")
+    known = [key for key in keys.get("keys", []) if _may_sign(key)]
+    if not known:
+        raise UnknownKey
+    try:
+        said = jwt.decode(token, KeySet.import_key_set({"keys": known}), algorithms=ALGORITHMS)
+    except (InvalidKeyIdError, KeyError) as error:
+        raise UnknownKey from error
+    except (JoseError, ValueError, TypeError) as error:
+        raise Refused(
+            "bad-id-token", f"the provider's answer is not signed as it has to be ({_name(error)})"
+        ) from error
+    claims = said.claims
+    required = jwt.JWTClaimsRegistry(
+        now=int(now),
+        leeway=skew_seconds,
+        iss={"essential": True, "value": issuer},
+        aud={"essential": True, "value": client_id},
+        sub={"essential": True},
+        exp={"essential": True},
+        iat={"essential": True},
+        nonce={"essential": True, "value": nonce},
+    )
+    try:
+        required.validate(claims)
+    except JoseError as error:
+        raise Refused(
+            "bad-id-token", f"the provider's answer is not for this sign-in ({_name(error)})"
+        ) from error
+    several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
+    if claims.get("azp", None if several else client_id) != client_id:
+        raise Refused("bad-id-token", "the provider's answer is for another program (azp)")
+    return claims
+
+
+def _may_sign(key: object) -> bool:
+    """Return whether a published key is one for signatures, of a kind that has a private part of its own."""
+    return isinstance(key, dict) and key.get("kty") in ("RSA", "EC", "OKP") and key.get("use", "sig") == "sig"
+
+
+def _name(error: Exception) -> str:
+    """Return what is wrong in a word or two: never what was sent."""
+    claim = getattr(error, "claim", None)
+    return str(claim or getattr(error, "error", None) or type(error).__name__)
+
+
+def claim(claims: Mapping[str, Any], name: str) -> Any:
+    """Return a claim; a dot goes into an object, unless a claim is called so as a whole. None when it is not there."""
+    if name in claims:
+        return claims[name]
+    found: Any = claims
+    for part in name.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
+
+
+def role(said: object, roles: Sequence[tuple[str, Sequence[str]]]) -> str | None:
+    """Return the highest role that the values of a claim give; None when they give none. `roles` from the highest."""
+    if isinstance(said, str):
+        values = {said, *re.split(r"[,\s]+", said)}
+    else:
+        values = {one for one in said if isinstance(one, str)} if isinstance(said, list) else set()
+    return next((name for name, wanted in roles if values.intersection(wanted)), None)
+
+
+__all__ = ["ALGORITHMS", "UnknownKey", "claim", "role", "verified"]
