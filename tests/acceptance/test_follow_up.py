@@ -18,7 +18,8 @@ from tumour_course import Visit, read_chest, write_visit
 
 from store.dicom.rules import check
 
-pytestmark = pytest.mark.xdist_group("follow-up")
+# The demo goes the same way with two visits and an archive of our own.
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("follow-up")]
 
 PATIENT = "COURSE-1"
 VISITS = (

@@ -213,6 +213,7 @@ def test_sigterm_ends_the_node_with_status_zero(tmp_path: Path) -> None:
         assert process.stop() == 0
 
 
+@pytest.mark.long  # the order of arrival is property-tested in test_studies and test_series
 def test_four_shuffled_associations_give_the_same_result_once(
     through_orthanc: Round, study_files: list[Path], tmp_path: Path
 ) -> None:

@@ -72,6 +72,7 @@ def _runs(tmp_path: Path, at_least: int) -> list[int]:
     return [int(line.split()[1]) for line in journal.read_text().splitlines()]
 
 
+@pytest.mark.long  # a late image goes the same way
 def test_a_contour_that_comes_after_the_images_is_measured_in_a_second_revision(
     data: Path, archive: Archive, tmp_path: Path
 ) -> None:

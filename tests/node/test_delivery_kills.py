@@ -169,11 +169,11 @@ def kill_workers(folder: Path, pacs: Pacs, kills: int) -> dict[str, float]:
 
 
 def test_a_sender_that_is_killed_leaves_every_result_in_every_pacs_once(tmp_path: Path, pacs: Pacs) -> None:
-    write_figure("kill -9 in the sender", **kill_senders(tmp_path, pacs, 16))
+    write_figure("kill -9 in the sender", **kill_senders(tmp_path, pacs, 8))
 
 
 def test_a_worker_that_is_killed_gives_one_result_a_study(tmp_path: Path, pacs: Pacs) -> None:
-    write_figure("kill -9 in the worker", **kill_workers(tmp_path, pacs, 4))
+    write_figure("kill -9 in the worker", **kill_workers(tmp_path, pacs, 2))
 
 
 @pytest.mark.long

@@ -322,7 +322,7 @@ def run(machine: type[Node], *, examples: int, steps: int, tier: str) -> None:
 def test_the_six_invariants_hold_after_every_step_whatever_happens_in_whatever_order(
     machine: type[Node],
 ) -> None:
-    run(machine, examples=20, steps=30, tier="quick")
+    run(machine, examples=10, steps=30, tier="quick")
 
 
 @pytest.mark.fault

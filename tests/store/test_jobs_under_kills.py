@@ -121,7 +121,7 @@ def run(url: str, folder: Path, *, studies: int, workers: int, tier: str, engine
 def test_eight_workers_with_kills_on_postgresql_leave_one_result_and_one_delivery_a_job(
     postgres_url: str, tmp_path: Path
 ) -> None:
-    run(postgres_url, tmp_path, studies=50, workers=8, tier="quick", engine="PostgreSQL")
+    run(postgres_url, tmp_path, studies=20, workers=8, tier="quick", engine="PostgreSQL")
 
 
 @pytest.mark.fault

@@ -282,7 +282,7 @@ def test_the_life_of_a_study_in_any_order(template: Path) -> None:
     run_state_machine_as_test(
         StudyLife,
         settings=settings(
-            max_examples=40,
+            max_examples=20,
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],

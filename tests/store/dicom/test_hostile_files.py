@@ -124,10 +124,8 @@ def folder() -> Iterator[Path]:
 
 @pytest.mark.sec
 @pytest.mark.fault
-def test_corpus_two_thousand_mutated_files_end_stored_refused_or_quarantined(
-    folder: Path, data: Path
-) -> None:
-    mill(folder, data, 2000, "quick")
+def test_corpus_six_hundred_mutated_files_end_stored_refused_or_quarantined(folder: Path, data: Path) -> None:
+    mill(folder, data, 600, "quick")
 
 
 @pytest.mark.sec
