@@ -66,6 +66,36 @@ def set_password(session: Session, name: str, password: str) -> None:
     sessions.forgive(session, sessions.name_subject(name))
 
 
+def set_role(session: Session, name: str, role: str) -> None:
+    """Give a person another role, from the next request on.
+
+    Refuses `bad-account`, `no-such-account` and `last-administrator` (nobody would be left who may give roles).
+    """
+    account = require_account(session, name)
+    if role not in ROLES:
+        raise Refused("bad-account", f"there is no role '{role}'; the roles are {', '.join(ROLES)}")
+    if role != ROLES[-1]:
+        _require_another_administrator(session, account)
+    account.role = role
+    session.add(account)
+
+
+def require_another_administrator(session: Session, name: str) -> None:
+    """Return when somebody else may give roles too. Refuses `no-such-account` and `last-administrator`."""
+    _require_another_administrator(session, require_account(session, name))
+
+
+def _require_another_administrator(session: Session, account: Account) -> None:
+    others = select(Account).where(
+        col(Account.role) == ROLES[-1], col(Account.disabled).is_(False), col(Account.id) != account.id
+    )
+    is_one = account.role == ROLES[-1] and not account.disabled
+    if is_one and session.exec(others).first() is None:
+        raise Refused(
+            "last-administrator", f"'{account.name}' is the only administrator; make another one first"
+        )
+
+
 def set_disabled(session: Session, name: str, *, disabled: bool) -> None:
     """Shut a person out, sessions included, or let them in again. Refuses `no-such-account`."""
     account = require_account(session, name)
@@ -203,7 +233,9 @@ __all__ = [
     "list_accounts",
     "list_tokens",
     "require_account",
+    "require_another_administrator",
     "revoke_token",
     "set_disabled",
     "set_password",
+    "set_role",
 ]

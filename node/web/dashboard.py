@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
 from node.web import (
+    accounts,
     cohort,
     dicom_web,
     models,
@@ -23,6 +24,7 @@ from node.web import (
     worklist,
 )
 from node.web.access import allow
+from node.web.api import accounts as api_accounts
 from node.web.api import cohort as api_cohort
 from node.web.api import findings as api_findings
 from node.web.api import models as api_models
@@ -56,6 +58,8 @@ ROUTERS: tuple[Callable[[Site], APIRouter], ...] = (
     pictures.router,
     api_studies.router,
     api_findings.router,
+    accounts.router,
+    api_accounts.router,
     reference.router,
     oidc.router,
 )
