@@ -38,6 +38,7 @@ from node.cli_retrain import retrain, runs
 from node.cli_segment import segment
 from node.cli_studies import studies
 from node.cli_training import evaluate, train
+from node.cli_workitems import workitems_app
 from node.flags import load_settings, with_setting_flags
 from plugins.errors import NadirError, Refused
 
@@ -61,6 +62,7 @@ app.add_typer(lesions_app, name="lesions")
 app.add_typer(models_app, name="models")
 app.add_typer(patients_app, name="patients")
 app.add_typer(priors_app, name="priors")
+app.add_typer(workitems_app, name="workitems")
 app.add_typer(users_app, name="users")
 app.add_typer(tokens_app, name="tokens")
 app.add_typer(audit_app, name="audit")

@@ -143,12 +143,12 @@ def stay(session: Session, row: Workitem, **values: Any) -> bool:
 def stop(session: Session, workitem_pk: int, now: datetime, *, reason: str, told: str) -> Workitem:
     """Have a workitem cancelled by a person, or as the worklist asks for, and return it.
 
-    Refuses `no-such-workitem`, and `workitem-not-stoppable` when it ends already or is not known to be ours.
+    Refuses `no-such-workitem`, and `illegal-transition` when it ends already or is not known to be ours.
     """
     row = get(session, workitem_pk)
     if row.state not in STOPPABLE or not move(session, row, CANCELLING, now, reason=reason, told=told):
         sentence = f"Workitem {workitem_pk} is {row.state}: there is nothing to be stopped."
-        raise Refused("workitem-not-stoppable", sentence)
+        raise Refused("illegal-transition", sentence)
     return get(session, workitem_pk)
 
 
@@ -225,6 +225,12 @@ def of_study(session: Session, study_instance_uid: str) -> Sequence[Workitem]:
     return session.exec(select(Workitem).where(asking).order_by(col(Workitem.id))).all()
 
 
+def shown(row: Workitem) -> dict[str, Any]:
+    """Return a workitem as plain data for people and programs, without its Transaction UID, which is nobody else's."""
+    plain = row.model_dump(mode="json", exclude={"transaction_uid", "content", "run_after"})
+    return {**plain, "asked": sorted(row.plugins)}
+
+
 def only_asked(session: Session, study_pk: int) -> frozenset[str] | None:
     """Return the analyses that a study is here for when only workitems brought it; None when it came to be analysed.
 
@@ -295,6 +301,7 @@ __all__ = [
     "of_study",
     "only_asked",
     "settled_elsewhere",
+    "shown",
     "stay",
     "stop",
     "wanted_by_others",

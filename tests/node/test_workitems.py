@@ -588,7 +588,7 @@ def test_a_transition_that_is_not_drawn_is_refused(make: MakeNode, manager: Work
     node.rounds()
     with node.database.transaction() as session, pytest.raises(Exception, match="illegal-transition"):
         workitems.move(session, node.row, workitems.CLAIMED, node.now)
-    with node.database.transaction() as session, pytest.raises(Exception, match="workitem-not-stoppable"):
+    with node.database.transaction() as session, pytest.raises(Exception, match="illegal-transition"):
         workitems.stop(session, int(node.row.id or 0), node.now, reason="requested", told="late")
 
 
