@@ -90,15 +90,19 @@ class StudyOfUpload:
         return not analysis.findings and any(said.code == NOTHING_HERE for said in analysis.said)
 
     @property
+    def is_measured(self) -> bool:
+        """Return whether an analysis that had something to look at came to its end."""
+        return any(one.state in ("done", "delivering") and not self.is_idle(one) for one in self.counting)
+
+    @property
     def says(self) -> tuple[tuple[bool, str, str], ...]:
-        """Return (is a refusal, analysis, sentence) of all that the analyses say of the study, each once."""
-        told = {
-            (said.is_refused, one.plugin, said.sentence): None
-            for one in self.counting
-            for said in one.said
-            if said.code not in TOLD_ELSEWHERE
-        }
-        return tuple(told)
+        """Return (is a refusal, analyses, sentence) of all that the analyses say of the study, each sentence once."""
+        told: dict[tuple[bool, str], dict[str, None]] = {}
+        for one in self.counting:
+            for said in one.said:
+                if said.code not in TOLD_ELSEWHERE and said.sentence != one.error_text:
+                    told.setdefault((said.is_refused, said.sentence), {})[one.plugin] = None
+        return tuple((is_refused, ", ".join(who), said) for (is_refused, said), who in told.items())
 
 
 @dataclass(frozen=True, kw_only=True)
