@@ -48,7 +48,7 @@ class Frame:
 
     def __init__(self, zone: ZoneInfo, *, has_viewer: bool = False) -> None:
         self.zone = zone
-        self._has_viewer = has_viewer
+        self.has_viewer = has_viewer
         self._environment = Environment(
             loader=FileSystemLoader(TEMPLATES),
             autoescape=True,
@@ -71,7 +71,7 @@ class Frame:
             "navigation": [entry for entry in NAVIGATION if identity.may(Rule(role=entry[3]))],
             "theme": _theme(request),
             "zone": self.zone.key,
-            "has_viewer": self._has_viewer,
+            "has_viewer": self.has_viewer,
             "may": lambda role: identity.may(Rule(role=role)),
             "path": request.url.path,
         }

@@ -1,7 +1,8 @@
 // node look.mjs BASE_URL STUDY_UID WANT.json OUT_FOLDER
-// Opens a study in OHIF as a reader would and writes what is to be seen to OUT_FOLDER/seen.json, with a picture of each:
-// the segments (labels, voxels, centroids in mm, colours) and, for each report, the overlay's words and the lines drawn.
-// WANT.json: {"seg": {"series", "segments"}, "reports": [{"series", "words": [...]}, ...]}: what to open and to wait for.
+// Opens a study in the node's viewer as a reader would and writes what is to be seen to OUT_FOLDER/seen.json, with pictures:
+// the segments of each SEG (labels, every voxel by image, colours as configured and as painted), for each report the
+// overlay's words and the lines drawn, each picture or document as it shows, and the image at which a link opens.
+// WANT.json: {"segs": [{"series", "segments"}], "reports": [{"series", "words": [...]}], "others": [series], "link": path}.
 // It judges nothing: the test that calls it does.
 import fs from 'node:fs';
 import { chromium } from 'playwright-core';
@@ -15,17 +16,19 @@ const browser = await chromium.launch({
   args: ['--no-sandbox', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update',
     '--disable-sync', '--use-angle=swiftshader', '--use-gl=angle', '--enable-unsafe-swiftshader', '--ignore-gpu-blocklist'],
 });
-const seen = { outside: [], errors: [], seg: null, reports: [] };
+const seen = { outside: [], errors: [], segs: {}, reports: [], others: {}, link: null };
 
-async function openStudy() {
+async function openStudy(path = `/viewer?StudyInstanceUIDs=${study}`) {
   const page = await browser.newPage({ viewport: { width: 1600, height: 950 } });
-  await page.addInitScript(() => localStorage.setItem('shownTours', '["basicViewerTour"]'));
   page.on('request', request => {
     const url = new URL(request.url());
-    if (/^http/.test(url.protocol) && url.hostname !== '127.0.0.1') seen.outside.push(url.host);
+    if (/^http/.test(url.protocol) && url.origin !== base) seen.outside.push(url.host);
   });
   page.on('pageerror', error => seen.errors.push(String(error).slice(0, 300)));
-  await page.goto(`${base}/viewer?StudyInstanceUIDs=${study}`);
+  page.on('console', message => {
+    if (/Content Security Policy/.test(message.text())) seen.errors.push(message.text().slice(0, 300));
+  });
+  await page.goto(base + path);
   await page.waitForFunction(() => {
     const viewport = window.cornerstone?.getRenderingEngines?.()[0]?.getViewports?.()[0];
     return document.querySelector('[data-cy="viewport-pane"] canvas') && (viewport?.getImageIds?.() || []).length > 0;
@@ -34,59 +37,65 @@ async function openStudy() {
   return page;
 }
 
-async function lookAtSegments() {
+async function lookAtSegments(seg, number) {
   const page = await openStudy();
-  await page.getByText(want.seg.series, { exact: true }).first().dblclick();
+  await page.getByText(seg.series, { exact: true }).first().dblclick();
   await page.getByText('Yes', { exact: true }).click({ timeout: patience });
   await page.waitForFunction(count => {
     const found = window.services.segmentationService.getSegmentations()[0];
     return found && Object.values(found.segments).filter(s => s && s.segmentIndex).length >= count;
-  }, want.seg.segments, { timeout: patience });
-  seen.seg = await page.evaluate(() => {
+  }, seg.segments, { timeout: patience });
+  const segments = await page.evaluate(() => {
     const { cornerstone, cornerstoneTools, services } = window;
     const found = services.segmentationService.getSegmentations()[0];
     const viewport = cornerstone.getRenderingEngines()[0].getViewports()[0];
-    const sums = {};
+    const voxels = {};
     for (const id of found.representationData.Labelmap.imageIds) {
       const image = cornerstone.cache.getImage(id);
-      const source = image.referencedImageId;
+      const sop = image.referencedImageId.match(/instances\/([0-9.]+)/)[1];
       const pixels = image.voxelManager ? image.voxelManager.getScalarData() : image.getPixelData();
-      const here = {};
       pixels.forEach((value, i) => {
-        if (!value) return;
-        const sum = (here[value] ||= { n: 0, column: 0, row: 0 });
-        sum.n += 1;
-        sum.column += (i % image.columns) + 0.5;
-        sum.row += Math.floor(i / image.columns) + 0.5;
+        if (value) ((voxels[value] ||= {})[sop] ||= []).push(i);
       });
-      for (const [value, sum] of Object.entries(here)) {
-        const world = cornerstone.utilities.imageToWorldCoords(source, [sum.column / sum.n, sum.row / sum.n]);
-        const total = (sums[value] ||= { n: 0, mm: [0, 0, 0] });
-        total.n += sum.n;
-        total.mm = total.mm.map((mm, axis) => mm + sum.n * world[axis]);
-      }
     }
     return Object.values(found.segments).filter(s => s && s.segmentIndex).map(segment => {
-      const sum = sums[segment.segmentIndex] || { n: 0, mm: [0, 0, 0] };
       const colour = cornerstoneTools.segmentation.config.color.getSegmentIndexColor(viewport.id, found.segmentationId, segment.segmentIndex);
-      return { number: segment.segmentIndex, label: segment.label, voxels: sum.n, centroid_mm: sum.mm.map(mm => mm / sum.n), rgb: Array.from(colour).slice(0, 3) };
+      return { number: segment.segmentIndex, label: segment.label, voxels: voxels[segment.segmentIndex] || {}, rgb: Array.from(colour).slice(0, 3) };
     });
   });
   await page.waitForTimeout(3000); // OHIF goes to the first slice of the SEG by itself, late
-  await page.evaluate(([x, y, z]) => {
-    const viewport = window.cornerstone.getRenderingEngines()[0].getViewports()[0];
-    const distance = id => {
-      const plane = window.cornerstone.metaData.get('imagePlaneModule', id);
-      const [a, b] = [plane.rowCosines, plane.columnCosines];
-      const normal = [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
-      return Math.abs([x, y, z].reduce((sum, mm, axis) => sum + (mm - plane.imagePositionPatient[axis]) * normal[axis], 0));
-    };
-    const distances = viewport.getImageIds().map(distance);
-    return viewport.setImageIdIndex(distances.indexOf(Math.min(...distances)));
-  }, seen.seg[0].centroid_mm);
-  await page.waitForTimeout(2500);
-  await page.screenshot({ path: `${out}/segments.png` });
+  await page.evaluate(() => window.cornerstoneTools.segmentation.config.style.setStyle({ type: 'Labelmap' }, { renderFill: true, fillAlpha: 1, renderOutline: false }));
+  for (const segment of segments) segment.painted = await paintedColour(page, segment, number);
+  seen.segs[seg.series] = segments;
   await page.close();
+}
+
+// The colour on the screen in the middle of the segment, on the image where most of it lies; its fill is opaque.
+async function paintedColour(page, segment, number) {
+  const [sop, voxels] = Object.entries(segment.voxels).reduce((a, b) => (b[1].length > a[1].length ? b : a), ['', []]);
+  if (!sop) return null;
+  await page.evaluate(uid => {
+    const viewport = window.cornerstone.getRenderingEngines()[0].getViewports()[0];
+    return viewport.setImageIdIndex(viewport.getImageIds().findIndex(id => id.includes(`/${uid}/`)));
+  }, sop);
+  await page.waitForTimeout(1200);
+  const colour = await page.evaluate(indices => {
+    const { cornerstone } = window;
+    const viewport = cornerstone.getRenderingEngines()[0].getViewports()[0];
+    const columns = cornerstone.cache.getImage(viewport.getCurrentImageId()).columns;
+    const own = new Set(indices);
+    const depth = i => { // how far it is to the edge along both axes
+      let n = 0;
+      while ([n, -n, n * columns, -n * columns].every(step => own.has(i + step))) n += 1;
+      return n;
+    };
+    const middle = indices.reduce((a, b) => (depth(b) > depth(a) ? b : a));
+    const world = cornerstone.utilities.imageToWorldCoords(viewport.getCurrentImageId(), [(middle % columns) + 0.5, Math.floor(middle / columns) + 0.5]);
+    const [x, y] = viewport.worldToCanvas(world).map(v => Math.round(v * window.devicePixelRatio));
+    return Array.from(viewport.canvas.getContext('2d').getImageData(x, y, 1, 1).data).slice(0, 3);
+  }, voxels);
+  await page.screenshot({ path: `${out}/seg-${number}-segment-${segment.number}.png` });
+  return colour;
 }
 
 async function lookAtReport(report, number) {
@@ -95,7 +104,7 @@ async function lookAtReport(report, number) {
   const grid = '[data-cy="viewport-grid"]';
   for (const words of report.words) {
     await page.waitForFunction(([selector, text]) => document.querySelector(selector).innerText.replace(/\s+/g, ' ').includes(text),
-      [grid, words], { timeout: patience }).catch(() => {});
+      [grid, words], { timeout: report.patience || patience }).catch(() => {});
   }
   await page.waitForTimeout(2000);
   const lines = await page.evaluate(() => window.cornerstoneTools.annotation.state.getAllAnnotations()
@@ -109,10 +118,40 @@ async function lookAtReport(report, number) {
   await page.close();
 }
 
+async function lookAtOther(series, number) {
+  const page = await openStudy();
+  await page.getByText(series, { exact: true }).first().dblclick();
+  await page.waitForTimeout(5000);
+  const shown = await page.evaluate(selector => {
+    const grid = document.querySelector(selector);
+    const viewport = window.cornerstone.getRenderingEngines()[0]?.getViewports?.()[0];
+    const images = viewport?.getImageIds?.() || [];
+    const image = images.length ? window.cornerstone.cache.getImage(viewport.getCurrentImageId()) : null;
+    const document_ = grid.querySelector('object[type="application/pdf"]')?.data || '';
+    return { text: grid.innerText.replace(/\s+/g, ' '), images: images.length, columns: image?.columns, rows: image?.rows, colour: image?.color, document: document_ };
+  }, '[data-cy="viewport-grid"]');
+  if (shown.document) {
+    shown.pdf = await page.evaluate(async url => (await (await fetch(url)).text()).slice(0, 5), shown.document);
+  }
+  await page.screenshot({ path: `${out}/other-${number}.png` });
+  seen.others[series] = shown;
+  await page.close();
+}
+
+async function lookAtLink(path) {
+  const page = await openStudy(path);
+  await page.waitForTimeout(3000);
+  seen.link = await page.evaluate(() => window.cornerstone.getRenderingEngines()[0].getViewports()[0].getCurrentImageId());
+  await page.screenshot({ path: `${out}/link.png` });
+  await page.close();
+}
+
 try {
-  await lookAtSegments();
+  for (const [number, seg] of want.segs.entries()) await lookAtSegments(seg, number + 1);
   for (const [number, report] of want.reports.entries()) await lookAtReport(report, number + 1);
+  for (const [number, series] of want.others.entries()) await lookAtOther(series, number + 1);
+  if (want.link) await lookAtLink(want.link);
 } finally {
-  fs.writeFileSync(`${out}/seen.json`, JSON.stringify(seen, null, 1));
+  fs.writeFileSync(`${out}/seen.json`, JSON.stringify(seen));
   await browser.close();
 }

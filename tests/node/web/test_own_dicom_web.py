@@ -1,0 +1,170 @@
+"""DICOMweb from the node's own store: what was stored is found and comes back as it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from email import message_from_bytes
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from dicom_series import make_series
+from pydicom import Dataset, dcmread
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+from web_site import WebSite
+
+from node.multipart import FilesBody
+from plugins.errors import Refused
+from store import accounts
+from store.dicom.pixel_parts import bulk, frame
+
+ARRAY = np.arange(3 * 6 * 5).reshape(3, 6, 5).astype(np.float64)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return list(make_series(tmp_path_factory.mktemp("series"), ARRAY))
+
+
+@pytest.fixture(scope="module")
+def site(files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebSite]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accounts, "SCRYPT_N", 1 << 10)
+        made = WebSite(tmp_path_factory.mktemp("node"))
+        body = FilesBody(files)
+        headers = {"Content-Type": body.content_type}
+        made.client().post("/dicom-web/studies", content=b"".join(body), headers=headers).raise_for_status()
+        yield made
+        made.stop()
+
+
+@pytest.fixture
+def client(site: WebSite) -> httpx.Client:
+    return site.client()
+
+
+@pytest.fixture
+def first(files: list[Path]) -> Dataset:
+    return dcmread(files[0])
+
+
+def _address(dataset: Dataset) -> str:
+    return (
+        f"/dicom-web/studies/{dataset.StudyInstanceUID}/series/{dataset.SeriesInstanceUID}"
+        f"/instances/{dataset.SOPInstanceUID}"
+    )
+
+
+def _parts(answer: httpx.Response) -> list[tuple[str, bytes]]:
+    whole = b"Content-Type: " + answer.headers["content-type"].encode() + b"\r\n\r\n" + answer.content
+    return [
+        (part.get_content_type(), part.get_payload(decode=True))  # type: ignore[misc]
+        for part in message_from_bytes(whole).get_payload()
+    ]
+
+
+def test_studies_are_found_by_patient_name_date_and_modality(client: httpx.Client, first: Dataset) -> None:
+    found = [
+        {},
+        {"PatientID": first.PatientID},
+        {"00100020": first.PatientID},
+        {"PatientName": str(first.PatientName)[:3].lower() + "*"},
+        {"StudyDate": f"{first.StudyDate}-"},
+        {"ModalitiesInStudy": first.Modality},
+        {"StudyInstanceUID": first.StudyInstanceUID},
+    ]
+    for query in found:
+        (row,) = client.get("/dicom-web/studies", params=query).json()
+        assert row["0020000D"]["Value"] == [first.StudyInstanceUID]
+        assert row["00201208"]["Value"] == [3]
+    for query in ({"PatientID": "nobody"}, {"PatientID": "%"}, {"StudyDate": "19000101"}, {"offset": "1"}):
+        assert client.get("/dicom-web/studies", params=query).json() == []
+    assert client.get("/dicom-web/studies", params={"StudyDate": "yesterday"}).status_code == 400
+
+
+def test_series_and_instances_are_listed(client: httpx.Client, first: Dataset) -> None:
+    at = f"/dicom-web/studies/{first.StudyInstanceUID}"
+    (series,) = client.get(f"{at}/series").json()
+    assert series["0020000E"]["Value"] == [first.SeriesInstanceUID]
+    assert series["00201209"]["Value"] == [3]
+    assert client.get(f"{at}/series", params={"Modality": "PT"}).json() == []
+    rows = client.get(f"{at}/series/{first.SeriesInstanceUID}/instances", params={"limit": "2"}).json()
+    assert len({row["00080018"]["Value"][0] for row in rows}) == 2
+    (row,) = client.get(f"{at}/instances", params={"SOPInstanceUID": first.SOPInstanceUID}).json()
+    assert row["00280010"]["Value"] == [6] and row["00081190"]["Value"][0].endswith(_address(first))
+
+
+def test_metadata_is_all_but_the_pixels(client: httpx.Client, first: Dataset) -> None:
+    answer = client.get(_address(first) + "/metadata")
+    assert answer.headers["content-type"] == "application/dicom+json"
+    (model,) = answer.json()
+    assert model.pop("00083002")["Value"] == [first.file_meta.TransferSyntaxUID]
+    read = Dataset.from_json(json.dumps(model))
+    del first.PixelData
+    for element in first:
+        if element.keyword != "SpecificCharacterSet":
+            assert read[element.tag].value == element.value
+
+
+def test_frames_and_instances_are_the_bytes_that_came(
+    client: httpx.Client, files: list[Path], first: Dataset
+) -> None:
+    ((kind, content),) = _parts(client.get(_address(first) + "/frames/1"))
+    assert (kind, content) == ("application/octet-stream", first.PixelData)
+    assert client.get(_address(first) + "/frames/2").status_code == 400
+    whole = client.get(_address(first))
+    assert len(_parts(whole)) == 1
+    assert dcmread(BytesIO(_parts(whole)[0][1])).to_json() == dcmread(files[0]).to_json()
+    study = client.get(f"/dicom-web/studies/{first.StudyInstanceUID}")
+    assert len(_parts(study)) == 3
+
+
+def test_what_is_not_here_is_said_not_to_be_here(client: httpx.Client) -> None:
+    for path in ("studies/9.9.9/series", "studies/9.9.9/metadata", "studies/9.9.9/series/1.2"):
+        assert client.get(f"/dicom-web/{path}").status_code == 404
+    assert client.get("/dicom-web/series").status_code == 400
+
+
+def test_nothing_is_rendered(client: httpx.Client, first: Dataset) -> None:
+    assert client.get(_address(first) + "/rendered").status_code == 406
+
+
+def _bits(count: int) -> Dataset:
+    """Return an object of one bit a pixel, 3 x 3, whose frames do not end with an octet."""
+    made = Dataset()
+    made.file_meta = Dataset()  # type: ignore[assignment]
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.Rows = made.Columns = 3
+    made.BitsAllocated, made.SamplesPerPixel, made.NumberOfFrames = 1, 1, count
+    rng = np.random.default_rng(7)
+    made.truth = rng.integers(0, 2, (count, 9)).astype(np.uint8)
+    made.PixelData = np.packbits(made.truth.ravel(), bitorder="little").tobytes()
+    return made
+
+
+def test_frames_of_single_bits_are_cut_where_they_begin() -> None:
+    made = _bits(5)
+    for number in range(1, 6):
+        octets = np.frombuffer(frame(made, number).content, np.uint8)
+        assert (np.unpackbits(octets, bitorder="little")[:9] == made.truth[number - 1]).all()
+    with pytest.raises(Refused, match="no frame 6"):
+        frame(made, 6)
+
+
+def test_a_compressed_frame_is_given_as_it_is(first: Dataset) -> None:
+    first.compress(RLELossless)
+    part = frame(first, 1)
+    assert part.kind == "image/dicom-rle; transfer-syntax=1.2.840.10008.1.2.5"
+    assert part.content in first.PixelData
+
+
+def test_a_document_is_given_with_its_type() -> None:
+    made = Dataset()
+    made.EncapsulatedDocument, made.MIMETypeOfEncapsulatedDocument = b"%PDF-1.4", "application/pdf"
+    assert bulk(made, "00420011").kind == "application/pdf"
+    for tag in ("00420012", "x", "00100010"):
+        with pytest.raises(Refused):
+            bulk(made, tag)
