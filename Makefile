@@ -5,6 +5,7 @@
 # make reproduce-cards   judges every shipped model again and fails where its card says otherwise (DATA=folder of data sets)
 # make secrets writes random secrets for compose.yaml, once
 # make check-deploy judges compose.yaml, Dockerfiles, Kubernetes, systemd, rules and dashboard; make image builds the image by buildah
+# make docs   builds the documentation into site/, and from results that are there a methods report and slides into dist/
 # make viewer brings the OHIF pages and the browser driver that `make test-long` uses
 
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -16,7 +17,7 @@ DEBIAN := orthanc orthanc-python orthanc-dicomweb dcmtk dicom3tools postgresql p
 NEEDED := Orthanc storescu dcmdump dsrdump dciodvfy pdftotext strace openssl promtool docker-compose
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: install demo test test-quick test-long lint format counterparts reproduce-cards viewer bench secrets check-deploy image sbom audit clean
+.PHONY: install demo docs test test-quick test-long lint format counterparts reproduce-cards viewer bench secrets check-deploy image sbom audit clean
 
 install: $(STAMP)
 
@@ -71,6 +72,10 @@ bench: install counterparts
 	$(BIN)/python benchmarks/ingest.py --json bench/ingest.json
 	$(BIN)/python benchmarks/pipeline.py --json bench/pipeline.json
 	$(BIN)/python benchmarks/settle_to_delivered.py
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python benchmarks/methods_report.py
 
 $(TOOLS)/installed: $(STAMP)
 	@$(BIN)/python -m venv $(TOOLS)

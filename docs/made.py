@@ -5,10 +5,8 @@ MkDocs calls `on_page_markdown` for each page (`hooks` in mkdocs.yml).
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +17,9 @@ from node.web.frame import frame_of
 from node.web.site import Site
 from store.database import Database
 from store.objects import ObjectStore
+from training.evaluate.card_rows import card_rows
 
 WEIGHTS = Path(__file__).parents[1] / "models" / "weights"
-SHOWN = {
-    "dice": "Dice",
-    "surface_dice_1mm": "surface Dice, 1 mm",
-    "hd95_median_mm": "HD95, median, mm",
-    "long_axis_error_median_mm": "long axis, median error, mm",
-    "ece": "ECE",
-    "auc": "AUC",
-    "f1": "F1",
-    "specificity": "specificity",
-    "c_index": "C-index on simulated outcomes",
-}
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -46,30 +34,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def figures_table() -> str:
     """Return what the cards of the shipped models say, with 95 % intervals."""
     rows = ["| model | judged on | figure | value | 95 % interval |", "|---|---|---|---|---|"]
-    for family in sorted(path.parent.name for path in WEIGHTS.glob("*/card.json")):
-        card = json.loads((WEIGHTS / family / "card.json").read_text())
-        for name, said in _figures(card["figures"]):
-            judged = f"{said['cases']} cases, {said['patients']} patients"
-            interval = f"{said['low']:.3f} to {said['high']:.3f}"
-            rows.append(
-                f"| {family} {card['version']} | {judged} | {name} | {said['value']:.3f} | {interval} |"
-            )
+    for row in card_rows(WEIGHTS):
+        judged = f"{row.cases} cases, {row.patients} patients"
+        interval = f"{row.low:.3f} to {row.high:.3f}"
+        rows.append(f"| {row.model} | {judged} | {row.name} | {row.value:.3f} | {interval} |")
     return "\n".join(rows)
-
-
-def _figures(figures: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for where, said in figures.get("segmentation", {}).get("settings", {}).items():
-        yield from ((f"{SHOWN[name]} ({where})", said[name]) for name in SHOWN if _is_told(said.get(name)))
-    for kind in ("classification", "survival"):
-        said = figures.get(kind, {}).get("figures", {})
-        yield from ((SHOWN[name], said[name]) for name in SHOWN if _is_told(said.get(name)))
-    found = figures.get("detection", {}).get("sensitivity_at_false_positives_per_scan", {})
-    for rate, value in found.items():
-        yield f"sensitivity at {rate} false positives a scan", value
-
-
-def _is_told(said: object) -> bool:
-    return isinstance(said, Mapping) and {"value", "low", "high", "cases", "patients"} <= set(said)
 
 
 def routes_table() -> str:
