@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom import Dataset
 
 from node.deliveries import MORE_KINDS
@@ -23,6 +25,7 @@ from store.dicom.seg import Identified
 from store.dicom.series import ReadStudy
 
 MOST_PICTURES = 24
+MARGIN = 0.12
 
 
 def study_report(
@@ -76,11 +79,19 @@ def encode_fallbacks(
     if capture.KIND in wanted:
         series = number(capture.KIND)
         for place, picture in enumerate(pictures, start=1):
-            yield capture.KIND, encode_capture(picture, place, header, provenance, series, made_at)
+            framed = replace(picture, pixels=_with_margins(picture.pixels))
+            yield capture.KIND, encode_capture(framed, place, header, provenance, series, made_at)
     if pdf.KIND in wanted:
         software = f"Nadir {provenance.software_version}, {provenance.plugin} {provenance.plugin_version}"
         document = report_pdf(report, [p.pixels for p in pictures], made_at=made_at, software=software)
         yield pdf.KIND, encode_pdf(document, sources, header, provenance, number(pdf.KIND), made_at)
+
+
+def _with_margins(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture with room above and below: viewers write their own words into the corners."""
+    rows = round(MARGIN * pixels.shape[0])
+    bands = np.broadcast_to(pixels[0, 0], (rows, *pixels.shape[1:]))
+    return np.concatenate([bands, pixels, bands])
 
 
 def _pictures(report: StudyReport, headers: Mapping[str, Dataset]) -> Iterator[Picture]:
