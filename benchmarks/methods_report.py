@@ -282,9 +282,8 @@ def _peers(e: Evidence, scale: float, text: ParagraphStyle, small: ParagraphStyl
                 values = sorted(receiver["values"])
                 rows.append([row["row"], receiver["name"], f"{values[len(values) // 2]:.4g} {row['unit']}"])
         for step in said.get("steps", ()):
-            rows.append(
-                [bench, str(step.get("name", "")), json.dumps(step.get("ratio", step.get("ratios", "")))]
-            )
+            for side, taken in step["sides"].items():
+                rows.append([step["step"], side, f"{taken['wall_s']:.4g} s"])
     return [_table(rows, scale * 0.85)]
 
 

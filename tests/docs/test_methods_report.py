@@ -36,9 +36,15 @@ def test_report_and_slides_say_what_the_results_say(made: ModuleType, demo: Demo
     said = {"kill -9 during ingest (long)": {"at": "x", "acknowledged": 4321, "lost": 0}}
     (tmp_path / "reliability.json").write_text(json.dumps(said))
     rows = [
-        {"row": "500 slices", "unit": "s", "receivers": [{"name": "storescp", "values": [3.0, 1.25, 2.0]}]}
+        {
+            "row": "500 slices",
+            "unit": "img/s",
+            "receivers": [{"name": "storescp", "values": [3.0, 1.25, 2.0]}],
+        }
     ]
     (tmp_path / "ingest.json").write_text(json.dumps({"rows": rows}))
+    steps = [{"step": "SEG", "sides": {"nadir": {"wall_s": 0.58}, "dcmqi": {"wall_s": 3.91}}}]
+    (tmp_path / "pipeline.json").write_text(json.dumps({"steps": steps}))
     evidence = made.gather(demo.out, tmp_path, NOON)
     card = json.loads((ROOT / "models" / "weights" / "nodule_malignancy" / "card.json").read_text())
     auc = card["figures"]["classification"]["figures"]["auc"]["value"]
@@ -48,7 +54,7 @@ def test_report_and_slides_say_what_the_results_say(made: ModuleType, demo: Demo
         text = text_of(document)
         assert f"AUC {auc:.3f}" in text
         assert "acknowledged 4321, lost 0" in text
-        assert "500 slices storescp 2 s" in text
+        assert "500 slices storescp 2 img/s" in text and "SEG dcmqi 3.91 s" in text
         assert "SUVmax 7 " in text and "For research use only" in text
 
 
