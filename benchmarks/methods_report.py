@@ -276,7 +276,7 @@ def _peers(e: Evidence, scale: float, text: ParagraphStyle, small: ParagraphStyl
     if not e.benches:
         return [Paragraph("Not measured here: make bench", text)]
     rows = [["benchmark", "who", "median"]]
-    for bench, said in e.benches.items():
+    for said in e.benches.values():
         for row in said.get("rows", ()):
             for receiver in row.get("receivers", ()):
                 values = sorted(receiver["values"])
