@@ -1,4 +1,4 @@
-"""The Kubernetes manifests: built as `kubectl apply -k` would, and held against the schemas and what is asked of them."""
+"""The Kubernetes manifests: built as `kubectl apply -k` would, and held against the schemas and what is asked for."""
 
 from __future__ import annotations
 
