@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import re
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from browser import Sight, sign_in
+from demo_run import DemoRun
 from ohif_pages import require_pages
 from web_site import WebSite
 
@@ -149,17 +151,17 @@ def test_the_real_pages_have_no_address_left_at_the_root_of_the_host(tmp_path: P
 
 
 @pytest.mark.long
-def test_ohif_shows_a_lesions_slice_from_the_nodes_own_store(
-    demo_site: WebSite, look: Callable[..., Sight]
+def test_ohif_shows_a_lesions_slice_and_stores_from_there(
+    demo_site: WebSite, look: Callable[..., Sight], demo: DemoRun
 ) -> None:
     require_pages()
-    demo_site.account("vera", "viewer")
-    client = demo_site.signed_in("vera")
+    demo_site.account("phil", "physicist")
+    client = demo_site.signed_in("phil")
     study = _uids(client, "/dicom-web/studies?limit=1", "0020000D")[0]
     (series,) = _uids(client, f"/dicom-web/studies/{study}/series?Modality=CT", "0020000E")
     sop = _uids(client, f"/dicom-web/studies/{study}/series/{series}/instances", "00080018")[40]
     sight = look(demo_site.url)
-    sign_in(sight, "vera")
+    sign_in(sight, "phil")
     page = sight.open(links.viewer(study, series, sop))
     page.wait_for_function(
         "sop => { const viewport = window.cornerstone?.getRenderingEngines?.()[0]?.getViewports?.()[0];"
@@ -169,6 +171,15 @@ def test_ohif_shows_a_lesions_slice_from_the_nodes_own_store(
         timeout=60_000,
     )
     assert page.evaluate("window.crossOriginIsolated")
+    seg = next((demo.out / "dicom").glob("*/SEG_lung_nodule.dcm"))
+    status = page.evaluate(
+        "async text => { const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0)).buffer;"
+        " const request = new XMLHttpRequest();"
+        " await window.extensionManager.getActiveDataSource()[0].store.dicom(bytes, request);"
+        " return request.status; }",
+        b64encode(seg.read_bytes()).decode(),
+    )
+    assert status == 200
     assert sight.outside == []
     assert [said for said in sight.problems if "Content Security Policy" in said] == []
 
