@@ -80,8 +80,8 @@ def fill(database: Database, *, findings: int = 100_000, now: datetime = NOW) ->
         _write(session, Refusal, _refusals(studies))
         _write(session, Result, _results(studies, now))
         _write(session, Delivery, _deliveries(studies, now))
-        _write(session, Event, _events(now))
-        _write(session, AuditRecord, _audit(now))
+        _write(session, Event, _events(studies, now))
+        _write(session, AuditRecord, _audit(studies, now))
         for name, value, scheme, meaning, unit, number, derivation in MEASURED:
             session.connection().execute(
                 text(_measuring(name, value, scheme, meaning, unit, number, derivation))
@@ -311,10 +311,11 @@ def _deliveries(studies: int, now: datetime) -> Iterator[dict[str, Any]]:
             }
 
 
-def _events(now: datetime) -> Iterator[dict[str, Any]]:
+def _events(studies: int, now: datetime) -> Iterator[dict[str, Any]]:
+    count = min(studies, 2000)
     kinds = ("quarantined", "rejected", "conflict", "schedule-missed")
-    for n in range(2000):
-        at = now - timedelta(minutes=7 * (2000 - n))
+    for n in range(count):
+        at = now - timedelta(minutes=7 * (count - n))
         yield {
             "at": at,
             "kind": kinds[n % 4],
@@ -323,10 +324,10 @@ def _events(now: datetime) -> Iterator[dict[str, Any]]:
         }
 
 
-def _audit(now: datetime) -> Iterator[dict[str, Any]]:
+def _audit(studies: int, now: datetime) -> Iterator[dict[str, Any]]:
     sha256 = audit.BEGINNING
-    for n in range(5000):
-        at = now - timedelta(minutes=3 * (5000 - n))
+    for n in range(studies):
+        at = now - timedelta(minutes=3 * (studies - n))
         message = (
             f'<AuditMessage><EventIdentification EventActionCode="C" EventDateTime="{at.isoformat()}" '
             'EventOutcomeIndicator="0"><EventID csd-code="110104" codeSystemName="DCM" '
