@@ -11,6 +11,7 @@ from sqlmodel import Session, col
 
 from store import jobs
 from store.tables import Instance, Job, Patient, Result, Revision, Series, Study
+from store.upload_files import source_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,18 @@ def patient_of(session: Session, study_instance_uid: str) -> Patient | None:
         .where(col(Study.study_instance_uid) == study_instance_uid)
     )
     return session.scalars(statement).first()
+
+
+def is_uploaded(session: Session, study_instance_uid: str) -> bool:
+    """Return whether a study came by hand, so that no PACS need hold it."""
+    statement = (
+        select(col(Instance.source))
+        .join(Series, col(Series.id) == col(Instance.series_pk))
+        .join(Study, col(Study.id) == col(Series.study_pk))
+        .where(col(Study.study_instance_uid) == study_instance_uid, col(Instance.current), ~col(Instance.own))
+        .order_by(col(Instance.id))
+    )
+    return str(session.scalars(statement.limit(1)).first() or "").startswith(source_of(""))
 
 
 def held_studies(session: Session, query: StudyQuery, limit: int, offset: int) -> list[HeldStudy]:
@@ -198,4 +211,12 @@ def _pattern(text: str) -> str:
     return escaped.replace("*", "%").replace("?", "_")
 
 
-__all__ = ["HeldObject", "HeldStudy", "StudyQuery", "held_objects", "held_studies", "patient_of"]
+__all__ = [
+    "HeldObject",
+    "HeldStudy",
+    "StudyQuery",
+    "held_objects",
+    "held_studies",
+    "is_uploaded",
+    "patient_of",
+]

@@ -1,6 +1,7 @@
 """`GET /dicom-web/...`: images for the viewer and for programs, from the PACS when there is one, else from the node.
 
-What may be asked is a grammar (`node.web.asked`), so that no address that somebody makes up reaches the PACS.
+What was uploaded comes from the node in any case. What may be asked is a grammar (`node.web.asked`), so that no
+address that somebody makes up reaches the PACS.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from node.web.asked import asked
 from node.web.own_dicom_web import OwnDicomWeb
 from node.web.pacs_proxy import PacsProxy, own_root
 from node.web.site import Site
-from store.held import patient_of
+from store.held import is_uploaded, patient_of
 
 ToPacs = Callable[[Request, str], Awaitable[Response]]
 STUDY_IN_ADDRESS = re.compile(rb"/studies/([0-9.]{1,64})")
@@ -45,8 +46,9 @@ def router(site: Site) -> APIRouter:
         wanted = asked(path)
         if wanted is None:
             raise HTTPException(404, "DICOMweb has no such address, or this node does not pass it on")
-        if proxy is None:
-            query, accept = dict(request.query_params), request.headers.get("accept", "")
+        query, accept = dict(request.query_params), request.headers.get("accept", "")
+        one = wanted.study or query.get("StudyInstanceUID", "")
+        if proxy is None or (one and await run_in_threadpool(_is_only_here, site, one)):
             answer = await run_in_threadpool(own.get, wanted, query, accept, own_root(request))
         else:
             answer = await proxy.get(request, wanted.path)
@@ -96,6 +98,11 @@ def patient_subject(site: Site, study_instance_uid: str) -> Subject | None:
     if found is None:
         return None
     return patients_of(site.settings).subject(found.issuer, found.patient_id, found.patient_name)
+
+
+def _is_only_here(site: Site, study_instance_uid: str) -> bool:
+    with site.database.reading() as session:
+        return is_uploaded(session, study_instance_uid)
 
 
 class Readers:

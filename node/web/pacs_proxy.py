@@ -75,9 +75,10 @@ class PacsProxy:
             await answer.aclose()
             raise HTTPException(502, "the PACS answered with something that is not DICOM")
         passed = {name: answer.headers[name] for name in COMES if name in answer.headers}
-        body = _blocks(answer)
-        if "json" in kind:
+        body, is_json = _blocks(answer), "json" in kind
+        if is_json or "content-encoding" in answer.headers:
             passed.pop("content-length", None)
+        if is_json:
             body = _rewritten(body, own_root(request))
         return StreamingResponse(body, status_code=answer.status_code, headers=passed)
 
@@ -140,7 +141,7 @@ def own_root(request: Request) -> str:
 
 async def _blocks(answer: httpx.Response) -> AsyncIterator[bytes]:
     try:
-        async for block in answer.aiter_raw(BLOCK_BYTES):
+        async for block in answer.aiter_bytes(BLOCK_BYTES):
             yield block
     finally:
         await answer.aclose()

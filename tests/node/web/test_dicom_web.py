@@ -7,18 +7,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from dicom_series import make_series
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom import dcmread
 from stub_pacs import StubPacs, stub_pacs
 from web_site import WebSite
 
 from node.audit_message import AuditMessage
+from node.intake import Intake
 from node.web import dicom_web
 from node.web.asked import asked
 from node.web.pacs_proxy import Addresses
 from node.web.site import Site
 from store import accounts
+from store.objects import ObjectStore
+from store.upload_files import source_of
 
 INSTANCE = "studies/1.2.3/series/1.2.4/instances/1.2.5"
 PART = b"--x\r\nContent-Type: application/octet-stream\r\n\r\n\x00\x01\r\n--x--\r\n"
@@ -230,6 +236,21 @@ def test_what_a_program_stores_is_for_the_node_itself(site: WebSite, pacs: StubP
         "/dicom-web/studies", content=PART, headers=STORED
     )
     assert answer.status_code == 409  # it is no DICOM, the node's own door says
+    assert pacs.asked == []
+
+
+def test_what_was_uploaded_comes_from_the_node(
+    site: WebSite, pacs: StubPacs, vera: httpx.Client, tmp_path: Path
+) -> None:
+    (path,) = make_series(tmp_path, np.zeros((1, 4, 4)))
+    study = dcmread(path).StudyInstanceUID
+    objects = ObjectStore(site.settings.home / "store")
+    incoming = objects.temporary()
+    incoming.write_bytes(path.read_bytes())
+    Intake(site.database, objects).take(incoming, source=source_of("ada"))
+    (row,) = vera.get("/dicom-web/studies", params={"StudyInstanceUID": study}).json()
+    assert row["0020000D"]["Value"] == [study]
+    assert len(vera.get(f"/dicom-web/studies/{study}/metadata").json()) == 1
     assert pacs.asked == []
 
 
