@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import Depends, Query
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from node.web.patient import CriteriaName
 from store.measured import Chosen
@@ -15,7 +15,7 @@ from store.measured import Chosen
 EMPTY = BeforeValidator(lambda value: None if value == "" else value)
 """A field of a form that nobody filled in is sent as nothing."""
 Day = Annotated[date | None, EMPTY, Query()]
-Count = Annotated[int | None, EMPTY, Query(ge=0, le=1_000_000)]
+Count = Annotated[Annotated[int, Field(ge=0, le=1_000_000)] | None, EMPTY, Query()]
 
 
 def _chosen(
