@@ -83,6 +83,11 @@ class Now:
     """Sources of earlier studies."""
 
     @property
+    def gave_up_priors(self) -> bool:
+        """Return whether earlier studies were given up that a person may ask for again."""
+        return any(one.counts.get("parked") for one in self.priors)
+
+    @property
     def missing_roles(self) -> tuple[str, ...]:
         """Return the roles that no process does that gives a sign of life."""
         there = {role for process in self.processes if process.is_alive for role in process.roles}
