@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlmodel import Field, Session, SQLModel, col, delete
+from sqlmodel import Field, Session, SQLModel, col, delete, select
 
 from plugins.errors import Refused
 from store import runs
@@ -19,7 +19,8 @@ class AskedRun(SQLModel, table=True):
     """A run that nobody has begun yet; one of a family at a time."""
 
     __tablename__ = "asked_run"
-    family: str = Field(primary_key=True)
+    id: int | None = Field(default=None, primary_key=True)
+    family: str = Field(unique=True)
     author: str = Field(description="who asked, in words for people")
     at: datetime = Field(sa_type=UtcDateTime)
 
@@ -36,7 +37,7 @@ def ask(session: Session, family: str, author: str, now: datetime) -> None:
 
 def asked(session: Session, family: str) -> AskedRun | None:
     """Return the run of a family that waits to be begun."""
-    return session.get(AskedRun, family, populate_existing=True)
+    return session.exec(select(AskedRun).where(col(AskedRun.family) == family)).first()
 
 
 def take(session: Session) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from judged_rows import plus, rows_of
@@ -20,7 +21,7 @@ from store.runs import State
 from training.gate import Margins, judge
 
 BEGUN = datetime(2025, 12, 20, 9, 0, tzinfo=UTC)
-CARD = {
+CARD: dict[str, Any] = {
     "intended_use": "Draws one lung nodule from one point; research use only.",
     "input": "Chest CT in HU and a point.",
     "training_data": "Twelve balls <b>in noise</b>.",

@@ -64,9 +64,11 @@ def upgrade() -> None:
     op.create_index("ix_upload_file_instance_pk", "upload_file", ["instance_pk"])
     op.create_table(
         "asked_run",
-        sa.Column("family", sa.String(), primary_key=True),
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("family", sa.String(), nullable=False),
         sa.Column("author", sa.String(), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.UniqueConstraint("family"),
     )
     op.create_table(
         "outside_person",
