@@ -23,6 +23,7 @@ from node.expiry import Expiry
 from node.intake import Intake
 from node.listener import Listener
 from node.loop import Loop
+from node.notify import notify
 from node.receipts import Receipts
 from node.reception import Door
 from node.settings import Settings
@@ -380,8 +381,10 @@ def serve(settings: Settings, roles: Sequence[str] = ()) -> None:
     settle_down()
     sys.stdout.write(_ready_line(node, time.monotonic() - started) + "\n")
     sys.stdout.flush()
+    notify(os.environ, "READY=1")
     told.get()
     log.info("draining")
+    notify(os.environ, "STOPPING=1")
     node.stop()
 
 
