@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import Table, func, insert, select, text
-from sqlmodel import Session, SQLModel
+from sqlmodel import Session
 
-import store.model_tables
-import store.tables  # noqa: F401 - both modules declare the tables
+from store.schema import METADATA
 
 BATCH = 2000
 
@@ -19,7 +18,7 @@ def copy_rows(source: Session, target: Session) -> int:
     Both have the tables of this release, and the target has no row.
     """
     copied = 0
-    for table in SQLModel.metadata.sorted_tables:
+    for table in METADATA.sorted_tables:
         order = list(table.primary_key)
         rows = source.connection().execution_options(yield_per=BATCH).execute(select(table).order_by(*order))
         for batch in rows.mappings().partitions(BATCH):
@@ -32,7 +31,7 @@ def copy_rows(source: Session, target: Session) -> int:
 
 def has_rows(session: Session) -> bool:
     """Return True when any table has a row."""
-    tables = SQLModel.metadata.sorted_tables
+    tables = METADATA.sorted_tables
     return any(session.connection().execute(select(table).limit(1)).first() is not None for table in tables)
 
 

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from outbox_rows import waiting_results
 from postgres_server import PostgresServer
-from sqlalchemy import select
-from sqlmodel import SQLModel
+from sqlalchemy import inspect, select
 
 from plugins.errors import Refused
 from store.backup import Backup, back_up, backups, prune, restore
 from store.database import Database
 from store.fsck.check import check
 from store.objects import ObjectStore
+from store.schema import METADATA
 from store.tables import Event, Patient
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -41,7 +41,7 @@ def rows_of(database: Database) -> dict[str, list[Any]]:
     with database.reading() as session:
         return {
             table.name: [tuple(row) for row in session.connection().execute(select(table))]
-            for table in SQLModel.metadata.sorted_tables
+            for table in METADATA.sorted_tables
         }
 
 
@@ -78,6 +78,11 @@ def test_a_node_made_of_a_backup_has_every_row_and_every_byte(
     with restored.transaction() as session:  # new rows are numbered after the copied ones
         session.add(Patient(patient_id="NEW"))
     restored.dispose()
+
+
+def test_every_table_of_the_database_is_copied(database: Database) -> None:
+    there = set(inspect(database.engine).get_table_names()) - {"alembic_version"}
+    assert there == set(METADATA.tables)
 
 
 def test_a_second_backup_copies_only_what_is_new_and_both_can_be_restored(

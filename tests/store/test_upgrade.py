@@ -10,9 +10,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlmodel import SQLModel, select
+from sqlmodel import select
 
 from store.database import MIGRATIONS, Database
+from store.schema import METADATA
 from store.tables import Patient
 
 REVISIONS = [path.name[:4] for path in sorted((MIGRATIONS / "versions").glob("[0-9]*_*.py"))]
@@ -77,7 +78,7 @@ def test_a_database_of_each_released_schema_is_brought_up_with_every_row(
         before = fill(connection)
     database.upgrade()
     with database.engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
         after = read(connection)
     for table, rows in before.items():
         kept = set(rows[0]) & set(after[table][0])

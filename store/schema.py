@@ -1,0 +1,19 @@
+"""All tables: to import this module is to know every one of them, for migrations and copies of whole databases."""
+
+from __future__ import annotations
+
+from sqlalchemy import MetaData
+from sqlmodel import SQLModel
+
+import store.asked_runs
+import store.cohort_rows
+import store.model_tables
+import store.outside_people
+import store.processes
+import store.tables
+import store.upload_tables
+import store.workitems  # noqa: F401 - each declares its tables
+
+METADATA: MetaData = SQLModel.metadata
+
+__all__ = ["METADATA"]
