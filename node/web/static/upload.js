@@ -34,6 +34,7 @@
 
   // Ask until there is an answer that another try would not change.
   async function insist(make) {
+    let refused = 0;
     for (let attempt = 0; ; attempt++) {
       if (isOver) throw new Stop();
       let answer = null;
@@ -42,8 +43,8 @@
       if (isPaused) { await resumed(); attempt = -1; continue; }
       if (answer && answer.status === 507) { pause(`${answer.said.error || "The disk of the node is full."} Then press Go on.`); continue; }
       if (answer && (answer.status === 401 || answer.status === 403)) {
-        if (!(await signedIn())) pause("You are signed out. ", true);
-        else if (answer.status === 403 && attempt > 0) throw new Stop(answer.said.error);
+        if (!(await signedIn())) { pause("You are signed out. ", true); refused = 0; }
+        else if (++refused > 2) throw new Stop(answer.said.error || "You may not do this.");
         continue;
       }
       if (attempt >= PATIENCE.length) { pause("The node does not answer. What is here is safe; press Go on to try again."); attempt = -1; continue; }
