@@ -286,10 +286,21 @@ def is_superseded(session: Session, job_id: int) -> bool:
 
 def list_jobs(session: Session, state: str | None = None) -> list[Job]:
     """Return the jobs, oldest first. Refuses `no-such-state`."""
+    return list(session.exec(select(Job).where(*_in_state(state)).order_by(col(Job.id))))
+
+
+def page(session: Session, *, state: str | None, after: int, limit: int) -> tuple[list[Job], int]:
+    """Return the jobs after a number, oldest first, and how many there are in all. Refuses `no-such-state`."""
+    wanted = _in_state(state)
+    rows = select(Job).where(*wanted, col(Job.id) > after).order_by(col(Job.id)).limit(limit)
+    total = session.exec(select(func.count()).select_from(Job).where(*wanted)).one()
+    return list(session.exec(rows)), total
+
+
+def _in_state(state: str | None) -> tuple[ColumnElement[bool], ...]:
     if state is not None and state not in STATES:
         raise Refused("no-such-state", f"'{state}' is not a job state; use one of {', '.join(STATES)}.")
-    statement = select(Job).order_by(col(Job.id))
-    return list(session.exec(statement if state is None else statement.where(col(Job.state) == state)))
+    return () if state is None else (col(Job.state) == state,)
 
 
 def get(session: Session, job_id: int) -> Job:

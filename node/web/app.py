@@ -13,9 +13,8 @@ from collections.abc import Callable, Sequence
 import anyio
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
@@ -25,8 +24,9 @@ from node.settings import Settings
 from node.vitals import Vitals
 from node.web import guard, login, problem
 from node.web.access import Gate, allow
+from node.web.api import ledger
 from node.web.frame import Frame, frame_of
-from store import jobs, priors
+from store import jobs
 from store.database import Database
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def create_app(
     app = FastAPI(title="Nadir", docs_url=None, redoc_url=None, openapi_url=None)
     for router in (
         _open(settings, database, vitals),
-        _ledger(database),
+        ledger.router(database),
         _hook(settings, database, told),
         login.router(settings, database, frame, record),
         *routers,
@@ -133,27 +133,6 @@ def _open(settings: Settings, database: Database, vitals: Vitals | None) -> APIR
         """Give the counts in Prometheus' text format."""
         own = b"" if vitals is None else vitals.text()
         return Response(metrics.text(registry) + own, media_type=metrics.CONTENT_TYPE)
-
-    return router
-
-
-def _ledger(database: Database) -> APIRouter:
-    """Return jobs and searches for earlier studies as JSON."""
-    router = APIRouter(prefix="/api")
-
-    @router.get("/jobs")
-    @allow("viewer", scopes=("api",))
-    def list_jobs(state: str | None = None) -> Response:
-        """Give the jobs, all or those in one state."""
-        with database.reading() as session:
-            return JSONResponse(jsonable_encoder({"jobs": jobs.list_jobs(session, state=state)}))
-
-    @router.get("/priors")
-    @allow("viewer", scopes=("api",))
-    def list_priors(state: str | None = None) -> Response:
-        """Give the searches for earlier studies and what they found, all or those in one state."""
-        with database.reading() as session:
-            return JSONResponse(jsonable_encoder({"priors": priors.listed(session, state)}))
 
     return router
 

@@ -280,7 +280,7 @@ def test_the_pages_are_made_without_torch() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(("size", "dark"), [(LAPTOP, False), (TABLET, True)])
+@pytest.mark.parametrize(("size", "dark"), [(LAPTOP, False), pytest.param(TABLET, True, marks=pytest.mark.long)])
 def test_in_a_browser_the_pages_are_whole_at_both_sizes(
     site: WebSite, look: Callable[..., Sight], size: tuple[int, int], dark: bool
 ) -> None:
