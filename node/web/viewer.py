@@ -42,8 +42,9 @@ def router(site: Site) -> APIRouter:
     @allow("viewer")
     def begin(request: Request) -> Response:
         """Send a person to the list of studies, or to the study that is asked for as OHIF's own address asks."""
-        query = f"viewer?{request.url.query}" if request.url.query else ""
-        return RedirectResponse(ROOT + query, 307)
+        query = f"?{request.url.query}" if request.url.query else ""
+        asks_for_study = any(name.lower() == "studyinstanceuids" for name in request.query_params)
+        return RedirectResponse(ROOT + ("viewer" if asks_for_study else "") + query, 307)
 
     @made.get("/viewer/{path:path}")
     @allow("viewer")

@@ -109,6 +109,7 @@ def test_only_files_of_the_viewer_are_given(vera: httpx.Client) -> None:
 def test_ohifs_own_address_of_a_study_works_too(vera: httpx.Client) -> None:
     answer = vera.get("/viewer?StudyInstanceUIDs=1.2.3")
     assert answer.headers["location"] == "/viewer/viewer?StudyInstanceUIDs=1.2.3"
+    assert vera.get("/viewer?modalities=CT").headers["location"] == "/viewer/?modalities=CT"
 
 
 def test_nobody_sees_it_without_signing_in_and_comes_back_to_it_afterwards(site: WebSite) -> None:
