@@ -241,8 +241,8 @@ def _refuse_two_of_one_visit(known: Course, one: Sighting, value: str) -> None:
         ):
             raise Refused(
                 "two-lesions-of-one-visit",
-                f"'{other.label}' is that lesion at this visit already; relink it first, or say --split when both are "
-                "fragments of one lesion",
+                f"'{other.label}' is that lesion at this visit already; relink it first, or say that both are "
+                "fragments of one lesion (--split)",
             )
 
 

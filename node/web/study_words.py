@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from store.finding_view import FindingView, MeasurementView
+from store.lesions import FIRST_SEEN, PROPOSAL, UNCONFIRMED
 from store.sighting import Decision
 from store.study_view import AnalysisView
 
@@ -86,7 +87,8 @@ def doubts(one: FindingView) -> list[tuple[str, float, str]]:
     """Return how sure the analysis was, as words, a share of one, and what the share means."""
     found = []
     if one.confidence is not None:
-        found.append(("That it is one", one.confidence, "how sure the analysis is that it is what it says"))
+        meaning = "how sure the analysis is that it is what it says"
+        found.append((f"Is a {one.type.lower()}", one.confidence, meaning))
     if "dice_deficit" in one.doubts:
         meaning = "overlap with the truth (Dice) to be expected if the networks' probabilities are right"
         found.append(("Outline, expected overlap", 1 - one.doubts["dice_deficit"], meaning))
@@ -97,9 +99,20 @@ def doubts(one: FindingView) -> list[tuple[str, float, str]]:
 
 
 def told_of(one: FindingView) -> list[str]:
-    """Return the intervals and doubts of a finding without its name before each."""
-    start = len(one.label) + 2
-    return [sentence[start:].lstrip(" :") for sentence in one.said]
+    """Return the intervals and doubts of a finding without its name before each, but for what its identity tells."""
+    start, reason = len(one.label) + 2, one.identity.reason if one.identity else ""
+    return [said[start:].lstrip(" :") for said in one.said if not reason or reason not in said]
+
+
+def role_line(one: FindingView) -> str:
+    """Return what a lesion is to the criteria and who said so; empty when nobody did."""
+    role = one.role or "not judged by the criteria"
+    return {
+        "": "",
+        PROPOSAL: f"{role}: proposed by the rules of selection",
+        FIRST_SEEN: f"{role}: first seen here",
+        UNCONFIRMED: f"{role}: nobody confirmed it yet, so it does not count",
+    }.get(one.role_by, f"{role}, says {one.role_by}")
 
 
 def bar(one: MeasurementView) -> tuple[float, float, float] | None:
@@ -124,5 +137,5 @@ def decision(one: Decision, lesions: dict[str, str]) -> str:
 
 __all__ = [
     "DELIVERIES", "JOBS", "KINDS", "LINKS", "VERDICTS", "bar", "decision", "doubts", "outcome",
-    "site_line", "told_of",
+    "role_line", "site_line", "told_of",
 ]  # fmt: skip

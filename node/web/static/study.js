@@ -67,6 +67,8 @@
   document.addEventListener("click", (event) => {
     const card = event.target.closest(".finding");
     if (card) current = card;
+    // Forms of another finding must not be seen under this one's name while its own are on their way.
+    if (event.target.closest("[data-act=choose]")) document.getElementById("chooser").replaceChildren("…");
     const step = event.target.closest("[data-step]");
     if (step) turn(card, Number(step.dataset.step));
     if (event.target.closest("#outline")) {
@@ -79,6 +81,19 @@
   window.addEventListener("hashchange", () => {
     const card = document.querySelector(":target.finding");
     if (card) { current = card; card.focus({ preventScroll: true }); }
+  });
+  // What is told at the edge of the page lies behind an open dialog.
+  document.addEventListener("htmx:responseError", (event) => {
+    const form = event.target.closest?.("#choose form");
+    if (!form) return;
+    let sentence = "The node did not take it.";
+    try { sentence = JSON.parse(event.detail.xhr.responseText).error || sentence; } catch { /* no JSON */ }
+    form.querySelector("[role=alert]")?.remove();
+    const line = document.createElement("p");
+    line.setAttribute("role", "alert");
+    line.className = "alert";
+    line.textContent = sentence;
+    form.append(line);
   });
   document.addEventListener("nadir:chosen", () => document.getElementById("choose").close());
   document.addEventListener("keydown", (event) => {
