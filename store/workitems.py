@@ -225,6 +225,15 @@ def of_study(session: Session, study_instance_uid: str) -> Sequence[Workitem]:
     return session.exec(select(Workitem).where(asking).order_by(col(Workitem.id))).all()
 
 
+def of_studies(session: Session, study_instance_uids: Collection[str]) -> dict[str, list[Workitem]]:
+    """Return the workitems that ask for something of each of these studies, the newest first."""
+    asking = col(Workitem.study_instance_uid).in_(list(study_instance_uids))
+    found: dict[str, list[Workitem]] = {uid: [] for uid in study_instance_uids}
+    for row in session.exec(select(Workitem).where(asking).order_by(col(Workitem.id).desc())):
+        found[row.study_instance_uid].append(row)
+    return found
+
+
 def shown(row: Workitem) -> dict[str, Any]:
     """Return a workitem as plain data for people and programs, without its Transaction UID, which is nobody else's."""
     plain = row.model_dump(mode="json", exclude={"transaction_uid", "content", "run_after"})
@@ -298,6 +307,7 @@ __all__ = [
     "get",
     "listed",
     "move",
+    "of_studies",
     "of_study",
     "only_asked",
     "settled_elsewhere",

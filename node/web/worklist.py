@@ -12,6 +12,7 @@ from node.web.access import allow
 from node.web.fields import Fields
 from node.web.site import Site
 from node.web.worklist_words import WORDS, said
+from store import workitems
 from store import worklist as listing
 from store.worklist import STAGES
 
@@ -58,10 +59,13 @@ def _values(site: Site, fields: Any) -> dict[str, Any]:
             offset=at * PAGE,
             priors_wait_seconds=settings.priors_wait_seconds,
         )
+        asked = workitems.of_studies(session, [one.study.study_instance_uid for one in found.rows])
         counts = listing.counts(session)
         told, pulls = listing.not_here(session)
     return {
         "rows": [(one, said(one, now, settings)) for one in found.rows],
+        "asked": asked,
+        "stoppable": workitems.STOPPABLE,
         "total": found.total,
         "first": at * PAGE + 1,
         "at": at,

@@ -43,6 +43,12 @@ class WorkitemOf(BaseModel):
     ended_at: form.Instant | None = Field(description="When it ended")
 
 
+class Cancelled(WorkitemOf):
+    """A workitem that is being cancelled."""
+
+    said: str = Field(description="One sentence")
+
+
 class Workitems(form.Listed):
     """A part of the workitems."""
 
@@ -84,7 +90,7 @@ def router(site: Site) -> APIRouter:
 
     @made.post("/workitems/{workitem}/cancel", responses=form.problems(404, 409))
     @allow("physicist")
-    def cancel(request: Request, workitem: form.Pk, why: Why | None = None) -> WorkitemOf:
+    def cancel(request: Request, workitem: form.Pk, why: Why | None = None) -> Cancelled:
         """Stop what a workitem asked for, and tell the worklist that it is CANCELED."""
         by = request.state.identity.name
         told = f"{by} cancelled it: {(why or Why()).reason}"
@@ -93,7 +99,7 @@ def router(site: Site) -> APIRouter:
         said = f"workitem {workitem} cancelled"
         subject = row.study_instance_uid or row.workitem_uid
         site.record(audit_events.operated(said, subject, by, request.state.address))
-        return _of(row)
+        return Cancelled(**_of(row).model_dump(), said=f"Workitem {workitem} is being cancelled.")
 
     return made
 
