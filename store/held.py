@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlmodel import Session, col
 
 from store import jobs
@@ -128,8 +129,13 @@ def held_studies(session: Session, query: StudyQuery, limit: int, offset: int) -
     return [_held_study(study, patient, counts.get(study.id or 0, ())) for study, patient in found]
 
 
-def held_objects(session: Session, study_instance_uid: str) -> list[HeldObject]:
-    """Return what is shown of a study: the content that counts, and the newest results of each analysis, by series."""
+def held_objects(
+    session: Session, study_instance_uid: str, series_instance_uid: str = "", sop_instance_uid: str = ""
+) -> list[HeldObject]:
+    """Return what is shown of a study: the content that counts, and the newest results of each analysis, by series.
+
+    Only of one series or one instance when they are given.
+    """
     came = (
         select(
             col(Series.series_instance_uid),
@@ -139,10 +145,39 @@ def held_objects(session: Session, study_instance_uid: str) -> list[HeldObject]:
         )
         .join(Series, col(Series.id) == col(Instance.series_pk))
         .join(Study, col(Study.id) == col(Series.study_pk))
-        .where(col(Study.study_instance_uid) == study_instance_uid, col(Instance.current))
+        .where(
+            col(Study.study_instance_uid) == study_instance_uid,
+            col(Instance.current),
+            col(Instance.sop_instance_uid).not_in(select(col(Result.sop_instance_uid))),
+        )
         .order_by(col(Series.id), col(Instance.id))
     )
-    newest = (
+    made = (
+        select(
+            col(Result.series_instance_uid),
+            col(Result.sop_instance_uid),
+            col(Result.sop_class_uid),
+            col(Result.sha256),
+        )
+        .where(col(Result.job_pk).in_(_newest_jobs(study_instance_uid)))
+        .order_by(col(Result.id))
+    )
+    if series_instance_uid:
+        came = came.where(col(Series.series_instance_uid) == series_instance_uid)
+        made = made.where(col(Result.series_instance_uid) == series_instance_uid)
+    if sop_instance_uid:
+        came = came.where(col(Instance.sop_instance_uid) == sop_instance_uid)
+        made = made.where(col(Result.sop_instance_uid) == sop_instance_uid)
+    objects: dict[str, HeldObject] = {}
+    for series, sop, kind, sha256 in (*session.execute(came), *session.execute(made)):
+        one = HeldObject(series_instance_uid=series, sop_instance_uid=sop, sop_class_uid=kind, sha256=sha256)
+        objects.setdefault(sop, one)
+    return list(objects.values())
+
+
+def _newest_jobs(study_instance_uid: str) -> Select[Any]:
+    """Return a query for the newest job of each analysis that has results."""
+    return (
         select(func.max(Job.id))
         .join(Revision, col(Revision.id) == col(Job.revision_pk))
         .join(Study, col(Study.id) == col(Revision.study_pk))
@@ -153,21 +188,6 @@ def held_objects(session: Session, study_instance_uid: str) -> list[HeldObject]:
         )
         .group_by(col(Job.plugin))
     )
-    made = (
-        select(
-            col(Result.series_instance_uid),
-            col(Result.sop_instance_uid),
-            col(Result.sop_class_uid),
-            col(Result.sha256),
-        )
-        .where(col(Result.job_pk).in_(newest))
-        .order_by(col(Result.id))
-    )
-    objects: dict[str, HeldObject] = {}
-    for series, sop, kind, sha256 in (*session.execute(came), *session.execute(made)):
-        one = HeldObject(series_instance_uid=series, sop_instance_uid=sop, sop_class_uid=kind, sha256=sha256)
-        objects.setdefault(sop, one)
-    return list(objects.values())
 
 
 def _counts(session: Session, study_pks: Sequence[int]) -> dict[int, tuple[tuple[str, int, int], ...]]:

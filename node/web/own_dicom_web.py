@@ -69,12 +69,7 @@ class OwnDicomWeb:
 
     def _held(self, asked: Asked) -> list[HeldObject]:
         with self._database.reading() as session:
-            held = held_objects(session, asked.study)
-        found = [
-            one
-            for one in held
-            if asked.series in ("", one.series_instance_uid) and asked.sop in ("", one.sop_instance_uid)
-        ]
+            found = held_objects(session, asked.study, asked.series, asked.sop)
         if not found:
             raise HTTPException(404, "this node does not hold what was asked for")
         return found
