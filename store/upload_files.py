@@ -123,6 +123,14 @@ def files(
     return list(session.exec(statement.order_by(col(UploadFile.id)).limit(limit)))
 
 
+def count_files(session: Session, upload_pk: int, states: Sequence[str] = ()) -> int:
+    """Return how many files of an upload there are, all or those in some states."""
+    statement = select(func.count()).select_from(UploadFile).where(col(UploadFile.upload_pk) == upload_pk)
+    if states:
+        statement = statement.where(col(UploadFile.state).in_(states))
+    return session.exec(statement).one()
+
+
 def images(session: Session, upload_pk: int, *, limit: int) -> list[UploadFile]:
     """Return the NIfTI images of an upload of which somebody said what they are."""
     statement = select(UploadFile).where(col(UploadFile.upload_pk) == upload_pk, col(UploadFile.said) != "")
@@ -277,6 +285,7 @@ __all__ = [
     "Reason",
     "Tally",
     "change",
+    "count_files",
     "file_at",
     "file_of",
     "files",

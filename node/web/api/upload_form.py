@@ -75,11 +75,10 @@ class UploadList(form.Listed):
     uploads: list[UploadAnswer]
 
 
-class FileList(BaseModel):
+class FileList(form.Listed):
     """Files in the order in which they came."""
 
     files: list[FileAnswer]
-    next: str | None = Field(description="`cursor` of those that follow; null when these were the last")
 
 
 class SkippedFile(BaseModel):

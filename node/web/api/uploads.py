@@ -164,8 +164,10 @@ def _files(made: APIRouter, site: Site, door: _Door) -> None:
             uploads.get(session, upload_pk)
             states = (state,) if state else ()
             rows = upload_files.files(session, upload_pk, after=after, limit=limit + 1, states=states)
+            total = upload_files.count_files(session, upload_pk, states)
         found = [door.shown(row) for row in rows[:limit]]
-        return FileList(files=found, next=form.cursor_of(found[-1].id) if len(rows) > limit else None)
+        more = form.cursor_of(found[-1].id) if len(rows) > limit else None
+        return FileList(files=found, total=total, next=more)
 
     @made.get("/uploads/{upload_pk}/files/{number}", responses=form.problems(404))
     @allow("viewer", scopes=("api",))
