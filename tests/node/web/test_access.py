@@ -113,6 +113,31 @@ MAY = {
     "GET /api/models/{family}/{number}": PEOPLE | {"api token"},
     "POST /api/models/{family}/rollback": PHYSICISTS,
     "POST /api/models/{family}/{number}/approve": PHYSICISTS,
+    "GET /worklist": PEOPLE,
+    "POST /worklist/rows": PEOPLE,
+    "GET /api/worklist": PEOPLE | {"api token"},
+    "POST /api/worklist/search": PEOPLE | {"api token"},
+    "POST /api/jobs/{job}/retry": {"physicist", "administrator"},
+    "POST /api/jobs/{job}/rerun": {"physicist", "administrator"},
+    "POST /api/jobs/{job}/park": {"administrator"},
+    "POST /api/jobs/{job}/unpark": {"administrator"},
+    "POST /api/jobs/{job}/send": {"administrator"},
+    "POST /api/studies/{uid}/park": {"administrator"},
+    "POST /api/studies/{uid}/unpark": {"administrator"},
+    "POST /api/studies/{uid}/settle": {"physicist", "administrator"},
+    "GET /system": {"administrator"},
+    "GET /system/now": {"administrator"},
+    "GET /system/machine": {"administrator"},
+    "GET /system/events": {"administrator"},
+    "GET /system/audit": {"administrator"},
+    "POST /system/audit/rows": {"administrator"},
+    "POST /system/audit/verify": {"administrator"},
+    "GET /api/system": {"administrator", "api token"},
+    "GET /api/events": {"administrator", "api token"},
+    "GET /api/audit": {"administrator"},
+    "POST /api/system/destinations/retry": {"administrator"},
+    "POST /api/system/destinations/abandon": {"administrator"},
+    "POST /api/system/priors/retry": {"administrator"},
     "GET /system/accounts": {"administrator"},
     "POST /system/accounts": {"administrator"},
     "POST /system/accounts/{name}/role": {"administrator"},
@@ -242,6 +267,19 @@ def test_metrics_are_for_a_token_and_for_this_machine_whatever_is_configured(sit
     assert site.client(**{"X-Forwarded-For": "10.0.0.1"}).get("/metrics").status_code == 401
     assert site.client(Host="evil.example").get("/metrics").status_code == 401
     assert site.client().get("/api/jobs").status_code == 401
+
+
+def test_the_token_for_metrics_reads_metrics_and_nothing_else(tmp_path: Path) -> None:
+    site = WebSite(tmp_path, hook_token="h" * 20, metrics_token="m" * 20)
+    try:
+        elsewhere = {"X-Forwarded-For": "10.0.0.1"}
+        client = site.client(Authorization=f"Bearer {'m' * 20}", **elsewhere)
+        assert client.get("/metrics").status_code == 200
+        assert client.get("/api/jobs").status_code == 403
+        assert client.post("/intake/study", json={"study_instance_uid": "1.2.3"}).status_code == 403
+        assert site.client(Authorization=f"Bearer {'m' * 19}", **elsewhere).get("/metrics").status_code == 401
+    finally:
+        site.stop()
 
 
 def test_a_token_ends_when_it_is_revoked_or_over(site: WebSite) -> None:
