@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from composed import composed, make_secrets
 from programs import ROOT, program
 
 from node.secrets import SECRET, WITH_PASSWORDS, is_secret, read_secret
@@ -21,32 +22,17 @@ from node.settings import Settings
 OURS = {*ROLES, "worker-gpu"}
 
 
-def config(file: Path, *flags: str, group: str | None = "1000") -> subprocess.CompletedProcess[str]:
-    """Return what docker-compose makes of a file."""
-    environment = {"PATH": os.environ["PATH"]} | ({"NADIR_SECRETS_GROUP": group} if group else {})
-    command = [program("docker-compose", "docker-compose"), "--project-directory", ROOT, "-f", file, *flags]
-    return subprocess.run(
-        [*command, "config"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=environment,
-        cwd="/",
-    )
-
-
 @pytest.fixture(scope="module")
-def composed() -> dict[str, Any]:
+def whole() -> dict[str, Any]:
     """Return the file as docker-compose understands it, with every profile."""
-    done = config(ROOT / "compose.yaml", "--profile", "gpu")
+    done = composed(ROOT / "compose.yaml", "--profile", "gpu")
     assert done.returncode == 0, done.stderr
     return dict(yaml.safe_load(done.stdout))
 
 
 @pytest.fixture(scope="module")
-def services(composed: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return dict(composed["services"])
+def services(whole: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return dict(whole["services"])
 
 
 def test_every_role_has_a_service_of_its_own_on_one_image_one_home_and_one_database(
@@ -94,9 +80,9 @@ def test_ports_are_for_this_machine_alone_until_told_otherwise(services: dict[st
 
 
 def test_only_what_speaks_to_the_outside_is_on_a_network_that_leads_there(
-    composed: dict[str, Any], services: dict[str, dict[str, Any]]
+    whole: dict[str, Any], services: dict[str, dict[str, Any]]
 ) -> None:
-    outward = {name for name, network in composed["networks"].items() if not network.get("internal")}
+    outward = {name for name, network in whole["networks"].items() if not network.get("internal")}
     assert outward == {"edge"}
     on_edge = {name for name, service in services.items() if "edge" in service["networks"]}
     assert on_edge == {"listener", "web", "orthanc", "grafana"}
@@ -136,16 +122,6 @@ def test_the_settings_of_each_service_are_accepted_with_the_secrets_that_are_mad
     assert f"{(made / 'pacs_url').read_text().strip()}".endswith(listed.removeprefix("http://"))
 
 
-def make_secrets(folder: Path) -> Path:
-    """Return the folder that `make secrets` fills."""
-    made = folder / "secrets"
-    done = subprocess.run(
-        [ROOT / ".ci" / "secrets", made], capture_output=True, text=True, timeout=30, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return made
-
-
 def test_secrets_are_random_private_and_made_once(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     made, other = make_secrets(tmp_path), make_secrets(tmp_path / "other")
@@ -165,14 +141,14 @@ def test_secrets_are_random_private_and_made_once(tmp_path: Path) -> None:
 
 
 def test_whatever_a_service_names_is_there() -> None:
-    whole = yaml.safe_load((ROOT / "compose.yaml").read_text())
-    for name, service in whole["services"].items():
+    read = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    for name, service in read["services"].items():
         secrets = {s if isinstance(s, str) else s["source"] for s in service.get("secrets", ())}
-        assert secrets <= set(whole["secrets"]), name
-        assert set(service["networks"]) <= set(whole["networks"]), name
+        assert secrets <= set(read["secrets"]), name
+        assert set(service["networks"]) <= set(read["networks"]), name
         for volume in service.get("volumes", ()):
             source = volume.partition(":")[0]
-            assert source in whole["volumes"] or (ROOT / source).exists(), (name, volume)
+            assert source in read["volumes"] or (ROOT / source).exists(), (name, volume)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +162,7 @@ def test_a_bad_file_is_refused(tmp_path: Path, instead_of: str, stands: str) -> 
     text = (ROOT / "compose.yaml").read_text()
     bad = tmp_path / "compose.yaml"
     bad.write_text(text.replace(instead_of, stands))
-    done = config(bad)
+    done = composed(bad)
     assert done.returncode != 0 and re.search("'memory'|no_such_volume", done.stderr)
 
 

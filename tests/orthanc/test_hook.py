@@ -315,6 +315,17 @@ def test_the_environment_wins_over_the_configuration(monkeypatch: pytest.MonkeyP
     assert hook.read_settings("{}", {}) == ("http://127.0.0.1:8080", "")
 
 
+def test_the_token_may_come_from_a_file_as_containers_hand_secrets_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hook = load_hook(monkeypatch, None)
+    secret = tmp_path / "token"
+    secret.write_text("long and random\n".replace(" ", "-"))
+    assert hook.read_settings("{}", {"NADIR_TOKEN_FILE": str(secret)})[1] == "long-and-random"
+    with pytest.raises(ValueError, match="NADIR_TOKEN_FILE"):
+        hook.read_settings("{}", {"NADIR_TOKEN_FILE": str(tmp_path / "none")})
+
+
 # --- inside a real Orthanc ------------------------------------------------------------------------------------
 
 
