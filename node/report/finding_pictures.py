@@ -269,10 +269,11 @@ def _stack(images: Sequence[tuple[str, Path]]) -> Stack:
 
 
 def _cut(one: Placed) -> Cut:
-    try:
-        return read_cut(one.path, one.corner_mm)
-    except OSError as error:
-        raise Refused("no-longer-here", "an image that it was drawn on is no longer here") from error
+    if not one.path.is_file():
+        raise Refused(
+            "no-longer-here", "an image that it was drawn on is no longer here; 'nadir fsck' lists it"
+        )
+    return read_cut(one.path, one.corner_mm)
 
 
 def _shape(what: Depicted, stack: Stack, masks: SegmentMasks | None) -> Shape:

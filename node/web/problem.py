@@ -45,7 +45,12 @@ def status_of(code: str) -> int:
     """Return the HTTP status of a refusal: 404 for what is not there, 409 for a conflict, 400 for all else."""
     if code in CONFLICTS:
         return 409
-    return 404 if code == "no-family" or (code.startswith("no-such-") and code != "no-such-state") else 400
+    return (
+        404
+        if code in ("no-family", "no-longer-here")
+        or (code.startswith("no-such-") and code != "no-such-state")
+        else 400
+    )
 
 
 def error(

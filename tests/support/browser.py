@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from demo_run import DemoRun
 from playwright.sync_api import Browser, Page, sync_playwright
 from web_site import PASSWORD, WebSite
 
+REFUSAL = re.compile(r"Failed to load resource|Response Status Error Code 4\d\d")
 LAPTOP, TABLET = (1366, 768), (820, 1180)
 # Without the first lines its start asks for hosts of its maker; the rest draws WebGL without a graphics card.
 FLAGS = [
@@ -109,7 +111,7 @@ def look(chromium: Browser) -> Iterator[Callable[..., Sight]]:
 
         def said(message: Any) -> None:
             # Refusals of the node appear as failed resources; tests judge those by the page itself.
-            if message.type == "error" and "Failed to load resource" not in message.text:
+            if message.type == "error" and not REFUSAL.search(message.text):
                 sight.problems.append(message.text)
 
         sight.page.on("request", asked)
