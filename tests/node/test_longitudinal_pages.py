@@ -203,3 +203,40 @@ def test_a_cohort_has_its_charts_its_table_and_the_same_numbers(tmp_path: Path) 
     assert "−60.0 %" in html and RESEARCH_USE in html
     assert "−60.0 %" in pdf_text(write_cohort_pdf(cohort), tmp_path)
     assert write_cohort_csv(cohort).count("recist1.1") == 3
+
+
+def test_charts_hold_no_style_so_that_they_may_stand_on_pages_that_allow_none() -> None:
+    html = write_html(ordinary_report())
+    charts = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    assert len(charts) == 2 and not any("style" in chart for chart in charts)
+    assert all('stroke-dasharray="' in chart and 'font-family="' in chart for chart in charts)
+
+
+def test_a_lesion_tells_where_a_viewer_shows_it_and_a_report_can_be_made_without_pictures() -> None:
+    course, responses = ordinary()
+    named = tuple(
+        replace(
+            s,
+            measurements={
+                name: replace(m, sop_instance_uid=f"{s.series_instance_uid}.7")
+                for name, m in s.measurements.items()
+            },
+        )
+        for s in course.sightings
+    )
+    course = replace(course, sightings=named)
+    made = build(course, responses, nowhere, made_at=NOW, with_pictures=False)
+    assert made.pictures == {} and made.missing == ()
+    first = next(lesion for lesion in made.lesions if lesion.code == "T1").cells[0]
+    assert first.place is not None and first.place.sop_instance_uid == "1.2.826.0.1.1.1.7"
+    assert first.place.study_instance_uid == "1.2.826.0.1.1"
+    undrawn = next(lesion for lesion in made.lesions if lesion.role == "non-target").cells[0]
+    assert undrawn.place is not None and undrawn.place.series_instance_uid == ""
+
+
+def test_a_course_in_short_tells_when_a_new_lesion_was_first_seen() -> None:
+    days = [visit(n).study_date for n in range(4)]
+    sums = [(day, 40.0) for day in days]
+    response = response_of("P", sums, (None, "SD", "PD", "PD"), new_from=2)
+    (one,) = cohort_of([response], criteria="recist1.1", made_at=NOW).followed
+    assert one.new_days == (112,) and one.verdicts == ((56, "SD"), (112, "PD"), (168, "PD"))
