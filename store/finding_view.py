@@ -192,6 +192,13 @@ def findings_of(
     )
 
 
+def findings_mark(session: Session, study_pk: int) -> str:
+    """Return what changes whenever other findings of a study count."""
+    counting = (col(Finding.study_pk) == study_pk, ~col(Finding.superseded))
+    count, last = session.exec(select(func.count(), func.max(Finding.id)).where(*counting)).one()
+    return f"{count}-{last or 0}"
+
+
 def finding_view(session: Session, finding_pk: int) -> FindingView:
     """Return one finding. Refuses `no-such-finding`."""
     row = session.exec(
@@ -344,5 +351,6 @@ def _missed(known: Course, study: str) -> tuple[Missed, ...]:
 
 
 __all__ = [
-    "FindingPage", "FindingView", "IdentityView", "MeasurementView", "Missed", "finding_view", "findings_of",
+    "FindingPage", "FindingView", "IdentityView", "MeasurementView", "Missed", "finding_view", "findings_mark",
+    "findings_of",
 ]  # fmt: skip

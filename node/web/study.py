@@ -21,7 +21,7 @@ from node.web.site import Site
 from node.web.worklist_words import StudySaid, said
 from plugins.errors import Refused
 from store.choices import VALUES
-from store.finding_view import FindingPage, FindingView, finding_view, findings_of
+from store.finding_view import FindingPage, FindingView, finding_view, findings_mark, findings_of
 from store.standing import standings
 from store.study_view import StudyView, sop_classes, study_head, study_view
 from store.tables import Patient, Study
@@ -53,7 +53,7 @@ def router(site: Site) -> APIRouter:
         request: Request, study_instance_uid: Uid, seen: Annotated[str, Query(max_length=64)] = ""
     ) -> Response:
         """Give where the study stands, and say whether there are other findings than those that were seen."""
-        shown = pages.shown(study_instance_uid, False, 0)
+        shown = pages.standing(study_instance_uid)
         return site.frame.page(request, "study_progress.html", seen=seen, **shown)
 
     @made.get("/studies/{study_instance_uid}/findings/{finding_pk}/choose")
@@ -94,26 +94,37 @@ class _Pages:
     def shown(self, study_instance_uid: str, superseded: bool, offset: int) -> dict[str, Any]:
         """Return what the templates are given. Raises 404 for no such study."""
         with self._site.database.reading() as session:
-            try:
-                view = study_view(session, study_instance_uid)
-            except Refused as error:
-                raise HTTPException(404, error.sentence) from error
+            standing = self._standing(session, study_instance_uid)
+            view = standing["view"]
             page = findings_of(session, view.head.study_pk, superseded=superseded, offset=offset, limit=EACH)
             # What counts no longer is linked to, never shown beside what counts.
             others = findings_of(session, view.head.study_pk, superseded=not superseded, limit=1).total
-            stage = self._stage(session, view)
         return {
-            **_words(),
-            "view": view,
-            "head": view.head,
-            "stage": stage,
+            **standing,
             "page": page,
             "groups": _groups(view, page),
             "superseded": superseded,
             "others": others,
             "offset": offset,
             "each": EACH,
-            "fingerprint": _fingerprint(page),
+        }
+
+    def standing(self, study_instance_uid: str) -> dict[str, Any]:
+        """Return what tells where the study stands. Raises 404 for no such study."""
+        with self._site.database.reading() as session:
+            return self._standing(session, study_instance_uid)
+
+    def _standing(self, session: Session, study_instance_uid: str) -> dict[str, Any]:
+        try:
+            view = study_view(session, study_instance_uid)
+        except Refused as error:
+            raise HTTPException(404, error.sentence) from error
+        return {
+            **_words(),
+            "view": view,
+            "head": view.head,
+            "stage": self._stage(session, view),
+            "mark": findings_mark(session, view.head.study_pk),
         }
 
     def _stage(self, session: Session, view: StudyView) -> StudySaid:
@@ -134,7 +145,7 @@ class _Pages:
                 raise HTTPException(404, error.sentence) from error
         if one.study_instance_uid != study_instance_uid:
             raise HTTPException(404, "the study has no such finding")
-        return {**_words(), "head": head, "one": one, "page": page, "values": VALUES}
+        return {**_words(), "head": head, "one": one, "page": page}
 
     def changed(self, request: Request, study_instance_uid: str, offset: int, told: str) -> Response:
         """Return the parts of the page that a choice changes."""
@@ -158,7 +169,7 @@ def _words() -> dict[str, Any]:
     from node.report import overlays
 
     return {"links": links, "words": study_words, "main": _main, "rounded": overlays.rounded,
-            "unit": overlays.pretty_unit}  # fmt: skip
+            "unit": overlays.pretty_unit, "values": VALUES}  # fmt: skip
 
 
 def _main(one: FindingView) -> list[tuple[str, Any]]:
@@ -176,10 +187,6 @@ def _groups(view: StudyView, page: FindingPage) -> list[tuple[Any, list[FindingV
     for one in page.findings:
         groups.setdefault(one.job_pk, []).append(one)
     return [(by_job[job_pk], found) for job_pk, found in groups.items() if job_pk in by_job]
-
-
-def _fingerprint(page: FindingPage) -> str:
-    return f"{page.total}-{max((one.finding_pk for one in page.findings), default=0)}"
 
 
 __all__ = ["router"]

@@ -14,11 +14,11 @@ from sqlmodel import Session, select
 from web_site import WebSite
 
 from store import accounts
-from store.tables import Choice, Instance, Study
+from store.tables import Choice, Instance, Job, Study
 from store.tracking.link import Kind
 
 JANUARY, MARCH = date(2026, 1, 10), date(2026, 3, 10)
-ONE, NEW = "2.25.1", "2.25.3"
+ONE, TWO, NEW = "2.25.1", "2.25.2", "2.25.3"
 PAGE, NOTHING = "/studies/1.2.2", "/studies/1.2.3"
 
 
@@ -32,11 +32,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebSite]:
         made.account("VERA", "viewer")
         with made.database.transaction() as session:
             clock = Clock()
-            first = visit(session, clock, JANUARY, [lesion(ONE)], study="1.2.1")
+            both = [lesion(ONE), lesion(TWO, segment_number=2)]
+            first = visit(session, clock, JANUARY, both, study="1.2.1")
             found = [lesion(ONE, 18), lesion(NEW, 30, segment_number=2, label="Nodule <B>")]
             links = [
                 Linked(kind=Kind.SAME, uid=ONE, earlier=[ONE], study=first),
                 Linked(kind=Kind.NEW, uid=NEW, study=first),
+                Linked(kind=Kind.GONE, uid=TWO, earlier=[TWO], study=first, is_drawn=False),
             ]
             visit(session, clock, MARCH, found, links, study="1.2.2")
             visit(session, clock, MARCH, [], study="1.2.3", patient={"patient_id": "Q"})
@@ -80,9 +82,31 @@ def test_a_choice_by_page_has_the_account_as_its_author_and_is_told_to_the_trail
     assert told.participants[0].user_id == "ANNA" and told.subjects[0].details == (
         ("Choice", f"{row.id} confirm"),
     )
+        told_anew = select(Job.plugin).where(Job.state == "queued")
+        assert list(session.exec(told_anew)) == ["response"]
     status, parts = say(site, "ANNA", f"{PAGE}/choices/{row.id}/undo")
     assert status == 200 and "confirmed as a lesion" not in parts
     assert say(site, "ANNA", f"{PAGE}/choices/{row.id}/undo")[0] == 409
+
+
+def test_what_was_not_drawn_is_corrected_in_words_of_the_criteria(site: WebSite) -> None:
+    assert "Looked for, not drawn here" in site.signed_in("VERA").get(PAGE).text
+    status, parts = say(site, "ANNA", lesion=TWO, kind="status", value="NE")
+    assert status == 200 and "<option selected>NE</option>" in parts and "seen: NE" in parts
+
+
+def test_a_study_that_is_still_coming_is_asked_about_again_and_tells_of_other_findings(site: WebSite) -> None:
+    client = site.signed_in("VERA")
+    assert "every 3s" not in client.get("/studies/1.2.1").text
+    with site.database.transaction() as session:
+        session.exec(select(Study).where(Study.study_instance_uid == "1.2.3")).one().state = "receiving"
+    page = client.get(NOTHING).text
+    assert "every 3s" in page and "receiving" in page
+    mark = page.partition("/progress?seen=")[2].partition('"')[0]
+    assert "other findings" not in client.get(f"{NOTHING}/progress", params={"seen": mark}).text
+    assert "other findings" in client.get(f"{NOTHING}/progress", params={"seen": "1-1"}).text
+    with site.database.transaction() as session:
+        session.exec(select(Study).where(Study.study_instance_uid == "1.2.3")).one().state = "settled"
 
 
 @pytest.mark.parametrize(
