@@ -54,7 +54,8 @@ class Performing:
 
                 tls = client_context(settings)
             self._sources.append(open_source(address, settings, objects, tls=tls))
-        performer = Performer(database, self._worklists[0], settings, known=installed(settings), owner=owner)
+        known = installed(settings)
+        self._performer = Performer(database, self._worklists[0], settings, known=known, owner=owner)
         self._fetcher = InputFetcher(
             database,
             intake,
@@ -65,7 +66,7 @@ class Performing:
         )
         self._events = Events(database, self._worklists[1], settings) if settings.worklist.events else None
         self.ticks: list[tuple[str, Callable[[datetime], bool], float]] = [
-            ("worklist", performer.tick, min(IDLE_SECONDS, settings.worklist.seconds)),
+            ("worklist", self._performer.tick, min(IDLE_SECONDS, settings.worklist.seconds)),
             ("worklist input", self._fetcher.tick, IDLE_SECONDS),
         ]
         if self._events is not None:
@@ -78,7 +79,9 @@ class Performing:
             self._events.interrupt()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Leave the worklist to whoever comes next, and close the connections."""
+        self._performer.give_back()
+        self._fetcher.give_back()
         for worklist in self._worklists:
             worklist.close()
         for source in self._sources:

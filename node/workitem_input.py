@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 10.0, 900.0
 MOST_REFUSALS = 3
 GIVE_UP = timedelta(days=1)
-LEASE_SECONDS = 60.0
+LEASE_SECONDS = 30.0
 UNAVAILABLE = "unavailable"
 
 
@@ -78,6 +78,11 @@ class InputFetcher:
     def interrupt(self) -> None:
         """Fetch no further object; what is under way is taken up again after the next start."""
         self._stopping.set()
+
+    def give_back(self) -> None:
+        """Let another process fetch at once."""
+        with self._database.transaction() as session:
+            leases.give_back(session, f"input {self._worklist}", self._owner)
 
     def tick(self, now: datetime) -> bool:
         """Fetch the input of one workitem; returns whether there was one."""

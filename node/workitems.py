@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 10.0, 900.0
 MOST_REFUSALS = 5
 MOST_LOOKED_AT = 1000
-LEASE_SECONDS = 300.0
+LEASE_SECONDS = 20.0
+"""How long a worklist waits for a process that died; two that work on it at once do no harm, but the same things."""
 SILENT_TIMES = 4
 """The worklist hears of a workitem that does not move every so many rounds."""
 FOREIGN = "transaction uid"
@@ -86,6 +87,11 @@ class Performer:
     def look_now(self) -> None:
         """Have the next round ask the worklist what is new."""
         self._search_at = None
+
+    def give_back(self) -> None:
+        """Let another process have the worklist at once."""
+        with self._database.transaction() as session:
+            leases.give_back(session, f"worklist {self._key}", self._owner)
 
     def tick(self, now: datetime) -> bool:
         """Take each workitem a step further, and claim new ones; returns whether there may be more to do at once.
@@ -262,7 +268,9 @@ class Performer:
         if answer.outcome is not Outcome.DONE:
             try:
                 self._look(row, answer, now)
-            except Refused as error:  # whatever it dislikes in what is told of the way: the end is what counts
+            except (
+                Refused
+            ) as error:  # whatever it dislikes in what is told of the way: the end is what counts
                 log.warning(line("progress-not-taken", workitem=row.id, text=error.sentence))
         with self._database.transaction() as session:
             workitems.stay(session, row, progress=percent, told=text, told_at=now)
