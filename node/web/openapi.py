@@ -33,6 +33,36 @@ SCHEMES = {
 }
 
 
+PEOPLE = {
+    "viewer": "everybody who is signed in",
+    "physicist": "physicists and administrators",
+    "administrator": "administrators",
+}
+NAMED = {
+    "analysis": "lung_nodule 0.3.0",
+    "author": "ada",
+    "by": "ada",
+    "code": "no-such-model",
+    "error": "there is no nodule_segmenter 9; there are shipped, 1",
+    "family": "nodule_segmenter",
+    "issuer": "",
+    "name": "ada",
+    "note": "It draws better on 8 mm.",
+    "password": "seven tall green tables",
+    "patient_id": "P-0001",
+    "plugin": "lung_nodule",
+    "series_instance_uid": "1.2.826.0.1.3680043.8.498.2",
+    "sop_instance_uid": "1.2.826.0.1.3680043.8.498.3",
+    "study_instance_uid": "1.2.826.0.1.3680043.8.498.1",
+    "token": "nadir_...",
+    "tracking_uid": "2.25.1234567890",
+    "unit": "mm",
+    "uid": "1.2.826.0.1.3680043.8.498.1",
+    "version": "1.1.0",
+}
+"""Examples of what is called so, where a schema names none."""
+
+
 def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
     """Return the OpenAPI document of all routes below `/api/`."""
     own = [r for r in routes if isinstance(r, APIRoute) and r.path.startswith(PREFIX) and r.include_in_schema]
@@ -77,13 +107,13 @@ def _tell(route: APIRoute, method: str, operation: dict[str, Any], schemas: Mapp
 
 def who(rule: Rule) -> str:
     """Return who may ask a route, in a sentence."""
-    people = [f"people from the role {rule.role} on"] if rule.role else []
+    people = [PEOPLE[rule.role]] if rule.role else []
     programs = [f"programs with the scope {scope}" for scope in sorted(rule.scopes)]
     return f"For {' and '.join([*people, *programs]) or 'nobody'}."
 
 
-def example(schema: Mapping[str, Any], schemas: Mapping[str, Any], depth: int = 0) -> Any:
-    """Return a value that a schema allows: what it names as an example or default, else one made of its type."""
+def example(schema: Mapping[str, Any], schemas: Mapping[str, Any], depth: int = 0, called: str = "") -> Any:
+    """Return a value that a schema allows: what it names as an example or default, else one by name and type."""
     if "$ref" in schema:
         return None if depth > 8 else example(schemas[schema["$ref"].rpartition("/")[2]], schemas, depth + 1)
     for key in ("example", "default", "const"):
@@ -94,11 +124,11 @@ def example(schema: Mapping[str, Any], schemas: Mapping[str, Any], depth: int = 
             return schema[key][0]
     for key in ("anyOf", "oneOf", "allOf"):
         if schema.get(key):
-            return example(schema[key][0], schemas, depth + 1)
+            return example(schema[key][0], schemas, depth + 1, called)
     match schema.get("type"):
         case "object":
             known = schema.get("properties", {})
-            return {name: example(one, schemas, depth + 1) for name, one in known.items()}
+            return {name: example(one, schemas, depth + 1, name) for name, one in known.items()}
         case "array":
             items = schema.get("prefixItems") or [schema.get("items", {})]
             return [example(one, schemas, depth + 1) for one in items]
@@ -109,7 +139,7 @@ def example(schema: Mapping[str, Any], schemas: Mapping[str, Any], depth: int = 
         case "boolean":
             return False
         case "string":
-            return TEXTS.get(schema.get("format", ""), "text")
+            return TEXTS.get(schema.get("format", "")) or NAMED.get(called, "text")
         case _:
             return None
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
@@ -86,12 +87,12 @@ def _operations(told: Mapping[str, Any], base: str) -> Iterator[tuple[str, Opera
                     method=method.upper(),
                     path=path,
                     summary=one["summary"],
-                    description=one["description"],
-                    parameters=[{**p, "kind": _kind(p.get("schema", {}))} for p in one.get("parameters", [])],
+                    description=_plain(one["description"]),
+                    parameters=[_parameter(p) for p in one.get("parameters", [])],
                     curl=_curl(base, path, method.upper(), one, schemas),
                     answer=_text(answer.get("example")),
                     status=good,
-                    errors={s: r.get("description", "") for s, r in one["responses"].items() if s >= "300"},
+                    errors={s: _plain(r["description"]) for s, r in one["responses"].items() if s >= "300"},
                 ),
             )
 
@@ -99,18 +100,28 @@ def _operations(told: Mapping[str, Any], base: str) -> Iterator[tuple[str, Opera
 def _curl(base: str, path: str, method: str, one: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
     for parameter in one.get("parameters", []):
         if parameter["in"] == "path":
-            value = openapi.example(parameter.get("schema", {}), schemas)
-            shown = parameter["name"].upper() if value in (None, "text") else str(value)
+            value = openapi.example(parameter.get("schema", {}), schemas, called=parameter["name"])
+            shown = parameter["name"].upper() if value in (None, "text") else quote(str(value), safe="")
             path = path.replace("{" + parameter["name"] + "}", shown)
     words = ["curl", '-H "Authorization: Bearer $TOKEN"']
     if not one["x-scopes"]:
-        words = ["curl", '-b "$COOKIE" -H "X-CSRF-Token: $CSRF"']
+        words = ["curl", '-b "$COOKIE"']
     if method != "GET":
-        words.append(f"-X {method}")
+        words += [*([] if one["x-scopes"] else ['-H "X-CSRF-Token: $CSRF"']), f"-X {method}"]
     body = one.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
     if body is not None:
         words += ['-H "Content-Type: application/json"', f"-d '{json.dumps(body)}'"]
     return " ".join([*words, base + path])
+
+
+def _parameter(told: Mapping[str, Any]) -> dict[str, Any]:
+    said = _plain(told.get("description", ""))
+    return {**told, "kind": _kind(told.get("schema", {})), "description": said}
+
+
+def _plain(text: str) -> str:
+    """Return a description without the marks of code, which a page has no use for."""
+    return text.replace("`", "")
 
 
 def _kind(schema: Mapping[str, Any]) -> str:

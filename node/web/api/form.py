@@ -57,7 +57,9 @@ class Listed(BaseModel):
 
     total: int = Field(description="Rows that there are in all", ge=0)
     next: str | None = Field(
-        default=None, description="`cursor` of the rows that follow; null when these were the last"
+        default=None,
+        description="`cursor` of the rows that follow; null when these were the last",
+        examples=[None],
     )
 
 
