@@ -82,8 +82,8 @@ def test_a_choice_by_page_has_the_account_as_its_author_and_is_told_to_the_trail
     assert told.participants[0].user_id == "ANNA" and told.subjects[0].details == (
         ("Choice", f"{row.id} confirm"),
     )
-        told_anew = select(Job.plugin).where(Job.state == "queued")
-        assert list(session.exec(told_anew)) == ["response"]
+    with site.database.reading() as session:
+        assert list(session.exec(select(Job.plugin).where(Job.state == "queued"))) == ["response"]
     status, parts = say(site, "ANNA", f"{PAGE}/choices/{row.id}/undo")
     assert status == 200 and "confirmed as a lesion" not in parts
     assert say(site, "ANNA", f"{PAGE}/choices/{row.id}/undo")[0] == 409
