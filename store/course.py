@@ -12,6 +12,7 @@ from plugins.errors import Refused
 from store import told
 from store.by_hand import measured_by_hand
 from store.chosen import Chosen, chosen
+from store.density import Density, densities
 from store.elsewhere import Elsewhere, found_elsewhere
 from store.identity import drawn, named
 from store.lesions import counted, decided, with_roles
@@ -71,6 +72,8 @@ class Course:
     """Who declared which other patients to be this one, by time."""
     normal: tuple[NormalTissue, ...] = ()
     """The liver references of its PETs."""
+    densities: tuple[Density, ...] = ()
+    """How dense the lungs were, by date."""
 
     @property
     def lesions(self) -> tuple[str, ...]:
@@ -136,6 +139,7 @@ def course(
         analysed=analysed,
         merges=merged(session, members),
         normal=(*normal_tissue(session, studies), *there.normal),
+        densities=densities(session, studies),
     )
 
 

@@ -13,6 +13,7 @@ from node.report.longitudinal.pace import paces_of
 from node.report.longitudinal.view import (
     Cell,
     Correction,
+    DensityCourse,
     LesionCourse,
     Made,
     Number,
@@ -21,6 +22,7 @@ from node.report.longitudinal.view import (
 )
 from node.report.overlays import pretty_unit
 from store.course import Course
+from store.density import NAMES, Density
 from store.lesions import is_unconfirmed
 from store.patients import Merged
 from store.response.burden import TOO_SMALL_TENTHS
@@ -346,7 +348,31 @@ def made_of(course: Course) -> tuple[Made, ...]:
     )
 
 
+def densities_of(course: Course) -> tuple[DensityCourse, ...]:
+    """Return each number of the density of each region over time; of several on one date the last counts."""
+    found: dict[tuple[str, str], list[Density]] = defaultdict(list)
+    for one in course.densities:
+        for name in NAMES:
+            if name in one.measurements:
+                found[one.region, name].append(one)
+    courses = []
+    for (region, name), own in found.items():
+        last = own[-1].measurements[name]
+        courses.append(
+            DensityCourse(
+                region=region,
+                name=name,
+                quantity=last.concept.meaning if last.concept else name,
+                unit=pretty_unit(last.unit),
+                method=last.method,
+                values={one.date: one.measurements[name].value for one in own},
+                made_by=tuple(dict.fromkeys(one.made_by for one in own)),
+            )
+        )
+    return tuple(sorted(courses, key=lambda one: (one.region, NAMES.index(one.name))))
+
+
 __all__ = [
-    "coded", "codes_of", "corrections_of", "events_of", "lesions_of", "made_of", "margins_in_words",
+    "coded", "codes_of", "corrections_of", "densities_of", "events_of", "lesions_of", "made_of", "margins_in_words",
     "visits_of",
 ]  # fmt: skip

@@ -86,6 +86,14 @@ def _story(report: LongitudinalReport) -> Iterator[Flowable]:
         story = [] if number else [Paragraph("Each lesion", HEADING), Paragraph(words.PICTURES, CAPTION)]
         story += _lesion(report, lesion)
         yield from [KeepTogether(story)] if len(report.visits) <= PICTURES_IN_ROW else story
+    if report.densities:
+        yield CondPageBreak(40 * mm)
+        yield Paragraph("Density of the lungs", HEADING)
+        heads = ("Region", "Number", "By date", "First to last")
+        yield table(
+            heads, [words.density_row(one) for one in report.densities], [26, 52, 0, 20], numbers=(3,)
+        )
+        yield Paragraph(words.DENSITY, CAPTION)
     yield Paragraph("What was corrected", HEADING)
     yield from _corrections(report)
     yield Paragraph("Where the numbers come from", HEADING)

@@ -177,6 +177,10 @@ def write_json(report: LongitudinalReport) -> str:
         "events": [{"date": day, "words": words} for day, words in report.events],
         "corrections": [asdict(correction) for correction in report.corrections],
         "made": [asdict(made) for made in report.made],
+        "densities": [
+            asdict(one) | {"values": [{"date": day, "value": value} for day, value in one.values.items()]}
+            for one in report.densities
+        ],
         "missing": report.missing,
     }
     return _json(told)

@@ -200,6 +200,26 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DensityCourse:
+    """One number of the density of a region at all visits at which it was measured."""
+
+    region: str
+    """What people call it."""
+    name: str
+    """Our name of the number."""
+    quantity: str
+    """The number in words."""
+    unit: str
+    """Its unit, as people read it."""
+    method: str
+    """The convention, in words."""
+    values: Mapping[date, float]
+    """By date, oldest first."""
+    made_by: tuple[str, ...]
+    """The analyses with their versions; values of several do not quite compare."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Correction:
     """What a person decided."""
 
@@ -253,6 +273,8 @@ class LongitudinalReport:
     """What people decided, by time."""
     made: tuple[Made, ...]
     """The analyses."""
+    densities: tuple[DensityCourse, ...]
+    """How dense the lungs were."""
     software: str
     """Nadir and its version."""
     made_at: datetime
@@ -269,6 +291,7 @@ class LongitudinalReport:
 __all__ = [
     "Cell",
     "Correction",
+    "DensityCourse",
     "LesionCourse",
     "LongitudinalReport",
     "Made",

@@ -7,7 +7,14 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from node.report.longitudinal.view import Cell, LesionCourse, LongitudinalReport, SumCourse, Who
+from node.report.longitudinal.view import (
+    Cell,
+    DensityCourse,
+    LesionCourse,
+    LongitudinalReport,
+    SumCourse,
+    Who,
+)
 from node.report.overlays import rounded
 from node.report.page import CONTROL
 from store.lesions import UNCONFIRMED
@@ -63,6 +70,9 @@ MODELS = {
 GROWTH = (
     "Regression-growth models (Stein and Fojo 2008) fitted to the sums; that with the least AIC of those whose every "
     "parameter is apart from zero (p < 0.1). Behind ±: one standard error."
+)
+DENSITY = (
+    "Of each lung as it was measured; another scanner, kernel or depth of breath changes these numbers too."
 )
 WATERFALL = (
     "Change of the sum to the baseline at its smallest, up to the first progression. Black: complete response; slanted "
@@ -294,6 +304,15 @@ def role_of(lesion: LesionCourse) -> str:
         return "new, not confirmed by a person"
     role = ROLES.get(lesion.role, lesion.role)
     return f"{role} (by {lesion.role_by})" if lesion.role_by else role
+
+
+def density_row(course: DensityCourse) -> tuple[str, str, str, str]:
+    """Return region, quantity with unit, its values by date and its change as a table shows them."""
+    values = list(course.values.items())
+    told = ", ".join(f"{day.isoformat()} {value:.1f}" for day, value in values)
+    change = f"{values[-1][1] - values[0][1]:+.1f}".replace("-", "\N{MINUS SIGN}") if len(values) > 1 else ""
+    quantity = f"{course.quantity}, {course.unit}" if course.unit else course.quantity
+    return (course.region, quantity, told, change)
 
 
 def chunks(items: Sequence[int], most: int) -> list[Sequence[int]]:

@@ -71,6 +71,9 @@ class PatientCourse(BaseModel):
     events: list[Event]
     corrections: list[Correction] = Field(description="What people decided, by time")
     made: list[Made] = Field(description="The analyses whose numbers these are")
+    densities: list[dict[str, Any]] = Field(
+        description="How dense the lungs were, by region, number and date"
+    )
     missing: list[str] = Field(description="What could not be shown")
 
 

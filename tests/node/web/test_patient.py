@@ -53,6 +53,15 @@ def test_page_files_and_json_tell_the_same_numbers(demo_site: WebSite, address: 
         for cell in lesion["cells"]:
             if "long_axis" in cell["numbers"]:
                 assert f">{cell['numbers']['long_axis']['value']:.1f}" in page
+    assert {one["name"] for one in told["densities"]} == {
+        "laa_950",
+        "laa_910",
+        "perc_15",
+        "mean_lung_density",
+    }
+    for one in told["densities"]:
+        values = [value["value"] for value in one["values"]]
+        assert len(values) == 2 and f" {values[0]:.1f}, " in page and f" {values[1]:.1f}</td>" in page
     rows = client.get(f"{address}/course.csv{query}").text.splitlines()
     seen = sum(bool(cell["status"]) for lesion in told["lesions"] for cell in lesion["cells"])
     assert len(rows) == 1 + seen
