@@ -118,10 +118,6 @@ class PacsProxy:
         await answer.aclose()
         raise _problem(answer.status_code)
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
-
 
 def _problem(status: int) -> HTTPException:
     if status == 404:
