@@ -161,6 +161,8 @@ class FindingPage:
     """Lesions first, in the order of the analyses, then as they were found."""
     total: int
     """How many there are in all."""
+    others: int
+    """How many there are of those that count no longer; of these how many count."""
     missed: tuple[Missed, ...]
     """Lesions of earlier dates that were not drawn here."""
     lesions: Mapping[str, str]
@@ -172,13 +174,17 @@ def findings_of(
 ) -> FindingPage:
     """Return findings of a study with what people decided; `superseded` gives those that count no longer instead."""
     study = session.get_one(Study, study_pk)
-    wanted = (col(Finding.study_pk) == study_pk, col(Finding.superseded) == superseded)
+    counting = (
+        select(Finding.superseded, func.count())
+        .where(col(Finding.study_pk) == study_pk)
+        .group_by(col(Finding.superseded))
+    )
+    counts = {bool(gone): count for gone, count in session.exec(counting)}
     is_abnormal = col(Finding.category_value) == codes.MORPHOLOGICALLY_ABNORMAL.value
-    total = session.exec(select(func.count()).select_from(Finding).where(*wanted)).one()
     rows = session.exec(
         select(Finding, Job)
         .join(Job, col(Job.id) == col(Finding.job_pk))
-        .where(*wanted)
+        .where(col(Finding.study_pk) == study_pk, col(Finding.superseded) == superseded)
         .order_by(is_abnormal.desc(), col(Job.plugin), col(Job.id).desc(), col(Finding.id))
         .offset(offset)
         .limit(limit)
@@ -186,7 +192,8 @@ def findings_of(
     known = course(session, study.patient_pk)
     return FindingPage(
         findings=_views(session, study.study_instance_uid, rows, known),
-        total=total,
+        total=counts.get(superseded, 0),
+        others=counts.get(not superseded, 0),
         missed=() if superseded or offset else _missed(known, study.study_instance_uid),
         lesions=known.names,
     )

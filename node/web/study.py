@@ -97,14 +97,11 @@ class _Pages:
             standing = self._standing(session, study_instance_uid)
             view = standing["view"]
             page = findings_of(session, view.head.study_pk, superseded=superseded, offset=offset, limit=EACH)
-            # What counts no longer is linked to, never shown beside what counts.
-            others = findings_of(session, view.head.study_pk, superseded=not superseded, limit=1).total
         return {
             **standing,
             "page": page,
             "groups": _groups(view, page),
             "superseded": superseded,
-            "others": others,
             "offset": offset,
             "each": EACH,
         }
