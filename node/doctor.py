@@ -25,6 +25,7 @@ from node.scu import Timeouts, echo
 from node.settings import Settings, parse_destination
 from node.tls import SOON_DAYS, client_context, expiring, server_context
 from node.web.viewer_files import find_pages
+from node.workitem_choice import installed
 from plugins.errors import NadirError, Refused
 from plugins.registry import GROUP, load_plugins
 from store import accounts, outbox
@@ -78,6 +79,7 @@ def examine(settings: Settings) -> list[Line]:
         _port("HTTP port", settings.http_host, settings.http_port),
         *(_destination(text, settings) for text in settings.destinations),
         *([_dicomweb("PACS", settings.pacs_url)] if settings.pacs_url else []),
+        *(_worklist(settings) if settings.worklist.url else []),
         _viewer(settings),
         _gpu(),
         *_runtimes(),
@@ -103,8 +105,8 @@ def _decoders() -> Iterator[Line]:
 
 
 def _plugins(settings: Settings) -> Iterator[Line]:
-    installed, places = {entry.name for entry in entry_points(group=GROUP)}, _places(settings)
-    for name in sorted({*(installed if settings.enabled is None else settings.enabled), *settings.plugins}):
+    offered, places = {entry.name for entry in entry_points(group=GROUP)}, _places(settings)
+    for name in sorted({*(offered if settings.enabled is None else settings.enabled), *settings.plugins}):
         try:
             values: Mapping[str, Mapping[str, object]] = {name: settings.plugins.get(name, {})}
             (plugin,) = load_plugins(values, [name], places)
@@ -242,10 +244,26 @@ def _destination(text: str, settings: Settings) -> Line:
     return Line(what=f"destination {shown}", ok=True, says="answers C-ECHO")
 
 
-def _dicomweb(what: str, url: str) -> Line:
+def _worklist(settings: Settings) -> Iterator[Line]:
+    """Tell whether the worklist answers, and of what workitems could ask for in vain."""
+    try:
+        yield _dicomweb("worklist", settings.worklist.address, "workitems")
+    except Refused as refused:
+        yield Line(what="worklist", ok=False, says=str(refused))
+    if not settings.input_sources:
+        says = "no archive is set: only studies that were sent here can be analysed; name one in priors_from"
+        yield Line(what="worklist input", ok=False, says=says, needed=False)
+    known = installed(settings)
+    for code, analyses in settings.worklist.codes.items():
+        for name in sorted(set(analyses) - known):
+            says = f"asks for analysis '{name}', which is not installed or not enabled"
+            yield Line(what=f"workitem code {code}", ok=False, says=says)
+
+
+def _dicomweb(what: str, url: str, resource: str = "studies") -> Line:
     shown = f"{what} {without_credentials(url)}"
     try:
-        status = httpx.get(f"{url}/studies", params={"limit": 1}, timeout=5).status_code
+        status = httpx.get(f"{url}/{resource}", params={"limit": 1}, timeout=5).status_code
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         return Line(what=shown, ok=False, says=f"does not answer DICOMweb: {type(error).__name__}")
     says = f"answers DICOMweb with HTTP {status}"

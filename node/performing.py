@@ -64,7 +64,10 @@ class Performing:
             owner=owner,
             receipts=Receipts(audit, settings.ae_title, is_import=True),
         )
-        self._events = Events(database, self._worklists[1], settings) if settings.worklist.events else None
+        self._events: Events | None = None
+        if settings.worklist.events or settings.worklist.triggered:
+            new = self._performer.look_now
+            self._events = Events(database, self._worklists[1], settings, something_new=new)
         self.ticks: list[tuple[str, Callable[[datetime], bool], float]] = [
             ("worklist", self._performer.tick, min(IDLE_SECONDS, settings.worklist.seconds)),
             ("worklist input", self._fetcher.tick, IDLE_SECONDS),

@@ -9,6 +9,7 @@ import base64
 import json
 import logging
 import ssl
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -27,6 +28,8 @@ from store.database import Database
 
 log = logging.getLogger(__name__)
 
+EVERYTHING = "1.2.840.10008.5.1.4.34.5"
+"""The well-known UID of a subscription to all workitems (PS3.4 CC.2.3.2)."""
 STATE_REPORT, CANCEL_REQUESTED = 1, 2
 """Event types (PS3.4 Table CC.2.4-1)."""
 LISTEN_SECONDS = 1.0
@@ -43,10 +46,20 @@ class Events:
     ----------
     database, worklist, settings
         As for the performer; the client is this thread's own.
+    something_new
+        Called when a workitem was scheduled, while everything is subscribed to.
 
     """
 
-    def __init__(self, database: Database, worklist: Worklist, settings: Settings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        worklist: Worklist,
+        settings: Settings,
+        *,
+        something_new: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._something_new = something_new
         self._database = database
         self._worklist = worklist
         self._settings = settings
@@ -70,7 +83,9 @@ class Events:
             return False
         with self._database.reading() as session:
             rows = workitems.due(session, self._settings.worklist.url, workitems.STOPPABLE, now + WHENEVER)
-        ours = {row.workitem_uid for row in rows}
+        ours = {row.workitem_uid for row in rows} | (
+            {EVERYTHING} if self._settings.worklist.triggered else set()
+        )
         try:
             self._subscribe(ours)
             if self._connection is None:
@@ -133,6 +148,9 @@ class Events:
     def _take(self, event: dict[str, Any], now: datetime) -> None:
         """Take in one event report about a workitem that is ours; others are passed over."""
         uid, kind = str(_value(event, "00001000") or ""), _value(event, "00001002")
+        if kind == STATE_REPORT and _value(event, "00741000") == ups.SCHEDULED:
+            self._something_new()
+            return
         with self._database.transaction() as session:
             row = workitems.find(session, self._settings.worklist.url, uid)
             if row is None or row.state not in workitems.STOPPABLE:

@@ -68,6 +68,11 @@ class WorklistSettings(BaseModel):
         default=True, description="Subscribe to what is claimed, so that a request to cancel it is heard"
     )
 
+    triggered: bool = Field(
+        default=False,
+        description="Subscribe to the whole worklist too, so that what is new is claimed at once",
+    )
+
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:

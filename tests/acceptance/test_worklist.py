@@ -109,6 +109,21 @@ def test_a_worklist_has_a_study_analysed_and_finds_every_result_where_it_is_told
         node.kill()
 
 
+def test_what_is_scheduled_is_claimed_at_once_when_the_worklist_tells_of_it(
+    tmp_path: Path, pacs: OrthancServer, manager: WorklistManager
+) -> None:
+    study = upload(pacs, tmp_path, "TRIGGER")
+    node = process(tmp_path, pacs, manager)
+    node._environment |= {"NADIR_WORKLIST__SECONDS": "3600", "NADIR_WORKLIST__TRIGGERED": "true"}
+    try:
+        node.start()
+        wait_for(lambda: bool(manager._sockets.get("NADIR")), node)
+        item = schedule(manager, study, pacs)
+        wait_for(lambda: item.state == "COMPLETED", node)
+    finally:
+        node.kill()
+
+
 def test_a_request_to_cancel_comes_as_an_event_and_stops_what_runs(
     tmp_path: Path, pacs: OrthancServer, manager: WorklistManager
 ) -> None:

@@ -118,6 +118,7 @@ class WorklistManager:
         self.faults: list[str] = []
         self.socket_url = ""
         self._sockets: dict[str, list[ServerConnection]] = {}
+        self._everything: set[str] = set()
         self._lock = threading.RLock()
 
     def schedule(
@@ -141,8 +142,9 @@ class WorklistManager:
             PatientName={"Alphabetic": "Phantom^7"},
             PatientID="P7",
         )
-        self.items[uid] = Item(row=row | dataset(**more))
-        return self.items[uid]
+        item = self.items[uid] = Item(row=row | dataset(**more), subscribers=set(self._everything))
+        self._tell(uid, item, dataset(EventTypeID=1, ProcedureStepState="SCHEDULED"))
+        return item
 
     # --- the server -------------------------------------------------------------------------------------------------
 
@@ -161,6 +163,8 @@ class WorklistManager:
             uid, verb, who = match[1], match[2] or "", (match[3] or "").strip("/")
             if verb == "/state" and bool(who) != (self.style == "requester"):
                 return 404, {}, None  # no such path here
+            if uid == "1.2.840.10008.5.1.4.34.5" and verb == "/subscribers":
+                return self._subscribe(None, method, who)
             item = self.items.get(uid)
             if item is None:
                 return 404, {}, None
@@ -256,13 +260,14 @@ class WorklistManager:
 
     # --- events -----------------------------------------------------------------------------------------------------
 
-    def _subscribe(self, item: Item, method: str, who: str) -> Reply:
+    def _subscribe(self, item: Item | None, method: str, who: str) -> Reply:
+        subscribers = self._everything if item is None else item.subscribers
         if method == "DELETE":
-            item.subscribers.discard(who)
+            subscribers.discard(who)
             return 200, {}, None
         if not self.socket_url:
             return 501, {}, None
-        item.subscribers.add(who)
+        subscribers.add(who)
         return 201, {"Content-Location": f"{self.socket_url}/subscribers/{who}"}, None
 
     def _tell(self, uid: str, item: Item, event: dict[str, Any]) -> int:
