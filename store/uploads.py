@@ -10,7 +10,7 @@ from plugins.errors import Refused
 from store.charset import storable
 from store.database import aware_utc
 from store.instances import RECEIVING, beat, close_association, open_association
-from store.tables import Association, Instance, Patient, Revision, RevisionInstance, Study
+from store.tables import Instance, Patient, Revision, RevisionInstance, Study
 from store.upload_files import files, source_of, studies
 from store.upload_tables import ARRIVING, CLOSING, DUE, OPEN, SKIPPED, WAITING, WHOLE, Upload, UploadFile
 
@@ -42,28 +42,22 @@ def get(session: Session, upload_pk: int) -> Upload:
     return upload
 
 
-def touch(session: Session, upload_pk: int, now: datetime) -> Upload:
-    """Return an open upload after a sign of life was noted. Refuses `no-such-upload` and `upload-ended`."""
-    now = aware_utc(now)
-    open_now = and_(col(Upload.id) == upload_pk, col(Upload.state) == OPEN)
-    session.exec(update(Upload).where(open_now).values(touched_at=now))
+def require_open(session: Session, upload_pk: int) -> Upload:
+    """Return an upload that takes more files. Refuses `no-such-upload` and `upload-ended`."""
     upload = get(session, upload_pk)
     session.refresh(upload)
     if upload.state != OPEN:
         raise Refused("upload-ended", f"upload {upload_pk} is {upload.state}; begin another one")
-    reopen = and_(col(Association.id) == upload.association_pk, col(Association.closed_at).is_not(None))
-    session.exec(update(Association).where(reopen).values(closed_at=None))
-    beat(session, upload.association_pk, now)
     return upload
 
 
-def is_live(session: Session, upload_pk: int, now: datetime) -> bool:
-    """Return whether an upload goes on, and hold its studies back a while longer when it does."""
-    upload = get(session, upload_pk)
-    session.refresh(upload)
-    if upload.state not in (OPEN, CLOSING):
+def touch(session: Session, upload_pk: int, now: datetime) -> bool:
+    """Return whether an upload goes on, after a sign of life was noted: its studies are held back a while longer."""
+    now = aware_utc(now)
+    goes_on = and_(col(Upload.id) == upload_pk, col(Upload.state).in_((OPEN, CLOSING)))
+    if session.exec(update(Upload).where(goes_on).values(touched_at=now)).rowcount == 0:
         return False
-    beat(session, upload.association_pk, now)
+    beat(session, get(session, upload_pk).association_pk, now)
     return True
 
 
@@ -80,7 +74,7 @@ def count(session: Session) -> int:
     return int(session.exec(select(func.count()).select_from(Upload)).one())
 
 
-def close(session: Session, upload_pk: int, now: datetime, *, delivered: bool | None = None) -> Upload:
+def close(session: Session, upload_pk: int, *, delivered: bool | None = None) -> Upload:
     """Return an upload after the sender said that this is all; `complete` lets its studies settle.
 
     `delivered` says anew whether results go to the destinations. Again for one that is closed changes nothing.
@@ -89,7 +83,7 @@ def close(session: Session, upload_pk: int, now: datetime, *, delivered: bool | 
     upload = get(session, upload_pk)
     if upload.state in (CLOSING, WHOLE):
         return upload
-    upload = touch(session, upload_pk, now)
+    upload = require_open(session, upload_pk)
     if first := files(session, upload_pk, limit=1, states=(ARRIVING,)):
         sentence = f"'{first[0].name}' has not arrived whole; send the rest, or cancel the upload"
         raise Refused("still-arriving", sentence)
@@ -190,8 +184,8 @@ __all__ = [
     "count",
     "end",
     "get",
-    "is_live",
     "is_withheld",
     "recent",
+    "require_open",
     "touch",
 ]

@@ -233,7 +233,7 @@ def router(site: Site) -> APIRouter:
     def finish(upload_pk: form.Pk) -> Response:
         """Take what is here for all."""
         with site.database.transaction() as session:
-            uploads.close(session, upload_pk, site.database.now())
+            uploads.close(session, upload_pk)
         desk.complete(upload_pk)
         return RedirectResponse(f"/uploads/{upload_pk}", 303)
 

@@ -114,6 +114,7 @@ def _uploads(made: APIRouter, site: Site, desk: Uploads) -> None:
     def beat(upload_pk: form.Pk) -> None:
         """Say that the upload goes on, while nothing is sent: its studies are not analysed before they are whole."""
         with site.database.transaction() as session:
+            uploads.require_open(session, upload_pk)
             uploads.touch(session, upload_pk, site.database.now())
 
     @made.post("/uploads/{upload_pk}/finish", responses=form.problems(404, 409))
@@ -122,7 +123,7 @@ def _uploads(made: APIRouter, site: Site, desk: Uploads) -> None:
         """Say that this is all: the studies are analysed at once, without the quiet time."""
         delivered = None if ended is None else ended.delivered
         with site.database.transaction() as session:
-            uploads.close(session, upload_pk, site.database.now(), delivered=delivered)
+            uploads.close(session, upload_pk, delivered=delivered)
         desk.complete(upload_pk)
         return one(upload_pk)
 
@@ -204,8 +205,11 @@ def _files(made: APIRouter, site: Site, door: _Door) -> None:
     def skipped(upload_pk: form.Pk, skipped: SkippedFiles) -> None:
         """Tell of files that the sender passes over by itself, so that they are counted with their reason."""
         with site.database.transaction() as session:
+            uploads.require_open(session, upload_pk)
             uploads.touch(session, upload_pk, site.database.now())
             for file in skipped.files:
+                if upload_files.file_at(session, upload_pk, file.number) is not None:
+                    continue
                 upload_files.note(
                     session,
                     upload_pk,
@@ -257,8 +261,8 @@ class _Door:
                 raise Unavailable("what is sent cannot be written; free or mend the disk") from error
 
     def _begin(self, upload_pk: int, number: int) -> tuple[Upload, UploadFile | None]:
-        with self._database.transaction() as session:
-            upload = uploads.touch(session, upload_pk, self._database.now())
+        with self._database.reading() as session:
+            upload = uploads.require_open(session, upload_pk)
             return upload, upload_files.file_at(session, upload_pk, number)
 
     @asynccontextmanager
