@@ -17,7 +17,9 @@ import pytest
 from browser import TABLET, Sight, picture, sign_in
 from demo_run import DemoRun
 from dicom_series import make_series
+from node_process import node as running_node
 from playwright.sync_api import Page, expect
+from pydicom import dcmread
 from web_site import PASSWORD, WebSite
 
 from node.intake import Intake
@@ -244,3 +246,27 @@ def test_findings_pictures_words_and_results_of_an_upload_are_on_its_page(
     kinds = {name.partition("/")[2].rpartition("-")[0] for name in names}
     assert kinds >= {"lung_nodule-seg", "lung_nodule-sr-planar", "pet_lesion-seg"}
     assert any(name.endswith("/report.pdf") for name in names)
+
+
+@pytest.mark.long
+@pytest.mark.xdist_group("demo")
+def test_a_dropped_folder_is_analysed_by_a_running_node_and_its_results_are_taken_away(
+    demo: DemoRun, look: Look, tmp_path: Path
+) -> None:
+    with running_node(tmp_path / "home", environment={"NADIR_QUIET_SECONDS": "3600"}) as node:
+        sight = look(f"http://127.0.0.1:{node.http_port}")
+        page = sight.open("/upload")
+        drop(page, min((demo.out / "input").iterdir()))
+        all_sent(page)
+        upload = finish(page)
+        expect(page.locator("#live")).to_contain_text("lung_nodule", timeout=SECONDS)
+        expect(page.get_by_role("link", name="All results as one zip file")).to_be_visible(timeout=600_000)
+        expect(page.locator("figcaption").filter(has_text="Nodule 1")).to_contain_text("Long Axis")
+        sight.require_clean()
+        address = f"http://127.0.0.1:{node.http_port}/api/uploads/{upload}/results.zip"
+        whole = httpx.get(address, trust_env=False, timeout=120)
+    with zipfile.ZipFile(BytesIO(whole.content)) as archive:
+        made = [dcmread(archive.open(name)) for name in archive.namelist() if name.endswith(".dcm")]
+        (report,) = (name for name in archive.namelist() if name.endswith("report.pdf"))
+        assert archive.read(report).startswith(b"%PDF-")
+    assert {str(one.Modality) for one in made} == {"SEG", "SR"}
