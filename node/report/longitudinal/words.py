@@ -71,6 +71,12 @@ GROWTH = (
     "Regression-growth models (Stein and Fojo 2008) fitted to the sums; that with the least AIC of those whose every "
     "parameter is apart from zero (p < 0.1). Behind ±: one standard error."
 )
+DENSITIES = {
+    "laa_950": "volume below \N{MINUS SIGN}950 HU",
+    "laa_910": "volume below \N{MINUS SIGN}910 HU",
+    "perc_15": "15th percentile of attenuation",
+    "mean_lung_density": "mean attenuation",
+}
 DENSITY = (
     "Of each lung as it was measured; another scanner, kernel or depth of breath changes these numbers too."
 )
@@ -309,10 +315,11 @@ def role_of(lesion: LesionCourse) -> str:
 def density_row(course: DensityCourse) -> tuple[str, str, str, str]:
     """Return region, quantity with unit, its values by date and its change as a table shows them."""
     values = list(course.values.items())
-    told = ", ".join(f"{day.isoformat()} {value:.1f}" for day, value in values)
-    change = f"{values[-1][1] - values[0][1]:+.1f}".replace("-", "\N{MINUS SIGN}") if len(values) > 1 else ""
-    quantity = f"{course.quantity}, {course.unit}" if course.unit else course.quantity
-    return (course.region, quantity, told, change)
+    minus = "\N{MINUS SIGN}"
+    told = ", ".join(f"{day.isoformat()} {value:.1f}".replace(" -", f" {minus}") for day, value in values)
+    change = f"{values[-1][1] - values[0][1]:+.1f}".replace("-", minus) if len(values) > 1 else ""
+    quantity = ", ".join(filter(None, (DENSITIES.get(course.name, course.quantity), course.unit)))
+    return (course.region, quantity, told, "0.0" if change[1:] == "0.0" else change)
 
 
 def chunks(items: Sequence[int], most: int) -> list[Sequence[int]]:

@@ -61,7 +61,8 @@ def test_page_files_and_json_tell_the_same_numbers(demo_site: WebSite, address: 
     }
     for one in told["densities"]:
         values = [value["value"] for value in one["values"]]
-        assert len(values) == 2 and f" {values[0]:.1f}, " in page and f" {values[1]:.1f}</td>" in page
+        first, last = (f" {value:.1f}".replace("-", "\N{MINUS SIGN}") for value in values)
+        assert f"{first}, " in page and f"{last}</td>" in page
     rows = client.get(f"{address}/course.csv{query}").text.splitlines()
     seen = sum(bool(cell["status"]) for lesion in told["lesions"] for cell in lesion["cells"])
     assert len(rows) == 1 + seen
