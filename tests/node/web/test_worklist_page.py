@@ -224,8 +224,11 @@ def test_who_only_looks_sees_no_button_and_a_page_left_open_keeps_nobody_signed_
     assert page.locator("[data-do]").count() == 0
     touched: list[object] = []
     monkeypatch.setattr(sessions, "touch", lambda *arguments: touched.append(arguments))
-    monkeypatch.setattr(sessions, "STALE", timedelta(0), raising=False)
+    monkeypatch.setattr(sessions, "TOUCH_AFTER", timedelta(0))
     client = site.signed_in("vera")
+    touched.clear()
     assert client.post("/worklist/rows", data=HERE, headers={"X-Nadir-Poll": "1"}).status_code == 200
     assert touched == []
+    assert client.post("/worklist/rows", data=HERE).status_code == 200
+    assert len(touched) == 1
     site.stop()
