@@ -95,6 +95,9 @@
     line.textContent = sentence;
     form.append(line);
   });
+  document.addEventListener("htmx:afterRequest", (event) => {
+    if (event.detail.successful && event.target.matches?.("[data-anew]")) location.reload();
+  });
   document.addEventListener("nadir:chosen", () => document.getElementById("choose").close());
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea") || document.querySelector("dialog[open]")) return;
