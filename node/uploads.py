@@ -91,6 +91,10 @@ class Uploads:
         """Return True after a zip file or an image was dealt with, False when there is none."""
         self._expire(now)
         with self._database.reading() as session:
+            closed = uploads.closed(session)
+        for upload_pk in closed:
+            self.complete(upload_pk)
+        with self._database.reading() as session:
             due = upload_files.next_due(session)
             upload = None if due is None else uploads.get(session, due.upload_pk)
         if due is None or upload is None or self._interrupted.is_set():
@@ -110,8 +114,7 @@ class Uploads:
             return False  # interrupted, or the upload has ended
         with self._database.transaction() as session:
             upload_files.change(session, int(due.id or 0), **values)
-        path = self.path(due)
-        path.unlink(missing_ok=True)
+        self.path(due).unlink(missing_ok=True)
         self.complete(due.upload_pk)
         return True
 

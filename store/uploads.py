@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlmodel import Session, and_, col, func, select, update
+from sqlmodel import Session, and_, col, exists, func, select, update
 
 from plugins.errors import Refused
 from store.charset import storable
@@ -134,6 +134,15 @@ def end(session: Session, upload_pk: int, state: str, now: datetime) -> Upload:
     return upload
 
 
+def closed(session: Session) -> list[int]:
+    """Return the uploads that were closed and have nothing left to do: the node ended before it said so."""
+    left = exists().where(
+        col(UploadFile.upload_pk) == col(Upload.id), col(UploadFile.state).in_((WAITING, *DUE))
+    )
+    statement = select(Upload.id).where(col(Upload.state) == CLOSING, ~left)
+    return [int(pk or 0) for pk in session.exec(statement)]
+
+
 def abandoned(session: Session, before: datetime) -> list[int]:
     """Return the open uploads without a sign of life since a time."""
     statement = select(Upload.id).where(col(Upload.state) == OPEN, col(Upload.touched_at) < aware_utc(before))
@@ -180,6 +189,7 @@ __all__ = [
     "abandoned",
     "begin",
     "close",
+    "closed",
     "complete",
     "count",
     "end",

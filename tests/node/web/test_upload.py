@@ -180,7 +180,13 @@ def test_unpacking_that_was_interrupted_goes_on_and_tells_the_same(
         desk.tick(site.database.now())
     monkeypatch.undo()
     assert counts(pia, upload) == {"unpacking": 1, "kept": 2}
+    monkeypatch.setattr(Uploads, "complete", lambda self, upload_pk: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        desk.tick(site.database.now())
+    monkeypatch.undo()
+    assert pia.get(upload).json()["state"] == "closing"
     work_off(site)
+    assert pia.get(upload).json()["state"] == "whole"
     assert counts(pia, upload) == {"unpacked": 1, "kept": 4}
 
 
