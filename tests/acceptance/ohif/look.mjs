@@ -2,7 +2,7 @@
 // Opens a study in the node's viewer as a reader would and writes what is to be seen to OUT_FOLDER/seen.json, with pictures:
 // the segments of each SEG (labels, every voxel by image, colours as configured and as painted), for each report the
 // overlay's words and the lines drawn, each picture or document as it shows, and the image at which a link opens.
-// WANT.json: {"segs": [{"series", "segments"}], "reports": [{"series", "words": [...]}], "others": [series], "link": path}.
+// WANT.json: {"segs": [{"series", "segments", "paint"}], "reports": [{"series", "words": [...]}], "others": [series], "link": path}.
 // It judges nothing: the test that calls it does.
 import fs from 'node:fs';
 import { chromium } from 'playwright-core';
@@ -63,9 +63,11 @@ async function lookAtSegments(seg, number) {
       return { number: segment.segmentIndex, label: segment.label, voxels: voxels[segment.segmentIndex] || {}, rgb: Array.from(colour).slice(0, 3) };
     });
   });
-  await page.waitForTimeout(3000); // OHIF goes to the first slice of the SEG by itself, late
-  await page.evaluate(() => window.cornerstoneTools.segmentation.config.style.setStyle({ type: 'Labelmap' }, { renderFill: true, fillAlpha: 1, renderOutline: false }));
-  for (const segment of segments) segment.painted = await paintedColour(page, segment, number);
+  if (seg.paint) {
+    await page.waitForTimeout(3000); // OHIF goes to the first slice of the SEG by itself, late
+    await page.evaluate(() => window.cornerstoneTools.segmentation.config.style.setStyle({ type: 'Labelmap' }, { renderFill: true, fillAlpha: 1, renderOutline: false }));
+    for (const segment of segments) segment.painted = await paintedColour(page, segment, number);
+  }
   seen.segs[seg.series] = segments;
   await page.close();
 }
@@ -78,8 +80,7 @@ async function paintedColour(page, segment, number) {
     const viewport = window.cornerstone.getRenderingEngines()[0].getViewports()[0];
     return viewport.setImageIdIndex(viewport.getImageIds().findIndex(id => id.includes(`/${uid}/`)));
   }, sop);
-  await page.waitForTimeout(1200);
-  const colour = await page.evaluate(indices => {
+  const place = await page.evaluate(indices => {
     const { cornerstone } = window;
     const viewport = cornerstone.getRenderingEngines()[0].getViewports()[0];
     const columns = cornerstone.cache.getImage(viewport.getCurrentImageId()).columns;
@@ -91,11 +92,30 @@ async function paintedColour(page, segment, number) {
     };
     const middle = indices.reduce((a, b) => (depth(b) > depth(a) ? b : a));
     const world = cornerstone.utilities.imageToWorldCoords(viewport.getCurrentImageId(), [(middle % columns) + 0.5, Math.floor(middle / columns) + 0.5]);
-    const [x, y] = viewport.worldToCanvas(world).map(v => Math.round(v * window.devicePixelRatio));
-    return Array.from(viewport.canvas.getContext('2d').getImageData(x, y, 1, 1).data).slice(0, 3);
+    return viewport.worldToCanvas(world).map(v => Math.round(v * window.devicePixelRatio));
   }, voxels);
+  let colour = null;
+  for (let i = 0; i < 40; i += 1) { // it is painted late: wait for the colour that is configured, take the last one
+    await page.waitForTimeout(500);
+    colour = await page.evaluate(([x, y]) => {
+      const viewport = window.cornerstone.getRenderingEngines()[0].getViewports()[0];
+      viewport.render();
+      return Array.from(viewport.canvas.getContext('2d').getImageData(x, y, 1, 1).data).slice(0, 3);
+    }, place);
+    if (colour.every((value, channel) => Math.abs(value - segment.rgb[channel]) <= 2)) break;
+  }
   await page.screenshot({ path: `${out}/seg-${number}-segment-${segment.number}.png` });
   return colour;
+}
+
+// As a reader does: one image on and back again. On a busy machine OHIF forgets to draw before something moves.
+async function turnPages(page) {
+  const box = await page.locator('[data-cy="viewport-pane"]').first().boundingBox();
+  await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
+  for (const step of [100, -100]) {
+    await page.mouse.wheel(0, step);
+    await page.waitForTimeout(1500);
+  }
 }
 
 async function lookAtReport(report, number) {
@@ -104,7 +124,7 @@ async function lookAtReport(report, number) {
   const grid = '[data-cy="viewport-grid"]';
   for (const words of report.words) {
     await page.waitForFunction(([selector, text]) => document.querySelector(selector).innerText.replace(/\s+/g, ' ').includes(text),
-      [grid, words], { timeout: report.patience || patience }).catch(() => {});
+      [grid, words], { timeout: report.patience || 20000 }).catch(() => turnPages(page));
   }
   await page.waitForTimeout(2000);
   const lines = await page.evaluate(() => window.cornerstoneTools.annotation.state.getAllAnnotations()
