@@ -18,9 +18,11 @@
   const kindOf = (verdict) => Object.keys(KINDS).find((kind) => KINDS[kind].includes(verdict)) ?? "other";
   const text = (value) => String(value).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   const percent = (value) => `${value > 0 ? "+" : ""}${value.toFixed(1)} %`.replace("-", "−");
-  const isDark = () => (document.documentElement.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+  let isPrinting = false;
+  const isDark = () => !isPrinting && (document.documentElement.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
 
   function theme() {
+    if (isPrinting) return { ink: "#000", soft: "#444", line: "#bbb", card: "#fff", bad: "#9c1f24", good: "#1d6b3a", inks: INKS.light };
     const css = getComputedStyle(document.documentElement);
     const of = (name) => css.getPropertyValue(`--${name}`).trim();
     return { ink: of("ink"), soft: of("soft"), line: of("line"), card: of("card"), bad: of("bad"), good: of("good"), inks: INKS[isDark() ? "dark" : "light"] };
@@ -29,7 +31,7 @@
   function layout(t, more) {
     const axis = { gridcolor: t.line, linecolor: t.soft, zerolinecolor: t.soft, tickcolor: t.soft, automargin: true };
     return {
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest", dragmode: "pan",
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest", dragmode: "pan", showlegend: true,
       font: { color: t.ink, family: "system-ui, sans-serif", size: 13 }, margin: { l: 56, r: 20, t: 64, b: 40 },
       hoverlabel: { bgcolor: t.card, bordercolor: t.soft, font: { color: t.ink } },
       modebar: { color: t.soft, activecolor: t.ink, bgcolor: "rgba(0,0,0,0)" },
@@ -96,7 +98,7 @@
       return { type: "bar", name: words, x: own.map((row) => place.get(row.patient_pk)), y: own.map((row) => row.best_percent),
         text: rows.length <= 60 ? own.map((row) => text(row.best_overall || "none")) : undefined, textposition: "outside", cliponaxis: false,
         customdata: own.map((row) => [text(row.patient_id), text(row.best_overall || "none"), percent(row.best_percent), row.address]),
-        marker: { color: t.inks[ink], pattern: { shape, fillmode: "replace", fgcolor: t.inks[ink], bgcolor: t.card, size: 7, solidity: 0.5 }, line: { color: t.inks[ink], width: 1 } },
+        marker: { color: t.inks[ink], pattern: { shape, fillmode: "replace", fgcolor: t.inks[ink], bgcolor: t.card, size: 7, solidity: 0.5 }, line: { color: t.inks[ink], width: rows.length > 150 ? 0 : 1 } },
         hovertemplate: "%{customdata[0]}<br><b>%{customdata[2]}</b>, %{customdata[1]}<extra></extra>" };
     });
     const shapes = [-30, 20].map((y) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color: t.soft, width: 1, dash: "dash" } }));
@@ -183,6 +185,8 @@
 
   document.addEventListener("nadir:theme", drawAll);
   document.addEventListener("reckoned", () => { fetched.clear(); drawAll(); });
+  addEventListener("beforeprint", () => { isPrinting = true; drawAll(); });
+  addEventListener("afterprint", () => { isPrinting = false; drawAll(); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", drawAll); else drawAll();
 })();
