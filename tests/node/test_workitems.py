@@ -68,7 +68,9 @@ def reference(study: str = "1.2.7", instances: int = 2, **more: Any) -> dict[str
 # --- the whole way ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize(
+    "style", [STYLES[0], *(pytest.param(style, marks=pytest.mark.long) for style in STYLES[1:])]
+)
 def test_a_scheduled_workitem_is_claimed_done_told_and_completed_with_every_object_and_its_place(
     make: MakeNode, manager: WorklistManager, style: str
 ) -> None:
@@ -96,6 +98,7 @@ def test_a_scheduled_workitem_is_claimed_done_told_and_completed_with_every_obje
     assert percents[-1] == 100
 
 
+@pytest.mark.long
 def test_only_what_is_asked_for_is_analysed_and_only_what_is_named_is_fetched(
     make: MakeNode, manager: WorklistManager
 ) -> None:
@@ -127,6 +130,7 @@ def test_a_study_that_came_by_itself_is_analysed_in_every_way_and_the_workitem_t
     assert node.archive.asked == ["1.2.7"]
 
 
+@pytest.mark.long
 def test_a_study_that_the_pacs_told_of_is_analysed_in_every_way_though_a_workitem_asked_for_one(
     make: MakeNode, manager: WorklistManager
 ) -> None:
@@ -141,6 +145,7 @@ def test_a_study_that_the_pacs_told_of_is_analysed_in_every_way_though_a_workite
     assert [job.plugin for job in node.jobs()] == ["lung_nodule", "emphysema"]
 
 
+@pytest.mark.long
 def test_another_workitem_on_the_same_study_gets_another_analysis_and_the_same_one_gets_the_same_results(
     make: MakeNode, manager: WorklistManager
 ) -> None:
@@ -198,6 +203,7 @@ def test_codes_of_the_settings_name_analyses_and_our_station_and_label_are_met(
     assert value(value(done, "PerformedWorkitemCodeSequence"), "CodeMeaning") == "CAD"
 
 
+@pytest.mark.long
 def test_an_unknown_code_is_refused_in_words_when_the_settings_say_so(
     make: MakeNode, manager: WorklistManager
 ) -> None:
@@ -285,6 +291,7 @@ def test_what_was_made_is_listed_though_another_analysis_failed(
     assert [uid for uid, _ in item.outputs] == results(node)
 
 
+@pytest.mark.long
 def test_an_input_that_no_archive_holds_ends_in_canceled(make: MakeNode, manager: WorklistManager) -> None:
     item = manager.schedule(UID, study="1.2.8")
     node = make()
@@ -294,6 +301,7 @@ def test_an_input_that_no_archive_holds_ends_in_canceled(make: MakeNode, manager
     assert value(item.progress("ProcedureStepDiscontinuationReasonCodeSequence"), "CodeValue") == "110523"
 
 
+@pytest.mark.long
 def test_an_address_in_a_workitem_is_never_called_only_compared(
     make: MakeNode, manager: WorklistManager
 ) -> None:
@@ -305,6 +313,7 @@ def test_an_address_in_a_workitem_is_never_called_only_compared(
     assert node.row.source == PACS
 
 
+@pytest.mark.long
 def test_a_workitem_waits_for_a_result_until_a_destination_has_it(
     make: MakeNode, manager: WorklistManager
 ) -> None:
@@ -369,6 +378,7 @@ def test_an_analysis_that_runs_is_fenced_off_even_while_the_worklist_is_away(
     assert item.state == "CANCELED"
 
 
+@pytest.mark.long
 def test_what_another_workitem_asks_for_goes_on_when_one_is_cancelled(
     make: MakeNode, manager: WorklistManager
 ) -> None:
@@ -448,10 +458,10 @@ class Killed(BaseException):
 @pytest.mark.parametrize(
     "place",
     [
-        "workitem-written",
+        pytest.param("workitem-written", marks=pytest.mark.long),
         "workitem-claimed",
         pytest.param("workitem-made", marks=pytest.mark.long),
-        "workitem-told",
+        pytest.param("workitem-told", marks=pytest.mark.long),
         pytest.param("workitem-ended", marks=pytest.mark.long),
     ],
 )
@@ -494,7 +504,7 @@ def test_the_transaction_uid_is_a_row_before_it_is_sent(make: MakeNode, manager:
     assert seen[0] == [node.row.transaction_uid]
 
 
-@pytest.mark.parametrize("rounds", [1, 4])
+@pytest.mark.parametrize("rounds", [1, pytest.param(4, marks=pytest.mark.long)])
 def test_a_workitem_that_the_worklist_forgot_ends_here_and_its_results_stay(
     make: MakeNode, manager: WorklistManager, rounds: int
 ) -> None:
@@ -512,6 +522,7 @@ def test_a_workitem_that_the_worklist_forgot_ends_here_and_its_results_stay(
     assert len(results(node)) == (0 if rounds == 1 else 1)
 
 
+@pytest.mark.long
 def test_a_workitem_that_was_given_to_somebody_else_ends_here(
     make: MakeNode, manager: WorklistManager
 ) -> None:
@@ -563,6 +574,7 @@ def test_a_claim_that_is_refused_again_and_again_is_given_up_and_tried_again_aft
     assert node.row.transaction_uid != first
 
 
+@pytest.mark.long
 def test_more_images_that_come_meanwhile_are_analysed_and_only_what_counts_is_listed(
     make: MakeNode, manager: WorklistManager
 ) -> None:
@@ -582,6 +594,7 @@ def test_more_images_that_come_meanwhile_are_analysed_and_only_what_counts_is_li
     assert [uid for uid, _ in item.outputs] == made
 
 
+@pytest.mark.long
 def test_a_transition_that_is_not_drawn_is_refused(make: MakeNode, manager: WorklistManager) -> None:
     manager.schedule(UID)
     node = make()
