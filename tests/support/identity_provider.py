@@ -13,6 +13,7 @@ import secrets
 import threading
 import time
 from functools import cache
+from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
@@ -63,7 +64,7 @@ class IdentityProvider:
         self.claims: dict[str, Any] = {"sub": "u-1", "preferred_username": "grace", "groups": ["radiology"]}
         self.user_info: dict[str, Any] = {}
         self.faults: dict[str, Any] = {}
-        self.key, self.kid = "first", "k1"
+        self.key, self.kid, self.has_page = "first", "k1", False
         self.asked: list[str] = []
         self._codes: dict[str, dict[str, str]] = {}
         provider = self
@@ -123,8 +124,12 @@ class IdentityProvider:
         self._codes[code] = asked
         back = {"state": asked["state"], **({"code": code} if "error" not in self.faults else {})}
         back |= {name: self.faults[name] for name in ("error", "state", "iss") if name in self.faults}
+        address = f"{asked['redirect_uri']}?{urlencode(back)}"
+        if self.has_page:  # a person goes on by himself: to a browser this site is where the way back begins
+            _answer(to, 200, "text/html", f'<a href="{escape(address)}">Go on</a>'.encode())
+            return
         to.send_response(302)
-        to.send_header("Location", f"{asked['redirect_uri']}?{urlencode(back)}")
+        to.send_header("Location", address)
         to.end_headers()
 
     def _exchange(self, to: BaseHTTPRequestHandler, form: dict[str, str]) -> None:
@@ -148,9 +153,12 @@ class IdentityProvider:
 
 
 def _json(to: BaseHTTPRequestHandler, status: int, content: object) -> None:
-    body = json.dumps(content).encode()
+    _answer(to, status, "application/json", json.dumps(content).encode())
+
+
+def _answer(to: BaseHTTPRequestHandler, status: int, kind: str, body: bytes) -> None:
     to.send_response(status)
-    to.send_header("Content-Type", "application/json")
+    to.send_header("Content-Type", kind)
     to.send_header("Content-Length", str(len(body)))
     to.end_headers()
     to.wfile.write(body)

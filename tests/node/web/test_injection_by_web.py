@@ -159,7 +159,8 @@ def test_xss_templates_hold_no_script_no_style_and_nothing_marked_as_safe(templa
 
 def test_xss_what_a_person_typed_is_shown_as_text() -> None:
     request = Request({"type": "http", "method": "GET", "path": "/login", "headers": [], "query_string": b""})
-    page = Frame(ZoneInfo("UTC")).text(request, "login.html", problem="<script>alert(1)</script>", next="")
+    given = {"problem": "<script>alert(1)</script>", "next": "", "outside": ""}
+    page = Frame(ZoneInfo("UTC")).text(request, "login.html", **given)
     assert "&lt;script&gt;alert(1)" in page and "<script>" not in page
 
 

@@ -63,7 +63,7 @@ def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
 def as_usual(provider: IdentityProvider) -> None:
     provider.claims = {"sub": "u-1", "preferred_username": "grace", "groups": ["radiology"]}
     provider.user_info, provider.faults = {}, {}
-    provider.key, provider.kid = "first", "k1"
+    provider.key, provider.kid, provider.has_page = "first", "k1", False
 
 
 def to_provider(client: httpx.Client, then: str = "") -> str:
@@ -283,11 +283,15 @@ def test_attempts_of_strangers_never_grow_without_bound(
         assert len(session.exec(select(OutsideAttempt)).all()) == 3
 
 
-def test_the_button_is_there_with_a_provider_and_the_password_beside_it(site: WebSite, look: Any) -> None:
+def test_the_button_is_there_with_a_provider_and_the_password_beside_it(
+    site: WebSite, provider: IdentityProvider, look: Any
+) -> None:
     sight = look(site.url)
     page = sight.open("/login?next=/models")
+    provider.has_page = True
     page.get_by_role("link", name="Sign in with the account of the institute").click()
-    page.wait_for_url("**/models")
+    page.get_by_role("link", name="Go on").click()
+    page.wait_for_url("**/models", timeout=8000)
     assert page.get_by_role("heading", name="Models").is_visible()
     assert sight.problems == []
     page.get_by_role("button", name="Sign out").click()
