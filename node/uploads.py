@@ -11,8 +11,6 @@ import os
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -101,6 +99,8 @@ class Uploads:
             return False
         work = self._unpack if due.state == UNPACKING else self._convert
         try:
+            if not self.path(due).exists():
+                raise Refused("gone", "it is no longer on this node's disk; send it again")
             values = work(upload, due)
         except Refused as refused:
             values = _refusal(refused)
@@ -148,8 +148,10 @@ class Uploads:
     def partial(self, upload_pk: int, number: int) -> Path:
         """Return where a file lies that comes in pieces; its folder is there."""
         folder = self.folder(upload_pk)
-        with _on_disk():
+        try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unavailable("the file cannot be written; free or mend the disk") from error
         return folder / f"{number}.part"
 
     def path(self, row: UploadFile) -> Path:
@@ -387,14 +389,6 @@ def told_of(session: Session, settings: Settings, upload_pk: int) -> list[AuditM
     if refused:
         told.append(audit_events.imported(settings.ae_title, peer, None, None, refused=refused))
     return told
-
-
-@contextmanager
-def _on_disk() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise Unavailable("the file cannot be written; free or mend the disk") from error
 
 
 __all__ = ["EXPIRES", "SKIPS", "Uploads", "kind_of", "pseudonym", "require_wanted"]
