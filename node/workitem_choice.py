@@ -81,6 +81,10 @@ class Judged:
 
 def judge(asked: Asked, plugins: Collection[str], claimed_at: datetime, now: datetime) -> Judged:
     """Return how far the work is, and how it ended when it is over: completed only when every analysis has a result."""
+    is_late = now - claimed_at > GIVE_UP
+    if not asked.is_settled and is_late:
+        text = "The study holds nothing that could be analysed."
+        return Judged(percent=FETCHED_PERCENT, text=text, is_over=True, reason="input")
     if not asked.is_settled:
         return Judged(percent=FETCHED_PERCENT, text="The input is here.")
     over = [p for p in plugins if asked.states.get(p) in (jobs.DELIVERING, jobs.DONE, jobs.DEAD)]
@@ -91,7 +95,6 @@ def judge(asked: Asked, plugins: Collection[str], claimed_at: datetime, now: dat
         text = f"{len(over)} of {len(plugins)} analyses are done; {names} {'runs' if runs else 'waits'}."
         return Judged(percent=FETCHED_PERCENT + share, text=text)
     nowhere = [one for one in asked.outputs if not one.places]
-    is_late = now - claimed_at > GIVE_UP
     if any(one.is_on_the_way for one in asked.outputs) and not is_late:
         there = len(asked.outputs) - len(nowhere)
         percent = MADE_PERCENT + (99 - MADE_PERCENT) * there // len(asked.outputs)

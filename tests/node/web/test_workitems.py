@@ -13,6 +13,7 @@ from web_site import WebSite
 
 from node.cli import app
 from store import workitems
+from store.tables import Patient, Study
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LOCK = "2.25.4242"
@@ -65,6 +66,19 @@ def test_a_workitem_is_cancelled_by_a_person_once_and_the_audit_trail_hears_of_i
     again = client.post("/api/workitems/1/cancel")
     assert (again.status_code, again.json()["code"]) == (409, "illegal-transition")
     assert client.post("/api/workitems/99/cancel").status_code == 404
+
+
+def test_the_worklist_page_tells_who_asked_and_offers_to_cancel(site: WebSite) -> None:
+    with site.database.transaction() as session:
+        session.add(Patient(id=1, patient_id="P7"))
+        session.flush()
+        times = {"first_arrival_at": NOON, "last_arrival_at": NOON}
+        session.add(Study(id=1, patient_pk=1, study_instance_uid="1.2.7", **times))
+    page = site.client().get("/worklist").text
+    assert "Asked by the worklist for lung_nodule (Find nodules)" in page
+    assert 'data-do="/api/workitems/1/cancel"' in page
+    site.client().post("/api/workitems/1/cancel")
+    assert 'data-do="/api/workitems/1/cancel"' not in site.client().get("/worklist").text
 
 
 def test_the_command_line_lists_shows_and_cancels(site: WebSite, tmp_path: Path) -> None:
