@@ -10,8 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
-from datetime import datetime
+from contextlib import ExitStack
 from importlib.metadata import version
 from queue import SimpleQueue
 
@@ -20,6 +19,7 @@ from sqlmodel import select
 from node import audit_events, logs
 from node.audit import audit_of, settings_hash
 from node.expiry import Expiry
+from node.heart import BEAT_SECONDS, Heart
 from node.intake import Intake
 from node.listener import Listener
 from node.loop import Loop
@@ -30,7 +30,6 @@ from node.settings import Settings
 from node.tls import Renewed
 from node.vitals import Vitals, VitalsServer
 from plugins.errors import Refused, Unavailable
-from store import processes
 from store.database import Database
 from store.objects import ObjectStore
 from store.tables import Event
@@ -39,7 +38,6 @@ ROLES = ("listener", "worker", "sender", "web", "scheduler")
 STOP_SECONDS = 30.0
 REFRESH_SECONDS = 60.0
 EXPIRY_SECONDS = 3600.0
-BEAT_SECONDS = 15.0
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +86,9 @@ class Node:
                 getattr(self, f"_start_{role}")()
             if self.settings.metrics_port and not self._shares_port:
                 self._start_vitals()
-            self._loop("heart", self._beat, BEAT_SECONDS)
+            heart = Heart(self.database, self.roles)
+            self._closings.append(heart.close)
+            self._loop("heart", heart.tick, BEAT_SECONDS)
             for loop in self._loops:
                 loop.start()
             self.audit.record(audit_events.started(*self._told))
@@ -103,7 +103,6 @@ class Node:
         """
         with ExitStack() as last_to_first:
             last_to_first.callback(self.database.dispose)
-            last_to_first.callback(self._end_beat)
             last_to_first.callback(self.audit.stop)
             last_to_first.callback(self.audit.record, audit_events.stopped(*self._told))
             for closing in self._closings:
@@ -116,16 +115,6 @@ class Node:
                 last_to_first.callback(loop.stop, 0)
             for interrupt in self._interrupts:
                 last_to_first.callback(interrupt)
-
-    def _beat(self, now: datetime) -> bool:
-        """Say in SQL that this process is alive."""
-        with self.database.transaction() as session:
-            processes.beat(session, _here(), self.roles, version("nadir"), now)
-        return False
-
-    def _end_beat(self) -> None:
-        with suppress(Unavailable), self.database.transaction() as session:
-            processes.ended(session, _here())
 
     def _start_listener(self) -> None:
         from node.committer import Committer

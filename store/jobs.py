@@ -160,10 +160,10 @@ def finish(session: Session, job_id: int, attempt: int, state: str, now: datetim
 def fail(
     session: Session, job_id: int, attempt: int, code: str, text: str, now: datetime, permanent: bool = False
 ) -> str:
-    """Record why an attempt failed and return the new state: `queued` again after a pause (`parked` when its study is),
-    `dead` or `superseded`.
+    """Record why an attempt failed and return the new state: `queued` again after a pause, `dead` or `superseded`.
 
-    Dead when `permanent` or when the attempts are used up. Raises Fenced when the lease went to someone else.
+    In place of queued it is `parked` when its study is. Dead when `permanent` or when the attempts are used up. Raises
+    Fenced when the lease went to someone else.
     """
     now = aware_utc(now)
     values: dict[str, Any] = {"error_code": storable(code), "error_text": storable(text)[:TEXT_LIMIT]}

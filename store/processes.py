@@ -1,4 +1,4 @@
-"""Which processes of the node are alive, on which host, in which roles: each keeps a row, and takes it away at its end."""
+"""Which processes of the node are alive, on which host, in which roles: each keeps a row as long as it lives."""
 
 from __future__ import annotations
 

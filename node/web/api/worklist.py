@@ -120,20 +120,13 @@ def router(site: Site) -> APIRouter:
         return _list(site, asked)
 
     _of_jobs(made, site)
+    _parked_jobs(made, site)
     _of_studies(made, site)
     return made
 
 
 def _of_jobs(made: APIRouter, site: Site) -> None:
-    """Add what can be done with one job."""
-
-    def change(request: Request, job: int, do: Callable[[Session, datetime, str], Done]) -> Done:
-        by = request.state.identity.name
-        with site.database.transaction() as session:
-            done = do(session, site.database.now(), by)
-            study = _study_of(session, job)
-        site.record(audit_events.operated(done.said, study, by, request.state.address))
-        return done
+    """Add what a physicist does with one job."""
 
     @made.post("/jobs/{job}/retry", responses=form.problems(404, 409))
     @allow("physicist")
@@ -144,7 +137,7 @@ def _of_jobs(made: APIRouter, site: Site) -> None:
             row = jobs.retry(session, job, now)
             return Done(said=f"Job {job}, {row.plugin}, is {_waits(row)}.", job=job)
 
-        return change(request, job, do)
+        return _change_job(site, request, job, do)
 
     @made.post("/jobs/{job}/rerun", responses=form.problems(404, 409))
     @allow("physicist")
@@ -155,7 +148,11 @@ def _of_jobs(made: APIRouter, site: Site) -> None:
             row = rerun(session, job, now, site.settings.max_attempts)
             return Done(said=f"Job {row.id} runs {row.plugin} again; it is {_waits(row)}.", job=row.id)
 
-        return change(request, job, do)
+        return _change_job(site, request, job, do)
+
+
+def _parked_jobs(made: APIRouter, site: Site) -> None:
+    """Add what an administrator does with one job."""
 
     @made.post("/jobs/{job}/park", responses=form.problems(404, 409))
     @allow("administrator")
@@ -165,7 +162,7 @@ def _of_jobs(made: APIRouter, site: Site) -> None:
         def do(session: Session, now: datetime, by: str) -> Done:
             return Done(said=f"Job {job}, {park_job(session, job, by).plugin}, is parked.", job=job)
 
-        return change(request, job, do)
+        return _change_job(site, request, job, do)
 
     @made.post("/jobs/{job}/unpark", responses=form.problems(404, 409))
     @allow("administrator")
@@ -177,7 +174,7 @@ def _of_jobs(made: APIRouter, site: Site) -> None:
                 said=f"Job {job}, {unpark_job(session, job, now).plugin}, waits in the queue.", job=job
             )
 
-        return change(request, job, do)
+        return _change_job(site, request, job, do)
 
     @made.post("/jobs/{job}/send", responses=form.problems(404, 409))
     @allow("administrator")
@@ -191,7 +188,7 @@ def _of_jobs(made: APIRouter, site: Site) -> None:
                 raise Refused("illegal-transition", f"No result of job {job} is parked.")
             return Done(said=f"{count} results of job {job} wait to be sent.", job=job)
 
-        return change(request, job, do)
+        return _change_job(site, request, job, do)
 
 
 def _of_studies(made: APIRouter, site: Site) -> None:
@@ -238,6 +235,16 @@ def _of_studies(made: APIRouter, site: Site) -> None:
             return "The study settles now."
 
         return change(request, uid, do)
+
+
+def _change_job(site: Site, request: Request, job: int, do: Callable[[Session, datetime, str], Done]) -> Done:
+    """Do something with a job and tell the audit trail of its study."""
+    by = request.state.identity.name
+    with site.database.transaction() as session:
+        done = do(session, site.database.now(), by)
+        study = _study_of(session, job)
+    site.record(audit_events.operated(done.said, study, by, request.state.address))
+    return done
 
 
 def _list(site: Site, asked: Search) -> ListedStudies:
