@@ -23,8 +23,7 @@ from node.multipart import BLOCK_BYTES, FilesBody, PartWriter, boundary_of
 from plugins.errors import Refused, Unavailable
 from store.charset import CONTROL
 
-PAGE = 500
-MAX_PAGES = 2000
+PAGE, MAX_PAGES = 500, 2000
 MAX_JSON_BYTES = 64 << 20
 MAX_OBJECT_BYTES = 8 << 30
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
