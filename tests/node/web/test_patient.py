@@ -159,6 +159,7 @@ def test_a_choice_of_somebody_else_is_told_and_nothing_jumps(
     sight.require_clean()
 
 
+@pytest.mark.long
 def test_without_scripts_the_charts_are_drawings(
     demo_site: WebSite, address: str, look: Callable[..., Sight], demo: DemoRun
 ) -> None:
