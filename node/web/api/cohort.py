@@ -26,7 +26,8 @@ RECKON_SECONDS = 1.0
 Kind = Annotated[Literal["csv", "parquet"], Path(description="Format of the file")]
 MEDIA = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 FILE: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The file", "content": {media: {} for media in MEDIA.values()}}
+    200: {"description": "The file", "content": {media: {} for media in MEDIA.values()}},
+    **form.problems(400),
 }
 
 

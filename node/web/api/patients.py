@@ -102,7 +102,9 @@ def router(site: Site) -> APIRouter:
         )
 
     @made.get(
-        "/patients/{patient_pk}/course", response_model=PatientCourse, responses=form.problems(404, 409)
+        "/patients/{patient_pk}/course",
+        response_model=PatientCourse,
+        responses={**form.problems(404, 409), 304: {"description": "It is that of the ETag"}},
     )
     @allow("viewer", scopes=("api",))
     def course(request: Request, response: Response, patient_pk: form.Pk, criteria: Criteria = USUAL) -> Any:
