@@ -21,7 +21,7 @@ from node.web.access import allow
 from node.web.api.form import MOST_PK
 from node.web.fields import Fields
 from node.web.problem import status_of
-from node.web.run_words import OUTCOME, STAGES, STANDING, run_chip, stages_done
+from node.web.run_words import OUTCOME, STANDING, run_chip, stages_done
 from node.web.site import Site
 from node.web.week_plots import HEIGHT, WIDTH, plots
 from plugins.errors import Refused
@@ -170,6 +170,7 @@ class _Pages:
             "alive": {run.id for run in found if runs.is_alive(run, now)},
             "documents": {run.id: documents_of(self._settings.home, run) for run in found},
             "now": now,
+            "most_runs": LAST_RUNS,
         }
 
     def drift(self, request: Request, family: str) -> Response:
@@ -261,7 +262,6 @@ class _Pages:
             "link": links.model,
             "standing": STANDING,
             "outcome": OUTCOME,
-            "stages": STAGES,
             "run_chip": run_chip,
             "stages_done": stages_done,
             "document_names": DOCUMENTS,

@@ -129,6 +129,7 @@ def test_a_token_is_shown_once_works_for_its_scope_and_ends_when_it_is_revoked(s
     assert trail(site)[-2:] == ["ada: token added for api: report", "ada: token revoked: report"]
 
 
+@pytest.mark.long
 def test_in_a_browser_an_administrator_adds_a_person_and_makes_a_token(
     site: WebSite, look: Callable[..., Sight]
 ) -> None:
