@@ -195,7 +195,7 @@ def test_health_answers_while_every_thread_of_the_others_waits(
     site: WebSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = threading.Event()
-    monkeypatch.setattr("node.web.app.priors.listed", lambda *_, **__: release.wait(20) and [])
+    monkeypatch.setattr("node.web.api.ledger.priors.listed", lambda *_, **__: release.wait(20) and [])
     askers = [
         threading.Thread(target=lambda: site.client().get("/api/priors"), daemon=True) for _ in range(50)
     ]
