@@ -15,6 +15,7 @@ import httpx
 import pytest
 from browser import LAPTOP, TABLET, Sight, sign_in
 from models_in_use import NAME, retrained
+from playwright.sync_api import expect
 from sqlmodel import col, select
 from web_site import WebSite
 
@@ -318,5 +319,5 @@ def test_in_a_browser_a_physicist_approves_by_typing_and_sees_it_count(
     page.get_by_label("to the model of the release").check()
     page.get_by_label("Type nodule_segmenter to confirm").fill(NAME)
     page.get_by_role("button", name="Roll back", exact=True).click()
-    page.wait_for_function("document.querySelector('.tile b').innerText === 'shipped'")
+    expect(page.locator(".tile b").first).to_have_text("shipped")
     assert counting(site) == VOUCHED[NAME]
