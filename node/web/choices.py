@@ -7,13 +7,17 @@ from typing import Literal
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sqlmodel import Session
 from starlette.exceptions import HTTPException
 
 from node.decisions import decided
 from node.web.access import CSRF_FIELD
+from node.web.api.form import MOST_PK
 from node.web.problem import first_problem
 from node.web.site import Site
+from plugins.errors import Refused
 from store import choices
+from store.finding_view import finding_view
 from store.sighting import Decision
 from store.study_view import study_head
 
@@ -30,6 +34,12 @@ class Said(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     lesion: str = Field(max_length=64, description="Any Tracking UID that the lesion has now")
+    finding: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_PK,
+        description="The finding that was looked at; refused when it is another lesion",
+    )
     kind: Kind = Field(description="What is decided; outline speaks of what Nadir drew")
     value: str = Field(
         max_length=200,
@@ -53,11 +63,16 @@ def said(fields: Mapping[str, str]) -> Said:
 
 
 def choose(site: Site, request: Request, study_instance_uid: str, said: Said) -> Decision:
-    """Keep a choice and return it. Refuses `no-such-study` and what `store.choices.choose` refuses."""
+    """Keep a choice and return it.
+
+    Refuses `no-such-study`, `overtaken` for a finding that is not what was looked at, and as `store.choices.choose`.
+    """
     now = site.database.now()
     here = said.kind in OF_VISIT or (said.kind in OF_EITHER and said.only_here)
     with site.database.transaction() as session:
         patient_pk = study_head(session, study_instance_uid).patient_pk
+        if said.finding is not None:
+            _require_as_seen(session, study_instance_uid, said.finding, said.lesion)
         made = choices.choose(
             session,
             patient_pk,
@@ -74,6 +89,17 @@ def choose(site: Site, request: Request, study_instance_uid: str, said: Said) ->
         message = decided(session, site.settings, patient_pk, [made], now, address=request.state.address)
     site.record(message)
     return made
+
+
+def _require_as_seen(session: Session, study_instance_uid: str, finding_pk: int, lesion: str) -> None:
+    """Refuse (`overtaken`) a finding that was measured anew or relinked since somebody looked at it."""
+    one = finding_view(session, finding_pk)
+    if one.study_instance_uid != study_instance_uid:
+        raise Refused("no-such-finding", "the study has no such finding")
+    known = one.identity
+    if one.is_superseded or known is None or lesion not in (known.tracking_uid, known.lesion_uid):
+        sentence = "the finding was measured anew or relinked meanwhile; load the page again"
+        raise Refused("overtaken", sentence)
 
 
 def undo(site: Site, request: Request, study_instance_uid: str, number: int, note: str = "") -> Decision:

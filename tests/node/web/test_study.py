@@ -14,7 +14,7 @@ from sqlmodel import Session, select
 from web_site import WebSite
 
 from store import accounts
-from store.tables import Choice, Instance, Job, Study
+from store.tables import Choice, Finding, Instance, Job, Study
 from store.tracking.link import Kind
 
 JANUARY, MARCH = date(2026, 1, 10), date(2026, 3, 10)
@@ -125,6 +125,29 @@ def test_what_cannot_be_decided_is_refused_with_a_sentence(
     answered, text = say(site, "ANNA", **fields)
     assert answered == status and sentence in text
     assert say(site, "VERA", **fields)[0] == 403
+
+
+def test_a_choice_of_a_finding_that_was_overtaken_since_it_was_looked_at_is_refused(site: WebSite) -> None:
+    patient = {"patient_id": "R"}
+    with site.database.transaction() as session:
+        visit(session, Clock(), MARCH, [lesion("2.25.7")], study="1.2.7", patient=patient)
+        pk = session.exec(select(Finding.id).where(Finding.tracking_uid == "2.25.7")).one()
+    client = site.signed_in("ANNA")
+    page, forms = client.get("/studies/1.2.7").text, client.get(f"/studies/1.2.7/findings/{pk}/choose").text
+    assert f'"finding": "{pk}"' in page and forms.count(f'name="finding" value="{pk}"') == forms.count(
+        "<form"
+    )
+    path, shown = "/studies/1.2.7/choices", {"lesion": "2.25.7", "finding": str(pk)}
+    assert say(site, "ANNA", f"{PAGE}/choices", **shown, kind="reject", value="true")[0] == 404
+    assert say(site, "ANNA", path, **shown, kind="outline", value="approved")[0] == 200
+    assert say(site, "ANNA", path, **shown, kind="relink", value="new")[0] == 200
+    status, text = say(site, "ANNA", path, **shown, kind="reject", value="true")
+    assert status == 409 and "load the page again" in text
+    with site.database.transaction() as session:
+        found = session.get_one(Finding, pk)
+        found.superseded = True
+    assert say(site, "ANNA", path, **shown, kind="outline", value="approved")[0] == 409
+    assert len(client.get("/api/studies/1.2.7/choices").json()["choices"]) == 2
 
 
 def test_the_json_tells_findings_choices_and_what_was_made_of_them(site: WebSite) -> None:
