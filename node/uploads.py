@@ -174,7 +174,8 @@ class Uploads:
         """Return what became of a file that has arrived; `path` is gone afterwards, whatever happens.
 
         An object is on disk with its row by then, and a zip file or image lies in the folder of the upload.
-        Raises Unavailable when disk or database cannot take it; then it has to be sent again.
+        Refuses `upload-ended` for what is to be dealt with later when the upload ended while it arrived. Raises
+        Unavailable when disk or database cannot take it; then it has to be sent again.
         """
         size_bytes = path.stat().st_size
         try:
@@ -199,7 +200,10 @@ class Uploads:
     ) -> UploadFile:
         pk = int(upload.id or 0)
         with self._database.transaction() as session:
-            uploads.touch(session, pk, self._database.now())
+            goes_on = uploads.touch(session, pk, self._database.now())
+            if not goes_on and values["state"] in (UNPACKING, WAITING):
+                self.forget(pk)
+                raise Refused("upload-ended", f"upload {pk} has ended meanwhile; begin another one")
             return upload_files.note(session, pk, number, name, size_bytes, member=member, **values)
 
     def _take(self, upload: Upload, number: int, member: int, path: Path) -> dict[str, Any]:
@@ -238,9 +242,9 @@ class Uploads:
         )
         target = self.path(row)
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with path.open("rb") as file:
+        shutil.move(path, target)  # to another disk that is a copy
+        with target.open("rb") as file:
             os.fsync(file.fileno())
-        shutil.move(path, target)
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)

@@ -70,7 +70,7 @@ def note(
     """Return the row of a file after it was written down what became of it; `member`, `code`, ... by name."""
     member = int(values.pop("member", 0))
     given = {
-        "name": storable(name)[-LONGEST_NAME:],
+        "name": kept_name(name),
         "size_bytes": size_bytes,
         "state": state,
         "code": "",
@@ -88,6 +88,11 @@ def note(
     if row is None:
         raise Refused("no-such-upload", f"there is no upload {upload_pk}")
     return row
+
+
+def kept_name(name: str) -> str:
+    """Return the name of a file as its row has it: its end, when it is long."""
+    return storable(name)[-LONGEST_NAME:]
 
 
 def change(session: Session, file_pk: int, **values: Any) -> None:
@@ -291,6 +296,7 @@ __all__ = [
     "files",
     "images",
     "is_own",
+    "kept_name",
     "leave_out",
     "members",
     "next_due",

@@ -100,6 +100,7 @@ def complete(session: Session, upload_pk: int, now: datetime) -> bool:
     It is not while a zip file is still to be unpacked, or somebody has to say what an image is.
     """
     upload = get(session, upload_pk)
+    session.refresh(upload, with_for_update=True)  # whoever notes a file of it touches it before
     if upload.state != CLOSING or files(session, upload_pk, limit=1, states=(WAITING, *DUE)):
         return False
     upload.state, upload.ended_at = WHOLE, aware_utc(now)

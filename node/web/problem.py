@@ -17,6 +17,7 @@ CONFLICTS = frozenset(
         "account-exists",
         "already-active",
         "already-running",
+        "another-file",
         "by-provider",
         "asked-already",
         "destination-in-use",

@@ -42,7 +42,7 @@ from node.web.api.upload_form import (
     keep_said,
 )
 from node.web.site import Site
-from plugins.errors import Unavailable
+from plugins.errors import Refused, Unavailable
 from store import upload_files, uploads
 from store.upload_tables import ARRIVING, SKIPPED, Upload, UploadFile
 
@@ -161,6 +161,7 @@ def _files(made: APIRouter, site: Site, door: _Door) -> None:
     ) -> FileList:
         """List the files of an upload, all or those in one state: what is here need not be sent again."""
         (after,) = form.values_of(cursor, int) or (0,)
+        after = after or 0
         with site.database.reading() as session:
             uploads.get(session, upload_pk)
             states = (state,) if state else ()
@@ -251,7 +252,7 @@ class _Door:
                 self._desk.require_room(_declared(request))
                 if pieces is None:
                     return await self._whole(request, upload, number, name)
-                return await self._piece(request, upload, number, name, pieces)
+                return await self._piece(request, upload, number, name, pieces, row)
             except ClientDisconnect:
                 raise HTTPException(400, "the client has gone") from None
             except OSError as error:
@@ -284,14 +285,25 @@ class _Door:
             path.unlink(missing_ok=True)
 
     async def _piece(
-        self, request: Request, upload: Upload, number: int, name: str, pieces: str
+        self,
+        request: Request,
+        upload: Upload,
+        number: int,
+        name: str,
+        pieces: str,
+        known: UploadFile | None,
     ) -> FileAnswer:
-        """Append a piece; the last one completes the file. 409 when it is not the one that comes next."""
+        """Append a piece; the last one completes the file. 409 when it is not the one that comes next.
+
+        Refuses `another-file` for a piece of a file that is not called as the one that is here in part, or not as long.
+        """
         first, last, size_bytes = _range(pieces)
         upload_pk = int(upload.id or 0)
         path = await run_in_threadpool(self._desk.partial, upload_pk, number)
         here = path.stat().st_size if path.exists() else 0
         first = size_bytes if first is None else first
+        if here and known and (known.name, known.size_bytes) != (upload_files.kept_name(name), size_bytes):
+            raise Refused("another-file", f"file {number} is '{known.name}', of which {here} bytes are here")
         if first != here:
             raise HTTPException(409, f"{here} bytes of this file are here; go on from there")
 

@@ -22,8 +22,9 @@ from web_site import WebSite
 from node.intake import Intake
 from node.settle import Settler
 from node.uploads import EXPIRES, Uploads
+from node.web.api import form
 from node.web.api.upload_results import _Pieces
-from plugins.errors import Unavailable
+from plugins.errors import Refused, Unavailable
 from store import accounts, uploads
 from store.objects import ObjectStore
 from store.tables import Instance, Patient, Revision, Study
@@ -152,6 +153,28 @@ def test_a_large_file_comes_in_pieces_and_goes_on_where_it_was(
     assert pia.get(upload).json()["state"] == "whole"
     assert not (site.settings.home / "uploads" / upload.rpartition("/")[2]).exists()
     assert len(settle(site)) == 1
+
+
+@pytest.mark.parametrize(("name", "size"), [("b/IM1", 8), ("a/IM1", 12)])
+def test_pieces_of_two_files_never_become_one(pia: httpx.Client, name: str, size: int) -> None:
+    upload = begin(pia)
+    put(pia, upload, 1, b"abcd", "a/IM1", Content_Range="bytes 0-3/8")
+    said = put(pia, upload, 1, bytes(size - 4), name, Content_Range=f"bytes 4-{size - 1}/{size}")
+    assert (said.status_code, said.json()["code"]) == (409, "another-file")
+    assert pia.get(f"{upload}/files/1").json()["received_bytes"] == 4
+
+
+def test_what_has_to_be_dealt_with_later_is_not_taken_by_an_upload_that_has_ended_meanwhile(
+    site: WebSite, pia: httpx.Client, tmp_path: Path
+) -> None:
+    pk = int(begin(pia).rpartition("/")[2])
+    with site.database.reading() as session:
+        upload = uploads.get(session, pk)
+    assert pia.post(f"/api/uploads/{pk}/finish").json()["state"] == "whole"
+    (tmp_path / "late").write_bytes(zipped({"a": b"a"}))
+    with pytest.raises(Refused, match="has ended"):
+        desk_of(site).receive(upload, 1, "late.zip", tmp_path / "late")
+    assert not (site.settings.home / "uploads" / str(pk)).exists() and counts(pia, f"/api/uploads/{pk}") == {}
 
 
 @pytest.mark.parametrize("said", ["bytes 5-4/9", "bytes 0-9/9", "bytes x", "0-4/9", f"bytes 0-1/{1 << 40}"])
@@ -352,6 +375,12 @@ def test_the_words_of_the_documentation_work_as_they_stand(
     work_off(site)
     assert b'"kept":4' in curl(f"{base}/{pk}")
     assert curl(f"{base}/{pk}/report.pdf").startswith(b"%PDF-")
+
+
+@pytest.mark.parametrize("path", ["files", ""])
+def test_a_cursor_that_somebody_made_up_is_the_beginning(pia: httpx.Client, path: str) -> None:
+    at = f"{begin(pia)}/{path}" if path else "/api/uploads"
+    assert pia.get(at, params={"cursor": form.cursor_of(None)}).status_code == 200
 
 
 def test_lists_are_walked_through_and_a_viewer_may_look_and_not_send(
