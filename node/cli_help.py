@@ -8,7 +8,20 @@ import typer
 
 ORDER = {
     "nadir": (
-        *("demo", "init", "serve", "doctor", "fsck", "backup", "restore", "send", "analyse", "segment", "measure", "check"),
+        *(
+            "demo",
+            "init",
+            "serve",
+            "doctor",
+            "fsck",
+            "backup",
+            "restore",
+            "send",
+            "analyse",
+            "segment",
+            "measure",
+            "check",
+        ),
         *("studies", "findings", "report", "response", "train", "evaluate"),
     ),
     "curate": ("tcia", "idc", "lidc", "rtstruct", "seg", "nifti", "split", "show"),

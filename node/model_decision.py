@@ -10,8 +10,8 @@ from datetime import datetime
 from sqlmodel import Session
 
 from node import audit_events, model_view
-from node.model_view import Entry
 from node.logs import line
+from node.model_view import Entry
 from node.settings import Settings
 from plugins.errors import Refused
 from store import asked_runs, audit, leases, registry

@@ -117,9 +117,12 @@ def account_of(
         account.role = role
         session.add(account)
         return account, False
-    shown = NOT_IN_NAMES.sub("-", name).strip(".-_@")[:64] or "person"
+    # A name in another script leaves nothing: it must not be the same for everybody.
+    shown = NOT_IN_NAMES.sub("-", name).strip(".-_@")[:64] or f"person-{_sha256(f'{issuer} {subject}')[:8]}"
     if shown in {row["name"] for row in accounts.list_accounts(session)}:
-        sentence = f"the account '{shown}' of this node is somebody else's, or has a password; ask its administrator"
+        sentence = (
+            f"the account '{shown}' of this node is somebody else's, or has a password; ask its administrator"
+        )
         raise Refused("account-exists", sentence)
     # A password that nobody has: this account is signed in by its provider only.
     accounts.add_account(session, shown, role, secrets.token_urlsafe(32), now)

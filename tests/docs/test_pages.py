@@ -27,6 +27,8 @@ def blocks(page: Path, *kinds: str) -> list[str]:
 
 
 RUN = [page for page in PAGES if blocks(page, "console")]
+QUICK = ("quick-start", "index")
+"""Pages whose commands are run in the quick tier too."""
 
 
 @pytest.fixture
@@ -42,7 +44,10 @@ def linked(source: str, target: str) -> str:
     return os.link(source, target) or target if source.endswith(".dcm") else shutil.copy2(source, target)
 
 
-@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, id=p.stem, marks=() if p.stem in QUICK else pytest.mark.long) for p in RUN],
+)
 def test_every_command_of_a_page_does_what_the_page_shows(page: Path, place: Path) -> None:
     environment = {
         **os.environ,

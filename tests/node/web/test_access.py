@@ -449,13 +449,13 @@ def test_login_with_half_of_it_is_one_sentence_and_quotes_nothing(site: WebSite,
 def test_csrf_every_changing_route_refuses_a_session_without_its_token(site: WebSite, tmp_path: Path) -> None:
     changing = [n.split() for n in MAY if n.split()[0] not in SAFE_METHODS and n != "POST /login"]
     assert changing
-    for method, path in changing:
-        for wrong in ("", "0" * 64, "é"):
-            client = site.signed_in("ada")
-            client.headers["X-CSRF-Token"] = wrong.encode().decode("latin-1")
+    client = site.signed_in("ada")
+    for wrong in ("", "0" * 64, "é"):
+        client.headers["X-CSRF-Token"] = wrong.encode().decode("latin-1")
+        for method, path in changing:
             before = client.request(method, path, json={})
             assert before.status_code == 403, (method, path, before.text)
-            assert client.get("/api/jobs").status_code == 200
+        assert client.get("/api/jobs").status_code == 200
 
 
 def test_csrf_the_token_of_another_session_is_none_and_a_form_may_carry_ones_own(site: WebSite) -> None:

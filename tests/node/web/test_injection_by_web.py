@@ -53,7 +53,7 @@ ELSEWHERE = [
 
 
 NOTHING = "no-such-thing"
-FEW = 4
+FEW = 2
 HTML_PAGE = "text/html; charset=utf-8"
 
 
