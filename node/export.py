@@ -3,7 +3,7 @@
 De-identified, a person is a keyed hash of the identifier, and a lesion one of its Tracking UID: whoever does not have
 the key of this node can neither undo them nor tell whether somebody is among them. In place of dates stand the days
 since the person's first study here: the distances stay, the calendar goes. No UID of an image, no label and no other
-words from outside are written; what a code means is written for codes of public schemes alone.
+words from outside are written; codes are written of public schemes alone, and our own without their words.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, Final
 from sqlmodel import Session, col, select
 
 from node.report.table import safe_cell
+from plugins import codes
 from plugins.errors import Refused
 from store.database import Database
 from store.measured import Chosen, Measured, first_dates, last_row, stretch
@@ -27,8 +28,14 @@ from store.tables import Patient
 
 STRETCH: Final = 5000
 """Rows that are read at a time."""
-PRIVATE: Final = "99"
-"""How the names of private coding schemes begin (PS3.16, 8)."""
+PUBLIC: Final = frozenset(
+    {"DCM", "FMA", "I10", "I11", "I9C", "IBSI", "ICDO3", "LN", "MDC", "MSH", "NCIt", "NEU", "RADLEX", "SCT", "SNM3",
+     "SRT", "UBERON", "UCUM", "UMLS"}
+)  # fmt: skip
+"""Coding schemes that are nobody's own (PS3.16 Table 8-1). Whatever else calls itself a scheme may be made up."""
+SIDES: Final = frozenset(
+    {code.meaning for code in (codes.LEFT, codes.RIGHT, codes.BILATERAL)} | {"Right and left"}
+)
 Row = Mapping[str, Any]
 NUMBERS: Final[Mapping[str, type]] = {
     "type_scheme": str, "type_code": str, "type": str, "site_scheme": str, "site_code": str, "site": str,
@@ -64,9 +71,18 @@ class Disguise:
             "lesion_key": keyed(self.key, "lesion", one.tracking_uid),
             "day": (one.study_date - first).days if one.study_date and first else None,
             **_numbers(one),
-            "type": "" if one.type_scheme.startswith(PRIVATE) else one.type_meaning,
-            "site": "" if one.site_scheme.startswith(PRIVATE) else one.site_meaning,
+            **_public("type", one.type_scheme, one.type_value, one.type_meaning),
+            **_public("site", one.site_scheme, one.site_value, one.site_meaning),
+            "laterality": one.laterality if one.laterality in SIDES else "",
         }
+
+
+def _public(what: str, scheme: str, value: str, meaning: str) -> dict[str, str]:
+    """Return a code of a public scheme, of our own private one without its words, and nothing of any other."""
+    if scheme not in PUBLIC | {codes.PRIVATE_SCHEME}:
+        scheme = value = meaning = ""
+    words = meaning if scheme in PUBLIC else ""
+    return {f"{what}_scheme": scheme, f"{what}_code": value, what: words}
 
 
 def disguise(session: Session, key: bytes) -> Disguise:
@@ -163,7 +179,9 @@ def as_parquet(columns: Mapping[str, type], pieces: Iterator[list[Row]]) -> Iter
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        sentence = "Parquet needs the package pyarrow, which is not here: pip install 'nadir[parquet]', or take CSV"
+        sentence = (
+            "Parquet needs the package pyarrow, which is not here: pip install 'nadir[parquet]', or take CSV"
+        )
         raise Refused("no-pyarrow", sentence) from error
     kinds = {str: pyarrow.string(), float: pyarrow.float64(), int: pyarrow.int32(), bool: pyarrow.bool_(),
              date: pyarrow.date32()}  # fmt: skip

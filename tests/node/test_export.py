@@ -45,6 +45,27 @@ def test_a_disguised_number_holds_nothing_of_whose_it_is_but_what_it_is() -> Non
     )
 
 
+@pytest.mark.parametrize("scheme", ["99DOE", "L", "", "LOCAL"])
+def test_nothing_of_a_code_that_no_public_scheme_has_is_written(scheme: str) -> None:
+    named = {
+        "type_value": "DOE^JANE",
+        "type_meaning": "Jane",
+        "site_value": "DOE",
+        "site_meaning": "Jane's lung",
+    }
+    row = disguise().row(number(type_scheme=scheme, site_scheme=scheme, laterality="of Jane", **named))
+    assert {row[name] for name in row if name.startswith(("type", "site", "laterality"))} == {""}
+    known = disguise().row(
+        number(type_scheme="99NADIR", type_value="7", type_meaning="words", laterality="Left")
+    )
+    assert [known[name] for name in ("type_scheme", "type_code", "type", "laterality")] == [
+        "99NADIR",
+        "7",
+        "",
+        "Left",
+    ]
+
+
 def test_pseudonyms_are_the_same_for_one_person_and_lesion_and_others_with_another_key() -> None:
     one, other = disguise().row(number()), disguise().row(number(patient_pk=8, study_date=date(2024, 5, 4)))
     assert (one["patient_key"], one["lesion_key"]) == (other["patient_key"], other["lesion_key"])

@@ -117,16 +117,17 @@ def router(site: Site) -> APIRouter:
     @allow("viewer", scopes=("api",))
     def patients(chosen: Asked, limit: form.Limit = 1000, cursor: form.Cursor = "") -> CohortPatients:
         """List the courses of all patients in short, by one set of criteria."""
-        (start,) = form.values_of(cursor, int) or (0,)
+        (passed,) = form.values_of(cursor, int) or (0,)
+        start = max(passed or 0, 0)
         progress = reckoner.reckon(chosen.criteria, 0 if cursor else RECKON_SECONDS)
         with site.database.reading() as session:
             found = members(session, chosen, "time")
-        end = max(start, 0) + limit
+        end = start + limit
         return CohortPatients(
             total=len(found),
             next=form.cursor_of(end) if end < len(found) else None,
             left=progress.left,
-            patients=[_patient(one) for one in found[max(start, 0) : end]],
+            patients=[_patient(one) for one in found[start:end]],
         )
 
     @made.get("/cohort/measurements")

@@ -15,6 +15,7 @@ from browser import LAPTOP, TABLET, Sight, picture
 from cohort_rows import LENGTHS, write_cohort
 from web_site import WebSite
 
+from node.web.api import form
 from node.web.frame import PLOTLY, TEMPLATES
 from node.web.static_files import _content
 from store import accounts
@@ -66,6 +67,8 @@ def test_the_charts_are_asked_for_page_by_page_and_filters_hold_for_people_and_n
     first = client.get("/api/cohort/patients", params={"limit": 3}).json()
     rest = client.get("/api/cohort/patients", params={"limit": 3, "cursor": first["next"]}).json()
     assert (first["total"], len(first["patients"]), len(rest["patients"]), rest["next"]) == (5, 3, 2, None)
+    made_up = client.get("/api/cohort/patients", params={"cursor": form.cursor_of(None)})
+    assert len(made_up.json()["patients"]) == 5
     assert set(patients(site, response="PR")) == {"SHRINKS"}
     assert set(patients(site, until="2024-01-11")) == {"SHRINKS", "GROWS"}
     assert patients(site, least=2) == {}
