@@ -230,9 +230,15 @@ def _engine(url: URL, *, sync: bool) -> Engine:
 def _connect_sqlite(connection: Any, _record: object, *, sync: bool) -> None:
     # The driver must not begin transactions by itself: `_begin_sqlite` says which kind.
     connection.isolation_level = None
+    # SQLite's own knows the 26 letters of English: a search would not find a name with an umlaut in upper case.
+    connection.create_function("lower", 1, _lower, deterministic=True)
     connection.execute(f"PRAGMA busy_timeout={int(WAIT_SECONDS * 1000)}")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute(f"PRAGMA synchronous={'FULL' if sync else 'OFF'}")
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -71,6 +71,10 @@ def test_each_word_is_a_part_of_patient_name_accession_or_description(filled: Da
         assert found(session, "made^up many-00007 follow") == []
         assert found(session, "up many-00008 FOLLOW a00003") == ["A000038"]
         assert found(session, "%") == found(session, "_") == []
+    with filled.transaction() as session:
+        session.get_one(Study, 1).study_description = "SCHÄDEL FOLLOW"
+    with filled.reading() as session:
+        assert len(found(session, "schädel")) == len(found(session, "SCHÄDEL follow")) == 1
 
 
 def test_the_usual_duration_is_the_median_from_claim_to_results(filled: Database) -> None:

@@ -218,8 +218,12 @@ def test_a_name_of_this_node_is_not_taken_over_and_a_disabled_person_stays_out(
     client = site.client()
     assert come_back(client).status_code == 200
     assert ">Mary-lise-x<" in client.get("/login").text
+    for subject, name in (("u-4", "Иван"), ("u-5", "李明")):
+        provider.claims |= {"sub": subject, "preferred_username": name}
+        assert come_back(site.client()).status_code == 200
     with site.database.transaction() as session:
         accounts.set_disabled(session, "Mary-lise-x", disabled=True)
+    provider.claims["sub"] = "u-3"
     assert client.get("/models").status_code == 401
     assert "is disabled on this node" in sentence(come_back(site.client()))
 
