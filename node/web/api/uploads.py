@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -279,7 +279,7 @@ class _Door:
     async def _whole(self, request: Request, upload: Upload, number: int, name: str) -> FileAnswer:
         path = await run_in_threadpool(self._desk.temporary)
         try:
-            await _written(request, path, "wb")
+            await _written(request, path, "wb", self._desk.require_room)
             return file_answer(await run_in_threadpool(self._desk.receive, upload, number, name, path))
         finally:
             path.unlink(missing_ok=True)
@@ -312,14 +312,20 @@ class _Door:
                 return upload_files.note(session, upload_pk, number, name, size_bytes, ARRIVING)
 
         row = await run_in_threadpool(note)
-        came = await _written(request, path, "ab", at_most=last + 1 - first)
+        room = self._desk.require_room
+        came = await _written(request, path, "ab", room, at_most=last + 1 - first)
         if here + came < size_bytes:
             return self.shown(row)
         return file_answer(await run_in_threadpool(self._desk.receive, upload, number, name, path))
 
 
-async def _written(request: Request, path: Path, mode: str, at_most: int | None = None) -> int:
-    """Return how many bytes of a body were written; 413 for more than it said that it is."""
+async def _written(
+    request: Request, path: Path, mode: str, require_room: Callable[[], None], at_most: int | None = None
+) -> int:
+    """Return how many bytes of a body were written; 413 for more than it said that it is.
+
+    The disk is looked at with each block, since a body need not say how long it is.
+    """
     waiting, count = bytearray(), 0
     file: BinaryIO
     with path.open(mode) as file:  # type: ignore[assignment]
@@ -329,6 +335,7 @@ async def _written(request: Request, path: Path, mode: str, at_most: int | None 
                 raise HTTPException(413, "the body is longer than its Content-Range")
             waiting += block
             if len(waiting) >= BLOCK_BYTES:
+                require_room()
                 await run_in_threadpool(file.write, bytes(waiting))
                 waiting.clear()
         await run_in_threadpool(file.write, bytes(waiting))

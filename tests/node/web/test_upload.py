@@ -333,6 +333,16 @@ def test_a_disk_that_is_full_is_told_as_that_and_nothing_is_lost(
     assert counts(pia, upload) == {"kept": 2}
 
 
+def test_a_body_of_no_told_length_stops_at_the_reserve_of_the_disk(
+    pia: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = iter([1, 1, 1])
+    monkeypatch.setattr(ObjectStore, "free_bytes", lambda self: next(room, -1))
+    blocks = (bytes(1 << 20) for _ in range(9))
+    said = pia.put(f"{begin(pia)}/files/1", content=blocks, headers={"X-File-Name": "a"})
+    assert (said.status_code, "full" in said.json()["error"]) == (507, True)
+
+
 def test_an_upload_that_nobody_goes_on_with_expires_with_what_lies_about_of_it(
     site: WebSite, pia: httpx.Client, images: list[Path]
 ) -> None:
