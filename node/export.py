@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import hmac
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -36,6 +37,13 @@ PUBLIC: Final = frozenset(
 SIDES: Final = frozenset(
     {code.meaning for code in (codes.LEFT, codes.RIGHT, codes.BILATERAL)} | {"Right and left"}
 )
+KERNEL: Final = re.compile(r"(?<=, kernel ).*(?=, no correction for)", re.DOTALL)
+"""Where a convention names the kernel of a CT, which a scanner writes as free text."""
+KERNELS: Final = re.compile(
+    r"[A-Z][a-z]{0,2}\d{2,3}[a-z]{0,2}(\\\d)?|FC\d{2}|[A-Z]{1,2}|STANDARD|SOFT|LUNG|CHEST|DETAIL|BONE|BONEPLUS|EDGE|ULTRA"
+    r"|not stated"
+)
+"""What kernels are called by the makers of scanners."""
 Row = Mapping[str, Any]
 NUMBERS: Final[Mapping[str, type]] = {
     "type_scheme": str, "type_code": str, "type": str, "site_scheme": str, "site_code": str, "site": str,
@@ -73,8 +81,13 @@ class Disguise:
             **_numbers(one),
             **_public("type", one.type_scheme, one.type_value, one.type_meaning),
             **_public("site", one.site_scheme, one.site_value, one.site_meaning),
+            "method": KERNEL.sub(_kernel, one.method),
             "laterality": one.laterality if one.laterality in SIDES else "",
         }
+
+
+def _kernel(named: re.Match[str]) -> str:
+    return named[0] if KERNELS.fullmatch(named[0]) else "not written"
 
 
 def _public(what: str, scheme: str, value: str, meaning: str) -> dict[str, str]:

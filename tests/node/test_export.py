@@ -66,6 +66,17 @@ def test_nothing_of_a_code_that_no_public_scheme_has_is_written(scheme: str) -> 
     ]
 
 
+@pytest.mark.parametrize(
+    ("kernel", "said"),
+    [("Br40d\\3", "Br40d\\3"), ("FC08", "FC08"), ("BONEPLUS", "BONEPLUS"), ("YA", "YA"), ("not stated", "not stated"),
+     ("DOE, no correction for JANE", "not written"), ("Mrs Doe", "not written"), ("DOE^JANE", "not written")],
+)  # fmt: skip
+def test_a_kernel_is_written_when_it_looks_like_one_and_is_no_free_text(kernel: str, said: str) -> None:
+    words = "voxel distance 2.5 mm, kernel {}, no correction for thickness, kernel or breath"
+    row = disguise().row(number(method=words.format(kernel)))
+    assert row["method"] == words.format(said)
+
+
 def test_pseudonyms_are_the_same_for_one_person_and_lesion_and_others_with_another_key() -> None:
     one, other = disguise().row(number()), disguise().row(number(patient_pk=8, study_date=date(2024, 5, 4)))
     assert (one["patient_key"], one["lesion_key"]) == (other["patient_key"], other["lesion_key"])
