@@ -27,6 +27,8 @@ from store.objects import ObjectStore
 
 JSON = "application/dicom+json"
 MOST_ROWS = 500
+MOST_FRAME_BYTES = 256 << 20
+"""Of frames that are asked for at once; a single one is given however large it is."""
 
 
 class OwnDicomWeb:
@@ -54,6 +56,8 @@ class OwnDicomWeb:
         at = f"{root}/{asked.path}"
         if word in ("series", "instances"):
             return self._listed(word, held, query, f"{root}/studies/{asked.study}")
+        if word in ("metadata", "") and not all(self._objects.path(one.sha256).is_file() for one in held):
+            raise HTTPException(404, "an image of it is no longer here; 'nadir fsck' lists what is gone")
         if word == "metadata":
             return StreamingResponse(self._metadata(held, root, asked.study), media_type=JSON)
         if word == "":
@@ -62,7 +66,7 @@ class OwnDicomWeb:
             return StreamingResponse(iter(body), media_type=body.content_type, headers=length)
         dataset = read(self._objects.path(held[0].sha256))
         if word == "frames" and rest.replace(",", "").isdecimal():
-            return _multipart([frame(dataset, int(number)) for number in rest.split(",")], at)
+            return _multipart(_frames(dataset, [int(number) for number in rest.split(",")]), at)
         if word in ("bulk", "bulkdata"):
             return _bulk(dataset, rest, accept, at)
         raise HTTPException(406, "this node gives images as they came, and renders none")
@@ -130,6 +134,16 @@ def _page(query: Mapping[str, str]) -> tuple[int, int]:
         min(int(limit[:9]), MOST_ROWS) if limit.isdecimal() else MOST_ROWS,
         int(offset[:9]) if offset.isdecimal() else 0,
     )
+
+
+def _frames(dataset: Dataset, numbers: Sequence[int]) -> list[Part]:
+    """Return frames, counted from 1. Raises 413 for more than the memory is to hold at a time."""
+    found: list[Part] = []
+    for number in numbers:
+        found.append(frame(dataset, number))
+        if len(found) > 1 and sum(len(part.content) for part in found) > MOST_FRAME_BYTES:
+            raise HTTPException(413, "these are too many frames for one answer; ask for fewer frames at once")
+    return found
 
 
 def _bulk(dataset: Dataset, tag: str, accept: str, at: str) -> Response:

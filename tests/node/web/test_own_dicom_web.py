@@ -14,12 +14,15 @@ import pytest
 from dicom_series import make_series
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+from sqlmodel import select
 from web_site import WebSite
 
 from node.multipart import FilesBody
+from node.web import own_dicom_web
 from plugins.errors import Refused
 from store import accounts
 from store.dicom.pixel_parts import bulk, frame
+from store.tables import Instance
 
 ARRAY = np.arange(3 * 6 * 5).reshape(3, 6, 5).astype(np.float64)
 
@@ -126,6 +129,29 @@ def test_what_is_not_here_is_said_not_to_be_here(client: httpx.Client) -> None:
     for path in ("studies/9.9.9/series", "studies/9.9.9/metadata", "studies/9.9.9/series/1.2"):
         assert client.get(f"/dicom-web/{path}").status_code == 404
     assert client.get("/dicom-web/series").status_code == 400
+
+
+def test_a_study_with_an_image_that_is_gone_is_told_as_that_before_anything_is_sent(
+    site: WebSite, client: httpx.Client, first: Dataset
+) -> None:
+    with site.database.reading() as session:
+        sha256 = str(session.exec(select(Instance.sha256)).first())
+    path = site.settings.home / "store" / sha256[:2] / f"{sha256}.dcm"
+    path = path if path.is_file() else next(site.settings.home.rglob(f"{sha256}*"))
+    away = path.rename(path.with_name("away"))
+    for what in ("", "/metadata"):
+        answer = client.get(f"/dicom-web/studies/{first.StudyInstanceUID}{what}")
+        assert answer.status_code == 404 and "fsck" in answer.json()["error"]
+    away.rename(path)
+
+
+def test_frames_are_asked_for_in_portions(
+    client: httpx.Client, first: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_dicom_web, "MOST_FRAME_BYTES", 100)
+    assert client.get(f"{_address(first)}/frames/1").status_code == 200
+    answer = client.get(f"{_address(first)}/frames/1,1")
+    assert answer.status_code == 413 and "fewer frames" in answer.json()["error"]
 
 
 def test_nothing_is_rendered(client: httpx.Client, first: Dataset) -> None:
