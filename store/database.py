@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session, SQLModel, select
 
@@ -286,6 +286,8 @@ def _translated() -> Iterator[None]:
             raise Broken(
                 "The database file is damaged or no SQLite database; restore it from a copy."
             ) from error
+        if isinstance(error, DataError) and "NUL" in str(error.orig):
+            raise Refused("bad-text", "a text holds a null, which is no character of a text") from error
         if error.connection_invalidated:
             raise Unavailable("The connection to the database broke; try again.") from error
         raise Broken(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -100,6 +101,13 @@ def test_a_row_that_points_to_nothing_is_broken_and_not_kept(database: Database)
         session.add(Study(patient_pk=7, study_instance_uid="1", first_arrival_at=NOON, last_arrival_at=NOON))
     with database.reading() as session:
         assert session.exec(select(Study)).all() == []
+
+
+def test_a_null_in_a_text_is_refused_by_the_engine_that_keeps_none(database: Database) -> None:
+    asked = select(Patient).where(Patient.patient_id == "a\0")
+    with nullcontext() if database.is_sqlite else pytest.raises(Refused, match="null"):  # noqa: SIM117
+        with database.reading() as session:
+            assert session.exec(asked).first() is None
 
 
 def test_the_filesystem_of_a_folder_is_that_of_its_deepest_mount() -> None:
