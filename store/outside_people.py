@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from sqlmodel import Field, Session, SQLModel, UniqueConstraint, col, delete, select
 
 from plugins.errors import Refused
-from store import accounts
+from store import accounts, sessions
 from store.database import aware_utc
 from store.tables import Account, UtcDateTime
 
@@ -107,10 +107,7 @@ def account_of(
 
     Refuses `account-disabled`, and `account-exists` when the name is that of an account with another owner.
     """
-    statement = select(OutsidePerson).where(
-        col(OutsidePerson.issuer) == issuer, col(OutsidePerson.subject) == subject
-    )
-    if (known := session.exec(statement).first()) is not None:
+    if (known := _person(session, issuer, subject)) is not None:
         account = session.get_one(Account, known.account_pk)
         if account.disabled:
             raise Refused("account-disabled", f"the account '{account.name}' is disabled on this node")
@@ -133,12 +130,25 @@ def account_of(
     return account, True
 
 
+def sign_out(session: Session, issuer: str, subject: str) -> None:
+    """End every session of a person whom the provider gives no role any more."""
+    if (known := _person(session, issuer, subject)) is not None:
+        sessions.end_all(session, known.account_pk)
+
+
 def vouched_for(session: Session) -> dict[str, str]:
     """Return the issuer of each account that a provider vouches for, by the account's name."""
     statement = select(Account.name, OutsidePerson.issuer).join(
         OutsidePerson, col(OutsidePerson.account_pk) == col(Account.id)
     )
     return dict(session.exec(statement).all())
+
+
+def _person(session: Session, issuer: str, subject: str) -> OutsidePerson | None:
+    statement = select(OutsidePerson).where(
+        col(OutsidePerson.issuer) == issuer, col(OutsidePerson.subject) == subject
+    )
+    return session.exec(statement).first()
 
 
 def _sha256(text: str) -> str:
@@ -153,5 +163,6 @@ __all__ = [
     "account_of",
     "begin",
     "end",
+    "sign_out",
     "vouched_for",
 ]

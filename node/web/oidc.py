@@ -126,6 +126,8 @@ class OutsideDesk:
         subject = str(claims["sub"])[:255]
         role = oidc_token.role(oidc_token.claim(claims, settings.role_claim), settings.roles)
         if role is None:
+            with database.transaction() as session:
+                outside_people.sign_out(session, settings.issuer, subject)
             sentence = (
                 "you are known, and have no role on this node; who looks after the accounts of the institute can give "
                 "you one"

@@ -100,7 +100,7 @@ class ImageSaid(BaseModel):
     """What a NIfTI image is."""
 
     modality: Literal["CT", "PT"] = Field(description="CT in Hounsfield units, or PT in SUV by body weight")
-    study_date: date = Field(description="When it was made")
+    study_date: date = Field(ge=date(1900, 1, 1), description="When it was made")
     patient_label: str = Field(
         default="",
         max_length=64,

@@ -123,6 +123,17 @@ def test_the_role_follows_the_claim_at_each_sign_in_and_without_one_nobody_gets_
         assert f'title="{role}">grace<' in client.get("/login").text
 
 
+def test_who_has_no_role_any_more_is_signed_out_everywhere_at_the_next_try(
+    site: WebSite, provider: IdentityProvider
+) -> None:
+    provider.claims["groups"] = "radiology"
+    before = site.client()
+    assert come_back(before).status_code == 200 and before.get("/models").status_code == 200
+    provider.claims["groups"] = []
+    assert come_back(site.client()).status_code == 403
+    assert before.get("/models").status_code == 401
+
+
 def test_groups_that_only_the_provider_itself_tells_are_asked_for_and_must_be_of_the_same_person(
     site: WebSite, provider: IdentityProvider
 ) -> None:

@@ -16,6 +16,7 @@ import nibabel
 import numpy as np
 import pytest
 from dicom_series import make_series
+from pydantic import ValidationError
 from sqlmodel import col, select
 from web_site import WebSite
 
@@ -23,6 +24,7 @@ from node.intake import Intake
 from node.settle import Settler
 from node.uploads import EXPIRES, Uploads
 from node.web.api import form
+from node.web.api.upload_form import ImageSaid
 from node.web.api.upload_results import _Pieces
 from plugins.errors import Refused, Unavailable
 from store import accounts, uploads
@@ -153,6 +155,12 @@ def test_a_large_file_comes_in_pieces_and_goes_on_where_it_was(
     assert pia.get(upload).json()["state"] == "whole"
     assert not (site.settings.home / "uploads" / upload.rpartition("/")[2]).exists()
     assert len(settle(site)) == 1
+
+
+@pytest.mark.parametrize("day", ["0001-01-01", "1899-12-31"])
+def test_a_date_that_no_image_can_have_is_refused(day: str) -> None:
+    with pytest.raises(ValidationError, match="study_date"):
+        ImageSaid.model_validate({"modality": "CT", "study_date": day})
 
 
 @pytest.mark.parametrize(("name", "size"), [("b/IM1", 8), ("a/IM1", 12)])
