@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -153,6 +154,15 @@ def test_what_a_person_does_is_asked_first_told_after_and_in_the_audit_trail(
     study.get_by_role("button", name="Unpark study").click()
     say_yes(page, "Unpark")
     expect(page.locator("#told")).to_contain_text("2 jobs wait in the queue")
+
+
+def test_what_is_asked_before_a_change_names_whose_study_it_is(site: WebSite) -> None:
+    rows = site.client().post("/worklist/rows", data={"words": ""}).text
+    studies = rows.split('<tbody id="s')[1:]
+    assert len(studies) == 40 and rows.count("data-sure=") > 40
+    for study in studies:
+        name, date = re.search(r"<b>(.*?)</b>", study)[1], re.search(r'"nowrap">(.*?)<', study)[1]  # type: ignore[index]
+        assert study.count(f'data-sure="{name}, {date}: ') == study.count("data-sure=")
 
 
 def test_a_study_that_is_received_tells_when_it_settles_and_can_be_settled(
