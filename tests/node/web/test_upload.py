@@ -23,13 +23,15 @@ from web_site import WebSite
 from node.intake import Intake
 from node.settle import Settler
 from node.uploads import EXPIRES, Uploads
+from node.web import upload as upload_page
 from node.web.api import form
 from node.web.api.upload_form import ImageSaid
 from node.web.api.upload_results import _Pieces
 from plugins.errors import Refused, Unavailable
-from store import accounts, uploads
+from store import accounts, jobs, uploads
 from store.objects import ObjectStore
 from store.tables import Instance, Patient, Revision, Study
+from store.upload_tables import CANCELLED, CLOSING, EXPIRED, OPEN, WHOLE
 
 
 @pytest.fixture(scope="module")
@@ -417,6 +419,11 @@ def test_lists_are_walked_through_and_a_viewer_may_look_and_not_send(
     assert newest["next"]
     assert put(vic, upload, 5, b"x").status_code == 403
     assert vic.get("/upload").status_code == 403
+
+
+def test_the_page_has_words_for_every_state() -> None:
+    assert set(upload_page.STAGES) == set(jobs.STATES)
+    assert set(upload_page.STATES) == {OPEN, CLOSING, WHOLE, CANCELLED, EXPIRED}
 
 
 def test_a_zip_file_of_results_is_given_piece_by_piece() -> None:
