@@ -41,7 +41,6 @@ STAGES = {
     "done": ("good", "done"),
     "dead": ("bad", "failed"),
     "superseded": ("plain", "taken over by a newer one"),
-    "parked": ("plain", "parked by a person"),
     "parked": ("plain", "parked: it runs when an administrator says so"),
 }
 """Chip and words of each state of a job."""
