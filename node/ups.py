@@ -16,8 +16,8 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from node.pacs import UID, plain
-from plugins.codes import PRIVATE_SCHEME
 from plugins.errors import Refused
+from plugins.private_scheme import PRIVATE_SCHEME
 from store.asked import Output
 
 SCHEDULED, IN_PROGRESS, COMPLETED, CANCELED = "SCHEDULED", "IN PROGRESS", "COMPLETED", "CANCELED"

@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 
 from node.settings import Settings
 from node.ups import PRIORITIES, READY, SCHEDULED, Code, Step
-from plugins.codes import PRIVATE_SCHEME
+from plugins.private_scheme import PRIVATE_SCHEME
 from store import jobs
 from store.asked import Asked
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from pydantic_settings import NoDecode
 
 from node.deliveries import DeliverySettings, with_credentials, without_credentials
-from plugins.codes import PRIVATE_SCHEME
+from plugins.private_scheme import PRIVATE_SCHEME
 
 WEB_ADDRESS = re.compile(r"^https?://[^\s/]+[^\s]*$")
 CODE = re.compile(r"^[^:\s]{1,16}:[^\s]{1,64}$")

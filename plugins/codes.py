@@ -12,7 +12,7 @@ from typing import Final
 
 from pydicom.sr.coding import Code
 
-PRIVATE_SCHEME: Final = "99NADIR"
+from plugins.private_scheme import PRIVATE_SCHEME as PRIVATE_SCHEME
 
 # Categories of segments (CID 7150)
 TISSUE: Final = Code("85756007", "SCT", "Tissue")

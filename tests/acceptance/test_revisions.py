@@ -154,6 +154,7 @@ def test_a_dead_job_that_is_retried_is_done(
     assert len(archive.listing()) == 3
 
 
+@pytest.mark.long  # test_worker gives jobs back without a node around it
 def test_a_node_that_is_told_to_stop_gives_its_job_back_and_the_next_one_ends_it(
     archive: Archive, small_study: list[Path], told: Callable[..., dict[str, str]], tmp_path: Path
 ) -> None:
@@ -196,7 +197,10 @@ def test_after_a_kill_another_run_ends_the_job_once(
 
 @pytest.mark.parametrize(
     "engine",
-    [pytest.param("sqlite", marks=pytest.mark.long), pytest.param("postgresql", marks=pytest.mark.postgres)],
+    [
+        pytest.param("sqlite", marks=pytest.mark.long),
+        pytest.param("postgresql", marks=[pytest.mark.postgres, pytest.mark.long]),
+    ],
 )
 def test_roles_in_processes_of_their_own_work_together(
     engine: str,
@@ -232,6 +236,7 @@ def test_roles_in_processes_of_their_own_work_together(
         assert [process.stop() for process in processes] == [0] * 5
 
 
+@pytest.mark.long  # test_database migrates at once too
 def test_roles_that_begin_on_a_new_home_at_once_do_not_stumble_over_each_other(
     archive: Archive, told: Callable[..., dict[str, str]], tmp_path: Path
 ) -> None:
@@ -261,7 +266,7 @@ def test_roles_that_begin_on_a_new_home_at_once_do_not_stumble_over_each_other(
             process.communicate()
 
 
-@pytest.mark.parametrize("flag", ["--dicom-port", "--http-port"])
+@pytest.mark.parametrize("flag", ["--dicom-port", pytest.param("--http-port", marks=pytest.mark.long)])
 def test_a_port_that_is_taken_is_one_line_and_nothing_is_left_running(tmp_path: Path, flag: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -18,6 +18,7 @@ from node.cli import app
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(?P<kind>\w*)[^\n]*\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
+COMMAND = typer.main.get_command(app)
 OPTION = re.compile(r"(?<!\S)--[a-z][a-z-]*")
 pytestmark = pytest.mark.xdist_group("demo")
 
@@ -27,7 +28,7 @@ def blocks(page: Path, *kinds: str) -> list[str]:
 
 
 RUN = [page for page in PAGES if blocks(page, "console")]
-QUICK = ("quick-start", "index")
+QUICK = ("index",)
 """Pages whose commands are run in the quick tier too."""
 
 
@@ -84,7 +85,7 @@ def in_this_demo(command: str, place: Path) -> str:
 
 def options_of(words: list[str]) -> tuple[list[str], set[str]]:
     """Return the words of a command line that are commands, and the options that the last of them has."""
-    command = typer.main.get_command(app)
+    command = COMMAND
     named = []
     for word in words:
         if not hasattr(command, "commands") or word not in command.commands:

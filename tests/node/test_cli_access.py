@@ -29,6 +29,7 @@ def typed(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long  # test_access has the same without processes
 def test_login_of_a_person_that_was_added_before_the_node_first_ran_and_a_token_that_is_revoked(
     tmp_path: Path,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from node_process import nadir, nadir_json
 from outbox_rows import waiting_results
 from small_node import SmallNode
@@ -57,6 +58,7 @@ def test_delivered_and_confirmed_are_different_words_in_the_ledger(tmp_path: Pat
     assert row["delivered_at"] and row["confirmed_at"]
 
 
+@pytest.mark.long  # test_parking has the same without processes
 def test_an_analysis_is_run_again_and_parked_from_the_command_line_and_the_trail_is_told(
     tmp_path: Path,
 ) -> None:

@@ -172,6 +172,7 @@ def test_a_sender_that_is_killed_leaves_every_result_in_every_pacs_once(tmp_path
     write_figure("kill -9 in the sender", **kill_senders(tmp_path, pacs, 8))
 
 
+@pytest.mark.long  # test_jobs_under_kills kills workers of the ledger
 def test_a_worker_that_is_killed_gives_one_result_a_study(tmp_path: Path, pacs: Pacs) -> None:
     write_figure("kill -9 in the worker", **kill_workers(tmp_path, pacs, 2))
 

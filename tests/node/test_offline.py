@@ -136,6 +136,7 @@ def test_a_study_that_no_analysis_applies_to_is_no_success(tmp_path: Path, ct: P
     assert (report["flags"], report["failed"]) == ([], True)
 
 
+@pytest.mark.long  # test_main_path sends results back, too
 def test_results_are_the_same_when_the_folder_is_analysed_again_with_them_inside(
     tmp_path: Path, ct: Path, trouble: Path
 ) -> None:
