@@ -117,6 +117,7 @@ def test_a_late_image_supersedes_and_an_identical_one_changes_nothing(
             assert _predecessors(dcmread(held.path)) < first
 
 
+@pytest.mark.long  # test_child has the same without a node around it
 def test_a_crash_costs_one_job_and_not_the_node(
     archive: Archive, small_study: list[Path], told: Callable[..., dict[str, str]], tmp_path: Path
 ) -> None:
@@ -281,6 +282,7 @@ def test_a_port_that_is_taken_is_one_line_and_nothing_is_left_running(tmp_path: 
     assert ports[flag] in complaints[0]
 
 
+@pytest.mark.long  # test_canary_secrets looks everywhere
 def test_the_ready_line_shows_no_password(tmp_path: Path) -> None:
     destination = "http://nadir:secret-word@127.0.0.1:9/dicom-web"
     with node(tmp_path / "home", *FLAGS, environment={"NADIR_DESTINATIONS": destination}) as process:

@@ -75,6 +75,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
+@pytest.mark.long  # test_access and test_secrets have both
 def test_login_passwords_that_are_weak_or_come_from_an_open_file_are_refused(tmp_path: Path) -> None:
     home = ("--home", str(tmp_path / "home"))
     add = ("users", "add", "ada", "--role", "viewer", *home)

@@ -28,7 +28,7 @@ from plugins.errors import NadirError
 
 pytestmark = [pytest.mark.fault, pytest.mark.sec]
 MIB = 1 << 20
-PATHS = ("fast", "pynetdicom")
+PATHS = ("fast", pytest.param("pynetdicom", marks=pytest.mark.long))
 QUICK = {"silent_seconds": 2.0, "stall_seconds": 2.0, "pdu_seconds": 8.0, "idle_seconds": 2.0}
 SLOWEST_P95_SECONDS = 2.0
 MOST_MIB = 32

@@ -152,6 +152,7 @@ def test_results_are_the_same_when_the_folder_is_analysed_again_with_them_inside
     assert not list(out.glob(".nadir*"))
 
 
+@pytest.mark.long  # the demo has two studies
 def test_each_of_several_studies_has_its_own_folder_and_its_own_refusals(
     tmp_path: Path, ct: Path, trouble: Path
 ) -> None:
@@ -236,7 +237,7 @@ def test_a_segmentation_of_its_own_measures_as_it_was_written(
         assert read["measurements"][name]["value"] == pytest.approx(written["measurements"][name]["value"])
 
 
-@pytest.mark.parametrize("patient", ["STS_002", "STS_003"])
+@pytest.mark.parametrize("patient", ["STS_002", pytest.param("STS_003", marks=pytest.mark.long)])
 def test_pet_and_ct_regions_of_a_real_study_are_measured_on_their_own_grids(data: Path, patient: str) -> None:
     expected = json.loads((data / "sts_dicom" / "expected.json").read_text())[patient]
     folder = data / "sts_dicom" / patient

@@ -222,7 +222,9 @@ def fuzz(folder: Path, receive_path: str, streams: int) -> dict[str, float]:
     return {"streams": streams, "slowest_seconds": round(slowest, 2), "memory_mib": round(grown / MIB, 1)}
 
 
-@pytest.mark.parametrize(("receive_path", "streams"), [("fast", 4700), ("pynetdicom", 300)])
+@pytest.mark.parametrize(
+    ("receive_path", "streams"), [("fast", 4700), pytest.param("pynetdicom", 300, marks=pytest.mark.long)]
+)
 def test_spoiled_pdu_streams_end_only_themselves(tmp_path: Path, receive_path: str, streams: int) -> None:
     figures = fuzz(tmp_path, receive_path, streams)
     write_figure(f"mutated PDU streams, {receive_path}", crashes=0, hangs=0, **figures)

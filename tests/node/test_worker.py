@@ -179,6 +179,7 @@ def test_a_dead_job_that_is_retried_can_end_well(queued: Bench) -> None:
     assert len(queued.rows(Finding)) == 1
 
 
+@pytest.mark.long  # test_cli retries one too
 def test_a_dead_job_is_revived_by_a_person(queued: Bench) -> None:
     queued.mode = "memory"
     queued.settle()

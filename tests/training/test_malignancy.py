@@ -183,6 +183,7 @@ def test_a_setting_that_nobody_knows_is_refused(crops: Path, experiment: Experim
         malignancy_task(wrong, 0, crops)
 
 
+@pytest.mark.long  # trains five folds; test_petct_task does it quickly
 def test_a_run_becomes_a_model_that_judges_each_patient_by_a_fold_that_has_not_seen_him(
     crops: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +236,7 @@ def test_a_model_is_calibrated_when_both_masks_say_so() -> None:
     assert not is_calibrated(said(0.04, 0.12)) and not is_calibrated(said(0.04)) and not is_calibrated({})
 
 
+@pytest.mark.long  # trains five folds; test_petct_task does it quickly
 def test_a_card_or_weights_of_something_else_are_refused(model: Path, tmp_path: Path) -> None:
     for file in model.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -249,6 +251,7 @@ def test_a_card_or_weights_of_something_else_are_refused(model: Path, tmp_path: 
         open_rater(open_model(tmp_path, _signed(tmp_path), date.min))
 
 
+@pytest.mark.long  # trains five folds; test_petct_task does it quickly
 def test_the_ball_of_another_data_set_is_rated_by_all_folds_together(model: Path) -> None:
     opened = open_model(model, {sha256_of(model / "manifest.json")}, date.min)
     ball = ball_nodule(9.0, (2.5, 0.6, 0.6), seed=77)
