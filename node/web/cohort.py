@@ -9,6 +9,7 @@ from fastapi.responses import Response
 
 from node.reckoning import Reckoner
 from node.report.longitudinal import words
+from node.report.overlays import pretty_unit
 from node.web import links
 from node.web.access import allow
 from node.web.cohort_filter import Asked, query_of
@@ -66,6 +67,7 @@ def router(site: Site) -> APIRouter:
             query=query_of(chosen),
             criteria=list(CRITERIA),
             made_by=measured.made_by,
+            pretty_unit=pretty_unit,
             words=words,
             links=links,
         )
