@@ -406,6 +406,7 @@ def test_a_cursor_that_somebody_made_up_is_the_beginning(pia: httpx.Client, path
 def test_lists_are_walked_through_and_a_viewer_may_look_and_not_send(
     site: WebSite, pia: httpx.Client, images: list[Path]
 ) -> None:
+    begin(pia)
     upload = begin(pia)
     for number, path in enumerate(images, start=1):
         put(pia, upload, number, path.read_bytes())
