@@ -30,6 +30,9 @@ from training.drift_told import Course
 
 PAGE = {"Accept": "text/html"}
 
+# One site for all of them: what one leaves, the next one finds.
+pytestmark = pytest.mark.xdist_group("models")
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebSite]:

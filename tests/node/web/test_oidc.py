@@ -22,7 +22,8 @@ from node.oidc_settings import OidcSettings
 from store import accounts, outside_people
 from store.outside_people import OutsideAttempt
 
-pytestmark = pytest.mark.sec
+# One site for all of them: what one leaves, the next one finds.
+pytestmark = [pytest.mark.sec, pytest.mark.xdist_group("oidc")]
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,9 @@ from store.objects import ObjectStore
 from store.tables import Instance, Patient, Revision, Study
 from store.upload_tables import CANCELLED, CLOSING, EXPIRED, OPEN, WHOLE
 
+# One site for all of them: what one leaves, the next one finds.
+pytestmark = pytest.mark.xdist_group("upload")
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebSite]:
