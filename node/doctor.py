@@ -9,14 +9,16 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 from sqlalchemy.engine import make_url
+from sqlmodel import Session
 
 from models.place import Places
 from models.runtime import default_cache, kept_trials
@@ -32,6 +34,8 @@ from store import accounts, outbox
 from store.database import Database
 from store.dicom.decode import can_decode
 from store.registry import active
+
+T = TypeVar("T")
 
 NEEDED = ("pydicom", "pynetdicom", "highdicom", "imagecodecs")
 RUNTIMES = ("torch", "openvino", "onnxruntime")
@@ -120,32 +124,28 @@ def _plugins(settings: Settings) -> Iterator[Line]:
 
 def has_people(settings: Settings) -> bool:
     """Return True when somebody may sign in to the pages."""
-    if not settings.database_url and not (settings.home / "nadir.sqlite").is_file():
-        return False
-    try:
-        database = Database(settings.sql_url)
-        try:
-            with database.reading() as session:
-                return bool(accounts.list_accounts(session))
-        finally:
-            database.dispose()
-    except NadirError:
-        return False
+    return _asked(settings, lambda session: bool(accounts.list_accounts(session)), False)
 
 
 def _places(settings: Settings) -> Places:
-    """Return the models made here that count; none without a database that tells it, which has a line of its own."""
+    """Return the models made here that count; none without a database that tells it."""
+    nothing: Places = {}
+    return _asked(settings, lambda session: active(session, settings.home), nothing)
+
+
+def _asked(settings: Settings, question: Callable[[Session], T], otherwise: T) -> T:
+    """Return what the database answers; `otherwise` without one, or where it fails: that has a line of its own."""
     if not settings.database_url and not (settings.home / "nadir.sqlite").is_file():
-        return {}
+        return otherwise
     try:
         database = Database(settings.sql_url)
         try:
             with database.reading() as session:
-                return active(session, settings.home)
+                return question(session)
         finally:
             database.dispose()
     except NadirError:
-        return {}
+        return otherwise
 
 
 def _home(home: Path) -> Line:
@@ -183,17 +183,8 @@ def _database(settings: Settings) -> Line:
 
 def _unserved(settings: Settings) -> Iterator[Line]:
     """Tell of results that wait for a destination that was taken out of the settings."""
-    if not settings.database_url and not (settings.home / "nadir.sqlite").is_file():
-        return
-    try:
-        database = Database(settings.sql_url)
-        try:
-            with database.reading() as session:
-                waiting = outbox.unserved(session, map(key_of, settings.destinations))
-        finally:
-            database.dispose()
-    except NadirError:  # the line of the database says what is wrong with it
-        return
+    nothing: dict[str, int] = {}
+    waiting = _asked(settings, lambda s: outbox.unserved(s, map(key_of, settings.destinations)), nothing)
     for destination, count in waiting.items():
         says = f"{count} results wait for it, but it is no destination of the settings: name or abandon it"
         yield Line(what=f"destination {destination}", ok=False, says=says)

@@ -20,7 +20,7 @@ import sqlite3
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -244,7 +244,8 @@ def _copy_home(home: Path, place: Path) -> dict[str, str]:
         for source in sorted(top.rglob("*")) if top.is_dir() else [top]:
             if source.is_file() and not source.is_symlink():
                 path = f"{FILES}/{source.relative_to(home)}"
-                made[path] = _copy(source, place / path)
+                with suppress(FileNotFoundError):  # a running node may be done with it meanwhile
+                    made[path] = _copy(source, place / path)
     return made
 
 

@@ -36,15 +36,31 @@ ORDER = ("failed", "refused", "running", "waiting", "delivering", "parked")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskSaid:
+class Staged:
+    """What stands at a stage."""
+
+    stage: str
+    """A key of `WORDS`."""
+
+    @property
+    def word(self) -> str:
+        """Return what its stage is called."""
+        return WORDS[self.stage][0]
+
+    @property
+    def tone(self) -> str:
+        """Return the tone of its chip."""
+        return WORDS[self.stage][1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSaid(Staged):
     """One analysis in words."""
 
     job: int
     """Number of its job."""
     plugin: str
     """The analysis."""
-    stage: str
-    """A key of `WORDS`."""
     why: tuple[str, ...]
     """Sentences: why it waits or failed, how far it is, what it refused."""
     elapsed_seconds: float | None
@@ -60,39 +76,17 @@ class TaskSaid:
     may: tuple[str, ...]
     """What a person may do with it: retry, rerun, park, unpark, send."""
 
-    @property
-    def word(self) -> str:
-        """Return what its stage is called."""
-        return WORDS[self.stage][0]
-
-    @property
-    def tone(self) -> str:
-        """Return the tone of its chip."""
-        return WORDS[self.stage][1]
-
 
 @dataclass(frozen=True, kw_only=True)
-class StudySaid:
+class StudySaid(Staged):
     """One study in words."""
 
-    stage: str
-    """A key of `WORDS`."""
     why: tuple[str, ...]
     """Sentences: why it waits or failed, what is to come."""
     tasks: tuple[TaskSaid, ...]
     """Its analyses."""
     may: tuple[str, ...]
     """What a person may do with it: park, unpark, settle."""
-
-    @property
-    def word(self) -> str:
-        """Return what its stage is called."""
-        return WORDS[self.stage][0]
-
-    @property
-    def tone(self) -> str:
-        """Return the tone of its chip."""
-        return WORDS[self.stage][1]
 
     @property
     def running(self) -> TaskSaid | None:

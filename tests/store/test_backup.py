@@ -15,6 +15,7 @@ from postgres_server import PostgresServer
 from sqlalchemy import inspect, select
 
 from plugins.errors import Refused
+from store import backup as store_backup
 from store.backup import Backup, back_up, backups, prune, restore
 from store.database import Database
 from store.fsck.check import check
@@ -155,6 +156,21 @@ def test_what_is_damaged_in_the_node_is_told_and_the_rest_is_copied(
     again = tmp_path / "again"
     restore(tmp_path / "backups", again, f"sqlite:///{again / 'nadir.sqlite'}")
     assert len(files_below(again / "store" / "objects")) == made.objects - 2
+
+
+def test_a_file_of_the_home_that_goes_while_it_is_copied_costs_nothing_else(
+    database: Database, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = store_backup._copy
+
+    def goes(source: Path, target: Path) -> str:
+        if source.name == "p.html":
+            source.unlink()
+        return copy(source, target)
+
+    monkeypatch.setattr(store_backup, "_copy", goes)
+    made = make(database, home, tmp_path / "backups")
+    assert "home/reports/p.html" not in made.files and "home/audit.key" in made.files
 
 
 @pytest.mark.parametrize("which", ["objects/*/*.dcm", "*/nadir.sqlite", "*/home/audit.key"])
