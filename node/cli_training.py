@@ -59,7 +59,9 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="Folder of the data set, or the manifest of its cases (JSON).")],
     folder: Annotated[
         Path,
-        typer.Option("--out", help="Folder for report.html, report.pdf, report.json, and the manifest."),
+        typer.Option(
+            "--out", help="Folder for report.html, .pdf and .json, evaluation.json, and the manifest."
+        ),
     ],
     root: Root = None,
     resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Draws for each interval.")] = 2000,
@@ -77,6 +79,7 @@ def evaluate(
     from training.evaluate.data import open_data
     from training.evaluate.families import open_subject
     from training.evaluate.judging import judge_model
+    from training.evaluate.kept import write_kept
     from training.evaluate.report import write_report
 
     subject = open_subject(model)
@@ -97,7 +100,7 @@ def evaluate(
             beside=others,
             progress=tell,
         )
-    paths = write_report(found, folder)
+    paths = (*write_report(found, folder), write_kept(found, folder))
     opened.manifest.write(folder / "manifest.json")
     if as_json:
         printing.print_json({**found.plain(cases=False), "files": [str(path) for path in paths]})

@@ -40,6 +40,8 @@ STYLE = {
     "svg.fonttype": "path",
 }
 PAPER_DPI = 200
+FROC_RATES = (0.125, 16.0)
+"""False positives per scan between which a FROC curve is shown."""
 
 
 def svg(chart: Chart) -> str:
@@ -77,14 +79,19 @@ def _attribute(text: str) -> str:
 
 def scatter(
     x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str, caption: str, level: float | None = None,
-    log_x: bool = False, steps: Sequence[tuple[float, float, float]] = (),
+    log_x: bool = False, steps: Sequence[tuple[float, float, float]] = (), limits: Sequence[float] = (),
 ) -> Chart:  # fmt: skip
-    """Return one point per case; `level` is a line to compare with, `steps` are (from, to, mean) of groups in x."""
+    """Return one point per case; `level` is a line to compare with, `steps` are (from, to, mean) of groups in x.
+
+    `limits` are dashed lines.
+    """
 
     def draw(figure: Figure) -> None:
         axes: Axes = figure.subplots()
         if level is not None:
             axes.axhline(level, color=MUTED, linewidth=1.0)
+        for limit in limits:
+            axes.axhline(limit, color=SECOND, linewidth=1.0, linestyle=(0, (4, 2)))
         axes.plot(x, y, "o", color=ACCENT, markersize=2.6, alpha=0.45, markeredgewidth=0)
         for start, end, mean in steps:
             axes.plot([start, end], [mean, mean], color=SECOND, linewidth=2.0, solid_capstyle="butt")
@@ -93,7 +100,9 @@ def scatter(
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
 
-    return Chart(draw=draw, caption=caption)
+    values = {"kind": "scatter", "x_label": x_label, "y_label": y_label, "log_x": log_x, "level": level}
+    values |= {"x": list(x), "y": list(y), "steps": [list(step) for step in steps], "limits": list(limits)}
+    return Chart(draw=draw, caption=caption, values=values)
 
 
 def diagonal(
@@ -108,7 +117,14 @@ def diagonal(
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x_label, ylabel=y_label)
         axes.set_aspect("equal")
 
-    return Chart(draw=draw, caption=caption, size_inches=(3.6, 3.4))
+    values = {
+        "kind": "diagonal",
+        "x_label": x_label,
+        "y_label": y_label,
+        "x": list(said),
+        "y": list(happened),
+    }
+    return Chart(draw=draw, caption=caption, size_inches=(3.6, 3.4), values=values)
 
 
 def froc(rate: Values, sensitivity: Values, points: Sequence[tuple[float, float]], caption: str) -> Chart:
@@ -121,10 +137,18 @@ def froc(rate: Values, sensitivity: Values, points: Sequence[tuple[float, float]
         axes.plot(*zip(*points, strict=True), "o", color=SECOND, markersize=5)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set(xlim=(0.125, 16), ylim=(0, 1.02))
+        axes.set(xlim=FROC_RATES, ylim=(0, 1.02))
         axes.set(xlabel="false positives per scan", ylabel="sensitivity")
 
-    return Chart(draw=draw, caption=caption)
+    last = np.searchsorted(rate, FROC_RATES[1], side="right")
+    rises = np.flatnonzero(np.diff(sensitivity[:last], prepend=-1.0))
+    values: dict[str, Any] = {"kind": "froc", "x_label": "false positives per scan", "y_label": "sensitivity"}
+    values |= {
+        "x": rate[rises].tolist(),
+        "y": sensitivity[rises].tolist(),
+        "points": [list(p) for p in points],
+    }
+    return Chart(draw=draw, caption=caption, values=values)
 
 
 def with_intervals(
@@ -143,7 +167,9 @@ def with_intervals(
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
 
-    return Chart(draw=draw, caption=caption)
+    plain = {"kind": "intervals", "x_label": x_label, "y_label": y_label, "log_x": True, "x": list(x)}
+    plain |= {key: [one[i] for one in values] for i, key in enumerate(("y", "low", "high"))}
+    return Chart(draw=draw, caption=caption, values=plain)
 
 
 def forest(

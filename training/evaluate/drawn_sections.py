@@ -66,7 +66,7 @@ def drawn_part(
             title="By kind of case",
             text=f"Means, {settings[0]} unless a column says otherwise; a group of few patients says little.",
             tables=(group_table,) if group_table.rows else (),
-            charts=_size_charts(first_rows),
+            charts=(*_size_charts(first_rows), *_volume_chart(first_rows)),
         ),
         _uncertainty_section(first, first_rows),
         _reader_section(found.readers),
@@ -222,6 +222,34 @@ def _size_charts(rows: Sequence[Row]) -> tuple[Chart, ...]:
             level=0.0,
             steps=steps(errors),
             caption="Error of the long axis against size; bars are means of size groups.",
+        ),
+    )
+
+
+def _volume_chart(rows: Sequence[Row]) -> tuple[Chart, ...]:
+    """Return how volumes agree, in per cent of the mean of both (Bland and Altman, Lancet 1986); none below two."""
+    both = [(float(row.figures["truth_ml"] or 0), float(row.figures["drawn_ml"] or 0)) for row in rows]
+    pairs = np.array([pair for pair in both if min(pair) > 0], dtype=np.float64)
+    if len(pairs) < 2:
+        return ()
+    means = pairs.mean(axis=1)
+    apart = 100 * (pairs[:, 1] - pairs[:, 0]) / means
+    bias, half = float(apart.mean()), 1.96 * float(apart.std(ddof=1))
+    return (
+        charts.scatter(
+            means.tolist(),
+            apart.tolist(),
+            x_label="mean of drawn and true volume, ml",
+            y_label="drawn minus true, % of the mean",
+            log_x=True,
+            level=0.0,
+            steps=((float(means.min()), float(means.max()), bias),),
+            limits=(bias - half, bias + half),
+            caption=(
+                f"Agreement of volumes (Bland-Altman) in {len(pairs)} of {len(rows)} cases, those where something was "
+                f"drawn: bias {number(bias, 1, signed=True)} %, 95 % limits of agreement "
+                f"{number(bias - half, 1, signed=True)} to {number(bias + half, 1, signed=True)} % (dashed)."
+            ),
         ),
     )
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from training.evaluate.bootstrap import Interval
 
@@ -50,6 +50,8 @@ class Chart:
     """What it shows, in a sentence."""
     size_inches: tuple[float, float] = (4.6, 3.3)
     """Width and height."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """The same for who draws it otherwise: its kind, axes and numbers; empty when there is only the drawing."""
 
     @property
     def is_wide(self) -> bool:

@@ -69,12 +69,27 @@ def searched_part(cases: Sequence[SearchedCase], *, resamples: int = RESAMPLES, 
     )
     plain = {f"{rate:g}": None if one is None else one.plain() for rate, one in points.items()}
     found = {"sensitivity_at_false_positives_per_scan": plain, "lesions": lesions}
+    rows_plain = [_searched_plain(case, scan, scans) for case, scan in zip(cases, scans, strict=True)]
     # A level is None where every candidate may stay.
     levels = {
         f"{rate:g}": level if np.isfinite(level := froc.level_at(scans, rate)) else None
         for rate in froc.RATES
     }
-    return tops, (section,), {**found, "candidates": {"value": froc.ceiling(scans)}, "levels": levels}
+    reached = {"value": froc.ceiling(scans)}
+    return tops, (section,), {**found, "candidates": reached, "levels": levels, "cases": rows_plain}
+
+
+def _searched_plain(case: SearchedCase, scan: froc.Hits, scans: Sequence[froc.Hits]) -> dict[str, Any]:
+    """Return how many lesions of a scan are found, and how many candidates are false, at each rate."""
+    levels = {f"{rate:g}": max(froc.level_at(scans, rate), NO_CANDIDATE) for rate in froc.RATES}
+    return {
+        "case_id": case.case_id,
+        "patient_id": case.patient_id,
+        "fold": case.fold,
+        "lesions": scan.found.size,
+        "found_at": {rate: int((scan.found >= level).sum()) for rate, level in levels.items()},
+        "false_at": {rate: int((scan.false >= level).sum()) for rate, level in levels.items()},
+    }
 
 
 def _by_lesion(cases: Sequence[SearchedCase], scans: Sequence[froc.Hits]) -> tuple[Table, ...]:
@@ -233,7 +248,28 @@ def followed_part(cases: Sequence[FollowedCase], *, resamples: int = RESAMPLES, 
         for name, one in found.items()
         if one is not None and name != "true_c_index"
     )
-    return tops, (section,), {"figures": _plain(found), "events": events, "simulated": simulated}
+    rows = [_followed_plain(case) for case in cases]
+    return (
+        tops,
+        (section,),
+        {
+            "figures": _plain(found),
+            "events": events,
+            "simulated": simulated,
+            "cases": rows,
+        },
+    )
+
+
+def _followed_plain(case: FollowedCase) -> dict[str, Any]:
+    return {
+        "case_id": case.case_id,
+        "patient_id": case.patient_id,
+        "fold": case.fold,
+        "risk": case.risk,
+        "duration_days": case.duration_days,
+        "event": case.event,
+    }
 
 
 def _lines(words: Mapping[str, str], found: Mapping[str, Interval | None]) -> tuple[tuple[str, str], ...]:
