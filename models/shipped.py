@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from models.files import BadModel, Manifest, load_weights, verify
 
 WEIGHTS = Path(__file__).parent / "weights"
+EVALUATIONS = Path(__file__).parent / "evaluations"
+"""What is kept of the judgement of each (`training.evaluate.kept`); its own folder holds only what is vouched for."""
 CARD = "card.json"
 VOUCHED: Mapping[str, str] = {
     "nodule_detector": "060370c4ef01139322d7385a159b65ff7d2d2a744e1a5fe7efa9971b2fe673e8",
@@ -75,4 +77,4 @@ def open_shipped(
     return open_model(folder, {known[name]}, date.min)
 
 
-__all__ = ["VOUCHED", "WEIGHTS", "Model", "open_model", "open_shipped"]
+__all__ = ["EVALUATIONS", "VOUCHED", "WEIGHTS", "Model", "open_model", "open_shipped"]

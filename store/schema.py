@@ -7,6 +7,7 @@ from sqlmodel import SQLModel
 
 import store.asked_runs
 import store.cohort_rows
+import store.evaluations
 import store.model_tables
 import store.outside_people
 import store.processes

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from training.evaluate.cards import card_figures
+from training.evaluate.card_figures import card_figures
 from training.evaluate.data import Data, open_data
 from training.evaluate.detector import LIMITS
 from training.evaluate.judging import judge_model

@@ -33,7 +33,7 @@ from models.malignancy import NETWORK, VOTES, Combination, LinearVotes, RatedVie
 from models.nodule_features import FEATURES, features
 from models.shipped import CARD
 from training.evaluate.bootstrap import interval
-from training.evaluate.cards import card_figures
+from training.evaluate.card_figures import card_figures
 from training.evaluate.families import open_subject
 from training.evaluate.malignancy import DRAWN, READERS, Drawn, drawer, shipped_drawer
 from training.evaluate.runs import load_network, open_run, run_weights

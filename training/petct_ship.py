@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.petct import PetctView, look_at
-from training.evaluate.cards import card_figures
+from training.evaluate.card_figures import card_figures
 from training.evaluate.data import Data, open_learnable
 from training.evaluate.families import open_subject
 from training.evaluate.judging import judge_model

@@ -125,6 +125,22 @@ def upgrade() -> None:
         sa.Column("alive_at", sa.DateTime(timezone=True), nullable=False),
         sa.UniqueConstraint("name"),
     )
+    op.create_table(
+        "kept_evaluation",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("family", sa.String(), nullable=False),
+        sa.Column("manifest_sha256", sa.String(), nullable=False),
+        sa.Column("data_name", sa.String(), nullable=False),
+        sa.Column("data_sha256", sa.String(), nullable=False),
+        sa.Column("cases", sa.Integer(), nullable=False),
+        sa.Column("patients", sa.Integer(), nullable=False),
+        sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("kept_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("author", sa.String(), nullable=False),
+        sa.Column("folder", sa.String(), nullable=False),
+        sa.Column("kept_sha256", sa.String(), nullable=False),
+    )
+    op.create_index("ix_kept_evaluation_manifest_sha256", "kept_evaluation", ["manifest_sha256"])
     _park_and_run_again()
 
 
@@ -147,6 +163,7 @@ def downgrade() -> None:
         batch.drop_column("parked_by")
         batch.drop_column("parked_at")
     for table in (
+        "kept_evaluation",
         "node_process",
         "workitem",
         "outside_attempt",

@@ -15,7 +15,7 @@ from models.doubt import Doubt
 from plugins.errors import Refused
 from training.evaluate import cards
 from training.evaluate.bootstrap import Interval
-from training.evaluate.cards import card_figures, differences
+from training.evaluate.card_figures import card_figures, differences
 from training.evaluate.crops import AS_GIVEN
 from training.evaluate.data import Data, open_data
 from training.evaluate.families import open_subject
