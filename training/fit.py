@@ -35,6 +35,7 @@ from training.commit import commit
 from training.curves import draw_curves
 from training.experiment import Experiment
 from training.manifest import DataManifest
+from training.mixed_precision import keep_small_grids_exact
 
 BEGIN_LEVEL = -3.0
 """Logit that a new network gives everywhere: lesions are small, and half a patch of lesion costs many steps."""
@@ -181,6 +182,7 @@ def _begin(experiment: Experiment, fold: int, task: Task) -> _State:
         _lower(network)
     else:
         _load(network, _earlier(Path(experiment.init_from), fold))
+    keep_small_grids_exact(network)
     for name in task.left_parts if isinstance(task, LeavesParts) else ():
         network.get_submodule(name).requires_grad_(False)
     average = build({"in_channels": task.in_channels, **experiment.architecture})
@@ -236,7 +238,7 @@ def _step(state: _State, experiment: Experiment, fold: int, task: Task) -> float
     state.optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     size = torch.nn.utils.clip_grad_norm_(state.network.parameters(), schedule.largest_gradient)
-    if torch.isfinite(size):  # bf16 convolutions on very small grids give, rarely, a slope that is no number
+    if torch.isfinite(size):
         state.optimiser.step()
     _follow(state.average, state.network, min(schedule.average, (state.step + 1) / (state.step + 10)))
     return loss.item()

@@ -104,7 +104,7 @@ def test_balls_are_told_from_tubes_of_another_scan_after_some_steps(
     assert float(shown.abs().max()) <= 1
     said: list[float] = []
     fit(EXPERIMENT, 0, task, tmp_path, tell=lambda now: said.append(now.judged.get("auc", 0.0)))
-    assert said[-1] > 0.65  # 0.72 to 0.96 were seen; guessing gives 0.5
+    assert said[-1] > 0.9
 
 
 def test_a_folder_of_crops_and_scans_is_one_data_set_with_a_fold_for_each_scan(data: Path) -> None:
