@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from node import printing
-from node.cli_options import AsJson
+from node.cli_options import AsJson, Config, Home, open_database, operator
+from node.flags import load_settings
 from plugins.errors import Refused
 
 if TYPE_CHECKING:
@@ -50,6 +51,13 @@ Beside = Annotated[
         help="Run of the same model on fewer cases, for a learning curve (repeatable).", show_default=False
     ),
 ]
+Keep = Annotated[
+    bool,
+    typer.Option(
+        "--keep",
+        help="Keep the report with the node as well, on the page of the model; MODEL may then be FAMILY/NUMBER.",
+    ),
+]
 
 
 def evaluate(
@@ -70,6 +78,9 @@ def evaluate(
     side: Sides = None,
     scans: Scans = None,
     beside: Beside = None,
+    keep: Keep = False,
+    home: Home = None,
+    config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge a model on data that it has not seen: figures per case with intervals, pictures, one report.
@@ -82,7 +93,9 @@ def evaluate(
     from training.evaluate.kept import write_kept
     from training.evaluate.report import write_report
 
-    subject = open_subject(model)
+    subject = open_subject(_of_the_node(model, home, config) if keep else model)
+    if keep:
+        _require_known(subject.sha256, home, config)
     opened = replace(open_data(data, root, fold or (), side or ()), scans=scans)
     if folder.resolve() == opened.root.resolve():
         raise Refused(
@@ -102,12 +115,43 @@ def evaluate(
         )
     paths = (*write_report(found, folder), write_kept(found, folder))
     opened.manifest.write(folder / "manifest.json")
+    number = _kept(folder, home, config) if keep else None
     if as_json:
-        printing.print_json({**found.plain(cases=False), "files": [str(path) for path in paths]})
+        files = [str(path) for path in paths]
+        printing.print_json({**found.plain(cases=False), "files": files, "kept": number})
         return
     for top in found.headlines:
         printing.say(f"{top.name}: {top.value} {top.between}".rstrip())
     printing.say(f"written: {', '.join(str(path) for path in paths)}")
+    if number is not None:
+        printing.say(f"kept as evaluation {number}: the page of the model shows it")
+
+
+def _of_the_node(model: str, home: Path | None, config: Path | None) -> str:
+    """Return the folder of a model that was made on a node and is named as FAMILY/NUMBER; other names as they are."""
+    family, _, number = model.rpartition("/")
+    if not family or not number.isdecimal() or Path(model).is_dir():
+        return model
+    with open_database(home, config) as database, database.reading() as session:
+        from store import registry
+
+        row = registry.version_of(session, family, int(number))
+        return str(load_settings(config, {"home": home}).home / row.folder)
+
+
+def _require_known(sha256: str, home: Path | None, config: Path | None) -> None:
+    """Refuse, before hours of judging, a model that the node does not know."""
+    from node import evaluations
+
+    with open_database(home, config) as database, database.reading() as session:
+        evaluations.require_known(session, sha256)
+
+
+def _kept(folder: Path, home: Path | None, config: Path | None) -> str:
+    from node import evaluations
+
+    with open_database(home, config) as database:
+        return evaluations.keep(database, load_settings(config, {"home": home}), folder, operator())
 
 
 @contextmanager

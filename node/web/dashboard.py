@@ -11,6 +11,7 @@ from node.web import (
     accounts,
     cohort,
     dicom_web,
+    evaluations,
     models,
     oidc,
     patient,
@@ -26,6 +27,7 @@ from node.web import (
 from node.web.access import allow
 from node.web.api import accounts as api_accounts
 from node.web.api import cohort as api_cohort
+from node.web.api import evaluations as api_evaluations
 from node.web.api import findings as api_findings
 from node.web.api import models as api_models
 from node.web.api import patients as api_patients
@@ -54,6 +56,8 @@ ROUTERS: tuple[Callable[[Site], APIRouter], ...] = (
     api_patients.router,
     models.router,
     api_models.router,
+    evaluations.router,
+    api_evaluations.router,
     study.router,
     pictures.router,
     api_studies.router,

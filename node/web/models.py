@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
-from node import model_decision, model_overview, model_view
+from node import evaluations, model_decision, model_overview, model_view
 from node.drift_view import courses
 from node.model_documents import DOCUMENTS, document_of, documents_of
 from node.web import links
@@ -201,6 +201,8 @@ class _Pages:
             told = model_view.details(session, self._settings, family, _number(number))
             run = runs.get(session, told["run"]) if told.get("run") else None
             card = model_overview.card_of(session, self._settings, family, told)
+            entry = evaluations.model_of(session, family, number)
+            judged = evaluations.listed(session, self._settings, entry)
         return self._page(
             request,
             "model.html",
@@ -210,6 +212,8 @@ class _Pages:
             figures=model_overview.figures_of(card),
             run=run,
             documents=[] if run is None else documents_of(self._settings.home, run),
+            evaluations=judged,
+            none_of_release=evaluations.released(entry),
             problem=problem,
         )
 
