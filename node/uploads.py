@@ -12,7 +12,7 @@ import shutil
 import threading
 from collections import Counter
 from datetime import datetime, timedelta
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from zipfile import ZipFile, ZipInfo
@@ -178,7 +178,9 @@ class Uploads:
         Unavailable when disk or database cannot take it; then it has to be sent again.
         """
         size_bytes = path.stat().st_size
+        digest = ""
         try:
+            digest = "" if member else file_sha256(path)
             kind = kind_of(path, name)
             if kind == "zip" and member:
                 raise Refused("nested-zip", NESTED)
@@ -193,7 +195,7 @@ class Uploads:
             raise Unavailable("the file cannot be written; free or mend the disk") from error
         finally:
             path.unlink(missing_ok=True)
-        return self._note(upload, number, name, size_bytes, values, member)
+        return self._note(upload, number, name, size_bytes, {**values, "sha256": digest}, member)
 
     def _note(
         self, upload: Upload, number: int, name: str, size_bytes: int, values: dict[str, Any], member: int
@@ -340,6 +342,12 @@ def _refusal(refused: Refused) -> dict[str, Any]:
     return {"state": state, "code": refused.code, "sentence": refused.sentence}
 
 
+def file_sha256(path: Path) -> str:
+    """Return the hash of a file as it was sent: by it a sender knows it again."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
 def kind_of(path: Path, name: str) -> Kind:
     """Return what a file is by its first bytes. Refuses `hidden`, `dicomdir`, `empty`, `not-dicom` and `archive`."""
     require_wanted(name)
@@ -395,4 +403,4 @@ def told_of(session: Session, settings: Settings, upload_pk: int) -> list[AuditM
     return told
 
 
-__all__ = ["EXPIRES", "SKIPS", "Uploads", "kind_of", "pseudonym", "require_wanted"]
+__all__ = ["EXPIRES", "SKIPS", "Uploads", "file_sha256", "kind_of", "pseudonym", "require_wanted"]

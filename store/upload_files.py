@@ -72,6 +72,7 @@ def note(
     given = {
         "name": kept_name(name),
         "size_bytes": size_bytes,
+        "sha256": "",
         "state": state,
         "code": "",
         "sentence": "",

@@ -42,6 +42,9 @@ class UploadFile(SQLModel, table=True):
     member: int = Field(default=0, description="which member of the zip file, from 1; 0 for the file itself")
     name: str = Field(description="as the sender calls it; never a path here")
     size_bytes: int = Field(sa_type=BigInteger)
+    sha256: str = Field(
+        default="", description="of the file as it was sent; empty while it comes, and of what was not sent"
+    )
     state: str = Field(
         description="arriving, unpacking, waiting (nobody said what it is), converting, "
         "kept, known (held already), refused, skipped or unpacked"

@@ -64,6 +64,10 @@ class FileAnswer(BaseModel):
     name: str
     size_bytes: int
     received_bytes: int = Field(description="How much of it is here")
+    sha256: str = Field(
+        description="Of the bytes that are here, as they were sent: another file of this name and size is told by it. "
+        "Empty of what was not sent, of members of a zip file, and of what is arriving unless asked for alone"
+    )
     state: str
     code: str = Field(description="Why it was not taken; empty when it was")
     sentence: str
@@ -134,8 +138,8 @@ def answer_of(session: Session, upload: Upload) -> UploadAnswer:
     )
 
 
-def file_answer(row: UploadFile, received_bytes: int | None = None) -> FileAnswer:
-    """Return a file as JSON tells it."""
+def file_answer(row: UploadFile, received_bytes: int | None = None, sha256: str = "") -> FileAnswer:
+    """Return a file as JSON tells it; `received_bytes` and their `sha256` of one that is arriving."""
     return FileAnswer(
         id=int(row.id or 0),
         number=row.number,
@@ -143,6 +147,7 @@ def file_answer(row: UploadFile, received_bytes: int | None = None) -> FileAnswe
         name=row.name,
         size_bytes=row.size_bytes,
         received_bytes=row.size_bytes if received_bytes is None else received_bytes,
+        sha256=row.sha256 or sha256,
         state=row.state,
         code=row.code,
         sentence=row.sentence,

@@ -14,6 +14,7 @@ import errno
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, BinaryIO
 from urllib.parse import unquote
@@ -25,7 +26,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from node.intake import Intake
-from node.uploads import SKIPS, Uploads
+from node.uploads import SKIPS, Uploads, file_sha256
 from node.web.access import JSON_BODY_BYTES, allow
 from node.web.api import form
 from node.web.api.upload_form import (
@@ -179,7 +180,7 @@ def _files(made: APIRouter, site: Site, door: _Door) -> None:
             row = upload_files.file_at(session, upload_pk, number)
         if row is None:
             raise HTTPException(404, "nothing of this file is here")
-        return door.shown(row)
+        return door.shown(row, is_hashed=True)
 
     @made.put(
         "/uploads/{upload_pk}/files/{number}",
@@ -197,7 +198,8 @@ def _files(made: APIRouter, site: Site, door: _Door) -> None:
     ) -> FileAnswer:
         """Send a file as it is, or with `Content-Range` the next piece of it.
 
-        An image is on disk and committed when this answers. What was dealt with before is answered as it was.
+        An image is on disk and committed when this answers. What was dealt with before is answered as it was;
+        `another-file` when it had other bytes.
         """
         return await door.put(request, upload_pk, number, unquote(x_file_name, errors="replace"))
 
@@ -231,22 +233,30 @@ class _Door:
         self._desk = desk
         self._busy: set[tuple[int, int]] = set()
 
-    def shown(self, row: UploadFile) -> FileAnswer:
-        """Return a file with how much of it is here."""
-        received = None
-        if row.state == ARRIVING:
-            partial = self._desk.partial(row.upload_pk, row.number)
-            received = partial.stat().st_size if partial.exists() else 0
-        return file_answer(row, received)
+    def shown(self, row: UploadFile, *, is_hashed: bool = False) -> FileAnswer:
+        """Return a file with how much of it is here; when asked for, with the hash of that."""
+        if row.state != ARRIVING:
+            return file_answer(row)
+        partial = self._desk.partial(row.upload_pk, row.number)
+        if not partial.exists():
+            return file_answer(row, 0)
+        return file_answer(row, partial.stat().st_size, file_sha256(partial) if is_hashed else "")
 
     async def put(self, request: Request, upload_pk: int, number: int, name: str) -> FileAnswer:
         """Return what became of a file once its body, or the last piece of it, is here."""
+        pieces = request.headers.get("content-range")
         upload, row = await run_in_threadpool(self._begin, upload_pk, number)
         if row is not None and row.state != ARRIVING:
-            async for _ in request.stream():
-                pass  # a browser that is answered before it has sent all takes that for a broken connection
+            digest = sha256()
+            async for (
+                block
+            ) in request.stream():  # all of it: a browser answered before takes that for a break
+                digest.update(block)
+            if pieces is None and row.sha256 and digest.hexdigest() != row.sha256:
+                raise Refused(
+                    "another-file", f"file {number} is here with other bytes; send it as another number"
+                )
             return file_answer(row)
-        pieces = request.headers.get("content-range")
         async with self._alone(upload_pk, number):
             try:
                 self._desk.require_room(_declared(request))

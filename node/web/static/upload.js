@@ -151,13 +151,33 @@
     do {
       const { status, said } = await insist(() => ask("GET", `/api/uploads/${pk}/files?limit=1000&cursor=${cursor}`));
       if (status !== 200) return window.nadirTell(said.error || "This upload cannot be gone on with.", true);
-      for (const file of said.files) if (!file.member) { here.set(`${file.name}|${file.size_bytes}`, file); number = Math.max(number, file.number + 1); }
+      for (const file of said.files) {
+        if (file.member) continue;
+        const key = `${file.name}|${file.size_bytes}`;
+        here.set(key, [...(here.get(key) ?? []), file]);
+        number = Math.max(number, file.number + 1);
+      }
       cursor = said.next ?? "";
     } while (cursor);
     upload = pk;
     beginning = Promise.resolve();
     document.querySelectorAll("[data-unfinished]").forEach((one) => one.remove());
-    window.nadirTell(`Upload ${pk} goes on: choose the same files again. ${here.size} are here.`);
+    window.nadirTell(`Upload ${pk} goes on: choose the same files again. ${[...here.values()].flat().length} are here.`);
+  }
+
+  // The file of the upload that is this very one: of its name and size, and what is here of it has its bytes.
+  async function found({ file, name }, code) {
+    for (const one of here.get(`${name}|${file.size}`) ?? []) {
+      let known = one;
+      if (one.state === "skipped" && !one.sha256) { if (one.code === code) return one; continue; }
+      if (one.state === "arriving") {
+        const { status, said } = await insist(() => ask("GET", `/api/uploads/${upload}/files/${one.number}`));
+        if (status !== 200) continue;
+        known = said;
+      }
+      if (known.sha256 && (await window.nadirSha256(file.slice(0, known.received_bytes))) === known.sha256) return known;
+    }
+    return null;
   }
 
   async function work() {
@@ -169,7 +189,7 @@
   }
   async function handle(entry) {
     const code = await reason(entry).catch(() => "unread");
-    const key = `${entry.name}|${entry.file.size}`, known = here.get(key);
+    const known = await found(entry, code);
     entry.number = known ? known.number : number++;
     if (known && known.state !== "arriving") { ended(entry, known); return; }
     await begin();

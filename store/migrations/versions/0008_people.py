@@ -52,6 +52,7 @@ def upgrade() -> None:
         sa.Column("member", sa.Integer(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("sha256", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("code", sa.String(), nullable=False),
         sa.Column("sentence", sa.String(), nullable=False),

@@ -8,6 +8,7 @@ import subprocess
 import zipfile
 from collections.abc import Iterator
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,25 @@ def test_pieces_of_two_files_never_become_one(pia: httpx.Client, name: str, size
     said = put(pia, upload, 1, bytes(size - 4), name, Content_Range=f"bytes 4-{size - 1}/{size}")
     assert (said.status_code, said.json()["code"]) == (409, "another-file")
     assert pia.get(f"{upload}/files/1").json()["received_bytes"] == 4
+
+
+def test_a_file_is_known_again_by_its_bytes_and_not_by_name_and_size(
+    pia: httpx.Client, images: list[Path]
+) -> None:
+    upload = begin(pia)
+    data = images[0].read_bytes()
+    assert put(pia, upload, 1, data, "a/IM1").json()["sha256"] == sha256(data).hexdigest()
+    other = put(pia, upload, 1, data[:-1] + b"x", "a/IM1")
+    assert (other.status_code, other.json()["code"]) == (409, "another-file")
+    put(pia, upload, 2, b"abcd", "b/IM1", Content_Range="bytes 0-3/8")
+    assert pia.get(f"{upload}/files/2").json()["sha256"] == sha256(b"abcd").hexdigest()
+    assert [one["sha256"] for one in pia.get(f"{upload}/files").json()["files"]] == [
+        sha256(data).hexdigest(),
+        "",
+    ]
+    skipped = {"number": 3, "name": ".x", "size_bytes": 1, "code": "hidden"}
+    pia.post(f"{upload}/skipped", json={"files": [skipped]})
+    assert put(pia, upload, 3, b"x", ".x").json()["sha256"] == ""
 
 
 def test_what_has_to_be_dealt_with_later_is_not_taken_by_an_upload_that_has_ended_meanwhile(

@@ -6,9 +6,11 @@ import re
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import nibabel
@@ -90,6 +92,16 @@ def finish(page: Page) -> int:
     return int(page.url.rpartition("/")[2])
 
 
+def test_the_browser_hashes_as_the_node_does(worked: Worked, look: Look) -> None:
+    sight = look(worked.site.url)
+    sign_in(sight, "pia")
+    page = sight.open("/upload")
+    digest = "(n) => nadirSha256(new Blob([new Uint8Array(n).map((_, i) => (i * i) % 251)]))"
+    for size in (0, 55, 56, 64, 119, (4 << 20) + 65):
+        values = np.arange(size, dtype=np.int64) ** 2 % 251
+        assert page.evaluate(digest, size) == sha256(values.astype(np.uint8).tobytes()).hexdigest(), size
+
+
 def test_a_folder_is_dropped_and_what_is_no_image_in_it_is_told(
     worked: Worked, look: Look, tmp_path: Path
 ) -> None:
@@ -151,6 +163,14 @@ def test_what_breaks_off_is_sent_again_and_after_a_reload_only_what_is_missing(
     expect(page.get_by_role("button", name="Go on")).to_be_visible()
     page.unroute("**/files/*")
     page.on("dialog", lambda dialog: dialog.accept())
+    changed = folder.parent / unquote(sent[0])
+    edit = dcmread(changed)
+    edit.SOPInstanceUID = edit.file_meta.MediaStorageSOPInstanceUID = edit.SOPInstanceUID[:-1] + (
+        "1" if edit.SOPInstanceUID[-1] != "1" else "2"
+    )
+    size_bytes = changed.stat().st_size
+    edit.save_as(changed)
+    assert changed.stat().st_size == size_bytes
     page = sight.open("/upload")
     page.on("request", lambda request: sent.append(request.url) if request.method == "PUT" else None)
     page.get_by_role("button", name="Go on with it").click()
@@ -158,8 +178,8 @@ def test_what_breaks_off_is_sent_again_and_after_a_reload_only_what_is_missing(
     del sent[:]
     page.locator("#folder").set_input_files(folder)
     all_sent(page)
-    assert len(sent) == 3
-    assert worked.counts(finish(page)) == {"kept": 6}
+    assert len(sent) == 4  # one that was here is another one now
+    assert worked.counts(finish(page)) == {"kept": 7}
     assert sight.problems == [problem for problem in sight.problems if "503" in problem]
 
 
