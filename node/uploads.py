@@ -12,9 +12,9 @@ import shutil
 import threading
 from collections import Counter
 from datetime import datetime, timedelta
-from hashlib import file_digest, sha256
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
 from zipfile import ZipFile, ZipInfo
 
 from sqlmodel import Session
@@ -25,7 +25,8 @@ from node.audit_message import AuditMessage
 from node.intake import Intake
 from node.logs import line
 from node.settings import Settings
-from node.unzip import ARCHIVES, NESTED, extract, is_nifti_name, opened
+from node.unzip import NESTED, extract, is_nifti_name, opened
+from node.upload_kind import SKIPS, file_sha256, kind_of, require_wanted
 from plugins.errors import NadirError, Refused, Unavailable
 from store import upload_files, uploads
 from store.instances import OpenAssociation, Recorded
@@ -47,13 +48,8 @@ from store.upload_tables import (
 log = logging.getLogger(__name__)
 
 FOLDER = "uploads"
-HEAD_BYTES = 512
 LARGEST_UNPACKED_BYTES = 64 << 30
 EXPIRES = timedelta(days=1)
-DIRECTORY_CLASS = b"1.2.840.10008.1.3.10"
-NIFTI_HEADS = tuple(n.to_bytes(4, order) for n in (348, 540) for order in ("little", "big"))
-LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
-Kind = Literal["dicom", "zip", "nifti"]
 SAME = {
     KNOWN: ("already-here", "this node has it already"),
     "duplicate": ("duplicate", "the same image came twice in this upload"),
@@ -180,7 +176,7 @@ class Uploads:
         size_bytes = path.stat().st_size
         digest = ""
         try:
-            digest = "" if member else file_sha256(path)
+            digest = file_sha256(path)
             kind = kind_of(path, name)
             if kind == "zip" and member:
                 raise Refused("nested-zip", NESTED)
@@ -326,57 +322,10 @@ class Uploads:
             log.info(line("upload-expired", upload=upload_pk))
 
 
-SKIPS = {
-    "hidden": "hidden files and what systems lay beside others are passed over",
-    "dicomdir": "it is a list of files (DICOMDIR), which holds no image",
-    "empty": "it is empty",
-    "misnamed": "its name says DICOM and it is none (no DICM after 128 bytes)",
-    "not-dicom": "it is neither DICOM nor a zip file nor NIfTI (.nii, .nii.gz)",
-}
-"""What is passed over because nobody meant to load it up, with its sentence."""
-
-
 def _refusal(refused: Refused) -> dict[str, Any]:
     """Return what is written down of a file that is not taken."""
     state = SKIPPED if refused.code in SKIPS else REFUSED
     return {"state": state, "code": refused.code, "sentence": refused.sentence}
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hash of a file as it was sent: by it a sender knows it again."""
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
-
-
-def kind_of(path: Path, name: str) -> Kind:
-    """Return what a file is by its first bytes. Refuses `hidden`, `dicomdir`, `empty`, `not-dicom` and `archive`."""
-    require_wanted(name)
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-    if not head:
-        raise Refused("empty", SKIPS["empty"])
-    if head[128:132] == b"DICM":
-        if DIRECTORY_CLASS in head:
-            raise Refused("dicomdir", SKIPS["dicomdir"])
-        return "dicom"
-    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        return "zip"
-    if is_nifti_name(name) and (head[:2] == b"\x1f\x8b" or head[:4] in NIFTI_HEADS):
-        return "nifti"
-    if name.lower().endswith(ARCHIVES):
-        raise Refused("archive", "of archives only zip files are unpacked; make one, or load up the folder")
-    if PurePosixPath(name).suffix.lower() in (".dcm", ".dicom", ".ima"):
-        raise Refused("misnamed", SKIPS["misnamed"])
-    raise Refused("not-dicom", SKIPS["not-dicom"])
-
-
-def require_wanted(name: str) -> None:
-    """Refuse (`hidden`, `dicomdir`) files that lie about beside images, by their names."""
-    parts = [part.lower() for part in PurePosixPath(name.replace("\\", "/")).parts]
-    if any((part.startswith(".") and part not in (".", "..")) or part in LITTER for part in parts):
-        raise Refused("hidden", SKIPS["hidden"])
-    if parts and parts[-1] == "dicomdir":
-        raise Refused("dicomdir", SKIPS["dicomdir"])
 
 
 def pseudonym(upload: Upload) -> str:
@@ -403,4 +352,4 @@ def told_of(session: Session, settings: Settings, upload_pk: int) -> list[AuditM
     return told
 
 
-__all__ = ["EXPIRES", "SKIPS", "Uploads", "file_sha256", "kind_of", "pseudonym", "require_wanted"]
+__all__ = ["EXPIRES", "Uploads", "pseudonym"]

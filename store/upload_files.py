@@ -261,8 +261,32 @@ def _require_waiting(session: Session, row: UploadFile) -> None:
         raise Refused("not-waiting", f"nobody has to say any more what '{row.name}' is: it is {row.state}")
 
 
+def study_of_image(
+    session: Session, row: UploadFile, *, modality: str, patient_label: str, study_date: date
+) -> str | None:
+    """Return the Study Instance UID that a NIfTI image belongs to by itself, None when it begins a study.
+
+    Images of one upload with the same label and date are one study. An image of another upload is one of its own, since
+    nobody said that they belong together; but the very same bytes, said to be the same, are the image that is here.
+    """
+    together = or_(
+        col(UploadFile.upload_pk) == row.upload_pk,
+        and_(col(UploadFile.sha256) != "", col(UploadFile.sha256) == row.sha256),
+    )
+    named = select(UploadFile).where(
+        together, col(UploadFile.said) != "", col(UploadFile.state).in_((CONVERTING, KEPT, KNOWN))
+    )
+    for other in session.exec(named.order_by(col(UploadFile.id))):
+        said = json.loads(other.said)
+        if (said["patient_label"], said["study_date"]) != (patient_label, study_date.isoformat()):
+            continue
+        if other.upload_pk == row.upload_pk or said["modality"] == modality:
+            return str(said["study_instance_uid"])
+    return None
+
+
 def study_named(session: Session, issuer: str, patient_id: str, study_date: date) -> str | None:
-    """Return the Study Instance UID under which images of this label and date are kept, or are about to be."""
+    """Return the Study Instance UID of the newest study of this label and date, None when there is none."""
     held = (
         select(Study.study_instance_uid)
         .join(Patient, col(Patient.id) == col(Study.patient_pk))
@@ -271,15 +295,9 @@ def study_named(session: Session, issuer: str, patient_id: str, study_date: date
             col(Patient.patient_id) == patient_id,
             col(Study.study_date) == study_date,
         )
-        .order_by(col(Study.id))
+        .order_by(col(Study.id).desc())
     )
-    if uid := session.exec(held.limit(1)).first():
-        return uid
-    coming = select(UploadFile.said).where(col(UploadFile.state) == CONVERTING)
-    for said in map(json.loads, session.exec(coming)):
-        if (said["patient_label"], said["study_date"]) == (patient_id, study_date.isoformat()):
-            return str(said["study_instance_uid"])
-    return None
+    return session.exec(held.limit(1)).first()
 
 
 def source_of(author: str) -> str:
@@ -308,5 +326,6 @@ __all__ = [
     "source_of",
     "studies",
     "study_named",
+    "study_of_image",
     "tally",
 ]

@@ -253,7 +253,12 @@ def _said(fields: Mapping[str, str]) -> ImageSaid:
     given = {name: fields[name] for name in ("study_date", "patient_label") if fields.get(name)}
     try:
         return ImageSaid.model_validate(
-            {**given, "modality": fields.get("what"), "is_aligned": "is_aligned" in fields}
+            {
+                **given,
+                "modality": fields.get("what"),
+                "is_aligned": "is_aligned" in fields,
+                "joins_earlier": "joins_earlier" in fields,
+            }
         )
     except ValidationError as error:
         raise Refused("bad-image", problem.first_problem(error.errors())) from None

@@ -11,6 +11,7 @@ from sqlmodel import Session
 
 from node.uploads import pseudonym
 from node.web.api import form
+from plugins.errors import Refused
 from store import upload_files, uploads
 from store.upload_tables import Upload, UploadFile
 
@@ -66,7 +67,7 @@ class FileAnswer(BaseModel):
     received_bytes: int = Field(description="How much of it is here")
     sha256: str = Field(
         description="Of the bytes that are here, as they were sent: another file of this name and size is told by it. "
-        "Empty of what was not sent, of members of a zip file, and of what is arriving unless asked for alone"
+        "Empty of what was not sent, and of what is arriving unless asked for alone"
     )
     state: str
     code: str = Field(description="Why it was not taken; empty when it was")
@@ -112,7 +113,12 @@ class ImageSaid(BaseModel):
         description="Pseudonym of the patient, no real name; one is made up when it is empty",
     )
     is_aligned: bool = Field(
-        default=True, description="Whether it lies in the same coordinates as other images of label and date"
+        default=True, description="Whether it lies in the same coordinates as the other images of its study"
+    )
+    joins_earlier: bool = Field(
+        default=False,
+        description="Whether it belongs to the study of this label and date of an earlier upload. Otherwise only "
+        "images of one upload become one study; the very same image of an earlier upload is known again either way",
     )
 
 
@@ -155,11 +161,23 @@ def file_answer(row: UploadFile, received_bytes: int | None = None, sha256: str 
 
 
 def keep_said(session: Session, upload_pk: int, file_pk: int, said: ImageSaid) -> None:
-    """Keep what a person said that an image is. Refuses what `store.upload_files.say` refuses."""
+    """Keep what a person said that an image is. Refuses what `store.upload_files.say` refuses, and `no-such-study`.
+
+    Which images become one study is told by `store.upload_files.study_of_image`.
+    """
     from store.dicom.from_nifti import Said
 
     label = said.patient_label.strip() or pseudonym(uploads.get(session, upload_pk))
-    known = upload_files.study_named(session, uploads.ISSUER, label, said.study_date)
+    row = upload_files.file_of(session, upload_pk, file_pk)
+    known = upload_files.study_of_image(
+        session, row, modality=said.modality, patient_label=label, study_date=said.study_date
+    )
+    if known is None and said.joins_earlier:
+        known = upload_files.study_named(session, uploads.ISSUER, label, said.study_date)
+        if known is None:
+            raise Refused(
+                "no-such-study", f"no study of '{label}' of {said.study_date} is here that it could join"
+            )
     plain = Said(
         modality=said.modality,
         patient_label=label,
@@ -167,7 +185,7 @@ def keep_said(session: Session, upload_pk: int, file_pk: int, said: ImageSaid) -
         study_instance_uid=known or f"2.25.{uuid4().int}",
         is_aligned=said.is_aligned,
     )
-    upload_files.say(session, upload_files.file_of(session, upload_pk, file_pk), plain.to_json())
+    upload_files.say(session, row, plain.to_json())
 
 
 __all__ = [

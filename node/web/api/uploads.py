@@ -26,7 +26,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from node.intake import Intake
-from node.uploads import SKIPS, Uploads, file_sha256
+from node.upload_kind import SKIPS, file_sha256
+from node.uploads import Uploads
 from node.web.access import JSON_BODY_BYTES, allow
 from node.web.api import form
 from node.web.api.upload_form import (

@@ -330,6 +330,35 @@ def test_an_image_without_identity_waits_until_it_is_said_what_it_is(
     assert counts(pia, again) == {"known": 1}
 
 
+def test_images_become_one_study_within_an_upload_and_beyond_it_only_when_it_is_said(
+    site: WebSite, pia: httpx.Client, tmp_path: Path
+) -> None:
+    def image(seed: int) -> bytes:
+        values = np.random.default_rng(seed).normal(0, 9, (4, 4, 4)).astype(np.float32)
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / f"{seed}.nii")
+        return (tmp_path / f"{seed}.nii").read_bytes()
+
+    def studies(*seeds: int, **more: bool) -> set[str]:
+        upload = begin(pia)
+        for number, seed in enumerate(seeds, start=1):
+            file = put(pia, upload, number, image(seed), "ct.nii").json()["id"]
+            body = {"modality": "CT", "study_date": "2024-03-04", "patient_label": "two volumes", **more}
+            assert pia.put(f"{upload}/images/{file}", json=body).status_code == 200
+        pia.post(f"{upload}/finish")
+        work_off(site)
+        return set(pia.get(upload).json()["studies"])
+
+    (first,) = studies(1, 2)
+    (second,) = studies(3)
+    assert second != first
+    assert studies(2) == {first}  # the very image is known again
+    assert studies(4, joins_earlier=True) == {second}
+    lonely = begin(pia)
+    file = put(pia, lonely, 1, image(5), "ct.nii").json()["id"]
+    body = {"modality": "CT", "study_date": "2024-03-05", "patient_label": "x", "joins_earlier": True}
+    assert pia.put(f"{lonely}/images/{file}", json=body).json()["code"] == "no-such-study"
+
+
 def test_results_stay_here_when_it_was_said_so_or_when_the_patient_was_made_up(
     site: WebSite, pia: httpx.Client, images: list[Path]
 ) -> None:
