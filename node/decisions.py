@@ -1,4 +1,4 @@
-"""What follows from a choice of a person, however it was given: the response is told anew, the audit trail is told."""
+"""What follows from a choice of a person, however it was given: new SEG and SR, the response anew, the audit trail."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from node.audit import patients_of
 from node.audit_message import AuditMessage
 from node.settings import Settings
 from store.objects import ObjectStore
+from store.reissue import reissue
 from store.response_jobs import ask
 from store.sighting import Decision
 from store.tables import Patient
@@ -33,10 +34,11 @@ def decided(
     *,
     address: str = "",
 ) -> AuditMessage:
-    """Have the response told anew after choices of one person, and return what the audit trail is to be told.
+    """Have written and told anew what choices of one person changed; return what the audit trail is to be told.
 
     To be called in the transaction that keeps the choices.
     """
+    reissue(session, patient_pk, now, settings.max_attempts)
     ask_anew(session, settings, patient_pk, now)
     patient = session.get_one(Patient, patient_pk)
     subject = patients_of(settings).subject(patient.issuer, patient.patient_id, patient.patient_name)

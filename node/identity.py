@@ -103,6 +103,7 @@ def identify(
                 segment_number=numbers[series],
                 tracking_identifier=one_line(identifier, longest=1024),
                 tracking_uid=uid,
+                before_uid=name.before_uid if name and name.tracking_uid == uid else "",
             )
         )
     return tuple(identified), tuple(flags)

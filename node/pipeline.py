@@ -334,6 +334,7 @@ def _found(identified: Identified, volume: Volume) -> Found:
         label=finding.label,
         tracking_identifier=identified.tracking_identifier,
         tracking_uid=identified.tracking_uid,
+        before_uid=identified.before_uid,
         series_instance_uid=finding.series_instance_uid,
         segment_number=identified.segment_number,
         category=_coded(finding.category),

@@ -28,6 +28,7 @@ from store import findings, jobs, outbox, response_jobs, studies, uploads
 from store.database import Database
 from store.failpoint import reach
 from store.objects import Kept, ObjectStore
+from store.reissue import reissue
 from store.remembered import past_of
 from store.tables import Job, Result, Revision, Study
 from store.told_choices import Sent, sent_to, take_choices
@@ -317,6 +318,7 @@ class Worker:
             if job.plugin != response_jobs.PLUGIN:
                 study = session.get_one(Study, session.get_one(Revision, job.revision_pk).study_pk)
                 take_choices(session, self._objects, sent, int(study.id or 0), now)
+                reissue(session, study.patient_pk, now, self._settings.max_attempts)
                 if self._settings.response_criteria != "off":
                     self._ask(session, study.patient_pk, now)
             reach("worker-before-commit")

@@ -68,6 +68,8 @@ class Found:
     """Tracking ID, as in SEG and SR."""
     tracking_uid: str
     """Tracking UID, as in SEG and SR."""
+    before_uid: str = ""
+    """What it would be without a person's relink of this very drawing; empty where nobody relinked it."""
     series_instance_uid: str
     """The series that it lies on."""
     segment_number: int

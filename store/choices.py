@@ -82,11 +82,11 @@ def choose(
         one = _drawn_at(now_known, tracking_uid, study_instance_uid)
         if value == OWN:
             value = f"2.25.{uuid.uuid4().int}"
-        elif value not in {s.written_uid for s in now_known.sightings}:
+        elif value not in {uid for s in now_known.sightings for uid in (s.written_uid, s.choice_uid)}:
             _require_lesion(session, now_known, value)
         if not split:
             _refuse_two_of_one_visit(now_known, one, value)
-        tracking_uid = one.written_uid
+        tracking_uid = one.choice_uid
     elif kind in ("status", OUTLINE) and not study_instance_uid:
         raise Refused("bad-choice", "what was seen or drawn of a lesion is said of one visit; name its study")
     elif kind == OUTLINE:
@@ -114,8 +114,8 @@ def swap(
         raise Refused("bad-choice", "a lesion is not swapped with itself")
     about = {"study_instance_uid": study_instance_uid, "note": note}
     return (
-        keep(session, patient_pk, "relink", one.written_uid, other.tracking_uid, author, now, **about),
-        keep(session, patient_pk, "relink", other.written_uid, one.tracking_uid, author, now, **about),
+        keep(session, patient_pk, "relink", one.choice_uid, other.tracking_uid, author, now, **about),
+        keep(session, patient_pk, "relink", other.choice_uid, one.tracking_uid, author, now, **about),
     )
 
 
@@ -156,7 +156,7 @@ def keep(
     source: str = COMMAND,
     note: str = "",
 ) -> Decision:
-    """Keep a choice that is known to be possible, and return it; a relink by the Tracking UID as it is written."""
+    """Keep a choice that is known to be possible, and return it; a relink by `Sighting.choice_uid`."""
     row = Choice(
         patient_pk=patient_pk,
         at=aware_utc(now),
@@ -216,7 +216,7 @@ def _drawn_at(known: Course, uid: str, study_instance_uid: str) -> Sighting:
             "no-such-lesion", f"nothing was drawn of the lesion {uid} at the study; nothing to relink"
         )
     # Of two that are called so the one that nobody moved there is meant.
-    return max(found, key=lambda one: (one.written_uid == uid, one.counts, not one.automatic))
+    return max(found, key=lambda one: (one.choice_uid == uid, one.counts, not one.automatic))
 
 
 def _require_outline(known: Course, uid: str, study_instance_uid: str) -> None:
@@ -236,7 +236,7 @@ def _refuse_two_of_one_visit(known: Course, one: Sighting, value: str) -> None:
         )
         if (
             same_analysis
-            and other.written_uid != one.written_uid
+            and other.choice_uid != one.choice_uid
             and value in (other.tracking_uid, other.lesion)
         ):
             raise Refused(

@@ -262,6 +262,7 @@ def _finding(job_pk: int, study: Study, found: Found) -> dict[str, Any]:
             "label": found.label,
             "tracking_identifier": found.tracking_identifier,
             "tracking_uid": found.tracking_uid,
+            "before_uid": found.before_uid,
             "segment_number": found.segment_number,
             "category_value": found.category.value,
             "category_scheme": found.category.scheme,

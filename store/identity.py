@@ -27,6 +27,7 @@ class Names:
         self._chosen: dict[datetime | None, Chosen] = {None: chosen}
         self._known: dict[tuple[int, datetime | None], str] = {}
         self._at: dict[str, list[Sighting]] = {}
+        self._were_relinked = any(one.kind == "relink" for one in chosen.decisions)
         self._named: dict[tuple[str, datetime], dict[str, list[Sighting]]] = {}
         for one in sightings:
             self._at.setdefault(one.study_instance_uid, []).append(one)
@@ -45,7 +46,9 @@ class Names:
         # A study that came late is compared with later ones too; those have their names from elsewhere.
         if one.made_at is None or not there or there[0].date >= one.date:
             return uid
-        now = {self.name(e, at) for e in self._called(study, one.made_at).get(uid, ())}
+        called = self._called(study, one.made_at).get(uid, ())
+        # What was drawn there, where a later look says beside it that the lesion it was called is gone.
+        now = {self.name(e, at) for e in [e for e in called if drawn(e)] or called}
         return now.pop() if len(now) == 1 else uid
 
     def _called(self, study: str, at: datetime) -> dict[str, list[Sighting]]:
@@ -61,12 +64,13 @@ class Names:
         if at is not None and at not in self._chosen:
             self._chosen[at] = self._chosen[None].until(at)
         relinks = self._chosen[at].relinks
-        decided = relinks.get((one.written_uid, one.study_instance_uid))
+        decided = relinks.get((one.choice_uid, one.study_instance_uid))
         if decided is not None and drawn(one):
             return decided.value
-        if relinks and one.link is not None and one.link.kind in FOLLOWING:
-            return self.earlier(one, one.written_uid, at)
-        return one.written_uid
+        # Also when all was taken back: what is written may be from before that.
+        if self._were_relinked and one.link is not None and one.link.kind in FOLLOWING:
+            return self.earlier(one, one.choice_uid, at)
+        return one.choice_uid
 
 
 def drawn(one: Sighting) -> bool:
@@ -97,7 +101,7 @@ def _renamed(one: Sighting, names: Names, chosen: Chosen) -> Sighting:
     link = one.link
     if link is not None:
         link = replace(link, earlier=tuple(names.earlier(one, uid) for uid in link.earlier))
-    decided = chosen.relinks.get((one.written_uid, one.study_instance_uid)) if drawn(one) else None
+    decided = chosen.relinks.get((one.choice_uid, one.study_instance_uid)) if drawn(one) else None
     decisions = one.decisions if decided is None else (*one.decisions, decided)
     return replace(one, tracking_uid=names.name(one), link=link, decisions=decisions)
 

@@ -215,10 +215,10 @@ def _speaks_of(
     """Return whether a decision means a sighting: by what it was called when it was decided."""
     if decision.study_instance_uid not in ("", one.study_instance_uid):
         return False
-    relinks = chosen.moves.get((one.written_uid, one.study_instance_uid), [])
+    relinks = chosen.moves.get((one.choice_uid, one.study_instance_uid), [])
     if decision.study_instance_uid and drawn(one) and any(d.number > decision.number for d in relinks):
         before = [d.value for d in relinks if d.number < decision.number]
-        return decision.tracking_uid == (before[-1] if before else one.written_uid)
+        return decision.tracking_uid == (before[-1] if before else one.choice_uid)
     return decision.tracking_uid in names[one.lesion]
 
 

@@ -10,6 +10,7 @@ from sqlmodel import Session, col, select
 from store import jobs
 from store.chosen import chosen
 from store.course import course
+from store.identity import drawn
 from store.objects import ObjectStore
 from store.patients import same_person
 from store.priors import EarlierStudy, earlier, later, outstanding
@@ -35,7 +36,7 @@ def past_of(session: Session, objects: ObjectStore, job: Job, limit: int) -> Pas
     pk = int(study.id or 0)
     names = _names(session, job, study)
     others = {one.tracking_uid for plugin, given in names.items() if plugin != job.plugin for one in given}
-    relinked, rejected = _choices(session, study)
+    relinked, rejected = _choices(session, study, job.plugin)
     return Past(
         earlier=_results(objects, reversed(earlier(session, pk)), limit),
         later=_results(objects, later(session, pk), min(limit, 1)),
@@ -135,19 +136,34 @@ def _names(session: Session, job: Job, study: Study) -> dict[str, tuple[Named, .
     return names
 
 
-def _choices(session: Session, study: Study) -> tuple[tuple[Relinked, ...], tuple[str, ...]]:
-    """Return what people said of who is who, as it is now, and which lesions they called none."""
+def _choices(session: Session, study: Study, plugin: str) -> tuple[tuple[Relinked, ...], tuple[str, ...]]:
+    """Return what people said of who is who, as it is now, and which lesions they called none.
+
+    What an analysis drew itself is told as that: two analyses may write one Tracking UID for what was told apart.
+    """
     decided = chosen(session, study.patient_pk)
-    if not decided.counting:
+    if not decided.decisions:
         return (), ()
-    now = {place: one.value for place, one in decided.relinks.items()}
-    for one in course(session, study.patient_pk).sightings:
-        if one.tracking_uid != one.written_uid:
-            now[one.written_uid, one.study_instance_uid] = one.tracking_uid
-    relinked = tuple(
-        Relinked(tracking_uid=uid, study_instance_uid=at, other_uid=other)
-        for (uid, at), other in sorted(now.items())
-    )
+    relinks = decided.relinks
+    now = {
+        (uid, at): Relinked(
+            tracking_uid=uid, study_instance_uid=at, other_uid=one.value, before_uid=uid, is_decided=True
+        )
+        for (uid, at), one in relinks.items()
+    }
+    seen = [one for one in course(session, study.patient_pk).sightings if drawn(one)]
+    for one in sorted(seen, key=lambda one: one.plugin == plugin):
+        place = (one.written_uid, one.study_instance_uid)
+        is_decided = (one.choice_uid, one.study_instance_uid) in relinks
+        if is_decided or one.tracking_uid != one.written_uid or place in now:
+            now[place] = Relinked(
+                tracking_uid=one.written_uid,
+                study_instance_uid=one.study_instance_uid,
+                other_uid=one.tracking_uid,
+                before_uid=one.choice_uid,
+                is_decided=is_decided,
+            )
+    relinked = tuple(now[place] for place in sorted(now))
     rejects = {
         one.tracking_uid: one.value
         for one in decided.counting

@@ -68,7 +68,7 @@ class Decision:
     value: str
     """What was decided."""
     tracking_uid: str = ""
-    """The lesion, as it was called when it was decided; of a relink as it is written in the SEG."""
+    """The lesion, as it was called when it was decided; of a relink `Sighting.choice_uid`."""
     study_instance_uid: str = ""
     """The visit it speaks of; empty for all of them."""
     source: str
@@ -87,6 +87,8 @@ class Sighting:
     """Its own Tracking UID after relinks."""
     written_uid: str
     """Tracking UID that is in the SEG and the SR."""
+    before_uid: str = ""
+    """What would be written without a person's relink; empty where that is the same."""
     label: str
     """What people read."""
     study_instance_uid: str
@@ -143,6 +145,11 @@ class Sighting:
     """Why it does not count, in words."""
     decisions: tuple[Decision, ...] = ()
     """Choices that changed something of it, oldest first."""
+
+    @property
+    def choice_uid(self) -> str:
+        """Return the Tracking UID by which a relink speaks of what was drawn: what it was before any relink."""
+        return self.before_uid or self.written_uid
 
     @property
     def on_pet(self) -> bool:

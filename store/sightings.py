@@ -195,6 +195,7 @@ def _sighting(
         lesion=finding.tracking_uid,
         tracking_uid=finding.tracking_uid,
         written_uid=finding.tracking_uid,
+        before_uid=finding.before_uid,
         label=finding.label,
         study_instance_uid=study_instance_uid,
         date=on,

@@ -189,6 +189,7 @@ class Finding(SQLModel, table=True):
     label: str
     tracking_identifier: str
     tracking_uid: str = Field(index=True)
+    before_uid: str = Field(default="", description="Tracking UID without what a person relinked, where he did")
     segment_number: int
     category_value: str
     category_scheme: str

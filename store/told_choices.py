@@ -30,7 +30,7 @@ from store.dicom.values import integer, quiet
 from store.objects import ObjectStore
 from store.overlap import same_place
 from store.sighting import Sighting
-from store.tables import Instance, Result, Series, Study
+from store.tables import Finding, Instance, Result, Series, Study
 
 MODALITIES: Final = ("SEG", "SR", "RTSTRUCT")
 WORDS: Final = {
@@ -55,7 +55,7 @@ class Told:
     is_measured: bool
     """Whether it gives a size."""
     segment_uid: str | None
-    """Tracking UID that is written in the segment of ours that it refers to, if it refers to one."""
+    """`Sighting.choice_uid` of the segment of ours that it refers to, if it refers to one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,7 @@ def _of_drawn(sent: Sent, known: Course, study: str) -> Iterator[Said]:
         if _is_known(known, lesion, study):
             yield "drawn", lesion, sent.modality
             for other in _beneath(known, lesion, study):
-                yield "relink", other.written_uid, lesion
+                yield "relink", other.choice_uid, lesion
 
 
 def _of_told(sent: Sent, known: Course, study: str) -> Iterator[Said]:
@@ -143,9 +143,9 @@ def _of_told(sent: Sent, known: Course, study: str) -> Iterator[Said]:
         if told.role is not None:
             yield "role", told.tracking_uid, told.role
         for one in there:
-            is_meant = one.series_instance_uid and one.written_uid == told.segment_uid
+            is_meant = one.series_instance_uid and one.choice_uid == told.segment_uid
             if is_meant and one.tracking_uid != told.tracking_uid:
-                yield "relink", one.written_uid, told.tracking_uid
+                yield "relink", one.choice_uid, told.tracking_uid
 
 
 def _is_known(known: Course, lesion: str, study: str) -> bool:
@@ -220,7 +220,7 @@ def _role(group: MeasuredGroup) -> str | None:
 
 
 def _segment_uid(session: Session, objects: ObjectStore, group: MeasuredGroup) -> str | None:
-    """Return the Tracking UID of the segment that a group refers to, also of a SEG that was superseded."""
+    """Return `Sighting.choice_uid` of the segment that a group refers to, also of a SEG that was superseded."""
     if group.segment is None:
         return None
     seg, number = group.segment
@@ -229,7 +229,13 @@ def _segment_uid(session: Session, objects: ObjectStore, group: MeasuredGroup) -
     header = None if sha256 is None else _header(objects, sha256)
     segments = () if header is None else items(header, "SegmentSequence")
     written = (text(one, "TrackingUID") for one in segments if integer(one, "SegmentNumber") == number)
-    return next(filter(None, written), None)
+    uid = next(filter(None, written), None)
+    ours = (
+        select(Finding.before_uid)
+        .join(Result, col(Result.job_pk) == col(Finding.job_pk))
+        .where(col(Result.sop_instance_uid) == seg, col(Finding.tracking_uid) == uid)
+    )
+    return session.exec(ours).first() or uid
 
 
 def _name(header: Dataset, keyword: str) -> str:

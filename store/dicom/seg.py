@@ -83,6 +83,8 @@ class Identified:
     """Tracking ID: what people read, unique in the patient."""
     tracking_uid: str
     """Tracking UID: the same in SEG and SR, and at every time point of the same lesion."""
+    before_uid: str = ""
+    """What it would be without a person's relink of this very drawing; empty where nobody relinked it."""
 
 
 def encode_seg(

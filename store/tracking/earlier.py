@@ -31,9 +31,11 @@ class Region:
     label: str
     """Segment label."""
     tracking_uid: str
-    """Tracking UID."""
+    """Tracking UID, as it is now."""
     tracking_identifier: str
     """Tracking ID."""
+    written_uid: str = ""
+    """Tracking UID, as it is written."""
     category: Code | None
     """Segmented property category."""
     type: Code | None
@@ -179,6 +181,7 @@ def _region(segment: Dataset) -> Region:
         number=integer(segment, "SegmentNumber") or 0,
         label=text(segment, "SegmentLabel"),
         tracking_uid=text(segment, "TrackingUID"),
+        written_uid=text(segment, "TrackingUID"),
         tracking_identifier=text(segment, "TrackingID"),
         category=code(segment, "SegmentedPropertyCategoryCodeSequence"),
         type=code(segment, "SegmentedPropertyTypeCodeSequence"),

@@ -10,16 +10,16 @@ first: these give identities and no links.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from plugins.contract import Finding, Flag, Plugin, Study
 from plugins.errors import Refused
 from store.tracking.brought import Motions, Scene, Standing, still
-from store.tracking.earlier import EarlierSeries, is_lesion, read_earlier
+from store.tracking.earlier import EarlierSeries, Region, is_lesion, read_earlier
 from store.tracking.followed import Followed
 from store.tracking.matching import match
 from store.tracking.naming import renamed
-from store.tracking.past import EarlierResults, Named, Past
+from store.tracking.past import EarlierResults, Named, Past, Relinked
 from store.tracking.second_look import second_look
 from store.tracking.story import Pin, Place, Story, place_of, present
 from store.tracking.words import flags_of
@@ -36,6 +36,7 @@ def follow(
     if not (past.earlier or past.later or past.same):
         return Followed(findings=tuple(findings), flags=lacking)
     read = _Read.of(past, plugin.name)
+    findings, spoken = _as_people_said(findings, study, past)
     lesions = [f for f in findings if is_lesion(f.category, f.type) and f.mask.count]
     pins = _pins(read.same, study, lesions, past)
     scene = Scene(study=study, looked_at={f.series_instance_uid for f in lesions}, motions=motions)
@@ -51,6 +52,7 @@ def follow(
         lesions=lesions,
         scene=scene,
         pins=pins,
+        decided={*spoken, *(place for place, pin in pins.items() if pin.is_decided)},
         was_compared=not past.earlier or past.earlier[0].study_instance_uid in said,
         known=past.names,
         others=past.others,
@@ -60,6 +62,8 @@ def follow(
     links = look.links
     names |= {place_of(f): _own_name(f) for f in look.redrawn}
     names |= _regions(read, study, [f for f in findings if not is_lesion(f.category, f.type)])
+    before = {place: pin.before_uid for place, pin in pins.items() if pin.is_decided} | spoken
+    names |= {place: replace(names[place], before_uid=uid) for place, uid in before.items()}
     dates = {one.study_instance_uid: one.study_date for one in past.earlier}
     links = links if past.earlier else ()
     worth_telling = [link for link in links if link.tracking_uid not in past.rejected]
@@ -120,13 +124,39 @@ class _Read:
         )
 
 
+def _as_people_said(
+    findings: Sequence[Finding], study: Study, past: Past
+) -> tuple[tuple[Finding, ...], dict[Place, str]]:
+    """Return the findings, those that brought their Tracking UID with that of a later relink, and what they brought.
+
+    One that a relink makes a fragment of another drawing keeps its own: no two regions share a Tracking UID.
+    """
+    said = {one.before_uid: one.other_uid for one in _spoken_of(past, study) if one.is_decided}
+    taken = {f.tracking_uid for f in findings if f.tracking_uid not in said}
+    found: list[Finding] = []
+    brought: dict[Place, str] = {}
+    for finding in findings:
+        uid = finding.tracking_uid
+        if uid is not None and (now := said.get(uid)) is not None and now not in taken:
+            taken.add(now)
+            brought[place_of(finding)] = uid
+            finding = replace(finding, tracking_uid=now)
+        found.append(finding)
+    return tuple(found), brought
+
+
+def _spoken_of(past: Past, study: Study) -> list[Relinked]:
+    return [one for one in past.relinked if one.study_instance_uid == study.study_instance_uid]
+
+
 def _pins(
     same: Sequence[EarlierSeries], study: Study, lesions: Sequence[Finding], past: Past
 ) -> dict[Place, Pin]:
-    """Return what lesions were called when the same analysis looked at the same study before."""
+    """Return what lesions were called when the same analysis looked at the same study before, after relinks."""
     pins: dict[Place, Pin] = {}
     confidence = {one.tracking_uid: one.confidence for one in past.said}
     volumes = {v.series_instance_uid: v for v in study.volumes}
+    said = {one.tracking_uid: one for one in _spoken_of(past, study)}
     for series in same:
         if (volume := volumes.get(series.series_instance_uid)) is None:
             continue
@@ -134,16 +164,43 @@ def _pins(
             masks = series.masks(volume)
         except Refused:  # of images that are others now
             continue
-        known = {r.tracking_uid: r for r in reversed(series.lesions) if r.number in masks}
+        known = _told_apart([r for r in series.lesions if r.number in masks], said, past)
         before = [still(series, r, masks[r.number], volume) for r in known.values()]
         now = [present(f, volume) for f in lesions if f.series_instance_uid == series.series_instance_uid]
         links = match(before, now, geometry=volume.geometry, new_identity=lambda lesion: (lesion.key, ""))
         for link in links:
             if link.finding is not None and link.tracking_uid in link.earlier:
-                name = Named(tracking_uid=link.tracking_uid, tracking_identifier=link.tracking_identifier)
-                sure = confidence.get(link.tracking_uid, 1.0)
-                pins[series.series_instance_uid, link.finding] = Pin(name=name, confidence=sure)
+                region = known[link.tracking_uid]
+                word = said.get(region.written_uid)
+                is_decided = word is not None and word.is_decided
+                pins[series.series_instance_uid, link.finding] = Pin(
+                    name=Named(
+                        tracking_uid=region.tracking_uid, tracking_identifier=region.tracking_identifier
+                    ),
+                    confidence=1.0 if is_decided else confidence.get(region.written_uid, 1.0),
+                    before_uid=word.before_uid if word else "",
+                    is_decided=is_decided,
+                )
     return pins
+
+
+def _told_apart(regions: Sequence[Region], said: Mapping[str, Relinked], past: Past) -> dict[str, Region]:
+    """Return the regions of one SEG by the Tracking UID that each is to have.
+
+    Of several that a person called fragments of one lesion, the first that is written so has its name; the others keep
+    their own. A lesion that nobody wrote yet, because a person set it apart, has no Tracking ID.
+    """
+    called = {one.tracking_uid: one.tracking_identifier for one in past.names}
+    apart: dict[str, Region] = {}
+    for region in sorted(regions, key=lambda r: r.tracking_uid != r.written_uid):
+        word = said.get(region.written_uid)
+        if word is not None and word.other_uid in apart:
+            own = called.get(word.before_uid, region.tracking_identifier)
+            region = replace(region, tracking_uid=word.before_uid, tracking_identifier=own)
+        elif word is not None and word.other_uid not in {*called, *past.others}:
+            region = replace(region, tracking_identifier="")
+        apart.setdefault(region.tracking_uid, region)
+    return apart
 
 
 def _regions(read: _Read, study: Study, regions: Sequence[Finding]) -> dict[Place, Named]:

@@ -37,6 +37,8 @@ class Named:
     """Tracking UID."""
     tracking_identifier: str
     """Tracking ID."""
+    before_uid: str = ""
+    """Tracking UID that it would have without a person's relink; empty where nobody relinked it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +58,15 @@ class Relinked:
     """A person's word that one lesion is another."""
 
     tracking_uid: str
-    """As it was called."""
+    """As it is written."""
     study_instance_uid: str
     """In this study."""
     other_uid: str
     """The lesion that it is."""
+    before_uid: str
+    """As it would be written without a person's relink."""
+    is_decided: bool
+    """True when a person spoke of this drawing, False when it follows another one."""
 
 
 @dataclass(frozen=True, kw_only=True)

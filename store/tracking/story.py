@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from plugins.contract import Finding, Study, Volume
@@ -14,6 +14,7 @@ from store.tracking.matching import match
 from store.tracking.naming import Names
 from store.tracking.past import Named
 
+AS_BEFORE, BY_A_PERSON = "as in the earlier analysis of this study", "as a person said"
 UNCOMPARED = 0.3
 """No lesion is more surely new than this when there are earlier ones that nobody could compare it with."""
 Place = tuple[str, str]
@@ -28,6 +29,10 @@ class Pin:
     """Its identity."""
     confidence: float
     """0 to 1."""
+    before_uid: str = ""
+    """What it was called before anybody relinked it."""
+    is_decided: bool = False
+    """True when a person relinked it."""
 
 
 def place_of(finding: Finding) -> Place:
@@ -64,6 +69,8 @@ class Story:
         The lesions of other time points.
     pins
         What the same analysis of the same study said before.
+    decided
+        Where a person's relink says who it is.
     was_compared
         True when that was said with the newest earlier study at hand: then it stands.
     known
@@ -82,11 +89,12 @@ class Story:
         scene: Scene,
         pins: Mapping[Place, Pin],
         was_compared: bool,
+        decided: Collection[Place] = (),
         known: Iterable[Named],
         others: Iterable[str] = (),
     ) -> None:
         self._plugin, self._study, self._lesions, self._scene = plugin, study, lesions, scene
-        self._pins, self._was_compared = pins, was_compared
+        self._pins, self._was_compared, self._decided = pins, was_compared, decided
         brought = [
             Named(tracking_uid=b.lesion.tracking_uid, tracking_identifier=b.lesion.tracking_identifier)
             for b in scene.lesions.values()
@@ -137,17 +145,32 @@ class Story:
         told = [self._told(by_key.get(link.finding or ""), link, before) for link in links]
         self._given.update(link.tracking_uid for link in told if link.finding is not None)
         return [
-            *(_as_before(self._pins.get(place_of(by_key[k])), k, uid) for k, uid in settled.items()),
+            *(self._as_before(by_key[k], uid) for k, uid in settled.items()),
             *told,
         ]
+
+    def _as_before(self, finding: Finding, tracking_uid: str) -> Link:
+        """Return the link of a lesion that no earlier study has, as was decided."""
+        pin = self._pins.get(place_of(finding))
+        words = AS_BEFORE if pin else "the drawing calls it a lesion of its own"
+        return Link(
+            kind=Kind.NEW,
+            tracking_uid=tracking_uid,
+            tracking_identifier="",
+            finding=finding.key,
+            earlier=(),
+            study_instance_uid="",
+            confidence=pin.confidence if pin else 1.0,
+            reason=BY_A_PERSON if place_of(finding) in self._decided else words,
+        )
 
     def _settled(self, finding: Finding) -> str | None:
         """Return the identity that a lesion has although no other time point knows it, if that was decided."""
         drawn, pin = finding.tracking_uid, self._pins.get(place_of(finding))
-        uid = None
+        uid, is_decided = None, place_of(finding) in self._decided
         if drawn is not None:
-            uid = drawn if self._speaks else None
-        elif pin is not None and self._was_compared:
+            uid = drawn if self._speaks or is_decided else None
+        elif pin is not None and (self._was_compared or is_decided):
             uid = pin.name.tracking_uid
         if uid is None or uid in self._scene.lesions or uid in self._given:
             return None
@@ -179,7 +202,8 @@ class Story:
         parents = tuple(uid for uid in link.earlier if self._is_earlier(uid))
         others = [self._scene.lesions[uid] for uid in parents] or before
         sure = min((b.motion.quality.confidence for b in others if b.motion), default=1.0)
-        if finding is not None and finding.tracking_uid == link.tracking_uid:
+        is_decided = finding is not None and place_of(finding) in self._decided
+        if finding is not None and (finding.tracking_uid == link.tracking_uid or is_decided):
             sure = 1.0  # somebody said so
         link = replace(link, earlier=parents, confidence=min(link.confidence, sure))
         if finding is None:
@@ -197,7 +221,8 @@ class Story:
             link = replace(link, kind=Kind.SAME)
         pin = self._pins.get(place_of(finding))
         if finding.tracking_uid is None and pin is not None and pin.name.tracking_uid == link.tracking_uid:
-            reason = f"as in the earlier analysis of this study; {link.reason.partition('; ')[2]}"
+            words = BY_A_PERSON if is_decided else AS_BEFORE
+            reason = f"{words}; {link.reason.partition('; ')[2]}"
             link = replace(link, confidence=min(pin.confidence, sure), reason=reason)
         return link
 
@@ -209,26 +234,11 @@ class Story:
         uid, pin = link.tracking_uid, self._pins.get(place_of(finding))
         if (brought := self._scene.lesions.get(uid)) is not None:
             return Named(tracking_uid=uid, tracking_identifier=brought.lesion.tracking_identifier)
-        if pin is not None and pin.name.tracking_uid == uid:
+        if pin is not None and pin.name.tracking_uid == uid and pin.name.tracking_identifier:
             return pin.name
         label = finding.tracking_identifier or finding.label
         identifier = self._names.give(label, uid, renumbered=finding.automatic)
         return Named(tracking_uid=uid, tracking_identifier=identifier)
-
-
-def _as_before(pin: Pin | None, key: str, tracking_uid: str) -> Link:
-    """Return the link of a lesion that no earlier study has, as was decided."""
-    words = "as in the earlier analysis of this study" if pin else "the drawing calls it a lesion of its own"
-    return Link(
-        kind=Kind.NEW,
-        tracking_uid=tracking_uid,
-        tracking_identifier="",
-        finding=key,
-        earlier=(),
-        study_instance_uid="",
-        confidence=pin.confidence if pin else 1.0,
-        reason=words,
-    )
 
 
 def _by_name(link: Link, brought: Brought) -> Link:

@@ -24,6 +24,7 @@ from thorax import Ball, Thorax, thorax
 
 from node import offline
 from node import worker as worker_module
+from node.decisions import decided
 from node.intake import Intake
 from node.pipeline import analyse
 from node.settings import Settings
@@ -94,6 +95,8 @@ class Clinic:
         shutil.copytree(empty_home(), home / "node")
         self.node = SmallNode.make(home / "node")
         self.files = home / "files"
+        self.seconds_ahead = 2
+        """How far the clock of the worker is ahead."""
 
     def study(
         self,
@@ -138,7 +141,7 @@ class Clinic:
         """Settle what came, and work until nothing is left."""
         settings = Settings(home=self.node.home, response_criteria="off", **changes)
         identities = self.settle()
-        now = self.node.database.now() + timedelta(seconds=2)
+        now = self.node.database.now() + timedelta(seconds=self.seconds_ahead)
         worker = Worker(self.node.database, self.node.objects, settings, identities, owner="w")
         while worker.tick(now):
             pass
@@ -353,6 +356,65 @@ def test_what_a_person_relinked_is_found_under_its_new_name(clinic: Clinic) -> N
     by_size = [f.tracking_uid for f in clinic.findings("20250701")]
     assert by_size == [first["Nodule 2"], first["Nodule 1"], first["Body"]]
     assert third == first
+
+
+def decide(clinic: Clinic, *made: Any, undone: tuple[int, ...] = (), **said: Any) -> list[Job]:
+    """Keep a choice of a person after all that was done, and return the jobs that wait then."""
+    clinic.seconds_ahead += 100
+    about: dict[str, Any] = {
+        "author": "Dr Who",
+        "now": clinic.node.database.now() + timedelta(seconds=clinic.seconds_ahead - 20),
+    }
+    with clinic.node.database.transaction() as session:
+        kept = [choices.undo(session, 1, number, **about) for number in undone]
+        if said:
+            kept.append(choices.choose(session, 1, "relink", **said, **about))
+        if made:
+            kept += choices.swap(session, 1, *made[:2], study_instance_uid=made[2], **about)
+        decided(session, Settings(home=clinic.node.home, response_criteria="off"), 1, kept, about["now"])
+    return [job for job in clinic.node.rows(Job) if job.state == "queued"]
+
+
+@pytest.mark.long
+def test_a_relink_is_written_once_more_in_every_study_that_it_changes_and_can_be_taken_back(
+    clinic: Clinic,
+) -> None:
+    dates = ("20250101", "20250401", "20250701")
+    first, *_ = (clinic.examine(date, ball(A, 22), ball(B, 18)) for date in dates)
+    (one, other) = (first["Nodule 1"], first["Nodule 2"])
+    before = {date: clinic.written(date, "sr-planar") for date in dates}
+    second = before["20250401"].StudyInstanceUID
+
+    assert len(decide(clinic, one, other, second)) == 2
+    clinic.work()
+    by_size = [[f.tracking_uid for f in clinic.findings(date)][:2] for date in dates]
+    assert by_size == [[one, other], [other, one], [other, one]]
+    for date in dates[1:]:
+        segments = clinic.written(date, "seg").SegmentSequence
+        assert [(s.TrackingID, s.TrackingUID) for s in segments[:2]] == [
+            ("Nodule 2", other),
+            ("Nodule 1", one),
+        ]
+        report = clinic.written(date, "sr-planar")
+        (named,) = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
+        assert named.ReferencedSOPInstanceUID == before[date].SOPInstanceUID
+    assert {link.reason.partition(";")[0] for link in clinic.links("20250401").values()} == {
+        "as a person said"
+    }
+    assert clinic.written("20250101", "sr-planar").SOPInstanceUID == before["20250101"].SOPInstanceUID
+    clinic.work()
+    assert len(clinic.node.rows(Job)) == 5
+
+    assert len(decide(clinic, undone=(1, 2))) == 2
+    clinic.work()
+    assert [clinic.named(date) for date in dates] == [first] * 3
+
+    assert len(decide(clinic, tracking_uid=one, value="new", study_instance_uid=second)) == 2
+    clinic.work()
+    named = [clinic.named(date) for date in dates]
+    assert list(named[1]) == list(named[2]) == ["Nodule 3", "Nodule 2", "Body"]
+    assert named[1] == named[2] and named[1]["Nodule 3"] not in first.values()
+    assert clinic.links("20250401")["Nodule 3"].kind == "new"
 
 
 def test_what_cannot_be_laid_on_the_earlier_images_is_neither_gone_nor_surely_new(

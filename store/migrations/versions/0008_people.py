@@ -154,10 +154,21 @@ def _park_and_run_again() -> None:
         batch.add_column(sa.Column("run", sa.Integer(), nullable=False, server_default="0"))
     with op.batch_alter_table("job") as batch:
         batch.alter_column("run", server_default=None)
+    _relinked()
+
+
+def _relinked() -> None:
+    """Tell of a finding how the tracking would call it, had nobody relinked it."""
+    with op.batch_alter_table("finding") as batch:
+        batch.add_column(sa.Column("before_uid", sa.String(), nullable=False, server_default=""))
+    with op.batch_alter_table("finding") as batch:
+        batch.alter_column("before_uid", server_default=None)
 
 
 def downgrade() -> None:
     """Drop them."""
+    with op.batch_alter_table("finding") as batch:
+        batch.drop_column("before_uid")
     with op.batch_alter_table("job") as batch:
         batch.drop_column("run")
     with op.batch_alter_table("study") as batch:

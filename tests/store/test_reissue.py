@@ -1,0 +1,68 @@
+"""What a relink asks to be written once more: only what is called otherwise now, once."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+
+from course_rows import Clock, Linked, lesion, patient_pk, visit
+from ledger import at
+from sqlmodel import Session, select
+
+from store.choices import choose, swap, undo
+from store.chosen import chosen
+from store.database import Database
+from store.reissue import outdated, reissue
+from store.sightings import found_here, studies_of
+from store.tables import Job
+from store.tracking.link import Kind
+
+JANUARY, MARCH, MAY = date(2026, 1, 10), date(2026, 3, 10), date(2026, 5, 10)
+ONE, TWO = "2.25.1", "2.25.2"
+
+
+def three(session: Session) -> list[str]:
+    """Write two lesions that are followed over three visits; return the studies."""
+    clock = Clock()
+    studies: list[str] = []
+    for on in (JANUARY, MARCH, MAY):
+        found = [lesion(ONE, 20), lesion(TWO, 10, segment_number=2)]
+        links = [
+            Linked(kind=Kind.SAME, uid=uid, earlier=[uid], study=studies[-1]) for uid in (ONE, TWO) if studies
+        ]
+        studies.append(visit(session, clock, on, found, links))
+    return studies
+
+
+def test_a_relink_asks_once_for_the_study_and_for_those_that_were_compared_with_it(
+    sqlite_template: Path, tmp_path: Path
+) -> None:
+    shutil.copyfile(sqlite_template, tmp_path / "nadir.sqlite")
+    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}", sync=False)
+    about = {"author": "Dr. Grey", "now": at(1000)}
+    with database.transaction() as session:
+        _, second, third = three(session)
+        pk = patient_pk(session)
+        assert reissue(session, pk, at(900)) == []
+        fragment = choose(
+            session, pk, "relink", TWO, ONE, study_instance_uid=second, split=True, **about
+        )  # one segment of the SEG has that name already
+        asked = reissue(session, pk, at(1001))
+        assert asked == []
+        undo(session, pk, fragment.number, **about)
+        swap(session, pk, ONE, TWO, study_instance_uid=second, **about)
+        made = reissue(session, pk, at(1001))
+        assert [(job.run, job.state) for job in made] == [(1, "queued")] * 2
+        assert reissue(session, pk, at(1002)) == []
+        assert len(session.exec(select(Job)).all()) == 5
+
+        found = found_here(session, studies_of(session, [pk]))
+        decided = chosen(session, pk)
+        told = {(one.study_instance_uid, one.written_uid) for one in outdated(found, decided)}
+        assert told == {(study, uid) for study in (second, third) for uid in (ONE, TWO)}
+        # Whoever began after the choice knew of it, whatever he made of it.
+        knew = [replace(one, made_at=at(1000) + timedelta(seconds=6)) for one in found]
+        assert outdated(knew, decided) == ()
+    database.dispose()
