@@ -21,7 +21,7 @@ from node.web.asked import Asked
 from node.web.study_query import study_query
 from store.database import Database
 from store.dicom.dicom_json import as_json, header, matches, metadata, row
-from store.dicom.pixel_parts import Part, bulk, frame, read
+from store.dicom.pixel_parts import Part, Pixels, bulk, frame, pixels, read
 from store.held import HeldObject, HeldStudy, held_objects, held_studies
 from store.objects import ObjectStore
 
@@ -64,11 +64,11 @@ class OwnDicomWeb:
             body = FilesBody([self._objects.path(one.sha256) for one in held])
             length = {"Content-Length": str(body.length)}
             return StreamingResponse(iter(body), media_type=body.content_type, headers=length)
-        dataset = read(self._objects.path(held[0].sha256))
+        path = self._objects.path(held[0].sha256)
         if word == "frames" and rest.replace(",", "").isdecimal():
-            return _multipart(_frames(dataset, [int(number) for number in rest.split(",")]), at)
+            return _multipart(_frames(pixels(path), [int(number) for number in rest.split(",")]), at)
         if word in ("bulk", "bulkdata"):
-            return _bulk(dataset, rest, accept, at)
+            return _bulk(read(path), rest, accept, at)
         raise HTTPException(406, "this node gives images as they came, and renders none")
 
     def _held(self, asked: Asked) -> list[HeldObject]:
@@ -136,11 +136,11 @@ def _page(query: Mapping[str, str]) -> tuple[int, int]:
     )
 
 
-def _frames(dataset: Dataset, numbers: Sequence[int]) -> list[Part]:
+def _frames(held: Pixels, numbers: Sequence[int]) -> list[Part]:
     """Return frames, counted from 1. Raises 413 for more than the memory is to hold at a time."""
     found: list[Part] = []
     for number in numbers:
-        found.append(frame(dataset, number))
+        found.append(frame(held, number))
         if len(found) > 1 and sum(len(part.content) for part in found) > MOST_FRAME_BYTES:
             raise HTTPException(413, "these are too many frames for one answer; ask for fewer frames at once")
     return found

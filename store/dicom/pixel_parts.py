@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import ExplicitVRBigEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from plugins.errors import Refused
 
@@ -31,6 +33,15 @@ IMAGES: Mapping[str, str] = {
 }
 """Media type of a compressed frame, by Transfer Syntax UID (PS3.18 table 8.7.3-5)."""
 
+LAYOUT = (
+    "Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "NumberOfFrames", "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+)  # fmt: skip
+PIXEL_DATA = frozenset({b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10"})
+WHOLE = frozenset({DeflatedExplicitVRLittleEndian})
+"""Transfer syntaxes in which nothing can be found before all is read."""
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, TypeError, OverflowError)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
@@ -42,6 +53,24 @@ class Part:
     """What it holds."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """Where the frames of an object lie in its file."""
+
+    path: Path
+    """The file."""
+    transfer_syntax: str
+    """Transfer Syntax UID."""
+    frames: int
+    """How many there are; 0 of an object without pixels."""
+    frame_bits: int
+    """How long one is, uncompressed."""
+    offset: int
+    """Offset of the first byte of the pixel value."""
+    extended: tuple[bytes, bytes] | None
+    """Extended Offset Table and its lengths (PS3.3 C.7.6.3.1.8), as they are encoded."""
+
+
 def read(path: Path) -> Dataset:
     """Return a whole object. Refuses `unreadable`."""
     try:
@@ -50,27 +79,75 @@ def read(path: Path) -> Dataset:
         raise Refused("unreadable", "the object cannot be read") from error
 
 
-def frame(dataset: Dataset, number: int) -> Part:
+def pixels(path: Path) -> Pixels:
+    """Return where the frames of an object lie; nothing of them is read. Refuses `unreadable` and `no-frame`."""
+    try:
+        with path.open("rb") as file:
+            header = dcmread(file, stop_before_pixels=True, specific_tags=list(LAYOUT))
+            syntax = header.file_meta.TransferSyntaxUID
+            is_explicit = syntax != ImplicitVRLittleEndian
+            tag = file.read(4)
+            offset = file.tell() + (8 if is_explicit else 4)
+        octets = header.get("Rows", 0) * header.get("Columns", 0) * header.get("SamplesPerPixel", 1)
+        return Pixels(
+            path=path,
+            transfer_syntax=syntax,
+            frames=int(header.get("NumberOfFrames") or 1) if syntax in WHOLE or tag in PIXEL_DATA else 0,
+            frame_bits=octets * header.get("BitsAllocated", 0),
+            offset=offset,
+            extended=_extended(header),
+        )
+    except (InvalidDicomError, AttributeError, *UNREADABLE) as error:
+        raise Refused("unreadable", "the object cannot be read") from error
+
+
+def _extended(header: Dataset) -> tuple[bytes, bytes] | None:
+    offsets, lengths = header.get("ExtendedOffsetTable"), header.get("ExtendedOffsetTableLengths")
+    return (offsets, lengths) if offsets and lengths else None
+
+
+def frame(pixels: Pixels, number: int) -> Part:
     """Return a frame, counted from 1: compressed as it is, else its pixels in little endian, packed when of one bit.
 
-    Refuses `no-frame` and `big-endian`.
+    Only that frame is read, save of a deflated object, which is read whole; of compressed frames without any offset
+    table the lengths of those before it too. Refuses `no-frame`, `big-endian` and `unreadable` (fewer bytes than told).
     """
-    count = int(dataset.get("NumberOfFrames") or 1)
-    if "PixelData" not in dataset or not 1 <= number <= count:
+    if not 1 <= number <= pixels.frames:
         raise Refused("no-frame", f"the object has no frame {number}")
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax.is_encapsulated:
-        kind = f"{IMAGES.get(syntax, OCTETS)}; transfer-syntax={syntax}"
-        return Part(kind=kind, content=get_frame(dataset.PixelData, number - 1, number_of_frames=count))
+    syntax = UID(pixels.transfer_syntax)
     if syntax == ExplicitVRBigEndian:
         raise Refused("big-endian", "frames in big endian are not given")
-    bits = dataset.Rows * dataset.Columns * dataset.get("SamplesPerPixel", 1) * dataset.BitsAllocated
-    first = (number - 1) * bits
-    octets = np.frombuffer(dataset.PixelData, np.uint8)[first // 8 : (first + bits + 7) // 8]
+    if not syntax.is_encapsulated:
+        return Part(kind=f"{OCTETS}; transfer-syntax=1.2.840.10008.1.2.1", content=_native(pixels, number))
+    try:
+        with pixels.path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as view:
+            view.seek(pixels.offset)
+            content = get_frame(
+                view,  # type: ignore[arg-type]  # its seek answers nothing, which nobody asks for
+                number - 1,
+                extended_offsets=pixels.extended,
+                number_of_frames=pixels.frames,
+            )
+    except (struct.error, *UNREADABLE) as error:
+        raise Refused("unreadable", f"frame {number} cannot be read") from error
+    return Part(kind=f"{IMAGES.get(syntax, OCTETS)}; transfer-syntax={syntax}", content=content)
+
+
+def _native(pixels: Pixels, number: int) -> bytes:
+    bits = pixels.frame_bits
+    first, last = (number - 1) * bits, number * bits
+    begin, end = first // 8, (last + 7) // 8
+    if pixels.transfer_syntax in WHOLE:
+        content: bytes = read(pixels.path).get("PixelData", b"")[begin:end]
+    else:
+        with pixels.path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as view:
+            content = view[pixels.offset + begin : pixels.offset + end]
+    if not content or len(content) < end - begin:
+        raise Refused("unreadable", f"the object ends before its frame {number} does")
     if first % 8 or bits % 8:
-        single = np.unpackbits(octets, bitorder="little")
-        octets = np.packbits(single[first % 8 : first % 8 + bits], bitorder="little")
-    return Part(kind=f"{OCTETS}; transfer-syntax=1.2.840.10008.1.2.1", content=octets.tobytes())
+        single = np.unpackbits(np.frombuffer(content, np.uint8), bitorder="little")
+        content = np.packbits(single[first % 8 : first % 8 + bits], bitorder="little").tobytes()
+    return content
 
 
 def bulk(dataset: Dataset, tag: str) -> Part:
@@ -90,4 +167,4 @@ def bulk(dataset: Dataset, tag: str) -> Part:
     return Part(kind=kind, content=element.value)
 
 
-__all__ = ["Part", "bulk", "frame", "read"]
+__all__ = ["Part", "Pixels", "bulk", "frame", "pixels", "read"]

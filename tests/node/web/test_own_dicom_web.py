@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from email import message_from_bytes
 from io import BytesIO
@@ -13,7 +14,17 @@ import numpy as np
 import pytest
 from dicom_series import make_series
 from pydicom import Dataset, dcmread
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate, encapsulate_extended
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    RLELossless,
+    SegmentationStorage,
+    generate_uid,
+)
 from sqlmodel import select
 from web_site import WebSite
 
@@ -21,7 +32,7 @@ from node.multipart import FilesBody
 from node.web import own_dicom_web
 from plugins.errors import Refused
 from store import accounts
-from store.dicom.pixel_parts import bulk, frame
+from store.dicom.pixel_parts import Pixels, bulk, frame, pixels
 from store.tables import Instance
 
 ARRAY = np.arange(3 * 6 * 5).reshape(3, 6, 5).astype(np.float64)
@@ -161,30 +172,87 @@ def test_nothing_is_rendered(client: httpx.Client, first: Dataset) -> None:
 def _bits(count: int) -> Dataset:
     """Return an object of one bit a pixel, 3 x 3, whose frames do not end with an octet."""
     made = Dataset()
-    made.file_meta = Dataset()  # type: ignore[assignment]
+    made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.SOPClassUID, made.SOPInstanceUID = SegmentationStorage, generate_uid()
     made.Rows = made.Columns = 3
     made.BitsAllocated, made.SamplesPerPixel, made.NumberOfFrames = 1, 1, count
     rng = np.random.default_rng(7)
     made.truth = rng.integers(0, 2, (count, 9)).astype(np.uint8)
-    made.PixelData = np.packbits(made.truth.ravel(), bitorder="little").tobytes()
+    made.add_new("PixelData", "OB", np.packbits(made.truth.ravel(), bitorder="little").tobytes())
     return made
 
 
-def test_frames_of_single_bits_are_cut_where_they_begin() -> None:
+def _kept(made: Dataset, path: Path) -> Pixels:
+    made.save_as(path, enforce_file_format=True)
+    return pixels(path)
+
+
+def test_frames_of_single_bits_are_cut_where_they_begin(tmp_path: Path) -> None:
     made = _bits(5)
-    for number in range(1, 6):
-        octets = np.frombuffer(frame(made, number).content, np.uint8)
-        assert (np.unpackbits(octets, bitorder="little")[:9] == made.truth[number - 1]).all()
-    with pytest.raises(Refused, match="no frame 6"):
-        frame(made, 6)
+    for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian):
+        made.file_meta.TransferSyntaxUID = syntax
+        held = _kept(made, tmp_path / "bits.dcm")
+        for number in range(1, 6):
+            octets = np.frombuffer(frame(held, number).content, np.uint8)
+            assert (np.unpackbits(octets, bitorder="little")[:9] == made.truth[number - 1]).all()
+        for number in (0, 6):
+            with pytest.raises(Refused, match=f"no frame {number}"):
+                frame(held, number)
 
 
-def test_a_compressed_frame_is_given_as_it_is(first: Dataset) -> None:
+@pytest.mark.parametrize("table", ["basic", "extended", "none", "fragments"])
+def test_a_compressed_frame_is_given_as_it_is_whatever_tells_where_it_lies(
+    first: Dataset, tmp_path: Path, table: str
+) -> None:
+    frames = [bytes([number]) * 2 * (5 - number) + b"\xff\xd9" for number in range(4)]
+    first.NumberOfFrames, first.file_meta.TransferSyntaxUID = 4, JPEGBaseline8Bit
+    if table == "extended":
+        (
+            first.PixelData,
+            first.ExtendedOffsetTable,
+            first.ExtendedOffsetTableLengths,
+        ) = encapsulate_extended(frames)
+    else:
+        pieces = 2 if table == "fragments" else 1
+        first.PixelData = encapsulate(frames, fragments_per_frame=pieces, has_bot=table == "basic")
+    first["PixelData"].VR, first["PixelData"].is_undefined_length = "OB", True
+    held = _kept(first, tmp_path / "compressed.dcm")
+    for number, content in enumerate(frames, start=1):
+        part = frame(held, number)
+        assert part.content == content
+        assert part.kind == "image/jpeg; transfer-syntax=1.2.840.10008.1.2.4.50"
+
+
+def test_one_frame_of_many_is_read_without_the_others(tmp_path: Path) -> None:
+    made = _bits(1)
+    made.Rows = made.Columns = 256
+    made.BitsAllocated, made.NumberOfFrames = 8, 500
+    made.PixelData = bytes(256 * 256) * 500
+    held = _kept(made, tmp_path / "many.dcm")
+    tracemalloc.start()
+    assert len(frame(pixels(held.path), 400).content) == 256 * 256
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most_bytes < 1 << 20
+
+
+def test_an_object_that_ends_too_soon_is_told_as_that(first: Dataset, tmp_path: Path) -> None:
+    held = _kept(first, tmp_path / "short.dcm")
+    held.path.write_bytes(held.path.read_bytes()[:-9])
+    with pytest.raises(Refused, match="ends before its frame 1 does"):
+        frame(held, 1)
     first.compress(RLELossless)
-    part = frame(first, 1)
-    assert part.kind == "image/dicom-rle; transfer-syntax=1.2.840.10008.1.2.5"
-    assert part.content in first.PixelData
+    held = _kept(first, tmp_path / "cut.dcm")
+    held.path.write_bytes(held.path.read_bytes()[: held.offset + 10])
+    with pytest.raises(Refused, match="frame 1 cannot be read"):
+        frame(pixels(held.path), 1)
+    (tmp_path / "none.dcm").write_bytes(b"")
+    with pytest.raises(Refused, match="cannot be read"):
+        pixels(tmp_path / "none.dcm")
+    del first.PixelData
+    with pytest.raises(Refused, match="no frame 1"):
+        frame(_kept(first, tmp_path / "no.dcm"), 1)
 
 
 def test_a_document_is_given_with_its_type() -> None:
