@@ -31,6 +31,14 @@ WORDS: Final = {
     "diameter_covered": "Intervals of the diameter that hold the truth, share",
     "ece": "Calibration error (ECE)",
     "f1": "F1",
+    "model_dice": "Dice, model with each reader",
+    "model_long_axis_mm": "Long axis, mm apart, model and each reader",
+    "of_true": "Part of the true hazard's C index",
+    "readers_dice": "Dice, reader with reader",
+    "readers_long_axis_mm": "Long axis, mm apart, reader and reader",
+    "readers_volume_cv": "Volume, coefficient of variation between readers",
+    "recall": "Recall (sensitivity)",
+    "true_c_index": "C index of the true hazard",
     "volume_covered": "Intervals of the volume that hold the truth, share",
 }
 """Figures whose name does not say it by itself."""
@@ -185,7 +193,9 @@ def figures_of(card: Mapping[str, Any]) -> list[Figures]:
         settings = tuple(dict.fromkeys(" ".join(path[1:-1]) or path[0] for path in found))
         names = dict.fromkeys(path[-1] for path in found)
         by = {(" ".join(path[1:-1]) or path[0], path[-1]): leaf for path, leaf in found.items()}
-        rows = tuple(_figure(name, tuple(by.get((setting, name)) for setting in settings)) for name in names)
+        rows = tuple(
+            _figure(task, name, tuple(by.get((setting, name)) for setting in settings)) for name in names
+        )
         if rows:
             heads = tuple(one.replace("_", " ") for one in settings)
             told.append(Figures(task=_words(task), settings=heads, rows=rows))
@@ -201,10 +211,10 @@ def _leaves(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
                 yield from _leaves(inner, (*path, key))
 
 
-def _figure(name: str, values: tuple[Mapping[str, Any] | None, ...]) -> Figure:
+def _figure(task: str, name: str, values: tuple[Mapping[str, Any] | None, ...]) -> Figure:
     from training.evaluate.drawn import TOLD
 
-    told = next((one for one in TOLD if one.name == name), None)
+    told = next((one for one in TOLD if one.name == name and task == "segmentation"), None)
     if told is None:
         return Figure(name=_words(name), values=values, digits=3, scale=1.0)
     return Figure(name=told.words, values=values, digits=told.digits, scale=told.scale)

@@ -23,7 +23,7 @@ from node.web.models import PAPER_POLICY
 from node.web.run_words import STANDING
 from node.web.site import Site
 
-ROWS = 50
+ROWS = 25
 OfTask = Annotated[int, Query(alias="of", ge=0, le=9)]
 SortedBy = Annotated[str, Query(alias="sort", pattern=r"^-?[0-9]{1,2}$|^$")]
 PageNumber = Annotated[int, Query(alias="page", ge=1, le=100_000)]

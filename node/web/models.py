@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
-from node import evaluations, model_decision, model_overview, model_view
+from node import audit_events, evaluations, model_decision, model_overview, model_view
 from node.drift_view import courses
 from node.model_documents import DOCUMENTS, document_of, documents_of
 from node.web import links
@@ -85,9 +85,9 @@ def _reading(made: APIRouter, pages: _Pages) -> None:
 
     @made.get("/models/{family}/runs/{run}/{name}")
     @allow("viewer")
-    def document(family: str, run: int, name: str) -> Response:
+    def document(request: Request, family: str, run: int, name: str) -> Response:
         """Give a document that a run wrote, as a page that may run nothing, or as a file."""
-        return pages.document(family, run, name)
+        return pages.document(request, family, run, name)
 
 
 def _deciding(made: APIRouter, pages: _Pages) -> None:
@@ -217,10 +217,13 @@ class _Pages:
             problem=problem,
         )
 
-    def document(self, family: str, run: int, name: str) -> Response:
+    def document(self, request: Request, family: str, run: int, name: str) -> Response:
         with self._database.reading() as session:
             row = runs.get(session, min(run, MOST_PK))
         content = document_of(self._settings.home, row, family, name)
+        # It holds pictures of patients of this node.
+        what = f"{name} of run {row.id} of {family}"
+        self._site.record(audit_events.exported(_author(request), request.state.address, what))
         if name.endswith(".html"):
             return Response(
                 content, media_type="text/html", headers={"Content-Security-Policy": PAPER_POLICY}

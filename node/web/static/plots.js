@@ -138,10 +138,14 @@
     const line = (x, y, name, dash, colour, more = {}) => ({ type: "scatter", mode: "lines", x, y, name, hoverinfo: "skip", line: { color: colour, dash, width: 1.6 }, ...more });
     const points = (name, symbol, size, more = {}) => ({ type: "scatter", mode: "markers", name, x: d.x, y: d.y, marker: { color: t.inks[0], symbol, size }, hovertemplate: `%{x:.3~g}: <b>%{y:.3~g}</b><extra></extra>`, ...more });
     const ends = [Math.min(...d.x), Math.max(...d.x)], traces = [];
-    const xaxis = { title: { text: text(d.x_label) }, type: d.log_x ? "log" : "linear", zeroline: false, dtick: d.log_x ? "D2" : undefined }, yaxis = { title: { text: text(d.y_label) }, zeroline: false };
+    const xaxis = { title: { text: text(d.x_label) }, type: d.log_x ? "log" : "linear", zeroline: false }, yaxis = { title: { text: text(d.y_label) }, zeroline: false };
+    if (d.log_x) {
+      const ticks = [-3, -2, -1, 0, 1, 2, 3, 4, 5].flatMap((power) => [1, 2, 5].map((m) => m * 10 ** power)).filter((at) => at > ends[0] / 1.3 && at < ends[1] * 1.3);
+      Object.assign(xaxis, { tickvals: ticks, ticktext: ticks.map((at) => String(Number(at.toPrecision(1)))) });
+    }
     if (d.kind === "scatter") {
       traces.push(points("cases", "circle", 6, { marker: { color: t.inks[0], size: 6, opacity: 0.55 } }));
-      if (d.level !== null) traces.push(line(ends, [d.level, d.level], "none", "dot", t.soft));
+      if (d.level !== null) traces.push(line(ends, [d.level, d.level], "zero", "dot", t.soft));
       d.limits.forEach((y, n) => traces.push(line(ends, [y, y], "limits of agreement", "dash", t.inks[1], { legendgroup: "limits", showlegend: !n })));
       if (d.steps.length) traces.push(line(d.steps.flatMap((s) => [s[0], s[1], null]), d.steps.flatMap((s) => [s[2], s[2], null]), "mean", "solid", t.inks[1], { line: { color: t.inks[1], width: 3 } }));
     } else if (d.kind === "diagonal") {
@@ -151,7 +155,7 @@
       const x = [...d.x, 16], y = [...d.y, d.y.at(-1)], at = [0.125, 0.25, 0.5, 1, 2, 4, 8, 16];
       traces.push(points("model", "circle", 5, { x, y, mode: "lines", line: { color: t.inks[0], width: 2.2, shape: "hv" } }));
       traces.push(points("operating points", "diamond", 11, { x: d.points.map((p) => p[0]), y: d.points.map((p) => p[1]), marker: { color: t.inks[1], symbol: "diamond", size: 11 } }));
-      Object.assign(xaxis, { type: "log", range: [Math.log10(0.125), Math.log10(16.5)], tickvals: at, ticktext: at.map(String), dtick: undefined }); Object.assign(yaxis, { range: [0, 1.02] });
+      Object.assign(xaxis, { type: "log", range: [Math.log10(0.125), Math.log10(16.5)], tickvals: at, ticktext: at.map(String) }); Object.assign(yaxis, { range: [0, 1.02] });
     } else {
       traces.push(points("model", "circle", 9, { mode: "lines+markers", line: { color: t.inks[0], width: 2 }, error_y: { type: "data", symmetric: false, color: t.inks[0], array: d.y.map((y, n) => (d.high[n] ?? y) - y), arrayminus: d.y.map((y, n) => y - (d.low[n] ?? y)) } }));
     }

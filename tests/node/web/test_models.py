@@ -124,6 +124,7 @@ def test_a_model_shows_its_card_its_figures_with_intervals_and_the_gate_check_by
     assert "Limits Balls are round. Nobody is a ball." in shown
     assert "Dice, mean 0.841 0.830 to 0.852 Volume, mean error, % −1.2 How" in shown
     assert re.search(r"Mean Dice passed 0\.8\d\d 0\.8\d\d 0\.030 0\.030 to 0\.030", shown)
+    assert "Nobody kept an evaluation of this model here. The documents of run 3 below compare it" in shown
     shipped = text(viewer.get(f"/models/{NAME}/shipped", headers=PAGE))
     assert (
         "replaced" in shipped
@@ -157,6 +158,8 @@ def test_documents_come_as_pages_that_may_run_nothing_and_no_other_file_does(
     assert policy.startswith("sandbox; default-src 'none'") and "script-src" not in policy
     paper = viewer.get(f"/models/{NAME}/runs/1/impact.pdf")
     assert paper.headers["content-disposition"] == 'attachment; filename="nodule_segmenter-run1-impact.pdf"'
+    told = [subject.name for message in site.heard for subject in message.subjects]
+    assert told[-2:] == [f"impact.{kind} of run 1 of {NAME}" for kind in ("html", "pdf")]
     for path in (
         f"{NAME}/runs/1/protocol.html",
         f"{NAME}/runs/1/..%2F..%2Fsides.salt",
