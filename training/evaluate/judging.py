@@ -110,7 +110,7 @@ def judge_model(
         made_at=made_at,
         headlines=headlines,
         sections=sections,
-        limits=tuple(limits),
+        limits=tuple(dict.fromkeys(limits)),
         figures=figures,
     )
 
