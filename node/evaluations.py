@@ -6,6 +6,7 @@ against that of the model.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -270,7 +271,7 @@ def _of_row(home: Path, row: KeptEvaluation) -> Evaluated:
         patients=row.patients,
         made_at=row.made_at,
         author=row.author,
-        files=tuple(name for name in DOCUMENTS if (home / row.folder / name).is_file()),
+        files=tuple(name for name in DOCUMENTS if os.path.isfile(home / row.folder / name)),
     )
 
 
