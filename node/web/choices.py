@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from fastapi import Request
@@ -17,7 +17,7 @@ from node.web.problem import first_problem
 from node.web.site import Site
 from plugins.errors import Refused
 from store import choices
-from store.finding_view import finding_view
+from store.finding_view import finding_view, findings_of
 from store.sighting import Decision
 from store.study_view import study_head
 
@@ -39,6 +39,13 @@ class Said(BaseModel):
         ge=1,
         le=MOST_PK,
         description="The finding that was looked at; refused when it is another lesion",
+    )
+    seen: str | None = Field(
+        default=None,
+        max_length=2000,
+        pattern=r"^(\d{1,18}(,\d{1,18})*)?$",
+        description="Numbers of the choices that were shown of the finding, or without one of what was looked for and "
+        "not drawn, joined by commas; refused when others count by now",
     )
     kind: Kind = Field(description="What is decided; outline speaks of what Nadir drew")
     value: str = Field(
@@ -73,6 +80,8 @@ def choose(site: Site, request: Request, study_instance_uid: str, said: Said) ->
         patient_pk = study_head(session, study_instance_uid).patient_pk
         if said.finding is not None:
             _require_as_seen(session, study_instance_uid, said.finding, said.lesion)
+        if said.seen is not None:
+            _require_no_newer(session, study_instance_uid, said)
         made = choices.choose(
             session,
             patient_pk,
@@ -102,6 +111,22 @@ def _require_as_seen(session: Session, study_instance_uid: str, finding_pk: int,
         raise Refused("overtaken", sentence)
 
 
+def _require_no_newer(session: Session, study_instance_uid: str, said: Said) -> None:
+    """Refuse (`overtaken`) when other choices count by now than those that were shown."""
+    if said.finding is not None:
+        counting = [finding_view(session, said.finding).decisions]
+    else:
+        page = findings_of(session, study_head(session, study_instance_uid).study_pk, limit=1)
+        counting = [one.decisions for one in page.missed if one.tracking_uid == said.lesion]
+    if not any(shown_numbers(decisions) == said.seen for decisions in counting):
+        raise Refused("overtaken", "somebody decided of it meanwhile; load the page again and look what")
+
+
+def shown_numbers(decisions: Sequence[Decision]) -> str:
+    """Return what `Said.seen` says of choices that were shown."""
+    return ",".join(str(one.number) for one in decisions)
+
+
 def undo(site: Site, request: Request, study_instance_uid: str, number: int, note: str = "") -> Decision:
     """Take a choice of the study's patient back and return what does. Refuses as `store.choices.undo`."""
     now = site.database.now()
@@ -121,4 +146,4 @@ def undo(site: Site, request: Request, study_instance_uid: str, number: int, not
     return made
 
 
-__all__ = ["Kind", "Said", "choose", "said", "undo"]
+__all__ = ["Kind", "Said", "choose", "said", "shown_numbers", "undo"]

@@ -166,7 +166,7 @@ def _words() -> dict[str, Any]:
     from node.report import overlays
 
     return {"links": links, "words": study_words, "main": _main, "rounded": overlays.rounded,
-            "unit": overlays.pretty_unit, "values": VALUES}  # fmt: skip
+            "unit": overlays.pretty_unit, "values": VALUES, "shown_numbers": choices.shown_numbers}  # fmt: skip
 
 
 def _main(one: FindingView) -> list[tuple[str, Any]]:

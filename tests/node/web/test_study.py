@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -148,6 +149,27 @@ def test_a_choice_of_a_finding_that_was_overtaken_since_it_was_looked_at_is_refu
         found.superseded = True
     assert say(site, "ANNA", path, **shown, kind="outline", value="approved")[0] == 409
     assert len(client.get("/api/studies/1.2.7/choices").json()["choices"]) == 2
+
+
+def test_a_form_that_was_shown_before_somebody_else_decided_overwrites_nothing(site: WebSite) -> None:
+    client, listed = site.signed_in("ANNA"), f"/api{PAGE}/choices"
+    row = re.search(
+        r'name="lesion" value="' + TWO + r'".*?name="seen" value="([\d,]*)"', client.get(PAGE).text
+    )
+    assert row is not None
+    shown = {"lesion": TWO, "kind": "status", "seen": row[1]}
+    before = client.get(listed).json()["total"]
+    status, _ = say(site, "ANNA", **shown, value="absent")
+    assert status == 200
+    status, text = say(site, "ANNA", **shown, value="NE")
+    assert status == 409 and "somebody decided of it meanwhile" in text
+    assert client.post(listed, json={**shown, "value": "NE"}).json()["code"] == "overtaken"
+    (made,) = client.get(listed).json()["choices"][before:]
+    assert (made["value"], client.post(f"{listed}/{made['number']}/undo").status_code) == ("absent", 201)
+    assert say(site, "ANNA", **shown, value="NE")[0] == 200
+    (pk, *_) = (f["finding"] for f in client.get("/api/findings", params={"study": "1.2.2"}).json()["findings"])
+    forms = client.get(f"{PAGE}/findings/{pk}/choose").text
+    assert forms.count('name="seen"') == forms.count("<form")
 
 
 def test_the_json_tells_findings_choices_and_what_was_made_of_them(site: WebSite) -> None:
