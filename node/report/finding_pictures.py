@@ -78,6 +78,8 @@ class Stack:
     """Their positions along the normal, rising."""
     normal: NDArray[np.float64]
     """Unit vector across the slices."""
+    is_whole: bool
+    """False when images of the series are missing, so that numbers and count are other ones once they are back."""
 
     def nearest(self, point_mm: Sequence[float] | NDArray[np.float64]) -> int:
         """Return the number of the slice nearest to a point, from 0."""
@@ -117,20 +119,27 @@ class SliceRange:
 
 
 class _Bounded(Generic[Kept]):
-    """What was made last, up to a bound; whoever comes second waits for what the first one makes."""
+    """What was made last and may be kept, up to a bound; who comes second waits for what the first one makes."""
 
-    def __init__(self, most: int, weight: Callable[[Kept], int] = lambda _: 1) -> None:
+    def __init__(
+        self,
+        most: int,
+        weight: Callable[[Kept], int] = lambda _: 1,
+        keeps: Callable[[Kept], bool] = lambda _: True,
+    ) -> None:
         self._most = most
         self._weight = weight
+        self._keeps = keeps
         self._kept: OrderedDict[Hashable, Kept] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
         with self._lock:
-            if key not in self._kept:
-                self._kept[key] = make()
+            found = self._kept[key] if key in self._kept else make()
+            if not self._keeps(found):
+                return found
+            self._kept[key] = found
             self._kept.move_to_end(key)
-            found = self._kept[key]
             while len(self._kept) > 1 and sum(map(self._weight, self._kept.values())) > self._most:
                 self._kept.popitem(last=False)
             return found
@@ -148,7 +157,7 @@ class FindingPictures:
 
     def __init__(self, open_object: Callable[[str], Path]) -> None:
         self._open_object = open_object
-        self._stacks = _Bounded[Stack](MOST_SERIES)
+        self._stacks = _Bounded[Stack](MOST_SERIES, keeps=lambda stack: stack.is_whole)
         self._segs = _Bounded[SegmentMasks | None](
             MOST_SEG_BYTES, lambda m: 0 if m is None else len(m.pixels)
         )
@@ -209,6 +218,10 @@ class FindingPictures:
         panel.image.save(file, format="PNG", compress_level=3)
         return file.getvalue()
 
+    def is_whole(self, what: Depicted, images: Images) -> bool:
+        """Tell whether images and SEG are all here, so that a picture will not be another one later."""
+        return self._stack(what, images).is_whole and (not what.seg_sha256 or self._masks(what) is not None)
+
     def _stack(self, what: Depicted, images: Images) -> Stack:
         key = (what.manifest_sha256, what.series_instance_uid)
         return self._stacks.get(key, lambda: _stack(images()))
@@ -225,6 +238,8 @@ class FindingPictures:
 
     def _shape(self, what: Depicted, stack: Stack) -> Shape:
         masks = self._masks(what)
+        if not stack.is_whole:
+            return _shape(what, stack, masks)
         key = (what.finding_pk, what.manifest_sha256, what.seg_sha256, masks is None)
         return self._shapes.get(key, lambda: _shape(what, stack, masks))
 
@@ -265,7 +280,12 @@ def _stack(images: Sequence[tuple[str, Path]]) -> Stack:
         )
     along = np.array([np.asarray(one.corner_mm) @ normal for one in placed])
     order = np.argsort(along, kind="stable")
-    return Stack(slices=tuple(placed[i] for i in order), along_mm=along[order], normal=normal)
+    return Stack(
+        slices=tuple(placed[i] for i in order),
+        along_mm=along[order],
+        normal=normal,
+        is_whole=len({one.path for one in placed}) == len(images),
+    )
 
 
 def _cut(one: Placed) -> Cut:

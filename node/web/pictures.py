@@ -84,7 +84,7 @@ class PictureDesk:
         if (kept := self._files.get(name)) is not None:
             return kept
         png = self._pictures.png(what, partial(self._images, what), **look._asdict())
-        if not what.seg_sha256 or self._site.objects.path(what.seg_sha256).is_file():
+        if self._pictures.is_whole(what, partial(self._images, what)):
             self._files.keep(name, png)
         return png
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -132,3 +133,16 @@ def test_a_disk_that_takes_nothing_only_costs_time(tmp_path: Path) -> None:
     files = PictureFiles(tmp_path / "pictures")
     files.keep(files.name(1), b"x")
     assert files.get(files.name(1)) is None
+
+
+def test_images_that_come_back_are_counted_again_without_a_restart(known: Imaged, tmp_path: Path) -> None:
+    one = what(known)
+    copies = [(uid, shutil.copy(path, tmp_path / uid)) for uid, path in images(known, one)]
+    pictures = desk(known)
+    copies[0][1].rename(tmp_path / "away")
+    fewer = pictures.slices(one, lambda: copies)
+    assert (fewer.count, pictures.is_whole(one, lambda: copies)) == (len(copies) - 1, False)
+    (tmp_path / "away").rename(copies[0][1])
+    again = pictures.slices(one, lambda: copies)
+    assert (again.count, pictures.is_whole(one, lambda: copies)) == (len(copies), True)
+    assert not FindingPictures(lambda _: tmp_path / "gone").is_whole(one, lambda: copies)
