@@ -68,9 +68,18 @@ class Way:
     """A body is a list of one data set."""
 
 
+EVENTS_BY: Final = {"http": "ws", "ws": "ws", "https": "wss", "wss": "wss"}
+"""How events come from an address, by its scheme."""
+PORTS: Final = {"ws": 80, "wss": 443}
 WAYS: Final = tuple(
     Way(names_requester=names, lists=lists) for lists in (False, True) for names in (False, True)
 )
+
+
+def _origin(url: httpx.URL) -> tuple[str | None, str, int | None]:
+    """Return scheme, as events come by it, host and port: what addresses of one server share (RFC 6454)."""
+    scheme = EVENTS_BY.get(url.scheme)
+    return scheme, url.host, url.port or PORTS.get(scheme or "")
 
 
 class Worklist(DicomWeb):
@@ -146,7 +155,8 @@ class Worklist(DicomWeb):
     def subscribe(self, uid: str) -> str | None:
         """Subscribe to what happens to a workitem (11.10); return the address of the events, None when there are none.
 
-        An address at another host than the worklist's is none: a worklist does not choose whom this node calls.
+        An address of another origin than the worklist's (scheme, host and port) is none: a worklist does not choose
+        whom this node calls.
         """
         path = f"/workitems/{uid_of(uid)}/subscribers/{self._ae_title}"
         params = {"deletionlock": "false"}
@@ -159,10 +169,10 @@ class Worklist(DicomWeb):
             address, root = httpx.URL(self.root_url).join(told), httpx.URL(self.root_url)
         except (httpx.InvalidURL, ValueError):
             return None
-        secure = root.scheme == "https"
-        if not told or address.host != root.host or address.scheme not in ("ws", "wss", "http", "https"):
+        scheme = EVENTS_BY.get(address.scheme)
+        if not told or scheme is None or _origin(address) != _origin(root):
             return None
-        return str(address.copy_with(scheme="wss" if secure else "ws"))
+        return str(address.copy_with(scheme=scheme))
 
     def unsubscribe(self, uid: str) -> None:
         """End the subscription to a workitem."""

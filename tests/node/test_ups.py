@@ -140,17 +140,24 @@ def test_a_worklist_needs_a_destination_and_its_password_stands_in_a_file() -> N
 
 
 @pytest.mark.parametrize(
-    ("told", "address"),
+    ("root", "told", "address"),
     [
-        ("ws://pacs:8080/ws/subscribers/NADIR", "ws://pacs:8080/ws/subscribers/NADIR"),
-        ("/rs/subscribers/NADIR", "ws://pacs/rs/subscribers/NADIR"),
-        ("ws://169.254.169.254/x", None),
-        ("file:///etc/passwd", None),
-        ("", None),
+        ("http://pacs:8080/rs", "ws://pacs:8080/ws/x", "ws://pacs:8080/ws/x"),
+        ("http://pacs/rs", "ws://pacs:80/x", "ws://pacs/x"),
+        ("http://pacs/rs", "/rs/subscribers/NADIR", "ws://pacs/rs/subscribers/NADIR"),
+        ("https://pacs/rs", "https://pacs:443/x", "wss://pacs/x"),
+        ("http://pacs/rs", "ws://pacs:8080/x", None),
+        ("https://pacs/rs", "ws://pacs/x", None),
+        ("http://pacs/rs", "wss://pacs/x", None),
+        ("http://pacs/rs", "ws://169.254.169.254/x", None),
+        ("http://pacs/rs", "file:///etc/passwd", None),
+        ("http://pacs/rs", "", None),
     ],
 )
-def test_events_are_listened_to_at_the_host_of_the_worklist_only(told: str, address: str | None) -> None:
+def test_events_are_listened_to_at_the_origin_of_the_worklist_only(
+    root: str, told: str, address: str | None
+) -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(201, headers={"Content-Location": told}))
-    worklist = Worklist("http://pacs/rs", "NADIR", client=httpx.Client(transport=transport))
+    worklist = Worklist(root, "NADIR", client=httpx.Client(transport=transport))
     assert worklist.subscribe("1.2.3") == address
     worklist.close()
