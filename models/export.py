@@ -136,14 +136,13 @@ def seen_ranges(form: bytes, patches: Array) -> dict[str, tuple[float, float]]:
     coarser steps that they would ask for. Every range holds 0, so that padding is exact.
     """
     import onnx
-    import onnxruntime
 
     model = onnx.load_model_from_string(form)
     kept = [name for node in model.graph.node if node.op_type != "Constant" for name in node.output]
     floats = {i.name for i in onnx.shape_inference.infer_shapes(model).graph.value_info if _is_float(i)}
     names = [name for name in kept if name in floats or name == OUT]
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in names if n != OUT)
-    session = onnxruntime.InferenceSession(
+    session = onnxruntime().InferenceSession(
         model.SerializeToString(), _one_thread(), providers=["CPUExecutionProvider"]
     )
     ends: dict[str, list[tuple[float, float]]] = {IN: [(float(p.min()), float(p.max())) for p in patches]}
@@ -164,6 +163,8 @@ def to_int8(form: bytes, ranges: Ranges) -> bytes:
     missing: those of another network, or of another writer of ONNX.
     """
     import onnx
+
+    onnxruntime()
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -239,12 +240,18 @@ def _is_float(info: Any) -> bool:
     return bool(info.type.tensor_type.elem_type == onnx.TensorProto.FLOAT)
 
 
-def _one_thread() -> Any:
-    import onnxruntime
+def onnxruntime() -> Any:
+    """Return ONNX Runtime's package, imported so that it tells nobody: its builds call their maker unless forbidden."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime as package
 
-    options = onnxruntime.SessionOptions()
+    return package
+
+
+def _one_thread() -> Any:
+    options = onnxruntime().SessionOptions()
     options.intra_op_num_threads = 1
     return options
 
 
-__all__ = ["Learned", "Ranges", "derived", "seen_ranges", "to_int8", "to_onnx", "write_whole"]
+__all__ = ["Learned", "Ranges", "derived", "onnxruntime", "seen_ranges", "to_int8", "to_onnx", "write_whole"]

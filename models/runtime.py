@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.export import IN, Learned, derived, write_whole
+from models.export import IN, Learned, derived, onnxruntime, write_whole
 from models.files import BadModel
 
 if TYPE_CHECKING:
@@ -275,13 +275,12 @@ def _torch(learned: Learned, bf16: bool, device: str) -> Runner:
 
 
 def _onnxruntime(learned: Learned, form: str, cache: Path, threads: int) -> Runner:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
+    package = onnxruntime()
+    options = package.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     # Threads that wait for work by turning round take it from the other analyses.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(
+    session = package.InferenceSession(
         derived(learned, form, cache), options, providers=["CPUExecutionProvider"]
     )
 

@@ -206,6 +206,15 @@ print(sorted(name for name in sys.modules if name.startswith("openvino_telemetry
     assert list(tmp_path.iterdir()) == []
 
 
+def test_onnxruntime_tells_nobody_that_it_is_used(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    env = {"HOME": str(tmp_path), "PATH": "/usr/bin"}
+    root = Path(runtime.__file__).parents[1]
+    told = "from models.export import onnxruntime; onnxruntime().get_available_providers()"
+    subprocess.run([sys.executable, "-c", told], cwd=root, env=env, check=True)
+    assert list(tmp_path.iterdir()) == []  # no identifier of this machine, no store of events to send
+
+
 def test_nothing_is_imported_before_a_network_is_asked_for() -> None:
     heavy = "import sys, models.runtime; print({'torch', 'openvino', 'onnxruntime', 'onnx'} & {*sys.modules})"
     root = Path(runtime.__file__).parents[1]
