@@ -27,6 +27,7 @@ from node.receipts import Receipts
 from plugins.errors import Refused, Unavailable
 from store import studies
 from store.database import Database, insert_new
+from store.retrack import retrack
 from store.tables import Event, Instance, Patient, Prior, PriorSearch, Series, Study
 
 log = logging.getLogger(__name__)
@@ -117,6 +118,8 @@ class PriorFetcher:
         Tell the audit trail what was asked and what came.
     analysed
         Whether earlier studies that hold no result of ours are analysed, so that a follow-up has its baseline.
+    max_attempts
+        Attempts of each job that tracks a later study again.
 
     """
 
@@ -129,8 +132,10 @@ class PriorFetcher:
         wanted: Wanted | None = None,
         receipts: Receipts | None = None,
         analysed: bool = False,
+        max_attempts: int = 5,
     ) -> None:
         self._analysed = analysed
+        self._max_attempts = max_attempts
         self._receipts = receipts or Receipts()
         self._peer = Peer("", source.name, 0)
         self._database = database
@@ -165,7 +170,8 @@ class PriorFetcher:
                     self._tell()
                 if self._analysed:
                     self._take_up(row)
-                self._set(row, state=DONE, attempt=0, error_code=None, error_text=None)
+                if self._set(row, state=DONE, attempt=0, error_code=None, error_text=None):
+                    self._track_again(row)
         except Refused as error:
             self._failed(row, error.code, error.sentence, now + timedelta(seconds=time.monotonic() - began))
         except Unavailable as error:
@@ -184,6 +190,13 @@ class PriorFetcher:
         with self._database.transaction() as session:
             if not session.exec(select(own)).one() and studies.adopt(session, uid, self._database.now()):
                 studies.hint_complete(session, uid)
+
+    def _track_again(self, row: Prior) -> None:
+        """Have later studies tracked again that were analysed before this one came with results of another node."""
+        with self._database.transaction() as session:
+            search = session.get_one(PriorSearch, row.search_pk)
+            patient_pk = session.get_one(Study, search.study_pk).patient_pk
+            retrack(session, patient_pk, self._database.now(), self._max_attempts)
 
     def _tell(self) -> None:
         """Tell the audit trail what came of a study."""

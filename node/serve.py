@@ -348,6 +348,7 @@ class Node:
                 wanted=wanted,
                 receipts=receipts,
                 analysed=s.priors_analysed,
+                max_attempts=s.max_attempts,
             )
             self._closings.append(source.close)
             self._interrupts.append(fetcher.interrupt)

@@ -30,6 +30,7 @@ from store.failpoint import reach
 from store.objects import Kept, ObjectStore
 from store.reissue import reissue
 from store.remembered import past_of
+from store.retrack import retrack
 from store.tables import Job, Result, Revision, Study
 from store.told_choices import Sent, sent_to, take_choices
 
@@ -319,6 +320,7 @@ class Worker:
                 study = session.get_one(Study, session.get_one(Revision, job.revision_pk).study_pk)
                 take_choices(session, self._objects, sent, int(study.id or 0), now)
                 reissue(session, study.patient_pk, now, self._settings.max_attempts)
+                retrack(session, study.patient_pk, now, self._settings.max_attempts)
                 if self._settings.response_criteria != "off":
                     self._ask(session, study.patient_pk, now)
             reach("worker-before-commit")

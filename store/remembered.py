@@ -14,6 +14,7 @@ from store.identity import drawn
 from store.objects import ObjectStore
 from store.patients import same_person
 from store.priors import EarlierStudy, earlier, later, outstanding
+from store.retrack import passed
 from store.tables import Finding, Job, LesionLink, Patient, Result, Revision, Study
 from store.tracking.past import EarlierResults, Named, Past, Relinked, Said, SeriesFiles
 
@@ -30,18 +31,21 @@ def past_of(session: Session, objects: ObjectStore, job: Job, limit: int) -> Pas
     revision = session.get_one(Revision, job.revision_pk)
     study = session.get_one(Study, revision.study_pk)
     patient = session.get_one(Patient, study.patient_pk)
-    same, said = _same(session, objects, job, study)
+    same, said, last = _same(session, objects, job, study)
     if not patient.patient_id:
         return Past(same=same, said=said)
     pk = int(study.id or 0)
     names = _names(session, job, study)
     others = {one.tracking_uid for plugin, given in names.items() if plugin != job.plugin for one in given}
+    known = passed(session, same_person(session, study.patient_pk))
+    run = known.run_of(last)
     relinked, rejected = _choices(session, study, job.plugin)
     return Past(
         earlier=_results(objects, reversed(earlier(session, pk)), limit),
         later=_results(objects, later(session, pk), min(limit, 1)),
         same=same,
         said=said,
+        has_news=run is not None and known.news(job.plugin, run) is not None,
         names=names.get(job.plugin, ()),
         others=tuple(sorted(others)),
         relinked=relinked,
@@ -84,8 +88,8 @@ def _files(objects: ObjectStore, hashes: Sequence[str]) -> tuple[str, ...]:
 
 def _same(
     session: Session, objects: ObjectStore, job: Job, study: Study
-) -> tuple[EarlierResults | None, tuple[Said, ...]]:
-    """Return what the newest other job of the analysis on the study made and said, if one ended."""
+) -> tuple[EarlierResults | None, tuple[Said, ...], int]:
+    """Return what the newest other job of the analysis on the study made and said, and its row, if one ended."""
     statement = (
         select(Job.id)
         .join(Revision, col(Revision.id) == col(Job.revision_pk))
@@ -96,7 +100,7 @@ def _same(
     )
     last = session.exec(statement.limit(1)).first()
     if last is None:
-        return None, ()
+        return None, (), 0
     segs = select(Result.sha256).where(col(Result.job_pk) == last, col(Result.kind) == "seg")
     same = EarlierResults(
         study_instance_uid=study.study_instance_uid,
@@ -114,7 +118,7 @@ def _same(
         )
         for row in rows
     )
-    return same, said
+    return same, said, int(last or 0)
 
 
 def _names(session: Session, job: Job, study: Study) -> dict[str, tuple[Named, ...]]:

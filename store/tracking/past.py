@@ -81,6 +81,8 @@ class Past:
     """What the analysis last made of this study, when it was analysed before."""
     said: tuple[Said, ...] = ()
     """Of the lesions of `same`."""
+    has_news: bool = False
+    """True when something of an earlier date came after `same` was made."""
     names: tuple[Named, ...] = ()
     """Every identity that the analysis gave in the patient, also in studies that are not listed here."""
     others: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache, lru_cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +328,34 @@ def test_an_older_study_that_comes_later_takes_over_the_names(clinic: Clinic) ->
     assert list(older) == ["Nodule 3", "Nodule 2", "Nodule 1", "Body"]
     assert {n: older[n] for n in newer} == newer
     assert clinic.links("20250101") == {}
+
+
+def passing(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ten seconds pass between any two questions for the time, so that what comes later is later."""
+    real, asked = clinic.node.database.now, count()
+    clinic.seconds_ahead = 100
+    monkeypatch.setattr(clinic.node.database, "now", lambda: real() + timedelta(seconds=10 * next(asked)))
+
+
+@pytest.mark.long
+def test_studies_that_come_in_the_wrong_order_are_tracked_again_by_their_dates(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passing(clinic, monkeypatch)
+    # What lies in C is seen on the last and on the first day alone; in between it is out of view.
+    clinic.examine("20250701", ball(A, 22), ball(C, 16))
+    clinic.examine("20250401", ball(A, 20), slices=slice(14, None))
+    assert len(clinic.node.rows(Job)) == 3
+    first = clinic.examine("20250101", ball(A, 18), ball(C, 16), ball(D, 20))
+    jobs = [(job.plugin, job.run, job.state) for job in clinic.node.rows(Job)]
+    assert jobs == [("balls", run, "done") for run in (0, 0, 1, 0, 1, 2)]
+    kinds = [{n: k.kind for n, k in clinic.links(date).items()} for date in ("20250401", "20250701")]
+    known = {uid: name for name, uid in first.items()}
+    assert {known[k.tracking_uid] for k in clinic.links("20250701").values()} <= set(first)
+    assert sorted(kinds[0].values()) == ["disappeared", "outside-field-of-view", "same"]
+    assert sorted(kinds[1].values()) == ["disappeared", "same", "same"]
+    clinic.work()
+    assert len(clinic.node.rows(Job)) == 6
 
 
 def test_a_follow_up_without_lesions_tells_what_is_gone(clinic: Clinic) -> None:
