@@ -28,12 +28,20 @@ def backup(
         int | None,
         typer.Option(min=1, help="Remove all backups there but the newest so many.", show_default=False),
     ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Read every object there again and hold it against its hash, not only its length.",
+        ),
+    ] = False,
     only_list: Annotated[bool, typer.Option("--list", help="Only list the backups there.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Copy a whole node into a folder, also while it runs: rows, objects, models and keys.
 
-    Objects that an earlier backup brought there are not copied again. The settings file is not part of it. What was
+    Objects that an earlier backup brought there are not copied again while they are as long as they were; with
+    --verify, while every byte is as it was. The settings file is not part of it. What was
     missing or damaged in the node is told, and the exit status is 1.
     """
     from store import backup as store_backup
@@ -54,10 +62,15 @@ def backup(
                 now=database.now(),
                 version=version("nadir"),
                 progress=progress,
+                verify=verify,
             )
     if keep is not None:
         store_backup.prune(folder, keep)
     _show(made, folder, as_json)
+    if made.mended:
+        printing.complain(
+            f"nadir: {len(made.mended)} objects in {folder} were damaged and were copied again; look at that disk"
+        )
     if made.missing:
         printing.complain(
             f"nadir: {len(made.missing)} objects are missing or damaged in the node and are not in the backup; "

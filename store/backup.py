@@ -5,7 +5,8 @@ A backup folder holds `objects/ab/<sha256>.dcm`, which all backups in it share, 
 keys) and `<time>/backup.json`, which is written last: without it a backup is not whole and does not count.
 
 The rows are copied first, in one snapshot. Objects never change and lie on disk before their row is committed, so that
-every object that the snapshot names is there to be copied.
+every object that the snapshot names is there to be copied. Each is held against its hash as it is copied. Of those that
+an earlier backup brought the length is asked each time, and the bytes are read again when somebody asks for that.
 """
 
 from __future__ import annotations
@@ -55,10 +56,17 @@ class Backup:
     """sha256 of every other file, by its path in the backup."""
     missing: tuple[str, ...] = ()
     """Objects that were named and not whole in the node: `nadir fsck` there says more."""
+    mended: tuple[str, ...] = ()
+    """Objects that lay in the folder and were not whole there any more; they were copied again."""
 
     def plain(self) -> dict[str, Any]:
         """Return it for JSON."""
-        return {**vars(self), "files": dict(self.files), "missing": list(self.missing)}
+        return {
+            **vars(self),
+            "files": dict(self.files),
+            "missing": list(self.missing),
+            "mended": list(self.mended),
+        }
 
 
 def back_up(
@@ -70,8 +78,12 @@ def back_up(
     now: datetime,
     version: str,
     progress: Progress = lambda done, total: None,
+    verify: bool = False,
 ) -> Backup:
     """Return the backup that was made of a node in a folder; objects that are there already are not copied again.
+
+    Of those the length is held against that of the row, and with `verify` every byte against the hash; what is not
+    whole is copied again.
 
     Refuses `backup-inside-home` and `folder-in-use` (another backup is made there). Raises Unavailable for a disk.
     """
@@ -86,11 +98,16 @@ def back_up(
         place.mkdir(mode=0o700)
         rows = _copy_database(database, home, place / ROWS)
         named = _named(place / ROWS)
-        missing = [
-            sha256
-            for number, sha256 in enumerate(_told(sorted(named), progress))
-            if not _copy_object(objects.path(sha256), folder, sha256)
-        ]
+        missing, mended = [], []
+        for sha256 in _told(sorted(named), progress):
+            target = _place(folder, sha256)
+            is_there = target.is_file()
+            if is_there and _is_whole(target, sha256, named[sha256], verify):
+                continue
+            if not _copy_object(objects.path(sha256), target, sha256):
+                missing.append(sha256)
+            elif is_there:
+                mended.append(sha256)
         files = {ROWS: rows, **_copy_home(home, place)}
         made = Backup(
             name=name,
@@ -99,6 +116,7 @@ def back_up(
             object_bytes=sum(named.values()),
             files=files,
             missing=tuple(missing),
+            mended=tuple(mended),
         )
         _write(place / TOLD, json.dumps(made.plain(), indent=1).encode())
         _sync_folders(folder)
@@ -152,7 +170,7 @@ def restore(
         objects = ObjectStore(home / "store")
         for sha256 in _told(sorted(_named(place / ROWS)), progress):
             if sha256 not in chosen.missing:
-                _copy_checked(folder / "objects" / sha256[:2] / f"{sha256}.dcm", objects.path(sha256), sha256)
+                _copy_checked(_place(folder, sha256), objects.path(sha256), sha256)
         _sync_folders(home)
     copied = Database(f"sqlite:///{home / ROWS}")
     try:
@@ -223,11 +241,21 @@ def _named(path: Path) -> dict[str, int]:
         return dict(rows.fetchall())
 
 
-def _copy_object(source: Path, folder: Path, sha256: str) -> bool:
-    """Copy an object unless the backup folder has it; returns False when it is missing or not what its name says."""
-    target = folder / "objects" / sha256[:2] / f"{sha256}.dcm"
-    if target.is_file():
+def _place(folder: Path, sha256: str) -> Path:
+    return folder / "objects" / sha256[:2] / f"{sha256}.dcm"
+
+
+def _is_whole(path: Path, sha256: str, size_bytes: int, verify: bool) -> bool:
+    if path.stat().st_size != size_bytes:
+        return False
+    if not verify:
         return True
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+
+
+def _copy_object(source: Path, target: Path, sha256: str) -> bool:
+    """Copy an object; returns False when it is missing or not what its name says."""
     try:
         _copy_checked(source, target, sha256)
     except Refused:
@@ -250,16 +278,14 @@ def _copy_home(home: Path, place: Path) -> dict[str, str]:
 
 
 def _copy_checked(source: Path, target: Path, sha256: str) -> None:
-    """Copy a file that must have this hash. Refuses `damaged-backup`, and then nothing is left of it."""
+    """Copy a file that must have this hash. Refuses `damaged-backup`, and then nothing took the target's place."""
     if not source.is_file():
         raise Refused("damaged-backup", f"{source} is missing")
-    if _copy(source, target) != sha256:
-        target.unlink()
-        raise Refused("damaged-backup", f"{source} is not what was written: its sha256 differs")
+    _copy(source, target, sha256)
 
 
-def _copy(source: Path, target: Path) -> str:
-    """Return the hash of a file after a copy of it is on disk under its name."""
+def _copy(source: Path, target: Path, wanted: str = "") -> str:
+    """Return the hash of a file after a copy is on disk under its name. Refuses (`damaged-backup`) an unwanted hash."""
     digest = hashlib.sha256()
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     half = target.with_name(f".{target.name}.half")
@@ -270,6 +296,9 @@ def _copy(source: Path, target: Path) -> str:
             write.write(block)
         write.flush()
         os.fsync(write.fileno())
+    if wanted and digest.hexdigest() != wanted:
+        half.unlink()
+        raise Refused("damaged-backup", f"{source} is not what was written: its sha256 differs")
     half.rename(target)
     return digest.hexdigest()
 
@@ -277,7 +306,8 @@ def _copy(source: Path, target: Path) -> str:
 def _read(path: Path) -> Backup:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        return Backup(**{**told, "missing": tuple(told["missing"])})
+        lists = {name: tuple(told.get(name, ())) for name in ("missing", "mended")}
+        return Backup(**{**told, **lists})
     except (ValueError, TypeError, KeyError) as error:
         raise Refused("damaged-backup", f"{path} cannot be read") from error
 

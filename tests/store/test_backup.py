@@ -105,6 +105,28 @@ def test_a_second_backup_copies_only_what_is_new_and_both_can_be_restored(
         assert len(files_below(again / "store" / "objects")) == made.objects
 
 
+def test_what_was_damaged_in_the_backup_folder_is_copied_again(
+    database: Database, home: Path, tmp_path: Path
+) -> None:
+    folder, objects = tmp_path / "backups", ObjectStore(home / "store")
+    make(database, home, folder)
+    short, rotten, *_ = sorted((folder / "objects").rglob("*.dcm"))
+    whole = files_below(folder / "objects")
+    short.write_bytes(short.read_bytes()[:-1])
+    rotten.write_bytes(rotten.read_bytes()[:-1] + b"?")
+    second = make(database, home, folder, hours=1)
+    assert (second.mended, second.missing) == ((short.stem,), ())
+    third = back_up(
+        database, objects, home, folder, now=NOON + timedelta(hours=2), version="0.1.0", verify=True
+    )
+    assert third.mended == (rotten.stem,)
+    assert files_below(folder / "objects") == whole
+    assert backups(folder)[1:] == (second, third)
+    short.write_bytes(b"")
+    objects.path(short.stem).write_bytes(b"?")
+    assert make(database, home, folder, hours=3).missing == (short.stem,)
+
+
 def test_what_arrives_while_a_backup_is_made_is_in_it_whole_or_not_at_all(
     database: Database, home: Path, tmp_path: Path
 ) -> None:
