@@ -282,7 +282,14 @@ def _gpu() -> Line:
     if not name:
         says = f"none; everything runs on the CPU (torch {torch.__version__})"
         return Line(what="GPU", ok=False, says=says, needed=False)
-    return Line(what="GPU", ok=True, says=f"{name} is there; the analyses run on the CPU", needed=False)
+    by_trial = sorted(
+        {trial.model for trial in kept_trials(default_cache()) if trial.kind.startswith("cuda")}
+    )
+    trials = (
+        f"{', '.join(by_trial)} by their trials" if by_trial else "no other network's trial chose it so far"
+    )
+    says = f"{name}; computes petct_multitask whenever that is asked for, {trials}; all else runs on the CPU"
+    return Line(what="GPU", ok=True, says=says, needed=False)
 
 
 def _runtimes() -> Iterator[Line]:

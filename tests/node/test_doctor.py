@@ -14,6 +14,8 @@ from node_process import nadir, nadir_json
 from outbox_rows import waiting_results
 from small_node import SmallNode
 
+from models.runtime import Trial
+from node import doctor
 from node.archive import Archive
 from node.doctor import Line, examine
 from node.settings import Settings
@@ -37,6 +39,29 @@ def test_a_healthy_machine_is_well_and_nothing_is_made(tmp_path: Path) -> None:
     assert "can be made" in found["home folder"].says
     assert "made in" in found["database"].says
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("kinds", "says"),
+    [
+        ({}, "no other network's trial chose it so far"),
+        ({"nodule_segmenter": "cuda-bf16", "b": "openvino-fp32"}, "nodule_segmenter by their trials"),
+    ],
+)
+def test_of_a_gpu_it_is_told_what_is_computed_on_it(
+    kinds: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "H9")
+    trials = tuple(Trial(model=model, kind=kind, ms={kind: 1.0}) for model, kind in kinds.items())
+    monkeypatch.setattr(doctor, "kept_trials", lambda _: trials)
+    told = doctor._gpu()
+    assert told.ok and not told.needed
+    assert told.says == (
+        f"H9; computes petct_multitask whenever that is asked for, {says}; all else runs on the CPU"
+    )
 
 
 def test_the_command_tells_the_same_as_lines_and_as_json(tmp_path: Path) -> None:
