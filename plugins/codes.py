@@ -100,6 +100,8 @@ CM3: Final = Code("cm3", "UCUM", "cubic centimeter")
 ML: Final = Code("ml", "UCUM", "milliliter")
 HU: Final = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
 SUV_BW_UNIT: Final = Code("g/ml{SUVbw}", "UCUM", "Standardized Uptake Value body weight")
+# 20 characters are a Long Code Value (PS3.3 8.1), which OHIF 3.13 shows as "undefined". The short g/ml{SUVlbm} of
+# CID 85 is another unit (lean body mass after James), and would be wrong.
 SUV_LBM_JANMA_UNIT: Final = Code(
     "g/ml{SUVlbm(Janma)}", "UCUM", "Standardized Uptake Value lean body mass (Janma)"
 )
