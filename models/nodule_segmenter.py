@@ -39,14 +39,21 @@ Box = tuple[slice, slice, slice]
 NAME = "nodule_segmenter"
 REACH_MM = 3.0
 """A drawing that comes no nearer to the point than this, or than one voxel, is of something else."""
-WIDER = (1.0, 1.5, 2.25)
-"""By how much the coarsest voxels are stretched, one after the other, until a mass is seen whole."""
+WIDER = (1.5, 2.0, 2.7, 3.5)
+"""By how much the coarsest voxels are stretched, and the world of the networks with them, to see a mass whole."""
 AERATED = 0.55
-"""Part of the tissue around a nodule that is lung at least; around a piece of a mass there is less."""
+"""Part of the tissue around a nodule that is lung at least; with less its outline is a guess."""
+ENCLOSED = 0.8
+"""With so much lung around it a drawing is whole."""
 LUNG_HU = -500.0
 DENSE_HU = -400.0
-A_PART = 1.5
-"""A drawing on wider voxels that is larger by this factor shows that the narrower one was of a part only."""
+DEEP_MM = 10.0
+"""Nearer to the middle of a mass there is no lung; the first look shows whatever is not so deep whole, or its edge."""
+LUNG_MM3 = 300.0
+"""So much lung is lung, not a bubble."""
+A_PART = (0.6, 0.05, 1.25)
+"""Of a drawing with less lung around it, one on wider voxels that has hardly less and is larger shows that it was a
+part: share of lung, how much less, how many times larger."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,8 +88,8 @@ class _Look:
     fits: bool
     size: int
     """Voxels of the image that were drawn at the point."""
-    settled: bool
-    """True when a nodule was seen whole, or none is there: no other view can tell more."""
+    aerated: float
+    """Part of what surrounds them that is lung."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -169,15 +176,10 @@ class LearnedNoduleSegmenter:
         """
         if not all(-0.5 <= p <= n - 0.5 for p, n in zip(point, image.shape, strict=True)):
             raise ValueError(f"the point {tuple(point)} lies outside of an image of shape {image.shape}")
-        first = self._look(image, spacing_mm, point, self._view(1.0, extent_mm))
-        best = first if first.size or _is_dense(image, spacing_mm, point) else replace(first, settled=True)
-        for wider in WIDER[1:]:
-            if best.settled:
-                break
-            seen = self._look(image, spacing_mm, point, self._view(wider, extent_mm))
-            if best.fits and seen.size <= A_PART * best.size:
-                break
-            best = seen
+        best = first = self._look(image, spacing_mm, point, self._view(1.0, extent_mm))
+        if not _is_whole(first, image, spacing_mm, point):
+            views = (self._view(wider, extent_mm) for wider in WIDER)
+            best = _most_whole([first, *(self._look(image, spacing_mm, point, view) for view in views)])
         return self._answered(best, image[best.box], spacing_mm)
 
     def _look(self, image: Array, spacing_mm: Spacing, point: Sequence[float], view: NoduleView) -> _Look:
@@ -189,9 +191,8 @@ class LearnedNoduleSegmenter:
         level = self._level(drawn.grid.spacing_mm[0])
         p = put_back(sigmoid(drawn.logits), part.shape, spacing_mm, drawn.point, drawn.grid)
         mask, fits = _at(p > level, here, spacing_mm), _fits(drawn, level)
-        size = int(np.count_nonzero(mask))
-        settled = fits and size > 0 and _aerated(part, mask, spacing_mm) >= AERATED
-        return _Look(box=box, here=here, drawn=drawn, level=level, fits=fits, size=size, settled=settled)
+        size, aerated = int(np.count_nonzero(mask)), _aerated(part, mask, spacing_mm)
+        return _Look(box=box, here=here, drawn=drawn, level=level, fits=fits, size=size, aerated=aerated)
 
     def _answered(self, look: _Look, part: Array, spacing_mm: Spacing) -> NoduleAnswer:
         """Return what all networks say of what the first one settled on."""
@@ -224,7 +225,14 @@ class LearnedNoduleSegmenter:
     def _view(self, wider: float, extent_mm: float | None) -> NoduleView:
         """Return the view of the card, begun at the size that is expected, or one coarser than its coarsest."""
         if wider > 1.0:
-            return replace(self.view, voxels_mm=(self.view.voxels_mm[-1] * wider,), fits_mm=(), first=0)
+            return replace(
+                self.view,
+                voxels_mm=(self.view.voxels_mm[-1] * wider,),
+                fits_mm=(),
+                first=0,
+                point_sigma_mm=self.view.point_sigma_mm * wider,
+                furthest_mm=self.view.furthest_mm * wider,
+            )
         if extent_mm is None:
             return self.view
         return replace(self.view, first=self.view.voxels_mm.index(self.view.voxel_mm(extent_mm)))
@@ -307,6 +315,38 @@ def _is_dense(image: Array, spacing_mm: Spacing, point: Sequence[float]) -> bool
         slice(max(0, round(p - 2 / s)), round(p + 2 / s) + 1) for p, s in zip(point, spacing_mm, strict=True)
     )
     return float(np.median(image[k, r, c])) > DENSE_HU
+
+
+def _is_whole(first: _Look, image: Array, spacing_mm: Spacing, point: Sequence[float]) -> bool:
+    """Return whether no wider view can tell more than the first look: a nodule was seen whole, or none is there."""
+    if not first.size:
+        return not _is_dense(image, spacing_mm, point)
+    return first.fits and (first.aerated >= ENCLOSED or not _is_deep(image, spacing_mm, point))
+
+
+def _is_deep(image: Array, spacing_mm: Spacing, point: Sequence[float]) -> bool:
+    """Return whether there is no lung within `DEEP_MM` of a point, noise of a millimetre smoothed away."""
+    reach = [DEEP_MM / s for s in spacing_mm]
+    box = tuple(slice(max(0, int(p - r)), int(p + r) + 2) for p, r in zip(point, reach, strict=True))
+    smooth = ndimage.gaussian_filter(image[box], [min(1.0, 1.0 / s) for s in spacing_mm])
+    at = np.argwhere(smooth < LUNG_HU) + [side.start for side in box]
+    near = np.linalg.norm((at - np.asarray(point)) * np.asarray(spacing_mm), axis=1) <= DEEP_MM
+    return bool(np.count_nonzero(near) * np.prod(spacing_mm) < LUNG_MM3)
+
+
+def _most_whole(looks: Sequence[_Look]) -> _Look:
+    """Return the look, of those from narrow to wide, whose drawing has most lung around it and is not a part.
+
+    What is cut out of a mass has mass around it, and what leaks has the wall or the heart.
+    """
+    seen = [one for one in looks if one.size and one.fits] or [one for one in looks if one.size] or looks[:1]
+    little, less, larger = A_PART
+    most = max(one.aerated for one in seen)
+    best = next(one for one in seen if one.aerated >= most - less)
+    for wider in seen[seen.index(best) + 1 :]:
+        if best.aerated < little and wider.aerated >= best.aerated - less and wider.size > larger * best.size:
+            best = wider
+    return best
 
 
 def _aerated(part: Array, mask: BoolArray, spacing_mm: Spacing) -> float:

@@ -94,6 +94,9 @@ def draw_at(
         mask = _on_grid(answer, shape)
         if not answer.fits:
             flags.append(_flag("larger-than-patch", "it is too large to be drawn whole", volume))
+        if answer.voxel_mm > segmenter.view.voxels_mm[-1]:
+            words = f"it is larger than what the networks learned, and was drawn on voxels of {answer.voxel_mm:.1f} mm"
+            flags.append(_flag("drawn-coarsely", words, volume))
         if answer.aerated < AERATED:
             words = f"only {answer.aerated:.0%} of what surrounds it is lung, so its outline is a guess"
             flags.append(_flag("little-lung-around", words, volume))

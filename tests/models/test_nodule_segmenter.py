@@ -8,7 +8,7 @@ import pytest
 from tiny_segmenter import bright_segmenter, pack
 
 from models.files import BadModel
-from models.nodule_segmenter import NAME, LearnedNoduleSegmenter
+from models.nodule_segmenter import NAME, LearnedNoduleSegmenter, _is_deep, _Look, _most_whole
 from models.segmenter import LesionSegmenter
 from models.shipped import VOUCHED, WEIGHTS, open_shipped
 
@@ -38,6 +38,37 @@ def test_a_ball_is_drawn_where_the_point_is_though_it_be_larger_than_the_patch(r
     assert answer.aerated > 0.95
     assert answer.probability.shape == answer.mask.shape
     assert answer.uncertainty.entropy < 0.2
+
+
+def look(size: int, aerated: float, fits: bool = True) -> _Look:
+    return _Look(box=None, here=None, drawn=None, level=0.5, fits=fits, size=size, aerated=aerated)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("looks", "chosen"),
+    [
+        pytest.param(
+            [(40, 0.0), (300, 0.9), (310, 0.93), (340, 0.9)], 1, id="the-narrowest-that-sees-it-whole"
+        ),
+        pytest.param([(300, 0.5), (900, 0.48), (950, 0.47)], 1, id="a-part-has-no-more-lung-around-it"),
+        pytest.param([(300, 0.52), (900, 0.3), (5000, 0.2)], 0, id="a-leak-has-less"),
+        pytest.param([(300, 0.9, False), (320, 0.85)], 1, id="what-the-patch-cuts-is-not-whole"),
+        pytest.param([(0, 1.0), (0, 1.0), (700, 0.6)], 2, id="nothing-is-no-drawing"),
+        pytest.param([(0, 1.0), (0, 1.0)], 0, id="nothing-anywhere"),
+    ],
+)
+def test_of_several_views_that_counts_which_shows_the_lesion_whole(looks: list[tuple], chosen: int) -> None:
+    seen = [look(*one) for one in looks]
+    assert _most_whole(seen) is seen[chosen]
+
+
+def test_a_point_is_deep_when_no_lung_is_within_a_centimetre() -> None:
+    image, _ = ball(18.0)
+    assert _is_deep(image, SPACING, (30, 60, 60))
+    assert not _is_deep(image, SPACING, (30, 60, 77))
+    image[29:32, 56:65, 56:65] = -900.0
+    image[30, 60, 60] = 40.0
+    assert _is_deep(image, SPACING, (30, 60, 60))  # 0.2 ml of air
 
 
 def test_a_point_in_lung_alone_draws_nothing_and_one_outside_is_an_error() -> None:
@@ -109,3 +140,20 @@ def test_the_shipped_segmenter_draws_a_ball_in_lung() -> None:
     image, truth = ball(7.0)
     segmenter = LearnedNoduleSegmenter(model=open_shipped(NAME), folds=(0,), mirrors=1)
     assert dice(segmenter.segment(image + noise, SPACING, (30, 61, 59)), truth) > 0.85
+
+
+@pytest.mark.skipif(not (WEIGHTS / NAME).is_dir(), reason="the nodule segmenter is not shipped yet")
+@pytest.mark.parametrize("where", ["free", "at the wall"])
+def test_the_shipped_segmenter_draws_a_mass_of_eight_centimetres_whole(where: str) -> None:
+    rng, spacing = np.random.default_rng(0), (3.0, 2.0, 2.0)
+    at = (np.indices((50, 75, 75)).reshape(3, -1).T - (25, 37, 37)) * spacing
+    wall = (at[:, 2] > (200.0 if where == "free" else 25.0)).reshape(50, 75, 75)
+    truth = (np.linalg.norm(at, axis=1) <= 40.0).reshape(50, 75, 75) & ~wall
+    image = np.where(truth | wall, 40.0, -850.0) + rng.normal(0, 25, wall.shape)
+    segmenter = LearnedNoduleSegmenter(model=open_shipped(NAME), folds=(0,), mirrors=1)
+    answer = segmenter.answer(image.astype(np.float32), spacing, (27, 34, 30))
+    drawn = np.zeros(truth.shape, dtype=bool)
+    drawn[answer.box] = answer.mask
+    assert dice(drawn, truth) > 0.85
+    assert answer.fits
+    assert answer.voxel_mm > segmenter.view.voxels_mm[-1]
