@@ -13,7 +13,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from plugins.errors import Refused
-from store.tables import AuditRecord
+from store.audit_tables import AuditRecord
 
 SECONDS = 10.0
 # Facility 10, security; severity 5, normal but significant (PS3.15 A.6).

@@ -25,17 +25,8 @@ from store import tally
 from store.database import Database
 from store.jobs import STATES
 from store.model_tables import DriftAlarm
-from store.tables import (
-    Delivery,
-    Event,
-    Finding,
-    Job,
-    LesionLink,
-    Prior,
-    PriorSearch,
-    Pull,
-    Study,
-)
+from store.prior_tables import Prior, PriorSearch
+from store.tables import Delivery, Event, Finding, Job, LesionLink, Pull, Study
 
 FRESH_SECONDS = 5.0
 Family = GaugeMetricFamily | CounterMetricFamily

@@ -27,8 +27,9 @@ from node.receipts import Receipts
 from plugins.errors import Refused, Unavailable
 from store import studies
 from store.database import Database, insert_new
+from store.prior_tables import Prior, PriorSearch
 from store.retrack import retrack
-from store.tables import Event, Instance, Patient, Prior, PriorSearch, Series, Study
+from store.tables import Event, Instance, Patient, Series, Study
 
 log = logging.getLogger(__name__)
 

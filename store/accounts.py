@@ -14,7 +14,7 @@ from sqlmodel import Session, col, select
 
 from plugins.errors import Refused
 from store import sessions
-from store.tables import AccessToken, Account
+from store.access_tables import AccessToken, Account
 
 ROLES = ("viewer", "physicist", "administrator")
 """Roles of people, rising: each may do what those before it may."""

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import func
 from sqlmodel import Session, col, or_, select, update
 
+from store.audit_tables import AuditRecord, AuditSink
 from store.database import insert_new
-from store.tables import AuditRecord, AuditSink
 
 CHAIN_LOCK = 0x41756469
 BEGINNING = "0" * 64

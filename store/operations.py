@@ -11,21 +11,11 @@ from sqlalchemy import BigInteger, cast, extract
 from sqlalchemy import select as rows_of
 from sqlmodel import Session, col, func, select
 
+from store.audit_tables import AuditRecord
 from store.database import aware_utc
 from store.model_tables import ScheduledJob
-from store.tables import (
-    Association,
-    AuditRecord,
-    Delivery,
-    Event,
-    Instance,
-    Job,
-    Prior,
-    PriorSearch,
-    Result,
-    Revision,
-    Study,
-)
+from store.prior_tables import Prior, PriorSearch
+from store.tables import Association, Delivery, Event, Instance, Job, Result, Revision, Study
 
 HOURS = 24
 OPEN = ("pending", "sending")

@@ -16,8 +16,9 @@ from sqlmodel import Field, Session, SQLModel, UniqueConstraint, col, delete, se
 
 from plugins.errors import Refused
 from store import accounts, sessions
+from store.access_tables import Account
 from store.database import aware_utc
-from store.tables import Account, UtcDateTime
+from store.tables import UtcDateTime
 
 ATTEMPT_LASTS = timedelta(minutes=10)
 MOST_ATTEMPTS = 10_000

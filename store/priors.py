@@ -13,7 +13,8 @@ from sqlmodel import Session, col, select, update
 from plugins.errors import Refused
 from store.part10 import Header
 from store.patients import same_person
-from store.tables import Instance, Job, Patient, Prior, PriorSearch, Result, Revision, Series, Study
+from store.prior_tables import Prior, PriorSearch
+from store.tables import Instance, Job, Patient, Result, Revision, Series, Study
 
 STATES = ("waiting", "done", "parked")
 SHOWN = {"state", "attempt", "requested_at", "done_at", "error_code", "error_text"}

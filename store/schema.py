@@ -5,11 +5,14 @@ from __future__ import annotations
 from sqlalchemy import MetaData
 from sqlmodel import SQLModel
 
+import store.access_tables
 import store.asked_runs
+import store.audit_tables
 import store.cohort_rows
 import store.evaluations
 import store.model_tables
 import store.outside_people
+import store.prior_tables
 import store.processes
 import store.tables
 import store.upload_tables

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 
 from sqlmodel import Session, col, delete, select, update
 
+from store.access_tables import Account, LoginFailure, WebSession
 from store.database import insert_new
-from store.tables import Account, LoginFailure, WebSession
 
 FREE_TRIES = 5
 FIRST_WAIT = timedelta(seconds=30)

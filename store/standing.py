@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlmodel import Session, and_, col, func, select
 
 from store.database import aware_utc
+from store.prior_tables import Prior, PriorSearch
 from store.tables import (
     Association,
     AssociationStudy,
@@ -20,8 +21,6 @@ from store.tables import (
     Finding,
     Instance,
     Job,
-    Prior,
-    PriorSearch,
     Pull,
     Refusal,
     Result,

@@ -189,7 +189,9 @@ class Finding(SQLModel, table=True):
     label: str
     tracking_identifier: str
     tracking_uid: str = Field(index=True)
-    before_uid: str = Field(default="", description="Tracking UID without what a person relinked, where he did")
+    before_uid: str = Field(
+        default="", description="Tracking UID without what a person relinked, where he did"
+    )
     segment_number: int
     category_value: str
     category_scheme: str
@@ -376,45 +378,6 @@ class Pull(SQLModel, table=True):
     error_text: str | None = None
 
 
-class PriorSearch(SQLModel, table=True):
-    """A settled study whose patient's earlier studies are asked for at one source. Written by `node.priors`."""
-
-    __tablename__ = "prior_search"
-    __table_args__ = (
-        UniqueConstraint("study_pk", "source"),
-        Index("ix_prior_search_ready", "state", "run_after"),
-    )
-    id: int | None = Field(default=None, primary_key=True)
-    study_pk: int = Field(foreign_key="study.id")
-    source: str = Field(description="AE@host:port or DICOMweb root, without credentials")
-    state: str = Field(default="waiting", description="waiting, done or parked")
-    attempt: int = Field(default=0, description="failures of one kind in a row")
-    run_after: datetime = Field(sa_type=UtcDateTime)
-    requested_at: datetime = Field(sa_type=UtcDateTime)
-    done_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    error_code: str | None = None
-    error_text: str | None = None
-
-
-class Prior(SQLModel, table=True):
-    """An earlier study that a search found: fetched until it is here. Written by `node.priors`."""
-
-    __table_args__ = (
-        UniqueConstraint("search_pk", "study_instance_uid"),
-        Index("ix_prior_ready", "state", "run_after"),
-    )
-    id: int | None = Field(default=None, primary_key=True)
-    search_pk: int = Field(foreign_key="prior_search.id")
-    study_instance_uid: str = Field(index=True)
-    state: str = Field(default="waiting", description="waiting, done or parked")
-    attempt: int = Field(default=0, description="failures of one kind in a row")
-    run_after: datetime = Field(sa_type=UtcDateTime)
-    requested_at: datetime = Field(sa_type=UtcDateTime)
-    done_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    error_code: str | None = None
-    error_text: str | None = None
-
-
 class Event(SQLModel, table=True):
     """Append-only: what happened that an administrator may ask for (conflict, quarantine, rejected caller)."""
 
@@ -425,73 +388,3 @@ class Event(SQLModel, table=True):
         default="", description="our own identifier of what it speaks of: sha256, study id, AE title"
     )
     text: str = ""
-
-
-class Account(SQLModel, table=True):
-    """A person who may sign in. Only `store.accounts` writes it."""
-
-    id: int | None = Field(default=None, primary_key=True)
-    name: str = Field(unique=True)
-    role: str = Field(description="viewer, physicist or administrator")
-    password: str = Field(description="scrypt: parameters, salt and hash; never the password")
-    disabled: bool = False
-    created_at: datetime = Field(sa_type=UtcDateTime)
-
-
-class AccessToken(SQLModel, table=True):
-    """What a program presents to be let in. Only `store.accounts` writes it."""
-
-    __tablename__ = "access_token"
-    id: int | None = Field(default=None, primary_key=True)
-    name: str = Field(unique=True)
-    sha256: str = Field(unique=True, description="of the token, which was shown once and is kept nowhere")
-    scopes: str = Field(description="hook, sender, metrics, api: one or several, with blanks between")
-    created_at: datetime = Field(sa_type=UtcDateTime)
-    expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-
-
-class WebSession(SQLModel, table=True):
-    """A person who is signed in. Only `store.sessions` writes it."""
-
-    __tablename__ = "web_session"
-    id: int | None = Field(default=None, primary_key=True)
-    sha256: str = Field(unique=True, description="of the cookie, which is kept nowhere")
-    account_pk: int = Field(foreign_key="account.id", index=True)
-    created_at: datetime = Field(sa_type=UtcDateTime)
-    used_at: datetime = Field(sa_type=UtcDateTime)
-
-
-class LoginFailure(SQLModel, table=True):
-    """Failed sign-ins in a row, of an account name or from an address. Only `store.sessions` writes it."""
-
-    __tablename__ = "login_failure"
-    id: int | None = Field(default=None, primary_key=True)
-    subject: str = Field(
-        unique=True, description="address, or sha256 of an account name, which may be a password"
-    )
-    failures: int
-    last_at: datetime = Field(sa_type=UtcDateTime)
-
-
-class AuditRecord(SQLModel, table=True):
-    """Append-only: one DICOM audit message (PS3.15 A.5). Only `store.audit` writes it."""
-
-    __tablename__ = "audit_record"
-    id: int | None = Field(default=None, primary_key=True)
-    at: datetime = Field(sa_type=UtcDateTime, index=True)
-    message: str = Field(description="the message as XML")
-    sha256: str = Field(
-        description="of the hash before, a blank and the message: a chain that shows what was changed"
-    )
-
-
-class AuditSink(SQLModel, table=True):
-    """How far the audit trail was handed to a file or a repository. Only `store.audit` writes it."""
-
-    __tablename__ = "audit_sink"
-    id: int | None = Field(default=None, primary_key=True)
-    name: str = Field(unique=True)
-    sent_pk: int = Field(default=0, description="last record that was handed on")
-    owner: str | None = None
-    lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)

@@ -14,19 +14,9 @@ from sqlalchemy import text
 from sqlmodel import Session, col, func, select
 
 from store import audit, jobs, outbox
+from store.audit_tables import AuditRecord, AuditSink
 from store.model_tables import DriftAlarm, Lease, ScheduledJob, TrainingRun
-from store.tables import (
-    Association,
-    AuditRecord,
-    AuditSink,
-    Delivery,
-    Instance,
-    Job,
-    Pull,
-    Result,
-    Revision,
-    Study,
-)
+from store.tables import Association, Delivery, Instance, Job, Pull, Result, Revision, Study
 
 LATEST = 500
 """How many of the latest rows durations are taken from."""

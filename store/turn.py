@@ -8,7 +8,8 @@ from sqlalchemy import ColumnElement
 from sqlalchemy.orm import aliased
 from sqlmodel import and_, col, exists, or_
 
-from store.tables import Job, Prior, PriorSearch, Revision, Study
+from store.prior_tables import Prior, PriorSearch
+from store.tables import Job, Revision, Study
 
 WAITING = "waiting"
 REPORT = "response"

@@ -14,10 +14,11 @@ from node.deliveries import key_of
 from node.machine import Disk
 from node.web.site import Site
 from store import accounts, operations, processes, registry
+from store.audit_tables import AuditRecord
 from store.leases import holder
 from store.operations import Destination, Hour, PriorsOf
 from store.processes import Process
-from store.tables import Association, AuditRecord, Job, Pull
+from store.tables import Association, Job, Pull
 
 EVENTS = 12
 ROLES = ("listener", "worker", "sender", "web", "scheduler")

@@ -25,8 +25,8 @@ from node.settings import Settings
 from node.vitals import Vitals, VitalsServer
 from plugins.errors import Unavailable
 from store import audit, tally
+from store.audit_tables import AuditRecord
 from store.database import Database
-from store.tables import AuditRecord
 
 FOLDER = ROOT / "monitoring"
 DASHBOARD = json.loads((FOLDER / "grafana" / "dashboards" / "nadir.json").read_text())

@@ -31,8 +31,8 @@ from node.serve import Node
 from node.settings import Settings
 from plugins.errors import NadirError, Refused, Unavailable
 from store import accounts, audit
+from store.audit_tables import AuditRecord
 from store.database import Database
-from store.tables import AuditRecord
 
 pytestmark = pytest.mark.sec
 NOON = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)

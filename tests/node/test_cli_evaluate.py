@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from node.cli import app
 from plugins.errors import Refused
 from store import evaluations
+from store.audit_tables import AuditRecord
 from store.database import Database
-from store.tables import AuditRecord
 
 
 def test_a_model_is_judged_by_one_command_that_writes_one_report(tmp_path: Path) -> None:

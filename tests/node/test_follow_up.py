@@ -36,18 +36,8 @@ from plugins.contract import Volume
 from plugins.errors import Refused
 from plugins.registry import load_plugins
 from store import choices
-from store.tables import (
-    Finding,
-    Job,
-    LesionLink,
-    Patient,
-    Prior,
-    PriorSearch,
-    Refusal,
-    Result,
-    Revision,
-    Study,
-)
+from store.prior_tables import Prior, PriorSearch
+from store.tables import Finding, Job, LesionLink, Patient, Refusal, Result, Revision, Study
 from store.tracking import brought
 from store.tracking.motion import Motion, Quality, Trust
 

@@ -22,7 +22,8 @@ from node.priors import PriorFetcher, Wanted
 from node.settle import Settler
 from plugins.errors import Refused, Unavailable
 from store import jobs, priors, studies
-from store.tables import Event, Instance, Job, Prior, PriorSearch, Revision, Series, Study
+from store.prior_tables import Prior, PriorSearch
+from store.tables import Event, Instance, Job, Revision, Series, Study
 
 TODAY = "20260301"
 

@@ -37,8 +37,9 @@ from node.task import Identity, Task
 from node.worker import Worker
 from plugins.errors import Refused
 from plugins.registry import load_plugins
+from store.audit_tables import AuditRecord
 from store.model_tables import ModelVersion
-from store.tables import AuditRecord, Job, Result
+from store.tables import Job, Result
 
 
 class Clinic:

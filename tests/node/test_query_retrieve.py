@@ -33,7 +33,8 @@ from node.scu import Timeouts
 from node.settings import Settings
 from plugins.errors import NadirError, Refused, Unavailable
 from store import priors
-from store.tables import Event, Instance, Job, Prior, Study
+from store.prior_tables import Prior
+from store.tables import Event, Instance, Job, Study
 
 SINCE, UNTIL = date(2024, 1, 1), date(2026, 3, 1)
 QUICK = Timeouts(connect=2.0, associate=2.0, answer=1.0)

@@ -17,7 +17,8 @@ from node.desk import Peer
 from node.receipts import Receipts
 from node.sender import Sender
 from node.transport import Answer, Parcel
-from store.tables import AuditRecord, Study
+from store.audit_tables import AuditRecord
+from store.tables import Study
 
 pytestmark = pytest.mark.sec
 PEER = Peer("CT1", "10.0.0.7", 1)

@@ -12,8 +12,9 @@ from plugins.errors import Refused
 from store import instances, jobs, studies
 from store.database import Database
 from store.instances import Recorded
+from store.prior_tables import Prior, PriorSearch
 from store.priors import Coming, earlier, listed, retry_parked
-from store.tables import Instance, Patient, Prior, PriorSearch, Study
+from store.tables import Instance, Patient, Study
 
 NOW_UID, OLD_UID = "1.2.3", "1.2.2"
 

@@ -10,7 +10,8 @@ from sqlmodel import Session
 
 from store import instances, jobs, studies
 from store.database import Database
-from store.tables import Job, Prior, PriorSearch, Revision
+from store.prior_tables import Prior, PriorSearch
+from store.tables import Job, Revision
 
 
 def settled_study(session: Session, study: str, on: date | None, patient_id: str = "P1") -> Revision:

@@ -15,10 +15,10 @@ from sqlalchemy import text
 from sqlmodel import Session, SQLModel
 
 from store import audit
+from store.audit_tables import AuditRecord
 from store.database import Database
 from store.keys import job_key
 from store.tables import (
-    AuditRecord,
     Delivery,
     Event,
     Finding,

@@ -15,7 +15,7 @@ from sqlmodel import col, select
 from web_site import PASSWORD, WebSite
 
 from store import accounts, outside_people
-from store.tables import AuditRecord
+from store.audit_tables import AuditRecord
 
 pytestmark = pytest.mark.sec
 OTHER = "nine grey wooden doors"

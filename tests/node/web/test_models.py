@@ -25,7 +25,7 @@ from node.schedule import Schedule
 from node.settings import Settings
 from node.web.week_plots import plots
 from store import accounts, asked_runs, leases, registry, runs
-from store.tables import AuditRecord
+from store.audit_tables import AuditRecord
 from training.drift_told import Course
 
 PAGE = {"Accept": "text/html"}

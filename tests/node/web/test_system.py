@@ -16,8 +16,9 @@ from node import audit_events, machine
 from node.machine import Gpu, GpuWatch
 from node.web import system_view
 from store import audit, processes
+from store.audit_tables import AuditRecord
 from store.objects import ObjectStore
-from store.tables import AuditRecord, Event
+from store.tables import Event
 
 TOKEN = "tcia-t0ken"
 
