@@ -44,12 +44,18 @@ class Names:
         study = "" if one.link is None else one.link.earlier_study_instance_uid
         there = self._at.get(study, ())
         # A study that came late is compared with later ones too; those have their names from elsewhere.
-        if one.made_at is None or not there or there[0].date >= one.date:
+        if one.made_at is None or not there or there[0].date > one.date or self._follows(study, one):
             return uid
         called = self._called(study, one.made_at).get(uid, ())
         # What was drawn there, where a later look says beside it that the lesion it was called is gone.
         now = {self.name(e, at) for e in [e for e in called if drawn(e)] or called}
         return now.pop() if len(now) == 1 else uid
+
+    def _follows(self, study: str, one: Sighting) -> bool:
+        """Return whether a study was itself compared with that of a sighting: of one date, the later one asks."""
+        own = one.study_instance_uid
+        links = (e.link for e in self._at[study] if e.date == one.date and e.link is not None)
+        return study == own or any(link.earlier_study_instance_uid == own for link in links)
 
     def _called(self, study: str, at: datetime) -> dict[str, list[Sighting]]:
         """Return the sightings of a study by what they were called at a time."""

@@ -105,6 +105,7 @@ def _study(
             "patient_pk": patient_pk,
             "study_instance_uid": header.study_instance_uid,
             "study_date": header.study_date,
+            "study_time": header.study_time,
             "study_description": header.study_description,
             "accession_number": header.accession_number,
             "first_arrival_at": now,

@@ -42,6 +42,7 @@ TAGS = {
     "sop_class_uid": 0x00080016,
     "sop_instance_uid": 0x00080018,
     "study_date": 0x00080020,
+    "study_time": 0x00080030,
     "accession_number": 0x00080050,
     "modality": 0x00080060,
     "manufacturer": 0x00080070,
@@ -101,6 +102,8 @@ class Header:
     """Modality."""
     study_date: date | None = None
     """StudyDate, None when absent or no date."""
+    study_time: str = ""
+    """StudyTime as HHMMSS or less of it, empty when absent or no time; fractions of a second are left out."""
     study_description: str = ""
     """StudyDescription."""
     accession_number: str = ""
@@ -300,6 +303,7 @@ def _header(values: dict[int, bytes], syntax: str) -> Header:
         **{name: text[name] for name in TEXTS},
         patient_birth_date=_date(text["patient_birth_date"]),
         study_date=_date(text["study_date"]),
+        study_time=_time(text["study_time"]),
         series_number=_number(text["series_number"]),
         frame_of_reference_uid=frame.decode() if len(frame) <= 64 and UID.fullmatch(frame) else "",
         own=text["manufacturer"] == MANUFACTURER and text["modality"] in OWN_MODALITIES,
@@ -321,6 +325,11 @@ def _date(text: str) -> date | None:
         return date(int(match[1]), int(match[2]), int(match[3])) if match else None
     except ValueError:
         return None
+
+
+def _time(text: str) -> str:
+    match = re.fullmatch(r"([0-2][0-9])(?::?([0-5][0-9])(?::?([0-6][0-9])(?:\.[0-9]{1,6})?)?)?", text)
+    return "".join(part or "" for part in match.groups()) if match else ""
 
 
 def _number(text: str) -> int | None:

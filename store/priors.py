@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Literal
 
-from sqlalchemy import true
+from sqlalchemy import not_, true
 from sqlmodel import Session, col, select, update
 
 from plugins.errors import Refused
+from store.order import is_before_this, order_of
 from store.part10 import Header
 from store.patients import same_person
 from store.prior_tables import Prior, PriorSearch
@@ -82,17 +83,16 @@ def asked_for(session: Session, header: Header, coming: Coming) -> bool:
 
 
 def earlier(session: Session, study_pk: int) -> tuple[EarlierStudy, ...]:
-    """Return the studies of the same patient with an earlier Study Date, oldest first.
+    """Return the studies of the same patient that were made before, by date and time, oldest first.
 
     Same patient is same IssuerOfPatientID and PatientID, never the name, or what an administrator declared to be the
-    same; a patient without PatientID has none, and neither has a study without a date. Of two on one date the one with
-    the lower UID comes first.
+    same; a patient without PatientID has none, and neither has a study without a date. See `store.order`.
     """
     return _others(session, study_pk, is_later=False)
 
 
 def later(session: Session, study_pk: int) -> tuple[EarlierStudy, ...]:
-    """Return the studies of the same patient with a later Study Date, oldest first; otherwise as `earlier`."""
+    """Return the studies of the same patient that were made later, oldest first; otherwise as `earlier`."""
     return _others(session, study_pk, is_later=True)
 
 
@@ -113,13 +113,13 @@ def _others(session: Session, study_pk: int, *, is_later: bool) -> tuple[Earlier
     study = session.get(Study, study_pk)
     if study is None or study.study_date is None:
         return ()
-    when = col(Study.study_date)
     statement = select(Study).where(
         col(Study.patient_pk).in_(same_person(session, study.patient_pk)),
-        when > study.study_date if is_later else when < study.study_date,
+        col(Study.study_date).is_not(None),
+        not_(is_before_this(Study, study)) if is_later else is_before_this(Study, study),
         col(Study.id) != study_pk,
     )
-    rows = session.exec(statement.order_by(col(Study.study_date), col(Study.study_instance_uid))).all()
+    rows = sorted(session.exec(statement), key=order_of)
     pks = [int(row.id or 0) for row in rows]
     received, made = _received(session, pks), _made_here(session, pks)
     return tuple(

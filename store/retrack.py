@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 
 from sqlmodel import Session, col, func, or_, select
 
 from plugins.errors import Refused
+from store.order import Order, order_of
 from store.patients import same_person
 from store.rerun import rerun
 from store.sightings import COUNTING
@@ -29,8 +30,8 @@ class Run:
 
     job_pk: int
     """Row of the job."""
-    study_date: date
-    """Study Date."""
+    order: Order
+    """When the study was made."""
     began_at: datetime
     """When it read the patient's past."""
     told_at: datetime
@@ -45,8 +46,8 @@ class Passed:
 
     runs: Mapping[tuple[int, str], Sequence[Run]]
     """Analyses by row of the study and name, the newest last."""
-    elsewhere: Sequence[tuple[date, datetime]] = ()
-    """Date of each study that only other nodes analysed, and when the last object of it came here."""
+    elsewhere: Sequence[tuple[Order, datetime]] = ()
+    """When each study was made that only other nodes analysed, and when the last object of it came here."""
 
     def run_of(self, job_pk: int) -> Run | None:
         """Return an analysis; None when it gave no result, or its study has no date."""
@@ -57,10 +58,10 @@ class Passed:
 
         That is another set of findings of the same analysis, or a study with results of other nodes alone.
         """
-        came = [at for on, at in self.elsewhere if on < since.study_date and at > since.began_at]
+        came = [at for on, at in self.elsewhere if on < since.order and at > since.began_at]
         for (_, name), runs in self.runs.items():
             newest = runs[-1]
-            if name == plugin and newest.study_date < since.study_date and newest.told_at > since.began_at:
+            if name == plugin and newest.order < since.order and newest.told_at > since.began_at:
                 known = [run.names for run in runs if run.told_at <= since.began_at]
                 if newest.names != (known[-1] if known else frozenset()):
                     came.append(newest.told_at)
@@ -75,7 +76,7 @@ def retrack(session: Session, patient_pk: int, now: datetime, max_attempts: int 
     """
     known = passed(session, same_person(session, patient_pk))
     asked = []
-    for (study_pk, plugin), runs in sorted(known.runs.items(), key=lambda one: one[1][-1].study_date):
+    for (study_pk, plugin), runs in sorted(known.runs.items(), key=lambda one: one[1][-1].order):
         came_at = known.news(plugin, runs[-1])
         if came_at is None or _is_asked(session, study_pk, plugin, came_at):
             continue
@@ -109,7 +110,7 @@ def passed(session: Session, members: Sequence[int]) -> Passed:
         runs[int(study.id or 0), job.plugin].append(
             Run(
                 job_pk=pk,
-                study_date=study.study_date or date.max,
+                order=order_of(study),
                 began_at=job.started_at or job.created_at,
                 told_at=told_at,
                 names=frozenset(names[pk]),
@@ -118,20 +119,21 @@ def passed(session: Session, members: Sequence[int]) -> Passed:
     return Passed(runs=runs, elsewhere=_elsewhere(session, members, {pk for pk, _ in runs}))
 
 
-def _elsewhere(session: Session, members: Sequence[int], here: set[int]) -> list[tuple[date, datetime]]:
-    of_study = select(col(Study.id), col(Study.study_date), func.max(Instance.received_at))
-    of_study = of_study.join(Series, col(Series.study_pk) == col(Study.id))
+def _elsewhere(session: Session, members: Sequence[int], here: set[int]) -> list[tuple[Order, datetime]]:
     with_results = (
         select(Series.study_pk)
         .join(Instance, col(Instance.series_pk) == col(Series.id))
         .where(col(Instance.own), col(Instance.current), col(Instance.sop_class_uid) == SEG)
     )
     statement = (
-        of_study.join(Instance, col(Instance.series_pk) == col(Series.id))
+        select(Study, func.max(Instance.received_at))
+        .join(Series, col(Series.study_pk) == col(Study.id))
+        .join(Instance, col(Instance.series_pk) == col(Series.id))
         .where(col(Study.patient_pk).in_(members), col(Study.id).in_(with_results))
-        .group_by(col(Study.id), col(Study.study_date))
+        .where(col(Study.study_date).is_not(None), col(Study.id).not_in(here))
+        .group_by(col(Study.id))
     )
-    return [(on, at) for pk, on, at in session.exec(statement) if on is not None and pk not in here]
+    return [(order_of(study), at) for study, at in session.exec(statement)]
 
 
 def _is_asked(session: Session, study_pk: int, plugin: str, since: datetime) -> bool:

@@ -49,6 +49,7 @@ class Study(SQLModel, table=True):
     patient_pk: int = Field(foreign_key="patient.id", index=True)
     study_instance_uid: str = Field(unique=True)
     study_date: date | None = None
+    study_time: str = Field(default="", description="HHMMSS as far as it is told; empty when it is not")
     study_description: str = ""
     accession_number: str = ""
     state: str = Field(default="receiving", description="receiving or settled")

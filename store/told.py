@@ -76,7 +76,22 @@ def doubts(course: Course, criteria: str = "recist1.1") -> dict[date, tuple[str,
             told[one.date][f"'{one.label}': {one.link.reason}."] = None
         if criteria in UPTAKE | BOTH and (words := _uptake_words(one, course)):
             told[one.date][words] = None
+    for on, studies in _studies(course).items():
+        if len(studies) > 1:
+            told[on][
+                f"{len(studies)} studies of this date are one time point: uptake is that of the PET, and of each "
+                "lesion the size of one study counts, a person's drawing before an automatic one, then the surer one."
+            ] = None
     return {on: tuple(sentences) for on, sentences in told.items()}
+
+
+def _studies(course: Course) -> dict[date, set[str]]:
+    """Return the studies of each date on which something was drawn."""
+    found: defaultdict[date, set[str]] = defaultdict(set)
+    for one in course.sightings:
+        if drawn(one):
+            found[one.date].add(one.study_instance_uid)
+    return found
 
 
 def judge(course: Course, criteria: str, rules: Rules = USUAL) -> Response:

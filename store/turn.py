@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement
 from sqlalchemy.orm import aliased
 from sqlmodel import and_, col, exists, or_
 
+from store.order import is_before
 from store.prior_tables import Prior, PriorSearch
 from store.tables import Job, Revision, Study
 
@@ -37,7 +38,7 @@ def reasons(now: datetime, priors_wait_seconds: float) -> dict[str, ColumnElemen
 
     other_study, other_revision, other = aliased(Study), aliased(Revision), aliased(Job)
     of_patient = and_(is_own, col(other_study.patient_pk) == col(study.patient_pk))
-    is_earlier = and_(of_patient, col(other_study.study_date) < col(study.study_date))
+    is_earlier = and_(of_patient, is_before(other_study, study))
     arrives = and_(col(other_study.state) == "receiving", col(own.settled_at) > since)
     is_due = and_(
         col(other_revision.study_pk) == col(other_study.id),

@@ -95,6 +95,24 @@ def test_a_relink_goes_on_at_the_visits_that_were_compared_with_it_before(databa
     assert (followed.tracking_uid, followed.study_instance_uid) == (ONE, third)
 
 
+def test_two_studies_of_one_date_are_one_time_point_and_a_relink_goes_on_between_them(
+    database: Database,
+) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        first = visit(session, clock, JANUARY, [lesion(ONE, 20), lesion(TWO, 10, segment_number=2)])
+        same = [Linked(kind=Kind.SAME, uid=uid, earlier=[uid], study=first) for uid in (ONE, TWO)]
+        again = [lesion(ONE, 21), lesion(TWO, 11, segment_number=2, confidence=0.5)]
+        visit(session, clock, JANUARY, again, same)
+        pk = patient_pk(session)
+        assert lengths(course(session, pk)) == [{ONE: 210, TWO: 100}]
+        (words,) = doubts(course(session, pk))[JANUARY]
+        assert words.startswith("2 studies of this date are one time point")
+        decide(session, "relink", ONE, "new", first)
+        fresh = chosen(session, pk).decisions[0].value
+        assert lengths(course(session, pk)) == [{fresh: 210, TWO: 100}]
+
+
 def test_what_was_compared_after_a_relink_has_the_new_name_already(database: Database) -> None:
     with database.transaction() as session:
         clock = Clock()

@@ -42,6 +42,7 @@ def image(**changes: object) -> Dataset:
         "SOPClassUID": CT,
         "SOPInstanceUID": "1.2.3.4",
         "StudyDate": "20260301",
+        "StudyTime": "091530.25",
         "AccessionNumber": "A1",
         "Modality": "CT",
         "Manufacturer": "Maker",
@@ -117,6 +118,7 @@ def test_the_header_says_what_was_written_in_every_native_syntax(tmp_path: Path,
         patient_birth_date=date(1960, 2, 29),
         modality="CT",
         study_date=date(2026, 3, 1),
+        study_time="091530",
         study_description="Thorax",
         accession_number="A1",
         series_number=5,
@@ -197,6 +199,7 @@ def test_a_value_without_sense_is_absent_and_stops_nothing(tmp_path: Path) -> No
         tmp_path / "x",
         *UIDS[:2],
         element(8, 0x20, b"DA", b"20261399"),
+        element(8, 0x30, b"TM", b"9 o'clock"),
         element(0x10, 0x20, b"LO", b"A\0B\n"),
         element(0x10, 0x30, b"DA", b"1960.02.29"),
         *UIDS[2:],
@@ -204,7 +207,7 @@ def test_a_value_without_sense_is_absent_and_stops_nothing(tmp_path: Path) -> No
         element(0x20, 0x52, b"UI", b"not a uid"),
     )
     header = scan_header(path)
-    assert (header.study_date, header.patient_birth_date) == (None, date(1960, 2, 29))
+    assert (header.study_date, header.study_time, header.patient_birth_date) == (None, "", date(1960, 2, 29))
     assert (header.series_number, header.frame_of_reference_uid, header.patient_id) == (None, "", "A B")
 
 

@@ -11,12 +11,15 @@ from sqlmodel import Session
 from store import instances, jobs, studies
 from store.database import Database
 from store.prior_tables import Prior, PriorSearch
+from store.priors import earlier, later
 from store.tables import Job, Revision
 
 
-def settled_study(session: Session, study: str, on: date | None, patient_id: str = "P1") -> Revision:
+def settled_study(
+    session: Session, study: str, on: date | None, patient_id: str = "P1", time: str = ""
+) -> Revision:
     """Record one image of a study of a date, and settle it."""
-    one = header(1, study, study_date=on, patient_id=patient_id)
+    one = header(1, study, study_date=on, patient_id=patient_id, study_time=time)
     recorded = instances.record(session, one, kept(one.sop_instance_uid), source="CT", now=at(0))
     revision = studies.settle(session, recorded.study_pk, now=at(0), forced=False)
     assert revision is not None
@@ -85,6 +88,24 @@ def test_studies_of_one_patient_are_analysed_by_date_whatever_the_order_in_which
         assert claimed(session, 1) is None
         jobs.finish(session, early.id or 0, 1, jobs.DONE, at(2))
         assert claimed(session, 3) == late.id
+
+
+def test_studies_of_one_date_are_analysed_by_time_then_by_uid_and_know_each_other(database: Database) -> None:
+    with database.transaction() as session:
+        day = date(2025, 5, 1)
+        made = [
+            settled_study(session, uid, day, time=time)
+            for uid, time in (("1.2.1", "1830"), ("1.2.3", "0915"), ("1.2.2", "0915"))
+        ]
+        queued_jobs = [queued(session, revision) for revision in made]
+        for job in (queued_jobs[2], queued_jobs[1], queued_jobs[0]):
+            assert claimed(session, 1) == job.id
+            assert claimed(session, 1) is None
+            jobs.finish(session, job.id or 0, 1, jobs.DONE, at(2))
+        known = [[one.study_instance_uid for one in earlier(session, r.study_pk)] for r in made]
+        assert known == [["1.2.2", "1.2.3"], ["1.2.2"], []]
+        after = [[one.study_instance_uid for one in later(session, r.study_pk)] for r in made]
+        assert after == [[], ["1.2.1"], ["1.2.3", "1.2.1"]]
 
 
 def test_a_job_waits_for_an_earlier_study_that_is_being_received_but_not_for_ever(database: Database) -> None:

@@ -155,6 +155,10 @@ def _park_and_run_again() -> None:
     with op.batch_alter_table("job") as batch:
         batch.alter_column("run", server_default=None)
     _relinked()
+    with op.batch_alter_table("study") as batch:
+        batch.add_column(sa.Column("study_time", sa.String(), nullable=False, server_default=""))
+    with op.batch_alter_table("study") as batch:
+        batch.alter_column("study_time", server_default=None)
 
 
 def _relinked() -> None:
@@ -169,6 +173,8 @@ def downgrade() -> None:
     """Drop them."""
     with op.batch_alter_table("finding") as batch:
         batch.drop_column("before_uid")
+    with op.batch_alter_table("study") as batch:
+        batch.drop_column("study_time")
     with op.batch_alter_table("job") as batch:
         batch.drop_column("run")
     with op.batch_alter_table("study") as batch:
