@@ -77,6 +77,7 @@ def judge_model(
     Refuses `training-patient` before anything is asked, when a patient of the data was learned from by all weights.
     """
     family, subject = FAMILIES[subject.family], subject.on(data.manifest)
+    begun_with = commit()  # a judgement takes long, and the checkout may move on meanwhile
     patients = list(dict.fromkeys(case.patient_id for case in data.cases))
     for patient in patients:
         subject.weights_for(patient)
@@ -104,7 +105,7 @@ def judge_model(
         made={
             "judged_by": subject.judged_by(patients),
             "intervals": f"95 %, {resamples} draws of patients with replacement, seed {seed}",
-            "commit": commit() or "not known",
+            "commit": begun_with or "not known",
             "environment": environment(),
         },
         made_at=made_at,

@@ -17,8 +17,8 @@ from training.evaluate.report import Evaluation
 from training.evaluate.section import Section
 
 NAME = "evaluation.json"
-DIGITS = 4
-"""Significant digits of a case and of a point of a chart; figures are kept whole."""
+DIGITS, CHART_DIGITS = 4, 3
+"""Significant digits of a case, and of a point of a chart; figures are kept whole."""
 
 
 class Column(NamedTuple):
@@ -103,7 +103,7 @@ def _sections(sections: Sequence[Section]) -> Iterator[dict[str, Any]]:
             "text": one.text,
             "points": list(one.points),
             "tables": [asdict(table) for table in one.tables],
-            "charts": _rounded(charts),
+            "charts": _rounded(charts, CHART_DIGITS),
         }
 
 
@@ -111,8 +111,8 @@ def _cases(task: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first = rows[0].get("setting", "")
     shown = [row for row in rows if row.get("setting", "") == first]
     columns = [*WHOSE, *COLUMNS[task]]
-    if all(row["case_id"] == row["patient_id"] for row in shown):
-        columns.remove(WHOSE[1])
+    if all(row["case_id"].startswith(row["patient_id"]) for row in shown):
+        columns.remove(WHOSE[1])  # the name of the case says it
     return {
         "task": task,
         "setting": first,
@@ -127,13 +127,13 @@ def _value(row: Mapping[str, Any], name: str) -> Any:
     return value.get(inner) if inner and isinstance(value, Mapping) else value
 
 
-def _rounded(value: Any) -> Any:
+def _rounded(value: Any, digits: int = DIGITS) -> Any:
     """Return plain data with every number to a few digits."""
     if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}")
+        return float(f"{value:.{digits}g}")
     if isinstance(value, Mapping):
-        return {key: _rounded(inner) for key, inner in value.items()}
-    return [_rounded(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+        return {key: _rounded(inner, digits) for key, inner in value.items()}
+    return [_rounded(inner, digits) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 __all__ = ["COLUMNS", "NAME", "Column", "kept", "write_kept"]
