@@ -5,6 +5,7 @@ import pytest
 
 from training.evaluate.froc import ceiling, curve, hits, level_at, operating_points, sensitivity_at
 from training.evaluate.judged import Candidate, Lesion, SearchedCase
+from training.evaluate.sections import searched_part
 
 
 def scan(name: str, lesions: list[Lesion], candidates: list[Candidate]) -> SearchedCase:
@@ -100,3 +101,9 @@ def test_the_ceiling_counts_lesions_with_any_candidate_and_a_level_keeps_its_rat
     for rate, kept in ((0.0, 0), (0.5, 1), (1.0, 2)):
         level = level_at(scans, rate)
         assert sum(int((s.false >= level).sum()) for s in scans) == kept
+
+
+def test_each_scan_tells_what_was_found_in_it_and_what_was_false_at_each_rate() -> None:
+    a, b = searched_part(SCANS, resamples=100)[2]["cases"]
+    assert (a["lesions"], a["found_at"]["1"], a["false_at"]["1"], a["false_at"]["8"]) == (2, 1, 1, 2)
+    assert (b["lesions"], b["found_at"]["1"], b["false_at"]["1"], b["false_at"]["8"]) == (1, 1, 1, 1)

@@ -26,6 +26,7 @@ from training.evaluate.judged import (
     SearchedCase,
 )
 from training.evaluate.judging import judge_model
+from training.evaluate.kept import kept
 from training.evaluate.report import Evaluation, write_report
 from training.evaluate.subject import Subject
 from training.lidc import load_nodule
@@ -72,6 +73,30 @@ def test_the_report_is_three_files_that_say_the_same_and_fetch_nothing(
     assert not re.findall(r"https?://(?!www\.w3\.org/)", html)
     assert "<script" not in html
     assert "scanner A" in html
+
+
+def test_what_is_kept_has_every_case_of_the_first_setting_and_charts_as_numbers_and_no_picture(
+    judged: Evaluation,
+) -> None:
+    plain = kept(judged)
+    assert (
+        plain["figures"]["segmentation"]["settings"][LUNG] == judged.figures["segmentation"]["settings"][LUNG]
+    )
+    assert "cases" not in plain["figures"]["segmentation"] and "Worst cases" not in json.dumps(plain)
+    (table,) = plain["cases"]
+    names = [column["words"] for column in table["columns"]]
+    assert table["setting"] == AS_GIVEN and len(table["rows"]) == 5 and "Patient" not in names
+    true, drawn = (
+        np.array([row[names.index(f"Volume, {which}, ml")] for row in table["rows"]])
+        for which in ("true", "drawn")
+    )
+    apart = 200 * (drawn - true) / (drawn + true)
+    sections = {section["title"]: section for section in plain["sections"]}
+    chart = sections["By kind of case"]["charts"][-1]
+    assert chart["y"] == pytest.approx(apart, abs=0.2)
+    assert chart["limits"] == pytest.approx(
+        apart.mean() + 1.96 * apart.std(ddof=1) * np.array([-1, 1]), abs=0.3
+    )
 
 
 def test_the_same_judgement_gives_the_same_bytes(judged: Evaluation, crops: Data, tmp_path: Path) -> None:
