@@ -10,12 +10,12 @@ from datetime import datetime
 
 from pydicom import Dataset
 
+from node.address import parse_destination
 from node.callers import Caller, Callers
 from node.commitment import Peer as Scanner
 from node.commitment import referenced, send_report
 from node.desk import Peer
 from node.logs import line
-from node.settings import parse_destination
 from node.status import NOT_AUTHORISED, OUT_OF_RESOURCES, PROCESSING_FAILURE, SUCCESS
 from plugins.errors import NadirError, Unavailable
 from store import commitment

@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 
 from pydicom.uid import generate_uid
 
+from node.address import parse_destination
 from node.commitment import Peer, Report, query_instances, request_commitment
 from node.deliveries import DeliverySettings, key_of, with_credentials
 from node.logs import line
 from node.pacs import DicomWeb
 from node.reporters import take_in
-from node.settings import parse_destination
 from node.status import PROCESSING_FAILURE, SUCCESS
 from plugins.errors import Refused, Unavailable
 from store import confirmation

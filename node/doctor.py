@@ -22,9 +22,10 @@ from sqlmodel import Session
 
 from models.place import Places
 from models.runtime import default_cache, kept_trials
+from node.address import parse_destination
 from node.deliveries import key_of, with_credentials, without_credentials
 from node.scu import Timeouts, echo
-from node.settings import Settings, parse_destination
+from node.settings import Settings
 from node.tls import SOON_DAYS, client_context, expiring, server_context
 from node.web.viewer_files import find_pages
 from node.workitem_choice import installed

@@ -9,10 +9,11 @@ from datetime import date
 from pathlib import Path
 from typing import Protocol
 
+from node.address import parse_destination
 from node.deliveries import key_of
 from node.pacs import DicomWeb, HeldInstance, HeldSeries, PatientStudy
 from node.query_retrieve import Called, QueryRetrieve
-from node.settings import Settings, parse_destination
+from node.settings import Settings
 from plugins.errors import Refused, Unavailable
 from store.objects import ObjectStore
 

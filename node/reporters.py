@@ -10,12 +10,13 @@ from datetime import datetime
 from pydicom import Dataset
 from sqlmodel import Session
 
+from node.address import parse_destination
 from node.callers import Caller, Callers
 from node.commitment import Report
 from node.deliveries import key_of
 from node.desk import Peer
 from node.logs import line
-from node.settings import Settings, parse_destination
+from node.settings import Settings
 from node.status import NOT_AUTHORISED, OUT_OF_RESOURCES, PROCESSING_FAILURE, SUCCESS
 from plugins.errors import Refused, Unavailable
 from store import confirmation

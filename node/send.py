@@ -6,8 +6,8 @@ import ssl
 from pathlib import Path
 from typing import Any
 
+from node.address import parse_destination
 from node.scu import Sent, send_files
-from node.settings import parse_destination
 from plugins.errors import Refused, Unavailable
 from store.part10 import split
 

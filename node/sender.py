@@ -28,13 +28,13 @@ from enum import Enum
 
 from sqlmodel import select
 
+from node.address import parse_destination
 from node.audit import Audit
 from node.deliveries import DeliverySettings, key_of, with_credentials
 from node.fault import place
 from node.logs import about, line
 from node.pacs import DicomWeb
 from node.receipts import Dispatches
-from node.settings import parse_destination
 from node.transport import Answer, Parcel, Transport, dimse, echoes, reencoding_for, stow
 from plugins.errors import Refused, Unavailable
 from store import outbox

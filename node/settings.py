@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -14,19 +13,18 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
-    TomlConfigSettingsSource,
 )
 
+from node.address import WEB_ADDRESS, parse_destination
 from node.deliveries import DeliverySettings, key_of, taking, without_credentials
 from node.oidc_settings import OidcSettings
 from node.retraining import RetrainSettings
-from node.secrets import SECRET, SecretFiles, hidden, is_secret, require_private_settings
+from node.secrets import SECRET, SecretFiles, hidden, is_secret
+from node.settings_source import not_json, what_is_wrong, with_file
 from node.worklist_settings import WorklistSettings
 from node.zone import known_zone
 from plugins.errors import Refused
 
-AE_ADDRESS = re.compile(r"^(?P<ae>[^@\s\\]{1,16})@(?P<host>[^:@\s]+|\[[0-9A-Fa-f:]+\]):(?P<port>\d{1,5})$")
-WEB_ADDRESS = re.compile(r"^https?://[^\s/]+[^\s]*$")
 CALLER = re.compile(r"^[^@\s\\]{1,16}(@[^@\s]+)?$")
 
 
@@ -359,11 +357,11 @@ class Settings(BaseSettings):
         """
         given = {name: value for name, value in flags.items() if value is not None}
         try:
-            return (cls if toml is None else _with_file(cls, toml))(**given)
+            return (cls if toml is None else with_file(cls, toml))(**given)
         except ValidationError as error:
-            raise Refused("bad-settings", "; ".join(_what_is_wrong(e) for e in error.errors())) from error
+            raise Refused("bad-settings", "; ".join(what_is_wrong(e) for e in error.errors())) from error
         except SettingsError as error:
-            raise Refused("bad-settings", _not_json(str(error))) from error
+            raise Refused("bad-settings", not_json(str(error))) from error
         except (OSError, ValueError) as error:  # no TOML, or no text at all
             raise Refused("bad-settings", f"the settings file {toml} cannot be read: {error}") from error
 
@@ -394,51 +392,3 @@ class Settings(BaseSettings):
     def sql_url(self) -> str:
         """Return the SQLAlchemy URL."""
         return self.database_url or f"sqlite:///{self.home / 'nadir.sqlite'}"
-
-
-def _what_is_wrong(error: Mapping[str, Any]) -> str:
-    name = ".".join(map(str, error["loc"])) or "settings"
-    if error["type"] == "extra_forbidden":
-        return f"{name}: there is no such setting"
-    return f"{name}: {hidden(error['msg'].removeprefix('Value error, '))}"
-
-
-def _not_json(said: str) -> str:
-    """Return what pydantic-settings says of a variable that is no JSON, so that a person knows which it is."""
-    field = re.search(r'field "(\w+)"', said)
-    if field is None:
-        return said
-    name = f"NADIR_{field[1].upper()}"
-    return f"{field[1]}: what {name} or a variable {name}__... holds is not JSON, as it has to be"
-
-
-SettingsT = TypeVar("SettingsT", bound=Settings)
-
-
-def _with_file(cls: type[SettingsT], toml: Path) -> type[SettingsT]:
-    """Return the settings class with a TOML file as its lowest source."""
-    if not toml.is_file():
-        raise Refused("bad-settings", f"the settings file {toml} does not exist")
-
-    class WithFile(cls):  # type: ignore[valid-type,misc]
-        @classmethod
-        def settings_customise_sources(
-            cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: Any
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            file = TomlConfigSettingsSource(settings_cls, toml)
-            require_private_settings(toml, settings_cls.model_fields, file())
-            return (*super().settings_customise_sources(settings_cls, *sources, **named), file)
-
-    return WithFile
-
-
-def parse_destination(text: str) -> tuple[str, str, int] | str:
-    """Return (AE title, host, port) of `AE@host:port`, or the text itself for a DICOMweb URL. Raises ValueError."""
-    if WEB_ADDRESS.match(text):
-        return text.rstrip("/")
-    match = AE_ADDRESS.match(text)
-    if match is None or not 0 < int(match["port"]) < 65536:
-        raise ValueError(
-            f"'{text}' is not a destination: write AE@host:port or the http(s) URL of a DICOMweb root"
-        )
-    return match["ae"], match["host"].strip("[]"), int(match["port"])

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from node.settings import Settings, parse_destination
+from node.address import parse_destination
+from node.settings import Settings
 from plugins.errors import Refused
 
 

@@ -1,0 +1,23 @@
+"""Addresses of others: AE titles with host and port, and roots of DICOMweb."""
+
+from __future__ import annotations
+
+import re
+
+AE_ADDRESS = re.compile(r"^(?P<ae>[^@\s\\]{1,16})@(?P<host>[^:@\s]+|\[[0-9A-Fa-f:]+\]):(?P<port>\d{1,5})$")
+WEB_ADDRESS = re.compile(r"^https?://[^\s/]+[^\s]*$")
+
+
+def parse_destination(text: str) -> tuple[str, str, int] | str:
+    """Return (AE title, host, port) of `AE@host:port`, or the text itself for a DICOMweb URL. Raises ValueError."""
+    if WEB_ADDRESS.match(text):
+        return text.rstrip("/")
+    match = AE_ADDRESS.match(text)
+    if match is None or not 0 < int(match["port"]) < 65536:
+        raise ValueError(
+            f"'{text}' is not a destination: write AE@host:port or the http(s) URL of a DICOMweb root"
+        )
+    return match["ae"], match["host"].strip("[]"), int(match["port"])
+
+
+__all__ = ["WEB_ADDRESS", "parse_destination"]

@@ -1,0 +1,52 @@
+"""The settings file as a source of settings, and what is said of what cannot be one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, TomlConfigSettingsSource
+
+from node.secrets import hidden, require_private_settings
+from plugins.errors import Refused
+
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
+
+def what_is_wrong(error: Mapping[str, Any]) -> str:
+    """Return in words what pydantic says of a setting, without its value."""
+    name = ".".join(map(str, error["loc"])) or "settings"
+    if error["type"] == "extra_forbidden":
+        return f"{name}: there is no such setting"
+    return f"{name}: {hidden(error['msg'].removeprefix('Value error, '))}"
+
+
+def not_json(said: str) -> str:
+    """Return what pydantic-settings says of a variable that is no JSON, so that a person knows which it is."""
+    field = re.search(r'field "(\w+)"', said)
+    if field is None:
+        return said
+    name = f"NADIR_{field[1].upper()}"
+    return f"{field[1]}: what {name} or a variable {name}__... holds is not JSON, as it has to be"
+
+
+def with_file(cls: type[SettingsT], toml: Path) -> type[SettingsT]:
+    """Return the settings class with a TOML file as its lowest source."""
+    if not toml.is_file():
+        raise Refused("bad-settings", f"the settings file {toml} does not exist")
+
+    class WithFile(cls):  # type: ignore[valid-type,misc]
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            file = TomlConfigSettingsSource(settings_cls, toml)
+            require_private_settings(toml, settings_cls.model_fields, file())
+            return (*super().settings_customise_sources(settings_cls, *sources, **named), file)
+
+    return WithFile
+
+
+__all__ = ["not_json", "what_is_wrong", "with_file"]
