@@ -159,7 +159,8 @@ def _read_settings() -> Settings:
 
 def main() -> None:
     """Run one listener process until SIGTERM or the end of standard input, then drain it."""
-    from node.serve import Node, end_of, settle_down
+    from node.process import end_of, settle_down
+    from node.serve import Node
 
     told = end_of(signal.SIGTERM)
     settings = _read_settings()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
@@ -12,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
-from queue import SimpleQueue
 
 from sqlmodel import select
 
@@ -24,14 +22,14 @@ from node.intake import Intake
 from node.listener import Listener
 from node.loop import Loop
 from node.notify import notify
+from node.opened import opened
+from node.process import end_of, settle_down
 from node.receipts import Receipts
 from node.reception import Door
 from node.settings import Settings
 from node.tls import Renewed
 from node.vitals import Vitals, VitalsServer
-from plugins.errors import Refused, Unavailable
-from store.database import Database
-from store.objects import ObjectStore
+from plugins.errors import Refused
 from store.tables import Event
 
 ROLES = ("listener", "worker", "sender", "web", "scheduler")
@@ -63,7 +61,7 @@ class Node:
         for role in self.roles:
             if role not in ROLES:
                 raise Refused("unknown-role", f"there is no role '{role}'; the roles are {', '.join(ROLES)}")
-        self.database, self.objects = _open(settings)
+        self.database, self.objects = opened(settings)
         self.audit = audit_of(settings, self.database)
         self._told = (settings.ae_title, self.roles, settings_hash(settings, self.audit.patients.key))
         self._shares_port = shares_port
@@ -378,23 +376,6 @@ def serve(settings: Settings, roles: Sequence[str] = ()) -> None:
     node.stop()
 
 
-def end_of(*signals: signal.Signals) -> SimpleQueue[None]:
-    """Return a queue that has something to get once one of the signals came.
-
-    A handler runs inside whatever the main thread does, its wait too: an Event's lock would be asked for twice.
-    """
-    told: SimpleQueue[None] = SimpleQueue()
-    for number in signals:
-        signal.signal(number, lambda *_: told.put(None))
-    return told
-
-
-def settle_down() -> None:
-    """Keep the garbage collector from looking at what was imported and will stay, each time that it runs."""
-    gc.collect()
-    gc.freeze()
-
-
 def _ready_line(node: Node, seconds: float) -> str:
     from node.pacs import without_credentials
 
@@ -411,21 +392,6 @@ def _ready_line(node: Node, seconds: float) -> str:
     parts.append(f"to {', '.join(map(without_credentials, s.destinations)) or 'no destination'}")
     parts.append(f"home {s.home}")
     return "; ".join(parts)
-
-
-def _open(settings: Settings) -> tuple[Database, ObjectStore]:
-    """Return the database, migrated, and the object store. Raises `Unavailable` when a folder cannot be written."""
-    try:
-        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise Unavailable(f"the home folder {settings.home} cannot be made ({error.strerror})") from error
-    if not settings.sync:
-        log.warning(logs.line("not-durable", text="sync is off: a power cut loses what was accepted"))
-    database = Database(settings.sql_url, sync=settings.sync)
-    database.upgrade()
-    return database, ObjectStore(
-        settings.home / "store", sync=settings.sync, quarantine_bytes=settings.quarantine_bytes
-    )
 
 
 def _here() -> str:

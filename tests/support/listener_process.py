@@ -18,8 +18,8 @@ from typing import Self
 
 from node.listener import Listener
 from node.logs import configure
+from node.process import end_of
 from node.reception import Door
-from node.serve import end_of
 from node.settings import Settings
 from node.socket_guard import Limits
 from node.tls import Renewed
