@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +11,11 @@ from node import printing
 from node.cli_lesions import Author, Note, who
 from node.cli_options import AsJson, Config, Home, open_database
 from node.flags import load_settings
+
+if TYPE_CHECKING:
+    from sqlmodel import Session
+
+    from node.settings import Settings
 
 patients_app = typer.Typer(help="Patients that are one person.", no_args_is_help=True)
 IssuerOf = Annotated[
@@ -41,13 +47,34 @@ def patients_merge(
     with open_database(home, config) as database:
         from node.decisions import ask_anew
         from store.patients import merge, patient_row
+        from store.retrack import retrack
+
+        settings = load_settings(config, {"home": home})
 
         now = database.now()
         with database.transaction() as session:
             one, other = patient_row(session, patient, issuer), patient_row(session, into, into_issuer)
             merge(session, int(one.id or 0), int(other.id or 0), who(author), now, note)
-            ask_anew(session, load_settings(config, {"home": home}), int(other.id or 0), now)
+            _ask_for_past(session, settings, int(other.id or 0), now)
+            retrack(session, int(other.id or 0), now, settings.max_attempts)
+            ask_anew(session, settings, int(other.id or 0), now)
     printing.say(f"{patient} is {into}; 'nadir patients part {patient}' takes it back")
+
+
+def _ask_for_past(session: Session, settings: Settings, patient_pk: int, now: datetime) -> None:
+    """Have the archives asked for what they hold of the person before the newest study, by every PatientID."""
+    from sqlmodel import col, select
+
+    from node.deliveries import key_of
+    from node.priors import request
+    from store.patients import same_person
+    from store.tables import Study
+
+    dated = select(Study.id).where(col(Study.patient_pk).in_(same_person(session, patient_pk)))
+    dated = dated.where(col(Study.study_date).is_not(None), ~col(Study.prior), col(Study.revision) > 0)
+    newest = session.exec(dated.order_by(col(Study.study_date).desc(), col(Study.id).desc())).first()
+    if newest is not None:
+        request(session, newest, tuple(map(key_of, settings.prior_sources)), now=now)
 
 
 @patients_app.command("part")

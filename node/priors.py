@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -27,6 +27,7 @@ from node.receipts import Receipts
 from plugins.errors import Refused, Unavailable
 from store import studies
 from store.database import Database, insert_new
+from store.patients import same_person
 from store.prior_tables import Prior, PriorSearch
 from store.retrack import retrack
 from store.tables import Event, Instance, Patient, Series, Study
@@ -69,13 +70,13 @@ class _Present:
 
     study_instance_uid: str
     study_date: date
-    patient_id: str
-    issuer: str
+    identities: tuple[tuple[str, str], ...]
+    """Issuer and PatientID of the patient, then of those who were declared the same."""
     modalities: frozenset[str]
 
     def owns(self, row: PatientStudy) -> bool:
         """Return True when a row of an answer is of the same patient, as far as it says."""
-        return row.patient_id == self.patient_id and row.issuer in ("", self.issuer)
+        return any(row.patient_id == known and row.issuer in ("", by) for by, known in self.identities)
 
     def follows(self, row: PatientStudy) -> bool:
         """Return True when a row of an answer is of an earlier day, and not of the study itself."""
@@ -228,15 +229,15 @@ class PriorFetcher:
     def _present(self, study_pk: int) -> _Present | None:
         with self._database.reading() as session:
             study = session.get_one(Study, study_pk)
-            patient = session.get_one(Patient, study.patient_pk)
+            members = [session.get_one(Patient, pk) for pk in same_person(session, study.patient_pk)]
             modalities = frozenset(session.exec(select(Series.modality).where(Series.study_pk == study_pk)))
-        if not patient.patient_id or study.study_date is None:
+        own_first = sorted(members, key=lambda one: one.id != study.patient_pk)
+        if not own_first[0].patient_id or study.study_date is None:
             return None  # what came since it settled belongs to nobody known
         return _Present(
             study_instance_uid=study.study_instance_uid,
             study_date=study.study_date,
-            patient_id=patient.patient_id,
-            issuer=patient.issuer,
+            identities=tuple((one.issuer, one.patient_id) for one in own_first if one.patient_id),
             modalities=modalities,
         )
 
@@ -244,20 +245,14 @@ class PriorFetcher:
         """Return the newest earlier studies that can be compared. Refuses `query-too-wide`."""
         since = present.study_date - timedelta(days=self._wanted.days)
         earlier: dict[str, PatientStudy] = {}
-        foreign = 0
-        self._receipts.queried(self._source.name, present.issuer, present.patient_id)
-        answer = self._source.patient_studies(present.patient_id, since, present.study_date)
-        for seen, study in enumerate(answer):
-            if seen == MAX_ROWS:
-                raise Refused(
-                    "query-too-wide", f"{self._source.name} answers with more than {MAX_ROWS} studies"
-                )
+        foreign: set[str] = set()
+        for study in self._answers(present, since):
             if not present.owns(study):
-                foreign += 1
+                foreign.add(study.study_instance_uid)
             elif present.follows(study) and study.study_date >= f"{since:%Y%m%d}":
                 earlier[study.study_instance_uid] = study
         if foreign:
-            text = f"{self._source.name} answered with {foreign} studies of other patients; they were passed over"
+            text = f"{self._source.name} answered with {len(foreign)} studies of other patients; they were passed over"
             self._intake.tell("priors-foreign", str(row.study_pk), text)
         newest = sorted(earlier.values(), key=lambda s: (s.study_date, s.study_instance_uid), reverse=True)
         chosen: list[str] = []
@@ -268,6 +263,17 @@ class PriorFetcher:
             if (study.modalities or {s.modality for s in self._source.study_series(uid)}) & wanted & IMAGES:
                 chosen.append(uid)
         return chosen
+
+    def _answers(self, present: _Present, since: date) -> Iterator[PatientStudy]:
+        """Yield what the archive tells of each known PatientID, asked once. Refuses `query-too-wide`."""
+        for known, issuer in {known: issuer for issuer, known in reversed(present.identities)}.items():
+            self._receipts.queried(self._source.name, issuer, known)
+            answer = self._source.patient_studies(known, since, present.study_date)
+            for seen, study in enumerate(answer):
+                if seen == MAX_ROWS:
+                    text = f"{self._source.name} answers with more than {MAX_ROWS} studies"
+                    raise Refused("query-too-wide", text)
+                yield study
 
     def _fetch(self, row: Prior) -> None:
         """Fetch what is not held of an earlier study. Refuses what is not the patient's, and `incomplete-prior`."""

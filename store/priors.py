@@ -66,18 +66,18 @@ def asked_for(session: Session, header: Header, coming: Coming) -> bool:
         return False
     still_wanted = col(Prior.state) == "waiting" if coming == "moved" else true()
     statement = (
-        select(Patient.issuer, Patient.patient_id)
-        .join(Study, col(Study.patient_pk) == col(Patient.id))
+        select(Study.patient_pk)
         .join(PriorSearch, col(PriorSearch.study_pk) == col(Study.id))
         .join(Prior, col(Prior.search_pk) == col(PriorSearch.id))
         .where(col(Prior.study_instance_uid) == header.study_instance_uid, still_wanted)
     )
-    patients = set(session.exec(statement))
-    if not patients and coming == "moved":
+    members = {pk for asking in set(session.exec(statement)) for pk in same_person(session, asking)}
+    if not members and coming == "moved":
         return False
-    if not patients:
+    if not members:
         raise Refused("prior-not-asked", "the object belongs to no study that was asked for")
-    if not header.patient_id or (header.issuer, header.patient_id) not in patients:
+    own = select(Patient.issuer, Patient.patient_id).where(col(Patient.id).in_(members))
+    if not header.patient_id or (header.issuer, header.patient_id) not in set(session.exec(own)):
         raise Refused("prior-of-another-patient", "the object belongs to another patient than was asked for")
     return True
 

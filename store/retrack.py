@@ -15,7 +15,7 @@ from sqlmodel import Session, col, func, or_, select
 
 from plugins.errors import Refused
 from store.order import Order, order_of
-from store.patients import same_person
+from store.patients import merged, same_person
 from store.rerun import rerun
 from store.sightings import COUNTING
 from store.tables import Finding, Instance, Job, Result, Revision, Series, Study
@@ -30,6 +30,8 @@ class Run:
 
     job_pk: int
     """Row of the job."""
+    patient_pk: int
+    """Row of the patient."""
     order: Order
     """When the study was made."""
     began_at: datetime
@@ -48,6 +50,8 @@ class Passed:
     """Analyses by row of the study and name, the newest last."""
     elsewhere: Sequence[tuple[Order, datetime]] = ()
     """When each study was made that only other nodes analysed, and when the last object of it came here."""
+    merged_at: datetime | None = None
+    """When the patient's rows were last declared to be one person."""
 
     def run_of(self, job_pk: int) -> Run | None:
         """Return an analysis; None when it gave no result, or its study has no date."""
@@ -61,18 +65,28 @@ class Passed:
         came = [at for on, at in self.elsewhere if on < since.order and at > since.began_at]
         for (_, name), runs in self.runs.items():
             newest = runs[-1]
-            if name == plugin and newest.order < since.order and newest.told_at > since.began_at:
-                known = [run.names for run in runs if run.told_at <= since.began_at]
+            if (
+                name == plugin
+                and newest.order < since.order
+                and self._known_at(newest, since) > since.began_at
+            ):
+                known = [run.names for run in runs if self._known_at(run, since) <= since.began_at]
                 if newest.names != (known[-1] if known else frozenset()):
-                    came.append(newest.told_at)
+                    came.append(self._known_at(newest, since))
         return max(came, default=None)
+
+    def _known_at(self, run: Run, other: Run) -> datetime:
+        """Return since when a run is known to another one: of another row of the patient not before both were one."""
+        if run.patient_pk == other.patient_pk or self.merged_at is None:
+            return run.told_at
+        return max(run.told_at, self.merged_at)
 
 
 def retrack(session: Session, patient_pk: int, now: datetime, max_attempts: int = 5) -> list[Job]:
     """Ask once more for each analysis that began before something of an earlier date came; return the jobs.
 
-    Once for each such thing, whatever becomes of the job. To be called in the transaction that ends an analysis, and
-    when an earlier study was fetched.
+    Once for each such thing, whatever becomes of the job. To be called in the transaction that ends an analysis,
+    when an earlier study was fetched, and when two patients turned out to be one.
     """
     known = passed(session, same_person(session, patient_pk))
     asked = []
@@ -110,13 +124,18 @@ def passed(session: Session, members: Sequence[int]) -> Passed:
         runs[int(study.id or 0), job.plugin].append(
             Run(
                 job_pk=pk,
+                patient_pk=study.patient_pk,
                 order=order_of(study),
                 began_at=job.started_at or job.created_at,
                 told_at=told_at,
                 names=frozenset(names[pk]),
             )
         )
-    return Passed(runs=runs, elsewhere=_elsewhere(session, members, {pk for pk, _ in runs}))
+    return Passed(
+        runs=runs,
+        elsewhere=_elsewhere(session, members, {pk for pk, _ in runs}),
+        merged_at=max((one.at for one in merged(session, members)), default=None),
+    )
 
 
 def _elsewhere(session: Session, members: Sequence[int], here: set[int]) -> list[tuple[Order, datetime]]:

@@ -22,6 +22,7 @@ from node.priors import PriorFetcher, Wanted
 from node.settle import Settler
 from plugins.errors import Refused, Unavailable
 from store import jobs, priors, studies
+from store.patients import merge
 from store.prior_tables import Prior, PriorSearch
 from store.tables import Event, Instance, Job, Revision, Series, Study
 
@@ -191,6 +192,27 @@ def test_the_same_id_of_another_issuer_is_another_patient(bench: Bench, knows_is
     if not knows_issuer:  # then the objects themselves say whose they are
         (parked,) = [row for row in bench.node.rows(Prior) if row.state == "parked"]
         assert parked.error_code == "prior-of-another-patient"
+
+
+def test_an_archive_is_asked_for_every_id_of_a_person_and_what_it_has_under_any_of_them_comes(
+    bench: Bench,
+) -> None:
+    bench.archive.add(bench.series("old", study_date="20250101", patient_id="OLD", IssuerOfPatientID="H"))
+    bench.archive.add(bench.series("foreign", study_date="20250102", patient_id="OLD", IssuerOfPatientID="X"))
+    bench.archive.add(bench.series("own", study_date="20250103"))
+    bench.receive(
+        bench.series("known", study_date="20240101", patient_id="OLD", IssuerOfPatientID="H", series_number=2)
+    )
+    bench.receive(bench.series("today", study_date=TODAY))
+    with bench.node.database.transaction() as session:
+        merge(session, 1, 2, "Admin", bench.now)
+    bench.settle()
+    bench.fetch()
+    assert sorted(bench.archive.asked) == ["OLD", "OLD", "P1", "P1"]  # of either study, by both
+    with bench.node.database.reading() as session:
+        found = priors.earlier(session, 2)
+    assert [f"{one.study_date:%Y%m%d}" for one in found] == ["20240101", "20250101", "20250103"]
+    assert "quarantine" not in bench.events()
 
 
 def test_another_patients_object_is_refused_with_an_event_and_the_others_come_all_the_same(

@@ -12,6 +12,7 @@ from sqlmodel import select
 
 from store import instances, jobs
 from store.database import Database
+from store.patients import merge
 from store.retrack import retrack
 from store.tables import Instance, Job
 
@@ -43,6 +44,23 @@ def test_what_was_analysed_before_an_earlier_study_is_asked_for_once_more_by_dat
             assert retrack(session, pk, at(seconds)) == []  # whatever became of it
         assert claimed == [march.id, may.id]
 
+    database.dispose()
+
+
+def test_a_merge_makes_the_earlier_studies_of_the_other_patient_news(
+    sqlite_template: Path, tmp_path: Path
+) -> None:
+    shutil.copyfile(sqlite_template, tmp_path / "nadir.sqlite")
+    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}", sync=False)
+    with database.transaction() as session:
+        clock = Clock()
+        visit(session, clock, JANUARY, [lesion(TWO)], patient={"patient_id": "P2"})
+        visit(session, clock, MARCH, [lesion(ONE)])
+        pk = patient_pk(session)
+        assert retrack(session, pk, at(30)) == []
+        merge(session, patient_pk(session, "P2"), pk, "Admin", at(40))
+        assert len(retrack(session, pk, at(41))) == 1
+        assert retrack(session, pk, at(42)) == []
     database.dispose()
 
 
