@@ -4,7 +4,7 @@
 # make audit  asks the advisory databases about every pinned package
 # make reproduce-cards   judges every shipped model again and fails where its card says otherwise (DATA=folder of data sets)
 # make secrets writes random secrets for compose.yaml, once
-# make check-deploy judges compose.yaml, Dockerfiles, Kubernetes, systemd, rules and dashboard; make image builds the image by buildah
+# make check-deploy judges compose.yaml, Dockerfiles, Kubernetes, systemd, rules and dashboard; make image builds the image by buildah and runs it
 # make docs   builds the documentation into site/, and from results that are there a methods report and slides into dist/
 # make viewer brings the OHIF pages and the browser driver that `make test-long` uses
 
