@@ -1,7 +1,7 @@
 """How well lesions are followed: pairs of examinations with known motion and known fates, registered and matched.
 
     python benchmarks/tracking.py [--quick] [--pairs 60] [--seed 0] [--data DIR]
-                                  [--drawn learned|classical] [--json out.json]
+                                  [--drawn learned|classical] [--wrong] [--json out.json]
 
 Each pair (`training.pairs`) is a chest CT of DIR (`../shared/data`, or NADIR_TEST_DATA) or the thorax phantom, shown
 twice: turned, shifted, breathed, on another grid, with other noise; lesions in its lungs stay, grow, shrink, part,
@@ -22,7 +22,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from models.segmenter import LesionSegmenter
 from plugins.contract import Mask, Volume
 from plugins.nodule_drawing import choose
 from store.tracking.brought import LEAST_SD_MM
+from store.tracking.link import Link
 from store.tracking.registration import register
 from training.evaluate.tracking import (
     Claim,
@@ -75,8 +76,8 @@ class Judged:
     trust: dict[str, int] = field(default_factory=dict)
     claims: list[Claim] = field(default_factory=list)
 
-    def take(self, pair: ScanPair) -> None:
-        """Register, bring, match and judge one pair."""
+    def take(self, pair: ScanPair) -> tuple[Link, ...]:
+        """Register, bring, match and judge one pair; return its links."""
         wall, cpu = time.perf_counter(), time.process_time()
         motion = register(pair.new, pair.earlier)
         sd_mm = max(LEAST_SD_MM, motion.quality.residual_mm or 0.0)
@@ -91,6 +92,7 @@ class Judged:
         self.rigid_errors_mm += place_errors_mm(pair, earlier_lesions(pair, motion.rigid, sd_mm))
         self.trust[motion.quality.trust] = self.trust.get(motion.quality.trust, 0) + 1
         self.claims += claims(pair, links)
+        return links
 
     def add(self, other: Judged) -> None:
         """Take in what is known of other pairs."""
@@ -152,6 +154,18 @@ def _drawn(
     return tuple(drawn)
 
 
+def wrong(pair: ScanPair, links: Sequence[Link]) -> list[str]:
+    """Return each link with a finding that is not true, in words: what it says, what is true, and the reason."""
+    told = []
+    for link in links:
+        true = sorted(before for before, now in pair.links if now == link.finding)
+        if link.finding is not None and sorted(link.earlier) != true:
+            truth = f"in truth {pair.origin(link.finding)} from {', '.join(true) or 'nothing'}"
+            what = f"{link.finding} called {link.kind} from {', '.join(link.earlier) or 'nothing'}, {truth}"
+            told.append(f"  {pair.name}: {what}; confidence {link.confidence:.2f}: {link.reason}")
+    return told
+
+
 def shown(all_: dict[str, Judged], console: Console) -> None:
     """Print the figures of each ground and of all."""
     table = Table(*("", *all_), title="lesions followed over synthetic pairs")
@@ -180,6 +194,7 @@ def main() -> None:
     parser.add_argument(
         "--drawn", choices=("learned", "classical"), help="findings as a segmenter of the node draws them"
     )
+    parser.add_argument("--wrong", action="store_true", help="print each link that is wrong, with its reason")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     count = QUICK_PAIRS if given.quick else given.pairs
@@ -191,7 +206,10 @@ def main() -> None:
         judged = every[ground.name] = Judged()
         for seed in range(given.seed + at, given.seed + count, len(stage)):
             pair = scan_pair(ground, seed)
-            judged.take(pair if segmenter is None else redrawn(pair, segmenter))
+            followed = pair if segmenter is None else redrawn(pair, segmenter)
+            links = judged.take(followed)
+            if given.wrong:
+                print(*wrong(followed, links), sep="\n", file=sys.stderr)
             print(f"{pair.name}: {judged.wall_s[-1]:.1f} s", file=sys.stderr, flush=True)
         total.add(judged)
     every["all"] = total

@@ -211,11 +211,16 @@ class _Telling:
             return "no earlier lesion is known"
         distance_mm, i = min(near)
         called = self.before[i].tracking_identifier
-        return f"no earlier lesion fits: the nearest, '{called}', was expected {distance_mm:.1f} mm away"
+        told = f"no earlier lesion fits: the nearest, '{called}', was expected {distance_mm:.1f} mm away"
+        over = (f"'{self.before[k].tracking_identifier}'" for k in self._overrun(j))
+        return "; ".join(
+            (told, *(f"it reaches over the place of {name} and may be a part of it" for name in over))
+        )
 
     def _confidence(self, j: int, parents: Sequence[int]) -> float:
         if not parents:
-            return self._alone({(i, j) for i in range(len(self.before))})
+            alone = self._alone({(i, j) for i in range(len(self.before))})
+            return min(alone, confidence.OVERRUN) if self._overrun(j) else alone
         kin = {(i, k) for i in parents for k in self._children(i)}
         rivals = {(i, j) for i in range(len(self.before))} | {
             (i, k) for i in parents for k in range(len(self.now))
@@ -223,6 +228,11 @@ class _Telling:
         rival = min((self.pairs[pair].cost for pair in rivals - kin), default=inf)
         cost, sd_mm = max((self.pairs[i, j].cost, float(self.expected.sd_mm[i])) for i in parents)
         return confidence.of_link(cost, rival, sd_mm)
+
+    def _overrun(self, j: int) -> list[int]:
+        """Return the earlier lesions most of whose expected place a present one covers."""
+        pairs = ((i, self.pairs[i, j]) for i in range(len(self.before)))
+        return [i for i, pair in pairs if pair.may_be and pair.overlap.covered >= self.gates.inside]
 
     def _alone(self, possible: set[tuple[int, int]]) -> float:
         """Return how sure it is that none of the possible pairs is one."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from plugins import codes
 from plugins.contract import Mask
+from store.tracking import confidence
 from store.tracking.lesion import EarlierLesion, PresentLesion
 from store.tracking.link import Kind, Link
 from store.tracking.matching import match
@@ -157,6 +158,21 @@ def test_a_second_lesion_beside_one_that_grew_is_new_and_no_part_of_it() -> None
         [earlier("A", (40, 40, 40), 10)], [present("a", (40, 40, 40), 14), present("b", (51, 40, 40), 6)]
     )
     assert told(links) == {"a": ("same", "A", ("A",)), "b": ("new", "new b", ())}
+
+
+def test_a_lesion_drawn_over_the_place_of_an_earlier_one_that_has_its_partner_is_not_surely_new() -> None:
+    links = matched(
+        [earlier("A", (50, 60, 40), 16)], [present("a", (44, 60, 40), 12), present("b", (66, 60, 40), 32)]
+    )
+    assert links["a"].earlier == ("A",)
+    assert links["b"].kind is Kind.NEW
+    assert links["b"].confidence == confidence.OVERRUN
+    assert "reaches over the place of 'Lesion A'" in links["b"].reason
+    beside = matched(
+        [earlier("A", (50, 60, 40), 16)], [present("a", (44, 60, 40), 12), present("b", (76, 60, 40), 24)]
+    )
+    assert beside["b"].confidence > confidence.OVERRUN
+    assert "reaches over" not in beside["b"].reason
 
 
 def test_lesions_that_became_one_hand_on_the_identity_of_the_largest() -> None:
