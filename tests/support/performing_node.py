@@ -23,7 +23,7 @@ from node.workitem_input import InputFetcher
 from node.workitems import Performer
 from store.database import Database
 from store.objects import ObjectStore
-from store.tables import Job
+from store.tables import Job, Result
 from store.workitems import OPEN, Workitem
 
 PACS = "http://pacs/dicom-web"
@@ -76,6 +76,10 @@ class Archive:
 
     def close(self) -> None:
         pass
+
+
+UID = "1.2.3.4"
+"""Of the workitem that a test is about."""
 
 
 class PerformingNode:
@@ -165,3 +169,12 @@ class PerformingNode:
 
     def close(self) -> None:
         self.database.dispose()
+
+
+MakeNode = Callable[..., PerformingNode]
+
+
+def results(node: PerformingNode) -> list[str]:
+    """Return the SOP Instance UIDs of what a node made."""
+    with node.database.reading() as session:
+        return sorted(session.exec(select(Result.sop_instance_uid)))
