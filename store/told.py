@@ -13,6 +13,8 @@ from plugins.errors import Refused
 from store.identity import drawn
 from store.lesions import PROPOSAL, is_unconfirmed
 from store.normal import SUL, reference_of
+from store.pet_new import CRITERIA as SIZES_AND_PET
+from store.pet_new import OnPet, new_on_pet
 from store.response.burden import NODE_TENTHS
 from store.response.criteria import CRITERIA
 from store.response.history import History, Reference, Role, Seen, Status, Visit
@@ -42,14 +44,19 @@ def history(course: Course, criteria: str = "recist1.1") -> History:
     seen = looked_at(course, criteria)
     plugins = {one.plugin for one in seen if drawn(one)}
     dates = sorted({on for on, plugin in course.analysed if plugin in plugins} | {one.date for one in seen})
+    on_pet: defaultdict[date, list[Seen]] = defaultdict(list)
+    for one in _on_pet(course, criteria, dates):
+        if one.seen is not None:
+            on_pet[one.date].append(one.seen)
+    dates = sorted({*dates, *on_pet})
     shown: defaultdict[date, defaultdict[str, list[Sighting]]] = defaultdict(lambda: defaultdict(list))
-    for one in seen:
-        if one.role is not None and not is_unconfirmed(one):
-            shown[one.date][one.lesion].append(one)
+    for sighting in seen:
+        if sighting.role is not None and not is_unconfirmed(sighting):
+            shown[sighting.date][sighting.lesion].append(sighting)
     visits = [
         Visit(
             date=on,
-            seen=tuple(_seen(own) for own in shown[on].values()),
+            seen=(*(_seen(own) for own in shown[on].values()), *on_pet[on]),
             reference=_reference(course, on, seen) if criteria in UPTAKE | BOTH else None,
         )
         for on in dates
@@ -76,6 +83,11 @@ def doubts(course: Course, criteria: str = "recist1.1") -> dict[date, tuple[str,
             told[one.date][f"'{one.label}': {one.link.reason}."] = None
         if criteria in UPTAKE | BOTH and (words := _uptake_words(one, course)):
             told[one.date][words] = None
+    dates = sorted({one.date for one in looked_at(course, criteria)})
+    for new in _on_pet(course, criteria, dates):
+        told[new.date if new.seen else next((on for on in dates if on >= new.date), dates[-1])][new.doubt] = (
+            None
+        )
     for on, studies in _studies(course).items():
         if len(studies) > 1:
             told[on][
@@ -83,6 +95,11 @@ def doubts(course: Course, criteria: str = "recist1.1") -> dict[date, tuple[str,
                 "lesion the size of one study counts, a person's drawing before an automatic one, then the surer one."
             ] = None
     return {on: tuple(sentences) for on, sentences in told.items()}
+
+
+def _on_pet(course: Course, criteria: str, dates: Sequence[date]) -> Sequence[OnPet]:
+    """Return what PETs say of new lesions to criteria of size that ask for it."""
+    return tuple(new_on_pet(course, dates[0])) if criteria in SIZES_AND_PET and dates else ()
 
 
 def _studies(course: Course) -> dict[date, set[str]]:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from course_rows import Clock, Linked, lesion, liver, patient_pk, visit
+from course_rows import LUNG, Clock, Linked, lesion, liver, patient_pk, visit
+from ledger import at
 
 from store.analysed import Found
+from store.choices import choose
 from store.course import Course, course
 from store.database import Database
 from store.response.history import Reference
@@ -117,6 +119,30 @@ def test_a_visit_without_height_is_not_evaluable_beside_a_baseline_with_it(datab
     assert overall == "NE"
     assert "no SULpeak at this visit" in because
     assert "needs weight, height and sex" in doubts
+
+
+@pytest.mark.parametrize(("pet_at", "word"), [(JANUARY, "PD"), (date(2026, 2, 20), "SD"), (None, "SD")])
+def test_a_lesion_that_is_new_on_pet_alone_is_progression_by_recist_after_a_negative_pet_at_the_baseline(
+    database: Database, pet_at: date | None, word: str
+) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        first = visit(session, clock, JANUARY, [lesion("2.25.5", 30)])
+        pet = hot(4.0, site=LUNG)
+        if pet_at is not None:
+            study = first if pet_at == JANUARY else ""
+            visit(session, clock, pet_at, [pet], plugin="pet_lesion", study=study)
+        same = [Linked(kind=Kind.SAME, uid="2.25.5", earlier=["2.25.5"], study=first)]
+        study = visit(session, clock, MARCH, [lesion("2.25.5", 29)], same)
+        new = lesion("2.25.6", 20, suv_peak=10.0, sul_peak=8.0)
+        visit(session, clock, MARCH, [pet, new], plugin="pet_lesion", study=study)
+        pk = patient_pk(session)
+        assert last_of(judge(course(session, pk), "recist1.1"))[0] == "SD"  # nobody confirmed it
+        choose(session, pk, "role", "2.25.6", "new", author="Dr. Grey", now=at(900))
+        overall, because, doubts = last_of(judge(course(session, pk), "recist1.1"))
+    assert overall == word, because
+    assert ("the PET of 2026-01-10 was negative there" in doubts) == (word == "PD")
+    assert ("only when CT confirms a new site" in doubts) == (word == "SD")
 
 
 def test_the_liver_is_that_of_the_pet_of_the_hottest_lesion(database: Database) -> None:
