@@ -94,8 +94,11 @@ def draw_at(
         mask = _on_grid(answer, shape)
         if not answer.fits:
             flags.append(_flag("larger-than-patch", "it is too large to be drawn whole", volume))
-        if answer.voxel_mm > segmenter.view.voxels_mm[-1]:
-            words = f"it is larger than what the networks learned, and was drawn on voxels of {answer.voxel_mm:.1f} mm"
+        if _is_coarse(answer, segmenter):
+            learned = (
+                "it is larger than what the networks learned, and how far off they are there is not known"
+            )
+            words = f"{learned}: it was drawn on voxels of {answer.voxel_mm:.1f} mm"
             flags.append(_flag("drawn-coarsely", words, volume))
         if answer.aerated < AERATED:
             words = f"only {answer.aerated:.0%} of what surrounds it is lung, so its outline is a guess"
@@ -131,10 +134,13 @@ def _doubted(
     segmenter: LearnedNoduleSegmenter,
     flags: Sequence[Flag],
 ) -> Drawing:
-    """Return the drawing with the intervals that the card's quantiles give, and the spread that belongs to them."""
+    """Return the drawing with the intervals that the card's quantiles give, and the spread that belongs to them.
+
+    On voxels coarser than those that taught the quantiles there are none.
+    """
     doubt, unsure = segmenter.doubt, answer.uncertainty
     intervals: dict[str, Interval] = {}
-    for one in measurements:
+    for one in () if _is_coarse(answer, segmenter) else measurements:
         if one.name == "volume":
             low, high = doubt.volume_interval_mm3(one.value * MM3_PER_ML, unsure.entropy)
             intervals[one.name] = (low / MM3_PER_ML, high / MM3_PER_ML)
@@ -147,6 +153,10 @@ def _doubted(
         uncertainty=unsure,
         flags=tuple(flags),
     )
+
+
+def _is_coarse(answer: NoduleAnswer, segmenter: LearnedNoduleSegmenter) -> bool:
+    return answer.voxel_mm > segmenter.view.voxels_mm[-1]
 
 
 def _with_spread(measurement: Measurement, interval: Interval | None) -> Measurement:

@@ -6,6 +6,7 @@ from thorax import ct_volume
 from tiny_segmenter import bright_segmenter
 
 from plugins.contract import Mask, Volume
+from plugins.nodule_drawing import draw_at
 from plugins.nodule_redrawing import Tried, ball_diameter_mm, nodule_at, redrawn, shared, told
 
 SPACING = (2.0, 0.8, 0.8)
@@ -70,3 +71,16 @@ def test_a_nodule_is_drawn_at_a_point_under_the_name_it_has_and_nothing_where_no
     assert all("'Nodule 7'" in flag.sentence for flag in found.flags)
     assert 0 <= found.uncertainties["entropy"] <= 1
     assert nodule_at(volume, (x, y, z), "Nodule 7", bright_segmenter(), 8.0) is None
+
+
+def test_a_mass_that_only_a_wider_view_shows_whole_says_so_and_has_no_interval() -> None:
+    away = np.indices((45, 60, 60)).reshape(3, -1).T - (22, 30, 30)
+    inside = (np.linalg.norm(away * 2.0, axis=1) <= 32.0).reshape(45, 60, 60)
+    affine = np.array([[0, 0, 2.0, 0], [0, 2.0, 0, 0], [2.0, 0, 0, 0], [0, 0, 0, 1]])
+    mass = ct_volume(np.where(inside, 30.0, -850.0).astype(np.float32), affine)
+    drawing = draw_at(mass, (66.0, 58.0, 46.0), bright_segmenter())
+    assert ball_diameter_mm(drawing.mask, mass) == pytest.approx(64.0, abs=2.0)
+    assert [flag.code for flag in drawing.flags] == ["drawn-coarsely"]
+    assert drawing.intervals == ()
+    assert all(measured.uncertainty is None for measured in drawing.measurements)
+    assert drawing.uncertainty is not None
