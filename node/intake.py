@@ -129,17 +129,17 @@ class Intake:
             return self._recorded(_Entry(arrived=self._arrived(judged)))
         kept = Kept(sha256=judged.sha256, size_bytes=judged.size_bytes, path=self.objects.path(judged.sha256))
         entry = _Entry(arrived=judged.arrived(kept), is_kept=False)
+        begun: list[Ticket[_Entry, Recorded]] = []
         # The rows are written while the bytes go to disk, and are committed when these are there.
-        ticket = self._commit.begin(entry)
         try:
-            self._arrived(judged)
+            self._arrived(judged, lambda: begun.append(self._commit.begin(entry)))
             entry.tell()
         except BaseException as error:
             entry.tell(error)
             raise
         if association is not None:
             self.objects.prepare()
-        return self._answered(ticket, entry)
+        return self._answered(begun[0], entry)
 
     def take_soon(
         self,
@@ -154,14 +154,10 @@ class Intake:
     ) -> None:
         """Judge a file as `take` does, and leave its hash, name and row to a thread; for nodes that may lose it.
 
-        What only the rows can tell (a UID of another study) is then told by an event and by no exception.
+        Nobody else may touch the file then. What only the rows can tell (a UID of another study) is told by an event
+        and by no exception.
         """
-        mine = self.objects.temporary()
-        try:
-            path.rename(mine)  # whoever brought it deletes what is left of it
-        except OSError as error:
-            raise Unavailable("the object cannot be kept; free or mend the disk") from error
-        judged = self._judge(mine, source, association, expected, coming, sha256, head)
+        judged = self._judge(path, source, association, expected, coming, sha256, head)
         self._backlog.put(lambda: self._arrived(judged))
 
     def finish(self) -> None:
@@ -205,10 +201,10 @@ class Intake:
             coming=coming,
         )
 
-    def _arrived(self, judged: _Judged) -> Arrived:
+    def _arrived(self, judged: _Judged, beside: Callable[[], None] = lambda: None) -> Arrived:
         """Keep a file, and return it as one whose rows are to be written; its first path is gone afterwards."""
         try:
-            return judged.arrived(self._keep(judged.path, judged.sha256, is_ours=judged.is_ours))
+            return judged.arrived(self._keep(judged, beside))
         finally:
             judged.path.unlink(missing_ok=True)
 
@@ -319,13 +315,13 @@ class Intake:
         except Refused as refused:
             raise self.quarantine(path, source, refused) from None
 
-    def _keep(self, path: Path, sha256: str | None, *, is_ours: bool) -> Kept:
+    def _keep(self, judged: _Judged, beside: Callable[[], None]) -> Kept:
         """Keep the file with our own file meta: the same file when it has it, as those of the listener do."""
-        if is_ours:
-            return self.objects.keep(path, sha256)
+        if judged.is_ours:
+            return self.objects.keep(judged.path, judged.sha256, beside=beside)
         normal = self.objects.temporary()
         try:
-            normalise(path, normal)
+            normalise(judged.path, normal)
         except BaseException:
             normal.unlink(missing_ok=True)
             raise

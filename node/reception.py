@@ -353,6 +353,8 @@ class Reception:
         finally:
             if spool is not None:
                 association.dimse.served(spool, is_taken=status == SUCCESS)
+            if status == SUCCESS:
+                request._dataset_file = None  # pynetdicom would delete what is the desk's now
         return status
 
     def _store(

@@ -12,10 +12,11 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 from sqlmodel import Session, col, select
@@ -124,19 +125,22 @@ class ObjectStore:
         finally:
             _remove(temporary)
 
-    def keep(self, temporary: Path, sha256: str | None = None) -> Kept:
+    def keep(
+        self, temporary: Path, sha256: str | None = None, *, beside: Callable[[], None] = lambda: None
+    ) -> Kept:
         """Give the file its final name; when this returns, file and name are on disk.
 
         `sha256` is the hash of the file when it is known. Order: fsync(file), link, fsync(folder). Every caller syncs
         its own: at one time that is as quick as one sync of the whole filesystem, because the filesystem gathers
-        them, and nobody waits for what others have written. The same bytes twice are one object.
+        them, and nobody waits for what others have written. The same bytes twice are one object. `beside` is called
+        when the disk is the next to be waited for, so that what it wakes has the interpreter for itself.
         Raises Unavailable on a full or failing disk; then the temporary file is removed, and no partial object is
         ever visible.
         """
         try:
             with _unavailable():
                 sha256 = sha256 or _hash(temporary)
-                size_bytes = self._sync_file(temporary)
+                size_bytes = self._sync_file(temporary, beside)
                 reach("after-fsync")
                 target = self.path(sha256)
                 try:
@@ -245,14 +249,16 @@ class ObjectStore:
             (self._objects / prefix).mkdir(exist_ok=True)
         self._sync_folder(self._objects)
 
-    def _sync_file(self, path: Path) -> int:
+    def _sync_file(self, path: Path, beside: Callable[[], None] = lambda: None) -> int:
         """Let nobody write the file any more, bring it to disk, and return its length."""
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fchmod(descriptor, 0o440)
+            size_bytes = os.fstat(descriptor).st_size
+            beside()
             if self._sync:
                 os.fsync(descriptor)
-            return os.fstat(descriptor).st_size
+            return size_bytes
         finally:
             os.close(descriptor)
 
@@ -340,7 +346,12 @@ def _new_name() -> str:
 
 def _host() -> str:
     """Return a short name of this machine, or container: what process numbers mean is known only within it."""
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    return _short(socket.gethostname())
+
+
+@cache
+def _short(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
 def _without_maker(folder: Path) -> list[Path]:
