@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +17,7 @@ import typer
 from node import printing
 from node.cli_access import audit_app, tokens_app, users_app
 from node.cli_backup import backup, restore
+from node.cli_checks import check, doctor, fsck
 from node.cli_curate import curate_app
 from node.cli_curate_lidc import lidc
 from node.cli_download import idc, tcia
@@ -28,7 +27,7 @@ from node.cli_init import init
 from node.cli_jobs import jobs_app
 from node.cli_lesions import lesions_app
 from node.cli_models import models_app
-from node.cli_options import AsJson, Config, Home, HomeOfModels, TlsFile, models_of, open_database
+from node.cli_options import AsJson, Config, Home, HomeOfModels, TlsFile, end, models_of, open_database
 from node.cli_patients import patients_app
 from node.cli_plan import plan
 from node.cli_priors import priors_app
@@ -69,6 +68,9 @@ app.add_typer(audit_app, name="audit")
 app.command()(init)
 app.command()(backup)
 app.command()(restore)
+app.command()(check)
+app.command()(doctor)
+app.command()(fsck)
 app.command()(segment)
 app.command()(studies)
 app.command()(response)
@@ -149,7 +151,7 @@ def send(
 
     files = {"tls_certificate": tls_certificate, "tls_key": tls_key, "tls_ca": tls_ca}
     tls = client_context(load_settings(config, files)) if by_tls else None
-    with _busy("sending"):
+    with printing.busy("sending"):
         sent = send_folder(path, to, calling_ae=calling_ae, associations=associations, tls=tls)
     if as_json:
         printing.print_json(sent)
@@ -159,7 +161,7 @@ def send(
         for failed in sent["failed"]:
             printing.complain(f"nadir: {failed['file']}: {failed['reason']}")
         printing.say(f"{sent['sent']} of {sent['sent'] + len(sent['failed'])} sent to {to}")
-    _end(ok=not sent["failed"])
+    end(ok=not sent["failed"])
 
 
 @app.command()
@@ -209,7 +211,7 @@ def analyse(
         "prior": prior,
         "models": models_of(home, config),
     }
-    with _busy("analysing"):
+    with printing.busy("analysing"):
         report = analyse_folder(path, folder, settings, plugins=plugin, also=also or (), **how)
     _show(report, as_json)
 
@@ -225,7 +227,7 @@ def measure(
     settings = load_settings(config, {})
     from node.offline import measure_mask
 
-    with _busy("measuring"):
+    with printing.busy("measuring"):
         report = measure_mask(path, mask, settings)
     _show(report, as_json)
 
@@ -253,92 +255,6 @@ def findings(
         printing.print_csv(rows)
     else:
         printing.print_findings(rows)
-
-
-@app.command()
-def check(
-    files: Annotated[
-        list[Path],
-        typer.Argument(help="SEG and SR files; give an SR together with its SEG.", metavar="FILE..."),
-    ],
-    as_json: AsJson = False,
-) -> None:
-    """Check SEG and SR files against the rules that viewers and PACS rely on.
-
-    Source images among the files are not judged themselves: they let a SEG be compared with its grid.
-    """
-    from store.dicom.rules import check_files
-
-    results = check_files(files)
-    if as_json:
-        printing.print_json(
-            [
-                {
-                    "file": str(path),
-                    "violations": [
-                        {"rule": v.rule, "where": v.where, "sentence": v.sentence} for v in violations
-                    ],
-                }
-                for path, violations in results
-            ]
-        )
-    else:
-        for path, violations in results:
-            printing.say(f"{path}: {f'{len(violations)} violations' if violations else 'ok'}")
-            for v in violations:
-                printing.say(f"  {v.rule} at {v.where or 'the top'}: {v.sentence}")
-    _end(ok=not any(violations for _, violations in results))
-
-
-@app.command()
-def doctor(home: Home = None, config: Config = None, as_json: AsJson = False) -> None:
-    """Tell what is installed, reachable and writable, whether a GPU is used, and what to do next; change nothing."""
-    settings = load_settings(config, {"home": home})
-    from node.doctor import examine, has_people
-    from node.next_steps import next_steps
-
-    with _busy("looking"):
-        lines = examine(settings)
-        steps = next_steps(lines, settings, config, has_people=has_people(settings))
-    if as_json:
-        printing.print_json([line.plain() for line in lines])
-    else:
-        printing.print_lines(lines)
-        printing.say("\nNext:")
-        for number, step in enumerate(steps, start=1):
-            printing.say(f"{number}. {step}")
-    _end(ok=all(line.ok for line in lines if line.needed))
-
-
-@app.command()
-def fsck(
-    home: Home = None,
-    config: Config = None,
-    mend: Annotated[
-        bool, typer.Option("--repair", help="Mend what can be mended without losing anything.")
-    ] = False,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Do not read the bytes of the objects: names and sizes only.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Look whether what was acknowledged is kept and whether the ledger tells the truth, also beside a live node.
-
-    The exit status is 0 when nothing is wrong, or everything wrong was mended, and 1 otherwise.
-    """
-    settings = load_settings(config, {"home": home})
-    with open_database(home, config) as database, _busy("looking"):
-        from node.fsck import Looked, look, repair
-        from store.objects import ObjectStore
-
-        objects = ObjectStore(settings.home / "store")
-        faults = look(database, objects, quick=quick)
-        looked = repair(database, objects, faults) if mend else [Looked(fault=fault) for fault in faults]
-    if as_json:
-        printing.print_json([one.plain() for one in looked])
-    else:
-        printing.print_faults([one.plain() for one in looked])
-    _end(ok=all(one.mended for one in looked))
 
 
 def main() -> None:
@@ -394,19 +310,4 @@ def _show(report: dict[str, Any], as_json: bool) -> None:
         printing.print_report(report)
     if report["failed"] or not as_json:
         printing.print_refused(report)
-    _end(ok=not report["failed"])
-
-
-def _end(*, ok: bool) -> None:
-    if not ok:
-        raise typer.Exit(1)
-
-
-@contextmanager
-def _busy(what: str) -> Iterator[None]:
-    """Show a person that something is under way; a program sees nothing of it."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    with printing.console(error=True).status(what, spinner="dots"):
-        yield
+    end(ok=not report["failed"])

@@ -50,6 +50,12 @@ def models_of(home: Path | None, config: Path | None) -> Places:
         return active(session, settings.home)
 
 
+def end(*, ok: bool) -> None:
+    """End the command with status 1 unless all is well."""
+    if not ok:
+        raise typer.Exit(1)
+
+
 def operator() -> str:
     """Return who runs the command, as the system knows them."""
     try:

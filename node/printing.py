@@ -59,6 +59,16 @@ def advancing(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Show a person that something is under way; a program sees nothing of it."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    with console(error=True).status(what, spinner="dots"):
+        yield
+
+
 def say(text: object) -> None:
     """Print one line of a result as it stands."""
     sys.stdout.write(f"{_shown(str(text))}\n")
