@@ -1,15 +1,26 @@
-"""What people measured by hand: reports of theirs that carry the Tracking UID of a lesion of the patient."""
+"""What people measured by hand: reports of theirs on lesions of the patient.
+
+A lesion is known by its Tracking UID. Viewers that give their own have drawn a line: it is of the one lesion of the
+study in whose middle it lies.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 
+import numpy as np
 from sqlmodel import Session, col, select
 
-from store.dicom.measured import MeasuredReport
+from plugins.errors import Refused
+from store.dicom.files import read_file
+from store.dicom.image_line import Point, in_space
+from store.dicom.measured import MeasuredGroup, MeasuredNumber, MeasuredReport
+from store.dicom.values import quiet
 from store.elsewhere import read_report, sighting_of
+from store.identity import drawn
 from store.objects import ObjectStore
 from store.sighting import Sighting
 from store.sightings import Dated
@@ -22,10 +33,22 @@ REPORTS = ("1.2.840.10008.5.1.4.1.1.88.22", "1.2.840.10008.5.1.4.1.1.88.33", "1.
 SIZES = ("long_axis", "short_axis", "volume")
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Drawn:
+    """Where something was measured."""
+
+    ends_mm: dict[str, tuple[Point, Point]]
+    """Ends of each line, LPS mm, by the name of what was measured."""
+    series_instance_uid: str
+    """Series of the images; empty when none of them is here."""
+    frame_of_reference_uid: str
+    """Its frame of reference."""
+
+
 def measured_by_hand(
-    session: Session, objects: ObjectStore, studies: Sequence[Dated], known: Collection[str]
+    session: Session, objects: ObjectStore, studies: Sequence[Dated], found: Sequence[Sighting]
 ) -> tuple[Sighting, ...]:
-    """Return what people measured of lesions that are `known` by their Tracking UIDs, at each study the newest of each.
+    """Return what people measured of lesions that were `found`, at each study the newest of each.
 
     A report is a person's when it names one as its observer. Groups of one report with one Tracking UID are one.
     """
@@ -44,7 +67,8 @@ def measured_by_hand(
     for study_pk, report in reports:
         if report.sop_instance_uid not in replaced:
             made_at = "" if report.made_at is None else report.made_at.isoformat()
-            for one in _sightings(report, *when[study_pk], known):
+            places = [_drawn(session, objects, group) for group in report.groups]
+            for one in _sightings(report, places, *when[study_pk], found):
                 place = (one.study_instance_uid, one.tracking_uid)
                 if place not in newest or newest[place][0] <= made_at:
                     newest[place] = (made_at, one)
@@ -52,18 +76,111 @@ def measured_by_hand(
 
 
 def _sightings(
-    report: MeasuredReport, study_instance_uid: str, on: date, known: Collection[str]
+    report: MeasuredReport,
+    places: Sequence[_Drawn],
+    study_instance_uid: str,
+    on: date,
+    found: Sequence[Sighting],
 ) -> list[Sighting]:
-    found: dict[str, Sighting] = {}
-    for group in report.groups:
-        if group.tracking_uid in known and not group.is_time_point:
-            one = sighting_of(group, report, study_instance_uid, on, {})
-            if (before := found.get(group.tracking_uid)) is not None:
-                one = replace(before, measurements={**before.measurements, **one.measurements})
-            found[group.tracking_uid] = replace(
-                one, automatic=False, plugin=PLUGIN, plugin_version="", model_sha256="", confidence=None
-            )
-    return [one for one in found.values() if any(name in one.measurements for name in SIZES)]
+    known = {uid for one in found for uid in (one.written_uid, one.choice_uid)}
+    there = [one for one in found if one.study_instance_uid == study_instance_uid and drawn(one)]
+    made: dict[str, Sighting] = {}
+    for group, place in zip(report.groups, places, strict=True):
+        if group.is_time_point:
+            continue
+        one = _placed(sighting_of(group, report, study_instance_uid, on, {}), place)
+        if group.tracking_uid in known:
+            of = next((s for s in there if s.written_uid == group.tracking_uid), None)
+            one = replace(one, before_uid="" if of is None else of.before_uid)
+        elif (of := _beneath(one, there)) is not None:
+            one = _called(one, of)
+        else:
+            continue
+        if (before := made.get(one.tracking_uid)) is not None:
+            one = replace(before, measurements={**before.measurements, **one.measurements})
+        made[one.tracking_uid] = replace(
+            one, automatic=False, plugin=PLUGIN, plugin_version="", model_sha256="", confidence=None
+        )
+    return [one for one in made.values() if any(name in one.measurements for name in SIZES)]
+
+
+def _placed(one: Sighting, place: _Drawn) -> Sighting:
+    """Return what was measured with where that was."""
+    measurements = {
+        name: replace(m, end_points_mm=place.ends_mm.get(name)) for name, m in one.measurements.items()
+    }
+    ends = next((place.ends_mm[name] for name in SIZES if name in place.ends_mm), None)
+    middle = None if ends is None else tuple(float(x) for x in np.mean(ends, axis=0))
+    return replace(
+        one,
+        measurements=measurements,
+        centroid_mm=one.centroid_mm if middle is None else (middle[0], middle[1], middle[2]),
+        series_instance_uid=place.series_instance_uid or one.series_instance_uid,
+        frame_of_reference_uid=place.frame_of_reference_uid or one.frame_of_reference_uid,
+    )
+
+
+def _beneath(one: Sighting, there: Sequence[Sighting]) -> Sighting | None:
+    """Return the only lesion that a line was drawn across: their middles are within half of the shorter length."""
+    axis = one.measurements.get("long_axis")
+    if (
+        axis is None
+        or axis.end_points_mm is None
+        or one.centroid_mm is None
+        or not one.frame_of_reference_uid
+    ):
+        return None
+    near: dict[str, Sighting] = {}
+    for other in there:
+        length = other.measurements.get("long_axis")
+        if length is None or other.centroid_mm is None or other.on_pet:
+            continue
+        is_near = math.dist(one.centroid_mm, other.centroid_mm) <= min(length.value, axis.value) / 2
+        if is_near and other.frame_of_reference_uid == one.frame_of_reference_uid:
+            near[other.written_uid] = other
+    return next(iter(near.values())) if len(near) == 1 else None
+
+
+def _called(one: Sighting, other: Sighting) -> Sighting:
+    """Return what was measured as that of a lesion."""
+    names = ("lesion", "tracking_uid", "written_uid", "before_uid", "label")
+    what = ("type", "type_code", "site", "site_code", "node")
+    return replace(one, **{name: getattr(other, name) for name in (*names, *what)})
+
+
+def _drawn(session: Session, objects: ObjectStore, group: MeasuredGroup) -> _Drawn:
+    """Return where the lines of a group lie; those on images that are not here lie nowhere."""
+    lines = [number for number in group.numbers if number.line is not None]
+    ends: dict[str, tuple[Point, Point]] = {}
+    series, frame = "", ""
+    for number in lines:
+        statement = (
+            select(Series.series_instance_uid, Series.frame_of_reference_uid, Instance.sha256)
+            .join(Instance, col(Instance.series_pk) == col(Series.id))
+            .where(col(Instance.sop_instance_uid) == (number.sop_instance_uid or ""), col(Instance.current))
+        )
+        image = session.exec(statement).first()
+        if image is not None:
+            series, frame = image[0], image[1]
+        where = _ends(number, None if image is None else image[2], objects)
+        if where is not None:
+            ends[number.name] = where
+    return _Drawn(ends_mm=ends, series_instance_uid=series, frame_of_reference_uid=frame)
+
+
+def _ends(number: MeasuredNumber, sha256: str | None, objects: ObjectStore) -> tuple[Point, Point] | None:
+    assert number.line is not None
+    if len(number.line[0]) == 3:
+        (a, b, c), (d, e, f) = number.line
+        return (a, b, c), (d, e, f)
+    if sha256 is None or not objects.path(sha256).is_file():
+        return None
+    with quiet():
+        try:
+            file = read_file(objects.path(sha256))
+        except Refused:
+            return None
+    return None if file is None else in_space(file.header, number.line)
 
 
 __all__ = ["PLUGIN", "SIZES", "measured_by_hand"]

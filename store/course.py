@@ -114,8 +114,7 @@ def course(
     if objects is not None:
         uids = {pk: uid for pk, uid, _ in studies}
         there = found_elsewhere(session, objects, studies, {(uids[pk], name) for pk, _, name in ran})
-        known = {one.written_uid for one in (*found, *there.sightings)}
-        by_hand = measured_by_hand(session, objects, studies, known)
+        by_hand = measured_by_hand(session, objects, studies, (*found, *there.sightings))
         own = (*found, *there.sightings, *by_hand)
         found = tuple(sorted(own, key=lambda one: (one.date, one.study_instance_uid)))
     else:

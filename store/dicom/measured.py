@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from plugins import codes
+from store.dicom.image_line import Line
 from store.dicom.items import DEEPEST, children, code_of, items, name_of, numeric, references, same, text
 from store.dicom.response_codes import SUBJECT_TIME_POINT
-from store.dicom.values import day, integer, moment
+from store.dicom.values import day, integer, moment, numbers
 
 PERSON: Final = Code("121008", "DCM", "Person Observer Name")
 CATEGORY: Final = Code("276214006", "SCT", "Finding category")
@@ -67,6 +69,8 @@ class MeasuredNumber:
     """The convention in words."""
     sop_instance_uid: str | None = None
     """Image that it was drawn on."""
+    line: Line | None = None
+    """The two ends of the line that was measured: column and row of the image, or LPS mm; see `image_line`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +209,7 @@ def _number(item: Dataset) -> MeasuredNumber | None:
         uncertainty=_float(deviation),
         method=words or ("" if method is None else method.meaning),
         sop_instance_uid=_image(item),
+        line=_line(item),
     )
 
 
@@ -233,6 +238,20 @@ def _image(item: Dataset) -> str | None:
         for image in children(figure, value_type="IMAGE"):
             for reference in references(image):
                 return text(reference, "ReferencedSOPInstanceUID") or None
+    return None
+
+
+def _line(item: Dataset) -> Line | None:
+    """Return the ends of the line that a number was inferred from; None for any other figure, and on one of frames."""
+    for figure in children(item):
+        size = {"SCOORD": 2, "SCOORD3D": 3}.get(text(figure, "ValueType"))
+        data = numbers(figure, "GraphicData")
+        of_frame = any(
+            "ReferencedFrameNumber" in one for image in children(figure) for one in references(image)
+        )
+        is_line = text(figure, "GraphicType") == "POLYLINE" and size is not None and len(data) == 2 * size
+        if is_line and not of_frame and all(map(math.isfinite, data)):
+            return data[:size], data[size:]
     return None
 
 
