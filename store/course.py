@@ -21,6 +21,7 @@ from store.objects import ObjectStore
 from store.patients import Merged, heads, merged, same_person
 from store.response.history import History
 from store.response.rules import USUAL, Rules
+from store.scanners import Scanned, scanned
 from store.sighting import Sighting
 from store.sightings import analysed_on, found_here, studies_of
 from store.tables import Patient
@@ -72,6 +73,8 @@ class Course:
     """Who declared which other patients to be this one, by time."""
     normal: tuple[NormalTissue, ...] = ()
     """The liver references of its PETs."""
+    scans: tuple[Scanned, ...] = ()
+    """How the series were made that the analyses of this node looked at, by date."""
     densities: tuple[Density, ...] = ()
     """How dense the lungs were, by date."""
 
@@ -138,6 +141,7 @@ def course(
         analysed=analysed,
         merges=merged(session, members),
         normal=(*normal_tissue(session, studies), *there.normal),
+        scans=scanned(session, studies),
         densities=densities(session, studies),
     )
 

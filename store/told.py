@@ -20,6 +20,7 @@ from store.response.criteria import CRITERIA
 from store.response.history import History, Reference, Role, Seen, Status, Visit
 from store.response.rules import USUAL, Rules
 from store.response.verdict import Response
+from store.scanners import changed
 from store.sighting import Measure, Sighting, sum_tenths
 from store.tracking.link import Kind
 
@@ -88,6 +89,9 @@ def doubts(course: Course, criteria: str = "recist1.1") -> dict[date, tuple[str,
         told[new.date if new.seen else next((on for on in dates if on >= new.date), dates[-1])][new.doubt] = (
             None
         )
+    looked = {one.plugin for one in looked_at(course, criteria) if drawn(one)}
+    for on, words in changed(course.scans, looked).items():
+        told[on][words] = None
     for on, studies in _studies(course).items():
         if len(studies) > 1:
             told[on][
@@ -233,10 +237,9 @@ def _seen(own: Sequence[Sighting]) -> Seen:
         if peaks:
             hottest = max(peaks, key=lambda m: m.value)
             measured["suv_peak"], measured["suv_peak_sd"] = hottest.value, hottest.uncertainty
-            # Beside an SUVbw, total lesion glycolysis is of SUVbw too.
-            lean = [one for one in hot if one.measurements.get("suv_peak", hottest).unit in SUL]
-            glycolysis = _each(lean, "tlg", {"g"})
-            measured["tlg"] = sum(m.value for m in glycolysis) if glycolysis else None
+            glycolysis = [_lean_glycolysis(one) for one in hot if one.status is Status.MEASURED]
+            known = [grams for grams in glycolysis if grams is not None]
+            measured["tlg"] = sum(known) if known and len(known) == len(glycolysis) else None
     return replace(seen, **measured)
 
 
@@ -270,6 +273,19 @@ def _sd(values: Sequence[Measure]) -> float | None:
 
 def _in_mm3(measure: Measure) -> float | None:
     return None if measure.uncertainty is None else measure.uncertainty * MM3[measure.unit]
+
+
+def _lean_glycolysis(one: Sighting) -> float | None:
+    """Return total lesion glycolysis in SUL, g; None when it is not known.
+
+    What was reckoned from SUVbw becomes SUL by one factor for the whole PET, that between its two peaks.
+    """
+    tlg, peak, lean = one.measurements.get("tlg"), one.measurements.get("suv_peak"), _sul(one)
+    if tlg is None or tlg.unit != "g" or lean is None:
+        return None
+    if peak is None or peak.unit in SUL:
+        return tlg.value
+    return tlg.value * lean.value / peak.value if peak.value > 0 else None
 
 
 def _sul(one: Sighting) -> Measure | None:

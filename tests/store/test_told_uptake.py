@@ -12,14 +12,18 @@ from typing import Any
 import pytest
 from course_rows import LUNG, Clock, Linked, lesion, liver, patient_pk, visit
 from ledger import at
+from sqlmodel import select
 
 from store.analysed import Found
 from store.choices import choose
 from store.course import Course, course
 from store.database import Database
+from store.model_tables import SeriesFact
 from store.response.history import Reference
 from store.response.verdict import Response
-from store.told import judge
+from store.scanners import Scanned
+from store.tables import Job
+from store.told import doubts, judge
 from store.tracking.link import Kind
 
 JANUARY, MARCH = date(2026, 1, 10), date(2026, 3, 10)
@@ -64,7 +68,7 @@ def test_percist_is_judged_by_what_the_node_measured(database: Database, now: fl
     )
     baseline, after = found.history("percist").visits
     assert (baseline.seen[0].suv_peak, after.seen[0].suv_peak) == (8.0, now)
-    assert baseline.seen[0].tlg is None, "total lesion glycolysis beside an SUVbw is none of SUL"
+    assert baseline.seen[0].tlg == 32.0, "40 g of SUVbw, of which 8 of 10 are SUL"
     assert baseline.reference == Reference(
         liver_mean=1.6, liver_sd=0.2, uptake_minutes=60.0, injected_mbq=300.0
     )
@@ -143,6 +147,73 @@ def test_a_lesion_that_is_new_on_pet_alone_is_progression_by_recist_after_a_nega
     assert overall == word, because
     assert ("the PET of 2026-01-10 was negative there" in doubts) == (word == "PD")
     assert ("only when CT confirms a new site" in doubts) == (word == "SD")
+
+
+def test_glycolysis_in_sul_decides_and_without_lean_body_mass_it_is_not_known(database: Database) -> None:
+    def grown(tlg: float, suv: float) -> Found:
+        return lesion("2.25.1", 30, suv_peak=suv, sul_peak=8.0, tlg=tlg)
+
+    pets = [liver("2.25.8", **LIVER), grown(50.0, 10.0)], [liver("2.25.9", **LIVER), grown(80.0, 8.8)]
+    found = two_pets(database, *pets)
+    assert [visit.seen[0].tlg for visit in found.history("percist").visits] == pytest.approx(
+        [40.0, 72.727], abs=1e-3
+    )
+    overall, because, _ = last_of(judge(found, "percist"))
+    assert (overall, "total lesion glycolysis 40.0 then 72.7 g" in because) == ("PMD", True)
+    bare = replace(
+        found,
+        sightings=tuple(
+            replace(s, measurements={n: m for n, m in s.measurements.items() if n != "sul_peak"})
+            for s in found.sightings
+        ),
+    )
+    assert [visit.seen[0].tlg for visit in bare.history("percist").visits] == [None, None]
+
+
+def test_another_scanner_kernel_or_distance_of_slices_is_told_beside_the_verdict(database: Database) -> None:
+    found = two_pets(database, [hot(8.0)], [hot(7.0)])
+    scan = Scanned(
+        date=JANUARY, plugin="pet_lesion", modality="PT", scanner="Maker A", kernel="", slice_distance_mm=3.0
+    )
+    alike = replace(scan, date=MARCH, kernel="B30", slice_distance_mm=3.1)
+    other = replace(scan, date=MARCH, scanner="Maker B", slice_distance_mm=5.0)
+    stranger = replace(other, plugin="lungs")
+    told = [
+        [
+            words
+            for words in doubts(replace(found, scans=(scan, *more)), "percist").get(MARCH, ())
+            if "otherwise" in words
+        ]
+        for more in ((alike,), (other, stranger))
+    ]
+    assert told == [
+        [],
+        [
+            "The PT was made otherwise than that of 2026-01-10, which changes what is measured: Maker A, slices every "
+            "3.0 mm; now Maker B, slices every 5.0 mm."
+        ],
+    ]
+    with database.transaction() as session:
+        pk = int(session.exec(select(Job.id)).first() or 0)
+        session.add(
+            SeriesFact(
+                job_pk=pk,
+                series_instance_uid="1.2",
+                at=at(1),
+                plugin="pet_lesion",
+                model_sha256="",
+                modality="PT",
+                manufacturer="Maker",
+                manufacturer_model_name="A",
+                slice_distance_mm=3.0,
+                pixel_spacing_mm=4.0,
+                slices=9,
+                unit="g/ml{SUVbw}",
+                histogram="[]",
+            )
+        )
+        session.flush()
+        assert course(session, patient_pk(session)).scans == (scan,)
 
 
 def test_the_liver_is_that_of_the_pet_of_the_hottest_lesion(database: Database) -> None:
