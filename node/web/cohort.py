@@ -10,13 +10,14 @@ from fastapi.responses import Response
 from node.reckoning import Reckoner
 from node.report.longitudinal import words
 from node.report.overlays import pretty_unit
-from node.web import links
+from node.web import links, plots
 from node.web.access import allow
 from node.web.cohort_filter import Asked, query_of
 from node.web.patient import CriteriaName
 from node.web.site import Site
 from store import measured
 from store.cohort import Order, members
+from store.progression import followed, kaplan_meier
 from store.response.criteria import CRITERIA
 
 ROWS: Final = 50
@@ -70,6 +71,8 @@ def router(site: Site) -> APIRouter:
             pretty_unit=pretty_unit,
             words=words,
             links=links,
+            estimate=kaplan_meier(one for member in found if (one := followed(member.short)) is not None),
+            plotted=plots.progression,
         )
 
     @made.get("/cohort/progress")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from node.report.longitudinal import words
 from node.report.longitudinal.view import LongitudinalReport, SumCourse
+from store.progression import KaplanMeier
 
 
 def curve(course: SumCourse) -> str:
@@ -58,8 +60,13 @@ def spider(report: LongitudinalReport) -> str:
     )
 
 
+def progression(estimate: KaplanMeier) -> str:
+    """Return the share without progression over time, with its band and where persons are censored."""
+    return _json({"steps": [asdict(step) for step in estimate.steps]})
+
+
 def _json(values: dict[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 
 
-__all__ = ["curve", "spider"]
+__all__ = ["curve", "progression", "spider"]

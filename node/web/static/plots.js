@@ -162,7 +162,21 @@
     return { traces, layout: layout(t, { xaxis, yaxis, margin: { l: 60, r: 16, t: 48, b: 48 } }) };
   }
 
-  const CHARTS = { curve, spider, waterfall, swimmer, judged };
+  function progression(t, data) {
+    const all = data.steps, sure = all.filter((s) => s.low !== null), left = all.filter((s) => s.censored);
+    const step = (rows, of, more) => ({ type: "scatter", mode: "lines", x: rows.map((s) => s.day), y: rows.map(of), line: { shape: "hv", width: 0 }, hoverinfo: "skip", showlegend: false, ...more });
+    const tint = isDark() ? "rgba(124,199,232,.18)" : "rgba(11,79,138,.14)";
+    const traces = [
+      step(sure, (s) => 100 * s.low), step(sure, (s) => 100 * s.high, { fill: "tonexty", fillcolor: tint, name: "95 % band", showlegend: true }),
+      step(all, (s) => 100 * s.free, { name: "without progression", showlegend: true, line: { shape: "hv", width: 2.5, color: t.inks[0] }, hoverinfo: "all",
+        customdata: all.map((s) => [s.at_risk, s.events, s.low === null ? "" : `, ${(100 * s.low).toFixed(0)} to ${(100 * s.high).toFixed(0)} %`]),
+        hovertemplate: "day %{x}: <b>%{y:.0f} %</b>%{customdata[2]}<br>%{customdata[0]} at risk, %{customdata[1]} with progression<extra></extra>" }),
+      { type: "scatter", mode: "markers", name: "censored", x: left.map((s) => s.day), y: left.map((s) => 100 * s.free), customdata: left.map((s) => [s.censored]),
+        marker: { symbol: "line-ns-open", size: 11, color: t.ink, line: { width: 1.6, color: t.ink } }, hovertemplate: "day %{x}: %{customdata[0]} seen for the last time<extra></extra>" }];
+    return { traces, layout: layout(t, { xaxis: { rangemode: "tozero", title: { text: "days since the baseline" } }, yaxis: { range: [0, 104], ticksuffix: " %", title: { text: "without progression" } }, margin: { l: 64, r: 20, t: 48, b: 52 } }) };
+  }
+
+  const CHARTS = { curve, spider, waterfall, swimmer, judged, progression };
   const CONFIG = { displaylogo: false, responsive: true, showSendToCloud: false, plotlyServerURL: "", showLink: false, scrollZoom: false, doubleClick: "reset",
                    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendDataToCloud"], toImageButtonOptions: { format: "svg", filename: "nadir" } };
 
@@ -213,6 +227,7 @@
   const drawAll = () => document.querySelectorAll("[data-plot]").forEach(draw);
 
   document.addEventListener("nadir:theme", drawAll);
+  document.addEventListener("htmx:load", ({ detail }) => { if (detail.elt !== document.body) detail.elt.querySelectorAll("[data-plot]").forEach(draw); });
   document.addEventListener("reckoned", () => { fetched.clear(); drawAll(); });
   addEventListener("beforeprint", () => { isPrinting = true; drawAll(); });
   addEventListener("afterprint", () => { isPrinting = false; drawAll(); });

@@ -150,6 +150,12 @@ def test_the_page_in_a_browser(
     page.wait_for_selector("#progress:not([hx-get])")
     charted(page, "swimmer")
     charted(page, "waterfall").locator(".bars path").nth(3).wait_for()
+    charted(page, "progression").locator(".scatterlayer .points path").first.wait_for(state="attached")
+    said = page.locator("#progression")
+    assert "4 patients with a visit after the baseline, 1 with progression" in said.inner_text()
+    rows = [row.inner_text().split("\t") for row in said.locator("tbody tr").all()]
+    assert rows[0] == ["At risk", "4", "4", "4", "1", "1"]
+    assert rows[1] == ["Without progression", "100 %", "100 %", *["75 % 13–96"] * 3]
     page.locator("#people tbody tr").nth(len(LENGTHS) - 1).wait_for()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     picture(page, f"cohort-{'tablet-dark' if dark else 'laptop'}")
