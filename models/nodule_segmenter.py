@@ -47,6 +47,7 @@ ENCLOSED = 0.8
 """With so much lung around it a drawing is whole."""
 LUNG_HU = -500.0
 DENSE_HU = -400.0
+AIRY_HU = -850.0
 DEEP_MM = 10.0
 """Nearer to the middle of a mass there is no lung; the first look shows whatever is not so deep whole, or its edge."""
 LUNG_MM3 = 300.0
@@ -202,6 +203,8 @@ class LearnedNoduleSegmenter:
         raw = put_back(sigmoid(logits), part.shape, spacing_mm, drawn.point, drawn.grid)
         tempered = sigmoid(logits / np.float32(self.doubt.temperature))
         mask = _at(raw > level, look.here, spacing_mm)
+        if drawn.grid.spacing_mm[0] > self.view.voxels_mm[-1]:
+            mask = _at(_edged(mask, part, spacing_mm), look.here, spacing_mm)
         return NoduleAnswer(
             box=look.box,
             mask=mask,
@@ -361,6 +364,15 @@ def _aerated(part: Array, mask: BoolArray, spacing_mm: Spacing) -> float:
     away = ndimage.distance_transform_edt(~mask[box], sampling=spacing_mm)
     around = part[box][(away > 1.0) & (away <= far_mm)]
     return float(np.mean(around < LUNG_HU)) if around.size else 1.0
+
+
+def _edged(mask: BoolArray, part: Array, spacing_mm: Spacing) -> BoolArray:
+    """Return a drawing on coarse voxels less the lung at its edge, which begins half-way between both; no holes."""
+    if not mask.any():
+        return mask
+    smooth = ndimage.gaussian_filter(part, [min(1.0, 1.0 / s) for s in spacing_mm])
+    half = (float(np.median(part[mask])) + AIRY_HU) / 2
+    return np.asarray(ndimage.binary_fill_holes(mask & (smooth > half)), dtype=np.bool_)
 
 
 def _fits(drawn: Drawn, level: float) -> bool:
