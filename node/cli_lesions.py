@@ -39,6 +39,7 @@ MaybeStudy = Annotated[
 Author = Annotated[
     str | None, typer.Option(help="Who decides; the login name by default.", show_default=False)
 ]
+Sul = Annotated[float | None, typer.Option(help="SUL, g/ml.", show_default=False)]
 Note = Annotated[str, typer.Option(help="Why, in words.")]
 
 
@@ -239,6 +240,42 @@ def lesions_undo(
 
     with _opened(patient, issuer, home, config, write=True) as found:
         found.made.append(undo(found.session, found.pk, number, author=who(author), now=found.now, note=note))
+    _tell(found.made, found.known, as_json)
+
+
+@lesions_app.command("reference")
+def lesions_reference(
+    patient: PatientId,
+    study: AtStudy,
+    liver_mean: Sul = None,
+    liver_sd: Sul = None,
+    blood_pool_mean: Sul = None,
+    blood_pool_sd: Sul = None,
+    mediastinum: Sul = None,
+    issuer: Issuer = None,
+    author: Author = None,
+    note: Note = "",
+    home: Home = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Enter what you measured of the normal tissue of a PET, for PERCIST and the Deauville score.
+
+    The liver is the mean of a sphere of 3 cm in its healthy right lobe, the blood pool that of the descending aorta.
+    """
+    from store.choices import give_reference
+
+    said = {
+        "liver_mean": liver_mean,
+        "liver_sd": liver_sd,
+        "blood_pool_mean": blood_pool_mean,
+        "blood_pool_sd": blood_pool_sd,
+        "mediastinum": mediastinum,
+    }
+    values = {name: value for name, value in said.items() if value is not None}
+    with _opened(patient, issuer, home, config, write=True) as found:
+        about: dict[str, Any] = {"author": who(author), "now": found.now, "note": note}
+        found.made.append(give_reference(found.session, found.pk, found.study(study), values, **about))
     _tell(found.made, found.known, as_json)
 
 

@@ -19,7 +19,8 @@ def plain_choice(decision: Decision) -> dict[str, Any]:
 
 def choice_row(decision: Decision, known: Course) -> dict[str, Any]:
     """Return a choice with the names of lesions and the dates of visits instead of their UIDs."""
-    names = {**{s.written_uid: s.label for s in known.sightings}, **known.names}
+    labels = {uid: s.label for s in known.sightings for uid in (s.choice_uid, s.written_uid)}
+    names = {**labels, **known.names}
     dates = {v.study_instance_uid: str(v.study_date) for v in known.visits}
     return {
         "number": decision.number,
@@ -39,7 +40,8 @@ def line(decision: Decision, known: Course) -> str:
     told = choice_row(decision, known)
     where = f" at {told['visit']}" if told["visit"] else ""
     note = f" ({told['note']})" if told["note"] else ""
-    said = f"{told['kind']} '{told['lesion']}'{where}: {told['value']}{note}"
+    of = f" '{told['lesion']}'" if told["lesion"] else ""
+    said = f"{told['kind']}{of}{where}: {told['value']}{note}"
     return f"choice {told['number']}, {told['at']} UTC, {told['author']}: {said}"
 
 

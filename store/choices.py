@@ -6,14 +6,16 @@ which lesion it is there, what was seen of it, whether a reader confirmed it, an
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
 from sqlmodel import Session, col, select
 
 from plugins.errors import Refused
+from store import given_reference
 from store.charset import storable
 from store.chosen import chosen, decision_of
 from store.course import Course, course
@@ -143,6 +145,37 @@ def undo(
     )
 
 
+def give_reference(
+    session: Session,
+    patient_pk: int,
+    study_instance_uid: str,
+    values: Mapping[str, float],
+    *,
+    author: str,
+    now: datetime,
+    source: str = COMMAND,
+    note: str = "",
+) -> Decision:
+    """Keep what a person measured of the normal tissue of a PET, SUL in g/ml, and return it.
+
+    A further one adds to it, or takes its place where it gives the same number. Refuses `no-author`, `no-such-study`
+    and `bad-reference`.
+    """
+    _require_author(author)
+    if study_instance_uid not in {v.study_instance_uid for v in course(session, patient_pk).visits}:
+        raise Refused("no-such-study", f"the patient has no dated study {study_instance_uid}")
+    if not values or set(values) - set(given_reference.NUMBERS):
+        raise Refused("bad-reference", f"give at least one of {', '.join(given_reference.NUMBERS)}")
+    for name, value in values.items():
+        least = 0.0 if name.endswith("_sd") else 0.01
+        if not least <= value <= given_reference.MOST:
+            words = f"{name} is an SUL from {least:g} to {given_reference.MOST:g} g/ml, not {value:g}"
+            raise Refused("bad-reference", words)
+    said = json.dumps({name: values[name] for name in given_reference.NUMBERS if name in values})
+    about = {"study_instance_uid": study_instance_uid, "source": source, "note": note}
+    return keep(session, patient_pk, given_reference.KIND, "", said, author, now, **about)
+
+
 def keep(
     session: Session,
     patient_pk: int,
@@ -246,4 +279,16 @@ def _refuse_two_of_one_visit(known: Course, one: Sighting, value: str) -> None:
             )
 
 
-__all__ = ["APPROVED", "COMMAND", "OUTLINE", "OWN", "PAGE", "VALUES", "choose", "keep", "swap", "undo"]
+__all__ = [
+    "APPROVED",
+    "COMMAND",
+    "OUTLINE",
+    "OWN",
+    "PAGE",
+    "VALUES",
+    "choose",
+    "give_reference",
+    "keep",
+    "swap",
+    "undo",
+]

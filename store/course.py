@@ -14,6 +14,7 @@ from store.by_hand import measured_by_hand
 from store.chosen import Chosen, chosen
 from store.density import Density, densities
 from store.elsewhere import Elsewhere, found_elsewhere
+from store.given_reference import GivenReference, given
 from store.identity import drawn, named
 from store.lesions import counted, decided, with_roles
 from store.normal import NormalTissue, normal_tissue
@@ -73,6 +74,8 @@ class Course:
     """Who declared which other patients to be this one, by time."""
     normal: tuple[NormalTissue, ...] = ()
     """The liver references of its PETs."""
+    given: tuple[GivenReference, ...] = ()
+    """Normal tissue of its PETs that people entered, in that order."""
     scans: tuple[Scanned, ...] = ()
     """How the series were made that the analyses of this node looked at, by date."""
     densities: tuple[Density, ...] = ()
@@ -126,6 +129,7 @@ def course(
     searching = {one.plugin for one in found if drawn(one) and one.automatic}
     gave = {(on, name) for _, on, name in ran} | set(there.analysed)
     analysed = tuple(sorted(one for one in gave if one[1] in searching))
+    said = chosen(session, patient_pk)
     visits = tuple(CourseVisit(study_pk=pk, study_instance_uid=uid, study_date=on) for pk, uid, on in studies)
     return Course(
         patient=CoursePatient(
@@ -137,10 +141,11 @@ def course(
             birth_date=patient.patient_birth_date,
         ),
         visits=visits,
-        sightings=judged(found, chosen(session, patient_pk), visits, analysed, rules),
+        sightings=judged(found, said, visits, analysed, rules),
         analysed=analysed,
         merges=merged(session, members),
         normal=(*normal_tissue(session, studies), *there.normal),
+        given=given(said, studies),
         scans=scanned(session, studies),
         densities=densities(session, studies),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -89,6 +89,9 @@ def doubts(course: Course, criteria: str = "recist1.1") -> dict[date, tuple[str,
         told[new.date if new.seen else next((on for on in dates if on >= new.date), dates[-1])][new.doubt] = (
             None
         )
+    if criteria in UPTAKE | BOTH:
+        for on, words in _reference_words(course, criteria):
+            told[on][words] = None
     looked = {one.plugin for one in looked_at(course, criteria) if drawn(one)}
     for on, words in changed(course.scans, looked).items():
         told[on][words] = None
@@ -104,6 +107,24 @@ def doubts(course: Course, criteria: str = "recist1.1") -> dict[date, tuple[str,
 def _on_pet(course: Course, criteria: str, dates: Sequence[date]) -> Sequence[OnPet]:
     """Return what PETs say of new lesions to criteria of size that ask for it."""
     return tuple(new_on_pet(course, dates[0])) if criteria in SIZES_AND_PET and dates else ()
+
+
+def _reference_words(course: Course, criteria: str) -> Iterator[tuple[date, str]]:
+    """Yield what was entered of normal tissue, and what is lacking, by the date of the PET."""
+    for given in course.given:
+        note = f" ({given.note})" if given.note else ""
+        yield given.date, f"Entered by {given.author} on {given.at:%Y-%m-%d}: {given.words}{note}."
+    seen = looked_at(course, criteria)
+    for on in sorted({one.date for one in seen if one.on_pet}):
+        found = _reference(course, on, seen)
+        if found is None or found.liver_mean is None:
+            yield on, "No liver was measured on this PET; 'nadir lesions reference --liver-mean' enters it."
+        if criteria in BOTH and (found is None or (found.mediastinum or found.blood_pool_mean) is None):
+            yield (
+                on,
+                "The mediastinal blood pool was not measured, so that scores 2 and 3 are not told apart; "
+                "'nadir lesions reference --mediastinum' enters it.",
+            )
 
 
 def _studies(course: Course) -> dict[date, set[str]]:
@@ -204,10 +225,16 @@ def _uptake_words(one: Sighting, course: Course) -> str:
 
 
 def _reference(course: Course, on: date, seen: Sequence[Sighting]) -> Reference | None:
-    """Return the liver of the PET that the hottest lesion of a date was measured on; any where nothing is hot."""
+    """Return the liver of the PET that the hottest lesion of a date was measured on; any where nothing is hot.
+
+    What a person entered of that date takes the place of what was measured.
+    """
     hot = [(m.value, one) for one in seen if one.date == on and (m := _sul(one)) is not None]
     series = [one.series_instance_uid for _, one in sorted(hot, key=lambda pair: -pair[0])]
-    return reference_of([one for one in course.normal if one.date == on], series)
+    found = reference_of([one for one in course.normal if one.date == on], series)
+    for given in (one for one in course.given if one.date == on):
+        found = given.on(found)
+    return found
 
 
 def _seen(own: Sequence[Sighting]) -> Seen:

@@ -14,9 +14,11 @@ from course_rows import LUNG, Clock, Linked, lesion, liver, patient_pk, visit
 from ledger import at
 from sqlmodel import select
 
+from plugins.errors import Refused
 from store.analysed import Found
-from store.choices import choose
+from store.choices import choose, give_reference, undo
 from store.course import Course, course
+from store.course_json import from_json, to_json
 from store.database import Database
 from store.model_tables import SeriesFact
 from store.response.history import Reference
@@ -168,6 +170,40 @@ def test_glycolysis_in_sul_decides_and_without_lean_body_mass_it_is_not_known(da
         ),
     )
     assert [visit.seen[0].tlg for visit in bare.history("percist").visits] == [None, None]
+
+
+def test_normal_tissue_that_a_person_entered_is_what_counts_and_is_told(database: Database) -> None:
+    two_pets(database, [hot(8.0)], [liver("2.25.9", **LIVER), hot(4.0)])
+    about = {"author": "Dr. Grey", "now": at(900)}
+    with database.transaction() as session:
+        pk = patient_pk(session)
+        bare = course(session, pk)
+        assert "'nadir lesions reference --liver-mean' enters it" in doubts(bare, "percist")[JANUARY][0]
+        assert "'nadir lesions reference --mediastinum'" in "".join(doubts(bare, "lugano")[MARCH])
+        for values, words in (
+            ({}, "at least one"),
+            ({"liver": 1.0}, "at least one"),
+            ({"liver_mean": 0.0}, "from 0.01"),
+        ):
+            with pytest.raises(Refused, match=words):
+                give_reference(session, pk, "1.2.1", values, **about)
+        give_reference(session, pk, "1.2.1", {"liver_mean": 9.0, "liver_sd": 0.2}, **about)
+        give_reference(session, pk, "1.2.1", {"liver_mean": 1.6}, **about, note="right lobe")
+        number = give_reference(session, pk, "1.2.2", {"liver_mean": 2.4}, **about).number
+        known = course(session, pk)
+        assert from_json(to_json(known)) == known
+        references = [visit.reference for visit in known.history("percist").visits]
+        assert references == [
+            Reference(liver_mean=1.6, liver_sd=0.2),
+            Reference(liver_mean=2.4, liver_sd=0.2, uptake_minutes=60.0, injected_mbq=300.0),
+        ]
+        assert (
+            "Entered by Dr. Grey on 2026-03-01: liver mean 1.60 g/ml (right lobe)."
+            in doubts(known, "percist")[JANUARY]
+        )
+        assert last_of(judge(known, "percist"))[0] == "NE"  # 1.60 then 2.40 do not compare
+        undo(session, pk, number, **about)
+        assert last_of(judge(course(session, pk), "percist"))[0] == "PMR"
 
 
 def test_another_scanner_kernel_or_distance_of_slices_is_told_beside_the_verdict(database: Database) -> None:

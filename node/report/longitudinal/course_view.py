@@ -239,7 +239,7 @@ def codes_of(course: Course, lesions: Sequence[LesionCourse]) -> dict[str, str]:
     """Return the short name for each Tracking UID, those of parts and of what was relinked too."""
     names = {lesion.tracking_uid: lesion.code for lesion in lesions}
     for one in course.sightings:
-        for uid in (one.tracking_uid, one.written_uid):
+        for uid in (one.tracking_uid, one.written_uid, one.choice_uid):
             names.setdefault(uid, names[one.lesion])
     return names
 
