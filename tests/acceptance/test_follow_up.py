@@ -148,6 +148,12 @@ def test_the_verdict_of_the_third_visit_is_what_the_drawn_diameters_say(followed
     assert asked["time_points"][2]["sum"] == pytest.approx(sums[2], abs=0.051)
 
 
+def _segs(followed: Round, study: int) -> list[Dataset]:
+    """Return the SEGs that Nadir made of a study, oldest first."""
+    found = [s for s in followed.objects(study, "SEG") if str(s.Manufacturer) == "Nadir"]
+    return sorted(found, key=lambda s: (s.InstanceCreationDate, s.InstanceCreationTime))
+
+
 def _response(followed: Round) -> Any:
     return nadir_json("response", "--patient", PATIENT, "--home", str(followed.node.home))
 
@@ -180,3 +186,33 @@ def test_a_readers_correction_changes_the_verdict_and_is_kept(followed: Round, t
     assert any("Dr. One" in _words(pdf, tmp_path) for pdf in pdfs)
     (asked,) = _response(followed)
     assert asked["time_points"][-1]["overall"] == "SD"
+
+
+def test_lesions_that_a_person_swapped_at_a_visit_are_written_so_into_the_archive(followed: Round) -> None:
+    followed.wait_for(1)
+    before = _segs(followed, 1)[0]
+    said = (
+        "--lesion",
+        "Target 1",
+        "--to",
+        "Target 2",
+        "--study",
+        "2026-03-05",
+        "--swap",
+        "--author",
+        "Dr. Two",
+    )
+    done = nadir("lesions", "relink", "--patient", PATIENT, *said, "--home", str(followed.node.home))
+    assert done.returncode == 0, done.stderr
+
+    uids = {s.SegmentLabel: s.TrackingUID for s in before.SegmentSequence}
+    swapped = {"Target 1": uids["Target 2"], "Target 2": uids["Target 1"]}
+    deadline = time.monotonic() + 120
+    while any(len(_segs(followed, study)) < 2 for study in (1, 2)):
+        assert time.monotonic() < deadline, "".join(followed.node.log[-40:])
+        time.sleep(0.5)
+    for study in (1, 2):
+        assert {s.SegmentLabel: s.TrackingUID for s in _segs(followed, study)[-1].SegmentSequence} == swapped
+    assert len(_segs(followed, 0)) == 1
+    new = [sr for sr in followed.objects(1, "SR") if "PredecessorDocumentsSequence" in sr]
+    assert new and all(set(swapped.values()) <= set(_uids(sr)) and check(sr) == () for sr in new)
