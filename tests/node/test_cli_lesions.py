@@ -103,7 +103,7 @@ def test_a_confirmed_new_lesion_is_progression_and_taking_it_back_ends_it(home: 
 def test_what_a_person_measured_of_normal_tissue_is_entered_by_command(home: Path) -> None:
     pet = ("lesions", "reference", "--patient", "P1", "--study", "2026-03-10", "--author", "Dr. Grey")
     told = run(home, *pet, "--liver-mean", "1.8", "--note", "right lobe")
-    assert "Dr. Grey: reference at 2026-03-10: {\"liver_mean\": 1.8} (right lobe)" in told
+    assert 'Dr. Grey: reference at 2026-03-10: {"liver_mean": 1.8} (right lobe)' in told
     assert "reference" in run(home, "lesions", "history", "--patient", "P1")
 
 
