@@ -16,6 +16,7 @@ from sqlmodel import Session, col, select
 
 from plugins.contract import Mask
 from store.choices import APPROVED, OUTLINE
+from store.chosen import Chosen
 from store.course import Course
 from store.dicom.uids import derive_uid
 from store.drawings import CONTOURS, Drawing, shares_voxels, why_not_a_persons
@@ -284,7 +285,7 @@ def _of_approvals(
         options = [
             one
             for one in there.ours
-            if one.drawing.region.tracking_uid == sighting.written_uid
+            if one.drawing.region.tracking_uid == _called(sighting, study, one.at, known.chosen)
             and one.plugin in (sighting.plugin, "")
             and one.at <= decision.at
         ]
@@ -302,6 +303,12 @@ def _of_approvals(
             left.append(Left(sop_instance_uid=sop, sentence=f"{named}: {who} said that it is no lesion"))
             continue
         yield _approval(known, study, best, sighting, decision)
+
+
+def _called(sighting: Sighting, study: str, at: datetime, decided: Chosen) -> str:
+    """Return what a drawing of Nadir was called in a SEG of a time: after the relinks of it that were made by then."""
+    made = [d.value for d in decided.moves.get((sighting.choice_uid, study), ()) if d.at <= at]
+    return made[-1] if made else sighting.choice_uid
 
 
 def _approval(known: Person, study: str, best: Ours, sighting: Sighting, decision: Decision) -> _Candidate:

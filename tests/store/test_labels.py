@@ -29,7 +29,7 @@ from store.labels import Label, Labelled, labelled, labels
 from store.objects import ObjectStore
 from store.patient_key import patient_key
 from store.sides import assign
-from store.tables import Instance, Series, Study
+from store.tables import Finding, Instance, Series, Study
 
 pytestmark = pytest.mark.xdist_group("labels")
 
@@ -333,6 +333,22 @@ def test_what_was_approved_is_what_was_drawn_then(
     node.analyse(one.study_instance_uid, at(200), Seeing(more_mm=0.9))
     (label,) = read(node).labels
     assert np.array_equal(voxels(label), truth(2))
+
+
+def test_what_was_approved_and_then_relinked_and_written_once_more_is_still_a_label(
+    node: LabelledNode, one: Visited
+) -> None:
+    say(node, "outline", "approved", 100, one)
+    say(node, "relink", "new", 150, one)
+    (before,) = read(node).labels
+    with node.database.transaction() as session:
+        uid = tracking_uid(one.patient_id, 2)
+        row = session.exec(select(Finding).where(col(Finding.tracking_uid) == uid)).one()
+        row.tracking_uid, row.before_uid = before.tracking_uid, uid
+        session.add(row)
+    (label,) = read(node).labels
+    assert before.tracking_uid != uid
+    assert (label.tracking_uid, label.sop_instance_uid) == (before.tracking_uid, one.seg.SOPInstanceUID)
 
 
 def test_an_outline_is_approved_of_a_visit_where_nadir_drew_it(node: LabelledNode, one: Visited) -> None:
