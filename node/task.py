@@ -83,7 +83,7 @@ class Task:
     models: Mapping[str, ModelPlace] = field(default_factory=dict)
     """The models made here that count, by family."""
     run: int = 0
-    """How often a person had asked for the same work again."""
+    """How often the same work had been asked for before."""
 
     @property
     def requests(self) -> tuple[Mark, ...]:

@@ -148,7 +148,7 @@ class Job(SQLModel, table=True):
     key: str = Field(
         unique=True, description="sha256(manifest, plugin, version, model hash, configuration hash, run)"
     )
-    run: int = Field(default=0, description="how often a person had asked for the same work again")
+    run: int = Field(default=0, description="how often the same work had been asked for before")
     plugin: str
     plugin_version: str
     model_sha256: str
