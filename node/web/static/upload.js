@@ -189,7 +189,7 @@
   }
   async function handle(entry) {
     const code = await reason(entry).catch(() => "unread");
-    const known = await found(entry, code);
+    const known = await found(entry, code).catch((error) => { if (error instanceof Stop) throw error; return null; }); // unreadable by now
     entry.number = known ? known.number : number++;
     if (known && known.state !== "arriving") { ended(entry, known); return; }
     await begin();
