@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from functools import lru_cache
 
 FRAGMENT = re.compile(rb"^[^\x1b]+|\x1b[^\x1b]*")
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -19,7 +18,6 @@ def base_encoding(specific_character_set: bytes) -> str:
     return python_encoding.get(first, default_encoding)
 
 
-@lru_cache(maxsize=512)  # the images of a series say nearly everything alike
 def decode_text(value: bytes, encoding: str) -> str:
     """Return the text of a value, without padding and control characters; what cannot be decoded is replaced."""
     if b"\x1b" not in value:

@@ -289,7 +289,7 @@ def _header(values: dict[int, bytes], syntax: str) -> Header:
             raise Refused(
                 "unreadable-header", f"The {name.replace('_', ' ')} is longer than {KEY_CAP_BYTES} bytes."
             )
-    text = {name: decode_text(value, encoding) for name, value in raw.items()}
+    text = {name: _known_text(value, encoding) for name, value in raw.items()}
     # The delimiter of an empty last component group is not part of the name (PS3.5 6.2.1.1).
     text["patient_name"] = text["patient_name"].rstrip("=")
     uids = {
@@ -308,6 +308,12 @@ def _header(values: dict[int, bytes], syntax: str) -> Header:
         frame_of_reference_uid=frame.decode() if len(frame) <= 64 and UID.fullmatch(frame) else "",
         own=text["manufacturer"] == MANUFACTURER and text["modality"] in OWN_MODALITIES,
     )
+
+
+@lru_cache(maxsize=512)
+def _known_text(value: bytes, encoding: str) -> str:
+    """Return the text of a value of at most `VALUE_CAP_BYTES`: the images of a series say nearly everything alike."""
+    return decode_text(value, encoding)
 
 
 def _checked_uid(value: bytes, name: str) -> bytes:
