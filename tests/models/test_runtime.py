@@ -185,6 +185,7 @@ def test_an_unknown_runtime_is_refused(tmp_path: Path) -> None:
         runner("tensorflow", learned(), tmp_path, 1)
 
 
+@pytest.mark.sec
 def test_openvino_tells_nobody_that_it_is_used(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     told = """
@@ -206,6 +207,7 @@ print(sorted(name for name in sys.modules if name.startswith("openvino_telemetry
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.sec
 def test_onnxruntime_tells_nobody_that_it_is_used(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     env = {"HOME": str(tmp_path), "PATH": "/usr/bin"}
