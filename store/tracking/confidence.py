@@ -24,7 +24,7 @@ UNSEEN = 0.8
 
 OVERRUN = 0.6
 """How sure it is at most that a lesion is new which covers the place of an earlier one: it may be a part of that one,
-drawn too large (of 3 among 43 that were called new on pairs of other seeds with learned drawings, 1 was)."""
+drawn too large (of 3 among 33 that were called new on pairs of other seeds with learned drawings, 1 was)."""
 
 
 def of_link(cost: float, rival: float, sd_mm: float) -> float:
