@@ -53,8 +53,7 @@ def follow(
         scene=scene,
         pins=pins,
         decided={*spoken, *(place for place, pin in pins.items() if pin.is_decided)},
-        was_compared=not past.earlier
-        or (past.earlier[0].study_instance_uid in said and not past.has_news),
+        was_compared=not past.earlier or (past.earlier[0].study_instance_uid in said and not past.has_news),
         known=past.names,
         others=past.others,
     )

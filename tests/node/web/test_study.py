@@ -167,7 +167,9 @@ def test_a_form_that_was_shown_before_somebody_else_decided_overwrites_nothing(s
     (made,) = client.get(listed).json()["choices"][before:]
     assert (made["value"], client.post(f"{listed}/{made['number']}/undo").status_code) == ("absent", 201)
     assert say(site, "ANNA", **shown, value="NE")[0] == 200
-    (pk, *_) = (f["finding"] for f in client.get("/api/findings", params={"study": "1.2.2"}).json()["findings"])
+    (pk, *_) = (
+        f["finding"] for f in client.get("/api/findings", params={"study": "1.2.2"}).json()["findings"]
+    )
     forms = client.get(f"{PAGE}/findings/{pk}/choose").text
     assert forms.count('name="seen"') == forms.count("<form")
 
