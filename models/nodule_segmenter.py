@@ -340,16 +340,19 @@ def _is_deep(image: Array, spacing_mm: Spacing, point: Sequence[float]) -> bool:
 def _most_whole(looks: Sequence[_Look]) -> _Look:
     """Return the look, of those from narrow to wide, whose drawing has most lung around it and is not a part.
 
-    What is cut out of a mass has mass around it, and what leaks has the wall or the heart.
+    What is cut out of a mass has mass around it, and what leaks has the wall or the heart. What the patch cuts is whole
+    when a wider one that is not cut is about as large.
     """
-    seen = [one for one in looks if one.size and one.fits] or [one for one in looks if one.size] or looks[:1]
     little, less, larger = A_PART
+    fit = [one for one in looks if one.size and one.fits]
+    alike = [a for a in looks if any(max(a.size, b.size) <= larger * min(a.size, b.size) for b in fit)]
+    seen = alike or [one for one in looks if one.size] or looks[:1]
     most = max(one.aerated for one in seen)
     best = next(one for one in seen if one.aerated >= most - less)
     for wider in seen[seen.index(best) + 1 :]:
         if best.aerated < little and wider.aerated >= best.aerated - less and wider.size > larger * best.size:
             best = wider
-    return best
+    return replace(best, fits=best.fits or bool(fit))
 
 
 def _aerated(part: Array, mask: BoolArray, spacing_mm: Spacing) -> float:

@@ -52,14 +52,16 @@ def look(size: int, aerated: float, fits: bool = True) -> _Look:
         ),
         pytest.param([(300, 0.5), (900, 0.48), (950, 0.47)], 1, id="a-part-has-no-more-lung-around-it"),
         pytest.param([(300, 0.52), (900, 0.3), (5000, 0.2)], 0, id="a-leak-has-less"),
-        pytest.param([(300, 0.9, False), (320, 0.85)], 1, id="what-the-patch-cuts-is-not-whole"),
+        pytest.param([(300, 0.9, False), (500, 0.85)], 1, id="what-the-patch-cuts-is-not-whole"),
+        pytest.param([(300, 0.9, False), (320, 0.85)], 0, id="unless-a-wider-one-is-as-large"),
         pytest.param([(0, 1.0), (0, 1.0), (700, 0.6)], 2, id="nothing-is-no-drawing"),
         pytest.param([(0, 1.0), (0, 1.0)], 0, id="nothing-anywhere"),
     ],
 )
 def test_of_several_views_that_counts_which_shows_the_lesion_whole(looks: list[tuple], chosen: int) -> None:
     seen = [look(*one) for one in looks]
-    assert _most_whole(seen) is seen[chosen]
+    assert _most_whole(seen).size == looks[chosen][0]
+    assert _most_whole(seen).fits
 
 
 def test_a_point_is_deep_when_no_lung_is_within_a_centimetre() -> None:
