@@ -3,7 +3,7 @@
 An event is a progression; it is dated by the visit that showed it, so that times are late by up to the gap between two
 visits. By iRECIST it is the first iUPD of those that an iCPD confirms (Seymour 2017). Of whom nothing of the kind was
 seen, no more is known than up to the last visit: censored there. Deaths are not known to the node.
-lifelines, which the tests hold this against, comes with the extra `learn` alone; a node that draws pages has no need of it.
+lifelines, which the tests hold this against, comes with the extra `learn`, which a node that draws pages need not have.
 """
 
 from __future__ import annotations
