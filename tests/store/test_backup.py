@@ -185,10 +185,10 @@ def test_a_file_of_the_home_that_goes_while_it_is_copied_costs_nothing_else(
 ) -> None:
     copy = store_backup._copy
 
-    def goes(source: Path, target: Path) -> str:
+    def goes(source: Path, target: Path, wanted: str = "") -> str:
         if source.name == "p.html":
             source.unlink()
-        return copy(source, target)
+        return copy(source, target, wanted)
 
     monkeypatch.setattr(store_backup, "_copy", goes)
     made = make(database, home, tmp_path / "backups")
