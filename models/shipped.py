@@ -26,7 +26,7 @@ CARD = "card.json"
 VOUCHED: Mapping[str, str] = {
     "nodule_detector": "060370c4ef01139322d7385a159b65ff7d2d2a744e1a5fe7efa9971b2fe673e8",
     "nodule_malignancy": "1e7324d57cc5122064fe5e3310a4f5302162ba34d4bf7bcb86a422680936fdda",
-    "nodule_segmenter": "1db017e6f22eeedf445be60f46ee5c30e0717bad3a66e322a9cbacfdfac7a03e",
+    "nodule_segmenter": "4354f042d2f9d2a7b3dbc78e2da026ac9d3857a8eeb5a329ded407958c1da67d",
     "petct_multitask": "3945d0c442e99bf01aa429442397f3a129e8793fcae848394e07421b6a0aa74f",
 }
 """sha256 of the manifest of each shipped model, by its name, which is that of its folder."""
