@@ -45,7 +45,10 @@ class Performing:
         owner: str,
         audit: Audit | None = None,
     ) -> None:
-        self._worklists = [Worklist(settings.worklist.address, settings.ae_title) for _ in range(2)]
+        listed = settings.worklist
+        self._worklists = [
+            Worklist(listed.address, settings.ae_title, events_url=listed.events_url) for _ in range(2)
+        ]
         self._sources: list[PriorSource] = []
         for address in settings.input_sources:
             tls = None

@@ -91,12 +91,17 @@ class Worklist(DicomWeb):
         As `DicomWeb`.
     ae_title
         Ours.
+    events_url
+        Another server's address that its events may come from; empty for none.
 
     """
 
-    def __init__(self, root_url: str, ae_title: str, *, client: httpx.Client | None = None) -> None:
+    def __init__(
+        self, root_url: str, ae_title: str, *, events_url: str = "", client: httpx.Client | None = None
+    ) -> None:
         super().__init__(root_url, client=client)
         self._ae_title = ae_title
+        self._origins = {_origin(httpx.URL(url)) for url in (self.root_url, events_url) if url}
         self._way = WAYS[0]
 
     def scheduled(self, label: str = "") -> Iterator[dict[str, Any]]:
@@ -155,8 +160,8 @@ class Worklist(DicomWeb):
     def subscribe(self, uid: str) -> str | None:
         """Subscribe to what happens to a workitem (11.10); return the address of the events, None when there are none.
 
-        An address of another origin than the worklist's (scheme, host and port) is none: a worklist does not choose
-        whom this node calls.
+        An address of another origin (scheme, host and port) than the worklist's and that of `events_url` is none: a
+        worklist does not choose whom this node calls.
         """
         path = f"/workitems/{uid_of(uid)}/subscribers/{self._ae_title}"
         params = {"deletionlock": "false"}
@@ -166,11 +171,11 @@ class Worklist(DicomWeb):
                 return None
             told = response.headers.get("Content-Location") or response.headers.get("Location") or ""
         try:
-            address, root = httpx.URL(self.root_url).join(told), httpx.URL(self.root_url)
+            address = httpx.URL(self.root_url).join(told)
         except (httpx.InvalidURL, ValueError):
             return None
         scheme = EVENTS_BY.get(address.scheme)
-        if not told or scheme is None or _origin(address) != _origin(root):
+        if not told or scheme is None or _origin(address) not in self._origins:
             return None
         return str(address.copy_with(scheme=scheme))
 

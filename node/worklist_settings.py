@@ -14,6 +14,7 @@ from node.deliveries import DeliverySettings, with_credentials, without_credenti
 from plugins.private_scheme import PRIVATE_SCHEME
 
 WEB_ADDRESS = re.compile(r"^https?://[^\s/]+[^\s]*$")
+EVENTS_ADDRESS = re.compile(r"^wss?://[^\s/@:]+(:[0-9]{1,5})?$")
 CODE = re.compile(r"^[^:\s]{1,16}:[^\s]{1,64}$")
 STATION = re.compile(r"^[\x21-\x5b\x5d-\x7e]{1,16}$")
 
@@ -67,7 +68,10 @@ class WorklistSettings(BaseModel):
     events: bool = Field(
         default=True, description="Subscribe to what is claimed, so that a request to cancel it is heard"
     )
-
+    events_url: str = Field(
+        default="",
+        description="Where its events come from when that is not the scheme, host and port of url: ws(s)://HOST:PORT",
+    )
     triggered: bool = Field(
         default=False,
         description="Subscribe to the whole worklist too, so that what is new is claimed at once",
@@ -81,6 +85,13 @@ class WorklistSettings(BaseModel):
         if value != without_credentials(value):
             raise ValueError("user and password belong into the file that credentials_file names")
         return value.rstrip("/").removesuffix("/workitems")
+
+    @field_validator("events_url")
+    @classmethod
+    def _events_url(cls, value: str) -> str:
+        if value and not EVENTS_ADDRESS.match(value):
+            raise ValueError("it is not ws://HOST:PORT or wss://HOST:PORT")
+        return value
 
     @field_validator("station")
     @classmethod

@@ -56,6 +56,7 @@ def process(folder: Path, pacs: OrthancServer, manager: WorklistManager, **setti
             **trouble_plugin.environment(plugin, **settings),
             "NADIR_WORKLIST__URL": manager.url,  # type: ignore[attr-defined]
             "NADIR_WORKLIST__SECONDS": "1",
+            "NADIR_WORKLIST__EVENTS_URL": manager.socket_url.removesuffix("/ws"),
         },
     )
 

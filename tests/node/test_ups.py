@@ -161,3 +161,15 @@ def test_events_are_listened_to_at_the_origin_of_the_worklist_only(
     worklist = Worklist(root, "NADIR", client=httpx.Client(transport=transport))
     assert worklist.subscribe("1.2.3") == address
     worklist.close()
+
+
+def test_another_server_tells_events_when_the_settings_name_it() -> None:
+    headers = {"Content-Location": "ws://pacs:8081/x"}
+    client = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(201, headers=headers)))
+    named = Worklist("http://pacs:8080/rs", "NADIR", events_url="ws://pacs:8081", client=client)
+    assert named.subscribe("1.2.3") == "ws://pacs:8081/x"
+    other = Worklist("http://pacs:8080/rs", "NADIR", events_url="ws://pacs:8082", client=client)
+    assert other.subscribe("1.2.3") is None
+    with pytest.raises(Refused, match="ws://HOST:PORT"):
+        Settings.load(destinations=("A@h:1",), worklist={"url": "http://pacs/rs", "events_url": "pacs:8081"})
+    named.close()
