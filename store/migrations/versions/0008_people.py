@@ -52,7 +52,6 @@ def upgrade() -> None:
         sa.Column("member", sa.Integer(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
-        sa.Column("sha256", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("code", sa.String(), nullable=False),
         sa.Column("sentence", sa.String(), nullable=False),
@@ -126,22 +125,6 @@ def upgrade() -> None:
         sa.Column("alive_at", sa.DateTime(timezone=True), nullable=False),
         sa.UniqueConstraint("name"),
     )
-    op.create_table(
-        "kept_evaluation",
-        sa.Column("id", sa.Integer(), primary_key=True),
-        sa.Column("family", sa.String(), nullable=False),
-        sa.Column("manifest_sha256", sa.String(), nullable=False),
-        sa.Column("data_name", sa.String(), nullable=False),
-        sa.Column("data_sha256", sa.String(), nullable=False),
-        sa.Column("cases", sa.Integer(), nullable=False),
-        sa.Column("patients", sa.Integer(), nullable=False),
-        sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("kept_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("author", sa.String(), nullable=False),
-        sa.Column("folder", sa.String(), nullable=False),
-        sa.Column("kept_sha256", sa.String(), nullable=False),
-    )
-    op.create_index("ix_kept_evaluation_manifest_sha256", "kept_evaluation", ["manifest_sha256"])
     _park_and_run_again()
 
 
@@ -154,34 +137,16 @@ def _park_and_run_again() -> None:
         batch.add_column(sa.Column("run", sa.Integer(), nullable=False, server_default="0"))
     with op.batch_alter_table("job") as batch:
         batch.alter_column("run", server_default=None)
-    _relinked()
-    with op.batch_alter_table("study") as batch:
-        batch.add_column(sa.Column("study_time", sa.String(), nullable=False, server_default=""))
-    with op.batch_alter_table("study") as batch:
-        batch.alter_column("study_time", server_default=None)
-
-
-def _relinked() -> None:
-    """Tell of a finding how the tracking would call it, had nobody relinked it."""
-    with op.batch_alter_table("finding") as batch:
-        batch.add_column(sa.Column("before_uid", sa.String(), nullable=False, server_default=""))
-    with op.batch_alter_table("finding") as batch:
-        batch.alter_column("before_uid", server_default=None)
 
 
 def downgrade() -> None:
     """Drop them."""
-    with op.batch_alter_table("finding") as batch:
-        batch.drop_column("before_uid")
-    with op.batch_alter_table("study") as batch:
-        batch.drop_column("study_time")
     with op.batch_alter_table("job") as batch:
         batch.drop_column("run")
     with op.batch_alter_table("study") as batch:
         batch.drop_column("parked_by")
         batch.drop_column("parked_at")
     for table in (
-        "kept_evaluation",
         "node_process",
         "workitem",
         "outside_attempt",
