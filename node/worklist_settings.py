@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_settings import NoDecode
 
+from node.address import WEB_ADDRESS
 from node.deliveries import DeliverySettings, with_credentials, without_credentials
 from plugins.private_scheme import PRIVATE_SCHEME
 
-WEB_ADDRESS = re.compile(r"^https?://[^\s/]+[^\s]*$")
 EVENTS_ADDRESS = re.compile(r"^wss?://[^\s/@:]+(:[0-9]{1,5})?$")
 CODE = re.compile(r"^[^:\s]{1,16}:[^\s]{1,64}$")
 STATION = re.compile(r"^[\x21-\x5b\x5d-\x7e]{1,16}$")
