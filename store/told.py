@@ -43,8 +43,7 @@ def history(course: Course, criteria: str = "recist1.1") -> History:
     tells of them.
     """
     seen = looked_at(course, criteria)
-    plugins = {one.plugin for one in seen if drawn(one)}
-    dates = sorted({on for on, plugin in course.analysed if plugin in plugins} | {one.date for one in seen})
+    dates = _dates(course, seen)
     on_pet: defaultdict[date, list[Seen]] = defaultdict(list)
     for one in _on_pet(course, criteria, dates):
         if one.seen is not None:
@@ -68,7 +67,8 @@ def history(course: Course, criteria: str = "recist1.1") -> History:
 def doubts(course: Course, criteria: str = "recist1.1") -> dict[date, tuple[str, ...]]:
     """Return what a reader of the verdicts should know of each date: sentences."""
     told: defaultdict[date, dict[str, None]] = defaultdict(dict)
-    for one in looked_at(course, criteria):
+    seen = looked_at(course, criteria)
+    for one in seen:
         if is_unconfirmed(one) and drawn(one):
             told[one.date][_new_words(one, course)] = None
         if (
@@ -84,7 +84,7 @@ def doubts(course: Course, criteria: str = "recist1.1") -> dict[date, tuple[str,
             told[one.date][f"'{one.label}': {one.link.reason}."] = None
         if criteria in UPTAKE | BOTH and (words := _uptake_words(one, course)):
             told[one.date][words] = None
-    dates = sorted({one.date for one in looked_at(course, criteria)})
+    dates = _dates(course, seen)
     for new in _on_pet(course, criteria, dates):
         told[new.date if new.seen else next((on for on in dates if on >= new.date), dates[-1])][new.doubt] = (
             None
@@ -92,7 +92,7 @@ def doubts(course: Course, criteria: str = "recist1.1") -> dict[date, tuple[str,
     if criteria in UPTAKE | BOTH:
         for on, words in _reference_words(course, criteria):
             told[on][words] = None
-    looked = {one.plugin for one in looked_at(course, criteria) if drawn(one)}
+    looked = {one.plugin for one in seen if drawn(one)}
     for on, words in changed(course.scans, looked).items():
         told[on][words] = None
     for on, studies in _studies(course).items():
@@ -102,6 +102,12 @@ def doubts(course: Course, criteria: str = "recist1.1") -> dict[date, tuple[str,
                 "lesion the size of one study counts, a person's drawing before an automatic one, then the surer one."
             ] = None
     return {on: tuple(sentences) for on, sentences in told.items()}
+
+
+def _dates(course: Course, seen: Sequence[Sighting]) -> list[date]:
+    """Return the dates on which what was seen was looked for."""
+    plugins = {one.plugin for one in seen if drawn(one)}
+    return sorted({on for on, plugin in course.analysed if plugin in plugins} | {one.date for one in seen})
 
 
 def _on_pet(course: Course, criteria: str, dates: Sequence[date]) -> Sequence[OnPet]:

@@ -21,7 +21,7 @@ from store.course import Course, course
 from store.course_json import from_json, to_json
 from store.database import Database
 from store.model_tables import SeriesFact
-from store.response.history import Reference
+from store.response.history import Reference, Role
 from store.response.verdict import Response
 from store.scanners import Scanned
 from store.tables import Job
@@ -149,6 +149,26 @@ def test_a_lesion_that_is_new_on_pet_alone_is_progression_by_recist_after_a_nega
     assert overall == word, because
     assert ("the PET of 2026-01-10 was negative there" in doubts) == (word == "PD")
     assert ("only when CT confirms a new site" in doubts) == (word == "SD")
+
+
+def test_the_sentence_on_a_lesion_of_pet_alone_knows_the_first_visit_that_showed_nothing(
+    database: Database,
+) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        first = visit(session, clock, JANUARY, [])
+        pet = hot(4.0, site=LUNG)
+        visit(session, clock, JANUARY, [pet], plugin="pet_lesion", study=first)
+        study = visit(session, clock, MARCH, [lesion("2.25.5", 29)])
+        new = lesion("2.25.6", 20, suv_peak=10.0, sul_peak=8.0)
+        visit(session, clock, MARCH, [pet, new], plugin="pet_lesion", study=study)
+        pk = patient_pk(session)
+        choose(session, pk, "role", "2.25.6", "new", author="Dr. Grey", now=at(900))
+        found = course(session, pk)
+    assert [one.lesion for one in found.history("recist1.1").visits[-1].seen if one.role is Role.NEW] == [
+        "2.25.6"
+    ]
+    assert "the PET of 2026-01-10 was negative there" in " ".join(doubts(found)[MARCH])
 
 
 def test_glycolysis_in_sul_decides_and_without_lean_body_mass_it_is_not_known(database: Database) -> None:
