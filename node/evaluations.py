@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -73,24 +72,18 @@ def model_of(session: Session, family: str, number: str) -> Entry:
     raise Refused("no-such-model", f"there is no {family} {number[:32]}")
 
 
-def listed(session: Session, settings: Settings, model: Entry) -> list[Evaluated]:
-    """Return the evaluations of a model, the newest of this node first, that of the release last."""
+def listed(session: Session, settings: Settings, model: Entry) -> tuple[list[Evaluated], str]:
+    """Return the evaluations of a model, and why a shipped one has none of the release to show, else nothing.
+
+    The newest of this node are first, that of the release is last.
+    """
     found = [_of_row(settings.home, row) for row in evaluations.of_model(session, model.manifest_sha256)]
     if model.number == model_view.SHIPPED:
-        with suppress(Refused):  # `released` says why
+        try:
             found.append(_of_release(_report(_content(model), model)))
-    return found
-
-
-def released(model: Entry) -> str:
-    """Return why a shipped model has no evaluation to show; empty when it has one, or is not shipped."""
-    if model.number != model_view.SHIPPED:
-        return ""
-    try:
-        _report(_content(model), model)
-    except Refused as refused:
-        return refused.sentence
-    return ""
+        except Refused as refused:
+            return found, refused.sentence
+    return found, ""
 
 
 def opened(session: Session, settings: Settings, model: Entry, key: str) -> tuple[Evaluated, Report]:
@@ -207,14 +200,10 @@ def _row(session: Session, model: Entry, key: str) -> KeptEvaluation:
     return evaluations.get(session, model.manifest_sha256, int(key))
 
 
-def _shipped(family: str) -> Path:
-    return EVALUATIONS / f"{family}.json"
-
-
 def _content(model: Entry) -> bytes:
     if model.number == model_view.SHIPPED:
         try:
-            return _shipped(model.family).read_bytes()
+            return (EVALUATIONS / f"{model.family}.json").read_bytes()
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -287,6 +276,5 @@ __all__ = [
     "listed",
     "model_of",
     "opened",
-    "released",
     "require_known",
 ]

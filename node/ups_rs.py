@@ -70,7 +70,6 @@ class Way:
 
 EVENTS_BY: Final = {"http": "ws", "ws": "ws", "https": "wss", "wss": "wss"}
 """How events come from an address, by its scheme."""
-PORTS: Final = {"ws": 80, "wss": 443}
 WAYS: Final = tuple(
     Way(names_requester=names, lists=lists) for lists in (False, True) for names in (False, True)
 )
@@ -78,8 +77,7 @@ WAYS: Final = tuple(
 
 def _origin(url: httpx.URL) -> tuple[str | None, str, int | None]:
     """Return scheme, as events come by it, host and port: what addresses of one server share (RFC 6454)."""
-    scheme = EVENTS_BY.get(url.scheme)
-    return scheme, url.host, url.port or PORTS.get(scheme or "")
+    return EVENTS_BY.get(url.scheme), url.host, url.port
 
 
 class Worklist(DicomWeb):

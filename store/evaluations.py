@@ -19,6 +19,7 @@ from sqlmodel import Field, Session, SQLModel, col, select
 
 from plugins.errors import Refused, Unavailable
 from store.database import aware_utc
+from store.model_folders import sync_folder
 from store.tables import UtcDateTime
 
 FOLDER = "evaluations"
@@ -57,9 +58,9 @@ def stage(home: Path, family: str, files: Mapping[str, bytes], now: datetime) ->
                 written.write(content)
                 written.flush()
                 os.fsync(written.fileno())
-        _sync(arriving)
+        sync_folder(arriving)
         arriving.rename(final)
-        _sync(parent)
+        sync_folder(parent)
     except OSError as error:
         shutil.rmtree(arriving, ignore_errors=True)
         raise Unavailable(
@@ -101,14 +102,6 @@ def read(home: Path, row: KeptEvaluation, name: str, *, sha256_of_it: str = "") 
     if sha256_of_it and sha256(content).hexdigest() != sha256_of_it:
         raise Refused("changed-document", f"'{name}' of evaluation {row.id} is not the file that was kept")
     return content
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 __all__ = ["KeptEvaluation", "add", "get", "of_model", "read", "stage"]

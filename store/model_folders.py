@@ -57,7 +57,7 @@ def stage(home: Path, family: str, folder: Path) -> Staged:
             target.mkdir(mode=0o700)
             for name in (MANIFEST, *model.manifest.files):
                 _copy(folder / name, target / name)
-            _sync(target)
+            sync_folder(target)
         return Staged(home=home, family=family, model=_opened(target, model.manifest.sha256))
     except BadModel as bad:
         raise Refused(bad.code, f"the model in {folder} cannot be taken: {bad.sentence}") from bad
@@ -75,7 +75,7 @@ def give_name(staged: Staged, number: int) -> None:
         if final.exists():  # of one that was killed before its row was there
             shutil.rmtree(final)
         os.rename(staged.model.folder, final)
-        _sync(final.parent)
+        sync_folder(final.parent)
     reach("model-folder-named")
 
 
@@ -119,7 +119,8 @@ def _copy(source: Path, target: Path) -> None:
     target.chmod(0o440)
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -137,4 +138,4 @@ def _unavailable() -> Iterator[None]:
         ) from error
 
 
-__all__ = ["Staged", "folder_of", "give_name", "stage", "unnamed"]
+__all__ = ["Staged", "folder_of", "give_name", "stage", "sync_folder", "unnamed"]

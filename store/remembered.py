@@ -14,11 +14,10 @@ from store.identity import drawn
 from store.objects import ObjectStore
 from store.patients import same_person
 from store.priors import EarlierStudy, earlier, later, outstanding
-from store.retrack import passed
+from store.retrack import SEG, passed
 from store.tables import Finding, Job, LesionLink, Patient, Result, Revision, Study
 from store.tracking.past import EarlierResults, Named, Past, Relinked, Said, SeriesFiles
 
-SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 NO_IMAGES = ("1.2.840.10008.5.1.4.1.1.66", "1.2.840.10008.5.1.4.1.1.88", "1.2.840.10008.5.1.4.1.1.481")
 """So begin the SOP classes that hold no image to compare: SEG, SR, RT."""
 
@@ -118,7 +117,7 @@ def _same(
         )
         for row in rows
     )
-    return same, said, int(last or 0)
+    return same, said, last
 
 
 def _names(session: Session, job: Job, study: Study) -> dict[str, tuple[Named, ...]]:

@@ -17,7 +17,7 @@ from node.web.problem import first_problem
 from node.web.site import Site
 from plugins.errors import Refused
 from store import choices
-from store.finding_view import finding_view, findings_of
+from store.finding_view import FindingView, finding_view, findings_of
 from store.sighting import Decision
 from store.study_view import study_head
 
@@ -77,11 +77,12 @@ def choose(site: Site, request: Request, study_instance_uid: str, said: Said) ->
     now = site.database.now()
     here = said.kind in OF_VISIT or (said.kind in OF_EITHER and said.only_here)
     with site.database.transaction() as session:
-        patient_pk = study_head(session, study_instance_uid).patient_pk
+        head, one = study_head(session, study_instance_uid), None
+        patient_pk = head.patient_pk
         if said.finding is not None:
-            _require_as_seen(session, study_instance_uid, said.finding, said.lesion)
+            one = _as_seen(session, study_instance_uid, said.finding, said.lesion)
         if said.seen is not None:
-            _require_no_newer(session, study_instance_uid, said)
+            _require_no_newer(session, head.study_pk, said, one)
         made = choices.choose(
             session,
             patient_pk,
@@ -100,8 +101,8 @@ def choose(site: Site, request: Request, study_instance_uid: str, said: Said) ->
     return made
 
 
-def _require_as_seen(session: Session, study_instance_uid: str, finding_pk: int, lesion: str) -> None:
-    """Refuse (`overtaken`) a finding that was measured anew or relinked since somebody looked at it."""
+def _as_seen(session: Session, study_instance_uid: str, finding_pk: int, lesion: str) -> FindingView:
+    """Return a finding. Refuses (`overtaken`) one that was measured anew or relinked since somebody looked at it."""
     one = finding_view(session, finding_pk)
     if one.study_instance_uid != study_instance_uid:
         raise Refused("no-such-finding", "the study has no such finding")
@@ -109,15 +110,16 @@ def _require_as_seen(session: Session, study_instance_uid: str, finding_pk: int,
     if one.is_superseded or known is None or lesion not in (known.tracking_uid, known.lesion_uid):
         sentence = "the finding was measured anew or relinked meanwhile; load the page again"
         raise Refused("overtaken", sentence)
+    return one
 
 
-def _require_no_newer(session: Session, study_instance_uid: str, said: Said) -> None:
+def _require_no_newer(session: Session, study_pk: int, said: Said, one: FindingView | None) -> None:
     """Refuse (`overtaken`) when other choices count by now than those that were shown."""
-    if said.finding is not None:
-        counting = [finding_view(session, said.finding).decisions]
+    if one is not None:
+        counting = [one.decisions]
     else:
-        page = findings_of(session, study_head(session, study_instance_uid).study_pk, limit=1)
-        counting = [one.decisions for one in page.missed if one.tracking_uid == said.lesion]
+        page = findings_of(session, study_pk, limit=1)
+        counting = [missed.decisions for missed in page.missed if missed.tracking_uid == said.lesion]
     if not any(shown_numbers(decisions) == said.seen for decisions in counting):
         raise Refused("overtaken", "somebody decided of it meanwhile; load the page again and look what")
 

@@ -202,7 +202,7 @@ class _Pages:
             run = runs.get(session, told["run"]) if told.get("run") else None
             card = model_overview.card_of(session, self._settings, family, told)
             entry = evaluations.model_of(session, family, number)
-            judged = evaluations.listed(session, self._settings, entry)
+            judged, none_of_release = evaluations.listed(session, self._settings, entry)
         return self._page(
             request,
             "model.html",
@@ -213,7 +213,7 @@ class _Pages:
             run=run,
             documents=[] if run is None else documents_of(self._settings.home, run),
             evaluations=judged,
-            none_of_release=evaluations.released(entry),
+            none_of_release=none_of_release,
             problem=problem,
         )
 

@@ -69,19 +69,17 @@ def searched_part(cases: Sequence[SearchedCase], *, resamples: int = RESAMPLES, 
     )
     plain = {f"{rate:g}": None if one is None else one.plain() for rate, one in points.items()}
     found = {"sensitivity_at_false_positives_per_scan": plain, "lesions": lesions}
-    rows_plain = [_searched_plain(case, scan, scans) for case, scan in zip(cases, scans, strict=True)]
+    lowest = {f"{rate:g}": froc.level_at(scans, rate) for rate in froc.RATES}
+    asked = {rate: max(level, NO_CANDIDATE) for rate, level in lowest.items()}
+    rows_plain = [_searched_plain(case, scan, asked) for case, scan in zip(cases, scans, strict=True)]
     # A level is None where every candidate may stay.
-    levels = {
-        f"{rate:g}": level if np.isfinite(level := froc.level_at(scans, rate)) else None
-        for rate in froc.RATES
-    }
+    levels = {rate: level if np.isfinite(level) else None for rate, level in lowest.items()}
     reached = {"value": froc.ceiling(scans)}
     return tops, (section,), {**found, "candidates": reached, "levels": levels, "cases": rows_plain}
 
 
-def _searched_plain(case: SearchedCase, scan: froc.Hits, scans: Sequence[froc.Hits]) -> dict[str, Any]:
+def _searched_plain(case: SearchedCase, scan: froc.Hits, levels: Mapping[str, float]) -> dict[str, Any]:
     """Return how many lesions of a scan are found, and how many candidates are false, at each rate."""
-    levels = {f"{rate:g}": max(froc.level_at(scans, rate), NO_CANDIDATE) for rate in froc.RATES}
     return {
         "case_id": case.case_id,
         "patient_id": case.patient_id,

@@ -55,9 +55,9 @@ def router(site: Site) -> APIRouter:
         """List the evaluations of a model: those kept on this node, and the one of the release."""
         with site.database.reading() as session:
             model = evaluations.model_of(session, family, number)
-            found = evaluations.listed(session, site.settings, model)
+            found, none_of_release = evaluations.listed(session, site.settings, model)
         rows = [EvaluationRow.model_validate(one) for one in found]
-        return Evaluations(evaluations=rows, total=len(rows), none_of_release=evaluations.released(model))
+        return Evaluations(evaluations=rows, total=len(rows), none_of_release=none_of_release)
 
     @made.get("/models/{family}/{number}/evaluations/{key}", responses=form.problems(400, 404))
     @allow("viewer", scopes=("api",))
