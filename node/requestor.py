@@ -23,7 +23,7 @@ from pynetdicom.dimse_primitives import C_STORE, DimsePrimitiveType, DimseServic
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.transport import T_CONNECT, AddressInformation
 
-from node.socket_guard import ClosingSocket
+from node.socket_guard import ClosingSocket, GuardedDul
 
 CLOSED = "Sta1"
 CONNECTED, NOT_CONNECTED = "Evt2", "Evt17"
@@ -35,7 +35,9 @@ class SendingAE(AE):  # type: ignore[misc]  # pynetdicom is untyped here
     """An application entity whose associations notice that the peer has gone."""
 
     def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: Any) -> DialingSocket:
-        """Return the socket of a new association; the association's message service is replaced on the way."""
+        """Return the socket of a new association, whose layers are replaced on the way."""
+        assoc.dul = GuardedDul(assoc)
+        assoc.acse_timeout, assoc.network_timeout = self.acse_timeout, self.network_timeout
         assoc.dimse = AttentiveDimse(assoc)
         made = self._new_socket(assoc, address)
         made.tls_args = tls_args

@@ -104,6 +104,20 @@ class ClosingSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is u
         finally:
             connection.close()
 
+    def _abort(self, reason: str = "protocol") -> None:
+        pdu = A_ABORT_RQ()
+        pdu.source, pdu.reason_diagnostic = 0x02, ABORT_INVALID_PARAMETER
+        try:
+            if self.socket is not None:
+                self.socket.settimeout(1.0)
+                self.socket.sendall(pdu.encode())
+        except OSError:
+            log.debug("action=abort-not-sent")
+        self._hang_up(reason)
+
+    def _hang_up(self, reason: str) -> None:
+        self._shutdown_socket()
+
     @property
     def ready(self) -> bool:
         """Return True when bytes wait; by poll, because select ends at file descriptor 1023."""
@@ -183,17 +197,6 @@ class GuardedSocket(ClosingSocket):
             with suppress(OSError):
                 # That of a TLS socket would change it under the feet of the other thread.
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
-
-    def _abort(self, reason: str = "protocol") -> None:
-        pdu = A_ABORT_RQ()
-        pdu.source, pdu.reason_diagnostic = 0x02, ABORT_INVALID_PARAMETER
-        try:
-            if self.socket is not None:
-                self.socket.settimeout(1.0)
-                self.socket.sendall(pdu.encode())
-        except OSError:
-            log.debug("action=abort-not-sent")
-        self._hang_up(reason)
 
     def _hang_up(self, reason: str) -> None:
         if self._is_connected and self.socket is not None:

@@ -31,6 +31,7 @@ from node.priors import PriorFetcher, request
 from node.query_retrieve import GET, Called, QueryRetrieve
 from node.scu import Timeouts
 from node.settings import Settings
+from node.spool import LARGEST_UNSPOOLED_BYTES
 from plugins.errors import NadirError, Refused, Unavailable
 from store import priors
 from store.prior_tables import Prior
@@ -224,6 +225,26 @@ def test_a_peer_that_falls_silent_or_goes_away_is_given_up(asking: Asking) -> No
         with peer({evt.EVT_C_FIND: handle}) as port:
             assert isinstance(fails(lambda: asking.client(port).study_series("1.2")), Unavailable)
     silence.set()
+
+
+def test_a_peer_whose_answer_is_too_long_is_aborted_in_order(
+    asking: Asking, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed = threading.Event()
+
+    def find(event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        row = Dataset()
+        row.TextValue = "x" * LARGEST_UNSPOOLED_BYTES
+        yield 0xFF00, row
+        closed.wait(20)
+
+    def learn(event: evt.Event) -> None:
+        closed.set()
+
+    with peer({evt.EVT_C_FIND: find, evt.EVT_CONN_CLOSE: learn}) as port:
+        assert isinstance(fails(lambda: asking.client(port).study_series("1.2")), Unavailable)
+        assert closed.wait(20)
+    assert "action=association-aborted reason=protocol error=ValueError" in caplog.text
 
 
 @pytest.mark.fault
