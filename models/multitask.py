@@ -31,12 +31,13 @@ class Multitask(nn.Module):
         hidden: int = 32,
         pooling: Pooling = "mean",
         gates: bool = False,
+        begin_logit: float = BEGIN_LOGIT,
     ) -> None:
         super().__init__()
         if pooling not in ("mean", "attention"):
             raise ValueError(f"pooling is 'mean' or 'attention', not {pooling!r}")
         self.unet = unet.model
-        _begin_with_nothing(self.unet)
+        _begin_with_nothing(self.unet, begin_logit)
         self.head = CoxHead(channels[-1], hidden, pooling)
         self.gates = (
             nn.ModuleList(_gate(width, below) for width, below in _levels(channels)) if gates else None
@@ -90,11 +91,11 @@ class CoxHead(nn.Module):
         return risk[:, 0]
 
 
-def _begin_with_nothing(unet: Any) -> None:
+def _begin_with_nothing(unet: Any, logit: float) -> None:
     """Let the mask begin as nearly empty: half a field of view of lesion costs many steps."""
     last = [part for part in unet[-1].modules() if isinstance(part, nn.Conv3d | nn.ConvTranspose3d)][-1]
     if last.bias is not None:
-        nn.init.constant_(last.bias, BEGIN_LOGIT)
+        nn.init.constant_(last.bias, logit)
 
 
 def _levels(channels: list[int]) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from models.losses import Multitask, RiskSets, focal_tversky
 from models.outcome import Outcomes, concordance
@@ -24,6 +25,9 @@ from training.petct_outcomes import hazard_of, simulated
 from training.petct_samples import Augmentation, draw_sample
 from training.sts import Sarcoma, load_sarcoma
 
+SIZE_OFFSET = 100.0
+"""Voxels added to the lesion's when the cross-entropy is taken per voxel of it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
@@ -37,6 +41,8 @@ class Loss:
     """Focal exponent."""
     segmentation_weight: float = 0.6
     """Part of the loss that is the mask's; the rest is the hazard's."""
+    entropy_share: float = 0.0
+    """Part of the mask's loss that is cross-entropy per voxel of the lesion; the rest is Focal Tversky."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,14 +120,22 @@ class PetctTask:
 
 
 def loss_of_masks(output: Tensor, truth: Tensor, costs: Loss) -> Tensor:
-    """Return the Focal Tversky loss of what a network says `(N, 2, K, R, C)` of masks `(N, 1, K, R, C)`."""
-    return focal_tversky(
+    """Return the loss of what a network says `(N, 2, K, R, C)` of masks `(N, 1, K, R, C)`: a mean over lesions.
+
+    Focal Tversky alone gives probabilities of 0 and 1 and outlines that are too wide; cross-entropy calibrates.
+    """
+    overlap = focal_tversky(
         output[:, :1],
         truth,
         fp_weight=costs.fp_weight,
         fn_weight=costs.fn_weight,
         exponent=costs.exponent,
     )
+    if not costs.entropy_share:
+        return overlap
+    each = binary_cross_entropy_with_logits(output[:, :1], truth, reduction="none").flatten(1).sum(1)
+    entropy = (each / (truth.flatten(1).sum(1) + SIZE_OFFSET)).mean()
+    return (1 - costs.entropy_share) * overlap + costs.entropy_share * entropy
 
 
 def dice_of_unseen(

@@ -38,6 +38,13 @@ def test_the_mask_is_that_of_the_same_unet_without_the_head() -> None:
         assert torch.allclose(network(x)[:, :1], plain(x), atol=1e-6)
 
 
+def test_the_mask_begins_as_empty_as_the_card_says() -> None:
+    for logit in (-3.0, -6.0):
+        network = build({**SMALL, "act": "prelu", "begin_logit": logit}).eval()
+        bias = [part for part in network.unet[-1].modules() if isinstance(part, torch.nn.Conv3d)][-1].bias
+        assert bias.tolist() == [logit]
+
+
 @pytest.mark.parametrize("task", [0, 1])
 def test_both_tasks_teach_the_encoder(task: int) -> None:
     network = build(SMALL)
