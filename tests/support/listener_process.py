@@ -12,9 +12,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from patience import PATIENCE_SECONDS, PATIENT_LIMITS
 
 from node.listener import Listener
 from node.logs import configure
@@ -28,10 +31,14 @@ from store.objects import ObjectStore
 
 
 class ListenerProcess:
-    """A running listener; `home` holds its bytes and rows, `under` is a program that runs it, such as strace."""
+    """A running listener; `home` holds its bytes and rows, `under` is a program that runs it, such as strace.
+
+    It is patient with whoever is slow, unless `limits` are given; `{}` are those of the node.
+    """
 
     def __init__(self, home: Path, *, under: Sequence[str] = (), **keywords: object) -> None:
         self.home = home
+        keywords.setdefault("limits", asdict(PATIENT_LIMITS))
         self.log = home / "log.txt"
         home.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
@@ -60,7 +67,7 @@ class ListenerProcess:
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * resource.getpagesize()
 
-    def terminate(self, timeout: float = 30.0) -> int:
+    def terminate(self, timeout: float = PATIENCE_SECONDS) -> int:
         """Ask it to end, and return its exit code."""
         self.process.terminate()
         code = self.process.wait(timeout)
@@ -83,6 +90,7 @@ def main(home: Path, keywords: dict[str, object]) -> None:
     configure("INFO")
     file_size_limit = keywords.pop("file_size_limit", None)
     limits, tls = keywords.pop("limits", None), keywords.pop("tls", None)
+    drain_seconds = keywords.pop("drain_seconds", 20.0)
     door = Door(port=0, new_context=Renewed(Settings(**tls))) if isinstance(tls, dict) else None
     database = Database(f"sqlite:///{home / 'nadir.sqlite'}")
     database.upgrade()
@@ -101,7 +109,7 @@ def main(home: Path, keywords: dict[str, object]) -> None:
     sys.stdout.write(f"{listener.port} {listener.tls_port}\n")
     sys.stdout.flush()
     told.get()
-    listener.drain(10.0)
+    listener.drain(float(str(drain_seconds)))
     database.dispose()
 
 

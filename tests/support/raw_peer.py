@@ -8,6 +8,7 @@ from io import BytesIO
 from types import TracebackType
 from typing import Self
 
+from patience import PATIENCE_SECONDS
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
@@ -78,7 +79,7 @@ def store_command(sop_class: str, sop_instance: str, *, has_data: bool = True) -
 class RawPeer:
     """One TCP connection."""
 
-    def __init__(self, port: int, *, source: str = "127.0.0.1", timeout: float = 15.0) -> None:
+    def __init__(self, port: int, *, source: str = "127.0.0.1", timeout: float = PATIENCE_SECONDS) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout, source_address=(source, 0))
 
     def __enter__(self) -> Self:
@@ -142,7 +143,7 @@ class RawPeer:
         self.send(pdu(0x05, bytes(4)))
         self.receive()
 
-    def ended_within(self, seconds: float) -> bool:
+    def ended_within(self, seconds: float = PATIENCE_SECONDS) -> bool:
         """Return True when the other side closes the connection in time."""
         self.socket.settimeout(seconds)
         try:
