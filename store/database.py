@@ -56,7 +56,9 @@ class Database:
 
     def upgrade(self) -> None:
         """Bring the tables to the newest revision. Refuses `newer-database` when a later Nadir wrote it."""
-        # Here, because a command that only reads would wait longer for this import than for its answer.
+        if self.is_current():
+            return
+        # Here, because a command would wait longer for this import than for its answer.
         from alembic import command
         from alembic.config import Config
         from alembic.util import CommandError

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
+from patience import PATIENCE_SECONDS
 
 pytest_plugins = ["demo_run", "browser"]
 
@@ -15,6 +18,12 @@ pytest_plugins = ["demo_run", "browser"]
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let a run of single tests begin with what `nadir demo` left before."""
     parser.addoption("--demo", help="folder of a finished `nadir demo`, instead of a run of its own")
+
+
+def pytest_configure() -> None:
+    """Let requests of tests wait longer than the five seconds that are httpx's own."""
+    usual = inspect.signature(httpx.get).parameters["timeout"].default
+    usual.connect = usual.read = usual.write = usual.pool = PATIENCE_SECONDS
 
 
 @pytest.fixture(scope="session")

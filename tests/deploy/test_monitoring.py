@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from empty_database import empty_database
 from many_findings import fill
 from node_process import node
 from programs import ROOT, program
@@ -26,7 +27,6 @@ from node.vitals import Vitals, VitalsServer
 from plugins.errors import Unavailable
 from store import audit, tally
 from store.audit_tables import AuditRecord
-from store.database import Database
 
 FOLDER = ROOT / "monitoring"
 DASHBOARD = json.loads((FOLDER / "grafana" / "dashboards" / "nadir.json").read_text())
@@ -47,8 +47,7 @@ def names_in(expression: str) -> set[str]:
 def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Return what a used node tells: its ledger, and a process with every role that has answered."""
     home = tmp_path_factory.mktemp("home")
-    database = Database(f"sqlite:///{home / 'nadir.sqlite'}")
-    database.upgrade()
+    database = empty_database(home)
     fill(database, findings=400)
     vitals = Vitals(("listener", "worker", "sender", "web", "scheduler"))
     loop = Loop("sender PACS@10.0.0.7:104", lambda now: False, database.now, 60.0)
@@ -75,7 +74,7 @@ def test_the_rules_are_rules_and_each_fires_when_it_should_and_not_else() -> Non
     tests = sorted(path.name for path in FOLDER.glob("*_test.yml"))
     for command in (["check", "rules", "alerts.yml"], ["test", "rules", *tests]):
         done = subprocess.run(
-            [promtool, *command], capture_output=True, text=True, timeout=60, check=False, cwd=FOLDER
+            [promtool, *command], capture_output=True, text=True, timeout=120, check=False, cwd=FOLDER
         )
         assert done.returncode == 0, done.stdout + done.stderr
     tested = "".join((FOLDER / name).read_text() for name in tests)
@@ -118,16 +117,15 @@ def test_no_label_holds_what_is_a_patients(told: str) -> None:
     assert "10.0.0.7:104" not in "".join(line for line in told.splitlines() if "nadir_loop" in line)
 
 
-def test_a_scrape_is_cheap_and_true_with_many_rows(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}")
-    database.upgrade()
+def test_a_scrape_is_cheap_and_true_with_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "FRESH_SECONDS", 3600.0)
+    database = empty_database(tmp_path)
     filled = fill(database, findings=5_000)
     made = metrics.registry(database)
     text = metrics.text(made).decode()
     assert f"nadir_findings {float(filled.findings)}" in text
-    began = time.perf_counter()
-    assert metrics.text(made).decode() == text  # remembered for a moment
-    assert time.perf_counter() - began < 0.1
+    monkeypatch.setattr(database, "reading", lambda: pytest.fail("it is remembered for a moment"))
+    assert metrics.text(made).decode() == text
     database.dispose()
 
 
@@ -138,8 +136,7 @@ def test_durations_are_the_median_and_the_slowest_of_twenty() -> None:
 
 
 def test_the_walk_along_the_audit_trail_finds_what_was_changed_and_begins_again(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}")
-    database.upgrade()
+    database = empty_database(tmp_path)
     now = database.now()
     with database.transaction() as session:
         audit.append(session, [(now + timedelta(seconds=n), f"<m>{n}</m>") for n in range(5)])
@@ -165,8 +162,7 @@ def test_the_walk_along_the_audit_trail_finds_what_was_changed_and_begins_again(
 
 def test_objects_are_counted_on_and_never_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tally, "UNSETTLED", 10)
-    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}")
-    database.upgrade()
+    database = empty_database(tmp_path)
     fill(database, findings=200)
     received = tally.Received()
     with database.reading() as session:
@@ -237,7 +233,7 @@ def test_a_real_prometheus_scrapes_a_real_node_and_answers_what_the_dashboard_as
             stderr=subprocess.DEVNULL,
         )
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{at}", trust_env=False, timeout=10) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{at}", trust_env=False, timeout=120) as client:
                 _await_targets(client, 2)
                 time.sleep(3)
                 for expression in QUERIES:
@@ -250,7 +246,7 @@ def test_a_real_prometheus_scrapes_a_real_node_and_answers_what_the_dashboard_as
                 assert [a for a in firing if a["state"] == "firing"] == []
         finally:
             prometheus.terminate()
-            prometheus.wait(20)
+            prometheus.wait(60)
 
 
 ALWAYS = {

@@ -156,7 +156,7 @@ def test_no_analysis_outlives_a_killed_parent(
     time.sleep(0.3)
     assert _is_alive(child)
     parent.kill()
-    parent.wait(10)
+    parent.wait(60)
     _wait_for(lambda: not _is_alive(child))
 
 
@@ -174,7 +174,7 @@ def _is_alive(pid: int) -> bool:
         return False
 
 
-def _wait_for(question: Callable[[], object], seconds: float = 30) -> object:
+def _wait_for(question: Callable[[], object], seconds: float = 60) -> object:
     deadline = time.monotonic() + seconds
     while not (answer := question()):
         assert time.monotonic() < deadline, "it did not happen in time"

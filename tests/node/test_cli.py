@@ -80,7 +80,7 @@ def on_a_terminal(*arguments: str, columns: int = 100) -> tuple[str, int]:
         shown += chunk
     os.close(master)
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
-    return text.replace("\r\n", "\n"), child.wait(30)
+    return text.replace("\r\n", "\n"), child.wait(60)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_a_quick_command_loads_no_more_than_it_needs(
         "import atexit, sys; from node.cli import main; atexit.register(lambda: print(*sys.modules)); main()"
     )
     command = [sys.executable, "-c", program, *(a.format(home=home) for a in arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     loaded = set(done.stdout.splitlines()[-1].split())
     assert "typer" in loaded
     assert loaded.isdisjoint({*unneeded, "torch", "SimpleITK", "skimage", "highdicom", "matplotlib"})
@@ -326,7 +326,7 @@ def test_reading_commands_do_not_write_to_a_current_database(home: Path) -> None
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(home: Path) -> None:
     command = f"'{NADIR}' findings --home '{home}' --csv | head -c 10"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "patient_id", "")
 
 
@@ -334,7 +334,7 @@ def test_a_full_disk_under_the_output_is_one_line(home: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [NADIR, "findings", "--home", home, "--json"],
-            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
         )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr == "nadir: the output: No space left on device\n"
@@ -351,7 +351,7 @@ def test_ctrl_c_ends_a_long_command_with_130(tmp_path: Path, series: Path, troub
         while child.poll() is None and not list(out.glob(".nadir-*/results")):
             time.sleep(0.02)
         child.send_signal(signal.SIGINT)
-        assert child.wait(30) == 130
+        assert child.wait(60) == 130
         assert child.stderr is not None
         assert child.stderr.read() == "nadir: interrupted\n"
     assert list(out.iterdir()) == []

@@ -25,7 +25,7 @@ PASSWORD = "seven tall green tables"
 
 def typed(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(NADIR), *arguments], input=text, capture_output=True, text=True, timeout=60, check=False
+        [str(NADIR), *arguments], input=text, capture_output=True, text=True, timeout=120, check=False
     )
 
 

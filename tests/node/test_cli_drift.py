@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from empty_database import empty_database, place_database
 from typer.testing import CliRunner, Result
 from weeks_of_use import MONDAY, insert, week_of
 
@@ -27,8 +28,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a node that was used for ten weeks, with another kernel in the last one."""
     folder = tmp_path_factory.mktemp("home")
     random = np.random.default_rng(0)
-    database = Database(f"sqlite:///{folder / 'nadir.sqlite'}")
-    database.upgrade()
+    database = empty_database(folder)
     with database.transaction() as session:
         number = 1
         for week in range(10):
@@ -117,5 +117,5 @@ def test_the_page_stands_alone_and_shows_every_quantity(
 
 
 def test_nothing_analysed_is_said(tmp_path: Path) -> None:
-    Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}").upgrade()
+    place_database(tmp_path)
     assert said(tmp_path).stdout == "nothing was analysed yet\n"

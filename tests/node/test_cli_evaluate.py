@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from empty_database import empty_database
 from made_models import register_model
 from nodule_crops import write_crops
 from sqlmodel import col, select
@@ -14,7 +15,6 @@ from node.cli import app
 from plugins.errors import Refused
 from store import evaluations
 from store.audit_tables import AuditRecord
-from store.database import Database
 
 
 def test_a_model_is_judged_by_one_command_that_writes_one_report(tmp_path: Path) -> None:
@@ -49,8 +49,7 @@ def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_a_report_is_kept_with_the_node_for_its_own_models_and_no_others(tmp_path: Path) -> None:
     home, out = tmp_path / "node", str(tmp_path / "out")
     home.mkdir()
-    database = Database(f"sqlite:///{home}/nadir.sqlite")
-    database.upgrade()
+    database = empty_database(home)
     doubt = {"all": CARD["doubt"]["all"], "folds": [CARD["doubt"]["all"]]}
     model = register_model(database, home, 1, runs=True, levels=[0.0], held_out={}, doubt=doubt, mirrors=1)
     (tmp_path / "crops").mkdir()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from empty_database import empty_database
 from judged_rows import plus, rows_of
 from typer.testing import CliRunner
 
@@ -15,7 +16,6 @@ from node.cli import app
 from node.retraining import RetrainSettings
 from plugins.errors import Refused
 from store import runs
-from store.database import Database
 from store.runs import State
 from training.challenge import Challenge
 from training.gate import Margins, Seconds, judge
@@ -61,8 +61,7 @@ def test_a_run_is_told_with_the_limits_that_it_was_judged_by(tmp_path: Path) -> 
         verdict=judge(rows, now, margins),
         shown=(),
     ).write(home / folder / JUDGED)
-    database = Database(f"sqlite:///{home / 'nadir.sqlite'}")
-    database.upgrade()
+    database = empty_database(home)
     with database.transaction() as session:
         run = runs.begin(session, "nodule_segmenter", "host:1", NOW, 60)
         runs.note(session, run, "host:1", folder=folder, champion_sha256=VOUCHED["nodule_segmenter"])

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from empty_database import empty_database
 from typer.testing import CliRunner
 
 from node import cli_retrain
@@ -23,8 +24,7 @@ FAMILY = "nodule_segmenter"
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}", sync=False)
-    database.upgrade()
+    database = empty_database(tmp_path, sync=False)
     with database.transaction() as session:
         session.add(ScheduledJob(id=f"retrain {FAMILY}", next_run_time=1_800_000_000.0, job_state=b"{}"))
     database.dispose()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from edited_seg import Masks, edited
+from empty_database import empty_database, place_database
 from labelled_node import LabelledNode, truth
 from small_node import SmallNode
 from sqlmodel import Session, col, update
@@ -17,7 +18,6 @@ from weeks_of_use import MONDAY, insert, week_of
 
 from node.cli import app
 from store.choices import keep
-from store.database import Database
 from store.model_tables import FindingDoubt
 from store.objects import ObjectStore
 from store.tables import Finding
@@ -27,8 +27,7 @@ from store.tables import Finding
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a node with thirty studies: the networks doubt most in study 7, and 9 was looked at."""
     folder = tmp_path_factory.mktemp("home")
-    database = Database(f"sqlite:///{folder / 'nadir.sqlite'}")
-    database.upgrade()
+    database = empty_database(folder)
     with database.transaction() as session:
         insert(session, list(week_of(0, np.random.default_rng(0))))
         session.exec(update(Finding).values(category_value="49755003"))
@@ -82,7 +81,7 @@ def test_the_most_doubted_finding_that_nobody_looked_at_comes_first_and_says_why
 
 
 def test_a_node_without_studies_says_so(tmp_path: Path) -> None:
-    Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}").upgrade()
+    place_database(tmp_path)
     assert told(tmp_path) == "no studies\n"
     assert told(tmp_path, "--by", "teaching").startswith("nothing to look at")
 

@@ -188,7 +188,7 @@ def test_orthanc_asks_and_is_answered(rig: Callable[..., Rig]) -> None:
             f"{pacs.url}/modalities/node/storage-commitment", json={"DicomInstances": asked}, trust_env=False
         ).raise_for_status()
         node.answer()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while (report := pacs.get(f"/storage-commitment/{done.json()['ID']}"))["Status"] == "Pending":
             assert time.monotonic() < deadline
             time.sleep(0.1)

@@ -78,7 +78,7 @@ class Rig:
     def states(self) -> list[str]:
         return [row.state for row in self.rows()]
 
-    def wait_for(self, states: list[str], seconds: float = 15.0) -> None:
+    def wait_for(self, states: list[str], seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while self.states() != states:
             assert time.monotonic() < deadline, [(r.state, r.confirm_error) for r in self.rows()]
@@ -199,7 +199,7 @@ def archive(tmp_path: Path) -> Iterator[str]:
         f"ARCHIVE {tmp_path / 'archive'} RW (200, 1024mb) ANY\nAETable END\n"
     )
     process = subprocess.Popen([dcmtk("dcmqrscp"), "-c", str(config)], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not listens(port):
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -207,7 +207,7 @@ def archive(tmp_path: Path) -> Iterator[str]:
         yield f"ARCHIVE@127.0.0.1:{port}"
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 def test_a_pacs_without_storage_commitment_is_asked_by_c_find(archive: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from figures import write_figure
 from moody_peer import MOODS, MoodyPeer
 from outbox_rows import waiting_results
+from patience import PATIENCE_SECONDS, PATIENT, eventually
 from small_node import SmallNode
 from sqlmodel import select
 
@@ -25,6 +26,7 @@ from store.tables import Delivery
 pytestmark = pytest.mark.fault
 
 QUICK = Timeouts(connect=1.0, associate=1.0, answer=1.0)
+"""Of a sender to a peer that is silent."""
 EXPECTED = {
     "refuses TCP": ("pending", "unreachable"),
     "rejects for now": ("pending", "unreachable"),
@@ -61,8 +63,12 @@ def rows(small: SmallNode) -> list[Delivery]:
 
 
 def sender(small: SmallNode, peer: MoodyPeer) -> Sender:
-    """Return a sender that does not wait long."""
-    transport = dimse("PEER", "127.0.0.1", peer.port, "NADIR", timeouts=QUICK)
+    """Return a sender that does not wait long while its peer is silent."""
+
+    def transport(parcel: Parcel) -> Answer:
+        timeouts = QUICK if peer.mood == "is silent" else PATIENT
+        return dimse("PEER", "127.0.0.1", peer.port, "NADIR", timeouts=timeouts)(parcel)
+
     return Sender(small.database, small.objects, peer.address, transport=transport)
 
 
@@ -164,9 +170,9 @@ def _seconds(small: SmallNode, folder: Path, name: str, peers: list[MoodyPeer]) 
     began = time.monotonic()
     for loop in loops:
         loop.start()
-    while any(row.state != "delivered" for row in rows(small) if row.destination == first.address):
-        assert time.monotonic() - began < 60
-        time.sleep(0.02)
+    assert eventually(
+        lambda: all(row.state == "delivered" for row in rows(small) if row.destination == first.address)
+    )
     taken = time.monotonic() - began
-    assert all(loop.stop(20) for loop in loops)
+    assert all(loop.stop(PATIENCE_SECONDS) for loop in loops)
     return taken

@@ -82,7 +82,7 @@ class Killed:
             yield process
         finally:
             process.kill()
-            process.wait(10)
+            process.wait(60)
 
     def kill_at(self, failpoint: str) -> None:
         """Run it until it reaches a place, and count the kill."""

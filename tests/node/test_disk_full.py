@@ -223,7 +223,7 @@ def test_sigterm_lets_an_object_that_arrives_be_finished_and_takes_nobody_new(
 
         peer.send = slowly  # type: ignore[method-assign]
         assert image.send(peer, 1) == SUCCESS
-        assert process.process.wait(30) == 0
+        assert process.process.wait(60) == 0
         assert_nothing_half_kept(home, {UID.format(1)})
 
 

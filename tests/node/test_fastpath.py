@@ -6,14 +6,15 @@ import hashlib
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE_SECONDS, PATIENT_LIMITS, eventually
 from pydicom import dcmread
 from pynetdicom.dul import DULServiceProvider
 from raw_peer import (
@@ -60,7 +61,7 @@ class MemoryDesk:
         return 1 << 40
 
     def receive(self, arrival: Arrival) -> int:
-        self.gate.wait(10)
+        self.gate.wait(PATIENCE_SECONDS)
         self.arrived.append((arrival, b"" if arrival.path is None else arrival.path.read_bytes()))
         if arrival.path is not None:
             arrival.path.unlink()
@@ -90,7 +91,7 @@ def fast(desk: MemoryDesk) -> Iterator[Reception]:
     running.stop()
 
 
-def _reception(desk: MemoryDesk, path: str) -> Reception:
+def _reception(desk: MemoryDesk, path: str, limits: Limits = PATIENT_LIMITS) -> Reception:
     running = Reception(
         desk,
         ae_title="NADIR",
@@ -98,20 +99,11 @@ def _reception(desk: MemoryDesk, path: str) -> Reception:
         port=0,
         callers=Callers(entries=(), accept_any=True),
         reserve_bytes=0,
-        limits=Limits(silent_seconds=2.0, stall_seconds=1.0, pdu_seconds=3.0, idle_seconds=3.0),
+        limits=limits,
         receive_path=path,
     )
     running.start()
     return running
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return condition()
 
 
 def cut(data: bytes, *sizes: int) -> list[bytes]:
@@ -228,7 +220,7 @@ def test_what_the_protocol_forbids_is_aborted_and_leaves_nothing(
         peer.send(message)
         answer = peer.receive()
         assert answer is None or answer[0] == ABORTED
-        assert peer.ended_within(5.0)
+        assert peer.ended_within()
     assert desk.arrived == []
     assert eventually(lambda: list(desk.folder.iterdir()) == [] and fast.peers == ())
 
@@ -242,7 +234,7 @@ def test_what_is_open_when_a_peer_releases_or_aborts_is_dropped(
             peer.send(p_data(3, 3, store_command(CT, "1.2")) + p_data(3, 0, b"half") + end)
             answer = peer.receive()
             assert (answer is not None and answer[0] == RELEASED) is answered
-            assert peer.ended_within(5.0)
+            assert peer.ended_within()
     assert desk.arrived == []
     assert eventually(lambda: list(desk.folder.iterdir()) == [] and reception.peers == ())
 
@@ -274,12 +266,13 @@ def test_a_peer_that_takes_short_pdus_only_gets_its_answer_in_short_ones(fast: R
     assert dcmread(BytesIO(answer), force=True).Status == 0x0000
 
 
-def test_a_peer_that_is_silent_between_two_messages_is_aborted_after_the_idle_time(fast: Reception) -> None:
-    with RawPeer(fast.port) as peer:
+def test_a_peer_that_is_silent_once_it_was_let_in_is_aborted_after_the_idle_time(desk: MemoryDesk) -> None:
+    soon = _reception(desk, "fast", replace(PATIENT_LIMITS, stall_seconds=1.0, idle_seconds=1.0))
+    with RawPeer(soon.port) as peer:
         peer.associate()
-        assert peer.store(CT, "1.2.3", b"data") == 0x0000
         assert peer.receive() == (ABORTED, bytes(4))
-        assert peer.ended_within(5.0)
+        assert peer.ended_within()
+    soon.stop()
 
 
 def test_an_object_that_is_being_stored_when_the_node_stops_is_answered_before_the_abort(
@@ -295,7 +288,7 @@ def test_an_object_that_is_being_stored_when_the_node_stops_is_answered_before_t
         desk.gate.set()
         assert peer.status() == 0x0000
         assert peer.receive() == (ABORTED, bytes(4))
-        stopping.join(10)
+        stopping.join(PATIENCE_SECONDS)
         assert not stopping.is_alive()
 
 

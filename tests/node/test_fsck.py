@@ -7,19 +7,18 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from empty_database import empty_database
 from node_process import nadir
 from sqlmodel import select
 from whole_node import START, WholeNode, image
 
-from store.database import Database
 from store.objects import ObjectStore
 from store.tables import Instance
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> WholeNode:
-    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}")
-    database.upgrade()
+    database = empty_database(tmp_path)
     node = WholeNode(database=database, objects=ObjectStore(tmp_path / "store"))
     for number in (1, 2, 3):
         node.take(image(1, number))

@@ -12,6 +12,7 @@ from io import BytesIO, StringIO
 from pathlib import Path
 
 import pytest
+from empty_database import empty_database
 from figures import write_figure
 from injections import FORMULAS, LINES, PATHS, SQL, XSS
 from node_process import nadir
@@ -27,7 +28,6 @@ from node.report.shown import ShownFinding, StudyReport
 from plugins.contract import Flag
 from plugins.errors import Refused
 from store.charset import decode_text
-from store.database import Database
 from store.dicom.rules import check
 from store.dicom.series import read_study
 from store.findings import save
@@ -51,8 +51,7 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d")
 
 @pytest.fixture
 def node(tmp_path: Path) -> WholeNode:
-    database = Database(f"sqlite:///{tmp_path / 'home' / 'nadir.sqlite'}")
-    database.upgrade()
+    database = empty_database(tmp_path / "home")
     return WholeNode(database=database, objects=ObjectStore(tmp_path / "home" / "store", sync=False))
 
 
@@ -104,8 +103,7 @@ def test_sqli_words_in_every_text_are_kept_as_text_and_nothing_else_changes(node
     ]
     assert [study.study_description for study in studies] == expected
     assert [study.accession_number for study in studies] == expected
-    fresh = Database(f"sqlite:///{node.objects.root.parent / 'fresh.sqlite'}")
-    fresh.upgrade()
+    fresh = empty_database(node.objects.root.parent / "fresh")
     with fresh.reading() as session:
         assert (
             session.execute(text("SELECT count(*) FROM sqlite_master WHERE type = 'table'")).scalar_one()

@@ -174,7 +174,7 @@ class Company:
         def record_all(session: Session, arrived: Sequence[Arrived], rows: Rows) -> list[Recorded]:
             self.groups.append(len(arrived))
             self._begun.set()
-            assert self._gate.wait(10)
+            assert self._gate.wait(60)
             return real(session, arrived, rows)
 
         monkeypatch.setattr(intake_module, "record_all", record_all)
@@ -183,14 +183,14 @@ class Company:
         """Return the outcome or the code of each, by name; the first one is alone in its group."""
         threads = [threading.Thread(target=self._take, args=item) for item in temporaries.items()]
         threads[0].start()
-        assert self._begun.wait(10)
+        assert self._begun.wait(60)
         for thread in threads[1:]:
             thread.start()
         while self._intake._commit._waiting.qsize() < len(threads) - 1:
             time.sleep(0.001)
         self._gate.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         return self.answers
 
     def _take(self, name: str, temporary: Path) -> None:

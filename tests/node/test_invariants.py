@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from empty_database import empty_database
 from figures import write_figure
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -294,8 +295,7 @@ class Node(RuleBasedStateMachine):
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[type[Node]]:
     """Return the machine, with a migrated database to start from."""
-    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}")
-    database.upgrade()
+    database = empty_database(tmp_path)
     database.dispose()
     STEPS.clear()
     yield type("TheNode", (Node,), {"template": tmp_path / "nadir.sqlite"})

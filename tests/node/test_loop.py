@@ -29,16 +29,16 @@ def test_it_goes_on_at_once_while_there_is_more_and_then_rests_until_woken() -> 
 
     loop = Loop("test", tick, clock, 60.0)
     loop.start()
-    assert rested.wait(5)
+    assert rested.wait(60)
     time.sleep(0.1)
     assert rounds == [clock()] * 5
     rested.clear()
     loop.wake()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while len(rounds) < 6:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert loop.stop(5)
+    assert loop.stop(60)
 
 
 def test_it_outlives_an_outage_in_one_line_and_a_fault_with_its_place(
@@ -56,8 +56,8 @@ def test_it_outlives_an_outage_in_one_line_and_a_fault_with_its_place(
     loop = Loop("test", tick, clock, 0.01)
     with caplog.at_level(logging.WARNING):
         loop.start()
-        assert done.wait(5)
-        assert loop.stop(5)
+        assert done.wait(60)
+        assert loop.stop(60)
     outage, fault = caplog.records
     assert "no answer" in outage.getMessage() and outage.exc_info is None
     assert fault.exc_info is not None
@@ -68,12 +68,12 @@ def test_stopping_lets_the_present_round_end_and_tells_when_it_does_not() -> Non
 
     def tick(now: datetime) -> bool:
         began.set()
-        return gate.wait(10)
+        return gate.wait(60)
 
     loop = Loop("test", tick, clock, 60.0)
     loop.start()
-    assert began.wait(5)
+    assert began.wait(60)
     assert not loop.stop(0.1)
     gate.set()
-    assert loop.stop(5)
+    assert loop.stop(60)
     assert Loop("never started", tick, clock, 1.0).stop()

@@ -18,6 +18,7 @@ import pytest
 from dicom_series import make_series
 from figures import write_figure
 from listener_process import ListenerProcess
+from patience import PATIENCE_SECONDS, Pulse, eventually
 from pdu_streams import CONTEXTS, hostile_request
 from pydicom import dcmread
 from raw_peer import CT, RawPeer, associate_rq, item, p_data, pdu, store_command
@@ -29,7 +30,7 @@ from plugins.errors import NadirError
 pytestmark = [pytest.mark.fault, pytest.mark.sec]
 MIB = 1 << 20
 PATHS = ("fast", pytest.param("pynetdicom", marks=pytest.mark.long))
-QUICK = {"silent_seconds": 2.0, "stall_seconds": 2.0, "pdu_seconds": 8.0, "idle_seconds": 2.0}
+QUICK = {"silent_seconds": 2.0, "stall_seconds": 2.0, "pdu_seconds": 120.0, "idle_seconds": 2.0}
 SLOWEST_P95_SECONDS = 2.0
 MOST_MIB = 32
 FEWEST = 10
@@ -40,11 +41,26 @@ FEWEST = 10
 def listener(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[ListenerProcess]:
-    home = tmp_path_factory.mktemp("node")
-    with ListenerProcess(home, limits=QUICK, receive_path=request.param) as process:
-        process.name = request.param  # type: ignore[attr-defined]
-        echo(ae_title="NADIR", host="127.0.0.1", port=process.port)
-        yield process
+    """Give a listener that cuts nobody off for being slow."""
+    with ListenerProcess(tmp_path_factory.mktemp("node"), receive_path=request.param) as process:
+        yield _named(process, request.param)
+
+
+@pytest.fixture(scope="module", params=PATHS)
+def quick(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[ListenerProcess]:
+    """Give a listener that cuts off after two seconds: for attacks that end by that alone."""
+    with ListenerProcess(
+        tmp_path_factory.mktemp("node"), limits=QUICK, receive_path=request.param
+    ) as process:
+        yield _named(process, request.param)
+
+
+def _named(process: ListenerProcess, path: str) -> ListenerProcess:
+    process.name = path  # type: ignore[attr-defined]
+    echo(ae_title="NADIR", host="127.0.0.1", port=process.port)
+    return process
 
 
 @pytest.fixture(scope="module")
@@ -107,15 +123,14 @@ class Base:
         proc = Path(f"/proc/{self.process.process.pid}")
         return len(list((proc / "task").iterdir())), len(list((proc / "fd").iterdir()))
 
-    def is_back(self, seconds: float = 15.0) -> bool:
+    def is_back(self) -> bool:
         """Return True once threads and descriptors are what they were, but for a few."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+
+        def holds_as_few() -> bool:
             threads, files = self._held()
-            if threads <= self.threads + 5 and files <= self.files + 5:
-                return True
-            time.sleep(0.1)
-        return False
+            return threads <= self.threads + 5 and files <= self.files + 5
+
+        return eventually(holds_as_few)
 
     @property
     def grown_mib(self) -> float:
@@ -138,7 +153,7 @@ def under_attack(
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        with Honest(process.port, image) as honest:
+        with Pulse() as pulse, Honest(process.port, image) as honest:
             while len(honest.seconds) < FEWEST:
                 attack(honest)
     finally:
@@ -154,32 +169,34 @@ def under_attack(
     }
     path = getattr(process, "name", "fast")
     write_figure(f"{name}, {path}", tier=tier, **figures)
-    assert honest.failed == 0, figures
-    # On a machine that is busy with other things, sending takes its time without any attack.
-    assert honest.p95_seconds <= SLOWEST_P95_SECONDS + 5 * max(alone.seconds), figures
+    # On a machine that is busy with other things, sending takes its time without any attack, and who stands still
+    # for as long as the limits allow is cut off.
+    assert honest.failed <= pulse.pauses, (figures, pulse.pauses)
+    slowest_seconds = SLOWEST_P95_SECONDS + 5 * max(alone.seconds) + pulse.seconds
+    assert honest.p95_seconds <= slowest_seconds, (figures, slowest_seconds)
     assert peak[0] <= MOST_MIB, figures
     return figures
 
 
-def everybody_ended(peers: list[RawPeer], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
+def everybody_ended(peers: list[RawPeer]) -> bool:
+    deadline = time.monotonic() + PATIENCE_SECONDS
     return all(peer.ended_within(max(0.1, deadline - time.monotonic())) for peer in peers)
 
 
-def test_half_open_two_hundred_silent_sockets(listener: ListenerProcess, image: Path) -> None:
+def test_half_open_two_hundred_silent_sockets(quick: ListenerProcess, image: Path) -> None:
     def attack(honest: Honest) -> None:
         with ExitStack() as stack:
-            silent = [stack.enter_context(RawPeer(listener.port)) for _ in range(200)]
-            assert everybody_ended(silent, 10.0)
+            silent = [stack.enter_context(RawPeer(quick.port)) for _ in range(200)]
+            assert everybody_ended(silent)
 
-    under_attack(listener, image, "200 half-open sockets", attack)
+    under_attack(quick, image, "200 half-open sockets", attack)
 
 
 @pytest.mark.parametrize(
     "beginning", [b"", associate_rq("NADIR", "A", CONTEXTS)[:70]], ids=["silent", "half"]
 )
 def test_half_open_the_largest_crowd_makes_room_and_not_the_others(tmp_path: Path, beginning: bytes) -> None:
-    limits = {**QUICK, "connections": 20, "silent_seconds": 30.0, "stall_seconds": 30.0}
+    limits = {**QUICK, "connections": 20, "silent_seconds": 300.0, "stall_seconds": 300.0}
     with ListenerProcess(tmp_path, limits=limits) as process, ExitStack() as stack:
         base = Base(process)
         early = [stack.enter_context(RawPeer(process.port, source="127.0.0.2")) for _ in range(5)]
@@ -187,11 +204,11 @@ def test_half_open_the_largest_crowd_makes_room_and_not_the_others(tmp_path: Pat
         for number in range(60):
             crowd.append(stack.enter_context(RawPeer(process.port)))
             crowd[-1].send(associate_rq("NADIR", "A", CONTEXTS)[: number % 2 * 70])
-        assert everybody_ended(crowd[:40], 5.0)
+        assert everybody_ended(crowd[:40])
         for peer in early:
             assert peer.associate() is not None
             assert peer.echo() == 0x0000
-        assert base._held()[0] <= base.threads + len(early)
+        assert eventually(lambda: base._held()[0] <= base.threads + len(early))
 
 
 def begin_slowly(peer: RawPeer, is_associated: bool) -> bytes:
@@ -237,8 +254,8 @@ def slow_senders(port: int, image: Path, seconds: float, pause: float) -> Callab
     return attack
 
 
-def test_slowloris_a_hundred_slow_senders(listener: ListenerProcess, image: Path) -> None:
-    under_attack(listener, image, "100 slow senders", slow_senders(listener.port, image, 5.0, 1.0))
+def test_slowloris_a_hundred_slow_senders(quick: ListenerProcess, image: Path) -> None:
+    under_attack(quick, image, "100 slow senders", slow_senders(quick.port, image, 5.0, 1.0))
 
 
 @pytest.mark.long
@@ -246,7 +263,7 @@ def test_slowloris_a_hundred_slow_senders(listener: ListenerProcess, image: Path
 def test_slowloris_a_hundred_slow_senders_for_two_minutes_with_the_limits_as_they_are(
     tmp_path: Path, image: Path, receive_path: str
 ) -> None:
-    with ListenerProcess(tmp_path, receive_path=receive_path) as process:
+    with ListenerProcess(tmp_path, limits={}, receive_path=receive_path) as process:
         process.name = receive_path  # type: ignore[attr-defined]
         echo(ae_title="NADIR", host="127.0.0.1", port=process.port)
         attack = slow_senders(process.port, image, 120.0, 1.0)
@@ -254,26 +271,25 @@ def test_slowloris_a_hundred_slow_senders_for_two_minutes_with_the_limits_as_the
 
 
 def test_slowloris_byte_by_byte_does_not_last_for_the_longest_time_of_a_pdu(
-    listener: ListenerProcess,
+    quick: ListenerProcess,
 ) -> None:
-    with RawPeer(listener.port) as peer:
+    with RawPeer(quick.port) as peer:
         peer.associate()
-        begun = time.monotonic()
-        with suppress(OSError):
-            for byte in p_data(3, 3, store_command(CT, "1.2.3")):
+        message = p_data(3, 3, store_command(CT, "1.2.3"))
+        with pytest.raises(OSError):
+            for byte in message[: len(message) // 2]:
                 peer.send(bytes([byte]))
                 time.sleep(0.5)
-        assert time.monotonic() - begun < QUICK["pdu_seconds"]
 
 
-def test_slowloris_a_message_of_thousands_of_tiny_pdus_has_a_pace_to_keep(listener: ListenerProcess) -> None:
-    with RawPeer(listener.port) as one, RawPeer(listener.port) as other:
+def test_slowloris_a_message_of_thousands_of_tiny_pdus_has_a_pace_to_keep(quick: ListenerProcess) -> None:
+    with RawPeer(quick.port) as one, RawPeer(quick.port) as other:
         left = {one: p_data(3, 0, b"\0"), other: p_data(3, 0, b"")}
         for peer in left:
             peer.associate()
             peer.send(p_data(3, 3, store_command(CT, "1.2.3")))
         begun = time.monotonic()
-        while left and time.monotonic() - begun < 15.0:
+        while left and time.monotonic() - begun < PATIENCE_SECONDS:
             for peer, tiny in list(left.items()):
                 try:
                     peer.send(tiny)
@@ -281,7 +297,7 @@ def test_slowloris_a_message_of_thousands_of_tiny_pdus_has_a_pace_to_keep(listen
                     del left[peer]
             time.sleep(0.05)
         assert left == {}
-    assert list((listener.home / "store" / "incoming").iterdir()) == []
+    assert eventually(lambda: list((quick.home / "store" / "incoming").iterdir()) == [])
 
 
 def test_oversize_pdu_of_four_gigabytes_and_over_the_announced_size(
@@ -358,11 +374,7 @@ def test_abort_mid_object_at_ten_places_ten_times_leaves_nothing(
                 peer.send(p_data(3, 0, data[start : start + 4000]))
             if number % 2:
                 peer.send(pdu(0x07, bytes(4)))
-    deadline = time.monotonic() + 5.0
-    incoming = listener.home / "store" / "incoming"
-    while list(incoming.iterdir()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert list(incoming.iterdir()) == []
+    assert eventually(lambda: list((listener.home / "store" / "incoming").iterdir()) == [])
     assert instances_in(listener.home) == known
     write_figure(f"aborts within an object, {listener.name}", aborts=100, left_behind=0)  # type: ignore[attr-defined]
 
@@ -381,15 +393,15 @@ NOISE = (
 )
 
 
-def test_port_scan_http_and_tls_bytes_a_hundred_times(listener: ListenerProcess, image: Path) -> None:
+def test_port_scan_http_and_tls_bytes_a_hundred_times(quick: ListenerProcess, image: Path) -> None:
     def attack(honest: Honest) -> None:
         for number in range(100):
-            with RawPeer(listener.port) as peer:
+            with RawPeer(quick.port) as peer:
                 peer.send(NOISE[number % len(NOISE)])
-                assert peer.ended_within(8.0)
-            socket.create_connection(("127.0.0.1", listener.port)).close()
+                assert peer.ended_within()
+            socket.create_connection(("127.0.0.1", quick.port)).close()
 
-    under_attack(listener, image, "port scan, HTTP and TLS bytes", attack)
+    under_attack(quick, image, "port scan, HTTP and TLS bytes", attack)
 
 
 def test_flood_of_two_hundred_associations_is_served_or_rejected_for_now_and_done_on_retry(
@@ -401,7 +413,7 @@ def test_flood_of_two_hundred_associations_is_served_or_rejected_for_now_and_don
     def call(number: int) -> None:
         dice, pause = random.Random(number), 0.2
         while True:
-            with RawPeer(listener.port, timeout=60.0) as peer:
+            with RawPeer(listener.port) as peer:
                 answer = peer.associate()
                 if answer is not None and answer[0] == 0x02:
                     time.sleep(0.2)
@@ -421,10 +433,10 @@ def test_flood_of_two_hundred_associations_is_served_or_rejected_for_now_and_don
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120.0)
+        thread.join()
     seconds = time.monotonic() - begun
     assert served == [200]
-    assert base.is_back(60.0), (base, base._held())
+    assert base.is_back(), (base, base._held())
     path = getattr(listener, "name", "fast")
     figures = {"served": 200, "rejected": rejected[0], "seconds": round(seconds, 1)}
     write_figure(f"200 associations at once, 50 served at one time, {path}", **figures)
@@ -489,7 +501,7 @@ def test_hostile_requests_are_rejected_or_aborted_and_end_only_themselves(
 
 
 def test_everything_at_once_with_the_limits_as_they_are(tmp_path: Path, image: Path) -> None:
-    with ListenerProcess(tmp_path) as process:
+    with ListenerProcess(tmp_path, limits={}) as process:
         echo(ae_title="NADIR", host="127.0.0.1", port=process.port)
 
         def attack(honest: Honest) -> None:
@@ -501,7 +513,7 @@ def test_everything_at_once_with_the_limits_as_they_are(tmp_path: Path, image: P
                 for noise in NOISE * 2:
                     with RawPeer(process.port) as peer:
                         peer.send(noise)
-                assert everybody_ended(silent, 10.0)
+                assert everybody_ended(silent)
                 slow.join()
 
         under_attack(process, image, "half-open, slow senders and noise at once, defaults", attack)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from dicom_series import make_series
 from orthanc_server import OrthancServer, free_port, orthanc
+from patience import PATIENCE_SECONDS, PATIENT
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
@@ -39,6 +40,7 @@ from store.tables import Event, Instance, Job, Study
 
 SINCE, UNTIL = date(2024, 1, 1), date(2026, 3, 1)
 QUICK = Timeouts(connect=2.0, associate=2.0, answer=1.0)
+"""Of a client of a peer that falls silent."""
 
 
 class Asking:
@@ -57,10 +59,10 @@ class Asking:
     def files(self, name: str, count: int = 3, **more: Any) -> list[Path]:
         return make_series(self.folder / name, np.zeros((count, 8, 8)), **more)
 
-    def client(self, port: int, **more: Any) -> QueryRetrieve:
-        """Return an impatient client of a peer on this machine."""
-        values = {"free_bytes": self.node.objects.free_bytes, "progress_seconds": 1.0, **more}
-        called = Called(ae_title="PACS", host="127.0.0.1", port=port, timeouts=QUICK)
+    def client(self, port: int, timeouts: Timeouts = PATIENT, **more: Any) -> QueryRetrieve:
+        """Return a client of a peer on this machine."""
+        values = {"free_bytes": self.node.objects.free_bytes, **more}
+        called = Called(ae_title="PACS", host="127.0.0.1", port=port, timeouts=timeouts)
         return QueryRetrieve(called, new_file=self.node.objects.temporary, **values)
 
     def asked(self, source: str) -> None:
@@ -104,12 +106,12 @@ def uids(paths: list[Path]) -> set[str]:
     return {str(dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in paths}
 
 
-def fails(ask: Callable[[], object], *, within: float = 15.0) -> NadirError:
-    """Return the error of a call that must neither succeed nor hang."""
+def fails(ask: Callable[[], object]) -> NadirError:
+    """Return the error of a call that must neither succeed nor wait for the end of patience."""
     began = time.monotonic()
     with pytest.raises(NadirError) as caught:
         ask()
-    assert time.monotonic() - began < within
+    assert time.monotonic() - began < PATIENCE_SECONDS / 2
     return caught.value
 
 
@@ -210,11 +212,11 @@ def test_a_peer_that_is_not_there_or_turns_us_away_is_told_apart(asking: Asking)
 @pytest.mark.fault
 def test_a_peer_that_falls_silent_or_goes_away_is_given_up(asking: Asking) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        fails(lambda: asking.client(deaf.getsockname()[1]).study_series("1.2"))
+        fails(lambda: asking.client(deaf.getsockname()[1], QUICK).study_series("1.2"))
     silence = threading.Event()
 
     def find(event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
-        silence.wait(5)
+        silence.wait(2 * PATIENCE_SECONDS)
         yield 0x0000, None
 
     def leave(event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
@@ -223,8 +225,8 @@ def test_a_peer_that_falls_silent_or_goes_away_is_given_up(asking: Asking) -> No
 
     for handle in (find, leave):
         with peer({evt.EVT_C_FIND: handle}) as port:
-            assert isinstance(fails(lambda: asking.client(port).study_series("1.2")), Unavailable)
-    silence.set()
+            assert isinstance(fails(lambda: asking.client(port, QUICK).study_series("1.2")), Unavailable)
+            silence.set()
 
 
 def test_a_peer_whose_answer_is_too_long_is_aborted_in_order(
@@ -236,14 +238,14 @@ def test_a_peer_whose_answer_is_too_long_is_aborted_in_order(
         row = Dataset()
         row.TextValue = "x" * LARGEST_UNSPOOLED_BYTES
         yield 0xFF00, row
-        closed.wait(20)
+        closed.wait(PATIENCE_SECONDS)
 
     def learn(event: evt.Event) -> None:
         closed.set()
 
     with peer({evt.EVT_C_FIND: find, evt.EVT_CONN_CLOSE: learn}) as port:
         assert isinstance(fails(lambda: asking.client(port).study_series("1.2")), Unavailable)
-        assert closed.wait(20)
+        assert closed.wait(PATIENCE_SECONDS)
     assert "action=association-aborted reason=protocol error=ValueError" in caplog.text
 
 
@@ -263,10 +265,10 @@ def test_a_retrieve_that_is_pending_for_ever_is_given_up(asking: Asking, service
     old = asking.files("old", study_date="20250101")
     event = evt.EVT_C_GET if service == "get" else evt.EVT_C_MOVE
     with peer({evt.EVT_C_FIND: finder(old), event: pend}) as port:
-        client = asking.client(port, how=service)
+        client = asking.client(port, QUICK, how=service, progress_seconds=1.0)
         series = HeldSeries(series_instance_uid="1.2.3", modality="CT")
         keep, missing = (lambda path: None), (lambda: frozenset(uids(old)))
-        instances = client.series_instances("1.2", str(dcmread(old[0]).SeriesInstanceUID))
+        instances = asking.client(port).series_instances("1.2", str(dcmread(old[0]).SeriesInstanceUID))
         error = fails(lambda: client.fetch("1.2", series, instances, whole=True, keep=keep, missing=missing))
         stop.set()
     assert isinstance(error, Unavailable)

@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 from dicom_series import make_series
+from empty_database import empty_database
 from orthanc_server import OrthancServer, free_port, orthanc
 from outbox_rows import waiting_results
 from postgres_server import running_postgres
@@ -44,8 +45,9 @@ class Home:
 
     def __init__(self, folder: Path, url: str = "") -> None:
         self.folder = folder
-        self.database = Database(url or f"sqlite:///{folder / 'nadir.sqlite'}")
-        self.database.upgrade()
+        self.database = Database(url) if url else empty_database(folder)
+        if url:
+            self.database.upgrade()
         self.objects = ObjectStore(folder / "store")
         self.intake = Intake(self.database, self.objects)
         self.clients: list[DicomWeb] = []

@@ -65,7 +65,7 @@ class Started:
 
     def __call__(self, name: str, command: Sequence[str]) -> int:
         self.names.append(name)
-        self.may_end.wait(5)
+        self.may_end.wait(60)
         return self._status
 
 
@@ -100,7 +100,7 @@ def events(database: Database) -> list[str]:
         return list(session.exec(select(Event.kind)))
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 5.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.01)
@@ -386,7 +386,7 @@ def test_a_command_runs_at_the_lowest_priority_and_is_gone_with_the_node() -> No
     if (share := Path(f"/proc/{pid}/autogroup")).exists():
         assert share.read_text().endswith("nice 19\n")
     parent.kill()
-    parent.wait(5)
+    parent.wait(60)
     wait_for(
         lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2],
         seconds=60,

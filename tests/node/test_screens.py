@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from empty_database import empty_database
 from made_models import register_model
 from typer.testing import CliRunner
 
 from node import cli_labels, printing
 from node.cli import app
 from store import runs
-from store.database import Database
 from store.registry import approve
 
 FAMILY = "nodule_segmenter"
@@ -25,8 +25,7 @@ AUTHOR = "Dr. Hildegard Brandenburger-Sonnenschein"
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of a node with a model that a person with a long name approved, and one that was refused."""
     monkeypatch.setattr(printing, "WIDE", 80)
-    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}", sync=False)
-    database.upgrade()
+    database = empty_database(tmp_path, sync=False)
     register_model(database, tmp_path, 1)
     register_model(database, tmp_path, 2, proposed=False)
     with database.transaction() as session:

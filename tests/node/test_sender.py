@@ -17,8 +17,10 @@ from typing import Any
 
 import httpx
 import pytest
+from empty_database import empty_database
 from orthanc_server import OrthancServer, free_port, orthanc
 from outbox_rows import waiting_results
+from patience import PATIENCE_SECONDS, PATIENT, eventually
 from pydicom import dcmread
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, evt
@@ -35,6 +37,7 @@ from store.objects import ObjectStore
 from store.tables import Delivery, Event, Job, Result
 
 QUICK = Timeouts(connect=2.0, associate=2.0, answer=1.0)
+"""Of a sender to a peer that never answers."""
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +48,7 @@ def server() -> Iterator[OrthancServer]:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}")
-    made.upgrade()
+    made = empty_database(tmp_path)
     yield made
     made.dispose()
 
@@ -89,10 +91,10 @@ def peer(
         running.shutdown()
 
 
-def quick(destination: str) -> Any:
+def calling(destination: str, timeouts: Timeouts = PATIENT) -> Any:
     ae_title, _, address = destination.partition("@")
     host, _, port = address.partition(":")
-    return dimse(ae_title, host, int(port), "NADIR", timeouts=QUICK)
+    return dimse(ae_title, host, int(port), "NADIR", timeouts=timeouts)
 
 
 # --- a real Orthanc ---------------------------------------------------------------------------------------------
@@ -113,7 +115,7 @@ def test_results_reach_a_real_orthanc_once_also_when_they_are_sent_twice(
     with database.reading() as session:
         results = list(session.exec(select(Result)))
     with closing(DicomWeb(server.dicomweb)) as pacs:
-        send = stow(pacs) if how == "stow" else quick(destination)
+        send = stow(pacs) if how == "stow" else calling(destination)
         for result in results:
             again = send(Parcel(path=objects.path(result.sha256), sop_instance_uid=result.sop_instance_uid))
             assert again.status == 0
@@ -247,7 +249,7 @@ def accepts_and_never_answers() -> Iterator[str]:
     gate = threading.Event()
 
     def wait(_: evt.Event) -> int:
-        gate.wait(20)
+        gate.wait(2 * PATIENCE_SECONDS)
         return 0
 
     with peer(wait) as destination:
@@ -277,8 +279,8 @@ def test_a_peer_that_gives_no_answer_is_tried_again_later(
         waiting_results(database, objects, tmp_path, [destination], count=2)
         now = database.now()
         began = time.monotonic()
-        work_off(Sender(database, objects, destination, transport=quick(destination)), now)
-        assert time.monotonic() - began < 12
+        work_off(Sender(database, objects, destination, transport=calling(destination, QUICK)), now)
+        assert time.monotonic() - began < PATIENCE_SECONDS
     rows = deliveries(database)
     assert [(r.state, r.attempt) for r in rows] == [("pending", 1), ("pending", 0)]
     assert rows[0].run_after > now + timedelta(seconds=20)
@@ -312,7 +314,7 @@ def test_a_response_that_was_lost_leads_to_the_same_instance_again(
 
     with peer(store_and_die_once) as destination:
         uids = waiting_results(database, objects, tmp_path, [destination], count=1)
-        sender, now = Sender(database, objects, destination, transport=quick(destination)), database.now()
+        sender, now = Sender(database, objects, destination, transport=calling(destination)), database.now()
         work_off(sender, now)
         work_off(sender, now + timedelta(minutes=2))
     assert held == {uids[0]: 2}
@@ -325,15 +327,17 @@ def test_a_dead_destination_does_not_slow_another(
 ) -> None:
     with accepts_and_never_answers() as dead, peer(lambda _: 0) as live:
         waiting_results(database, objects, tmp_path, [dead, live], count=5)
-        senders = [Sender(database, objects, name, transport=quick(name)) for name in (dead, live)]
+        limits = {dead: QUICK, live: PATIENT}
+        senders = [
+            Sender(database, objects, name, transport=calling(name, limits[name])) for name in (dead, live)
+        ]
         loops = [Loop(s.destination, s.tick, database.now, 0.05) for s in senders]
-        began = time.monotonic()
         for loop in loops:
             loop.start()
-        while any(r.state != "delivered" for r in deliveries(database) if r.destination == live):
-            assert time.monotonic() - began < 10
-            time.sleep(0.05)
-        assert all(loop.stop(20) for loop in loops)
+        assert eventually(
+            lambda: all(r.state == "delivered" for r in deliveries(database) if r.destination == live)
+        )
+        assert all(loop.stop(PATIENCE_SECONDS) for loop in loops)
     assert {r.state for r in deliveries(database) if r.destination == dead} == {"pending"}
 
 

@@ -200,6 +200,6 @@ node.serve.serve(Settings(home=Path(sys.argv[1])))
 
 
 def test_a_signal_in_the_middle_of_the_wait_for_it_ends_the_node(tmp_path: Path) -> None:
-    ended = subprocess.run([sys.executable, "-c", SIGNALLED, str(tmp_path)], timeout=30, check=False)
+    ended = subprocess.run([sys.executable, "-c", SIGNALLED, str(tmp_path)], timeout=120, check=False)
 
     assert ended.returncode == 0

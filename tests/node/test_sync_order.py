@@ -126,7 +126,7 @@ def test_every_success_comes_after_the_syncs_of_file_folder_and_row(
 
 def successes_seen(trace: Path) -> int:
     """Return how many successes strace has written down, once they are all there."""
-    deadline, count = time.monotonic() + 10, 0
+    deadline, count = time.monotonic() + 60, 0
     while count < STORES and time.monotonic() < deadline:
         count = sum(success_of(text) is not None for call in calls(trace) for text in call.texts)
         time.sleep(0.1)

@@ -21,7 +21,7 @@ class Bench:
     def _work(self, items: Sequence[int]) -> Sequence[str | Exception]:
         self.groups.append(list(items))
         self.begun.set()
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         if 13 in items:
             raise OSError("unlucky")
         return [ValueError(str(item)) if item < 0 else f"did {item}" for item in items]
@@ -31,7 +31,7 @@ class Bench:
             thread = threading.Thread(target=self._send, args=(item,))
             self.threads.append(thread)
             thread.start()
-            while not self.groups and not self.begun.wait(10):
+            while not self.groups and not self.begun.wait(60):
                 pass
 
     def _send(self, item: int) -> None:
@@ -46,7 +46,7 @@ class Bench:
             pass
         self.gate.set()
         for thread in self.threads:
-            thread.join(10)
+            thread.join(60)
 
 
 def test_who_is_alone_waits_for_nobody() -> None:
@@ -108,7 +108,7 @@ def test_every_item_is_done_once_whatever_the_threads_do(threads: int) -> None:
     for thread in crew:
         thread.start()
     for thread in crew:
-        thread.join(30)
+        thread.join(60)
     assert wrong == []
     assert sorted(done) == list(range(1, 1 + 500 * threads))
 
@@ -118,7 +118,7 @@ def test_a_backlog_does_everything_in_order_and_nobody_waits_for_it() -> None:
     gate = threading.Event()
 
     def work(items: Sequence[int]) -> None:
-        assert gate.wait(10)
+        assert gate.wait(60)
         groups.append(list(items))
 
     backlog: Backlog[int] = Backlog(work, largest=4)

@@ -413,7 +413,7 @@ def test_processes_that_die_or_stall_lose_no_job_and_finish_none_twice(
             )
             for _ in range(2)
         ]
-        output = [worker.communicate(timeout=60)[0].decode().split() for worker in workers]
+        output = [worker.communicate(timeout=120)[0].decode().split() for worker in workers]
         if kind == "dies":
             early = output
     with database.reading() as session:
@@ -442,7 +442,7 @@ def test_a_revision_that_settles_while_a_job_finishes_is_seen_by_one_of_them(dat
 
     thread = threading.Thread(target=finish)
     thread.start()
-    reached.wait(10)
+    reached.wait(60)
     with database.transaction() as session:
         assert studies.settle(session, study_pk, now=at(70), forced=False) is not None
     thread.join()

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from empty_database import empty_database
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_models import NOON, register_model, write_model
@@ -156,7 +157,7 @@ def test_of_two_approvals_at_one_time_one_is_told_that_it_was_overtaken(
         late.start()
         late.join(0.5)
         assert late.is_alive()
-    late.join(30)
+    late.join(60)
     other.dispose()
     assert refused == ["overtaken"]
     assert counting(database, tmp_path) == one.manifest_sha256 != two.manifest_sha256
@@ -231,8 +232,7 @@ STEPS = st.lists(st.sampled_from(["1", "2", "3", "4", "5", "rollback", "release"
 @pytest.fixture(scope="module")
 def five(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> tuple[Database, Path, list[str]]:
     home = tmp_path_factory.mktemp("five")
-    database = Database(f"sqlite:///{home / 'nadir.sqlite'}")
-    database.upgrade()
+    database = empty_database(home)
     hashes: list[str] = []
     for seed, against in enumerate(CHAMPIONS, start=1):
         champion = None if against is None else hashes[against]

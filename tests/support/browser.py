@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from demo_run import DemoRun
-from playwright.sync_api import Browser, Page, sync_playwright
+from patience import PATIENCE_SECONDS
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from web_site import PASSWORD, WebSite
 
 REFUSAL = re.compile(r"Failed to load resource|Response Status Error Code 4\d\d")
@@ -77,6 +78,7 @@ def chromium() -> Iterator[Browser]:
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
+    expect.set_options(timeout=1000 * PATIENCE_SECONDS)
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=path, headless=True, args=FLAGS)
         yield browser
@@ -97,6 +99,7 @@ def look(chromium: Browser) -> Iterator[Callable[..., Sight]]:
             **options,
         )
         contexts.append(context)
+        context.set_default_timeout(1000 * PATIENCE_SECONDS)
         sight = Sight(context.new_page(), base)
         host = urlsplit(base).netloc
 

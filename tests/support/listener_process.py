@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from empty_database import place_database
 from patience import PATIENCE_SECONDS, PATIENT_LIMITS
 
 from node.listener import Listener
@@ -40,7 +41,7 @@ class ListenerProcess:
         self.home = home
         keywords.setdefault("limits", asdict(PATIENT_LIMITS))
         self.log = home / "log.txt"
-        home.mkdir(parents=True, exist_ok=True)
+        place_database(home)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*under, sys.executable, __file__, str(home), json.dumps(keywords)],
@@ -93,7 +94,6 @@ def main(home: Path, keywords: dict[str, object]) -> None:
     drain_seconds = keywords.pop("drain_seconds", 20.0)
     door = Door(port=0, new_context=Renewed(Settings(**tls))) if isinstance(tls, dict) else None
     database = Database(f"sqlite:///{home / 'nadir.sqlite'}")
-    database.upgrade()
     listener = Listener(
         database,
         ObjectStore(home / "store"),

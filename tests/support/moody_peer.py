@@ -26,7 +26,7 @@ class MoodyPeer:
         self.port = free_port()
         self.address = f"PEER@127.0.0.1:{self.port}"
         self.held: list[str] = []
-        self._mood = "refuses TCP"
+        self.mood = "refuses TCP"
         self._server: Any = None
         self._silent: socket.socket | None = None
 
@@ -38,7 +38,7 @@ class MoodyPeer:
     def become(self, mood: str) -> None:
         """Change its mood; what is connected is cut off."""
         self.stop()
-        self._mood = mood
+        self.mood = mood
         if mood == "is silent":
             self._silent = socket.create_server(("127.0.0.1", self.port))
         elif mood != "refuses TCP":
@@ -58,23 +58,23 @@ class MoodyPeer:
 
     def _on_requested(self, event: evt.Event) -> None:
         reasons = {"rejects for now": (2, 3, 2), "rejects for good": (1, 1, 3)}
-        if self._mood in reasons:
-            event.assoc.acse.send_reject(*reasons[self._mood])
+        if self.mood in reasons:
+            event.assoc.acse.send_reject(*reasons[self.mood])
             event.assoc.kill()
 
     def _on_store(self, event: evt.Event) -> int:
-        if self._mood == "aborts after one" and self.held:
+        if self.mood == "aborts after one" and self.held:
             event.assoc.abort()
             return 0
-        if self._mood == "empty status":
+        if self.mood == "empty status":
             answer = C_STORE()
             answer.MessageIDBeingRespondedTo = event.request.MessageID
             event.assoc.dimse.send_msg(answer, event.context.context_id)
             event.assoc.abort()
             return 0
-        status = STATUSES.get(self._mood, 0x0000)
+        status = STATUSES.get(self.mood, 0x0000)
         if status in (0x0000, 0xB000):
             self.held.append(str(event.request.AffectedSOPInstanceUID))
-        if self._mood == "dies after storing":
+        if self.mood == "dies after storing":
             event.assoc.abort()
         return status

@@ -63,16 +63,16 @@ class NodeProcess:
         """Send SIGTERM and return the exit status."""
         assert self._process is not None
         self._process.terminate()
-        return self._process.wait(60)
+        return self._process.wait(120)
 
     def kill(self) -> None:
         """Send SIGKILL, when it still runs, and close what it wrote to."""
         if self._process is None:
             return
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(60)
         if self._reader is not None:
-            self._reader.join(5)
+            self._reader.join(60)
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()

@@ -118,11 +118,11 @@ class OrthancServer:
                 env={**environment, "PATH": PATH},
                 **as_nobody,
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             try:
                 httpx.get(
-                    self.url + "/system", timeout=2, trust_env=False, auth=self._user
+                    self.url + "/system", timeout=30, trust_env=False, auth=self._user
                 ).raise_for_status()
                 return
             except httpx.HTTPError:
@@ -135,7 +135,7 @@ class OrthancServer:
         if self._process is not None:
             self._process.terminate()
             try:
-                self._process.wait(20)
+                self._process.wait(60)
             except subprocess.TimeoutExpired:
                 self.kill()
             self._process = None
@@ -144,7 +144,7 @@ class OrthancServer:
         """SIGKILL: what it held in memory is gone."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(60)
             self._process = None
 
     def remove(self) -> None:
@@ -158,7 +158,7 @@ class OrthancServer:
 
     def get(self, path: str) -> Any:
         """Return the JSON that its REST API answers."""
-        response = httpx.get(self.url + path, timeout=30, trust_env=False, auth=self._user)
+        response = httpx.get(self.url + path, timeout=60, trust_env=False, auth=self._user)
         response.raise_for_status()
         return response.json()
 

@@ -47,7 +47,12 @@ class PostgresServer:
 
     def _execute(self, statement: str) -> None:
         with psycopg.connect(
-            host="127.0.0.1", port=self.port, user=USER, dbname="postgres", autocommit=True, connect_timeout=5
+            host="127.0.0.1",
+            port=self.port,
+            user=USER,
+            dbname="postgres",
+            autocommit=True,
+            connect_timeout=60,
         ) as connection:
             connection.execute(statement)
 
@@ -106,10 +111,10 @@ def running_postgres() -> Iterator[PostgresServer]:
         if process is not None:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(20)
+                process.wait(60)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -150,11 +155,11 @@ def _start(
 
 
 def _is_up(process: subprocess.Popen[bytes], port: int) -> bool:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while time.monotonic() < end and process.poll() is None:
         try:
             psycopg.connect(
-                host="127.0.0.1", port=port, user=USER, dbname="postgres", connect_timeout=2
+                host="127.0.0.1", port=port, user=USER, dbname="postgres", connect_timeout=60
             ).close()
         except psycopg.OperationalError:
             time.sleep(0.05)

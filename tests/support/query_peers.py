@@ -47,7 +47,7 @@ def dcmqrscp(paths: Sequence[Path], node_port: int) -> Iterator[str]:
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen([program, "-c", str(config)], stdout=log, stderr=log)
         try:
-            deadline = time.monotonic() + 15
+            deadline = time.monotonic() + 120
             while True:
                 with suppress(Unavailable):
                     sent = send_files(paths, ae_title="QRSCP", host="127.0.0.1", port=port)
@@ -58,7 +58,7 @@ def dcmqrscp(paths: Sequence[Path], node_port: int) -> Iterator[str]:
             yield f"QRSCP@127.0.0.1:{port}"
         finally:
             process.kill()
-            process.wait(10)
+            process.wait(60)
 
 
 Handler = Callable[[evt.Event], Any]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from empty_database import empty_database
 from sqlmodel import SQLModel, select
 
 from store.database import Database
@@ -33,10 +34,7 @@ class SmallNode:
     @classmethod
     def make(cls, home: Path) -> SmallNode:
         """Return a node in an empty folder."""
-        home.mkdir(parents=True, exist_ok=True)
-        database = Database(f"sqlite:///{home / 'nadir.sqlite'}")
-        database.upgrade()
-        return cls(home=home, database=database, objects=ObjectStore(home / "store"))
+        return cls(home=home, database=empty_database(home), objects=ObjectStore(home / "store"))
 
     def rows(self, table: type[Row]) -> Sequence[Row]:
         """Return every row of a table."""

@@ -58,4 +58,4 @@ def stub_pacs() -> Iterator[StubPacs]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(5)
+        thread.join(60)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ball_nodules import TINY, write_crops
+from empty_database import empty_database
 from tiny_segmenter import FACTOR
 
 from models.nodule_segmenter import NAME
 from models.shipped import VOUCHED
-from store.database import Database
 from store.model_folders import stage
 from store.registry import Judged, approve, register
 from training.experiment import read_experiments
@@ -34,8 +34,7 @@ ABOUT = About(
 def install(home: Path, folder: Path, steps: int) -> str:
     """Train a champion, let it count in the database of a new home folder, and return its sha256."""
     sha256, now = tiny_champion(folder, steps), datetime.now(UTC)
-    database = Database(f"sqlite:///{home / 'nadir.sqlite'}")
-    database.upgrade()
+    database = empty_database(home)
     staged = stage(home, NAME, folder / "model")
     judged = Judged(
         champion_sha256=VOUCHED[NAME],

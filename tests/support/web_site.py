@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Hashable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
+from empty_database import place_database
 from fastapi import FastAPI
 
 from node.audit_message import AuditMessage
@@ -26,25 +25,12 @@ from store.objects import ObjectStore
 PASSWORD = "seven tall green tables"
 
 
-@cache
-def _empty_database() -> bytes:
-    """Return a database with all tables, made once: migrating takes longer than most tests."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "nadir.sqlite"
-        database = Database(f"sqlite:///{file}")
-        database.upgrade()
-        database.dispose()
-        return file.read_bytes()
-
-
 class WebSite:
     """One HTTP port on a free port of the loopback."""
 
     def __init__(self, home: Path, **settings: Any) -> None:
         self.settings = Settings(home=home, **settings)
-        file = home / "nadir.sqlite"
-        if not file.exists():
-            file.write_bytes(_empty_database())
+        place_database(home)
         self.database = Database(self.settings.sql_url)
         objects = ObjectStore(home / "store")
         intake = Intake(self.database, objects)
@@ -77,7 +63,7 @@ class WebSite:
 
     def client(self, **headers: str) -> httpx.Client:
         """Return a client with a cookie jar of its own."""
-        made = httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=30)
+        made = httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=60)
         self._clients.append(made)
         return made
 

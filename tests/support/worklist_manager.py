@@ -301,7 +301,7 @@ class WorklistManager:
                     for socket in list(sockets):
                         socket.close()
                 server.shutdown()
-                thread.join(10)
+                thread.join(60)
 
     # --- ways to call it --------------------------------------------------------------------------------------------
 
@@ -371,7 +371,7 @@ class WorklistManager:
         finally:
             server.shutdown()
             server.server_close()
-            thread.join(10)
+            thread.join(60)
 
 
 def lacking(row: Mapping[str, Any], state: str) -> list[str]:

@@ -10,7 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
+from empty_database import empty_database
 from outbox_rows import waiting_results
+from patience import PATIENCE_SECONDS
 from sqlmodel import select
 
 from node.settings import Settings
@@ -51,8 +53,7 @@ class Site:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}")
-    made.upgrade()
+    made = empty_database(tmp_path)
     yield made
     made.dispose()
 
@@ -150,7 +151,7 @@ def test_a_body_that_never_comes_is_given_up(site: Site, monkeypatch: pytest.Mon
         "Content-Length: 9",
     )
     request = "\r\n".join((*head, "", "{")).encode()
-    with socket.create_connection(("127.0.0.1", site.server.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", site.server.port), timeout=PATIENCE_SECONDS) as sock:
         sock.sendall(request)
         assert b" 408 " in sock.recv(4096)
 
@@ -322,4 +323,4 @@ def test_stopping_ends_the_thread_soon_although_a_client_hangs_on(database: Data
         site.client.get("/health")
         began = time.monotonic()
         site.stop()
-        assert time.monotonic() - began < 12
+        assert time.monotonic() - began < PATIENCE_SECONDS

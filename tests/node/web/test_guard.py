@@ -7,13 +7,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import APIRouter, Request
 from figures import write_figure
+from patience import PATIENCE_SECONDS, eventually
 from web_site import WebSite
 
 from node.settings import Settings
@@ -35,7 +36,7 @@ def site(tmp_path: Path) -> Iterator[WebSite]:
 
 
 def raw(port: int, *lines: str, body: bytes = b"") -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", port), timeout=20)
+    sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
     sock.sendall("\r\n".join((*lines, "", "")).encode() + body)
     return sock
 
@@ -96,13 +97,13 @@ def test_the_limit_of_an_upload_is_the_settings(tmp_path: Path) -> None:
 def test_a_sender_below_the_slowest_rate_is_given_up_and_a_pause_of_ours_is_not_the_senders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "BODY_SECONDS", 0.5)
+    monkeypatch.setattr(guard, "BODY_SECONDS", 2.0)
     router = APIRouter()
 
     @router.post("/upload")
     @allow(scopes=("sender",), is_upload=True)
     def upload_slowly(request: Request) -> str:
-        time.sleep(1)
+        time.sleep(3)
         return "done"
 
     @router.post("/read")
@@ -117,17 +118,20 @@ def test_a_sender_below_the_slowest_rate_is_given_up_and_a_pause_of_ours_is_not_
     with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as client:
         assert client.post("/upload", content=b"x" * 1000).status_code == 200
 
+    sent: list[bool] = []
+
     def trickle() -> Iterator[bytes]:
-        for _ in range(40):
+        for _ in range(300):
+            sent.append(True)
             yield b"x"
             time.sleep(0.1)
 
-    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as client:
-        began = time.monotonic()
-        try:
-            assert client.post("/read", content=trickle()).status_code == 408
-        except httpx.WriteError:  # cut off while it was still sending
-            assert time.monotonic() - began < 4
+    with (
+        httpx.Client(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as client,
+        suppress(httpx.WriteError),  # cut off while it was still sending
+    ):
+        assert client.post("/read", content=trickle()).status_code == 408
+    assert len(sent) < 300
     assert server.stop()
     made.stop()
 
@@ -135,16 +139,16 @@ def test_a_sender_below_the_slowest_rate_is_given_up_and_a_pause_of_ours_is_not_
 def test_slowloris_connections_without_a_whole_head_are_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web_server, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(web_server, "HEAD_SECONDS", 2.0)
     site = WebSite(tmp_path)
-    silent = socket.create_connection(("127.0.0.1", site.server.port), timeout=5)
-    trickling = socket.create_connection(("127.0.0.1", site.server.port), timeout=5)
+    silent = socket.create_connection(("127.0.0.1", site.server.port), timeout=PATIENCE_SECONDS)
+    trickling = socket.create_connection(("127.0.0.1", site.server.port), timeout=PATIENCE_SECONDS)
     used = raw(site.server.port, "GET /health HTTP/1.1", "Host: h")
     assert b"200 OK" in used.recv(4096)
     used.sendall(b"GET /hea")  # a second request that never ends
     with silent, trickling, used:
         closed_at = None
-        for _ in range(50):
+        for _ in range(600):
             try:
                 trickling.sendall(b"G")
                 time.sleep(0.1)
@@ -186,16 +190,17 @@ def test_slowloris_at_the_open_door_does_not_shut_the_others(site: WebSite) -> N
     with ExitStack() as held:
         for _ in range(100):
             held.enter_context(raw(site.server.port, *head, body=b"{"))
-        time.sleep(0.2)
         assert site.client().get("/api/jobs").status_code == 200
-        assert site.client().post("/login", json={}).status_code == 503
+        assert eventually(lambda: site.client().post("/login", json={}).status_code == 503)
 
 
 def test_health_answers_while_every_thread_of_the_others_waits(
     site: WebSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = threading.Event()
-    monkeypatch.setattr("node.web.api.ledger.priors.listed", lambda *_, **__: release.wait(20) and [])
+    monkeypatch.setattr(
+        "node.web.api.ledger.priors.listed", lambda *_, **__: release.wait(PATIENCE_SECONDS) and []
+    )
     askers = [
         threading.Thread(target=lambda: site.client().get("/api/priors"), daemon=True) for _ in range(50)
     ]
@@ -205,4 +210,4 @@ def test_health_answers_while_every_thread_of_the_others_waits(
     assert site.client().get("/health").status_code == 200
     release.set()
     for asker in askers:
-        asker.join(20)
+        asker.join(PATIENCE_SECONDS)

@@ -307,7 +307,7 @@ def test_the_button_is_there_with_a_provider_and_the_password_beside_it(
     provider.has_page = True
     page.get_by_role("link", name="Sign in with the account of the institute").click()
     page.get_by_role("link", name="Go on").click()
-    page.wait_for_url("**/models", timeout=8000)
+    page.wait_for_url("**/models")
     assert page.get_by_role("heading", name="Models").is_visible()
     assert sight.problems == []
     page.get_by_role("button", name="Sign out").click()

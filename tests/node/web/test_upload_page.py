@@ -259,7 +259,7 @@ def test_findings_pictures_words_and_results_of_an_upload_are_on_its_page(
     assert shown.evaluate("(image) => image.naturalWidth") == 480
     sight.require_clean()
     picture(page, "upload-findings")
-    whole = httpx.get(f"{demo_site.url}/api/uploads/{upload}/results.zip", trust_env=False, timeout=60)
+    whole = httpx.get(f"{demo_site.url}/api/uploads/{upload}/results.zip", trust_env=False, timeout=120)
     with zipfile.ZipFile(BytesIO(whole.content)) as archive:
         names = archive.namelist()
         assert archive.testzip() is None

@@ -108,5 +108,5 @@ def test_the_first_error_ends_the_work() -> None:
 
 @pytest.mark.skipif(cores() < 2, reason="this machine has one core")
 def test_the_work_is_done_in_several_threads() -> None:
-    together = threading.Barrier(2, timeout=20)
+    together = threading.Barrier(2, timeout=120)
     on_all_cores(lambda _: together.wait() is None, range(2))
