@@ -25,7 +25,7 @@ class Nodule:
     image: NDArray[np.float32]
     """HU, `(K, R, C)`."""
     mask: NDArray[np.bool_]
-    """The majority of the readers, `(K, R, C)`."""
+    """The union of what the readers drew, `(K, R, C)`: what one of them followed counts."""
     spacing_mm: tuple[float, float, float]
     """Distance of two voxels along k, r, c; mm."""
 

@@ -193,7 +193,7 @@ def _limits(gathered: _Gathered, data: Data, patients: int) -> Sequence[str]:
         said.append("The scanners are not known, so there are no figures by scanner.")
     if gathered.rows and not gathered.read:
         said.append(
-            "There is one truth per case: how far readers agree with each other on these cases is not known."
+            "There is one truth per case: these data do not tell how far readers agree with each other."
         )
     if patients < FEW_PATIENTS:
         said.append(f"{patients} patients are few: the intervals are themselves uncertain.")

@@ -31,7 +31,7 @@ GROUPED = ("scanner", "kernel", "origin", "subtlety")
 """Tags of a manifest that make groups, beside size, slices and texture."""
 TEXTURES = {1: "1 (ground glass)", 2: "2", 3: "3 (part-solid)", 4: "4", 5: "5 (solid)"}
 LIMITS = (
-    "The truth is what most of the readers drew on a crop; it is no pathology, and readers differ.",
+    "The truth is what readers drew on a crop; it is no pathology, and readers differ.",
     "The model was told a point inside each nodule: whether it would have found the nodule is not judged here.",
 )
 
