@@ -41,6 +41,8 @@ class Loss:
     """Focal exponent."""
     segmentation_weight: float = 0.6
     """Part of the loss that is the mask's; the rest is the hazard's."""
+    for_cohort: bool = True
+    """Whether the few hazards of a batch teach as strongly as all of the cohort would, noise and all."""
     entropy_share: float = 0.0
     """Part of the mask's loss that is cross-entropy per voxel of the lesion; the rest is Focal Tversky."""
 
@@ -103,8 +105,8 @@ class PetctTask:
         """Return Focal Tversky and the Cox partial likelihood (Efron), weighed."""
         mask = loss_of_masks(output, batch[1], self.costs)
         log_hazard = output[:, 1, 0, 0, 0]
-        # The few of a batch stand for the whole cohort, or the hazard would count far less than its weight.
-        more = log_hazard * (len(self._risk.duration) / len(log_hazard))
+        # Unless the few of a batch stand for the whole cohort, the hazard counts far less than its weight.
+        more = log_hazard * (len(self._risk.duration) / len(log_hazard) if self.costs.for_cohort else 1.0)
         total, _ = self._both(mask, self._risk.loss(batch[2], more + (log_hazard - more).detach()))
         return total
 

@@ -219,6 +219,12 @@ def test_risk_sets_hold_whole_cohorts_and_patients_are_apart(balls: Path, tmp_pa
     task.loss(output, (shown, truth, places)).backward()  # type: ignore[no-untyped-call]
     assert output.grad is not None
     assert output.grad[:, 1].abs().sum() > 0
+    cohort = output.grad[:, 1].clone()
+    alone = petct_task(replace(experiment, task={**experiment.task, "loss": {"for_cohort": False}}), 0, balls)
+    output.grad = None
+    alone.loss(output, (shown, truth, places)).backward()  # type: ignore[no-untyped-call]
+    both = len(alone.learned) + len(alone.made)
+    assert torch.allclose(output.grad[:, 1] * both / 4, cohort)
 
 
 def test_an_order_of_hazards_is_judged_exactly() -> None:
