@@ -20,9 +20,7 @@ class Multitask(nn.Module):
 
     Output `(N, 2, K, R, C)`: channel 0 the logits of the mask, channel 1 the log hazard, the same number everywhere, so
     that whatever runs a segmenter runs this one too. With `gates`, each skip connection passes an additive attention
-    gate (Oktay 2018). With `linear_end`, the logits are the last transposed convolution itself: MONAI's goes on through
-    one normalised, rectified channel, which holds the logits of all that is no lesion at one value.
-    Every number of `channels` is the width of one level.
+    gate (Oktay 2018). Every number of `channels` is the width of one level.
     """
 
     def __init__(
@@ -33,18 +31,12 @@ class Multitask(nn.Module):
         hidden: int = 32,
         pooling: Pooling = "mean",
         gates: bool = False,
-        begin_logit: float = BEGIN_LOGIT,
-        linear_end: bool = False,
     ) -> None:
         super().__init__()
         if pooling not in ("mean", "attention"):
             raise ValueError(f"pooling is 'mean' or 'attention', not {pooling!r}")
         self.unet = unet.model
-        if linear_end:
-            self.unet[-1] = next(
-                part for part in self.unet[-1].modules() if isinstance(part, nn.ConvTranspose3d)
-            )
-        _begin_with_nothing(self.unet, begin_logit)
+        _begin_with_nothing(self.unet)
         self.head = CoxHead(channels[-1], hidden, pooling)
         self.gates = (
             nn.ModuleList(_gate(width, below) for width, below in _levels(channels)) if gates else None
@@ -98,11 +90,11 @@ class CoxHead(nn.Module):
         return risk[:, 0]
 
 
-def _begin_with_nothing(unet: Any, logit: float) -> None:
+def _begin_with_nothing(unet: Any) -> None:
     """Let the mask begin as nearly empty: half a field of view of lesion costs many steps."""
     last = [part for part in unet[-1].modules() if isinstance(part, nn.Conv3d | nn.ConvTranspose3d)][-1]
     if last.bias is not None:
-        nn.init.constant_(last.bias, logit)
+        nn.init.constant_(last.bias, BEGIN_LOGIT)
 
 
 def _levels(channels: list[int]) -> list[tuple[int, int]]:

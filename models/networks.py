@@ -24,8 +24,7 @@ def build(architecture: Mapping[str, object]) -> torch.nn.Module:
     one behind it, so that it runs on half the grid). `segresnet`: MONAI's SegResNet; `init_filters`, `blocks_down`,
     `blocks_up`, `norm`. `classifier`: MONAI's DenseNet; `init_features`, `growth_rate`, `block_config`. `resnet`:
     MONAI's ResNet of basic blocks, its last step not strided; `layers`, `widths`, four of each. `multitask`: the
-    U-Net with a Cox head (`models.multitask`); `head_features`, `pooling` (`mean` or `attention`), `gates`,
-    `begin_logit` (what it begins with everywhere), `linear_end`.
+    U-Net with a Cox head (`models.multitask`); `head_features`, `pooling` (`mean` or `attention`), `gates`.
     Raises BadModel (`unknown-network`, `bad-architecture`).
     """
     builders: dict[str, Callable[..., Any]] = {
@@ -158,12 +157,11 @@ def _multitask(
     head_features: int = 32,
     pooling: Any = "mean",
     gates: bool = False,
-    **more: Any,
+    **unet: Any,
 ) -> Any:
     from models.multitask import Multitask
 
-    ends = {key: more.pop(key) for key in ("begin_logit", "linear_end") if key in more}
-    if more.get("stem", 1) != 1:
+    if unet.get("stem", 1) != 1:
         raise ValueError("a multitask network has no stem")
-    network = _unet(channels=channels, **more)
-    return Multitask(network, channels, hidden=head_features, pooling=pooling, gates=gates, **ends)
+    network = _unet(channels=channels, **unet)
+    return Multitask(network, channels, hidden=head_features, pooling=pooling, gates=gates)

@@ -21,9 +21,6 @@ from training.sts import Sarcoma
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
 FILLS = ("edge", "constant", "another patient")
-FLUID_SUV = (0.1, 1.2)
-LEAST_RADIUS_VOXELS = 2.5
-"""A tumour that is nowhere deeper is not made cold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +43,6 @@ class Augmentation:
     """Standard deviation of the noise as a part of the SUV, at most."""
     without_ct: float = 0.3
     """How often a CT that is there is not shown."""
-    tilt: float = 0.0
-    """The axis of the body is tilted by at most this angle, rad, forward and sideways."""
-    contrast: float = 0.0
-    """SUV over the hottest of the tumour is raised to a power whose logarithm is at most this."""
-    cold: float = 0.0
-    """How often the inside of the tumour is made cold, as a necrotic one is."""
 
 
 def draw_sample(
@@ -68,11 +59,6 @@ def draw_sample(
     beyond = np.maximum(np.maximum(off[..., 0], off[..., 1]), off[..., 2]) > 0.5
     truth[beyond] = 0.0
     suv, hu = _filled(suv, hu, beyond, others, rng, how)
-    if how.cold and rng.random() < how.cold:
-        suv = _cooled(suv, truth, rng)
-    if how.contrast and (top := float((suv * truth).max())) > 0:
-        power = np.float32(np.exp(rng.uniform(-how.contrast, how.contrast)))
-        suv = np.asarray(top * (np.maximum(suv, 0) / top) ** power, dtype=np.float32)
     suv = suv * np.float32(np.exp(rng.uniform(-how.gain, how.gain)))
     if rng.random() < 0.5:
         noise = ndimage.gaussian_filter(rng.standard_normal(suv.shape, dtype=np.float32), 0.7) * 2.0
@@ -115,27 +101,7 @@ def _offsets_mm(view: PetctView, how: Augmentation, rng: np.random.Generator) ->
     out = np.empty((*view.shape, 3))
     out[..., 0] = (k * stretch[0])[:, None, None]
     out[..., 1:] = plane
-    if how.tilt:
-        forward, sideways = rng.uniform(-how.tilt, how.tilt, 2)
-        for axis, tilt in ((1, forward), (2, sideways)):
-            height, along = out[..., 0].copy(), out[..., axis].copy()
-            out[..., 0] = np.cos(tilt) * height - np.sin(tilt) * along
-            out[..., axis] = np.sin(tilt) * height + np.cos(tilt) * along
     return out
-
-
-def _cooled(suv: Array, truth: Array, rng: np.random.Generator) -> Array:
-    """Return SUV that is nowhere above that of fluid inside of a rim of uneven thickness."""
-    depth = ndimage.distance_transform_edt(truth > 0.5)
-    deepest = float(depth.max())
-    if deepest < LEAST_RADIUS_VOXELS:
-        return suv
-    uneven = ndimage.gaussian_filter(rng.standard_normal(suv.shape, dtype=np.float32), 3.0)
-    uneven *= rng.uniform(0, 0.4) * deepest / max(float(uneven.std()), 1e-9)
-    inside = 1 / (1 + np.exp(-2 * np.clip(depth - rng.uniform(0.1, 0.6) * deepest + uneven, -20, 20)))
-    inside[depth == 0] = 0.0
-    cold = np.minimum(suv, rng.uniform(*FLUID_SUV) * (1 + 0.2 * rng.standard_normal(suv.shape)))
-    return np.asarray(suv + inside * (cold - suv), dtype=np.float32)
 
 
 def _sampled(case: Sarcoma, at: Array) -> tuple[Array, Array, Array | None]:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from models.losses import Multitask, RiskSets, focal_tversky
 from models.outcome import Outcomes, concordance
@@ -25,9 +24,6 @@ from training.petct_outcomes import hazard_of, simulated
 from training.petct_samples import Augmentation, draw_sample
 from training.sts import Sarcoma, load_sarcoma
 
-SIZE_OFFSET = 100.0
-"""Voxels added to the lesion's when the cross-entropy is taken per voxel of it."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
@@ -41,10 +37,6 @@ class Loss:
     """Focal exponent."""
     segmentation_weight: float = 0.6
     """Part of the loss that is the mask's; the rest is the hazard's."""
-    for_cohort: bool = True
-    """Whether the few hazards of a batch teach as strongly as all of the cohort would, noise and all."""
-    entropy_share: float = 0.0
-    """Part of the mask's loss that is cross-entropy per voxel of the lesion; the rest is Focal Tversky."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +97,8 @@ class PetctTask:
         """Return Focal Tversky and the Cox partial likelihood (Efron), weighed."""
         mask = loss_of_masks(output, batch[1], self.costs)
         log_hazard = output[:, 1, 0, 0, 0]
-        # Unless the few of a batch stand for the whole cohort, the hazard counts far less than its weight.
-        more = log_hazard * (len(self._risk.duration) / len(log_hazard) if self.costs.for_cohort else 1.0)
+        # The few of a batch stand for the whole cohort, or the hazard would count far less than its weight.
+        more = log_hazard * (len(self._risk.duration) / len(log_hazard))
         total, _ = self._both(mask, self._risk.loss(batch[2], more + (log_hazard - more).detach()))
         return total
 
@@ -122,22 +114,14 @@ class PetctTask:
 
 
 def loss_of_masks(output: Tensor, truth: Tensor, costs: Loss) -> Tensor:
-    """Return the loss of what a network says `(N, 2, K, R, C)` of masks `(N, 1, K, R, C)`: a mean over lesions.
-
-    Focal Tversky alone gives probabilities of 0 and 1 and outlines that are too wide; cross-entropy calibrates.
-    """
-    overlap = focal_tversky(
+    """Return the Focal Tversky loss of what a network says `(N, 2, K, R, C)` of masks `(N, 1, K, R, C)`."""
+    return focal_tversky(
         output[:, :1],
         truth,
         fp_weight=costs.fp_weight,
         fn_weight=costs.fn_weight,
         exponent=costs.exponent,
     )
-    if not costs.entropy_share:
-        return overlap
-    each = binary_cross_entropy_with_logits(output[:, :1], truth, reduction="none").flatten(1).sum(1)
-    entropy = (each / (truth.flatten(1).sum(1) + SIZE_OFFSET)).mean()
-    return (1 - costs.entropy_share) * overlap + costs.entropy_share * entropy
 
 
 def dice_of_unseen(
