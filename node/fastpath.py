@@ -116,6 +116,8 @@ class FastAssociation(InlineAssociation):
         As of every association of one thread.
     store
         Deals with one C-STORE and returns its status; the last argument is None when it had no data set.
+    answered
+        Called when an answer has gone: what it does is done while the next object comes.
 
     """
 
@@ -126,9 +128,11 @@ class FastAssociation(InlineAssociation):
         store: Store,
         agreements: Agreements,
         limits: Limits,
+        answered: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(ae, new_spool, agreements, limits)
         self._store = store
+        self._answered = answered
         self._forget()
 
     @property
@@ -241,6 +245,8 @@ class FastAssociation(InlineAssociation):
             self._forget()
             self.is_serving = False
         reach("after-response")
+        if self._answered is not None:
+            self._answered()
 
     def _answer(self, context_id: int, command: bytes) -> None:
         """Send a command set in one call, in more than one PDU only for a peer that takes very short ones."""

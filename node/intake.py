@@ -7,7 +7,6 @@ the same time shares one transaction, and nobody who is alone waits for company.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +15,7 @@ from pathlib import Path
 from node.logs import line
 from node.status import UID_MISMATCH
 from plugins.errors import Refused, Unavailable
-from store.commit import Backlog, GroupCommit, Ticket
+from store.commit import Backlog, GroupCommit
 from store.database import Database
 from store.failpoint import reach
 from store.instances import Arrived, OpenAssociation, Recorded, record_all
@@ -24,12 +23,10 @@ from store.known import Known
 from store.objects import Kept, ObjectStore, is_named
 from store.part10 import Header, normalise, scan_header, write_preamble
 from store.priors import Coming
+from store.sequel import NoSequelError, Writer, sequels
 from store.tables import Event
 
 log = logging.getLogger(__name__)
-
-LARGEST_BESIDE_BYTES = 8 << 20
-"""Larger objects are on disk before their rows are begun: nobody else's commit waits for a long sync."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,28 +57,6 @@ class _Judged:
         )
 
 
-class _Entry:
-    """What is to be recorded, and whether its bytes are on disk by now."""
-
-    def __init__(self, *, arrived: Arrived, is_kept: bool = True) -> None:
-        self.arrived = arrived
-        self._failure: Exception | None = None
-        self._told = threading.Lock()
-        if not is_kept:
-            self._told.acquire()
-
-    def tell(self, error: BaseException | None = None) -> None:
-        """Say that the bytes are on disk, or why they are not; once."""
-        if error is not None:
-            self._failure = error if isinstance(error, Exception) else Unavailable("the node ends")
-        self._told.release()
-
-    def failure(self) -> Exception | None:
-        """Return why the bytes are not on disk, once that is known; None when they are."""
-        with self._told:
-            return self._failure
-
-
 class Intake:
     """Takes in DICOM objects.
 
@@ -101,7 +76,8 @@ class Intake:
         self.objects = objects
         self._clock = clock or database.now
         self._known = Known()
-        self._commit: GroupCommit[_Entry, Recorded] = GroupCommit(self._record)
+        self._writer = Writer(database.engine.dialect)
+        self._commit: GroupCommit[Arrived, Recorded] = GroupCommit(self._record)
         self._backlog: Backlog[Callable[[], Arrived]] = Backlog(self._record_unwatched)
 
     def take(
@@ -124,22 +100,9 @@ class Intake:
         Refuses what is no readable DICOM object (its bytes go to quarantine) and `uid-mismatch`.
         Raises Unavailable when disk or database cannot take it; then the sender has to send it again.
         """
-        judged = self._judge(path, source, association, expected, coming, sha256, head)
-        if judged.sha256 is None or judged.size_bytes > LARGEST_BESIDE_BYTES:
-            return self._recorded(_Entry(arrived=self._arrived(judged)))
-        kept = Kept(sha256=judged.sha256, size_bytes=judged.size_bytes, path=self.objects.path(judged.sha256))
-        entry = _Entry(arrived=judged.arrived(kept), is_kept=False)
-        begun: list[Ticket[_Entry, Recorded]] = []
-        # The rows are written while the bytes go to disk, and are committed when these are there.
-        try:
-            self._arrived(judged, lambda: begun.append(self._commit.begin(entry)))
-            entry.tell()
-        except BaseException as error:
-            entry.tell(error)
-            raise
-        if association is not None:
-            self.objects.prepare()
-        return self._answered(begun[0], entry)
+        return self._recorded(
+            self._arrived(self._judge(path, source, association, expected, coming, sha256, head))
+        )
 
     def take_soon(
         self,
@@ -201,12 +164,9 @@ class Intake:
             coming=coming,
         )
 
-    def _arrived(self, judged: _Judged, beside: Callable[[], None] = lambda: None) -> Arrived:
+    def _arrived(self, judged: _Judged) -> Arrived:
         """Keep a file, and return it as one whose rows are to be written; its first path is gone afterwards."""
-        try:
-            return judged.arrived(self._keep(judged, beside))
-        finally:
-            judged.path.unlink(missing_ok=True)
+        return judged.arrived(self._keep(judged))
 
     def adopt(self, sha256: str, source: str) -> Recorded | None:
         """Return what was recorded for an object that lies in the store and has no row; None when it is a result.
@@ -222,29 +182,25 @@ class Intake:
         kept = Kept(sha256=sha256, size_bytes=path.stat().st_size, path=path)
         # "moved": what is still waited for as a patient's earlier study was being fetched, and is not analysed.
         arrived = Arrived(header=header, kept=kept, source=source, now=self._clock(), coming="moved")
-        return self._recorded(_Entry(arrived=arrived))
+        return self._recorded(arrived)
 
-    def _recorded(self, entry: _Entry) -> Recorded:
-        return self._answered(self._commit.begin(entry), entry)
-
-    def _answered(self, ticket: Ticket[_Entry, Recorded], entry: _Entry) -> Recorded:
+    def _recorded(self, arrived: Arrived) -> Recorded:
         try:
-            return ticket.take()
+            return self._commit.do(arrived)
         except Refused as refused:
-            raise self._withdraw(entry.arrived, refused) from None
+            raise self._withdraw(arrived, refused) from None
 
-    def _record(self, group: Sequence[_Entry]) -> Sequence[Recorded | Exception]:
+    def _record(self, group: Sequence[Arrived]) -> Sequence[Recorded | Exception]:
         """Write the rows of a group in one transaction; what fails because of one of them is done one by one."""
-        if len({one.arrived.header.sop_instance_uid for one in group}) == len(group):
+        if len({one.header.sop_instance_uid for one in group}) == len(group):
             try:
                 return self._transact(group)
             except Unavailable as error:
-                if all(one.failure() is None for one in group):
-                    return [error] * len(group)
+                return [error] * len(group)
             except Exception as error:  # whose fault it was is found below
                 log.debug(line("group-undone", size=len(group), error=type(error).__name__))
         self._known.forget()
-        return [one.failure() or self._alone(one) for one in group]
+        return [self._alone(one) for one in group]
 
     def _record_unwatched(self, group: Sequence[Callable[[], Arrived]]) -> None:
         arrived = []
@@ -253,32 +209,46 @@ class Intake:
                 arrived.append(keep())
             except Exception as error:  # a border: nobody waits for this one
                 self.tell("lost", "", f"accepted and not kept: {type(error).__name__}")
-        answers = self._record([_Entry(arrived=one) for one in arrived])
+        answers = self._record(arrived)
         for one, answer in zip(arrived, answers, strict=True):
             if isinstance(answer, Refused):
                 self._withdraw(one, answer)
             elif isinstance(answer, Exception):
                 self.tell("lost", one.kept.sha256[:12], f"accepted and not recorded: {type(answer).__name__}")
 
-    def _alone(self, one: _Entry) -> Recorded | Exception:
+    def _alone(self, one: Arrived) -> Recorded | Exception:
         try:
             return self._transact([one])[0]
         except Exception as error:  # a border: it is raised where the object was brought
             return error
 
-    def _transact(self, group: Sequence[_Entry]) -> Sequence[Recorded]:
+    def _transact(self, group: Sequence[Arrived]) -> Sequence[Recorded]:
+        recorded = self._sequels(group) or self._others(group)
+        reach("after-commit")
+        for one, what in zip(group, recorded, strict=True):
+            if one.association is not None:
+                one.association.pk = what.association_pk
+        return recorded
+
+    def _sequels(self, group: Sequence[Arrived]) -> list[Recorded] | None:
+        """Return what was recorded by the short way; None, and then nothing was, when it is not for this group."""
+        found = sequels(group, self._known.rows)
+        if found is None:
+            return None
+        try:
+            with self.database.cursor() as cursor:
+                recorded = self._writer.write(cursor, found)
+                reach("before-commit")
+        except NoSequelError:
+            return None
+        return recorded
+
+    def _others(self, group: Sequence[Arrived]) -> list[Recorded]:
         rows = self._known.begin()
         with self.database.transaction() as session:
-            recorded = record_all(session, [one.arrived for one in group], rows)
-            for one in group:
-                if failure := one.failure():
-                    raise failure
+            recorded = record_all(session, group, rows)
             reach("before-commit")
-        reach("after-commit")
         self._known.learn(rows)
-        for one, what in zip(group, recorded, strict=True):
-            if one.arrived.association is not None:
-                one.arrived.association.pk = what.association_pk
         return recorded
 
     def _withdraw(self, arrived: Arrived, refused: Refused) -> Refused:
@@ -315,16 +285,18 @@ class Intake:
         except Refused as refused:
             raise self.quarantine(path, source, refused) from None
 
-    def _keep(self, judged: _Judged, beside: Callable[[], None]) -> Kept:
+    def _keep(self, judged: _Judged) -> Kept:
         """Keep the file with our own file meta: the same file when it has it, as those of the listener do."""
         if judged.is_ours:
-            return self.objects.keep(judged.path, judged.sha256, beside=beside)
+            return self.objects.keep(judged.path, judged.sha256)
         normal = self.objects.temporary()
         try:
             normalise(judged.path, normal)
         except BaseException:
             normal.unlink(missing_ok=True)
             raise
+        finally:
+            judged.path.unlink(missing_ok=True)
         return self.objects.keep(normal)
 
 

@@ -121,6 +121,7 @@ class Listener:
             receive_path=receive_path,
             shares_port=shares_port,
             hashing=sync,
+            answered=objects.prepare if sync else None,
             reporters=reporters,
             committers=committers,
         )

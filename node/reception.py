@@ -85,6 +85,8 @@ class Reception:
         Whether other processes listen on the port too (SO_REUSEPORT).
     hashing
         Whether objects are hashed while they arrive.
+    answered
+        Called when the answer to a C-STORE has gone, on the fast path: there is time then until the next object.
 
     """
 
@@ -107,6 +109,7 @@ class Reception:
         hashing: bool = True,
         reporters: Reporters | None = None,
         committers: Committers | None = None,
+        answered: Callable[[], None] | None = None,
     ) -> None:
         assert_hooks()
         self._desk = desk
@@ -121,6 +124,7 @@ class Reception:
         self._reporters = reporters
         self._committers = committers
         self._hashing = hashing
+        self._answered = answered
         self._ae = AE(ae_title)
         self._ae.acse_timeout = self._limits.silent_seconds
         self._ae.network_timeout = self._ae.dimse_timeout = self._limits.idle_seconds
@@ -239,7 +243,7 @@ class Reception:
         association: StorageAssociation
         if self._receive_path == "fast":
             association = FastAssociation(
-                self._ae, self._new_spool, self._store, self._agreements, self._limits
+                self._ae, self._new_spool, self._store, self._agreements, self._limits, self._answered
             )
         else:
             association = StorageAssociation(self._ae, self._new_spool)

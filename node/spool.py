@@ -21,6 +21,7 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.pdu_primitives import P_DATA
 
 from plugins.errors import Unavailable
+from store.writeback import begin_writeback
 
 Buffer = bytes | memoryview
 
@@ -28,6 +29,9 @@ CHECK_FREE_EVERY_BYTES = 32 << 20
 LARGEST_UNSPOOLED_BYTES = 1 << 20
 LARGEST_UID_CHARACTERS = 64
 HEAD_BYTES = 1 << 16
+PIECE_BYTES = 4 << 20
+"""What is hashed at one time, while the system writes it to disk."""
+READ_BYTES = 1 << 16
 
 
 class Spool:
@@ -56,6 +60,7 @@ class Spool:
         self._descriptor: int | None = None
         self._preamble = b""
         self._digest = hashlib.sha256() if hashing else None
+        self._hashed_bytes = 0
         self.head = b""
         """The first bytes of the file, at most `HEAD_BYTES`."""
 
@@ -64,7 +69,7 @@ class Spool:
         self._preamble = preamble
         try:
             self._descriptor = os.open(
-                self.path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+                self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
             )
         except OSError as error:
             self._fail(error)
@@ -72,7 +77,7 @@ class Spool:
 
     @property
     def sha256(self) -> str | None:
-        """Return the hash of the file; None when it could not be written, or nobody wanted one."""
+        """Return the hash of the closed file; None when it could not be written, or nobody wanted one."""
         return self._digest.hexdigest() if self._digest and not self.failure else None
 
     @property
@@ -99,9 +104,8 @@ class Spool:
             self._fail(error)
             return
         self.size_bytes += size
-        if self._digest is not None:
-            for part in parts:
-                self._digest.update(part)
+        if self.size_bytes - self._hashed_bytes >= PIECE_BYTES:
+            self._hash()
         if len(self.head) < HEAD_BYTES:
             self.head = b"".join((self.head, *parts[:-1], data[: HEAD_BYTES - self.size_bytes + len(data)]))
 
@@ -118,6 +122,18 @@ class Spool:
             if self._free_bytes() < self._reserve_bytes:
                 raise OSError(errno.ENOSPC, "the disk is filled up to its reserve")
 
+    def _hash(self) -> None:
+        """Hash what has come since, as it is in the file, while the system already writes it to disk."""
+        if self._digest is None or self._descriptor is None:
+            return
+        try:
+            begin_writeback(self._descriptor, self._hashed_bytes, self.size_bytes - self._hashed_bytes)
+            while data := os.pread(self._descriptor, READ_BYTES, self._hashed_bytes):
+                self._digest.update(data)
+                self._hashed_bytes += len(data)
+        except OSError as error:
+            self._fail(error)
+
     def _fail(self, error: Exception) -> None:
         self.failure = error
         self.discard()
@@ -126,6 +142,10 @@ class Spool:
         """Close the file; it stays where it is."""
         if self._preamble:
             self.write(b"")
+        self._hash()
+        self._release()
+
+    def _release(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
@@ -133,7 +153,7 @@ class Spool:
     def discard(self) -> None:
         """Close and delete the file, when there is one; a later write is dropped."""
         try:
-            self.close()
+            self._release()
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(self.name)

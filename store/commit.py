@@ -1,4 +1,4 @@
-"""Group commit: what many threads bring at one time is made durable once, by a thread of its own."""
+"""Group commit: what many threads bring at one time is made durable once, by one of them."""
 
 from __future__ import annotations
 
@@ -15,38 +15,32 @@ Answer = TypeVar("Answer")
 LARGEST = 64
 LARGEST_UNWATCHED = 1024
 QUIET_SECONDS = 0.05
-IDLE_SECONDS = 10.0
 
 
-class Ticket(Generic[Item, Answer]):
+class _Ticket(Generic[Item, Answer]):
     """One item of a group, and what becomes of it."""
 
     def __init__(self, item: Item) -> None:
         self.item = item
-        self._answer: Answer | Exception | None = None
-        self._answered = threading.Lock()
-        self._answered.acquire()
+        self.answer: Answer | Exception | None = None
+        self._woken = threading.Lock()
+        self._woken.acquire()
 
-    def give(self, answer: Answer | Exception) -> None:
-        """Set the answer; once."""
-        self._answer = answer
-        self._answered.release()
+    def wait(self) -> None:
+        """Return when there is an answer, or when the next group is this one's to do."""
+        self._woken.acquire()
 
-    def take(self) -> Answer:
-        """Return the answer when it is there; once. Raises the item's own exception."""
-        self._answered.acquire()
-        if isinstance(self._answer, Exception):
-            raise self._answer
-        assert self._answer is not None
-        return self._answer
+    def wake(self) -> None:
+        """Let the one that waits go on; once."""
+        self._woken.release()
 
 
 class GroupCommit(Generic[Item, Answer]):
-    """A queue in front of one thread that does all that waits at one time.
+    """All that waits at one time is done at once, by one of the threads that wait for it.
 
-    Nothing waits for others to come: a thread that has nothing to do begins at once, with one item. What comes in the
-    meantime is the next group, so that the longest wait is that for the group before. Whoever brings an item can do
-    something else beside it. A thread without work ends after a while.
+    Nothing waits for others to come: who finds nobody at work begins at once, with one item, and no other thread has
+    to be woken for it. What comes in the meantime is the next group, done by the first of those who brought it, so
+    that the longest wait is that for the group before.
 
     Parameters
     ----------
@@ -63,46 +57,50 @@ class GroupCommit(Generic[Item, Answer]):
         self._work = work
         self._largest = largest
         self._lock = threading.Lock()
-        self._waiting: queue.SimpleQueue[Ticket[Item, Answer]] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._waiting: queue.SimpleQueue[_Ticket[Item, Answer]] = queue.SimpleQueue()
+        self._is_led = False
 
     def do(self, item: Item) -> Answer:
         """Return the answer to `item` once its group is done. Raises the item's own exception."""
-        return self.begin(item).take()
-
-    def begin(self, item: Item) -> Ticket[Item, Answer]:
-        """Return what will hold the answer; the work on it begins at once, or after the group before."""
-        ticket: Ticket[Item, Answer] = Ticket(item)
+        ticket: _Ticket[Item, Answer] = _Ticket(item)
         with self._lock:
-            self._waiting.put(ticket)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
-                self._thread.start()
-        return ticket
+            must_wait, self._is_led = self._is_led, True
+            if must_wait:
+                self._waiting.put(ticket)
+        if must_wait:
+            ticket.wait()
+        if ticket.answer is None:
+            self._lead(ticket)
+        if isinstance(ticket.answer, Exception):
+            raise ticket.answer
+        assert ticket.answer is not None
+        return ticket.answer
 
-    def _run(self) -> None:
-        while True:
-            try:
-                group = [self._waiting.get(timeout=IDLE_SECONDS)]
-            except queue.Empty:
-                with self._lock:
-                    if self._waiting.empty():
-                        self._thread = None
-                        return
-                continue
-            with suppress(queue.Empty):
-                while len(group) < self._largest:
-                    group.append(self._waiting.get_nowait())
-            self._do(group)
-
-    def _do(self, group: Sequence[Ticket[Item, Answer]]) -> None:
+    def _lead(self, own: _Ticket[Item, Answer]) -> None:
+        """Do the next group, which begins with the caller's own item, and let the first of those behind it lead."""
+        group = [own]
+        with suppress(queue.Empty):
+            while len(group) < self._largest:
+                group.append(self._waiting.get_nowait())
+        answers: Sequence[Answer | Exception] = ()
         try:
             answers = self._work([ticket.item for ticket in group])
         except Exception as error:  # a border: nobody may wait for an answer that never comes
             answers = [error] * len(group)
-        missing = RuntimeError("the group was not finished")
-        for ticket, answer in zip(group, [*answers, *[missing] * len(group)], strict=False):
-            ticket.give(answer)
+        finally:
+            self._hand_over()
+            missing = RuntimeError("the group was not finished")
+            for ticket, answer in zip(group, [*answers, *[missing] * len(group)], strict=False):
+                ticket.answer = answer
+            for ticket in group[1:]:
+                ticket.wake()
+
+    def _hand_over(self) -> None:
+        with self._lock:
+            try:
+                self._waiting.get_nowait().wake()
+            except queue.Empty:
+                self._is_led = False
 
 
 class Backlog(Generic[Item]):
@@ -162,4 +160,4 @@ class Backlog(Generic[Item]):
             time.sleep(QUIET_SECONDS)
 
 
-__all__ = ["Backlog", "GroupCommit", "Ticket"]
+__all__ = ["Backlog", "GroupCommit"]

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session, SQLModel, select
@@ -53,6 +54,7 @@ class Database:
         self._engine = _engine(self._url, sync=sync)
         # SQLite has one writer: a fair queue here beats fifty threads that poll for its lock.
         self._turn = threading.Lock() if self.is_sqlite else None
+        self._own: Any = None
 
     def upgrade(self) -> None:
         """Bring the tables to the newest revision. Refuses `newer-database` when a later Nadir wrote it."""
@@ -105,6 +107,41 @@ class Database:
             yield session
 
     @contextmanager
+    def cursor(self) -> Iterator[DBAPICursor]:
+        """Give a cursor of the driver, in a transaction that ends as that of `transaction` does."""
+        driver = self._engine.dialect.loaded_dbapi
+        with self._writer(), _translated():
+            try:
+                with self._driven() as cursor:
+                    yield cursor
+            except driver.Error as error:
+                raise DBAPIError.instance(None, None, error, driver.Error) from error
+
+    @contextmanager
+    def _driven(self) -> Iterator[DBAPICursor]:
+        if not self.is_sqlite:
+            with self._engine.begin() as connection:
+                yield connection.connection.cursor()
+            return
+        connection = self._own_connection()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection.cursor()
+            connection.commit()
+        except BaseException:
+            connection.rollback()
+            raise
+
+    def _own_connection(self) -> Any:
+        """Return the connection of `cursor`, which SQLite has to itself: one writes at a time, and its pages stay."""
+        if self._own is None:
+            self._own = self._engine.raw_connection()
+            self._own.info["nadir_mode"] = ("ON", "OFF")
+            for pragma in ("foreign_keys=ON", "query_only=OFF"):
+                self._own.driver_connection.execute(f"PRAGMA {pragma}")
+        return self._own.driver_connection
+
+    @contextmanager
     def reading(self) -> Iterator[Session]:
         """Give a session on one consistent snapshot that cannot write. Raises Unavailable."""
         options: Mapping[str, Any] = (
@@ -134,6 +171,9 @@ class Database:
 
     def dispose(self) -> None:
         """Close all connections."""
+        own, self._own = self._own, None
+        if own is not None:
+            own.close()
         self._engine.dispose()
 
     @contextmanager
@@ -211,7 +251,12 @@ def _engine(url: URL, *, sync: bool) -> Engine:
     if url.get_backend_name() == "sqlite":
         arguments: dict[str, Any] = {"timeout": WAIT_SECONDS, "check_same_thread": False}
         engine = create_engine(
-            url, connect_args=arguments, pool_size=8, max_overflow=120, pool_timeout=WAIT_SECONDS
+            url,
+            connect_args=arguments,
+            pool_size=8,
+            max_overflow=120,
+            pool_timeout=WAIT_SECONDS,
+            pool_use_lifo=True,  # the connection that wrote last is the one whose page cache still holds
         )
         event.listen(engine, "connect", partial(_connect_sqlite, sync=sync))
         event.listen(engine, "begin", _begin_sqlite)

@@ -29,6 +29,11 @@ class Known:
     def __init__(self) -> None:
         self._rows: dict[tuple[object, ...], tuple[int, ...]] = {}
 
+    @property
+    def rows(self) -> Rows:
+        """Return what is known; for reading."""
+        return self._rows
+
     def begin(self) -> ChainMap[tuple[object, ...], tuple[int, ...]]:
         """Return what is known, with room for what the next transaction adds."""
         return ChainMap({}, self._rows)
@@ -69,12 +74,19 @@ def place(session: Session, rows: Rows, header: Header, now: datetime, values: d
     return Place(patient_pk=patient_pk, study_pk=study_pk, series_pk=series_pk)
 
 
-def _patient(session: Session, rows: Rows, header: Header) -> int:
+def patient_key(header: Header) -> tuple[str, str, str]:
+    """Return what the patient of an instance is known by."""
     # Without a PatientID nobody knows whose study it is: it gets a patient of its own, so that no two are joined.
     issuer = header.issuer if header.patient_id else f"study {header.study_instance_uid}"
-    known = rows.get(("patient", issuer, header.patient_id))
+    return "patient", issuer, header.patient_id
+
+
+def _patient(session: Session, rows: Rows, header: Header) -> int:
+    key = patient_key(header)
+    known = rows.get(key)
     if known is not None:
         return known[0]
+    _, issuer, _ = key
     statement = select(Patient.id).where(
         and_(col(Patient.issuer) == issuer, col(Patient.patient_id) == header.patient_id)
     )
@@ -88,7 +100,7 @@ def _patient(session: Session, rows: Rows, header: Header) -> int:
             "patient_birth_date": header.patient_birth_date,
         }
         found = insert_new(session, Patient, values) or session.exec(statement).one()
-    rows["patient", issuer, header.patient_id] = (int(found or 0),)
+    rows[key] = (int(found or 0),)
     return int(found or 0)
 
 
@@ -141,4 +153,4 @@ def _series(session: Session, rows: Rows, header: Header, study_pk: int) -> tupl
     return rows["series", header.series_instance_uid]
 
 
-__all__ = ["Known", "Place", "Rows", "place"]
+__all__ = ["Known", "Place", "Rows", "patient_key", "place"]

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -125,22 +125,19 @@ class ObjectStore:
         finally:
             _remove(temporary)
 
-    def keep(
-        self, temporary: Path, sha256: str | None = None, *, beside: Callable[[], None] = lambda: None
-    ) -> Kept:
+    def keep(self, temporary: Path, sha256: str | None = None) -> Kept:
         """Give the file its final name; when this returns, file and name are on disk.
 
         `sha256` is the hash of the file when it is known. Order: fsync(file), link, fsync(folder). Every caller syncs
         its own: at one time that is as quick as one sync of the whole filesystem, because the filesystem gathers
-        them, and nobody waits for what others have written. The same bytes twice are one object. `beside` is called
-        when the disk is the next to be waited for, so that what it wakes has the interpreter for itself.
+        them, and nobody waits for what others have written. The same bytes twice are one object.
         Raises Unavailable on a full or failing disk; then the temporary file is removed, and no partial object is
         ever visible.
         """
         try:
             with _unavailable():
                 sha256 = sha256 or _hash(temporary)
-                size_bytes = self._sync_file(temporary, beside)
+                size_bytes = self._sync_file(temporary)
                 reach("after-fsync")
                 target = self.path(sha256)
                 try:
@@ -249,13 +246,12 @@ class ObjectStore:
             (self._objects / prefix).mkdir(exist_ok=True)
         self._sync_folder(self._objects)
 
-    def _sync_file(self, path: Path, beside: Callable[[], None] = lambda: None) -> int:
+    def _sync_file(self, path: Path) -> int:
         """Let nobody write the file any more, bring it to disk, and return its length."""
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fchmod(descriptor, 0o440)
             size_bytes = os.fstat(descriptor).st_size
-            beside()
             if self._sync:
                 os.fsync(descriptor)
             return size_bytes

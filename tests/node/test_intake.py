@@ -16,13 +16,11 @@ from pytest import MonkeyPatch
 from small_node import SmallNode
 from sqlalchemy import event as sql_event
 from sqlalchemy.exc import OperationalError
-from sqlmodel import Session, SQLModel, delete
+from sqlmodel import SQLModel, delete
 
-from node import intake as intake_module
 from node.intake import Intake
 from plugins.errors import Refused, Unavailable
 from store.instances import Arrived, Recorded
-from store.known import Rows
 from store.objects import ObjectStore
 from store.tables import Event, Instance, Series, Study
 
@@ -169,15 +167,15 @@ class Company:
         self._gate, self._begun = threading.Event(), threading.Event()
         self.groups: list[int] = []
         self.answers: dict[str, str] = {}
-        real = intake_module.record_all
+        real = intake._transact
 
-        def record_all(session: Session, arrived: Sequence[Arrived], rows: Rows) -> list[Recorded]:
-            self.groups.append(len(arrived))
+        def transact(group: Sequence[Arrived]) -> Sequence[Recorded]:
+            self.groups.append(len(group))
             self._begun.set()
             assert self._gate.wait(60)
-            return real(session, arrived, rows)
+            return real(group)
 
-        monkeypatch.setattr(intake_module, "record_all", record_all)
+        monkeypatch.setattr(intake, "_transact", transact)
 
     def take(self, temporaries: dict[str, Path]) -> dict[str, str]:
         """Return the outcome or the code of each, by name; the first one is alone in its group."""

@@ -132,3 +132,35 @@ def test_a_backlog_does_everything_in_order_and_nobody_waits_for_it() -> None:
     backlog.put(10)
     backlog.finish()
     assert groups[-1] == [10]
+
+
+def test_who_finds_nobody_at_work_does_it_himself_and_wakes_no_other_thread() -> None:
+    seen: list[int] = []
+
+    def work(items: Sequence[int]) -> Sequence[str | Exception]:
+        seen.append(threading.get_ident())
+        return ["done"] * len(items)
+
+    before = threading.active_count()
+    commit: GroupCommit[int, str] = GroupCommit(work)
+    assert commit.do(1) == "done"
+    assert seen == [threading.get_ident()]
+    assert threading.active_count() == before
+
+
+def test_who_is_interrupted_at_work_leaves_nobody_waiting() -> None:
+    bench = Bench()
+    real = bench.commit._work
+
+    def interrupted(items: Sequence[int]) -> Sequence[str | Exception]:
+        answers = real(items)
+        if 1 in items:
+            raise KeyboardInterrupt
+        return answers
+
+    bench.commit._work = interrupted
+    bench.send(1, 2, 3)
+    bench.finish()
+    assert isinstance(bench.answers[1], KeyboardInterrupt)
+    assert (bench.answers[2], bench.answers[3]) == ("did 2", "did 3")
+    assert bench.commit.do(4) == "did 4"

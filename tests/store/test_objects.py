@@ -184,23 +184,6 @@ def test_the_sweep_leaves_what_another_container_is_receiving(
     assert objects.sweep() == 1
 
 
-def test_what_runs_beside_a_sync_is_begun_once_and_before_the_object_has_its_name(
-    objects: ObjectStore,
-) -> None:
-    temporary, seen = objects.temporary(), []
-    temporary.write_bytes(b"rows are written while the disk works")
-    kept = objects.keep(temporary, beside=lambda: seen.append(list(objects.names())))
-    assert seen == [[]]
-    assert list(objects.names()) == [kept.sha256]
-
-
-def test_nothing_runs_beside_a_file_that_is_not_there(objects: ObjectStore, tmp_path: Path) -> None:
-    begun: list[bool] = []
-    with pytest.raises(Unavailable):
-        objects.keep(tmp_path / "gone", "0" * 64, beside=lambda: begun.append(True))
-    assert begun == []
-
-
 def test_a_refused_file_is_put_aside_with_its_reason(objects: ObjectStore) -> None:
     temporary = objects.temporary()
     temporary.write_bytes(b"evil")
