@@ -22,6 +22,7 @@ from plugins import codes, nodule_drawing
 from plugins.contract import Finding, Flag, Mask, Point, Study, Volume
 from plugins.errors import Absent, Refused
 from plugins.lungs import Lungs, lungs
+from plugins.mass_search import Mass, masses
 from plugins.measure.lesion import measure_lesion
 from plugins.nodule_drawing import SEGMENTERS, Segmenters, choose
 from plugins.nodule_rating import FLAG, RATINGS, Ratings, choose_rater, rated
@@ -34,6 +35,12 @@ BoolArray = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
 Box = tuple[slice, slice, slice]
 Index = tuple[int, int, int]
+
+
+ALIKE = 0.6
+"""A mass whose Dice with a nodule is more than this is that nodule, which stays as it was drawn."""
+CERTAIN_MM = 20.0
+"""The score of a mass rises to 1 as the radius of the largest ball in it rises to this."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,16 +71,18 @@ class LungNodule:
     `confidence` of a finding is not a probability of cancer. With the learned detector it is what its networks give the
     candidate, among candidates like those they learned from; else it is no probability but a score of shape, 0 to 1:
     how round the drawing is, how little of it goes on into other tissue, how much of it borders on air.
+    Masses that are at least 20 mm thick are found and drawn by their thickness (`plugins.mass_search`) where nothing
+    else drew them; their flags tell, and their `confidence` is their thickness alone.
     """
 
     name: ClassVar[str] = "lung_nodule"
-    version: ClassVar[str] = "0.3.0"
+    version: ClassVar[str] = "0.4.0"
     title: ClassVar[str] = "Lung nodules on CT"
 
     min_diameter_mm: float = 4.0
     """Smaller ones (diameter of the ball of equal volume) are not reported, nor those under 1.3 slice distances."""
     max_diameter_mm: float = 80.0
-    """Larger ones are not reported."""
+    """Larger ones are not reported, but for masses that `plugins.mass_search` finds."""
     min_confidence: float = 0.35
     """Less round or less isolated ones are not reported."""
     min_response_hu: float = 200.0
@@ -181,6 +190,7 @@ class LungNodule:
         best = [_placed(d, start, volume.array.shape) for d in drawings[: self.max_nodules]]
         if isinstance(self.drawer, LearnedNoduleSegmenter):
             best = self._drawn_again(best, volume, self.drawer)
+        best = _with_masses(best, masses(volume, found), volume)
         ordered = sorted(best, key=lambda d: (-d.mask.count, d.mask.origin))
         findings = [_finding(n, d, found, volume) for n, d in enumerate(ordered, start=1)]
         if (rater := choose_rater(self.malignancy, self.drawer, self.models)) is not None:
@@ -276,6 +286,27 @@ class LungNodule:
             if not _cut_by(local, window, hu.shape):
                 break
         return mask
+
+
+def _with_masses(nodules: Sequence[Drawing], found: Sequence[Mass], volume: Volume) -> list[Drawing]:
+    """Return nodules and masses: a mass that is hardly a nodule drawn already instead of its parts."""
+    kept, out = list(nodules), list[Drawing]()
+    for mass in found:
+        mask = mass.drawing.mask
+        alike = (2 * shared(mask, n.mask) > ALIKE * (mask.count + n.mask.count) for n in kept)
+        if mask.count == 0 or any(alike):
+            continue
+        out.append(
+            Drawing(
+                mask=mask,
+                diameter_mm=ball_diameter_mm(mask, volume),
+                confidence=min(1.0, mass.radius_mm / CERTAIN_MM),
+                seed=mass.seed,
+                learned=mass.drawing,
+            )
+        )
+        kept = [n for n in kept if not shared(mask, n.mask)]
+    return kept + out
 
 
 def _moved(mask: Mask, offset: tuple[int, int, int], shape: tuple[int, ...]) -> Mask:

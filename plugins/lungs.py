@@ -7,6 +7,7 @@ the slices; nothing assumes that the patient lies on the back.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -123,13 +124,20 @@ def _coarsen(hu: Array, spacing_mm: Spacing) -> _Coarse:
     """Return the block means; a rest at the far edge that fills no block is left out."""
     factors = [max(1, min(round(COARSE_MM / s), n)) for s, n in zip(spacing_mm, hu.shape, strict=True)]
     fz, fy, fx = factors
+    out = block_means(hu, factors)
+    spacing = (spacing_mm[0] * fz, spacing_mm[1] * fy, spacing_mm[2] * fx)
+    return _Coarse(hu=out, factors=(fz, fy, fx), spacing_mm=spacing)
+
+
+def block_means(hu: Array, factors: Sequence[int]) -> Array:
+    """Return the means of blocks of so many voxels; a rest at the far edge that fills no block is left out."""
+    fz, fy, fx = factors
     nz, ny, nx = (n // f for n, f in zip(hu.shape, factors, strict=True))
     out = np.empty((nz, ny, nx), dtype=np.float32)
     for z in range(nz):
         block = hu[z * fz : (z + 1) * fz, : ny * fy, : nx * fx]
         out[z] = block.mean(axis=0).reshape(ny, fy, nx, fx).mean(axis=(1, 3))
-    spacing = (spacing_mm[0] * fz, spacing_mm[1] * fy, spacing_mm[2] * fx)
-    return _Coarse(hu=out, factors=(fz, fy, fx), spacing_mm=spacing)
+    return out
 
 
 def _lung_air(coarse: _Coarse) -> tuple[BoolArray, BoolArray, bool]:
