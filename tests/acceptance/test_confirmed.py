@@ -28,7 +28,7 @@ def test_what_orthanc_commits_to_is_confirmed_in_ledger_and_metrics(tmp_path: Pa
             node.start()
             deadline = time.monotonic() + 60
             while True:
-                job = node.ask("jobs", "show", "1")
+                job = node.look("jobs", "show", "1")
                 if {d["state"] for d in job["deliveries"]} == {"confirmed"}:
                     break
                 assert time.monotonic() < deadline, (job["deliveries"], node.log[-20:])

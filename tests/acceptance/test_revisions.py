@@ -84,7 +84,7 @@ def test_a_contour_that_comes_after_the_images_is_measured_in_a_second_revision(
         assert process.ask("findings") == []
         assert archive.listing() == ()
         _send(sorted((study / "RTSTRUCT").iterdir()), process.dicom_port)
-        _wait_for(lambda: len(process.ask("jobs", "list")) == 2)
+        _wait_for(lambda: len(process.look("jobs", "list")) == 2)
         process.wait_until_idle()
         rows = process.ask("findings")
         volumes = {r["label"]: r["value"] for r in rows if r["name"] == "volume"}
@@ -93,6 +93,7 @@ def test_a_contour_that_comes_after_the_images_is_measured_in_a_second_revision(
         assert sorted(held.modality for held in archive.listing()) == ["SEG", "SR", "SR"]
 
 
+@pytest.mark.long  # test_worker has a late image, test_settle an identical one, without a node around them
 def test_a_late_image_supersedes_and_an_identical_one_changes_nothing(
     archive: Archive, small_study: list[Path], told: Callable[..., dict[str, str]], tmp_path: Path
 ) -> None:
@@ -105,7 +106,7 @@ def test_a_late_image_supersedes_and_an_identical_one_changes_nothing(
         time.sleep(2.5)
         assert len(process.wait_until_idle()) == 1
         _send(small_study, process.dicom_port)
-        _wait_for(lambda: len(process.ask("jobs", "list")) == 2)
+        _wait_for(lambda: len(process.look("jobs", "list")) == 2)
         process.wait_until_idle()
         assert {r["revision"] for r in process.ask("findings")} == {2}
         every = process.ask("findings", "--superseded")
@@ -229,7 +230,7 @@ def test_roles_in_processes_of_their_own_work_together(
                 tmp_path / f"study{patient}", np.full((6, 20, 20), 50.0 + patient), patient_id=f"P{patient}"
             )
             _send(files, listener.dicom_port)
-        _wait_for(lambda: len(listener.ask("jobs", "list")) == 3)
+        _wait_for(lambda: len(listener.look("jobs", "list")) == 3)
         jobs = listener.wait_until_idle()
         assert [(j["state"], j["attempt"]) for j in jobs] == [("done", 1)] * 3
         assert len(archive.listing()) == 9

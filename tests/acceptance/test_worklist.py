@@ -180,6 +180,6 @@ def test_a_node_that_is_killed_between_two_steps_ends_its_workitem_once(
         assert item.history == ["SCHEDULED", "IN PROGRESS", "COMPLETED"]
         assert sorted(uid for uid, _ in item.outputs) == made_in(pacs, study)
         assert len(item.outputs) == 3
-        wait_for(lambda: node.ask("workitems", "list")[0]["state"] == "completed", node)
+        wait_for(lambda: node.look("workitems", "list")[0]["state"] == "completed", node)
     finally:
         node.kill()

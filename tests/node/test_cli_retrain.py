@@ -24,7 +24,7 @@ FAMILY = "nodule_segmenter"
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    database = empty_database(tmp_path, sync=False)
+    database = empty_database(tmp_path)
     with database.transaction() as session:
         session.add(ScheduledJob(id=f"retrain {FAMILY}", next_run_time=1_800_000_000.0, job_state=b"{}"))
     database.dispose()

@@ -187,7 +187,7 @@ def sqlite_in(home: Path) -> str:
 
 def test_what_was_acknowledged_survives_kills_at_any_moment_and_is_there_once(tmp_path: Path) -> None:
     home, scanner = tmp_path / "node", Scanner(tmp_path / "in")
-    figures = kill_and_check(home, sqlite_in(home), scanner, at_random=15, at_each_point=10)
+    figures = kill_and_check(home, sqlite_in(home), scanner, at_random=8, at_each_point=5)
     write_figure("kill -9 during ingest", **figures)
 
 

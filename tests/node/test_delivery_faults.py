@@ -106,7 +106,7 @@ def test_a_peer_in_each_state_gives_the_outcome_of_the_table_and_then_every_resu
     write_figure(f"peer that {mood}", **figures)
 
 
-@pytest.mark.parametrize(("studies", "results"), [(1, 40), (20, 2)])
+@pytest.mark.parametrize(("studies", "results"), [pytest.param(1, 40, marks=pytest.mark.long), (20, 2)])
 def test_after_a_night_without_a_pacs_everything_is_delivered_once_in_order_and_soon(
     small: SmallNode, tmp_path: Path, studies: int, results: int
 ) -> None:

@@ -169,7 +169,7 @@ def kill_workers(folder: Path, pacs: Pacs, kills: int) -> dict[str, float]:
 
 
 def test_a_sender_that_is_killed_leaves_every_result_in_every_pacs_once(tmp_path: Path, pacs: Pacs) -> None:
-    write_figure("kill -9 in the sender", **kill_senders(tmp_path, pacs, 8))
+    write_figure("kill -9 in the sender", **kill_senders(tmp_path, pacs, 6))
 
 
 @pytest.mark.long  # test_jobs_under_kills kills workers of the ledger

@@ -120,7 +120,7 @@ def test_a_dead_archive_holds_no_other_up_and_a_killed_node_fetches_the_rest_aft
 @pytest.mark.parametrize(
     ("tier", "points"),
     [
-        ("quick", ("after-link:4", "after-commit:3")),
+        ("quick", ("after-link:4",)),
         pytest.param(
             "long", tuple(f"{point}:{count}" for point in POINTS for count in (1, 4, 7)), marks=LONG
         ),

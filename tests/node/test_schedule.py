@@ -417,7 +417,7 @@ def test_a_node_that_comes_back_runs_what_it_missed_and_a_second_one_stands_by(
         first.start()
         with node(tmp_path / "home", *flags) as second:
             deadline = time.monotonic() + 120
-            while not (told := first.ask("models", "runs"))["runs"] or told["runs"][-1]["ended_at"] is None:
+            while not (told := first.look("models", "runs"))["runs"] or told["runs"][-1]["ended_at"] is None:
                 assert time.monotonic() < deadline, (told, first.log)
                 time.sleep(0.5)
             assert [(run["state"], run["family"]) for run in told["runs"]] == [

@@ -25,7 +25,7 @@ AUTHOR = "Dr. Hildegard Brandenburger-Sonnenschein"
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of a node with a model that a person with a long name approved, and one that was refused."""
     monkeypatch.setattr(printing, "WIDE", 80)
-    database = empty_database(tmp_path, sync=False)
+    database = empty_database(tmp_path)
     register_model(database, tmp_path, 1)
     register_model(database, tmp_path, 2, proposed=False)
     with database.transaction() as session:

@@ -65,11 +65,11 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    database = Database(database_url)
+    database = Database(database_url, sync=False)
     yield database
     database.dispose()
 
 
 @pytest.fixture
 def objects(tmp_path: Path) -> ObjectStore:
-    return ObjectStore(tmp_path / "store")
+    return ObjectStore(tmp_path / "store", sync=False)

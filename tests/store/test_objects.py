@@ -21,6 +21,12 @@ def leftovers(objects: ObjectStore) -> list[Path]:
     return list((objects.root / "incoming").iterdir())
 
 
+@pytest.fixture
+def objects(tmp_path: Path) -> ObjectStore:
+    """Give a store that waits for the disk, as a node's does."""
+    return ObjectStore(tmp_path / "store")
+
+
 def test_bytes_are_kept_under_their_hash(objects: ObjectStore) -> None:
     data = os.urandom(3_000_000)
     one = objects.put(data)

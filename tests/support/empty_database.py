@@ -28,6 +28,6 @@ def place_database(home: Path) -> Path:
     return file
 
 
-def empty_database(home: Path, *, sync: bool = True) -> Database:
-    """Return the migrated database of a home folder."""
-    return Database(f"sqlite:///{place_database(home)}", sync=sync)
+def empty_database(home: Path) -> Database:
+    """Return the migrated database of a home folder, which waits for no disk: that takes longer than most tests."""
+    return Database(f"sqlite:///{place_database(home)}", sync=False)

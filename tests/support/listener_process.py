@@ -7,11 +7,13 @@ As a program: `python listener_process.py HOME JSON`, where the JSON object hold
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +49,7 @@ class ListenerProcess:
                 [*under, sys.executable, __file__, str(home), json.dumps(keywords)],
                 stdout=subprocess.PIPE,
                 stderr=log,
+                start_new_session=True,
             )
         assert self.process.stdout is not None
         said = self.process.stdout.readline()
@@ -76,8 +79,9 @@ class ListenerProcess:
         return code
 
     def kill(self) -> None:
-        """Kill it at once."""
-        self.process.kill()
+        """Kill it at once, and who traces it."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self._close()
 

@@ -14,6 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
+from node.cli import app
+
 NADIR = Path(sys.executable).with_name("nadir")
 READY_SECONDS = 60
 
@@ -82,29 +86,35 @@ class NodeProcess:
         """Return the JSON that `nadir ... --json` prints about this node."""
         return nadir_json(*arguments, "--home", str(self.home))
 
+    def look(self, *arguments: str) -> Any:
+        """Return what `ask` does without a process for it: for who looks again and again."""
+        done = CliRunner().invoke(app, [*arguments, "--home", str(self.home), "--json"])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
     def wait_for(
         self, plugin: str, states: Sequence[str] = ("done",), seconds: float = 120
     ) -> dict[str, Any]:
         """Return the newest job of a plugin once it is in one of `states`."""
         deadline = time.monotonic() + seconds
         while True:
-            jobs = [j for j in self.ask("jobs", "list") if j["plugin"] == plugin]
+            jobs = [job for job in self.look("jobs", "list") if job["plugin"] == plugin]
             if jobs and jobs[-1]["state"] in states:
                 return dict(jobs[-1])
             if time.monotonic() > deadline:
                 raise TimeoutError(f"no job of {plugin} is {states}: {jobs}\n{''.join(self.log[-40:])}")
-            time.sleep(0.3)
+            time.sleep(0.2)
 
     def wait_until_idle(self, seconds: float = 180) -> list[dict[str, Any]]:
         """Return all jobs once there are some and none is queued, running or delivering."""
         deadline = time.monotonic() + seconds
         while True:
-            jobs = self.ask("jobs", "list")
+            jobs = self.look("jobs", "list")
             if jobs and all(j["state"] not in ("queued", "running", "delivering") for j in jobs):
                 return list(jobs)
             if time.monotonic() > deadline:
                 raise TimeoutError(f"jobs are left: {jobs}\n{''.join(self.log[-40:])}")
-            time.sleep(0.3)
+            time.sleep(0.2)
 
 
 def nadir_json(*arguments: str, status: int = 0) -> Any:

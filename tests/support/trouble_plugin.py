@@ -73,7 +73,7 @@ class Trouble:
     def memory(self, study, volume):
         kept = []
         while True:
-            kept.append(np.ones(64 << 20, dtype=np.uint8))
+            kept.append(np.empty(64 << 20, dtype=np.uint8))
 
     def hang(self, study, volume):
         time.sleep(3600)

@@ -31,8 +31,8 @@ class WebSite:
     def __init__(self, home: Path, **settings: Any) -> None:
         self.settings = Settings(home=home, **settings)
         place_database(home)
-        self.database = Database(self.settings.sql_url)
-        objects = ObjectStore(home / "store")
+        self.database = Database(self.settings.sql_url, sync=False)
+        objects = ObjectStore(home / "store", sync=False)
         intake = Intake(self.database, objects)
         self.heard: list[AuditMessage] = []
         site = Site(

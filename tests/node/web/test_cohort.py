@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from browser import LAPTOP, TABLET, Sight, picture
 from cohort_rows import LENGTHS, write_cohort
+from patience import PATIENCE_SECONDS
 from web_site import WebSite
 
 from node.web.api import form
@@ -30,7 +31,10 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WebSite, 
     site = WebSite(tmp_path_factory.mktemp("cohort"))
     with site.database.transaction() as session:
         pks = write_cohort(session)
-    yield site, pks
+    with pytest.MonkeyPatch.context() as patch:  # a busy machine leaves no patient for the next answer
+        patch.setattr("node.web.api.cohort.RECKON_SECONDS", PATIENCE_SECONDS)
+        patch.setattr("node.web.cohort.FIRST_SECONDS", PATIENCE_SECONDS)
+        yield site, pks
     site.stop()
 
 
