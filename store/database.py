@@ -54,7 +54,7 @@ class Database:
         self._engine = _engine(self._url, sync=sync)
         # SQLite has one writer: a fair queue here beats fifty threads that poll for its lock.
         self._turn = threading.Lock() if self.is_sqlite else None
-        self._own: Any = None
+        self._own: Connection | None = None
 
     def upgrade(self) -> None:
         """Bring the tables to the newest revision. Refuses `newer-database` when a later Nadir wrote it."""
@@ -123,23 +123,11 @@ class Database:
             with self._engine.begin() as connection:
                 yield connection.connection.cursor()
             return
-        connection = self._own_connection()
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection.cursor()
-            connection.commit()
-        except BaseException:
-            connection.rollback()
-            raise
-
-    def _own_connection(self) -> Any:
-        """Return the connection of `cursor`, which SQLite has to itself: one writes at a time, and its pages stay."""
+        # SQLite has one writer: a connection that stays its own keeps its pages, and need not be asked for.
         if self._own is None:
-            self._own = self._engine.raw_connection()
-            self._own.info["nadir_mode"] = ("ON", "OFF")
-            for pragma in ("foreign_keys=ON", "query_only=OFF"):
-                self._own.driver_connection.execute(f"PRAGMA {pragma}")
-        return self._own.driver_connection
+            self._own = self._engine.connect()
+        with self._own.begin():
+            yield self._own.connection.cursor()
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
