@@ -25,7 +25,7 @@ EVALUATIONS = Path(__file__).parent / "evaluations"
 CARD = "card.json"
 VOUCHED: Mapping[str, str] = {
     "nodule_detector": "060370c4ef01139322d7385a159b65ff7d2d2a744e1a5fe7efa9971b2fe673e8",
-    "nodule_malignancy": "b01b36b552e6b4fb991e63835cd3128899d6ec31e77845163561e70bedf9be85",
+    "nodule_malignancy": "fe78bce602198f6437398f3cac2c40e8c6c40e6f9ae2dbafd2ddb9d82ca4ff47",
     "nodule_segmenter": "8505dc62498d34d24be701934dc4403627fa960cb93fc6cfe05713d5945a61b3",
     "petct_multitask": "3945d0c442e99bf01aa429442397f3a129e8793fcae848394e07421b6a0aa74f",
 }
