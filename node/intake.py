@@ -223,7 +223,9 @@ class Intake:
             return error
 
     def _transact(self, group: Sequence[Arrived]) -> Sequence[Recorded]:
-        recorded = self._sequels(group) or self._others(group)
+        recorded = self._sequels(group)
+        if recorded is None:
+            recorded = self._others(group)
         reach("after-commit")
         for one, what in zip(group, recorded, strict=True):
             if one.association is not None:

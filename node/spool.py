@@ -131,6 +131,8 @@ class Spool:
             while data := os.pread(self._descriptor, READ_BYTES, self._hashed_bytes):
                 self._digest.update(data)
                 self._hashed_bytes += len(data)
+            if self._hashed_bytes != self.size_bytes:
+                raise OSError(errno.EIO, "the file is not as long as what was written to it")
         except OSError as error:
             self._fail(error)
 

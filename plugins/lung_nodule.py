@@ -84,7 +84,7 @@ class LungNodule:
     max_diameter_mm: float = 80.0
     """Larger ones are not reported, but for masses that `plugins.mass_search` finds."""
     min_confidence: float = 0.35
-    """Less round or less isolated ones are not reported."""
+    """Less round or less isolated ones are not reported; masses are."""
     min_response_hu: float = 200.0
     """Least contrast, as the blob detector answers it."""
     min_roundness: float = 0.2
@@ -92,7 +92,7 @@ class LungNodule:
     max_candidates: int = 400
     """At most so many blobs are drawn and judged."""
     max_nodules: int = 30
-    """At most so many findings, the most confident ones; a flag tells when there were more."""
+    """At most so many findings beside masses, the most confident ones; a flag tells when there were more."""
     detector: Detectors = "best"
     """Who tells nodules from other blobs: `learned` networks, `classical` (the shape of what is drawn), or the best."""
     segmenter: Segmenters = "best"
@@ -289,12 +289,12 @@ class LungNodule:
 
 
 def _with_masses(nodules: Sequence[Drawing], found: Sequence[Mass], volume: Volume) -> list[Drawing]:
-    """Return nodules and masses: a mass that is hardly a nodule drawn already instead of its parts."""
+    """Return nodules and masses: one that no drawing shares most of, instead of those that lie mostly in it."""
     kept, out = list(nodules), list[Drawing]()
     for mass in found:
         mask = mass.drawing.mask
         alike = (2 * shared(mask, n.mask) > ALIKE * (mask.count + n.mask.count) for n in kept)
-        if mask.count == 0 or any(alike):
+        if any(alike):
             continue
         out.append(
             Drawing(
@@ -305,7 +305,7 @@ def _with_masses(nodules: Sequence[Drawing], found: Sequence[Mass], volume: Volu
                 learned=mass.drawing,
             )
         )
-        kept = [n for n in kept if not shared(mask, n.mask)]
+        kept = [n for n in kept if 2 * shared(mask, n.mask) <= n.mask.count]
     return kept + out
 
 

@@ -129,13 +129,13 @@ def _coarsen(hu: Array, spacing_mm: Spacing) -> _Coarse:
     return _Coarse(hu=out, factors=(fz, fy, fx), spacing_mm=spacing)
 
 
-def block_means(hu: Array, factors: Sequence[int]) -> Array:
+def block_means(array: NDArray[Any], factors: Sequence[int]) -> Array:
     """Return the means of blocks of so many voxels; a rest at the far edge that fills no block is left out."""
     fz, fy, fx = factors
-    nz, ny, nx = (n // f for n, f in zip(hu.shape, factors, strict=True))
+    nz, ny, nx = (n // f for n, f in zip(array.shape, factors, strict=True))
     out = np.empty((nz, ny, nx), dtype=np.float32)
     for z in range(nz):
-        block = hu[z * fz : (z + 1) * fz, : ny * fy, : nx * fx]
+        block = array[z * fz : (z + 1) * fz, : ny * fy, : nx * fx]
         out[z] = block.mean(axis=0).reshape(ny, fy, nx, fx).mean(axis=(1, 3))
     return out
 

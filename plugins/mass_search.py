@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from models.nodule_segmenter import AERATED
-from plugins.contract import Flag, Mask, Volume
+from plugins.contract import Mask, Volume
 from plugins.lungs import Lungs, block_means
 from plugins.measure.lesion import measure_lesion
-from plugins.nodule_drawing import Drawing
+from plugins.nodule_drawing import Drawing, doubt, doubts_of_border, doubts_of_edge
 from plugins.patient_axes import PatientAxes
 from plugins.shapes import bounding_box, closing_by_ball
 
@@ -84,19 +83,15 @@ def masses(volume: Volume, found: Lungs) -> tuple[Mass, ...]:
     spacing = axes.spacing(volume.spacing_mm)
     factors = [max(1, min(round(GRID_MM / s), n)) for s, n in zip(spacing, volume.array.shape, strict=True)]
     hu = block_means(axes.to_patient(volume.array), factors)
-    sides = [
-        block_means(axes.to_patient(side.full()).astype(np.float32), factors) > 0.5
-        for side in (found.left, found.right)
-    ]
+    sides = [block_means(axes.to_patient(side.full()), factors) > 0.5 for side in (found.left, found.right)]
     steps = (spacing[0] * factors[0], spacing[1] * factors[1], spacing[2] * factors[2])
     expected = sides[0] | sides[1]
     narrow = expected.copy()
     for side in sides:
         if side.any():
             expected |= closing_by_ball(side, CLOSING_MM, steps)
-    return tuple(
-        _mass(one, factors, volume, axes) for one in thick(hu, expected, narrow, steps) if one.voxels.any()
-    )
+    drawn = (_mass(one, factors, volume, axes) for one in thick(hu, expected, narrow, steps))
+    return tuple(mass for mass in drawn if mass is not None)
 
 
 def thick(hu: Array, expected: BoolArray, narrow: BoolArray, spacing_mm: Spacing) -> Iterator[_Thick]:
@@ -156,8 +151,8 @@ def _is_dome(body: BoolArray, beyond: BoolArray, radius_mm: float, spacing_mm: S
     return base >= ON_DIAPHRAGM * int(np.count_nonzero(below)) and height_mm < LOW * radius_mm
 
 
-def _mass(one: _Thick, factors: list[int], volume: Volume, axes: PatientAxes) -> Mass:
-    """Return a mass on the grid of the volume, its edge towards lung drawn again there."""
+def _mass(one: _Thick, factors: list[int], volume: Volume, axes: PatientAxes) -> Mass | None:
+    """Return a mass on the grid of the volume, its edge towards lung drawn again there; None when none is left."""
     shape = axes.to_patient(volume.array).shape
     coarse = np.zeros([-(-n // f) + 1 for n, f in zip(shape, factors, strict=True)], dtype=np.bool_)
     coarse[tuple(slice(0, n) for n in one.voxels.shape)] = one.voxels
@@ -173,31 +168,19 @@ def _mass(one: _Thick, factors: list[int], volume: Volume, axes: PatientAxes) ->
     smooth = ndimage.gaussian_filter(part, [min(1.0, 1.0 / s) for s in spacing])
     half = (float(np.median(part[full[place]])) + AIRY_HU) / 2
     full[place] &= smooth > half
+    if not full[place].any():
+        return None
     labels = cc3d.connected_components(full[place], connectivity=6)
     counts = np.bincount(labels.ravel())
     counts[0] = 0
     full[place] = ndimage.binary_fill_holes(labels == int(counts.argmax()))
     mask = Mask.from_full(axes.from_patient(full))
-    middle = np.zeros(shape, dtype=np.bool_)
-    middle[tuple(min(i * f + f // 2, n - 1) for i, f, n in zip(one.peak, factors, shape, strict=True))] = True
-    k, r, c = Mask.from_full(axes.from_patient(middle)).origin
-    drawing = Drawing(mask=mask, measurements=measure_lesion(mask, volume), flags=_doubts(one, volume))
-    return Mass(drawing=drawing, seed=(k, r, c), radius_mm=one.radius_mm)
-
-
-def _doubts(one: _Thick, volume: Volume) -> tuple[Flag, ...]:
-    told = [("drawn-by-shape", DOUBT)]
-    if one.aerated < AERATED:
-        words = f"only {one.aerated:.0%} of what surrounds it is lung, so its outline is a guess"
-        told.append(("little-lung-around", words))
-    return tuple(
-        Flag(
-            code=code,
-            sentence=f"{words}; do not take its size as it is",
-            series_instance_uid=volume.series_instance_uid,
-        )
-        for code, words in told
+    z, y, x = (min(i * f + f // 2, n - 1) for i, f, n in zip(one.peak, factors, shape, strict=True))
+    told = (doubt("drawn-by-shape", DOUBT, volume), *doubts_of_border(one.aerated, volume))
+    drawing = Drawing(
+        mask=mask, measurements=measure_lesion(mask, volume), flags=(*told, *doubts_of_edge(mask, volume))
     )
+    return Mass(drawing=drawing, seed=axes.index((z, y, x), shape), radius_mm=one.radius_mm)
 
 
 __all__ = ["Mass", "masses", "thick"]

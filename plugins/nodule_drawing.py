@@ -93,16 +93,14 @@ def draw_at(
         answer = segmenter.answer(volume.array, volume.spacing_mm, point.tolist(), extent_mm)
         mask = _on_grid(answer, shape)
         if not answer.fits:
-            flags.append(_flag("larger-than-patch", "it is too large to be drawn whole", volume))
+            flags.append(doubt("larger-than-patch", "it is too large to be drawn whole", volume))
         if _is_coarse(answer, segmenter):
             learned = (
                 "it is larger than what the networks learned, and how far off they are there is not known"
             )
             words = f"{learned}: it was drawn on voxels of {answer.voxel_mm:.1f} mm"
-            flags.append(_flag("drawn-coarsely", words, volume))
-        if answer.aerated < AERATED:
-            words = f"only {answer.aerated:.0%} of what surrounds it is lung, so its outline is a guess"
-            flags.append(_flag("little-lung-around", words, volume))
+            flags.append(doubt("drawn-coarsely", words, volume))
+        flags.extend(doubts_of_border(answer.aerated, volume))
     else:
         seed = [min(max(round(float(p)), 0), n - 1) for p, n in zip(point, shape, strict=True)]
         drawn = segmenter.segment(volume.array, volume.spacing_mm, (seed[0], seed[1], seed[2]))
@@ -112,14 +110,7 @@ def draw_at(
     if mask.count == 0:
         sentence = f"no lesion is seen at {_words(point_mm)}"
         return Drawing(mask=mask, flags=(Flag(code="no-lesion", sentence=sentence),))
-    if sides := _edges(mask):
-        flags.append(
-            _flag(
-                "reaches-image-edge",
-                f"it reaches the edge of the images ({', '.join(sides)}), beyond which it may go on",
-                volume,
-            )
-        )
+    flags.extend(doubts_of_edge(mask, volume))
     measurements = measure_lesion(mask, volume)
     if answer is None:
         return Drawing(mask=mask, measurements=measurements, flags=tuple(flags))
@@ -194,7 +185,7 @@ def _within(mask: Mask, volume: Volume, corners_mm: tuple[Point, Point], flags: 
     kept = ((mm >= low - margin) & (mm <= high + margin)).all(axis=1) if len(inside) else np.zeros(0, bool)
     if kept.all():
         return mask
-    flags.append(_flag("cut-at-box", "it goes on beyond the box, where it was cut", volume))
+    flags.append(doubt("cut-at-box", "it goes on beyond the box, where it was cut", volume))
     voxels = np.zeros_like(mask.voxels)
     voxels[tuple(inside[kept].T)] = True
     full = np.zeros(mask.shape, dtype=np.bool_)
@@ -202,19 +193,30 @@ def _within(mask: Mask, volume: Volume, corners_mm: tuple[Point, Point], flags: 
     return Mask.from_full(full)
 
 
-def _edges(mask: Mask) -> list[str]:
-    """Return which edges of the grid a mask touches, in words."""
+def doubts_of_border(aerated: float, volume: Volume) -> tuple[Flag, ...]:
+    """Return the doubt about an outline of whose surroundings the share `aerated` is lung; none when it is much."""
+    if aerated >= AERATED:
+        return ()
+    words = f"only {aerated:.0%} of what surrounds it is lung, so its outline is a guess"
+    return (doubt("little-lung-around", words, volume),)
+
+
+def doubts_of_edge(mask: Mask, volume: Volume) -> tuple[Flag, ...]:
+    """Return the doubt about a mask that touches edges of the grid; none when it does not."""
     named = (("first slice", "last slice"), ("first row", "last row"), ("first column", "last column"))
     ends = zip(named, mask.origin, mask.voxels.shape, mask.shape, strict=True)
-    return [
+    sides = [
         word
         for (first, last), o, n, size in ends
         for word, there in ((first, o == 0), (last, o + n == size))
         if there
     ]
+    words = f"it reaches the edge of the images ({', '.join(sides)}), beyond which it may go on"
+    return (doubt("reaches-image-edge", words, volume),) if sides else ()
 
 
-def _flag(code: str, words: str, volume: Volume) -> Flag:
+def doubt(code: str, words: str, volume: Volume) -> Flag:
+    """Return a doubt about how large a lesion of a series is."""
     return Flag(
         code=code,
         sentence=f"{words}; do not take its size as it is",
@@ -226,4 +228,14 @@ def _words(point_mm: Sequence[float] | NDArray[np.float64]) -> str:
     return ", ".join(f"{float(x):g}" for x in point_mm) + " mm"
 
 
-__all__ = ["SEGMENTERS", "Drawing", "Segmenters", "choose", "draw_at", "interval_words"]
+__all__ = [
+    "SEGMENTERS",
+    "Drawing",
+    "Segmenters",
+    "choose",
+    "doubt",
+    "doubts_of_border",
+    "doubts_of_edge",
+    "draw_at",
+    "interval_words",
+]

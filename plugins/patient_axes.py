@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -43,6 +44,13 @@ class PatientAxes:
         """Return the view `(K, R, C)` of an array `(Z, Y, X)`: the inverse of `to_patient`."""
         view: AnyArray = array[self._step()].transpose(tuple(int(a) for a in np.argsort(self.order)))  # type: ignore[assignment]
         return view
+
+    def index(self, place: tuple[int, int, int], shape: Sequence[int]) -> tuple[int, int, int]:
+        """Return the index (k, r, c) of a voxel (z, y, x) of a view of this `shape` (Z, Y, X)."""
+        found = [0, 0, 0]
+        for axis, flip, i, n in zip(self.order, self.flipped, place, shape, strict=True):
+            found[axis] = n - 1 - i if flip else i
+        return (found[0], found[1], found[2])
 
     def spacing(self, spacing_mm: tuple[float, float, float]) -> tuple[float, float, float]:
         """Return the spacing (z, y, x) of a spacing (k, r, c), mm."""

@@ -79,11 +79,11 @@ class GroupCommit(Generic[Item, Answer]):
     def _lead(self, own: _Ticket[Item, Answer]) -> None:
         """Do the next group, which begins with the caller's own item, and let the first of those behind it lead."""
         group = [own]
-        with suppress(queue.Empty):
-            while len(group) < self._largest:
-                group.append(self._waiting.get_nowait())
         answers: Sequence[Answer | Exception] = ()
         try:
+            with suppress(queue.Empty):
+                while len(group) < self._largest:
+                    group.append(self._waiting.get_nowait())
             answers = self._work([ticket.item for ticket in group])
         except Exception as error:  # a border: nobody may wait for an answer that never comes
             answers = [error] * len(group)

@@ -126,8 +126,13 @@ class Database:
         # SQLite has one writer: a connection that stays its own keeps its pages, and need not be asked for.
         if self._own is None:
             self._own = self._engine.connect()
-        with self._own.begin():
-            yield self._own.connection.cursor()
+        try:
+            with self._own.begin():
+                yield self._own.connection.cursor()
+        except BaseException:
+            # After a COMMIT that failed it may still be in its transaction; the pool ends that.
+            self._close_own()
+            raise
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -159,10 +164,15 @@ class Database:
 
     def dispose(self) -> None:
         """Close all connections."""
+        if self._own is not None:
+            with self._writer():
+                self._close_own()
+        self._engine.dispose()
+
+    def _close_own(self) -> None:
         own, self._own = self._own, None
         if own is not None:
             own.close()
-        self._engine.dispose()
 
     @contextmanager
     def _writer(self) -> Iterator[None]:

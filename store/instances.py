@@ -256,7 +256,7 @@ class _Group:
         if not is_known and earlier:
             self._replace(one, None if held is None else held.id)
         if held is None:
-            self._inserts.append(_instance(one, placed.place.series_pk, own=own))
+            self._inserts.append(instance_values(one, placed.place.series_pk, own=own))
         outcome: Outcome = "identical" if is_known else "own" if own else "conflict" if earlier else "new"
         return _Draft(
             outcome=outcome,
@@ -302,7 +302,8 @@ class _Group:
             self._connection.execute(insert(Event), self._events)
 
 
-def _instance(one: Arrived, series_pk: int, *, own: bool) -> dict[str, Any]:
+def instance_values(one: Arrived, series_pk: int, *, own: bool) -> dict[str, Any]:
+    """Return the row of an instance that becomes the current one, but for its id."""
     return {
         "series_pk": series_pk,
         "sop_instance_uid": one.header.sop_instance_uid,
@@ -331,6 +332,7 @@ __all__ = [
     "Recorded",
     "beat",
     "close_association",
+    "instance_values",
     "open_association",
     "record",
     "record_all",

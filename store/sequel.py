@@ -15,9 +15,8 @@ from sqlalchemy import ClauseElement, bindparam, case, exists, false, insert, no
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from store.charset import storable
 from store.database import aware_utc
-from store.instances import INSTANCE, RECEIVING, RESULT, STUDY, Arrived, Recorded
+from store.instances import INSTANCE, RECEIVING, RESULT, STUDY, Arrived, Recorded, instance_values
 from store.known import Rows, patient_key
 
 GIVEN = (
@@ -116,17 +115,7 @@ class Writer:
 
     def _add(self, cursor: DBAPICursor, sequel: Sequel) -> Recorded:
         one = sequel.arrived
-        values = {
-            "series_pk": sequel.series_pk,
-            "sop_instance_uid": one.header.sop_instance_uid,
-            "sop_class_uid": one.header.sop_class_uid,
-            "transfer_syntax_uid": one.header.transfer_syntax_uid,
-            "sha256": one.kept.sha256,
-            "size_bytes": one.kept.size_bytes,
-            "received_at": aware_utc(one.now),
-            "source": storable(one.source),
-        }
-        self._added.execute(cursor, values)
+        self._added.execute(cursor, instance_values(one, sequel.series_pk, own=False))
         row = cursor.fetchone()
         if row is None:
             raise NoSequelError

@@ -21,7 +21,10 @@ def begin_writeback(descriptor: int, start: int, count: int) -> None:
 
 @cache
 def _call() -> Any:
-    call = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    try:
+        call = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    except OSError:  # a Python that is linked statically
+        return None
     if call is not None:
         call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
     return call

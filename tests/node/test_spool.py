@@ -55,6 +55,15 @@ def test_a_file_that_cannot_be_read_again_is_a_failure_and_is_gone(
     assert not spool.path.exists()
 
 
+def test_a_file_that_is_shorter_than_what_was_written_is_a_failure(tmp_path: Path) -> None:
+    spool = new_spool(tmp_path).begin(b"preamble")
+    spool.write(b"data")
+    os.truncate(spool.path, 9)
+    spool.close()
+    assert isinstance(spool.failure, OSError)
+    assert (spool.sha256, spool.path.exists()) == (None, False)
+
+
 def test_without_a_hash_nothing_is_read_again(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.delattr(os, "pread")
     spool = new_spool(tmp_path, hashing=False).begin(b"preamble")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from thorax import Ball, Thorax, ct_volume, thorax
+from thorax import Ball, Thorax, ct_volume, thorax, turned
 
 from plugins.contract import Mask, Volume
 from plugins.lung_nodule import Drawing, _with_masses
@@ -47,6 +47,20 @@ def test_a_mass_is_found_and_measured_wherever_it_lies(ball: Ball, side: str) ->
     assert "drawn-by-shape" in [flag.code for flag in mass.drawing.flags]
 
 
+def test_a_mass_that_the_scan_cuts_says_so_however_the_slices_run() -> None:
+    whole = thorax(spacing_mm=SPACING, balls=(Ball(centre_mm=(-75.0, 0.0, 0.0), diameter_mm=50.0),))
+    middle = whole.hu.shape[0] // 2
+    cut = Thorax(**{**vars(whole), "hu": whole.hu[: middle + 4]})
+    body = turned(cut, (2, 0, 1), (True, False, True))
+    (mass,) = looked(body)
+    assert mass.drawing.mask.full()[mass.seed]
+    assert body.hu[mass.seed] == pytest.approx(40.0, abs=30.0)
+    told = {flag.code: flag.sentence for flag in mass.drawing.flags}
+    assert "reaches-image-edge" in told
+    (uncut,) = looked(whole)
+    assert "reaches-image-edge" not in [flag.code for flag in uncut.drawing.flags]
+
+
 @pytest.fixture(scope="module")
 def patient() -> tuple[Volume, Lungs]:
     made = phantom(ct_grid=GRID, pet_grid=Grid(shape=(8, 8, 8), spacing_mm=(40.0, 40.0, 40.0)))
@@ -86,7 +100,8 @@ def test_a_mass_stands_for_the_parts_of_it_that_were_drawn_and_not_for_what_was_
 
     mass = Mass(drawing=Outline(mask=cube(1, 6)), seed=(3, 3, 3), radius_mm=10.0)
     part, apart, whole = nodule(cube(2, 4)), nodule(cube(7, 9)), nodule(cube(1, 7))
-    beside, instead = _with_masses([part, apart], [mass], volume)
-    assert beside is apart
+    touching = nodule(cube(5, 8))
+    *beside, instead = _with_masses([part, apart, touching], [mass], volume)
+    assert beside == [apart, touching]
     assert (instead.mask.count, instead.confidence, instead.learned) == (125, 0.5, mass.drawing)
     assert _with_masses([whole, apart], [mass], volume) == [whole, apart]

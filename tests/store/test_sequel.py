@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from ledger import at, header, kept, queued, result, settled
+from patience import PATIENCE_SECONDS
 from sqlmodel import Session, col, select, update
 
-from plugins.errors import NadirError
+from plugins.errors import Broken, NadirError
 from store import studies
 from store.database import Database
 from store.instances import Arrived, OpenAssociation, Recorded, record_all
@@ -19,6 +20,8 @@ from store.sequel import NoSequelError, Writer, sequels
 from store.tables import Event, Instance, Patient, Result, Study
 
 SOURCE = "CT1@127.0.0.1"
+ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""Where a connection is kept."""
 
 
 def arrived(number: int, seconds: float = 0.0, study: str = "1.2.3", **changes: object) -> Arrived:
@@ -159,6 +162,32 @@ def test_a_fault_of_the_driver_is_told_as_every_other_and_nothing_is_written(rec
         cursor.execute("UPDATE study SET accession_number = 'x'")
         cursor.execute("INSERT INTO nothing VALUES (1)")
     assert [row["accession_number"] for row in rows(recorder.database, Study)] == [""]
+
+
+@ON_SQLITE
+def test_a_database_is_closed_only_after_the_transaction_that_another_thread_is_in(
+    recorder: Recorder,
+) -> None:
+    recorder.long(arrived(1))
+    closing = threading.Thread(target=recorder.database.dispose)
+    with recorder.database.cursor() as cursor:
+        cursor.execute("UPDATE study SET accession_number = 'x'")
+        closing.start()
+        closing.join(0.2)
+    closing.join(PATIENCE_SECONDS)
+    assert [row["accession_number"] for row in rows(recorder.database, Study)] == ["x"]
+
+
+@ON_SQLITE
+def test_a_commit_that_fails_leaves_no_transaction_behind(recorder: Recorder) -> None:
+    recorder.long(arrived(1))
+    with pytest.raises(Broken), recorder.database.cursor() as cursor:
+        cursor.execute("PRAGMA defer_foreign_keys = ON")
+        cursor.execute("UPDATE study SET patient_pk = 999")
+    with recorder.database.cursor() as cursor:
+        cursor.execute("UPDATE study SET accession_number = 'y'")
+    (study,) = rows(recorder.database, Study)
+    assert (study["accession_number"], study["patient_pk"]) == ("y", 1)
 
 
 def test_short_and_long_ways_that_meet_in_the_same_studies_never_stop_each_other(database: Database) -> None:
