@@ -138,7 +138,13 @@ class Base:
 
 
 def under_attack(
-    process: ListenerProcess, image: Path, name: str, attack: Callable[[Honest], None], tier: str = "quick"
+    process: ListenerProcess,
+    image: Path,
+    name: str,
+    attack: Callable[[Honest], None],
+    *,
+    tier: str = "quick",
+    is_patient: bool = False,
 ) -> dict[str, float]:
     """Attack while an honest sender sends; check that it is served and that nothing stays, and write the figures."""
     alone = Honest(process.port, image)
@@ -170,8 +176,8 @@ def under_attack(
     path = getattr(process, "name", "fast")
     write_figure(f"{name}, {path}", tier=tier, **figures)
     # On a machine that is busy with other things, sending takes its time without any attack, and who stands still
-    # for as long as the limits allow is cut off.
-    assert honest.failed <= pulse.pauses, (figures, pulse.pauses)
+    # for as long as short limits allow is cut off.
+    assert honest.failed <= (0 if is_patient else pulse.pauses), (figures, pulse.pauses)
     slowest_seconds = SLOWEST_P95_SECONDS + 5 * max(alone.seconds) + pulse.seconds
     assert honest.p95_seconds <= slowest_seconds, (figures, slowest_seconds)
     assert peak[0] <= MOST_MIB, figures
@@ -316,7 +322,7 @@ def test_oversize_pdu_of_four_gigabytes_and_over_the_announced_size(
                     peer.send(bytes(MIB))
                 raise AssertionError("64 MiB were taken")
 
-    under_attack(listener, image, "oversize PDUs", attack)
+    under_attack(listener, image, "oversize PDUs", attack, is_patient=True)
 
 
 def test_calling_ae_called_ae_and_ip_allow_who_is_wrong_is_rejected_and_holds_no_seat(
@@ -495,7 +501,7 @@ def test_hostile_requests_are_rejected_or_aborted_and_end_only_themselves(
                 if number < len(requests):
                     accepted.append(answer is not None and answer[0] == 0x02)
 
-    under_attack(listener, image, "hostile association requests", attack)
+    under_attack(listener, image, "hostile association requests", attack, is_patient=True)
     assert not any(accepted)
     assert "reason=unexpected" not in listener.log.read_text()
 
