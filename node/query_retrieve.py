@@ -265,7 +265,11 @@ class QueryRetrieve:
     def _new_spool(self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> Spool:
         largest_bytes, free_bytes, reserve_bytes = self._room
         spool = Spool(
-            self._new_file(), largest_bytes=largest_bytes, free_bytes=free_bytes, reserve_bytes=reserve_bytes
+            self._new_file(),
+            largest_bytes=largest_bytes,
+            free_bytes=free_bytes,
+            reserve_bytes=reserve_bytes,
+            hashing=False,  # the intake does it
         )
         return spool.begin(write_preamble(sop_class_uid, sop_instance_uid, transfer_syntax_uid))
 

@@ -26,7 +26,7 @@ from plugins.mass_search import Mass, masses
 from plugins.measure.lesion import measure_lesion
 from plugins.nodule_drawing import SEGMENTERS, Segmenters, choose
 from plugins.nodule_rating import FLAG, RATINGS, Ratings, choose_rater, rated
-from plugins.nodule_redrawing import Tried, ball_diameter_mm, nodule_at, redrawn, shared, told
+from plugins.nodule_redrawing import Tried, apart, ball_diameter_mm, nodule_at, redrawn, shared, told
 from plugins.nodule_search import DETECTORS, Detectors, Spot, choose_detector, spots
 from plugins.nodule_shape import confidence_of
 from plugins.patient_axes import PatientAxes
@@ -296,16 +296,20 @@ def _with_masses(nodules: Sequence[Drawing], found: Sequence[Mass], volume: Volu
         alike = (2 * shared(mask, n.mask) > ALIKE * (mask.count + n.mask.count) for n in kept)
         if any(alike):
             continue
+        beside = [n for n in kept if 2 * shared(mask, n.mask) <= n.mask.count]
+        drawing = apart(mass.drawing, [n.mask for n in (*beside, *out)], volume)
+        if drawing is None:
+            continue
+        kept = beside
         out.append(
             Drawing(
-                mask=mask,
-                diameter_mm=ball_diameter_mm(mask, volume),
+                mask=drawing.mask,
+                diameter_mm=ball_diameter_mm(drawing.mask, volume),
                 confidence=min(1.0, mass.radius_mm / CERTAIN_MM),
                 seed=mass.seed,
-                learned=mass.drawing,
+                learned=drawing,
             )
         )
-        kept = [n for n in kept if 2 * shared(mask, n.mask) <= n.mask.count]
     return kept + out
 
 

@@ -40,7 +40,7 @@ def redrawn(
         if not sizes_mm[0] <= ball_diameter_mm(drawing.mask, volume) <= sizes_mm[1]:
             drawing = _as_tried(one, volume)
         earlier = [d.mask for d in out if d is not None]
-        out.append(_apart(drawing, earlier, volume))
+        out.append(apart(drawing, earlier, volume))
     return out
 
 
@@ -87,7 +87,7 @@ def _as_tried(one: Tried, volume: Volume) -> Drawing:
     return Drawing(mask=one.mask, measurements=measure_lesion(one.mask, volume), flags=(flag,))
 
 
-def _apart(drawing: Drawing, earlier: Sequence[Mask], volume: Volume) -> Drawing | None:
+def apart(drawing: Drawing, earlier: Sequence[Mask], volume: Volume) -> Drawing | None:
     """Return the drawing without voxels of earlier ones; None when less than half of it is left."""
     left = drawing.mask.voxels.copy()
     for mask in earlier:
@@ -123,4 +123,4 @@ def _common(first: Mask, second: Mask) -> tuple[tuple[slice, ...], tuple[slice, 
     return here, there
 
 
-__all__ = ["Tried", "ball_diameter_mm", "nodule_at", "redrawn", "shared", "told"]
+__all__ = ["Tried", "apart", "ball_diameter_mm", "nodule_at", "redrawn", "shared", "told"]
