@@ -223,6 +223,8 @@ class GuardedDul(DULServiceProvider):  # type: ignore[misc]  # pynetdicom is unt
             self.assoc._kill = self._kill_thread = True
             if self.socket is not None:
                 self.socket._abort()
+        finally:
+            self.to_user_queue.put(None)  # whoever waits for a request: none comes
 
 
 class GuardedServer(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdicom is untyped here
