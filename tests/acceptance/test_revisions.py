@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import trouble_plugin
 from dicom_series import make_series
 from node_process import NADIR, NodeProcess, nadir, nadir_json, node
+from patience import eventually
 from postgres_server import running_postgres
 from pydicom import Dataset, dcmread
 
@@ -68,7 +68,7 @@ def _send(files: Sequence[Path], port: int) -> None:
 def _runs(tmp_path: Path, at_least: int) -> list[int]:
     """Return the process ids of the analyses, once there are so many."""
     journal = tmp_path / "journal"
-    _wait_for(lambda: journal.is_file() and len(journal.read_text().splitlines()) >= at_least)
+    assert eventually(lambda: journal.is_file() and len(journal.read_text().splitlines()) >= at_least)
     return [int(line.split()[1]) for line in journal.read_text().splitlines()]
 
 
@@ -84,7 +84,7 @@ def test_a_contour_that_comes_after_the_images_is_measured_in_a_second_revision(
         assert process.ask("findings") == []
         assert archive.listing() == ()
         _send(sorted((study / "RTSTRUCT").iterdir()), process.dicom_port)
-        _wait_for(lambda: len(process.look("jobs", "list")) == 2)
+        assert eventually(lambda: len(process.look("jobs", "list")) == 2)
         process.wait_until_idle()
         rows = process.ask("findings")
         volumes = {r["label"]: r["value"] for r in rows if r["name"] == "volume"}
@@ -106,7 +106,7 @@ def test_a_late_image_supersedes_and_an_identical_one_changes_nothing(
         time.sleep(2.5)
         assert len(process.wait_until_idle()) == 1
         _send(small_study, process.dicom_port)
-        _wait_for(lambda: len(process.look("jobs", "list")) == 2)
+        assert eventually(lambda: len(process.look("jobs", "list")) == 2)
         process.wait_until_idle()
         assert {r["revision"] for r in process.ask("findings")} == {2}
         every = process.ask("findings", "--superseded")
@@ -185,7 +185,7 @@ def test_after_a_kill_another_run_ends_the_job_once(
         _send(small_study, process.dicom_port)
         (child,) = _runs(tmp_path, 1)
         process.kill()
-        _wait_for(lambda: not _is_alive(child))
+        assert eventually(lambda: not _is_alive(child))
         (job,) = process.ask("jobs", "list")
         assert job["state"] == "running"
     (tmp_path / "gate").touch()
@@ -230,7 +230,7 @@ def test_roles_in_processes_of_their_own_work_together(
                 tmp_path / f"study{patient}", np.full((6, 20, 20), 50.0 + patient), patient_id=f"P{patient}"
             )
             _send(files, listener.dicom_port)
-        _wait_for(lambda: len(listener.look("jobs", "list")) == 3)
+        assert eventually(lambda: len(listener.look("jobs", "list")) == 3)
         jobs = listener.wait_until_idle()
         assert [(j["state"], j["attempt"]) for j in jobs] == [("done", 1)] * 3
         assert len(archive.listing()) == 9
@@ -307,10 +307,3 @@ def _is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def _wait_for(question: Callable[[], Any], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not question():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.2)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from patience import eventually
 
 from node.child import LOG, run_in_child
 from node.task import Answer, Task
@@ -151,13 +152,14 @@ def test_no_analysis_outlives_a_killed_parent(
     settings = {"trouble": {"mode": "hang", "journal": str(journal)}}
     (tmp_path / "task").write_text(make_task(plugin_settings=settings).to_json())
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path / "task"), str(scratch)])
-    child = int(_wait_for(lambda: journal.is_file() and journal.read_text().split()[1:]).pop())
+    numbers = eventually(lambda: journal.read_text().split()[1:] if journal.is_file() else [])
+    child = int(numbers.pop())
     os.kill(child, signal.SIGTERM)  # a whole service is told to end: the child leaves that to its parent
     time.sleep(0.3)
     assert _is_alive(child)
     parent.kill()
     parent.wait(60)
-    _wait_for(lambda: not _is_alive(child))
+    assert eventually(lambda: not _is_alive(child))
 
 
 def test_a_large_task_does_not_block_the_parent(run: Callable[..., Answer], small_study: list[Path]) -> None:
@@ -172,11 +174,3 @@ def _is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def _wait_for(question: Callable[[], object], seconds: float = 60) -> object:
-    deadline = time.monotonic() + seconds
-    while not (answer := question()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-    return answer

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
+
+from patience import eventually
 
 from node.crew import MOST_IDLE, Crew
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 60.0
-    while time.monotonic() < deadline and not condition():
-        time.sleep(0.005)
-    return condition()
 
 
 def threads(name: str) -> int:

@@ -3,8 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from dicom_series import make_series
 from node_process import NodeProcess
+from patience import eventually
 from small_node import instances_in
 
 from node import listener_group
@@ -38,15 +38,6 @@ def children(pid: int) -> set[int]:
 def pid_of(process: NodeProcess) -> int:
     assert process._process is not None
     return process._process.pid
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 60) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return condition()
 
 
 def runs(pid: int) -> bool:

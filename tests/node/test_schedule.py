@@ -17,6 +17,7 @@ import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.date import DateTrigger
 from node_process import node
+from patience import eventually
 from sqlalchemy import text
 from sqlmodel import select
 
@@ -100,13 +101,6 @@ def events(database: Database) -> list[str]:
         return list(session.exec(select(Event.kind)))
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
-    assert condition()
-
-
 def leave(schedule: Schedule) -> None:
     schedule.interrupt()
     schedule.close()
@@ -146,8 +140,8 @@ def test_what_was_missed_many_times_within_the_grace_runs_once(
     leave(first)
     due(database, RETRAIN, 60 * 20.0)
     make(start, **every_minute).tick(database.now())
-    wait_for(lambda: rows(database)[RETRAIN].next_run_time > time.time())
-    wait_for(lambda: start.names)
+    assert eventually(lambda: rows(database)[RETRAIN].next_run_time > time.time())
+    assert eventually(lambda: start.names)
     assert start.names == [RETRAIN]
 
 
@@ -160,8 +154,8 @@ def test_a_run_that_is_too_late_is_skipped_and_said(
     leave(first)
     due(database, RETRAIN, 61.0)
     make(start).tick(database.now())
-    wait_for(lambda: "schedule-missed" in events(database))
-    wait_for(lambda: rows(database)[RETRAIN].next_run_time > time.time())
+    assert eventually(lambda: "schedule-missed" in events(database))
+    assert eventually(lambda: rows(database)[RETRAIN].next_run_time > time.time())
     assert start.names == []
 
 
@@ -175,10 +169,10 @@ def test_a_job_that_still_runs_is_not_started_again_and_a_failure_is_remembered(
     for _ in range(2):
         due(database, RETRAIN, 1.0)
         schedule._scheduler.wakeup()
-        wait_for(lambda: rows(database)[RETRAIN].next_run_time > time.time())
-    wait_for(lambda: "schedule-busy" in events(database))
+        assert eventually(lambda: rows(database)[RETRAIN].next_run_time > time.time())
+    assert eventually(lambda: "schedule-busy" in events(database))
     start.may_end.set()
-    wait_for(lambda: "schedule-failed" in events(database))
+    assert eventually(lambda: "schedule-failed" in events(database))
     assert start.names == [RETRAIN]
 
 
@@ -193,7 +187,7 @@ def test_one_of_two_schedules_and_the_other_takes_over_when_the_lease_ends(
         PlainJobStore, "get_next_run_time", lambda store: looked.append(found := look(store)) or found
     )
     one.tick(now)
-    wait_for(lambda: looked)  # its thread has found that nothing is due, while it had the lease
+    assert eventually(lambda: looked)  # its thread has found that nothing is due, while it had the lease
     other.tick(now)
     assert (one.is_active, other.is_active) == (True, False)
     with monkeypatch.context() as patch:
@@ -208,7 +202,7 @@ def test_one_of_two_schedules_and_the_other_takes_over_when_the_lease_ends(
     leave(other)
     one.tick(now + timedelta(seconds=63))
     assert one.is_active
-    wait_for(lambda: start.names == [RETRAIN])
+    assert eventually(lambda: start.names == [RETRAIN])
 
 
 def test_a_clock_that_was_years_ahead_does_not_put_a_job_off_for_years(
@@ -235,10 +229,10 @@ def test_a_scheduler_whose_thread_a_database_ended_is_begun_anew(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PlainJobStore, "get_next_run_time", gone)
         schedule.tick(database.now())
-        wait_for(lambda: not schedule._scheduler._thread.is_alive())
+        assert eventually(lambda: not schedule._scheduler._thread.is_alive())
     due(database, RETRAIN, 1.0)
     schedule.tick(database.now())
-    wait_for(lambda: start.names == [RETRAIN])
+    assert eventually(lambda: start.names == [RETRAIN])
 
 
 def test_a_row_that_somebody_wrote_runs_nothing_and_is_put_right(
@@ -387,9 +381,8 @@ def test_a_command_runs_at_the_lowest_priority_and_is_gone_with_the_node() -> No
         assert share.read_text().endswith("nice 19\n")
     parent.kill()
     parent.wait(60)
-    wait_for(
-        lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2],
-        seconds=60,
+    assert eventually(
+        lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]
     )
     parent.stdout.close()
 
@@ -425,6 +418,6 @@ def test_a_node_that_comes_back_runs_what_it_missed_and_a_second_one_stands_by(
             ]
             assert {one["job"] for one in told["next"]} == {RETRAIN, "drift"}
             assert not any("schedule-begins" in line for line in second.log)
-        wait_for(lambda: any("schedule-ended" in line for line in first.log), seconds=120)
+        assert eventually(lambda: any("schedule-ended" in line for line in first.log), seconds=120)
         assert first.stop() == 0
         database.dispose()

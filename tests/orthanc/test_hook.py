@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from dicom_series import make_series
 from orthanc_server import HOOK, orthanc, require_orthanc
+from patience import eventually
 from pydicom import dcmread
 from pynetdicom import AE
 
@@ -141,13 +142,6 @@ def ear() -> Iterator[Ear]:
     made.server.server_close()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
 def change(fake: FakeOrthanc, what: int, resource: str = "") -> None:
     assert fake.on_change is not None
     fake.on_change(what, 1, resource)
@@ -179,7 +173,7 @@ def test_a_stable_study_is_told_with_token_and_shown_in_the_status(
     change(fake, STARTED)
     change(fake, OTHER, "77")
     change(fake, STABLE, "5")
-    wait_for(lambda: len(ear.heard) == 1)
+    assert eventually(lambda: len(ear.heard) == 1)
     assert ear.heard == [{"path": "/intake/study", "study_instance_uid": "1.2.5", "orthanc_id": "5"}]
     assert ear.tokens == ["Bearer s3cret"]
     shown, refused = output(), output()
@@ -189,7 +183,7 @@ def test_a_stable_study_is_told_with_token_and_shown_in_the_status(
         fake.routes["/nadir/status"](shown, "/nadir/status", method="GET", groups=(), get={}, headers={})
         return json.loads(shown.sent[0][1])["told"] == 1
 
-    wait_for(told)
+    assert eventually(told)
     status = json.loads(shown.sent[0][1])
     assert status == {"url": ear.url, "waiting": 0, "told": 1, "failures_in_a_row": 0, "last_error": ""}
     assert "s3cret" not in shown.sent[0][1]
@@ -210,7 +204,7 @@ def test_the_callback_returns_at_once_while_the_node_hangs(monkeypatch: pytest.M
     assert time.monotonic() - began < 60
     assert teller.status()["waiting"] == 1000
     gate.set()
-    wait_for(lambda: teller.status()["told"] == 1000)
+    assert eventually(lambda: teller.status()["told"] == 1000)
     teller.stop()
 
 
@@ -224,7 +218,7 @@ def test_it_tells_again_until_the_node_takes_it_and_each_study_once(
     for study in ("1", "2", "1", "deleted"):
         teller.queue(study)
     teller.start()
-    wait_for(lambda: teller.status()["waiting"] == 0)
+    assert eventually(lambda: teller.status()["waiting"] == 0)
     assert sorted(ear.uids[3:]) == ["1.2.1", "1.2.2"]
     assert len(ear.heard) == 5
     teller.stop()
@@ -240,7 +234,7 @@ def test_a_study_that_the_node_refuses_for_good_does_not_hold_the_next(
     teller.queue("1")
     teller.queue("2")
     teller.start()
-    wait_for(lambda: teller.status()["waiting"] == 0)
+    assert eventually(lambda: teller.status()["waiting"] == 0)
     assert ear.uids == ["1.2.1", "1.2.2"]
     assert any("HTTP 422" in line for line in fake.logged)
     teller.stop()
@@ -260,7 +254,7 @@ def test_a_study_that_becomes_stable_while_it_is_told_is_told_again(monkeypatch:
     teller = hook.Teller(fake, "http://x", "", send=send)
     teller.queue("1")
     teller.start()
-    wait_for(lambda: teller.status()["waiting"] == 0)
+    assert eventually(lambda: teller.status()["waiting"] == 0)
     assert told == ["1.2.1", "1.2.1"]
     teller.stop()
 
@@ -339,10 +333,10 @@ def test_a_real_orthanc_tells_a_stable_study_once_the_node_is_up(ear: Ear, image
     with orthanc(node_url=ear.url, token="abc") as server:
         study = server.upload(image)["ParentStudy"]
         uid = server.get(f"/studies/{study}")["MainDicomTags"]["StudyInstanceUID"]
-        wait_for(lambda: len(ear.heard) >= 2)
+        assert eventually(lambda: len(ear.heard) >= 2)
         assert ear.heard[0] == {"path": "/intake/study", "study_instance_uid": uid, "orthanc_id": study}
         assert set(ear.uids) == {uid} and set(ear.tokens) == {"Bearer abc"}
-        wait_for(lambda: server.get("/nadir/status")["told"] == 1)
+        assert eventually(lambda: server.get("/nadir/status")["told"] == 1)
         refused = httpx.post(server.url + "/nadir/status", content=b"x", trust_env=False)
         assert refused.status_code == 405
 
@@ -353,7 +347,7 @@ def test_what_a_killed_orthanc_never_told_is_told_when_it_starts_again(ear: Ear,
         server.kill()
         assert ear.heard == []
         server.start()
-        wait_for(lambda: len(ear.heard) == 1)
+        assert eventually(lambda: len(ear.heard) == 1)
         assert ear.heard[0]["orthanc_id"] == study
 
 
@@ -375,7 +369,7 @@ def test_the_shipped_configuration_is_one_that_orthanc_starts_with(ear: Ear, ima
         assert {"dicom-web", "python"} <= set(server.get("/plugins"))
         assert store(image, server.dicom_port, "NADIR") == 0x0000
         assert store(image, server.dicom_port, "STRANGER") is None
-        wait_for(lambda: len(ear.heard) == 1)
+        assert eventually(lambda: len(ear.heard) == 1)
 
 
 def store(path: Path, port: int, calling_ae: str) -> int | None:
