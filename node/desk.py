@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -47,8 +48,8 @@ class Arrival:
     """AE title of who asked for it by C-MOVE; empty when nobody did."""
     size_bytes: int = 0
     """Length of the file."""
-    sha256: str | None = None
-    """Hash of the whole file as it was written; None when none was reckoned on the way."""
+    sha256: Callable[[], str] | None = None
+    """Gives the hash of the whole file as it was written, or raises OSError; None when none was reckoned on the way."""
     head: bytes = b""
     """The file's first bytes, at most 64 KiB; the whole file when it is no longer."""
 

@@ -37,8 +37,8 @@ class _Judged:
     header: Header
     is_ours: bool
     """Begins with our own file meta, so that it is kept as it is."""
-    sha256: str | None
-    """Hash of what will be kept; None when it is not known yet."""
+    sha256: Callable[[], str] | None
+    """Gives the hash of what will be kept; None when nobody reckons it."""
     size_bytes: int
     source: str
     now: datetime
@@ -88,15 +88,16 @@ class Intake:
         association: OpenAssociation | None = None,
         expected: tuple[str, str] | None = None,
         coming: Coming = "sent",
-        sha256: str | None = None,
+        sha256: Callable[[], str] | None = None,
         head: bytes = b"",
     ) -> Recorded:
         """Return what was recorded for the Part 10 file at `path`, once its bytes and its row are durable.
 
         `path` is a temporary file on the store's filesystem; it is gone afterwards, whatever happens. `expected`
         is the (SOP Class UID, SOP Instance UID) that the sender's command announced; `coming` says whether somebody
-        sent it or it comes because this node asked for a patient's earlier studies. `sha256` and `head` are hash and
-        first bytes of the file, when they are known.
+        sent it or it comes because this node asked for a patient's earlier studies. `sha256` gives the hash
+        of the file when somebody reckons it (asked once the file is on disk), `head` are its first bytes when they are
+        known.
         Refuses what is no readable DICOM object (its bytes go to quarantine) and `uid-mismatch`.
         Raises Unavailable when disk or database cannot take it; then the sender has to send it again.
         """
@@ -112,7 +113,7 @@ class Intake:
         association: OpenAssociation | None = None,
         expected: tuple[str, str] | None = None,
         coming: Coming = "sent",
-        sha256: str | None = None,
+        sha256: Callable[[], str] | None = None,
         head: bytes = b"",
     ) -> None:
         """Judge a file as `take` does, and leave its hash, name and row to a thread; for nodes that may lose it.
@@ -134,7 +135,7 @@ class Intake:
         association: OpenAssociation | None,
         expected: tuple[str, str] | None,
         coming: Coming,
-        sha256: str | None,
+        sha256: Callable[[], str] | None,
         head: bytes,
     ) -> _Judged:
         """Return what may be kept, once its header has been judged; the file is gone when it may not."""

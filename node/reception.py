@@ -6,6 +6,7 @@ What becomes of an object is decided by the `Desk` behind it. Nothing here knows
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 import threading
 import time
@@ -25,6 +26,7 @@ from node.callers import AE_TITLE, Callers, plain_address
 from node.contexts import is_sound, is_storage_class
 from node.desk import Arrival, Committers, Desk, Peer, Reporters
 from node.fastpath import FastAssociation
+from node.hasher import Hasher
 from node.seats import Seats
 from node.socket_guard import GuardedServer, GuardedSocket, Limits, assert_hooks
 from node.spool import Spool
@@ -132,6 +134,7 @@ class Reception:
         self._ae.maximum_associations = self._limits.connections  # our own count is of those that were let in
         self._agreements = Agreements()
         self._servers: list[GuardedServer] = []
+        self._hasher = Hasher() if hashing and (os.cpu_count() or 1) > 1 else None
         self._seats: Seats[StorageAssociation] = Seats(max_associations, max_associations_per_address)
 
     def start(self) -> None:
@@ -209,6 +212,8 @@ class Reception:
         gone = time.monotonic() + 5.0
         while any(server.active_associations for server in servers) and time.monotonic() < gone:
             time.sleep(0.005)
+        if self._hasher is not None:
+            self._hasher.stop()
         return not any(association.was_busy for association in rest)
 
     def _wait_for_ends(self, servers: list[GuardedServer], deadline: float) -> list[StorageAssociation]:
@@ -264,6 +269,7 @@ class Reception:
             free_bytes=self._desk.free_bytes,
             reserve_bytes=self._reserve_bytes,
             hashing=self._hashing,
+            hasher=self._hasher,
         )
         try:
             preamble = write_preamble(sop_class_uid, sop_instance_uid, transfer_syntax_uid)

@@ -8,7 +8,6 @@ whole process, and an error while writing ends the association without a status.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +19,7 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.pdu_primitives import P_DATA
 
+from node.hasher import FileHash, HashBeside, Hasher
 from plugins.errors import Unavailable
 from store.writeback import begin_writeback
 
@@ -31,6 +31,8 @@ LARGEST_UID_CHARACTERS = 64
 HEAD_BYTES = 1 << 16
 PIECE_BYTES = 4 << 20
 """What is hashed at one time, while the system writes it to disk."""
+PIECE_BESIDE_BYTES = 160 << 10
+"""The same when another thread does it."""
 READ_BYTES = 1 << 16
 
 
@@ -48,6 +50,7 @@ class Spool:
         free_bytes: Callable[[], int],
         reserve_bytes: int,
         hashing: bool = True,
+        hasher: Hasher | None = None,
     ) -> None:
         self.path = path
         self.name = str(path)
@@ -59,8 +62,11 @@ class Spool:
         self._checked_at = -CHECK_FREE_EVERY_BYTES
         self._descriptor: int | None = None
         self._preamble = b""
-        self._digest = hashlib.sha256() if hashing else None
-        self._hashed_bytes = 0
+        self._hashing = hashing
+        self._hasher = hasher
+        self._hash: FileHash | None = None
+        self._beside: HashBeside | None = None
+        self._told_bytes = 0
         self.head = b""
         """The first bytes of the file, at most `HEAD_BYTES`."""
 
@@ -71,14 +77,26 @@ class Spool:
             self._descriptor = os.open(
                 self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
             )
+            self._begin_hash(self._descriptor)
         except OSError as error:
             self._fail(error)
         return self
 
+    def _begin_hash(self, descriptor: int) -> None:
+        if not self._hashing:
+            return
+        self._beside = self._hasher.lend(descriptor) if self._hasher else None
+        if self._beside is None:
+            self._hash = FileHash(descriptor)
+
     @property
-    def sha256(self) -> str | None:
-        """Return the hash of the closed file; None when it could not be written, or nobody wanted one."""
-        return self._digest.hexdigest() if self._digest and not self.failure else None
+    def sha256(self) -> Callable[[], str] | None:
+        """Return what gives the hash of the closed file, or raises OSError; None when there is none.
+
+        It may be known a little later than the file is closed: then who calls waits for it.
+        """
+        known = self._beside or self._hash
+        return known.hexdigest if known and not self.failure else None
 
     @property
     def file(self) -> Self:
@@ -104,8 +122,8 @@ class Spool:
             self._fail(error)
             return
         self.size_bytes += size
-        if self.size_bytes - self._hashed_bytes >= PIECE_BYTES:
-            self._hash()
+        if self.size_bytes - self._told_bytes >= (PIECE_BESIDE_BYTES if self._beside else PIECE_BYTES):
+            self._tell()
         if len(self.head) < HEAD_BYTES:
             self.head = b"".join((self.head, *parts[:-1], data[: HEAD_BYTES - self.size_bytes + len(data)]))
 
@@ -122,19 +140,20 @@ class Spool:
             if self._free_bytes() < self._reserve_bytes:
                 raise OSError(errno.ENOSPC, "the disk is filled up to its reserve")
 
-    def _hash(self) -> None:
-        """Hash what has come since, as it is in the file, while the system already writes it to disk."""
-        if self._digest is None or self._descriptor is None:
+    def _tell(self, *, is_last: bool = False) -> None:
+        """Have hashed what has come since, as it is in the file, while the system already writes it to disk."""
+        if self._descriptor is None or not self._hashing:
             return
-        try:
-            begin_writeback(self._descriptor, self._hashed_bytes, self.size_bytes - self._hashed_bytes)
-            while data := os.pread(self._descriptor, READ_BYTES, self._hashed_bytes):
-                self._digest.update(data)
-                self._hashed_bytes += len(data)
-            if self._hashed_bytes != self.size_bytes:
-                raise OSError(errno.EIO, "the file is not as long as what was written to it")
-        except OSError as error:
-            self._fail(error)
+        told, self._told_bytes = self._told_bytes, self.size_bytes
+        if self._beside is not None:
+            # Before the call to the system, which lets the other thread have its turn.
+            (self._beside.finish if is_last else self._beside.advance)(self.size_bytes)
+        begin_writeback(self._descriptor, told, self.size_bytes - told)
+        if self._hash is not None:
+            try:
+                self._hash.advance(self.size_bytes, memoryview(bytearray(READ_BYTES)))
+            except OSError as error:
+                self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         self.failure = error
@@ -144,10 +163,12 @@ class Spool:
         """Close the file; it stays where it is."""
         if self._preamble:
             self.write(b"")
-        self._hash()
+        self._tell(is_last=True)
         self._release()
 
     def _release(self) -> None:
+        if self._beside is not None:
+            self._beside.finish(0)
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, text
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, create_engine, event, func, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPICursor
@@ -54,7 +54,7 @@ class Database:
         self._engine = _engine(self._url, sync=sync)
         # SQLite has one writer: a fair queue here beats fifty threads that poll for its lock.
         self._turn = threading.Lock() if self.is_sqlite else None
-        self._own: Connection | None = None
+        self._own: PoolProxiedConnection | None = None
 
     def upgrade(self) -> None:
         """Bring the tables to the newest revision. Refuses `newer-database` when a later Nadir wrote it."""
@@ -124,11 +124,15 @@ class Database:
                 yield connection.connection.cursor()
             return
         # SQLite has one writer: a connection that stays its own keeps its pages, and need not be asked for.
-        if self._own is None:
-            self._own = self._engine.connect()
         try:
-            with self._own.begin():
-                yield self._own.connection.cursor()
+            if self._own is None:
+                self._own = self._engine.raw_connection()
+                _set_mode(self._own.info, self._own.cursor().execute, ("ON", "OFF"))
+            # By the driver: SQLAlchemy's own steps around it take as long as the statements between.
+            cursor = self._own.cursor()
+            cursor.execute("BEGIN IMMEDIATE")
+            yield cursor
+            cursor.execute("COMMIT")
         except BaseException:
             # After a COMMIT that failed it may still be in its transaction; the pool ends that.
             self._close_own()
@@ -290,11 +294,18 @@ def _begin_sqlite(connection: Connection) -> None:
     options = connection.get_execution_options()
     read_only = bool(options.get("nadir_read_only"))
     mode = (options.get("nadir_foreign_keys", "ON"), "ON" if read_only else "OFF")
-    if connection.info.get("nadir_mode") != mode:
-        connection.exec_driver_sql(f"PRAGMA foreign_keys={mode[0]}")
-        connection.exec_driver_sql(f"PRAGMA query_only={mode[1]}")
-        connection.info["nadir_mode"] = mode
+    _set_mode(connection.info, connection.exec_driver_sql, mode)
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def _set_mode(
+    info: MutableMapping[Any, Any], execute: Callable[[str], object], mode: tuple[str, str]
+) -> None:
+    """Let a connection hold to foreign keys, and only read, or not; `info` remembers which."""
+    if info.get("nadir_mode") != mode:
+        execute(f"PRAGMA foreign_keys={mode[0]}")
+        execute(f"PRAGMA query_only={mode[1]}")
+        info["nadir_mode"] = mode
 
 
 def _connect_postgresql(connection: Any, _record: object, *, sync: bool) -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -121,24 +121,25 @@ class ObjectStore:
         try:
             with _unavailable():
                 temporary.write_bytes(data)
-            return self.keep(temporary, hashlib.sha256(data).hexdigest())
+            return self.keep(temporary, hashlib.sha256(data).hexdigest)
         finally:
             _remove(temporary)
 
-    def keep(self, temporary: Path, sha256: str | None = None) -> Kept:
+    def keep(self, temporary: Path, hashed: Callable[[], str] | None = None) -> Kept:
         """Give the file its final name; when this returns, file and name are on disk.
 
-        `sha256` is the hash of the file when it is known. Order: fsync(file), link, fsync(folder). Every caller syncs
-        its own: at one time that is as quick as one sync of the whole filesystem, because the filesystem gathers
-        them, and nobody waits for what others have written. The same bytes twice are one object.
+        `hashed` gives the hash of the file when somebody reckons it, or raises OSError. Order: fsync(file), link,
+        fsync(folder). Every caller syncs its own: at one time that is as quick as one sync of the whole filesystem,
+        because the filesystem gathers them, and nobody waits for what others have written. The same bytes twice are
+        one object.
         Raises Unavailable on a full or failing disk; then the temporary file is removed, and no partial object is
         ever visible.
         """
         try:
             with _unavailable():
-                sha256 = sha256 or _hash(temporary)
                 size_bytes = self._sync_file(temporary)
                 reach("after-fsync")
+                sha256 = hashed() if hashed else _hash(temporary)
                 target = self.path(sha256)
                 try:
                     _name(temporary, target)

@@ -136,7 +136,8 @@ def test_what_is_stored_is_the_data_set_byte_for_byte_behind_our_preamble(
     assert stored == whole
     assert (arrival.sop_class_uid, arrival.sop_instance_uid) == (CT, "1.2.3")
     assert arrival.size_bytes == len(whole)
-    assert arrival.sha256 == hashlib.sha256(whole).hexdigest()
+    assert arrival.sha256 is not None
+    assert arrival.sha256() == hashlib.sha256(whole).hexdigest()
     assert arrival.head == whole[: 1 << 16]
     assert list(desk.folder.iterdir()) == []
 

@@ -36,7 +36,7 @@ def test_hash_head_and_size_are_those_of_the_file_however_it_came(
 
     data = preamble + b"".join(parts)
     assert spool.path.read_bytes() == data
-    assert spool.sha256 == hashlib.sha256(data).hexdigest()
+    assert spool.sha256() == hashlib.sha256(data).hexdigest()
     assert (spool.head, spool.size_bytes) == (data[:HEAD_BYTES], len(data))
 
 
@@ -48,7 +48,7 @@ def test_a_file_that_cannot_be_read_again_is_a_failure_and_is_gone(
 
     spool = new_spool(tmp_path).begin(b"preamble")
     spool.write(b"data")
-    monkeypatch.setattr(os, "pread", fail)
+    monkeypatch.setattr(os, "preadv", fail)
     spool.close()
     assert isinstance(spool.failure, OSError)
     assert spool.sha256 is None
@@ -65,7 +65,7 @@ def test_a_file_that_is_shorter_than_what_was_written_is_a_failure(tmp_path: Pat
 
 
 def test_without_a_hash_nothing_is_read_again(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "pread")
+    monkeypatch.delattr(os, "preadv")
     spool = new_spool(tmp_path, hashing=False).begin(b"preamble")
     spool.write(b"data")
     spool.close()
