@@ -41,6 +41,8 @@ pytestmark = pytest.mark.sec
 HOST = "127.0.0.1"
 OLD = ("-tls1_1", "-cipher", "ALL:@SECLEVEL=0")
 LIMITS = {"silent_seconds": 2.0, "stall_seconds": 2.0}
+SILENT = 20
+"""As many clients as there are seats."""
 
 
 class Certificates:
@@ -76,7 +78,9 @@ def listener(
     tmp_path_factory: pytest.TempPathFactory, certificates: Certificates, request: pytest.FixtureRequest
 ) -> Iterator[ListenerProcess]:
     home = tmp_path_factory.mktemp("node")
-    with ListenerProcess(home, tls=certificates.settings(), receive_path=request.param) as process:
+    with ListenerProcess(
+        home, tls=certificates.settings(), receive_path=request.param, max_associations=SILENT
+    ) as process:
         yield process
 
 
@@ -350,16 +354,33 @@ def test_bcp_195_decides_on_version_and_cipher(
     assert "Compression: NONE" in said or "Compression" not in said
 
 
+def has_ended(peer: RawPeer) -> bool:
+    """Return True when the node has closed the connection, whatever it said before."""
+    peer.socket.setblocking(False)
+    try:
+        while peer.socket.recv(65536):
+            pass
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        pass
+    return True
+
+
 @pytest.mark.fault
 def test_twenty_silent_tls_clients_hold_nobody_up(
     listener: ListenerProcess, certificates: Certificates
 ) -> None:
+    beginnings = (b"", client_hello()[:40], client_hello())
     with ExitStack() as stack:
-        for _ in range(20):
-            stack.enter_context(RawPeer(listener.tls_port))
+        silent = [stack.enter_context(RawPeer(listener.tls_port)) for _ in range(SILENT)]
+        for number, peer in enumerate(silent):
+            peer.send(beginnings[number % 3])
+        assert all(peer.socket.recv(1) for peer in silent[2::3])  # each was answered and says no more
         begun = time.monotonic()
         echo(ae_title="NADIR", host=HOST, port=listener.tls_port, tls=certificates.caller(), timeouts=PATIENT)
         seconds = time.monotonic() - begun
+        assert not any(has_ended(peer) for peer in silent)  # nobody was served because another had gone
     assert seconds <= PATIENT_LIMITS.silent_seconds / 2
     write_figure("20 silent TLS clients", echo_seconds=round(seconds, 3))
 
