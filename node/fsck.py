@@ -20,10 +20,10 @@ from sqlmodel import Session
 from node.intake import Intake
 from plugins.errors import NadirError, Refused
 from store.database import Database
+from store.file_hash import has_hash
 from store.fsck import mend
 from store.fsck.check import check
 from store.fsck.fault import Fault
-from store.fsck.files import has_hash
 from store.objects import ObjectStore
 from store.part10 import scan_header
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from plugins.errors import Refused
 from plugins.registry import load_plugins, load_working
 from store.analysed import AnalysedFindings, Found, Told
 from store.dicom.series import group_by_study
+from store.file_hash import sha256_of
 from store.part10 import scan_header
 from store.studies import manifest_hash
 from store.tracking.past import Past
@@ -167,7 +167,7 @@ def _run(
 ) -> Answer:
     """Return the answer of one study, its results in `scratch`; a child that ended badly is an answer too."""
     segmentations = [Path(file) for earlier in past.earlier for file in earlier.segmentations]
-    others = [(f"mark {point}", "") for point in marks] + [("prior", _sha256(seg)) for seg in segmentations]
+    others = [(f"mark {point}", "") for point in marks] + [("prior", sha256_of(seg)) for seg in segmentations]
     task = Task(
         files=tuple(str(f.absolute()) for f in files),
         # Results of other points, or with another past, are others, and get other UIDs.
@@ -260,13 +260,8 @@ def _pairs(files: Iterable[Path]) -> list[tuple[str, str]]:
             if header.own:
                 continue
             uid = header.sop_instance_uid
-        pairs.add((uid, _sha256(file)))
+        pairs.add((uid, sha256_of(file)))
     return sorted(pairs)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _finding(f: Found, analysed: Analysed) -> dict[str, Any]:

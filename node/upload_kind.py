@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import file_digest
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -22,12 +21,6 @@ SKIPS = {
     "not-dicom": "it is neither DICOM nor a zip file nor NIfTI (.nii, .nii.gz)",
 }
 """What is passed over because nobody meant to load it up, with its sentence."""
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hash of a file as it was sent: by it a sender knows it again."""
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def kind_of(path: Path, name: str) -> Kind:
@@ -61,4 +54,4 @@ def require_wanted(name: str) -> None:
         raise Refused("dicomdir", SKIPS["dicomdir"])
 
 
-__all__ = ["SKIPS", "file_sha256", "kind_of", "require_wanted"]
+__all__ = ["SKIPS", "kind_of", "require_wanted"]

@@ -26,9 +26,10 @@ from node.intake import Intake
 from node.logs import line
 from node.settings import Settings
 from node.unzip import NESTED, extract, is_nifti_name, opened
-from node.upload_kind import SKIPS, file_sha256, kind_of, require_wanted
+from node.upload_kind import SKIPS, kind_of, require_wanted
 from plugins.errors import NadirError, Refused, Unavailable
 from store import upload_files, uploads
+from store.file_hash import sha256_of
 from store.instances import OpenAssociation, Recorded
 from store.tables import Patient, Study
 from store.upload_tables import (
@@ -176,7 +177,7 @@ class Uploads:
         size_bytes = path.stat().st_size
         digest = ""
         try:
-            digest = file_sha256(path)
+            digest = sha256_of(path)
             kind = kind_of(path, name)
             if kind == "zip" and member:
                 raise Refused("nested-zip", NESTED)

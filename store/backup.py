@@ -29,6 +29,7 @@ from typing import Any
 
 from plugins.errors import Refused, Unavailable
 from store.database import Database, aware_utc
+from store.file_hash import has_hash
 from store.objects import ObjectStore
 from store.row_copy import copy_rows, has_rows
 
@@ -246,12 +247,7 @@ def _place(folder: Path, sha256: str) -> Path:
 
 
 def _is_whole(path: Path, sha256: str, size_bytes: int, verify: bool) -> bool:
-    if path.stat().st_size != size_bytes:
-        return False
-    if not verify:
-        return True
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    return path.stat().st_size == size_bytes and (not verify or has_hash(path, sha256))
 
 
 def _copy_object(source: Path, target: Path, sha256: str) -> bool:

@@ -13,7 +13,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
-from hashlib import file_digest
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +29,7 @@ from plugins.contract import Volume
 from plugins.errors import Refused
 from store.dicom.nifti_image import read_image
 from store.dicom.uids import derive_uid
+from store.file_hash import sha256_of
 from store.part10 import MANUFACTURER
 from store.uploads import ISSUER
 
@@ -104,8 +104,7 @@ def read_series(path: Path, said: Said) -> ImageSeries:
     """
     _require_size(path)
     volume = read_image(path, said.modality).volume
-    with path.open("rb") as file:
-        digest = file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(path)
     return ImageSeries(
         volume=volume,
         said=said,

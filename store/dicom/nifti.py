@@ -5,7 +5,6 @@ NIfTI positions are RAS, DICOM's LPS: x and y change sign. Axes may come in any 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from plugins.contract import Drawn, Flag, Mask, Volume
 from plugins.errors import Refused
 from store.dicom.regions import grid_shape, mask_of_box
+from store.file_hash import sha256_of
 
 ON_GRID = 0.25
 MAX_LABELS = 1024
@@ -42,8 +42,7 @@ def read_nifti(path: Path, volumes: Sequence[Volume]) -> tuple[Drawn, ...]:
         raise Refused("empty-mask", f"{path.name} holds no region")
     volume, placed, origin = _onto_grid(labels, affine, volumes, flags)
     found = [int(n) for n in np.unique(placed) if n > 0]
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(path)
     return tuple(
         Drawn(
             label=f"label {number}",

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
@@ -17,6 +16,7 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from plugins.errors import Refused
+from store.file_hash import has_hash
 from store.fsck.fault import REPAIR, RESTORE, Fault
 from store.objects import ObjectStore
 from store.part10 import scan_header
@@ -231,15 +231,6 @@ def _aside(code: str, subject: str, sentence: str) -> Fault:
     return Fault(invariant="disk", code=code, subject=subject, sentence=sentence, todo=REPAIR, young=True)
 
 
-def has_hash(path: Path, sha256: str) -> bool:
-    """Return True when the file is there and its bytes have this hash."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
-    except OSError:
-        return False
-
-
 def _is_young(path: Path, now: float) -> bool:
     """Return True for a file whose name or bytes changed lately, or that is gone by now."""
     try:
@@ -253,4 +244,4 @@ def shown(name: str) -> str:
     return name.encode("unicode_escape", "surrogateescape").decode("ascii")[:200]
 
 
-__all__ = ["Named", "check_files", "has_hash", "named", "shown"]
+__all__ = ["Named", "check_files", "named", "shown"]

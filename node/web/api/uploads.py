@@ -26,7 +26,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from node.intake import Intake
-from node.upload_kind import SKIPS, file_sha256
+from node.upload_kind import SKIPS
 from node.uploads import Uploads
 from node.web.access import JSON_BODY_BYTES, allow
 from node.web.api import form
@@ -46,6 +46,7 @@ from node.web.api.upload_form import (
 from node.web.site import Site
 from plugins.errors import Refused, Unavailable
 from store import upload_files, uploads
+from store.file_hash import sha256_of
 from store.upload_tables import ARRIVING, SKIPPED, Upload, UploadFile
 
 BLOCK_BYTES = 1 << 20
@@ -241,7 +242,7 @@ class _Door:
         partial = self._desk.partial(row.upload_pk, row.number)
         if not partial.exists():
             return file_answer(row, 0)
-        return file_answer(row, partial.stat().st_size, file_sha256(partial) if is_hashed else "")
+        return file_answer(row, partial.stat().st_size, sha256_of(partial) if is_hashed else "")
 
     async def put(self, request: Request, upload_pk: int, number: int, name: str) -> FileAnswer:
         """Return what became of a file once its body, or the last piece of it, is here."""
