@@ -18,6 +18,7 @@ from plugins.errors import Broken
 from store.database import Database
 from store.fsck.fault import RESTORE, Fault
 from store.fsck.files import check_files, named
+from store.fsck.folders import check_evaluations
 from store.fsck.models import check_models
 from store.fsck.results import check_results
 from store.fsck.rows import check_rows
@@ -37,6 +38,7 @@ def check(database: Database, objects: ObjectStore, *, now: datetime, quick: boo
             held = named(session)
         with database.reading() as session:
             faults += check_models(session, objects.root.parent, now=now, quick=quick)
+            faults += check_evaluations(session, objects.root.parent, now=now)
     except Broken as error:
         sentence = f"The database cannot be read: {error}"
         return [

@@ -13,7 +13,7 @@ class Fault:
     """One thing that is not as the node promises."""
 
     invariant: str
-    """`I1` to `I6`, or `ledger`, `disk`, `database`, `models` for what breaks none of them yet."""
+    """`I1` to `I6`, or `ledger`, `disk`, `database`, `models`, `evaluations` for what breaks none of them yet."""
     code: str
     """Lower-case word with hyphens."""
     subject: str

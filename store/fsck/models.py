@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from sqlmodel import Session
 
 from models.files import BadModel, verify
 from store.fsck.fault import Fault
-from store.fsck.files import YOUNG_SECONDS
+from store.fsck.folders import unnamed_folders
 from store.model_folders import unnamed
 from store.registry import versions
 
@@ -32,17 +31,14 @@ def check_models(session: Session, home: Path, *, now: datetime, quick: bool) ->
             sentence=f"The model in {one.folder} is not there as it was judged: no analysis will use it.",
             todo=f"put its files back; if it counts, run nadir models rollback {one.family}",
         )
-    for name in unnamed(home, [one.folder for one in known]):
-        with suppress(FileNotFoundError):  # a live node gave it its name meanwhile
-            age = now.timestamp() - (home / name).stat().st_mtime
-            yield Fault(
-                invariant="models",
-                code="model-unnamed",
-                subject=name,
-                sentence="A run that was killed left this model; no row names it, and nothing uses it.",
-                todo="delete it",
-                young=age < YOUNG_SECONDS,
-            )
+    left = Fault(
+        invariant="models",
+        code="model-unnamed",
+        subject="",
+        sentence="A run that was killed left this model; no row names it, and nothing uses it.",
+        todo="delete it",
+    )
+    yield from unnamed_folders(home, unnamed(home, [one.folder for one in known]), left, now=now)
 
 
 def _is_whole(folder: Path, sha256: str, *, quick: bool) -> bool:

@@ -20,7 +20,7 @@ from whole_node import START, WholeNode, encoded, image, seg
 
 from node.fsck import Looked, look, repair
 from node.sender import Answer
-from store import jobs
+from store import evaluations, jobs
 from store.database import Database
 from store.fsck.check import check
 from store.fsck.fault import Fault
@@ -485,6 +485,33 @@ def test_a_damaged_sqlite_file_is_told_and_not_touched(tmp_path: Path, sqlite_te
     faults = check(database, ObjectStore(tmp_path / "store"), now=START)
     database.dispose()
     assert {fault.code for fault in faults} == {"database-damaged"}
+
+
+def test_a_report_of_an_evaluation_that_no_row_names_is_told_and_left(
+    node: WholeNode, tmp_path: Path
+) -> None:
+    now = node.database.now()
+    kept, lost = (
+        evaluations.stage(tmp_path, "nodule_segmenter", {"evaluation.json": b"{}"}, now) for _ in range(2)
+    )
+    model = {
+        "family": "nodule_segmenter",
+        "manifest_sha256": "a" * 64,
+        "folder": kept,
+        "kept_sha256": "c" * 64,
+    }
+    data = {"data_name": "ours", "data_sha256": "b" * 64, "cases": 1, "patients": 1}
+    with node.database.transaction() as session:
+        row = evaluations.KeptEvaluation(**model, **data, made_at=now, kept_at=now, author="x")
+        evaluations.add(session, row)
+    (fault,) = found(node, quick=True)
+    assert (fault.invariant, fault.code, fault.subject) == ("evaluations", "evaluation-unnamed", lost)
+    assert fault.young  # whoever keeps it may be about to write the row
+    (left,) = mended(node)
+    assert left.plain()["mended"] == "" and left.plain()["todo"].startswith("delete it")
+    (tmp_path / lost / "evaluation.json").unlink()
+    (tmp_path / lost).rmdir()
+    assert found(node) == []
 
 
 def test_a_race_with_a_live_node_is_no_fault(node: WholeNode, monkeypatch: pytest.MonkeyPatch) -> None:
