@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,13 +24,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.export import Learned, derived
+from models.export import Learned
 from models.runtime import present, runner
 from models.uncertainty import PASSES, dropout_passes
 from training.evaluate.data import Data, open_data
 from training.evaluate.families import open_subject
 from training.evaluate.subject import Subject
-from training.quantise import judged, ranged
+from training.quantise import held_out, judged, learned_of, ranged, sizes
 
 Array = NDArray[np.float32]
 BATCHES = (1, 8)
@@ -67,12 +66,6 @@ def speed(learned: Learned, cache: Path, threads: int, rounds: int) -> dict[str,
             for kind, t in ms.items()
         }
     return found
-
-
-def sizes(learned: Learned, cache: Path) -> dict[str, Any]:
-    """Return the bytes of the fp32 and of the 8-bit form, and how many times smaller the latter is."""
-    plain, small = (len(derived(learned, form, cache)) for form in ("onnx", "int8"))
-    return {"fp32_bytes": plain, "int8_bytes": small, "times_smaller": round(plain / small, 2)}
 
 
 def dropout(learned: Learned, rounds: int) -> dict[str, Any]:
@@ -185,7 +178,7 @@ def small(
     return {
         "times_smaller": round(bytes_of[0] / bytes_of[1], 2),
         "times_faster": {kind: round(ms[PLAIN] / t, 2) for kind, t in ms.items()},
-        "judged": judged(subject, data, fold, own, ["openvino-int8"], arguments.nodules),
+        "judged": judged(held_out(subject, data, fold, own, ["openvino-int8"], arguments.nodules, 1)),
     }
 
 
@@ -207,13 +200,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(given.threads)
     data = open_data(given.data)
     subject = open_subject(given.model).on(data.manifest)
-    learned = ranged(subject, data, given.fold)
+    learned = learned_of(subject, given.fold)
+    if learned.ranges is None:
+        learned = ranged(subject, data, given.fold)
     with TemporaryDirectory() as folder:
         cache = Path(folder)
         found = {"speed": speed(learned, cache, given.threads, given.rounds), "size": sizes(learned, cache)}
     kinds = [kind for kind in present(learned) if kind.endswith(("bf16", "int8"))]
     if given.nodules:
-        found["lost"] = judged(subject, data, given.fold, learned, kinds, given.nodules)
+        found["lost"] = judged(held_out(subject, data, given.fold, learned, kinds, given.nodules, 1))
     found["dropout"] = dropout(learned, given.rounds)
     if given.small:
         other = open_subject(given.small).on(data.manifest)
@@ -223,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.scan:
         with TemporaryDirectory() as folder:
             found["whole_scan"] = whole_scan(given.scan, Path(folder))
-    text = json.dumps(found, default=asdict, indent=1)
+    text = json.dumps(found, indent=1)
     print(text)
     if given.json:
         given.json.parent.mkdir(parents=True, exist_ok=True)

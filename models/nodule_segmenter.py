@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -110,6 +110,8 @@ class LearnedNoduleSegmenter:
     """Where `models.runtime` keeps what it made of the networks; None for its own place."""
     fastest: bool = False
     """Whether the fastest runtime of this machine is asked (`models.runtime`), 8 bits included; else torch."""
+    given: tuple[Network, ...] = ()
+    """Networks that are asked in place of the folds' own: to judge another form of them."""
 
     @cached_property
     def view(self) -> NoduleView:
@@ -254,6 +256,8 @@ class LearnedNoduleSegmenter:
 
     @cached_property
     def _networks(self) -> tuple[Network, ...]:
+        if self.given:
+            return self.given
         if self.fastest:
             return tuple(network(self.model, fold, self.cache) for fold in self._folds)
         return tuple(torch_network(self.model, fold) for fold in self._folds)
@@ -277,21 +281,9 @@ def torch_network(model: Model, fold: int) -> Network:
     """
     import torch
 
-    from models.networks import build
-
-    network = build(model.card["architecture"])
-    weights: Mapping[str, Any] = {
-        name: torch.from_numpy(np.ascontiguousarray(value)).to(torch.float32)
-        if value.dtype.kind == "f"
-        else torch.from_numpy(np.ascontiguousarray(value))
-        for name, value in model.weights(fold).items()
-    }
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise BadModel("other-architecture", f"the weights of fold {fold} do not fit the card") from error
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = network.eval().to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    network: Any = Learned.of(model, fold).network()
+    network = network.to(device, memory_format=torch.channels_last_3d)
 
     def run(patches: Array) -> Array:
         given = torch.from_numpy(patches).to(device).contiguous(memory_format=torch.channels_last_3d)

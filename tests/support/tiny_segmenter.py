@@ -54,9 +54,7 @@ def bright_segmenter(**changed: Any) -> LearnedNoduleSegmenter:
         files={},
     )
     model = Model(folder=Path("nowhere"), manifest=manifest, card={**CARD, **changed})
-    segmenter = LearnedNoduleSegmenter(model=model)
-    segmenter.__dict__["_networks"] = (bright, bright)
-    return segmenter
+    return LearnedNoduleSegmenter(model=model, given=(bright, bright))
 
 
 def pack(weights: Path) -> dict[str, str]:
