@@ -6,9 +6,9 @@
     python -m training.malignancy report --out models/weights/nodule_malignancy      puts its figures on the card
 
 Every number that a fold is judged with was learned from patients of other folds: its network and regressions, and how
-both are put together, which the other folds' held-out answers teach. Regressions and combination learn from every
-nodule twice, with the readers' mask and with the one that the segmenter draws (`--segmenter`, the shipped one unless
-told otherwise), since that is the mask that a node has.
+both are put together, which the other folds' held-out answers teach. All of them learn from every nodule twice, with
+the readers' mask and with the one that the segmenter draws (`segmenter` of the experiment; `--segmenter`, the shipped
+one unless told otherwise), since that is the mask that a node has.
 """
 
 from __future__ import annotations
@@ -52,16 +52,19 @@ LARGEST_ECE = 0.10
 """With a larger expected calibration error nodules are not rated unless somebody asks for it."""
 ABOUT = About(
     name="nodule_malignancy",
-    version="1.0.0",
+    version="1.1.0",
     licence="CC BY 3.0 (learned from LIDC-IDRI, doi:10.7937/K9/TCIA.2015.LO9QL9SX)",
-    training_data="Nodules of LIDC-IDRI that readers rated below or above 3 of 5; each mask is what any of them drew.",
+    training_data="Nodules of LIDC-IDRI that readers rated below or above 3 of 5, each in what any of them "
+    "drew, and with that of nodule_segmenter.",
     input="CT in HU with the mask of one nodule; nothing beyond its slices and 2.5 mm in plane is looked at.",
     intended_use="How likely readers of images rate a lung nodule malignant; research use only.",
     limits=(
         "Ratings are opinions of readers about images, not pathology: this is no probability of cancer.",
         "Nodules that readers rated 3 (indeterminate) were left out: of those the likelihood says little.",
-        "Larger nodules were rated malignant more often: size alone tells most of what the model tells.",
+        "Larger nodules were rated malignant more often, and size alone tells most of what the model tells.",
         "The interval is of other draws of patients; it does not hold a wrong mask or another kind of scanner.",
+        "A node rates what its segmenter draws: the figures with that mask are what it does, not the readers'.",
+        "It was judged on nodules that readers had found and decided on, not on what a node finds by itself.",
     ),
 )
 
@@ -246,15 +249,15 @@ def pack(run: Path, root: Path, folder: Path, segmenter: str | None = None) -> s
         return ship(whole, manifest, folder, ABOUT, {**told, "calibrated": False}, {})
 
 
-def put_figures(report: Path, folder: Path) -> str:
+def put_figures(report: Path, folder: Path, *, when_asked: bool = False) -> str:
     """Put the figures of a judgement on the card of a packed model; return the sha256 of its manifest.
 
     The card says that the model is calibrated when with both masks the expected calibration error was found below
-    `LARGEST_ECE`.
+    `LARGEST_ECE`; never with `when_asked`, so that a node rates only when it is asked to.
     """
     card = json.loads((folder / CARD).read_text())
     card["figures"] = card_figures(json.loads((report / "report.json").read_text()))
-    card["calibrated"] = is_calibrated(card["figures"])
+    card["calibrated"] = not when_asked and is_calibrated(card["figures"])
     (folder / CARD).write_text(json.dumps(card, indent=1) + "\n")
     return write_manifest(folder, ABOUT, [f"fold{fold}.safetensors" for fold in card["folds"]])
 
@@ -273,9 +276,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     parser.add_argument("--data", type=Path, help="folder of the crops, for a run")
     parser.add_argument("--segmenter", help="model or run that draws masks; the shipped one by default")
+    parser.add_argument(
+        "--when-asked", action="store_true", help="a node rates by it only when it is asked to"
+    )
     given = parser.parse_args()
     if given.data is None:
-        told = put_figures(given.source, given.out)
+        told = put_figures(given.source, given.out, when_asked=given.when_asked)
     else:
         told = pack(given.source, given.data, given.out, given.segmenter)
     sys.stdout.write(told + "\n")

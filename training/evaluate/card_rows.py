@@ -59,9 +59,12 @@ def card_rows(weights: Path) -> tuple[CardRow, ...]:
 def _figures(figures: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for where, said in figures.get("segmentation", {}).get("settings", {}).items():
         yield from ((f"{NAMES[key]} ({where})", said[key]) for key in NAMES if _is_told(said.get(key)))
-    for kind in ("classification", "survival"):
-        said = figures.get(kind, {}).get("figures", {})
-        yield from ((NAMES[key], said[key]) for key in NAMES if _is_told(said.get(key)))
+    rated = figures.get("classification", {})
+    for where, said in rated.get("settings", {"": rated.get("figures", {})}).items():
+        how = f" ({where})" if where else ""
+        yield from ((NAMES[key] + how, said[key]) for key in NAMES if _is_told(said.get(key)))
+    said = figures.get("survival", {}).get("figures", {})
+    yield from ((NAMES[key], said[key]) for key in NAMES if _is_told(said.get(key)))
     found = figures.get("detection", {}).get("sensitivity_at_false_positives_per_scan", {})
     yield from ((f"sensitivity at {rate} false positives a scan", value) for rate, value in found.items())
 
