@@ -66,14 +66,10 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
 
 def kept(evaluation: Evaluation) -> dict[str, Any]:
     """Return what is kept of a judgement, as JSON has it."""
-    figures = {
-        task: {key: value for key, value in part.items() if key != "cases"}
-        if isinstance(part, Mapping)
-        else part
-        for task, part in evaluation.figures.items()
-    }
+    plain = evaluation.plain(cases=False)
+    figures = {task: plain.pop(task) for task in evaluation.figures}
     return {
-        **{key: value for key, value in evaluation.plain().items() if key not in evaluation.figures},
+        **plain,
         "headlines": [asdict(one) for one in evaluation.headlines],
         "figures": figures,
         "sections": list(_sections(evaluation.sections)),
