@@ -122,7 +122,7 @@ def malignancy_task(experiment: Experiment, fold: int, data: Path) -> Malignancy
     """Return the task of one fold of a folder of crops: of `training.lidc`, or any in the training form, with ratings.
 
     The settings under `task` are `view`, `variation`, `share`, the part of the other patients that is learned from, and
-    `segmenter`, a model or run that draws each nodule by weights that have not seen the patient; those masks are judged.
+    `segmenter`, a model or run that draws each nodule by weights that have not seen the patient: what is judged then.
     Refuses `bad-experiment`, `few-cases` when a batch needs more nodules than there are, and what `open_subject` does.
     """
     opened = open_learnable(data)
