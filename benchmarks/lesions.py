@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugins import codes
-from plugins.contract import Finding, Mask, Measurement, Provenance
+from plugins.contract import Finding, Mask, Measurement
 from store.dicom.seg import Identified
 from store.dicom.uids import derive_uid
+from store.provenance import Provenance
 
 SIZE = 512
 NOW = datetime(2025, 3, 1, 10, 5, tzinfo=UTC)

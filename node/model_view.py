@@ -16,12 +16,12 @@ from models.place import ModelPlace, open_current
 from models.shipped import VOUCHED, open_shipped
 from node.settings import Settings
 from node.task import Identity
-from plugins.contract import Provenance
 from plugins.errors import NadirError, Refused
 from plugins.registry import load_plugins, load_working
 from store import registry
 from store.dicom.equipment import device_uid
 from store.model_tables import ModelVersion, Promotion
+from store.provenance import Provenance
 
 SHIPPED = "shipped"
 """Stands for the number of the model that comes with the release."""

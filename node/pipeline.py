@@ -23,7 +23,7 @@ from node.deliveries import MORE_KINDS
 from node.fault import place
 from node.identity import Follower, follower, identify, linked
 from node.task import Analysed, Answer, Identity, Task
-from plugins.contract import Finding, Flag, Measurement, Plugin, Provenance, Volume, parted
+from plugins.contract import Finding, Flag, Measurement, Plugin, Volume, parted
 from plugins.errors import Absent, Broken, NadirError, Refused
 from plugins.registry import load_plugins
 from store.analysed import AnalysedFindings, Coded, Found, Measured, SeriesFacts, Told, Written
@@ -33,6 +33,7 @@ from store.dicom.series import ReadStudy, read_mask, read_study
 from store.dicom.sr import Report, encode_nothing_found, encode_planar, encode_volumetric
 from store.dicom.values import integer
 from store.facts import facts_of
+from store.provenance import Provenance
 
 NOTHING_HERE = "nothing-to-analyse"
 Encoder = Callable[[Callable[[str], int], Sequence[Dataset]], list[tuple[str, Dataset]]]

@@ -16,13 +16,14 @@ from node.report.folder import write_report
 from node.report.overlays import key_slice, montage, overlay
 from node.report.pdf import report_pdf
 from node.report.shown import ShownFinding, StudyReport
-from plugins.contract import Flag, Provenance
+from plugins.contract import Flag
 from store.analysed import Told
 from store.dicom import capture, pdf
 from store.dicom.capture import Picture, encode_capture
 from store.dicom.pdf import encode_pdf
 from store.dicom.seg import Identified
 from store.dicom.series import ReadStudy
+from store.provenance import Provenance
 
 MOST_PICTURES = 24
 MARGIN = 0.12

@@ -22,7 +22,7 @@ from node.report.longitudinal.stored import ObjectFiles
 from node.response_job import PAGE, PDF_KIND, SR_KIND, ResponseTask
 from node.task import Analysed, Answer
 from plugins import codes
-from plugins.contract import Measurement, Provenance
+from plugins.contract import Measurement
 from plugins.errors import Broken
 from store.analysed import AnalysedFindings, Written
 from store.course import Course
@@ -36,6 +36,7 @@ from store.dicom.response_sr import (
 )
 from store.dicom.rules import check
 from store.lesions import is_unconfirmed
+from store.provenance import Provenance
 from store.response.burden import TOO_SMALL_TENTHS
 from store.response.history import Role, Status
 from store.response.rules import Rules

@@ -16,10 +16,10 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as standard
 from pydicom.uid import ExplicitVRLittleEndian
 
-from plugins.contract import Provenance
 from plugins.errors import Broken
 from store.dicom.equipment import MANUFACTURER, RESEARCH_USE, contributing, equipment, inherit, one_line
 from store.dicom.uids import derive_uid
+from store.provenance import Provenance
 
 KIND = "capture"
 

@@ -14,8 +14,8 @@ from pydicom.sr.coding import Code
 from pydicom.uid import CTImageStorage
 
 from plugins import codes
-from plugins.contract import Provenance
 from store.dicom.uids import derive_uid
+from store.provenance import Provenance
 
 MANUFACTURER: Final = "Nadir"
 RESEARCH_USE: Final = "For research use only"

@@ -14,7 +14,7 @@ from pydicom.sr.coding import Code
 from pydicom.valuerep import DS
 
 from plugins import codes
-from plugins.contract import Measurement, Provenance, Volume
+from plugins.contract import Measurement, Volume
 from store.dicom.drawing import Line, axis_line, drawn_slice, region
 from store.dicom.encoded import Form
 from store.dicom.groups import (
@@ -29,6 +29,7 @@ from store.dicom.groups import (
     volumetric_group,
 )
 from store.dicom.seg import Identified
+from store.provenance import Provenance
 
 NAMED: Final = (
     "ReferencedSOPClassUID",

@@ -24,11 +24,12 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from plugins import codes
-from plugins.contract import Finding, Measurement, Provenance, Volume
+from plugins.contract import Finding, Measurement, Volume
 from store.dicom.drawing import Line, axis_line, drawn_slice, region
 from store.dicom.equipment import MANUFACTURER, one_line
 from store.dicom.frames import frame_number
 from store.dicom.seg import Identified
+from store.provenance import Provenance
 
 
 def identify_algorithm(provenance: Provenance) -> AlgorithmIdentification:

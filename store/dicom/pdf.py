@@ -11,10 +11,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
 from plugins import codes
-from plugins.contract import Provenance
 from plugins.errors import Broken
 from store.dicom.equipment import MANUFACTURER, RESEARCH_USE, contributing, equipment, inherit, one_line
 from store.dicom.uids import derive_uid
+from store.provenance import Provenance
 
 KIND = "pdf"
 

@@ -36,13 +36,14 @@ from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
 from plugins import codes
-from plugins.contract import Measurement, Provenance
+from plugins.contract import Measurement
 from plugins.errors import Broken
 from store.dicom import response_codes
 from store.dicom.equipment import MANUFACTURER, contributing, equipment, inherit, one_line, stand_in
 from store.dicom.groups import number_item, sixteen
 from store.dicom.sr import INTENDED_USE, observer, procedures
 from store.dicom.uids import derive_uid
+from store.provenance import Provenance
 from store.response.history import Role, Status
 
 KIND: Final = "sr-response"

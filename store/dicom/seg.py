@@ -20,7 +20,7 @@ from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from plugins.contract import Finding, Mask, Provenance, Volume
+from plugins.contract import Finding, Mask, Volume
 from plugins.errors import Broken
 from store.dicom.encoded import Form, put
 from store.dicom.equipment import (
@@ -45,6 +45,7 @@ from store.dicom.frames import (
 )
 from store.dicom.uids import derive_uid
 from store.dicom.voxel_hash import voxel_hash
+from store.provenance import Provenance
 
 PALETTE: Final[tuple[tuple[int, int, int], ...]] = (
     (230, 25, 75),

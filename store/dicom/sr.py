@@ -30,7 +30,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
 from plugins import codes
-from plugins.contract import Flag, Provenance, Volume
+from plugins.contract import Flag, Volume
 from plugins.errors import Broken
 from store.dicom.drawing import drawn_slice
 from store.dicom.encoded import Form, all_ascii, encode, put
@@ -48,6 +48,7 @@ from store.dicom.group_forms import Groups
 from store.dicom.seg import Identified
 from store.dicom.uids import derive_uid
 from store.dicom.values import text
+from store.provenance import Provenance
 
 PROCEDURES: Final = {
     "CT": codes.CT_PROCEDURE,

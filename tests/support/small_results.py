@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from plugins import codes
-from plugins.contract import Finding, Flag, Mask, Provenance, Volume
+from plugins.contract import Finding, Flag, Mask, Volume
 from plugins.measure.lesion import measure_lesion
 from store.dicom.seg import Identified, encode_seg
 from store.dicom.series import read_study
 from store.dicom.sr import Report, encode_nothing_found, encode_planar, encode_volumetric
 from store.dicom.uids import derive_uid
+from store.provenance import Provenance
 
 PROVENANCE = Provenance(
     plugin="lung_nodule",
