@@ -7,20 +7,20 @@ study in whose middle it lies.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import cache, partial
 
 import numpy as np
+from pydicom import Dataset
 from sqlmodel import Session, col, select
 
-from plugins.errors import Refused
-from store.dicom.files import read_file
 from store.dicom.image_line import Point, in_space
 from store.dicom.measured import MeasuredGroup, MeasuredNumber, MeasuredReport
-from store.dicom.values import quiet
 from store.elsewhere import read_report, sighting_of
 from store.identity import drawn
+from store.object_header import header_of
 from store.objects import ObjectStore
 from store.sighting import Sighting
 from store.sightings import Dated
@@ -31,6 +31,8 @@ PLUGIN = "report"
 REPORTS = ("1.2.840.10008.5.1.4.1.1.88.22", "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.34")
 """Enhanced, Comprehensive and Comprehensive 3D SR."""
 SIZES = ("long_axis", "short_axis", "volume")
+ReadHeader = Callable[[str], Dataset | None]
+"""Gives the header of an object by its sha256, as `header_of`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +66,11 @@ def measured_by_hand(
     reports = [(study_pk, report) for study_pk, report in read if report is not None and report.person]
     replaced = {uid for _, report in reports for uid in report.replaces}
     newest: dict[tuple[str, str], tuple[str, Sighting]] = {}
+    header: ReadHeader = cache(partial(header_of, objects))  # most lines of a report are on few images
     for study_pk, report in reports:
         if report.sop_instance_uid not in replaced:
             made_at = "" if report.made_at is None else report.made_at.isoformat()
-            places = [_drawn(session, objects, group) for group in report.groups]
+            places = [_drawn(session, header, group) for group in report.groups]
             for one in _sightings(report, places, *when[study_pk], found):
                 place = (one.study_instance_uid, one.tracking_uid)
                 if place not in newest or newest[place][0] <= made_at:
@@ -148,7 +151,7 @@ def _called(one: Sighting, other: Sighting) -> Sighting:
     return replace(one, **{name: getattr(other, name) for name in (*names, *what)})
 
 
-def _drawn(session: Session, objects: ObjectStore, group: MeasuredGroup) -> _Drawn:
+def _drawn(session: Session, header: ReadHeader, group: MeasuredGroup) -> _Drawn:
     """Return where the lines of a group lie; those on images that are not here lie nowhere."""
     lines = [number for number in group.numbers if number.line is not None]
     ends: dict[str, tuple[Point, Point]] = {}
@@ -162,25 +165,19 @@ def _drawn(session: Session, objects: ObjectStore, group: MeasuredGroup) -> _Dra
         image = session.exec(statement).first()
         if image is not None:
             series, frame = image[0], image[1]
-        where = _ends(number, None if image is None else image[2], objects)
+        where = _ends(number, None if image is None else image[2], header)
         if where is not None:
             ends[number.name] = where
     return _Drawn(ends_mm=ends, series_instance_uid=series, frame_of_reference_uid=frame)
 
 
-def _ends(number: MeasuredNumber, sha256: str | None, objects: ObjectStore) -> tuple[Point, Point] | None:
+def _ends(number: MeasuredNumber, sha256: str | None, header: ReadHeader) -> tuple[Point, Point] | None:
     assert number.line is not None
     if len(number.line[0]) == 3:
         (a, b, c), (d, e, f) = number.line
         return (a, b, c), (d, e, f)
-    if sha256 is None or not objects.path(sha256).is_file():
-        return None
-    with quiet():
-        try:
-            file = read_file(objects.path(sha256))
-        except Refused:
-            return None
-    return None if file is None else in_space(file.header, number.line)
+    image = None if sha256 is None else header(sha256)
+    return None if image is None else in_space(image, number.line)
 
 
 __all__ = ["PLUGIN", "SIZES", "measured_by_hand"]

@@ -10,12 +10,11 @@ from datetime import date
 from sqlmodel import Session, col, select
 
 from plugins import codes
-from plugins.errors import Refused
-from store.dicom.files import read_file
 from store.dicom.items import same
 from store.dicom.measured import MeasuredGroup, MeasuredNumber, MeasuredReport, read_measured
 from store.dicom.values import quiet
 from store.normal import NormalTissue
+from store.object_header import header_of
 from store.objects import ObjectStore
 from store.response.history import Status
 from store.sighting import Measure, Sighting
@@ -73,15 +72,9 @@ def found_elsewhere(
 
 def read_report(objects: ObjectStore, sha256: str) -> MeasuredReport | None:
     """Return what an SR in the object store says; None when it is gone or broken."""
-    path = objects.path(sha256)
-    if not path.is_file():
-        return None
+    header = header_of(objects, sha256)
     with quiet():
-        try:
-            file = read_file(path)
-        except Refused:
-            return None
-        return None if file is None else read_measured(file.header)
+        return None if header is None else read_measured(header)
 
 
 def _newest(reports: Sequence[MeasuredReport]) -> MeasuredReport | None:

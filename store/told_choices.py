@@ -16,17 +16,16 @@ from typing import Final
 from pydicom.dataset import Dataset
 from sqlmodel import Session, col, select
 
-from plugins.errors import Refused
 from store.by_hand import SIZES
 from store.charset import storable
 from store.choices import keep
 from store.chosen import chosen
 from store.course import Course, course
-from store.dicom.files import read_file
 from store.dicom.items import items, text
 from store.dicom.measured import MeasuredGroup, read_measured
 from store.dicom.response_codes import ROLES
-from store.dicom.values import integer, quiet
+from store.dicom.values import integer
+from store.object_header import header_of
 from store.objects import ObjectStore
 from store.overlap import same_place
 from store.sighting import Sighting
@@ -85,7 +84,7 @@ def sent_to(session: Session, objects: ObjectStore, study_pk: int) -> tuple[Sent
     )
     found = []
     for modality, source, sha256 in session.exec(statement).all():
-        header = _header(objects, sha256)
+        header = header_of(objects, sha256)
         if header is not None:
             read: Callable[[Dataset], Sent] = _drawing
             if modality == "SR":
@@ -168,18 +167,6 @@ def _beneath(known: Course, lesion: str, study: str) -> Iterator[Sighting]:
             yield other
 
 
-def _header(objects: ObjectStore, sha256: str) -> Dataset | None:
-    path = objects.path(sha256)
-    if not path.is_file():
-        return None
-    with quiet():
-        try:
-            file = read_file(path)
-        except Refused:
-            return None
-    return None if file is None else file.header
-
-
 def _drawing(header: Dataset) -> Sent:
     names = [_name(header, keyword) for keyword in ("ContentCreatorName", "OperatorsName")]
     equipment = " ".join(
@@ -226,7 +213,7 @@ def _segment_uid(session: Session, objects: ObjectStore, group: MeasuredGroup) -
     seg, number = group.segment
     tables = (select(table.sha256).where(col(table.sop_instance_uid) == seg) for table in (Result, Instance))
     sha256 = next((found for one in tables if (found := session.exec(one).first())), None)
-    header = None if sha256 is None else _header(objects, sha256)
+    header = None if sha256 is None else header_of(objects, sha256)
     segments = () if header is None else items(header, "SegmentSequence")
     written = (text(one, "TrackingUID") for one in segments if integer(one, "SegmentNumber") == number)
     uid = next(filter(None, written), None)
