@@ -13,7 +13,6 @@ from store.dicom.values import tag_of
 
 DEEPEST = 24
 """Levels of content that are read; below that lies no report of this world."""
-OLD_SCHEMES = {"SRT": "SCT", "SNM3": "SCT", "99SDM": "SCT"}
 
 
 def value_of(dataset: Dataset, keyword: str) -> Any:
