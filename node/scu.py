@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pynetdicom import _config, build_context
 from pynetdicom.association import Association
@@ -310,8 +310,13 @@ def associate(
         )
     except (OSError, RuntimeError) as error:
         raise Unavailable(f"{where} cannot be reached: {error}") from error
-    if association.is_established:
-        return association
+    if not association.is_established:
+        _tell_why(association, where, by_tls=tls is not None)
+    return association
+
+
+def _tell_why(association: Association, where: str, *, by_tls: bool) -> NoReturn:
+    """Raise what `associate` raises of an association that was not established."""
     rejection = rejection_of(association)
     if rejection is not None and rejection.result != TRANSIENT:
         raise Refused("association-rejected", f"{where} rejected the association: {rejection.reason_str}")
@@ -326,7 +331,7 @@ def associate(
             "association-rejected", f"{where} accepts none of the SOP classes and transfer syntaxes"
         )
     why = why_failed(association)
-    hint = "" if tls else "; is it running, and is the port right?"
+    hint = "" if by_tls else "; is it running, and is the port right?"
     raise Unavailable(f"{where} cannot be reached{': ' if why else ''}{why}{hint}")
 
 

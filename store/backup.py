@@ -99,16 +99,7 @@ def back_up(
         place.mkdir(mode=0o700)
         rows = _copy_database(database, home, place / ROWS)
         named = _named(place / ROWS)
-        missing, mended = [], []
-        for sha256 in _told(sorted(named), progress):
-            target = _place(folder, sha256)
-            is_there = target.is_file()
-            if is_there and _is_whole(target, sha256, named[sha256], verify):
-                continue
-            if not _copy_object(objects.path(sha256), target, sha256):
-                missing.append(sha256)
-            elif is_there:
-                mended.append(sha256)
+        missing, mended = _copy_objects(objects, named, folder, progress, verify)
         files = {ROWS: rows, **_copy_home(home, place)}
         made = Backup(
             name=name,
@@ -116,8 +107,8 @@ def back_up(
             objects=len(named),
             object_bytes=sum(named.values()),
             files=files,
-            missing=tuple(missing),
-            mended=tuple(mended),
+            missing=missing,
+            mended=mended,
         )
         _write(place / TOLD, json.dumps(made.plain(), indent=1).encode())
         _sync_folders(folder)
@@ -244,6 +235,23 @@ def _named(path: Path) -> dict[str, int]:
 
 def _place(folder: Path, sha256: str) -> Path:
     return folder / "objects" / sha256[:2] / f"{sha256}.dcm"
+
+
+def _copy_objects(
+    objects: ObjectStore, named: Mapping[str, int], folder: Path, progress: Progress, verify: bool
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the hashes of objects that could not be copied, and of those whose earlier copy was not whole."""
+    missing, mended = [], []
+    for sha256 in _told(sorted(named), progress):
+        target = _place(folder, sha256)
+        is_there = target.is_file()
+        if is_there and _is_whole(target, sha256, named[sha256], verify):
+            continue
+        if not _copy_object(objects.path(sha256), target, sha256):
+            missing.append(sha256)
+        elif is_there:
+            mended.append(sha256)
+    return tuple(missing), tuple(mended)
 
 
 def _is_whole(path: Path, sha256: str, size_bytes: int, verify: bool) -> bool:
