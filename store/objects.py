@@ -23,6 +23,7 @@ from sqlmodel import Session, col, select
 
 from plugins.errors import Refused, Unavailable
 from store.failpoint import reach
+from store.file_hash import has_hash, sha256_of
 from store.tables import Instance, Result
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -139,7 +140,7 @@ class ObjectStore:
             with _unavailable():
                 size_bytes = self._sync_file(temporary)
                 reach("after-fsync")
-                sha256 = hashed() if hashed else _hash(temporary)
+                sha256 = hashed() if hashed else sha256_of(temporary)
                 target = self.path(sha256)
                 try:
                     _name(temporary, target)
@@ -159,7 +160,7 @@ class ObjectStore:
         """
         try:
             with _unavailable():
-                sha256 = _hash(temporary)
+                sha256 = sha256_of(temporary)
                 self._sync_file(temporary)
                 target = self._quarantine / f"{sha256}.dcm"
                 _name(temporary, target)
@@ -235,11 +236,7 @@ class ObjectStore:
 
     def is_intact(self, sha256: str) -> bool:
         """Return True when the object is there and its bytes still have their hash."""
-        try:
-            with self.path(sha256).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest() == sha256
-        except OSError:
-            return False
+        return has_hash(self.path(sha256), sha256)
 
     def _make_folders(self) -> None:
         """Make what objects lie in, all at once: none of them has to wait for the folder's own name."""
@@ -294,11 +291,6 @@ def _named(session: Session, prefix: str) -> set[str]:
         sha256 = col(table.sha256)
         named.update(session.exec(select(sha256).where(sha256 >= prefix, sha256 < prefix + "g")))
     return named
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _filled(path: Path) -> int:
