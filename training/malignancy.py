@@ -29,9 +29,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from models.covariates import Covariate, Covariates
+from models.files import BadModel
 from models.malignancy import NETWORK, VOTES, Combination, LinearVotes, RatedView, as_function, asked
 from models.nodule_features import FEATURES, features
 from models.shipped import CARD
+from plugins.errors import NadirError
 from training.evaluate.bootstrap import interval
 from training.evaluate.card_figures import card_figures
 from training.evaluate.families import open_subject
@@ -269,9 +271,14 @@ def is_calibrated(figures: Mapping[str, Any]) -> bool:
     return all(ece is not None and ece["value"] < LARGEST_ECE for ece in found)
 
 
-def main() -> int:
-    """Pack a run as a model, or put the figures of its report on its card; print the sha256 of the manifest."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Pack a run as a model, or put the figures of its report on its card; print the sha256 of the manifest.
+
+    Returns 2 for input that cannot be used.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", type=Path, help="folder of a run, or of a report")
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     parser.add_argument("--data", type=Path, help="folder of the crops, for a run")
@@ -279,11 +286,15 @@ def main() -> int:
     parser.add_argument(
         "--when-asked", action="store_true", help="a node rates by it only when it is asked to"
     )
-    given = parser.parse_args()
-    if given.data is None:
-        told = put_figures(given.source, given.out, when_asked=given.when_asked)
-    else:
-        told = pack(given.source, given.data, given.out, given.segmenter)
+    given = parser.parse_args(arguments)
+    try:
+        if given.data is None:
+            told = put_figures(given.source, given.out, when_asked=given.when_asked)
+        else:
+            told = pack(given.source, given.data, given.out, given.segmenter)
+    except (NadirError, BadModel, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     sys.stdout.write(told + "\n")
     return 0
 

@@ -30,6 +30,7 @@ from training.malignancy import (
     fit_covariates,
     fit_votes,
     is_calibrated,
+    main,
     pack,
     put_figures,
     rated_nodules,
@@ -247,6 +248,25 @@ def test_regressions_learn_from_both_masks_and_drawn_ones_are_told_apart(
     assert found.drawn.tolist() == [False, True] * len(own)
     assert (found.values[1::2] != found.values[::2]).any(axis=1).all()
     assert found.malignant[::2].tolist() == [malignant(case) for case in own]
+
+
+def test_a_folder_without_a_finished_run_or_report_is_told_of(
+    crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "card.json").write_text("{}")
+    assert main([str(tmp_path), "--data", str(crops), "--out", str(tmp_path / "model")]) == 2
+    assert "no fold in" in capsys.readouterr().err
+    assert main([str(tmp_path), "--out", str(tmp_path)]) == 2
+    assert "report.json" in capsys.readouterr().err
+
+
+def test_what_is_rated_only_when_asked_is_not_called_calibrated(tmp_path: Path) -> None:
+    (tmp_path / "card.json").write_text('{"folds": []}')
+    masks = {READERS: {"ece": {"value": 0.04}}, DRAWN: {"ece": {"value": 0.05}}}
+    (tmp_path / "report.json").write_text(json.dumps({"classification": {"settings": masks}}))
+    for when_asked in (False, True):
+        put_figures(tmp_path, tmp_path, when_asked=when_asked)
+        assert json.loads((tmp_path / "card.json").read_text())["calibrated"] is not when_asked
 
 
 def test_a_model_is_calibrated_when_both_masks_say_so() -> None:
