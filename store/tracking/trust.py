@@ -97,20 +97,7 @@ def judge(
         f"{100 * after.overlap:.0f} % of the earlier body in view, "
         f"moved {way:.0f} mm, turned {angle:.0f} degrees"
     )
-    doubts: list[str] = []
-    failures: list[str] = []
-    if after.overlap < GOOD_OVERLAP:
-        (failures if after.overlap < LEAST_OVERLAP else doubts).append(
-            "the images show little of the same body"
-        )
-    if after.local < GOOD_LIKENESS:
-        (failures if after.local < LEAST_LIKENESS else doubts).append("the images are not alike")
-    if angle > MOST_ROTATION_DEG:
-        failures.append("the body is turned more than it can be")
-    if residual is not None and residual > GOOD_RESIDUAL_MM:
-        doubts.append(f"to and fro differ by {residual:.1f} mm")
-    if folded > MOST_FOLDED:
-        doubts.append("the deformation folds")
+    failures, doubts = _reasons(after, angle, residual, folded)
     trust = Trust.FAILED if failures else Trust.DOUBTFUL if doubts else Trust.GOOD
     said = {Trust.GOOD: "can be believed", Trust.DOUBTFUL: "is in doubt", Trust.FAILED: "cannot be believed"}[
         trust
@@ -129,6 +116,27 @@ def judge(
         deformation_mm=moved,
         residual_mm=residual,
     )
+
+
+def _reasons(
+    after: Likeness, angle_deg: float, residual_mm: float | None, folded: float
+) -> tuple[list[str], list[str]]:
+    """Return why a motion cannot be believed, and why it is in doubt."""
+    failures: list[str] = []
+    doubts: list[str] = []
+    if after.overlap < GOOD_OVERLAP:
+        (failures if after.overlap < LEAST_OVERLAP else doubts).append(
+            "the images show little of the same body"
+        )
+    if after.local < GOOD_LIKENESS:
+        (failures if after.local < LEAST_LIKENESS else doubts).append("the images are not alike")
+    if angle_deg > MOST_ROTATION_DEG:
+        failures.append("the body is turned more than it can be")
+    if residual_mm is not None and residual_mm > GOOD_RESIDUAL_MM:
+        doubts.append(f"to and fro differ by {residual_mm:.1f} mm")
+    if folded > MOST_FOLDED:
+        doubts.append("the deformation folds")
+    return failures, doubts
 
 
 def _deformed(deformation: Deformation | None, earlier: Thinned) -> tuple[float, float]:
