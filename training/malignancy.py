@@ -6,9 +6,9 @@
     python -m training.malignancy report --out models/weights/nodule_malignancy      puts its figures on the card
 
 Every number that a fold is judged with was learned from patients of other folds: its network and regressions, and how
-both are put together, which the other folds' held-out answers teach. All of them learn from every nodule twice, with
-the readers' mask and with the one that the segmenter draws (`segmenter` of the experiment; `--segmenter`, the shipped
-one unless told otherwise), since that is the mask that a node has.
+both are put together, which the other folds' held-out answers teach. Regressions and combination learn from every
+nodule twice, with the readers' mask and with the one that the segmenter draws (`--segmenter`, the shipped one unless
+told otherwise), since that is the mask that a node has.
 """
 
 from __future__ import annotations
@@ -54,10 +54,9 @@ LARGEST_ECE = 0.10
 """With a larger expected calibration error nodules are not rated unless somebody asks for it."""
 ABOUT = About(
     name="nodule_malignancy",
-    version="1.1.0",
+    version="1.0.0",
     licence="CC BY 3.0 (learned from LIDC-IDRI, doi:10.7937/K9/TCIA.2015.LO9QL9SX)",
-    training_data="Nodules of LIDC-IDRI that readers rated below or above 3 of 5, each in what any of them "
-    "drew, and with that of nodule_segmenter.",
+    training_data="Nodules of LIDC-IDRI that readers rated below or above 3 of 5; each mask is what any of them drew.",
     input="CT in HU with the mask of one nodule; nothing beyond its slices and 2.5 mm in plane is looked at.",
     intended_use="How likely readers of images rate a lung nodule malignant; research use only.",
     limits=(

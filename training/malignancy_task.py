@@ -1,13 +1,12 @@
 """Learning to tell nodules that readers rate benign from those that they rate malignant: turned patches, two classes.
 
 The mean rating decides: below 3 benign, above 3 malignant, 3 is left out. No other rating is shown to anything that
-learns, and the patch shows nothing that tells how the crop was cut (`models.nodule_features`). Where a segmenter is
-named, each nodule is learned from with the mask that it draws too: the readers' is a mask that no node has.
+learns, and the patch shows nothing that tells how the crop was cut (`models.nodule_features`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from torch.nn import functional
 
 from models.malignancy import RatedView
 from models.patches import scaled
-from plugins.contract import BoolArray
 from plugins.errors import Refused
 from training.evaluate.data import open_learnable
 from training.experiment import Experiment
@@ -68,7 +66,7 @@ class MalignancyTask:
     view: RatedView
     """What the network is shown."""
     learned: Shown
-    """Nodules that are learned from, once with each mask."""
+    """Nodules that are learned from."""
     judged: Shown
     """Nodules of other patients."""
     how: Variation
@@ -121,9 +119,8 @@ def malignant(case: Case) -> bool | None:
 def malignancy_task(experiment: Experiment, fold: int, data: Path) -> MalignancyTask:
     """Return the task of one fold of a folder of crops: of `training.lidc`, or any in the training form, with ratings.
 
-    The settings under `task` are `view`, `variation`, `share`, the part of the other patients that is learned from, and
-    `segmenter`, a model or run that draws each nodule by weights that have not seen the patient: what is judged then.
-    Refuses `bad-experiment`, `few-cases` when a batch needs more nodules than there are, and what `open_subject` does.
+    The settings under `task` are `view`, `variation` and `share`, the part of the other patients that is learned from.
+    Refuses `bad-experiment`, and `few-cases` when a batch needs more nodules than there are.
     """
     opened = open_learnable(data)
     unseen = (fold + 1) % FOLDS if experiment.inner else fold
@@ -132,7 +129,6 @@ def malignancy_task(experiment: Experiment, fold: int, data: Path) -> Malignancy
         share = float(settings.pop("share", 1.0))
         view = RatedView.of(settings.pop("view"))
         how = Variation(**settings.pop("variation", {}))
-        segmenter = settings.pop("segmenter", None)
         if settings:
             raise ValueError(f"'{min(settings)}' is not known")
     except (TypeError, KeyError, ValueError) as error:
@@ -144,39 +140,26 @@ def malignancy_task(experiment: Experiment, fold: int, data: Path) -> Malignancy
     require_patients_apart(learned, judged)
     if len(learned) < experiment.schedule.batch:
         raise Refused("few-cases", f"{len(learned)} rated nodules are too few for one batch")
-    masks = [lambda nodule: nodule.mask, *_drawers(segmenter, opened.manifest)]
     return MalignancyTask(
         manifest=opened.manifest,
         view=view,
-        learned=_shown([load_nodule(case, opened.root) for case in learned], view, masks),
-        judged=_shown([load_nodule(case, opened.root) for case in judged], view, masks[-1:]),
+        learned=_shown([load_nodule(case, opened.root) for case in learned], view),
+        judged=_shown([load_nodule(case, opened.root) for case in judged], view),
         how=how,
     )
-
-
-def _drawers(segmenter: str | None, manifest: DataManifest) -> list[Callable[[Nodule], BoolArray]]:
-    """Return what draws with the segmenter that is named, if one is."""
-    if segmenter is None:
-        return []
-    from training.evaluate.families import open_subject
-    from training.evaluate.malignancy import drawer
-
-    return [drawer(open_subject(segmenter).on(manifest))]
 
 
 def _rated(cases: Sequence[Case]) -> list[Case]:
     return [case for case in cases if malignant(case) is not None]
 
 
-def _shown(
-    nodules: Sequence[Nodule], view: RatedView, masks: Sequence[Callable[[Nodule], BoolArray]]
-) -> Shown:
-    pairs = [view.hu_and_mask(n.image, mask(n), n.spacing_mm) for n in nodules for mask in masks]
+def _shown(nodules: Sequence[Nodule], view: RatedView) -> Shown:
+    pairs = [view.hu_and_mask(n.image, n.mask, n.spacing_mm) for n in nodules]
     both = np.asarray(pairs, dtype=np.float32).reshape(-1, 2, *view.shape)
     return Shown(
         hu=both[:, 0],
         mask=both[:, 1],
-        malignant=np.repeat(np.array([malignant(n.case) for n in nodules], dtype=np.bool_), len(masks)),
+        malignant=np.array([malignant(n.case) for n in nodules], dtype=np.bool_),
     )
 
 

@@ -19,9 +19,8 @@ from plugins.errors import Refused
 from training.evaluate.data import open_data
 from training.evaluate.families import open_subject
 from training.evaluate.judging import judge_model
-from training.evaluate.malignancy import DRAWN, READERS, Drawn
+from training.evaluate.malignancy import DRAWN, READERS
 from training.evaluate.report import write_report
-from training.evaluate.subject import Subject
 from training.experiment import Experiment, read_experiments
 from training.fit import fit
 from training.lidc import lidc_manifest, load_nodule
@@ -165,27 +164,6 @@ def test_a_batch_holds_nodules_of_other_patients_only(crops: Path, experiment: E
     assert shown.shape == (4, 2, 16, 16, 16) and truth.shape == (4, 1) and bool((shown == again).all())
     mm3 = shown[:, 1].sum(dim=(1, 2, 3)).numpy() * 1.5**3
     assert ((mm3 > np.pi / 6 * 5**3) & (mm3 < np.pi / 6 * 17**3)).all()
-
-
-def test_each_nodule_is_learned_from_with_the_mask_that_a_segmenter_draws_too(
-    crops: Path, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whose: list[int] = []
-
-    def drawer(segmenter: Subject) -> Drawn:
-        assert segmenter.name == "nodule_segmenter"
-        return lambda nodule: whose.append(nodule.case.fold) or nodule.image > -600
-
-    monkeypatch.setattr("training.evaluate.malignancy.drawer", drawer)
-    both = Experiment(**{**vars(experiment), "task": {**experiment.task, "segmenter": "nodule_segmenter"}})
-    alone, task = (malignancy_task(one, 0, crops) for one in (experiment, both))
-    assert (task.learned.malignant == np.repeat(alone.learned.malignant, 2)).all()
-    assert (task.learned.mask[::2] == alone.learned.mask).all() and len(whose) == len(
-        alone.learned.malignant
-    ) + len(task.judged.malignant)
-    assert (task.learned.mask[1::2] != alone.learned.mask).any(axis=(1, 2, 3)).all()
-    assert len(task.judged.malignant) == len(alone.judged.malignant)
-    assert (task.judged.mask != alone.judged.mask).any()
 
 
 def test_a_step_whose_slope_is_no_number_is_left_out(
