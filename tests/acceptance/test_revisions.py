@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trouble_plugin
+from alive import is_alive
 from dicom_series import make_series
 from node_process import NADIR, NodeProcess, nadir, nadir_json, node
 from patience import eventually
@@ -167,7 +168,7 @@ def test_a_node_that_is_told_to_stop_gives_its_job_back_and_the_next_one_ends_it
         began = time.monotonic()
         assert process.stop() == 0
         assert time.monotonic() - began < 10
-        assert not _is_alive(child)
+        assert not is_alive(child)
         (job,) = process.ask("jobs", "list")
         assert (job["state"], job["error_code"]) == ("queued", None)
     (tmp_path / "gate").touch()
@@ -185,7 +186,7 @@ def test_after_a_kill_another_run_ends_the_job_once(
         _send(small_study, process.dicom_port)
         (child,) = _runs(tmp_path, 1)
         process.kill()
-        assert eventually(lambda: not _is_alive(child))
+        assert eventually(lambda: not is_alive(child))
         (job,) = process.ask("jobs", "list")
         assert job["state"] == "running"
     (tmp_path / "gate").touch()
@@ -299,11 +300,3 @@ def _predecessors(dataset: Dataset) -> set[str]:
         for series in study.ReferencedSeriesSequence
         for sop in series.ReferencedSOPSequence
     }
-
-
-def _is_alive(pid: int) -> bool:
-    """Tell a running process from one that is gone or only waits to be collected."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

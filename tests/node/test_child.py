@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from alive import is_alive
 from patience import eventually
 
 from node.child import LOG, run_in_child
@@ -156,21 +157,13 @@ def test_no_analysis_outlives_a_killed_parent(
     child = int(numbers.pop())
     os.kill(child, signal.SIGTERM)  # a whole service is told to end: the child leaves that to its parent
     time.sleep(0.3)
-    assert _is_alive(child)
+    assert is_alive(child)
     parent.kill()
     parent.wait(60)
-    assert eventually(lambda: not _is_alive(child))
+    assert eventually(lambda: not is_alive(child))
 
 
 def test_a_large_task_does_not_block_the_parent(run: Callable[..., Answer], small_study: list[Path]) -> None:
     many = tuple(map(str, small_study)) + tuple(f"/nowhere/{'x' * 200}/{n}.dcm" for n in range(5000))
     (analysed,) = run("box", files=many).analysed
     assert analysed.error_code is None
-
-
-def _is_alive(pid: int) -> bool:
-    """Tell a running process from one that is gone or only waits to be collected."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

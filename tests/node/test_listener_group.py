@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from alive import is_alive
 from dicom_series import make_series
 from node_process import NodeProcess
 from patience import eventually
@@ -40,13 +41,6 @@ def pid_of(process: NodeProcess) -> int:
     return process._process.pid
 
 
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def test_two_processes_on_one_port_take_all_that_come_and_end_with_their_parent(
     pair: NodeProcess, tmp_path: Path
 ) -> None:
@@ -62,7 +56,7 @@ def test_two_processes_on_one_port_take_all_that_come_and_end_with_their_parent(
     assert len(both) == 2
     assert len(instances_in(pair.home)) == 24
     assert pair.stop() == 0
-    assert not any(map(runs, both))
+    assert not any(map(is_alive, both))
 
 
 def test_a_listener_process_that_dies_is_replaced_and_told(pair: NodeProcess) -> None:
@@ -82,7 +76,7 @@ def test_listener_processes_end_when_their_parent_is_killed(pair: NodeProcess) -
     both = children(pid_of(pair))
     os.kill(pid_of(pair), signal.SIGKILL)
 
-    assert eventually(lambda: not any(map(runs, both)))
+    assert eventually(lambda: not any(map(is_alive, both)))
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", pair.dicom_port))
 

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from alive import is_alive
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.date import DateTrigger
 from node_process import node
@@ -381,9 +382,7 @@ def test_a_command_runs_at_the_lowest_priority_and_is_gone_with_the_node() -> No
         assert share.read_text().endswith("nice 19\n")
     parent.kill()
     parent.wait(60)
-    assert eventually(
-        lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]
-    )
+    assert eventually(lambda: not is_alive(pid))
     parent.stdout.close()
 
 
