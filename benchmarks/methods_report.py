@@ -46,6 +46,8 @@ ROOT = Path(__file__).parents[1]
 ACCENT = colors.HexColor("#0b5c7f")
 WIDE = (960.0, 540.0)
 USUAL = " (the crop alone)"
+AS_A_NODE = " (segmenter's mask)"
+"""How a node rates; how readers' masks are rated is on the card beside it."""
 PICTURE = str(ROOT / "docs" / "result.png")
 STAGES = (
     ("received", "C-STORE, STOW"),
@@ -257,7 +259,7 @@ def _models(e: Evidence, scale: float, text: ParagraphStyle, small: ParagraphSty
             *(f"{row.low:.3f} to {row.high:.3f}", str(row.patients)),
         ]
         for row in e.cards
-        if "(" not in row.name or USUAL in row.name
+        if "(" not in row.name or row.name.endswith((USUAL, AS_A_NODE))
     ]
     return [_table(rows, scale * 0.82)]
 

@@ -47,12 +47,12 @@ def test_report_and_slides_say_what_the_results_say(made: ModuleType, demo: Demo
     (tmp_path / "pipeline.json").write_text(json.dumps({"steps": steps}))
     evidence = made.gather(demo.out, tmp_path, NOON)
     card = json.loads((ROOT / "models" / "weights" / "nodule_malignancy" / "card.json").read_text())
-    auc = card["figures"]["classification"]["figures"]["auc"]["value"]
+    auc = card["figures"]["classification"]["settings"]["segmenter's mask"]["auc"]["value"]
     suv = [pair for pair in evidence.pairs if pair.name == "suv_max"]
     assert len(suv) == 7 and all(abs(pair.measured / pair.truth - 1) < 0.005 for pair in suv)
     for document in (made.report(evidence), made.slides(evidence)):
         text = text_of(document)
-        assert f"AUC {auc:.3f}" in text
+        assert f"AUC (segmenter's mask) {auc:.3f}" in text
         assert "acknowledged 4321, lost 0" in text
         assert "500 slices storescp 2 img/s" in text and "SEG dcmqi 3.91 s" in text
         assert "SUVmax 7 " in text and "For research use only" in text
