@@ -36,6 +36,11 @@ def is_sound(requested: Sequence[PresentationContext]) -> bool:
     return bool(requested) and whole and len(numbers) == len(requested)
 
 
+def means_to_store(requested: Sequence[PresentationContext]) -> bool:
+    """Return True when a peer proposes to send objects; an echo and a report are answered on a full disk too."""
+    return any(is_storage_class(str(context.abstract_syntax)) for context in requested)
+
+
 def supported_contexts(
     requested: Sequence[PresentationContext], *, storage: bool = True, commitment: bool = False
 ) -> list[PresentationContext]:

@@ -103,8 +103,9 @@ class Hasher:
         """Return the hash of a file that is going to be written; None while another one is, or without a thread.
 
         It has to be finished, whatever becomes of the file. The descriptor may be closed whenever its owner likes.
+        One processor has nothing to spare for a thread.
         """
-        if not self._is_lent.acquire(blocking=False):
+        if (os.cpu_count() or 1) < 2 or not self._is_lent.acquire(blocking=False):
             return None
         try:
             if self._thread is None:

@@ -6,24 +6,22 @@ What becomes of an object is decided by the `Desk` behind it. Nothing here knows
 from __future__ import annotations
 
 import logging
-import os
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from socketserver import BaseServer
 from typing import Any
 
 from pynetdicom import AE, evt
 from pynetdicom.events import Event
-from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
 from node.agreements import Agreements, Offer
 from node.association import StorageAssociation
 from node.callers import AE_TITLE, Callers, plain_address
-from node.contexts import is_sound, is_storage_class
+from node.contexts import is_sound, means_to_store
 from node.desk import Arrival, Committers, Desk, Peer, Reporters
 from node.fastpath import FastAssociation
 from node.hasher import Hasher
@@ -134,7 +132,7 @@ class Reception:
         self._ae.maximum_associations = self._limits.connections  # our own count is of those that were let in
         self._agreements = Agreements()
         self._servers: list[GuardedServer] = []
-        self._hasher = Hasher() if hashing and (os.cpu_count() or 1) > 1 else None
+        self._hasher = Hasher()
         self._seats: Seats[StorageAssociation] = Seats(max_associations, max_associations_per_address)
 
     def start(self) -> None:
@@ -212,8 +210,7 @@ class Reception:
         gone = time.monotonic() + 5.0
         while any(server.active_associations for server in servers) and time.monotonic() < gone:
             time.sleep(0.005)
-        if self._hasher is not None:
-            self._hasher.stop()
+        self._hasher.stop()
         return not any(association.was_busy for association in rest)
 
     def _wait_for_ends(self, servers: list[GuardedServer], deadline: float) -> list[StorageAssociation]:
@@ -288,7 +285,7 @@ class Reception:
         verdict = self._judge(str(request.called_ae_title).strip(" "), calling_ae, address, names)
         if not is_sound(request.presentation_context_definition_list):
             verdict = ("malformed", NO_REASON_GIVEN)
-        if verdict is None and not self._has_room() and _stores(proposed):
+        if verdict is None and not self._has_room() and means_to_store(proposed):
             verdict = ("disk-full", LOCAL_LIMIT_EXCEEDED)
         if verdict is None:
             association.dul.socket.pace.rest(self._limits.silent_seconds)
@@ -396,8 +393,3 @@ class Reception:
         self._seats.leave(association)
         if association.peer is not None:
             self._desk.left(association.peer)
-
-
-def _stores(proposed: Sequence[PresentationContext]) -> bool:
-    """Return True when a peer means to send objects: an echo and a report are answered on a full disk too."""
-    return any(is_storage_class(str(context.abstract_syntax)) for context in proposed)
