@@ -159,10 +159,10 @@ def _read_settings() -> Settings:
 
 def main() -> None:
     """Run one listener process until SIGTERM or the end of standard input, then drain it."""
-    from node.process import end_of, settle_down
+    from node.process import End, settle_down
     from node.serve import Node
 
-    told = end_of(signal.SIGTERM)
+    end = End(signal.SIGTERM)
     settings = _read_settings()
     logs.configure(settings.log_level, form=settings.log_form)
     node = Node(settings, ("listener",), shares_port=True)
@@ -172,10 +172,10 @@ def main() -> None:
 
     def await_end() -> None:
         os.read(0, 1)
-        told.put(None)
+        end.tell()
 
     threading.Thread(target=await_end, name="parent", daemon=True).start()
-    told.get()
+    end.wait()
     node.stop()
 
 

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import gc
 import signal
-from queue import SimpleQueue
+import socket
 
 
-def end_of(*signals: signal.Signals) -> SimpleQueue[None]:
-    """Return a queue that has something to get once one of the signals came.
+class End:
+    """What the main thread waits for: one of some signals, or another thread that says so.
 
-    A handler runs inside whatever the main thread does, its wait too: an Event's lock would be asked for twice.
+    Python runs a handler when the main thread comes to it, and a thread that has just begun to wait for a lock, or a
+    signal that met another thread, never comes to it. What a signal writes to a socket is there whenever it came.
     """
-    told: SimpleQueue[None] = SimpleQueue()
-    for number in signals:
-        signal.signal(number, lambda *_: told.put(None))
-    return told
+
+    def __init__(self, *signals: signal.Signals) -> None:
+        """Hear these signals from now on; in the main thread only."""
+        self._told, self._tell = socket.socketpair()
+        self._tell.setblocking(False)
+        signal.set_wakeup_fd(self._tell.fileno(), warn_on_full_buffer=False)
+        for number in signals:
+            signal.signal(number, lambda *_: None)
+
+    def tell(self) -> None:
+        """Let the end come."""
+        self._tell.send(b"\0")
+
+    def wait(self) -> None:
+        """Return once it has come."""
+        self._told.recv(1)
 
 
 def settle_down() -> None:
@@ -24,4 +37,4 @@ def settle_down() -> None:
     gc.freeze()
 
 
-__all__ = ["end_of", "settle_down"]
+__all__ = ["End", "settle_down"]

@@ -23,7 +23,7 @@ from node.listener import Listener
 from node.loop import Loop
 from node.notify import notify
 from node.opened import opened
-from node.process import end_of, settle_down
+from node.process import End, settle_down
 from node.receipts import Receipts
 from node.reception import Door
 from node.settings import Settings
@@ -362,7 +362,7 @@ class Node:
 def serve(settings: Settings, roles: Sequence[str] = ()) -> None:
     """Run a node until SIGTERM or SIGINT, then drain it; print one line when it is ready."""
     logs.configure(settings.log_level, form=settings.log_form)
-    told = end_of(signal.SIGTERM, signal.SIGINT)
+    end = End(signal.SIGTERM, signal.SIGINT)
     node = Node(settings, roles)
     started = time.monotonic()
     node.start()
@@ -370,7 +370,7 @@ def serve(settings: Settings, roles: Sequence[str] = ()) -> None:
     sys.stdout.write(_ready_line(node, time.monotonic() - started) + "\n")
     sys.stdout.flush()
     notify(os.environ, "READY=1")
-    told.get()
+    end.wait()
     log.info("draining")
     notify(os.environ, "STOPPING=1")
     node.stop()

@@ -24,7 +24,7 @@ from patience import PATIENCE_SECONDS, PATIENT_LIMITS
 
 from node.listener import Listener
 from node.logs import configure
-from node.process import end_of
+from node.process import End
 from node.reception import Door
 from node.settings import Settings
 from node.socket_guard import Limits
@@ -109,10 +109,10 @@ def main(home: Path, keywords: dict[str, object]) -> None:
     listener.start()
     if isinstance(file_size_limit, int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size_limit, file_size_limit))
-    told = end_of(signal.SIGTERM)
+    end = End(signal.SIGTERM)
     sys.stdout.write(f"{listener.port} {listener.tls_port}\n")
     sys.stdout.flush()
-    told.get()
+    end.wait()
     listener.drain(float(str(drain_seconds)))
     database.dispose()
 
