@@ -8,9 +8,12 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 BUFFER_BYTES = 1 << 20
 """What the thread reads at one time: much, because it has to wait for its turn before and after."""
+
+STOP_SECONDS = 5.0
 
 Step = Callable[[memoryview], None]
 
@@ -55,7 +58,7 @@ class HashBeside:
         self._put = put
         self._failure: Exception | None = None
         self._works = threading.Lock()
-        self._is_finished = False
+        self._once = threading.Lock()
 
     def advance(self, size_bytes: int) -> None:
         """Let the thread hash the file up to a length, and return at once."""
@@ -63,16 +66,15 @@ class HashBeside:
 
     def finish(self, size_bytes: int) -> None:
         """The same with the length that it has for good, any for a file that is given up; later calls do nothing."""
-        if not self._is_finished:
-            self._is_finished = True
+        if self._once.acquire(blocking=False):
             self._works.acquire()
             self._put(lambda buffer: self._finish(size_bytes, buffer), True)
 
     def hexdigest(self) -> str:
-        """Return the hash of a file that is finished, when it is known. Raises OSError when it could not be read."""
+        """Return the hash of a file that is finished, when it is known. Raises OSError when it could not be had."""
         with self._works:
             if self._failure is not None:
-                raise self._failure
+                raise OSError(errno.EIO, "the file cannot be hashed") from self._failure
             return self._hash.hexdigest()
 
     def _advance(self, size_bytes: int, buffer: memoryview) -> None:
@@ -85,7 +87,8 @@ class HashBeside:
     def _finish(self, size_bytes: int, buffer: memoryview) -> None:
         self._advance(size_bytes, buffer)
         self._works.release()
-        os.close(self._descriptor)
+        with suppress(OSError):  # some filesystems write only then; who keeps the file syncs it, and is told
+            os.close(self._descriptor)
 
 
 class Hasher:
@@ -103,28 +106,35 @@ class Hasher:
         """Return the hash of a file that is going to be written; None while another one is, or without a thread.
 
         It has to be finished, whatever becomes of the file. The descriptor may be closed whenever its owner likes.
-        One processor has nothing to spare for a thread.
         """
-        if (os.cpu_count() or 1) < 2 or not self._is_lent.acquire(blocking=False):
+        if not self._is_lent.acquire(blocking=False):
             return None
         try:
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="hasher", daemon=True)
+                buffer = memoryview(bytearray(BUFFER_BYTES))
+                self._steps = queue.SimpleQueue()
+                thread = threading.Thread(
+                    target=_work, args=(self._steps, buffer), name="hasher", daemon=True
+                )
                 thread.start()
                 self._thread = thread
             return HashBeside(os.dup(descriptor), self._put)
-        except (OSError, RuntimeError):  # too many files or threads: the file is hashed by who writes it
+        except (
+            OSError,
+            RuntimeError,
+            MemoryError,
+        ):  # too many of something: the file is hashed by who writes it
             self._is_lent.release()
             return None
 
     def stop(self) -> None:
-        """End the thread, unless a file is still being written; the next one begins it again."""
+        """End the thread, unless a file is still being written or the disk hangs; the next file begins another."""
         if not self._is_lent.acquire(blocking=False):
             return
         thread, self._thread = self._thread, None
         if thread is not None:
             self._steps.put(None)
-            thread.join()
+            thread.join(STOP_SECONDS)
         self._is_lent.release()
 
     def _put(self, step: Step, is_last: bool) -> None:
@@ -132,10 +142,10 @@ class Hasher:
         if is_last:
             self._is_lent.release()
 
-    def _run(self) -> None:
-        buffer = memoryview(bytearray(BUFFER_BYTES))
-        while (step := self._steps.get()) is not None:
-            step(buffer)
+
+def _work(steps: queue.SimpleQueue[Step | None], buffer: memoryview) -> None:
+    while (step := steps.get()) is not None:
+        step(buffer)
 
 
 __all__ = ["FileHash", "HashBeside", "Hasher"]

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from functools import cache, partial
+from functools import lru_cache, partial
 
 import numpy as np
 from pydicom import Dataset
@@ -66,7 +66,9 @@ def measured_by_hand(
     reports = [(study_pk, report) for study_pk, report in read if report is not None and report.person]
     replaced = {uid for _, report in reports for uid in report.replaces}
     newest: dict[tuple[str, str], tuple[str, Sighting]] = {}
-    header: ReadHeader = cache(partial(header_of, objects))  # most lines of a report are on few images
+    header: ReadHeader = lru_cache(64)(
+        partial(header_of, objects)
+    )  # most lines of a report are on few images
     for study_pk, report in reports:
         if report.sop_instance_uid not in replaced:
             made_at = "" if report.made_at is None else report.made_at.isoformat()

@@ -138,6 +138,23 @@ def test_a_file_whose_hash_cannot_be_had_is_not_kept(
     assert (spool.path.exists(), list(objects.names())) == (False, [])
 
 
+def test_a_descriptor_that_fails_as_it_is_closed_does_not_end_the_thread(
+    new_spool: NewSpool, monkeypatch: MonkeyPatch
+) -> None:
+    close = os.close
+
+    def fails(descriptor: int) -> None:
+        close(descriptor)
+        if threading.current_thread().name == "hasher":
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(os, "close", fails)
+    for name in ("x", "y"):
+        spool = new_spool(name)
+        spool.close()
+        assert digest(spool) == sha256(b"preamble")
+
+
 def test_without_a_descriptor_to_spare_the_file_is_hashed_by_who_writes_it(
     new_spool: NewSpool, monkeypatch: MonkeyPatch
 ) -> None:
