@@ -15,6 +15,7 @@ from pathlib import Path
 from plugins.errors import Refused, Unavailable
 from store import runs
 from store.database import Database
+from store.file_hash import sha256_of
 from store.labels import Left, labelled
 from store.objects import ObjectStore
 from store.sides import JUDGE, LEARN, Sides, assign, salt_of
@@ -23,7 +24,7 @@ from training.collect import collect
 from training.curate.case_files import write_data_set
 from training.frozen import Gathered
 from training.labelled_kind import KINDS
-from training.manifest import Case, read_manifest, sha256_of
+from training.manifest import Case, read_manifest
 
 
 def gather(

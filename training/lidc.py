@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugins.errors import Refused
-from training.manifest import Case, DataManifest, folds, sha256_of
+from store.file_hash import sha256_of
+from training.manifest import Case, DataManifest, folds
 
 TAGS = ("spacing_x_mm", "spacing_z_mm", "malignancy", "subtlety", "texture", "spiculation", "margin")
 

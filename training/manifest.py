@@ -152,13 +152,6 @@ def folds(sizes_mm: Mapping[str, float], count: int = FOLDS, seed: int = 0) -> d
     return found
 
 
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 __all__ = [
     "FOLDS", "Case", "DataManifest", "folds", "part_of", "patient_key", "read_manifest", "require_patients_apart",
-    "sha256_of",
 ]  # fmt: skip

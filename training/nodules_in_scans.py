@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from plugins.errors import Refused
+from store.file_hash import sha256_of
 from training.lidc import lidc_manifest
-from training.manifest import Case, DataManifest, sha256_of
+from training.manifest import Case, DataManifest
 from training.scans import SCANS, present, sources
 
 CROPS = "lidc_nodules"

@@ -28,6 +28,7 @@ from models.runtime import Runner, runner
 from models.shipped import CARD
 from plugins.contract import BoolArray
 from plugins.errors import NadirError
+from store.file_hash import sha256_of
 from training.evaluate.bootstrap import Interval, summary
 from training.evaluate.crops import AS_GIVEN, Point, asked
 from training.evaluate.data import Data, open_learnable
@@ -36,7 +37,6 @@ from training.evaluate.metrics import dice
 from training.evaluate.runs import run_weights
 from training.evaluate.subject import Subject
 from training.lidc import Nodule, load_nodule
-from training.manifest import sha256_of
 
 Array = NDArray[np.float32]
 Draw = Callable[[Nodule, Array, Point], BoolArray]
@@ -209,10 +209,16 @@ def held_out(
         return drawn(draws, (load_nodule(held[i], data.root) for i in order))
 
 
-def judged(nodules: Sequence[Drawn]) -> dict[str, Any]:
-    """Return Dice of torch in fp32 on some nodules and what other kinds lose on them, as JSON has it."""
+def judged(which: str, nodules: Sequence[Drawn]) -> tuple[dict[str, Any], bool]:
+    """Return Dice of torch in fp32 on some nodules and what other kinds lose on them, as JSON has it, and say it.
+
+    The second is whether all that they lose is allowed.
+    """
     plain, others = lost(nodules)
-    return {"dice_fp32": asdict(plain), "lost": {kind: asdict(one) for kind, one in others.items()}}
+    for kind, one in others.items():
+        sys.stderr.write(f"{which}, {kind}, {len(nodules)} nodules: {_words(plain, one)}\n")
+    figures = {"dice_fp32": asdict(plain), "lost": {kind: asdict(one) for kind, one in others.items()}}
+    return figures, all(one.allowed for one in others.values())
 
 
 def sizes(learned: Learned, cache: Path) -> dict[str, Any]:
@@ -246,24 +252,17 @@ def every_fold(
         with TemporaryDirectory() as folder:
             size = sizes(learned, Path(folder))
         nodules = held_out(subject, data, fold, learned, given.kinds, given.at_most, given.mirrors)
-        ranges[str(fold)], by_fold[str(fold)] = learned.ranges, judged(nodules)
+        ranges[str(fold)] = learned.ranges
+        by_fold[str(fold)], is_allowed = judged(f"fold {fold}", nodules)
         everybody.extend(nodules)
-        allowed &= _say(f"fold {fold}", nodules)
-    allowed &= _say("all folds", everybody)
-    return ranges, {**size, "mirrors": given.mirrors, **judged(everybody), "folds": by_fold}, allowed
+        allowed &= is_allowed
+    figures, is_allowed = judged("all folds", everybody)
+    return ranges, {**size, "mirrors": given.mirrors, **figures, "folds": by_fold}, allowed and is_allowed
 
 
-def _say(which: str, nodules: Sequence[Drawn]) -> bool:
-    """Print what kinds lose; return whether that is allowed."""
-    plain, others = lost(nodules)
-    for kind, one in others.items():
-        words = (
-            f"Dice {plain.value:.4f}, lost {_told(one.dice, '.4f')}; volume {_told(one.volume_bias, '+.2%')}"
-        )
-        sys.stderr.write(
-            f"{which}, {kind}, {len(nodules)} nodules: {words}, all {one.total_volume_bias:+.2%}\n"
-        )
-    return all(one.allowed for one in others.values())
+def _words(plain: Interval, one: Lost) -> str:
+    biased = f"volume {_told(one.volume_bias, '+.2%')}, all {one.total_volume_bias:+.2%}"
+    return f"Dice {plain.value:.4f}, lost {_told(one.dice, '.4f')}; {biased}"
 
 
 def _told(found: Interval, form: str) -> str:

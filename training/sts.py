@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from plugins.errors import Refused
-from training.manifest import Case, DataManifest, folds, sha256_of
+from store.file_hash import sha256_of
+from training.manifest import Case, DataManifest, folds
 
 FILES = {"pet": "pet_suv", "mask": "pet_mask", "ct": "ct"}
 TAGS = ("suv_max", "suv_mean", "gtv_pet_volume_ml")

@@ -15,10 +15,11 @@ from tiny_champion import tiny_champion
 from models.shipped import Model
 from store import registry
 from store.database import Database
+from store.file_hash import sha256_of
 from store.model_folders import stage
 from store.patient_key import patient_key
 from training.frozen import Gathered
-from training.manifest import Case, DataManifest, sha256_of
+from training.manifest import Case, DataManifest
 from training.margins import Margins
 from training.recipe import Recipe
 from training.retrain import Ended, Retraining

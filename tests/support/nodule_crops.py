@@ -9,7 +9,8 @@ import nibabel
 import numpy as np
 from ball_nodules import ball_nodule
 
-from training.manifest import DataManifest, sha256_of
+from store.file_hash import sha256_of
+from training.manifest import DataManifest
 
 
 def write_crops(root: Path, patients: int = 6, *, folds: int = 3) -> Path:

@@ -16,6 +16,7 @@ from models.files import BadModel
 from models.malignancy import open_rater
 from models.shipped import open_model
 from plugins.errors import Refused
+from store.file_hash import sha256_of
 from training.evaluate.data import open_data
 from training.evaluate.families import open_subject
 from training.evaluate.judging import judge_model
@@ -35,7 +36,7 @@ from training.malignancy import (
     rated_nodules,
 )
 from training.malignancy_task import malignancy_task, malignant
-from training.manifest import Case, patient_key, require_patients_apart, sha256_of
+from training.manifest import Case, patient_key, require_patients_apart
 
 pytestmark = pytest.mark.xdist_group("malignancy")
 

@@ -39,6 +39,7 @@ from plugins.errors import Refused
 from plugins.pet_drawing import current_petct
 from plugins.pet_lesion import PetLesion
 from store import registry
+from store.file_hash import sha256_of
 from store.patient_key import patient_key
 from store.runs import State
 from store.sides import JUDGED_SHARE, lot
@@ -50,7 +51,6 @@ from training.evaluate.petct import HOTTEST, asked_cases
 from training.frozen import Gathered, freeze
 from training.gather import gather as gather_labels
 from training.labelled_kind import KINDS
-from training.manifest import sha256_of
 from training.plan.run import JUDGED
 from training.recalibrate import recalibrated
 from training.replay import replaying

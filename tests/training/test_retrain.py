@@ -41,6 +41,7 @@ from plugins.errors import Refused, Unavailable
 from store import patients, registry, runs
 from store.database import Database
 from store.failpoint import KILLED
+from store.file_hash import sha256_of
 from store.model_folders import unnamed
 from store.model_tables import ModelVersion, Promotion, TrainingRun
 from store.patient_key import patient_key
@@ -51,7 +52,7 @@ from training.challenger import experiment_of, pack, task_on_of
 from training.evaluate.data import open_data
 from training.fit import Progress
 from training.frozen import Frozen, Gathered, fold_of, freeze, learned_before
-from training.manifest import FOLDS, DataManifest, sha256_of
+from training.manifest import FOLDS, DataManifest
 from training.promotion import require_still_apart
 from training.recalibrate import recalibrated
 from training.replay import Replaying, is_replayed, replaying

@@ -21,8 +21,9 @@ from plugins.errors import Refused, Unavailable
 from plugins.measure.axes import measure_axes
 from plugins.measure.volume import check_mask
 from store.dicom.nifti import RAS_TO_LPS
+from store.file_hash import sha256_of
 from training.evaluate.data import MANIFEST
-from training.manifest import Case, DataManifest, folds, read_manifest, sha256_of
+from training.manifest import Case, DataManifest, folds, read_manifest
 
 MARGIN_MM = 20.0
 LARGEST_INT16 = 32767

@@ -16,12 +16,12 @@ from models.files import MANIFEST, BadModel
 from models.segmenter import ClassicalNoduleSegmenter
 from models.shipped import VOUCHED, Model, open_model, open_shipped
 from plugins.errors import Refused
+from store.file_hash import sha256_of
 from training.evaluate import detector, malignancy, nodules, petct
 from training.evaluate.data import Data
 from training.evaluate.judged import Case
 from training.evaluate.runs import is_run, open_run
 from training.evaluate.subject import Subject
-from training.manifest import sha256_of
 
 
 @dataclass(frozen=True, kw_only=True)
