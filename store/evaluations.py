@@ -91,10 +91,9 @@ def get(session: Session, manifest_sha256: str, pk: int) -> KeptEvaluation:
     return row
 
 
-def unnamed(session: Session, home: Path) -> list[str]:
-    """Return the folders of evaluations, relative to `home`, that no row names."""
-    found = {path.relative_to(home).as_posix() for path in (home / FOLDER).glob("*/*")}
-    return sorted(found - set(session.exec(select(KeptEvaluation.folder)).all()))
+def folders(session: Session) -> frozenset[str]:
+    """Return every folder, relative to the home folder, that a row names."""
+    return frozenset(session.exec(select(KeptEvaluation.folder)).all())
 
 
 def read(home: Path, row: KeptEvaluation, name: str, *, sha256_of_it: str = "") -> bytes:
@@ -110,4 +109,4 @@ def read(home: Path, row: KeptEvaluation, name: str, *, sha256_of_it: str = "") 
     return content
 
 
-__all__ = ["KeptEvaluation", "add", "get", "of_model", "read", "stage", "unnamed"]
+__all__ = ["KeptEvaluation", "add", "folders", "get", "of_model", "read", "stage"]

@@ -83,7 +83,7 @@ class ObjectStore:
         self._prepared: deque[Path] = deque()
         self._room = -1  # not known before the folder was looked at
         self._room_lock = threading.Lock()
-        with _unavailable():
+        with _unavailable(f" in {self.root}"):
             for folder in (self._incoming, self._ready, self._objects, self._quarantine):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._sync_folder(self.root)
@@ -371,14 +371,15 @@ def _remove(temporary: Path) -> None:
 
 
 @contextmanager
-def _unavailable() -> Iterator[None]:
+def _unavailable(where: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else type(error).__name__
-        raise Unavailable(
-            f"The object store cannot be written or read ({reason}); free or mend the disk."
-        ) from error
+        todo = "free or mend the disk"
+        if isinstance(error, PermissionError):
+            todo = "let the user that runs nadir read and write it (chown or chmod)"
+        raise Unavailable(f"The object store{where} cannot be written or read ({reason}); {todo}.") from error
 
 
 __all__ = ["PREFIXES", "Kept", "ObjectStore", "Quarantined", "is_named", "strays"]

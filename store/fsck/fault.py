@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 RESTORE = "restore the database from a copy"
 REPAIR = "run nadir fsck --repair"
+NOT_OURS = "look what it is and who put it there, then take it out of the folder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,4 +27,21 @@ class Fault:
     """True when a live node may be at it right now: look again before believing it."""
 
 
-__all__ = ["REPAIR", "RESTORE", "Fault"]
+def unreadable(subject: str, error: OSError) -> Fault:
+    """Return the fault of what could not be looked at; `error` says what file and why."""
+    return Fault(
+        invariant="disk",
+        code="unreadable",
+        subject=subject,
+        sentence=f"{shown(str(error.filename))} cannot be read ({error.strerror}): what lies there is not known.",
+        todo="let the user that runs nadir read it (chown or chmod), then run nadir fsck again",
+        young=isinstance(error, FileNotFoundError),  # a live node took it away meanwhile
+    )
+
+
+def shown(name: str) -> str:
+    """Return a foreign file name as one harmless line."""
+    return name.encode("unicode_escape", "surrogateescape").decode("ascii")[:200]
+
+
+__all__ = ["NOT_OURS", "REPAIR", "RESTORE", "Fault", "shown", "unreadable"]

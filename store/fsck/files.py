@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -17,7 +18,7 @@ from sqlmodel import Session, col
 
 from plugins.errors import Refused
 from store.file_hash import has_hash
-from store.fsck.fault import REPAIR, RESTORE, Fault
+from store.fsck.fault import NOT_OURS, REPAIR, RESTORE, Fault, shown, unreadable
 from store.objects import ObjectStore
 from store.part10 import scan_header
 from store.tables import Instance, Result, Series, Study
@@ -26,7 +27,6 @@ YOUNG_SECONDS = 600.0
 TEMPORARY = re.compile(r"([0-9]+)-[0-9a-f]{32}\.part")
 QUARANTINED = re.compile(r"([0-9a-f]{64})\.(dcm|json)")
 FOLDERS = ("incoming", "objects", "quarantine", "ready")
-NOT_OURS = "look what it is and who put it there, then take it out of the store's folder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +96,17 @@ def check_files(
         mode = (objects.root / name).lstat().st_mode
         if stat.S_ISDIR(mode) and mode & 0o027:
             yield _mode(name, mode)
-    yield from _incoming(objects, now)
-    yield from _objects(objects, held, now)
-    yield from _quarantine(objects, held, quick=quick)
+    yield from _readable("incoming", _incoming(objects, now))
+    yield from _readable("objects", _objects(objects, held, now))
+    yield from _readable("quarantine", _quarantine(objects, held, quick=quick))
+
+
+def _readable(subject: str, faults: Iterator[Fault]) -> Iterator[Fault]:
+    """Give the faults of a folder; that it cannot be read is one more, and the other folders are looked at."""
+    try:
+        yield from faults
+    except OSError as error:
+        yield unreadable(subject, error)
 
 
 def _object(objects: ObjectStore, one: Named, *, quick: bool) -> Iterator[Fault]:
@@ -107,9 +115,14 @@ def _object(objects: ObjectStore, one: Named, *, quick: bool) -> Iterator[Fault]
     again = f"send it again from {one.source}" if one.source else "restore the store from a copy"
     try:
         size = path.stat().st_size
+    except PermissionError:
+        return  # its folder is told of once
     except OSError:
         sentence = f"The bytes of {one.subject} are not there."
         yield Fault(invariant="I1", code="object-missing", subject=one.sha256, sentence=sentence, todo=again)
+        return
+    if not (quick or os.access(path, os.R_OK)):
+        yield unreadable(one.sha256, PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)))
         return
     if size != one.size_bytes or not (quick or objects.is_intact(one.sha256)):
         sentence = f"The bytes of {one.subject} are not those that were acknowledged."
@@ -179,25 +192,28 @@ def _incoming(objects: ObjectStore, now: float) -> Iterator[Fault]:
 def _objects(objects: ObjectStore, held: Mapping[str, Named], now: float) -> Iterator[Fault]:
     yield from _unknown(objects.root / "objects", re.compile("[0-9a-f]{2}"), "objects/")
     for folder in sorted((objects.root / "objects").iterdir()):
-        if folder.is_symlink() or not folder.is_dir():
+        if not folder.is_symlink() and folder.is_dir():
+            yield from _readable(f"objects/{folder.name}", _objects_of(folder, held, now))
+
+
+def _objects_of(folder: Path, held: Mapping[str, Named], now: float) -> Iterator[Fault]:
+    ours = re.compile(rf"{re.escape(folder.name)}[0-9a-f]{{62}}\.dcm")
+    yield from _unknown(folder, ours, f"objects/{folder.name}/")
+    for path in sorted(folder.glob("*.dcm")):
+        if path.is_symlink() or not ours.fullmatch(path.name):
             continue
-        ours = re.compile(rf"{re.escape(folder.name)}[0-9a-f]{{62}}\.dcm")
-        yield from _unknown(folder, ours, f"objects/{folder.name}/")
-        for path in sorted(folder.glob("*.dcm")):
-            if path.is_symlink() or not ours.fullmatch(path.name):
-                continue
-            mode = path.stat().st_mode
-            if mode & 0o337:
-                yield _mode(f"objects/{folder.name}/{path.name}", mode)
-            if path.stem not in held:
-                yield Fault(
-                    invariant="disk",
-                    code="orphan",
-                    subject=path.stem,
-                    sentence="An object is on disk and no row names it: kept, and then never acknowledged.",
-                    todo=REPAIR,
-                    young=_is_young(path, now),
-                )
+        mode = path.stat().st_mode
+        if mode & 0o337:
+            yield _mode(f"objects/{folder.name}/{path.name}", mode)
+        if path.stem not in held:
+            yield Fault(
+                invariant="disk",
+                code="orphan",
+                subject=path.stem,
+                sentence="An object is on disk and no row names it: kept, and then never acknowledged.",
+                todo=REPAIR,
+                young=_is_young(path, now),
+            )
 
 
 def _quarantine(objects: ObjectStore, held: Mapping[str, Named], *, quick: bool) -> Iterator[Fault]:
@@ -239,9 +255,4 @@ def _is_young(path: Path, now: float) -> bool:
         return True
 
 
-def shown(name: str) -> str:
-    """Return a foreign file name as one harmless line."""
-    return name.encode("unicode_escape", "surrogateescape").decode("ascii")[:200]
-
-
-__all__ = ["Named", "check_files", "named", "shown"]
+__all__ = ["Named", "check_files", "named"]

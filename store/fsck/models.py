@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import date, datetime
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 from sqlmodel import Session
 
 from models.files import BadModel, verify
-from store.fsck.fault import Fault
+from store.fsck.fault import Fault, unreadable
 from store.fsck.folders import unnamed_folders
-from store.model_folders import unnamed
+from store.model_folders import FOLDER
 from store.registry import versions
 
 
@@ -22,7 +23,11 @@ def check_models(session: Session, home: Path, *, now: datetime, quick: bool) ->
     """
     known = versions(session)
     for one in known:
-        if _is_whole(home / one.folder, one.manifest_sha256, quick=quick):
+        try:
+            if _is_whole(home / one.folder, one.manifest_sha256, quick=quick):
+                continue
+        except PermissionError as error:
+            yield unreadable(one.folder, error)
             continue
         yield Fault(
             invariant="models",
@@ -38,13 +43,15 @@ def check_models(session: Session, home: Path, *, now: datetime, quick: bool) ->
         sentence="A run that was killed left this model; no row names it, and nothing uses it.",
         todo="delete it",
     )
-    yield from unnamed_folders(home, unnamed(home, [one.folder for one in known]), left, now=now)
+    yield from unnamed_folders(home, FOLDER, {one.folder for one in known}, left, now=now)
 
 
 def _is_whole(folder: Path, sha256: str, *, quick: bool) -> bool:
+    """Return whether a model is there, and whether its files are what was judged. Raises PermissionError."""
     try:
-        return folder.is_dir() if quick else bool(verify(folder, {sha256}, date.min))
-    except BadModel:
+        os.listdir(folder)
+        return quick or bool(verify(folder, {sha256}, date.min))
+    except (BadModel, FileNotFoundError, NotADirectoryError):
         return False
 
 

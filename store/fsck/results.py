@@ -10,7 +10,7 @@ from pydicom import Dataset, dcmread
 from sqlalchemy import select, union_all
 from sqlmodel import Session, col
 
-from plugins.errors import Refused
+from plugins.errors import Refused, Unavailable
 from store import response_jobs
 from store.database import Database
 from store.fsck.fault import Fault
@@ -47,7 +47,7 @@ class Computed:
 
 
 def check_results(database: Database, objects: ObjectStore) -> Iterator[Fault]:
-    """Give a fault for each result that is not of its manifest; missing bytes are told of elsewhere."""
+    """Give a fault for each result that is not of its manifest; bytes that cannot be read are told of elsewhere."""
     with database.reading() as session:
         rows = session.execute(
             select(
@@ -124,7 +124,7 @@ def _patient(header: Header) -> tuple[str, str]:
 def _header(path: Path) -> Header | None:
     try:
         return scan_header(path) if path.is_file() else None
-    except Refused:
+    except (Refused, Unavailable, OSError):
         return None
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from empty_database import empty_database
-from node_process import nadir
+from node_process import NADIR, nadir
+from programs import program
 from sqlmodel import select
 from whole_node import START, WholeNode, image
 
@@ -63,3 +66,59 @@ def test_fsck_repairs_what_is_safe_and_says_that_nothing_is_left(node: WholeNode
     status, (fault,) = fsck(node, "--repair")
     assert (status, fault["mended"], fault["todo"]) == (0, "set right", "")
     assert fsck(node, "--quick") == (0, [])
+
+
+@pytest.mark.parametrize(
+    "unreadable",
+    ["evaluations", "evaluations/nodule_segmenter", "models/nodule_segmenter", "store/incoming",
+     "store/objects/00", "store/quarantine"],
+)  # fmt: skip
+def test_a_folder_that_cannot_be_read_is_named_with_what_to_do_and_is_not_called_clean(
+    node: WholeNode, unreadable: str
+) -> None:
+    home = node.objects.root.parent
+    (home / unreadable).mkdir(parents=True, exist_ok=True)
+    (home / unreadable).chmod(0)
+    done = bound_by_modes("fsck", "--home", str(home), "--json")
+    (home / unreadable).chmod(0o700)
+    (fault,) = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert (fault["invariant"], fault["code"]) == ("disk", "unreadable")
+    assert fault["subject"] == unreadable.removeprefix("store/")
+    assert (
+        fault["sentence"]
+        == f"{home / unreadable} cannot be read (Permission denied): what lies there is not known."
+    )
+    assert fault["todo"] == "let the user that runs nadir read it (chown or chmod), then run nadir fsck again"
+
+
+def test_objects_that_may_not_be_read_are_neither_missing_nor_damaged_for_that(node: WholeNode) -> None:
+    with node.database.reading() as session:
+        first, second, _ = sorted(session.exec(select(Instance.sha256)).all())
+    assert first[:2] != second[:2]
+    node.objects.path(first).chmod(0)
+    node.objects.path(second).parent.chmod(0)
+    done = bound_by_modes("fsck", "--home", str(node.objects.root.parent), "--json")
+    node.objects.path(second).parent.chmod(0o700)
+    told = {(fault["code"], fault["subject"]) for fault in json.loads(done.stdout)}
+    assert told == {("unreadable", first), ("unreadable", f"objects/{second[:2]}")}
+
+
+def test_a_store_that_may_not_be_read_is_named_with_what_to_do(node: WholeNode) -> None:
+    folder = node.objects.root / "objects"
+    folder.chmod(0)
+    done = bound_by_modes("fsck", "--home", str(node.objects.root.parent))
+    folder.chmod(0o700)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"nadir: The object store in {node.objects.root} cannot be written or read (Permission denied); "
+        "let the user that runs nadir read and write it (chown or chmod).\n"
+    )
+
+
+def bound_by_modes(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as somebody whom the modes of files bind, also when root runs the tests."""
+    unbound = "-dac_override,-dac_read_search"
+    drop = [program("setpriv", "util-linux"), f"--bounding-set={unbound}", f"--inh-caps={unbound}"]
+    command = [*(drop if os.geteuid() == 0 else []), str(NADIR), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

@@ -514,6 +514,24 @@ def test_a_report_of_an_evaluation_that_no_row_names_is_told_and_left(
     assert found(node) == []
 
 
+@pytest.mark.parametrize("root", ["evaluations", "models"])
+def test_a_file_beside_the_folders_of_evaluations_and_models_is_told_as_a_file(
+    node: WholeNode, tmp_path: Path, root: str
+) -> None:
+    (tmp_path / root / "nodule_segmenter").mkdir(parents=True)
+    for stray in ("notes\n.txt", "nodule_segmenter/.DS_Store"):
+        (tmp_path / root / stray).write_text("")
+    faults = found(node, quick=True)
+    assert {(fault.invariant, fault.code, fault.subject) for fault in faults} == {
+        (root, "unknown-file", rf"{root}/notes\n.txt"),
+        (root, "unknown-file", f"{root}/nodule_segmenter/.DS_Store"),
+    }
+    assert {fault.sentence for fault in faults} == {
+        "Something that the node did not make lies in its folder."
+    }
+    assert not any(fault.young for fault in faults)
+
+
 def test_a_race_with_a_live_node_is_no_fault(node: WholeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     data = _normal(node, image(3, 1))
     node.objects.put(data)
