@@ -30,6 +30,7 @@ from node.settings import Settings
 from node.tls import Renewed
 from node.vitals import Vitals, VitalsServer
 from plugins.errors import Refused
+from store.keys import without_credentials
 from store.tables import Event
 
 ROLES = ("listener", "worker", "sender", "web", "scheduler")
@@ -377,8 +378,6 @@ def serve(settings: Settings, roles: Sequence[str] = ()) -> None:
 
 
 def _ready_line(node: Node, seconds: float) -> str:
-    from node.pacs import without_credentials
-
     s = node.settings
     parts = [f"nadir {version('nadir')} ready in {seconds:.1f} s", f"roles {','.join(node.roles)}"]
     if "listener" in node.roles:

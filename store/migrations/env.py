@@ -4,14 +4,6 @@ from __future__ import annotations
 
 from alembic import context
 
-from store.schema import METADATA
-
-context.configure(
-    connection=context.config.attributes["connection"],
-    target_metadata=METADATA,
-    render_as_batch=True,
-    transactional_ddl=True,
-    compare_type=True,
-)
+context.configure(connection=context.config.attributes["connection"], transactional_ddl=True)
 with context.begin_transaction():
     context.run_migrations()
