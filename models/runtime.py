@@ -47,6 +47,8 @@ AS_FAST = 1.1
 """A kind that takes so much longer than the fastest is taken before it when it is more exact."""
 FURTHEST = 0.2
 """A kind whose probabilities are further from torch's (`apart`) is not used: rounding to 8 bits stays far below."""
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""Without one of them (NVIDIA, Windows' Linux, AMD) torch has no GPU."""
 
 log = logging.getLogger(__name__)
 
@@ -225,6 +227,7 @@ def _key(learned: Learned, threads: int) -> str:
         learned.ranges is not None,
         threads,
         platform.node(),
+        _has_cuda(),
         versions,
     ]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -249,6 +252,9 @@ def _plain(trials: Mapping[str, Trial]) -> bytes:
 
 
 def _has_cuda() -> bool:
+    """Return whether torch can compute on a GPU; its import takes seconds, which other runtimes need not wait for."""
+    if not any(os.path.exists(device) for device in GPU_DEVICES):
+        return False
     import torch
 
     return torch.cuda.is_available()

@@ -98,6 +98,28 @@ def test_the_fastest_is_tried_once_for_all_weights_of_an_architecture(
     assert len(kept_trials(tmp_path / "new")) == 2
 
 
+def test_a_trial_without_a_gpu_does_not_hold_with_one_nor_the_other_way_round(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    quick(monkeypatch, "torch-fp32", told=told)
+    for has_cuda in (False, True, False, True):
+        monkeypatch.setattr(runtime, "_has_cuda", lambda has_cuda=has_cuda: has_cuda)
+        fastest(learned(), "small", tmp_path, 1)
+    assert told == ["torch-fp32", "torch-fp32"]
+    assert len(kept_trials(tmp_path)) == 2
+
+
+def test_where_there_is_no_gpu_torch_is_not_imported_to_find_out() -> None:
+    asked = (
+        "import sys, models.runtime as r; r.GPU_DEVICES = ('/dev/none',); "
+        "print(r._has_cuda(), 'torch' in sys.modules)"
+    )
+    root = Path(runtime.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", asked], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
 @pytest.mark.parametrize("fault", ["none", "wrong", "raises"])
 def test_a_kind_that_was_found_with_other_weights_is_held_against_torch_once_for_each_network(
     fault: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
