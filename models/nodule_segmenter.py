@@ -160,6 +160,10 @@ class LearnedNoduleSegmenter:
         learned = Learned.of(self.model, self._folds[0])
         return fastest(learned, self.model.manifest.name, self.cache or default_cache(), threads).kind
 
+    def is_coarse(self, voxel_mm: float) -> bool:
+        """Return whether voxels of this size are coarser than all that the networks learned on."""
+        return voxel_mm > self.view.voxels_mm[-1]
+
     def segment(
         self, image: Array, spacing_mm: Spacing, seed: Index, within: BoolArray | None = None
     ) -> BoolArray:
@@ -205,7 +209,7 @@ class LearnedNoduleSegmenter:
         raw = put_back(sigmoid(logits), part.shape, spacing_mm, drawn.point, drawn.grid)
         tempered = sigmoid(logits / np.float32(self.doubt.temperature))
         mask = _at(raw > level, look.here, spacing_mm)
-        if drawn.grid.spacing_mm[0] > self.view.voxels_mm[-1]:
+        if self.is_coarse(drawn.grid.spacing_mm[0]):
             mask = _at(_edged(mask, part, spacing_mm), look.here, spacing_mm)
         return NoduleAnswer(
             box=look.box,

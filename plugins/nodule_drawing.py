@@ -94,7 +94,7 @@ def draw_at(
         mask = _on_grid(answer, shape)
         if not answer.fits:
             flags.append(doubt("larger-than-patch", "it is too large to be drawn whole", volume))
-        if _is_coarse(answer, segmenter):
+        if segmenter.is_coarse(answer.voxel_mm):
             learned = (
                 "it is larger than what the networks learned, and how far off they are there is not known"
             )
@@ -131,7 +131,7 @@ def _doubted(
     """
     doubt, unsure = segmenter.doubt, answer.uncertainty
     intervals: dict[str, Interval] = {}
-    for one in () if _is_coarse(answer, segmenter) else measurements:
+    for one in () if segmenter.is_coarse(answer.voxel_mm) else measurements:
         if one.name == "volume":
             low, high = doubt.volume_interval_mm3(one.value * MM3_PER_ML, unsure.entropy)
             intervals[one.name] = (low / MM3_PER_ML, high / MM3_PER_ML)
@@ -144,10 +144,6 @@ def _doubted(
         uncertainty=unsure,
         flags=tuple(flags),
     )
-
-
-def _is_coarse(answer: NoduleAnswer, segmenter: LearnedNoduleSegmenter) -> bool:
-    return answer.voxel_mm > segmenter.view.voxels_mm[-1]
 
 
 def _with_spread(measurement: Measurement, interval: Interval | None) -> Measurement:
