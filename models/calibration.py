@@ -39,11 +39,6 @@ def tempered(logits: FloatArray, temperature: float) -> FloatArray:
     return p
 
 
-def tempered_threshold(threshold: float, temperature: float) -> float:
-    """Return the threshold that draws from tempered probabilities the mask that `threshold` draws from raw ones."""
-    return float(special.expit(special.logit(threshold) / temperature))
-
-
 def fit_temperature(logits: Sequence[FloatArray], targets: Sequence[BoolArray]) -> float:
     """Return the temperature with the smallest negative log-likelihood, each case counting alike.
 

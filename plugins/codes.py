@@ -105,7 +105,6 @@ GRAM: Final = Code("g", "UCUM", "gram")
 MEGABECQUEREL: Final = Code("MBq", "UCUM", "megabecquerel")
 MINUTE: Final = Code("min", "UCUM", "minute")
 PERCENT: Final = Code("%", "UCUM", "Percent")
-RATIO: Final = Code("{ratio}", "UCUM", "ratio")
 NO_UNITS: Final = Code("1", "UCUM", "no units")
 
 # How a segment came about (CID 7162)

@@ -29,7 +29,6 @@ SLAB_MM = 1.25
 CROP_FADE_MM = 1.5
 """Within this distance of the donor's edge a piece has faded, mm."""
 LUNG_BELOW_HU = -500.0
-AWAY_AT_MOST_MM = 40.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -55,8 +55,6 @@ class Grid:
 
 CT_GRID = Grid(shape=(120, 512, 512), spacing_mm=(2.5, 0.78125, 0.78125))
 PET_GRID = Grid(shape=(75, 128, 128), spacing_mm=(4.0, 4.0, 4.0))
-SMALL_CT_GRID = Grid(shape=(60, 160, 160), spacing_mm=(5.0, 2.5, 2.5))
-SMALL_PET_GRID = Grid(shape=(50, 64, 64), spacing_mm=(6.0, 6.0, 6.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,8 +134,6 @@ class Truth:
     """A place deep in the liver, LPS mm."""
     liver_suv: float
     """Mean uptake of the liver, SUVbw."""
-    blood_pool_suv: float
-    """Mean uptake of the blood, SUVbw."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -263,7 +259,6 @@ def phantom(
         lungs=(_lung_truth("right", ct[lungs == 1], ct_grid), _lung_truth("left", ct[lungs == 2], ct_grid)),
         liver_mm=_add(LIVER_MM, shift),
         liver_suv=phantom_anatomy.SUV["liver"],
-        blood_pool_suv=phantom_anatomy.SUV["blood"],
     )
     return Thorax(
         seed=seed,

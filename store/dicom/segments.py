@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from plugins.contract import BoolArray, Drawn, Flag, Mask, Volume
@@ -23,8 +22,6 @@ from store.dicom.values import code, integer, items, numbers, text
 
 ON_GRID = 0.25
 THRESHOLD = 0.5
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

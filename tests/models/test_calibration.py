@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import special, stats
 
 from models.calibration import (
@@ -13,7 +11,6 @@ from models.calibration import (
     negative_log_likelihood,
     reliability,
     tempered,
-    tempered_threshold,
     uncertainty_error,
 )
 
@@ -53,25 +50,6 @@ def test_a_large_case_does_not_outvote_a_small_one() -> None:
     (large,), (large_truth,) = overconfident(4.0, cases=1, seed=1)
     both = fit_temperature([small, np.tile(large, 50)], [small_truth, np.tile(large_truth, 50)])
     assert both == pytest.approx(fit_temperature([small, large], [small_truth, large_truth]), rel=1e-3)
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    seed=st.integers(0, 10_000),
-    temperature=st.floats(0.1, 10.0),
-    threshold=st.floats(0.05, 0.95),
-)
-def test_temperature_leaves_the_mask_when_the_threshold_moves_with_it(
-    seed: int, temperature: float, threshold: float
-) -> None:
-    logits = np.random.default_rng(seed).normal(0, 3, (6, 7, 8))
-    raw = special.expit(logits) > threshold
-    calm = tempered(logits, temperature) > tempered_threshold(threshold, temperature)
-    assert np.array_equal(raw, calm)
-
-
-def test_a_mask_at_one_half_needs_no_other_threshold() -> None:
-    assert tempered_threshold(0.5, 2.7) == 0.5
 
 
 def test_the_calibration_error_in_closed_form() -> None:

@@ -14,7 +14,6 @@ from plugins.errors import Unavailable
 from training import phantom_dicom
 from training.phantom import (
     PET_GRID,
-    SMALL_CT_GRID,
     Grid,
     Nodule,
     Thorax,
@@ -22,6 +21,8 @@ from training.phantom import (
     paint_nodule,
     phantom,
 )
+
+SMALL_CT_GRID = Grid(shape=(60, 160, 160), spacing_mm=(5.0, 2.5, 2.5))
 
 
 @pytest.fixture(scope="module")

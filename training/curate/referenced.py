@@ -47,8 +47,6 @@ class Spoken:
     """SOP Instance UIDs of images that are spoken of, by series; none named means the series."""
     there: dict[str, dict[str, Path]] = field(default_factory=dict)
     """Files of images that are there, by series and SOP Instance UID."""
-    speakers: int = 0
-    """Number of objects that speak of images."""
     mute: list[Path] = field(default_factory=list)
     """Objects that ought to name a series of images and name none that can be read."""
 
@@ -146,7 +144,6 @@ def _hear_xml(path: Path, spoken: Spoken) -> None:
 
 
 def _add(found: Mapping[str, set[str]], path: Path, spoken: Spoken) -> None:
-    spoken.speakers += 1
     if not found:
         spoken.mute.append(path)
     for uid, sops in found.items():
