@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,6 +50,8 @@ def backup(
         return
     settings = load_settings(config, {"home": home})
     with open_database(home, config) as database:
+        from importlib.metadata import version
+
         from store.objects import ObjectStore
 
         with printing.advancing("copying objects") as progress:

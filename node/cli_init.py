@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from node import printing
-from node.settings import Settings
 from plugins.errors import Refused
 
 QUESTIONS: dict[str, tuple[str, str]] = {
@@ -62,6 +61,8 @@ def _asked(name: str, question: str, default: str) -> Any:
 
 def _checked(name: str, said: str) -> Any:
     """Return an answer as the setting holds it. Refuses `bad-settings` with the setting's own sentence."""
+    from node.settings import Settings
+
     value: Any = [part.strip() for part in said.split(",") if part.strip()] if name in LISTS else said.strip()
     if name == "home":
         value = Path(value).expanduser()

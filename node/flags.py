@@ -8,14 +8,19 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic.fields import FieldInfo
+from typer.core import TyperCommand
+from typer.main import get_command
 
-from node.secrets import holds_credentials, is_secret
-from node.settings import Settings
+from node.cli_help import flowing
 from plugins.errors import Refused
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from node.settings import Settings
 
 SINGULAR = {
     "destinations": "--destination",
@@ -36,25 +41,31 @@ SINGULAR = {
 """Flags that may be given several times are named for one of what they hold."""
 
 
-def with_setting_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Return the command with a flag for each setting, in place of its `**flags`."""
-    fixed = [
-        p
-        for p in inspect.signature(command, eval_str=True).parameters.values()
-        if p.kind is not p.VAR_KEYWORD
-    ]
-    # A secret as a flag would stand in the list of processes for everybody to read.
-    offered = {name: field for name, field in Settings.model_fields.items() if not is_secret(field)}
-    flags = [_parameter(name, field) for name, field in offered.items()]
-    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in (*fixed, *flags)]
-    # Typer reads a command's options from these two, and nothing else can tell it of options made at run time.
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
-    return command
+class SettingsCommand(TyperCommand):
+    """A command with a flag for each setting, in place of its `**flags`.
+
+    The flags are made when they are asked for: loading the settings takes as long as all else of the help of `nadir`.
+    """
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        super().__init__(function.__name__, help=flowing(function))
+        self._function = function
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return its own parameters and those of the settings."""
+        if self.callback is None:
+            alone = typer.Typer(add_completion=False)
+            alone.command()(_with_flags(self._function))
+            whole = get_command(alone)
+            self.params, self.callback = whole.params, whole.callback
+        return super().get_params(ctx)
 
 
 def load_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
-    """Return the settings of file, environment and flags as `with_setting_flags` gives them. Refuses `bad-settings`."""
+    """Return the settings of file, environment and flags as `SettingsCommand` gives them. Refuses `bad-settings`."""
+    from node.secrets import holds_credentials
+    from node.settings import Settings
+
     values = dict(flags)
     for name, value in values.items():
         if holds_credentials(value):
@@ -72,6 +83,25 @@ def load_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
     return Settings.load(
         config, **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     )
+
+
+def _with_flags(command: Callable[..., None]) -> Callable[..., None]:
+    from node.secrets import is_secret
+    from node.settings import Settings
+
+    fixed = [
+        p
+        for p in inspect.signature(command, eval_str=True).parameters.values()
+        if p.kind is not p.VAR_KEYWORD
+    ]
+    # A secret as a flag would stand in the list of processes for everybody to read.
+    offered = {name: field for name, field in Settings.model_fields.items() if not is_secret(field)}
+    flags = [_parameter(name, field) for name, field in offered.items()]
+    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in (*fixed, *flags)]
+    # Typer reads a command's options from these two, and nothing else can tell it of options made at run time.
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:

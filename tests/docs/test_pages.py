@@ -92,8 +92,8 @@ def options_of(words: list[str]) -> tuple[list[str], set[str]]:
             break
         command = command.commands[word]
         named.append(word)
-    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-    return named, known | {"--help"}
+    parameters = command.get_params(typer.Context(command))
+    return named, {name for one in parameters for name in (*one.opts, *one.secondary_opts)}
 
 
 def test_every_command_that_the_pages_name_exists_with_its_options() -> None:

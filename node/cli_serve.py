@@ -1,0 +1,36 @@
+"""The command `nadir serve`: the node itself, with a flag for each setting."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from node.cli_options import Config
+from node.flags import SettingsCommand, load_settings
+
+
+@SettingsCommand
+def serve(
+    config: Config = None,
+    role: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="listener, worker, sender, web or scheduler (repeatable); all when not given.",
+            show_default=False,
+        ),
+    ] = None,
+    **flags: Any,
+) -> None:
+    """Run the node until it is told to stop (SIGTERM or Ctrl-C), then finish what is under way.
+
+    Every flag may also stand in the settings file (dicom_port = 11112) or in the environment
+    (NADIR_DICOM_PORT=11112); a flag wins over the environment, and that over the file.
+    """
+    settings = load_settings(config, flags)
+    from node.serve import serve as run
+
+    run(settings, tuple(role or ()))
+
+
+__all__ = ["serve"]
