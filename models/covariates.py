@@ -18,7 +18,7 @@ class Covariate:
     """One fact, as a number."""
 
     name: str
-    """What it is, with its unit (`age_years`, `is_smoker`)."""
+    """What it is, with its unit: `age_years` and `is_female` are read from the study, any other counts as unknown."""
     mean: float
     """Mean where it was known: what is supposed where it is not."""
     spread: float

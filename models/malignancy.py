@@ -144,6 +144,11 @@ class MalignancyRater:
     covariates: Covariates | None = None
     """What was learned of clinical facts, if anything."""
 
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """Return the names of the clinical facts that were learned."""
+        return () if self.covariates is None else tuple(fact.name for fact in self.covariates.facts)
+
     def rate(
         self,
         image: Array,

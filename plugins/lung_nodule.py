@@ -19,7 +19,7 @@ from models.nodule_segmenter import LearnedNoduleSegmenter
 from models.place import Places
 from models.segmenter import ClassicalNoduleSegmenter, LesionSegmenter
 from plugins import codes, nodule_drawing
-from plugins.contract import Finding, Flag, Mask, Point, Study, Volume
+from plugins.contract import Finding, Flag, Mask, Patient, Point, Study, Volume
 from plugins.errors import Absent, Refused
 from plugins.lungs import Lungs, lungs
 from plugins.mass_search import Mass, masses
@@ -159,7 +159,7 @@ class LungNodule:
         reason: Absent | None = None
         for volume in series:
             try:
-                return self.find(volume)
+                return self.find(volume, study.patient)
             except Absent as error:
                 reason = reason or error
         why = f": {reason.sentence}" if reason else ""
@@ -169,7 +169,7 @@ class LungNodule:
         """Return the nodule at a point (LPS mm) of a series; None when none is seen there. Refuses `point-outside`."""
         return nodule_at(study.volume(series), point_mm, label, self.drawer, self.max_diameter_mm)
 
-    def find(self, volume: Volume) -> tuple[Finding | Flag, ...]:
+    def find(self, volume: Volume, patient: Patient) -> tuple[Finding | Flag, ...]:
         """Return the nodules of one CT, largest first, and doubts about it. Refuses (`no-lungs`, `not-ct`)."""
         found = lungs(volume)
         box = _joint_box(found)
@@ -197,7 +197,8 @@ class LungNodule:
             drawn = [d.learned is not None and d.learned.uncertainty is not None for d in ordered]
             wanted = [by_networks or self.malignancy == "on" for by_networks in drawn]
             findings = [
-                rated(f, volume, rater) if also else f for f, also in zip(findings, wanted, strict=True)
+                rated(f, volume, rater, patient) if also else f
+                for f, also in zip(findings, wanted, strict=True)
             ]
             if any(wanted):
                 flags += (replace(FLAG, series_instance_uid=volume.series_instance_uid),)

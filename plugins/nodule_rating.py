@@ -15,7 +15,7 @@ from models.nodule_segmenter import LearnedNoduleSegmenter, runs_here
 from models.place import NOWHERE, Places, open_current
 from models.segmenter import LesionSegmenter
 from plugins import codes
-from plugins.contract import Finding, Flag, Measurement, Volume
+from plugins.contract import Finding, Flag, Measurement, Patient, Volume
 from plugins.errors import Refused
 
 Ratings = Literal["calibrated", "on", "off"]
@@ -53,8 +53,18 @@ def choose_rater(
         raise Refused("no-rater", f"nodules cannot be rated: {bad.sentence}") from bad
 
 
-def rated(finding: Finding, volume: Volume, rater: MalignancyRater) -> Finding:
-    """Return a nodule of a CT with the likelihood of a malignant rating, 0 to 1; its interval is told as a doubt."""
+def clinical_facts(patient: Patient) -> dict[str, float]:
+    """Return what a study tells of its patient that a model may have learned: `age_years`, `is_female` (0 or 1)."""
+    is_female = {"F": 1.0, "M": 0.0}.get(patient.sex or "")
+    told = {"age_years": patient.age_years, "is_female": is_female}
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def rated(finding: Finding, volume: Volume, rater: MalignancyRater, patient: Patient) -> Finding:
+    """Return a nodule of a CT with the likelihood of a malignant rating, 0 to 1; its interval is told as a doubt.
+
+    Clinical facts count where the model has learned them and the study tells them; the doubt names those that did.
+    """
     mask = finding.mask
     margin = [1, *(math.ceil(REACH_MM / s) + 2 for s in volume.spacing_mm[1:])]
     window = tuple(
@@ -67,8 +77,11 @@ def rated(finding: Finding, volume: Volume, rater: MalignancyRater) -> Finding:
         for o, w, n in zip(mask.origin, window, mask.voxels.shape, strict=True)
     )
     drawn[tuple(own)] = mask.voxels
-    said = rater.rate(volume.array[window], drawn, volume.spacing_mm)
+    known = {name: value for name, value in clinical_facts(patient).items() if name in rater.facts}
+    said = rater.rate(volume.array[window], drawn, volume.spacing_mm, known)
     words = f"malignancy {said.low:.2f} to {said.high:.2f} had the model learned from other patients"
+    if known:
+        words += f"; beside the image counted {' and '.join(known)}"
     interval = Flag(
         code="malignancy-interval",
         sentence=f"'{finding.label}': {words}",
@@ -89,4 +102,4 @@ def rated(finding: Finding, volume: Volume, rater: MalignancyRater) -> Finding:
     )
 
 
-__all__ = ["FLAG", "MEASUREMENT", "RATINGS", "Ratings", "choose_rater", "rated"]
+__all__ = ["FLAG", "MEASUREMENT", "RATINGS", "Ratings", "choose_rater", "clinical_facts", "rated"]

@@ -5,6 +5,10 @@
     nadir evaluate models/weights/nodule_malignancy --data FOLDER --out report
     python -m training.malignancy report --out models/weights/nodule_malignancy      puts its figures on the card
 
+With `--facts FILE` the model also learns what clinical facts tell beside the image: a CSV with `patient_id` and a
+column for each fact, in numbers, empty where it is not known. A node knows `age_years` and `is_female` (0 or 1) of a
+study. The figures on the card stay those of the image alone.
+
 Every number that a fold is judged with was learned from patients of other folds: its network and regressions, and how
 both are put together, which the other folds' held-out answers teach. Regressions and combination learn from every
 nodule twice, with the readers' mask and with the one that the segmenter draws (`--segmenter`, the shipped one unless
@@ -14,12 +18,15 @@ told otherwise), since that is the mask that a node has.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import math
 import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +40,7 @@ from models.files import BadModel
 from models.malignancy import NETWORK, VOTES, Combination, LinearVotes, RatedView, as_function, asked
 from models.nodule_features import FEATURES, features
 from models.shipped import CARD
-from plugins.errors import NadirError
+from plugins.errors import NadirError, Refused
 from training.evaluate.bootstrap import interval
 from training.evaluate.card_figures import card_figures
 from training.evaluate.families import open_subject
@@ -46,6 +53,8 @@ from training.ship import About, ship, write_manifest
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Facts = Mapping[str, Sequence[float | None]]
+NOTHING_KNOWN: Mapping[str, Mapping[str, float]] = {}
 DRAWS = 40
 """Regressions of a fold, each on another draw of its patients."""
 STIFFNESS = 0.1
@@ -86,6 +95,8 @@ class RatedNodules:
     """Logit of the network that has not seen the patient."""
     drawn: Bools
     """Whether the mask is the segmenter's, not the readers'."""
+    facts: Facts = field(default_factory=dict)
+    """Clinical facts by name, `(N,)` each; None where one is not known."""
 
 
 def fit_votes(
@@ -121,20 +132,19 @@ def fit_combination(linear: Floats, network: Floats, truth: Bools) -> Combinatio
     return Combination(intercept=float(fitted.intercept_[0]), linear=own, network=other)
 
 
-def fit_covariates(
-    image: Floats, facts: Mapping[str, Sequence[float | None]], truth: Bools, *, stiffness: float = 1.0
-) -> Covariates:
+def fit_covariates(image: Floats, facts: Facts, truth: Bools, *, stiffness: float = 1.0) -> Covariates:
     """Return what clinical facts tell beside an image's logit `(N,)`; one that is not known (None) counts as the mean.
 
-    Raises ValueError for a fact that is known of fewer than two nodules, or is the same for all.
+    Refuses `bad-facts`: a fact that is known of fewer than two nodules, or is the same for all.
     """
     columns, found = [image], []
     for name, values in facts.items():
         column = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
         known = column[np.isfinite(column)]
         if known.size < 2 or known.std() == 0:
-            raise ValueError(
-                f"'{name}' is known of too few, or the same for all: nothing can be learned of it"
+            raise Refused(
+                "bad-facts",
+                f"'{name}' is known of too few, or the same for all: nothing can be learned of it",
             )
         found.append((name, float(known.mean()), float(known.std())))
         columns.append(np.where(np.isfinite(column), (column - known.mean()) / known.std(), 0.0))
@@ -150,10 +160,47 @@ def fit_covariates(
     )
 
 
-def rated_nodules(run: Path, manifest: DataManifest, root: Path, draw: Drawn | None = None) -> RatedNodules:
+def read_facts(file: Path) -> dict[str, dict[str, float]]:
+    """Return the clinical facts of a CSV, by name and `patient_id`; what is empty is not known.
+
+    Refuses `bad-facts`: no column `patient_id`, a patient named twice, what is no finite number.
+    """
+    found: dict[str, dict[str, float]] = {}
+    patients: set[str] = set()
+    with file.open(newline="", encoding="utf-8") as lines:
+        rows = csv.DictReader(lines, strict=True)
+        names = [name for name in rows.fieldnames or () if name != "patient_id"]
+        if not names or len(names) == len(rows.fieldnames or ()):
+            raise Refused("bad-facts", f"{file} needs a column patient_id, and one for each fact")
+        for row in rows:
+            patient = row["patient_id"]
+            if patient in patients:
+                raise Refused("bad-facts", f"line {rows.line_num} of {file} tells of a patient once more")
+            patients.add(patient)
+            for name in names:
+                if value := (row[name] or "").strip():
+                    found.setdefault(name, {})[patient] = _number(value, name, rows.line_num, file)
+    return found
+
+
+def _number(value: str, name: str, line: int, file: Path) -> float:
+    with suppress(ValueError):
+        if math.isfinite(number := float(value)):
+            return number
+    raise Refused("bad-facts", f"'{name}' in line {line} of {file} is no number")
+
+
+def rated_nodules(
+    run: Path,
+    manifest: DataManifest,
+    root: Path,
+    draw: Drawn | None = None,
+    facts: Mapping[str, Mapping[str, float]] = NOTHING_KNOWN,
+) -> RatedNodules:
     """Return every rated nodule of the finished folds of a run with the answer of the network that has not seen it.
 
-    Each is there with the readers' mask, then, where something draws, with the mask that it draws.
+    Each is there with the readers' mask, then, where something draws, with the mask that it draws. `facts` are what
+    `read_facts` returns.
     """
     subject = open_run(run).on(manifest)
     view = RatedView.of(subject.card["task"]["view"])
@@ -174,6 +221,7 @@ def rated_nodules(run: Path, manifest: DataManifest, root: Path, draw: Drawn | N
         patients=columns[3],
         network=np.array(columns[4]),
         drawn=np.array(columns[5]),
+        facts={name: [known.get(patient) for patient in columns[3]] for name, known in facts.items()},
     )
 
 
@@ -197,11 +245,13 @@ def learned(nodules: RatedNodules) -> tuple[dict[int, LinearVotes], dict[str, An
             fit_combination(linear[other], nodules.network[other], nodules.malignant[other])
         )
     everything = fit_combination(linear, nodules.network, nodules.malignant)
+    image = everything.logits(linear, nodules.network)
+    taught = fit_covariates(image, nodules.facts, nodules.malignant) if nodules.facts else None
     told = {
         "combination": {"all": asdict(everything), "folds": combined},
         "features": list(FEATURES),
         "draws": DRAWS,
-        "covariates": None,
+        "covariates": asdict(taught) if taught else None,
         "beside": {
             words: {
                 name: _auc(scores[own], nodules.malignant[own], np.asarray(nodules.patients)[own])
@@ -228,17 +278,18 @@ def _auc(scores: Floats, truth: Bools, patients: NDArray[np.str_]) -> dict[str, 
     return found.plain()
 
 
-def pack(run: Path, root: Path, folder: Path, segmenter: str | None = None) -> str:
+def pack(run: Path, root: Path, folder: Path, segmenter: str | None = None, facts: Path | None = None) -> str:
     """Write a run as a model into a folder, its figures yet unknown; return the sha256 of its manifest.
 
-    `segmenter` is a folder of a model or a run; the shipped one when None. Refuses what `training.ship` and
-    `open_subject` refuse.
+    `segmenter` is a folder of a model or a run; the shipped one when None. `facts` is a CSV of clinical facts. Refuses
+    what `training.ship`, `open_subject`, `read_facts` and `fit_covariates` refuse.
     """
     from safetensors.numpy import load_file, save_file
 
     manifest = lidc_manifest(root)
     draw = shipped_drawer(manifest) if segmenter is None else drawer(open_subject(segmenter).on(manifest))
-    votes, told = learned(rated_nodules(run, manifest, root, draw))
+    known = NOTHING_KNOWN if facts is None else read_facts(facts)
+    votes, told = learned(rated_nodules(run, manifest, root, draw, known))
     with tempfile.TemporaryDirectory() as place:
         whole = Path(place)
         for fold, own in votes.items():
@@ -282,6 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     parser.add_argument("--data", type=Path, help="folder of the crops, for a run")
     parser.add_argument("--segmenter", help="model or run that draws masks; the shipped one by default")
+    parser.add_argument("--facts", type=Path, help="CSV of clinical facts of the patients, for a run")
     parser.add_argument(
         "--when-asked", action="store_true", help="a node rates by it only when it is asked to"
     )
@@ -290,8 +342,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.data is None:
             told = put_figures(given.source, given.out, when_asked=given.when_asked)
         else:
-            told = pack(given.source, given.data, given.out, given.segmenter)
-    except (NadirError, BadModel, OSError) as error:
+            told = pack(given.source, given.data, given.out, given.segmenter, given.facts)
+    except (NadirError, BadModel, OSError, csv.Error, UnicodeError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     sys.stdout.write(told + "\n")
@@ -312,4 +364,5 @@ __all__ = [
     "pack",
     "put_figures",
     "rated_nodules",
+    "read_facts",
 ]

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ball_nodules import ball_nodule
 from thorax import ct_volume
 from tiny_segmenter import bright_segmenter
 
+from models.covariates import Covariate, Covariates
 from models.malignancy import Combination, LinearVotes, MalignancyRater, Member, RatedView
 from models.nodule_features import FEATURES
 from models.segmenter import ClassicalNoduleSegmenter
 from plugins import codes
-from plugins.contract import Finding, Mask
+from plugins.contract import Finding, Mask, Patient
 from plugins.errors import Refused
 from plugins.lung_nodule import LungNodule
-from plugins.nodule_rating import FLAG, choose_rater, rated
+from plugins.nodule_rating import FLAG, choose_rater, clinical_facts, rated
 
+WOMAN_OF_70 = Patient(patient_id="p", sex="F", age_years=70.0)
 RATER = MalignancyRater(
     view=RatedView(shape=(16, 16, 16), voxel_mm=1.0, window_hu=(-1000.0, 400.0)),
     members=(
@@ -49,7 +53,7 @@ def test_a_finding_carries_likelihood_interval_and_what_it_is_not() -> None:
         type=codes.NODULE,
         measurements=(),
     )
-    finding = rated(plain, volume, RATER)
+    finding = rated(plain, volume, RATER, WOMAN_OF_70)
     found = finding.measurement("malignancy")
     whole = RATER.rate(wide[0], wide[1], volume.spacing_mm)
     assert found.value == pytest.approx(whole.probability, abs=1e-6)
@@ -58,6 +62,21 @@ def test_a_finding_carries_likelihood_interval_and_what_it_is_not() -> None:
     (flag,) = finding.flags
     assert flag.sentence.startswith(f"'Nodule 1': malignancy {whole.low:.2f} to {whole.high:.2f}")
     assert "not pathology" in FLAG.sentence
+    assert "age_years" not in flag.sentence  # of which this model knows nothing
+    age = Covariate(name="age_years", mean=60.0, spread=10.0, weight=1.0)
+    taught = replace(RATER, covariates=Covariates(image=1.0, intercept=0.0, facts=(age,)))
+    older = rated(plain, volume, taught, WOMAN_OF_70)
+    logit = np.log([p / (1 - p) for p in (found.value, older.measurement("malignancy").value)])
+    assert logit[1] - logit[0] == pytest.approx(1, abs=1e-4)
+    assert older.flags[0].sentence.endswith("; beside the image counted age_years")
+    ageless = rated(plain, volume, taught, Patient(patient_id="p", sex="F"))
+    assert ageless.measurement("malignancy").value == found.value and ageless.flags == finding.flags
+
+
+def test_a_study_tells_age_and_sex_where_they_are_known() -> None:
+    assert clinical_facts(WOMAN_OF_70) == {"age_years": 70.0, "is_female": 1.0}
+    assert clinical_facts(Patient(patient_id="p", sex="M")) == {"is_female": 0.0}
+    assert clinical_facts(Patient(patient_id="p", sex="O")) == {}
 
 
 def test_nodules_are_rated_where_it_is_calibrated_or_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

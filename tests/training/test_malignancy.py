@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
+from models.covariates import Covariates
 from models.files import BadModel
 from models.malignancy import open_rater
+from models.nodule_features import FEATURES
 from models.shipped import open_model
 from plugins.errors import Refused
 from store.file_hash import sha256_of
@@ -26,14 +29,17 @@ from training.experiment import Experiment, read_experiments
 from training.fit import fit
 from training.lidc import lidc_manifest, load_nodule
 from training.malignancy import (
+    RatedNodules,
     fit_combination,
     fit_covariates,
     fit_votes,
     is_calibrated,
+    learned,
     main,
     pack,
     put_figures,
     rated_nodules,
+    read_facts,
 )
 from training.malignancy_task import malignancy_task, malignant
 from training.manifest import Case, patient_key, require_patients_apart
@@ -113,8 +119,57 @@ def test_clinical_facts_help_where_they_tell_something_and_may_be_missing() -> N
     with_age = [taught.logit(z, {"age_years": a}) for z, a in zip(image[2000:], known[2000:], strict=True)]
     alone = roc_auc_score(truth[2000:], image[2000:])
     assert roc_auc_score(truth[2000:], with_age) > alone + 0.03
-    with pytest.raises(ValueError, match="'age_years' is known of too few"):
+    with pytest.raises(Refused, match="bad-facts: 'age_years' is known of too few"):
         fit_covariates(image[:3], {"age_years": [None, 60.0, None]}, truth[:3])
+
+
+def test_facts_of_a_file_are_on_the_card_and_move_the_rating(tmp_path: Path) -> None:
+    file = tmp_path / "facts.csv"
+    lines = [f"p{n},{50 + 20 * (n % 2)},{'' if n % 3 else 1}" for n in range(60)]
+    file.write_text("\n".join(["patient_id,age_years,is_female", *lines, "p99,30,0"]))
+    told = read_facts(file)
+    assert told["age_years"]["p1"] == 70.0 and told["is_female"] == {
+        **{f"p{n}": 1.0 for n in range(0, 60, 3)},
+        "p99": 0,
+    }
+    random = np.random.default_rng(4)
+    malignant = np.arange(60) % 2 == 1
+    nodules = RatedNodules(
+        values=random.normal(0, 1, (60, len(FEATURES))),
+        malignant=malignant,
+        fold=np.arange(60) % 5,
+        patients=tuple(f"p{n}" for n in range(60)),
+        network=random.normal(0, 1, 60),
+        drawn=np.zeros(60, dtype=np.bool_),
+        facts={"age_years": [told["age_years"][f"p{n}"] for n in range(60)]},
+    )
+    _, card = learned(nodules)
+    taught = Covariates.of(json.loads(json.dumps(card["covariates"])))
+    assert taught.facts[0].mean == 60 and taught.facts[0].weight > 1
+    assert (
+        taught.logit(0.0, {"age_years": 70.0})
+        > taught.logit(0.0, {})
+        > taught.logit(0.0, {"age_years": 50.0})
+    )
+    assert learned(replace(nodules, facts={}))[1]["covariates"] is None
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("patient,age_years\np1,60\n", "needs a column patient_id"),
+        ("patient_id\np1\n", "one for each fact"),
+        ("patient_id,age_years\np1,60\np1,61\n", "line 3 of .* tells of a patient once more"),
+        ("patient_id,age_years\np1,old\n", "'age_years' in line 2 of .* is no number"),
+        ("patient_id,age_years\np1,nan\n", "'age_years' in line 2 of .* is no number"),
+    ],
+)
+def test_facts_that_cannot_be_understood_are_told_by_line_and_column(
+    tmp_path: Path, content: str, says: str
+) -> None:
+    (tmp_path / "facts.csv").write_text(content)
+    with pytest.raises(Refused, match=f"bad-facts: .*{says}"):
+        read_facts(tmp_path / "facts.csv")
 
 
 @pytest.fixture(scope="module")
