@@ -37,23 +37,9 @@ def verified(
     `keys` is a JWK set, `now` in seconds since 1970. Refuses `bad-id-token`; raises `UnknownKey`.
     """
     from joserfc import jwt
-    from joserfc.errors import InvalidKeyIdError, JoseError
-    from joserfc.jwk import KeySet
+    from joserfc.errors import JoseError
 
-    if len(token) > LONGEST_TOKEN:
-        raise Refused("bad-id-token", "the provider's answer is too long")
-    known = [key for key in keys.get("keys", []) if _may_sign(key)]
-    if not known:
-        raise UnknownKey
-    try:
-        said = jwt.decode(token, KeySet.import_key_set({"keys": known}), algorithms=ALGORITHMS)
-    except (InvalidKeyIdError, KeyError) as error:
-        raise UnknownKey from error
-    except (JoseError, ValueError, TypeError) as error:
-        raise Refused(
-            "bad-id-token", f"the provider's answer is not signed as it has to be ({_name(error)})"
-        ) from error
-    claims = said.claims
+    claims = _signed_claims(token, keys)
     required = jwt.JWTClaimsRegistry(
         now=int(now),
         leeway=skew_seconds,
@@ -73,6 +59,30 @@ def verified(
     several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
     if claims.get("azp", None if several else client_id) != client_id:
         raise Refused("bad-id-token", "the provider's answer is for another program (azp)")
+    return claims
+
+
+def _signed_claims(token: str, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a token claims whose signature is of one of the keys, whomever and whenever it is for."""
+    from joserfc import jwt
+    from joserfc.errors import InvalidKeyIdError, JoseError
+    from joserfc.jwk import KeySet
+
+    if len(token) > LONGEST_TOKEN:
+        raise Refused("bad-id-token", "the provider's answer is too long")
+    known = [key for key in keys.get("keys", []) if _may_sign(key)]
+    if not known:
+        raise UnknownKey
+    try:
+        claims: dict[str, Any] = jwt.decode(
+            token, KeySet.import_key_set({"keys": known}), algorithms=ALGORITHMS
+        ).claims
+    except (InvalidKeyIdError, KeyError) as error:
+        raise UnknownKey from error
+    except (JoseError, ValueError, TypeError) as error:
+        raise Refused(
+            "bad-id-token", f"the provider's answer is not signed as it has to be ({_name(error)})"
+        ) from error
     return claims
 
 

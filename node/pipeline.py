@@ -232,16 +232,11 @@ def write_results(
     study = read.study
     written_at = datetime.fromisoformat(provenance.started_at)
     number = _SeriesNumbers(read.headers.values(), provenance.job_key).take
+    series = dict.fromkeys(i.finding.series_instance_uid for i in identified)
+    drawn = {uid: [i for i in identified if i.finding.series_instance_uid == uid] for uid in series}
     segs = [
-        encode_seg(
-            [i for i in identified if i.finding.series_instance_uid == uid],
-            study.volume(uid),
-            read.headers,
-            provenance,
-            number("seg", uid),
-            written_at,
-        )
-        for uid in dict.fromkeys(i.finding.series_instance_uid for i in identified)
+        encode_seg(own, study.volume(uid), read.headers, provenance, number("seg", uid), written_at)
+        for uid, own in drawn.items()
     ]
     objects = [("seg", seg) for seg in segs]
     told = (*_doubts(read), *(f for i in identified for f in i.finding.flags), *flags)

@@ -177,7 +177,13 @@ WORDS: dict[str, Any] = {
 def router(site: Site) -> APIRouter:
     """Return the routes of the pages."""
     made = APIRouter(include_in_schema=False)
-    desk = Uploads(site.settings, Intake(site.database, site.objects), site.record)
+    _shown(made, site)
+    _sent(made, site, Uploads(site.settings, Intake(site.database, site.objects), site.record))
+    return made
+
+
+def _shown(made: APIRouter, site: Site) -> None:
+    """Add the pages."""
     destinations = [without_credentials(one) for one in site.settings.destinations]
 
     @made.get("/upload")
@@ -217,6 +223,10 @@ def router(site: Site) -> APIRouter:
             **WORDS,
         )
 
+
+def _sent(made: APIRouter, site: Site, desk: Uploads) -> None:
+    """Add what the forms on the pages ask for."""
+
     @made.post("/uploads/{upload_pk}/images/{file_pk}")
     @allow("physicist")
     def say(request: Request, upload_pk: form.Pk, file_pk: form.Pk, fields: Fields) -> Response:
@@ -244,8 +254,6 @@ def router(site: Site) -> APIRouter:
         """Cancel an upload."""
         desk.cancel(upload_pk)
         return RedirectResponse("/upload", 303)
-
-    return made
 
 
 def _said(fields: Mapping[str, str]) -> ImageSaid:

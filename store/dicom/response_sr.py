@@ -162,6 +162,29 @@ def encode_response(
     ]
     if not groups:
         raise Broken("a report of response needs a lesion that was seen")
+    lead = [*LanguageOfContentItemAndDescendants(codes.ENGLISH), *observer(provenance)]
+    lead += [
+        CodeContentItem(codes.PROCEDURE_REPORTED, code, "HAS CONCEPT MOD") for code in procedures(header)
+    ]
+    measurements = ContainerContentItem(codes.IMAGING_MEASUREMENTS, relationship_type="CONTAINS")
+    measurements.ContentSequence = ContentSequence(groups)
+    derived = _derived(visits, response)
+    title = f"{MANUFACTURER} response ({_criteria(response).meaning}), {written_at:%Y-%m-%d %H:%M}"
+    result = _without_content(header, provenance, series_number, title, predecessors)
+    result.ContentSequence = [*lead, measurements, *derived, _evaluations(response)]
+    _list_evidence(result, visits, header)
+    inherit(result, header, provenance, written_at)
+    return result
+
+
+def _without_content(
+    header: Dataset,
+    provenance: Provenance,
+    series_number: int,
+    series_description: str,
+    predecessors: Sequence[Dataset],
+) -> Dataset:
+    """Return the report as an SR that has a title and no content yet."""
     root = ContainerContentItem(
         codes.ONCOLOGY_MEASUREMENT_REPORT, is_content_continuous=False, template_id="1500"
     )
@@ -172,9 +195,7 @@ def encode_response(
         content=root,
         series_instance_uid=derive_uid(key, KIND, "series"),
         series_number=series_number,
-        series_description=one_line(
-            f"{MANUFACTURER} response ({_criteria(response).meaning}), {written_at:%Y-%m-%d %H:%M}"
-        ),
+        series_description=one_line(series_description),
         sop_instance_uid=derive_uid(key, KIND, "instance"),
         instance_number=1,
         is_complete=True,
@@ -185,16 +206,6 @@ def encode_response(
         contributing_equipment=[contributing(provenance)],
         **equipment(provenance),
     )
-    lead = [*LanguageOfContentItemAndDescendants(codes.ENGLISH), *observer(provenance)]
-    lead += [
-        CodeContentItem(codes.PROCEDURE_REPORTED, code, "HAS CONCEPT MOD") for code in procedures(header)
-    ]
-    measurements = ContainerContentItem(codes.IMAGING_MEASUREMENTS, relationship_type="CONTAINS")
-    measurements.ContentSequence = ContentSequence(groups)
-    derived = _derived(visits, response)
-    result.ContentSequence = [*lead, measurements, *derived, _evaluations(response)]
-    _list_evidence(result, visits, header)
-    inherit(result, header, provenance, written_at)
     return result
 
 

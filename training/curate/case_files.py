@@ -61,22 +61,16 @@ def write_case(
     Refuses `bad-case-id`, `bad-role`, `empty-mask`, `mask-of-another-grid`, `single-slice`, `image-elsewhere` (one of
     `beside`) and `bad-values`; raises Unavailable when the folder cannot be written.
     """
-    if not NAME.fullmatch(case_id):
-        raise Refused("bad-case-id", f"'{case_id}' cannot name a file: use letters, digits, '.', '_' and '-'")
-    roles = [image_role, *masks, *(beside or {})]
-    if "mask" not in masks or len(set(roles)) < len(roles) or not all(ROLE.fullmatch(r) for r in roles):
-        raise Refused(
-            "bad-role", f"the roles {', '.join(roles)} are not one 'mask' and other lower-case words"
-        )
+    images = {image_role: volume, **(beside or {})}
+    _require_names(case_id, [image_role, *(beside or {})], list(masks))
     check_mask(masks["mask"], volume)
-    for image in (volume, *(beside or {}).values()):
-        if min(image.array.shape) < 2:
-            raise Refused(
-                "single-slice", f"the image of {case_id} is one voxel thick; nothing is learned from it"
-            )
+    if any(min(image.array.shape) < 2 for image in images.values()):
+        raise Refused(
+            "single-slice", f"the image of {case_id} is one voxel thick; nothing is learned from it"
+        )
     box = _box(masks.values(), volume, margin_mm)
     files: dict[str, str] = {}
-    for role, image in {image_role: volume, **(beside or {})}.items():
+    for role, image in images.items():
         own = box if image is volume else _same_place(box, volume, image)
         suffix = "" if role == image_role else f"_{role}"
         files[role] = f"images/{case_id}{suffix}.nii.gz"
@@ -94,6 +88,17 @@ def write_case(
         size_mm=measure_axes(masks["mask"], volume).long_axis_mm,
         tags={**_known(volume), **(tags or {})},
     )
+
+
+def _require_names(case_id: str, images: Sequence[str], masks: Sequence[str]) -> None:
+    """Raise Refused for a case or for roles that cannot name files, and where no mask has the role `mask`."""
+    roles = [*images, *masks]
+    if not NAME.fullmatch(case_id):
+        raise Refused("bad-case-id", f"'{case_id}' cannot name a file: use letters, digits, '.', '_' and '-'")
+    if "mask" not in masks or len(set(roles)) < len(roles) or not all(ROLE.fullmatch(r) for r in roles):
+        raise Refused(
+            "bad-role", f"the roles {', '.join(roles)} are not one 'mask' and other lower-case words"
+        )
 
 
 def write_data_set(

@@ -86,11 +86,8 @@ def judge_model(
     gathered = _gather(subject, data, progress)
     headlines, sections, figures = _parts(gathered, family, resamples, seed)
     limits = [*family.limits, *subject.card.get("limits", ()), *_limits(gathered, data, len(patients))]
-    if beside:
-        section, figures[CURVE] = _curve((subject, *beside), data, resamples, seed, progress)
-        sections = (*sections, section)
-    elif kept := subject.card.get("figures", {}).get(CURVE):
-        section, figures[CURVE] = learning_part(points_of(kept), kept[0]["score"], FROM_CARD)
+    if curve := _curve(subject, beside, data, resamples, seed, progress):
+        section, figures[CURVE] = curve
         sections = (*sections, section)
     elif subject.folds:
         limits.append(NOT_KNOWN)
@@ -135,14 +132,25 @@ def _gather(subject: Subject, data: Data, progress: Callable[[str], None], brief
 
 
 def _curve(
-    subjects: Sequence[Subject], data: Data, resamples: int, seed: int, progress: Callable[[str], None]
-) -> tuple[Section, list[dict[str, Any]]]:
-    """Return the learning curve of runs, each judged on the same cases by the folds that have not seen them."""
+    subject: Subject,
+    beside: Sequence[Subject],
+    data: Data,
+    resamples: int,
+    seed: int,
+    progress: Callable[[str], None],
+) -> tuple[Section, list[dict[str, Any]]] | None:
+    """Return the learning curve of runs, each judged on the same cases by the folds that have not seen them.
+
+    Without others beside it that of the model's card is returned, None where it tells of none.
+    """
+    if not beside:
+        kept = subject.card.get("figures", {}).get(CURVE)
+        return learning_part(points_of(kept), kept[0]["score"], FROM_CARD) if kept else None
     points, name = [], ""
-    for subject in (one.on(data.manifest) for one in subjects):
-        name, score = _score(_gather(subject, data, progress, brief=True), resamples, seed)
+    for run in (one.on(data.manifest) for one in (subject, *beside)):
+        name, score = _score(_gather(run, data, progress, brief=True), resamples, seed)
         if score is not None:
-            points.append(Point(learned=learned_cases(subject, data), score=score))
+            points.append(Point(learned=learned_cases(run, data), score=score))
     return learning_part(points, name)
 
 

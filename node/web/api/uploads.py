@@ -54,6 +54,8 @@ LARGEST_FILE_BYTES = 64 << 30
 RANGE = re.compile(r"bytes (?:(\d{1,15})-(\d{1,15})|\*)/(\d{1,15})")
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
+ANY_BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+
 FileNumber = Annotated[
     int,
     InPath(
@@ -75,11 +77,14 @@ def router(site: Site) -> APIRouter:
     intake = Intake(site.database, site.objects)
     desk = Uploads(site.settings, intake, site.record)
     _uploads(made, site, desk)
+    _images(made, site, desk)
     _files(made, site, _Door(site, desk))
     return made
 
 
 def _uploads(made: APIRouter, site: Site, desk: Uploads) -> None:
+    """Add the routes of uploads as wholes."""
+
     @made.post("/uploads", status_code=201)
     @allow("physicist", scopes=("api",))
     def begin(request: Request, begun: Begun | None = None) -> UploadAnswer:
@@ -137,6 +142,10 @@ def _uploads(made: APIRouter, site: Site, desk: Uploads) -> None:
         desk.cancel(upload_pk)
         return one(upload_pk)
 
+
+def _images(made: APIRouter, site: Site, desk: Uploads) -> None:
+    """Add the routes of NIfTI images, of which somebody has to say what they are."""
+
     @made.put("/uploads/{upload_pk}/images/{file_pk}", responses=form.problems(404, 409))
     @allow("physicist", scopes=("api",))
     def say(upload_pk: form.Pk, file_pk: form.Pk, said: ImageSaid) -> FileAnswer:
@@ -157,6 +166,8 @@ def _uploads(made: APIRouter, site: Site, desk: Uploads) -> None:
 
 
 def _files(made: APIRouter, site: Site, door: _Door) -> None:
+    """Add the routes of the files that are sent."""
+
     @made.get("/uploads/{upload_pk}/files", responses=form.problems(404))
     @allow("viewer", scopes=("api",))
     def listed(
@@ -187,12 +198,7 @@ def _files(made: APIRouter, site: Site, door: _Door) -> None:
     @made.put(
         "/uploads/{upload_pk}/files/{number}",
         responses=form.problems(404, 409, 413, 507),
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-            }
-        },
+        openapi_extra={"requestBody": {"required": True, "content": ANY_BYTES}},
     )
     @allow("physicist", scopes=("api",), body_bytes=LARGEST_FILE_BYTES)
     async def put(
@@ -252,7 +258,7 @@ class _Door:
             digest = sha256()
             async for (
                 block
-            ) in request.stream():  # all of it: a browser answered before takes that for a break
+            ) in request.stream():  # all: a browser that is answered before takes it for a break
                 digest.update(block)
             if pieces is None and row.sha256 and digest.hexdigest() != row.sha256:
                 raise Refused(
