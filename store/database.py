@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, PoolProxiedConnection, create_engine, event, func, inspect, text
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InterfaceError, OperationalError
@@ -20,6 +20,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session, SQLModel, select
 
 from plugins.errors import Broken, Refused, Unavailable
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
 
 WAIT_SECONDS = 30.0
 MIGRATIONS = Path(__file__).with_name("migrations")
@@ -196,13 +199,23 @@ def insert_new(session: Session, table: type[SQLModel], values: Mapping[str, Any
 
     One statement, so that two processes that insert the same thing never fail.
     """
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    insert = dialect_insert(session)
     columns = table.__table__.c  # type: ignore[attr-defined]  # sqlmodel does not declare __table__
     known = {name: field.default for name, field in table.model_fields.items() if not field.is_required()}
     known.pop("id", None)
     statement = insert(table).values({**known, **values}).on_conflict_do_nothing().returning(columns.id)
     found = session.exec(statement).first()
     return None if found is None else int(found[0])
+
+
+def dialect_insert(session: Session) -> Callable[..., sqlite.Insert | postgresql.Insert]:
+    """Return the `insert` of the session's own database, which knows ON CONFLICT."""
+    if session.get_bind().dialect.name == "sqlite":
+        return sqlite.insert
+    # Here, because few nodes need it, and it loads every driver's part of the dialect.
+    from sqlalchemy.dialects import postgresql
+
+    return postgresql.insert
 
 
 def _checked(text_url: str) -> URL:
@@ -351,4 +364,4 @@ def _translated() -> Iterator[None]:
         ) from error
 
 
-__all__ = ["Database", "aware_utc", "insert_new"]
+__all__ = ["Database", "aware_utc", "dialect_insert", "insert_new"]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, delete, or_, update
 
-from store.database import aware_utc
+from store.database import aware_utc, dialect_insert
 from store.model_tables import Lease
 
 SCHEDULER: Final = "scheduler"
@@ -23,8 +22,8 @@ def take(session: Session, name: str, owner: str, now: datetime, seconds: float)
     statement = update(Lease).where(col(Lease.name) == name, free).values(values)
     if session.exec(statement, execution_options={"synchronize_session": False}).rowcount:
         return True
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    first = insert(Lease).values({"name": name, **values}).on_conflict_do_nothing().returning(col(Lease.name))
+    new = dialect_insert(session)(Lease).values({"name": name, **values})
+    first = new.on_conflict_do_nothing().returning(col(Lease.name))
     return session.exec(first).first() is not None
 
 

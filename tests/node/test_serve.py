@@ -160,11 +160,32 @@ def test_a_listener_starts_without_what_only_analyses_need(tmp_path: Path) -> No
         "import sys\nfrom pathlib import Path\nfrom node.serve import Node\nfrom node.settings import Settings\n"
         f"node = Node(Settings(home=Path({str(tmp_path / 'home')!r}), dicom_port=0), ['listener', 'sender'])\n"
         "node.start()\nnode.stop()\n"
-        "heavy = {'torch', 'monai', 'SimpleITK', 'skimage', 'scipy', 'highdicom', 'matplotlib'}\n"
+        "heavy = {'torch', 'monai', 'SimpleITK', 'skimage', 'scipy', 'highdicom', 'matplotlib', 'pydicom.sr'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+NOT_RECEIVED_WITH = """
+alembic mako httpx fastapi uvicorn starlette jinja2 plotly reportlab apscheduler scipy highdicom pydicom.sr
+sqlalchemy.dialects.postgresql store.schema store.sightings rich.console typer.rich_utils
+node.cli_checks node.pacs node.web node.pipeline node.worker
+"""
+
+
+def test_nadir_serve_as_a_listener_loads_only_what_it_receives_with(tmp_path: Path) -> None:
+    Node(_settings(tmp_path), ["sender"]).stop()
+    program = (
+        "import sys\nfrom node import cli, process\n"
+        "process.End.wait = lambda end: print(*sys.modules)\n"
+        f"sys.argv = ['nadir', 'serve', '--role', 'listener', '--home', {str(tmp_path)!r}, '--dicom-port', '0']\n"
+        "cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = {*done.stdout.splitlines()[-1].split()}
+    assert "node.listener" in loaded
+    assert loaded.isdisjoint(NOT_RECEIVED_WITH.split())
 
 
 def test_the_child_of_a_job_loads_no_sql_and_no_pictures() -> None:
