@@ -159,9 +159,10 @@ def _read_settings() -> Settings:
 
 def main() -> None:
     """Run one listener process until SIGTERM or the end of standard input, then drain it."""
-    from node.process import End, settle_down
+    from node.process import End, keep_one_heap, settle_down
     from node.serve import Node
 
+    keep_one_heap()
     end = End(signal.SIGTERM)
     settings = _read_settings()
     logs.configure(settings.log_level, form=settings.log_form)

@@ -23,7 +23,7 @@ from node.listener import Listener
 from node.loop import Loop
 from node.notify import notify
 from node.opened import opened
-from node.process import End, settle_down
+from node.process import End, keep_one_heap, settle_down
 from node.receipts import Receipts
 from node.reception import Door
 from node.settings import Settings
@@ -363,6 +363,7 @@ class Node:
 def serve(settings: Settings, roles: Sequence[str] = ()) -> None:
     """Run a node until SIGTERM or SIGINT, then drain it; print one line when it is ready."""
     logs.configure(settings.log_level, form=settings.log_form)
+    keep_one_heap()
     end = End(signal.SIGTERM, signal.SIGINT)
     node = Node(settings, roles)
     started = time.monotonic()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 
@@ -38,3 +39,41 @@ def test_the_end_is_heard_however_and_whenever_it_is_told(before: str, later: st
         check=False,
     )
     assert (done.stdout, done.stderr, done.returncode) == ("ended\n", "", 0)
+
+
+HEAPS = """
+import ctypes, sys, threading
+from node.process import keep_one_heap
+
+if sys.argv[1] == "kept":
+    keep_one_heap()
+barrier = threading.Barrier(5)
+
+def allocate():
+    held = bytearray(1 << 14)
+    barrier.wait()
+    barrier.wait()
+
+for _ in range(4):
+    threading.Thread(target=allocate).start()
+barrier.wait()
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(libc.fopen(b"/dev/stdout", b"w"))
+libc.malloc_info(0, file)
+libc.fflush(file)
+barrier.wait()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives threads heaps of their own")
+@pytest.mark.parametrize(("asked", "one"), [("kept", True), ("not", False)])
+def test_the_threads_of_a_node_share_one_heap(asked: str, one: bool) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HEAPS, asked],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=True,
+    )
+    assert (done.stdout.count("<heap nr=") == 1) is one
