@@ -9,7 +9,7 @@ import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from io import BytesIO
+from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -98,10 +98,13 @@ class File:
     def read_pixels(self, first: int, into: NDArray[Any]) -> None:
         """Fill an array with the pixel value from byte `first` on. Refuses (`truncated-pixel-data`) too few bytes."""
         room = into.data.cast("B")
-        with self.path.open("rb") as file:
+        with FileIO(self.path) as file:
             file.seek(self.pixel_offset + first)
-            if file.readinto(room) < len(room):
-                raise _truncated(self)
+            while room:
+                count = file.readinto(room)
+                if not count:
+                    raise _truncated(self)
+                room = room[count:]
 
     def pixel_frames(self, frames: int) -> list[bytes]:
         """Return the encapsulated frames. Refuses (`truncated-pixel-data`) when fewer are found than stated."""
@@ -139,10 +142,11 @@ def read_file(path: Path, headers: Headers | None = None) -> File | None:
     Refuses (`unreadable-file`) what is named or begins like DICOM and cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            found = (headers or Headers()).read(file)
+        with FileIO(path) as unbuffered:
+            found = (headers or Headers()).read(unbuffered)
             if found is not None and _is_sound(found):
                 return _sound_file(path, found)
+            file = BufferedReader(unbuffered)
             file.seek(0)
             if not _looks_like_dicom(file):
                 if path.suffix.lower() in DICOM_SUFFIXES:

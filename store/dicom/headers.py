@@ -1,7 +1,8 @@
 """The headers of sound little endian files, without a step for every element that was seen before.
 
 The slices of a series say nearly everything alike. What the bytes of one element mean is found and judged once, and
-all files that hold these bytes share it. A file with anything unusual in it is left to pydicom's reader (the answer
+all files that hold these bytes share it; of a file that lies as one before it only the elements that vary are looked
+at. A file with anything unusual in it is left to pydicom's reader (the answer
 is None then). Elements, their values and what is judged of them equal what that reader and `require_shallow` give.
 """
 
@@ -27,6 +28,8 @@ from store.dicom.values import implicit_vr, plain_texts, tag_of
 from store.elements import LONG_VR, SHORT_VR, UNDEFINED
 
 MAX_NESTING: Final = 64
+MOST_FORMS: Final = 8
+"""How many ways in which files lay are remembered: series of one study come mixed."""
 READ_BYTES: Final = (16 << 10, 1 << 20)
 """How much of a file is read to find its pixels, and how much if that is too little."""
 META_START: Final = b"DICM\x02\x00\x00\x00UL\x04\x00"
@@ -89,15 +92,6 @@ class Found:
     """Length of its value; None when undefined."""
 
 
-class _Run(NamedTuple):
-    """Elements that came one after another, known as a whole."""
-
-    octets: bytes
-    elements: Elements
-    first: int
-    last: int
-
-
 @dataclass(kw_only=True)
 class _Known:
     """What elements are in one encoding and one character set, by their bytes."""
@@ -105,9 +99,24 @@ class _Known:
     explicit: bool
     encodings: str | list[str]
     elements: dict[bytes, Element] = field(default_factory=dict)
-    runs: dict[bytes, _Run] = field(default_factory=dict)
+    met: set[int] = field(default_factory=set)
+    varying: set[int] = field(default_factory=set)
+    """The tags of which more than one value was met."""
+    forms: list[_Form] = field(default_factory=list)
+    """How files lay whose elements begin in this encoding and character set, the one that fitted last first."""
 
-    def learn(self, key: bytes, swapped: int, length: int, begin: int) -> Element:
+    def element(self, data: bytes, at: int, swapped: int, length: int, begin: int) -> tuple[int, Element]:
+        """Return where the element from `at` ends whose value begins at `begin`, and the element."""
+        stop = begin + length if length != UNDEFINED else _end_of_sequence(data, begin, self.explicit)
+        key = data[at:stop]
+        found = self.elements.get(key)
+        if found is None:
+            if stop > len(data):
+                raise _Short
+            found = self._learn(key, swapped, length, begin - at)
+        return stop, found
+
+    def _learn(self, key: bytes, swapped: int, length: int, begin: int) -> Element:
         """Return and keep the element that `key` is; its value begins at `begin`."""
         number = (swapped & 0xFFFF) << 16 | swapped >> 16
         tag, vr = tag_of(number), key[4:6].decode() if self.explicit else None
@@ -123,6 +132,7 @@ class _Known:
         elif number >> 16 in JUDGED_GROUPS:
             self._judge_value(raw)
         self.elements[key] = found = number, tag, raw
+        (self.varying if number in self.met else self.met).add(number)
         return found
 
     def _judge_sequence(self, raw: RawDataElement) -> None:
@@ -144,25 +154,43 @@ class _Known:
             raise _Unusual from error
 
 
-class _Seen:
-    """The known elements that were met in a row; when the row ends it becomes a run."""
+class _Form(NamedTuple):
+    """How elements lay in a file: those that all files said alike, between those that vary."""
 
-    def __init__(self) -> None:
-        self.at, self.key, self.first, self.last = 0, b"", 0, 0
-        self.elements: Elements = {}
+    alike: tuple[bytes, ...]
+    """The bytes before each element that varies, with its tag and value representation."""
+    rest: bytes
+    """The bytes behind them all."""
+    elements: Elements
+    """All elements of that file."""
+    known: _Known
+    """What those that vary are found in."""
 
-    def add(self, key: bytes, found: Element, at: int) -> None:
-        """Take the next known element."""
-        self.last, tag, raw = found
-        if not self.elements:
-            self.at, self.key, self.first = at, key, self.last
-        self.elements[tag] = raw
+    @classmethod
+    def of(cls, data: bytes, places: list[tuple[int, int, int]], elements: Elements, known: _Known) -> _Form:
+        """Return how the elements lay whose tags, begins and ends are `places`; the last one is in `known`."""
+        alike, at = [], places[0][1]
+        for number, begin, end in places:
+            if number in known.varying and number != CHARACTER_SET:
+                alike.append(data[at : begin + (6 if known.explicit else 4)])
+                at = end
+        return cls(tuple(alike), data[at : places[-1][2]], elements.copy(), known)
 
-    def end(self, known: _Known, octets: bytes) -> None:
-        """Keep the row, whose bytes are `octets`, and begin another."""
-        if len(self.elements) > 1:
-            known.runs[self.key] = _Run(octets, self.elements, self.first, self.last)
-        self.elements = {}
+    def read(self, data: bytes, at: int, end: int | None) -> tuple[int, Elements] | None:
+        """Return where the elements from `at` end, and the elements; None when they do not lie so."""
+        known, elements = self.known, self.elements.copy()
+        before = 6 if known.explicit else 4
+        for octets in self.alike:
+            if not data.startswith(octets, at):
+                return None
+            at += len(octets) - before
+            at, (_, tag, raw) = known.element(data, at, *_head(data, at, known.explicit))
+            elements[tag] = raw
+        if not data.startswith(self.rest, at):
+            return None
+        at += len(self.rest)
+        ended = at == end if end is not None else _long(data, at)[0] in PIXELS
+        return (at, elements) if ended else None
 
 
 class Headers:
@@ -189,8 +217,7 @@ class Headers:
         if start[128:140] != META_START or DEFLATED in start[:1024]:
             raise _Unusual
         end = 144 + _long(start, 140)[0]
-        meta: Elements = {}
-        self._walk(start, 132, end, self._of(True, None), meta)
+        _, meta, _ = self._walk(start, 132, end, self._of(True, None))
         named = meta.get(tag_of(TRANSFER_SYNTAX))
         syntax = "" if named is None else (named.value or b"").rstrip(b"\0 ").decode("ascii", "replace")
         if syntax not in SYNTAXES or start[end : end + 2] == b"\x02\x00":
@@ -198,10 +225,10 @@ class Headers:
         explicit = syntax != IMPLICIT
         if explicit != (start[end + 4 : end + 6].isalpha() and start[end + 4 : end + 6].isupper()):
             raise _Unusual
-        elements: Elements = {}
-        at, known = self._walk(start, end, None, self._of(explicit, None), elements)
-        header = Dataset(elements)
+        at, elements, known = self._walk(start, end, None, self._of(explicit, None))
+        header = _Bare(elements)
         header.set_original_encoding(not explicit, True, known.encodings)
+        header.__class__ = Dataset  # type: ignore[assignment]
         swapped = _long(start, at)[0]
         if explicit and start[at + 4 : at + 6] not in LONG_VR:
             raise _Unusual
@@ -227,41 +254,43 @@ class Headers:
             known = self._known[explicit, character_set] = _Known(explicit=explicit, encodings=encodings)
         return known
 
-    def _walk(
-        self, data: bytes, at: int, end: int | None, known: _Known, into: Elements
-    ) -> tuple[int, _Known]:
-        """Put the elements from `at` to `end` (None: to the pixels) into a dictionary; return where they end."""
+    def _walk(self, data: bytes, at: int, end: int | None, known: _Known) -> tuple[int, Elements, _Known]:
+        """Return where the elements from `at` to `end` (None: to the pixels) end, and the elements.
+
+        With them comes what the last of them was found in.
+        """
+        forms = known.forms
+        for i, form in enumerate(forms):
+            read = form.read(data, at, end)
+            if read is not None:
+                if i:
+                    forms.insert(0, forms.pop(i))
+                return *read, form.known
         last, below = DATASET_TAGS if end is None else META_TAGS
-        seen = _Seen()
+        elements: Elements = {}
+        places: list[tuple[int, int, int]] = []
         while at != end:
             swapped, length, begin = _head(data, at, known.explicit)
             if swapped in PIXELS:
                 break
-            stop = begin + length if length != UNDEFINED else _end_of_sequence(data, begin, known.explicit)
-            key = data[at:stop]
-            run = known.runs.get(key)
-            if run is not None and data.startswith(run.octets, at):
-                seen.end(known, data[seen.at : at])
-                number, stop, then = run.first, at + len(run.octets), run.last
-                into.update(run.elements)
-            else:
-                found = known.elements.get(key)
-                if stop > len(data):
-                    raise _Short
-                if found is None or found[0] == CHARACTER_SET:
-                    seen.end(known, data[seen.at : at])
-                    found = found or known.learn(key, swapped, length, begin - at)
-                else:
-                    seen.add(key, found, at)
-                number, tag, raw = found
-                into[tag], then = raw, number
-            if number <= last or then >= below or (end is not None and stop > end):
+            stop, (number, tag, raw) = known.element(data, at, swapped, length, begin)
+            if number <= last or number >= below or (end is not None and stop > end):
                 raise _Unusual
-            at, last = stop, then
+            elements[tag] = raw
+            places.append((number, at, stop))
+            at, last = stop, number
             if number == CHARACTER_SET:
-                known = self._of(known.explicit, into[tag_of(number)].value or b"")
-        seen.end(known, data[seen.at : at])
-        return at, known
+                known = self._of(known.explicit, raw.value or b"")
+        if places:
+            forms.insert(0, _Form.of(data, places, elements, known))
+            del forms[MOST_FORMS:]
+        return at, elements, known
+
+
+class _Bare(Dataset):
+    """A data set as it is made: whose attributes are set without a look at whether their names are keywords."""
+
+    __setattr__ = object.__setattr__  # type: ignore[assignment]
 
 
 def _require_sequence(number: int, vr: str | None, value: bytes, known: _Known) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,84 @@ def test_a_file_with_changed_bytes_is_told_of_as_pydicom_tells_of_it(syntax: str
             assert told(path, headers) == told(path, None), seed
             read += headers.read(path.open("rb")) is not None
     assert read > 25
+
+
+VARYING = {
+    "SpecificCharacterSet": st.sampled_from(["ISO_IR 100", "ISO_IR 144"]),
+    "SOPInstanceUID": st.sampled_from(["1.2.3", "1.2.34", "1.2.345.6"]),
+    "Modality": st.sampled_from(["CT", "MR"]),
+    "StudyDescription": st.sampled_from(["", "Thorax", "äöü"]),
+    "InstanceNumber": st.integers(1, 1200).map(str),
+    "ImagePositionPatient": st.integers(-20, 20).map(lambda z: ["0", "0", str(z / 2)]),
+    "PixelPaddingValue": st.sampled_from([0, -2000]),
+    "LongCodeValue": st.text("ab", max_size=40),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    files=st.lists(st.fixed_dictionaries({}, optional=VARYING), min_size=3, max_size=9),
+    nested=st.lists(st.tuples(st.booleans(), st.text("ab", max_size=5)), min_size=1, max_size=3),
+    syntax=st.sampled_from(QUICK[:2]),
+)
+def test_elements_that_vary_from_file_to_file_are_read_as_pydicom_reads_them(
+    files: list[dict[str, Any]], nested: list[tuple[bool, str]], syntax: str, tmp_path_factory: Any
+) -> None:
+    folder = tmp_path_factory.mktemp("vary")
+    (path,) = make_series(folder, CT[:1], transfer_syntax=syntax)
+    sound, headers = dcmread(path), Headers()
+    with quiet():
+        for number, values in enumerate(files):
+            dataset = deepcopy(sound)
+            for keyword, value in {"SpecificCharacterSet": "ISO_IR 100", **values}.items():
+                setattr(dataset, keyword, value)
+            undefined, meaning = nested[number % len(nested)]
+            sequences(dataset, undefined=undefined)
+            dataset.ProcedureCodeSequence[0].ConceptCodeSequence[0].CodeValue = meaning
+            dataset.SpecificCharacterSet = values.get("SpecificCharacterSet", "ISO_IR 100")
+            dataset.StudyDescription = "" if meaning else "Thorax"
+            dataset[0x00291010].value = meaning
+            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+            dcmwrite(path, dataset, enforce_file_format=True)
+            with path.open("rb") as file:
+                assert headers.read(file) is not None
+            assert told(path, headers) == told(path, None)
+
+
+@pytest.mark.parametrize("syntax", QUICK[:2])
+def test_a_damaged_file_of_a_known_series_is_told_of_as_pydicom_tells_of_it(
+    syntax: str, tmp_path: Path
+) -> None:
+    paths, headers = make_series(tmp_path, CT, transfer_syntax=syntax), Headers()
+    with quiet():
+        for path in paths:
+            assert told(path, headers) == told(path, None)
+        sound = paths[5].read_bytes()
+        end = sound.index(b"\xe0\x7f\x10\x00")
+        read = 0
+        for seed in range(200):
+            rng = np.random.default_rng(seed)
+            data, at = bytearray(sound), int(rng.integers(132, end + 12))
+            data[at] = data[at] ^ 1 << rng.integers(8)
+            cut = len(data) if seed % 4 else int(rng.integers(at, end + 20))
+            paths[5].write_bytes(bytes(data[:cut]))
+            assert told(paths[5], headers) == told(paths[5], None), seed
+            with paths[5].open("rb") as file:
+                read += headers.read(file) is not None
+        assert read > 80
+
+
+def test_what_a_header_is_changed_to_is_not_in_the_next(tmp_path: Path) -> None:
+    paths, headers = make_series(tmp_path, CT[:4]), Headers()
+    with quiet():
+        for path in paths:
+            file = read_file(path, headers)
+            assert file is not None
+            assert file.header.PatientID == "P1"
+            assert file.header.ImagePositionPatient[2] == dcmread(path).ImagePositionPatient[2]
+            file.header.PatientID = "changed"
+            del file.header.Modality
+            file.header.AccessionNumber = "added"
 
 
 def test_real_files_are_told_of_as_pydicom_tells_of_them(data: Path) -> None:

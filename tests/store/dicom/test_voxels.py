@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,19 @@ def test_of_several_files_that_shrank_after_their_headers_were_read_the_first_is
         with pytest.raises(Refused, match=slices[42].plane.sop_instance_uid) as refused:
             voxels.read_voxels(slices, [1.0] * len(slices), "CT")
         assert refused.value.code == "truncated-pixel-data"
+
+
+def test_a_frame_that_the_system_hands_over_in_parts_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hesitant(FileIO):
+        def readinto(self, room: memoryview) -> int | None:  # type: ignore[override]
+            return super().readinto(room[:50])
+
+    make_series(tmp_path, CT)
+    monkeypatch.setattr("store.dicom.files.FileIO", Hesitant)
+    (volume,) = read_study(tmp_path.iterdir()).study.volumes
+    assert np.array_equal(volume.array, CT)
 
 
 def test_the_first_error_ends_the_work() -> None:
