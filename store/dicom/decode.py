@@ -9,15 +9,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
+from pydicom.dataset import Dataset
 
 from plugins.errors import Refused
 from store.dicom.files import File
-from store.dicom.values import integer, text
+from store.dicom.values import integer, text, told_once
 
 Stored = NDArray[Any]
 
@@ -79,27 +80,34 @@ def pixel_format(file: File) -> PixelFormat:
     Refuses colour (`colour-image`), no or non-integer pixels (`no-pixel-data`, `unsupported-pixels`), more than 4 GiB
     (`too-large`), native data that are too short (`truncated-pixel-data`), a syntax without decoder (`no-decoder`).
     """
-    header = file.header
-    wanted = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
-    found = [integer(header, keyword) for keyword in wanted]
     if file.pixel_kind is None:
         raise Refused("no-pixel-data", f"instance {file.sop_instance_uid} has no pixel data; send it again")
-    rows, columns, allocated, stored, high, signed = found
+    if file.pixel_kind != "integer":
+        raise Refused("unsupported-pixels", "its pixels are not integers")
+    layout = _stated_format(file.header)
+    _check_size(file, layout)
+    return layout
+
+
+STATED: Final = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
+
+
+@told_once(*STATED, "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames")
+def _stated_format(header: Dataset) -> PixelFormat:
+    rows, columns, allocated, stored, high, signed = (integer(header, keyword) for keyword in STATED)
     if (integer(header, "SamplesPerPixel") or 1) != 1:
         raise Refused(
             "colour-image", f"{text(header, 'PhotometricInterpretation') or 'colour'} images are not measured"
         )
-    if rows is None or columns is None or allocated is None or file.pixel_kind != "integer":
-        raise Refused(
-            "unsupported-pixels", "Rows, Columns or BitsAllocated is absent, or pixels are not integers"
-        )
+    if rows is None or columns is None or allocated is None:
+        raise Refused("unsupported-pixels", "Rows, Columns or BitsAllocated is absent")
     stored = allocated if stored is None else stored
     high = stored - 1 if high is None else high
     if allocated not in (1, 8, 16, 32) or not 0 < stored <= allocated or not stored - 1 <= high < allocated:
         raise Refused(
             "unsupported-pixels", f"{stored} bits of {allocated} with high bit {high} cannot be read"
         )
-    layout = PixelFormat(
+    return PixelFormat(
         rows=rows,
         columns=columns,
         frames=integer(header, "NumberOfFrames") or 1,
@@ -108,8 +116,6 @@ def pixel_format(file: File) -> PixelFormat:
         high_bit=high,
         signed=bool(signed),
     )
-    _check_size(file, layout)
-    return layout
 
 
 def _check_size(file: File, layout: PixelFormat) -> None:

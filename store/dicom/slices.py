@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydicom.dataset import Dataset
 
@@ -10,7 +12,7 @@ from plugins.errors import Refused
 from store.dicom.decode import PixelFormat, pixel_format
 from store.dicom.files import File
 from store.dicom.geometry import Plane
-from store.dicom.values import has, integer, items, number, numbers, text, texts
+from store.dicom.values import has, integer, items, number, numbers, text, texts, told_once
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,7 +50,7 @@ def slices_of(file: File) -> list[Slice]:
                 "multi-frame-without-positions",
                 f"{layout.frames} frames have no position each; send them as single images or as an enhanced object",
             )
-        return [_slice(file, layout, 0, (header,), texts(header, "ImageType"))]
+        return [_slice(file, layout, 0, _stated_alike(header), lambda _: header)]
     shared = items(header, "SharedFunctionalGroupsSequence")[:1]
     frames = items(header, "PerFrameFunctionalGroupsSequence")
     if len(frames) != layout.frames:
@@ -72,27 +74,49 @@ def _frame(file: File, layout: PixelFormat, index: int, groups: tuple[Dataset, .
     kinds = ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "PETFrameTypeSequence")
     typed = [item for group in groups for name in kinds for item in items(group, name)]
     image_type = texts(typed[0], "FrameType") if typed else texts(file.header, "ImageType")
-    return _slice(file, layout, index, (*macros, file.header), image_type)
+
+    def find(keyword: str) -> Dataset:
+        return next((macro for macro in macros if has(macro, keyword)), file.header)
+
+    return _slice(file, layout, index, _alike(find, image_type), find)
+
+
+class _Alike(NamedTuple):
+    """What most slices of a series say alike, as in `Plane` and `Slice`."""
+
+    spacing_mm: tuple[float, ...]
+    orientation: tuple[float, ...]
+    thickness_mm: float | None
+    image_type: tuple[str, ...]
+
+
+def _alike(find: Callable[[str], Dataset], image_type: tuple[str, ...]) -> _Alike:
+    return _Alike(
+        numbers(find("PixelSpacing"), "PixelSpacing"),
+        numbers(find("ImageOrientationPatient"), "ImageOrientationPatient"),
+        number(find("SliceThickness"), "SliceThickness"),
+        tuple(word.upper() for word in image_type),
+    )
+
+
+@told_once("PixelSpacing", "ImageOrientationPatient", "SliceThickness", "ImageType")
+def _stated_alike(header: Dataset) -> _Alike:
+    return _alike(lambda _: header, texts(header, "ImageType"))
 
 
 def _slice(
-    file: File, layout: PixelFormat, index: int, places: tuple[Dataset, ...], image_type: tuple[str, ...]
+    file: File, layout: PixelFormat, index: int, alike: _Alike, find: Callable[[str], Dataset]
 ) -> Slice:
-    def find(keyword: str) -> Dataset:
-        if len(places) == 1:
-            return places[0]
-        return next((place for place in places[:-1] if has(place, keyword)), places[-1])
-
     plane = Plane(
         sop_instance_uid=file.sop_instance_uid,
         frame=index,
         rows=layout.rows,
         columns=layout.columns,
-        spacing_mm=numbers(find("PixelSpacing"), "PixelSpacing"),
-        orientation=numbers(find("ImageOrientationPatient"), "ImageOrientationPatient"),
+        spacing_mm=alike.spacing_mm,
+        orientation=alike.orientation,
         position_mm=numbers(find("ImagePositionPatient"), "ImagePositionPatient"),
         frame_of_reference_uid=text(file.header, "FrameOfReferenceUID"),
-        thickness_mm=number(find("SliceThickness"), "SliceThickness"),
+        thickness_mm=alike.thickness_mm,
     )
     return Slice(
         file=file,
@@ -101,7 +125,7 @@ def _slice(
         slope=_stated(find("RescaleSlope"), "RescaleSlope"),
         intercept=_stated(find("RescaleIntercept"), "RescaleIntercept"),
         rescale_type=text(find("RescaleType"), "RescaleType").upper(),
-        image_type=tuple(word.upper() for word in image_type),
+        image_type=alike.image_type,
         has_lookup_table=has(find("ModalityLUTSequence"), "ModalityLUTSequence"),
     )
 

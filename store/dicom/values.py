@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydicom import config
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
@@ -22,6 +22,8 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.tag import BaseTag, Tag
 
+Told = TypeVar("Told")
+RAW: Final = frozenset({RawDataElement, type(None)})
 NUMBER: Final = rb"[+-]?[0-9]{1,9}(?:\.[0-9]{1,14})?"
 WORDS: Final = rb"[A-Za-z0-9 .,:/_+-]*\0?"
 PLAIN: Final = {
@@ -85,6 +87,27 @@ def plain_texts(vr: str, value: bytes) -> tuple[str, ...] | None:
         return None
     found = value.decode("ascii").rstrip("\0 ")
     return tuple(part.strip(" ") for part in found.split("\\")) if found else ()
+
+
+def told_once(*keywords: str) -> Callable[[Callable[[Dataset], Told]], Callable[[Dataset], Told]]:
+    """Return a decorator for what is told of these attributes alone: once for all data sets that hold the same bytes.
+
+    What tells is given a data set with no others, and must not depend on a character set.
+    """
+    tags = tuple(tag_of(keyword) for keyword in keywords)
+
+    def decorate(tell: Callable[[Dataset], Told]) -> Callable[[Dataset], Told]:
+        @lru_cache(maxsize=1 << 8)
+        def once(raws: tuple[RawDataElement | None, ...]) -> Told:
+            return tell(Dataset({raw.tag: raw for raw in raws if raw is not None}))
+
+        def told(dataset: Dataset) -> Told:
+            found = tuple(map(dataset._dict.get, tags))
+            return once(found) if RAW.issuperset(map(type, found)) else tell(dataset)
+
+        return told
+
+    return decorate
 
 
 def value(dataset: Dataset, keyword: str | tuple[int, int]) -> Any:
