@@ -135,6 +135,14 @@ class PerformingNode:
         self.whole.analyse(self.now)
         self.send()
 
+    def take_up(self) -> None:
+        """Claim the step, fetch its input and settle it; nothing is analysed yet."""
+        self.now += timedelta(seconds=1)
+        for _ in range(3):
+            self.performer.tick(self.now)
+        self.fetcher.tick(self.now)
+        self.settle()
+
     def settle(self) -> None:
         Settler(self.database, self.analyses, quiet_seconds=60, hard_cap_seconds=5400).tick(self.now)
 

@@ -23,11 +23,7 @@ def test_a_person_cancels_and_the_analysis_that_waits_is_taken_off(
 ) -> None:
     item = manager.schedule(UID)
     node = make()
-    node.now += timedelta(seconds=1)
-    for _ in range(3):
-        node.performer.tick(node.now)
-    node.fetcher.tick(node.now)
-    node.settle()
+    node.take_up()
     with node.database.transaction() as session:
         workitems.stop(
             session, int(node.row.id or 0), node.now, reason="requested", told="Dr. Grey cancelled it."
@@ -45,11 +41,7 @@ def test_an_analysis_that_runs_is_fenced_off_even_while_the_worklist_is_away(
 ) -> None:
     item = manager.schedule(UID)
     node = make()
-    node.now += timedelta(seconds=1)
-    for _ in range(3):
-        node.performer.tick(node.now)
-    node.fetcher.tick(node.now)
-    node.settle()
+    node.take_up()
     job = node.whole.claim(node.now)
     assert job is not None
     with node.database.transaction() as session:
@@ -86,11 +78,7 @@ def test_what_another_workitem_asks_for_goes_on_when_one_is_cancelled(
 def test_a_worklist_that_cancels_by_itself_stops_the_work(make: MakeNode, manager: WorklistManager) -> None:
     item = manager.schedule(UID)
     node = make()
-    node.now += timedelta(seconds=1)
-    for _ in range(3):
-        node.performer.tick(node.now)
-    node.fetcher.tick(node.now)
-    node.settle()
+    node.take_up()
     item.become("CANCELED")
     node.now += timedelta(minutes=2)
     node.performer.tick(node.now)

@@ -197,11 +197,7 @@ def test_a_refusal_of_the_analysis_ends_in_canceled_with_its_sentence(
 ) -> None:
     item = manager.schedule(UID)
     node = make()
-    node.now += timedelta(seconds=1)
-    for _ in range(3):
-        node.performer.tick(node.now)
-    node.fetcher.tick(node.now)
-    node.settle()
+    node.take_up()
     with node.database.transaction() as session:
         job = jobs.claim(session, "w", node.now, 60)
         assert job is not None
@@ -222,11 +218,7 @@ def test_what_was_made_is_listed_though_another_analysis_failed(
     node = make()
     node.analyses = [ANALYSIS, replace(ANALYSIS, plugin="emphysema")]
     node.begin()
-    node.now += timedelta(seconds=1)
-    for _ in range(3):
-        node.performer.tick(node.now)
-    node.fetcher.tick(node.now)
-    node.settle()
+    node.take_up()
     with node.database.transaction() as session:
         (job,) = [j for j in jobs.list_jobs(session) if j.plugin == "emphysema"]
     while (claimed := node.whole.claim(node.now)) is not None:
