@@ -171,7 +171,7 @@ class _Form(NamedTuple):
         """Return how the elements lay whose tags, begins and ends are `places`; the last one is in `known`."""
         alike, at = [], places[0][1]
         for number, begin, end in places:
-            if number in known.varying and number != CHARACTER_SET:
+            if number in known.varying:
                 alike.append(data[at : begin + (6 if known.explicit else 4)])
                 at = end
         return cls(tuple(alike), data[at : places[-1][2]], elements.copy(), known)

@@ -171,6 +171,7 @@ VARYING = {
     "ImagePositionPatient": st.integers(-20, 20).map(lambda z: ["0", "0", str(z / 2)]),
     "PixelPaddingValue": st.sampled_from([0, -2000]),
     "LongCodeValue": st.text("ab", max_size=40),
+    "PresentationLUTShape": st.just("IDENTITY"),
 }
 
 
@@ -198,6 +199,8 @@ def test_elements_that_vary_from_file_to_file_are_read_as_pydicom_reads_them(
             dataset.StudyDescription = "" if meaning else "Thorax"
             dataset[0x00291010].value = meaning
             dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+            if undefined:
+                dataset.file_meta.SourceApplicationEntityTitle = "SCANNER"
             dcmwrite(path, dataset, enforce_file_format=True)
             with path.open("rb") as file:
                 assert headers.read(file) is not None
