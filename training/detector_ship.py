@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from models.files import BadModel
+from plugins.errors import NadirError
 from training.evaluate.card_figures import card_figures
 from training.evaluate.data import Data, open_data
 from training.evaluate.detector import LIMITS
@@ -52,13 +54,18 @@ def pack(run: Path, data: Data, out: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Pack a run."""
+    """Pack a run; return 2 for input that cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m training.detector_ship", description=__doc__)
     parser.add_argument("run", type=Path, help="a run of nadir train, with fold0, fold1 ... in it")
     parser.add_argument("data", type=Path, help="the crops and scans that it learned from")
     parser.add_argument("out", type=Path, help="the folder of the model")
     given = parser.parse_args(arguments)
-    sys.stdout.write(f"{pack(given.run, open_data(given.data), given.out)}\n")
+    try:
+        sha256 = pack(given.run, open_data(given.data), given.out)
+    except (NadirError, BadModel, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write(f"{sha256}\n")
     return 0
 
 

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from models.nodule_detector import Search
 from plugins.errors import Refused
-from training import detector_task
+from training import detector_ship, detector_task
 from training.detector_samples import CLEAR_MM, searched, source_of
 from training.detector_task import Material, task_of_material
 from training.experiment import Experiment, Schedule
@@ -125,3 +125,11 @@ def test_the_boxes_of_a_scan_become_one_known_lesion_in_its_lungs(data: Path) ->
     assert scan.inside[k - 3 : k + 4, r - 20 : r + 20, c - 20 : c + 20].any()
     assert scan.hu.shape == scan.inside.shape
     assert scan.away_mm(known.centre) == pytest.approx(-known.radius_mm)
+
+
+def test_a_run_that_cannot_be_packed_is_told_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert detector_ship.main([str(tmp_path / "run"), str(tmp_path), str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and str(tmp_path) in said
