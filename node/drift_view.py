@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlmodel import Session
 
+from node import model_view
 from node.settings import Settings
 from plugins.errors import NadirError, Refused
 from plugins.registry import load_plugins
@@ -39,6 +40,19 @@ def courses(
     ]
 
 
+def courses_of_family(session: Session, settings: Settings, family: str) -> list[Course]:
+    """Return the weeks of every analysis that uses a family of models; none when nothing is known of one yet.
+
+    Refuses `no-family`.
+    """
+    try:
+        return courses(session, settings, model_view.require_family(session, family))
+    except Refused as refused:
+        if refused.code != "no-such-analysis":
+            raise
+        return []
+
+
 def families_of(plugin: str, settings: Settings) -> tuple[str, ...]:
     """Return the families of models that an analysis uses; none for one that is not installed any more."""
     try:
@@ -48,4 +62,4 @@ def families_of(plugin: str, settings: Settings) -> tuple[str, ...]:
     return tuple(getattr(made, "families", ()))
 
 
-__all__ = ["courses", "families_of"]
+__all__ = ["courses", "courses_of_family", "families_of"]

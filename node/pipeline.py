@@ -311,13 +311,7 @@ def _write(kind: str, dataset: Dataset, segs: Sequence[Dataset], path: Path) -> 
         path.unlink()
         first = violations[0]
         raise Broken(f"the {kind} breaks rule {first.rule} at {first.where}: {first.sentence}")
-    return Written(
-        kind=kind,
-        sop_instance_uid=dataset.SOPInstanceUID,
-        sop_class_uid=dataset.SOPClassUID,
-        series_instance_uid=dataset.SeriesInstanceUID,
-        path=str(path),
-    )
+    return Written.of(kind, dataset, path)
 
 
 def _coded(code: Code) -> Coded:

@@ -231,13 +231,7 @@ def _series_number(task: ResponseTask, kind: str) -> int:
 def _write(kind: str, dataset: Dataset, out: Path) -> Written:
     path = out / f"{kind}.dcm"
     dataset.save_as(path, enforce_file_format=True)
-    return Written(
-        kind=kind,
-        sop_instance_uid=dataset.SOPInstanceUID,
-        sop_class_uid=dataset.SOPClassUID,
-        series_instance_uid=dataset.SeriesInstanceUID,
-        path=str(path),
-    )
+    return Written.of(kind, dataset, path)
 
 
 def _provenance(task: ResponseTask) -> Provenance:

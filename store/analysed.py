@@ -7,9 +7,14 @@ import math
 import types
 import typing
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from plugins.errors import Broken
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydicom.dataset import Dataset
 
 Point = tuple[float, float, float]
 
@@ -124,6 +129,17 @@ class Written:
     """Its series."""
     path: str
     """Where the analysis put the file."""
+
+    @classmethod
+    def of(cls, kind: str, dataset: Dataset, path: Path) -> Written:
+        """Return what is known of an object of a kind that lies at `path`."""
+        return cls(
+            kind=kind,
+            sop_instance_uid=dataset.SOPInstanceUID,
+            sop_class_uid=dataset.SOPClassUID,
+            series_instance_uid=dataset.SeriesInstanceUID,
+            path=str(path),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -263,14 +263,8 @@ def _categories_compared(
         {*before, *now}, key=lambda name: (-abs(now[name] / len(new) - before[name] / len(old)), name)
     )
     words = [f"'{n or 'none'}' {before[n] / len(old):.0%} -> {now[n] / len(new):.0%}" for n in moved[:3]]
-    return Shift(
-        what=what,
-        statistic="PSI",
-        value=value,
-        limit=limits.psi,
-        p=p,
-        change=f"{', '.join(words)} of the studies",
-    )
+    change = f"{', '.join(words)} of the studies"
+    return Shift(what=what, statistic="PSI", value=value, limit=limits.psi, p=p, change=change)
 
 
 def _histograms_compared(
@@ -282,14 +276,8 @@ def _histograms_compared(
     names = [f"below {edges[0]:g}", *(f"{a:g} to {b:g}" for a, b in pairwise(edges)), f"from {edges[-1]:g}"]
     moved = np.argsort(-np.abs(now - before), kind="stable")[:3]
     words = [f"{names[i]}: {before[i]:.1%} -> {now[i]:.1%}" for i in sorted(moved)]
-    return Shift(
-        what=what,
-        statistic="PSI",
-        value=value,
-        limit=limits.psi,
-        p=p,
-        change=f"{', '.join(words)} of the voxels",
-    )
+    change = f"{', '.join(words)} of the voxels"
+    return Shift(what=what, statistic="PSI", value=value, limit=limits.psi, p=p, change=change)
 
 
 def _numbers_compared(

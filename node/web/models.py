@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
 from node import audit_events, evaluations, model_decision, model_overview, model_view
-from node.drift_view import courses
+from node.drift_view import courses_of_family
 from node.model_documents import DOCUMENTS, document_of, documents_of
 from node.web import links
 from node.web.access import allow
@@ -177,12 +177,7 @@ class _Pages:
         from training.drift_told import alarms, newest, state
 
         with self._database.reading() as session:
-            try:
-                found = courses(session, self._settings, model_view.require_family(session, family))
-            except Refused as refused:
-                if refused.code != "no-such-analysis":
-                    raise
-                found = []
+            found = courses_of_family(session, self._settings, family)
         shown = [
             {
                 "plugin": course.plugin,

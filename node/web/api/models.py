@@ -9,13 +9,12 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from node import model_decision, model_overview, model_view
-from node.drift_view import courses
+from node.drift_view import courses_of_family
 from node.model_documents import documents_of
 from node.model_view import Entry
 from node.web.access import allow
 from node.web.api import form
 from node.web.site import Site
-from plugins.errors import Refused
 from store import runs
 from store.model_tables import TrainingRun
 
@@ -240,12 +239,7 @@ def _reading(made: APIRouter, site: Site) -> None:
         from training.drift_told import plain
 
         with site.database.reading() as session:
-            try:
-                found = courses(session, site.settings, model_view.require_family(session, family))
-            except Refused as refused:
-                if refused.code != "no-such-analysis":
-                    raise
-                found = []
+            found = courses_of_family(session, site.settings, family)
         return Drift(analyses=[Course.model_validate(plain(course, course.last(weeks))) for course in found])
 
     @made.get("/models/{family}/{number}", responses=form.problems(404))
