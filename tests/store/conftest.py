@@ -71,5 +71,14 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 @pytest.fixture
+def sqlite(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
+    """Give SQLite alone, for what does not depend on the engine."""
+    shutil.copyfile(sqlite_template, tmp_path / "nadir.sqlite")
+    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}", sync=False)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
 def objects(tmp_path: Path) -> ObjectStore:
     return ObjectStore(tmp_path / "store", sync=False)

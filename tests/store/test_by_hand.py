@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from datetime import date
 from io import BytesIO
-from pathlib import Path
 
 import pytest
 from course_rows import Clock, lesion, patient_pk, visit
@@ -14,6 +11,7 @@ from ledger import at
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sr.coding import Code
 from sqlmodel import Session
+from sr_items import coded, content, item
 
 from plugins import codes
 from store import instances
@@ -28,27 +26,8 @@ LONG, SHORT = Code("G-A185", "SRT", "Long Axis"), Code("G-A186", "SRT", "Short A
 
 
 @pytest.fixture
-def database(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
-    path = tmp_path / "nadir.sqlite"
-    shutil.copyfile(sqlite_template, path)
-    database = Database(f"sqlite:///{path}", sync=False)
-    yield database
-    database.dispose()
-
-
-def item(**values: object) -> Dataset:
-    made = Dataset()
-    for keyword, value in values.items():
-        setattr(made, keyword, value)
-    return made
-
-
-def coded(code: Code) -> Dataset:
-    return item(CodeValue=code.value, CodingSchemeDesignator=code.scheme_designator, CodeMeaning=code.meaning)
-
-
-def content(name: Code, **values: object) -> Dataset:
-    return item(ConceptNameCodeSequence=[coded(name)], **values)
+def database(sqlite: Database) -> Database:
+    return sqlite
 
 
 def axis(name: Code, mm: float, line: list[float], image: str) -> Dataset:

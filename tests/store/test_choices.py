@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import random
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from pathlib import Path
 
 import pytest
 from course_rows import Clock, Linked, lesion, patient_pk, visit
@@ -31,12 +28,8 @@ ONE, TWO, NEW = "2.25.1", "2.25.2", "2.25.3"
 
 
 @pytest.fixture
-def database(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
-    path = tmp_path / "nadir.sqlite"
-    shutil.copyfile(sqlite_template, path)
-    database = Database(f"sqlite:///{path}", sync=False)
-    yield database
-    database.dispose()
+def database(sqlite: Database) -> Database:
+    return sqlite
 
 
 def three(session: Session) -> tuple[int, str, str, str]:

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from datetime import date
-from pathlib import Path
 
 import pytest
 from course_rows import ANATOMY, LUNG, NODE, Clock, Linked, lesion, patient_pk, visit
@@ -27,13 +24,9 @@ JANUARY, MARCH, MAY = date(2026, 1, 10), date(2026, 3, 10), date(2026, 5, 10)
 
 
 @pytest.fixture
-def database(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
+def database(sqlite: Database) -> Database:
     """Give SQLite: what is read of a course does not depend on the engine; one test asks PostgreSQL too."""
-    path = tmp_path / "nadir.sqlite"
-    shutil.copyfile(sqlite_template, path)
-    database = Database(f"sqlite:///{path}", sync=False)
-    yield database
-    database.dispose()
+    return sqlite
 
 
 def seen(course: Course, on: date, criteria: str = "recist1.1") -> dict[str, tuple[Status, int | None]]:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-from collections.abc import Iterator
 from datetime import date
 from io import BytesIO
-from pathlib import Path
 
 import pytest
 from course_rows import Clock, Linked, lesion, patient_pk, visit
@@ -30,12 +27,8 @@ JANUARY, MARCH = date(2026, 1, 10), date(2026, 3, 10)
 
 
 @pytest.fixture
-def database(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
-    path = tmp_path / "nadir.sqlite"
-    shutil.copyfile(sqlite_template, path)
-    database = Database(f"sqlite:///{path}", sync=False)
-    yield database
-    database.dispose()
+def database(sqlite: Database) -> Database:
+    return sqlite
 
 
 @pytest.fixture(scope="module")

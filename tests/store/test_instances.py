@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import random
-import threading
 from datetime import date
 
 import pytest
+from at_once import at_once
 from ledger import arrive, at, header, kept, queued, result, settled
 from sqlmodel import select
 
@@ -186,24 +186,12 @@ def test_an_association_is_linked_once_and_closed_once(database: Database) -> No
 
 
 def test_four_associations_that_send_one_study_at_once_make_one_study(database: Database) -> None:
-    failures: list[Exception] = []
-    barrier = threading.Barrier(4)
-
     def send(first: int) -> None:
-        barrier.wait()
-        try:
-            for number in (*range(first, 24, 4), 100):
-                with database.transaction() as session:
-                    arrive(session, number)
-        except Exception as error:
-            failures.append(error)
+        for number in (*range(first, 24, 4), 100):
+            with database.transaction() as session:
+                arrive(session, number)
 
-    threads = [threading.Thread(target=send, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    at_once(send, 4)
     with database.reading() as session:
         assert len(session.exec(select(Instance)).all()) == 25
         assert len(session.exec(select(Study)).all()) == 1
@@ -213,8 +201,6 @@ def test_four_associations_that_send_one_study_at_once_make_one_study(database: 
 def test_groups_of_several_processes_that_meet_in_the_same_studies_never_stop_each_other(
     database: Database,
 ) -> None:
-    failures: list[Exception] = []
-    barrier = threading.Barrier(4)
     images = [
         header(number, f"1.2.{study}", patient_id=f"P{study % 2}")
         for study in range(5)
@@ -224,26 +210,17 @@ def test_groups_of_several_processes_that_meet_in_the_same_studies_never_stop_ea
     def send(seed: int) -> None:
         mine, known = images.copy(), Known()
         random.Random(seed).shuffle(mine)
-        barrier.wait()
-        try:
-            for start in range(0, len(mine), 10):
-                arrived = [
-                    Arrived(header=one, kept=kept(one.sop_instance_uid), source=SOURCE, now=at(seed))
-                    for one in mine[start : start + 10]
-                ]
-                rows = known.begin()
-                with database.transaction() as session:
-                    instances.record_all(session, arrived, rows)
-                known.learn(rows)
-        except Exception as error:
-            failures.append(error)
+        for start in range(0, len(mine), 10):
+            arrived = [
+                Arrived(header=one, kept=kept(one.sop_instance_uid), source=SOURCE, now=at(seed))
+                for one in mine[start : start + 10]
+            ]
+            rows = known.begin()
+            with database.transaction() as session:
+                instances.record_all(session, arrived, rows)
+            known.learn(rows)
 
-    threads = [threading.Thread(target=send, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    at_once(send, 4)
     with database.reading() as session:
         assert len(session.exec(select(Instance)).all()) == 60
         assert len(session.exec(select(Study)).all()) == 5

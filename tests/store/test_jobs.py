@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from at_once import at_once
 from ledger import START, arrive, at, found, labels, queued, result, run, settled
 from sqlmodel import select
 
@@ -352,22 +353,16 @@ def test_many_threads_never_claim_a_job_twice(database: Database) -> None:
         for number in range(60):
             queued(session, revision, f"p{number}")
     claimed: list[int] = []
-    barrier = threading.Barrier(8)
 
-    def work(owner: str) -> None:
-        barrier.wait()
+    def work(owner: int) -> None:
         while True:
             with database.transaction() as session:
-                job = jobs.claim(session, owner, at(1), 600)
+                job = jobs.claim(session, str(owner), at(1), 600)
             if job is None:
                 return
             claimed.append(int(job.id or 0))
 
-    threads = [threading.Thread(target=work, args=(str(n),)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(work, 8)
     assert len(claimed) == 60
     assert max(Counter(claimed).values()) == 1
 

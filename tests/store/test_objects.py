@@ -4,12 +4,12 @@ import errno
 import hashlib
 import os
 import socket
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from at_once import at_once
 from ledger import arrive, kept
 
 from plugins.errors import Refused, Unavailable
@@ -202,23 +202,11 @@ def test_a_refused_file_is_put_aside_with_its_reason(objects: ObjectStore) -> No
 
 
 def test_many_threads_that_keep_the_same_bytes_make_one_object(objects: ObjectStore) -> None:
-    failures: list[Exception] = []
-    barrier = threading.Barrier(8)
+    def put(_: int) -> None:
+        for number in range(10):
+            objects.put(b"%d" % number)
 
-    def put() -> None:
-        barrier.wait()
-        try:
-            for number in range(10):
-                objects.put(b"%d" % number)
-        except Exception as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=put) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    at_once(put, 8)
     assert len(list(objects.names())) == 10
     assert leftovers(objects) == []
 

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from at_once import at_once
 from ledger import START, at, queued, result, settled
 from sqlmodel import Session
 
@@ -220,18 +220,12 @@ def test_two_senders_that_end_the_last_two_deliveries_end_the_job(database: Data
         with database.transaction() as session:
             job = delivering(session, study=f"1.2.{round_number}", results=1, to=(PACS, ARCHIVE))
             last = [claim(session, 1, PACS), claim(session, 1, ARCHIVE)]
-        barrier = threading.Barrier(2)
 
-        def end(delivery: Delivery, barrier: threading.Barrier = barrier) -> None:
-            barrier.wait()
+        def end(number: int, last: list[Delivery] = last) -> None:
             with database.transaction() as session:
-                outbox.delivered(session, int(delivery.id or 0), 1, "0000", at(2))
+                outbox.delivered(session, int(last[number].id or 0), 1, "0000", at(2))
 
-        threads = [threading.Thread(target=end, args=(delivery,)) for delivery in last]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once(end, 2)
         with database.reading() as session:
             assert jobs.get(session, int(job.id or 0)).state == "done"
 
@@ -242,11 +236,11 @@ def test_many_senders_never_send_a_row_twice(database: Database) -> None:
             delivering(session, study=f"1.2.{number}", results=2)
     claimed: list[int] = []
 
-    def work(owner: str) -> None:
+    def work(owner: int) -> None:
         empty = 0
         while empty < 5:
             with database.transaction() as session:
-                delivery = outbox.claim(session, PACS, owner, at(1), 600)
+                delivery = outbox.claim(session, PACS, str(owner), at(1), 600)
             if delivery is None:
                 empty += 1
                 continue
@@ -254,11 +248,7 @@ def test_many_senders_never_send_a_row_twice(database: Database) -> None:
             with database.transaction() as session:
                 outbox.delivered(session, int(delivery.id or 0), 1, "0000", at(1))
 
-    threads = [threading.Thread(target=work, args=(str(n),)) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(work, 6)
     assert len(claimed) == 40
     assert max(Counter(claimed).values()) == 1
     with database.reading() as session:

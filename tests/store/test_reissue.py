@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from datetime import date, timedelta
-from pathlib import Path
 
 from course_rows import Clock, Linked, lesion, patient_pk, visit
 from ledger import at
@@ -36,13 +34,9 @@ def three(session: Session) -> list[str]:
     return studies
 
 
-def test_a_relink_asks_once_for_the_study_and_for_those_that_were_compared_with_it(
-    sqlite_template: Path, tmp_path: Path
-) -> None:
-    shutil.copyfile(sqlite_template, tmp_path / "nadir.sqlite")
-    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}", sync=False)
+def test_a_relink_asks_once_for_the_study_and_for_those_that_were_compared_with_it(sqlite: Database) -> None:
     about = {"author": "Dr. Grey", "now": at(1000)}
-    with database.transaction() as session:
+    with sqlite.transaction() as session:
         _, second, third = three(session)
         pk = patient_pk(session)
         assert reissue(session, pk, at(900)) == []
@@ -65,4 +59,3 @@ def test_a_relink_asks_once_for_the_study_and_for_those_that_were_compared_with_
         # Whoever began after the choice knew of it, whatever he made of it.
         knew = [replace(one, made_at=at(1000) + timedelta(seconds=6)) for one in found]
         assert outdated(knew, decided) == ()
-    database.dispose()

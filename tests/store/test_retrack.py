@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from datetime import date
-from pathlib import Path
 
 from course_rows import Clock, lesion, patient_pk, visit
 from ledger import at, header, kept
@@ -20,12 +18,8 @@ JANUARY, FEBRUARY, MARCH, MAY = (date(2026, month, 10) for month in (1, 2, 3, 5)
 ONE, TWO = "2.25.1", "2.25.2"
 
 
-def test_what_was_analysed_before_an_earlier_study_is_asked_for_once_more_by_date(
-    sqlite_template: Path, tmp_path: Path
-) -> None:
-    shutil.copyfile(sqlite_template, tmp_path / "nadir.sqlite")
-    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}", sync=False)
-    with database.transaction() as session:
+def test_what_was_analysed_before_an_earlier_study_is_asked_for_once_more_by_date(sqlite: Database) -> None:
+    with sqlite.transaction() as session:
         clock = Clock()
         visit(session, clock, MAY, [lesion(ONE)])
         pk = patient_pk(session)
@@ -44,15 +38,9 @@ def test_what_was_analysed_before_an_earlier_study_is_asked_for_once_more_by_dat
             assert retrack(session, pk, at(seconds)) == []  # whatever became of it
         assert claimed == [march.id, may.id]
 
-    database.dispose()
 
-
-def test_a_merge_makes_the_earlier_studies_of_the_other_patient_news(
-    sqlite_template: Path, tmp_path: Path
-) -> None:
-    shutil.copyfile(sqlite_template, tmp_path / "nadir.sqlite")
-    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}", sync=False)
-    with database.transaction() as session:
+def test_a_merge_makes_the_earlier_studies_of_the_other_patient_news(sqlite: Database) -> None:
+    with sqlite.transaction() as session:
         clock = Clock()
         visit(session, clock, JANUARY, [lesion(TWO)], patient={"patient_id": "P2"})
         visit(session, clock, MARCH, [lesion(ONE)])
@@ -61,15 +49,12 @@ def test_a_merge_makes_the_earlier_studies_of_the_other_patient_news(
         merge(session, patient_pk(session, "P2"), pk, "Admin", at(40))
         assert len(retrack(session, pk, at(41))) == 1
         assert retrack(session, pk, at(42)) == []
-    database.dispose()
 
 
 def test_another_set_of_findings_on_an_earlier_study_is_news_and_the_same_found_again_is_none(
-    sqlite_template: Path, tmp_path: Path
+    sqlite: Database,
 ) -> None:
-    shutil.copyfile(sqlite_template, tmp_path / "nadir.sqlite")
-    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}", sync=False)
-    with database.transaction() as session:
+    with sqlite.transaction() as session:
         clock = Clock()
         january = visit(session, clock, JANUARY, [lesion(TWO)])
         visit(session, clock, MARCH, [lesion(TWO)])
@@ -79,15 +64,12 @@ def test_another_set_of_findings_on_an_earlier_study_is_news_and_the_same_found_
         visit(session, clock, JANUARY, [lesion(ONE), lesion(TWO)], study=january)
         assert len(retrack(session, pk, at(41))) == 1
         assert len(session.exec(select(Job)).all()) == 5
-    database.dispose()
 
 
 def test_a_study_that_came_late_with_results_of_another_node_is_news_to_later_ones_alone(
-    sqlite_template: Path, tmp_path: Path
+    sqlite: Database,
 ) -> None:
-    shutil.copyfile(sqlite_template, tmp_path / "nadir.sqlite")
-    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}", sync=False)
-    with database.transaction() as session:
+    with sqlite.transaction() as session:
         clock = Clock()
         for on in (JANUARY, MARCH):
             visit(session, clock, on, [lesion(ONE)])
@@ -102,4 +84,3 @@ def test_a_study_that_came_late_with_results_of_another_node_is_news_to_later_on
         (asked,) = retrack(session, patient_pk(session), at(61))
         assert (asked.plugin, asked.run, asked.revision_pk) == ("lung_nodule", 1, 2)
         assert retrack(session, patient_pk(session), at(62)) == []
-    database.dispose()

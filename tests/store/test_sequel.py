@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from at_once import at_once
 from ledger import at, header, kept, queued, result, settled
 from patience import PATIENCE_SECONDS
 from sqlmodel import Session, col, select, update
@@ -191,25 +192,14 @@ def test_a_commit_that_fails_leaves_no_transaction_behind(recorder: Recorder) ->
 
 
 def test_short_and_long_ways_that_meet_in_the_same_studies_never_stop_each_other(database: Database) -> None:
-    failures: list[Exception] = []
-    barrier = threading.Barrier(4)
     images = [(number, f"1.2.{study}") for study in range(4) for number in range(9)]
 
     def send(seed: int) -> None:
         mine, recorder = images.copy(), Recorder(database)
         random.Random(seed).shuffle(mine)
-        barrier.wait()
-        try:
-            for start in range(0, len(mine), 6):
-                recorder.either([arrived(n, study=study) for n, study in mine[start : start + 6]])
-        except Exception as error:
-            failures.append(error)
+        for start in range(0, len(mine), 6):
+            recorder.either([arrived(n, study=study) for n, study in mine[start : start + 6]])
 
-    threads = [threading.Thread(target=send, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    at_once(send, 4)
     assert len(rows(database, Instance)) == len(images)
     assert rows(database, Event) == []

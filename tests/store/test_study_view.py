@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from datetime import date
-from pathlib import Path
 
 import pytest
 from course_rows import ANATOMY, LUNG, Clock, Linked, lesion, patient_pk, visit
@@ -26,12 +23,9 @@ ONE, TWO, NEW, ORGAN = "2.25.1", "2.25.2", "2.25.3", "2.25.4"
 
 
 @pytest.fixture
-def database(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
+def database(sqlite: Database) -> Database:
     """Give a patient with two visits: two nodules, then one of them, a new one, and a lung; the other one is gone."""
-    path = tmp_path / "nadir.sqlite"
-    shutil.copyfile(sqlite_template, path)
-    database = Database(f"sqlite:///{path}", sync=False)
-    with database.transaction() as session:
+    with sqlite.transaction() as session:
         clock = Clock()
         first = visit(session, clock, JANUARY, [lesion(ONE), lesion(TWO, segment_number=2)], study="1.2.1")
         organ = lesion(ORGAN, label="Left lung", category=ANATOMY, type=LUNG, measurements=())
@@ -42,8 +36,7 @@ def database(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
             Linked(kind=Kind.GONE, uid=TWO, earlier=[TWO], study=first, is_drawn=False),
         ]
         visit(session, clock, MARCH, found, links, study="1.2.2")
-    yield database
-    database.dispose()
+    return sqlite
 
 
 def findings(session: Session, study: str = "1.2.2", **options: int | bool) -> FindingPage:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from datetime import date, datetime
 from io import BytesIO
-from pathlib import Path
 
 import pytest
 from course_rows import Clock, Linked, lesion, patient_pk, visit
@@ -14,6 +11,7 @@ from ledger import at
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sr.coding import Code
 from sqlmodel import Session, select
+from sr_items import coded, content, item
 
 from plugins import codes
 from store import instances
@@ -35,12 +33,8 @@ SEG, SR = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.88.34"
 
 
 @pytest.fixture
-def database(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
-    path = tmp_path / "nadir.sqlite"
-    shutil.copyfile(sqlite_template, path)
-    database = Database(f"sqlite:///{path}", sync=False)
-    yield database
-    database.dispose()
+def database(sqlite: Database) -> Database:
+    return sqlite
 
 
 def followed(session: Session) -> tuple[int, str]:
@@ -53,21 +47,6 @@ def followed(session: Session) -> tuple[int, str]:
     ]
     second = visit(session, clock, MARCH, [lesion(NEW, 30, segment_number=4)], links)
     return patient_pk(session), second
-
-
-def item(**values: object) -> Dataset:
-    made = Dataset()
-    for keyword, value in values.items():
-        setattr(made, keyword, value)
-    return made
-
-
-def coded(code: Code) -> Dataset:
-    return item(CodeValue=code.value, CodingSchemeDesignator=code.scheme_designator, CodeMeaning=code.meaning)
-
-
-def content(name: Code, **values: object) -> Dataset:
-    return item(ConceptNameCodeSequence=[coded(name)], **values)
 
 
 def bring(session: Session, objects: ObjectStore, study: str, dataset: Dataset, number: int = 1) -> int:

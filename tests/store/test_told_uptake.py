@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,12 +31,8 @@ LIVER = {"sul_mean": 1.6, "sul_sd": 0.2, "uptake_time": 60, "injected_activity":
 
 
 @pytest.fixture
-def database(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
-    path = tmp_path / "nadir.sqlite"
-    shutil.copyfile(sqlite_template, path)
-    database = Database(f"sqlite:///{path}", sync=False)
-    yield database
-    database.dispose()
+def database(sqlite: Database) -> Database:
+    return sqlite
 
 
 def two_pets(database: Database, then: Sequence[Found], now: Sequence[Found]) -> Course:
