@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy.special import expit, logit
 
 from models.card import ModelCard
 from models.doubt import Doubt
 from models.export import Learned
 from models.files import BadModel
 from models.nodule_passes import MIRRORS, Drawn, Network, NoduleView, draw, nearest_piece, sigmoid
+from models.outlining import best_overlap, drawn_out, less_its_edge, piece_at
 from models.patches import put_back
 from models.runtime import default_cache, fastest, network
 from models.segmenter import Index
+from models.surroundings import aeration, is_deep, is_dense
 from models.uncertainty import CaseUncertainty, summarised
 
 if TYPE_CHECKING:
@@ -37,21 +39,12 @@ Spacing = tuple[float, float, float]
 Box = tuple[slice, slice, slice]
 
 NAME = "nodule_segmenter"
-REACH_MM = 3.0
-"""A drawing that comes no nearer to the point than this, or than one voxel, is of something else."""
 WIDER = (1.5, 2.0, 2.7, 3.5)
 """By how much the coarsest voxels are stretched, and the world of the networks with them, to see a mass whole."""
 AERATED = 0.55
 """Part of the tissue around a nodule that is lung at least; with less its outline is a guess."""
 ENCLOSED = 0.8
 """With so much lung around it a drawing is whole."""
-LUNG_HU = -500.0
-DENSE_HU = -400.0
-AIRY_HU = -850.0
-DEEP_MM = 10.0
-"""Nearer to the middle of a mass there is no lung; the first look shows whatever is not so deep whole, or its edge."""
-LUNG_MM3 = 300.0
-"""So much lung is lung, not a bubble."""
 A_PART = (0.6, 0.05, 1.25)
 """Of a drawing with less lung around it, one on wider voxels that has hardly less and is larger shows that it was a
 part: share of lung, how much less, how many times larger."""
@@ -126,10 +119,16 @@ class LearnedNoduleSegmenter:
 
     @cached_property
     def doubt(self) -> Doubt:
-        """Return how far probability, volume and long axis may be off."""
+        """Return how far probability, volume and long axis may be off.
+
+        It is what all folds taught; of one fold that is asked alone, what the patients of the others taught.
+        """
+        said = self._said("doubt")
         try:
-            return Doubt.of_card(self._said("doubt")["all"])
-        except (KeyError, TypeError, ValueError) as error:
+            of_folds = said.get("folds", ())
+            alone = len(self.folds) == 1 and self.folds[0] < len(of_folds)
+            return Doubt.of_card(of_folds[self.folds[0]] if alone else said["all"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BadModel("bad-card", f"'doubt' of {NAME} is not as it has to be: {error}") from error
 
     @property
@@ -197,28 +196,31 @@ class LearnedNoduleSegmenter:
         drawn = draw(self._networks[:1], view, part, spacing_mm, here)
         level = self._level(drawn.grid.spacing_mm[0])
         p = put_back(sigmoid(drawn.logits), part.shape, spacing_mm, drawn.point, drawn.grid)
-        mask, fits = _at(p > level, here, spacing_mm), _fits(drawn, level)
-        size, aerated = int(np.count_nonzero(mask)), _aerated(part, mask, spacing_mm)
+        mask, fits = piece_at(p > level, here, spacing_mm), _fits(drawn, level)
+        size, aerated = int(np.count_nonzero(mask)), aeration(part, mask, spacing_mm)
         return _Look(box=box, here=here, drawn=drawn, level=level, fits=fits, size=size, aerated=aerated)
 
     def _answered(self, look: _Look, part: Array, spacing_mm: Spacing) -> NoduleAnswer:
         """Return what all networks say of what the first one settled on."""
-        drawn, level = look.drawn, look.level
-        answers = self._answers(drawn.inputs)
-        logits: Array = answers.mean(axis=0, dtype=np.float32)
-        raw = put_back(sigmoid(logits), part.shape, spacing_mm, drawn.point, drawn.grid)
-        tempered = sigmoid(logits / np.float32(self.doubt.temperature))
-        mask = _at(raw > level, look.here, spacing_mm)
-        if self.is_coarse(drawn.grid.spacing_mm[0]):
-            mask = _at(_edged(mask, part, spacing_mm), look.here, spacing_mm)
+        cube_mm = look.drawn.grid.spacing_mm[0]
+        answers = self._answers(look.drawn.inputs)
+        patch = sigmoid(answers.mean(axis=0, dtype=np.float32))
+        said = put_back(patch, part.shape, spacing_mm, look.drawn.point, look.drawn.grid)
+        uncertainty = summarised(answers, threshold=look.level).case(look.drawn.grid.spacing_mm)
+        if self.is_coarse(cube_mm):
+            drawn = piece_at(said > look.level, look.here, spacing_mm)
+            mask = piece_at(less_its_edge(drawn, part, spacing_mm), look.here, spacing_mm)
+        else:
+            mask = piece_at(best_overlap(said, look.here, spacing_mm), look.here, spacing_mm)
+            mask = drawn_out(mask, said, spacing_mm)
         return NoduleAnswer(
             box=look.box,
             mask=mask,
-            probability=put_back(tempered, part.shape, spacing_mm, drawn.point, drawn.grid),
-            uncertainty=summarised(answers, threshold=level).case(drawn.grid.spacing_mm),
-            voxel_mm=drawn.grid.spacing_mm[0],
+            probability=_tempered(said, self.doubt.temperature),
+            uncertainty=uncertainty,
+            voxel_mm=cube_mm,
             fits=look.fits,
-            aerated=_aerated(part, mask, spacing_mm),
+            aerated=aeration(part, mask, spacing_mm),
         )
 
     def _answers(self, inputs: Array) -> Array:
@@ -308,29 +310,11 @@ def _around(point: Sequence[float], view: NoduleView, spacing_mm: Spacing, shape
     return (k, r, c)
 
 
-def _is_dense(image: Array, spacing_mm: Spacing, point: Sequence[float]) -> bool:
-    """Return whether there is tissue at a point, and not lung alone."""
-    k, r, c = (
-        slice(max(0, round(p - 2 / s)), round(p + 2 / s) + 1) for p, s in zip(point, spacing_mm, strict=True)
-    )
-    return float(np.median(image[k, r, c])) > DENSE_HU
-
-
 def _is_whole(first: _Look, image: Array, spacing_mm: Spacing, point: Sequence[float]) -> bool:
     """Return whether no wider view can tell more than the first look: a nodule was seen whole, or none is there."""
     if not first.size:
-        return not _is_dense(image, spacing_mm, point)
-    return first.fits and (first.aerated >= ENCLOSED or not _is_deep(image, spacing_mm, point))
-
-
-def _is_deep(image: Array, spacing_mm: Spacing, point: Sequence[float]) -> bool:
-    """Return whether there is no lung within `DEEP_MM` of a point, noise of a millimetre smoothed away."""
-    reach = [DEEP_MM / s for s in spacing_mm]
-    box = tuple(slice(max(0, int(p - r)), int(p + r) + 2) for p, r in zip(point, reach, strict=True))
-    smooth = ndimage.gaussian_filter(image[box], [min(1.0, 1.0 / s) for s in spacing_mm])
-    at = np.argwhere(smooth < LUNG_HU) + [side.start for side in box]
-    near = np.linalg.norm((at - np.asarray(point)) * np.asarray(spacing_mm), axis=1) <= DEEP_MM
-    return bool(np.count_nonzero(near) * np.prod(spacing_mm) < LUNG_MM3)
+        return not is_dense(image, spacing_mm, point)
+    return first.fits and (first.aerated >= ENCLOSED or not is_deep(image, spacing_mm, point))
 
 
 def _most_whole(looks: Sequence[_Look]) -> _Look:
@@ -351,29 +335,6 @@ def _most_whole(looks: Sequence[_Look]) -> _Look:
     return replace(best, fits=best.fits or bool(fit))
 
 
-def _aerated(part: Array, mask: BoolArray, spacing_mm: Spacing) -> float:
-    """Return the part of what lies 1 to 3.5 mm (a voxel at least) beyond a mask that is lung; 1 when nothing does."""
-    if not mask.any():
-        return 1.0
-    far_mm = max(3.5, max(spacing_mm) + 0.5)
-    held = np.argwhere(mask)
-    reach = np.ceil(far_mm / np.asarray(spacing_mm)).astype(int) + 1
-    low, high = np.maximum(held.min(axis=0) - reach, 0), held.max(axis=0) + reach + 1
-    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    away = ndimage.distance_transform_edt(~mask[box], sampling=spacing_mm)
-    around = part[box][(away > 1.0) & (away <= far_mm)]
-    return float(np.mean(around < LUNG_HU)) if around.size else 1.0
-
-
-def _edged(mask: BoolArray, part: Array, spacing_mm: Spacing) -> BoolArray:
-    """Return a drawing on coarse voxels less the lung at its edge, which begins half-way between both; no holes."""
-    if not mask.any():
-        return mask
-    smooth = ndimage.gaussian_filter(part, [min(1.0, 1.0 / s) for s in spacing_mm])
-    half = (float(np.median(part[mask])) + AIRY_HU) / 2
-    return np.asarray(ndimage.binary_fill_holes(mask & (smooth > half)), dtype=np.bool_)
-
-
 def _fits(drawn: Drawn, level: float) -> bool:
     """Return whether what was drawn ends inside of its patch."""
     mask = sigmoid(drawn.logits) > level
@@ -384,13 +345,11 @@ def _fits(drawn: Drawn, level: float) -> bool:
     return not bool((piece & ~inner).any())
 
 
-def _at(mask: BoolArray, point: NDArray[np.float64], spacing_mm: Spacing) -> BoolArray:
-    """Return the piece of a mask that lies at the point; empty when none is near."""
-    if not mask.any():
-        return mask
-    piece = nearest_piece(mask, point, spacing_mm)
-    far = np.linalg.norm((np.argwhere(piece) - point) * np.asarray(spacing_mm), axis=1).min()
-    return piece if far <= max(REACH_MM, *spacing_mm) else np.zeros_like(mask)
+def _tempered(probability: Array, temperature: float) -> Array:
+    """Return probabilities whose logits are divided by a temperature; 0 and 1 stay."""
+    p = probability.astype(np.float64)
+    with np.errstate(divide="ignore"):
+        return np.asarray(expit(logit(p) / temperature), dtype=np.float32)
 
 
 __all__ = ["NAME", "LearnedNoduleSegmenter", "NoduleAnswer", "runs_here", "torch_network"]

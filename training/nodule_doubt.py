@@ -1,7 +1,7 @@
 """What the held-out nodules of a run teach the segmenter about its doubt: a part of its card, with what it is worth.
 
-`python -m training.nodule_doubt RUN DATA --levels 0.4 --out doubt.json`: each nodule is drawn by the fold that has not
-seen its patient; temperature and intervals of a fold are learned from the other folds, those of a new patient from all.
+`python -m training.nodule_doubt MODEL DATA --levels 0.4 --out doubt.json`: each nodule is drawn by the fold that has
+not seen its patient; temperature and intervals of a fold are learned from the others, those of a new patient from all.
 Intervals go by the entropy of the mean of the mirror images, which are asked anyway. Beside it stand the other
 measures, and dropout of that one fold: the folds as an ensemble cannot be judged here, because four of the five have
 learned from the nodule.
@@ -15,7 +15,7 @@ import json
 import math
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,14 +28,16 @@ from scipy.special import logit
 from models.calibration import FEWEST_CASES, error_auroc, lesion_region, uncertainty_error
 from models.conformal import ConformalInterval, Coverage
 from models.doubt import Answered, Doubt, Judged, Sizes, fit_doubt, judge_doubt
+from models.export import Learned
 from models.nodule_passes import MIRRORS, draw
 from models.nodule_segmenter import LearnedNoduleSegmenter
 from models.shipped import Model, open_model
 from models.uncertainty import PASSES, CaseUncertainty, dropout_passes, summarised
 from training.evaluate.crops import AS_GIVEN, asked
 from training.evaluate.data import Data, open_learnable
+from training.evaluate.families import open_subject
 from training.evaluate.metrics import dice, long_axis_mm
-from training.evaluate.runs import load_network, open_run
+from training.evaluate.runs import load_network
 from training.evaluate.subject import Subject
 from training.lidc import Nodule, load_nodule
 from training.nodule_task import as_function
@@ -85,7 +87,7 @@ def held_out(
     with TemporaryDirectory() as folder:
         model = _untaught(subject, data, {"levels": list(levels), "mirrors": mirrors}, Path(folder))
         segmenters = {fold: LearnedNoduleSegmenter(model=model, folds=(fold,)) for fold in subject.folds}
-        networks = {fold: load_network(subject, fold) for fold in subject.folds} if passes else {}
+        networks = {fold: _network(subject, fold) for fold in subject.folds} if passes else {}
         for case in data.manifest.cases:
             if case.fold in segmenters and (only is None or case.case_id in only):
                 (fold,) = subject.weights_for(case.patient_id)
@@ -93,10 +95,16 @@ def held_out(
 
 
 def _untaught(subject: Subject, data: Data, decided: Mapping[str, Any], folder: Path) -> Model:
-    """Return a run as a model that says what its networks say, with no temperature and no intervals."""
-    assert subject.folder is not None
+    """Return a run or a model as one that says what its networks say, with no temperature and no intervals.
+
+    `decided` is what its card says besides. A run becomes a model in `folder`.
+    """
     nothing = ConformalInterval(kind="log", alpha=0.1, edges=(), quantiles=(math.inf,), cases=(0,))
     doubt = Doubt(temperature=1.0, volume_mm3=nothing, long_axis_mm=nothing).as_card()
+    decided = {**decided, "doubt": {"all": doubt}}
+    if subject.model is not None:
+        return replace(subject.model, card={**subject.model.card, **decided})
+    assert subject.folder is not None
     about = About(
         name=subject.name,
         version=subject.version,
@@ -105,8 +113,14 @@ def _untaught(subject: Subject, data: Data, decided: Mapping[str, Any], folder: 
         input="HU",
         intended_use="to be taught what to doubt",
     )
-    trusted = ship(subject.folder, data.manifest, folder, about, {**decided, "doubt": {"all": doubt}}, {})
+    trusted = ship(subject.folder, data.manifest, folder, about, decided, {})
     return open_model(folder, {trusted}, date.min)
+
+
+def _network(subject: Subject, fold: int) -> torch.nn.Module:
+    if subject.model is None:
+        return load_network(subject, fold)
+    return Learned.of(subject.model, fold).network()
 
 
 def _held(
@@ -200,7 +214,7 @@ def _of_size(held: Sequence[Held], judged: Judged, low: float, high: float) -> d
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write what a run teaches about doubt as JSON."""
     parser = argparse.ArgumentParser(prog="python -m training.nodule_doubt", description=__doc__)
-    parser.add_argument("run", type=Path, help="a run of nadir train, with fold0, fold1 ... in it")
+    parser.add_argument("model", help="a shipped model, or a run of nadir train with fold0, fold1 ... in it")
     parser.add_argument("data", type=Path, help="the nodule crops that it learned from")
     parser.add_argument("--out", type=Path, required=True, help="the JSON file that is written")
     parser.add_argument(
@@ -211,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="from which probability on a voxel is drawn, for each voxel size",
     )
     parser.add_argument("--mirrors", type=int, default=len(MIRRORS), help="how many mirror images are asked")
+    parser.add_argument("--passes", type=int, default=PASSES, help="passes of dropout; 0 for none")
     parser.add_argument(
         "--volume-edges",
         type=float,
@@ -227,8 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     data = open_learnable(given.data)
-    subject = open_run(given.run).on(data.manifest)
-    held = list(held_out(subject, data, levels=given.levels, mirrors=given.mirrors))
+    subject = open_subject(given.model).on(data.manifest)
+    held = list(held_out(subject, data, levels=given.levels, mirrors=given.mirrors, passes=given.passes))
     if len(held) < FEWEST_CASES:
         parser.error(f"{len(held)} nodules of finished folds are too few; {FEWEST_CASES} are needed")
     sizes = Sizes(volume_edges_mm3=tuple(given.volume_edges), long_axis_edges_mm=tuple(given.long_axis_edges))

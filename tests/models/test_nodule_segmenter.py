@@ -8,9 +8,10 @@ import pytest
 from tiny_segmenter import bright_segmenter, pack
 
 from models.files import BadModel
-from models.nodule_segmenter import NAME, LearnedNoduleSegmenter, _is_deep, _Look, _most_whole
+from models.nodule_segmenter import NAME, LearnedNoduleSegmenter, _Look, _most_whole
 from models.segmenter import LesionSegmenter
 from models.shipped import VOUCHED, WEIGHTS, open_shipped
+from models.surroundings import is_deep
 
 SPACING = (1.5, 0.8, 0.8)
 
@@ -66,11 +67,11 @@ def test_of_several_views_that_counts_which_shows_the_lesion_whole(looks: list[t
 
 def test_a_point_is_deep_when_no_lung_is_within_a_centimetre() -> None:
     image, _ = ball(18.0)
-    assert _is_deep(image, SPACING, (30, 60, 60))
-    assert not _is_deep(image, SPACING, (30, 60, 77))
+    assert is_deep(image, SPACING, (30, 60, 60))
+    assert not is_deep(image, SPACING, (30, 60, 77))
     image[29:32, 56:65, 56:65] = -900.0
     image[30, 60, 60] = 40.0
-    assert _is_deep(image, SPACING, (30, 60, 60))  # 0.2 ml of air
+    assert is_deep(image, SPACING, (30, 60, 60))  # 0.2 ml of air
 
 
 def test_a_point_in_lung_alone_draws_nothing_and_one_outside_is_an_error() -> None:

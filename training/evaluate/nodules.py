@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,15 +138,9 @@ def _classical() -> Asked:
 
 
 def _of_model(model: Model, folds: tuple[int, ...]) -> Asked:
-    """Return the segmenter as a node uses it, with these folds only.
-
-    One fold alone is judged by the doubt that the other folds taught, not by that which its own patients taught too.
-    """
+    """Return the segmenter as a node uses it, with these folds only."""
     from models.nodule_segmenter import LearnedNoduleSegmenter
 
-    if len(folds) == 1:
-        said = {**model.card["doubt"], "all": model.card["doubt"]["folds"][folds[0]]}
-        model = replace(model, card={**model.card, "doubt": said})
     segmenter = LearnedNoduleSegmenter(model=model, folds=folds)
 
     def ask(image: Array, spacing_mm: Spacing, point: Point) -> Answer:

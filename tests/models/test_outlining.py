@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.outlining import best_overlap, drawn_out, less_its_edge, piece_at
+
+MM = (1.0, 1.0, 1.0)
+MIDDLE = np.array([2.0, 10.0, 10.0])
+
+
+def expected_dice(mask: np.ndarray, p: np.ndarray) -> float:
+    return float(2 * p[mask].sum() / (mask.sum() + p.sum()))
+
+
+@pytest.mark.parametrize(
+    ("shell", "voxels", "is_drawn"),
+    [
+        pytest.param(0.49, 27, True, id="a-thin-shell-of-nearly-one-half"),
+        pytest.param(0.51, 27, True, id="of-more-than-one-half"),
+        pytest.param(0.30, 27, False, id="of-less-where-the-core-is-sure"),
+    ],
+)
+def test_voxels_are_drawn_that_raise_the_expected_overlap(shell: float, voxels: int, is_drawn: bool) -> None:
+    p = np.zeros((5, 21, 21), dtype=np.float32)
+    p[1:4, 9:12, 9:12] = 1.0
+    p[1:4, 12, 9:12] = shell
+    core, both = (
+        2 * voxels / (2 * voxels + 9 * shell),
+        2 * (voxels + 9 * shell) / (2 * voxels + 9 + 9 * shell),
+    )
+    assert (both > core) == is_drawn
+    assert best_overlap(p, MIDDLE, MM).sum() == voxels + 9 * is_drawn
+
+
+@given(st.lists(st.floats(0.0625, 1.0, width=32), min_size=1, max_size=30))
+def test_no_level_has_a_higher_expected_overlap(values: list[float]) -> None:
+    p = np.array(sorted(values, reverse=True), dtype=np.float32)[None, None]
+    found = best_overlap(p, np.zeros(3), MM)
+    every = [expected_dice(p >= level, p) for level in np.unique(p)]
+    assert expected_dice(found, p) == pytest.approx(max(every), abs=1e-6)
+
+
+def test_where_nothing_is_probable_nothing_is_drawn() -> None:
+    assert not best_overlap(np.full((3, 5, 5), 0.02, dtype=np.float32), np.array([1.0, 2.0, 2.0]), MM).any()
+
+
+def bar_with_tail(length: int, tail: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return a sure bar of three rows and so many columns, and four voxels of a tail behind its middle row."""
+    p = np.zeros((5, 21, 41), dtype=np.float32)
+    p[2, 9:12, 5 : 5 + length] = 1.0
+    sure = p > 0.5
+    p[2, 10, 5 + length : 9 + length] = tail
+    return p, sure
+
+
+@pytest.mark.parametrize(
+    ("length", "tail", "is_drawn"),
+    [
+        (20, 0.12, True),
+        (20, 0.09, False),
+        (10, 0.2, True),
+        (10, 0.15, False),
+        (4, 0.31, True),
+        (4, 0.29, False),
+    ],
+)
+def test_a_tail_is_drawn_when_it_is_probable_for_the_length_of_the_lesion(
+    length: int, tail: float, is_drawn: bool
+) -> None:
+    p, sure = bar_with_tail(length, tail)
+    out = drawn_out(sure, p, MM)
+    assert out.sum() == sure.sum() + 4 * is_drawn
+    assert (out & ~sure).sum() == (out & (p < 0.5)).sum()
+
+
+def test_only_a_strip_along_the_line_is_drawn_in_its_slice_alone() -> None:
+    p, sure = bar_with_tail(20, 0.2)
+    p[2, 8:13, 25:29] = 0.2
+    p[3, 9:12, 5:25] = 0.2
+    out = drawn_out(sure, p, MM)
+    added = np.argwhere(out & ~sure)
+    assert set(added[:, 0]) == {2}
+    assert 4 <= len(added) <= 8
+    corner = out[2, 8, 28] or out[2, 12, 28]
+    assert corner
+
+
+def test_a_tail_of_another_piece_of_the_slice_is_left() -> None:
+    p, sure = bar_with_tail(20, 0.0)
+    p[2, 15, 5:40] = 0.9
+    assert (drawn_out(sure, p, MM) == sure).all()
+
+
+@pytest.mark.parametrize("turn", [(1,), (2,), (0, 1), (1, 2)])
+def test_a_mirrored_lesion_is_drawn_out_as_the_mirror_image(turn: tuple[int, ...]) -> None:
+    p, sure = bar_with_tail(12, 0.2)
+    turned = drawn_out(np.flip(sure, turn), np.flip(p, turn), MM)
+    assert (np.flip(turned, turn) == drawn_out(sure, p, MM)).all()
+
+
+@pytest.mark.parametrize("voxels", [0, 1, 2])
+def test_next_to_nothing_stays_as_it_is(voxels: int) -> None:
+    p = np.zeros((3, 5, 5), dtype=np.float32)
+    p[1, 2, 2 : 2 + voxels] = 1.0
+    assert (drawn_out(p > 0.5, p, MM) == (p > 0.5)).all()
+
+
+def test_millimetres_count_and_not_pixels() -> None:
+    p, sure = bar_with_tail(10, 0.15)
+    assert drawn_out(sure, p, (1.0, 1.0, 2.0)).sum() > drawn_out(sure, p, MM).sum()
+
+
+def test_a_piece_too_far_from_the_point_is_of_something_else() -> None:
+    mask = np.zeros((5, 21, 21), dtype=np.bool_)
+    mask[2, 10, 13:15] = True
+    assert piece_at(mask, MIDDLE, MM).sum() == 2
+    assert not piece_at(mask, np.array([2.0, 10.0, 9.0]), MM).any()
+
+
+def test_lung_at_the_edge_of_a_coarse_drawing_is_taken_off_and_holes_are_filled() -> None:
+    image = np.full((9, 21, 21), -850.0, dtype=np.float32)
+    image[2:7, 6:15, 6:15] = 40.0
+    mask = np.zeros(image.shape, dtype=np.bool_)
+    mask[2:7, 5:16, 5:16] = True
+    mask[4, 10, 10] = False
+    left = less_its_edge(mask, image, (2.0, 2.0, 2.0))
+    assert left[4, 10, 10]
+    assert left.sum() == pytest.approx((image > 0).sum(), rel=0.02)
