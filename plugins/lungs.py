@@ -101,7 +101,7 @@ def lungs(volume: Volume, *, include_pleural: bool = True) -> Lungs:
     middle = _middle(coarse, inner)
     tube, flags = _airways(hu, spacing, coarse, _upper_half(inner, lung), middle)
     sides, more = _sides(coarse, lung & ~_shrunk(tube, coarse), middle)
-    closed = _closed_sides(sides, coarse, middle, include_pleural)
+    closed = _closed_sides(sides, coarse, include_pleural)
     full = _refined(hu, coarse, sides, closed, tube)
     total_ml = np.count_nonzero(full) * float(np.prod(spacing)) / 1000.0
     if total_ml < LEAST_ML[bool(tube.any())]:
@@ -311,7 +311,7 @@ def _one_lung(markers: NDArray[np.int32]) -> list[Flag]:
     return [Flag(code="one-lung", sentence=sentence)]
 
 
-def _closed_sides(sides: Labels, coarse: _Coarse, middle: float, include_pleural: bool) -> Labels:
+def _closed_sides(sides: Labels, coarse: _Coarse, include_pleural: bool) -> Labels:
     """Return the closed lungs on the coarse grid: small gaps on all sides, large ones only towards the ribs."""
     closed = sides.copy()
     bone = _bone(coarse)

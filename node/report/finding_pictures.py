@@ -197,7 +197,7 @@ class FindingPictures:
         if not 0 <= number < len(stack.slices):
             raise Refused("no-such-slice", f"the series has {len(stack.slices)} slices, counted from 0")
         cut = _cut(stack.slices[number])
-        grey = self._window(what, stack, shape, cut, number, window)
+        grey = self._window(stack, shape, cut, number, window)
         masks = self._masks(what)
         if view == "whole":
             panel = Panel.whole(cut.flat(), grey, SIZE)
@@ -243,9 +243,7 @@ class FindingPictures:
         key = (what.finding_pk, what.manifest_sha256, what.seg_sha256, masks is None)
         return self._shapes.get(key, lambda: _shape(what, stack, masks))
 
-    def _window(
-        self, what: Depicted, stack: Stack, shape: Shape, cut: Cut, number: int, name: WindowName
-    ) -> Window:
+    def _window(self, stack: Stack, shape: Shape, cut: Cut, number: int, name: WindowName) -> Window:
         """Return the grey scale: the same on all slices, by what surrounds the finding on its key slice."""
         if cut.role == "ct" and name != "auto":
             return LUNG_WINDOW if name == "lung" else SOFT_WINDOW

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import RedirectResponse, Response
 
 from node.web import (
@@ -80,7 +80,7 @@ def _home() -> APIRouter:
 
     @made.get("/")
     @allow("viewer")
-    def home(request: Request) -> Response:
+    def home() -> Response:
         """Send a person to the worklist."""
         return RedirectResponse("/worklist", 303)
 

@@ -229,7 +229,7 @@ def _sent(made: APIRouter, site: Site, desk: Uploads) -> None:
 
     @made.post("/uploads/{upload_pk}/images/{file_pk}")
     @allow("physicist")
-    def say(request: Request, upload_pk: form.Pk, file_pk: form.Pk, fields: Fields) -> Response:
+    def say(upload_pk: form.Pk, file_pk: form.Pk, fields: Fields) -> Response:
         """Keep what a person says that an image is."""
         with site.database.transaction() as session:
             if fields.get("what") == "none":

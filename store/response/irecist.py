@@ -301,7 +301,7 @@ def _point(visit: Visit, looks: Looks, found: Found, known: Disease, past: Past,
         found.why,
         "By RECIST 1.1:",
         *say_target(looks, recist.target, known, past.before),
-        *say_non_target(looks, recist.non_target, known, past.before),
+        *say_non_target(looks, recist.non_target, known),
         f"New lesions by now: {', '.join(sorted(recist.new))}." if recist.new else "No new lesion.",
     )
     return TimePoint(

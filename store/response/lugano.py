@@ -92,7 +92,7 @@ def _metabolic(visits: tuple[Visit, ...], rules: Rules) -> list[TimePoint]:
     known = lesions(visits[0])
     by_ct = {point.date: point for point in lugano_ct.points(visits)}
     start = _scores(visits[0], known, rules)
-    points = [_baseline_point(visits[0], known, start)]
+    points = [_baseline_point(visits[0], start)]
     case = _Case(
         lesions=known,
         first=visits[0] if _is_pet(visits[0]) else None,
@@ -122,7 +122,7 @@ def _highest(scores: dict[str, Score]) -> int | None:
     return max((one.value for one in scores.values()), default=None)
 
 
-def _baseline_point(visit: Visit, known: Lesions, scores: dict[str, Score]) -> TimePoint:
+def _baseline_point(visit: Visit, scores: dict[str, Score]) -> TimePoint:
     highest = _highest(scores)
     told = "; ".join(one.words for one in scores.values()) or "no Deauville score"
     return replace(

@@ -204,7 +204,7 @@ def _point(
     size = total(looks, known)
     sentences = (
         *say_target(looks, found.target, known, before),
-        *say_non_target(looks, found.non_target, known, before),
+        *say_non_target(looks, found.non_target, known),
         *say_new(visit.date, looks, found.new, known, before),
     )
     return TimePoint(
@@ -269,7 +269,7 @@ def _compared(size: int, partly: bool, before: Before) -> Iterator[str]:
     yield f"{share} {way} {nadir} (PD: 20 % and 5 mm above, {mm(least)} or more)."
 
 
-def say_non_target(looks: Looks, word: str | None, known: Disease, before: Before) -> Iterator[str]:
+def say_non_target(looks: Looks, word: str | None, known: Disease) -> Iterator[str]:
     """Yield why the non-target lesions respond as they do."""
     if word is None:
         return
