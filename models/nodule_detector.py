@@ -7,7 +7,6 @@ does not find hopeless. Training makes its samples with `look`, so that a networ
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.files import BadModel
 from models.patches import PatchGrid, cut, scaled
 
 if TYPE_CHECKING:
@@ -104,17 +102,17 @@ class LearnedNoduleDetector:
     @cached_property
     def view(self) -> DetectorView:
         """Return what the networks are shown."""
-        return DetectorView.of(self._said("view"))
+        return DetectorView.of(self.model.said("view"))
 
     @cached_property
     def search(self) -> Search:
         """Return which candidates they are to be shown."""
-        return Search.of(self._said("search"))
+        return Search.of(self.model.said("search"))
 
     @cached_property
     def level(self) -> float:
         """Return the probability from which a candidate is taken for a nodule."""
-        return float(self._said("level"))
+        return float(self.model.said("level"))
 
     def probabilities(self, image: Array, spacing_mm: Spacing, points: Sequence[Sequence[float]]) -> Floats:
         """Return the probability of each point (voxel index) of an image `(K, R, C)` in HU to lie in a nodule."""
@@ -127,12 +125,6 @@ class LearnedNoduleDetector:
 
         opened = network if self.fastest else torch_network
         return tuple(opened(self.model, fold) for fold in self.folds or self.model.folds)
-
-    def _said(self, key: str) -> Any:
-        try:
-            return self.model.card[key]
-        except KeyError as error:
-            raise BadModel("bad-card", f"the card of {self.model.manifest.name} has no '{key}'") from error
 
 
 def look(view: DetectorView, image: Array, spacing_mm: Sequence[float], point: Sequence[float]) -> Array:
@@ -197,11 +189,6 @@ def strongest_apart(
     return kept
 
 
-def runs_here() -> bool:
-    """Return whether what the networks need is installed; nothing is imported for that."""
-    return all(importlib.util.find_spec(name) is not None for name in ("torch", "monai"))
-
-
 def _probability(logits: Array) -> Floats:
     return np.asarray(1 / (1 + np.exp(-np.clip(logits[:, 0].astype(np.float64), -60, 60))))
 
@@ -213,6 +200,5 @@ __all__ = [
     "Search",
     "ensemble",
     "look",
-    "runs_here",
     "strongest_apart",
 ]

@@ -109,12 +109,12 @@ class LearnedNoduleSegmenter:
     @cached_property
     def view(self) -> NoduleView:
         """Return what the networks are shown."""
-        return NoduleView.of(self._said("view"))
+        return NoduleView.of(self.model.said("view"))
 
     @cached_property
     def levels(self) -> tuple[float, ...]:
         """Return the probability (before tempering) from which a voxel is drawn, for each voxel size."""
-        said = tuple(float(level) for level in self._said("levels"))
+        said = tuple(float(level) for level in self.model.said("levels"))
         return said * len(self.view.voxels_mm) if len(said) == 1 else said
 
     @cached_property
@@ -123,7 +123,7 @@ class LearnedNoduleSegmenter:
 
         It is what all folds taught; of one fold that is asked alone, what the patients of the others taught.
         """
-        said = self._said("doubt")
+        said = self.model.said("doubt")
         try:
             of_folds = said.get("folds", ())
             alone = len(self.folds) == 1 and self.folds[0] < len(of_folds)
@@ -139,7 +139,7 @@ class LearnedNoduleSegmenter:
             name=manifest.name,
             version=manifest.version,
             kind="learned",
-            intended_use=str(self._said("intended_use")),
+            intended_use=str(self.model.said("intended_use")),
             parameters={
                 "folds": ",".join(map(str, self._folds)),
                 "mirrors": self._mirrors,
@@ -258,7 +258,7 @@ class LearnedNoduleSegmenter:
 
     @property
     def _mirrors(self) -> int:
-        return int(self._said("mirrors")) if self.mirrors is None else self.mirrors
+        return int(self.model.said("mirrors")) if self.mirrors is None else self.mirrors
 
     @cached_property
     def _networks(self) -> tuple[Network, ...]:
@@ -267,12 +267,6 @@ class LearnedNoduleSegmenter:
         if self.fastest:
             return tuple(network(self.model, fold, self.cache) for fold in self._folds)
         return tuple(torch_network(self.model, fold) for fold in self._folds)
-
-    def _said(self, key: str) -> Any:
-        try:
-            return self.model.card[key]
-        except KeyError as error:
-            raise BadModel("bad-card", f"the card of {self.model.manifest.name} has no '{key}'") from error
 
 
 def runs_here() -> bool:

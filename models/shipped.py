@@ -48,6 +48,13 @@ class Model:
         """Return the folds of which there are weights: together they are the ensemble."""
         return tuple(int(fold) for fold in self.card["folds"])
 
+    def said(self, key: str) -> Any:
+        """Return what the card says under a name. Raises BadModel (`bad-card`) when it says nothing."""
+        try:
+            return self.card[key]
+        except KeyError as error:
+            raise BadModel("bad-card", f"the card of {self.manifest.name} has no '{key}'") from error
+
     def weights(self, fold: int) -> dict[str, NDArray[np.generic]]:
         """Return the weights of one fold, by name. Raises BadModel as `models.files.load_weights` does."""
         return load_weights(self.folder, f"fold{fold}.safetensors", {self.manifest.sha256}, date.min)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.files import BadModel
-from models.nodule_detector import NAME, LearnedNoduleDetector, Search, runs_here, strongest_apart
+from models.nodule_detector import NAME, LearnedNoduleDetector, Search, strongest_apart
+from models.nodule_segmenter import runs_here
 from models.place import NOWHERE, Places, open_current
 from plugins.errors import Refused
 from plugins.nodule_candidates import Candidate, candidates
