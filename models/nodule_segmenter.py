@@ -113,7 +113,7 @@ class LearnedNoduleSegmenter:
 
     @cached_property
     def levels(self) -> tuple[float, ...]:
-        """Return the probability (before tempering) from which a voxel is drawn, for each voxel size."""
+        """Return the probability (before tempering) from which a voxel counts at a first look, for each voxel size."""
         said = tuple(float(level) for level in self.model.said("levels"))
         return said * len(self.view.voxels_mm) if len(said) == 1 else said
 

@@ -46,7 +46,7 @@ SHOWN = 32
 OFF_MM = 2.0
 """Standard deviation of the point around the centre of the nodule, along each axis."""
 LEVEL = 0.4
-"""Probability from which a voxel of a run is drawn; a model has levels of its own."""
+"""Probability from which a voxel of a run is drawn; a model draws as it does in a node."""
 MOST_DICE_LOST = 0.01
 MOST_VOLUME_BIAS = 0.02
 PLAIN = "torch-fp32"
