@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from node.secrets import read_secret
+from node.words import Words
 from plugins.errors import Refused
 from store.keys import destination_key as key_of
 from store.keys import without_credentials
@@ -24,16 +25,6 @@ SYNTAXES = {"explicit": EXPLICIT_LITTLE, "implicit": IMPLICIT_LITTLE}
 """The transfer syntaxes that a result can be written in, by the names that settings use."""
 REPORTER = re.compile(r"[^@\s\\]{1,16}@[^@\s]+")
 STATUS = re.compile(r"0x[0-9A-Fa-f]{4}")
-
-
-def _words(value: object) -> object:
-    """Take one word or `a, b` for a list, as flags and the environment write it."""
-    if isinstance(value, str):
-        return tuple(word.strip() for word in value.split(",") if word.strip())
-    return value
-
-
-Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 
 
 class DeliverySettings(BaseModel):

@@ -9,24 +9,18 @@ from typing import Annotated, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from node.words import Words
+
 LOOPBACK = re.compile(r"^http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?(/|$)")
-WORDS = re.compile(r"[^,\s]+")
+SCOPE = re.compile(r"[^,\s]+")
 
 
-def _words(value: object) -> object:
-    """Take `a, b` for a list, as flags and the environment write it."""
-    return tuple(WORDS.findall(value)) if isinstance(value, str) else value
+def _split_scopes(value: object) -> object:
+    """Take `a, b` for a list, and `a b`, as OpenID Connect writes scopes."""
+    return tuple(SCOPE.findall(value)) if isinstance(value, str) else value
 
 
-def _names(value: object) -> object:
-    """Take `a, b` for a list; a name of a group may hold blanks."""
-    if isinstance(value, str):
-        return tuple(word.strip() for word in value.split(",") if word.strip())
-    return value
-
-
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
+Scopes = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_scopes)]
 
 
 class OidcSettings(BaseModel):
@@ -53,13 +47,13 @@ class OidcSettings(BaseModel):
         min_length=1,
         description="Claim that names groups or roles; a dot goes into an object: realm_access.roles",
     )
-    viewers: Names = Field(default=(), description="Values of that claim that make a viewer")
-    physicists: Names = Field(default=(), description="Values of that claim that make a physicist")
-    administrators: Names = Field(default=(), description="Values of that claim that make an administrator")
+    viewers: Words = Field(default=(), description="Values of that claim that make a viewer")
+    physicists: Words = Field(default=(), description="Values of that claim that make a physicist")
+    administrators: Words = Field(default=(), description="Values of that claim that make an administrator")
     name_claim: str = Field(
         default="preferred_username", min_length=1, description="Claim that names a person"
     )
-    scopes: Words = Field(
+    scopes: Scopes = Field(
         default=("openid", "profile", "email"), description="What the provider is asked for"
     )
     skew_seconds: int = Field(

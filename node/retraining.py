@@ -10,16 +10,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from pydantic_settings import NoDecode
 
 from node.crontab import Crontab
+from node.words import Words, split_words
 from node.zone import known_zone
 from training.margins import Margins
 from training.recipe import FAMILIES, Recipe
-
-
-def _words(value: object) -> object:
-    """Take one word or `a, b` for a list, as flags and the environment write it."""
-    if isinstance(value, str):
-        return tuple(word.strip() for word in value.split(",") if word.strip())
-    return value
 
 
 def _margins(value: object) -> object:
@@ -38,7 +32,7 @@ class RetrainSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
-    families: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+    families: Words = Field(
         default=(), description="Models that are retrained by the schedule: " + ", ".join(FAMILIES)
     )
     cron: str = Field(
@@ -71,7 +65,7 @@ class RetrainSettings(BaseModel):
     seed: int = Field(
         default=0, ge=0, le=2**31 - 1, description="Seed of order, augmentation and the gate's draws"
     )
-    data: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_words)] = Field(
+    data: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(split_words)] = Field(
         default=(),
         description="Folders of curated data sets that are learned from again beside the new masks; each model takes "
         "the cases of its kind (nodules on CT, lesions on PET)",

@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -21,21 +20,12 @@ from node.oidc_settings import OidcSettings
 from node.retraining import RetrainSettings
 from node.secrets import SECRET, SecretFiles, hidden, is_secret
 from node.settings_source import not_json, what_is_wrong, with_file
+from node.words import Words
 from node.worklist_settings import WorklistSettings
 from node.zone import known_zone
 from plugins.errors import Refused
 
 CALLER = re.compile(r"^[^@\s\\]{1,16}(@[^@\s]+)?$")
-
-
-def _words(value: object) -> object:
-    """Split `a, b` as the environment writes it."""
-    if isinstance(value, str):
-        return tuple(word.strip() for word in value.split(",") if word.strip())
-    return value
-
-
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 
 
 class Settings(BaseSettings):

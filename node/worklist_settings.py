@@ -5,28 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
-from pydantic_settings import NoDecode
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from node.address import WEB_ADDRESS
 from node.deliveries import DeliverySettings, with_credentials, without_credentials
+from node.words import Words
 from plugins.private_scheme import PRIVATE_SCHEME
 
 EVENTS_ADDRESS = re.compile(r"^wss?://[^\s/@:]+(:[0-9]{1,5})?$")
 CODE = re.compile(r"^[^:\s]{1,16}:[^\s]{1,64}$")
 STATION = re.compile(r"^[\x21-\x5b\x5d-\x7e]{1,16}$")
-
-
-def _words(value: object) -> object:
-    """Take one word or `a, b` for a list, as flags and the environment write it."""
-    if isinstance(value, str):
-        return tuple(word.strip() for word in value.split(",") if word.strip())
-    return value
-
-
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 
 
 class WorklistSettings(BaseModel):

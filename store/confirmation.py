@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import ColumnElement
-from sqlmodel import Session, and_, col, select, update
+from sqlmodel import Session, and_, col, select
 
 from store import jobs
 from store.charset import storable
 from store.database import aware_utc
-from store.outbox import CONFIRMED, DELIVERED, PARKED, PENDING, TEXT_LIMIT, backoff
+from store.outbox import CONFIRMED, DELIVERED, PARKED, PENDING, TEXT_LIMIT, backoff, change
 from store.tables import Delivery, Job, Result, Revision, Study
 
 COMMITMENT, QUERY = "commitment", "query"
@@ -96,7 +95,7 @@ def asked(session: Session, delivery_pks: Collection[int], transaction_uid: str,
         "confirm_attempt": col(Delivery.confirm_attempt) + 1,
         "confirm_error": "asked by storage commitment; no answer yet",
     }
-    _change(session, _of(delivery_pks), values)
+    change(session, _of(delivery_pks), values)
 
 
 def postpone(session: Session, delivery_pks: Collection[int], why: str, now: datetime) -> None:
@@ -115,7 +114,7 @@ def confirmed(session: Session, delivery_pks: Collection[int], how: str, now: da
         "confirm_error": None,
         "asked_at": None,
     }
-    return _change(session, _of(delivery_pks), values)
+    return change(session, _of(delivery_pks), values)
 
 
 def missing(session: Session, delivery_pks: Collection[int], now: datetime) -> int:
@@ -211,12 +210,6 @@ def _of(delivery_pks: Collection[int]) -> ColumnElement[bool]:
 def _locked(session: Session, condition: ColumnElement[bool]) -> Sequence[Delivery]:
     statement = select(Delivery).where(condition).order_by(col(Delivery.id)).with_for_update()
     return session.exec(statement, execution_options={"populate_existing": True}).all()
-
-
-def _change(session: Session, condition: ColumnElement[bool], values: dict[str, Any]) -> int:
-    session.flush()
-    statement = update(Delivery).where(condition).values(values)
-    return int(session.exec(statement, execution_options={"synchronize_session": False}).rowcount)
 
 
 __all__ = ["Reported", "Unconfirmed", "asked", "confirmed", "due", "known", "missing", "postpone", "report"]

@@ -81,7 +81,7 @@ def claim(
 def heartbeat(session: Session, delivery_id: int, attempt: int, now: datetime, lease_seconds: float) -> bool:
     """Lengthen the lease of a long transfer; return False when the delivery is no longer this attempt's."""
     until = aware_utc(now) + timedelta(seconds=lease_seconds)
-    return _change(session, _held(delivery_id, attempt), {"lease_until": until}) == 1
+    return change(session, _held(delivery_id, attempt), {"lease_until": until}) == 1
 
 
 def delivered(
@@ -175,7 +175,7 @@ def retry_parked(
         if wanted is not None:
             conditions.append(col(column) == wanted)
     values = {"state": PENDING, "run_after": now, "refusals": 0, "resends": 0, "give_up_at": now + GIVE_UP}
-    return _change(session, and_(*conditions), values)
+    return change(session, and_(*conditions), values)
 
 
 def abandon(session: Session, destination: str, now: datetime, *, job_pk: int | None = None) -> int:
@@ -203,7 +203,7 @@ def release(session: Session, destination: str, owners: Iterable[str], now: date
         col(Delivery.state) == SENDING,
         col(Delivery.owner).in_(list(owners)),
     )
-    return _change(session, held, {"lease_until": aware_utc(now)})
+    return change(session, held, {"lease_until": aware_utc(now)})
 
 
 def owners(session: Session, destination: str) -> set[str]:
@@ -221,7 +221,7 @@ def wake(session: Session, destination: str, now: datetime, last_status: str | N
     """
     waiting = _waiting(destination, aware_utc(now), last_status)
     ids = select(col(Delivery.id)).where(waiting).with_for_update(skip_locked=True)
-    _change(session, col(Delivery.id).in_(ids), {"run_after": now})
+    change(session, col(Delivery.id).in_(ids), {"run_after": now})
 
 
 def is_waiting(session: Session, destination: str, now: datetime, last_status: str | None = None) -> bool:
@@ -296,7 +296,7 @@ def _held(delivery_id: int, attempt: int) -> ColumnElement[bool]:
 
 def _leave(session: Session, delivery_id: int, attempt: int, state: str, values: dict[str, Any]) -> None:
     values = {**values, "state": state, "lease_until": None, "owner": None}
-    if _change(session, _held(delivery_id, attempt), values) != 1:
+    if change(session, _held(delivery_id, attempt), values) != 1:
         raise jobs.Fenced
 
 
@@ -315,7 +315,8 @@ def _waiting(destination: str, now: datetime, last_status: str | None) -> Column
     return waiting if last_status is None else and_(waiting, col(Delivery.last_status) == last_status)
 
 
-def _change(session: Session, condition: ColumnElement[bool], values: dict[str, Any]) -> int:
+def change(session: Session, condition: ColumnElement[bool], values: dict[str, Any]) -> int:
+    """Return how many deliveries met a condition and were given these values; what the session holds stays as it is."""
     session.flush()
     statement = update(Delivery).where(condition).values(values)
     return int(session.exec(statement, execution_options={"synchronize_session": False}).rowcount)

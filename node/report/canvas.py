@@ -60,7 +60,8 @@ def _letter(direction: NDArray[np.float64]) -> str:
     return ("LR", "PA", "HF")[axis][0 if direction[axis] > 0 else 1]
 
 
-def _letters(right: NDArray[np.float64], down: NDArray[np.float64]) -> tuple[str, str, str, str]:
+def letters_of(right: NDArray[np.float64], down: NDArray[np.float64]) -> tuple[str, str, str, str]:
+    """Return the letters of the patient's sides at left, right, top and bottom, by directions on a picture in LPS."""
     return (_letter(-right), _letter(right), _letter(-down), _letter(down))
 
 
@@ -69,7 +70,7 @@ def slice_plane(volume: Volume, k: int) -> Plane:
     affine = volume.geometry.affine[:3, :3]
     _, r_mm, c_mm = volume.spacing_mm
     return Plane(
-        values=volume.array[k], spacing_mm=(r_mm, c_mm), letters=_letters(affine[:, 2], affine[:, 1])
+        values=volume.array[k], spacing_mm=(r_mm, c_mm), letters=letters_of(affine[:, 2], affine[:, 1])
     )
 
 
@@ -77,7 +78,9 @@ def across_plane(volume: Volume, values: NDArray[np.float32]) -> Plane:
     """Return `values` `(K, C)`, a cut or projection along the rows, last slice on top (coronal for axial ones)."""
     affine = volume.geometry.affine[:3, :3]
     k_mm, _, c_mm = volume.spacing_mm
-    return Plane(values=values[::-1], spacing_mm=(k_mm, c_mm), letters=_letters(affine[:, 2], -affine[:, 0]))
+    return Plane(
+        values=values[::-1], spacing_mm=(k_mm, c_mm), letters=letters_of(affine[:, 2], -affine[:, 0])
+    )
 
 
 class Panel:

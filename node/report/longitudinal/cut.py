@@ -12,7 +12,7 @@ from pydicom import dcmread
 from skimage.measure import find_contours
 
 from node.report.canvas import Plane as Flat
-from node.report.canvas import RowCol
+from node.report.canvas import RowCol, letters_of
 from plugins.contract import Array, BoolArray, Point
 from plugins.errors import Refused
 from store.dicom.files import File, read_file
@@ -64,9 +64,8 @@ class Cut:
     def flat(self) -> Flat:
         """Return it as a plane to draw on."""
         down, right = self.down_mm, self.right_mm
-        letters = (_letter(-right), _letter(right), _letter(-down), _letter(down))
         spacing = (float(np.linalg.norm(down)), float(np.linalg.norm(right)))
-        return Flat(values=self.values, spacing_mm=spacing, letters=letters)
+        return Flat(values=self.values, spacing_mm=spacing, letters=letters_of(right, down))
 
 
 def read_cut(path: Path, point_mm: Point | None) -> Cut:
@@ -126,11 +125,6 @@ def _backward(step: Vector) -> bool:
     """Tell whether rows or columns run to the right, to the front, or to the head."""
     axis = int(np.argmax(np.abs(step)))
     return bool(step[axis] > 0) if axis == 2 else bool(step[axis] < 0)
-
-
-def _letter(direction: Vector) -> str:
-    axis = int(np.argmax(np.abs(direction)))
-    return ("LR", "PA", "HF")[axis][0 if direction[axis] > 0 else 1]
 
 
 def read_masks(path: Path) -> SegmentMasks | None:
