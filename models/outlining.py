@@ -56,8 +56,8 @@ def drawn_out(mask: BoolArray, probability: Array, spacing_mm: Spacing) -> BoolA
     """Return a mask with the ends of its longest line: the longer it is, the less probable they may be.
 
     The line joins two pixels of one in-plane piece of voxels above the level that `END_MM` and the mask's own length
-    give; only pieces that hold some of the mask count. It is drawn `HALF_WIDTH_MM` to each side. An empty mask stays
-    empty.
+    give; only pieces that hold some of the mask count. It is drawn `HALF_WIDTH_MM` to each side, as far as it
+    hangs together with the mask. An empty mask stays empty.
     """
     own = _longest_line(mask, mask, spacing_mm)
     if own is None:
@@ -70,7 +70,7 @@ def drawn_out(mask: BoolArray, probability: Array, spacing_mm: Spacing) -> BoolA
     away = (line.pixels * spacing_mm[1:] - start) @ np.array([-along[1], along[0]])
     out = mask.copy()
     out[line.k][tuple(line.pixels[np.abs(away) <= HALF_WIDTH_MM].T)] = True
-    return out
+    return nearest_piece(out, np.argwhere(mask)[0], spacing_mm)
 
 
 def piece_at(mask: BoolArray, point: Floats, spacing_mm: Spacing) -> BoolArray:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from models.outlining import best_overlap, drawn_out, less_its_edge, piece_at
 
@@ -92,6 +93,17 @@ def test_a_tail_of_another_piece_of_the_slice_is_left() -> None:
     p, sure = bar_with_tail(20, 0.0)
     p[2, 15, 5:40] = 0.9
     assert (drawn_out(sure, p, MM) == sure).all()
+
+
+def test_what_lies_on_the_line_and_does_not_hang_together_with_the_mask_is_left() -> None:
+    p, sure = bar_with_tail(20, 0.0)
+    p[2, 6:10, 25:29] = np.fliplr(np.eye(4)) * 0.2  # away in a bow, back at the height of the bar
+    p[2, 6, 29:34] = 0.2
+    p[2, 7:11, 34:38] = np.eye(4) * 0.2
+    out = drawn_out(sure, p, MM)
+    assert ndimage.label(out, structure=np.ones((3, 3, 3)))[1] == 1
+    assert not out[2, :, 30:].any()
+    assert (out & sure).sum() == sure.sum()
 
 
 @pytest.mark.parametrize("turn", [(1,), (2,), (0, 1), (1, 2)])
