@@ -196,11 +196,11 @@ class LearnedPetct:
             name=said.name,
             version=said.version,
             kind="learned",
-            intended_use=str(self._said("intended_use")),
+            intended_use=str(self.model.said("intended_use")),
             parameters={
                 "folds": ",".join(map(str, self._folds)),
                 "level": self.level,
-                "mirrors": int(self._said("mirrors")),
+                "mirrors": int(self.model.said("mirrors")),
             },
             weights_sha256=said.sha256,
         )
@@ -208,7 +208,7 @@ class LearnedPetct:
     @property
     def level(self) -> float:
         """Return the probability from which a voxel is drawn; one fold alone has that which the other folds taught."""
-        said = self._said("level")
+        said = self.model.said("level")
         try:
             return float(said["folds"][str(self.folds[0])] if len(self.folds) == 1 else said["all"])
         except (KeyError, TypeError, ValueError) as error:
@@ -222,9 +222,9 @@ class LearnedPetct:
         `hu` is the CT on the grid of the PET, None without one. The log hazard is 0 for the usual tumour that was
         learned from: a Cox model has no zero of its own, so those of several networks can only be compared so.
         """
-        mirrors = int(self._said("mirrors"))
+        mirrors = int(self.model.said("mirrors"))
         found = look_at(self._networks, self._view, suv, hu, spacing_mm, point, mirrors)
-        usual = self._said("usual_log_hazard")
+        usual = self.model.said("usual_log_hazard")
         return replace(
             found, log_hazard=found.log_hazard - sum(usual[str(f)] for f in self._folds) / len(self._folds)
         )
@@ -238,7 +238,7 @@ class LearnedPetct:
 
     @cached_property
     def _view(self) -> PetctView:
-        return PetctView.of(self._said("view"))
+        return PetctView.of(self.model.said("view"))
 
     @cached_property
     def _networks(self) -> tuple[Network, ...]:
@@ -247,9 +247,3 @@ class LearnedPetct:
     @cached_property
     def _folds(self) -> tuple[int, ...]:
         return self.folds or self.model.folds
-
-    def _said(self, key: str) -> Any:
-        try:
-            return self.model.card[key]
-        except KeyError as error:
-            raise BadModel("bad-card", f"the card of {self.model.manifest.name} has no '{key}'") from error
