@@ -26,7 +26,7 @@ CARD = "card.json"
 VOUCHED: Mapping[str, str] = {
     "nodule_detector": "060370c4ef01139322d7385a159b65ff7d2d2a744e1a5fe7efa9971b2fe673e8",
     "nodule_malignancy": "84785e4b851605ea656ee7ee798f4583b6415237e3e2d17b52437c831a5d536d",
-    "nodule_segmenter": "763392247ace5c8e1f0815b11f31e1270fbeeb84e1ba10bbd6cf76f45d409b9c",
+    "nodule_segmenter": "38ca02273c9d8fef56c75fce2f9f258ec172faba29f95e0f77c00de70f8088de",
     "petct_multitask": "3945d0c442e99bf01aa429442397f3a129e8793fcae848394e07421b6a0aa74f",
 }
 """sha256 of the manifest of each shipped model, by its name, which is that of its folder."""
