@@ -113,7 +113,7 @@ class LearnedNoduleSegmenter:
 
     @cached_property
     def levels(self) -> tuple[float, ...]:
-        """Return the probability (before tempering) from which a voxel counts at a first look, for each voxel size."""
+        """Return the probability (before tempering) from which a lesion is seen at all, for each voxel size."""
         said = tuple(float(level) for level in self.model.said("levels"))
         return said * len(self.view.voxels_mm) if len(said) == 1 else said
 
@@ -207,10 +207,10 @@ class LearnedNoduleSegmenter:
         patch = sigmoid(answers.mean(axis=0, dtype=np.float32))
         said = put_back(patch, part.shape, spacing_mm, look.drawn.point, look.drawn.grid)
         uncertainty = summarised(answers, threshold=look.level).case(look.drawn.grid.spacing_mm)
+        mask = piece_at(said > look.level, look.here, spacing_mm)
         if self.is_coarse(cube_mm):
-            drawn = piece_at(said > look.level, look.here, spacing_mm)
-            mask = piece_at(less_its_edge(drawn, part, spacing_mm), look.here, spacing_mm)
-        else:
+            mask = piece_at(less_its_edge(mask, part, spacing_mm), look.here, spacing_mm)
+        elif mask.any():
             mask = piece_at(best_overlap(said, look.here, spacing_mm), look.here, spacing_mm)
             mask = drawn_out(mask, said, spacing_mm)
         return NoduleAnswer(

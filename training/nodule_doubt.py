@@ -81,7 +81,7 @@ def held_out(
 ) -> Iterator[Held]:
     """Yield every nodule of the data whose fold is finished, drawn as a node would draw it.
 
-    `levels` are the probabilities from which a voxel counts at a first look, for each voxel size or for all of them.
+    `levels` are the probabilities from which a lesion is seen at all, for each voxel size or for all of them.
     Without `passes` there is no dropout. `only` are the names of the cases that are asked for; None for all.
     """
     with TemporaryDirectory() as folder:
@@ -222,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=float,
         nargs="+",
         default=[0.5],
-        help="from which probability on a voxel counts at a first look, for each voxel size",
+        help="from which probability on a lesion is seen at all, for each voxel size",
     )
     parser.add_argument("--mirrors", type=int, default=len(MIRRORS), help="how many mirror images are asked")
     parser.add_argument("--passes", type=int, default=PASSES, help="passes of dropout; 0 for none")

@@ -48,8 +48,8 @@ def ship(
     """Write the finished folds of a run into a folder as a model; return the sha256 of its manifest.
 
     `decided` is what was chosen on patients that the deciding network had not seen, `figures` what was measured on
-    them. `models.nodule_segmenter` reads of it `levels` (probability from which a voxel counts at a first look: one, or
-    one for each voxel size), `mirrors` (1 to 8) and `doubt` (as `training.nodule_doubt` writes it).
+    them. `models.nodule_segmenter` reads of it `levels` (probability from which a lesion is seen at all: one, or one
+    for each voxel size), `mirrors` (1 to 8) and `doubt` (as `training.nodule_doubt` writes it).
     `held_out` is the fold of each patient that weights before these had learned from, beside those of `data`.
     Refuses `no-weights` and `other-data`.
     """

@@ -84,6 +84,14 @@ def test_a_point_in_lung_alone_draws_nothing_and_one_outside_is_an_error() -> No
         segmenter.answer(image, SPACING, (10, 20, 120))
 
 
+@pytest.mark.parametrize(("hu", "is_seen"), [(-320.0, False), (-280.0, True)])
+def test_what_is_less_probable_than_the_level_is_no_lesion(hu: float, is_seen: bool) -> None:
+    image, truth = ball(5.0)
+    answer = bright_segmenter().answer(np.where(truth, np.float32(hu), image), SPACING, (30, 60, 60))
+    assert 0.3 < answer.probability.max() < 0.7
+    assert answer.mask.any() == is_seen
+
+
 def test_only_the_piece_at_the_point_is_drawn_and_only_within_the_region_that_is_given() -> None:
     image, truth = ball(5.0)
     other, _ = ball(4.0, (30, 60, 85))

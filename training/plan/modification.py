@@ -20,7 +20,7 @@ KEEPS: Mapping[str, str] = {
     "input": "What it is given: modality, units, spacing.",
     "view": "What the networks are shown of an image: window, voxel sizes, passes.",
     "architecture": "The networks: layers, channels, normalisation.",
-    "levels": "The probability from which a voxel counts at a first look, for each voxel size.",
+    "levels": "The probability from which a lesion is seen at all, for each voxel size.",
     "level": "The probability from which a voxel is drawn, for all networks together and for each alone.",
     "mirrors": "How many mirrored copies of a patch are asked.",
     "usual_log_hazard": "The zero of the log hazard of each network; the survival head itself keeps its weights too.",
