@@ -1,7 +1,7 @@
 """What the held-out nodules of a run teach the segmenter about its doubt: a part of its card, with what it is worth.
 
-`python -m training.nodule_doubt MODEL DATA --levels 0.4 --out doubt.json`: each nodule is drawn by the fold that has
-not seen its patient; temperature and intervals of a fold are learned from the others, those of a new patient from all.
+`python -m training.nodule_doubt MODEL DATA --out doubt.json`: each nodule is drawn by the fold that has not
+seen its patient; temperature and intervals of a fold are learned from the others, those of a new patient from all.
 Intervals go by the entropy of the mean of the mirror images, which are asked anyway. Beside it stand the other
 measures, and dropout of that one fold: the folds as an ensemble cannot be judged here, because four of the five have
 learned from the nodule.
@@ -29,10 +29,12 @@ from models.calibration import FEWEST_CASES, error_auroc, lesion_region, uncerta
 from models.conformal import ConformalInterval, Coverage
 from models.doubt import Answered, Doubt, Judged, Sizes, fit_doubt, judge_doubt
 from models.export import Learned
+from models.files import BadModel
 from models.nodule_passes import MIRRORS, draw
-from models.nodule_segmenter import LearnedNoduleSegmenter
+from models.nodule_segmenter import NAME, LearnedNoduleSegmenter
 from models.shipped import Model, open_model
 from models.uncertainty import PASSES, CaseUncertainty, dropout_passes, summarised
+from plugins.errors import NadirError
 from training.evaluate.crops import AS_GIVEN, asked
 from training.evaluate.data import Data, open_learnable
 from training.evaluate.families import open_subject
@@ -212,7 +214,7 @@ def _of_size(held: Sequence[Held], judged: Judged, low: float, high: float) -> d
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write what a run teaches about doubt as JSON."""
+    """Write what a run or a model teaches about doubt as JSON; return 2 for input that cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m training.nodule_doubt", description=__doc__)
     parser.add_argument("model", help="a shipped model, or a run of nadir train with fold0, fold1 ... in it")
     parser.add_argument("data", type=Path, help="the nodule crops that it learned from")
@@ -221,10 +223,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--levels",
         type=float,
         nargs="+",
-        default=[0.5],
-        help="from which probability on a lesion is seen at all, for each voxel size",
+        help="from which probability on a lesion is seen at all, for each voxel size; what the card says, 0.5 of a run",
     )
-    parser.add_argument("--mirrors", type=int, default=len(MIRRORS), help="how many mirror images are asked")
+    parser.add_argument(
+        "--mirrors", type=int, help="how many mirror images are asked; what the card says, 8 of a run"
+    )
     parser.add_argument("--passes", type=int, default=PASSES, help="passes of dropout; 0 for none")
     parser.add_argument(
         "--volume-edges",
@@ -241,9 +244,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="ends of size groups, mm",
     )
     given = parser.parse_args(arguments)
-    data = open_learnable(given.data)
-    subject = open_subject(given.model).on(data.manifest)
-    held = list(held_out(subject, data, levels=given.levels, mirrors=given.mirrors, passes=given.passes))
+    try:
+        data = open_learnable(given.data)
+        subject = open_subject(given.model).on(data.manifest)
+        if subject.family != NAME or not subject.folds:
+            parser.error(f"{subject.name} has no networks that draw nodules")
+        of_run: Mapping[str, Any] = {"levels": [0.5], "mirrors": len(MIRRORS)}
+        card = of_run if subject.model is None else subject.model.card
+        levels, mirrors = given.levels or card["levels"], given.mirrors or int(card["mirrors"])
+        held = list(held_out(subject, data, levels=levels, mirrors=mirrors, passes=given.passes))
+    except (NadirError, BadModel, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     if len(held) < FEWEST_CASES:
         parser.error(f"{len(held)} nodules of finished folds are too few; {FEWEST_CASES} are needed")
     sizes = Sizes(volume_edges_mm3=tuple(given.volume_edges), long_axis_edges_mm=tuple(given.long_axis_edges))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +125,42 @@ def test_a_run_with_too_few_nodules_is_refused(tmp_path: Path, capsys: pytest.Ca
     with pytest.raises(SystemExit):
         nodule_doubt.main([str(run), str(few.root), "--out", str(tmp_path / "doubt.json")])
     assert "too few" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "said"), [("/nowhere", "no folder of a model"), ("suv-2.5", "draw nodules")]
+)
+def test_what_draws_no_nodules_is_refused_in_a_sentence(
+    model: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crops = write_crops(tmp_path / "crops", patients=5)
+    try:
+        code = nodule_doubt.main([model, str(crops), "--out", str(tmp_path / "doubt.json")])
+    except SystemExit as ended:
+        code = int(str(ended.code))
+    assert code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_model_is_asked_with_the_levels_and_mirrors_of_its_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_with: list[object] = []
+
+    def held_out(subject: object, data: object, **how: object) -> Iterator[nodule_doubt.Held]:
+        asked_with.append(how)
+        return iter(())
+
+    monkeypatch.setattr(nodule_doubt, "held_out", held_out)
+    with pytest.raises(SystemExit):
+        nodule_doubt.main(
+            [
+                "nodule_segmenter",
+                str(write_crops(tmp_path / "crops", patients=5)),
+                "--out",
+                "doubt.json",
+                "--passes",
+                "0",
+            ]
+        )
+    assert asked_with == [{"levels": [0.4, 0.45, 0.4], "mirrors": 8, "passes": 0}]
