@@ -25,7 +25,7 @@ EVALUATIONS = Path(__file__).parent / "evaluations"
 CARD = "card.json"
 VOUCHED: Mapping[str, str] = {
     "nodule_detector": "060370c4ef01139322d7385a159b65ff7d2d2a744e1a5fe7efa9971b2fe673e8",
-    "nodule_malignancy": "84785e4b851605ea656ee7ee798f4583b6415237e3e2d17b52437c831a5d536d",
+    "nodule_malignancy": "e25773613d179a8a55ff11a9abeee948257991664cfc29c152297c0fa5a05f3d",
     "nodule_segmenter": "38ca02273c9d8fef56c75fce2f9f258ec172faba29f95e0f77c00de70f8088de",
     "petct_multitask": "3945d0c442e99bf01aa429442397f3a129e8793fcae848394e07421b6a0aa74f",
 }
