@@ -28,13 +28,21 @@ class Fault:
 
 
 def unreadable(subject: str, error: OSError) -> Fault:
-    """Return the fault of what could not be looked at; `error` says what file and why."""
+    """Return the fault of what could not be looked at; `error` says why, and what file where it knows.
+
+    `subject` may be a foreign name.
+    """
+    if isinstance(error, PermissionError):
+        todo = "let the user that runs nadir read it (chown or chmod), then run nadir fsck again"
+    else:
+        todo = "look whether its disk is sound and mounted, then run nadir fsck again"
+    name = shown(str(error.filename or subject))
     return Fault(
         invariant="disk",
         code="unreadable",
-        subject=subject,
-        sentence=f"{shown(str(error.filename))} cannot be read ({error.strerror}): what lies there is not known.",
-        todo="let the user that runs nadir read it (chown or chmod), then run nadir fsck again",
+        subject=shown(subject),
+        sentence=f"{name} cannot be read ({error.strerror}): what lies there is not known.",
+        todo=todo,
         young=isinstance(error, FileNotFoundError),  # a live node took it away meanwhile
     )
 

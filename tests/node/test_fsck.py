@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def test_a_folder_that_cannot_be_read_is_named_with_what_to_do_and_is_not_called
     home = node.objects.root.parent
     (home / unreadable).mkdir(parents=True, exist_ok=True)
     (home / unreadable).chmod(0)
-    done = bound_by_modes("fsck", "--home", str(home), "--json")
+    done = bound_by_modes(str(NADIR), "fsck", "--home", str(home), "--json")
     (home / unreadable).chmod(0o700)
     (fault,) = json.loads(done.stdout)
     assert (done.returncode, done.stderr) == (1, "")
@@ -98,16 +99,35 @@ def test_objects_that_may_not_be_read_are_neither_missing_nor_damaged_for_that(n
     assert first[:2] != second[:2]
     node.objects.path(first).chmod(0)
     node.objects.path(second).parent.chmod(0)
-    done = bound_by_modes("fsck", "--home", str(node.objects.root.parent), "--json")
+    done = bound_by_modes(str(NADIR), "fsck", "--home", str(node.objects.root.parent), "--json")
     node.objects.path(second).parent.chmod(0o700)
     told = {(fault["code"], fault["subject"]) for fault in json.loads(done.stdout)}
     assert told == {("unreadable", first), ("unreadable", f"objects/{second[:2]}")}
 
 
+def test_objects_that_may_not_be_looked_at_are_told_once_also_where_python_only_answers_false(
+    tmp_path: Path,
+) -> None:
+    """Before Python 3.14 `Path.is_dir` and `Path.is_symlink` raise for what they answer False to from then on."""
+    script = """
+import os, sys
+from pathlib import Path
+from store.fsck.files import check_files
+from store.objects import ObjectStore
+Path.is_dir, Path.is_symlink = lambda self, **_: os.path.isdir(self), lambda self: os.path.islink(self)
+store = ObjectStore(Path(sys.argv[1]))
+(store.root / "objects").chmod(0o600)
+print([(fault.code, fault.subject) for fault in check_files(store, {}, now=0.0)])
+"""
+    done = bound_by_modes(sys.executable, "-c", script, str(tmp_path / "store"))
+    (tmp_path / "store" / "objects").chmod(0o700)
+    assert (done.stdout, done.stderr) == ("[('unreadable', 'objects')]\n", "")
+
+
 def test_a_store_that_may_not_be_read_is_named_with_what_to_do(node: WholeNode) -> None:
     folder = node.objects.root / "objects"
     folder.chmod(0)
-    done = bound_by_modes("fsck", "--home", str(node.objects.root.parent))
+    done = bound_by_modes(str(NADIR), "fsck", "--home", str(node.objects.root.parent))
     folder.chmod(0o700)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
@@ -116,9 +136,9 @@ def test_a_store_that_may_not_be_read_is_named_with_what_to_do(node: WholeNode) 
     )
 
 
-def bound_by_modes(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as somebody whom the modes of files bind, also when root runs the tests."""
+def bound_by_modes(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as somebody whom the modes of files bind, also when root runs the tests."""
     unbound = "-dac_override,-dac_read_search"
     drop = [program("setpriv", "util-linux"), f"--bounding-set={unbound}", f"--inh-caps={unbound}"]
-    command = [*(drop if os.geteuid() == 0 else []), str(NADIR), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    bound = [*(drop if os.geteuid() == 0 else []), *command]
+    return subprocess.run(bound, capture_output=True, text=True, timeout=300, check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -23,7 +24,7 @@ from node.sender import Answer
 from store import evaluations, jobs
 from store.database import Database
 from store.fsck.check import check
-from store.fsck.fault import Fault
+from store.fsck.fault import Fault, unreadable
 from store.objects import ObjectStore
 from store.tables import Instance, Job, Result
 
@@ -512,6 +513,15 @@ def test_a_report_of_an_evaluation_that_no_row_names_is_told_and_left(
     (tmp_path / lost / "evaluation.json").unlink()
     (tmp_path / lost).rmdir()
     assert found(node) == []
+
+
+def test_a_disk_that_fails_is_not_told_as_a_matter_of_modes() -> None:
+    fault = unreadable("objects/a\nb", OSError(errno.EIO, os.strerror(errno.EIO)))
+    assert fault.subject == r"objects/a\nb"
+    assert (
+        fault.sentence == r"objects/a\nb cannot be read (Input/output error): what lies there is not known."
+    )
+    assert fault.todo == "look whether its disk is sound and mounted, then run nadir fsck again"
 
 
 @pytest.mark.parametrize("root", ["evaluations", "models"])
