@@ -47,8 +47,8 @@ AS_FAST = 1.1
 """A kind that takes so much longer than the fastest is taken before it when it is more exact."""
 FURTHEST = 0.2
 """A kind whose probabilities are further from torch's (`apart`) is not used: rounding to 8 bits stays far below."""
-GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
-"""Without one of them (NVIDIA, Windows' Linux, AMD) torch has no GPU."""
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvmap", "/dev/dxg", "/dev/kfd")
+"""Without one of them (NVIDIA, its Tegra, Windows' Linux, AMD) torch has no GPU on Linux."""
 
 log = logging.getLogger(__name__)
 
@@ -252,8 +252,11 @@ def _plain(trials: Mapping[str, Trial]) -> bytes:
 
 
 def _has_cuda() -> bool:
-    """Return whether torch can compute on a GPU; its import takes seconds, which other runtimes need not wait for."""
-    if not any(os.path.exists(device) for device in GPU_DEVICES):
+    """Return whether torch can compute on a GPU; its import takes seconds, which other runtimes need not wait for.
+
+    On Linux torch is asked only where there is a device; elsewhere always.
+    """
+    if sys.platform == "linux" and not any(os.path.exists(device) for device in GPU_DEVICES):
         return False
     import torch
 

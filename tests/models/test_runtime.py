@@ -120,6 +120,19 @@ def test_where_there_is_no_gpu_torch_is_not_imported_to_find_out() -> None:
     assert done.stdout.split() == ["False", "False"]
 
 
+@pytest.mark.parametrize(("platform", "device"), [("linux", "/dev/nvmap"), ("win32", "")])
+def test_torch_is_asked_for_a_gpu_on_a_jetson_and_where_devices_are_no_files(
+    platform: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(runtime.os.path, "exists", lambda path: path == device)
+    monkeypatch.setattr(runtime.sys, "platform", platform)
+    has_cuda = runtime._has_cuda()
+    monkeypatch.undo()
+    assert has_cuda
+
+
 @pytest.mark.parametrize("fault", ["none", "wrong", "raises"])
 def test_a_kind_that_was_found_with_other_weights_is_held_against_torch_once_for_each_network(
     fault: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
