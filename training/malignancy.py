@@ -163,23 +163,25 @@ def fit_covariates(image: Floats, facts: Facts, truth: Bools, *, stiffness: floa
 def read_facts(file: Path) -> dict[str, dict[str, float]]:
     """Return the clinical facts of a CSV, by name and `patient_id`; what is empty is not known.
 
-    Refuses `bad-facts`: no column `patient_id`, a patient named twice, what is no finite number.
+    Refuses `bad-facts`: no column `patient_id`, a line without one, a patient named twice, what is no finite number.
     """
-    found: dict[str, dict[str, float]] = {}
     patients: set[str] = set()
-    with file.open(newline="", encoding="utf-8") as lines:
+    with file.open(newline="", encoding="utf-8-sig") as lines:
         rows = csv.DictReader(lines, strict=True)
         names = [name for name in rows.fieldnames or () if name != "patient_id"]
         if not names or len(names) == len(rows.fieldnames or ()):
             raise Refused("bad-facts", f"{file} needs a column patient_id, and one for each fact")
+        found: dict[str, dict[str, float]] = {name: {} for name in names}
         for row in rows:
             patient = row["patient_id"]
+            if not patient:
+                raise Refused("bad-facts", f"line {rows.line_num} of {file} names no patient")
             if patient in patients:
                 raise Refused("bad-facts", f"line {rows.line_num} of {file} tells of a patient once more")
             patients.add(patient)
             for name in names:
                 if value := (row[name] or "").strip():
-                    found.setdefault(name, {})[patient] = _number(value, name, rows.line_num, file)
+                    found[name][patient] = _number(value, name, rows.line_num, file)
     return found
 
 

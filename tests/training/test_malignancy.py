@@ -154,6 +154,11 @@ def test_facts_of_a_file_are_on_the_card_and_move_the_rating(tmp_path: Path) -> 
     assert learned(replace(nodules, facts={}))[1]["covariates"] is None
 
 
+def test_facts_of_a_spreadsheet_are_read_and_an_empty_column_is_not_lost(tmp_path: Path) -> None:
+    (tmp_path / "facts.csv").write_text("patient_id,age_years,is_female\np1,60,\n", encoding="utf-8-sig")
+    assert read_facts(tmp_path / "facts.csv") == {"age_years": {"p1": 60.0}, "is_female": {}}
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -162,6 +167,7 @@ def test_facts_of_a_file_are_on_the_card_and_move_the_rating(tmp_path: Path) -> 
         ("patient_id,age_years\np1,60\np1,61\n", "line 3 of .* tells of a patient once more"),
         ("patient_id,age_years\np1,old\n", "'age_years' in line 2 of .* is no number"),
         ("patient_id,age_years\np1,nan\n", "'age_years' in line 2 of .* is no number"),
+        ("age_years,patient_id\n60,p1\n61\n", "line 3 of .* names no patient"),
     ],
 )
 def test_facts_that_cannot_be_understood_are_told_by_line_and_column(
