@@ -23,6 +23,8 @@ RATINGS: tuple[Ratings, ...] = ("calibrated", "on", "off")
 MEASUREMENT = "malignancy"
 NINETY_FIVE = 1.96
 """A 95 % interval of a normal distribution reaches so many standard deviations to either side."""
+FACTS = {"age_years": "age", "is_female": "sex"}
+"""What a doubt calls the clinical facts."""
 FLAG = Flag(
     code="rating-not-pathology",
     sentence=f"malignancy is the {NOT_PATHOLOGY}; do not take it for a diagnosis",
@@ -81,7 +83,7 @@ def rated(finding: Finding, volume: Volume, rater: MalignancyRater, patient: Pat
     said = rater.rate(volume.array[window], drawn, volume.spacing_mm, known)
     words = f"malignancy {said.low:.2f} to {said.high:.2f} had the model learned from other patients"
     if known:
-        words += f"; beside the image counted {' and '.join(known)}"
+        words += f"; beside the image counted {' and '.join(FACTS[name] for name in known)}"
     interval = Flag(
         code="malignancy-interval",
         sentence=f"'{finding.label}': {words}",

@@ -62,13 +62,17 @@ def test_a_finding_carries_likelihood_interval_and_what_it_is_not() -> None:
     (flag,) = finding.flags
     assert flag.sentence.startswith(f"'Nodule 1': malignancy {whole.low:.2f} to {whole.high:.2f}")
     assert "not pathology" in FLAG.sentence
-    assert "age_years" not in flag.sentence  # of which this model knows nothing
+    assert "beside the image" not in flag.sentence  # of which this model knows nothing
     age = Covariate(name="age_years", mean=60.0, spread=10.0, weight=1.0)
     taught = replace(RATER, covariates=Covariates(image=1.0, intercept=0.0, facts=(age,)))
     older = rated(plain, volume, taught, WOMAN_OF_70)
     logit = np.log([p / (1 - p) for p in (found.value, older.measurement("malignancy").value)])
     assert logit[1] - logit[0] == pytest.approx(1, abs=1e-4)
-    assert older.flags[0].sentence.endswith("; beside the image counted age_years")
+    assert older.flags[0].sentence.endswith("; beside the image counted age")
+    sex = Covariate(name="is_female", mean=0.5, spread=0.5, weight=0.2)
+    taught_both = replace(RATER, covariates=Covariates(image=1.0, intercept=0.0, facts=(age, sex)))
+    both = rated(plain, volume, taught_both, WOMAN_OF_70)
+    assert both.flags[0].sentence.endswith("; beside the image counted age and sex")
     ageless = rated(plain, volume, taught, Patient(patient_id="p", sex="F"))
     assert ageless.measurement("malignancy").value == found.value and ageless.flags == finding.flags
 
