@@ -65,6 +65,10 @@ class _Found(UserDict[str, Any]):
     def __getitem__(self, name: str) -> Any:
         return _made(name)
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a command, or the default for a name that there is not; a KeyError of a command's file is raised."""
+        return _made(name) if name in self else default
+
 
 @cache
 def _made(name: str) -> Any:

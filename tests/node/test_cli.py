@@ -181,6 +181,18 @@ def test_help_and_version_are_answers() -> None:
     assert "Usage: nadir" in bare.stdout
 
 
+def test_a_fault_in_the_file_of_a_command_is_not_told_as_a_wrong_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(name: str) -> None:
+        raise KeyError("no such entry")
+
+    monkeypatch.setattr("node.cli_commands._made", broken)
+    done = CliRunner().invoke(app, ["studies"])
+    assert isinstance(done.exception, KeyError)
+    assert "No such command" not in done.output
+
+
 def test_help_flows_with_the_screen_keeps_brackets_and_has_an_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     said = CliRunner().invoke(app, ["curate", "idc", "--help"]).stdout
