@@ -29,9 +29,8 @@ def arrange(app: typer.Typer, name: str) -> None:
 
 def flowing(command: Callable[..., object]) -> str:
     """Return the docstring of a command as its help: paragraphs without the ends of their lines."""
-    paragraphs = (
-        (inspect.getdoc(command) or "").replace("[", r"\[").split("\n\n")
-    )  # a bracket would be markup
+    # A bracket would be markup.
+    paragraphs = (inspect.getdoc(command) or "").replace("[", r"\[").split("\n\n")
     return "\n\n".join(" ".join(one.split()) for one in paragraphs)
 
 

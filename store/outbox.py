@@ -269,6 +269,13 @@ def study_of(session: Session, delivery: Delivery) -> int:
     return session.exec(of_job.where(col(Job.id) == delivery.job_pk)).one()
 
 
+def change(session: Session, condition: ColumnElement[bool], values: dict[str, Any]) -> int:
+    """Return how many deliveries met a condition and were given these values; what the session holds stays as it is."""
+    session.flush()
+    statement = update(Delivery).where(condition).values(values)
+    return int(session.exec(statement, execution_options={"synchronize_session": False}).rowcount)
+
+
 def _earlier_is_open() -> ColumnElement[bool]:
     earlier, job, revision = aliased(Delivery), aliased(Job), aliased(Revision)
     study_pk = (
@@ -313,10 +320,3 @@ def _waiting(destination: str, now: datetime, last_status: str | None) -> Column
         col(Delivery.refusals) == 0,
     )
     return waiting if last_status is None else and_(waiting, col(Delivery.last_status) == last_status)
-
-
-def change(session: Session, condition: ColumnElement[bool], values: dict[str, Any]) -> int:
-    """Return how many deliveries met a condition and were given these values; what the session holds stays as it is."""
-    session.flush()
-    statement = update(Delivery).where(condition).values(values)
-    return int(session.exec(statement, execution_options={"synchronize_session": False}).rowcount)

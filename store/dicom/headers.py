@@ -2,8 +2,8 @@
 
 The slices of a series say nearly everything alike. What the bytes of one element mean is found and judged once, and
 all files that hold these bytes share it; of a file that lies as one before it only the elements that vary are looked
-at. A file with anything unusual in it is left to pydicom's reader (the answer
-is None then). Elements, their values and what is judged of them equal what that reader and `require_shallow` give.
+at. A file with anything unusual in it is left to pydicom's reader (the answer is None then). Elements, their values
+and what is judged of them equal what that reader and `require_shallow` give.
 """
 
 from __future__ import annotations

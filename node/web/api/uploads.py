@@ -256,9 +256,8 @@ class _Door:
         upload, row = await run_in_threadpool(self._begin, upload_pk, number)
         if row is not None and row.state != ARRIVING:
             digest = sha256()
-            async for (
-                block
-            ) in request.stream():  # all: a browser that is answered before takes it for a break
+            # All of it: a browser that is answered before takes it for a break.
+            async for block in request.stream():
                 digest.update(block)
             if pieces is None and row.sha256 and digest.hexdigest() != row.sha256:
                 raise Refused(
