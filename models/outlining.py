@@ -32,6 +32,7 @@ END_MM, END_LEVELS = 2.0, (0.1, 0.3)
 """The ends of a line of so many mm are where lesion is certain; of a longer one less probable, within these levels.
 Chosen on held-out nodules, so that lines of small and of large ones are right on average."""
 HALF_WIDTH_MM = 0.5
+"""The strip that is drawn along a line is so wide to each side, or half a pixel, so that it hangs together."""
 FEWEST_OF_HULL = 8
 
 
@@ -68,8 +69,8 @@ def drawn_out(mask: BoolArray, probability: Array, spacing_mm: Spacing) -> BoolA
     start, end = line.ends_mm
     along = (end - start) / max(line.length_mm, 1e-9)
     away = (line.pixels * spacing_mm[1:] - start) @ np.array([-along[1], along[0]])
-    out = mask.copy()
-    out[line.k][tuple(line.pixels[np.abs(away) <= HALF_WIDTH_MM].T)] = True
+    out, half_width_mm = mask.copy(), max(HALF_WIDTH_MM, *(mm / 2 for mm in spacing_mm[1:]))
+    out[line.k][tuple(line.pixels[np.abs(away) <= half_width_mm].T)] = True
     return nearest_piece(out, np.argwhere(mask)[0], spacing_mm)
 
 
