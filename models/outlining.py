@@ -32,7 +32,8 @@ END_MM, END_LEVELS = 2.0, (0.1, 0.3)
 """The ends of a line of so many mm are where lesion is certain; of a longer one less probable, within these levels.
 Chosen on held-out nodules, so that lines of small and of large ones are right on average."""
 HALF_WIDTH_MM = 0.5
-"""The strip that is drawn along a line is so wide to each side, or half a pixel, so that it hangs together."""
+LARGEST_PIXEL_MM = 1.0
+"""On larger pixels, which the levels were not chosen on, one more at each end is more than what is missing."""
 FEWEST_OF_HULL = 8
 
 
@@ -58,10 +59,10 @@ def drawn_out(mask: BoolArray, probability: Array, spacing_mm: Spacing) -> BoolA
 
     The line joins two pixels of one in-plane piece of voxels above the level that `END_MM` and the mask's own length
     give; only pieces that hold some of the mask count. It is drawn `HALF_WIDTH_MM` to each side, as far as it
-    hangs together with the mask. An empty mask stays empty.
+    hangs together with the mask. An empty mask stays empty, and one on pixels above `LARGEST_PIXEL_MM` as it is.
     """
     own = _longest_line(mask, mask, spacing_mm)
-    if own is None:
+    if own is None or max(spacing_mm[1:]) > LARGEST_PIXEL_MM:
         return mask
     level = np.clip(END_MM / (own.length_mm + spacing_mm[1]), *END_LEVELS)
     line = _longest_line((probability > level) | mask, mask, spacing_mm)
@@ -69,8 +70,8 @@ def drawn_out(mask: BoolArray, probability: Array, spacing_mm: Spacing) -> BoolA
     start, end = line.ends_mm
     along = (end - start) / max(line.length_mm, 1e-9)
     away = (line.pixels * spacing_mm[1:] - start) @ np.array([-along[1], along[0]])
-    out, half_width_mm = mask.copy(), max(HALF_WIDTH_MM, *(mm / 2 for mm in spacing_mm[1:]))
-    out[line.k][tuple(line.pixels[np.abs(away) <= half_width_mm].T)] = True
+    out = mask.copy()
+    out[line.k][tuple(line.pixels[np.abs(away) <= HALF_WIDTH_MM].T)] = True
     return nearest_piece(out, np.argwhere(mask)[0], spacing_mm)
 
 
