@@ -28,7 +28,6 @@ from scipy.special import logit
 from models.calibration import FEWEST_CASES, error_auroc, lesion_region, uncertainty_error
 from models.conformal import ConformalInterval, Coverage
 from models.doubt import Answered, Doubt, Judged, Sizes, fit_doubt, judge_doubt
-from models.export import Learned
 from models.files import BadModel
 from models.nodule_passes import MIRRORS, draw
 from models.nodule_segmenter import NAME, LearnedNoduleSegmenter
@@ -89,7 +88,7 @@ def held_out(
     with TemporaryDirectory() as folder:
         model = _untaught(subject, data, {"levels": list(levels), "mirrors": mirrors}, Path(folder))
         segmenters = {fold: LearnedNoduleSegmenter(model=model, folds=(fold,)) for fold in subject.folds}
-        networks = {fold: _network(subject, fold) for fold in subject.folds} if passes else {}
+        networks = {fold: load_network(subject, fold) for fold in subject.folds} if passes else {}
         for case in data.manifest.cases:
             if case.fold in segmenters and (only is None or case.case_id in only):
                 (fold,) = subject.weights_for(case.patient_id)
@@ -117,12 +116,6 @@ def _untaught(subject: Subject, data: Data, decided: Mapping[str, Any], folder: 
     )
     trusted = ship(subject.folder, data.manifest, folder, about, decided, {})
     return open_model(folder, {trusted}, date.min)
-
-
-def _network(subject: Subject, fold: int) -> torch.nn.Module:
-    if subject.model is None:
-        return load_network(subject, fold)
-    return Learned.of(subject.model, fold).network()
 
 
 def _held(

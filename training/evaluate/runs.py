@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.export import Learned
 from plugins.errors import Refused
 from training.evaluate.data import Data
 from training.evaluate.subject import Subject
@@ -77,7 +78,9 @@ def run_weights(folder: Path, fold: int) -> Path:
 
 
 def load_network(subject: Subject, fold: int) -> torch.nn.Module:
-    """Return the network of a fold of a run with the weights that it has learned."""
+    """Return the network of a fold, of a model or of a run, with the weights that it has learned."""
+    if subject.model is not None:
+        return Learned.of(subject.model, fold).network()
     from safetensors.torch import load_file
 
     from models.networks import build
