@@ -18,6 +18,7 @@ from plugins.errors import Refused, Unavailable
 from store.commit import Backlog, GroupCommit
 from store.database import Database
 from store.failpoint import reach
+from store.header_forms import HeaderForms
 from store.instances import Arrived, OpenAssociation, Recorded, record_all
 from store.known import Known
 from store.objects import Kept, ObjectStore, is_named
@@ -39,7 +40,6 @@ class _Judged:
     """Begins with our own file meta, so that it is kept as it is."""
     sha256: Callable[[], str] | None
     """Gives the hash of what will be kept; None when nobody reckons it."""
-    size_bytes: int
     source: str
     now: datetime
     association: OpenAssociation | None
@@ -76,6 +76,7 @@ class Intake:
         self.objects = objects
         self._clock = clock or database.now
         self._known = Known()
+        self._forms = HeaderForms()
         self._writer = Writer(database.engine.dialect)
         self._commit: GroupCommit[Arrived, Recorded] = GroupCommit(self._record)
         self._backlog: Backlog[Callable[[], Arrived]] = Backlog(self._record_unwatched)
@@ -146,7 +147,6 @@ class Intake:
                 sentence = "the data set holds another SOP class or instance than the command announced"
                 raise self.quarantine(path, source, Refused(UID_MISMATCH, sentence))
             is_ours = _is_ours(path, header, head)
-            size_bytes = path.stat().st_size
         except OSError as error:
             path.unlink(missing_ok=True)
             raise Unavailable("the object cannot be read; mend the disk") from error
@@ -158,7 +158,6 @@ class Intake:
             header=header,
             is_ours=is_ours,
             sha256=sha256 if is_ours else None,
-            size_bytes=size_bytes,
             source=source,
             now=self._clock(),
             association=association,
@@ -284,7 +283,7 @@ class Intake:
 
     def _scan(self, path: Path, source: str, head: bytes) -> Header:
         try:
-            return scan_header(path, head)
+            return self._forms.scan(path, head) if head else scan_header(path)
         except Refused as refused:
             raise self.quarantine(path, source, refused) from None
 

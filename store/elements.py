@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -94,6 +94,8 @@ class Walk:
     """Longest wanted value; a longer one is refused."""
     max_depth: int = MAX_DEPTH
     """Deepest nesting of sequences."""
+    begins: list[int] = field(default_factory=list)
+    """Offsets of the elements of the top level that `values` has met, in order; the last is where it ended."""
 
     def values(self, wanted: frozenset[int]) -> dict[int, bytes]:
         """Return the raw values of the wanted tags at the top level, by tag.
@@ -102,12 +104,14 @@ class Walk:
         there twice or too long), `truncated` and `nested-too-deep`.
         """
         found: dict[int, bytes] = {}
-        stack = [_Frame("dataset", self.source.size, True, self._is_explicit(), self.order)]
+        stack = [_Frame("dataset", self.source.size, True, self.is_explicit(), self.order)]
         position, depth = self.start, 0
         for _ in range(MAX_ELEMENTS):
             frame = stack[-1]
-            if frame.explicit and len(stack) == 1:
-                position = self._leap(position, wanted, found)
+            if len(stack) == 1:
+                if frame.explicit:
+                    position = self._leap(position, wanted, found)
+                self.begins.append(position)
             if frame.defined and position >= frame.limit:
                 if len(stack) == 1:
                     return found
@@ -147,10 +151,11 @@ class Walk:
                 break
             if tag in wanted:
                 self._take(found, tag, position + 8, length)
+            self.begins.append(position)
             position = after
         return position
 
-    def _is_explicit(self) -> bool:
+    def is_explicit(self) -> bool:
         """Tell from the first element what the dataset is, whatever the transfer syntax says."""
         vr = self.source.at(self.start, 6)[4:6]
         return vr in LONG_VR or vr in SHORT_VR
@@ -172,7 +177,7 @@ class Walk:
                     raise _truncated()
                 return tag, vr, LENGTH[frame.order].unpack(tail)[0], position + 12
         # An unknown representation in an explicit dataset is an element that some writer left implicit.
-        vr = b"" if group == 0xFFFE else _dictionary_vr(tag)
+        vr = b"" if group == 0xFFFE else dictionary_vr(tag)
         return tag, vr, LENGTH[frame.order].unpack(head[4:])[0], position + 8
 
     def _take(self, found: dict[int, bytes], tag: int, position: int, length: int) -> None:
@@ -183,7 +188,8 @@ class Walk:
 
 
 @lru_cache(maxsize=4096)
-def _dictionary_vr(tag: int) -> bytes:
+def dictionary_vr(tag: int) -> bytes:
+    """Return the value representation that the dictionary gives a tag, `UN` when it gives none."""
     try:
         return dictionary_VR(tag).encode()
     except KeyError:

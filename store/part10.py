@@ -10,12 +10,13 @@ import re
 import shutil
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from pydicom import config
 from pydicom.dataelem import DataElement
@@ -122,6 +123,20 @@ class Header:
     """True when this software wrote it: a result that came back."""
 
 
+class Scan(NamedTuple):
+    """What a scan found, and where."""
+
+    header: Header
+    values: dict[int, bytes]
+    """What the wanted elements hold, by tag."""
+    offset: int
+    """Where the dataset begins."""
+    explicit: bool
+    """Whether its elements say what they are."""
+    begins: list[int]
+    """Offsets of its elements, the last that of the pixel data or the end; empty unless it is little endian."""
+
+
 def write_preamble(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
     """Return preamble, prefix and file meta information; equal arguments give equal bytes.
 
@@ -156,6 +171,11 @@ def scan_header(path: Path, head: bytes = b"") -> Header:
     `invalid-uid`, `deflated-too-large`.
     Raises Unavailable when the file cannot be read.
     """
+    return scan(path, head).header
+
+
+def scan(path: Path, head: bytes = b"") -> Scan:
+    """Return what the header of a Part 10 file says, and where; else like `scan_header`."""
     with _open(path, head) as source:
         return _scan(source, *_read_meta(source))
 
@@ -168,7 +188,7 @@ def normalise(path_in: Path, path_out: Path) -> Header:
     """
     with _open(path_in) as source:
         meta, offset = _read_meta(source)
-        header = _scan(source, meta, offset)
+        header = _scan(source, meta, offset).header
         preamble = write_preamble(header.sop_class_uid, header.sop_instance_uid, header.transfer_syntax_uid)
         try:
             with path_in.open("rb") as file, path_out.open("wb") as out:
@@ -246,21 +266,22 @@ def _meta_value(vr: bytes, value: bytes) -> object:
     return int.from_bytes(value[:4], "little") if vr == b"UL" else value
 
 
-def _scan(source: Source, meta: dict[int, tuple[str, object]], offset: int) -> Header:
+def _scan(source: Source, meta: dict[int, tuple[str, object]], offset: int) -> Scan:
     _, syntax = meta.get(0x0010, ("UI", ""))
     if not isinstance(syntax, str) or not syntax:
         raise Refused("no-transfer-syntax", "The file does not say its transfer syntax.")
     _checked_uid(syntax.encode("ascii", "replace"), "Transfer Syntax UID")
     if syntax in DEFLATED:
         values = _inflated_values(source, offset)
-    else:
-        values = _values(source, offset, big=syntax == EXPLICIT_BIG)
-    return _header(values, syntax)
+        return Scan(header_of(values, syntax), values, offset, True, [])
+    walk = _walk(source, offset, ">" if syntax == EXPLICIT_BIG else "<")
+    values = walk.values(WANTED)
+    begins = [] if syntax == EXPLICIT_BIG else walk.begins
+    return Scan(header_of(values, syntax), values, offset, walk.is_explicit(), begins)
 
 
-def _values(source: Source, start: int, *, big: bool = False) -> dict[int, bytes]:
-    walk = Walk(source=source, start=start, order=">" if big else "<", cap_bytes=VALUE_CAP_BYTES)
-    return walk.values(WANTED)
+def _walk(source: Source, start: int, order: str) -> Walk:
+    return Walk(source=source, start=start, order=order, cap_bytes=VALUE_CAP_BYTES)
 
 
 def _inflated_values(source: Source, offset: int) -> dict[int, bytes]:
@@ -272,7 +293,7 @@ def _inflated_values(source: Source, offset: int) -> dict[int, bytes]:
     except zlib.error as error:
         raise Refused("unreadable-header", "The deflated dataset cannot be inflated.") from error
     try:
-        return _values(Source(None, data), 0)
+        return _walk(Source(None, data), 0, "<").values(WANTED)
     except Refused as refused:
         if refused.code == "truncated" and len(data) >= INFLATED_CAP_BYTES:
             raise Refused(
@@ -281,7 +302,8 @@ def _inflated_values(source: Source, offset: int) -> dict[int, bytes]:
         raise
 
 
-def _header(values: dict[int, bytes], syntax: str) -> Header:
+def header_of(values: Mapping[int, bytes], syntax: str) -> Header:
+    """Return what the values of the wanted elements say. Refuses what `scan_header` refuses of values."""
     encoding = base_encoding(values.get(TAGS["specific_character_set"], b""))
     raw = {name: values.get(tag, b"") for name, tag in TAGS.items()}
     for name in ("patient_id", "issuer"):
@@ -308,6 +330,11 @@ def _header(values: dict[int, bytes], syntax: str) -> Header:
         frame_of_reference_uid=frame.decode() if len(frame) <= 64 and UID.fullmatch(frame) else "",
         own=text["manufacturer"] == MANUFACTURER and text["modality"] in OWN_MODALITIES,
     )
+
+
+def of_another_instance(header: Header, sop_instance_uid: bytes) -> Header:
+    """Return the header with the value of another SOP Instance UID. Refuses `missing-uid` and `invalid-uid`."""
+    return replace(header, sop_instance_uid=_checked_uid(sop_instance_uid, "sop instance uid").decode())
 
 
 @lru_cache(maxsize=512)
@@ -343,4 +370,14 @@ def _number(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[+-]?[0-9]{1,10}", text) and abs(int(text)) < 1 << 31 else None
 
 
-__all__ = ["Header", "normalise", "scan_header", "split", "write_preamble"]
+__all__ = [
+    "Header",
+    "Scan",
+    "header_of",
+    "normalise",
+    "of_another_instance",
+    "scan",
+    "scan_header",
+    "split",
+    "write_preamble",
+]
