@@ -17,7 +17,7 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from plugins.errors import Refused
-from store.file_hash import has_hash
+from store.file_hash import sha256_of
 from store.fsck.fault import NOT_OURS, REPAIR, RESTORE, Fault, shown, unreadable
 from store.objects import ObjectStore
 from store.part10 import scan_header
@@ -96,14 +96,16 @@ def check_files(
         mode = (objects.root / name).lstat().st_mode
         if stat.S_ISDIR(mode) and mode & 0o027:
             yield _mode(name, mode)
-    yield from _readable("incoming", _incoming(objects, now))
-    yield from _readable("objects", _objects(objects, held, now))
-    yield from _readable("quarantine", _quarantine(objects, held, quick=quick))
+    yield from _readable(objects.root, "incoming", _incoming(objects, now))
+    yield from _readable(objects.root, "objects", _objects(objects, held, now))
+    yield from _readable(objects.root, "quarantine", _quarantine(objects, held, quick=quick))
 
 
-def _readable(subject: str, faults: Iterator[Fault]) -> Iterator[Fault]:
-    """Give the faults of a folder; that it cannot be read is one more, and the other folders are looked at."""
+def _readable(root: Path, subject: str, faults: Iterator[Fault]) -> Iterator[Fault]:
+    """Give the faults of a folder, or only that it cannot be read or entered; other folders are looked at then."""
     try:
+        if not os.access(root / subject, os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(root / subject))
         yield from faults
     except OSError as error:
         yield unreadable(subject, error)
@@ -117,14 +119,19 @@ def _object(objects: ObjectStore, one: Named, *, quick: bool) -> Iterator[Fault]
         size = path.stat().st_size
     except PermissionError:
         return  # its folder is told of once
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         sentence = f"The bytes of {one.subject} are not there."
         yield Fault(invariant="I1", code="object-missing", subject=one.sha256, sentence=sentence, todo=again)
         return
-    if not (quick or os.access(path, os.R_OK)):
-        yield unreadable(one.sha256, PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)))
+    except OSError as error:
+        yield unreadable(one.sha256, error)
         return
-    if size != one.size_bytes or not (quick or objects.is_intact(one.sha256)):
+    try:
+        is_damaged = size != one.size_bytes or not (quick or sha256_of(path) == one.sha256)
+    except OSError as error:
+        yield unreadable(one.sha256, error)
+        return
+    if is_damaged:
         sentence = f"The bytes of {one.subject} are not those that were acknowledged."
         yield Fault(invariant="I1", code="object-damaged", subject=one.sha256, sentence=sentence, todo=again)
         return
@@ -194,7 +201,7 @@ def _objects(objects: ObjectStore, held: Mapping[str, Named], now: float) -> Ite
     for folder in sorted((objects.root / "objects").iterdir()):
         # is_dir() would answer False, from Python 3.14 on, for what may not be looked at.
         if stat.S_ISDIR(folder.lstat().st_mode):
-            yield from _readable(f"objects/{folder.name}", _objects_of(folder, held, now))
+            yield from _readable(objects.root, f"objects/{folder.name}", _objects_of(folder, held, now))
 
 
 def _objects_of(folder: Path, held: Mapping[str, Named], now: float) -> Iterator[Fault]:
@@ -230,7 +237,7 @@ def _quarantine(objects: ObjectStore, held: Mapping[str, Named], *, quick: bool)
             continue
         if f"{sha256}.json" not in names:
             yield _aside("no-reason", sha256, "A file is in quarantine and nobody said why.")
-        if sha256 in held and objects.path(sha256).is_file():
+        if sha256 in held and os.path.isfile(objects.path(sha256)):
             yield Fault(
                 invariant="I5",
                 code="kept-and-quarantined",
@@ -238,10 +245,20 @@ def _quarantine(objects: ObjectStore, held: Mapping[str, Named], *, quick: bool)
                 sentence=f"The object of {held[sha256].subject} is in quarantine too.",
                 todo=REPAIR,
             )
-        if not quick and not has_hash(folder / name, sha256):
-            yield _aside(
-                "quarantine-damaged", sha256, "A file in quarantine has other bytes than its name says."
-            )
+        if not quick:
+            yield from _set_aside(folder / name, sha256)
+
+
+def _set_aside(path: Path, sha256: str) -> Iterator[Fault]:
+    """Give a fault when a file in quarantine cannot be read or is not what its name says."""
+    try:
+        if sha256_of(path) != sha256:
+            sentence = "A file in quarantine has other bytes than its name says."
+            yield _aside("quarantine-damaged", sha256, sentence)
+    except FileNotFoundError:
+        pass  # a live node took it out meanwhile
+    except OSError as error:
+        yield unreadable(f"quarantine/{path.name}", error)
 
 
 def _aside(code: str, subject: str, sentence: str) -> Fault:

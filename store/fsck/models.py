@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from datetime import date, datetime
@@ -26,7 +27,7 @@ def check_models(session: Session, home: Path, *, now: datetime, quick: bool) ->
         try:
             if _is_whole(home / one.folder, one.manifest_sha256, quick=quick):
                 continue
-        except PermissionError as error:
+        except OSError as error:
             yield unreadable(one.folder, error)
             continue
         yield Fault(
@@ -47,11 +48,18 @@ def check_models(session: Session, home: Path, *, now: datetime, quick: bool) ->
 
 
 def _is_whole(folder: Path, sha256: str, *, quick: bool) -> bool:
-    """Return whether a model is there, and whether its files are what was judged. Raises PermissionError."""
+    """Return whether a model is there, and whether its files are what was judged.
+
+    Raises OSError when that cannot be known.
+    """
     try:
         os.listdir(folder)
         return quick or bool(verify(folder, {sha256}, date.min))
-    except (BadModel, FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except BadModel as bad:
+        if isinstance(bad.__cause__, OSError) and bad.__cause__.errno in (errno.EACCES, errno.EIO):
+            raise bad.__cause__ from bad
         return False
 
 

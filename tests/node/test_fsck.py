@@ -19,6 +19,8 @@ from whole_node import START, WholeNode, image
 from store.objects import ObjectStore
 from store.tables import Instance
 
+DEAD_PROCESS = 2**22 + 1
+
 
 @pytest.fixture
 def node(tmp_path: Path) -> WholeNode:
@@ -103,6 +105,34 @@ def test_objects_that_may_not_be_read_are_neither_missing_nor_damaged_for_that(n
     node.objects.path(second).parent.chmod(0o700)
     told = {(fault["code"], fault["subject"]) for fault in json.loads(done.stdout)}
     assert told == {("unreadable", first), ("unreadable", f"objects/{second[:2]}")}
+
+
+@pytest.mark.parametrize("name", ["incoming", "quarantine"])
+def test_a_folder_that_may_be_listed_and_not_entered_is_told_once_and_nothing_in_it_is_judged(
+    node: WholeNode, name: str
+) -> None:
+    folder = node.objects.root / name
+    for content in (b"one", b"two"):
+        temporary = node.objects.root / "incoming" / f"{DEAD_PROCESS}-{content.hex():0>32}.part"
+        temporary.write_bytes(content)
+        if name == "quarantine":
+            node.objects.quarantine(temporary, "not-dicom")
+    folder.chmod(0o400)
+    done = bound_by_modes(str(NADIR), "fsck", "--home", str(node.objects.root.parent), "--json")
+    folder.chmod(0o700)
+    (fault,) = json.loads(done.stdout)
+    assert (fault["code"], fault["subject"]) == ("unreadable", name)
+    assert fault["sentence"] == f"{folder} cannot be read (Permission denied): what lies there is not known."
+
+
+def test_a_file_in_quarantine_that_may_not_be_read_is_not_called_damaged(node: WholeNode) -> None:
+    temporary = node.objects.temporary()
+    temporary.write_bytes(b"one")
+    aside = node.objects.quarantine(temporary, "not-dicom")
+    aside.chmod(0)
+    done = bound_by_modes(str(NADIR), "fsck", "--home", str(node.objects.root.parent), "--json")
+    (fault,) = json.loads(done.stdout)
+    assert (fault["code"], fault["subject"]) == ("unreadable", f"quarantine/{aside.name}")
 
 
 def test_objects_that_may_not_be_looked_at_are_told_once_also_where_python_only_answers_false(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -137,6 +138,32 @@ def test_changed_weights_are_neither_approved_nor_rolled_back_to_nor_replaced_by
     weights.write_bytes(kept)
     approve(database, tmp_path, 1)
     assert counting(database, tmp_path) == one.manifest_sha256
+
+
+@pytest.mark.parametrize("function", ["listdir", "open"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_model_that_cannot_be_read_is_not_called_damaged(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, number: int
+) -> None:
+    one = register_model(database, tmp_path, 1)
+
+    def failing(path: Path, *_: int) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    with database.reading() as session, monkeypatch.context() as patched:
+        patched.setattr(os, function, failing)
+        (fault,) = check_models(session, tmp_path, now=NOON, quick=False)
+    assert (fault.code, fault.subject) == ("unreadable", one.folder)
+    assert os.strerror(number) in fault.sentence
+
+
+def test_a_folder_of_a_model_that_is_a_link_to_itself_is_told(database: Database, tmp_path: Path) -> None:
+    one = register_model(database, tmp_path, 1)
+    (tmp_path / one.folder).rename(tmp_path / "elsewhere")
+    (tmp_path / one.folder).symlink_to(tmp_path / one.folder)
+    with database.reading() as session:
+        faults = list(check_models(session, tmp_path, now=NOON, quick=True))
+    assert ("unreadable", one.folder) in [(fault.code, fault.subject) for fault in faults]
 
 
 def test_of_two_approvals_at_one_time_one_is_told_that_it_was_overtaken(
