@@ -18,7 +18,6 @@ told otherwise), since that is the mask that a node has.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import shutil
@@ -50,6 +49,7 @@ from training.lidc import lidc_manifest, load_nodule
 from training.malignancy_task import malignant
 from training.manifest import DataManifest
 from training.ship import About, ship, write_manifest
+from training.table import read_rows
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -163,25 +163,26 @@ def fit_covariates(image: Floats, facts: Facts, truth: Bools, *, stiffness: floa
 def read_facts(file: Path) -> dict[str, dict[str, float]]:
     """Return the clinical facts of a CSV, by name and `patient_id`; what is empty is not known.
 
-    Refuses `bad-facts`: no column `patient_id`, a line without one, a patient named twice, what is no finite number.
+    Refuses `bad-facts`: what `training.table` refuses, no column beside `patient_id`, a line without a patient, a
+    patient named twice, what is no finite number.
     """
     patients: set[str] = set()
-    with file.open(newline="", encoding="utf-8-sig") as lines:
-        rows = csv.DictReader(lines, strict=True)
-        names = [name for name in rows.fieldnames or () if name != "patient_id"]
-        if not names or len(names) == len(rows.fieldnames or ()):
-            raise Refused("bad-facts", f"{file} needs a column patient_id, and one for each fact")
-        found: dict[str, dict[str, float]] = {name: {} for name in names}
-        for row in rows:
-            patient = row["patient_id"]
-            if not patient:
-                raise Refused("bad-facts", f"line {rows.line_num} of {file} names no patient")
-            if patient in patients:
-                raise Refused("bad-facts", f"line {rows.line_num} of {file} tells of a patient once more")
-            patients.add(patient)
-            for name in names:
-                if value := (row[name] or "").strip():
-                    found[name][patient] = _number(value, name, rows.line_num, file)
+    found: dict[str, dict[str, float]] = {}
+    for line, row in read_rows(file, ("patient_id",), "bad-facts"):
+        patient = row.pop("patient_id")
+        if not patient:
+            raise Refused("bad-facts", f"line {line} of {file} names no patient")
+        if patient in patients:
+            raise Refused("bad-facts", f"line {line} of {file} tells of a patient once more")
+        patients.add(patient)
+        for name, text in row.items():
+            known = found.setdefault(name, {})
+            if value := text.strip():
+                known[patient] = _number(value, name, line, file)
+    if not found:
+        raise Refused(
+            "bad-facts", f"{file} needs a column for each fact beside patient_id, and a line a patient"
+        )
     return found
 
 
@@ -345,7 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             told = put_figures(given.source, given.out, when_asked=given.when_asked)
         else:
             told = pack(given.source, given.data, given.out, given.segmenter, given.facts)
-    except (NadirError, BadModel, OSError, csv.Error, UnicodeError) as error:
+    except (NadirError, BadModel, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     sys.stdout.write(told + "\n")

@@ -162,12 +162,21 @@ def test_facts_of_a_spreadsheet_are_read_and_an_empty_column_is_not_lost(tmp_pat
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("patient,age_years\np1,60\n", "needs a column patient_id"),
-        ("patient_id\np1\n", "one for each fact"),
+        ("patient,age_years\np1,60\n", "has no column patient_id"),
+        ("patient_id\np1\n", "a column for each fact"),
         ("patient_id,age_years\np1,60\np1,61\n", "line 3 of .* tells of a patient once more"),
         ("patient_id,age_years\np1,old\n", "'age_years' in line 2 of .* is no number"),
         ("patient_id,age_years\np1,nan\n", "'age_years' in line 2 of .* is no number"),
-        ("age_years,patient_id\n60,p1\n61\n", "line 3 of .* names no patient"),
+        ("age_years,patient_id\n60,p1\n61,\n", "line 3 of .* names no patient"),
+        (
+            "patient_id,age_years\np1,60\np2,6,1\n",
+            r"line 3 of .* more or fewer cells than .* columns \(2\); give each",
+        ),
+        (
+            "patient_id,age_years,sex\np1,60\n",
+            r"line 2 of .* more or fewer cells than .* columns \(3\); give each",
+        ),
+        ("patient_id,age_years,age_years\np1,60,61\n", "more than one column 'age_years'; leave one of them"),
     ],
 )
 def test_facts_that_cannot_be_understood_are_told_by_line_and_column(

@@ -7,7 +7,6 @@ two patients would end on both sides of a split. A mask has to lie on the voxels
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import re
@@ -24,6 +23,7 @@ from training.curate.curation import Curation, Gathering, LeftOut
 from training.curate.hold import hold
 from training.curate.walk import files_under
 from training.curate.wanted import Wanted
+from training.table import read_rows
 
 COLUMNS = ("image", "mask", "patient")
 RESAMPLED = "mask-resampled"
@@ -108,19 +108,11 @@ def pairs_by_name(folder: Path, names: Names) -> tuple[list[Pair], list[LeftOut]
 def pairs_of_table(folder: Path, table: Path) -> tuple[list[Pair], list[LeftOut]]:
     """Return the pairs of a CSV, whose paths are relative to the folder, and rows that name no file or nobody.
 
-    Refuses `bad-table`: it cannot be read, lacks a column, names a mask twice or gives a file to two patients.
+    Refuses `bad-table`: what `training.table` refuses, a mask that is named twice, a file of two patients.
     """
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), list(reader.fieldnames or ())
-    except (OSError, ValueError, csv.Error) as error:
-        raise Refused("bad-table", f"{table} cannot be read as CSV ({error})") from error
-    if lacking := [name for name in COLUMNS if name not in columns]:
-        raise Refused("bad-table", f"{table} has no column {', '.join(lacking)}")
     pairs, left_out = [], []
     lines: dict[Path, tuple[str, str]] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in read_rows(table, COLUMNS, "bad-table"):
         where = f"{table.name}, line {number}"
         try:
             pair = _pair(folder, row)
@@ -139,7 +131,7 @@ def pairs_of_table(folder: Path, table: Path) -> tuple[list[Pair], list[LeftOut]
 
 def _pair(folder: Path, row: Mapping[str, str]) -> Pair:
     """Return the pair of a row. Refuses `outside`, `no-file` and `no-patient-id`."""
-    image, mask, patient = ((row[name] or "").strip() for name in COLUMNS)
+    image, mask, patient = (row[name].strip() for name in COLUMNS)
     for name in (image, mask):
         if not Path(os.path.abspath(folder / name)).is_relative_to(os.path.abspath(folder)):
             raise Refused("outside", f"'{name}' is not in {folder}, to which paths are relative")
@@ -247,9 +239,9 @@ def _where(file: Path, folder: Path) -> str:
     return str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)
 
 
-def _value(word: str | None) -> float | str | None:
+def _value(word: str) -> float | str | None:
     """Return what a cell of a table holds: a number, a word, or None for nothing."""
-    word = (word or "").strip()
+    word = word.strip()
     try:
         number = float(word)
     except ValueError:

@@ -149,6 +149,11 @@ def test_a_table_names_pairs_patients_and_tags(tmp_path: Path) -> None:
         pairs_of_table(tmp_path, tmp_path / "bad.csv")
     with pytest.raises(Refused, match="bad-table"):
         pairs_of_table(tmp_path, tmp_path / "none.csv")
+    (tmp_path / "shifted.csv").write_text("image,mask,patient,scanner\na,b,X,ACME, 1\n")
+    with pytest.raises(
+        Refused, match=r"line 2 of .*shifted.csv has more or fewer cells than .* columns \(4\)"
+    ):
+        pairs_of_table(tmp_path, tmp_path / "shifted.csv")
 
 
 def test_a_table_that_leads_elsewhere_or_gives_an_image_to_two_patients_is_refused(

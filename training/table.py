@@ -1,0 +1,43 @@
+"""The rows of a CSV that a person wrote: each cell under a name of its own, or the line that is not so is told."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection
+from pathlib import Path
+
+from plugins.errors import Refused
+
+
+def read_rows(file: Path, needed: Collection[str], code: str) -> list[tuple[int, dict[str, str]]]:
+    """Return the rows of a CSV with the numbers of their lines, each cell by the name of its column.
+
+    Refuses, with `code`: a file that cannot be read as CSV in UTF-8, a column of `needed` that is not there, a name
+    of two columns, and a line with more or fewer cells than there are names.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines, strict=True)
+            names = list(reader.fieldnames or ())
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, ValueError, csv.Error) as error:
+        raise Refused(
+            code, f"{file} cannot be read as CSV ({error}); save the sheet as CSV (UTF-8)"
+        ) from error
+    if lacking := [name for name in needed if name not in names]:
+        raise Refused(
+            code, f"{file} has no column {', '.join(lacking)}; its first line names them, commas between"
+        )
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise Refused(code, f"{file} has more than one column '{twice[0]}'; leave one of them")
+    for line, row in rows:
+        if None in row or None in row.values():
+            raise Refused(
+                code,
+                f"line {line} of {file} has more or fewer cells than there are columns ({len(names)}); "
+                "give each column its cell, and quote what holds a comma",
+            )
+    return rows
+
+
+__all__ = ["read_rows"]
