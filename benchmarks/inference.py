@@ -29,8 +29,9 @@ from models.runtime import present, runner
 from models.uncertainty import PASSES, dropout_passes
 from training.evaluate.data import Data, open_data
 from training.evaluate.families import open_subject
+from training.evaluate.runs import learned_of
 from training.evaluate.subject import Subject
-from training.quantise import held_out, judged, learned_of, ranged, sizes
+from training.quantise import held_out, judged, ranged, sizes
 
 Array = NDArray[np.float32]
 BATCHES = (1, 8)
@@ -175,10 +176,11 @@ def small(
             runs[kind] = lambda run=run: run(np.zeros((1, *own.patch), dtype=np.float32))
         ms = taken_ms(runs, arguments.rounds, time.process_time)
         bytes_of = sizes(learned, cache)["fp32_bytes"], sizes(own, cache)["int8_bytes"]
+    drawn = held_out(subject, data, fold, own, ["openvino-int8"], arguments.nodules, 1)
     return {
         "times_smaller": round(bytes_of[0] / bytes_of[1], 2),
         "times_faster": {kind: round(ms[PLAIN] / t, 2) for kind, t in ms.items()},
-        "judged": judged(held_out(subject, data, fold, own, ["openvino-int8"], arguments.nodules, 1)),
+        "judged": judged("smaller", drawn)[0],
     }
 
 
@@ -208,7 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = {"speed": speed(learned, cache, given.threads, given.rounds), "size": sizes(learned, cache)}
     kinds = [kind for kind in present(learned) if kind.endswith(("bf16", "int8"))]
     if given.nodules:
-        found["lost"] = judged(held_out(subject, data, given.fold, learned, kinds, given.nodules, 1))
+        drawn = held_out(subject, data, given.fold, learned, kinds, given.nodules, 1)
+        found["lost"] = judged(f"fold {given.fold}", drawn)[0]
     found["dropout"] = dropout(learned, given.rounds)
     if given.small:
         other = open_subject(given.small).on(data.manifest)

@@ -207,7 +207,7 @@ def rated_nodules(
     """
     subject = open_run(run).on(manifest)
     view = RatedView.of(subject.card["task"]["view"])
-    networks = {fold: as_function(load_network(subject, fold).eval()) for fold in subject.folds}
+    networks = {fold: as_function(load_network(subject, fold)) for fold in subject.folds}
     cases = [case for case in manifest.cases if malignant(case) is not None and case.fold in networks]
     rows = []
     for case in cases:

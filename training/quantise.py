@@ -34,7 +34,7 @@ from training.evaluate.crops import AS_GIVEN, Point, asked
 from training.evaluate.data import Data, open_learnable
 from training.evaluate.families import open_subject
 from training.evaluate.metrics import dice
-from training.evaluate.runs import run_weights
+from training.evaluate.runs import learned_of
 from training.evaluate.subject import Subject
 from training.lidc import Nodule, load_nodule
 
@@ -80,21 +80,6 @@ class Lost:
         """Whether it may be used in place of fp32."""
         biases = abs(self.volume_bias.value), abs(self.total_volume_bias)
         return self.dice.value <= MOST_DICE_LOST and max(biases) <= MOST_VOLUME_BIAS
-
-
-def learned_of(subject: Subject, fold: int) -> Learned:
-    """Return the network of a fold of a model or of a run of `nadir train`."""
-    from safetensors.numpy import load_file
-
-    if subject.model is not None:
-        return Learned.of(subject.model, fold)
-    assert subject.folder is not None
-    view = view_of(subject)
-    return Learned(
-        architecture={"in_channels": view.channels, **subject.card["architecture"]},
-        patch=(view.channels, *view.shape),
-        weights=load_file(run_weights(subject.folder, fold)),
-    )
 
 
 def view_of(subject: Subject) -> NoduleView:

@@ -129,7 +129,7 @@ def test_no_patient_of_the_fold_is_looked_at_for_its_ranges(
         tmp_path / "fold1" / "fold1.safetensors",
     )
     data = open_data(write_crops(tmp_path))
-    card = {"architecture": network, "task": {"view": VIEW}}
+    card = {"model": "nodule_segmenter", "architecture": network, "task": {"view": VIEW}}
     subject = Subject(
         name="m", version="1", family="nodule_segmenter", sha256="0", folder=tmp_path, card=card, folds=(1,)
     )

@@ -116,7 +116,7 @@ def _opened(subject: Subject, folds: tuple[int, ...]) -> Rated:
         rater = open_rater(subject.model, folds)
         return lambda image, mask, spacing_mm: rater.rate(image, mask, spacing_mm).probability
     view = RatedView.of(subject.card["task"]["view"])
-    networks = [as_function(load_network(subject, fold).eval()) for fold in folds]
+    networks = [as_function(load_network(subject, fold)) for fold in folds]
 
     def rate(image: Array, mask: BoolArray, spacing_mm: Spacing) -> float:
         shown = view.shown(image, mask, spacing_mm)

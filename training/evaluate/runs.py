@@ -77,20 +77,26 @@ def run_weights(folder: Path, fold: int) -> Path:
     return folder / f"fold{fold}" / f"fold{fold}.safetensors"
 
 
-def load_network(subject: Subject, fold: int) -> torch.nn.Module:
-    """Return the network of a fold, of a model or of a run, with the weights that it has learned."""
+def learned_of(subject: Subject, fold: int) -> Learned:
+    """Return the network of a fold with what it has learned, of a model or of a run."""
     if subject.model is not None:
-        return Learned.of(subject.model, fold).network()
-    from safetensors.torch import load_file
+        return Learned.of(subject.model, fold)
+    from safetensors.numpy import load_file
 
-    from models.networks import build
     from training.tasks import view_of
 
     assert subject.folder is not None
-    network = build({"in_channels": view_of(subject.card).channels, **subject.card["architecture"]})
-    weights = load_file(run_weights(subject.folder, fold))
-    network.load_state_dict({name: value.float() for name, value in weights.items()})
-    return network
+    view = view_of(subject.card)
+    return Learned(
+        architecture={"in_channels": view.channels, **subject.card["architecture"]},
+        patch=(view.channels, *view.shape),
+        weights=load_file(run_weights(subject.folder, fold)),
+    )
+
+
+def load_network(subject: Subject, fold: int) -> torch.nn.Module:
+    """Return the network of a fold, of a model or of a run, in fp32 and set to evaluate."""
+    return learned_of(subject, fold).network()
 
 
 def _finished(folder: Path) -> dict[int, Path]:
@@ -113,4 +119,4 @@ def _record(path: Path) -> dict[str, Any]:
         raise Refused("bad-run", f"{path} is no record of a run ({error!r})") from error
 
 
-__all__ = ["is_run", "learned_cases", "load_network", "open_run", "run_weights"]
+__all__ = ["is_run", "learned_cases", "learned_of", "load_network", "open_run", "run_weights"]
