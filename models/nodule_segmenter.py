@@ -22,6 +22,7 @@ from models.card import ModelCard
 from models.doubt import Doubt
 from models.export import Learned
 from models.files import BadModel
+from models.measured import measured_extent
 from models.nodule_passes import MIRRORS, Drawn, Network, NoduleView, draw, nearest_piece, sigmoid
 from models.outlining import best_overlap, drawn_out, less_its_edge, piece_at
 from models.patches import put_back
@@ -56,6 +57,8 @@ class NoduleAnswer:
 
     box: Box
     """Where in the image the arrays lie."""
+    measured: Box
+    """The image as far as it was measured (`models.measured`), as seen from the point: nothing is drawn beyond."""
     mask: BoolArray
     """The lesion; empty when there is none at the point."""
     probability: Array
@@ -75,6 +78,7 @@ class _Look:
     """What the first network saw in one view."""
 
     box: Box
+    measured: Box
     here: NDArray[np.float64]
     """The point, voxel index in the box."""
     drawn: Drawn
@@ -121,7 +125,8 @@ class LearnedNoduleSegmenter:
     def doubt(self) -> Doubt:
         """Return how far probability, volume and long axis may be off.
 
-        It is what all folds taught; of one fold that is asked alone, what the patients of the others taught.
+        It is what all folds taught; of one fold that is asked alone, what the patients of the others taught, which is
+        all of it for a fold that the card does not name because it has taught nothing.
         """
         said = self.model.said("doubt")
         try:
@@ -178,19 +183,20 @@ class LearnedNoduleSegmenter:
         """Return the lesion at a point (voxel index, not whole) of an image `(K, R, C)` in HU, spacing (k, r, c) in mm.
 
         `extent_mm`, the longest side of a box around it, is the size that the first look expects, where it is known.
+        What was put around the image (`models.measured`) is not looked at.
         Raises ValueError for a point outside of the image.
         """
         if not all(-0.5 <= p <= n - 0.5 for p, n in zip(point, image.shape, strict=True)):
             raise ValueError(f"the point {tuple(point)} lies outside of an image of shape {image.shape}")
         best = first = self._look(image, spacing_mm, point, self._view(1.0, extent_mm))
-        if not _is_whole(first, image, spacing_mm, point):
+        if not _is_whole(first, image[first.box], spacing_mm):
             views = (self._view(wider, extent_mm) for wider in WIDER)
             best = _most_whole([first, *(self._look(image, spacing_mm, point, view) for view in views)])
         return self._answered(best, image[best.box], spacing_mm)
 
     def _look(self, image: Array, spacing_mm: Spacing, point: Sequence[float], view: NoduleView) -> _Look:
         """Return what the first network sees of a lesion in one view."""
-        box = _around(point, view, spacing_mm, image.shape)
+        box, measured = _seen(image, _around(point, view, spacing_mm, image.shape))
         here = np.asarray(point, dtype=np.float64) - [side.start for side in box]
         part: Array = image[box]
         drawn = draw(self._networks[:1], view, part, spacing_mm, here)
@@ -198,7 +204,16 @@ class LearnedNoduleSegmenter:
         p = put_back(sigmoid(drawn.logits), part.shape, spacing_mm, drawn.point, drawn.grid)
         mask, fits = piece_at(p > level, here, spacing_mm), _fits(drawn, level)
         size, aerated = int(np.count_nonzero(mask)), aeration(part, mask, spacing_mm)
-        return _Look(box=box, here=here, drawn=drawn, level=level, fits=fits, size=size, aerated=aerated)
+        return _Look(
+            box=box,
+            measured=measured,
+            here=here,
+            drawn=drawn,
+            level=level,
+            fits=fits,
+            size=size,
+            aerated=aerated,
+        )
 
     def _answered(self, look: _Look, part: Array, spacing_mm: Spacing) -> NoduleAnswer:
         """Return what all networks say of what the first one settled on."""
@@ -211,10 +226,11 @@ class LearnedNoduleSegmenter:
         if self.is_coarse(cube_mm):
             mask = piece_at(less_its_edge(mask, part, spacing_mm), look.here, spacing_mm)
         elif mask.any():
-            mask = piece_at(best_overlap(said, look.here, spacing_mm), look.here, spacing_mm)
+            mask = best_overlap(said, look.here, spacing_mm)
             mask = drawn_out(mask, said, spacing_mm)
         return NoduleAnswer(
             box=look.box,
+            measured=look.measured,
             mask=mask,
             probability=_tempered(said, self.doubt.temperature),
             uncertainty=uncertainty,
@@ -304,11 +320,22 @@ def _around(point: Sequence[float], view: NoduleView, spacing_mm: Spacing, shape
     return (k, r, c)
 
 
-def _is_whole(first: _Look, image: Array, spacing_mm: Spacing, point: Sequence[float]) -> bool:
+def _seen(image: Array, around: Box) -> tuple[Box, Box]:
+    """Return what was measured of a part of the image, and the image less what was put around it there."""
+    box, measured = [], []
+    for side, kept, n in zip(around, measured_extent(image[around]), image.shape, strict=True):
+        low, high = side.start + kept.start, side.start + kept.stop
+        box.append(slice(low, high))
+        measured.append(slice(low if low > side.start else 0, high if high < side.stop else n))
+    return (box[0], box[1], box[2]), (measured[0], measured[1], measured[2])
+
+
+def _is_whole(first: _Look, part: Array, spacing_mm: Spacing) -> bool:
     """Return whether no wider view can tell more than the first look: a nodule was seen whole, or none is there."""
+    point = np.clip(first.here, 0, np.asarray(part.shape) - 1).tolist()
     if not first.size:
-        return not is_dense(image, spacing_mm, point)
-    return first.fits and (first.aerated >= ENCLOSED or not is_deep(image, spacing_mm, point))
+        return not is_dense(part, spacing_mm, point)
+    return first.fits and (first.aerated >= ENCLOSED or not is_deep(part, spacing_mm, point))
 
 
 def _most_whole(looks: Sequence[_Look]) -> _Look:

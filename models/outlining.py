@@ -7,7 +7,6 @@ leaves out more often than readers do: each for itself is unlikely. So it is dra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,8 +36,8 @@ LARGEST_PIXEL_MM = 1.0
 FEWEST_OF_HULL = 8
 
 
-def best_overlap(probability: Array, point: Sequence[float] | Floats, spacing_mm: Spacing) -> BoolArray:
-    """Return the mask at a point whose expected Dice is highest, `(K, R, C)`; empty where nothing is probable.
+def best_overlap(probability: Array, point: Floats, spacing_mm: Spacing) -> BoolArray:
+    """Return the mask at a point whose expected Dice is highest, `(K, R, C)`; empty where nothing near is probable.
 
     Voxels are taken in the order of their probability p for as long as 2 sum(p) / (count + sum of all p) grows.
     Source: Lipton 2014, arXiv:1402.1892 (the best level is half the Dice that it reaches); the expectation of the ratio
@@ -51,7 +50,7 @@ def best_overlap(probability: Array, point: Sequence[float] | Floats, spacing_mm
     falling = np.sort(probability[there].astype(np.float64))[::-1]
     gained = np.cumsum(falling)
     dice = 2 * gained / (np.arange(1, len(falling) + 1) + gained[-1])
-    return nearest_piece(there & (probability >= falling[int(dice.argmax())]), point, spacing_mm)
+    return piece_at(there & (probability >= falling[int(dice.argmax())]), point, spacing_mm)
 
 
 def drawn_out(mask: BoolArray, probability: Array, spacing_mm: Spacing) -> BoolArray:

@@ -110,7 +110,7 @@ def draw_at(
     if mask.count == 0:
         sentence = f"no lesion is seen at {_words(point_mm)}"
         return Drawing(mask=mask, flags=(Flag(code="no-lesion", sentence=sentence),))
-    flags.extend(doubts_of_edge(mask, volume))
+    flags.extend(doubts_of_edge(mask, volume, None if answer is None else answer.measured))
     measurements = measure_lesion(mask, volume)
     if answer is None:
         return Drawing(mask=mask, measurements=measurements, flags=tuple(flags))
@@ -197,14 +197,15 @@ def doubts_of_border(aerated: float, volume: Volume) -> tuple[Flag, ...]:
     return (doubt("little-lung-around", words, volume),)
 
 
-def doubts_of_edge(mask: Mask, volume: Volume) -> tuple[Flag, ...]:
-    """Return the doubt about a mask that touches edges of the grid; none when it does not."""
+def doubts_of_edge(mask: Mask, volume: Volume, measured: Sequence[slice] | None = None) -> tuple[Flag, ...]:
+    """Return the doubt about a mask that touches edges of the grid, or of what was measured of it; else none."""
     named = (("first slice", "last slice"), ("first row", "last row"), ("first column", "last column"))
-    ends = zip(named, mask.origin, mask.voxels.shape, mask.shape, strict=True)
+    sides_of = measured or [slice(0, size) for size in mask.shape]
+    ends = zip(named, mask.origin, mask.voxels.shape, sides_of, strict=True)
     sides = [
         word
-        for (first, last), o, n, size in ends
-        for word, there in ((first, o == 0), (last, o + n == size))
+        for (first, last), o, n, side in ends
+        for word, there in ((first, o == side.start), (last, o + n == side.stop))
         if there
     ]
     words = f"it reaches the edge of the images ({', '.join(sides)}), beyond which it may go on"

@@ -14,6 +14,7 @@ from models.shipped import VOUCHED, WEIGHTS, open_shipped
 from models.surroundings import is_deep
 
 SPACING = (1.5, 0.8, 0.8)
+WHOLE = (slice(0, 40), slice(0, 29), slice(0, 45))
 
 
 def ball(
@@ -41,8 +42,46 @@ def test_a_ball_is_drawn_where_the_point_is_though_it_be_larger_than_the_patch(r
     assert answer.uncertainty.entropy < 0.2
 
 
+def cut_ball() -> tuple[np.ndarray, np.ndarray]:
+    """Return a noisy crop at whose lowest row and first column a ball is cut, and where the ball is."""
+    image, truth = ball(9.0)
+    noisy = image + np.random.default_rng(0).normal(0, 20, image.shape).astype(np.float32)
+    box = np.s_[10:50, 40:69, 55:100]
+    return noisy[box], truth[box]
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [{"mode": "edge"}, *({"constant_values": hu} for hu in (-2000, -1000, 0, 40))],
+    ids=lambda fill: str(next(iter(fill.values()))),
+)
+def test_nothing_is_drawn_in_what_was_put_around_an_image_and_nothing_else_inside(fill: dict) -> None:
+    image, truth = cut_ball()
+    around = ((6, 9), (25, 25), (70, 0))
+    inner = tuple(slice(low, low + n) for (low, _), n in zip(around, image.shape, strict=True))
+    segmenter = bright_segmenter()
+    alone = segmenter.answer(image, SPACING, (20, 20, 5))
+    found = segmenter.answer(np.pad(image, around, **fill), SPACING, (26, 45, 75))
+    assert dice(alone.mask, truth[alone.box]) > 0.93
+    assert found.box == inner and alone.box == WHOLE
+    assert found.measured == (inner[0], inner[1], slice(70, 115))
+    assert (found.mask == alone.mask).all() and (found.probability == alone.probability).all()
+    assert (found.fits, found.aerated, found.uncertainty) == (alone.fits, alone.aerated, alone.uncertainty)
+
+
+def test_at_a_point_in_what_was_put_around_an_image_there_is_nothing() -> None:
+    image, _ = cut_ball()
+    large = np.pad(image, 20, mode="edge")
+    segmenter = bright_segmenter()
+    assert segmenter.answer(large, SPACING, (40, 40, 19)).mask.any()
+    for point in ((40, 40, 5), (0, 0, 0), (40, 40, 84), (79, 68, 84)):
+        assert not segmenter.answer(large, SPACING, point).mask.any()
+
+
 def look(size: int, aerated: float, fits: bool = True) -> _Look:
-    return _Look(box=None, here=None, drawn=None, level=0.5, fits=fits, size=size, aerated=aerated)  # type: ignore[arg-type]
+    return _Look(
+        box=None, measured=None, here=None, drawn=None, level=0.5, fits=fits, size=size, aerated=aerated
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import nibabel
 import numpy as np
@@ -127,6 +128,20 @@ def test_a_box_is_a_limit_and_a_lesion_at_the_edge_of_the_image_is_not_measured_
     assert "cut-at-box" in [w["code"] for w in boxed["warnings"]]
     open_ = segment(path, out, [Asked(point_mm=centre_mm())], bright_segmenter())["lesions"][0]
     assert "reaches-image-edge" in [w["code"] for w in open_["warnings"]]
+
+
+@pytest.mark.parametrize("fill", ["edge", "constant"])
+def test_a_lesion_is_not_drawn_into_empty_planes_around_a_ct_and_says_where_it_was_cut(
+    tmp_path: Path, fill: Literal["edge", "constant"]
+) -> None:
+    image, _ = lungs()
+    noisy = np.rint(image + np.random.default_rng(0).normal(0, 20, image.shape))[:, :, :30]
+    reports, cut = [], np.pad(noisy, [(0, 0), (0, 0), (0, 34)], mode=fill)
+    for name, ct in (("alone", noisy), ("set", cut)):
+        path, out = nifti(tmp_path / f"{name}.nii", (2, 1, 0), (0, 0, 0), ct), tmp_path / f"{name}-mask.nii"
+        reports.append(segment(path, out, [Asked(point_mm=centre_mm())], bright_segmenter())["lesions"][0])
+    assert "last column" in reports[0]["warnings"][-1]["sentence"]
+    assert reports[1] == reports[0]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 A crop leaks: its extent is nearly the nodule's, and a network that has only seen crops is unconstrained outside them.
 So each crop is asked about as it is, and standing in a larger volume: its own edge repeated, and aerated lung all
-around. Figures are made inside the crop; what is drawn outside it counts against the open Dice.
+around. Figures are made inside the crop; what is drawn outside it counts against the open Dice. A model's segmenter
+takes the repeated edge for the padding that it is (`models.measured`), so that row tells whether it does, and only the
+one in aerated lung how it draws what goes on; networks of a run are asked without that.
 """
 
 from __future__ import annotations
