@@ -162,7 +162,7 @@ def _proposal(
             )
     return {
         one.lesion: {"role": one.role, "role_by": PROPOSAL, "role_because": one.because}
-        for one in propose(candidates, rules).lesions
+        for one in propose(candidates, rules)
     }
 
 

@@ -289,7 +289,7 @@ def _new_targets(visit: Visit, looks: Looks, new: frozenset[str], rules: Rules) 
         for seen in visit.seen
         if seen.lesion in new and looks[seen.lesion].present
     ]
-    return tuple(one.lesion for one in propose(candidates, rules).lesions if one.role is Role.TARGET)
+    return tuple(one.lesion for one in propose(candidates, rules) if one.role is Role.TARGET)
 
 
 def _point(visit: Visit, looks: Looks, found: Found, known: Disease, past: Past, rules: Rules) -> TimePoint:

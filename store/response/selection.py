@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,29 +51,14 @@ class Proposed:
     """Why, in words."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Proposal:
-    """The targets of a baseline, and how much their sum hangs on the choice."""
-
-    lesions: tuple[Proposed, ...]
-    """In the order in which they were given."""
-    sum_tenths: int
-    """Sum of diameters of the targets."""
-    least_sum_tenths: int
-    """Smallest sum of an admissible choice of as many targets from as many organs."""
-    most_sum_tenths: int
-    """Largest one."""
-
-
-def propose(lesions: Sequence[Candidate], rules: Rules = USUAL) -> Proposal:
-    """Return which lesions to follow as targets (RECIST 1.1, 3.1 and 4.2).
+def propose(lesions: Sequence[Candidate], rules: Rules = USUAL) -> tuple[Proposed, ...]:
+    """Return which lesions to follow as targets, all in the order given (RECIST 1.1, 3.1 and 4.2).
 
     Measurable is a long axis of 10 mm, or of twice the distance of slices above 5 mm; a short axis of 15 mm for a
     node. Of these the largest of each organ comes first, then the second of each, up to `rules.most_targets` and
     `rules.most_targets_per_organ`. All lymph nodes are one organ unless the rules say otherwise, and both of a pair
-    are one (recist.eortc.org). Size stands for what can be measured again, which only a reader can judge. The sums
-    that are given as a range are those of choices that a reader could make by the same rules among lesions of any
-    size. Refuses a lesion that is named twice (`lesion-twice`).
+    are one (recist.eortc.org). Size stands for what can be measured again, which only a reader can judge.
+    Refuses a lesion that is named twice (`lesion-twice`).
     """
     if len({lesion.lesion for lesion in lesions}) < len(lesions):
         raise Refused("lesion-twice", "A lesion of the baseline is named twice.")
@@ -82,15 +66,7 @@ def propose(lesions: Sequence[Candidate], rules: Rules = USUAL) -> Proposal:
     free = [lesion for lesion in lesions if lesion.said is None and not _why_not(lesion)]
     chosen = _chosen(said, free, rules)
     why = {lesion.lesion: _why(lesion, chosen, rules) for lesion in lesions}
-    return Proposal(
-        lesions=tuple(
-            Proposed(lesion=lesion.lesion, role=why[lesion.lesion][0], because=why[lesion.lesion][1])
-            for lesion in lesions
-        ),
-        sum_tenths=sum(_size(lesion) for lesion in chosen),
-        least_sum_tenths=_sum(said, free, chosen, rules, largest=False),
-        most_sum_tenths=_sum(said, free, chosen, rules, largest=True),
-    )
+    return tuple(Proposed(lesion=name, role=role, because=because) for name, (role, because) in why.items())
 
 
 def organ(site: str, node: bool, rules: Rules = USUAL) -> str:
@@ -119,32 +95,6 @@ def _chosen(said: Sequence[Candidate], free: Sequence[Candidate], rules: Rules) 
             if lesion not in chosen and taken <= turn and len(chosen) < rules.most_targets:
                 chosen.append(lesion)
     return chosen
-
-
-def _sum(
-    said: Sequence[Candidate],
-    free: Sequence[Candidate],
-    chosen: Sequence[Candidate],
-    rules: Rules,
-    *,
-    largest: bool,
-) -> int:
-    """Return the smallest or largest sum of as many targets from as many organs: greedy by turns, which is exact."""
-    by_organ: defaultdict[str, list[int]] = defaultdict(list)
-    taken: defaultdict[str, int] = defaultdict(int)
-    for lesion in said:
-        taken[_organ(lesion, rules)] += 1
-    for lesion in free:
-        by_organ[_organ(lesion, rules)].append(_size(lesion))
-    room = len(chosen) - len(said)
-    firsts, others = [], []
-    for name, sizes in by_organ.items():
-        ranked = sorted(sizes, reverse=largest)[: max(rules.most_targets_per_organ - taken[name], 0)]
-        firsts += [] if taken[name] else ranked[:1]
-        others += ranked if taken[name] else ranked[1:]
-    picked = sorted(firsts, reverse=largest)[:room]
-    picked += sorted(others, reverse=largest)[: room - len(picked)]
-    return sum(picked) + sum(_size(lesion) for lesion in said)
 
 
 def _why(lesion: Candidate, chosen: Sequence[Candidate], rules: Rules) -> tuple[Role | None, str]:
@@ -194,4 +144,4 @@ def _organ(lesion: Candidate, rules: Rules) -> str:
     return organ(lesion.site, lesion.node, rules)
 
 
-__all__ = ["Candidate", "Proposal", "Proposed", "organ", "propose"]
+__all__ = ["Candidate", "Proposed", "organ", "propose"]
