@@ -3,7 +3,8 @@
 Every random number of a step is drawn from (seed, fold, step), so a run that was killed and resumed learns the very
 same as one that was not. A folder of a run holds:
 
-    run.json             what was learned from what: settings, hash of the data, seed, commit, environment
+    run.json             what was learned from what: settings, hash of the data, seed, commit (or that the code
+                         was changed since), environment
     checkpoint.pt        the last state, as long as the run is not finished
     fold0.safetensors    the averaged weights, float16; statistics of batch norm float32
     curves.json, curves.png
