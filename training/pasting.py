@@ -126,8 +126,8 @@ def set_in(
     level = lung_level(target) - donor.lung_hu
     piece += np.float32(level) * np.clip((-400 - piece) / 400, 0, 1)
     target += share.astype(np.float32) * (piece - target)
-    lies = np.zeros(hu.shape, dtype=np.float32)
-    lies[box] = np.clip(0.5 - (away - 0.3) / 0.6, 0, 1)
+    lies, held = np.zeros(hu.shape, dtype=np.float32), (shape.away_mm == 0).astype(np.float32)
+    lies[box] = _seen(held, shape.spacing_mm, shape.centre, size, spacing_mm, at, fade)
     return lies, float(share.max(initial=0.0))
 
 

@@ -34,6 +34,18 @@ def test_a_ball_that_is_set_in_keeps_its_volume_and_place(
     assert np.abs((centre - point) * spacing).max() < 0.5
 
 
+@pytest.mark.parametrize("diameter_mm", [5.0, 12.0])
+@pytest.mark.parametrize("donor", [(1.25, 0.6, 0.6), (2.5, 0.8, 0.8)])
+@pytest.mark.parametrize("spacing", [(1.0, 0.7, 0.7), (3.0, 0.98, 0.98)])
+def test_what_is_told_to_be_the_nodule_has_the_volume_of_its_mask(
+    spacing: tuple[float, float, float], donor: tuple[float, float, float], diameter_mm: float
+) -> None:
+    nodule = ball_nodule(diameter_mm, donor, seed=3)
+    hu, point = lung(tuple(round(60 / s) for s in spacing)), np.array([30.0 / s for s in spacing])  # type: ignore[arg-type]
+    lies, _ = set_in(hu, spacing, point, donor_of(nodule), shape_of(nodule), Fade(whole_mm=2.0, fade_mm=3.0))
+    assert lies.sum() * np.prod(spacing) == pytest.approx(nodule.mask.sum() * np.prod(donor), rel=0.05)
+
+
 def test_what_is_far_from_the_nodule_is_not_touched_and_the_lung_around_it_gets_the_scans_level() -> None:
     hu = lung(level=-920.0)
     before, point = hu.copy(), np.array([20.0, 30.0, 30.0])
