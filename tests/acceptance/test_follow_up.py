@@ -57,7 +57,7 @@ class Round:
             found, key=lambda sr: (sr.ContentDate, sr.ContentTime, "PredecessorDocumentsSequence" in sr)
         )
 
-    def wait_for(self, reports: int, seconds: float = 120) -> list[Dataset]:
+    def wait_for(self, reports: int, seconds: float = 300) -> list[Dataset]:
         """Return the reports once there are so many of them."""
         deadline = time.monotonic() + seconds
         while len(found := self.reports()) < reports:
@@ -207,7 +207,7 @@ def test_lesions_that_a_person_swapped_at_a_visit_are_written_so_into_the_archiv
 
     uids = {s.SegmentLabel: s.TrackingUID for s in before.SegmentSequence}
     swapped = {"Target 1": uids["Target 2"], "Target 2": uids["Target 1"]}
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while any(len(_segs(followed, study)) < 2 for study in (1, 2)):
         assert time.monotonic() < deadline, "".join(followed.node.log[-40:])
         time.sleep(0.5)
