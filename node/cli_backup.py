@@ -17,23 +17,24 @@ if TYPE_CHECKING:
     from store.backup import Backup
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the backups.")]
+Keep = Annotated[
+    int | None,
+    typer.Option(min=1, help="Remove all backups there but the newest so many.", show_default=False),
+]
+Verify = Annotated[
+    bool,
+    typer.Option(
+        "--verify", help="Read every object there again and hold it against its hash, not only its length."
+    ),
+]
 
 
 def backup(
     folder: Folder,
     home: Home = None,
     config: Config = None,
-    keep: Annotated[
-        int | None,
-        typer.Option(min=1, help="Remove all backups there but the newest so many.", show_default=False),
-    ] = None,
-    verify: Annotated[
-        bool,
-        typer.Option(
-            "--verify",
-            help="Read every object there again and hold it against its hash, not only its length.",
-        ),
-    ] = False,
+    keep: Keep = None,
+    verify: Verify = False,
     only_list: Annotated[bool, typer.Option("--list", help="Only list the backups there.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -43,40 +44,31 @@ def backup(
     --verify, while every byte is as it was. The settings file is not part of it. What was
     missing or damaged in the node is told, and the exit status is 1.
     """
+    from importlib.metadata import version
+
     from store import backup as store_backup
+    from store.objects import ObjectStore
 
     if only_list:
         _show_all(store_backup.backups(folder), as_json)
         return
     settings = load_settings(config, {"home": home})
-    with open_database(home, config) as database:
-        from importlib.metadata import version
-
-        from store.objects import ObjectStore
-
-        with printing.advancing("copying objects") as progress:
-            made = store_backup.back_up(
-                database,
-                ObjectStore(settings.home / "store"),
-                settings.home,
-                folder,
-                now=database.now(),
-                version=version("nadir"),
-                progress=progress,
-                verify=verify,
-            )
+    with open_database(home, config) as database, printing.advancing("copying objects") as progress:
+        made = store_backup.back_up(
+            database,
+            ObjectStore(settings.home / "store"),
+            settings.home,
+            folder,
+            now=database.now(),
+            version=version("nadir"),
+            progress=progress,
+            verify=verify,
+        )
     if keep is not None:
         store_backup.prune(folder, keep)
     _show(made, folder, as_json)
-    if made.mended:
-        printing.complain(
-            f"nadir: {len(made.mended)} objects in {folder} were damaged and were copied again; look at that disk"
-        )
+    _tell_faults(made, folder)
     if made.missing:
-        printing.complain(
-            f"nadir: {len(made.missing)} objects are missing or damaged in the node and are not in the backup; "
-            "nadir fsck tells which"
-        )
         raise typer.Exit(1)
 
 
@@ -115,6 +107,18 @@ def _show(made: Backup, where: Path, as_json: bool) -> None:
         printing.print_json(made.plain())
     else:
         printing.say(f"{made.name}: {made.objects} objects, {made.object_bytes / 1e6:.1f} MB, in {where}")
+
+
+def _tell_faults(made: Backup, folder: Path) -> None:
+    if made.mended:
+        printing.complain(
+            f"nadir: {len(made.mended)} objects in {folder} were damaged and were copied again; look at that disk"
+        )
+    if made.missing:
+        printing.complain(
+            f"nadir: {len(made.missing)} objects are missing or damaged in the node and are not in the backup; "
+            "nadir fsck tells which"
+        )
 
 
 def _show_all(found: Sequence[Backup], as_json: bool) -> None:

@@ -22,21 +22,22 @@ if TYPE_CHECKING:
 
 LARGEST_ROW = 2**63 - 1
 """The largest number that a row of SQL can have."""
+RunNumber = Annotated[
+    int | None,
+    typer.Option(
+        "--run",
+        min=1,
+        max=LARGEST_ROW,
+        help="A run of retraining whose result is told.",
+        show_default=False,
+    ),
+]
 
 
 def plan(
     family: Annotated[str, typer.Argument(help="Model by its purpose: nodule_segmenter or petct_multitask.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the documents.")],
-    run: Annotated[
-        int | None,
-        typer.Option(
-            "--run",
-            min=1,
-            max=LARGEST_ROW,
-            help="A run of retraining whose result is told.",
-            show_default=False,
-        ),
-    ] = None,
+    run: RunNumber = None,
     home: Home = None,
     config: Config = None,
     as_json: AsJson = False,

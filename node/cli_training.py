@@ -18,9 +18,16 @@ from node.flags import load_settings
 from plugins.errors import Refused
 
 if TYPE_CHECKING:
+    from training.evaluate.report import Evaluation
     from training.fit import Progress
 
-
+ModelName = Annotated[
+    str, typer.Argument(help="Folder of a model, or the name of one that comes with Nadir.")
+]
+ReportFolder = Annotated[
+    Path,
+    typer.Option("--out", help="Folder for report.html, .pdf and .json, evaluation.json, and the manifest."),
+]
 Root = Annotated[
     Path | None,
     typer.Option(
@@ -61,16 +68,9 @@ Keep = Annotated[
 
 
 def evaluate(
-    model: Annotated[
-        str, typer.Argument(help="Folder of a model, or the name of one that comes with Nadir.")
-    ],
+    model: ModelName,
     data: Annotated[Path, typer.Option(help="Folder of the data set, or the manifest of its cases (JSON).")],
-    folder: Annotated[
-        Path,
-        typer.Option(
-            "--out", help="Folder for report.html, .pdf and .json, evaluation.json, and the manifest."
-        ),
-    ],
+    folder: ReportFolder,
     root: Root = None,
     resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Draws for each interval.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
@@ -115,14 +115,17 @@ def evaluate(
         )
     paths = (*write_report(found, folder), write_kept(found, folder))
     opened.manifest.write(folder / "manifest.json")
-    number = _kept(folder, home, config) if keep else None
+    _tell(found, [str(path) for path in paths], _kept(folder, home, config) if keep else None, as_json)
+
+
+def _tell(found: Evaluation, files: list[str], number: str | None, as_json: bool) -> None:
+    """Say what was found, the files in which it stands, and as what it is kept."""
     if as_json:
-        files = [str(path) for path in paths]
         printing.print_json({**found.plain(cases=False), "files": files, "kept": number})
         return
     for top in found.headlines:
         printing.say(f"{top.name}: {top.value} {top.between}".rstrip())
-    printing.say(f"written: {', '.join(str(path) for path in paths)}")
+    printing.say(f"written: {', '.join(files)}")
     if number is not None:
         printing.say(f"kept as evaluation {number}: the page of the model shows it")
 

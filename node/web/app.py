@@ -62,10 +62,9 @@ def create_app(
 
     Parameters
     ----------
-    settings
-        Of them: who may ask, and `pacs_url`.
-    database
-        Where everything is read from, and where a told study is written down before it is acknowledged.
+    settings, database
+        Who may ask, and `pacs_url`; where everything is read from, and where a told study is written down before it
+        is acknowledged.
     told
         Called when a study was told, to wake who pulls; not called for anything that could fail.
     routers
@@ -97,16 +96,20 @@ def create_app(
         frame=frame,
         served=None if vitals is None else vitals.served,
     )
+    _tell_problems(app, frame)
+    return app
+
+
+def _tell_problems(app: FastAPI, frame: Frame) -> None:
+    """Let an application answer what cannot be answered with one sentence, on a page or as JSON."""
 
     @app.exception_handler(HTTPException)
-    async def _http_error(request: Request, error: HTTPException) -> Response:
+    async def http_error(request: Request, error: HTTPException) -> Response:
         return problem.answer(request, frame, error.status_code, str(error.detail), headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def _bad_query(request: Request, error: RequestValidationError) -> Response:
+    async def bad_query(request: Request, error: RequestValidationError) -> Response:
         return problem.answer(request, frame, 422, problem.first_problem(error.errors()))
-
-    return app
 
 
 def _open(settings: Settings, database: Database, vitals: Vitals | None) -> APIRouter:
