@@ -127,10 +127,7 @@ def _check_size(file: File, layout: PixelFormat) -> None:
             f"{layout.rows} x {layout.columns} x {layout.frames} pixels are more than {MAX_BYTES >> 30} GiB",
         )
     if file.transfer_syntax in NATIVE:
-        behind = (
-            len(file.inflated) if file.inflated is not None else file.path.stat().st_size
-        ) - file.pixel_offset
-        if file.pixel_length is None or min(file.pixel_length, behind) < layout.whole_bytes:
+        if file.pixel_bytes_there < layout.whole_bytes:
             raise Refused(
                 "truncated-pixel-data",
                 f"the pixel data of instance {file.sop_instance_uid} end before the image does; send it again",

@@ -51,6 +51,8 @@ class File:
     """Offset of the first byte of the pixel value."""
     pixel_length: int | None
     """Length of the pixel value in bytes; None when encapsulated."""
+    length: int
+    """Length of the file in bytes, of `inflated` if there is any."""
     inflated: bytes | None = None
     """The data set of a deflated file, inflated; offsets count from its start."""
 
@@ -73,6 +75,11 @@ class File:
     def modality(self) -> str:
         """Return the Modality."""
         return text(self.header, "Modality").upper()
+
+    @property
+    def pixel_bytes_there(self) -> int:
+        """Return how many bytes of the pixel value were in the file, whatever its header says; 0 when encapsulated."""
+        return max(0, min(self.pixel_length or 0, self.length - self.pixel_offset))
 
     def sha256(self) -> str:
         """Return the hash of the data set as it lies in the file; who wrote the file around it does not matter."""
@@ -145,7 +152,7 @@ def read_file(path: Path, headers: Headers | None = None) -> File | None:
         with FileIO(path) as unbuffered:
             found = (headers or Headers()).read(unbuffered)
             if found is not None and _is_sound(found):
-                return _sound_file(path, found)
+                return _sound_file(path, found, os.fstat(unbuffered.fileno()).st_size)
             file = BufferedReader(unbuffered)
             file.seek(0)
             if not _looks_like_dicom(file):
@@ -189,24 +196,32 @@ def _looks_like_dicom(file: BinaryIO) -> bool:
 def _read(path: Path, file: BinaryIO) -> File:
     if _is_deflated(file):
         return _read_deflated(path, file)
+    length = os.fstat(file.fileno()).st_size
     header = dcmread(file, stop_before_pixels=True, force=True)
     if not text(header, "SOPInstanceUID") or not text(header, "SOPClassUID"):
         if "DirectoryRecordSequence" in header:
             return File(
-                path=path, header=header, transfer_syntax="", pixel_kind=None, pixel_offset=0, pixel_length=0
+                path=path,
+                header=header,
+                transfer_syntax="",
+                pixel_kind=None,
+                pixel_offset=0,
+                pixel_length=0,
+                length=length,
             )
         raise _unreadable(path, "it has no SOP Instance UID")
     require_shallow(header)
     _require_sound(path, header)
     syntax = str(header.file_meta.get("TransferSyntaxUID", "")) or _guessed_syntax(header)
-    kind, offset, length = _pixel_place(file, syntax)
+    kind, offset, pixel_length = _pixel_place(file, syntax)
     return File(
         path=path,
         header=header,
         transfer_syntax=syntax,
         pixel_kind=kind,
         pixel_offset=offset,
-        pixel_length=length,
+        pixel_length=pixel_length,
+        length=length,
     )
 
 
@@ -221,7 +236,7 @@ def _is_sound(found: Found) -> bool:
     )
 
 
-def _sound_file(path: Path, found: Found) -> File:
+def _sound_file(path: Path, found: Found, length: int) -> File:
     return File(
         path=path,
         header=found.header,
@@ -229,6 +244,7 @@ def _sound_file(path: Path, found: Found) -> File:
         pixel_kind=PIXEL_TAGS[found.pixel_tag],
         pixel_offset=found.pixel_offset,
         pixel_length=found.pixel_length,
+        length=length,
     )
 
 
@@ -298,6 +314,7 @@ def _read_deflated(path: Path, file: BinaryIO) -> File:
         pixel_kind=kind,
         pixel_offset=offset,
         pixel_length=length,
+        length=len(plain),
         inflated=plain,
     )
 

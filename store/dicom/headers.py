@@ -62,8 +62,7 @@ JUDGED_GROUPS: Final = (0x0008, 0x0010, 0x0020)
 PIXELS: Final = frozenset({0x00087FE0, 0x00097FE0, 0x00107FE0})
 ITEM, ITEM_END, SEQUENCE_END = 0xE000FFFE, 0xE00DFFFE, 0xE0DDFFFE
 Elements = dict[BaseTag, DataElement | RawDataElement]
-Element = tuple[int, BaseTag, RawDataElement]
-_explicit_head = Struct("<L2sH").unpack_from
+_explicit_head = Struct("<4x2sH").unpack_from
 _implicit_head = Struct("<LL").unpack_from
 _long = Struct("<L").unpack_from
 
@@ -98,27 +97,28 @@ class _Known:
 
     explicit: bool
     encodings: str | list[str]
-    elements: dict[bytes, Element] = field(default_factory=dict)
+    elements: dict[bytes, RawDataElement] = field(default_factory=dict)
     met: set[int] = field(default_factory=set)
     varying: set[int] = field(default_factory=set)
     """The tags of which more than one value was met."""
     forms: list[_Form] = field(default_factory=list)
     """How files lay whose elements begin in this encoding and character set, the one that fitted last first."""
 
-    def element(self, data: bytes, at: int, swapped: int, length: int, begin: int) -> tuple[int, Element]:
-        """Return where the element from `at` ends whose value begins at `begin`, and the element."""
+    def element(self, data: bytes, at: int) -> tuple[int, RawDataElement]:
+        """Return where the element from `at` ends, and the element."""
+        length, begin = _head(data, at, self.explicit)
         stop = begin + length if length != UNDEFINED else _end_of_sequence(data, begin, self.explicit)
         key = data[at:stop]
         found = self.elements.get(key)
         if found is None:
             if stop > len(data):
                 raise _Short
-            found = self._learn(key, swapped, length, begin - at)
+            found = self._learn(key, length, begin - at)
         return stop, found
 
-    def _learn(self, key: bytes, swapped: int, length: int, begin: int) -> Element:
+    def _learn(self, key: bytes, length: int, begin: int) -> RawDataElement:
         """Return and keep the element that `key` is; its value begins at `begin`."""
-        number = (swapped & 0xFFFF) << 16 | swapped >> 16
+        number = _number(key, 0)
         tag, vr = tag_of(number), key[4:6].decode() if self.explicit else None
         value: bytes | None = key[begin : len(key) - (8 if length == UNDEFINED else 0)]
         if length == UNDEFINED:
@@ -131,9 +131,9 @@ class _Known:
             self._judge_sequence(raw)
         elif number >> 16 in JUDGED_GROUPS:
             self._judge_value(raw)
-        self.elements[key] = found = number, tag, raw
+        self.elements[key] = raw
         (self.varying if number in self.met else self.met).add(number)
-        return found
+        return raw
 
     def _judge_sequence(self, raw: RawDataElement) -> None:
         lone = Dataset({raw.tag: raw})
@@ -184,8 +184,8 @@ class _Form(NamedTuple):
             if not data.startswith(octets, at):
                 return None
             at += len(octets) - before
-            at, (_, tag, raw) = known.element(data, at, *_head(data, at, known.explicit))
-            elements[tag] = raw
+            at, raw = known.element(data, at)
+            elements[raw.tag] = raw
         if not data.startswith(self.rest, at):
             return None
         at += len(self.rest)
@@ -229,15 +229,14 @@ class Headers:
         header = _Bare(elements)
         header.set_original_encoding(not explicit, True, known.encodings)
         header.__class__ = Dataset  # type: ignore[assignment]
-        swapped = _long(start, at)[0]
-        if explicit and start[at + 4 : at + 6] not in LONG_VR:
-            raise _Unusual
         offset = at + (12 if explicit else 8)
         length = _long(start, offset - 4)[0]
+        if explicit and start[at + 4 : at + 6] not in LONG_VR:
+            raise _Unusual
         return Found(
             header=header,
             transfer_syntax=syntax,
-            pixel_tag=(swapped & 0xFFFF) << 16 | swapped >> 16,
+            pixel_tag=_number(start, at),
             pixel_offset=offset,
             pixel_length=None if length == UNDEFINED else length,
         )
@@ -270,13 +269,13 @@ class Headers:
         elements: Elements = {}
         places: list[tuple[int, int, int]] = []
         while at != end:
-            swapped, length, begin = _head(data, at, known.explicit)
-            if swapped in PIXELS:
+            if _long(data, at)[0] in PIXELS:
                 break
-            stop, (number, tag, raw) = known.element(data, at, swapped, length, begin)
+            stop, raw = known.element(data, at)
+            number = int(raw.tag)
             if number <= last or number >= below or (end is not None and stop > end):
                 raise _Unusual
-            elements[tag] = raw
+            elements[raw.tag] = raw
             places.append((number, at, stop))
             at, last = stop, number
             if number == CHARACTER_SET:
@@ -307,17 +306,22 @@ def _require_sequence(number: int, vr: str | None, value: bytes, known: _Known) 
         raise _Unusual
 
 
-def _head(data: bytes, at: int, explicit: bool) -> tuple[int, int, int]:
-    """Return tag, length and begin of the value of the element at an offset."""
+def _number(data: bytes, at: int) -> int:
+    """Return the tag of the element at an offset."""
+    swapped: int = _long(data, at)[0]
+    return (swapped & 0xFFFF) << 16 | swapped >> 16
+
+
+def _head(data: bytes, at: int, explicit: bool) -> tuple[int, int]:
+    """Return length and begin of the value of the element at an offset."""
     if not explicit:
-        swapped, length = _implicit_head(data, at)
-        return swapped, length, at + 8
-    swapped, vr, length = _explicit_head(data, at)
+        return _long(data, at + 4)[0], at + 8
+    vr, length = _explicit_head(data, at)
     if vr in SHORT_VR:
-        return swapped, length, at + 8
+        return length, at + 8
     if vr not in LONG_VR:
         raise _Unusual
-    return swapped, _long(data, at + 8)[0], at + 12
+    return _long(data, at + 8)[0], at + 12
 
 
 def _end_of_sequence(data: bytes, at: int, explicit: bool) -> int:
@@ -337,7 +341,7 @@ def _end_of_item(data: bytes, at: int, explicit: bool) -> int:
     while True:
         if _implicit_head(data, at) == (ITEM_END, 0):
             return at + 8
-        _, length, begin = _head(data, at, explicit)
+        length, begin = _head(data, at, explicit)
         at = begin + length if length != UNDEFINED else _end_of_sequence(data, begin, explicit)
 
 

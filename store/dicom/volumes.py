@@ -144,27 +144,28 @@ def require_readable(files: Sequence[File]) -> None:
     modalities = {file.modality for file in files}
     if len(modalities) > 1:
         raise Refused("mixed-modalities", f"it holds {' and '.join(sorted(modalities))} images; split it")
-    if any(_is_capture(file) for file in files):
+    classes = {file.sop_class_uid for file in files}
+    if any(map(_is_capture, classes)):
         raise Refused(
             "secondary-capture", "it is a secondary capture (a picture of a screen), which has no geometry"
         )
     modality = modalities.pop()
     if modality not in ROLES:
         raise Refused("unsupported-modality", f"images of modality {modality or '(none)'} are not measured")
-    named = {CLASSES[file.sop_class_uid] for file in files if file.sop_class_uid in CLASSES}
+    named = {CLASSES[uid] for uid in classes if uid in CLASSES}
     if named - {modality}:
         sentence = (
             f"it calls itself {modality} and its images are of the class of {' and '.join(sorted(named))}"
         )
         raise Refused("modality-differs-from-class", f"{sentence}; correct it first")
-    if any(UID(file.sop_class_uid).name == file.sop_class_uid for file in files):
+    if any(UID(uid).name == uid for uid in classes):
         raise Refused(
             "unknown-sop-class", "its SOP class is not in the DICOM standard, so results cannot refer to it"
         )
 
 
-def _is_capture(file: File) -> bool:
-    return file.sop_class_uid == SECONDARY_CAPTURE or file.sop_class_uid.startswith(f"{SECONDARY_CAPTURE}.")
+def _is_capture(sop_class_uid: str) -> bool:
+    return sop_class_uid == SECONDARY_CAPTURE or sop_class_uid.startswith(f"{SECONDARY_CAPTURE}.")
 
 
 def _without_localizers(slices: Sequence[Slice], flags: list[Flag]) -> list[Slice]:

@@ -127,6 +127,22 @@ def test_a_header_longer_than_the_first_read_is_read(tmp_path: Path) -> None:
         assert told(path, Headers()) == told(path, None)
 
 
+@pytest.mark.parametrize("syntax", QUICK)
+def test_a_header_is_read_wherever_the_first_read_ends(
+    syntax: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = make_series(tmp_path, CT[:1], transfer_syntax=syntax)
+    with quiet(), path.open("rb") as file:
+        whole = Headers().read(file)
+        assert whole is not None
+        for first in range(whole.pixel_offset // 2, whole.pixel_offset):
+            monkeypatch.setattr("store.dicom.headers.READ_BYTES", (first, 1 << 20))
+            file.seek(0)
+            found = Headers().read(file)
+            assert found is not None, first
+            assert (found.header, found.pixel_offset) == (whole.header, whole.pixel_offset)
+
+
 def test_a_change_of_character_set_within_a_study_changes_the_texts(tmp_path: Path) -> None:
     headers = Headers()
     paths = make_series(tmp_path, CT[:4])
