@@ -31,6 +31,7 @@ from node.settings import Settings
 from plugins.errors import Refused, Unavailable
 from store.database import Database
 from store.dicom.series import group_by_study
+from store.walk import all_files_under
 from training.phantom import DATES, phantom
 from training.phantom_dicom import study_instance_uid, write_dicom
 
@@ -65,8 +66,8 @@ def run_demo(
 
     With `data` an analysis that refuses a study is told and is no failure, as long as one of them gave a result.
     Leaves in `out`: `dicom` (results as the archive holds them), `overlays`, `measurements.csv`, `report.html`,
-    `input` (the phantom) and `node` (the node's home). Refuses `folder-not-empty`, `no-such-path`, `no-dicom`;
-    raises Unavailable when something does not answer.
+    `input` (the phantom) and `node` (the node's home). Refuses `folder-not-empty`, `no-such-path`, `closed-folder`,
+    `no-dicom`; raises Unavailable when something does not answer.
     """
     started = time.monotonic()
     _prepare(out, data)
@@ -147,7 +148,7 @@ def _advance(progress: Progress, task: TaskID) -> Callable[[int, int], None]:
 
 def _real(data: Path, progress: Progress) -> Input:
     task = progress.add_task("Looking through the folder", total=None)
-    files = group_by_study([data] if data.is_file() else [p for p in data.rglob("*") if p.is_file()])
+    files = group_by_study([data] if data.is_file() else all_files_under(data))
     files.pop("", None)
     if not files:
         raise Refused("no-dicom", f"{data} holds no DICOM file that can be read")

@@ -25,6 +25,7 @@ from store.file_hash import sha256_of
 from store.part10 import scan_header
 from store.studies import manifest_hash
 from store.tracking.past import Past
+from store.walk import all_files_under
 
 NO_PAST = Past()
 RESULTS = "results"
@@ -52,7 +53,7 @@ def analyse_folder(
     which lesions are asked for; then only they are analysed, unless `plugins` says otherwise. `prior` is a folder with
     the patient's earlier studies and what Nadir made of them: lesions keep the identity that they have there. `models`
     are those made here that count.
-    Refuses `no-such-path`, `no-dicom`, `unknown-plugin`, `no-plugin`, `unknown-kind` and `bad-folder`.
+    Refuses `no-such-path`, `closed-folder`, `no-dicom`, `unknown-plugin`, `no-plugin`, `unknown-kind` and `bad-folder`.
     """
     names, broken = _names(settings, plugins or ((MARKED,) if marks else None))
     if not names:
@@ -96,8 +97,8 @@ def _names(settings: Settings, asked: Sequence[str] | None) -> tuple[tuple[str, 
 def measure_mask(path: Path, mask: Path, settings: Settings) -> dict[str, Any]:
     """Return the measurements of the regions of a SEG, RTSTRUCT or NIfTI mask on the images of a folder.
 
-    The answer is that of `analyse_folder`, without outputs. Refuses `no-such-path`, `no-dicom`, `several-studies`
-    and what the mask's reader refuses.
+    The answer is that of `analyse_folder`, without outputs. Refuses `no-such-path`, `closed-folder`, `no-dicom`,
+    `several-studies` and what the mask's reader refuses.
     """
     if not mask.is_file():
         raise Refused("no-such-path", f"the mask {mask} is not a file")
@@ -241,7 +242,7 @@ def _moved(answer: Answer, source: Path, target: Path) -> Answer:
 def _studies(path: Path) -> Mapping[str, Sequence[Path]]:
     if not path.exists():
         raise Refused("no-such-path", f"{path} does not exist")
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    files = [path] if path.is_file() else all_files_under(path)
     studies = group_by_study(files)
     if not studies:
         raise Refused("no-dicom", f"{path} holds no DICOM file that can be read")

@@ -9,6 +9,7 @@ from pathlib import Path
 from plugins.errors import Refused
 from store.part10 import Header, scan_header
 from store.tracking.past import EarlierResults, Past, SeriesFiles
+from store.walk import all_files_under
 
 NO_IMAGES = frozenset({"SEG", "SR", "RTSTRUCT", "PR", "KO", "DOC", "RTPLAN", "RTDOSE"})
 
@@ -16,16 +17,14 @@ NO_IMAGES = frozenset({"SEG", "SR", "RTSTRUCT", "PR", "KO", "DOC", "RTPLAN", "RT
 class PriorFolder:
     """The earlier studies of a folder.
 
-    Refuses `no-such-path`, and `no-dicom` when no file can be read.
+    Refuses `no-such-path`, `closed-folder`, and `no-dicom` when no file can be read.
     """
 
     def __init__(self, folder: Path) -> None:
         if not folder.exists():
             raise Refused("no-such-path", f"{folder} does not exist")
         self._files = [
-            (path, header)
-            for path in sorted(p for p in folder.rglob("*") if p.is_file())
-            if (header := _header(path)) is not None
+            (path, header) for path in all_files_under(folder) if (header := _header(path)) is not None
         ]
         if not self._files:
             raise Refused("no-dicom", f"{folder} holds no DICOM file that can be read")

@@ -19,6 +19,7 @@ from plugins.nodule_drawing import Drawing, draw_at
 from store.dicom.nifti import is_nifti
 from store.dicom.nifti_image import NiftiImage, read_ct, write_labels
 from store.dicom.series import group_by_study, read_study
+from store.walk import all_files_under
 
 MOST = 255
 """Labels of a NIfTI of bytes."""
@@ -55,8 +56,8 @@ def segment(path: Path, out: Path, asked: Sequence[Asked], segmenter: LesionSegm
 
     `path` is a folder of DICOM with the CT, a file of it, or a NIfTI in HU. A point at which nothing is seen has
     `found` False and a warning; its label is not in the image.
-    Refuses `no-such-path`, `no-dicom`, `no-ct`, `several-studies`, `point-outside`, `nothing-asked`, `too-many`, and
-    what the readers and the writer refuse.
+    Refuses `no-such-path`, `closed-folder`, `no-dicom`, `no-ct`, `several-studies`, `point-outside`, `nothing-asked`,
+    `too-many`, and what the readers and the writer refuse.
     """
     if not 1 <= len(asked) <= MOST:
         raise Refused(
@@ -89,7 +90,7 @@ def segment(path: Path, out: Path, asked: Sequence[Asked], segmenter: LesionSegm
 
 def _cts(path: Path) -> tuple[Volume, ...]:
     """Return every CT of one study."""
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    files = [path] if path.is_file() else all_files_under(path)
     studies = group_by_study(files)
     if not studies:
         raise Refused(

@@ -10,6 +10,7 @@ from node.address import parse_destination
 from node.scu import Sent, send_files
 from plugins.errors import Refused, Unavailable
 from store.part10 import split
+from store.walk import all_files_under
 
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 
@@ -20,7 +21,7 @@ def send_folder(
     """Return how many files were `sent`, those that `failed` (file, status, reason), and those `passed_over`.
 
     In a folder, what is not DICOM and the media's directory are passed over. Refuses `bad-destination`,
-    `bad-ae-title`, `no-such-path`, `no-dicom` and what `send_files` refuses; raises Unavailable.
+    `bad-ae-title`, `no-such-path`, `closed-folder`, `no-dicom` and what `send_files` refuses; raises Unavailable.
     """
     ae_title, host, port = _peer(to)
     if not calling_ae.strip() or len(calling_ae) > 16 or not calling_ae.isascii() or "\\" in calling_ae:
@@ -62,7 +63,7 @@ def _files(path: Path) -> tuple[list[Path], list[Path]]:
         return [path], []
     files: list[Path] = []
     others: list[Path] = []
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+    for file in all_files_under(path):
         (files if _is_instance(file) else others).append(file)
     if not files:
         raise Refused("no-dicom", f"{path} holds no DICOM file")

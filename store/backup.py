@@ -32,6 +32,7 @@ from store.database import Database, aware_utc
 from store.file_hash import has_hash
 from store.objects import ObjectStore
 from store.row_copy import copy_rows, has_rows
+from store.walk import all_files_under
 
 ROWS, FILES, TOLD = "nadir.sqlite", "home", "backup.json"
 NAME = re.compile(r"\d{8}T\d{6}Z")
@@ -268,12 +269,15 @@ def _copy_object(source: Path, target: Path, sha256: str) -> bool:
 
 
 def _copy_home(home: Path, place: Path) -> dict[str, str]:
-    """Copy what else a node cannot do without; returns the hash of each file by its path in the backup."""
+    """Copy what else a node cannot do without; returns the hash of each file by its path in the backup.
+
+    Refuses `closed-folder`.
+    """
     made = {}
     for top in sorted(home.iterdir()):
         if LEFT_OUT.fullmatch(top.name) or top.is_symlink():
             continue
-        for source in sorted(top.rglob("*")) if top.is_dir() else [top]:
+        for source in all_files_under(top) if top.is_dir() else [top]:
             if source.is_file() and not source.is_symlink():
                 path = f"{FILES}/{source.relative_to(home)}"
                 with suppress(FileNotFoundError):  # a running node may be done with it meanwhile

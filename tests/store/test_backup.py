@@ -3,6 +3,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta
@@ -193,6 +194,16 @@ def test_a_file_of_the_home_that_goes_while_it_is_copied_costs_nothing_else(
     monkeypatch.setattr(store_backup, "_copy", goes)
     made = make(database, home, tmp_path / "backups")
     assert "home/reports/p.html" not in made.files and "home/audit.key" in made.files
+
+
+def test_a_backup_without_the_files_of_a_folder_that_cannot_be_read_is_none(
+    database: Database, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "reports" and access(path, mode))
+    with pytest.raises(Refused, match=rf"closed-folder: {home / 'reports'} cannot be read"):
+        make(database, home, tmp_path / "backups")
+    assert backups(tmp_path / "backups") == ()
 
 
 @pytest.mark.parametrize("which", ["objects/*/*.dcm", "*/nadir.sqlite", "*/home/audit.key"])

@@ -15,6 +15,7 @@ from typing import Any
 
 from plugins.contract import Flag
 from plugins.errors import Absent, Refused, Unavailable
+from store.walk import files_under
 from training.curate.case_files import MARGIN_MM, write_data_set
 from training.curate.hold import hold
 from training.curate.lidc_cases import Made, make_cases
@@ -22,7 +23,6 @@ from training.curate.lidc_json import reading_json
 from training.curate.lidc_reading import Reading
 from training.curate.lidc_series import find_series, read_series
 from training.curate.lidc_xml import read_lidc_xml
-from training.curate.walk import files_under
 from training.manifest import DataManifest
 
 

@@ -14,8 +14,8 @@ from store.dicom.files import File, read_file
 from store.dicom.headers import Headers
 from store.dicom.values import integer, number, numbers, quiet, text
 from store.dicom.volumes import read_volume
+from store.walk import files_under
 from training.curate.lidc_sizes import Scale
-from training.curate.walk import files_under
 
 SAME_POSITION_DIGITS = 2
 """Two images whose positions are equal to 0.01 mm lie at one place."""

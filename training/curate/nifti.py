@@ -18,10 +18,10 @@ from plugins.contract import Drawn, Volume
 from plugins.errors import Refused
 from store.dicom.nifti import is_nifti, read_nifti
 from store.dicom.nifti_image import read_image
+from store.walk import files_under
 from training.curate.case_files import Tags
 from training.curate.curation import Curation, Gathering, LeftOut
 from training.curate.hold import hold
-from training.curate.walk import files_under
 from training.curate.wanted import Wanted
 from training.table import read_rows
 

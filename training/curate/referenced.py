@@ -12,9 +12,9 @@ from pydicom.dataset import Dataset
 
 from plugins.errors import Absent, Refused, Unavailable
 from store.part10 import scan_header
+from store.walk import all_files_under
 from training.curate.lidc_xml import read_lidc_xml
 from training.curate.series_files import UID, WORKPLACE, SeriesFiles
-from training.curate.walk import files_under
 
 NO_IMAGES = (
     "1.2.840.10008.5.1.4.1.1.66",
@@ -82,10 +82,7 @@ def listen(folder: Path) -> Spoken:
     if not folder.is_dir():
         raise Refused("no-folder", f"there is no folder {folder}")
     spoken = Spoken()
-    files, closed = files_under(folder)
-    for reason in closed:
-        raise reason
-    for path in files:
+    for path in all_files_under(folder):
         if WORKPLACE not in path.parts:
             if path.suffix.lower() == ".xml":
                 _hear_xml(path, spoken)

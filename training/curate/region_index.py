@@ -16,8 +16,8 @@ from store.dicom.headers import Headers
 from store.dicom.series import REGIONS
 from store.dicom.values import items, quiet, text, texts
 from store.part10 import MANUFACTURER
+from store.walk import files_under
 from training.curate.curation import LeftOut
-from training.curate.walk import files_under
 
 MAX_DEPTH = 8
 OTHER = "other-files"
