@@ -70,6 +70,15 @@ def codec_steps(bench: Bench) -> Iterator[Step]:
         yield _reading(bench, name, write_scan(folder, bench.pixels[: bench.compressed], syntax), 1.0)
 
 
+def bring_memory(octets: int) -> None:
+    """Touch as much fresh memory, and free it.
+
+    The host takes back what a virtual machine leaves free for a second, and gives it again page by page, which takes
+    several times as long as reading: whoever comes first would pay for it.
+    """
+    np.ones(octets, dtype=np.uint8)
+
+
 def _reading(bench: Bench, name: str, paths: list[Path], target: float) -> Step:
     def ours() -> object:
         (volume,) = read_study(paths).study.volumes
@@ -95,7 +104,8 @@ def _reading(bench: Bench, name: str, paths: list[Path], target: float) -> Step:
         },
         ratio=times_faster,
         is_met=lambda ratio: ratio >= target,
-        note=f"{sum(p.stat().st_size for p in paths) / 1e6:.0f} MB in files",
+        note=f"{sum(p.stat().st_size for p in paths) / 1e6:.0f} MB in files; memory is brought in before each run",
+        before=lambda: bring_memory(5 * len(paths) * SIZE * SIZE),
     )
 
 
