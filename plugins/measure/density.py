@@ -71,21 +71,13 @@ def statistics(mask: Mask, volume: Volume) -> Statistics:
     )
 
 
-def lung_density(mask: Mask, volume: Volume) -> LungDensity:
-    """Return LAA-950, LAA-910, Perc15 and mean density of a lung mask (airways already removed), % and HU.
+def density_indices(hu: NDArray[np.float32]) -> LungDensity:
+    """Return LAA-950, LAA-910, Perc15 and mean density of lung voxels `(N,)` in HU, airways already removed; N >= 1.
 
     The thresholds are strict (below -950 HU) and the percentile interpolates between voxels. The indices depend on
     kernel, slice thickness, dose and inspiration: compare like with like only.
-    Refuses a volume that is not CT (`not-ct`) and as `values_inside` does.
     Source: doi 10.1164/rccm.200403-326OC (-950 HU at full inspiration).
     """
-    if volume.role != "ct":
-        raise Refused("not-ct", f"lung density needs CT in Hounsfield units; this series is '{volume.role}'")
-    return density_indices(values_inside(mask, volume))
-
-
-def density_indices(hu: NDArray[np.float32]) -> LungDensity:
-    """Return what `lung_density` does for lung voxels `(N,)` in HU; N is at least 1."""
     return LungDensity(
         laa_950_percent=100.0 * float(np.count_nonzero(hu < -950.0)) / hu.size,
         laa_910_percent=100.0 * float(np.count_nonzero(hu < -910.0)) / hu.size,

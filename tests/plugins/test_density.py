@@ -10,7 +10,7 @@ from shapes import around, grid
 from plugins import codes
 from plugins.contract import Mask
 from plugins.errors import Refused
-from plugins.measure.density import lung_density, statistics
+from plugins.measure.density import density_indices, statistics
 from plugins.measure.lesion import measure_lesion
 
 
@@ -34,9 +34,7 @@ def test_voxels_without_a_value_are_left_out_and_a_region_of_none_but_them_is_re
 
 def test_the_lung_indices_of_a_normal_distribution_are_its_closed_form() -> None:
     rng = np.random.default_rng(7)
-    array = rng.normal(-870.0, 50.0, (60, 80, 80)).astype(np.float32)
-    full = np.ones(array.shape, dtype=bool)
-    found = lung_density(Mask.from_full(full), grid(array.shape, (1, 1, 1), array=array))
+    found = density_indices(rng.normal(-870.0, 50.0, 384_000).astype(np.float32))
     assert found.laa_950_percent == pytest.approx(100 * norm.cdf(-950, -870, 50), abs=0.1)
     assert found.laa_910_percent == pytest.approx(100 * norm.cdf(-910, -870, 50), abs=0.2)
     assert found.perc_15_hu == pytest.approx(norm.ppf(0.15, -870, 50), abs=0.5)
@@ -44,16 +42,8 @@ def test_the_lung_indices_of_a_normal_distribution_are_its_closed_form() -> None
 
 
 def test_a_voxel_at_the_threshold_is_not_below_it() -> None:
-    array = np.array([[[-951.0, -950.0, -911.0, -910.0]]], dtype=np.float32)
-    found = lung_density(
-        Mask.from_full(np.ones((1, 1, 4), dtype=bool)), grid((1, 1, 4), (1, 1, 1), array=array)
-    )
+    found = density_indices(np.array([-951.0, -950.0, -911.0, -910.0], dtype=np.float32))
     assert (found.laa_950_percent, found.laa_910_percent) == (25.0, 75.0)
-
-
-def test_lung_density_of_anything_but_ct_is_refused() -> None:
-    with pytest.raises(Refused, match="not-ct"):
-        lung_density(Mask.from_full(np.ones((1, 1, 4), dtype=bool)), grid((1, 1, 4), (1, 1, 1), role="mr"))
 
 
 def test_a_lesion_on_ct_has_axes_volume_and_attenuation_each_with_its_convention() -> None:
