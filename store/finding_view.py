@@ -111,6 +111,8 @@ class FindingView:
     """What it is to the criteria; empty for nothing."""
     role_by: str
     """Who said so."""
+    role_because: str
+    """Why, in words, when the rules of selection said so; else empty."""
     node: bool
     """Whether it counts as a lymph node."""
     counts: bool
@@ -288,6 +290,7 @@ def _view(
         status="" if seen is None else seen.status.value,
         role="" if seen is None or seen.role is None else seen.role.value,
         role_by="" if seen is None else seen.role_by,
+        role_because="" if seen is None else seen.role_because,
         node=seen is not None and seen.node,
         counts=seen is None or seen.counts,
         note="" if seen is None else seen.note,

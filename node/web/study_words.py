@@ -105,11 +105,12 @@ def told_of(one: FindingView) -> list[str]:
 
 
 def role_line(one: FindingView) -> str:
-    """Return what a lesion is to the criteria and who said so; empty when nobody did."""
+    """Return what a lesion is to the criteria, who said so and, of a proposal, why; empty when nobody did."""
     role = one.role or "not judged by the criteria"
+    why = f", by the baseline: {one.role_because}" if one.role_because else ""
     return {
         "": "",
-        PROPOSAL: f"{role}: proposed by the rules of selection",
+        PROPOSAL: f"{role}: proposed by the rules of selection{why}",
         FIRST_SEEN: f"{role}: first seen here",
         UNCONFIRMED: f"{role}: nobody confirmed it yet, so it does not count",
     }.get(one.role_by, f"{role}, says {one.role_by}")

@@ -57,6 +57,9 @@ def test_the_page_states_what_was_found_and_also_that_nothing_was(site: WebSite)
     client = site.signed_in("VERA")
     page = client.get(PAGE).text
     assert "Nodule &lt;B&gt;" in page and "Nodule <B>" not in page
+    assert (
+        "target: proposed by the rules of selection, by the baseline: Long axis 20.0 mm: measurable" in page
+    )
     assert "nobody confirmed it yet" in page and "2.0 mm from where it was expected" in page
     assert "it looked, and nothing was found" in client.get(NOTHING).text
     assert client.get("/studies/1.2.9").status_code == 404
@@ -189,6 +192,7 @@ def test_the_json_tells_findings_choices_and_what_was_made_of_them(site: WebSite
     told = client.get("/api/assessments", params={"study": "1.2.2"}).json()
     assert told["counts"] == {"accepted": 1, "not-assessed": 1} and told["total"] == 2
     one = client.get(f"/api/findings/{told['assessments'][0]['finding']}").json()
+    assert one["role_because"] == "Long axis 20.0 mm: measurable, one of the largest of lung."
     assert one["assessment"]["verdict"] == "accepted" and one["identity"]["lesion_uid"] == ONE
     assert [m["name"] for m in one["measurements"]] == ["long_axis", "short_axis"]
     number = made.json()["number"]
