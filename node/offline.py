@@ -250,9 +250,17 @@ def _studies(path: Path) -> Mapping[str, Sequence[Path]]:
 
 
 def _pairs(files: Iterable[Path]) -> list[tuple[str, str]]:
-    """Return (SOP Instance UID, sha256) of each file for the manifest, once, without results of Nadir itself."""
+    """Return (SOP Instance UID, sha256) of each file for the manifest, once, without results of Nadir itself.
+
+    Refuses `unreadable-file`.
+    """
     pairs = set()
     for file in files:
+        try:
+            sha256 = sha256_of(file)
+        except OSError as error:
+            sentence = f"{file} cannot be read ({error.strerror}); let the user that runs nadir read it"
+            raise Refused("unreadable-file", sentence) from error
         try:
             header = scan_header(file)
         except Refused:
@@ -261,7 +269,7 @@ def _pairs(files: Iterable[Path]) -> list[tuple[str, str]]:
             if header.own:
                 continue
             uid = header.sop_instance_uid
-        pairs.add((uid, sha256_of(file)))
+        pairs.add((uid, sha256))
     return sorted(pairs)
 
 

@@ -17,6 +17,7 @@ from node.prior_folder import PriorFolder
 from node.send import send_folder
 from node.settings import Settings
 from plugins.errors import Refused
+from store.file_hash import sha256_of
 from store.walk import all_files_under, files_under
 from training.curate.region_index import look
 
@@ -81,6 +82,24 @@ def test_what_lies_in_a_folder_that_cannot_be_read_is_not_passed_over_in_silence
     make_series(shut.parent / "ct", np.zeros((4, 10, 11)))
     with pytest.raises(Refused, match=rf"closed-folder: {shut} cannot be read \(Permission denied\)"):
         read(shut.parent)
+
+
+def test_a_file_of_a_study_that_cannot_be_read_is_named_when_it_is_analysed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_series(tmp_path / "ct", np.zeros((4, 10, 11)))
+    one, real = sorted((tmp_path / "ct").iterdir())[0], sha256_of
+
+    def refuse(path: Path) -> str:
+        if path == one:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr("node.offline.sha256_of", refuse)
+    with pytest.raises(
+        Refused, match=rf"unreadable-file: {one} cannot be read \(Permission denied\); let the"
+    ):
+        analyse_folder(tmp_path / "ct", tmp_path / "out", Settings())
 
 
 def test_a_folder_that_cannot_be_read_is_told_beside_what_was_found(shut: Path) -> None:
