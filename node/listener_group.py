@@ -109,7 +109,8 @@ def _hold(host: str, port: int) -> socket.socket:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         held.bind((host, port))
     except OSError as error:
-        says = f"cannot listen on {host}:{port}: {error.strerror}; choose another port"
+        reason = str(error.strerror or error).partition(" (")[0]  # Python names the address once more
+        says = f"cannot listen on {host}:{port}: {reason}; choose another port"
         raise Unavailable(says) from error
     return held
 

@@ -245,7 +245,6 @@ class Node:
         from node.web.site import Site
 
         s = self.settings
-        told: Callable[[], None] | None = None
         intake = Intake(self.database, self.objects)
         self._fetch_priors(intake)
         if s.worklist.url:
@@ -253,26 +252,7 @@ class Node:
         desk = Uploads(s, intake, self.audit.record)
         self._interrupts.append(desk.interrupt)
         self._loop("uploads", desk.tick, 1.0)
-        if s.pacs_url:
-            from node.pacs import DicomWeb
-            from node.pull import Puller
-            from node.reconcile import Reconciler
-
-            dicomweb = DicomWeb(s.pacs_url)
-            self._closings.append(dicomweb.close)
-            receipts = Receipts(self.audit, s.ae_title, is_import=True)
-            puller = Puller(
-                self.database,
-                self.objects,
-                intake,
-                dicomweb,
-                reserve_bytes=s.reserve_bytes,
-                receipts=receipts,
-            )
-            told = self._loop("puller", puller.tick, 2.0).wake
-            if s.reconcile_seconds:
-                reconciler = Reconciler(self.database, dicomweb, days=s.reconcile_days)
-                self._loop("reconciler", reconciler.tick, s.reconcile_seconds)
+        told = self._pull(intake) if s.pacs_url else None
         require_authentication(s, self.database)
         imports = Receipts(self.audit, s.ae_title, is_import=True)
         site = Site(
@@ -307,6 +287,24 @@ class Node:
         server = VitalsServer(self.vitals, look, s.metrics_host, s.metrics_port)
         server.start()
         self._closings.append(server.stop)
+
+    def _pull(self, intake: Intake) -> Callable[[], None]:
+        """Fetch what the PACS tells of and what it holds besides; return what wakes that when it tells."""
+        from node.pacs import DicomWeb
+        from node.pull import Puller
+        from node.reconcile import Reconciler
+
+        s = self.settings
+        dicomweb = DicomWeb(s.pacs_url)
+        self._closings.append(dicomweb.close)
+        receipts = Receipts(self.audit, s.ae_title, is_import=True)
+        puller = Puller(
+            self.database, self.objects, intake, dicomweb, reserve_bytes=s.reserve_bytes, receipts=receipts
+        )
+        if s.reconcile_seconds:
+            reconciler = Reconciler(self.database, dicomweb, days=s.reconcile_days)
+            self._loop("reconciler", reconciler.tick, s.reconcile_seconds)
+        return self._loop("puller", puller.tick, 2.0).wake
 
     def _perform(self, intake: Intake) -> None:
         """Do what a worklist of the PACS asks for."""

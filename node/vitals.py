@@ -151,7 +151,8 @@ class VitalsServer:
             self._server = _Server((host, port), Handler)
         except OSError as error:
             reason = error.strerror or error
-            raise Unavailable(f"the port for metrics cannot listen on {host}:{port} ({reason})") from error
+            says = f"metrics cannot listen on {host}:{port}: {reason}; choose another port (metrics_port)"
+            raise Unavailable(says) from error
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="vitals", daemon=True)
 

@@ -52,6 +52,8 @@ class Database:
         """
         self._url = _checked(url)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
+        name, host = str(self._url.database), self._url.host or "this machine"
+        self._where = name if self.is_sqlite else f"'{name}' on {host}"
         if self.is_sqlite:
             _make_folder(Path(str(self._url.database)).parent)
         self._engine = _engine(self._url, sync=sync)
@@ -69,7 +71,7 @@ class Database:
         from alembic.util import CommandError
 
         engine = self._engine.execution_options(nadir_foreign_keys="OFF")
-        with self._writer(), _translated(), engine.begin() as connection:
+        with self._writer(), _translated(self._where), engine.begin() as connection:
             if not self.is_sqlite:
                 connection.execute(select(func.pg_advisory_xact_lock(UPGRADE_LOCK)))
             config = Config()
@@ -79,7 +81,8 @@ class Database:
                 command.upgrade(config, "head")
             except CommandError as error:
                 sentence = (
-                    "The database was written by a newer version; start that version or use another database."
+                    f"The database {self._where} was written by a newer version; start that version or use another "
+                    "database."
                 )
                 raise Refused("newer-database", sentence) from error
             if self.is_sqlite and connection.execute(text("PRAGMA foreign_key_check")).first() is not None:
@@ -88,7 +91,7 @@ class Database:
     def is_current(self) -> bool:
         """Return True when the tables are those of the newest revision; nothing is written. Raises Unavailable."""
         newest = max(path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
-        with _translated(), self._engine.connect() as connection:
+        with _translated(self._where), self._engine.connect() as connection:
             if not inspect(connection).has_table("alembic_version"):
                 return False
             return connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == newest
@@ -103,7 +106,7 @@ class Database:
         """
         with (
             self._writer(),
-            _translated(),
+            _translated(self._where),
             Session(self._engine, expire_on_commit=False) as session,
             session.begin(),
         ):
@@ -113,7 +116,7 @@ class Database:
     def cursor(self) -> Iterator[DBAPICursor]:
         """Give a cursor of the driver, in a transaction that ends as that of `transaction` does."""
         driver = self._engine.dialect.loaded_dbapi
-        with self._writer(), _translated():
+        with self._writer(), _translated(self._where):
             try:
                 with self._driven() as cursor:
                     yield cursor
@@ -151,7 +154,7 @@ class Database:
         )
         engine = self._engine.execution_options(**options)
         with (
-            _translated(),
+            _translated(self._where),
             Session(engine, expire_on_commit=False, autoflush=False) as session,
             session.begin(),
         ):
@@ -161,7 +164,7 @@ class Database:
         """Return the clock of the database, aware UTC, so that all hosts agree on leases."""
         if self.is_sqlite:
             return datetime.now(UTC)
-        with _translated(), self._engine.connect() as connection:
+        with _translated(self._where), self._engine.connect() as connection:
             return aware_utc(connection.execute(select(func.clock_timestamp())).scalar_one())
 
     @property
@@ -345,7 +348,7 @@ def _why(error: Exception) -> str:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(where: str) -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeout) as error:
@@ -353,7 +356,7 @@ def _translated() -> Iterator[None]:
     except DBAPIError as error:
         if getattr(error.orig, "sqlite_errorcode", None) in NO_DATABASE:
             raise Broken(
-                "The database file is damaged or no SQLite database; restore it from a copy."
+                f"The database file {where} is damaged or no SQLite database; restore it from a copy."
             ) from error
         if isinstance(error, DataError) and "NUL" in str(error.orig):
             raise Refused("bad-text", "a text holds a null, which is no character of a text") from error

@@ -62,6 +62,8 @@ def test_a_database_of_a_newer_version_is_refused(database: Database) -> None:
     with pytest.raises(Refused) as caught:
         database.upgrade()
     assert caught.value.code == "newer-database"
+    name, sentence = database._engine.url.database, caught.value.sentence
+    assert str(name) in sentence and "written by a newer version; start that version" in sentence
 
 
 def test_a_transaction_is_kept_whole_or_not_at_all(database: Database) -> None:
