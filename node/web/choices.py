@@ -19,7 +19,7 @@ from plugins.errors import Refused
 from store import choices
 from store.finding_view import FindingView, finding_view, findings_of
 from store.sighting import Decision
-from store.study_view import study_head
+from store.study_head import study_head
 
 Kind = Literal["outline", "confirm", "reject", "relink", "role", "node", "site", "status"]
 OF_VISIT = frozenset({"outline", "relink", "status"})

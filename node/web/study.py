@@ -23,7 +23,8 @@ from plugins.errors import Refused
 from store.choices import VALUES
 from store.finding_view import FindingPage, FindingView, finding_view, findings_mark, findings_of
 from store.standing import standings
-from store.study_view import StudyView, sop_classes, study_head, study_view
+from store.study_head import study_head
+from store.study_view import StudyView, sop_classes, study_view
 from store.tables import Patient, Study
 from store.worklist import Listed
 

@@ -15,7 +15,8 @@ from store.choices import choose, undo
 from store.database import Database
 from store.finding_view import FindingPage, findings_of
 from store.findings import Wanted, findings_page
-from store.study_view import study_head, study_view
+from store.study_head import study_head
+from store.study_view import study_view
 from store.tracking.link import Kind
 
 JANUARY, MARCH = date(2026, 1, 10), date(2026, 3, 10)

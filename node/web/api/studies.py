@@ -16,7 +16,8 @@ from node.web.site import Site
 from store.chosen import chosen
 from store.finding_view import FindingView, Missed, findings_of
 from store.sighting import Decision
-from store.study_view import StudyView, study_head, study_view
+from store.study_head import study_head
+from store.study_view import StudyView, study_view
 
 Uid = Annotated[str, Path(max_length=64, pattern=r"^[0-9.]+$", description="Study Instance UID")]
 

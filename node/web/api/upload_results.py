@@ -24,7 +24,8 @@ from node.web.site import Site
 from plugins.errors import Refused
 from store import upload_files, uploads
 from store.finding_view import findings_of
-from store.study_view import StudyHead, StudyView, study_view
+from store.study_head import StudyHead
+from store.study_view import StudyView, study_view
 
 BLOCK_BYTES = 1 << 20
 MOST_FINDINGS = 60
