@@ -181,7 +181,10 @@ def restore(
 def _chosen(folder: Path, name: str | None) -> Backup:
     found = {made.name: made for made in (backups(folder) if folder.is_dir() else ())}
     if not found:
-        raise Refused("no-backup", f"there is no whole backup in {folder}")
+        raise Refused(
+            "no-backup",
+            f"there is no whole backup in {folder}; name the folder that was given to nadir backup",
+        )
     if name is not None and name not in found:
         raise Refused("no-backup", f"there is no backup {name} in {folder}; there are {', '.join(found)}")
     return found[name or max(found)]
