@@ -1,8 +1,10 @@
-"""Addresses of others: AE titles with host and port, and roots of DICOMweb."""
+"""Addresses of others: AE titles with host and port, and roots of DICOMweb; and our own that cannot be had."""
 
 from __future__ import annotations
 
 import re
+
+from plugins.errors import Unavailable
 
 AE_ADDRESS = re.compile(r"^(?P<ae>[^@\s\\]{1,16})@(?P<host>[^:@\s]+|\[[0-9A-Fa-f:]+\]):(?P<port>\d{1,5})$")
 WEB_ADDRESS = re.compile(r"^https?://[^\s/]+[^\s]*$")
@@ -20,4 +22,11 @@ def parse_destination(text: str) -> tuple[str, str, int] | str:
     return match["ae"], match["host"].strip("[]"), int(match["port"])
 
 
-__all__ = ["WEB_ADDRESS", "parse_destination"]
+def not_listening(what: str, host: str, port: int, error: OSError, setting: str = "") -> Unavailable:
+    """Return that an address cannot be listened on, why, and what to do; `setting` names the port's."""
+    reason = str(error.strerror or error).partition(" (")[0]  # Python names the address once more
+    todo = f"choose another port ({setting})" if setting else "choose another port"
+    return Unavailable(f"{what}cannot listen on {host}:{port}: {reason}; {todo}")
+
+
+__all__ = ["WEB_ADDRESS", "not_listening", "parse_destination"]

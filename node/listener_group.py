@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator
 
 from node import logs
+from node.address import not_listening
 from node.settings import Settings
 from plugins.errors import Refused, Unavailable
 
@@ -109,9 +110,7 @@ def _hold(host: str, port: int) -> socket.socket:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         held.bind((host, port))
     except OSError as error:
-        reason = str(error.strerror or error).partition(" (")[0]  # Python names the address once more
-        says = f"cannot listen on {host}:{port}: {reason}; choose another port"
-        raise Unavailable(says) from error
+        raise not_listening("", host, port, error) from error
     return held
 
 

@@ -18,6 +18,7 @@ from pynetdicom import AE, evt
 from pynetdicom.events import Event
 from pynetdicom.transport import AddressInformation
 
+from node.address import not_listening
 from node.agreements import Agreements, Offer
 from node.association import StorageAssociation
 from node.callers import AE_TITLE, Callers, plain_address
@@ -142,8 +143,7 @@ class Reception:
                 server = self._open(door)
             except OSError as error:
                 self.stop()
-                says = f"cannot listen on {self._host}:{door.port}: {error.strerror}; choose another port"
-                raise Unavailable(says) from error
+                raise not_listening("", self._host, door.port, error) from error
             self._servers.append(server)
             self._doors[number] = replace(door, port=int(server.server_address[1]))
             threading.Thread(

@@ -21,8 +21,9 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from node.address import not_listening
 from node.loop import Loop
-from plugins.errors import NadirError, Unavailable
+from plugins.errors import NadirError
 
 ANSWER_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -150,9 +151,7 @@ class VitalsServer:
         try:
             self._server = _Server((host, port), Handler)
         except OSError as error:
-            reason = error.strerror or error
-            says = f"metrics cannot listen on {host}:{port}: {reason}; choose another port (metrics_port)"
-            raise Unavailable(says) from error
+            raise not_listening("metrics ", host, port, error, "metrics_port") from error
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="vitals", daemon=True)
 

@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from node.address import not_listening
 from plugins.errors import Unavailable
 
 HEAD_SECONDS = 10.0
@@ -105,10 +106,7 @@ class WebServer:
             family = socket.getaddrinfo(self._host, self.port, type=socket.SOCK_STREAM)[0][0]
             self._socket = socket.create_server((self._host, self.port), family=family, backlog=128)
         except OSError as error:
-            reason = str(error.strerror or error).partition(" (")[0]  # Python names the address once more
-            raise Unavailable(
-                f"HTTP cannot listen on {self._host}:{self.port}: {reason}; choose another port (http_port)"
-            ) from error
+            raise not_listening("HTTP ", self._host, self.port, error, "http_port") from error
         self.port = self._socket.getsockname()[1]
         run = {"sockets": [self._socket]}
         self._thread = threading.Thread(target=self._server.run, kwargs=run, name="web", daemon=True)
