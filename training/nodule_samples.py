@@ -2,12 +2,13 @@
 
 A crop of the data set is little longer than its nodule, so its edge would tell where the nodule ends. Therefore what
 lies outside of the crop is drawn anew each time (its edge, a constant, lung with noise, slices of the same crop with
-the nodule taken out), and the loss counts there like everywhere.
+the nodule taken out, made lung with vessels into which the crop or its nodule alone is set), and the loss counts there
+like everywhere. Some come from the crop on another grid, on which the edge of a nodule is softer.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,20 +16,29 @@ from scipy import ndimage
 
 from models.patches import PatchGrid, cut
 from training.lidc import Nodule
+from training.made_lung import lung_on
+from training.pasting import SLAB_MM
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-FILLS = ("edge", "lung", "constant", "slices")
+FILLS = ("edge", "lung", "constant", "slices", "crop in made lung", "nodule in made lung")
 LUNG_HU = (-930.0, -720.0)
+DENSE_HU = -500.0
+"""What is denser is no lung."""
+REGRIDDED_MM = ((0.7, 5.0), (0.5, 1.0))
+"""Thinnest and thickest slices, smallest and largest pixels of another grid, mm."""
+THINNER, SMALLER = (-0.9, 0.9), (-0.25, 0.35)
+"""Logarithm of how many times thicker its slices and larger its pixels are than those of the crop."""
+Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """How far a sample may be from its crop."""
 
-    fill_weights: tuple[float, float, float, float] = (0.25, 0.3, 0.1, 0.35)
-    """How often each of `FILLS` is drawn."""
+    fill_weights: tuple[float, ...] = (0.25, 0.3, 0.1, 0.35)
+    """How often each of `FILLS` is drawn; those at the end that have no number, never."""
     jitter_mm: float = 4.0
     """The point lies at most so far from the centre of the nodule."""
     zoom: float = 0.1
@@ -37,6 +47,8 @@ class Augmentation:
     """Standard deviation of the noise that every other sample gets, at most."""
     shift_hu: float = 25.0
     """Added to all values, at most."""
+    regridded: float = 0.0
+    """Share of the samples that come from the crop on another grid, thinner or thicker, as a set-in nodule has it."""
     gain: float = 0.06
     """Values are multiplied by 1 plus or minus at most this."""
 
@@ -49,6 +61,10 @@ class Surroundable:
     """The crop."""
     without: Array
     """The image with the nodule taken out, `(K, R, C)`, HU."""
+    away_mm: Array
+    """How far each voxel is from the nodule, mm, 0 inside, `(K, R, C)`."""
+    lung_hu: float
+    """Density of the lung in the crop, HU."""
 
 
 def surroundable(nodule: Nodule) -> Surroundable:
@@ -61,7 +77,33 @@ def surroundable(nodule: Nodule) -> Surroundable:
     drawn = np.random.default_rng(nodule.mask.size)
     without = nodule.image.copy()
     without[near] = ndimage.gaussian_filter1d(drawn.choice(lung, int(near.sum())), 1.0)
-    return Surroundable(nodule=nodule, without=without)
+    away = ndimage.distance_transform_edt(~nodule.mask, sampling=spacing).astype(np.float32)
+    return Surroundable(nodule=nodule, without=without, away_mm=away, lung_hu=float(np.median(lung)))
+
+
+def regridded(source: Surroundable, rng: np.random.Generator) -> Surroundable:
+    """Return a crop on another grid, thick slices as means of thin ones; as it was where the nodule is lost there."""
+    old = source.nodule
+    k_mm, r_mm, _ = old.spacing_mm
+    k_mm = float(np.clip(k_mm * np.exp(rng.uniform(*THINNER)), *REGRIDDED_MM[0]))
+    r_mm = float(np.clip(r_mm * np.exp(rng.uniform(*SMALLER)), *REGRIDDED_MM[1]))
+    spacing = (k_mm, r_mm, r_mm)
+    lengths = list(zip(old.image.shape, old.spacing_mm, spacing, strict=True))
+    k, r, c = (max(2, round(n * mm / new)) for n, mm, new in lengths)
+    parts = int(np.ceil(k_mm / SLAB_MM))
+    grid = PatchGrid(shape=(k * parts, r, c), spacing_mm=(k_mm / parts, r_mm, r_mm))
+    middle = [(n - 1) / 2 + rng.uniform(-0.5, 0.5) * min(1.0, new / mm) for n, mm, new in lengths]
+
+    def seen(image: Array) -> Array:
+        out = cut(image, old.spacing_mm, middle, grid).reshape(k, parts, r, c)
+        return np.asarray(out.mean(axis=1), dtype=np.float32)
+
+    mask = seen(old.mask.astype(np.float32)) >= 0.5
+    if not mask.any():
+        return source
+    away = ndimage.distance_transform_edt(~mask, sampling=spacing).astype(np.float32)
+    nodule = replace(old, image=seen(old.image), mask=mask, spacing_mm=spacing)
+    return replace(source, nodule=nodule, without=seen(source.without), away_mm=away)
 
 
 def surround(
@@ -69,12 +111,12 @@ def surround(
 ) -> tuple[Array, Array]:
     """Return image (HU) and mask (0, 1) of the crop's grid from index `low` to below `high`, filled outside the crop.
 
-    `fill` is one of `FILLS`; the mask is 0 outside of the crop.
+    `fill` is one of `FILLS`; the mask is 0 outside of the crop. Only in made lung the crop fades toward its edges.
     """
     image, mask = source.nodule.image, source.nodule.mask
     at = [np.arange(a, b) for a, b in zip(low, high, strict=True)]
     inside = [(i >= 0) & (i < n) for i, n in zip(at, image.shape, strict=True)]
-    shape = tuple(len(i) for i in at)
+    shape = (len(at[0]), len(at[1]), len(at[2]))
     if fill == "edge":
         filled = image[np.ix_(*[np.clip(i, 0, n - 1) for i, n in zip(at, image.shape, strict=True)])]
     elif fill == "lung":
@@ -82,14 +124,49 @@ def surround(
         filled = noise + np.float32(rng.uniform(*LUNG_HU))
     elif fill == "constant":
         filled = np.full(shape, rng.choice([-1024, -1000, -850, rng.uniform(-1024, 100)]), dtype=np.float32)
-    else:
+    elif fill == "slices":
         filled = _slices(source.without, at, inside[0], rng)
+    else:
+        filled = lung_on(shape, source.nodule.spacing_mm, rng)
     box = tuple(slice(int(i.argmax()), int(i.argmax() + i.sum())) for i in inside)
     own = tuple(slice(int(i[h][0]), int(i[h][-1]) + 1) for i, h in zip(at, inside, strict=True))
     out_mask = np.zeros(shape, dtype=np.float32)
-    filled[box] = image[own]
     out_mask[box] = mask[own]
+    if fill in FILLS[:4]:
+        filled[box] = image[own]
+    else:
+        _set_in(filled[box], source, own, fill == "nodule in made lung", rng)
     return filled, out_mask
+
+
+def _set_in(target: Array, source: Surroundable, own: Box, alone: bool, rng: np.random.Generator) -> None:
+    """Set the crop, or the nodule `alone`, into lung, in place; what is `own` of the crop has the target's shape."""
+    crop, away = source.nodule.image[own].copy(), source.away_mm[own]
+    aerated = target[target < DENSE_HU]
+    level = float(np.median(aerated)) if aerated.size else source.lung_hu
+    crop += np.float32(level - source.lung_hu) * np.clip((-400 - crop) / 400, 0, 1)
+    share = _toward_the_edge(source, own, rng.uniform(0.5, 2.5))
+    if alone:
+        how = rng.random()
+        if how < 0.25:  # along its outline, sharp or softened
+            share = ndimage.gaussian_filter((away == 0).astype(np.float32), rng.uniform(0, 0.7))
+        else:
+            whole, fade = rng.uniform(0.3, 1.5) if how < 0.5 else rng.uniform(1.5, 4.0), rng.uniform(0.5, 3.0)
+            share = share * np.clip(1 - (away - whole) / fade, 0, 1)
+        if rng.random() < 0.7:  # what is attached stays behind
+            share = np.where((away > 0) & (crop > DENSE_HU), share * np.clip(1.6 - away, 0, 1), share)
+    share = np.maximum(share, away == 0)
+    target += share.astype(np.float32) * (crop - target)
+
+
+def _toward_the_edge(source: Surroundable, own: Box, over_mm: float) -> Array:
+    """Return 1, fading to 0 over so many mm toward the edges of the crop."""
+    lines = []
+    for n, mm, part in zip(source.away_mm.shape, source.nodule.spacing_mm, own, strict=True):
+        lines.append((np.minimum(np.arange(n), n - 1 - np.arange(n))[part] + 0.5) * mm)
+    k, r, c = lines
+    near = np.minimum(np.minimum(k[:, None, None], r[None, :, None]), c[None, None, :])
+    return np.asarray(np.clip(near / over_mm, 0, 1), dtype=np.float32)
 
 
 def _slices(without: Array, at: list[Ints], inside: NDArray[np.bool_], rng: np.random.Generator) -> Array:
@@ -117,6 +194,8 @@ def draw_sample(
     The patch is turned in plane by any angle, mirrored and stretched; the point is its middle. The last value is the
     distance of each row of the patch to the nearest acquired slice, mm, shape `(K,)`.
     """
+    if how.regridded and rng.random() < how.regridded:
+        source = regridded(source, rng)
     nodule = source.nodule
     spacing = np.asarray(nodule.spacing_mm)
     point = np.asarray(nodule.centre) + _jitter(how.jitter_mm, rng) / spacing
@@ -126,7 +205,7 @@ def draw_sample(
     reach = np.ceil(half_mm * (1, 1.4143, 1.4143) / spacing) + 1
     low = np.floor(point - reach).astype(np.int64)
     high = np.ceil(point + reach).astype(np.int64) + 1
-    fill = FILLS[rng.choice(len(FILLS), p=how.fill_weights)]
+    fill = FILLS[rng.choice(len(how.fill_weights), p=how.fill_weights)]
     image, mask = surround(source, low, high, fill, rng)
     flip = 1 if rng.random() < 0.5 else -1
     at_k = point[0] + flip * np.linspace(-half_mm[0], half_mm[0], grid.shape[0]) / spacing[0]

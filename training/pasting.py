@@ -29,6 +29,8 @@ SLAB_MM = 1.25
 CROP_FADE_MM = 1.5
 """Within this distance of the donor's edge a piece has faded, mm."""
 LUNG_BELOW_HU = -500.0
+ATTACHED_MM = (0.5, 1.5)
+"""What is dense nearer to a nodule than the first is its own edge, beyond the second it is something else."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,6 +93,23 @@ def donor_of(nodule: Nodule, point: Sequence[float] | None = None) -> Donor:
     )
 
 
+def donor_alone(nodule: Nodule) -> Donor:
+    """Return the crop of a nodule as donor in which nothing else is dense: what it is attached to has become lung.
+
+    Pleura or vessel that a shape brings along would hang in the lung into which it is set, like a part of the nodule.
+    """
+    away = ndimage.distance_transform_edt(~nodule.mask, sampling=nodule.spacing_mm)
+    level = lung_level(nodule.image)
+    aerated = nodule.image[(away > 0) & (nodule.image < LUNG_BELOW_HU)]
+    drawn = (
+        np.random.default_rng(nodule.mask.size).choice(aerated, away.shape) if aerated.size > 30 else level
+    )
+    begin, end = ATTACHED_MM
+    other = np.where(nodule.image > LUNG_BELOW_HU, np.clip((away - begin) / (end - begin), 0, 1), 0)
+    hu = (nodule.image + other * (drawn - nodule.image)).astype(np.float32)
+    return Donor(hu=hu, spacing_mm=nodule.spacing_mm, point=nodule.centre, lung_hu=level)
+
+
 def lung_level(hu: Array) -> float:
     """Return the median HU of what is aerated; -850 where nothing is."""
     aerated = hu[hu < LUNG_BELOW_HU]
@@ -112,8 +131,8 @@ def set_in(
     Returns the share of each voxel of `hu` that is the shape itself, before fading `(K, R, C)`, and the largest share
     of the donor in any voxel (0: the piece did not fit anywhere).
     """
-    reach_mm = _reach_mm(shape) * fade.zoom + fade.whole_mm + fade.fade_mm
-    low, high = _window(point, reach_mm, spacing_mm, hu.shape)
+    reach = reach_mm(shape) * fade.zoom + fade.whole_mm + fade.fade_mm
+    low, high = _window(point, reach, spacing_mm, hu.shape)
     box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
     at = point - low
     k, r, c = (high - low).tolist()
@@ -131,6 +150,13 @@ def set_in(
     return lies, float(share.max(initial=0.0))
 
 
+def shape_on(size: Sequence[int], spacing_mm: Spacing, at: Floats, shape: Shape) -> Array:
+    """Return how far each voxel of a grid is from a shape whose centre lies `at` (voxel index), mm, `(K, R, C)`."""
+    k, r, c = size
+    plain = Fade(whole_mm=0.0, fade_mm=1.0)
+    return _seen(shape.away_mm, shape.spacing_mm, shape.centre, (k, r, c), spacing_mm, at, plain)
+
+
 def _window(
     point: Sequence[float] | Floats, half_mm: float, spacing_mm: Spacing, shape: Sequence[int]
 ) -> tuple[Ints, Ints]:
@@ -140,7 +166,8 @@ def _window(
     return low, high
 
 
-def _reach_mm(shape: Shape) -> float:
+def reach_mm(shape: Shape) -> float:
+    """Return how far a shape reaches from its centre along the axes, mm."""
     held = np.argwhere(shape.away_mm == 0)
     return float((np.abs(held - np.asarray(shape.centre)).max(axis=0) * np.asarray(shape.spacing_mm)).max())
 
@@ -182,4 +209,16 @@ def _support(donor: Donor, size: tuple[int, int, int], spacing_mm: Spacing, at: 
     return share
 
 
-__all__ = ["Donor", "Fade", "Shape", "donor_of", "lung_level", "set_in", "shape_of", "window_of"]
+__all__ = [
+    "Donor",
+    "Fade",
+    "Shape",
+    "donor_alone",
+    "donor_of",
+    "lung_level",
+    "reach_mm",
+    "set_in",
+    "shape_of",
+    "shape_on",
+    "window_of",
+]

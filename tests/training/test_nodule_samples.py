@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ball_nodules import ball_nodule
 
 from models.patches import PatchGrid
-from training.nodule_samples import FILLS, Augmentation, draw_sample, surround, surroundable
+from training import made_lung
+from training.made_lung import block
+from training.nodule_samples import FILLS, Augmentation, draw_sample, regridded, surround, surroundable
 
 SPACING = (2.5, 0.7, 0.7)
 
@@ -16,7 +20,7 @@ def test_the_nodule_is_taken_out_of_what_surrounds_it() -> None:
     assert source.without.max() < -700
 
 
-@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("fill", FILLS[:4])
 def test_the_crop_stands_unchanged_in_any_surroundings_and_nothing_outside_is_nodule(fill: str) -> None:
     source = surroundable(ball_nodule(9.0, SPACING, seed=1))
     shape = np.asarray(source.nodule.image.shape)
@@ -28,6 +32,79 @@ def test_the_crop_stands_unchanged_in_any_surroundings_and_nothing_outside_is_no
     assert np.array_equal(mask[box] > 0, source.nodule.mask)
     mask[box] = 0
     assert not mask.any()
+
+
+@pytest.fixture
+def few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One block of made lung in place of all."""
+    monkeypatch.setattr(made_lung, "blocks", lambda: (block(0),))
+
+
+@pytest.mark.usefixtures("few_blocks")
+@pytest.mark.parametrize("fill", FILLS[4:])
+@pytest.mark.parametrize("seed", range(8))
+def test_in_made_lung_the_nodule_stays_as_dense_as_it_was_and_what_is_far_from_it_is_the_lungs_own(
+    fill: str, seed: int
+) -> None:
+    source = surroundable(ball_nodule(9.0, SPACING, seed=1))
+    shape = np.asarray(source.nodule.image.shape)
+    low, high = np.array([-6, -20, -20]), shape + np.array([6, 20, 20])
+    image, mask = surround(source, low, high, fill, np.random.default_rng(seed))
+    box = tuple(slice(n, n + s) for n, s in zip((6, 20, 20), shape, strict=True))
+    dense = source.nodule.mask & (source.nodule.image > -400)
+    assert np.array_equal(mask[box] > 0, source.nodule.mask)
+    assert np.allclose(image[box][dense], source.nodule.image[dense], atol=0.01)
+    outside = np.ones(image.shape, dtype=np.bool_)
+    outside[box] = False
+    assert not mask[outside].any()
+    size = (image.shape[0], image.shape[1], image.shape[2])
+    lung = made_lung.lung_on(size, SPACING, np.random.default_rng(seed))
+    assert np.array_equal(image[outside], lung[outside])
+
+
+@pytest.mark.usefixtures("few_blocks")
+def test_what_a_nodule_is_attached_to_mostly_stays_behind_when_it_is_set_in_alone() -> None:
+    nodule = ball_nodule(9.0, (1.0, 0.7, 0.7), seed=4)
+    k, r, c = (n // 2 for n in nodule.image.shape)
+    wall = nodule.image.copy()
+    wall[:, :, c + 7 :] = 60.0
+    source = surroundable(replace(nodule, image=wall))
+    behind = source.away_mm > 3.0
+    behind[:, :, : c + 7] = False
+    left = []
+    for seed in range(20):
+        image, _ = surround(
+            source, np.zeros(3, int), np.array(wall.shape), "nodule in made lung", np.random.default_rng(seed)
+        )
+        left.append((image[behind] > -300).mean() < 0.3)
+        assert image[k, r, c] > -100
+    assert sum(left) >= 15
+
+
+@pytest.mark.parametrize("diameter_mm", [12.0, 25.0])
+@pytest.mark.parametrize("spacing", [(0.7, 0.5, 0.5), (2.5, 0.7, 0.7), (5.0, 0.9, 0.9)])
+def test_on_another_grid_a_nodule_keeps_its_volume_and_stays_where_it_is_dense(
+    spacing: tuple[float, float, float], diameter_mm: float
+) -> None:
+    source = surroundable(ball_nodule(diameter_mm, spacing, seed=5))
+    true_mm3 = source.nodule.mask.sum() * np.prod(spacing)
+    seen = [regridded(source, np.random.default_rng(seed)).nodule for seed in range(30)]
+    assert {n.image.shape == n.mask.shape for n in seen} == {True}
+    assert len({n.spacing_mm for n in seen}) > 15
+    volumes = [n.mask.sum() * np.prod(n.spacing_mm) / true_mm3 for n in seen]
+    assert np.mean(volumes) == pytest.approx(1.0, abs=0.12)
+    assert all(0.7 <= n.spacing_mm[0] <= 5.0 and 0.5 <= n.spacing_mm[1] <= 1.0 for n in seen)
+    assert all(n.image[n.mask].mean() > -350 > n.image[~n.mask].mean() for n in seen)
+
+
+def test_a_nodule_that_is_lost_on_another_grid_is_shown_on_its_own() -> None:
+    nodule = ball_nodule(9.0, (0.7, 0.6, 0.6), seed=6)
+    point = np.zeros_like(nodule.mask)
+    point[tuple(n // 2 for n in point.shape)] = True
+    source = surroundable(replace(nodule, mask=point))
+    seen = [regridded(source, np.random.default_rng(seed)) for seed in range(10)]
+    assert any(one is source for one in seen)
+    assert all(one.nodule.mask.any() for one in seen)
 
 
 def test_a_sample_shows_the_same_volume_of_nodule_however_it_is_turned() -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ball_nodules import ball_nodule
+from scipy import ndimage
 
 from training.pasted_scans import APART_MM, placed_in
-from training.pasting import Fade, donor_of, set_in, shape_of
+from training.pasting import Fade, donor_alone, donor_of, set_in, shape_of
 from training.scans import Known, Scan
 
 SPACING = (1.0, 0.7, 0.7)
@@ -63,6 +66,22 @@ def test_a_piece_fades_where_the_crop_ends() -> None:
     set_in(hu, SPACING, point, donor_of(NODULE), shape_of(NODULE), Fade(whole_mm=12.0, fade_mm=2.0))
     assert (hu == before)[:11].all()
     assert (hu != before)[20].any()
+
+
+def test_a_nodule_alone_leaves_the_pleura_behind_and_keeps_its_own_edge() -> None:
+    nodule = ball_nodule(10.0, (1.0, 0.6, 0.6), seed=5)
+    c = nodule.image.shape[2]
+    wall = nodule.image.copy()
+    wall[:, :, c - 7 :] = 60.0
+    attached = replace(nodule, image=wall)
+    donor = donor_alone(attached)
+    far = ndimage.distance_transform_edt(~nodule.mask, sampling=nodule.spacing_mm) > 1.5
+    assert (wall[far] > -300).any()
+    assert donor.hu[far].max() < -500
+    assert np.array_equal(donor.hu[nodule.mask], wall[nodule.mask])
+    free = donor_alone(nodule)
+    assert np.abs(free.hu - nodule.image).mean() < 2.0
+    assert free.point == donor_of(nodule).point
 
 
 def test_nodules_get_places_in_the_lung_apart_from_each_other_and_from_known_lesions() -> None:

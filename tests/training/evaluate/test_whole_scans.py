@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ball_nodules import ball_nodule
+from scipy import ndimage
 
 from training.evaluate.whole_scans import Places
 from training.scans import Scan
@@ -36,3 +39,25 @@ def test_the_place_depends_on_the_nodule_only_and_the_scan_stays_as_it_was(lung:
     assert np.array_equal(first[0], again[0]) and np.array_equal(first[1], again[1])
     assert first[0].shape != other[0].shape or not np.array_equal(first[0], other[0])
     assert np.array_equal(lung.scan.hu, before)
+
+
+def test_of_the_places_that_a_nodule_may_have_the_one_with_the_fewest_vessels_beside_it_is_taken() -> None:
+    random = np.random.default_rng(1)
+    hu = random.normal(-850, 30, (60, 150, 150)).astype(np.float32)
+    hu[:, :, 76:79] = 40.0
+    scan = Scan(name="lung", hu=hu, inside=np.ones(hu.shape, dtype=np.bool_), spacing_mm=SPACING_MM, known=())
+    beside, clear = [30, 75, 70], [30, 75, 40]
+    places = Places(scan=scan, points=np.array([beside] * 20 + [clear] + [beside] * 9))
+    for seed in range(5):
+        image, truth, _ = places.with_nodule(ball_nodule(9.0, (1.25, 0.7, 0.7), seed=seed))
+        near = ndimage.binary_dilation(truth, iterations=3) & ~ndimage.binary_dilation(truth, iterations=2)
+        assert image[near].max() < -600
+
+
+def test_a_nodule_at_the_pleura_comes_without_it(lung: Places) -> None:
+    nodule = ball_nodule(14.0, (1.25, 0.7, 0.7), seed=4)
+    wall = nodule.image.copy()
+    wall[:, :, -6:] = 60.0
+    image, truth, _ = lung.with_nodule(replace(nodule, image=wall))
+    assert (image[~ndimage.binary_dilation(truth, iterations=2)] < -500).all()
+    assert np.median(image[truth]) == pytest.approx(40, abs=20)
