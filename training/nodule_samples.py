@@ -17,7 +17,7 @@ from scipy import ndimage
 from models.patches import PatchGrid, cut
 from training.lidc import Nodule
 from training.made_lung import lung_on
-from training.pasting import SLAB_MM
+from training.pasting import SLAB_MM, held_by
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -98,7 +98,7 @@ def regridded(source: Surroundable, rng: np.random.Generator) -> Surroundable:
         out = cut(image, old.spacing_mm, middle, grid).reshape(k, parts, r, c)
         return np.asarray(out.mean(axis=1), dtype=np.float32)
 
-    mask = seen(old.mask.astype(np.float32)) >= 0.5
+    mask = held_by(seen(old.mask.astype(np.float32)))
     if not mask.any():
         return source
     away = ndimage.distance_transform_edt(~mask, sampling=spacing).astype(np.float32)

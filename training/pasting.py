@@ -150,6 +150,18 @@ def set_in(
     return lies, float(share.max(initial=0.0))
 
 
+def held_by(share: Array) -> BoolArray:
+    """Return the voxels that hold most of a shape, as many as it has volume, from the share of each that is the shape.
+
+    Where a shape is thin for the grid, the voxels of which it is half or more would have less volume than it has.
+    """
+    count = round(float(share.sum()))
+    if count == 0:
+        return np.zeros(share.shape, dtype=np.bool_)
+    limit = np.partition(share, share.size - count, axis=None)[share.size - count]
+    return np.asarray(share >= max(float(limit), 1e-3))
+
+
 def shape_on(size: Sequence[int], spacing_mm: Spacing, at: Floats, shape: Shape) -> Array:
     """Return how far each voxel of a grid is from a shape whose centre lies `at` (voxel index), mm, `(K, R, C)`."""
     k, r, c = size
@@ -215,6 +227,7 @@ __all__ = [
     "Shape",
     "donor_alone",
     "donor_of",
+    "held_by",
     "lung_level",
     "reach_mm",
     "set_in",

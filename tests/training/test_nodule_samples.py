@@ -81,7 +81,7 @@ def test_what_a_nodule_is_attached_to_mostly_stays_behind_when_it_is_set_in_alon
     assert sum(left) >= 15
 
 
-@pytest.mark.parametrize("diameter_mm", [12.0, 25.0])
+@pytest.mark.parametrize("diameter_mm", [5.0, 12.0, 25.0])
 @pytest.mark.parametrize("spacing", [(0.7, 0.5, 0.5), (2.5, 0.7, 0.7), (5.0, 0.9, 0.9)])
 def test_on_another_grid_a_nodule_keeps_its_volume_and_stays_where_it_is_dense(
     spacing: tuple[float, float, float], diameter_mm: float
@@ -92,9 +92,9 @@ def test_on_another_grid_a_nodule_keeps_its_volume_and_stays_where_it_is_dense(
     assert {n.image.shape == n.mask.shape for n in seen} == {True}
     assert len({n.spacing_mm for n in seen}) > 15
     volumes = [n.mask.sum() * np.prod(n.spacing_mm) / true_mm3 for n in seen]
-    assert np.mean(volumes) == pytest.approx(1.0, abs=0.12)
+    assert np.mean(volumes) == pytest.approx(1.0, abs=0.16)
     assert all(0.7 <= n.spacing_mm[0] <= 5.0 and 0.5 <= n.spacing_mm[1] <= 1.0 for n in seen)
-    assert all(n.image[n.mask].mean() > -350 > n.image[~n.mask].mean() for n in seen)
+    assert all(n.image[n.mask].mean() > n.image[~n.mask].mean() + 300 for n in seen)
 
 
 def test_a_nodule_that_is_lost_on_another_grid_is_shown_on_its_own() -> None:

@@ -23,6 +23,7 @@ from training.pasting import (
     Fade,
     Shape,
     donor_alone,
+    held_by,
     reach_mm,
     set_in,
     shape_of,
@@ -65,7 +66,7 @@ class Places:
         dense = [self._dense_beside(shape, point) for point in near]
         image, at = window_of(self.scan, near[int(np.argmin(dense))], HALF_MM)
         lies, _ = set_in(image, self.scan.spacing_mm, at, donor_alone(nodule), shape, FADE)
-        truth = lies >= 0.5
+        truth = held_by(lies)
         return image, truth, inner_point(truth, self.scan.spacing_mm) if truth.any() else (0.0, 0.0, 0.0)
 
     def _dense_beside(self, shape: Shape, point: NDArray[np.float64]) -> int:
