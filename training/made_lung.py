@@ -21,7 +21,7 @@ SIDE = 112
 VOXEL_MM = 0.8
 """Side of its voxels, mm."""
 BLOCKS = 64
-"""So many blocks are made, once; each sample takes a part of one, mirrored and with its axes exchanged."""
+"""So many blocks are made; each sample takes a part of one, mirrored and with its axes exchanged."""
 LUNG_HU = (-930.0, -760.0)
 VESSEL_HU = (-20.0, 180.0)
 STEP_MM = 6.0
@@ -40,28 +40,22 @@ class _Piece:
     radius_mm: float
 
 
-@cache
-def blocks() -> tuple[NDArray[np.int16], ...]:
-    """Return the blocks of lung, HU `(K, R, C)`, always the same; making them takes half a minute."""
-    return tuple(block(number) for number in range(BLOCKS))
-
-
 def lung_on(
     shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], rng: np.random.Generator
 ) -> Array:
     """Return a part of a block on a grid of that shape and spacing, HU `(K, R, C)`; mirrored where the block ends."""
-    made = blocks()
-    block = np.transpose(made[rng.integers(len(made))], rng.permutation(3))
+    made = np.transpose(block(int(rng.integers(BLOCKS))), rng.permutation(3))
     at = []
     for n, mm in zip(shape, spacing_mm, strict=True):
         place = (np.arange(n) - (n - 1) / 2) * mm / VOXEL_MM + SIDE / 2 + rng.uniform(-12, 12)
         turned = np.abs((np.rint(place).astype(np.int64) + SIDE - 1) % (2 * SIDE - 2) - (SIDE - 1))
         at.append(turned[::-1] if rng.random() < 0.5 else turned)
-    return block[np.ix_(*at)].astype(np.float32) + np.float32(rng.uniform(-40, 40))
+    return made[np.ix_(*at)].astype(np.float32) + np.float32(rng.uniform(-40, 40))
 
 
+@cache
 def block(number: int) -> NDArray[np.int16]:
-    """Return one block, HU `(K, R, C)`, `SIDE` voxels of `VOXEL_MM` along each side."""
+    """Return one block, always the same and made once, HU `(K, R, C)`, `SIDE` voxels of `VOXEL_MM` along each side."""
     rng = np.random.default_rng((7, number))
     level = rng.uniform(*LUNG_HU)
     hu = np.full((SIDE,) * 3, level, dtype=np.float32)
@@ -136,4 +130,4 @@ def _paint_wall(hu: Array, thick_mm: float, rng: np.random.Generator) -> None:
     hu += share.astype(np.float32) * (np.float32(rng.uniform(0, 70) if thick_mm > 5 else -300) - hu)
 
 
-__all__ = ["block", "blocks", "lung_on"]
+__all__ = ["block", "lung_on"]

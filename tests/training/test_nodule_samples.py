@@ -8,7 +8,6 @@ from ball_nodules import ball_nodule
 
 from models.patches import PatchGrid
 from training import made_lung
-from training.made_lung import block
 from training.nodule_samples import FILLS, Augmentation, draw_sample, regridded, surround, surroundable
 
 SPACING = (2.5, 0.7, 0.7)
@@ -35,12 +34,12 @@ def test_the_crop_stands_unchanged_in_any_surroundings_and_nothing_outside_is_no
 
 
 @pytest.fixture
-def few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def one_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """One block of made lung in place of all."""
-    monkeypatch.setattr(made_lung, "blocks", lambda: (block(0),))
+    monkeypatch.setattr(made_lung, "BLOCKS", 1)
 
 
-@pytest.mark.usefixtures("few_blocks")
+@pytest.mark.usefixtures("one_block")
 @pytest.mark.parametrize("fill", FILLS[4:])
 @pytest.mark.parametrize("seed", range(8))
 def test_in_made_lung_the_nodule_stays_as_dense_as_it_was_and_what_is_far_from_it_is_the_lungs_own(
@@ -62,7 +61,7 @@ def test_in_made_lung_the_nodule_stays_as_dense_as_it_was_and_what_is_far_from_i
     assert np.array_equal(image[outside], lung[outside])
 
 
-@pytest.mark.usefixtures("few_blocks")
+@pytest.mark.usefixtures("one_block")
 def test_what_a_nodule_is_attached_to_mostly_stays_behind_when_it_is_set_in_alone() -> None:
     nodule = ball_nodule(9.0, (1.0, 0.7, 0.7), seed=4)
     k, r, c = (n // 2 for n in nodule.image.shape)
