@@ -26,7 +26,7 @@ CARD = "card.json"
 VOUCHED: Mapping[str, str] = {
     "nodule_detector": "060370c4ef01139322d7385a159b65ff7d2d2a744e1a5fe7efa9971b2fe673e8",
     "nodule_malignancy": "e25773613d179a8a55ff11a9abeee948257991664cfc29c152297c0fa5a05f3d",
-    "nodule_segmenter": "f4c3d53102aa537c8ec264e4acd67e0a3f6af193c28888fd53acdfbefffa8985",
+    "nodule_segmenter": "61b231eac7fd7a7aba762060ac199568dcc350e73294b0a5231e7c7d170bbc58",
     "petct_multitask": "3945d0c442e99bf01aa429442397f3a129e8793fcae848394e07421b6a0aa74f",
 }
 """sha256 of the manifest of each shipped model, by its name, which is that of its folder."""

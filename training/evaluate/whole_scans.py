@@ -63,11 +63,21 @@ class Places:
         shape = shape_of(nodule)
         chosen = zlib.crc32(nodule.case.case_id.encode()) + np.arange(TRIES)
         near = self.points[chosen % len(self.points)].astype(np.float64)
-        dense = [self._dense_beside(shape, point) for point in near]
-        image, at = window_of(self.scan, near[int(np.argmin(dense))], HALF_MM)
+        image, at = window_of(self.scan, self._clearest(shape, near), HALF_MM)
         lies, _ = set_in(image, self.scan.spacing_mm, at, donor_alone(nodule), shape, FADE)
         truth = held_by(lies)
         return image, truth, inner_point(truth, self.scan.spacing_mm) if truth.any() else (0.0, 0.0, 0.0)
+
+    def _clearest(self, shape: Shape, near: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the first of those points (of `(N, 3)`) at which the fewest voxels beside a shape are dense."""
+        best, fewest = near[0], np.inf
+        for point in near:
+            dense = self._dense_beside(shape, point)
+            if dense < fewest:
+                best, fewest = point, dense
+            if dense == 0:
+                break
+        return best
 
     def _dense_beside(self, shape: Shape, point: NDArray[np.float64]) -> int:
         """Return how many voxels beside a shape are not aerated when it stands at a point."""
