@@ -25,7 +25,7 @@ EVALUATIONS = Path(__file__).parent / "evaluations"
 CARD = "card.json"
 VOUCHED: Mapping[str, str] = {
     "nodule_detector": "060370c4ef01139322d7385a159b65ff7d2d2a744e1a5fe7efa9971b2fe673e8",
-    "nodule_malignancy": "e25773613d179a8a55ff11a9abeee948257991664cfc29c152297c0fa5a05f3d",
+    "nodule_malignancy": "a68e1d13e9ed0a23fafff08e53f89fe31efba55ee30ee526436369a5a6948e5f",
     "nodule_segmenter": "61b231eac7fd7a7aba762060ac199568dcc350e73294b0a5231e7c7d170bbc58",
     "petct_multitask": "3945d0c442e99bf01aa429442397f3a129e8793fcae848394e07421b6a0aa74f",
 }
