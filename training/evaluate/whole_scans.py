@@ -6,6 +6,7 @@ lies in the lung beside its truth is the scan's own. It has the scan's grid ther
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,14 +71,14 @@ class Places:
 
     def _clearest(self, shape: Shape, near: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the first of those points (of `(N, 3)`) at which the fewest voxels beside a shape are dense."""
-        best, fewest = near[0], np.inf
-        for point in near:
+        fewest, best = math.inf, 0
+        for number, point in enumerate(near):
             dense = self._dense_beside(shape, point)
             if dense < fewest:
-                best, fewest = point, dense
+                fewest, best = dense, number
             if dense == 0:
                 break
-        return best
+        return np.asarray(near[best])
 
     def _dense_beside(self, shape: Shape, point: NDArray[np.float64]) -> int:
         """Return how many voxels beside a shape are not aerated when it stands at a point."""
