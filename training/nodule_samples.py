@@ -17,12 +17,13 @@ from scipy import ndimage
 from models.patches import PatchGrid, cut
 from training.lidc import Nodule
 from training.made_lung import lung_on
-from training.pasting import SLAB_MM, held_by
+from training.pasting import held_by, on_grid, raise_lung
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-FILLS = ("edge", "lung", "constant", "slices", "crop in made lung", "nodule in made lung")
+CROP_SET_IN, NODULE_SET_IN = "crop in made lung", "nodule in made lung"
+FILLS = ("edge", "lung", "constant", "slices", CROP_SET_IN, NODULE_SET_IN)
 LUNG_HU = (-930.0, -720.0)
 DENSE_HU = -500.0
 """What is denser is no lung."""
@@ -47,10 +48,10 @@ class Augmentation:
     """Standard deviation of the noise that every other sample gets, at most."""
     shift_hu: float = 25.0
     """Added to all values, at most."""
-    regridded: float = 0.0
-    """Share of the samples that come from the crop on another grid, thinner or thicker, as a set-in nodule has it."""
     gain: float = 0.06
     """Values are multiplied by 1 plus or minus at most this."""
+    regridded: float = 0.0
+    """Share of the samples that come from the crop on another grid, thinner or thicker, as a set-in nodule has it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,13 +91,11 @@ def regridded(source: Surroundable, rng: np.random.Generator) -> Surroundable:
     spacing = (k_mm, r_mm, r_mm)
     lengths = list(zip(old.image.shape, old.spacing_mm, spacing, strict=True))
     k, r, c = (max(2, round(n * mm / new)) for n, mm, new in lengths)
-    parts = int(np.ceil(k_mm / SLAB_MM))
-    grid = PatchGrid(shape=(k * parts, r, c), spacing_mm=(k_mm / parts, r_mm, r_mm))
     middle = [(n - 1) / 2 + rng.uniform(-0.5, 0.5) * min(1.0, new / mm) for n, mm, new in lengths]
+    at = (np.array([k, r, c]) - 1) / 2
 
     def seen(image: Array) -> Array:
-        out = cut(image, old.spacing_mm, middle, grid).reshape(k, parts, r, c)
-        return np.asarray(out.mean(axis=1), dtype=np.float32)
+        return on_grid(image, old.spacing_mm, middle, (k, r, c), spacing, at)
 
     mask = held_by(seen(old.mask.astype(np.float32)))
     if not mask.any():
@@ -132,10 +131,10 @@ def surround(
     own = tuple(slice(int(i[h][0]), int(i[h][-1]) + 1) for i, h in zip(at, inside, strict=True))
     out_mask = np.zeros(shape, dtype=np.float32)
     out_mask[box] = mask[own]
-    if fill in FILLS[:4]:
-        filled[box] = image[own]
+    if fill in (CROP_SET_IN, NODULE_SET_IN):
+        _set_in(filled[box], source, own, fill == NODULE_SET_IN, rng)
     else:
-        _set_in(filled[box], source, own, fill == "nodule in made lung", rng)
+        filled[box] = image[own]
     return filled, out_mask
 
 
@@ -144,7 +143,7 @@ def _set_in(target: Array, source: Surroundable, own: Box, alone: bool, rng: np.
     crop, away = source.nodule.image[own].copy(), source.away_mm[own]
     aerated = target[target < DENSE_HU]
     level = float(np.median(aerated)) if aerated.size else source.lung_hu
-    crop += np.float32(level - source.lung_hu) * np.clip((-400 - crop) / 400, 0, 1)
+    raise_lung(crop, level - source.lung_hu)
     share = _toward_the_edge(source, own, rng.uniform(0.5, 2.5))
     if alone:
         how = rng.random()

@@ -73,6 +73,10 @@ class Fade:
     """How many times larger it becomes."""
 
 
+PLAIN = Fade(whole_mm=0.0, fade_mm=1.0)
+"""Nothing mirrored, nothing zoomed."""
+
+
 def shape_of(nodule: Nodule) -> Shape:
     """Return the shape of a nodule with room around it."""
     margin = [int(np.ceil(12.0 / s)) for s in nodule.spacing_mm]
@@ -116,6 +120,11 @@ def lung_level(hu: Array) -> float:
     return float(np.median(aerated)) if aerated.size > 30 else -850.0
 
 
+def raise_lung(hu: Array, by_hu: float) -> None:
+    """Raise the lung of a piece in place, what is denser the less, nothing from -400 HU on."""
+    hu += np.float32(by_hu) * np.clip((-400 - hu) / 400, 0, 1)
+
+
 def window_of(scan: Scan, point: Sequence[float] | Floats, half_mm: float) -> tuple[Array, Floats]:
     """Return a copy of the scan around a point (voxel index), and where the point lies in it."""
     low, high = _window(point, half_mm, scan.spacing_mm, scan.hu.shape)
@@ -137,16 +146,15 @@ def set_in(
     at = point - low
     k, r, c = (high - low).tolist()
     size = (int(k), int(r), int(c))
-    piece = _seen(donor.hu, donor.spacing_mm, donor.point, size, spacing_mm, at, fade)
-    away = fade.zoom * _seen(shape.away_mm, shape.spacing_mm, shape.centre, size, spacing_mm, at, fade)
+    piece = on_grid(donor.hu, donor.spacing_mm, donor.point, size, spacing_mm, at, fade)
+    away = fade.zoom * on_grid(shape.away_mm, shape.spacing_mm, shape.centre, size, spacing_mm, at, fade)
     share = np.clip(1 - (away - fade.whole_mm) / fade.fade_mm, 0, 1)
     share *= _support(donor, size, spacing_mm, at, fade)
     target = hu[box]
-    level = lung_level(target) - donor.lung_hu
-    piece += np.float32(level) * np.clip((-400 - piece) / 400, 0, 1)
+    raise_lung(piece, lung_level(target) - donor.lung_hu)
     target += share.astype(np.float32) * (piece - target)
     lies, held = np.zeros(hu.shape, dtype=np.float32), (shape.away_mm == 0).astype(np.float32)
-    lies[box] = _seen(held, shape.spacing_mm, shape.centre, size, spacing_mm, at, fade)
+    lies[box] = on_grid(held, shape.spacing_mm, shape.centre, size, spacing_mm, at, fade)
     return lies, float(share.max(initial=0.0))
 
 
@@ -165,8 +173,7 @@ def held_by(share: Array) -> BoolArray:
 def shape_on(size: Sequence[int], spacing_mm: Spacing, at: Floats, shape: Shape) -> Array:
     """Return how far each voxel of a grid is from a shape whose centre lies `at` (voxel index), mm, `(K, R, C)`."""
     k, r, c = size
-    plain = Fade(whole_mm=0.0, fade_mm=1.0)
-    return _seen(shape.away_mm, shape.spacing_mm, shape.centre, (k, r, c), spacing_mm, at, plain)
+    return on_grid(shape.away_mm, shape.spacing_mm, shape.centre, (k, r, c), spacing_mm, at)
 
 
 def _window(
@@ -184,16 +191,19 @@ def reach_mm(shape: Shape) -> float:
     return float((np.abs(held - np.asarray(shape.centre)).max(axis=0) * np.asarray(shape.spacing_mm)).max())
 
 
-def _seen(
+def on_grid(
     source: Array,
     source_mm: Spacing,
     centre: Sequence[float],
     size: tuple[int, int, int],
     spacing_mm: Spacing,
     at: Floats,
-    fade: Fade,
+    fade: Fade = PLAIN,
 ) -> Array:
-    """Return a source on a grid of `size` on which its `centre` lies `at`; thick slices are means of thinner ones."""
+    """Return a source on a grid of `size` on which its `centre` lies `at` (voxel indices), `(K, R, C)`, linear.
+
+    Slices thicker than `SLAB_MM` are means of thinner ones; of `fade` mirrors and zoom count.
+    """
     parts = [max(1, int(np.ceil(s / SLAB_MM))) if axis == 0 else 1 for axis, s in enumerate(spacing_mm)]
     fine = [n * p for n, p in zip(size, parts, strict=True)]
     steps = [s / p / fade.zoom for s, p in zip(spacing_mm, parts, strict=True)]
@@ -229,6 +239,8 @@ __all__ = [
     "donor_of",
     "held_by",
     "lung_level",
+    "on_grid",
+    "raise_lung",
     "reach_mm",
     "set_in",
     "shape_of",

@@ -6,7 +6,6 @@ lies in the lung beside its truth is the scan's own. It has the scan's grid ther
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from plugins.contract import Array, BoolArray
+from plugins.shapes import Spacing
 from training.evaluate.crops import Point, inner_point
 from training.lidc import Nodule
 from training.pasting import (
@@ -63,28 +63,28 @@ class Places:
         """
         shape = shape_of(nodule)
         chosen = zlib.crc32(nodule.case.case_id.encode()) + np.arange(TRIES)
-        near = self.points[chosen % len(self.points)].astype(np.float64)
+        near = self.points[chosen % len(self.points)]
         image, at = window_of(self.scan, self._clearest(shape, near), HALF_MM)
         lies, _ = set_in(image, self.scan.spacing_mm, at, donor_alone(nodule), shape, FADE)
         truth = held_by(lies)
         return image, truth, inner_point(truth, self.scan.spacing_mm) if truth.any() else (0.0, 0.0, 0.0)
 
-    def _clearest(self, shape: Shape, near: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the first of those points (of `(N, 3)`) at which the fewest voxels beside a shape are dense."""
-        fewest, best = math.inf, 0
-        for number, point in enumerate(near):
-            dense = self._dense_beside(shape, point)
-            if dense < fewest:
-                fewest, best = dense, number
-            if dense == 0:
-                break
-        return np.asarray(near[best])
+    def _clearest(self, shape: Shape, near: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the first of those voxels (of `(N, 3)`) at which the fewest voxels beside a shape are dense."""
+        beside = _beside(shape, self.scan.spacing_mm)
+        dense = []
+        for voxel in near:
+            at = beside + voxel
+            at = at[((at >= 0) & (at < self.scan.hu.shape)).all(axis=1)]
+            dense.append(int(np.count_nonzero(self.scan.hu[tuple(at.T)] > LUNG_BELOW_HU)))
+        return np.asarray(near[int(np.argmin(dense))], dtype=np.float64)
 
-    def _dense_beside(self, shape: Shape, point: NDArray[np.float64]) -> int:
-        """Return how many voxels beside a shape are not aerated when it stands at a point."""
-        hu, at = window_of(self.scan, point, reach_mm(shape) + BESIDE_MM)
-        away = shape_on(hu.shape, self.scan.spacing_mm, at, shape)
-        return int(np.count_nonzero((away > 0) & (away <= BESIDE_MM) & (hu > LUNG_BELOW_HU)))
+
+def _beside(shape: Shape, spacing_mm: Spacing) -> NDArray[np.int64]:
+    """Return how far the voxels beside a shape are from the one that its centre lies in, voxels, `(V, 3)`."""
+    half = np.ceil((reach_mm(shape) + BESIDE_MM) / np.asarray(spacing_mm)).astype(np.int64)
+    away = shape_on((2 * half + 1).tolist(), spacing_mm, half.astype(np.float64), shape)
+    return np.argwhere((away > 0) & (away <= BESIDE_MM)) - half
 
 
 def places(root: Path) -> Iterator[Places]:
