@@ -3,12 +3,13 @@
 A crop of the data set is little longer than its nodule, so its edge would tell where the nodule ends. Therefore what
 lies outside of the crop is drawn anew each time (its edge, a constant, lung with noise, slices of the same crop with
 the nodule taken out, made lung with vessels into which the crop or its nodule alone is set), and the loss counts there
-like everywhere. Some come from the crop on another grid, on which the edge of a nodule is softer.
+like everywhere. Some are seen on another grid, on which the edge of a nodule is softer and its last slice may hold
+little of it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +30,10 @@ DENSE_HU = -500.0
 """What is denser is no lung."""
 REGRIDDED_MM = ((0.7, 5.0), (0.5, 1.0))
 """Thinnest and thickest slices, smallest and largest pixels of another grid, mm."""
-THINNER, SMALLER = (-0.9, 0.9), (-0.25, 0.35)
+THINNER, SMALLER = (-0.9, 1.3), (-0.25, 0.35)
 """Logarithm of how many times thicker its slices and larger its pixels are than those of the crop."""
 Box = tuple[slice, ...]
+Spacing = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ class Augmentation:
     gain: float = 0.06
     """Values are multiplied by 1 plus or minus at most this."""
     regridded: float = 0.0
-    """Share of the samples that come from the crop on another grid, thinner or thicker, as a set-in nodule has it."""
+    """Share of the samples that are seen on another grid, thinner or thicker, with all that surrounds the crop."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,27 +84,26 @@ def surroundable(nodule: Nodule) -> Surroundable:
     return Surroundable(nodule=nodule, without=without, away_mm=away, lung_hu=float(np.median(lung)))
 
 
-def regridded(source: Surroundable, rng: np.random.Generator) -> Surroundable:
-    """Return a crop on another grid, thick slices as means of thin ones; as it was where the nodule is lost there."""
-    old = source.nodule
-    k_mm, r_mm, _ = old.spacing_mm
-    k_mm = float(np.clip(k_mm * np.exp(rng.uniform(*THINNER)), *REGRIDDED_MM[0]))
-    r_mm = float(np.clip(r_mm * np.exp(rng.uniform(*SMALLER)), *REGRIDDED_MM[1]))
-    spacing = (k_mm, r_mm, r_mm)
-    lengths = list(zip(old.image.shape, old.spacing_mm, spacing, strict=True))
-    k, r, c = (max(2, round(n * mm / new)) for n, mm, new in lengths)
-    middle = [(n - 1) / 2 + rng.uniform(-0.5, 0.5) * min(1.0, new / mm) for n, mm, new in lengths]
-    at = (np.array([k, r, c]) - 1) / 2
+def another_grid(spacing_mm: Spacing, rng: np.random.Generator) -> Spacing:
+    """Return the spacing of a grid with thinner or thicker slices and smaller or larger pixels, mm."""
+    k_mm = float(np.clip(spacing_mm[0] * np.exp(rng.uniform(*THINNER)), *REGRIDDED_MM[0]))
+    r_mm = float(np.clip(spacing_mm[1] * np.exp(rng.uniform(*SMALLER)), *REGRIDDED_MM[1]))
+    return (k_mm, r_mm, r_mm)
 
-    def seen(image: Array) -> Array:
-        return on_grid(image, old.spacing_mm, middle, (k, r, c), spacing, at)
 
-    mask = held_by(seen(old.mask.astype(np.float32)))
-    if not mask.any():
-        return source
-    away = ndimage.distance_transform_edt(~mask, sampling=spacing).astype(np.float32)
-    nodule = replace(old, image=seen(old.image), mask=mask, spacing_mm=spacing)
-    return replace(source, nodule=nodule, without=seen(source.without), away_mm=away)
+def regridded(
+    image: Array, mask: Array, spacing_mm: Spacing, point: Floats, other_mm: Spacing, rng: np.random.Generator
+) -> tuple[Array, Array, Floats]:
+    """Return image and mask (0, 1) on a grid of another spacing, thick slices as means of thin ones, and the point.
+
+    The mask keeps its volume, so that slices which hold little of a nodule are none of it; it may be empty.
+    `point` is a voxel index, there and here.
+    """
+    lengths = list(zip(image.shape, spacing_mm, other_mm, strict=True))
+    k, r, c = (int((n - 1) * mm / new) + 1 for n, mm, new in lengths)
+    at = point * np.asarray(spacing_mm) / np.asarray(other_mm) + rng.uniform(-0.5, 0.5, 3)
+    seen, share = (on_grid(one, spacing_mm, point.tolist(), (k, r, c), other_mm, at) for one in (image, mask))
+    return seen, held_by(share).astype(np.float32), at
 
 
 def surround(
@@ -193,22 +194,28 @@ def draw_sample(
     The patch is turned in plane by any angle, mirrored and stretched; the point is its middle. The last value is the
     distance of each row of the patch to the nearest acquired slice, mm, shape `(K,)`.
     """
-    if how.regridded and rng.random() < how.regridded:
-        source = regridded(source, rng)
     nodule = source.nodule
+    other_mm = nodule.spacing_mm
+    if how.regridded and rng.random() < how.regridded:
+        other_mm = another_grid(nodule.spacing_mm, rng)
     spacing = np.asarray(nodule.spacing_mm)
     point = np.asarray(nodule.centre) + _jitter(how.jitter_mm, rng) / spacing
     turn = _turn(rng)
     zoom_k, zoom_rc = 1 + rng.uniform(-how.zoom, how.zoom, 2)
     half_mm = (np.asarray(grid.shape) - 1) / 2 * np.asarray(grid.spacing_mm) * (zoom_k, zoom_rc, zoom_rc)
-    reach = np.ceil(half_mm * (1, 1.4143, 1.4143) / spacing) + 1
+    reach = np.ceil((half_mm * (1, 1.4143, 1.4143) + np.asarray(other_mm)) / spacing)
     low = np.floor(point - reach).astype(np.int64)
     high = np.ceil(point + reach).astype(np.int64) + 1
     fill = FILLS[rng.choice(len(how.fill_weights), p=how.fill_weights)]
     image, mask = surround(source, low, high, fill, rng)
+    at = point - low
+    if other_mm != nodule.spacing_mm:
+        seen, held, there = regridded(image, mask, nodule.spacing_mm, at, other_mm, rng)
+        if held.any():
+            image, mask, at, spacing = seen, held, there, np.asarray(other_mm)
     flip = 1 if rng.random() < 0.5 else -1
-    at_k = point[0] + flip * np.linspace(-half_mm[0], half_mm[0], grid.shape[0]) / spacing[0]
-    hu, truth = _planes(image, mask, point - low, at_k - low[0], turn * zoom_rc, grid, spacing)
+    at_k = at[0] + flip * np.linspace(-half_mm[0], half_mm[0], grid.shape[0]) / spacing[0]
+    hu, truth = _planes(image, mask, at, at_k, turn * zoom_rc, grid, spacing)
     hu = hu * np.float32(1 + rng.uniform(-how.gain, how.gain)) + np.float32(
         rng.uniform(-how.shift_hu, how.shift_hu)
     )

@@ -8,7 +8,15 @@ from ball_nodules import ball_nodule
 
 from models.patches import PatchGrid
 from training import made_lung
-from training.nodule_samples import FILLS, Augmentation, draw_sample, regridded, surround, surroundable
+from training.nodule_samples import (
+    FILLS,
+    Augmentation,
+    another_grid,
+    draw_sample,
+    regridded,
+    surround,
+    surroundable,
+)
 
 SPACING = (2.5, 0.7, 0.7)
 
@@ -86,14 +94,41 @@ def test_on_another_grid_a_nodule_keeps_its_volume_and_stays_where_it_is_dense(
     spacing: tuple[float, float, float], diameter_mm: float
 ) -> None:
     source = surroundable(ball_nodule(diameter_mm, spacing, seed=5))
+    low, high = np.full(3, -8), np.asarray(source.nodule.image.shape) + 8
     true_mm3 = source.nodule.mask.sum() * np.prod(spacing)
-    seen = [regridded(source, np.random.default_rng(seed)).nodule for seed in range(30)]
-    assert {n.image.shape == n.mask.shape for n in seen} == {True}
-    assert len({n.spacing_mm for n in seen}) > 15
-    volumes = [n.mask.sum() * np.prod(n.spacing_mm) / true_mm3 for n in seen]
+    volumes, seen_mm = [], set()
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        image, mask = surround(source, low, high, "lung", rng)
+        other_mm = another_grid(spacing, rng)
+        at = np.asarray(source.nodule.centre) - low
+        hu, held, point = regridded(image, mask, spacing, at, other_mm, rng)
+        assert hu.shape == held.shape
+        assert set(np.unique(held)) <= {0.0, 1.0}
+        assert 0.7 <= other_mm[0] <= 5.0 and 0.5 <= other_mm[1] == other_mm[2] <= 1.0
+        away_mm = (np.argwhere(held).mean(axis=0) - point) * np.asarray(other_mm)
+        assert np.abs(away_mm).max() < max(0.6 * other_mm[0], 1.0)
+        assert hu[held > 0].mean() > hu[held == 0].mean() + 150
+        volumes.append(held.sum() * np.prod(other_mm) / true_mm3)
+        seen_mm.add(other_mm)
+    assert len(seen_mm) > 15
     assert np.mean(volumes) == pytest.approx(1.0, abs=0.16)
-    assert all(0.7 <= n.spacing_mm[0] <= 5.0 and 0.5 <= n.spacing_mm[1] <= 1.0 for n in seen)
-    assert all(n.image[n.mask].mean() > n.image[~n.mask].mean() + 300 for n in seen)
+
+
+def test_a_thick_slice_that_holds_little_of_a_nodule_shows_it_and_is_none_of_it() -> None:
+    image, mask = np.full((41, 21, 21), -850, dtype=np.float32), np.zeros((41, 21, 21), dtype=np.float32)
+    image[15:26, 5:16, 5:16], mask[15:26, 5:16, 5:16] = 50, 1
+    shown = 0
+    for seed in range(60):
+        hu, held, _ = regridded(
+            image, mask, (1.0, 1.0, 1.0), np.full(3, 20.0), (5.0, 1.0, 1.0), np.random.default_rng(seed)
+        )
+        heights = np.flatnonzero(held[:, 10, 10])
+        assert len(heights) in (2, 3)
+        ends = hu[[heights[0] - 1, heights[-1] + 1], 10, 10]
+        shown += bool((ends > -750).any())
+        assert (ends < -300).all()
+    assert shown > 5
 
 
 def test_a_nodule_that_is_lost_on_another_grid_is_shown_on_its_own() -> None:
@@ -101,9 +136,11 @@ def test_a_nodule_that_is_lost_on_another_grid_is_shown_on_its_own() -> None:
     point = np.zeros_like(nodule.mask)
     point[tuple(n // 2 for n in point.shape)] = True
     source = surroundable(replace(nodule, mask=point))
-    seen = [regridded(source, np.random.default_rng(seed)) for seed in range(10)]
-    assert any(one is source for one in seen)
-    assert all(one.nodule.mask.any() for one in seen)
+    grid = PatchGrid(shape=(24, 24, 24), spacing_mm=(0.7, 0.7, 0.7))
+    how = Augmentation(jitter_mm=0.0, regridded=1.0)
+    for seed in range(10):
+        _, truth, _ = draw_sample(source, grid, how, np.random.default_rng(seed))
+        assert truth.any()
 
 
 def test_a_sample_shows_the_same_volume_of_nodule_however_it_is_turned() -> None:
