@@ -24,7 +24,7 @@ from models.export import Learned
 from models.files import BadModel
 from models.measured import measured_extent
 from models.nodule_passes import MIRRORS, Drawn, Network, NoduleView, draw, nearest_piece, sigmoid
-from models.outlining import best_overlap, drawn_out, less_its_edge, piece_at
+from models.outlining import best_overlap, drawn_out, held_back, less_its_edge, piece_at
 from models.patches import put_back
 from models.runtime import default_cache, fastest, network
 from models.segmenter import Index
@@ -226,6 +226,7 @@ class LearnedNoduleSegmenter:
         if self.is_coarse(cube_mm):
             mask = piece_at(less_its_edge(mask, part, spacing_mm), look.here, spacing_mm)
         elif mask.any():
+            said = held_back(said, mask, spacing_mm)
             mask = best_overlap(said, look.here, spacing_mm)
             mask = drawn_out(mask, said, spacing_mm)
         return NoduleAnswer(

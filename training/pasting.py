@@ -101,17 +101,26 @@ def donor_alone(nodule: Nodule) -> Donor:
     """Return the crop of a nodule as donor in which nothing else is dense: what it is attached to has become lung.
 
     Pleura or vessel that a shape brings along would hang in the lung into which it is set, like a part of the nodule.
+    Its own edge stays, no denser than what is half lung. The donor is one voxel of lung wider than the crop on every
+    side, so that a nodule of its first or last slice ends half-way to the next, as its mask does.
     """
-    away = ndimage.distance_transform_edt(~nodule.mask, sampling=nodule.spacing_mm)
+    mask = np.pad(nodule.mask, 1)
+    away = ndimage.distance_transform_edt(~mask, sampling=nodule.spacing_mm)
     level = lung_level(nodule.image)
-    aerated = nodule.image[(away > 0) & (nodule.image < LUNG_BELOW_HU)]
-    drawn = (
-        np.random.default_rng(nodule.mask.size).choice(aerated, away.shape) if aerated.size > 30 else level
+    aerated = nodule.image[~nodule.mask & (nodule.image < LUNG_BELOW_HU)]
+    lung = (
+        np.random.default_rng(nodule.mask.size).choice(aerated, mask.shape)
+        if aerated.size > 30
+        else np.full(mask.shape, level)
     )
+    hu = lung.copy()
+    hu[1:-1, 1:-1, 1:-1] = nodule.image
     begin, end = ATTACHED_MM
-    other = np.where(nodule.image > LUNG_BELOW_HU, np.clip((away - begin) / (end - begin), 0, 1), 0)
-    hu = (nodule.image + other * (drawn - nodule.image)).astype(np.float32)
-    return Donor(hu=hu, spacing_mm=nodule.spacing_mm, point=nodule.centre, lung_hu=level)
+    attached = ~mask & (hu > LUNG_BELOW_HU)
+    other = LUNG_BELOW_HU + np.clip((away - begin) / (end - begin), 0, 1) * (lung - LUNG_BELOW_HU)
+    hu = np.where(attached, other, hu).astype(np.float32)
+    k, r, c = nodule.centre
+    return Donor(hu=hu, spacing_mm=nodule.spacing_mm, point=(k + 1, r + 1, c + 1), lung_hu=level)
 
 
 def lung_level(hu: Array) -> float:

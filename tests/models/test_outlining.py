@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import ndimage
+from scipy import ndimage, special
 
-from models.outlining import best_overlap, drawn_out, less_its_edge, piece_at
+from models.outlining import best_overlap, drawn_out, held_back, less_its_edge, piece_at
 
 MM = (1.0, 1.0, 1.0)
 MIDDLE = np.array([2.0, 10.0, 10.0])
@@ -46,6 +46,24 @@ def test_no_level_has_a_higher_expected_overlap(values: list[float]) -> None:
 
 def test_where_nothing_is_probable_nothing_is_drawn() -> None:
     assert not best_overlap(np.full((3, 5, 5), 0.02, dtype=np.float32), np.array([1.0, 2.0, 2.0]), MM).any()
+
+
+def test_on_slices_twice_as_thick_the_logit_of_lesion_is_lower_and_more_on_thicker_ones() -> None:
+    p = np.array([0.0, 0.2, 0.5, 0.9, 1.0], dtype=np.float32).reshape(5, 1, 1)
+    mask = p == 0.5
+    for slice_mm, lower in ((1.25, 0.0), (2.5, 0.4), (5.0, 0.8)):
+        said = held_back(p, mask, (slice_mm, 0.7, 0.7))
+        assert said.dtype == np.float32
+        assert special.logit(said[1:4]) == pytest.approx(special.logit(p[1:4]) - lower, abs=1e-5)
+        assert said[[0, 4], 0, 0].tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("end", [0, 4])
+def test_what_the_image_cuts_off_is_as_probable_on_thick_slices(end: int) -> None:
+    p = np.full((5, 1, 1), 0.5, dtype=np.float32)
+    mask = np.zeros(p.shape, dtype=np.bool_)
+    mask[end] = True
+    assert np.array_equal(held_back(p, mask, (5.0, 0.7, 0.7)), p)
 
 
 def bar_with_tail(length: int, tail: float) -> tuple[np.ndarray, np.ndarray]:

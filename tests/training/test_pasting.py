@@ -75,13 +75,27 @@ def test_a_nodule_alone_leaves_the_pleura_behind_and_keeps_its_own_edge() -> Non
     wall[:, :, c - 7 :] = 60.0
     attached = replace(nodule, image=wall)
     donor = donor_alone(attached)
-    far = ndimage.distance_transform_edt(~nodule.mask, sampling=nodule.spacing_mm) > 1.5
-    assert (wall[far] > -300).any()
-    assert donor.hu[far].max() < -500
-    assert np.array_equal(donor.hu[nodule.mask], wall[nodule.mask])
+    mask = np.pad(nodule.mask, 1)
+    away = ndimage.distance_transform_edt(~mask, sampling=nodule.spacing_mm)
+    crop = (slice(1, -1),) * 3
+    assert (wall[away[crop] > 1.5] > -300).any()
+    assert donor.hu[away > 1.5].max() < -500
+    assert donor.hu[away > 0].max() <= -500
+    assert np.array_equal(donor.hu[mask], wall[nodule.mask])
     free = donor_alone(nodule)
-    assert np.abs(free.hu - nodule.image).mean() < 2.0
-    assert free.point == donor_of(nodule).point
+    assert np.abs(free.hu[crop] - nodule.image).mean() < 6.0
+    assert np.array_equal(np.subtract(free.point, 1), donor_of(nodule).point)
+
+
+def test_a_nodule_alone_that_fills_its_crop_ends_half_way_to_the_slice_beyond() -> None:
+    nodule = ball_nodule(10.0, (2.0, 0.7, 0.7), seed=6)
+    held = np.flatnonzero(nodule.mask.any(axis=(1, 2)))
+    middle = slice(held[1], held[-1])
+    donor = donor_alone(replace(nodule, image=nodule.image[middle], mask=nodule.mask[middle]))
+    mask = np.pad(nodule.mask[middle], 1)
+    assert donor.hu[1:-1][mask[1:-1]].mean() > -100
+    assert mask[1].any() and mask[-2].any()
+    assert donor.hu[[0, -1]].max() < -500
 
 
 def test_nodules_get_places_in_the_lung_apart_from_each_other_and_from_known_lesions() -> None:
