@@ -27,11 +27,13 @@ REACH_MM = 3.0
 AIRY_HU = -850.0
 LEAST = 0.03
 """What is less probable belongs to nothing."""
-END_MM, END_LEVELS = 2.0, (0.1, 0.3)
+END_MM, END_LEVELS = 1.8, (0.09, 0.3)
 """The ends of a line of so many mm are where lesion is certain; of a longer one less probable, within these levels.
 Chosen on held-out nodules, so that lines of small and of large ones are right on average."""
-THIN_MM, HELD_BACK = 1.25, 0.4
-"""For each time that slices are twice as thick as the first, the logit of lesion is too high by the second.
+THICK_MM = 2.5
+"""Networks have learned on slices up to this thick."""
+HELD_BACK = 0.4
+"""On thicker ones the logit of lesion is too high by so much for each time that they are twice as thick as 1.25 mm.
 Chosen on held-out nodules set into aerated lung on slices of 2 to 5 mm, so that their volume is right on average."""
 HALF_WIDTH_MM = 0.5
 LARGEST_PIXEL_MM = 1.0
@@ -40,14 +42,14 @@ FEWEST_OF_HULL = 8
 
 
 def held_back(probability: Array, mask: BoolArray, spacing_mm: Spacing) -> Array:
-    """Return the probability of a lesion, drawn as `mask`, lower on thick slices, `(K, R, C)`.
+    """Return the probability of a lesion, drawn as `mask`, lower on slices above `THICK_MM`, `(K, R, C)`.
 
     Networks take a slice that holds a part of the lesion for one that holds it all. A drawing that reaches the first or
     the last slice of the image does not end there, and nothing is changed.
     """
-    if mask[0].any() or mask[-1].any() or spacing_mm[0] <= THIN_MM:
+    if mask[0].any() or mask[-1].any() or spacing_mm[0] <= THICK_MM:
         return probability
-    factor = np.float32((spacing_mm[0] / THIN_MM) ** (HELD_BACK / np.log(2)))
+    factor = np.float32((spacing_mm[0] / 1.25) ** (HELD_BACK / np.log(2)))
     return np.asarray(probability / (probability + (1 - probability) * factor), dtype=np.float32)
 
 
