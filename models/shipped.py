@@ -25,8 +25,8 @@ EVALUATIONS = Path(__file__).parent / "evaluations"
 CARD = "card.json"
 VOUCHED: Mapping[str, str] = {
     "nodule_detector": "060370c4ef01139322d7385a159b65ff7d2d2a744e1a5fe7efa9971b2fe673e8",
-    "nodule_malignancy": "a68e1d13e9ed0a23fafff08e53f89fe31efba55ee30ee526436369a5a6948e5f",
-    "nodule_segmenter": "61b231eac7fd7a7aba762060ac199568dcc350e73294b0a5231e7c7d170bbc58",
+    "nodule_malignancy": "a7305edd5ed553803ab039c5da712d6c6a052d79e46dc0a09e127b4f6ace4f5a",
+    "nodule_segmenter": "6e5826dd3982f380446628456b08f490a7b4f8c22b0a735df4ddcb2297fbb0e7",
     "petct_multitask": "3945d0c442e99bf01aa429442397f3a129e8793fcae848394e07421b6a0aa74f",
 }
 """sha256 of the manifest of each shipped model, by its name, which is that of its folder."""

@@ -79,7 +79,7 @@ def bar_with_tail(length: int, tail: float) -> tuple[np.ndarray, np.ndarray]:
     ("length", "tail", "is_drawn"),
     [
         (20, 0.12, True),
-        (20, 0.09, False),
+        (20, 0.08, False),
         (10, 0.2, True),
         (10, 0.15, False),
         (4, 0.31, True),
