@@ -31,7 +31,7 @@ END_MM, END_LEVELS = 1.8, (0.09, 0.3)
 """The ends of a line of so many mm are where lesion is certain; of a longer one less probable, within these levels.
 Chosen on held-out nodules, so that lines of small and of large ones are right on average."""
 THICK_MM = 2.5
-"""Networks have learned on slices up to this thick."""
+"""The scans that networks learned on have slices up to this thick; thicker ones were only made of these."""
 HELD_BACK = 0.4
 """On thicker ones the logit of lesion is too high by so much for each time that they are twice as thick as 1.25 mm.
 Chosen on held-out nodules set into aerated lung on slices of 2 to 5 mm, so that their volume is right on average."""
