@@ -65,7 +65,7 @@ def test_a_listener_process_that_dies_is_replaced_and_told(pair: NodeProcess) ->
     os.kill(killed, signal.SIGKILL)
 
     assert eventually(lambda: len(children(pid_of(pair)) - before) == 1)
-    assert any("action=listener-died" in line and f"pid={killed}" in line for line in pair.log)
+    assert eventually(lambda: any("action=listener-died" in x and f"pid={killed}" in x for x in pair.log))
     (new,) = children(pid_of(pair)) - before
     assert eventually(lambda: _listens(new, pair.dicom_port))
     for _ in range(10):
