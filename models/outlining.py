@@ -32,8 +32,8 @@ END_MM, END_LEVELS = 1.8, (0.09, 0.3)
 Chosen on held-out nodules, so that lines of small and of large ones are right on average."""
 THICK_MM = 2.5
 """The scans that networks learned on have slices up to this thick; thicker ones were only made of these."""
-HELD_BACK = 0.4
-"""On thicker ones the logit of lesion is too high by so much for each time that they are twice as thick as 1.25 mm.
+THIN_MM, HELD_BACK = 1.25, 0.4
+"""On thicker ones the logit of lesion is too high by the second for each doubling of the slice distance over the first.
 Chosen on held-out nodules set into aerated lung on slices of 2 to 5 mm, so that their volume is right on average."""
 HALF_WIDTH_MM = 0.5
 LARGEST_PIXEL_MM = 1.0
@@ -49,7 +49,7 @@ def held_back(probability: Array, mask: BoolArray, spacing_mm: Spacing) -> Array
     """
     if mask[0].any() or mask[-1].any() or spacing_mm[0] <= THICK_MM:
         return probability
-    factor = np.float32((spacing_mm[0] / 1.25) ** (HELD_BACK / np.log(2)))
+    factor = np.float32(np.exp(HELD_BACK * np.log2(spacing_mm[0] / THIN_MM)))
     return np.asarray(probability / (probability + (1 - probability) * factor), dtype=np.float32)
 
 

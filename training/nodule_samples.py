@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from models.patches import PatchGrid, cut
+from models.patches import PatchGrid
+from plugins.shapes import Spacing
 from training.lidc import Nodule
 from training.made_lung import lung_on
-from training.pasting import held_by, on_grid, raise_lung
+from training.pasting import LUNG_BELOW_HU, held_by, on_grid, raise_lung
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -26,14 +27,11 @@ Ints = NDArray[np.int64]
 CROP_SET_IN, NODULE_SET_IN = "crop in made lung", "nodule in made lung"
 FILLS = ("edge", "lung", "constant", "slices", CROP_SET_IN, NODULE_SET_IN)
 LUNG_HU = (-930.0, -720.0)
-DENSE_HU = -500.0
-"""What is denser is no lung."""
 REGRIDDED_MM = ((0.7, 5.0), (0.5, 1.0))
 """Thinnest and thickest slices, smallest and largest pixels of another grid, mm."""
 THINNER, SMALLER = (-0.9, 1.3), (-0.25, 0.35)
 """Logarithm of how many times thicker its slices and larger its pixels are than those of the crop."""
 Box = tuple[slice, ...]
-Spacing = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +140,7 @@ def surround(
 def _set_in(target: Array, source: Surroundable, own: Box, alone: bool, rng: np.random.Generator) -> None:
     """Set the crop, or the nodule `alone`, into lung, in place; what is `own` of the crop has the target's shape."""
     crop, away = source.nodule.image[own].copy(), source.away_mm[own]
-    aerated = target[target < DENSE_HU]
+    aerated = target[target < LUNG_BELOW_HU]
     level = float(np.median(aerated)) if aerated.size else source.lung_hu
     raise_lung(crop, level - source.lung_hu)
     share = _toward_the_edge(source, own, rng.uniform(0.5, 2.5))
@@ -154,7 +152,7 @@ def _set_in(target: Array, source: Surroundable, own: Box, alone: bool, rng: np.
             whole, fade = rng.uniform(0.3, 1.5) if how < 0.5 else rng.uniform(1.5, 4.0), rng.uniform(0.5, 3.0)
             share = share * np.clip(1 - (away - whole) / fade, 0, 1)
         if rng.random() < 0.7:  # what is attached stays behind
-            share = np.where((away > 0) & (crop > DENSE_HU), share * np.clip(1.6 - away, 0, 1), share)
+            share = np.where((away > 0) & (crop > LUNG_BELOW_HU), share * np.clip(1.6 - away, 0, 1), share)
     share = np.maximum(share, away == 0)
     target += share.astype(np.float32) * (crop - target)
 
@@ -261,4 +259,13 @@ def _planes(
     return hu, truth
 
 
-__all__ = ["Augmentation", "Surroundable", "cut", "draw_sample", "surround", "surroundable"]
+__all__ = [
+    "FILLS",
+    "Augmentation",
+    "Surroundable",
+    "another_grid",
+    "draw_sample",
+    "regridded",
+    "surround",
+    "surroundable",
+]
