@@ -1,6 +1,6 @@
 """How well masses of some centimetres are found and drawn: made ones set into real chest CTs, and the CTs as they are.
 
-    python benchmarks/masses.py [SCAN_FOLDER ...] [--seed 8] [--each 1]
+    python benchmarks/masses.py [SCAN_FOLDER ...] [--seed 8] [--each 1] [--at-point]
 
 Into each CT (DICOM folders; by default three of `../shared/data`, or NADIR_TEST_DATA), its pixels averaged two by two,
 one mass is set at a time: a turned ellipsoid of 30 to 45, 45 to 70 or 70 to 100 mm with lobules of smooth noise, of 15
@@ -11,7 +11,10 @@ untouched scan is the truth: nothing that grows into wall or mediastinum is judg
 
 Masses are searched and drawn as the node does it, without the networks. Told are how many are found (half of the
 smaller of truth and drawing is shared), mean Dice and error of the long axis of those, masses that touch no truth and
-whose middle is over 5 mm from what is known (also in the scans as they are), and CPU seconds of the search alone.
+whose middle is over 5 mm from what is known (also in the scans as they are), and CPU seconds of search or drawing.
+
+With `--at-point` nothing is searched: each mass is drawn from one point in it by the networks (`nodule_segmenter`), and
+every drawing counts, whatever it shares with the truth; so are the tumours that somebody drew in the scans.
 
 The masses are formulas and the scans few: all of them, with masses made like this, were seen while the limits of
 `plugins.mass_search` were set, so this tells what the search does on what it was made for, not on other patients.
@@ -36,6 +39,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy import ndimage
 
+from models.nodule_segmenter import NAME, LearnedNoduleSegmenter
+from models.shipped import open_shipped
 from plugins.contract import Mask, Volume
 from plugins.errors import Refused
 from plugins.lungs import Lungs, block_means, lungs
@@ -43,6 +48,8 @@ from plugins.mass_search import Mass, masses
 from plugins.measure.axes import measure_axes
 from plugins.nodule_redrawing import shared
 from store.dicom.series import read_study
+from training.evaluate.crops import inner_point
+from training.evaluate.metrics import dice
 from training.scans import SCANS, Floats, Known, Scan, Spacing
 
 Wanted = tuple[str, float]
@@ -199,9 +206,34 @@ def judged(stage: Stage, place: str, volume: Volume, truth: Mask) -> Outcome:
     return Outcome(place=place, ml=ml, dice=dice, long_axis_error_mm=error, false=false, cpu_s=cpu_s)
 
 
+def drawn_from_a_point(segmenter: LearnedNoduleSegmenter, place: str, volume: Volume, truth: Mask) -> Outcome:
+    """Return what becomes of a mass when somebody points into it."""
+    full, steps, begun = truth.full(), volume.spacing_mm, time.process_time()
+    found = segmenter.segment(volume.array.astype(np.float32), steps, inner_point(full, steps))
+    cpu_s, mask = time.process_time() - begun, Mask.from_full(found)
+    long_mm, true_mm = (measure_axes(one, volume).long_axis_mm if one.count else 0.0 for one in (mask, truth))
+    return Outcome(
+        place=place,
+        ml=truth.count * volume.voxel_volume_mm3 / 1000,
+        dice=dice(found, full),
+        long_axis_error_mm=long_mm - true_mm,
+        false=0,
+        cpu_s=cpu_s,
+    )
+
+
+def tumours(folder: Path) -> Iterator[tuple[str, Volume, Mask]]:
+    """Yield what somebody drew as a tumour in the first CT of a folder."""
+    study = read_study([path for path in folder.rglob("*") if path.is_file()]).study
+    volume = study.by_role("ct")[0]
+    for drawn in study.drawn:
+        if drawn.series_instance_uid == volume.series_instance_uid and drawn.label.startswith("Tumor"):
+            yield drawn.label, volume, drawn.mask
+
+
 def shown(stages: Sequence[Stage], all_: Sequence[Outcome], console: Console) -> None:
     """Print the figures by place, by volume, of all, and of the scans as they are."""
-    heads = ("", "found", "false / scan", "CPU s", "Dice", "long axis off, mm", "p90", "bias")
+    heads = ("", "found", "false / scan", "CPU s", "Dice", "worst", "long axis off, mm", "p90", "bias")
     table = Table(*heads, title="masses set into chest CTs")
     groups = {place: [one for one in all_ if one.place == place] for place in PLACES}
     for low, high in VOLUMES_ML:
@@ -214,7 +246,7 @@ def shown(stages: Sequence[Stage], all_: Sequence[Outcome], console: Console) ->
             cells += [f"{np.mean([o.false for o in some]):.2f}", f"{np.median([o.cpu_s for o in some]):.2f}"]
         if dices:
             mm = np.percentile(np.abs(errors), (50, 90))
-            cells += [f"{np.mean(dices):.3f}", *(f"{x:.1f}" for x in mm), f"{np.mean(errors):+.1f}"]
+            cells += [f"{np.mean(dices):.3f}", f"{min(dices):.2f}", *(f"{x:.1f}" for x in mm), f"{np.mean(errors):+.1f}"]
         table.add_row(name, *cells)
     console.print(table)
     for stage in stages:
@@ -230,7 +262,9 @@ def main() -> None:
     parser.add_argument("folders", nargs="*", type=Path, default=[data / name for name in names])
     parser.add_argument("--seed", type=int, default=8)
     parser.add_argument("--each", type=int, default=1, help="masses of each size at each place in each scan")
+    parser.add_argument("--at-point", action="store_true", help="draw from one point, by networks")
     given = parser.parse_args()
+    segmenter = LearnedNoduleSegmenter(model=open_shipped(NAME)) if given.at_point else None
     stages, all_ = list[Stage](), list[Outcome]()
     for folder in given.folders:
         try:
@@ -241,8 +275,14 @@ def main() -> None:
         rng = np.random.default_rng([given.seed, zlib.crc32(stage.scan.name.encode())])
         wanted = [(p, rng.uniform(*size)) for p in PLACES for size in SIZES_MM for _ in range(given.each)]
         for (place, diameter), at in places(stage, wanted, rng):
-            all_.append(judged(stage, place, *with_mass(stage, at, diameter, rng)))
+            volume, truth = with_mass(stage, at, diameter, rng)
+            if segmenter is None:
+                all_.append(judged(stage, place, volume, truth))
+            elif truth.count:
+                all_.append(drawn_from_a_point(segmenter, place, volume, truth))
             print(f"{folder.name}, {diameter:.0f} mm: {all_[-1]}", file=sys.stderr, flush=True)
+        for label, volume, truth in tumours(folder) if segmenter is not None else ():
+            print(f"{folder.name}, {label}: {drawn_from_a_point(segmenter, label, volume, truth)}")
     shown(stages, all_, Console(width=150))
 
 

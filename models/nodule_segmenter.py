@@ -22,9 +22,10 @@ from models.card import ModelCard
 from models.doubt import Doubt
 from models.export import Learned
 from models.files import BadModel
+from models.mass_outline import mass_outline
 from models.measured import measured_extent
 from models.nodule_passes import MIRRORS, Drawn, Network, NoduleView, draw, nearest_piece, sigmoid
-from models.outlining import best_overlap, drawn_out, held_back, less_its_edge, piece_at
+from models.outlining import best_overlap, drawn_out, held_back, piece_at
 from models.patches import put_back
 from models.runtime import default_cache, fastest, network
 from models.segmenter import Index
@@ -46,9 +47,8 @@ AERATED = 0.55
 """Part of the tissue around a nodule that is lung at least; with less its outline is a guess."""
 ENCLOSED = 0.8
 """With so much lung around it a drawing is whole."""
-A_PART = (0.6, 0.05, 1.25)
-"""Of a drawing with less lung around it, one on wider voxels that has hardly less and is larger shows that it was a
-part: share of lung, how much less, how many times larger."""
+ALIKE = 1.1
+"""Drawings whose volumes differ by no more than this factor are of the same size."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,6 +88,8 @@ class _Look:
     """Voxels of the image that were drawn at the point."""
     aerated: float
     """Part of what surrounds them that is lung."""
+    expected_dice: float
+    """How sure it is: the Dice that the best mask reaches if the probabilities are right."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -191,7 +193,7 @@ class LearnedNoduleSegmenter:
         best = first = self._look(image, spacing_mm, point, self._view(1.0, extent_mm))
         if not _is_whole(first, image[first.box], spacing_mm):
             views = (self._view(wider, extent_mm) for wider in WIDER)
-            best = _most_whole([first, *(self._look(image, spacing_mm, point, view) for view in views)])
+            best = _surest([first, *(self._look(image, spacing_mm, point, view) for view in views)])
         return self._answered(best, image[best.box], spacing_mm)
 
     def _look(self, image: Array, spacing_mm: Spacing, point: Sequence[float], view: NoduleView) -> _Look:
@@ -213,6 +215,7 @@ class LearnedNoduleSegmenter:
             fits=fits,
             size=size,
             aerated=aerated,
+            expected_dice=_expected_dice(drawn, here, spacing_mm),
         )
 
     def _answered(self, look: _Look, part: Array, spacing_mm: Spacing) -> NoduleAnswer:
@@ -224,10 +227,10 @@ class LearnedNoduleSegmenter:
         uncertainty = summarised(answers, threshold=look.level).case(look.drawn.grid.spacing_mm)
         mask = piece_at(said > look.level, look.here, spacing_mm)
         if self.is_coarse(cube_mm):
-            mask = piece_at(less_its_edge(mask, part, spacing_mm), look.here, spacing_mm)
+            mask = mass_outline(mask, part, spacing_mm, look.here)
         elif mask.any():
             said = held_back(said, mask, spacing_mm)
-            mask = best_overlap(said, look.here, spacing_mm)
+            mask, _ = best_overlap(said, look.here, spacing_mm)
             mask = drawn_out(mask, said, spacing_mm)
         return NoduleAnswer(
             box=look.box,
@@ -339,22 +342,26 @@ def _is_whole(first: _Look, part: Array, spacing_mm: Spacing) -> bool:
     return first.fits and (first.aerated >= ENCLOSED or not is_deep(part, spacing_mm, point))
 
 
-def _most_whole(looks: Sequence[_Look]) -> _Look:
-    """Return the look, of those from narrow to wide, whose drawing has most lung around it and is not a part.
+def _surest(looks: Sequence[_Look]) -> _Look:
+    """Return the look, of those from narrow to wide, that shows best what is most surely the lesion; else the first.
 
-    What is cut out of a mass has mass around it, and what leaks has the wall or the heart. What the patch cuts is whole
-    when a wider one that is not cut is about as large.
+    A part of a mass and a leak have edges where there is none to see, of which the network is unsure: that counts from
+    which the highest Dice is to be expected, of those that the patch does not cut. The narrowest drawing of the same
+    size shows it best, though the patch cut it a little.
     """
-    little, less, larger = A_PART
-    fit = [one for one in looks if one.size and one.fits]
-    alike = [a for a in looks if any(max(a.size, b.size) <= larger * min(a.size, b.size) for b in fit)]
-    seen = alike or [one for one in looks if one.size] or looks[:1]
-    most = max(one.aerated for one in seen)
-    best = next(one for one in seen if one.aerated >= most - less)
-    for wider in seen[seen.index(best) + 1 :]:
-        if best.aerated < little and wider.aerated >= best.aerated - less and wider.size > larger * best.size:
-            best = wider
-    return replace(best, fits=best.fits or bool(fit))
+    seen = [one for one in looks if one.size]
+    surest = max([one for one in seen if one.fits] or seen or looks[:1], key=lambda one: one.expected_dice)
+    sizes = (max(one.size, surest.size) <= ALIKE * min(one.size, surest.size) for one in looks)
+    best = next(one for one, is_alike in zip(looks, sizes, strict=True) if is_alike)
+    return replace(best, fits=surest.fits)
+
+
+def _expected_dice(drawn: Drawn, here: NDArray[np.float64], spacing_mm: Spacing) -> float:
+    """Return the Dice that is to be expected of the best mask at a point (voxel index) on the patch itself."""
+    grid = drawn.grid
+    offset = (here - drawn.point) * np.asarray(spacing_mm) / grid.spacing_mm
+    _, dice = best_overlap(sigmoid(drawn.logits), offset + (np.asarray(grid.shape) - 1) / 2, grid.spacing_mm)
+    return dice
 
 
 def _fits(drawn: Drawn, level: float) -> bool:

@@ -24,7 +24,6 @@ Spacing = tuple[float, float, float]
 
 REACH_MM = 3.0
 """A drawing that comes no nearer to the point than this, or than one voxel, is of something else."""
-AIRY_HU = -850.0
 LEAST = 0.03
 """What is less probable belongs to nothing."""
 END_MM, END_LEVELS = 1.8, (0.09, 0.3)
@@ -53,8 +52,8 @@ def held_back(probability: Array, mask: BoolArray, spacing_mm: Spacing) -> Array
     return np.asarray(probability / (probability + (1 - probability) * factor), dtype=np.float32)
 
 
-def best_overlap(probability: Array, point: Floats, spacing_mm: Spacing) -> BoolArray:
-    """Return the mask at a point whose expected Dice is highest, `(K, R, C)`; empty where nothing near is probable.
+def best_overlap(probability: Array, point: Floats, spacing_mm: Spacing) -> tuple[BoolArray, float]:
+    """Return the mask at a point whose expected Dice is highest, `(K, R, C)`, and that Dice; empty where none is near.
 
     Voxels are taken in the order of their probability p for as long as 2 sum(p) / (count + sum of all p) grows.
     Source: Lipton 2014, arXiv:1402.1892 (the best level is half the Dice that it reaches); the expectation of the ratio
@@ -62,12 +61,13 @@ def best_overlap(probability: Array, point: Floats, spacing_mm: Spacing) -> Bool
     """
     there = probability > LEAST
     if not there.any():
-        return there
+        return there, 0.0
     there = nearest_piece(there, point, spacing_mm)
     falling = np.sort(probability[there].astype(np.float64))[::-1]
     gained = np.cumsum(falling)
     dice = 2 * gained / (np.arange(1, len(falling) + 1) + gained[-1])
-    return piece_at(there & (probability >= falling[int(dice.argmax())]), point, spacing_mm)
+    best = int(dice.argmax())
+    return piece_at(there & (probability >= falling[best]), point, spacing_mm), float(dice[best])
 
 
 def drawn_out(mask: BoolArray, probability: Array, spacing_mm: Spacing) -> BoolArray:
@@ -98,15 +98,6 @@ def piece_at(mask: BoolArray, point: Floats, spacing_mm: Spacing) -> BoolArray:
     piece = nearest_piece(mask, point, spacing_mm)
     far = np.linalg.norm((np.argwhere(piece) - point) * np.asarray(spacing_mm), axis=1).min()
     return piece if far <= max(REACH_MM, *spacing_mm) else np.zeros_like(mask)
-
-
-def less_its_edge(mask: BoolArray, image: Array, spacing_mm: Spacing) -> BoolArray:
-    """Return a drawing on coarse voxels less the lung at its edge, which begins half-way between both; no holes."""
-    if not mask.any():
-        return mask
-    smooth = ndimage.gaussian_filter(image, [min(1.0, 1.0 / s) for s in spacing_mm])
-    half = (float(np.median(image[mask])) + AIRY_HU) / 2
-    return np.asarray(ndimage.binary_fill_holes(mask & (smooth > half)), dtype=np.bool_)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -150,4 +141,4 @@ def _hull(points: Floats) -> Floats:
     return np.asarray(points[corners])
 
 
-__all__ = ["best_overlap", "drawn_out", "held_back", "less_its_edge", "piece_at"]
+__all__ = ["best_overlap", "drawn_out", "held_back", "piece_at"]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage, special
 
-from models.outlining import best_overlap, drawn_out, held_back, less_its_edge, piece_at
+from models.outlining import best_overlap, drawn_out, held_back, piece_at
 
 MM = (1.0, 1.0, 1.0)
 MIDDLE = np.array([2.0, 10.0, 10.0])
@@ -33,19 +33,23 @@ def test_voxels_are_drawn_that_raise_the_expected_overlap(shell: float, voxels: 
         2 * (voxels + 9 * shell) / (2 * voxels + 9 + 9 * shell),
     )
     assert (both > core) == is_drawn
-    assert best_overlap(p, MIDDLE, MM).sum() == voxels + 9 * is_drawn
+    mask, dice = best_overlap(p, MIDDLE, MM)
+    assert mask.sum() == voxels + 9 * is_drawn
+    assert dice == pytest.approx(max(core, both))
 
 
 @given(st.lists(st.floats(0.0625, 1.0, width=32), min_size=1, max_size=30))
 def test_no_level_has_a_higher_expected_overlap(values: list[float]) -> None:
     p = np.array(sorted(values, reverse=True), dtype=np.float32)[None, None]
-    found = best_overlap(p, np.zeros(3), MM)
+    found, dice = best_overlap(p, np.zeros(3), MM)
     every = [expected_dice(p >= level, p) for level in np.unique(p)]
     assert expected_dice(found, p) == pytest.approx(max(every), abs=1e-6)
+    assert dice == pytest.approx(max(every), abs=1e-6)
 
 
 def test_where_nothing_is_probable_nothing_is_drawn() -> None:
-    assert not best_overlap(np.full((3, 5, 5), 0.02, dtype=np.float32), np.array([1.0, 2.0, 2.0]), MM).any()
+    mask, dice = best_overlap(np.full((3, 5, 5), 0.02, dtype=np.float32), np.array([1.0, 2.0, 2.0]), MM)
+    assert not mask.any() and dice == 0.0
 
 
 def test_on_slices_thicker_than_learned_on_the_logit_of_lesion_is_lower() -> None:
@@ -160,14 +164,3 @@ def test_a_piece_too_far_from_the_point_is_of_something_else() -> None:
     mask[2, 10, 13:15] = True
     assert piece_at(mask, MIDDLE, MM).sum() == 2
     assert not piece_at(mask, np.array([2.0, 10.0, 9.0]), MM).any()
-
-
-def test_lung_at_the_edge_of_a_coarse_drawing_is_taken_off_and_holes_are_filled() -> None:
-    image = np.full((9, 21, 21), -850.0, dtype=np.float32)
-    image[2:7, 6:15, 6:15] = 40.0
-    mask = np.zeros(image.shape, dtype=np.bool_)
-    mask[2:7, 5:16, 5:16] = True
-    mask[4, 10, 10] = False
-    left = less_its_edge(mask, image, (2.0, 2.0, 2.0))
-    assert left[4, 10, 10]
-    assert left.sum() == pytest.approx((image > 0).sum(), rel=0.02)
