@@ -2,7 +2,7 @@
 
 Only its shape is known: in every slice it is an even disc with less dense tissue around it, and the next slice has
 about the same disc at about the same place for at least `LENGTH_MM`. So the descending aorta is found with contrast or
-without, and its arch is not.
+without; its arch, an aneurysm and what runs in the plane of the slices are not.
 """
 
 from __future__ import annotations
