@@ -246,7 +246,8 @@ def shown(stages: Sequence[Stage], all_: Sequence[Outcome], console: Console) ->
             cells += [f"{np.mean([o.false for o in some]):.2f}", f"{np.median([o.cpu_s for o in some]):.2f}"]
         if dices:
             mm = np.percentile(np.abs(errors), (50, 90))
-            cells += [f"{np.mean(dices):.3f}", f"{min(dices):.2f}", *(f"{x:.1f}" for x in mm), f"{np.mean(errors):+.1f}"]
+            cells += [f"{np.mean(dices):.3f}", f"{min(dices):.2f}"]
+            cells += [*(f"{x:.1f}" for x in mm), f"{np.mean(errors):+.1f}"]
         table.add_row(name, *cells)
     console.print(table)
     for stage in stages:

@@ -47,8 +47,8 @@ AERATED = 0.55
 """Part of the tissue around a nodule that is lung at least; with less its outline is a guess."""
 ENCLOSED = 0.8
 """With so much lung around it a drawing is whole."""
-ALIKE = 1.1
-"""Drawings whose volumes differ by no more than this factor are of the same size."""
+ALIKE = 1.25, 0.05
+"""A drawing is the same whose volume differs by no more than this factor, with at most so much less lung around it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -346,13 +346,18 @@ def _surest(looks: Sequence[_Look]) -> _Look:
     """Return the look, of those from narrow to wide, that shows best what is most surely the lesion; else the first.
 
     A part of a mass and a leak have edges where there is none to see, of which the network is unsure: that counts from
-    which the highest Dice is to be expected, of those that the patch does not cut. The narrowest drawing of the same
-    size shows it best, though the patch cut it a little.
+    which the highest Dice is to be expected, of those that the patch does not cut. The narrowest that is the same shows
+    it best, though the patch cut it a little; what has less lung around it is a part.
     """
+    factor, less = ALIKE
     seen = [one for one in looks if one.size]
     surest = max([one for one in seen if one.fits] or seen or looks[:1], key=lambda one: one.expected_dice)
-    sizes = (max(one.size, surest.size) <= ALIKE * min(one.size, surest.size) for one in looks)
-    best = next(one for one, is_alike in zip(looks, sizes, strict=True) if is_alike)
+    best = next(
+        one
+        for one in looks
+        if max(one.size, surest.size) <= factor * min(one.size, surest.size)
+        and one.aerated >= surest.aerated - less
+    )
     return replace(best, fits=surest.fits)
 
 

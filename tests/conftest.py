@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import settings
 from patience import PATIENCE_SECONDS
 
 pytest_plugins = ["demo_run", "browser"]
@@ -21,7 +22,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Let requests of tests wait longer than the five seconds that are httpx's own."""
+    """Let requests wait longer than the five seconds that are httpx's own, and an example last as long as it does."""
+    settings.register_profile("patient", settings(), deadline=None)
+    settings.load_profile("patient")
     usual = inspect.signature(httpx.get).parameters["timeout"].default
     usual.connect = usual.read = usual.write = usual.pool = PATIENCE_SECONDS
 

@@ -80,9 +80,9 @@ def test_at_a_point_in_what_was_put_around_an_image_there_is_nothing() -> None:
         assert not segmenter.answer(large, SPACING, point).mask.any()
 
 
-def look(size: int, expected_dice: float, fits: bool = True) -> _Look:
-    nothing: dict = {"box": None, "measured": None, "here": None, "drawn": None, "level": 0.5, "aerated": 0.5}
-    return _Look(**nothing, fits=fits, size=size, expected_dice=expected_dice)
+def look(size: int, expected_dice: float, fits: bool = True, aerated: float = 0.5) -> _Look:
+    nothing: dict = {"box": None, "measured": None, "here": None, "drawn": None, "level": 0.5}
+    return _Look(**nothing, fits=fits, size=size, expected_dice=expected_dice, aerated=aerated)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +94,7 @@ def look(size: int, expected_dice: float, fits: bool = True) -> _Look:
         pytest.param([(300, 0.89), (310, 0.9), (325, 0.91)], 0, id="the-narrowest-of-the-same-size"),
         pytest.param([(300, 0.95, False), (500, 0.85)], 1, id="what-the-patch-cuts-is-not-whole"),
         pytest.param([(300, 0.95, False), (320, 0.85)], 0, id="unless-one-that-it-does-not-cut-is-as-large"),
+        pytest.param([(300, 0.95, False, 0.4), (320, 0.85)], 1, id="and-has-no-more-lung-around-it"),
         pytest.param([(0, 0.7), (0, 0.6), (700, 0.5)], 2, id="nothing-is-no-drawing"),
         pytest.param([(0, 0.0), (0, 0.0)], 0, id="nothing-anywhere"),
     ],
