@@ -36,7 +36,7 @@ EVEN_HU, UNEVEN_HU = 12.0, 60.0
 DIRECTIONS = 24
 A_TUBE = 0.5
 """Slices with less of a disc than this speak against a tube."""
-TURNED, WIDER = 0.03, 0.1
+TURN_COST, WIDTH_COST = 0.03, 0.1
 """What a step of the middle to a next pixel costs, and one of the radius."""
 AS_GOOD = 0.1
 """Discs that have less than this less of a disc are about as good as the best."""
@@ -125,7 +125,7 @@ def best_path(found: Array) -> NDArray[np.intp]:
     J Mol Biol 147:195, with slices in place of letters.
     """
     moves = list(product((0, -1, 1), repeat=3))
-    costs = [WIDER * abs(wider) + TURNED * (abs(r) + abs(c)) for wider, r, c in moves]
+    costs = [WIDTH_COST * abs(wider) + TURN_COST * (abs(r) + abs(c)) for wider, r, c in moves]
     best, came = np.zeros_like(found[:, 0]), list[NDArray[np.int8]]()
     sums = list[Array]()
     for k in range(found.shape[1]):
@@ -158,12 +158,12 @@ def _refined(path: NDArray[np.intp], found: Array) -> Floats:
     Neighbours count by what they have above the best less `AS_GOOD`; what jitters from slice to slice is smoothed.
     """
     near = np.array(list(product((-1, 0, 1), (-2, -1, 0, 1, 2), (-2, -1, 0, 1, 2))))
-    discs_ = path[:, None, 1:] + near
-    inside = np.all((discs_ >= 0) & (discs_ < np.array(found.shape)[[0, 2, 3]]), axis=-1)
-    n, r, c = np.where(inside[..., None], discs_, path[:, None, 1:]).transpose(2, 0, 1)
+    beside = path[:, None, 1:] + near
+    inside = np.all((beside >= 0) & (beside < np.array(found.shape)[[0, 2, 3]]), axis=-1)
+    n, r, c = np.where(inside[..., None], beside, path[:, None, 1:]).transpose(2, 0, 1)
     score = np.where(inside, found[n, path[:, :1], r, c], -1.0)
     weight = np.maximum(score - score.max(axis=1, keepdims=True) + AS_GOOD, 0)
-    middles = (discs_ * weight[..., None]).sum(axis=1) / weight.sum(axis=1, keepdims=True)
+    middles = (beside * weight[..., None]).sum(axis=1) / weight.sum(axis=1, keepdims=True)
     return np.asarray(ndimage.gaussian_filter1d(middles, 1.0, axis=0, mode="nearest"))
 
 

@@ -47,7 +47,7 @@ def mass_outline(mask: BoolArray, image: Array, spacing_mm: Spacing, point: Floa
     tube = tube_beside(image, spacing_mm, mask)
     if tube is not None:
         aorta = tube.mask(mask.shape, spacing_mm, WALL_MM)[box]
-        if not aorta[nearest_voxel(here, aorta.shape)]:
+        if not aorta[_nearest_voxel(here, aorta.shape)]:
             kept = piece_at(kept & ~aorta, here, spacing_mm)
     kept = piece_at(less_fat(kept, part, spacing_mm), here, spacing_mm)
     out = np.zeros_like(mask)
@@ -84,7 +84,8 @@ def _smooth(image: Array, spacing_mm: Spacing) -> Array:
     return np.asarray(ndimage.gaussian_filter(image, [min(1.0, 1.0 / s) for s in spacing_mm]))
 
 
-def nearest_voxel(point: Floats, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _nearest_voxel(point: Floats, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the voxel of a grid that lies nearest to a point."""
     return tuple(np.clip(np.rint(point).astype(int), 0, np.asarray(shape) - 1).tolist())
 
 
