@@ -13,14 +13,13 @@ from scipy import ndimage
 from models.aorta import tube_beside
 from models.nodule_passes import nearest_piece
 from models.outlining import piece_at
-from models.surroundings import DENSE_HU
+from models.surroundings import AIRY_HU, DENSE_HU, box_around
 
 Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Spacing = tuple[float, float, float]
 
-AIRY_HU = -850.0
 FATTY_HU = -60.0
 """What is less dense is fat, where no lung is near that it may be mixed with."""
 FROM_LUNG_MM = 4.0
@@ -39,10 +38,8 @@ def mass_outline(mask: BoolArray, image: Array, spacing_mm: Spacing, point: Floa
     """
     if not mask.any():
         return mask
-    held, margin = np.argwhere(mask), np.ceil(MARGIN_MM / np.asarray(spacing_mm)).astype(int)
-    low, high = np.maximum(held.min(axis=0) - margin, 0), held.max(axis=0) + margin + 1
-    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    part, here = image[box], point - low
+    box = box_around(mask, MARGIN_MM, spacing_mm)
+    part, here = image[box], point - [side.start for side in box]
     kept = piece_at(less_its_edge(mask[box], part, spacing_mm), here, spacing_mm)
     tube = tube_beside(image, spacing_mm, mask)
     if tube is not None:

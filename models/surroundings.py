@@ -14,6 +14,8 @@ Spacing = tuple[float, float, float]
 
 LUNG_HU = -500.0
 DENSE_HU = -400.0
+AIRY_HU = -850.0
+"""Aerated lung itself."""
 DEEP_MM = 10.0
 """Nearer to the middle of a mass there is no lung; the first look shows whatever is not so deep whole, or its edge."""
 LUNG_MM3 = 300.0
@@ -43,13 +45,18 @@ def aeration(part: Array, mask: BoolArray, spacing_mm: Spacing) -> float:
     if not mask.any():
         return 1.0
     far_mm = max(3.5, max(spacing_mm) + 0.5)
-    held = np.argwhere(mask)
-    reach = np.ceil(far_mm / np.asarray(spacing_mm)).astype(int) + 1
-    low, high = np.maximum(held.min(axis=0) - reach, 0), held.max(axis=0) + reach + 1
-    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    box = box_around(mask, far_mm, spacing_mm)
     away = ndimage.distance_transform_edt(~mask[box], sampling=spacing_mm)
     around = part[box][(away > 1.0) & (away <= far_mm)]
     return float(np.mean(around < LUNG_HU)) if around.size else 1.0
 
 
-__all__ = ["aeration", "is_deep", "is_dense"]
+def box_around(mask: BoolArray, reach_mm: float, spacing_mm: Spacing) -> tuple[slice, slice, slice]:
+    """Return the box of a mask `(K, R, C)` that is not empty, with all that lies within `reach_mm` and a voxel more."""
+    held, reach = np.argwhere(mask), np.ceil(reach_mm / np.asarray(spacing_mm)).astype(int) + 1
+    low, high = np.maximum(held.min(axis=0) - reach, 0), held.max(axis=0) + reach + 1
+    k, r, c = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return (k, r, c)
+
+
+__all__ = ["AIRY_HU", "aeration", "box_around", "is_deep", "is_dense"]

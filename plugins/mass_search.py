@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from models.surroundings import AIRY_HU
 from plugins.contract import Mask, Volume
 from plugins.lungs import Lungs, block_means
 from plugins.measure.lesion import measure_lesion
@@ -28,7 +29,7 @@ Index = tuple[int, int, int]
 GRID_MM = 2.5
 CLOSING_MM = 36.0
 """Lung is expected wherever a ball of this radius does not fit between lung and lung."""
-DENSE_HU, AIRY_HU = -300.0, -850.0
+DENSE_HU = -300.0
 CONTRAST_HU = 120.0
 """What is denser is a vessel full of contrast, or bone."""
 THICK_MM = 12.0
