@@ -52,7 +52,9 @@ def held_back(probability: Array, mask: BoolArray, spacing_mm: Spacing) -> Array
     return np.asarray(probability / (probability + (1 - probability) * factor), dtype=np.float32)
 
 
-def best_overlap(probability: Array, point: Floats, spacing_mm: Spacing) -> tuple[BoolArray, float]:
+def best_overlap(
+    probability: Array, point: Floats, spacing_mm: Spacing, reach_mm: float = REACH_MM
+) -> tuple[BoolArray, float]:
     """Return the mask at a point whose expected Dice is highest, `(K, R, C)`, and that Dice; empty where none is near.
 
     Voxels are taken in the order of their probability p for as long as 2 sum(p) / (count + sum of all p) grows.
@@ -67,7 +69,7 @@ def best_overlap(probability: Array, point: Floats, spacing_mm: Spacing) -> tupl
     gained = np.cumsum(falling)
     dice = 2 * gained / (np.arange(1, len(falling) + 1) + gained[-1])
     best = int(dice.argmax())
-    return piece_at(there & (probability >= falling[best]), point, spacing_mm), float(dice[best])
+    return piece_at(there & (probability >= falling[best]), point, spacing_mm, reach_mm), float(dice[best])
 
 
 def drawn_out(mask: BoolArray, probability: Array, spacing_mm: Spacing) -> BoolArray:
@@ -91,13 +93,13 @@ def drawn_out(mask: BoolArray, probability: Array, spacing_mm: Spacing) -> BoolA
     return nearest_piece(out, np.argwhere(mask)[0], spacing_mm)
 
 
-def piece_at(mask: BoolArray, point: Floats, spacing_mm: Spacing) -> BoolArray:
+def piece_at(mask: BoolArray, point: Floats, spacing_mm: Spacing, reach_mm: float = REACH_MM) -> BoolArray:
     """Return the piece of a mask `(K, R, C)` that lies at a point (voxel index); empty when none is near."""
     if not mask.any():
         return mask
     piece = nearest_piece(mask, point, spacing_mm)
     far = np.linalg.norm((np.argwhere(piece) - point) * np.asarray(spacing_mm), axis=1).min()
-    return piece if far <= max(REACH_MM, *spacing_mm) else np.zeros_like(mask)
+    return piece if far <= max(reach_mm, *spacing_mm) else np.zeros_like(mask)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

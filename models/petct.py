@@ -6,19 +6,23 @@ with `channels`, so that a network always sees what it learned from.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.calibration import scaled_logit
 from models.card import ModelCard
 from models.files import BadModel
 from models.nodule_passes import MIRRORS, Network, nearest_piece, sigmoid
 from models.nodule_segmenter import torch_network
+from models.outlining import best_overlap
 from models.patches import PatchGrid, cut, point_channel, put_back, scaled
+from models.uptake_outline import UptakeTrees, outlined
 
 if TYPE_CHECKING:
     from models.shipped import Model
@@ -27,6 +31,8 @@ Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 NAME = "petct_multitask"
 CHANNELS = 5
+TREES = "trees{}.safetensors"
+"""The file of a fold's trees."""
 HOTTEST_PART = 2.0
 """SUV over that of the hottest place near the point is cut here."""
 
@@ -153,6 +159,12 @@ def _shown(
     return channels(view, cut(suv, spacing_mm, at, view.grid), ct)
 
 
+def drawn_surely(probability: Array, point: Sequence[float], spacing_mm: Sequence[float]) -> BoolArray:
+    """Return the mask of highest expected Dice that holds, or lies nearest to, a point, `(K, R, C)`."""
+    k, r, c = spacing_mm
+    return best_overlap(probability, np.asarray(point, np.float64), (k, r, c), math.inf)[0]
+
+
 def above_percent(
     suv: Array,
     spacing_mm: Sequence[float],
@@ -177,9 +189,22 @@ def above_suv(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LearnedPetct:
-    """The networks of a model's card, asked together; they are loaded when the first lesion is drawn.
+class Lesion:
+    """One lesion as a model tells of it."""
 
+    mask: BoolArray
+    """What it draws, `(K, R, C)`; empty when it sees none."""
+    probability: Array
+    """Of each voxel to be lesion, `(K, R, C)`: calibrated in the lesion and within 5 mm of it, too high elsewhere."""
+    log_hazard: float
+    """Log hazard, learned from simulated outcomes: of a real patient's survival it tells nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LearnedPetct:
+    """The networks of a model's card and the trees that outline what they see; loaded for the first lesion.
+
+    A model without trees draws what is more probable than the level of its card.
     Raises BadModel when the card or the weights are not as they have to be.
     """
 
@@ -199,25 +224,16 @@ class LearnedPetct:
             intended_use=str(self.model.said("intended_use")),
             parameters={
                 "folds": ",".join(map(str, self._folds)),
-                "level": self.level,
+                **({} if self._trees else {"level": float(self._chosen("level"))}),
                 "mirrors": int(self.model.said("mirrors")),
             },
             weights_sha256=said.sha256,
         )
 
-    @property
-    def level(self) -> float:
-        """Return the probability from which a voxel is drawn; one fold alone has that which the other folds taught."""
-        said = self.model.said("level")
-        try:
-            return float(said["folds"][str(self.folds[0])] if len(self.folds) == 1 else said["all"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadModel("bad-card", f"the card of {self.model.manifest.name} has no levels") from error
-
     def answer(
         self, suv: Array, spacing_mm: Sequence[float], point: Sequence[float], hu: Array | None = None
-    ) -> Answer:
-        """Return what the networks say of the lesion at a point (voxel index) of a PET `(K, R, C)` in SUV.
+    ) -> Lesion:
+        """Return the lesion at a point (voxel index) of a PET `(K, R, C)` in SUV.
 
         `hu` is the CT on the grid of the PET, None without one. The log hazard is 0 for the usual tumour that was
         learned from: a Cox model has no zero of its own, so those of several networks can only be compared so.
@@ -225,16 +241,30 @@ class LearnedPetct:
         mirrors = int(self.model.said("mirrors"))
         found = look_at(self._networks, self._view, suv, hu, spacing_mm, point, mirrors)
         usual = self.model.said("usual_log_hazard")
-        return replace(
-            found, log_hazard=found.log_hazard - sum(usual[str(f)] for f in self._folds) / len(self._folds)
-        )
+        log_hazard = found.log_hazard - sum(usual[str(f)] for f in self._folds) / len(self._folds)
+        if not self._trees:
+            mask = found.drawn(float(self._chosen("level")), point, spacing_mm)
+            return Lesion(mask=mask, probability=found.probability, log_hazard=log_hazard)
+        probability = outlined(self._trees, found.probability, suv, hu, spacing_mm, point)
+        mask = drawn_surely(probability, point, spacing_mm)
+        slope, shift = self._chosen("calibration")
+        return Lesion(mask=mask, probability=scaled_logit(probability, slope, shift), log_hazard=log_hazard)
 
-    def draw(
-        self, suv: Array, spacing_mm: Sequence[float], point: Sequence[float], hu: Array | None = None
-    ) -> BoolArray:
-        """Return the lesion at a point, `(K, R, C)`; see `answer`."""
-        found = self.answer(suv, spacing_mm, point, hu)
-        return found.drawn(self.level, point, spacing_mm)
+    def _chosen(self, key: str) -> Any:
+        """Return what the card says for the folds that are asked; one alone has what the other folds taught."""
+        said = self.model.said(key)
+        try:
+            return said["folds"][str(self.folds[0])] if len(self.folds) == 1 else said["all"]
+        except (KeyError, TypeError) as error:
+            raise BadModel(
+                "bad-card", f"the card of {self.model.manifest.name} has no {key} of its folds"
+            ) from error
+
+    @cached_property
+    def _trees(self) -> tuple[UptakeTrees, ...]:
+        names = [TREES.format(fold) for fold in self._folds]
+        there = [name for name in names if name in self.model.manifest.files]
+        return tuple(UptakeTrees.of(self.model.numbers(name)) for name in there)
 
     @cached_property
     def _view(self) -> PetctView:

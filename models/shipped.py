@@ -57,7 +57,11 @@ class Model:
 
     def weights(self, fold: int) -> dict[str, NDArray[np.generic]]:
         """Return the weights of one fold, by name. Raises BadModel as `models.files.load_weights` does."""
-        return load_weights(self.folder, f"fold{fold}.safetensors", {self.manifest.sha256}, date.min)
+        return self.numbers(f"fold{fold}.safetensors")
+
+    def numbers(self, name: str) -> dict[str, NDArray[np.generic]]:
+        """Return the arrays of one of its files, by name. Raises BadModel as `models.files.load_weights` does."""
+        return load_weights(self.folder, name, {self.manifest.sha256}, date.min)
 
 
 def open_model(folder: Path, trusted: Collection[str], today: date) -> Model:

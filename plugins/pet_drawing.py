@@ -41,8 +41,7 @@ class PetDrawing:
         The lesion is empty when the network sees none there.
         """
         found = self.model.answer(self.pet.array, self.pet.spacing_mm, index, self.hu)
-        drawn = found.drawn(self.model.level, index, self.pet.spacing_mm)
-        return drawn if drawn[index] else np.zeros_like(drawn), found.log_hazard
+        return found.mask if found.mask[index] else np.zeros_like(found.mask), found.log_hazard
 
 
 def ct_beside(pet: Volume, cts: Sequence[Volume]) -> Volume | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.shipped import Model
 from plugins.errors import Refused
@@ -26,7 +27,7 @@ WARM_UP = 0.1
 """Part of the steps in which the learning rate rises."""
 CHECKPOINTS = 20
 """Into how many parts a fold's training is cut by checkpoints, at most `Schedule.save_every` steps each."""
-KEPT = ("levels", "level", "mirrors", "doubt", "usual_log_hazard", "reported")
+KEPT = ("levels", "level", "mirrors", "doubt", "usual_log_hazard", "calibration", "reported")
 """Parts of a card that were decided on cases that the deciding network had not seen, and that stay the champion's."""
 
 
@@ -152,8 +153,14 @@ def pack(
         "judged_sha256": frozen.judge.sha256,
     }
     held_out: Mapping[str, int] = card["held_out"]
-    ship(frozen.folder / FIT, frozen.learn, folder, about, decided, {}, held_out)
+    ship(frozen.folder / FIT, frozen.learn, folder, about, decided, {}, held_out, _beside(champion))
     return folder
+
+
+def _beside(champion: Model) -> dict[str, dict[str, NDArray[np.generic]]]:
+    """Return what lies beside the champion's networks: it stays as it is, like what was decided."""
+    networks = {"card.json", *(f"fold{fold}.safetensors" for fold in champion.folds)}
+    return {name: champion.numbers(name) for name in sorted(set(champion.manifest.files) - networks)}
 
 
 def _has_made(champion: Model) -> bool:

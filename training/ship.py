@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from models.files import MANIFEST
 from plugins.errors import Refused
 from training.manifest import DataManifest
@@ -44,6 +47,7 @@ def ship(
     decided: Mapping[str, Any],
     figures: Mapping[str, Any],
     held_out: Mapping[str, int] | None = None,
+    beside: Mapping[str, Mapping[str, NDArray[np.generic]]] | None = None,
 ) -> str:
     """Write the finished folds of a run into a folder as a model; return the sha256 of its manifest.
 
@@ -51,8 +55,11 @@ def ship(
     them. `models.nodule_segmenter` reads of it `levels` (probability from which a lesion is seen at all: one, or one
     for each voxel size), `mirrors` (1 to 8) and `doubt` (as `training.nodule_doubt` writes it).
     `held_out` is the fold of each patient that weights before these had learned from, beside those of `data`.
+    `beside` are arrays in files of their own, by the name of the file.
     Refuses `no-weights` and `other-data`.
     """
+    from safetensors.numpy import save
+
     records = _records(run)
     first = next(iter(records.values()))
     if any(record["data_sha256"] != data.sha256 for record in records.values()):
@@ -85,7 +92,11 @@ def ship(
         "figures": figures,
     }
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
-    return write_manifest(folder, about, [f"fold{n}.safetensors" for n in sorted(records)])
+    for name, arrays in (beside or {}).items():
+        (folder / name).write_bytes(save({key: np.ascontiguousarray(one) for key, one in arrays.items()}))
+    return write_manifest(
+        folder, about, [*(f"fold{n}.safetensors" for n in sorted(records)), *(beside or ())]
+    )
 
 
 def _records(run: Path) -> dict[int, dict[str, Any]]:

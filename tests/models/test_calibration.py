@@ -6,10 +6,12 @@ from scipy import special, stats
 
 from models.calibration import (
     error_auroc,
+    fit_scale,
     fit_temperature,
     lesion_region,
     negative_log_likelihood,
     reliability,
+    scaled_logit,
     tempered,
     uncertainty_error,
 )
@@ -118,3 +120,18 @@ def test_doubt_that_knows_where_the_errors_are_counted_in_pairs() -> None:
     doubt, wrong = np.array([0.9, 0.5, 0.5, 0.1]), np.array([True, True, False, False])
     assert error_auroc(doubt, wrong) == pytest.approx((2 + 1.5) / 4)
     assert np.isnan(error_auroc(doubt, np.zeros(4, dtype=bool)))
+
+
+@pytest.mark.parametrize(("slope", "shift"), [(1.0, 0.0), (0.5, 1.5), (2.0, -0.7)])
+def test_the_scale_that_made_probabilities_wrong_is_found_again(slope: float, shift: float) -> None:
+    logits, targets = overconfident(1.0)
+    said = [special.expit((z - shift) / slope) for z in logits]
+    found = fit_scale(said, targets)
+    assert found == pytest.approx((slope, shift), abs=0.06)
+    right = scaled_logit(said[0], *found)
+    assert np.abs(right - special.expit(logits[0])).max() < 0.05
+
+
+def test_a_scale_needs_a_voxel() -> None:
+    with pytest.raises(ValueError, match="no voxel"):
+        fit_scale([np.zeros(0)], [np.zeros(0, dtype=np.bool_)])

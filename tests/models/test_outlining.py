@@ -164,3 +164,10 @@ def test_a_piece_too_far_from_the_point_is_of_something_else() -> None:
     mask[2, 10, 13:15] = True
     assert piece_at(mask, MIDDLE, MM).sum() == 2
     assert not piece_at(mask, np.array([2.0, 10.0, 9.0]), MM).any()
+
+
+def test_a_mask_that_is_far_from_the_point_counts_only_where_that_is_wanted() -> None:
+    p = np.zeros((5, 21, 21), dtype=np.float32)
+    p[2, 2:5, 2:5] = 0.9
+    assert not best_overlap(p, MIDDLE, MM)[0].any()
+    assert best_overlap(p, MIDDLE, MM, reach_mm=np.inf)[0].sum() == 9

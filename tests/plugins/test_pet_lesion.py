@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from shapes import Ellipsoid, grid, rotation
 
 from models.card import ModelCard
-from models.petct import Answer
+from models.petct import Lesion
 from plugins import codes
 from plugins.contract import Finding, Flag, Patient, Plugin, Study, Volume, parted
 from plugins.errors import Refused
@@ -320,17 +320,16 @@ class Growing:
     def __init__(self, sees: bool = True) -> None:
         self.sees = sees
         self.shown: list[object] = []
-        self.level = 0.5
         self.card = ModelCard(name="ball", version="1", kind="learned", intended_use="tests")
 
     def answer(
         self, suv: NDArray[np.float32], spacing_mm: tuple[float, ...], point: tuple[int, ...], hu: object
-    ) -> Answer:
+    ) -> Lesion:
         self.shown.append(hu)
         index = np.indices(suv.shape).astype(np.float32)
         far = sum(((g - p) * s) ** 2 for g, p, s in zip(index, point, spacing_mm, strict=True))
         probability = ((far <= 400.0) & self.sees).astype(np.float32)
-        return Answer(probability=probability, log_hazard=1.25)
+        return Lesion(mask=probability > 0.5, probability=probability, log_hazard=1.25)
 
 
 def test_the_network_draws_when_it_is_asked_to_and_shows_its_card(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from models.outcome import Outcomes, concordance
 from models.petct import LearnedPetct, PetctView
 from models.shipped import open_model
 from plugins.errors import Refused
+from training.challenger import _beside
 from training.evaluate.data import open_data
 from training.evaluate.families import open_subject
 from training.evaluate.judging import judge_model
@@ -22,7 +23,7 @@ from training.fit import fit
 from training.petct_lesions import made_lesion
 from training.petct_outcomes import hazard_of, simulated, true_log_hazard
 from training.petct_samples import Augmentation, draw_sample, window
-from training.petct_ship import LEVELS, best_levels, pack
+from training.petct_ship import pack
 from training.petct_task import petct_task
 from training.sts import load_sarcoma, sts_manifest
 
@@ -145,9 +146,8 @@ def test_a_run_becomes_a_model_whose_card_alone_draws_what_was_judged(
     case = data.cases[0]
     ball = load_sarcoma(case, balls)
     one = LearnedPetct(model=model, folds=(case.fold,))
-    assert one.level == model.card["level"]["folds"][str(case.fold)]
-    assert LearnedPetct(model=model).level == model.card["level"]["all"]
-    drawn = one.draw(ball.suv, ball.spacing_mm, ball.middle, ball.hu)
+    assert sorted(_beside(model)) == ["trees0.safetensors", "trees1.safetensors"], "a challenger keeps them"
+    drawn = one.answer(ball.suv, ball.spacing_mm, ball.middle, ball.hu).mask
     again = judge_model(open_subject(str(tmp_path / "model")), data, made_at=MADE_AT, resamples=100)
     (row,) = (
         row
@@ -155,13 +155,6 @@ def test_a_run_becomes_a_model_whose_card_alone_draws_what_was_judged(
         if (row["case_id"], row["setting"]) == (case.case_id, "the crop alone")
     )
     assert row["figures"]["dice"] == pytest.approx(dice(drawn, ball.mask))
-
-
-def test_a_fold_has_the_level_that_the_other_folds_taught() -> None:
-    at = {level: place for place, level in enumerate(LEVELS)}
-    dices, folds = np.zeros((4, len(LEVELS))), np.array([0, 0, 1, 1])
-    dices[:2, at[0.3]], dices[2:, at[0.6]] = 0.8, 0.9
-    assert best_levels(dices, folds) == {"all": 0.6, "folds": {"0": 0.6, "1": 0.3}}
 
 
 def test_risk_sets_hold_whole_cohorts_and_patients_are_apart(balls: Path, tmp_path: Path) -> None:

@@ -32,11 +32,11 @@ def test_tumours_of_unseen_patients_are_drawn_better_than_by_a_threshold_and_haz
             tumour = load_sarcoma(case, root)
             place = (tumour.spacing_mm, tumour.middle)
             found = one.answer(tumour.suv, *place, tumour.hu)
-            drawn.append(dice(found.drawn(one.level, tumour.middle, tumour.spacing_mm), tumour.mask))
+            drawn.append(dice(found.mask, tumour.mask))
             threshold.append(dice(above_suv(tumour.suv, *place), tumour.mask))
             said.append(found.log_hazard)
             true.append(hazard_of(tumour))
-    assert np.mean(drawn) > max(0.6, float(np.mean(threshold)) + 0.1)
+    assert np.mean(drawn) > max(0.65, float(np.mean(threshold)) + 0.1)
     assert np.corrcoef(said, true)[0, 1] > 0.7
 
 

@@ -174,11 +174,7 @@ def _threshold(
 
 def _learned(model: LearnedPetct, suv: Array, hu: Array | None, spacing_mm: Spacing, point: Point) -> Said:
     found = model.answer(suv, spacing_mm, point, hu)
-    return Said(
-        drawn=found.drawn(model.level, point, spacing_mm),
-        probability=found.probability,
-        log_hazard=found.log_hazard,
-    )
+    return Said(drawn=found.mask, probability=found.probability, log_hazard=found.log_hazard)
 
 
 def _of_run(subject: Subject, folds: tuple[int, ...], data: Data) -> Asked:
