@@ -27,7 +27,7 @@ WARM_UP = 0.1
 """Part of the steps in which the learning rate rises."""
 CHECKPOINTS = 20
 """Into how many parts a fold's training is cut by checkpoints, at most `Schedule.save_every` steps each."""
-KEPT = ("levels", "level", "mirrors", "doubt", "usual_log_hazard", "calibration", "reported")
+KEPT = ("levels", "level", "mirrors", "doubt", "usual_log_hazard", "calibration", "trees", "reported")
 """Parts of a card that were decided on cases that the deciding network had not seen, and that stay the champion's."""
 
 
@@ -153,11 +153,11 @@ def pack(
         "judged_sha256": frozen.judge.sha256,
     }
     held_out: Mapping[str, int] = card["held_out"]
-    ship(frozen.folder / FIT, frozen.learn, folder, about, decided, {}, held_out, _beside(champion))
+    ship(frozen.folder / FIT, frozen.learn, folder, about, decided, {}, held_out, beside_networks(champion))
     return folder
 
 
-def _beside(champion: Model) -> dict[str, dict[str, NDArray[np.generic]]]:
+def beside_networks(champion: Model) -> dict[str, dict[str, NDArray[np.generic]]]:
     """Return what lies beside the champion's networks: it stays as it is, like what was decided."""
     networks = {"card.json", *(f"fold{fold}.safetensors" for fold in champion.folds)}
     return {name: champion.numbers(name) for name in sorted(set(champion.manifest.files) - networks)}
@@ -185,6 +185,8 @@ def _limits(champion: Model, frozen: Frozen, keeps_doubt: bool) -> tuple[str, ..
     card, version = champion.card, champion.manifest.version
     doubt = keeps_doubt and "doubt" in card
     what = "Levels, temperature and the quantiles of its intervals" if doubt else "Levels"
+    if "trees" in card:
+        what = "Trees and calibration"
     found = [
         f"{what} are those of version {version}; how they fit these weights was judged on the hold-out alone."
     ]
@@ -201,4 +203,4 @@ def _limits(champion: Model, frozen: Frozen, keeps_doubt: bool) -> tuple[str, ..
     return tuple(found)
 
 
-__all__ = ["FIT", "KEPT", "MODEL", "experiment_of", "learn", "pack", "task_on_of"]
+__all__ = ["FIT", "KEPT", "MODEL", "beside_networks", "experiment_of", "learn", "pack", "task_on_of"]

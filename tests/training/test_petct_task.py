@@ -13,7 +13,7 @@ from models.outcome import Outcomes, concordance
 from models.petct import LearnedPetct, PetctView
 from models.shipped import open_model
 from plugins.errors import Refused
-from training.challenger import _beside
+from training.challenger import beside_networks
 from training.evaluate.data import open_data
 from training.evaluate.families import open_subject
 from training.evaluate.judging import judge_model
@@ -146,7 +146,9 @@ def test_a_run_becomes_a_model_whose_card_alone_draws_what_was_judged(
     case = data.cases[0]
     ball = load_sarcoma(case, balls)
     one = LearnedPetct(model=model, folds=(case.fold,))
-    assert sorted(_beside(model)) == ["trees0.safetensors", "trees1.safetensors"], "a challenger keeps them"
+    assert sorted(beside_networks(model)) == ["trees0.safetensors", "trees1.safetensors"], (
+        "a challenger keeps them"
+    )
     drawn = one.answer(ball.suv, ball.spacing_mm, ball.middle, ball.hu).mask
     again = judge_model(open_subject(str(tmp_path / "model")), data, made_at=MADE_AT, resamples=100)
     (row,) = (

@@ -234,7 +234,8 @@ def test_a_challenger_that_is_another_kind_of_model_is_outside_the_plan(model: M
 def test_the_plan_of_the_petct_model_says_what_it_learns_from_and_that_its_hazard_stays() -> None:
     petct, recipe = open_shipped("petct_multitask"), replace(RECIPE_HERE, family="petct_multitask")
     kept = modification(petct, recipe.family, made_at=NOON).figures["keeps"]
-    assert {"level", "usual_log_hazard", "reported"} <= kept.keys() and not {"levels", "doubt"} & kept.keys()
+    assert {"calibration", "trees", "usual_log_hazard", "reported"} <= kept.keys()
+    assert not {"levels", "level", "doubt"} & kept.keys()
     (labels, *_) = protocol(petct, recipe, made_at=NOON).sections
     assert "masks on PET in SUV" in labels.points[-3] and "survival head" in labels.points[-1]
 

@@ -22,6 +22,8 @@ KEEPS: Mapping[str, str] = {
     "architecture": "The networks: layers, channels, normalisation.",
     "levels": "The probability from which a lesion is seen at all, for each voxel size.",
     "level": "The probability from which a voxel is drawn, for all networks together and for each alone.",
+    "calibration": "Slope and shift of the logit near a lesion, for all networks together and for each alone.",
+    "trees": "How the trees were taught that say where a lesion on PET ends; the trees themselves stay too.",
     "mirrors": "How many mirrored copies of a patch are asked.",
     "usual_log_hazard": "The zero of the log hazard of each network; the survival head itself keeps its weights too.",
     "reported": "Whether the log hazard is reported.",
