@@ -224,7 +224,7 @@ class LearnedPetct:
             intended_use=str(self.model.said("intended_use")),
             parameters={
                 "folds": ",".join(map(str, self._folds)),
-                **({} if self._trees else {"level": float(self._chosen("level"))}),
+                **({} if self._trees else {"level": self._numbers("level", 1)[0]}),
                 "mirrors": int(self.model.said("mirrors")),
             },
             weights_sha256=said.sha256,
@@ -243,19 +243,23 @@ class LearnedPetct:
         usual = self.model.said("usual_log_hazard")
         log_hazard = found.log_hazard - sum(usual[str(f)] for f in self._folds) / len(self._folds)
         if not self._trees:
-            mask = found.drawn(float(self._chosen("level")), point, spacing_mm)
+            mask = found.drawn(self._numbers("level", 1)[0], point, spacing_mm)
             return Lesion(mask=mask, probability=found.probability, log_hazard=log_hazard)
         probability = outlined(self._trees, found.probability, suv, hu, spacing_mm, point)
         mask = drawn_surely(probability, point, spacing_mm)
-        slope, shift = self._chosen("calibration")
-        return Lesion(mask=mask, probability=scaled_logit(probability, slope, shift), log_hazard=log_hazard)
+        calibrated = scaled_logit(probability, *self._numbers("calibration", 2))
+        return Lesion(mask=mask, probability=calibrated, log_hazard=log_hazard)
 
-    def _chosen(self, key: str) -> Any:
+    def _numbers(self, key: str, count: int) -> list[float]:
         """Return what the card says for the folds that are asked; one alone has what the other folds taught."""
         said = self.model.said(key)
         try:
-            return said["folds"][str(self.folds[0])] if len(self.folds) == 1 else said["all"]
-        except (KeyError, TypeError) as error:
+            own = said["folds"][str(self.folds[0])] if len(self.folds) == 1 else said["all"]
+            numbers = [float(number) for number in (own if isinstance(own, list) else [own])]
+            if len(numbers) != count:
+                raise ValueError(f"{len(numbers)} numbers instead of {count}")
+            return numbers
+        except (KeyError, TypeError, ValueError) as error:
             raise BadModel(
                 "bad-card", f"the card of {self.model.manifest.name} has no {key} of its folds"
             ) from error
@@ -263,8 +267,9 @@ class LearnedPetct:
     @cached_property
     def _trees(self) -> tuple[UptakeTrees, ...]:
         names = [TREES.format(fold) for fold in self._folds]
-        there = [name for name in names if name in self.model.manifest.files]
-        return tuple(UptakeTrees.of(self.model.numbers(name)) for name in there)
+        if not any(name in self.model.manifest.files for name in names):
+            return ()
+        return tuple(UptakeTrees.of(self.model.numbers(name)) for name in names)
 
     @cached_property
     def _view(self) -> PetctView:

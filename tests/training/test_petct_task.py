@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 import torch
 from ball_sarcomas import TINY, write_sarcomas
 
+from models.files import BadModel
 from models.outcome import Outcomes, concordance
 from models.petct import LearnedPetct, PetctView
-from models.shipped import open_model
+from models.shipped import Model, open_model
 from plugins.errors import Refused
 from training.challenger import beside_networks
 from training.evaluate.data import open_data
@@ -135,13 +137,17 @@ def test_balls_are_learned_judged_and_followed(run: Path, balls: Path) -> None:
     assert plain["survival"]["figures"]["true_c_index"]["value"] > 0.5
 
 
-def test_a_run_becomes_a_model_whose_card_alone_draws_what_was_judged(
-    run: Path, balls: Path, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, run: Path, balls: Path) -> Model:
+    folder = tmp_path_factory.mktemp("packed") / "model"
+    trusted, figures = pack(run, open_data(balls, None, [0, 1]), folder)
+    packed = open_model(folder, {trusted}, date(2026, 1, 1))
+    assert packed.card["figures"] == json.loads(json.dumps(figures))
+    return packed
+
+
+def test_a_run_becomes_a_model_whose_card_alone_draws_what_was_judged(model: Model, balls: Path) -> None:
     data = open_data(balls, None, [0, 1])
-    trusted, figures = pack(run, data, tmp_path / "model")
-    model = open_model(tmp_path / "model", {trusted}, date(2026, 1, 1))
-    assert model.card["figures"] == json.loads(json.dumps(figures))
     assert model.card["reported"] is False
     case = data.cases[0]
     ball = load_sarcoma(case, balls)
@@ -150,13 +156,21 @@ def test_a_run_becomes_a_model_whose_card_alone_draws_what_was_judged(
         "a challenger keeps them"
     )
     drawn = one.answer(ball.suv, ball.spacing_mm, ball.middle, ball.hu).mask
-    again = judge_model(open_subject(str(tmp_path / "model")), data, made_at=MADE_AT, resamples=100)
+    again = judge_model(open_subject(str(model.folder)), data, made_at=MADE_AT, resamples=100)
     (row,) = (
         row
         for row in again.plain()["segmentation"]["cases"]
         if (row["case_id"], row["setting"]) == (case.case_id, "the crop alone")
     )
     assert row["figures"]["dice"] == pytest.approx(dice(drawn, ball.mask))
+
+
+@pytest.mark.parametrize("said", [{"all": [1.0]}, {"folds": {}}, {"all": ["much", 0.0]}, None])
+def test_a_card_whose_calibration_is_none_is_refused(model: Model, balls: Path, said: object) -> None:
+    wrong = LearnedPetct(model=replace(model, card={**model.card, "calibration": said}))
+    ball = load_sarcoma(sts_manifest(balls).cases[0], balls)
+    with pytest.raises(BadModel, match="bad-card"):
+        wrong.answer(ball.suv, ball.spacing_mm, ball.middle)
 
 
 def test_risk_sets_hold_whole_cohorts_and_patients_are_apart(balls: Path, tmp_path: Path) -> None:
