@@ -63,8 +63,7 @@ LEAST_PROBABILITY = 1e-4
 
 def scaled_logit(probability: FloatArray, slope: float, shift: float) -> NDArray[np.float32]:
     """Return the probabilities `sigmoid(slope logit(p) + shift)`, p at least 1e-4 off 0 and 1; shaped as they are."""
-    logits = special.logit(np.clip(probability, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY))
-    return np.asarray(special.expit(slope * logits + shift), dtype=np.float32)
+    return np.asarray(special.expit(slope * _logit(probability) + shift), dtype=np.float32)
 
 
 def fit_scale(probabilities: Sequence[FloatArray], targets: Sequence[BoolArray]) -> tuple[float, float]:
@@ -74,11 +73,7 @@ def fit_scale(probabilities: Sequence[FloatArray], targets: Sequence[BoolArray])
     there, which a temperature alone has not. The likelihood is convex. Source: Platt 1999.
     Raises ValueError when there is no voxel.
     """
-    cases = [
-        (special.logit(np.clip(p.ravel(), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)), t.ravel())
-        for p, t in zip(probabilities, targets, strict=True)
-        if p.size
-    ]
+    cases = [(_logit(p.ravel()), t.ravel()) for p, t in zip(probabilities, targets, strict=True) if p.size]
     if not cases:
         raise ValueError("no voxel to fit a scale on: the lesion regions are empty")
     from scipy import optimize  # here, because whoever only draws would wait a third of a second for it
@@ -88,6 +83,11 @@ def fit_scale(probabilities: Sequence[FloatArray], targets: Sequence[BoolArray])
 
     slope, shift = optimize.minimize(loss, (1.0, 0.0), bounds=((0.05, 20.0), (-20.0, 20.0))).x
     return float(slope), float(shift)
+
+
+def _logit(probability: FloatArray) -> FloatArray:
+    logits: FloatArray = special.logit(np.clip(probability, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY))
+    return logits
 
 
 def negative_log_likelihood(logits: FloatArray, target: BoolArray) -> float:

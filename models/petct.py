@@ -195,7 +195,8 @@ class Lesion:
     mask: BoolArray
     """What it draws, `(K, R, C)`; empty when it sees none."""
     probability: Array
-    """Of each voxel to be lesion, `(K, R, C)`: calibrated in the lesion and within 5 mm of it, too high elsewhere."""
+    """Of each voxel to be lesion, `(K, R, C)`; of a model with trees it is calibrated in the lesion and within 5 mm of
+    it, and too high elsewhere."""
     log_hazard: float
     """Log hazard, learned from simulated outcomes: of a real patient's survival it tells nothing."""
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from models.files import BadModel
-from models.nodule_passes import nearest_piece
+from models.nodule_passes import nearest_piece, sigmoid
+from models.surroundings import box_around
 
 Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
-Box = tuple[slice, slice, slice]
 FEATURES = (
     "logit",
     "logit within 8 mm",
@@ -103,7 +103,7 @@ class UptakeTrees:
         logit = np.full(len(features), self.begin[0], dtype=np.float32)
         for tree in range(len(self.feature)):
             logit += self._said(tree, columns)
-        return np.asarray(1 / (1 + np.exp(-logit)), dtype=np.float32)
+        return sigmoid(logit)
 
     def _said(self, tree: int, columns: Array) -> Array | np.float32:
         """Return what one tree adds, from columns `(F, V)`: children come after their node, so the last go first."""
@@ -129,21 +129,25 @@ def outlined(
     point: Sequence[float],
 ) -> Array:
     """Return the probability of lesion `(K, R, C)` after the trees, their mean; 0 where the network is certain."""
-    box = _box(probability, spacing_mm)
+    where, values = told(probability, suv, hu, spacing_mm, point)
     out = np.zeros_like(probability)
-    if box is None:
-        return out
-    here = [p - s.start for p, s in zip(point, box, strict=True)]
-    told = features(probability[box], suv[box], None if hu is None else hu[box], spacing_mm, here)
-    where = asked(probability[box])
-    values = told[where]
-    out[box][where] = np.mean([one.probability(values) for one in trees], axis=0)
+    if values.size:
+        out[where] = np.mean([one.probability(values) for one in trees], axis=0)
     return out
 
 
-def asked(probability: Array) -> BoolArray:
-    """Return where the network is not certain that no lesion is, `(K, R, C)`."""
-    return np.asarray(_logit(probability) > -CERTAIN)
+def told(
+    probability: Array, suv: Array, hu: Array | None, spacing_mm: Sequence[float], point: Sequence[float]
+) -> tuple[BoolArray, Array]:
+    """Return where the network is not certain that no lesion is `(K, R, C)`, and the features there `(V, F)`."""
+    where = _logit(probability) > -CERTAIN
+    if not where.any():
+        return where, np.empty((0, len(FEATURES)), dtype=np.float32)
+    k, r, c = spacing_mm
+    box = box_around(where, AROUND_MM[1], (k, r, c))
+    here = [p - side.start for p, side in zip(point, box, strict=True)]
+    near = features(probability[box], suv[box], None if hu is None else hu[box], spacing_mm, here)
+    return where, near[where[box]]
 
 
 def features(
@@ -194,18 +198,6 @@ def features(
     return np.stack([np.broadcast_to(np.asarray(one, np.float32), suv.shape) for one in columns], axis=-1)
 
 
-def _box(probability: Array, spacing_mm: Sequence[float]) -> Box | None:
-    """Return where the network is not certain that nothing is, and what surrounds that; None for nowhere."""
-    there = np.argwhere(asked(probability))
-    if not there.size:
-        return None
-    k, r, c = (
-        slice(max(0, int(low - AROUND_MM[1] / mm)), int(high + AROUND_MM[1] / mm) + 2)
-        for low, high, mm in zip(there.min(axis=0), there.max(axis=0), spacing_mm, strict=True)
-    )
-    return k, r, c
-
-
 def _logit(probability: Array) -> Array:
     p = np.clip(probability, 1e-6, 1 - 1e-6)
     return np.asarray(np.log(p / (1 - p)), dtype=np.float32)
@@ -223,4 +215,4 @@ def _away(shape: Sequence[int], place: Sequence[float], spacing_mm: Sequence[flo
     return np.asarray(np.sqrt(sum(np.ix_(*axes))), dtype=np.float32)
 
 
-__all__ = ["FEATURES", "UptakeTrees", "asked", "features", "outlined"]
+__all__ = ["FEATURES", "UptakeTrees", "features", "outlined", "told"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.shipped import Model
+from models.shipped import CARD, Model
 from plugins.errors import Refused
 from training.experiment import Experiment, Schedule
 from training.frozen import LEARN, Frozen
@@ -159,7 +159,7 @@ def pack(
 
 def beside_networks(champion: Model) -> dict[str, dict[str, NDArray[np.generic]]]:
     """Return what lies beside the champion's networks: it stays as it is, like what was decided."""
-    networks = {"card.json", *(f"fold{fold}.safetensors" for fold in champion.folds)}
+    networks = {CARD, *(f"fold{fold}.safetensors" for fold in champion.folds)}
     return {name: champion.numbers(name) for name in sorted(set(champion.manifest.files) - networks)}
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from models.calibration import fit_scale, lesion_region
 from models.nodule_passes import Network
 from models.petct import PetctView, look_at
-from models.uptake_outline import UptakeTrees, asked, features, outlined
+from models.uptake_outline import UptakeTrees, outlined, told
 from training.evaluate.petct import SETTINGS, put
 from training.sts import Sarcoma
 
@@ -84,18 +84,18 @@ def asked_of(
 
 def taught(answers: Sequence[Asked], fold: int) -> UptakeTrees:
     """Return the trees that the answers of all other folds teach."""
-    rng, told, truths, weights = np.random.default_rng(fold), [], [], []
+    rng, values, truths, weights = np.random.default_rng(fold), [], [], []
     for one in answers:
         if one.fold == fold:
             continue
-        where = asked(one.probability)
-        held = np.flatnonzero(where)
-        drawn = rng.choice(held, min(VOXELS, held.size), replace=False)
-        values = features(one.probability, *one.image, one.case.spacing_mm, one.point)
-        told.append(values.reshape(-1, values.shape[-1])[drawn])
-        truths.append(one.truth.ravel()[drawn])
-        weights.append(np.full(drawn.size, held.size / max(drawn.size, 1) / one.truth.sum() ** LARGER_COUNTS))
-    return boosted(np.concatenate(told), np.concatenate(truths), np.concatenate(weights))
+        where, there = told(one.probability, *one.image, one.case.spacing_mm, one.point)
+        drawn = rng.choice(len(there), min(VOXELS, len(there)), replace=False)
+        values.append(there[drawn])
+        truths.append(one.truth[where][drawn])
+        weights.append(
+            np.full(drawn.size, len(there) / max(drawn.size, 1) / one.truth.sum() ** LARGER_COUNTS)
+        )
+    return boosted(np.concatenate(values), np.concatenate(truths), np.concatenate(weights))
 
 
 def boosted(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.files import BadModel
-from models.uptake_outline import FEATURES, UptakeTrees, asked, features, outlined
+from models.uptake_outline import FEATURES, UptakeTrees, features, outlined, told
 
 SPACING = (4.0, 5.0, 5.0)
 SHAPE, MIDDLE = (25, 20, 20), (12.0, 10.0, 10.0)
@@ -64,7 +64,7 @@ def test_a_ball_that_the_network_draws_too_large_ends_where_its_uptake_does() ->
     found = outlined(trees, probability, suv, None, SPACING, MIDDLE)
     assert ((found > 0.5) == ball(20.0)).all()
     assert found[ball(20.0)].max() == pytest.approx(1 / (1 + np.exp(-5.5)))
-    assert (found[~asked(probability)] == 0.0).all()
+    assert (found[~told(probability, suv, None, SPACING, MIDDLE)[0]] == 0.0).all()
     both = outlined([*trees, stump("log SUV", -1.0, 0.0, -0.5)], probability, suv, None, SPACING, MIDDLE)
     assert both[12, 10, 10] == pytest.approx((1 / (1 + np.exp(-5.5)) + 0.5) / 2), "several give their mean"
 
