@@ -59,7 +59,7 @@ def pack(run: Path, data: Data, out: Path) -> tuple[str, Mapping[str, Any]]:
     }
     usual = {fold: usual_log_hazard(subject, fold, data) for fold in subject.folds}
     answers = list(asked_of(networks, view, cases, MIRRORS))
-    trees = {fold: taught(answers, fold) for fold in subject.folds}
+    trees = taught(answers, subject.folds)
     decided = {
         "mirrors": MIRRORS,
         "usual_log_hazard": {str(fold): value for fold, value in usual.items()},

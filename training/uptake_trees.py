@@ -82,20 +82,18 @@ def asked_of(
             )
 
 
-def taught(answers: Sequence[Asked], fold: int) -> UptakeTrees:
-    """Return the trees that the answers of all other folds teach."""
-    rng, values, truths, weights = np.random.default_rng(fold), [], [], []
+def taught(answers: Sequence[Asked], folds: Sequence[int]) -> dict[int, UptakeTrees]:
+    """Return the trees of each of the folds: those that the answers of all other folds teach."""
+    rngs = {fold: np.random.default_rng(fold) for fold in folds}
+    lessons: dict[int, list[tuple[NDArray[Any], ...]]] = {fold: [] for fold in folds}
     for one in answers:
-        if one.fold == fold:
-            continue
-        where, there = told(one.probability, *one.image, one.case.spacing_mm, one.point)
-        drawn = rng.choice(len(there), min(VOXELS, len(there)), replace=False)
-        values.append(there[drawn])
-        truths.append(one.truth[where][drawn])
-        weights.append(
-            np.full(drawn.size, len(there) / max(drawn.size, 1) / one.truth.sum() ** LARGER_COUNTS)
-        )
-    return boosted(np.concatenate(values), np.concatenate(truths), np.concatenate(weights))
+        where, values = told(one.probability, *one.image, one.case.spacing_mm, one.point)
+        truth, count = one.truth[where], min(VOXELS, len(values))
+        weight = len(values) / max(count, 1) / one.truth.sum() ** LARGER_COUNTS
+        for fold in set(folds) - {one.fold}:
+            drawn = rngs[fold].choice(len(values), count, replace=False)
+            lessons[fold].append((values[drawn], truth[drawn], np.full(count, weight)))
+    return {fold: boosted(*map(np.concatenate, zip(*lessons[fold], strict=True))) for fold in folds}
 
 
 def boosted(
