@@ -89,7 +89,8 @@ def task_on(
     """
     require_patients_apart(learned, unseen)
     settings: dict[str, Any] = dict(experiment.task)
-    settings.pop("outcome_seed", None)
+    for of_the_hazard in ("outcome_seed", "outcomes"):
+        settings.pop(of_the_hazard, None)
     try:
         return PetctMasks(
             manifest=opened.manifest,

@@ -65,16 +65,23 @@ class PetctTask:
     """The part of a batch that is made lesions."""
     seed: int
     """Seed of the simulated outcomes."""
-    _risk: RiskSets = field(init=False)
+    outcomes: int = 1
+    """How many outcomes of each patient are simulated and learned from: one tells little of the hazard behind it."""
+    _risks: tuple[RiskSets, ...] = field(init=False)
     _both: Multitask = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.outcomes < 1:
+            raise ValueError("each patient has one outcome or more")
         cohort = [hazard_of(case) for case in (*self.learned, *self.made)]
-        outcomes = simulated(cohort, self.seed)
-        risk = RiskSets(torch.from_numpy(outcomes.duration).float(), torch.from_numpy(outcomes.event))
-        object.__setattr__(self, "_risk", risk)
+        drawn = [simulated(cohort, self.seed + n) for n in range(self.outcomes)]
+        risks = tuple(
+            RiskSets(torch.from_numpy(one.duration).float(), torch.from_numpy(one.event)) for one in drawn
+        )
+        object.__setattr__(self, "_risks", risks)
+        null = float(np.mean([risk.null() for risk in risks]))
         weight = self.costs.segmentation_weight
-        object.__setattr__(self, "_both", Multitask(null_cox=float(risk.null()), segmentation_weight=weight))
+        object.__setattr__(self, "_both", Multitask(null_cox=null, segmentation_weight=weight))
 
     @property
     def in_channels(self) -> int:
@@ -98,8 +105,9 @@ class PetctTask:
         mask = loss_of_masks(output, batch[1], self.costs)
         log_hazard = output[:, 1, 0, 0, 0]
         # The few of a batch stand for the whole cohort, or the hazard would count far less than its weight.
-        more = log_hazard * (len(self._risk.duration) / len(log_hazard))
-        total, _ = self._both(mask, self._risk.loss(batch[2], more + (log_hazard - more).detach()))
+        more = log_hazard * ((len(self.learned) + len(self.made)) / len(log_hazard))
+        said = more + (log_hazard - more).detach()
+        total, _ = self._both(mask, torch.stack([risk.loss(batch[2], said) for risk in self._risks]).mean())
         return total
 
     def judge(self, network: torch.nn.Module) -> Mapping[str, float]:
@@ -142,7 +150,7 @@ def petct_task(experiment: Experiment, fold: int, data: Path) -> PetctTask:
     """Return the task of one fold of a folder of PET/CTs: of `training.sts`, or in the training form (`pet`, `mask`).
 
     The settings under `task` are `view`, `augmentation`, `loss`, `made` (how many made lesions), `made_share` (their
-    part of a batch), `outcome_seed` and `share`, the part of the other patients that is learned from.
+    part of a batch), `outcome_seed`, `outcomes` and `share`, the part of the other patients that is learned from.
     Refuses `bad-experiment`.
     """
     opened = open_learnable(data)

@@ -61,7 +61,7 @@ def petct_champion(folder: Path, steps: int) -> Path:
     """Train one small network on seven balls for so many steps; return its folder as a model."""
     balls, run = write_sarcomas(folder / "sts"), folder / "run"
     config = folder / "tiny.yaml"
-    config.write_text(TINY.replace("STEPS", str(steps)))
+    config.write_text(TINY.replace("STEPS", str(steps)) + "  outcomes: 2\n")
     (experiment,) = read_experiments(config)
     fit(experiment, 0, petct_task(experiment, 0, balls), run / "fold0")
     ship(run, sts_manifest(balls), folder / "model", ABOUT, DECIDED, {})

@@ -26,7 +26,7 @@ from training.petct_lesions import made_lesion
 from training.petct_outcomes import hazard_of, simulated, true_log_hazard
 from training.petct_samples import Augmentation, draw_sample, window
 from training.petct_ship import pack
-from training.petct_task import petct_task
+from training.petct_task import PetctTask, loss_of_masks, petct_task
 from training.sts import load_sarcoma, sts_manifest
 
 MADE_AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -189,6 +189,26 @@ def test_risk_sets_hold_whole_cohorts_and_patients_are_apart(balls: Path, tmp_pa
     assert output.grad[:, 1].abs().sum() > 0
 
 
+def test_several_outcomes_of_each_patient_cost_their_mean(balls: Path, tmp_path: Path) -> None:
+    def task(more: str) -> PetctTask:
+        config = tmp_path / "tiny.yaml"
+        config.write_text(TINY.replace("STEPS", "1") + more)
+        (experiment,) = read_experiments(config)
+        return petct_task(experiment, 0, balls)
+
+    three = task("  outcomes: 3\n")
+    batch = three.batch(4, np.random.default_rng(0))
+    output = torch.randn(4, 2, 1, 1, 1, generator=torch.Generator().manual_seed(0)).expand(4, 2, 16, 16, 16)
+    mask = float(0.6 * loss_of_masks(output, batch[1], three.costs))
+    alone, nulls = [], []
+    for one in (task(f"  outcome_seed: {seed}\n") for seed in range(3)):
+        (risk,) = one._risks
+        nulls.append(float(risk.null()))
+        alone.append((float(one.loss(output, batch)) - mask) * nulls[-1])
+    assert float(three.loss(output, batch)) - mask == pytest.approx(np.mean(alone) / np.mean(nulls), rel=1e-4)
+    assert len(set(np.round(alone, 4))) == 3
+
+
 def test_an_order_of_hazards_is_judged_exactly() -> None:
     true = np.array([0.0, 1.0, 2.0])
     order = Outcomes(duration=-true, event=np.ones(3, dtype=np.bool_))
@@ -196,9 +216,10 @@ def test_an_order_of_hazards_is_judged_exactly() -> None:
     assert concordance(-true, order) == 0.0
 
 
-def test_a_wrong_setting_is_refused(tmp_path: Path, balls: Path) -> None:
+@pytest.mark.parametrize("wrong", ["colour: red", "outcomes: 0"])
+def test_a_wrong_setting_is_refused(tmp_path: Path, balls: Path, wrong: str) -> None:
     config = tmp_path / "bad.yaml"
-    config.write_text(TINY.replace("STEPS", "1").replace("made: 0", "colour: red"))
+    config.write_text(TINY.replace("STEPS", "1").replace("made: 0", wrong))
     (experiment,) = read_experiments(config)
     with pytest.raises(Refused, match="bad-experiment"):
         petct_task(experiment, 0, balls)
