@@ -31,15 +31,15 @@ from training.uptake_trees import BOOSTING, asked_of, calibrations, taught
 MIRRORS = 8
 ABOUT = About(
     name="petct_multitask",
-    version="1.1.0",
+    version="1.2.0",
     licence="Apache-2.0",
     training_data="41 soft-tissue sarcomas on PET, 16 with CT (Soft-tissue-Sarcoma, The Cancer Imaging Archive, "
     "doi:10.7937/K9/TCIA.2015.7GO2GSKS, CC BY 3.0), and made lesions; the outcomes are simulated.",
     input="PET in SUVbw, CT in HU on the same grid or none, and one point inside the lesion; patches of 6 mm voxels.",
     intended_use="Draws one lesion on PET from one point inside it; for research use only.",
     limits=(
-        "The log hazard was learned from outcomes that were simulated from volume and SUVmax: of survival it tells "
-        "nothing, and no report shows it.",
+        "The log hazard was learned from outcomes that were simulated from volume and SUVmax, twenty of each tumour: of "
+        "survival it tells nothing, and no report shows it.",
         "It has seen sarcomas of trunk and limbs only, the smallest of 28 ml; normal uptake it does not recognise.",
         "Only 16 patients had a CT.",
         "It needs a point inside the lesion, best near its middle; what it draws elsewhere means nothing.",
