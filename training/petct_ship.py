@@ -38,8 +38,8 @@ ABOUT = About(
     input="PET in SUVbw, CT in HU on the same grid or none, and one point inside the lesion; patches of 6 mm voxels.",
     intended_use="Draws one lesion on PET from one point inside it; for research use only.",
     limits=(
-        "The log hazard was learned from outcomes that were simulated from volume and SUVmax, twenty of each tumour: of "
-        "survival it tells nothing, and no report shows it.",
+        "The log hazard was learned from outcomes that were simulated from volume and SUVmax, twenty of each tumour: "
+        "of survival it tells nothing, and no report shows it.",
         "It has seen sarcomas of trunk and limbs only, the smallest of 28 ml; normal uptake it does not recognise.",
         "Only 16 patients had a CT.",
         "It needs a point inside the lesion, best near its middle; what it draws elsewhere means nothing.",
