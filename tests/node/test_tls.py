@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import mkdtemp
 
 import httpx
 import numpy as np
@@ -194,8 +195,8 @@ def test_orthanc_and_the_node_speak_tls_both_ways(
 ) -> None:
     certificate, key = certificates.peer
     before = len(instances_in(listener.home))
-    folder = Path("/tmp") / f"nadir-tls-{tmp_path.name}"  # Orthanc runs as nobody, who may not enter ours
-    folder.mkdir(mode=0o755)
+    folder = Path(mkdtemp(prefix="nadir-tls-", dir="/tmp"))  # Orthanc runs as nobody, who may not enter ours
+    folder.chmod(0o755)
     try:
         for source in (certificate, key, certificates.ours.ca):
             shutil.copy(source, folder / source.name)

@@ -83,7 +83,8 @@ def test_the_list_tells_of_each_family_what_counts_what_waits_and_what_changed(v
         in shown
     )
     assert "fold 2: step 300 of 600 1 changed" in shown
-    assert "petct_multitask shipped , version 1.1.0 the release nothing none yet no alarm" in shown
+    version = open_shipped("petct_multitask").manifest.version
+    assert f"petct_multitask shipped , version {version} the release nothing none yet no alarm" in shown
     assert "2026-W13 lung_nodule: the reconstruction kernel changed: 'soft' 75% -> 0%." in shown
     labels = text(viewer.get("/models/labels"))
     assert "0 of 0 masks came since the last run that learned; 20 new ones are needed" in labels
