@@ -89,8 +89,8 @@ def task_on(
     """
     require_patients_apart(learned, unseen)
     settings: dict[str, Any] = dict(experiment.task)
-    for of_the_hazard in ("outcome_seed", "outcomes"):
-        settings.pop(of_the_hazard, None)
+    settings.pop("outcome_seed", None)
+    settings.pop("outcomes", None)
     try:
         return PetctMasks(
             manifest=opened.manifest,

@@ -64,7 +64,7 @@ class PetctTask:
     made_share: float
     """The part of a batch that is made lesions."""
     seed: int
-    """Seed of the simulated outcomes."""
+    """Seed of the simulated outcomes; each further outcome of a patient has the next."""
     outcomes: int = 1
     """How many outcomes of each patient are simulated and learned from: one tells little of the hazard behind it."""
     _risks: tuple[RiskSets, ...] = field(init=False)
