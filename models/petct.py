@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from models.calibration import scaled_logit
 from models.card import ModelCard
+from models.closed_in import closed_in
 from models.files import BadModel
 from models.nodule_passes import MIRRORS, Network, nearest_piece, sigmoid
 from models.nodule_segmenter import torch_network
@@ -160,9 +161,10 @@ def _shown(
 
 
 def drawn_surely(probability: Array, point: Sequence[float], spacing_mm: Sequence[float]) -> BoolArray:
-    """Return the mask of highest expected Dice that holds, or lies nearest to, a point, `(K, R, C)`."""
+    """Return the mask of highest expected Dice that holds, or lies nearest to, a point, and what it closes in."""
     k, r, c = spacing_mm
-    return best_overlap(probability, np.asarray(point, np.float64), (k, r, c), math.inf)[0]
+    mask = best_overlap(probability, np.asarray(point, np.float64), (k, r, c), math.inf)[0]
+    return closed_in(mask, spacing_mm)
 
 
 def above_percent(

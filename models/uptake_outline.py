@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from models.closed_in import MOST, THREE_QUARTERS, closed_in, seen
 from models.files import BadModel
 from models.nodule_passes import nearest_piece, sigmoid
 from models.surroundings import box_around
@@ -44,6 +45,9 @@ FEATURES = (
     "from the middle over the size",
     "from the point, mm",
     "from the point over the size",
+    "logit seen in most directions",
+    "SUV over that around seen in most directions",
+    "SUV over that around seen in three quarters of the directions",
 )
 """What is told of each voxel, in order; HU is NaN without CT."""
 CERTAIN = 13.0
@@ -52,6 +56,8 @@ AROUND_MM = (10.0, 40.0)
 """What surrounds a lesion: so far from it."""
 EMPTY_SUV = 0.3
 """Uptake around a lesion where nothing of it can be seen."""
+SEEN_MM = 4.0
+"""No direction is looked along in steps much finer than this."""
 FWHM_TO_SIGMA = 1 / 2.355
 
 
@@ -155,12 +161,13 @@ def features(
 ) -> Array:
     """Return what is told of each voxel, `(K, R, C, F)` as `FEATURES` names them, of images `(K, R, C)`.
 
-    The lesion is what the network draws at the point (voxel index) with a probability of one half: of it are size,
-    middle, mean and hottest uptake (the 99th percentile). "Within" is a Gaussian mean of that full width at half
-    height. Contrast is the uptake over that around the lesion, as a part of the hottest.
+    The lesion is what the network draws at the point (voxel index) with a probability of one half, and what that closes
+    in: of it are size, middle, mean and hottest uptake (the 99th percentile). "Within" is a Gaussian mean of that full
+    width at half height. Contrast is the uptake over that around the lesion, as a part of the hottest. What is seen
+    from a voxel tells the dead core of a lesion from what lies outside.
     """
     logit = np.clip(_logit(probability), -CERTAIN, CERTAIN)
-    core = nearest_piece(logit > min(0.0, float(logit.max()) - 1.0), point, spacing_mm)
+    core = closed_in(nearest_piece(logit > min(0.0, float(logit.max()) - 1.0), point, spacing_mm), spacing_mm)
     outside = ndimage.distance_transform_edt(~core, sampling=spacing_mm)
     around = (outside > AROUND_MM[0]) & (outside < AROUND_MM[1])
     background = float(np.median(suv[around])) if around.any() else EMPTY_SUV
@@ -194,8 +201,19 @@ def features(
         middle / size,
         away,
         away / size,
+        *_seen(logit, spacing_mm, MOST),
+        *_seen(near / max(background, 0.1), spacing_mm, MOST, THREE_QUARTERS),
     )
     return np.stack([np.broadcast_to(np.asarray(one, np.float32), suv.shape) for one in columns], axis=-1)
+
+
+def _seen(image: Array, spacing_mm: Sequence[float], *counts: int) -> list[Array]:
+    """Return what is seen in so many directions; of voxels of half of `SEEN_MM` or finer some stand for all."""
+    every = [max(1, int(SEEN_MM / mm)) for mm in spacing_mm]
+    few = image[tuple(slice(None, None, n) for n in every)]
+    found = seen(few, np.multiply(every, spacing_mm).tolist(), counts)
+    places = np.ix_(*(np.arange(n) // step for n, step in zip(image.shape, every, strict=True)))
+    return [one[places] for one in found]
 
 
 def _logit(probability: Array) -> Array:

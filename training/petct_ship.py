@@ -31,7 +31,7 @@ from training.uptake_trees import BOOSTING, asked_of, calibrations, taught
 MIRRORS = 8
 ABOUT = About(
     name="petct_multitask",
-    version="1.2.0",
+    version="1.3.0",
     licence="Apache-2.0",
     training_data="41 soft-tissue sarcomas on PET, 16 with CT (Soft-tissue-Sarcoma, The Cancer Imaging Archive, "
     "doi:10.7937/K9/TCIA.2015.7GO2GSKS, CC BY 3.0), and made lesions; the outcomes are simulated.",

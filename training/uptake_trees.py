@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from models.calibration import fit_scale, lesion_region
 from models.nodule_passes import Network
 from models.petct import PetctView, look_at
-from models.uptake_outline import UptakeTrees, outlined, told
+from models.uptake_outline import FEATURES, UptakeTrees, outlined, told
 from training.evaluate.petct import SETTINGS, put
 from training.sts import Sarcoma
 
@@ -28,6 +28,8 @@ VOXELS = 2500
 """Voxels of each answer that are learned from, drawn at random."""
 LARGER_COUNTS = 0.7
 """A tumour counts in all as its voxels do to the power of 1 less this."""
+RISING = ("logit", "logit within 8 mm", "logit within 20 mm")
+"""Where the network is surer the trees are no less sure."""
 BOOSTING: Mapping[str, Any] = {
     "max_iter": 80,
     "learning_rate": 0.06,
@@ -36,6 +38,7 @@ BOOSTING: Mapping[str, Any] = {
     "l2_regularization": 20,
     "early_stopping": False,
     "random_state": 0,
+    "monotonic_cst": [int(name in RISING) for name in FEATURES],
 }
 
 

@@ -100,3 +100,27 @@ def test_trees_that_lead_nowhere_are_refused(part: str, wrong: np.ndarray) -> No
         UptakeTrees.of({**right, part: wrong})
     with pytest.raises(BadModel, match="bad-trees"):
         UptakeTrees.of({name: value for name, value in right.items() if name != part})
+
+
+@pytest.mark.parametrize("voxel_mm", [4.0, 2.0, 1.5])
+def test_in_a_dead_core_the_rim_is_seen_whatever_the_voxels_are_and_beside_the_lesion_it_is_not(
+    voxel_mm: float,
+) -> None:
+    side = int(120 / voxel_mm)
+    grid = (np.indices((side,) * 3) - (side - 1) / 2) * voxel_mm
+    far = np.sqrt((grid**2).sum(axis=0))
+    rim, middle = (far < 30) & (far > 20), (side - 1) / 2
+    suv = np.where(rim, 8.0, np.where(far < 30, 0.2, 1.0)).astype(np.float32)
+    told = features(np.where(rim, 0.9, 0.01).astype(np.float32), suv, None, (voxel_mm,) * 3, (middle,) * 3)
+    core, outside = told[(side // 2,) * 3], told[side // 2, side // 2, int(middle + 40 / voxel_mm)]
+    for name, least in (
+        ("logit seen in most directions", 2.0),
+        ("SUV over that around seen in most directions", 4),
+    ):
+        place = FEATURES.index(name)
+        assert core[place] > least > outside[place] + 1
+    place = FEATURES.index("SUV over that around seen in three quarters of the directions")
+    assert core[place] > 4 > outside[place] + 1
+    assert core[FEATURES.index("depth, mm")] == pytest.approx(30.0, abs=2 * voxel_mm), (
+        "the core belongs to it"
+    )
