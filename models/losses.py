@@ -12,7 +12,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 Ties = Literal["efron", "breslow"]
 
@@ -58,24 +57,6 @@ def focal_tversky(
     fp, fn = p.sum(-1) - tp, t.sum(-1) - tp
     weights = {"fp_weight": fp_weight, "fn_weight": fn_weight, "exponent": exponent}
     return focal_tversky_of_counts(tp, fp, fn, smooth=smooth, **weights).mean()
-
-
-def dice_bce(
-    logits: Tensor, target: Tensor, *, voxel_weight: Tensor | None = None, smooth: float = 1.0
-) -> Tensor:
-    """Return soft Dice loss + binary cross-entropy, each a mean over cases; `voxel_weight` is shaped as the target.
-
-    A voxel of weight 0 counts in neither; weights let what lies outside of a crop count for less.
-    """
-    logits = _exact(logits)
-    t = target.to(logits.dtype)
-    w = torch.ones_like(t) if voxel_weight is None else voxel_weight.to(logits.dtype)
-    p = torch.sigmoid(logits)
-    both, sizes = (w * p * t).flatten(2).sum(-1), (w * (p + t)).flatten(2).sum(-1)
-    dice = 1.0 - (2.0 * both + smooth) / (sizes + smooth)
-    entropy = functional.binary_cross_entropy_with_logits(logits, t, reduction="none")
-    each = (w * entropy).flatten(2).sum(-1) / w.flatten(2).sum(-1).clamp_min(1.0)
-    return dice.mean() + each.mean()
 
 
 def cox(log_hazard: Tensor, duration: Tensor, event: Tensor, *, ties: Ties = "efron") -> Tensor:

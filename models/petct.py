@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from models.calibration import scaled_logit
 from models.card import ModelCard
@@ -23,7 +24,7 @@ from models.nodule_passes import MIRRORS, Network, nearest_piece, sigmoid
 from models.nodule_segmenter import torch_network
 from models.outlining import best_overlap
 from models.patches import PatchGrid, cut, point_channel, put_back, scaled
-from models.uptake_outline import UptakeTrees, outlined
+from models.uptake_outline import FWHM_IN_SIGMAS, UptakeTrees, outlined
 
 if TYPE_CHECKING:
     from models.shipped import Model
@@ -36,6 +37,8 @@ TREES = "trees{}.safetensors"
 """The file of a fold's trees."""
 HOTTEST_PART = 2.0
 """SUV over that of the hottest place near the point is cut here."""
+COARSER = 1.2
+"""A grid is coarser than another when its voxels are so many times as far apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +96,12 @@ def channels(view: PetctView, suv: Array, hu: Array | None) -> Array:
             point_channel(view.grid, view.point_sigma_mm),
         ]
     ).astype(np.float32)
+
+
+def averaged(hu: Array, step: NDArray[np.float64]) -> Array:
+    """Return a CT `(K, R, C)` averaged over about the voxels of a coarser grid, `step` (k, r, c) of its own apart."""
+    sigma = np.where(step > COARSER, step / FWHM_IN_SIGMAS, 0.0)
+    return np.asarray(ndimage.gaussian_filter(hu, sigma, mode="nearest"), dtype=np.float32)
 
 
 def _near(view: PetctView) -> BoolArray:

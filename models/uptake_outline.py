@@ -58,7 +58,8 @@ EMPTY_SUV = 0.3
 """Uptake around a lesion where nothing of it can be seen."""
 SEEN_MM = 4.0
 """No direction is looked along in steps much finer than this."""
-FWHM_TO_SIGMA = 1 / 2.355
+FWHM_IN_SIGMAS = 2.355
+"""Full width of a Gaussian at half its height."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -223,7 +224,8 @@ def _logit(probability: Array) -> Array:
 
 def _within(image: Array, width_mm: float, spacing_mm: Sequence[float]) -> Array:
     return np.asarray(
-        ndimage.gaussian_filter(image, [width_mm * FWHM_TO_SIGMA / mm for mm in spacing_mm]), dtype=np.float32
+        ndimage.gaussian_filter(image, [width_mm / FWHM_IN_SIGMAS / mm for mm in spacing_mm]),
+        dtype=np.float32,
     )
 
 

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from models.files import BadModel
 from models.nodule_segmenter import runs_here
-from models.petct import NAME, LearnedPetct
+from models.petct import NAME, LearnedPetct, averaged
 from models.place import Places, open_current
 from plugins.contract import Array, BoolArray, Volume
 from plugins.errors import Broken
@@ -54,9 +54,8 @@ def ct_on_pet(ct: Volume, pet: Volume) -> Array:
     """Return HU on the grid of a PET by position: averaged over about its voxels, air where there is no CT."""
     to_ct = np.linalg.inv(ct.geometry.affine) @ pet.geometry.affine
     step = np.abs(to_ct[:3, :3]).max(axis=1)
-    smooth = ndimage.gaussian_filter(ct.array, np.where(step > 1.2, step / 2.355, 0.0), mode="nearest")
     found: Array = ndimage.affine_transform(
-        smooth,
+        averaged(ct.array, step),
         to_ct[:3, :3],
         to_ct[:3, 3],
         output_shape=pet.array.shape,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from models.uptake_outline import FWHM_IN_SIGMAS
 from training.sts import Sarcoma
 
 SPACING_MM = 5.0
@@ -39,7 +40,7 @@ def made_lesion(number: int) -> Sarcoma:
         inner = np.full(depth.shape, uptake)
     suv[mask] = (inner * (1 + 0.25 * _texture(depth.shape, 2.0, rng)))[mask]
     _add_hot_places(suv, depth, grid, rng)
-    sigma = BLUR_MM / 2.355 / SPACING_MM
+    sigma = BLUR_MM / FWHM_IN_SIGMAS / SPACING_MM
     suv = ndimage.gaussian_filter(suv, sigma) * (1 + 0.06 * rng.standard_normal(suv.shape))
     return Sarcoma(
         case_id=f"made-{number}",

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from models.petct import averaged
 from plugins.errors import Refused
 from store.file_hash import sha256_of
 from training.manifest import Case, DataManifest, folds
@@ -138,10 +139,9 @@ def resampled(
 ) -> NDArray[np.float32]:
     """Return a finer volume on another grid by position: averaged over about its voxels, then linear between them."""
     ratio = np.asarray(onto.spacing_mm) / np.asarray(spacing_mm)
-    smooth = ndimage.gaussian_filter(fine, np.where(ratio > 1.2, ratio / 2.355, 0.0), mode="nearest")
     offset = (np.asarray(onto.first_mm) - np.asarray(first_mm)) / np.asarray(spacing_mm)
     found: NDArray[np.float32] = ndimage.affine_transform(
-        smooth, ratio, offset, output_shape=onto.voxels.shape, order=1, mode="nearest"
+        averaged(fine, ratio), ratio, offset, output_shape=onto.voxels.shape, order=1, mode="nearest"
     )
     return found
 
