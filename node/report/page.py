@@ -15,7 +15,7 @@ from PIL import Image
 
 from node.report.overlays import pretty_unit, rounded
 from node.report.shown import RESEARCH_USE, ShownFinding, StudyReport, Truth
-from node.report.table import Change, Compared, changes, compare, days_between, without_counterpart
+from node.report.table import Change, Compared, caveat, changes, compare, days_between, without_counterpart
 
 COLUMN_ORDER = (
     "long_axis",
@@ -136,6 +136,7 @@ def page(
         columns=columns,
         with_truth=truth is not None,
         worst=worst(sections),
+        caveat=caveat(reports),
     )
     return CONTROL.sub(" ", html)
 

@@ -71,6 +71,10 @@ FIELDS = (
 )
 """Columns of the CSV of what is in SQL."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+OUTLINED_BY_READERS = (
+    "Networks outline a nodule as several readers together do, about half a millimetre outside of a sharp edge, and "
+    "its long axis about a millimetre longer still: sizes are larger than the truth."
+)
 CHANGING = ("long_axis", "volume", "suv_max", "laa_950")
 Number = float | str | bool
 
@@ -235,6 +239,12 @@ def _linked_changes(first: StudyReport, second: StudyReport) -> list[Change]:
                     )
                 )
     return rows
+
+
+def caveat(reports: Sequence[StudyReport]) -> str:
+    """Return what is to be known of nodules beside their truth; empty when no network drew any."""
+    learned = any(flag.code == "interval" for report in reports for flag in report.flags)
+    return OUTLINED_BY_READERS if learned else ""
 
 
 def days_between(first: date | None, second: date | None) -> int | None:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from node.report.overlays import pretty_unit, rounded
 from node.report.shown import StudyReport, Truth
-from node.report.table import Compared, compare
+from node.report.table import Compared, caveat, compare
 
 NODULE_COLUMNS = (("long_axis", "long axis mm"), ("volume", "volume ml"), ("suv_max", "SUVmax"))
 LUNG_COLUMNS = (("laa_950", "LAA-950 %"), ("perc_15", "Perc15 HU"))
@@ -44,8 +44,10 @@ def truth_table(reports: Sequence[StudyReport], truth: Sequence[Truth], kind: st
             )
             missing = missing or any(row.measured is None for row in values.values())
         table.add_section()
-    if missing:
-        table.caption = "–: nothing was found there on this kind of image"
+    told = ["–: nothing was found there on this kind of image"] if missing else []
+    if kind == "nodule" and (words := caveat(reports)):
+        told.append(words)
+    table.caption, table.caption_justify = "\n".join(told), "left"
     return table
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from phantom_study import study_of, true_finding
 from PIL import Image
+from rich.console import Console
 
 from node.demo_truth import true_things
 from node.report.canvas import Panel, Window, across_plane, slice_plane
@@ -20,6 +21,7 @@ from node.report.overlays import OUTLINE, montage, overlay, rounded
 from node.report.page import signed
 from node.report.shown import ShownFinding, ShownMeasurement, StudyReport, Truth
 from node.report.table import COLUMNS, changes, compare, csv_text, safe_cell, without_counterpart
+from node.report.terminal import truth_table
 from plugins.contract import Flag, Mask
 from plugins.errors import Refused, Unavailable
 from training.phantom import PET_GRID, Grid, phantom
@@ -198,6 +200,23 @@ def test_the_folder_holds_pictures_csv_and_a_page_that_fetches_nothing(
     assert (axis["unit"], axis["truth"]) == ("mm", "24")
     ends = np.array([[float(axis[f"{a}{n}_mm"]) for a in "xyz"] for n in (1, 2)])
     assert np.linalg.norm(ends[1] - ends[0]) == pytest.approx(float(axis["value"]), abs=1e-3)
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_beside_the_truth_stands_how_networks_outline_nodules_when_they_did(
+    dates: list[tuple[StudyReport, Truth]], tmp_path: Path, learned: bool
+) -> None:
+    flags = (Flag(code="interval", sentence="'Nodule 1': with 90 % coverage"),) if learned else ()
+    reports, truth = [replace(report, flags=flags) for report, _ in dates], [true for _, true in dates]
+    write_report(tmp_path, reports, made_at=MADE_AT, truth=truth)
+    screen = Console(file=StringIO(), width=80, no_color=True)
+    for kind in ("nodule", "lung"):
+        screen.print(truth_table(reports, truth, kind))
+    assert isinstance(screen.file, StringIO)
+    words = " ".join(screen.file.getvalue().split())
+    assert words.count("sizes are larger than the truth") == learned
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("sizes are larger than the truth") == learned
 
 
 def test_words_from_the_network_are_escaped_and_never_become_a_path(
