@@ -13,7 +13,7 @@ from scipy import ndimage
 from models.aorta import tube_beside
 from models.nodule_passes import nearest_piece
 from models.outlining import piece_at
-from models.surroundings import AIRY_HU, DENSE_HU, box_around
+from models.surroundings import AIRY_HU, DENSE_HU, box_around, smoothed
 
 Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -55,12 +55,12 @@ def mass_outline(mask: BoolArray, image: Array, spacing_mm: Spacing, point: Floa
 def less_its_edge(mask: BoolArray, image: Array, spacing_mm: Spacing) -> BoolArray:
     """Return a drawing on coarse voxels less the lung at its edge, which begins half-way between both; no holes."""
     half = (float(np.median(image[mask])) + AIRY_HU) / 2
-    return np.asarray(ndimage.binary_fill_holes(mask & (_smooth(image, spacing_mm) > half)), dtype=np.bool_)
+    return np.asarray(ndimage.binary_fill_holes(mask & (smoothed(image, spacing_mm) > half)), dtype=np.bool_)
 
 
 def less_fat(mask: BoolArray, image: Array, spacing_mm: Spacing) -> BoolArray:
     """Return a drawing less what is as dense as fat and further from lung than `FROM_LUNG_MM`."""
-    smooth = _smooth(image, spacing_mm)
+    smooth = smoothed(image, spacing_mm)
     lung = ndimage.binary_opening(smooth < DENSE_HU)
     from_lung_mm = ndimage.distance_transform_edt(~lung, sampling=spacing_mm)
     return np.asarray(mask & ~((smooth < FATTY_HU) & (from_lung_mm > FROM_LUNG_MM)), dtype=np.bool_)
@@ -75,10 +75,6 @@ def less_arms(mask: BoolArray, point: Floats, spacing_mm: Spacing) -> BoolArray:
     core = nearest_piece(depth_mm >= arm_mm, point, spacing_mm)
     away_mm = ndimage.distance_transform_edt(~core, sampling=spacing_mm)
     return np.asarray(mask & (away_mm <= arm_mm + max(spacing_mm) / 2), dtype=np.bool_)
-
-
-def _smooth(image: Array, spacing_mm: Spacing) -> Array:
-    return np.asarray(ndimage.gaussian_filter(image, [min(1.0, 1.0 / s) for s in spacing_mm]))
 
 
 def _nearest_voxel(point: Floats, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -31,13 +31,17 @@ def is_dense(image: Array, spacing_mm: Spacing, point: Sequence[float]) -> bool:
 
 
 def is_deep(image: Array, spacing_mm: Spacing, point: Sequence[float]) -> bool:
-    """Return whether there is no lung within `DEEP_MM` of a point, noise of a millimetre smoothed away."""
+    """Return whether there is no lung within `DEEP_MM` of a point, noise smoothed away."""
     reach = [DEEP_MM / s for s in spacing_mm]
     box = tuple(slice(max(0, int(p - r)), int(p + r) + 2) for p, r in zip(point, reach, strict=True))
-    smooth = ndimage.gaussian_filter(image[box], [min(1.0, 1.0 / s) for s in spacing_mm])
-    at = np.argwhere(smooth < LUNG_HU) + [side.start for side in box]
+    at = np.argwhere(smoothed(image[box], spacing_mm) < LUNG_HU) + [side.start for side in box]
     near = np.linalg.norm((at - np.asarray(point)) * np.asarray(spacing_mm), axis=1) <= DEEP_MM
     return bool(np.count_nonzero(near) * np.prod(spacing_mm) < LUNG_MM3)
+
+
+def smoothed(image: Array, spacing_mm: Sequence[float]) -> Array:
+    """Return an image `(K, R, C)` without its noise: a Gaussian of 1 mm, of one voxel where these are larger."""
+    return np.asarray(ndimage.gaussian_filter(image, [min(1.0, 1.0 / s) for s in spacing_mm]))
 
 
 def aeration(part: Array, mask: BoolArray, spacing_mm: Spacing) -> float:
@@ -59,4 +63,4 @@ def box_around(mask: BoolArray, reach_mm: float, spacing_mm: Spacing) -> tuple[s
     return (k, r, c)
 
 
-__all__ = ["AIRY_HU", "aeration", "box_around", "is_deep", "is_dense"]
+__all__ = ["AIRY_HU", "aeration", "box_around", "is_deep", "is_dense", "smoothed"]

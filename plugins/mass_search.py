@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from models.surroundings import AIRY_HU
+from models.mass_outline import less_its_edge
 from plugins.contract import Mask, Volume
 from plugins.lungs import Lungs, block_means
 from plugins.measure.lesion import measure_lesion
@@ -166,15 +166,13 @@ def _mass(one: _Thick, factors: list[int], volume: Volume, axes: PatientAxes) ->
     full[place] = wide[tuple(slice(0, p.stop - p.start) for p in place)]
     spacing = axes.spacing(volume.spacing_mm)
     part = axes.to_patient(volume.array)[place]
-    smooth = ndimage.gaussian_filter(part, [min(1.0, 1.0 / s) for s in spacing])
-    half = (float(np.median(part[full[place]])) + AIRY_HU) / 2
-    full[place] &= smooth > half
-    if not full[place].any():
+    left = less_its_edge(full[place], part, spacing)
+    if not left.any():
         return None
-    labels = cc3d.connected_components(full[place], connectivity=6)
+    labels = cc3d.connected_components(left, connectivity=6)
     counts = np.bincount(labels.ravel())
     counts[0] = 0
-    full[place] = ndimage.binary_fill_holes(labels == int(counts.argmax()))
+    full[place] = labels == int(counts.argmax())
     mask = Mask.from_full(axes.from_patient(full))
     z, y, x = (min(i * f + f // 2, n - 1) for i, f, n in zip(one.peak, factors, shape, strict=True))
     told = (doubt("drawn-by-shape", DOUBT, volume), *doubts_of_border(one.aerated, volume))
