@@ -441,23 +441,22 @@ def said(
 def test_a_long_transfer_keeps_its_lease(
     database: Database, objects: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("node.sender.LEASE_SECONDS", 0.4)
+    monkeypatch.setattr("node.sender.LEASE_SECONDS", 1.5)
     waiting_results(database, objects, tmp_path, ["P@h:104"], count=1)
     seen: list[int] = []
 
     def slow(parcel: Parcel) -> Answer:
         seen.append(1)
-        time.sleep(1.0)
+        time.sleep(3.0)
         return Answer(status=0)
 
     senders = [Sender(database, objects, "P@h:104", transport=slow) for _ in range(2)]
     loops = [Loop(f"{n}", s.tick, database.now, 0.05) for n, s in enumerate(senders)]
     for loop in loops:
         loop.start()
-    time.sleep(1.5)
+    assert eventually(lambda: deliveries(database)[0].state == "delivered")
     assert all(loop.stop(10) for loop in loops)
     assert len(seen) == 1
-    assert deliveries(database)[0].state == "delivered"
 
 
 def test_an_object_that_cannot_be_sent_for_a_fault_of_ours_waits_like_the_others(
