@@ -57,7 +57,7 @@ def pack(run: Path, data: Data, out: Path) -> tuple[str, Mapping[str, Any]]:
         case.case_id: (subject.weights_for(case.patient_id)[0], load_sarcoma(case, data.root))
         for case in data.cases
     }
-    usual = {fold: usual_log_hazard(subject, fold, data) for fold in subject.folds}
+    usual = {fold: usual_log_hazard(subject, fold, data, MIRRORS) for fold in subject.folds}
     answers = list(asked_of(networks, view, cases, MIRRORS))
     trees = taught(answers, subject.folds)
     decided = {

@@ -196,14 +196,17 @@ def _of_run(subject: Subject, folds: tuple[int, ...], data: Data) -> Asked:
     return ask
 
 
-def usual_log_hazard(subject: Subject, fold: int, data: Data) -> float:
-    """Return the mean log hazard of the tumours that a fold of a run has learned from: its zero."""
+def usual_log_hazard(subject: Subject, fold: int, data: Data, mirrors: int = 1) -> float:
+    """Return the mean log hazard of the tumours that a fold of a run has learned from: its zero.
+
+    It is that of as many mirror images as will be asked: one of them alone has another mean.
+    """
     from training.nodule_task import as_function
 
     view, network = PetctView.of(subject.card["task"]["view"]), as_function(load_network(subject, fold))
     seen = (load_sarcoma(case, data.root) for case in data.manifest.others(fold))
-    hazards = [look_at([network], view, s.suv, s.hu, s.spacing_mm, s.middle).log_hazard for s in seen]
-    return float(np.mean(hazards))
+    answers = (look_at([network], view, s.suv, s.hu, s.spacing_mm, s.middle, mirrors) for s in seen)
+    return float(np.mean([answer.log_hazard for answer in answers]))
 
 
 __all__ = ["LIMITS", "THRESHOLDS", "WINDOW_SUV", "asked_cases", "put", "threshold_card", "usual_log_hazard"]
