@@ -165,6 +165,17 @@ def test_a_run_becomes_a_model_whose_card_alone_draws_what_was_judged(model: Mod
     assert row["figures"]["dice"] == pytest.approx(dice(drawn, ball.mask))
 
 
+@pytest.mark.parametrize("fold", [0, 1])
+def test_the_tumours_that_a_fold_has_learned_from_have_a_hazard_of_nought_on_average(
+    model: Model, balls: Path, fold: int
+) -> None:
+    one = LearnedPetct(model=model, folds=(fold,))
+    seen = [load_sarcoma(case, balls) for case in open_data(balls, None, [0, 1]).manifest.others(fold)]
+    found = [one.answer(ball.suv, ball.spacing_mm, ball.middle, ball.hu).log_hazard for ball in seen]
+    assert np.mean(found) == pytest.approx(0.0, abs=1e-6)
+    assert np.ptp(found) > 0.01
+
+
 @pytest.mark.parametrize("said", [{"all": [1.0]}, {"folds": {}}, {"all": ["much", 0.0]}, None])
 def test_a_card_whose_calibration_is_none_is_refused(model: Model, balls: Path, said: object) -> None:
     wrong = LearnedPetct(model=replace(model, card={**model.card, "calibration": said}))
