@@ -27,7 +27,7 @@ VOUCHED: Mapping[str, str] = {
     "nodule_detector": "060370c4ef01139322d7385a159b65ff7d2d2a744e1a5fe7efa9971b2fe673e8",
     "nodule_malignancy": "5feb822998ff95ad8cb7a822f93ec8023fc24f8fdb42ac5f970733dfe1db4c22",
     "nodule_segmenter": "1d585add5fcf7f8fcfa966d93b85fccf7508765cb399b9ba188a7fb295ab4746",
-    "petct_multitask": "8cb16ec76adaf612ade30dd8e7a11416562a5c8ac436379367149e4980712a82",
+    "petct_multitask": "07b91bbfa9e2ba4c86faef3c8d0a702199476a31b2e945685b846dc6f36732f0",
 }
 """sha256 of the manifest of each shipped model, by its name, which is that of its folder."""
 
