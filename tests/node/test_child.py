@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from alive import is_alive
-from patience import eventually
+from patience import PATIENCE_SECONDS, eventually
 
 from node.child import LOG, run_in_child
 from node.task import Answer, Task
@@ -77,7 +77,7 @@ def test_a_hanging_analysis_is_stopped_at_its_time(run: Callable[..., Answer]) -
     with pytest.raises(Refused) as refused:
         run("hang", seconds=4)
     assert refused.value.code == "analysis-too-long"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < PATIENCE_SECONDS  # it hangs for as long as it is let
 
 
 def test_a_fault_of_a_plugin_tells_its_place_and_no_word_of_the_patient(run: Callable[..., Answer]) -> None:
@@ -125,8 +125,8 @@ def test_the_child_is_told_no_setting_of_the_node(
 def test_an_analysis_that_is_no_longer_wanted_is_stopped_at_once(run: Callable[..., Answer]) -> None:
     began = time.monotonic()
     with pytest.raises(Unavailable):
-        run("hang", keep_going=lambda: time.monotonic() - began < 2)
-    assert time.monotonic() - began < 5
+        run("hang", seconds=4 * PATIENCE_SECONDS, keep_going=lambda: time.monotonic() - began < 2)
+    assert time.monotonic() - began < PATIENCE_SECONDS
 
 
 def test_a_child_that_writes_half_an_answer_has_crashed(
