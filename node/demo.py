@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -125,18 +126,20 @@ def _log_to(path: Path) -> Iterator[None]:
 
 
 def _phantom(folder: Path, seed: int, progress: Progress) -> Input:
-    files: dict[str, Sequence[Path]] = {}
-    truth: dict[str, Truth] = {}
     task = progress.add_task("Phantom at two dates, CT and PET", total=None)
-    for index, moment in enumerate(DATES):
+
+    def made(index: int) -> tuple[str, Sequence[Path], Truth]:
         thorax = phantom(seed, index)
-        count = thorax.ct_grid.shape[0] + thorax.pet_grid.shape[0]
-        progress.update(task, total=count * len(DATES))
+        progress.update(task, total=len(DATES) * (thorax.ct_grid.shape[0] + thorax.pet_grid.shape[0]))
         told = _advance(progress, task)
-        uid = str(study_instance_uid(thorax))
-        files[uid] = write_dicom(thorax, folder / moment.date().isoformat(), progress=told)
-        truth[uid] = true_things(thorax)
-    return Input(files=files, truth=truth)
+        files = write_dicom(thorax, folder / DATES[index].date().isoformat(), progress=told)
+        return str(study_instance_uid(thorax)), files, true_things(thorax)
+
+    with ThreadPoolExecutor(len(DATES)) as both:
+        studies = list(both.map(made, range(len(DATES))))
+    return Input(
+        files={uid: files for uid, files, _ in studies}, truth={uid: known for uid, _, known in studies}
+    )
 
 
 def _advance(progress: Progress, task: TaskID) -> Callable[[int, int], None]:
