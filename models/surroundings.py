@@ -40,7 +40,7 @@ def is_deep(image: Array, spacing_mm: Spacing, point: Sequence[float]) -> bool:
 
 
 def smoothed(image: Array, spacing_mm: Sequence[float]) -> Array:
-    """Return an image `(K, R, C)` without its noise: a Gaussian of 1 mm, of one voxel where these are larger."""
+    """Return an image `(K, R, C)` without its noise: a Gaussian of 1 mm, of one voxel where these are smaller."""
     return np.asarray(ndimage.gaussian_filter(image, [min(1.0, 1.0 / s) for s in spacing_mm]))
 
 
