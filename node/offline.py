@@ -18,6 +18,7 @@ from node.settings import Settings
 from node.task import Analysed, Answer, Task
 from plugins.contract import Point
 from plugins.errors import Refused
+from plugins.flag_codes import NOTHING_HERE
 from plugins.registry import load_plugins, load_working
 from store.analysed import AnalysedFindings, Found, Told
 from store.dicom.series import group_by_study
@@ -30,8 +31,6 @@ from store.walk import all_files_under
 NO_PAST = Past()
 RESULTS = "results"
 MARKED = "marked_lesion"
-NOTHING_HERE = "nothing-to-analyse"
-"""What an analysis says of a study that holds nothing for it; no fault, unless all of them say so."""
 
 
 def analyse_folder(

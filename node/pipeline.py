@@ -25,6 +25,7 @@ from node.identity import Follower, follower, identify, linked
 from node.task import Analysed, Answer, Identity, Task
 from plugins.contract import Finding, Flag, Measurement, Plugin, Volume, parted
 from plugins.errors import Absent, Broken, NadirError, Refused
+from plugins.flag_codes import NOTHING_HERE
 from plugins.registry import load_plugins
 from store.analysed import AnalysedFindings, Coded, Found, Measured, SeriesFacts, Told, Written
 from store.dicom.rules import check
@@ -35,7 +36,6 @@ from store.dicom.values import integer
 from store.facts import facts_of
 from store.provenance import Provenance
 
-NOTHING_HERE = "nothing-to-analyse"
 Encoder = Callable[[Callable[[str], int], Sequence[Dataset]], list[tuple[str, Dataset]]]
 """Gives more results, with the kind of each, for a giver of series numbers and the results made so far."""
 NOT_MEASURED = {"no-images", "localizer", "secondary-capture", "single-slice", "unsupported-modality"}

@@ -130,7 +130,7 @@ def print_table(
 
 def print_report(report: Mapping[str, Any]) -> None:
     """Print findings, flags and files written; what was refused goes to standard error."""
-    from node.offline import NOTHING_HERE
+    from plugins.flag_codes import NOTHING_HERE
 
     rows = [
         {

@@ -16,10 +16,10 @@ from node.report.pdf import report_pdf
 from node.report.shown import ShownFinding, ShownMeasurement, StudyReport
 from plugins.contract import Flag, Patient, Study
 from plugins.errors import Refused
+from plugins.flag_codes import NOTHING_HERE
 from store.finding_view import FindingView
 from store.study_view import SaidOfSeries, StudyView
 
-NOTHING_HERE = "nothing-to-analyse"
 SIZE, CAPTION, GAP = 480, 44, 8
 Draw = Callable[[int], bytes]
 """Gives the picture of a finding, by its row, as PNG; refuses where there is none."""

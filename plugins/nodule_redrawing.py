@@ -11,6 +11,7 @@ from models.nodule_segmenter import LearnedNoduleSegmenter
 from models.segmenter import LesionSegmenter
 from plugins import codes
 from plugins.contract import Finding, Flag, Mask, Point, Volume
+from plugins.flag_codes import INTERVAL
 from plugins.measure.lesion import measure_lesion
 from plugins.nodule_drawing import Drawing, draw_at, interval_words
 
@@ -75,7 +76,7 @@ def told(label: str, drawing: Drawing, plugin: str, volume: Volume) -> tuple[Fla
     """Return the doubts about a drawing as those of a finding of that name."""
     flags = [replace(f, sentence=f"'{label}': {f.sentence}") for f in drawing.flags]
     if (words := interval_words(drawing)) is not None:
-        flags.append(Flag(code="interval", sentence=f"'{label}': {words}"))
+        flags.append(Flag(code=INTERVAL, sentence=f"'{label}': {words}"))
     return tuple(replace(f, plugin=plugin, series_instance_uid=volume.series_instance_uid) for f in flags)
 
 

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from sqlmodel import Session, col, func, select
 
+from plugins.flag_codes import INTERVAL
 from store.model_tables import SeriesFact
 from store.sightings import COUNTING
 from store.study_head import StudyHead, study_head
@@ -284,7 +285,7 @@ def _series(session: Session, study_pk: int, analyses: Sequence[AnalysisView]) -
     for analysis in analyses:
         if not analysis.is_superseded:
             for one in analysis.said:
-                if one.series_instance_uid and one.code != "interval":
+                if one.series_instance_uid and one.code != INTERVAL:
                     said[one.series_instance_uid].setdefault((one.code, one.sentence), one)
     counts = dict(
         session.exec(

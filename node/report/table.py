@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from node.report.shown import ShownFinding, ShownMeasurement, StudyReport, TrueThing, TrueValues, Truth
+from plugins.flag_codes import INTERVAL
 from store.analysed import CENTROID_COLUMNS, END_COLUMNS
 
 COLUMNS = (
@@ -243,7 +244,7 @@ def _linked_changes(first: StudyReport, second: StudyReport) -> list[Change]:
 
 def caveat(reports: Sequence[StudyReport]) -> str:
     """Return what is to be known of nodules beside their truth; empty when no network drew any."""
-    learned = any(flag.code == "interval" for report in reports for flag in report.flags)
+    learned = any(flag.code == INTERVAL for report in reports for flag in report.flags)
     return OUTLINED_BY_READERS if learned else ""
 
 

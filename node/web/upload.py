@@ -23,14 +23,14 @@ from node.web.api.upload_form import ImageSaid, keep_said
 from node.web.fields import Fields
 from node.web.site import Site
 from plugins.errors import Refused
+from plugins.flag_codes import INTERVAL, NOTHING_HERE
 from store import upload_files, upload_tables, uploads
 from store.finding_view import FindingView, findings_of
 from store.study_view import AnalysisView, StudyView, study_view
 from store.upload_files import Tally
 from store.upload_tables import Upload, UploadFile
 
-NOTHING_HERE = "nothing-to-analyse"
-TOLD_ELSEWHERE = frozenset({"interval", NOTHING_HERE})
+TOLD_ELSEWHERE = frozenset({INTERVAL, NOTHING_HERE})
 MOST_FINDINGS = 24
 MOST_IMAGES = 50
 RECENT = 12
