@@ -3,7 +3,8 @@
 Positives are nodule crops set into the lungs of whole scans (`training.pasting`). Negatives are the candidates of those
 scans far from known lesions; and pieces without a nodule, taken from other scans or from crops beside their nodule, set
 in just as nodules are, so that being set in tells nothing. Most crops have thinner slices than most scans: half of the
-time a thick scan is sliced thinner before something is set in, so that thin slices tell nothing either.
+time a thick scan is sliced thinner before something is set in, so that thin slices tell nothing either. There are few
+scans, so each is learned from at its own slices and at thicker ones.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ SLAB_SHARE = {True: 0.3, False: 0.7}
 """How often a nodule, and how often a piece without one, comes with all that its crop shows around it."""
 THICK_MM, THIN_MM = 2.0, 1.25
 """Thicker slices are made thinner half of the time."""
+ZOOM = 0.87, 1.15
+"""A sample is shown so many times its size."""
 PIECE_RADIUS_MM = 5.0
 """Pieces without nodule get the shape of nodules up to this radius, where most is lung: cut to the shape of a nodule,
 a wall looks like one."""
@@ -181,7 +184,8 @@ def negative(lungs: Sequence[Searched], view: DetectorView, rng: np.random.Gener
     place = _pick(lungs, rng)
     one = _one(place.none, rng)
     at = np.asarray(one.index) + rng.standard_normal(3) * 0.5 / np.asarray(place.scan.spacing_mm)
-    return look(view, place.scan.hu, place.scan.spacing_mm, at.tolist())
+    k, r, c = np.asarray(place.scan.spacing_mm) * rng.uniform(*ZOOM)
+    return look(view, place.scan.hu, (k, r, c), at.tolist())
 
 
 def _pick(lungs: Sequence[Searched], rng: np.random.Generator) -> Searched:
@@ -206,7 +210,7 @@ def _fade(nodule: bool, rng: np.random.Generator) -> Fade:
         whole_mm=rng.uniform(5, 14) if slab else rng.uniform(1, 4),
         fade_mm=rng.uniform(1.5, 4),
         mirrored=mirrored,
-        zoom=rng.uniform(0.87, 1.15),
+        zoom=rng.uniform(*ZOOM),
     )
 
 

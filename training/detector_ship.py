@@ -24,12 +24,12 @@ RATE = 4
 """False positives per scan at which the shipped detector works."""
 ABOUT = About(
     name="nodule_detector",
-    version="1.0.0",
+    version="1.1.0",
     licence="Apache-2.0",
     training_data="856 nodule crops of 471 patients (LIDC-IDRI, doi:10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0) set into "
     "five chest CTs: NSCLC Radiogenomics R01-001 (doi:10.7937/K9/TCIA.2017.7hs46erv, CC BY 3.0), 4D-Lung 113_HM10395 "
     "(doi:10.7937/K9/TCIA.2016.ELN8YGLE, CC BY 3.0), Lung-PET-CT-Dx A0001 (doi:10.7937/TCIA.2020.NNC2-0461, "
-    "CC BY 4.0), and the two lung CTs in the sources of pyradiomics 3.0.1.",
+    "CC BY 4.0), and the two lung CTs in the sources of pyradiomics 3.0.1; thin slices also as thick ones.",
     input="CT in HU and candidates in its closed lungs; patches of 24 x 24 x 24 voxels of 1 and of 2 mm.",
     intended_use="Tells nodules from vessels and walls among candidates in the lungs of a chest CT; for research only.",
     limits=(

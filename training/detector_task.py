@@ -28,12 +28,14 @@ from training.experiment import Experiment
 from training.lidc import load_nodule
 from training.manifest import DataManifest
 from training.nodules_in_scans import is_crop, nodules_in_scans
-from training.scans import load_scan, present
+from training.scans import Scan, load_scan, present, thickened
 
 Array = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 JUDGED = 300
 """Samples of each class behind one point of the curve."""
+THICKER, THICKEST_MM = (2, 3, 5), 6.0
+"""How many slices are made one, and how thick that may become."""
 SET_IN_SHARE = 0.35
 """Part of the others that are pieces without nodule, set in; the rest are candidates of scans."""
 
@@ -47,7 +49,7 @@ class Material:
     sources: tuple[Source, ...]
     """The crops."""
     scans: tuple[Searched, ...]
-    """The scans."""
+    """The scans, each with slices of several thicknesses."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -165,11 +167,18 @@ def material(data: Path, search: Search) -> Material:
     """Return crops and scans of a folder. Refuses `no-scan` when it holds fewer than two scans."""
     manifest = nodules_in_scans(data)
     nodules = (load_nodule(case, data) for case in manifest.cases if is_crop(case))
+    scans = (load_scan(name, data) for name in present(data))
     return Material(
         manifest=manifest,
         sources=tuple(source_of(nodule, search) for nodule in nodules),
-        scans=tuple(searched(load_scan(name, data), search) for name in present(data)),
+        scans=tuple(searched(one, search) for scan in scans for one in as_sliced(scan)),
     )
+
+
+def as_sliced(scan: Scan) -> tuple[Scan, ...]:
+    """Return a scan at its own slices and at each multiple of `THICKER` that is no thicker than `THICKEST_MM`."""
+    most = THICKEST_MM / scan.spacing_mm[0]
+    return (scan, *(thickened(scan, count) for count in THICKER if count <= most))
 
 
 def _pool(
@@ -207,4 +216,4 @@ def _asked(network: torch.nn.Module, patches: Bytes) -> NDArray[np.float64]:
     return np.asarray(torch.cat(parts)[:, 0].double().numpy())
 
 
-__all__ = ["DetectorTask", "Material", "detector_task", "material", "task_of_material"]
+__all__ = ["DetectorTask", "Material", "as_sliced", "detector_task", "material", "task_of_material"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import highdicom
@@ -111,6 +111,24 @@ def scan_of(name: str, volume: Volume, known: tuple[Known, ...] = ()) -> Scan:
     )
 
 
+def thickened(scan: Scan, count: int) -> Scan:
+    """Return a scan as slices `count` times as thick would show it: each is the mean of so many, what is over is left.
+
+    A slice lies in the lungs where at least half of those that it is made of do.
+    """
+    depth = len(scan.hu) // count
+    hu, inside = (
+        array[: depth * count].reshape(depth, count, *array.shape[1:]).mean(axis=1, dtype=np.float32)
+        for array in (scan.hu, scan.inside)
+    )
+    k, r, c = scan.spacing_mm
+    known = tuple(
+        replace(one, centre=((one.centre[0] - (count - 1) / 2) / count, *one.centre[1:]))
+        for one in scan.known
+    )
+    return replace(scan, hu=hu, inside=inside >= 0.5, spacing_mm=(k * count, r, c), known=known)
+
+
 def _point(folder: Path) -> tuple[Volume, tuple[Known, ...]]:
     """Return a CT of whose tumour a point was published."""
     volume = _ct(folder)
@@ -195,4 +213,4 @@ SCANS: dict[str, Callable[[Path], tuple[Volume, tuple[Known, ...]]]] = {
 """How each scan is read, by its path in a folder of data."""
 
 
-__all__ = ["SCANS", "Known", "Scan", "load_scan", "present", "scan_of", "sources"]
+__all__ = ["SCANS", "Known", "Scan", "load_scan", "present", "scan_of", "sources", "thickened"]

@@ -12,12 +12,12 @@ from models.nodule_detector import Search
 from plugins.errors import Refused
 from training import detector_ship, detector_task
 from training.detector_samples import CLEAR_MM, searched, source_of
-from training.detector_task import Material, task_of_material
+from training.detector_task import Material, as_sliced, task_of_material
 from training.experiment import Experiment, Schedule
 from training.fit import fit
 from training.manifest import Case, DataManifest
 from training.nodules_in_scans import nodules_in_scans
-from training.scans import Known, Scan, load_scan, present
+from training.scans import Known, Scan, load_scan, present, thickened
 
 SEARCH = Search(diameters_mm=(4.0, 12.0), lowest_response_hu=100.0, lowest_roundness=0.0, at_most=400)
 VIEW = {"shape": [16, 16, 16], "voxels_mm": [1.0, 2.0], "window_hu": [-1000, 400]}
@@ -76,6 +76,30 @@ def test_candidates_near_a_known_lesion_are_no_negatives(material: Material) -> 
     for one in material.scans:
         assert len(one.none) > 20
         assert min(one.scan.away_mm(c.index) for c in one.none) >= CLEAR_MM
+
+
+def test_thicker_slices_are_means_of_thin_ones_and_lesions_stay_where_they_were() -> None:
+    scan = tubes("S", 1)
+    thick = thickened(scan, 3)
+    assert thick.spacing_mm == (6.0, 1.0, 1.0)
+    assert thick.hu.shape == thick.inside.shape == (16, 90, 90)
+    np.testing.assert_allclose(thick.hu[5], scan.hu[15:18].mean(axis=0), rtol=1e-5)
+    assert thick.inside[1].any() and not thick.inside[0].any()
+    (before,), (after,) = scan.known, thick.known
+    # slice n of three lies in the middle of the slices 3n to 3n + 2
+    assert after.centre == pytest.approx(((before.centre[0] - 1) / 3, *before.centre[1:]))
+    assert thick.away_mm(after.centre) == pytest.approx(-before.radius_mm)
+
+
+@pytest.mark.parametrize(
+    ("slice_mm", "thick_mm"), [(1.0, [1.0, 2.0, 3.0, 5.0]), (2.5, [2.5, 5.0]), (5.0, [5.0])]
+)
+def test_a_scan_is_learned_from_at_slices_up_to_six_millimetres(
+    slice_mm: float, thick_mm: list[float]
+) -> None:
+    scan = replace(tubes("S", 1), spacing_mm=(slice_mm, 1.0, 1.0))
+    assert [one.spacing_mm[0] for one in as_sliced(scan)] == thick_mm
+    assert {one.name for one in as_sliced(scan)} == {"S"}
 
 
 def test_neither_patients_nor_scan_of_the_fold_are_learned_from(
