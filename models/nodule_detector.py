@@ -2,7 +2,8 @@
 
 A patch of a fine and one of a coarse grid around a candidate are the two channels; the answer is one logit. The
 networks of all folds are one ensemble: the first one is asked about every candidate, the others about those that it
-does not find hopeless. Training makes its samples with `look`, so that a network sees what it learned from.
+does not find hopeless, and all about the mirror images of those that are likely. Training makes its samples with
+`look`, so that a network sees what it learned from.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
+from models.nodule_passes import MIRRORS
 from models.patches import PatchGrid, cut, scaled
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ NAME = "nodule_detector"
 BATCH = 64
 HOPELESS = 0.02
 """A candidate to which the first network gives less is not shown to the others."""
+LIKELY = 0.25
+"""A candidate to which the networks give less is not shown to them mirrored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +115,18 @@ class LearnedNoduleDetector:
         return Search.of(self.model.said("search"))
 
     @cached_property
+    def mirrors(self) -> int:
+        """Return how many mirror images of a likely candidate are shown: one where the card says nothing of it."""
+        return int(self.model.card.get("mirrors", 1))
+
+    @cached_property
     def level(self) -> float:
         """Return the probability from which a candidate is taken for a nodule."""
         return float(self.model.said("level"))
 
     def probabilities(self, image: Array, spacing_mm: Spacing, points: Sequence[Sequence[float]]) -> Floats:
         """Return the probability of each point (voxel index) of an image `(K, R, C)` in HU to lie in a nodule."""
-        return ensemble(self._networks, self.view, image, spacing_mm, points)
+        return ensemble(self._networks, self.view, image, spacing_mm, points, self.mirrors)
 
     @cached_property
     def _networks(self) -> tuple[Network, ...]:
@@ -150,20 +160,27 @@ def ensemble(
     image: Array,
     spacing_mm: Spacing,
     points: Sequence[Sequence[float]],
+    mirrors: int = 1,
 ) -> Floats:
-    """Return the mean probability that networks give each point (voxel index), shape `(N,)`.
+    """Return the probability that networks give each point (voxel index), from their mean logit, shape `(N,)`.
 
     All are asked about those to which the first gives at least `HOPELESS`; the others keep the first one's answer.
+    Those to which all give at least `LIKELY` are shown in `mirrors` (1 to 8) mirror images: among many that are nearly
+    sure, the order of one answer is chance.
     """
     out = np.zeros(len(points))
     for start in range(0, len(points), BATCH):
         shown = np.stack([look(view, image, spacing_mm, p) for p in points[start : start + BATCH]])
-        first = _probability(networks[0](shown))
-        hopeful = np.flatnonzero(first >= HOPELESS)
+        logits = networks[0](shown)[:, 0].astype(np.float64)
+        hopeful = np.flatnonzero(expit(logits) >= HOPELESS)
         if len(networks) > 1 and hopeful.size:
-            others = [_probability(network(shown[hopeful])) for network in networks[1:]]
-            first[hopeful] = np.mean([first[hopeful], *others], axis=0)
-        out[start : start + BATCH] = first
+            others = [network(shown[hopeful])[:, 0] for network in networks[1:]]
+            logits[hopeful] = np.vstack([logits[hopeful], *others]).mean(axis=0)
+        likely = np.flatnonzero(expit(logits) >= LIKELY)
+        if mirrors > 1 and likely.size:
+            turned = [np.ascontiguousarray(np.flip(shown[likely], axes)) for axes in MIRRORS[:mirrors]]
+            logits[likely] = np.mean([network(one)[:, 0] for network in networks for one in turned], axis=0)
+        out[start : start + BATCH] = expit(logits)
     return out
 
 
@@ -187,10 +204,6 @@ def strongest_apart(
             far = np.linalg.norm(places - places[index], axis=1)
             free &= far > max(least_mm, diameters_mm[index] / 2)
     return kept
-
-
-def _probability(logits: Array) -> Floats:
-    return np.asarray(1 / (1 + np.exp(-np.clip(logits[:, 0].astype(np.float64), -60, 60))))
 
 
 __all__ = [

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from models.files import BadModel
 from plugins.errors import NadirError
 from training.evaluate.card_figures import card_figures
 from training.evaluate.data import Data, open_data
-from training.evaluate.detector import LIMITS
+from training.evaluate.detector import LIMITS, MIRRORED
 from training.evaluate.judging import judge_model
 from training.evaluate.runs import open_run
+from training.evaluate.subject import Subject
+from training.nodules_in_scans import is_crop
 from training.ship import About, ship
 
 RATE = 4
@@ -41,16 +45,39 @@ ABOUT = About(
 )
 
 
-def pack(run: Path, data: Data, out: Path) -> str:
-    """Write the model of a run with its figures into a folder; return the hash of its manifest."""
+def pack(run: Path, data: Data, out: Path, told: Data | None = None) -> str:
+    """Write the model of a run with its figures into a folder; return the hash of its manifest.
+
+    The level is chosen on all scans of `data`. The figures are of `told` where only some of the scans are to be had by
+    everybody, and a sentence among the limits gives those of all.
+    """
     subject = open_run(run)
-    judged = judge_model(subject, data, made_at=datetime.now(UTC)).plain()
+    judged = _judged(subject, data)
     decided = {
         "search": subject.card["task"]["search"],
+        "mirrors": MIRRORED,
         "level": judged["detection"]["levels"][f"{RATE:g}"] or 0.0,
         "false_positives_per_scan": RATE,
     }
-    return ship(run, data.manifest, out, ABOUT, decided, card_figures(judged))
+    if told is None:
+        return ship(run, data.manifest, out, ABOUT, decided, card_figures(judged))
+    about = replace(ABOUT, limits=(*ABOUT.limits, _of_all(judged, data, told)))
+    return ship(run, data.manifest, out, about, decided, card_figures(_judged(subject, told)))
+
+
+def _judged(subject: Subject, data: Data) -> dict[str, Any]:
+    return judge_model(subject, data, made_at=datetime.now(UTC)).plain()
+
+
+def _of_all(judged: Mapping[str, Any], data: Data, told: Data) -> str:
+    """Return the sentence with the figures of all scans."""
+    count, some = (sum(not is_crop(case) for case in of.cases) for of in (data, told))
+    found = judged["detection"]["sensitivity_at_false_positives_per_scan"]
+    reached = ", ".join(f"{one['value']:.2f} at {rate}" for rate, one in found.items())
+    return (
+        f"The figures are of the {some} whole scans that lie with the other data; of all {count} that it was made "
+        f"from, the sensitivity is {reached} false positives per scan."
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,9 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="a run of nadir train, with fold0, fold1 ... in it")
     parser.add_argument("data", type=Path, help="the crops and scans that it learned from")
     parser.add_argument("out", type=Path, help="the folder of the model")
+    parser.add_argument(
+        "--told", type=Path, help="where only some of the scans lie: the figures are of these"
+    )
     given = parser.parse_args(arguments)
     try:
-        sha256 = pack(given.run, open_data(given.data), given.out)
+        sha256 = pack(
+            given.run, open_data(given.data), given.out, open_data(given.told) if given.told else None
+        )
     except (NadirError, BadModel, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -3,7 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.nodule_detector import BATCH, HOPELESS, DetectorView, Search, ensemble, look, strongest_apart
+from models.nodule_detector import (
+    BATCH,
+    HOPELESS,
+    LIKELY,
+    DetectorView,
+    Search,
+    ensemble,
+    look,
+    strongest_apart,
+)
 from models.patches import PatchGrid, cut, scaled
 
 VIEW = DetectorView(shape=(8, 8, 8), voxels_mm=(1.0, 2.0))
@@ -20,9 +29,11 @@ def test_each_voxel_size_is_a_channel_cut_from_the_whole_image() -> None:
         assert channel == pytest.approx(whole, abs=1e-4)
 
 
+STEP = np.where(np.arange(30)[:, None, None] < 15, -1000.0, 400.0).astype(np.float32) * np.ones((1, 30, 30))
+DARK, BRIGHT = (2.0, 15.0, 15.0), (27.0, 15.0, 15.0)
+
+
 def test_others_are_asked_only_about_what_the_first_network_does_not_find_hopeless() -> None:
-    image = np.full((30, 30, 30), -1000, dtype=np.float32)
-    image[15:] = 400
     asked: list[int] = []
 
     def first(shown: np.ndarray) -> np.ndarray:
@@ -30,13 +41,38 @@ def test_others_are_asked_only_about_what_the_first_network_does_not_find_hopele
 
     def second(shown: np.ndarray) -> np.ndarray:
         asked.append(len(shown))
-        return np.zeros((len(shown), 1), dtype=np.float32)
+        return -first(shown)
 
-    points = [(2.0, 15.0, 15.0)] * BATCH + [(27.0, 15.0, 15.0)] * 3
-    found = ensemble([first, second], VIEW, image, (1.0, 1.0, 1.0), points)
+    found = ensemble([first, second], VIEW, STEP, (1.0, 1.0, 1.0), [DARK] * BATCH + [BRIGHT] * 3)
     assert asked == [3]
     assert found[:BATCH].max() < HOPELESS
-    assert found[BATCH:] == pytest.approx(0.75, abs=0.01)
+    assert found[BATCH:] == pytest.approx(0.5)  # logits x and -x have the mean 0
+
+
+def test_what_is_likely_is_judged_by_all_of_its_mirror_images() -> None:
+    asked: list[int] = []
+
+    def steep(shown: np.ndarray) -> np.ndarray:
+        """Return a logit that is the higher the more the patch brightens along k, and 1 more."""
+        asked.append(len(shown))
+        half = shown.shape[2] // 2
+        return (
+            1
+            + 4
+            * (shown[:, :, half:].mean(axis=(1, 2, 3, 4)) - shown[:, :, :half].mean(axis=(1, 2, 3, 4)))[
+                :, None
+            ]
+        )
+
+    edge = (14.5, 15.0, 15.0)
+    alone = ensemble([steep], VIEW, STEP, (1.0, 1.0, 1.0), [edge])
+    assert alone > 0.99
+    mirrored = ensemble([steep], VIEW, STEP, (1.0, 1.0, 1.0), [edge, DARK], mirrors=8)
+    assert mirrored == pytest.approx(1 / (1 + np.exp(-1.0)))  # a slope and its mirror image cancel out
+    assert asked == [1, 2, *[2] * 8]
+    unlikely = ensemble([lambda shown: steep(shown) - 3], VIEW, STEP, (1.0, 1.0, 1.0), [DARK], mirrors=8)
+    assert unlikely == pytest.approx(1 / (1 + np.exp(2.0))) and unlikely < LIKELY
+    assert asked[10:] == [1]
 
 
 def test_a_surer_point_keeps_weaker_ones_within_its_radius_away() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from plugins.errors import Refused
 from training import detector_ship, detector_task
 from training.detector_samples import CLEAR_MM, searched, source_of
 from training.detector_task import Material, as_sliced, task_of_material
+from training.evaluate.data import Data
 from training.experiment import Experiment, Schedule
 from training.fit import fit
 from training.manifest import Case, DataManifest
@@ -157,3 +159,38 @@ def test_a_run_that_cannot_be_packed_is_told_in_a_sentence(
     assert detector_ship.main([str(tmp_path / "run"), str(tmp_path), str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and str(tmp_path) in said
+
+
+def test_a_card_tells_the_figures_of_the_scans_that_everybody_has_and_those_of_all_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of(name: str, scans: int) -> Data:
+        cases = [
+            Case(case_id=f"S{n}", patient_id=f"S{n}", files={}, sha256={}, fold=n, size_mm=0.0)
+            for n in range(scans)
+        ]
+        return Data(manifest=DataManifest(name=name, cases=tuple(cases)), root=tmp_path)
+
+    def judged(_: object, data: Data) -> dict[str, object]:
+        reached = {"1": {"value": 0.372}, "4": {"value": 0.6}}
+        level = {"all": 0.9, "some": 0.7}[data.manifest.name]
+        return {
+            "data": data.manifest.name,
+            "detection": {"levels": {"4": level}, "sensitivity_at_false_positives_per_scan": reached},
+        }
+
+    packed: dict[str, object] = {}
+    monkeypatch.setattr(detector_ship, "open_run", lambda _: SimpleNamespace(card={"task": {"search": {}}}))
+    monkeypatch.setattr(detector_ship, "_judged", judged)
+    monkeypatch.setattr(detector_ship, "card_figures", lambda plain: plain["data"])
+    monkeypatch.setattr(
+        detector_ship,
+        "ship",
+        lambda run, data, out, about, decided, figures: packed.update(
+            about=about, level=decided["level"], figures=figures, learned=data.name
+        ),
+    )
+    detector_ship.pack(tmp_path, of("all", 5), tmp_path, of("some", 3))
+    assert (packed["learned"], packed["level"], packed["figures"]) == ("all", 0.9, "some")
+    *_, last = packed["about"].limits  # type: ignore[attr-defined]
+    assert "3 whole scans" in last and "all 5" in last and "0.37 at 1, 0.60 at 4 false positives" in last

@@ -33,6 +33,8 @@ SHAPE_SCORE = "nodule_shape_score"
 NODULES_A_SCAN = 60
 """So many nodules of a fold, drawn by a seed, are set into its scan."""
 SMALLEST_RADIUS_MM = 2.0
+MIRRORED = 8
+"""In so many mirror images the networks of a run, and of the model that it becomes, are shown what is likely."""
 LIMITS = (
     "The nodules are crops of other patients that were set into few scans, not lesions where they grew: how many "
     "nodules a screening population has and how many of them are found is not shown.",
@@ -139,7 +141,7 @@ def _opened(subject: Subject, folds: tuple[int, ...], scan: Scan) -> tuple[Searc
     task = subject.card["task"]
     view, search = DetectorView.of(task["view"]), Search.of(task["search"])
     networks = [as_function(load_network(subject, fold)) for fold in folds]
-    return search, lambda hu, points: ensemble(networks, view, hu, scan.spacing_mm, points)
+    return search, lambda hu, points: ensemble(networks, view, hu, scan.spacing_mm, points, MIRRORED)
 
 
-__all__ = ["LIMITS", "SHAPE_SCORE", "scan_cases", "searched", "shape_card"]
+__all__ = ["LIMITS", "MIRRORED", "SHAPE_SCORE", "scan_cases", "searched", "shape_card"]
