@@ -55,7 +55,7 @@ def segment(path: Path, out: Path, asked: Sequence[Asked], segmenter: LesionSegm
     """Return what was drawn and measured at each point of a CT, after the labels 1, 2, ... were written to `out`.
 
     `path` is a folder of DICOM with the CT, a file of it, or a NIfTI in HU. A point at which nothing is seen has
-    `found` False and a warning; its label is not in the image.
+    `found` False and a warning; its label is not in the image. What of the folder could not be used is in `warnings`.
     Refuses `no-such-path`, `closed-folder`, `no-dicom`, `no-ct`, `several-studies`, `point-outside`, `nothing-asked`,
     `too-many`, and what the readers and the writer refuse.
     """
@@ -66,7 +66,7 @@ def segment(path: Path, out: Path, asked: Sequence[Asked], segmenter: LesionSegm
     if not path.exists():
         raise Refused("no-such-path", f"{path} does not exist")
     image: NiftiImage | None = read_ct(path) if is_nifti(path) else None
-    volumes = _cts(path) if image is None else (image.volume,)
+    volumes, doubts = _cts(path) if image is None else ((image.volume,), ())
     volume = _holding(asked, volumes)
     labels = np.zeros(volume.array.shape, dtype=np.uint8)
     lesions = []
@@ -84,12 +84,12 @@ def segment(path: Path, out: Path, asked: Sequence[Asked], segmenter: LesionSegm
         },
         "model": _model(segmenter),
         "lesions": lesions,
-        "warnings": [_told(flag) for flag in (*volume.flags, *_several(volume, volumes))],
+        "warnings": [_told(flag) for flag in (*doubts, *volume.flags, *_several(volume, volumes))],
     }
 
 
-def _cts(path: Path) -> tuple[Volume, ...]:
-    """Return every CT of one study."""
+def _cts(path: Path) -> tuple[tuple[Volume, ...], tuple[Flag, ...]]:
+    """Return every CT of one study, and why files and series beside them could not be used."""
     files = [path] if path.is_file() else all_files_under(path)
     studies = group_by_study(files)
     if not studies:
@@ -98,10 +98,10 @@ def _cts(path: Path) -> tuple[Volume, ...]:
         )
     if len(studies) > 1:
         raise Refused("several-studies", f"{path} holds {len(studies)} studies; name the folder of one")
-    ((_, members),) = studies.items()
-    study = read_study(members).study
+    read = read_study(files)
+    study = read.study
     if volumes := study.by_role("ct"):
-        return volumes
+        return volumes, (*study.refused, *read.flags)
     if study.refused:
         raise Refused(study.refused[0].code, study.refused[0].sentence)
     raise Refused(

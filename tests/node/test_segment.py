@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from io import FileIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import nibabel
 import numpy as np
@@ -16,6 +17,7 @@ from tiny_segmenter import bright_segmenter
 from models.segmenter import ClassicalNoduleSegmenter
 from node.segment import Asked, segment
 from plugins.errors import Refused
+from store.dicom import files as dicom_files
 
 OBLIQUE = (0.96, 0.28, 0.0, -0.28, 0.96, 0.0)
 SPACING = (2.0, 0.8, 0.8)
@@ -58,6 +60,12 @@ def nifti(path: Path, order: tuple[int, int, int], flips: tuple[int, int, int], 
     return path
 
 
+def ball(folder: Path, **changed: Any) -> list[Path]:
+    """Write the CT as DICOM and return its slices."""
+    how: dict[str, Any] = {"spacing_mm": SPACING, "orientation": OBLIQUE, "origin_mm": ORIGIN}
+    return make_series(folder, lungs()[0], **how | changed)
+
+
 def places(path: Path) -> np.ndarray:
     """Return LPS mm of the voxels that are labelled, by the file's own affine."""
     image = nibabel.load(path)
@@ -92,7 +100,7 @@ def test_a_nifti_of_any_axes_gets_a_mask_on_its_own_grid(
 
 def test_a_dicom_folder_and_a_nifti_of_it_give_the_same_places(tmp_path: Path) -> None:
     image, _ = lungs()
-    make_series(tmp_path / "ct", image, spacing_mm=SPACING, orientation=OBLIQUE, origin_mm=ORIGIN)
+    ball(tmp_path / "ct")
     one = nifti(tmp_path / "ct.nii", (2, 1, 0), (0, 0, 0), image)
     masks = [tmp_path / "dicom.nii.gz", tmp_path / "nifti.nii.gz"]
     reports = [
@@ -105,6 +113,40 @@ def test_a_dicom_folder_and_a_nifti_of_it_give_the_same_places(tmp_path: Path) -
     assert reports[0]["lesions"][0]["volume_ml"] == pytest.approx(reports[1]["lesions"][0]["volume_ml"])
     assert reports[0]["image"]["series_instance_uid"]
     assert reports[0]["model"]["interval_coverage"] == pytest.approx(0.9)
+
+
+def test_what_of_a_folder_could_not_be_read_is_told_beside_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slices = ball(tmp_path / "ct")
+    slices[-1].write_bytes(slices[-1].read_bytes()[:200])
+    slices[-2].unlink()
+    (tmp_path / "ct" / "slice_0019").touch()
+
+    def open_(path: Path) -> FileIO:
+        if path == slices[-3]:
+            raise PermissionError(13, "Permission denied", str(path))
+        return FileIO(path)
+
+    monkeypatch.setattr(dicom_files, "FileIO", open_)
+    report = segment(
+        tmp_path / "ct", tmp_path / "m.nii", [Asked(point_mm=centre_mm())], ClassicalNoduleSegmenter()
+    )
+    told = [(one["code"], one["sentence"]) for one in report["warnings"]]
+    assert [code for code, _ in told] == ["unreadable-file", "unreadable-file", "not-dicom"]
+    assert told[0][1] == f"{slices[-3]} cannot be read: Permission denied"
+    assert told[1][1].startswith("slice_0020.dcm begins like a DICOM file but cannot be read")
+    assert told[2][1] == "1 files are not DICOM and were passed over"
+    assert report["image"]["shape"] == [17, 60, 64]
+
+
+def test_a_series_that_was_refused_is_told_where_another_was_taken(tmp_path: Path) -> None:
+    ball(tmp_path / "thin")[5].unlink()
+    ball(tmp_path / "whole", series_number=2)
+    report = segment(tmp_path, tmp_path / "m.nii", [Asked(point_mm=centre_mm())], ClassicalNoduleSegmenter())
+    (told,) = report["warnings"]
+    assert told["code"] == "missing-slices"
+    assert told["sentence"].startswith("series 1 (CT, Synthetic CT): 1 slices are missing")
 
 
 def test_several_points_have_labels_and_one_at_which_nothing_is_says_so(tmp_path: Path) -> None:
