@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def segment(path: Path, out: Path, asked: Sequence[Asked], segmenter: LesionSegm
     `path` is a folder of DICOM with the CT, a file of it, or a NIfTI in HU. A point at which nothing is seen has
     `found` False and a warning; its label is not in the image. What of the folder could not be used is in `warnings`.
     Refuses `no-such-path`, `closed-folder`, `no-dicom`, `no-ct`, `several-studies`, `point-outside`, `nothing-asked`,
-    `too-many`, and what the readers and the writer refuse.
+    `too-many`, `bad-output` (it is `path`), and what the readers and the writer refuse.
     """
     if not 1 <= len(asked) <= MOST:
         raise Refused(
@@ -65,6 +66,7 @@ def segment(path: Path, out: Path, asked: Sequence[Asked], segmenter: LesionSegm
         )
     if not path.exists():
         raise Refused("no-such-path", f"{path} does not exist")
+    _require_other(out, path)
     image: NiftiImage | None = read_ct(path) if is_nifti(path) else None
     volumes, doubts = _cts(path) if image is None else ((image.volume,), ())
     volume = _holding(asked, volumes)
@@ -86,6 +88,13 @@ def segment(path: Path, out: Path, asked: Sequence[Asked], segmenter: LesionSegm
         "lesions": lesions,
         "warnings": [_told(flag) for flag in (*doubts, *volume.flags, *_several(volume, volumes))],
     }
+
+
+def _require_other(out: Path, path: Path) -> None:
+    """Refuse `bad-output`: the mask would take the place of the image."""
+    with suppress(OSError):  # what is not there yet is no image
+        if out.samefile(path):
+            raise Refused("bad-output", f"{out} is the image itself ({path}); name another file for the mask")
 
 
 def _cts(path: Path) -> tuple[tuple[Volume, ...], tuple[Flag, ...]]:

@@ -149,6 +149,22 @@ def test_a_series_that_was_refused_is_told_where_another_was_taken(tmp_path: Pat
     assert told["sentence"].startswith("series 1 (CT, Synthetic CT): 1 slices are missing")
 
 
+@pytest.mark.parametrize("how", ["same", "link", "other name"])
+def test_a_mask_is_not_written_over_the_ct_it_is_of(tmp_path: Path, how: str) -> None:
+    path, out = nifti(tmp_path / "ct.nii", (2, 1, 0), (0, 0, 0), lungs()[0]), tmp_path / "mask.nii"
+    if how == "same":
+        out = tmp_path / "." / "ct.nii"
+    elif how == "link":
+        out.symlink_to(path)
+    else:
+        out.hardlink_to(path)
+    before = path.read_bytes()
+    with pytest.raises(Refused, match=r"bad-output: .* is the image itself") as refusal:
+        segment(path, out, [Asked(point_mm=(1000.0, 0.0, 0.0))], ClassicalNoduleSegmenter())
+    assert str(out) in refusal.value.sentence
+    assert path.read_bytes() == before
+
+
 def test_several_points_have_labels_and_one_at_which_nothing_is_says_so(tmp_path: Path) -> None:
     image, _ = lungs()
     path, out = nifti(tmp_path / "ct.nii", (2, 1, 0), (0, 0, 0), image), tmp_path / "mask.nii"
