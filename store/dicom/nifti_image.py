@@ -7,6 +7,8 @@ axes are turned until they run as the patient's do, which leaves every voxel whe
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +126,7 @@ def _require_values(values: NDArray[Any], name: str, modality: str) -> None:
 def write_labels(path: Path, labels: Labels, volume: Volume, image: NiftiImage | None = None) -> None:
     """Write labels `(K, R, C)` of a volume as NIfTI: on the file's own grid when it came from `image`.
 
+    What was at `path` stays as it is until the new file is whole. A link is followed.
     Refuses `bad-output` for a name that says no NIfTI, and for a place that cannot be written.
     """
     import nibabel
@@ -137,9 +140,16 @@ def write_labels(path: Path, labels: Labels, volume: Volume, image: NiftiImage |
         affine, stored = image.affine, image.as_stored(labels)
     written = nibabel.Nifti1Image(np.ascontiguousarray(stored), affine)
     written.header.set_xyzt_units("mm")
+    target = Path(os.path.realpath(path))
+    ending = ".nii" if path.name.lower().endswith(".nii") else ".nii.gz"
+    half = target.with_name(f".{uuid.uuid4().hex}{ending}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nibabel.save(written, path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            nibabel.save(written, half)
+            half.replace(target)
+        finally:
+            half.unlink(missing_ok=True)
     except OSError as error:
         raise Refused("bad-output", f"{path} cannot be written: {error.strerror or error}") from error
 
