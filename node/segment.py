@@ -24,6 +24,8 @@ from store.walk import all_files_under
 
 MOST = 255
 """Labels of a NIfTI of bytes."""
+TOLD = 3
+"""Reasons why something could not be used that a refusal names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,7 @@ def segment(path: Path, out: Path, asked: Sequence[Asked], segmenter: LesionSegm
     _require_other(out, path)
     image: NiftiImage | None = read_ct(path) if is_nifti(path) else None
     volumes, doubts = _cts(path) if image is None else ((image.volume,), ())
-    volume = _holding(asked, volumes)
+    volume = _holding(asked, volumes, doubts)
     labels = np.zeros(volume.array.shape, dtype=np.uint8)
     lesions = []
     for number, one in enumerate(asked, start=1):
@@ -118,27 +120,44 @@ def _cts(path: Path) -> tuple[tuple[Volume, ...], tuple[Flag, ...]]:
     )
 
 
-def _holding(asked: Sequence[Asked], volumes: tuple[Volume, ...]) -> Volume:
-    """Return the thinnest volume that holds all points."""
-    kept, first = volumes, ""
+def _holding(asked: Sequence[Asked], volumes: tuple[Volume, ...], doubts: Sequence[Flag]) -> Volume:
+    """Return the thinnest volume that holds all points. Refuses `point-outside`, with what was in `doubts`."""
+    kept = volumes
     for one in asked:
-        mark = Mark(point_mm=one.point_mm, label="", source="request", made_by="")
-        kept = tuple(v for v in kept if volume_of(mark, (v,)) is not None)
-        if not kept:
-            first = ", ".join(f"{x:g}" for x in one.point_mm)
-            break
-    if not kept:
-        low, high = _reach(volumes[0])
-        told = f"x {low[0]:.1f} to {high[0]:.1f}, y {low[1]:.1f} to {high[1]:.1f}, z {low[2]:.1f} to {high[2]:.1f}"
-        sentence = f"the point {first} mm (LPS) lies outside of the images, which reach from {told} mm"
-        raise Refused("point-outside", sentence)
+        held = _held(one, kept)
+        if not held:
+            told = ", ".join(f"{x:g}" for x in one.point_mm) + " mm (LPS)"
+            lies = f"the point {told} lies outside of the images"
+            if _held(one, volumes):
+                lies = f"no series holds all points up to {told}; name those of one series at a time"
+            reaches = "; ".join(_reach(volume) for volume in volumes)
+            raise Refused("point-outside", f"{lies}: {reaches}{_not_used(doubts)}")
+        kept = held
     return min(kept, key=lambda v: (v.spacing_mm[0], v.series_instance_uid))
 
 
-def _reach(volume: Volume) -> tuple[list[float], list[float]]:
+def _held(one: Asked, volumes: tuple[Volume, ...]) -> tuple[Volume, ...]:
+    mark = Mark(point_mm=one.point_mm, label="", source="request", made_by="")
+    return tuple(v for v in volumes if volume_of(mark, (v,)) is not None)
+
+
+def _reach(volume: Volume) -> str:
+    """Return from where to where a volume reaches, in words."""
     ends = [(-0.5, n - 0.5) for n in volume.array.shape]
     corners = volume.to_mm(np.array(np.meshgrid(*ends)).reshape(3, -1).T)
-    return corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    told = ", ".join(f"{x} {a:.1f} to {b:.1f}" for x, a, b in zip("xyz", low, high, strict=True))
+    name = "the image" if not volume.series_instance_uid else f"series {volume.series_number}"
+    return f"{name} reaches from {told} mm"
+
+
+def _not_used(doubts: Sequence[Flag]) -> str:
+    """Return what could not be used, in words: the first few reasons."""
+    if not doubts:
+        return ""
+    told = [f"{flag.sentence} ({flag.code})" for flag in doubts[:TOLD]]
+    more = [f"and {len(doubts) - TOLD} more"] if len(doubts) > TOLD else []
+    return f"; not used: {'; '.join(told + more)}"
 
 
 def _several(volume: Volume, volumes: tuple[Volume, ...]) -> tuple[Flag, ...]:

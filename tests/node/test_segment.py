@@ -165,6 +165,27 @@ def test_a_mask_is_not_written_over_the_ct_it_is_of(tmp_path: Path, how: str) ->
     assert path.read_bytes() == before
 
 
+def test_a_point_outside_is_told_what_each_series_reaches_and_which_could_not_be_used(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"orientation": (1, 0, 0, 0, 1, 0), "spacing_mm": (2.0, 1.0, 1.0)}
+    ball(tmp_path / "broken", **how, origin_mm=(0, 0, 0))[5].unlink()
+    ball(tmp_path / "low", **how, origin_mm=(0, 0, 100), series_number=2)
+    ball(tmp_path / "high", **how, origin_mm=(0, 0, 200), series_number=3)
+    points = [Asked(point_mm=(30.0, 30.0, 20.0))]
+    with pytest.raises(Refused) as refusal:
+        segment(tmp_path, tmp_path / "m.nii", points, ClassicalNoduleSegmenter())
+    assert refusal.value.code == "point-outside"
+    assert refusal.value.sentence == (
+        "the point 30, 30, 20 mm (LPS) lies outside of the images: "
+        "series 2 reaches from x -0.5 to 63.5, y -0.5 to 59.5, z 99.0 to 139.0 mm; "
+        "series 3 reaches from x -0.5 to 63.5, y -0.5 to 59.5, z 199.0 to 239.0 mm; "
+        "not used: series 1 (CT, Synthetic CT): 1 slices are missing: "
+        "a step of 4.00 mm where others are 2.00 mm; send the missing slices (missing-slices)"
+    )
+    points = [Asked(point_mm=(30.0, 30.0, z)) for z in (120.0, 220.0)]
+    with pytest.raises(Refused, match="point-outside: no series holds all points up to 30, 30, 220 mm"):
+        segment(tmp_path, tmp_path / "m.nii", points, ClassicalNoduleSegmenter())
+
+
 def test_several_points_have_labels_and_one_at_which_nothing_is_says_so(tmp_path: Path) -> None:
     image, _ = lungs()
     path, out = nifti(tmp_path / "ct.nii", (2, 1, 0), (0, 0, 0), image), tmp_path / "mask.nii"
