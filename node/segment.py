@@ -113,11 +113,22 @@ def _cts(path: Path) -> tuple[tuple[Volume, ...], tuple[Flag, ...]]:
     study = read.study
     if volumes := study.by_role("ct"):
         return volumes, (*study.refused, *read.flags)
-    if study.refused:
+    no_hu = [v for v in study.volumes if v.modality == "CT"]
+    if study.refused and not no_hu:
         raise Refused(study.refused[0].code, study.refused[0].sentence)
-    raise Refused(
-        "no-ct", f"{path} holds no CT in Hounsfield units: {study.volumes[0].modality} is not segmented"
-    )
+    why = _no_hu(no_hu[0]) if no_hu else f"{study.volumes[0].modality} is not segmented"
+    raise Refused("no-ct", f"{path} holds no CT in Hounsfield units: {why}{_not_used(study.refused)}")
+
+
+def _no_hu(volume: Volume) -> str:
+    """Return why the values of a CT are no Hounsfield units, in words."""
+    if any(flag.code == "no-rescale" for flag in volume.flags):
+        return (
+            "its CT has no rescale slope and intercept, so its values are no HU; export it again with RescaleSlope "
+            "and RescaleIntercept, or give a NIfTI in HU"
+        )
+    said = [flag.sentence for flag in volume.flags if flag.code == "not-hounsfield"]
+    return f"series {volume.series_number}: {'; '.join(said) or 'its values are none'}"
 
 
 def _holding(asked: Sequence[Asked], volumes: tuple[Volume, ...], doubts: Sequence[Flag]) -> Volume:

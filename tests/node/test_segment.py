@@ -186,6 +186,22 @@ def test_a_point_outside_is_told_what_each_series_reaches_and_which_could_not_be
         segment(tmp_path, tmp_path / "m.nii", points, ClassicalNoduleSegmenter())
 
 
+def test_a_ct_without_rescale_is_told_as_such_beside_what_else_could_not_be_used(tmp_path: Path) -> None:
+    stored = {"RescaleSlope": None, "RescaleIntercept": None, "signed": False}
+    slices = ball(tmp_path / "ct", **stored)
+    points = [Asked(point_mm=centre_mm())]
+    with pytest.raises(Refused) as refusal:
+        segment(tmp_path / "ct", tmp_path / "m.nii", points, ClassicalNoduleSegmenter())
+    assert refusal.value.code == "no-ct"
+    assert refusal.value.sentence == (
+        f"{tmp_path / 'ct'} holds no CT in Hounsfield units: its CT has no rescale slope and intercept, so its values "
+        "are no HU; export it again with RescaleSlope and RescaleIntercept, or give a NIfTI in HU"
+    )
+    slices[-1].write_bytes(slices[-1].read_bytes()[:200])
+    with pytest.raises(Refused, match=r"no-ct: .* no rescale slope .*; not used: slice_0020.dcm begins like"):
+        segment(tmp_path / "ct", tmp_path / "m.nii", points, ClassicalNoduleSegmenter())
+
+
 def test_several_points_have_labels_and_one_at_which_nothing_is_says_so(tmp_path: Path) -> None:
     image, _ = lungs()
     path, out = nifti(tmp_path / "ct.nii", (2, 1, 0), (0, 0, 0), image), tmp_path / "mask.nii"
