@@ -24,6 +24,7 @@ from plugins import codes
 from plugins.contract import Volume
 from plugins.errors import Refused
 from store.dicom.nifti import RAS_TO_LPS
+from store.dicom.nifti_position import read_position
 
 LARGEST_HU = 32767.0
 LEAST_RANGE = 10.0
@@ -55,7 +56,7 @@ class NiftiImage:
     flipped: tuple[bool, bool, bool]
     """Whether k, r, c runs the other way in the file."""
     affine: FloatArray
-    """The file's own affine, index to RAS mm."""
+    """The file's own affine, index to RAS, in mm whatever its unit."""
 
     def as_stored(self, labels: Labels) -> Labels:
         """Return labels `(K, R, C)` along the axes of the file."""
@@ -66,7 +67,7 @@ class NiftiImage:
 def read_ct(path: Path) -> NiftiImage:
     """Return the CT of a NIfTI file, however small.
 
-    Refuses `unreadable-image`, `not-3d`, `without-position`, `sheared`, `bad-values` and `not-hounsfield`.
+    Refuses `unreadable-image`, `not-3d`, what `read_position` refuses, `sheared`, `bad-values` and `not-hounsfield`.
     """
     return _read(path, "CT")
 
@@ -161,8 +162,6 @@ def _load(path: Path) -> tuple[NDArray[np.float32], FloatArray]:
     try:
         image: Any = nibabel.load(path)
         data = np.asarray(image.dataobj, dtype=np.float32)
-        affine = np.asarray(image.affine, dtype=np.float64)
-        has_position = int(image.header["qform_code"]) > 0 or int(image.header["sform_code"]) > 0
     except Exception as error:  # nibabel and gzip raise many kinds of error on damaged files
         raise Refused(
             "unreadable-image", f"{path.name} cannot be read as NIfTI ({type(error).__name__})"
@@ -171,9 +170,7 @@ def _load(path: Path) -> tuple[NDArray[np.float32], FloatArray]:
         data = data[..., 0]
     if data.ndim != 3 or 0 in data.shape:
         raise Refused("not-3d", f"{path.name} has the shape {data.shape}; give one volume")
-    if not has_position or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise Refused("without-position", f"{path.name} does not say where it lies (no qform or sform)")
-    return data, affine
+    return data, read_position(image, path.name)
 
 
 def _require_upright(lps: FloatArray, path: Path) -> None:

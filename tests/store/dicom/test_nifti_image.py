@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from dicom_series import make_series
 
-from plugins.contract import Volume
+from plugins.contract import Mask, Volume
 from plugins.errors import Refused
-from store.dicom.nifti_image import write_labels
+from store.dicom.nifti_image import read_ct, write_labels
 from store.dicom.series import read_study
 
 SHAPE = (4, 10, 11)
+SPACING = (0.7, 0.8, 2.0)
 
 
 @pytest.fixture
@@ -25,6 +26,102 @@ def volume(tmp_path: Path) -> Volume:
 
 def labels(number: int) -> np.ndarray:
     return np.full(SHAPE, number, dtype=np.uint8)
+
+
+def image(affine: np.ndarray | None = None, values: np.ndarray | None = None) -> nibabel.Nifti1Image:
+    """Return a CT with one affine for sform and qform."""
+    if values is None:
+        values = np.linspace(-900, 300, 440).reshape(11, 10, 4)
+    made = nibabel.Nifti1Image(
+        values.astype(np.int16), np.diag([*SPACING, 1.0]) if affine is None else affine
+    )
+    made.set_qform(made.affine, code=1)
+    made.header.set_xyzt_units("mm")
+    return made
+
+
+def save(made: nibabel.Nifti1Image, path: Path) -> Path:
+    nibabel.save(made, path)
+    return path
+
+
+def rewrite(path: Path, **fields: object) -> Path:
+    """Put fields of the header of a NIfTI file into it as they are given."""
+    raw = path.read_bytes()
+    header = nibabel.Nifti1Header(raw[:348], check=False)
+    for name, value in fields.items():
+        header[name] = value
+    path.write_bytes(header.binaryblock + raw[348:])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift_mm", "is_refused"),
+    [(1.0, 0.0, False), (1.005, 0.0, False), (1.02, 0.0, True), (1.0, 0.9, False), (1.0, 1.1, True)],
+)
+def test_two_positions_of_a_nifti_that_differ_are_refused(
+    tmp_path: Path, scale: float, shift_mm: float, is_refused: bool
+) -> None:
+    made = image()
+    other = made.affine @ np.diag([1.0, 1.0, scale, 1.0])
+    other[1, 3] += shift_mm
+    made.set_qform(other, code=1)
+    path = save(made, tmp_path / "ct.nii")
+    if not is_refused:
+        assert read_ct(path).volume.spacing_mm == pytest.approx((2.0, 0.8, 0.7))
+        return
+    with pytest.raises(Refused) as refusal:
+        read_ct(path)
+    assert refusal.value.code == "two-positions"
+    assert refusal.value.sentence == (
+        "ct.nii says two places: by its sform voxels of 0.7 x 0.8 x 2 mm, by its qform of "
+        f"0.7 x 0.8 x {2 * scale:.3g} mm, up to {max(shift_mm, 3 * 2 * (scale - 1)):.1f} mm apart; "
+        "set the code of the wrong one to 0"
+    )
+
+
+def test_a_position_without_a_code_or_without_a_turn_does_not_count(tmp_path: Path) -> None:
+    made = image()
+    made.set_qform(made.affine @ np.diag([2.0, 1.0, 1.0, 1.0]), code=0)
+    path = save(made, tmp_path / "ct.nii")
+    assert read_ct(path).volume.spacing_mm == pytest.approx((2.0, 0.8, 0.7))
+    rewrite(path, qform_code=1, quatern_b=1.0, quatern_c=1.0)
+    assert read_ct(path).volume.spacing_mm == pytest.approx((2.0, 0.8, 0.7))
+
+
+@pytest.mark.parametrize(("unit", "mm"), [("meter", 1000.0), ("micron", 0.001), ("unknown", 1.0)])
+def test_metres_and_microns_become_mm(volume: Volume, tmp_path: Path, unit: str, mm: float) -> None:
+    affine = np.diag([*(n / mm for n in SPACING), 1.0])
+    affine[:3, 3] = np.array([10.0, 20.0, 30.0]) / mm
+    made = image(affine)
+    made.header.set_xyzt_units(unit)
+    read = read_ct(save(made, tmp_path / "ct.nii"))
+    assert read.volume.spacing_mm == pytest.approx((2.0, 0.8, 0.7))
+    assert read.volume.centroid_mm(Mask.from_full(np.ones(SHAPE, dtype=bool))) == pytest.approx(
+        (-10 - 5 * 0.7, -20 - 4.5 * 0.8, 30 + 1.5 * 2.0), abs=1e-4
+    )
+    write_labels(tmp_path / "mask.nii", np.ones(SHAPE, dtype=np.uint8), read.volume, read)
+    mask = nibabel.load(tmp_path / "mask.nii")
+    assert mask.header.get_xyzt_units()[0] == "mm"
+    assert mask.header.get_zooms() == pytest.approx(SPACING)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [([0.0] * 4, "its sform has no volume"), ([np.nan] * 4, "its sform holds what is no number")],
+)
+def test_an_affine_that_places_nothing_is_told_as_such(tmp_path: Path, row: list[float], words: str) -> None:
+    path = rewrite(save(image(), tmp_path / "ct.nii"), srow_z=row, qform_code=0)
+    with pytest.raises(Refused) as refusal:
+        read_ct(path)
+    assert refusal.value.code == "bad-position"
+    assert refusal.value.sentence == f"ct.nii does not say where it lies: {words}; convert its source again"
+
+
+def test_a_nifti_that_says_no_place_is_refused(tmp_path: Path) -> None:
+    path = rewrite(save(image(), tmp_path / "ct.nii"), sform_code=0, qform_code=0)
+    with pytest.raises(Refused, match=r"without-position: .* \(no qform or sform\)"):
+        read_ct(path)
 
 
 def test_a_write_that_fails_leaves_the_mask_of_before_and_no_other_file(
