@@ -25,6 +25,7 @@ from plugins.contract import Volume
 from plugins.errors import Refused
 from store.dicom.nifti import RAS_TO_LPS
 from store.dicom.nifti_position import read_position
+from store.dicom.voxels import AIR_HU
 
 LARGEST_HU = 32767.0
 LEAST_RANGE = 10.0
@@ -105,7 +106,9 @@ def require_hounsfield(values: NDArray[Any], name: str) -> None:
     low, high = float(values.min()), float(values.max())
     if not (np.isfinite(low) and np.isfinite(high)) or max(-low, high) > LARGEST_HU:
         raise Refused("bad-values", f"{name} holds values that are no Hounsfield units ({low:g} to {high:g})")
-    if low >= 0 or high - low < LEAST_RANGE:
+    is_flat = high - low < LEAST_RANGE
+    low = float(values.min(where=values >= AIR_HU, initial=high))  # what lies below is padding
+    if low >= 0 or is_flat:
         raise Refused(
             "not-hounsfield",
             f"{name} has values from {low:g} to {high:g}: a CT in Hounsfield units has some below 0; is it another "

@@ -124,6 +124,18 @@ def test_a_nifti_that_says_no_place_is_refused(tmp_path: Path) -> None:
         read_ct(path)
 
 
+def test_padding_below_air_does_not_make_an_offset_to_hounsfield_units(tmp_path: Path) -> None:
+    values = np.linspace(24, 1324, 440).reshape(11, 10, 4)
+    values[0] = -2000
+    with pytest.raises(Refused, match=r"not-hounsfield: ct.nii has values from [0-9]+ to 1324"):
+        read_ct(save(image(values=values), tmp_path / "ct.nii"))
+    values[1:] -= 1024
+    assert read_ct(save(image(values=values), tmp_path / "ct.nii")).volume.array.min() == -2000
+    lung = np.full((11, 10, 4), -1500.0)
+    lung[0] = -1100
+    assert read_ct(save(image(values=lung), tmp_path / "ct.nii")).volume.array.max() == -1100
+
+
 def test_a_write_that_fails_leaves_the_mask_of_before_and_no_other_file(
     volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
