@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import numpy as np
 
 from models.nodule_segmenter import LearnedNoduleSegmenter
 from models.segmenter import LesionSegmenter
-from plugins.contract import Flag, Mark, Point, Volume
+from plugins.contract import Flag, Mark, Mask, Point, Volume
 from plugins.errors import Refused
-from plugins.marked_lesion import volume_of
+from plugins.marked_lesion import is_same, volume_of
 from plugins.nodule_drawing import Drawing, draw_at
 from store.dicom.nifti import is_nifti
 from store.dicom.nifti_image import NiftiImage, read_ct, write_labels
@@ -57,8 +57,9 @@ class Asked:
 def segment(path: Path, out: Path, asked: Sequence[Asked], segmenter: LesionSegmenter) -> dict[str, Any]:
     """Return what was drawn and measured at each point of a CT, after the labels 1, 2, ... were written to `out`.
 
-    `path` is a folder of DICOM with the CT, a file of it, or a NIfTI in HU. A point at which nothing is seen has
-    `found` False and a warning; its label is not in the image. What of the folder could not be used is in `warnings`.
+    `path` is a folder of DICOM with the CT, a file of it, or a NIfTI in HU. A point at which nothing is seen, or a
+    lesion that an earlier point has given, has `found` False and a warning; its label is not in the image. What of
+    the folder could not be used is in `warnings`.
     Refuses `no-such-path`, `closed-folder`, `no-dicom`, `no-ct`, `several-studies`, `point-outside`, `nothing-asked`,
     `too-many`, `bad-output` (it is `path`), and what the readers and the writer refuse.
     """
@@ -74,8 +75,13 @@ def segment(path: Path, out: Path, asked: Sequence[Asked], segmenter: LesionSegm
     volume = _holding(asked, volumes, doubts)
     labels = np.zeros(volume.array.shape, dtype=np.uint8)
     lesions = []
+    drawn: dict[int, Mask] = {}
     for number, one in enumerate(asked, start=1):
         drawing = draw_at(volume, one.point_mm, segmenter, extent_mm=one.extent_mm, corners_mm=one.corners_mm)
+        same = next((n for n, mask in drawn.items() if is_same(drawing.mask, mask)), None)
+        if same is not None:
+            drawing = _once(drawing, same)
+        drawn[number] = drawing.mask
         lesions.append(_plain(number, one, drawing, volume, labels))
     write_labels(out, labels, volume, image)
     return {
@@ -178,6 +184,13 @@ def _several(volume: Volume, volumes: tuple[Volume, ...]) -> tuple[Flag, ...]:
         f"of {len(volumes)} CT series, series {volume.series_number} was taken: the thinnest with the points"
     )
     return (Flag(code="several-series", sentence=sentence, series_instance_uid=volume.series_instance_uid),)
+
+
+def _once(drawing: Drawing, number: int) -> Drawing:
+    """Return a drawing of nothing that tells that lesion `number` has been drawn there."""
+    sentence = f"it is the same lesion as {number}, where it is measured"
+    nothing = Mask.from_full(np.zeros(drawing.mask.shape, dtype=np.bool_))
+    return replace(drawing, mask=nothing, flags=(Flag(code="same-lesion", sentence=sentence),))
 
 
 def _plain(number: int, one: Asked, drawing: Drawing, volume: Volume, labels: Any) -> dict[str, Any]:

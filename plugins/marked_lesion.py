@@ -95,14 +95,17 @@ def volume_of(mark: Mark, volumes: tuple[Volume, ...]) -> Volume | None:
 
 
 def _same(mask: Mask, volume: Volume, findings: list[Finding]) -> Finding | None:
-    """Return the finding that shares more than half of the smaller of both masks, on the same series."""
+    """Return the finding that is the same lesion, on the same series."""
     for finding in findings:
-        if finding.series_instance_uid != volume.series_instance_uid:
-            continue
-        shared = int((finding.mask.full()[mask.box] & mask.voxels).sum())
-        if 2 * shared > min(mask.count, finding.mask.count):
+        if finding.series_instance_uid == volume.series_instance_uid and is_same(mask, finding.mask):
             return finding
     return None
+
+
+def is_same(mask: Mask, other: Mask) -> bool:
+    """Return True when two drawings on one grid are one lesion: they share more than half of the smaller."""
+    shared = int((other.full()[mask.box] & mask.voxels).sum())
+    return 2 * shared > min(mask.count, other.count)
 
 
 def _finding(number: int, mark: Mark, drawing: Drawing, volume: Volume) -> Finding:
@@ -141,4 +144,4 @@ def _flag(code: str, mark: Mark, words: str) -> Flag:
     return Flag(code=code, sentence=sentence, plugin=MarkedLesion.name)
 
 
-__all__ = ["MarkedLesion", "volume_of"]
+__all__ = ["MarkedLesion", "is_same", "volume_of"]

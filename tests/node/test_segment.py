@@ -212,6 +212,26 @@ def test_several_points_have_labels_and_one_at_which_nothing_is_says_so(tmp_path
     assert np.unique(np.asarray(nibabel.load(out).dataobj)).tolist() == [0, 2]
 
 
+def test_two_points_in_one_lesion_give_it_once(tmp_path: Path) -> None:
+    path, out = nifti(tmp_path / "ct.nii", (2, 1, 0), (0, 0, 0), lungs()[0]), tmp_path / "mask.nii"
+    x, y, z = centre_mm()
+    points = [Asked(point_mm=(x, y, z)), Asked(point_mm=(x + 1, y, z)), Asked(point_mm=(x, y + 1, z))]
+    first, *others = segment(path, out, points, bright_segmenter())["lesions"]
+    assert first["found"] and first["volume_ml"] > 0.8
+    assert others == [
+        {
+            "label": number,
+            "at_mm": list(points[number - 1].point_mm),
+            "found": False,
+            "warnings": [
+                {"code": "same-lesion", "sentence": "it is the same lesion as 1, where it is measured"}
+            ],
+        }
+        for number in (2, 3)
+    ]
+    assert np.unique(np.asarray(nibabel.load(out).dataobj)).tolist() == [0, 1]
+
+
 def test_a_box_is_a_limit_and_a_lesion_at_the_edge_of_the_image_is_not_measured_silently(
     tmp_path: Path,
 ) -> None:
