@@ -71,8 +71,8 @@ def segment(path: Path, out: Path, asked: Sequence[Asked], segmenter: LesionSegm
         raise Refused("no-such-path", f"{path} does not exist")
     _require_other(out, path)
     image: NiftiImage | None = read_ct(path) if is_nifti(path) else None
-    volumes, doubts = _cts(path) if image is None else ((image.volume,), ())
-    volume = _holding(asked, volumes, doubts)
+    volumes, refused, doubts = _cts(path) if image is None else ((image.volume,), (), ())
+    volume = _holding(asked, volumes, refused)
     labels = np.zeros(volume.array.shape, dtype=np.uint8)
     lesions = []
     drawn: dict[int, Mask] = {}
@@ -94,7 +94,7 @@ def segment(path: Path, out: Path, asked: Sequence[Asked], segmenter: LesionSegm
         },
         "model": _model(segmenter),
         "lesions": lesions,
-        "warnings": [_told(flag) for flag in (*doubts, *volume.flags, *_several(volume, volumes))],
+        "warnings": [_told(flag) for flag in (*refused, *doubts, *volume.flags, *_several(volume, volumes))],
     }
 
 
@@ -105,8 +105,8 @@ def _require_other(out: Path, path: Path) -> None:
             raise Refused("bad-output", f"{out} is the image itself ({path}); name another file for the mask")
 
 
-def _cts(path: Path) -> tuple[tuple[Volume, ...], tuple[Flag, ...]]:
-    """Return every CT of one study, and why files and series beside them could not be used."""
+def _cts(path: Path) -> tuple[tuple[Volume, ...], tuple[Flag, ...], tuple[Flag, ...]]:
+    """Return every CT of one study, why files and series beside them could not be used, and other doubts."""
     files = [path] if path.is_file() else all_files_under(path)
     studies = group_by_study(files)
     if not studies:
@@ -118,7 +118,7 @@ def _cts(path: Path) -> tuple[tuple[Volume, ...], tuple[Flag, ...]]:
     read = read_study(files)
     study = read.study
     if volumes := study.by_role("ct"):
-        return volumes, (*study.refused, *read.flags)
+        return volumes, study.refused, read.flags
     no_hu = [v for v in study.volumes if v.modality == "CT"]
     if study.refused and not no_hu:
         raise Refused(study.refused[0].code, study.refused[0].sentence)
@@ -137,8 +137,8 @@ def _no_hu(volume: Volume) -> str:
     return f"series {volume.series_number}: {'; '.join(said) or 'its values are none'}"
 
 
-def _holding(asked: Sequence[Asked], volumes: tuple[Volume, ...], doubts: Sequence[Flag]) -> Volume:
-    """Return the thinnest volume that holds all points. Refuses `point-outside`, with what was in `doubts`."""
+def _holding(asked: Sequence[Asked], volumes: tuple[Volume, ...], refused: Sequence[Flag]) -> Volume:
+    """Return the thinnest volume that holds all points. Refuses `point-outside`, with what else was refused."""
     kept = volumes
     for one in asked:
         held = _held(one, kept)
@@ -148,7 +148,7 @@ def _holding(asked: Sequence[Asked], volumes: tuple[Volume, ...], doubts: Sequen
             if _held(one, volumes):
                 lies = f"no series holds all points up to {told}; name those of one series at a time"
             reaches = "; ".join(_reach(volume) for volume in volumes)
-            raise Refused("point-outside", f"{lies}: {reaches}{_not_used(doubts)}")
+            raise Refused("point-outside", f"{lies}: {reaches}{_not_used(refused)}")
         kept = held
     return min(kept, key=lambda v: (v.spacing_mm[0], v.series_instance_uid))
 
@@ -168,12 +168,12 @@ def _reach(volume: Volume) -> str:
     return f"{name} reaches from {told} mm"
 
 
-def _not_used(doubts: Sequence[Flag]) -> str:
+def _not_used(refused: Sequence[Flag]) -> str:
     """Return what could not be used, in words: the first few reasons."""
-    if not doubts:
+    if not refused:
         return ""
-    told = [f"{flag.sentence} ({flag.code})" for flag in doubts[:TOLD]]
-    more = [f"and {len(doubts) - TOLD} more"] if len(doubts) > TOLD else []
+    told = [f"{flag.sentence} ({flag.code})" for flag in refused[:TOLD]]
+    more = [f"and {len(refused) - TOLD} more"] if len(refused) > TOLD else []
     return f"; not used: {'; '.join(told + more)}"
 
 

@@ -166,7 +166,7 @@ def test_a_mask_is_not_written_over_the_ct_it_is_of(tmp_path: Path, how: str) ->
 
 
 def test_a_point_outside_is_told_what_each_series_reaches_and_which_could_not_be_used(tmp_path: Path) -> None:
-    how: dict[str, Any] = {"orientation": (1, 0, 0, 0, 1, 0), "spacing_mm": (2.0, 1.0, 1.0)}
+    how: dict[str, Any] = {"orientation": (1, 0, 0, 0, 1, 0), "spacing_mm": (2.0, 1.0, 1.0), "patient_id": ""}
     ball(tmp_path / "broken", **how, origin_mm=(0, 0, 0))[5].unlink()
     ball(tmp_path / "low", **how, origin_mm=(0, 0, 100), series_number=2)
     ball(tmp_path / "high", **how, origin_mm=(0, 0, 200), series_number=3)
