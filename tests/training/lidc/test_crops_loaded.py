@@ -1,0 +1,111 @@
+"""A crop whose files are not one image with one mask is refused by its name, and never scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from nodule_crops import write_crops
+from numpy.typing import NDArray
+
+from plugins.errors import Refused
+from store.file_hash import sha256_of
+from training.lidc import load_nodule
+from training.manifest import Case, read_manifest
+
+Written = Callable[[NDArray[Any], NDArray[Any]], object]
+"""Makes another file, or its bytes, of voxels and affine."""
+
+
+@pytest.fixture
+def crop(tmp_path: Path) -> Case:
+    """Return a case whose files lie in `tmp_path`."""
+    return read_manifest(write_crops(tmp_path, patients=1)).cases[0]
+
+
+def with_other(crop: Case, root: Path, role: str, written: Written) -> Case:
+    """Return the case after one of its files was written anew, with the hash that the file then has."""
+    path = root / crop.files[role]
+    image: Any = nibabel.load(path)
+    made = written(np.asarray(image.dataobj), image.affine)
+    if isinstance(made, bytes):
+        path.write_bytes(made)
+    else:
+        nibabel.save(made, path)
+    return replace(crop, sha256={**crop.sha256, role: sha256_of(path)})
+
+
+def moved(affine: NDArray[Any], mm: float) -> NDArray[Any]:
+    return affine + mm * np.outer([1, 0, 0, 0], [0, 0, 0, 1])
+
+
+def with_nan(voxels: NDArray[Any]) -> NDArray[Any]:
+    found = voxels.astype(np.float32)
+    found[0, 0, 0] = np.nan
+    return found
+
+
+NIFTI = nibabel.Nifti1Image
+
+
+@pytest.mark.parametrize(
+    ("role", "written", "code"),
+    [
+        ("mask", lambda a, at: NIFTI(a, moved(at, 500.0)), "unequal-grids"),
+        ("mask", lambda a, at: NIFTI(a, moved(at, 0.02)), "unequal-grids"),
+        ("mask", lambda a, at: NIFTI(a, at @ np.diag([3.0, 3, 3, 1])), "unequal-grids"),
+        ("mask", lambda a, at: NIFTI(a, at @ np.diag([1.001, 1, 1, 1])), "unequal-grids"),
+        ("mask", lambda a, at: NIFTI(a[:-1], at), "unequal-grids"),
+        ("mask", lambda a, at: NIFTI(a * 0, at), "empty-mask"),
+        ("mask", lambda a, at: NIFTI(with_nan(a), at), "not-finite"),
+        ("image", lambda a, at: NIFTI(with_nan(a), at), "not-finite"),
+    ],
+)
+def test_a_crop_that_can_be_read_and_is_no_truth_is_refused_with_its_name(
+    crop: Case, tmp_path: Path, role: str, written: Written, code: str
+) -> None:
+    with pytest.raises(Refused, match=f"{code}.*{crop.case_id}"):
+        load_nodule(with_other(crop, tmp_path, role, written), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda a, at: b"hello",
+        lambda a, at: b"",
+        lambda a, at: NIFTI(a, at).to_bytes(),
+        lambda a, at: NIFTI(np.stack([a, a], -1), at),
+        lambda a, at: NIFTI(a[:, :, 0], at),
+        lambda a, at: NIFTI(a.astype(np.complex64), at),
+    ],
+)
+def test_what_is_no_nifti_of_three_axes_is_refused_with_its_path(
+    crop: Case, tmp_path: Path, written: Written
+) -> None:
+    with pytest.raises(Refused, match=f"unreadable-file.*{tmp_path / crop.files['image']}"):
+        load_nodule(with_other(crop, tmp_path, "image", written), tmp_path)
+
+
+@pytest.mark.parametrize("kept", [20, 300, 3000])
+def test_a_file_that_was_cut_short_is_refused_with_its_path(crop: Case, tmp_path: Path, kept: int) -> None:
+    whole = (tmp_path / crop.files["image"]).read_bytes()
+    short = with_other(crop, tmp_path, "image", lambda a, at: whole[:kept])
+    with pytest.raises(Refused, match=f"unreadable-file.*{tmp_path / crop.files['image']}"):
+        load_nodule(short, tmp_path)
+
+
+def test_axes_that_are_turned_in_one_file_only_and_rounding_of_the_affine_are_the_same_grid(
+    crop: Case, tmp_path: Path
+) -> None:
+    def turned(voxels: NDArray[Any], affine: NDArray[Any]) -> object:
+        back = np.diag([-1.0, 1, 1, 1])
+        back[0, 3] = voxels.shape[0] - 1
+        return NIFTI(voxels[::-1], moved(affine @ back, 0.005))
+
+    before = load_nodule(crop, tmp_path).mask
+    assert np.array_equal(load_nodule(with_other(crop, tmp_path, "mask", turned), tmp_path).mask, before)
