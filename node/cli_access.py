@@ -236,7 +236,10 @@ def _password(file: Path | None) -> str:
         return read_secret(file, "the password")
     if not sys.stdin.isatty():
         return sys.stdin.readline(1000).rstrip("\r\n")
-    password = getpass.getpass("Password: ")
-    if password != getpass.getpass("Again: "):
+    try:
+        password, again = getpass.getpass("Password: "), getpass.getpass("Again: ")
+    except EOFError as error:
+        raise typer.Abort from error
+    if password != again:
         raise Refused("weak-password", "the two passwords differ")
     return password

@@ -58,6 +58,13 @@ class Commands(TyperGroup):
         super().__init__(**about)
         self.commands = _Found(COMMANDS)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Return what a command returns. Raises RuntimeError for an EOFError, which Typer takes for an interruption."""
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:
+            raise RuntimeError(f"something ended too early: {error}") from error
+
 
 class _Found(UserDict[str, Any]):
     """The commands as Typer makes them, by name."""

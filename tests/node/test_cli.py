@@ -27,7 +27,7 @@ from pydicom import dcmread
 from typer.testing import CliRunner
 
 from node.archive import Archive
-from node.cli import app
+from node.cli import app, main
 from node.cli_help import ORDER
 from node.flags import SINGULAR
 from node.secrets import is_secret
@@ -191,6 +191,21 @@ def test_a_fault_in_the_file_of_a_command_is_not_told_as_a_wrong_name(
     done = CliRunner().invoke(app, ["studies"])
     assert isinstance(done.exception, KeyError)
     assert "No such command" not in done.output
+
+
+def test_a_file_that_ends_too_early_is_a_fault_and_no_interruption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ended(name: str) -> None:
+        raise EOFError("Compressed file ended")
+
+    monkeypatch.setattr("node.cli_commands._made", ended)
+    monkeypatch.setattr(sys, "argv", ["nadir", "studies"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 70
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("nadir: a fault of its own") and "Compressed file ended" in line
 
 
 def test_help_flows_with_the_screen_keeps_brackets_and_has_an_order(monkeypatch: pytest.MonkeyPatch) -> None:
