@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -42,7 +43,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class DataManifest:
-    """The cases of one data set."""
+    """The cases of one data set. Refuses `case-twice` and `patient-on-both-sides` (a patient in two folds)."""
 
     name: str
     """Name of the data set."""
@@ -50,6 +51,9 @@ class DataManifest:
     """All cases, sorted by name."""
 
     def __post_init__(self) -> None:
+        for case_id, times in Counter(case.case_id for case in self.cases).items():
+            if times > 1:
+                raise Refused("case-twice", f"case {case_id} is {times} times in {self.name}; name it once")
         require_patients_apart(*(self.fold(n) for n in sorted({case.fold for case in self.cases})))
 
     @property
@@ -81,7 +85,10 @@ class DataManifest:
 
 
 def read_manifest(path: Path) -> DataManifest:
-    """Return the manifest of a JSON file. Refuses `bad-manifest` (no manifest) and `changed-manifest` (wrong hash)."""
+    """Return the manifest of a JSON file.
+
+    Refuses `bad-manifest` (no manifest), `changed-manifest` (wrong hash) and what `DataManifest` refuses.
+    """
     try:
         plain = json.loads(path.read_text())
         manifest = DataManifest(name=str(plain["name"]), cases=tuple(map(_case, plain["cases"])))

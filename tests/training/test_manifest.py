@@ -40,6 +40,12 @@ def test_no_patient_is_on_two_sides_of_a_split() -> None:
         require_patients_apart([case("a", "P2", 0)], [case("b", "P2", 0)])
 
 
+def test_a_case_is_in_a_manifest_once() -> None:
+    with pytest.raises(Refused, match="case-twice: case b is 2 times in x"):
+        DataManifest(name="x", cases=(case("a", "P1", 0), case("b", "P2", 1), case("b", "P2", 1)))
+    assert DataManifest(name="x", cases=()).cases == ()
+
+
 def test_a_smaller_part_of_the_patients_lies_in_a_larger_one_and_takes_all_cases_of_each() -> None:
     cases = [case(f"{n}{side}", f"P{n}", n % 5) for n in range(40) for side in "ab"]
     quarter, half = part_of(cases, 0.25), part_of(cases, 0.5)
