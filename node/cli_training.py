@@ -73,7 +73,7 @@ def evaluate(
     folder: ReportFolder,
     root: Root = None,
     resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Draws for each interval.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
     fold: Folds = None,
     side: Sides = None,
     scans: Scans = None,
@@ -102,7 +102,9 @@ def evaluate(
             "out-is-data",
             f"{folder} holds the data, whose manifest a report would replace; name another --out",
         )
+    _require_scans(scans)
     others = [open_subject(str(run)) for run in beside or ()]
+    _require_writable(folder)
     with _counted(f"judging {subject.name}", len(opened.cases) * (1 + len(others))) as tell:
         found = judge_model(
             subject,
@@ -148,6 +150,29 @@ def _require_known(sha256: str, home: Path | None, config: Path | None) -> None:
 
     with open_database(home, config) as database, database.reading() as session:
         evaluations.require_known(session, sha256)
+
+
+def _require_scans(folder: Path | None) -> None:
+    """Refuse, before hours of judging, a folder that holds no whole CT."""
+    from training.scans import SCANS, present
+
+    if folder is not None and not present(folder):
+        raise Refused(
+            "no-scans", f"there is no whole CT in {folder}; --scans looks there for {', '.join(SCANS)}"
+        )
+
+
+def _require_writable(folder: Path) -> None:
+    """Make the folder of a report, and refuse one that cannot be written before hours of judging."""
+    from tempfile import TemporaryFile
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        why = "it is no folder" if isinstance(error, FileExistsError) else error.strerror or error
+        raise Refused("bad-folder", f"{folder} cannot be written ({why}); name another --out") from error
 
 
 def _kept(folder: Path, home: Path | None, config: Path | None) -> str:

@@ -45,6 +45,37 @@ def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert isinstance(said.exception, Refused) and said.exception.code == "no-model"
 
 
+@pytest.mark.parametrize(
+    ("asked", "code", "says"),
+    [
+        (["--out", "{crops}/manifest.json"], "bad-folder", "it is no folder"),
+        (["--out", "{crops}/manifest.json/deeper"], "bad-folder", "manifest.json/deeper"),
+        (["--out", "/proc/nadir"], "bad-folder", "name another --out"),
+        (["--out", "{crops}/out", "--scans", "{crops}/nowhere"], "no-scans", "crops/nowhere"),
+        (["--out", "{crops}/out", "--scans", "{crops}"], "no-scans", "ct_r01_001"),
+    ],
+)
+def test_options_that_cannot_be_met_are_refused_before_anything_is_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str], code: str, says: str
+) -> None:
+    def judged(*_: object, **__: object) -> None:
+        raise AssertionError("it was judged")
+
+    monkeypatch.setattr("training.evaluate.judging.judge_model", judged)
+    (crops := tmp_path / "crops").mkdir()
+    judge = ["evaluate", "classical-nodule-segmenter", "--data", str(write_crops(crops, patients=1))]
+    said = CliRunner().invoke(app, [*judge, *(word.format(crops=crops) for word in asked)])
+    assert isinstance(said.exception, Refused), said.output
+    assert said.exception.code == code and says in said.exception.sentence
+    assert not (crops / "out").exists()
+
+
+def test_a_seed_below_nought_is_a_wrong_command_line(tmp_path: Path) -> None:
+    asked = ["evaluate", "classical-nodule-segmenter", "--data", str(tmp_path), "--out", str(tmp_path / "o")]
+    said = CliRunner().invoke(app, [*asked, "--seed", "-1"])
+    assert said.exit_code == 2 and "--seed" in said.output
+
+
 @pytest.mark.long
 def test_a_report_is_kept_with_the_node_for_its_own_models_and_no_others(tmp_path: Path) -> None:
     home, out = tmp_path / "node", str(tmp_path / "out")
