@@ -202,7 +202,7 @@ def open_rater(model: Model, folds: Sequence[int] = ()) -> MalignancyRater:
         members.append(
             Member(
                 votes=_votes(numbers),
-                network=as_function(network_of(model.card["architecture"], numbers)),
+                network=as_function(network_of(model.said("architecture"), numbers)),
                 combination=combination,
             )
         )

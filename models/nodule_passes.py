@@ -7,6 +7,7 @@ small. So a point that is some millimetres off gives nearly what the centre give
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,11 +68,33 @@ class NoduleView:
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> NoduleView:
-        """Return the view that a card or an experiment describes."""
+        """Return the view that a card or an experiment describes. Raises KeyError, TypeError and ValueError."""
         k, r, c = plain["shape"]
         windows = tuple((float(low), float(high)) for low, high in plain["windows_hu"])
         sizes = {key: tuple(float(mm) for mm in plain[key]) for key in ("voxels_mm", "fits_mm")}
-        return cls(**{**plain, **sizes, "shape": (int(k), int(r), int(c)), "windows_hu": windows})
+        view = cls(**{**plain, **sizes, "shape": (int(k), int(r), int(c)), "windows_hu": windows})
+        view._require_usable()
+        return view
+
+    def levels_of(self, said: Any) -> tuple[float, ...]:
+        """Return the level of each voxel size; a card says one for all, or each. Raises TypeError and ValueError."""
+        levels, sizes = tuple(float(level) for level in said), len(self.voxels_mm)
+        if len(levels) not in (1, sizes) or not all(0 <= level <= 1 for level in levels):
+            raise ValueError(f"not one probability for each of {sizes} voxel sizes")
+        return levels * sizes if len(levels) == 1 else levels
+
+    def _require_usable(self) -> None:
+        """Raise ValueError, or TypeError, when nothing can be shown so."""
+        voxels_mm, fits_mm, windows = self.voxels_mm, self.fits_mm, self.windows_hu
+        if not voxels_mm or len(fits_mm) != len(voxels_mm) - 1 or self.first not in range(len(voxels_mm)):
+            raise ValueError("first is one of voxels_mm, and each of them but the last has one of fits_mm")
+        lengths_mm = (*voxels_mm, *fits_mm, self.point_sigma_mm, self.furthest_mm)
+        if not all(0 < mm < math.inf for mm in lengths_mm) or min(self.shape) < 1 or self.passes < 1:
+            raise ValueError("shape, passes and all that is in mm are more than 0")
+        if not windows or not all(-math.inf < low < high < math.inf for low, high in windows):
+            raise ValueError("windows_hu are pairs of HU, the lower one first")
+        if not 0 <= self.level <= 1:
+            raise ValueError("level is a probability")
 
 
 def channels(
@@ -185,6 +208,13 @@ def nearest_piece(mask: BoolArray, point: Sequence[float] | Floats, spacing_mm: 
     far = (((held - np.asarray(point)) * np.asarray(spacing_mm)) ** 2).sum(axis=1)
     k, r, c = held[int(far.argmin())]
     return np.asarray(labels == labels[k, r, c])
+
+
+def mirrors_of(said: Any) -> int:
+    """Return how many mirror images a card says, 1 to 8. Raises TypeError and ValueError."""
+    if int(said) not in range(1, len(MIRRORS) + 1):
+        raise ValueError(f"{said} is not 1 to {len(MIRRORS)}")
+    return int(said)
 
 
 def sigmoid(logits: Array) -> Array:

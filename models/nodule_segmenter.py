@@ -24,7 +24,16 @@ from models.export import Learned
 from models.files import BadModel
 from models.mass_outline import mass_outline
 from models.measured import measured_extent
-from models.nodule_passes import MIRRORS, Drawn, Network, NoduleView, draw, nearest_piece, sigmoid
+from models.nodule_passes import (
+    MIRRORS,
+    Drawn,
+    Network,
+    NoduleView,
+    draw,
+    mirrors_of,
+    nearest_piece,
+    sigmoid,
+)
 from models.outlining import best_overlap, drawn_out, held_back, piece_at
 from models.patches import put_back
 from models.runtime import default_cache, fastest, network
@@ -115,13 +124,12 @@ class LearnedNoduleSegmenter:
     @cached_property
     def view(self) -> NoduleView:
         """Return what the networks are shown."""
-        return NoduleView.of(self.model.said("view"))
+        return self.model.understood("view", NoduleView.of)
 
     @cached_property
     def levels(self) -> tuple[float, ...]:
         """Return the probability (before tempering) from which a lesion is seen at all, for each voxel size."""
-        said = tuple(float(level) for level in self.model.said("levels"))
-        return said * len(self.view.voxels_mm) if len(said) == 1 else said
+        return self.model.understood("levels", self.view.levels_of)
 
     @cached_property
     def doubt(self) -> Doubt:
@@ -278,7 +286,7 @@ class LearnedNoduleSegmenter:
 
     @property
     def _mirrors(self) -> int:
-        return int(self.model.said("mirrors")) if self.mirrors is None else self.mirrors
+        return self.model.understood("mirrors", mirrors_of) if self.mirrors is None else self.mirrors
 
     @cached_property
     def _networks(self) -> tuple[Network, ...]:

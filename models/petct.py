@@ -20,7 +20,7 @@ from models.calibration import scaled_logit
 from models.card import ModelCard
 from models.closed_in import closed_in
 from models.files import BadModel
-from models.nodule_passes import MIRRORS, Network, nearest_piece, sigmoid
+from models.nodule_passes import MIRRORS, Network, mirrors_of, nearest_piece, sigmoid
 from models.nodule_segmenter import torch_network
 from models.outlining import best_overlap
 from models.patches import PatchGrid, cut, point_channel, put_back, scaled
@@ -237,7 +237,7 @@ class LearnedPetct:
             parameters={
                 "folds": ",".join(map(str, self._folds)),
                 **({} if self._trees else {"level": self._numbers("level", 1)[0]}),
-                "mirrors": int(self.model.said("mirrors")),
+                "mirrors": self._mirrors,
             },
             weights_sha256=said.sha256,
         )
@@ -250,10 +250,11 @@ class LearnedPetct:
         `hu` is the CT on the grid of the PET, None without one. The log hazard is 0 for the usual tumour that was
         learned from: a Cox model has no zero of its own, so those of several networks can only be compared so.
         """
-        mirrors = int(self.model.said("mirrors"))
-        found = look_at(self._networks, self._view, suv, hu, spacing_mm, point, mirrors)
-        usual = self.model.said("usual_log_hazard")
-        log_hazard = found.log_hazard - sum(usual[str(f)] for f in self._folds) / len(self._folds)
+        found = look_at(self._networks, self._view, suv, hu, spacing_mm, point, self._mirrors)
+        usual = self.model.understood(
+            "usual_log_hazard", lambda said: sum(float(said[str(f)]) for f in self._folds)
+        )
+        log_hazard = found.log_hazard - usual / len(self._folds)
         if not self._trees:
             mask = found.drawn(self._numbers("level", 1)[0], point, spacing_mm)
             return Lesion(mask=mask, probability=found.probability, log_hazard=log_hazard)
@@ -285,7 +286,11 @@ class LearnedPetct:
 
     @cached_property
     def _view(self) -> PetctView:
-        return PetctView.of(self.model.said("view"))
+        return self.model.understood("view", PetctView.of)
+
+    @cached_property
+    def _mirrors(self) -> int:
+        return self.model.understood("mirrors", mirrors_of)
 
     @cached_property
     def _networks(self) -> tuple[Network, ...]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 EVALUATIONS = Path(__file__).parent / "evaluations"
 """What is kept of the judgement of each (`training.evaluate.kept`); its own folder holds only what is vouched for."""
 CARD = "card.json"
+Understood = TypeVar("Understood")
 VOUCHED: Mapping[str, str] = {
     "nodule_detector": "ccd18f92142cc8cf010eab7398125899bb94e3c1f0b2e012c27f29d8086451a7",
     "nodule_malignancy": "5feb822998ff95ad8cb7a822f93ec8023fc24f8fdb42ac5f970733dfe1db4c22",
@@ -54,6 +55,17 @@ class Model:
             return self.card[key]
         except KeyError as error:
             raise BadModel("bad-card", f"the card of {self.manifest.name} has no '{key}'") from error
+
+    def understood(self, key: str, read: Callable[[Any], Understood]) -> Understood:
+        """Return what `read` makes of what the card says under a name. Raises BadModel (`bad-card`) where it cannot."""
+        said = self.said(key)
+        try:
+            return read(said)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise BadModel(
+                "bad-card",
+                f"'{key}' in the card of {self.manifest.name} is not as it has to be ({error!r})",
+            ) from error
 
     def weights(self, fold: int) -> dict[str, NDArray[np.generic]]:
         """Return the weights of one fold, by name. Raises BadModel as `models.files.load_weights` does."""

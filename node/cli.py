@@ -77,6 +77,11 @@ def _told(error: Exception) -> int:
     if isinstance(error, OSError):
         printing.complain(f"nadir: {error.filename or 'the output'}: {error.strerror or error}")
         return 1
+    from models.files import BadModel
+
+    if isinstance(error, BadModel):
+        printing.complain(f"nadir: {error.sentence} ({error.code})")
+        return 1
     kind = f"{type(error).__name__}: {error}"
     printing.complain(f"nadir: a fault of its own: {kind} (NADIR_DEBUG=1 shows where)")
     return 70

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import ndimage
-from tiny_segmenter import bright_segmenter, pack
+from tiny_segmenter import CARD, bright_segmenter, pack
 from tube_phantom import FAT, LUNG, TISSUE, grid_mm, tube
 
 from models.files import BadModel
@@ -168,6 +168,25 @@ def test_doubt_grows_with_the_quantile_and_the_probability_is_tempered() -> None
 def test_a_card_that_lacks_something_is_refused_by_name() -> None:
     with pytest.raises(BadModel, match="doubt"):
         _ = bright_segmenter(doubt={}).doubt
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        *(("view", said) for said in (None, "x", math.nan, {}, {**CARD["view"], "first": 9})),
+        ("view", {**CARD["view"], "voxels_mm": [0.6]}),
+        ("view", {**CARD["view"], "point_sigma_mm": math.nan}),
+        ("view", {**CARD["view"], "windows_hu": [[400, -1000]]}),
+        *(("levels", said) for said in (None, "x", math.nan, [], [0.5, 0.5], [math.nan], [2.0])),
+        *(("mirrors", said) for said in (None, "x", math.nan, math.inf, 0, 9, [1])),
+    ],
+)
+def test_a_card_whose_view_levels_or_mirrors_cannot_be_used_is_refused_by_name(
+    key: str, said: object
+) -> None:
+    segmenter = bright_segmenter(**{key: said})
+    with pytest.raises(BadModel, match=f"bad-card: '{key}' in the card of nodule_segmenter"):
+        segmenter.answer(ball(5.0)[0], SPACING, (30, 60, 60))
 
 
 def test_a_shipped_model_draws_and_a_changed_one_is_not_opened(tmp_path: Path) -> None:

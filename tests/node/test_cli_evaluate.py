@@ -1,20 +1,25 @@
 from __future__ import annotations
 
 import json
+import pickle
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from empty_database import empty_database
-from made_models import register_model
+from made_models import register_model, write_model
 from nodule_crops import write_crops
 from sqlmodel import col, select
 from tiny_segmenter import CARD
 from typer.testing import CliRunner
 
-from node.cli import app
+from node.cli import app, main
 from plugins.errors import Refused
 from store import evaluations
 from store.audit_tables import AuditRecord
+from store.file_hash import sha256_of
 
 
 def test_a_model_is_judged_by_one_command_that_writes_one_report(tmp_path: Path) -> None:
@@ -74,6 +79,45 @@ def test_a_seed_below_nought_is_a_wrong_command_line(tmp_path: Path) -> None:
     asked = ["evaluate", "classical-nodule-segmenter", "--data", str(tmp_path), "--out", str(tmp_path / "o")]
     said = CliRunner().invoke(app, [*asked, "--seed", "-1"])
     assert said.exit_code == 2 and "--seed" in said.output
+
+
+def pickled(folder: Path) -> None:
+    """Put a pickle in the place of the weights of a model, and vouch for it."""
+    weights, said = folder / "fold0.safetensors", json.loads((folder / "manifest.json").read_text())
+    weights.write_bytes(pickle.dumps({"w": 1}))
+    said["files"][weights.name] = {"sha256": sha256_of(weights), "size_bytes": weights.stat().st_size}
+    (folder / "manifest.json").write_text(json.dumps(said))
+
+
+@pytest.mark.parametrize(
+    ("card", "change", "code"),
+    [
+        ({}, None, "other-architecture"),
+        ({}, pickled, "unreadable-weights"),
+        ({"architecture": None}, None, "bad-card"),
+        ({"view": {}}, None, "bad-card"),
+        ({"runs": True, "mirrors": "all"}, None, "bad-card"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_refused_in_one_line_and_is_no_fault(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    card: dict[str, Any],
+    change: Callable[[Path], None] | None,
+    code: str,
+) -> None:
+    (crops := tmp_path / "crops").mkdir()
+    data, model = write_crops(crops, patients=1), tmp_path / "model"
+    write_model(model, 1, held_out={}, **card)
+    if change is not None:
+        change(model)
+    asked = ["evaluate", model, "--data", data, "--out", tmp_path / "out", "--resamples", "100"]
+    monkeypatch.setattr(sys, "argv", ["nadir", *map(str, asked)])
+    with pytest.raises(SystemExit) as left:
+        main()
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert left.value.code == 1 and said.startswith("nadir: ") and said.endswith(f"({code})"), said
 
 
 @pytest.mark.long

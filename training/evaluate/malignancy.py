@@ -129,8 +129,8 @@ def _looked(subject: Subject, fold: int, case: ManifestCase, root: Path) -> Look
     """Return what the network of one fold looked at, the readers' mask in it."""
     nodule = load_nodule(case, root)
     if subject.model is not None:
-        network = network_of(subject.model.card["architecture"], subject.model.weights(fold))
-        view = RatedView.of(subject.model.card["view"])
+        network = network_of(subject.model.said("architecture"), subject.model.weights(fold))
+        view = subject.model.understood("view", RatedView.of)
     else:
         network, view = load_network(subject, fold), RatedView.of(subject.card["task"]["view"])
     shown = view.shown(nodule.image, nodule.mask, nodule.spacing_mm)
