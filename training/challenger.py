@@ -105,6 +105,7 @@ def learn(
                 replaying(experiment, fold, frozen.folder / LEARN, task_on),
                 place,
                 tell=tell,
+                keeps_folds=True,
             )
         _require_finite(place / f"fold{fold}.safetensors", fold)
         done(fold)

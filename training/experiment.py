@@ -62,7 +62,8 @@ class Experiment:
     task: Mapping[str, Any] = field(default_factory=dict)
     """What the model's task alone knows: patches, augmentation, loss."""
     init_from: str | None = None
-    """Folder of an earlier run, or of a model, whose weights of the same fold are the beginning."""
+    """Folder of an earlier run, or of a model, whose weights of the same fold are the beginning; nobody who is held out
+    in a fold here may be held out in another there."""
 
     @property
     def sha256(self) -> str:

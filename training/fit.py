@@ -37,6 +37,7 @@ from training.curves import draw_curves
 from training.experiment import Experiment
 from training.manifest import DataManifest
 from training.mixed_precision import keep_small_grids_exact
+from training.predecessor import Predecessor, predecessor_in
 
 BEGIN_LEVEL = -3.0
 """Logit that a new network gives everywhere: lesions are small, and half a patch of lesion costs many steps."""
@@ -113,19 +114,23 @@ def fit(
     *,
     tell: Callable[[Progress], None] = lambda _: None,
     stop_at: int | None = None,
+    keeps_folds: bool = False,
 ) -> Path:
     """Return the file with the weights that were learned when `fold` is left out; nothing is done twice.
 
     Begins at the checkpoint in `folder` when there is one, and ends early, leaving one, at step `stop_at`.
-    Refuses `another-run` when the folder belongs to other settings or other data.
+    `keeps_folds` says that the data were divided after the folds of `init_from` already (`training.frozen.fold_of`).
+    Refuses `another-run` when the folder belongs to other settings or other data, `training-patient` when the weights
+    in `init_from` have learned from who is held out, or do not say from whom, and what `predecessor_in` does.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / f"fold{fold}.safetensors"
-    _record(experiment, fold, task, folder)
+    predecessor = None if weights.is_file() else _predecessor(experiment, fold, task, keeps_folds)
+    _record(experiment, fold, task, folder, predecessor)
     if weights.is_file():
         return weights
     with _without_denormals():
-        return _learn(experiment, fold, task, weights, tell, stop_at)
+        return _learn(experiment, fold, task, weights, predecessor, tell, stop_at)
 
 
 @contextmanager
@@ -143,11 +148,12 @@ def _learn(
     fold: int,
     task: Task,
     weights: Path,
+    predecessor: Predecessor | None,
     tell: Callable[[Progress], None],
     stop_at: int | None,
 ) -> Path:
     folder = weights.parent
-    state = _begin(experiment, fold, task)
+    state = _begin(experiment, fold, task, predecessor)
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.is_file():
         _restore(state, checkpoint)
@@ -175,14 +181,24 @@ def _learn(
     return weights
 
 
-def _begin(experiment: Experiment, fold: int, task: Task) -> _State:
+def _predecessor(experiment: Experiment, fold: int, task: Task, keeps_folds: bool) -> Predecessor | None:
+    """Return the weights to begin with, which have seen nobody who is held out."""
+    if experiment.init_from is None:
+        return None
+    found = predecessor_in(Path(experiment.init_from), fold, task.manifest)
+    if not keeps_folds:
+        found.require_unseen(task.manifest)
+    return found
+
+
+def _begin(experiment: Experiment, fold: int, task: Task, predecessor: Predecessor | None) -> _State:
     torch.manual_seed(experiment.seed * 1000 + fold)
     network = build({"in_channels": task.in_channels, **experiment.architecture})
     network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    if experiment.init_from is None:
+    if predecessor is None:
         _lower(network)
     else:
-        _load(network, _earlier(Path(experiment.init_from), fold))
+        predecessor.load_into(network)
     keep_small_grids_exact(network)
     for name in task.left_parts if isinstance(task, LeavesParts) else ():
         network.get_submodule(name).requires_grad_(False)
@@ -203,25 +219,6 @@ def _lower(network: torch.nn.Module) -> None:
     up = getattr(network, "up", None)
     if isinstance(up, torch.nn.ConvTranspose3d) and up.bias is not None:
         torch.nn.init.constant_(up.bias, BEGIN_LEVEL)
-
-
-def _earlier(folder: Path, fold: int) -> Path:
-    """Return the weights of the same fold, which have not seen its patients either: of a run or of a model."""
-    of_run = folder / f"fold{fold}" / f"fold{fold}.safetensors"
-    return of_run if of_run.is_file() else folder / f"fold{fold}.safetensors"
-
-
-def _load(network: torch.nn.Module, path: Path) -> None:
-    """Put weights into a network of the same architecture. Refuses `no-weights` and `other-architecture`."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    except (OSError, SafetensorError) as error:
-        raise Refused("no-weights", f"{path} cannot be read as weights ({error})") from error
-    except RuntimeError as error:
-        raise Refused("other-architecture", f"the weights in {path} are of another network") from error
 
 
 def _step(state: _State, experiment: Experiment, fold: int, task: Task) -> float:
@@ -326,7 +323,9 @@ def _packed(name: str, value: Tensor) -> Tensor:
     )
 
 
-def _record(experiment: Experiment, fold: int, task: Task, folder: Path) -> None:
+def _record(
+    experiment: Experiment, fold: int, task: Task, folder: Path, predecessor: Predecessor | None
+) -> None:
     """Write what the run is, or refuse a folder of another run."""
     path = folder / "run.json"
     same = {"experiment_sha256": experiment.sha256, "data_sha256": task.manifest.sha256, "fold": fold}
@@ -340,7 +339,7 @@ def _record(experiment: Experiment, fold: int, task: Task, folder: Path) -> None
     packages = ("torch", "monai", "numpy", "scipy")
     about = {
         **same,
-        "held_out": task.manifest.held_out,
+        "held_out": {**(predecessor.held_out if predecessor else {}), **task.manifest.held_out},
         "experiment": asdict(experiment),
         "seed": experiment.seed,
         "commit": commit(),

@@ -110,6 +110,43 @@ def test_earlier_weights_are_where_a_transfer_begins(tmp_path: Path, crops: Path
         fit(wider, 0, task, tmp_path / "wider")
 
 
+def test_nobody_who_is_held_out_was_learned_from_by_the_weights_it_begins_with(
+    tmp_path: Path, crops: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.fit.SETTLING_BATCHES", 1)
+    (experiment,) = read_experiments(written(tmp_path, 1))
+    task = nodule_task(experiment, 0, crops)
+    earlier = fit(experiment, 0, task, tmp_path / "earlier" / "fold0").parent
+    on = replace(experiment, init_from=str(earlier.parent))
+    record = json.loads((earlier / "run.json").read_text())
+    (one, *others) = [key for key, number in task.manifest.held_out.items() if number == 0]
+
+    def begun_with(name: str, **said: object) -> Path:
+        """Begin in an empty folder after the earlier run said something else of itself."""
+        (earlier / "run.json").write_text(json.dumps({**record, **said}))
+        return fit(on, 0, task, tmp_path / name)
+
+    with pytest.raises(
+        Refused, match=r"training-patient: .* has learned from patient P.* init_from in fold 2"
+    ):
+        begun_with("moved", held_out={**task.manifest.held_out, one: 2})
+    known = {"stranger": 3, **dict.fromkeys(others, 0)}
+    own = json.loads((begun_with("strangers", held_out=known).parent / "run.json").read_text())
+    assert own["held_out"] == {"stranger": 3, **task.manifest.held_out}
+    assert begun_with("old record, same data", held_out={}).is_file()
+    with pytest.raises(Refused, match=r"training-patient: nothing in .* says from whom"):
+        begun_with("old record, other data", held_out={}, data_sha256="0" * 64)
+    with pytest.raises(Refused, match=r"bad-run: .*run\.json"):
+        begun_with("no table", held_out=[1])
+    (earlier / "run.json").unlink()
+    with pytest.raises(Refused, match=r"training-patient: nothing in .* says from whom"):
+        fit(on, 0, task, tmp_path / "silent")
+    (earlier / "card.json").write_text(json.dumps({"held_out": {one: 4}}))
+    with pytest.raises(Refused, match=r"training-patient: .* in fold 4: "):
+        fit(replace(on, init_from=str(earlier)), 0, task, tmp_path / "model")
+    assert fit(on, 0, task, tmp_path / "divided alike", keeps_folds=True).is_file()
+
+
 def test_a_search_is_every_combination_each_with_its_own_name(tmp_path: Path) -> None:
     more = "search: {schedule.learning_rate: [0.1, 0.2], seed: [1, 2, 3]}\n"
     found = read_experiments(written(tmp_path, 3, more))
