@@ -17,7 +17,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -45,6 +45,8 @@ BEGIN_LEVEL = -3.0
 
 SETTLING_BATCHES = 60
 """Batches behind the statistics of batch norm in the weights that are kept."""
+LOST_STEPS = 20
+"""Steps in a row whose loss is no number, after which nothing more is learned."""
 
 
 class Task(Protocol):
@@ -121,7 +123,8 @@ def fit(
     Begins at the checkpoint in `folder` when there is one, and ends early, leaving one, at step `stop_at`.
     `keeps_folds` says that the data were divided after the folds of `init_from` already (`training.frozen.fold_of`).
     Refuses `another-run` when the folder belongs to other settings or other data, `training-patient` when the weights
-    in `init_from` have learned from who is held out, or do not say from whom, and what `predecessor_in` does.
+    in `init_from` have learned from who is held out, or do not say from whom, `diverged` when no numbers are left
+    (the curves are not drawn then, and no checkpoint stays), and what `predecessor_in` does.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / f"fold{fold}.safetensors"
@@ -165,9 +168,12 @@ def _learn(
         began = time.monotonic()
         state.losses.append(_step(state, experiment, fold, task))
         state.step += 1
+        is_judged = state.step % schedule.judge_every == 0 or state.step == schedule.steps
+        if _is_lost(state.losses) or (is_judged and not _are_finite(state.average.parameters())):
+            raise _diverged(fold, state.step, checkpoint)
         if state.step == schedule.steps:
             settle(state.average, experiment, fold, task)
-        if state.step % schedule.judge_every == 0 or state.step == schedule.steps:
+        if is_judged:
             state.judged.append({"step": state.step, **task.judge(state.average.eval())})
         state.seconds += time.monotonic() - began
         if state.step % schedule.save_every == 0:
@@ -175,10 +181,32 @@ def _learn(
         recent = float(np.mean(state.losses[-50:]))
         last = state.judged[-1] if state.judged else {}
         tell(Progress(fold=fold, step=state.step, steps=schedule.steps, loss=recent, judged=last))
+    kept = {name: _packed(name, value) for name, value in state.average.state_dict().items()}
+    if not _are_finite(kept.values()):
+        raise _diverged(fold, state.step, checkpoint)
     draw_curves(state.losses, state.judged, folder, f"{experiment.name}, fold {fold}")
-    _write_weights(state.average, weights, experiment, fold, task)
+    _write_weights(kept, weights, experiment, fold, task)
     checkpoint.unlink(missing_ok=True)
     return weights
+
+
+def _is_lost(losses: Sequence[float]) -> bool:
+    """Return whether the loss of the last steps was no number, not once."""
+    return len(losses) >= LOST_STEPS and not np.isfinite(losses[-LOST_STEPS:]).any()
+
+
+def _are_finite(numbers: Iterable[Tensor]) -> bool:
+    return all(bool(torch.isfinite(one).all()) for one in numbers)
+
+
+def _diverged(fold: int, step: int, checkpoint: Path) -> Refused:
+    """Return the refusal of a fold, of which nothing is left to go on from: the same would come of it again."""
+    checkpoint.unlink(missing_ok=True)
+    return Refused(
+        "diverged",
+        f"at step {step} of fold {fold} the loss or the weights are no finite numbers any more: set a lower "
+        "schedule.learning_rate in the experiment, on a node a lower retrain.learning_rate",
+    )
 
 
 def _predecessor(experiment: Experiment, fold: int, task: Task, keeps_folds: bool) -> Predecessor | None:
@@ -303,11 +331,11 @@ def _restore(state: _State, path: Path) -> None:
 
 
 def _write_weights(
-    network: torch.nn.Module, path: Path, experiment: Experiment, fold: int, task: Task
+    kept: Mapping[str, Tensor], path: Path, experiment: Experiment, fold: int, task: Task
 ) -> None:
     from safetensors.torch import save
 
-    numbers = {name: _packed(name, value).contiguous() for name, value in network.state_dict().items()}
+    numbers = {name: value.contiguous() for name, value in kept.items()}
     said = {"experiment": experiment.name, "fold": str(fold), "data_sha256": task.manifest.sha256}
     half = path.with_suffix(".half")
     half.write_bytes(save(numbers, metadata=said))

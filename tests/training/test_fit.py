@@ -147,6 +147,33 @@ def test_nobody_who_is_held_out_was_learned_from_by_the_weights_it_begins_with(
     assert fit(on, 0, task, tmp_path / "divided alike", keeps_folds=True).is_file()
 
 
+def test_what_diverges_is_refused_and_leaves_nothing_to_go_on_from(
+    tmp_path: Path, crops: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.fit.SETTLING_BATCHES", 1)
+    (experiment,) = read_experiments(written(tmp_path, 4))
+    task = nodule_task(experiment, 0, crops)
+    fast = replace(experiment.schedule, learning_rate=1e30, warm_up=1, save_every=1)
+    with pytest.raises(Refused, match=r"diverged: at step 4 of fold 0 .* lower schedule\.learning_rate"):
+        fit(replace(experiment, schedule=fast), 0, task, tmp_path / "fast")
+    beyond_half = replace(fast, learning_rate=1e9)
+    with pytest.raises(Refused, match="diverged: at step 4 of fold 0"):
+        fit(replace(experiment, schedule=beyond_half), 0, task, tmp_path / "beyond")
+    for folder in (tmp_path / "fast", tmp_path / "beyond"):
+        assert [path.name for path in folder.iterdir()] == ["run.json"]
+
+
+def test_a_loss_that_is_no_number_for_long_ends_a_training(
+    tmp_path: Path, crops: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (experiment,) = read_experiments(written(tmp_path, 40))
+    task = nodule_task(experiment, 0, crops)
+    losses = iter([float("nan")] * 19 + [1.0] + [float("inf"), float("nan")] * 10)
+    monkeypatch.setattr("training.fit._step", lambda *_: next(losses))
+    with pytest.raises(Refused, match="diverged: at step 40 of fold 0"):
+        fit(experiment, 0, task, tmp_path / "run")
+
+
 def test_a_search_is_every_combination_each_with_its_own_name(tmp_path: Path) -> None:
     more = "search: {schedule.learning_rate: [0.1, 0.2], seed: [1, 2, 3]}\n"
     found = read_experiments(written(tmp_path, 3, more))
