@@ -9,12 +9,19 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from plugins.errors import Refused
+from training.setting import A_FLAG, A_TABLE, A_TEXT, Wanted, number, require, whole
+
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+LARGEST_SEED = 10**15
+"""A seed is multiplied by 1000 and still has to fit into 64 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +46,16 @@ class Schedule:
     """Steps from one checkpoint to the next."""
     judge_every: int = 500
     """Steps from one point of the curve on unseen patients to the next."""
+
+
+SCHEDULE: Mapping[str, Wanted] = {
+    **dict.fromkeys(("steps", "batch", "save_every", "judge_every"), whole(1)),
+    **dict.fromkeys(("learning_rate", "largest_gradient"), number(0.0, is_above=True)),
+    "warm_up": whole(0),
+    "weight_decay": number(0.0),
+    "average": number(0.0, below=1.0),
+}
+"""What each setting of a schedule has to be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +88,34 @@ class Experiment:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
+def _are_folds(value: object) -> bool:
+    """Return whether a value is a list of different folds."""
+    is_fold = whole(0).fits
+    return (
+        isinstance(value, list) and bool(value) and all(map(is_fold, value)) and len(set(value)) == len(value)
+    )
+
+
+EXPERIMENT: Mapping[str, Wanted] = {
+    "name": Wanted(
+        says="letters, digits and any of _ . - without a dot in front, between quotes if it is digits alone",
+        fits=lambda value: isinstance(value, str) and NAME.fullmatch(value) is not None,
+    ),
+    "model": A_TEXT,
+    "seed": whole(0, LARGEST_SEED),
+    "folds": Wanted(
+        says="a list of one or more different whole numbers that are at least 0", fits=_are_folds
+    ),
+    "inner": A_FLAG,
+    "architecture": A_TABLE,
+    "task": A_TABLE,
+    "init_from": Wanted(
+        says="the name of a folder, or nothing", fits=lambda value: value is None or A_TEXT.fits(value)
+    ),
+}
+"""What each setting of an experiment has to be, but its schedule."""
+
+
 def read_experiments(path: Path) -> tuple[Experiment, ...]:
     """Return the experiments of a YAML file: one, or one for each combination under `search`.
 
@@ -84,16 +129,17 @@ def read_experiments(path: Path) -> tuple[Experiment, ...]:
         raise Refused("no-experiment", f"{path} cannot be read as YAML ({error})") from error
     if not isinstance(plain, dict):
         raise Refused("bad-experiment", f"{path} holds no settings")
+    plain = _as_json(plain, path)
     search = plain.pop("search", None) or {}
     if not isinstance(search, dict) or not all(isinstance(v, list) and v for v in search.values()):
         raise Refused("bad-experiment", f"'search' in {path} is lists of values by dotted key")
     found = []
-    for number, values in enumerate(itertools.product(*search.values()), start=1):
-        varied = json.loads(json.dumps(plain))
+    for count, values in enumerate(itertools.product(*search.values()), start=1):
+        varied = deepcopy(plain)
         for key, value in zip(search, values, strict=True):
-            _set(varied, key, value, path)
-        if search:
-            varied["name"] = f"{varied.get('name')}-{number}"
+            _set(varied, key, deepcopy(value), path)
+        if search and isinstance(varied.get("name"), str):
+            varied["name"] = f"{varied['name']}-{count}"
         found.append(_experiment(varied, path))
     return tuple(found)
 
@@ -114,15 +160,31 @@ def _experiment(plain: dict[str, Any], path: Path) -> Experiment:
     if not isinstance(schedule, dict):
         raise Refused("bad-experiment", f"{path} has no 'schedule'")
     _require_known(schedule, Schedule, path)
+    _require_wanted(plain, EXPERIMENT, path)
+    _require_wanted(schedule, SCHEDULE, path, "schedule.")
     try:
-        made = Experiment(**{**plain, "schedule": Schedule(**schedule), "folds": tuple(plain["folds"])})
+        return Experiment(**{**plain, "schedule": Schedule(**schedule), "folds": tuple(plain["folds"])})
     except (TypeError, KeyError) as error:
         raise Refused("bad-experiment", f"{path}: {error}") from error
-    if made.schedule.steps < 1 or made.schedule.batch < 1 or not made.folds:
+
+
+def _require_wanted(
+    plain: Mapping[str, Any], wanted: Mapping[str, Wanted], path: Path, where: str = ""
+) -> None:
+    for key in wanted.keys() & plain.keys():
+        require(plain[key], wanted[key], f"{where}{key}", path)
+
+
+def _as_json(plain: Mapping[object, Any], path: Path) -> dict[str, Any]:
+    """Return settings with text for keys. Refuses what JSON does not know, such as dates."""
+    try:
+        made: dict[str, Any] = json.loads(json.dumps(plain))
+        return made
+    except (TypeError, ValueError, RecursionError) as error:
         raise Refused(
-            "bad-experiment", f"{path}: steps and batch are at least 1, and there is at least one fold"
-        )
-    return made
+            "bad-experiment",
+            f"{path} holds more than texts, numbers, lists and tables ({error}); put a date between quotes",
+        ) from error
 
 
 def _require_known(plain: Mapping[str, Any], kind: type, path: Path) -> None:

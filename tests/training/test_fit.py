@@ -203,6 +203,71 @@ def test_a_wrong_experiment_is_refused_with_what_is_wrong(tmp_path: Path, text: 
         read_experiments(path)
 
 
+@pytest.mark.parametrize(
+    ("said", "instead", "sentence"),
+    [
+        (
+            "learning_rate: 0.01",
+            "learning_rate: 1e-3",
+            r"schedule\.learning_rate in .*wrong\.yaml is '1e-3', a text; write 0\.001 without quotes",
+        ),
+        ("learning_rate: 0.01", "learning_rate: 0", r"is 0, a whole number; write a number above 0$"),
+        ("learning_rate: 0.01", "learning_rate: .nan", r"is nan, a number with a point; write a number above 0$"),
+        ("learning_rate: 0.01", "learning_rate: .inf", r"is inf, "),
+        ("average: 0.9", "average: 1.0", r"schedule\.average in .* that is at least 0 and below 1$"),
+        ("steps: 5", "steps: '5'", r"schedule\.steps in .* is '5', a text; write 5 without"),
+        ("steps: 5", "steps: 5.0", r"is 5\.0, a number with a point; write a whole number that is at least 1$"),
+        ("batch: 4", "batch: true", r"schedule\.batch in .* is True, a truth value"),
+        ("judge_every: 1000", "judge_every: 0", r"schedule\.judge_every in "),
+        ("seed: 1", "seed: -1", r"seed in .* is -1, .* at least 0"),
+        ("seed: 1", "seed: 1000000000000000000000", r"at most 1000000000000000"),
+        ("seed: 1", "seed:", r"seed in .* is empty; write a whole number"),
+        ("folds: [0]", "folds: 3", r"folds in .* is 3, a whole number; write a list of one or more different"),
+        ("folds: [0]", "folds: [0, 0]", r"folds in .* is \[0, 0\], a list"),
+        ("folds: [0]", "folds: []", r"folds in "),
+        ("folds: [0]", "folds: ['0']", r"folds in "),
+        ("folds: [0]", "folds: [true]", r"folds in "),
+        ("name: tiny", "name: ../tiny", r"name in .* is '\.\./tiny', a text; write letters"),
+        ("name: tiny", "name: .tiny", r"name in "),
+        ("name: tiny", "name: 5", r"name in .* is 5, "),
+        ("name: tiny", "name: 2024-01-01", r"wrong\.yaml holds more than texts, .*; put a date between quotes"),
+        ("seed: 1", "seed: 1\ninner: maybe", r"inner in .* is 'maybe', a text; write true or false"),
+        ("seed: 1", "seed: 1\ninit_from: 5", r"init_from in .* is 5, "),
+        ("seed: 1", "seed: 1\nsearch: {architecture: [3]}", r"architecture in .* is 3, a whole number; write a table"),
+        ("seed: 1", "seed: 1\nsearch: {1: [3]}", r"says '1'; known here are"),
+        ("name: tiny", "search: {seed: [3]}", r"'name'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_named_with_its_file_and_what_to_write(
+    tmp_path: Path, said: str, instead: str, sentence: str
+) -> None:
+    text = TINY.replace("STEPS", "5")
+    assert said in text
+    (path := tmp_path / "wrong.yaml").write_text(text.replace(said, instead))
+    with pytest.raises(Refused, match=sentence) as refused:
+        read_experiments(path)
+    assert refused.value.code == "bad-experiment"
+
+
+@pytest.mark.parametrize(
+    ("said", "instead"),
+    [
+        ("learning_rate: 0.01", "learning_rate: 1"),
+        ("warm_up: 5", "warm_up: 0"),
+        ("warm_up: 5", "weight_decay: 0.0"),
+        ("seed: 1", "seed: 0\ninit_from: null"),
+    ],
+)
+def test_what_stands_at_the_border_can_be_read(tmp_path: Path, said: str, instead: str) -> None:
+    (path := tmp_path / "border.yaml").write_text(TINY.replace("STEPS", "1").replace(said, instead))
+    assert len(read_experiments(path)) == 1
+
+
+def test_every_experiment_that_comes_with_nadir_can_be_read() -> None:
+    paths = sorted((Path(__file__).parents[2] / "training/experiments").glob("*.yaml"))
+    assert [read_experiments(path)[0].name for path in paths] == [path.stem for path in paths]
+
+
 def test_the_experiment_that_made_the_shipped_weights_can_be_read() -> None:
     (experiment,) = read_experiments(Path(__file__).parents[2] / "training/experiments/nodule_segmenter.yaml")
     assert experiment.folds == (0, 1, 2, 3, 4)
