@@ -12,16 +12,12 @@ same as one that was not. A folder of a run holds:
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -30,19 +26,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.files import BadModel
 from models.networks import build
 from plugins.errors import Refused
-from training.commit import commit
 from training.curves import draw_curves
 from training.experiment import Experiment
 from training.manifest import DataManifest
 from training.mixed_precision import keep_small_grids_exact
 from training.predecessor import Predecessor, predecessor_in
+from training.run_record import require_same_run, write_record
 
 BEGIN_LEVEL = -3.0
 """Logit that a new network gives everywhere: lesions are small, and half a patch of lesion costs many steps."""
 
-
+CHECKPOINT = "checkpoint.pt"
 SETTLING_BATCHES = 60
 """Batches behind the statistics of batch norm in the weights that are kept."""
 LOST_STEPS = 20
@@ -122,16 +119,18 @@ def fit(
 
     Begins at the checkpoint in `folder` when there is one, and ends early, leaving one, at step `stop_at`.
     `keeps_folds` says that the data were divided after the folds of `init_from` already (`training.frozen.fold_of`).
-    Refuses `another-run` when the folder belongs to other settings or other data, `training-patient` when the weights
+    Refuses `another-run` when the folder belongs to other settings or other data, `bad-run` and `bad-checkpoint` when
+    what lies there cannot be read, `bad-experiment` when there is no such network, `training-patient` when the weights
     in `init_from` have learned from who is held out, or do not say from whom, `diverged` when no numbers are left
     (the curves are not drawn then, and no checkpoint stays), and what `predecessor_in` does.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / f"fold{fold}.safetensors"
-    predecessor = None if weights.is_file() else _predecessor(experiment, fold, task, keeps_folds)
-    _record(experiment, fold, task, folder, predecessor)
+    if weights.is_file() or (folder / CHECKPOINT).is_file():
+        require_same_run(folder, experiment, fold, task.manifest)
     if weights.is_file():
         return weights
+    predecessor = _predecessor(experiment, fold, task, keeps_folds)
     with _without_denormals():
         return _learn(experiment, fold, task, weights, predecessor, tell, stop_at)
 
@@ -157,9 +156,11 @@ def _learn(
 ) -> Path:
     folder = weights.parent
     state = _begin(experiment, fold, task, predecessor)
-    checkpoint = folder / "checkpoint.pt"
+    checkpoint = folder / CHECKPOINT
     if checkpoint.is_file():
         _restore(state, checkpoint)
+    else:
+        write_record(folder, experiment, fold, task.manifest, predecessor.held_out if predecessor else {})
     schedule = experiment.schedule
     while state.step < schedule.steps:
         if state.step == stop_at:
@@ -221,7 +222,7 @@ def _predecessor(experiment: Experiment, fold: int, task: Task, keeps_folds: boo
 
 def _begin(experiment: Experiment, fold: int, task: Task, predecessor: Predecessor | None) -> _State:
     torch.manual_seed(experiment.seed * 1000 + fold)
-    network = build({"in_channels": task.in_channels, **experiment.architecture})
+    network = _built(experiment, task)
     network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     if predecessor is None:
         _lower(network)
@@ -230,7 +231,7 @@ def _begin(experiment: Experiment, fold: int, task: Task, predecessor: Predecess
     keep_small_grids_exact(network)
     for name in task.left_parts if isinstance(task, LeavesParts) else ():
         network.get_submodule(name).requires_grad_(False)
-    average = build({"in_channels": task.in_channels, **experiment.architecture})
+    average = _built(experiment, task)
     average.load_state_dict(network.state_dict())
     average = average.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     schedule = experiment.schedule
@@ -240,6 +241,15 @@ def _begin(experiment: Experiment, fold: int, task: Task, predecessor: Predecess
     return _State(
         network=network, average=average, optimiser=optimiser, step=0, losses=[], judged=[], seconds=0.0
     )
+
+
+def _built(experiment: Experiment, task: Task) -> torch.nn.Module:
+    try:
+        return build({"in_channels": task.in_channels, **experiment.architecture})
+    except (BadModel, RuntimeError) as error:
+        raise Refused(
+            "bad-experiment", f"architecture of {experiment.name} cannot be built: {error}"
+        ) from error
 
 
 def _lower(network: torch.nn.Module) -> None:
@@ -322,12 +332,18 @@ def _save(state: _State, path: Path) -> None:
 
 
 def _restore(state: _State, path: Path) -> None:
-    parts = torch.load(path, weights_only=True)
-    state.network.load_state_dict(parts["network"])
-    state.average.load_state_dict(parts["average"])
-    state.optimiser.load_state_dict(parts["optimiser"])
-    state.step, state.losses, state.judged = parts["step"], parts["losses"], parts["judged"]
-    state.seconds = parts["seconds"]
+    try:
+        parts = torch.load(path, weights_only=True)
+        state.network.load_state_dict(parts["network"])
+        state.average.load_state_dict(parts["average"])
+        state.optimiser.load_state_dict(parts["optimiser"])
+        state.step, state.losses, state.judged = parts["step"], parts["losses"], parts["judged"]
+        state.seconds = parts["seconds"]
+    except Exception as error:  # torch raises whatever the bytes make it raise
+        raise Refused(
+            "bad-checkpoint",
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}): delete it to begin the fold anew",
+        ) from error
 
 
 def _write_weights(
@@ -349,34 +365,3 @@ def _packed(name: str, value: Tensor) -> Tensor:
         if value.is_floating_point() and not name.rpartition(".")[2].startswith("running_")
         else value
     )
-
-
-def _record(
-    experiment: Experiment, fold: int, task: Task, folder: Path, predecessor: Predecessor | None
-) -> None:
-    """Write what the run is, or refuse a folder of another run."""
-    path = folder / "run.json"
-    same = {"experiment_sha256": experiment.sha256, "data_sha256": task.manifest.sha256, "fold": fold}
-    if path.is_file():
-        said = json.loads(path.read_text())
-        if any(said.get(key) != value for key, value in same.items()):
-            raise Refused(
-                "another-run", f"{folder} holds a run with other settings or data; give another --out"
-            )
-        return
-    packages = ("torch", "monai", "numpy", "scipy")
-    about = {
-        **same,
-        "held_out": {**(predecessor.held_out if predecessor else {}), **task.manifest.held_out},
-        "experiment": asdict(experiment),
-        "seed": experiment.seed,
-        "commit": commit(),
-        "environment": {
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "threads": torch.get_num_threads(),
-            **{name: version(name) for name in packages},
-        },
-        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    path.write_text(json.dumps(about, indent=1) + "\n")

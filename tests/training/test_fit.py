@@ -174,6 +174,46 @@ def test_a_loss_that_is_no_number_for_long_ends_a_training(
         fit(experiment, 0, task, tmp_path / "run")
 
 
+def test_a_run_that_failed_before_its_first_step_leaves_its_folder_to_corrected_settings(
+    tmp_path: Path, crops: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.fit.SETTLING_BATCHES", 1)
+    (experiment,) = read_experiments(written(tmp_path, 1))
+    task = nodule_task(experiment, 0, crops)
+    folder = tmp_path / "run"
+    for wrong in ({"kind": "untied"}, {"colour": "red"}, {"out_channels": -1}):
+        other = replace(experiment, architecture={**experiment.architecture, **wrong})
+        with pytest.raises(Refused, match="bad-experiment: architecture of tiny cannot be built"):
+            fit(other, 0, task, folder)
+        assert list(folder.iterdir()) == []
+    (folder / "run.json").write_text('{"experiment_sha256": "')
+    fit(experiment, 0, task, folder)
+    assert json.loads((folder / "run.json").read_text())["experiment_sha256"] == experiment.sha256
+    assert not list(folder.glob("*.half"))
+
+
+def test_a_record_or_a_checkpoint_that_cannot_be_read_is_refused_by_its_name(
+    tmp_path: Path, crops: Path
+) -> None:
+    (experiment,) = read_experiments(written(tmp_path, 2))
+    task = nodule_task(experiment, 0, crops)
+    folder = tmp_path / "run"
+    checkpoint = fit(experiment, 0, task, folder, stop_at=1)
+    whole, record = checkpoint.read_bytes(), (folder / "run.json").read_text()
+    for wrong in (b"", b"garbage" * 100, whole[: len(whole) // 2]):
+        checkpoint.write_bytes(wrong)
+        with pytest.raises(Refused, match=r"bad-checkpoint: .*run/checkpoint\.pt cannot be read .*delete it"):
+            fit(experiment, 0, task, folder)
+    checkpoint.write_bytes(whole)
+    for said in ("", "[]", record[:30]):
+        (folder / "run.json").write_text(said)
+        with pytest.raises(Refused, match=r"bad-run: .*run/run\.json cannot be read .*delete "):
+            fit(experiment, 0, task, folder)
+    with pytest.raises(Refused, match="another-run"):
+        (folder / "run.json").write_text(record)
+        fit(replace(experiment, seed=7), 0, task, folder)
+
+
 def test_a_search_is_every_combination_each_with_its_own_name(tmp_path: Path) -> None:
     more = "search: {schedule.learning_rate: [0.1, 0.2], seed: [1, 2, 3]}\n"
     found = read_experiments(written(tmp_path, 3, more))
