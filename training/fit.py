@@ -12,6 +12,7 @@ same as one that was not. A folder of a run holds:
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
@@ -352,9 +353,10 @@ def _write_weights(
     from safetensors.torch import save
 
     numbers = {name: value.contiguous() for name, value in kept.items()}
-    said = {"experiment": experiment.name, "fold": str(fold), "data_sha256": task.manifest.sha256}
+    said = {"experiment": experiment.name, "fold": fold, "data_sha256": task.manifest.sha256}
     half = path.with_suffix(".half")
-    half.write_bytes(save(numbers, metadata=said))
+    # several keys would be written in an order that is another each time
+    half.write_bytes(save(numbers, metadata={"about": json.dumps(said, sort_keys=True)}))
     os.replace(half, path)
 
 

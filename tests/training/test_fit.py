@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ball_nodules import TINY, write_crops
+from safetensors import safe_open
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -68,6 +69,10 @@ def test_a_run_that_was_stopped_learns_the_very_same_as_one_that_was_not(tmp_pat
     resumed = fit(experiment, 0, task, tmp_path / "parts")
     a, b = load_file(whole), load_file(resumed)
     assert all(torch.equal(a[name], b[name]) for name in a)
+    assert whole.read_bytes() == resumed.read_bytes()
+    with safe_open(whole, "np") as file:
+        said = json.loads(file.metadata()["about"])
+    assert said == {"experiment": "tiny", "fold": 0, "data_sha256": task.manifest.sha256}
     assert [p.step for p in told] == [1, 2, 3, 4, 5, 6]
     assert not (tmp_path / "parts" / "checkpoint.pt").exists()
     assert sys.float_info.min / 2 > 0, "numbers below the smallest normal one are taken for 0"
