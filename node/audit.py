@@ -204,6 +204,12 @@ def settings_hash(settings: Settings, key: bytes) -> str:
 
 def audit_of(settings: Settings, database: Database) -> Audit:
     """Return the trail that the settings describe, not started. Refuses `bad-settings` and `bad-tls`."""
+    sinks = sinks_of(settings)
+    return Audit(database, source=settings.ae_title, patients=patients_of(settings), sinks=sinks)
+
+
+def sinks_of(settings: Settings) -> tuple[Sink, ...]:
+    """Return where the trail goes besides SQL; nothing is opened yet. Refuses `bad-settings` and `bad-tls`."""
     sinks: list[Sink] = []
     if settings.audit_file is not None:
         sinks.append(FileSink(settings.audit_file))
@@ -215,7 +221,7 @@ def audit_of(settings: Settings, database: Database) -> Audit:
             tls = client_context(settings)
             tls.check_hostname = True
         sinks.append(SyslogSink(settings.audit_syslog, tls))
-    return Audit(database, source=settings.ae_title, patients=patients_of(settings), sinks=sinks)
+    return tuple(sinks)
 
 
 def patients_of(settings: Settings) -> Patients:

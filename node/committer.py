@@ -29,6 +29,17 @@ INVALID_ARGUMENT = 0x0115
 UID = re.compile(r"[0-9.]{1,64}")
 
 
+def callers_of(requestors: Sequence[str]) -> dict[str, Callers]:
+    """Return who may ask, by `AE@host:port` that is answered. Refuses `bad-caller` for a host that cannot be found."""
+    known: dict[str, Callers] = {}
+    for text in requestors:
+        parsed = parse_destination(text)
+        assert not isinstance(parsed, str)  # the settings have checked it
+        host = f"[{parsed[1]}]" if ":" in parsed[1] else parsed[1]
+        known[text] = Callers.parse([f"{parsed[0]}@{host}"])
+    return known
+
+
 class Committer:
     """Takes requests in, and answers them from the rows and the bytes that are held.
 
@@ -44,12 +55,7 @@ class Committer:
     def __init__(self, database: Database, objects: ObjectStore, requestors: Sequence[str]) -> None:
         self._database = database
         self._objects = objects
-        self._callers: dict[str, Callers] = {}
-        for text in requestors:
-            parsed = parse_destination(text)
-            assert not isinstance(parsed, str)  # the settings have checked it
-            host = f"[{parsed[1]}]" if ":" in parsed[1] else parsed[1]
-            self._callers[text] = Callers.parse([f"{parsed[0]}@{host}"])
+        self._callers = callers_of(requestors)
         entries: list[Caller] = [entry for callers in self._callers.values() for entry in callers.entries]
         self.callers = Callers(entries=tuple(entries))
 

@@ -13,25 +13,32 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, entry_points, version
+from itertools import combinations
 from pathlib import Path
 from typing import TypeVar
 
 import httpx
+from sqlalchemy import inspect
 from sqlalchemy.engine import make_url
 from sqlmodel import Session
 
 from models.place import Places
 from models.runtime import default_cache, kept_trials
 from node.address import parse_destination
+from node.audit import sinks_of
+from node.callers import Callers
+from node.committer import callers_of
 from node.deliveries import key_of, with_credentials, without_credentials
 from node.scu import Timeouts, echo
 from node.settings import Settings
-from node.tls import SOON_DAYS, client_context, expiring, server_context
+from node.tls import SOON_DAYS, client_context, expiring, https_context, server_context
+from node.web.access import require_keys
 from node.web.viewer_files import find_pages
 from node.workitem_choice import installed
 from plugins.errors import NadirError, Refused
 from plugins.registry import GROUP, load_plugins
 from store import accounts, outbox
+from store.access_tables import Account
 from store.database import Database
 from store.dicom.decode import can_decode
 from store.registry import active
@@ -79,6 +86,9 @@ def examine(settings: Settings) -> list[Line]:
         _home(settings.home),
         _database(settings),
         *_unserved(settings),
+        *_not_served(settings),
+        *_same_ports(settings),
+        *_audit_file(settings),
         *([_port("DICOM port", settings.dicom_host, settings.dicom_port)] if settings.plain_dicom else []),
         *_tls(settings),
         _port("HTTP port", settings.http_host, settings.http_port),
@@ -136,7 +146,7 @@ def _places(settings: Settings) -> Places:
 
 def _asked(settings: Settings, question: Callable[[Session], T], otherwise: T) -> T:
     """Return what the database answers; `otherwise` without one, or where it fails: that has a line of its own."""
-    if not settings.database_url and not (settings.home / "nadir.sqlite").is_file():
+    if not _is_made(settings):
         return otherwise
     try:
         database = Database(settings.sql_url)
@@ -147,6 +157,11 @@ def _asked(settings: Settings, question: Callable[[Session], T], otherwise: T) -
             database.dispose()
     except NadirError:
         return otherwise
+
+
+def _is_made(settings: Settings) -> bool:
+    """Return True unless the database is a file that is not there yet."""
+    return bool(settings.database_url) or (settings.home / "nadir.sqlite").is_file()
 
 
 def _home(home: Path) -> Line:
@@ -189,6 +204,72 @@ def _unserved(settings: Settings) -> Iterator[Line]:
     for destination, count in waiting.items():
         says = f"{count} results wait for it, but it is no destination of the settings: name or abandon it"
         yield Line(what=f"destination {destination}", ok=False, says=says)
+
+
+def _not_served(settings: Settings) -> Iterator[Line]:
+    """Tell what `nadir serve` would refuse of the settings, in its words; no port is opened and no file is made."""
+    accept_any, certificates = settings.accept_any, settings.caller_certificates
+    asked: dict[str, Callable[[], object]] = {
+        "callers": lambda: Callers.parse(settings.callers, accept_any=accept_any, certificates=certificates),
+        "commitment callers": lambda: callers_of(settings.commitment_callers),
+        "audit trail": lambda: sinks_of(settings),
+        "HTTPS": lambda: https_context(settings),
+        "sign-in": lambda: require_keys(settings, has_any=_asked(settings, _may_enter, _is_made(settings))),
+    }
+    for what, ask in asked.items():
+        try:
+            ask()
+        except Refused as refused:
+            yield Line(what=what, ok=False, says=str(refused))
+
+
+def _may_enter(session: Session) -> bool:
+    """Return True once there was an account or a token; a database that has no tables yet knows of none."""
+    return inspect(session.connection()).has_table(str(Account.__tablename__)) and accounts.has_any(session)
+
+
+def _same_ports(settings: Settings) -> Iterator[Line]:
+    """Tell of ports that only one of two can have."""
+    s = settings
+    doors = [
+        ("dicom_port", s.dicom_host, s.dicom_port if s.plain_dicom else 0),
+        ("tls_port", s.dicom_host, s.tls_port),
+        ("http_port", s.http_host, s.http_port),
+        ("metrics_port", s.metrics_host, s.metrics_port),
+    ]
+    for (first, here, port), (second, there, other) in combinations(doors, 2):
+        if port and port == other and _meet(here, there):
+            says = f"{first} is {port} too: give one of them another"
+            yield Line(what=second, ok=False, says=says)
+
+
+def _meet(here: str, there: str) -> bool:
+    """Return True when two hosts have an address in common."""
+    ours, theirs = _addresses(here), _addresses(there)
+    return bool(ours & theirs) or not ours or not theirs
+
+
+def _addresses(host: str) -> set[str]:
+    """Return the addresses of a host; none for all that this machine has."""
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return {host}
+    return set() if found & {"0.0.0.0", "::"} else found  # noqa: S104
+
+
+def _audit_file(settings: Settings) -> Iterator[Line]:
+    """Tell that the audit file cannot be appended to; SQL keeps the trail until then."""
+    path = settings.audit_file
+    if path is None:
+        return
+    says = ""
+    if not path.parent.is_dir():
+        says = f"the folder {path.parent} does not exist: make it, or change audit_file"
+    elif path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        says = "cannot be written: change its rights, or audit_file"
+    if says:
+        yield Line(what=f"audit file {path}", ok=False, says=says, needed=False)
 
 
 def _port(what: str, host: str, port: int) -> Line:

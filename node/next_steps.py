@@ -34,10 +34,10 @@ def _steps(lines: Sequence[Line], settings: Settings, how: str, *, has_people: b
         yield 'nobody may send yet: name the scanners, callers = ["CT1@10.0.0.7"]'
     if not settings.destinations:
         yield 'results go nowhere yet: name the PACS, destinations = ["PACS@10.0.0.5:104"]'
+    if not has_people and not settings.oidc.is_on and not is_loopback(settings.http_host):
+        yield f"nobody can sign in yet: nadir users add NAME --role administrator{how}"
     if not runs:
         yield f"start the node: nadir serve{how}"
-    elif not has_people and not is_loopback(settings.http_host):
-        yield f"nobody can sign in yet: nadir users add NAME --role administrator{how}"
     scheme = "http" if settings.http_tls_certificate is None else "https"
     if runs:
         yield f"send a study to {settings.ae_title}@this-host:{settings.dicom_port}, and watch it on {scheme}://{settings.http_host}:{settings.http_port}/worklist"

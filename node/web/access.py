@@ -237,16 +237,25 @@ def require_authentication(settings: Settings, database: Database) -> None:
     if is_loopback(settings.http_host):
         return
     with database.reading() as session:
-        is_configured = bool(settings.hook_token) or settings.oidc.is_on or accounts.has_any(session)
-    if not is_configured:
+        has_any = accounts.has_any(session)
+    require_keys(settings, has_any=has_any)
+    if settings.http_tls_certificate is None and not settings.http_proxies:
+        text = "passwords cross the network unencrypted: set http_tls_certificate, or http_proxies behind a proxy"
+        log.warning(line("plain-http", host=settings.http_host, text=text))
+
+
+def require_keys(settings: Settings, *, has_any: bool) -> None:
+    """Return when the settings let the HTTP port be opened. Refuses `open-http`.
+
+    `has_any` tells whether there is, or was, an account or a token.
+    """
+    is_configured = bool(settings.hook_token) or settings.oidc.is_on or has_any
+    if not is_configured and not is_loopback(settings.http_host):
         sentence = (
             f"the HTTP port on {settings.http_host} would be open to the network: set hook_token, add an account "
             "(nadir users add) or a token (nadir tokens add), or keep http_host on 127.0.0.1"
         )
         raise Refused("open-http", sentence)
-    if settings.http_tls_certificate is None and not settings.http_proxies:
-        text = "passwords cross the network unencrypted: set http_tls_certificate, or http_proxies behind a proxy"
-        log.warning(line("plain-http", host=settings.http_host, text=text))
 
 
 def check_origin(request: Request) -> None:

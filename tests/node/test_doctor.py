@@ -18,7 +18,11 @@ from models.runtime import Trial
 from node import doctor
 from node.archive import Archive
 from node.doctor import Line, examine
+from node.serve import Node
 from node.settings import Settings
+from plugins.errors import NadirError
+from store import accounts
+from store.database import Database
 
 
 def lines(**settings: object) -> dict[str, Line]:
@@ -173,3 +177,107 @@ def test_the_runtime_of_each_network_is_named_once_it_was_tried(
     found = lines(home=tmp_path)
     assert found["runtime of nodule_segmenter"].says == "openvino-int8, 3.5 ms a patch (torch-fp32 35.1)"
     assert "runtime" not in found
+
+
+@pytest.mark.parametrize(
+    ("settings", "what", "says"),
+    [
+        ({"callers": ("*",)}, "callers", "'*' is not a caller: write AE, AE@address or *@address"),
+        (
+            {"callers": ("CT1@10.0.0.7:104",)},
+            "callers",
+            "the host '10.0.0.7:104' of a caller cannot be found",
+        ),
+        ({"callers": ("CT1@not_an_ip",)}, "callers", "the host 'not_an_ip' of a caller cannot be found"),
+        ({"caller_certificates": ("CT1",)}, "callers", "'CT1' binds no AE title to a certificate"),
+        ({"commitment_callers": ("CT1@not_an_ip:104",)}, "commitment callers", "'not_an_ip' of a caller"),
+        ({"audit_syslog": "10.0.0.1:514"}, "audit trail", "audit_syslog: write udp://host:port"),
+        ({"http_tls_certificate": Path("gone.pem")}, "HTTPS", "gone.pem"),
+        ({"http_host": "0.0.0.0"}, "sign-in", "the HTTP port on 0.0.0.0 would be open to the network"),
+    ],
+)
+def test_what_serve_refuses_of_the_settings_the_doctor_tells_in_its_words(
+    tmp_path: Path, settings: dict[str, object], what: str, says: str
+) -> None:
+    home = tmp_path / "home"
+    told = lines(home=home, **settings)[what]
+    assert (told.ok, told.needed) == (False, True)
+    assert says in told.says
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(NadirError) as refused:
+        Node(Settings.load(home=home, dicom_port=0, http_port=0, **settings)).start()
+    assert str(refused.value) == told.says
+
+
+def test_a_door_to_the_network_is_well_once_somebody_may_enter_and_so_is_a_token(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    opened = {"home": home, "http_host": "0.0.0.0"}
+    assert "sign-in" not in lines(**opened, hook_token="x" * 32)
+    assert "sign-in" not in lines(home=home, http_host="localhost")
+    SmallNode.make(tmp_path).database.dispose()
+    opened["home"] = tmp_path
+    assert "open-http: " in lines(**opened)["sign-in"].says
+    database = Database(Settings.load(home=tmp_path).sql_url)
+    with database.transaction() as session:
+        accounts.add_token(session, "orthanc", ["hook"], database.now(), None)
+    database.dispose()
+    assert "sign-in" not in lines(**opened)
+
+
+def test_a_database_without_tables_lets_nobody_in_and_a_broken_one_is_told_for_itself(tmp_path: Path) -> None:
+    empty, junk = tmp_path / "empty.sqlite", tmp_path / "junk.sqlite"
+    empty.touch()
+    junk.write_bytes(b"no database" * 100)
+    opened = {"home": tmp_path / "home", "http_host": "0.0.0.0"}
+    assert "open-http: " in lines(**opened, database_url=f"sqlite:///{empty}")["sign-in"].says
+    told = lines(**opened, database_url=f"sqlite:///{junk}")
+    assert not told["database"].ok
+    assert "sign-in" not in told
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"http_port": 11112}, {"http_port": "dicom_port"}),
+        ({"metrics_port": 11112, "dicom_host": "localhost"}, {"metrics_port": "dicom_port"}),
+        (
+            {"http_port": 11112, "metrics_port": 11112},
+            {"http_port": "dicom_port", "metrics_port": "http_port"},
+        ),
+        ({"http_port": 11112, "dicom_host": "127.0.0.2"}, {}),
+        ({"http_port": 8080}, {}),
+    ],
+)
+def test_two_equal_ports_are_a_fault_where_their_hosts_meet(
+    tmp_path: Path, settings: dict[str, object], names: dict[str, str]
+) -> None:
+    found = lines(home=tmp_path, **{"dicom_port": 11112, **settings})
+    clashes = {what: line for what, line in found.items() if what.endswith("_port")}
+    assert set(clashes) == set(names)
+    for what, other in names.items():
+        assert clashes[what].says == f"{other} is 11112 too: give one of them another"
+        assert (clashes[what].ok, clashes[what].needed) == (False, True)
+
+
+def test_an_audit_file_that_cannot_be_made_is_a_warning(tmp_path: Path) -> None:
+    for path, says in (
+        (tmp_path / "no" / "trail", "does not exist: make it"),
+        (tmp_path, "cannot be written"),
+    ):
+        told = lines(home=tmp_path / "home", audit_file=path)[f"audit file {path}"]
+        assert (told.ok, told.needed) == (False, False)
+        assert says in told.says
+    fine = tmp_path / "trail.json"
+    assert f"audit file {fine}" not in lines(home=tmp_path / "home", audit_file=fine)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_ends_with_status_1_for_a_door_that_serve_would_not_open(tmp_path: Path) -> None:
+    toml = tmp_path / "nadir.toml"
+    toml.write_text(f'home = "{tmp_path}/home"\nhttp_host = "0.0.0.0"\nhttp_port = 0\ndicom_port = 0\n')
+    done = nadir("doctor", "--config", str(toml))
+    assert done.returncode == 1
+    assert re.search(
+        r"^FAIL sign-in +open-http: the HTTP port on 0\.0\.0\.0 would be open", done.stdout, re.MULTILINE
+    )
+    assert "start the node" not in done.stdout

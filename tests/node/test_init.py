@@ -95,8 +95,11 @@ def test_a_new_node_is_led_from_its_scanners_to_its_first_study() -> None:
     complete = {"callers": ("CT1",), "destinations": ("P@h:104",)}
     assert steps(WELL, **complete).startswith("start the node: nadir serve --config n.toml")
     assert steps(RUNNING, **complete).startswith("send a study to NADIR@")
-    said = steps(RUNNING, **complete, http_host="10.0.0.1", has_people=False)
-    assert said.startswith("nobody can sign in yet: nadir users add")
+    for lines in (WELL, RUNNING):
+        said = steps(lines, **complete, http_host="10.0.0.1", has_people=False)
+        assert said.startswith("nobody can sign in yet: nadir users add")
+    said = steps(WELL, **complete, http_host="10.0.0.1", has_people=False)
+    assert said.split(" | ")[1] == "start the node: nadir serve --config n.toml"
 
 
 @pytest.mark.parametrize("how", ["--config", "--home"])
