@@ -59,8 +59,9 @@ def studies(
     from store.sides import sides
     from store.study_list import study_list
 
-    objects = ObjectStore(load_settings(config, {"home": home}).home / "store")
+    settings = load_settings(config, {"home": home})
     with open_database(home, config) as database, database.reading() as session:
+        objects = ObjectStore(settings.home / "store")
         known = candidates(session, labels(session, objects), sides(session))
         listed = study_list(session, known) if by is None else ()
     if by is None:
