@@ -50,8 +50,8 @@ def studies(
 ) -> None:
     """List the studies, the newest first, with what was found and whether a person looked at it.
 
-    A finding counts as looked at when a mask of a person stands for it, or when somebody confirmed it, judged its
-    outline or rejected it ('nadir lesions').
+    Findings are those of all analyses that stand. A lesion that Nadir drew counts as looked at when a mask of a
+    person stands for it, or when somebody confirmed it, judged its outline or rejected it ('nadir lesions').
     """
     from store.candidates import candidates
     from store.labels import labels
@@ -85,7 +85,7 @@ def _print_list(listed: tuple[Listed, ...], as_json: bool) -> None:
 def _reviewed(one: Listed) -> str:
     if one.is_reviewed:
         return "yes"
-    return f"{one.reviewed} of {one.findings}" if one.reviewed else "no"
+    return f"{one.reviewed} of {one.lesions}" if one.reviewed else "no"
 
 
 def _print_taught(taught: tuple[Taught, ...], as_json: bool) -> None:

@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import date
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlmodel import Session, col
 
 from store.candidates import Candidates
-from store.tables import Patient, Study
+from store.tables import Finding, Patient, Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,22 +30,28 @@ class Listed:
     state: str
     """`receiving`, `settled`, or `prior` for one that is here only as an earlier study."""
     findings: int
-    """Lesions that were drawn."""
+    """Findings that stand, of all analyses."""
+    lesions: int
+    """How many of them are lesions that Nadir drew, for a person to look at."""
     reviewed: int
-    """How many of them a person looked at."""
+    """How many of these a person looked at."""
     is_reviewed: bool
-    """Whether a person looked at all of them, or drew what was not found."""
+    """Whether a person looked at all of these, or drew what was not found."""
 
 
 def study_list(session: Session, known: Candidates) -> tuple[Listed, ...]:
     """Return every study, the newest first; those without a date last."""
-    findings = Counter(c.study_instance_uid for c in known.found if c.label)
+    counts = select(col(Finding.study_pk), func.count()).where(~col(Finding.superseded))
+    rows = session.execute(counts.group_by(col(Finding.study_pk)))
+    standing = {study_pk: count for study_pk, count in rows}
+    lesions = Counter(c.study_instance_uid for c in known.found if c.label)
     reviewed = Counter(c.study_instance_uid for c in known.found if c.label and c.is_reviewed)
     looked_at = {c.study_instance_uid for c in known.found if c.is_reviewed}
     statement = (
         select(
             col(Patient.patient_id),
             col(Patient.issuer),
+            col(Study.id),
             col(Study.study_instance_uid),
             col(Study.study_date),
             col(Study.study_description),
@@ -65,11 +71,12 @@ def study_list(session: Session, known: Candidates) -> tuple[Listed, ...]:
             study_date=on,
             study_description=description,
             state="prior" if prior else state,
-            findings=findings[uid],
+            findings=standing.get(pk, 0),
+            lesions=lesions[uid],
             reviewed=reviewed[uid],
-            is_reviewed=uid in looked_at and reviewed[uid] == findings[uid],
+            is_reviewed=uid in looked_at and reviewed[uid] == lesions[uid],
         )
-        for patient_id, issuer, uid, on, description, state, prior in session.execute(statement)
+        for patient_id, issuer, pk, uid, on, description, state, prior in session.execute(statement)
     )
 
 

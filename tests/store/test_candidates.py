@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sqlalchemy import event
 from sqlmodel import Session, col, select, update
 from weeks_of_use import MONDAY, insert, week_of
 
@@ -11,6 +12,7 @@ from store.database import Database
 from store.labels import Label
 from store.patient_key import patient_key
 from store.sides import Sides
+from store.standing import standings
 from store.study_list import study_list
 from store.tables import Finding, Job, Patient, Refusal, Revision, Study
 
@@ -130,6 +132,40 @@ def test_a_person_is_one_under_all_identifiers_and_has_a_side(used: Database) ->
     assert of["P1"].person == of["P2"].person
     assert (of["P1"].side, of["P3"].side) == ("judge", None)
     assert of[""].person == "row 5"
+
+
+def test_the_list_counts_every_finding_that_stands_as_the_worklist_does(used: Database) -> None:
+    with used.transaction() as session:
+        insert(session, WEEK[:1], plugin="contours", first=6)
+        drawn = {"study_pk": 1, "patient_pk": 1, "automatic": False, "category_value": "organ"}
+        session.exec(update(Finding).where(col(Finding.job_pk) == 6).values(**drawn))
+        session.get_one(Job, 6).revision_pk = 1
+        session.exec(update(Finding).where(col(Finding.job_pk) == 2).values(superseded=True))
+        keep(session, 1, "confirm", "2.25.100", "true", "Reader", MONDAY, study_instance_uid="1.2.826.1")
+    with used.reading() as session:
+        listed = {one.patient_id: one for one in study_list(session, candidates(session, [], NO_SIDES))}
+        page = standings(session, session.exec(select(Study)).all(), MONDAY, 0.0)
+    found = int(WEEK[0].numbers["findings"])
+    assert (listed["P1"].findings, listed["P1"].lesions, listed["P1"].reviewed) == (2 * found, found, 1)
+    assert (listed["P2"].findings, listed["P6"].findings) == (0, 0)
+    assert {pk: sum(task.findings for task in one.tasks) for pk, one in page.items()} == {
+        int(patient_id[1:]): one.findings for patient_id, one in listed.items()
+    }
+
+
+def test_the_list_asks_as_often_for_many_studies_as_for_few(used: Database) -> None:
+    def asked() -> int:
+        statements: list[str] = []
+        with used.reading() as session:
+            known, engine = candidates(session, [], NO_SIDES), session.connection().engine
+            event.listen(engine, "before_cursor_execute", lambda *said: statements.append(said[2]))
+            study_list(session, known)
+        return len(statements)
+
+    few = asked()
+    with used.transaction() as session:
+        insert(session, list(week_of(1, np.random.default_rng(2), studies=20)), first=6)
+    assert (few, asked()) == (2, 2)
 
 
 def test_the_list_has_every_study_the_newest_first(used: Database) -> None:
