@@ -30,7 +30,7 @@ STATUS = re.compile(r"0x[0-9A-Fa-f]{4}")
 class DeliverySettings(BaseModel):
     """What is particular to one destination. The defaults suit a PACS that keeps to the standard."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     results: Words = Field(
         default=USUAL_KINDS, description="Kinds of result that go there: " + ", ".join(KINDS)

@@ -26,7 +26,7 @@ Scopes = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_scopes)]
 class OidcSettings(BaseModel):
     """Who else says who people are. Without `issuer` nobody does."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     issuer: str = Field(
         default="",

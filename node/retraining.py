@@ -30,7 +30,7 @@ def _margins(value: object) -> object:
 class RetrainSettings(BaseModel):
     """How and when models are retrained. Without `families` nothing is trained by itself."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     families: Words = Field(
         default=(), description="Models that are retrained by the schedule: " + ", ".join(FAMILIES)

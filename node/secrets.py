@@ -44,7 +44,7 @@ def hidden(value: Any) -> Any:
 
 def holds_credentials(value: Any) -> bool:
     """Return True when a URL in it has a user or a password."""
-    return bool(hidden(value) != value)
+    return isinstance(value, str | list | tuple | Mapping) and bool(hidden(value) != value)
 
 
 def read_secret(path: Path, what: str) -> str:

@@ -37,6 +37,7 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         validate_default=True,
+        allow_inf_nan=False,
         hide_input_in_errors=True,
     )
 

@@ -22,7 +22,7 @@ STATION = re.compile(r"^[\x21-\x5b\x5d-\x7e]{1,16}$")
 class WorklistSettings(BaseModel):
     """Which tasks of a UPS-RS worklist are claimed. Without `url` none are."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     url: str = Field(
         default="", description="DICOMweb root whose /workitems is the worklist (UPS-RS); empty for none"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from node.secrets import is_secret, require_private_settings
+from node.secrets import holds_credentials, is_secret, require_private_settings
 from node.settings import Settings
 from plugins.errors import Refused
 
@@ -106,6 +106,18 @@ def test_a_settings_file_without_a_secret_is_for_everybody(tmp_path: Path) -> No
     toml.chmod(0o644)
     assert Settings.load(toml, home=tmp_path).ae_title == "X"
     require_private_settings(tmp_path / "nowhere", Settings.model_fields, {"unknown": "x"})
+
+
+def test_a_number_that_is_none_is_no_secret_and_is_refused_as_a_number(tmp_path: Path) -> None:
+    toml = tmp_path / "nadir.toml"
+    for text in ("nan", "inf", "-inf"):
+        toml.write_text(f"quiet_seconds = {text}\n")
+        toml.chmod(0o644)
+        with pytest.raises(Refused, match="quiet_seconds: ") as caught:
+            Settings.load(toml, home=tmp_path)
+        assert caught.value.code == "bad-settings"
+    assert not any(map(holds_credentials, (float("nan"), 1, True, None, {"a": [float("nan")]})))
+    assert holds_credentials({"a": [f"https://u:{CANARY}@pacs"]})
 
 
 @pytest.mark.sec
