@@ -54,7 +54,8 @@ def ship(
     `decided` is what was chosen on patients that the deciding network had not seen, `figures` what was measured on
     them. `models.nodule_segmenter` reads of it `levels` (probability from which a lesion is seen at all: one, or one
     for each voxel size), `mirrors` (1 to 8) and `doubt` (as `training.nodule_doubt` writes it).
-    `held_out` is the fold of each patient that weights before these had learned from, beside those of `data`.
+    `held_out` is the fold of each patient that weights before these had learned from, beside those of `data` and of the
+    run's own record.
     `beside` are arrays in files of their own, by the name of the file.
     Refuses `no-weights` and `other-data`.
     """
@@ -82,7 +83,7 @@ def ship(
         "view": asdict(view),
         **decided,
         "folds": sorted(records),
-        "held_out": {**(held_out or {}), **data.held_out},
+        "held_out": {**first.get("held_out", {}), **(held_out or {}), **data.held_out},
         "data_sha256": data.sha256,
         "experiment": experiment,
         "trained": {

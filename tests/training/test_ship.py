@@ -37,6 +37,7 @@ def test_a_run_becomes_a_folder_that_the_door_of_models_lets_in(tmp_path: Path) 
     fit(experiment, 0, nodule_task(experiment, 0, crops), run / "fold0")
     record = json.loads((run / "fold0" / "run.json").read_text())
     record["experiment"]["init_from"] = str(tmp_path / "first_stage")
+    record["held_out"]["whom its predecessor knew"] = 7
     (run / "fold0" / "run.json").write_text(json.dumps(record))
     trusted = ship(run, lidc_manifest(crops), out, ABOUT, {"levels": [0.4]}, {"dice": 0.5})
 
@@ -45,6 +46,7 @@ def test_a_run_becomes_a_folder_that_the_door_of_models_lets_in(tmp_path: Path) 
     assert card["folds"] == [0]
     assert card["experiment"]["init_from"] == "first_stage"
     assert str(tmp_path) not in (out / "card.json").read_text()
+    assert card["held_out"].pop("whom its predecessor knew") == 7
     assert sorted(card["held_out"].values()) == sorted([0, 1, 2, 3, 4] * 2)
     assert not any("P1" in key for key in card["held_out"])
     assert NoduleView.of(card["view"]).shape == (16, 16, 16)
