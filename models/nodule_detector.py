@@ -107,12 +107,12 @@ class LearnedNoduleDetector:
     @cached_property
     def view(self) -> DetectorView:
         """Return what the networks are shown."""
-        return DetectorView.of(self.model.said("view"))
+        return self.model.understood("view", DetectorView.of)
 
     @cached_property
     def search(self) -> Search:
         """Return which candidates they are to be shown."""
-        return Search.of(self.model.said("search"))
+        return self.model.understood("search", Search.of)
 
     @cached_property
     def mirrors(self) -> int:
@@ -122,7 +122,7 @@ class LearnedNoduleDetector:
     @cached_property
     def level(self) -> float:
         """Return the probability from which a candidate is taken for a nodule."""
-        return float(self.model.said("level"))
+        return self.model.understood("level", float)
 
     def probabilities(self, image: Array, spacing_mm: Spacing, points: Sequence[Sequence[float]]) -> Floats:
         """Return the probability of each point (voxel index) of an image `(K, R, C)` in HU to lie in a nodule."""

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from models.files import BadModel
 from models.nodule_detector import (
     BATCH,
     HOPELESS,
     LIKELY,
     DetectorView,
+    LearnedNoduleDetector,
     Search,
     ensemble,
     look,
     strongest_apart,
 )
 from models.patches import PatchGrid, cut, scaled
+from models.shipped import open_shipped
 
 VIEW = DetectorView(shape=(8, 8, 8), voxels_mm=(1.0, 2.0))
 
@@ -89,3 +94,25 @@ def test_view_and_search_are_read_from_a_card() -> None:
     assert view.half_mm == 24.0
     plain = {"diameters_mm": [4, 53], "lowest_response_hu": 120, "lowest_roundness": 0.25, "at_most": 4000}
     assert Search.of(plain) == Search()
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("view", {"shape": [24, 24], "voxels_mm": [1, 2], "window_hu": [-1000, 400]}),
+        ("search", {"diameters_mm": 4}),
+        ("level", "high"),
+    ],
+)
+def test_a_card_that_cannot_be_understood_is_told_by_what_is_wrong_in_it(key: str, said: object) -> None:
+    shipped = open_shipped("nodule_detector")
+    detector = LearnedNoduleDetector(model=replace(shipped, card={**shipped.card, key: said}))
+    with pytest.raises(BadModel, match=f"'{key}' in the card of nodule_detector"):
+        getattr(detector, key)
+
+
+def test_the_shipped_detector_judges_eight_mirror_images_and_one_of_an_earlier_form_its_own_alone() -> None:
+    shipped = open_shipped("nodule_detector")
+    assert LearnedNoduleDetector(model=shipped).mirrors == 8
+    earlier = {key: said for key, said in shipped.card.items() if key != "mirrors"}
+    assert LearnedNoduleDetector(model=replace(shipped, card=earlier)).mirrors == 1
