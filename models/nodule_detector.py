@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from models.nodule_passes import MIRRORS
+from models.nodule_passes import MIRRORS, mirrors_of
 from models.patches import PatchGrid, cut, scaled
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class LearnedNoduleDetector:
     @cached_property
     def mirrors(self) -> int:
         """Return how many mirror images of a likely candidate are shown: one where the card says nothing of it."""
-        return int(self.model.card.get("mirrors", 1))
+        return self.model.understood("mirrors", mirrors_of) if "mirrors" in self.model.card else 1
 
     @cached_property
     def level(self) -> float:

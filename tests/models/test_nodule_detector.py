@@ -102,6 +102,7 @@ def test_view_and_search_are_read_from_a_card() -> None:
         ("view", {"shape": [24, 24], "voxels_mm": [1, 2], "window_hu": [-1000, 400]}),
         ("search", {"diameters_mm": 4}),
         ("level", "high"),
+        ("mirrors", 9),
     ],
 )
 def test_a_card_that_cannot_be_understood_is_told_by_what_is_wrong_in_it(key: str, said: object) -> None:
