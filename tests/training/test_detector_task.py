@@ -176,7 +176,7 @@ def test_a_card_tells_the_figures_of_the_scans_that_everybody_has_and_those_of_a
         level = {"all": 0.9, "some": 0.7}[data.manifest.name]
         return {
             "data": data.manifest.name,
-            "detection": {"levels": {"4": level}, "sensitivity_at_false_positives_per_scan": reached},
+            "detection": {"levels": {"2": level}, "sensitivity_at_false_positives_per_scan": reached},
         }
 
     packed: dict[str, object] = {}
