@@ -25,7 +25,7 @@ EVALUATIONS = Path(__file__).parent / "evaluations"
 CARD = "card.json"
 Understood = TypeVar("Understood")
 VOUCHED: Mapping[str, str] = {
-    "nodule_detector": "ccd18f92142cc8cf010eab7398125899bb94e3c1f0b2e012c27f29d8086451a7",
+    "nodule_detector": "9c42f4b741f33c9ab6774e0062c157dcbb5256bd301735bc1128d760b7090232",
     "nodule_malignancy": "5feb822998ff95ad8cb7a822f93ec8023fc24f8fdb42ac5f970733dfe1db4c22",
     "nodule_segmenter": "1d585add5fcf7f8fcfa966d93b85fccf7508765cb399b9ba188a7fb295ab4746",
     "petct_multitask": "07b91bbfa9e2ba4c86faef3c8d0a702199476a31b2e945685b846dc6f36732f0",
