@@ -225,7 +225,7 @@ def train(
             place = folder / one.name / f"fold{number}"
             with _shown(f"{one.name}, fold {number}") as tell:
                 task = task_of(one, number, data)
-                if fold is not None and not task.manifest.fold(number):
+                if not task.manifest.fold(number):
                     raise Refused("no-such-fold", f"nobody is in fold {number} of {task.manifest.name}")
                 weights = fit(one, number, task, place, tell=tell)
             judged = json.loads((place / "curves.json").read_text())["judged"]

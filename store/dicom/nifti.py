@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from plugins.contract import Drawn, Flag, Mask, Volume
 from plugins.errors import Refused
+from store.dicom.nifti_position import read_position
 from store.dicom.regions import grid_shape, mask_of_box
 from store.file_hash import sha256_of
 
@@ -34,7 +35,7 @@ def read_nifti(path: Path, volumes: Sequence[Volume]) -> tuple[Drawn, ...]:
     """Return one region for each label value 1..n, on the volume whose grid the image has.
 
     An image on another grid is resampled (nearest neighbour, flagged `mask-resampled`) when there is one volume only.
-    Refuses `unreadable-mask`, `mask-not-3d`, `mask-without-position`, `mask-not-labels`, `empty-mask`,
+    Refuses `unreadable-mask`, `mask-not-3d`, what `read_position` refuses, `mask-not-labels`, `empty-mask`,
     `mask-outside`, `mask-ambiguous`.
     """
     labels, affine, flags = _load(path)
@@ -64,8 +65,6 @@ def _load(path: Path) -> tuple[Labels, FloatArray, list[Flag]]:
     try:
         image: Any = nibabel.load(path)
         data = np.asarray(image.dataobj)
-        affine = RAS_TO_LPS @ np.asarray(image.affine, dtype=np.float64)
-        has_position = int(image.header["qform_code"]) > 0 or int(image.header["sform_code"]) > 0
     except Exception as error:  # nibabel and gzip raise many kinds of error on damaged files
         raise Refused(
             "unreadable-mask", f"{path.name} cannot be read as NIfTI ({type(error).__name__})"
@@ -74,8 +73,7 @@ def _load(path: Path) -> tuple[Labels, FloatArray, list[Flag]]:
         data = data[..., 0]
     if data.ndim != 3:
         raise Refused("mask-not-3d", f"{path.name} has {data.ndim} dimensions; give one volume")
-    if not has_position or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise Refused("mask-without-position", f"{path.name} does not say where it lies (no qform or sform)")
+    affine = RAS_TO_LPS @ read_position(image, path.name)
     flags: list[Flag] = []
     return _labels(data, path, flags), affine, flags
 

@@ -66,6 +66,8 @@ def test_a_folder_without_a_data_set_a_fold_of_nobody_and_a_report_upon_the_data
     data = balls(tmp_path / "balls", patients=2)
     asked = ("--data", data, "--out", tmp_path / "runs", "--fold", "77")
     assert refused("train", experiment, *asked) == "no-such-fold"
+    experiment.write_text(experiment.read_text().replace("folds: [0]", "folds: [77]"))
+    assert refused("train", experiment, "--data", data, "--out", tmp_path / "runs") == "no-such-fold"
     before = (data / "manifest.json").read_bytes()
     assert refused("evaluate", "nodule_segmenter", "--data", data, "--out", data) == "out-is-data"
     assert (data / "manifest.json").read_bytes() == before

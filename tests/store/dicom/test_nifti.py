@@ -124,8 +124,19 @@ def test_a_file_that_is_no_mask_of_these_images_is_refused(
 def test_a_file_without_position_is_refused(read: ReadStudy, tmp_path: Path) -> None:
     image: Any = nibabel.Nifti1Image(labels().astype(np.uint8), None)
     nibabel.save(image, tmp_path / "m.nii")
-    with pytest.raises(Refused, match="mask-without-position"):
+    with pytest.raises(Refused, match="without-position"):
         read_mask(tmp_path / "m.nii", read)
+
+
+def test_a_mask_that_says_two_places_is_refused(read: ReadStudy, tmp_path: Path) -> None:
+    affine = read.study.volumes[0].geometry.affine.copy()
+    path = save(tmp_path / "m.nii", labels().astype(np.uint8), affine)
+    image: Any = nibabel.load(path)
+    affine[:3, 3] += 5.0
+    image.set_qform(affine, code=1)
+    nibabel.save(image, tmp_path / "two.nii")
+    with pytest.raises(Refused, match=r"two-positions: two.nii says two places: .* mm apart; set the code"):
+        read_mask(tmp_path / "two.nii", read)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x1f\x8b broken", bytes(400)])
