@@ -39,7 +39,7 @@ from models.patches import put_back
 from models.runtime import default_cache, fastest, network
 from models.segmenter import Index
 from models.surroundings import aeration, is_deep, is_dense
-from models.uncertainty import CaseUncertainty, summarised
+from models.uncertainty import CaseUncertainty, summarised, unsteadiness
 
 if TYPE_CHECKING:
     from models.shipped import Model
@@ -74,6 +74,8 @@ class NoduleAnswer:
     """Probability of lesion, tempered, so that it means what it says."""
     uncertainty: CaseUncertainty
     """How unsure the networks were."""
+    unsteadiness: float
+    """How differently each network draws the mirror images (`models.uncertainty.unsteadiness`)."""
     voxel_mm: float
     """Size of the voxels of the patch that it was drawn on, mm."""
     fits: bool
@@ -246,6 +248,7 @@ class LearnedNoduleSegmenter:
             mask=mask,
             probability=_tempered(said, self.doubt.temperature),
             uncertainty=uncertainty,
+            unsteadiness=unsteadiness(np.split(answers, len(self._networks)), look.level),
             voxel_mm=cube_mm,
             fits=look.fits,
             aerated=aeration(part, mask, spacing_mm),

@@ -55,6 +55,15 @@ class Uncertainty:
         drawn: BoolArray = self.probability > self.threshold
         return drawn
 
+    @property
+    def disagreement(self) -> float:
+        """1 - the mean Dice of what each answer draws and what all draw together; 1 where these draw nothing."""
+        mask, inside = self.mask, tuple(range(1, self.masks.ndim))
+        if not mask.any():
+            return 1.0
+        common = (self.masks & mask).sum(axis=inside, dtype=np.float64)
+        return 1.0 - float(np.mean(2.0 * common / (self.masks.sum(axis=inside) + mask.sum())))
+
     def case(self, spacing_mm: Spacing) -> CaseUncertainty:
         """Return the doubt about the whole lesion; the answers have to be `(K, R, C)` of this spacing."""
         mask, p = self.mask, self.probability
@@ -63,13 +72,12 @@ class Uncertainty:
                 entropy=1.0, mutual_information=1.0, volume_cv=math.inf, disagreement=1.0, dice_deficit=1.0
             )
         sizes = self.masks.sum(axis=(1, 2, 3), dtype=np.float64)
-        common = (self.masks & mask).sum(axis=(1, 2, 3), dtype=np.float64)
         size, region = float(mask.sum()), lesion_region(mask, spacing_mm, MARGIN_MM)
         return CaseUncertainty(
             entropy=float(self.entropy[mask].mean(dtype=np.float64)),
             mutual_information=float(self.mutual_information[mask].mean(dtype=np.float64)),
             volume_cv=float(sizes.std() / sizes.mean()) if sizes.any() else math.inf,
-            disagreement=1.0 - float(np.mean(2.0 * common / (sizes + size))),
+            disagreement=self.disagreement,
             dice_deficit=1.0
             - 2.0 * float(p[mask].sum(dtype=np.float64)) / (size + float(p[region].sum(dtype=np.float64))),
         )
@@ -114,6 +122,14 @@ def summarised(logits: Iterable[Array], *, threshold: float = 0.5, temperature: 
         masks=np.stack(masks),
         threshold=threshold,
     )
+
+
+def unsteadiness(of_networks: Sequence[Array], threshold: float = 0.5) -> float:
+    """Return how differently a network answers one case each time, 0 to 1: the mean of the disagreement of each.
+
+    The logits of each are `(T, ...)`. How far networks lie apart does not count, so it does not grow with their number.
+    """
+    return float(np.mean([summarised(one, threshold=threshold).disagreement for one in of_networks]))
 
 
 def _entropy(p: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import logit
 
 from models.networks import build
-from models.uncertainty import dropout_passes, ensemble, flips, summarised
+from models.uncertainty import dropout_passes, ensemble, flips, summarised, unsteadiness
 
 ARCHITECTURE = {
     "kind": "unet",
@@ -62,6 +62,13 @@ def test_volume_variation_and_disagreement_of_cubes_in_closed_form() -> None:
     assert int(found.mask.sum()) == 64
     assert case.volume_cv == pytest.approx(np.std([64, 64, 216]) / np.mean([64, 64, 216]))
     assert case.disagreement == pytest.approx(1 - (1 + 1 + 2 * 64 / (64 + 216)) / 3)
+
+
+def test_unsteadiness_is_of_each_network_and_not_of_how_far_networks_lie_apart() -> None:
+    small, large, alike = np.stack(cubes(4, 4)), np.stack(cubes(6, 6)), np.stack(cubes(4, 4, 6))
+    assert unsteadiness([small, large]) == 0.0
+    one = 1 - (1 + 1 + 2 * 64 / (64 + 216)) / 3
+    assert unsteadiness([alike, large]) == pytest.approx(one / 2)
 
 
 def test_answers_that_are_sure_and_alike_leave_no_doubt_about_the_case() -> None:

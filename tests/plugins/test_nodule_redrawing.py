@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from thorax import ct_volume
-from tiny_segmenter import bright_segmenter
+from tiny_segmenter import bright, bright_segmenter
 
 from plugins.contract import Mask, Volume
 from plugins.nodule_drawing import draw_at
@@ -84,3 +86,18 @@ def test_a_mass_that_only_a_wider_view_shows_whole_says_so_and_has_no_interval()
     assert drawing.intervals == ()
     assert all(measured.uncertainty is None for measured in drawing.measurements)
     assert drawing.uncertainty is not None
+
+
+def test_what_each_mirror_image_shows_otherwise_is_told_to_be_hardly_a_lesion(volume: Volume) -> None:
+    def leaning(patches: np.ndarray) -> np.ndarray:
+        ramp = np.linspace(17.0, -17.0, patches.shape[2], dtype=np.float32)[:, None, None]
+        return bright(patches) + ramp
+
+    at = tuple(volume.to_mm((10.0, 26.0, 24.0)))
+    steady = draw_at(volume, at, bright_segmenter())
+    assert "hardly-a-lesion" not in [flag.code for flag in steady.flags]
+    doubtful = draw_at(volume, at, replace(bright_segmenter(levels=[0.4]), given=(leaning,)))
+    assert doubtful.mask.count > 0
+    (flag,) = [flag for flag in doubtful.flags if flag.code == "hardly-a-lesion"]
+    assert "look whether it is a lesion at all" in flag.sentence
+    assert flag.series_instance_uid == volume.series_instance_uid
