@@ -197,8 +197,8 @@ def _within(mask: Mask, volume: Volume, corners_mm: tuple[Point, Point], flags: 
 def _hardly(unsteadiness: float, volume: Volume) -> Flag:
     """Return the doubt whether there is a lesion at all."""
     words = (
-        f"it is drawn otherwise in each mirror image (Dice {1 - unsteadiness:.2f}), as vessels and plain lung are, of "
-        "which there is nothing to draw, and few nodules: look whether it is a lesion at all"
+        f"its mirror images are drawn differently (Dice {1 - unsteadiness:.2f}), as those of vessels and plain lung "
+        "are, and of few nodules: look whether there is a lesion at all"
     )
     return Flag(code="hardly-a-lesion", sentence=words, series_instance_uid=volume.series_instance_uid)
 

@@ -99,5 +99,5 @@ def test_what_each_mirror_image_shows_otherwise_is_told_to_be_hardly_a_lesion(vo
     doubtful = draw_at(volume, at, replace(bright_segmenter(levels=[0.4]), given=(leaning,)))
     assert doubtful.mask.count > 0
     (flag,) = [flag for flag in doubtful.flags if flag.code == "hardly-a-lesion"]
-    assert "look whether it is a lesion at all" in flag.sentence
+    assert "look whether there is a lesion at all" in flag.sentence
     assert flag.series_instance_uid == volume.series_instance_uid
