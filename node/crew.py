@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+
+from node.logs import line
+
+log = logging.getLogger(__name__)
 
 Work = Callable[[], None]
 
@@ -28,7 +33,7 @@ class Crew:
         self._is_closing = False
 
     def do(self, work: Work) -> None:
-        """Begin some work, which must not raise; returns at once."""
+        """Begin some work; returns at once. What it raises is told in one line."""
         with self._lock:
             waiting = self._idle.pop() if self._idle else None
         if waiting is not None:
@@ -46,7 +51,10 @@ class Crew:
     def _serve(self, work: Work | None) -> None:
         inbox: SimpleQueue[Work | None] = SimpleQueue()
         while work is not None:
-            work()
+            try:
+                work()
+            except Exception:  # the border of this thread: a traceback is no line of the log
+                log.exception(line("thread-failed", thread=self._name))
             del work  # it holds an association, its buffer and its peer
             with self._lock:
                 if self._is_closing or len(self._idle) >= MOST_IDLE:

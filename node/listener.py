@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from sqlmodel import Session
 from node.audit import Audit
 from node.callers import Callers
 from node.desk import Arrival, Committers, Peer, Reporters
+from node.housekeeping import Chore, Housekeeper
 from node.intake import Intake
 from node.logs import line
 from node.receipts import Receipts
@@ -32,10 +31,8 @@ from store.tables import Event
 
 log = logging.getLogger(__name__)
 
-BEAT_SECONDS = 15.0
 SAME_EVENT_SECONDS = 60.0
 MOST_TOLD = 1000
-GATHER_SECONDS = 0.05
 LATEST_CLOSE = 100
 Answered = Callable[[int, float, int], None]
 
@@ -177,32 +174,27 @@ class _Clerk:
         self._answered = answered
         self._ae_title = ae_title
         self._receipts = receipts
-        self._database = database
         self._objects = objects
-        self._clock = clock
         self._intake = Intake(database, objects, clock=clock)
         self._sync = sync
         self._take: Callable[..., Recorded | None] = self._intake.take if sync else self._intake.take_soon
         self._open: dict[Peer, OpenAssociation] = {}
         self._lock = threading.Lock()
         self._told: dict[tuple[str, str], float] = {}
-        self._work: queue.Queue[Callable[[Session], None]] = queue.Queue(maxsize=1000)
+        self._house = Housekeeper(database, clock, self._beat)
         self._stopping = threading.Event()
-        self._threads = [
-            threading.Thread(target=work, name=f"listener-{name}", daemon=True)
-            for name, work in (("house", self._keep_house), ("recovery", self._recover))
-        ]
+        self._recovery = threading.Thread(target=self._recover, name="listener-recovery", daemon=True)
 
     def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+        self._house.start()
+        self._recovery.start()
 
     def stop(self) -> None:
         self._intake.finish()
         self._stopping.set()
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join(10.0)
+        self._house.stop()
+        if self._recovery.is_alive():
+            self._recovery.join(10.0)
 
     def temporary(self) -> Path:
         return self._objects.temporary()
@@ -257,30 +249,19 @@ class _Clerk:
     def left(self, peer: Peer) -> None:
         with self._lock:
             association = self._open.pop(peer, None)
+        if association is not None:
+            tries = 0 if self._sync else LATEST_CLOSE
+            self._house.later(_closing(self._house, peer, association, tries, time.monotonic()))
+        if brought := self._receipts.left(peer):
+            self._house.later(
+                Chore(
+                    otherwise="audit-not-recorded",
+                    about={"source": peer.name, **brought.about},
+                    write=lambda session, at: brought.tell(session),
+                )
+            )
         if not self._open:
             self._objects.forget_prepared()
-        if association is not None:
-            self._close_later(association, self._clock(), tries=0 if self._sync else LATEST_CLOSE)
-        if tell := self._receipts.left(peer):
-            self._later("audit-not-recorded", tell)
-
-    def _close_later(self, association: OpenAssociation, now: datetime, tries: int) -> None:
-        """Write when an association ended; without sync its row may have to be waited for, and may never come."""
-
-        def close(session: Session) -> None:
-            if association.pk is not None:
-                close_association(session, association.pk, now)
-            elif tries:
-                self._close_later(association, now, tries - 1)
-
-        self._later("association-not-closed", close)
-
-    def _later(self, otherwise: str, work: Callable[[Session], None]) -> None:
-        """Leave work to the thread that keeps house; a row that stays open goes stale by itself."""
-        try:
-            self._work.put_nowait(work)
-        except queue.Full:
-            log.warning(line(otherwise))
 
     def turned_away(self, reason: str, calling_ae: str, address: str) -> None:
         now = time.monotonic()
@@ -291,27 +272,13 @@ class _Clerk:
             self._told[reason, address] = now
         log.warning(line("rejected", reason=reason, calling_ae=calling_ae, address=address))
         self._receipts.turned_away(reason, calling_ae, address)
-        at, subject = self._clock(), f"{calling_ae}@{address}"
-        self._later(
-            "event-not-written",
-            lambda session: session.add(Event(at=at, kind="rejected", subject=subject, text=reason)),
-        )
+        subject = f"{calling_ae}@{address}"
 
-    def _keep_house(self) -> None:
-        """Write events, ends and signs of life of associations, away from the threads that answer."""
-        beaten = time.monotonic()
-        while not (self._stopping.is_set() and self._work.empty()):
-            with suppress(queue.Empty):
-                work = [self._work.get(timeout=0.2)]
-                # What ends at one time is written at one time: a transaction takes its turn from those who send.
-                self._stopping.wait(GATHER_SECONDS)
-                with suppress(queue.Empty):
-                    while True:
-                        work.append(self._work.get_nowait())
-                self._write(*work)
-            if time.monotonic() - beaten >= BEAT_SECONDS:
-                beaten = time.monotonic()
-                self._write(self._beat)
+        def write(session: Session, at: datetime) -> None:
+            session.add(Event(at=at, kind="rejected", subject=subject, text=reason))
+
+        about = {"reason": reason, "source": subject}
+        self._house.later(Chore(otherwise="event-not-written", about=about, write=write))
 
     def _recover(self) -> None:
         try:
@@ -321,21 +288,29 @@ class _Clerk:
         else:
             log.info(line("recovered", adopted=adopted, missing=missing))
 
-    def _write(self, *work: Callable[[Session], None]) -> None:
-        try:
-            with self._database.transaction() as session:
-                for one in work:
-                    one(session)
-        except Exception as error:  # the border of this thread: the next turn tries again
-            log.warning(line("house-keeping-failed", error=type(error).__name__))
-
-    def _beat(self, session: Session) -> None:
+    def _beat(self, session: Session, now: datetime) -> None:
         with self._lock:
             rows = [association.pk for association in self._open.values()]
-        now = self._clock()
         for row in rows:
             if row is not None:
                 beat(session, row, now)
+
+
+def _closing(
+    house: Housekeeper, peer: Peer, association: OpenAssociation, tries: int, left_at: float
+) -> Chore:
+    """Return what writes when an association ended; without sync its row may have to be waited for, or never come."""
+
+    def write(session: Session, at: datetime) -> Callable[[], None] | None:
+        if association.pk is not None:
+            close_association(session, association.pk, at)
+        elif tries:
+            return lambda: house.later(_closing(house, peer, association, tries - 1, left_at))
+        return None
+
+    # A row that stays open goes stale by itself.
+    about = {"source": peer.name}
+    return Chore(otherwise="association-not-closed", about=about, write=write, left_at=left_at)
 
 
 def _why(error: Exception) -> str:

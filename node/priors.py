@@ -202,9 +202,9 @@ class PriorFetcher:
 
     def _tell(self) -> None:
         """Tell the audit trail what came of a study."""
-        if tell := self._receipts.left(self._peer):
+        if brought := self._receipts.left(self._peer):
             with self._database.reading() as session:
-                tell(session)
+                brought.tell(session)()
 
     def _search(self, row: PriorSearch, now: datetime) -> None:
         """Find the patient's earlier studies and write down which are to be fetched."""

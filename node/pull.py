@@ -193,8 +193,8 @@ class Puller:
         finally:
             with self._database.transaction() as session:
                 close_association(session, pk, self._database.now())
-                if tell := self._receipts.left(self._peer):
-                    tell(session)
+                if brought := self._receipts.left(self._peer):
+                    brought.tell(session)()
 
     def _fetch(
         self, study_uid: str, series_uid: str, missing: list[str], *, whole: bool

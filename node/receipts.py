@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sqlmodel import Session, col, select
@@ -36,6 +36,16 @@ class Receipt:
     """SOP classes by the row of their study."""
     refused: Counter[str] = field(default_factory=Counter)
     """Codes of what was refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brought:
+    """What an association that has ended has brought."""
+
+    about: Mapping[str, object]
+    """Its studies by their rows, and how much of it is kept and refused: for a line of the log."""
+    tell: Callable[[Session], Callable[[], None]]
+    """Reads of whom it is, and returns what tells the trail: one message a study. May be called again."""
 
 
 class Receipts:
@@ -84,16 +94,21 @@ class Receipts:
             peer, what = audit_events.Peer(name=source), "studies by PatientID and StudyDate"
             self._audit.record(audit_events.queried(self._ae_title, peer, STUDY_ROOT_FIND, what, who))
 
-    def left(self, peer: Peer) -> Callable[[Session], None] | None:
-        """Return what tells of an association that has ended, one message a study; None when it brought nothing."""
+    def left(self, peer: Peer) -> Brought | None:
+        """Return what an association that has ended has brought; None when it brought nothing, or nobody is told."""
         with self._lock:
             receipt = self._open.pop(peer, None)
         if self._audit is None or receipt is None:
             return None
         trail = self._audit
-        return lambda session: self._tell(session, trail, peer, receipt)
+        about = {
+            "studies": tuple(receipt.stored),
+            "instances": sum(classes.total() for classes in receipt.stored.values()),
+            "refused": receipt.refused.total(),
+        }
+        return Brought(about=about, tell=lambda session: self._reading(session, trail, peer, receipt))
 
-    def _tell(self, session: Session, trail: Audit, peer: Peer, receipt: Receipt) -> None:
+    def _reading(self, session: Session, trail: Audit, peer: Peer, receipt: Receipt) -> Callable[[], None]:
         known = audit_events.Peer(name=peer.calling_ae or peer.address, address=peer.address)
         statement = (
             select(Study, Patient)
@@ -101,15 +116,24 @@ class Receipts:
             .where(col(Study.id).in_(receipt.stored))
         )
         refused = receipt.refused
+        lines, messages = [], []
         for study, patient in session.exec(statement):
             count = receipt.stored[study.id or 0].total()
-            log.info(line("received", study=study.id, instances=count, source=known.name))
+            lines.append(line("received", study=study.id, instances=count, source=known.name))
             subject = audit_events.study(study.study_instance_uid, receipt.stored[study.id or 0])
             who = trail.patients.subject(patient.issuer, patient.patient_id, patient.patient_name)
-            trail.record(self._came(known, subject, who, refused=refused))
+            messages.append(self._came(known, subject, who, refused=refused))
             refused = Counter()  # told once, with the first study
         if refused:
-            trail.record(self._came(known, None, None, refused=refused))
+            messages.append(self._came(known, None, None, refused=refused))
+
+        def tell() -> None:
+            for told in lines:
+                log.info(told)
+            for message in messages:
+                trail.record(message)
+
+        return tell
 
     def _came(
         self,

@@ -26,6 +26,7 @@ from node.contexts import is_sound, means_to_store
 from node.desk import Arrival, Committers, Desk, Peer, Reporters
 from node.fastpath import FastAssociation
 from node.hasher import Hasher
+from node.logs import line
 from node.seats import Seats
 from node.socket_guard import GuardedServer, GuardedSocket, Limits, assert_hooks
 from node.spool import Spool
@@ -391,5 +392,8 @@ class Reception:
 
     def _on_end(self, association: StorageAssociation) -> None:
         self._seats.leave(association)
-        if association.peer is not None:
-            self._desk.left(association.peer)
+        try:
+            if association.peer is not None:
+                self._desk.left(association.peer)
+        except Exception:  # the border of the association's thread
+            log.exception(line("end-not-taken"))

@@ -207,8 +207,8 @@ class _Batch:
         try:
             with self._intake.database.transaction() as session:
                 close_association(session, self._association.pk, self._intake.database.now())
-                if tell := self._receipts.left(self._peer):
-                    tell(session)
+                if brought := self._receipts.left(self._peer):
+                    brought.tell(session)()
         except Unavailable as error:  # a row left open goes stale by itself
             log.warning(line("association-not-closed", error=type(error).__name__))
 

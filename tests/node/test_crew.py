@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
+import pytest
 from patience import eventually
 
 from node.crew import MOST_IDLE, Crew
@@ -48,3 +50,22 @@ def test_whoever_still_works_when_the_crew_is_stopped_finishes_and_goes() -> Non
     going.set()
     assert eventually(lambda: threads("crew-late") == 0)
     assert done == [True]
+
+
+def test_work_that_fails_is_one_record_of_the_log_and_its_thread_goes_on(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    crew, done = Crew("crew-failing"), threading.Event()
+
+    def work() -> None:
+        raise ValueError("a fault")
+
+    crew.do(work)
+    assert eventually(lambda: len(crew._idle) == 1)
+    crew.do(done.set)
+    assert done.wait(60)
+    crew.stop()
+    assert [(r.levelno, r.getMessage()) for r in caplog.records] == [
+        (logging.ERROR, "action=thread-failed thread=crew-failing")
+    ]
+    assert "Exception in thread" not in capfd.readouterr().err

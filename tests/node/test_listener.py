@@ -23,6 +23,7 @@ from raw_peer import CT, EXPLICIT_LITTLE, IMPLICIT_LITTLE, VERIFICATION, RawPeer
 from small_node import SmallNode
 from sqlalchemy import event as sql_event
 
+import node.housekeeping as housekeeping
 import node.listener as listener_module
 from node.fastpath import FastAssociation
 from node.listener import Listener
@@ -432,7 +433,7 @@ def test_more_associations_than_allowed_are_rejected_for_now(start: Start) -> No
 def test_an_open_association_gives_signs_of_life(
     small: SmallNode, start: Start, tmp_path: Path, monkeypatch: MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener_module, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(housekeeping, "BEAT_SECONDS", 0.1)
     (path,) = series(tmp_path / "in", 1)
     raw = path.read_bytes()
     with RawPeer(start().port) as peer:

@@ -82,10 +82,10 @@ def test_an_association_tells_each_study_once_and_what_was_refused_once(
     receipts.refused(PEER, "not-dicom")
     receipts.refused(other, "uid-mismatch")
     for peer in (PEER, other, Peer("CT1", "10.0.0.7", 3)):
-        tell = receipts.left(peer)
-        if tell is not None:
+        brought = receipts.left(peer)
+        if brought is not None:
             with small.database.reading() as session:
-                tell(session)
+                brought.tell(session)()
     messages = said(small, trail)
     assert [told(message)[2] for message in messages] == ["4", *["0"] * (len(studies) - 1), "4"]
     assert [message.count('NumberOfInstances="5"') for message in messages] == [*[1] * len(studies), 0]
