@@ -26,6 +26,7 @@ from store.objects import ObjectStore
 log = logging.getLogger(__name__)
 
 INVALID_ARGUMENT = 0x0115
+DUPLICATE_TRANSACTION = 0x0131
 UID = re.compile(r"[0-9.]{1,64}")
 
 
@@ -71,13 +72,17 @@ class Committer:
             if not UID.fullmatch(transaction_uid) or not references:
                 return INVALID_ARGUMENT
             with self._database.transaction() as session:
-                commitment.ask(session, transaction_uid, requestor, references, self._database.now())
+                now = self._database.now()
+                is_kept = commitment.ask(session, transaction_uid, requestor, references, now)
         except Unavailable as error:
             log.warning(line("commitment-not-kept", source=peer.name, error=str(error)))
             return OUT_OF_RESOURCES
         except Exception as error:  # a border: whatever a peer sends becomes a status
             log.warning(line("commitment-not-read", source=peer.name, error=type(error).__name__))
             return PROCESSING_FAILURE
+        if not is_kept:
+            log.warning(line("commitment-refused", source=peer.name, transaction=transaction_uid))
+            return DUPLICATE_TRANSACTION
         log.info(line("commitment-requested", source=peer.name, count=len(references)))
         return SUCCESS
 

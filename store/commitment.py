@@ -49,7 +49,10 @@ class Request:
 def ask(
     session: Session, transaction_uid: str, requestor: str, references: Iterable[Referenced], now: datetime
 ) -> bool:
-    """Keep a request; return False when the same one is known already."""
+    """Keep a request to be answered; one that is known is answered again.
+
+    Returns False, and keeps nothing, when the Transaction UID is that of another request of the same caller.
+    """
     now = aware_utc(now)
     pairs = [[r.sop_class_uid, r.sop_instance_uid] for r in references]
     values = {
@@ -59,7 +62,16 @@ def ask(
         "requested_at": now,
         "run_after": now,
     }
-    return insert_new(session, Commitment, values) is not None
+    if insert_new(session, Commitment, values) is not None:
+        return True
+    same = (col(Commitment.transaction_uid) == transaction_uid, col(Commitment.requestor) == requestor)
+    row = session.exec(select(Commitment).where(*same)).one()
+    if sorted(json.loads(row.references)) != sorted(pairs):
+        return False
+    row.state, row.attempt, row.requested_at, row.run_after = WAITING, 0, now, now
+    row.answered_at = row.last_error = None
+    session.add(row)
+    return True
 
 
 def due(session: Session, now: datetime) -> Request | None:

@@ -166,6 +166,31 @@ def test_a_scanner_that_cannot_be_reached_is_told_later_and_for_a_day(
     assert [kind for kind, _ in scanner.told] == [1, 1]
 
 
+def test_a_request_that_comes_again_after_its_answer_is_answered_again(
+    scanner: Scanner, rig: Callable[..., Rig]
+) -> None:
+    node = rig(scanner.address)
+    asked = [(CTImageStorage, uid) for uid in node.uids]
+    for again in (asked, asked[::-1]):
+        assert scanner.ask(node.listener.port, again) == 0x0000
+        assert [(row.state, row.answered_at) for row in node.rows()] == [("waiting", None)]
+        node.answer()
+    assert [row.state for row in node.rows()] == ["answered"]
+    assert [(kind, told.TransactionUID) for kind, told in scanner.told] == [(1, "1.2.3.4")] * 2
+
+
+def test_a_transaction_uid_that_names_another_request_already_is_refused_and_told(
+    scanner: Scanner, rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture
+) -> None:
+    node = rig(scanner.address)
+    assert scanner.ask(node.listener.port, [(CTImageStorage, node.uids[0])]) == 0x0000
+    assert scanner.ask(node.listener.port, [(CTImageStorage, node.uids[1])]) == 0x0131
+    assert "action=commitment-refused source=CT1@127.0.0.1 transaction=1.2.3.4" in caplog.messages
+    node.answer()
+    ((_, told),) = scanner.told
+    assert [item.ReferencedSOPInstanceUID for item in told.ReferencedSOPSequence] == [node.uids[0]]
+
+
 def test_only_listed_callers_are_offered_it(scanner: Scanner, rig: Callable[..., Rig]) -> None:
     node = rig(scanner.address)
     assert scanner.ask(node.listener.port, [(CTImageStorage, "1.2.3")], calling_ae="CT2") is None
