@@ -24,8 +24,9 @@ from node.audit_events import Patients
 from node.audit_message import AuditMessage
 from node.audit_sinks import FileSink, Sink, SyslogSink, parse_syslog
 from node.logs import line
+from node.outage import Outage
 from node.settings import Settings
-from plugins.errors import NadirError, Unavailable
+from plugins.errors import Unavailable
 from store import audit
 from store.database import Database
 
@@ -81,6 +82,7 @@ class Audit:
         self._told: dict[Hashable, float] = {}
         self._lock = threading.Lock()
         self._failing: set[str] = set()
+        self._outage = Outage(log, "audit-not-written", "audit-written")
         self._retry_at = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
@@ -131,8 +133,10 @@ class Audit:
                     looked = now
                     self._hand_on()
             except Exception as error:  # the border of this thread: the next turn tries again
-                why = str(error) if isinstance(error, NadirError) else type(error).__name__
-                log.warning(line("audit-not-written", error=why))
+                self._outage.failed(error)
+            else:
+                if written:
+                    self._outage.over()
             if is_last and (self._waiting.empty() or self._batch):
                 return
 

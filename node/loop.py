@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
+from node.logs import line
+from node.outage import Outage
 from plugins.errors import NadirError
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ class Loop:
         self._tick = tick
         self._clock = clock
         self._idle_seconds = idle_seconds
+        self._outage = Outage(log, "round-failed", "rounds-work", loop=name)
         self._stopped = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -76,11 +79,14 @@ class Loop:
     def _round(self) -> bool:
         self.began_at = time.time()
         try:
-            return self._tick(self._clock())
+            more = self._tick(self._clock())
         except NadirError as error:
-            log.warning("%s: %s", self.name, error)
+            self._outage.failed(error)
         except Exception:  # the border of this thread: it must outlive a fault of ours, and tell of it
-            log.exception("%s: a round failed", self.name)
+            log.exception(line("round-broke", loop=self.name))
+        else:
+            self._outage.over()
+            return more
         self.failed_rounds += 1
         return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import ssl
 import threading
@@ -244,7 +245,7 @@ def test_nothing_is_missed_while_the_repository_is_down_nor_over_a_restart(
 
 
 def test_messages_wait_in_memory_while_sql_does_not_answer(
-    small: SmallNode, monkeypatch: pytest.MonkeyPatch
+    small: SmallNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     real = small.database.transaction
     is_down = threading.Event()
@@ -259,9 +260,12 @@ def test_messages_wait_in_memory_while_sql_does_not_answer(
     running = trail(small.database)
     for n in range(10):
         running.record(note(n))
-    time.sleep(1.2)
-    is_down.clear()
-    running.stop()
+    with caplog.at_level(logging.INFO):
+        time.sleep(1.2)
+        is_down.clear()
+        running.stop()
+    said = [message.split(" ")[0] for message in caplog.messages]
+    assert said == ["action=audit-not-written", "action=audit-written"]
     assert names([r.message for r in small.rows(AuditRecord)]) == [f"n{n}" for n in range(10)]
 
 

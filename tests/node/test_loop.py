@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
@@ -61,6 +62,33 @@ def test_it_outlives_an_outage_in_one_line_and_a_fault_with_its_place(
     outage, fault = caplog.records
     assert "no answer" in outage.getMessage() and outage.exc_info is None
     assert fault.exc_info is not None
+
+
+def test_an_outage_is_told_at_once_and_once_a_minute_and_so_is_its_end(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter(range(0, 10_000, 5))
+    monkeypatch.setattr("node.outage.time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+    failures, done = [Unavailable("no answer")] * 30, threading.Event()
+
+    def tick(now: datetime) -> bool:
+        if failures:
+            raise failures.pop()
+        done.set()
+        return False
+
+    loop = Loop("sender", tick, clock, 0.001)
+    with caplog.at_level(logging.INFO):
+        loop.start()
+        assert done.wait(60)
+        assert loop.stop(60)
+    assert caplog.messages == [
+        'action=round-failed loop=sender failures=1 error="no answer"',
+        'action=round-failed loop=sender failures=13 error="no answer"',
+        'action=round-failed loop=sender failures=25 error="no answer"',
+        "action=rounds-work loop=sender failures=30",
+    ]
+    assert loop.failed_rounds == 30
 
 
 def test_stopping_lets_the_present_round_end_and_tells_when_it_does_not() -> None:
