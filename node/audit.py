@@ -78,6 +78,7 @@ class Audit:
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._waiting: queue.Queue[tuple[float, AuditMessage]] = queue.Queue(MOST_WAITING)
         self._batch: list[tuple[float, AuditMessage]] = []
+        self._unsure: tuple[datetime, str] | None = None
         self._lost = 0
         self._told: dict[Hashable, float] = {}
         self._lock = threading.Lock()
@@ -147,17 +148,29 @@ class Audit:
             self._lost = 0
         any_written = False
         while True:
-            with suppress(queue.Empty):
-                while len(self._batch) < BATCH:
-                    self._batch.append(self._waiting.get_nowait())
+            if not self._batch:
+                with suppress(queue.Empty):
+                    while len(self._batch) < BATCH:
+                        self._batch.append(self._waiting.get_nowait())
             if not self._batch:
                 return any_written
-            offset = self._database.now().timestamp() - time.time()
-            rows = [self._row(at + offset, message) for at, message in self._batch]
-            with self._database.transaction() as session:
-                audit.append(session, rows)
-            self._batch = []
+            if not self._is_there():
+                self._append()
+            self._batch, self._unsure = [], None
             any_written = True
+
+    def _is_there(self) -> bool:
+        """Return True when an earlier turn has appended the batch, and only the answer to its commit was lost."""
+        if self._unsure is None:
+            return False
+        with self._database.reading() as session:
+            return audit.holds(session, *self._unsure)
+
+    def _append(self) -> None:
+        offset = self._database.now().timestamp() - time.time()
+        rows = [self._row(at + offset, message) for at, message in self._batch]
+        with self._database.transaction() as session:
+            self._unsure = rows[-1][0], audit.append(session, rows)
 
     def _row(self, at: float, message: AuditMessage) -> tuple[datetime, str]:
         moment = datetime.fromtimestamp(at, tz=UTC)

@@ -43,6 +43,12 @@ def append(session: Session, messages: Sequence[tuple[datetime, str]]) -> str:
     return sha256
 
 
+def holds(session: Session, at: datetime, sha256: str) -> bool:
+    """Return True when a row of this time has this hash: so an append is there whose commit was not answered."""
+    same = (col(AuditRecord.at) == at, col(AuditRecord.sha256) == sha256)
+    return session.exec(select(AuditRecord.id).where(*same)).first() is not None
+
+
 def link(before: str, message: str) -> str:
     """Return the hash of a row: of the hash before it, a blank and its message."""
     return hashlib.sha256(f"{before} {message}".encode()).hexdigest()
@@ -106,4 +112,14 @@ def release_sink(session: Session, name: str, owner: str) -> None:
     session.exec(update(AuditSink).where(*mine).values(owner=None, lease_until=None))
 
 
-__all__ = ["Verdict", "append", "claim_sink", "handed_on", "link", "records", "release_sink", "verify"]
+__all__ = [
+    "Verdict",
+    "append",
+    "claim_sink",
+    "handed_on",
+    "holds",
+    "link",
+    "records",
+    "release_sink",
+    "verify",
+]

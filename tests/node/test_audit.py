@@ -9,7 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import pytest
 from audit_schema import judge, told
 from certificates import Authority
 from dicom_series import make_series
+from patience import eventually
 from small_node import SmallNode
 
 from node import audit_events
@@ -267,6 +268,34 @@ def test_messages_wait_in_memory_while_sql_does_not_answer(
     said = [message.split(" ")[0] for message in caplog.messages]
     assert said == ["action=audit-not-written", "action=audit-written"]
     assert names([r.message for r in small.rows(AuditRecord)]) == [f"n{n}" for n in range(10)]
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_a_commit_whose_answer_is_lost_puts_no_message_into_the_trail_twice(
+    small: SmallNode, monkeypatch: pytest.MonkeyPatch, is_committed: bool
+) -> None:
+    real, failures = small.database.transaction, [Unavailable("The connection broke; try again.")] * 2
+
+    @contextmanager
+    def transaction() -> Iterator[Any]:
+        with real() as session:
+            yield session
+            if failures and not is_committed:
+                raise failures.pop()
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(small.database, "transaction", transaction)
+    running = trail(small.database)
+    for n in range(5):
+        running.record(note(n))
+    assert eventually(lambda: len(failures) < 2)
+    running.record(note(5))
+    assert eventually(lambda: len(small.rows(AuditRecord)) >= 6)
+    running.stop()
+    assert names([r.message for r in small.rows(AuditRecord)]) == [f"n{n}" for n in range(6)]
+    with small.database.reading() as session:
+        assert audit.verify(session).broken_pk is None
 
 
 def test_the_same_alert_is_told_once_a_minute(small: SmallNode) -> None:
