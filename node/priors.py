@@ -202,9 +202,8 @@ class PriorFetcher:
 
     def _tell(self) -> None:
         """Tell the audit trail what came of a study."""
-        if brought := self._receipts.left(self._peer):
-            with self._database.reading() as session:
-                brought.tell(session)()
+        with self._database.reading() as session:
+            self._receipts.tell(session, self._peer)
 
     def _search(self, row: PriorSearch, now: datetime) -> None:
         """Find the patient's earlier studies and write down which are to be fetched."""

@@ -193,8 +193,7 @@ class Puller:
         finally:
             with self._database.transaction() as session:
                 close_association(session, pk, self._database.now())
-                if brought := self._receipts.left(self._peer):
-                    brought.tell(session)()
+                self._receipts.tell(session, self._peer)
 
     def _fetch(
         self, study_uid: str, series_uid: str, missing: list[str], *, whole: bool

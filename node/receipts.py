@@ -108,6 +108,15 @@ class Receipts:
         }
         return Brought(about=about, tell=lambda session: self._reading(session, trail, peer, receipt))
 
+    def tell(self, session: Session, peer: Peer) -> None:
+        """Tell what a peer has brought; its counts stay for the next time when the database does not answer."""
+        with self._lock:
+            receipt = self._open.get(peer)
+        if self._audit is not None and receipt is not None:
+            self._reading(session, self._audit, peer, receipt)()
+            with self._lock:
+                self._open.pop(peer, None)
+
     def _reading(self, session: Session, trail: Audit, peer: Peer, receipt: Receipt) -> Callable[[], None]:
         known = audit_events.Peer(name=peer.calling_ae or peer.address, address=peer.address)
         statement = (

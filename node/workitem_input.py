@@ -193,8 +193,7 @@ class InputFetcher:
         finally:
             with self._database.transaction() as session:
                 close_association(session, pk, self._database.now())
-                if brought := self._receipts.left(Peer("", source.name, 0)):
-                    brought.tell(session)()
+                self._receipts.tell(session, Peer("", source.name, 0))
 
     def _beat(self, row: Workitem, association: OpenAssociation) -> None:
         """Show a sign of life, and look whether the input is still wanted."""

@@ -204,13 +204,16 @@ class _Batch:
         self._pool.shutdown()
         if self._association.pk is None:
             return
+        brought = self._receipts.left(self._peer)
         try:
             with self._intake.database.transaction() as session:
                 close_association(session, self._association.pk, self._intake.database.now())
-                if brought := self._receipts.left(self._peer):
-                    brought.tell(session)()
+                tell = brought.tell(session) if brought else None
+            if tell is not None:
+                tell()
         except Unavailable as error:  # a row left open goes stale by itself
-            log.warning(line("association-not-closed", error=type(error).__name__))
+            about = {"source": self._source, **(brought.about if brought else {})}
+            log.error(line("association-not-closed", error=type(error).__name__, **about))
 
     def _take(self, path: Path) -> Stored:
         header: Header | None = None

@@ -17,6 +17,7 @@ from node.desk import Peer
 from node.receipts import Receipts
 from node.sender import Sender
 from node.transport import Answer, Parcel
+from plugins.errors import Unavailable
 from store.audit_tables import AuditRecord
 from store.tables import Study
 
@@ -90,6 +91,25 @@ def test_an_association_tells_each_study_once_and_what_was_refused_once(
     assert [told(message)[2] for message in messages] == ["4", *["0"] * (len(studies) - 1), "4"]
     assert [message.count('NumberOfInstances="5"') for message in messages] == [*[1] * len(studies), 0]
     assert "1 not-dicom" in messages[0] and "1 uid-mismatch" in messages[-1]
+
+
+def test_what_could_not_be_told_while_the_database_was_away_is_told_the_next_time_and_once(
+    small: SmallNode, trail: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting_results(small.database, small.objects, tmp_path, ["P@h:104"], count=1, patient_id="P1")
+    receipts = Receipts(trail, "NADIR")
+    receipts.stored(PEER, 1, "1.2.840.10008.5.1.4.1.1.2")
+    with monkeypatch.context() as away, small.database.reading() as session:
+        away.setattr(session, "exec", lambda statement: (_ for _ in ()).throw(Unavailable("no answer")))
+        with pytest.raises(Unavailable):
+            receipts.tell(session, PEER)
+    receipts.stored(PEER, 1, "1.2.840.10008.5.1.4.1.1.2")
+    for _ in range(2):
+        with small.database.reading() as session:
+            receipts.tell(session, PEER)
+    (message,) = said(small, trail)
+    assert told(message) == ("DICOM Instances Transferred", "", "0")
+    assert 'NumberOfInstances="2"' in message
 
 
 def test_without_a_trail_nothing_is_counted() -> None:

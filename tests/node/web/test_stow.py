@@ -23,9 +23,12 @@ from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 from small_node import SmallNode
 
+from node.audit import Audit
+from node.audit_events import Patients
 from node.intake import Intake
 from node.multipart import FilesBody
 from node.pacs import DicomWeb
+from node.receipts import Receipts
 from node.settings import Settings
 from node.web import stow
 from node.web.access import rule_of
@@ -318,6 +321,29 @@ def test_a_database_that_does_not_answer_is_no_success(
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "30")
     assert said(answer, "00081198") == {next(iter(uids([path]))): 0xA700}
     assert door.post(parts(path.read_bytes())).status_code == 200
+
+
+def test_what_a_request_brought_is_told_in_the_log_when_the_database_is_away_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise Unavailable("locked")
+
+    small = SmallNode.make(tmp_path / "node")
+    trail = Audit(small.database, source="NADIR", patients=Patients(key=b"k"))
+    settings, intake = Settings(home=small.home, reserve_bytes=0), Intake(small.database, small.objects)
+    routers = [stow.router(settings, intake, receipts=Receipts(trail, "NADIR", is_import=True))]
+    server = WebServer(create_app(settings, small.database, routers=routers), "127.0.0.1", free_port())
+    server.start()
+    monkeypatch.setattr(stow, "close_association", fail)
+    body = parts(*(path.read_bytes() for path in files(tmp_path / "a", 2)))
+    url = f"http://127.0.0.1:{server.port}/dicom-web/studies"
+    answer = httpx.post(url, content=body, headers={"Content-Type": RELATED}, timeout=120, trust_env=False)
+    assert server.stop()
+    small.database.dispose()
+    assert answer.status_code == 200
+    (lost,) = [text for text in caplog.messages if text.startswith("action=association-not-closed")]
+    assert lost.endswith("error=Unavailable source=STOW-RS@127.0.0.1 studies=1 instances=2 refused=0")
 
 
 def test_more_requests_than_are_served_at_one_time_are_told_to_come_again(tmp_path: Path) -> None:
