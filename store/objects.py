@@ -27,6 +27,8 @@ from store.file_hash import has_hash, sha256_of
 from store.tables import Instance, Result
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
+TEMPORARY = re.compile(r"(?P<process>[0-9]+)-(?:(?P<host>[0-9a-f]{8})-)?[0-9a-f]{32}\.part")
+"""Names of files that are arriving: who receives them, on which machine (earlier releases did not say), and chance."""
 QUARANTINE_BYTES = 1 << 30
 MOST_PREPARED = 16
 OF_OTHERS_SECONDS = 6 * 3600.0
@@ -349,11 +351,13 @@ def _without_maker(folder: Path) -> list[Path]:
 
 def _has_maker(left: Path) -> bool:
     """Return whether who made a file may still write it; of another machine's, whether it was written of late."""
-    maker, _, rest = left.name.partition("-")
-    host, _, named = rest.partition("-")
-    if named and host != _host():
+    named = TEMPORARY.fullmatch(left.name)
+    if named is None:
+        return False
+    if named["host"] not in (None, _host()):
         return time.time() - _age(left) / 1e9 < OF_OTHERS_SECONDS
-    return maker != str(os.getpid()) and maker.isdecimal() and _runs(int(maker))
+    process = int(named["process"])
+    return process != os.getpid() and _runs(process)
 
 
 def _runs(process_id: int) -> bool:
@@ -382,4 +386,4 @@ def _unavailable(where: str = "") -> Iterator[None]:
         raise Unavailable(f"The object store{where} cannot be written or read ({reason}); {todo}.") from error
 
 
-__all__ = ["PREFIXES", "Kept", "ObjectStore", "Quarantined", "is_named", "strays"]
+__all__ = ["PREFIXES", "TEMPORARY", "Kept", "ObjectStore", "Quarantined", "is_named", "strays"]

@@ -19,12 +19,11 @@ from sqlmodel import Session, col
 from plugins.errors import Refused
 from store.file_hash import sha256_of
 from store.fsck.fault import NOT_OURS, REPAIR, RESTORE, Fault, shown, unreadable
-from store.objects import ObjectStore
+from store.objects import TEMPORARY, ObjectStore
 from store.part10 import scan_header
 from store.tables import Instance, Result, Series, Study
 
 YOUNG_SECONDS = 600.0
-TEMPORARY = re.compile(r"([0-9]+)-[0-9a-f]{32}\.part")
 QUARANTINED = re.compile(r"([0-9a-f]{64})\.(dcm|json)")
 FOLDERS = ("incoming", "objects", "quarantine", "ready")
 

@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -417,6 +419,31 @@ def test_temporaries_of_dead_processes_are_removed_and_those_of_live_ones_left(n
     assert codes(node) == [("disk", "dead-temporary")]
     assert [one.mended for one in mended(node)] == ["removed"]
     assert (dead.exists(), live.exists()) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("process", "host", "hours", "is_left"),
+    [
+        (os.getppid(), "", 0, True),
+        (DEAD_PROCESS, "", 0, False),
+        (DEAD_PROCESS, "another", 5, True),
+        (os.getppid(), "another", 7, False),
+    ],
+)
+def test_what_a_node_is_receiving_is_no_stray_file_and_what_it_left_is_removed(
+    node: WholeNode, monkeypatch: pytest.MonkeyPatch, process: int, host: str, hours: int, is_left: bool
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: process)
+        if host:
+            patch.setattr(socket, "gethostname", lambda: host)
+        arriving = node.objects.temporary()
+    arriving.write_bytes(b"half an image")
+    written = time.time() - 3600 * hours
+    os.utime(arriving, (written, written))
+    assert codes(node) == ([] if is_left else [("disk", "dead-temporary")])
+    assert [one.mended for one in mended(node)] == ([] if is_left else ["removed"])
+    assert arriving.exists() == is_left
 
 
 def test_a_file_in_quarantine_gets_a_reason_and_a_reason_without_its_file_goes(node: WholeNode) -> None:

@@ -167,7 +167,7 @@ def test_the_sweep_deletes_temporaries_and_nothing_else(objects: ObjectStore) ->
     one = objects.put(b"kept")
     for _ in range(3):
         objects.temporary().write_bytes(b"partial")
-    other = objects.root / "incoming" / f"{os.getppid()}-0123.part"
+    other = objects.root / "incoming" / f"{os.getppid()}-{'0' * 32}.part"
     other.write_bytes(b"another process is receiving this")
     assert objects.sweep() == 3
     assert other.exists()
