@@ -16,6 +16,7 @@ from plugins.errors import Refused
 if TYPE_CHECKING:
     from store.backup import Backup
 
+MOST_NAMED = 5
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the backups.")]
 Keep = Annotated[
     int | None,
@@ -88,6 +89,8 @@ def restore(
 ) -> None:
     """Make a node of a backup, in a new folder and an empty database; every byte is checked.
 
+    Objects and files that are damaged or missing in FOLDER are told and left out, all else comes back, and the exit
+    status is 1. A backup whose database is damaged is refused.
     A backup of a node on SQLite may be restored into PostgreSQL (database_url) and the other way round.
     """
     from store import backup as store_backup
@@ -97,9 +100,14 @@ def restore(
     settings = load_settings(config, {"home": home})
     with printing.advancing("copying objects") as progress:
         made = store_backup.restore(folder, settings.home, settings.sql_url, name=name, progress=progress)
-    _show(made, settings.home, as_json)
-    if not as_json:
+    if as_json:
+        printing.print_json(made.plain())
+    else:
+        _show(made.backup, settings.home, as_json)
         printing.say(f"next: nadir fsck --home {settings.home}, then nadir serve --home {settings.home}")
+    if made.damaged:
+        _tell_damaged(made.damaged, settings.home)
+        raise typer.Exit(1)
 
 
 def _show(made: Backup, where: Path, as_json: bool) -> None:
@@ -107,6 +115,14 @@ def _show(made: Backup, where: Path, as_json: bool) -> None:
         printing.print_json(made.plain())
     else:
         printing.say(f"{made.name}: {made.objects} objects, {made.object_bytes / 1e6:.1f} MB, in {where}")
+
+
+def _tell_damaged(damaged: Sequence[str], home: Path) -> None:
+    more = f" and {len(damaged) - MOST_NAMED} more" if len(damaged) > MOST_NAMED else ""
+    printing.complain(
+        f"nadir: {len(damaged)} files are missing or damaged in the backup and did not come back: "
+        f"{', '.join(damaged[:MOST_NAMED])}{more}; nadir fsck --home {home} tells whose they are, send those again"
+    )
 
 
 def _tell_faults(made: Backup, folder: Path) -> None:

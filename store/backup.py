@@ -12,22 +12,20 @@ an earlier backup brought the length is asked each time, and the bytes are read 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
-import os
 import re
 import shutil
 import sqlite3
-import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from plugins.errors import Refused, Unavailable
+from store.checked_copy import copy_checked, copy_file, sync_folders, write_whole
 from store.database import Database, aware_utc
 from store.file_hash import has_hash
 from store.objects import ObjectStore
@@ -36,10 +34,10 @@ from store.walk import all_files_under
 
 ROWS, FILES, TOLD = "nadir.sqlite", "home", "backup.json"
 NAME = re.compile(r"\d{8}T\d{6}Z")
-BLOCK_BYTES = 1 << 20
 LEFT_OUT = re.compile(r"nadir\.sqlite.*|store|scratch|cache|pictures|\..*")
 """Of the home folder: rows and objects, which have their own way, and what is made again when it is missing."""
 Progress = Callable[[int, int], None]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +67,20 @@ class Backup:
             "missing": list(self.missing),
             "mended": list(self.mended),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """What came back of a backup."""
+
+    backup: Backup
+    """It."""
+    damaged: tuple[str, ...]
+    """Paths in the folder of what is missing or damaged there and did not come back."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {**self.backup.plain(), "damaged": list(self.damaged)}
 
 
 def back_up(
@@ -111,8 +123,8 @@ def back_up(
             missing=missing,
             mended=mended,
         )
-        _write(place / TOLD, json.dumps(made.plain(), indent=1).encode())
-        _sync_folders(folder)
+        write_whole(place / TOLD, json.dumps(made.plain(), indent=1).encode())
+        sync_folders(folder)
     return made
 
 
@@ -144,27 +156,54 @@ def restore(
     *,
     name: str | None = None,
     progress: Progress = lambda d, t: None,
-) -> Backup:
-    """Return the backup, the newest or the one of that name, of which a node was made in an empty home and database.
+) -> Restored:
+    """Return what came back of a backup, the newest or the one of that name, in an empty home and database.
 
-    Every byte is held against its hash as it is copied, and the tables are brought to this release at the end. Refuses
-    `no-backup`, `home-not-empty`, `database-not-empty` and `damaged-backup`, which names the file; raises Unavailable.
+    Every byte is held against its hash as it is copied, and the tables are brought to this release at the end. An
+    object or a file that is damaged or missing is named and left out; without its rows a backup is refused. Refuses
+    `no-backup`, `home-not-empty`, `database-not-empty` and `damaged-backup`; raises Unavailable. Then the home is
+    left empty.
     """
     chosen = _chosen(folder, name)
     if home.exists() and any(home.iterdir()):
         raise Refused("home-not-empty", f"{home} holds something already; name a new folder with --home")
-    place = folder / chosen.name
-    with _disk(home):
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _copy_checked(place / ROWS, home / ROWS, chosen.files[ROWS])
-        for path, sha256 in chosen.files.items():
-            if path != ROWS:
-                _copy_checked(place / path, home / Path(path).relative_to(FILES), sha256)
-        objects = ObjectStore(home / "store")
-        for sha256 in _told(sorted(_named(place / ROWS)), progress):
-            if sha256 not in chosen.missing:
-                _copy_checked(_place(folder, sha256), objects.path(sha256), sha256)
-        _sync_folders(home)
+    with _disk(home), _empty_unless_made(home):
+        copy_checked(folder / chosen.name / ROWS, home / ROWS, chosen.files[ROWS])
+        damaged = _bring_files(folder, chosen, home, progress)
+        sync_folders(home)
+        _bring_rows(home, database_url)
+    return Restored(backup=chosen, damaged=damaged)
+
+
+def _bring_files(folder: Path, chosen: Backup, home: Path, progress: Progress) -> tuple[str, ...]:
+    """Copy all but the rows into a home; returns the paths in the folder of what is not whole there."""
+    place, objects = folder / chosen.name, ObjectStore(home / "store")
+    wanted = [
+        (place / path, home / Path(path).relative_to(FILES), sha256)
+        for path, sha256 in chosen.files.items()
+        if path != ROWS
+    ]
+    named = sorted(_named(place / ROWS))
+    wanted += [(_place(folder, sha256), objects.path(sha256), sha256) for sha256 in named]
+    return tuple(
+        str(source.relative_to(folder))
+        for source, target, sha256 in _told(wanted, progress)
+        if not _is_brought(source, target, sha256)
+    )
+
+
+def _is_brought(source: Path, target: Path, sha256: str) -> bool:
+    """Copy a file of a backup; returns False when it is missing or damaged, also where its disk cannot read it."""
+    try:
+        return _copy_object(source, target, sha256)
+    except OSError:
+        if has_hash(source, sha256):
+            raise  # it is the new disk that fails
+        return False
+
+
+def _bring_rows(home: Path, database_url: str) -> None:
+    """Bring the rows that lie in a home to this release, and into the database of the node."""
     copied = Database(f"sqlite:///{home / ROWS}")
     try:
         copied.upgrade()
@@ -175,7 +214,6 @@ def restore(
     if not database_url.startswith("sqlite"):
         for left in home.glob(f"{ROWS}*"):
             left.unlink()
-    return chosen
 
 
 def _chosen(folder: Path, name: str | None) -> Backup:
@@ -225,7 +263,7 @@ def _copy_database(database: Database, home: Path, target: Path) -> str:
         with closing(sqlite3.connect(path)) as file:
             file.execute("PRAGMA journal_mode=DELETE")
         path.chmod(0o600)
-        return _copy(path, target)
+        return copy_file(path, target)
 
 
 def _named(path: Path) -> dict[str, int]:
@@ -265,7 +303,7 @@ def _is_whole(path: Path, sha256: str, size_bytes: int, verify: bool) -> bool:
 def _copy_object(source: Path, target: Path, sha256: str) -> bool:
     """Copy an object; returns False when it is missing or not what its name says."""
     try:
-        _copy_checked(source, target, sha256)
+        copy_checked(source, target, sha256)
     except Refused:
         return False
     return True
@@ -284,34 +322,8 @@ def _copy_home(home: Path, place: Path) -> dict[str, str]:
             if source.is_file() and not source.is_symlink():
                 path = f"{FILES}/{source.relative_to(home)}"
                 with suppress(FileNotFoundError):  # a running node may be done with it meanwhile
-                    made[path] = _copy(source, place / path)
+                    made[path] = copy_file(source, place / path)
     return made
-
-
-def _copy_checked(source: Path, target: Path, sha256: str) -> None:
-    """Copy a file that must have this hash. Refuses `damaged-backup`, and then nothing took the target's place."""
-    if not source.is_file():
-        raise Refused("damaged-backup", f"{source} is missing")
-    _copy(source, target, sha256)
-
-
-def _copy(source: Path, target: Path, wanted: str = "") -> str:
-    """Return the hash of a file after a copy is on disk under its name. Refuses (`damaged-backup`) an unwanted hash."""
-    digest = hashlib.sha256()
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    half = target.with_name(f".{target.name}.half")
-    with source.open("rb") as read, half.open("wb") as write:
-        os.fchmod(write.fileno(), stat.S_IMODE(source.stat().st_mode))
-        while block := read.read(BLOCK_BYTES):
-            digest.update(block)
-            write.write(block)
-        write.flush()
-        os.fsync(write.fileno())
-    if wanted and digest.hexdigest() != wanted:
-        half.unlink()
-        raise Refused("damaged-backup", f"{source} is not what was written: its sha256 differs")
-    half.rename(target)
-    return digest.hexdigest()
 
 
 def _read(path: Path) -> Backup:
@@ -323,14 +335,6 @@ def _read(path: Path) -> Backup:
         raise Refused("damaged-backup", f"{path} cannot be read") from error
 
 
-def _write(path: Path, content: bytes) -> None:
-    half = path.with_name(f".{path.name}.half")
-    half.write_bytes(content)
-    half.chmod(0o600)
-    _sync(half)
-    half.rename(path)
-
-
 def _forget_halves(folder: Path) -> None:
     """Remove what a backup left that was killed."""
     for path in folder.iterdir():
@@ -338,24 +342,11 @@ def _forget_halves(folder: Path) -> None:
             shutil.rmtree(path)
 
 
-def _told(items: list[str], progress: Progress) -> Iterator[str]:
+def _told(items: list[Item], progress: Progress) -> Iterator[Item]:
     for number, item in enumerate(items):
         progress(number, len(items))
         yield item
     progress(len(items), len(items))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folders(root: Path) -> None:
-    for folder in (root, *(path for path in root.rglob("*") if path.is_dir())):
-        _sync(folder)
 
 
 @contextmanager
@@ -369,6 +360,17 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def _empty_unless_made(home: Path) -> Iterator[None]:
+    """Take out of a home, which was empty, what was put there when making the node fails: it would pass for whole."""
+    try:
+        yield
+    except BaseException:
+        for left in home.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        raise
+
+
+@contextmanager
 def _disk(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -377,4 +379,4 @@ def _disk(folder: Path) -> Iterator[None]:
         raise Unavailable(f"{folder} cannot be used: {error.strerror or error}") from error
 
 
-__all__ = ["Backup", "back_up", "backups", "prune", "restore"]
+__all__ = ["Backup", "Restored", "back_up", "backups", "prune", "restore"]

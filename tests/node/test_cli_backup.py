@@ -43,3 +43,18 @@ def test_what_was_missing_is_told_by_the_exit_status(home: Path, tmp_path: Path)
 def test_a_restoration_names_its_folder(tmp_path: Path) -> None:
     done = RUN.invoke(app, ["restore", str(tmp_path)])
     assert done.exit_code == 1
+
+
+def test_what_is_damaged_in_a_backup_is_told_after_all_else_came_back(home: Path, tmp_path: Path) -> None:
+    folder, again = tmp_path / "backups", str(tmp_path / "again")
+    RUN.invoke(app, ["backup", str(folder), "--home", str(home)])
+    victim = next((folder / "objects").rglob("*.dcm"))
+    victim.chmod(0o600)
+    victim.write_bytes(b"?" + victim.read_bytes()[1:])
+    done = RUN.invoke(app, ["restore", str(folder), "--home", again, "--json"])
+    named = f"objects/{victim.parent.name}/{victim.name}"
+    assert done.exit_code == 1 and json.loads(done.stdout)["damaged"] == [named]
+    assert f"1 files are missing or damaged in the backup and did not come back: {named}; " in done.stderr
+    assert f"nadir fsck --home {again} tells whose they are, send those again" in done.stderr
+    told = json.loads(RUN.invoke(app, ["fsck", "--home", again, "--json"]).stdout)
+    assert [(fault["code"], fault["subject"]) for fault in told] == [("object-missing", victim.stem)]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -15,10 +16,11 @@ from outbox_rows import waiting_results
 from postgres_server import PostgresServer
 from sqlalchemy import inspect, select
 
-from plugins.errors import Refused
+from plugins.errors import Refused, Unavailable
 from store import backup as store_backup
-from store.backup import Backup, back_up, backups, prune, restore
+from store.backup import Backup, Restored, back_up, backups, prune, restore
 from store.database import Database
+from store.file_hash import has_hash
 from store.fsck.check import check
 from store.objects import ObjectStore
 from store.schema import METADATA
@@ -67,7 +69,7 @@ def test_a_node_made_of_a_backup_has_every_row_and_every_byte(
     assert made.name == "20260301T120000Z" and made.missing == () and made.objects == 4
     again = tmp_path / "again"
     url = empty_url if empty_url.startswith("postgresql") else f"sqlite:///{again / 'nadir.sqlite'}"
-    assert restore(tmp_path / "backups", again, url) == made
+    assert restore(tmp_path / "backups", again, url) == Restored(backup=made, damaged=())
     restored = Database(url)
     assert rows_of(restored) == rows_of(database)
     assert files_below(again / "store" / "objects") == files_below(home / "store" / "objects")
@@ -102,7 +104,8 @@ def test_a_second_backup_copies_only_what_is_new_and_both_can_be_restored(
     assert backups(folder) == (first, second)
     for made in (first, second):
         again = tmp_path / made.name
-        assert restore(folder, again, f"sqlite:///{again / 'nadir.sqlite'}", name=made.name) == made
+        restored = restore(folder, again, f"sqlite:///{again / 'nadir.sqlite'}", name=made.name)
+        assert restored == Restored(backup=made, damaged=())
         assert len(files_below(again / "store" / "objects")) == made.objects
 
 
@@ -149,7 +152,7 @@ def test_what_arrives_while_a_backup_is_made_is_in_it_whole_or_not_at_all(
         is_over.set()
         writer.join()
     again = tmp_path / "again"
-    made = restore(tmp_path / "backups", again, f"sqlite:///{again / 'nadir.sqlite'}")
+    made = restore(tmp_path / "backups", again, f"sqlite:///{again / 'nadir.sqlite'}").backup
     assert len(files_below(again / "store" / "objects")) == made.objects
 
 
@@ -177,21 +180,22 @@ def test_what_is_damaged_in_the_node_is_told_and_the_rest_is_copied(
     made = make(database, home, tmp_path / "backups")
     assert set(made.missing) == {one.stem, two.stem}
     again = tmp_path / "again"
-    restore(tmp_path / "backups", again, f"sqlite:///{again / 'nadir.sqlite'}")
+    restored = restore(tmp_path / "backups", again, f"sqlite:///{again / 'nadir.sqlite'}")
+    assert restored.damaged == tuple(f"objects/{path.stem[:2]}/{path.name}" for path in (one, two))
     assert len(files_below(again / "store" / "objects")) == made.objects - 2
 
 
 def test_a_file_of_the_home_that_goes_while_it_is_copied_costs_nothing_else(
     database: Database, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy = store_backup._copy
+    copy = store_backup.copy_file
 
     def goes(source: Path, target: Path, wanted: str = "") -> str:
         if source.name == "p.html":
             source.unlink()
         return copy(source, target, wanted)
 
-    monkeypatch.setattr(store_backup, "_copy", goes)
+    monkeypatch.setattr(store_backup, "copy_file", goes)
     made = make(database, home, tmp_path / "backups")
     assert "home/reports/p.html" not in made.files and "home/audit.key" in made.files
 
@@ -206,21 +210,73 @@ def test_a_backup_without_the_files_of_a_folder_that_cannot_be_read_is_none(
     assert backups(tmp_path / "backups") == ()
 
 
-@pytest.mark.parametrize("which", ["objects/*/*.dcm", "*/nadir.sqlite", "*/home/audit.key"])
-@pytest.mark.parametrize("how", ["changed", "gone"])
-def test_a_damaged_backup_is_refused_by_the_name_of_the_file(
-    database: Database, home: Path, tmp_path: Path, which: str, how: str
-) -> None:
-    folder = tmp_path / "backups"
-    make(database, home, folder)
-    victim = sorted(folder.glob(which))[0]
+def damage(victim: Path, how: str) -> None:
     content = victim.read_bytes()
     victim.unlink()
-    if how == "changed":
+    if how != "gone":
         victim.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(Refused, match=victim.name) as caught:
-        restore(folder, tmp_path / "again", f"sqlite:///{tmp_path / 'again' / 'nadir.sqlite'}")
-    assert caught.value.code == "damaged-backup"
+
+
+@pytest.mark.parametrize("how", ["changed", "gone", "unreadable"])
+def test_of_a_damaged_backup_all_that_is_whole_comes_back_and_the_rest_is_named(
+    database: Database, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    folder, again = tmp_path / "backups", tmp_path / "again"
+    made = make(database, home, folder)
+    copy = store_backup.copy_checked
+
+    def of_bad_sectors(source: Path, target: Path, sha256: str) -> None:
+        if how == "unreadable" and source.suffix == ".dcm" and not has_hash(source, sha256):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        copy(source, target, sha256)
+
+    monkeypatch.setattr(store_backup, "copy_checked", of_bad_sectors)
+    one, *others, two = sorted((folder / "objects").rglob("*.dcm"))
+    for victim in (one, two, folder / made.name / "home" / "audit.key"):
+        damage(victim, how)
+    restored = restore(folder, again, f"sqlite:///{again / 'nadir.sqlite'}")
+    named = (f"{made.name}/home/audit.key", *(f"objects/{path.stem[:2]}/{path.name}" for path in (one, two)))
+    assert restored == Restored(backup=made, damaged=named)
+    assert {path.stem for path in (again / "store").rglob("*.*")} == {path.stem for path in others}
+    assert (again / "models/f/1-abc/card.json").is_file() and not (again / "audit.key").exists()
+    rows = Database(f"sqlite:///{again / 'nadir.sqlite'}")
+    found = check(rows, ObjectStore(again / "store"), now=NOON)
+    assert {fault.subject for fault in found if fault.code == "object-missing"} == {one.stem, two.stem}
+    rows.dispose()
+
+
+@pytest.mark.parametrize("how", ["changed", "gone"])
+def test_a_backup_with_damaged_rows_is_refused_and_nothing_of_it_passes_for_a_node(
+    database: Database, home: Path, tmp_path: Path, how: str
+) -> None:
+    folder, again = tmp_path / "backups", tmp_path / "again"
+    url = f"sqlite:///{again / 'nadir.sqlite'}"
+    older, newer = make(database, home, folder), make(database, home, folder, hours=1)
+    damage(folder / newer.name / "nadir.sqlite", how)
+    with pytest.raises(Refused, match=r"nadir\.sqlite") as caught:
+        restore(folder, again, url)
+    assert caught.value.code == "damaged-backup" and list(again.iterdir()) == []
+    assert restore(folder, again, url, name=older.name).damaged == ()
+
+
+def test_a_new_disk_that_fails_is_told_and_the_home_is_empty_for_another_try(
+    database: Database, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, again = tmp_path / "backups", tmp_path / "again"
+    made = make(database, home, folder)
+    copy = store_backup.copy_checked
+
+    def full(source: Path, target: Path, sha256: str) -> None:
+        if source.suffix == ".dcm":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        copy(source, target, sha256)
+
+    url = f"sqlite:///{again / 'nadir.sqlite'}"
+    with monkeypatch.context() as patch, pytest.raises(Unavailable, match="No space left"):
+        patch.setattr(store_backup, "copy_checked", full)
+        restore(folder, again, url)
+    assert list(again.iterdir()) == []
+    assert restore(folder, again, url) == Restored(backup=made, damaged=())
 
 
 def test_a_backup_that_was_killed_does_not_count_and_the_next_one_removes_it(
@@ -232,7 +288,7 @@ def test_a_backup_that_was_killed_does_not_count_and_the_next_one_removes_it(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("store.backup._write", killed)
+        patch.setattr("store.backup.write_whole", killed)
         make(database, home, folder)
     assert backups(folder) == ()
     with pytest.raises(Refused) as caught:

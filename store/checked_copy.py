@@ -1,0 +1,67 @@
+"""Copies of files that are on disk when the call returns, and are what their hash says."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from plugins.errors import Refused
+
+BLOCK_BYTES = 1 << 20
+
+
+def copy_checked(source: Path, target: Path, sha256: str) -> None:
+    """Copy a file that must have this hash. Refuses `damaged-backup`; raises OSError. Then the target is as it was."""
+    if not source.is_file():
+        raise Refused("damaged-backup", f"{source} is missing")
+    copy_file(source, target, sha256)
+
+
+def copy_file(source: Path, target: Path, wanted: str = "") -> str:
+    """Return the hash of a file after a copy is on disk under its name. Refuses (`damaged-backup`) an unwanted hash."""
+    digest = hashlib.sha256()
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    half = target.with_name(f".{target.name}.half")
+    try:
+        with source.open("rb") as read, half.open("wb") as write:
+            os.fchmod(write.fileno(), stat.S_IMODE(source.stat().st_mode))
+            while block := read.read(BLOCK_BYTES):
+                digest.update(block)
+                write.write(block)
+            write.flush()
+            os.fsync(write.fileno())
+        if wanted and digest.hexdigest() != wanted:
+            raise Refused("damaged-backup", f"{source} is not what was written: its sha256 differs")
+        half.rename(target)
+    except BaseException:
+        half.unlink(missing_ok=True)
+        raise
+    return digest.hexdigest()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that only its owner reads: under its name it is whole and on disk, or not there."""
+    half = path.with_name(f".{path.name}.half")
+    half.write_bytes(content)
+    half.chmod(0o600)
+    _sync(half)
+    half.rename(path)
+
+
+def sync_folders(root: Path) -> None:
+    """Bring the names in a folder, and in all folders below it, to disk."""
+    for folder in (root, *(path for path in root.rglob("*") if path.is_dir())):
+        _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+__all__ = ["copy_checked", "copy_file", "sync_folders", "write_whole"]
