@@ -43,7 +43,8 @@ def backup(
 
     Objects that an earlier backup brought there are not copied again while they are as long as they were; with
     --verify, while every byte is as it was. The settings file is not part of it. What was
-    missing or damaged in the node is told, and the exit status is 1.
+    missing or damaged in the node is told, and the exit status is 1; so are backups that
+    --list or --keep cannot read.
     """
     from importlib.metadata import version
 
@@ -52,6 +53,8 @@ def backup(
 
     if only_list:
         _show_all(store_backup.backups(folder), as_json)
+        if _tell_unreadable(folder):
+            raise typer.Exit(1)
         return
     settings = load_settings(config, {"home": home})
     with open_database(home, config) as database, printing.advancing("copying objects") as progress:
@@ -65,11 +68,12 @@ def backup(
             progress=progress,
             verify=verify,
         )
-    if keep is not None:
-        store_backup.prune(folder, keep)
     _show(made, folder, as_json)
     _tell_faults(made, folder)
-    if made.missing:
+    if keep is not None:
+        store_backup.prune(folder, keep)
+    is_any_left = keep is not None and _tell_unreadable(folder)
+    if made.missing or is_any_left:
         raise typer.Exit(1)
 
 
@@ -135,6 +139,19 @@ def _tell_faults(made: Backup, folder: Path) -> None:
             f"nadir: {len(made.missing)} objects are missing or damaged in the node and are not in the backup; "
             "nadir fsck tells which"
         )
+
+
+def _tell_unreadable(folder: Path) -> bool:
+    """Tell of backups that cannot be read; returns True when there are any."""
+    from store import backup as store_backup
+
+    names = store_backup.unreadable(folder)
+    for name in names:
+        printing.complain(
+            f"nadir: {folder / name / store_backup.TOLD} cannot be read (damaged-backup); --keep removes no object "
+            "while that backup is there: bring the file back or remove its folder"
+        )
+    return bool(names)
 
 
 def _show_all(found: Sequence[Backup], as_json: bool) -> None:

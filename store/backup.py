@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from plugins.errors import Refused, Unavailable
-from store.checked_copy import copy_checked, copy_file, sync_folders, write_whole
+from store.checked_copy import copy_checked, copy_file, empty_unless_made, sync_folders, write_whole
 from store.database import Database, aware_utc
 from store.file_hash import has_hash
 from store.objects import ObjectStore
@@ -129,23 +129,37 @@ def back_up(
 
 
 def backups(folder: Path) -> tuple[Backup, ...]:
-    """Return the whole backups in a folder, oldest first. Refuses `damaged-backup`."""
+    """Return the whole backups in a folder, oldest first, but for those that are `unreadable`."""
+    return tuple(made for made in _listed(folder).values() if made is not None)
+
+
+def unreadable(folder: Path) -> tuple[str, ...]:
+    """Return the names of the backups in a folder whose `backup.json` cannot be read, oldest first."""
+    return tuple(name for name, made in _listed(folder).items() if made is None)
+
+
+def _listed(folder: Path) -> dict[str, Backup | None]:
     with _disk(folder):
         told = sorted(path / TOLD for path in folder.iterdir() if NAME.fullmatch(path.name))
-        return tuple(_read(path) for path in told if path.is_file())
+        return {path.parent.name: _read(path) for path in told if path.is_file()}
 
 
 def prune(folder: Path, keep: int) -> int:
-    """Return how many backups were removed: all but the newest `keep`, and the objects that only those had named."""
+    """Return how many backups were removed: all but the newest `keep`, and the objects that only those had named.
+
+    One that is `unreadable` stays and does not count, and while it is there every object stays: it may need them.
+    Refuses `damaged-backup` when the rows of one to keep cannot be read; then nothing was removed.
+    """
     with _disk(folder), _held(folder):
         whole = backups(folder)
+        wanted = {sha256 for kept in whole[-keep:] for sha256 in _named(folder / kept.name / ROWS)}
         for old in whole[:-keep]:
             (folder / old.name / TOLD).unlink()  # from here on it does not count
             shutil.rmtree(folder / old.name)
-        wanted = {sha256 for kept in whole[-keep:] for sha256 in _named(folder / kept.name / ROWS)}
-        for path in (folder / "objects").rglob("*.dcm"):
-            if path.stem not in wanted:
-                path.unlink()
+        if not unreadable(folder):
+            for path in (folder / "objects").rglob("*.dcm"):
+                if path.stem not in wanted:
+                    path.unlink()
     return len(whole[:-keep])
 
 
@@ -167,7 +181,7 @@ def restore(
     chosen = _chosen(folder, name)
     if home.exists() and any(home.iterdir()):
         raise Refused("home-not-empty", f"{home} holds something already; name a new folder with --home")
-    with _disk(home), _empty_unless_made(home):
+    with _disk(home), empty_unless_made(home):
         copy_checked(folder / chosen.name / ROWS, home / ROWS, chosen.files[ROWS])
         damaged = _bring_files(folder, chosen, home, progress)
         sync_folders(home)
@@ -217,15 +231,20 @@ def _bring_rows(home: Path, database_url: str) -> None:
 
 
 def _chosen(folder: Path, name: str | None) -> Backup:
-    found = {made.name: made for made in (backups(folder) if folder.is_dir() else ())}
+    """Give the backup of that name, or the newest. Refuses `no-backup`, or `damaged-backup` when it is unreadable."""
+    found = _listed(folder) if folder.is_dir() else {}
     if not found:
-        raise Refused(
-            "no-backup",
-            f"there is no whole backup in {folder}; name the folder that was given to nadir backup",
-        )
+        sentence = f"there is no whole backup in {folder}; name the folder that was given to nadir backup"
+        raise Refused("no-backup", sentence)
     if name is not None and name not in found:
         raise Refused("no-backup", f"there is no backup {name} in {folder}; there are {', '.join(found)}")
-    return found[name or max(found)]
+    asked = name or max(found)
+    chosen = found[asked]
+    if chosen is None:
+        others = ", ".join(other for other, made in found.items() if made) or "there is no other"
+        sentence = f"{folder / asked / TOLD} cannot be read; name another backup with --name ({others})"
+        raise Refused("damaged-backup", sentence)
+    return chosen
 
 
 def _into(source: Database, url: str) -> None:
@@ -267,12 +286,16 @@ def _copy_database(database: Database, home: Path, target: Path) -> str:
 
 
 def _named(path: Path) -> dict[str, int]:
-    """Return hash and length of every object that the rows of a backup name; the file stays as it is."""
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)) as file:
-        rows = file.execute(
-            "SELECT sha256, size_bytes FROM instance UNION SELECT sha256, size_bytes FROM result"
-        )
-        return dict(rows.fetchall())
+    """Return hash and length of every object that the rows of a backup name; the file stays as it is.
+
+    Refuses `damaged-backup`.
+    """
+    statement = "SELECT sha256, size_bytes FROM instance UNION SELECT sha256, size_bytes FROM result"
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1&mode=ro", uri=True)) as file:
+            return dict(file.execute(statement).fetchall())
+    except sqlite3.DatabaseError as error:
+        raise Refused("damaged-backup", f"{path} cannot be read; remove that backup's folder") from error
 
 
 def _place(folder: Path, sha256: str) -> Path:
@@ -326,13 +349,15 @@ def _copy_home(home: Path, place: Path) -> dict[str, str]:
     return made
 
 
-def _read(path: Path) -> Backup:
+def _read(path: Path) -> Backup | None:
+    """Return what a `backup.json` tells; None when it cannot be read or is not that of its folder."""
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         lists = {name: tuple(told.get(name, ())) for name in ("missing", "mended")}
-        return Backup(**{**told, **lists})
-    except (ValueError, TypeError, KeyError) as error:
-        raise Refused("damaged-backup", f"{path} cannot be read") from error
+        made = Backup(**{**told, **lists})
+        return made if made.name == path.parent.name and made.files[ROWS] else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def _forget_halves(folder: Path) -> None:
@@ -360,17 +385,6 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _empty_unless_made(home: Path) -> Iterator[None]:
-    """Take out of a home, which was empty, what was put there when making the node fails: it would pass for whole."""
-    try:
-        yield
-    except BaseException:
-        for left in home.iterdir():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        raise
-
-
-@contextmanager
 def _disk(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -379,4 +393,4 @@ def _disk(folder: Path) -> Iterator[None]:
         raise Unavailable(f"{folder} cannot be used: {error.strerror or error}") from error
 
 
-__all__ = ["Backup", "Restored", "back_up", "backups", "prune", "restore"]
+__all__ = ["Backup", "Restored", "back_up", "backups", "prune", "restore", "unreadable"]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from plugins.errors import Refused
@@ -56,6 +59,17 @@ def sync_folders(root: Path) -> None:
         _sync(folder)
 
 
+@contextmanager
+def empty_unless_made(home: Path) -> Iterator[None]:
+    """Take out of a home that was empty what was put there, when making the node fails: it would pass for whole."""
+    try:
+        yield
+    except BaseException:
+        for left in home.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        raise
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -64,4 +78,4 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-__all__ = ["copy_checked", "copy_file", "sync_folders", "write_whole"]
+__all__ = ["copy_checked", "copy_file", "empty_unless_made", "sync_folders", "write_whole"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,23 @@ def test_what_is_damaged_in_a_backup_is_told_after_all_else_came_back(home: Path
     assert f"nadir fsck --home {again} tells whose they are, send those again" in done.stderr
     told = json.loads(RUN.invoke(app, ["fsck", "--home", again, "--json"]).stdout)
     assert [(fault["code"], fault["subject"]) for fault in told] == [("object-missing", victim.stem)]
+
+
+def test_a_backup_that_cannot_be_read_keeps_no_other_from_being_listed_made_and_restored(
+    home: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "backups"
+    first = json.loads(RUN.invoke(app, ["backup", str(folder), "--home", str(home), "--json"]).stdout)["name"]
+    bad = "20200101T000000Z"
+    (folder / bad).mkdir()
+    (folder / bad / "backup.json").write_text("{")
+    told = f"{folder / bad / 'backup.json'} cannot be read (damaged-backup); --keep removes no object while"
+    listed = RUN.invoke(app, ["backup", str(folder), "--list"])
+    assert (listed.exit_code, first in listed.stdout, told in listed.stderr) == (1, True, True)
+    assert RUN.invoke(app, ["restore", str(folder), "--home", str(tmp_path / "again")]).exit_code == 0
+    shutil.move(
+        folder / first, folder / bad.replace("2020", "2021")
+    )  # one made a second ago has the same name
+    made = RUN.invoke(app, ["backup", str(folder), "--home", str(home), "--keep", "14"])
+    assert (made.exit_code, told in made.stderr) == (1, True)
+    assert "3 objects" in made.stdout

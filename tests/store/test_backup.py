@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from sqlalchemy import inspect, select
 
 from plugins.errors import Refused, Unavailable
 from store import backup as store_backup
-from store.backup import Backup, Restored, back_up, backups, prune, restore
+from store.backup import Backup, Restored, back_up, backups, prune, restore, unreadable
 from store.database import Database
 from store.file_hash import has_hash
 from store.fsck.check import check
@@ -170,6 +171,73 @@ def test_old_backups_go_with_the_objects_that_only_they_named(
     assert len(list((folder / "objects").rglob("*.dcm"))) == newest.objects
 
 
+LISTINGS = ["{", "{}", "[]", '{"name": "20260301T120000Z"}', '{"files": 1}', "\0"]
+
+
+@pytest.mark.parametrize("content", LISTINGS)
+def test_a_backup_that_cannot_be_read_is_named_and_all_others_are_there(
+    database: Database, home: Path, tmp_path: Path, content: str
+) -> None:
+    folder, again = tmp_path / "backups", tmp_path / "again"
+    url = f"sqlite:///{again / 'nadir.sqlite'}"
+    bad, good = make(database, home, folder), make(database, home, folder, hours=1)
+    (folder / bad.name / "backup.json").write_text(content)
+    assert (backups(folder), unreadable(folder)) == ((good,), (bad.name,))
+    with pytest.raises(
+        Refused, match=rf"{bad.name}/backup\.json cannot be read.* --name \({good.name}\)"
+    ) as caught:
+        restore(folder, again, url, name=bad.name)
+    assert caught.value.code == "damaged-backup"
+    assert restore(folder, again, url) == Restored(backup=good, damaged=())
+
+
+def test_a_listing_of_another_backup_is_none_and_the_newest_is_not_passed_over_in_silence(
+    database: Database, home: Path, tmp_path: Path
+) -> None:
+    folder, again = tmp_path / "backups", tmp_path / "again"
+    older, newest = make(database, home, folder), make(database, home, folder, hours=1)
+    told = (folder / older.name / "backup.json").read_bytes()
+    (folder / newest.name / "backup.json").write_bytes(told)
+    assert (backups(folder), unreadable(folder)) == ((older,), (newest.name,))
+    with pytest.raises(Refused, match=rf"{newest.name}/backup\.json cannot be read.*{older.name}"):
+        restore(folder, again, f"sqlite:///{again / 'nadir.sqlite'}")
+    assert not again.exists()
+
+
+def test_no_object_goes_while_a_backup_is_there_that_cannot_be_read(
+    database: Database, home: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "backups"
+    bad, old, newest = (make(database, home, folder, hours) for hours in range(3))
+    (folder / bad.name / "backup.json").write_text("{")
+    stray = folder / "objects" / "aa" / f"{'a' * 64}.dcm"
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(b"of the one that cannot be read")
+    assert prune(folder, 1) == 1
+    assert (backups(folder), unreadable(folder), stray.exists()) == ((newest,), (bad.name,), True)
+    assert (folder / bad.name / "nadir.sqlite").is_file() and not (folder / old.name).exists()
+    shutil.rmtree(folder / bad.name)
+    assert prune(folder, 1) == 0
+    assert not stray.exists() and len(files_below(folder / "objects")) == newest.objects
+
+
+@pytest.mark.parametrize("how", ["damaged", "gone"])
+def test_nothing_goes_when_it_is_not_known_what_a_backup_to_keep_needs(
+    database: Database, home: Path, tmp_path: Path, how: str
+) -> None:
+    folder = tmp_path / "backups"
+    made = tuple(make(database, home, folder, hours) for hours in range(3))
+    rows = folder / made[1].name / "nadir.sqlite"
+    rows.unlink()
+    if how == "damaged":
+        rows.write_bytes(b"no database" * 100)
+    before = files_below(folder)
+    with pytest.raises(Refused, match=rf"{rows} cannot be read") as caught:
+        prune(folder, 2)
+    assert caught.value.code == "damaged-backup"
+    assert files_below(folder) == before
+
+
 def test_what_is_damaged_in_the_node_is_told_and_the_rest_is_copied(
     database: Database, home: Path, tmp_path: Path
 ) -> None:
@@ -316,10 +384,6 @@ def test_places_that_do_not_fit_are_refused(database: Database, home: Path, tmp_
         with pytest.raises(Refused) as caught:
             make(database, home, folder, hours=1)
         assert caught.value.code == "folder-in-use"
-    (folder / "20260301T120000Z" / "backup.json").write_text("{}")
-    with pytest.raises(Refused) as caught:
-        backups(folder)
-    assert caught.value.code == "damaged-backup"
 
 
 @pytest.mark.postgres
