@@ -29,6 +29,20 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 NO_DATABASE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 UNWRITABLE = (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 DISK_FAULTS = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
+LOGIN_REFUSED = (
+    "The database {where} refuses the login; check user and password in database_url, and its pg_hba.conf."
+)
+NO_ANSWER = "The database {where} did not answer ({name}); try again."
+NO_CONNECTION = {
+    "authentication failed": LOGIN_REFUSED,
+    "no password supplied": LOGIN_REFUSED,
+    "pg_hba.conf": LOGIN_REFUSED,
+    'FATAL:  role "': LOGIN_REFUSED,
+    'FATAL:  database "': "There is no database {where}; make it, or name another in database_url.",
+    "Connection refused": "Nothing listens for the database {where}; start it, or check host and port in database_url.",
+    "failed to resolve host": "The host of the database {where} is not known; check it in database_url.",
+}
+"""What to do, by the words of PostgreSQL: of a connection that was not made its library tells no SQLSTATE."""
 UPGRADE_LOCK = 0x4E616469
 NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "fuse.sshfs", "afs"}
@@ -52,8 +66,7 @@ class Database:
         """
         self._url = _checked(url)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
-        name, host = str(self._url.database), self._url.host or "this machine"
-        self._where = name if self.is_sqlite else f"'{name}' on {host}"
+        self._where = _place(self._url)
         if self.is_sqlite:
             _make_folder(Path(str(self._url.database)).parent)
         self._engine = _engine(self._url, sync=sync)
@@ -336,7 +349,15 @@ def _connect_postgresql(connection: Any, _record: object, *, sync: bool) -> None
     connection.commit()
 
 
-def _why(error: Exception) -> str:
+def _place(url: URL) -> str:
+    """Return where a database is, for a sentence: never who signs in there, nor with what."""
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    port = f":{url.port}" if url.port else ""
+    return f"'{url.database}' on {url.host or 'this machine'}{port}"
+
+
+def _why(error: Exception, where: str) -> str:
     original = getattr(error, "orig", None)
     code = getattr(original, "sqlite_errorcode", 0) & 0xFF  # the extended codes say which part of the kind
     name = getattr(original, "sqlite_errorname", type(error.__cause__ or error).__name__)
@@ -344,7 +365,8 @@ def _why(error: Exception) -> str:
         return f"The database cannot be opened or written ({name}); check its folder, its owner and the disk."
     if code in DISK_FAULTS:
         return f"The disk of the database is full or failing ({name}); free or mend it."
-    return f"The database did not answer ({name}); try again."
+    sentence = next((told for sign, told in NO_CONNECTION.items() if sign in str(original)), NO_ANSWER)
+    return sentence.format(where=where, name=name)
 
 
 @contextmanager
@@ -352,7 +374,7 @@ def _translated(where: str) -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeout) as error:
-        raise Unavailable(_why(error)) from error
+        raise Unavailable(_why(error, where)) from error
     except DBAPIError as error:
         if getattr(error.orig, "sqlite_errorcode", None) in NO_DATABASE:
             raise Broken(

@@ -236,6 +236,48 @@ def test_a_postgresql_that_is_down_is_unavailable_and_one_that_restarts_is_found
     server.drop(name)
 
 
+def told_of(url: str) -> str:
+    database = Database(url)
+    with pytest.raises(Unavailable) as caught:
+        database.upgrade()
+    return str(caught.value)
+
+
+def test_a_postgresql_that_lets_nobody_in_says_where_and_what_to_do_and_never_who(
+    postgres: PostgresServer,
+) -> None:
+    rules = postgres.folder / "pg_hba.conf"
+    before = rules.read_text()
+    lines = ("host all guarded 127.0.0.1/32 scram-sha-256", "host all barred 127.0.0.1/32 reject", before)
+    name = postgres.create()
+    postgres._execute("CREATE ROLE guarded LOGIN PASSWORD 'right'")
+    rules.write_text("\n".join(lines))
+    postgres._execute("SELECT pg_reload_conf()")
+    try:
+        at = f"127.0.0.1:{postgres.port}"
+        refused = f"The database '{name}' on {at} refuses the login; check user and password in database_url"
+        for user in ("guarded:wrong-secret", "guarded", "barred:wrong-secret", "nobody"):
+            told = told_of(f"postgresql://{user}@{at}/{name}")
+            assert told == f"{refused}, and its pg_hba.conf.", user
+        assert told_of(f"postgresql://nadir@{at}/absent") == (
+            f"There is no database 'absent' on {at}; make it, or name another in database_url."
+        )
+    finally:
+        rules.write_text(before)
+        postgres._execute("SELECT pg_reload_conf()")
+        postgres._execute("DROP ROLE guarded")
+        postgres.drop(name)
+
+
+def test_a_wrong_port_or_host_of_the_database_is_told_as_such() -> None:
+    assert told_of("postgresql://nadir:secret@127.0.0.1:1/rows") == (
+        "Nothing listens for the database 'rows' on 127.0.0.1:1; start it, or check host and port in database_url."
+    )
+    assert told_of("postgresql://nadir:secret@nowhere.invalid/rows") == (
+        "The host of the database 'rows' on nowhere.invalid is not known; check it in database_url."
+    )
+
+
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://x/y", "nonsense", ""])
 def test_a_url_that_keeps_nothing_or_says_nothing_is_refused(url: str) -> None:
     with pytest.raises(Refused) as caught:
