@@ -93,21 +93,20 @@ class Database:
             try:
                 command.upgrade(config, "head")
             except CommandError as error:
-                sentence = (
-                    f"The database {self._where} was written by a newer version; start that version or use another "
-                    "database."
-                )
-                raise Refused("newer-database", sentence) from error
+                raise _newer(self._where) from error
             if self.is_sqlite and connection.execute(text("PRAGMA foreign_key_check")).first() is not None:
                 raise Broken("The upgrade would leave rows that point to nothing; it was rolled back.")
 
     def is_current(self) -> bool:
-        """Return True when the tables are those of the newest revision; nothing is written. Raises Unavailable."""
-        newest = max(path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
+        """Return True when the tables are of the newest revision. Refuses `newer-database`; raises Unavailable."""
+        known = {path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py")}
         with _translated(self._where), self._engine.connect() as connection:
             if not inspect(connection).has_table("alembic_version"):
                 return False
-            return connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == newest
+            revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        if revision is not None and revision not in known:
+            raise _newer(self._where)
+        return revision == max(known)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -347,6 +346,13 @@ def _connect_postgresql(connection: Any, _record: object, *, sync: bool) -> None
             (wanted, current),
         )
     connection.commit()
+
+
+def _newer(where: str) -> Refused:
+    sentence = (
+        f"The database {where} was written by a newer version; start that version or use another database."
+    )
+    return Refused("newer-database", sentence)
 
 
 def _place(url: URL) -> str:

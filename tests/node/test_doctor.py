@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import socket
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,19 @@ def test_a_database_answers_or_says_why_not(tmp_path: Path) -> None:
         line = lines(home=tmp_path, database_url=url)["database"]
         assert not line.ok, url
         assert line.says
+
+
+def test_a_database_of_a_newer_version_is_told_as_the_node_would(tmp_path: Path) -> None:
+    home = finished_node(tmp_path / "home")
+    with closing(sqlite3.connect(home / "nadir.sqlite")) as file:
+        file.execute("UPDATE alembic_version SET version_num = '9999_future'")
+        file.commit()
+    line = lines(home=home)["database"]
+    assert not line.ok
+    assert line.says == (
+        f"newer-database: The database {home / 'nadir.sqlite'} was written by a newer version; "
+        "start that version or use another database."
+    )
 
 
 def test_a_port_in_use_is_told_and_is_no_fault(tmp_path: Path) -> None:
