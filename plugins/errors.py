@@ -40,7 +40,11 @@ class Absent(Refused):
 
 
 class Unavailable(NadirError):
-    """Something outside did not answer; try again later."""
+    """Something outside did not answer; try again later. `outside` is for who may not know where it is."""
+
+    def __init__(self, sentence: str = "", *, outside: str = "") -> None:
+        super().__init__(sentence)
+        self.outside = outside or sentence
 
 
 class Broken(NadirError):

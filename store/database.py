@@ -33,6 +33,7 @@ LOGIN_REFUSED = (
     "The database {where} refuses the login; check user and password in database_url, and its pg_hba.conf."
 )
 NO_ANSWER = "The database {where} did not answer ({name}); try again."
+UNREACHABLE = "The database cannot be used; nadir doctor says why."
 NO_CONNECTION = {
     "authentication failed": LOGIN_REFUSED,
     "no password supplied": LOGIN_REFUSED,
@@ -380,7 +381,7 @@ def _translated(where: str) -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeout) as error:
-        raise Unavailable(_why(error, where)) from error
+        raise Unavailable(_why(error, where), outside=UNREACHABLE) from error
     except DBAPIError as error:
         if getattr(error.orig, "sqlite_errorcode", None) in NO_DATABASE:
             raise Broken(

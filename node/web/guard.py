@@ -203,7 +203,7 @@ def _answer(request: Request, frame: Frame | None, problem: Exception) -> Respon
     if isinstance(problem, Refused):
         return answer(request, frame, status_of(problem.code), problem.sentence, problem.code)
     if isinstance(problem, Unavailable):
-        return answer(request, frame, 503, str(problem), "unavailable", {"Retry-After": "10"})
+        return answer(request, frame, 503, problem.outside, "unavailable", {"Retry-After": "10"})
     log.error("a request failed", exc_info=problem)
     return answer(request, frame, 500, "the node failed to answer; its log says why", "broken")
 

@@ -243,7 +243,8 @@ def test_health_tells_whether_the_database_answers(
         assert any_site.client.get("/health").json() == {"status": "ok"}
 
     def gone(*_: object) -> None:
-        raise Unavailable("The database did not answer; try again.")
+        with Database("postgresql://nadir:secret@127.0.0.1:1/rows").reading() as session:
+            session.connection()
 
     monkeypatch.setattr(site.database, "reading", gone)
     monkeypatch.setattr(site.database, "transaction", gone)
@@ -254,7 +255,7 @@ def test_health_tells_whether_the_database_answers(
     ):
         assert answer.status_code == 503
         assert answer.headers["Retry-After"] == "10"
-        assert "database" in one_sentence(answer)
+        assert one_sentence(answer) == "The database cannot be used; nadir doctor says why."
     assert site.woken == 0
 
 
