@@ -32,6 +32,7 @@ from node.deliveries import key_of, with_credentials, without_credentials
 from node.scu import Timeouts, echo
 from node.settings import Settings
 from node.tls import SOON_DAYS, client_context, expiring, https_context, server_context
+from node.variables import foreign
 from node.web.access import require_keys
 from node.web.viewer_files import find_pages
 from node.workitem_choice import installed
@@ -85,6 +86,7 @@ def examine(settings: Settings) -> list[Line]:
         *_plugins(settings),
         _home(settings.home),
         _database(settings),
+        *_variables(),
         *_unserved(settings),
         *_not_served(settings),
         *_same_ports(settings),
@@ -204,6 +206,13 @@ def _unserved(settings: Settings) -> Iterator[Line]:
     for destination, count in waiting.items():
         says = f"{count} results wait for it, but it is no destination of the settings: name or abandon it"
         yield Line(what=f"destination {destination}", ok=False, says=says)
+
+
+def _variables() -> Iterator[Line]:
+    """Tell of variables that begin as settings do and are none."""
+    for name in foreign():
+        says = "is no setting and changes nothing"
+        yield Line(what=f"variable {name}", ok=False, says=says, needed=False)
 
 
 def _not_served(settings: Settings) -> Iterator[Line]:

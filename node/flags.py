@@ -65,7 +65,9 @@ def load_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
     """Return the settings of file, environment and flags as `SettingsCommand` gives them. Refuses `bad-settings`."""
     from node.secrets import holds_credentials
     from node.settings import Settings
+    from node.variables import foreign
 
+    foreign()
     values = dict(flags)
     for name, value in values.items():
         if holds_credentials(value):

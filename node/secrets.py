@@ -31,6 +31,11 @@ def is_secret(field: FieldInfo) -> bool:
     return any(isinstance(mark, Secret) for mark in field.metadata)
 
 
+def has_file(name: str, field: FieldInfo) -> bool:
+    """Return True for a setting that may come out of the file that `NADIR_..._FILE` names."""
+    return is_secret(field) or name in WITH_PASSWORDS
+
+
 def hidden(value: Any) -> Any:
     """Return a value without the credentials of the URLs in it."""
     if isinstance(value, str):
@@ -86,7 +91,7 @@ class SecretFiles(PydanticBaseSettingsSource):
         """Return the value of one setting; None without a file. Refuses `bad-secret-file` and `bad-settings`."""
         name = f"{self.config.get('env_prefix', '')}{field_name}".upper()
         path = self._environment.get(f"{name}_FILE", "")
-        if not path or not (is_secret(field) or field_name in WITH_PASSWORDS):
+        if not path or not has_file(field_name, field):
             return None, field_name, False
         if self._environment.get(name):
             raise Refused("bad-settings", f"{name} and {name}_FILE are both set; keep one of them")
@@ -110,6 +115,7 @@ def require_private_settings(path: Path, fields: Mapping[str, FieldInfo], values
 __all__ = [
     "SECRET",
     "SecretFiles",
+    "has_file",
     "hidden",
     "holds_credentials",
     "is_secret",

@@ -28,6 +28,7 @@ from node.receipts import Receipts
 from node.reception import Door
 from node.settings import Settings
 from node.tls import Renewed
+from node.variables import foreign
 from node.vitals import Vitals, VitalsServer
 from plugins.errors import Refused
 from store.keys import without_credentials
@@ -361,6 +362,8 @@ class Node:
 def serve(settings: Settings, roles: Sequence[str] = ()) -> None:
     """Run a node until SIGTERM or SIGINT, then drain it; print one line when it is ready."""
     logs.configure(settings.log_level, form=settings.log_form)
+    for name in foreign():
+        log.warning(logs.line("no-setting", variable=name))
     keep_one_heap()
     end = End(signal.SIGTERM, signal.SIGINT)
     node = Node(settings, roles)
