@@ -24,6 +24,7 @@ from plugins.errors import Refused
 if TYPE_CHECKING:
     from sqlmodel import Session
 
+    from node.settings import Settings
     from store.database import Database
 
 users_app = typer.Typer(help="People who may sign in to the HTTP port.", no_args_is_help=True)
@@ -51,7 +52,7 @@ def users_add(
     from store import accounts
 
     password = _password(password_file)
-    with _changing(home, config) as (session, now, tell):
+    with _changing(home, config, makes=True) as (session, now, tell):
         accounts.add_account(session, name, role, password, now)
         tell(f"account added as {role}", name, is_role=True)
     printing.say(f"{name} may sign in as {role}")
@@ -111,7 +112,7 @@ def tokens_add(
     """Make a token and print it, this once: it is kept as a hash only."""
     from store import accounts
 
-    with _changing(home, config) as (session, now, tell):
+    with _changing(home, config, makes=True) as (session, now, tell):
         token = accounts.add_token(session, name, scope, now, days or None)
         tell(f"token added for {', '.join(scope)}", name, is_role=True)
     printing.say(token)
@@ -205,27 +206,39 @@ Tell = Callable[..., None]
 
 
 @contextmanager
-def _changing(home: Path | None, config: Path | None) -> Iterator[tuple[Session, datetime, Tell]]:
-    """Give a transaction on the database of a node, which is made when there is none yet, and how to tell the trail."""
+def _changing(
+    home: Path | None, config: Path | None, *, makes: bool = False
+) -> Iterator[tuple[Session, datetime, Tell]]:
+    """Give a transaction on the database of a node and how to tell the trail; `makes` a node where there is none."""
     from node import audit_events
     from store import audit
-    from store.database import Database
 
     settings = load_settings(config, {"home": home})
+    if makes:
+        _make_node(settings)
+    with open_database(home, config) as database, database.transaction() as session:
+        now = database.now()
+
+        def tell(what: str, subject: str, *, is_role: bool = False) -> None:
+            message = audit_events.access_changed(what, subject, operator(), is_role=is_role)
+            audit.append(session, [(now, message.xml(now, settings.ae_title))])
+
+        yield session, now, tell
+
+
+def _make_node(settings: Settings) -> None:
+    """Make the folder and the database of a node that has none yet, and say so: another node may have been meant."""
+    from store.database import Database
+
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if settings.database_url or (settings.home / "nadir.sqlite").is_file():
+        return
     database = Database(settings.sql_url)
     try:
         database.upgrade()
-        now = database.now()
-        with database.transaction() as session:
-
-            def tell(what: str, subject: str, *, is_role: bool = False) -> None:
-                message = audit_events.access_changed(what, subject, operator(), is_role=is_role)
-                audit.append(session, [(now, message.xml(now, settings.ae_title))])
-
-            yield session, now, tell
     finally:
         database.dispose()
+    printing.complain(f"nadir: made a new node in {settings.home}; --home or --config name one that is there")
 
 
 def _password(file: Path | None) -> str:

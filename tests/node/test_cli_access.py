@@ -12,7 +12,9 @@ import pytest
 from audit_schema import told
 from certificates import Authority
 from node_process import NADIR, nadir, nadir_json, node
+from typer.testing import CliRunner
 
+from node.cli import app
 from node.serve import Node
 from node.settings import Settings
 from node.tls import https_context
@@ -79,6 +81,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
 def test_login_passwords_that_are_weak_or_come_from_an_open_file_are_refused(tmp_path: Path) -> None:
     home = ("--home", str(tmp_path / "home"))
     add = ("users", "add", "ada", "--role", "viewer", *home)
+    assert nadir("tokens", "add", "first", "--scope", "hook", *home).returncode == 0
     assert "weak-password" in refused(typed("short\n", *add))
     file = tmp_path / "password"
     file.write_text(PASSWORD)
@@ -87,6 +90,18 @@ def test_login_passwords_that_are_weak_or_come_from_an_open_file_are_refused(tmp
     file.chmod(0o600)
     assert nadir(*add, "--password-file", str(file)).returncode == 0
     assert "no-such-account" in refused(nadir("users", "disable", "eve", *home))
+
+
+def test_who_makes_a_node_with_the_first_token_is_told_where(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    first, second = (
+        CliRunner().invoke(app, ["tokens", "add", name, "--scope", "hook", "--home", str(home)])
+        for name in ("one", "two")
+    )
+    told = f"nadir: made a new node in {home}; --home or --config name one that is there\n"
+    assert (first.exit_code, first.stderr) == (0, told)
+    assert first.stdout.startswith("nadir_") and len(first.stdout.splitlines()) == 1
+    assert (second.exit_code, second.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])

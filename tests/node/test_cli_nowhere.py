@@ -56,13 +56,16 @@ ASKING = (
     "workitems show 1",
     "workitems cancel 1",
     "users list",
+    "users password ANNA",
+    "users disable ANNA",
     "tokens list",
+    "tokens revoke reader",
     "audit verify",
     "audit export",
 )
 OTHERS = {
     "init", "doctor", "restore", "analyse", "segment", "evaluate", "models plan",
-    "users add", "users password", "users disable", "tokens add", "tokens revoke",
+    "users add", "tokens add",
 }  # fmt: skip
 """What takes a home and needs no node: it makes one, or works without."""
 
