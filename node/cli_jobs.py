@@ -186,6 +186,7 @@ def jobs_abandon(
         from store import outbox
 
         with database.transaction() as session:
+            outbox.require_delivery(session, key, job)
             count = outbox.abandon(session, key, database.now(), job_pk=job)
     if as_json:
         printing.print_json({"destination": key, "abandoned": count})

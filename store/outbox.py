@@ -196,6 +196,25 @@ def abandon(session: Session, destination: str, now: datetime, *, job_pk: int | 
     return len(found)
 
 
+def require_delivery(session: Session, destination: str, job_pk: int | None = None) -> None:
+    """Return when anything, of this job if one is given, ever was for a destination.
+
+    Refuses `no-such-job`, and `no-such-destination`, which names where something waits.
+    """
+    if job_pk is not None:
+        jobs.get(session, job_pk)
+    named = [col(Delivery.destination) == destination]
+    if job_pk is not None:
+        named.append(col(Delivery.job_pk) == job_pk)
+    if session.exec(select(Delivery.id).where(*named).limit(1)).first() is not None:
+        return
+    waiting = col(Delivery.state).in_((PENDING, SENDING, PARKED))
+    places = session.exec(select(Delivery.destination).where(waiting).distinct().order_by(Delivery.destination))
+    what = "no result is" if job_pk is None else f"no result of job {job_pk} is"
+    sentence = f"{what} for {destination}; something waits for: {', '.join(places) or 'nobody'}"
+    raise Refused("no-such-destination", sentence)
+
+
 def release(session: Session, destination: str, owners: Iterable[str], now: datetime) -> int:
     """Let others send at once what these owners, who are dead, had begun to send; return how many that were."""
     held = and_(

@@ -32,6 +32,9 @@ def test_what_waits_for_a_destination_that_is_gone_is_abandoned_and_told(tmp_pat
     done = nadir("jobs", "abandon", GONE + "/", *home, "--config", str(config))
     assert done.stdout == f"1 deliveries to {GONE} are abandoned\n"
     assert nadir_json("jobs", "abandon", GONE, *home) == {"destination": GONE, "abandoned": 0}
+    nobody = nadir("jobs", "abandon", "nonsense", *home)
+    told = f"nadir: no result is for nonsense; something waits for: {KEPT} (no-such-destination)\n"
+    assert (nobody.returncode, nobody.stdout, nobody.stderr) == (1, "", told)
     rows = nadir_json("jobs", "show", "1", *home)["deliveries"]
     assert [row["state"] for row in rows] == ["pending", "abandoned"]
     assert rows[1]["abandoned_at"]

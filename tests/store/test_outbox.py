@@ -307,6 +307,28 @@ def test_what_waits_for_a_destination_that_is_gone_can_be_abandoned(database: Da
         assert outbox.unserved(session, []) == {}
 
 
+def test_a_destination_that_nothing_was_ever_for_is_refused_with_those_that_have_something_waiting(
+    database: Database,
+) -> None:
+    with database.transaction() as session:
+        with pytest.raises(Refused, match="no result is for nonsense; something waits for: nobody"):
+            outbox.require_delivery(session, "nonsense")
+        job, other = delivering(session, to=(PACS, ARCHIVE)), delivering(session, study="1.2.4")
+        with pytest.raises(Refused) as caught:
+            outbox.require_delivery(session, "nonsense")
+        told = (caught.value.code, caught.value.sentence)
+        places = f"something waits for: {PACS}, {ARCHIVE}"
+        assert told == ("no-such-destination", f"no result is for nonsense; {places}")
+        with pytest.raises(Refused, match=f"no result of job {other.id} is for {ARCHIVE}"):
+            outbox.require_delivery(session, ARCHIVE, other.id)
+        with pytest.raises(Refused, match=r"There is no job 7\."):
+            outbox.require_delivery(session, ARCHIVE, 7)
+        assert outbox.abandon(session, ARCHIVE, at(2)) == 2
+        outbox.require_delivery(session, ARCHIVE, job.id)
+        with pytest.raises(Refused, match=f"something waits for: {PACS}$"):
+            outbox.require_delivery(session, "nonsense")
+
+
 def test_what_a_dead_sender_held_can_be_sent_at_once(database: Database) -> None:
     with database.transaction() as session:
         delivering(session, results=1)
