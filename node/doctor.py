@@ -10,32 +10,29 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from itertools import combinations
 from pathlib import Path
 from typing import TypeVar
 
-import httpx
 from sqlalchemy import inspect
 from sqlalchemy.engine import make_url
 from sqlmodel import Session
 
 from models.place import Places
 from models.runtime import default_cache, kept_trials
-from node.address import parse_destination
 from node.audit import sinks_of
 from node.callers import Callers
 from node.committer import callers_of
-from node.deliveries import key_of, with_credentials, without_credentials
-from node.scu import Timeouts, echo
+from node.deliveries import key_of
+from node.doctor_peers import peers
+from node.examined import Line
 from node.settings import Settings
-from node.tls import SOON_DAYS, client_context, expiring, https_context, server_context
+from node.tls import SOON_DAYS, expiring, https_context, server_context
 from node.variables import foreign
 from node.web.access import require_keys
 from node.web.viewer_files import find_pages
-from node.workitem_choice import installed
 from plugins.errors import NadirError, Refused
 from plugins.registry import GROUP, load_plugins
 from store import accounts, outbox
@@ -56,26 +53,7 @@ SYNTAXES = {
     "JPEG 2000": "1.2.840.10008.1.2.4.90",
     "RLE": "1.2.840.10008.1.2.5",
 }
-PATIENCE = Timeouts(connect=3, associate=3, answer=3)
-FREE_GB = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """One thing that was examined."""
-
-    what: str
-    """What was looked at."""
-    ok: bool
-    """True when it is as it should be."""
-    says: str
-    """What was found, or what to do."""
-    needed: bool = True
-    """False for what the node can do without."""
-
-    def plain(self) -> dict[str, object]:
-        """Return it for JSON."""
-        return {"what": self.what, "ok": self.ok, "needed": self.needed, "says": self.says}
+FREE_BYTES = 1e9
 
 
 def examine(settings: Settings) -> list[Line]:
@@ -84,7 +62,7 @@ def examine(settings: Settings) -> list[Line]:
         *_software(),
         *_decoders(),
         *_plugins(settings),
-        _home(settings.home),
+        _home(settings.home, settings.reserve_bytes),
         _database(settings),
         *_variables(),
         *_unserved(settings),
@@ -94,9 +72,8 @@ def examine(settings: Settings) -> list[Line]:
         *([_port("DICOM port", settings.dicom_host, settings.dicom_port)] if settings.plain_dicom else []),
         *_tls(settings),
         _port("HTTP port", settings.http_host, settings.http_port),
-        *(_destination(text, settings) for text in settings.destinations),
-        *([_dicomweb("PACS", settings.pacs_url)] if settings.pacs_url else []),
-        *(_worklist(settings) if settings.worklist.url else []),
+        *_commitment_callers(settings),
+        *peers(settings),
         _viewer(settings),
         _gpu(),
         *_runtimes(),
@@ -166,19 +143,22 @@ def _is_made(settings: Settings) -> bool:
     return bool(settings.database_url) or (settings.home / "nadir.sqlite").is_file()
 
 
-def _home(home: Path) -> Line:
+def _home(home: Path, reserve_bytes: int) -> Line:
     there = home.absolute()
     while not there.exists() and there != there.parent:
         there = there.parent
     try:
         with tempfile.TemporaryFile(dir=there) as file:
             os.fsync(file.fileno())
-        free_gb = shutil.disk_usage(there).free / 1e9
+        free = shutil.disk_usage(there).free
     except OSError as error:
         says = f"{home} cannot be written ({error.strerror}); name another with --home"
         return Line(what="home folder", ok=False, says=says)
     state = "writable" if there == home.absolute() else "can be made"
-    return Line(what="home folder", ok=free_gb > FREE_GB, says=f"{home} {state}, {free_gb:.0f} GB free")
+    says = f"{home} {state}, {free / 1e9:.0f} GB free"
+    if free < reserve_bytes:
+        says += f", below the {reserve_bytes / 1e9:.1f} GB of reserve_bytes: nothing is accepted"
+    return Line(what="home folder", ok=free > max(FREE_BYTES, reserve_bytes), says=says)
 
 
 def _database(settings: Settings) -> Line:
@@ -230,6 +210,22 @@ def _not_served(settings: Settings) -> Iterator[Line]:
             ask()
         except Refused as refused:
             yield Line(what=what, ok=False, says=str(refused))
+
+
+def _commitment_callers(settings: Settings) -> Iterator[Line]:
+    """Tell of callers that may ask for storage commitment, and are rejected because they may not send."""
+    try:
+        callers = Callers.parse(settings.callers, accept_any=settings.accept_any)
+        asking = callers_of(settings.commitment_callers)
+    except Refused:
+        return  # told in a line of its own
+    for text, known in asking.items():
+        (entry,) = known.entries
+        addresses = [str(network.network_address) for network in entry.networks or ()]
+        if not any(callers.admits(entry.ae_title or "", address) for address in addresses):
+            caller = text.rpartition(":")[0]
+            says = f"is rejected (calling-ae), as it is none of the callers: name {caller} there too"
+            yield Line(what=f"commitment caller {text}", ok=False, says=says, needed=False)
 
 
 def _may_enter(session: Session) -> bool:
@@ -312,46 +308,6 @@ def _tls(settings: Settings) -> Iterator[Line]:
         yield Line(what="TLS key", ok=False, says=says, needed=False)
 
 
-def _destination(text: str, settings: Settings) -> Line:
-    target, shown, own = parse_destination(text), key_of(text), settings.delivery_of(text)
-    try:
-        if isinstance(target, str):
-            return _dicomweb("destination", with_credentials(target, own))
-        ae_title, host, port = target
-        tls = client_context(settings) if own.tls else None
-        calling_ae = settings.ae_title
-        echo(ae_title=ae_title, host=host, port=port, calling_ae=calling_ae, timeouts=PATIENCE, tls=tls)
-    except NadirError as error:
-        return Line(what=f"destination {shown}", ok=False, says=str(error))
-    return Line(what=f"destination {shown}", ok=True, says="answers C-ECHO")
-
-
-def _worklist(settings: Settings) -> Iterator[Line]:
-    """Tell whether the worklist answers, and of what workitems could ask for in vain."""
-    try:
-        yield _dicomweb("worklist", settings.worklist.address, "workitems")
-    except Refused as refused:
-        yield Line(what="worklist", ok=False, says=str(refused))
-    if not settings.input_sources:
-        says = "no archive is set: only studies that were sent here can be analysed; name one in priors_from"
-        yield Line(what="worklist input", ok=False, says=says, needed=False)
-    known = installed(settings)
-    for code, analyses in settings.worklist.codes.items():
-        for name in sorted(set(analyses) - known):
-            says = f"asks for analysis '{name}', which is not installed or not enabled"
-            yield Line(what=f"workitem code {code}", ok=False, says=says)
-
-
-def _dicomweb(what: str, url: str, resource: str = "studies") -> Line:
-    shown = f"{what} {without_credentials(url)}"
-    try:
-        status = httpx.get(f"{url}/{resource}", params={"limit": 1}, timeout=5).status_code
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-        return Line(what=shown, ok=False, says=f"does not answer DICOMweb: {type(error).__name__}")
-    says = f"answers DICOMweb with HTTP {status}"
-    return Line(what=shown, ok=status < 400, says=says if status < 400 else f"{says}; check URL and password")
-
-
 def _viewer(settings: Settings) -> Line:
     found = find_pages(settings)
     says = "not installed: make viewer, or name the folder of OHIF's pages in viewer_pages"
@@ -394,3 +350,6 @@ def _runtimes() -> Iterator[Line]:
         there = ", ".join(name for name in RUNTIMES if importlib.util.find_spec(name) is not None)
         says = f"{there or 'none'}; the fastest is found by a trial when a network first runs"
         yield Line(what="runtime", ok=bool(there), says=says, needed=False)
+
+
+__all__ = ["Line", "examine", "has_people"]

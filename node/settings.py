@@ -134,7 +134,7 @@ class Settings(BaseSettings):
     )
     commitment_callers: Words = Field(
         default=(),
-        description="Callers that may ask for storage commitment, and where the answer goes: AE@host:port",
+        description="Which callers may ask for storage commitment, and where the answer goes: AE@host:port",
     )
     delivery: dict[str, DeliverySettings] = Field(
         default_factory=dict, description="Settings of each destination, by its address without password"

@@ -145,6 +145,57 @@ def test_destinations_answer_or_not(tmp_path: Path, free_port: Callable[[], int]
     ] * 2
 
 
+def test_sources_of_earlier_studies_answer_or_not(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    archive = Archive(tmp_path / "archive")
+    archive.start()
+    try:
+        there = f"ARCHIVE@127.0.0.1:{archive.port}"
+        gone = f"GONE@127.0.0.1:{free_port()}"
+        pacs = f"http://127.0.0.1:{free_port()}/dicom-web"
+        web = f"http://user:secret@127.0.0.1:{free_port()}/dicom-web"
+        found = lines(home=tmp_path, priors_from=(there, gone, web, f"{pacs}/"), pacs_url=pacs)
+    finally:
+        archive.stop()
+    sources = {what: line for what, line in found.items() if what.startswith("earlier studies from")}
+    assert [line.ok for line in sources.values()] == [True, False, False]
+    assert sources[f"earlier studies from {there}"].says == "answers C-ECHO"
+    assert "cannot be reached" in sources[f"earlier studies from {gone}"].says
+    refused = sources[f"earlier studies from {web.replace('user:secret@', '')}"]
+    assert refused.says == "does not answer DICOMweb: ConnectError"
+    assert "secret" not in str(found)
+    assert not any(what.startswith("earlier") for what in lines(home=tmp_path, pacs_url=pacs))
+
+
+def test_a_reserve_above_the_free_disk_is_told_as_what_it_does(tmp_path: Path) -> None:
+    told = lines(home=tmp_path, reserve_bytes=10**18)["home folder"]
+    assert (told.ok, told.needed) == (False, True)
+    assert told.says.endswith("GB free, below the 1000000000.0 GB of reserve_bytes: nothing is accepted")
+
+
+@pytest.mark.parametrize(
+    ("callers", "is_told"),
+    [
+        ((), True),
+        (("CT2",), True),
+        (("CT1@10.0.0.8",), True),
+        (("CT1",), False),
+        (("*@10.0.0.0/8",), False),
+    ],
+)
+def test_a_commitment_caller_that_may_not_send_is_a_warning(
+    tmp_path: Path, callers: tuple[str, ...], is_told: bool
+) -> None:
+    found = lines(home=tmp_path, callers=callers, commitment_callers=("CT1@10.0.0.7:104",))
+    what = "commitment caller CT1@10.0.0.7:104"
+    assert (what in found) is is_told
+    if is_told:
+        assert (found[what].ok, found[what].needed) == (False, False)
+        says = "is rejected (calling-ae), as it is none of the callers: name CT1@10.0.0.7 there too"
+        assert found[what].says == says
+    any_one = lines(home=tmp_path, accept_any=True, commitment_callers=("CT1@10.0.0.7:104",))
+    assert what not in any_one
+
+
 @pytest.mark.parametrize(
     ("settings", "what", "says"),
     [

@@ -1,0 +1,76 @@
+"""What the doctor says of those that the node speaks to: whether they answer, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+
+from node.address import parse_destination
+from node.deliveries import DeliverySettings, key_of, with_credentials, without_credentials
+from node.examined import Line
+from node.scu import Timeouts, echo
+from node.settings import Settings
+from node.tls import client_context
+from node.workitem_choice import installed
+from plugins.errors import NadirError, Refused
+
+PATIENCE = Timeouts(connect=3, associate=3, answer=3)
+
+
+def peers(settings: Settings) -> Iterator[Line]:
+    """Yield a line for each destination, archive and worklist of the settings."""
+    for text in settings.destinations:
+        yield _peer("destination", text, settings, settings.delivery_of(text))
+    if settings.pacs_url:
+        yield _dicomweb("PACS", settings.pacs_url)
+    for text in settings.prior_sources:
+        if text.rstrip("/") != settings.pacs_url:
+            # A web source is asked with what its URL holds, never with the credentials file of a destination.
+            tls = DeliverySettings(tls=settings.delivery_of(text).tls)
+            yield _peer("earlier studies from", text, settings, tls)
+    if settings.worklist.url:
+        yield from _worklist(settings)
+
+
+def _peer(what: str, text: str, settings: Settings, own: DeliverySettings) -> Line:
+    target, shown = parse_destination(text), f"{what} {key_of(text)}"
+    try:
+        if isinstance(target, str):
+            return _dicomweb(what, with_credentials(target, own))
+        ae_title, host, port = target
+        tls = client_context(settings) if own.tls else None
+        calling_ae = settings.ae_title
+        echo(ae_title=ae_title, host=host, port=port, calling_ae=calling_ae, timeouts=PATIENCE, tls=tls)
+    except NadirError as error:
+        return Line(what=shown, ok=False, says=str(error))
+    return Line(what=shown, ok=True, says="answers C-ECHO")
+
+
+def _worklist(settings: Settings) -> Iterator[Line]:
+    """Tell whether the worklist answers, and of what workitems could ask for in vain."""
+    try:
+        yield _dicomweb("worklist", settings.worklist.address, "workitems")
+    except Refused as refused:
+        yield Line(what="worklist", ok=False, says=str(refused))
+    if not settings.input_sources:
+        says = "no archive is set: only studies that were sent here can be analysed; name one in priors_from"
+        yield Line(what="worklist input", ok=False, says=says, needed=False)
+    known = installed(settings)
+    for code, analyses in settings.worklist.codes.items():
+        for name in sorted(set(analyses) - known):
+            says = f"asks for analysis '{name}', which is not installed or not enabled"
+            yield Line(what=f"workitem code {code}", ok=False, says=says)
+
+
+def _dicomweb(what: str, url: str, resource: str = "studies") -> Line:
+    shown = f"{what} {without_credentials(url)}"
+    try:
+        status = httpx.get(f"{url}/{resource}", params={"limit": 1}, timeout=5).status_code
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        return Line(what=shown, ok=False, says=f"does not answer DICOMweb: {type(error).__name__}")
+    says = f"answers DICOMweb with HTTP {status}"
+    return Line(what=shown, ok=status < 400, says=says if status < 400 else f"{says}; check URL and password")
+
+
+__all__ = ["peers"]
