@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import socket
 
 from plugins.errors import Unavailable
 
@@ -22,11 +24,25 @@ def parse_destination(text: str) -> tuple[str, str, int] | str:
     return match["ae"], match["host"].strip("[]"), int(match["port"])
 
 
+def is_destination(text: str) -> bool:
+    """Return True for what `parse_destination` understands."""
+    try:
+        parse_destination(text)
+    except ValueError:
+        return False
+    return True
+
+
 def not_listening(what: str, host: str, port: int, error: OSError, setting: str = "") -> Unavailable:
-    """Return that an address cannot be listened on, why, and what to do; `setting` names the port's."""
+    """Return that an address cannot be listened on, why, and what to do; `setting` names the port's.
+
+    It is the host's that has to be changed where no interface has the address, or nobody knows the name.
+    """
     reason = str(error.strerror or error).partition(" (")[0]  # Python names the address once more
-    todo = f"choose another port ({setting})" if setting else "choose another port"
+    is_elsewhere = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+    other, setting = ("address", setting.replace("_port", "_host")) if is_elsewhere else ("port", setting)
+    todo = f"choose another {other} ({setting})" if setting else f"choose another {other}"
     return Unavailable(f"{what}cannot listen on {host}:{port}: {reason}; {todo}")
 
 
-__all__ = ["WEB_ADDRESS", "not_listening", "parse_destination"]
+__all__ = ["WEB_ADDRESS", "is_destination", "not_listening", "parse_destination"]

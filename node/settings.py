@@ -14,7 +14,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from node.address import WEB_ADDRESS, parse_destination
+from node.address import WEB_ADDRESS, is_destination, parse_destination
 from node.deliveries import DeliverySettings, key_of, taking, without_credentials
 from node.oidc_settings import OidcSettings
 from node.retraining import RetrainSettings
@@ -280,7 +280,7 @@ class Settings(BaseSettings):
     @classmethod
     def _commitment_callers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for text in value:
-            if isinstance(parse_destination(text), str):
+            if WEB_ADDRESS.match(text) or not is_destination(text):
                 raise ValueError(f"'{text}' cannot be answered: write AE@host:port")
         return tuple(dict.fromkeys(value))
 

@@ -42,6 +42,8 @@ def test_lists_are_written_with_commas_in_the_environment(monkeypatch: pytest.Mo
         ({"destinations": ("nowhere",)}, "AE@host:port"),
         ({"callers": ("a b",)}, "AE@address"),
         ({"pacs_url": "ftp://x"}, "DICOMweb root"),
+        ({"commitment_callers": ("CT1",)}, "'CT1' cannot be answered: write AE@host:port"),
+        ({"commitment_callers": ("http://ct1/",)}, "'http://ct1/' cannot be answered: write AE@host:port"),
         ({"session_seconds": float("inf")}, "session_seconds: Input should be a finite number"),
         ({"lease_seconds": float("nan")}, "lease_seconds: Input should be a finite number"),
         ({"colour": "blue"}, "colour"),
