@@ -28,6 +28,8 @@ from node.socket_guard import ClosingSocket, GuardedDul
 CLOSED = "Sta1"
 CONNECTED, NOT_CONNECTED = "Evt2", "Evt17"
 POLL_SECONDS = 0.1
+NO_TLS = ("WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING")
+"""What OpenSSL says of an answer that is no TLS, or of none."""
 QUEUED_FRAGMENTS = 64
 
 
@@ -119,6 +121,17 @@ def why_failed(association: Association) -> str:
     if isinstance(failure, ssl.SSLError):
         return f"TLS failed: {(failure.reason or 'handshake').replace('_', ' ').lower()}"
     return "" if failure is None else (failure.strerror or str(failure) or type(failure).__name__)
+
+
+def what_to_ask(association: Association, *, by_tls: bool) -> str:
+    """Return what a person may look at when the connection of an association failed; empty when its reason says it."""
+    failure = getattr(association.dul.socket, "failure", None)
+    if by_tls:
+        is_cut = isinstance(failure, ConnectionResetError) or getattr(failure, "reason", "") in NO_TLS
+        return "; perhaps it speaks no TLS: see `tls` of its delivery table" if is_cut else ""
+    if failure is None or isinstance(failure, ConnectionResetError):  # it was there, and hung up
+        return "; is the port right, or does it speak TLS only (`tls` of its delivery table)?"
+    return "; is it running, and is the port right?"
 
 
 def rejection_of(association: Association) -> A_ASSOCIATE | None:

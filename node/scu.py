@@ -14,7 +14,7 @@ from pynetdicom import _config, build_context
 from pynetdicom.association import Association
 
 from node.logs import line
-from node.requestor import SendingAE, rejection_of, why_failed
+from node.requestor import SendingAE, rejection_of, what_to_ask, why_failed
 from plugins.errors import Refused, Unavailable
 from store.dicom.reencode import UNCOMPRESSED, reencode
 from store.part10 import split
@@ -331,7 +331,7 @@ def _tell_why(association: Association, where: str, *, by_tls: bool) -> NoReturn
             "association-rejected", f"{where} accepts none of the SOP classes and transfer syntaxes"
         )
     why = why_failed(association)
-    hint = "" if by_tls else "; is it running, and is the port right?"
+    hint = what_to_ask(association, by_tls=by_tls)
     raise Unavailable(f"{where} cannot be reached{': ' if why else ''}{why}{hint}")
 
 

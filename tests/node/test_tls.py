@@ -556,3 +556,32 @@ def test_doctor_tells_why_a_tls_destination_does_not_answer(
         }
         lines = {line.what: line.says for line in examine(Settings(**settings))}  # type: ignore[arg-type]
         assert answer in lines[f"destination {destination}"]
+
+
+@pytest.mark.parametrize("by_tls", [True, False])
+def test_who_speaks_tls_to_a_plain_peer_or_the_other_way_is_told_what_may_be_wrong(
+    listener: ListenerProcess, certificates: Certificates, by_tls: bool
+) -> None:
+    port, tls = (listener.port, certificates.caller()) if by_tls else (listener.tls_port, None)
+    with pytest.raises(Unavailable) as caught:
+        echo(ae_title="NADIR", host=HOST, port=port, tls=tls, timeouts=PATIENT)
+    why = ": TLS failed: wrong version number; perhaps it speaks no TLS: see `tls` of its delivery table"
+    if not by_tls:
+        why = "; is the port right, or does it speak TLS only (`tls` of its delivery table)?"
+    assert str(caught.value).replace(": Connection reset by peer", "") == (
+        f"NADIR@{HOST}:{port} cannot be reached{why}"
+    )
+
+
+def test_a_peer_that_hangs_up_on_tls_may_speak_none_and_one_that_is_not_there_is_asked_for(
+    certificates: Certificates,
+) -> None:
+    with socket.create_server((HOST, 0)) as server:
+        hung_up = threading.Thread(target=lambda: server.accept()[0].close())
+        hung_up.start()
+        with pytest.raises(Unavailable, match="perhaps it speaks no TLS"):
+            port = server.getsockname()[1]
+            echo(ae_title="ANY", host=HOST, port=port, tls=certificates.caller(), timeouts=PATIENT)
+        hung_up.join()
+    with pytest.raises(Unavailable, match=r"Connection refused; is it running, and is the port right\?"):
+        echo(ae_title="ANY", host=HOST, port=port, timeouts=PATIENT)
