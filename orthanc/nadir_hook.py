@@ -32,6 +32,9 @@ MAX_PAGES = 300
 
 # What the node will answer alike however often it is asked: bad request, no such route, too large, not valid.
 HOPELESS = (400, 404, 405, 413, 415, 422)
+WRONG_TOKEN = (
+    ': "Token" of the hook is not what the node asks for: its hook_token, or a token of the scope hook'
+)
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -216,13 +219,15 @@ class Teller:
             if self.failures:
                 self._log(f"{self.url} answers again")
             self.failures = 0
+            self.last_error = ""
             self.told += 1
             return True
         if status in HOPELESS:
             self._failed(f"{self.url} refuses a study with HTTP {status}; it is not told again")
             self.failures = 0
             return True
-        return self._failed(f"{self.url} answers HTTP {status}")
+        why = WRONG_TOKEN if status == 401 else ""
+        return self._failed(f"{self.url} answers HTTP {status}{why}")
 
     def _failed(self, text: str) -> bool:
         self.failures += 1

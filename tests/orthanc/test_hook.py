@@ -224,6 +224,22 @@ def test_it_tells_again_until_the_node_takes_it_and_each_study_once(
     teller.stop()
 
 
+def test_a_wrong_token_is_told_as_such_and_forgotten_once_the_node_takes_a_study(
+    monkeypatch: pytest.MonkeyPatch, ear: Ear
+) -> None:
+    fake = FakeOrthanc({})
+    hook = load_hook(monkeypatch, None)
+    ear.answers = [401]
+    teller = hook.Teller(fake, ear.url, "", delays=(0.01,))
+    teller.queue("1")
+    teller.start()
+    assert eventually(lambda: teller.status()["waiting"] == 0)
+    why = '"Token" of the hook is not what the node asks for: its hook_token, or a token of the scope hook'
+    assert any(line.endswith(f"answers HTTP 401: {why}") for line in fake.logged)
+    assert (teller.status()["told"], teller.status()["last_error"]) == (1, "")
+    teller.stop()
+
+
 def test_a_study_that_the_node_refuses_for_good_does_not_hold_the_next(
     monkeypatch: pytest.MonkeyPatch, ear: Ear
 ) -> None:
