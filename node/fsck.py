@@ -155,6 +155,8 @@ class _Mender:
 
     def _mode(self, fault: Fault) -> Looked:
         path = self._objects.root / fault.subject
+        if not path.exists():
+            return Looked(fault=fault, mended="moved to quarantine, for another fault of it")
         path.chmod(0o440 if path.is_file() else 0o700)
         return Looked(fault=fault, mended="set right")
 

@@ -71,6 +71,18 @@ def test_fsck_repairs_what_is_safe_and_says_that_nothing_is_left(node: WholeNode
     assert fsck(node, "--quick") == (0, [])
 
 
+def test_fsck_tells_of_an_object_that_it_moved_aside_that_its_mode_needs_no_mending(node: WholeNode) -> None:
+    with node.database.reading() as session:
+        sha256 = session.exec(select(Instance.sha256).order_by(Instance.id)).all()[0]  # type: ignore[arg-type]
+    path = node.objects.path(sha256)
+    path.chmod(0o644)
+    path.write_bytes(b"damaged")
+    _, faults = fsck(node, "--repair")
+    told = {fault["code"]: (fault["mended"], fault["todo"]) for fault in faults}
+    assert told["wrong-mode"] == ("moved to quarantine, for another fault of it", "")
+    assert told["object-damaged"][1].startswith("the damaged bytes were moved to quarantine/")
+
+
 @pytest.mark.parametrize(
     "unreadable",
     ["evaluations", "evaluations/nodule_segmenter", "models/nodule_segmenter", "store/incoming",
