@@ -7,6 +7,7 @@ processes for everybody to read. Every change is told to the audit trail in the 
 from __future__ import annotations
 
 import getpass
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ users_app = typer.Typer(help="People who may sign in to the HTTP port.", no_args
 tokens_app = typer.Typer(help="Tokens of programs that may ask the HTTP port.", no_args_is_help=True)
 audit_app = typer.Typer(help="The audit trail.", no_args_is_help=True)
 
+SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of it.")]
 PasswordFile = Annotated[
     Path | None,
@@ -155,6 +157,9 @@ def audit_verify(
     """Check the chain: no record changed, taken out or put in between."""
     from store import audit
 
+    if expected and not SHA256.match(expected := expected.strip().lower()):
+        sentence = "--expected takes a SHA-256, the 64 digits that `nadir audit verify` told once"
+        raise Refused("bad-command", sentence)
     with open_database(home, config) as database, database.reading() as session:
         found = audit.verify(session)
         is_known = not expected or any(row.sha256 == expected for row in audit.records(session))

@@ -204,7 +204,10 @@ def retry(session: Session, job_id: int, now: datetime, more_attempts: int = 5) 
         "finished_at": None,
     }
     if change(session, and_(col(Job.id) == job_id, col(Job.state) == DEAD), values) != 1:
-        raise Refused("illegal-transition", f"Job {job_id} is {job.state}; only a dead job can be retried.")
+        sentence = (
+            f"Job {job_id} is {job.state}; only a dead job, or one with parked deliveries, can be retried."
+        )
+        raise Refused("illegal-transition", sentence)
     return get(session, job_id)
 
 

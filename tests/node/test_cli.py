@@ -339,7 +339,9 @@ def test_a_password_in_a_destination_is_not_shown(home: Path) -> None:
 
 def test_only_a_dead_job_is_retried(tmp_path: Path) -> None:
     home = finished_node(tmp_path)
-    assert "only a dead job can be retried" in refused("jobs", "retry", "1", *HOME, str(home))
+    assert "only a dead job, or one with parked deliveries, can be retried" in refused(
+        "jobs", "retry", "1", *HOME, str(home)
+    )
     assert "There is no job 7" in refused("jobs", "retry", "7", *HOME, str(home), "--json")
     assert nadir("jobs", "retry", "2", *HOME, str(home)).stdout == "job 2 waits in the queue again\n"
     assert nadir_json("jobs", "show", "2", *HOME, str(home))["state"] == "queued"

@@ -104,6 +104,13 @@ def test_who_makes_a_node_with_the_first_token_is_told_where(tmp_path: Path) -> 
     assert (second.exit_code, second.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("expected", ["zzz", "0" * 63, "g" * 64, "0" * 65])
+def test_what_is_no_hash_is_not_looked_for_in_the_audit_trail(tmp_path: Path, expected: str) -> None:
+    done = CliRunner().invoke(app, ["audit", "verify", "--expected", expected, "--home", str(tmp_path)])
+    assert isinstance(done.exception, Refused)
+    assert done.exception.sentence.startswith("--expected takes a SHA-256")
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
 def test_the_http_port_is_not_opened_to_the_network_while_nobody_can_sign_in(
     tmp_path: Path, host: str
