@@ -32,7 +32,7 @@ MAX_PAGES = 300
 
 # What the node will answer alike however often it is asked: bad request, no such route, too large, not valid.
 HOPELESS = (400, 404, 405, 413, 415, 422)
-WRONG_TOKEN = (
+NOT_LET_IN = (
     ': "Token" of the hook is not what the node asks for: its hook_token, or a token of the scope hook'
 )
 
@@ -226,7 +226,7 @@ class Teller:
             self._failed(f"{self.url} refuses a study with HTTP {status}; it is not told again")
             self.failures = 0
             return True
-        why = WRONG_TOKEN if status == 401 else ""
+        why = NOT_LET_IN if status == 401 else ""
         return self._failed(f"{self.url} answers HTTP {status}{why}")
 
     def _failed(self, text: str) -> bool:

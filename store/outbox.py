@@ -209,7 +209,9 @@ def require_delivery(session: Session, destination: str, job_pk: int | None = No
     if session.exec(select(Delivery.id).where(*named).limit(1)).first() is not None:
         return
     waiting = col(Delivery.state).in_((PENDING, SENDING, PARKED))
-    places = session.exec(select(Delivery.destination).where(waiting).distinct().order_by(Delivery.destination))
+    places = session.exec(
+        select(Delivery.destination).where(waiting).distinct().order_by(Delivery.destination)
+    )
     what = "no result is" if job_pk is None else f"no result of job {job_pk} is"
     sentence = f"{what} for {destination}; something waits for: {', '.join(places) or 'nobody'}"
     raise Refused("no-such-destination", sentence)
