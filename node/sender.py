@@ -189,9 +189,11 @@ class Sender:
         reach("sender-recorded")
         self._dispatches.ended(delivery)
         shown = {"destination": self.destination, "result": result.id, "kind": result.kind}
-        log.info(
-            line("delivery", **shown, attempt=delivery.attempt, status=_status(answer), outcome=what.value)
-        )
+        told = {**shown, "attempt": delivery.attempt, "status": _status(answer), "outcome": what.value}
+        # What a peer that was reached says may quote the patient; why it could not be is our own sentence.
+        why = {} if answer.was_reached else {"text": answer.text}
+        level = logging.INFO if what is Outcome.DELIVERED else logging.WARNING
+        log.log(level, line("delivery", **told, **why))
 
     def _send(self, delivery: Delivery, result: Result) -> tuple[Outcome, Answer]:
         path = self._objects.path(result.sha256)

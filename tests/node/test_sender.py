@@ -287,6 +287,29 @@ def test_a_peer_that_gives_no_answer_is_tried_again_later(
     assert rows[0].last_error
 
 
+def test_why_a_destination_could_not_be_reached_stands_in_the_log_and_what_a_peer_says_does_not(
+    database: Database, objects: ObjectStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "node.sender")
+    answers = [Answer(status=0xA700, text="No room for DOE^JANE"), Answer(status=0, text="")]
+
+    def transport(_: Parcel) -> Answer:
+        if len(answers) == 2 and not caplog.records:
+            raise Unavailable("PACS@h:104 cannot be reached: Connection refused")
+        return answers.pop(0)
+
+    waiting_results(database, objects, tmp_path, ["PACS@h:104"], count=1)
+    sender, now = Sender(database, objects, "PACS@h:104", transport=transport), database.now()
+    for minutes in range(0, 60, 20):
+        work_off(sender, now + timedelta(minutes=minutes))
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert [level for level, _ in told] == ["WARNING", "WARNING", "INFO"]
+    unreached = 'status=unreachable outcome=retry text="PACS@h:104 cannot be reached: Connection refused"'
+    assert told[0][1].endswith(unreached)
+    assert told[1][1].endswith("attempt=2 status=0xA700 outcome=retry")
+    assert told[2][1].endswith("attempt=3 status=0x0000 outcome=delivered")
+
+
 def test_a_peer_that_rejects_us_for_good_parks_after_three(
     database: Database, objects: ObjectStore, tmp_path: Path
 ) -> None:
