@@ -246,7 +246,8 @@ class Puller:
         attempt = row.attempt + 1 if is_same_kind else 1
         is_parked = code != UNAVAILABLE and attempt >= REFUSALS_BEFORE_PARKED
         state = "parked" if is_parked else "waiting"
-        log.warning(line("not-pulled", code=code, text=text, attempt=attempt, state=state))
+        told = {"told_at": f"{row.requested_at:%Y-%m-%dT%H:%M:%SZ}", **self._number(row)}
+        log.warning(line("not-pulled", code=code, text=text, attempt=attempt, state=state, **told))
         delay = min(FIRST_DELAY_SECONDS * 2 ** min(attempt - 1, 20), LAST_DELAY_SECONDS) * random.uniform(
             0.8, 1.2
         )
@@ -257,6 +258,13 @@ class Puller:
                 session.add(
                     Event(at=now, kind="pull-parked", subject=row.study_instance_uid, text=text[:500])
                 )
+
+    def _number(self, row: Pull) -> dict[str, int | None]:
+        """Return the number of a study, by which all lines of the log name it; none before its first image came."""
+        with self._database.reading() as session:
+            found = select(Study.id).where(Study.study_instance_uid == row.study_instance_uid)
+            number = session.exec(found).first()
+        return {} if number is None else {"study": number}
 
 
 def _this_telling(row: Pull) -> Update:

@@ -405,7 +405,7 @@ def test_an_instance_that_is_no_dicom_is_put_aside_and_the_rest_is_kept(home: Ho
 
 
 def test_a_pacs_that_lists_more_than_it_gives_is_asked_three_times_and_then_a_person(
-    home: Home, tmp_path: Path
+    home: Home, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     paths = series(tmp_path, "LIAR", 2)
     of, (first, second) = dcmread(paths[0]).SeriesInstanceUID, uids(paths)
@@ -421,10 +421,15 @@ def test_a_pacs_that_lists_more_than_it_gives_is_asked_three_times_and_then_a_pe
         now += timedelta(hours=1)
     wish = home.wish(uid)
     assert (wish.state, wish.attempt, wish.error_code) == ("parked", 3, "incomplete-pull")
+    said = [text for text in caplog.messages if text.startswith("action=not-pulled")]
+    assert said[-1].endswith(f"state=parked told_at={NOW:%Y-%m-%dT%H:%M:%SZ} study=1")
+    assert uid not in "".join(said)
     assert home.held() == [first]
 
 
-def test_a_study_that_the_pacs_does_not_hold_is_parked_and_told(home: Home, server: OrthancServer) -> None:
+def test_a_study_that_the_pacs_does_not_hold_is_parked_and_told(
+    home: Home, server: OrthancServer, caplog: pytest.LogCaptureFixture
+) -> None:
     puller = home.puller(home.pacs(server.dicomweb))
     home.request("1.2.3.4.5")
     now = NOW
@@ -433,6 +438,8 @@ def test_a_study_that_the_pacs_does_not_hold_is_parked_and_told(home: Home, serv
         now += timedelta(hours=1)
     wish = home.wish("1.2.3.4.5")
     assert (wish.state, wish.attempt, wish.error_code) == ("parked", 3, "pacs-unknown")
+    (*_, said) = (text for text in caplog.messages if text.startswith("action=not-pulled"))
+    assert said.endswith(f"state=parked told_at={NOW:%Y-%m-%dT%H:%M:%SZ}")
     with home.database.reading() as session:
         assert [(e.kind, e.subject) for e in session.exec(select(Event))] == [("pull-parked", "1.2.3.4.5")]
     home.request("1.2.3.4.5", now)
