@@ -22,6 +22,7 @@ from pydicom.sr.coding import Code
 from node.deliveries import MORE_KINDS
 from node.fault import place
 from node.identity import Follower, follower, identify, linked
+from node.plugin_run import given, lock
 from node.task import Analysed, Answer, Identity, Task
 from plugins.contract import Finding, Flag, Measurement, Plugin, Volume, parted
 from plugins.errors import Absent, Broken, NadirError, Refused
@@ -63,6 +64,7 @@ def analyse(task: Task) -> Answer:
             read = replace(read, study=replace(read.study, marks=(*task.requests, *read.study.marks)))
     except Refused as refusal:
         return Answer(analysed=tuple(_without_study(plugin, task, refusal, refused) for plugin in plugins))
+    lock(read.study)
     seconds = {"read": time.monotonic() - began}
     identified: dict[str, tuple[Identified, ...]] = {}
     followed = follower(task.past)
@@ -147,13 +149,13 @@ def _run(
     )
     began = time.monotonic()
     try:
-        given = _given(plugin, read)
-        if given is None:
+        gave = given(plugin, read.study)
+        if gave is None:
             sentence = f"the study holds nothing that '{plugin.name}' analyses"
             told = (*answer.results.told, Told(code=NOTHING_HERE, sentence=sentence))
             return replace(answer, applicable=False, results=AnalysedFindings(told=told))
         found_at = time.monotonic()
-        findings, doubts = parted(given)
+        findings, doubts = parted(gave)
         story = followed(plugin, read.study, findings)
         followed_at = time.monotonic()
         identified[plugin.name], flags = identify(
@@ -175,16 +177,6 @@ def _run(
     if not task.past.is_empty:
         parts["follow"] = followed_at - found_at
     return replace(answer, results=results, seconds=parts)
-
-
-def _given(plugin: Plugin, read: ReadStudy) -> tuple[Finding | Flag, ...] | None:
-    """Return what a plugin gave, None when the study has nothing for it. Raises Refused, or Broken for its fault."""
-    try:
-        return plugin.run(read.study) if plugin.accepts(read.study) else None
-    except (NadirError, MemoryError):
-        raise
-    except Exception as error:  # a plugin is foreign code: whatever it raises is its fault, and only its own
-        raise Broken(f"plugin '{plugin.name}' {plugin.version} failed: {place(error)}") from error
 
 
 def _results(

@@ -99,7 +99,7 @@ class Volume:
     """One image series on one regular grid, in real-world units."""
 
     array: Array
-    """float32 `(K, R, C)` in `unit`."""
+    """float32 `(K, R, C)` in `unit`; read-only in a node, where every analysis is given the same."""
     geometry: highdicom.VolumeGeometry
     """Affine from index (k, r, c) to LPS mm, and the frame of reference."""
     role: str
@@ -170,7 +170,7 @@ class Drawn:
     label: str
     """ROIName or SegmentLabel."""
     mask: Mask
-    """The region on the grid of the volume it was drawn on."""
+    """The region on the grid of the volume it was drawn on; read-only in a node, as images are."""
     series_instance_uid: str
     """The volume it lies on."""
     source: str

@@ -141,8 +141,9 @@ def largest_piece(voxels: BoolArray) -> tuple[BoolArray, int]:
 
     Pieces that share the lead are returned together.
     """
-    # cc3d 4.1 fails on boolean arrays that are one voxel wide in two directions, not on bytes
-    labels, count = cc3d.connected_components(voxels.view(np.uint8), connectivity=26, return_N=True)
+    # cc3d 4.1 fails on boolean arrays that are one voxel wide in two directions, not on bytes, and on read-only ones
+    octets = np.require(voxels, requirements="W").view(np.uint8)
+    labels, count = cc3d.connected_components(octets, connectivity=26, return_N=True)
     if count <= 1:
         return voxels, int(count)
     sizes = np.bincount(labels.ravel())

@@ -42,8 +42,8 @@ def _within(
     shape: tuple[int, ...], start: tuple[int, ...], part: BoolArray, connectivity: int
 ) -> list[tuple[tuple[int, ...], Mask]]:
     """Return the components of a part of the grid, each with the index of its first voxel."""
-    # of bytes: cc3d 4.1 fails on boolean arrays that are one voxel wide in two directions
-    octets = np.ascontiguousarray(part).view(np.uint8)
+    # cc3d 4.1 fails on boolean arrays that are one voxel wide in two directions, not on bytes, and on read-only ones
+    octets = np.require(part, requirements=["C", "W"]).view(np.uint8)
     labels: NDArray[np.integer] = np.asarray(cc3d.connected_components(octets, connectivity=connectivity))
     found = []
     for number, inner in enumerate(ndimage.find_objects(labels), start=1):

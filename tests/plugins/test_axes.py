@@ -171,6 +171,13 @@ def test_the_largest_piece_is_measured_and_not_the_distance_to_another() -> None
     assert axes.long_axis_mm == pytest.approx(np.hypot(6, 5))
 
 
+def test_a_mask_that_is_read_only_is_measured_as_any_other() -> None:
+    volume, mask, _ = around((9.0, 6.0, 5.0), (2.0, 0.9, 0.9))
+    expected = measure_axes(mask, volume)
+    mask.voxels.flags.writeable = False
+    assert measure_axes(mask, volume) == expected
+
+
 def test_two_islands_of_one_slice_that_belong_together_are_measured_apart() -> None:
     full = np.zeros((2, 5, 30), dtype=bool)
     full[0, 2, 2:28] = True

@@ -14,7 +14,7 @@ SHAPES = ((1, 1, 1), (3, 5, 7), (9, 16, 24), (17, 33, 40), (20, 64, 13))
 
 def labelled(mask: np.ndarray, connectivity: int) -> list[tuple[tuple[int, ...], bytes]]:
     """Return the voxels of each component of the whole grid, in the order of cc3d's numbers."""
-    labels = cc3d.connected_components(mask.view(np.uint8), connectivity=connectivity)
+    labels = cc3d.connected_components(mask.copy().view(np.uint8), connectivity=connectivity)
     return [
         (tuple(s.start for s in box), (labels[box] == number).tobytes())
         for number, box in enumerate(ndimage.find_objects(labels), start=1)
@@ -31,6 +31,7 @@ def test_components_are_those_of_the_whole_grid_in_the_same_order(
         mask = rng.random(shape) < density
         if density == 0.02:
             mask = ndimage.binary_dilation(mask, iterations=2)
+        mask.flags.writeable = False  # as images and drawn masks are in a node
         found = components(mask, connectivity)
         assert [(one.origin, one.voxels.tobytes()) for one in found] == labelled(mask, connectivity)
         assert all(one.shape == shape for one in found)

@@ -96,6 +96,10 @@ class Trouble:
     def only_doubt(self, study, volume):
         return (Flag(code="odd", sentence="something is odd", plugin="trouble"),)
 
+    def scribble(self, study, volume):
+        volume.array[:] = 0
+        return (box(volume),)
+
     def wait(self, study, volume):
         while not os.path.exists(self.gate):
             time.sleep(0.05)
