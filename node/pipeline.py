@@ -158,13 +158,12 @@ def _run(
         findings, doubts = parted(gave)
         story = followed(plugin, read.study, findings)
         followed_at = time.monotonic()
-        identified[plugin.name], flags = identify(
-            plugin.name, read.study.study_instance_uid, story.findings, story.names
-        )
+        own, flags = identify(plugin.name, read.study.study_instance_uid, story.findings, story.names)
         flags = (*doubts, *story.flags, *flags)
-        results = _results(plugin, identified[plugin.name], flags, read, task, answer)
+        results = _results(plugin, own, flags, read, task, answer)
         series = _series(plugin, findings, read)
         results = replace(results, links=tuple(map(linked, story.links)), series=series)
+        identified[plugin.name] = own
     except Refused as refusal:  # of the plugin: what writes its results raises Broken
         return replace(_failed(answer, refusal), declined=True)
     except NadirError as error:

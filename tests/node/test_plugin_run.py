@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 from node.pipeline import analyse
 from node.task import Analysed, Task
@@ -27,3 +31,30 @@ def test_a_plugin_that_writes_into_the_image_fails_and_the_next_sees_it_as_it_ca
     assert good.error_code is None
     assert good.results.series == alone.results.series
     assert [f.measurements for f in good.results.found] == [f.measurements for f in alone.results.found]
+
+
+@pytest.mark.parametrize("mode", ["transposed", "wrong_number"])
+def test_what_is_refused_is_neither_in_the_table_nor_on_the_page_nor_in_pictures(
+    make_task: MakeTask, tmp_path: Path, mode: str
+) -> None:
+    settings = {"trouble": {"mode": mode}, "second": {"mode": "box"}}
+    task = make_task(plugins=("trouble", "second"), plugin_settings=settings, pages=True)
+    bad, _ = analyse(task).analysed
+    assert (bad.error_code, bad.results.found) == ("broken", ())
+    with (tmp_path / "out" / "measurements.csv").open(newline="", encoding="utf-8") as stream:
+        assert {row["plugin"] for row in csv.DictReader(stream)} == {"second"}
+    assert (tmp_path / "out" / "report.html").read_text().count("Box box") == page_of_second_alone(
+        make_task, tmp_path
+    ).count("Box box")
+
+
+def page_of_second_alone(make_task: MakeTask, tmp_path: Path) -> str:
+    settings = {"second": {"mode": "box"}}
+    analyse(make_task(plugins=("second",), plugin_settings=settings, pages=True, out="alone"))
+    return (tmp_path / "alone" / "report.html").read_text()
+
+
+def test_a_mask_on_another_grid_is_told_with_the_plugin_and_both_shapes(make_task: MakeTask) -> None:
+    error = _one(make_task("transposed")).error_text or ""
+    assert "plugin 'trouble' 1 gave" in error
+    assert "mask has the shape (20, 20, 6); its series has (6, 20, 20)" in error

@@ -100,6 +100,11 @@ class Trouble:
         volume.array[:] = 0
         return (box(volume),)
 
+    def transposed(self, study, volume):
+        found = box(volume)
+        mask = Mask.from_full(np.ascontiguousarray(found.mask.full().transpose(2, 1, 0)))
+        return (replace(found, mask=mask),)
+
     def wait(self, study, volume):
         while not os.path.exists(self.gate):
             time.sleep(0.05)
