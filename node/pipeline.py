@@ -69,7 +69,7 @@ def analyse(task: Task) -> Answer:
     identified: dict[str, tuple[Identified, ...]] = {}
     followed = follower(task.past)
     analysed = tuple(_run(plugin, read, task, seconds, identified, followed) for plugin in plugins)
-    pages = _write_pages(task, read, analysed, identified) if task.pages else ()
+    pages = _write_pages(task, read, analysed, identified, plugins) if task.pages else ()
     return Answer(analysed=analysed, pages=pages)
 
 
@@ -110,14 +110,29 @@ def _write_pages(
     read: ReadStudy,
     analysed: Sequence[Analysed],
     identified: Mapping[str, Sequence[Identified]],
+    plugins: Sequence[Plugin],
 ) -> tuple[str, ...]:
     # Pictures need libraries that a job of the node mostly does without.
     from node.present import study_report, write_pages
 
     told = [t for a in analysed for t in a.results.told]
     files = [Path(w.path) for a in analysed for w in a.results.written]
-    report = study_report(read, identified, told, files)
+    ran = [(p, a) for p, a in zip(plugins, analysed, strict=True) if p.name in identified]
+    made = {plugin.name: _made(plugin, answer) for plugin, answer in ran}
+    report = study_report(read, identified, told, files, made)
     return write_pages(report, Path(task.out), datetime.fromisoformat(task.started_at))
+
+
+def _made(plugin: Plugin, analysed: Analysed) -> dict[str, str]:
+    """Return what made the numbers of an analysis, as the page tells it."""
+    identity = Identity.of(plugin)
+    made = {
+        "plugin_version": identity.plugin_version,
+        "model_sha256": identity.model_sha256,
+        "settings_sha256": identity.config_sha256,
+        "job_key": analysed.job_key,
+    }
+    return {name: value for name, value in made.items() if value}
 
 
 def _told(flags: Iterable[Flag], refused: bool) -> tuple[Told, ...]:

@@ -27,6 +27,7 @@ from store.provenance import Provenance
 
 MOST_PICTURES = 24
 MARGIN = 0.12
+NOT_TOLD: Mapping[str, Mapping[str, str]] = {}
 
 
 def study_report(
@@ -34,8 +35,12 @@ def study_report(
     identified: Mapping[str, Sequence[Identified]],
     told: Iterable[Told],
     files: Sequence[Path] = (),
+    provenance: Mapping[str, Mapping[str, str]] = NOT_TOLD,
 ) -> StudyReport:
-    """Return what a report shows of a study: the findings of each plugin, and each thing told once."""
+    """Return what a report shows of a study: the findings of each plugin, and each thing told once.
+
+    `provenance` says of each analysis, by its name, what made its numbers: version, hashes.
+    """
     once = list(dict.fromkeys(told))
     header = next(iter(read.headers.values()), Dataset())
     return StudyReport(
@@ -50,6 +55,7 @@ def study_report(
         refused=_flags(once, refused=True),
         flags=_flags(once, refused=False),
         files=tuple(files),
+        provenance=provenance,
     )
 
 

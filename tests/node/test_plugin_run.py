@@ -10,6 +10,7 @@ import pytest
 
 from node.pipeline import analyse
 from node.task import Analysed, Task
+from plugins.registry import config_sha256, load_plugins
 
 MakeTask = Callable[..., Task]
 
@@ -58,3 +59,16 @@ def test_a_mask_on_another_grid_is_told_with_the_plugin_and_both_shapes(make_tas
     error = _one(make_task("transposed")).error_text or ""
     assert "plugin 'trouble' 1 gave" in error
     assert "mask has the shape (20, 20, 6); its series has (6, 20, 20)" in error
+
+
+def test_the_table_and_the_page_tell_which_version_and_settings_made_the_numbers(
+    make_task: MakeTask, tmp_path: Path
+) -> None:
+    task = make_task("box", pages=True)
+    (analysed,) = analyse(task).analysed
+    with (tmp_path / "out" / "measurements.csv").open(newline="", encoding="utf-8") as stream:
+        assert {row["plugin_version"] for row in csv.DictReader(stream)} == {"1"}
+    page = (tmp_path / "out" / "report.html").read_text()
+    (plugin,) = load_plugins(task.plugin_settings, ["trouble"])
+    assert config_sha256(plugin) in page
+    assert analysed.job_key in page
