@@ -23,6 +23,18 @@ BROKEN = "broken-plugin"
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """An analysis before it is made."""
+
+    name: str
+    """Its name: of the entry point, or of its table in the settings when an adapter makes it."""
+    entries: tuple[EntryPoint, ...]
+    """What makes it; several when packages claim the same name."""
+    values: Mapping[str, object]
+    """The values of its fields."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Loaded:
     """What is installed and works, and what does not."""
 
@@ -44,7 +56,7 @@ def load_plugins(
     Refuses (`unknown-plugin`, `broken-plugin`, `bad-plugin-settings`, `changed-model`). Raises Unavailable when the
     folder of a model cannot be looked into.
     """
-    return tuple(_make(entry, values, models) for entry, values in _wanted(settings, names))
+    return tuple(_make(wanted, models) for wanted in _wanted(settings, names))
 
 
 def load_working(
@@ -56,9 +68,9 @@ def load_working(
     wrongly (`unknown-plugin`, `bad-plugin-settings`), and `broken-plugin` when none is left.
     """
     plugins, broken = [], []
-    for entry, values in _wanted(settings, names):
+    for wanted in _wanted(settings, names):
         try:
-            plugins.append(_make(entry, values))
+            plugins.append(_make(wanted))
         except Refused as refused:
             if refused.code != BROKEN:
                 raise
@@ -70,48 +82,56 @@ def load_working(
 
 def _wanted(
     settings: Mapping[str, Mapping[str, object]] | None, names: Sequence[str] | None
-) -> list[tuple[EntryPoint, Mapping[str, object]]]:
-    found = {e.name: e for e in sorted(entry_points(group=GROUP), key=lambda e: e.name)}
-    adapted = {
-        name: _adapter(name, v)
-        for name, v in (settings or {}).items()
-        if "adapter" in v and name not in found
+) -> list[_Wanted]:
+    given = settings or {}
+    known = {
+        name: _Wanted(name=name, entries=entries, values=given.get(name, {}))
+        for name, entries in _installed(GROUP).items()
     }
-    wanted = [*found, *adapted] if names is None else list(dict.fromkeys(names))
-    for name in [*wanted, *(settings or {})]:
-        if name not in found and name not in adapted:
-            installed = ", ".join([*found, *adapted]) or "none"
+    known |= {name: _adapted(name, v) for name, v in given.items() if "adapter" in v and name not in known}
+    wanted = list(known) if names is None else list(dict.fromkeys(names))
+    for name in [*wanted, *given]:
+        if name not in known:
+            installed = ", ".join(known) or "none"
             raise Refused("unknown-plugin", f"there is no plugin '{name}'; installed are: {installed}")
-    return [
-        adapted[name] if name in adapted else (found[name], (settings or {}).get(name, {})) for name in wanted
-    ]
+    return [known[name] for name in wanted]
 
 
-def _adapter(name: str, values: Mapping[str, object]) -> tuple[EntryPoint, Mapping[str, object]]:
-    """Return what makes a foreign model an analysis of this name, and its settings."""
-    adapters = {e.name: e for e in entry_points(group=ADAPTERS)}
-    entry = adapters.get(str(values["adapter"]))
-    if entry is None:
-        known = ", ".join(sorted(adapters)) or "none"
+def _installed(group: str) -> dict[str, tuple[EntryPoint, ...]]:
+    """Return the entry points of a group by name, in its order; the same one of an editable install counts once."""
+    found: dict[str, dict[str, EntryPoint]] = {}
+    for entry in sorted(entry_points(group=group), key=lambda e: (e.name, e.value)):
+        found.setdefault(entry.name, {}).setdefault(entry.value, entry)
+    return {name: tuple(entries.values()) for name, entries in found.items()}
+
+
+def _adapted(name: str, values: Mapping[str, object]) -> _Wanted:
+    """Return a foreign model as an analysis of this name."""
+    adapters = _installed(ADAPTERS)
+    entries = adapters.get(str(values["adapter"]))
+    if entries is None:
+        known = ", ".join(adapters) or "none"
         raise Refused(
             "unknown-adapter", f"plugin '{name}' names no adapter that is installed; there are: {known}"
         )
-    return entry, {**{key: value for key, value in values.items() if key != "adapter"}, "name": name}
+    fields = {key: value for key, value in values.items() if key != "adapter"}
+    return _Wanted(name=name, entries=entries, values={**fields, "name": name})
 
 
-def _make(entry: EntryPoint, values: Mapping[str, object], models: Places = NOWHERE) -> Plugin:
+def _make(wanted: _Wanted, models: Places = NOWHERE) -> Plugin:
+    entry, values = _only(wanted), wanted.values
     try:
         factory = entry.load()
     except Exception as error:  # a border: foreign code may raise anything when it is imported
-        raise _broken(entry, f"cannot be loaded: {error}") from error
+        raise _broken(wanted, f"cannot be loaded: {error}") from error
     try:
         plugin: Plugin = factory(**values)
     except Exception as error:  # a border, likewise
         if values and isinstance(error, (TypeError, ValueError)):
             raise Refused(
-                "bad-plugin-settings", f"plugin '{entry.name}' does not take these settings: {error}"
+                "bad-plugin-settings", f"plugin '{wanted.name}' does not take these settings: {error}"
             ) from error
-        raise _broken(entry, f"cannot be made: {_said(error)}") from error
+        raise _broken(wanted, f"cannot be made: {_said(error)}") from error
     plugin = _with_models(plugin, values, models)
     try:
         is_plugin = isinstance(plugin, Plugin)
@@ -121,8 +141,18 @@ def _make(entry: EntryPoint, values: Mapping[str, object], models: Places = NOWH
     else:
         why = "does not follow plugins.contract.Plugin"
     if not is_plugin:
-        raise _broken(entry, why)
+        raise _broken(wanted, why)
+    if plugin.name != wanted.name:
+        raise _broken(wanted, f"calls itself '{plugin.name}': its 'name' must be '{wanted.name}'")
     return plugin
+
+
+def _only(wanted: _Wanted) -> EntryPoint:
+    """Return the one entry point of an analysis. Refuses `broken-plugin` when several packages have it."""
+    if len(wanted.entries) > 1:
+        rivals = " and ".join(f"{e.dist.name if e.dist else '?'} ({e.value})" for e in wanted.entries)
+        raise Refused(BROKEN, f"plugin '{wanted.name}' is claimed by {rivals}; uninstall all but one of them")
+    return wanted.entries[0]
 
 
 def _with_models(plugin: Plugin, values: Mapping[str, object], models: Places) -> Plugin:
@@ -142,8 +172,8 @@ def _with_models(plugin: Plugin, values: Mapping[str, object], models: Places) -
     return replace(plugin, models=used) if used else plugin  # type: ignore[type-var]
 
 
-def _broken(entry: EntryPoint, why: str) -> Refused:
-    return Refused(BROKEN, f"plugin '{entry.name}' ({entry.value}) {why}")
+def _broken(wanted: _Wanted, why: str) -> Refused:
+    return Refused(BROKEN, f"plugin '{wanted.name}' ({wanted.entries[0].value}) {why}")
 
 
 def _said(error: Exception) -> str:

@@ -21,12 +21,24 @@ class Foreign:
 """
 
 
-def install(folder: Path, source: str) -> None:
-    information = folder / "foreign-1.0.dist-info"
-    information.mkdir(parents=True)
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text("[nadir.plugins]\nforeign = foreign_plugin:Foreign\n")
+def install(folder: Path, source: str, *, entry: str = "foreign") -> None:
+    claim(folder, "foreign", f"{entry} = foreign_plugin:Foreign")
     (folder / "foreign_plugin.py").write_text(source)
+
+
+def claim(folder: Path, package: str, entry: str) -> None:
+    information = folder / f"{package}-1.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(f"[nadir.plugins]\n{entry}\n")
+
+
+NAMED = """
+class Foreign:
+    name, version, title, model = "NAME", "1", "Foreign", None
+    def accepts(self, study): return True
+    def run(self, study): return ()
+"""
 
 
 @pytest.fixture(params=[NOT_IMPORTABLE, RAISES, NO_CARD, "Foreign = 7\n"])
@@ -66,3 +78,56 @@ def test_what_an_administrator_wrote_wrongly_is_refused_and_not_passed_over() ->
     with pytest.raises(Refused, match="does not take these settings") as caught:
         load_working({"emphysema": {"colour": "red"}})
     assert caught.value.code == "bad-plugin-settings"
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "foreign_plugin", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["other", "emphysema"])
+def test_a_plugin_that_has_another_name_than_its_entry_point_is_broken_and_both_are_said(
+    foreign: Path, name: str
+) -> None:
+    install(foreign, NAMED.replace("NAME", name), entry="mine")
+    loaded = load_working()
+    (reason,) = loaded.broken
+    assert reason.code == "broken-plugin"
+    expected = f"plugin 'mine' (foreign_plugin:Foreign) calls itself '{name}': its 'name' must be 'mine'"
+    assert reason.sentence == expected
+    assert [plugin.title for plugin in loaded.plugins].count("Foreign") == 0
+    with pytest.raises(Refused, match="calls itself"):
+        load_plugins(names=["mine"])
+
+
+@pytest.mark.parametrize(
+    ("entry", "other", "rival"),
+    [
+        ("foreign", "elsewhere:Foreign", "elsewhere (elsewhere:Foreign)"),
+        ("emphysema", "", "nadir (plugins.emphysema:Emphysema)"),
+    ],
+)
+def test_a_name_that_two_packages_claim_is_broken_with_both_packages(
+    foreign: Path, entry: str, other: str, rival: str
+) -> None:
+    install(foreign, NAMED.replace("NAME", entry), entry=entry)
+    if other:
+        claim(foreign, "elsewhere", f"{entry} = {other}")
+    loaded = load_working()
+    (reason,) = loaded.broken
+    assert reason.code == "broken-plugin"
+    assert f"plugin '{entry}' is claimed by " in reason.sentence
+    assert "foreign (foreign_plugin:Foreign)" in reason.sentence
+    assert rival in reason.sentence
+    assert entry not in {plugin.name for plugin in loaded.plugins}
+    assert "contours" in {plugin.name for plugin in loaded.plugins}
+
+
+def test_the_same_entry_point_told_twice_is_one_plugin(foreign: Path) -> None:
+    install(foreign, NAMED.replace("NAME", "foreign"))
+    claim(foreign, "foreign-editable", "foreign = foreign_plugin:Foreign")
+    (plugin,) = load_plugins(names=["foreign"])
+    assert plugin.title == "Foreign"
+    assert load_working().broken == ()
