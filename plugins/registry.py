@@ -177,7 +177,10 @@ def _broken(wanted: _Wanted, why: str) -> Refused:
 
 
 def _said(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    """Return what an error says, and of a refusal where, unless it says so itself."""
+    said = str(error) or type(error).__name__
+    where = error.where if isinstance(error, Refused) else None
+    return f"{said} ({where})" if where and where not in said else said
 
 
 def config_sha256(plugin: Plugin) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from models.tree import tree_sha256
 from plugins.errors import Refused
 from plugins.registry import load_plugins, load_working
 
@@ -131,3 +132,12 @@ def test_the_same_entry_point_told_twice_is_one_plugin(foreign: Path) -> None:
     (plugin,) = load_plugins(names=["foreign"])
     assert plugin.title == "Foreign"
     assert load_working().broken == ()
+
+
+def test_an_adapter_that_cannot_be_used_is_told_by_its_own_name_and_folder(tmp_path: Path) -> None:
+    (tmp_path / "a_file").write_text("no bundle")
+    values = {"adapter": "monai_bundle", "folder": str(tmp_path), "trusted": tree_sha256(tmp_path)}
+    (reason,) = load_working({"spleen": values}).broken
+    assert reason.sentence.startswith("plugin 'spleen' (plugins.monai_bundle:MonaiBundle) has no model")
+    assert "no-bundle: the folder has no configs/metadata.json" in reason.sentence
+    assert str(tmp_path) in reason.sentence
