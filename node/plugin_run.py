@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from node.fault import place
 from plugins.contract import Finding, Flag, Plugin, Study
 from plugins.errors import Broken, NadirError
@@ -15,26 +17,41 @@ def lock(study: Study) -> None:
 
 def given(plugin: Plugin, study: Study) -> tuple[Finding | Flag, ...] | None:
     """Return what a plugin gave, None when the study has nothing for it. Raises Refused, or Broken for its fault."""
+    who = f"plugin '{plugin.name}' {plugin.version}"
     try:
-        gave = plugin.run(study) if plugin.accepts(study) else None
+        if not plugin.accepts(study):
+            return None
+        gave: object = plugin.run(study)
+        told = tuple(gave) if isinstance(gave, Iterable) else None
     except (NadirError, MemoryError):
         raise
     except Exception as error:  # a plugin is foreign code: whatever it raises is its fault, and only its own
-        raise Broken(f"plugin '{plugin.name}' {plugin.version} failed: {place(error)}") from error
-    for one in gave or ():
-        if isinstance(one, Finding):
-            _check(plugin, one, study)
-    return gave
+        raise Broken(f"{who} failed: {place(error)}") from error
+    if told is None:
+        kind = type(gave).__name__
+        raise Broken(f"{who} returned {kind}; 'run' returns a tuple, an empty one when nothing was found")
+    return tuple(_checked(one, study, who) for one in told)
 
 
-def _check(plugin: Plugin, finding: Finding, study: Study) -> None:
-    """Raise Broken for a finding that does not lie on the grid of its series."""
-    shape = study.volume(finding.series_instance_uid).array.shape
-    if finding.mask.shape != shape:
+def _checked(one: object, study: Study, who: str) -> Finding | Flag:
+    """Return what is a flag, or a finding on the grid of a series of the study. Raises Broken."""
+    if isinstance(one, Flag):
+        return one
+    if not isinstance(one, Finding):
         raise Broken(
-            f"plugin '{plugin.name}' {plugin.version} gave a finding whose mask has the shape {finding.mask.shape}; "
-            f"its series has {shape}: slice, row, column"
+            f"{who} returned a {type(one).__name__} among what it found; it returns Findings and Flags"
         )
+    volume = next((v for v in study.volumes if v.series_instance_uid == one.series_instance_uid), None)
+    if volume is None:
+        raise Broken(
+            f"{who} gave a finding on the series {one.series_instance_uid}, which is no volume of the study"
+        )
+    if one.mask.shape != volume.array.shape:
+        raise Broken(
+            f"{who} gave a finding whose mask has the shape {one.mask.shape}; "
+            f"its series has {volume.array.shape}: slice, row, column"
+        )
+    return one
 
 
 __all__ = ["given", "lock"]

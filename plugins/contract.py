@@ -331,6 +331,10 @@ class Finding:
     uncertainties: Mapping[str, float] = field(default_factory=dict)
     """How unsure a network was, by the names of `models.uncertainty.CaseUncertainty`: for statistics, in no result."""
 
+    def __post_init__(self) -> None:
+        if self.confidence is not None and not 0 <= self.confidence <= 1:
+            raise ValueError(f"the confidence of a finding is 0 to 1, not {self.confidence}")
+
     def measurement(self, name: str) -> Measurement:
         """Return the measurement called `name`; KeyError when there is none."""
         for measurement in self.measurements:

@@ -6,10 +6,13 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from node.pipeline import analyse
 from node.task import Analysed, Task
+from plugins import codes
+from plugins.contract import Finding, Mask
 from plugins.registry import config_sha256, load_plugins
 
 MakeTask = Callable[..., Task]
@@ -72,3 +75,38 @@ def test_the_table_and_the_page_tell_which_version_and_settings_made_the_numbers
     (plugin,) = load_plugins(task.plugin_settings, ["trouble"])
     assert config_sha256(plugin) in page
     assert analysed.job_key in page
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("forgetful", "returned NoneType; 'run' returns a tuple, an empty one when nothing was found"),
+        ("bare", "returned Finding; 'run' returns a tuple"),
+        ("wordy", "returned a str among what it found; it returns Findings and Flags"),
+        ("elsewhere", "gave a finding on the series 1.2.3, which is no volume of the study"),
+        ("too_sure", "failed: ValueError at plugins/contract.py:"),
+    ],
+)
+def test_what_is_not_what_the_contract_says_is_the_plugins_fault_and_is_told(
+    make_task: MakeTask, mode: str, words: str
+) -> None:
+    analysed = _one(make_task(mode))
+    assert (analysed.error_code, analysed.applicable) == ("broken", True)
+    assert f"plugin 'trouble' 1 {words}" in (analysed.error_text or "")
+    assert [(t.code, t.refused) for t in analysed.results.told] == [("broken", True)]
+    assert analysed.results.written == ()
+
+
+@pytest.mark.parametrize("confidence", [-0.1, 1.01, float("nan")])
+def test_a_confidence_beyond_0_to_1_is_no_finding(confidence: float) -> None:
+    with pytest.raises(ValueError, match="confidence of a finding is 0 to 1"):
+        Finding(
+            key="one",
+            label="One",
+            series_instance_uid="1.2.3",
+            mask=Mask(shape=(1, 1, 1), origin=(0, 0, 0), voxels=np.ones((1, 1, 1), dtype=bool)),
+            category=codes.MORPHOLOGICALLY_ABNORMAL,
+            type=codes.LESION,
+            measurements=(),
+            confidence=confidence,
+        )

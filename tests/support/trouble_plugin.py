@@ -105,6 +105,21 @@ class Trouble:
         mask = Mask.from_full(np.ascontiguousarray(found.mask.full().transpose(2, 1, 0)))
         return (replace(found, mask=mask),)
 
+    def forgetful(self, study, volume):
+        box(volume)
+
+    def bare(self, study, volume):
+        return box(volume)
+
+    def wordy(self, study, volume):
+        return (box(volume), "nothing else")
+
+    def elsewhere(self, study, volume):
+        return (replace(box(volume), series_instance_uid="1.2.3"),)
+
+    def too_sure(self, study, volume):
+        return (replace(box(volume), confidence=87.0),)
+
     def wait(self, study, volume):
         while not os.path.exists(self.gate):
             time.sleep(0.05)
