@@ -55,7 +55,7 @@ def read_bundle(folder: Path) -> Bundle:
             name=str(plain.get("name") or folder.name),
             version=str(plain["version"]),
             intended_use=str(plain.get("intended_use") or plain.get("description") or "not stated"),
-            labels={value: name for value, name in labels.items() if name.lower() != "background"},
+            labels={v: name for v, name in labels.items() if name.strip().lower() != "background"},
         )
     except OSError as error:
         raise BadModel(
@@ -65,6 +65,12 @@ def read_bundle(folder: Path) -> Bundle:
         raise BadModel(
             "bad-metadata", f"configs/metadata.json does not describe one segmentation ({error})"
         ) from error
+    if not bundle.labels:
+        raise BadModel(
+            "bad-metadata",
+            "channel_def in configs/metadata.json names no label but the background, so that nothing could be found;"
+            " write there what each number means",
+        )
     if channels != 1:
         raise BadModel("bundle-channels", f"the bundle wants {channels} images at a time; one is given")
     if not (folder / "models" / "model.pt").is_file() or _settings(folder) is None:

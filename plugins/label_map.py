@@ -56,14 +56,17 @@ def on_grid(labels: NDArray[Any], affine: NDArray[np.float64], volume: Volume) -
 def findings_of(labels: NDArray[np.int32], names: Mapping[int, str], volume: Volume) -> tuple[Finding, ...]:
     """Return one finding for each organ, and one for each piece of what is a lesion, the largest first.
 
-    `labels` is `(K, R, C)` on the grid of the volume, `names` tells what a number means (what it does not name is left
-    out). What a label is, is read from its name, as it is for drawn regions. Organs get no axes.
+    `labels` is `(K, R, C)` on the grid of the volume, 0 is nothing, and `names` tells what the other numbers mean. What
+    a label is, is read from its name, as it is for drawn regions. Organs get no axes. Refuses `unnamed-label` when
+    something is drawn under a number that has no name.
     """
     findings: list[Finding] = []
+    unnamed = np.count_nonzero(labels)
     for value, name in sorted(names.items()):
         mask = Mask.from_full(labels == value)
-        if mask.count == 0:
+        if mask.count == 0 or value == 0:
             continue
+        unnamed -= mask.count
         kind = _kind(name, mask, volume)
         if kind.category == codes.ANATOMICAL_STRUCTURE and kind.type != codes.LYMPH_NODE:
             findings.append(_finding(f"{value}", name, mask, kind, volume))
@@ -72,7 +75,20 @@ def findings_of(labels: NDArray[np.int32], names: Mapping[int, str], volume: Vol
         for number, piece in enumerate(pieces, start=1):
             label = name if len(pieces) == 1 else f"{name} {number}"
             findings.append(_finding(f"{value}-{number}", label, piece, kind, volume))
+    if unnamed:
+        raise _unnamed(labels, names)
     return tuple(findings)
+
+
+def _unnamed(labels: NDArray[np.int32], names: Mapping[int, str]) -> Refused:
+    others = labels[~np.isin(labels, [0, *names])]
+    numbers = ", ".join(f"{value}" for value in np.unique(others))
+    named = ", ".join(f"{value}" for value in sorted(names) if value) or "none"
+    return Refused(
+        "unnamed-label",
+        f"the model drew {others.size} voxels under number {numbers}, which its labels do not name; it names {named}:"
+        " have the names in its folder completed",
+    )
 
 
 def _kind(name: str, mask: Mask, volume: Volume) -> Kind:

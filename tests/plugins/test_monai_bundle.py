@@ -15,6 +15,7 @@ from plugins.contract import Finding, Plugin, Volume
 from plugins.errors import Refused
 from plugins.registry import load_plugins
 
+OUTPUT = ("network_data_format", "outputs", "pred")
 BALLS = (((14, 20, 16), 6.0), ((30, 30, 40), 4.0))
 
 
@@ -47,6 +48,18 @@ def oblique(spacing_mm: tuple[float, float, float] = (2.0, 1.0, 1.0)) -> Volume:
         sop_instance_uids=tuple(f"1.2.3.{k}" for k in range(shape[0])),
         slice_positions=tuple(tuple(map(float, affine[:3, 3] + k * affine[:3, 0])) for k in range(shape[0])),  # type: ignore[misc]
     )
+
+
+def says(folder: Path, key: str, value: object, *, of: tuple[str, ...] = OUTPUT) -> Path:
+    """Let the metadata of a bundle say something else of its output."""
+    path = folder / "configs" / "metadata.json"
+    plain = json.loads(path.read_text())
+    part = plain
+    for name in of:
+        part = part[name]
+    part[key] = value
+    path.write_text(json.dumps(plain))
+    return folder
 
 
 def bundle_of(folder: Path, trusted: str | None = None) -> Plugin:
@@ -153,6 +166,24 @@ def test_a_folder_that_is_no_such_bundle_says_what_is_missing(tmp_path: Path, br
         path.unlink()
     with pytest.raises(Refused, match=code):
         bundle_of(folder)
+
+
+def test_what_is_drawn_under_a_number_without_a_name_is_refused_and_not_left_out(tmp_path: Path) -> None:
+    named = {"0": "background", "2": "lung tumour"}
+    plugin = bundle_of(says(write_bundle(tmp_path / "bundle"), "channel_def", named))
+    volume = oblique()
+    with pytest.raises(Refused, match="number 1, which its labels do not name; it names 2") as refused:
+        plugin.run(study_of(volume))
+    assert refused.value.code == "unnamed-label"
+    assert f"{np.count_nonzero(volume.array > LEVEL_HU)} voxels" in refused.value.sentence
+
+
+@pytest.mark.parametrize("named", [{"0": "background"}, {"0": " Background "}, {}])
+def test_a_bundle_that_names_nothing_to_be_found_is_refused_when_it_is_opened(
+    tmp_path: Path, named: dict[str, str]
+) -> None:
+    with pytest.raises(Refused, match=r"bad-metadata: .* names no label but the background"):
+        bundle_of(says(write_bundle(tmp_path / "bundle"), "channel_def", named))
 
 
 def test_a_bundle_that_stops_says_why_and_an_adapter_that_nobody_knows_is_refused(tmp_path: Path) -> None:

@@ -151,6 +151,16 @@ def test_the_image_is_given_along_the_patient_and_the_answer_comes_back_on_the_s
 
 
 @pytest.mark.usefixtures("stand_in")
+def test_a_network_of_regions_is_refused_where_it_draws_what_only_a_region_names(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "model")
+    plain = json.loads((folder / "dataset.json").read_text())
+    labels = {"background": 0, "lesion": [1, 2], "necrosis": 2}
+    (folder / "dataset.json").write_text(json.dumps({**plain, "labels": labels}))
+    with pytest.raises(Refused, match="unnamed-label"):
+        drawn(as_plugin(folder), image(), AXIAL)
+
+
+@pytest.mark.usefixtures("stand_in")
 def test_a_folder_that_is_no_trained_network_says_what_is_missing(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "model")
     (folder / "dataset.json").write_text(json.dumps({"channel_names": {"0": "PET", "1": "CT"}, "labels": {}}))
