@@ -6,76 +6,15 @@ against a hash that somebody vouches for (`models.tree`); nothing here is a sand
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bundle_files import METADATA, Bundle
 from models.files import BadModel
-
-SECTIONS = ("network_def", "preprocessing", "inferer", "postprocessing")
-SETTINGS = ("inference.json", "inference.yaml", "inference.yml")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bundle:
-    """What the metadata of a bundle say of it; reading them runs nothing."""
-
-    folder: Path
-    """Where it lies."""
-    name: str
-    """Its name."""
-    version: str
-    """Its version."""
-    intended_use: str
-    """What it is for, in its own words."""
-    labels: Mapping[int, str]
-    """Names of the labels that it gives, without the background."""
-
-
-def read_bundle(folder: Path) -> Bundle:
-    """Return what a bundle says of itself, from `configs/metadata.json`.
-
-    Raises BadModel: `no-bundle` when a needed file is missing, `bad-metadata`, `bundle-channels` for one that wants
-    more than one image at a time.
-    """
-    try:
-        plain = json.loads((folder / "configs" / "metadata.json").read_text())
-        formats = plain["network_data_format"]
-        channels = int(formats["inputs"]["image"]["num_channels"])
-        (output,) = formats["outputs"].values()
-        labels = {int(value): str(name) for value, name in output["channel_def"].items()}
-        bundle = Bundle(
-            folder=folder,
-            name=str(plain.get("name") or folder.name),
-            version=str(plain["version"]),
-            intended_use=str(plain.get("intended_use") or plain.get("description") or "not stated"),
-            labels={v: name for v, name in labels.items() if name.strip().lower() != "background"},
-        )
-    except OSError as error:
-        raise BadModel(
-            "no-bundle", "the folder has no configs/metadata.json; is it a MONAI bundle?"
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadModel(
-            "bad-metadata", f"configs/metadata.json does not describe one segmentation ({error})"
-        ) from error
-    if not bundle.labels:
-        raise BadModel(
-            "bad-metadata",
-            "channel_def in configs/metadata.json names no label but the background, so that nothing could be found;"
-            " write there what each number means",
-        )
-    if channels != 1:
-        raise BadModel("bundle-channels", f"the bundle wants {channels} images at a time; one is given")
-    if not (folder / "models" / "model.pt").is_file() or _settings(folder) is None:
-        raise BadModel("no-bundle", "models/model.pt or configs/inference.json is not there")
-    return bundle
 
 
 def run(bundle: Bundle, image: Path, device: str = "cpu") -> tuple[NDArray[np.int32], NDArray[np.float64]]:
@@ -83,19 +22,17 @@ def run(bundle: Bundle, image: Path, device: str = "cpu") -> tuple[NDArray[np.in
 
     The bundle's own sections `preprocessing`, `network_def`, `inferer` and `postprocessing` are used, without what
     saves files; the weights are read as numbers only. Several channels are taken as one picture of each label.
-    Raises BadModel: `bundle-sections`, `unreadable-weights`, and `bundle-failed` with what the bundle said.
+    Raises BadModel: `unreadable-weights`, and `bundle-failed` with what the bundle said.
     """
     from monai.bundle.config_parser import ConfigParser
 
     parser = ConfigParser()
-    parser.read_config(str(_settings(bundle.folder)))
-    parser.read_meta(str(bundle.folder / "configs" / "metadata.json"))
-    if missing := [name for name in SECTIONS if name not in parser.get()]:
-        raise BadModel("bundle-sections", f"the bundle's inference configuration has no {', '.join(missing)}")
-    _save_nothing(parser.get())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # those of foreign code, which nobody here can heed
+            parser.read_config(str(bundle.inference))
+            parser.read_meta(str(bundle.folder / METADATA))
+            _save_nothing(parser.get())
             done = _answer(parser, bundle, image, device)
     except BadModel:
         raise
@@ -122,10 +59,6 @@ def _labels(answer: NDArray[Any]) -> NDArray[np.int32]:
     many = answer.shape[0] > 1
     labels = np.where(answer.max(axis=0) > 0, answer.argmax(axis=0), 0) if many else np.rint(answer[0])
     return np.asarray(labels, dtype=np.int32)
-
-
-def _settings(folder: Path) -> Path | None:
-    return next((path for name in SETTINGS if (path := folder / "configs" / name).is_file()), None)
 
 
 def _save_nothing(section: object) -> None:
@@ -157,4 +90,4 @@ def _load(network: Any, path: Path, device: str) -> None:
         raise BadModel("unreadable-weights", "models/model.pt does not fit the bundle's network") from error
 
 
-__all__ = ["Bundle", "read_bundle", "run"]
+__all__ = ["run"]

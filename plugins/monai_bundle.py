@@ -6,7 +6,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.bundle import read_bundle, run
+from models.bundle import run
+from models.bundle_files import read_bundle
 from models.card import ModelCard
 from plugins.adapter import Adapter
 from plugins.contract import Finding, Volume

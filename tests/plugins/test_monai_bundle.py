@@ -51,13 +51,15 @@ def oblique(spacing_mm: tuple[float, float, float] = (2.0, 1.0, 1.0)) -> Volume:
 
 
 def says(folder: Path, key: str, value: object, *, of: tuple[str, ...] = OUTPUT) -> Path:
-    """Let the metadata of a bundle say something else of its output."""
+    """Let the metadata of a bundle say something else, by default of its output; None takes the key away."""
     path = folder / "configs" / "metadata.json"
     plain = json.loads(path.read_text())
     part = plain
     for name in of:
         part = part[name]
     part[key] = value
+    if value is None:
+        del part[key]
     path.write_text(json.dumps(plain))
     return folder
 
@@ -166,6 +168,74 @@ def test_a_folder_that_is_no_such_bundle_says_what_is_missing(tmp_path: Path, br
         path.unlink()
     with pytest.raises(Refused, match=code):
         bundle_of(folder)
+
+
+@pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        (
+            "json",
+            r"bad-inference: configs/inference.json cannot be read \(Expecting value.*fetch the bundle again",
+        ),
+        (
+            "no-inference",
+            r"no-bundle: configs/inference.json \(or .yaml\), which says how the network is built",
+        ),
+        (
+            "no-inferer",
+            r"bundle-sections: configs/inference.json has no inferer; a bundle is run by network_def",
+        ),
+        ("list", "bad-inference: configs/inference.json is no table"),
+        ("yaml", r"bad-inference: configs/inference.yaml cannot be read \(while parsing"),
+        (
+            "torchscript",
+            r"no-bundle: models/model.pt is not there; models/model.ts is TorchScript, .* not read here",
+        ),
+        ("no-weights", "no-bundle: models/model.pt, the weights of the network, is not there"),
+    ],
+)
+def test_what_is_wrong_with_the_files_of_a_bundle_is_told_when_it_is_opened(
+    tmp_path: Path, broken: str, sentence: str
+) -> None:
+    folder = write_bundle(tmp_path / "bundle")
+    inference, weights = folder / "configs" / "inference.json", folder / "models" / "model.pt"
+    if broken in ("no-inference", "yaml"):
+        inference.unlink()
+    if broken == "yaml":
+        inference.with_suffix(".yaml").write_text("network_def: {")
+    elif broken == "no-inferer":
+        kept = {k: v for k, v in json.loads(inference.read_text()).items() if k != "inferer"}
+        inference.write_text(json.dumps(kept))
+    elif broken in ("json", "list"):
+        inference.write_text("[]" if broken == "list" else '{"network_def": ')
+    elif broken == "torchscript":
+        weights.rename(weights.with_suffix(".ts"))
+    elif broken == "no-weights":
+        weights.unlink()
+    with pytest.raises(Refused, match=sentence):
+        bundle_of(folder)
+
+
+@pytest.mark.parametrize(
+    ("of", "key", "value", "sentence"),
+    [
+        ((), "version", None, "bad-metadata: configs/metadata.json has no 'version', which"),
+        (
+            OUTPUT[:2],
+            "box",
+            {"type": "object"},
+            r"outputs' in configs/metadata.json has 'pred', 'box'; only a bundle",
+        ),
+        (OUTPUT, "channel_def", ["background", "tumour"], "is no table of numbers and their names"),
+        (OUTPUT, "channel_def", {"first": "tumour"}, "is no table of numbers and their names"),
+        (OUTPUT[:1], "inputs", {}, "has no 'network_data_format.inputs.image.num_channels'"),
+    ],
+)
+def test_what_the_metadata_of_a_bundle_lack_is_named_with_its_place(
+    tmp_path: Path, of: tuple[str, ...], key: str, value: object, sentence: str
+) -> None:
+    with pytest.raises(Refused, match=sentence):
+        bundle_of(says(write_bundle(tmp_path / "bundle"), key, value, of=of))
 
 
 def test_what_is_drawn_under_a_number_without_a_name_is_refused_and_not_left_out(tmp_path: Path) -> None:
