@@ -1,4 +1,4 @@
-"""A MONAI bundle as a function from an image to labels.
+"""A MONAI bundle as a function from an image to pictures of labels.
 
 A bundle is a program: its configuration names classes and calls functions. Whoever calls `run` has held the folder
 against a hash that somebody vouches for (`models.tree`); nothing here is a sandbox.
@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bundle_channels import Layers, layers_of
 from models.bundle_files import METADATA, Bundle
 from models.files import BadModel
 
 
-def run(bundle: Bundle, image: Path, device: str = "cpu") -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Return the labels that a bundle gives to a NIfTI image, `(x, y, z)`, and their affine to RAS mm.
+def run(bundle: Bundle, image: Path, device: str = "cpu") -> tuple[Layers, NDArray[np.float64]]:
+    """Return the labels that a bundle gives to a NIfTI image, and their affine to RAS mm.
 
     The bundle's own sections `preprocessing`, `network_def`, `inferer` and `postprocessing` are used, without what
-    saves files; the weights are read as numbers only. Several channels are taken as one picture of each label.
-    Raises BadModel: `unreadable-weights`, and `bundle-failed` with what the bundle said.
+    saves files; the weights are read as numbers only. How the channels are read stands in `models.bundle_channels`.
+    Raises BadModel: `unreadable-weights`, `bundle-channels`, and `bundle-failed` with what the bundle said.
     """
     from monai.bundle.config_parser import ConfigParser
 
@@ -38,7 +39,8 @@ def run(bundle: Bundle, image: Path, device: str = "cpu") -> tuple[NDArray[np.in
         raise
     except Exception as error:  # a border: foreign code raises anything
         raise BadModel("bundle-failed", f"the bundle stopped with {type(error).__name__}: {error}") from error
-    return _labels(np.asarray(done)), np.asarray(done.affine, dtype=np.float64)
+    layers = layers_of(np.asarray(done), bundle.labels, bundle.has_background, bundle.channels)
+    return layers, np.asarray(done.affine, dtype=np.float64)
 
 
 def _answer(parser: Any, bundle: Bundle, image: Path, device: str) -> Any:
@@ -53,12 +55,6 @@ def _answer(parser: Any, bundle: Bundle, image: Path, device: str) -> Any:
     with torch.inference_mode():
         answer = parser.get_parsed_content("inferer")(data["image"][None].to(device), network)
     return parser.get_parsed_content("postprocessing")({**data, "pred": answer[0].cpu()})["pred"]
-
-
-def _labels(answer: NDArray[Any]) -> NDArray[np.int32]:
-    many = answer.shape[0] > 1
-    labels = np.where(answer.max(axis=0) > 0, answer.argmax(axis=0), 0) if many else np.rint(answer[0])
-    return np.asarray(labels, dtype=np.int32)
 
 
 def _save_nothing(section: object) -> None:

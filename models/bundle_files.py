@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.bundle_channels import Kind, kind_of
 from models.files import BadModel
 
 SECTIONS = ("network_def", "preprocessing", "inferer", "postprocessing")
@@ -29,7 +30,11 @@ class Bundle:
     intended_use: str
     """What it is for, in its own words."""
     labels: Mapping[int, str]
-    """Names of the labels that it gives, without the background."""
+    """Names of the labels that it gives, or of its channels, without the background."""
+    has_background: bool
+    """Whether 0 is called background."""
+    channels: Kind
+    """What its post-processing says of its channels."""
     inference: Path
     """The file that says how its network is built and run."""
 
@@ -44,16 +49,20 @@ def read_bundle(folder: Path) -> Bundle:
     channels = _at(plain, "network_data_format", "inputs", "image", "num_channels")
     if channels not in (1, "1"):
         raise BadModel("bundle-channels", f"the bundle wants {channels} images at a time; one is given")
-    labels = _labels(plain)
+    named = _named(plain)
     _require_weights(folder)
     inference = _inference(folder)
-    _require_sections(inference)
+    kind = kind_of(_sections(inference)["postprocessing"])
+    labels = {value: name for value, name in named.items() if not _is_background(name)}
+    _require_findable(named, labels, kind)
     return Bundle(
         folder=folder,
         name=str(plain.get("name") or folder.name),
         version=str(_at(plain, "version")),
         intended_use=str(plain.get("intended_use") or plain.get("description") or "not stated"),
         labels=labels,
+        has_background=0 in named and 0 not in labels,
+        channels=kind,
         inference=inference,
     )
 
@@ -83,7 +92,7 @@ def _at(plain: Mapping[str, Any], *keys: str) -> Any:
     return found
 
 
-def _labels(plain: Mapping[str, Any]) -> dict[int, str]:
+def _named(plain: Mapping[str, Any]) -> dict[int, str]:
     outputs = _at(plain, "network_data_format", "outputs")
     if not isinstance(outputs, dict) or len(outputs) != 1:
         names = ", ".join(f"'{name}'" for name in outputs) if isinstance(outputs, dict) else "no table"
@@ -96,17 +105,32 @@ def _labels(plain: Mapping[str, Any]) -> dict[int, str]:
     where = f"'network_data_format.outputs.{output}.channel_def' in {METADATA}"
     named = _at(plain, "network_data_format", "outputs", output, "channel_def")
     try:
-        labels = {int(value): str(name) for value, name in named.items()}
+        return {int(value): str(name) for value, name in named.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise BadModel("bad-metadata", f"{where} is no table of numbers and their names") from error
-    labels = {value: name for value, name in labels.items() if name.strip().lower() != BACKGROUND}
+
+
+def _is_background(name: str) -> bool:
+    return name.strip().lower() == BACKGROUND
+
+
+def _require_findable(named: Mapping[int, str], labels: Mapping[int, str], kind: Kind) -> None:
+    """Raise BadModel (`bad-metadata`) when nothing could be found by these names."""
+    where = f"channel_def in {METADATA}"
+    if elsewhere := sorted(set(named) - set(labels) - {0}):
+        raise BadModel("bad-metadata", f"{where} calls {elsewhere[0]} the background, which has to be 0")
     if not labels:
         raise BadModel(
             "bad-metadata",
             f"{where} names no label but the background, so that nothing could be found; write there what each number"
             " means",
         )
-    return labels
+    if kind != "own" and not set(labels) - {0}:
+        raise BadModel(
+            "bad-metadata",
+            f"{where} names 0 alone ('{labels[0]}'), which is nothing in a picture of labels; a mask on a channel of"
+            " its own is one that the post-processing thresholds, without softmax and argmax",
+        )
 
 
 def _require_weights(folder: Path) -> None:
@@ -132,14 +156,16 @@ def _inference(folder: Path) -> Path:
     )
 
 
-def _require_sections(inference: Path) -> None:
+def _sections(inference: Path) -> Mapping[str, Any]:
+    """Return the inference configuration, as it is written, once it has all the sections."""
     plain = _configuration(inference)
-    held = {str(key).replace("::", "#").partition("#")[0] for key in plain}
-    if missing := [name for name in SECTIONS if name not in held]:
+    found = {str(key).replace("::", "#").partition("#")[0]: value for key, value in plain.items()}
+    if missing := [name for name in SECTIONS if name not in found]:
         raise BadModel(
             "bundle-sections",
             f"configs/{inference.name} has no {', '.join(missing)}; a bundle is run by {', '.join(SECTIONS)}",
         )
+    return {**found, **plain}
 
 
 def _configuration(inference: Path) -> Mapping[str, Any]:

@@ -16,7 +16,10 @@ from plugins.label_map import findings_of, on_grid, write_nifti
 
 @dataclass(frozen=True, kw_only=True)
 class MonaiBundle(Adapter):
-    """Any MONAI bundle with one image channel whose answer is a segmentation on the grid of the image."""
+    """Any MONAI bundle with one image channel whose answer is a segmentation on the grid of the image.
+
+    `models.bundle_channels` says what is a picture of labels and what a mask on a channel of its own.
+    """
 
     def card(self) -> ModelCard:
         """Return what the bundle says of itself, with the hash of its folder."""
@@ -37,8 +40,9 @@ class MonaiBundle(Adapter):
         with tempfile.TemporaryDirectory() as scratch:
             image = Path(scratch) / "image.nii.gz"
             write_nifti(volume, image)
-            labels, affine = run(bundle, image, self.device)
-        return findings_of(on_grid(labels, affine, volume), bundle.labels, volume)
+            layers, affine = run(bundle, image, self.device)
+        pictures = (on_grid(picture, affine, volume) for picture in layers.pictures)
+        return tuple(one for picture in pictures for one in findings_of(picture, layers.names, volume))
 
 
 __all__ = ["MonaiBundle"]

@@ -248,6 +248,56 @@ def test_what_is_drawn_under_a_number_without_a_name_is_refused_and_not_left_out
     assert f"{np.count_nonzero(volume.array > LEVEL_HU)} voxels" in refused.value.sentence
 
 
+def test_0_in_a_picture_of_labels_is_no_finding_whatever_it_is_called(tmp_path: Path) -> None:
+    named = {"0": "air", "1": "lung tumour"}
+    plugin = bundle_of(says(write_bundle(tmp_path / "bundle"), "channel_def", named))
+    assert [one.label for one in findings(plugin, oblique())] == ["lung tumour 1", "lung tumour 2"]
+
+
+def test_thresholded_channels_that_overlap_are_each_drawn_whole(tmp_path: Path) -> None:
+    import torch
+
+    folder = write_bundle(tmp_path / "bundle")
+    inference = folder / "configs" / "inference.json"
+    plain = json.loads(inference.read_text())
+    plain["postprocessing"]["transforms"] = [
+        {"_target_": "Activationsd", "keys": "pred", "sigmoid": True},
+        plain["postprocessing"]["transforms"][1],
+        {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5},
+    ]
+    inference.write_text(json.dumps(plain))
+    says(folder, "channel_def", {"0": "lung tumour", "1": "necrosis"})
+    network = torch.nn.Conv3d(1, 2, 1)
+    with torch.no_grad():
+        network.weight[:] = 1.0
+        network.bias[:] = torch.tensor([-LEVEL_HU, -20.0])
+    torch.save(network.state_dict(), folder / "models" / "model.pt")
+    volume = oblique()
+    k, r, c = BALLS[1][0]
+    volume.array[k, r, c] = 0.0
+    tumour, small, dead, little = findings(bundle_of(folder), volume)
+    assert np.array_equal(tumour.mask.full() | small.mask.full(), volume.array > LEVEL_HU)
+    assert np.array_equal(dead.mask.full() | little.mask.full(), volume.array > 20.0)
+    assert [one.label for one in (tumour, small, dead, little)] == [
+        "lung tumour 1",
+        "lung tumour 2",
+        "necrosis 1",
+        "necrosis 2",
+    ]
+    assert len({one.key for one in (tumour, small, dead, little)}) == 4
+
+
+def test_a_label_map_whose_names_leave_nothing_but_0_or_put_the_background_elsewhere_is_refused(
+    tmp_path: Path,
+) -> None:
+    alone = says(write_bundle(tmp_path / "alone"), "channel_def", {"0": "lung tumour"})
+    with pytest.raises(Refused, match=r"names 0 alone \('lung tumour'\), which is nothing"):
+        bundle_of(alone)
+    turned = says(write_bundle(tmp_path / "turned"), "channel_def", {"0": "lung tumour", "1": "background"})
+    with pytest.raises(Refused, match="calls 1 the background, which has to be 0"):
+        bundle_of(turned)
+
+
 @pytest.mark.parametrize("named", [{"0": "background"}, {"0": " Background "}, {}])
 def test_a_bundle_that_names_nothing_to_be_found_is_refused_when_it_is_opened(
     tmp_path: Path, named: dict[str, str]
