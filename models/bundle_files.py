@@ -14,6 +14,7 @@ from models.files import BadModel
 SECTIONS = ("network_def", "preprocessing", "inferer", "postprocessing")
 INFERENCE = ("inference.json", "inference.yaml", "inference.yml")
 METADATA = "configs/metadata.json"
+IMAGE = ("network_data_format", "inputs", "image")
 BACKGROUND = "background"
 
 
@@ -29,6 +30,8 @@ class Bundle:
     """Its version."""
     intended_use: str
     """What it is for, in its own words."""
+    modality: str
+    """Of what its image is, in its own words; empty when it does not say."""
     labels: Mapping[int, str]
     """Names of the labels that it gives, or of its channels, without the background."""
     has_background: bool
@@ -46,7 +49,7 @@ def read_bundle(folder: Path) -> Bundle:
     little or cannot be read, `bundle-sections`, `bundle-channels` for one that wants more than one image at a time.
     """
     plain = _metadata(folder)
-    channels = _at(plain, "network_data_format", "inputs", "image", "num_channels")
+    channels = _at(plain, *IMAGE, "num_channels")
     if channels not in (1, "1"):
         raise BadModel("bundle-channels", f"the bundle wants {channels} images at a time; one is given")
     named = _named(plain)
@@ -60,6 +63,7 @@ def read_bundle(folder: Path) -> Bundle:
         name=str(plain.get("name") or folder.name),
         version=str(_at(plain, "version")),
         intended_use=str(plain.get("intended_use") or plain.get("description") or "not stated"),
+        modality=str(_at(plain, *IMAGE).get("modality") or ""),
         labels=labels,
         has_background=0 in named and 0 not in labels,
         channels=kind,

@@ -12,6 +12,8 @@ from models.tree import verify_tree
 from plugins.contract import Finding, Flag, Study, Volume
 from plugins.errors import Refused
 
+ROLES = ("ct", "pet_suv", "mr")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
@@ -30,6 +32,10 @@ class Adapter:
     """What it is run on: `ct`, `pet_suv`, `mr`; of several such series the one with the most slices."""
     device: str = "cpu"
     """Where torch runs it."""
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise ValueError(f"role is one of {', '.join(ROLES)}, not '{self.role}'")
 
     @property
     def title(self) -> str:

@@ -16,6 +16,7 @@ from plugins.errors import Refused
 from plugins.registry import load_plugins
 
 OUTPUT = ("network_data_format", "outputs", "pred")
+IMAGE = ("network_data_format", "inputs", "image")
 BALLS = (((14, 20, 16), 6.0), ((30, 30, 40), 4.0))
 
 
@@ -59,13 +60,14 @@ def says(folder: Path, key: str, value: object, *, of: tuple[str, ...] = OUTPUT)
         part = part[name]
     part[key] = value
     if value is None:
-        del part[key]
+        part.pop(key)
     path.write_text(json.dumps(plain))
     return folder
 
 
-def bundle_of(folder: Path, trusted: str | None = None) -> Plugin:
+def bundle_of(folder: Path, trusted: str | None = None, **settings: str) -> Plugin:
     values = {"adapter": "monai_bundle", "folder": str(folder), "trusted": trusted or tree_sha256(folder)}
+    values.update(settings)
     (plugin,) = load_plugins({"tumours": values}, ["tumours"])
     return plugin
 
@@ -296,6 +298,56 @@ def test_a_label_map_whose_names_leave_nothing_but_0_or_put_the_background_elsew
     turned = says(write_bundle(tmp_path / "turned"), "channel_def", {"0": "lung tumour", "1": "background"})
     with pytest.raises(Refused, match="calls 1 the background, which has to be 0"):
         bundle_of(turned)
+
+
+def test_a_role_that_no_series_can_have_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle")
+    with pytest.raises(Refused, match="role is one of ct, pet_suv, mr, not 'CT'") as refused:
+        bundle_of(folder, role="CT")
+    assert refused.value.code == "bad-plugin-settings"
+
+
+@pytest.mark.parametrize(
+    ("modality", "role", "sentence"),
+    [
+        (
+            "MR",
+            "ct",
+            "is for the modality 'MR', and its role here is 'ct': write role = \"mr\" in its settings",
+        ),
+        (
+            "CT",
+            "mr",
+            "is for the modality 'CT', and its role here is 'mr': write role = \"ct\" in its settings",
+        ),
+        ("US", "ct", "is for the modality 'US', and its role here is 'ct': no role gives it such images"),
+    ],
+)
+def test_a_bundle_for_another_modality_than_its_role_is_refused(
+    tmp_path: Path, modality: str, role: str, sentence: str
+) -> None:
+    folder = says(write_bundle(tmp_path / "bundle"), "modality", modality, of=IMAGE)
+    with pytest.raises(Refused, match=f"other-modality: the bundle {sentence}"):
+        bundle_of(folder, role=role)
+
+
+@pytest.mark.parametrize(
+    ("modality", "role"),
+    [
+        ("CT", "ct"),
+        ("MRI", "mr"),
+        ("PET", "pet_suv"),
+        ("CT, MR", "mr"),
+        (["CT"], "ct"),
+        ("n/a", "mr"),
+        (None, "ct"),
+    ],
+)
+def test_a_bundle_for_the_modality_of_its_role_or_for_none_is_opened(
+    tmp_path: Path, modality: str | list[str] | None, role: str
+) -> None:
+    folder = says(write_bundle(tmp_path / "bundle"), "modality", modality, of=IMAGE)
+    assert bundle_of(folder, role=role).version == "1.2.3"
 
 
 @pytest.mark.parametrize("named", [{"0": "background"}, {"0": " Background "}, {}])
