@@ -47,6 +47,23 @@ def build(architecture: Mapping[str, object]) -> torch.nn.Module:
     return network
 
 
+def steps_of(architecture: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return what the sides `(K, R, C)` of a patch have to be multiples of, voxels; 1 where a network takes any.
+
+    What goes down by these steps and comes up again meets what was left above. Raises KeyError, TypeError and
+    ValueError for what is no architecture.
+    """
+    kind = architecture.get("kind")
+    if kind == "segresnet":
+        return (2 ** (len(architecture["blocks_down"]) - 1),) * 3
+    steps = [int(architecture.get("stem", 1))] * 3
+    if kind in ("unet", "multitask"):
+        for stride in architecture["strides"][: len(architecture["channels"]) - 1]:
+            triple = (stride,) * 3 if isinstance(stride, int) else stride
+            steps = [step * int(one) for step, one in zip(steps, triple, strict=True)]
+    return steps[0], steps[1], steps[2]
+
+
 def _unet(
     *,
     in_channels: int,

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from models.networks import steps_of
 from plugins.errors import Refused
 from training.setting import A_FLAG, A_TABLE, A_TEXT, Wanted, number, require, whole
 
@@ -162,6 +163,7 @@ def _experiment(plain: dict[str, Any], path: Path) -> Experiment:
     _require_known(schedule, Schedule, path)
     _require_wanted(plain, EXPERIMENT, path)
     _require_wanted(schedule, SCHEDULE, path, "schedule.")
+    _require_divisible(plain, path)
     try:
         return Experiment(**{**plain, "schedule": Schedule(**schedule), "folds": tuple(plain["folds"])})
     except (TypeError, KeyError) as error:
@@ -173,6 +175,23 @@ def _require_wanted(
 ) -> None:
     for key in wanted.keys() & plain.keys():
         require(plain[key], wanted[key], f"{where}{key}", path)
+
+
+def _require_divisible(plain: Mapping[str, Any], path: Path) -> None:
+    """Refuse a patch that the network cannot bring up again; what is no patch or network, is told where it is made."""
+    try:
+        shape = [int(side) for side in plain["task"]["view"]["shape"]]
+        steps = steps_of(plain["architecture"])
+        fits = all(side % step == 0 for side, step in zip(shape, steps, strict=True))
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):
+        return
+    if not fits:
+        better = [max(1, round(side / step)) * step for side, step in zip(shape, steps, strict=True)]
+        raise Refused(
+            "bad-experiment",
+            f"task.view.shape in {path} is {shape}, and the strides and the stem of its architecture need multiples of"
+            f" {list(steps)}; write {better}, say",
+        )
 
 
 def _as_json(plain: Mapping[object, Any], path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.files import BadModel
-from models.networks import build
+from models.networks import build, steps_of
 
 SMALL = {"in_channels": 2, "out_channels": 1, "channels": [4, 8], "strides": [2], "num_res_units": 1}
 
@@ -29,6 +29,36 @@ def test_a_segmenting_network_answers_on_the_grid_it_was_asked_on(architecture: 
     network = build(architecture).eval()
     with torch.no_grad():
         assert network(torch.zeros(1, 2, 8, 16, 16)).shape == (1, 1, 8, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "steps"),
+    [
+        ({"kind": "unet", **SMALL, "channels": [4, 4, 4], "strides": [2, 2], "stem": 2}, (8, 8, 8)),
+        ({"kind": "unet", **SMALL, "channels": [4, 4, 4], "strides": [[1, 2, 2], 2]}, (2, 4, 4)),
+        ({"kind": "multitask", **SMALL, "channels": [4, 8, 8], "strides": [2, 2]}, (4, 4, 4)),
+        ({"kind": "segresnet", "in_channels": 2, "out_channels": 1, "init_filters": 8, "blocks_down": [1, 1, 1],
+          "blocks_up": [1, 1]}, (4, 4, 4)),
+    ],
+)  # fmt: skip
+def test_a_network_takes_multiples_of_its_steps_and_nothing_between(
+    architecture: dict[str, object], steps: tuple[int, int, int]
+) -> None:
+    assert steps_of(architecture) == steps
+    network = build(architecture).eval()
+    shape = [2 * step for step in steps]
+    with torch.no_grad():
+        assert network(torch.zeros(1, 2, *shape)).shape[2:] == torch.Size(shape)
+        shape[2] += steps[2] // 2
+        try:
+            found = network(torch.zeros(1, 2, *shape)).shape[2:]
+        except RuntimeError:
+            found = None
+    assert found != torch.Size(shape)
+
+
+def test_a_classifier_takes_a_patch_of_any_size() -> None:
+    assert steps_of({"kind": "classifier", "init_features": 4}) == (1, 1, 1)
 
 
 def test_dropout_is_in_the_deepest_block_only() -> None:

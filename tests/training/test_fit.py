@@ -281,6 +281,8 @@ def test_a_wrong_experiment_is_refused_with_what_is_wrong(tmp_path: Path, text: 
         ("seed: 1", "seed: 1\nsearch: {architecture: [3]}", r"architecture in .* is 3, a whole number; write a table"),
         ("seed: 1", "seed: 1\nsearch: {1: [3]}", r"says '1'; known here are"),
         ("name: tiny", "search: {seed: [3]}", r"'name'"),
+        ("[16, 16, 16]", "[16, 31, 7]", r"task\.view\.shape in .*wrong\.yaml is \[16, 31, 7\], and the strides and the"
+         r" stem of its architecture need multiples of \[2, 2, 2\]; write \[16, 32, 8\], say"),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_named_with_its_file_and_what_to_write(
