@@ -7,6 +7,7 @@ import pytest
 from thorax import ct_volume
 from tiny_segmenter import bright, bright_segmenter
 
+from models.segmenter import ClassicalNoduleSegmenter
 from plugins.contract import Mask, Volume
 from plugins.nodule_drawing import draw_at
 from plugins.nodule_redrawing import Tried, ball_diameter_mm, nodule_at, redrawn, shared, told
@@ -101,3 +102,19 @@ def test_what_each_mirror_image_shows_otherwise_is_told_to_be_hardly_a_lesion(vo
     (flag,) = [flag for flag in doubtful.flags if flag.code == "hardly-a-lesion"]
     assert "look whether there is a lesion at all" in flag.sentence
     assert flag.series_instance_uid == volume.series_instance_uid
+
+
+def in_wall(volume: Volume) -> Volume:
+    """Return the ball inside a chest wall: soft tissue from a few voxels before it on."""
+    array = np.where(np.arange(60) >= 15, 20.0, volume.array).astype(np.float32)
+    return replace(volume, array=array)
+
+
+def test_the_classical_procedure_tells_of_little_lung_around_as_the_networks_do(volume: Volume) -> None:
+    clear = draw_at(volume, tuple(volume.to_mm((10.0, 25.0, 25.0))), ClassicalNoduleSegmenter())
+    assert clear.flags == ()
+    wall = in_wall(volume)
+    leaked = draw_at(wall, tuple(wall.to_mm((10.0, 25.0, 27.0))), ClassicalNoduleSegmenter())
+    assert leaked.mask.count > clear.mask.count
+    (flag,) = [flag for flag in leaked.flags if flag.code == "little-lung-around"]
+    assert "its outline is a guess; do not take its size as it is" in flag.sentence
