@@ -28,6 +28,8 @@ NINETY = 1.645
 STEADY = 0.06
 """A drawing that is less steady may be of no lesion: of held-out nodules 1 in 25 is, of what is drawn in plain lung and
 in vessels 4 in 5 (`python -m training.steadiness`)."""
+PARTS = frozenset({"larger-than-patch", "cut-at-box", "reaches-image-edge"})
+"""Doubts of a lesion of which only a part was drawn: no interval around what was measured holds the whole."""
 AROUND_MM = 4.0
 """Lung around a drawing is looked for no further away than that, or a voxel."""
 BOX_MARGIN_MM = 2.0
@@ -43,7 +45,7 @@ class Drawing:
     measurements: tuple[Measurement, ...] = ()
     """What was measured of it."""
     intervals: tuple[tuple[str, Interval], ...] = ()
-    """Where the true value lies with 90 % coverage, by the measurement's name, in its unit."""
+    """Where the true value lies with 90 % coverage, by the measurement's name, in its unit; none of `PARTS`."""
     uncertainty: CaseUncertainty | None = None
     """How unsure the networks were; None when the segmenter does not tell."""
     flags: tuple[Flag, ...] = ()
@@ -136,11 +138,12 @@ def _doubted(
 ) -> Drawing:
     """Return the drawing with the intervals that the card's quantiles give, and the spread that belongs to them.
 
-    On voxels coarser than those that taught the quantiles there are none.
+    On voxels coarser than those that taught the quantiles there are none, nor of a part of a lesion.
     """
+    unknown = segmenter.is_coarse(answer.voxel_mm) or any(flag.code in PARTS for flag in flags)
     doubt, unsure = segmenter.doubt, answer.uncertainty
     intervals: dict[str, Interval] = {}
-    for one in () if segmenter.is_coarse(answer.voxel_mm) else measurements:
+    for one in () if unknown else measurements:
         if one.name == "volume":
             low, high = doubt.volume_interval_mm3(one.value * MM3_PER_ML, unsure.entropy)
             intervals[one.name] = (low / MM3_PER_ML, high / MM3_PER_ML)
