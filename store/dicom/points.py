@@ -1,12 +1,14 @@
 """Points that people or other systems marked: in reports (SCOORD, SCOORD3D) and in presentation states.
 
-A point is what its writer calls POINT, or the centre of a CIRCLE or an ELLIPSE. Places in an image are columns and rows
+A point is what its writer calls POINT, or the centre of a CIRCLE or an ELLIPSE, or the anchor of a text that has none
+of these beside it. Other figures are counted and told (`marks-not-read`). Places in an image are columns and rows
 from the outer corner of its first pixel (PS3.3 C.18.6.1, C.10.5), so the centre of that pixel lies at 0.5, 0.5. They
 become LPS mm by the geometry of the slice that is named; places in space need the frame of reference of a volume.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,6 +31,8 @@ _PERSON = Code("121008", "DCM", "Person Observer Name")
 _DEVICE = Code("121013", "DCM", "Device Observer Name")
 _FIGURES = {"POINT": 1, "CIRCLE": 2, "ELLIPSE": 4}
 """Graphic types with a middle, and how many points each needs."""
+_OTHERS = frozenset({"MULTIPOINT", "POLYLINE", "POLYGON", "INTERPOLATED", "ELLIPSOID"})
+"""Graphic types that are not read."""
 
 Floats = NDArray[np.float64]
 
@@ -59,9 +63,10 @@ def read_marks(
     for file in files:
         if file.modality not in MODALITIES:
             continue
-        drawn = _of_report(file.header) if file.modality == "SR" else _of_state(file.header)
+        unread: Counter[str] = Counter()
+        read = _of_report(file.header, unread) if file.modality == "SR" else _of_state(file.header, unread)
         lost = 0
-        for number, (place, mark) in enumerate(drawn):
+        for number, (place, mark) in enumerate(read):
             if number >= MOST:
                 flags.append(
                     _flag("too-many-marks", file, f"more than {MOST} marks; the others are left out")
@@ -76,14 +81,27 @@ def read_marks(
             flags.append(
                 _flag("marks-elsewhere", file, f"{lost} marks on images that are not among the volumes")
             )
+        if unread:
+            flags.append(_flag("marks-not-read", file, _not_read(unread)))
     return tuple(found.values()), tuple(flags)
 
 
-def _of_report(header: Dataset) -> Iterator[tuple[_Place, Mark]]:
+def _not_read(unread: Counter[str]) -> str:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(unread.items()))
+    return (
+        f"figures that are not read as marks: {kinds}; read are {', '.join(_FIGURES)}, in pixels of an image or in "
+        "space, and the anchor of a text without one of these"
+    )
+
+
+def _of_report(header: Dataset, unread: Counter[str]) -> Iterator[tuple[_Place, Mark]]:
+    """Yield the figures of a report that mark a place, and count the others in `unread`."""
     who = _observer(header)
     for figure, group in _figures(header, header, 0):
         place = _scoord(figure)
-        if place is not None:
+        if place is None:
+            unread[_kind(figure, lacking=True)] += 1
+        else:
             yield (
                 place,
                 Mark(
@@ -124,8 +142,11 @@ def _scoord(item: Dataset) -> _Place | None:
     return _Place(middle=middle, length=length, references=named) if named else None
 
 
-def _of_state(header: Dataset) -> Iterator[tuple[_Place, Mark]]:
-    """Yield the figures of a presentation state, and the anchors of texts that have no figure beside them."""
+def _of_state(header: Dataset, unread: Counter[str]) -> Iterator[tuple[_Place, Mark]]:
+    """Yield the figures of a presentation state that mark a place, and the anchors of texts that have none beside them.
+
+    The others are counted in `unread`.
+    """
     whole = tuple(
         image
         for series in items(header, "ReferencedSeriesSequence")
@@ -138,7 +159,7 @@ def _of_state(header: Dataset) -> Iterator[tuple[_Place, Mark]]:
         words = [
             " ".join(text(t, "UnformattedTextValue").split()) for t in items(annotation, "TextObjectSequence")
         ]
-        for middle, length in _annotated(annotation):
+        for middle, length in _annotated(annotation, unread):
             yield (
                 _Place(middle=middle, length=length, references=images),
                 Mark(
@@ -151,21 +172,38 @@ def _of_state(header: Dataset) -> Iterator[tuple[_Place, Mark]]:
             )
 
 
-def _annotated(annotation: Dataset) -> list[tuple[Floats, float | None]]:
-    found = [
-        figure
-        for drawn in items(annotation, "GraphicObjectSequence")
-        if text(drawn, "GraphicAnnotationUnits") == "PIXEL"
-        and (figure := _figure(text(drawn, "GraphicType"), numbers(drawn, "GraphicData"), 2)) is not None
-    ]
-    if found or items(annotation, "GraphicObjectSequence"):
+def _annotated(annotation: Dataset, unread: Counter[str]) -> list[tuple[Floats, float | None]]:
+    found = []
+    for drawn in items(annotation, "GraphicObjectSequence"):
+        unit = text(drawn, "GraphicAnnotationUnits")
+        figure = _figure(text(drawn, "GraphicType"), numbers(drawn, "GraphicData"), 2)
+        if unit == "PIXEL" and figure is not None:
+            found.append(figure)
+        else:
+            unread[_kind(drawn, lacking=figure is None) + _in_other(unit)] += 1
+    if found:
         return found
-    anchors = [
-        numbers(words, "AnchorPoint")
-        for words in items(annotation, "TextObjectSequence")
-        if text(words, "AnchorPointAnnotationUnits") == "PIXEL"
-    ]
-    return [(np.asarray(anchor), None) for anchor in anchors if len(anchor) == 2]
+    for words in items(annotation, "TextObjectSequence"):
+        anchor = numbers(words, "AnchorPoint")
+        unit = text(words, "AnchorPointAnnotationUnits")
+        if unit == "PIXEL" and len(anchor) == 2 and np.isfinite(anchor).all():
+            found.append((np.asarray(anchor), None))
+        elif anchor:
+            unread["text" + _in_other(unit)] += 1
+    return found
+
+
+def _kind(figure: Dataset, *, lacking: bool) -> str:
+    """Return what a figure is that is not read, in words; `lacking`: one of a kind that is read would be broken."""
+    kind = text(figure, "GraphicType")
+    if kind in _FIGURES:
+        return f"{kind} without a place" if lacking else kind
+    return kind if kind in _OTHERS else "of an unknown kind"
+
+
+def _in_other(unit: str) -> str:
+    """Return that a unit is not pixels, in words; empty when it is."""
+    return "" if unit == "PIXEL" else " in DISPLAY units" if unit == "DISPLAY" else " in unknown units"
 
 
 def _figure(kind: str, data: Sequence[float], dimensions: int) -> tuple[Floats, float | None] | None:

@@ -86,7 +86,8 @@ def test_figures_of_a_presentation_state_are_marks_with_their_text(images: list[
         annotation(images[3], "POLYLINE", [1, 1, 2, 2], "a line is no mark"),
     ]
     state(images[0].parent / "pr.dcm", images[0], drawn)
-    (point, circle), _, _ = read(images)
+    (point, circle), _, codes = read(images)
+    assert codes == ["marks-not-read"]
     assert point.point_mm == pytest.approx(place(3, 6, 5), abs=1e-3)
     assert (point.label, point.source, point.made_by) == ("nodule?", "PR", "Roe Ray")
     assert circle.point_mm == pytest.approx(place(3, 10, 20), abs=1e-3)
@@ -106,7 +107,52 @@ def test_where_a_number_was_measured_and_what_nadir_wrote_itself_is_no_mark(imag
 
 
 @pytest.mark.parametrize("data", [[], [1.0], [float("nan"), 2.0]])
-def test_a_broken_figure_is_passed_over(images: list[Path], data: list[float]) -> None:
+def test_a_broken_figure_is_passed_over_and_told(images: list[Path], data: list[float]) -> None:
     report(images[0].parent / "sr.dcm", images[0], [group("A", scoord(images[1], "CIRCLE", data))])
-    marks, _, _ = read(images)
-    assert marks == ()
+    found = read_study(images[0].parent.iterdir())
+    assert found.study.marks == ()
+    (flag,) = found.flags
+    assert flag.code == "marks-not-read"
+    assert "1 CIRCLE without a place" in flag.sentence
+
+
+def test_figures_that_are_not_read_are_told_with_their_number_and_kind(images: list[Path]) -> None:
+    content = [
+        group("A", scoord(images[4], "POINT", [20.5, 7.5])),
+        group("B", scoord(images[4], "POLYLINE", [1, 1, 4, 1, 4, 4, 1, 1])),
+        group("C", scoord(images[4], "MULTIPOINT", [1, 1, 4, 1])),
+        group("D", scoord(images[4], "POLYLINE", [9, 9, 12, 9, 12, 12, 9, 9])),
+        group("E", scoord(images[4], "DOE_JANE", [9, 9])),
+    ]
+    report(images[0].parent / "sr.dcm", images[0], content)
+    found = read_study(images[0].parent.iterdir())
+    assert [mark.label for mark in found.study.marks] == ["A"]
+    (flag,) = found.flags
+    assert flag.code == "marks-not-read"
+    assert flag.sentence == (
+        "A report holds figures that are not read as marks: 1 MULTIPOINT, 2 POLYLINE, 1 of an unknown kind; read "
+        "are POINT, CIRCLE, ELLIPSE, in pixels of an image or in space, and the anchor of a text without one of these."
+    )
+
+
+def test_a_figure_on_the_display_is_told_as_one(images: list[Path]) -> None:
+    shown = annotation(images[3], "CIRCLE", [0.2, 0.2, 0.3, 0.2])
+    shown.GraphicObjectSequence[0].GraphicAnnotationUnits = "DISPLAY"
+    state(images[0].parent / "pr.dcm", images[0], [shown])
+    found = read_study(images[0].parent.iterdir())
+    assert found.study.marks == ()
+    assert [flag.code for flag in found.flags] == ["marks-not-read"]
+    assert "figures that are not read as marks: 1 CIRCLE in DISPLAY units;" in found.flags[0].sentence
+
+
+def test_the_anchor_of_a_text_is_the_mark_where_no_figure_beside_it_has_a_middle(images: list[Path]) -> None:
+    both = [annotation(images[3], kind, [1, 1, 2, 2], kind) for kind in ("POLYLINE", "POINT")]
+    for one in both:
+        one.TextObjectSequence[0].AnchorPoint = [5.5, 6.5]
+        one.TextObjectSequence[0].AnchorPointAnnotationUnits = "PIXEL"
+    state(images[0].parent / "pr.dcm", images[0], both)
+    (anchored, pointed), _, codes = read(images)
+    assert anchored.point_mm == pytest.approx(place(3, 6, 5), abs=1e-3)
+    assert (anchored.label, anchored.extent_mm) == ("POLYLINE", None)
+    assert pointed.point_mm == pytest.approx(place(3, 0.5, 0.5), abs=1e-3)
+    assert codes == ["marks-not-read"]
