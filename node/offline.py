@@ -49,11 +49,18 @@ def analyse_folder(
     The answer has `findings`, `refused`, `flags`, `outputs` and `failed` (True when a study has no result). Of several
     studies each has a folder `study-N`. Files of the same name are written over, once their study is analysed;
     nothing is deleted. `also` names kinds of result beside SEG and SR: `capture`, `pdf`. `marks` are points, LPS mm, at
-    which lesions are asked for; then only they are analysed, unless `plugins` says otherwise. `prior` is a folder with
+    which lesions are asked for; then only they are analysed, unless `plugins` names others too. `prior` is a folder with
     the patient's earlier studies and what Nadir made of them: lesions keep the identity that they have there. `models`
     are those made here that count.
-    Refuses `no-such-path`, `closed-folder`, `no-dicom`, `unknown-plugin`, `no-plugin`, `unknown-kind` and `bad-folder`.
+    Refuses `no-such-path`, `closed-folder`, `no-dicom`, `unknown-plugin`, `no-plugin`, `point-not-used`, `unknown-kind` and
+    `bad-folder`.
     """
+    if marks and plugins and MARKED not in plugins:
+        raise Refused(
+            "point-not-used",
+            f"points are for the analysis {MARKED}, not {', '.join(plugins)}; leave --at or --plugin out, or name "
+            f"{MARKED} too",
+        )
     names, broken = _names(settings, plugins or ((MARKED,) if marks else None))
     if not names:
         raise Refused("no-plugin", "no analysis is enabled; name one with --plugin")

@@ -85,6 +85,15 @@ def test_analyse_at_a_point_answers_that_point_and_another_point_is_another_resu
     assert uids[0] != uids[1]
 
 
+def test_a_point_that_no_analysis_uses_is_refused(tmp_path: Path, study: list[Path]) -> None:
+    settings, out = Settings(home=tmp_path / "home", plugins=CLASSICAL), tmp_path / "out"
+    with pytest.raises(Refused, match="point-not-used.*marked_lesion, not emphysema"):
+        analyse_folder(study[0].parent, out, settings, marks=[CENTRE_MM], plugins=["emphysema"])
+    assert not out.exists()
+    answer = analyse_folder(study[0].parent, out, settings, marks=[CENTRE_MM], plugins=["marked_lesion"])
+    assert len(answer["findings"]) == 1
+
+
 def test_a_point_outside_of_the_images_is_refused(tmp_path: Path, study: list[Path]) -> None:
     settings = Settings(home=tmp_path / "home", plugins=CLASSICAL)
     answer = analyse_folder(study[0].parent, tmp_path / "out", settings, marks=[(500.0, 0.0, 0.0)])
