@@ -49,11 +49,11 @@ def analyse_folder(
     The answer has `findings`, `refused`, `flags`, `outputs` and `failed` (True when a study has no result). Of several
     studies each has a folder `study-N`. Files of the same name are written over, once their study is analysed;
     nothing is deleted. `also` names kinds of result beside SEG and SR: `capture`, `pdf`. `marks` are points, LPS mm, at
-    which lesions are asked for; then only they are analysed, unless `plugins` names others too. `prior` is a folder with
-    the patient's earlier studies and what Nadir made of them: lesions keep the identity that they have there. `models`
-    are those made here that count.
-    Refuses `no-such-path`, `closed-folder`, `no-dicom`, `unknown-plugin`, `no-plugin`, `point-not-used`, `unknown-kind` and
-    `bad-folder`.
+    which lesions are asked for; then only they are analysed, unless `plugins` names others too. `prior` is a folder
+    with the patient's earlier studies and what Nadir made of them: lesions keep the identity that they have there.
+    `models` are those made here that count.
+    Refuses `no-such-path`, `closed-folder`, `no-dicom`, `unknown-plugin`, `no-plugin`, `point-not-used`, `unknown-kind`
+    and `bad-folder`.
     """
     if marks and plugins and MARKED not in plugins:
         raise Refused(

@@ -15,6 +15,9 @@ from plugins.contract import Finding, Flag, Mark, Mask, Study, Volume
 from plugins.errors import Refused
 from plugins.nodule_drawing import SEGMENTERS, Drawing, Segmenters, choose, draw_at, interval_words
 
+REQUEST = "request"
+"""The source of a point that whoever started the analysis named."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MarkedLesion:
@@ -55,14 +58,19 @@ class MarkedLesion:
         return self.drawer.card
 
     def accepts(self, study: Study) -> bool:
-        """Return True when a point was marked and there is a CT."""
-        return bool(study.marks) and bool(study.by_role("ct"))
+        """Return True when a point was marked and there is a CT, and when one was asked for, which is answered."""
+        asked = any(mark.source == REQUEST for mark in study.marks)
+        return asked or (bool(study.marks) and bool(study.by_role("ct")))
 
     def run(self, study: Study) -> tuple[Finding | Flag, ...]:
         """Return a finding for every mark at which a lesion is seen, and a flag for each other.
 
-        Refuses `no-mark` when no point of the study lies on a CT.
+        Refuses `no-ct`, and `no-mark` when no point of the study lies on a CT.
         """
+        if not study.by_role("ct"):
+            others = ", ".join(sorted({v.modality for v in study.volumes})) or "no other image"
+            words = f"a lesion is drawn on a CT in Hounsfield units, and the study holds none ({others})"
+            raise Refused("no-ct", f"{words}; name a folder with the CT")
         findings: list[Finding] = []
         flags: list[Flag] = []
         for number, mark in enumerate(study.marks, start=1):

@@ -87,11 +87,24 @@ def test_analyse_at_a_point_answers_that_point_and_another_point_is_another_resu
 
 def test_a_point_that_no_analysis_uses_is_refused(tmp_path: Path, study: list[Path]) -> None:
     settings, out = Settings(home=tmp_path / "home", plugins=CLASSICAL), tmp_path / "out"
-    with pytest.raises(Refused, match="point-not-used.*marked_lesion, not emphysema"):
+    with pytest.raises(Refused, match=r"marked_lesion, not emphysema; leave --at or --plugin out"):
         analyse_folder(study[0].parent, out, settings, marks=[CENTRE_MM], plugins=["emphysema"])
     assert not out.exists()
     answer = analyse_folder(study[0].parent, out, settings, marks=[CENTRE_MM], plugins=["marked_lesion"])
     assert len(answer["findings"]) == 1
+
+
+def test_a_point_in_a_study_without_a_ct_is_refused_with_what_it_needs(tmp_path: Path) -> None:
+    make_series(tmp_path / "study", np.ones((6, 24, 24)), modality="PT", spacing_mm=SPACING)
+    settings = Settings(home=tmp_path / "home", plugins=CLASSICAL)
+    answer = analyse_folder(tmp_path / "study", tmp_path / "out", settings, marks=[(0.0, 0.0, 0.0)])
+    assert answer["failed"]
+    (refused,) = [one for one in answer["refused"] if one["code"] == "no-ct"]
+    assert refused["sentence"].startswith(
+        "a lesion is drawn on a CT in Hounsfield units, and the study holds"
+    )
+    assert "(PT)" in refused["sentence"]
+    assert "nothing-to-analyse" not in [one["code"] for one in answer["refused"]]
 
 
 def test_a_point_outside_of_the_images_is_refused(tmp_path: Path, study: list[Path]) -> None:
