@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import shutil
@@ -129,6 +130,9 @@ def test_the_site_builds_without_a_broken_link_and_asks_no_other_host(tmp_path: 
     for path, text in pages.items():
         loaded = re.findall(r'<(?:script|link|img|iframe)[^>]*\b(?:src|href)="(https?://[^"]+)"', text)
         assert loaded == [], path
-        assert "--8<--" not in text and "<!-- routes -->" not in text
+        shown = html.unescape(re.sub(r"<[^>]+>", "", text))
+        assert "--8" not in shown and "<!-- routes -->" not in text, path
+    plugin = html.unescape(re.sub(r"<[^>]+>", "", pages[Path("plugins/index.html")]))
+    assert "class CalcifiedFoci:" in plugin and "def run(self, study: Study)" in plugin
     assert "GET /api/jobs" in pages[Path("api/index.html")]
     assert "nodule_segmenter" in pages[Path("methods/index.html")]
