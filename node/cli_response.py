@@ -58,7 +58,19 @@ def response(
     as_json: AsJson = False,
     **protocol: Any,
 ) -> None:
-    """Judge a course of measurements, from a table (--csv) or of a patient of this node (--patient)."""
+    """Judge a course of measurements, from a table (--csv) or of a patient of this node (--patient).
+
+    A row of the table is one lesion at one visit. Its columns, in any order: patient, lesion, date (2026-01-31), role
+    (target, non-target, new); site, node (1 for a lymph node), status (measured, absent, too-small, NE, present,
+    unequivocal-progression); long_axis_mm, short_axis_mm; volume_mm3 or volume_ml; suv_peak, tlg, deauville; one
+    standard deviation: long_axis_sd_mm, short_axis_sd_mm, volume_sd_mm3 or volume_sd_ml, suv_peak_sd.
+
+    Of the visit: liver_mean, liver_sd, blood_pool_mean, blood_pool_sd, mediastinum, uptake_minutes, injected_mbq,
+    scanner; of the patient: treatment_start. The first four columns are needed.
+
+    All uptake is SUL (by lean body mass), suv_peak too. SUVbw is not converted, and limits that PERCIST sets in SUL do
+    not hold for it.
+    """
     from store.response.criteria import CRITERIA
 
     if criteria not in CRITERIA:

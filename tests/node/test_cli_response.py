@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -14,8 +16,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from node.cli import app
+from node.cli_response import response
 from node.cli_rules import OPTIONS
 from plugins.errors import Refused
+from store.response.row import NEEDED, NUMBERS, WORDS
 from store.response.rules import Rules
 
 HEADER = "patient,lesion,date,role,site,node,long_axis_mm,short_axis_mm,status"
@@ -61,6 +65,14 @@ def test_the_boundaries_hold_from_text_to_verdict(lengths: tuple[float, ...], no
     assert point["overall"] == last
     assert point["sum"] == lengths[-1]
     assert point["nadir"] == min(lengths[:-1])
+
+
+def test_the_help_names_every_column_and_that_uptake_is_sul() -> None:
+    said = inspect.getdoc(response) or ""
+    assert set(re.findall(r"[a-z]\w+", said)) >= {*NEEDED, *WORDS, *NUMBERS}
+    assert "All uptake is SUL" in said
+    shown = CliRunner().invoke(app, ["response", "--help"], env={"COLUMNS": "200"})
+    assert "volume_sd_ml" in shown.output
 
 
 def test_a_target_that_is_missing_does_not_hide_progression() -> None:
