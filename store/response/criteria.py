@@ -30,24 +30,30 @@ CRITERIA: Mapping[str, Judge] = {
 }
 """What judges, by the name that a person gives."""
 
-NEEDS: Mapping[str, tuple[str, ...]] = {
-    "recist1.1": ("long_axis_mm", "short_axis_mm"),
-    "irecist": ("long_axis_mm", "short_axis_mm"),
-    "percist": ("suv_peak",),
-    "lugano": ("deauville", "suv_peak", "long_axis_mm"),
-    "who": ("long_axis_mm",),
-    "volume": ("volume_mm3", "volume_ml"),
+_BOTH = ("long_axis_mm", "short_axis_mm")
+_EITHER = (("long_axis_mm",), ("short_axis_mm",))
+NEEDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "recist1.1": _EITHER,
+    "irecist": _EITHER,
+    "percist": (("suv_peak",),),
+    "lugano": (("deauville",), ("suv_peak",), _BOTH),
+    "who": (_BOTH,),
+    "volume": (("volume_mm3",), ("volume_ml",)),
 }
-"""Columns of a table of which each set of criteria needs one at least."""
+"""Columns of a table of which each set of criteria needs one at least, or those that belong together."""
 
 
 def check_columns(criteria: str, columns: Collection[str], histories: Iterable[History]) -> None:
     """Refuse (`missing-column`) a table that has targets, and no column that the criteria measure them by."""
     needs = NEEDS[criteria]
-    if set(needs) & set(columns):
+    if any(set(together) <= set(columns) for together in needs):
         return
     if any(seen.role is Role.TARGET for one in histories for visit in one.visits for seen in visit.seen):
-        raise Refused("missing-column", f"{criteria} needs a column {' or '.join(needs)}; the table has none")
+        told = " or ".join(" and ".join(together) for together in needs)
+        lacking = sorted({name for together in needs for name in together} - set(columns))
+        raise Refused(
+            "missing-column", f"{criteria} measures by {told}; the table has no column {' or '.join(lacking)}"
+        )
 
 
 __all__ = ["CRITERIA", "Judge", "check_columns"]

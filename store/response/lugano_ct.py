@@ -238,7 +238,7 @@ def target_response(course: Course) -> tuple[str | None, str]:
         return "CR", "every node has an LDi of 15.0 mm at most and every other lesion is gone."
     missing = [name for name, seen in zip(known.targets, now, strict=True) if product(seen) is None]
     if missing:
-        return "NE", f"not measured: {', '.join(missing)}."
+        return "NE", f"not measured by both axes: {', '.join(missing)}."
     baseline, size = course.sums[0], course.sums[-1]
     if baseline is None or size is None:
         return "NE", "the sum of products at the baseline is not known."

@@ -58,8 +58,10 @@ class Products:
         return False
 
     def remarks(self, course: Sequence[tuple[date, Seen]], rules: Rules) -> Iterator[str]:
-        """Yield nothing."""
-        yield from ()
+        """Yield what there is no product of, though its long axis was measured."""
+        _, seen = course[-1]
+        if seen.status is Status.MEASURED and seen.long_axis_tenths is not None and self.steps(seen) is None:
+            yield f"{seen.lesion} has a long axis and no short one, so no product."
 
     def doubts(self, course: Sequence[Visit], known: Disease, verdict: str, rules: Rules) -> Iterator[str]:
         """Yield targets that alone are 25 % above their smallest product, which the handbook calls progression."""

@@ -224,6 +224,13 @@ def test_one_table_is_judged_by_each_set_of_criteria(
     assert (patient["best_overall"], patient["best_overall_confirmed"]) == best
 
 
+def test_a_long_axis_without_a_short_one_is_told_where_a_product_is_asked_for() -> None:
+    (patient,) = judged(targets(100, 70), "--criteria", "who")
+    assert "T1 has a long axis and no short one, so no product." in patient["time_points"][1]["because"]
+    (patient,) = judged(targets(100, 70), "--criteria", "lugano")
+    assert "not measured by both axes: T1." in patient["time_points"][1]["because"]
+
+
 def test_disease_that_is_not_measured_needs_no_column_of_lengths() -> None:
     table = (
         "patient,lesion,date,role,status\nP,A,2024-01-01,non-target,present\nP,A,2024-03-01,non-target,absent"
@@ -258,6 +265,8 @@ def test_what_is_passed_over_is_told_and_the_answer_stays_json(tmp_path: Path) -
         (targets(100, -70), "recist1.1", "negative"),
         (targets(100, 70), "percist", "missing-column"),
         (targets(100, 70), "volume", "missing-column"),
+        (targets(100, 70).replace("short_axis_mm", "comment"), "who", "missing-column"),
+        (targets(100, 70).replace("short_axis_mm", "comment"), "lugano", "missing-column"),
     ],
 )
 def test_a_table_that_cannot_be_judged_is_refused(table: str, criteria: str, code: str) -> None:
