@@ -30,7 +30,9 @@ def segment(
 ) -> None:
     """Draw the lesion at each point of a CT, measure it with its uncertainty, and write the masks as labels 1, 2, ...
 
-    Points come before boxes. The networks learned from lung nodules; elsewhere they guess.
+    Points come before boxes. The networks learned from lung nodules; elsewhere they guess. Sizes and 90 % intervals are
+    those of what several readers draw together (their union): more than the edge at half density, of small balls up to
+    40 % in volume, and 1 to 3 mm in the long axis.
     """
     from node.points import numbers_of, point_of
     from node.segment import Asked
