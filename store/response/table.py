@@ -202,6 +202,10 @@ def _doubts(rows: Sequence[Row]) -> tuple[str, ...]:
         if (row.number("short_axis_mm") or 0) > (row.number("long_axis_mm") or float("inf"))
     ]
     said = []
+    start = _one_value(rows, "treatment_start", lambda row: row["treatment_start"].date())
+    days = sorted({row.day() for row in rows})
+    if start is not None and len(days) > 1 and start > days[-1]:
+        said.append(f"the treatment starts on {start}, after the last visit, {days[-1]}: is that date right?")
     if rounded:
         first = rounded[0]
         told = f"{len(rounded)}, first {first.text} on line {first.line}"

@@ -45,6 +45,19 @@ def refusal(data: bytes) -> Refused:
     return caught.value
 
 
+@pytest.mark.parametrize(("start", "told"), [("2024-03-01", 0), ("2024-03-02", 1)])
+def test_a_treatment_that_starts_after_every_visit_is_doubted(start: str, told: int) -> None:
+    header = HEADER + ",treatment_start"
+    rows = [f"{row},{start}" for row in TWO_VISITS.splitlines()]
+    said = [one for one in read_table(table(*rows, header=header)).doubts["P1"] if "treatment" in one]
+    assert (
+        said
+        == ["the treatment starts on 2024-03-02, after the last visit, 2024-03-01: is that date right?"][
+            :told
+        ]
+    )
+
+
 def test_a_table_is_a_history_by_date_with_lengths_in_tenths() -> None:
     def seen(lesion: str, role: Role, status: Status, site: str, *axes: int, node: bool = False) -> Seen:
         long_axis, short_axis = (*axes, None, None)[:2]
