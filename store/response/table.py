@@ -30,6 +30,8 @@ from store.response.row import LENGTHS, OF_VISIT, Row, read_rows
 from store.response.verdict import Response
 
 T = TypeVar("T")
+MEASURED = (*LENGTHS, "volume_mm3", "volume_ml", "suv_peak", "tlg", "deauville")
+"""Columns of which a measured lesion has a number in one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +60,14 @@ def read_table(data: bytes) -> Table:
     patients: dict[str, list[Row]] = {}
     for row in rows:
         patients.setdefault(row.text("patient"), []).append(row)
+    try:
+        histories = tuple(_history(patient, own) for patient, own in patients.items())
+    except Refused as refusal:
+        if refusal.code not in ("no-status", "no-number"):
+            raise
+        raise Refused(refusal.code, "; ".join((refusal.sentence, *notes))) from refusal
     return Table(
-        histories=tuple(_history(patient, own) for patient, own in patients.items()),
+        histories=histories,
         columns=columns,
         notes=notes,
         doubts={patient: _doubts(own) for patient, own in patients.items()},
@@ -150,10 +158,14 @@ def _status(row: Row, role: Role, *, measured: bool) -> Status:
     status = cell.status()
     if status is None:
         if not measured:
-            raise cell.refused("no-status", "and no number in that row; write what was seen, or NE")
+            raise cell.refused(
+                "no-status", f"and no number in that row ({', '.join(MEASURED)}); write it, or what was seen"
+            )
         return Status.MEASURED
     if status is Status.MEASURED and not measured:
-        raise cell.refused("no-number", "and no number in that row; write it, or another status")
+        raise cell.refused(
+            "no-number", f"and no number in that row ({', '.join(MEASURED)}); write it, or another status"
+        )
     if status is Status.ABSENT:
         for name in (*LENGTHS, "volume_mm3", "volume_ml"):
             if row.number(name):

@@ -45,6 +45,15 @@ def refusal(data: bytes) -> Refused:
     return caught.value
 
 
+@pytest.mark.parametrize("status", ["", "measured"])
+def test_a_length_in_a_column_that_is_not_known_is_told_by_its_name(status: str) -> None:
+    row = f"P1,T1,2024-01-02,target,,0,5,,{status}"
+    error = refusal(table(row, header=HEADER.replace("long_axis_mm", "long_axis_cm")))
+    assert error.code == ("no-number" if status else "no-status")
+    assert "no number in that row (long_axis_mm, short_axis_mm, volume_mm3, " in error.sentence
+    assert error.sentence.endswith("; columns that are not known were ignored: long_axis_cm")
+
+
 @pytest.mark.parametrize(("start", "told"), [("2024-03-01", 0), ("2024-03-02", 1)])
 def test_a_treatment_that_starts_after_every_visit_is_doubted(start: str, told: int) -> None:
     header = HEADER + ",treatment_start"
