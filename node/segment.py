@@ -65,7 +65,8 @@ def segment(path: Path, out: Path, asked: Sequence[Asked], segmenter: LesionSegm
     """
     if not 1 <= len(asked) <= MOST:
         raise Refused(
-            "too-many" if asked else "nothing-asked", f"name 1 to {MOST} points or boxes, not {len(asked)}"
+            "too-many" if asked else "nothing-asked",
+            f"name 1 to {MOST} points (--at) or boxes (--box), not {len(asked)}",
         )
     if not path.exists():
         raise Refused("no-such-path", f"{path} does not exist")

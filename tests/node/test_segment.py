@@ -115,6 +115,11 @@ def test_a_dicom_folder_and_a_nifti_of_it_give_the_same_places(tmp_path: Path) -
     assert reports[0]["model"]["interval_coverage"] == pytest.approx(0.9)
 
 
+def test_nothing_asked_for_names_the_options(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"points \(--at\) or boxes \(--box\), not 0"):
+        segment(tmp_path, tmp_path / "mask.nii.gz", [], ClassicalNoduleSegmenter())
+
+
 def test_what_of_a_folder_could_not_be_read_is_told_beside_what_was_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
