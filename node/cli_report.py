@@ -37,6 +37,10 @@ Out = Annotated[
     Path | None, typer.Option("--out", help="File; standard output when not given.", show_default=False)
 ]
 
+_ENDINGS = {"html": {".html", ".htm"}, "pdf": {".pdf"}, "json": {".json"}, "csv": {".csv"}}
+OTHER_ENDINGS = {kind: set().union(*_ENDINGS.values()) - own for kind, own in _ENDINGS.items()}
+"""By format, endings of files that are of another."""
+
 
 @with_rules
 def report(
@@ -63,6 +67,8 @@ def report(
         raise typer.BadParameter("--cohort takes one --criteria")
     if kind == "pdf" and out is None and sys.stdout.isatty():
         raise typer.BadParameter("name a file for the PDF with --out")
+    if out is not None and out.suffix.lower() in OTHER_ENDINGS[kind]:
+        raise typer.BadParameter(f"--format {kind} is no {out.suffix}; name {out} otherwise, or the format")
     rules = Rules(**protocol)
     objects = load_settings(config, {"home": home}).home / "store"
     with open_database(home, config) as database:

@@ -82,10 +82,18 @@ def test_the_cohort_has_every_patient_with_two_visits(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [(), ("--patient", "P1", "--cohort"), ("--patient", "P1", "--criteria", "nonsense")]
+    "words",
+    [
+        (),
+        ("--patient", "P1", "--cohort"),
+        ("--patient", "P1", "--criteria", "nonsense"),
+        ("--patient", "P1", "--out", "course.pdf"),
+        ("--patient", "P1", "--format", "csv", "--out", "course.JSON"),
+    ],
 )
 def test_a_command_line_that_is_wrong_is_told(home: Path, words: tuple[str, ...]) -> None:
     assert CliRunner().invoke(app, ["report", *words, "--home", str(home)]).exit_code == 2
+    assert not Path("course.pdf").exists()
 
 
 def test_a_patient_who_is_not_here_is_refused(home: Path) -> None:
