@@ -168,7 +168,10 @@ def divide(
     if path.exists() and keep is None:
         raise Refused("split-there", f"{path} is there already; --keep {path} makes it anew and moves nobody")
     earlier = None if keep is None else read_earlier(keep)
-    split(manifest, _shares(shares), seed, by=by or (), earlier=earlier).write(path)
+    made = split(manifest, _shares(shares), seed, by=by or (), earlier=earlier)
+    made.write(path)
+    for side in made.empty:
+        printing.complain(f"nadir: nobody is on the side {side}: {len(made.sides)} patients are few for that")
     _tell(outline(folder), as_json)
 
 

@@ -92,6 +92,14 @@ class Split:
         except OSError as error:
             raise Unavailable(f"{path} cannot be written: {error.strerror or error}") from error
 
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """Return the sides that have a share and nobody on them."""
+        held = set(self.sides.values())
+        return tuple(
+            side for side, share in zip(SIDES, self.shares, strict=True) if share and side not in held
+        )
+
     def _plain(self) -> dict[str, object]:
         return {
             "data": self.data,

@@ -163,6 +163,17 @@ def test_nifti_pairs_are_named_on_the_command_line(tmp_path: Path) -> None:
         assert said.exit_code == 2
 
 
+def test_a_side_that_nobody_is_on_is_told(tmp_path: Path) -> None:
+    said = CliRunner().invoke(app, ["curate", "split", str(balls(tmp_path, 3)), "--shares", "0.9,0.05,0.05"])
+    assert said.exit_code == 0
+    sides = json.loads((tmp_path / "split.json").read_text())["sides"]
+    empty = [side for side, held in sides.items() if not held]
+    assert empty
+    assert [
+        f"nobody is on the side {side}: 3 patients are few for that" in said.stderr for side in empty
+    ] == [True for _ in empty]
+
+
 @pytest.mark.parametrize("shares", ["0.7,0.3", "a,b,c", ""])
 def test_shares_that_are_not_three_numbers_are_a_wrong_command_line(tmp_path: Path, shares: str) -> None:
     said = CliRunner().invoke(app, ["curate", "split", str(balls(tmp_path, 1)), "--shares", shares])
