@@ -28,8 +28,9 @@ NINETY = 1.645
 STEADY = 0.06
 """A drawing that is less steady may be of no lesion: of held-out nodules 1 in 25 is, of what is drawn in plain lung and
 in vessels 4 in 5 (`python -m training.steadiness`)."""
-PARTS = frozenset({"larger-than-patch", "cut-at-box", "reaches-image-edge"})
-"""Doubts of a lesion of which only a part was drawn: no interval around what was measured holds the whole."""
+PARTS = frozenset({"larger-than-patch", "cut-at-box"})
+"""Doubts of a lesion of which only a part was drawn: no interval around what was measured holds the whole. The edge of
+the image is none of them: it cuts two of three of the crops that the intervals were learned from."""
 AROUND_MM = 4.0
 """Lung around a drawing is looked for no further away than that, or a voxel."""
 BOX_MARGIN_MM = 2.0
