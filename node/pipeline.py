@@ -116,7 +116,7 @@ def _write_pages(
     from node.present import study_report, write_pages
 
     told = [t for a in analysed for t in a.results.told]
-    files = [Path(w.path) for a in analysed for w in a.results.written]
+    files = [Path(w.path).relative_to(task.out) for a in analysed for w in a.results.written]
     ran = [(p, a) for p, a in zip(plugins, analysed, strict=True) if p.name in identified]
     made = {plugin.name: _made(plugin, answer) for plugin, answer in ran}
     report = study_report(read, identified, told, files, made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,3 +111,12 @@ def test_a_confidence_beyond_0_to_1_is_no_finding(confidence: float) -> None:
             measurements=(),
             confidence=confidence,
         )
+
+
+def test_the_page_names_the_files_that_lie_beside_it(make_task: MakeTask, tmp_path: Path) -> None:
+    analyse(make_task("box", pages=True))
+    page = (tmp_path / "out" / "report.html").read_text()
+    listed = page.split("Files written")[1].split("</ul>")[0]
+    names = re.findall(r"<li[^>]*>([^<]+)</li>", listed)
+    assert names
+    assert all((tmp_path / "out" / name).is_file() and not Path(name).is_absolute() for name in names)
