@@ -86,7 +86,7 @@ def test_a_fault_of_a_plugin_tells_its_place_and_no_word_of_the_patient(run: Cal
     assert analysed.error_text is not None
     assert "ValueError at" in analysed.error_text
     assert "trouble.py:" in analysed.error_text
-    assert "node/pipeline.py:" in analysed.error_text
+    assert "node/plugin_run.py:" in analysed.error_text
     assert "SECRET" not in analysed.error_text
 
 
