@@ -41,9 +41,8 @@ class Layers:
 def kind_of(postprocessing: object) -> Kind:
     """Return what a post-processing, as it is written in the configuration, says of its channels; runs nothing."""
     said = list(_arguments(postprocessing))
-    if any(
-        isinstance(value, str) for _, value in said
-    ):  # an expression or a reference, which only MONAI reads
+    # An expression or a reference is read by MONAI alone.
+    if any(isinstance(value, str) for _, value in said):
         return "unsaid"
     names = {name for name, value in said if value is not None and value is not False}
     if names & {"argmax", "softmax"}:

@@ -55,15 +55,6 @@ class Uncertainty:
         drawn: BoolArray = self.probability > self.threshold
         return drawn
 
-    @property
-    def disagreement(self) -> float:
-        """1 - the mean Dice of what each answer draws and what all draw together; 1 where these draw nothing."""
-        mask, inside = self.mask, tuple(range(1, self.masks.ndim))
-        if not mask.any():
-            return 1.0
-        common = (self.masks & mask).sum(axis=inside, dtype=np.float64)
-        return 1.0 - float(np.mean(2.0 * common / (self.masks.sum(axis=inside) + mask.sum())))
-
     def case(self, spacing_mm: Spacing) -> CaseUncertainty:
         """Return the doubt about the whole lesion; the answers have to be `(K, R, C)` of this spacing."""
         mask, p = self.mask, self.probability
@@ -77,7 +68,7 @@ class Uncertainty:
             entropy=float(self.entropy[mask].mean(dtype=np.float64)),
             mutual_information=float(self.mutual_information[mask].mean(dtype=np.float64)),
             volume_cv=float(sizes.std() / sizes.mean()) if sizes.any() else math.inf,
-            disagreement=self.disagreement,
+            disagreement=_disagreement(self.masks, mask),
             dice_deficit=1.0
             - 2.0 * float(p[mask].sum(dtype=np.float64)) / (size + float(p[region].sum(dtype=np.float64))),
         )
@@ -129,7 +120,20 @@ def unsteadiness(of_networks: Sequence[Array], threshold: float = 0.5) -> float:
 
     The logits of each are `(T, ...)`. How far networks lie apart does not count, so it does not grow with their number.
     """
-    return float(np.mean([summarised(one, threshold=threshold).disagreement for one in of_networks]))
+    found = []
+    for logits in of_networks:
+        p = tempered(logits.astype(np.float64), 1.0)
+        found.append(_disagreement(p > threshold, p.mean(axis=0) > threshold))
+    return float(np.mean(found))
+
+
+def _disagreement(masks: BoolArray, together: BoolArray) -> float:
+    """Return 1 - the mean Dice of each mask `(T, ...)` and what all draw together; 1 where these draw nothing."""
+    if not together.any():
+        return 1.0
+    inside = tuple(range(1, masks.ndim))
+    common = (masks & together).sum(axis=inside, dtype=np.float64)
+    return 1.0 - float(np.mean(2.0 * common / (masks.sum(axis=inside) + together.sum())))
 
 
 def _entropy(p: NDArray[np.float64]) -> NDArray[np.float64]:

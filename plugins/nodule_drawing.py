@@ -31,8 +31,6 @@ in vessels 4 in 5 (`python -m training.steadiness`)."""
 PARTS = frozenset({"larger-than-patch", "cut-at-box"})
 """Doubts of a lesion of which only a part was drawn: no interval around what was measured holds the whole. The edge of
 the image is none of them: it cuts two of three of the crops that the intervals were learned from."""
-AROUND_MM = 4.0
-"""Lung around a drawing is looked for no further away than that, or a voxel."""
 BOX_MARGIN_MM = 2.0
 """A drawing may go so far beyond a box that was put around a lesion, or a quarter of the side, if that is more."""
 
@@ -116,7 +114,7 @@ def draw_at(
         seed = [min(max(round(float(p)), 0), n - 1) for p, n in zip(point, shape, strict=True)]
         drawn = segmenter.segment(volume.array, volume.spacing_mm, (seed[0], seed[1], seed[2]))
         mask = Mask.from_full(drawn)
-        flags.extend(doubts_of_border(_aerated(mask, volume), volume))
+        flags.extend(doubts_of_border(aeration(volume.array, drawn, volume.spacing_mm), volume))
     if corners_mm is not None:
         mask = _within(mask, volume, corners_mm, flags)
     if mask.count == 0:
@@ -209,17 +207,6 @@ def _hardly(unsteadiness: float, volume: Volume) -> Flag:
         "are, and of few nodules: look whether there is a lesion at all"
     )
     return Flag(code="hardly-a-lesion", sentence=words, series_instance_uid=volume.series_instance_uid)
-
-
-def _aerated(mask: Mask, volume: Volume) -> float:
-    """Return the part of what surrounds a mask that is lung, 0 to 1."""
-    spacing_mm = volume.spacing_mm
-    far_mm = max(AROUND_MM, max(spacing_mm) + 1.0)
-    reach = [int(far_mm / s) + 2 for s in spacing_mm]
-    near = tuple(
-        slice(max(0, side.start - n), side.stop + n) for side, n in zip(mask.box, reach, strict=True)
-    )
-    return aeration(volume.array[near], mask.full()[near], spacing_mm)
 
 
 def doubts_of_border(aerated: float, volume: Volume) -> tuple[Flag, ...]:

@@ -36,9 +36,8 @@ LIMITS = (0.04, 0.05, 0.06, 0.07, 0.08, 0.1)
 """The unsteadiness from which on shares are told."""
 
 
-def of_nodules(subject: Subject, data: Data) -> Iterator[float]:
-    """Yield the unsteadiness of each nodule that is drawn, by the folds that have not seen its patient."""
-    model = _model(subject)
+def of_nodules(subject: Subject, model: Model, data: Data) -> Iterator[float]:
+    """Yield the unsteadiness of each nodule that is drawn, by the fold of the model that has not seen its patient."""
     segmenters = {fold: LearnedNoduleSegmenter(model=model, folds=(fold,)) for fold in subject.folds}
     for case in data.manifest.cases:
         (fold,) = subject.weights_for(case.patient_id)
@@ -74,12 +73,6 @@ def points_without_nodule(scan: Scan, count: int = POINTS) -> Mapping[str, NDArr
     return chosen
 
 
-def _model(subject: Subject) -> Model:
-    if subject.family != NAME or subject.model is None:
-        raise SystemExit(f"{subject.name} is no packed model that draws nodules")
-    return subject.model
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; return 2 for input that cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m training.steadiness", description=__doc__)
@@ -90,8 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         data = open_learnable(given.data)
         subject = open_subject(given.model).on(data.manifest)
-        found: dict[str, list[float]] = {"nodules": list(of_nodules(subject, data))}
-        together = LearnedNoduleSegmenter(model=_model(subject))
+        if subject.family != NAME or subject.model is None:
+            parser.error(f"{subject.name} is no packed model that draws nodules")
+        found: dict[str, list[float]] = {"nodules": list(of_nodules(subject, subject.model, data))}
+        together = LearnedNoduleSegmenter(model=subject.model)
         for name in present(given.scans):
             scan = load_scan(name, given.scans)
             for kind, points in points_without_nodule(scan).items():
