@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import ports
 import pytest
 from hypothesis import settings
 from patience import PATIENCE_SECONDS
@@ -43,14 +43,8 @@ def data() -> Path:
 
 @pytest.fixture
 def free_port() -> Callable[[], int]:
-    """Return a function that gives a free loopback port."""
-
-    def take() -> int:
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            return int(s.getsockname()[1])
-
-    return take
+    """Return the function that gives a free port."""
+    return ports.free_port
 
 
 @pytest.fixture(autouse=True)

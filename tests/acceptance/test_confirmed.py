@@ -7,8 +7,9 @@ from pathlib import Path
 
 import httpx
 from node_process import NodeProcess, nadir
-from orthanc_server import free_port, orthanc
+from orthanc_server import orthanc
 from outbox_rows import waiting_results
+from ports import free_port
 from small_node import SmallNode
 
 

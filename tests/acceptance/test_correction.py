@@ -16,7 +16,8 @@ from edited_seg import edited, masks_of
 from marked_images import group, report, scoord
 from node_process import NodeProcess, nadir_json
 from numpy.typing import NDArray
-from orthanc_server import OrthancServer, free_port, orthanc
+from orthanc_server import OrthancServer, orthanc
+from ports import free_port
 from pydicom import Dataset, dcmread
 from sqlmodel import col, select
 from tiny_champion import install

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from node_process import NodeProcess, nadir, nadir_json
-from orthanc_server import OrthancServer, free_port, orthanc
+from orthanc_server import OrthancServer, orthanc
+from ports import free_port
 from pydicom import Dataset, dcmread
 from tumour_course import Visit, read_chest, write_visit
 

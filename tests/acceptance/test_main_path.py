@@ -16,7 +16,8 @@ import httpx
 import numpy as np
 import pytest
 from node_process import NodeProcess, nadir, node
-from orthanc_server import OrthancServer, free_port, orthanc
+from orthanc_server import OrthancServer, orthanc
+from ports import free_port
 from pydicom import Dataset, dcmread
 
 from store.dicom.series import read_study

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from node_process import NodeProcess
 from ohif_pages import require_viewer
-from orthanc_server import OrthancServer, free_port, orthanc, require_orthanc
+from orthanc_server import OrthancServer, orthanc, require_orthanc
+from ports import free_port
 from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 from skimage.color import lab2rgb

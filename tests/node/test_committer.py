@@ -13,7 +13,8 @@ import httpx
 import numpy as np
 import pytest
 from dicom_series import make_series
-from orthanc_server import free_port, orthanc
+from orthanc_server import orthanc
+from ports import free_port
 from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage, MRImageStorage
 from pynetdicom import AE, evt

@@ -14,8 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 from dcmtk_tools import dcmtk
-from orthanc_server import OrthancServer, free_port, orthanc
+from orthanc_server import OrthancServer, orthanc
 from outbox_rows import waiting_results
+from ports import free_port
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage
 from pynetdicom import AE, build_role, evt

@@ -14,7 +14,8 @@ import pytest
 from dicom_series import make_series
 from figures import write_figure
 from node_process import NodeProcess, nadir, nadir_json, node
-from orthanc_server import free_port, orthanc
+from orthanc_server import orthanc
+from ports import free_port
 from pydicom import dcmread
 from small_node import instances_in
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 from dicom_series import make_series
-from orthanc_server import OrthancServer, free_port, orthanc
+from orthanc_server import OrthancServer, orthanc
 from patience import PATIENCE_SECONDS, PATIENT
+from ports import free_port
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless

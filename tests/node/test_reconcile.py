@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from dicom_series import make_series
 from empty_database import empty_database
-from orthanc_server import OrthancServer, free_port, orthanc
+from orthanc_server import OrthancServer, orthanc
 from outbox_rows import waiting_results
+from ports import free_port
 from postgres_server import running_postgres
 from pydicom import dcmread
 from sqlmodel import col, select

@@ -18,9 +18,10 @@ from typing import Any
 import httpx
 import pytest
 from empty_database import empty_database
-from orthanc_server import OrthancServer, free_port, orthanc
+from orthanc_server import OrthancServer, orthanc
 from outbox_rows import waiting_results
 from patience import PATIENCE_SECONDS, PATIENT, eventually
+from ports import free_port
 from pydicom import dcmread
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, evt

@@ -21,8 +21,9 @@ from dcmtk_tools import run_dcmtk, start_dcmtk
 from dicom_series import make_series
 from figures import write_figure
 from listener_process import ListenerProcess
-from orthanc_server import free_port, orthanc
+from orthanc_server import orthanc
 from patience import PATIENCE_SECONDS, PATIENT, PATIENT_LIMITS, eventually
+from ports import free_port
 from raw_peer import RawPeer, associate_rq
 from small_node import SmallNode, instances_in
 from sqlmodel import select

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from orthanc_server import free_port, orthanc
+from orthanc_server import orthanc
 from outbox_rows import waiting_results
+from ports import free_port
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 from pynetdicom import AE, evt

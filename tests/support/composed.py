@@ -17,7 +17,8 @@ from typing import Any
 import httpx
 import yaml
 from node_process import NADIR
-from orthanc_server import HOOK, NOBODY, PATH, PLUGINS, free_port
+from orthanc_server import HOOK, NOBODY, PATH, PLUGINS
+from ports import free_port
 from postgres_server import PostgresServer
 from programs import ROOT, program
 

@@ -6,7 +6,7 @@ import socket
 from collections import Counter
 from typing import Any
 
-from orthanc_server import free_port
+from ports import free_port
 from pydicom.uid import CTImageStorage
 from pynetdicom import AE, evt
 from pynetdicom.dimse_primitives import C_STORE

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,19 +15,13 @@ from typing import Any
 
 import httpx
 import pytest
+from ports import free_port
 
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
 PLUGINS = Path("/usr/share/orthanc/plugins")
 NEEDED = ("libOrthancPython.so", "libOrthancDicomWeb.so")
 HOOK = Path(__file__).parents[2] / "orthanc" / "nadir_hook.py"
 NOBODY = 65534
-
-
-def free_port() -> int:
-    """Return a loopback port that is free now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def require_orthanc() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from ports import free_port
 
 USER = "nadir"
 
@@ -100,7 +100,7 @@ def running_postgres() -> Iterator[PostgresServer]:
             **identity,
         )
         for _ in range(5):
-            port = _free_port()
+            port = free_port()
             process = _start(binaries, data, port, folder, identity)
             if _is_up(process, port):
                 break
@@ -166,9 +166,3 @@ def _is_up(process: subprocess.Popen[bytes], port: int) -> bool:
         else:
             return True
     return False
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])

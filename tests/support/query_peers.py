@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dcmtk_tools import dcmtk
-from orthanc_server import free_port
+from ports import free_port
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_context, evt

@@ -17,7 +17,8 @@ import httpx
 import numpy as np
 import pytest
 from dicom_series import make_series
-from orthanc_server import free_port, orthanc
+from orthanc_server import orthanc
+from ports import free_port
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
