@@ -97,13 +97,13 @@ def restore(
     status is 1. A backup whose database is damaged is refused.
     A backup of a node on SQLite may be restored into PostgreSQL (database_url) and the other way round.
     """
-    from store import backup as store_backup
+    from store import restored
 
     if home is None and config is None:
         raise Refused("no-home", "name the new folder with --home, or the settings file with --config")
     settings = load_settings(config, {"home": home})
     with printing.advancing("copying objects") as progress:
-        made = store_backup.restore(folder, settings.home, settings.sql_url, name=name, progress=progress)
+        made = restored.restore(folder, settings.home, settings.database_url, name=name, progress=progress)
     if as_json:
         printing.print_json(made.plain())
     else:

@@ -68,11 +68,12 @@ def operator() -> str:
 def open_database(home: Path | None, config: Path | None) -> Iterator[Database]:
     """Give the database of a node that exists already, brought up to date when a newer version reads it first."""
     settings = load_settings(config, {"home": home})
+    url = settings.sql_url
     if not settings.database_url and not (settings.home / "nadir.sqlite").is_file():
         raise Refused("no-database", f"there is no node in {settings.home}; name its folder with --home")
     from store.database import Database
 
-    database = Database(settings.sql_url)
+    database = Database(url)
     try:
         if not database.is_current():
             database.upgrade()

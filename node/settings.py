@@ -24,6 +24,7 @@ from node.words import Words
 from node.worklist_settings import WorklistSettings
 from node.zone import known_zone
 from plugins.errors import Refused
+from store.checked_copy import RESTORING
 
 CALLER = re.compile(r"^[^@\s\\]{1,16}(@[^@\s]+)?$")
 
@@ -381,5 +382,10 @@ class Settings(BaseSettings):
 
     @property
     def sql_url(self) -> str:
-        """Return the SQLAlchemy URL."""
+        """Return the SQLAlchemy URL. Refuses `half-restored`: in the home lies what a killed restore left."""
+        if (self.home / RESTORING).exists():
+            sentence = (
+                f"{self.home} is being made of a backup, or that was cut short: run nadir restore again"
+            )
+            raise Refused("half-restored", sentence)
         return self.database_url or f"sqlite:///{self.home / 'nadir.sqlite'}"

@@ -1,4 +1,4 @@
-"""A copy of a whole node that can be made while it runs, and a node made of it again.
+"""A copy of a whole node that can be made while it runs; `store.restored` makes a node of it again.
 
 A backup folder holds `objects/ab/<sha256>.dcm`, which all backups in it share, and for each of them
 `<time>/nadir.sqlite` (the rows, also of a node on PostgreSQL), `<time>/home/` (models, what runs of training left,
@@ -18,18 +18,18 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from plugins.errors import Refused, Unavailable
-from store.checked_copy import copy_checked, copy_file, empty_unless_made, sync_folders, write_whole
+from store.checked_copy import copy_checked, copy_file, sync_folders, write_whole
 from store.database import Database, aware_utc
 from store.file_hash import has_hash
 from store.objects import ObjectStore
-from store.row_copy import copy_rows, has_rows
+from store.row_copy import copy_rows
 from store.walk import all_files_under
 
 ROWS, FILES, TOLD = "nadir.sqlite", "home", "backup.json"
@@ -69,20 +69,6 @@ class Backup:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Restored:
-    """What came back of a backup."""
-
-    backup: Backup
-    """It."""
-    damaged: tuple[str, ...]
-    """Paths in the folder of what is missing or damaged there and did not come back."""
-
-    def plain(self) -> dict[str, Any]:
-        """Return it for JSON."""
-        return {**self.backup.plain(), "damaged": list(self.damaged)}
-
-
 def back_up(
     database: Database,
     objects: ObjectStore,
@@ -106,12 +92,12 @@ def back_up(
             "backup-inside-home", f"{folder} lies inside the node's folder {home}; name another one"
         )
     name = f"{aware_utc(now):%Y%m%dT%H%M%SZ}"
-    with _disk(folder), _held(folder):
+    with on_disk(folder), _alone(folder):
         _forget_halves(folder)
         place = folder / name
         place.mkdir(mode=0o700)
         rows = _copy_database(database, home, place / ROWS)
-        named = _named(place / ROWS)
+        named = objects_named(place / ROWS)
         missing, mended = _copy_objects(objects, named, folder, progress, verify)
         files = {ROWS: rows, **_copy_home(home, place)}
         made = Backup(
@@ -130,16 +116,17 @@ def back_up(
 
 def backups(folder: Path) -> tuple[Backup, ...]:
     """Return the whole backups in a folder, oldest first, but for those that are `unreadable`."""
-    return tuple(made for made in _listed(folder).values() if made is not None)
+    return tuple(made for made in listed(folder).values() if made is not None)
 
 
 def unreadable(folder: Path) -> tuple[str, ...]:
     """Return the names of the backups in a folder whose `backup.json` cannot be read, oldest first."""
-    return tuple(name for name, made in _listed(folder).items() if made is None)
+    return tuple(name for name, made in listed(folder).items() if made is None)
 
 
-def _listed(folder: Path) -> dict[str, Backup | None]:
-    with _disk(folder):
+def listed(folder: Path) -> dict[str, Backup | None]:
+    """Return the backups in a folder by name, oldest first: None for one that is `unreadable`."""
+    with on_disk(folder):
         told = sorted(path / TOLD for path in folder.iterdir() if NAME.fullmatch(path.name))
         return {path.parent.name: _read(path) for path in told if path.is_file()}
 
@@ -150,9 +137,9 @@ def prune(folder: Path, keep: int) -> int:
     One that is `unreadable` stays and does not count, and while it is there every object stays: it may need them.
     Refuses `damaged-backup` when the rows of one to keep cannot be read; then nothing was removed.
     """
-    with _disk(folder), _held(folder):
+    with on_disk(folder), _alone(folder):
         whole = backups(folder)
-        wanted = {sha256 for kept in whole[-keep:] for sha256 in _named(folder / kept.name / ROWS)}
+        wanted = {sha256 for kept in whole[-keep:] for sha256 in objects_named(folder / kept.name / ROWS)}
         for old in whole[:-keep]:
             (folder / old.name / TOLD).unlink()  # from here on it does not count
             shutil.rmtree(folder / old.name)
@@ -161,103 +148,6 @@ def prune(folder: Path, keep: int) -> int:
                 if path.stem not in wanted:
                     path.unlink()
     return len(whole[:-keep])
-
-
-def restore(
-    folder: Path,
-    home: Path,
-    database_url: str,
-    *,
-    name: str | None = None,
-    progress: Progress = lambda d, t: None,
-) -> Restored:
-    """Return what came back of a backup, the newest or the one of that name, in an empty home and database.
-
-    Every byte is held against its hash as it is copied, and the tables are brought to this release at the end. An
-    object or a file that is damaged or missing is named and left out; without its rows a backup is refused. Refuses
-    `no-backup`, `home-not-empty`, `database-not-empty` and `damaged-backup`; raises Unavailable. Then the home is
-    left empty.
-    """
-    chosen = _chosen(folder, name)
-    if home.exists() and any(home.iterdir()):
-        raise Refused("home-not-empty", f"{home} holds something already; name a new folder with --home")
-    with _disk(home), empty_unless_made(home):
-        copy_checked(folder / chosen.name / ROWS, home / ROWS, chosen.files[ROWS])
-        damaged = _bring_files(folder, chosen, home, progress)
-        sync_folders(home)
-        _bring_rows(home, database_url)
-    return Restored(backup=chosen, damaged=damaged)
-
-
-def _bring_files(folder: Path, chosen: Backup, home: Path, progress: Progress) -> tuple[str, ...]:
-    """Copy all but the rows into a home; returns the paths in the folder of what is not whole there."""
-    place, objects = folder / chosen.name, ObjectStore(home / "store")
-    wanted = [
-        (place / path, home / Path(path).relative_to(FILES), sha256)
-        for path, sha256 in chosen.files.items()
-        if path != ROWS
-    ]
-    named = sorted(_named(place / ROWS))
-    wanted += [(_place(folder, sha256), objects.path(sha256), sha256) for sha256 in named]
-    return tuple(
-        str(source.relative_to(folder))
-        for source, target, sha256 in _told(wanted, progress)
-        if not _is_brought(source, target, sha256)
-    )
-
-
-def _is_brought(source: Path, target: Path, sha256: str) -> bool:
-    """Copy a file of a backup; returns False when it is missing or damaged, also where its disk cannot read it."""
-    try:
-        return _copy_object(source, target, sha256)
-    except OSError:
-        if has_hash(source, sha256):
-            raise  # it is the new disk that fails
-        return False
-
-
-def _bring_rows(home: Path, database_url: str) -> None:
-    """Bring the rows that lie in a home to this release, and into the database of the node."""
-    copied = Database(f"sqlite:///{home / ROWS}")
-    try:
-        copied.upgrade()
-        if not database_url.startswith("sqlite"):
-            _into(copied, database_url)
-    finally:
-        copied.dispose()
-    if not database_url.startswith("sqlite"):
-        for left in home.glob(f"{ROWS}*"):
-            left.unlink()
-
-
-def _chosen(folder: Path, name: str | None) -> Backup:
-    """Give the backup of that name, or the newest. Refuses `no-backup`, or `damaged-backup` when it is unreadable."""
-    found = _listed(folder) if folder.is_dir() else {}
-    if not found:
-        sentence = f"there is no whole backup in {folder}; name the folder that was given to nadir backup"
-        raise Refused("no-backup", sentence)
-    if name is not None and name not in found:
-        raise Refused("no-backup", f"there is no backup {name} in {folder}; there are {', '.join(found)}")
-    asked = name or max(found)
-    chosen = found[asked]
-    if chosen is None:
-        others = ", ".join(other for other, made in found.items() if made) or "there is no other"
-        sentence = f"{folder / asked / TOLD} cannot be read; name another backup with --name ({others})"
-        raise Refused("damaged-backup", sentence)
-    return chosen
-
-
-def _into(source: Database, url: str) -> None:
-    target = Database(url)
-    try:
-        target.upgrade()
-        with source.reading() as rows, target.transaction() as session:
-            if has_rows(session):
-                sentence = "the database has rows already; make an empty one and name it in database_url"
-                raise Refused("database-not-empty", sentence)
-            copy_rows(rows, session)
-    finally:
-        target.dispose()
 
 
 def _copy_database(database: Database, home: Path, target: Path) -> str:
@@ -285,7 +175,7 @@ def _copy_database(database: Database, home: Path, target: Path) -> str:
         return copy_file(path, target)
 
 
-def _named(path: Path) -> dict[str, int]:
+def objects_named(path: Path) -> dict[str, int]:
     """Return hash and length of every object that the rows of a backup name; the file stays as it is.
 
     Refuses `damaged-backup`.
@@ -298,7 +188,8 @@ def _named(path: Path) -> dict[str, int]:
         raise Refused("damaged-backup", f"{path} cannot be read; remove that backup's folder") from error
 
 
-def _place(folder: Path, sha256: str) -> Path:
+def object_path(folder: Path, sha256: str) -> Path:
+    """Return where an object lies in a backup folder."""
     return folder / "objects" / sha256[:2] / f"{sha256}.dcm"
 
 
@@ -307,12 +198,12 @@ def _copy_objects(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the hashes of objects that could not be copied, and of those whose earlier copy was not whole."""
     missing, mended = [], []
-    for sha256 in _told(sorted(named), progress):
-        target = _place(folder, sha256)
+    for sha256 in counted(sorted(named), progress):
+        target = object_path(folder, sha256)
         is_there = target.is_file()
         if is_there and _is_whole(target, sha256, named[sha256], verify):
             continue
-        if not _copy_object(objects.path(sha256), target, sha256):
+        if not copy_object(objects.path(sha256), target, sha256):
             missing.append(sha256)
         elif is_there:
             mended.append(sha256)
@@ -323,7 +214,7 @@ def _is_whole(path: Path, sha256: str, size_bytes: int, verify: bool) -> bool:
     return path.stat().st_size == size_bytes and (not verify or has_hash(path, sha256))
 
 
-def _copy_object(source: Path, target: Path, sha256: str) -> bool:
+def copy_object(source: Path, target: Path, sha256: str) -> bool:
     """Copy an object; returns False when it is missing or not what its name says."""
     try:
         copy_checked(source, target, sha256)
@@ -367,25 +258,32 @@ def _forget_halves(folder: Path) -> None:
             shutil.rmtree(path)
 
 
-def _told(items: list[Item], progress: Progress) -> Iterator[Item]:
+def counted(items: list[Item], progress: Progress) -> Iterator[Item]:
+    """Yield items and tell how many are done."""
     for number, item in enumerate(items):
         progress(number, len(items))
         yield item
     progress(len(items), len(items))
 
 
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    return held(folder / ".lock", f"another backup is being made in {folder}")
+
+
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("a") as lock:
+def held(lock: Path, sentence: str) -> Iterator[None]:
+    """Hold a file that only one process holds at a time. Refuses `folder-in-use`, with this sentence."""
+    with lock.open("a") as file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Refused("folder-in-use", f"another backup is being made in {folder}") from error
+            raise Refused("folder-in-use", sentence) from error
         yield
 
 
 @contextmanager
-def _disk(folder: Path) -> Iterator[None]:
+def on_disk(folder: Path) -> Iterator[None]:
+    """Make a folder, and tell as Unavailable what its disk cannot do."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         yield
@@ -393,4 +291,21 @@ def _disk(folder: Path) -> Iterator[None]:
         raise Unavailable(f"{folder} cannot be used: {error.strerror or error}") from error
 
 
-__all__ = ["Backup", "Restored", "back_up", "backups", "prune", "restore", "unreadable"]
+__all__ = [
+    "FILES",
+    "ROWS",
+    "TOLD",
+    "Backup",
+    "Progress",
+    "back_up",
+    "backups",
+    "copy_object",
+    "counted",
+    "held",
+    "listed",
+    "object_path",
+    "objects_named",
+    "on_disk",
+    "prune",
+    "unreadable",
+]

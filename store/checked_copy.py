@@ -13,6 +13,8 @@ from pathlib import Path
 from plugins.errors import Refused
 
 BLOCK_BYTES = 1 << 20
+RESTORING = ".restoring"
+"""Lies in a home while a node is made there of a backup."""
 
 
 def copy_checked(source: Path, target: Path, sha256: str) -> None:
@@ -60,14 +62,21 @@ def sync_folders(root: Path) -> None:
 
 
 @contextmanager
-def empty_unless_made(home: Path) -> Iterator[None]:
-    """Take out of a home that was empty what was put there, when making the node fails: it would pass for whole."""
+def empty_unless_made(home: Path, being_made: Path) -> Iterator[None]:
+    """Give a home with nothing in it but the file that says it is being made; left empty when making it fails."""
+    _empty(home, being_made)
     try:
         yield
     except BaseException:
-        for left in home.iterdir():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        _empty(home, being_made)
+        being_made.unlink(missing_ok=True)
         raise
+
+
+def _empty(home: Path, kept: Path) -> None:
+    for left in home.iterdir():
+        if left != kept:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _sync(path: Path) -> None:
@@ -78,4 +87,4 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-__all__ = ["copy_checked", "copy_file", "empty_unless_made", "sync_folders", "write_whole"]
+__all__ = ["RESTORING", "copy_checked", "copy_file", "empty_unless_made", "sync_folders", "write_whole"]

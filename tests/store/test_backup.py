@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,13 +19,16 @@ from outbox_rows import waiting_results
 from postgres_server import PostgresServer
 from sqlalchemy import inspect, select
 
+from node.settings import Settings
 from plugins.errors import Refused, Unavailable
 from store import backup as store_backup
-from store.backup import Backup, Restored, back_up, backups, prune, restore, unreadable
+from store.backup import Backup, back_up, backups, prune, unreadable
+from store.checked_copy import RESTORING, copy_checked
 from store.database import Database
 from store.file_hash import has_hash
 from store.fsck.check import check
 from store.objects import ObjectStore
+from store.restored import Restored, restore
 from store.schema import METADATA
 from store.tables import Event, Patient
 
@@ -291,7 +296,7 @@ def test_of_a_damaged_backup_all_that_is_whole_comes_back_and_the_rest_is_named(
 ) -> None:
     folder, again = tmp_path / "backups", tmp_path / "again"
     made = make(database, home, folder)
-    copy = store_backup.copy_checked
+    copy = copy_checked
 
     def of_bad_sectors(source: Path, target: Path, sha256: str) -> None:
         if how == "unreadable" and source.suffix == ".dcm" and not has_hash(source, sha256):
@@ -332,7 +337,7 @@ def test_a_new_disk_that_fails_is_told_and_the_home_is_empty_for_another_try(
 ) -> None:
     folder, again = tmp_path / "backups", tmp_path / "again"
     made = make(database, home, folder)
-    copy = store_backup.copy_checked
+    copy = copy_checked
 
     def full(source: Path, target: Path, sha256: str) -> None:
         if source.suffix == ".dcm":
@@ -345,6 +350,56 @@ def test_a_new_disk_that_fails_is_told_and_the_home_is_empty_for_another_try(
         restore(folder, again, url)
     assert list(again.iterdir()) == []
     assert restore(folder, again, url) == Restored(backup=made, damaged=())
+
+
+def test_a_home_of_a_killed_restore_is_no_node_until_another_one_has_ended(
+    database: Database, home: Path, tmp_path: Path
+) -> None:
+    folder, again = tmp_path / "backups", tmp_path / "again"
+    make(database, home, folder)
+    program = (
+        "import os, sys; from pathlib import Path; from store import restored\n"
+        "restored._bring_rows = lambda *_: os._exit(9)\n"
+        "restored.restore(Path(sys.argv[1]), Path(sys.argv[2]), '')"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, folder, again], check=False)
+    assert killed.returncode == 9 and (again / "nadir.sqlite").is_file()
+    with pytest.raises(Refused, match="run nadir restore again") as caught:
+        _ = Settings(home=again).sql_url
+    assert caught.value.code == "half-restored"
+    (again / "of-another-backup").touch()
+    assert restore(folder, again, "").damaged == ()
+    assert not (again / "of-another-backup").exists() and not (again / RESTORING).exists()
+    rows = Database(Settings(home=again).sql_url)
+    assert rows_of(rows) == rows_of(database)
+    rows.dispose()
+
+
+def test_of_two_restores_into_one_home_the_second_is_refused_and_the_first_ends(
+    database: Database, home: Path, tmp_path: Path
+) -> None:
+    folder, again, refusals = tmp_path / "backups", tmp_path / "again", []
+    made = make(database, home, folder)
+
+    def another(done: int, total: int) -> None:
+        with pytest.raises(Refused, match="another restore") as caught:
+            restore(folder, again, "")
+        refusals.append(caught.value.code)
+
+    assert restore(folder, again, "", progress=another) == Restored(backup=made, damaged=())
+    assert set(refusals) == {"folder-in-use"}
+
+
+def test_the_rows_come_to_the_file_that_the_settings_name(
+    database: Database, home: Path, tmp_path: Path
+) -> None:
+    make(database, home, tmp_path / "backups")
+    url = f"sqlite:///{tmp_path / 'rows' / 'node.sqlite'}"
+    restore(tmp_path / "backups", tmp_path / "again", url)
+    rows = Database(url)
+    assert rows_of(rows) == rows_of(database)
+    rows.dispose()
+    assert not (tmp_path / "again" / "nadir.sqlite").exists()
 
 
 def test_a_backup_that_was_killed_does_not_count_and_the_next_one_removes_it(
