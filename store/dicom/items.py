@@ -16,11 +16,14 @@ DEEPEST = 24
 
 
 def value_of(dataset: Dataset, keyword: str) -> Any:
-    """Return a value as pydicom gives it; None when it is missing. What is missing costs next to nothing."""
+    """Return a value as pydicom gives it; None when it is missing, which costs next to nothing, or of no known VR."""
     element = dataset._dict.get(tag_of(keyword))
     if element is None:
         return None
-    return element.value if type(element) is DataElement else dataset[element.tag].value
+    try:
+        return element.value if type(element) is DataElement else dataset[element.tag].value
+    except NotImplementedError:
+        return None
 
 
 def items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
