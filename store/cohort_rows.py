@@ -66,13 +66,13 @@ class Short:
     lesions: int = 0
     """Lesions of the course."""
     best_percent: float | None = None
-    """Change of the smallest sum up to the first progression to the baseline."""
+    """Change of the smallest sum up to the progression to the baseline."""
     best_overall: str = ""
     """Best overall response; empty when there is none yet."""
     best_overall_confirmed: str = ""
     """The same when responses need confirmation."""
     progressed: bool = False
-    """Whether any visit was progression."""
+    """Whether there was a progression that counts."""
     verdicts: tuple[tuple[int, str], ...] = ()
     """Days since the baseline and the verdict, for each visit after it."""
     new_days: tuple[int, ...] = ()

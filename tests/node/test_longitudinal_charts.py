@@ -144,6 +144,24 @@ def test_a_waterfall_has_bars_of_the_best_change_before_progression_ends() -> No
     assert texts(lanes).count("PD") == 2
 
 
+@pytest.mark.parametrize(
+    ("sums", "verdicts", "percent", "progressed"),
+    [
+        ((40.0, 60.0, 10.0), ("iUPD", "iPR"), -75.0, False),
+        ((40.0, 60.0, None), ("iUPD", "NE"), 50.0, False),
+        ((40.0, 50.0, 30.0), ("iUPD", "iUPD"), 25.0, True),
+        ((40.0, 20.0, 60.0, None, 70.0), ("iPR", "iUPD", "NE", "iCPD"), -50.0, True),
+    ],
+)
+def test_an_unconfirmed_progression_that_is_taken_back_ends_nothing(
+    sums: tuple[float | None, ...], verdicts: tuple[str, ...], percent: float, progressed: bool
+) -> None:
+    days = [date(2024, month, 1) for month in range(1, len(sums) + 1)]
+    response = response_of("P", list(zip(days, sums, strict=True)), (None, *verdicts), criteria="irecist")
+    (one,) = cohort_of([response], criteria="irecist", made_at=NOW).followed
+    assert (one.best_percent, one.progressed) == (percent, progressed)
+
+
 def test_many_patients_are_parted_evenly() -> None:
     cohort = cohort_of(
         [response_of(f"P{n}", [(START, 10.0), (date(2024, 3, 1), 9.0)], [None, "SD"]) for n in range(61)],

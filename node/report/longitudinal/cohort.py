@@ -8,9 +8,8 @@ from datetime import date, datetime
 from importlib.metadata import version
 from itertools import pairwise
 
+from store.response.event import progression_at
 from store.response.verdict import Response
-
-PROGRESSION = frozenset({"PD", "iUPD", "iCPD", "PMD"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +21,7 @@ class Followed:
     baseline: date
     """Date of the baseline."""
     best_percent: float | None
-    """Change of the smallest sum up to the first progression to the baseline; None when sums are not known."""
+    """Change of the smallest sum up to the progression to the baseline; None when sums are not known."""
     best_overall: str
     """Best overall response; empty when there is none yet."""
     best_overall_confirmed: str
@@ -39,8 +38,8 @@ class Followed:
 
     @property
     def progressed(self) -> bool:
-        """Return whether any visit was progression."""
-        return any(verdict in PROGRESSION for _, verdict in self.verdicts)
+        """Return whether there was a progression that counts; by iRECIST one that was not taken back."""
+        return progression_at([verdict for _, verdict in self.verdicts]) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +95,12 @@ def followed(response: Response) -> Followed:
     """Return a course with a visit after the baseline in short."""
     first, *later = response.time_points
     judged = [((p.date - first.date).days, p.overall) for p in later if p.overall]
-    ends = next((n for n, p in enumerate(later) if p.overall in PROGRESSION), len(later))
+    progression = progression_at([p.overall or "" for p in later])
+    ends = len(later) if progression is None else progression + 1
     return Followed(
         patient=response.patient,
         baseline=first.date,
-        best_percent=_best(first.sum, (p.sum for p in later[: ends + 1])),
+        best_percent=_best(first.sum, (p.sum for p in later[:ends])),
         best_overall=response.best_overall or "",
         best_overall_confirmed=response.best_overall_confirmed or "",
         verdicts=tuple(judged),

@@ -81,11 +81,12 @@ DENSITY = (
     "Of each lung as it was measured; another scanner, kernel or depth of breath changes these numbers too."
 )
 WATERFALL = (
-    "Change of the sum to the baseline at its smallest, up to the first progression. Black: complete response; slanted "
+    "Change of the sum to the baseline at its smallest, up to the progression. Black: complete response; slanted "
     "lines: partial; empty: stable; lines both ways: progression; dots: none of these. Non: NON-CR/NON-PD."
 )
 SWIMMER = (
-    "From the baseline to the last visit, with the verdict of each visit; an arrow: no progression so far."
+    "From the baseline to the last visit, with the verdict of each visit; an arrow: no progression so far. By iRECIST "
+    "progression is an iUPD that was confirmed, or told again, and not taken back."
 )
 
 
