@@ -1,8 +1,9 @@
 """How long persons of a cohort go without progression: the estimate of Kaplan and Meier with its band and its table.
 
 An event is a progression; it is dated by the visit that showed it, so that times are late by up to the gap between two
-visits. By iRECIST it is the first iUPD of those that an iCPD confirms (Seymour 2017). Of whom nothing of the kind was
-seen, no more is known than up to the last visit: censored there. Deaths are not known to the node.
+visits. By iRECIST it is the first iUPD of those that an iCPD confirms, or of several that nothing takes back (Seymour
+2017). Of whom nothing of the kind was seen, no more is known than up to the last visit: censored there. Deaths are not
+known to the node.
 lifelines, which the tests hold this against, comes with the extra `learn`, which a node that draws pages need not have.
 """
 
@@ -10,14 +11,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from store.cohort_rows import Short
+from store.response.event import progression_at
 
-PROGRESSIVE: Final = frozenset({"PD", "PMD"})
-UNCONFIRMED, CONFIRMED = "iUPD", "iCPD"
 Z_95: Final = 1.959963984540054
 GRID_DAYS: Final = (7, 14, 28, 56, 84, 168, 364, 728, 1820, 3640)
 MOST_COLUMNS: Final = 8
@@ -85,22 +85,10 @@ def followed(course: Short) -> Followed | None:
     """Return how long a person was followed; None without a visit after the baseline."""
     if not course.verdicts:
         return None
-    for number, (day, verdict) in enumerate(course.verdicts):
-        if verdict in PROGRESSIVE:
-            return Followed(days=day, progressed=True)
-        if verdict == CONFIRMED:
-            return Followed(days=_begun(course.verdicts[: number + 1]), progressed=True)
-    return Followed(days=course.days, progressed=False)
-
-
-def _begun(verdicts: Sequence[tuple[int, str]]) -> int:
-    """Return the day of the first iUPD without another verdict between it and the iCPD that ends the sequence."""
-    begun = verdicts[-1][0]
-    for day, verdict in reversed(verdicts[:-1]):
-        if verdict != UNCONFIRMED:
-            break
-        begun = day
-    return begun
+    place = progression_at([verdict for _, verdict in course.verdicts])
+    if place is None:
+        return Followed(days=course.days, progressed=False)
+    return Followed(days=course.verdicts[place][0], progressed=True)
 
 
 def kaplan_meier(times: Iterable[Followed]) -> KaplanMeier | None:

@@ -18,9 +18,12 @@ from store.progression import Followed, followed, kaplan_meier
         (((56, "iUPD"), (112, "iSD"), (168, "iUPD"), (200, "iUPD"), (224, "iCPD")), 168, True),
         (((56, "iUPD"), (112, "iSD")), 300, False),
         (((56, "SD"), (300, "NE")), 300, False),
+        (((45, "iUPD"), (73, "NE"), (104, "iCPD")), 45, True),
+        (((45, "iUPD"), (91, "iUPD"), (300, "NE")), 45, True),
+        (((45, "iUPD"), (91, "iPR"), (300, "iUPD")), 300, False),
     ],
 )
-def test_a_progression_is_dated_by_the_visit_that_showed_it_and_by_irecist_by_the_first_of_those_confirmed(
+def test_a_progression_is_dated_by_the_visit_that_showed_it_and_by_irecist_by_the_first_that_stands(
     verdicts: tuple[tuple[int, str], ...], days: int, progressed: bool
 ) -> None:
     course = Short(patient_pk=1, days=300, verdicts=verdicts)

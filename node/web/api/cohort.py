@@ -51,7 +51,9 @@ class CohortPatient(BaseModel):
     best_percent: float | None = Field(description="Smallest sum up to progression, change to the baseline")
     best_overall: str = Field(description="Best overall response; empty when there is none yet")
     best_overall_confirmed: str = Field(description="The same when responses need confirmation")
-    progressed: bool = Field(description="Whether there was a progression; by iRECIST one that was not taken back")
+    progressed: bool = Field(
+        description="Whether there was a progression; by iRECIST one that was not taken back"
+    )
     verdicts: list[Verdict] = Field(description="One for each visit after the baseline")
     new_days: list[int] = Field(description="Days at which an unequivocal new lesion was first told")
     refusal: str = Field(description="Why there is no verdict; empty when there is one")
