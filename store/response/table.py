@@ -18,11 +18,11 @@ first is the baseline.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from plugins.errors import Refused
 from store.response.history import History, Reference, Role, Seen, Status, Visit
@@ -32,6 +32,8 @@ from store.response.verdict import Response
 T = TypeVar("T")
 MEASURED = (*LENGTHS, "volume_mm3", "volume_ml", "suv_peak", "tlg", "deauville")
 """Columns of which a measured lesion has a number in one."""
+BASELINE_DAYS: Final = 28
+"""Most days from the baseline to the start of treatment by RECIST 1.1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,11 +215,9 @@ def _doubts(rows: Sequence[Row]) -> tuple[str, ...]:
         for row in rows
         if (row.number("short_axis_mm") or 0) > (row.number("long_axis_mm") or float("inf"))
     ]
-    said = []
     start = _one_value(rows, "treatment_start", lambda row: row["treatment_start"].date())
     days = sorted({row.day() for row in rows})
-    if start is not None and len(days) > 1 and start > days[-1]:
-        said.append(f"the treatment starts on {start}, after the last visit, {days[-1]}: is that date right?")
+    said = [] if start is None else list(_doubts_of_start(start, days))
     if rounded:
         first = rounded[0]
         told = f"{len(rounded)}, first {first.text} on line {first.line}"
@@ -225,6 +225,34 @@ def _doubts(rows: Sequence[Row]) -> tuple[str, ...]:
     if swapped:
         said.append(f"lines with a short axis above the long one: {len(swapped)}, first line {swapped[0]}")
     return tuple(said)
+
+
+def _doubts_of_start(start: date, days: Sequence[date]) -> Iterator[str]:
+    """Yield what a start of treatment leaves in doubt of visits on these days, oldest first."""
+    baseline, *later = days
+    if later and start > later[-1]:
+        yield f"the treatment starts on {start}, after the last visit, {later[-1]}: is that date right?"
+        return
+    early = (baseline - start).days
+    if early > 0:
+        yield (
+            f"the baseline, {baseline}, lies {_days(early)} after the start of treatment, {start}: "
+            "what changed before it is not seen"
+        )
+    if -early > BASELINE_DAYS:
+        yield (
+            f"the baseline, {baseline}, lies {_days(-early)} before the start of treatment, {start}; "
+            f"RECIST 1.1 takes {BASELINE_DAYS} at most"
+        )
+    if before := [day for day in later if day < start]:
+        yield (
+            f"visits before the start of treatment, {start}, judged as follow-up: {len(before)}, first {before[0]}; "
+            "the baseline should be the last before it"
+        )
+
+
+def _days(number: int) -> str:
+    return f"{number} day{'' if number == 1 else 's'}"
 
 
 def plain(response: Response) -> dict[str, Any]:

@@ -58,13 +58,51 @@ def test_a_length_in_a_column_that_is_not_known_is_told_by_its_name(status: str)
 def test_a_treatment_that_starts_after_every_visit_is_doubted(start: str, told: int) -> None:
     header = HEADER + ",treatment_start"
     rows = [f"{row},{start}" for row in TWO_VISITS.splitlines()]
-    said = [one for one in read_table(table(*rows, header=header)).doubts["P1"] if "treatment" in one]
+    said = [one for one in read_table(table(*rows, header=header)).doubts["P1"] if "last visit" in one]
     assert (
         said
         == ["the treatment starts on 2024-03-02, after the last visit, 2024-03-01: is that date right?"][
             :told
         ]
     )
+
+
+@pytest.mark.parametrize(
+    ("start", "days", "said"),
+    [
+        ("2026-01-29", ("2026-01-01", "2026-01-29"), ()),
+        ("2026-01-01", ("2026-01-01", "2026-03-01"), ()),
+        (
+            "2026-01-30",
+            ("2026-01-01", "2026-03-01"),
+            (
+                "the baseline, 2026-01-01, lies 29 days before the start of treatment, 2026-01-30; "
+                "RECIST 1.1 takes 28 at most",
+            ),
+        ),
+        (
+            "2025-12-31",
+            ("2026-01-01", "2026-03-01"),
+            (
+                "the baseline, 2026-01-01, lies 1 day after the start of treatment, 2025-12-31: "
+                "what changed before it is not seen",
+            ),
+        ),
+        (
+            "2026-01-28",
+            ("2026-01-01", "2026-01-20", "2026-01-27", "2026-01-28"),
+            (
+                "visits before the start of treatment, 2026-01-28, judged as follow-up: 2, first 2026-01-20; "
+                "the baseline should be the last before it",
+            ),
+        ),
+    ],
+)
+def test_a_baseline_and_visits_that_do_not_fit_the_start_of_treatment_are_told(
+    start: str, days: tuple[str, ...], said: tuple[str, ...]
+) -> None:
+    rows = [f"P1,T1,{day},target,liver,0,50,20,measured,{start}" for day in days]
+    assert read_table(table(*rows, header=HEADER + ",treatment_start")).doubts["P1"] == said
 
 
 def test_a_table_is_a_history_by_date_with_lengths_in_tenths() -> None:
