@@ -84,6 +84,10 @@ def _volume(seen: Seen) -> float | None:
     return seen.volume_mm3 if seen.status is Status.MEASURED else None
 
 
+def _was_gone(seen: Seen) -> bool:
+    return seen.status in (Status.ABSENT, Status.TOO_SMALL) or _volume(seen) == 0
+
+
 class Volumes:
     """Volumes, in thousandths of a cubic millimetre."""
 
@@ -128,7 +132,10 @@ class Volumes:
         return seen.node and seen.short_axis_tenths is not None and seen.short_axis_tenths < NODE_TENTHS
 
     def remarks(self, course: Sequence[tuple[date, Seen]], rules: Rules) -> Iterator[str]:
-        """Yield the change since baseline beside its repeatability, and the doubling time since the last volume."""
+        """Yield the change since baseline beside its repeatability, and the doubling time since the last volume.
+
+        No rate goes across a visit at which the lesion was absent or too small to measure.
+        """
         *past, (today, now) = course
         measured = [(day, seen) for day, seen in past if _volume(seen)]
         if not measured or not _volume(now):
@@ -137,6 +144,8 @@ class Volumes:
         found = volume_change(measured[0][1], now, rules)
         if found is not None:
             yield f"{now.lesion} since {measured[0][0]}: {found.because}."
+        if any(day > since and _was_gone(seen) for day, seen in past):
+            return
         doubling = doubling_time(
             _volume(last) or 0,
             _volume(now) or 0,

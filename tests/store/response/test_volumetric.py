@@ -137,6 +137,19 @@ def test_the_verdict_tells_the_doubling_time_since_the_volume_was_measured_last(
     assert f"A since {date(2025, 1, 1)}: volume doubles in 90 days." in because
 
 
+@pytest.mark.parametrize("between", [{"status": GONE}, {"status": Status.TOO_SMALL}, {"mm3": 0.0}])
+def test_no_rate_goes_across_a_visit_at_which_the_lesion_was_gone_or_too_small(
+    between: dict[str, Any],
+) -> None:
+    course = history(
+        (sized("A", 1000.0),), (sized("A", **between),), (sized("A", 200.0),), (sized("A", 400.0),)
+    )
+    points = judge(course).time_points
+    assert points[2].overall == "PD" and "A since 2025-01-01: -80.0 %" in points[2].because
+    assert not {"halves", "doubles"} & set(points[2].because.split())
+    assert f"A since {points[2].date}: volume doubles in" in points[3].because
+
+
 def test_margins_are_exact_to_a_thousandth_of_a_cubic_millimetre() -> None:
     course = history((sized("A", 1000.0),), (sized("A", 900.0, volume_sd_mm3=100.0),))
     found = {margin.verdict: margin for margin in judge(course).time_points[1].margins}
