@@ -130,10 +130,10 @@ class Estimate:
 
     value: float
     """`g` and `d` per day, `phi` a fraction."""
-    standard_error: float
-    """From the covariance of the fit."""
-    p_value: float
-    """Two-sided, of being zero (Student's t)."""
+    standard_error: float | None
+    """From the covariance of the fit; None with two points."""
+    p_value: float | None
+    """Two-sided, of being zero (Student's t); None with two points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,12 +144,12 @@ class Fit:
     """`gd`: exp(-d t) + exp(g t) - 1; `gx`: exp(g t); `dx`: exp(-d t); `gdphi`: (1 - phi) exp(g t) + phi exp(-d t)."""
     estimates: Mapping[str, Estimate]
     """By name: `g`, `d`, `phi`."""
-    covariance: tuple[tuple[float, ...], ...]
-    """Of the parameters, in the order of `estimates`."""
-    scatter: float
-    """Standard deviation of the residuals, as a fraction of the first size."""
-    aic: float
-    """Akaike's information criterion; smaller is better."""
+    covariance: tuple[tuple[float, ...], ...] | None
+    """Of the parameters, in the order of `estimates`; None with two points."""
+    scatter: float | None
+    """Standard deviation of the residuals, as a fraction of the first size; None with two points."""
+    aic: float | None
+    """Akaike's information criterion; smaller is better; None with two points."""
     sizes: tuple[float, ...]
     """What the model says at the days that were measured, in the unit of the sizes."""
 
@@ -174,8 +174,9 @@ def growth(
     """Growth rate g, decay rate d and sensitive fraction phi of sizes (diameters, volumes, a marker) over days.
 
     Sizes are divided by the first. Times count from the first measurement, which is day `first_day`: 1 as published
-    by tumgr, 0 where a course is exactly one of the models. A model needs more points than it has parameters. A course
-    of one point, of two that differ by less than 20 %, or that never changes is not fitted, and `because` says so.
+    by tumgr, 0 where a course is exactly one of the models. A model needs more points than it has parameters. Of two
+    points the rate is ln(S2 / S1) / dt, without errors. A course of one point, of two that differ by less than 20 % or
+    end at zero, or that never changes is not fitted, and `because` says so.
     For `gdphi` the g here is that of the model; tumgr's summary tells g sqrt(1 - phi) there.
     Raises Refused (`growth`) for days that repeat and for numbers that are not finite or below zero.
     """
@@ -183,18 +184,21 @@ def growth(
     reason = _too_little(size)
     if reason:
         return Growth(points=len(size), chosen=None, candidates=(), because=reason)
+    if len(size) == 2:
+        return _of_two(t, size)
     fits = tuple(fit for model in MODELS if (fit := _fit(model, t - t[0] + first_day, size)) is not None)
-    usable = [fit for fit in fits if all(one.p_value < p_value for one in fit.estimates.values())]
+    usable = [fit for fit in fits if all(_is_below(one.p_value, p_value) for one in fit.estimates.values())]
     if not usable:
         because = (
             f"not fitted: no model has every parameter apart from zero (p < {p_value:g}); {len(size)} points"
         )
         return Growth(points=len(size), chosen=None, candidates=fits, because=because)
-    chosen = min(usable, key=lambda fit: fit.aic)
+    chosen = min(usable, key=lambda fit: math.inf if fit.aic is None else fit.aic)
     rates = ", ".join(_estimate_words(name, one) for name, one in chosen.estimates.items())
+    scatter = "" if chosen.scatter is None else f"; scatter {100 * chosen.scatter:.1f} % of the first size"
     because = (
         f"model {chosen.model} on {len(size)} points: least AIC of {len(usable)} with every parameter apart from zero "
-        f"(p < {p_value:g}); {rates}; scatter {100 * chosen.scatter:.1f} % of the first size"
+        f"(p < {p_value:g}); {rates}{scatter}"
     )
     return Growth(points=len(size), chosen=chosen, candidates=fits, because=because)
 
@@ -239,9 +243,31 @@ def _too_little(size: Array) -> str | None:
         return "not fitted: the first size is zero, and sizes are told as fractions of it"
     if len(size) == 2 and 0.8 < size[1] / size[0] < 1.2:
         return f"not fitted: two points that differ by less than 20 % ({size[0]:g} and {size[1]:g})"
+    if len(size) == 2 and size[1] == 0:
+        return "not fitted: the second of two sizes is zero, which no rate comes to"
     if (size == size[0]).all():
         return f"not fitted: {len(size)} points of the same size"
     return None
+
+
+def _of_two(t: Array, size: Array) -> Growth:
+    """Return the rate between two sizes, which leave nothing over to tell its uncertainty by."""
+    rate = (math.log(size[1]) - math.log(size[0])) / float(t[1] - t[0])
+    model, name, doing = ("gx", "g", "doubles") if rate > 0 else ("dx", "d", "halves")
+    estimate = Estimate(value=abs(rate), standard_error=None, p_value=None)
+    fit = Fit(
+        model=model,
+        estimates={name: estimate},
+        covariance=None,
+        scatter=None,
+        aic=None,
+        sizes=(float(size[0]), float(size[1])),
+    )
+    because = (
+        f"model {model} on 2 points: {_estimate_words(name, estimate)}, {doing} in {math.log(2) / abs(rate):.0f} days; "
+        "two points: no uncertainty can be told"
+    )
+    return Growth(points=2, chosen=fit, candidates=(fit,), because=because)
 
 
 def _fit(model: str, t: Array, size: Array) -> Fit | None:
@@ -303,13 +329,18 @@ def _start(model: str, t: Array, f: Array) -> Array:
     return np.asarray(points[:, cost.argmin()], np.float64)
 
 
+def _is_below(p_value: float | None, limit: float) -> bool:
+    return p_value is not None and p_value < limit
+
+
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _estimate_words(name: str, one: Estimate) -> str:
     unit = "" if name == "phi" else " a day"
-    return f"{name} = {one.value:.6f} (standard error {one.standard_error:.6f}){unit}"
+    error = "" if one.standard_error is None else f" (standard error {one.standard_error:.6f})"
+    return f"{name} = {one.value:.6f}{error}{unit}"
 
 
 __all__ = ["MODELS", "Doubling", "Estimate", "Fit", "Growth", "doubling_time", "growth", "growth_of"]

@@ -271,6 +271,20 @@ def test_without_rates_it_is_told_why() -> None:
     )
 
 
+def test_a_rate_of_two_visits_has_no_uncertainty() -> None:
+    days = [visit(n).study_date for n in range(2)]
+    response = response_of("P", list(zip(days, (20.0, 40.0), strict=True)), [None, "PD"])
+    report = build(course_of({1: (20.0, 40.0)}), [response], nowhere, made_at=NOW)  # type: ignore[arg-type]
+    (growth,) = report.growth
+    assert growth is not None
+    assert words.growth_of(growth, response) == (
+        "Growth of the sum of diameters, 2 of 2 visits: growth alone (model gx), "
+        "g = 0.01238 a day (doubles in 56 days); two points: no uncertainty can be told."
+    )
+    (estimate,) = json.loads(write_json(report))["responses"][0]["growth"]["chosen"]["estimates"].values()
+    assert (estimate["standard_error"], estimate["p_value"]) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("overall", "because", "said"),
     [

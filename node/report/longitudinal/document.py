@@ -77,7 +77,7 @@ def _story(report: LongitudinalReport) -> Iterator[Flowable]:
         if growth:
             yield Spacer(1, 2 * mm)
             yield Paragraph(text_of(words.growth_of(growth, judged), 1000), TEXT)
-        if growth and growth.chosen:
+        if growth and growth.chosen and growth.points > 2:
             yield Paragraph(words.GROWTH, CAPTION)
     yield from _at_a_glance(report)
     yield Paragraph("New, gone, joined, parted and not evaluable lesions", HEADING)

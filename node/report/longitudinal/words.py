@@ -159,16 +159,23 @@ def growth_of(growth: Growth, response: Response) -> str:
         return f"No growth rate of the {response.quantity}: {growth.because.removeprefix('not fitted: ')}."
     told = []
     for name, one in fit.estimates.items():
+        digits = 3 if name == "phi" else 5
+        error = "" if one.standard_error is None else f" ± {one.standard_error:.{digits}f}"
         if name == "phi":
-            told.append(f"φ = {one.value:.3f} ± {one.standard_error:.3f}")
+            told.append(f"φ = {one.value:.{digits}f}{error}")
             continue
         doing = "doubles" if name == "g" else "halves"
-        rate = f"{name} = {one.value:.5f} ± {one.standard_error:.5f} a day"
+        rate = f"{name} = {one.value:.{digits}f}{error} a day"
         told.append(f"{rate} ({doing} in {math.log(2) / one.value:.0f} days)")
     of = f"{growth.points} of {len(response.time_points)} visits"
+    scatter = (
+        "two points: no uncertainty can be told"
+        if fit.scatter is None
+        else f"scatter {100 * fit.scatter:.1f} % of the first one"
+    )
     return (
         f"Growth of the {response.quantity}, {of}: {MODELS[fit.model]} (model {fit.model}), {', '.join(told)}; "
-        f"scatter {100 * fit.scatter:.1f} % of the first one."
+        f"{scatter}."
     )
 
 

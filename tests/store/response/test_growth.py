@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from seen_courses import UNKNOWN, history, lesion
 
 from plugins.errors import Refused
-from store.response.growth import MODELS, doubling_time, growth, growth_of
+from store.response.growth import MODELS, Estimate, doubling_time, growth, growth_of
 from store.response.volumetric import judge
 
 DAYS = tuple(42.0 * at for at in range(9))
@@ -138,6 +138,7 @@ def test_standard_errors_are_those_of_the_covariance_and_agree_with_scipy() -> N
         ((0,), (5,), "1 point;"),
         ((0, 30), (5, 5.9), "differ by less than 20 %"),
         ((0, 30), (5, 4.1), "differ by less than 20 %"),
+        ((0, 30), (5, 0), "second of two sizes is zero"),
         ((0, 30, 60), (5, 5, 5), "3 points of the same size"),
         ((0, 30, 60), (0, 5, 6), "first size is zero"),
         ((0, 30, 60, 90, 120), (1, 6, 0.2, 7, 0.1), "no model"),
@@ -156,6 +157,25 @@ def test_few_points_are_fitted_with_one_rate(sizes: tuple[float, ...]) -> None:
     found = growth(range(0, 30 * len(sizes), 30), sizes)
     assert found.chosen is not None
     assert found.chosen.model == ("gx" if sizes[-1] > 5 else "dx")
+
+
+@pytest.mark.parametrize(
+    ("days", "sizes", "name", "rate", "said"),
+    [
+        ((0, 91), (34.4, 45.2), "g", math.log(45.2 / 34.4) / 91, "g = 0.003000 a day, doubles in 231 days"),
+        ((20, 0), (5.0, 50.0), "d", math.log(10) / 20, "d = 0.115129 a day, halves in 6 days"),
+    ],
+)
+def test_two_points_tell_a_rate_and_no_uncertainty(
+    days: tuple[float, ...], sizes: tuple[float, ...], name: str, rate: float, said: str
+) -> None:
+    found = growth(days, sizes)
+    fit = found.chosen
+    assert fit is not None and found.candidates == (fit,)
+    assert fit.estimates == {name: Estimate(value=pytest.approx(rate), standard_error=None, p_value=None)}
+    assert (fit.covariance, fit.scatter, fit.aic) == (None, None, None)
+    assert sorted(fit.sizes) == sorted(sizes)
+    assert found.because == f"model {name}x on 2 points: {said}; two points: no uncertainty can be told"
 
 
 def test_order_does_not_matter_and_faults_are_refused() -> None:
