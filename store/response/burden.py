@@ -82,8 +82,11 @@ class Disease:
         return frozenset(name for name, seen in looks.items() if seen.present and self.is_new(name))
 
 
-def disease(visits: Sequence[Visit], rules: Rules) -> Disease:
-    """Return what each lesion is, by its role at the baseline, `visits[0]`."""
+def disease(visits: Sequence[Visit], rules: Rules, *, by_length: bool = True) -> Disease:
+    """Return what each lesion is, by its role at the baseline, `visits[0]`.
+
+    Without `by_length` nothing else is doubted than what holds whatever the criteria add up.
+    """
     targets: list[str] = []
     others: list[str] = []
     for seen in visits[0].seen:
@@ -92,10 +95,10 @@ def disease(visits: Sequence[Visit], rules: Rules) -> Disease:
             continue
         (targets if seen.role is Role.TARGET else others).append(seen.lesion)
     found = Disease(targets=tuple(targets), non_targets=tuple(others), certain_later={}, doubts={})
-    doubts = {visits[0].date: tuple(_baseline_doubts(visits[0], found, rules))}
+    doubts = {visits[0].date: tuple(_baseline_doubts(visits[0], found, rules, by_length=by_length))}
     roles = {seen.lesion: seen.role for seen in visits[0].seen}
     for visit in visits[1:]:
-        doubts[visit.date] = tuple(_doubts(visit, found, roles))
+        doubts[visit.date] = tuple(_doubts(visit, found, roles, by_length=by_length))
     return replace(found, certain_later=_certain_later(visits, found), doubts=doubts)
 
 
@@ -115,8 +118,8 @@ def _certain_later(visits: Sequence[Visit], known: Disease) -> dict[date, frozen
     return found
 
 
-def _baseline_doubts(visit: Visit, known: Disease, rules: Rules) -> Iterator[str]:
-    if len(known.targets) > rules.most_targets:
+def _baseline_doubts(visit: Visit, known: Disease, rules: Rules, *, by_length: bool) -> Iterator[str]:
+    if by_length and len(known.targets) > rules.most_targets:
         yield f"There are {len(known.targets)} targets; RECIST 1.1 takes {rules.most_targets} at most."
     for seen in visit.seen:
         at = look(seen)
@@ -124,7 +127,7 @@ def _baseline_doubts(visit: Visit, known: Disease, rules: Rules) -> Iterator[str
             yield f"{seen.lesion} is called a target and was absent at the baseline: it is new when it appears."
         elif seen.role is Role.NEW and not known.is_new(seen.lesion):
             yield f"{seen.lesion} is called new at the baseline: it is taken as non-target."
-        elif seen.role is Role.TARGET and at.tenths is None:
+        elif seen.role is Role.TARGET and at.tenths is None and by_length:
             yield f"{seen.lesion} is a target without a length at the baseline: there is no sum to compare with."
         elif seen.role is Role.TARGET and at.tenths is not None:
             least = TARGET_NODE_TENTHS if seen.node else TARGET_TENTHS
@@ -132,7 +135,7 @@ def _baseline_doubts(visit: Visit, known: Disease, rules: Rules) -> Iterator[str
                 yield f"{seen.lesion} is a target of {mm(at.tenths)}; a measurable one has {mm(least)} at least."
 
 
-def _doubts(visit: Visit, known: Disease, roles: dict[str, Role]) -> Iterator[str]:
+def _doubts(visit: Visit, known: Disease, roles: dict[str, Role], *, by_length: bool) -> Iterator[str]:
     """Yield the doubts of a visit; `roles` are those that were said first, and learns those of this visit."""
     for seen in visit.seen:
         at = look(seen)
@@ -150,7 +153,7 @@ def _doubts(visit: Visit, known: Disease, roles: dict[str, Role]) -> Iterator[st
                 yield f"{seen.lesion} is an equivocal new lesion: it counts when a later visit is certain of it."
             if at.present is False and at.node and at.tenths:
                 yield f"The node {seen.lesion} of {mm(at.tenths)} is below 10 mm: normal, and not a new lesion."
-        elif seen.lesion in known.targets and at.tenths is None and at.present:
+        elif by_length and seen.lesion in known.targets and at.tenths is None and at.present:
             yield f"{seen.lesion} is {seen.status} and has no length: it was not evaluable as a target."
 
 

@@ -16,7 +16,7 @@ from store.response.best import best_confirmed, best_overall
 from store.response.burden import Disease, Looks, disease, look, percent
 from store.response.history import History, Seen, Status, Visit, in_order
 from store.response.margins import Number, margins
-from store.response.recist import Before, non_target_response, overall
+from store.response.recist import Before, doubts_of_all, non_target_response, overall
 from store.response.rules import Rules
 from store.response.verdict import Response, TimePoint
 
@@ -85,7 +85,7 @@ class _Past:
 def judge_sums(history: History, rules: Rules, measure: Measure) -> Response:
     """Return the verdict of each visit and the best of them. Refuses what `in_order` refuses."""
     visits = in_order(history)
-    known = disease(visits, rules)
+    known = disease(visits, rules, by_length=False)
     size = _total(_by_name(visits[0]), known, measure)
     past = _Past(
         visits=visits[:1],
@@ -108,6 +108,7 @@ def judge_sums(history: History, rules: Rules, measure: Measure) -> Response:
         time_points=tuple(points),
         best_overall=best_overall(verdicts, start, rules),
         best_overall_confirmed=best_confirmed(verdicts, start, rules),
+        doubts=tuple(doubts_of_all(history)),
     )
 
 
@@ -162,6 +163,7 @@ def _baseline_point(visit: Visit, past: _Past, measure: Measure) -> TimePoint:
         new=False,
         overall=None,
         because=f"Baseline: {targets}; {len(known.non_targets)} non-target lesions.",
+        doubts=known.doubts[visit.date],
     )
 
 
@@ -192,7 +194,10 @@ def _point(visit: Visit, past: _Past, rules: Rules, measure: Measure) -> TimePoi
         overall=word,
         because=" ".join((f"{word}:", *_why(visit, target, rest, new, past, rules, measure))),
         margins=margins([number for one in measured for number in measure.numbers(one)], again),
-        doubts=tuple(measure.doubts((*past.visits, visit), past.known, word, rules)),
+        doubts=(
+            *past.known.doubts[visit.date],
+            *measure.doubts((*past.visits, visit), past.known, word, rules),
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from seen_courses import GONE, UNKNOWN, history, lesion
 
+from store.response import volumetric
 from store.response.history import History, Role, Seen, Status
+from store.response.verdict import Response
 from store.response.who import judge
 
 
@@ -181,3 +184,20 @@ def test_a_larger_last_visit_is_never_a_better_verdict(
     larger = [*visits[:-1], [(visits[-1][0][0] + more, visits[-1][0][1]), *visits[-1][1:]]]
     words = [overalls(_course(one))[-1] for one in (visits, larger)]
     assert better.index(str(words[0])) <= better.index(str(words[1]))
+
+
+@pytest.mark.parametrize("judged", [judge, volumetric.judge])
+def test_what_recist_doubts_of_roles_and_sizes_is_doubted_whatever_is_added_up(
+    judged: Callable[[History], Response],
+) -> None:
+    course = history(
+        (lesion("A", 8, 7, volume_mm3=200.0), lesion("B", volume_mm3=900.0)),
+        (lesion("A", 8, 7, volume_mm3=200.0), lesion("X", role=Role.NEW, status=UNKNOWN)),
+    )
+    found = judged(course)
+    first, second = found.time_points
+    assert first.doubts == ("A is a target of 8.0 mm; a measurable one has 10.0 mm at least.",)
+    assert second.doubts == ("X is an equivocal new lesion: it counts when a later visit is certain of it.",)
+    assert found.doubts == (
+        "The start of treatment is not known: stable disease is counted from the baseline.",
+    )
