@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 from store.response.history import Role, Seen, Status, Visit
 from store.response.margins import Number, margins
+from store.response.organs import NO_SITE, organ
 from store.response.rules import Rules
 from store.response.verdict import Margin
 
@@ -119,8 +121,8 @@ def _certain_later(visits: Sequence[Visit], known: Disease) -> dict[date, frozen
 
 
 def _baseline_doubts(visit: Visit, known: Disease, rules: Rules, *, by_length: bool) -> Iterator[str]:
-    if by_length and len(known.targets) > rules.most_targets:
-        yield f"There are {len(known.targets)} targets; RECIST 1.1 takes {rules.most_targets} at most."
+    if by_length:
+        yield from _too_many(visit, known, rules)
     for seen in visit.seen:
         at = look(seen)
         if seen.role is Role.TARGET and seen.lesion not in known.targets:
@@ -133,6 +135,20 @@ def _baseline_doubts(visit: Visit, known: Disease, rules: Rules, *, by_length: b
             least = TARGET_NODE_TENTHS if seen.node else TARGET_TENTHS
             if at.tenths < least:
                 yield f"{seen.lesion} is a target of {mm(at.tenths)}; a measurable one has {mm(least)} at least."
+
+
+def _too_many(visit: Visit, known: Disease, rules: Rules) -> Iterator[str]:
+    if len(known.targets) > rules.most_targets:
+        yield f"There are {len(known.targets)} targets; RECIST 1.1 takes {rules.most_targets} at most."
+    organs = Counter(
+        organ(seen.site, seen.node, rules) for seen in visit.seen if seen.lesion in known.targets
+    )
+    for name, number in organs.items():
+        if number > rules.most_targets_per_organ and name != NO_SITE:
+            yield (
+                f"There are {number} targets of one organ ({name}); "
+                f"RECIST 1.1 takes {rules.most_targets_per_organ} at most."
+            )
 
 
 def _doubts(visit: Visit, known: Disease, roles: dict[str, Role], *, by_length: bool) -> Iterator[str]:

@@ -8,13 +8,8 @@ from dataclasses import dataclass
 from plugins.errors import Refused
 from store.response.burden import NODE_TENTHS, TARGET_NODE_TENTHS, TARGET_TENTHS, mm
 from store.response.history import Role
+from store.response.organs import organ
 from store.response.rules import USUAL, Rules
-
-LYMPH_NODES = "lymph nodes"
-NO_SITE = "an unknown organ"
-SIDES = frozenset({"left", "right", "bilateral", "both", "l", "r"})
-PLACES = frozenset({"upper", "middle", "lower", "superior", "inferior", "anterior", "posterior"})
-FILLING = frozenset({"lobe", "of", "the", "structure"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,22 +62,6 @@ def propose(lesions: Sequence[Candidate], rules: Rules = USUAL) -> tuple[Propose
     chosen = _chosen(said, free, rules)
     why = {lesion.lesion: _why(lesion, chosen, rules) for lesion in lesions}
     return tuple(Proposed(lesion=name, role=role, because=because) for name, (role, because) in why.items())
-
-
-def organ(site: str, node: bool, rules: Rules = USUAL) -> str:
-    """Return the organ that a lesion counts for: without its side and its part, nodes being one."""
-    if node and rules.nodes_are_one_organ:
-        return LYMPH_NODES
-    words = [word.strip("(),;.") for word in site.lower().replace("-", " ").replace("/", " ").split()]
-    kept = [_one(word) for word in words if word and word not in SIDES | PLACES | FILLING]
-    return " ".join(kept) or " ".join(words) or NO_SITE
-
-
-def _one(word: str) -> str:
-    """Return a word in the singular, as far as organs need it: lungs, kidneys, ovaries; but pancreas, pelvis."""
-    if word.endswith("ies"):
-        return word[:-3] + "y"
-    return word if word.endswith(("ss", "us", "is", "as")) else word.removesuffix("s")
 
 
 def _chosen(said: Sequence[Candidate], free: Sequence[Candidate], rules: Rules) -> list[Candidate]:
@@ -144,4 +123,4 @@ def _organ(lesion: Candidate, rules: Rules) -> str:
     return organ(lesion.site, lesion.node, rules)
 
 
-__all__ = ["Candidate", "Proposed", "organ", "propose"]
+__all__ = ["Candidate", "Proposed", "propose"]

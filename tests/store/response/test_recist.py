@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 from lesion_courses import Line, course, new, non_target, target
+from seen_courses import history as history_of
+from seen_courses import lesion
 
 from plugins.errors import Refused
+from store.response import irecist, who
 from store.response.history import Role, Seen, Status
 from store.response.recist import judge
 from store.response.rules import USUAL, Rules
@@ -323,6 +326,28 @@ def test_targets_beyond_the_rules_are_doubted() -> None:
         "There are 7 targets; RECIST 1.1 takes 5 at most.",
         "S is a target of 9.9 mm; a measurable one has 10.0 mm at least.",
     )
+
+
+@pytest.mark.parametrize(
+    ("sites", "node", "rules", "said"),
+    [
+        (("left lung", "lung", "right lung"), False, Rules(), ("3 targets of one organ (lung)", 2)),
+        (("neck", "axilla", "groin"), True, Rules(), ("3 targets of one organ (lymph nodes)", 2)),
+        (("neck", "axilla", "groin"), True, Rules(nodes_are_one_organ=False), None),
+        (("lung", "lung", "liver"), False, Rules(), None),
+        (("", "", ""), False, Rules(), None),
+        (("lung", "lung", "lung"), False, Rules(most_targets_per_organ=3), None),
+        (("liver", "liver"), False, Rules(most_targets_per_organ=1), ("2 targets of one organ (liver)", 1)),
+    ],
+)
+def test_more_targets_of_one_organ_than_the_rules_take_are_doubted(
+    sites: tuple[str, ...], node: bool, rules: Rules, said: tuple[str, int] | None
+) -> None:
+    seen = tuple(lesion(f"T{n}", 20, 20, site=site, node=node) for n, site in enumerate(sites))
+    sentence = said and f"There are {said[0]}; RECIST 1.1 takes {said[1]} at most."
+    for judged in (judge, irecist.judge):
+        assert judged(history_of(seen), rules).time_points[0].doubts == ((sentence,) if sentence else ())
+    assert who.judge(history_of(seen), rules).time_points[0].doubts == ()
 
 
 def test_best_response_follows_from_the_verdicts() -> None:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from plugins.errors import Refused
 from store.response.history import Role
+from store.response.organs import organ
 from store.response.rules import Rules
-from store.response.selection import Candidate, Proposed, organ, propose
+from store.response.selection import Candidate, Proposed, propose
 
 
 def lesion(name: str, size_mm: float, site: str = "lung", **more: Any) -> Candidate:

@@ -1,0 +1,30 @@
+"""Which organ a lesion counts for, so that not too many targets are of one."""
+
+from __future__ import annotations
+
+from store.response.rules import USUAL, Rules
+
+LYMPH_NODES = "lymph nodes"
+NO_SITE = "an unknown organ"
+SIDES = frozenset({"left", "right", "bilateral", "both", "l", "r"})
+PLACES = frozenset({"upper", "middle", "lower", "superior", "inferior", "anterior", "posterior"})
+FILLING = frozenset({"lobe", "of", "the", "structure"})
+
+
+def organ(site: str, node: bool, rules: Rules = USUAL) -> str:
+    """Return the organ that a lesion counts for: without its side and its part, nodes being one."""
+    if node and rules.nodes_are_one_organ:
+        return LYMPH_NODES
+    words = [word.strip("(),;.") for word in site.lower().replace("-", " ").replace("/", " ").split()]
+    kept = [_one(word) for word in words if word and word not in SIDES | PLACES | FILLING]
+    return " ".join(kept) or " ".join(words) or NO_SITE
+
+
+def _one(word: str) -> str:
+    """Return a word in the singular, as far as organs need it: lungs, kidneys, ovaries; but pancreas, pelvis."""
+    if word.endswith("ies"):
+        return word[:-3] + "y"
+    return word if word.endswith(("ss", "us", "is", "as")) else word.removesuffix("s")
+
+
+__all__ = ["NO_SITE", "organ"]
