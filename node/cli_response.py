@@ -219,7 +219,9 @@ def _value(value: float | None, sign: str = "") -> str:
 
 
 def _percent(value: float | None, of: float | None) -> str:
-    return "" if value is None or not of else f"{100 * (value / of - 1):+.1f} %"
+    from store.response.burden import change_percent
+
+    return "" if value is None or not of else f"{change_percent(value, of):+.1f} %"
 
 
 __all__ = ["response"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -184,6 +185,14 @@ def percent(part: int, whole: int) -> str:
     return f"{hundredths // 100}.{hundredths % 100:02} %"
 
 
+def change_percent(value: float, of: float) -> float:
+    """Return a change in per cent, cut off after one digit so that it never seems to reach what it misses.
+
+    What binary fractions leave over, below a billionth of `of`, is no change. `of` is not 0.
+    """
+    return math.trunc(round(1000 * (value - of) / of, 6)) / 10
+
+
 def margins_of(visit: Visit, looks: Looks, verdict: Callable[[Looks], str]) -> tuple[Margin, ...]:
     """Return how far each measured length of a visit is from another verdict, the other lengths being as they are."""
     measured = [
@@ -216,6 +225,7 @@ __all__ = [
     "Disease",
     "Look",
     "Looks",
+    "change_percent",
     "disease",
     "look",
     "margins_of",

@@ -251,6 +251,22 @@ def test_a_person_reads_a_table_and_the_reason() -> None:
     assert "note: lengths rounded to tenths of a millimetre: 1, first 12.34 on line 4" in lines
 
 
+@pytest.mark.parametrize(
+    ("lengths", "change", "verdict"),
+    [
+        ((333, 233.2), "-29.9 %", "SD"),
+        ((100, 70), "-30.0 %", "PR"),
+        ((250.1, 300.1), "+19.9 %", "SD"),
+        ((1500, 1499.9), "+0.0 %", "SD"),
+    ],
+)
+def test_a_change_in_the_table_never_seems_to_reach_what_it_misses(
+    lengths: tuple[float, float], change: str, verdict: str
+) -> None:
+    line = next(one for one in told(targets(*lengths)).stdout.splitlines() if one.startswith("2024-02-01"))
+    assert change in line and line.split()[-1] == verdict
+
+
 def test_what_is_passed_over_is_told_and_the_answer_stays_json(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("reader," + targets(100, 70).replace("\nP", "\nMe,P"))
     said = CliRunner().invoke(app, ["response", "--csv", str(tmp_path / "in.csv"), "--json"])

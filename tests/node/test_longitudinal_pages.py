@@ -83,7 +83,7 @@ def test_the_page_tells_the_verdict_why_and_every_number() -> None:
     said = " ".join("".join(tags.words).split())
     for words in (
         "PD progressive disease", "at least 1.2 times the nadir of 38.0 mm", "T3: Node 4R, Mediastinal lymph node",
-        "T2 would have to be 1.5 mm shorter (1.9 standard deviations) for PR", "20.5 ± 0.8", "+23.7 %", "−36.1 %",
+        "T2 would have to be 1.5 mm shorter (1.9 standard deviations) for PR", "20.5 ± 0.8", "+23.6 %", "−36.1 %",
         "counts as target (reproducible in all planes)", "New 1 (Nodule in the left lower lobe): new:",
         "outside the field of view", RESEARCH_USE, "lung_nodule", "ab" * 32, "Nadir 0",
     ):  # fmt: skip

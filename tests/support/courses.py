@@ -165,7 +165,7 @@ def decision(kind: str, value: str, author: str = "Dr. Grey", number: int = 1, n
 def ordinary() -> tuple[Course, tuple[Response, ...]]:
     """Return a course of four visits: three targets, a node among them, one non-target, and at last a new lesion.
 
-    Sums 60.0, 41.0, 38.0 and 47.0 mm: baseline, PR, PR, PD (nadir 38.0, +9.0 mm, +23.7 %).
+    Sums 60.0, 41.0, 38.0 and 47.0 mm: baseline, PR, PR, PD (nadir 38.0, +9.0 mm, +23.68 %).
     """
     at = [visit(n) for n in range(4)]
     node = [(22.0, 18.0), (16.0, 12.0), (14.0, 10.0), (15.0, 11.5)]

@@ -18,6 +18,7 @@ from node.report.longitudinal.view import (
 from node.report.overlays import rounded
 from node.report.page import CONTROL
 from store.lesions import UNCONFIRMED
+from store.response.burden import change_percent
 from store.response.growth import Growth
 from store.response.verdict import Response, TimePoint
 
@@ -215,7 +216,7 @@ def millimetres(value: float | None) -> str:
 
 def change_of(point: TimePoint, to: float | None) -> str:
     """Return the change of a sum, per cent; empty where either is not known."""
-    return percent(100 * (point.sum - to) / to) if point.sum is not None and to else ""
+    return percent(change_percent(point.sum, to)) if point.sum is not None and to else ""
 
 
 def verdict_words(verdict: str | None) -> str:
