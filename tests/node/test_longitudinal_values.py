@@ -231,6 +231,13 @@ def test_volumes_are_compared_across_visits_without_one_and_never_from_ct_to_pet
     assert paces_of(volumes(1.0, 0.0)) == ({}, None)
 
 
+@pytest.mark.parametrize("status", [Status.ABSENT, Status.TOO_SMALL])
+def test_no_pace_goes_across_a_visit_at_which_the_lesion_was_gone_or_too_small(status: Status) -> None:
+    gone = sighting(visit(1), 1, None, status=status)
+    since_before, over_all = paces_of([*volumes(1.0, None, 4.0, 8.0), gone])
+    assert list(since_before) == [visit(3).study_date] and over_all is None
+
+
 def test_the_rates_of_a_course_are_told_in_words_and_in_tables() -> None:
     at = [visit(n) for n in range(5)]
     course = replace(course_of({}), visits=tuple(at), sightings=tuple(volumes(1.0, 2.0, 4.0, sd=0.001)))

@@ -21,13 +21,21 @@ Volume = tuple[float, float | None]
 def paces_of(sightings: Sequence[Sighting]) -> tuple[Mapping[date, Pace], Pace | None]:
     """Return the pace of a lesion since the volume before, by visit, and from its first volume to its last.
 
-    Volumes drawn on a PET are compared only when there are no others; there is no pace with fewer than two.
+    Volumes drawn on a PET are compared only when there are no others; there is no pace with fewer than two, and none
+    across a visit at which the lesion was absent or too small to measure.
     """
     counting = [s for s in sightings if s.counts and s.status is Status.MEASURED]
     volumes = _volumes([s for s in counting if not s.on_pet]) or _volumes([s for s in counting if s.on_pet])
     days = list(volumes)
-    since_before = {b: _pace(volumes, a, b) for a, b in pairwise(days)}
-    return since_before, _pace(volumes, days[0], days[-1]) if since_before else None
+    missed = [s for s in sightings if s.counts and s.status in (Status.ABSENT, Status.TOO_SMALL)]
+    gone = {s.date for s in missed} - volumes.keys()
+
+    def is_whole(since: date, until: date) -> bool:
+        return not any(since < day < until for day in gone)
+
+    since_before = {b: _pace(volumes, a, b) for a, b in pairwise(days) if is_whole(a, b)}
+    over_all = len(days) > 1 and is_whole(days[0], days[-1])
+    return since_before, _pace(volumes, days[0], days[-1]) if over_all else None
 
 
 def _volumes(sightings: Sequence[Sighting]) -> dict[date, Volume]:
