@@ -68,41 +68,30 @@ def test_a_treatment_that_starts_after_every_visit_is_doubted(start: str, told: 
 
 
 @pytest.mark.parametrize(
-    ("start", "days", "said"),
+    ("start", "later", "lies"),
     [
-        ("2026-01-29", ("2026-01-01", "2026-01-29"), ()),
-        ("2026-01-01", ("2026-01-01", "2026-03-01"), ()),
-        (
-            "2026-01-30",
-            ("2026-01-01", "2026-03-01"),
-            (
-                "the baseline, 2026-01-01, lies 29 days before the start of treatment, 2026-01-30; "
-                "RECIST 1.1 takes 28 at most",
-            ),
-        ),
-        (
-            "2025-12-31",
-            ("2026-01-01", "2026-03-01"),
-            (
-                "the baseline, 2026-01-01, lies 1 day after the start of treatment, 2025-12-31: "
-                "what changed before it is not seen",
-            ),
-        ),
-        (
-            "2026-01-28",
-            ("2026-01-01", "2026-01-20", "2026-01-27", "2026-01-28"),
-            (
-                "visits before the start of treatment, 2026-01-28, judged as follow-up: 2, first 2026-01-20; "
-                "the baseline should be the last before it",
-            ),
-        ),
+        ("2026-01-29", "01-29", ""),
+        ("2026-01-01", "03-01", ""),
+        ("2026-01-30", "03-01", "29 days before the start of treatment, 2026-01-30; RECIST 1.1 takes 28 at most"),
+        ("2025-12-31", "03-01", "1 day after the start of treatment, 2025-12-31: what changed before it is not seen"),
     ],
-)
-def test_a_baseline_and_visits_that_do_not_fit_the_start_of_treatment_are_told(
-    start: str, days: tuple[str, ...], said: tuple[str, ...]
+)  # fmt: skip
+def test_a_baseline_that_does_not_fit_the_start_of_treatment_is_told(
+    start: str, later: str, lies: str
 ) -> None:
-    rows = [f"P1,T1,{day},target,liver,0,50,20,measured,{start}" for day in days]
-    assert read_table(table(*rows, header=HEADER + ",treatment_start")).doubts["P1"] == said
+    assert doubts_of(start, (later,)) == ((f"the baseline, 2026-01-01, lies {lies}",) if lies else ())
+
+
+def test_visits_before_the_start_of_treatment_are_told() -> None:
+    assert doubts_of("2026-01-28", ("01-20", "01-27", "01-28")) == (
+        "visits before the start of treatment, 2026-01-28, judged as follow-up: 2, first 2026-01-20; "
+        "the baseline should be the last before it",
+    )
+
+
+def doubts_of(start: str, later: tuple[str, ...]) -> tuple[str, ...]:
+    rows = [f"P1,T1,2026-{day},target,liver,0,50,20,measured,{start}" for day in ("01-01", *later)]
+    return read_table(table(*rows, header=HEADER + ",treatment_start")).doubts["P1"]
 
 
 def test_a_table_is_a_history_by_date_with_lengths_in_tenths() -> None:
