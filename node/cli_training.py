@@ -228,14 +228,15 @@ def train(
                 if not task.manifest.fold(number):
                     raise Refused("no-such-fold", f"nobody is in fold {number} of {task.manifest.name}")
                 weights = fit(one, number, task, place, tell=tell)
-            judged = json.loads((place / "curves.json").read_text())["judged"]
+            curves = json.loads((place / "curves.json").read_text(), parse_constant=lambda _: None)
+            judged = curves["judged"]
             written.append(
                 {"experiment": one.name, "fold": number, "weights": str(weights), **(judged or [{}])[-1]}
             )
     if as_json:
         printing.print_json(written)
     else:
-        printing.print_table(written, {key: key for key in (written or [{}])[0]})
+        printing.print_table(written, {key: key for row in written for key in row})
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,12 +17,14 @@ def draw_curves(
 ) -> None:
     """Write `curves.json` and `curves.png`: the loss of every step, and the figures on unseen patients.
 
-    `judged` holds the `step` and the figures by name. The loss is drawn as a mean over 50 steps.
+    `judged` holds the `step` and the figures by name. The loss is drawn as a mean over 50 steps; one that is no number
+    is null in the file.
     """
     from matplotlib.figure import Figure
 
+    kept = [round(x, 5) if math.isfinite(x) else None for x in losses]
     (folder / "curves.json").write_text(
-        json.dumps({"loss": [round(x, 5) for x in losses], "judged": list(judged)}) + "\n"
+        json.dumps({"loss": kept, "judged": list(judged)}, allow_nan=False) + "\n"
     )
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     left = figure.subplots()

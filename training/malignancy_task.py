@@ -98,14 +98,16 @@ class MalignancyTask:
         return functional.binary_cross_entropy_with_logits(output, batch[1])
 
     def judge(self, network: torch.nn.Module) -> Mapping[str, float]:
-        """Return the area under the ROC curve on unseen nodules, each seen once."""
+        """Return the area under the ROC curve on unseen nodules, each seen once; nothing when they are of one class."""
+        positive = self.judged.malignant
+        n, m = int(positive.sum()), int((~positive).sum())
+        if not n or not m:
+            return {}
         shown = np.stack([scaled(self.judged.hu, *self.view.window_hu), self.judged.mask], axis=1)
         with torch.inference_mode():
             found = network(torch.from_numpy(shown))[:, 0].numpy()
-        positive = self.judged.malignant
         ranks = stats.rankdata(found)[positive]
-        n, m = int(positive.sum()), int((~positive).sum())
-        return {"AUC": float((ranks.sum() - n * (n + 1) / 2) / (n * m)) if n and m else float("nan")}
+        return {"AUC": float((ranks.sum() - n * (n + 1) / 2) / (n * m))}
 
 
 def malignant(case: Case) -> bool | None:

@@ -76,8 +76,8 @@ class PetctMasks:
         return loss_of_masks(output, batch[1], self.costs)
 
     def judge(self, network: torch.nn.Module) -> Mapping[str, float]:
-        """Return the mean Dice of unseen lesions at level 0.5."""
-        return {"dice": dice_of_unseen(network, self.view, self.judged)[0]}
+        """Return the mean Dice of unseen lesions at level 0.5; nothing where there is none."""
+        return {"dice": dice_of_unseen(network, self.view, self.judged)[0]} if self.judged else {}
 
 
 def task_on(

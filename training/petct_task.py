@@ -111,7 +111,12 @@ class PetctTask:
         return total
 
     def judge(self, network: torch.nn.Module) -> Mapping[str, float]:
-        """Return mean Dice of unseen tumours at level 0.5, and how well their hazards are in order (0.5 is chance)."""
+        """Return mean Dice of unseen tumours at level 0.5, and how well their hazards are in order (0.5 is chance).
+
+        Nothing is returned where there is no unseen tumour.
+        """
+        if not self.judged:
+            return {}
         dice, risks = dice_of_unseen(network, self.view, self.judged)
         true = np.array([hazard_of(case) for case in self.judged])
         figures = {"dice": dice}

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -12,14 +14,17 @@ from ball_nodules import ball_nodule, write_crops
 from safetensors.numpy import load_file, save_file
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
+from typer.testing import CliRunner
 
 from models.covariates import Covariates
 from models.files import BadModel
 from models.malignancy import open_rater
 from models.nodule_features import FEATURES
 from models.shipped import open_model
+from node.cli import app
 from plugins.errors import Refused
 from store.file_hash import sha256_of
+from training.curves import draw_curves
 from training.evaluate.data import open_data
 from training.evaluate.families import open_subject
 from training.evaluate.judging import judge_model
@@ -187,19 +192,22 @@ def test_facts_that_cannot_be_understood_are_told_by_line_and_column(
         read_facts(tmp_path / "facts.csv")
 
 
-@pytest.fixture(scope="module")
-def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Balls of 6 to 15 mm, rated 2 and 4 in turn; the largest is undecided."""
-    folder = write_crops(tmp_path_factory.mktemp("crops"))
+def rate(folder: Path, rating_of: Mapping[str, str]) -> Path:
+    """Write the ratings of patients into `nodules.csv`; return the folder."""
     with (folder / "nodules.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    for number, row in enumerate(rows):
-        row["malignancy"] = "3" if number == 9 else "4" if number % 2 else "2"
+        rows = [{**row, "malignancy": rating_of[row["patient_id"]]} for row in csv.DictReader(file)]
     with (folder / "nodules.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     return folder
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Balls of 6 to 15 mm, rated 2 and 4 in turn; the largest is undecided."""
+    folder = write_crops(tmp_path_factory.mktemp("crops"))
+    return rate(folder, {f"P{n}": "3" if n == 9 else "4" if n % 2 else "2" for n in range(10)})
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +243,33 @@ def test_a_batch_holds_nodules_of_other_patients_only(crops: Path, experiment: E
     assert shown.shape == (4, 2, 16, 16, 16) and truth.shape == (4, 1) and bool((shown == again).all())
     mm3 = shown[:, 1].sum(dim=(1, 2, 3)).numpy() * 1.5**3
     assert ((mm3 > np.pi / 6 * 5**3) & (mm3 < np.pi / 6 * 17**3)).all()
+
+
+@pytest.mark.parametrize("rating", ["2", "3"])
+def test_a_fold_of_one_class_or_none_is_learned_and_no_area_is_told(
+    crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rating: str
+) -> None:
+    monkeypatch.setattr("training.fit.SETTLING_BATCHES", 0)
+    own = {case.patient_id for case in lidc_manifest(crops).fold(0)}
+    data = shutil.copytree(crops, tmp_path / "crops")
+    rate(data, {f"P{n}": rating if f"P{n}" in own else "4" if n % 2 else "2" for n in range(10)})
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    asked = ["train", str(tmp_path / "tiny.yaml"), "--data", str(data), "--out", str(tmp_path / "runs")]
+    said = CliRunner().invoke(app, [*asked, "--fold", "0", "--json"])
+    assert said.exit_code == 0, said.output
+    weights = tmp_path / "runs/tiny_malignancy/fold0/fold0.safetensors"
+    told = {"experiment": "tiny_malignancy", "fold": 0, "weights": str(weights), "step": 1}
+    assert json.loads(said.stdout) == [told]
+    curves = weights.parent / "curves.json"
+    assert "NaN" not in curves.read_text()
+    curves.write_text(json.dumps({"loss": [1.0], "judged": [{"step": 1, "AUC": float("nan")}]}))
+    again = CliRunner().invoke(app, [*asked, "--fold", "0", "--json"])
+    assert json.loads(again.stdout) == [{**told, "AUC": None}]
+
+
+def test_a_loss_that_is_no_number_is_null_in_the_curves(tmp_path: Path) -> None:
+    draw_curves([1.0, float("nan"), 0.5], [], tmp_path, "a fold")
+    assert json.loads((tmp_path / "curves.json").read_text())["loss"] == [1.0, None, 0.5]
 
 
 def test_a_step_whose_slope_is_no_number_is_left_out(
