@@ -25,11 +25,12 @@ from node.cli import app
 from plugins.errors import Refused
 from store.file_hash import sha256_of
 from training.curves import draw_curves
-from training.evaluate.data import open_data
+from training.evaluate.data import Data, open_data
 from training.evaluate.families import open_subject
 from training.evaluate.judging import judge_model
 from training.evaluate.malignancy import DRAWN, READERS
 from training.evaluate.report import write_report
+from training.evaluate.subject import Subject
 from training.experiment import Experiment, read_experiments
 from training.fit import fit
 from training.lidc import lidc_manifest, load_nodule
@@ -270,6 +271,18 @@ def test_a_fold_of_one_class_or_none_is_learned_and_no_area_is_told(
 def test_a_loss_that_is_no_number_is_null_in_the_curves(tmp_path: Path) -> None:
     draw_curves([1.0, float("nan"), 0.5], [], tmp_path, "a fold")
     assert json.loads((tmp_path / "curves.json").read_text())["loss"] == [1.0, None, 0.5]
+
+
+def test_nodules_of_one_class_are_refused_before_the_model_is_asked(crops: Path) -> None:
+    subject = Subject(name="m", version="1", family="nodule_malignancy", sha256="0")
+    manifest = lidc_manifest(crops)
+    ratings = {"benign": manifest.cases[0], "malignant": manifest.cases[1]}
+    assert [malignant(case) for case in ratings.values()] == [False, True]
+    for word, case in ratings.items():
+        data = Data(manifest=replace(manifest, cases=(case,)), root=crops)
+        with pytest.raises(Refused, match=f"all 1 rated nodules of .* are {word}, .*--fold") as refused:
+            judge_model(subject, data, made_at=NOON)
+        assert refused.value.code == "one-class"
 
 
 def test_a_step_whose_slope_is_no_number_is_left_out(

@@ -16,6 +16,7 @@ from models.explain import grad_cam, saliency
 from models.malignancy import RatedView, as_function, asked, network_of, open_rater
 from models.shipped import VOUCHED
 from plugins.contract import Array, BoolArray
+from plugins.errors import Refused
 from plugins.shapes import Spacing
 from training.evaluate.data import Data
 from training.evaluate.judged import Case, Looked, RatedCase
@@ -38,7 +39,11 @@ Rated = Callable[[Array, BoolArray, Spacing], float]
 
 
 def rated(subject: Subject, data: Data, brief: bool = False) -> Iterator[Case]:
-    """Yield every nodule that is rated benign or malignant with each mask; when brief, with the readers' alone."""
+    """Yield every nodule that is rated benign or malignant with each mask; when brief, with the readers' alone.
+
+    Refuses `one-class`, before anything is asked, when all of them are benign or all malignant.
+    """
+    _require_both(data)
     opened: dict[tuple[int, ...], Rated] = {}
     draw = None if brief else shipped_drawer(data.manifest)
     for case in data.cases:
@@ -66,6 +71,18 @@ def rated(subject: Subject, data: Data, brief: bool = False) -> Iterator[Case]:
                 setting=setting,
                 explain=partial(_looked, subject, folds[0], case, data.root) if setting == READERS else None,
             )
+
+
+def _require_both(data: Data) -> None:
+    """Refuse nodules of one class: there is nothing to tell apart."""
+    truths = [truth for case in data.cases if (truth := malignant(case)) is not None]
+    if len(set(truths)) == 1:
+        raise Refused(
+            "one-class",
+            f"all {len(truths)} rated nodules of {data.manifest.name} that would be judged are "
+            f"{'malignant' if truths[0] else 'benign'}, and the figures tell one class from the other: name data, "
+            "folds (--fold) or sides (--side) that hold both",
+        )
 
 
 def drawer(segmenter: Subject) -> Drawn:
