@@ -24,7 +24,7 @@ from training.evaluate.subject import Subject
 from training.lidc import Nodule, load_nodule
 from training.nodules_in_scans import is_crop
 from training.pasted_scans import placed_in
-from training.scans import Scan, load_scan
+from training.scans import SCANS, Scan, load_scan
 
 Array = NDArray[np.float32]
 Scored = Callable[[Array, Sequence[Sequence[float]]], NDArray[np.float64]]
@@ -41,6 +41,10 @@ LIMITS = (
     "The rate of false positives rests on as many patients as there are scans; lesions in them that nobody has "
     "marked count as false.",
     "A nodule that is thinner than the slices of the scan it was set into is fainter there, as it would be.",
+)
+NEEDS = (
+    "whole scans, and crops of nodules in the folds of these (--fold): a folder that holds lidc_nodules beside two or "
+    f"more of {', '.join(SCANS)}"
 )
 
 

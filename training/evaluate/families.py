@@ -32,6 +32,8 @@ class Family:
     """Yields what the model said of every case; when the last argument says brief, as little as a score needs."""
     limits: tuple[str, ...]
     """What a judgement of this kind cannot tell, in sentences."""
+    needs: str = "cases with the images and masks that it was made for"
+    """What data have to hold for it, in words."""
     window: tuple[float, float] = (0.0, 1.0)
     """Values of the image that pictures show black and white."""
     threshold: float = 0.5
@@ -40,8 +42,8 @@ class Family:
 
 FAMILIES: Mapping[str, Family] = {
     "nodule_segmenter": Family(cases=nodules.segmented, limits=nodules.LIMITS, window=nodules.WINDOW_HU),
-    "nodule_detector": Family(cases=detector.searched, limits=detector.LIMITS),
-    "nodule_malignancy": Family(cases=malignancy.rated, limits=malignancy.LIMITS),
+    "nodule_detector": Family(cases=detector.searched, limits=detector.LIMITS, needs=detector.NEEDS),
+    "nodule_malignancy": Family(cases=malignancy.rated, limits=malignancy.LIMITS, needs=malignancy.NEEDS),
     "petct_multitask": Family(cases=petct.asked_cases, limits=petct.LIMITS, window=petct.WINDOW_SUV),
 }
 """By the name of the model that an experiment and a card give."""

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from itertools import chain
 from typing import Any
 
+from plugins.errors import Refused
 from training.commit import commit
 from training.evaluate.agreement import reader_agreement
 from training.evaluate.bootstrap import RESAMPLES, Interval, summary
@@ -60,6 +61,11 @@ class _Gathered:
         elif isinstance(case, FollowedCase):
             self.followed.append(case)
 
+    @property
+    def is_empty(self) -> bool:
+        """Return whether no case was judged."""
+        return not (self.rows or self.searched or self.rated or self.followed)
+
 
 def judge_model(
     subject: Subject,
@@ -74,7 +80,8 @@ def judge_model(
     """Return the judgement of a model on data; `progress` is told each case's name as it is taken up.
 
     `beside` are runs of the same model that learned from fewer cases: points of a learning curve.
-    Refuses `training-patient` before anything is asked, when a patient of the data was learned from by all weights.
+    Refuses `training-patient` before anything is asked, when a patient of the data was learned from by all weights,
+    and `nothing-to-judge` when the data hold nothing that a model of this family is judged on.
     """
     family, subject = FAMILIES[subject.family], subject.on(data.manifest)
     begun_with = commit()  # a judgement takes long, and the checkout may move on meanwhile
@@ -84,6 +91,12 @@ def judge_model(
     if beside:
         learned_cases(subject, data)
     gathered = _gather(subject, data, progress)
+    if gathered.is_empty:
+        raise Refused(
+            "nothing-to-judge",
+            f"of the {len(data.cases)} cases of {data.manifest.name} a {subject.family} can be judged on none; "
+            f"it needs {family.needs}",
+        )
     headlines, sections, figures = _parts(gathered, family, resamples, seed)
     limits = [*family.limits, *subject.card.get("limits", ()), *_limits(gathered, data, len(patients))]
     if curve := _curve(subject, beside, data, resamples, seed, progress):

@@ -34,6 +34,7 @@ LIMITS = (
     "The truth is the rating of readers of images: it is an opinion, not pathology.",
     "Nodules that were rated 3 of 5 (indeterminate) are left out, which makes the others easier to tell apart.",
 )
+NEEDS = "nodules with a mean rating of malignancy other than 3 (`malignancy` in nodules.csv, or among a case's tags)"
 Drawn = Callable[[Nodule], BoolArray]
 Rated = Callable[[Array, BoolArray, Spacing], float]
 

@@ -166,6 +166,21 @@ def test_a_patient_that_all_weights_have_learned_from_is_refused_before_anything
     assert refused.value.code == "training-patient"
 
 
+@pytest.mark.parametrize(
+    ("family", "needs"),
+    [("nodule_detector", "it needs whole scans, "), ("nodule_malignancy", "a mean rating of malignancy other than 3")],
+)  # fmt: skip
+def test_data_on_which_nothing_can_be_judged_are_refused_with_what_a_model_needs(
+    crops: Data, family: str, needs: str
+) -> None:
+    subject = Subject(name="m", version="1", family=family, sha256="0")
+    with pytest.raises(
+        Refused, match=f"of the 5 cases of round nodules a {family} .* none; .*{needs}"
+    ) as found:
+        judge_model(subject, crops, made_at=NOON)
+    assert found.value.code == "nothing-to-judge"
+
+
 def test_a_run_is_judged_on_the_data_that_it_learned_from_and_on_no_other(crops: Data) -> None:
     subject = Subject(
         name="m",
