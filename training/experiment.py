@@ -19,6 +19,7 @@ from typing import Any
 from models.networks import steps_of
 from plugins.errors import Refused
 from training.setting import A_FLAG, A_TABLE, A_TEXT, Wanted, number, require, whole
+from training.task_setting import require_settings
 
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 LARGEST_SEED = 10**15
@@ -163,6 +164,7 @@ def _experiment(plain: dict[str, Any], path: Path) -> Experiment:
     _require_known(schedule, Schedule, path)
     _require_wanted(plain, EXPERIMENT, path)
     _require_wanted(schedule, SCHEDULE, path, "schedule.")
+    require_settings(plain.get("model"), plain.get("task"), plain.get("architecture"), path)
     _require_divisible(plain, path)
     try:
         return Experiment(**{**plain, "schedule": Schedule(**schedule), "folds": tuple(plain["folds"])})

@@ -143,6 +143,7 @@ def task_on(
     try:
         view = NoduleView.of(settings.pop("view"))
         how = Augmentation(**settings.pop("augmentation", {}))
+        _require_in_patch(how, view)
         order = np.random.default_rng(0).permutation(len(unseen))
         return NoduleTask(
             manifest=opened.manifest,
@@ -154,6 +155,16 @@ def task_on(
         )
     except (TypeError, KeyError, ValueError) as error:
         raise _bad(experiment, error) from error
+
+
+def _require_in_patch(how: Augmentation, view: NoduleView) -> None:
+    """Raise ValueError when the middle of a nodule could lie outside of the patch around its point."""
+    reach_mm = (min(view.shape) - 1) / 2 * min(view.voxels_mm) * (1 - how.zoom)
+    if how.jitter_mm > reach_mm:
+        raise ValueError(
+            f"augmentation.jitter_mm is {how.jitter_mm:g}, and the finest patch, stretched by augmentation.zoom, "
+            f"reaches {reach_mm:g} mm from its middle; write no more than that"
+        )
 
 
 def _bad(experiment: Experiment, error: Exception) -> Refused:

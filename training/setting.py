@@ -44,16 +44,21 @@ def whole(least: int, most: int | None = None) -> Wanted:
     )
 
 
-def number(least: float, *, below: float = math.inf, is_above: bool = False) -> Wanted:
-    """Return what a finite number from `least`, or above it, to less than `below` is."""
+def number(
+    least: float, *, below: float = math.inf, most: float = math.inf, is_above: bool = False
+) -> Wanted:
+    """Return what a finite number from `least`, or above it, to less than `below` and at most `most` is."""
     words = f"a number {'above' if is_above else 'that is at least'} {least:g}"
+    words += "" if math.isinf(below) else f" and below {below:g}"
+    words += "" if math.isinf(most) else f" and at most {most:g}"
     return Wanted(
-        says=words if math.isinf(below) else f"{words} and below {below:g}",
+        says=words,
         fits=lambda value: (
             isinstance(value, int | float)
             and not isinstance(value, bool)
             and (least < value if is_above else least <= value)
             and value < below
+            and value <= most
         ),
     )
 

@@ -231,9 +231,14 @@ def test_an_order_of_hazards_is_judged_exactly() -> None:
 def test_a_wrong_setting_is_refused(tmp_path: Path, balls: Path, wrong: str) -> None:
     config = tmp_path / "bad.yaml"
     config.write_text(TINY.replace("STEPS", "1").replace("made: 0", wrong))
-    (experiment,) = read_experiments(config)
     with pytest.raises(Refused, match="bad-experiment"):
-        petct_task(experiment, 0, balls)
+        petct_task(read_experiments(config)[0], 0, balls)
+
+
+def test_where_no_tumour_is_unseen_no_figure_is_told(tmp_path: Path, balls: Path) -> None:
+    (config := tmp_path / "tiny.yaml").write_text(TINY.replace("STEPS", "1"))
+    task = petct_task(read_experiments(config)[0], 0, balls)
+    assert replace(task, judged=()).judge(torch.nn.Identity()) == {}
 
 
 def test_the_hazard_of_a_case_is_of_its_true_mask(balls: Path) -> None:
