@@ -249,10 +249,17 @@ def _nearest_level(
 
 
 def _tell_gaps(ks: Sequence[int], flags: list[Flag]) -> None:
+    """Tell what slices have no contour between those that have, which are sorted."""
     steps = np.diff(np.array(ks))
-    if len(steps) > 1 and (steps == steps[0]).all() and steps[0] > 1:
-        sentence = f"only every {steps[0]}th slice has a contour; nothing was filled in between"
-        flags.append(Flag(code="contour-gaps", sentence=sentence))
+    missing = int((steps - 1).sum())
+    if not missing:
+        return
+    if len(steps) > 1 and (steps == steps[0]).all():
+        said = f"only every {steps[0]}th slice has a contour"
+    else:
+        slices, have = ("slice", "has") if missing == 1 else ("slices", "have")
+        said = f"{missing} {slices} between the first and the last {have} no contour"
+    flags.append(Flag(code="contour-gaps", sentence=f"{said}; nothing was filled in between"))
 
 
 def _fill(chosen: Mapping[int, Sequence[FloatArray]], volume: Volume, flags: list[Flag]) -> Mask:

@@ -182,6 +182,30 @@ def test_contours_on_every_second_slice_are_flagged_and_not_filled(tmp_path: Pat
     assert "contour-gaps" in [f.code for f in drawn.flags]
 
 
+@pytest.mark.parametrize(
+    ("slices", "says"),
+    [
+        ((0, 2, 4), ["only every 2th slice has a contour; nothing was filled in between"]),
+        (
+            (0, 1, 4, 5),
+            ["2 slices between the first and the last have no contour; nothing was filled in between"],
+        ),
+        ((1, 2, 4), ["1 slice between the first and the last has no contour; nothing was filled in between"]),
+        ((1, 5), ["3 slices between the first and the last have no contour; nothing was filled in between"]),
+        ((1, 2, 3), []),
+        ((4,), []),
+    ],
+)
+def test_slices_without_a_contour_are_counted_however_they_lie(
+    tmp_path: Path, slices: tuple[int, ...], says: list[str]
+) -> None:
+    make_series(tmp_path / "ct", BLANK)
+    structure_set(tmp_path / "rt", {"gaps": [closed(SQUARE, k) for k in slices]})
+    (drawn,) = read(tmp_path).drawn
+    assert drawn.mask.count == 100 * len(slices)
+    assert [f.sentence for f in drawn.flags if f.code == "contour-gaps"] == says
+
+
 def test_the_instance_a_contour_names_decides_before_the_position(tmp_path: Path) -> None:
     first = make_series(tmp_path / "a", BLANK, series_number=1)
     make_series(tmp_path / "b", BLANK, series_number=2)
