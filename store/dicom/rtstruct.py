@@ -25,6 +25,8 @@ SAME_FIT_MM = 1e-3
 ON_CENTRE = 1e-9
 
 FloatArray = NDArray[np.float64]
+Level = tuple[float, FloatArray]
+"""How far a contour lies from its slice, mm, and its points (row, column)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -206,17 +208,18 @@ def rasterise(polygons_mm: Sequence[FloatArray], volume: Volume, flags: list[Fla
 
     Refuses (`contour-off-plane`, `contour-not-planar`, `empty-region`).
     """
-    by_slice: dict[int, list[tuple[float, FloatArray]]] = {}
+    found: dict[int, list[Level]] = {}
     for points in polygons_mm:
         k, distances = _plane_of(points, volume)
         _require_on_plane(distances, volume.spacing_mm[0])
         # the affine is an even grid; the position of an uneven slice itself gives its row and column
         shift = volume.to_mm((float(k), 0.0, 0.0)) - np.asarray(volume.slice_positions[k])
         index = _snapped(volume.to_index(points + shift)[:, 1:])
-        by_slice.setdefault(k, []).append((float(distances.mean()), index))
-    chosen = {k: _nearest_level(found, volume.spacing_mm[0], flags) for k, found in by_slice.items()}
-    _tell_gaps(sorted(chosen), flags)
-    return _fill(chosen, volume, flags)
+        found.setdefault(k, []).append((float(distances.mean()), index))
+    kept = {k: _nearest_level(levels, volume.spacing_mm[0]) for k, levels in found.items()}
+    _tell_between(found, kept, volume.spacing_mm[0], flags)
+    _tell_gaps(sorted(kept), flags)
+    return _fill({k: [polygon for _, polygon in level] for k, level in kept.items()}, volume, flags)
 
 
 def _snapped(index: FloatArray) -> FloatArray:
@@ -235,17 +238,25 @@ def _require_on_plane(distances: FloatArray, spacing: float) -> None:
         )
 
 
-def _nearest_level(
-    found: Sequence[tuple[float, FloatArray]], spacing: float, flags: list[Flag]
-) -> list[FloatArray]:
+def _nearest_level(found: Sequence[Level], spacing: float) -> list[Level]:
     """Return the contours of the level nearest to the slice: contours finer than the slices must not cancel out."""
-    best = min(abs(distance) for distance, _ in found)
-    level = next(distance for distance, _ in found if abs(distance) == best)
-    kept = [polygon for distance, polygon in found if abs(distance - level) <= SAME_PLANE_FRACTION * spacing]
-    if len(kept) < len(found) and not any(f.code == "contours-between-slices" for f in flags):
-        sentence = "contours lie between the slices; those nearest to each slice are used"
+    nearest = min((distance for distance, _ in found), key=abs)
+    return [one for one in found if abs(one[0] - nearest) <= SAME_PLANE_FRACTION * spacing]
+
+
+def _tell_between(
+    found: Mapping[int, Sequence[Level]],
+    kept: Mapping[int, Sequence[Level]],
+    spacing: float,
+    flags: list[Flag],
+) -> None:
+    """Tell what levels were passed over, and how far from its slice a level lies that was put on it."""
+    far = max(min(abs(distance) for distance, _ in level) for level in kept.values())
+    is_off = far > SAME_PLANE_FRACTION * spacing
+    if is_off or any(len(kept[k]) < len(found[k]) for k in found):
+        how_far = f", up to {far:.2g} mm from it" if is_off else ""
+        sentence = f"contours lie between the slices; those nearest to each slice are used{how_far}"
         flags.append(Flag(code="contours-between-slices", sentence=sentence))
-    return kept
 
 
 def _tell_gaps(ks: Sequence[int], flags: list[Flag]) -> None:

@@ -171,7 +171,30 @@ def test_contours_finer_than_the_slices_do_not_cancel_out(tmp_path: Path) -> Non
     )
     (drawn,) = read(tmp_path).drawn
     assert drawn.mask.count == 100
-    assert "contours-between-slices" in [f.code for f in drawn.flags]
+    assert [f.sentence for f in drawn.flags if f.code == "contours-between-slices"] == [
+        "contours lie between the slices; those nearest to each slice are used"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("off_mm", "says"),
+    [
+        ((0.0, 0.19), []),
+        ((0.1, -0.8), [", up to 0.8 mm from it"]),
+        ((0.98, 0.98), [", up to 0.98 mm from it"]),
+    ],
+)
+def test_contours_that_are_put_on_a_slice_they_do_not_lie_in_are_told_with_their_distance(
+    tmp_path: Path, off_mm: tuple[float, ...], says: list[str]
+) -> None:
+    make_series(tmp_path / "ct", BLANK)
+    structure_set(tmp_path / "rt", {"off": [closed(SQUARE, k + 2, dz=dz) for k, dz in enumerate(off_mm)]})
+    (drawn,) = read(tmp_path).drawn
+    assert (drawn.mask.origin[0], drawn.mask.count) == (2, 200)
+    start = "contours lie between the slices; those nearest to each slice are used"
+    assert [f.sentence for f in drawn.flags if f.code == "contours-between-slices"] == [
+        f"{start}{said}" for said in says
+    ]
 
 
 def test_contours_on_every_second_slice_are_flagged_and_not_filled(tmp_path: Path) -> None:
