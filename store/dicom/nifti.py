@@ -21,6 +21,8 @@ from store.file_hash import sha256_of
 ON_GRID = 0.25
 MAX_LABELS = 1024
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+REAL_NUMBERS = "biuf"
+"""Kinds of NumPy data that are real numbers."""
 
 FloatArray = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -79,7 +81,12 @@ def _load(path: Path) -> tuple[Labels, FloatArray, list[Flag]]:
 
 
 def _labels(data: NDArray[Any], path: Path, flags: list[Flag]) -> Labels:
-    """Return whole label values; probabilities are cut at 0.5."""
+    """Return whole label values; probabilities are cut at 0.5. Refuses `mask-not-labels`."""
+    if data.dtype.kind not in REAL_NUMBERS:
+        raise Refused(
+            "mask-not-labels",
+            f"{path.name} holds colours or complex numbers; save it with a whole number for each voxel",
+        )
     if not np.isfinite(data).all() or data.min() < 0:
         raise Refused(
             "mask-not-labels", f"{path.name} holds values that are no labels (negative or not numbers)"

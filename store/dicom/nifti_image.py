@@ -23,7 +23,7 @@ from pydicom.uid import CTImageStorage, MRImageStorage, PositronEmissionTomograp
 from plugins import codes
 from plugins.contract import Volume
 from plugins.errors import Refused
-from store.dicom.nifti import RAS_TO_LPS
+from store.dicom.nifti import RAS_TO_LPS, REAL_NUMBERS
 from store.dicom.nifti_position import read_position
 from store.dicom.voxels import AIR_HU
 
@@ -164,7 +164,14 @@ def _load(path: Path) -> tuple[NDArray[np.float32], FloatArray]:
 
     try:
         image: Any = nibabel.load(path)
+        if image.get_data_dtype().kind not in REAL_NUMBERS:
+            raise Refused(
+                "unreadable-image",
+                f"{path.name} holds colours or complex numbers; save it with a real number for each voxel",
+            )
         data = np.asarray(image.dataobj, dtype=np.float32)
+    except Refused:
+        raise
     except Exception as error:  # nibabel and gzip raise many kinds of error on damaged files
         raise Refused(
             "unreadable-image", f"{path.name} cannot be read as NIfTI ({type(error).__name__})"

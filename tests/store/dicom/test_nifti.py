@@ -139,6 +139,13 @@ def test_a_mask_that_says_two_places_is_refused(read: ReadStudy, tmp_path: Path)
         read_mask(tmp_path / "two.nii", read)
 
 
+@pytest.mark.parametrize("dtype", [[("R", "u1"), ("G", "u1"), ("B", "u1")], np.complex64])
+def test_a_mask_of_colours_or_complex_numbers_is_refused(read: ReadStudy, tmp_path: Path, dtype: Any) -> None:
+    path = save(tmp_path / "m.nii.gz", np.ones(SHAPE, dtype=dtype), read.study.volumes[0].geometry.affine)
+    with pytest.raises(Refused, match=r"mask-not-labels: m\.nii\.gz holds colours or complex numbers"):
+        read_mask(path, read)
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x1f\x8b broken", bytes(400)])
 def test_a_damaged_file_is_refused(read: ReadStudy, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "m.nii.gz"

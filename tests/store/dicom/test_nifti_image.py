@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -11,7 +12,7 @@ from dicom_series import make_series
 
 from plugins.contract import Mask, Volume
 from plugins.errors import Refused
-from store.dicom.nifti_image import read_ct, write_labels
+from store.dicom.nifti_image import read_ct, read_image, write_labels
 from store.dicom.series import read_study
 
 SHAPE = (4, 10, 11)
@@ -134,6 +135,16 @@ def test_padding_below_air_does_not_make_an_offset_to_hounsfield_units(tmp_path:
     lung = np.full((11, 10, 4), -1500.0)
     lung[0] = -1100
     assert read_ct(save(image(values=lung), tmp_path / "ct.nii")).volume.array.max() == -1100
+
+
+@pytest.mark.parametrize("dtype", [[("R", "u1"), ("G", "u1"), ("B", "u1")], np.complex64])
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_an_image_of_colours_or_complex_numbers_is_refused(tmp_path: Path, dtype: Any, modality: str) -> None:
+    values = np.zeros((11, 10, 4), dtype=dtype)
+    values[2:5] = np.ones((), dtype=dtype)
+    path = save(nibabel.Nifti1Image(values, np.diag([*SPACING, 1.0])), tmp_path / "ct.nii")
+    with pytest.raises(Refused, match=r"unreadable-image: ct\.nii holds colours or complex numbers"):
+        read_image(path, modality)
 
 
 def test_a_write_that_fails_leaves_the_mask_of_before_and_no_other_file(

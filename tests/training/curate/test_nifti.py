@@ -118,6 +118,16 @@ def test_files_without_a_partner_and_masks_on_other_voxels_are_told(tmp_path: Pa
     assert {one.where for one in found.taken} == {"masks/A_1_mask.nii.gz"}
 
 
+def test_a_mask_in_colour_is_left_out_and_the_others_are_taken(tmp_path: Path) -> None:
+    colours = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    for patient, mask in (("A", colours), ("B", labels())):
+        save(tmp_path / "in" / "images" / f"{patient}_1.nii.gz", image())
+        save(tmp_path / "in" / "masks" / f"{patient}_1_mask.nii.gz", mask)
+    found = curated(tmp_path / "in", tmp_path)
+    assert [(one.code, one.where) for one in found.left_out] == [("mask-not-labels", "masks/A_1_mask.nii.gz")]
+    assert [(one.case.patient_id, one.voxels) for one in found.taken] == [("B", 35), ("B", 48)]
+
+
 def test_a_table_names_pairs_patients_and_tags(tmp_path: Path) -> None:
     save(tmp_path / "ct.nii.gz", image())
     save(tmp_path / "lesion.nii.gz", labels())
