@@ -96,7 +96,8 @@ def nifti(
     table: Annotated[
         Path | None,
         typer.Option(
-            help="CSV with the columns image, mask, patient; others become tags. Paths are relative to the folder.",
+            help="CSV with the columns image, mask, patient; others become tags, but for what the files themselves "
+            "tell (as spacing_z_mm, label). Paths are relative to the folder.",
             show_default=False,
         ),
     ] = None,

@@ -1,8 +1,9 @@
 """A folder of NIfTI images and masks to a data set: each label of a mask is a case.
 
 Which mask belongs to which image, and both to whom, is said by a table (CSV: `image`, `mask`, `patient`, any other
-column becomes a tag) or by the names of the files (`Names`). Nobody guesses it: two images of one patient that pass for
-two patients would end on both sides of a split. A mask has to lie on the voxels of its image; nothing is resampled.
+column becomes a tag, but for `OWN`) or by the names of the files (`Names`). Nobody guesses it: two images of one
+patient that pass for two patients would end on both sides of a split. A mask has to lie on the voxels of its image;
+nothing is resampled.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from training.curate.wanted import Wanted
 from training.table import read_rows
 
 COLUMNS = ("image", "mask", "patient")
+OWN = ("spacing_x_mm", "spacing_z_mm", "origin", "label", "doubts")
+"""Tags that image and mask themselves say."""
 RESAMPLED = "mask-resampled"
 PLACE = re.compile(r"\{([a-z_]+)\}|(\*)")
 BESIDE = re.compile(r"(\{[a-z_]+\}|\*){2,}")
@@ -108,11 +111,18 @@ def pairs_by_name(folder: Path, names: Names) -> tuple[list[Pair], list[LeftOut]
 def pairs_of_table(folder: Path, table: Path) -> tuple[list[Pair], list[LeftOut]]:
     """Return the pairs of a CSV, whose paths are relative to the folder, and rows that name no file or nobody.
 
-    Refuses `bad-table`: what `training.table` refuses, a mask that is named twice, a file of two patients.
+    Refuses `bad-table`: what `training.table` refuses, a column of `OWN`, a mask that is named twice, a file of two
+    patients.
     """
     pairs, left_out = [], []
     lines: dict[Path, tuple[str, str]] = {}
-    for number, row in read_rows(table, COLUMNS, "bad-table"):
+    rows = read_rows(table, COLUMNS, "bad-table")
+    if own := [name for name in OWN if any(name in row for _, row in rows)]:
+        raise Refused(
+            "bad-table",
+            f"{table} has a column {', '.join(own)}, which image and mask tell themselves; leave it out, or rename it",
+        )
+    for number, row in rows:
         where = f"{table.name}, line {number}"
         try:
             pair = _pair(folder, row)

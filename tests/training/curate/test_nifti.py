@@ -166,6 +166,24 @@ def test_a_table_names_pairs_patients_and_tags(tmp_path: Path) -> None:
         pairs_of_table(tmp_path, tmp_path / "shifted.csv")
 
 
+@pytest.mark.parametrize("name", ["spacing_x_mm", "spacing_z_mm", "origin", "label", "doubts"])
+def test_a_column_of_what_the_files_themselves_say_is_refused(tmp_path: Path, name: str) -> None:
+    table = tmp_path / "cases.csv"
+    table.write_text(f"image,mask,patient,scanner,{name}\nct.nii,lesion.nii,X,ACME 1,9\n")
+    with pytest.raises(Refused, match=rf"bad-table: .*cases\.csv has a column {name}, which .* leave it out"):
+        pairs_of_table(tmp_path, table)
+
+
+def test_a_table_may_tell_the_kernel_and_the_series_that_a_nifti_does_not(tmp_path: Path) -> None:
+    save(tmp_path / "ct.nii", image())
+    save(tmp_path / "lesion.nii", labels())
+    table = tmp_path / "cases.csv"
+    table.write_text("image,mask,patient,kernel,series_instance_uid\nct.nii,lesion.nii,X,B30f,1.2.3\n")
+    found = curate_nifti(tmp_path, tmp_path / "out", pairs_of_table(tmp_path, table)[0], Wanted(), "test")
+    tags = found.taken[0].case.tags
+    assert (tags["kernel"], tags["series_instance_uid"], tags["spacing_z_mm"]) == ("B30f", "1.2.3", 2.5)
+
+
 def test_a_table_that_leads_elsewhere_or_gives_an_image_to_two_patients_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
