@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from plugins.errors import Refused
 from store.file_hash import sha256_of
 from training.manifest import Case, DataManifest, folds
+from training.table import number_in, read_filled
 
 TAGS = ("spacing_x_mm", "spacing_z_mm", "malignancy", "subtlety", "texture", "spiculation", "margin")
+COLUMNS = ("image_file", "mask_file", "patient_id", "nodule_id", "diameter_mm", *TAGS)
+BAD_TABLE = "bad-table"
 SAME_MM = 0.01
 """Two grids are one when no corner of the one lies further from that of the other, mm."""
 
@@ -42,31 +45,40 @@ class Nodule:
 
 
 def lidc_manifest(root: Path) -> DataManifest:
-    """Return the cases of the folder with their hashes and folds. Refuses `no-nodules` (no `nodules.csv` there)."""
+    """Return the cases of the folder with their hashes and folds.
+
+    Refuses `no-nodules` (no `nodules.csv` there) and `bad-table`: what `training.table` refuses, no row, a cell that is
+    no finite number, a diameter that is not above 0, a `nodule_id` that is no whole number.
+    """
     table = root / "nodules.csv"
     if not table.is_file():
         raise Refused("no-nodules", f"there is no nodules.csv in {root}")
-    with table.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    cases = [_case(row, line, table) for line, row in read_filled(table, COLUMNS, BAD_TABLE)]
     largest: dict[str, float] = {}
-    for row in rows:
-        patient = row["patient_id"]
-        largest[patient] = max(largest.get(patient, 0.0), float(row["diameter_mm"]))
+    for case in cases:
+        largest[case.patient_id] = max(largest.get(case.patient_id, 0.0), case.size_mm)
     fold_of = folds(largest)
-    cases = [_case(row, fold_of[row["patient_id"]], root) for row in rows]
-    return DataManifest(name="lidc_nodules", cases=tuple(sorted(cases, key=lambda case: case.case_id)))
+    folded = [replace(case, fold=fold_of[case.patient_id]) for case in cases]
+    return DataManifest(name="lidc_nodules", cases=tuple(sorted(folded, key=lambda case: case.case_id)))
 
 
-def _case(row: dict[str, str], fold: int, root: Path) -> Case:
+def _case(row: dict[str, str], line: int, table: Path) -> Case:
+    """Return the case of a row, in no fold yet."""
+    number = partial(number_in, row, line=line, file=table, code=BAD_TABLE)
+    nodule = number("nodule_id")
+    if not nodule.is_integer():
+        raise Refused(BAD_TABLE, f"the nodule_id {nodule:g} in line {line} of {table} is no whole number")
+    size_mm = number("diameter_mm", above=0.0)
+    tags = {name: number(name) if row[name] else None for name in TAGS}
     files = {"image": row["image_file"], "mask": row["mask_file"]}
     return Case(
-        case_id=f"{row['patient_id']}_nodule{int(row['nodule_id']):02d}",
+        case_id=f"{row['patient_id']}_nodule{int(nodule):02d}",
         patient_id=row["patient_id"],
         files=files,
-        sha256={role: sha256_of(root / path) for role, path in files.items()},
-        fold=fold,
-        size_mm=float(row["diameter_mm"]),
-        tags={name: float(row[name]) if row[name] else None for name in TAGS},
+        sha256={role: sha256_of(table.parent / path) for role, path in files.items()},
+        fold=0,
+        size_mm=size_mm,
+        tags=tags,
     )
 
 

@@ -19,12 +19,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,7 +47,7 @@ from training.lidc import lidc_manifest, load_nodule
 from training.malignancy_task import malignant
 from training.manifest import DataManifest
 from training.ship import About, ship, write_manifest
-from training.table import read_rows
+from training.table import number_in, read_rows
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -177,20 +175,13 @@ def read_facts(file: Path) -> dict[str, dict[str, float]]:
         patients.add(patient)
         for name, text in row.items():
             known = found.setdefault(name, {})
-            if value := text.strip():
-                known[patient] = _number(value, name, line, file)
+            if text.strip():
+                known[patient] = number_in(row, name, line, file, "bad-facts")
     if not found:
         raise Refused(
             "bad-facts", f"{file} needs a column for each fact beside patient_id, and a line a patient"
         )
     return found
-
-
-def _number(value: str, name: str, line: int, file: Path) -> float:
-    with suppress(ValueError):
-        if math.isfinite(number := float(value)):
-            return number
-    raise Refused("bad-facts", f"'{name}' in line {line} of {file} is no number")
 
 
 def rated_nodules(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,12 @@ from models.petct import averaged
 from plugins.errors import Refused
 from store.file_hash import sha256_of
 from training.manifest import Case, DataManifest, folds
+from training.table import number_in, read_filled
 
 FILES = {"pet": "pet_suv", "mask": "pet_mask", "ct": "ct"}
 TAGS = ("suv_max", "suv_mean", "gtv_pet_volume_ml")
+COLUMNS = ("patient", *TAGS)
+BAD_TABLE = "bad-table"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,23 +59,27 @@ class Sarcoma:
 
 
 def sts_manifest(root: Path) -> DataManifest:
-    """Return the patients of the folder with hashes and folds. Refuses `no-sarcomas` (no `patients.csv` there).
+    """Return the patients of the folder with hashes and folds.
 
     The size of a tumour is the diameter of the ball with its volume.
+    Refuses `no-sarcomas` (no `patients.csv` there) and `bad-table`: what `training.table` refuses, no row, a cell
+    that is no finite number, a volume that is not above 0.
     """
     table = root / "patients.csv"
     if not table.is_file():
         raise Refused("no-sarcomas", f"there is no patients.csv in {root}")
-    with table.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    sizes = {row["patient"]: (6000.0 * float(row["gtv_pet_volume_ml"]) / math.pi) ** (1 / 3) for row in rows}
-    fold_of = folds(sizes)
-    cases = [_case(row, fold_of[row["patient"]], sizes[row["patient"]], root) for row in rows]
-    return DataManifest(name="sts_petct", cases=tuple(sorted(cases, key=lambda case: case.case_id)))
+    cases = [_case(row, line, table) for line, row in read_filled(table, COLUMNS, BAD_TABLE)]
+    fold_of = folds({case.patient_id: case.size_mm for case in cases})
+    folded = [replace(case, fold=fold_of[case.patient_id]) for case in cases]
+    return DataManifest(name="sts_petct", cases=tuple(sorted(folded, key=lambda case: case.case_id)))
 
 
-def _case(row: dict[str, str], fold: int, size_mm: float, root: Path) -> Case:
-    patient = row["patient"]
+def _case(row: dict[str, str], line: int, table: Path) -> Case:
+    """Return the case of a row, in no fold yet."""
+    number = partial(number_in, row, line=line, file=table, code=BAD_TABLE)
+    volume_ml = number("gtv_pet_volume_ml", above=0.0)
+    tags = {name: number(name) for name in TAGS}
+    root, patient = table.parent, row["patient"]
     files = {role: f"{patient}/{patient}_{name}.nii.gz" for role, name in FILES.items()}
     files = {role: path for role, path in files.items() if role != "ct" or (root / path).is_file()}
     return Case(
@@ -80,9 +87,9 @@ def _case(row: dict[str, str], fold: int, size_mm: float, root: Path) -> Case:
         patient_id=patient,
         files=files,
         sha256={role: sha256_of(root / path) for role, path in files.items()},
-        fold=fold,
-        size_mm=size_mm,
-        tags={**{name: float(row[name]) for name in TAGS}, "ct": "with CT" if "ct" in files else "PET alone"},
+        fold=0,
+        size_mm=(6000.0 * volume_ml / math.pi) ** (1 / 3),
+        tags={**tags, "ct": "with CT" if "ct" in files else "PET alone"},
     )
 
 

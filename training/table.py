@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from plugins.errors import Refused
@@ -40,4 +42,22 @@ def read_rows(file: Path, needed: Collection[str], code: str) -> list[tuple[int,
     return rows
 
 
-__all__ = ["read_rows"]
+def read_filled(file: Path, needed: Collection[str], code: str) -> list[tuple[int, dict[str, str]]]:
+    """Return what `read_rows` returns. Refuses, with `code`, what that refuses, and a table without a row."""
+    if rows := read_rows(file, needed, code):
+        return rows
+    raise Refused(code, f"{file} has no row below the names of its columns; give it one for each case")
+
+
+def number_in(
+    row: Mapping[str, str], name: str, line: int, file: Path, code: str, *, above: float = -math.inf
+) -> float:
+    """Return the number in a cell. Refuses, with `code`, what is no finite number, or not above `above`."""
+    with suppress(ValueError):
+        if math.isfinite(number := float(row[name])) and number > above:
+            return number
+    wanted = "number" if math.isinf(above) else f"number above {above:g}"
+    raise Refused(code, f"'{name}' in line {line} of {file} is no {wanted}: '{row[name]}'; correct it")
+
+
+__all__ = ["number_in", "read_filled", "read_rows"]

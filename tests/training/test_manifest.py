@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,9 @@ from hypothesis import strategies as st
 from plugins.errors import Refused
 from training.lidc import lidc_manifest, load_nodule
 from training.manifest import Case, DataManifest, folds, part_of, read_manifest, require_patients_apart
+from training.sts import sts_manifest
+
+WEIGHTS = Path(__file__).parents[2] / "models" / "weights"
 
 
 def case(name: str, patient: str, fold: int) -> Case:
@@ -74,6 +79,86 @@ def test_the_nodule_crops_are_in_folds_by_patient_with_all_sizes_in_each(data: P
     assert nodule.image.shape == nodule.mask.shape == (11, 64, 53)
     assert nodule.spacing_mm == pytest.approx((2.5, 0.703125, 0.703125))
     assert int(nodule.mask.sum()) == 6547
+
+
+NODULE_COLUMNS = (
+    "image_file,mask_file,patient_id,nodule_id,diameter_mm,"
+    "spacing_x_mm,spacing_z_mm,malignancy,subtlety,texture,spiculation,margin"
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (NODULE_COLUMNS.replace("diameter", "diametre"), "has no column diameter_mm"),
+        (NODULE_COLUMNS, "has no row below the names of its columns"),
+        (
+            f"{NODULE_COLUMNS}\ni,m,P,1,wide,1,1,3,3,3,3,3",
+            "'diameter_mm' in line 2 of .* is no number above 0: 'wide'",
+        ),
+        (
+            f"{NODULE_COLUMNS}\ni,m,P,1,nan,1,1,3,3,3,3,3",
+            "'diameter_mm' in line 2 of .* number above 0: 'nan'",
+        ),
+        (f"{NODULE_COLUMNS}\ni,m,P,1,-4,1,1,3,3,3,3,3", "'diameter_mm' in line 2 of .* number above 0: '-4'"),
+        (f"{NODULE_COLUMNS}\ni,m,P,1,,1,1,3,3,3,3,3", "'diameter_mm' in line 2 of .* number above 0: ''"),
+        (
+            f"{NODULE_COLUMNS}\ni,m,P,1,9,1,1,high,3,3,3,3",
+            "'malignancy' in line 2 of .* is no number: 'high'",
+        ),
+        (
+            f"{NODULE_COLUMNS}\ni,m,P,1,9,1,inf,3,3,3,3,3",
+            "'spacing_z_mm' in line 2 of .* is no number: 'inf'",
+        ),
+        (f"{NODULE_COLUMNS}\ni,m,P,x,9,1,1,3,3,3,3,3", "'nodule_id' in line 2 of .* is no number: 'x'"),
+        (f"{NODULE_COLUMNS}\ni,m,P,1.5,9,1,1,3,3,3,3,3", "nodule_id 1.5 in line 2 of .* is no whole number"),
+        (f"{NODULE_COLUMNS}\ni,m,M\xfcller,1,9,1,1,3,3,3,3,3", "cannot be read as CSV .*UTF-8"),
+    ],
+)
+def test_a_table_of_nodules_that_cannot_be_understood_is_told_by_line_and_column(
+    tmp_path: Path, content: str, says: str
+) -> None:
+    (tmp_path / "nodules.csv").write_bytes(content.encode("latin-1"))
+    with pytest.raises(Refused, match=f"bad-table: .*{says}"):
+        lidc_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("name,gtv_pet_volume_ml,suv_max,suv_mean\nA,30,5,2", "has no column patient;"),
+        ("patient,gtv_pet_volume_ml,suv_max,suv_mean", "has no row below the names of its columns"),
+        (
+            "patient,gtv_pet_volume_ml,suv_max,suv_mean\nA,-3,5,2",
+            "'gtv_pet_volume_ml' in line 2 .* above 0: '-3'",
+        ),
+        ("patient,gtv_pet_volume_ml,suv_max,suv_mean\nA,30,,2", "'suv_max' in line 2 of .* is no number: ''"),
+        (
+            "patient,gtv_pet_volume_ml,suv_max,suv_mean\nA,30,5,nan",
+            "'suv_mean' in line 2 of .* is no number: 'nan'",
+        ),
+    ],
+)
+def test_a_table_of_sarcomas_that_cannot_be_understood_is_told_by_line_and_column(
+    tmp_path: Path, content: str, says: str
+) -> None:
+    (tmp_path / "patients.csv").write_text(content)
+    with pytest.raises(Refused, match=f"bad-table: .*{says}"):
+        sts_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model", "manifest_of", "name"),
+    [
+        ("nodule_segmenter", lidc_manifest, "lidc_nodules"),
+        ("petct_multitask", sts_manifest, "sts_petct"),
+    ],
+)
+def test_a_shipped_model_finds_the_very_folds_that_it_learned_in(
+    data: Path, model: str, manifest_of: Callable[[Path], DataManifest], name: str
+) -> None:
+    card = json.loads((WEIGHTS / model / "card.json").read_text())
+    assert manifest_of(data / name).sha256 == card["data_sha256"]
 
 
 @pytest.mark.parametrize(
