@@ -251,7 +251,7 @@ def _tell_between(
     flags: list[Flag],
 ) -> None:
     """Tell what levels were passed over, and how far from its slice a level lies that was put on it."""
-    far = max(min(abs(distance) for distance, _ in level) for level in kept.values())
+    far = max((min(abs(distance) for distance, _ in level) for level in kept.values()), default=0.0)
     is_off = far > SAME_PLANE_FRACTION * spacing
     if is_off or any(len(kept[k]) < len(found[k]) for k in found):
         how_far = f", up to {far:.2g} mm from it" if is_off else ""
@@ -266,7 +266,7 @@ def _tell_gaps(ks: Sequence[int], flags: list[Flag]) -> None:
     if not missing:
         return
     if len(steps) > 1 and (steps == steps[0]).all():
-        said = f"only every {steps[0]}th slice has a contour"
+        said = f"only one slice in {steps[0]} has a contour"
     else:
         slices, have = ("slice", "has") if missing == 1 else ("slices", "have")
         said = f"{missing} {slices} between the first and the last {have} no contour"

@@ -208,7 +208,7 @@ def test_contours_on_every_second_slice_are_flagged_and_not_filled(tmp_path: Pat
 @pytest.mark.parametrize(
     ("slices", "says"),
     [
-        ((0, 2, 4), ["only every 2th slice has a contour; nothing was filled in between"]),
+        ((0, 2, 4), ["only one slice in 2 has a contour; nothing was filled in between"]),
         (
             (0, 1, 4, 5),
             ["2 slices between the first and the last have no contour; nothing was filled in between"],
