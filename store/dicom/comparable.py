@@ -11,7 +11,8 @@ from pydicom.dataset import Dataset
 
 from plugins.errors import Refused
 from store.dicom.body_size import body_size, height_cm, sex, weight_kg
-from store.dicom.suv import TRACER, acquired, injection_time, tracer_of
+from store.dicom.suv import acquired
+from store.dicom.tracer import TRACER, injection_time, tracer_of
 from store.dicom.values import items, text
 
 LEANEST, STOUTEST = 10.0, 100.0

@@ -227,17 +227,29 @@ def instant(words: str, zone: str = "") -> datetime | None:
     When it and `zone` (TimezoneOffsetFromUTC) both state an offset from UTC it is the time in that zone; else the
     offset is left aside.
     """
-    plain, sign, offset = words.strip(), "", ""
-    for mark in "+-":
-        if mark in plain[8:]:
-            plain, sign, offset = plain[:8] + plain[8:].partition(mark)[0], mark, plain[8:].partition(mark)[2]
+    plain, offset = _parted(words)
     found = moment(day(plain[:8]), plain[8:]) if len(plain) >= 10 else None
-    there, here = _offset(sign + offset), _offset(zone)
+    there, here = utc_offset(offset), utc_offset(zone)
     return found if found is None or there is None or here is None else found + (here - there)
 
 
-def _offset(words: str) -> timedelta | None:
-    """Return an offset from UTC (`+0100`), or None."""
+def instant_offset(words: str) -> timedelta | None:
+    """Return the offset from UTC that a DT value states, or None."""
+    return utc_offset(_parted(words)[1])
+
+
+def _parted(words: str) -> tuple[str, str]:
+    """Return a DT value without its offset, and its offset, `` when it has none."""
+    plain = words.strip()
+    for mark in "+-":
+        if mark in plain[8:]:
+            clock, _, offset = plain[8:].partition(mark)
+            return plain[:8] + clock, mark + offset
+    return plain, ""
+
+
+def utc_offset(words: str) -> timedelta | None:
+    """Return the offset from UTC that a TimezoneOffsetFromUTC (`+0100`) states, or None."""
     if len(words) != 5 or words[0] not in "+-" or not words[1:].isdigit():
         return None
     size = timedelta(hours=int(words[1:3]), minutes=int(words[3:]))

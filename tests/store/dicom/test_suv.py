@@ -338,6 +338,51 @@ def test_an_injection_in_another_time_zone_than_the_scan_is_taken_in_that_of_the
     assert factor(header(moved, TimezoneOffsetFromUTC="+0100")) == pytest.approx(AN_HOUR, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("tracer", "scan"),
+    [
+        ({"RadiopharmaceuticalStartDateTime": "20250101090000+0000"}, {}),
+        ({"RadiopharmaceuticalStartDateTime": "20250101143000.00+0530"}, {}),
+        (
+            {"RadiopharmaceuticalStartDateTime": "20250101220000+0000"},
+            {"SeriesDate": "20250102", "AcquisitionDate": "20250102"},
+        ),
+        (
+            {
+                "RadiopharmaceuticalStartDateTime": "20250101043000+0000",
+                "RadiopharmaceuticalStartTime": "233000",
+            },
+            {"SeriesTime": "003000", "AcquisitionTime": "003000"},
+        ),
+    ],
+    ids=["UTC", "another zone", "UTC of the day before", "injected before midnight"],
+)
+def test_an_injection_with_an_offset_that_the_scan_lacks_is_at_the_time_of_day_that_both_tell(
+    tracer: dict[str, Any], scan: dict[str, Any]
+) -> None:
+    moved = header(tracer, **scan)
+    scale = suv_scale([moved])
+    assert scale.factors[0] == pytest.approx(AN_HOUR, rel=1e-12)
+    assert [flag.code for flag in scale.flags] == ["suv-injection-times-differ"]
+    assert "RadiopharmaceuticalStartTime" in scale.flags[0].sentence
+
+
+def test_an_offset_that_the_scan_lacks_still_tells_the_day_of_an_injection_days_before() -> None:
+    long = {
+        "RadionuclideHalfLife": "282240",
+        "RadiopharmaceuticalStartDateTime": "20241228090000+0000",
+    }
+    scale = suv_scale([header(long)])
+    assert scale.provenance["injected_at"] == "2024-12-28T10:00:00"
+
+
+def test_an_injection_with_an_offset_alone_is_refused_when_the_zone_of_the_scan_is_unknown() -> None:
+    alone = {"RadiopharmaceuticalStartTime": None, "RadiopharmaceuticalStartDateTime": "20250101090000+0000"}
+    for zone in (None, "CET"):
+        with pytest.raises(Refused, match=r"suv-injection-zone-unknown.*TimezoneOffsetFromUTC"):
+            suv_scale([header(alone, TimezoneOffsetFromUTC=zone)])
+
+
 def test_a_calibrated_count_rate_is_divided_by_the_voxel() -> None:
     rate = header(Units="CPS", CorrectedImage=["ATTN", "DECY", "DCAL"])
     assert factor(rate, voxel_ml=0.064) == pytest.approx(AN_HOUR / 0.064, rel=1e-12)

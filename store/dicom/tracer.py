@@ -1,0 +1,138 @@
+"""What was injected into the patient, and when, by the header of a PET image."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pydicom.dataset import Dataset
+
+from plugins.contract import Flag
+from plugins.errors import Refused
+from store.dicom.values import instant, instant_offset, items, moment, number, text, utc_offset
+
+HALF_LIFE_S = {("F", 18): 6586.2, ("GA", 68): 4057.0, ("C", 11): 1223.0, ("N", 13): 598.0}
+ELEMENTS = {"FLUORINE": "F", "GALLIUM": "GA", "CARBON": "C", "NITROGEN": "N"}
+LEGACY_CODES = {"C-111A1": ("F", 18), "C-131A3": ("GA", 68), "C-105A1": ("C", 11), "C-107A1": ("N", 13)}
+MAX_HALF_LIVES = 12
+DIFFERS = 0.01
+FURTHEST_EAST = timedelta(hours=13)
+"""Local time is at most so far ahead of UTC; beyond it a time of day is that of another day."""
+TRACER = (
+    "RadionuclideTotalDose",
+    "RadionuclideHalfLife",
+    "RadiopharmaceuticalStartTime",
+    "RadiopharmaceuticalStartDateTime",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracer:
+    """What was injected."""
+
+    dose_bq: float
+    """Activity at injection, Bq."""
+    half_life_s: float
+    """Half-life, s."""
+
+    @property
+    def decay_per_s(self) -> float:
+        """Return ln 2 / half-life, 1/s."""
+        return math.log(2) / self.half_life_s
+
+
+def tracer_of(header: Dataset, flags: list[Flag]) -> Tracer:
+    """Return what was injected, with doubts added to `flags`. Refuses (`suv-no-dose`, `suv-no-half-life`, ...)."""
+    tracers = items(header, "RadiopharmaceuticalInformationSequence")
+    if not tracers:
+        raise Refused(
+            "suv-no-dose", "RadiopharmaceuticalInformationSequence is absent; values stay in activity"
+        )
+    if len(tracers) > 1:
+        raise Refused(
+            "suv-several-tracers", "more than one radiopharmaceutical is stated; values stay in activity"
+        )
+    dose = number(tracers[0], "RadionuclideTotalDose")
+    if not dose or not math.isfinite(dose) or dose < 0:
+        raise Refused("suv-no-dose", "RadionuclideTotalDose is absent or 0; values stay in activity")
+    if dose < 1e4:
+        flags.append(Flag(code="suv-dose-in-mbq", sentence=f"RadionuclideTotalDose {dose:g} is taken as MBq"))
+        dose *= 1e6
+    stated, known = number(tracers[0], "RadionuclideHalfLife"), _known_half_life(tracers[0])
+    half_life = stated if stated and math.isfinite(stated) and stated > 0 else known
+    if half_life is None:
+        raise Refused("suv-no-half-life", "neither the half-life nor a known radionuclide is stated")
+    if known and abs(half_life / known - 1) > DIFFERS:
+        sentence = f"the half-life {half_life:g} s is not that of the stated nuclide ({known:g} s)"
+        flags.append(Flag(code="suv-half-life-differs", sentence=sentence))
+    return Tracer(dose_bq=dose, half_life_s=half_life)
+
+
+def _known_half_life(tracer: Dataset) -> float | None:
+    """Return the half-life by code value, or by the code's meaning (`^18^Fluorine`, `F-18`), else None."""
+    for item in items(tracer, "RadionuclideCodeSequence"):
+        if nuclide := LEGACY_CODES.get(text(item, "CodeValue")):
+            return HALF_LIFE_S[nuclide]
+        meaning = text(item, "CodeMeaning").upper()
+        mass = re.search(r"\d{1,3}", meaning)
+        letters = re.sub(r"[^A-Z]+", " ", meaning).split()
+        if mass and letters:
+            symbol = next((ELEMENTS[w] for w in letters if w in ELEMENTS), letters[0])
+            return HALF_LIFE_S.get((symbol, int(mass.group())))
+    return None
+
+
+def injection_time(header: Dataset, scan: datetime, half_life_s: float, flags: list[Flag]) -> datetime:
+    """Return when the tracer was given, before `scan`.
+
+    The date and time are preferred; else the time on the day of the scan, or of the day before when that would be
+    after it. Refuses (`suv-no-injection-time`, `suv-bad-injection-time`, `suv-injection-zone-unknown`).
+    """
+    tracer = items(header, "RadiopharmaceuticalInformationSequence")[0]
+    stated, zone = text(tracer, "RadiopharmaceuticalStartDateTime"), text(header, "TimezoneOffsetFromUTC")
+    full = instant(stated, zone)
+    clock = moment(scan.date(), text(tracer, "RadiopharmaceuticalStartTime"))
+    if clock is not None and clock > scan:
+        clock -= timedelta(days=1)
+    if full is None and clock is None:
+        raise Refused("suv-no-injection-time", "no injection time is stated; values stay in activity")
+    offset = instant_offset(stated)
+    if full is not None and offset is not None and utc_offset(zone) is None:
+        full = _on_the_clock_of_the_scan(full, offset, clock, flags)
+    limit = timedelta(seconds=MAX_HALF_LIVES * half_life_s)
+    if full is not None and timedelta(0) <= scan - full <= limit:
+        if clock is not None and abs((full - clock).total_seconds()) > 60:
+            sentence = f"two injection times are stated; {full:%H:%M:%S} is used"
+            flags.append(Flag(code="suv-injection-times-differ", sentence=sentence))
+        return full
+    if clock is not None and scan - clock <= limit:
+        if full is not None:
+            sentence = "the date of the injection does not fit the scan; its time of day is used"
+            flags.append(Flag(code="suv-injection-date-ignored", sentence=sentence))
+        return clock
+    raise Refused("suv-bad-injection-time", "the injection is after the scan or many half-lives before it")
+
+
+def _on_the_clock_of_the_scan(
+    full: datetime, offset: timedelta, clock: datetime | None, flags: list[Flag]
+) -> datetime:
+    """Return a date and time with an `offset` from UTC as the scan's clock, whose zone is not stated, tells it.
+
+    That is the time of day of `clock`, which has no offset either, on the day that the offset tells.
+    """
+    if clock is None:
+        raise Refused(
+            "suv-injection-zone-unknown",
+            "RadiopharmaceuticalStartDateTime has an offset from UTC and the scan's time has none; add "
+            "TimezoneOffsetFromUTC or RadiopharmaceuticalStartTime",
+        )
+    found = clock + timedelta(days=math.floor((full - offset + FURTHEST_EAST - clock) / timedelta(days=1)))
+    if abs((found - full).total_seconds()) > 60:
+        sentence = (
+            f"the injection is stated with an offset from UTC, the scan without; {found:%H:%M:%S} of "
+            "RadiopharmaceuticalStartTime is used"
+        )
+        flags.append(Flag(code="suv-injection-times-differ", sentence=sentence))
+    return found
