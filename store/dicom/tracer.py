@@ -18,6 +18,8 @@ ELEMENTS = {"FLUORINE": "F", "GALLIUM": "GA", "CARBON": "C", "NITROGEN": "N"}
 LEGACY_CODES = {"C-111A1": ("F", 18), "C-131A3": ("GA", 68), "C-105A1": ("C", 11), "C-107A1": ("N", 13)}
 MAX_HALF_LIVES = 12
 DIFFERS = 0.01
+IMPLAUSIBLE = 2
+"""Times by which a half-life that is in other units than s differs at least."""
 FURTHEST_EAST = timedelta(hours=13)
 """Local time is at most so far ahead of UTC; beyond it a time of day is that of another day."""
 TRACER = (
@@ -44,7 +46,7 @@ class Tracer:
 
 
 def tracer_of(header: Dataset, flags: list[Flag]) -> Tracer:
-    """Return what was injected, with doubts added to `flags`. Refuses (`suv-no-dose`, `suv-no-half-life`, ...)."""
+    """Return what was injected, with doubts added to `flags`. Refuses (`suv-no-dose`, `suv-bad-half-life`, ...)."""
     tracers = items(header, "RadiopharmaceuticalInformationSequence")
     if not tracers:
         raise Refused(
@@ -64,6 +66,11 @@ def tracer_of(header: Dataset, flags: list[Flag]) -> Tracer:
     half_life = stated if stated and math.isfinite(stated) and stated > 0 else known
     if half_life is None:
         raise Refused("suv-no-half-life", "neither the half-life nor a known radionuclide is stated")
+    if known and not known / IMPLAUSIBLE < half_life < known * IMPLAUSIBLE:
+        raise Refused(
+            "suv-bad-half-life",
+            f"RadionuclideHalfLife {half_life:g} cannot be that of the stated nuclide ({known:g} s); state it in s",
+        )
     if known and abs(half_life / known - 1) > DIFFERS:
         sentence = f"the half-life {half_life:g} s is not that of the stated nuclide ({known:g} s)"
         flags.append(Flag(code="suv-half-life-differs", sentence=sentence))

@@ -278,6 +278,15 @@ def test_a_half_life_that_is_not_the_nuclides_is_flagged() -> None:
     assert flags(header({"RadionuclideCodeSequence": [coded]})) == ["suv-half-life-differs"]
 
 
+@pytest.mark.parametrize("stated", ["109.77", "6586200"], ids=["minutes", "milliseconds"])
+def test_a_half_life_that_cannot_be_the_nuclides_is_refused_by_its_name(stated: str) -> None:
+    coded = Dataset()
+    coded.CodeValue, coded.CodeMeaning = "C-111A1", "^18^Fluorine"
+    wrong = header({"RadionuclideHalfLife": stated, "RadionuclideCodeSequence": [coded]})
+    with pytest.raises(Refused, match=r"suv-bad-half-life.*RadionuclideHalfLife.*6586\.2 s"):
+        suv_scale([wrong])
+
+
 def test_counts_become_activity_by_philips_private_factor() -> None:
     counts = header(Units="CNTS")
     counts.private_block(0x7053, "Philips PET Private Group", create=True).add_new(0x09, "DS", "2.5")
