@@ -14,12 +14,13 @@ from pydicom.sr.coding import Code
 from pydicom.uid import CTImageStorage
 
 from plugins import codes
+from store.dicom.character_sets import KEYWORD, TEXT_VRS, UTF8, is_defined
 from store.dicom.uids import derive_uid
+from store.dicom.values import texts
 from store.provenance import Provenance
 
 MANUFACTURER: Final = "Nadir"
 RESEARCH_USE: Final = "For research use only"
-UTF8: Final = "ISO_IR 192"
 EQUIPMENT: Final = (
     "Manufacturer",
     "ManufacturerModelName",
@@ -78,7 +79,8 @@ def inherit(
 
     Content and series date and time are the start of the analysis, instance creation is `written_at`; both in the
     source's TimezoneOffsetFromUTC where it has one, else in the zone of `written_at`. The character set is the
-    source's; if it cannot hold our own texts, those in `result` and others yet to come, the result is written in UTF-8.
+    source's; if that is no defined term or absent and cannot hold what is copied, or cannot hold our own texts, those
+    in `result` and others yet to come, the result is written in UTF-8.
     """
     patient_and_study = Dataset()
     patient_and_study.update(header)
@@ -122,19 +124,20 @@ def _started(provenance: Provenance, written_at: datetime) -> datetime:
 
 
 def _character_set(result: Dataset, header: Dataset, others_are_ascii: bool) -> None:
-    given = header.get("SpecificCharacterSet")
-    if given:
-        result.SpecificCharacterSet = given
-    elif "SpecificCharacterSet" in result:
+    given = texts(header, KEYWORD)
+    if KEYWORD in result:
         del result.SpecificCharacterSet
-    if result.get("SpecificCharacterSet") != UTF8 and not (others_are_ascii and _ascii(result, header)):
+    is_held = others_are_ascii and _ascii(result, but=header if any(given) else Dataset())
+    if not is_defined(given) or not is_held:
         result.SpecificCharacterSet = UTF8
+    elif any(given):
+        result.SpecificCharacterSet = header.SpecificCharacterSet
 
 
-def _ascii(result: Dataset, header: Dataset) -> bool:
-    """Return whether every text that is not the source's own is plain ASCII, so that any character set holds it."""
+def _ascii(result: Dataset, but: Dataset) -> bool:
+    """Return whether every text is plain ASCII, so that any character set holds it, but those that `but` has too."""
     for element in result.iterall():
-        if element.VR in ("LO", "SH", "ST", "LT", "UT", "UC", "PN") and element.keyword not in header:
+        if element.VR in TEXT_VRS and element.keyword not in but:
             values = element.value if element.VM > 1 else [element.value]
             if any(not str(value).isascii() for value in values):
                 return False

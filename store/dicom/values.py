@@ -137,7 +137,7 @@ def text(dataset: Dataset, keyword: str | tuple[int, int]) -> str:
     return str(found).strip("\0 ")
 
 
-def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+def texts(dataset: Dataset, keyword: str | tuple[int, int]) -> tuple[str, ...]:
     """Return every value as stripped text."""
     plain = _plain(dataset, keyword)
     if plain is not None:

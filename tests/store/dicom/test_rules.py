@@ -302,6 +302,28 @@ def test_every_fault_of_a_seg_is_caught(written: dict[str, Dataset], case: Case,
     assert rule in {violation.rule for violation in _judge(written, case, "seg", change)}
 
 
+@pytest.mark.filterwarnings("ignore:.*ISO.IR")
+@pytest.mark.parametrize("name", ["seg", "volumetric"])
+def test_an_undefined_or_missing_character_set_is_named(
+    written: dict[str, Dataset], case: Case, name: str
+) -> None:
+    def state(term: str | list[str] | None) -> Change:
+        def change(dataset: Dataset) -> None:
+            dataset.SpecificCharacterSet, dataset.PatientName = term, "Müller"
+
+        return change
+
+    for term, where in (
+        ("ISO-IR 100", "SpecificCharacterSet"),
+        (["ISO_IR 192", "ISO_IR 100"], "SpecificCharacterSet"),
+        (None, "PatientName"),
+    ):
+        (found,) = _judge(written, case, name, state(term))
+        assert (found.rule, found.where) == ("character-set", where)
+    for term in ("ISO_IR 100", "GB18030", ["", "ISO 2022 IR 87"]):
+        assert _judge(written, case, name, state(term)) == ()
+
+
 def test_a_changed_voxel_is_caught_by_the_volume_of_the_report(written: dict[str, Dataset]) -> None:
     seg = copy.deepcopy(written["seg"])
     seg.PixelData = bytes([seg.PixelData[0], *seg.PixelData[1:]][: len(seg.PixelData)])

@@ -230,6 +230,28 @@ def test_a_label_outside_the_sources_character_set_makes_the_result_utf_8(tmp_pa
     assert str(seg.PatientName) == "Müller^Jörg"
 
 
+@pytest.mark.filterwarnings("ignore:.*ISO.IR")
+@pytest.mark.parametrize(
+    "stated",
+    [None, "", "ISO-IR 100", "ISO_IR 6", ["ISO_IR 100", "ISO 2022 IR 87"]],
+    ids=["none", "empty", "misspelt", "not defined", "not together"],
+)
+def test_texts_of_a_source_with_an_unusable_character_set_are_written_in_utf_8(
+    tmp_path: Path, stated: str | list[str] | None
+) -> None:
+    case = make_case(tmp_path / "ct", SpecificCharacterSet=stated, PatientName="Müller^Jörg")
+    assert b"M\xfcller^J\xf6rg" in next((tmp_path / "ct").iterdir()).read_bytes()
+    seg = saved(case.seg(), tmp_path / "seg.dcm")
+    assert seg.SpecificCharacterSet == "ISO_IR 192"
+    assert "Müller^Jörg".encode() in (tmp_path / "seg.dcm").read_bytes()
+    assert iod_errors(tmp_path / "seg.dcm") == []
+
+
+def test_a_source_in_ascii_without_a_character_set_gives_a_result_without_one(tmp_path: Path) -> None:
+    case = make_case(tmp_path / "ct", SpecificCharacterSet=None)
+    assert "SpecificCharacterSet" not in case.seg()
+
+
 def test_a_source_without_optional_and_with_broken_attributes_still_has_its_seg(tmp_path: Path) -> None:
     gone = dict.fromkeys(("StudyID", "AccessionNumber", "StudyTime", "ReferringPhysicianName", "PatientSize"))
     case = make_case(tmp_path / "ct", **gone, PatientSex="Y", PatientBirthDate=None)
