@@ -14,6 +14,7 @@ from node.report.canvas import GROUND, INK, MUTED, font
 from node.report.overlays import pretty_unit, rounded
 from node.report.pdf import report_pdf
 from node.report.shown import ShownFinding, ShownMeasurement, StudyReport
+from node.report.typeface import drawable
 from plugins.contract import Flag, Patient, Study
 from plugins.errors import Refused
 from plugins.flag_codes import NOTHING_HERE
@@ -83,7 +84,8 @@ def _sheets(findings: Sequence[FindingView], draw: Draw) -> Iterator[NDArray[np.
         for place, (finding, picture) in enumerate(drawn[first : first + 2]):
             x = place * (SIZE + GAP)
             sheet.paste(picture.resize((SIZE, SIZE)), (x, 0))
-            pen.text((x + 6, SIZE + 13), finding.label[:52], font=font(15, bold=True), fill=INK, anchor="lm")
+            label = drawable(finding.label)[:52]
+            pen.text((x + 6, SIZE + 13), label, font=font(15, bold=True), fill=INK, anchor="lm")
             pen.text((x + 6, SIZE + 32), _numbers(finding), font=font(12), fill=MUTED, anchor="lm")
         yield np.asarray(sheet)
 

@@ -24,6 +24,7 @@ from node.report.canvas import (
     slice_plane,
 )
 from node.report.shown import RESEARCH_USE, ShownFinding, StudyReport
+from node.report.typeface import drawable
 from plugins.contract import Mask, Volume
 
 OUTLINE: Rgb = (255, 209, 64)
@@ -255,7 +256,7 @@ def _frame(panels: Sequence[Panel], title: str, subtitle: str, numbers: str) -> 
     width = sum(p.size for p in panels) + GAP * (len(panels) + 1)
     image = Image.new("RGB", (width, BAR + PANEL + FOOT), GROUND)
     pen = ImageDraw.Draw(image)
-    pen.text((GAP + 6, BAR / 2), _cut(title, 46), font=font(17, bold=True), fill=INK, anchor="lm")
+    pen.text((GAP + 6, BAR / 2), _cut(drawable(title), 46), font=font(17, bold=True), fill=INK, anchor="lm")
     pen.text((width - GAP - 6, BAR / 2), subtitle, font=font(13), fill=MUTED, anchor="rm")
     x = GAP
     for panel in panels:
@@ -298,7 +299,7 @@ def montage(report: StudyReport, *, most: int = 14) -> Image.Image | None:
     pen = ImageDraw.Draw(image)
     pen.text(
         (GAP + 6, BAR / 2),
-        f"{report.date}   {report.description}",
+        drawable(f"{report.date}   {report.description}"),
         font=font(16, bold=True),
         fill=INK,
         anchor="lm",
@@ -316,7 +317,7 @@ def _tile(panel: Panel, title: str, numbers: str) -> Image.Image:
     image = Image.new("RGB", (TILE, TILE + 42), GROUND)
     image.paste(panel.image, (0, 0))
     pen = ImageDraw.Draw(image)
-    pen.text((4, TILE + 11), _cut(title, 34), font=font(13, bold=True), fill=INK, anchor="lm")
+    pen.text((4, TILE + 11), _cut(drawable(title), 34), font=font(13, bold=True), fill=INK, anchor="lm")
     short = "   ".join(numbers.split("   ")[:3])
     pen.text((4, TILE + 30), _cut(short, 52), font=font(10), fill=MUTED, anchor="lm")
     return image

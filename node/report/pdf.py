@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from io import BytesIO
 from typing import Any
-from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +29,8 @@ from reportlab.platypus import (
 )
 
 from node.report.overlays import pretty_unit, rounded
-from node.report.page import CONTROL, NAMES, columns
+from node.report.page import NAMES, columns
+from node.report.scripts import BORROWED, is_borrowed, marked_up
 from node.report.shown import RESEARCH_USE, ShownFinding, StudyReport
 from node.report.typeface import typeface
 from plugins.contract import Flag
@@ -76,8 +76,8 @@ def report_pdf(
 ) -> bytes:
     """Return the report of one study as PDF; equal input gives equal bytes. `pictures` are `(R, C, 3)` RGB.
 
-    The typefaces are embedded as far as they are used, except for scripts that they do not have. Nothing in the
-    document is active: no script, no link, no form.
+    The typefaces are embedded as far as they are used. Chinese, Japanese and Korean are left to the viewer's, with a
+    sentence that says so. Nothing in the document is active: no script, no link, no form.
     """
     register_typefaces()
     buffer = BytesIO()
@@ -110,6 +110,9 @@ def _story(report: StudyReport, pictures: Sequence[NDArray[np.uint8]]) -> Iterat
     yield Paragraph("Measurements", TITLE)
     yield Spacer(1, 2 * mm)
     yield _identity(report)
+    if any(map(is_borrowed, _texts(report))):
+        yield Spacer(1, 1 * mm)
+        yield Paragraph(BORROWED, SMALL)
     yield Paragraph("Findings", HEADING)
     lesions = [f for f in report.findings if f.measurement("long_axis")]
     regions = [f for f in report.findings if not f.measurement("long_axis")]
@@ -122,23 +125,34 @@ def _story(report: StudyReport, pictures: Sequence[NDArray[np.uint8]]) -> Iterat
     for heading, flags in (("Refused", report.refused), ("Doubtful", _doubts(report))):
         if flags:
             yield Paragraph(heading, HEADING)
-            yield from (Paragraph(f"{_plain(f.sentence)} ({_plain(f.code)})", TEXT) for f in flags)
+            yield from (Paragraph(f"{marked_up(f.sentence)} ({marked_up(f.code)})", TEXT) for f in flags)
     yield from _methods(report)
     if pictures:
         yield Paragraph("Pictures", HEADING)
         yield from (KeepTogether([_picture(p), Spacer(1, 3 * mm)]) for p in pictures)
 
 
-def _identity(report: StudyReport) -> Table:
+def _texts(report: StudyReport) -> Iterator[str]:
+    """Yield every text of the document that is from outside."""
+    yield from (value for _, value in _identity_rows(report))
+    yield from (f.label for f in report.findings)
+    yield from (f.sentence for f in (*report.refused, *_doubts(report)))
+
+
+def _identity_rows(report: StudyReport) -> tuple[tuple[str, str], ...]:
     patient = report.study.patient
-    rows = (
+    return (
         ("Patient", report.patient_name.split("=")[0].replace("^", " ").strip() or "no name"),
         ("Patient ID", patient.patient_id or "none"),
         ("Study date", report.date),
         ("Study", report.description or "no description"),
         ("Study Instance UID", report.study.study_instance_uid),
     )
-    cells = [[Paragraph(name, HEAD), Paragraph(_plain(value), SMALL)] for name, value in rows]
+
+
+def _identity(report: StudyReport) -> Table:
+    rows = _identity_rows(report)
+    cells = [[Paragraph(name, HEAD), Paragraph(marked_up(value), SMALL)] for name, value in rows]
     table = Table(cells, colWidths=[34 * mm, WIDTH - 34 * mm], hAlign="LEFT")
     table.setStyle(TableStyle([("LINEBELOW", (0, 0), (-1, -1), 0.25, RULE), *_tight()]))
     return table
@@ -148,7 +162,8 @@ def _table(found: Sequence[ShownFinding]) -> Table:
     names = columns(found)
     head: list[Any] = [Paragraph("", HEAD), *(Paragraph(_head(name, found), HEAD_NUMBER) for name in names)]
     rows = [
-        [Paragraph(_plain(f.label), SMALL), *(Paragraph(_value(f, n), NUMBER) for n in names)] for f in found
+        [Paragraph(marked_up(f.label), SMALL), *(Paragraph(_value(f, n), NUMBER) for n in names)]
+        for f in found
     ]
     first = max(38 * mm, WIDTH - len(names) * 22 * mm)
     each = (WIDTH - first) / max(1, len(names))
@@ -171,7 +186,7 @@ def _tight() -> list[tuple[Any, ...]]:
 def _head(name: str, found: Sequence[ShownFinding]) -> str:
     units = {pretty_unit(m.unit) for f in found if (m := f.measurement(name)) is not None}
     unit = units.pop() if len(units) == 1 else ""
-    return _plain(NAMES.get(name, name)) + (f"<br/>{_plain(unit)}" if unit else "")
+    return marked_up(NAMES.get(name, name)) + (f"<br/>{marked_up(unit)}" if unit else "")
 
 
 def _value(finding: ShownFinding, name: str) -> str:
@@ -190,7 +205,7 @@ def _methods(report: StudyReport) -> Iterator[Flowable]:
     if methods:
         yield Paragraph("How it was measured", HEADING)
     for name, method in methods:
-        yield Paragraph(f"<b>{_plain(name)}</b>: {_plain(method)}", SMALL)
+        yield Paragraph(f"<b>{marked_up(name)}</b>: {marked_up(method)}", SMALL)
 
 
 def _picture(pixels: NDArray[np.uint8]) -> Image:
@@ -200,11 +215,6 @@ def _picture(pixels: NDArray[np.uint8]) -> Image:
     height, width = pixels.shape[:2]
     scale = min(WIDTH / width, 215 * mm / height, LARGEST_PIXEL)
     return Image(buffer, width=width * scale, height=height * scale)
-
-
-def _plain(text: str) -> str:
-    """Return text from outside as a paragraph takes it: no markup, no control characters."""
-    return escape(CONTROL.sub(" ", text))
 
 
 __all__ = ["register_typefaces", "report_pdf"]

@@ -184,7 +184,9 @@ def test_names_that_the_typeface_cannot_write_do_not_stop_the_document(tmp_path:
     )
     response = response_of("P", [(visit(0).study_date, 12.0)], [None])
     report = build(course, [response], nowhere, made_at=NOW)
-    assert "ID P-0001 (HOSP), ?? ??" in pdf_text(write_pdf(report), tmp_path)
+    said = pdf_text(write_pdf(report), tmp_path)
+    assert "ID P-0001 (HOSP), (not drawable here)" in said
+    assert "Boxes or gaps in a name or text are Chinese, Japanese or Korean" in said
     assert "山田 太郎" in write_html(report) and "결절 Ω ж" in write_html(report)
 
 

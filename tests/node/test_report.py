@@ -3,6 +3,8 @@ from __future__ import annotations
 import base64
 import csv
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO, StringIO
@@ -19,12 +21,25 @@ from node.report.canvas import Panel, Window, across_plane, slice_plane
 from node.report.folder import write_report
 from node.report.overlays import OUTLINE, montage, overlay, rounded
 from node.report.page import signed
+from node.report.pdf import report_pdf
 from node.report.shown import ShownFinding, ShownMeasurement, StudyReport, Truth
 from node.report.table import COLUMNS, changes, compare, csv_text, safe_cell, without_counterpart
 from node.report.terminal import truth_table
+from node.report.typeface import drawable
 from plugins.contract import Flag, Mask
 from plugins.errors import Refused, Unavailable
 from training.phantom import PET_GRID, Grid, phantom
+
+
+def pdf_text(document: bytes, folder: Path) -> str:
+    if shutil.which("pdftotext") is None:
+        pytest.skip("pdftotext is not installed")
+    file = folder / "report.pdf"
+    file.write_bytes(document)
+    return subprocess.run(
+        ["pdftotext", "-layout", file, "-"], capture_output=True, check=True
+    ).stdout.decode()
+
 
 MADE_AT = datetime(2024, 6, 4, 12, 0, tzinfo=UTC)
 CT_GRID = Grid(shape=(75, 256, 256), spacing_mm=(4.0, 1.5625, 1.5625))
@@ -276,6 +291,48 @@ def test_truth_of_another_number_of_studies_is_refused(
     report, truth = dates[0]
     with pytest.raises(Refused, match="truth-does-not-fit"):
         write_report(tmp_path, [report], made_at=MADE_AT, truth=[truth, truth])
+
+
+@pytest.mark.parametrize(
+    ("text", "drawn"),
+    [
+        ("Nodule 3", "Nodule 3"),
+        ("Müller Ω ж", "Müller Ω ж"),
+        ("胸部 CT", "(not drawable here) CT"),
+        ("山田 太郎", "(not drawable here)"),
+        ("山田\u3000김희중", "(not drawable here)"),
+    ],
+)
+def test_pictures_say_what_they_cannot_draw(text: str, drawn: str) -> None:
+    assert drawable(text) == drawn
+
+
+def test_a_label_that_cannot_be_drawn_is_drawn_as_the_words_that_say_so(
+    dates: list[tuple[StudyReport, Truth]],
+) -> None:
+    report, _ = dates[0]
+    pictures = [
+        overlay(replace(report.findings[0], label=label), report) for label in ("胸部", "(not drawable here)")
+    ]
+    assert None not in pictures
+    assert pictures[0] == pictures[1]
+    overviews = [
+        montage(replace(report, description=words)) for words in ("胸部 CT", "(not drawable here) CT")
+    ]
+    assert overviews[0] == overviews[1]
+
+
+def test_east_asian_identity_is_text_in_the_pdf_with_a_sentence_for_viewers_that_cannot_draw_it(
+    dates: list[tuple[StudyReport, Truth]], tmp_path: Path
+) -> None:
+    report = replace(dates[0][0], findings=(), patient_name="王^小东", description="胸部CT ﾔﾏﾀﾞ ไทย")
+    words = " ".join(pdf_text(report_pdf(report, [], made_at=MADE_AT, software="Nadir 0"), tmp_path).split())
+    assert "Patient 王 小东" in words
+    assert "Study 胸部CT ﾔﾏﾀﾞ (not drawable here)" in words
+    assert "Boxes or gaps in a name or text are Chinese, Japanese or Korean" in words
+    latin = replace(report, patient_name="Müller^Jörg", description="Ω ж")
+    words = pdf_text(report_pdf(latin, [], made_at=MADE_AT, software="Nadir 0"), tmp_path)
+    assert "Müller Jörg" in words and "Boxes" not in words
 
 
 def test_a_report_that_cannot_be_written_is_told_in_one_sentence(

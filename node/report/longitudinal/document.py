@@ -46,6 +46,7 @@ from node.report.pdf import (
     WIDTH,
     register_typefaces,
 )
+from node.report.scripts import BORROWED, is_borrowed
 from node.report.shown import RESEARCH_USE
 from store.response.verdict import Response, TimePoint
 
@@ -70,6 +71,9 @@ def _story(report: LongitudinalReport) -> Iterator[Flowable]:
     yield Paragraph("Course of disease", TITLE)
     yield Spacer(1, 2 * mm)
     yield _identity(report)
+    named = (words.called(report.patient), _identifier(report), *(lesion.name for lesion in report.lesions))
+    if any(map(is_borrowed, named)):
+        yield Paragraph(BORROWED, CAPTION)
     yield Paragraph(f"{RESEARCH_USE}. {words.UNVERIFIED}", BANNER)
     yield _verdict(report)
     for course, judged, growth in zip(report.sums, report.responses, report.growth, strict=True):

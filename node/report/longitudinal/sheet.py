@@ -16,8 +16,8 @@ from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Flowable, Paragraph, SimpleDocTemplate, Table, TableStyle
 
 from node.report.longitudinal import words
-from node.report.longitudinal.scripts import marked_up, writable
 from node.report.pdf import BOLD, FAINT, HEAD, HEAD_NUMBER, INK, NUMBER, PLAIN, RULE, SMALL, TEXT, WIDTH
+from node.report.scripts import marked_up, writable
 from node.report.shown import RESEARCH_USE
 
 CAPTION = ParagraphStyle("caption", parent=SMALL, textColor=FAINT, spaceAfter=4)

@@ -9,7 +9,7 @@ from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.cidfonts import UnicodeCIDFont
 
 from node.report.page import CONTROL
-from node.report.pdf import PLAIN
+from node.report.typeface import drawable, written
 
 EAST_ASIA = (
     (0x3040, 0x30FF, "HeiseiMin-W3"),
@@ -18,30 +18,41 @@ EAST_ASIA = (
     (0x3000, 0x303F, "STSong-Light"),
     (0x3400, 0x9FFF, "STSong-Light"),
     (0xF900, 0xFAFF, "STSong-Light"),
+    (0xFF61, 0xFF9F, "HeiseiMin-W3"),
     (0xFF00, 0xFFEF, "STSong-Light"),
 )
 """Blocks of Unicode with the standard CID font that has them; a viewer brings it, a document does not."""
+BORROWED = (
+    "Boxes or gaps in a name or text are Chinese, Japanese or Korean that this viewer has no typeface for; "
+    "the attributes of the study hold it whole."
+)
 
 
 def marked_up(text: str) -> str:
     """Return text from outside as a paragraph takes it: no markup, no control characters, each run with its font."""
     parts = []
     for font, run in groupby(CONTROL.sub(" ", text), _font_of):
-        words = escape("".join(run))
-        parts.append(words if font is None else f'<font name="{font}">{words}</font>')
+        words = "".join(run)
+        parts.append(
+            escape(drawable(words)) if font is None else f'<font name="{font}">{escape(words)}</font>'
+        )
     return "".join(parts)
 
 
+def is_borrowed(text: str) -> bool:
+    """Return whether a viewer needs typefaces of its own for a text: then `BORROWED` is to stand beside it."""
+    return any(_font_of(character) is not None for character in CONTROL.sub(" ", text))
+
+
 def writable(text: str) -> str:
-    """Return text with a question mark for what the typeface of the document cannot write."""
-    known = pdfmetrics.getFont(PLAIN).face.charToGlyph
-    return "".join(c if ord(c) in known else "?" for c in CONTROL.sub(" ", text))
+    """Return text without control characters, with a plain word for what the typeface of the document lacks."""
+    return drawable(CONTROL.sub(" ", text))
 
 
 def _font_of(character: str) -> str | None:
     """Return the CID font of a character, made known; None for what the document's own typeface writes, or nobody."""
     code = ord(character)
-    if code in pdfmetrics.getFont(PLAIN).face.charToGlyph:
+    if code in written():
         return None
     name = next((font for low, high, font in EAST_ASIA if low <= code <= high), None)
     if name is not None and name not in pdfmetrics.getRegisteredFontNames():
@@ -49,4 +60,4 @@ def _font_of(character: str) -> str | None:
     return name
 
 
-__all__ = ["marked_up", "writable"]
+__all__ = ["BORROWED", "is_borrowed", "marked_up", "writable"]
