@@ -52,6 +52,7 @@ def analyse(task: Task) -> Answer:
     plugins = load_plugins(task.plugin_settings, task.plugins, task.models)
     began = time.monotonic()
     refused: tuple[Flag, ...] = ()
+    read: ReadStudy | None = None
     try:
         read = read_study([Path(f) for f in task.files])
         refused = read.study.refused
@@ -63,7 +64,9 @@ def analyse(task: Task) -> Answer:
         if task.marks:
             read = replace(read, study=replace(read.study, marks=(*task.requests, *read.study.marks)))
     except Refused as refusal:
-        return Answer(analysed=tuple(_without_study(plugin, task, refusal, refused) for plugin in plugins))
+        declined = tuple(_without_study(plugin, task, refusal, refused) for plugin in plugins)
+        pages = _write_pages(task, read, declined, {}, plugins) if task.pages and read is not None else ()
+        return Answer(analysed=declined, pages=pages)
     lock(read.study)
     seconds = {"read": time.monotonic() - began}
     identified: dict[str, tuple[Identified, ...]] = {}

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from html import unescape
 from pathlib import Path
 
 import nibabel
@@ -112,6 +113,9 @@ def test_a_refused_study_is_told_as_json_and_on_standard_error(tmp_path: Path, c
     assert [r["code"] for r in report["refused"]] == ["missing-slices"]
     assert f"({report['refused'][0]['code']})" in done.stderr
     assert report["failed"] is True
+    assert str(tmp_path / "out" / "report.html") in report["outputs"]
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert report["refused"][0]["sentence"] in unescape(page)
 
 
 def test_a_truncated_file_and_one_without_pixels_are_refused(tmp_path: Path, ct: Path) -> None:
