@@ -116,6 +116,7 @@ def test_a_refused_study_is_told_as_json_and_on_standard_error(tmp_path: Path, c
     assert str(tmp_path / "out" / "report.html") in report["outputs"]
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert report["refused"][0]["sentence"] in unescape(page)
+    assert "No series of this study could be used" in page and "Nothing was found" not in page
 
 
 def test_a_truncated_file_and_one_without_pixels_are_refused(tmp_path: Path, ct: Path) -> None:
