@@ -85,7 +85,8 @@ def back_up(
     Of those the length is held against that of the row, and with `verify` every byte against the hash; what is not
     whole is copied again.
 
-    Refuses `backup-inside-home` and `folder-in-use` (another backup is made there). Raises Unavailable for a disk.
+    Refuses `backup-inside-home`, `folder-in-use` (another backup is made there), `backup-there` (one of this second)
+    and `future-backup`: it would not be the newest. Raises Unavailable for a disk.
     """
     if folder.resolve().is_relative_to(home.resolve()):
         raise Refused(
@@ -93,6 +94,7 @@ def back_up(
         )
     name = f"{aware_utc(now):%Y%m%dT%H%M%SZ}"
     with on_disk(folder), _alone(folder):
+        _require_newest(folder, name)
         _forget_halves(folder)
         place = folder / name
         place.mkdir(mode=0o700)
@@ -112,6 +114,19 @@ def back_up(
         write_whole(place / TOLD, json.dumps(made.plain(), indent=1).encode())
         sync_folders(folder)
     return made
+
+
+def _require_newest(folder: Path, name: str) -> None:
+    """Return when a name comes after those of all backups in a folder: the newest is what stays and is restored."""
+    newest = max(listed(folder), default="")
+    if newest == name:
+        raise Refused("backup-there", f"a backup of this second is in {folder} already; try again")
+    if newest > name:
+        sentence = (
+            f"a backup of the future lies there, {folder / newest}, and it is {name} now: look at this machine's "
+            "clock; when that is right, remove that backup's folder or move it elsewhere"
+        )
+        raise Refused("future-backup", sentence)
 
 
 def backups(folder: Path) -> tuple[Backup, ...]:

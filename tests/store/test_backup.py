@@ -176,6 +176,35 @@ def test_old_backups_go_with_the_objects_that_only_they_named(
     assert len(list((folder / "objects").rglob("*.dcm"))) == newest.objects
 
 
+@pytest.mark.parametrize("is_readable", [True, False])
+def test_while_a_backup_of_the_future_is_there_none_is_made_and_none_goes(
+    database: Database, home: Path, tmp_path: Path, is_readable: bool
+) -> None:
+    folder = tmp_path / "backups"
+    future = make(database, home, folder, hours=24)
+    if not is_readable:
+        (folder / future.name / "backup.json").write_text("{")
+    before = files_below(folder)
+    with pytest.raises(Refused, match=r"20260302T120000Z, and it is 20260301T120000Z now") as caught:
+        make(database, home, folder)
+    assert caught.value.code == "future-backup"
+    assert files_below(folder) == before and not (folder / "20260301T120000Z").exists()
+    shutil.rmtree(folder / future.name)
+    made = make(database, home, folder)
+    assert prune(folder, 1) == 0 and backups(folder) == (made,)
+
+
+def test_a_second_backup_of_one_second_is_refused_and_the_first_stays(
+    database: Database, home: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "backups"
+    first = make(database, home, folder)
+    with pytest.raises(Refused, match=r"a backup of this second is in .* already; try again") as caught:
+        make(database, home, folder)
+    assert caught.value.code == "backup-there"
+    assert backups(folder) == (first,)
+
+
 LISTINGS = ["{", "{}", "[]", '{"name": "20260301T120000Z"}', '{"files": 1}', "\0"]
 
 
