@@ -140,7 +140,13 @@ def unreadable(folder: Path) -> tuple[str, ...]:
 
 
 def listed(folder: Path) -> dict[str, Backup | None]:
-    """Return the backups in a folder by name, oldest first: None for one that is `unreadable`."""
+    """Return the backups in a folder by name, oldest first: None for one that is `unreadable`.
+
+    Refuses `no-backup` when there is no such folder.
+    """
+    if not folder.is_dir():
+        sentence = f"{folder} is no folder; name the one that was given to nadir backup"
+        raise Refused("no-backup", sentence)
     with on_disk(folder):
         told = sorted(path / TOLD for path in folder.iterdir() if NAME.fullmatch(path.name))
         return {path.parent.name: _read(path) for path in told if path.is_file()}

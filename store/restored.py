@@ -127,7 +127,7 @@ def _is_own(home: Path, database_url: str) -> bool:
 
 def _chosen(folder: Path, name: str | None) -> Backup:
     """Give the backup of that name, or the newest. Refuses `no-backup`, or `damaged-backup` when it is unreadable."""
-    found = listed(folder) if folder.is_dir() else {}
+    found = listed(folder)
     if not found:
         sentence = f"there is no whole backup in {folder}; name the folder that was given to nadir backup"
         raise Refused("no-backup", sentence)

@@ -10,6 +10,7 @@ from small_node import SmallNode
 from typer.testing import CliRunner
 
 from node.cli import app
+from plugins.errors import Refused
 
 RUN = CliRunner()
 
@@ -44,6 +45,14 @@ def test_what_was_missing_is_told_by_the_exit_status(home: Path, tmp_path: Path)
 def test_a_restoration_names_its_folder(tmp_path: Path) -> None:
     done = RUN.invoke(app, ["restore", str(tmp_path)])
     assert done.exit_code == 1
+
+
+def test_to_list_a_folder_that_is_not_there_is_refused_and_makes_none(tmp_path: Path) -> None:
+    done = RUN.invoke(app, ["backup", str(tmp_path / "nosuch"), "--list"])
+    assert done.exit_code == 1 and isinstance(done.exception, Refused)
+    assert done.exception.code == "no-backup" and f"{tmp_path / 'nosuch'} is no folder" in str(done.exception)
+    assert list(tmp_path.iterdir()) == []
+    assert RUN.invoke(app, ["backup", str(tmp_path), "--list"]).stdout == "no backups\n"
 
 
 def test_what_is_damaged_in_a_backup_is_told_after_all_else_came_back(home: Path, tmp_path: Path) -> None:
