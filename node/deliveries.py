@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from node.paths import without_tilde
 from node.secrets import read_secret
 from node.words import Words
 from plugins.errors import Refused
@@ -61,6 +62,8 @@ class DeliverySettings(BaseModel):
         default=None, description="File that holds user:password for a DICOMweb destination"
     )
     tls: bool = Field(default=False, description="DICOM over TLS")
+
+    _paths = field_validator("*")(without_tilde)
 
     @field_validator("results")
     @classmethod

@@ -9,6 +9,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from node.paths import without_tilde
 from node.words import Words
 
 LOOPBACK = re.compile(r"^http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?(/|$)")
@@ -62,6 +63,8 @@ class OidcSettings(BaseModel):
     ca_file: Path | None = Field(
         default=None, description="Certificates that vouch for the provider's; the system's when not set"
     )
+
+    _paths = field_validator("*")(without_tilde)
 
     @property
     def is_on(self) -> bool:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from pydantic_settings import NoDecode
 
 from node.crontab import Crontab
+from node.paths import without_tilde
 from node.words import Words, split_words
 from node.zone import known_zone
 from training.margins import Margins
@@ -81,6 +82,8 @@ class RetrainSettings(BaseModel):
     lease_seconds: float = Field(
         default=120.0, ge=1, le=86_400, description="A run that is silent for this long is taken for dead"
     )
+
+    _paths = field_validator("*")(without_tilde)
 
     @field_validator("families")
     @classmethod

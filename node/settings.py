@@ -17,6 +17,7 @@ from pydantic_settings import (
 from node.address import WEB_ADDRESS, is_destination, parse_destination
 from node.deliveries import DeliverySettings, key_of, taking, without_credentials
 from node.oidc_settings import OidcSettings
+from node.paths import without_tilde
 from node.retraining import RetrainSettings
 from node.secrets import SECRET, SecretFiles, hidden, is_secret
 from node.settings_source import not_json, what_is_wrong, with_file
@@ -245,6 +246,8 @@ class Settings(BaseSettings):
     log_level: str = Field(
         default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="How much is logged"
     )
+
+    _paths = field_validator("*")(without_tilde)
 
     @model_validator(mode="after")
     def _a_door(self) -> Self:

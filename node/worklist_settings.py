@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from node.address import WEB_ADDRESS
 from node.deliveries import DeliverySettings, with_credentials, without_credentials
+from node.paths import without_tilde
 from node.words import Words
 from plugins.private_scheme import PRIVATE_SCHEME
 
@@ -66,6 +67,8 @@ class WorklistSettings(BaseModel):
         default=False,
         description="Subscribe to the whole worklist too, so that what is new is claimed at once",
     )
+
+    _paths = field_validator("*")(without_tilde)
 
     @field_validator("url")
     @classmethod

@@ -13,6 +13,7 @@ from node.doctor import Line
 from node.next_steps import next_steps
 from node.settings import Settings
 from node.settings_file import settings_text
+from plugins.errors import Refused
 
 RUN = CliRunner()
 WELL = (Line(what="DICOM port", ok=True, says="free"),)
@@ -48,6 +49,18 @@ def test_without_questions_everything_is_as_usual_and_a_wrong_flag_is_refused(tm
     assert Settings.load(tmp_path / "a.toml").callers == ()
     done = RUN.invoke(app, ["init", "--yes", "--callers", "not a caller", "--out", str(tmp_path / "b.toml")])
     assert done.exit_code == 1 and not (tmp_path / "b.toml").exists()
+
+
+def test_a_home_is_a_folder_of_the_person_and_never_the_folder_that_happens_to_be_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    out = tmp_path / "a.toml"
+    done = RUN.invoke(app, ["init", "--yes", "--home", " ", "--out", str(out)])
+    assert done.exit_code == 1 and not out.exists()
+    assert isinstance(done.exception, Refused) and "home: name a folder" in str(done.exception)
+    assert RUN.invoke(app, ["init", "--yes", "--home", "~/n", "--out", str(out)]).exit_code == 0
+    assert f'home = "{tmp_path}/n"' in out.read_text()
 
 
 def test_a_file_that_is_there_is_never_written_over(tmp_path: Path) -> None:

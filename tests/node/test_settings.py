@@ -26,6 +26,30 @@ def test_flags_win_over_the_environment_and_that_over_the_file(
     assert settings.quiet_seconds == 60.0
 
 
+def test_a_path_that_begins_with_a_tilde_is_below_the_home_of_the_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NADIR_AUDIT_FILE", "~/audit.log")
+    monkeypatch.setenv("NADIR_RETRAIN__DATA", "~/a,/srv/b")
+    toml = tmp_path / "nadir.toml"
+    toml.write_text(
+        'home = "~/nadirhome"\n[worklist]\ncredentials_file = "~/w"\n[oidc]\nca_file = "~/ca.pem"\n'
+        '[delivery."P@h:104"]\ncredentials_file = "~/p"\n'
+    )
+    settings = Settings.load(toml, destinations=("P@h:104",), tls_ca=Path("~"), tls_key=Path("keys/~"))
+    assert settings.home == tmp_path / "nadirhome" and settings.audit_file == tmp_path / "audit.log"
+    assert (settings.tls_ca, settings.tls_key) == (tmp_path, Path("keys/~"))
+    assert settings.retrain.data == (tmp_path / "a", Path("/srv/b"))
+    assert settings.worklist.credentials_file == tmp_path / "w"
+    assert settings.oidc.ca_file == tmp_path / "ca.pem"
+    assert settings.delivery_of("P@h:104").credentials_file == tmp_path / "p"
+    with pytest.raises(
+        Refused, match="home: '~no-such-person/x' begins with a person who has no folder here"
+    ):
+        Settings.load(home=Path("~no-such-person/x"))
+
+
 def test_lists_are_written_with_commas_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NADIR_DESTINATIONS", "PACS@10.0.0.1:104, http://pacs/dicom-web")
     monkeypatch.setenv("NADIR_CALLERS", "CT1@10.0.0.2,*@127.0.0.1")
