@@ -16,6 +16,7 @@ from pydantic_settings import (
 
 from node.address import WEB_ADDRESS, is_destination, parse_destination
 from node.deliveries import DeliverySettings, key_of, taking, without_credentials
+from node.networks import Networks
 from node.oidc_settings import OidcSettings
 from node.paths import without_tilde
 from node.retraining import RetrainSettings
@@ -86,8 +87,9 @@ class Settings(BaseSettings):
     http_names: Words = Field(
         default=(), description="Host names that the HTTP port answers to besides localhost; empty for all"
     )
-    http_proxies: Words = Field(
-        default=(), description="Addresses of proxies whose X-Forwarded-For and -Proto are believed"
+    http_proxies: Networks = Field(
+        default=(),
+        description="Addresses or networks of proxies whose X-Forwarded-For and -Proto are believed",
     )
     metrics_host: str = Field(
         default="127.0.0.1", description="Address that the port for probes and metrics listens on"

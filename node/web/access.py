@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from node.logs import line
+from node.networks import is_among, network_of
 from node.settings import Settings
 from plugins.errors import Refused
 from store import accounts, sessions
@@ -147,7 +148,7 @@ class Gate:
         self._hook_token = settings.hook_token.encode("utf-8")
         self._is_configured = bool(settings.hook_token) or settings.oidc.is_on
         self._metrics_token = settings.metrics_token.encode("utf-8")
-        self._proxies = frozenset(settings.http_proxies)
+        self._proxies = tuple(map(network_of, settings.http_proxies))
         self._names = frozenset(name.lower() for name in settings.http_names)
         self._idle = timedelta(seconds=settings.session_idle_seconds)
         self._whole = timedelta(seconds=settings.session_seconds)
@@ -157,12 +158,12 @@ class Gate:
         """Return the IP address that asks; what a proxy of the settings forwards for is believed."""
         peer = request.client.host if request.client else ""
         forwarded = request.headers.get("x-forwarded-for", "")
-        return forwarded.rpartition(",")[2].strip() if peer in self._proxies and forwarded else peer
+        return forwarded.rpartition(",")[2].strip() if forwarded and is_among(peer, self._proxies) else peer
 
     def is_https(self, request: Request) -> bool:
         """Return True when the browser speaks TLS, with us or with a proxy of the settings."""
         peer = request.client.host if request.client else ""
-        if peer in self._proxies and "x-forwarded-proto" in request.headers:
+        if "x-forwarded-proto" in request.headers and is_among(peer, self._proxies):
             return request.headers["x-forwarded-proto"] == "https"
         return request.url.scheme == "https"
 

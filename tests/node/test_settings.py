@@ -65,6 +65,8 @@ def test_lists_are_written_with_commas_in_the_environment(monkeypatch: pytest.Mo
         ({"ae_title": "SEVENTEEN-LETTERS"}, "ae_title"),
         ({"destinations": ("nowhere",)}, "AE@host:port"),
         ({"callers": ("a b",)}, "AE@address"),
+        ({"http_proxies": "nginx"}, "http_proxies: 'nginx' is no IP address, as 10.0.0.5, and no network"),
+        ({"http_proxies": ("10.0.0.1", "10.0.0.5/8")}, "http_proxies: '10.0.0.5/8' is no IP address"),
         ({"pacs_url": "ftp://x"}, "DICOMweb root"),
         ({"commitment_callers": ("CT1",)}, "'CT1' cannot be answered: write AE@host:port"),
         ({"commitment_callers": ("http://ct1/",)}, "'http://ct1/' cannot be answered: write AE@host:port"),

@@ -323,8 +323,11 @@ def test_login_gives_a_cookie_that_scripts_and_foreign_pages_do_not_get(site: We
     assert "unsafe" not in page.headers["content-security-policy"]
 
 
-def test_login_cookies_are_secure_behind_a_proxy_that_speaks_tls(tmp_path: Path) -> None:
-    site = WebSite(tmp_path, http_proxies=("127.0.0.1",))
+@pytest.mark.parametrize("proxies", [("127.0.0.1",), ("10.1.2.3", "127.0.0.0/8")])
+def test_login_cookies_are_secure_behind_a_proxy_that_speaks_tls(
+    tmp_path: Path, proxies: tuple[str, ...]
+) -> None:
+    site = WebSite(tmp_path, http_proxies=proxies)
     site.account("ada", "viewer")
     client = site.client(**{"X-Forwarded-Proto": "https", "X-Forwarded-For": "10.0.0.7"})
     answer = client.post("/login", json={"name": "ada", "password": PASSWORD})
