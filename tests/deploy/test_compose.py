@@ -108,6 +108,33 @@ def test_every_setting_in_it_is_one_and_no_secret_is_in_the_environment(
     assert SECRET is not None
 
 
+def test_what_the_page_puts_into_the_env_file_reaches_the_services_that_it_is_for(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "deploy.md").read_text().partition("## One machine")[2].partition("\n## ")[0]
+    named = set(re.findall(r"NADIR_[A-Z_]+", page)) - {"NADIR_PACS_URL", "NADIR_DESTINATIONS"}
+    workers = {"worker", "worker-gpu"}
+    places = {
+        "NADIR_CALLERS": {"listener"},
+        "NADIR_HTTP_NAMES": {"web"},
+        "NADIR_HTTP_PROXIES": {"web"},
+        "NADIR_JOB_MEMORY_BYTES": workers,
+        "NADIR_LOG_FORM": OURS,
+        "NADIR_TIME_ZONE": {"web"},
+        "NADIR_WORKERS": workers,
+    }
+    assert named == {*places, "NADIR_SECRETS_GROUP"}
+    env = tmp_path / "env"
+    env.write_text("".join(f"{name}=of-{name}\n" for name in places))
+    done = composed(ROOT / "compose.yaml", "--profile", "gpu", "--env-file", str(env))
+    told = {
+        name: service["environment"]
+        for name, service in yaml.safe_load(done.stdout)["services"].items()
+        if name in OURS
+    }
+    for variable, wanted in places.items():
+        reached = {name for name, held in told.items() if held.get(variable) == f"of-{variable}"}
+        assert reached == wanted, variable
+
+
 def test_the_settings_of_each_service_are_accepted_with_the_secrets_that_are_made(
     services: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
