@@ -107,7 +107,7 @@ def users_disable(
 def tokens_add(
     name: Name,
     scope: Annotated[list[str], typer.Option(help="hook, sender, metrics or api (repeatable).")],
-    days: Annotated[float, typer.Option(min=0, help="Days until it ends; 0 for never.")] = 365,
+    days: Annotated[float, typer.Option(min=0, help="Days until it ends, 36500 at most; 0 for never.")] = 365,
     home: Home = None,
     config: Config = None,
 ) -> None:

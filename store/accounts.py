@@ -24,6 +24,7 @@ NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")
 LEAST_CHARACTERS, MOST_CHARACTERS = 12, 256
 # RFC 7914; 32 MiB and about a quarter of a second, so that a stolen table is slow to guess from.
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 15, 8, 3
+MOST_DAYS = 36_500
 TOKEN_PREFIX = "nadir_"  # noqa: S105 - lets scanners of leaked secrets know one
 
 
@@ -130,6 +131,8 @@ def add_token(
         raise Refused("bad-token", f"a token is for one or several of {', '.join(SCOPES)}")
     if session.exec(select(AccessToken).where(AccessToken.name == name)).first() is not None:
         raise Refused("token-exists", f"there is a token '{name}' already; give another name")
+    if days is not None and not days <= MOST_DAYS:
+        raise Refused("bad-token", f"a token lasts at most {MOST_DAYS} days; 0 days are for ever")
     token = TOKEN_PREFIX + secrets.token_urlsafe(32)
     expires = None if days is None else now + timedelta(days=days)
     row = AccessToken(
@@ -221,6 +224,7 @@ def _sha256(token: str) -> str:
 
 
 __all__ = [
+    "MOST_DAYS",
     "ROLES",
     "SCOPES",
     "add_account",

@@ -15,7 +15,7 @@ from node.web.problem import status_of
 from node.web.site import Site
 from plugins.errors import Refused
 from store import accounts, outside_people
-from store.accounts import ROLES, SCOPES
+from store.accounts import MOST_DAYS, ROLES, SCOPES
 
 ADDRESS = "/system/accounts"
 
@@ -118,7 +118,7 @@ def _days(said: str) -> float | None:
     """Return how many days a token lasts; None for ever. Refuses `bad-token`."""
     if said.strip() in ("", "0"):
         return None
-    if not (said.strip().isascii() and said.strip().isdecimal() and int(said) <= 36_500):
+    if not (said.strip().isascii() and said.strip().isdecimal() and int(said) <= MOST_DAYS):
         raise Refused(
             "bad-token", "a token lasts whole days, at most a hundred years; leave it empty for ever"
         )

@@ -104,6 +104,16 @@ def test_who_makes_a_node_with_the_first_token_is_told_where(tmp_path: Path) -> 
     assert (second.exit_code, second.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("days", ["3000000", "36500.5", "inf"])
+def test_a_token_lasts_a_hundred_years_at_most(tmp_path: Path, days: str) -> None:
+    add = ["tokens", "add", "one", "--scope", "api", "--home", str(tmp_path), "--days"]
+    done = CliRunner().invoke(app, [*add, days])
+    assert isinstance(done.exception, Refused)
+    assert (done.exception.code, done.stdout) == ("bad-token", "")
+    assert "at most 36500 days" in done.exception.sentence
+    assert CliRunner().invoke(app, [*add, "36500"]).exit_code == 0
+
+
 @pytest.mark.parametrize("expected", ["zzz", "0" * 63, "g" * 64, "0" * 65])
 def test_what_is_no_hash_is_not_looked_for_in_the_audit_trail(tmp_path: Path, expected: str) -> None:
     done = CliRunner().invoke(app, ["audit", "verify", "--expected", expected, "--home", str(tmp_path)])
