@@ -70,8 +70,11 @@ def client_context(settings: Settings) -> ssl.SSLContext:
 
 
 def https_context(settings: Settings) -> ssl.SSLContext | None:
-    """Return how the HTTP port answers by TLS; None without a certificate. Refuses `bad-tls`."""
+    """Return how the HTTP port answers by TLS; None without certificate and key. Refuses `bad-tls`."""
     if settings.http_tls_certificate is None:
+        if settings.http_tls_key is not None:
+            sentence = "http_tls_key is set and http_tls_certificate is not: HTTP would be plain; set both"
+            raise Refused("bad-tls", sentence)
         return None
     context = _bare(ssl.PROTOCOL_TLS_SERVER)
     passphrase = settings.http_tls_key_passphrase

@@ -259,6 +259,7 @@ def test_the_runtime_of_each_network_is_named_once_it_was_tried(
         ({"commitment_callers": ("CT1@not_an_ip:104",)}, "commitment callers", "'not_an_ip' of a caller"),
         ({"audit_syslog": "10.0.0.1:514"}, "audit trail", "audit_syslog: write udp://host:port"),
         ({"http_tls_certificate": Path("gone.pem")}, "HTTPS", "gone.pem"),
+        ({"http_tls_key": Path("key.pem")}, "HTTPS", "http_tls_key is set and http_tls_certificate is not"),
         ({"http_host": "0.0.0.0"}, "sign-in", "the HTTP port on 0.0.0.0 would be open to the network"),
     ],
 )
