@@ -309,9 +309,13 @@ def _tls(settings: Settings) -> Iterator[Line]:
 
 
 def _viewer(settings: Settings) -> Line:
-    found = find_pages(settings)
-    says = "not installed: make viewer, or name the folder of OHIF's pages in viewer_pages"
-    return Line(what="viewer", ok=found is not None, says=str(found or says), needed=False)
+    found, named = find_pages(settings), settings.viewer_pages
+    why = "make viewer, or name the folder of OHIF's pages in viewer_pages"
+    if named is not None:
+        lacks = "holds no index.html of OHIF" if named.is_dir() else "is not there"
+        why = f"{named}, which viewer_pages names, {lacks}"
+    says = str(found or f"not installed: {why}")
+    return Line(what="viewer", ok=found is not None, says=says, needed=False)
 
 
 def _gpu() -> Line:

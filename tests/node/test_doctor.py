@@ -276,6 +276,16 @@ def test_what_serve_refuses_of_the_settings_the_doctor_tells_in_its_words(
     assert str(refused.value) == told.says
 
 
+def test_of_a_named_folder_without_the_viewer_it_is_told_what_is_not_there(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    says = lines(home=tmp_path / "home", viewer_pages=gone)["viewer"].says
+    assert says == f"not installed: {gone}, which viewer_pages names, is not there"
+    says = lines(home=tmp_path / "home", viewer_pages=tmp_path)["viewer"].says
+    assert says == f"not installed: {tmp_path}, which viewer_pages names, holds no index.html of OHIF"
+    (tmp_path / "index.html").touch()
+    assert lines(home=tmp_path / "home", viewer_pages=tmp_path)["viewer"].ok
+
+
 def test_a_door_to_the_network_is_well_once_somebody_may_enter_and_so_is_a_token(tmp_path: Path) -> None:
     home = tmp_path / "home"
     opened = {"home": home, "http_host": "0.0.0.0"}
