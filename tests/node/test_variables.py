@@ -58,7 +58,7 @@ SERVICES = [
 ]
 
 
-@pytest.mark.parametrize("variable", [*SERVICES, "NADIR_PORT", "NADIR_WEB_PORT", "NADIR_SITE"])
+@pytest.mark.parametrize("variable", [*SERVICES, "NADIR_PORT", "NADIR_WEB_PORT", "NADIR_SITE", "NADIR_DEST"])
 def test_what_a_platform_sets_for_a_service_is_a_stranger_and_no_error(variable: str) -> None:
     assert foreign({variable: "tcp://10.0.0.1:80"}) == [variable]
 
