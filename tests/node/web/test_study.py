@@ -259,6 +259,21 @@ def test_a_person_looks_at_slices_accepts_one_lesion_and_rejects_another_in_a_br
 
 
 @pytest.mark.xdist_group("demo")
+@pytest.mark.parametrize("width", [320, 375])
+def test_the_page_and_the_worklist_are_no_wider_than_a_phone(
+    demo_site: WebSite, look: Callable[..., Sight], width: int
+) -> None:
+    with demo_site.database.reading() as session:
+        uid = newest(session)
+    sight = look(demo_site.url, (width, 800))
+    page = sight.open(f"/studies/{uid}")
+    assert page.locator(".numbers").count() > 1
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert sight.open("/worklist").evaluate("document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.xdist_group("demo")
 def test_a_picture_is_drawn_once_and_one_whose_images_are_gone_says_so_on_the_page(
     demo_site: WebSite, look: Callable[..., Sight]
 ) -> None:
