@@ -96,8 +96,8 @@ class Counts(Collector):
         yield _counted(session, "nadir_studies", "Studies by state", state=Study.state)
         yield _counted(session, "nadir_events", "Events by kind", kind=Event.kind)
         is_open, ever = tally.associations(session)
-        yield _one("nadir_open_associations", "DICOM associations not closed", is_open)
-        yield _total("nadir_associations", "DICOM associations that were accepted", ever)
+        yield _one("nadir_open_associations", "DICOM associations not closed that brought something", is_open)
+        yield _total("nadir_associations", "DICOM associations that brought something", ever)
         yield _spread(
             "nadir_settle_seconds",
             f"From the last image to a whole study, of the latest {tally.LATEST}",

@@ -23,7 +23,7 @@ from node.receipts import Receipts
 from plugins.errors import Refused, Unavailable
 from store import studies
 from store.database import Database
-from store.instances import OpenAssociation, beat, close_association, open_association
+from store.instances import PULL, OpenAssociation, beat, close_association, open_association
 from store.objects import ObjectStore
 from store.tables import Event, Instance, Job, Pull, Result, Revision, Series, Study
 
@@ -187,7 +187,7 @@ class Puller:
     def _association(self) -> Iterator[int]:
         """Give an association that holds the study back from settling while it is pulled."""
         with self._database.transaction() as session:
-            pk = open_association(session, "DICOMweb", self._dicomweb.root_url, self._database.now())
+            pk = open_association(session, PULL, self._dicomweb.root_url, self._database.now())
         try:
             yield pk
         finally:

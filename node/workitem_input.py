@@ -21,7 +21,7 @@ from node.receipts import Receipts
 from plugins.errors import Refused, Unavailable
 from store import leases, studies, workitems
 from store.database import Database
-from store.instances import OpenAssociation, beat, close_association, open_association
+from store.instances import WORKITEM, OpenAssociation, beat, close_association, open_association
 from store.workitems import Workitem
 
 log = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ class InputFetcher:
     def _association(self, source: PriorSource) -> Iterator[OpenAssociation]:
         """Give an association that holds the study back from settling while its input comes."""
         with self._database.transaction() as session:
-            pk = open_association(session, "workitem", source.name, self._database.now())
+            pk = open_association(session, WORKITEM, source.name, self._database.now())
         try:
             yield OpenAssociation(pk=pk)
         finally:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import bindparam, false, insert, null, select, true, union_all, update
-from sqlmodel import Session, SQLModel, and_, col
+from sqlalchemy import ColumnElement, bindparam, false, insert, null, select, true, union_all, update
+from sqlmodel import Session, SQLModel, and_, col, not_
 
 from plugins.errors import Refused
 from store.charset import storable
@@ -20,6 +20,8 @@ from store.priors import Coming, asked_for
 from store.tables import Association, AssociationStudy, Event
 
 RECEIVING, SETTLED = "receiving", "settled"
+UPLOAD, STOW_RS, PULL, WORKITEM = "UPLOAD", "STOW-RS", "DICOMweb", "workitem"
+"""What stands as the calling AE title of what came by HTTP, which holds studies back as an association does."""
 Outcome = Literal["new", "identical", "conflict", "own"]
 
 STUDY, SERIES, INSTANCE, RESULT = (
@@ -147,6 +149,12 @@ def open_association(session: Session, calling_ae: str, address: str, now: datet
     session.add(row)
     session.flush()
     return int(row.id or 0)
+
+
+def by_dicom() -> ColumnElement[bool]:
+    """Return the condition that a row is an association of the DICOM port, whatever its peer calls itself `UPLOAD`."""
+    by_upload = and_(col(Association.calling_ae) == UPLOAD, col(Association.address) == "")
+    return and_(col(Association.calling_ae).not_in((STOW_RS, PULL, WORKITEM)), not_(by_upload))
 
 
 def beat(session: Session, association_pk: int, now: datetime) -> None:
@@ -324,13 +332,18 @@ def _order(one: Arrived) -> tuple[str, ...]:
 
 
 __all__ = [
+    "PULL",
     "RECEIVING",
     "SETTLED",
+    "STOW_RS",
+    "UPLOAD",
+    "WORKITEM",
     "Arrived",
     "OpenAssociation",
     "Outcome",
     "Recorded",
     "beat",
+    "by_dicom",
     "close_association",
     "instance_values",
     "open_association",

@@ -13,6 +13,7 @@ from sqlmodel import Session, col, func, select
 
 from store.audit_tables import AuditRecord
 from store.database import aware_utc
+from store.instances import by_dicom
 from store.model_tables import ScheduledJob
 from store.prior_tables import Prior, PriorSearch
 from store.tables import Association, Delivery, Event, Instance, Job, Result, Revision, Study
@@ -166,7 +167,9 @@ def associations(session: Session) -> tuple[Association, ...]:
     """Return who is connected to the DICOM port and sent something."""
     return tuple(
         session.exec(
-            select(Association).where(col(Association.closed_at).is_(None)).order_by(col(Association.id))
+            select(Association)
+            .where(col(Association.closed_at).is_(None), by_dicom())
+            .order_by(col(Association.id))
         )
     )
 

@@ -15,6 +15,7 @@ from sqlmodel import Session, col, func, select
 
 from store import audit, jobs, outbox
 from store.audit_tables import AuditRecord, AuditSink
+from store.instances import by_dicom
 from store.model_tables import DriftAlarm, Lease, ScheduledJob, TrainingRun
 from store.tables import Association, Delivery, Instance, Job, Pull, Result, Revision, Study
 
@@ -94,9 +95,10 @@ def grouped(session: Session, *columns: Any) -> Sequence[tuple[Any, ...]]:
 
 
 def associations(session: Session) -> tuple[int, int]:
-    """Return how many DICOM associations are open, and how many there ever were."""
-    is_open = select(func.count()).where(col(Association.closed_at).is_(None))
-    return int(session.exec(is_open).one()), int(session.exec(select(func.count(col(Association.id)))).one())
+    """Return how many DICOM associations that brought something are open, and how many there ever were."""
+    ever = select(func.count(col(Association.id))).where(by_dicom())
+    is_open = ever.where(col(Association.closed_at).is_(None))
+    return int(session.exec(is_open).one()), int(session.exec(ever).one())
 
 
 def last_arrival(session: Session) -> datetime | None:

@@ -9,7 +9,7 @@ from sqlmodel import Session, and_, col, exists, func, select, update
 from plugins.errors import Refused
 from store.charset import storable
 from store.database import aware_utc
-from store.instances import RECEIVING, beat, close_association, open_association
+from store.instances import RECEIVING, UPLOAD, beat, close_association, open_association
 from store.tables import Instance, Patient, Revision, RevisionInstance, Study
 from store.upload_files import files, source_of, studies
 from store.upload_tables import ARRIVING, CLOSING, DUE, OPEN, SKIPPED, WAITING, WHOLE, Upload, UploadFile
@@ -21,7 +21,7 @@ ISSUER = "NIfTI upload"
 def begin(session: Session, author: str, *, delivered: bool, now: datetime) -> Upload:
     """Return a new upload."""
     now = aware_utc(now)
-    association_pk = open_association(session, "UPLOAD", "", now)
+    association_pk = open_association(session, UPLOAD, "", now)
     upload = Upload(
         author=storable(author),
         delivered=delivered,

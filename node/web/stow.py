@@ -33,7 +33,7 @@ from node.web.access import allow
 from node.web.dicom_web import ToPacs
 from node.web.stow_answer import RETRY_SECONDS, Stored, answer, form_of
 from plugins.errors import Refused, Unavailable
-from store.instances import OpenAssociation, beat, close_association
+from store.instances import STOW_RS, OpenAssociation, beat, close_association
 from store.part10 import Header, scan_header
 
 log = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ class _Batch:
         self._study = study
         self._reserve_bytes = reserve_bytes
         self._source = f"STOW-RS@{address}"
-        self._association = OpenAssociation(calling_ae="STOW-RS", address=address)
+        self._association = OpenAssociation(calling_ae=STOW_RS, address=address)
         self._beaten_at = time.monotonic()
         self._parts = PartWriter(boundary, intake.objects.temporary, largest_bytes)
         # Some at a time: what is taken in together shares its commit.

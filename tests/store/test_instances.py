@@ -9,7 +9,7 @@ from ledger import arrive, at, header, kept, queued, result, settled
 from sqlmodel import select
 
 from plugins.errors import Refused
-from store import instances, studies
+from store import instances, operations, studies, tally, uploads
 from store.database import Database
 from store.instances import Arrived
 from store.known import Known
@@ -226,3 +226,20 @@ def test_groups_of_several_processes_that_meet_in_the_same_studies_never_stop_ea
         assert len(session.exec(select(Study)).all()) == 5
         assert len(session.exec(select(Patient)).all()) == 2
         assert session.exec(select(Event)).all() == []
+
+
+def test_uploads_and_what_else_comes_by_http_are_no_dicom_associations(database: Database) -> None:
+    with database.transaction() as session:
+        uploads.begin(session, "ANNA", delivered=False, now=at(0))
+        for calling_ae, address in (
+            ("STOW-RS", "10.0.0.7"),
+            ("DICOMweb", "http://pacs:8042/dicom-web"),
+            ("workitem", "OLD"),
+        ):
+            instances.open_association(session, calling_ae, address, at(1))
+        gone = instances.open_association(session, "CT1", "10.0.0.7", at(2))
+        instances.close_association(session, gone, at(3))
+        instances.open_association(session, "UPLOAD", "10.0.0.8", at(4))  # a scanner that is called so
+    with database.reading() as session:
+        assert tally.associations(session) == (1, 2)
+        assert [one.address for one in operations.associations(session)] == ["10.0.0.8"]

@@ -70,7 +70,7 @@ class System(BaseModel):
     pulls: dict[str, int] = Field(description="Studies that the PACS told of, by state")
     processes: list[ProcessOf] = Field(description="The processes of the node")
     missing_roles: list[str] = Field(description="Roles that no living process does")
-    associations: int = Field(description="DICOM associations that are open")
+    associations: int = Field(description="DICOM associations that are open and brought something")
     disk_free_bytes: int | None = Field(description="What is left of the disk of the home folder")
     disk_total_bytes: int | None = Field(description="How large that disk is")
     reserve_bytes: int = Field(description="Free disk below which nothing is accepted")
