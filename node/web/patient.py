@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Path, Query, Request
@@ -25,7 +24,6 @@ from node.web import links, plots
 from node.web.access import allow
 from node.web.api.form import Pk
 from node.web.site import Site
-from plugins.errors import Refused
 from store.patients import Merged
 from store.response.criteria import CRITERIA
 
@@ -55,8 +53,7 @@ def router(site: Site) -> APIRouter:
     @allow("viewer")
     def page(request: Request, patient_pk: Pk, criteria: Criteria = USUAL) -> Response:
         """Give the page."""
-        with not_found():
-            told = courses.told(patient_pk, criteria)
+        told = courses.told(patient_pk, criteria)
         reading.tell(request, told)
         return site.frame.page(request, "patient.html", **_shown(told, patient_pk, criteria))
 
@@ -72,8 +69,7 @@ def router(site: Site) -> APIRouter:
     @allow("viewer")
     def pictures(request: Request, patient_pk: Pk, tracking_uid: Uid, criteria: Criteria = USUAL) -> Response:
         """Give the pictures of a lesion, one a date."""
-        with not_found():
-            lesion, shown = courses.pictures(patient_pk, tracking_uid, criteria[0])
+        lesion, shown = courses.pictures(patient_pk, tracking_uid, criteria[0])
         return site.frame.page(
             request, "lesion_pictures.html", lesion=lesion, shown=shown, words=words, picture=png_uri,
             links=links,
@@ -88,8 +84,7 @@ def router(site: Site) -> APIRouter:
         criteria: Criteria = USUAL,
     ) -> Response:
         """Give the report as a file, with the numbers of the page."""
-        with not_found():
-            told = courses.told(patient_pk, criteria, with_pictures=kind in ("pdf", "html"))
+        told = courses.told(patient_pk, criteria, with_pictures=kind in ("pdf", "html"))
         if told.report is None:
             raise HTTPException(409, " ".join(sentence for _, sentence in told.refused))
         reading.tell(request, told, exported=kind)
@@ -101,17 +96,6 @@ def router(site: Site) -> APIRouter:
         return Response(content, media_type=media, headers={"Content-Disposition": name})
 
     return made
-
-
-@contextmanager
-def not_found() -> Iterator[None]:
-    """Within it what there is none of is answered with 404."""
-    try:
-        yield
-    except Refused as error:
-        if error.code in ("no-such-patient", "no-such-lesion"):
-            raise HTTPException(404, error.sentence) from error
-        raise
 
 
 class Reading:
@@ -182,4 +166,4 @@ def undo(made: Merged) -> str:
     return shlex.join(["nadir", "patients", "part", made.patient_id, *issuer])
 
 
-__all__ = ["USUAL", "Criteria", "CriteriaName", "Reading", "not_found", "router", "undo"]
+__all__ = ["USUAL", "Criteria", "CriteriaName", "Reading", "router", "undo"]

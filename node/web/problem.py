@@ -19,7 +19,9 @@ CONFLICTS = frozenset(
         "already-running",
         "another-file",
         "by-provider",
+        "another-piece",
         "asked-already",
+        "being-sent",
         "destination-in-use",
         "illegal-transition",
         "last-administrator",
@@ -40,6 +42,29 @@ CONFLICTS = frozenset(
     }
 )
 """Codes that mean: it is not as the change takes it to be."""
+CODES = {
+    400: "bad-request",
+    401: "not-signed-in",
+    403: "forbidden",
+    404: "not-found",
+    405: "method-not-allowed",
+    406: "not-acceptable",
+    408: "too-slow",
+    409: "conflict",
+    413: "too-long",
+    414: "address-too-long",
+    415: "wrong-media-type",
+    421: "another-name",
+    422: "not-valid",
+    429: "too-many-tries",
+    431: "header-too-long",
+    500: "broken",
+    502: "pacs-failed",
+    503: "unavailable",
+    504: "pacs-silent",
+    507: "disk-full",
+}
+"""The code of an error that has no name of its own, by its status."""
 
 
 def status_of(code: str) -> int:
@@ -57,8 +82,8 @@ def status_of(code: str) -> int:
 def error(
     status: int, sentence: str, code: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """Return an error as one JSON object."""
-    content = {"error": " ".join(sentence.split()), **({"code": code} if code else {})}
+    """Return an error as one JSON object; without a code of its own it has that of its status."""
+    content = {"error": " ".join(sentence.split()), "code": code or CODES.get(status, "refused")}
     return JSONResponse(content, status_code=status, headers=dict(headers or {}))
 
 
@@ -102,4 +127,4 @@ def _to_sign_in(request: Request) -> Response:
     return RedirectResponse(f"/login?next={quote(request.url.path + query, safe='')}", 303)
 
 
-__all__ = ["answer", "error", "first_problem", "status_of", "wants_page"]
+__all__ = ["CODES", "answer", "error", "first_problem", "status_of", "wants_page"]

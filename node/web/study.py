@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 from sqlmodel import Session
-from starlette.exceptions import HTTPException
 
 from node import audit_events
 from node.audit import patients_of
@@ -93,7 +92,7 @@ class _Pages:
         self._site = site
 
     def shown(self, study_instance_uid: str, superseded: bool, offset: int) -> dict[str, Any]:
-        """Return what the templates are given. Raises 404 for no such study."""
+        """Return what the templates are given. Refuses `no-such-study`."""
         with self._site.database.reading() as session:
             standing = self._standing(session, study_instance_uid)
             view = standing["view"]
@@ -108,15 +107,12 @@ class _Pages:
         }
 
     def standing(self, study_instance_uid: str) -> dict[str, Any]:
-        """Return what tells where the study stands. Raises 404 for no such study."""
+        """Return what tells where the study stands. Refuses `no-such-study`."""
         with self._site.database.reading() as session:
             return self._standing(session, study_instance_uid)
 
     def _standing(self, session: Session, study_instance_uid: str) -> dict[str, Any]:
-        try:
-            view = study_view(session, study_instance_uid)
-        except Refused as error:
-            raise HTTPException(404, error.sentence) from error
+        view = study_view(session, study_instance_uid)
         return {
             **_words(),
             "view": view,
@@ -133,16 +129,13 @@ class _Pages:
         return said(Listed(study=study, patient=patient, standing=standing), now, settings)
 
     def one(self, study_instance_uid: str, finding_pk: int) -> dict[str, Any]:
-        """Return what the forms for one finding are given. Raises 404."""
+        """Return what the forms for one finding are given. Refuses `no-such-study` and `no-such-finding`."""
         with self._site.database.reading() as session:
-            try:
-                head = study_head(session, study_instance_uid)
-                one = finding_view(session, finding_pk)
-                page = findings_of(session, head.study_pk, limit=1)
-            except Refused as error:
-                raise HTTPException(404, error.sentence) from error
+            head = study_head(session, study_instance_uid)
+            one = finding_view(session, finding_pk)
+            page = findings_of(session, head.study_pk, limit=1)
         if one.study_instance_uid != study_instance_uid:
-            raise HTTPException(404, "the study has no such finding")
+            raise Refused("no-such-finding", "the study has no such finding")
         return {**_words(), "head": head, "one": one, "page": page}
 
     def changed(self, request: Request, study_instance_uid: str, offset: int, told: str) -> Response:

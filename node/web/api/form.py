@@ -49,7 +49,7 @@ class Problem(BaseModel):
     """Why it did not work."""
 
     error: str = Field(description="One sentence for people")
-    code: str | None = Field(default=None, description="The same for programs, where there is a name for it")
+    code: str = Field(description="The same for programs: the name of the refusal, else that of the status")
 
 
 class Listed(BaseModel):

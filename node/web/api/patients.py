@@ -17,7 +17,7 @@ from node.report.longitudinal.view import Correction, LesionCourse, Made, SumCou
 from node.web import links
 from node.web.access import allow
 from node.web.api import form
-from node.web.patient import USUAL, Criteria, Reading, not_found
+from node.web.patient import USUAL, Criteria, Reading
 from node.web.site import Site
 from store.patient_list import listed
 
@@ -109,8 +109,7 @@ def router(site: Site) -> APIRouter:
     @allow("viewer", scopes=("api",))
     def course(request: Request, response: Response, patient_pk: form.Pk, criteria: Criteria = USUAL) -> Any:
         """Give the longitudinal report of a patient; 304 when it is that of the ETag that is sent."""
-        with not_found():
-            told = courses.told(patient_pk, criteria)
+        told = courses.told(patient_pk, criteria)
         tag = f'"{told.known.state}"'
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"ETag": tag})

@@ -82,7 +82,7 @@ class UploadDoor:
     @asynccontextmanager
     async def _alone(self, upload_pk: int, number: int) -> AsyncIterator[None]:
         if (upload_pk, number) in self._busy:
-            raise HTTPException(409, "this file is being sent at this moment by somebody else")
+            raise Refused("being-sent", "this file is being sent at this moment by somebody else")
         self._busy.add((upload_pk, number))
         try:
             yield
@@ -106,9 +106,10 @@ class UploadDoor:
         pieces: str,
         known: UploadFile | None,
     ) -> FileAnswer:
-        """Append a piece; the last one completes the file. 409 when it is not the one that comes next.
+        """Append a piece; the last one completes the file.
 
-        Refuses `another-file` for a piece of a file that is not called as the one that is here in part, or not as long.
+        Refuses `another-piece` for one that does not come next, and `another-file` for a piece of a file that is not
+        called as the one that is here in part, or not as long.
         """
         first, last, size_bytes = _range(pieces)
         upload_pk = int(upload.id or 0)
@@ -118,7 +119,7 @@ class UploadDoor:
         if here and known and (known.name, known.size_bytes) != (upload_files.kept_name(name), size_bytes):
             raise Refused("another-file", f"file {number} is '{known.name}', of which {here} bytes are here")
         if first != here:
-            raise HTTPException(409, f"{here} bytes of this file are here; go on from there")
+            raise Refused("another-piece", f"{here} bytes of this file are here; go on from there")
 
         def note() -> UploadFile:
             with self._database.transaction() as session:

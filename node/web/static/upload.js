@@ -224,7 +224,7 @@
         const range = file.size <= PIECE ? {} : { "Content-Range": from < file.size ? `bytes ${from}-${to - 1}/${file.size}` : `bytes */${file.size}` };
         const got = await ask("PUT", path, file.slice(from, to), { ...headers, ...range }, (loaded) => { entry.sent = Math.min(file.size, from + loaded); draw(); }, entry);
         // Its last try is still being dealt with there, or another piece comes next: ask again in a moment.
-        return got.status === 409 && !got.said.code ? { status: 503, said: got.said } : got;
+        return ["being-sent", "another-piece"].includes(got.said.code) ? { status: 503, said: got.said } : got;
       });
       if (answer.status === 200 && answer.said.state === "arriving") { entry.sent = answer.said.received_bytes; asks = false; continue; }
       if (answer.status === 200) return ended(entry, answer.said);

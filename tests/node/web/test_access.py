@@ -434,7 +434,8 @@ def test_login_does_not_tell_whether_an_account_exists(
         site.client().post("/login", json={"name": name, "password": "wrong password"})
         for name in ("ada", "nobody", "gone")
     ]
-    assert {(a.status_code, a.text) for a in answers} == {(401, '{"error":"wrong name or password"}')}
+    said = '{"error":"wrong name or password","code":"not-signed-in"}'
+    assert {(a.status_code, a.text) for a in answers} == {(401, said)}
     assert len(hashed) == 3  # a hash each time, so that the answer takes as long
 
 
@@ -451,7 +452,10 @@ def test_login_does_not_tell_whether_an_account_exists(
 )
 def test_login_with_half_of_it_is_one_sentence_and_quotes_nothing(site: WebSite, content: bytes) -> None:
     answer = site.client().post("/login", content=content, headers={"Content-Type": "application/json"})
-    assert (answer.status_code, answer.json()) == (422, {"error": "give name and password"})
+    assert (answer.status_code, answer.json()) == (
+        422,
+        {"error": "give name and password", "code": "not-valid"},
+    )
 
 
 def test_csrf_every_changing_route_refuses_a_session_without_its_token(site: WebSite, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,7 +20,7 @@ from web_site import WebSite
 from node.web import openapi
 from node.web.access import rule_of
 from node.web.api import form
-from node.web.problem import status_of
+from node.web.problem import CODES, status_of
 from store import accounts
 
 SAFE = ("/api/worklist/search",)
@@ -119,6 +120,40 @@ def test_each_refusal_has_the_status_that_says_whose_turn_it_is() -> None:
         400,
         400,
     ]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/api/worklist?limit=abc", 422, "not-valid"),
+        ("GET", "/api/patients/999/course", 404, "no-such-patient"),
+        ("GET", "/patients/999/course.json", 404, "no-such-patient"),
+        ("GET", "/studies/9.9/progress", 404, "no-such-study"),
+        ("GET", "/api/nothing", 404, "not-found"),
+        ("PUT", "/api/jobs", 405, "method-not-allowed"),
+    ],
+)
+def test_every_error_has_a_code(
+    administrator: httpx.Client, method: str, path: str, status: int, code: str
+) -> None:
+    answer = administrator.request(method, path)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+def test_who_may_not_ask_is_told_by_a_code_too(site: WebSite) -> None:
+    stranger = site.client().get("/api/worklist")
+    assert (stranger.status_code, stranger.json()["code"]) == (401, "not-signed-in")
+    viewer = site.signed_in("viewer").get("/api/system")
+    assert (viewer.status_code, viewer.json()["code"]) == (403, "forbidden")
+
+
+def test_each_status_that_is_described_has_a_code_and_the_document_lists_them(
+    described: dict[str, Any],
+) -> None:
+    assert set(form.SAID) <= set(CODES)
+    assert described["components"]["schemas"]["Problem"]["required"] == ["error", "code"]
+    page = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
+    assert [one for one in CODES.items() if "| {} | `{}` |".format(*one) not in page] == []
 
 
 def fuzz(

@@ -149,6 +149,7 @@ def test_a_large_file_comes_in_pieces_and_goes_on_where_it_was(
     assert (said["state"], said["received_bytes"], said["size_bytes"]) == ("arriving", middle, whole)
     wrong = put(pia, upload, 1, data[:5], "a.zip", Content_Range=f"bytes 0-4/{whole}")
     assert (wrong.status_code, f"{middle} bytes" in wrong.json()["error"]) == (409, True)
+    assert wrong.json()["code"] == "another-piece"
     assert pia.post(f"{upload}/finish").json()["code"] == "still-arriving"
     assert pia.get(f"{upload}/files/1").json()["received_bytes"] == middle
     said = put(
