@@ -127,8 +127,13 @@ def _on_the_clock_of_the_scan(
 ) -> datetime:
     """Return a date and time with an `offset` from UTC as the scan's clock, whose zone is not stated, tells it.
 
-    That is the time of day of `clock`, which has no offset either, on the day that the offset tells.
+    That is the time of day of `clock`, which has no offset either, on the day that the offset tells. Without `clock`
+    an offset is taken for the scanner's own; 0 may be a time that was brought to UTC, and is refused.
     """
+    if clock is None and offset:
+        sentence = "the scan states no zone; that of RadiopharmaceuticalStartDateTime is taken for its own"
+        flags.append(Flag(code="suv-injection-zone-taken", sentence=sentence))
+        return full
     if clock is None:
         raise Refused(
             "suv-injection-zone-unknown",

@@ -385,11 +385,18 @@ def test_an_offset_that_the_scan_lacks_still_tells_the_day_of_an_injection_days_
     assert scale.provenance["injected_at"] == "2024-12-28T10:00:00"
 
 
-def test_an_injection_with_an_offset_alone_is_refused_when_the_zone_of_the_scan_is_unknown() -> None:
+def test_an_injection_in_utc_alone_is_refused_when_the_zone_of_the_scan_is_unknown() -> None:
     alone = {"RadiopharmaceuticalStartTime": None, "RadiopharmaceuticalStartDateTime": "20250101090000+0000"}
     for zone in (None, "CET"):
         with pytest.raises(Refused, match=r"suv-injection-zone-unknown.*TimezoneOffsetFromUTC"):
             suv_scale([header(alone, TimezoneOffsetFromUTC=zone)])
+
+
+def test_an_injection_in_the_zone_of_some_place_is_on_the_clock_of_a_scan_that_states_none() -> None:
+    local = {"RadiopharmaceuticalStartTime": None, "RadiopharmaceuticalStartDateTime": "20250101100000-0500"}
+    scale = suv_scale([header(local)])
+    assert scale.factors[0] == pytest.approx(AN_HOUR, rel=1e-12)
+    assert [flag.code for flag in scale.flags] == ["suv-injection-zone-taken"]
 
 
 def test_a_calibrated_count_rate_is_divided_by_the_voxel() -> None:
