@@ -90,7 +90,7 @@ class PetctTask:
 
     def batch(self, size: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
         """Return what the network is shown `(N, 5, K, R, C)`, the truth `(N, 1, K, R, C)` and places in the cohort."""
-        few = min(round(self.made_share * size), len(self.made))
+        few = _made_of_batch(size, len(self.made), self.made_share)
         real = rng.choice(len(self.learned), size=size - few, replace=False)
         places = np.concatenate(
             [real, len(self.learned) + rng.choice(max(len(self.made), 1), few, replace=False)]
@@ -151,12 +151,16 @@ def dice_of_unseen(
     return float(np.mean(dices)), risks
 
 
+def _made_of_batch(size: int, made: int, share: float) -> int:
+    return min(round(share * size), made)
+
+
 def petct_task(experiment: Experiment, fold: int, data: Path) -> PetctTask:
     """Return the task of one fold of a folder of PET/CTs: of `training.sts`, or in the training form (`pet`, `mask`).
 
     The settings under `task` are `view`, `augmentation`, `loss`, `made` (how many made lesions), `made_share` (their
     part of a batch), `outcome_seed`, `outcomes` and `share`, the part of the other patients that is learned from.
-    Refuses `bad-experiment`.
+    Refuses `bad-experiment`, and `few-cases` when a batch needs more tumours than there are.
     """
     opened = open_learnable(data)
     watched = (fold + 1) % FOLDS if experiment.inner else fold
@@ -165,15 +169,20 @@ def petct_task(experiment: Experiment, fold: int, data: Path) -> PetctTask:
     try:
         learned = part_of(others, float(settings.pop("share", 1.0)), experiment.seed)
         require_patients_apart(learned, unseen)
+        made, made_share = int(settings.pop("made", 0)), float(settings.pop("made_share", 0.0))
+        needed = experiment.schedule.batch - _made_of_batch(experiment.schedule.batch, made, made_share)
+        if len(learned) < needed:
+            sentence = f"{len(learned)} tumours to learn from are too few for a batch, which takes {needed}"
+            raise Refused("few-cases", f"{sentence}: lower schedule.batch of {experiment.name}")
         return PetctTask(
             manifest=opened.manifest,
             learned=tuple(load_sarcoma(case, opened.root) for case in learned),
-            made=tuple(made_lesion(n) for n in range(int(settings.pop("made", 0)))),
+            made=tuple(made_lesion(n) for n in range(made)),
             judged=tuple(load_sarcoma(case, opened.root) for case in unseen),
             view=PetctView.of(settings.pop("view")),
             how=Augmentation(**settings.pop("augmentation", {})),
             costs=Loss(**settings.pop("loss", {})),
-            made_share=float(settings.pop("made_share", 0.0)),
+            made_share=made_share,
             seed=int(settings.pop("outcome_seed", 0)),
             **settings,
         )

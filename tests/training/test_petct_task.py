@@ -235,6 +235,15 @@ def test_a_wrong_setting_is_refused(tmp_path: Path, balls: Path, wrong: str) -> 
         petct_task(read_experiments(config)[0], 0, balls)
 
 
+def test_a_batch_of_more_tumours_than_there_are_is_refused(tmp_path: Path, balls: Path) -> None:
+    (config := tmp_path / "tiny.yaml").write_text(TINY.replace("STEPS", "1"))
+    (experiment,) = read_experiments(config)
+    learned = len(petct_task(experiment, 0, balls).learned)
+    crowded = replace(experiment, schedule=replace(experiment.schedule, batch=learned + 1))
+    with pytest.raises(Refused, match=f"few-cases.*{learned} tumours.*takes {learned + 1}.*schedule.batch"):
+        petct_task(crowded, 0, balls)
+
+
 def test_where_no_tumour_is_unseen_no_figure_is_told(tmp_path: Path, balls: Path) -> None:
     (config := tmp_path / "tiny.yaml").write_text(TINY.replace("STEPS", "1"))
     task = petct_task(read_experiments(config)[0], 0, balls)
