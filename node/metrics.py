@@ -65,7 +65,7 @@ class Counts(Collector):
     def _ask(self) -> Iterator[Family]:
         now = self._database.now()
         with self._database.reading() as session:
-            yield from self._arrivals(session)
+            yield from self._arrivals(session, now)
             yield from _jobs(session, now)
             yield from _made(session)
             yield from _deliveries(session, now)
@@ -77,7 +77,7 @@ class Counts(Collector):
             yield from _disk(self._settings)
             yield from _certificates(self._settings, now)
 
-    def _arrivals(self, session: Session) -> Iterator[Family]:
+    def _arrivals(self, session: Session, now: datetime) -> Iterator[Family]:
         objects = CounterMetricFamily(
             "nadir_received_objects",
             "Objects that are kept; own: results of ours that came back",
@@ -95,7 +95,7 @@ class Counts(Collector):
             yield _one("nadir_last_arrival_timestamp_seconds", "When new content last came", last.timestamp())
         yield _counted(session, "nadir_studies", "Studies by state", state=Study.state)
         yield _counted(session, "nadir_events", "Events by kind", kind=Event.kind)
-        is_open, ever = tally.associations(session)
+        is_open, ever = tally.associations(session, now)
         yield _one("nadir_open_associations", "DICOM associations not closed that brought something", is_open)
         yield _total("nadir_associations", "DICOM associations that brought something", ever)
         yield _spread(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, bindparam, false, insert, null, select, true, union_all, update
@@ -22,6 +22,8 @@ from store.tables import Association, AssociationStudy, Event
 RECEIVING, SETTLED = "receiving", "settled"
 UPLOAD, STOW_RS, PULL, WORKITEM = "UPLOAD", "STOW-RS", "DICOMweb", "workitem"
 """What stands as the calling AE title of what came by HTTP, which holds studies back as an association does."""
+STALE_SECONDS = 60.0
+"""After so long without a sign of life an association counts as over."""
 Outcome = Literal["new", "identical", "conflict", "own"]
 
 STUDY, SERIES, INSTANCE, RESULT = (
@@ -155,6 +157,12 @@ def by_dicom() -> ColumnElement[bool]:
     """Return the condition that a row is an association of the DICOM port, whatever its peer calls itself `UPLOAD`."""
     by_upload = and_(col(Association.calling_ae) == UPLOAD, col(Association.address) == "")
     return and_(col(Association.calling_ae).not_in((STOW_RS, PULL, WORKITEM)), not_(by_upload))
+
+
+def still_open(now: datetime, stale_seconds: float = STALE_SECONDS) -> ColumnElement[bool]:
+    """Return the condition that an association is open, and was so when it was last heard of: a listener may die."""
+    alive_since = aware_utc(now) - timedelta(seconds=stale_seconds)
+    return and_(col(Association.closed_at).is_(None), col(Association.alive_at) > alive_since)
 
 
 def beat(session: Session, association_pk: int, now: datetime) -> None:

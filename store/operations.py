@@ -13,7 +13,7 @@ from sqlmodel import Session, col, func, select
 
 from store.audit_tables import AuditRecord
 from store.database import aware_utc
-from store.instances import by_dicom
+from store.instances import by_dicom, still_open
 from store.model_tables import ScheduledJob
 from store.prior_tables import Prior, PriorSearch
 from store.tables import Association, Delivery, Event, Instance, Job, Result, Revision, Study
@@ -163,14 +163,10 @@ def _first_since(session: Session, table: Any, column: Any, since: datetime) -> 
     return low
 
 
-def associations(session: Session) -> tuple[Association, ...]:
+def associations(session: Session, now: datetime) -> tuple[Association, ...]:
     """Return who is connected to the DICOM port and sent something."""
     return tuple(
-        session.exec(
-            select(Association)
-            .where(col(Association.closed_at).is_(None), by_dicom())
-            .order_by(col(Association.id))
-        )
+        session.exec(select(Association).where(still_open(now), by_dicom()).order_by(col(Association.id)))
     )
 
 

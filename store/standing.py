@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from statistics import median
 from typing import Any
 
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlmodel import Session, and_, col, func, select
 
 from store.database import aware_utc
+from store.instances import still_open
 from store.prior_tables import Prior, PriorSearch
 from store.tables import (
     Association,
@@ -31,7 +32,6 @@ from store.tables import (
 )
 from store.turn import reasons
 
-STALE = timedelta(seconds=60)
 USUAL_OF = 30
 """The usual duration of an analysis is the median of so many that ended last."""
 LONGEST_QUEUE = 2000
@@ -174,8 +174,7 @@ def _open(session: Session, pks: list[int], now: datetime) -> set[int]:
     statement = (
         select(AssociationStudy.study_pk)
         .join(Association, col(Association.id) == col(AssociationStudy.association_pk))
-        .where(col(AssociationStudy.study_pk).in_(pks), col(Association.closed_at).is_(None))
-        .where(col(Association.alive_at) > now - STALE)
+        .where(col(AssociationStudy.study_pk).in_(pks), still_open(now))
     )
     return set(session.exec(statement))
 

@@ -11,7 +11,7 @@ from sqlmodel import Session, and_, col, exists, insert, or_, select, update
 
 from store import jobs
 from store.database import aware_utc
-from store.instances import RECEIVING, SETTLED
+from store.instances import RECEIVING, SETTLED, STALE_SECONDS, still_open
 from store.tables import Association, AssociationStudy, Instance, Revision, RevisionInstance, Series, Study
 
 
@@ -33,7 +33,7 @@ def due(
     now: datetime,
     quiet_seconds: float,
     hard_cap_seconds: float,
-    stale_seconds: float = 60.0,
+    stale_seconds: float = STALE_SECONDS,
 ) -> list[Due]:
     """Return the studies that are to be settled, longest waiting first.
 
@@ -45,8 +45,7 @@ def due(
     busy = exists().where(
         col(AssociationStudy.study_pk) == col(Study.id),
         col(Association.id) == col(AssociationStudy.association_pk),
-        col(Association.closed_at).is_(None),
-        col(Association.alive_at) > now - timedelta(seconds=stale_seconds),
+        still_open(now, stale_seconds),
     )
     quiet = or_(col(Study.last_arrival_at) <= now - timedelta(seconds=quiet_seconds), col(Study.settle_now))
     whole = and_(quiet, ~busy)

@@ -15,7 +15,7 @@ from sqlmodel import Session, col, func, select
 
 from store import audit, jobs, outbox
 from store.audit_tables import AuditRecord, AuditSink
-from store.instances import by_dicom
+from store.instances import by_dicom, still_open
 from store.model_tables import DriftAlarm, Lease, ScheduledJob, TrainingRun
 from store.tables import Association, Delivery, Instance, Job, Pull, Result, Revision, Study
 
@@ -94,10 +94,10 @@ def grouped(session: Session, *columns: Any) -> Sequence[tuple[Any, ...]]:
     return [tuple(row) for row in session.exec(select(*wanted, func.count()).group_by(*wanted))]  # type: ignore[call-overload]
 
 
-def associations(session: Session) -> tuple[int, int]:
+def associations(session: Session, now: datetime) -> tuple[int, int]:
     """Return how many DICOM associations that brought something are open, and how many there ever were."""
     ever = select(func.count(col(Association.id))).where(by_dicom())
-    is_open = ever.where(col(Association.closed_at).is_(None))
+    is_open = ever.where(still_open(now))
     return int(session.exec(is_open).one()), int(session.exec(ever).one())
 
 

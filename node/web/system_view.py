@@ -130,7 +130,7 @@ def now_of(site: Site) -> Now:
             parked_studies=operations.parked_studies(session),
             pulls=operations.states(session, Pull.state),
             processes=processes.processes(session, now),
-            associations=operations.associations(session),
+            associations=operations.associations(session, now),
             disk=_disk(site),
             hours=operations.hours(session, now),
             priors=operations.prior_sources(session, tuple(map(key_of, settings.prior_sources))),

@@ -241,5 +241,16 @@ def test_uploads_and_what_else_comes_by_http_are_no_dicom_associations(database:
         instances.close_association(session, gone, at(3))
         instances.open_association(session, "UPLOAD", "10.0.0.8", at(4))  # a scanner that is called so
     with database.reading() as session:
-        assert tally.associations(session) == (1, 2)
-        assert [one.address for one in operations.associations(session)] == ["10.0.0.8"]
+        assert tally.associations(session, at(5)) == (1, 2)
+        assert [one.address for one in operations.associations(session, at(5))] == ["10.0.0.8"]
+
+
+def test_an_association_of_which_nothing_is_heard_any_more_is_not_open(database: Database) -> None:
+    with database.transaction() as session:
+        silent = instances.open_association(session, "CT1", "10.0.0.7", at(0))
+    for heard, until in ((0, 59), (50, 109)):
+        with database.transaction() as session:
+            instances.beat(session, silent, at(heard))
+            assert tally.associations(session, at(until)) == (1, 1)
+            assert tally.associations(session, at(until + 1)) == (0, 1)
+            assert [len(operations.associations(session, at(until + n))) for n in (0, 1)] == [1, 0]
