@@ -87,7 +87,8 @@ def test_the_theme_is_kept_and_keys_are_told(site: WebSite, look: Callable[..., 
 
 def test_programs_get_json_and_files_are_kept_by_browsers(site: WebSite) -> None:
     assert site.client().get("/nothing").json() == {
-        "error": "sign in, or present a bearer token of this node"
+        "error": "sign in, or present a bearer token of this node",
+        "code": "not-signed-in",
     }
     answer = site.client().get("/static/nadir.css")
     assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
