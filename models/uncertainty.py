@@ -1,13 +1,11 @@
 """How sure a model is: the same case answered several times, and how far the answers lie apart.
 
-Answers come from an ensemble, from flips of the input, or from dropout; each is an array of logits, and what is said of
-them does not depend on where they came from. A `Network` is anything that takes float32 `(N, C, K, R, C)` to logits
-`(N, O, K, R, C)`; only dropout needs a torch module, and only then is torch imported.
+Answers come from an ensemble, from mirror images of the input, or from dropout; each is an array of logits, and what is
+said of them does not depend on where they came from. Only for dropout torch is imported.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
-Network = Callable[[Array], Array]
 
 PASSES = 30
 """How often a network with dropout is asked."""
@@ -142,20 +139,6 @@ def _entropy(p: NDArray[np.float64]) -> NDArray[np.float64]:
 
     bits: NDArray[np.float64] = (entr(p) + entr(1.0 - p)) / math.log(2.0)
     return bits
-
-
-def ensemble(members: Sequence[Network], patch: Array) -> Iterator[Array]:
-    """Yield the logits `(O, K, R, C)` of each member for a patch `(C, K, R, C)`."""
-    for member in members:
-        yield member(patch[None])[0]
-
-
-def flips(network: Network, patch: Array) -> Iterator[Array]:
-    """Yield the logits `(O, K, R, C)` of a patch `(C, K, R, C)` in its eight mirrorings, each turned back."""
-    for number in range(4):
-        for axes in itertools.combinations((1, 2, 3), number):
-            turned = np.ascontiguousarray(np.flip(patch, axes))
-            yield np.flip(network(turned[None])[0], axes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import logit
 
 from models.networks import build
-from models.uncertainty import dropout_passes, ensemble, flips, summarised, unsteadiness
+from models.uncertainty import dropout_passes, summarised, unsteadiness
 
 ARCHITECTURE = {
     "kind": "unet",
@@ -98,24 +98,6 @@ def test_temperature_and_threshold_are_those_of_the_summary() -> None:
     found = summarised(said(0.6), temperature=2.0, threshold=0.58)
     assert found.probability.item() == pytest.approx(1 / (1 + math.exp(-logit(0.6) / 2)))
     assert not found.mask.any() and summarised(said(0.6), threshold=0.58).mask.all()
-
-
-def test_an_ensemble_answers_once_for_each_member() -> None:
-    patch = np.ones((2, 3, 3, 3), dtype=np.float32)
-    answers = list(ensemble([lambda x: x[:, :1], lambda x: 3 * x[:, :1]], patch))
-    assert [a.shape for a in answers] == [(1, 3, 3, 3)] * 2
-    assert [float(a.mean()) for a in answers] == [1.0, 3.0]
-
-
-def test_flips_are_turned_back() -> None:
-    patch = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
-    answers = list(flips(lambda x: 2 * x, patch))
-    assert len(answers) == 8
-    assert all(np.array_equal(answer, 2 * patch) for answer in answers)
-    first = [
-        float(a[0, 0, 0, 0]) for a in flips(lambda x: np.broadcast_to(x[..., :1, :1, :1], x.shape), patch)
-    ]
-    assert len(set(first)) == 8  # each began at another corner
 
 
 def network(seed: int = 0, **changed: object) -> torch.nn.Module:
