@@ -2,198 +2,44 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
-from dicom_series import derived, make_series, write
-from pydicom.dataset import Dataset
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    JPEGLSLossless,
-    RLELossless,
+from dicom_series import derived, make_series
+from faulty_studies import (
+    CT,
+    SLICES,
+    broken_codestream,
+    conflicting,
+    cut,
+    declared_huge,
+    deep_nesting,
+    each,
+    edited,
+    frames_without_positions,
+    garbage,
+    localizer_inside,
+    pet,
+    positions,
+    report_only,
+    same_id_other_person,
+    series,
+    tilted,
+    time_points,
+    too_many_frames,
+    tracer,
+    two_patients,
+    two_patients_in_a_series,
+    two_studies,
+    unknown_syntax,
 )
+from pydicom.dataset import Dataset
+from pydicom.uid import JPEGLSLossless
 
 from plugins.errors import Refused
-from store.dicom.series import ReadStudy, read_study
-
-SLICES = 8
-RNG = np.random.default_rng(7)
-CT = np.rint(RNG.normal(40, 30, (SLICES, 12, 10))) + np.linspace(-900, 0, 10)
-Maker = Callable[[Path], object]
-
-
-def series(**options: Any) -> Maker:
-    return lambda folder: make_series(folder / "ct", CT, **options)
-
-
-def edited(edit: Callable[[list[Path]], object], **options: Any) -> Maker:
-    return lambda folder: edit(make_series(folder / "ct", CT, **options))
-
-
-def each(change: Callable[[Dataset, int], object], **options: Any) -> Maker:
-    """Change every slice after it was written."""
-
-    def run(paths: list[Path]) -> None:
-        for k, path in enumerate(paths):
-            dataset = pydicom.dcmread(path)
-            change(dataset, k)
-            dataset.save_as(path)
-
-    return edited(run, **options)
-
-
-def positions(*along: float) -> Maker:
-    return series(ImagePositionPatient=lambda k: ["0", "0", f"{along[k]:g}"])
-
-
-def tilted(degrees: float) -> Maker:
-    shift = np.tan(np.radians(degrees)) * 2.0
-    return series(ImagePositionPatient=lambda k: ["0", f"{k * shift:.6f}", f"{2 * k}"])
-
-
-def cut(path: Path, lost_bytes: int) -> None:
-    path.write_bytes(path.read_bytes()[:-lost_bytes])
-
-
-def two_patients(folder: Path) -> None:
-    make_series(folder / "a", CT, patient_id="P1")
-    make_series(
-        folder / "b", CT, patient_id="P2", study_uid=derived("study", "P1", "20250101"), series_number=2
-    )
-
-
-def two_patients_in_a_series(folder: Path) -> None:
-    make_series(folder / "a", CT, PatientID=lambda k: "P2" if k == 3 else "P1")
-
-
-def same_id_other_person(folder: Path) -> None:
-    make_series(folder / "a", CT)
-    make_series(folder / "b", CT, series_number=2, PatientName="Other^Person", PatientBirthDate="19990909")
-
-
-def two_studies(folder: Path) -> None:
-    make_series(folder / "a", CT)
-    make_series(folder / "b", CT, study_date="20250601")
-
-
-def conflicting(folder: Path) -> None:
-    paths = make_series(folder / "a", CT)
-    dataset = pydicom.dcmread(paths[2])
-    dataset.PixelData = bytes(len(dataset.PixelData))
-    dataset.save_as(folder / "again.dcm")
-
-
-def localizer_inside(folder: Path) -> None:
-    make_series(folder, CT)
-    make_series(
-        folder,
-        CT[:1, :, :9],
-        prefix="scout",
-        orientation=(1, 0, 0, 0, 0, -1),
-        SOPInstanceUID=derived("scout"),
-        ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
-    )
-
-
-def time_points(folder: Path) -> None:
-    make_series(folder, CT)
-    make_series(
-        folder, CT + 5, prefix="later", SOPInstanceUID=lambda k: derived("later", k), TemporalPositionIndex=2
-    )
-
-
-def declared_huge(folder: Path) -> None:
-    each(lambda d, _: setattr(d, "Rows", 65535) or setattr(d, "Columns", 65535), transfer_syntax=RLELossless)(
-        folder
-    )
-
-
-def too_many_frames(folder: Path) -> None:
-    changes = {"Rows": 512, "Columns": 512, "NumberOfFrames": 20000}
-    each(lambda d, _: [setattr(d, k, v) for k, v in changes.items()], transfer_syntax=RLELossless)(folder)
-
-
-def unknown_syntax(folder: Path) -> None:
-    for path in make_series(folder, CT, transfer_syntax=JPEGLSLossless):
-        dataset = pydicom.dcmread(path)
-        dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.100"
-        dataset.save_as(path)
-
-
-def broken_codestream(folder: Path) -> None:
-    for path in make_series(folder, CT, transfer_syntax=JPEGLSLossless):
-        data = bytearray(path.read_bytes())
-        start = data.rindex(b"\xff\xda")
-        data[start : start + 40] = b"\x55" * 40
-        path.write_bytes(bytes(data))
-
-
-def garbage(folder: Path) -> None:
-    make_series(folder, CT)
-    (folder / "broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\x02\x00\x10\x00UI\xff\xff")
-
-
-def deep_nesting(folder: Path) -> None:
-    make_series(folder, CT)
-    item = Dataset()
-    item.PatientID = "P1"
-    for _ in range(70):
-        outer = Dataset()
-        outer.ReferencedStudySequence = [item]
-        item = outer
-    item.SOPClassUID, item.SOPInstanceUID, item.Modality = "1.2.840.10008.5.1.4.1.1.2", "1.2.3", "CT"
-    write(item, folder / "deep.dcm")
-
-
-def junk_beside(folder: Path) -> None:
-    make_series(folder, CT)
-    (folder / "DICOMDIR.txt").write_text("not DICOM")
-    (folder / "empty.dcm").write_bytes(b"")
-    (folder / "noise.bin").write_bytes(np.random.default_rng(1).bytes(2000))
-
-
-def report_only(folder: Path) -> None:
-    dataset = pydicom.dcmread(make_series(folder, CT[:1])[0])
-    del dataset.PixelData
-    dataset.Modality, dataset.SOPClassUID = "SR", "1.2.840.10008.5.1.4.1.1.88.33"
-    write(dataset, folder / "slice_0001.dcm")
-
-
-def frames_without_positions(folder: Path) -> None:
-    path = make_series(folder, CT[:1])[0]
-    dataset = pydicom.dcmread(path)
-    dataset.NumberOfFrames = 4
-    dataset.PixelData = dataset.PixelData * 4
-    dataset.save_as(path)
-
-
-def pet(**options: Any) -> Maker:
-    return lambda folder: make_series(folder / "pt", np.abs(CT) * 10, modality="PT", **options)
-
-
-def tracer(**changes: Any) -> Maker:
-    def change(dataset: Dataset, _: int) -> None:
-        for keyword, value in changes.items():
-            item = dataset.RadiopharmaceuticalInformationSequence[0]
-            if value is None:
-                delattr(item, keyword)
-            else:
-                setattr(item, keyword, value)
-
-    def run(folder: Path) -> None:
-        for k, path in enumerate(make_series(folder, np.abs(CT) * 10, modality="PT")):
-            dataset = pydicom.dcmread(path)
-            change(dataset, k)
-            dataset.save_as(path)
-
-    return run
-
+from store.dicom.series import read_study
 
 REFUSED_WHOLE = {
     "two patients": (two_patients, "mixed-patients"),
@@ -407,126 +253,3 @@ def test_a_doubtful_series_is_read_with_a_flag_and_the_right_role(name: str, tmp
 
 def test_every_faulty_study_has_a_place_in_one_of_the_three_tables() -> None:
     assert len(REFUSED_WHOLE) + len(REFUSED_SERIES) + len(FLAGGED) >= 60
-
-
-def test_a_sound_series_has_no_flags(tmp_path: Path) -> None:
-    series()(tmp_path)
-    read = read_study(tmp_path.rglob("*"))
-    assert (read.study.refused, read.flags, read.study.volumes[0].flags) == ((), (), ())
-    np.testing.assert_allclose(read.study.volumes[0].array, CT, atol=1e-3)
-
-
-def _read(folder: Path) -> ReadStudy:
-    return read_study(folder.rglob("*"))
-
-
-def test_images_without_a_patient_id_are_doubted(tmp_path: Path) -> None:
-    make_series(tmp_path, CT, PatientID="")
-    assert [f.code for f in _read(tmp_path).flags] == ["no-patient-id"]
-
-
-def test_one_data_set_in_two_wrappings_is_one_image(tmp_path: Path) -> None:
-    first = make_series(tmp_path, CT)[0]
-    dataset = pydicom.dcmread(first)
-    dataset.file_meta.SourceApplicationEntityTitle = "ELSEWHERE"
-    dataset.preamble = b"II*\0" + 124 * b"\0"
-    dataset.save_as(tmp_path / "again.dcm")
-    study = _read(tmp_path).study
-    assert study.refused == ()
-    assert len(study.volumes) == 1
-
-
-def test_files_that_are_not_dicom_are_passed_over_with_a_flag(tmp_path: Path) -> None:
-    junk_beside(tmp_path)
-    read = _read(tmp_path)
-    assert [f.code for f in read.flags] == ["not-dicom"]
-    assert "2 files" in read.flags[0].sentence
-    assert [f.code for f in read.study.refused] == ["unreadable-file"]
-    assert "empty.dcm is named like a DICOM file and is none" in read.study.refused[0].sentence
-    assert len(read.study.volumes) == 1
-
-
-def test_the_same_bytes_twice_are_read_once(tmp_path: Path) -> None:
-    paths = make_series(tmp_path, CT)
-    shutil.copy(paths[3], tmp_path / "copy.dcm")
-    read = _read(tmp_path)
-    assert read.study.volumes[0].array.shape == CT.shape
-    assert read.study.refused == ()
-
-
-def test_own_results_that_come_back_are_passed_over(tmp_path: Path) -> None:
-    make_series(tmp_path, CT)
-    dataset = pydicom.dcmread(make_series(tmp_path / "own", CT[:1], series_number=9)[0])
-    dataset.Modality, dataset.Manufacturer, dataset.SOPClassUID = (
-        "SEG",
-        "Nadir",
-        "1.2.840.10008.5.1.4.1.1.66.4",
-    )
-    write(dataset, tmp_path / "own" / "slice_0001.dcm", ExplicitVRLittleEndian)
-    read = _read(tmp_path)
-    assert (len(read.study.volumes), read.study.drawn, read.study.refused) == (1, (), ())
-
-
-def test_a_file_without_preamble_is_read(tmp_path: Path) -> None:
-    for path in make_series(tmp_path, CT):
-        path.write_bytes(path.read_bytes()[132:])
-    np.testing.assert_allclose(_read(tmp_path).study.volumes[0].array, CT, atol=1e-3)
-
-
-def test_a_file_without_meta_information_is_read(tmp_path: Path) -> None:
-    for path in make_series(tmp_path, CT, transfer_syntax="1.2.840.10008.1.2"):
-        data = path.read_bytes()
-        length = int.from_bytes(data[140:144], "little")
-        path.write_bytes(data[144 + length :])
-    np.testing.assert_allclose(_read(tmp_path).study.volumes[0].array, CT, atol=1e-3)
-
-
-def test_a_deflated_bomb_is_refused_before_it_fills_the_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("store.dicom.files.MAX_INFLATED_BYTES", 1000)
-    make_series(tmp_path, CT, transfer_syntax=DeflatedExplicitVRLittleEndian)
-    with pytest.raises(Refused) as refused:
-        _read(tmp_path)
-    assert refused.value.code == "too-large"
-
-
-def test_headers_are_those_of_the_slices(tmp_path: Path) -> None:
-    make_series(tmp_path, CT)
-    read = _read(tmp_path)
-    volume = read.study.volumes[0]
-    assert list(read.headers) == list(volume.sop_instance_uids)
-    assert "PixelData" not in read.headers[volume.sop_instance_uids[0]]
-    assert read.study.patient.age_years == pytest.approx(65, abs=0.01)
-    assert read.study.patient.weight_kg == 70
-
-
-def test_a_name_written_in_two_ways_is_flagged(tmp_path: Path) -> None:
-    make_series(tmp_path, CT, PatientName=lambda k: "Phantom^P1" if k else "PHANTOM P1")
-    read = _read(tmp_path)
-    assert [f.code for f in read.flags] == ["patient-name-differs"]
-    assert len(read.study.volumes) == 1
-
-
-@pytest.mark.parametrize(
-    ("modality", "sop_class"),
-    [
-        ("SR", "1.2.840.10008.5.1.4.1.1.88.33"),
-        ("PR", "1.2.840.10008.5.1.4.1.1.11.1"),
-        ("KO", "1.2.840.10008.5.1.4.1.1.88.59"),
-        ("DOC", "1.2.840.10008.5.1.4.1.1.104.1"),
-        ("RTPLAN", "1.2.840.10008.5.1.4.1.1.481.5"),
-        ("RTDOSE", "1.2.840.10008.5.1.4.1.1.481.2"),
-    ],
-)
-def test_objects_that_are_no_images_are_passed_over_quietly(
-    modality: str, sop_class: str, tmp_path: Path
-) -> None:
-    make_series(tmp_path, CT)
-    dataset = pydicom.dcmread(make_series(tmp_path / "other", CT[:1], series_number=50)[0])
-    if modality != "RTDOSE":
-        del dataset.PixelData
-    dataset.Modality, dataset.SOPClassUID = modality, sop_class
-    write(dataset, tmp_path / "other" / "slice_0001.dcm")
-    read = _read(tmp_path)
-    assert (len(read.study.volumes), read.study.refused, read.flags) == (1, (), ())
