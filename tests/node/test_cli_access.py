@@ -31,7 +31,7 @@ def typed(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.long  # test_access has the same without processes
+@pytest.mark.long  # test_login and test_access have the same without processes
 def test_login_of_a_person_that_was_added_before_the_node_first_ran_and_a_token_that_is_revoked(
     tmp_path: Path,
 ) -> None:
@@ -77,7 +77,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
-@pytest.mark.long  # test_access and test_secrets have both
+@pytest.mark.long  # test_accounts and test_secrets have both
 def test_login_passwords_that_are_weak_or_come_from_an_open_file_are_refused(tmp_path: Path) -> None:
     home = ("--home", str(tmp_path / "home"))
     add = ("users", "add", "ada", "--role", "viewer", *home)

@@ -1,4 +1,4 @@
-"""Who may ask what: every route by every role and scope, tokens, sessions, pauses for who guesses, foreign pages."""
+"""Who may ask what: every route by every role and scope, tokens, foreign pages, names of the node."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from node.serve import Node
 from node.settings import Settings
 from node.web.access import SAFE_METHODS, SHUT, Identity, Rule, rule_of
 from node.web.app import create_app
-from store import accounts, sessions
+from store import accounts
 from store.accounts import ROLES, SCOPES
 
 pytestmark = pytest.mark.sec
@@ -307,155 +306,6 @@ def test_secrets_are_in_sql_as_hashes_only(site: WebSite, tmp_path: Path) -> Non
     for secret in (token, token.removeprefix("nadir_"), cookie, PASSWORD, "typed-a-Passw0rd-here"):
         assert secret not in dump
     assert "scrypt:1024:8:3:" in dump
-
-
-def test_login_gives_a_cookie_that_scripts_and_foreign_pages_do_not_get(site: WebSite) -> None:
-    client = site.client()
-    answer = client.post("/login", data={"name": "ada", "password": PASSWORD})
-    assert (answer.status_code, answer.headers["location"]) == (303, "/worklist")
-    cookie = answer.headers["set-cookie"].lower()
-    assert "httponly" in cookie and "samesite=strict" in cookie and "path=/" in cookie
-    assert "secure" not in cookie.replace("nadir_session", "")
-    assert client.get("/api/jobs").json()["jobs"] == []
-    page = client.get("/login")
-    assert "Signed in as ada (administrator)" in page.text
-    assert "script-src 'self'" in page.headers["content-security-policy"]
-    assert "unsafe" not in page.headers["content-security-policy"]
-
-
-@pytest.mark.parametrize("proxies", [("127.0.0.1",), ("10.1.2.3", "127.0.0.0/8")])
-def test_login_cookies_are_secure_behind_a_proxy_that_speaks_tls(
-    tmp_path: Path, proxies: tuple[str, ...]
-) -> None:
-    site = WebSite(tmp_path, http_proxies=proxies)
-    site.account("ada", "viewer")
-    client = site.client(**{"X-Forwarded-Proto": "https", "X-Forwarded-For": "10.0.0.7"})
-    answer = client.post("/login", json={"name": "ada", "password": PASSWORD})
-    assert "; secure" in answer.headers["set-cookie"].lower()
-    assert "max-age" in answer.headers["strict-transport-security"]
-    site.stop()
-
-
-def test_login_makes_a_new_session_and_ends_the_one_before(site: WebSite) -> None:
-    client = site.client()
-    cookies = []
-    for _ in range(2):
-        client.post("/login", json={"name": "ada", "password": PASSWORD})
-        cookies.append(client.cookies["nadir_session"])
-    assert cookies[0] != cookies[1]
-    stolen = site.client(Cookie=f"nadir_session={cookies[0]}")
-    assert stolen.get("/api/jobs").status_code == 401
-    fixed = site.client(Cookie="nadir_session=chosen-by-an-attacker")
-    fixed.post("/login", json={"name": "ada", "password": PASSWORD})
-    assert site.client(Cookie="nadir_session=chosen-by-an-attacker").get("/api/jobs").status_code == 401
-
-
-def test_login_ends_by_signing_out_by_a_new_password_and_by_being_shut_out(site: WebSite) -> None:
-    out, changed, shut = (site.signed_in("ada") for _ in range(3))
-    cookie = out.cookies["nadir_session"]
-    assert out.post("/logout").json() == {"status": "signed out"}
-    assert site.client(Cookie=f"nadir_session={cookie}").get("/api/jobs").status_code == 401
-    with site.database.transaction() as session:
-        accounts.set_password(session, "ada", PASSWORD)
-    assert changed.get("/api/jobs").status_code == 401
-    shut = site.signed_in("ada")
-    with site.database.transaction() as session:
-        accounts.set_disabled(session, "ada", disabled=True)
-    assert shut.get("/api/jobs").status_code == 401
-    assert site.client().post("/login", json={"name": "ada", "password": PASSWORD}).status_code == 401
-
-
-def test_login_ends_when_nothing_is_done_and_when_the_day_is_over(site: WebSite) -> None:
-    now = site.database.now()
-    idle, whole = timedelta(minutes=30), timedelta(hours=12)
-    with site.database.transaction() as session:
-        account = accounts.require_account(session, "ada")
-        cookie = sessions.begin(session, account.id, now)
-
-    def is_in(minutes: float) -> bool:
-        at = now + timedelta(minutes=minutes)
-        with site.database.transaction() as session:
-            found = sessions.find(session, cookie, at, idle=idle, whole=whole)
-            if found is not None and found.is_stale:
-                sessions.touch(session, cookie, at)
-        return found is not None
-
-    assert [is_in(m) for m in (0, 29, 58, 87, 118)] == [True, True, True, True, False]
-    with site.database.transaction() as session:
-        sessions.touch(session, cookie, now + timedelta(minutes=719))
-    assert [is_in(m) for m in (719.5, 720)] == [True, False]
-
-
-def test_login_after_five_wrong_tries_waits_and_the_wait_grows_and_outlives_a_restart(tmp_path: Path) -> None:
-    site = WebSite(tmp_path)
-    site.account("ada", "viewer")
-    said = [site.client().post("/login", json={"name": "ada", "password": "wrong"}) for _ in range(6)]
-    assert [answer.status_code for answer in said] == [401] * 5 + [429]
-    assert 1 <= int(said[-1].headers["Retry-After"]) <= 30
-    site.stop()
-    again = WebSite(tmp_path)
-    right = again.client().post("/login", json={"name": "ada", "password": PASSWORD})
-    assert right.status_code == 429
-    page = again.client().post("/login", data={"name": "ada", "password": PASSWORD})
-    assert page.status_code == 429 and "too many failed tries" in page.text and "Retry-After" in page.headers
-    again.stop()
-
-
-def test_login_pauses_double_from_30_s_to_15_min_per_name_and_address_and_are_forgotten_after_an_hour(
-    site: WebSite,
-) -> None:
-    now = site.database.now()
-    waits = []
-    with site.database.transaction() as session:
-        for _ in range(5):
-            assert not sessions.try_once(session, ["account x", "address 1"], now)
-        for _ in range(8):
-            wait = sessions.try_once(session, ["account x", "address 2"], now)
-            waits.append(wait.total_seconds())
-            now += wait
-            assert not sessions.try_once(session, ["account x", "address 2"], now)
-        assert waits == [30, 60, 120, 240, 480, 900, 900, 900]
-        assert sessions.try_once(session, ["account y", "address 2"], now).total_seconds() == 240
-        assert not sessions.try_once(session, ["account x", "address 3"], now + timedelta(hours=1))
-        sessions.forgive(session, "account x")
-        assert not sessions.try_once(session, ["account x", "address 4"], now)
-
-
-def test_login_does_not_tell_whether_an_account_exists(
-    site: WebSite, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hashed: list[str | None] = []
-    real = accounts.is_password
-    monkeypatch.setattr(accounts, "is_password", lambda p, h: hashed.append(h) or real(p, h))
-    with site.database.transaction() as session:
-        accounts.add_account(session, "gone", "viewer", PASSWORD, site.database.now())
-        accounts.set_disabled(session, "gone", disabled=True)
-    answers = [
-        site.client().post("/login", json={"name": name, "password": "wrong password"})
-        for name in ("ada", "nobody", "gone")
-    ]
-    said = '{"error":"wrong name or password","code":"not-signed-in"}'
-    assert {(a.status_code, a.text) for a in answers} == {(401, said)}
-    assert len(hashed) == 3  # a hash each time, so that the answer takes as long
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"[]",
-        b'{"name": "ada"}',
-        b'{"name": 1, "password": "x"}',
-        b"\xff",
-        b'{"name":"a","password":"%s"}' % (b"x" * 300),
-    ],
-)
-def test_login_with_half_of_it_is_one_sentence_and_quotes_nothing(site: WebSite, content: bytes) -> None:
-    answer = site.client().post("/login", content=content, headers={"Content-Type": "application/json"})
-    assert (answer.status_code, answer.json()) == (
-        422,
-        {"error": "give name and password", "code": "not-valid"},
-    )
 
 
 def test_csrf_every_changing_route_refuses_a_session_without_its_token(site: WebSite, tmp_path: Path) -> None:
