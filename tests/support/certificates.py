@@ -1,12 +1,18 @@
-"""Certificates made with the openssl program: an authority, and what it signs."""
+"""Certificates made with the openssl program: an authority, what it signs, and what nodes, peers and attackers hold."""
 
 from __future__ import annotations
 
 import shutil
+import ssl
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from node.settings import Settings
+from node.tls import client_context
+
+HOST = "127.0.0.1"
 
 
 class Authority:
@@ -40,6 +46,29 @@ class Authority:
             *("-out", certificate, "-days", str(days), "-extfile", extensions),
         )
         return certificate, key
+
+
+class Certificates:
+    """One authority, and what a node, a peer and an attacker hold."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ours = Authority(folder / "ours")
+        self.theirs = Authority(folder / "theirs", "Another CA")
+        self.node = self.ours.issue("node", hosts=(HOST, "localhost"))
+        self.peer = self.ours.issue("peer", hosts=("peer.test", HOST, "localhost"))
+        self.elsewhere = self.ours.issue("elsewhere", hosts=("elsewhere.test",))
+        self.expired = self.ours.issue("expired", hosts=(HOST,), days=0)
+        self.stranger = self.theirs.issue("stranger", hosts=(HOST,))
+
+    def settings(self, pair: tuple[Path, Path] | None = None, **changes: object) -> dict[str, object]:
+        """Return the TLS settings of whoever holds this pair."""
+        certificate, key = pair or self.node
+        files = {"tls_certificate": certificate, "tls_key": key, "tls_ca": self.ours.ca}
+        return {name: str(value) for name, value in {**files, **changes}.items()}
+
+    def caller(self, pair: tuple[Path, Path] | None = None, **changes: object) -> ssl.SSLContext:
+        """Return a context to call with."""
+        return client_context(Settings(**self.settings(pair or self.peer, **changes)))  # type: ignore[arg-type]
 
 
 def _openssl(*arguments: str | Path) -> None:
