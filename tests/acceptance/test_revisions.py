@@ -157,7 +157,7 @@ def test_a_dead_job_that_is_retried_is_done(
     assert len(archive.listing()) == 3
 
 
-@pytest.mark.long  # test_worker gives jobs back without a node around it
+@pytest.mark.long  # test_leases has a job given back without a node around it
 def test_a_node_that_is_told_to_stop_gives_its_job_back_and_the_next_one_ends_it(
     archive: Archive, small_study: list[Path], told: Callable[..., dict[str, str]], tmp_path: Path
 ) -> None:

@@ -1,11 +1,10 @@
-"""The worker: what one job may do to the node, leases, late images, and what happens to jobs of another version."""
+"""The worker: what one job may do to the node, late images, and what happens to jobs of another version."""
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,82 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 from dicom_series import make_series
-from patience import PATIENCE_SECONDS, eventually
 from pydicom import dcmread
-from small_node import SmallNode
-from sqlmodel import col, select
+from sqlmodel import select
+from worker_bench import DESTINATION, Bench
 
 from node import worker as worker_module
-from node.intake import Intake
-from node.settings import Settings
-from node.settle import Settler
-from node.task import Identity
-from node.worker import Worker
-from plugins.errors import Unavailable
-from plugins.registry import load_plugins
 from store import jobs
 from store.fsck.check import check
-from store.parking import park_job, unpark_job
 from store.rerun import rerun
-from store.tables import Delivery, Finding, Job, Measurement, Refusal, Result
-
-DESTINATION = "PACS@127.0.0.1:104"
-
-
-class Bench:
-    """A node's rows and bytes, a settler and workers, stepped by hand."""
-
-    def __init__(self, home: Path, journal: Path) -> None:
-        self.node = SmallNode.make(home)
-        self.journal = journal
-        self.mode = "box"
-
-    def settings(self, **changes: Any) -> Settings:
-        own = {"mode": self.mode, "journal": str(self.journal), "gate": str(self.journal) + ".gate"}
-        values: dict[str, Any] = {
-            "home": self.node.home,
-            "destinations": (DESTINATION,),
-            "enabled": ("trouble",),
-            "plugins": {"trouble": own},
-            "lease_seconds": 600.0,
-        }
-        return Settings(**{**values, **changes})
-
-    def identities(self, settings: Settings) -> list[Identity]:
-        return [Identity.of(plugin) for plugin in load_plugins(settings.plugins, settings.enabled)]
-
-    def worker(self, owner: str = "w", **changes: Any) -> Worker:
-        settings = self.settings(**changes)
-        return Worker(self.node.database, self.node.objects, settings, self.identities(settings), owner=owner)
-
-    def arrive(self, files: Sequence[Path]) -> None:
-        intake = Intake(self.node.database, self.node.objects)
-        for file in files:
-            temporary = self.node.objects.temporary()
-            temporary.write_bytes(file.read_bytes())
-            intake.take(temporary, source="CT1@127.0.0.1")
-
-    def settle(self, **changes: Any) -> int:
-        """Settle what came; return how many jobs that made."""
-        settings = self.settings(**changes)
-        settler = Settler(self.node.database, self.identities(settings), quiet_seconds=0, max_attempts=3)
-        return sum(settled.jobs for settled in settler.tick(self.now()))
-
-    def now(self) -> datetime:
-        return self.node.database.now()
-
-    def work(self, *, later: float = 0.0, **changes: Any) -> bool:
-        return self.worker(**changes).tick(self.now() + timedelta(seconds=later))
-
-    def jobs(self) -> Sequence[Job]:
-        with self.node.database.reading() as session:
-            return session.exec(select(Job).order_by(col(Job.id))).all()
-
-    def rows(self, table: type) -> list[Any]:
-        return list(self.node.rows(table))
-
-    def runs(self) -> int:
-        return len(self.journal.read_text().splitlines()) if self.journal.is_file() else 0
+from store.tables import Delivery, Finding, Measurement, Refusal, Result
 
 
 @pytest.fixture
@@ -287,89 +219,6 @@ def test_a_report_that_was_never_sent_has_no_successor(bench: Bench, small_study
     assert "PredecessorDocumentsSequence" not in dcmread(bench.node.objects.path(sr.sha256))
 
 
-def test_a_worker_that_lost_its_lease_throws_its_result_away(
-    queued: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
-    queued.mode = "wait"
-    queued.settle()
-    slow = threading.Thread(target=queued.work, kwargs={"lease_seconds": 3600.0})
-    slow.start()
-    _wait_for(lambda: queued.runs() == 1)
-    Path(str(queued.journal) + ".gate").touch()
-    with queued.node.database.transaction() as session:  # someone else takes the job, as after a lost lease
-        assert jobs.claim(session, "other", queued.now() + timedelta(hours=2), 60) is not None
-    slow.join(PATIENCE_SECONDS)
-    (job,) = queued.jobs()
-    assert (job.state, job.owner, job.attempt) == ("running", "other", 2)
-    assert queued.rows(Finding) == []
-    assert queued.rows(Result) == []
-    assert "action=job-fenced" in caplog.text
-
-
-def test_a_lost_lease_stops_the_analysis(queued: Bench) -> None:
-    queued.mode = "hang"
-    queued.settle()
-    slow = threading.Thread(target=queued.work, kwargs={"lease_seconds": 2.0})
-    slow.start()
-    _wait_for(lambda: queued.runs() == 1)
-    with queued.node.database.transaction() as session:
-        assert jobs.claim(session, "other", queued.now() + timedelta(hours=1), 60) is not None
-    slow.join(PATIENCE_SECONDS)
-    assert not slow.is_alive()
-    assert queued.jobs()[0].owner == "other"
-
-
-def test_the_lease_is_kept_while_the_analysis_runs(queued: Bench) -> None:
-    queued.mode = "wait"
-    queued.settle()
-    slow = threading.Thread(target=queued.work, kwargs={"lease_seconds": 8.0})
-    slow.start()
-    _wait_for(lambda: queued.runs() == 1)
-    first = queued.jobs()[0].lease_until
-    assert first is not None
-    _wait_for(lambda: (queued.jobs()[0].lease_until or first) > first)
-    assert not queued.work()
-    Path(str(queued.journal) + ".gate").touch()
-    slow.join(PATIENCE_SECONDS)
-    assert _states(queued) == ["delivering"]
-    assert queued.jobs()[0].attempt == 1
-
-
-def test_a_database_that_is_away_for_a_moment_stops_no_analysis(
-    queued: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    queued.mode = "wait"
-    queued.settle()
-    asked = []
-
-    def away(*_: object) -> bool:
-        asked.append(True)
-        Path(str(queued.journal) + ".gate").touch()
-        raise Unavailable("the database does not answer")
-
-    monkeypatch.setattr(worker_module.jobs, "heartbeat", away)
-    queued.work(lease_seconds=20.0)
-    assert asked
-    assert _states(queued) == ["delivering"]
-
-
-def test_a_worker_that_is_told_to_stop_gives_its_job_back_unharmed(queued: Bench) -> None:
-    queued.mode = "hang"
-    queued.settle()
-    worker = queued.worker()
-    running = threading.Thread(target=worker.tick, args=(queued.now(),))
-    running.start()
-    _wait_for(lambda: queued.runs() == 1)
-    worker.interrupt()
-    running.join(PATIENCE_SECONDS)
-    assert not running.is_alive()
-    (job,) = queued.jobs()
-    assert (job.state, job.owner, job.error_code) == ("queued", None, None)
-    assert job.run_after <= queued.now()
-    assert job.max_attempts - job.attempt == 3
-    assert not worker.tick(queued.now())
-
-
 def test_a_job_of_another_version_is_analysed_anew_by_the_present_one(queued: Bench) -> None:
     queued.settle()
     queued.mode = "nothing"  # other settings, so another key
@@ -449,52 +298,6 @@ def test_an_analysis_that_is_run_again_gives_other_results_that_name_the_first_o
     assert check(queued.node.database, queued.node.objects, now=queued.now()) == []
 
 
-def test_a_running_analysis_that_is_parked_stops_and_runs_when_it_is_unparked(queued: Bench) -> None:
-    queued.mode = "wait"
-    queued.settle()
-    working = threading.Thread(target=queued.work, kwargs={"lease_seconds": 2.0})
-    working.start()
-    _wait_for(lambda: queued.runs() == 1)
-    with queued.node.database.transaction() as session:
-        park_job(session, 1, "ada")
-    working.join(PATIENCE_SECONDS)
-    assert not working.is_alive()
-    assert not queued.work(later=1000)
-    assert [(job.state, job.owner, job.error_code) for job in queued.jobs()] == [("parked", "ada", None)]
-    with queued.node.database.transaction() as session:
-        unpark_job(session, 1, queued.now())
-    Path(str(queued.journal) + ".gate").touch()
-    queued.work(destinations=())
-    assert _states(queued) == ["done"]
-
-
-def _leave(home: Path, job: int) -> None:
-    folder = home / "scratch" / f"job-{job}-x"
-    folder.mkdir(parents=True)
-    (folder / "child.log").write_text("Patient")
-
-
-def test_what_a_killed_node_left_is_swept_unless_its_job_runs(queued: Bench) -> None:
-    queued.settle()
-    for number in (1, 2):
-        _leave(queued.node.home, number)
-    with queued.node.database.transaction() as session:
-        assert jobs.claim(session, "another", queued.now(), 60) is not None
-    queued.worker()
-    assert [p.name for p in (queued.node.home / "scratch").iterdir()] == ["job-1-x"]
-
-
-def test_what_a_killed_attempt_left_goes_also_when_its_plugin_was_replaced(queued: Bench) -> None:
-    queued.settle()
-    _leave(queued.node.home, 1)
-    with queued.node.database.transaction() as session:
-        assert jobs.claim(session, "killed", queued.now(), 1) is not None
-    queued.mode = "nothing"
-    assert queued.work(later=2)
-    assert queued.jobs()[0].error_code == "plugin-changed"
-    assert list((queued.node.home / "scratch").iterdir()) == []
-
-
 def test_the_times_in_a_result_are_those_of_the_clock_on_the_wall(
     queued: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -520,7 +323,3 @@ def _predecessors(dataset: Any) -> set[str]:
         for series in study.ReferencedSeriesSequence
         for sop in series.ReferencedSOPSequence
     }
-
-
-def _wait_for(question: Callable[[], bool]) -> None:
-    assert eventually(question), "it did not happen in time"
