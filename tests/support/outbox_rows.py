@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from dicom_series import make_series
 from pydicom import dcmread
-from sqlmodel import Session
+from sqlmodel import Session, select
 
 from node.intake import Intake
 from store import jobs, outbox, studies
 from store.database import Database
 from store.objects import ObjectStore
-from store.tables import Result, Revision
+from store.tables import Delivery, Job, Result, Revision
 
 
 def held_study(database: Database, objects: ObjectStore, folder: Path, *, patient_id: str = "P1") -> int:
@@ -58,6 +58,18 @@ def waiting_results(
         uids = [_result(session, objects, path, job.id, destinations, now) for path in paths]
         assert jobs.finish(session, job.id, job.attempt, jobs.DELIVERING, now) == jobs.DELIVERING
     return uids
+
+
+def deliveries(database: Database) -> list[Delivery]:
+    """Return every delivery, in the order of writing."""
+    with database.reading() as session:
+        return list(session.exec(select(Delivery).order_by(Delivery.id)))  # type: ignore[arg-type]  # sqlmodel's typing
+
+
+def job_state(database: Database) -> str:
+    """Return the state of the only job."""
+    with database.reading() as session:
+        return session.exec(select(Job.state)).one()
 
 
 def _result(
