@@ -1,93 +1,33 @@
+"""Backups of a node: what is in them, what is copied again, which of them go, and what is no backup."""
+
 from __future__ import annotations
 
-import errno
 import fcntl
-import hashlib
 import json
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
+from backed_up_home import NOON, files_below, made_home, make
 from outbox_rows import waiting_results
-from postgres_server import PostgresServer
-from sqlalchemy import inspect, select
+from sqlalchemy import inspect
 
-from node.settings import Settings
-from plugins.errors import Refused, Unavailable
+from plugins.errors import Refused
 from store import backup as store_backup
-from store.backup import Backup, back_up, backups, prune, unreadable
-from store.checked_copy import RESTORING, copy_checked
+from store.backup import back_up, backups, prune, unreadable
 from store.database import Database
-from store.file_hash import has_hash
-from store.fsck.check import check
 from store.objects import ObjectStore
 from store.restored import Restored, restore
 from store.schema import METADATA
-from store.tables import Event, Patient
-
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture
 def home(tmp_path: Path, database: Database) -> Path:
-    """Return the home of a node with results, a model's folder, a key and things that are made again."""
-    home = tmp_path / "node"
-    for path in ("models/f/1-abc/card.json", "audit.key", "scratch/x", "reports/p.html"):
-        (home / path).parent.mkdir(parents=True, exist_ok=True)
-        (home / path).write_text(path)
-    (home / "audit.key").chmod(0o600)
-    waiting_results(database, ObjectStore(home / "store"), tmp_path / "made", ["P@h:104"], count=3)
-    return home
-
-
-def rows_of(database: Database) -> dict[str, list[Any]]:
-    with database.reading() as session:
-        return {
-            table.name: [tuple(row) for row in session.connection().execute(select(table))]
-            for table in METADATA.sorted_tables
-        }
-
-
-def files_below(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def make(database: Database, home: Path, folder: Path, hours: int = 0) -> Backup:
-    now = NOON + timedelta(hours=hours)
-    return back_up(database, ObjectStore(home / "store"), home, folder, now=now, version="0.1.0")
-
-
-def test_a_node_made_of_a_backup_has_every_row_and_every_byte(
-    database: Database, home: Path, tmp_path: Path, empty_url: str
-) -> None:
-    made = make(database, home, tmp_path / "backups")
-    assert made.name == "20260301T120000Z" and made.missing == () and made.objects == 4
-    again = tmp_path / "again"
-    url = empty_url if empty_url.startswith("postgresql") else f"sqlite:///{again / 'nadir.sqlite'}"
-    assert restore(tmp_path / "backups", again, url) == Restored(backup=made, damaged=())
-    restored = Database(url)
-    assert rows_of(restored) == rows_of(database)
-    assert files_below(again / "store" / "objects") == files_below(home / "store" / "objects")
-    assert (again / "models/f/1-abc/card.json").read_text() == "models/f/1-abc/card.json"
-    assert (again / "audit.key").stat().st_mode & 0o777 == 0o600
-    assert not (again / "scratch").exists()
-    before = [fault.code for fault in check(database, ObjectStore(home / "store"), now=NOON)]
-    after = [fault.code for fault in check(restored, ObjectStore(again / "store"), now=NOON)]
-    assert after == before
-    with restored.transaction() as session:  # new rows are numbered after the copied ones
-        session.add(Patient(patient_id="NEW"))
-    restored.dispose()
+    return made_home(tmp_path, database)
 
 
 def test_every_table_of_the_database_is_copied(database: Database) -> None:
@@ -312,125 +252,6 @@ def test_a_backup_without_the_files_of_a_folder_that_cannot_be_read_is_none(
     assert backups(tmp_path / "backups") == ()
 
 
-def damage(victim: Path, how: str) -> None:
-    content = victim.read_bytes()
-    victim.unlink()
-    if how != "gone":
-        victim.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-
-
-@pytest.mark.parametrize("how", ["changed", "gone", "unreadable"])
-def test_of_a_damaged_backup_all_that_is_whole_comes_back_and_the_rest_is_named(
-    database: Database, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    folder, again = tmp_path / "backups", tmp_path / "again"
-    made = make(database, home, folder)
-    copy = copy_checked
-
-    def of_bad_sectors(source: Path, target: Path, sha256: str) -> None:
-        if how == "unreadable" and source.suffix == ".dcm" and not has_hash(source, sha256):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        copy(source, target, sha256)
-
-    monkeypatch.setattr(store_backup, "copy_checked", of_bad_sectors)
-    one, *others, two = sorted((folder / "objects").rglob("*.dcm"))
-    for victim in (one, two, folder / made.name / "home" / "audit.key"):
-        damage(victim, how)
-    restored = restore(folder, again, f"sqlite:///{again / 'nadir.sqlite'}")
-    named = (f"{made.name}/home/audit.key", *(f"objects/{path.stem[:2]}/{path.name}" for path in (one, two)))
-    assert restored == Restored(backup=made, damaged=named)
-    assert {path.stem for path in (again / "store").rglob("*.*")} == {path.stem for path in others}
-    assert (again / "models/f/1-abc/card.json").is_file() and not (again / "audit.key").exists()
-    rows = Database(f"sqlite:///{again / 'nadir.sqlite'}")
-    found = check(rows, ObjectStore(again / "store"), now=NOON)
-    assert {fault.subject for fault in found if fault.code == "object-missing"} == {one.stem, two.stem}
-    rows.dispose()
-
-
-@pytest.mark.parametrize("how", ["changed", "gone"])
-def test_a_backup_with_damaged_rows_is_refused_and_nothing_of_it_passes_for_a_node(
-    database: Database, home: Path, tmp_path: Path, how: str
-) -> None:
-    folder, again = tmp_path / "backups", tmp_path / "again"
-    url = f"sqlite:///{again / 'nadir.sqlite'}"
-    older, newer = make(database, home, folder), make(database, home, folder, hours=1)
-    damage(folder / newer.name / "nadir.sqlite", how)
-    with pytest.raises(Refused, match=r"nadir\.sqlite") as caught:
-        restore(folder, again, url)
-    assert caught.value.code == "damaged-backup" and list(again.iterdir()) == []
-    assert restore(folder, again, url, name=older.name).damaged == ()
-
-
-def test_a_new_disk_that_fails_is_told_and_the_home_is_empty_for_another_try(
-    database: Database, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, again = tmp_path / "backups", tmp_path / "again"
-    made = make(database, home, folder)
-    copy = copy_checked
-
-    def full(source: Path, target: Path, sha256: str) -> None:
-        if source.suffix == ".dcm":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        copy(source, target, sha256)
-
-    url = f"sqlite:///{again / 'nadir.sqlite'}"
-    with monkeypatch.context() as patch, pytest.raises(Unavailable, match="No space left"):
-        patch.setattr(store_backup, "copy_checked", full)
-        restore(folder, again, url)
-    assert list(again.iterdir()) == []
-    assert restore(folder, again, url) == Restored(backup=made, damaged=())
-
-
-def test_a_home_of_a_killed_restore_is_no_node_until_another_one_has_ended(
-    database: Database, home: Path, tmp_path: Path
-) -> None:
-    folder, again = tmp_path / "backups", tmp_path / "again"
-    make(database, home, folder)
-    program = (
-        "import os, sys; from pathlib import Path; from store import restored\n"
-        "restored._bring_rows = lambda *_: os._exit(9)\n"
-        "restored.restore(Path(sys.argv[1]), Path(sys.argv[2]), '')"
-    )
-    killed = subprocess.run([sys.executable, "-c", program, folder, again], check=False)
-    assert killed.returncode == 9 and (again / "nadir.sqlite").is_file()
-    with pytest.raises(Refused, match="run nadir restore again") as caught:
-        _ = Settings(home=again).sql_url
-    assert caught.value.code == "half-restored"
-    (again / "of-another-backup").touch()
-    assert restore(folder, again, "").damaged == ()
-    assert not (again / "of-another-backup").exists() and not (again / RESTORING).exists()
-    rows = Database(Settings(home=again).sql_url)
-    assert rows_of(rows) == rows_of(database)
-    rows.dispose()
-
-
-def test_of_two_restores_into_one_home_the_second_is_refused_and_the_first_ends(
-    database: Database, home: Path, tmp_path: Path
-) -> None:
-    folder, again, refusals = tmp_path / "backups", tmp_path / "again", []
-    made = make(database, home, folder)
-
-    def another(done: int, total: int) -> None:
-        with pytest.raises(Refused, match="another restore") as caught:
-            restore(folder, again, "")
-        refusals.append(caught.value.code)
-
-    assert restore(folder, again, "", progress=another) == Restored(backup=made, damaged=())
-    assert set(refusals) == {"folder-in-use"}
-
-
-def test_the_rows_come_to_the_file_that_the_settings_name(
-    database: Database, home: Path, tmp_path: Path
-) -> None:
-    make(database, home, tmp_path / "backups")
-    url = f"sqlite:///{tmp_path / 'rows' / 'node.sqlite'}"
-    restore(tmp_path / "backups", tmp_path / "again", url)
-    rows = Database(url)
-    assert rows_of(rows) == rows_of(database)
-    rows.dispose()
-    assert not (tmp_path / "again" / "nadir.sqlite").exists()
-
-
 def test_a_backup_that_was_killed_does_not_count_and_the_next_one_removes_it(
     database: Database, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -468,22 +289,6 @@ def test_places_that_do_not_fit_are_refused(database: Database, home: Path, tmp_
         with pytest.raises(Refused) as caught:
             make(database, home, folder, hours=1)
         assert caught.value.code == "folder-in-use"
-
-
-@pytest.mark.postgres
-def test_rows_are_never_put_among_others(
-    database: Database, home: Path, tmp_path: Path, postgres: PostgresServer
-) -> None:
-    make(database, home, tmp_path / "backups")
-    url = postgres.url(postgres.create())
-    target = Database(url)
-    target.upgrade()
-    with target.transaction() as session:
-        session.add(Event(at=NOON, kind="x"))
-    with pytest.raises(Refused) as caught:
-        restore(tmp_path / "backups", tmp_path / "again", url)
-    assert caught.value.code == "database-not-empty"
-    target.dispose()
 
 
 def test_a_backup_holds_no_name_that_only_the_node_should_read(
