@@ -53,6 +53,8 @@ class StudyQuery:
     """One of these."""
     patient_id: str = ""
     """PatientID."""
+    issuer: str = ""
+    """IssuerOfPatientID."""
     patient_name: str = ""
     """PatientName."""
     accession_number: str = ""
@@ -110,6 +112,7 @@ def held_studies(session: Session, query: StudyQuery, limit: int, offset: int) -
         statement = statement.where(col(Study.study_instance_uid).in_(query.study_instance_uids))
     for text, column in (
         (query.patient_id, Patient.patient_id),
+        (query.issuer, Patient.issuer),
         (query.patient_name, Patient.patient_name),
         (query.accession_number, Study.accession_number),
         (query.study_description, Study.study_description),

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from node.multipart import FilesBody
 from node.web.asked import Asked
-from node.web.study_query import study_query
+from node.web.study_query import INSTANCE_KEYS, SERIES_KEYS, match_keys, study_query
 from store.database import Database
 from store.dicom.dicom_json import as_json, header, matches, metadata, row
 from store.dicom.pixel_parts import Part, Pixels, bulk, frame, pixels, read
@@ -46,7 +46,7 @@ class OwnDicomWeb:
         self._objects = objects
 
     def get(self, asked: Asked, query: Mapping[str, str], accept: str, root: str) -> Response:
-        """Return the answer; `root` is the address of this `/dicom-web`. Raises 404, 406 for what is not offered."""
+        """Return the answer; `root` is the address of this `/dicom-web`. Raises 400, 404 and 406."""
         if not asked.study:
             if asked.what != "studies":
                 raise HTTPException(400, "name the study: /studies/{study}/" + asked.what)
@@ -85,7 +85,8 @@ class OwnDicomWeb:
         return JSONResponse([_study_row(one, root) for one in found], media_type=JSON)
 
     def _listed(self, word: str, held: Sequence[HeldObject], query: Mapping[str, str], at: str) -> Response:
-        """Return series or instances of a study, those that match Modality, SeriesInstanceUID and SOPInstanceUID."""
+        """Return series or instances of a study, those that match. Raises 400 for a key that is not matched."""
+        wanted = match_keys(query, SERIES_KEYS if word == "series" else INSTANCE_KEYS, of=word)
         counts: dict[str, int] = {}
         for one in held:
             counts[one.series_instance_uid] = counts.get(one.series_instance_uid, 0) + 1
@@ -96,7 +97,7 @@ class OwnDicomWeb:
             row(header(self._objects.path(one.sha256)), word, at, counts[one.series_instance_uid])
             for one in held
         )
-        matching = (found for found in rows if matches(found, query))
+        matching = (found for found in rows if matches(found, wanted))
         return JSONResponse(list(islice(matching, offset, offset + limit)), media_type=JSON)
 
     def _metadata(self, held: Sequence[HeldObject], root: str, study: str) -> Iterator[str]:

@@ -1,8 +1,8 @@
-"""A query for studies as QIDO-RS writes it (PS3.18 section 10.6.1.2), read."""
+"""A query as QIDO-RS writes it (PS3.18 section 10.6.1.2), read: what studies, series and instances have to match."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date, datetime
 
 from pydicom.datadict import keyword_for_tag
@@ -10,14 +10,27 @@ from starlette.exceptions import HTTPException
 
 from store.held import StudyQuery
 
+STUDY_KEYS = (
+    "StudyInstanceUID", "PatientID", "IssuerOfPatientID", "PatientName", "AccessionNumber", "StudyDescription",
+    "ModalitiesInStudy", "StudyDate",
+)  # fmt: skip
+SERIES_KEYS = ("StudyInstanceUID", "SeriesInstanceUID", "Modality", "SeriesNumber")
+INSTANCE_KEYS = (*SERIES_KEYS, "SOPInstanceUID", "SOPClassUID", "InstanceNumber")
+NO_KEYS = frozenset({
+    "limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "multiplevaluematching", "accept",
+    "charset", "_",
+})  # fmt: skip
+"""Parameters that say how to answer; `_` is what scripts add against caches."""
+
 
 def study_query(query: Mapping[str, str]) -> StudyQuery:
-    """Return what studies have to match; other attributes match everything. Raises 400 for a date that is none."""
-    named = by_keyword(query)
+    """Return what studies have to match. Raises 400 for a key that is not matched, and a date that is none."""
+    named = match_keys(query, STUDY_KEYS, of="studies")
     since, until = _dates(named.get("StudyDate", ""))
     return StudyQuery(
         study_instance_uids=_several(named.get("StudyInstanceUID", "")),
         patient_id=named.get("PatientID", ""),
+        issuer=named.get("IssuerOfPatientID", ""),
         patient_name=named.get("PatientName", ""),
         accession_number=named.get("AccessionNumber", ""),
         study_description=named.get("StudyDescription", ""),
@@ -27,13 +40,22 @@ def study_query(query: Mapping[str, str]) -> StudyQuery:
     )
 
 
-def by_keyword(query: Mapping[str, str]) -> dict[str, str]:
-    """Return the parameters by keyword, also those that were named by their tag."""
-    return {
-        keyword_for_tag(name) or name if len(name) == 8 and _is_hex(name) else name: value
-        for name, value in query.items()
-        if value
+def match_keys(query: Mapping[str, str], known: Collection[str], of: str) -> dict[str, str]:
+    """Return the keys to match by keyword, also those that were named by their tag, save what matches everything.
+
+    Raises 400 for one that is not among `known`: without it more would be found than was asked for, other patients too.
+    """
+    named = {
+        _keyword(name): value for name, value in query.items() if value.strip("*") and name not in NO_KEYS
     }
+    for name in named:
+        if name not in known:
+            raise HTTPException(400, f"{of} cannot be searched by {name[:64]}; by: {', '.join(known)}")
+    return named
+
+
+def _keyword(name: str) -> str:
+    return keyword_for_tag(name) or name if len(name) == 8 and _is_hex(name) else name
 
 
 def _is_hex(text: str) -> bool:
@@ -59,4 +81,4 @@ def _date(text: str) -> date | None:
         raise HTTPException(400, "StudyDate is YYYYMMDD, or two of them with a hyphen between") from None
 
 
-__all__ = ["by_keyword", "study_query"]
+__all__ = ["INSTANCE_KEYS", "SERIES_KEYS", "match_keys", "study_query"]

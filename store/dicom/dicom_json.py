@@ -33,7 +33,6 @@ OF_INSTANCE = (
     "BitsAllocated",
     "NumberOfFrames",
 )
-NAMED = ("Modality", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "SeriesNumber", "InstanceNumber")
 
 
 def header(path: Path) -> Dataset:
@@ -59,12 +58,11 @@ def row(read: Dataset, of: str, at: str, instances: int) -> dict[str, Any]:
     return as_json(found)
 
 
-def matches(found: Mapping[str, Any], query: Mapping[str, str]) -> bool:
-    """Return whether a row has what a query names by keyword or tag, of the attributes that tell series apart."""
-    for keyword in NAMED:
+def matches(found: Mapping[str, Any], wanted: Mapping[str, str]) -> bool:
+    """Return whether a row has one of the values, with commas between, of each attribute that is given by keyword."""
+    for keyword, values in wanted.items():
         tag = f"{tag_for_keyword(keyword) or 0:08X}"
-        wanted = query.get(keyword) or query.get(tag)
-        if wanted and not {str(v) for v in found.get(tag, {}).get("Value", [])} & set(wanted.split(",")):
+        if not {str(v) for v in found.get(tag, {}).get("Value", [])} & set(values.split(",")):
             return False
     return True
 

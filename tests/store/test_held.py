@@ -49,6 +49,8 @@ def test_a_study_is_found_by_what_a_query_names(node: SmallNode) -> None:
         first, rest = study.patient_id[0], study.patient_id[1:]
         for text, is_found in ((f"?{rest}", True), (f"{first}*", True), (f"_{rest}", False), ("%", False)):
             assert bool(held_studies(session, StudyQuery(patient_id=text), 10, 0)) is is_found
+        assert len(held_studies(session, StudyQuery(issuer=patient.issuer), 10, 0)) == 1
+        assert held_studies(session, StudyQuery(patient_id=study.patient_id, issuer="Y"), 10, 0) == []
         assert held_studies(session, StudyQuery(), 10, 1) == []
         assert held_studies(session, StudyQuery(until=date(1900, 1, 1)), 10, 0) == []
         assert not is_uploaded(session, study.study_instance_uid)

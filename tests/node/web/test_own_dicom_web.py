@@ -99,6 +99,17 @@ def test_studies_are_found_by_patient_name_date_and_modality(client: httpx.Clien
     assert client.get("/dicom-web/studies", params={"StudyDate": "yesterday"}).status_code == 400
 
 
+def test_what_cannot_be_matched_is_not_answered_as_if_it_were(client: httpx.Client, first: Dataset) -> None:
+    answer = client.get("/dicom-web/studies", params={"StudyID": "17"})
+    assert answer.status_code == 400 and "cannot be searched by StudyID" in answer.json()["error"]
+    of_another = {"PatientID": first.PatientID, "IssuerOfPatientID": "somebody else"}
+    assert client.get("/dicom-web/studies", params=of_another).json() == []
+    at = f"/dicom-web/studies/{first.StudyInstanceUID}"
+    assert client.get(f"{at}/series", params={"SeriesDescription": "x"}).status_code == 400
+    assert len(client.get(f"{at}/series", params={"0020000e": first.SeriesInstanceUID}).json()) == 1
+    assert client.get(f"{at}/series", params={"0020000e": "9.9"}).json() == []
+
+
 def test_series_and_instances_are_listed(client: httpx.Client, first: Dataset) -> None:
     at = f"/dicom-web/studies/{first.StudyInstanceUID}"
     (series,) = client.get(f"{at}/series").json()
