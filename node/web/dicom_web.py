@@ -46,7 +46,7 @@ def router(site: Site) -> APIRouter:
         wanted = asked(path)
         if wanted is None:
             raise HTTPException(404, "DICOMweb has no such address, or this node does not pass it on")
-        query, accept = dict(request.query_params), request.headers.get("accept", "")
+        query, accept = dict(request.query_params), ", ".join(request.headers.getlist("accept"))
         one = wanted.study or query.get("StudyInstanceUID", "")
         if proxy is None or (one and await run_in_threadpool(_is_only_here, site, one)):
             answer = await run_in_threadpool(own.get, wanted, query, accept, own_root(request))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -17,15 +18,18 @@ from pydicom import Dataset
 from starlette.exceptions import HTTPException
 
 from node.multipart import FilesBody
+from node.web.accept import ANY, taken
 from node.web.asked import Asked
 from node.web.study_query import INSTANCE_KEYS, SERIES_KEYS, match_keys, study_query
 from store.database import Database
 from store.dicom.dicom_json import as_json, header, matches, metadata, row
-from store.dicom.pixel_parts import Part, Pixels, bulk, frame, pixels, read
+from store.dicom.pixel_parts import OCTETS, Part, Pixels, bulk, frame, pixels, read, syntax_of
 from store.held import HeldObject, HeldStudy, held_objects, held_studies
 from store.objects import ObjectStore
 
 JSON = "application/dicom+json"
+DICOM = "application/dicom"
+IN_JSON = frozenset({"studies", "series", "instances", "metadata"})
 MOST_ROWS = 500
 MOST_FRAME_BYTES = 256 << 20
 """Of frames that are asked for at once; a single one is given however large it is."""
@@ -47,6 +51,8 @@ class OwnDicomWeb:
 
     def get(self, asked: Asked, query: Mapping[str, str], accept: str, root: str) -> Response:
         """Return the answer; `root` is the address of this `/dicom-web`. Raises 400, 404 and 406."""
+        if asked.what in IN_JSON and not taken(accept, (JSON, "application/json")):
+            raise _other_form(JSON)
         if not asked.study:
             if asked.what != "studies":
                 raise HTTPException(400, "name the study: /studies/{study}/" + asked.what)
@@ -60,15 +66,15 @@ class OwnDicomWeb:
             raise HTTPException(404, "an image of it is no longer here; 'nadir fsck' lists what is gone")
         if word == "metadata":
             return StreamingResponse(self._metadata(held, root, asked.study), media_type=JSON)
+        paths = [self._objects.path(one.sha256) for one in held]
         if word == "":
-            body = FilesBody([self._objects.path(one.sha256) for one in held])
-            length = {"Content-Length": str(body.length)}
-            return StreamingResponse(iter(body), media_type=body.content_type, headers=length)
-        path = self._objects.path(held[0].sha256)
+            return _files(paths, accept)
         if word == "frames" and rest.replace(",", "").isdecimal():
-            return _multipart(_frames(pixels(path), [int(number) for number in rest.split(",")]), at)
+            return _multipart(
+                frames(pixels(paths[0]), [int(number) for number in rest.split(",")], accept), at
+            )
         if word in ("bulk", "bulkdata"):
-            return _bulk(read(path), rest, accept, at)
+            return _bulk(read(paths[0]), rest, accept, at)
         raise HTTPException(406, "this node gives images as they came, and renders none")
 
     def _held(self, asked: Asked) -> list[HeldObject]:
@@ -137,8 +143,24 @@ def _page(query: Mapping[str, str]) -> tuple[int, int]:
     )
 
 
-def _frames(held: Pixels, numbers: Sequence[int]) -> list[Part]:
-    """Return frames, counted from 1. Raises 413 for more than the memory is to hold at a time."""
+def _files(paths: Sequence[Path], accept: str) -> Response:
+    """Return whole objects. Raises 406 when one is in a transfer syntax that is not taken."""
+    syntaxes = taken(accept, (DICOM,))
+    if ANY not in syntaxes:
+        for syntax in map(syntax_of, paths):
+            if syntax not in syntaxes:
+                raise _other_form(f'multipart/related; type="{DICOM}"; transfer-syntax={syntax}')
+    body = FilesBody(paths)
+    length = {"Content-Length": str(body.length)}
+    return StreamingResponse(iter(body), media_type=body.content_type, headers=length)
+
+
+def frames(held: Pixels, numbers: Sequence[int], accept: str) -> list[Part]:
+    """Return frames, counted from 1. Raises 406, and 413 for more than the memory is to hold at a time."""
+    kind, syntax = held.given_as
+    # Viewers ask for octets in any transfer syntax and take the image that comes.
+    if not taken(accept, (kind, OCTETS)) & {ANY, syntax, held.transfer_syntax}:
+        raise _other_form(f'multipart/related; type="{kind}"; transfer-syntax={syntax}')
     found: list[Part] = []
     for number in numbers:
         found.append(frame(held, number))
@@ -149,9 +171,17 @@ def _frames(held: Pixels, numbers: Sequence[int]) -> list[Part]:
 
 def _bulk(dataset: Dataset, tag: str, accept: str, at: str) -> Response:
     part = bulk(dataset, tag)
-    if "multipart/related" in accept:
+    if not taken(accept, (part.kind, OCTETS)):
+        raise _other_form(part.kind)
+    if "multipart/" in accept.lower():
         return _multipart([part], at)
     return Response(part.content, media_type=part.kind)
+
+
+def _other_form(given: str) -> HTTPException:
+    return HTTPException(
+        406, f"this is given as {given}, which the Accept header does not take; ask for that or */*"
+    )
 
 
 def _multipart(parts: Sequence[Part], at: str) -> Response:
@@ -168,4 +198,4 @@ def _multipart(parts: Sequence[Part], at: str) -> Response:
     return Response(body + f"--{boundary}--\r\n".encode(), headers={"Content-Type": kind})
 
 
-__all__ = ["OwnDicomWeb"]
+__all__ = ["OwnDicomWeb", "frames"]

@@ -12,7 +12,14 @@ import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from plugins.errors import Refused
 
@@ -70,12 +77,27 @@ class Pixels:
     extended: tuple[bytes, bytes] | None
     """Extended Offset Table and its lengths (PS3.3 C.7.6.3.1.8), as they are encoded."""
 
+    @property
+    def given_as(self) -> tuple[str, str]:
+        """Return the media type and the Transfer Syntax UID that a frame is given in."""
+        if not UID(self.transfer_syntax).is_encapsulated:
+            return OCTETS, ExplicitVRLittleEndian
+        return IMAGES.get(self.transfer_syntax, OCTETS), self.transfer_syntax
+
 
 def read(path: Path) -> Dataset:
     """Return a whole object. Refuses `unreadable`."""
     try:
         return dcmread(path)
     except (InvalidDicomError, OSError, ValueError, KeyError, EOFError) as error:
+        raise Refused("unreadable", "the object cannot be read") from error
+
+
+def syntax_of(path: Path) -> str:
+    """Return the Transfer Syntax UID of a file. Refuses `unreadable`."""
+    try:
+        return str(read_file_meta_info(path).TransferSyntaxUID)
+    except (InvalidDicomError, AttributeError, *UNREADABLE) as error:
         raise Refused("unreadable", "the object cannot be read") from error
 
 
@@ -114,11 +136,11 @@ def frame(pixels: Pixels, number: int) -> Part:
     """
     if not 1 <= number <= pixels.frames:
         raise Refused("no-frame", f"the object has no frame {number}")
-    syntax = UID(pixels.transfer_syntax)
-    if syntax == ExplicitVRBigEndian:
+    if pixels.transfer_syntax == ExplicitVRBigEndian:
         raise Refused("big-endian", "frames in big endian are not given")
-    if not syntax.is_encapsulated:
-        return Part(kind=f"{OCTETS}; transfer-syntax=1.2.840.10008.1.2.1", content=_native(pixels, number))
+    kind = "{}; transfer-syntax={}".format(*pixels.given_as)
+    if not UID(pixels.transfer_syntax).is_encapsulated:
+        return Part(kind=kind, content=_native(pixels, number))
     try:
         with pixels.path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as view:
             view.seek(pixels.offset)
@@ -130,7 +152,7 @@ def frame(pixels: Pixels, number: int) -> Part:
             )
     except (struct.error, *UNREADABLE) as error:
         raise Refused("unreadable", f"frame {number} cannot be read") from error
-    return Part(kind=f"{IMAGES.get(syntax, OCTETS)}; transfer-syntax={syntax}", content=content)
+    return Part(kind=kind, content=content)
 
 
 def _native(pixels: Pixels, number: int) -> bytes:
@@ -167,4 +189,4 @@ def bulk(dataset: Dataset, tag: str) -> Part:
     return Part(kind=kind, content=element.value)
 
 
-__all__ = ["Part", "Pixels", "bulk", "frame", "pixels", "read"]
+__all__ = ["OCTETS", "Part", "Pixels", "bulk", "frame", "pixels", "read", "syntax_of"]

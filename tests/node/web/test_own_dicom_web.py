@@ -26,6 +26,7 @@ from pydicom.uid import (
     generate_uid,
 )
 from sqlmodel import select
+from starlette.exceptions import HTTPException
 from web_site import WebSite
 
 from node.multipart import FilesBody
@@ -178,6 +179,60 @@ def test_frames_are_asked_for_in_portions(
 
 def test_nothing_is_rendered(client: httpx.Client, first: Dataset) -> None:
     assert client.get(_address(first) + "/rendered").status_code == 406
+
+
+JPEG_FILE = 'multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.4.50'
+OF_AN_INSTANCE = (
+    ("", "*/*", 200),
+    ("", 'multipart/related; type="application/dicom"; transfer-syntax=*', 200),
+    ("", 'multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.1', 200),
+    ("", f"{JPEG_FILE}, */*;q=0.1", 200),
+    ("", JPEG_FILE, 406),
+    ("", "image/jpeg", 406),
+    ("", "application/json", 406),
+    ("/metadata", "application/dicom+json", 200),
+    ("/metadata", "application/json", 200),
+    ("/metadata", 'multipart/related; type="application/dicom+xml"', 406),
+    ("/metadata", "application/dicom+xml", 406),
+    ("/frames/1", "multipart/related; type=application/octet-stream; transfer-syntax=*", 200),
+    ("/frames/1", 'multipart/related; type="application/octet-stream"', 200),
+    ("/frames/1", 'multipart/related; type="image/jpeg"; transfer-syntax=1.2.840.10008.1.2.4.50', 406),
+    ("/bulkdata/7FE00010", 'multipart/related; type="application/octet-stream"', 200),
+    ("/bulkdata/7FE00010", "*/*", 200),
+    ("/bulkdata/7FE00010", "application/pdf", 406),
+)
+
+
+@pytest.mark.parametrize(("what", "accept", "status"), OF_AN_INSTANCE)
+def test_what_is_not_given_in_the_form_that_is_asked_for_is_refused(
+    client: httpx.Client, first: Dataset, what: str, accept: str, status: int
+) -> None:
+    assert first.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    answer = client.get(_address(first) + what, headers={"Accept": accept})
+    assert answer.status_code == status
+    if status == 406:
+        assert answer.json()["error"].startswith("this is given as ")
+
+
+def test_searches_are_answered_in_json_or_not_at_all(client: httpx.Client, first: Dataset) -> None:
+    for path in ("studies", f"studies/{first.StudyInstanceUID}/series"):
+        for accept, status in (("application/dicom+json", 200), ("application/json", 200), ("text/csv", 406)):
+            assert client.get(f"/dicom-web/{path}", headers={"Accept": accept}).status_code == status
+
+
+def test_compressed_frames_are_given_to_who_takes_their_image_or_octets_in_any_syntax(
+    first: Dataset, tmp_path: Path
+) -> None:
+    first.PixelData, first.file_meta.TransferSyntaxUID = encapsulate([b"\xff\xd8\xff\xd9"]), JPEGBaseline8Bit
+    first["PixelData"].VR, first["PixelData"].is_undefined_length = "OB", True
+    held = _kept(first, tmp_path / "compressed.dcm")
+    for accept in ("octet-stream; transfer-syntax=*", "octet-stream"):
+        assert len(own_dicom_web.frames(held, [1], f"multipart/related; type=application/{accept}")) == 1
+    for accept in ("image/*", "image/jpeg", "image/jpeg; transfer-syntax=1.2.840.10008.1.2.4.50"):
+        assert len(own_dicom_web.frames(held, [1], f"multipart/related; type={accept}")) == 1
+    for accept in ("image/jls", "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1"):
+        with pytest.raises(HTTPException, match='type="image/jpeg"; transfer-syntax=1'):
+            own_dicom_web.frames(held, [1], f"multipart/related; type={accept}")
 
 
 def _bits(count: int) -> Dataset:
