@@ -5,23 +5,44 @@ from __future__ import annotations
 import errno
 import re
 import socket
+from urllib.parse import urlsplit
 
 from plugins.errors import Unavailable
+from store.keys import without_credentials
 
-AE_ADDRESS = re.compile(r"^(?P<ae>[^@\s\\]{1,16})@(?P<host>[^:@\s]+|\[[0-9A-Fa-f:]+\]):(?P<port>\d{1,5})$")
-WEB_ADDRESS = re.compile(r"^https?://[^\s/]+[^\s]*$")
+AE = r"[\x21-\x3f\x41-\x5b\x5d-\x7e]{1,16}"
+"""Pattern of an AE title in an address: characters that DICOM has for it (PS3.5 6.2), but no blank and no @."""
+AE_ADDRESS = re.compile(rf"(?P<ae>{AE})@(?P<host>[^:@\s]+|\[[0-9A-Fa-f:]+\]):(?P<port>[0-9]{{1,5}})")
+WEB_ADDRESS = re.compile(r"https?://[^\s/]+\S*")
 
 
 def parse_destination(text: str) -> tuple[str, str, int] | str:
     """Return (AE title, host, port) of `AE@host:port`, or the text itself for a DICOMweb URL. Raises ValueError."""
-    if WEB_ADDRESS.match(text):
-        return text.rstrip("/")
-    match = AE_ADDRESS.match(text)
+    if WEB_ADDRESS.fullmatch(text):
+        return web_root(text)
+    match = AE_ADDRESS.fullmatch(text)
     if match is None or not 0 < int(match["port"]) < 65536:
         raise ValueError(
             f"'{text}' is not a destination: write AE@host:port or the http(s) URL of a DICOMweb root"
         )
     return match["ae"], match["host"].strip("[]"), int(match["port"])
+
+
+def web_root(text: str) -> str:
+    """Return the http(s) URL of a DICOMweb root without a closing slash. Raises ValueError for what cannot be one."""
+    shown = without_credentials(text)
+    if not WEB_ADDRESS.fullmatch(text):
+        raise ValueError(f"'{shown}' is not the http(s) URL of a DICOMweb root")
+    if "#" in text:
+        raise ValueError(f"'{shown}' has a fragment: write it without #, and that of a password as %23")
+    try:
+        url = urlsplit(text)
+        is_reachable = bool(url.hostname) and url.port != 0
+    except ValueError:
+        is_reachable = False
+    if not is_reachable:
+        raise ValueError(f"'{shown}' names no host, or a port that is none: ports are 1 to 65535")
+    return text.rstrip("/")
 
 
 def is_destination(text: str) -> bool:
@@ -45,4 +66,4 @@ def not_listening(what: str, host: str, port: int, error: OSError, setting: str 
     return Unavailable(f"{what}cannot listen on {host}:{port}: {reason}; {todo}")
 
 
-__all__ = ["WEB_ADDRESS", "is_destination", "not_listening", "parse_destination"]
+__all__ = ["AE", "WEB_ADDRESS", "is_destination", "not_listening", "parse_destination", "web_root"]

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from node.address import AE
 from node.paths import without_tilde
 from node.secrets import read_secret
 from node.words import Words
@@ -24,7 +25,7 @@ KINDS = (*USUAL_KINDS, *MORE_KINDS)
 EXPLICIT_LITTLE, IMPLICIT_LITTLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 SYNTAXES = {"explicit": EXPLICIT_LITTLE, "implicit": IMPLICIT_LITTLE}
 """The transfer syntaxes that a result can be written in, by the names that settings use."""
-REPORTER = re.compile(r"[^@\s\\]{1,16}@[^@\s]+")
+REPORTER = re.compile(rf"{AE}@[^@\s]+")
 STATUS = re.compile(r"0x[0-9A-Fa-f]{4}")
 
 

@@ -14,7 +14,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from node.address import WEB_ADDRESS, is_destination, parse_destination
+from node.address import AE, WEB_ADDRESS, is_destination, parse_destination, web_root
 from node.deliveries import DeliverySettings, key_of, taking, without_credentials
 from node.networks import Networks
 from node.oidc_settings import OidcSettings
@@ -28,7 +28,7 @@ from node.zone import known_zone
 from plugins.errors import Refused
 from store.checked_copy import RESTORING
 
-CALLER = re.compile(r"^[^@\s\\]{1,16}(@[^@\s]+)?$")
+CALLER = re.compile(rf"{AE}(@[^@\s]+)?")
 
 
 class Settings(BaseSettings):
@@ -286,7 +286,7 @@ class Settings(BaseSettings):
     @classmethod
     def _commitment_callers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for text in value:
-            if WEB_ADDRESS.match(text) or not is_destination(text):
+            if WEB_ADDRESS.fullmatch(text) or not is_destination(text):
                 raise ValueError(f"'{text}' cannot be answered: write AE@host:port")
         return tuple(dict.fromkeys(value))
 
@@ -310,7 +310,7 @@ class Settings(BaseSettings):
     @classmethod
     def _callers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for text in value:
-            if not CALLER.match(text):
+            if not CALLER.fullmatch(text):
                 raise ValueError(f"'{text}' is not a caller: write AE, AE@address or *@address")
         return value
 
@@ -322,9 +322,7 @@ class Settings(BaseSettings):
     @field_validator("pacs_url")
     @classmethod
     def _pacs_url(cls, value: str) -> str:
-        if value and not WEB_ADDRESS.match(value):
-            raise ValueError(f"'{value}' is not the http(s) URL of a DICOMweb root")
-        return value.rstrip("/")
+        return web_root(value) if value else ""
 
     def delivery_of(self, destination: str) -> DeliverySettings:
         """Return the settings of one destination, given with or without its password."""

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from node.address import WEB_ADDRESS
+from node.address import web_root
 from node.deliveries import DeliverySettings, with_credentials, without_credentials
 from node.paths import without_tilde
 from node.words import Words
@@ -73,11 +73,10 @@ class WorklistSettings(BaseModel):
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:
-        if value and not WEB_ADDRESS.match(value):
-            raise ValueError("it is not the http(s) URL of a DICOMweb root")
-        if value != without_credentials(value):
+        root = web_root(value) if value else ""
+        if root != without_credentials(root):
             raise ValueError("user and password belong into the file that credentials_file names")
-        return value.rstrip("/").removesuffix("/workitems")
+        return root.removesuffix("/workitems")
 
     @field_validator("events_url")
     @classmethod
