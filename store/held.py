@@ -23,6 +23,8 @@ class HeldStudy:
     """Study Instance UID."""
     study_date: date | None
     """Its date."""
+    study_time: str
+    """Its time, HHMMSS as far as it is told."""
     study_description: str
     """StudyDescription."""
     accession_number: str
@@ -216,6 +218,7 @@ def _held_study(study: Study, patient: Patient, counts: Sequence[tuple[str, int,
     return HeldStudy(
         study_instance_uid=study.study_instance_uid,
         study_date=study.study_date,
+        study_time=study.study_time,
         study_description=study.study_description,
         accession_number=study.accession_number,
         issuer=patient.issuer,

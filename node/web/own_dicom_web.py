@@ -119,7 +119,7 @@ def _study_row(study: HeldStudy, root: str) -> dict[str, Any]:
     found = Dataset()
     found.StudyInstanceUID = study.study_instance_uid
     found.StudyDate = study.study_date.strftime("%Y%m%d") if study.study_date else ""
-    found.StudyTime = ""
+    found.StudyTime = study.study_time
     found.AccessionNumber = study.accession_number
     found.StudyDescription = study.study_description
     found.ModalitiesInStudy = list(study.modalities)

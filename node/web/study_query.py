@@ -34,7 +34,7 @@ def study_query(query: Mapping[str, str]) -> StudyQuery:
         patient_name=named.get("PatientName", ""),
         accession_number=named.get("AccessionNumber", ""),
         study_description=named.get("StudyDescription", ""),
-        modalities=_several(named.get("ModalitiesInStudy", "").replace("\\", ",")),
+        modalities=_several(named.get("ModalitiesInStudy", "")),
         since=since,
         until=until,
     )
@@ -63,7 +63,8 @@ def _is_hex(text: str) -> bool:
 
 
 def _several(text: str) -> tuple[str, ...]:
-    return tuple(one for one in text.split(",") if one)
+    """Return the values of a list: by PS3.18 with commas between, by OHIF with backslashes."""
+    return tuple(one for one in text.replace("\\", ",").split(",") if one)
 
 
 def _dates(text: str) -> tuple[date | None, date | None]:

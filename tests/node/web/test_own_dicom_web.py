@@ -95,6 +95,7 @@ def test_studies_are_found_by_patient_name_date_and_modality(client: httpx.Clien
         (row,) = client.get("/dicom-web/studies", params=query).json()
         assert row["0020000D"]["Value"] == [first.StudyInstanceUID]
         assert row["00201208"]["Value"] == [3]
+        assert row["00080030"]["Value"] == [first.StudyTime]
     for query in ({"PatientID": "nobody"}, {"PatientID": "%"}, {"StudyDate": "19000101"}, {"offset": "1"}):
         assert client.get("/dicom-web/studies", params=query).json() == []
     assert client.get("/dicom-web/studies", params={"StudyDate": "yesterday"}).status_code == 400

@@ -48,6 +48,11 @@ def test_what_the_study_list_of_ohif_sends_is_matched() -> None:
     assert match_keys({"includefield": "0008103E,00080021"}, SERIES_KEYS, of="series") == {}
 
 
+@pytest.mark.parametrize("between", [",", "\\"])
+def test_several_studies_may_be_named_at_once(between: str) -> None:
+    assert study_query({"StudyInstanceUID": f"1.2{between}1.3"}).study_instance_uids == ("1.2", "1.3")
+
+
 @pytest.mark.parametrize("value", ["", "*"])
 def test_a_key_without_a_value_matches_everything_whatever_it_is(value: str) -> None:
     keys = ("StudyID", "ReferringPhysicianName", "00080030", "StudyDate", "StudyInstanceUID")
