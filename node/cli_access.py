@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from node import printing
-from node.cli_options import AsJson, Config, Home, open_database, operator
+from node.cli_options import AsJson, Config, Home, open_database, operator, require_no_bytes
 from node.flags import load_settings
 from plugins.errors import Refused
 
@@ -232,11 +232,17 @@ def _changing(
 
 
 def _make_node(settings: Settings) -> None:
-    """Make the folder and the database of a node that has none yet, and say so: another node may have been meant."""
+    """Make the folder and the database of a node that has none yet, and say so: another node may have been meant.
+
+    Refuses `no-database`: there is a node whose rows are in a database that the settings do not name.
+    """
     from store.database import Database
 
+    is_made = bool(settings.database_url) or (settings.home / "nadir.sqlite").is_file()
+    if not is_made:
+        require_no_bytes(settings.home)
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if settings.database_url or (settings.home / "nadir.sqlite").is_file():
+    if is_made:
         return
     database = Database(settings.sql_url)
     try:

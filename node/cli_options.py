@@ -64,12 +64,24 @@ def operator() -> str:
         return "the command line"
 
 
+def require_no_bytes(home: Path) -> None:
+    """Refuse (`no-database`) a folder without a database in which a node keeps bytes: its rows are somewhere else."""
+    objects = (home / "store" / "objects").glob("*/*.dcm")
+    if (home / "audit.key").exists() or next(objects, None) is not None:
+        sentence = (
+            f"a node keeps its objects in {home} and its rows in another database: name that as the node is told it, "
+            "in NADIR_DATABASE_URL_FILE (a file that holds database_url) or in the settings file of --config"
+        )
+        raise Refused("no-database", sentence)
+
+
 @contextmanager
 def open_database(home: Path | None, config: Path | None) -> Iterator[Database]:
     """Give the database of a node that exists already, brought up to date when a newer version reads it first."""
     settings = load_settings(config, {"home": home})
     url = settings.sql_url
     if not settings.database_url and not (settings.home / "nadir.sqlite").is_file():
+        require_no_bytes(settings.home)
         raise Refused("no-database", f"there is no node in {settings.home}; name its folder with --home")
     from store.database import Database
 

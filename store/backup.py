@@ -24,12 +24,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sqlmodel import select
+
 from plugins.errors import Refused, Unavailable
 from store.checked_copy import copy_checked, copy_file, sync_folders, write_whole
 from store.database import Database, aware_utc
 from store.file_hash import has_hash
 from store.objects import ObjectStore
 from store.row_copy import copy_rows
+from store.tables import Instance, Result
 from store.walk import all_files_under
 
 ROWS, FILES, TOLD = "nadir.sqlite", "home", "backup.json"
@@ -85,8 +88,9 @@ def back_up(
     Of those the length is held against that of the row, and with `verify` every byte against the hash; what is not
     whole is copied again.
 
-    Refuses `backup-inside-home`, `folder-in-use` (another backup is made there), `backup-there` (one of this second)
-    and `future-backup`: it would not be the newest. Raises Unavailable for a disk.
+    Refuses `backup-inside-home`, `folder-in-use` (another backup is made there), `backup-there` (one of this second),
+    `future-backup`: it would not be the newest, and `other-database`: the rows are not those of these objects. Raises
+    Unavailable for a disk.
     """
     if folder.resolve().is_relative_to(home.resolve()):
         raise Refused(
@@ -95,6 +99,7 @@ def back_up(
     name = f"{aware_utc(now):%Y%m%dT%H%M%SZ}"
     with on_disk(folder), _alone(folder):
         _require_newest(folder, name)
+        _require_rows(database, objects)
         _forget_halves(folder)
         place = folder / name
         place.mkdir(mode=0o700)
@@ -114,6 +119,18 @@ def back_up(
         write_whole(place / TOLD, json.dumps(made.plain(), indent=1).encode())
         sync_folders(folder)
     return made
+
+
+def _require_rows(database: Database, objects: ObjectStore) -> None:
+    """Refuse (`other-database`) a database that names no object where there are some: its copy would save nothing."""
+    with database.reading() as session:
+        is_named = any(session.exec(select(table.id).limit(1)).first() for table in (Instance, Result))
+    if not is_named and any(True for _ in objects.names()):
+        sentence = (
+            f"the database names none of the objects in {objects.root}: it is not that of this node; name the node's "
+            "own in database_url, NADIR_DATABASE_URL_FILE or the settings file of --config"
+        )
+        raise Refused("other-database", sentence)
 
 
 def _require_newest(folder: Path, name: str) -> None:
