@@ -9,6 +9,8 @@ import httpx
 from node.address import parse_destination
 from node.deliveries import DeliverySettings, key_of, with_credentials, without_credentials
 from node.examined import Line
+from node.oidc_provider import Provider
+from node.oidc_settings import OidcSettings
 from node.scu import Timeouts, echo
 from node.settings import Settings
 from node.tls import client_context
@@ -31,6 +33,8 @@ def peers(settings: Settings) -> Iterator[Line]:
             yield _peer("earlier studies from", text, settings, tls)
     if settings.worklist.url:
         yield from _worklist(settings)
+    if settings.oidc.is_on:
+        yield _provider(settings.oidc)
 
 
 def _peer(what: str, text: str, settings: Settings, own: DeliverySettings) -> Line:
@@ -61,6 +65,16 @@ def _worklist(settings: Settings) -> Iterator[Line]:
         for name in sorted(set(analyses) - known):
             says = f"asks for analysis '{name}', which is not installed or not enabled"
             yield Line(what=f"workitem code {code}", ok=False, says=says)
+
+
+def _provider(oidc: OidcSettings) -> Line:
+    """Tell whether the provider that signs people in is found as the settings say; who we are there it is not asked."""
+    what = f"OpenID provider {oidc.issuer}"
+    try:
+        keys = Provider(oidc).look()
+    except NadirError as error:
+        return Line(what=what, ok=False, says=str(error))
+    return Line(what=what, ok=True, says=f"describes itself, and publishes {keys} keys for signatures")
 
 
 def _dicomweb(what: str, url: str, resource: str = "studies") -> Line:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -24,6 +26,9 @@ LARGEST_BYTES = 1 << 20
 KEPT_SECONDS = 3600.0
 ASKED_AGAIN_SECONDS = 60.0
 """New keys are looked for at most this often: whoever sends unknown keys does not make us ask."""
+ERROR = re.compile(r"^[a-z_]{1,64}$")
+"""What is repeated of an error that comes from outside."""
+CLIENT_ERRORS = ("invalid_client", "unauthorized_client")
 NEEDED = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 
 
@@ -64,7 +69,7 @@ class Provider:
     def claims(self, *, code: str, redirect: str, verifier: str, nonce: str) -> Mapping[str, Any]:
         """Return who signed in, as the verified ID token says it, and as the provider tells where that is silent.
 
-        Refuses `bad-id-token`, `bad-provider` and `code-refused`. Raises Unavailable.
+        Refuses `bad-id-token`, `bad-provider`, `client-refused` and `code-refused`. Raises Unavailable.
         """
         described = self._described()
         answer = self._exchange(described, code, redirect, verifier)
@@ -76,6 +81,20 @@ class Provider:
         if all(oidc_token.claim(claims, name) is not None for name in wanted):
             return claims
         return {**self._user_info(described, answer.get("access_token"), claims["sub"]), **claims}
+
+    def look(self) -> int:
+        """Return how many keys for signatures the provider publishes, once it was found as a sign-in needs it.
+
+        Refuses `no-oidc`, `bad-secret-file` and `bad-provider`. Raises Unavailable. Whether it takes client_id and
+        secret only a sign-in shows.
+        """
+        require_package()
+        if self._settings.client_secret_file is not None:
+            read_secret(self._settings.client_secret_file, "oidc.client_secret_file")
+        keys = self._published(str(self._described()["jwks_uri"]))
+        if not (count := oidc_token.usable(keys)):
+            raise Refused("bad-provider", "the provider publishes no key that signs ID tokens")
+        return count
 
     def _exchange(
         self, described: Mapping[str, Any], code: str, redirect: str, verifier: str
@@ -100,7 +119,7 @@ class Provider:
                 form["client_secret"] = secret
         status, answer = self._ask("POST", str(described["token_endpoint"]), data=form, headers=headers)
         if status != 200:
-            raise Refused("code-refused", "the provider does not confirm this sign-in; sign in again")
+            raise _not_exchanged(status, answer.get("error"))
         return answer
 
     def _verified(self, token: str, described: Mapping[str, Any], nonce: str) -> Mapping[str, Any]:
@@ -152,7 +171,8 @@ class Provider:
                 return told
             status, told = self._ask("GET", address)
             if status != 200 or not told:
-                raise Unavailable("the provider that signs people in does not answer as it has to")
+                sentence = f"the provider that signs people in does not answer as it has to (HTTP {status})"
+                raise Unavailable(sentence)
             self._kept[address] = (self._clock(), told)
             return told
 
@@ -160,7 +180,11 @@ class Provider:
         """Return status and JSON object of an answer, empty for any other answer. Raises Unavailable."""
         self._require_safe(address, "address")
         if self._context is None:
-            self._context = ssl.create_default_context(cafile=self._settings.ca_file)
+            try:
+                self._context = ssl.create_default_context(cafile=self._settings.ca_file)
+            except OSError as error:
+                sentence = f"the file {self._settings.ca_file} of oidc.ca_file cannot be read or holds no certificate"
+                raise Refused("bad-provider", sentence) from error
         try:
             with (
                 httpx.Client(
@@ -182,4 +206,22 @@ class Provider:
             return answer.status_code, {}
 
 
-__all__ = ["Provider"]
+def require_package() -> None:
+    """Return when what judges ID tokens is installed. Refuses `no-oidc`."""
+    if find_spec("joserfc") is None:
+        raise Refused("no-oidc", "the setting oidc.issuer needs another package: pip install 'nadir[oidc]'")
+
+
+def _not_exchanged(status: int, error: object) -> Refused:
+    """Return why there is no token for a code, of the status and the error that RFC 6749 (5.2) names."""
+    known = error if isinstance(error, str) and ERROR.match(error) else f"HTTP {status}"
+    if known in CLIENT_ERRORS or status == 401:
+        sentence = (
+            f"the provider refuses this node's own client_id or client secret ({known}): see oidc.client_id and "
+            "oidc.client_secret_file"
+        )
+        return Refused("client-refused", sentence)
+    return Refused("code-refused", f"the provider does not confirm this sign-in ({known}); sign in again")
+
+
+__all__ = ["ERROR", "Provider", "require_package"]

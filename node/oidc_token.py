@@ -70,7 +70,7 @@ def _signed_claims(token: str, keys: Mapping[str, Any]) -> dict[str, Any]:
 
     if len(token) > LONGEST_TOKEN:
         raise Refused("bad-id-token", "the provider's answer is too long")
-    known = [key for key in keys.get("keys", []) if _may_sign(key)]
+    known = _signing(keys)
     if not known:
         raise UnknownKey
     try:
@@ -84,6 +84,16 @@ def _signed_claims(token: str, keys: Mapping[str, Any]) -> dict[str, Any]:
             "bad-id-token", f"the provider's answer is not signed as it has to be ({_name(error)})"
         ) from error
     return claims
+
+
+def usable(keys: Mapping[str, Any]) -> int:
+    """Return how many keys of a JWK set may sign an ID token."""
+    return len(_signing(keys))
+
+
+def _signing(keys: Mapping[str, Any]) -> list[Any]:
+    listed = keys.get("keys")
+    return [key for key in listed if _may_sign(key)] if isinstance(listed, list) else []
 
 
 def _may_sign(key: object) -> bool:
@@ -116,4 +126,4 @@ def role(said: object, roles: Sequence[tuple[str, Sequence[str]]]) -> str | None
     return next((name for name, wanted in roles if values.intersection(wanted)), None)
 
 
-__all__ = ["ALGORITHMS", "UnknownKey", "claim", "role", "verified"]
+__all__ = ["ALGORITHMS", "UnknownKey", "claim", "role", "usable", "verified"]

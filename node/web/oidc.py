@@ -9,8 +9,6 @@ would still count as the foreign page's and come without the session.
 from __future__ import annotations
 
 import logging
-import re
-from importlib.util import find_spec
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -18,7 +16,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from node import audit_events, oidc_token
 from node.logs import line
-from node.oidc_provider import Provider
+from node.oidc_provider import ERROR, Provider, require_package
 from node.web.access import COOKIE, allow
 from node.web.login import sign_in_page, wanted_page
 from node.web.problem import status_of
@@ -31,7 +29,6 @@ log = logging.getLogger(__name__)
 
 ROOT = "/oidc"
 ATTEMPT_COOKIE = "nadir_oidc"
-ERROR = re.compile(r"^[a-z_]{1,64}$")
 LONGEST = 4096
 
 
@@ -43,8 +40,7 @@ def router(site: Site) -> APIRouter:
     made = APIRouter(include_in_schema=False)
     if not site.settings.oidc.is_on:
         return made
-    if find_spec("joserfc") is None:
-        raise Refused("no-oidc", "the setting oidc.issuer needs another package: pip install 'nadir[oidc]'")
+    require_package()
     desk = OutsideDesk(site)
 
     @made.get(f"{ROOT}/sign-in")
@@ -154,7 +150,8 @@ class OutsideDesk:
         """Return the sign-in page with a sentence; nobody is named, who he says he is may be made up."""
         code = error.code if isinstance(error, Refused) else "unavailable"
         sentence = error.sentence if isinstance(error, Refused) else str(error)
-        log.warning(line("sign-in-failed", why=code, address=request.state.address, by="oidc"))
+        told = {} if code in OF_PERSONS else {"told": sentence}
+        log.warning(line("sign-in-failed", why=code, address=request.state.address, by="oidc", **told))
         self._site.record(audit_events.signed_in("unknown", request.state.address, failure=f"oidc: {code}"))
         status = STATUSES.get(code) or status_of(code)
         answer = sign_in_page(self._site.frame, self._site.settings, request, status, sentence)
@@ -165,10 +162,13 @@ class OutsideDesk:
 STATUSES = {
     "unavailable": 503,
     "bad-provider": 503,
+    "client-refused": 503,
     "no-role": 403,
     "account-disabled": 403,
 }
 """Status of the page for each code that is not 400 or 409."""
+OF_PERSONS = ("account-disabled", "account-exists")
+"""Codes whose sentences name somebody: the log does not."""
 
 
 def _redirect(request: Request) -> str:

@@ -65,6 +65,7 @@ class IdentityProvider:
         self.user_info: dict[str, Any] = {}
         self.faults: dict[str, Any] = {}
         self.key, self.kid, self.has_page = "first", "k1", False
+        self.secret = SECRET
         self.asked: list[str] = []
         self._codes: dict[str, dict[str, str]] = {}
         provider = self
@@ -136,9 +137,11 @@ class IdentityProvider:
         pair = base64.b64decode(to.headers.get("authorization", "Basic ").removeprefix("Basic ")).decode()
         asked = self._codes.pop(form.get("code", ""), None)
         challenge = encoded(hashlib.sha256(form.get("code_verifier", "").encode()).digest())
+        if [unquote(part) for part in pair.split(":")] != [CLIENT, self.secret]:
+            _json(to, 401, {"error": "invalid_client"})
+            return
         if (
             asked is None
-            or [unquote(part) for part in pair.split(":")] != [CLIENT, SECRET]
             or form["redirect_uri"] != asked["redirect_uri"]
             or challenge != asked["code_challenge"]
         ):

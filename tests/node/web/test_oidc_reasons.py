@@ -1,0 +1,166 @@
+"""Why nobody gets in by an OpenID provider: told to the person, in the log and by the doctor."""
+
+from __future__ import annotations
+
+import html
+import json
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from identity_provider import CLIENT, SECRET, IdentityProvider
+from web_site import WebSite
+
+from node import oidc_provider
+from node.doctor_peers import peers
+from node.examined import Line
+from node.settings import Settings
+
+pytestmark = [pytest.mark.sec, pytest.mark.xdist_group("oidc")]
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[IdentityProvider]:
+    made = IdentityProvider()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def oidc(provider: IdentityProvider, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    secret = tmp_path_factory.mktemp("secret") / "client-secret"
+    secret.write_text(f"{SECRET}\n")
+    secret.chmod(0o600)
+    return {
+        "issuer": provider.issuer,
+        "client_id": CLIENT,
+        "client_secret_file": secret,
+        "viewers": ("radiology",),
+    }
+
+
+@pytest.fixture(scope="module")
+def site(oidc: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebSite]:
+    made = WebSite(tmp_path_factory.mktemp("oidc"), oidc=oidc)
+    yield made
+    made.stop()
+
+
+@pytest.fixture(autouse=True)
+def as_usual(provider: IdentityProvider) -> None:
+    provider.claims = {"sub": "u-1", "preferred_username": "grace", "groups": ["radiology"]}
+    provider.faults, provider.secret, provider.key, provider.kid = {}, SECRET, "first", "k1"
+
+
+def sign_in(site: WebSite) -> httpx.Response:
+    client = site.client()
+    begun = client.get("/oidc/sign-in")
+    return client.get(str(httpx.get(begun.headers["location"], trust_env=False).headers["location"]))
+
+
+def sentence(answer: httpx.Response) -> str:
+    found = re.search(r'role="alert">([^<]*)<', answer.text)
+    assert found, answer.text
+    return html.unescape(found[1])
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> str:
+    (said,) = [r.getMessage() for r in caplog.records if "sign-in-failed" in r.getMessage()]
+    return said
+
+
+def test_a_client_secret_that_the_provider_refuses_is_told_as_the_setting_that_is_wrong(
+    site: WebSite, provider: IdentityProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider.secret = "another"
+    with caplog.at_level(logging.WARNING):
+        answer = sign_in(site)
+    assert answer.status_code == 503
+    assert "refuses this node's own client_id or client secret (invalid_client)" in sentence(answer)
+    assert "oidc.client_secret_file" in sentence(answer)
+    assert "why=client-refused" in logged(caplog) and "(invalid_client)" in logged(caplog)
+    assert SECRET not in logged(caplog)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "code", "said"),
+    [
+        (400, "invalid_grant", "code-refused", "(invalid_grant); sign in again"),
+        (400, "<script>", "code-refused", "(HTTP 400); sign in again"),
+        (500, None, "code-refused", "(HTTP 500); sign in again"),
+        (401, None, "client-refused", "(HTTP 401): see oidc.client_id"),
+        (400, "unauthorized_client", "client-refused", "(unauthorized_client): see oidc.client_id"),
+    ],
+)
+def test_the_error_of_a_token_answer_is_told_where_it_is_a_word_of_the_standard(
+    status: int, error: object, code: str, said: str
+) -> None:
+    refused = oidc_provider._not_exchanged(status, error)
+    assert refused.code == code and said in refused.sentence
+
+
+@pytest.mark.parametrize(
+    ("faults", "said"),
+    [
+        ({"claims": {"aud": "another-program"}}, "(aud)"),
+        ({"claims": {"iss": "https://evil.example"}}, "(iss)"),
+        ({"signed": {"key": "second"}}, "not signed as it has to be"),
+        ({"signed": {"key": "second", "kid": "k9"}}, "a key that it does not publish"),
+    ],
+)
+def test_the_log_tells_what_is_wrong_with_an_id_token_and_nothing_that_it_holds(
+    site: WebSite,
+    provider: IdentityProvider,
+    caplog: pytest.LogCaptureFixture,
+    faults: dict[str, Any],
+    said: str,
+) -> None:
+    provider.faults = faults
+    with caplog.at_level(logging.WARNING):
+        sign_in(site)
+    assert "why=bad-id-token" in logged(caplog) and said in logged(caplog)
+    for held in ("grace", "another-program", "evil.example"):
+        assert held not in logged(caplog)
+
+
+def test_the_log_names_nobody_whose_name_is_taken(
+    site: WebSite, provider: IdentityProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.account("ada", "administrator")
+    provider.claims |= {"sub": "u-2", "preferred_username": "ada"}
+    with caplog.at_level(logging.WARNING):
+        answer = sign_in(site)
+    assert "'ada'" in sentence(answer)
+    assert "why=account-exists" in logged(caplog) and "ada" not in logged(caplog)
+
+
+def looked_at(oidc: dict[str, Any]) -> Line:
+    (found,) = [line for line in peers(Settings(oidc=oidc)) if line.what.startswith("OpenID")]
+    return found
+
+
+def test_the_doctor_finds_a_provider_that_is_as_it_has_to_be(oidc: dict[str, Any]) -> None:
+    found = looked_at(oidc)
+    assert (found.ok, found.what) == (True, f"OpenID provider {oidc['issuer']}")
+    assert found.says == "describes itself, and publishes 1 keys for signatures"
+
+
+def test_the_doctor_tells_what_keeps_everybody_from_signing_in(
+    oidc: dict[str, Any], provider: IdentityProvider, tmp_path: Path
+) -> None:
+    assert "(HTTP 404)" in looked_at({**oidc, "issuer": f"{oidc['issuer']}y"}).says
+    no_bundle = {**oidc, "ca_file": tmp_path / "none.pem"}
+    assert "none.pem of oidc.ca_file cannot be read" in looked_at(no_bundle).says
+    no_secret = {**oidc, "client_secret_file": tmp_path / "none"}
+    assert "oidc.client_secret_file cannot be read" in looked_at(no_secret).says
+    provider.faults = {"described": {"issuer": "https://other.example"}}
+    assert "calls itself otherwise than oidc.issuer says" in looked_at(oidc).says
+    provider.faults = {"described": {"jwks_uri": f"{oidc['issuer']}/nosuch"}}
+    assert "(HTTP 404)" in looked_at(oidc).says
+    provider.faults = {"described": {"jwks_uri": f"{oidc['issuer']}/userinfo"}}
+    assert "publishes no key that signs" in looked_at(oidc).says
+    assert not looked_at(oidc).ok and SECRET not in json.dumps(looked_at(oidc).plain())
