@@ -354,7 +354,9 @@ class Settings(BaseSettings):
         try:
             return (cls if toml is None else with_file(cls, toml))(**given)
         except ValidationError as error:
-            raise Refused("bad-settings", "; ".join(what_is_wrong(e) for e in error.errors())) from error
+            raise Refused(
+                "bad-settings", "; ".join(what_is_wrong(e, cls.model_fields) for e in error.errors())
+            ) from error
         except SettingsError as error:
             raise Refused("bad-settings", not_json(str(error))) from error
         except (OSError, ValueError) as error:  # no TOML, or no text at all

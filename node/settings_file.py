@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from node.oidc_settings import OidcSettings
 from node.secrets import is_secret
 from node.settings import Settings
 from plugins.errors import Refused, Unavailable
@@ -36,6 +38,8 @@ TABLES = """\
 # [retrain]
 # families = ["nodule_segmenter"]
 # cron = "0 2 * * 6"
+
+# A provider that says who people are; people return from it to https://NODE/oidc/callback:
 """
 
 
@@ -44,9 +48,11 @@ def settings_text(answers: Mapping[str, Any], path: Path) -> str:
     lines = [HEAD.format(path=path)]
     fields = Settings.model_fields.items()
     lines += [_entry(name, field, answers[name]) for name, field in fields if name in answers]
-    lines.append("# Everything else, with its default.\n")
+    secrets = ", ".join(name for name, field in fields if is_secret(field))
+    lines.append(f"# Secrets, each a file that a variable as NADIR_HOOK_TOKEN_FILE names: {secrets}\n")
+    lines.append("# Everything else but tables, with its default.\n")
     lines += [_comment(name, field) for name, field in fields if name not in answers and _is_plain(field)]
-    return "\n".join([*lines, TABLES])
+    return "\n".join([*lines, TABLES]) + _table("oidc", OidcSettings)
 
 
 def write_settings(path: Path, text: str) -> None:
@@ -76,6 +82,12 @@ def _comment(name: str, field: FieldInfo) -> str:
     default = _default(field)
     shown = "..." if default is None else _toml(default)
     return f"# {field.description}\n# {name} = {shown}\n"
+
+
+def _table(name: str, group: type[BaseModel]) -> str:
+    """Return a group of settings as a table in comments, each field with its default and what it means."""
+    entries = [_comment(one, field) for one, field in group.model_fields.items()]
+    return f"# [{name}]\n" + "".join(entries)
 
 
 def _default(field: FieldInfo) -> Any:

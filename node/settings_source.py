@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, TomlConfigSettingsSource
 
 from node.secrets import hidden, require_private_settings
@@ -15,12 +17,23 @@ from plugins.errors import Refused
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 
-def what_is_wrong(error: Mapping[str, Any]) -> str:
-    """Return in words what pydantic says of a setting, without its value."""
+def what_is_wrong(error: Mapping[str, Any], fields: Mapping[str, FieldInfo]) -> str:
+    """Return in words what pydantic says of a setting, without its value; `fields` are all settings."""
     name = ".".join(map(str, error["loc"])) or "settings"
     if error["type"] == "extra_forbidden":
-        return f"{name}: there is no such setting"
+        known = _fields_of(fields.get(str(error["loc"][0]))) if len(error["loc"]) > 1 else ()
+        there = f"; {'.'.join(map(str, error['loc'][:-1]))} has {', '.join(known)}" if known else ""
+        return f"{name}: there is no such setting{there}"
     return f"{name}: {hidden(error['msg'].removeprefix('Value error, '))}"
+
+
+def _fields_of(field: FieldInfo | None) -> tuple[str, ...]:
+    """Return the names of the settings in a group, or in each table of one; none for any other setting."""
+    kind = field.annotation if field is not None else None
+    for one in (kind, *get_args(kind)):
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            return tuple(one.model_fields)
+    return ()
 
 
 def not_json(said: str) -> str:
