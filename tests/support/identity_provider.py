@@ -38,7 +38,7 @@ def encoded(data: bytes) -> str:
 
 def token_of(claims: dict[str, Any], *, key: str, alg: str = "RS256", kid: str = "k1") -> str:
     """Return a signed JWT; with `none` one without signature, with `HS256` one signed with the public key as secret."""
-    head = encoded(json.dumps({"alg": alg, "typ": "JWT", "kid": kid}).encode())
+    head = encoded(json.dumps({"alg": alg, "typ": "JWT", **({"kid": kid} if kid else {})}).encode())
     signed = f"{head}.{encoded(json.dumps(claims).encode())}"
     if alg == "none":
         return f"{signed}."
@@ -54,7 +54,8 @@ def public_jwk(name: str, kid: str) -> dict[str, str]:
     """Return the public part of a key as JWK."""
     numbers = key_of(name).public_key().public_numbers()
     n, e = (value.to_bytes((value.bit_length() + 7) // 8) for value in (numbers.n, numbers.e))
-    return {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": kid, "n": encoded(n), "e": encoded(e)}
+    made = {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": kid, "n": encoded(n), "e": encoded(e)}
+    return {name: value for name, value in made.items() if value}
 
 
 class IdentityProvider:

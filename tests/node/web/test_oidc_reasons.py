@@ -164,3 +164,19 @@ def test_the_doctor_tells_what_keeps_everybody_from_signing_in(
     provider.faults = {"described": {"jwks_uri": f"{oidc['issuer']}/userinfo"}}
     assert "publishes no key that signs" in looked_at(oidc).says
     assert not looked_at(oidc).ok and SECRET not in json.dumps(looked_at(oidc).plain())
+
+
+def test_a_new_key_without_a_name_is_found_and_strange_ones_do_not_make_us_ask_again(
+    site: WebSite, provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oidc_provider, "ASKED_AGAIN_SECONDS", 0.0)
+    provider.key, provider.kid = "second", ""
+    assert sign_in(site).status_code == 200
+    provider.key = "third"
+    assert sign_in(site).status_code == 200
+    monkeypatch.setattr(oidc_provider, "ASKED_AGAIN_SECONDS", 60.0)
+    provider.faults = {"signed": {"key": "first"}}
+    before = provider.asked.count("/realms/x/jwks")
+    for _ in range(3):
+        assert sign_in(site).status_code == 400
+    assert provider.asked.count("/realms/x/jwks") == before
