@@ -112,7 +112,7 @@ def patients_list(home: Home = None, config: Config = None, as_json: AsJson = Fa
     if as_json:
         printing.print_json(rows)
     else:
-        shown = [{**row, "at": f"{row['at']:%Y-%m-%d %H:%M}"} for row in rows]
+        shown = [{**row, "at": f"{row['at']:%Y-%m-%d %H:%M}Z"} for row in rows]
         printing.print_table(shown, COLUMNS, wrapped=("note",))
 
 

@@ -324,5 +324,5 @@ def _shown(text: str) -> str:
 
 
 def _minute(text: str) -> str:
-    """Return an ISO time as `2025-01-31 14:05`, UTC as it is kept."""
-    return text[:16].replace("T", " ")
+    """Return an ISO time in UTC, as it is kept, as `2025-01-31 14:05Z`."""
+    return f"{text[:16].replace('T', ' ')}Z"
