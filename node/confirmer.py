@@ -138,10 +138,10 @@ class Confirmer:
         lacking = _pks([row for row in rows if row.sop_instance_uid not in found])
         with self._database.transaction() as session:
             count = confirmation.confirmed(session, proved, confirmation.QUERY, now)
-            again = confirmation.missing(session, lacking, now)
+            lost = confirmation.missing(session, lacking, now)
             studies = confirmation.study_pks(session, _pks(rows))
-        told = {"study": studies, "confirmed": count, "missing": len(lacking), "again": again}
-        log.info(line("queried", destination=self._destination, **told))
+        counts = {"confirmed": count, "missing": len(lacking), "again": lost.again, "parked": lost.parked}
+        log.info(line("queried", destination=self._destination, study=studies, **counts))
 
     def _postpone(self, rows: Sequence[Unconfirmed], why: str, now: datetime) -> None:
         with self._database.transaction() as session:

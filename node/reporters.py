@@ -104,8 +104,8 @@ class Reporters:
 def take_in(session: Session, destination: str, report: Report, now: datetime) -> None:
     """Keep what a destination reports of a transaction that it was asked under; say it when something was lost."""
     changed = confirmation.report(session, report.transaction_uid, report.kept, report.lost, now)
-    told = {"study": changed.studies, "confirmed": changed.confirmed, "again": changed.again}
-    log.info(line("commitment", destination=destination, **told))
+    counts = {"confirmed": changed.confirmed, "again": changed.again, "parked": changed.parked}
+    log.info(line("commitment", destination=destination, study=changed.studies, **counts))
     if changed.again:
         text = f"{changed.again} results were delivered and are not kept; they are sent again"
         session.add(Event(at=now, kind="commitment-failed", subject=destination, text=text))

@@ -17,7 +17,7 @@ from store import jobs
 from store.charset import storable
 from store.database import aware_utc
 from store.outbox import CONFIRMED, DELIVERED, PARKED, PENDING, TEXT_LIMIT, backoff, change
-from store.tables import Delivery, Job, Result, Revision, Study
+from store.tables import Delivery, Event, Job, Result, Revision, Study
 
 COMMITMENT, QUERY = "commitment", "query"
 ANSWER_WITHIN = timedelta(hours=24)
@@ -48,12 +48,14 @@ class Unconfirmed:
 
 @dataclass(frozen=True, kw_only=True)
 class Reported:
-    """What a storage commitment report changed."""
+    """What a storage commitment report, or a query, changed."""
 
     confirmed: int = 0
     """Deliveries that are confirmed now."""
     again: int = 0
-    """Deliveries that are sent again, or parked."""
+    """Deliveries that are sent again."""
+    parked: int = 0
+    """Deliveries that were lost too often; an event tells a person of each."""
     studies: tuple[int, ...] = ()
     """Rows of the studies that it is about."""
 
@@ -117,20 +119,19 @@ def confirmed(session: Session, delivery_pks: Collection[int], how: str, now: da
     return change(session, _of(delivery_pks), values)
 
 
-def missing(session: Session, delivery_pks: Collection[int], now: datetime) -> int:
-    """Record that a query did not find these, and return how many are sent again: those missing for the third time.
+def missing(session: Session, delivery_pks: Collection[int], now: datetime) -> Reported:
+    """Record that a query did not find these, and return what became of those missing for the third time.
 
     A PACS may take a while before what it took can be found.
     """
-    now, count = aware_utc(now), 0
+    now, states = aware_utc(now), []
     text = "a query does not find it, though it was taken with success"
     for delivery in _locked(session, _of(delivery_pks)):
         if delivery.confirm_attempt + 1 >= MISSING_TIMES:
-            _again(session, delivery, text, now)
-            count += 1
+            states.append(_again(session, delivery, text, now))
         else:
             _postpone(delivery, text, now)
-    return count
+    return Reported(again=states.count(PENDING), parked=states.count(PARKED))
 
 
 def known(session: Session, transaction_uid: str) -> str | None:
@@ -151,7 +152,7 @@ def report(
     held = _locked(session, asked_for)
     uids = _uids(session, held)
     proved = [int(d.id or 0) for d in held if uids[d.result_pk] in kept and uids[d.result_pk] not in lost]
-    again = 0
+    states = []
     for delivery in held:
         reason = lost.get(uids[delivery.result_pk])
         if reason is None:
@@ -159,10 +160,15 @@ def report(
         if reason == DUPLICATE_TRANSACTION:
             _postpone(delivery, "the Transaction UID was used before", now)
         else:
-            _again(session, delivery, f"storage commitment failed with reason 0x{reason:04X}", now)
-            again += 1
+            text = f"storage commitment failed with reason 0x{reason:04X}"
+            states.append(_again(session, delivery, text, now))
     studies = study_pks(session, [int(d.id or 0) for d in held])
-    return Reported(confirmed=confirmed(session, proved, COMMITMENT, now), again=again, studies=studies)
+    return Reported(
+        confirmed=confirmed(session, proved, COMMITMENT, now),
+        again=states.count(PENDING),
+        parked=states.count(PARKED),
+        studies=studies,
+    )
 
 
 def study_pks(session: Session, delivery_pks: Collection[int]) -> tuple[int, ...]:
@@ -175,8 +181,8 @@ def study_pks(session: Session, delivery_pks: Collection[int]) -> tuple[int, ...
     return tuple(sorted(set(session.exec(of_delivery.where(_of(delivery_pks))))))
 
 
-def _again(session: Session, delivery: Delivery, text: str, now: datetime) -> None:
-    """Put a delivery back into the outbox; park one that was lost again and again."""
+def _again(session: Session, delivery: Delivery, text: str, now: datetime) -> str:
+    """Put a delivery back into the outbox, or park one that was lost again and again and tell it; return the state."""
     delivery.resends += 1
     is_hopeless = delivery.resends > MAX_RESENDS
     delivery.state = PARKED if is_hopeless else PENDING
@@ -185,8 +191,12 @@ def _again(session: Session, delivery: Delivery, text: str, now: datetime) -> No
     pause = timedelta(0) if delivery.resends == 1 else backoff(int(delivery.id or 0), delivery.resends)
     delivery.run_after, delivery.give_up_at = now + pause, now + STOP_ASKING
     session.add(delivery)
+    if is_hopeless:
+        told = f"a person must look at delivery {delivery.id}: {delivery.last_error}"
+        session.add(Event(at=now, kind="delivery-parked", subject=delivery.destination, text=told))
     session.flush()
     jobs.reopen(session, delivery.job_pk)
+    return delivery.state
 
 
 def _postpone(delivery: Delivery, why: str, now: datetime) -> None:

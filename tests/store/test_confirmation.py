@@ -114,7 +114,7 @@ def test_what_a_query_misses_three_times_is_sent_again(database: Database) -> No
         for _ in range(3):
             assert len(confirmation.due(session, PACS, at(now))) == 2 - (len(counts) > 0)
             confirmation.confirmed(session, pks(rows[:1]), "query", at(now))
-            counts.append(confirmation.missing(session, pks(rows[1:]), at(now)))
+            counts.append(confirmation.missing(session, pks(rows[1:]), at(now)).again)
             now += 700
         assert counts == [0, 0, 1]
         assert states(session) == ["confirmed", "pending"]
@@ -144,6 +144,6 @@ def test_what_is_confirmed_stays_so(database: Database, how: str) -> None:
         assert confirmation.confirmed(session, pks([row]), how, at(11)) == 1
         assert confirmation.report(session, "1.2.9", (), {uid: 0x0112}, at(12)).again == 0
         confirmation.postpone(session, pks([row]), "late", at(13))
-        assert confirmation.missing(session, pks([row]), at(14)) == 0
+        assert confirmation.missing(session, pks([row]), at(14)).again == 0
         kept = outbox.get(session, pks([row])[0])
         assert (kept.state, kept.confirmed_by, kept.confirm_error) == ("confirmed", how, None)
