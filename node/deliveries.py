@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from node.address import AE
 from node.paths import without_tilde
 from node.secrets import read_secret
+from node.status import is_stored
 from node.words import Words
 from plugins.errors import Refused
 from store.keys import destination_key as key_of
@@ -56,7 +57,7 @@ class DeliverySettings(BaseModel):
         default=(), description="Failure statuses after which the same bytes are sent again for a week"
     )
     park_statuses: Words = Field(
-        default=(), description="Statuses that are refusals: three attempts, then a person must look"
+        default=(), description="Failure statuses that are refusals: three attempts, then a person must look"
     )
     max_per_minute: float = Field(default=0.0, ge=0, description="Objects sent a minute; 0 for no limit")
     credentials_file: Path | None = Field(
@@ -97,8 +98,12 @@ class DeliverySettings(BaseModel):
     @classmethod
     def _statuses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for status in value:
-            if not STATUS.fullmatch(status) or int(status, 16) == 0:
+            if not STATUS.fullmatch(status):
                 raise ValueError(f"'{status}' is not a failure status: write it as 0xC000")
+            if is_stored(int(status, 16)):
+                raise ValueError(
+                    f"'{status}' says that the object is stored: it stays delivered, take it out"
+                )
         return value
 
     @property

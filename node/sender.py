@@ -9,8 +9,8 @@ What the answers mean (PS3.4 B.2.3, and the conformance statement):
 anything else: 0xA7xx, 0x0110, no status, no answer   tried again, with growing pauses, for a week
 ====================================================  =========================================================
 
-A destination's settings may move statuses between the last two rows. One that has no resources, or is not there, is
-left alone for a moment, and only that one.
+A destination's settings may move failure statuses between the last two rows. One that has no resources, or is not
+there, is left alone for a moment, and only that one.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from node.fault import place
 from node.logs import about, line
 from node.pacs import DicomWeb
 from node.receipts import Dispatches
+from node.status import is_stored
 from node.transport import Answer, Parcel, Transport, dimse, echoes, reencoding_for, stow
 from plugins.errors import Refused, Unavailable
 from store import outbox
@@ -53,8 +54,6 @@ REST_CAP_SECONDS = 60.0
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
 OUT_OF_RESOURCES = range(0xA700, 0xA800)
 UNREACHABLE = "unreachable"
-# 0x0111, a duplicate: only this result has this UID, so an earlier attempt whose answer was lost has arrived.
-STORED = frozenset({0x0000, 0x0001, 0x0107, 0x0111, 0x0116})
 REFUSALS = frozenset({0x0105, 0x0106, 0x0112, 0x0115, 0x0117, 0x0118, 0x0119, 0x0122, 0x0124, 0x0211})
 
 
@@ -73,7 +72,7 @@ def outcome(status: int | None, settings: DeliverySettings | None = None) -> Out
     """Return what a C-STORE status or a STOW failure reason means; None is an answer that never came."""
     if status is None:
         return Outcome.RETRY
-    if status in STORED or 0xB000 <= status <= 0xBFFF:
+    if is_stored(status):
         return Outcome.DELIVERED
     if settings is not None and status in _numbers(settings.retry_statuses):
         return Outcome.RETRY

@@ -11,7 +11,15 @@ OUT_OF_RESOURCES = 0xA700
 DATA_SET_DOES_NOT_MATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 
+# 0x0111, a duplicate: only this result has this UID, so an earlier attempt whose answer was lost has arrived.
+STORED = frozenset({0x0000, 0x0001, 0x0107, 0x0111, 0x0116})
+
 UID_MISMATCH = "uid-mismatch"
+
+
+def is_stored(status: int) -> bool:
+    """Return True for a C-STORE status that says that the object is held: success, and every warning."""
+    return status in STORED or 0xB000 <= status <= 0xBFFF
 
 
 def status_of(error: BaseException) -> int:
