@@ -99,22 +99,20 @@ def request_commitment(
     peer: Peer,
     transaction_uid: str,
     rows: Iterable[Unconfirmed],
-    on_report: Callable[[Report], int],
+    on_report: Callable[[Dataset], int],
     *,
     wait_seconds: float,
 ) -> None:
     """Ask a peer to commit to these instances, and wait `wait_seconds` for an answer on the same association.
 
-    `on_report` is given such an answer and returns the status of ours. Raises Unavailable; refuses `not-offered`
-    when the peer knows no storage commitment, or refuses this request.
+    `on_report` is given the Event Information of such an answer and returns the status of ours. Raises Unavailable;
+    refuses `not-offered` when the peer knows no storage commitment, or refuses this request.
     """
-    answered: list[Report] = []
+    answered: list[int] = []
 
     def handle(event: Event) -> tuple[int, None]:
-        report = Report.of(event.event_information)
-        status = on_report(report)
-        answered.append(report)
-        return status, None
+        answered.append(on_report(event.event_information))
+        return answered[-1], None
 
     association = peer.associate(PUSH_MODEL, (evt.EVT_N_EVENT_REPORT, handle))
     try:

@@ -7,15 +7,15 @@ import ssl
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
+from pydicom import Dataset
 from pydicom.uid import generate_uid
 
 from node.address import parse_destination
-from node.commitment import Peer, Report, query_instances, request_commitment
+from node.commitment import Peer, query_instances, request_commitment
 from node.deliveries import DeliverySettings, key_of, with_credentials
 from node.logs import line
 from node.pacs import DicomWeb
-from node.reporters import take_in
-from node.status import PROCESSING_FAILURE, SUCCESS
+from node.reporters import answer
 from plugins.errors import Refused, Unavailable
 from store import confirmation
 from store.confirmation import Unconfirmed
@@ -113,17 +113,10 @@ class Confirmer:
             self._peer, transaction_uid, rows, self._on_report, wait_seconds=ANSWER_HERE_SECONDS
         )
 
-    def _on_report(self, report: Report) -> int:
+    def _on_report(self, information: Dataset) -> int:
         """Take in an answer that came on the association of the request."""
-        try:
-            with self._database.transaction() as session:
-                if confirmation.known(session, report.transaction_uid) != self._destination:
-                    return PROCESSING_FAILURE
-                take_in(session, self._destination, report, self._database.now())
-        except Unavailable as error:
-            log.warning(line("report-not-kept", error=str(error)))
-            return PROCESSING_FAILURE
-        return SUCCESS
+        own = self._destination
+        return answer(self._database, own, lambda asked: asked == own, information)
 
     def _look(self, rows: Sequence[Unconfirmed], now: datetime) -> None:
         if not rows:

@@ -1,10 +1,10 @@
-"""Takes in the storage commitment reports that destinations bring on associations of their own (PS3.4 J.3.3)."""
+"""Takes in the storage commitment reports of destinations, on whatever association they come (PS3.4 J.3.3)."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from pydicom import Dataset
@@ -68,40 +68,48 @@ class Reporters:
 
     def report(self, peer: Peer, information: Dataset) -> int:
         """Take in a report and return the status of the answer. Never raises."""
-        try:
-            report = Report.of(information)
-            return self._take_in(peer, report)
-        except Unavailable as error:
-            log.warning(line("report-not-kept", source=peer.name, error=str(error)))
-            return OUT_OF_RESOURCES
-        except Exception as error:  # a border: whatever a peer sends becomes a status
-            log.warning(line("report-not-read", source=peer.name, error=type(error).__name__))
-            return PROCESSING_FAILURE
-
-    def _take_in(self, peer: Peer, report: Report) -> int:
-        uid, now = report.transaction_uid, self._database.now()
-        with self._database.transaction() as session:
-            destination = confirmation.known(session, uid) if UID.fullmatch(uid) else None
-            if destination is None:
-                shown = uid if UID.fullmatch(uid) else "no UID"
-                text = f"a storage commitment report on an unknown transaction: {shown}"
-                session.add(Event(at=now, kind="commitment-unknown", subject=peer.name, text=text))
-                log.warning(line("commitment-unknown", source=peer.name, transaction=shown))
-                return INVALID_ARGUMENT
-            if not self._may_report(destination, peer):
-                text = f"a storage commitment report on what {destination} was asked for"
-                session.add(Event(at=now, kind="rejected", subject=peer.name, text=text))
-                log.warning(line("rejected", reason="commitment-report", source=peer.name))
-                return NOT_AUTHORISED
-            take_in(session, destination, report, now)
-        return SUCCESS
+        return answer(self._database, peer.name, lambda asked: self._may_report(asked, peer), information)
 
     def _may_report(self, destination: str, peer: Peer) -> bool:
         callers = self._of.get(destination)
         return callers is not None and callers.admits(peer.calling_ae, peer.address)
 
 
-def take_in(session: Session, destination: str, report: Report, now: datetime) -> None:
+def answer(database: Database, source: str, may_report: Callable[[str], bool], information: Dataset) -> int:
+    """Take in the report that `source` brings, and return the status of the answer. Never raises.
+
+    `may_report` says whether it may report on what a destination was asked for.
+    """
+    try:
+        return _take_in(database, source, may_report, Report.of(information))
+    except Unavailable as error:
+        log.warning(line("report-not-kept", source=source, error=str(error)))
+        return OUT_OF_RESOURCES
+    except Exception as error:  # a border: whatever a peer sends becomes a status
+        log.warning(line("report-not-read", source=source, error=type(error).__name__))
+        return PROCESSING_FAILURE
+
+
+def _take_in(database: Database, source: str, may_report: Callable[[str], bool], report: Report) -> int:
+    uid, now = report.transaction_uid, database.now()
+    with database.transaction() as session:
+        destination = confirmation.known(session, uid) if UID.fullmatch(uid) else None
+        if destination is None:
+            shown = uid if UID.fullmatch(uid) else "no UID"
+            text = f"a storage commitment report on an unknown transaction: {shown}"
+            session.add(Event(at=now, kind="commitment-unknown", subject=source, text=text))
+            log.warning(line("commitment-unknown", source=source, transaction=shown))
+            return INVALID_ARGUMENT
+        if not may_report(destination):
+            text = f"a storage commitment report on what {destination} was asked for"
+            session.add(Event(at=now, kind="rejected", subject=source, text=text))
+            log.warning(line("rejected", reason="commitment-report", source=source))
+            return NOT_AUTHORISED
+        _record(session, destination, report, now)
+    return SUCCESS
+
+
+def _record(session: Session, destination: str, report: Report, now: datetime) -> None:
     """Keep what a destination reports of a transaction that it was asked under; say it when something was lost."""
     changed = confirmation.report(session, report.transaction_uid, report.kept, report.lost, now)
     counts = {"confirmed": changed.confirmed, "again": changed.again, "parked": changed.parked}
@@ -121,4 +129,4 @@ def _known(texts: Iterable[str]) -> Callers:
     return Callers(entries=tuple(entries))
 
 
-__all__ = ["Reporters", "take_in"]
+__all__ = ["Reporters", "answer"]
