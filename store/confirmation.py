@@ -172,13 +172,13 @@ def report(
 
 
 def study_pks(session: Session, delivery_pks: Collection[int]) -> tuple[int, ...]:
-    """Return the rows of the studies whose results these are."""
+    """Return the rows of the studies whose results these are, in whatever state."""
     of_delivery = (
         select(Revision.study_pk)
         .join(Job, col(Job.revision_pk) == col(Revision.id))
         .join(Delivery, col(Delivery.job_pk) == col(Job.id))
     )
-    return tuple(sorted(set(session.exec(of_delivery.where(_of(delivery_pks))))))
+    return tuple(sorted(set(session.exec(of_delivery.where(col(Delivery.id).in_(list(delivery_pks)))))))
 
 
 def _again(session: Session, delivery: Delivery, text: str, now: datetime) -> str:
