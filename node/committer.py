@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from pydicom import Dataset
+from pynetdicom.dimse_primitives import N_ACTION
 
 from node.address import parse_destination
 from node.callers import Caller, Callers
+from node.commitment import PUSH_MODEL_INSTANCE, REQUEST, referenced, send_report
 from node.commitment import Peer as Scanner
-from node.commitment import referenced, send_report
 from node.desk import Peer
 from node.logs import line
 from node.status import NOT_AUTHORISED, OUT_OF_RESOURCES, PROCESSING_FAILURE, SUCCESS
@@ -27,7 +28,9 @@ log = logging.getLogger(__name__)
 
 INVALID_ARGUMENT = 0x0115
 DUPLICATE_TRANSACTION = 0x0131
-UID = re.compile(r"[0-9.]{1,64}")
+NO_SUCH_INSTANCE, NO_SUCH_ACTION = 0x0112, 0x0123
+# Leading zeros are let through: there are scanners that write them.
+UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
 
 
 def callers_of(requestors: Sequence[str]) -> dict[str, Callers]:
@@ -60,7 +63,7 @@ class Committer:
         entries: list[Caller] = [entry for callers in self._callers.values() for entry in callers.entries]
         self.callers = Callers(entries=tuple(entries))
 
-    def commit(self, peer: Peer, information: Dataset) -> int:
+    def commit(self, peer: Peer, request: N_ACTION, information: Dataset) -> int:
         """Keep a request and return the status of its response; success only once it is on disk. Never raises."""
         try:
             requestor = next(
@@ -68,8 +71,12 @@ class Committer:
             )
             if requestor is None:
                 return NOT_AUTHORISED
+            if request.RequestedSOPInstanceUID != PUSH_MODEL_INSTANCE:
+                return NO_SUCH_INSTANCE
+            if request.ActionTypeID != REQUEST:
+                return NO_SUCH_ACTION
             transaction_uid, references = referenced(information)
-            if not UID.fullmatch(transaction_uid) or not references:
+            if not references or not _are_uids(transaction_uid, references):
                 return INVALID_ARGUMENT
             with self._database.transaction() as session:
                 now = self._database.now()
@@ -85,6 +92,11 @@ class Committer:
             return DUPLICATE_TRANSACTION
         log.info(line("commitment-requested", source=peer.name, count=len(references)))
         return SUCCESS
+
+
+def _are_uids(transaction_uid: str, references: Sequence[Referenced]) -> bool:
+    uids = [transaction_uid, *(uid for r in references for uid in (r.sop_class_uid, r.sop_instance_uid))]
+    return all(UID.fullmatch(uid) for uid in uids)
 
 
 class Answerer:

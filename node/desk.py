@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydicom import Dataset
 
 from node.callers import Callers
 from plugins.errors import Refused
+
+if TYPE_CHECKING:
+    from pynetdicom.dimse_primitives import N_ACTION
 
 
 @dataclass(frozen=True)
@@ -102,5 +105,5 @@ class Committers(Protocol):
     def callers(self) -> Callers:
         """Return who may ask."""
 
-    def commit(self, peer: Peer, information: Dataset) -> int:
+    def commit(self, peer: Peer, request: N_ACTION, information: Dataset) -> int:
         """Keep the Action Information of a request, and return the status of the answer. Must not raise."""

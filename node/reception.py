@@ -337,7 +337,7 @@ class Reception:
         peer = event.assoc.peer
         if self._committers is None or peer is None or not self._asks(peer.calling_ae, peer.address):
             return NOT_AUTHORISED, None
-        return self._committers.commit(peer, event.action_information), None
+        return self._committers.commit(peer, event.request, event.action_information), None
 
     def _on_report(self, event: Event) -> tuple[int, None]:
         peer = event.assoc.peer
