@@ -200,17 +200,25 @@ def _new_words(one: Sighting, course: Course) -> str:
     length = one.measurements.get("long_axis")
     what = [] if length is None else [f"{length.value:.1f} mm"]
     what += [] if one.confidence is None else [f"confidence {one.confidence:.2f}"]
-    looked = any(on < one.date and plugin == one.plugin for on, plugin in course.analysed)
-    before = (
-        "was not seen before"
-        if looked or (one.link is not None and one.link.kind is Kind.NEW)
-        else f"was found by '{one.plugin}', which was not run on an earlier visit"
-    )
+    first = next(s for s in course.sightings if s.lesion == one.lesion and s.counts and drawn(s))
+    before = _before_words(first, course)
     said = f" ({', '.join(what)})" if what else ""
     return (
         f"'{one.label}'{said} {before}; nobody confirmed that it is a new lesion, "
         "which would be progression: 'nadir lesions confirm' or 'nadir lesions mark' decides."
     )
+
+
+def _before_words(first: Sighting, course: Course) -> str:
+    """Return what is known of the time before the first sighting of a lesion."""
+    if first.link is not None and first.link.kind is Kind.NEW:
+        return "was not seen before"
+    if not any(on < first.date and plugin == first.plugin for on, plugin in course.analysed):
+        return f"was found by '{first.plugin}', which was not run on an earlier visit"
+    had = any(s.date < first.date and s.plugin == first.plugin and drawn(s) for s in course.sightings)
+    if first.link is None and had:
+        return "was not compared with earlier visits"
+    return "was not seen before"
 
 
 def _uptake_words(one: Sighting, course: Course) -> str:

@@ -198,7 +198,7 @@ def _point(case: _Case, new: frozenset[str], nadir: int | None) -> TimePoint:
 def _decide(case: _Case, new: frozenset[str]) -> tuple[str, str]:
     """Return the verdict and the rule and numbers that decided it."""
     word, because = _target(case)
-    because = f"{because}; {_counted(case)}"
+    because = f"{because}; {_counted(case)}" if _is_followed(case) else because
     if new:
         return "PMD", f"new: {', '.join(sorted(new))}; {because}"
     non_target = _non_target(case)
@@ -214,6 +214,8 @@ def _target(case: _Case) -> tuple[str | None, str]:
     base = _hottest_steps(replace(case, now=case.baseline))
     peaks = [peak(now) for was, now in case.followed if _is_asked(case, was, now)]
     known = [value for value in peaks if value is not None]
+    if not _is_followed(case):
+        return "NE", "nothing is known of the lesions of the baseline at this visit"
     if base is None or not known:
         return "NE", "no lesion has a SULpeak at both visits" if known else "no SULpeak at this visit"
     now = max(known)
@@ -330,6 +332,11 @@ def _hottest_steps(case: _Case) -> int | None:
     return None if not peaks or None in peaks else max(value for value in peaks if value is not None)
 
 
+def _is_followed(case: _Case) -> bool:
+    """Return whether anything is known now of any lesion of the baseline."""
+    return any(now is not None for _, now in case.followed)
+
+
 def _hot(case: _Case) -> tuple[Seen, ...]:
     return hottest([now for _, now in case.followed if now is not None], case.rules)
 
@@ -353,8 +360,12 @@ def _counted(case: _Case) -> str:
 
 
 def _doubts(case: _Case, nadir: int | None) -> Iterator[str]:
-    if not _has_uptake(case.now) and case.followed:
-        yield "No SULpeak at this visit: a lesion that is called absent was taken as one without uptake."
+    gone = any(now is not None and now.status is Status.ABSENT for _, now in case.followed)
+    if gone and not _has_uptake(case.now):
+        yield (
+            "No lesion that counts has a SULpeak at this visit: one that is called absent was taken as one without "
+            "uptake."
+        )
     yield from quality(case.now.reference)
     yield from _unmeasured(case)
     if case.rules.incomparable_scans == "doubt":

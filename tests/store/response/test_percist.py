@@ -134,6 +134,27 @@ def test_a_lesion_that_was_not_assessed_leaves_the_scan_not_evaluable_unless_the
     assert last(then, (lesion("A", 20), lesion("B", 10))).overall == "NE"
 
 
+def test_a_visit_that_tells_of_no_lesion_of_the_baseline_shows_no_change() -> None:
+    then = (hot("A", 10.0), hot("B", 6.0))
+    point = last(then, ())
+    assert point.because == "NE: nothing is known of the lesions of the baseline at this visit."
+    assert (point.sum, point.doubts) == (None, ())
+    new = last(then, (hot("X", 5.0, role=Role.NEW),))
+    assert new.because == "PMD: new: X; nothing is known of the lesions of the baseline at this visit."
+
+
+def test_what_is_called_absent_where_nothing_has_a_number_is_a_doubt() -> None:
+    gone = last((hot("A", 10.0), hot("B", 6.0)), (hot("A", status=GONE), hot("B", status=GONE)))
+    assert (gone.overall, [one for one in gone.doubts if "called absent" in one]) == (
+        "CMR",
+        [
+            "No lesion that counts has a SULpeak at this visit: one that is called absent was taken as one without "
+            "uptake."
+        ],
+    )
+    assert last((hot("A", 10.0),), (hot("A", status=Status.PRESENT),)).doubts == ()
+
+
 @pytest.mark.parametrize(("peak", "word"), [(3.4, "PMR"), (3.399, "NE")])
 def test_the_hottest_lesion_has_to_be_measurable_at_baseline(peak: float, word: str) -> None:
     assert last((hot("A", peak),), (hot("A", 2.1),)).overall == word
