@@ -22,7 +22,8 @@ def ask_anew(session: Session, settings: Settings, patient_pk: int, now: datetim
     """Have the patient's response told anew, when it is told at all."""
     if settings.response_criteria != "off":
         objects = ObjectStore(settings.home / "store")
-        ask(session, patient_pk, now, objects=objects, max_attempts=settings.max_attempts)
+        attempts, criteria = settings.max_attempts, settings.response_criteria
+        ask(session, patient_pk, now, objects=objects, criteria=criteria, max_attempts=attempts)
 
 
 def decided(

@@ -217,8 +217,14 @@ class Worker:
         raise _Overtaken
 
     def _ask(self, session: Session, patient_pk: int, now: datetime) -> None:
-        attempts = self._settings.max_attempts
-        response_jobs.ask(session, patient_pk, now, objects=self._objects, max_attempts=attempts)
+        response_jobs.ask(
+            session,
+            patient_pk,
+            now,
+            objects=self._objects,
+            criteria=self._settings.response_criteria,
+            max_attempts=self._settings.max_attempts,
+        )
 
     def _keep_page(self, page: Path, revision: Revision) -> None:
         """Put the page of a patient where people find it: `reports/patient-NUMBER.html` in the node's folder."""

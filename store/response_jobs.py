@@ -20,6 +20,7 @@ from store.database import aware_utc
 from store.objects import ObjectStore
 from store.patients import same_person
 from store.tables import Choice, Finding, Job, LesionLink, Patient, PatientMerge, Revision, Study
+from store.told import looks_at
 from store.turn import REPORT
 
 PLUGIN: Final = REPORT
@@ -53,19 +54,21 @@ def ask(
     now: datetime,
     *,
     objects: ObjectStore | None = None,
+    criteria: str = "recist1.1",
     max_attempts: int = 5,
 ) -> Job | None:
     """Put a report on the patient's response into the queue, in place of one that waits; return it.
 
-    None for a patient without PatientID, when lesions are known of fewer than two dates, or when this state was told
-    already. With the object store what was measured elsewhere counts too. To be called in the transaction that changes
-    what is told.
+    None for a patient without PatientID, when lesions are known of fewer than two dates, when the criteria look at none
+    of them, or when this state was told already. With the object store what was measured elsewhere counts too. To be
+    called in the transaction that changes what is told.
     """
     now = aware_utc(now)
     if not session.get_one(Patient, patient_pk).patient_id:
         return None  # whoever comes without an identifier shares this row with others
-    seen = course(session, patient_pk, objects).sightings
-    if len({sighting.date for sighting in seen}) < 2:
+    known = course(session, patient_pk, objects)
+    seen = known.sightings
+    if len({sighting.date for sighting in seen}) < 2 or not looks_at(known, criteria):
         return None
     revision = session.exec(
         select(Revision)

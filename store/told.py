@@ -196,6 +196,12 @@ def looked_at(course: Course, criteria: str) -> Sequence[Sighting]:
     ]
 
 
+def looks_at(course: Course, criteria: str) -> bool:
+    """Return whether criteria look at anything of a course, be it rejected or without weight."""
+    every = replace(course, sightings=tuple(replace(one, counts=True) for one in course.sightings))
+    return bool(looked_at(every, criteria))
+
+
 def _new_words(one: Sighting, course: Course) -> str:
     length = one.measurements.get("long_axis")
     what = [] if length is None else [f"{length.value:.1f} mm"]
@@ -335,4 +341,4 @@ def _sul(one: Sighting) -> Measure | None:
     return next((m for m in named if m is not None and m.unit in SUL), None)
 
 
-__all__ = ["doubts", "history", "in_words", "judge", "looked_at"]
+__all__ = ["doubts", "history", "in_words", "judge", "looked_at", "looks_at"]

@@ -83,6 +83,30 @@ def test_whoever_has_no_patient_id_has_no_course(session: Session) -> None:
     assert ask(session, int(patient.id or 0), at(60)) is None
 
 
+@pytest.mark.parametrize(
+    ("criteria", "is_asked"), [("recist1.1", False), ("volume", False), ("percist", True), ("lugano", True)]
+)
+def test_criteria_that_look_at_nothing_of_a_patient_tell_no_response(
+    session: Session, criteria: str, is_asked: bool
+) -> None:
+    clock = Clock()
+    for on in (JANUARY, MARCH):
+        visit(session, clock, on, [lesion("2.25.1", suv_peak=8.0)], plugin="pet_lesion")
+    assert (ask(session, patient_pk(session), at(60), criteria=criteria) is not None) == is_asked
+
+
+def test_what_was_rejected_after_it_was_told_is_told_anew(session: Session) -> None:
+    clock = Clock()
+    for on in (JANUARY, MARCH):
+        visit(session, clock, on, [lesion("2.25.1")])
+    patient = patient_pk(session)
+    first = ask(session, patient, at(60))
+    choose(session, patient, "reject", "2.25.1", "true", author="A", now=at(70))
+    second = ask(session, patient, at(70))
+    assert first is not None and second is not None
+    assert second.id != first.id
+
+
 def test_a_report_waits_for_the_analyses_of_its_patient_and_for_no_others(session: Session) -> None:
     clock = Clock()
     for on in (JANUARY, MARCH):
