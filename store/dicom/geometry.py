@@ -1,7 +1,7 @@
 """The geometry gate: whether image planes are the slices of one regular volume, from headers alone.
 
 Everything that would make a length, a volume or a position wrong is refused with a code; what is slightly off is
-flagged. Nothing is assumed where a header is silent.
+flagged. Nothing is assumed where a header is silent. Whether its slices are of one acquisition `reconstructions` asks.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from plugins.errors import Refused
 from store.dicom.comparable import comparable
 from store.dicom.files import File
 from store.dicom.geometry import Arrangement, arrange
+from store.dicom.reconstructions import require_one_reconstruction
 from store.dicom.slices import Slice, slices_of
 from store.dicom.suv import suv_scale
 from store.dicom.values import integer, text
@@ -126,11 +127,12 @@ def read_grid(files: Sequence[File]) -> Volume:
 
 
 def _arranged(files: Sequence[File], flags: list[Flag]) -> tuple[list[Slice], Arrangement]:
-    """Return the slices of a series in their order, and how they lie."""
+    """Return the slices of a series in their order, and how they lie. Refuses `several-acquisitions` too."""
     require_readable(files)
     slices = _without_localizers([s for file in files for s in slices_of(file)], flags)
     arranged = arrange([s.plane for s in slices])
     ordered = [slices[i] for i in arranged.order]
+    require_one_reconstruction(ordered, arranged)
     _require_size(ordered)
     return ordered, arranged
 

@@ -1,0 +1,82 @@
+"""Whether the slices of a series are of one acquisition and one reconstruction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plugins.errors import Refused
+from store.dicom.geometry import Arrangement
+from store.dicom.slices import Slice
+from store.dicom.values import text
+
+MOST_GROUPS = 3
+LEAST_SHARE = 0.25
+"""Each group has such a part of the slices."""
+LEAST_SLICES = 4
+LEAST_OVERLAP = 0.5
+"""The groups share more than such a part of the extent of the shortest."""
+LEAST_CHANGES = 0.75
+"""Such a part of the neighbours in the common range are of different groups."""
+SAME_STEP = 0.1
+
+FloatArray = NDArray[np.float64]
+
+
+def require_one_reconstruction(slices: Sequence[Slice], arranged: Arrangement) -> None:
+    """Refuse `several-acquisitions`: slices of several acquisitions or kernels that alternate through one volume.
+
+    The slices are given in the order of the volume. Kernels that alternate are evidence enough; acquisitions of a CT
+    are where each is a regular series by itself. Numbers of each slice, rotation or bed position of its own are none.
+    """
+    along = np.asarray(arranged.positions_mm) @ arranged.geometry.affine[:3, 0]
+    along = along / np.linalg.norm(arranged.geometry.affine[:3, 0])
+    headers = [s.file.header for s in slices]
+    kernels = [text(header, "ConvolutionKernel") for header in headers]
+    acquisitions = [text(header, "AcquisitionNumber") for header in headers]
+    if alternate(kernels, along):
+        named = [f"kernel {kernel or 'not stated'}" for kernel in dict.fromkeys(kernels)]
+    elif slices[0].file.modality == "CT" and alternate(acquisitions, along, regular=True):
+        named = [f"acquisition {number or 'not stated'}" for number in dict.fromkeys(acquisitions)]
+    else:
+        return
+    raise Refused(
+        "several-acquisitions",
+        f"slices of several acquisitions or reconstructions lie between one another ({', '.join(named)}); send each as "
+        "a series of its own",
+    )
+
+
+def alternate(names: Sequence[str], along: FloatArray, *, regular: bool = False) -> bool:
+    """Return whether two or three groups of slices lie between one another along most of what they share.
+
+    `names` are those of the groups and `along` the positions, mm, slice by slice and growing. With `regular` each group
+    also has at least four slices and steps that are one whole multiple, of 2 at least, of the mean step of all.
+    """
+    groups = sorted(set(names))
+    if not 2 <= len(groups) <= MOST_GROUPS:
+        return False
+    labels = np.array([groups.index(name) for name in names])
+    members = [np.flatnonzero(labels == group) for group in range(len(groups))]
+    if min(map(len, members)) < LEAST_SHARE * len(names):
+        return False
+    first, last = max(int(own[0]) for own in members), min(int(own[-1]) for own in members)
+    shortest = min(float(along[own[-1]] - along[own[0]]) for own in members)
+    if first >= last or along[last] - along[first] <= LEAST_OVERLAP * shortest:
+        return False
+    if np.mean(np.diff(labels[first : last + 1]) != 0) < LEAST_CHANGES:
+        return False
+    return not regular or all(_is_regular(own, along) for own in members)
+
+
+def _is_regular(own: NDArray[np.intp], along: FloatArray) -> bool:
+    if len(own) < LEAST_SLICES:
+        return False
+    steps = np.diff(along[own]) * (len(along) - 1) / (along[-1] - along[0])
+    whole = np.rint(np.median(steps))
+    return bool(whole >= 2 and (np.abs(steps - whole) < SAME_STEP * whole).all())
+
+
+__all__ = ["alternate", "require_one_reconstruction"]

@@ -1,0 +1,82 @@
+"""Slices of several acquisitions or kernels in one series: refused where they alternate, read where they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dicom_series import make_series
+
+from store.dicom.reconstructions import alternate
+from store.dicom.series import ReadStudy, read_study
+
+CT = np.rint(np.random.default_rng(7).normal(40, 30, (16, 12, 10))) + np.linspace(-900, 0, 10)
+Namer = Callable[[int], str]
+
+
+def read(folder: Path, **attributes: Any) -> ReadStudy:
+    make_series(folder / "ct", CT, **attributes)
+    return read_study((folder / "ct").iterdir())
+
+
+def test_two_kernels_that_alternate_are_refused(tmp_path: Path) -> None:
+    study = read(
+        tmp_path,
+        ConvolutionKernel=lambda k: ("B", "SHARP")[k % 2],
+        AcquisitionNumber=lambda k: str(k % 2 + 1),
+    ).study
+    (refusal,) = study.refused
+    assert refusal.code == "several-acquisitions"
+    assert "(kernel B, kernel SHARP); send each as a series of its own" in refusal.sentence
+    assert study.volumes == ()
+
+
+def test_two_acquisitions_of_a_ct_that_alternate_are_refused(tmp_path: Path) -> None:
+    (refusal,) = read(tmp_path, AcquisitionNumber=lambda k: str(k % 2 + 1)).study.refused
+    assert refusal.code == "several-acquisitions"
+    assert "(acquisition 1, acquisition 2)" in refusal.sentence
+
+
+def test_slices_of_an_mr_that_were_taken_in_two_passes_are_one_volume(tmp_path: Path) -> None:
+    study = read(tmp_path, modality="MR", AcquisitionNumber=lambda k: str(k % 2 + 1)).study
+    assert [v.array.shape[0] for v in study.volumes] == [16]
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        lambda k: str(k + 1),
+        lambda k: str(k // 2 + 1),
+        lambda k: str(k // 8 + 1),
+        lambda k: str(1 + (k > 7) if k not in (7, 8) else 1 + (k == 7)),
+        lambda k: str(1 + k // 2 % 2),
+        lambda k: str(1 + (k == 8)),
+        lambda k: None,
+    ],
+    ids=["each slice", "each rotation", "stations", "stations that overlap", "pairs", "a lone one", "none"],
+)
+def test_acquisitions_that_do_not_alternate_are_one_volume(tmp_path: Path, number: Namer) -> None:
+    study = read(tmp_path, AcquisitionNumber=number).study
+    assert [v.array.shape[0] for v in study.volumes] == [16]
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [("AB" * 8, True), ("ABC" * 6, True), ("ABCD" * 4, False), ("AAAAABABABBBBB", False), ("AAABABABBB", False),
+     ("AB", False), ("ABA", False), ("AABB" * 4, False), ("A" * 8 + "B" * 8, False), ("A" * 9, False)],
+)  # fmt: skip
+def test_groups_alternate_when_they_lie_between_one_another_along_most_of_what_they_share(
+    names: str, found: bool
+) -> None:
+    assert alternate(names, np.arange(len(names), dtype=float)) == found
+
+
+def test_a_group_that_is_no_regular_series_by_itself_is_no_acquisition_of_its_own() -> None:
+    names, along = "ABABABBABABABAAB", np.arange(16, dtype=float)
+    assert alternate(names, along)
+    assert not alternate(names, along, regular=True)
+    assert alternate("AB" * 8, along, regular=True)
+    assert not alternate("AB" * 3, along[:6], regular=True)
