@@ -121,7 +121,7 @@ class Volume:
     series_number: int | None = None
     """SeriesNumber of the source."""
     convolution_kernel: str = ""
-    """ConvolutionKernel of a CT; densities of different kernels must not be compared."""
+    """ConvolutionKernel, all that its slices state; densities of different kernels must not be compared."""
     flags: tuple[Flag, ...] = ()
     """Doubts told by the geometry gate and by the conversion to real-world units."""
     suv: Mapping[str, float | str] = field(default_factory=dict)

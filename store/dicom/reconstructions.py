@@ -1,4 +1,4 @@
-"""Whether the slices of a series are of one acquisition and one reconstruction."""
+"""With which kernels the slices of a series were reconstructed, and whether several acquisitions make one volume."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from plugins.contract import Flag
 from plugins.errors import Refused
 from store.dicom.geometry import Arrangement
 from store.dicom.slices import Slice
@@ -23,6 +24,22 @@ LEAST_CHANGES = 0.75
 SAME_STEP = 0.1
 
 FloatArray = NDArray[np.float64]
+
+
+def kernels_of(slices: Sequence[Slice]) -> tuple[str, ...]:
+    """Return the kernels that the slices state, in alphabetical order."""
+    return tuple(sorted({text(s.file.header, "ConvolutionKernel") for s in slices} - {""}))
+
+
+def kernel_doubts(kernels: Sequence[str]) -> tuple[Flag, ...]:
+    """Return the doubt `mixed-kernels` of a series that was reconstructed with several kernels."""
+    if len(kernels) < 2:
+        return ()
+    sentence = (
+        f"its slices were reconstructed with {len(kernels)} kernels ({', '.join(kernels)}): densities and textures are "
+        "those of no single one and compare with no other series"
+    )
+    return (Flag(code="mixed-kernels", sentence=sentence),)
 
 
 def require_one_reconstruction(slices: Sequence[Slice], arranged: Arrangement) -> None:
@@ -79,4 +96,4 @@ def _is_regular(own: NDArray[np.intp], along: FloatArray) -> bool:
     return bool(whole >= 2 and (np.abs(steps - whole) < SAME_STEP * whole).all())
 
 
-__all__ = ["alternate", "require_one_reconstruction"]
+__all__ = ["alternate", "kernel_doubts", "kernels_of", "require_one_reconstruction"]

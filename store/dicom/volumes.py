@@ -25,7 +25,7 @@ from plugins.errors import Refused
 from store.dicom.comparable import comparable
 from store.dicom.files import File
 from store.dicom.geometry import Arrangement, arrange
-from store.dicom.reconstructions import require_one_reconstruction
+from store.dicom.reconstructions import kernel_doubts, kernels_of, require_one_reconstruction
 from store.dicom.slices import Slice, slices_of
 from store.dicom.suv import suv_scale
 from store.dicom.values import integer, text
@@ -80,6 +80,8 @@ def read_volume(files: Sequence[File]) -> Volume:
     ordered, arranged = _arranged(files, flags)
     flags += arranged.flags
     flags += _header_doubts(ordered)
+    kernels = kernels_of(ordered)
+    flags += kernel_doubts(kernels)
     quantity = judge_values(ordered, arranged)
     flags += quantity.flags
     voxels = read_voxels(ordered, quantity.factors, text(header, "Modality"))
@@ -101,7 +103,7 @@ def read_volume(files: Sequence[File]) -> Volume:
         slice_positions=arranged.positions_mm,
         series_description=text(header, "SeriesDescription"),
         series_number=integer(header, "SeriesNumber"),
-        convolution_kernel=text(header, "ConvolutionKernel"),
+        convolution_kernel=", ".join(kernels),
         flags=tuple(replace(f, sentence=f"{named}: {f.sentence}", series_instance_uid=uid) for f in flags),
         suv=dict(quantity.suv),
     )

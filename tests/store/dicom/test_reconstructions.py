@@ -80,3 +80,21 @@ def test_a_group_that_is_no_regular_series_by_itself_is_no_acquisition_of_its_ow
     assert not alternate(names, along, regular=True)
     assert alternate("AB" * 8, along, regular=True)
     assert not alternate("AB" * 3, along[:6], regular=True)
+
+
+def test_a_series_of_two_kernels_names_both_and_is_doubted(tmp_path: Path) -> None:
+    study = read(tmp_path, ConvolutionKernel=lambda k: "SHARP" if k else "B").study
+    (volume,) = study.volumes
+    assert volume.convolution_kernel == "B, SHARP"
+    assert [(f.code, f.sentence) for f in volume.flags] == [
+        (
+            "mixed-kernels",
+            "series 1 (CT, Synthetic CT): its slices were reconstructed with 2 kernels (B, SHARP): densities and "
+            "textures are those of no single one and compare with no other series",
+        )
+    ]
+
+
+def test_a_series_of_one_kernel_names_it_without_a_doubt(tmp_path: Path) -> None:
+    (volume,) = read(tmp_path, ConvolutionKernel=lambda k: "B30f" if k else None).study.volumes
+    assert (volume.convolution_kernel, volume.flags) == ("B30f", ())
