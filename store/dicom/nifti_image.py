@@ -11,6 +11,7 @@ import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ LEAST_RANGE = 10.0
 SQUARE = 0.02
 """Two voxel distances that differ by less than this part are equal."""
 SHEAR = 1e-3
+MOVED = 0.1
+"""Putting the axes at right angles moves no voxel by more than such a part of the smallest voxel distance."""
 
 HIGHEST_SUV = 1000.0
 """Higher values are Bq/ml, or counts."""
@@ -89,7 +92,7 @@ def _read(path: Path, modality: str) -> NiftiImage:
     else:
         _require_values(data, path.name, modality)
     lps = RAS_TO_LPS @ affine
-    _require_upright(lps, path)
+    _require_upright(lps, data.shape, path)
     order, flipped = _axes(lps)
     turned = lps[:, [*order, 3]].copy()
     array = data.transpose(order)
@@ -183,12 +186,26 @@ def _load(path: Path) -> tuple[NDArray[np.float32], FloatArray]:
     return data, read_position(image, path.name)
 
 
-def _require_upright(lps: FloatArray, path: Path) -> None:
-    directions = lps[:3, :3] / np.linalg.norm(lps[:3, :3], axis=0)
-    if np.abs(directions.T @ directions - np.eye(3)).max() > SHEAR:
+def _require_upright(lps: FloatArray, shape: tuple[int, ...], path: Path) -> None:
+    """Refuse `sheared`: axes of a grid `shape` that are not at right angles, by themselves or at its corners."""
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    directions = lps[:3, :3] / spacing
+    half = (np.array(list(product((-1, 1), repeat=3))) * (np.array(shape) - 1)) / 2
+    moved_mm = np.linalg.norm(half @ (_straight(lps, shape) - lps)[:3, :3].T, axis=1)
+    if np.abs(directions.T @ directions - np.eye(3)).max() > SHEAR or moved_mm.max() > MOVED * spacing.min():
         raise Refused(
             "sheared", f"the axes of {path.name} are not at right angles; resample it to a grid whose are"
         )
+
+
+def _straight(affine: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    """Return an affine with its axes at right angles, about the middle of a grid `shape`."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    u, _, v = np.linalg.svd(affine[:3, :3] / spacing)
+    straight = affine.copy()
+    straight[:3, :3] = (u @ v) * spacing
+    straight[:3, 3] += (affine - straight)[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return straight
 
 
 def _axes(lps: FloatArray) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
@@ -218,12 +235,9 @@ def _slice_axis(spacing: FloatArray, cosines: FloatArray) -> int:
 
 
 def _volume(array: NDArray[np.float32], affine: FloatArray, modality: str) -> Volume:
-    """Return the volume; its axes are put exactly at right angles, which moves no voxel by a thousandth of one."""
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    u, _, v = np.linalg.svd(affine[:3, :3] / spacing)
-    straight = affine.copy()
-    straight[:3, :3] = (u @ v) * spacing
+    """Return the volume; its axes are put exactly at right angles, which moves no voxel by more than a tenth of one."""
     shape = (int(array.shape[0]), int(array.shape[1]), int(array.shape[2]))
+    straight = _straight(affine, shape)
     role, unit, sop_class_uid = KINDS[modality]
     positions = [tuple((straight[:3, 3] + k * straight[:3, 0]).tolist()) for k in range(shape[0])]
     return Volume(
