@@ -63,7 +63,7 @@ DERIVED: Final = {
     "suv_peak": codes.PEAK,
     "sul_peak": codes.PEAK,
 }
-COUNTED_MM: Final = {Status.ABSENT: 0.0, Status.TOO_SMALL: TOO_SMALL_TENTHS / 10}
+COUNTED_MM: Final = {Status.ABSENT: 0.0, Status.COALESCED: 0.0, Status.TOO_SMALL: TOO_SMALL_TENTHS / 10}
 """What a target counts that has no length (RECIST 1.1, 4.3.2)."""
 BY_LENGTH: Final = ("recist1.1", "irecist")
 
@@ -189,7 +189,11 @@ def _number(name: str, sighting: Sighting) -> Measurement:
 
 
 def _stand_in(axis: str, status: Status) -> Measurement:
-    words = {Status.ABSENT: "not there any more: counts 0 mm", Status.TOO_SMALL: "too small: counts 5 mm"}
+    words = {
+        Status.ABSENT: "not there any more: counts 0 mm",
+        Status.COALESCED: "grown together with another one: counts there",
+        Status.TOO_SMALL: "too small: counts 5 mm",
+    }
     return Measurement(
         name=axis,
         concept=codes.SHORT_AXIS if axis == "short_axis" else codes.LONG_AXIS,

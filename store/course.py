@@ -12,6 +12,7 @@ from plugins.errors import Refused
 from store import told
 from store.by_hand import measured_by_hand
 from store.chosen import Chosen, chosen
+from store.coalesced import settled
 from store.density import Density, densities
 from store.elsewhere import Elsewhere, found_elsewhere
 from store.given_reference import GivenReference, given
@@ -166,7 +167,7 @@ def judged(
     """Return the sightings with what people decided of them, what counts, and what each is to the criteria. Pure."""
     studies = {visit.study_instance_uid: visit.study_date for visit in visits}
     found = counted(decided(named(sightings, choices), choices, studies))
-    return with_roles(found, choices, analysed, rules)
+    return settled(with_roles(found, choices, analysed, rules))
 
 
 __all__ = ["Course", "CoursePatient", "CourseVisit", "course", "courses", "judged"]

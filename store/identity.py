@@ -89,7 +89,8 @@ def named(sightings: Sequence[Sighting], chosen: Chosen) -> tuple[Sighting, ...]
 
     A fragment is counted under the lesion that it is of, a lesion that others grew into under the first of them, and
     what was drawn at the place of another one under that (`store.overlap`). For each lesion that ended in another one
-    there is a sighting more at every visit from then on: absent, as long as the whole is seen.
+    there is a sighting more at every visit from then on, coalesced as long as the whole is seen; what counts then is
+    said once roles are known (`store.coalesced`).
     """
     names = Names(sightings, chosen)
     found = [_renamed(one, names, chosen) for one in sightings]
@@ -142,11 +143,12 @@ def _ended(found: Sequence[Sighting], parents: dict[str, str]) -> list[Sighting]
     """Return what is to be told of the lesions that ended in another one, from that visit on."""
     ended: list[Sighting] = []
     last = {one.lesion: one for one in found if drawn(one)}
-    for merged in found:
+    # The newest first: what has ended takes along what ended in it before.
+    for merged in reversed(found):
         if merged.link is None or merged.link.kind is not Kind.MERGED or _was_relinked(merged):
             continue
         others = {_root(parents, uid) for uid in merged.link.earlier} - {merged.lesion}
-        for whole in found:
+        for whole in (*found, *ended):
             if whole.lesion != merged.lesion or whole.date < merged.date:
                 continue
             own = {one.lesion for one in found if one.date == whole.date and drawn(one)}
@@ -159,7 +161,6 @@ def _ended(found: Sequence[Sighting], parents: dict[str, str]) -> list[Sighting]
 
 
 def _coalesced(uid: str, whole: Sighting, merged: Sighting, before: Sighting | None) -> Sighting:
-    can_tell = drawn(whole) or whole.status is Status.ABSENT
     return Sighting(
         lesion=uid,
         tracking_uid=uid,
@@ -170,13 +171,13 @@ def _coalesced(uid: str, whole: Sighting, merged: Sighting, before: Sighting | N
         type="" if before is None else before.type,
         site="" if before is None else before.site,
         node=before is not None and before.node,
-        status=Status.ABSENT if can_tell else Status.NOT_EVALUABLE,
+        status=Status.COALESCED if drawn(whole) else whole.status,
+        whole=whole.whole or whole.lesion,
         link=merged.link,
         plugin=whole.plugin,
         plugin_version=whole.plugin_version,
         model_sha256=whole.model_sha256,
         made_at=whole.made_at,
-        note=f"It has grown together with '{merged.label}', whose size counts for both.",
     )
 
 

@@ -121,6 +121,8 @@ class Sighting:
     """Why it was proposed so, in words."""
     status: Status = Status.MEASURED
     """What was seen."""
+    whole: str = ""
+    """Lesion that it has grown together with, as the course counts that; empty when it is none of such."""
     measurements: Mapping[str, Measure] = field(default_factory=dict)
     """By our names (`long_axis`, `volume`, `suv_peak`)."""
     centroid_mm: Point | None = None

@@ -80,8 +80,10 @@ def doubts(course: Course, criteria: str = "recist1.1") -> dict[date, tuple[str,
                 f"'{one.label}' was normal at the baseline and has a short axis of 10 mm or more: 'nadir lesions mark' "
                 "says whether it is new."
             ] = None
-        if one.link is not None and one.link.kind in (Kind.SPLIT, Kind.MERGED) and one.note == "":
+        if one.link is not None and one.link.kind in (Kind.SPLIT, Kind.MERGED) and drawn(one):
             told[one.date][f"'{one.label}': {one.link.reason}."] = None
+        if one.whole:
+            told[one.date][f"'{course.names[one.lesion]}': {one.note}"] = None
         if criteria in UPTAKE | BOTH and (words := _uptake_words(one, course)):
             told[one.date][words] = None
     dates = _dates(course, seen)
@@ -192,7 +194,8 @@ def looked_at(course: Course, criteria: str) -> Sequence[Sighting]:
     return [
         one
         for one in counting
-        if one.lesion not in drawn_elsewhere and (not drawn(one) or one.on_pet == on_pet)
+        if one.lesion not in drawn_elsewhere
+        and (one.on_pet == on_pet or not (drawn(one) or one.measurements))
     ]
 
 
@@ -265,7 +268,7 @@ def _seen(own: Sequence[Sighting]) -> Seen:
     seen = Seen(
         lesion=first.lesion,
         role=first.role or Role.NON_TARGET,
-        status=_status(sized),
+        status=status_of(sized),
         site=next((one.site for one in own if one.site), ""),
         node=any(one.node for one in own),
     )
@@ -290,7 +293,7 @@ def _seen(own: Sequence[Sighting]) -> Seen:
     return replace(seen, **measured)
 
 
-def _status(own: Sequence[Sighting]) -> Status:
+def status_of(own: Sequence[Sighting]) -> Status:
     """Return the status of a lesion whose fragments have these: measured when all that is left of it is."""
     found = {one.status for one in own}
     for status in (
@@ -299,6 +302,7 @@ def _status(own: Sequence[Sighting]) -> Status:
         Status.PRESENT,
         Status.MEASURED,
         Status.TOO_SMALL,
+        Status.COALESCED,
     ):
         if status in found:
             return status

@@ -54,6 +54,7 @@ IN_WORDS: Final[dict[Status, str]] = {
     Status.NOT_EVALUABLE: "not evaluable",
     Status.PRESENT: "present",
     Status.PROGRESSED: "unequivocally progressed",
+    Status.COALESCED: "grown together with another one",
 }
 
 

@@ -40,12 +40,17 @@ Looks = Mapping[str, Look]
 
 
 def look(seen: Seen) -> Look:
-    """Return what `seen` says: 0 for absent, 5 mm for too small (a node keeps its short axis), else the axis."""
+    """Return what `seen` says: 0 for absent, 5 mm for too small (a node keeps its short axis), else the axis.
+
+    A coalesced lesion adds 0; as a target it is left to the one whose size counts, else it is there.
+    """
     axis = seen.short_axis_tenths if seen.node else seen.long_axis_tenths
     if seen.status is Status.NOT_EVALUABLE:
         return Look(None, None, node=seen.node)
     if seen.status is Status.ABSENT:
         return Look(0, False, node=seen.node)
+    if seen.status is Status.COALESCED:
+        return Look(0, seen.role is not Role.TARGET, node=seen.node)
     if seen.status is Status.TOO_SMALL:
         small = axis if seen.node and axis is not None else TOO_SMALL_TENTHS
         return Look(small, not seen.node or small >= NODE_TENTHS, node=seen.node)

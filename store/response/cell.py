@@ -19,8 +19,10 @@ ROLES: Mapping[str, Role] = {
     "new": Role.NEW,
     "new-lesion": Role.NEW,
 }
+WRITTEN = tuple(status for status in Status if status is not Status.COALESCED)
+"""What a table may say; of lesions that grew together it tells one."""
 STATUSES: Mapping[str, Status] = {
-    **{status.value.lower(): status for status in Status},
+    **{status.value.lower(): status for status in WRITTEN},
     "not-evaluable": Status.NOT_EVALUABLE,
     "not-assessed": Status.NOT_EVALUABLE,
     "toosmall": Status.TOO_SMALL,
@@ -115,7 +117,7 @@ class Cell:
         try:
             return STATUSES[self._word()]
         except KeyError as error:
-            words = ", ".join(status.value for status in Status)
+            words = ", ".join(status.value for status in WRITTEN)
             raise self.refused("bad-status", f"which is no status; write one of {words}") from error
 
     def flag(self) -> bool | None:

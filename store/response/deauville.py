@@ -38,9 +38,8 @@ def score(seen: Seen | None, reference: Reference | None, rules: Rules) -> Score
         return Score(lesion=seen.lesion, value=seen.deauville, by_reader=True, words=words)
     steps = peak(seen)
     if steps == 0:
-        return Score(
-            lesion=seen.lesion, value=1, by_reader=False, words=f"{seen.lesion} Deauville 1, no uptake"
-        )
+        what = "no uptake" if seen.status is not Status.COALESCED else "grown together with another one"
+        return Score(lesion=seen.lesion, value=1, by_reader=False, words=f"{seen.lesion} Deauville 1, {what}")
     if steps is None or reference is None or reference.liver_mean is None:
         return None
     liver = thousandths(reference.liver_mean)

@@ -28,6 +28,8 @@ class Status(StrEnum):
     NOT_EVALUABLE = "NE"
     PRESENT = "present"
     PROGRESSED = "unequivocal-progression"
+    COALESCED = "coalesced"
+    """Grown together with another lesion whose size counts for both: it adds nothing, and is not gone."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,7 @@ def axes(seen: Seen | None) -> tuple[int, int] | None:
     """Return LDi and SDi; None when they were not measured."""
     if seen is None or seen.status is Status.NOT_EVALUABLE:
         return None
-    if seen.status is Status.ABSENT:
+    if seen.status in (Status.ABSENT, Status.COALESCED):
         return 0, 0
     if seen.long_axis_tenths is not None and seen.short_axis_tenths is not None:
         return seen.long_axis_tenths, seen.short_axis_tenths
@@ -256,6 +256,8 @@ def _is_normal(seen: Seen | None) -> bool:
         return False
     if seen.status is Status.ABSENT or (seen.node and seen.status is Status.TOO_SMALL):
         return True
+    if seen.status is Status.COALESCED:
+        return seen.role is Role.TARGET
     longest = seen.long_axis_tenths
     return longest is not None and (longest <= NODE_TENTHS if seen.node else longest == 0)
 
@@ -266,7 +268,8 @@ def _grown(course: Course, name: str) -> str | None:
     if seen is not None and seen.status is Status.PROGRESSED:
         return f"unequivocal progression of {name}."
     both = axes(seen)
-    past = [(one, was) for was in course.before(name) if (one := axes(was)) is not None]
+    alone = [was for was in course.before(name) if was.status is not Status.COALESCED]
+    past = [(one, was) for was in alone if (one := axes(was)) is not None]
     if seen is None or both is None or not past:
         return None
     resolved = any(was.status is Status.ABSENT for _, was in past)

@@ -31,6 +31,9 @@ from store.response.uptake import (
 )
 from store.response.verdict import Response, TimePoint
 
+_WITHOUT_OWN = (Status.ABSENT, Status.COALESCED)
+"""What a lesion is called that has no uptake of its own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Case:
@@ -310,7 +313,9 @@ def _non_target(case: _Case) -> str | None:
         return "NON-CMR/NON-PMD"
     if any(peak(one) is None for one in seen):
         return "NE"
-    return "CMR" if _is_background(case, case.known.non_targets) else "NON-CMR/NON-PMD"
+    # What has grown together is as hot as the lesion that it is in.
+    is_alone = not any(one is not None and one.status is Status.COALESCED for one in seen)
+    return "CMR" if _is_background(case, case.known.non_targets if is_alone else None) else "NON-CMR/NON-PMD"
 
 
 def _glycolysis(case: _Case) -> tuple[int, int] | None:
@@ -319,7 +324,7 @@ def _glycolysis(case: _Case) -> tuple[int, int] | None:
     for was, seen in case.followed:
         if was.tlg is None:
             continue
-        value = 0.0 if seen and seen.status is Status.ABSENT else seen.tlg if seen else None
+        value = 0.0 if seen and seen.status in _WITHOUT_OWN else seen.tlg if seen else None
         if value is None:
             return None
         then, now = then + round(was.tlg * STEPS), now + round(value * STEPS)
@@ -348,7 +353,7 @@ def _name(case: _Case) -> str:
 
 def _counted(case: _Case) -> str:
     """Return number of lesions and, with several, the exploratory sum of the hottest ones."""
-    number = sum(1 for _, now in case.followed if now is not None and now.status is not Status.ABSENT)
+    number = sum(1 for _, now in case.followed if now is not None and now.status not in _WITHOUT_OWN)
     words = f"{number} lesion{'' if number == 1 else 's'}"
     then = replace(case, now=case.baseline)
     sums = [sum(peak(seen) or 0 for seen in _hot(one)) for one in (then, case)]

@@ -34,12 +34,12 @@ def change(earlier: int, later: int) -> str:
 
 
 def peak(seen: Seen | None) -> int | None:
-    """Return the peak of a lesion in thousandths of g/ml, 0 when it is gone; None when it is not known."""
+    """Return the peak of a lesion in thousandths of g/ml, 0 when it is gone or coalesced; None when it is not known."""
     if seen is None or seen.status is Status.NOT_EVALUABLE:
         return None
     if seen.suv_peak is not None:
         return thousandths(seen.suv_peak)
-    return 0 if seen.status is Status.ABSENT else None
+    return 0 if seen.status in (Status.ABSENT, Status.COALESCED) else None
 
 
 def number(seen: Seen) -> Number:

@@ -99,8 +99,8 @@ class Volumes:
     progressive = Threshold(numerator=1728, denominator=1000, words="72.8 % above")
 
     def steps(self, seen: Seen) -> int | None:
-        """Return the volume; 0 for an absent lesion, a sphere of 5 mm for one too small to measure."""
-        if seen.status is Status.ABSENT:
+        """Return the volume; 0 for an absent or coalesced lesion, a sphere of 5 mm for one too small to measure."""
+        if seen.status in (Status.ABSENT, Status.COALESCED):
             return 0
         if seen.volume_mm3 is not None:
             return round(seen.volume_mm3 * _STEPS)

@@ -29,8 +29,8 @@ class Products:
     progressive = Threshold(numerator=5, denominator=4, words="25 % above")
 
     def steps(self, seen: Seen) -> int | None:
-        """Return the product; 0 for an absent lesion, that of 5 mm x 5 mm for one too small to measure."""
-        if seen.status is Status.ABSENT:
+        """Return the product; 0 for an absent or coalesced lesion, 5 mm x 5 mm for one too small to measure."""
+        if seen.status in (Status.ABSENT, Status.COALESCED):
             return 0
         if seen.long_axis_tenths is not None and seen.short_axis_tenths is not None:
             return seen.long_axis_tenths * seen.short_axis_tenths
@@ -71,7 +71,8 @@ class Products:
         for seen in now.seen:
             product = self.steps(seen) if seen.status is Status.MEASURED else None
             past = (one for visit in before for one in visit.seen if one.lesion == seen.lesion)
-            earlier = [steps for one in past if (steps := self.steps(one)) is not None]
+            alone = [one for one in past if one.status is not Status.COALESCED]
+            earlier = [steps for one in alone if (steps := self.steps(one)) is not None]
             if seen.lesion in known.targets and product and earlier and 4 * product >= 5 * min(earlier):
                 yield (
                     f"{seen.lesion} alone is 25 % or more above its smallest product; in the handbook's own words "

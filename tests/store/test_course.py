@@ -156,8 +156,8 @@ def test_of_lesions_that_grew_together_one_is_measured_and_the_others_end(
         same = [Linked(kind=Kind.SAME, uid=uid, earlier=[uid], study=second)]
         visit(session, clock, MAY, [lesion(uid, 26)], same)
         found = course(session, patient_pk(session))
-    assert seen(found, MARCH) == {"2.25.1": (Status.MEASURED, 250), "2.25.2": (Status.ABSENT, None)}
-    assert seen(found, MAY) == {"2.25.1": (Status.MEASURED, 260), "2.25.2": (Status.ABSENT, None)}
+    assert seen(found, MARCH) == {"2.25.1": (Status.MEASURED, 250), "2.25.2": (Status.COALESCED, None)}
+    assert seen(found, MAY) == {"2.25.1": (Status.MEASURED, 260), "2.25.2": (Status.COALESCED, None)}
     ended = next(one for one in found.sightings if one.lesion == "2.25.2" and one.date == MAY)
     assert "grown together" in ended.note
 

@@ -41,6 +41,7 @@ STATUS_WORDS = {
     Status.PRESENT: "present",
     Status.MEASURED: "",
     Status.TOO_SMALL: "too small to measure, counts 5 mm",
+    Status.COALESCED: "",
     Status.ABSENT: "gone",
 }
 """In words; of the parts of a lesion the first of these counts."""
@@ -110,7 +111,7 @@ def lesions_of(
         role, _ = roles[uid]
         counts[role] += 1
         code = f"{CODES[role] if role else 'X'}{counts[role]}"
-        made.append(_lesion(uid, names[uid], seen[uid], code, roles[uid], visits))
+        made.append(_lesion(uid, names, seen[uid], code, roles[uid], visits))
     return tuple(made)
 
 
@@ -122,7 +123,7 @@ def _role(sightings: Sequence[Sighting]) -> tuple[Role | None, str]:
 
 def _lesion(
     uid: str,
-    name: str,
+    names: Mapping[str, str],
     sightings: Sequence[Sighting],
     code: str,
     role: tuple[Role | None, str],
@@ -135,14 +136,14 @@ def _lesion(
     paces, over_all = paces_of(sightings)
     for visit in visits:
         here = [s for s in sightings if s.date == visit.date]
-        cell = _cell(visit.date, [s for s in here if s.counts] or here, axis)
+        cell = _cell(visit.date, [s for s in here if s.counts] or here, axis, names)
         if cell.counted_mm is not None:
             cell = _with_changes(cell, cell.counted_mm, lengths)
             lengths.append(cell.counted_mm or 0.0)
         cells.append(replace(cell, pace=paces.get(visit.date)))
     return LesionCourse(
         code=code,
-        name=name,
+        name=names[uid],
         tracking_uid=uid,
         role=role[0].value if role[0] else "",
         role_by=role[1],
@@ -153,7 +154,7 @@ def _lesion(
     )
 
 
-def _cell(day: date, counting: Sequence[Sighting], axis: str) -> Cell:
+def _cell(day: date, counting: Sequence[Sighting], axis: str, names: Mapping[str, str]) -> Cell:
     """Return one lesion at one visit; parts of a lesion that fell apart are added up, a PET gives its uptake only."""
     if not counting:
         return Cell(date=day, status="", words="")
@@ -166,6 +167,8 @@ def _cell(day: date, counting: Sequence[Sighting], axis: str) -> Cell:
     words = [STATUS_WORDS[status]]
     if linked is not None and linked.kind in (Kind.OUT_OF_VIEW, Kind.NOT_SEGMENTED):
         words.append(LINK_WORDS[linked.kind])
+    if whole := next((s.whole for s in sized if s.whole), ""):
+        words.append(f"grown together with {names[whole]}")
     if len(drawn) > 1:
         words.append(f"{len(drawn)} parts")
     made_by = dict.fromkeys(f"{s.plugin} {s.plugin_version}".strip() for s in counting)
@@ -296,6 +299,8 @@ def _event(one: Sighting, names: Mapping[str, str]) -> str:
         quiet = one.status in (Status.MEASURED, Status.PRESENT)
         return "" if quiet else STATUS_WORDS[one.status]
     words = LINK_WORDS[link.kind]
+    if one.whole and one.status is Status.ABSENT:
+        words += ", and gone since"
     if link.kind in (Kind.MERGED, Kind.SPLIT) and link.earlier:
         before = " and ".join(dict.fromkeys(names.get(uid, uid) for uid in link.earlier))
         words += f" (before: {before})"

@@ -86,7 +86,7 @@ def _sd(response: Response, point: TimePoint, lesions: Sequence[LesionCourse]) -
     parts = []
     for lesion in (one for one in lesions if one.role == Role.TARGET):
         cell = next(c for c in lesion.cells if c.date == point.date)
-        if cell.status == Status.ABSENT:
+        if cell.status in (Status.ABSENT, Status.COALESCED):
             continue
         number = cell.numbers.get(lesion.axis)
         if number is None or number.sd is None:
