@@ -11,6 +11,7 @@ from pydicom.sr.coding import Code
 from models.card import ModelCard
 from plugins import codes
 from plugins.contract import Drawn, Finding, Flag, Study, Volume
+from plugins.edges import doubts_of_edge
 from plugins.errors import Refused
 from plugins.measure.axes import CONTOUR, Convention, largest_piece
 from plugins.measure.lesion import measure_lesion
@@ -174,7 +175,7 @@ class Contours:
             automatic=False,
             tracking_identifier=drawn.tracking_identifier,
             tracking_uid=drawn.tracking_uid,
-            flags=_doubts(drawn, kind),
+            flags=_doubts(drawn, kind, volume),
         )
 
 
@@ -229,7 +230,7 @@ def _category(drawn: Drawn) -> Code:
     return codes.SPATIAL_CONCEPT
 
 
-def _doubts(drawn: Drawn, kind: Kind) -> tuple[Flag, ...]:
+def _doubts(drawn: Drawn, kind: Kind, volume: Volume) -> tuple[Flag, ...]:
     flags: list[Flag] = [replace(flag, plugin=Contours.name) for flag in drawn.flags]
     if kind.guessed:
         flags.append(
@@ -244,6 +245,8 @@ def _doubts(drawn: Drawn, kind: Kind) -> tuple[Flag, ...]:
                 f"has {pieces} pieces; the axes are those of the largest, the rest is of all",
             )
         )
+    if kind.category == codes.MORPHOLOGICALLY_ABNORMAL or kind.type == codes.LYMPH_NODE:
+        flags.extend(replace(flag, plugin=Contours.name) for flag in doubts_of_edge(drawn.mask, volume))
     return tuple(flags)
 
 

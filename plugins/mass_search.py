@@ -15,9 +15,10 @@ from scipy import ndimage
 
 from models.mass_outline import less_its_edge
 from plugins.contract import Mask, Volume
+from plugins.edges import doubt, doubts_of_edge
 from plugins.lungs import Lungs, block_means
 from plugins.measure.lesion import measure_lesion
-from plugins.nodule_drawing import Drawing, doubt, doubts_of_border, doubts_of_edge
+from plugins.nodule_drawing import Drawing, doubts_of_border
 from plugins.patient_axes import PatientAxes
 from plugins.shapes import bounding_box, closing_by_ball
 

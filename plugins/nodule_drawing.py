@@ -16,6 +16,7 @@ from models.segmenter import ClassicalNoduleSegmenter, LesionSegmenter
 from models.surroundings import aeration
 from models.uncertainty import CaseUncertainty
 from plugins.contract import Flag, Mask, Measurement, Point, Volume
+from plugins.edges import doubt, doubts_of_edge
 from plugins.errors import Refused
 from plugins.measure.lesion import measure_lesion
 from plugins.measure.volume import MM3_PER_ML
@@ -217,30 +218,6 @@ def doubts_of_border(aerated: float, volume: Volume) -> tuple[Flag, ...]:
     return (doubt("little-lung-around", words, volume),)
 
 
-def doubts_of_edge(mask: Mask, volume: Volume, measured: Sequence[slice] | None = None) -> tuple[Flag, ...]:
-    """Return the doubt about a mask that touches edges of the grid, or of what was measured of it; else none."""
-    named = (("first slice", "last slice"), ("first row", "last row"), ("first column", "last column"))
-    sides_of = measured or [slice(0, size) for size in mask.shape]
-    ends = zip(named, mask.origin, mask.voxels.shape, sides_of, strict=True)
-    sides = [
-        word
-        for (first, last), o, n, side in ends
-        for word, there in ((first, o == side.start), (last, o + n == side.stop))
-        if there
-    ]
-    words = f"it reaches the edge of the images ({', '.join(sides)}), beyond which it may go on"
-    return (doubt("reaches-image-edge", words, volume),) if sides else ()
-
-
-def doubt(code: str, words: str, volume: Volume) -> Flag:
-    """Return a doubt about how large a lesion of a series is."""
-    return Flag(
-        code=code,
-        sentence=f"{words}; do not take its size as it is",
-        series_instance_uid=volume.series_instance_uid,
-    )
-
-
 def _words(point_mm: Sequence[float] | NDArray[np.float64]) -> str:
     return ", ".join(f"{float(x):g}" for x in point_mm) + " mm"
 
@@ -250,9 +227,7 @@ __all__ = [
     "Drawing",
     "Segmenters",
     "choose",
-    "doubt",
     "doubts_of_border",
-    "doubts_of_edge",
     "draw_at",
     "interval_words",
 ]

@@ -16,6 +16,7 @@ from models.petct import NAME as PETCT
 from models.place import Places
 from plugins import codes
 from plugins.contract import BoolArray, Finding, Flag, Mask, Measurement, Point, Study, Volume
+from plugins.edges import doubts_of_edge
 from plugins.errors import Absent, Refused
 from plugins.measure.axes import CONTOUR, Convention
 from plugins.measure.components import components
@@ -193,7 +194,7 @@ class PetLesion:
             measurements=measure_lesion(
                 spot.mask, pet, convention=self.convention, threshold=spot.threshold, peak=self.peak
             ),
-            flags=spot.flags,
+            flags=(*spot.flags, *doubts_of_edge(spot.mask, pet)),
         )
 
     def _is_large(self, pet: Volume, spot: _Spot) -> bool:
