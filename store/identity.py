@@ -16,7 +16,7 @@ from store.response.history import Status
 from store.sighting import Sighting
 from store.tracking.link import Kind
 
-FOLLOWING = frozenset({Kind.SAME, Kind.REDRAWN, Kind.GONE, Kind.OUT_OF_VIEW, Kind.NOT_SEGMENTED})
+FOLLOWING = frozenset({Kind.SAME, Kind.CUT, Kind.REDRAWN, Kind.GONE, Kind.OUT_OF_VIEW, Kind.NOT_SEGMENTED})
 """Links whose lesion is the one that it was before."""
 
 

@@ -190,6 +190,8 @@ def _sighting(
     segs: dict[tuple[int, str], str],
 ) -> Sighting:
     measured = measures.get(int(finding.id or 0), {})
+    is_cut = link is not None and Kind(link.kind) is Kind.CUT
+    status = Status.NOT_EVALUABLE if is_cut else Status.MEASURED if measured else Status.PRESENT
     site = (finding.site_value, finding.site_scheme, finding.site_meaning)
     return Sighting(
         lesion=finding.tracking_uid,
@@ -207,7 +209,7 @@ def _sighting(
         site=finding.site_meaning or "",
         site_code=Code(*map(str, site)) if all(site) else None,
         node=same(_type(finding), codes.LYMPH_NODE) or finding.site_value == codes.LYMPH_NODE.value,
-        status=Status.MEASURED if measured else Status.PRESENT,
+        status=status,
         measurements=measured,
         centroid_mm=(finding.centroid_x_mm, finding.centroid_y_mm, finding.centroid_z_mm),
         confidence=finding.confidence,

@@ -82,6 +82,10 @@ def doubts(course: Course, criteria: str = "recist1.1") -> dict[date, tuple[str,
             ] = None
         if one.link is not None and one.link.kind in (Kind.SPLIT, Kind.MERGED) and drawn(one):
             told[one.date][f"'{one.label}': {one.link.reason}."] = None
+        if one.link is not None and one.link.kind is Kind.CUT and one.status is Status.NOT_EVALUABLE:
+            told[one.date][
+                f"'{one.label}' is cut by the end of the scan and not evaluable: {one.link.reason}."
+            ] = None
         if one.whole:
             told[one.date][f"'{course.names[one.lesion]}': {one.note}"] = None
         if criteria in UPTAKE | BOTH and (words := _uptake_words(one, course)):

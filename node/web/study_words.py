@@ -18,6 +18,7 @@ KINDS = {
 }
 LINKS = {
     "same": ("same lesion", "run"),
+    "cut-by-field-of-view": ("cut by the end of the scan", "wait"),
     "new": ("new", "wait"),
     "re-segmented": ("redrawn", "wait"),
     "split": ("split", "wait"),

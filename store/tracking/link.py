@@ -10,6 +10,7 @@ class Kind(StrEnum):
     """What became of it."""
 
     SAME = "same"
+    CUT = "cut-by-field-of-view"
     NEW = "new"
     GONE = "disappeared"
     SPLIT = "split"

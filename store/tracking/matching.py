@@ -181,6 +181,8 @@ class _Telling:
         kind = Kind.NEW if not parents else Kind.SAME if len(parents) == 1 else Kind.MERGED
         if kind is Kind.SAME and len(self._children(parents[0])) > 1:
             kind = Kind.SPLIT
+        if kind is Kind.SAME and self._is_cut(parents[0], j):
+            kind = Kind.CUT
         at = self._kept(j)
         first = at if at is not None else parents[0] if parents else None
         return Link(
@@ -195,8 +197,18 @@ class _Telling:
             expected_mm=None if first is None else self._at_mm(first),
         )
 
+    def _is_cut(self, i: int, j: int) -> bool:
+        """Return whether much of an earlier lesion lies beyond the grid, and the present one reaches its border."""
+        mask = self.now[j].mask
+        ends = zip(mask.origin, mask.voxels.shape, mask.shape, strict=True)
+        return self.before[i].in_view < self.gates.in_view and any(
+            o == 0 or o + n == size for o, n, size in ends
+        )
+
     def _why(self, j: int, kind: Kind, parents: Sequence[int]) -> str:
         words = "; ".join(self.pairs[i, j].words for i in parents)
+        if kind is Kind.CUT:
+            words += f"; {self.before[parents[0]].in_view:.0%} of where it was is in view"
         if j in self.told:
             return f"the drawing carries its Tracking UID; {words}"
         if kind is Kind.SPLIT:
@@ -204,7 +216,7 @@ class _Telling:
             return f"one of {parts} lesions where one was, {held:.0%} of it inside; {words}"
         if kind is Kind.MERGED:
             return f"one lesion where {len(parents)} were: {words}"
-        if kind is Kind.SAME:
+        if kind in (Kind.SAME, Kind.CUT):
             return words
         near = [(self.pairs[i, j].distance_mm, i) for i in range(len(self.before))]
         if not near:

@@ -13,6 +13,7 @@ SAID = {
     Kind.NEW: ("lesion-new", "was not seen before; a reader must confirm it before it counts"),
     Kind.GONE: ("lesion-disappeared", "is no longer seen"),
     Kind.OUT_OF_VIEW: ("lesion-out-of-view", "cannot be judged, which does not mean that it is gone"),
+    Kind.CUT: ("lesion-cut", "is cut by the end of the scan, so its size is not judged"),
     Kind.NOT_SEGMENTED: (
         "lesion-not-segmented",
         "seems to be there and was not segmented; measure it by hand",

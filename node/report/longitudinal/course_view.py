@@ -54,6 +54,7 @@ LINK_WORDS = {
     Kind.GONE: "gone",
     Kind.SPLIT: "a part of what was one lesion",
     Kind.MERGED: "grown together",
+    Kind.CUT: "cut by the end of the scan",
     Kind.OUT_OF_VIEW: "outside the field of view",
     Kind.REDRAWN: "drawn again where it was expected",
     Kind.NOT_SEGMENTED: "visible, not segmented",
@@ -165,7 +166,7 @@ def _cell(day: date, counting: Sequence[Sighting], axis: str, names: Mapping[str
     linked_by = next((by for s in sized if (by := _linked_by(s))), "")
     linked = next((s.link for s in sized if s.link is not None), None) if not linked_by else None
     words = [STATUS_WORDS[status]]
-    if linked is not None and linked.kind in (Kind.OUT_OF_VIEW, Kind.NOT_SEGMENTED):
+    if linked is not None and linked.kind in (Kind.CUT, Kind.OUT_OF_VIEW, Kind.NOT_SEGMENTED):
         words.append(LINK_WORDS[linked.kind])
     if whole := next((s.whole for s in sized if s.whole), ""):
         words.append(f"grown together with {names[whole]}")
