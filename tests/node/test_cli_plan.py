@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -49,8 +49,8 @@ def test_the_plan_of_a_model_is_nine_files_that_tell_every_setting_of_retraining
     assert json.loads((tmp_path / "out" / "impact.json").read_text())["run"] is None
 
 
-def test_a_run_is_told_with_the_limits_that_it_was_judged_by(tmp_path: Path) -> None:
-    home, folder = tmp_path / "home", "training/nodule_segmenter/1"
+def judged_into(folder: Path) -> None:
+    """Write what a run that judged leaves in its folder."""
     margins = Margins(resamples=150, group_dice=0.033)
     rows = rows_of(patients=25)
     now = [plus(row, 0.04) for row in rows]
@@ -60,7 +60,12 @@ def test_a_run_is_told_with_the_limits_that_it_was_judged_by(tmp_path: Path) -> 
         seconds=Seconds(champion=(1.0,), challenger=(1.0,)),
         verdict=judge(rows, now, margins),
         shown=(),
-    ).write(home / folder / JUDGED)
+    ).write(folder / JUDGED)
+
+
+def test_a_run_is_told_with_the_limits_that_it_was_judged_by(tmp_path: Path) -> None:
+    home, folder = tmp_path / "home", "training/nodule_segmenter/1"
+    judged_into(home / folder)
     database = empty_database(home)
     with database.transaction() as session:
         run = runs.begin(session, "nodule_segmenter", "host:1", NOW, 60)
@@ -76,6 +81,29 @@ def test_a_run_is_told_with_the_limits_that_it_was_judged_by(tmp_path: Path) -> 
     assert json.loads((tmp_path / "out" / "protocol.json").read_text())["margins"]["group_dice"] == 0.033
     with pytest.raises(Refused, match="There is no run 9"):
         told(tmp_path / "out", home, "--run", "9")
+
+
+def test_a_killed_run_is_not_told_with_what_the_run_that_went_on_in_its_folder_found(tmp_path: Path) -> None:
+    home, folder = tmp_path / "home", "training/nodule_segmenter/1"
+    judged_into(home / folder)
+    database = empty_database(home)
+    for owner in ("host:1", "host:2"):
+        with database.transaction() as session:
+            run = runs.begin(session, "nodule_segmenter", owner, NOW + timedelta(minutes=int(owner[-1])), 60)
+            runs.move(session, run, owner, State.FITTING, folder=folder, labels=12)
+    with database.transaction() as session:
+        runs.move(session, run, "host:2", State.JUDGING)
+    for told_of, state in ((run - 1, "abandoned"), (run, "judging")):
+        told(tmp_path / state, home, "--run", str(told_of))
+        plain = json.loads((tmp_path / state / "impact.json").read_text())["run"]
+        assert (plain["state"], plain["verdict"], plain["labels"]) == (state, None, 12)
+        assert "proposed" not in (tmp_path / state / "impact.html").read_text().partition("Benefits")[0]
+    with database.transaction() as session:
+        runs.end(session, run, "host:2", State.PROPOSED, "Better.", NOW)
+    database.dispose()
+    told(tmp_path / "last", home, "--run", str(run))
+    last = json.loads((tmp_path / "last" / "impact.json").read_text())["run"]
+    assert last["verdict"]["is_proposed"] is True
 
 
 def test_a_family_that_nobody_retrains_is_refused(tmp_path: Path) -> None:

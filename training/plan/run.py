@@ -44,7 +44,7 @@ class ToldRun:
     judged: DataManifest | None = None
     """The frozen hold-out."""
     verdict: Verdict | None = None
-    """What the gate said; None when it did not come so far."""
+    """What the gate said; None when the run did not end with it."""
     shown: tuple[Shown, ...] = ()
     """Cases that changed most."""
     challenger: Mapping[str, str] = field(default_factory=dict)
@@ -54,13 +54,14 @@ class ToldRun:
 def told_run(session: Session, home: Path, family: str, number: int) -> ToldRun:
     """Return what came of a run, from its row, the registry and its folder.
 
+    Only a run that ended with a verdict is told with one: a later run may have gone on in the folder of a killed one.
     Refuses `no-such-run` (none of this number, or of another family), and what is there of its files and is not whole.
     """
     row = runs.get(session, number)
     if row.family != family:
         raise Refused("no-such-run", f"run {number} is one of {row.family}, not of {family}")
     folder = home / row.folder
-    judged = (folder / JUDGED / CHALLENGE).is_file() if row.folder else False
+    judged = row.state in runs.LEARNED and (folder / JUDGED / CHALLENGE).is_file()
     verdict, shown = read_challenge(folder / JUDGED) if judged else (None, ())
     made = next((one for one in versions(session, family) if one.run_pk == number), None)
     before = [one.id for one in runs.list_runs(session, family, runs.LEARNED) if (one.id or 0) < number]

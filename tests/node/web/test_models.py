@@ -20,12 +20,15 @@ from sqlmodel import col, select
 from web_site import WebSite
 
 from models.shipped import VOUCHED, open_shipped
-from node.model_documents import documents_of
+from node.model_documents import document_of, documents_of
 from node.schedule import Schedule
 from node.settings import Settings
 from node.web.week_plots import plots
+from plugins.errors import Refused
 from store import accounts, asked_runs, leases, registry, runs
 from store.audit_tables import AuditRecord
+from store.model_tables import TrainingRun
+from store.runs import State
 from training.drift_told import Course
 
 PAGE = {"Accept": "text/html"}
@@ -274,6 +277,19 @@ def test_a_run_that_was_killed_is_called_so_and_another_may_be_asked_for(site: W
         asked_runs.ask(session, NAME, "x", late)
         assert asked_runs.take(session) == (NAME,)
         assert documents_of(site.settings.home, run) == []
+
+
+@pytest.mark.parametrize("ended", [State.ABANDONED, State.FAILED])
+def test_documents_are_those_of_the_run_that_judged_and_not_of_one_that_was_killed_in_its_folder(
+    site: WebSite, ended: State
+) -> None:
+    home = site.settings.home
+    with site.database.reading() as session:
+        run = runs.get(session, 1)
+    killed = TrainingRun(id=9, family=NAME, state=ended, owner="x", begun_at=run.begun_at, folder=run.folder)
+    assert documents_of(home, run) == ["impact"] and documents_of(home, killed) == []
+    with pytest.raises(Refused, match="no-such-document: run 9 of nodule_segmenter has no document"):
+        document_of(home, killed, NAME, "impact.html")
 
 
 def test_the_pages_are_made_without_torch() -> None:
