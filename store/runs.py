@@ -3,7 +3,8 @@
     collecting -> fitting -> judging -> proposed | refused
     from each of the first three: too-few (nothing was learned), failed, abandoned
 
-A run that is killed says nothing more: when its lease has ended the next one takes its place and calls it abandoned.
+A run that is killed says nothing more: when its lease has ended the next one takes its place and calls it abandoned
+since its last sign of life.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Overtaken(Refused):
 def begin(session: Session, family: str, owner: str, now: datetime, lease_seconds: float) -> int:
     """Return the number of a new run, which is `collecting`. Refuses `already-running`, naming owner and since when."""
     now = aware_utc(now)
-    _bury(session, family, now)
+    _bury(session, family, now, timedelta(seconds=lease_seconds))
     values: dict[str, Any] = {
         "family": family,
         "slot": family,
@@ -156,14 +157,17 @@ def is_alive(run: TrainingRun, now: datetime) -> bool:
     return run.slot is not None and run.lease_until is not None and run.lease_until > aware_utc(now)
 
 
-def _bury(session: Session, family: str, now: datetime) -> None:
-    """Call a run abandoned whose lease has ended."""
+def _bury(session: Session, family: str, now: datetime, lease: timedelta) -> None:
+    """Call a run abandoned whose lease has ended; it ended when it was last heard of, a lease of this node before."""
     gone = and_(col(TrainingRun.slot) == family, col(TrainingRun.lease_until) <= now)
+    times = session.exec(select(TrainingRun.begun_at, TrainingRun.lease_until).where(gone).with_for_update())
+    if (found := times.first()) is None or (until := found[1]) is None:
+        return
     values = {
         "state": State.ABANDONED,
         "slot": None,
         "lease_until": None,
-        "ended_at": now,
+        "ended_at": max(found[0], until - lease),
         "said": "It stopped without a word.",
     }
     statement = update(TrainingRun).where(gone).values(values)

@@ -61,7 +61,23 @@ def test_a_run_whose_lease_ended_is_abandoned_by_the_next_and_can_write_no_more(
     with database.reading() as session:
         assert [run.state for run in runs.list_runs(session)] == ["abandoned", "collecting"]
         (gone,) = runs.list_runs(session, "nodule_segmenter", [State.ABANDONED])
-        assert (gone.folder, gone.ended_at) == ("training/nodule_segmenter/1", LATER)
+        assert gone.folder == "training/nodule_segmenter/1"
+
+
+@pytest.mark.parametrize(
+    ("next_lease", "ended"),
+    [(60, NOW + timedelta(seconds=200)), (3600, NOW), (20, NOW + timedelta(seconds=240))],
+    ids=["the same lease", "a longer one", "a shorter one"],
+)
+def test_a_killed_run_ended_at_its_last_sign_of_life_and_not_when_the_next_one_began(
+    database: Database, next_lease: float, ended: datetime
+) -> None:
+    with database.transaction() as session:
+        killed = runs.begin(session, "nodule_segmenter", "host:1", NOW, 60)
+        assert runs.keep(session, killed, "host:1", NOW + timedelta(seconds=200), 60)
+    with database.transaction() as session:
+        runs.begin(session, "nodule_segmenter", "host:2", NOW + timedelta(days=7), next_lease)
+        assert runs.get(session, killed).ended_at == ended
 
 
 def test_a_run_that_is_kept_alive_stays_and_ends_free_its_place(database: Database) -> None:
