@@ -13,7 +13,7 @@ from node.cli_labels import labels
 from node.cli_lesions import Author, Note, who
 from node.cli_options import AsJson, Config, Home, open_database
 from node.flags import load_settings
-from node.model_lines import print_model, print_models
+from node.model_lines import print_decisions, print_model, print_models
 
 if TYPE_CHECKING:
     from node.model_view import Entry
@@ -34,16 +34,21 @@ def models_list(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the models of the release and those made here: which counts, which wait for a person, which do not."""
+    """List the models of the release and those made here: which counts, which wait for a person, which do not.
+
+    Of one family also who decided what, oldest first.
+    """
     with open_database(home, config) as database:
         from node import model_view
 
         with database.reading() as session:
             found = model_view.entries(session, family)
+            past = [] if family is None else model_view.decisions(session, family, found)
     if as_json:
         printing.print_json([model_view.plain(entry) for entry in found])
     else:
         print_models(found)
+        print_decisions(past)
 
 
 @models_app.command("show")

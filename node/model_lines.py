@@ -21,6 +21,14 @@ COLUMNS = {
     "by": "by",
     "why": "why",
 }
+DECIDED = {
+    "at": "when (UTC)",
+    "done": "what",
+    "to": "counts from then on",
+    "instead_of": "in place of",
+    "by": "by",
+    "note": "why",
+}
 CHECKED = {"title": "asked", "outcome": "answer", "sentence": "found"}
 
 
@@ -29,6 +37,13 @@ def print_models(found: Sequence[Entry]) -> None:
     for family in dict.fromkeys(entry.family for entry in found):
         rows = [_row(entry) for entry in found if entry.family == family]
         printing.print_table(rows, COLUMNS, numbers=("number",), wrapped=("by", "why"), title=family)
+
+
+def print_decisions(past: Sequence[Mapping[str, Any]]) -> None:
+    """Print what `node.model_view.decisions` tells as a table; nothing when nobody decided anything."""
+    if past:
+        rows = [{**done, "at": f"{done['at']:%Y-%m-%d %H:%M}"} for done in past]
+        printing.print_table(rows, DECIDED, wrapped=("by", "note"), title="Who decided what")
 
 
 def print_model(told: Mapping[str, Any]) -> None:
@@ -83,7 +98,8 @@ def _lines(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _decided(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for done in told["history"]:
         note = f" ({done['note']})" if done["note"] else ""
-        yield f"{done['at']:%Y-%m-%d %H:%M}", f"{done['done']} by {done['by']}: {done['to']} counts{note}"
+        counts = f"{done['to']} counts in place of {done['instead_of']}"
+        yield f"{done['at']:%Y-%m-%d %H:%M}", f"{done['done']} by {done['by']}: {counts}{note}"
 
 
 def _pairs(said: Mapping[str, Any]) -> str:
@@ -91,4 +107,4 @@ def _pairs(said: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {word}" for key, word in words.items())
 
 
-__all__ = ["print_model", "print_models"]
+__all__ = ["print_decisions", "print_model", "print_models"]

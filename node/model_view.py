@@ -51,7 +51,7 @@ class Entry:
     by: str = ""
     """Who."""
     why: str = ""
-    """The note of that person; of a model that never counted what the gate said."""
+    """The note with which that person approved it; without one what the gate said. Of a rollback the history tells."""
 
 
 def entries(session: Session, family: str | None = None) -> tuple[Entry, ...]:
@@ -108,12 +108,32 @@ def _made_here(one: ModelVersion, past: Sequence[Promotion]) -> Entry:
 
 
 def _decided(sha256: str, past: Sequence[Promotion]) -> dict[str, Any]:
-    """Return the newest decision that let a model count; nothing when there was none."""
+    """Return the newest decision that let a model count; nothing when there was none.
+
+    The note of a rollback is about the model that it took away, so it stands in the history alone.
+    """
     own = [promotion for promotion in past if promotion.manifest_sha256 == sha256]
     if not own:
         return {}
     last = own[-1]
-    return {"decided_at": last.at, "decided": DONE[last.kind], "by": last.author, "why": last.note}
+    note = {"why": last.note} if last.kind == registry.APPROVE and last.note else {}
+    return {"decided_at": last.at, "decided": DONE[last.kind], "by": last.author, **note}
+
+
+def decisions(session: Session, family: str, known: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Return every approval and rollback of a family, oldest first, as plain data; `known` are its models."""
+    past = registry.history(session, family)
+    return [
+        {
+            "at": p.at,
+            "done": DONE[p.kind],
+            "to": _named(p.manifest_sha256, known),
+            "instead_of": _named(registry.stack(past[:place])[-1], known),
+            "by": p.author,
+            "note": p.note,
+        }
+        for place, p in enumerate(past)
+    ]
 
 
 def plain(entry: Entry) -> dict[str, Any]:
@@ -135,16 +155,7 @@ def details(session: Session, settings: Settings, family: str, number: int | str
         place = ModelPlace(folder=str((settings.home / one.folder).absolute()), sha256=one.manifest_sha256)
         told |= _as_registered(one, known)
     told |= _of_files(family, place)
-    told["history"] = [
-        {
-            "at": p.at,
-            "done": DONE[p.kind],
-            "to": _named(p.manifest_sha256, known),
-            "by": p.author,
-            "note": p.note,
-        }
-        for p in registry.history(session, family)
-    ]
+    told["history"] = decisions(session, family, known)
     others = {name: at for name, at in registry.active(session, settings.home).items() if name != family}
     told["devices"] = devices(settings, family, {**others, **({} if place is None else {family: place})})
     return told
@@ -226,4 +237,15 @@ def devices(settings: Settings, family: str, places: Mapping[str, ModelPlace]) -
     return found
 
 
-__all__ = ["DONE", "SHIPPED", "Entry", "details", "devices", "entries", "families", "plain", "require_family"]
+__all__ = [
+    "DONE",
+    "SHIPPED",
+    "Entry",
+    "decisions",
+    "details",
+    "devices",
+    "entries",
+    "families",
+    "plain",
+    "require_family",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from base64 import b64encode
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ from plugins.errors import Refused
 from plugins.registry import load_plugins
 from store.audit_tables import AuditRecord
 from store.model_tables import ModelVersion
+from store.registry import counts_now
 from store.tables import Job, Result
 
 
@@ -253,6 +255,37 @@ def test_the_list_shows_who_decided_what_and_the_audit_trail_knows_it(clinic: Cl
     said = CliRunner().invoke(app, ["models", "show", NAME, "2", "--home", str(clinic.home)])
     assert "did not propose it. It is worse for nodules below 6 mm." in said.stdout
     assert "Device UID 2.25." in said.stdout
+
+
+def test_after_a_rollback_its_reason_stands_in_the_history_and_not_at_the_model_that_counts_again(
+    clinic: Clinic,
+) -> None:
+    clinic.register(5)
+    clinic.cli("approve", NAME, "1", "--author", "Dr. First")
+    with clinic.node.database.reading() as session:
+        champion = counts_now(session, NAME)
+    clinic.register(6, champion=champion)
+    clinic.cli("approve", NAME, "2", "--author", "Dr. Second", "--note", "finer")
+    clinic.cli("rollback", NAME, "--author", "Dr. Third", "--note", "bad")
+    first, second = clinic.cli("list", NAME)[1:]
+    assert (first["state"], first["decided"], first["by"]) == ("active", "rolled back", "Dr. Third")
+    assert first["why"] == "It is better. It is worse in nothing."
+    assert (second["state"], second["by"], second["why"]) == ("proposed", "Dr. Second", "finer")
+    listed = CliRunner().invoke(app, ["models", "list", NAME, "--home", str(clinic.home)]).stdout
+    models, decisions = listed.split("Who decided what")
+    assert "bad" not in models
+    rows = [re.split(r" {2,}", line.strip())[1:] for line in decisions.strip().splitlines()[2:]]
+    assert rows == [
+        ["approved", "1", "shipped", "Dr. First"],
+        ["approved", "2", "1", "Dr. Second", "finer"],
+        ["rolled back", "1", "2", "Dr. Third", "bad"],
+    ]
+    shown = CliRunner().invoke(app, ["models", "show", NAME, "2", "--home", str(clinic.home)]).stdout
+    assert "rolled back by Dr. Third: 1 counts in place of 2 (bad)" in shown
+    clinic.cli("rollback", NAME, "--author", "Dr. Third", "--note", "worse")
+    assert clinic.cli("list", NAME)[0]["why"] == ""
+    every = CliRunner().invoke(app, ["models", "list", "--home", str(clinic.home)]).stdout
+    assert "Who decided what" not in every and "worse" not in every
 
 
 def test_a_family_that_the_release_has_not_counts_no_more_after_a_rollback(

@@ -44,7 +44,7 @@ class ModelEntry(BaseModel):
     decided_at: form.Instant | None = Field(description="When a person last let it count")
     decided: str = Field(description="approved or rolled back; empty")
     by: str
-    why: str = Field(description="The note of that person, or what the gate said")
+    why: str = Field(description="The note of an approval, or what the gate said")
 
 
 class FamilyRow(BaseModel):
