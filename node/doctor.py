@@ -29,7 +29,7 @@ from node.deliveries import key_of
 from node.doctor_peers import peers
 from node.examined import Line
 from node.settings import Settings
-from node.tls import SOON_DAYS, expiring, https_context, server_context
+from node.tls import SOON_DAYS, certificate_files, days_left, https_context, server_context
 from node.variables import foreign
 from node.web.access import require_keys
 from node.web.viewer_files import find_pages
@@ -297,11 +297,16 @@ def _tls(settings: Settings) -> Iterator[Line]:
         if settings.tls_port:
             yield _port("DICOM TLS port", settings.dicom_host, settings.tls_port)
             server_context(settings)
-        for path, days in expiring(settings, datetime.now(UTC)):
-            says = f"expired {-days:.0f} days ago" if days < 0 else f"expires {days:.0f} days from now"
-            yield Line(what=f"TLS certificate {path}", ok=days > SOON_DAYS, says=says, needed=days < 0)
     except Refused as refused:
         yield Line(what="TLS", ok=False, says=str(refused))
+    for path in certificate_files(settings):
+        try:
+            days = days_left(path, datetime.now(UTC))
+        except Refused as refused:
+            yield Line(what=f"TLS certificate {path}", ok=False, says=str(refused))
+            continue
+        says = f"expired {-days:.0f} days ago" if days < 0 else f"expires {days:.0f} days from now"
+        yield Line(what=f"TLS certificate {path}", ok=days > SOON_DAYS, says=says, needed=days < 0)
     key = settings.tls_key or settings.tls_certificate
     if key is not None and key.is_file() and key.stat().st_mode & 0o007:
         says = f"{key} is open to everybody on this machine: chmod o-rwx {key}"

@@ -9,7 +9,7 @@ from sqlmodel import col, select
 
 from node.logs import line
 from node.settings import Settings
-from node.tls import SOON_DAYS, expiring
+from node.tls import SOON_DAYS, certificate_files, days_left
 from plugins.errors import Refused
 from store.database import Database
 from store.tables import Event
@@ -28,12 +28,14 @@ class Expiry:
 
     def tick(self, now: datetime) -> bool:
         """Write an event for each file that expires soon and was not told of today; True when there was one."""
-        try:
-            soon = {str(path): days for path, days in expiring(self._settings, now) if days <= SOON_DAYS}
-        except Refused as refused:
-            log.error(line(refused.code, text=refused.sentence))
-            return False
+        soon: dict[str, float] = {}
         told = False
+        for file in certificate_files(self._settings):
+            try:
+                if (left := days_left(file, now)) <= SOON_DAYS:
+                    soon[str(file)] = left
+            except Refused as refused:
+                log.error(line(refused.code, text=refused.sentence))
         for path, days in soon.items():
             with self._database.transaction() as session:
                 today = select(Event.id).where(

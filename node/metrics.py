@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from sqlmodel import Session
 
 from node.settings import Settings
-from node.tls import expiring
+from node.tls import certificate_files, days_left
 from plugins.errors import Refused
 from store import tally
 from store.database import Database
@@ -225,11 +225,12 @@ def _disk(settings: Settings) -> Iterator[Family]:
 
 
 def _certificates(settings: Settings, now: datetime) -> Iterator[Family]:
-    try:
-        days = {path.name: left for path, left in expiring(settings, now)}
-    except Refused as refused:
-        log.warning("certificates: %s", refused)
-        return
+    days: dict[str, float] = {}
+    for path in certificate_files(settings):
+        try:
+            days[path.name] = days_left(path, now)
+        except Refused as refused:
+            log.warning("certificates: %s", refused)
     yield _by("nadir_certificate_days", "Days that are left to a certificate of the settings", days, "file")
 
 

@@ -27,7 +27,7 @@ from node.process import End, keep_one_heap, settle_down
 from node.receipts import Receipts
 from node.reception import Door
 from node.settings import Settings
-from node.tls import Renewed
+from node.tls import Renewed, certificate_files
 from node.variables import foreign
 from node.vitals import Vitals, VitalsServer
 from plugins.errors import Refused
@@ -86,6 +86,8 @@ class Node:
                 getattr(self, f"_start_{role}")()
             if self.settings.metrics_port and not self._shares_port:
                 self._start_vitals()
+            if certificate_files(self.settings) and {"listener", "web"} & {*self.roles}:
+                self._loop("expiry", Expiry(self.database, self.settings).tick, EXPIRY_SECONDS)
             heart = Heart(self.database, self.roles)
             self._closings.append(heart.close)
             self._loop("heart", heart.tick, BEAT_SECONDS)
@@ -152,8 +154,6 @@ class Node:
         self.dicom_port = listener.port
         self._doors.append(listener.drain)
         self._loop("reporters", reporters.tick, REFRESH_SECONDS)
-        if s.tls_certificate or s.tls_ca:
-            self._loop("expiry", Expiry(self.database, s).tick, EXPIRY_SECONDS)
 
     def _start_listeners(self) -> None:
         from node.listener_group import ListenerGroup

@@ -224,14 +224,15 @@ def expires_at(path: Path) -> datetime:
         raise Refused("bad-tls", f"{path} holds a certificate that cannot be read") from error
 
 
-def expiring(settings: Settings, now: datetime) -> Iterator[tuple[Path, float]]:
-    """Give each certificate file of the settings with the days that are left to it; negative once it has expired.
+def certificate_files(settings: Settings) -> tuple[Path, ...]:
+    """Return the files of certificates that the settings name, for DICOM and for HTTPS, each once."""
+    named = (settings.tls_certificate, settings.tls_ca, settings.http_tls_certificate)
+    return tuple(dict.fromkeys(path for path in named if path is not None))
 
-    Refuses `bad-tls`.
-    """
-    for path in (settings.tls_certificate, settings.tls_ca):
-        if path is not None:
-            yield path, (expires_at(path) - now).total_seconds() / 86400
+
+def days_left(path: Path, now: datetime) -> float:
+    """Return the days that are left to a certificate file; negative once it has expired. Refuses `bad-tls`."""
+    return (expires_at(path) - now).total_seconds() / 86400
 
 
 def _not_after(certificate: bytes) -> datetime:

@@ -23,12 +23,15 @@ from orthanc_server import orthanc
 from patience import PATIENT, eventually
 from ports import free_port
 from small_node import SmallNode, instances_in
+from sqlmodel import select
 from typer.testing import CliRunner
 
 from node.cli import app
 from node.doctor import examine
 from node.expiry import Expiry
+from node.metrics import Counts
 from node.scu import echo, send_files
+from node.serve import Node
 from node.settings import Settings
 from node.tls import certificate_names, client_context, expires_at, server_context
 from plugins.errors import Refused, Unavailable
@@ -264,6 +267,46 @@ def test_an_event_a_day_tells_of_certificates_that_expire_soon(
     assert [expiry.tick(now + timedelta(days=20, hours=hours)) for hours in (0, 1, 25)] == [True, False, True]
     assert [event.kind for event in node.rows(Event)] == ["certificate-expires"] * 4
     assert node.rows(Event)[0].text == "10 days are left"
+
+
+def test_the_certificate_of_https_is_told_by_events_metrics_and_doctor_beside_one_that_is_gone(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    made, now = SmallNode.make(tmp_path), datetime.now(UTC) + timedelta(days=1)
+    path, key = certificates.expired
+    named = {"tls_ca": tmp_path / "gone.pem", "http_tls_certificate": path, "http_tls_key": key}
+    settings = Settings(home=tmp_path, **named)  # type: ignore[arg-type]
+    assert Expiry(made.database, settings).tick(now) is True
+    assert [(row.kind, row.subject, row.text) for row in made.rows(Event)] == [
+        ("certificate-expires", str(path), "it has expired")
+    ]
+    families = {family.name: family for family in Counts(made.database, settings).collect()}
+    (sample,) = families["nadir_certificate_days"].samples
+    assert -1 < sample.value < 0
+    said = {line.what: line for line in examine(settings)}
+    assert said[f"TLS certificate {path}"].says == "expired 0 days ago"
+    assert said[f"TLS certificate {path}"].needed
+    assert "cannot be read" in said[f"TLS certificate {tmp_path / 'gone.pem'}"].says
+
+
+def test_a_node_with_pages_alone_looks_at_the_certificate_of_https(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    path, key = certificates.expired
+    settings = Settings(home=tmp_path, http_port=0, http_tls_certificate=path, http_tls_key=key)
+    made = Node(settings, ["web"])
+    made.start()
+
+    def told() -> bool:
+        with made.database.reading() as session:
+            return session.exec(select(Event.subject).where(Event.kind == "certificate-expires")).all() == [
+                str(path)
+            ]
+
+    try:
+        assert eventually(told)
+    finally:
+        made.stop()
 
 
 def test_doctor_tells_of_the_tls_port_and_its_certificates(
