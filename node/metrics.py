@@ -228,7 +228,7 @@ def _certificates(settings: Settings, now: datetime) -> Iterator[Family]:
     days: dict[str, float] = {}
     for path in certificate_files(settings):
         try:
-            days[path.name] = days_left(path, now)
+            days[str(path)] = days_left(path, now)
         except Refused as refused:
             log.warning("certificates: %s", refused)
     yield _by("nadir_certificate_days", "Days that are left to a certificate of the settings", days, "file")

@@ -289,6 +289,19 @@ def test_the_certificate_of_https_is_told_by_events_metrics_and_doctor_beside_on
     assert "cannot be read" in said[f"TLS certificate {tmp_path / 'gone.pem'}"].says
 
 
+def test_certificate_files_of_one_name_are_told_apart_in_the_metrics(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    made, files = SmallNode.make(tmp_path), (tmp_path / "own" / "tls.crt", tmp_path / "ca" / "tls.crt")
+    for source, target in zip((certificates.expired[0], certificates.ours.ca), files, strict=True):
+        target.parent.mkdir()
+        shutil.copyfile(source, target)
+    settings = Settings(home=tmp_path, tls_certificate=files[0], tls_ca=files[1])
+    families = {family.name: family for family in Counts(made.database, settings).collect()}
+    days = {sample.labels["file"]: sample.value for sample in families["nadir_certificate_days"].samples}
+    assert {file: round(left) for file, left in days.items()} == {str(files[0]): 0, str(files[1]): 30}
+
+
 def test_a_node_with_pages_alone_looks_at_the_certificate_of_https(
     certificates: Certificates, tmp_path: Path
 ) -> None:
