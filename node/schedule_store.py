@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -29,6 +29,7 @@ from store.model_tables import ScheduledJob
 
 LONGEST_BYTES = 4096
 """No row that we write is longer."""
+HOURS = 24
 
 log = logging.getLogger(__name__)
 
@@ -38,18 +39,35 @@ class Cron(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
 
     def __init__(self, cron: str, timezone: str) -> None:
         self.plain = {"cron": cron, "timezone": timezone}
-        read = Crontab.of(cron)
-        self._times, self._is_hourly = read.trigger(ZoneInfo(timezone)), read.fields[1] == "*"
+        read, self._zone = Crontab.of(cron), ZoneInfo(timezone)
+        self._is_hourly = read.fields[1] == "*" or len(read.fields[1].split(",")) == HOURS
+        self._times = read.trigger(self._zone if self._is_hourly else UTC)
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
         """Return the next time after the previous one; None when there is none.
 
-        An hour that comes twice, when clocks are put back, counts once unless every hour is asked for.
+        An hour that comes twice, when clocks are put back, counts once unless every hour is asked for. A time that
+        does not come, when they are put forward, is later by what they skip: 02:30 is 03:30.
         """
-        found: datetime | None = self._times.get_next_fire_time(previous_fire_time, now)
-        while found is not None and found.fold and not self._is_hourly:
+        if self._is_hourly:
+            hourly: datetime | None = self._times.get_next_fire_time(previous_fire_time, now)
+            return hourly
+        start = (previous_fire_time or now).astimezone(UTC)
+        if previous_fire_time is not None:
+            start += timedelta(microseconds=1)
+        found = self._times.get_next_fire_time(None, self._wall(start))
+        while found is not None and self._moment(found) < start:
             found = self._times.get_next_fire_time(found, found)
-        return found
+        return None if found is None else self._moment(found).astimezone(self._zone)
+
+    def _wall(self, moment: datetime) -> datetime:
+        """Return what clocks show, written as UTC; for a day after they were changed the earlier of old and new."""
+        shown = (at.astimezone(self._zone).utcoffset() for at in (moment, moment - timedelta(days=1)))
+        return moment + min(offset for offset in shown if offset is not None)
+
+    def _moment(self, wall: datetime) -> datetime:
+        """Return when clocks first show a time, in UTC."""
+        return wall.replace(tzinfo=self._zone).astimezone(UTC)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,7 @@ def test_a_crontab_is_read_in_its_time_zone() -> None:
     [
         ("30 2 * * *", ["2026-10-25T02:30+02:00", "2026-10-26T02:30+01:00", "2026-10-27T02:30+01:00"]),
         ("30 * * * *", ["2026-10-25T02:30+02:00", "2026-10-25T02:30+01:00", "2026-10-25T03:30+01:00"]),
+        ("30 */1 * * *", ["2026-10-25T02:30+02:00", "2026-10-25T02:30+01:00", "2026-10-25T03:30+01:00"]),
     ],
 )
 def test_an_hour_that_comes_twice_counts_once_unless_every_hour_does(cron: str, times: list[str]) -> None:
@@ -56,6 +57,71 @@ def test_an_hour_that_comes_twice_counts_once_unless_every_hour_does(cron: str, 
         found.append(following.isoformat(timespec="minutes"))
         at = following.astimezone(UTC) + timedelta(seconds=1)
     assert found == times
+
+
+@pytest.mark.parametrize(
+    ("cron", "zone", "start", "times"),
+    [
+        (
+            "0 0 * * 0",
+            "America/Santiago",
+            "2026-08-28",
+            ["2026-08-30T00:00-04:00", "2026-09-06T01:00-03:00", "2026-09-13T00:00-03:00"],
+        ),
+        (
+            "30 0 * * 5",
+            "Africa/Cairo",
+            "2026-04-15",
+            ["2026-04-17T00:30+02:00", "2026-04-24T01:30+03:00", "2026-05-01T00:30+03:00"],
+        ),
+        (
+            "0 0 * * *",
+            "Africa/Cairo",
+            "2026-04-23",
+            ["2026-04-24T01:00+03:00", "2026-04-25T00:00+03:00", "2026-04-26T00:00+03:00"],
+        ),
+        (
+            "30 2 * * *",
+            "Europe/Berlin",
+            "2026-03-28",
+            ["2026-03-28T02:30+01:00", "2026-03-29T03:30+02:00", "2026-03-30T02:30+02:00"],
+        ),
+        (
+            "0 2,3,4 * * *",
+            "Europe/Berlin",
+            "2026-03-29",
+            ["2026-03-29T03:00+02:00", "2026-03-29T04:00+02:00", "2026-03-30T02:00+02:00"],
+        ),
+        (
+            "30 * * * *",
+            "Europe/Berlin",
+            "2026-03-29",
+            ["2026-03-29T01:30+01:00", "2026-03-29T03:30+02:00", "2026-03-29T04:30+02:00"],
+        ),
+        (
+            "30 * * * 0",
+            "America/Santiago",
+            "2026-09-06T03:00",
+            ["2026-09-06T01:30-03:00", "2026-09-06T02:30-03:00", "2026-09-06T03:30-03:00"],
+        ),
+    ],
+)
+def test_a_time_that_clocks_skip_is_later_by_what_they_skip(
+    cron: str, zone: str, start: str, times: list[str]
+) -> None:
+    trigger, previous, now = Cron(cron, zone), None, datetime.fromisoformat(start).replace(tzinfo=UTC)
+    found = []
+    for _ in times:
+        previous = now = trigger.get_next_fire_time(previous, now)
+        assert now is not None
+        found.append(now.isoformat(timespec="minutes"))
+    assert found == times
+
+
+def test_a_time_that_clocks_skip_is_still_to_come_right_after_the_change() -> None:
+    change = datetime(2026, 3, 29, 1, 10, tzinfo=UTC)
+    found = Cron("30 2 * * *", "Europe/Berlin").get_next_fire_time(None, change)
+    assert found == datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
