@@ -18,7 +18,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -102,8 +102,9 @@ def back_up(
         _require_rows(database, objects)
         _forget_halves(folder)
         place = folder / name
-        place.mkdir(mode=0o700)
-        rows = _copy_database(database, home, place / ROWS)
+        with _snapshot(database, home) as copied:
+            place.mkdir(mode=0o700)
+            rows = copy_file(copied, place / ROWS)
         named = objects_named(place / ROWS)
         missing, mended = _copy_objects(objects, named, folder, progress, verify)
         files = {ROWS: rows, **_copy_home(home, place)}
@@ -188,29 +189,43 @@ def prune(folder: Path, keep: int) -> int:
     return len(whole[:-keep])
 
 
-def _copy_database(database: Database, home: Path, target: Path) -> str:
-    """Copy all rows of one snapshot into a SQLite file that is whole by itself; returns its hash.
+@contextmanager
+def _snapshot(database: Database, home: Path) -> Iterator[Path]:
+    """Give a SQLite file that is whole by itself, with all rows of one snapshot; it goes at the end.
 
     It is made beside the node and copied from there: SQLite does not lock on the network disks that backups go to.
+    Raises Unavailable when the disk of the node cannot take it.
     """
-    with tempfile.TemporaryDirectory(prefix=".backup-", dir=home) as scratch:
-        path = Path(scratch) / ROWS
-        if database.is_sqlite:
-            with database.reading() as session, closing(sqlite3.connect(path)) as file:
-                raw: Any = session.connection().connection.dbapi_connection
-                raw.backup(file)
-        else:
-            copy = Database(f"sqlite:///{path}")
-            try:
-                copy.upgrade()
-                with database.reading() as session, copy.transaction() as rows:
-                    copy_rows(session, rows)
-            finally:
-                copy.dispose()
-        with closing(sqlite3.connect(path)) as file:
-            file.execute("PRAGMA journal_mode=DELETE")
-        path.chmod(0o600)
-        return copy_file(path, target)
+    with ExitStack() as at_the_end:
+        try:
+            scratch = tempfile.TemporaryDirectory(prefix=".backup-", dir=home)
+            path = Path(at_the_end.enter_context(scratch)) / ROWS
+            _copy_rows(database, path)
+        except (sqlite3.OperationalError, OSError) as error:
+            sentence = (
+                f"the rows cannot be copied within {home}, where each backup begins ({error}): mend its disk, or free "
+                "as much there as the database takes"
+            )
+            raise Unavailable(sentence) from error
+        yield path
+
+
+def _copy_rows(database: Database, path: Path) -> None:
+    if database.is_sqlite:
+        with database.reading() as session, closing(sqlite3.connect(path)) as file:
+            raw: Any = session.connection().connection.dbapi_connection
+            raw.backup(file)
+    else:
+        copy = Database(f"sqlite:///{path}")
+        try:
+            copy.upgrade()
+            with database.reading() as session, copy.transaction() as rows:
+                copy_rows(session, rows)
+        finally:
+            copy.dispose()
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("PRAGMA journal_mode=DELETE")
+    path.chmod(0o600)
 
 
 def objects_named(path: Path) -> dict[str, int]:

@@ -16,7 +16,7 @@ from backed_up_home import NOON, files_below, made_home, make
 from outbox_rows import waiting_results
 from sqlalchemy import inspect
 
-from plugins.errors import Refused
+from plugins.errors import Refused, Unavailable
 from store import backup as store_backup
 from store.backup import back_up, backups, prune, unreadable
 from store.database import Database
@@ -269,6 +269,30 @@ def test_a_backup_that_was_killed_does_not_count_and_the_next_one_removes_it(
     assert caught.value.code == "no-backup"
     made = make(database, home, folder, hours=1)
     assert [path.name for path in sorted(folder.glob("2*"))] == [made.name]
+
+
+def test_a_node_whose_disk_has_no_room_for_a_copy_of_the_rows_is_told_so_and_leaves_no_folder(
+    database: Database, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not database.is_sqlite:
+        pytest.skip("rows from PostgreSQL are copied by SQLAlchemy, whose errors the database tells")
+
+    def small(path: Path) -> sqlite3.Connection:
+        opened = connect(path)
+        opened.execute("PRAGMA max_page_count=4")
+        return opened
+
+    folder, connect = tmp_path / "backups", sqlite3.connect
+    before = files_below(home)
+    monkeypatch.setattr("store.backup.sqlite3.connect", small)
+    with pytest.raises(Unavailable, match="database or disk is full") as caught:
+        make(database, home, folder)
+    monkeypatch.undo()
+    assert str(caught.value).startswith(f"the rows cannot be copied within {home}, ")
+    assert [path.name for path in folder.iterdir() if path.is_dir()] == []
+    assert files_below(home) == before
+    made = make(database, home, folder)
+    assert backups(folder) == (made,)
 
 
 def test_places_that_do_not_fit_are_refused(database: Database, home: Path, tmp_path: Path) -> None:
