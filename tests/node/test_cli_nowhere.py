@@ -64,7 +64,7 @@ ASKING = (
     "audit export",
 )
 OTHERS = {
-    "init", "doctor", "restore", "analyse", "segment", "evaluate", "models plan",
+    "init", "serve", "doctor", "restore", "analyse", "segment", "evaluate", "models plan",
     "users add", "tokens add",
 }  # fmt: skip
 """What takes a home and needs no node: it makes one, or works without."""
@@ -76,7 +76,7 @@ def with_home(command: Any, *names: str) -> Iterator[str]:
         context = typer.Context(command)
         for name in command.list_commands(context):
             yield from with_home(command.get_command(context, name), *names, name)
-    elif "home" in {parameter.name for parameter in command.params}:
+    elif "home" in {parameter.name for parameter in command.get_params(typer.Context(command))}:
         yield " ".join(names)
 
 
