@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,8 @@ from store.confirmation import Unconfirmed
 PUSH_MODEL = "1.2.840.10008.1.20.1"
 PUSH_MODEL_INSTANCE = "1.2.840.10008.1.20.1.1"
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+# Leading zeros are let through: there are scanners that write them.
+UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
 REQUEST = 1
 ALL_KEPT, FAILURES_EXIST = 1, 2
 NO_SUCH_INSTANCE = 0x0112

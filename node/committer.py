@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import ssl
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,7 +12,7 @@ from pynetdicom.dimse_primitives import N_ACTION
 
 from node.address import parse_destination
 from node.callers import Caller, Callers
-from node.commitment import PUSH_MODEL_INSTANCE, REQUEST, referenced, send_report
+from node.commitment import NO_SUCH_INSTANCE, PUSH_MODEL_INSTANCE, REQUEST, UID, referenced, send_report
 from node.commitment import Peer as Scanner
 from node.desk import Peer
 from node.logs import line
@@ -28,9 +27,7 @@ log = logging.getLogger(__name__)
 
 INVALID_ARGUMENT = 0x0115
 DUPLICATE_TRANSACTION = 0x0131
-NO_SUCH_INSTANCE, NO_SUCH_ACTION = 0x0112, 0x0123
-# Leading zeros are let through: there are scanners that write them.
-UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
+NO_SUCH_ACTION = 0x0123
 
 
 def callers_of(requestors: Sequence[str]) -> dict[str, Callers]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
@@ -12,7 +11,7 @@ from sqlmodel import Session
 
 from node.address import parse_destination
 from node.callers import Caller, Callers
-from node.commitment import Report
+from node.commitment import UID, Report
 from node.deliveries import key_of
 from node.desk import Peer
 from node.logs import line
@@ -26,7 +25,6 @@ from store.tables import Event
 log = logging.getLogger(__name__)
 
 INVALID_ARGUMENT = 0x0115
-UID = re.compile(r"[0-9.]{1,64}")
 
 
 class Reporters:
