@@ -43,7 +43,7 @@ class ModelVersion(SQLModel, table=True):
     __tablename__ = "model_version"
     __table_args__ = (UniqueConstraint("family", "number"),)
     id: int | None = Field(default=None, primary_key=True)
-    family: str = Field(index=True)
+    family: str
     number: int = Field(description="from 1 in its family")
     version: str = Field(description="as the manifest says it")
     manifest_sha256: str = Field(unique=True, description="what vouches for every file of the model")
@@ -68,7 +68,7 @@ class Promotion(SQLModel, table=True):
 
     __table_args__ = (UniqueConstraint("family", "number"),)
     id: int | None = Field(default=None, primary_key=True)
-    family: str = Field(index=True)
+    family: str
     number: int = Field(description="from 1 in its family: of two at one time one fails")
     kind: str = Field(description="approve or rollback")
     manifest_sha256: str = Field(
@@ -85,7 +85,7 @@ class PatientSide(SQLModel, table=True):
     __tablename__ = "patient_side"
     __table_args__ = (UniqueConstraint("patient_pk", "number"),)
     id: int | None = Field(default=None, primary_key=True)
-    patient_pk: int = Field(foreign_key="patient.id", index=True)
+    patient_pk: int = Field(foreign_key="patient.id")
     number: int = Field(description="from 1 for this patient; the newest counts")
     side: str = Field(description="learn, judge, or neither once both were true of one person")
     at: datetime = Field(sa_type=UtcDateTime)
@@ -115,7 +115,7 @@ class SeriesFact(SQLModel, table=True):
     __tablename__ = "series_fact"
     __table_args__ = (UniqueConstraint("job_pk", "series_instance_uid"),)
     id: int | None = Field(default=None, primary_key=True)
-    job_pk: int = Field(foreign_key="job.id", index=True)
+    job_pk: int = Field(foreign_key="job.id")
     series_instance_uid: str
     at: datetime = Field(sa_type=UtcDateTime, index=True)
     plugin: str = Field(index=True)
@@ -149,7 +149,7 @@ class DriftAlarm(SQLModel, table=True):
     __tablename__ = "drift_alarm"
     __table_args__ = (UniqueConstraint("plugin", "week", "what"),)
     id: int | None = Field(default=None, primary_key=True)
-    plugin: str = Field(index=True)
+    plugin: str
     week: str = Field(description="ISO week: 2026-W47")
     what: str = Field(description="the quantity: `convolution_kernel`, `volume`")
     statistic: str = Field(description="PSI or KS")

@@ -87,7 +87,7 @@ class Instance(SQLModel, table=True):
     __table_args__ = (UniqueConstraint("sop_instance_uid", "sha256"),)
     id: int | None = Field(default=None, primary_key=True)
     series_pk: int = Field(foreign_key="series.id", index=True)
-    sop_instance_uid: str = Field(index=True)
+    sop_instance_uid: str
     sop_class_uid: str
     transfer_syntax_uid: str
     sha256: str = Field(index=True)
@@ -124,7 +124,7 @@ class Revision(SQLModel, table=True):
 
     __table_args__ = (UniqueConstraint("study_pk", "number"),)
     id: int | None = Field(default=None, primary_key=True)
-    study_pk: int = Field(foreign_key="study.id", index=True)
+    study_pk: int = Field(foreign_key="study.id")
     number: int
     manifest_sha256: str = Field(index=True)
     settled_at: datetime = Field(sa_type=UtcDateTime)
@@ -310,7 +310,7 @@ class Delivery(SQLModel, table=True):
         Index("ix_delivery_ready", "destination", "state", "run_after"),
     )
     id: int | None = Field(default=None, primary_key=True)
-    result_pk: int = Field(foreign_key="result.id", index=True)
+    result_pk: int = Field(foreign_key="result.id")
     job_pk: int = Field(foreign_key="job.id", index=True)
     destination: str = Field(description="AE@host:port or DICOMweb URL, without user and password")
     state: str = Field(

@@ -9,7 +9,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from postgres_server import PostgresServer
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import StatementError
 from sqlmodel import SQLModel, select
 
@@ -31,9 +31,23 @@ def test_the_migrations_make_exactly_the_tables_of_the_code(empty_url: str) -> N
             connection, opts={"compare_type": True, "compare_server_default": True}
         )
         assert compare_metadata(context, SQLModel.metadata) == []
-        assert context.get_current_revision() == "0009"
+        assert context.get_current_revision() == "0010"
     engine.dispose()
     database.dispose()
+
+
+def test_no_index_repeats_the_beginning_of_another(database: Database) -> None:
+    inspector, repeated = inspect(database.engine), []
+    for table in inspector.get_table_names():
+        unique = [one["column_names"] for one in inspector.get_unique_constraints(table)]
+        indexes = [one["column_names"] for one in inspector.get_indexes(table)]
+        whole = [inspector.get_pk_constraint(table)["constrained_columns"], *unique, *indexes]
+        repeated += [
+            (table, index)
+            for index in indexes
+            if any(len(other) > len(index) and other[: len(index)] == index for other in whole)
+        ]
+    assert repeated == []
 
 
 def test_two_nodes_that_start_at_once_migrate_once(empty_url: str) -> None:
