@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 ORDER = {
     "curate": ("tcia", "idc", "lidc", "rtstruct", "seg", "nifti", "split", "show"),
@@ -17,6 +19,13 @@ ORDER = {
 """Commands of a group as they are shown; others come last, as they were registered."""
 
 
+class PlainCommand(TyperCommand):
+    """A command whose help has no frames, in which long names of options would be cut."""
+
+    def __init__(self, *args: Any, **about: Any) -> None:
+        super().__init__(*args, **{**about, "rich_markup_mode": None})
+
+
 def arrange(app: typer.Typer, name: str) -> None:
     """Put the commands of a group in order, and let the lines of their docstrings flow."""
     order = ORDER.get(name, ())
@@ -24,14 +33,16 @@ def arrange(app: typer.Typer, name: str) -> None:
         assert command.callback is not None
         command.name = command.name or command.callback.__name__
         command.help = flowing(command.callback)
+        # In the list of a group a bracket would be markup.
+        command.short_help = command.help.split("\n\n")[0].replace("[", r"\[")
+        command.cls = PlainCommand
     app.registered_commands.sort(key=lambda one: order.index(one.name) if one.name in order else len(order))
 
 
 def flowing(command: Callable[..., object]) -> str:
     """Return the docstring of a command as its help: paragraphs without the ends of their lines."""
-    # A bracket would be markup.
-    paragraphs = (inspect.getdoc(command) or "").replace("[", r"\[").split("\n\n")
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
     return "\n\n".join(" ".join(one.split()) for one in paragraphs)
 
 
-__all__ = ["arrange", "flowing"]
+__all__ = ["PlainCommand", "arrange", "flowing"]

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 from typer.main import get_command
 
-from node.cli_help import flowing
+from node.cli_help import PlainCommand, flowing
 from plugins.errors import Refused
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ SINGULAR = {
 """Flags that may be given several times are named for one of what they hold."""
 
 
-class SettingsCommand(TyperCommand):
+class SettingsCommand(PlainCommand):
     """A command with a flag for each setting, in place of its `**flags`.
 
     The flags are made when they are asked for: loading the settings takes as long as all else of the help of `nadir`.
