@@ -16,10 +16,12 @@ from pydicom.dataset import Dataset
 from plugins.contract import Flag
 from plugins.errors import Refused
 from store.dicom.body_size import body_size, height_cm, sex, weight_kg
-from store.dicom.tracer import TRACER, Tracer, injection_time, tracer_of
+from store.dicom.tracer import MAX_HALF_LIVES, TRACER, Tracer, injection_time, tracer_of
 from store.dicom.values import day, instant, integer, items, moment, number, text, texts
 
 DIFFERS = 0.01
+ACROSS_MIDNIGHT = timedelta(hours=18)
+"""Times of day further apart are of a scan across midnight: nobody scans for so long, or makes a series so late."""
 SIZES = ("SUVType", "PatientWeight", "PatientSize", "PatientSex")
 
 
@@ -195,9 +197,21 @@ def _per_activity(
 
 
 def acquired(header: Dataset) -> datetime | None:
-    """Return when the slice's acquisition began: AcquisitionDate and Time, else AcquisitionDateTime."""
-    when = day(text(header, "AcquisitionDate")) or day(text(header, "SeriesDate"))
-    return moment(when, text(header, "AcquisitionTime")) or instant(text(header, "AcquisitionDateTime"))
+    """Return when the slice's acquisition began: AcquisitionDate and Time, else AcquisitionDateTime.
+
+    Without AcquisitionDate the day is that of the series, or the one beside it where only midnight can lie between
+    both times (`ACROSS_MIDNIGHT`).
+    """
+    time = text(header, "AcquisitionTime")
+    if found := moment(day(text(header, "AcquisitionDate")), time):
+        return found
+    date = day(text(header, "SeriesDate"))
+    found, series = moment(date, time), moment(date, text(header, "SeriesTime"))
+    if found is None:
+        return instant(text(header, "AcquisitionDateTime"))
+    if series is not None and abs(series - found) > ACROSS_MIDNIGHT:
+        return found + timedelta(days=1 if found < series else -1)
+    return found
 
 
 def _mean_time_s(tracer: Tracer, frame_s: float) -> float:
@@ -279,6 +293,12 @@ def _undecayed(
             raise Refused("suv-no-frame-duration", "ActualFrameDuration is absent; values stay in activity")
         x = tracer.decay_per_s * frame_ms / 1000
         elapsed = (time - start).total_seconds()
+        if elapsed > MAX_HALF_LIVES * tracer.half_life_s:
+            raise Refused(
+                "suv-bad-injection-time",
+                f"a slice acquired at {time.isoformat()} is more than {MAX_HALF_LIVES} half-lives after the "
+                f"injection at {start.isoformat()}; correct AcquisitionDate or the injection time",
+            )
         factors.append(x / -math.expm1(-x) * math.exp(tracer.decay_per_s * elapsed) / tracer.dose_bq)
     return factors
 

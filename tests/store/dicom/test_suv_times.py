@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from pet_headers import AN_HOUR, DOSE, LAMBDA, factor, flags, header
+from pydicom.dataset import Dataset
 
 from plugins.errors import Refused
 from store.dicom.suv import suv_scale
@@ -161,3 +162,56 @@ def test_an_injection_in_the_zone_of_some_place_is_on_the_clock_of_a_scan_that_s
     scale = suv_scale([header(local)])
     assert scale.factors[0] == pytest.approx(AN_HOUR, rel=1e-12)
     assert [flag.code for flag in scale.flags] == ["suv-injection-zone-taken"]
+
+
+def _around_midnight(series: str, *acquired: str, **changes: Any) -> list[Dataset]:
+    """Slices without AcquisitionDate, of a tracer given an hour before 23:55."""
+    return [
+        header(
+            {"RadiopharmaceuticalStartTime": "225500"},
+            SeriesTime=series,
+            AcquisitionTime=time,
+            AcquisitionDate="",
+            **changes,
+        )
+        for time in acquired
+    ]
+
+
+def test_slices_after_midnight_without_a_date_are_of_the_day_after_the_series() -> None:
+    scale = suv_scale(_around_midnight("235500", "235500", "000100"))
+    assert scale.factors == pytest.approx([AN_HOUR] * 2, rel=1e-12)
+    assert scale.provenance["reference_rule"] == "series time"
+    undecayed = _around_midnight(
+        "235500",
+        "235500",
+        "000100",
+        DecayCorrection="NONE",
+        CorrectedImage=["ATTN"],
+        ActualFrameDuration=600000,
+    )
+    x = LAMBDA * 600
+    first = AN_HOUR * x / (1 - math.exp(-x))
+    assert suv_scale(undecayed).factors == pytest.approx([first, first * math.exp(LAMBDA * 360)], rel=1e-12)
+
+
+def test_slices_before_midnight_without_a_date_are_of_the_day_before_a_series_made_after_it() -> None:
+    scale = suv_scale(_around_midnight("001000", "235500", "235800"))
+    assert scale.factors == pytest.approx([AN_HOUR] * 2, rel=1e-12)
+    assert scale.provenance["corrected_to"] == "2024-12-31T23:55:00"
+
+
+def test_a_series_made_in_the_evening_of_a_scan_in_the_morning_leaves_it_on_its_day() -> None:
+    late = header(SeriesTime="233000", AcquisitionDate="")
+    scale = suv_scale([late])
+    assert scale.factors[0] == pytest.approx(AN_HOUR, rel=1e-12)
+    assert scale.provenance["reference_rule"] == "earliest acquisition time"
+
+
+def test_a_slice_without_decay_correction_many_half_lives_after_the_injection_is_refused() -> None:
+    days = [
+        header(DecayCorrection="NONE", CorrectedImage=["ATTN"], AcquisitionDate=d, ActualFrameDuration=600000)
+        for d in ("20250101", "20250102")
+    ]
+    with pytest.raises(Refused, match=r"suv-bad-injection-time.*2025-01-02T11:00:00"):
+        suv_scale(days)
