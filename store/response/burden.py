@@ -191,11 +191,17 @@ def percent(part: int, whole: int) -> str:
 
 
 def change_percent(value: float, of: float) -> float:
-    """Return a change in per cent, cut off after one digit so that it never seems to reach what it misses.
+    """Return a change in per cent, cut off after one digit. `of` is not 0."""
+    return cut_off(100 * (value - of) / of)
 
-    What binary fractions leave over, below a billionth of `of`, is no change. `of` is not 0.
+
+def cut_off(percent: float, digits: int = 1) -> float:
+    """Return per cent, cut off after so many digits so that it never seems to reach what it misses.
+
+    What binary fractions leave over, below a hundred-millionth of the whole, is nothing.
     """
-    return math.trunc(round(1000 * (value - of) / of, 6)) / 10
+    steps = float(10**digits)
+    return math.trunc(round(percent * steps, 6)) / steps
 
 
 def margins_of(visit: Visit, looks: Looks, verdict: Callable[[Looks], str]) -> tuple[Margin, ...]:
@@ -231,6 +237,7 @@ __all__ = [
     "Look",
     "Looks",
     "change_percent",
+    "cut_off",
     "disease",
     "look",
     "margins_of",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from store.response.burden import change_percent
 from store.response.history import Reference, Role, Seen, Status, Visit
 from store.response.margins import Number
 from store.response.rules import Rules
@@ -29,8 +30,8 @@ def told(steps: int) -> str:
 
 
 def change(earlier: int, later: int) -> str:
-    """Return a change in per cent, in words."""
-    return f"{100 * (later - earlier) / earlier:+.1f} %" if earlier else f"from nothing to {told(later)}"
+    """Return a change in per cent, in words, cut off after one digit."""
+    return f"{change_percent(later, earlier):+.1f} %" if earlier else f"from nothing to {told(later)}"
 
 
 def peak(seen: Seen | None) -> int | None:

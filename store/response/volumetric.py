@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
 
-from store.response.burden import NODE_TENTHS, Disease
+from store.response.burden import NODE_TENTHS, Disease, cut_off
 from store.response.growth import Z_95, doubling_time
 from store.response.history import History, Seen, Status, Visit
 from store.response.margins import Number
@@ -52,7 +52,7 @@ class Change:
     def because(self) -> str:
         """The same in words."""
         beside = "more than" if self.is_real else "within"
-        return f"{self.percent:+.1f} %, {beside} repeatability ({self.limit_percent:.0f} %, {self.basis})"
+        return f"{cut_off(self.percent):+.1f} %, {beside} repeatability ({self.limit_percent:.0f} %, {self.basis})"
 
 
 def volume_change(then: Seen, now: Seen, rules: Rules = USUAL) -> Change | None:

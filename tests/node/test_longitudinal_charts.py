@@ -112,7 +112,7 @@ def test_every_line_of_the_spider_starts_at_zero_and_ends_at_its_change() -> Non
     assert len(lines) == 3
     percent = (lines[0][1] - lines[0][7]) / (100 * (24.0 - 20.5) / 24.0)
     assert lines[2][1] - lines[2][7] == pytest.approx(percent * 100 * (18.0 - 11.5) / 18.0)
-    assert {"T1  −15 %", "T2  −17 %", "T3  −36 %"} <= set(texts(drawing))
+    assert {"T1  −14 %", "T2  −16 %", "T3  −36 %"} <= set(texts(drawing))
     assert (
         len({tuple(one.strokeDashArray or ()) for one in shapes(drawing, PolyLine) if one.strokeWidth == 1.1})
         == 3

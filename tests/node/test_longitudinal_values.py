@@ -57,6 +57,19 @@ def test_lesions_have_short_names_by_their_role_and_changes_of_the_axis_that_cou
     assert by_code["N1"].cells[3].words == "not evaluable, outside the field of view"
 
 
+@pytest.mark.parametrize(
+    ("percent", "said"),
+    [
+        (-29.97, "\N{MINUS SIGN}29.9 %"),
+        (100 * (7 - 10) / 10, "\N{MINUS SIGN}30.0 %"),
+        (19.99, "+19.9 %"),
+        (-0.04, "0.0 %"),
+    ],
+)
+def test_a_change_never_seems_to_reach_what_it_misses(percent: float, said: str) -> None:
+    assert words.percent(percent) == said
+
+
 def test_gone_counts_nothing_and_too_small_counts_five() -> None:
     gone = cells(sighting(visit(0), 1, 20.0), sighting(visit(1), 1, None, status=Status.ABSENT))
     assert (gone[1].counted_mm, gone[1].to_baseline_percent, gone[1].words) == (0.0, -100.0, "gone")

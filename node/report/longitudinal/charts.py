@@ -18,6 +18,7 @@ from node.report.longitudinal.axes import Axes, rows_without_overlap, spread, ti
 from node.report.longitudinal.marks import DASHES, INKS, mark
 from node.report.longitudinal.view import LesionCourse, SumCourse, SumPoint, When
 from node.report.pdf import BOLD, FAINT, INK, PLAIN, RULE, register_typefaces
+from store.response.burden import cut_off
 
 WIDTH = 480.0
 SMALL, TEXT = 6.8, 7.5
@@ -248,7 +249,7 @@ def words(
 
 
 def _percent(value: float) -> str:
-    return f"{value:+.0f} %".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else ""
+    return f"{cut_off(value, 0):+.0f} %".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else ""
 
 
 __all__ = ["SMALL", "TEXT", "WIDTH", "curve", "grid", "spider", "words"]

@@ -18,7 +18,7 @@ from node.report.longitudinal.view import (
 from node.report.overlays import rounded
 from node.report.page import CONTROL
 from store.lesions import UNCONFIRMED
-from store.response.burden import change_percent
+from store.response.burden import change_percent, cut_off
 from store.response.growth import Growth
 from store.response.verdict import Response, TimePoint
 
@@ -202,10 +202,10 @@ def glance(cell: Cell) -> tuple[str, str]:
 
 
 def percent(value: float | None) -> str:
-    """Return a change in per cent, with its sign and a real minus; empty for None."""
+    """Return a change in per cent, cut off after one digit, with its sign and a real minus; empty for None."""
     if value is None:
         return ""
-    text = f"{value:+.1f} %".replace("-", "\N{MINUS SIGN}")
+    text = f"{cut_off(value):+.1f} %".replace("-", "\N{MINUS SIGN}")
     return "0.0 %" if text[1:] == "0.0 %" else text
 
 

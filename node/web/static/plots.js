@@ -17,7 +17,7 @@
 
   const kindOf = (verdict) => Object.keys(KINDS).find((kind) => KINDS[kind].includes(verdict)) ?? "other";
   const text = (value) => String(value).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  const percent = (value) => `${value > 0 ? "+" : ""}${value.toFixed(1)} %`.replace("-", "−");
+  const percent = (value) => `${value > 0 ? "+" : ""}${(Math.trunc((10 * value).toFixed(6)) / 10).toFixed(1)} %`.replace("-", "−");
   let isPrinting = false;
   const isDark = () => !isPrinting && (document.documentElement.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
 

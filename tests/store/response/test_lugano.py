@@ -91,6 +91,12 @@ def test_uptake_gives_the_metabolic_response(then: float, now: float, word: str)
     assert words(*same_score) == ["PMR" if word == "CMR" else word]
 
 
+def test_a_change_of_uptake_that_just_misses_the_rule_is_told_as_less() -> None:
+    point = last((scored("A", 5, 10.0),), (scored("A", 5, 7.003),))
+    assert point.overall == "NMR"
+    assert "SULpeak -29.9 % since the first PET (a change from 30 % on)" in point.because
+
+
 def test_a_new_focus_is_progression_unless_it_has_no_uptake() -> None:
     then = (scored("A", 5),)
     assert words(then, (scored("A", 2), scored("X", 5, role=Role.NEW))) == ["PMD"]

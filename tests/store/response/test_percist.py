@@ -61,6 +61,14 @@ def test_the_hottest_lesion_is_judged_at_its_borders(then: float, now: float, wo
     assert last((hot("A", then),), (hot("A", now),)).overall == word
 
 
+@pytest.mark.parametrize(("now", "change"), [(7.003, "-29.9 %"), (12.997, "+29.9 %"), (9.9999, "+0.0 %")])
+def test_a_change_that_just_misses_the_rule_is_told_as_less(now: float, change: str) -> None:
+    point = last((hot("A", 10.0), hot("B", 10.0)), (hot("A", now), hot("B", now)))
+    assert point.overall == "SMD"
+    assert f" now ({change}): neither down nor up by 30 % and 0.8 g/ml" in point.because
+    assert point.because.endswith(f", {change}).")
+
+
 @pytest.mark.parametrize(
     ("then", "now", "word"), [(2.6, 1.8, "PMR"), (2.6, 1.801, "SMD"), (2.5, 3.3, "SMD"), (2.5, 3.301, "PMD")]
 )

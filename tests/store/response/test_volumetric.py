@@ -105,6 +105,12 @@ def test_repeatability_is_that_of_the_longest_diameter(long_mm: float, limit: fl
         assert "beyond" not in found.because
 
 
+def test_a_change_of_volume_is_told_with_the_digits_of_the_sum_cut_off() -> None:
+    because = judge(history((sized("A", 1000.0),), (sized("A", 700.3),))).time_points[1].because
+    assert "29.97 % below" in because
+    assert "-29.9 %, within repeatability" in because
+
+
 def test_repeatability_beyond_what_it_was_found_for_says_so() -> None:
     for long_mm in (9.9, 100.1):
         found = volume_change(lesion("A", long_mm, volume_mm3=1000.0), sized("A", 1500.0))
