@@ -206,6 +206,8 @@ def _results(
 ) -> AnalysedFindings:
     """Return findings as plain values, after the DICOM objects are written (none when a mask was given)."""
     written: tuple[Written, ...] = ()
+    if task.mask is None and task.more:
+        flags = (*flags, *_without_picture(identified))
     if task.mask is None:
         provenance = Provenance(
             **asdict(Identity.of(plugin)),
@@ -275,6 +277,12 @@ def write_results(
         _write(kind, dataset, segs, Path(out) / f"{provenance.plugin}-{kind}-{n}.dcm")
         for n, (kind, dataset) in enumerate(objects, start=1)
     )
+
+
+def _without_picture(identified: Sequence[Identified]) -> tuple[Flag, ...]:
+    from node.present import without_picture
+
+    return without_picture(len(identified))
 
 
 def _encode_more(

@@ -13,7 +13,7 @@ from pydicom import Dataset
 
 from node.deliveries import MORE_KINDS
 from node.report.folder import write_report
-from node.report.overlays import key_slice, montage, overlay
+from node.report.overlays import key_slice, largest, montage, overlay
 from node.report.pdf import report_pdf
 from node.report.shown import ShownFinding, StudyReport
 from plugins.contract import Flag
@@ -64,6 +64,21 @@ def write_pages(report: StudyReport, folder: Path, made_at: datetime) -> tuple[s
     return tuple(str(path) for path in write_report(folder, [report], made_at=made_at))
 
 
+def without_picture(findings: int) -> tuple[Flag, ...]:
+    """Return the doubt that some of so many findings have no picture of their own (`findings-without-picture`)."""
+    said = _limit(findings)
+    if not said:
+        return ()
+    sentence = f"key images and PDF: {said}; SEG and reports hold all"
+    return (Flag(code="findings-without-picture", sentence=sentence),)
+
+
+def _limit(findings: int) -> str:
+    if findings <= MOST_PICTURES:
+        return ""
+    return f"{MOST_PICTURES} of {findings} findings have pictures of their own, the largest by volume"
+
+
 def encode_fallbacks(
     kinds: Iterable[str],
     report: StudyReport,
@@ -74,8 +89,8 @@ def encode_fallbacks(
 ) -> Iterator[tuple[str, Dataset]]:
     """Yield (kind, object) for the kinds that are wanted: key images, and a PDF about `sources`.
 
-    An overview comes first where there are lesions, or nothing was found; then at most `MOST_PICTURES` findings in
-    their order. `number` gives the series number of a kind.
+    An overview comes first where there are lesions, or nothing was found; then at most `MOST_PICTURES` findings, the
+    largest in their order. `number` gives the series number of a kind.
     """
     wanted = set(kinds)
     if not wanted.intersection(MORE_KINDS):
@@ -90,7 +105,8 @@ def encode_fallbacks(
             yield capture.KIND, encode_capture(framed, place, header, provenance, series, made_at)
     if pdf.KIND in wanted:
         software = f"Nadir {provenance.software_version}, {provenance.plugin} {provenance.plugin_version}"
-        document = report_pdf(report, [p.pixels for p in pictures], made_at=made_at, software=software)
+        drawn, note = [p.pixels for p in pictures], _limit(len(report.findings))
+        document = report_pdf(report, drawn, made_at=made_at, software=software, note=note)
         yield pdf.KIND, encode_pdf(document, sources, header, provenance, number(pdf.KIND), made_at)
 
 
@@ -103,10 +119,12 @@ def _with_margins(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _pictures(report: StudyReport, headers: Mapping[str, Dataset]) -> Iterator[Picture]:
     has_lesions = any(f.measurement("long_axis") for f in report.findings)
-    overview = montage(report) if has_lesions or not report.findings else None
+    overview = (
+        montage(report, note=_limit(len(report.findings))) if has_lesions or not report.findings else None
+    )
     if overview is not None:
         yield Picture(pixels=np.asarray(overview.convert("RGB")), title="Overview")
-    for finding in report.findings[:MOST_PICTURES]:
+    for finding in largest(report.findings, report, MOST_PICTURES):
         image, volume = overlay(finding, report), report.volume_of(finding)
         if image is None or volume is None or finding.mask is None:
             continue
@@ -122,4 +140,4 @@ def _flags(told: Iterable[Told], *, refused: bool) -> tuple[Flag, ...]:
     )
 
 
-__all__ = ["encode_fallbacks", "study_report", "write_pages"]
+__all__ = ["encode_fallbacks", "study_report", "without_picture", "write_pages"]

@@ -274,10 +274,22 @@ def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def montage(report: StudyReport, *, most: int = 14) -> Image.Image | None:
+def largest(findings: Sequence[ShownFinding], report: StudyReport, most: int) -> tuple[ShownFinding, ...]:
+    """Return the findings that can be shown, in their order: at most `most`, then those of the largest volume."""
+    sizes = {
+        finding: finding.mask.count * volume.voxel_volume_mm3
+        for finding in findings
+        if finding.mask is not None and (volume := report.volume_of(finding)) is not None
+    }
+    chosen = set(sorted(sizes, key=lambda finding: -sizes[finding])[:most])
+    return tuple(finding for finding in sizes if finding in chosen)
+
+
+def montage(report: StudyReport, *, most: int = 14, note: str = "") -> Image.Image | None:
     """Return one picture of a study: projections with every lesion marked, then each lesion large.
 
-    At most `most` lesions are shown large, in the order of the findings; None when there is nothing to show.
+    At most `most` lesions are shown large, the largest in the order of the findings; `note` stands below. None when
+    there is nothing to show.
     """
     lesions = [
         f
@@ -285,7 +297,7 @@ def montage(report: StudyReport, *, most: int = 14) -> Image.Image | None:
         if f.measurement("long_axis") and f.mask is not None and report.volume_of(f)
     ]
     tiles = [*_projections(report, lesions)]
-    for finding in lesions[:most]:
+    for finding in largest(lesions, report, most):
         volume = report.volume_of(finding)
         if volume is not None and finding.mask is not None and finding.mask.count:
             panel = _zoom(finding, finding.mask, volume, key_slice(finding, finding.mask, volume), TILE)
@@ -307,9 +319,9 @@ def montage(report: StudyReport, *, most: int = 14) -> Image.Image | None:
     for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
         image.paste(tile, (GAP + column * (width + GAP), BAR + row * (height + GAP)))
-    hidden = f"   {len(lesions) - most} more lesions are not shown here." if len(lesions) > most else ""
-    note = f"{RESEARCH_USE}. Computed, not verified.{hidden}"
-    pen.text((GAP + 6, image.height - 13), note, font=font(11), fill=MUTED, anchor="lm")
+    shown = f"The {most} largest of {len(lesions)} lesions are shown here." if len(lesions) > most else ""
+    foot = "   ".join(filter(None, (f"{RESEARCH_USE}. Computed, not verified.", shown, note)))
+    pen.text((GAP + 6, image.height - 13), foot, font=font(11), fill=MUTED, anchor="lm")
     return image
 
 

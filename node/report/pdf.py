@@ -73,8 +73,11 @@ def report_pdf(
     *,
     made_at: datetime,
     software: str,
+    note: str = "",
 ) -> bytes:
     """Return the report of one study as PDF; equal input gives equal bytes. `pictures` are `(R, C, 3)` RGB.
+
+    `note` is a sentence before them, without its full stop.
 
     The typefaces are embedded as far as they are used. Chinese, Japanese and Korean are left to the viewer's, with a
     sentence that says so. Nothing in the document is active: no script, no link, no form.
@@ -102,11 +105,11 @@ def report_pdf(
         canvas.drawRightString(A4[0] - 18 * mm, 10 * mm, f"{canvas.getPageNumber()}")
         canvas.restoreState()
 
-    document.build(list(_story(report, pictures)), onFirstPage=finish, onLaterPages=finish)
+    document.build(list(_story(report, pictures, note)), onFirstPage=finish, onLaterPages=finish)
     return buffer.getvalue()
 
 
-def _story(report: StudyReport, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[Flowable]:
+def _story(report: StudyReport, pictures: Sequence[NDArray[np.uint8]], note: str) -> Iterator[Flowable]:
     yield Paragraph("Measurements", TITLE)
     yield Spacer(1, 2 * mm)
     yield _identity(report)
@@ -129,6 +132,8 @@ def _story(report: StudyReport, pictures: Sequence[NDArray[np.uint8]]) -> Iterat
     yield from _methods(report)
     if pictures:
         yield Paragraph("Pictures", HEADING)
+        if note:
+            yield Paragraph(f"{marked_up(note)}.", TEXT)
         yield from (KeepTogether([_picture(p), Spacer(1, 3 * mm)]) for p in pictures)
 
 

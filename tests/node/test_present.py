@@ -130,6 +130,33 @@ def test_a_study_without_findings_says_so_in_the_pdf_and_has_an_overview(
     assert len(_written(analysed, "capture")) == 1
 
 
+def test_of_more_findings_than_pictures_the_largest_have_them_and_it_is_told_everywhere(
+    make_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.present.MOST_PICTURES", 2)
+    analysed = _one(make_task("several", more=BOTH))
+    titles = [image.ImageComments.split(". ")[0] for image in _written(analysed, "capture")]
+    assert titles == ["Overview", "Box large", "Box medium"]
+    said = "2 of 3 findings have pictures of their own, the largest by volume"
+    (told,) = [t.sentence for t in analysed.results.told if t.code == "findings-without-picture"]
+    assert said in told
+    (document,) = _written(analysed, "pdf")
+    words = " ".join(_text(document, tmp_path).split())
+    assert f"Pictures {said}." in words and "(findings-without-picture)" in words
+    assert "Box small" in words
+    reports = [Path(w.path).read_bytes() for w in analysed.results.written if w.kind.startswith("sr-")]
+    assert len(reports) == 2 and all(said.encode() in report for report in reports)
+
+
+def test_as_many_findings_as_pictures_are_no_doubt(
+    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.present.MOST_PICTURES", 3)
+    analysed = _one(make_task("several", more=BOTH))
+    assert len(_written(analysed, "capture")) == 4
+    assert analysed.results.told == _one(make_task("several", out="bare")).results.told
+
+
 def test_markup_in_a_label_stays_text(make_task: MakeTask, tmp_path: Path) -> None:
     (document,) = _written(_one(make_task("markup", more=("pdf",))), "pdf")
     assert "<b>bold</b>" in " ".join(_text(document, tmp_path).split())

@@ -19,7 +19,7 @@ from rich.console import Console
 from node.demo_truth import true_things
 from node.report.canvas import Panel, Window, across_plane, slice_plane
 from node.report.folder import write_report
-from node.report.overlays import OUTLINE, montage, overlay, rounded
+from node.report.overlays import OUTLINE, largest, montage, overlay, rounded
 from node.report.page import signed
 from node.report.pdf import report_pdf
 from node.report.shown import ShownFinding, ShownMeasurement, StudyReport, Truth
@@ -173,6 +173,19 @@ def test_every_finding_gets_a_picture_with_its_outline(dates: list[tuple[StudyRe
         assert image is not None and image.width > 900
         assert pixels_like(image, OUTLINE) > 100
     assert overlay(region_of(report), report) is not None
+
+
+def test_where_there_are_too_many_findings_the_largest_are_shown_in_their_order(
+    dates: list[tuple[StudyReport, Truth]],
+) -> None:
+    report, _ = dates[0]
+    masks = [finding.mask for finding in report.findings if finding.mask is not None]
+    one, three = (replace(report.findings[0], mask=mask) for mask in (masks[0], masks[-1]))
+    assert one.mask is not None and three.mask is not None and one.mask.count != three.mask.count
+    two = max(one, three, key=lambda f: f.mask.count if f.mask else 0)
+    bare = replace(one, mask=None)
+    assert largest([bare, one, three], report, 2) == (one, three)
+    assert largest([bare, one, three], report, 1) == (two,)
 
 
 def test_a_finding_without_mask_or_volume_has_no_picture(dates: list[tuple[StudyReport, Truth]]) -> None:

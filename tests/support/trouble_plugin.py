@@ -22,9 +22,9 @@ from plugins.errors import Absent, Refused
 from plugins.measure.lesion import measure_lesion
 
 
-def box(volume, key="box", tracking_uid=None):
+def box(volume, key="box", tracking_uid=None, columns=7):
     k, r, c = volume.array.shape
-    mask = Mask(shape=(k, r, c), origin=(1, 4, 4), voxels=np.ones((k - 2, 5, 7), dtype=bool))
+    mask = Mask(shape=(k, r, c), origin=(1, 4, 4), voxels=np.ones((k - 2, 5, columns), dtype=bool))
     return Finding(key=key, label=f"Box {key}", series_instance_uid=volume.series_instance_uid, mask=mask,
                    category=codes.MORPHOLOGICALLY_ABNORMAL, type=codes.LESION,
                    measurements=measure_lesion(mask, volume), tracking_uid=tracking_uid)
@@ -54,6 +54,9 @@ class Trouble:
 
     def box(self, study, volume):
         return (box(volume),)
+
+    def several(self, study, volume):
+        return tuple(box(volume, key, columns=n) for key, n in (("small", 4), ("large", 9), ("medium", 7)))
 
     def nothing(self, study, volume):
         return ()
