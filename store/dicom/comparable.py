@@ -13,7 +13,7 @@ from plugins.errors import Refused
 from store.dicom.body_size import body_size, height_cm, sex, weight_kg
 from store.dicom.suv import acquired
 from store.dicom.tracer import TRACER, injection_time, tracer_of
-from store.dicom.values import items, text
+from store.dicom.values import items, meant
 
 LEANEST, STOUTEST = 10.0, 100.0
 """Body mass indices beyond which height or weight must be wrong (a height in inches, a weight in pounds), kg/m2."""
@@ -60,7 +60,7 @@ def _injected(headers: Sequence[Dataset]) -> dict[str, float]:
 
 
 def _differ(datasets: Sequence[Dataset], keywords: Sequence[str]) -> bool:
-    return any(len({text(one, keyword) for one in datasets}) > 1 for keyword in keywords)
+    return any(len({meant(one, keyword) for one in datasets}) > 1 for keyword in keywords)
 
 
 __all__ = ["comparable"]

@@ -17,7 +17,7 @@ from plugins.contract import Flag
 from plugins.errors import Refused
 from store.dicom.body_size import body_size, height_cm, sex, weight_kg
 from store.dicom.tracer import MAX_HALF_LIVES, TRACER, Tracer, injection_time, tracer_of
-from store.dicom.values import day, instant, integer, items, moment, number, text, texts
+from store.dicom.values import day, instant, integer, items, meant, moment, number, text, texts
 
 DIFFERS = 0.01
 ACROSS_MIDNIGHT = timedelta(hours=18)
@@ -78,11 +78,11 @@ def _single(headers: Sequence[Dataset], keyword: str, code: str) -> str:
 def _require_same(headers: Sequence[Dataset], keywords: Sequence[str]) -> None:
     """Refuse (`suv-inputs-differ`) slices that disagree on the patient's body or on what was injected when."""
     for keyword in keywords:
-        if len({text(h, keyword) for h in headers}) > 1:
+        if len({meant(h, keyword) for h in headers}) > 1:
             raise Refused("suv-inputs-differ", f"{keyword} differs between slices; values stay as they are")
     injected = [items(h, "RadiopharmaceuticalInformationSequence") for h in headers]
     for keyword in TRACER:
-        if len({tuple(text(item, keyword) for item in found) for found in injected}) > 1:
+        if len({tuple(meant(item, keyword) for item in found) for found in injected}) > 1:
             raise Refused("suv-inputs-differ", f"{keyword} differs between slices; values stay as they are")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from functools import lru_cache
@@ -236,6 +236,21 @@ def instant(words: str, zone: str = "") -> datetime | None:
 def instant_offset(words: str) -> timedelta | None:
     """Return the offset from UTC that a DT value states, or None."""
     return utc_offset(_parted(words)[1])
+
+
+def meant(dataset: Dataset, keyword: str) -> Hashable:
+    """Return what an attribute says, equal however it is written: a number (DS), a time (TM), a date and time (DT).
+
+    A date and time comes with its offset from UTC. What is of another kind, or cannot be read, is its text.
+    """
+    words, vr = text(dataset, keyword), implicit_vr(tag_of(keyword))
+    if vr == "DS" and (found := number(dataset, keyword)) is not None and math.isfinite(found):
+        return found
+    if vr == "TM":
+        return moment(date.min, words) or words
+    if vr == "DT" and (at := instant(words)) is not None:
+        return at, instant_offset(words)
+    return words
 
 
 def _parted(words: str) -> tuple[str, str]:

@@ -40,6 +40,17 @@ def header(tracer: dict[str, str] | None = None, **changes: Any) -> Dataset:
     return dataset
 
 
+def test_numbers_and_times_that_slices_write_in_two_ways_are_one() -> None:
+    other = header(
+        {"RadionuclideTotalDose": "3.0E8", "RadiopharmaceuticalStartDateTime": "20250101100000.000"},
+        PatientWeight="80.0",
+    )
+    told = comparable([header(), other])
+    assert told == comparable([header()])
+    assert (told["injected_mbq"], told["uptake_minutes"]) == (300.0, 63.0)
+    assert told["lean_body_mass_kg"] == pytest.approx(9270 * 80 / (6680 + 216 * BMI))
+
+
 @pytest.mark.parametrize(
     ("changes", "factor"),
     [

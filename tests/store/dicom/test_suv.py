@@ -201,6 +201,37 @@ def test_slices_that_disagree_on_what_was_given_to_whom_are_refused(
         suv_scale([header(), header(tracer, **changes)])
 
 
+@pytest.mark.parametrize(
+    ("changes", "tracer"),
+    [
+        ({"PatientWeight": "70.0"}, {}),
+        ({"PatientWeight": "7.0e1"}, {}),
+        ({}, {"RadionuclideTotalDose": "3.6808E8"}),
+        ({}, {"RadionuclideHalfLife": "6586.20"}),
+        ({}, {"RadiopharmaceuticalStartTime": "100000.000000"}),
+        ({}, {"RadiopharmaceuticalStartTime": "1000"}),
+    ],
+)
+def test_one_number_or_time_that_slices_write_in_two_ways_is_one(
+    changes: dict[str, Any], tracer: dict[str, Any]
+) -> None:
+    assert suv_scale([header(), header(tracer, **changes)]).factors == pytest.approx([AN_HOUR] * 2, rel=1e-12)
+
+
+def test_one_date_and_time_of_injection_that_slices_write_in_two_ways_is_one() -> None:
+    one, other = "20250101100000", "20250101100000.00"
+    slices = [header({"RadiopharmaceuticalStartDateTime": words}) for words in (one, other)]
+    assert suv_scale(slices).factors == pytest.approx([AN_HOUR] * 2, rel=1e-12)
+    slices[1] = header({"RadiopharmaceuticalStartDateTime": "20250101100000+0100"})
+    with pytest.raises(Refused, match=r"suv-inputs-differ.*RadiopharmaceuticalStartDateTime"):
+        suv_scale(slices)
+
+
+def test_one_height_with_more_digits_is_one() -> None:
+    lean = [header(Units="GML", SUVType="LBM", PatientSize=size) for size in ("1.75", "1.750")]
+    assert suv_scale(lean).factors == pytest.approx([70 / (1.10 * 70 - 120 * 0.16)] * 2, rel=1e-12)
+
+
 def test_slices_that_disagree_on_the_kind_of_suv_or_its_body_size_are_refused() -> None:
     lean = header(Units="GML", SUVType="LBM")
     for other in (header(Units="GML", SUVType="BW"), header(Units="GML", SUVType="LBM", PatientSize="1.9")):
