@@ -92,6 +92,10 @@ class Report(Part):
     made: dict[str, str] = Field(description="How it was judged: folds, seed, resamples, commit, packages")
     made_at: AwareDatetime
     limits: list[str] = Field(description="What is not known, in sentences")
+    card_limits: list[str] = Field(
+        default_factory=list,
+        description="Those of the limits that the model's card tells, of the data that it was made from",
+    )
     headlines: list[Headline]
     figures: dict[str, Any] = Field(
         description="Every figure by task and setting, with its interval, and groups"

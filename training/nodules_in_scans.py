@@ -13,6 +13,8 @@ from training.scans import SCANS, present, sources
 
 CROPS = "lidc_nodules"
 """Folder of the crops."""
+IN_SCANS = "nodules_in_scans"
+"""Name of crops and scans together."""
 
 
 def nodules_in_scans(root: Path) -> DataManifest:
@@ -25,7 +27,7 @@ def nodules_in_scans(root: Path) -> DataManifest:
         for case in lidc_manifest(root / CROPS).cases
     ]
     cases = [*crops, *(_scan_case(name, root) for name in names)]
-    return DataManifest(name="nodules_in_scans", cases=tuple(sorted(cases, key=lambda case: case.case_id)))
+    return DataManifest(name=IN_SCANS, cases=tuple(sorted(cases, key=lambda case: case.case_id)))
 
 
 def is_crop(case: Case) -> bool:
@@ -45,4 +47,4 @@ def _scan_case(name: str, root: Path) -> Case:
     )
 
 
-__all__ = ["CROPS", "is_crop", "nodules_in_scans"]
+__all__ = ["CROPS", "IN_SCANS", "is_crop", "nodules_in_scans"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from plugins.errors import Refused
 from training.lidc import lidc_manifest
 from training.manifest import Case, DataManifest, read_manifest
-from training.nodules_in_scans import CROPS, nodules_in_scans
+from training.nodules_in_scans import CROPS, IN_SCANS, nodules_in_scans
 from training.scans import present
 from training.split import SIDES, TRAIN, VALIDATION, Split, split_of
 from training.sts import sts_manifest
@@ -28,6 +29,8 @@ class Data:
 
     manifest: DataManifest
     """Who, which files, which fold."""
+    called: str = ""
+    """What people call the data; empty for the name in the manifest."""
     root: Path
     """Where the files are."""
     folds: tuple[int, ...] = ()
@@ -36,6 +39,11 @@ class Data:
     """Folder of data sets with whole CTs, to set lesions into; None for none."""
     split: Split | None = None
     """Who is learned from and who is not; None when the folder holds no split."""
+
+    @property
+    def name(self) -> str:
+        """Return what a report calls the data; the hash of the manifest, not this, says which they are."""
+        return self.called or self.manifest.name
 
     @property
     def cases(self) -> tuple[Case, ...]:
@@ -67,10 +75,11 @@ def open_data(
     what `training.split.read_split` refuses, and `missing-files` when they are not there.
     """
     manifest, folder = manifest_of(path)
-    split = split_of(folder, manifest)
+    split, called = split_of(folder, manifest), _called(path, folder, manifest)
     if sides:
         manifest = _part(manifest, split, sides, folder)
-    data = Data(manifest=manifest, root=root or folder, folds=tuple(folds), split=split)
+        called = _with_sides(called, sides)
+    data = Data(manifest=manifest, called=called, root=root or folder, folds=tuple(folds), split=split)
     if not data.cases:
         raise Refused(
             "no-cases", f"{path} names no case{' of these folds or sides' if folds or sides else ''}"
@@ -94,8 +103,22 @@ def manifest_of(path: Path) -> tuple[DataManifest, Path]:
         raise Refused(
             "unfinished", f"the data set in {folder} was not finished; run the command again that makes it"
         )
-    is_set = path.is_dir() or path.name == NODULES
-    return (_of_folder(folder) if is_set else read_manifest(path)), folder
+    return (_of_folder(folder) if _is_set(path) else read_manifest(path)), folder
+
+
+def _is_set(path: Path) -> bool:
+    """Return whether a path names a set that is known by its table, and no manifest."""
+    return path.name == NODULES or (path.is_dir() and not (path / MANIFEST).is_file())
+
+
+def _called(path: Path, folder: Path, manifest: DataManifest) -> str:
+    """Return the name of the folder where a table alone says what is in it, else the manifest's."""
+    own = _is_set(path) and manifest.name != IN_SCANS
+    return Path(os.path.abspath(folder)).name if own else manifest.name
+
+
+def _with_sides(name: str, sides: Sequence[str]) -> str:
+    return f"{name}, {' and '.join(side for side in SIDES if side in sides)}"
 
 
 def open_learnable(path: Path) -> Data:
@@ -109,9 +132,7 @@ def _part(manifest: DataManifest, split: Split | None, sides: Sequence[str], fol
         raise Refused("no-such-side", f"'{min(unknown)}' is no side of a split; sides are {', '.join(SIDES)}")
     if split is None:
         raise Refused("no-split", f"{folder} holds no split; make one with 'nadir curate split'")
-    named = [side for side in SIDES if side in sides]
-    name = f"{manifest.name}, {' and '.join(named)}"
-    return replace(manifest, name=name, cases=split.cases(manifest, *sides))
+    return replace(manifest, name=_with_sides(manifest.name, sides), cases=split.cases(manifest, *sides))
 
 
 def _of_folder(folder: Path) -> DataManifest:

@@ -94,11 +94,12 @@ def judge_model(
     if gathered.is_empty:
         raise Refused(
             "nothing-to-judge",
-            f"of the {len(data.cases)} cases of {data.manifest.name} a {subject.family} can be judged on none; "
+            f"of the {len(data.cases)} cases of {data.name} a {subject.family} can be judged on none; "
             f"it needs {family.needs}",
         )
     headlines, sections, figures = _parts(gathered, family, resamples, seed)
-    limits = [*family.limits, *subject.card.get("limits", ()), *_limits(gathered, data, len(patients))]
+    from_card = [sentence for sentence in subject.card.get("limits", ()) if sentence not in family.limits]
+    limits = [*family.limits, *from_card, *_limits(gathered, data, len(patients))]
     if curve := _curve(subject, beside, data, resamples, seed, progress):
         section, figures[CURVE] = curve
         sections = (*sections, section)
@@ -122,13 +123,14 @@ def judge_model(
         headlines=headlines,
         sections=sections,
         limits=tuple(dict.fromkeys(limits)),
+        card_limits=tuple(dict.fromkeys(from_card)),
         figures=figures,
     )
 
 
 def _told_of(data: Data, patients: int) -> dict[str, str]:
     return {
-        "name": data.manifest.name,
+        "name": data.name,
         "sha256": data.manifest.sha256,
         "cases": str(len(data.cases)),
         "patients": str(patients),
@@ -209,7 +211,7 @@ def _parts(
 
 def _limits(gathered: _Gathered, data: Data, patients: int) -> Sequence[str]:
     """Return what these data cannot tell."""
-    said = [f"How the model does on other data than {data.manifest.name} is not known."]
+    said = [f"How the model does on other data than {data.name} is not known."]
     if not any("scanner" in case.tags for case in data.cases):
         said.append("The scanners are not known, so there are no figures by scanner.")
     if gathered.rows and not gathered.read:

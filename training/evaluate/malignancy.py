@@ -80,7 +80,7 @@ def _require_both(data: Data) -> None:
     if len(set(truths)) == 1:
         raise Refused(
             "one-class",
-            f"all {len(truths)} rated nodules of {data.manifest.name} that would be judged are "
+            f"all {len(truths)} rated nodules of {data.name} that would be judged are "
             f"{'malignant' if truths[0] else 'benign'}, and the figures tell one class from the other: name data, "
             "folds (--fold) or sides (--side) that hold both",
         )

@@ -107,7 +107,7 @@ def document_pdf(title: str, notice: str, story: Callable[[], Iterable[Flowable]
 
 
 def _story(evaluation: Evaluation) -> Iterator[Flowable]:
-    from training.evaluate.report import RESEARCH_USE, title
+    from training.evaluate.report import FROM_CARD, OF_THE_CARD, RESEARCH_USE, title
 
     made_at = evaluation.made_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     counts = f"{evaluation.data['cases']} cases of {evaluation.data['patients']} patients"
@@ -117,7 +117,11 @@ def _story(evaluation: Evaluation) -> Iterator[Flowable]:
         yield Spacer(1, 4)
         yield tops(evaluation.headlines)
     yield Paragraph("What is not known", HEADING)
-    yield from _points(evaluation.limits)
+    yield from _points(evaluation.own_limits)
+    if evaluation.card_limits:
+        yield Paragraph(OF_THE_CARD, HEADING)
+        yield Paragraph(FROM_CARD, TEXT)
+        yield from _points(evaluation.card_limits)
     for section in evaluation.sections:
         yield from section_story(section)
     yield Paragraph("What was judged, on what, how", HEADING)

@@ -21,6 +21,8 @@ from training.evaluate.section import Headline, Section
 
 FORMAT = 1
 RESEARCH_USE = "For research use only"
+OF_THE_CARD = "What the card of the model says of its limits"
+FROM_CARD = "This is of the data that the model was made from and judged on then, not of those judged here."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,6 +45,13 @@ class Evaluation:
     """What is not known, in sentences."""
     figures: Mapping[str, Any]
     """Every figure and every case, as JSON has them."""
+    card_limits: tuple[str, ...] = ()
+    """Those of the limits that the model's card tells: of the data that it was made from, whatever it is judged on."""
+
+    @property
+    def own_limits(self) -> tuple[str, ...]:
+        """Return the limits of this judgement."""
+        return tuple(sentence for sentence in self.limits if sentence not in self.card_limits)
 
     def plain(self, *, cases: bool = True) -> dict[str, Any]:
         """Return it as JSON has it, with or without the rows of the cases; no NaN and no infinity is in it."""
@@ -60,6 +69,7 @@ class Evaluation:
             "made": dict(self.made),
             "made_at": self.made_at.astimezone(UTC).isoformat(timespec="seconds"),
             "limits": list(self.limits),
+            "card_limits": list(self.card_limits),
             **figures,
         }
 
@@ -85,6 +95,7 @@ def report_html(evaluation: Evaluation) -> str:
             evaluation=evaluation,
             title=title(evaluation),
             research_use=RESEARCH_USE,
+            of_the_card=(OF_THE_CARD, FROM_CARD),
             made_at=evaluation.made_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
     )
@@ -108,4 +119,6 @@ def title(evaluation: Evaluation) -> str:
     return f"{evaluation.model['name']} judged on {evaluation.data['name']}"
 
 
-__all__ = ["FORMAT", "RESEARCH_USE", "Evaluation", "pages", "report_html", "title", "write_report"]
+__all__ = [
+    "FORMAT", "FROM_CARD", "OF_THE_CARD", "RESEARCH_USE", "Evaluation", "pages", "report_html", "title", "write_report",
+]  # fmt: skip

@@ -62,7 +62,7 @@ def learned_cases(subject: Subject, data: Data) -> int:
             "nothing-learned", f"{subject.name} has learned from no cases: it has no learning curve"
         )
     if subject.learned_from not in (None, data.manifest.sha256):
-        raise Refused("other-data", f"{subject.folder} has not learned from {data.manifest.name}")
+        raise Refused("other-data", f"{subject.folder} has not learned from {data.name}")
     experiment = subject.card.get("experiment", subject.card)
     share, inner = float(experiment["task"].get("share", 1.0)), bool(experiment.get("inner"))
     counts = []

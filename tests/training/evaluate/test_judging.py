@@ -27,9 +27,9 @@ from training.evaluate.judged import (
 )
 from training.evaluate.judging import judge_model
 from training.evaluate.kept import kept
-from training.evaluate.report import Evaluation, write_report
+from training.evaluate.report import Evaluation, title, write_report
 from training.evaluate.subject import Subject
-from training.lidc import load_nodule
+from training.lidc import COLUMNS, load_nodule
 from training.manifest import read_manifest
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
@@ -195,6 +195,35 @@ def test_a_run_is_judged_on_the_data_that_it_learned_from_and_on_no_other(crops:
         subject.on(replace(crops.manifest, cases=crops.manifest.cases[1:]))
 
 
+def as_table(manifest: Path) -> Path:
+    """Put the table of nodules in the place of a manifest of crops; return their folder."""
+    root = manifest.parent
+    lines = [",".join(COLUMNS)]
+    for n, case in enumerate(read_manifest(manifest).cases):
+        files = case.files
+        lines.append(
+            f"{files['image']},{files['mask']},{case.patient_id},{n},{case.size_mm},0.75,1.25,3,3,3,3,3"
+        )
+    (root / "nodules.csv").write_text("\n".join(lines))
+    manifest.unlink()
+    return root
+
+
+def test_a_set_that_only_its_table_tells_has_the_name_of_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ours", "lidc_nodules"):
+        (tmp_path / name).mkdir()
+        as_table(write_crops(tmp_path / name, patients=1))
+    ours, known = tmp_path / "ours", open_data(tmp_path / "lidc_nodules")
+    monkeypatch.chdir(ours)
+    assert [open_data(path).name for path in (ours, ours / "nodules.csv", Path())] == ["ours"] * 3
+    assert known.name == "lidc_nodules" and known.manifest.sha256 == open_data(ours).manifest.sha256
+    found = judge_model(open_subject("classical-nodule-segmenter"), open_data(ours), made_at=NOON)
+    assert title(found) == "classical-nodule-segmenter judged on ours" and found.data["name"] == "ours"
+    assert "How the model does on other data than ours is not known." in found.limits
+
+
 def test_data_that_are_not_there_are_refused(crops: Data, tmp_path: Path) -> None:
     manifest = read_manifest(crops.root / "manifest.json")
     manifest.write(tmp_path / "manifest.json")
@@ -252,6 +281,6 @@ def test_a_family_of_every_kind_of_case_is_judged_in_one_report(
     assert drawn["readers"]["readers_dice"]["value"] == pytest.approx(5 / 6)
     assert found.figures["survival"]["figures"]["of_true"]["value"] == pytest.approx(1.0)
     html = write_report(found, tmp_path)[1].read_text()
-    for title in ("Detection", "Classification", "Survival", "Readers", "Uncertainty"):
-        assert f"<h2>{title}</h2>" in html
+    for heading in ("Detection", "Classification", "Survival", "Readers", "Uncertainty"):
+        assert f"<h2>{heading}</h2>" in html
     assert "simulated" in html

@@ -20,6 +20,8 @@ from training.evaluate.crops import AS_GIVEN
 from training.evaluate.data import Data, open_data
 from training.evaluate.families import open_subject
 from training.evaluate.judging import judge_model
+from training.evaluate.kept import kept
+from training.evaluate.report import report_html
 from training.evaluate.runs import learned_cases
 from training.ship import About, ship
 
@@ -114,6 +116,14 @@ def test_a_model_judges_its_own_patients_by_one_fold_and_new_ones_by_all(crops: 
     assert {row["patient_id"]: row["fold"] for row in rows} == {"P00": 0, "P01": 1, "P02": 2, "P03": None}
     assert found.made["judged_by"].startswith("3 patients by the weights of the fold")
     assert "It has learned nothing." in found.limits
+    assert found.card_limits == ("It has learned nothing.",)
+    assert "It has learned nothing." not in found.own_limits
+    page = report_html(found)
+    assert page.index("What is not known") < page.index("What the card of the model says of its limits")
+    assert page.index("not of those judged here") < page.index("It has learned nothing.")
+    assert page.count("It has learned nothing.") == 1 and kept(found)["card_limits"] == list(
+        found.card_limits
+    )
     assert [point["learned"] for point in found.figures["learning_curve"]] == [2, 3]
     told = found.figures["segmentation"]["settings"][AS_GIVEN]
     assert told["volume_covered"]["cases"] == 5 and told["ece"]["value"] > 0
