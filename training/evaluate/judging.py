@@ -218,7 +218,9 @@ def _limits(gathered: _Gathered, data: Data, patients: int) -> Sequence[str]:
         said.append(
             "There is one truth per case: these data do not tell how far readers agree with each other."
         )
-    if patients < FEW_PATIENTS:
+    if patients == 1:
+        said.append("One patient: no interval can be had.")
+    elif patients < FEW_PATIENTS:
         said.append(f"{patients} patients are few: the intervals are themselves uncertain.")
     return said
 

@@ -222,6 +222,8 @@ def test_a_set_that_only_its_table_tells_has_the_name_of_its_folder(
     found = judge_model(open_subject("classical-nodule-segmenter"), open_data(ours), made_at=NOON)
     assert title(found) == "classical-nodule-segmenter judged on ours" and found.data["name"] == "ours"
     assert "How the model does on other data than ours is not known." in found.limits
+    assert found.limits[-1] == "One patient: no interval can be had."
+    assert found.figures["segmentation"]["settings"][AS_GIVEN]["dice"]["low"] is None
 
 
 def test_data_that_are_not_there_are_refused(crops: Data, tmp_path: Path) -> None:
