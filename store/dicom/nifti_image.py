@@ -28,7 +28,8 @@ from store.dicom.nifti import RAS_TO_LPS, REAL_NUMBERS
 from store.dicom.nifti_position import read_position
 from store.dicom.voxels import AIR_HU
 
-LARGEST_HU = 32767.0
+LOWEST_HU, HIGHEST_HU = -32768.0, 32767.0
+"""What 16 bits hold; the lowest is padding."""
 LEAST_RANGE = 10.0
 SQUARE = 0.02
 """Two voxel distances that differ by less than this part are equal."""
@@ -89,6 +90,7 @@ def _read(path: Path, modality: str) -> NiftiImage:
     data, affine = _load(path)
     if modality == "CT":
         require_hounsfield(data, path.name)
+        np.copyto(data, AIR_HU, where=data == LOWEST_HU)
     else:
         _require_values(data, path.name, modality)
     lps = RAS_TO_LPS @ affine
@@ -106,9 +108,13 @@ def _read(path: Path, modality: str) -> NiftiImage:
 
 def require_hounsfield(values: NDArray[Any], name: str) -> None:
     """Refuse `bad-values` (not finite) and `not-hounsfield` (what no CT of lungs or of soft tissue in air can be)."""
-    low, high = float(values.min()), float(values.max())
-    if not (np.isfinite(low) and np.isfinite(high)) or max(-low, high) > LARGEST_HU:
-        raise Refused("bad-values", f"{name} holds values that are no Hounsfield units ({low:g} to {high:g})")
+    low, high = _ends(values, name, instead=AIR_HU)
+    if low < LOWEST_HU or high > HIGHEST_HU:
+        raise Refused(
+            "bad-values",
+            f"{name} has values from {low:g} to {high:g}, and Hounsfield units here are from {LOWEST_HU:g} to "
+            f"{HIGHEST_HU:g}; convert them first",
+        )
     is_flat = high - low < LEAST_RANGE
     low = float(values.min(where=values >= AIR_HU, initial=high))  # what lies below is padding
     if low >= 0 or is_flat:
@@ -121,13 +127,26 @@ def require_hounsfield(values: NDArray[Any], name: str) -> None:
 
 def _require_values(values: NDArray[Any], name: str, modality: str) -> None:
     """Refuse `bad-values` (not finite), and for PET `not-suv`."""
-    low, high = float(values.min()), float(values.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise Refused("bad-values", f"{name} holds values that are no numbers")
+    low, high = _ends(values, name, instead=0.0)
     if modality == "PT" and not 0 < high <= HIGHEST_SUV:
         raise Refused(
             "not-suv", f"{name} has values from {low:g} to {high:g}, which are no SUV; convert them first"
         )
+
+
+def _ends(values: NDArray[Any], name: str, *, instead: float) -> tuple[float, float]:
+    """Return the lowest and the highest value. Refuses `bad-values` (not finite) and says what to write `instead`."""
+    low, high = float(values.min()), float(values.max())
+    if np.isfinite(low) and np.isfinite(high):
+        return low, high
+    numbers = values[np.isfinite(values)]
+    if not numbers.size:
+        raise Refused("bad-values", f"{name} holds no voxel that is a number; save it anew")
+    raise Refused(
+        "bad-values",
+        f"{name} holds {values.size - numbers.size} voxels that are no numbers, beside values from "
+        f"{numbers.min():g} to {numbers.max():g}; write {instead:g} there",
+    )
 
 
 def write_labels(path: Path, labels: Labels, volume: Volume, image: NiftiImage | None = None) -> None:

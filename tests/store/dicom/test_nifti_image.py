@@ -137,6 +137,51 @@ def test_padding_below_air_does_not_make_an_offset_to_hounsfield_units(tmp_path:
     assert read_ct(save(image(values=lung), tmp_path / "ct.nii")).volume.array.max() == -1100
 
 
+def test_the_lowest_value_of_16_bits_is_padding_and_becomes_air(tmp_path: Path) -> None:
+    values = np.linspace(-900, 882, 440).reshape(11, 10, 4)
+    values[0] = -32768
+    read = read_ct(save(image(values=values), tmp_path / "ct.nii")).volume.array
+    assert (np.count_nonzero(read == -1024), read.max()) == (40, 882)
+    assert np.unique(read)[1] == int(values[1].min())
+    values[0, 0, 0] = 32767
+    assert read_ct(save(image(values=values), tmp_path / "ct.nii")).volume.array.max() == 32767
+
+
+@pytest.mark.parametrize(
+    ("modality", "spoiled", "says"),
+    [
+        (
+            "CT",
+            np.nan,
+            r"ct.nii holds 40 voxels that are no numbers, beside values from -[0-9.]+ to 300; .* -1024",
+        ),
+        ("CT", np.inf, r"ct.nii holds 40 voxels that are no numbers"),
+        ("PT", np.nan, r"ct.nii holds 40 voxels that are no numbers, .* write 0 there"),
+        ("MR", -np.inf, r"ct.nii holds 40 voxels that are no numbers, .* write 0 there"),
+        (
+            "CT",
+            -40000.0,
+            r"ct.nii has values from -40000 to 300, and Hounsfield units here are from -32768 to 32767; .*convert",
+        ),
+    ],
+)
+def test_values_that_cannot_be_are_counted_and_told_what_to_write(
+    tmp_path: Path, modality: str, spoiled: float, says: str
+) -> None:
+    values = np.linspace(-900, 300, 440, dtype=np.float32).reshape(11, 10, 4)
+    values[0] = spoiled
+    path = save(nibabel.Nifti1Image(values, np.diag([*SPACING, 1.0])), tmp_path / "ct.nii")
+    with pytest.raises(Refused, match=f"bad-values: {says}"):
+        read_image(path, modality)
+
+
+def test_an_image_without_a_single_number_is_refused(tmp_path: Path) -> None:
+    values = np.full((11, 10, 4), np.nan, dtype=np.float32)
+    path = save(nibabel.Nifti1Image(values, np.diag([*SPACING, 1.0])), tmp_path / "ct.nii")
+    with pytest.raises(Refused, match=r"bad-values: ct.nii holds no voxel that is a number"):
+        read_ct(path)
+
+
 @pytest.mark.parametrize("dtype", [[("R", "u1"), ("G", "u1"), ("B", "u1")], np.complex64])
 @pytest.mark.parametrize("modality", ["CT", "MR"])
 def test_an_image_of_colours_or_complex_numbers_is_refused(tmp_path: Path, dtype: Any, modality: str) -> None:
