@@ -28,6 +28,10 @@ from training.evaluate.section import Chart, Headline, Picture, Section, Table, 
 from training.evaluate.subgroups import EDGES, groups
 
 SHOWN_EACH = 4
+SIZES = (
+    "Groups by size go by the size that the data give of a case (of crops in a table, its diameter_mm), the charts by "
+    "the long axis of its truth."
+)
 READERS = {
     "readers_dice": "Dice, reader with reader",
     "model_dice": "Dice, model with each reader",
@@ -64,7 +68,7 @@ def drawn_part(
         _figures_section(figures, by_setting),
         Section(
             title="By kind of case",
-            text=f"Means, {settings[0]} unless a column says otherwise; a group of few patients says little.",
+            text=f"Means, {settings[0]} unless a column says otherwise; a group of few patients says little. {SIZES}",
             tables=(group_table,) if group_table.rows else (),
             charts=(*_size_charts(first_rows), *_volume_chart(first_rows)),
         ),
@@ -197,6 +201,8 @@ def _size_charts(rows: Sequence[Row]) -> tuple[Chart, ...]:
         for low, high in pairwise(cuts)
     ]
     size_words = "long axis of the truth, mm"
+    *edges, last = (f"{edge:g}" for edge in EDGES["size_mm"])
+    bars = f"bars are means between {', '.join(edges)} and {last} mm of long axis."
 
     def steps(values: Sequence[float]) -> list[tuple[float, float, float]]:
         return [
@@ -211,7 +217,7 @@ def _size_charts(rows: Sequence[Row]) -> tuple[Chart, ...]:
             y_label="Dice",
             log_x=True,
             steps=steps(dices),
-            caption="Dice of each case against its size; bars are means of size groups.",
+            caption=f"Dice of each case against the long axis of its truth; {bars}",
         ),
         charts.scatter(
             sizes,
@@ -221,7 +227,7 @@ def _size_charts(rows: Sequence[Row]) -> tuple[Chart, ...]:
             log_x=True,
             level=0.0,
             steps=steps(errors),
-            caption="Error of the long axis against size; bars are means of size groups.",
+            caption=f"Error of the long axis against the long axis of the truth; {bars}",
         ),
     )
 

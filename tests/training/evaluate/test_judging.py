@@ -92,6 +92,12 @@ def test_what_is_kept_has_every_case_of_the_first_setting_and_charts_as_numbers_
     )
     apart = 200 * (drawn - true) / (drawn + true)
     sections = {section["title"]: section for section in plain["sections"]}
+    assert "the size that the data give of a case" in sections["By kind of case"]["text"]
+    means = "bars are means between 6, 10 and 20 mm of long axis."
+    assert [chart["caption"] for chart in sections["By kind of case"]["charts"]][:2] == [
+        f"Dice of each case against the long axis of its truth; {means}",
+        f"Error of the long axis against the long axis of the truth; {means}",
+    ]
     chart = sections["By kind of case"]["charts"][-1]
     assert chart["y"] == pytest.approx(apart, abs=0.2)
     assert chart["limits"] == pytest.approx(
