@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from plugins.errors import Refused
 from store.file_hash import sha256_of
 from training.manifest import Case, DataManifest, folds
-from training.table import number_in, read_filled
+from training.table import hashes_of, number_in, read_filled
 
 TAGS = ("spacing_x_mm", "spacing_z_mm", "malignancy", "subtlety", "texture", "spiculation", "margin")
 COLUMNS = ("image_file", "mask_file", "patient_id", "nodule_id", "diameter_mm", *TAGS)
@@ -48,7 +48,7 @@ def lidc_manifest(root: Path) -> DataManifest:
     """Return the cases of the folder with their hashes and folds.
 
     Refuses `no-nodules` (no `nodules.csv` there) and `bad-table`: what `training.table` refuses, no row, a cell that is
-    no finite number, a diameter that is not above 0, a `nodule_id` that is no whole number.
+    no finite number, a diameter that is not above 0, a `nodule_id` that is no whole number; `missing-files`.
     """
     table = root / "nodules.csv"
     if not table.is_file():
@@ -75,7 +75,7 @@ def _case(row: dict[str, str], line: int, table: Path) -> Case:
         case_id=f"{row['patient_id']}_nodule{int(nodule):02d}",
         patient_id=row["patient_id"],
         files=files,
-        sha256={role: sha256_of(table.parent / path) for role, path in files.items()},
+        sha256=hashes_of(files, line, table),
         fold=0,
         size_mm=size_mm,
         tags=tags,

@@ -11,7 +11,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -91,7 +91,8 @@ def read_manifest(path: Path) -> DataManifest:
     """
     try:
         plain = json.loads(path.read_text())
-        manifest = DataManifest(name=str(plain["name"]), cases=tuple(map(_case, plain["cases"])))
+        _require_keys(plain)
+        manifest = DataManifest(name=str(plain["name"]), cases=tuple(_case(one) for one in plain["cases"]))
         said = plain["sha256"]
     except OSError as error:
         raise Refused("bad-manifest", f"{path} cannot be read ({error.strerror})") from error
@@ -100,6 +101,25 @@ def read_manifest(path: Path) -> DataManifest:
     if said != manifest.sha256:
         raise Refused("changed-manifest", f"{path} was changed after it was written: its sha256 is another")
     return manifest
+
+
+def _require_keys(plain: Any) -> None:
+    """Raise ValueError or TypeError where a key is missing, or one of a case is not known."""
+    if not isinstance(plain, dict):
+        raise TypeError("it is no table")
+    if lacking := [key for key in ("name", "cases", "sha256") if key not in plain]:
+        written = "it is in every manifest that 'nadir curate' or 'nadir evaluate' writes"
+        raise ValueError(f"it has no '{lacking[0]}'; {written}")
+    cases = plain["cases"]
+    if not isinstance(cases, list) or not all(isinstance(case, dict) for case in cases):
+        raise TypeError("'cases' is no list of tables")
+    known = {one.name: one.default is one.default_factory is MISSING for one in fields(Case)}
+    for number, case in enumerate(cases, start=1):
+        name = case.get("case_id", f"number {number}")
+        if unknown := sorted(case.keys() - known.keys()):
+            raise ValueError(f"case {name} says '{unknown[0]}'; known are {', '.join(known)}")
+        if lacking := [key for key, is_needed in known.items() if is_needed and key not in case]:
+            raise ValueError(f"case {name} has no '{lacking[0]}'")
 
 
 def _case(plain: Mapping[str, Any]) -> Case:

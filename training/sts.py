@@ -16,7 +16,7 @@ from models.petct import averaged
 from plugins.errors import Refused
 from store.file_hash import sha256_of
 from training.manifest import Case, DataManifest, folds
-from training.table import number_in, read_filled
+from training.table import hashes_of, number_in, read_filled
 
 FILES = {"pet": "pet_suv", "mask": "pet_mask", "ct": "ct"}
 TAGS = ("suv_max", "suv_mean", "gtv_pet_volume_ml")
@@ -63,7 +63,7 @@ def sts_manifest(root: Path) -> DataManifest:
 
     The size of a tumour is the diameter of the ball with its volume.
     Refuses `no-sarcomas` (no `patients.csv` there) and `bad-table`: what `training.table` refuses, no row, a cell
-    that is no finite number, a volume that is not above 0.
+    that is no finite number, a volume that is not above 0; `missing-files`.
     """
     table = root / "patients.csv"
     if not table.is_file():
@@ -86,7 +86,7 @@ def _case(row: dict[str, str], line: int, table: Path) -> Case:
         case_id=patient,
         patient_id=patient,
         files=files,
-        sha256={role: sha256_of(root / path) for role, path in files.items()},
+        sha256=hashes_of(files, line, table),
         fold=0,
         size_mm=(6000.0 * volume_ml / math.pi) ** (1 / 3),
         tags={**tags, "ct": "with CT" if "ct" in files else "PET alone"},

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from plugins.errors import Refused
+from store.file_hash import sha256_of
 
 
 def read_rows(file: Path, needed: Collection[str], code: str) -> list[tuple[int, dict[str, str]]]:
@@ -60,4 +61,19 @@ def number_in(
     raise Refused(code, f"'{name}' in line {line} of {file} is no {wanted}: '{row[name]}'; correct it")
 
 
-__all__ = ["number_in", "read_filled", "read_rows"]
+def hashes_of(files: Mapping[str, str], line: int, file: Path) -> dict[str, str]:
+    """Return the sha256 of the files of a row by their roles; they lie beside the table. Refuses `missing-files`."""
+    found = {}
+    for role, path in files.items():
+        try:
+            found[role] = sha256_of(file.parent / path)
+        except OSError as error:
+            raise Refused(
+                "missing-files",
+                f"line {line} of {file} needs {path}, which cannot be read ({error.strerror}); put it there, or "
+                "correct the line",
+            ) from error
+    return found
+
+
+__all__ = ["hashes_of", "number_in", "read_filled", "read_rows"]

@@ -147,6 +147,21 @@ def test_a_table_of_sarcomas_that_cannot_be_understood_is_told_by_line_and_colum
         sts_manifest(tmp_path)
 
 
+def test_a_file_that_a_table_names_and_that_is_not_there_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "i").write_bytes(b"image")
+    (tmp_path / "nodules.csv").write_text(f"{NODULE_COLUMNS}\ni,m.nii,P,1,9,1,1,3,3,3,3,3")
+    said = (
+        r"missing-files: line 2 of .*nodules\.csv needs m\.nii, .*\(No such file or directory\); put it there"
+    )
+    with pytest.raises(Refused, match=said):
+        lidc_manifest(tmp_path)
+    (tmp_path / "patients.csv").write_text("patient,gtv_pet_volume_ml,suv_max,suv_mean\nA,30,5,2")
+    with pytest.raises(
+        Refused, match=r"missing-files: line 2 of .*patients\.csv needs A/A_pet_suv\.nii\.gz,"
+    ):
+        sts_manifest(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("model", "manifest_of", "name"),
     [
@@ -184,6 +199,29 @@ def test_a_case_that_is_none_is_refused_also_when_the_hash_agrees(
     path = tmp_path / "data.json"
     DataManifest(name="x", cases=(replace(whole, **changes),)).write(path)
     with pytest.raises(Refused, match=f"bad-manifest.*{why}"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize(
+    ("remove", "add", "says"),
+    [
+        ("sha256", {}, r"it has no 'sha256'; it is in every manifest that 'nadir curate' or 'nadir evaluate' writes"),
+        ("name", {}, "it has no 'name'"),
+        ("cases", {"cases": 5}, "'cases' is no list of tables"),
+        ("cases", {"cases": [5]}, "'cases' is no list of tables"),
+        ("cases", {"cases": [{"case_id": "a", "sizemm": 8.0}]}, "case a says 'sizemm'; known are case_id, .* tags"),
+        ("cases", {"cases": [{"case_id": "a", "fold": 0}]}, "case a has no 'patient_id'"),
+        ("cases", {"cases": [{"fold": 0}]}, "case number 1 has no 'case_id'"),
+    ],
+)  # fmt: skip
+def test_a_manifest_with_a_wrong_key_or_without_one_is_told_which(
+    tmp_path: Path, remove: str, add: dict[str, Any], says: str
+) -> None:
+    plain = {"name": "x", "cases": [], "sha256": "0" * 64}
+    (path := tmp_path / "data.json").write_text(
+        json.dumps({k: v for k, v in plain.items() if k != remove} | add)
+    )
+    with pytest.raises(Refused, match=rf"bad-manifest: .*data\.json is no manifest of data \({says}"):
         read_manifest(path)
 
 
