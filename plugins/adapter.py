@@ -24,16 +24,23 @@ class Adapter:
 
     name: str
     """Name of the analysis."""
-    folder: str
-    """Folder of the model."""
-    trusted: str
-    """sha256 of the folder, as `nadir models hash` tells it: whoever writes it here vouches for the program."""
+    folder: str = ""
+    """Folder of the model; it has to be said."""
+    trusted: str = ""
+    """sha256 of the folder, as `nadir models hash` tells it; it has to be said: who says it vouches for the program."""
     role: str = "ct"
     """What it is run on: `ct`, `pet_suv`, `mr`; of several such series the one with the most slices."""
     device: str = "cpu"
     """Where torch runs it."""
 
     def __post_init__(self) -> None:
+        if not self.folder:
+            raise ValueError("'folder' is not said; name the folder of the model")
+        if not self.trusted:
+            raise ValueError(
+                f"'trusted' is not said; write the sha256 that 'nadir models hash {self.folder}' tells, if you vouch "
+                "for what is in that folder"
+            )
         if self.role not in ROLES:
             raise ValueError(f"role is one of {', '.join(ROLES)}, not '{self.role}'")
 

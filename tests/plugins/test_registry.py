@@ -141,3 +141,16 @@ def test_an_adapter_that_cannot_be_used_is_told_by_its_own_name_and_folder(tmp_p
     assert reason.sentence.startswith("plugin 'spleen' (plugins.monai_bundle:MonaiBundle) has no model")
     assert "no-bundle: the folder has no configs/metadata.json" in reason.sentence
     assert str(tmp_path) in reason.sentence
+
+
+@pytest.mark.parametrize("adapter", ["monai_bundle", "nnunet", "total_segmentator"])
+def test_an_adapter_that_nobody_vouches_for_is_told_how_to(adapter: str) -> None:
+    with pytest.raises(
+        Refused, match=r"plugin 'spleen' .*: 'trusted' is not said; .*'nadir models hash ours'"
+    ) as caught:
+        load_plugins({"spleen": {"adapter": adapter, "folder": "ours"}}, ["spleen"])
+    assert caught.value.code == "bad-plugin-settings"
+    with pytest.raises(
+        Refused, match=r"plugin 'spleen' .*: 'folder' is not said; name the folder of the model"
+    ):
+        load_plugins({"spleen": {"adapter": adapter}}, ["spleen"])
