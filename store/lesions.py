@@ -14,7 +14,7 @@ from store.response.history import Role, Status
 from store.response.rules import Rules
 from store.response.selection import Candidate, propose
 from store.sighting import Decision, Sighting, sum_tenths
-from store.tracking.link import Kind
+from store.tracking.link import Kind, was_compared
 
 PROPOSAL = "proposal"
 FIRST_SEEN = "first seen here"
@@ -181,7 +181,8 @@ def _new_by(
     if confirmed is not None:
         return confirmed.author
     looked_before = any(on < one.date and plugin == one.plugin for on, plugin in ran for one in first)
-    if not looked_before and not any(one.link is not None and one.link.kind is Kind.NEW for one in first):
+    new = [one.link for one in first if one.link is not None and one.link.kind is Kind.NEW]
+    if not any(was_compared(link.reason) for link in new) and (new or not looked_before):
         return UNCONFIRMED
     if not all(one.automatic for one in first):
         return BY_HAND

@@ -22,7 +22,7 @@ from store.response.rules import USUAL, Rules
 from store.response.verdict import Response
 from store.scanners import changed
 from store.sighting import Measure, Sighting, sum_tenths
-from store.tracking.link import Kind
+from store.tracking.link import Kind, was_compared
 
 if TYPE_CHECKING:
     from store.course import Course
@@ -225,7 +225,8 @@ def _new_words(one: Sighting, course: Course) -> str:
 def _before_words(first: Sighting, course: Course) -> str:
     """Return what is known of the time before the first sighting of a lesion."""
     if first.link is not None and first.link.kind is Kind.NEW:
-        return "was not seen before"
+        seen = was_compared(first.link.reason)
+        return "was not seen before" if seen else "could not be compared with all earlier lesions"
     if not any(on < first.date and plugin == first.plugin for on, plugin in course.analysed):
         return f"was found by '{first.plugin}', which was not run on an earlier visit"
     had = any(s.date < first.date and s.plugin == first.plugin and drawn(s) for s in course.sightings)

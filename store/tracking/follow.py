@@ -67,11 +67,12 @@ def follow(
     dates = {one.study_instance_uid: one.study_date for one in past.earlier}
     links = links if past.earlier else ()
     worth_telling = [link for link in links if link.tracking_uid not in past.rejected]
+    by_hand = {f.key for f in lesions if not f.automatic}
     return Followed(
         findings=tuple(_called(finding, names) for finding in (*findings, *look.redrawn)),
         names=names,
         links=links,
-        flags=(*lacking, *read.flags, *scene.flags, *flags_of(worth_telling, dates, plugin.name)),
+        flags=(*lacking, *read.flags, *scene.flags, *flags_of(worth_telling, dates, plugin.name, by_hand)),
     )
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+UNCOMPARED = "not all earlier lesions could be compared"
+"""How the reason of a link ends where nobody knows whether the lesion is new."""
+
 
 class Kind(StrEnum):
     """What became of it."""
@@ -44,4 +47,9 @@ class Link:
     """Where the earlier lesion was expected at this time point, LPS mm."""
 
 
-__all__ = ["Kind", "Link"]
+def was_compared(reason: str) -> bool:
+    """Return whether a lesion that a link with this reason calls new was laid beside all earlier ones."""
+    return not reason.endswith(UNCOMPARED)
+
+
+__all__ = ["UNCOMPARED", "Kind", "Link", "was_compared"]

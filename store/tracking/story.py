@@ -9,13 +9,13 @@ from plugins.contract import Finding, Study, Volume
 from store.dicom.uids import derive_uid
 from store.tracking.brought import Brought, Scene, Standing
 from store.tracking.lesion import PresentLesion
-from store.tracking.link import Kind, Link
+from store.tracking.link import UNCOMPARED, Kind, Link
 from store.tracking.matching import match
 from store.tracking.naming import Names
 from store.tracking.past import Named
 
 AS_BEFORE, BY_A_PERSON = "as in the earlier analysis of this study", "as a person said"
-UNCOMPARED = 0.3
+HARDLY_NEW = 0.3
 """No lesion is more surely new than this when there are earlier ones that nobody could compare it with."""
 Place = tuple[str, str]
 """Series Instance UID and `Finding.key`: no two findings of one run share both."""
@@ -153,6 +153,8 @@ class Story:
         """Return the link of a lesion that no earlier study has, as was decided."""
         pin = self._pins.get(place_of(finding))
         words = AS_BEFORE if pin else "the drawing calls it a lesion of its own"
+        if pin and pin.confidence <= HARDLY_NEW and finding.series_instance_uid in self._scene.incomplete:
+            words = f"{words}; {UNCOMPARED}"
         return Link(
             kind=Kind.NEW,
             tracking_uid=tracking_uid,
@@ -211,12 +213,15 @@ class Story:
         known = self._scene.lesions.get(link.tracking_uid)
         if not parents and known is not None and known.standing is Standing.EARLIER:
             return _by_name(link, known)
-        if not parents and finding.series_instance_uid in self._scene.incomplete:
-            reason = f"{link.reason}; not all earlier lesions could be compared"
-            link = replace(link, confidence=min(link.confidence, UNCOMPARED), reason=reason)
-        if not parents and link.kind is not Kind.NEW:
+        is_later = not parents and link.kind is not Kind.NEW
+        if is_later:
             reason = "no earlier study shows it; its name is that of a later study, analysed before this one"
-            return replace(link, kind=Kind.NEW, study_instance_uid="", expected_mm=None, reason=reason)
+            link = replace(link, kind=Kind.NEW, study_instance_uid="", expected_mm=None, reason=reason)
+        if not parents and finding.series_instance_uid in self._scene.incomplete:
+            reason = f"{link.reason}; {UNCOMPARED}"
+            link = replace(link, confidence=min(link.confidence, HARDLY_NEW), reason=reason)
+        if is_later:
+            return link
         if link.kind is Kind.MERGED and len(parents) == 1:
             link = replace(link, kind=Kind.SAME)
         pin = self._pins.get(place_of(finding))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from plugins.contract import Flag
-from store.tracking.link import Kind, Link
+from store.tracking.link import Kind, Link, was_compared
 
 DOUBTFUL = 0.5
 """Links that are less sure are told as doubtful."""
@@ -23,10 +23,16 @@ SAID = {
     Kind.MERGED: ("lesion-merged", "is what several lesions have become"),
 }
 """Code and words of each kind; that a lesion is the same needs none unless it is doubtful."""
+NEW_BY_HAND = "was not seen before and counts as new, as a person drew it"
 
 
-def flags_of(links: Sequence[Link], dates: Mapping[str, str], plugin: str) -> tuple[Flag, ...]:
-    """Return what a reader needs to know of links; `dates` are those of the studies they were compared with."""
+def flags_of(
+    links: Sequence[Link], dates: Mapping[str, str], plugin: str, by_hand: Collection[str] = ()
+) -> tuple[Flag, ...]:
+    """Return what a reader needs to know of links; `dates` are those of the studies they were compared with.
+
+    `by_hand` are the keys of the findings that people drew.
+    """
     flags: list[Flag] = []
     for link in links:
         since = (
@@ -35,6 +41,8 @@ def flags_of(links: Sequence[Link], dates: Mapping[str, str], plugin: str) -> tu
         name = f"'{link.tracking_identifier}'"
         if link.kind in SAID:
             code, words = SAID[link.kind]
+            if link.kind is Kind.NEW and link.finding in by_hand and was_compared(link.reason):
+                words = NEW_BY_HAND
             flags.append(Flag(code=code, sentence=f"{name} {words}: {link.reason}{since}.", plugin=plugin))
         if link.finding is not None and link.confidence < DOUBTFUL and link.kind is not Kind.NEW:
             words = f"may be another lesion than before, confidence {link.confidence:.2f}"

@@ -219,6 +219,27 @@ def test_a_lesion_that_a_person_drew_later_is_new_when_the_tracking_knows_of_no_
     assert doubts(found) == {}
 
 
+@pytest.mark.parametrize("rules", [Rules(), Rules(unconfirmed_new="count")], ids=["ask", "count"])
+@pytest.mark.parametrize("automatic", [True, False], ids=["found", "drawn"])
+def test_a_lesion_is_not_known_to_be_new_where_earlier_ones_could_not_be_compared(
+    database: Database, automatic: bool, rules: Rules
+) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        first = visit(session, clock, JANUARY, [lesion("2.25.1", automatic=automatic)], plugin="contours")
+        reason = "no earlier lesion is known; not all earlier lesions could be compared"
+        new = [Linked(kind=Kind.NEW, uid="2.25.2", study=first, confidence=0.3, reason=reason)]
+        visit(session, clock, MARCH, [lesion("2.25.2", automatic=automatic)], new, plugin="contours")
+        found = course(session, patient_pk(session), rules=rules)
+    (told,) = [one for one in found.sightings if one.lesion == "2.25.2"]
+    assert (told.role, told.role_by) == (Role.NEW, "not confirmed")
+    assert found.history().visits[1].seen == ()
+    assert doubts(found)[MARCH][0] == (
+        "'Nodule .2' (20.0 mm, confidence 0.90) could not be compared with all earlier lesions; nobody confirmed that "
+        "it is a new lesion, which would be progression: 'nadir lesions confirm' or 'nadir lesions mark' decides."
+    )
+
+
 def test_the_drawing_of_a_person_counts_before_an_automatic_one(database: Database) -> None:
     with database.transaction() as session:
         clock = Clock()

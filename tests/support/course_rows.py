@@ -47,6 +47,7 @@ class Linked:
     study: str = ""
     is_drawn: bool = True
     confidence: float = 0.9
+    reason: str = "2.0 mm from where it was expected"
 
 
 @dataclass
@@ -147,7 +148,7 @@ def visit(
                 earlier=json.dumps(list(link.earlier)),
                 earlier_study_instance_uid=link.study,
                 confidence=link.confidence,
-                reason="2.0 mm from where it was expected",
+                reason=link.reason,
             )
         )
     session.flush()

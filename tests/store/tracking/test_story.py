@@ -14,7 +14,7 @@ from plugins.contract import Finding, Mask, Volume
 from store.tracking.brought import Brought, Motions, Scene, Standing
 from store.tracking.earlier import EarlierSeries, Region
 from store.tracking.lesion import EarlierLesion
-from store.tracking.link import Kind, Link
+from store.tracking.link import Kind, Link, was_compared
 from store.tracking.past import Named
 from store.tracking.story import Pin, Story, place_of
 
@@ -81,7 +81,7 @@ def told(
 ) -> tuple[dict[str, str], dict[str, Link]]:
     """Return the Tracking UID of each finding by its key, and the links by Tracking UID."""
     study = study_of(volume)
-    scene = Scene(study=study, looked_at={SERIES}, motions=Motions())
+    scene = Scene(study=study, looked_at={SERIES}, motions=Motions(), **more.pop("scene", {}))
     scene.lesions.update({b.lesion.tracking_uid: b for b in known})
     values: dict[str, Any] = {"pins": {}, "was_compared": False, "known": (), **more}
     story = Story(plugin="p", study=study, lesions=lesions, scene=scene, **values)
@@ -143,6 +143,32 @@ def test_what_was_said_of_the_study_before_stands_when_it_was_compared_then(volu
     assert links["1.1"].kind is Kind.GONE
     uids, _ = told(volume, [one], place, pins=pins, was_compared=False)
     assert uids == {"a": "1.1"}
+
+
+@pytest.mark.parametrize("was_compared", [True, False], ids=["kept", "looked at again"])
+def test_a_lesion_that_could_not_be_compared_is_told_so_in_every_analysis(
+    volume: Volume, was_compared: bool
+) -> None:
+    one, scene = finding("a", 10), {"incomplete": {SERIES}}
+    uids, links = told(volume, [one], scene=scene)
+    first = links[uids["a"]]
+    assert first.reason == "no earlier lesion is known; not all earlier lesions could be compared"
+    assert (first.kind, first.confidence) == (Kind.NEW, 0.3)
+    name = Named(tracking_uid=uids["a"], tracking_identifier="Nodule 1")
+    pins = {place_of(one): Pin(name=name, confidence=first.confidence)}
+    again = told(volume, [one], scene=scene, pins=pins, was_compared=was_compared)[1][uids["a"]]
+    assert (
+        again.reason == "as in the earlier analysis of this study; not all earlier lesions could be compared"
+    )
+    assert (again.kind, again.confidence) == (Kind.NEW, 0.3)
+
+
+def test_the_name_of_a_later_study_hides_no_doubt_about_the_earlier_ones(volume: Volume) -> None:
+    later = earlier(volume, "1.1", "Nodule 1", 10, Standing.LATER)
+    _, links = told(volume, [finding("a", 10)], later, scene={"incomplete": {SERIES}})
+    assert (links["1.1"].kind, links["1.1"].confidence) == (Kind.NEW, 0.3)
+    assert links["1.1"].reason.startswith("no earlier study shows it;")
+    assert not was_compared(links["1.1"].reason)
 
 
 def test_an_identity_that_was_given_to_something_else_is_not_given_again(volume: Volume) -> None:
