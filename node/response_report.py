@@ -149,7 +149,8 @@ def reported_visits(
         told: dict[str, ReportedLesion] = {}
         for s in sorted(counting, key=lambda one: id(one) not in judged):
             added = by_length and id(s) in judged
-            told.setdefault(s.tracking_uid, _lesion(s, names[s.lesion], segs, counts=added))
+            name = s.label if s.written_uid == s.tracking_uid != s.lesion else names[s.lesion]
+            told.setdefault(s.tracking_uid, _lesion(s, name, segs, counts=added))
         visits.append(ReportedVisit(date=point.date, lesions=tuple(told.values()), sum=point.sum))
     return tuple(visits)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import count
 
 from sqlmodel import Session
 
@@ -89,13 +90,19 @@ class Course:
 
     @property
     def names(self) -> dict[str, str]:
-        """Return what people call each lesion: the first label that counts, numbered when another one has it too."""
-        best_last = sorted(reversed(self.sightings), key=lambda one: one.counts)
+        """Return the name of each lesion: its Tracking ID as in SEG and SR, numbered when another lesion has it too."""
+        best_last = sorted(
+            reversed(self.sightings), key=lambda one: (one.written_uid == one.lesion, one.counts)
+        )
         labels = {one.lesion: one.label for one in best_last}
         names: dict[str, str] = {}
+        given: set[str] = set()
         for lesion in self.lesions:
-            others = sum(labels[lesion] == labels[known] for known in names)
-            names[lesion] = f"{labels[lesion]} ({others + 1})" if others else labels[lesion]
+            label = labels[lesion]
+            numbered = (f"{label} ({n})" for n in count(2))
+            free = (one for one in numbered if one not in given and one not in labels.values())
+            names[lesion] = next(free) if label in given else label
+            given.add(names[lesion])
         return names
 
     def history(self, criteria: str = "recist1.1") -> History:

@@ -90,7 +90,7 @@ class Sighting:
     before_uid: str = ""
     """What would be written without a person's relink; empty where that is the same."""
     label: str
-    """What people read."""
+    """What people read: its Tracking ID, or its Tracking UID where it has none."""
     study_instance_uid: str
     """Study."""
     date: date

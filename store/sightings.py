@@ -198,7 +198,7 @@ def _sighting(
         tracking_uid=finding.tracking_uid,
         written_uid=finding.tracking_uid,
         before_uid=finding.before_uid,
-        label=finding.label,
+        label=finding.tracking_identifier or finding.label,
         study_instance_uid=study_instance_uid,
         date=on,
         series_instance_uid=finding.series_instance_uid,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from courses import course_of, response_of, sighting, visit
 
 from node.response_report import reported_visits
@@ -24,3 +26,17 @@ def test_a_lesion_on_a_ct_and_a_pet_of_one_date_is_one_group_with_what_the_crite
     (lesion,) = told.lesions
     assert {m.name: m.value for m in lesion.measurements}["long_axis"] == 20.0
     assert (lesion.role, lesion.summed) == (Role.TARGET, "long_axis")
+
+
+def test_a_part_of_a_lesion_is_called_as_in_the_seg() -> None:
+    first = visit(0)
+    whole = sighting(first, 1, 20.0, label="Lesion 1")
+    part = replace(
+        sighting(first, 2, 9.0, label="Lesion 4"), lesion=whole.lesion, segment_number=2, measurements={}
+    )
+    course = course_of({}, more=[whole, part])
+
+    (told,) = reported_visits(course, response_of("P", [(first.study_date, 20.0)], [None]), {})
+
+    names = {one.tracking_uid: one.tracking_identifier for one in told.lesions}
+    assert names == {whole.tracking_uid: "Lesion 1", part.tracking_uid: "Lesion 4"}

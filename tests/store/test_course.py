@@ -10,6 +10,7 @@ from ledger import at
 from sqlmodel import Session
 
 from plugins.errors import Refused
+from store.analysed import Found
 from store.course import Course, course, courses
 from store.database import Database
 from store.patients import find_patient, merge, part, same_person
@@ -270,6 +271,46 @@ def test_what_a_person_and_an_analysis_drew_at_one_place_is_one_lesion(database:
     assert seen(found, JANUARY) == {"2.25.7": (Status.MEASURED, 220), "2.25.2": (Status.MEASURED, 200)}
     assert seen(found, MARCH) == {"2.25.7": (Status.MEASURED, 250), "2.25.2": (Status.MEASURED, 200)}
     assert found.names["2.25.7"] == "GTV"
+
+
+def test_a_lesion_is_called_as_in_the_seg_however_people_called_the_region(database: Database) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        drawn = [("2.25.1", "Lesion 1", "Lesion 1"), ("2.25.2", "Lesion 2", "Lesion 2")]
+        visit(session, clock, JANUARY, [_called(*one) for one in drawn], plugin="contours")
+        then = [("2.25.3", "Lesion 1", "Lesion 3"), ("2.25.1", "Lesion 2", "Lesion 1")]
+        visit(session, clock, MARCH, [_called(*one) for one in then], plugin="contours")
+        found = course(session, patient_pk(session))
+    assert found.names == {"2.25.1": "Lesion 1", "2.25.2": "Lesion 2", "2.25.3": "Lesion 3"}
+    assert {(one.lesion, one.label) for one in found.sightings} == set(found.names.items())
+
+
+def test_lesions_of_one_tracking_id_are_numbered_apart_from_all_others(database: Database) -> None:
+    with database.transaction() as session:
+        named = [("2.25.1", "Lesion"), ("2.25.2", "Lesion"), ("2.25.3", "Lesion (2)"), ("2.25.4", "")]
+        drawn = [_called(uid, "Lesion", name) for uid, name in named]
+        visit(session, Clock(), JANUARY, drawn, plugin="contours")
+        found = course(session, patient_pk(session))
+    assert found.names == {
+        "2.25.1": "Lesion",
+        "2.25.2": "Lesion (3)",
+        "2.25.3": "Lesion (2)",
+        "2.25.4": "Lesion (4)",
+    }
+
+
+def _called(uid: str, label: str, identifier: str) -> Found:
+    """Return what a person drew and called `label`, with the Tracking ID that was written."""
+    number = int(uid[-1])
+    place = (0.0, 0.0, 50.0 * number)
+    return lesion(
+        uid,
+        automatic=False,
+        label=label,
+        tracking_identifier=identifier,
+        centroid_mm=place,
+        segment_number=number,
+    )
 
 
 def test_uptake_stands_beside_size_and_only_sul_is_told(database: Database) -> None:

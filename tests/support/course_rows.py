@@ -64,7 +64,7 @@ def lesion(uid: str, long_mm: float = 20.0, **changes: object) -> Found:
     measures = {"long_axis": long_mm, "short_axis": long_mm / 2, **names}
     values: dict[str, object] = {
         "label": f"Nodule {uid[-2:]}",
-        "tracking_identifier": f"T {uid}",
+        "tracking_identifier": changes.get("label", f"Nodule {uid[-2:]}"),
         "tracking_uid": uid,
         "series_instance_uid": "series",
         "segment_number": 1,
@@ -144,7 +144,7 @@ def visit(
                 finding_pk=rows[link.uid].id if link.is_drawn else None,
                 kind=link.kind.value,
                 tracking_uid=link.uid,
-                tracking_identifier=f"T {link.uid}",
+                tracking_identifier=f"Nodule {link.uid[-2:]}",
                 earlier=json.dumps(list(link.earlier)),
                 earlier_study_instance_uid=link.study,
                 confidence=link.confidence,
