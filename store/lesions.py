@@ -308,6 +308,7 @@ def _words(best: Sighting) -> str:
 
 
 __all__ = [
+    "BY_HAND",
     "FIRST_SEEN",
     "MARKED",
     "PROPOSAL",

@@ -116,7 +116,7 @@ class Sighting:
     role: Role | None = None
     """What it is to the criteria; None when nothing: ignored, rejected, or a new one that nobody confirmed."""
     role_by: str = ""
-    """Who said so: `proposal`, `first seen here`, or the author of a choice."""
+    """Who said so: `proposal`, `first seen here`, `drawn by a person`, `not confirmed`, or the author of a choice."""
     role_because: str = ""
     """Why it was proposed so, in words."""
     status: Status = Status.MEASURED

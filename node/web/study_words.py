@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from store.finding_view import FindingView, MeasurementView
-from store.lesions import FIRST_SEEN, PROPOSAL, UNCONFIRMED
+from store.lesions import BY_HAND, FIRST_SEEN, PROPOSAL, UNCONFIRMED
 from store.sighting import Decision
 from store.study_view import AnalysisView
 
@@ -112,7 +112,8 @@ def role_line(one: FindingView) -> str:
     return {
         "": "",
         PROPOSAL: f"{role}: proposed by the rules of selection{why}",
-        FIRST_SEEN: f"{role}: first seen here",
+        FIRST_SEEN: f"{role}: {FIRST_SEEN}",
+        BY_HAND: f"{role}: {BY_HAND}",
         UNCONFIRMED: f"{role}: nobody confirmed it yet, so it does not count",
     }.get(one.role_by, f"{role}, says {one.role_by}")
 

@@ -6,6 +6,8 @@ import math
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from io import StringIO
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from courses import course_of, decision, ordinary, response_of, sighting, tracked, visit
@@ -17,6 +19,7 @@ from node.report.longitudinal.report import build
 from node.report.longitudinal.sums import sums_of
 from node.report.longitudinal.tables import write_csv, write_json
 from node.report.longitudinal.view import Cell, LongitudinalReport, Who
+from node.web.study_words import role_line
 from plugins.errors import Refused
 from store.course import Course
 from store.patients import Merged
@@ -360,3 +363,20 @@ def test_a_new_lesion_that_nobody_confirmed_is_called_so() -> None:
     course = replace(course_of({}), visits=(visit(0),), sightings=(new,))
     (lesion,) = lesions_of(course, visits_of(course, ()))
     assert words.role_of(lesion) == "new, not confirmed by a person"
+
+
+@pytest.mark.parametrize(
+    ("role_by", "report", "page"),
+    [
+        ("drawn by a person", "new (drawn by a person)", "new: drawn by a person"),
+        ("first seen here", "new (first seen here)", "new: first seen here"),
+        ("Dr. Grey", "new (by Dr. Grey)", "new, says Dr. Grey"),
+        ("proposal", "new (by proposal)", "new: proposed by the rules of selection"),
+    ],
+)
+def test_who_says_what_a_lesion_is_stands_behind_it(role_by: str, report: str, page: str) -> None:
+    course = course_of({}, more=[sighting(visit(0), 1, 9.0, role=Role.NEW, role_by=role_by)])
+    (lesion,) = lesions_of(course, visits_of(course, ()))
+    assert words.role_of(lesion) == report
+    view: Any = SimpleNamespace(role="new", role_by=role_by, role_because="")
+    assert role_line(view) == page

@@ -17,7 +17,7 @@ from node.report.longitudinal.view import (
 )
 from node.report.overlays import rounded
 from node.report.page import CONTROL
-from store.lesions import UNCONFIRMED
+from store.lesions import BY_HAND, FIRST_SEEN, UNCONFIRMED
 from store.response.burden import change_percent, cut_off
 from store.response.growth import Growth
 from store.response.verdict import Response, TimePoint
@@ -318,7 +318,8 @@ def role_of(lesion: LesionCourse) -> str:
     if lesion.role_by == UNCONFIRMED:
         return "new, not confirmed by a person"
     role = ROLES.get(lesion.role, lesion.role)
-    return f"{role} (by {lesion.role_by})" if lesion.role_by else role
+    by = lesion.role_by if lesion.role_by in ("", BY_HAND, FIRST_SEEN) else f"by {lesion.role_by}"
+    return f"{role} ({by})" if by else role
 
 
 def density_row(course: DensityCourse) -> tuple[str, str, str, str]:
