@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from node.fault import place
 from plugins.contract import Finding, Flag, Plugin, Study
@@ -13,6 +13,7 @@ from store.dicom.seg import Identified
 from store.dicom.uids import derive_uid
 from store.tracking.followed import Followed
 from store.tracking.link import Link
+from store.tracking.naming import Names
 from store.tracking.past import Named, Past
 
 Follower = Callable[[Plugin, Study, Sequence[Finding]], Followed]
@@ -67,29 +68,24 @@ def identify(
 
     `names` are identities that the patient's past gives, by series and key of the finding. Else a tracking UID that
     came with the source is kept, but never given to two findings. The others derive from
-    study, plugin, series and the finding's key, so that a repeated run gives the same. Raises `Broken` for a plugin
-    that gives one key to two findings of a series, a finding or a finding without voxels.
+    study, plugin, series and the finding's key, so that a repeated run gives the same. A finding without a past has
+    the Tracking ID of its source, else its label, with a number where another finding is called so. Raises `Broken`
+    for a plugin that gives one key to two findings of a series, a finding or a finding without voxels.
     """
     identified: list[Identified] = []
     flags: list[Flag] = []
+    known = names or {}
+    given = Names((*known.values(), *_brought(findings)))
     taken: set[str] = set()
     numbers: dict[str, int] = {}
     for finding in findings:
         series = finding.series_instance_uid
         numbers[series] = numbers.get(series, 0) + 1
-        name = (names or {}).get((series, finding.key))
+        name = known.get((series, finding.key))
         uid = name.tracking_uid if name else finding.tracking_uid
-        identifier = name.tracking_identifier if name else finding.tracking_identifier or finding.label
         if uid in taken:
-            flags.append(
-                Flag(
-                    code="tracking-uid-shared",
-                    sentence=f"'{finding.label}' has the Tracking UID of another region and was given its own.",
-                    series_instance_uid=series,
-                    plugin=plugin,
-                )
-            )
-            uid = None
+            flags.append(_shared(plugin, finding))
+            uid, name = None, None
         if uid is None:
             uid = derive_uid(study_instance_uid, "tracking", plugin, series, finding.key)
         if uid in taken:
@@ -97,16 +93,33 @@ def identify(
         if finding.mask.count == 0:
             raise Broken(f"plugin '{plugin}' gave a finding without voxels")
         taken.add(uid)
+        label = finding.tracking_identifier or finding.label
+        identifier = name.tracking_identifier if name else given.give(label, uid, renumbered=False)
         identified.append(
             Identified(
                 finding=finding,
                 segment_number=numbers[series],
                 tracking_identifier=one_line(identifier, longest=1024),
                 tracking_uid=uid,
-                before_uid=name.before_uid if name and name.tracking_uid == uid else "",
+                before_uid=name.before_uid if name else "",
             )
         )
     return tuple(identified), tuple(flags)
+
+
+def _brought(findings: Sequence[Finding]) -> Iterator[Named]:
+    for one in findings:
+        if one.tracking_uid and one.tracking_identifier:
+            yield Named(tracking_uid=one.tracking_uid, tracking_identifier=one.tracking_identifier)
+
+
+def _shared(plugin: str, finding: Finding) -> Flag:
+    return Flag(
+        code="tracking-uid-shared",
+        sentence=f"'{finding.label}' has the Tracking UID of another region and was given its own.",
+        series_instance_uid=finding.series_instance_uid,
+        plugin=plugin,
+    )
 
 
 __all__ = ["Follower", "follower", "identify", "linked"]
