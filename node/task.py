@@ -31,6 +31,8 @@ class Identity:
     """Hash of the model card; of the plugin's name and version when it has none."""
     config_sha256: str
     """Hash of the settings."""
+    model_kind: str = "classical"
+    """`learned` or `classical`, as the model card says; part of no key, which the card's hash is already."""
 
     @classmethod
     def of(cls, plugin: Plugin) -> Self:
@@ -43,6 +45,7 @@ class Identity:
             model_version=card.version if card else plugin.version,
             model_sha256=card.sha256 if card else "",
             config_sha256=config_sha256(plugin),
+            model_kind=card.kind if card else "classical",
         )
 
     def job_key(self, manifest_sha256: str, run: int = 0) -> str:

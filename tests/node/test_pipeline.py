@@ -16,7 +16,7 @@ from dicom_series import make_series
 from pydicom import Dataset, dcmread
 
 from node.pipeline import analyse
-from node.task import Analysed, Answer, Task
+from node.task import Analysed, Answer, Identity, Task
 from plugins.contract import Mask
 from store.dicom.rules import check
 from store.dicom.series import read_study
@@ -44,6 +44,22 @@ def test_equal_input_gives_equal_bytes(make_task: MakeTask) -> None:
         hashes.append([hashlib.sha256(Path(w.path).read_bytes()).hexdigest() for w in written])
     assert len(hashes[0]) == 3
     assert hashes[0] == hashes[1]
+
+
+@pytest.mark.parametrize(("mode", "family"), [("learned", "123110"), ("box", "123104")])
+def test_a_result_names_the_family_of_what_drew_it_networks_as_artificial_intelligence(
+    make_task: MakeTask, mode: str, family: str
+) -> None:
+    segment = _objects(_one(make_task(mode)))["seg"].SegmentSequence[0]
+    (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
+    assert algorithm.AlgorithmFamilyCodeSequence[0].CodeValue == family
+
+
+def test_no_key_of_a_job_depends_on_the_family_of_what_draws() -> None:
+    names = ("plugin", "plugin_version", "model_name", "model_version", "model_sha256", "config_sha256")
+    learned = Identity(**{name: name for name in names}, model_kind="learned")
+    assert learned.job_key("0" * 64) == replace(learned, model_kind="classical").job_key("0" * 64)
+    assert learned.job_key("0" * 64) == "310dc459c263994cabed238a1b955e19e1801159cba831fb837a0172ea5ed566"
 
 
 def test_another_revision_gives_other_uids_and_series_numbers_but_the_same_tracking_uid(

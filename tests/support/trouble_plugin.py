@@ -16,6 +16,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from models.card import ModelCard
 from plugins import codes
 from plugins.contract import Finding, Flag, Mask
 from plugins.errors import Absent, Refused
@@ -41,7 +42,9 @@ class Trouble:
 
     @property
     def model(self):
-        return None
+        if self.mode != "learned":
+            return None
+        return ModelCard(name="net", version="1", kind="learned", intended_use="-")
 
     def accepts(self, study):
         return bool(study.by_role("ct"))
@@ -57,6 +60,9 @@ class Trouble:
 
     def several(self, study, volume):
         return tuple(box(volume, key, columns=n) for key, n in (("small", 4), ("large", 9), ("medium", 7)))
+
+    def learned(self, study, volume):
+        return (box(volume),)
 
     def nothing(self, study, volume):
         return ()

@@ -19,6 +19,7 @@ from small_results import NOW, PROVENANCE, Case, case_of, make_case, saved, with
 from plugins import codes
 from plugins.contract import Mask
 from plugins.errors import Broken
+from store.dicom.equipment import device_uid
 from store.dicom.frames import overlaps, pack_frames
 from store.dicom.seg import PALETTE, encode_seg
 from store.dicom.series import read_study
@@ -139,6 +140,7 @@ def test_a_learned_model_is_named_as_artificial_intelligence(case: Case) -> None
     for which, family in ((learned, "123110"), (case, "123104")):
         item = which.seg().SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
         assert item.AlgorithmFamilyCodeSequence[0].CodeValue == family
+    assert device_uid(learned.provenance) == device_uid(case.provenance)
 
 
 def test_the_header_says_research_use_and_names_the_algorithm_with_its_device_uid(case: Case) -> None:
