@@ -33,7 +33,6 @@ from node.report.page import NAMES, columns
 from node.report.scripts import BORROWED, is_borrowed, marked_up
 from node.report.shown import RESEARCH_USE, ShownFinding, StudyReport
 from node.report.typeface import typeface
-from plugins.contract import Flag
 
 PLAIN, BOLD = "Nadir", "Nadir-Bold"
 INK, FAINT, RULE = colors.HexColor("#1b2530"), colors.HexColor("#5d6a78"), colors.HexColor("#c9d1d9")
@@ -125,7 +124,7 @@ def _story(report: StudyReport, pictures: Sequence[NDArray[np.uint8]], note: str
         if found:
             yield _table(found)
             yield Spacer(1, 3 * mm)
-    for heading, flags in (("Refused", report.refused), ("Doubtful", _doubts(report))):
+    for heading, flags in (("Refused", report.refused), ("Doubtful", report.doubts)):
         if flags:
             yield Paragraph(heading, HEADING)
             yield from (Paragraph(f"{marked_up(f.sentence)} ({marked_up(f.code)})", TEXT) for f in flags)
@@ -141,7 +140,7 @@ def _texts(report: StudyReport) -> Iterator[str]:
     """Yield every text of the document that is from outside."""
     yield from (value for _, value in _identity_rows(report))
     yield from (f.label for f in report.findings)
-    yield from (f.sentence for f in (*report.refused, *_doubts(report)))
+    yield from (f.sentence for f in (*report.refused, *report.doubts))
 
 
 def _identity_rows(report: StudyReport) -> tuple[tuple[str, str], ...]:
@@ -197,10 +196,6 @@ def _head(name: str, found: Sequence[ShownFinding]) -> str:
 def _value(finding: ShownFinding, name: str) -> str:
     measurement = finding.measurement(name)
     return "" if measurement is None else rounded(measurement.value)
-
-
-def _doubts(report: StudyReport) -> list[Flag]:
-    return list(dict.fromkeys([*report.flags, *(flag for f in report.findings for flag in f.flags)]))
 
 
 def _methods(report: StudyReport) -> Iterator[Flowable]:

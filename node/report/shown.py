@@ -108,7 +108,7 @@ class StudyReport:
     refused: tuple[Flag, ...] = ()
     """What was refused, with its reason."""
     flags: tuple[Flag, ...] = ()
-    """Doubts on what was accepted."""
+    """Doubts on what was accepted, beside those of the findings."""
     files: tuple[Path, ...] = ()
     """DICOM objects that were written for it."""
     provenance: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -118,6 +118,12 @@ class StudyReport:
     def date(self) -> str:
         """Return the study date as people read it."""
         return self.study.study_date.isoformat() if self.study.study_date else "date unknown"
+
+    @property
+    def doubts(self) -> tuple[Flag, ...]:
+        """Return the doubts about the study and about its findings, each once."""
+        told = (*self.flags, *(flag for f in self.findings for flag in f.flags))
+        return tuple(dict.fromkeys(told))
 
     def volume_of(self, finding: ShownFinding) -> Volume | None:
         """Return the volume that a finding lies on, or None when it is not among those read."""

@@ -276,6 +276,21 @@ def test_a_study_in_which_nothing_was_found_has_a_page_that_says_so(
     assert "Truth beside measurement" not in html
 
 
+def test_the_page_tells_the_doubts_of_findings_and_none_only_where_there_are_none(
+    dates: list[tuple[StudyReport, Truth]], tmp_path: Path
+) -> None:
+    plain = replace(dates[0][0], findings=dates[0][0].findings[:1])
+    doubt = Flag(code="hardly-a-lesion", sentence="'Nodule 1': it hardly stands out")
+    doubted = replace(plain, findings=(replace(plain.findings[0], flags=(doubt,)),))
+    shown = []
+    for number, report in enumerate((plain, doubted, replace(doubted, flags=(doubt,)))):
+        write_report(tmp_path / str(number), [report], made_at=MADE_AT)
+        html = (tmp_path / str(number) / "report.html").read_text(encoding="utf-8")
+        shown.append(html.partition("Refused and flagged")[2])
+    assert ["no doubt was raised" in words for words in shown] == [True, False, False]
+    assert [words.count("hardly-a-lesion") for words in shown] == [0, 1, 1]
+
+
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
 def test_no_cell_of_the_csv_runs_as_a_formula(text: str) -> None:
     assert safe_cell(text) == f"'{text}"
