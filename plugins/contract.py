@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydicom.sr.coding import Code
 
 from models.card import ModelCard
+from plugins.flag_codes import INFORMING
 
 Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -27,7 +28,7 @@ Point = tuple[float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Flag:
-    """A doubt that is told and does not stop the analysis, or the reason why something was refused."""
+    """A doubt that is told and does not stop the analysis, a note, or the reason why something was refused."""
 
     code: str
     """Lower-case word with hyphens, stable across versions (`uneven-slices`)."""
@@ -37,6 +38,11 @@ class Flag:
     """The series it speaks of, if one."""
     plugin: str | None = None
     """The analysis that said it, if one."""
+
+    @property
+    def is_note(self) -> bool:
+        """Return whether it only informs, and is no doubt."""
+        return self.code in INFORMING
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -327,7 +333,7 @@ class Finding:
     tracking_uid: str | None = None
     """Tracking UID, likewise."""
     flags: tuple[Flag, ...] = ()
-    """Doubts about this finding."""
+    """Doubts about this finding, and notes."""
     uncertainties: Mapping[str, float] = field(default_factory=dict)
     """How unsure a network was, by the names of `models.uncertainty.CaseUncertainty`: for statistics, in no result."""
 

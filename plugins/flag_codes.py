@@ -2,5 +2,11 @@
 
 INTERVAL = "interval"
 """What a network's drawing is told with: between which bounds its sizes lie."""
+MALIGNANCY_INTERVAL = "malignancy-interval"
+"""What a likelihood of malignancy is told with: its bounds, and what counted beside the image."""
+MARKED_BY = "marked-by"
+"""Who marked the point that a lesion was drawn from."""
 NOTHING_HERE = "nothing-to-analyse"
 """What an analysis says of a study that holds nothing for it; no fault, unless all of them say so."""
+INFORMING = frozenset({INTERVAL, MALIGNANCY_INTERVAL, MARKED_BY})
+"""What is told of a sound result too, as a note: no doubt."""

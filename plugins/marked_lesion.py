@@ -13,6 +13,7 @@ from models.segmenter import LesionSegmenter
 from plugins import codes
 from plugins.contract import Finding, Flag, Mark, Mask, Study, Volume
 from plugins.errors import Refused
+from plugins.flag_codes import MARKED_BY
 from plugins.nodule_drawing import SEGMENTERS, Drawing, Segmenters, choose, draw_at, interval_words
 
 REQUEST = "request"
@@ -124,7 +125,7 @@ def _finding(number: int, mark: Mark, drawing: Drawing, volume: Volume) -> Findi
         told.append(f"{words[0].upper()}{words[1:]}.")
     label = mark.label or f"Marked lesion {number}"
     flags = (
-        Flag(code="marked-by", sentence=f"'{label}': {' '.join(told)}"),
+        Flag(code=MARKED_BY, sentence=f"'{label}': {' '.join(told)}"),
         *(replace(f, sentence=f"'{label}': {f.sentence}") for f in drawing.flags),
     )
     return Finding(

@@ -17,6 +17,7 @@ from models.segmenter import LesionSegmenter
 from plugins import codes
 from plugins.contract import Finding, Flag, Measurement, Patient, Volume
 from plugins.errors import Refused
+from plugins.flag_codes import MALIGNANCY_INTERVAL
 
 Ratings = Literal["calibrated", "on", "off"]
 RATINGS: tuple[Ratings, ...] = ("calibrated", "on", "off")
@@ -24,7 +25,7 @@ MEASUREMENT = "malignancy"
 NINETY_FIVE = 1.96
 """A 95 % interval of a normal distribution reaches so many standard deviations to either side."""
 FACTS = {"age_years": "age", "is_female": "sex"}
-"""What a doubt calls the clinical facts."""
+"""What a note calls the clinical facts."""
 FLAG = Flag(
     code="rating-not-pathology",
     sentence=f"malignancy is the {NOT_PATHOLOGY}; do not take it for a diagnosis",
@@ -63,9 +64,9 @@ def clinical_facts(patient: Patient) -> dict[str, float]:
 
 
 def rated(finding: Finding, volume: Volume, rater: MalignancyRater, patient: Patient) -> Finding:
-    """Return a nodule of a CT with the likelihood of a malignant rating, 0 to 1; its interval is told as a doubt.
+    """Return a nodule of a CT with the likelihood of a malignant rating, 0 to 1; its interval is told as a note.
 
-    Clinical facts count where the model has learned them and the study tells them; the doubt names those that did.
+    Clinical facts count where the model has learned them and the study tells them; the note names those that did.
     """
     mask = finding.mask
     margin = [1, *(math.ceil(REACH_MM / s) + 2 for s in volume.spacing_mm[1:])]
@@ -85,7 +86,7 @@ def rated(finding: Finding, volume: Volume, rater: MalignancyRater, patient: Pat
     if known:
         words += f"; beside the image counted {' and '.join(FACTS[name] for name in known)}"
     interval = Flag(
-        code="malignancy-interval",
+        code=MALIGNANCY_INTERVAL,
         sentence=f"'{finding.label}': {words}",
         series_instance_uid=volume.series_instance_uid,
     )

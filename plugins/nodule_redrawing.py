@@ -73,7 +73,7 @@ def ball_diameter_mm(mask: Mask, volume: Volume) -> float:
 
 
 def told(label: str, drawing: Drawing, plugin: str, volume: Volume) -> tuple[Flag, ...]:
-    """Return the doubts about a drawing as those of a finding of that name."""
+    """Return the doubts about a drawing, and the note of its intervals, as those of a finding of that name."""
     flags = [replace(f, sentence=f"'{label}': {f.sentence}") for f in drawing.flags]
     if (words := interval_words(drawing)) is not None:
         flags.append(Flag(code=INTERVAL, sentence=f"'{label}': {words}"))

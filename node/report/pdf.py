@@ -124,7 +124,8 @@ def _story(report: StudyReport, pictures: Sequence[NDArray[np.uint8]], note: str
         if found:
             yield _table(found)
             yield Spacer(1, 3 * mm)
-    for heading, flags in (("Refused", report.refused), ("Doubtful", report.doubts)):
+    told = (("Refused", report.refused), ("Doubtful", report.doubts), ("Notes", report.notes))
+    for heading, flags in told:
         if flags:
             yield Paragraph(heading, HEADING)
             yield from (Paragraph(f"{marked_up(f.sentence)} ({marked_up(f.code)})", TEXT) for f in flags)
@@ -140,7 +141,7 @@ def _texts(report: StudyReport) -> Iterator[str]:
     """Yield every text of the document that is from outside."""
     yield from (value for _, value in _identity_rows(report))
     yield from (f.label for f in report.findings)
-    yield from (f.sentence for f in (*report.refused, *report.doubts))
+    yield from (f.sentence for f in (*report.refused, *report.doubts, *report.notes))
 
 
 def _identity_rows(report: StudyReport) -> tuple[tuple[str, str], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,7 +65,7 @@ class ShownFinding:
     automatic: bool = True
     """False when a person drew the region."""
     flags: tuple[Flag, ...] = ()
-    """Doubts about this finding."""
+    """Doubts about this finding, and notes."""
 
     @classmethod
     def of(cls, finding: Finding, *, plugin: str, tracking_uid: str) -> ShownFinding:
@@ -108,7 +108,7 @@ class StudyReport:
     refused: tuple[Flag, ...] = ()
     """What was refused, with its reason."""
     flags: tuple[Flag, ...] = ()
-    """Doubts on what was accepted, beside those of the findings."""
+    """Doubts on what was accepted, and notes, beside those of the findings."""
     files: tuple[Path, ...] = ()
     """DICOM objects that were written for it."""
     provenance: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -122,8 +122,16 @@ class StudyReport:
     @property
     def doubts(self) -> tuple[Flag, ...]:
         """Return the doubts about the study and about its findings, each once."""
-        told = (*self.flags, *(flag for f in self.findings for flag in f.flags))
-        return tuple(dict.fromkeys(told))
+        return tuple(flag for flag in self._told if not flag.is_note)
+
+    @property
+    def notes(self) -> tuple[Flag, ...]:
+        """Return what else is told of the study and of its findings, each once."""
+        return tuple(flag for flag in self._told if flag.is_note)
+
+    @property
+    def _told(self) -> Iterable[Flag]:
+        return dict.fromkeys((*self.flags, *(flag for f in self.findings for flag in f.flags)))
 
     def volume_of(self, finding: ShownFinding) -> Volume | None:
         """Return the volume that a finding lies on, or None when it is not among those read."""

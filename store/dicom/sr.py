@@ -82,7 +82,7 @@ class Report:
     written_at: datetime
     """When it is written; aware."""
     flags: Sequence[Flag] = ()
-    """Doubts; they become text."""
+    """Doubts and notes; they become text."""
     refused: Sequence[Flag] = ()
     """What was refused; it becomes text."""
     predecessors: Sequence[Dataset] = ()
@@ -293,12 +293,13 @@ def procedures(header: Dataset) -> list[Code]:
 
 
 def _evaluations(outcome: Code, report: Report) -> ContainerContentItem:
-    """Return the container of what is said in words: outcome, intended use, what was refused, what is doubtful."""
+    """Return the container of what is said in words: outcome, intended use, refusals, doubts, notes."""
     items = [CodeContentItem(codes.PROCESSING_SUMMARY, outcome, "CONTAINS")]
     items.append(TextContentItem(codes.RESEARCH_USE, INTENDED_USE, "CONTAINS"))
-    for concept, flags in ((codes.REFUSED_INPUT, report.refused), (codes.DOUBT, report.flags)):
-        told = dict.fromkeys(flags)
-        items += [TextContentItem(concept, f"{flag.code}: {flag.sentence}", "CONTAINS") for flag in told]
+    told = [(codes.REFUSED_INPUT, flag) for flag in dict.fromkeys(report.refused)]
+    told += [(codes.DOUBT, flag) for flag in dict.fromkeys(report.flags) if not flag.is_note]
+    told += [(codes.COMMENT, flag) for flag in dict.fromkeys(report.flags) if flag.is_note]
+    items += [TextContentItem(concept, f"{flag.code}: {flag.sentence}", "CONTAINS") for concept, flag in told]
     container = ContainerContentItem(codes.QUALITATIVE_EVALUATIONS, False, relationship_type="CONTAINS")
     container.ContentSequence = ContentSequence(items)
     return container

@@ -291,6 +291,33 @@ def test_the_page_tells_the_doubts_of_findings_and_none_only_where_there_are_non
     assert [words.count("hardly-a-lesion") for words in shown] == [0, 1, 1]
 
 
+def test_what_only_informs_stands_under_notes_and_not_under_doubts(
+    dates: list[tuple[StudyReport, Truth]], tmp_path: Path
+) -> None:
+    notes = tuple(
+        Flag(code=code, sentence=f"told as {code}")
+        for code in ("interval", "malignancy-interval", "marked-by")
+    )
+    finding = replace(dates[0][0].findings[0], flags=notes)
+    report = replace(dates[0][0], findings=(finding,))
+    doubted = replace(report, flags=(Flag(code="uneven-slices", sentence="told as a doubt"),))
+    texts = [
+        " ".join(pdf_text(report_pdf(one, [], made_at=MADE_AT, software="Nadir 0"), tmp_path).split())
+        for one in (report, doubted)
+    ]
+    words = "Notes told as interval (interval) told as malignancy-interval (malignancy-interval)"
+    assert all(f"{words} told as marked-by (marked-by)" in text for text in texts)
+    assert "Doubtful" not in texts[0]
+    assert "Doubtful told as a doubt (uneven-slices) Notes" in texts[1]
+    write_report(tmp_path, [report], made_at=MADE_AT)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "no doubt was raised" in html
+    assert 'class="chip warn">' not in html
+    assert re.search(
+        r'<h3>Notes</h3>\s.*\s<li><span class="chip plain">interval</span> told as interval', html
+    )
+
+
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
 def test_no_cell_of_the_csv_runs_as_a_formula(text: str) -> None:
     assert safe_cell(text) == f"'{text}"

@@ -17,6 +17,7 @@ from plugins.contract import Finding, Flag, Mask, Measurement
 from plugins.errors import Broken
 from store.dicom.drawing import axis_line, drawn_slice, region
 from store.dicom.groups import method_code
+from store.dicom.rules import check
 
 KINDS = ("volumetric", "planar", "nothing")
 UNEVEN = Flag(code="uneven-slices", sentence="The slices are not quite evenly spaced.")
@@ -226,6 +227,20 @@ def test_nothing_found_is_said_and_what_was_refused_too(case: Case) -> None:
     assert values["REFUSED"].TextValue == "missing-slices: Two slices are missing; send the missing slices."
     assert values["DOUBT"].TextValue.startswith("uneven-slices: ")
     assert _evidence(sr) == set(case.volume.sop_instance_uids)
+
+
+@pytest.mark.parametrize("code", ["interval", "malignancy-interval", "marked-by"])
+def test_what_only_informs_is_a_comment_and_no_doubt(case: Case, tmp_path: Path, code: str) -> None:
+    seg, note = case.seg(), Flag(code=code, sentence="'Nodule 1': this is told.")
+    for number, sr in enumerate(
+        (case.volumetric(seg, flags=[UNEVEN, note]), case.nothing(flags=[UNEVEN, note]))
+    ):
+        file = tmp_path / str(number)
+        (said,) = _container(saved(sr, file), "C0034375")
+        assert _item(said, "121106").TextValue == f"{code}: 'Nodule 1': this is told."
+        assert _item(said, "DOUBT").TextValue == "uneven-slices: The slices are not quite evenly spaced."
+        assert iod_errors(file) == []
+        assert check(sr, [seg]) == ()
 
 
 @pytest.mark.parametrize(
