@@ -47,11 +47,7 @@ class Flag:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mask:
-    """A region on the grid of a volume, kept as the box that holds it.
-
-    `voxels` is boolean, shape `(k, r, c)` of the box; `origin` is the index `(k0, r0, c0)` of its first voxel
-    in the grid of shape `shape` `(K, R, C)`.
-    """
+    """A region on the grid of a volume, kept as the box `(k, r, c)` that holds it."""
 
     shape: tuple[int, int, int]
     """Shape (K, R, C) of the whole grid."""
@@ -328,6 +324,8 @@ class Finding:
     """0 to 1: how sure the plugin is that this is what it says; None when it makes no such claim."""
     automatic: bool = True
     """True when an algorithm drew the mask, False when a person did (then only the measuring is automatic)."""
+    is_pointed_at: bool = False
+    """True when a person showed the algorithm where to draw: then the segment is SEMIAUTOMATIC."""
     tracking_identifier: str | None = None
     """Tracking ID, when the source already has one; else the node decides it before writing."""
     tracking_uid: str | None = None

@@ -136,6 +136,7 @@ def _finding(number: int, mark: Mark, drawing: Drawing, volume: Volume) -> Findi
         category=codes.MORPHOLOGICALLY_ABNORMAL,
         type=codes.LESION,
         measurements=drawing.measurements,
+        is_pointed_at=True,
         tracking_identifier=mark.tracking_identifier,
         tracking_uid=mark.tracking_uid,
         flags=tuple(

@@ -16,12 +16,14 @@ from pydicom.dataset import Dataset
 
 from plugins.contract import Drawn, Flag, Mask, Volume
 from plugins.errors import Refused
+from store.algorithm_type import algorithm_type
 from store.dicom.equipment import MANUFACTURER
 from store.dicom.files import read_file
 from store.dicom.items import items
 from store.dicom.series import read_regions
 from store.dicom.values import day, integer, moment, quiet, text
 from store.dicom.voxel_hash import voxel_hash
+from store.lesions import MARKED
 
 PEOPLE = ("ContentCreatorName", "OperatorsName", "ReviewerName")
 OUR_CREATOR = "Nadir Algorithm"
@@ -52,7 +54,7 @@ class Drawing:
     model: str
     """Manufacturer's model name: of ours the analysis."""
     algorithm_type: str
-    """MANUAL, SEMIAUTOMATIC, AUTOMATIC, or empty."""
+    """MANUAL, SEMIAUTOMATIC, AUTOMATIC, or empty (see `store.algorithm_type`)."""
     made_with: str
     """`voxel_hash` of the voxels that Nadir made it with; empty when it does not say."""
     model_sha256: str
@@ -116,7 +118,7 @@ def _drawing(region: Drawn, modality: str, sha256: str, header: Dataset) -> Draw
         equipment=" ".join(filter(None, equipment)),
         is_ours=text(header, "Manufacturer") == MANUFACTURER,
         model=text(header, "ManufacturerModelName"),
-        algorithm_type=text(segment, "SegmentAlgorithmType") or text(roi, "ROIGenerationAlgorithm"),
+        algorithm_type=algorithm_type(header, segment) or text(roi, "ROIGenerationAlgorithm"),
         made_with=parameters.get("voxels", ""),
         model_sha256=parameters.get("model", ""),
     )
@@ -159,6 +161,8 @@ def why_not_a_persons(drawing: Drawing, ours: Iterable[Drawing]) -> str | None:
     if drawing.is_ours and not drawing.person and (not by_hand or drawing.model == CONTOURS):
         return "equipment of Nadir made it, and nothing in it says that a person changed it"
     twins = [one for one in known if one.region.tracking_uid == drawing.region.tracking_uid]
+    if drawing.algorithm_type == "SEMIAUTOMATIC" and any(one.model == MARKED for one in twins):
+        by_hand = False  # as the segment said it that was converted
     says_nobody = drawing.region.source == "RTSTRUCT" and not drawing.person and not by_hand
     if says_nobody and any(_lacks_rim_only(drawing.mask, one.mask) for one in twins):
         return "it lacks pixels along the outline of what Nadir drew only, as a conversion does, and names no person"

@@ -16,6 +16,7 @@ from typing import Final
 from pydicom.dataset import Dataset
 from sqlmodel import Session, col, select
 
+from store.algorithm_type import algorithm_type
 from store.by_hand import SIZES
 from store.charset import storable
 from store.choices import keep
@@ -173,7 +174,7 @@ def _drawing(header: Dataset) -> Sent:
         filter(None, (text(header, key) for key in ("Manufacturer", "ManufacturerModelName")))
     )
     regions = [
-        *(s for s in items(header, "SegmentSequence") if text(s, "SegmentAlgorithmType") != "AUTOMATIC"),
+        *(s for s in items(header, "SegmentSequence") if algorithm_type(header, s) != "AUTOMATIC"),
         *items(header, "RTROIObservationsSequence"),
     ]
     uids = dict.fromkeys(text(region, "TrackingUID") for region in regions)

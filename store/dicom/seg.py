@@ -181,9 +181,7 @@ def _describe(identified: Identified, provenance: Provenance) -> SegmentDescript
         segment_label=one_line(finding.label) or f"Segment {identified.segment_number}",
         segmented_property_category=finding.category,
         segmented_property_type=finding.type,
-        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC
-        if automatic
-        else SegmentAlgorithmTypeValues.MANUAL,
+        algorithm_type=_algorithm_type(finding),
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
             name=one_line(provenance.model_name),
             family=algorithm_family(provenance),
@@ -209,6 +207,14 @@ def _describe(identified: Identified, provenance: Provenance) -> SegmentDescript
         else:
             item.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = side
     return item
+
+
+def _algorithm_type(finding: Finding) -> SegmentAlgorithmTypeValues:
+    if not finding.automatic:
+        return SegmentAlgorithmTypeValues.MANUAL
+    if finding.is_pointed_at:
+        return SegmentAlgorithmTypeValues.SEMIAUTOMATIC
+    return SegmentAlgorithmTypeValues.AUTOMATIC
 
 
 def _slices(mask: Mask, omit_empty: bool) -> list[int]:

@@ -66,6 +66,11 @@ def test_a_mark_in_a_report_gives_seg_and_sr_that_say_who_marked_it(
     assert found.centroid_mm == pytest.approx(CENTRE_MM, abs=0.5)
     assert [w.kind for w in analysed.results.written] == ["seg", "sr-volumetric", "sr-planar"]
     paths = [Path(w.path) for w in analysed.results.written]
+    (segment,) = dcmread(paths[0]).SegmentSequence
+    (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
+    assert segment.SegmentAlgorithmType == "SEMIAUTOMATIC"
+    assert segment.SegmentAlgorithmName == algorithm.AlgorithmName
+    assert "voxels=" in algorithm.AlgorithmParameters
     assert not any(violations for _, violations in check_files(paths))
     assert all(b"marked by Doe Jane (SR)" in path.read_bytes() for path in paths[1:])
 

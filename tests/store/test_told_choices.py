@@ -94,6 +94,19 @@ def report(uid: str, *said: Dataset, person: str | None = "Grey^Meredith") -> Da
     return item(SOPClassUID=SR, Modality="SR", ContentSequence=[*who, group])
 
 
+def test_what_another_node_drew_where_a_person_pointed_is_no_drawing_by_a_person(
+    database: Database, objects: ObjectStore
+) -> None:
+    with database.transaction() as session:
+        _, second = followed(session)
+        theirs = segmentation(ONE, "SEMIAUTOMATIC")
+        theirs.Manufacturer, theirs.ManufacturerModelName = "Nadir", "marked_lesion"
+        study = bring(session, objects, second, theirs)
+        drawn = lesion(ONE, 28, automatic=False, confidence=None)
+        visit(session, Clock(seconds=50, studies=20), MARCH, [drawn], study=second, plugin="contours")
+        assert take(session, objects, study, at(900)) == 0
+
+
 def test_a_drawing_under_a_known_tracking_uid_relinks_what_was_drawn_at_its_place(
     database: Database, objects: ObjectStore
 ) -> None:
