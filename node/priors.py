@@ -10,8 +10,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -20,9 +19,11 @@ from sqlmodel import Session, and_, col, exists, select, update
 from node.desk import Peer
 from node.intake import Intake
 from node.logs import line
-from node.pacs import UID, HeldInstance, HeldSeries, PatientStudy
+from node.pacs import HeldInstance, HeldSeries, PatientStudy
+from node.past import IMAGES, Present, Wanted
 from node.prior_sources import PriorSource
 from node.pull import UNAVAILABLE, held_uids
+from node.query_retrieve import Unfinished
 from node.receipts import Receipts
 from plugins.errors import Refused, Unavailable
 from store import studies
@@ -43,46 +44,7 @@ LEASE = timedelta(seconds=30)
 BEAT_EVERY = timedelta(seconds=10)
 MAX_ROWS = 5000
 MOST_LOOKED_AT = 100
-IMAGES = frozenset({"CT", "PT", "MR"})
 ANOTHER_PATIENT = "prior-of-another-patient"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """How much is fetched of a patient's past."""
-
-    studies: int = 3
-    """The newest so many earlier studies that can be compared."""
-    days: int = 1095
-    """How many days before the study the past begins."""
-    modalities: frozenset[str] = IMAGES | {"SEG", "SR", "RTSTRUCT"}
-    """Of these, images only when the study itself has such images."""
-
-    def of(self, present: Iterable[str]) -> frozenset[str]:
-        """Return the modalities to fetch for a study with these modalities; none when nothing can be compared."""
-        images = self.modalities & IMAGES & set(present)
-        return images | (self.modalities - IMAGES) if images else frozenset()
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Present:
-    """The study whose past is asked for."""
-
-    study_instance_uid: str
-    study_date: date
-    identities: tuple[tuple[str, str], ...]
-    """Issuer and PatientID of the patient, then of those who were declared the same."""
-    modalities: frozenset[str]
-
-    def owns(self, row: PatientStudy) -> bool:
-        """Return True when a row of an answer is of the same patient, as far as it says."""
-        return any(row.patient_id == known and row.issuer in ("", by) for by, known in self.identities)
-
-    def follows(self, row: PatientStudy) -> bool:
-        """Return True when a row of an answer is of an earlier day, and not of the study itself."""
-        is_dated = len(row.study_date) == 8 and row.study_date.isdecimal()
-        is_other = UID.fullmatch(row.study_instance_uid) and row.study_instance_uid != self.study_instance_uid
-        return bool(is_dated and is_other) and row.study_date < f"{self.study_date:%Y%m%d}"
 
 
 def request(session: Session, study_pk: int, sources: Sequence[str], *, now: datetime) -> int:
@@ -225,7 +187,7 @@ class PriorFetcher:
         self._set(row, state=DONE, attempt=0, error_code=None, error_text=None)
         log.info(line("priors-found", source=self._source.name, study=row.study_pk, studies=len(uids)))
 
-    def _present(self, study_pk: int) -> _Present | None:
+    def _present(self, study_pk: int) -> Present | None:
         with self._database.reading() as session:
             study = session.get_one(Study, study_pk)
             members = [session.get_one(Patient, pk) for pk in same_person(session, study.patient_pk)]
@@ -233,14 +195,14 @@ class PriorFetcher:
         own_first = sorted(members, key=lambda one: one.id != study.patient_pk)
         if not own_first[0].patient_id or study.study_date is None:
             return None  # what came since it settled belongs to nobody known
-        return _Present(
+        return Present(
             study_instance_uid=study.study_instance_uid,
             study_date=study.study_date,
             identities=tuple((one.issuer, one.patient_id) for one in own_first if one.patient_id),
             modalities=modalities,
         )
 
-    def _find(self, row: PriorSearch, present: _Present, wanted: frozenset[str]) -> list[str]:
+    def _find(self, row: PriorSearch, present: Present, wanted: frozenset[str]) -> list[str]:
         """Return the newest earlier studies that can be compared. Refuses `query-too-wide`."""
         since = present.study_date - timedelta(days=self._wanted.days)
         earlier: dict[str, PatientStudy] = {}
@@ -263,7 +225,7 @@ class PriorFetcher:
                 chosen.append(uid)
         return chosen
 
-    def _answers(self, present: _Present, since: date) -> Iterator[PatientStudy]:
+    def _answers(self, present: Present, since: date) -> Iterator[PatientStudy]:
         """Yield what the archive tells of each known PatientID, asked once. Refuses `query-too-wide`."""
         for known, issuer in {known: issuer for issuer, known in reversed(present.identities)}.items():
             self._receipts.queried(self._source.name, issuer, known)
@@ -295,7 +257,7 @@ class PriorFetcher:
                 except Refused as error:  # one series that cannot be had keeps no other from coming
                     refused.append(error)
         if refused:
-            raise refused[0]
+            raise _gravest(refused)
 
     def _fetch_series(self, row: Prior, series: HeldSeries) -> None:
         uid = row.study_instance_uid
@@ -324,11 +286,16 @@ class PriorFetcher:
             return
         wanted: list[HeldInstance] = [one for one in listed if one.sop_instance_uid in lacking]
         whole = len(wanted) == len(listed)
-        self._source.fetch(uid, series, wanted, whole=whole, keep=keep, missing=missing)
+        try:
+            self._source.fetch(uid, series, wanted, whole=whole, keep=keep, missing=missing)
+        except (Refused, Unfinished) as error:  # a peer may end so because we refused what it sent
+            if refused and _gravest(refused).code == ANOTHER_PATIENT:
+                raise _gravest(refused) from error
+            raise
         left = missing()
         if left:
             text = f"{self._source.name} gave {len(lacking - left)} of the {len(lacking)} instances that it lists"
-            raise refused[0] if refused else Refused("incomplete-prior", text)
+            raise _gravest(refused) if refused else Refused("incomplete-prior", text)
 
     def _lease(self, row: PriorSearch | Prior, now: datetime) -> bool:
         """Move a row to the end of the list, so that what kills this process does not stop the others."""
@@ -376,6 +343,11 @@ class PriorFetcher:
             error_text=text[:500],
             run_after=now + timedelta(seconds=pause * random.uniform(0.8, 1.2)),
         )
+
+
+def _gravest(refused: Sequence[Refused]) -> Refused:
+    """Return that an object is another patient's, whatever came before it; else the first refusal."""
+    return min(refused, key=lambda one: one.code != ANOTHER_PATIENT)
 
 
 def _first_search(session: Session, source: str, now: datetime) -> PriorSearch | None:

@@ -161,22 +161,33 @@ class QueryRetrieve:
 
         `whole` asks for the series instead of its instances; `missing` says which of them are not here yet, and is
         how the arrival of objects at our port is seen. Refuses `not-offered` and `retrieve-refused`; raises
-        `Unavailable`. Coming back says that the peer ended the operation, not that everything is here.
+        `Unavailable`. Coming back says that the peer ended the operation, not that everything is here. A C-MOVE that
+        is not to be had changes nothing in how a C-GET before it ended.
         """
         uid = series.series_instance_uid
+        is_got, unfinished = False, None
         if self._how != "move":
             try:
                 for key in _retrieve_keys(study, uid, instances, whole=whole):
                     self._get(key, _storage_contexts(series, instances), keep)
+                is_got = True
             except (Refused, Unfinished) as error:
                 if self._how == "get":
                     raise
+                unfinished = error if isinstance(error, Unfinished) else None
                 log.info(line("no-c-get", source=self.name, error=str(error)))
         if self._how == "get" or not (left := missing()):
             return
         wanted = [one for one in instances if one.sop_instance_uid in left]
-        for key in _retrieve_keys(study, uid, wanted, whole=whole and len(wanted) == len(instances)):
-            self._move(key, missing)
+        try:
+            for key in _retrieve_keys(study, uid, wanted, whole=whole and len(wanted) == len(instances)):
+                self._move(key, missing)
+        except Refused as error:
+            log.info(line("no-c-move", source=self.name, error=str(error)))
+            if unfinished is not None:
+                raise unfinished from error
+            if not is_got:
+                raise
 
     def _find(self, key: Dataset) -> list[dict[str, str]]:
         """Return the rows of an answer, of each what was asked for as text."""

@@ -30,7 +30,7 @@ from node.listener import Listener
 from node.pacs import HeldSeries
 from node.prior_sources import open_source
 from node.priors import PriorFetcher, request
-from node.query_retrieve import GET, Called, QueryRetrieve
+from node.query_retrieve import FIND, GET, MOVE, Called, QueryRetrieve
 from node.scu import Timeouts
 from node.settings import Settings
 from node.spool import LARGEST_UNSPOOLED_BYTES
@@ -370,6 +370,78 @@ def test_what_c_get_does_not_bring_c_move_does(asking: Asking) -> None:
         assert asking.fetch(source) == [("done", None)]
     assert asking.held() == uids(old)
     assert [study.prior for study in asking.node.rows(Study)] == [False, True]
+
+
+def ended(paths: list[Path], announced: int, last: int) -> Callable[[evt.Event], Iterator[Any]]:
+    """Return a handler of C-GET that gives these files and ends with a status."""
+
+    def get(event: evt.Event) -> Iterator[Any]:
+        yield announced
+        for path in paths:
+            yield 0xFF00, dcmread(path)
+        yield last, None
+
+    return get
+
+
+@pytest.mark.parametrize("is_offered", [True, False])
+@pytest.mark.parametrize(
+    ("given", "last", "code", "sentence"),
+    [
+        (1, 0xA702, "unavailable", "ended C-GET with 0xA702"),
+        (1, 0xFE00, "unavailable", "ended C-GET with 0xFE00"),
+        (2, 0xB000, "incomplete-prior", "gave 2 of the 3 instances"),
+        (0, 0x0000, "incomplete-prior", "gave 0 of the 3 instances"),
+    ],
+)
+def test_how_a_c_get_ended_is_told_when_c_move_cannot_bring_the_rest(
+    asking: Asking, given: int, last: int, code: str, sentence: str, is_offered: bool
+) -> None:
+    old = asking.files("old", study_date="20250101")
+    handlers = {
+        evt.EVT_C_FIND: finder(old),
+        evt.EVT_C_GET: ended(old[:given], given if last == 0 else 3, last),
+        evt.EVT_C_MOVE: mover([], asking.listener.port, announced=3, last=0xA801),
+    }
+    with peer(handlers, models=[FIND, GET, *([MOVE] if is_offered else [])]) as port:
+        source = asking.client(port)
+        asking.asked(source.name)
+        assert asking.fetch(source) == [("waiting", code)]
+    (row,) = asking.node.rows(Prior)
+    assert sentence in str(row.error_text)
+    assert asking.held() == uids(old[:given])
+
+
+def test_a_c_get_that_is_refused_is_told_by_the_c_move_that_is_refused_too(asking: Asking) -> None:
+    old = asking.files("old", study_date="20250101")
+    handlers = {
+        evt.EVT_C_FIND: finder(old),
+        evt.EVT_C_GET: ended([], 3, 0xA900),
+        evt.EVT_C_MOVE: mover([], asking.listener.port, announced=3, last=0xA801),
+    }
+    with peer(handlers) as port:
+        source = asking.client(port)
+        asking.asked(source.name)
+        assert asking.fetch(source) == [("waiting", "retrieve-refused")]
+    (row,) = asking.node.rows(Prior)
+    assert "refused C-MOVE with 0xA801" in str(row.error_text)
+
+
+@pytest.mark.parametrize("how", ["get", "auto"])
+@pytest.mark.parametrize("last", [0x0000, 0xA702, 0xA900])
+def test_objects_of_another_patient_park_a_study_at_once_however_the_retrieve_ends(
+    asking: Asking, last: int, how: str
+) -> None:
+    old = asking.files("old", study_date="20250101")
+    study = str(dcmread(old[0]).StudyInstanceUID)
+    foreign = asking.files("foreign", 1, patient_id="P2", study_uid=study, series_number=2)
+    elsewhere = asking.files("elsewhere", 1, study_date="20250102")
+    given = ended([*elsewhere, *foreign], 2 if last == 0 else 3, last)
+    with peer({evt.EVT_C_FIND: finder(old), evt.EVT_C_GET: given}, models=[FIND, GET]) as port:
+        source = asking.client(port, how=how)
+        asking.asked(source.name)
+        assert asking.fetch(source) == [("parked", "prior-of-another-patient")]
+    assert asking.held() == set()
 
 
 def test_a_full_disk_ends_a_c_get_in_order_and_nothing_is_left_of_it(
