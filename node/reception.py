@@ -27,12 +27,13 @@ from node.desk import Arrival, Committers, Desk, Peer, Reporters
 from node.fastpath import FastAssociation
 from node.hasher import Hasher
 from node.logs import line
+from node.room import Room
 from node.seats import Seats
 from node.socket_guard import GuardedServer, GuardedSocket, Limits, assert_hooks
 from node.spool import Spool
 from node.status import CANNOT_UNDERSTAND, NOT_AUTHORISED, SUCCESS
 from node.tls import certificate_names
-from plugins.errors import Refused, Unavailable
+from plugins.errors import Refused
 from store.part10 import write_preamble
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ class Reception:
         self._callers = callers
         self._largest_bytes = largest_bytes
         self._reserve_bytes = reserve_bytes
+        self._room = Room(desk.free_bytes, reserve_bytes)
         self._limits = limits or Limits()
         self._receive_path = receive_path
         self._shares_port = shares_port
@@ -286,8 +288,8 @@ class Reception:
         verdict = self._judge(str(request.called_ae_title).strip(" "), calling_ae, address, names)
         if not is_sound(request.presentation_context_definition_list):
             verdict = ("malformed", NO_REASON_GIVEN)
-        if verdict is None and not self._has_room() and means_to_store(proposed):
-            verdict = ("disk-full", LOCAL_LIMIT_EXCEEDED)
+        if verdict is None and means_to_store(proposed) and (lack := self._room.lack()):
+            verdict = (lack, LOCAL_LIMIT_EXCEEDED)
         if verdict is None:
             association.dul.socket.pace.rest(self._limits.silent_seconds)
             association.peer = self._seats.take(association, calling_ae, address)
@@ -316,12 +318,6 @@ class Reception:
         if not self._callers.trusts(calling_ae, names):
             return ("certificate", CALLING_AE_NOT_RECOGNISED)
         return None
-
-    def _has_room(self) -> bool:
-        try:
-            return self._desk.free_bytes() >= self._reserve_bytes
-        except Unavailable:
-            return False
 
     def _reports(self, calling_ae: str, address: str) -> bool:
         return self._reporters is not None and self._reporters.callers.admits(calling_ae, address)

@@ -224,8 +224,8 @@ class ObjectStore:
             return _without_maker(self._incoming)
 
     def free_bytes(self) -> int:
-        """Return the free space of the disk that the objects are on."""
-        with _unavailable():
+        """Return the free space of the disk that the objects are on. Raises Unavailable, also when it is away."""
+        with _unavailable(f" in {self.root}"):
             state = os.statvfs(self.root)
         return state.f_bavail * state.f_frsize
 
@@ -380,10 +380,13 @@ def _unavailable(where: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else type(error).__name__
-        todo = "free or mend the disk"
+        todo = "free or mend the disk."
         if isinstance(error, PermissionError):
-            todo = "let the user that runs nadir read and write it (chown or chmod)"
-        raise Unavailable(f"The object store{where} cannot be written or read ({reason}); {todo}.") from error
+            todo = "let the user that runs nadir read and write it (chown or chmod)."
+        elif isinstance(error, FileNotFoundError) and where:
+            todo = "is its disk mounted?"
+        state = f"cannot be written or read ({reason}); {todo}"
+        raise Unavailable(f"The object store{where} {state}", outside=f"The object store {state}") from error
 
 
 __all__ = ["PREFIXES", "TEMPORARY", "Kept", "ObjectStore", "Quarantined", "is_named", "strays"]

@@ -228,6 +228,30 @@ def test_below_the_reserve_nobody_new_may_send_and_those_who_do_are_told_to_send
     assert eventually(lambda: [row.text for row in small.rows(Event)] == ["disk-full"])
 
 
+def test_a_store_whose_folder_is_away_is_told_with_its_folder_and_not_as_a_full_disk(
+    small: SmallNode, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "node.room")
+    listener = start(reserve_bytes=1 << 20)
+    root = small.objects.root
+    elsewhere = root.rename(root.with_name("elsewhere"))
+    with RawPeer(listener.port) as one, RawPeer(listener.port) as two, RawPeer(listener.port) as echoing:
+        assert one.associate() == (REJECTED, bytes([0, 2, 3, 2]))
+        assert two.associate() == (REJECTED, bytes([0, 2, 3, 2]))
+        echoing.associate(contexts=[(VERIFICATION, IMPLICIT_LITTLE)])
+        assert echoing.echo() == 0x0000
+    elsewhere.rename(root)
+    with RawPeer(listener.port) as sending:
+        got = sending.associate()
+        assert got is not None
+        assert got[0] == ACCEPTED
+
+    (told,) = [text for text in caplog.messages if "action=store-unavailable" in text]
+    assert str(root) in told and "is its disk mounted?" in told
+    assert len([text for text in caplog.messages if "action=store-works" in text]) == 1
+    assert eventually(lambda: [row.text for row in small.rows(Event)] == ["store-unavailable"])
+
+
 def test_more_associations_than_allowed_are_rejected_for_now(start: Start) -> None:
     listener = start(max_associations=2)
     with RawPeer(listener.port) as one, RawPeer(listener.port) as two, RawPeer(listener.port) as three:
