@@ -144,7 +144,9 @@ class Guard:
             request.scope["state"]["address"] = self._gate.address(request)
             request.scope["state"]["is_https"] = self._gate.is_https(request)
             limit = self._upload_bytes if rule.is_upload else rule.body_bytes
-            incoming = _bounded(request, receive, limit)
+            if rule is not NO_ROUTE:  # whose body nobody reads
+                _check_declared(request, limit)
+            incoming = _bounded(receive, limit)
             if request.method not in SAFE_METHODS and identity.kind != "program":
                 check_origin(request)
                 if identity.kind == "person" and not rule.is_open:
@@ -235,13 +237,17 @@ def _check_size_of_head(request: Request) -> None:
         raise HTTPException(400, "Content-Length and Transfer-Encoding contradict each other")
 
 
-def _bounded(request: Request, receive: Receive, limit: int) -> Receive:
-    """Return a `receive` that gives up on a body that is packed, too long, or too slow in coming."""
+def _check_declared(request: Request, limit: int) -> None:
+    """Refuse a body that says of itself that it is packed or too long."""
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise HTTPException(415, "send the body as it is, without Content-Encoding")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise HTTPException(413, f"the body is longer than {limit} bytes")
+
+
+def _bounded(receive: Receive, limit: int) -> Receive:
+    """Return a `receive` that gives up on a body that is too long, or too slow in coming."""
     received, waited, is_whole = 0, 0.0, False
 
     async def bounded() -> Message:

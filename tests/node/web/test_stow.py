@@ -413,3 +413,22 @@ def test_every_route_of_the_door_says_who_may_use_it(door: Door) -> None:
         ("physicist", {"sender"}, True)
     ] * 2
     assert len(routes) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/studyes", 404), ("/studies/1.2.3/series", 404), ("/series", 404), ("/studies/", 307)],
+)
+def test_an_address_that_is_not_there_is_told_before_the_body_is_judged(
+    door: Door, path: str, status: int
+) -> None:
+    for headers in ({}, {"Content-Encoding": "gzip"}):
+        answer = door.post(b"x" * 30_000, path=path, **headers)
+        assert answer.status_code == status
+        assert answer.headers.get("location", "").endswith("/dicom-web/studies") == (status == 307)
+    strange = door.post(b"x" * 30_000, path=path, x_forwarded_for="10.0.0.1")
+    assert strange.status_code == 403  # who may not ask learns nothing
+    with socket.create_connection(("127.0.0.1", door.server.port), timeout=120) as connection:
+        head = f"POST /dicom-web{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {RELATED}\r\n"
+        connection.sendall(f"{head}Content-Length: 30000\r\n\r\n".encode())
+        assert f" {status} ".encode() in connection.recv(1000)  # before a byte of the body came
