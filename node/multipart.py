@@ -87,7 +87,9 @@ class PartWriter:
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0:
             if len(self._buffer) > MAX_PART_HEADER_BYTES:
-                raise BadMultipart("a part of the multipart body has an endless header")
+                raise BadMultipart(
+                    "a part of the multipart body has an endless header, or its lines do not end with CR LF"
+                )
             return None
         self._buffer = self._buffer[end + 4 :]
         self._path = self._new_path()

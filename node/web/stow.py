@@ -195,7 +195,7 @@ class _Batch:
         self._stored += [one.result() for one in self._pending]
         self._pending.clear()
         if not self._parts.finished:
-            raise BadMultipart("the body ends before its last delimiter")
+            raise BadMultipart("the body ends before its last delimiter, or its lines do not end with CR LF")
         return self._stored
 
     def close(self) -> None:

@@ -432,3 +432,14 @@ def test_an_address_that_is_not_there_is_told_before_the_body_is_judged(
         head = f"POST /dicom-web{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {RELATED}\r\n"
         connection.sendall(f"{head}Content-Length: 30000\r\n\r\n".encode())
         assert f" {status} ".encode() in connection.recv(1000)  # before a byte of the body came
+
+
+@pytest.mark.parametrize(
+    ("size", "fault"), [(100, "ends before its last delimiter"), (20_000, "has an endless header")]
+)
+def test_a_body_whose_lines_end_with_lf_alone_is_refused_with_that_reason(
+    door: Door, size: int, fault: str
+) -> None:
+    answer = door.post(parts(b"x" * size).replace(b"\r\n", b"\n"))
+    assert answer.status_code == 400
+    assert f"{fault}, or its lines do not end with CR LF" in answer.json()["error"]
