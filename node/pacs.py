@@ -19,7 +19,9 @@ from typing import Any
 import httpx
 
 from node.deliveries import without_credentials
+from node.dicom_json import number, text, values
 from node.multipart import BLOCK_BYTES, FilesBody, PartWriter, boundary_of
+from node.stow_response import StowAnswer, read_response
 from plugins.errors import Refused, Unavailable
 from store.charset import CONTROL
 
@@ -31,11 +33,11 @@ DICOM_JSON = "application/dicom+json"
 ORIGINAL = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 UID = re.compile(r"[0-9.]{1,64}")
 TRANSIENT = frozenset({408, 425, 429})
+NOTHING_FAILED = frozenset({200, 204})
 STUDY_UID, SERIES_UID, INSTANCES_IN_STUDY = "0020000D", "0020000E", "00201208"
 SOP_UID, SOP_CLASS = "00080018", "00080016"
 STUDY_DATE, MODALITY, MODALITIES = "00080020", "00080060", "00080061"
-PATIENT_ID, ISSUER, FAILED, REFERENCED = "00100020", "00100021", "00081198", "00081199"
-REFERENCED_SOP_UID, FAILURE_REASON, WARNING_REASON = "00081155", "00081197", "00081196"
+PATIENT_ID, ISSUER = "00100020", "00100021"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,16 +86,6 @@ class PatientStudy:
     """Study Date as YYYYMMDD; empty when the PACS does not tell."""
     modalities: frozenset[str]
     """Modalities in Study; none when the PACS does not tell."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StowAnswer:
-    """What the PACS said of one instance that was sent to it."""
-
-    sop_instance_uid: str
-    """SOP Instance UID."""
-    status: int | None
-    """DICOM status: 0 stored, a warning, or the failure reason; None when the answer does not speak of it."""
 
 
 def matching(patient_id: str) -> str:
@@ -152,7 +144,7 @@ class DicomWeb:
         query = {"StudyDate": f"{since:%Y%m%d}-", "includefield": INSTANCES_IN_STUDY}
         for row in self._rows("/studies", query, STUDY_UID):
             yield HeldStudy(
-                study_instance_uid=_text(row, STUDY_UID), instances=_number(row, INSTANCES_IN_STUDY)
+                study_instance_uid=text(row, STUDY_UID), instances=number(row, INSTANCES_IN_STUDY)
             )
 
     def study_instances(self, study_instance_uid: str) -> tuple[HeldInstance, ...]:
@@ -173,18 +165,18 @@ class DicomWeb:
         }
         for row in self._rows("/studies", query, STUDY_UID):
             yield PatientStudy(
-                study_instance_uid=_text(row, STUDY_UID),
-                patient_id=plain(_text(row, PATIENT_ID)),
-                issuer=plain(_text(row, ISSUER)),
-                study_date=_text(row, STUDY_DATE),
-                modalities=frozenset(one for one in _values(row, MODALITIES) if isinstance(one, str)),
+                study_instance_uid=text(row, STUDY_UID),
+                patient_id=plain(text(row, PATIENT_ID)),
+                issuer=plain(text(row, ISSUER)),
+                study_date=text(row, STUDY_DATE),
+                modalities=frozenset(one for one in values(row, MODALITIES) if isinstance(one, str)),
             )
 
     def study_series(self, study_instance_uid: str) -> tuple[HeldSeries, ...]:
         """Return the series of a study. Refuses `invalid-uid`."""
         query: dict[str, str | list[str]] = {"includefield": [SERIES_UID, MODALITY]}
         return tuple(
-            HeldSeries(series_instance_uid=uid_of(_text(row, SERIES_UID)), modality=_text(row, MODALITY))
+            HeldSeries(series_instance_uid=uid_of(text(row, SERIES_UID)), modality=text(row, MODALITY))
             for row in self._rows(f"/studies/{uid_of(study_instance_uid)}/series", query, SERIES_UID)
         )
 
@@ -200,15 +192,15 @@ class DicomWeb:
         """Write one instance to `path`, in its original encoding. Refuses `incomplete-pull` when none came."""
         where = f"/studies/{uid_of(study)}/series/{uid_of(series)}/instances/{uid_of(sop)}"
         if not list(self._retrieve(where, lambda: path)):
-            text = f"{self.root_url} answered without the instance that was asked for"
-            raise Refused("incomplete-pull", text)
+            sentence = f"{self.root_url} answered without the instance that was asked for"
+            raise Refused("incomplete-pull", sentence)
 
     def store(self, paths: Sequence[Path]) -> tuple[StowAnswer, ...]:
         """Return what the PACS says of each instance in `paths` (STOW-RS, PS3.18 10.5.3).
 
-        An instance that the answer does not name is missing in the result, except that a bare 200 says that all
-        were stored: then the result is empty and nothing is wrong. Raises `Unavailable` or `Refused` when the whole
-        request failed.
+        An instance that the answer does not name is missing in the result, except that a 200 or 204 without any and
+        without a failure says that all were stored: then the result is empty. Raises `Unavailable` or `Refused` when
+        the whole request failed, or nobody can tell what became of it.
         """
         body = FilesBody(paths)
         headers = {
@@ -217,24 +209,23 @@ class DicomWeb:
             "Accept": DICOM_JSON,
         }
         with self._answer("POST", "/studies", headers=headers, content=iter(body), accept=(409,)) as response:
-            if not _is_json(response):
-                if response.status_code == 200:
-                    return ()
-                raise Reached(
-                    f"{self.root_url} answered HTTP {response.status_code} without saying what failed"
-                )
-            answer = json_of(response, self.root_url)
-        if not isinstance(answer, dict):
-            raise Unavailable(f"{self.root_url} answered with something that is not a STOW-RS response")
-        return tuple(_stow_answers(answer))
+            answers = read_response(_body(response, self.root_url))
+            if answers and any(answer.speaks for answer in answers):
+                return answers
+            if answers == () and response.status_code in NOTHING_FAILED:
+                return ()
+            if response.status_code == 409:
+                raise _error(response, self.root_url)
+        status = response.status_code
+        raise Reached(f"{self.root_url} answered HTTP {status} without saying what was stored")
 
     def _instances(self, path: str, series: str = "") -> tuple[HeldInstance, ...]:
         query: dict[str, str | list[str]] = {"includefield": [SERIES_UID, SOP_UID, SOP_CLASS]}
         return tuple(
             HeldInstance(
-                series_instance_uid=uid_of(_text(row, SERIES_UID) or series),
-                sop_instance_uid=uid_of(_text(row, SOP_UID)),
-                sop_class_uid=_text(row, SOP_CLASS),
+                series_instance_uid=uid_of(text(row, SERIES_UID) or series),
+                sop_instance_uid=uid_of(text(row, SOP_UID)),
+                sop_class_uid=text(row, SOP_CLASS),
             )
             for row in self._rows(path, query, SOP_UID)
         )
@@ -248,12 +239,12 @@ class DicomWeb:
         offset = 0
         for _ in range(MAX_PAGES):
             page = self._page(path, {**query, "limit": str(PAGE), "offset": str(offset)})
-            new = [row for row in page if _text(row, key) and _text(row, key) not in seen]
+            new = [row for row in page if text(row, key) and text(row, key) not in seen]
             if not new:
                 return
             for row in new:
-                if _text(row, key) not in seen:
-                    seen.add(_text(row, key))
+                if text(row, key) not in seen:
+                    seen.add(text(row, key))
                     yield row
             offset += len(page)
 
@@ -332,57 +323,22 @@ def _retry_after_seconds(response: httpx.Response) -> float:
         return 0.0
 
 
-def _is_json(response: httpx.Response) -> bool:
-    return "json" in response.headers.get("Content-Type", "")
-
-
-def json_of(response: httpx.Response, root_url: str) -> Any:
-    """Return the JSON of an answer; None for an empty one. Raises `Unavailable` for what is too long or no JSON."""
+def _body(response: httpx.Response, root_url: str) -> bytes:
     body = bytearray()
     for block in response.iter_bytes():
         body += block
         if len(body) > MAX_JSON_BYTES:
             raise Unavailable(f"{root_url} answered with more than {MAX_JSON_BYTES} bytes of JSON")
+    return bytes(body)
+
+
+def json_of(response: httpx.Response, root_url: str) -> Any:
+    """Return the JSON of an answer; None for an empty one. Raises `Unavailable` for what is too long or no JSON."""
+    body = _body(response, root_url)
     try:
-        return httpx.Response(200, content=bytes(body)).json() if body else None
+        return httpx.Response(200, content=body).json() if body else None
     except (ValueError, RecursionError) as error:
         raise Unavailable(f"{root_url} answered with something that is not JSON") from error
-
-
-def _values(row: Mapping[str, Any], tag: str) -> list[Any]:
-    element = row.get(tag)
-    values = element.get("Value") if isinstance(element, dict) else None
-    return values if isinstance(values, list) else []
-
-
-def _value(row: Mapping[str, Any], tag: str) -> Any:
-    return next(iter(_values(row, tag)), None)
-
-
-def _text(row: Mapping[str, Any], tag: str) -> str:
-    value = _value(row, tag)
-    return value if isinstance(value, str) else ""
-
-
-def _number(row: Mapping[str, Any], tag: str) -> int | None:
-    # The model says number, some servers write IS values as text.
-    try:
-        return int(_value(row, tag))
-    except (TypeError, ValueError):
-        return None
-
-
-def _stow_answers(answer: Mapping[str, Any]) -> Iterator[StowAnswer]:
-    for tag, reason, default in ((REFERENCED, WARNING_REASON, 0x0000), (FAILED, FAILURE_REASON, None)):
-        element = answer.get(tag)
-        items = element.get("Value", []) if isinstance(element, dict) else []
-        for item in items if isinstance(items, list) else []:
-            if isinstance(item, dict) and _text(item, REFERENCED_SOP_UID):
-                status = _number(item, reason)
-                yield StowAnswer(
-                    sop_instance_uid=_text(item, REFERENCED_SOP_UID),
-                    status=default if status is None else status,
-                )
 
 
 __all__ = [

@@ -93,8 +93,8 @@ def _stored(dicomweb: DicomWeb, parcel: Parcel, path: Path) -> Answer:
         said = {answer.sop_instance_uid: answer.status for answer in dicomweb.store([path])}
     except Reached as error:
         return Answer(status=None, text=str(error), retry_after_seconds=error.retry_after_seconds)
-    # A bare 200 says that it was stored; one that speaks of other instances only says nothing.
-    return Answer(status=said.get(parcel.sop_instance_uid) if said else 0x0000)
+    # Without an answer all was stored. What names no instance is about this one, what names others says nothing of it.
+    return Answer(status=said.get(parcel.sop_instance_uid, said.get("")) if said else 0x0000)
 
 
 def echoes(ae_title: str, host: str, port: int, calling_ae: str, tls: ssl.SSLContext | None) -> bool:

@@ -175,6 +175,18 @@ def test_a_result_whose_bytes_are_gone_is_told_and_parked(
         (lambda uid: httpx.Response(503), "pending", "no status"),
         (lambda uid: httpx.Response(413), "pending", "no status"),
         (lambda uid: httpx.Response(202), "pending", "no status"),
+        (lambda uid: httpx.Response(204), "delivered", "0x0000"),
+        (lambda uid: httpx.Response(200, json=[]), "delivered", "0x0000"),
+        (lambda uid: httpx.Response(200, headers={"Content-Type": "text/plain"}), "delivered", "0x0000"),
+        (lambda uid: said(409, reason=0xC000), "pending", "0xC000"),
+        (lambda uid: said(202, reason=0xA700), "pending", "0xA700"),
+        (lambda uid: said(409, other=0x0110), "pending", "0x0110"),
+        (lambda uid: said(409, stored=uid, other=0x0110), "delivered", "0x0000"),
+        (lambda uid: said(200, stored="1.2.3", other=0xC000), "pending", "0xC000"),
+        (lambda uid: said(200, failed=uid), "pending", "no status"),
+        (lambda uid: said(202), "pending", "no status"),
+        (lambda uid: httpx.Response(200, json={"error": "quota exceeded"}), "pending", "no status"),
+        (lambda uid: httpx.Response(200, html="<html>log in</html>"), "pending", "no status"),
     ],
 )
 def test_stow_answers_are_outcomes_like_those_of_c_store(
@@ -193,6 +205,25 @@ def test_stow_answers_are_outcomes_like_those_of_c_store(
     assert (row.state, row.last_status) == (state, status)
 
 
+@pytest.mark.parametrize(
+    "body", [{"HttpError": "Conflict", "HttpStatus": 409}, {}, {"00081198": {"Value": [{}]}}]
+)
+def test_a_stow_request_refused_without_a_word_on_the_instance_is_parked_at_the_third_time(
+    database: Database, objects: ObjectStore, tmp_path: Path, body: dict[str, Any]
+) -> None:
+    url = "http://pacs/dicom-web"
+    waiting_results(database, objects, tmp_path, [url], count=1)
+    client = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(409, json=body)))
+    sender = Sender(database, objects, url, transport=stow(DicomWeb(url, client=client)))
+    for minutes in range(0, 100, 20):
+        work_off(sender, database.now() + timedelta(minutes=minutes))
+    (row,) = deliveries(database)
+    assert (row.state, row.attempt, row.last_error) == (
+        "parked", 3, "http://pacs/dicom-web refused the request (HTTP 409)",
+    )  # fmt: skip
+    assert job_state(database) != "done"
+
+
 def said(
     http: int,
     *,
@@ -200,14 +231,18 @@ def said(
     failed: str | None = None,
     reason: int = 0,
     warning: int | None = None,
+    other: int = 0,
 ) -> httpx.Response:
     body: dict[str, Any] = {}
     if stored:
         body["00081199"] = {"Value": [{"00081155": {"Value": [stored]}}]}
         if warning:
             body["00081199"]["Value"][0]["00081196"] = {"Value": [warning]}
-    if failed:
-        body["00081198"] = {"Value": [{"00081155": {"Value": [failed]}, "00081197": {"Value": [reason]}}]}
+    if failed or reason:
+        named = {"00081155": {"Value": [failed]}} if failed else {}
+        body["00081198"] = {"Value": [{**named, "00081197": {"Value": [reason]}}]}
+    if other:
+        body["0008119A"] = {"Value": [{"00081197": {"Value": [other]}}]}
     return httpx.Response(http, content=json.dumps(body), headers={"Content-Type": "application/dicom+json"})
 
 
