@@ -76,7 +76,7 @@ class Confirmer:
         """Return the confirmer of a destination as the settings name it."""
         parsed, key = parse_destination(destination), key_of(destination)
         if isinstance(parsed, str):
-            dicomweb = DicomWeb(with_credentials(parsed, settings))
+            dicomweb = DicomWeb(with_credentials(parsed, settings), tls=tls)
             made = cls(database, key, settings, peer=None, query=query_by_qido(dicomweb))
             made.close = dicomweb.close
             return made

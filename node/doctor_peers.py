@@ -13,7 +13,7 @@ from node.oidc_provider import Provider
 from node.oidc_settings import OidcSettings
 from node.scu import Timeouts, echo
 from node.settings import Settings
-from node.tls import client_context
+from node.tls import client_context, context_to, distrust
 from node.workitem_choice import installed
 from plugins.errors import NadirError, Refused
 
@@ -25,7 +25,7 @@ def peers(settings: Settings) -> Iterator[Line]:
     for text in settings.destinations:
         yield _peer("destination", text, settings, settings.delivery_of(text))
     if settings.pacs_url:
-        yield _dicomweb("PACS", settings.pacs_url)
+        yield _dicomweb("PACS", settings.pacs_url, settings)
     for text in settings.prior_sources:
         if text.rstrip("/") != settings.pacs_url:
             # A web source is asked with what its URL holds, never with the credentials file of a destination.
@@ -41,7 +41,7 @@ def _peer(what: str, text: str, settings: Settings, own: DeliverySettings) -> Li
     target, shown = parse_destination(text), f"{what} {key_of(text)}"
     try:
         if isinstance(target, str):
-            return _dicomweb(what, with_credentials(target, own))
+            return _dicomweb(what, with_credentials(target, own), settings)
         ae_title, host, port = target
         tls = client_context(settings) if own.tls else None
         calling_ae = settings.ae_title
@@ -54,7 +54,7 @@ def _peer(what: str, text: str, settings: Settings, own: DeliverySettings) -> Li
 def _worklist(settings: Settings) -> Iterator[Line]:
     """Tell whether the worklist answers, and of what workitems could ask for in vain."""
     try:
-        yield _dicomweb("worklist", settings.worklist.address, "workitems")
+        yield _dicomweb("worklist", settings.worklist.address, settings, "workitems")
     except Refused as refused:
         yield Line(what="worklist", ok=False, says=str(refused))
     if not settings.input_sources:
@@ -77,12 +77,17 @@ def _provider(oidc: OidcSettings) -> Line:
     return Line(what=what, ok=True, says=f"describes itself, and publishes {keys} keys for signatures")
 
 
-def _dicomweb(what: str, url: str, resource: str = "studies") -> Line:
+def _dicomweb(what: str, url: str, settings: Settings, resource: str = "studies") -> Line:
     shown = f"{what} {without_credentials(url)}"
     try:
-        status = httpx.get(f"{url}/{resource}", params={"limit": 1}, timeout=5).status_code
+        judged = context_to(settings, url) or True
+        with httpx.Client(verify=judged, timeout=5, trust_env=False) as client:
+            status = client.get(f"{url}/{resource}", params={"limit": 1}).status_code
+    except Refused as refused:
+        return Line(what=shown, ok=False, says=str(refused))
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-        return Line(what=shown, ok=False, says=f"does not answer DICOMweb: {type(error).__name__}")
+        says = distrust(error) or f"does not answer DICOMweb: {type(error).__name__}"
+        return Line(what=shown, ok=False, says=says)
     says = f"answers DICOMweb with HTTP {status}"
     return Line(what=shown, ok=status < 400, says=says if status < 400 else f"{says}; check URL and password")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import ssl
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from node.deliveries import without_credentials
 from node.dicom_json import number, text, values
 from node.multipart import BLOCK_BYTES, FilesBody, PartWriter, boundary_of
 from node.stow_response import StowAnswer, read_response
+from node.tls import distrust
 from plugins.errors import Refused, Unavailable
 from store.charset import CONTROL
 
@@ -116,13 +118,19 @@ class DicomWeb:
         which is shown nowhere afterwards.
     client
         What speaks HTTP; one of its own when None. Proxies and certificates belong to it.
+    tls
+        How its own client judges the server (`node.tls.context_to`); by public authorities when None.
 
     """
 
-    def __init__(self, root_url: str, *, client: httpx.Client | None = None) -> None:
+    def __init__(
+        self, root_url: str, *, client: httpx.Client | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.root_url = without_credentials(root_url).rstrip("/")
         # No redirects and no environment: results and identities go to the configured address or nowhere.
-        self._client = client or httpx.Client(timeout=TIMEOUT, trust_env=False, follow_redirects=False)
+        self._client = client or httpx.Client(
+            verify=tls or True, timeout=TIMEOUT, trust_env=False, follow_redirects=False
+        )
         if self.root_url != root_url.rstrip("/"):
             url = httpx.URL(root_url)
             self._client.auth = httpx.BasicAuth(url.username, url.password)
@@ -284,6 +292,8 @@ class DicomWeb:
                     raise _error(response, self.root_url)
                 yield response
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            if why := distrust(error):
+                raise Unavailable(f"{self.root_url} is not spoken to: {why}") from error
             raise Unavailable(f"{self.root_url} does not answer ({type(error).__name__})") from error
         except httpx.HTTPError as error:
             raise Reached(f"{self.root_url} does not answer ({type(error).__name__})") from error

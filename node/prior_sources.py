@@ -115,7 +115,7 @@ def open_source(
     parsed = parse_destination(address)
     source: PriorSource
     if isinstance(parsed, str):
-        source = WebSource(DicomWeb(parsed), objects, reserve_bytes=settings.reserve_bytes)
+        source = WebSource(DicomWeb(parsed, tls=tls), objects, reserve_bytes=settings.reserve_bytes)
     else:
         ae_title, host, port = parsed
         source = QueryRetrieve(

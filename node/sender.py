@@ -100,7 +100,7 @@ class Sender:
     calling_ae
         AE title that this node calls itself.
     tls
-        TLS context to call an AE by; None for plain DICOM.
+        TLS context to call it by (`node.tls.context_to`); None for plain DICOM, and HTTP.
     transport, is_there
         Another way to send, and to ask whether the destination is there; by its form when None.
     audit
@@ -137,7 +137,7 @@ class Sender:
         if transport is not None:
             self._transport = transport
         elif isinstance(parsed, str):
-            dicomweb = DicomWeb(with_credentials(parsed, self._settings))
+            dicomweb = DicomWeb(with_credentials(parsed, self._settings), tls=tls)
             self._transport, self.close = stow(dicomweb, reencoding), dicomweb.close
             self._is_there = is_there or dicomweb.answers
         else:

@@ -203,7 +203,7 @@ class Node:
         from node.confirmer import Confirmer
         from node.deliveries import key_of
         from node.sender import Sender
-        from node.tls import client_context
+        from node.tls import context_to
         from store import outbox
 
         s = self.settings
@@ -216,7 +216,7 @@ class Node:
             self._loop("answerer", answerer.tick, 2.0)
         for destination in s.destinations:
             own = s.delivery_of(destination)
-            tls = client_context(s) if own.tls else None
+            tls = context_to(s, destination)
             sender = Sender(
                 self.database,
                 self.objects,
@@ -294,9 +294,10 @@ class Node:
         from node.pacs import DicomWeb
         from node.pull import Puller
         from node.reconcile import Reconciler
+        from node.tls import context_to
 
         s = self.settings
-        dicomweb = DicomWeb(s.pacs_url)
+        dicomweb = DicomWeb(s.pacs_url, tls=context_to(s, s.pacs_url))
         self._closings.append(dicomweb.close)
         receipts = Receipts(self.audit, s.ae_title, is_import=True)
         puller = Puller(
@@ -330,14 +331,13 @@ class Node:
         """Fetch earlier studies, each source in a loop of its own: one that is dead holds no other up."""
         from node.prior_sources import open_source
         from node.priors import PriorFetcher, Wanted
-        from node.tls import client_context
+        from node.tls import context_to
 
         s = self.settings
         modalities = frozenset(s.priors_modalities)
         wanted = Wanted(studies=s.priors_max_studies, days=s.priors_days, modalities=modalities)
         for address in s.prior_sources:
-            tls = client_context(s) if s.delivery_of(address).tls else None
-            source = open_source(address, s, self.objects, tls=tls)
+            source = open_source(address, s, self.objects, tls=context_to(s, address))
             receipts = Receipts(self.audit, s.ae_title, is_import=True)
             fetcher = PriorFetcher(
                 self.database,

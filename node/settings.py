@@ -62,7 +62,8 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(default=None, description="PEM file with its key; none: in the same file")
     tls_key_passphrase: Annotated[str, SECRET] = Field(default="", description="Passphrase of that key")
     tls_ca: Path | None = Field(
-        default=None, description="PEM file with the authorities that peers are judged by"
+        default=None,
+        description="PEM file with the authorities that peers are judged by; DICOMweb servers also by public ones",
     )
     tls_mutual: bool = Field(default=True, description="Callers by TLS must show a certificate of tls_ca")
     tls_hostnames: bool = Field(

@@ -12,6 +12,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,10 @@ REASONS = {
     "HTTPS_PROXY_REQUEST": "not-tls",
 }
 VERIFY_REASONS = {9: "not-yet-valid", 10: "expired", 18: "unknown-ca", 19: "unknown-ca", 20: "unknown-ca"}
+
+UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
+"""What OpenSSL says of a chain that ends in nobody it knows."""
+WEB_BY_TLS = ("https:", "wss:")
 
 
 def server_context(settings: Settings) -> ssl.SSLContext:
@@ -69,6 +74,42 @@ def client_context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
+def context_to(settings: Settings, address: str) -> ssl.SSLContext | None:
+    """Return how an address of the settings is called by TLS, `AE@host:port` or a URL; None for plain DICOM and HTTP.
+
+    Refuses `bad-tls` as `client_context` does.
+    """
+    if "://" in address:
+        return web_context(settings.tls_ca) if address.lower().startswith(WEB_BY_TLS) else None
+    return client_context(settings) if settings.delivery_of(address).tls else None
+
+
+@cache
+def web_context(tls_ca: Path | None) -> ssl.SSLContext:
+    """Return how DICOMweb servers are judged: by public authorities, the system's, and those of `tls_ca`.
+
+    SSL_CERT_FILE and SSL_CERT_DIR name the system's as they do elsewhere. Refuses `bad-tls`.
+    """
+    import httpx
+
+    context = httpx.create_ssl_context(trust_env=False)
+    context.load_default_certs()
+    if tls_ca is not None:
+        _load_authorities(context, tls_ca)
+    return context
+
+
+def distrust(error: BaseException) -> str:
+    """Return what is wrong with a server's certificate when that is why it could not be called; empty when not."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return ""
+    advice = "; name its authority in tls_ca" if cause.verify_code in UNKNOWN_AUTHORITY else ""
+    return f"its certificate is not trusted ({cause.verify_message}){advice}"
+
+
 def https_context(settings: Settings) -> ssl.SSLContext | None:
     """Return how the HTTP port answers by TLS; None without certificate and key. Refuses `bad-tls`."""
     if settings.http_tls_certificate is None:
@@ -95,12 +136,16 @@ def _context(protocol: int, settings: Settings) -> ssl.SSLContext:
     if settings.tls_certificate is not None:
         _load_own(context, settings.tls_certificate, settings.tls_key, settings.tls_key_passphrase)
     if settings.tls_ca is not None:
-        _read(settings.tls_ca, "tls_ca")
-        try:
-            context.load_verify_locations(cafile=settings.tls_ca)
-        except ssl.SSLError as error:
-            raise Refused("bad-tls", f"tls_ca {settings.tls_ca} holds no PEM certificate") from error
+        _load_authorities(context, settings.tls_ca)
     return context
+
+
+def _load_authorities(context: ssl.SSLContext, tls_ca: Path) -> None:
+    _read(tls_ca, "tls_ca")
+    try:
+        context.load_verify_locations(cafile=tls_ca)
+    except ssl.SSLError as error:
+        raise Refused("bad-tls", f"tls_ca {tls_ca} holds no PEM certificate") from error
 
 
 def _load_own(

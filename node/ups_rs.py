@@ -7,6 +7,7 @@ or a list of one. What a server understands is found by trying, while the workit
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -85,7 +86,7 @@ class Worklist(DicomWeb):
 
     Parameters
     ----------
-    root_url, client
+    root_url, client, tls
         As `DicomWeb`.
     ae_title
         Ours.
@@ -95,9 +96,15 @@ class Worklist(DicomWeb):
     """
 
     def __init__(
-        self, root_url: str, ae_title: str, *, events_url: str = "", client: httpx.Client | None = None
+        self,
+        root_url: str,
+        ae_title: str,
+        *,
+        events_url: str = "",
+        client: httpx.Client | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        super().__init__(root_url, client=client)
+        super().__init__(root_url, client=client, tls=tls)
         self._ae_title = ae_title
         self._origins = {_origin(httpx.URL(url)) for url in (self.root_url, events_url) if url}
         self._way = WAYS[0]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import ssl
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,6 +20,7 @@ from node import ups
 from node.logs import line
 from node.pacs import plain
 from node.settings import Settings
+from node.tls import context_to
 from node.ups_rs import Worklist
 from plugins.errors import Refused, Unavailable
 from store import workitems
@@ -118,7 +118,7 @@ class Events:
         if root.username is not None:
             pair = f"{unquote(root.username)}:{unquote(root.password or '')}"
             headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
-        context = ssl.create_default_context() if self._address.startswith("wss") else None
+        context = context_to(self._settings, self._address)
         made = connect(
             self._address,
             additional_headers=headers,

@@ -20,6 +20,7 @@ from node import audit_events
 from node.audit import patients_of
 from node.audit_message import Subject
 from node.deliveries import without_credentials
+from node.tls import context_to
 from node.web.access import allow
 from node.web.asked import asked
 from node.web.own_dicom_web import OwnDicomWeb
@@ -35,7 +36,7 @@ SAME_SECONDS, MOST_KNOWN = 1800.0, 4096
 def router(site: Site) -> APIRouter:
     """Return the routes `GET /dicom-web/...`."""
     made = APIRouter(tags=["dicom-web"])
-    proxy = PacsProxy(site.settings.pacs_url) if site.settings.pacs_url else None
+    proxy = _proxy(site) if site.settings.pacs_url else None
     own = OwnDicomWeb(site.database, site.objects)
     readers = Readers(site)
 
@@ -59,11 +60,16 @@ def router(site: Site) -> APIRouter:
     return made
 
 
+def _proxy(site: Site) -> PacsProxy:
+    pacs_url = site.settings.pacs_url
+    return PacsProxy(pacs_url, tls=context_to(site.settings, pacs_url))
+
+
 def to_pacs(site: Site) -> ToPacs | None:
     """Return what stores in the PACS what a person drew in the viewer; None without a PACS."""
     if not site.settings.pacs_url:
         return None
-    proxy, root = PacsProxy(site.settings.pacs_url), without_credentials(site.settings.pacs_url)
+    proxy, root = _proxy(site), without_credentials(site.settings.pacs_url)
 
     async def store(request: Request, study: str) -> Response:
         path = f"studies/{study}" if study else "studies"

@@ -7,6 +7,7 @@ forms of DICOMweb, its own address replaced by ours.
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 
 import httpx
@@ -15,6 +16,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from node.deliveries import without_credentials
+from node.tls import distrust
 
 TIMEOUT = httpx.Timeout(60.0, connect=5.0, pool=10.0)
 LIMITS = httpx.Limits(max_connections=64, max_keepalive_connections=16)
@@ -42,18 +44,27 @@ class PacsProxy:
     ----------
     pacs_url
         DICOMweb root; its user and password, when given, are shown to the PACS only.
+    tls
+        How the PACS is judged (`node.tls.context_to`); by public authorities when None.
     transport
         What speaks HTTP, for tests.
 
     """
 
-    def __init__(self, pacs_url: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        pacs_url: str,
+        *,
+        tls: ssl.SSLContext | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         self._root = without_credentials(pacs_url).rstrip("/")
         url = httpx.URL(pacs_url)
         auth = httpx.BasicAuth(url.username, url.password) if url.userinfo else None
         # No redirects and no environment: requests go to the configured address or nowhere.
         self._client = httpx.AsyncClient(
             auth=auth,
+            verify=tls or True,
             timeout=TIMEOUT,
             limits=LIMITS,
             trust_env=False,
@@ -111,8 +122,10 @@ class PacsProxy:
             answer = await self._client.send(made, stream=True)
         except httpx.TimeoutException:
             raise HTTPException(504, "the PACS did not answer in time") from None
-        except (httpx.HTTPError, httpx.InvalidURL):
-            raise HTTPException(502, "the PACS does not answer") from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            why = distrust(error)
+            says = f"the PACS is not spoken to: {why}" if why else "the PACS does not answer"
+            raise HTTPException(502, says) from None
         if answer.is_success or answer.status_code in accept:
             return answer
         await answer.aclose()
