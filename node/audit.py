@@ -1,7 +1,8 @@
 """The audit trail of a running node: messages are queued, appended to SQL in batches, and handed on to the sinks.
 
 Whoever records something never waits and never fails. SQL keeps what a file or a repository has not taken yet, so a
-repository that is down for days misses nothing; a node that is killed loses half a second of the trail at most.
+repository that is down for days misses nothing by TCP or TLS; a node that is killed loses half a second of the trail at
+most.
 """
 
 from __future__ import annotations

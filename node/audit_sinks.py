@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -16,13 +17,14 @@ from plugins.errors import Refused
 from store.audit_tables import AuditRecord
 
 SECONDS = 10.0
+REFUSAL_SECONDS = 0.2
 # Facility 10, security; severity 5, normal but significant (PS3.15 A.6).
 PRIORITY = 10 * 8 + 5
 PORTS = {"udp": 514, "tcp": 601, "tls": 6514}
 
 
 class Sink(Protocol):
-    """Takes records of the trail. It may get one twice, after a failure, and never misses one."""
+    """Takes records of the trail. It may get one twice, after a failure, and misses none but by UDP."""
 
     name: str
 
@@ -75,14 +77,15 @@ class SyslogSink:
         self._socket: socket.socket | None = None
 
     def send(self, records: Sequence[AuditRecord]) -> None:
-        """Send them; a connection that broke since is made anew, once."""
+        """Send them; a connection that broke since is made anew, once. By UDP a failure is raised at once."""
         frames = [syslog_frame(record.at, record.message) for record in records]
         try:
             self._send(frames)
         except OSError:
-            if self._socket is None:
-                raise
+            is_unreached = self._socket is None
             self.close()
+            if is_unreached or self.scheme == "udp":
+                raise
             self._send(frames)
 
     def close(self) -> None:
@@ -98,6 +101,7 @@ class SyslogSink:
         if self.scheme == "udp":
             for frame in frames:
                 self._socket.send(frame)
+            _wait_for_refusal(self._socket)
         else:  # octet counting: RFC 5425 4.3, RFC 6587 3.4.1
             self._socket.sendall(b"".join(b"%d %b" % (len(frame), frame) for frame in frames))
 
@@ -150,17 +154,27 @@ def line_of(record: AuditRecord) -> str:
 
 def _has_ended(sock: socket.socket) -> bool:
     """Return True when the other end has closed: what is sent then is lost without an error."""
-    if sock.type == socket.SOCK_DGRAM or isinstance(sock, ssl.SSLSocket):
+    if sock.type == socket.SOCK_DGRAM:
         return False
     sock.setblocking(False)
     try:
-        return sock.recv(1, socket.MSG_PEEK) == b""
-    except BlockingIOError:
+        while sock.recv(4096):
+            pass
+    except (BlockingIOError, ssl.SSLWantReadError):
         return False
     except OSError:
         return True
+    else:
+        return True
     finally:
         sock.settimeout(SECONDS)
+
+
+def _wait_for_refusal(sock: socket.socket) -> None:
+    """Raise ConnectionRefusedError when the other machine answers a datagram by saying that nobody listens there."""
+    sock.settimeout(REFUSAL_SECONDS)
+    with suppress(TimeoutError):
+        sock.recv(1)
 
 
 __all__ = ["FileSink", "Sink", "SyslogSink", "line_of", "parse_syslog", "syslog_frame"]

@@ -331,6 +331,51 @@ def test_syslog_by_udp_is_one_datagram_a_message(small: SmallNode) -> None:
     assert names(got) == ["n1", "n2"]
 
 
+def test_a_repository_by_udp_that_nobody_serves_is_told_and_gets_its_messages_later(
+    small: SmallNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("node.audit.LOOK_SECONDS", 0.2)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        address = server.getsockname()
+    running = trail(small.database, SyslogSink(f"udp://127.0.0.1:{address[1]}"))
+    for n in range(3):
+        running.record(note(n))
+        assert eventually(lambda count=n + 1: len(small.rows(AuditRecord)) == count)
+    assert eventually(lambda: "audit-sink-down" in caplog.text)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(address)
+        server.settimeout(60)
+        got: list[str] = []
+        while len(set(got)) < 3:  # what was sent as the port opened may come twice
+            got.append(server.recv(65536).partition(b"\xef\xbb\xbf")[2].decode())
+        running.stop()
+    assert {*names(got)} == {"n0", "n1", "n2"}
+
+
+def test_a_repository_by_tls_that_was_restarted_misses_nothing(tmp_path: Path, small: SmallNode) -> None:
+    ours = Authority(tmp_path / "ours")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*ours.issue("repository", hosts=("localhost",)))
+    first = Repository(tls=context)
+    url = f"tls://localhost:{first.port}"
+    running = audit_of(Settings(home=small.home, audit_syslog=url, tls_ca=ours.ca), small.database)
+    running.start()
+    running.record(note(0))
+    assert names(first.wait_for(1)) == ["n0"]
+    first.stop()
+    second = Repository(first.port, tls=context)
+    for n in (1, 2):
+        running.record(note(n))
+        assert names(second.wait_for(n)) == [f"n{m}" for m in range(1, n + 1)]
+    second.stop()
+    third = Repository(first.port, tls=context)
+    running.record(note(3))
+    running.stop()
+    assert names(third.wait_for(1)) == ["n3"]
+    third.stop()
+
+
 def test_syslog_by_tls_goes_to_the_right_repository_only(tmp_path: Path, small: SmallNode) -> None:
     ours, theirs = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs")
     pair = ours.issue("repository", hosts=("localhost",))
