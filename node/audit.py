@@ -234,10 +234,9 @@ def sinks_of(settings: Settings) -> tuple[Sink, ...]:
     if settings.audit_syslog:
         tls = None
         if parse_syslog(settings.audit_syslog)[0] == "tls":
-            from node.tls import client_context
+            from node.tls_renewed import calling
 
-            tls = client_context(settings)
-            tls.check_hostname = True
+            tls = calling(settings.model_copy(update={"tls_hostnames": True}))
         sinks.append(SyslogSink(settings.audit_syslog, tls))
     return tuple(sinks)
 

@@ -10,7 +10,7 @@ from node.intake import Intake
 from node.prior_sources import PriorSource, open_source
 from node.receipts import Receipts
 from node.settings import Settings
-from node.tls import context_to
+from node.tls_renewed import calling_to
 from node.ups_rs import Worklist
 from node.workitem_choice import installed
 from node.workitem_events import Events
@@ -47,14 +47,14 @@ class Performing:
         audit: Audit | None = None,
     ) -> None:
         listed = settings.worklist
-        tls = context_to(settings, listed.address)
+        tls = calling_to(settings, listed.address)
         self._worklists = [
             Worklist(listed.address, settings.ae_title, events_url=listed.events_url, tls=tls)
             for _ in range(2)
         ]
         self._sources: list[PriorSource] = []
         for address in settings.input_sources:
-            self._sources.append(open_source(address, settings, objects, tls=context_to(settings, address)))
+            self._sources.append(open_source(address, settings, objects, tls=calling_to(settings, address)))
         known = installed(settings)
         self._performer = Performer(database, self._worklists[0], settings, known=known, owner=owner)
         self._fetcher = InputFetcher(

@@ -100,7 +100,7 @@ class Sender:
     calling_ae
         AE title that this node calls itself.
     tls
-        TLS context to call it by (`node.tls.context_to`); None for plain DICOM, and HTTP.
+        TLS context to call it by (`node.tls_renewed.calling_to`); None for plain DICOM, and HTTP.
     transport, is_there
         Another way to send, and to ask whether the destination is there; by its form when None.
     audit

@@ -27,7 +27,8 @@ from node.process import End, keep_one_heap, settle_down
 from node.receipts import Receipts
 from node.reception import Door
 from node.settings import Settings
-from node.tls import Renewed, certificate_files
+from node.tls import certificate_files
+from node.tls_renewed import calling_to, https, listening
 from node.variables import foreign
 from node.vitals import Vitals, VitalsServer
 from plugins.errors import Refused
@@ -123,7 +124,7 @@ class Node:
         from node.reporters import Reporters
 
         s = self.settings
-        tls = Door(port=s.tls_port, new_context=Renewed(s)) if s.tls_port else None
+        tls = Door(port=s.tls_port, new_context=listening(s)) if s.tls_port else None
         if s.listener_processes > 1:
             self._start_listeners()
             return
@@ -203,7 +204,6 @@ class Node:
         from node.confirmer import Confirmer
         from node.deliveries import key_of
         from node.sender import Sender
-        from node.tls import context_to
         from store import outbox
 
         s = self.settings
@@ -216,7 +216,7 @@ class Node:
             self._loop("answerer", answerer.tick, 2.0)
         for destination in s.destinations:
             own = s.delivery_of(destination)
-            tls = context_to(s, destination)
+            tls = calling_to(s, destination)
             sender = Sender(
                 self.database,
                 self.objects,
@@ -236,7 +236,6 @@ class Node:
                 self._loop(f"confirmer {sender.destination}", confirmer.tick, 2.0)
 
     def _start_web(self) -> None:
-        from node.tls import https_context
         from node.uploads import Uploads
         from node.web import dashboard, dicom_web, stow
         from node.web.access import require_authentication
@@ -273,7 +272,7 @@ class Node:
             frame=site.frame,
             vitals=self.vitals,
         )
-        web = WebServer(made, s.http_host, s.http_port, tls=https_context(s))
+        web = WebServer(made, s.http_host, s.http_port, tls=https(s))
         web.start()
         self.http_port = web.port
         self._doors.append(web.stop)
@@ -294,10 +293,9 @@ class Node:
         from node.pacs import DicomWeb
         from node.pull import Puller
         from node.reconcile import Reconciler
-        from node.tls import context_to
 
         s = self.settings
-        dicomweb = DicomWeb(s.pacs_url, tls=context_to(s, s.pacs_url))
+        dicomweb = DicomWeb(s.pacs_url, tls=calling_to(s, s.pacs_url))
         self._closings.append(dicomweb.close)
         receipts = Receipts(self.audit, s.ae_title, is_import=True)
         puller = Puller(
@@ -331,13 +329,12 @@ class Node:
         """Fetch earlier studies, each source in a loop of its own: one that is dead holds no other up."""
         from node.prior_sources import open_source
         from node.priors import PriorFetcher, Wanted
-        from node.tls import context_to
 
         s = self.settings
         modalities = frozenset(s.priors_modalities)
         wanted = Wanted(studies=s.priors_max_studies, days=s.priors_days, modalities=modalities)
         for address in s.prior_sources:
-            source = open_source(address, s, self.objects, tls=context_to(s, address))
+            source = open_source(address, s, self.objects, tls=calling_to(s, address))
             receipts = Receipts(self.audit, s.ae_title, is_import=True)
             fetcher = PriorFetcher(
                 self.database,

@@ -9,7 +9,6 @@ import hashlib
 import logging
 import re
 import ssl
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cache
@@ -74,14 +73,9 @@ def client_context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-def context_to(settings: Settings, address: str) -> ssl.SSLContext | None:
-    """Return how an address of the settings is called by TLS, `AE@host:port` or a URL; None for plain DICOM and HTTP.
-
-    Refuses `bad-tls` as `client_context` does.
-    """
-    if "://" in address:
-        return web_context(settings.tls_ca) if address.lower().startswith(WEB_BY_TLS) else None
-    return client_context(settings) if settings.delivery_of(address).tls else None
+def context_to(settings: Settings, url: str) -> ssl.SSLContext | None:
+    """Return how a DICOMweb server of the settings is judged; None for one without TLS. Refuses `bad-tls`."""
+    return web_context(settings.tls_ca) if url.lower().startswith(WEB_BY_TLS) else None
 
 
 @cache
@@ -176,52 +170,16 @@ def _read(path: Path, name: str) -> bytes:
         raise Refused("bad-tls", f"{name} {path} cannot be read ({error.strerror})") from error
 
 
-class Renewed:
-    """The context of the TLS port, made again when a file has changed, so that a renewed certificate needs no restart.
-
-    Parameters
-    ----------
-    settings
-        Of the node; refused as `server_context` does.
-
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._lock = threading.Lock()
-        self._stamps = self._look()
-        self._context = server_context(settings)
-
-    def __call__(self) -> ssl.SSLContext:
-        """Return the context for the next connection; files that cannot be used leave the one before in force."""
-        with self._lock:
-            stamps = self._look()
-            if stamps != self._stamps:
-                self._stamps = stamps
-                try:
-                    self._context = server_context(self._settings)
-                except Refused as refused:
-                    log.error(line("certificate-not-renewed", why=refused.sentence))
-                else:
-                    log.info(line("certificate-renewed"))
-            return self._context
-
-    def _look(self) -> tuple[tuple[int, int], ...]:
-        return tuple(_stamp(path) for path in tls_files(self._settings))
-
-
 def tls_files(settings: Settings) -> tuple[Path, ...]:
     """Return the files of certificates and keys that the settings name."""
     named = (settings.tls_certificate, settings.tls_key, settings.tls_ca)
     return tuple(path for path in named if path is not None)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0)
-    return (found.st_mtime_ns, found.st_ino)
+def https_files(settings: Settings) -> tuple[Path, ...]:
+    """Return the files of HTTPS that the settings name, its certificate and its key."""
+    named = (settings.http_tls_certificate, settings.http_tls_key)
+    return tuple(path for path in named if path is not None)
 
 
 def certificate_names(connection: object) -> frozenset[str]:

@@ -28,7 +28,7 @@ from node.process import End
 from node.reception import Door
 from node.settings import Settings
 from node.socket_guard import Limits
-from node.tls import Renewed
+from node.tls_renewed import listening
 from store.database import Database
 from store.objects import ObjectStore
 
@@ -96,7 +96,7 @@ def main(home: Path, keywords: dict[str, object]) -> None:
     file_size_limit = keywords.pop("file_size_limit", None)
     limits, tls = keywords.pop("limits", None), keywords.pop("tls", None)
     drain_seconds = keywords.pop("drain_seconds", 20.0)
-    door = Door(port=0, new_context=Renewed(Settings(**tls))) if isinstance(tls, dict) else None
+    door = Door(port=0, new_context=listening(Settings(**tls))) if isinstance(tls, dict) else None
     database = Database(f"sqlite:///{home / 'nadir.sqlite'}")
     listener = Listener(
         database,
