@@ -307,10 +307,14 @@ def _tls(settings: Settings) -> Iterator[Line]:
             continue
         says = f"expired {-days:.0f} days ago" if days < 0 else f"expires {days:.0f} days from now"
         yield Line(what=f"TLS certificate {path}", ok=days > SOON_DAYS, says=says, needed=days < 0)
-    key = settings.tls_key or settings.tls_certificate
-    if key is not None and key.is_file() and key.stat().st_mode & 0o007:
-        says = f"{key} is open to everybody on this machine: chmod o-rwx {key}"
-        yield Line(what="TLS key", ok=False, says=says, needed=False)
+    keys = {
+        "TLS key": settings.tls_key or settings.tls_certificate,
+        "HTTPS key": settings.http_tls_key or settings.http_tls_certificate,
+    }
+    for what, key in keys.items():
+        if key is not None and key.is_file() and key.stat().st_mode & 0o007:
+            says = f"{key} is open to everybody on this machine: chmod o-rwx {key}"
+            yield Line(what=what, ok=False, says=says, needed=False)
 
 
 def _viewer(settings: Settings) -> Line:

@@ -337,12 +337,20 @@ def test_doctor_tells_of_the_tls_port_and_its_certificates(
     assert "set tls_ca" in said(tls_ca=None)["TLS"][1]
     expired = said(tls_certificate=certificates.expired[0], tls_key=certificates.expired[1])
     assert "expired 0 days ago" in expired[f"TLS certificate {certificates.expired[0]}"][1]
-    certificates.peer[1].chmod(0o644)
+    certificate, key = certificates.peer
+    key.chmod(0o644)
     try:
-        open_key = said(tls_certificate=certificates.peer[0], tls_key=certificates.peer[1])
+        open_key = said(tls_certificate=certificate, tls_key=key)
+        open_https_key = said(http_tls_certificate=certificate, http_tls_key=key)
     finally:
-        certificates.peer[1].chmod(0o600)
+        key.chmod(0o600)
     assert "open to everybody" in open_key["TLS key"][1]
+    assert "HTTPS key" not in open_key
+    assert open_https_key["HTTPS key"] == (
+        False,
+        f"{key} is open to everybody on this machine: chmod o-rwx {key}",
+    )
+    assert "TLS key" not in open_https_key
 
 
 def test_doctor_tells_why_a_tls_destination_does_not_answer(
