@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from models.files import BadModel
@@ -27,13 +28,7 @@ def build(architecture: Mapping[str, object]) -> torch.nn.Module:
     U-Net with a Cox head (`models.multitask`); `head_features`, `pooling` (`mean` or `attention`), `gates`.
     Raises BadModel (`unknown-network`, `bad-architecture`).
     """
-    builders: dict[str, Callable[..., Any]] = {
-        "unet": _unet,
-        "segresnet": _segresnet,
-        "classifier": _classifier,
-        "resnet": _resnet,
-        "multitask": _multitask,
-    }
+    builders = _builders()
     kind = architecture.get("kind")
     if not isinstance(kind, str) or kind not in builders:
         raise BadModel(
@@ -45,6 +40,25 @@ def build(architecture: Mapping[str, object]) -> torch.nn.Module:
     except (TypeError, ValueError, KeyError, IndexError) as error:
         raise BadModel("bad-architecture", f"no '{kind}' can be built so: {error}") from error
     return network
+
+
+def _builders() -> dict[str, Callable[..., Any]]:
+    return {
+        "unet": _unet,
+        "segresnet": _segresnet,
+        "classifier": _classifier,
+        "resnet": _resnet,
+        "multitask": _multitask,
+    }
+
+
+def known_of(kind: object) -> frozenset[str]:
+    """Return the names of the settings of a kind of network; none where there is no such kind."""
+    builder = _builders().get(str(kind))
+    if builder is None:
+        return frozenset()
+    own = {name for name, one in signature(builder).parameters.items() if one.kind is one.KEYWORD_ONLY}
+    return frozenset({"kind"} | own | (known_of("unet") if builder is _multitask else set()))
 
 
 def steps_of(architecture: Mapping[str, Any]) -> tuple[int, int, int]:

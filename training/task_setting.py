@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from models.networks import known_of
+from plugins.errors import Refused
 from training.setting import A_FLAG, A_TABLE, Wanted, number, require, whole
 
 A_LENGTH = number(0.0, is_above=True)
@@ -64,11 +66,14 @@ SHAPE = Wanted(
     says="a list of three whole numbers that are at least 1, [K, R, C]",
     fits=lambda value: isinstance(value, list) and len(value) == 3 and all(map(whole(1).fits, value)),
 )
+A_LIST = Wanted(says="a list", fits=lambda value: isinstance(value, list))
+"""What the view itself looks at."""
 VIEW: Mapping[str, Wanted] = {"view": A_TABLE, "view.shape": SHAPE}
 
 SEGMENTER: Mapping[str, Wanted] = {
     **VIEW,
     "view.voxels_mm": LENGTHS,
+    **dict.fromkeys(("view.fits_mm", "view.windows_hu"), A_LIST),
     "view.first": whole(0),
     **dict.fromkeys(("view.point_sigma_mm", "view.furthest_mm"), A_LENGTH),
     "view.tells_acquisition": A_FLAG,
@@ -148,7 +153,7 @@ ARCHITECTURE: Mapping[str, Wanted] = {
 
 
 def require_settings(model: object, task: object, architecture: object, path: Path) -> None:
-    """Refuse (`bad-experiment`) settings of a task or of a network that are not what they have to be."""
+    """Refuse (`bad-experiment`) settings of a task or of a network that are not what they have to be, or not known."""
     wanted = {"task": TASKS.get(str(model), {}), "architecture": ARCHITECTURE}
     for part, settings in (("task", task), ("architecture", architecture)):
         for key, one in wanted[part].items():
@@ -158,6 +163,23 @@ def require_settings(model: object, task: object, architecture: object, path: Pa
                 inner = inner.get(name) if isinstance(inner, dict) else None
             if isinstance(inner, dict) and last in inner:
                 require(inner[last], one, f"{part}.{key}", path)
+    kind = architecture.get("kind") if isinstance(architecture, dict) else None
+    _require_known(architecture, known_of(kind), "architecture", path)
+    tables = ["", *(f"{key}." for key, one in wanted["task"].items() if one is A_TABLE)]
+    for table in tables:
+        inner = task.get(table[:-1]) if table and isinstance(task, dict) else task
+        inside = (key.removeprefix(table) for key in wanted["task"] if key.startswith(table))
+        known = {key for key in inside if "." not in key}
+        _require_known(inner, known, f"task.{table}"[:-1], path)
+
+
+def _require_known(settings: object, known: Collection[str], where: str, path: Path) -> None:
+    """Refuse (`bad-experiment`) what is not among the known settings; where none is known, all are left alone."""
+    if known and isinstance(settings, dict) and (unknown := sorted(set(settings).difference(known))):
+        raise Refused(
+            "bad-experiment",
+            f"{path} says '{unknown[0]}' in {where}; known there are {', '.join(sorted(known))}",
+        )
 
 
 __all__ = ["ARCHITECTURE", "TASKS", "require_settings"]
