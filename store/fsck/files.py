@@ -252,8 +252,13 @@ def _set_aside(path: Path, sha256: str) -> Iterator[Fault]:
     """Give a fault when a file in quarantine cannot be read or is not what its name says."""
     try:
         if sha256_of(path) != sha256:
-            sentence = "A file in quarantine has other bytes than its name says."
-            yield _aside("quarantine-damaged", sha256, sentence)
+            yield Fault(
+                invariant="disk",
+                code="quarantine-damaged",
+                subject=sha256,
+                sentence="A file in quarantine has other bytes than its name says.",
+                todo=f"delete quarantine/{sha256}.dcm and .json; if it is wanted, send the object again",
+            )
     except FileNotFoundError:
         pass  # a live node took it out meanwhile
     except OSError as error:

@@ -113,6 +113,19 @@ def test_a_file_in_quarantine_gets_a_reason_and_a_reason_without_its_file_goes(n
     assert found(node) == []
 
 
+def test_a_damaged_file_in_quarantine_is_told_with_what_to_do_and_not_touched(node: WholeNode) -> None:
+    temporary = node.objects.temporary()
+    temporary.write_bytes(b"strange")
+    aside = node.objects.quarantine(temporary, "not-part10")
+    aside.chmod(0o640)
+    aside.write_bytes(b"altered")
+    (fault,) = look(node.database, node.objects, patience_seconds=0.01)
+    assert (fault.code, fault.subject, fault.young) == ("quarantine-damaged", aside.stem, False)
+    assert fault.todo == f"delete quarantine/{aside.stem}.dcm and .json; if it is wanted, send the object again"
+    assert [one.mended for one in mended(node)] == [""]
+    assert aside.read_bytes() == b"altered"
+
+
 def test_a_report_of_an_evaluation_that_no_row_names_is_told_and_left(
     node: WholeNode, tmp_path: Path
 ) -> None:
