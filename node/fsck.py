@@ -74,9 +74,12 @@ def look(
 
 
 def repair(database: Database, objects: ObjectStore, faults: list[Fault]) -> list[Looked]:
-    """Return what became of each fault. Nothing is deleted that could be the only copy: it goes to quarantine."""
+    """Return what became of each fault. Nothing is deleted that could be the only copy: it goes to quarantine.
+
+    What is missing comes last: another fault's mending may have moved its bytes to quarantine, from where it returns.
+    """
     mender = _Mender(database, objects)
-    return [mender.mend(fault) for fault in faults]
+    return [mender.mend(fault) for fault in sorted(faults, key=lambda fault: fault.code == "object-missing")]
 
 
 class _Mender:
@@ -88,6 +91,7 @@ class _Mender:
             "orphan": self._orphan,
             "object-missing": self._missing,
             "object-damaged": self._damaged,
+            "row-size": self._size,
             "dead-temporary": self._temporary,
             "wrong-mode": self._mode,
             "no-reason": self._no_reason,
@@ -143,11 +147,19 @@ class _Mender:
 
     def _damaged(self, fault: Fault) -> Looked:
         """Move damaged bytes aside, so that the next sending of the right ones heals it."""
+        if self._objects.is_intact(fault.subject):
+            return Looked(fault=fault, mended="its bytes are whole by now")
         aside = self._set_aside(self._objects.path(fault.subject), "damaged")
         restored = self._missing(fault)
         if restored.mended:
             return restored
         return _left(fault, f"the damaged bytes were moved to quarantine/{aside.name}; {fault.todo}")
+
+    def _size(self, fault: Fault) -> Looked:
+        size_bytes = self._objects.path(fault.subject).stat().st_size
+        with self._database.transaction() as session:
+            mend.true_size(session, fault.subject, size_bytes)
+        return Looked(fault=fault, mended=f"the row says {size_bytes} bytes now")
 
     def _temporary(self, fault: Fault) -> Looked:
         (self._objects.root / fault.subject).unlink(missing_ok=True)

@@ -28,7 +28,7 @@ from store.objects import ObjectStore
 def check(database: Database, objects: ObjectStore, *, now: datetime, quick: bool = False) -> list[Fault]:
     """Return every fault of a node, running or not; nothing is changed, and no transaction outlives its questions.
 
-    `quick` reads no object's bytes: hashes, headers and what results refer to are taken on trust.
+    `quick` reads no object's bytes that seem sound: hashes, headers and what results refer to are taken on trust.
     Raises Unavailable when the database or the disk does not answer.
     """
     try:

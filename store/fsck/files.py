@@ -17,7 +17,7 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from plugins.errors import Refused
-from store.file_hash import sha256_of
+from store.file_hash import has_hash, sha256_of
 from store.fsck.fault import NOT_OURS, REPAIR, RESTORE, Fault, shown, unreadable
 from store.objects import TEMPORARY, ObjectStore
 from store.part10 import scan_header
@@ -87,7 +87,10 @@ def named(session: Session) -> dict[str, Named]:
 def check_files(
     objects: ObjectStore, held: Mapping[str, Named], *, now: float, quick: bool = False
 ) -> Iterator[Fault]:
-    """Give every fault of the store's folders; `now` is a POSIX time, `quick` reads no object's bytes."""
+    """Give every fault of the store's folders; `now` is a POSIX time.
+
+    `quick` reads an object's bytes only where its length is not that of its row, or where it is not in its place.
+    """
     for one in held.values():
         yield from _object(objects, one, quick=quick)
     yield from _unknown(objects.root, frozenset(FOLDERS), "")
@@ -116,44 +119,48 @@ def _object(objects: ObjectStore, one: Named, *, quick: bool) -> Iterator[Fault]
     again = f"send it again from {one.source}" if one.source else "restore the store from a copy"
     try:
         size = path.stat().st_size
-    except PermissionError:
-        return  # its folder is told of once
+        is_whole = (quick and size == one.size_bytes) or sha256_of(path) == one.sha256
+    except PermissionError as error:
+        if os.access(path.parent, os.X_OK):  # otherwise its folder is told of once
+            yield unreadable(one.sha256, error)
+        return
     except (FileNotFoundError, NotADirectoryError):
+        is_aside = has_hash(objects.root / "quarantine" / path.name, one.sha256)
         sentence = f"The bytes of {one.subject} are not there."
-        yield Fault(invariant="I1", code="object-missing", subject=one.sha256, sentence=sentence, todo=again)
+        yield _broken(one, "object-missing", sentence, REPAIR if is_aside else again)
         return
     except OSError as error:
         yield unreadable(one.sha256, error)
         return
-    try:
-        is_damaged = size != one.size_bytes or not (quick or sha256_of(path) == one.sha256)
-    except OSError as error:
-        yield unreadable(one.sha256, error)
-        return
-    if is_damaged:
+    if not is_whole:
         sentence = f"The bytes of {one.subject} are not those that were acknowledged."
-        yield Fault(invariant="I1", code="object-damaged", subject=one.sha256, sentence=sentence, todo=again)
+        yield _broken(one, "object-damaged", sentence, again)
         return
-    if quick:
-        return
+    if size != one.size_bytes:
+        sentence = (
+            f"The row of {one.subject} says {one.size_bytes} bytes; the object is whole and has {size}."
+        )
+        yield _broken(one, "row-size", sentence, REPAIR, invariant="ledger")
+    if not quick:
+        yield from _header(path, one, again)
+
+
+def _header(path: Path, one: Named, again: str) -> Iterator[Fault]:
+    """I6 of one object: it is the instance, of the study, that its row says."""
     try:
         header = scan_header(path)
     except Refused as refused:
         sentence = f"The header of {one.subject} cannot be read ({refused.code})."
-        yield Fault(
-            invariant="I1", code="header-unreadable", subject=one.sha256, sentence=sentence, todo=again
-        )
+        yield _broken(one, "header-unreadable", sentence, again)
         return
     same_study = one.study_instance_uid in ("", header.study_instance_uid)
     if header.sop_instance_uid != one.sop_instance_uid or not same_study:
         sentence = f"The bytes are of another instance or study than {one.subject} says."
-        yield Fault(
-            invariant="I6",
-            code="row-of-another-object",
-            subject=one.sha256,
-            sentence=sentence,
-            todo=RESTORE,
-        )
+        yield _broken(one, "row-of-another-object", sentence, RESTORE, invariant="I6")
+
+
+def _broken(one: Named, code: str, sentence: str, todo: str, *, invariant: str = "I1") -> Fault:
+    return Fault(invariant=invariant, code=code, subject=one.sha256, sentence=sentence, todo=todo)
 
 
 def _unknown(folder: Path, known: frozenset[str] | re.Pattern[str], below: str) -> Iterator[Fault]:

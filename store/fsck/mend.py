@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, select, update
 
 from store import jobs, outbox
 from store.instances import RECEIVING
-from store.tables import Instance, Series, Study
+from store.tables import Instance, Result, Series, Study
 
 PUT_BACK = "put back by nadir fsck"
 
@@ -33,6 +33,12 @@ def reopen(session: Session, study_pk: int, now: datetime) -> None:
     session.flush()
 
 
+def true_size(session: Session, sha256: str, size_bytes: int) -> None:
+    """Let the rows of an object say the length that it has."""
+    for table in (Instance, Result):
+        session.exec(update(table).where(col(table.sha256) == sha256).values(size_bytes=size_bytes))
+
+
 def put_back_job(session: Session, job_pk: int, now: datetime) -> None:
     """Give a job that nobody holds back to the queue; the attempt is not held against it."""
     jobs.release(session, job_pk, jobs.get(session, job_pk).attempt, now)
@@ -49,4 +55,4 @@ def put_back_delivery(session: Session, delivery_pk: int, now: datetime) -> None
     outbox.failed(session, delivery_pk, attempt, None, PUT_BACK, now)
 
 
-__all__ = ["end_job", "one_current", "put_back_delivery", "put_back_job", "reopen"]
+__all__ = ["end_job", "one_current", "put_back_delivery", "put_back_job", "reopen", "true_size"]

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from sqlmodel import select
 from whole_node import START, WholeNode, image
 
+from node.fsck import repair
 from store import jobs
 from store.database import Database
 from store.fsck.check import check
@@ -103,6 +104,61 @@ def test_i1_damaged_bytes_of_the_same_length_are_healed_by_the_next_sending_alon
 def test_i1_a_truncated_object_is_found_without_reading_it(node: WholeNode) -> None:
     overwrite(an_object(node), b"half")
     assert codes(node, quick=True) == [("I1", "object-damaged")]
+
+
+@pytest.mark.parametrize("table", ["instance", "result"])
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_row_that_says_a_wrong_length_of_whole_bytes_gets_the_right_one(
+    node: WholeNode, table: str, quick: bool
+) -> None:
+    execute(node, f"UPDATE {table} SET size_bytes = size_bytes + 1 WHERE id = 1")
+    (fault,) = found(node, quick=quick)
+    assert (fault.invariant, fault.code, fault.todo) == ("ledger", "row-size", "run nadir fsck --repair")
+    path = node.objects.path(fault.subject)
+    length = path.stat().st_size
+    assert (
+        fault.sentence
+        == f"The row of {table} 1 says {length + 1} bytes; the object is whole and has {length}."
+    )
+    assert [one.mended for one in mended(node)] == [f"the row says {length} bytes now"]
+    assert found(node) == []
+    assert path.is_file() and not list((node.objects.root / "quarantine").iterdir())
+
+
+def test_an_object_that_was_whole_again_when_its_turn_came_stays_where_it_is(node: WholeNode) -> None:
+    path = an_object(node)
+    data = path.read_bytes()
+    overwrite(path, b"half")
+    faults = found(node)
+    overwrite(path, data)
+    assert [one.mended for one in repair(node.database, node.objects, faults)] == [
+        "its bytes are whole by now"
+    ]
+    assert found(node) == []
+
+
+def test_i1_an_object_under_another_name_is_brought_back_in_one_go(node: WholeNode) -> None:
+    path = an_object(node)
+    other = node.objects.path("0" * 64)
+    path.rename(other)
+    assert codes(node) == [("I1", "object-missing"), ("disk", "orphan")]
+    assert sorted(one.mended for one in mended(node)) == [
+        "brought back from quarantine",
+        "moved to quarantine: its bytes have another hash",
+    ]
+    assert found(node) == []
+    assert not other.exists()
+
+
+def test_i1_an_object_whose_bytes_lie_in_quarantine_is_for_fsck_to_bring_back(node: WholeNode) -> None:
+    path = an_object(node)
+    aside = node.objects.root / "quarantine" / path.name
+    path.rename(aside)
+    missing = {fault.code: fault.todo for fault in found(node, quick=True)}["object-missing"]
+    assert missing == "run nadir fsck --repair"
+    overwrite(aside, b"half")
+    missing = {fault.code: fault.todo for fault in found(node, quick=True)}["object-missing"]
+    assert missing == "send it again from CT1@127.0.0.1"
 
 
 def test_i1_a_result_whose_bytes_are_gone_is_found(node: WholeNode) -> None:

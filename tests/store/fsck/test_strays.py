@@ -121,7 +121,9 @@ def test_a_damaged_file_in_quarantine_is_told_with_what_to_do_and_not_touched(no
     aside.write_bytes(b"altered")
     (fault,) = look(node.database, node.objects, patience_seconds=0.01)
     assert (fault.code, fault.subject, fault.young) == ("quarantine-damaged", aside.stem, False)
-    assert fault.todo == f"delete quarantine/{aside.stem}.dcm and .json; if it is wanted, send the object again"
+    assert (
+        fault.todo == f"delete quarantine/{aside.stem}.dcm and .json; if it is wanted, send the object again"
+    )
     assert [one.mended for one in mended(node)] == [""]
     assert aside.read_bytes() == b"altered"
 
