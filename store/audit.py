@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +17,9 @@ from store.database import insert_new
 CHAIN_LOCK = 0x41756469
 BEGINNING = "0" * 64
 PAGE = 1000
+TOLD_TIME = re.compile(r' EventDateTime="([^"]*)"')
+TIME_STEP = timedelta(milliseconds=1)
+"""How precisely a message tells its time; the row has microseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +58,25 @@ def link(before: str, message: str) -> str:
     return hashlib.sha256(f"{before} {message}".encode()).hexdigest()
 
 
+def follows(row: AuditRecord, before: str) -> bool:
+    """Return whether a row has the hash that follows from the one before, and the time that its message tells."""
+    if link(before, row.message) != row.sha256:
+        return False
+    told = TOLD_TIME.search(row.message)
+    try:
+        return told is None or abs(row.at - datetime.fromisoformat(told[1])) < TIME_STEP
+    except (ValueError, TypeError):
+        return False
+
+
 def verify(session: Session) -> Verdict:
     """Return whether every row follows from the one before: none changed, taken out, or put in between."""
     count, sha256, broken = 0, BEGINNING, None
     for row in records(session):
-        sha256 = link(sha256, row.message)
-        if sha256 != row.sha256:
+        if not follows(row, sha256):
             broken = row.id
             break
-        count += 1
+        count, sha256 = count + 1, row.sha256
     return Verdict(records=count, last_sha256=sha256, broken_pk=broken)
 
 
@@ -116,6 +130,7 @@ __all__ = [
     "Verdict",
     "append",
     "claim_sink",
+    "follows",
     "handed_on",
     "holds",
     "link",

@@ -79,7 +79,7 @@ class AuditWalk:
         seen = 0
         for row in audit.records(session, after_pk=self._after_pk, limit=rows):
             seen += 1
-            if audit.link(self._sha256, row.message) != row.sha256:
+            if not audit.follows(row, self._sha256):
                 self.is_intact, self._was_broken = False, True
             self._after_pk, self._sha256 = row.id or 0, row.sha256
         if seen < rows:

@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from store import audit
 from store.database import Database
+from store.tally import AuditWalk
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 pytestmark = pytest.mark.sec
@@ -50,6 +51,29 @@ def test_a_record_that_was_changed_or_taken_out_shows(database: Database, change
         }
         session.connection().execute(text(change.replace("repeat_of", f"'{'a' * 64}'")))
     assert verdict(database).broken_pk == numbers[broken]
+
+
+@pytest.mark.parametrize(
+    ("change", "broken"),
+    [
+        ("UPDATE audit_record SET at = '2020-01-01 00:00:00' WHERE id = 2", 2),
+        ("UPDATE audit_record SET at = '2026-03-01 12:00:00.252' WHERE id = 2", 2),
+        ("UPDATE audit_record SET message = message", None),
+    ],
+)
+def test_a_record_whose_time_was_changed_shows_beside_the_time_in_its_message(
+    database: Database, change: str, broken: int | None
+) -> None:
+    moment = NOON.replace(microsecond=250_999)
+    told = '<AuditMessage><EventIdentification EventActionCode="E" EventDateTime="2026-03-01T12:00:00.250+00:00"/>'
+    with database.transaction() as session:
+        audit.append(session, [(moment, f"{told}{n}") for n in range(3)])
+        if not database.is_sqlite:
+            change = change.replace("' WHERE", "+00' WHERE")
+        session.connection().execute(text(change))
+    assert verdict(database).broken_pk == broken
+    with database.reading() as session:
+        assert AuditWalk().step(session) == (broken is None)
 
 
 def test_an_end_that_was_cut_off_shows_by_the_hash_that_was_kept_elsewhere(database: Database) -> None:
