@@ -32,6 +32,7 @@ Rows = Callable[[Session, int, datetime], None]
 ROWS: Mapping[str, tuple[Rows, str]] = {
     "not-one-current": (mend.one_current, "what came last is the current one; the study settles again"),
     "content-not-analysed": (mend.reopen, "the study settles again"),
+    "study-state": (mend.known_state, "the study settles again, unless it is only an earlier one"),
     "job-stuck": (mend.put_back_job, "put back into the queue"),
     "job-not-ended": (mend.end_job, "ended"),
     "delivery-stuck": (mend.put_back_delivery, "put back; the same bytes go out again"),

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlmodel import Session, col, select, update
 
 from store import jobs, outbox
-from store.instances import RECEIVING
+from store.instances import RECEIVING, SETTLED
 from store.tables import Instance, Result, Series, Study
 
 PUT_BACK = "put back by nadir fsck"
@@ -33,6 +33,15 @@ def reopen(session: Session, study_pk: int, now: datetime) -> None:
     session.flush()
 
 
+def known_state(session: Session, study_pk: int, now: datetime) -> None:
+    """Let a study in an unknown state settle again; one that is here only as an earlier one is settled."""
+    reopen(session, study_pk, now)
+    study = session.get_one(Study, study_pk)
+    if study.prior:
+        study.state = SETTLED
+        session.flush()
+
+
 def true_size(session: Session, sha256: str, size_bytes: int) -> None:
     """Let the rows of an object say the length that it has."""
     for table in (Instance, Result):
@@ -55,4 +64,12 @@ def put_back_delivery(session: Session, delivery_pk: int, now: datetime) -> None
     outbox.failed(session, delivery_pk, attempt, None, PUT_BACK, now)
 
 
-__all__ = ["end_job", "one_current", "put_back_delivery", "put_back_job", "reopen", "true_size"]
+__all__ = [
+    "end_job",
+    "known_state",
+    "one_current",
+    "put_back_delivery",
+    "put_back_job",
+    "reopen",
+    "true_size",
+]

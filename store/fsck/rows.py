@@ -234,7 +234,7 @@ def _studies(session: Session) -> Iterator[Fault]:
     for pk in session.scalars(odd):
         yield Fault(
             invariant="ledger",
-            code="unknown-state",
+            code="study-state",
             subject=f"study {pk}",
             sentence="The study is in a state that there is not.",
             todo=REPAIR,

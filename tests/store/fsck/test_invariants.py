@@ -19,7 +19,7 @@ from store import jobs
 from store.database import Database
 from store.fsck.check import check
 from store.objects import ObjectStore
-from store.tables import Instance, Job, Result
+from store.tables import Instance, Job, Result, Study
 
 
 def an_object(node: WholeNode, number: int = 0) -> Path:
@@ -375,7 +375,24 @@ def test_a_lease_that_ran_out_a_moment_ago_is_no_fault(node: WholeNode) -> None:
 def test_states_that_there_are_not_are_found(node: WholeNode) -> None:
     execute(node, "UPDATE job SET state = 'confused' WHERE id = 1")
     execute(node, "UPDATE study SET state = 'confused' WHERE id = 1")
-    assert codes(node) == [("ledger", "unknown-state"), ("ledger", "unknown-state")]
+    assert codes(node) == [("ledger", "study-state"), ("ledger", "unknown-state")]
+
+
+@pytest.mark.parametrize(("prior", "state"), [(False, "receiving"), (True, "settled")])
+def test_a_study_in_a_state_that_there_is_not_settles_again_unless_it_is_only_an_earlier_one(
+    node: WholeNode, prior: bool, state: str
+) -> None:
+    execute(node, "UPDATE study SET state = 'confused', prior = :prior WHERE id = 1", prior=prior)
+    (fault,) = found(node)
+    assert (fault.code, fault.subject, fault.todo) == ("study-state", "study 1", "run nadir fsck --repair")
+    assert [one.mended for one in mended(node)] == [
+        "the study settles again, unless it is only an earlier one"
+    ]
+    with node.database.reading() as session:
+        assert session.exec(select(Study.state).where(Study.id == 1)).one() == state
+    later = node.database.now() + timedelta(minutes=5)
+    assert node.settle(later) == 0  # its content was analysed
+    assert found(node) == []
 
 
 def test_a_row_that_points_to_nothing_is_found(node: WholeNode, tmp_path: Path) -> None:
