@@ -10,6 +10,7 @@ import typer
 from node import printing
 from node.cli_options import AsJson, Config, Home, end, open_database
 from node.flags import load_settings
+from plugins.errors import Broken
 
 
 def check(
@@ -81,13 +82,17 @@ def fsck(
     The exit status is 0 when nothing is wrong, or everything wrong was mended, and 1 otherwise.
     """
     settings = load_settings(config, {"home": home})
-    with open_database(home, config) as database, printing.busy("looking"):
-        from node.fsck import Looked, look, repair
-        from store.objects import ObjectStore
+    from node.fsck import Looked, look, repair
+    from store.fsck.check import unread
+    from store.objects import ObjectStore
 
-        objects = ObjectStore(settings.home / "store")
-        faults = look(database, objects, quick=quick)
-        looked = repair(database, objects, faults) if mend else [Looked(fault=fault) for fault in faults]
+    try:
+        with open_database(home, config) as database, printing.busy("looking"):
+            objects = ObjectStore(settings.home / "store")
+            faults = look(database, objects, quick=quick)
+            looked = repair(database, objects, faults) if mend else [Looked(fault=fault) for fault in faults]
+    except Broken as error:
+        looked = [Looked(fault=unread(error))]
     if as_json:
         printing.print_json([one.plain() for one in looked])
     else:

@@ -40,20 +40,22 @@ def check(database: Database, objects: ObjectStore, *, now: datetime, quick: boo
             faults += check_models(session, objects.root.parent, now=now, quick=quick)
             faults += check_evaluations(session, objects.root.parent, now=now)
     except Broken as error:
-        sentence = f"The database cannot be read: {error}"
-        return [
-            Fault(
-                invariant="database",
-                code="database-damaged",
-                subject="database",
-                sentence=sentence,
-                todo=RESTORE,
-            )
-        ]
+        return [unread(error)]
     faults += check_files(objects, held, now=now.timestamp(), quick=quick)
     if not quick:
         faults += check_results(database, objects)
     return faults
 
 
-__all__ = ["check"]
+def unread(error: Broken) -> Fault:
+    """Return the fault of a database that could not be read."""
+    return Fault(
+        invariant="database",
+        code="database-damaged",
+        subject="database",
+        sentence=f"The database cannot be read: {error}",
+        todo=RESTORE,
+    )
+
+
+__all__ = ["check", "unread"]

@@ -71,6 +71,21 @@ def test_fsck_repairs_what_is_safe_and_says_that_nothing_is_left(node: WholeNode
     assert fsck(node, "--quick") == (0, [])
 
 
+@pytest.mark.parametrize("flags", [(), ("--repair",)])
+def test_a_database_that_is_none_any_more_is_a_fault_like_the_others(
+    tmp_path: Path, flags: tuple[str]
+) -> None:
+    path = tmp_path / "nadir.sqlite"
+    path.write_bytes(b"no database at all" * 300)
+    done = nadir("fsck", "--home", str(tmp_path), "--json", *flags)
+    (fault,) = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert (fault["invariant"], fault["code"], fault["mended"]) == ("database", "database-damaged", "")
+    assert fault["todo"] == "restore the database from a copy"
+    assert fault["sentence"].startswith(f"The database cannot be read: The database file {path} is damaged")
+    assert path.read_bytes() == b"no database at all" * 300
+
+
 def test_fsck_tells_of_an_object_that_it_moved_aside_that_its_mode_needs_no_mending(node: WholeNode) -> None:
     with node.database.reading() as session:
         sha256 = session.exec(select(Instance.sha256).order_by(Instance.id)).all()[0]  # type: ignore[arg-type]
