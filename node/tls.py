@@ -1,6 +1,7 @@
 """DICOM TLS as BCP 195 wants it (RFC 8996, RFC 9325; PS3.15 Annex B): at least 1.2, both ends known by certificate.
 
-There is no way back to plain DICOM: a handshake that fails ends the connection.
+There is no way back to plain DICOM: a handshake that fails ends the connection. HTTPS, to the node and from it to
+DICOMweb servers, has its contexts here too.
 """
 
 from __future__ import annotations
