@@ -243,7 +243,8 @@ def _views(
         pk = int(finding.id or 0)
         place = (job.plugin, finding.tracking_uid, finding.series_instance_uid)
         seen = None if finding.superseded else by_place.get(place)
-        told = tuple(s for s in said[finding.job_pk] if s.startswith(f"'{finding.label}'"))
+        names = tuple(f"'{name}'" for name in (finding.label, finding.tracking_identifier) if name)
+        told = tuple(s for s in said[finding.job_pk] if s.startswith(names))
         found.append(
             _view(finding, job, study, seen, here, known, links.get(pk), measured[pk], told, doubts[pk])
         )
@@ -334,7 +335,7 @@ def _measurements(session: Session, pks: Sequence[int]) -> dict[int, list[Measur
 
 
 def _said(session: Session, job_pks: set[int]) -> dict[int, list[str]]:
-    """Return the doubts of each job; one about a finding begins with its label."""
+    """Return the doubts of each job; one about a finding begins with its label or its Tracking ID."""
     found: defaultdict[int, list[str]] = defaultdict(list)
     statement = select(Refusal.job_pk, Refusal.sentence).where(
         col(Refusal.job_pk).in_(job_pks), ~col(Refusal.refused)

@@ -7,7 +7,7 @@ from datetime import date
 import pytest
 from course_rows import ANATOMY, LUNG, Clock, Linked, lesion, patient_pk, visit
 from ledger import at
-from sqlmodel import Session
+from sqlmodel import Session, select
 
 from plugins.errors import Refused
 from store.assessments import assessments
@@ -17,6 +17,7 @@ from store.finding_view import FindingPage, findings_of
 from store.findings import Wanted, findings_page
 from store.study_head import study_head
 from store.study_view import study_view
+from store.tables import Finding, Refusal
 from store.tracking.link import Kind
 
 JANUARY, MARCH = date(2026, 1, 10), date(2026, 3, 10)
@@ -66,6 +67,21 @@ def test_a_study_tells_its_series_analyses_and_results_and_that_none_is_known_by
         assert [series.instances for series in view.series] == [1] and not view.is_moving
         with pytest.raises(Refused, match="no such study"):
             study_view(session, "1.2.3")
+
+
+def test_a_doubt_about_one_of_two_findings_of_a_name_is_told_beside_it(sqlite: Database) -> None:
+    with sqlite.transaction() as session:
+        found = [
+            lesion(ONE, label="Lesion"),
+            lesion(TWO, segment_number=2, label="Lesion", tracking_identifier="Lesion 2"),
+        ]
+        visit(session, Clock(), MARCH, found, study="1.2.2")
+        (job_pk,) = set(session.exec(select(Finding.job_pk)))
+        for sentence in ("'Lesion 2' was not seen before", "'Lesion 22' is new"):
+            session.add(Refusal(job_pk=job_pk, code="lesion-new", sentence=sentence, refused=False))
+    with sqlite.reading() as session:
+        told = [one.said for one in findings(session).findings]
+    assert told == [(), ("'Lesion 2' was not seen before",)]
 
 
 def test_findings_say_which_lesion_they_are_and_which_lesion_was_not_drawn(database: Database) -> None:
