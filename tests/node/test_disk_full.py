@@ -179,7 +179,7 @@ def test_a_full_database_is_answered_with_a700_and_recovers(
         sql_event.listen(small.database._engine, "begin", limit)
         # The first ones find room in the pages that the database has.
         statuses: list[int | None] = []
-        while statuses.count(OUT_OF_RESOURCES) < 5 and len(statuses) < 60:
+        while statuses.count(OUT_OF_RESOURCES) < 5 and len(statuses) < 300:
             statuses.append(image.send(peer, len(statuses) + 1))
         assert set(statuses) == {SUCCESS, OUT_OF_RESOURCES}
         accepted = {UID.format(number) for number, status in enumerate(statuses, 1) if status == SUCCESS}
