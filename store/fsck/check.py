@@ -16,7 +16,7 @@ from datetime import datetime
 
 from plugins.errors import Broken
 from store.database import Database
-from store.fsck.fault import RESTORE, Fault
+from store.fsck.fault import Fault, database_damaged
 from store.fsck.files import check_files, named
 from store.fsck.folders import check_evaluations
 from store.fsck.models import check_models
@@ -49,13 +49,7 @@ def check(database: Database, objects: ObjectStore, *, now: datetime, quick: boo
 
 def unread(error: Broken) -> Fault:
     """Return the fault of a database that could not be read."""
-    return Fault(
-        invariant="database",
-        code="database-damaged",
-        subject="database",
-        sentence=f"The database cannot be read: {error}",
-        todo=RESTORE,
-    )
+    return database_damaged(f"The database cannot be read: {error}")
 
 
 __all__ = ["check", "unread"]

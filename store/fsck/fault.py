@@ -47,9 +47,16 @@ def unreadable(subject: str, error: OSError) -> Fault:
     )
 
 
+def database_damaged(sentence: str) -> Fault:
+    """Return the fault of a database that cannot be read, or says so of itself."""
+    return Fault(
+        invariant="database", code="database-damaged", subject="database", sentence=sentence, todo=RESTORE
+    )
+
+
 def shown(name: str) -> str:
     """Return a foreign file name as one harmless line."""
     return name.encode("unicode_escape", "surrogateescape").decode("ascii")[:200]
 
 
-__all__ = ["NOT_OURS", "REPAIR", "RESTORE", "Fault", "shown", "unreadable"]
+__all__ = ["NOT_OURS", "REPAIR", "RESTORE", "Fault", "database_damaged", "shown", "unreadable"]

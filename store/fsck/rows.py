@@ -12,7 +12,7 @@ from sqlmodel import Session, SQLModel, col
 
 import store.model_tables  # noqa: F401  # the import fills the metadata
 from store import jobs, outbox
-from store.fsck.fault import REPAIR, RESTORE, Fault
+from store.fsck.fault import REPAIR, RESTORE, Fault, database_damaged
 from store.instances import RECEIVING, SETTLED
 from store.keys import job_key
 from store.studies import manifest_hash
@@ -53,13 +53,7 @@ def _database(session: Session, *, quick: bool) -> Iterator[Fault]:
         pragma = "PRAGMA quick_check(20)" if quick else "PRAGMA integrity_check(20)"
         for (said,) in session.execute(text(pragma)).all():
             if said != "ok":
-                yield Fault(
-                    invariant="database",
-                    code="database-damaged",
-                    subject="database",
-                    sentence=f"SQLite says: {said}.",
-                    todo=RESTORE,
-                )
+                yield database_damaged(f"SQLite says: {said}.")
         for table, row, parent, _ in session.execute(text("PRAGMA foreign_key_check")).all():
             yield _dangling(f"{table} {row}", parent)
         return
