@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import threading
 import time
@@ -14,86 +13,35 @@ from typing import Any
 
 import numpy as np
 import pytest
+from asking import Asking, uids
 from dicom_series import make_series
 from orthanc_server import OrthancServer, orthanc
-from patience import PATIENCE_SECONDS, PATIENT
+from patience import PATIENCE_SECONDS
 from ports import free_port
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 from pynetdicom import AE, build_context, evt
-from query_peers import dcmqrscp, finder, getter, mover, peer
+from query_peers import dcmqrscp, finder, peer
 from small_node import SmallNode
 
 from node.intake import Intake
 from node.listener import Listener
 from node.pacs import HeldSeries
 from node.prior_sources import open_source
-from node.priors import PriorFetcher, request
-from node.query_retrieve import FIND, GET, MOVE, Called, QueryRetrieve
+from node.priors import request
+from node.query_retrieve import GET
 from node.scu import Timeouts
 from node.settings import Settings
 from node.spool import LARGEST_UNSPOOLED_BYTES
 from plugins.errors import NadirError, Refused, Unavailable
 from store import priors
 from store.prior_tables import Prior
-from store.tables import Event, Instance, Job, Study
+from store.tables import Instance, Job, Study
 
 SINCE, UNTIL = date(2024, 1, 1), date(2026, 3, 1)
 QUICK = Timeouts(connect=2.0, associate=2.0, answer=1.0)
 """Of a client of a peer that falls silent."""
-
-
-class Asking:
-    """A node with a listener, that asks one peer."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.node = SmallNode.make(folder / "node")
-        self.intake = Intake(self.node.database, self.node.objects)
-        self.listener = Listener(
-            self.node.database, self.node.objects, host="127.0.0.1", port=free_port(), accept_any=True,
-            reserve_bytes=0,
-        )  # fmt: skip
-        self.listener.start()
-
-    def files(self, name: str, count: int = 3, **more: Any) -> list[Path]:
-        return make_series(self.folder / name, np.zeros((count, 8, 8)), **more)
-
-    def client(self, port: int, timeouts: Timeouts = PATIENT, **more: Any) -> QueryRetrieve:
-        """Return a client of a peer on this machine."""
-        values = {"free_bytes": self.node.objects.free_bytes, **more}
-        called = Called(ae_title="PACS", host="127.0.0.1", port=port, timeouts=timeouts)
-        return QueryRetrieve(called, new_file=self.node.objects.temporary, **values)
-
-    def asked(self, source: str) -> None:
-        """Take in today's study of P1 and ask for its past."""
-        for path in self.files("today", 1, study_date="20260301"):
-            copy = self.node.objects.temporary()
-            copy.write_bytes(path.read_bytes())
-            study = self.intake.take(copy, source="CT1").study_pk
-        with self.node.database.transaction() as session:
-            request(session, study, [source], now=self.node.database.now())
-
-    def fetch(self, source: QueryRetrieve) -> list[tuple[str, str | None]]:
-        """Work the list off once, and return state and code of each study found."""
-        fetcher = PriorFetcher(self.node.database, self.intake, source)
-        now = self.node.database.now()
-        while fetcher.tick(now):
-            pass
-        return [(row.state, row.error_code) for row in self.node.rows(Prior)]
-
-    def held(self) -> set[str]:
-        """Return what is held besides today's study."""
-        today = {str(h.SOPInstanceUID) for h in map(dcmread, (self.folder / "today").glob("*"))}
-        return {row.sop_instance_uid for row in self.node.rows(Instance)} - today
-
-    def codes(self) -> list[str]:
-        return [event.text.split()[0] for event in self.node.rows(Event)]
-
-    def stop(self) -> None:
-        self.listener.stop()
-        self.node.database.dispose()
 
 
 @pytest.fixture
@@ -101,10 +49,6 @@ def asking(tmp_path: Path) -> Iterator[Asking]:
     made = Asking(tmp_path)
     yield made
     made.stop()
-
-
-def uids(paths: list[Path]) -> set[str]:
-    return {str(dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in paths}
 
 
 def fails(ask: Callable[[], object]) -> NadirError:
@@ -296,174 +240,6 @@ def test_rows_that_trickle_in_are_not_waited_for_to_the_last(asking: Asking) -> 
     with peer({evt.EVT_C_FIND: find}) as port:
         error = fails(lambda: asking.client(port, find_seconds=1.0).study_series("1.2"))
     assert isinstance(error, Refused)
-
-
-def test_what_a_cancelled_c_get_brought_is_kept_and_only_the_rest_is_asked_for(asking: Asking) -> None:
-    old = asking.files("old", 5, study_date="20250101")
-    given: list[set[str]] = []
-
-    def get(event: evt.Event) -> Iterator[Any]:
-        wanted = event.identifier.get("SOPInstanceUID")
-        given.append(set(wanted or ()))
-        yield from getter(old, cancel_after=2 if len(given) == 1 else 99)(event)
-
-    with peer({evt.EVT_C_FIND: finder(old), evt.EVT_C_GET: get}) as port:
-        source = asking.client(port, how="get")
-        asking.asked(source.name)
-        assert asking.fetch(source) == [("waiting", "unavailable")]
-        assert len(asking.held()) == 2
-        left = uids(old) - asking.held()
-        with asking.node.database.transaction() as session:
-            session.get_one(Prior, 1).run_after = asking.node.database.now()
-        assert asking.fetch(source) == [("done", None)]
-    assert given == [set(), left]
-    assert asking.held() == uids(old)
-
-
-def test_objects_of_others_within_a_c_get_are_refused_and_told(asking: Asking) -> None:
-    old = asking.files("old", study_date="20250101")
-    study = str(dcmread(old[0]).StudyInstanceUID)
-    foreign = asking.files("foreign", 1, patient_id="P2", study_uid=study, series_number=2)
-    elsewhere = asking.files("elsewhere", 1, study_date="20250102")
-    with peer({evt.EVT_C_FIND: finder(old), evt.EVT_C_GET: getter([*foreign, *elsewhere, *old])}) as port:
-        source = asking.client(port, how="get")
-        asking.asked(source.name)
-        assert asking.fetch(source) == [("done", None)]
-    assert asking.held() == uids(old)
-    assert sorted(asking.codes()) == ["prior-not-asked", "prior-of-another-patient"]
-
-
-def test_a_c_move_whose_sub_operations_fail_is_tried_again_and_parked(asking: Asking) -> None:
-    old = asking.files("old", study_date="20250101")
-    move = mover(old[:1], asking.listener.port, announced=3, last=0xB000)
-    with peer({evt.EVT_C_FIND: finder(old), evt.EVT_C_MOVE: move}) as port:
-        source = asking.client(port, how="move")
-        asking.asked(source.name)
-        for _ in range(3):
-            state = asking.fetch(source)
-            with asking.node.database.transaction() as session:
-                session.get_one(Prior, 1).run_after = asking.node.database.now()
-    assert state == [("parked", "incomplete-prior")]
-    assert asking.held() == uids(old[:1])
-    assert [event.kind for event in asking.node.rows(Event)] == ["prior-parked"]
-
-
-@pytest.mark.parametrize("status", [0xA801, 0xC000, 0xA900])
-def test_an_unknown_move_destination_is_a_refusal_whatever_status_says_so(
-    asking: Asking, status: int
-) -> None:
-    old = asking.files("old", study_date="20250101")
-    move = mover([], asking.listener.port, announced=3, last=status)
-    with peer({evt.EVT_C_FIND: finder(old), evt.EVT_C_MOVE: move}) as port:
-        source = asking.client(port, how="move")
-        asking.asked(source.name)
-        assert asking.fetch(source) == [("waiting", "retrieve-refused")]
-
-
-def test_what_c_get_does_not_bring_c_move_does(asking: Asking) -> None:
-    old = asking.files("old", study_date="20250101")
-    move = mover(old, asking.listener.port)
-    handlers = {evt.EVT_C_FIND: finder(old), evt.EVT_C_MOVE: move, evt.EVT_C_GET: getter(old[:1])}
-    with peer(handlers, may_get=False) as port:
-        source = asking.client(port)
-        asking.asked(source.name)
-        assert asking.fetch(source) == [("done", None)]
-    assert asking.held() == uids(old)
-    assert [study.prior for study in asking.node.rows(Study)] == [False, True]
-
-
-def ended(paths: list[Path], announced: int, last: int) -> Callable[[evt.Event], Iterator[Any]]:
-    """Return a handler of C-GET that gives these files and ends with a status."""
-
-    def get(event: evt.Event) -> Iterator[Any]:
-        yield announced
-        for path in paths:
-            yield 0xFF00, dcmread(path)
-        yield last, None
-
-    return get
-
-
-@pytest.mark.parametrize("is_offered", [True, False])
-@pytest.mark.parametrize(
-    ("given", "last", "code", "sentence"),
-    [
-        (1, 0xA702, "unavailable", "ended C-GET with 0xA702"),
-        (1, 0xFE00, "unavailable", "ended C-GET with 0xFE00"),
-        (2, 0xB000, "incomplete-prior", "gave 2 of the 3 instances"),
-        (0, 0x0000, "incomplete-prior", "gave 0 of the 3 instances"),
-    ],
-)
-def test_how_a_c_get_ended_is_told_when_c_move_cannot_bring_the_rest(
-    asking: Asking, given: int, last: int, code: str, sentence: str, is_offered: bool
-) -> None:
-    old = asking.files("old", study_date="20250101")
-    handlers = {
-        evt.EVT_C_FIND: finder(old),
-        evt.EVT_C_GET: ended(old[:given], given if last == 0 else 3, last),
-        evt.EVT_C_MOVE: mover([], asking.listener.port, announced=3, last=0xA801),
-    }
-    with peer(handlers, models=[FIND, GET, *([MOVE] if is_offered else [])]) as port:
-        source = asking.client(port)
-        asking.asked(source.name)
-        assert asking.fetch(source) == [("waiting", code)]
-    (row,) = asking.node.rows(Prior)
-    assert sentence in str(row.error_text)
-    assert asking.held() == uids(old[:given])
-
-
-def test_a_c_get_that_is_refused_is_told_by_the_c_move_that_is_refused_too(asking: Asking) -> None:
-    old = asking.files("old", study_date="20250101")
-    handlers = {
-        evt.EVT_C_FIND: finder(old),
-        evt.EVT_C_GET: ended([], 3, 0xA900),
-        evt.EVT_C_MOVE: mover([], asking.listener.port, announced=3, last=0xA801),
-    }
-    with peer(handlers) as port:
-        source = asking.client(port)
-        asking.asked(source.name)
-        assert asking.fetch(source) == [("waiting", "retrieve-refused")]
-    (row,) = asking.node.rows(Prior)
-    assert "refused C-MOVE with 0xA801" in str(row.error_text)
-
-
-@pytest.mark.parametrize("how", ["get", "auto"])
-@pytest.mark.parametrize("last", [0x0000, 0xA702, 0xA900])
-def test_objects_of_another_patient_park_a_study_at_once_however_the_retrieve_ends(
-    asking: Asking, last: int, how: str
-) -> None:
-    old = asking.files("old", study_date="20250101")
-    study = str(dcmread(old[0]).StudyInstanceUID)
-    foreign = asking.files("foreign", 1, patient_id="P2", study_uid=study, series_number=2)
-    elsewhere = asking.files("elsewhere", 1, study_date="20250102")
-    given = ended([*elsewhere, *foreign], 2 if last == 0 else 3, last)
-    with peer({evt.EVT_C_FIND: finder(old), evt.EVT_C_GET: given}, models=[FIND, GET]) as port:
-        source = asking.client(port, how=how)
-        asking.asked(source.name)
-        assert asking.fetch(source) == [("parked", "prior-of-another-patient")]
-    assert asking.held() == set()
-
-
-def test_a_full_disk_ends_a_c_get_in_order_and_nothing_is_left_of_it(
-    asking: Asking, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = asking.files("old", 30, study_date="20250101")
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with peer({evt.EVT_C_FIND: finder(old), evt.EVT_C_GET: getter(old)}) as port:
-        source = asking.client(port, how="get")
-        asking.asked(source.name)
-        with monkeypatch.context() as patch:
-            patch.setattr("store.objects._name", full)
-            assert asking.fetch(source) == [("waiting", "unavailable")]
-        assert asking.held() == set()
-        assert asking.node.incoming() == []
-        with asking.node.database.transaction() as session:
-            session.get_one(Prior, 1).run_after = asking.node.database.now()
-        assert asking.fetch(source) == [("done", None)]
-    assert asking.held() == uids(old)
 
 
 @pytest.mark.parametrize(
