@@ -40,7 +40,6 @@ JPEG_2000 = {str(uid.JPEG2000Lossless), str(uid.JPEG2000)}
 HT_JPEG_2000 = {str(uid.HTJ2KLossless), str(uid.HTJ2KLosslessRPCL), str(uid.HTJ2K)}
 RLE = str(uid.RLELossless)
 DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
-LOSSLESS_MARKER = 0xC3
 MAX_BYTES = 4 << 30
 
 
@@ -140,7 +139,7 @@ def _check_size(file: File, layout: PixelFormat) -> None:
 def can_decode(transfer_syntax_uid: str) -> bool:
     """Return True when images of this transfer syntax can be decoded on this machine."""
     codecs = (
-        (JPEG, ("JPEG8", "LJPEG")),
+        (JPEG, ("JPEG8",)),
         (JPEG_LS, ("JPEGLS",)),
         (JPEG_2000, ("JPEG2K",)),
         (HT_JPEG_2000, ("HTJ2K",)),
@@ -235,16 +234,7 @@ def _decoder(syntax: str, layout: PixelFormat) -> Callable[[bytes], Stored]:
         return lambda data: imagecodecs.jpeg2k_decode(data)
     if syntax in HT_JPEG_2000:
         return lambda data: imagecodecs.htj2k_decode(data)
-    return _jpeg
-
-
-def _jpeg(data: bytes) -> Stored:
-    """Decode JPEG of process 1, 2, 4 and 14; 14 with any predictor."""
-    import imagecodecs
-
-    if _start_of_frame(data)[0] == LOSSLESS_MARKER:
-        return np.asarray(imagecodecs.ljpeg_decode(data))
-    return np.asarray(imagecodecs.jpeg8_decode(data))
+    return lambda data: imagecodecs.jpeg8_decode(data)
 
 
 def _rle(data: bytes, layout: PixelFormat) -> Stored:
@@ -285,11 +275,11 @@ def _declared_size(data: bytes, syntax: str) -> tuple[int, int] | None:
             raise ValueError("it has no JPEG 2000 code stream")
         x1, y1, x0, y0 = (int(v) for v in np.frombuffer(data, dtype=">u4", count=4, offset=at + 8))
         return y1 - y0, x1 - x0
-    return _start_of_frame(data)[1:]
+    return _start_of_frame(data)
 
 
-def _start_of_frame(data: bytes) -> tuple[int, int, int]:
-    """Return the kind of a JPEG frame (its marker), rows and columns."""
+def _start_of_frame(data: bytes) -> tuple[int, int]:
+    """Return rows and columns of a JPEG frame."""
     at = 2
     while at + 9 <= len(data):
         if data[at] != 0xFF:
@@ -300,7 +290,7 @@ def _start_of_frame(data: bytes) -> tuple[int, int, int]:
             continue
         if marker in {0xC0, 0xC1, 0xC2, 0xC3, 0xF7}:
             rows, columns = data[at + 5 : at + 7], data[at + 7 : at + 9]
-            return marker, int.from_bytes(rows, "big"), int.from_bytes(columns, "big")
+            return int.from_bytes(rows, "big"), int.from_bytes(columns, "big")
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     raise ValueError("it has no JPEG start of frame")
 

@@ -6,11 +6,14 @@ import subprocess
 import time
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
 from dicom_series import make_series
+from lossless_jpeg import lossless_jpeg
 from pydicom import uid
+from pydicom.encaps import encapsulate
 
 from plugins.errors import Refused
 from store.dicom.decode import can_decode, open_frames, pixel_format
@@ -99,6 +102,41 @@ def test_what_dcmtk_compresses_decodes_to_the_same_values(tool: str, tmp_path: P
         subprocess.run([*DCMTK[tool], str(path), str(coded)], check=True, capture_output=True)
         assert file_of(coded).transfer_syntax != file_of(path).transfer_syntax
         np.testing.assert_array_equal(frames(coded), frames(path))
+
+
+def with_frame(path: Path, syntax: uid.UID, frame: bytes, **header: int) -> Path:
+    """Write a code stream in the place of an image's pixels."""
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = encapsulate([frame])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.update(header)
+    dataset.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize("form", [{}, {"rows_between_restarts": 1}, {"rows_between_restarts": 10}])
+@pytest.mark.parametrize("point_transform", [0, 2])
+def test_lossless_jpeg_with_restarts_and_a_point_transform_gives_its_values(
+    form: dict[str, int], point_transform: int, tmp_path: Path
+) -> None:
+    image = RNG.integers(0, 1 << 16, (33, 47))
+    path = make_series(tmp_path, np.zeros((1, 33, 47)), signed=False, bits=16, rescale=(1, 0))[0]
+    frame = lossless_jpeg(image, point_transform=point_transform, **form)
+    coded = with_frame(path, uid.JPEGLossless, frame)
+    np.testing.assert_array_equal(frames(coded)[0], image >> point_transform << point_transform)
+
+
+@pytest.mark.parametrize("predictor", range(1, 8))
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_lossless_jpeg_of_any_predictor_and_precision_gives_its_values(
+    bits: int, predictor: int, tmp_path: Path
+) -> None:
+    image = RNG.integers(0, 1 << bits, (33, 47)).astype("u1" if bits == 8 else "u2")
+    path = make_series(tmp_path, np.zeros((1, 33, 47)), signed=False, bits=bits, rescale=(1, 0))[0]
+    frame = imagecodecs.jpeg8_encode(image, lossless=True, predictor=predictor, bitspersample=bits)
+    np.testing.assert_array_equal(frames(with_frame(path, uid.JPEGLossless, frame))[0], image)
 
 
 def test_lossy_jpeg_is_near_the_truth_and_flagged(tmp_path: Path) -> None:
