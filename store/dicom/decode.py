@@ -1,7 +1,7 @@
 """Pixel data to arrays of stored values, for every transfer syntax that carries a whole image.
 
 Sizes are checked before a decoder runs: a small file may declare a huge image. Decoders are numpy (native), an own
-RLE reader and imagecodecs (libjpeg-turbo, CharLS, OpenJPEG, OpenJPH), all under permissive licences.
+RLE reader and imagecodecs (libjpeg-turbo, CharLS, OpenJPEG), all under permissive licences.
 """
 
 from __future__ import annotations
@@ -141,8 +141,7 @@ def can_decode(transfer_syntax_uid: str) -> bool:
     codecs = (
         (JPEG, ("JPEG8",)),
         (JPEG_LS, ("JPEGLS",)),
-        (JPEG_2000, ("JPEG2K",)),
-        (HT_JPEG_2000, ("HTJ2K",)),
+        (JPEG_2000 | HT_JPEG_2000, ("JPEG2K",)),
         ({RLE}, ("PACKBITS",)),
     )
     for syntaxes, names in codecs:
@@ -230,10 +229,8 @@ def _decoder(syntax: str, layout: PixelFormat) -> Callable[[bytes], Stored]:
         return lambda data: _inflated(data, layout)
     if syntax in JPEG_LS:
         return lambda data: imagecodecs.jpegls_decode(data)
-    if syntax in JPEG_2000:
+    if syntax in JPEG_2000 or syntax in HT_JPEG_2000:
         return lambda data: imagecodecs.jpeg2k_decode(data)
-    if syntax in HT_JPEG_2000:
-        return lambda data: imagecodecs.htj2k_decode(data)
     return lambda data: imagecodecs.jpeg8_decode(data)
 
 

@@ -206,6 +206,20 @@ def test_a_jpeg_2000_stream_that_declares_another_size_is_refused(syntax: uid.UI
         frames(path)
 
 
+@pytest.mark.parametrize("part", [0.5, 0.95])
+@pytest.mark.parametrize(("reversible", "near"), [(True, 0), (False, 200)])
+def test_an_htj2k_stream_that_ends_early_is_refused(
+    reversible: bool, near: int, part: float, tmp_path: Path
+) -> None:
+    path = make_series(tmp_path, np.zeros((1, 33, 47)), signed=False, bits=16, rescale=(1, 0))[0]
+    image = RNG.integers(0, 1 << 16, (33, 47)).astype("u2")
+    whole = imagecodecs.htj2k_encode(image, reversible=reversible)
+    read = frames(with_frame(path, uid.HTJ2K, whole))[0].astype(int)
+    assert np.abs(read - image).max() <= near
+    with pytest.raises(Refused, match="bad-pixel-data"):
+        frames(with_frame(path, uid.HTJ2K, whole[: int(part * len(whole))]))
+
+
 def test_an_rle_segment_that_ends_early_is_refused(tmp_path: Path) -> None:
     path = make_series(tmp_path, np.zeros((1, 16, 16)), transfer_syntax=uid.RLELossless)[0]
     dataset = pydicom.dcmread(path)
