@@ -217,7 +217,22 @@ def decode_frame(data: bytes, layout: PixelFormat, file: File) -> Stored:
             "bad-pixel-data",
             f"a frame of instance {file.sop_instance_uid} cannot be decoded ({type(error).__name__}); send it again",
         ) from error
+    if file.transfer_syntax not in (RLE, DEFLATED_FRAMES) and not _fits(frame, layout):
+        raise Refused(
+            "bad-pixel-data",
+            f"a frame of instance {file.sop_instance_uid} decodes to values from {frame.min()} to {frame.max()}, which "
+            f"its header's {layout.bits_stored} bits cannot hold; correct BitsStored or PixelRepresentation",
+        )
     return frame
+
+
+def _fits(frame: Stored, layout: PixelFormat) -> bool:
+    """Tell whether decoded values are of the bits up to the high bit; negative ones may come as signed or not."""
+    limit = 1 << (layout.high_bit + 1)
+    if frame.min() >= 0 and frame.max() < limit:
+        return True
+    values = frame.view(f"i{frame.itemsize}")
+    return layout.signed and bool(-limit <= 2 * int(values.min()) and 2 * int(values.max()) < limit)
 
 
 def _decoder(syntax: str, layout: PixelFormat) -> Callable[[bytes], Stored]:

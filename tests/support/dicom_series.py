@@ -19,6 +19,7 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -197,12 +198,14 @@ def _pixels(
         dataset.PixelData = data + b"\0" * (len(data) % 2)
         dataset["PixelData"].VR = "OB" if bits <= 8 else "OW"
         return
-    dataset.PixelData = encapsulate([_encoder(transfer_syntax)(image)])
+    dataset.PixelData = encapsulate([encoded(image, transfer_syntax)])
     dataset["PixelData"].VR = "OB"
     dataset["PixelData"].is_undefined_length = True
 
 
-def _encoder(transfer_syntax: str) -> Callable[[NDArray[Any]], bytes]:
+def encoded(image: NDArray[Any], transfer_syntax: str) -> bytes:
+    """Return an image as one frame of a compressed transfer syntax, its values in as many bits as the array has."""
+
     def unsigned(image: NDArray[Any]) -> NDArray[Any]:
         return image.view(f"u{image.dtype.itemsize}")
 
@@ -211,11 +214,12 @@ def _encoder(transfer_syntax: str) -> Callable[[NDArray[Any]], bytes]:
         JPEG2000Lossless: lambda i: imagecodecs.jpeg2k_encode(i, codecformat="j2k", reversible=True),
         JPEG2000: lambda i: imagecodecs.jpeg2k_encode(i, codecformat="j2k", level=40),
         HTJ2K: lambda i: imagecodecs.htj2k_encode(i),
+        HTJ2KLossless: lambda i: imagecodecs.htj2k_encode(i),
         JPEGLosslessSV1: lambda i: imagecodecs.ljpeg_encode(unsigned(i)),
         JPEGBaseline8Bit: lambda i: imagecodecs.jpeg8_encode(unsigned(i), level=95),
         RLELossless: _rle,
     }
-    return table[transfer_syntax]
+    return table[transfer_syntax](image)
 
 
 def _rle(image: NDArray[Any]) -> bytes:

@@ -10,7 +10,7 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
-from dicom_series import make_series
+from dicom_series import encoded, make_series
 from lossless_jpeg import lossless_jpeg
 from pydicom import uid
 from pydicom.encaps import encapsulate
@@ -218,6 +218,47 @@ def test_an_htj2k_stream_that_ends_early_is_refused(
     assert np.abs(read - image).max() <= near
     with pytest.raises(Refused, match="bad-pixel-data"):
         frames(with_frame(path, uid.HTJ2K, whole[: int(part * len(whole))]))
+
+
+@pytest.mark.parametrize(
+    ("syntax", "values", "header"),
+    [
+        (uid.JPEG2000Lossless, [0, 4096], {"BitsStored": 12, "PixelRepresentation": 0}),
+        (uid.JPEG2000Lossless, [-1, 4095], {"BitsStored": 12, "PixelRepresentation": 0}),
+        (uid.JPEG2000Lossless, [0, 4096], {"BitsStored": 12, "PixelRepresentation": 1}),
+        (uid.JPEG2000Lossless, [-2049, 0], {"BitsStored": 12, "PixelRepresentation": 1}),
+        (uid.JPEG2000Lossless, [-1, 2048], {"BitsStored": 12, "PixelRepresentation": 1}),
+        (uid.JPEG2000Lossless, [-1, 100], {"BitsStored": 16, "PixelRepresentation": 0}),
+        (uid.HTJ2KLossless, [0, 4096], {"BitsStored": 12, "PixelRepresentation": 0}),
+        (uid.JPEGLSLossless, [0, 4096], {"BitsStored": 12, "PixelRepresentation": 0}),
+        (uid.JPEGLosslessSV1, [0, 40000], {"BitsStored": 12, "PixelRepresentation": 1}),
+        (uid.JPEGLosslessSV1, [0, 256], {"BitsStored": 8, "BitsAllocated": 8, "PixelRepresentation": 0}),
+    ],
+)
+def test_decoded_values_that_the_stated_bits_cannot_hold_are_refused(
+    syntax: uid.UID, values: list[int], header: dict[str, int], tmp_path: Path
+) -> None:
+    image = np.resize(values, (8, 8))
+    path = make_series(tmp_path, image[None] * 0, bits=16, rescale=(1, 0))[0]
+    header["HighBit"] = header["BitsStored"] - 1
+    frame = encoded(image.astype("i2" if min(values) < 0 else "u2"), syntax)
+    with pytest.raises(
+        Refused, match=f"from {min(values)} to {max(values)}, which .* {header['BitsStored']} bits"
+    ):
+        frames(with_frame(path, syntax, frame, **header))
+
+
+@pytest.mark.parametrize("syntax", [uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.JPEGLosslessSV1])
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [("u2", [2048, 4095, 0, 2047]), ("u2", [63488, 65535, 0, 2047]), ("i2", [-2048, -1, 0, 2047])],
+)
+def test_negative_values_of_twelve_bits_may_come_with_or_without_their_sign(
+    kind: str, values: list[int], syntax: uid.UID, tmp_path: Path
+) -> None:
+    path = make_series(tmp_path, np.zeros((1, 8, 8)), bits=12, rescale=(1, 0))[0]
+    coded = with_frame(path, syntax, encoded(np.resize(values, (8, 8)).astype(kind), syntax))
+    np.testing.assert_array_equal(frames(coded)[0], np.resize([-2048, -1, 0, 2047], (8, 8)))
 
 
 def test_an_rle_segment_that_ends_early_is_refused(tmp_path: Path) -> None:
