@@ -17,6 +17,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from plugins.errors import Refused
+from store.dicom.codestreams import BadStream, jpeg_2000_size, jpeg_size
 from store.dicom.files import File
 from store.dicom.values import integer, text, told_once
 
@@ -208,14 +209,15 @@ def decode_frame(data: bytes, layout: PixelFormat, file: File) -> Stored:
     try:
         declared = _declared_size(data, file.transfer_syntax)
         if declared is not None and declared != (layout.rows, layout.columns):
-            raise ValueError(f"it declares {declared[0]} x {declared[1]}")
+            raise BadStream(f"it declares {declared[0]} x {declared[1]}")
         frame = decoder(data)
         if frame.shape != (layout.rows, layout.columns):
-            raise ValueError(f"it decodes to shape {frame.shape}")
+            raise BadStream(f"it decodes to shape {frame.shape}")
     except Exception as error:  # each codec has its own errors; a frame that none can read is one thing to us
+        why = error if isinstance(error, BadStream) else type(error).__name__
         raise Refused(
             "bad-pixel-data",
-            f"a frame of instance {file.sop_instance_uid} cannot be decoded ({type(error).__name__}); send it again",
+            f"a frame of instance {file.sop_instance_uid} cannot be decoded ({why}); send it again",
         ) from error
     if file.transfer_syntax not in (RLE, DEFLATED_FRAMES) and not _fits(frame, layout):
         raise Refused(
@@ -282,29 +284,8 @@ def _declared_size(data: bytes, syntax: str) -> tuple[int, int] | None:
     if syntax in (RLE, DEFLATED_FRAMES):
         return None
     if syntax in JPEG_2000 or syntax in HT_JPEG_2000:
-        at = data.find(b"\xff\x4f\xff\x51")
-        if at < 0:
-            raise ValueError("it has no JPEG 2000 code stream")
-        x1, y1, x0, y0 = (int(v) for v in np.frombuffer(data, dtype=">u4", count=4, offset=at + 8))
-        return y1 - y0, x1 - x0
-    return _start_of_frame(data)
-
-
-def _start_of_frame(data: bytes) -> tuple[int, int]:
-    """Return rows and columns of a JPEG frame."""
-    at = 2
-    while at + 9 <= len(data):
-        if data[at] != 0xFF:
-            raise ValueError("a JPEG marker is missing")
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
-        if marker in {0xC0, 0xC1, 0xC2, 0xC3, 0xF7}:
-            rows, columns = data[at + 5 : at + 7], data[at + 7 : at + 9]
-            return int.from_bytes(rows, "big"), int.from_bytes(columns, "big")
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    raise ValueError("it has no JPEG start of frame")
+        return jpeg_2000_size(data)
+    return jpeg_size(data)
 
 
 def _settle(frame: Stored, layout: PixelFormat) -> Stored:

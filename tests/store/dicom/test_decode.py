@@ -206,6 +206,37 @@ def test_a_jpeg_2000_stream_that_declares_another_size_is_refused(syntax: uid.UI
         frames(path)
 
 
+def box(kind: bytes, content: bytes, *, wide: bool = False) -> bytes:
+    """Return a box of a JP2 file, its length in four bytes or in eight."""
+    if wide:
+        return b"\0\0\0\1" + kind + (16 + len(content)).to_bytes(8, "big") + content
+    return (8 + len(content)).to_bytes(4, "big") + kind + content
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_the_size_of_a_jp2_file_is_that_of_its_code_stream_alone(wide: bool, tmp_path: Path) -> None:
+    image = RNG.integers(0, 1 << 16, (33, 47)).astype("u2")
+    path = make_series(tmp_path, np.zeros((1, 33, 47)), signed=False, bits=16, rescale=(1, 0))[0]
+    jp2 = imagecodecs.jpeg2k_encode(image, codecformat="jp2", reversible=True)
+    at = jp2.index(b"jp2c") - 4
+    stream = jp2[at + 8 :]
+    decoy = box(b"uuid", bytes(16) + stream[:100])
+    whole = jp2[:at] + decoy + box(b"jp2c", stream, wide=wide)
+    np.testing.assert_array_equal(frames(with_frame(path, uid.JPEG2000Lossless, whole))[0], image)
+    larger = stream[:8] + b"\x00\x00\xea\x60\x00\x00\xea\x60" + stream[16:]
+    file = with_frame(path, uid.JPEG2000Lossless, jp2[:at] + decoy + box(b"jp2c", larger, wide=wide))
+    with pytest.raises(Refused, match="it declares 60000 x 60000"):
+        frames(file)
+
+
+@pytest.mark.parametrize("before", [b"\0", b"uuid"])
+def test_a_jpeg_2000_stream_that_does_not_begin_at_once_is_refused(before: bytes, tmp_path: Path) -> None:
+    path = make_series(tmp_path, np.zeros((1, 8, 8)))[0]
+    stream = encoded(np.zeros((8, 8), "u2"), uid.JPEG2000Lossless)
+    with pytest.raises(Refused, match="it has no JPEG 2000 code stream"):
+        frames(with_frame(path, uid.JPEG2000Lossless, before + stream))
+
+
 @pytest.mark.parametrize("part", [0.5, 0.95])
 @pytest.mark.parametrize(("reversible", "near"), [(True, 0), (False, 200)])
 def test_an_htj2k_stream_that_ends_early_is_refused(

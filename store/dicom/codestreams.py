@@ -1,0 +1,74 @@
+"""JPEG, JPEG-LS and JPEG 2000 code streams: what they declare. Nothing is decoded here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+JP2_SIGNATURE: Final = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
+START_OF_JPEG_2000: Final = b"\xff\x4f\xff\x51"
+STARTS_OF_FRAME: Final = {0xC0, 0xC1, 0xC2, 0xC3, 0xF7}
+START_OF_SCAN: Final = 0xDA
+
+
+class BadStream(ValueError):
+    """A code stream that breaks its rules; the words say how."""
+
+
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """Return rows and columns that a JPEG or JPEG-LS stream declares. Raises `BadStream` where it does not."""
+    for marker, at in _jpeg_segments(data):
+        if marker in STARTS_OF_FRAME:
+            return _number(data, at + 3, 2), _number(data, at + 5, 2)
+    raise BadStream("it has no JPEG start of frame")
+
+
+def jpeg_2000_size(data: bytes) -> tuple[int, int]:
+    """Return rows and columns that a JPEG 2000 stream declares. Raises `BadStream` where it does not."""
+    at = _start_of_jpeg_2000(data)
+    x1, y1, x0, y0 = (_number(data, at + 8 + 4 * i, 4) for i in range(4))
+    return y1 - y0, x1 - x0
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield marker and place of the length of each segment before the first scan, and of the scan's own."""
+    at, marker = 2, 0
+    while marker != START_OF_SCAN and at + 4 <= len(data):
+        if data[at] != 0xFF:
+            raise BadStream("a JPEG marker is missing")
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        yield marker, at + 2
+        at += 2 + _number(data, at + 2, 2)
+
+
+def _start_of_jpeg_2000(data: bytes) -> int:
+    """Return where the code stream begins: at once, or in its box of a JP2 file."""
+    at = _place_in_jp2(data) if data.startswith(JP2_SIGNATURE) else 0
+    if data[at : at + 4] != START_OF_JPEG_2000:
+        raise BadStream("it has no JPEG 2000 code stream")
+    return at
+
+
+def _place_in_jp2(data: bytes) -> int:
+    """Return where the content of the first box `jp2c` begins; the end of the data when there is none."""
+    at = 0
+    while at + 8 <= len(data):
+        length, head = _number(data, at, 4), 8
+        if length == 1:
+            length, head = _number(data, at + 8, 8), 16
+        if data[at + 4 : at + 8] == b"jp2c":
+            return at + head
+        if length < head:
+            break
+        at += length
+    return len(data)
+
+
+def _number(data: bytes, at: int, width: int) -> int:
+    """Return a number of `width` bytes, highest first. Raises `BadStream` where the data end before it does."""
+    if at + width > len(data):
+        raise BadStream("its code stream ends early")
+    return int.from_bytes(data[at : at + width], "big")
