@@ -1,4 +1,4 @@
-"""JPEG, JPEG-LS and JPEG 2000 code streams: what they declare. Nothing is decoded here."""
+"""JPEG, JPEG-LS and JPEG 2000 code streams: what they declare, and whether they are whole. Nothing is decoded here."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ JP2_SIGNATURE: Final = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 START_OF_JPEG_2000: Final = b"\xff\x4f\xff\x51"
 STARTS_OF_FRAME: Final = {0xC0, 0xC1, 0xC2, 0xC3, 0xF7}
 START_OF_SCAN: Final = 0xDA
+START_OF_TILE_PART: Final = b"\xff\x90"
+END: Final = b"\xff\xd9"
+EARLY: Final = "its code stream ends early"
 
 
 class BadStream(ValueError):
@@ -28,6 +31,27 @@ def jpeg_2000_size(data: bytes) -> tuple[int, int]:
     at = _start_of_jpeg_2000(data)
     x1, y1, x0, y0 = (_number(data, at + 8 + 4 * i, 4) for i in range(4))
     return y1 - y0, x1 - x0
+
+
+def require_whole_jpeg(data: bytes) -> None:
+    """Raise `BadStream` where a JPEG stream has no end; what follows the end does not matter."""
+    for marker, at in _jpeg_segments(data):
+        if marker == START_OF_SCAN and data.find(END, at) >= 0:
+            return
+    raise BadStream(EARLY)
+
+
+def require_whole_jpeg_2000(data: bytes) -> None:
+    """Raise `BadStream` where a JPEG 2000 stream does not end when its last tile-part has the length that it says."""
+    at = _start_of_jpeg_2000(data) + 2
+    while (marker := data[at : at + 2]) != END:
+        if marker == START_OF_TILE_PART:
+            length = _number(data, at + 6, 4)
+            at = at + max(length, 12) if length else data.find(END, at)
+        else:
+            at += 2 + _number(data, at + 2, 2)
+        if at < 0 or marker[:1] != b"\xff":
+            raise BadStream(EARLY)
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
@@ -70,5 +94,5 @@ def _place_in_jp2(data: bytes) -> int:
 def _number(data: bytes, at: int, width: int) -> int:
     """Return a number of `width` bytes, highest first. Raises `BadStream` where the data end before it does."""
     if at + width > len(data):
-        raise BadStream("its code stream ends early")
+        raise BadStream(EARLY)
     return int.from_bytes(data[at : at + width], "big")

@@ -17,7 +17,13 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from plugins.errors import Refused
-from store.dicom.codestreams import BadStream, jpeg_2000_size, jpeg_size
+from store.dicom.codestreams import (
+    BadStream,
+    jpeg_2000_size,
+    jpeg_size,
+    require_whole_jpeg,
+    require_whole_jpeg_2000,
+)
 from store.dicom.files import File
 from store.dicom.values import integer, text, told_once
 
@@ -207,9 +213,7 @@ def decode_frame(data: bytes, layout: PixelFormat, file: File) -> Stored:
     """Return one decoded frame `(R, C)`. Refuses (`bad-pixel-data`) what does not fit the header or the codec."""
     decoder = _decoder(file.transfer_syntax, layout)
     try:
-        declared = _declared_size(data, file.transfer_syntax)
-        if declared is not None and declared != (layout.rows, layout.columns):
-            raise BadStream(f"it declares {declared[0]} x {declared[1]}")
+        _check_stream(data, layout, file.transfer_syntax)
         frame = decoder(data)
         if frame.shape != (layout.rows, layout.columns):
             raise BadStream(f"it decodes to shape {frame.shape}")
@@ -279,13 +283,18 @@ def _inflated(data: bytes, layout: PixelFormat) -> Stored:
     return flat.reshape(layout.rows, layout.columns)
 
 
-def _declared_size(data: bytes, syntax: str) -> tuple[int, int] | None:
-    """Return rows and columns that a code stream declares, None when it has no such header."""
+def _check_stream(data: bytes, layout: PixelFormat, syntax: str) -> None:
+    """Raise `BadStream` where a code stream declares another size than the header or ends early."""
     if syntax in (RLE, DEFLATED_FRAMES):
-        return None
-    if syntax in JPEG_2000 or syntax in HT_JPEG_2000:
-        return jpeg_2000_size(data)
-    return jpeg_size(data)
+        return
+    is_jpeg_2000 = syntax in JPEG_2000 or syntax in HT_JPEG_2000
+    rows, columns = jpeg_2000_size(data) if is_jpeg_2000 else jpeg_size(data)
+    if (rows, columns) != (layout.rows, layout.columns):
+        raise BadStream(f"it declares {rows} x {columns}")
+    if is_jpeg_2000:
+        require_whole_jpeg_2000(data)
+    elif syntax in JPEG:  # CharLS refuses what ends early itself
+        require_whole_jpeg(data)
 
 
 def _settle(frame: Stored, layout: PixelFormat) -> Stored:

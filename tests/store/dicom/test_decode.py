@@ -10,14 +10,13 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
+from coded_image import file_of, frames, with_frame
 from dicom_series import encoded, make_series
 from lossless_jpeg import lossless_jpeg
 from pydicom import uid
-from pydicom.encaps import encapsulate
 
 from plugins.errors import Refused
-from store.dicom.decode import can_decode, open_frames, pixel_format
-from store.dicom.files import File, read_file
+from store.dicom.decode import can_decode
 from store.dicom.series import read_study
 
 LOSSLESS = [
@@ -45,19 +44,6 @@ RNG = np.random.default_rng(3)
 SMOOTH = np.add.outer(np.linspace(-800, 900, 33), np.linspace(0, 300, 47))[None] + RNG.integers(
     -20, 20, (3, 33, 47)
 )
-
-
-def file_of(path: Path) -> File:
-    file = read_file(path)
-    assert file is not None
-    return file
-
-
-def frames(path: Path) -> np.ndarray:
-    file = file_of(path)
-    layout = pixel_format(file)
-    read = open_frames(file, layout)
-    return np.stack([read(i) for i in range(layout.frames)])
 
 
 def test_what_can_be_decoded_is_known_beforehand() -> None:
@@ -102,18 +88,6 @@ def test_what_dcmtk_compresses_decodes_to_the_same_values(tool: str, tmp_path: P
         subprocess.run([*DCMTK[tool], str(path), str(coded)], check=True, capture_output=True)
         assert file_of(coded).transfer_syntax != file_of(path).transfer_syntax
         np.testing.assert_array_equal(frames(coded), frames(path))
-
-
-def with_frame(path: Path, syntax: uid.UID, frame: bytes, **header: int) -> Path:
-    """Write a code stream in the place of an image's pixels."""
-    dataset = pydicom.dcmread(path)
-    dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.PixelData = encapsulate([frame])
-    dataset["PixelData"].VR = "OB"
-    dataset["PixelData"].is_undefined_length = True
-    dataset.update(header)
-    dataset.save_as(path)
-    return path
 
 
 @pytest.mark.parametrize("form", [{}, {"rows_between_restarts": 1}, {"rows_between_restarts": 10}])
@@ -204,51 +178,6 @@ def test_a_jpeg_2000_stream_that_declares_another_size_is_refused(syntax: uid.UI
     path.write_bytes(bytes(data))
     with pytest.raises(Refused, match="bad-pixel-data"):
         frames(path)
-
-
-def box(kind: bytes, content: bytes, *, wide: bool = False) -> bytes:
-    """Return a box of a JP2 file, its length in four bytes or in eight."""
-    if wide:
-        return b"\0\0\0\1" + kind + (16 + len(content)).to_bytes(8, "big") + content
-    return (8 + len(content)).to_bytes(4, "big") + kind + content
-
-
-@pytest.mark.parametrize("wide", [False, True])
-def test_the_size_of_a_jp2_file_is_that_of_its_code_stream_alone(wide: bool, tmp_path: Path) -> None:
-    image = RNG.integers(0, 1 << 16, (33, 47)).astype("u2")
-    path = make_series(tmp_path, np.zeros((1, 33, 47)), signed=False, bits=16, rescale=(1, 0))[0]
-    jp2 = imagecodecs.jpeg2k_encode(image, codecformat="jp2", reversible=True)
-    at = jp2.index(b"jp2c") - 4
-    stream = jp2[at + 8 :]
-    decoy = box(b"uuid", bytes(16) + stream[:100])
-    whole = jp2[:at] + decoy + box(b"jp2c", stream, wide=wide)
-    np.testing.assert_array_equal(frames(with_frame(path, uid.JPEG2000Lossless, whole))[0], image)
-    larger = stream[:8] + b"\x00\x00\xea\x60\x00\x00\xea\x60" + stream[16:]
-    file = with_frame(path, uid.JPEG2000Lossless, jp2[:at] + decoy + box(b"jp2c", larger, wide=wide))
-    with pytest.raises(Refused, match="it declares 60000 x 60000"):
-        frames(file)
-
-
-@pytest.mark.parametrize("before", [b"\0", b"uuid"])
-def test_a_jpeg_2000_stream_that_does_not_begin_at_once_is_refused(before: bytes, tmp_path: Path) -> None:
-    path = make_series(tmp_path, np.zeros((1, 8, 8)))[0]
-    stream = encoded(np.zeros((8, 8), "u2"), uid.JPEG2000Lossless)
-    with pytest.raises(Refused, match="it has no JPEG 2000 code stream"):
-        frames(with_frame(path, uid.JPEG2000Lossless, before + stream))
-
-
-@pytest.mark.parametrize("part", [0.5, 0.95])
-@pytest.mark.parametrize(("reversible", "near"), [(True, 0), (False, 200)])
-def test_an_htj2k_stream_that_ends_early_is_refused(
-    reversible: bool, near: int, part: float, tmp_path: Path
-) -> None:
-    path = make_series(tmp_path, np.zeros((1, 33, 47)), signed=False, bits=16, rescale=(1, 0))[0]
-    image = RNG.integers(0, 1 << 16, (33, 47)).astype("u2")
-    whole = imagecodecs.htj2k_encode(image, reversible=reversible)
-    read = frames(with_frame(path, uid.HTJ2K, whole))[0].astype(int)
-    assert np.abs(read - image).max() <= near
-    with pytest.raises(Refused, match="bad-pixel-data"):
-        frames(with_frame(path, uid.HTJ2K, whole[: int(part * len(whole))]))
 
 
 @pytest.mark.parametrize(
