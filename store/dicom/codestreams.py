@@ -1,4 +1,4 @@
-"""JPEG, JPEG-LS and JPEG 2000 code streams: what they declare, and whether they are whole. Nothing is decoded here."""
+"""JPEG, JPEG-LS and JPEG 2000 code streams: what they declare, whether they are whole and lossless, undecoded."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ START_OF_JPEG_2000: Final = b"\xff\x4f\xff\x51"
 STARTS_OF_FRAME: Final = {0xC0, 0xC1, 0xC2, 0xC3, 0xF7}
 START_OF_SCAN: Final = 0xDA
 START_OF_TILE_PART: Final = b"\xff\x90"
+CODING_STYLE: Final = b"\xff\x52"
+IRREVERSIBLE: Final = 0
 END: Final = b"\xff\xd9"
 EARLY: Final = "its code stream ends early"
 
@@ -52,6 +54,22 @@ def require_whole_jpeg_2000(data: bytes) -> None:
             at += 2 + _number(data, at + 2, 2)
         if at < 0 or marker[:1] != b"\xff":
             raise BadStream(EARLY)
+
+
+def jpeg_ls_is_lossy(head: bytes) -> bool:
+    """Return whether the beginning of a JPEG-LS stream allows its values to differ (NEAR)."""
+    for marker, at in _jpeg_segments(head):
+        if marker == START_OF_SCAN:
+            return _number(head, at + 3 + 2 * _number(head, at + 2, 1), 1) > 0
+    return False
+
+
+def jpeg_2000_is_lossy(head: bytes) -> bool:
+    """Return whether the beginning of a JPEG 2000 stream names the irreversible transform (9-7)."""
+    at = _start_of_jpeg_2000(head) + 2
+    while (marker := head[at : at + 2]) not in (CODING_STYLE, START_OF_TILE_PART, END):
+        at += 2 + _number(head, at + 2, 2)
+    return marker == CODING_STYLE and _number(head, at + 13, 1) == IRREVERSIBLE
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:

@@ -19,7 +19,9 @@ from pydicom.dataset import Dataset
 from plugins.errors import Refused
 from store.dicom.codestreams import (
     BadStream,
+    jpeg_2000_is_lossy,
     jpeg_2000_size,
+    jpeg_ls_is_lossy,
     jpeg_size,
     require_whole_jpeg,
     require_whole_jpeg_2000,
@@ -47,6 +49,9 @@ JPEG_2000 = {str(uid.JPEG2000Lossless), str(uid.JPEG2000)}
 HT_JPEG_2000 = {str(uid.HTJ2KLossless), str(uid.HTJ2KLosslessRPCL), str(uid.HTJ2K)}
 RLE = str(uid.RLELossless)
 DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
+LOSSY = {str(uid.JPEGBaseline8Bit), str(uid.JPEGExtended12Bit)}
+MAY_BE_LOSSY = {str(uid.JPEGLSNearLossless), str(uid.JPEG2000), str(uid.HTJ2K)}
+HEAD_BYTES = 4096
 MAX_BYTES = 4 << 30
 
 
@@ -141,6 +146,18 @@ def _check_size(file: File, layout: PixelFormat) -> None:
     elif file.transfer_syntax not in {*JPEG, *JPEG_LS, *JPEG_2000, *HT_JPEG_2000, RLE, DEFLATED_FRAMES}:
         name = uid.UID(file.transfer_syntax).name
         raise Refused("no-decoder", f"there is no decoder for {name}; send it uncompressed")
+
+
+def is_lossy(file: File) -> bool:
+    """Return whether an image was compressed with loss, by its transfer syntax or the head of its code stream."""
+    syntax = file.transfer_syntax
+    if syntax not in MAY_BE_LOSSY:
+        return syntax in LOSSY
+    try:
+        head = file.first_fragment(HEAD_BYTES)
+        return jpeg_ls_is_lossy(head) if syntax in JPEG_LS else jpeg_2000_is_lossy(head)
+    except BadStream:  # for who decodes it
+        return False
 
 
 def can_decode(transfer_syntax_uid: str) -> bool:

@@ -113,6 +113,14 @@ class File:
                     raise _truncated(self)
                 room = room[count:]
 
+    def first_fragment(self, limit: int) -> bytes:
+        """Return at most `limit` bytes of the first encapsulated fragment, from its beginning."""
+        with self.path.open("rb") as file:
+            file.seek(self.pixel_offset)
+            offsets = int.from_bytes(file.read(8)[4:], "little")
+            file.seek(offsets, os.SEEK_CUR)
+            return file.read(min(limit, int.from_bytes(file.read(8)[4:], "little")))
+
     def pixel_frames(self, frames: int) -> list[bytes]:
         """Return the encapsulated frames. Refuses (`truncated-pixel-data`) when fewer are found than stated."""
         data = self.pixel_bytes()

@@ -23,6 +23,7 @@ from plugins import codes
 from plugins.contract import Flag, Volume
 from plugins.errors import Refused
 from store.dicom.comparable import comparable
+from store.dicom.decode import is_lossy
 from store.dicom.files import File
 from store.dicom.geometry import Arrangement, arrange
 from store.dicom.reconstructions import kernel_doubts, kernels_of, require_one_reconstruction
@@ -205,7 +206,8 @@ def _header_doubts(slices: Sequence[Slice]) -> list[Flag]:
     if stated is not None and stated > len(slices):
         sentence = f"{len(slices)} of {stated} stated slices are here; was it cut on purpose?"
         flags.append(Flag(code="fewer-slices-than-stated", sentence=sentence))
-    if any(text(s.file.header, "LossyImageCompression") == "01" for s in slices):
+    files = {id(s.file): s.file for s in slices}.values()
+    if any(text(file.header, "LossyImageCompression") == "01" or is_lossy(file) for file in files):
         flags.append(
             Flag(code="lossy-compression", sentence="it was compressed with loss; values are approximate")
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import imagecodecs
@@ -15,6 +16,7 @@ from pydicom import uid
 from pydicom.encaps import generate_frames
 
 from plugins.errors import Refused
+from store.dicom.series import read_study
 
 RNG = np.random.default_rng(3)
 
@@ -135,3 +137,36 @@ def test_an_htj2k_stream_that_ends_early_is_refused(
     assert np.abs(read - image).max() <= near
     with pytest.raises(Refused, match="bad-pixel-data"):
         frames(with_frame(path, uid.HTJ2K, whole[: int(part * len(whole))]))
+
+
+@pytest.mark.parametrize(
+    ("syntax", "encode", "expected"),
+    [
+        (uid.JPEGBaseline8Bit, lambda i: imagecodecs.jpeg8_encode(i, level=95), ["lossy-compression"]),
+        (uid.JPEGExtended12Bit, lambda i: imagecodecs.jpeg8_encode(i, level=95), ["lossy-compression"]),
+        (uid.JPEGLSNearLossless, lambda i: imagecodecs.jpegls_encode(i, level=2), ["lossy-compression"]),
+        (uid.JPEGLSNearLossless, lambda i: imagecodecs.jpegls_encode(i), []),
+        (
+            uid.JPEG2000,
+            lambda i: imagecodecs.jpeg2k_encode(i, codecformat="j2k", level=60),
+            ["lossy-compression"],
+        ),
+        (
+            uid.JPEG2000,
+            lambda i: imagecodecs.jpeg2k_encode(i, codecformat="jp2", level=60),
+            ["lossy-compression"],
+        ),
+        (uid.JPEG2000, lambda i: imagecodecs.jpeg2k_encode(i, codecformat="j2k", reversible=True), []),
+        (uid.HTJ2K, lambda i: imagecodecs.htj2k_encode(i, reversible=False), ["lossy-compression"]),
+        (uid.HTJ2K, lambda i: imagecodecs.htj2k_encode(i, reversible=True), []),
+    ],
+)
+def test_loss_is_told_by_the_transfer_syntax_or_the_code_stream_where_the_header_does_not(
+    syntax: uid.UID, encode: Callable[[np.ndarray], bytes], expected: list[str], tmp_path: Path
+) -> None:
+    image = np.rint(np.add.outer(np.linspace(0, 150, 64), np.linspace(0, 50, 64))).astype("u1")
+    for path in make_series(tmp_path, np.stack([image] * 2), signed=False, bits=8, rescale=(1, 0)):
+        with_frame(path, syntax, encode(image))
+    volume = read_study(tmp_path.iterdir()).study.volumes[0]
+    assert [f.code for f in volume.flags] == expected
+    assert np.abs(volume.array - image).max() <= 5
