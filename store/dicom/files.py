@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
-from pydicom.filereader import read_dataset, read_preamble
+from pydicom.filereader import read_dataset, read_file_meta_info, read_preamble
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from plugins.errors import Refused
@@ -309,7 +309,12 @@ def _read_deflated(path: Path, file: BinaryIO) -> File:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     plain = inflater.decompress(file.read(), MAX_INFLATED_BYTES)
     if inflater.unconsumed_tail:
-        raise Refused("too-large", f"{path.name} inflates to more than {MAX_INFLATED_BYTES >> 20} MiB")
+        instance = text(read_file_meta_info(path), "MediaStorageSOPInstanceUID")
+        what = f"instance {instance}" if UID.fullmatch(instance) else path.name
+        raise Refused(
+            "too-large",
+            f"{what} inflates to more than {MAX_INFLATED_BYTES >> 20} MiB; send it without deflate",
+        )
     buffer = BytesIO(plain)
     header = Dataset(read_dataset(buffer, False, True, stop_when=lambda tag, vr, length: tag in PIXEL_TAGS))
     kind, offset, length = _pixel_place(buffer, DeflatedExplicitVRLittleEndian)

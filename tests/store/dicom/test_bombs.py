@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import pytest
 from dicom_series import make_series
 from figures import write_figure
 from pydicom import dcmread
+from pydicom.filereader import read_file_meta_info
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
@@ -29,6 +31,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from plugins.errors import Refused
+from store.dicom.files import read_file
 from store.part10 import write_preamble
 
 MEMORY_KIB = 2 << 20
@@ -213,6 +217,20 @@ BOMBS: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "a gzip": (gzipped, "not-part10", ""),
 }
 """How it is made, how the intake ends (any refusal when empty), and how reading does."""
+
+
+def test_a_deflated_file_that_is_too_large_is_told_by_its_instance_and_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.dicom.files.MAX_INFLATED_BYTES", 1 << 20)
+    path = with_header(sound(tmp_path), bytes(2 << 20), DeflatedExplicitVRLittleEndian)
+    instance = read_file_meta_info(path).MediaStorageSOPInstanceUID
+    sentence = f"instance {instance} inflates to more than 1 MiB; send it without deflate"
+    with pytest.raises(Refused, match=re.escape(f"too-large: {sentence}")):
+        read_file(path)
+    path.write_bytes(path.read_bytes().replace(instance.encode(), b"x" * len(instance)))
+    with pytest.raises(Refused, match=f"too-large: {path.name} inflates"):
+        read_file(path)
 
 
 @pytest.mark.sec
