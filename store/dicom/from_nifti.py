@@ -10,7 +10,6 @@ Voxels are never resampled (`store.dicom.nifti_image`).
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from io import BytesIO
@@ -100,10 +99,9 @@ class ImageSeries:
 def read_series(path: Path, said: Said) -> ImageSeries:
     """Return the series that a NIfTI file is to become.
 
-    Refuses `too-large`, and what `read_image` refuses (`sheared`, `not-hounsfield`, `not-suv`, `not-3d`, ...).
+    Refuses what `read_image` refuses (`too-large`, `sheared`, `not-hounsfield`, `not-suv`, `not-3d`, ...).
     """
-    _require_size(path)
-    volume = read_image(path, said.modality).volume
+    volume = read_image(path, said.modality, MOST_VOXELS).volume
     digest = sha256_of(path)
     return ImageSeries(
         volume=volume,
@@ -111,18 +109,6 @@ def read_series(path: Path, said: Said) -> ImageSeries:
         series_instance_uid=derive_uid("nifti-series", said.study_instance_uid, said.modality, digest),
         told=_told(volume),
     )
-
-
-def _require_size(path: Path) -> None:
-    """Refuse what would fill the memory, by the header alone; what cannot be read is refused by its reader."""
-    import nibabel
-
-    try:
-        shape: Sequence[int] = nibabel.load(path).shape
-    except Exception:  # nibabel and gzip raise many kinds of error on damaged files
-        return
-    if np.prod([float(n) for n in shape]) > MOST_VOXELS:
-        raise Refused("too-large", f"{' x '.join(map(str, shape))} voxels are too many; cut or resample it")
 
 
 def _told(volume: Volume) -> tuple[str, ...]:

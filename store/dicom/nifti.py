@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from plugins.contract import Drawn, Flag, Mask, Volume
 from plugins.errors import Refused
+from store.dicom.nifti_file import open_nifti
 from store.dicom.nifti_position import read_position
 from store.dicom.regions import grid_shape, mask_of_box
 from store.file_hash import sha256_of
@@ -37,8 +38,8 @@ def read_nifti(path: Path, volumes: Sequence[Volume]) -> tuple[Drawn, ...]:
     """Return one region for each label value 1..n, on the volume whose grid the image has.
 
     An image on another grid is resampled (nearest neighbour, flagged `mask-resampled`) when there is one volume only.
-    Refuses `unreadable-mask`, `mask-not-3d`, what `read_position` refuses, `mask-not-labels`, `empty-mask`,
-    `mask-outside`, `mask-ambiguous`.
+    Refuses `unreadable-mask`, `too-large`, `mask-not-3d`, what `read_position` refuses, `mask-not-labels`,
+    `empty-mask`, `mask-outside`, `mask-ambiguous`.
     """
     labels, affine, flags = _load(path)
     if not labels.any():
@@ -62,20 +63,13 @@ def read_nifti(path: Path, volumes: Sequence[Volume]) -> tuple[Drawn, ...]:
 
 def _load(path: Path) -> tuple[Labels, FloatArray, list[Flag]]:
     """Return label values `(i, j, k)`, the affine from their index to LPS mm, and doubts."""
-    import nibabel
-
-    try:
-        image: Any = nibabel.load(path)
-        data = np.asarray(image.dataobj)
-    except Exception as error:  # nibabel and gzip raise many kinds of error on damaged files
-        raise Refused(
-            "unreadable-mask", f"{path.name} cannot be read as NIfTI ({type(error).__name__})"
-        ) from error
+    with open_nifti(path, "unreadable-mask") as (header, voxels):
+        data = np.asarray(voxels)
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
-    if data.ndim != 3:
-        raise Refused("mask-not-3d", f"{path.name} has {data.ndim} dimensions; give one volume")
-    affine = RAS_TO_LPS @ read_position(image, path.name)
+    if data.ndim != 3 or 0 in data.shape:
+        raise Refused("mask-not-3d", f"{path.name} has the shape {data.shape}; give one volume")
+    affine = RAS_TO_LPS @ read_position(header, path.name)
     flags: list[Flag] = []
     return _labels(data, path, flags), affine, flags
 

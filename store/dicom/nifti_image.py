@@ -25,6 +25,7 @@ from plugins import codes
 from plugins.contract import Volume
 from plugins.errors import Refused
 from store.dicom.nifti import RAS_TO_LPS, REAL_NUMBERS
+from store.dicom.nifti_file import MOST_VOXELS, open_nifti
 from store.dicom.nifti_position import read_position
 from store.dicom.voxels import AIR_HU
 
@@ -72,22 +73,23 @@ class NiftiImage:
 def read_ct(path: Path) -> NiftiImage:
     """Return the CT of a NIfTI file, however small.
 
-    Refuses `unreadable-image`, `not-3d`, what `read_position` refuses, `sheared`, `bad-values` and `not-hounsfield`.
+    Refuses `unreadable-image`, `too-large`, `not-3d`, what `read_position` refuses, `sheared`, `bad-values` and
+    `not-hounsfield`.
     """
-    return _read(path, "CT")
+    return _read(path, "CT", MOST_VOXELS)
 
 
-def read_image(path: Path, modality: str) -> NiftiImage:
+def read_image(path: Path, modality: str, most_voxels: int = MOST_VOXELS) -> NiftiImage:
     """Return the image of a NIfTI file that is said to be of a modality: CT in HU, PT in SUVbw, MR in any unit.
 
     A file does not say what its values are: those of a PET are taken as SUV when they can be such.
     Refuses as `read_ct`, and `not-suv`.
     """
-    return _read(path, modality)
+    return _read(path, modality, most_voxels)
 
 
-def _read(path: Path, modality: str) -> NiftiImage:
-    data, affine = _load(path)
+def _read(path: Path, modality: str, most_voxels: int) -> NiftiImage:
+    data, affine = _load(path, most_voxels)
     if modality == "CT":
         require_hounsfield(data, path.name)
         np.copyto(data, AIR_HU, where=data == LOWEST_HU)
@@ -180,29 +182,20 @@ def write_labels(path: Path, labels: Labels, volume: Volume, image: NiftiImage |
         raise Refused("bad-output", f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def _load(path: Path) -> tuple[NDArray[np.float32], FloatArray]:
+def _load(path: Path, most_voxels: int) -> tuple[NDArray[np.float32], FloatArray]:
     """Return the values `(i, j, k)` and the affine from their index to RAS mm."""
-    import nibabel
-
-    try:
-        image: Any = nibabel.load(path)
-        if image.get_data_dtype().kind not in REAL_NUMBERS:
+    with open_nifti(path, "unreadable-image", most_voxels) as (header, voxels):
+        if header.get_data_dtype().kind not in REAL_NUMBERS:
             raise Refused(
                 "unreadable-image",
                 f"{path.name} holds colours or complex numbers; save it with a real number for each voxel",
             )
-        data = np.asarray(image.dataobj, dtype=np.float32)
-    except Refused:
-        raise
-    except Exception as error:  # nibabel and gzip raise many kinds of error on damaged files
-        raise Refused(
-            "unreadable-image", f"{path.name} cannot be read as NIfTI ({type(error).__name__})"
-        ) from error
+        data = np.asarray(voxels, dtype=np.float32)
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
     if data.ndim != 3 or 0 in data.shape:
         raise Refused("not-3d", f"{path.name} has the shape {data.shape}; give one volume")
-    return data, read_position(image, path.name)
+    return data, read_position(header, path.name)
 
 
 def _require_upright(lps: FloatArray, shape: tuple[int, ...], path: Path) -> None:

@@ -22,24 +22,23 @@ LEAST_MM3 = 1e-9
 FloatArray = NDArray[np.float64]
 
 
-def read_position(image: Any, name: str) -> FloatArray:
-    """Return the affine from the index (i, j, k) of a NIfTI image to RAS mm, of its sform where it has one.
+def read_position(header: Any, name: str) -> FloatArray:
+    """Return the affine from index (i, j, k) to RAS mm that a NIfTI header says, of its sform where it has one.
 
     Refuses `without-position`, `bad-position` (an affine that places nothing) and `two-positions` (sform and qform
     differ by more than 1 % of a voxel size, or by more than 1 mm anywhere).
     """
     from nibabel.spatialimages import HeaderDataError
 
-    header = image.header
     forms = [form for form in ("sform", "qform") if int(header[f"{form}_code"]) > 0]
     if not forms:
         raise Refused("without-position", f"{name} does not say where it lies (no qform or sform)")
     to_mm = np.diag([MM.get(int(header["xyzt_units"]) & UNIT_OF_LENGTH, 1.0)] * 3 + [1.0])
-    affine = to_mm @ np.asarray(image.affine, dtype=np.float64)
+    affine = to_mm @ np.asarray(header.get_best_affine(), dtype=np.float64)
     _require_place(affine, forms[0], name)
     if len(forms) > 1:
         with suppress(HeaderDataError, ValueError):  # a qform that is no turn places nothing
-            _require_one_place(affine, to_mm @ image.get_qform(), image.shape[:3], name)
+            _require_one_place(affine, to_mm @ header.get_qform(), header.get_data_shape()[:3], name)
     return affine
 
 
