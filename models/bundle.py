@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.bundle_channels import Layers, layers_of
 from models.bundle_files import METADATA, Bundle
 from models.files import BadModel
+from models.foreign import said_by
 
 
 def run(bundle: Bundle, image: Path, device: str = "cpu") -> tuple[Layers, NDArray[np.float64]]:
@@ -38,7 +39,7 @@ def run(bundle: Bundle, image: Path, device: str = "cpu") -> tuple[Layers, NDArr
     except BadModel:
         raise
     except Exception as error:  # a border: foreign code raises anything
-        raise BadModel("bundle-failed", f"the bundle stopped with {type(error).__name__}: {error}") from error
+        raise BadModel("bundle-failed", f"the bundle stopped with {said_by(error)}") from error
     layers = layers_of(np.asarray(done), bundle.labels, bundle.has_background, bundle.channels)
     return layers, np.asarray(done.affine, dtype=np.float64)
 
@@ -76,7 +77,9 @@ def _load(network: Any, path: Path, device: str) -> None:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # a border: unpickling raises anything
         raise BadModel(
-            "unreadable-weights", f"models/model.pt holds more than weights, or none ({error})"
+            "unreadable-weights",
+            f"models/model.pt holds more than weights, or none ({type(error).__name__}): save the state_dict of its"
+            " network as models/model.pt",
         ) from error
     for key in ("model", "state_dict"):
         state = state.get(key, state) if isinstance(state, dict) else state

@@ -12,6 +12,7 @@ import numpy as np
 
 from models.card import ModelCard
 from models.files import BadModel
+from models.foreign import said_by
 from plugins.adapter import Adapter
 from plugins.contract import Finding, Volume
 from plugins.label_map import findings_of
@@ -58,7 +59,7 @@ class NnUNet(Adapter):
         try:
             labels = np.asarray(self._predict(image, [float(s) for s in axes.spacing(volume.spacing_mm)]))
         except Exception as error:  # a border: foreign code raises anything
-            raise BadModel("model-failed", f"nnU-Net stopped with {type(error).__name__}: {error}") from error
+            raise BadModel("model-failed", f"nnU-Net stopped with {said_by(error)}") from error
         names.pop(0, None)
         return findings_of(np.ascontiguousarray(axes.from_patient(labels)).astype(np.int32), names, volume)
 

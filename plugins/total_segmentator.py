@@ -16,6 +16,7 @@ import numpy as np
 
 from models.card import ModelCard
 from models.files import BadModel
+from models.foreign import said_by
 from plugins.adapter import Adapter
 from plugins.contract import Finding, Volume
 from plugins.label_map import affine_ras, findings_of, on_grid
@@ -65,8 +66,7 @@ class TotalSegmentator(Adapter):
             except BadModel:
                 raise
             except Exception as error:  # a border: foreign code raises anything
-                why = f"TotalSegmentator stopped with {type(error).__name__}: {error}"
-                raise BadModel("model-failed", why) from error
+                raise BadModel("model-failed", f"TotalSegmentator stopped with {said_by(error)}") from error
         labels = np.rint(np.asarray(answer.dataobj)).astype(np.int32)
         return findings_of(on_grid(labels, np.asarray(answer.affine), volume), names, volume)
 

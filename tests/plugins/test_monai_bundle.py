@@ -148,9 +148,14 @@ def test_model_whose_weights_are_a_program_is_refused_though_the_folder_is_vouch
 
     folder = write_bundle(tmp_path / "bundle")
     (folder / "models" / "model.pt").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(Refused, match="unreadable-weights"):
+    with pytest.raises(Refused) as refusal:
         bundle_of(folder).run(study_of(oblique()))
     assert not (tmp_path / "canary").exists()
+    assert refusal.value.code == "unreadable-weights"
+    assert refusal.value.sentence == (
+        "models/model.pt holds more than weights, or none (UnpicklingError): save the state_dict of its network as "
+        "models/model.pt"
+    )
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,24 @@ def test_the_real_package_gives_what_its_own_predictor_gives(tmp_path: Path) -> 
         assert np.array_equal(found.get(name, np.zeros(hu.shape, dtype=bool)), wanted == value)
 
 
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [("wrong patch", "ValueError: wrong patch"), ("set `weights_only` to `False`", "ValueError")],
+)
+def test_a_network_that_stops_says_why_but_not_how_to_read_pickles_without_protection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, told: str
+) -> None:
+    def stop(*_: object) -> None:
+        raise ValueError(words)
+
+    monkeypatch.setattr(Threshold, "predict_single_npy_array", stop)
+    plugin = as_plugin(write_folder(tmp_path / "model"))
+    with pytest.raises(Refused) as refusal:
+        plugin.run(study_of(ct_volume(image(), AXIAL)))
+    assert refusal.value.sentence == f"nnU-Net stopped with {told}"
+
+
 def _is_installed() -> bool:
     from importlib.util import find_spec
 
