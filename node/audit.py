@@ -18,7 +18,6 @@ import time
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Protocol
 
 from node.audit_events import Patients
@@ -27,9 +26,9 @@ from node.audit_sinks import FileSink, Sink, SyslogSink, parse_syslog
 from node.logs import line
 from node.outage import Outage
 from node.settings import Settings
-from plugins.errors import Unavailable
 from store import audit
 from store.database import Database
+from store.secret_file import secret_of
 
 log = logging.getLogger(__name__)
 
@@ -247,17 +246,10 @@ def patients_of(settings: Settings) -> Patients:
 
 
 def pseudonym_key(settings: Settings) -> bytes:
-    """Return the key of the pseudonyms: the setting, or a file of the home folder that is made once."""
+    """Return the key of the pseudonyms: the setting, or a file of the home folder that is made once.
+
+    Refuses `empty-secret`; raises Unavailable.
+    """
     if settings.audit_key:
         return settings.audit_key.encode("utf-8")
-    path: Path = settings.home / "audit.key"
-    with suppress(FileExistsError):
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            raise
-        except OSError as error:
-            raise Unavailable(f"the file {path} cannot be made ({error.strerror})") from error
-        with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_hex(32))
-    return path.read_bytes()
+    return secret_of(settings.home / "audit.key")

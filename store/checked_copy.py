@@ -51,14 +51,23 @@ def write_whole(path: Path, content: bytes) -> None:
     half = path.with_name(f".{path.name}.half")
     half.write_bytes(content)
     half.chmod(0o600)
-    _sync(half)
+    sync(half)
     half.rename(path)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folders(root: Path) -> None:
     """Bring the names in a folder, and in all folders below it, to disk."""
     for folder in (root, *(path for path in root.rglob("*") if path.is_dir())):
-        _sync(folder)
+        sync(folder)
 
 
 @contextmanager
@@ -79,12 +88,12 @@ def _empty(home: Path, kept: Path) -> None:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-__all__ = ["RESTORING", "copy_checked", "copy_file", "empty_unless_made", "sync_folders", "write_whole"]
+__all__ = [
+    "RESTORING",
+    "copy_checked",
+    "copy_file",
+    "empty_unless_made",
+    "sync",
+    "sync_folders",
+    "write_whole",
+]

@@ -9,11 +9,8 @@ Only this module writes PatientSide.
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,10 +18,10 @@ from typing import Final, Literal
 
 from sqlmodel import Session, col, select
 
-from plugins.errors import Unavailable
 from store.database import aware_utc, insert_new
 from store.model_tables import PatientSide
 from store.patient_key import patient_key
+from store.secret_file import secret_of
 from store.tables import Finding, Patient, PatientMerge, Study
 
 Side = Literal["learn", "judge", "neither"]
@@ -110,19 +107,8 @@ def lot(salt: bytes, key: str) -> float:
 
 
 def salt_of(home: Path) -> bytes:
-    """Return the salt of this node: a file of its folder that is made once. Raises Unavailable."""
-    path = home / "sides.salt"
-    try:
-        if not path.exists():
-            made = home / f".sides.salt-{secrets.token_hex(8)}"
-            made.write_text(secrets.token_hex(32))
-            made.chmod(0o600)
-            with suppress(FileExistsError):
-                os.link(made, path)
-            made.unlink()
-        return path.read_bytes()
-    except OSError as error:
-        raise Unavailable(f"the file {path} cannot be made or read ({error.strerror})") from error
+    """Return the salt of this node: a file of its folder. Refuses `empty-secret`; raises Unavailable."""
+    return secret_of(home / "sides.salt")
 
 
 def _settle(

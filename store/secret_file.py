@@ -1,0 +1,56 @@
+"""A secret that a node makes once and keeps in a file: whole from the moment it has its name, and the same for all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from plugins.errors import Refused, Unavailable
+from store.checked_copy import sync
+from store.objects import NO_LINKS
+
+
+def secret_of(path: Path) -> bytes:
+    """Return the secret in a file, 64 hexadecimal digits when it is made here, which happens once.
+
+    Of several who make it at one time, all get that of the first. The file is the owner's only, and on disk when this
+    returns. Refuses `empty-secret`, which no secret may be; raises Unavailable.
+    """
+    try:
+        if not path.exists():
+            _make(path)
+        secret = path.read_bytes()
+    except OSError as error:
+        raise Unavailable(f"the file {path} cannot be made or read ({error.strerror})") from error
+    if not secret.strip():
+        sentence = f"{path} is empty: bring it back from a backup, or delete it, and another secret is made"
+        raise Refused("empty-secret", sentence)
+    return secret
+
+
+def _make(path: Path) -> None:
+    """Write the file beside its place and give it its name, if nobody was quicker. Raises OSError."""
+    made = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    try:
+        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+        sync(made)
+        with suppress(FileExistsError):
+            _name(made, path)
+        sync(path.parent)
+    finally:
+        made.unlink(missing_ok=True)
+
+
+def _name(made: Path, path: Path) -> None:
+    try:
+        os.link(made, path)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        os.replace(made, path)
+
+
+__all__ = ["secret_of"]
