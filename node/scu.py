@@ -15,6 +15,7 @@ from pynetdicom.association import Association
 
 from node.logs import line
 from node.requestor import SendingAE, rejection_of, what_to_ask, why_failed
+from node.status import is_stored
 from plugins.errors import Refused, Unavailable
 from store.dicom.reencode import UNCOMPRESSED, reencode
 from store.part10 import split
@@ -54,10 +55,8 @@ class Sent:
 
     @property
     def ok(self) -> bool:
-        """Return True when the peer stored it, with or without a warning (PS3.7 Annex C)."""
-        return self.status is not None and (
-            self.status in (0x0000, 0x0001, 0x0107, 0x0116) or 0xB000 <= self.status <= 0xBFFF
-        )
+        """Return True when the peer holds it, with or without a warning (`node.status.is_stored`)."""
+        return self.status is not None and is_stored(self.status)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ OUT_OF_RESOURCES = 0xA700
 DATA_SET_DOES_NOT_MATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 
-# 0x0111, a duplicate: only this result has this UID, so an earlier attempt whose answer was lost has arrived.
+# 0x0111, a duplicate: the peer has the instance, mostly by an earlier attempt whose answer was lost.
 STORED = frozenset({0x0000, 0x0001, 0x0107, 0x0111, 0x0116})
 
 UID_MISMATCH = "uid-mismatch"

@@ -94,12 +94,14 @@ def test_dcmtk_storescp_takes_a_mixed_folder(tmp_path: Path, free_port: Callable
     assert len(list(out.iterdir())) == 9
 
 
-def test_each_answer_is_kept_and_warnings_count_as_stored(tmp_path: Path) -> None:
-    paths = series(tmp_path / "in", 5)
+def test_each_answer_is_kept_and_warnings_and_what_the_peer_holds_already_count_as_stored(
+    tmp_path: Path,
+) -> None:
+    paths = series(tmp_path / "in", 6)
     statuses = dict(
         zip(
             (str(dcmread(p).SOPInstanceUID) for p in paths),
-            (0x0000, 0xB000, 0xA700, 0xC001, 0xB007),
+            (0x0000, 0xB000, 0xA700, 0xC001, 0xB007, 0x0111),
             strict=True,
         )
     )
@@ -115,8 +117,8 @@ def test_each_answer_is_kept_and_warnings_count_as_stored(tmp_path: Path) -> Non
     with peer_that_answers(answer) as port:
         sent = send_files(paths, ae_title="PEER", host="127.0.0.1", port=port, on_progress=told.append)
 
-    assert [one.status for one in sent] == [0x0000, 0xB000, 0xA700, 0xC001, 0xB007]
-    assert [one.ok for one in sent] == [True, True, False, False, True]
+    assert [one.status for one in sent] == [0x0000, 0xB000, 0xA700, 0xC001, 0xB007, 0x0111]
+    assert [one.ok for one in sent] == [True, True, False, False, True, True]
     assert sent[2].text == "no room"
     assert told == list(sent)
 
