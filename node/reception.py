@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from socketserver import BaseServer
 from typing import Any
 
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from pynetdicom.events import Event
 from pynetdicom.transport import AddressInformation
 
 from node.address import not_listening
 from node.agreements import Agreements, Offer
+from node.application_entity import NamedAE
 from node.association import StorageAssociation
 from node.callers import AE_TITLE, Callers, plain_address
 from node.contexts import is_sound, means_to_store
@@ -129,7 +130,7 @@ class Reception:
         self._committers = committers
         self._hashing = hashing
         self._answered = answered
-        self._ae = AE(ae_title)
+        self._ae = NamedAE(ae_title)
         self._ae.acse_timeout = self._limits.silent_seconds
         self._ae.network_timeout = self._ae.dimse_timeout = self._limits.idle_seconds
         self._ae.maximum_pdu_size = self._limits.pdu_bytes

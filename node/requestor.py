@@ -15,7 +15,6 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ
@@ -23,6 +22,7 @@ from pynetdicom.dimse_primitives import C_STORE, DimsePrimitiveType, DimseServic
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.transport import T_CONNECT, AddressInformation
 
+from node.application_entity import NamedAE
 from node.socket_guard import ClosingSocket, GuardedDul
 
 CLOSED = "Sta1"
@@ -33,7 +33,7 @@ NO_TLS = ("WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING")
 QUEUED_FRAGMENTS = 64
 
 
-class SendingAE(AE):  # type: ignore[misc]  # pynetdicom is untyped here
+class SendingAE(NamedAE):
     """An application entity whose associations notice that the peer has gone."""
 
     def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: Any) -> DialingSocket:
