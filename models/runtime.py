@@ -63,6 +63,8 @@ class Trial:
     """The one that is used: a key of `KINDS`."""
     ms: Mapping[str, float]
     """Time for one patch by each kind that was tried, ms, the most exact first."""
+    machine: str = ""
+    """Where it was made, as `this_machine` says."""
 
 
 def network(model: Model, fold: int, cache: Path | None = None, threads: int | None = None) -> Runner:
@@ -160,8 +162,9 @@ def _off(kind: str, learned: Learned, cache: Path, threads: int) -> float:
 
 
 def kept_trials(cache: Path) -> tuple[Trial, ...]:
-    """Return the trials that were kept, in the order in which they were made; none when there is no such file."""
-    return tuple(_kept(cache).values())
+    """Return what was tried on this machine as it is now, in the order of the trials; none without such a file."""
+    here = this_machine()
+    return tuple(trial for trial in _kept(cache).values() if trial.machine == here)
 
 
 def _tried(learned: Learned, name: str, cache: Path, threads: int) -> Trial:
@@ -189,7 +192,7 @@ def _tried(learned: Learned, name: str, cache: Path, threads: int) -> Trial:
             run(shown)
             taken_s[kind].append(time.perf_counter() - begun)
     ms = {kind: round(float(np.median(taken)) / BATCH * 1e3, 4) for kind, taken in taken_s.items()}
-    return Trial(model=name, kind=chosen(ms), ms=ms)
+    return Trial(model=name, kind=chosen(ms), ms=ms, machine=this_machine())
 
 
 def chosen(ms: Mapping[str, float]) -> str:
@@ -215,20 +218,24 @@ def apart(given: Array, expected: Array) -> float:
     return float(np.abs(p - q).mean() / (np.maximum(p, q).mean() + 0.01))
 
 
-def _key(learned: Learned, threads: int) -> str:
-    """Return what a trial depends on; weights of one architecture take equally long."""
-    versions = []
+def this_machine() -> str:
+    """Return the name of this machine, whether it has a GPU, and the versions of what computes networks on it."""
+    told = [platform.node(), *(["GPU"] if _has_device() else [])]
     for package in ("torch", "onnxruntime", "openvino"):
         with suppress(PackageNotFoundError):
-            versions.append(f"{package} {version(package)}")
+            told.append(f"{package} {version(package)}")
+    return ", ".join(told)
+
+
+def _key(learned: Learned, threads: int) -> str:
+    """Return what a trial depends on; weights of one architecture take equally long."""
     told = [
         dict(learned.architecture),
         learned.patch,
         learned.ranges is not None,
         threads,
-        platform.node(),
         _has_cuda(),
-        versions,
+        this_machine(),
     ]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
@@ -238,7 +245,10 @@ def _kept(cache: Path) -> dict[str, Trial]:
         told: dict[str, Any] = json.loads((cache / TRIALS).read_text())
         return {
             key: Trial(
-                model=str(t["model"]), kind=str(t["kind"]), ms={k: float(ms) for k, ms in t["ms"].items()}
+                model=str(t["model"]),
+                kind=str(t["kind"]),
+                ms={k: float(ms) for k, ms in t["ms"].items()},
+                machine=str(t.get("machine", "")),
             )
             for key, t in told.items()
             if t["kind"] in KINDS and t["kind"] in t["ms"]
@@ -252,15 +262,17 @@ def _plain(trials: Mapping[str, Trial]) -> bytes:
 
 
 def _has_cuda() -> bool:
-    """Return whether torch can compute on a GPU; its import takes seconds, which other runtimes need not wait for.
-
-    On Linux torch is asked only where there is a device; elsewhere always.
-    """
-    if sys.platform == "linux" and not any(os.path.exists(device) for device in GPU_DEVICES):
+    """Return whether torch can compute on a GPU; its import takes seconds, which other runtimes need not wait for."""
+    if not _has_device():
         return False
     import torch
 
     return torch.cuda.is_available()
+
+
+def _has_device() -> bool:
+    """Return whether torch may have a GPU: on Linux only where there is a device, elsewhere always."""
+    return sys.platform != "linux" or any(os.path.exists(device) for device in GPU_DEVICES)
 
 
 def _torch(learned: Learned, bf16: bool, device: str) -> Runner:
@@ -349,4 +361,5 @@ __all__ = [
     "network",
     "present",
     "runner",
+    "this_machine",
 ]

@@ -353,7 +353,7 @@ def _gpu() -> Line:
 
 
 def _runtimes() -> Iterator[Line]:
-    """Tell what computes each network: the fastest of a trial that was made when it was first asked."""
+    """Tell what computes each network: the fastest of a trial made here when it was first asked."""
     fastest = {trial.model: trial for trial in kept_trials(default_cache())}
     for model, trial in sorted(fastest.items()):
         others = ", ".join(f"{kind} {ms:.1f}" for kind, ms in trial.ms.items() if kind != trial.kind)

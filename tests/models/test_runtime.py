@@ -110,6 +110,19 @@ def test_a_trial_without_a_gpu_does_not_hold_with_one_nor_the_other_way_round(
     assert len(kept_trials(tmp_path)) == 2
 
 
+def test_a_trial_is_told_only_where_it_was_made_and_as_long_as_the_packages_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    quick(monkeypatch, "torch-fp32")
+    trial = fastest(learned(), "small", tmp_path, 1)
+    assert kept_trials(tmp_path) == (trial,)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(runtime.platform, "node", lambda: "another")
+        assert kept_trials(tmp_path) == ()
+    monkeypatch.setattr(runtime, "version", lambda package: f"{package} renewed")
+    assert kept_trials(tmp_path) == ()
+
+
 def test_where_there_is_no_gpu_torch_is_not_imported_to_find_out() -> None:
     asked = (
         "import sys, models.runtime as r; r.GPU_DEVICES = ('/dev/none',); "
