@@ -23,8 +23,8 @@ from node.response_job import PAGE, PDF_KIND, SR_KIND, ResponseTask
 from node.task import Analysed, Answer
 from plugins import codes
 from plugins.contract import Measurement
-from plugins.errors import Broken
-from store.analysed import AnalysedFindings, Written
+from plugins.errors import Absent, Broken
+from store.analysed import AnalysedFindings, Told, Written
 from store.course import Course
 from store.dicom.pdf import encode_pdf
 from store.dicom.response_sr import (
@@ -69,14 +69,17 @@ BY_LENGTH: Final = ("recist1.1", "irecist")
 
 
 def write_response(task: ResponseTask) -> Answer:
-    """Return the SR and the PDF written into `task.out`, and the page beside them.
+    """Return the SR and the PDF written into `task.out`, and the page beside them; of rejected lesions alone, a reason.
 
     Raises `Broken` rather than leave an object that breaks the project's own rules.
     """
     course, files = task.read()
-    response = judge(course, task.criteria, Rules(**task.rules))
-    provenance = _provenance(task)
     header = dcmread(task.header, stop_before_pixels=True)
+    try:
+        response = judge(course, task.criteria, Rules(**task.rules))
+    except Absent as nothing:
+        return _answer(task, header, AnalysedFindings(told=(_all_rejected(task, nothing),)))
+    provenance = _provenance(task)
     when = datetime.fromisoformat(task.started_at)
     sr = encode_response(
         reported_visits(course, response, _segs(course, files)),
@@ -104,10 +107,22 @@ def write_response(task: ResponseTask) -> Answer:
         str(sr.SeriesDescription),
     )
     written.append(_write(PDF_KIND, pdf, out))
-    results = AnalysedFindings(written=tuple(written))
+    return _answer(task, header, AnalysedFindings(written=tuple(written)), str(out / PAGE))
+
+
+def _answer(task: ResponseTask, header: Dataset, results: AnalysedFindings, *pages: str) -> Answer:
     study = str(header.StudyInstanceUID)
     analysed = Analysed(plugin=PLUGIN, job_key=task.job_key, study_instance_uid=study, results=results)
-    return Answer(analysed=(analysed,), pages=(str(out / PAGE),))
+    return Answer(analysed=(analysed,), pages=pages)
+
+
+def _all_rejected(task: ResponseTask, nothing: Absent) -> Told:
+    """Return why there is no report: the job is asked for only where lesions are known, rejected ones too."""
+    sentence = (
+        f"no lesion that {task.criteria} looks at counts: all were rejected, so that there is no response to tell; "
+        "an earlier report, where there is one, no longer holds"
+    )
+    return Told(code=nothing.code, sentence=sentence, refused=True)
 
 
 def reported_response(course: Course, response: Response) -> ReportedResponse:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from plugins.errors import Refused
+from plugins.errors import Absent
 from store.identity import drawn
 from store.lesions import PROPOSAL, is_unconfirmed
 from store.normal import SUL, reference_of
@@ -156,7 +156,7 @@ def judge(course: Course, criteria: str, rules: Rules = USUAL) -> Response:
     """
     known = history(course, criteria)
     if not known.visits:
-        raise Refused(
+        raise Absent(
             "no-course", f"nothing that {criteria} looks at was measured of '{course.patient.patient_id}'"
         )
     response = CRITERIA[criteria](known, rules)

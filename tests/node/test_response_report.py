@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
 
+import numpy as np
 from courses import course_of, response_of, sighting, visit
+from dicom_series import make_series
 
-from node.response_report import reported_visits
+from node.report.longitudinal.stored import ObjectFiles
+from node.response_job import ResponseTask
+from node.response_report import reported_visits, write_response
+from store.course_json import to_json
 from store.response.history import Role
+from store.response.rules import Rules
 from store.sighting import Measure
 
 
@@ -40,3 +48,25 @@ def test_a_part_of_a_lesion_is_called_as_in_the_seg() -> None:
 
     names = {one.tracking_uid: one.tracking_identifier for one in told.lesions}
     assert names == {whole.tracking_uid: "Lesion 1", part.tracking_uid: "Lesion 4"}
+
+
+def test_of_lesions_that_were_all_rejected_there_is_no_report_and_nothing_has_failed(tmp_path: Path) -> None:
+    rejected = [replace(sighting(visit(n), 1, 20.0), counts=False) for n in (0, 1)]
+    told = {"course": to_json(course_of({}, more=rejected)), **asdict(ObjectFiles(files={}, images={}))}
+    (tmp_path / "course").write_text(json.dumps(told))
+    (header,) = make_series(tmp_path / "in", np.zeros((1, 8, 8)))
+    (tmp_path / "out").mkdir()
+    task = ResponseTask(
+        job_key="ab", manifest_sha256="", config_sha256="", criteria="recist1.1", rules=asdict(Rules()),
+        told=str(tmp_path / "course"), header=str(header), predecessors=(), out=str(tmp_path / "out"),
+        started_at="2026-03-10T12:00:00+01:00",
+    )  # fmt: skip
+
+    answer = write_response(task)
+
+    (analysed,) = answer.analysed
+    assert (analysed.job_key, analysed.error_code, analysed.results.written) == ("ab", None, ())
+    (reason,) = analysed.results.told
+    assert (reason.code, reason.refused) == ("no-course", True)
+    assert reason.sentence.startswith("no lesion that recist1.1 looks at counts: all were rejected")
+    assert answer.pages == () and list((tmp_path / "out").iterdir()) == []
