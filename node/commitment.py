@@ -15,6 +15,7 @@ from pynetdicom.association import Association
 from pynetdicom.events import Event
 
 from node.scu import VERIFICATION, Timeouts, associate, release
+from node.status import NO_SUCH_INSTANCE, PENDING
 from plugins.errors import Refused, Unavailable
 from store.commitment import Referenced
 from store.confirmation import Unconfirmed
@@ -26,8 +27,6 @@ STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
 REQUEST = 1
 ALL_KEPT, FAILURES_EXIST = 1, 2
-NO_SUCH_INSTANCE = 0x0112
-PENDING = frozenset({0xFF00, 0xFF01})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,20 @@ from pynetdicom.dimse_primitives import N_ACTION
 
 from node.address import parse_destination
 from node.callers import Caller, Callers
-from node.commitment import NO_SUCH_INSTANCE, PUSH_MODEL_INSTANCE, REQUEST, UID, referenced, send_report
+from node.commitment import PUSH_MODEL_INSTANCE, REQUEST, UID, referenced, send_report
 from node.commitment import Peer as Scanner
 from node.desk import Peer
 from node.logs import line
-from node.status import NOT_AUTHORISED, OUT_OF_RESOURCES, PROCESSING_FAILURE, SUCCESS
+from node.status import (
+    DUPLICATE_TRANSACTION,
+    INVALID_ARGUMENT,
+    NO_SUCH_ACTION,
+    NO_SUCH_INSTANCE,
+    NOT_AUTHORISED,
+    OUT_OF_RESOURCES,
+    PROCESSING_FAILURE,
+    SUCCESS,
+)
 from plugins.errors import NadirError, Unavailable
 from store import commitment
 from store.commitment import Referenced, Request
@@ -24,10 +33,6 @@ from store.database import Database
 from store.objects import ObjectStore
 
 log = logging.getLogger(__name__)
-
-INVALID_ARGUMENT = 0x0115
-DUPLICATE_TRANSACTION = 0x0131
-NO_SUCH_ACTION = 0x0123
 
 
 def callers_of(requestors: Sequence[str]) -> dict[str, Callers]:

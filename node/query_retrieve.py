@@ -24,7 +24,14 @@ from node.logs import line
 from node.pacs import HeldInstance, HeldSeries, PatientStudy, matching, plain
 from node.retrieve_association import Called, associate, end
 from node.spool import Spool
-from node.status import SUCCESS, status_of
+from node.status import (
+    NO_SUCH_INSTANCE,
+    PENDING,
+    PROCESSING_FAILURE,
+    SOP_CLASS_NOT_SUPPORTED,
+    SUCCESS,
+    status_of,
+)
 from plugins.errors import NadirError, Refused, Unavailable
 from store.part10 import write_preamble
 
@@ -34,8 +41,7 @@ FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 GET = "1.2.840.10008.5.1.4.1.2.2.3"
 MODELS = TRANSFER_SYNTAXES[:2]
-PENDING = frozenset({0xFF00, 0xFF01})
-NOT_OFFERED = frozenset({0x0112, 0x0122, 0x0211})
+NOT_OFFERED = frozenset({NO_SUCH_INSTANCE, SOP_CLASS_NOT_SUPPORTED, 0x0211})
 CANCELLED = 0xFE00
 SOME_FAILED = 0xB000
 MAX_ROWS = 20_000
@@ -360,7 +366,7 @@ def _check_ended(code: int, peer: str, service: str) -> None:
         return
     if code in NOT_OFFERED:
         raise NotOffered(peer, service)
-    if code == CANCELLED or 0xA700 <= code <= 0xA702 or code == 0x0110:
+    if code in (CANCELLED, PROCESSING_FAILURE) or 0xA700 <= code <= 0xA702:
         raise Unfinished(f"{peer} ended {service} with 0x{code:04X}")
     raise Refused("retrieve-refused", f"{peer} refused {service} with 0x{code:04X}")
 

@@ -16,15 +16,13 @@ from node.deliveries import key_of
 from node.desk import Peer
 from node.logs import line
 from node.settings import Settings
-from node.status import NOT_AUTHORISED, OUT_OF_RESOURCES, PROCESSING_FAILURE, SUCCESS
+from node.status import INVALID_ARGUMENT, NOT_AUTHORISED, OUT_OF_RESOURCES, PROCESSING_FAILURE, SUCCESS
 from plugins.errors import Refused, Unavailable
 from store import confirmation
 from store.database import Database
 from store.tables import Event
 
 log = logging.getLogger(__name__)
-
-INVALID_ARGUMENT = 0x0115
 
 
 class Reporters:

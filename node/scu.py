@@ -15,7 +15,7 @@ from pynetdicom.association import Association
 
 from node.logs import line
 from node.requestor import SendingAE, rejection_of, what_to_ask, why_failed
-from node.status import is_stored
+from node.status import SOP_CLASS_NOT_SUPPORTED, is_stored
 from plugins.errors import Refused, Unavailable
 from store.dicom.reencode import UNCOMPRESSED, reencode
 from store.part10 import split
@@ -23,7 +23,6 @@ from store.part10 import split
 log = logging.getLogger(__name__)
 
 VERIFICATION = "1.2.840.10008.1.1"
-SOP_CLASS_NOT_SUPPORTED = 0x0122
 LARGEST_CONTEXTS = 128
 TRANSIENT = 0x02
 

@@ -5,7 +5,7 @@ What the answers mean (PS3.4 B.2.3, and the conformance statement):
 ====================================================  =========================================================
 0x0000                                                delivered
 0x0001, 0x0107, 0x0111, 0x0116, 0xBxxx                delivered; the warning is kept
-0xA9xx, 0xCxxx, 0x0112, 0x0117, 0x0122, 0x0124        refused: tried three times, then parked for a person
+0xA9xx, 0xCxxx, those of `REFUSALS`                   refused: tried three times, then parked for a person
 anything else: 0xA7xx, 0x0110, no status, no answer   tried again, with growing pauses, for a week
 ====================================================  =========================================================
 
@@ -52,7 +52,7 @@ LOOK_SECONDS = 240.0
 LOOP_SECONDS = 0.5
 REST_CAP_SECONDS = 60.0
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
-OUT_OF_RESOURCES = range(0xA700, 0xA800)
+SHORT_OF_RESOURCES = range(0xA700, 0xA800)
 UNREACHABLE = "unreachable"
 REFUSALS = frozenset({0x0105, 0x0106, 0x0112, 0x0115, 0x0117, 0x0118, 0x0119, 0x0122, 0x0124, 0x0211})
 
@@ -218,7 +218,7 @@ class Sender:
         """Keep the pace that was set, and leave alone a destination that has no resources or is not there."""
         pace = self._settings.pause_seconds
         self._rest_until = began + timedelta(seconds=pace if pace >= LOOP_SECONDS else 0.0)
-        is_struggling = answer.status is None or answer.status in OUT_OF_RESOURCES
+        is_struggling = answer.status is None or answer.status in SHORT_OF_RESOURCES
         if what is not Outcome.RETRY or not is_struggling:
             self._failures = 0
             return

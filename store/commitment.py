@@ -14,11 +14,11 @@ from store.charset import storable
 from store.database import aware_utc, insert_new
 from store.objects import ObjectStore
 from store.outbox import TEXT_LIMIT, backoff
+from store.statuses import CLASS_CONFLICT, NO_SUCH_INSTANCE, PROCESSING_FAILURE
 from store.tables import Commitment, Instance
 
 WAITING, ANSWERED, GIVEN_UP = "waiting", "answered", "given-up"
 GIVE_UP = timedelta(hours=24)
-NO_SUCH_INSTANCE, CLASS_CONFLICT, PROCESSING_FAILURE = 0x0112, 0x0119, 0x0110
 BLOCK_BYTES = 1 << 20
 
 

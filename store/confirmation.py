@@ -17,6 +17,7 @@ from store import jobs
 from store.charset import storable
 from store.database import aware_utc
 from store.outbox import CONFIRMED, DELIVERED, PARKED, PENDING, TEXT_LIMIT, backoff, change
+from store.statuses import DUPLICATE_TRANSACTION
 from store.tables import Delivery, Event, Job, Result, Revision, Study
 
 COMMITMENT, QUERY = "commitment", "query"
@@ -25,7 +26,6 @@ PAUSE = timedelta(minutes=5)
 STOP_ASKING = timedelta(days=7)
 MISSING_TIMES = 3
 MAX_RESENDS = 3
-DUPLICATE_TRANSACTION = 0x0131
 
 
 @dataclass(frozen=True, kw_only=True)
