@@ -169,11 +169,14 @@ def _database(settings: Settings) -> Line:
             return Line(what="database", ok=True, says=f"SQLite, made in {file} when the node first starts")
         database = Database(settings.sql_url)
         try:
-            is_current = database.is_current()
+            is_current, is_read_only = database.is_current(), database.is_read_only()
         finally:
             database.dispose()
     except Exception as error:  # a driver that is not installed, a URL that is none: each has its own error
         says = str(error) if isinstance(error, NadirError) else f"{type(error).__name__}: check database_url"
+        return Line(what="database", ok=False, says=says)
+    if is_read_only:
+        says = "answers and takes no writes, as a standby: name the server that does in database_url"
         return Line(what="database", ok=False, says=says)
     state = "up to date" if is_current else "its tables are made or upgraded when the node starts"
     return Line(what="database", ok=True, says=f"{url.get_backend_name()} answers, {state}")

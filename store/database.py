@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
@@ -15,35 +14,17 @@ from sqlalchemy import Connection, Engine, PoolProxiedConnection, create_engine,
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlmodel import Session, SQLModel, select
 
 from plugins.errors import Broken, Refused, Unavailable
+from store.database_fault import translated
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql
 
 WAIT_SECONDS = 30.0
 MIGRATIONS = Path(__file__).with_name("migrations")
-NO_DATABASE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-UNWRITABLE = (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
-DISK_FAULTS = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
-LOGIN_REFUSED = (
-    "The database {where} refuses the login; check user and password in database_url, and its pg_hba.conf."
-)
-NO_ANSWER = "The database {where} did not answer ({name}); try again."
-UNREACHABLE = "The database cannot be used; nadir doctor says why."
-NO_CONNECTION = {
-    "authentication failed": LOGIN_REFUSED,
-    "no password supplied": LOGIN_REFUSED,
-    "pg_hba.conf": LOGIN_REFUSED,
-    'FATAL:  role "': LOGIN_REFUSED,
-    'FATAL:  database "': "There is no database {where}; make it, or name another in database_url.",
-    "Connection refused": "Nothing listens for the database {where}; start it, or check host and port in database_url.",
-    "failed to resolve host": "The host of the database {where} is not known; check it in database_url.",
-}
-"""What to do, by the words of PostgreSQL: of a connection that was not made its library tells no SQLSTATE."""
 UPGRADE_LOCK = 0x4E616469
 NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "fuse.sshfs", "afs"}
@@ -85,7 +66,7 @@ class Database:
         from alembic.util import CommandError
 
         engine = self._engine.execution_options(nadir_foreign_keys="OFF")
-        with self._writer(), _translated(self._where), engine.begin() as connection:
+        with self._writer(), translated(self._where), engine.begin() as connection:
             if not self.is_sqlite:
                 connection.execute(select(func.pg_advisory_xact_lock(UPGRADE_LOCK)))
             config = Config()
@@ -101,7 +82,7 @@ class Database:
     def is_current(self) -> bool:
         """Return True when the tables are of the newest revision. Refuses `newer-database`; raises Unavailable."""
         known = {path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py")}
-        with _translated(self._where), self._engine.connect() as connection:
+        with translated(self._where), self._engine.connect() as connection:
             if not inspect(connection).has_table("alembic_version"):
                 return False
             revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
@@ -119,7 +100,7 @@ class Database:
         """
         with (
             self._writer(),
-            _translated(self._where),
+            translated(self._where),
             Session(self._engine, expire_on_commit=False) as session,
             session.begin(),
         ):
@@ -129,7 +110,7 @@ class Database:
     def cursor(self) -> Iterator[DBAPICursor]:
         """Give a cursor of the driver, in a transaction that ends as that of `transaction` does."""
         driver = self._engine.dialect.loaded_dbapi
-        with self._writer(), _translated(self._where):
+        with self._writer(), translated(self._where):
             try:
                 with self._driven() as cursor:
                     yield cursor
@@ -167,7 +148,7 @@ class Database:
         )
         engine = self._engine.execution_options(**options)
         with (
-            _translated(self._where),
+            translated(self._where),
             Session(engine, expire_on_commit=False, autoflush=False) as session,
             session.begin(),
         ):
@@ -177,8 +158,16 @@ class Database:
         """Return the clock of the database, aware UTC, so that all hosts agree on leases."""
         if self.is_sqlite:
             return datetime.now(UTC)
-        with _translated(self._where), self._engine.connect() as connection:
+        with translated(self._where), self._engine.connect() as connection:
             return aware_utc(connection.execute(select(func.clock_timestamp())).scalar_one())
+
+    def is_read_only(self) -> bool:
+        """Return True when the server takes no writes, as a PostgreSQL standby does not. Raises Unavailable."""
+        if self.is_sqlite:
+            return False
+        asked = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on'"
+        with translated(self._where), self._engine.connect() as connection:
+            return bool(connection.execute(text(asked)).scalar_one())
 
     @property
     def engine(self) -> Engine:
@@ -362,38 +351,6 @@ def _place(url: URL) -> str:
         return str(url.database)
     port = f":{url.port}" if url.port else ""
     return f"'{url.database}' on {url.host or 'this machine'}{port}"
-
-
-def _why(error: Exception, where: str) -> str:
-    original = getattr(error, "orig", None)
-    code = getattr(original, "sqlite_errorcode", 0) & 0xFF  # the extended codes say which part of the kind
-    name = getattr(original, "sqlite_errorname", type(error.__cause__ or error).__name__)
-    if code in UNWRITABLE:
-        return f"The database cannot be opened or written ({name}); check its folder, its owner and the disk."
-    if code in DISK_FAULTS:
-        return f"The disk of the database is full or failing ({name}); free or mend it."
-    sentence = next((told for sign, told in NO_CONNECTION.items() if sign in str(original)), NO_ANSWER)
-    return sentence.format(where=where, name=name)
-
-
-@contextmanager
-def _translated(where: str) -> Iterator[None]:
-    try:
-        yield
-    except (OperationalError, InterfaceError, PoolTimeout) as error:
-        raise Unavailable(_why(error, where), outside=UNREACHABLE) from error
-    except DBAPIError as error:
-        if getattr(error.orig, "sqlite_errorcode", None) in NO_DATABASE:
-            raise Broken(
-                f"The database file {where} is damaged or no SQLite database; restore it from a copy."
-            ) from error
-        if isinstance(error, DataError) and "NUL" in str(error.orig):
-            raise Refused("bad-text", "a text holds a null, which is no character of a text") from error
-        if error.connection_invalidated:
-            raise Unavailable("The connection to the database broke; try again.") from error
-        raise Broken(
-            f"The database refused a statement ({type(error).__name__}); this is a fault of Nadir."
-        ) from error
 
 
 __all__ = ["Database", "aware_utc", "dialect_insert", "insert_new"]

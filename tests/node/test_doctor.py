@@ -102,6 +102,14 @@ def test_a_database_answers_or_says_why_not(tmp_path: Path) -> None:
         assert line.says
 
 
+def test_a_database_that_takes_no_writes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = finished_node(tmp_path / "home")
+    monkeypatch.setattr(Database, "is_read_only", lambda _: True)
+    line = lines(home=home)["database"]
+    assert not line.ok
+    assert "takes no writes" in line.says
+
+
 def test_a_database_of_a_newer_version_is_told_as_the_node_would(tmp_path: Path) -> None:
     home = finished_node(tmp_path / "home")
     with closing(sqlite3.connect(home / "nadir.sqlite")) as file:
