@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from node.fault import place
+from node.fault import DISK_FAULT, DiskFault, disk_fault, place
 from node.lifeline import die_with
 from plugins.errors import Broken, NadirError, Refused, Unavailable
 
@@ -42,7 +42,7 @@ def run_in_child(
     `scratch` is a folder for what the two processes tell each other, and for what libraries print (`child.log`, which
     may quote a patient's data and is for nobody's eyes but an administrator's); results go to the task's own folder.
     `keep_going` is asked every `ask_seconds` and may stop the child by returning False (then `Unavailable`, which also
-    a model raises that cannot be read from here).
+    a model raises that cannot be read from here, and, as `DiskFault`, a full or failing disk).
     Raises `Refused` (`analysis-crashed`, `analysis-too-long`, `analysis-out-of-memory`, and what loading the plugins
     refuses), and `Broken` for a fault of our own that the child reports.
     """
@@ -94,6 +94,8 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 def _answer(returncode: int, scratch: Path) -> dict[str, Any]:
     path = scratch / ANSWER
+    if returncode == os.EX_IOERR:
+        raise DiskFault(DISK_FAULT.format(reason="no answer could be left"))
     if not path.is_file():
         how = f"signal {signal.Signals(-returncode).name}" if returncode < 0 else f"exit status {returncode}"
         raise Refused("analysis-crashed", f"the process that analysed the study ended with {how}")
@@ -107,6 +109,8 @@ def _answer(returncode: int, scratch: Path) -> dict[str, Any]:
         return answer
     if answer["kind"] == "refused":
         raise Refused(answer["code"], answer["sentence"])
+    if answer["kind"] == "disk":
+        raise DiskFault(answer["sentence"])
     if answer["kind"] == "unavailable":
         raise Unavailable(answer["sentence"])
     raise Broken(answer["sentence"])
@@ -124,8 +128,11 @@ def main() -> None:
     answer = _run(scratch, memory_bytes)
     gc.collect()  # after a MemoryError the arrays go before the answer is written
     partial = scratch / (ANSWER + ".partial")
-    partial.write_text(json.dumps(answer))
-    partial.replace(scratch / ANSWER)
+    try:
+        partial.write_text(json.dumps(answer))
+        partial.replace(scratch / ANSWER)
+    except OSError:
+        sys.exit(os.EX_IOERR)
 
 
 def _run(scratch: Path, memory_bytes: int) -> dict[str, object]:
@@ -147,13 +154,13 @@ def _run(scratch: Path, memory_bytes: int) -> dict[str, object]:
             f"the analysis needs more than {memory_bytes >> 20} MiB; raise job_memory_bytes and retry it"
         )
         return {"kind": "refused", "code": "analysis-out-of-memory", "sentence": sentence}
-    except NadirError as error:
-        kind = "unavailable" if isinstance(error, Unavailable) else "broken"
-        return {"kind": kind, "sentence": str(error)}
     except (
         Exception
     ) as error:  # the border of this process: at least nine kinds of error come out of bad files
-        return {"kind": "broken", "sentence": place(error)}
+        if fault := disk_fault(error):
+            return {"kind": "disk", "sentence": str(fault)}
+        kind = "unavailable" if isinstance(error, Unavailable) else "broken"
+        return {"kind": kind, "sentence": str(error) if isinstance(error, NadirError) else place(error)}
 
 
 if __name__ == "__main__":

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
+from plugins.errors import Unavailable
+
 ROOT = Path(__file__).parents[1]
+OF_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+DISK_FAULT = "results cannot be put on the disk ({reason}); free or mend it"
+
+
+class DiskFault(Unavailable):
+    """The disk that results are written to is full or failing: no fault of the study that is analysed."""
+
+
+def disk_fault(error: BaseException | None) -> DiskFault | None:
+    """Return what is to be told of an error that has a full or failing disk as its cause; None for any other."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in OF_DISK):
+        error = error.__cause__
+    return DiskFault(DISK_FAULT.format(reason=error.strerror)) if isinstance(error, OSError) else None
 
 
 def place(error: BaseException) -> str:
@@ -21,4 +37,4 @@ def place(error: BaseException) -> str:
     return f"{type(error).__name__} at {places or '?'}"
 
 
-__all__ = ["place"]
+__all__ = ["DISK_FAULT", "DiskFault", "disk_fault", "place"]

@@ -20,7 +20,7 @@ from pydicom import Dataset, dcmread
 from pydicom.sr.coding import Code
 
 from node.deliveries import MORE_KINDS
-from node.fault import place
+from node.fault import disk_fault, place
 from node.identity import Follower, follower, identify, linked
 from node.plugin_run import given, lock
 from node.task import Analysed, Answer, Identity, Task
@@ -184,11 +184,13 @@ def _run(
         identified[plugin.name] = own
     except Refused as refusal:  # of the plugin: what writes its results raises Broken
         return replace(_failed(answer, refusal), declined=True)
-    except NadirError as error:
-        return _failed(answer, error)
     except MemoryError:
         raise
     except Exception as error:  # headers of strangers meet the encoders: one analysis fails, the others go on
+        if fault := disk_fault(error):
+            raise fault from error
+        if isinstance(error, NadirError):
+            return _failed(answer, error)
         return _failed(answer, Broken(f"the results of '{plugin.name}' cannot be written: {place(error)}"))
     parts = {**seconds, "find": found_at - began, "write": time.monotonic() - followed_at}
     if not task.past.is_empty:

@@ -18,7 +18,7 @@ from models.place import Places
 from node.analyses import Analyses
 from node.child import run_in_child
 from node.deliveries import MORE_KINDS
-from node.fault import place
+from node.fault import DiskFault, disk_fault, place
 from node.logs import about, line
 from node.response_job import PAGE, ResponseTask, response_task
 from node.settings import Settings
@@ -340,6 +340,7 @@ class Worker:
             return sent_to(session, self._objects, session.get_one(Revision, job.revision_pk).study_pk)
 
     def _failed(self, job: Job, error: Exception) -> None:
+        error = disk_fault(error) or error
         code, text, is_permanent = _reason(error)
         log.warning(line("job-failed", job=job.id, plugin=job.plugin, attempt=job.attempt, code=code))
         try:
@@ -348,7 +349,16 @@ class Worker:
                 if self._interrupted.is_set():
                     jobs.release(session, _pk(job), job.attempt, now)
                 else:
-                    jobs.fail(session, _pk(job), job.attempt, code, text, now, permanent=is_permanent)
+                    jobs.fail(
+                        session,
+                        _pk(job),
+                        job.attempt,
+                        code,
+                        text,
+                        now,
+                        permanent=is_permanent,
+                        is_counted=not isinstance(error, DiskFault),
+                    )
         except jobs.Fenced:
             log.warning(line("job-fenced", job=job.id, plugin=job.plugin, attempt=job.attempt))
 
@@ -358,7 +368,8 @@ def _reason(error: Exception) -> tuple[str, str, bool]:
     if isinstance(error, Refused):
         return error.code, error.sentence, error.code in PERMANENT
     if isinstance(error, NadirError):
-        return type(error).__name__.lower(), str(error), isinstance(error, Broken)
+        code = "unavailable" if isinstance(error, Unavailable) else type(error).__name__.lower()
+        return code, str(error), isinstance(error, Broken)
     return "broken", place(error), False
 
 

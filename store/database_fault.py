@@ -17,7 +17,9 @@ DISK_FAULTS = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
 LOGIN_REFUSED = (
     "The database {where} refuses the login; check user and password in database_url, and its pg_hba.conf."
 )
-TOO_MANY = "The database {where} lets no more connections in; raise its max_connections, or run fewer processes of this node."
+TOO_MANY = (
+    "The database {where} lets no more connections in; raise max_connections there, or run fewer processes."
+)
 NOT_UP = "The database {where} is starting or stopping; wait, and if it stays so look at its log."
 NO_ANSWER = "The database {where} did not answer ({name}); try again."
 UNREACHABLE = "The database cannot be used; nadir doctor says why."
@@ -42,7 +44,7 @@ READ_ONLY = (
 SQLSTATES = {
     "25006": READ_ONLY,
     "53100": "The disk of the database {where} is full; free it.",
-    "53200": "The database {where} has no memory left; give its machine more, or run fewer processes of this node.",
+    "53200": "The database {where} has no memory left; give its machine more, or run fewer processes.",
     "53300": TOO_MANY,
     "57P01": NOT_UP,
     "57P02": NOT_UP,

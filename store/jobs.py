@@ -158,25 +158,34 @@ def finish(session: Session, job_id: int, attempt: int, state: str, now: datetim
 
 
 def fail(
-    session: Session, job_id: int, attempt: int, code: str, text: str, now: datetime, permanent: bool = False
+    session: Session,
+    job_id: int,
+    attempt: int,
+    code: str,
+    text: str,
+    now: datetime,
+    permanent: bool = False,
+    is_counted: bool = True,
 ) -> str:
     """Record why an attempt failed and return the new state: `queued` again after a pause, `dead` or `superseded`.
 
-    In place of queued it is `parked` when its study is. Dead when `permanent` or when the attempts are used up. Raises
-    Fenced when the lease went to someone else.
+    In place of queued it is `parked` when its study is. Dead when `permanent` or when the attempts are used up; an
+    attempt that is not counted, as it was the machine that failed, uses none up. Raises Fenced when the lease went to
+    someone else.
     """
     now = aware_utc(now)
     values: dict[str, Any] = {"error_code": storable(code), "error_text": storable(text)[:TEXT_LIMIT]}
     job = get(session, job_id)
     if is_superseded(session, job_id):
         state = SUPERSEDED
-    elif permanent or attempt >= job.max_attempts:
+    elif permanent or (is_counted and attempt >= job.max_attempts):
         state = DEAD
     else:
         values |= _entering(session, job.revision_pk)
         state = values["state"]
         pause = min(BACKOFF_CAP_SECONDS, BACKOFF_SECONDS * 2 ** min(attempt - 1, 10))
         values["run_after"] = now + timedelta(seconds=pause)
+        values["max_attempts"] = job.max_attempts + (not is_counted)
     if state in (DEAD, SUPERSEDED):
         values["finished_at"] = now
     _leave(session, job_id, attempt, state, values)

@@ -15,6 +15,7 @@ from alive import is_alive
 from patience import PATIENCE_SECONDS, eventually
 
 from node.child import LOG, run_in_child
+from node.fault import DiskFault
 from node.task import Answer, Task
 from plugins.errors import Broken, Refused, Unavailable
 
@@ -136,6 +137,30 @@ def test_a_child_that_writes_half_an_answer_has_crashed(
     monkeypatch.setattr(sys, "executable", "/bin/true")
     with pytest.raises(Refused, match="half an answer"):
         run_in_child("{}", scratch, memory_bytes=GIB, seconds=10)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_child_that_can_leave_no_answer_for_want_of_space_says_so(
+    make_task: Callable[..., Task], scratch: Path
+) -> None:
+    (scratch / "answer.json.partial").symlink_to("/dev/full")
+    with pytest.raises(DiskFault, match="free or mend it"):
+        run_in_child(make_task("box").to_json(), scratch, memory_bytes=4 * GIB, seconds=60)
+
+
+def test_a_full_disk_under_the_results_is_no_fault_of_the_study(
+    run: Callable[..., Answer], tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4096", "tmpfs", small], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        with pytest.raises(DiskFault, match=r"\(No space left on device\)"):
+            run("box", out=str(small))
+    finally:
+        subprocess.run(["umount", small], check=True)
 
 
 PARENT = """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -267,6 +269,25 @@ def test_a_fault_of_the_worker_itself_is_told_by_its_place(
     assert job.error_text.startswith("ValueError at ")
     assert "SECRET" not in job.error_text
     assert queued.rows(Finding) == []
+
+
+def test_a_full_disk_is_told_as_that_and_uses_no_attempt_up(
+    queued: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued.settle()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(worker_module.tempfile, "mkdtemp", full)
+        for attempt in range(1, 8):
+            assert queued.work(later=3600 * attempt)
+    (job,) = queued.jobs()
+    assert (job.state, job.attempt, job.error_code) == ("queued", 7, "unavailable")
+    assert job.error_text == "results cannot be put on the disk (No space left on device); free or mend it"
+    queued.work(later=3600 * 9)
+    assert queued.jobs()[0].state == "delivering"
 
 
 @pytest.mark.parametrize("mode", ["box", "segfault", "fault", "refuse"])

@@ -59,7 +59,7 @@ def test_a_postgresql_without_a_place_for_one_more_says_what_to_raise(
                     )
                 )
         database = Database(postgres.url(name))
-        with pytest.raises(Unavailable, match="lets no more connections in; raise its max_connections"):
+        with pytest.raises(Unavailable, match="lets no more connections in; raise max_connections"):
             database.upgrade()
         database.dispose()
 
