@@ -28,6 +28,7 @@ from node.receipts import Receipts
 from plugins.errors import Refused, Unavailable
 from store import studies
 from store.database import Database, insert_new
+from store.due import has_come
 from store.patients import same_person
 from store.prior_tables import Prior, PriorSearch
 from store.retrack import retrack
@@ -354,7 +355,7 @@ def _first_search(session: Session, source: str, now: datetime) -> PriorSearch |
     due = select(PriorSearch).where(
         col(PriorSearch.source) == source,
         col(PriorSearch.state) == WAITING,
-        col(PriorSearch.run_after) <= now,
+        has_come(PriorSearch.run_after, now),
     )
     return session.exec(due.order_by(col(PriorSearch.run_after)).limit(1)).first()
 
@@ -363,7 +364,7 @@ def _first_prior(session: Session, source: str, now: datetime) -> Prior | None:
     due = (
         select(Prior)
         .join(PriorSearch, col(PriorSearch.id) == col(Prior.search_pk))
-        .where(col(PriorSearch.source) == source, col(Prior.state) == WAITING, col(Prior.run_after) <= now)
+        .where(col(PriorSearch.source) == source, col(Prior.state) == WAITING, has_come(Prior.run_after, now))
     )
     return session.exec(due.order_by(col(Prior.run_after), col(Prior.id)).limit(1)).first()
 

@@ -23,6 +23,7 @@ from node.receipts import Receipts
 from plugins.errors import Refused, Unavailable
 from store import studies
 from store.database import Database
+from store.due import has_come
 from store.instances import PULL, OpenAssociation, beat, close_association, open_association
 from store.objects import ObjectStore
 from store.tables import Event, Instance, Job, Pull, Result, Revision, Series, Study
@@ -131,7 +132,7 @@ class Puller:
     def tick(self, now: datetime) -> bool:
         """Pull the study that has waited longest; returns whether there was one."""
         with self._database.reading() as session:
-            due = select(Pull).where(Pull.state == "waiting", col(Pull.run_after) <= now)
+            due = select(Pull).where(Pull.state == "waiting", has_come(Pull.run_after, now))
             row = session.exec(due.order_by(col(Pull.run_after)).limit(1)).first()
         if row is None:
             return False

@@ -13,6 +13,7 @@ from sqlmodel import Session, col, or_, select, update
 
 from store.audit_tables import AuditRecord, AuditSink
 from store.database import insert_new
+from store.due import has_come
 
 CHAIN_LOCK = 0x41756469
 BEGINNING = "0" * 64
@@ -103,7 +104,11 @@ def claim_sink(session: Session, name: str, owner: str, now: datetime, seconds: 
     """Return the last row that a sink was given, and keep others from it for a while; None when another has it."""
     insert_new(session, AuditSink, {"name": name})
     table = AuditSink
-    free = or_(col(table.owner).is_(None), col(table.owner) == owner, col(table.lease_until) < now)
+    free = or_(
+        col(table.owner).is_(None),
+        col(table.owner) == owner,
+        has_come(table.lease_until, now, timedelta(seconds=seconds)),
+    )
     statement = (
         update(table)
         .where(col(table.name) == name, free)

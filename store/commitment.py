@@ -12,6 +12,7 @@ from sqlmodel import Session, col, select
 
 from store.charset import storable
 from store.database import aware_utc, insert_new
+from store.due import has_come
 from store.objects import ObjectStore
 from store.outbox import TEXT_LIMIT, backoff
 from store.statuses import CLASS_CONFLICT, NO_SUCH_INSTANCE, PROCESSING_FAILURE
@@ -78,7 +79,7 @@ def due(session: Session, now: datetime) -> Request | None:
     """Return the request that is to be answered next, None when none is due."""
     row = session.exec(
         select(Commitment)
-        .where(col(Commitment.state) == WAITING, col(Commitment.run_after) <= aware_utc(now))
+        .where(col(Commitment.state) == WAITING, has_come(Commitment.run_after, now))
         .order_by(col(Commitment.run_after), col(Commitment.id))
         .limit(1)
     ).first()

@@ -16,6 +16,7 @@ from sqlmodel import Session, and_, col, select
 from store import jobs
 from store.charset import storable
 from store.database import aware_utc
+from store.due import has_come
 from store.outbox import CONFIRMED, DELIVERED, PARKED, PENDING, TEXT_LIMIT, backoff, change
 from store.statuses import DUPLICATE_TRANSACTION
 from store.tables import Delivery, Event, Job, Result, Revision, Study
@@ -69,7 +70,7 @@ def due(session: Session, destination: str, now: datetime, limit: int = 500) -> 
         .join(Revision, col(Revision.id) == col(Job.revision_pk))
         .join(Study, col(Study.id) == col(Revision.study_pk))
         .where(col(Delivery.destination) == destination, col(Delivery.state) == DELIVERED)
-        .where(col(Delivery.confirm_after) <= aware_utc(now))
+        .where(has_come(Delivery.confirm_after, now, ANSWER_WITHIN))
         .order_by(col(Delivery.id))
         .limit(limit)
     )

@@ -16,6 +16,7 @@ from sqlmodel import Session, col, exists, func, select, update
 from plugins.errors import Refused
 from store.charset import storable
 from store.database import aware_utc, insert_new
+from store.due import has_come
 from store.keys import job_key
 from store.succession import change, supersede_results, supersede_rows
 from store.tables import Delivery, Job, Result, Revision, Study
@@ -101,16 +102,16 @@ def claim(
     ones whose lease ran out. The attempt counts here, so a study that kills its worker is dead after `max_attempts`.
     """
     now = aware_utc(now)
-    _bury(session, now)
-    due = or_(
-        and_(col(Job.state) == QUEUED, col(Job.run_after) <= now, ~held_back(now, priors_wait_seconds)),
-        and_(col(Job.state) == RUNNING, col(Job.lease_until) <= now),
-    )
+    lease = timedelta(seconds=lease_seconds)
+    has_ended = and_(col(Job.state) == RUNNING, has_come(Job.lease_until, now, lease))
+    _bury(session, now, has_ended)
+    waits = and_(col(Job.state) == QUEUED, has_come(Job.run_after, now), ~held_back(now, priors_wait_seconds))
+    due = or_(waits, has_ended)
     values = {
         "state": RUNNING,
         "attempt": col(Job.attempt) + 1,
         "owner": owner,
-        "lease_until": now + timedelta(seconds=lease_seconds),
+        "lease_until": now + lease,
         "started_at": now,
         "finished_at": None,
     }
@@ -169,9 +170,8 @@ def fail(
 ) -> str:
     """Record why an attempt failed and return the new state: `queued` again after a pause, `dead` or `superseded`.
 
-    In place of queued it is `parked` when its study is. Dead when `permanent` or when the attempts are used up; an
-    attempt that is not counted, as it was the machine that failed, uses none up. Raises Fenced when the lease went to
-    someone else.
+    In place of queued it is `parked` when its study is. Dead when `permanent` or when the attempts are used up; when
+    the machine failed, the attempt is not counted. Raises Fenced when the lease went to someone else.
     """
     now = aware_utc(now)
     values: dict[str, Any] = {"error_code": storable(code), "error_text": storable(text)[:TEXT_LIMIT]}
@@ -347,9 +347,8 @@ def _entering(session: Session, revision_pk: int) -> dict[str, Any]:
     return {"state": QUEUED, "owner": None} if parked_at is None else {"state": PARKED, "owner": parked_by}
 
 
-def _bury(session: Session, now: datetime) -> None:
+def _bury(session: Session, now: datetime, expired: ColumnElement[bool]) -> None:
     """End expired jobs that are not to run again: no attempts left, or a newer revision is there."""
-    expired = and_(col(Job.state) == RUNNING, col(Job.lease_until) <= now)
     newer = exists().where(
         col(Revision.id) == col(Job.revision_pk),
         col(Study.id) == col(Revision.study_pk),

@@ -8,6 +8,7 @@ from typing import Final
 from sqlmodel import Session, col, delete, or_, update
 
 from store.database import aware_utc, dialect_insert
+from store.due import has_come
 from store.model_tables import Lease
 
 SCHEDULER: Final = "scheduler"
@@ -18,7 +19,7 @@ def take(session: Session, name: str, owner: str, now: datetime, seconds: float)
     """Take what is free, has ended or is one's own already, for so many seconds; return whether it is ours now."""
     now = aware_utc(now)
     values = {"owner": owner, "until": now + timedelta(seconds=seconds)}
-    free = or_(col(Lease.owner) == owner, col(Lease.until) <= now)
+    free = or_(col(Lease.owner) == owner, has_come(Lease.until, now, timedelta(seconds=seconds)))
     statement = update(Lease).where(col(Lease.name) == name, free).values(values)
     if session.exec(statement, execution_options={"synchronize_session": False}).rowcount:
         return True

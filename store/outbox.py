@@ -15,6 +15,7 @@ from plugins.errors import Refused
 from store import jobs
 from store.charset import storable
 from store.database import aware_utc, insert_new
+from store.due import has_come
 from store.keys import destination_key
 from store.tables import Delivery, Job, Result, Revision
 
@@ -52,8 +53,11 @@ def claim(
     """
     now = aware_utc(now)
     due = or_(
-        and_(col(Delivery.state) == PENDING, col(Delivery.run_after) <= now),
-        and_(col(Delivery.state) == SENDING, col(Delivery.lease_until) <= now),
+        and_(col(Delivery.state) == PENDING, has_come(Delivery.run_after, now)),
+        and_(
+            col(Delivery.state) == SENDING,
+            has_come(Delivery.lease_until, now, timedelta(seconds=lease_seconds)),
+        ),
     )
     first = (
         select(col(Delivery.id))

@@ -11,6 +11,7 @@ from sqlmodel import Session, and_, col, exists, insert, or_, select, update
 
 from store import jobs
 from store.database import aware_utc
+from store.due import has_come
 from store.instances import RECEIVING, SETTLED, STALE_SECONDS, still_open
 from store.tables import Association, AssociationStudy, Instance, Revision, RevisionInstance, Series, Study
 
@@ -47,9 +48,10 @@ def due(
         col(Association.id) == col(AssociationStudy.association_pk),
         still_open(now, stale_seconds),
     )
-    quiet = or_(col(Study.last_arrival_at) <= now - timedelta(seconds=quiet_seconds), col(Study.settle_now))
+    quiet_for, cap = timedelta(seconds=quiet_seconds), timedelta(seconds=hard_cap_seconds)
+    quiet = or_(has_come(Study.last_arrival_at, now - quiet_for, quiet_for), col(Study.settle_now))
     whole = and_(quiet, ~busy)
-    capped = col(Study.first_arrival_at) <= now - timedelta(seconds=hard_cap_seconds)
+    capped = has_come(Study.first_arrival_at, now - cap, cap)
     statement = (
         select(Study.id, Study.last_arrival_at, whole.label("whole"))
         .where(col(Study.state) == RECEIVING, or_(whole, capped))

@@ -17,6 +17,7 @@ from sqlmodel import Field, Session, SQLModel, and_, col, func, select, update
 from plugins.errors import Refused
 from store.charset import storable
 from store.database import aware_utc, insert_new
+from store.due import has_come
 from store.tables import Event, Instance, Pull, Series, Study, UtcDateTime
 
 CLAIMING, CLAIMED, FETCHING, ANALYSING = "claiming", "claimed", "fetching", "analysing"
@@ -171,7 +172,7 @@ def due(session: Session, worklist: str, states: Collection[str], now: datetime)
     ready = and_(
         col(Workitem.worklist) == worklist,
         col(Workitem.state).in_(list(states)),
-        col(Workitem.run_after) <= aware_utc(now),
+        has_come(Workitem.run_after, now),
     )
     return session.exec(
         select(Workitem).where(ready).order_by(col(Workitem.run_after), col(Workitem.id))
