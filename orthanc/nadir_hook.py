@@ -3,7 +3,8 @@
 Orthanc's Python plugin loads this one file (standard library only, plugin versions 4.0 to 7.1). The change
 callback only queues; one daemon thread posts, with back-off, so neither Orthanc nor a sender ever waits for
 Nadir. What is queued is lost when Orthanc dies, so at start the thread looks through Orthanc's own log of changes
-and tells the studies of the last days once more: Nadir ignores what it holds already.
+and tells the studies of the last days once more: Nadir ignores what it holds already. Where an instance that was told
+before is stored anew (a corrected patient, other pixels), Nadir is asked to fetch the whole study.
 
 Configuration, in orthanc.json (or NADIR_URL, and NADIR_TOKEN or NADIR_TOKEN_FILE, in the environment, which win)::
 
@@ -13,6 +14,7 @@ Configuration, in orthanc.json (or NADIR_URL, and NADIR_TOKEN or NADIR_TOKEN_FIL
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import os
 import threading
@@ -29,6 +31,10 @@ MAX_PENDING = 10000
 CATCH_UP_DAYS = 3
 CHANGES_PER_PAGE = 1000
 MAX_PAGES = 300
+
+# The hook's own global properties in Orthanc's database: what was told of each study, in pages by its hash.
+FIRST_PAGE = 0x4E414401
+MEMORY_PAGES = 1024
 
 # What the node will answer alike however often it is asked: bad request, no such route, too large, not valid.
 HOPELESS = (400, 404, 405, 413, 415, 422)
@@ -69,7 +75,7 @@ def _file_of(environment: Mapping[str, str]) -> str:
         raise ValueError("the file NADIR_TOKEN_FILE of the environment cannot be read") from error
 
 
-def post(url: str, token: str, body: Mapping[str, str]) -> int:
+def post(url: str, token: str, body: Mapping[str, Any]) -> int:
     """Return the HTTP status that the node answers to `body`. Raises OSError when nothing answers."""
     headers = {"Content-Type": "application/json"}
     if token:
@@ -105,6 +111,48 @@ def changed_studies(orthanc: Any, since: datetime.datetime) -> list[str]:
     return list(found)
 
 
+def stored_files(orthanc: Any, orthanc_id: str) -> list[tuple[str, str]]:
+    """Return when each instance of a study was stored (UTC, whole seconds) and as which file, oldest first."""
+    query = {"Resources": [orthanc_id], "Level": "Instance", "Metadata": True}
+    found = json.loads(orthanc.RestApiPost("/tools/bulk-content", json.dumps(query)))
+    return sorted((instance["Metadata"]["ReceptionDate"], instance["FileUuid"]) for instance in found)
+
+
+class Memory:
+    """What was told of each study, in Orthanc's database: it outlives Orthanc, and a study that gets another patient.
+
+    Of a study it keeps when its newest instance was stored, and a hash of the files until then. Instances that come
+    later leave that hash as it is; one that is stored anew under its old UID changes it.
+    """
+
+    def __init__(self, orthanc: Any) -> None:
+        self._orthanc = orthanc
+
+    def has_changed(self, uid: str, files: list[tuple[str, str]]) -> bool:
+        """Return whether something that was told before is no longer what it was."""
+        known = self._page(uid).get(uid)
+        return known is not None and known[1] != _hash_until(files, known[0])
+
+    def remember(self, uid: str, files: list[tuple[str, str]]) -> None:
+        """Keep what was told of a study."""
+        newest = files[-1][0] if files else ""
+        page = {**self._page(uid), uid: [newest, _hash_until(files, newest)]}
+        self._orthanc.SetGlobalProperty(_page_of(uid), json.dumps(page))
+
+    def _page(self, uid: str) -> dict[str, list[str]]:
+        page: dict[str, list[str]] = json.loads(self._orthanc.GetGlobalProperty(_page_of(uid), "{}"))
+        return page
+
+
+def _page_of(uid: str) -> int:
+    return FIRST_PAGE + int(hashlib.sha256(uid.encode()).hexdigest()[:8], 16) % MEMORY_PAGES
+
+
+def _hash_until(files: list[tuple[str, str]], newest: str) -> str:
+    names = sorted(name for at, name in files if at <= newest)
+    return hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]
+
+
 class Teller:
     """Queues studies and tells the node of each, in one thread, until it answers.
 
@@ -126,7 +174,7 @@ class Teller:
         orthanc: Any,
         url: str,
         token: str,
-        send: Callable[[str, str, Mapping[str, str]], int] = post,
+        send: Callable[[str, str, Mapping[str, Any]], int] = post,
         delays: tuple[float, ...] = DELAYS_SECONDS,
     ) -> None:
         self.orthanc = orthanc
@@ -137,6 +185,8 @@ class Teller:
         self.told = 0
         self.failures = 0
         self.last_error = ""
+        self._memory = Memory(orthanc)
+        self._is_forgetful = False
         self._pending: dict[str, int] = {}
         self._serial = 0
         self._condition = threading.Condition()
@@ -211,8 +261,12 @@ class Teller:
             uid = tags["StudyInstanceUID"]
         except Exception:  # Orthanc's own exception class is not importable everywhere; the study was deleted
             return True
+        body: dict[str, Any] = {"study_instance_uid": uid, "orthanc_id": orthanc_id}
+        files = self._remembering(lambda: stored_files(self.orthanc, orthanc_id))
+        if files and self._remembering(lambda: self._memory.has_changed(uid, files)):
+            body["everything"] = True
         try:
-            status = self.send(self.url, self.token, {"study_instance_uid": uid, "orthanc_id": orthanc_id})
+            status = self.send(self.url, self.token, body)
         except Exception as error:  # URLError, OSError, http.client errors, ...
             return self._failed(f"{self.url} does not answer ({type(error).__name__})")
         if 200 <= status < 300:
@@ -220,6 +274,8 @@ class Teller:
                 self._log(f"{self.url} answers again")
             self.failures = 0
             self.last_error = ""
+            if files:
+                self._remembering(lambda: self._memory.remember(uid, files))
             self.told += 1
             return True
         if status in HOPELESS:
@@ -228,6 +284,17 @@ class Teller:
             return True
         why = NOT_LET_IN if status == 401 else ""
         return self._failed(f"{self.url} answers HTTP {status}{why}")
+
+    def _remembering(self, act: Callable[[], Any]) -> Any:
+        """Return what `act` returns, or None: without a memory a study is told all the same."""
+        try:
+            return act()
+        except Exception as error:  # whatever Orthanc raises
+            if not self._is_forgetful:
+                what = "studies that are corrected in Orthanc may not be told as that"
+                self._log(f"{what} ({type(error).__name__})")
+            self._is_forgetful = True
+            return None
 
     def _failed(self, text: str) -> bool:
         self.failures += 1
