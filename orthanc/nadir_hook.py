@@ -3,7 +3,8 @@
 Orthanc's Python plugin loads this one file (standard library only, plugin versions 4.0 to 7.1). The change
 callback only queues; one daemon thread posts, with back-off, so neither Orthanc nor a sender ever waits for
 Nadir. What is queued is lost when Orthanc dies, so at start the thread looks through Orthanc's own log of changes
-and tells the studies of the last days once more: Nadir ignores what it holds already. Where an instance that was told
+and tells once more the studies that changed since three days before everything was told last: Nadir ignores what it
+holds already. Where an instance that was told
 before is stored anew (a corrected patient, other pixels), Nadir is asked to fetch the whole study.
 
 Configuration, in orthanc.json (or NADIR_URL, and NADIR_TOKEN or NADIR_TOKEN_FILE, in the environment, which win)::
@@ -27,12 +28,13 @@ from typing import Any
 DEFAULT_URL = "http://127.0.0.1:8080"
 TIMEOUT_SECONDS = 10.0
 DELAYS_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-MAX_PENDING = 10000
+MAX_PENDING = 100000
 CATCH_UP_DAYS = 3
 CHANGES_PER_PAGE = 1000
-MAX_PAGES = 300
 
-# The hook's own global properties in Orthanc's database: what was told of each study, in pages by its hash.
+# The hook's own global properties in Orthanc's database: when nothing waited last, and what was told of each study,
+# in pages by its hash.
+ALL_TOLD = 0x4E414400
 FIRST_PAGE = 0x4E414401
 MEMORY_PAGES = 1024
 
@@ -98,14 +100,14 @@ def changed_studies(orthanc: Any, since: datetime.datetime) -> list[str]:
     found: dict[str, None] = {}
     newest = json.loads(orthanc.RestApiGet("/changes?last")).get("Last", 0)
     limit = since.strftime("%Y%m%dT%H%M%S")
-    for _page in range(MAX_PAGES):
+    while newest > 0:
         first = max(newest - CHANGES_PER_PAGE, 0)
         page = json.loads(orthanc.RestApiGet(f"/changes?since={first}&limit={CHANGES_PER_PAGE}"))
         changes = [c for c in page["Changes"] if first < c["Seq"] <= newest]
         for change in reversed(changes):
             if change.get("ResourceType") == "Study" and change.get("Date", "") >= limit:
                 found[change["ID"]] = None
-        if first == 0 or any(change.get("Date", "") < limit for change in changes):
+        if any(change.get("Date", "") < limit for change in changes):
             break
         newest = first
     return list(found)
@@ -139,9 +141,25 @@ class Memory:
         page = {**self._page(uid), uid: [newest, _hash_until(files, newest)]}
         self._orthanc.SetGlobalProperty(_page_of(uid), json.dumps(page))
 
+    def all_told(self, now: float) -> None:
+        """Keep that nothing waits at `now` (seconds since 1970)."""
+        self._orthanc.SetGlobalProperty(ALL_TOLD, str(int(now)))
+
+    def look_from(self, now: float) -> datetime.datetime:
+        """Return since when studies may be untold: some days before all were told last, as they need time to settle."""
+        kept = self._orthanc.GetGlobalProperty(ALL_TOLD, "")
+        if not kept:
+            self.all_told(now)
+        return _days_before(min(float(kept or now), now))
+
     def _page(self, uid: str) -> dict[str, list[str]]:
         page: dict[str, list[str]] = json.loads(self._orthanc.GetGlobalProperty(_page_of(uid), "{}"))
         return page
+
+
+def _days_before(now: float) -> datetime.datetime:
+    utc = datetime.timezone.utc  # noqa: UP017 - also Python 3.9
+    return datetime.datetime.fromtimestamp(now - CATCH_UP_DAYS * 86400, utc)
 
 
 def _page_of(uid: str) -> int:
@@ -187,6 +205,7 @@ class Teller:
         self.last_error = ""
         self._memory = Memory(orthanc)
         self._is_forgetful = False
+        self._is_complete = True
         self._pending: dict[str, int] = {}
         self._serial = 0
         self._condition = threading.Condition()
@@ -213,6 +232,7 @@ class Teller:
                 self.last_error = (
                     f"more than {MAX_PENDING} studies wait; the node must find the rest by itself"
                 )
+                self._is_complete = False
                 return
             self._serial += 1
             self._pending[orthanc_id] = self._serial
@@ -229,13 +249,19 @@ class Teller:
                 "last_error": self.last_error,
             }
 
-    def _run(self) -> None:
+    def _catch_up(self) -> None:
+        """Queue what may not have been told before Orthanc started."""
+        now = time.time()
         try:
-            since = datetime.datetime.fromtimestamp(time.time() - CATCH_UP_DAYS * 86400, datetime.UTC)
+            since = self._remembering(lambda: self._memory.look_from(now)) or _days_before(now)
             for orthanc_id in changed_studies(self.orthanc, since):
                 self.queue(orthanc_id)
         except Exception as error:  # whatever Orthanc raises, the thread must live
+            self._is_complete = False
             self._log(f"could not look for missed studies: {type(error).__name__}")
+
+    def _run(self) -> None:
+        self._catch_up()
         while not self._stopped.is_set():
             with self._condition:
                 while not self._pending and not self._stopped.is_set():
@@ -251,6 +277,9 @@ class Teller:
                     self._pending[orthanc_id] == serial
                 ):  # else it became stable again meanwhile: tell it again
                     del self._pending[orthanc_id]
+                is_all = not self._pending and self._is_complete
+            if is_all:
+                self._remembering(lambda: self._memory.all_told(time.time()))
             if not done:
                 self._stopped.wait(self.delays[min(self.failures, len(self.delays)) - 1])
 
@@ -291,7 +320,7 @@ class Teller:
             return act()
         except Exception as error:  # whatever Orthanc raises
             if not self._is_forgetful:
-                what = "studies that are corrected in Orthanc may not be told as that"
+                what = "Orthanc does not keep what was told: a corrected study may not be told as that"
                 self._log(f"{what} ({type(error).__name__})")
             self._is_forgetful = True
             return None

@@ -10,7 +10,8 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import httpx
 import numpy as np
@@ -187,6 +188,51 @@ def test_studies_changed_in_the_last_days_are_found_in_orthancs_log_of_changes(
     assert hook.changed_studies(fake, since) == ["told", "lost"]
     fake.changes = []
     assert hook.changed_studies(fake, since) == []
+
+
+DAY = 86400
+
+
+@pytest.mark.parametrize("is_told_before", [True, False])
+def test_what_a_node_that_was_away_for_weeks_was_not_told_is_told_when_orthanc_starts(
+    monkeypatch: pytest.MonkeyPatch, is_told_before: bool
+) -> None:
+    fake = FakeOrthanc({})
+    hook = load_hook(monkeypatch, None)
+    now = datetime.datetime(2025, 1, 10, tzinfo=datetime.UTC).timestamp()
+    monkeypatch.setattr(hook, "time", SimpleNamespace(time=lambda: now))
+    told: list[str] = []
+
+    def teller(answer: int) -> Any:
+        def send(url: str, token: str, body: dict[str, Any]) -> int:
+            told.append(body["orthanc_id"])
+            return answer
+
+        made = hook.Teller(fake, "http://x", "", send=send)
+        made.start()
+        return made
+
+    first = teller(202 if is_told_before else 503)
+    first.queue("before")
+    assert eventually(lambda: told == ["before"])
+    first.stop()
+    fake.changes = [{"Seq": 1, "ResourceType": "Study", "ID": "lost", "Date": "20250110T120000"}]
+    for _restart in range(2):
+        told.clear()
+        now += 20 * DAY
+        away = teller(503)
+        assert eventually(lambda: told == ["lost"])
+        away.stop()
+    back = teller(202)
+    assert eventually(lambda: told == ["lost", "lost"] and back.status()["waiting"] == 0)
+    back.stop()
+    assert back.status()["told"] == 1
+    now += 20 * DAY
+    later = teller(202)
+    later.queue("later")
+    assert eventually(lambda: later.status()["told"] == 1)
+    later.stop()
+    assert told[2:] == ["later"]
 
 
 @pytest.mark.parametrize(
