@@ -27,6 +27,7 @@ BACKOFF_CAP_SECONDS = 900.0
 JITTER = 0.2
 MAX_REFUSALS = 3
 GIVE_UP = timedelta(days=7)
+UNTRIED = timedelta(hours=1)
 TEXT_LIMIT = 4000
 
 
@@ -136,16 +137,20 @@ def failed(
     """Record that a delivery failed, or that its outcome is unknown, and return its state: pending or parked.
 
     The pause doubles from 30 s to 15 min, 20 % more or less. Parked after three permanent refusals in a row, or
-    seven days. Raises Fenced when another sender has the row.
+    seven days. A time in which nobody tried what was due (the node was off, its clock was put on) is no part of these.
+    Raises Fenced when another sender has the row.
     """
     now = aware_utc(now)
     delivery = get(session, delivery_id)
+    overdue = now - delivery.run_after
+    give_up_at = delivery.give_up_at + (overdue if overdue > UNTRIED else timedelta())
     refusals = delivery.refusals + 1 if permanent else 0
-    state = PARKED if refusals >= MAX_REFUSALS or now >= delivery.give_up_at else PENDING
+    state = PARKED if refusals >= MAX_REFUSALS or now >= give_up_at else PENDING
     values = {
         "last_status": status,
         "last_error": storable(error)[:TEXT_LIMIT],
         "refusals": refusals,
+        "give_up_at": give_up_at,
         "run_after": now + backoff(delivery_id, attempt),
     }
     _leave(session, delivery_id, attempt, state, values)

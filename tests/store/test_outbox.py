@@ -142,17 +142,48 @@ def test_a_parked_object_does_not_hold_back_the_others_of_its_study(database: Da
         assert claim(session, now).id != first.id
 
 
-def test_nothing_is_given_up_before_seven_days_and_everything_after(database: Database) -> None:
-    week = timedelta(days=7).total_seconds()
-    with database.transaction() as session:
+def fail_until(session: Session, begin: float, end: float) -> float:
+    """Let one delivery fail from `begin` on whenever it is due, until `end` (s) or until it is parked; return when."""
+    now = begin
+    while now <= end:
+        delivery = claim(session, now)
+        pk = int(delivery.id or 0)
+        if outbox.failed(session, pk, delivery.attempt, None, "down", at(now)) == "parked":
+            return now
+        now = (outbox.get(session, pk).run_after - at(0)).total_seconds() + 1
+    return now
+
+
+TERM = 6 * 3600.0
+
+
+@pytest.fixture
+def short_term(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the seven days be six hours: a test cannot fail once in each quarter of an hour of a week."""
+    assert timedelta(days=7) == outbox.GIVE_UP
+    monkeypatch.setattr(outbox, "GIVE_UP", timedelta(seconds=TERM))
+
+
+@pytest.mark.usefixtures("short_term")
+def test_nothing_is_given_up_before_seven_days_and_everything_after(sqlite: Database) -> None:
+    with sqlite.transaction() as session:
         delivering(session, results=1)
-        first = claim(session, 0)
-        assert outbox.failed(session, int(first.id or 0), 1, None, "down", at(week - 2000)) == "pending"
-        second = claim(session, week)
-        assert outbox.failed(session, int(second.id or 0), 2, None, "down", at(week)) == "parked"
-        assert outbox.retry_parked(session, at(week)) == 1
-        third = claim(session, week)
-        assert outbox.failed(session, int(third.id or 0), 3, None, "down", at(week + 1)) == "pending"
+        parked = fail_until(session, 0, 2 * TERM)
+        assert TERM <= parked <= TERM + 1200
+        assert outbox.retry_parked(session, at(parked)) == 1
+        assert TERM <= fail_until(session, parked, parked + 2 * TERM) - parked <= TERM + 1200
+
+
+@pytest.mark.usefixtures("short_term")
+@pytest.mark.parametrize("tried", [0.0, 3600.0, TERM - 3600])
+def test_a_time_in_which_nobody_tried_is_no_part_of_the_seven_days(sqlite: Database, tried: float) -> None:
+    away = 8 * 86400
+    with sqlite.transaction() as session:
+        delivering(session, results=1)
+        off = fail_until(session, 0, tried) if tried else 0.0
+        assert off <= tried + 1200
+        parked = fail_until(session, off + away, off + away + 2 * TERM)
+        assert TERM + away <= parked <= TERM + away + 1200
 
 
 def test_a_sender_that_died_is_replaced_and_cannot_report_any_more(database: Database) -> None:
