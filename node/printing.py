@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from store.charset import STEERS
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from node.doctor import Line
 
-COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+COMMANDS = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f{STEERS}]")
 """What a terminal obeys instead of showing it; a file name or a tag of somebody else may hold it."""
 WIDE = 1000
 SAID_OF_DELIVERY = ("last_status", "last_error", "confirm_error")

@@ -7,7 +7,9 @@ import unicodedata
 
 FRAGMENT = re.compile(rb"^[^\x1b]+|\x1b[^\x1b]*")
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+STEERS = "\u2028\u2029\u202a-\u202e\u2066-\u2069"
+"""Inside of a class of a pattern: what ends a line, or turns the direction of the text around it (UAX 9, 2)."""
+CONTROL = re.compile(f"[\x00-\x1f\x7f-\x9f{STEERS}\ud800-\udfff]")
 
 
 def base_encoding(specific_character_set: bytes) -> str:

@@ -13,9 +13,11 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from node.markup import bdi
 from node.report.overlays import pretty_unit, rounded
 from node.report.shown import RESEARCH_USE, ShownFinding, StudyReport, Truth
 from node.report.table import Change, Compared, caveat, changes, compare, days_between, without_counterpart
+from store.charset import STEERS
 
 COLUMN_ORDER = (
     "long_axis",
@@ -63,7 +65,7 @@ NAMES = {
     "laa_910": "LAA-910",
     "perc_15": "Perc15",
 }
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+CONTROL = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f{STEERS}]")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -120,7 +122,7 @@ def page(
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(
-        rounded=rounded, unit=pretty_unit, named=lambda n: NAMES.get(n, n), signed=signed
+        rounded=rounded, unit=pretty_unit, named=lambda n: NAMES.get(n, n), signed=signed, bdi=bdi
     )
     html = environment.get_template("page.html").render(
         title=title,

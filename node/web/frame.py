@@ -15,6 +15,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from node.markup import bdi, isolated
 from node.settings import Settings
 from node.web.access import NOBODY, Rule
 from node.web.viewer_files import find_pages
@@ -57,6 +58,7 @@ class Frame:
             lstrip_blocks=True,
         )
         self._environment.filters.update(when=self.when, size=size, span=span, number=number)
+        self._environment.filters.update(bdi=bdi, isolated=isolated)
         self._environment.globals.update(static=static_url, version=version("nadir"))
 
     def page(self, request: Request, template: str, /, status: int = 200, **values: Any) -> Response:

@@ -17,6 +17,7 @@ from PIL import Image
 from reportlab.graphics import renderSVG
 from reportlab.graphics.shapes import Drawing
 
+from node.markup import bdi
 from node.report.longitudinal import words
 from node.report.longitudinal.charts import curve, spider
 from node.report.longitudinal.cohort import Cohort
@@ -95,6 +96,7 @@ def _rendered(template: str, header: str, **values: Any) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
+    environment.filters.update(bdi=bdi)
     html = environment.get_template(template).render(
         words=words, research_use=RESEARCH_USE, header=css_text(header.strip()), **values
     )

@@ -305,12 +305,17 @@ def has_uptake(lesion: LesionCourse) -> bool:
     return any("suv_peak" in cell.numbers for cell in lesion.cells)
 
 
-def title_of(lesion: LesionCourse) -> str:
-    """Return the heading of a lesion."""
+def name_of(lesion: LesionCourse) -> str:
+    """Return what and where a lesion is, as it was named outside."""
     parts = [lesion.name, lesion.site]
     if lesion.node and "node" not in lesion.site.lower():
         parts.append("lymph node")
-    return f"{lesion.code}: {', '.join(dict.fromkeys(filter(None, parts)))}"
+    return ", ".join(dict.fromkeys(filter(None, parts)))
+
+
+def title_of(lesion: LesionCourse) -> str:
+    """Return the heading of a lesion."""
+    return f"{lesion.code}: {name_of(lesion)}"
 
 
 def role_of(lesion: LesionCourse) -> str:
