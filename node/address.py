@@ -23,26 +23,35 @@ def parse_destination(text: str) -> tuple[str, str, int] | str:
     match = AE_ADDRESS.fullmatch(text)
     if match is None or not 0 < int(match["port"]) < 65536:
         raise ValueError(
-            f"'{text}' is not a destination: write AE@host:port or the http(s) URL of a DICOMweb root"
+            f"'{shown(text)}' is not a destination: write AE@host:port or the http(s) URL of a DICOMweb root"
         )
     return match["ae"], match["host"].strip("[]"), int(match["port"])
 
 
 def web_root(text: str) -> str:
     """Return the http(s) URL of a DICOMweb root without a closing slash. Raises ValueError for what cannot be one."""
-    shown = without_credentials(text)
+    told = shown(text)
     if not WEB_ADDRESS.fullmatch(text):
-        raise ValueError(f"'{shown}' is not the http(s) URL of a DICOMweb root")
+        raise ValueError(f"'{told}' is not the http(s) URL of a DICOMweb root")
     if "#" in text:
-        raise ValueError(f"'{shown}' has a fragment: write it without #, and that of a password as %23")
+        raise ValueError(f"'{told}' has a fragment: write it without #, and that of a password as %23")
+    if "@" in "".join(re.split(r"[/?]", text.partition("//")[2], maxsplit=1)[1:]):
+        todo = "write / as %2F and ? as %3F in a password, @ as %40 in a path"
+        raise ValueError(f"'{told}' has an @ behind its host: {todo}")
     try:
         url = urlsplit(text)
         is_reachable = bool(url.hostname) and url.port != 0
     except ValueError:
         is_reachable = False
     if not is_reachable:
-        raise ValueError(f"'{shown}' names no host, or a port that is none: ports are 1 to 65535")
+        raise ValueError(f"'{told}' names no host, or a port that is none: ports are 1 to 65535")
     return text.rstrip("/")
+
+
+def shown(text: str) -> str:
+    """Return what may be told of a text that is perhaps no address: nothing that may be a user and password."""
+    before, at, behind = without_credentials(text).rpartition("@")
+    return behind if ":" in before else f"{before}{at}{behind}"
 
 
 def is_destination(text: str) -> bool:
@@ -66,4 +75,4 @@ def not_listening(what: str, host: str, port: int, error: OSError, setting: str 
     return Unavailable(f"{what}cannot listen on {host}:{port}: {reason}; {todo}")
 
 
-__all__ = ["AE", "WEB_ADDRESS", "is_destination", "not_listening", "parse_destination", "web_root"]
+__all__ = ["AE", "WEB_ADDRESS", "is_destination", "not_listening", "parse_destination", "shown", "web_root"]

@@ -16,7 +16,9 @@ from plugins.errors import Refused
 LONGEST_BYTES = 1 << 16
 WITH_PASSWORDS = ("database_url", "destinations", "pacs_url")
 """Settings that are no secret, and may hold a password in a URL."""
-CREDENTIALS = re.compile(r"(?<=:)//[^/@\s]*@")
+CREDENTIALS = re.compile(r"(?<=:)//(?:(?!/)[^,]*@|[^/@\s]*@)")
+"""User and password up to the last @, whatever they hold; behind a comma another address begins."""
+IN_A_SENTENCE = re.compile(r"(?<=:)//[^@\s']*@")
 
 
 class Secret:
@@ -45,6 +47,11 @@ def hidden(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(hidden(inner) for inner in value)
     return value
+
+
+def hidden_in(sentence: str) -> str:
+    """Return a sentence without the credentials of the URLs that it quotes."""
+    return IN_A_SENTENCE.sub("//", sentence)
 
 
 def holds_credentials(value: Any) -> bool:
@@ -117,6 +124,7 @@ __all__ = [
     "SecretFiles",
     "has_file",
     "hidden",
+    "hidden_in",
     "holds_credentials",
     "is_secret",
     "read_secret",

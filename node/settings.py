@@ -14,7 +14,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from node.address import AE, WEB_ADDRESS, is_destination, parse_destination, web_root
+from node.address import AE, WEB_ADDRESS, is_destination, parse_destination, shown, web_root
 from node.deliveries import DeliverySettings, key_of, taking, without_credentials
 from node.networks import Networks
 from node.oidc_settings import OidcSettings
@@ -288,7 +288,7 @@ class Settings(BaseSettings):
     def _commitment_callers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for text in value:
             if WEB_ADDRESS.fullmatch(text) or not is_destination(text):
-                raise ValueError(f"'{text}' cannot be answered: write AE@host:port")
+                raise ValueError(f"'{shown(text)}' cannot be answered: write AE@host:port")
         return tuple(dict.fromkeys(value))
 
     @field_validator("delivery")

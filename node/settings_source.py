@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, TomlConfigSettingsSource
 
-from node.secrets import hidden, require_private_settings
+from node.secrets import hidden_in, require_private_settings
 from plugins.errors import Refused
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
@@ -24,7 +24,7 @@ def what_is_wrong(error: Mapping[str, Any], fields: Mapping[str, FieldInfo]) -> 
         known = _fields_of(fields.get(str(error["loc"][0]))) if len(error["loc"]) > 1 else ()
         there = f"; {'.'.join(map(str, error['loc'][:-1]))} has {', '.join(known)}" if known else ""
         return f"{name}: there is no such setting{there}"
-    return f"{name}: {hidden(error['msg'].removeprefix('Value error, '))}"
+    return f"{name}: {hidden_in(error['msg'].removeprefix('Value error, '))}"
 
 
 def _fields_of(field: FieldInfo | None) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 
-CREDENTIALS = re.compile(r"(?<=:)//[^/@]*@")
+CREDENTIALS = re.compile(r"(?<=:)//.*@", re.DOTALL)
+"""Up to the last @: a password may hold one, and what else no URL may."""
 
 
 def job_key(

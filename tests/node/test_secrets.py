@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from node.secrets import holds_credentials, is_secret, require_private_settings
+from node.secrets import hidden, holds_credentials, is_secret, require_private_settings
 from node.settings import Settings
 from plugins.errors import Refused
 
@@ -118,6 +118,51 @@ def test_a_number_that_is_none_is_no_secret_and_is_refused_as_a_number(tmp_path:
         assert caught.value.code == "bad-settings"
     assert not any(map(holds_credentials, (float("nan"), 1, True, None, {"a": [float("nan")]})))
     assert holds_credentials({"a": [f"https://u:{CANARY}@pacs"]})
+
+
+@pytest.mark.sec
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://user:{CANARY}/x@h/d",
+        f"https://user:x/{CANARY}@h/d",
+        f"https://user:12/{CANARY}@h/d",
+        f"https://user:x {CANARY}@h/d",
+        f"https://user:{CANARY}'x@h:0/d",
+        f"https://user:x?{CANARY}@h/d",
+        f"user:{CANARY}@h/d",
+        f"https:/user:{CANARY}@h/d",
+    ],
+)
+@pytest.mark.parametrize(
+    "name", ["destinations", "pacs_url", "priors_from", "commitment_callers", "worklist"]
+)
+def test_a_password_that_no_url_may_hold_so_is_refused_and_not_told(
+    tmp_path: Path, name: str, url: str
+) -> None:
+    values: dict[str, Any] = {
+        name: {"url": url} if name == "worklist" else url if name == "pacs_url" else [url]
+    }
+    with pytest.raises(Refused) as caught:
+        Settings.load(home=tmp_path, **values)
+    assert caught.value.code == "bad-settings"
+    assert CANARY not in str(caught.value) and "h" in caught.value.sentence
+
+
+def test_an_at_sign_behind_the_host_is_refused_with_what_to_write(tmp_path: Path) -> None:
+    for url in ("https://user:12/x@h/d", "https://h/d?a=b@c"):
+        with pytest.raises(Refused, match="write / as %2F and \\? as %3F in a password"):
+            Settings.load(home=tmp_path, pacs_url=url)
+    kept = Settings.load(home=tmp_path, pacs_url="https://user:a%2Fb@h/d", destinations=["A:B@host:104"])
+    assert (kept.pacs_url, kept.destinations) == ("https://user:a%2Fb@h/d", ("A:B@host:104",))
+
+
+def test_a_password_with_a_slash_or_a_blank_is_one_and_an_address_beside_a_url_is_none() -> None:
+    for password in ("a/b", "a b", "a@b", "a'b"):
+        url = f"postgresql://u:{password}@h/n"
+        assert holds_credentials(url) and hidden(url) == "postgresql://h/n"
+    for bare in ("https://h/d, A@b:104", "sqlite:////data/a@b.sqlite", "A@b:104"):
+        assert not holds_credentials(bare), bare
 
 
 @pytest.mark.sec
