@@ -157,14 +157,14 @@ class Gate:
     def address(self, request: Request) -> str:
         """Return the IP address that asks; what a proxy of the settings forwards for is believed."""
         peer = request.client.host if request.client else ""
-        forwarded = request.headers.get("x-forwarded-for", "")
-        return forwarded.rpartition(",")[2].strip() if forwarded and is_among(peer, self._proxies) else peer
+        forwarded = _last(request, "x-forwarded-for")
+        return forwarded if forwarded and is_among(peer, self._proxies) else peer
 
     def is_https(self, request: Request) -> bool:
         """Return True when the browser speaks TLS, with us or with a proxy of the settings."""
         peer = request.client.host if request.client else ""
         if "x-forwarded-proto" in request.headers and is_among(peer, self._proxies):
-            return request.headers["x-forwarded-proto"] == "https"
+            return _last(request, "x-forwarded-proto") == "https"
         return request.url.scheme == "https"
 
     def identify(self, request: Request) -> Identity:
@@ -228,6 +228,11 @@ class Gate:
     def _touch(self, cookie: str, now: datetime) -> None:
         with self._database.transaction() as session:
             sessions.touch(session, cookie, now)
+
+
+def _last(request: Request, name: str) -> str:
+    """Return the last value of a header, which the nearest proxy wrote: some add a line, others to the line."""
+    return ",".join(request.headers.getlist(name)).rpartition(",")[2].strip()
 
 
 def require_authentication(settings: Settings, database: Database) -> None:

@@ -7,8 +7,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from empty_database import empty_database
+from starlette.requests import Request
 from web_site import PASSWORD, WebSite
 
+from node.settings import Settings
+from node.web.access import Gate
 from store import accounts, sessions
 
 pytestmark = pytest.mark.sec
@@ -52,6 +56,27 @@ def test_login_cookies_are_secure_behind_a_proxy_that_speaks_tls(
     assert "; secure" in answer.headers["set-cookie"].lower()
     assert "max-age" in answer.headers["strict-transport-security"]
     site.stop()
+
+
+def test_of_two_lines_that_say_for_whom_is_forwarded_that_of_the_proxy_counts(tmp_path: Path) -> None:
+    gate = Gate(Settings(home=tmp_path, http_proxies=("10.0.0.1",)), empty_database(tmp_path))
+    for lines, address, is_https in (
+        ((("for", "6.6.6.6"), ("for", "10.9.9.9"), ("proto", "https"), ("proto", "http")), "10.9.9.9", False),
+        ((("for", "6.6.6.6, 7.7.7.7"), ("proto", "http,https")), "7.7.7.7", True),
+        ((), "10.0.0.1", False),
+    ):
+        headers = [(f"x-forwarded-{name}".encode(), value.encode()) for name, value in lines]
+        request = Request(
+            {
+                "type": "http",
+                "headers": headers,
+                "client": ("10.0.0.1", 5),
+                "scheme": "http",
+                "path": "/",
+                "server": ("h", 80),
+            }
+        )
+        assert (gate.address(request), gate.is_https(request)) == (address, is_https)
 
 
 def test_login_makes_a_new_session_and_ends_the_one_before(site: WebSite) -> None:
