@@ -11,6 +11,8 @@ from plugins.errors import Refused
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Signatures by a key that only the provider has; `none` and those by a shared secret are not among them."""
 LONGEST_TOKEN = 1 << 16
+LONGEST_SUBJECT = 255
+"""ASCII characters of a subject (OpenID Connect Core 1.0, 2)."""
 
 
 class UnknownKey(Refused):
@@ -59,6 +61,12 @@ def verified(
     several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
     if claims.get("azp", None if several else client_id) != client_id:
         raise Refused("bad-id-token", "the provider's answer is for another program (azp)")
+    subject = claims["sub"]
+    if not isinstance(subject, str) or not subject.isascii() or not 0 < len(subject) <= LONGEST_SUBJECT:
+        sentence = (
+            f"the provider's answer names nobody: sub has to be 1 to {LONGEST_SUBJECT} ASCII characters"
+        )
+        raise Refused("bad-id-token", sentence)
     return claims
 
 

@@ -119,7 +119,7 @@ class OutsideDesk:
             verifier=attempt.verifier,
             nonce=attempt.nonce,
         )
-        subject = str(claims["sub"])[:255]
+        subject = str(claims["sub"])
         role = oidc_token.role(oidc_token.claim(claims, settings.role_claim), settings.roles)
         if role is None:
             with database.transaction() as session:

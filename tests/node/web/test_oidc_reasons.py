@@ -19,6 +19,7 @@ from node import oidc_provider
 from node.doctor_peers import peers
 from node.examined import Line
 from node.settings import Settings
+from store import accounts
 
 pytestmark = [pytest.mark.sec, pytest.mark.xdist_group("oidc")]
 
@@ -125,6 +126,18 @@ def test_the_log_tells_what_is_wrong_with_an_id_token_and_nothing_that_it_holds(
     assert "why=bad-id-token" in logged(caplog) and said in logged(caplog)
     for held in ("grace", "another-program", "evil.example"):
         assert held not in logged(caplog)
+
+
+@pytest.mark.parametrize("subject", ["\ud800", "ü", "", 7, "u" * 256])
+def test_a_subject_that_openid_does_not_know_is_refused_and_makes_nobody(
+    site: WebSite, provider: IdentityProvider, caplog: pytest.LogCaptureFixture, subject: object
+) -> None:
+    provider.claims = {"sub": subject, "preferred_username": "eve", "groups": ["radiology"]}
+    with caplog.at_level(logging.WARNING):
+        assert sign_in(site).status_code < 500
+    assert "why=bad-id-token" in logged(caplog)
+    with site.database.reading() as session:
+        assert "eve" not in {row["name"] for row in accounts.list_accounts(session)}
 
 
 def test_the_log_names_nobody_whose_name_is_taken(
