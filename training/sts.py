@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from scipy import ndimage
 
 from models.petct import averaged
 from plugins.errors import Refused
-from store.file_hash import sha256_of
+from training.case_images import CaseImage, read_images, require_truth
 from training.manifest import Case, DataManifest, folds
 from training.table import hashes_of, number_in, read_filled
 
@@ -94,18 +93,21 @@ def _case(row: dict[str, str], line: int, table: Path) -> Case:
 
 
 def load_sarcoma(case: Case, root: Path) -> Sarcoma:
-    """Return the images of a case. Refuses `changed-file`, `unequal-grids` and `oblique-grid`."""
-    for role, path in case.files.items():
-        if sha256_of(root / path) != case.sha256[role]:
-            raise Refused("changed-file", f"{path} is not the file that the manifest speaks of")
-    pet, mask = (_Grid.read(root / case.files[role]) for role in ("pet", "mask"))
-    if pet.voxels.shape != mask.voxels.shape:
-        raise Refused("unequal-grids", f"PET and mask of {case.case_id} have different grids")
-    ct = _Grid.read(root / case.files["ct"]) if "ct" in case.files else None
+    """Return the images of a case.
+
+    Refuses `no-pet` (a case without PET or mask), `changed-file`, `unreadable-file`, `unequal-grids`, `not-finite`,
+    `empty-mask` and `oblique-grid`.
+    """
+    if not {"pet", "mask"} <= case.files.keys():
+        raise Refused("no-pet", f"{case.case_id} has {', '.join(case.files)}, and not a PET and a mask")
+    images = read_images(case, root, FILES)
+    require_truth(case, images, "pet")
+    pet = _Grid.of(images["pet"])
+    ct = _Grid.of(images["ct"]) if "ct" in images else None
     return Sarcoma(
         case_id=case.case_id,
         suv=pet.voxels,
-        mask=mask.voxels > 0,
+        mask=images["mask"].voxels > 0,
         hu=None if ct is None else resampled(ct.voxels, ct.spacing_mm, ct.first_mm, pet),
         spacing_mm=pet.spacing_mm,
     )
@@ -120,21 +122,18 @@ class _Grid:
     first_mm: tuple[float, float, float]
 
     @classmethod
-    def read(cls, path: Path) -> _Grid:
-        """Return a NIfTI file in the patient's LPS order `(K, R, C)`; places are S, P, L in mm."""
-        import nibabel
-
-        image: Any = nibabel.as_closest_canonical(nibabel.load(path))
-        if np.abs(image.affine[:3, :3] - np.diag(np.diag(image.affine)[:3])).max() > 1e-3:
-            raise Refused("oblique-grid", f"the axes of {path} do not run along the patient's")
-        x, y, z = (float(s) for s in np.diag(image.affine)[:3])
-        voxels = np.asarray(image.dataobj, dtype=np.float32)[::-1, ::-1]
-        last = np.asarray(image.shape[:3]) - 1
-        left, back = (-(float(image.affine[a, 3]) + s * float(last[a])) for a, s in ((0, x), (1, y)))
+    def of(cls, image: CaseImage) -> _Grid:
+        """Return the volume of a file; places are S, P, L in mm. Refuses `oblique-grid`."""
+        affine = image.affine
+        if np.abs(affine[:3, :3] - np.diag(np.diag(affine)[:3])).max() > 1e-3:
+            raise Refused("oblique-grid", f"the axes of {image.path} do not run along the patient's")
+        x, y, z = (float(s) for s in np.diag(affine)[:3])
+        last = np.asarray(image.voxels.shape[::-1]) - 1
+        left, back = (-(float(affine[a, 3]) + s * float(last[a])) for a, s in ((0, x), (1, y)))
         return cls(
-            voxels=np.ascontiguousarray(voxels.transpose(2, 1, 0)),
+            voxels=image.voxels.astype(np.float32),
             spacing_mm=(z, y, x),
-            first_mm=(float(image.affine[2, 3]), back, left),
+            first_mm=(float(affine[2, 3]), back, left),
         )
 
 

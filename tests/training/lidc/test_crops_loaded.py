@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,42 +10,17 @@ import numpy as np
 import pytest
 from nodule_crops import write_crops
 from numpy.typing import NDArray
+from rewritten_files import Written, moved, with_nan, with_other
 
 from plugins.errors import Refused
-from store.file_hash import sha256_of
 from training.lidc import load_nodule
 from training.manifest import Case, read_manifest
-
-Written = Callable[[NDArray[Any], NDArray[Any]], object]
-"""Makes another file, or its bytes, of voxels and affine."""
 
 
 @pytest.fixture
 def crop(tmp_path: Path) -> Case:
     """Return a case whose files lie in `tmp_path`."""
     return read_manifest(write_crops(tmp_path, patients=1)).cases[0]
-
-
-def with_other(crop: Case, root: Path, role: str, written: Written) -> Case:
-    """Return the case after one of its files was written anew, with the hash that the file then has."""
-    path = root / crop.files[role]
-    image: Any = nibabel.load(path)
-    made = written(np.asarray(image.dataobj), image.affine)
-    if isinstance(made, bytes):
-        path.write_bytes(made)
-    else:
-        nibabel.save(made, path)
-    return replace(crop, sha256={**crop.sha256, role: sha256_of(path)})
-
-
-def moved(affine: NDArray[Any], mm: float) -> NDArray[Any]:
-    return affine + mm * np.outer([1, 0, 0, 0], [0, 0, 0, 1])
-
-
-def with_nan(voxels: NDArray[Any]) -> NDArray[Any]:
-    found = voxels.astype(np.float32)
-    found[0, 0, 0] = np.nan
-    return found
 
 
 NIFTI = nibabel.Nifti1Image
