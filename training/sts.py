@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from models.petct import averaged
 from plugins.errors import Refused
-from training.case_images import CaseImage, read_images, require_truth
+from training.case_images import SAME_MM, CaseImage, read_images, require_truth
 from training.manifest import Case, DataManifest, folds
 from training.table import hashes_of, number_in, read_filled
 
@@ -96,18 +96,25 @@ def load_sarcoma(case: Case, root: Path) -> Sarcoma:
     """Return the images of a case.
 
     Refuses `no-pet` (a case without PET or mask), `changed-file`, `unreadable-file`, `unequal-grids`, `not-finite`,
-    `empty-mask` and `oblique-grid`.
+    `empty-mask`, `oblique-grid` and `image-elsewhere` (a CT that does not hold all of the mask).
     """
     if not {"pet", "mask"} <= case.files.keys():
         raise Refused("no-pet", f"{case.case_id} has {', '.join(case.files)}, and not a PET and a mask")
     images = read_images(case, root, FILES)
     require_truth(case, images, "pet")
     pet = _Grid.of(images["pet"])
+    mask = images["mask"].voxels > 0
     ct = _Grid.of(images["ct"]) if "ct" in images else None
+    if ct is not None and not _holds(ct, pet, mask):
+        raise Refused(
+            "image-elsewhere",
+            f"{images['ct'].path} does not reach over all that is drawn in {case.case_id}; give the CT of the same "
+            "place, or leave it out",
+        )
     return Sarcoma(
         case_id=case.case_id,
         suv=pet.voxels,
-        mask=images["mask"].voxels > 0,
+        mask=mask,
         hu=None if ct is None else resampled(ct.voxels, ct.spacing_mm, ct.first_mm, pet),
         spacing_mm=pet.spacing_mm,
     )
@@ -135,6 +142,16 @@ class _Grid:
             spacing_mm=(z, y, x),
             first_mm=(float(affine[2, 3]), back, left),
         )
+
+
+def _holds(ct: _Grid, pet: _Grid, mask: NDArray[np.bool_]) -> bool:
+    """Return whether the middle of every voxel of a mask on the PET lies within a voxel of the CT."""
+    inside = np.argwhere(mask)
+    ends = np.stack([inside.min(axis=0), inside.max(axis=0)])
+    mm = ends * np.asarray(pet.spacing_mm) + pet.first_mm - np.asarray(ct.first_mm)
+    half = np.asarray(ct.spacing_mm) / 2 + SAME_MM
+    last = (np.asarray(ct.voxels.shape) - 1) * np.asarray(ct.spacing_mm)
+    return bool((mm >= -half).all() and (mm <= last + half).all())
 
 
 def resampled(

@@ -58,3 +58,27 @@ def test_a_case_without_a_pet_is_refused(sarcoma: Case, tmp_path: Path) -> None:
                    sha256={"image": sarcoma.sha256["pet"], "mask": sarcoma.sha256["mask"]})  # fmt: skip
     with pytest.raises(Refused, match="no-pet: STS_000 has image, mask, and not a PET and a mask"):
         load_sarcoma(crop, tmp_path / "sts")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda a, at: NIFTI(a, moved(at, 1000.0)),
+        lambda a, at: NIFTI(a, moved(at, -60.0)),
+        lambda a, at: NIFTI(a[:, :, :18], at),
+    ],
+)
+def test_a_ct_that_does_not_hold_the_whole_tumour_is_refused_with_its_file(
+    sarcoma: Case, tmp_path: Path, written: Written
+) -> None:
+    other = with_other(sarcoma, tmp_path / "sts", "ct", written)
+    with pytest.raises(Refused, match=r"image-elsewhere: .*STS_000_ct\.nii\.gz .* drawn in STS_000"):
+        load_sarcoma(other, tmp_path / "sts")
+
+
+def test_a_ct_that_is_narrower_than_the_pet_and_holds_the_tumour_is_taken(
+    sarcoma: Case, tmp_path: Path
+) -> None:
+    narrow = with_other(sarcoma, tmp_path / "sts", "ct", lambda a, at: NIFTI(a[10:-10], moved(at, -12.5)))
+    hu = load_sarcoma(narrow, tmp_path / "sts").hu
+    assert hu is not None and float(hu[hu.shape[0] // 2, hu.shape[1] // 2, hu.shape[2] // 2]) == 50.0
