@@ -21,6 +21,8 @@ FILES = {"pet": "pet_suv", "mask": "pet_mask", "ct": "ct"}
 TAGS = ("suv_max", "suv_mean", "gtv_pet_volume_ml")
 COLUMNS = ("patient", *TAGS)
 BAD_TABLE = "bad-table"
+SAME_SUV = 0.05
+"""Part of `suv_max` by which the highest value in the mask may differ from it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,7 +98,8 @@ def load_sarcoma(case: Case, root: Path) -> Sarcoma:
     """Return the images of a case.
 
     Refuses `no-pet` (a case without PET or mask), `changed-file`, `unreadable-file`, `unequal-grids`, `not-finite`,
-    `empty-mask`, `oblique-grid` and `image-elsewhere` (a CT that does not hold all of the mask).
+    `empty-mask`, `oblique-grid`, `image-elsewhere` (a CT that does not hold all of the mask) and `not-suv` (the highest
+    value in the mask is not the `suv_max` of `patients.csv`).
     """
     if not {"pet", "mask"} <= case.files.keys():
         raise Refused("no-pet", f"{case.case_id} has {', '.join(case.files)}, and not a PET and a mask")
@@ -111,6 +114,7 @@ def load_sarcoma(case: Case, root: Path) -> Sarcoma:
             f"{images['ct'].path} does not reach over all that is drawn in {case.case_id}; give the CT of the same "
             "place, or leave it out",
         )
+    _require_suv(case, images["pet"], float(pet.voxels[mask].max()))
     return Sarcoma(
         case_id=case.case_id,
         suv=pet.voxels,
@@ -118,6 +122,19 @@ def load_sarcoma(case: Case, root: Path) -> Sarcoma:
         hu=None if ct is None else resampled(ct.voxels, ct.spacing_mm, ct.first_mm, pet),
         spacing_mm=pet.spacing_mm,
     )
+
+
+def _require_suv(case: Case, pet: CaseImage, found: float) -> None:
+    """Refuse `not-suv`; a case that is no row of `patients.csv` may have a tag `suv_max` that means something else."""
+    said = case.tags.get("suv_max")
+    if not set(TAGS) <= case.tags.keys() or not isinstance(said, float):
+        return
+    if not abs(found - said) <= SAME_SUV * abs(said):
+        raise Refused(
+            "not-suv",
+            f"{pet.path} holds at most {found:.5g} in the mask, and the suv_max of {case.case_id} is {said:.5g}; "
+            "give the PET in SUV, not in Bq/ml, or correct patients.csv",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

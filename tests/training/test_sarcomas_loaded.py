@@ -82,3 +82,21 @@ def test_a_ct_that_is_narrower_than_the_pet_and_holds_the_tumour_is_taken(
     narrow = with_other(sarcoma, tmp_path / "sts", "ct", lambda a, at: NIFTI(a[10:-10], moved(at, -12.5)))
     hu = load_sarcoma(narrow, tmp_path / "sts").hu
     assert hu is not None and float(hu[hu.shape[0] // 2, hu.shape[1] // 2, hu.shape[2] // 2]) == 50.0
+
+
+@pytest.mark.parametrize("factor", [5000.0, 1.06, 0.94])
+def test_a_pet_whose_highest_value_is_not_the_suv_max_of_the_table_is_refused(
+    sarcoma: Case, tmp_path: Path, factor: float
+) -> None:
+    other = with_other(sarcoma, tmp_path / "sts", "pet", lambda a, at: NIFTI(a * np.float32(factor), at))
+    said = rf"not-suv: .*STS_000_pet_suv\.nii\.gz holds at most {4 * factor:.5g} in the mask, .*STS_000 is 4;"
+    with pytest.raises(Refused, match=said):
+        load_sarcoma(other, tmp_path / "sts")
+
+
+def test_a_suv_max_that_was_rounded_or_that_no_table_gave_is_taken(sarcoma: Case, tmp_path: Path) -> None:
+    rounded = with_other(sarcoma, tmp_path / "sts", "pet", lambda a, at: NIFTI(a * np.float32(1.04), at))
+    assert load_sarcoma(rounded, tmp_path / "sts").suv_max == pytest.approx(4.16)
+    other = with_other(sarcoma, tmp_path / "sts", "pet", lambda a, at: NIFTI(a * np.float32(2.0), at))
+    twice = load_sarcoma(replace(other, tags={"suv_max": 4.0}), tmp_path / "sts")
+    assert twice.suv_max == pytest.approx(8.32)
