@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from plugins.errors import Refused
 from training.case_images import read_images, require_truth
-from training.manifest import Case, DataManifest, folds
-from training.table import hashes_of, number_in, read_filled
+from training.manifest import Case, DataManifest, folds, require_images_apart
+from training.table import hashes_of, number_in, read_filled, word_in
 
 TAGS = ("spacing_x_mm", "spacing_z_mm", "malignancy", "subtlety", "texture", "spiculation", "margin")
 COLUMNS = ("image_file", "mask_file", "patient_id", "nodule_id", "diameter_mm", *TAGS)
@@ -43,12 +43,14 @@ def lidc_manifest(root: Path) -> DataManifest:
     """Return the cases of the folder with their hashes and folds.
 
     Refuses `no-nodules` (no `nodules.csv` there) and `bad-table`: what `training.table` refuses, no row, a cell that is
-    no finite number, a diameter that is not above 0, a `nodule_id` that is no whole number; `missing-files`.
+    no finite number, a diameter that is not above 0, a `nodule_id` that is no whole number, no `patient_id`;
+    `missing-files` and `image-of-two-patients`.
     """
     table = root / "nodules.csv"
     if not table.is_file():
         raise Refused("no-nodules", f"there is no nodules.csv in {root}")
     cases = [_case(row, line, table) for line, row in read_filled(table, COLUMNS, BAD_TABLE)]
+    require_images_apart(cases)
     largest: dict[str, float] = {}
     for case in cases:
         largest[case.patient_id] = max(largest.get(case.patient_id, 0.0), case.size_mm)
@@ -60,6 +62,7 @@ def lidc_manifest(root: Path) -> DataManifest:
 def _case(row: dict[str, str], line: int, table: Path) -> Case:
     """Return the case of a row, in no fold yet."""
     number = partial(number_in, row, line=line, file=table, code=BAD_TABLE)
+    patient = word_in(row, "patient_id", line, table, BAD_TABLE)
     nodule = number("nodule_id")
     if not nodule.is_integer():
         raise Refused(BAD_TABLE, f"the nodule_id {nodule:g} in line {line} of {table} is no whole number")
@@ -67,8 +70,8 @@ def _case(row: dict[str, str], line: int, table: Path) -> Case:
     tags = {name: number(name) if row[name] else None for name in TAGS}
     files = {"image": row["image_file"], "mask": row["mask_file"]}
     return Case(
-        case_id=f"{row['patient_id']}_nodule{int(nodule):02d}",
-        patient_id=row["patient_id"],
+        case_id=f"{patient}_nodule{int(nodule):02d}",
+        patient_id=patient,
         files=files,
         sha256=hashes_of(files, line, table),
         fold=0,

@@ -19,6 +19,8 @@ from plugins.errors import Refused
 from store.patient_key import patient_key
 
 FOLDS = 5
+IMAGES = frozenset({"image", "pet"})
+"""Roles of the images that something was drawn on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +166,20 @@ def require_patients_apart(*sides: Iterable[Case]) -> None:
                 )
 
 
+def require_images_apart(cases: Iterable[Case]) -> None:
+    """Refuse (`image-of-two-patients`) when an image, byte for byte, is that of cases of two patients."""
+    seen: dict[str, Case] = {}
+    for case in cases:
+        for role in IMAGES & case.files.keys():
+            first = seen.setdefault(case.sha256[role], case)
+            if first.patient_id != case.patient_id:
+                raise Refused(
+                    "image-of-two-patients",
+                    f"{case.files[role]} of {case.case_id} is also the image of {first.case_id}; name one patient, or "
+                    "leave one of them out",
+                )
+
+
 def folds(sizes_mm: Mapping[str, float], count: int = FOLDS, seed: int = 0) -> dict[str, int]:
     """Return the fold of each patient, given the size of his largest lesion in mm.
 
@@ -180,5 +196,6 @@ def folds(sizes_mm: Mapping[str, float], count: int = FOLDS, seed: int = 0) -> d
 
 
 __all__ = [
-    "FOLDS", "Case", "DataManifest", "folds", "part_of", "patient_key", "read_manifest", "require_patients_apart",
+    "FOLDS", "Case", "DataManifest", "folds", "part_of", "patient_key", "read_manifest", "require_images_apart",
+    "require_patients_apart",
 ]  # fmt: skip

@@ -14,8 +14,8 @@ from scipy import ndimage
 from models.petct import averaged
 from plugins.errors import Refused
 from training.case_images import SAME_MM, CaseImage, read_images, require_truth
-from training.manifest import Case, DataManifest, folds
-from training.table import hashes_of, number_in, read_filled
+from training.manifest import Case, DataManifest, folds, require_images_apart
+from training.table import hashes_of, number_in, read_filled, word_in
 
 FILES = {"pet": "pet_suv", "mask": "pet_mask", "ct": "ct"}
 TAGS = ("suv_max", "suv_mean", "gtv_pet_volume_ml")
@@ -64,12 +64,13 @@ def sts_manifest(root: Path) -> DataManifest:
 
     The size of a tumour is the diameter of the ball with its volume.
     Refuses `no-sarcomas` (no `patients.csv` there) and `bad-table`: what `training.table` refuses, no row, a cell
-    that is no finite number, a volume that is not above 0; `missing-files`.
+    that is no finite number, a volume that is not above 0, no `patient`; `missing-files` and `image-of-two-patients`.
     """
     table = root / "patients.csv"
     if not table.is_file():
         raise Refused("no-sarcomas", f"there is no patients.csv in {root}")
     cases = [_case(row, line, table) for line, row in read_filled(table, COLUMNS, BAD_TABLE)]
+    require_images_apart(cases)
     fold_of = folds({case.patient_id: case.size_mm for case in cases})
     folded = [replace(case, fold=fold_of[case.patient_id]) for case in cases]
     return DataManifest(name="sts_petct", cases=tuple(sorted(folded, key=lambda case: case.case_id)))
@@ -80,7 +81,7 @@ def _case(row: dict[str, str], line: int, table: Path) -> Case:
     number = partial(number_in, row, line=line, file=table, code=BAD_TABLE)
     volume_ml = number("gtv_pet_volume_ml", above=0.0)
     tags = {name: number(name) for name in TAGS}
-    root, patient = table.parent, row["patient"]
+    root, patient = table.parent, word_in(row, "patient", line, table, BAD_TABLE)
     files = {role: f"{patient}/{patient}_{name}.nii.gz" for role, name in FILES.items()}
     files = {role: path for role, path in files.items() if role != "ct" or (root / path).is_file()}
     return Case(

@@ -50,6 +50,13 @@ def read_filled(file: Path, needed: Collection[str], code: str) -> list[tuple[in
     raise Refused(code, f"{file} has no row below the names of its columns; give it one for each case")
 
 
+def word_in(row: Mapping[str, str], name: str, line: int, file: Path, code: str) -> str:
+    """Return the word in a cell without blanks around it. Refuses, with `code`, an empty one."""
+    if word := row[name].strip():
+        return word
+    raise Refused(code, f"'{name}' in line {line} of {file} is empty; fill it in")
+
+
 def number_in(
     row: Mapping[str, str], name: str, line: int, file: Path, code: str, *, above: float = -math.inf
 ) -> float:
@@ -76,4 +83,4 @@ def hashes_of(files: Mapping[str, str], line: int, file: Path) -> dict[str, str]
     return found
 
 
-__all__ = ["hashes_of", "number_in", "read_filled", "read_rows"]
+__all__ = ["hashes_of", "number_in", "read_filled", "read_rows", "word_in"]

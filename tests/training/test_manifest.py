@@ -112,6 +112,7 @@ NODULE_COLUMNS = (
         ),
         (f"{NODULE_COLUMNS}\ni,m,P,x,9,1,1,3,3,3,3,3", "'nodule_id' in line 2 of .* is no number: 'x'"),
         (f"{NODULE_COLUMNS}\ni,m,P,1.5,9,1,1,3,3,3,3,3", "nodule_id 1.5 in line 2 of .* is no whole number"),
+        (f"{NODULE_COLUMNS}\ni,m, ,1,9,1,1,3,3,3,3,3", "'patient_id' in line 2 of .* is empty; fill it in"),
         (f"{NODULE_COLUMNS}\ni,m,M\xfcller,1,9,1,1,3,3,3,3,3", "cannot be read as CSV .*UTF-8"),
     ],
 )
@@ -131,6 +132,10 @@ def test_a_table_of_nodules_that_cannot_be_understood_is_told_by_line_and_column
         (
             "patient,gtv_pet_volume_ml,suv_max,suv_mean\nA,-3,5,2",
             "'gtv_pet_volume_ml' in line 2 .* above 0: '-3'",
+        ),
+        (
+            "patient,gtv_pet_volume_ml,suv_max,suv_mean\n,30,5,2",
+            "'patient' in line 2 of .* is empty; fill it in",
         ),
         ("patient,gtv_pet_volume_ml,suv_max,suv_mean\nA,30,,2", "'suv_max' in line 2 of .* is no number: ''"),
         (
@@ -160,6 +165,35 @@ def test_a_file_that_a_table_names_and_that_is_not_there_is_told_with_its_line(t
         Refused, match=r"missing-files: line 2 of .*patients\.csv needs A/A_pet_suv\.nii\.gz,"
     ):
         sts_manifest(tmp_path)
+
+
+def with_files(root: Path, **content: bytes) -> None:
+    for name, held in content.items():
+        (root / name).write_bytes(held)
+
+
+def test_a_name_with_blanks_around_it_is_that_patient(tmp_path: Path) -> None:
+    with_files(tmp_path, i=b"image", j=b"another", m=b"mask")
+    rows = "i,m,P1,1,9,1,1,3,3,3,3,3\nj,m,P1 ,2,9,1,1,3,3,3,3,3"
+    (tmp_path / "nodules.csv").write_text(f"{NODULE_COLUMNS}\n{rows}")
+    cases = lidc_manifest(tmp_path).cases
+    assert [(one.case_id, one.patient_id) for one in cases] == [("P1_nodule01", "P1"), ("P1_nodule02", "P1")]
+    (tmp_path / "A").mkdir()
+    with_files(tmp_path / "A", **{"A_pet_suv.nii.gz": b"pet", "A_pet_mask.nii.gz": b"mask"})
+    (tmp_path / "patients.csv").write_text("patient,gtv_pet_volume_ml,suv_max,suv_mean\nA ,30,5,2")
+    assert [one.patient_id for one in sts_manifest(tmp_path).cases] == ["A"]
+
+
+def test_an_image_is_that_of_one_patient(tmp_path: Path) -> None:
+    with_files(tmp_path, i=b"image", j=b"image", m=b"mask")
+    rows = "i,m,P1,1,9,1,1,3,3,3,3,3\nj,m,P1,2,9,1,1,3,3,3,3,3"
+    (tmp_path / "nodules.csv").write_text(f"{NODULE_COLUMNS}\n{rows}")
+    assert len(lidc_manifest(tmp_path).cases) == 2
+    (tmp_path / "nodules.csv").write_text(f"{NODULE_COLUMNS}\n{rows.replace('j,m,P1', 'j,m,P2')}")
+    with pytest.raises(
+        Refused, match="image-of-two-patients: j of P2_nodule02 is also the image of P1_nodule01; name one"
+    ):
+        lidc_manifest(tmp_path)
 
 
 @pytest.mark.parametrize(
