@@ -44,7 +44,7 @@ def lidc_manifest(root: Path) -> DataManifest:
 
     Refuses `no-nodules` (no `nodules.csv` there) and `bad-table`: what `training.table` refuses, no row, a cell that is
     no finite number, a diameter that is not above 0, a `nodule_id` that is no whole number, no `patient_id`;
-    `missing-files` and `image-of-two-patients`.
+    `missing-files`, `outside` and `image-of-two-patients`.
     """
     table = root / "nodules.csv"
     if not table.is_file():

@@ -142,9 +142,15 @@ def _case(plain: Mapping[str, Any]) -> Case:
     if not math.isfinite(case.size_mm):
         raise ValueError(f"the size of case {case.case_id} is {case.size_mm}")
     for file in case.files.values():
-        if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts or "\0" in file:
+        if not is_inside(file):
             raise ValueError(f"file {file!r} of case {case.case_id} is not in the folder of the data set")
     return case
+
+
+def is_inside(file: str) -> bool:
+    """Return whether a path is one within the folder of a data set: relative, and never upwards."""
+    path = PurePosixPath(file)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in file
 
 
 def part_of(cases: Sequence[Case], share: float, seed: int = 0) -> tuple[Case, ...]:
@@ -196,6 +202,6 @@ def folds(sizes_mm: Mapping[str, float], count: int = FOLDS, seed: int = 0) -> d
 
 
 __all__ = [
-    "FOLDS", "Case", "DataManifest", "folds", "part_of", "patient_key", "read_manifest", "require_images_apart",
-    "require_patients_apart",
+    "FOLDS", "Case", "DataManifest", "folds", "is_inside", "part_of", "patient_key", "read_manifest",
+    "require_images_apart", "require_patients_apart",
 ]  # fmt: skip

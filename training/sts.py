@@ -64,7 +64,8 @@ def sts_manifest(root: Path) -> DataManifest:
 
     The size of a tumour is the diameter of the ball with its volume.
     Refuses `no-sarcomas` (no `patients.csv` there) and `bad-table`: what `training.table` refuses, no row, a cell
-    that is no finite number, a volume that is not above 0, no `patient`; `missing-files` and `image-of-two-patients`.
+    that is no finite number, a volume that is not above 0, no `patient`; `missing-files`, `outside` and
+    `image-of-two-patients`.
     """
     table = root / "patients.csv"
     if not table.is_file():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from plugins.errors import Refused
 from store.file_hash import sha256_of
+from training.manifest import is_inside
 
 
 def read_rows(file: Path, needed: Collection[str], code: str) -> list[tuple[int, dict[str, str]]]:
@@ -69,9 +70,18 @@ def number_in(
 
 
 def hashes_of(files: Mapping[str, str], line: int, file: Path) -> dict[str, str]:
-    """Return the sha256 of the files of a row by their roles; they lie beside the table. Refuses `missing-files`."""
+    """Return the sha256 of the files of a row by their roles; they lie in the folder of the table.
+
+    Refuses `outside` (a path that leads out of it) and `missing-files`.
+    """
     found = {}
     for role, path in files.items():
+        if not is_inside(path):
+            raise Refused(
+                "outside",
+                f"line {line} of {file} names {path!r}, which is not in the folder of the table; put the file there, "
+                "and write its path from there",
+            )
         try:
             found[role] = sha256_of(file.parent / path)
         except OSError as error:

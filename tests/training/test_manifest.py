@@ -196,6 +196,20 @@ def test_an_image_is_that_of_one_patient(tmp_path: Path) -> None:
         lidc_manifest(tmp_path)
 
 
+@pytest.mark.parametrize("path", ["../i", "/etc/passwd", "a/../../i", "i\0"])
+def test_a_file_outside_the_folder_of_its_table_is_refused_with_its_line(tmp_path: Path, path: str) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    with_files(tmp_path, i=b"image")
+    with_files(folder, m=b"mask")
+    (folder / "nodules.csv").write_text(f"{NODULE_COLUMNS}\n{path},m,P,1,9,1,1,3,3,3,3,3")
+    with pytest.raises(Refused, match=r"outside: line 2 of .*nodules\.csv names .*not in the folder of the"):
+        lidc_manifest(folder)
+    (folder / "patients.csv").write_text(f"patient,gtv_pet_volume_ml,suv_max,suv_mean\n{path},30,5,2")
+    with pytest.raises(Refused, match=r"outside: line 2 of .*patients\.csv names"):
+        sts_manifest(folder)
+
+
 @pytest.mark.parametrize(
     ("model", "manifest_of", "name"),
     [
