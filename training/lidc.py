@@ -14,9 +14,15 @@ from training.case_images import read_images, require_truth
 from training.manifest import Case, DataManifest, folds, require_images_apart
 from training.table import hashes_of, number_in, read_filled, word_in
 
-TAGS = ("spacing_x_mm", "spacing_z_mm", "malignancy", "subtlety", "texture", "spiculation", "margin")
+SPACINGS = ("spacing_x_mm", "spacing_z_mm")
+RATINGS = ("malignancy", "subtlety", "texture", "spiculation", "margin")
+TAGS = (*SPACINGS, *RATINGS)
 COLUMNS = ("image_file", "mask_file", "patient_id", "nodule_id", "diameter_mm", *TAGS)
 BAD_TABLE = "bad-table"
+LOWEST, HIGHEST = 1.0, 5.0
+"""Between these the readers rate."""
+LARGEST_MM = 500.0
+"""No lesion is larger; a greater diameter is not in mm."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,8 +49,8 @@ def lidc_manifest(root: Path) -> DataManifest:
     """Return the cases of the folder with their hashes and folds.
 
     Refuses `no-nodules` (no `nodules.csv` there) and `bad-table`: what `training.table` refuses, no row, a cell that is
-    no finite number, a diameter that is not above 0, a `nodule_id` that is no whole number, no `patient_id`;
-    `missing-files`, `outside` and `image-of-two-patients`.
+    no finite number, a diameter that is not above 0 or beyond `LARGEST_MM`, a rating that is not 1 to 5, a
+    `nodule_id` that is no whole number, no `patient_id`; `missing-files`, `outside` and `image-of-two-patients`.
     """
     table = root / "nodules.csv"
     if not table.is_file():
@@ -66,8 +72,9 @@ def _case(row: dict[str, str], line: int, table: Path) -> Case:
     nodule = number("nodule_id")
     if not nodule.is_integer():
         raise Refused(BAD_TABLE, f"the nodule_id {nodule:g} in line {line} of {table} is no whole number")
-    size_mm = number("diameter_mm", above=0.0)
-    tags = {name: number(name) if row[name] else None for name in TAGS}
+    size_mm = number("diameter_mm", above=0.0, most=LARGEST_MM)
+    rating = partial(number, least=LOWEST, most=HIGHEST)
+    tags = {name: (rating if name in RATINGS else number)(name) if row[name] else None for name in TAGS}
     files = {"image": row["image_file"], "mask": row["mask_file"]}
     return Case(
         case_id=f"{patient}_nodule{int(nodule):02d}",
@@ -99,4 +106,4 @@ def load_nodule(case: Case, root: Path) -> Nodule:
     )
 
 
-__all__ = ["Nodule", "lidc_manifest", "load_nodule"]
+__all__ = ["HIGHEST", "LOWEST", "Nodule", "lidc_manifest", "load_nodule"]

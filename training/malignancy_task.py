@@ -23,7 +23,7 @@ from models.patches import scaled
 from plugins.errors import Refused
 from training.evaluate.data import open_learnable
 from training.experiment import Experiment
-from training.lidc import Nodule, load_nodule
+from training.lidc import HIGHEST, LOWEST, Nodule, load_nodule
 from training.manifest import FOLDS, Case, DataManifest, part_of, require_patients_apart
 
 Array = NDArray[np.float32]
@@ -111,10 +111,19 @@ class MalignancyTask:
 
 
 def malignant(case: Case) -> bool | None:
-    """Return whether the readers rate a nodule malignant; None when they do not decide or did not rate it."""
+    """Return whether the readers rate a nodule malignant; None when they do not decide or did not rate it.
+
+    Refuses `bad-rating`: one that is not 1 to 5.
+    """
     rating = case.tags.get("malignancy")
     if not isinstance(rating, float) or rating == UNDECIDED:
         return None
+    if not LOWEST <= rating <= HIGHEST:
+        raise Refused(
+            "bad-rating",
+            f"the malignancy of {case.case_id} is {rating:g}, and readers rate it from {LOWEST:g} to {HIGHEST:g}; "
+            "correct it, or leave the rating out",
+        )
     return rating > UNDECIDED
 
 

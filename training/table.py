@@ -59,14 +59,26 @@ def word_in(row: Mapping[str, str], name: str, line: int, file: Path, code: str)
 
 
 def number_in(
-    row: Mapping[str, str], name: str, line: int, file: Path, code: str, *, above: float = -math.inf
+    row: Mapping[str, str],
+    name: str,
+    line: int,
+    file: Path,
+    code: str,
+    *,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    most: float = math.inf,
 ) -> float:
-    """Return the number in a cell. Refuses, with `code`, what is no finite number, or not above `above`."""
+    """Return the number in a cell.
+
+    Refuses, with `code`, what is no finite number, not above `above`, below `least` or beyond `most`.
+    """
     with suppress(ValueError):
-        if math.isfinite(number := float(row[name])) and number > above:
+        if math.isfinite(number := float(row[name])) and number > above and least <= number <= most:
             return number
-    wanted = "number" if math.isinf(above) else f"number above {above:g}"
-    raise Refused(code, f"'{name}' in line {line} of {file} is no {wanted}: '{row[name]}'; correct it")
+    bounds = ((" above", above), (" from", least), (" up to", most))
+    wanted = "".join(f"{word} {bound:g}" for word, bound in bounds if math.isfinite(bound))
+    raise Refused(code, f"'{name}' in line {line} of {file} is no number{wanted}: '{row[name]}'; correct it")
 
 
 def hashes_of(files: Mapping[str, str], line: int, file: Path) -> dict[str, str]:

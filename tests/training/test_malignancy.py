@@ -82,6 +82,13 @@ def test_three_is_neither_benign_nor_malignant() -> None:
     ]
 
 
+@pytest.mark.parametrize("rating", [0.0, 0.9, 5.1, 9.0])
+def test_a_rating_that_readers_cannot_give_is_refused_with_its_case(rating: float) -> None:
+    case = _rated(rating)
+    with pytest.raises(Refused, match=f"bad-rating: .*{case.case_id} is {rating:g}, .* from 1 to 5; correct"):
+        malignant(case)
+
+
 def test_votes_spread_as_far_as_other_patients_would_move_them() -> None:
     random = np.random.default_rng(0)
     true = np.array([1.5, -1.0, 0.0])

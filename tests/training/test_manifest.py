@@ -94,17 +94,20 @@ NODULE_COLUMNS = (
         (NODULE_COLUMNS, "has no row below the names of its columns"),
         (
             f"{NODULE_COLUMNS}\ni,m,P,1,wide,1,1,3,3,3,3,3",
-            "'diameter_mm' in line 2 of .* is no number above 0: 'wide'",
+            "'diameter_mm' in line 2 of .* is no number above 0 up to 500: 'wide'",
         ),
         (
             f"{NODULE_COLUMNS}\ni,m,P,1,nan,1,1,3,3,3,3,3",
-            "'diameter_mm' in line 2 of .* number above 0: 'nan'",
+            "'diameter_mm' in line 2 of .* number above 0 up to 500: 'nan'",
         ),
-        (f"{NODULE_COLUMNS}\ni,m,P,1,-4,1,1,3,3,3,3,3", "'diameter_mm' in line 2 of .* number above 0: '-4'"),
-        (f"{NODULE_COLUMNS}\ni,m,P,1,,1,1,3,3,3,3,3", "'diameter_mm' in line 2 of .* number above 0: ''"),
+        (
+            f"{NODULE_COLUMNS}\ni,m,P,1,-4,1,1,3,3,3,3,3",
+            "'diameter_mm' in line 2 of .* above 0 up to 500: '-4'",
+        ),
+        (f"{NODULE_COLUMNS}\ni,m,P,1,,1,1,3,3,3,3,3", "'diameter_mm' in line 2 of .* above 0 up to 500: ''"),
         (
             f"{NODULE_COLUMNS}\ni,m,P,1,9,1,1,high,3,3,3,3",
-            "'malignancy' in line 2 of .* is no number: 'high'",
+            "'malignancy' in line 2 of .* is no number from 1 up to 5: 'high'",
         ),
         (
             f"{NODULE_COLUMNS}\ni,m,P,1,9,1,inf,3,3,3,3,3",
@@ -112,6 +115,13 @@ NODULE_COLUMNS = (
         ),
         (f"{NODULE_COLUMNS}\ni,m,P,x,9,1,1,3,3,3,3,3", "'nodule_id' in line 2 of .* is no number: 'x'"),
         (f"{NODULE_COLUMNS}\ni,m,P,1.5,9,1,1,3,3,3,3,3", "nodule_id 1.5 in line 2 of .* is no whole number"),
+        (
+            f"{NODULE_COLUMNS}\ni,m,P,1,23350,1,1,3,3,3,3,3",
+            "'diameter_mm' in line 2 of .* up to 500: '23350'",
+        ),
+        (f"{NODULE_COLUMNS}\ni,m,P,1,9,1,1,9,3,3,3,3", "'malignancy' in line 2 of .* from 1 up to 5: '9'"),
+        (f"{NODULE_COLUMNS}\ni,m,P,1,9,1,1,3,3,50,3,3", "'texture' in line 2 of .* from 1 up to 5: '50'"),
+        (f"{NODULE_COLUMNS}\ni,m,P,1,9,1,1,3,3,3,3,0", "'margin' in line 2 of .* from 1 up to 5: '0'"),
         (f"{NODULE_COLUMNS}\ni,m, ,1,9,1,1,3,3,3,3,3", "'patient_id' in line 2 of .* is empty; fill it in"),
         (f"{NODULE_COLUMNS}\ni,m,M\xfcller,1,9,1,1,3,3,3,3,3", "cannot be read as CSV .*UTF-8"),
     ],
