@@ -78,7 +78,8 @@ def read_image(path: Path) -> CaseImage:
 def require_truth(case: Case, images: Mapping[str, CaseImage], role: str) -> None:
     """Refuse a case whose mask is no truth for its image of this role.
 
-    `unequal-grids` (shape, or `SAME_MM` apart), `not-finite` (any image), `empty-mask`.
+    `unequal-grids` (shape, or `SAME_MM` apart), `not-finite` (any image), `no-mask` (the image itself,
+    or values below 0), `empty-mask`.
     """
     image, mask = images[role], images["mask"]
     if image.voxels.shape != mask.voxels.shape or not _apart_mm(image, mask) <= SAME_MM:
@@ -92,6 +93,11 @@ def require_truth(case: Case, images: Mapping[str, CaseImage], role: str) -> Non
                 "not-finite",
                 f"the {name} of {case.case_id} ({one.path}) holds voxels that are no finite number",
             )
+    if case.sha256[role] == case.sha256["mask"] or (mask.voxels < 0).any():
+        raise Refused(
+            "no-mask",
+            f"{mask.path} is no mask of {case.case_id}: it is the {role}, or holds values below 0; name the mask",
+        )
     if not (mask.voxels > 0).any():
         raise Refused(
             "empty-mask", f"nothing is drawn in the mask of {case.case_id} ({mask.path}); leave the case out"

@@ -100,8 +100,8 @@ def load_sarcoma(case: Case, root: Path) -> Sarcoma:
     """Return the images of a case.
 
     Refuses `no-pet` (a case without PET or mask), `changed-file`, `unreadable-file`, `unequal-grids`, `not-finite`,
-    `empty-mask`, `oblique-grid`, `image-elsewhere` (a CT that does not hold all of the mask) and `not-suv` (the highest
-    value in the mask is not the `suv_max` of `patients.csv`).
+    `no-mask`, `empty-mask`, `oblique-grid`, `image-elsewhere` (a CT that does not hold all of the mask) and
+    `not-suv` (the highest value in the mask is not the `suv_max` of `patients.csv`).
     """
     if not {"pet", "mask"} <= case.files.keys():
         raise Refused("no-pet", f"{case.case_id} has {', '.join(case.files)}, and not a PET and a mask")

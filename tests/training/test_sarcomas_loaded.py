@@ -32,6 +32,7 @@ def sarcoma(tmp_path: Path) -> Case:
         ("mask", lambda a, at: NIFTI(a[:-1], at), "unequal-grids"),
         ("mask", lambda a, at: NIFTI(a * 0, at), "empty-mask"),
         ("mask", lambda a, at: NIFTI(with_nan(a), at), "not-finite"),
+        ("mask", lambda a, at: NIFTI(a - 1, at), "no-mask"),
         ("pet", lambda a, at: NIFTI(with_nan(a), at), "not-finite"),
         ("ct", lambda a, at: NIFTI(with_nan(a), at), "not-finite"),
         ("pet", lambda a, at: NIFTI(np.stack([a, a], -1), at), "unreadable-file"),

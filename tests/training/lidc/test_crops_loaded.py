@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ NIFTI = nibabel.Nifti1Image
         ("mask", lambda a, at: NIFTI(a, at @ np.diag([1.001, 1, 1, 1])), "unequal-grids"),
         ("mask", lambda a, at: NIFTI(a[:-1], at), "unequal-grids"),
         ("mask", lambda a, at: NIFTI(a * 0, at), "empty-mask"),
+        ("mask", lambda a, at: NIFTI(a - 1, at), "no-mask"),
         ("mask", lambda a, at: NIFTI(with_nan(a), at), "not-finite"),
         ("image", lambda a, at: NIFTI(with_nan(a), at), "not-finite"),
     ],
@@ -82,3 +84,11 @@ def test_axes_that_are_turned_in_one_file_only_and_rounding_of_the_affine_are_th
 
     before = load_nodule(crop, tmp_path).mask
     assert np.array_equal(load_nodule(with_other(crop, tmp_path, "mask", turned), tmp_path).mask, before)
+
+
+def test_an_image_that_is_named_as_its_own_mask_is_refused(crop: Case, tmp_path: Path) -> None:
+    above = with_other(crop, tmp_path, "image", lambda a, at: NIFTI(a + 2000, at))
+    same = {role: above.files["image"] for role in above.files}
+    own = replace(above, files=same, sha256=dict.fromkeys(same, above.sha256["image"]))
+    with pytest.raises(Refused, match=f"no-mask: .*{above.files['image']} is no mask of {crop.case_id}"):
+        load_nodule(own, tmp_path)
