@@ -114,6 +114,9 @@ class Guard:
         """Answer one request."""
         if scope["type"] != "http":
             return  # no web sockets here
+        method, is_head = scope["method"], scope["method"] == "HEAD"
+        if is_head:  # wherever GET is: the same answer without its body (RFC 9110 9.3.2)
+            scope = {**scope, "method": "GET"}
         request = Request(scope)
         is_started, status, began = False, 500, time.perf_counter()
 
@@ -122,6 +125,8 @@ class Guard:
             if message["type"] == "http.response.start":
                 is_started, status = True, message["status"]
                 _set_headers(MutableHeaders(scope=message), is_https=self._gate.is_https(request))
+            elif is_head:
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -132,14 +137,20 @@ class Guard:
             await _answer(request, self._frame, error)(scope, receive, send_guarded)
         finally:
             if self._served is not None:
-                method = request.method if request.method in METHODS else "other"
-                self._served(method, scope.get(ROUTE, "none"), status, time.perf_counter() - began)
+                self._served(
+                    method if method in METHODS else "other",
+                    scope.get(ROUTE, "none"),
+                    status,
+                    time.perf_counter() - began,
+                )
 
     async def _pass(self, request: Request, receive: Receive, send: Send) -> None:
-        rule = self._rule(request.scope)
+        rule, methods = self._rule(request.scope)
         with self._place(rule):
             _check_size_of_head(request)
             identity = await self._identity(request, rule)
+            if methods:
+                raise HTTPException(405, "Method Not Allowed", {"Allow": ", ".join(methods)})
             request.scope["state"]["identity"] = identity
             request.scope["state"]["address"] = self._gate.address(request)
             request.scope["state"]["is_https"] = self._gate.is_https(request)
@@ -153,13 +164,23 @@ class Guard:
                     incoming = await _check_token(request, incoming, identity, limit)
             await self._app(request.scope, incoming, send)
 
-    def _rule(self, scope: Scope) -> Rule:
-        """Return the rule of the route that will answer; who asks for none learns only then that there is none."""
+    def _rule(self, scope: Scope) -> tuple[Rule, list[str]]:
+        """Return the rule of the route that will answer, and the methods that the place knows when it lacks this one.
+
+        Who asks for no route learns only after he was let in that there is none.
+        """
+        rule, methods = NO_ROUTE, set[str]()
         for route in self._routes:
-            if route.matches(scope)[0] is Match.FULL:
+            match = route.matches(scope)[0]
+            if match is Match.NONE:
+                continue
+            if match is Match.FULL or not methods:
                 scope[ROUTE] = getattr(route, "path", "none")
-                return rule_of(getattr(route, "endpoint", None)) or SHUT
-        return NO_ROUTE
+                rule = rule_of(getattr(route, "endpoint", None)) or SHUT
+            if match is Match.FULL:
+                return rule, []
+            methods |= getattr(route, "methods", None) or set()
+        return rule, sorted(methods | ({"HEAD"} if "GET" in methods else set()))
 
     async def _identity(self, request: Request, rule: Rule) -> Identity:
         if rule.is_open and rule.always:

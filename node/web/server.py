@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 import threading
@@ -14,11 +15,15 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from node.address import not_listening
+from node.logs import line
 from plugins.errors import Unavailable
+
+log = logging.getLogger(__name__)
 
 HEAD_SECONDS = 10.0
 HEAD_BYTES = 1 << 14
 MOST_CONNECTIONS = 512
+TELL_SECONDS = 60.0
 
 
 class ImpatientProtocol(H11Protocol):
@@ -60,6 +65,21 @@ class ImpatientProtocol(H11Protocol):
             self._deadline = None
 
 
+class Crowd(logging.Filter):
+    """Says once a minute that too many are connected, in place of uvicorn, which says it of every request."""
+
+    _told_at = -TELL_SECONDS
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return False for what uvicorn says of it."""
+        if record.getMessage() != "Exceeded concurrency limit.":
+            return True
+        if time.monotonic() - self._told_at >= TELL_SECONDS:
+            self._told_at = time.monotonic()
+            log.warning(line("web-full", connections=MOST_CONNECTIONS, answered=503))
+        return False
+
+
 class WebServer:
     """Serves an application in a thread of its own.
 
@@ -97,6 +117,7 @@ class WebServer:
             **options,
         )
         self._server = uvicorn.Server(config)
+        self._crowd = Crowd()
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
 
@@ -108,6 +129,7 @@ class WebServer:
         except OSError as error:
             raise not_listening("HTTP ", self._host, self.port, error, "http_port") from error
         self.port = self._socket.getsockname()[1]
+        logging.getLogger("uvicorn.error").addFilter(self._crowd)
         run = {"sockets": [self._socket]}
         self._thread = threading.Thread(target=self._server.run, kwargs=run, name="web", daemon=True)
         self._thread.start()
@@ -124,6 +146,7 @@ class WebServer:
             self._thread.join(timeout_seconds)
         if self._socket is not None:
             self._socket.close()
+        logging.getLogger("uvicorn.error").removeFilter(self._crowd)
         return self._thread is None or not self._thread.is_alive()
 
 

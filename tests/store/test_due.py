@@ -16,7 +16,9 @@ def test_a_study_that_came_while_the_clock_was_ahead_settles(database: Database)
         study_pk = arrive(session, 1, seconds=YEAR_SECONDS).study_pk
         ((due),) = studies.due(session, now=at(0), quiet_seconds=60, hard_cap_seconds=5400)
         assert (due.study_pk, due.forced) == (study_pk, False)
-        assert studies.settle(session, study_pk, now=at(0), forced=False, seen=due.last_arrival_at) is not None
+        assert (
+            studies.settle(session, study_pk, now=at(0), forced=False, seen=due.last_arrival_at) is not None
+        )
 
 
 def test_clocks_of_several_machines_may_lie_some_minutes_apart(database: Database) -> None:
@@ -43,7 +45,9 @@ def test_a_job_that_failed_while_the_clock_was_ahead_is_tried_again(database: Da
         assert jobs.claim(session, "second", at(10), 60) is not None
 
 
-def test_a_delivery_that_waited_or_was_under_way_while_the_clock_was_ahead_goes_out(database: Database) -> None:
+def test_a_delivery_that_waited_or_was_under_way_while_the_clock_was_ahead_goes_out(
+    database: Database,
+) -> None:
     with database.transaction() as session:
         job = queued(session, settled(session))
         jobs.claim(session, "w", at(0), 60)

@@ -23,6 +23,7 @@ from node.web import server as web_server
 from node.web.access import allow
 from node.web.app import create_app
 from node.web.server import WebServer
+from store.accounts import SCOPES
 
 pytestmark = pytest.mark.sec
 JSON = {"Content-Type": "application/json"}
@@ -211,3 +212,37 @@ def test_health_answers_while_every_thread_of_the_others_waits(
     release.set()
     for asker in askers:
         asker.join(PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize("path", ["/health", "/login", "/static/nadir.css"])
+def test_head_is_answered_as_get_without_the_body(site: WebSite, path: str) -> None:
+    stranger = site.client()
+    got, head = stranger.get(path), stranger.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == got.headers["content-type"]
+    assert head.headers["content-length"] == str(len(got.content))
+
+
+def test_a_method_that_a_place_does_not_know_is_answered_with_those_that_it_knows(site: WebSite) -> None:
+    site.account("chief", "administrator")  # before there is one, everybody on this machine is let in
+    stranger = site.client()
+    answer = stranger.delete("/login")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
+    assert stranger.delete("/api/jobs").status_code == 401
+    answer = site.client(Authorization=f"Bearer {site.token('t', *SCOPES)}").delete("/dicom-web/studies")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
+
+
+def test_a_crowd_is_told_once_a_minute_in_words_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(web_server, "MOST_CONNECTIONS", 3)
+    site = WebSite(tmp_path, pacs_url="http://127.0.0.1:9/dicom-web")
+    with ExitStack() as crowd:
+        crowd.callback(site.stop)
+        for _ in range(3):
+            crowd.enter_context(socket.create_connection(("127.0.0.1", site.server.port)))
+        for _ in range(5):
+            assert status(raw(site.server.port, "GET /health HTTP/1.1", "Host: h")) == 503
+    said = [record.getMessage() for record in caplog.records if record.levelno >= 30]
+    assert said == ["action=web-full connections=3 answered=503"]
