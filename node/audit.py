@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from node.audit_events import Patients
-from node.audit_message import AuditMessage
+from node.audit_message import SUCCESS, AuditMessage
 from node.audit_sinks import FileSink, Sink, SyslogSink, parse_syslog
 from node.logs import line
 from node.outage import Outage
@@ -103,21 +103,25 @@ class Audit:
     def record(self, message: AuditMessage, *, once: Hashable = None) -> None:
         """Queue a message; with `once`, at most one of the same key a minute, or a port scan would fill the trail."""
         now = time.time()
-        if once is not None and not self._is_first(once, now):
+        if once is not None and not self._is_first(once, now, is_refusal=message.outcome != SUCCESS):
             return
         try:
             self._waiting.put_nowait((now, message))
         except queue.Full:
             self._lost += 1
 
-    def _is_first(self, key: Hashable, now: float) -> bool:
+    def _is_first(self, key: Hashable, now: float, *, is_refusal: bool) -> bool:
         with self._lock:
             if now - self._told.get(key, 0.0) < SAME_SECONDS:
                 return False
-            if len(self._told) > MOST_KEYS:
+            if len(self._told) >= MOST_KEYS:
                 self._told = {known: at for known, at in self._told.items() if now - at < SAME_SECONDS}
+            if len(self._told) >= MOST_KEYS:
+                if is_refusal:
+                    return False
+                del self._told[next(iter(self._told))]  # told twice rather than not at all
             self._told[key] = now
-            return len(self._told) <= MOST_KEYS
+            return True
 
     def _run(self) -> None:
         looked = 0.0

@@ -15,7 +15,7 @@ from node.report.longitudinal.report import build
 from node.report.longitudinal.stored import ObjectFiles, objects_of
 from node.report.longitudinal.view import LesionCourse, LongitudinalReport, Picture
 from plugins.errors import Refused
-from store.course import Course, course
+from store.course import Course, CoursePatient, course
 from store.database import Database
 from store.objects import ObjectStore
 from store.response.verdict import Response
@@ -113,8 +113,8 @@ class Courses:
 
     def pictures(
         self, patient_pk: int, tracking_uid: str, criteria: str
-    ) -> tuple[LesionCourse, dict[date, Picture]]:
-        """Return a lesion and its pictures by date. Refuses `no-such-lesion`."""
+    ) -> tuple[CoursePatient, LesionCourse, dict[date, Picture]]:
+        """Return whose lesion it is, the lesion, and its pictures by date. Refuses `no-such-lesion`."""
         known = self.known(patient_pk)
         visits = visits_of(known.course, ())
         lesion = next(
@@ -125,7 +125,7 @@ class Courses:
         made, _ = lesion_pictures(
             known.course, (lesion,), visits, known.files.open_object, known.files.images_of
         )
-        return lesion, {day: picture for (_, day), picture in made.items()}
+        return known.course.patient, lesion, {day: picture for (_, day), picture in made.items()}
 
 
 __all__ = ["Courses", "Known", "Told"]

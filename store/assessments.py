@@ -32,7 +32,7 @@ def assessments(
     clauses = (*wanted_findings(wanted), is_lesion, col(Finding.automatic))
     total = session.exec(select(func.count()).select_from(Finding).where(*clauses)).one()
     rows = session.exec(
-        select(Finding, Job, Patient.patient_id, Study.study_instance_uid)
+        select(Finding, Job, Patient, Study.study_instance_uid)
         .join(Job, col(Job.id) == col(Finding.job_pk))
         .join(Patient, col(Patient.id) == col(Finding.patient_pk))
         .join(Study, col(Study.id) == col(Finding.study_pk))
@@ -51,7 +51,8 @@ def assessments(
     found = [
         {
             "finding": int(finding.id or 0),
-            "patient_id": patient_id,
+            "patient_id": patient.patient_id,
+            "issuer": patient.issuer,
             "study_instance_uid": study,
             "series_instance_uid": finding.series_instance_uid,
             "label": finding.label,
@@ -62,7 +63,7 @@ def assessments(
             "results": results[finding.job_pk],
             **vars(courses.assessment(finding, job, study)),
         }
-        for finding, job, patient_id, study in shown
+        for finding, job, patient, study in shown
     ]
     return found, total, found[-1]["finding"] if len(rows) > limit else None
 

@@ -24,6 +24,7 @@ from node.web import links, plots
 from node.web.access import allow
 from node.web.api.form import Pk
 from node.web.site import Site
+from store.course import CoursePatient
 from store.patients import Merged
 from store.response.criteria import CRITERIA
 
@@ -54,7 +55,7 @@ def router(site: Site) -> APIRouter:
     def page(request: Request, patient_pk: Pk, criteria: Criteria = USUAL) -> Response:
         """Give the page."""
         told = courses.told(patient_pk, criteria)
-        reading.tell(request, told)
+        reading.tell(request, told.known.course.patient)
         return site.frame.page(request, "patient.html", **_shown(told, patient_pk, criteria))
 
     @made.get("/patients/{patient_pk}/state")
@@ -69,7 +70,8 @@ def router(site: Site) -> APIRouter:
     @allow("viewer")
     def pictures(request: Request, patient_pk: Pk, tracking_uid: Uid, criteria: Criteria = USUAL) -> Response:
         """Give the pictures of a lesion, one a date."""
-        lesion, shown = courses.pictures(patient_pk, tracking_uid, criteria[0])
+        patient, lesion, shown = courses.pictures(patient_pk, tracking_uid, criteria[0])
+        reading.tell(request, patient)
         return site.frame.page(
             request, "lesion_pictures.html", lesion=lesion, shown=shown, words=words, picture=png_uri,
             links=links,
@@ -87,7 +89,7 @@ def router(site: Site) -> APIRouter:
         told = courses.told(patient_pk, criteria, with_pictures=kind in ("pdf", "html"))
         if told.report is None:
             raise HTTPException(409, " ".join(sentence for _, sentence in told.refused))
-        reading.tell(request, told, exported=kind)
+        reading.tell(request, told.known.course.patient, exported=kind)
         media, write = KINDS[kind]
         written = write(told.report)
         # A name may hold halves of characters that are no text.
@@ -104,8 +106,7 @@ class Reading:
     def __init__(self, site: Site) -> None:
         self._site = site
 
-    def tell(self, request: Request, told: Told, *, exported: str = "") -> None:
-        patient = told.known.course.patient
+    def tell(self, request: Request, patient: CoursePatient, *, exported: str = "") -> None:
         subject = patients_of(self._site.settings).subject(patient.issuer, patient.patient_id, patient.name)
         name, address = request.state.identity.name, request.state.address
         if exported:

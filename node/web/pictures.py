@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import anyio
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from node.picture_files import PictureFiles
 from node.web.access import allow
 from node.web.api import form
+from node.web.readings import tell_study
 from node.web.site import Site
 from plugins.errors import Refused
 from store.depicted import Depicted, depicted, images
@@ -58,14 +59,20 @@ class PictureDesk:
         self._files = PictureFiles(site.settings.home / FOLDER)
         self._threads = anyio.CapacityLimiter(AT_ONCE)
 
-    async def picture(self, finding_pk: int, look: Look, study: str = "") -> Response:
+    async def picture(self, request: Request, finding_pk: int, look: Look, study: str = "") -> Response:
         """Return a picture as PNG. Refuses `no-such-finding`, `no-such-slice`, `no-longer-here`."""
-        draw = partial(self.png, finding_pk, look, study)
+
+        def draw() -> bytes:
+            what = self._depicted(finding_pk, study)
+            png = self._png(what, look)
+            tell_study(self._site, request, what.study_instance_uid)
+            return png
+
         return Response(await anyio.to_thread.run_sync(draw, limiter=self._threads), media_type="image/png")
 
-    async def slices(self, finding_pk: int) -> SliceRange:
+    async def slices(self, request: Request, finding_pk: int) -> SliceRange:
         """Return the slices on which a finding can be looked at. Refuses as `picture`."""
-        return await anyio.to_thread.run_sync(self._slices, finding_pk, limiter=self._threads)
+        return await anyio.to_thread.run_sync(self._slices, request, finding_pk, limiter=self._threads)
 
     @cached_property
     def _pictures(self) -> FindingPictures:
@@ -74,10 +81,12 @@ class PictureDesk:
         return FindingPictures(self._site.objects.path)
 
     def png(self, finding_pk: int, look: Look, study: str) -> bytes:
-        """Return a picture as PNG, on the thread of who asks. Refuses as `picture`."""
+        """Return a picture as PNG, on the thread of who asks, who tells the trail. Refuses as `picture`."""
+        return self._png(self._depicted(finding_pk, study), look)
+
+    def _png(self, what: Depicted, look: Look) -> bytes:
         from node.report.finding_pictures import VERSION
 
-        what = self._depicted(finding_pk, study)
         where = (what.manifest_sha256, what.series_instance_uid, what.seg_sha256, what.segment_number)
         lengths = sorted((name, m.end_points_mm, m.value) for name, m in what.measurements.items())
         name = self._files.name(VERSION, where, what.centroid_mm, lengths, look)
@@ -88,9 +97,11 @@ class PictureDesk:
             self._files.keep(name, png)
         return png
 
-    def _slices(self, finding_pk: int) -> SliceRange:
+    def _slices(self, request: Request, finding_pk: int) -> SliceRange:
         what = self._depicted(finding_pk, "")
-        return self._pictures.slices(what, partial(self._images, what))
+        found = self._pictures.slices(what, partial(self._images, what))
+        tell_study(self._site, request, what.study_instance_uid)
+        return found
 
     def _depicted(self, finding_pk: int, study: str) -> Depicted:
         with self._site.database.reading() as session:
@@ -111,6 +122,7 @@ def router(site: Site) -> APIRouter:
     @page.get("/studies/{study_instance_uid}/findings/{finding_pk}/picture")
     @allow("viewer")
     async def shown(
+        request: Request,
         study_instance_uid: str,
         finding_pk: form.Pk,
         view: View = "near",
@@ -119,9 +131,8 @@ def router(site: Site) -> APIRouter:
         has_outline: HasOutline = True,
     ) -> Response:
         """Give a picture of a finding of this study."""
-        return await desk.picture(
-            finding_pk, Look(view, slice_number, window, has_outline), study_instance_uid
-        )
+        look = Look(view, slice_number, window, has_outline)
+        return await desk.picture(request, finding_pk, look, study_instance_uid)
 
     @made.get(
         "/findings/{finding_pk}/picture",
@@ -133,6 +144,7 @@ def router(site: Site) -> APIRouter:
     )
     @allow("viewer", scopes=("api",))
     async def picture(
+        request: Request,
         finding_pk: form.Pk,
         view: View = "near",
         slice_number: Slice = None,
@@ -140,13 +152,13 @@ def router(site: Site) -> APIRouter:
         has_outline: HasOutline = True,
     ) -> Response:
         """Give a picture of a finding as PNG."""
-        return await desk.picture(finding_pk, Look(view, slice_number, window, has_outline))
+        return await desk.picture(request, finding_pk, Look(view, slice_number, window, has_outline))
 
     @made.get("/findings/{finding_pk}/slices", responses=form.problems(400, 404))
     @allow("viewer", scopes=("api",))
-    async def slices(finding_pk: form.Pk) -> Slices:
+    async def slices(request: Request, finding_pk: form.Pk) -> Slices:
         """Tell on which slices a finding can be looked at."""
-        found = await desk.slices(finding_pk)
+        found = await desk.slices(request, finding_pk)
         return Slices(
             first=found.first,
             last=found.last,

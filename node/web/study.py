@@ -9,12 +9,11 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 from sqlmodel import Session
 
-from node import audit_events
-from node.audit import patients_of
 from node.web import choices, links, study_words
 from node.web.access import allow
 from node.web.api.form import Pk
 from node.web.fields import Fields
+from node.web.readings import tell_study
 from node.web.result_files import result_file
 from node.web.site import Site
 from node.web.worklist_words import StudySaid, said
@@ -23,7 +22,7 @@ from store.choices import VALUES
 from store.finding_view import FindingPage, FindingView, finding_view, findings_mark, findings_of
 from store.standing import standings
 from store.study_head import study_head
-from store.study_view import StudyView, sop_classes, study_view
+from store.study_view import StudyView, study_view
 from store.tables import Patient, Study
 from store.worklist import Listed
 
@@ -44,7 +43,7 @@ def router(site: Site) -> APIRouter:
     ) -> Response:
         """Give the page."""
         shown = pages.shown(study_instance_uid, superseded, offset)
-        pages.tell(request, shown["view"])
+        tell_study(site, request, study_instance_uid)
         return site.frame.page(request, "study.html", **shown)
 
     @made.get("/studies/{study_instance_uid}/progress")
@@ -60,7 +59,9 @@ def router(site: Site) -> APIRouter:
     @allow("physicist")
     def chooser(request: Request, study_instance_uid: Uid, finding_pk: Pk) -> Response:
         """Give the forms by which a finding is decided of."""
-        return site.frame.page(request, "study_choose.html", **pages.one(study_instance_uid, finding_pk))
+        shown = pages.one(study_instance_uid, finding_pk)
+        tell_study(site, request, study_instance_uid)
+        return site.frame.page(request, "study_choose.html", **shown)
 
     @made.post("/studies/{study_instance_uid}/choices")
     @allow("physicist")
@@ -145,15 +146,6 @@ class _Pages:
         )
         answer.headers["HX-Trigger"] = json.dumps({"told": told, "nadir:chosen": ""})
         return answer
-
-    def tell(self, request: Request, view: StudyView) -> None:
-        """Tell the audit trail that somebody looks at the study, once in a while."""
-        head, name = view.head, request.state.identity.name
-        with self._site.database.reading() as session:
-            study = audit_events.study(head.study_instance_uid, sop_classes(session, head.study_pk))
-        patient = patients_of(self._site.settings).subject(head.issuer, head.patient_id, head.patient_name)
-        message = audit_events.instances_accessed(name, request.state.address, study, patient)
-        self._site.record(message, once=("study-read", name, request.state.address, head.study_pk))
 
 
 def _words() -> dict[str, Any]:

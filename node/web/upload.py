@@ -21,6 +21,7 @@ from node.web.access import allow
 from node.web.api import form
 from node.web.api.upload_form import ImageSaid, keep_said
 from node.web.fields import Fields
+from node.web.readings import tell_study
 from node.web.site import Site
 from plugins.errors import Refused
 from plugins.flag_codes import INTERVAL, NOTHING_HERE
@@ -212,6 +213,8 @@ def _shown(made: APIRouter, site: Site) -> None:
     def _page(request: Request, upload_pk: int, template: str) -> Response:
         with site.database.reading() as session:
             what = shown(session, upload_pk)
+        for one in what.studies:
+            tell_study(site, request, one.view.head.study_instance_uid)
         return site.frame.page(
             request,
             template,

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from small_node import SmallNode
 from node import audit_events
 from node.audit import Audit, audit_of, pseudonym_key, settings_hash
 from node.audit_events import Patients, Peer
-from node.audit_message import AuditMessage
+from node.audit_message import MINOR_FAILURE, AuditMessage
 from node.audit_sinks import FileSink, SyslogSink, parse_syslog, syslog_frame
 from node.scu import send_files
 from node.serve import Node
@@ -304,11 +305,20 @@ def test_the_same_alert_is_told_once_a_minute(small: SmallNode) -> None:
         running.record(note(1), once=("denied", "10.0.0.1"))
         running.record(note(2), once=("denied", "10.0.0.2"))
     for n in range(5000):
-        running.record(note(3), once=("scan", n))
+        running.record(replace(note(3), outcome=MINOR_FAILURE), once=("scan", n))
     running.stop()
     found = names([r.message for r in small.rows(AuditRecord)])
     assert found.count("n1") == found.count("n2") == 1
     assert len(found) < 1100
+
+
+def test_whoever_reads_thousands_of_studies_within_a_minute_is_told_of_each(small: SmallNode) -> None:
+    running = trail(small.database)
+    for n in range(3000):
+        running.record(note(n), once=("study-read", n))
+        running.record(note(n), once=("study-read", n))
+    running.stop()
+    assert names([r.message for r in small.rows(AuditRecord)]) == [f"n{n}" for n in range(3000)]
 
 
 def test_syslog_messages_have_the_head_of_rfc_5424_and_the_body_of_dicom() -> None:

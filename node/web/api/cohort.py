@@ -17,6 +17,7 @@ from node.web import links
 from node.web.access import allow
 from node.web.api import form
 from node.web.cohort_filter import Asked, query_of
+from node.web.readings import tell_list
 from node.web.site import Site
 from store import measured
 from store.cohort import Member, members
@@ -117,7 +118,9 @@ def router(site: Site) -> APIRouter:
 
     @made.get("/cohort/patients")
     @allow("viewer", scopes=("api",))
-    def patients(chosen: Asked, limit: form.Limit = 1000, cursor: form.Cursor = "") -> CohortPatients:
+    def patients(
+        request: Request, chosen: Asked, limit: form.Limit = 1000, cursor: form.Cursor = ""
+    ) -> CohortPatients:
         """List the courses of all patients in short, by one set of criteria."""
         (passed,) = form.values_of(cursor, int) or (0,)
         start = max(passed or 0, 0)
@@ -125,6 +128,9 @@ def router(site: Site) -> APIRouter:
         with site.database.reading() as session:
             found = members(session, chosen, "time")
         end = start + limit
+        tell_list(
+            site, request, "courses in short", {(one.issuer, one.patient_id) for one in found[start:end]}
+        )
         return CohortPatients(
             total=len(found),
             next=form.cursor_of(end) if end < len(found) else None,
@@ -134,13 +140,16 @@ def router(site: Site) -> APIRouter:
 
     @made.get("/cohort/measurements")
     @allow("viewer", scopes=("api",))
-    def measurements(chosen: Asked, limit: form.Limit = 100, cursor: form.Cursor = "") -> Numbers:
+    def measurements(
+        request: Request, chosen: Asked, limit: form.Limit = 100, cursor: form.Cursor = ""
+    ) -> Numbers:
         """List all numbers that were measured, with unit, convention and provenance."""
         (before,) = form.values_of(cursor, int) or (None,)
         with site.database.reading() as session:
             found = measured.before(session, chosen, before, limit + 1)
             total = measured.count(session, chosen)
         shown = found[:limit]
+        tell_list(site, request, "measurements", {(one.issuer, one.patient_id) for one in shown})
         return Numbers(
             total=total,
             next=form.cursor_of(shown[-1].pk) if len(found) > limit else None,

@@ -6,11 +6,12 @@ from collections import Counter
 from datetime import date
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
 from node.web.access import allow
 from node.web.api import form
+from node.web.readings import tell_list, tell_study
 from node.web.site import Site
 from store.assessment import Verdict
 from store.assessments import assessments
@@ -81,6 +82,7 @@ class Assessed(BaseModel):
 
     finding: int = Field(description="Number of the finding")
     patient_id: str = Field(description="PatientID")
+    issuer: str = Field(description="IssuerOfPatientID, or empty")
     study_instance_uid: str = Field(description="Study")
     series_instance_uid: str = Field(description="Series that it was drawn on")
     label: str = Field(description="What people read")
@@ -111,6 +113,7 @@ def router(site: Site) -> APIRouter:
     @made.get("/findings")
     @allow("viewer", scopes=("api",))
     def listed(
+        request: Request,
         patient_id: Annotated[str | None, Query(max_length=64, description="As received")] = None,
         study: Uids = "",
         tracking_uid: Uids = "",
@@ -130,6 +133,7 @@ def router(site: Site) -> APIRouter:
         )
         with site.database.reading() as session:
             rows, total, last = findings_page(session, wanted, after=after or 0, limit=limit)
+        tell_list(site, request, "findings", {(row["issuer"], row["patient_id"]) for row in rows})
         return FindingRows(
             findings=[FindingRow(**row) for row in rows],
             total=total,
@@ -138,14 +142,17 @@ def router(site: Site) -> APIRouter:
 
     @made.get("/findings/{finding_pk}", responses=form.problems(404))
     @allow("viewer", scopes=("api",))
-    def one(finding_pk: form.Pk) -> FindingView:
+    def one(request: Request, finding_pk: form.Pk) -> FindingView:
         """Give one finding with its numbers, its identity, and what people decided of it."""
         with site.database.reading() as session:
-            return finding_view(session, finding_pk)
+            found = finding_view(session, finding_pk)
+        tell_study(site, request, found.study_instance_uid)
+        return found
 
     @made.get("/assessments")
     @allow("viewer", scopes=("api",))
     def assessed(
+        request: Request,
         study: Uids = "",
         patient_id: Annotated[str | None, Query(max_length=64, description="As received")] = None,
         plugin: Annotated[str, Query(max_length=64, description="Analysis")] = "",
@@ -157,6 +164,7 @@ def router(site: Site) -> APIRouter:
         wanted = Wanted(patient_id=patient_id, study_instance_uid=study, plugin=plugin)
         with site.database.reading() as session:
             rows, total, last = assessments(session, wanted, after=after or 0, limit=limit)
+        tell_list(site, request, "assessments", {(row["issuer"], row["patient_id"]) for row in rows})
         made_of = [Assessed(**row) for row in rows]
         return Assessments(
             assessments=made_of,

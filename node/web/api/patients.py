@@ -18,6 +18,7 @@ from node.web import links
 from node.web.access import allow
 from node.web.api import form
 from node.web.patient import USUAL, Criteria, Reading
+from node.web.readings import tell_list
 from node.web.site import Site
 from store.patient_list import listed
 
@@ -86,6 +87,7 @@ def router(site: Site) -> APIRouter:
     @made.get("/patients")
     @allow("viewer", scopes=("api",))
     def patients(
+        request: Request,
         search: Annotated[str, Query(max_length=64, description="Part of a PatientID or a name")] = "",
         limit: form.Limit = 100,
         cursor: form.Cursor = "",
@@ -95,6 +97,7 @@ def router(site: Site) -> APIRouter:
         with site.database.reading() as session:
             total, found = listed(session, search, after_pk=after or 0, limit=limit + 1)
         shown = found[:limit]
+        tell_list(site, request, "patients", {(one.issuer, one.patient_id) for one in shown})
         return Patients(
             total=total,
             next=form.cursor_of(shown[-1].patient_pk) if len(found) > limit else None,
@@ -115,7 +118,7 @@ def router(site: Site) -> APIRouter:
             return Response(status_code=304, headers={"ETag": tag})
         if told.report is None:
             raise HTTPException(409, " ".join(f"{sentence}." for _, sentence in told.refused))
-        reading.tell(request, told)
+        reading.tell(request, told.known.course.patient)
         response.headers["ETag"] = tag
         return json.loads(write_json(told.report))
 

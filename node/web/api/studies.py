@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from node.web import choices
 from node.web.access import allow
 from node.web.api import form
+from node.web.readings import tell_study
 from node.web.result_files import result_file
 from node.web.site import Site
 from store.chosen import chosen
@@ -69,14 +70,17 @@ def router(site: Site) -> APIRouter:
 
     @made.get("/studies/{study_instance_uid}", responses=form.problems(404))
     @allow("viewer", scopes=("api",))
-    def study(study_instance_uid: Uid) -> StudyView:
+    def study(request: Request, study_instance_uid: Uid) -> StudyView:
         """Give where a study stands, its series, its analyses and their results."""
         with site.database.reading() as session:
-            return study_view(session, study_instance_uid)
+            found = study_view(session, study_instance_uid)
+        tell_study(site, request, study_instance_uid)
+        return found
 
     @made.get("/studies/{study_instance_uid}/findings", responses=form.problems(404))
     @allow("viewer", scopes=("api",))
     def findings(
+        request: Request,
         study_instance_uid: Uid,
         superseded: Annotated[bool, Query(description="What counts no longer instead")] = False,
         limit: form.Limit = 100,
@@ -88,6 +92,7 @@ def router(site: Site) -> APIRouter:
         with site.database.reading() as session:
             head = study_head(session, study_instance_uid)
             page = findings_of(session, head.study_pk, superseded=superseded, offset=start, limit=limit)
+        tell_study(site, request, study_instance_uid)
         end = start + len(page.findings)
         return StudyFindings(
             findings=list(page.findings),
@@ -121,10 +126,11 @@ def router(site: Site) -> APIRouter:
 def _choices(site: Site, made: APIRouter) -> None:
     @made.get("/studies/{study_instance_uid}/choices", responses=form.problems(404))
     @allow("viewer", scopes=("api",))
-    def listed(study_instance_uid: Uid) -> Choices:
+    def listed(request: Request, study_instance_uid: Uid) -> Choices:
         """List what people decided of the lesions of a study, also what was taken back."""
         with site.database.reading() as session:
             known = chosen(session, study_head(session, study_instance_uid).patient_pk)
+        tell_study(site, request, study_instance_uid)
         standing = {one.number for one in known.standing}
         found = [
             MadeChoice.of(one, counts=one.number in standing)

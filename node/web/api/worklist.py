@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from node import audit_events
 from node.web.access import JSON_BODY_BYTES, allow
 from node.web.api import form
+from node.web.readings import tell_list
 from node.web.site import Site
 from node.web.worklist_words import TaskSaid, said
 from plugins.errors import Refused
@@ -109,15 +110,17 @@ def router(site: Site) -> APIRouter:
 
     @made.get("/worklist")
     @allow("viewer", scopes=("api",))
-    def worklist(stage: Stage = "", limit: form.Limit = 100, cursor: form.Cursor = "") -> ListedStudies:
+    def worklist(
+        request: Request, stage: Stage = "", limit: form.Limit = 100, cursor: form.Cursor = ""
+    ) -> ListedStudies:
         """List studies and where they stand, the one with the latest new content first."""
-        return _list(site, Search(stage=stage, limit=limit, cursor=cursor))
+        return _list(site, request, Search(stage=stage, limit=limit, cursor=cursor))
 
     @made.post("/worklist/search")
     @allow("viewer", scopes=("api",), body_bytes=JSON_BODY_BYTES)
-    def search(asked: Search) -> ListedStudies:
+    def search(request: Request, asked: Search) -> ListedStudies:
         """List the studies that match."""
-        return _list(site, asked)
+        return _list(site, request, asked)
 
     _of_jobs(made, site)
     _parked_jobs(made, site)
@@ -247,7 +250,7 @@ def _change_job(site: Site, request: Request, job: int, do: Callable[[Session, d
     return done
 
 
-def _list(site: Site, asked: Search) -> ListedStudies:
+def _list(site: Site, request: Request, asked: Search) -> ListedStudies:
     ended = form.values_of(asked.cursor, str, int)
     try:
         after = (aware_utc(datetime.fromisoformat(ended[0])), ended[1] or 0) if ended else None
@@ -264,6 +267,8 @@ def _list(site: Site, asked: Search) -> ListedStudies:
             after=after,
             priors_wait_seconds=site.settings.priors_wait_seconds,
         )
+    whose = {(one.patient.issuer, one.patient.patient_id) for one in found.rows}
+    tell_list(site, request, "worklist", whose)
     last = found.rows[-1].study if found.has_more else None
     return ListedStudies(
         studies=[_study(one, now, site) for one in found.rows],
