@@ -3,7 +3,7 @@
 De-identified, a person is a keyed hash of the identifier, and a lesion one of its Tracking UID: whoever does not have
 the key of this node can neither undo them nor tell whether somebody is among them. In place of dates stand the days
 since the person's first study here: the distances stay, the calendar goes. No UID of an image, no label and no other
-words from outside are written; codes are written of public schemes alone, and our own without their words.
+words from outside are written; codes are written that PS3.16 or Nadir has, with the words from there, and no others.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from io import BytesIO, StringIO
 from typing import Any, Final
 
+from pydicom.sr.coding import Code
 from sqlmodel import Session, col, select
 
 from node.report.table import safe_cell
@@ -29,11 +31,8 @@ from store.tables import Patient
 
 STRETCH: Final = 5000
 """Rows that are read at a time."""
-PUBLIC: Final = frozenset(
-    {"DCM", "FMA", "I10", "I11", "I9C", "IBSI", "ICDO3", "LN", "MDC", "MSH", "NCIt", "NEU", "RADLEX", "SCT", "SNM3",
-     "SRT", "UBERON", "UCUM", "UMLS"}
-)  # fmt: skip
-"""Coding schemes that are nobody's own (PS3.16 Table 8-1). Whatever else calls itself a scheme may be made up."""
+MODALITIES: Final = frozenset({"CT", "MR", "NM", "PT"})
+"""Modalities that are written; any other may be made up."""
 SIDES: Final = frozenset(
     {code.meaning for code in (codes.LEFT, codes.RIGHT, codes.BILATERAL)} | {"Right and left"}
 )
@@ -79,8 +78,9 @@ class Disguise:
             "lesion_key": keyed(self.key, "lesion", one.tracking_uid),
             "day": (one.study_date - first).days if one.study_date and first else None,
             **_numbers(one),
-            **_public("type", one.type_scheme, one.type_value, one.type_meaning),
-            **_public("site", one.site_scheme, one.site_value, one.site_meaning),
+            **_public("type", one.type_scheme, one.type_value),
+            **_public("site", one.site_scheme, one.site_value),
+            "modality": one.modality if one.modality in MODALITIES else "",
             "method": KERNEL.sub(_kernel, one.method),
             "laterality": one.laterality if one.laterality in SIDES else "",
         }
@@ -90,12 +90,32 @@ def _kernel(named: re.Match[str]) -> str:
     return named[0] if KERNELS.fullmatch(named[0]) else "not written"
 
 
-def _public(what: str, scheme: str, value: str, meaning: str) -> dict[str, str]:
-    """Return a code of a public scheme, of our own private one without its words, and nothing of any other."""
-    if scheme not in PUBLIC | {codes.PRIVATE_SCHEME}:
+def _public(what: str, scheme: str, value: str) -> dict[str, str]:
+    """Return a known code with its known words, and nothing of any other: value and words may name a person."""
+    meaning = _meanings().get((scheme, value))
+    if meaning is None:
         scheme = value = meaning = ""
-    words = meaning if scheme in PUBLIC else ""
-    return {f"{what}_scheme": scheme, f"{what}_code": value, what: words}
+    return {f"{what}_scheme": scheme, f"{what}_code": value, what: meaning}
+
+
+@cache
+def _meanings() -> Mapping[tuple[str, str], str]:
+    """Return what each code of PS3.16 and of our own means, by scheme and value."""
+    from pydicom.sr._concepts_dict import concepts
+    from pydicom.sr._snomed_dict import mapping
+
+    found = {
+        (scheme, value): meaning
+        for scheme, named in concepts.items()
+        for forms in named.values()
+        for value, (meaning, _) in forms.items()
+    }
+    own = [one for one in vars(codes).values() if isinstance(one, Code)]
+    found |= {(one.scheme_designator, one.value): one.meaning for one in own}
+    old = {
+        ("SRT", value): found[("SCT", now)] for value, now in mapping["SRT"].items() if ("SCT", now) in found
+    }
+    return found | old
 
 
 def disguise(session: Session, key: bytes) -> Disguise:

@@ -21,7 +21,8 @@ def number(**changes: object) -> Measured:
         "pk": 1, "patient_pk": 7, "patient_id": "=cmd|' /C calc'!A0", "study_date": date(2024, 3, 4), "confidence": 0.5,
         "automatic": True, "value": -12.345678912, "uncertainty": None, "unit": "mm", "label": "Nodule of Mrs Doe",
         "tracking_uid": "2.25.1", "study_instance_uid": "1.2.3", "series_instance_uid": "1.2.3.4", "site_scheme": "SCT",
-        "site_meaning": "Lung", "type_scheme": "99DOE", "type_meaning": "Mrs Doe's", "name": "long_axis",
+        "site_value": "39607008", "site_meaning": "Lung of Mrs Doe",
+        "type_scheme": "99DOE", "type_meaning": "Mrs Doe's", "name": "long_axis",
     }  # fmt: skip
     return Measured(**values | changes)
 
@@ -45,8 +46,10 @@ def test_a_disguised_number_holds_nothing_of_whose_it_is_but_what_it_is() -> Non
     )
 
 
-@pytest.mark.parametrize("scheme", ["99DOE", "L", "", "LOCAL"])
-def test_nothing_of_a_code_that_no_public_scheme_has_is_written(scheme: str) -> None:
+@pytest.mark.parametrize(
+    "scheme", ["99DOE", "L", "", "LOCAL", "SCT", "SRT", "DCM", "RADLEX", "UCUM", "99NADIR"]
+)
+def test_nothing_of_a_code_that_nobody_knows_is_written(scheme: str) -> None:
     named = {
         "type_value": "DOE^JANE",
         "type_meaning": "Jane",
@@ -55,15 +58,33 @@ def test_nothing_of_a_code_that_no_public_scheme_has_is_written(scheme: str) -> 
     }
     row = disguise().row(number(type_scheme=scheme, site_scheme=scheme, laterality="of Jane", **named))
     assert {row[name] for name in row if name.startswith(("type", "site", "laterality"))} == {""}
-    known = disguise().row(
-        number(type_scheme="99NADIR", type_value="7", type_meaning="words", laterality="Left")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "value", "meaning"),
+    [("SCT", "4147007", "Mass"), ("SRT", "T-28000", "Lung"), ("NCIt", "C94970", "Reference Region"),
+     ("99NADIR", "VOXEL", "Voxel value of the image")],
+)  # fmt: skip
+def test_a_known_code_is_written_with_its_own_words_and_not_with_those_that_came_with_it(
+    scheme: str, value: str, meaning: str
+) -> None:
+    row = disguise().row(
+        number(
+            type_scheme=scheme,
+            type_value=value,
+            type_meaning="Mass of KANARIENVOGEL Tweety",
+            laterality="Left",
+        )
     )
-    assert [known[name] for name in ("type_scheme", "type_code", "type", "laterality")] == [
-        "99NADIR",
-        "7",
-        "",
-        "Left",
-    ]
+    assert [row[name] for name in ("type_scheme", "type_code", "type")] == [scheme, value, meaning]
+    assert row["laterality"] == "Left"
+
+
+@pytest.mark.parametrize("value", ["KANARI-4711", "4711123", "39607008 "])
+def test_an_identifier_that_calls_itself_a_code_of_a_public_scheme_is_not_written(value: str) -> None:
+    row = disguise().row(number(site_value=value, modality="KANARI"))
+    assert [row[name] for name in ("site_scheme", "site_code", "site", "modality")] == [""] * 4
+    assert disguise().row(number(modality="PT"))["modality"] == "PT"
 
 
 @pytest.mark.parametrize(
