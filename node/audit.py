@@ -15,13 +15,13 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Protocol
 
 from node.audit_events import Patients
-from node.audit_message import SUCCESS, AuditMessage
+from node.audit_message import SUCCESS, AuditMessage, Subject
 from node.audit_sinks import FileSink, Sink, SyslogSink, parse_syslog
 from node.logs import line
 from node.outage import Outage
@@ -39,6 +39,8 @@ LEASE_SECONDS = 60.0
 LOOK_SECONDS = 15.0
 SAME_SECONDS = 60.0
 MOST_KEYS = 1000
+MOST_NAMED = 20
+"""Patients that a record of an export names; one of more is told without them."""
 
 
 class Record(Protocol):
@@ -247,6 +249,15 @@ def sinks_of(settings: Settings) -> tuple[Sink, ...]:
 def patients_of(settings: Settings) -> Patients:
     """Return how the trail of a node with these settings names patients."""
     return Patients(key=pseudonym_key(settings), by_identity=settings.audit_patients == "identity")
+
+
+def named(settings: Settings, whose: Iterable[tuple[str, str]]) -> list[Subject]:
+    """Return people (issuer and PatientID) as the trail names them, sorted; nobody when they are too many."""
+    people = sorted(set(whose))
+    if not people or len(people) > MOST_NAMED:
+        return []
+    patients = patients_of(settings)
+    return [patients.subject(*one) for one in people]
 
 
 def pseudonym_key(settings: Settings) -> bytes:

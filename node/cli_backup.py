@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from node import printing
-from node.cli_options import AsJson, Config, Home, open_database
+from node.cli_options import AsJson, Config, Home, open_database, tell_exported
 from node.flags import load_settings
 from plugins.errors import Refused
 
@@ -68,6 +68,7 @@ def backup(
             progress=progress,
             verify=verify,
         )
+        tell_exported(database, home, config, f"backup {made.name} in {folder.absolute()}")
     _show(made, folder, as_json)
     _tell_faults(made, folder)
     if keep is not None:

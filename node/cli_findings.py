@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from node import printing
-from node.cli_options import AsJson, Config, Home, open_database
+from node.cli_options import AsJson, Config, Home, open_database, tell_exported
 
 
 def findings(
@@ -26,6 +26,9 @@ def findings(
 
         with database.reading() as session:
             rows = list_findings(session, patient_id=patient, superseded=superseded)
+        kind = "CSV" if as_csv else "JSON" if as_json else "a table"
+        whose = {(row["issuer"], row["patient_id"]) for row in rows}
+        tell_exported(database, home, config, f"findings as {kind}", whose)
     if as_json:
         printing.print_json(rows)
     elif as_csv:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -62,6 +62,25 @@ def operator() -> str:
         return f"{getpass.getuser()} at the command line"
     except (KeyError, OSError):
         return "the command line"
+
+
+def tell_exported(
+    database: Database,
+    home: Path | None,
+    config: Path | None,
+    what: str,
+    whose: Iterable[tuple[str, str]] = (),
+) -> None:
+    """Tell the audit trail that who runs the command takes data away; `whose` are issuers and PatientIDs."""
+    from node import audit_events
+    from node.audit import named
+    from store import audit
+
+    settings = load_settings(config, {"home": home})
+    message = audit_events.exported(operator(), "", what, named(settings, whose))
+    with database.transaction() as session:
+        now = database.now()
+        audit.append(session, [(now, message.xml(now, settings.ae_title))])
 
 
 def require_no_bytes(home: Path) -> None:

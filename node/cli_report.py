@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from node import printing
-from node.cli_options import Config, Home, open_database
+from node.cli_options import Config, Home, open_database, tell_exported
 from node.cli_rules import with_rules
 from node.flags import load_settings
 from plugins.errors import Refused
@@ -37,6 +37,8 @@ Out = Annotated[
     Path | None, typer.Option("--out", help="File; standard output when not given.", show_default=False)
 ]
 
+Whose = set[tuple[str, str]]
+"""Issuer and PatientID of whom something is."""
 _ENDINGS = {"html": {".html", ".htm"}, "pdf": {".pdf"}, "json": {".json"}, "csv": {".csv"}}
 OTHER_ENDINGS = {kind: set().union(*_ENDINGS.values()) - own for kind, own in _ENDINGS.items()}
 """By format, endings of files that are of another."""
@@ -73,9 +75,11 @@ def report(
     objects = load_settings(config, {"home": home}).home / "store"
     with open_database(home, config) as database:
         if patient is None:
-            written = _cohort(database, objects, kind, names[0], rules)
+            written, whose = _cohort(database, objects, kind, names[0], rules)
         else:
-            written = _course(database, objects, kind, (patient, issuer), names, rules)
+            written, whose = _course(database, objects, kind, (patient, issuer), names, rules)
+        what = f"{'cohort' if patient is None else 'course of a patient'} as {kind}"
+        tell_exported(database, home, config, what, whose)
     if out is None:
         sys.stdout.buffer.write(written)
     else:
@@ -90,7 +94,7 @@ def _course(
     who: tuple[str, str | None],
     criteria: Sequence[str],
     rules: Rules,
-) -> bytes:
+) -> tuple[bytes, Whose]:
     from node.report.longitudinal.document import write_pdf
     from node.report.longitudinal.page import write_html
     from node.report.longitudinal.report import build
@@ -107,12 +111,13 @@ def _course(
         files = objects_of(session, known, objects)
     responses = [judge(known, name, rules) for name in criteria]
     made = build(known, responses, files.open_object, files.images_of, made_at=database.now())
+    whose = {(known.patient.issuer, known.patient.patient_id)}
     if kind == "pdf":
-        return write_pdf(made)
-    return _encoded({"html": write_html, "json": write_json, "csv": write_csv}[kind](made))
+        return write_pdf(made), whose
+    return _encoded({"html": write_html, "json": write_json, "csv": write_csv}[kind](made)), whose
 
 
-def _cohort(database: Database, store: Path, kind: str, criteria: str, rules: Rules) -> bytes:
+def _cohort(database: Database, store: Path, kind: str, criteria: str, rules: Rules) -> tuple[bytes, Whose]:
     from node.report.longitudinal.cohort import cohort_of
     from node.report.longitudinal.cohort_document import write_cohort_pdf
     from node.report.longitudinal.page import write_cohort_html
@@ -130,11 +135,11 @@ def _cohort(database: Database, store: Path, kind: str, criteria: str, rules: Ru
         except Refused as reason:
             printing.complain(f"nadir: {one.patient.patient_id}: {reason.sentence} ({reason.code})")
     made = cohort_of(responses, criteria=criteria, made_at=database.now())
+    whose = {(one.patient.issuer, one.patient.patient_id) for one in known}
     if kind == "pdf":
-        return write_cohort_pdf(made)
-    return _encoded(
-        {"html": write_cohort_html, "json": write_cohort_json, "csv": write_cohort_csv}[kind](made)
-    )
+        return write_cohort_pdf(made), whose
+    write = {"html": write_cohort_html, "json": write_cohort_json, "csv": write_cohort_csv}[kind]
+    return _encoded(write(made)), whose
 
 
 def _encoded(text: str) -> bytes:

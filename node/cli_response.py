@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from node import printing
-from node.cli_options import AsJson, Config, Home, open_database
+from node.cli_options import AsJson, Config, Home, open_database, tell_exported
 from node.cli_rules import with_rules
 from node.flags import load_settings
 from plugins.errors import Refused
@@ -116,7 +116,10 @@ def _of_patient(
         with database.reading() as session:
             objects = ObjectStore(load_settings(config, {"home": home}).home / "store")
             known = course(session, int(find_patient(session, patient, issuer).id or 0), objects, rules)
-    return in_words(judge(known, criteria, rules), known)
+        judged = in_words(judge(known, criteria, rules), known)
+        whose = [(known.patient.issuer, known.patient.patient_id)]
+        tell_exported(database, home, config, f"response of a patient by {criteria}", whose)
+    return judged
 
 
 def _print(found: Sequence[Response], *, as_json: bool, growth: bool) -> None:

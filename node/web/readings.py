@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 from fastapi import Request
 
 from node import audit_events
-from node.audit import patients_of
+from node.audit import named, patients_of
 from node.web.site import Site
 from store.study_head import study_head
 from store.study_view import sop_classes
-
-MOST_NAMED: Final = 20
-"""Patients that a record of a list names; a list of more is told without names."""
 
 
 def tell_study(site: Site, request: Request, study_instance_uid: str) -> None:
@@ -31,11 +27,9 @@ def tell_study(site: Site, request: Request, study_instance_uid: str) -> None:
 def tell_list(site: Site, request: Request, what: str, whose: Iterable[tuple[str, str]]) -> None:
     """Tell that somebody took a list as JSON, once in a while; `whose` are issuers and PatientIDs."""
     name, address = request.state.identity.name, request.state.address
-    people = sorted(set(whose))
-    named, patients = people if len(people) <= MOST_NAMED else [], patients_of(site.settings)
-    subjects = [patients.subject(*one) for one in named]
+    subjects = named(site.settings, whose)
     message = audit_events.exported(name, address, f"{what} as JSON", subjects)
-    site.record(message, once=("list-read", name, address, what, *named))
+    site.record(message, once=("list-read", name, address, what, *(one.id for one in subjects)))
 
 
 __all__ = ["tell_list", "tell_study"]

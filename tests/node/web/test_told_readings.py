@@ -125,7 +125,7 @@ def test_what_is_not_there_is_told_of_nobody(site: WebSite, path: str) -> None:
 
 
 def test_a_list_of_many_is_told_without_naming_them(site: WebSite, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.web.readings.MOST_NAMED", 0)
+    monkeypatch.setattr("node.audit.MOST_NAMED", 0)
     site.heard.clear()
     site.client().get("/api/findings")
     (told,) = site.heard
