@@ -71,8 +71,9 @@ def instances_received(
     patient: Subject | None,
     *,
     refused: Mapping[str, int] | None = None,
+    is_asked: bool = False,
 ) -> AuditMessage:
-    """Tell what one association brought of one study, and how much of it was refused by which code."""
+    """Tell what a peer brought of one study, or was asked for, and how much of it was refused by which code."""
     told = ", ".join(f"{count} {code}" for code, count in sorted((refused or {}).items()))
     return AuditMessage(
         event=am.INSTANCES_TRANSFERRED,
@@ -80,8 +81,8 @@ def instances_received(
         outcome=am.MINOR_FAILURE if told else am.SUCCESS,
         description=f"refused: {told}" if told else "",
         participants=(
-            _peer(peer, is_requestor=True, role=am.SOURCE_ROLE),
-            _this(ae_title, role=am.DESTINATION_ROLE),
+            _peer(peer, is_requestor=not is_asked, role=am.SOURCE_ROLE),
+            _this(ae_title, is_requestor=is_asked, role=am.DESTINATION_ROLE),
         ),
         subjects=tuple(s for s in (study, patient) if s),
     )
@@ -110,14 +111,19 @@ def sending_begun(ae_title: str, peer: Peer, study: Subject, patient: Subject) -
 
 def imported(
     ae_title: str,
-    peer: Peer,
+    author: str,
+    upload: str,
     study: Subject | None,
     patient: Subject | None,
     *,
     refused: Mapping[str, int] | None = None,
 ) -> AuditMessage:
-    """Tell what came by another way than an association: STOW-RS, or a PACS that was asked for it."""
-    return replace(instances_received(ae_title, peer, study, patient, refused=refused), event=am.IMPORT)
+    """Tell what a person brought in from outside, by which upload, and how much of it was refused by which code."""
+    person = Participant(user_id=author or "unknown", is_requestor=True, role=am.DESTINATION_ROLE)
+    medium = Participant(user_id=upload, role=am.SOURCE_MEDIA, media=am.MEDIA_URI)
+    received = instances_received(ae_title, Peer(name=author), study, patient, refused=refused)
+    participants = (person, _this(ae_title, role=am.DESTINATION_ROLE), medium)
+    return replace(received, event=am.IMPORT, participants=participants)
 
 
 def queried(ae_title: str, peer: Peer, sop_class_uid: str, what: str, patient: Subject) -> AuditMessage:
@@ -183,9 +189,8 @@ def exported(name: str, address: str, what: str, patients: Sequence[Subject] = (
         event=am.EXPORT,
         action="R",
         participants=(
-            Participant(
-                user_id=name or "unknown", address=address, is_requestor=True, role=am.DESTINATION_ROLE
-            ),
+            Participant(user_id=name or "unknown", address=address, is_requestor=True, role=am.SOURCE_ROLE),
+            Participant(user_id=what, address=address, role=am.DESTINATION_MEDIA, media=am.MEDIA_URI),
         ),
         subjects=(file, *patients),
     )

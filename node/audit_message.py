@@ -57,6 +57,8 @@ ROLES_CHANGED = Code("110136", "Security Roles Changed")
 USER_CHANGED = Code("110137", "User security Attributes Changed")
 
 APPLICATION, APPLICATION_LAUNCHER = Code("110150", "Application"), Code("110151", "Application Launcher")
+DESTINATION_MEDIA, SOURCE_MEDIA = Code("110154", "Destination Media"), Code("110155", "Source Media")
+MEDIA_URI = Code("110037", "URI")
 DESTINATION_ROLE, SOURCE_ROLE = Code("110152", "Destination Role ID"), Code("110153", "Source Role ID")
 STUDY_INSTANCE_UID = Code("110180", "Study Instance UID")
 SOP_CLASS_UID = Code("110181", "SOP Class UID")
@@ -80,6 +82,8 @@ class Participant:
     """IP address or host name."""
     role: Code | None = None
     """Part that it played."""
+    media: Code | None = None
+    """What kind of medium it is, of a medium."""
 
     def xml(self) -> str:
         """Return the element."""
@@ -92,6 +96,8 @@ class Participant:
                 "NetworkAccessPointTypeCode": "2" if is_ip else "1",
             }
         inner = _code("RoleIDCode", self.role) if self.role else ""
+        if self.media:
+            inner += f"<MediaIdentifier>{_code('MediaType', self.media)}</MediaIdentifier>"
         return _element("ActiveParticipant", attributes, inner, keep=("UserID",))
 
 

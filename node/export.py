@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from io import BytesIO, StringIO
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pydicom.sr.coding import Code
 from sqlmodel import Session, col, select
@@ -106,7 +106,7 @@ def _meanings() -> Mapping[tuple[str, str], str]:
 
     found = {
         (scheme, value): meaning
-        for scheme, named in concepts.items()
+        for scheme, named in cast(Any, concepts).items()
         for forms in named.values()
         for value, (meaning, _) in forms.items()
     }

@@ -63,7 +63,7 @@ class Performing:
             self._sources,
             worklist=settings.worklist.url,
             owner=owner,
-            receipts=Receipts(audit, settings.ae_title, is_import=True),
+            receipts=Receipts(audit, settings.ae_title, is_asked=True),
         )
         self._events: Events | None = None
         if settings.worklist.events or settings.worklist.triggered:

@@ -57,15 +57,15 @@ class Receipts:
         The trail; nothing is counted when None.
     ae_title
         Our own AE title.
-    is_import
-        True for what is no DICOM association: it is told as an import.
+    is_asked
+        True for what we asked peers for: the node is told as the one who began it.
 
     """
 
-    def __init__(self, audit: Audit | None = None, ae_title: str = "", *, is_import: bool = False) -> None:
+    def __init__(self, audit: Audit | None = None, ae_title: str = "", *, is_asked: bool = False) -> None:
         self._audit = audit
         self._ae_title = ae_title
-        self._is_import = is_import
+        self._is_asked = is_asked
         self._open: defaultdict[Peer, Receipt] = defaultdict(Receipt)
         self._lock = threading.Lock()
 
@@ -152,8 +152,9 @@ class Receipts:
         *,
         refused: Counter[str],
     ) -> AuditMessage:
-        came = audit_events.imported if self._is_import else audit_events.instances_received
-        return came(self._ae_title, peer, study, patient, refused=refused)
+        return audit_events.instances_received(
+            self._ae_title, peer, study, patient, refused=refused, is_asked=self._is_asked
+        )
 
 
 class Dispatches:

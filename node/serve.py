@@ -254,7 +254,7 @@ class Node:
         self._loop("uploads", desk.tick, 1.0)
         told = self._pull(intake) if s.pacs_url else None
         require_authentication(s, self.database)
-        imports = Receipts(self.audit, s.ae_title, is_import=True)
+        imports = Receipts(self.audit, s.ae_title)
         site = Site(
             settings=s,
             database=self.database,
@@ -297,7 +297,7 @@ class Node:
         s = self.settings
         dicomweb = DicomWeb(s.pacs_url, tls=calling_to(s, s.pacs_url))
         self._closings.append(dicomweb.close)
-        receipts = Receipts(self.audit, s.ae_title, is_import=True)
+        receipts = Receipts(self.audit, s.ae_title, is_asked=True)
         puller = Puller(
             self.database, self.objects, intake, dicomweb, reserve_bytes=s.reserve_bytes, receipts=receipts
         )
@@ -335,7 +335,7 @@ class Node:
         wanted = Wanted(studies=s.priors_max_studies, days=s.priors_days, modalities=modalities)
         for address in s.prior_sources:
             source = open_source(address, s, self.objects, tls=calling_to(s, address))
-            receipts = Receipts(self.audit, s.ae_title, is_import=True)
+            receipts = Receipts(self.audit, s.ae_title, is_asked=True)
             fetcher = PriorFetcher(
                 self.database,
                 intake,

@@ -340,16 +340,16 @@ def told_of(session: Session, settings: Settings, upload_pk: int) -> list[AuditM
     refused = Counter(
         {r.code: r.count for r in upload_files.tally(session, upload_pk).reasons if r.state == REFUSED}
     )
-    peer, told = audit_events.Peer(name=upload.author), []
+    whence, told = (settings.ae_title, upload.author, f"upload {upload_pk}"), []
     for study_pk, classes in upload_files.sop_classes(session, upload_pk).items():
         study = session.get_one(Study, study_pk)
         patient = session.get_one(Patient, study.patient_pk)
         who = patients_of(settings).subject(patient.issuer, patient.patient_id, patient.patient_name)
         subject = audit_events.study(study.study_instance_uid, classes)
-        told.append(audit_events.imported(settings.ae_title, peer, subject, who, refused=refused))
+        told.append(audit_events.imported(*whence, subject, who, refused=refused))
         refused = Counter()
     if refused:
-        told.append(audit_events.imported(settings.ae_title, peer, None, None, refused=refused))
+        told.append(audit_events.imported(*whence, None, None, refused=refused))
     return told
 
 

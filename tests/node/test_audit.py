@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import socket
 import ssl
 import threading
@@ -14,11 +15,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element
 
 import httpx
 import numpy as np
 import pytest
-from audit_schema import judge, told
+from audit_schema import judge, judge_event, told
 from certificates import Authority
 from dicom_series import make_series
 from patience import eventually
@@ -59,7 +61,11 @@ def every_message(text: str) -> list[AuditMessage]:
         audit_events.instances_sent(text, peer, study, named),
         audit_events.instances_sent(text, peer, study, patient, failure=text),
         audit_events.sending_begun(text, peer, study, patient),
-        audit_events.imported(text, peer, study, patient, refused={text: 2}),
+        audit_events.instances_received(text, peer, study, patient, is_asked=True),
+        audit_events.imported(text, text, text, study, patient, refused={text: 2}),
+        audit_events.stored(text, text, peer, study, patient, failure=text),
+        audit_events.patient_read(text, text, patient),
+        audit_events.exported(text, text, text, [study, patient]),
         audit_events.queried(text, peer, "1.2.840.10008.5.1.4.1.2.2.1", text, patient),
         audit_events.instances_accessed(text, text, study, patient),
         audit_events.lesion_chosen(text, text, named, [(1, text)]),
@@ -80,7 +86,7 @@ def every_message(text: str) -> list[AuditMessage]:
 def test_every_message_keeps_to_the_schema_whatever_text_comes_from_outside(text: str) -> None:
     for message in every_message(text):
         xml = message.xml(NOON, "NADIR")
-        judge(xml)
+        judge_event(judge(xml))
         assert "\n" not in xml
         xml.encode()
 
@@ -111,6 +117,49 @@ def test_a_message_is_what_the_standard_says_of_its_event() -> None:
         "NumberOfInstances": "20",
     }
     assert about_patient.attrib["ParticipantObjectTypeCodeRole"] == "1"
+
+
+def test_an_export_names_who_took_it_and_the_file_that_it_went_into() -> None:
+    patient = PATIENTS.subject("H", "P1")
+    root = judge_event_of(audit_events.exported("ANNA", "10.0.0.9", "course of a patient as pdf", [patient]))
+    assert played(root) == [
+        ("ANNA", "110153", "true"), ("course of a patient as pdf", "110154", "false"),
+    ]  # fmt: skip
+    file, whose = root.findall("ParticipantObjectIdentification")
+    assert file.findtext("ParticipantObjectName") == "course of a patient as pdf"
+    assert whose.attrib["ParticipantObjectID"] == patient.id
+
+
+def test_an_import_names_who_brought_it_in_the_node_and_the_upload() -> None:
+    study = audit_events.study("1.2.3", {"1.2.840.10008.5.1.4.1.1.2": 20})
+    root = judge_event_of(
+        audit_events.imported("NADIR", "ANNA", "upload 7", study, PATIENTS.subject("H", "P1"))
+    )
+    own = str(os.getpid())
+    assert played(root) == [
+        ("ANNA", "110152", "true"), (own, "110152", "false"), ("upload 7", "110155", "false"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_of_what_is_transferred_the_one_who_began_it_is_the_requestor(is_asked: bool) -> None:
+    root = judge_event_of(audit_events.instances_received("NADIR", PEER, None, None, is_asked=is_asked))
+    said = {True: "true", False: "false"}
+    assert [one[1:] for one in played(root)] == [("110153", said[not is_asked]), ("110152", said[is_asked])]
+
+
+def judge_event_of(message: AuditMessage) -> Element:
+    root = judge(message.xml(NOON, "NADIR"))
+    judge_event(root)
+    return root
+
+
+def played(root: Element) -> list[tuple[str, str, str]]:
+    """Return name, role and whether it began it of each participant."""
+    return [
+        (one.attrib["UserID"], one[0].attrib["csd-code"], one.attrib["UserIsRequestor"])
+        for one in root.findall("ActiveParticipant")
+    ]
 
 
 def test_a_patient_has_one_pseudonym_under_one_key_and_another_under_another() -> None:

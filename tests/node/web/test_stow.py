@@ -333,7 +333,7 @@ def test_what_a_request_brought_is_told_in_the_log_when_the_database_is_away_at_
     small = SmallNode.make(tmp_path / "node")
     trail = Audit(small.database, source="NADIR", patients=Patients(key=b"k"))
     settings, intake = Settings(home=small.home, reserve_bytes=0), Intake(small.database, small.objects)
-    routers = [stow.router(settings, intake, receipts=Receipts(trail, "NADIR", is_import=True))]
+    routers = [stow.router(settings, intake, receipts=Receipts(trail, "NADIR"))]
     server = WebServer(create_app(settings, small.database, routers=routers), "127.0.0.1", free_port())
     server.start()
     monkeypatch.setattr(stow, "close_association", fail)
