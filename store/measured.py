@@ -181,6 +181,16 @@ def stretch(session: Session, chosen: Chosen, first: int, last: int) -> tuple[Me
     return _with(session, [int(pk) for pk in session.exec(statement)])
 
 
+def whose(session: Session, chosen: Chosen) -> list[tuple[str, str]]:
+    """Return IssuerOfPatientID and PatientID of everybody whose numbers are meant, sorted."""
+    return sorted(
+        (issuer, patient_id)
+        for issuer, patient_id in session.exec(
+            _from(session, chosen, Patient.issuer, Patient.patient_id).distinct()
+        )
+    )
+
+
 def last_row(session: Session) -> int:
     """Return the number of the newest row; 0 when there is none."""
     return int(session.exec(select(func.max(Measurement.id))).one() or 0)
@@ -347,5 +357,5 @@ def _with(session: Session, pks: Sequence[int]) -> tuple[Measured, ...]:
 
 __all__ = [
     "Chosen", "Measured", "Offered", "Sort", "before", "count", "first_dates", "last_row", "made_by", "of_rows",
-    "offered", "page", "patients_with", "stretch",
+    "offered", "page", "patients_with", "stretch", "whose",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from node import audit_events, export
-from node.audit import pseudonym_key
+from node.audit import MOST_NAMED, named, pseudonym_key
 from node.reckoning import Reckoner
 from node.web import links
 from node.web.access import allow
@@ -181,10 +181,19 @@ class _Files:
         """Return a file that is sent while it is being made."""
         content = self._content(kind, chosen, identified=identified)
         what = f"{'identified' if identified else 'de-identified'} measurements as {kind}: {query_of(chosen)}"
-        self._site.record(audit_events.exported(request.state.identity.name, request.state.address, what))
+        self._tell(request, what, chosen, identified=identified)
         name = f"measurements-{'identified' if identified else 'deidentified'}.{kind}"
         headers = {"Content-Disposition": f'attachment; filename="{name}"'}
         return StreamingResponse(content, media_type=MEDIA[kind], headers=headers)
+
+    def _tell(self, request: Request, what: str, chosen: Chosen, *, identified: bool) -> None:
+        """Tell who took which numbers and, with names, of whom: some patients a message, so that each fits syslog."""
+        with self._site.database.reading() as session:
+            people = measured.whose(session, chosen) if identified else []
+        for first in range(0, max(1, len(people)), MOST_NAMED):
+            subjects = named(self._site.settings, people[first : first + MOST_NAMED])
+            name, address = request.state.identity.name, request.state.address
+            self._site.record(audit_events.exported(name, address, what, subjects))
 
     def _content(self, kind: str, chosen: Chosen, *, identified: bool) -> Iterator[bytes]:
         database = self._site.database

@@ -108,10 +108,22 @@ def test_a_file_with_names_is_told_in_the_trail_and_runs_no_formula(site: WebSit
     assert {row["patient_id"].removeprefix("'") for row in rows} == set(LENGTHS)
     assert "'=HYPERLINK(1)" in text and ",=HYPERLINK" not in text
     (message,) = site.heard
+    assert len({one.id for one in message.subjects if one.role == "1"}) == len(LENGTHS)
     assert "110106" in message.xml(NOW, "NADIR") and "identified measurements" in message.xml(NOW, "NADIR")
     parquet = pytest.importorskip("pyarrow.parquet")
     content = site.client().get("/api/cohort/export.parquet").content
     assert parquet.read_table(io.BytesIO(content)).num_rows == NUMBERS
+
+
+def test_a_file_of_many_patients_with_names_is_told_in_parts_that_name_each_of_them(
+    site: WebSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.web.api.cohort.MOST_NAMED", 2)
+    site.heard.clear()
+    site.client().get("/api/cohort/identified.csv")
+    named = [[one.id for one in message.subjects if one.role == "1"] for message in site.heard]
+    assert [len(part) for part in named] == [2, 2, 1]
+    assert len({pseudonym for part in named for pseudonym in part}) == len(LENGTHS)
 
 
 def test_a_viewer_sees_the_cohort_and_takes_nothing_away(
