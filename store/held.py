@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlmodel import Session, col
 
 from store import jobs
@@ -110,8 +110,22 @@ def is_uploaded(session: Session, study_instance_uid: str) -> bool:
 def held_studies(session: Session, query: StudyQuery, limit: int, offset: int) -> list[HeldStudy]:
     """Return the studies that a query finds, the newest first."""
     statement = select(Study, Patient).join(Patient, col(Study.patient_pk) == col(Patient.id))
+    newest = statement.where(*_matching(query)).order_by(col(Study.study_date).desc(), col(Study.id).desc())
+    found = session.execute(newest.limit(limit).offset(offset)).all()
+    counts = _counts(session, [study.id or 0 for study, _ in found])
+    return [_held_study(study, patient, counts.get(study.id or 0, ())) for study, patient in found]
+
+
+def count_studies(session: Session, query: StudyQuery) -> int:
+    """Return how many studies a query finds."""
+    statement = select(func.count(col(Study.id))).join(Patient, col(Study.patient_pk) == col(Patient.id))
+    return session.scalar(statement.where(*_matching(query))) or 0
+
+
+def _matching(query: StudyQuery) -> Iterator[ColumnElement[bool]]:
+    """Give what a study and its patient have to meet."""
     if query.study_instance_uids:
-        statement = statement.where(col(Study.study_instance_uid).in_(query.study_instance_uids))
+        yield col(Study.study_instance_uid).in_(query.study_instance_uids)
     for text, column in (
         (query.patient_id, Patient.patient_id),
         (query.issuer, Patient.issuer),
@@ -120,18 +134,14 @@ def held_studies(session: Session, query: StudyQuery, limit: int, offset: int) -
         (query.study_description, Study.study_description),
     ):
         if text:
-            statement = statement.where(func.lower(col(column)).like(_pattern(text.lower()), escape="\\"))
+            yield func.lower(col(column)).like(_pattern(text.lower()), escape="\\")
     if query.modalities:
         having = select(col(Series.study_pk)).where(col(Series.modality).in_(query.modalities))
-        statement = statement.where(col(Study.id).in_(having))
+        yield col(Study.id).in_(having)
     if query.since:
-        statement = statement.where(col(Study.study_date) >= query.since)
+        yield col(Study.study_date) >= query.since
     if query.until:
-        statement = statement.where(col(Study.study_date) <= query.until)
-    newest = statement.order_by(col(Study.study_date).desc(), col(Study.id).desc())
-    found = session.execute(newest.limit(limit).offset(offset)).all()
-    counts = _counts(session, [study.id or 0 for study, _ in found])
-    return [_held_study(study, patient, counts.get(study.id or 0, ())) for study, patient in found]
+        yield col(Study.study_date) <= query.until
 
 
 def held_objects(
@@ -241,6 +251,7 @@ __all__ = [
     "HeldObject",
     "HeldStudy",
     "StudyQuery",
+    "count_studies",
     "held_objects",
     "held_studies",
     "is_uploaded",

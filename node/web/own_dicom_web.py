@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,13 +23,15 @@ from node.web.study_query import INSTANCE_KEYS, SERIES_KEYS, match_keys, study_q
 from store.database import Database
 from store.dicom.dicom_json import as_json, header, matches, metadata, row
 from store.dicom.pixel_parts import OCTETS, Part, Pixels, bulk, frame, pixels, read, syntax_of
-from store.held import HeldObject, HeldStudy, held_objects, held_studies
+from store.held import HeldObject, HeldStudy, count_studies, held_objects, held_studies
 from store.objects import ObjectStore
 
 JSON = "application/dicom+json"
 DICOM = "application/dicom"
 IN_JSON = frozenset({"studies", "series", "instances", "metadata"})
-MOST_ROWS = 500
+MOST_STUDIES = 500
+"""In one answer; series and instances of a study are all listed."""
+MOST_PAGED = 10**18
 MOST_FRAME_BYTES = 256 << 20
 """Of frames that are asked for at once; a single one is given however large it is."""
 
@@ -61,7 +62,7 @@ class OwnDicomWeb:
         word, _, rest = asked.what.partition("/")
         at = f"{root}/{asked.path}"
         if word in ("series", "instances"):
-            return self._listed(word, held, query, f"{root}/studies/{asked.study}")
+            return self._listed(word, held, query, root, asked.study)
         if word in ("metadata", "") and not all(self._objects.path(one.sha256).is_file() for one in held):
             raise HTTPException(404, "an image of it is no longer here; 'nadir fsck' lists what is gone")
         if word == "metadata":
@@ -86,25 +87,35 @@ class OwnDicomWeb:
 
     def _studies(self, query: Mapping[str, str], root: str) -> Response:
         limit, offset = _page(query)
+        wanted = study_query(query)
         with self._database.reading() as session:
-            found = held_studies(session, study_query(query), limit, offset)
-        return JSONResponse([_study_row(one, root) for one in found], media_type=JSON)
+            found = held_studies(session, wanted, min(limit, MOST_STUDIES), offset)
+            of = count_studies(session, wanted)
+        return _rows([_study_row(one, root) for one in found], of - offset - len(found), root)
 
-    def _listed(self, word: str, held: Sequence[HeldObject], query: Mapping[str, str], at: str) -> Response:
+    def _listed(
+        self, word: str, held: Sequence[HeldObject], query: Mapping[str, str], root: str, study: str
+    ) -> Response:
         """Return series or instances of a study, those that match. Raises 400 for a key that is not matched."""
         wanted = match_keys(query, SERIES_KEYS if word == "series" else INSTANCE_KEYS, of=word)
+        limit, offset = _page(query)
         counts: dict[str, int] = {}
         for one in held:
             counts[one.series_instance_uid] = counts.get(one.series_instance_uid, 0) + 1
         if word == "series":
             held = list({one.series_instance_uid: one for one in reversed(held)}.values())[::-1]
-        limit, offset = _page(query)
-        rows = (
+        end, more = offset + limit, 0
+        if not wanted:
+            held, more = held[offset:end], len(held) - end
+        at = f"{root}/studies/{study}"
+        rows = [
             row(header(self._objects.path(one.sha256)), word, at, counts[one.series_instance_uid])
             for one in held
-        )
-        matching = (found for found in rows if matches(found, wanted))
-        return JSONResponse(list(islice(matching, offset, offset + limit)), media_type=JSON)
+        ]
+        if wanted:
+            rows = [found for found in rows if matches(found, wanted)]
+            rows, more = rows[offset:end], len(rows) - end
+        return _rows(rows, more, root)
 
     def _metadata(self, held: Sequence[HeldObject], root: str, study: str) -> Iterator[str]:
         before = "["
@@ -136,11 +147,23 @@ def _study_row(study: HeldStudy, root: str) -> dict[str, Any]:
 
 
 def _page(query: Mapping[str, str]) -> tuple[int, int]:
-    limit, offset = query.get("limit", ""), query.get("offset", "")
-    return (
-        min(int(limit[:9]), MOST_ROWS) if limit.isdecimal() else MOST_ROWS,
-        int(offset[:9]) if offset.isdecimal() else 0,
-    )
+    """Return limit and offset. Raises 400 for what is no unsigned integer (PS3.18 section 8.3.4.4)."""
+    return _unsigned(query, "limit", MOST_PAGED), _unsigned(query, "offset", 0)
+
+
+def _unsigned(query: Mapping[str, str], name: str, default: int) -> int:
+    text = query.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdecimal()):
+        raise HTTPException(400, f"{name} is a number without a sign")
+    return min(int(text), MOST_PAGED)
+
+
+def _rows(rows: Sequence[Mapping[str, Any]], more: int, root: str) -> Response:
+    """Return a list, which says how many more match."""
+    warning = f"299 {root}: There are {more} additional results that can be requested"
+    return JSONResponse(rows, media_type=JSON, headers={"Warning": warning} if more > 0 else None)
 
 
 def _files(paths: Sequence[Path], accept: str) -> Response:

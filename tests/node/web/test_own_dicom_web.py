@@ -124,6 +124,50 @@ def test_series_and_instances_are_listed(client: httpx.Client, first: Dataset) -
     assert row["00280010"]["Value"] == [6] and row["00081190"]["Value"][0].endswith(_address(first))
 
 
+def test_a_list_that_is_cut_says_how_many_more_there_are(client: httpx.Client, first: Dataset) -> None:
+    study = f"/dicom-web/studies/{first.StudyInstanceUID}"
+    series = f"{study}/series/{first.SeriesInstanceUID}"
+    some = {"StudyInstanceUID": first.StudyInstanceUID}
+    for address, query, listed, more in (
+        (f"{study}/instances", {"limit": "2"}, 2, 1),
+        (f"{series}/instances", {"limit": "1", "Modality": first.Modality}, 1, 2),
+        (f"{study}/instances", {"limit": "1", "offset": "2"}, 1, 0),
+        (f"{study}/instances", {"limit": "9" * 500}, 3, 0),
+        (f"{study}/instances", {"offset": "9" * 500}, 0, 0),
+        (f"{study}/instances", {"limit": "00000000000000000000002"}, 2, 1),
+        (f"{study}/series", {"limit": "0"}, 0, 1),
+        ("/dicom-web/studies", {"limit": "0", **some}, 0, 1),
+        ("/dicom-web/studies", {"offset": "9" * 30, **some}, 0, 0),
+        ("/dicom-web/studies", {"limit": "1", **some}, 1, 0),
+    ):
+        answer = client.get(address, params=query)
+        assert (answer.status_code, len(answer.json())) == (200, listed), query
+        root = f"{client.base_url}".rstrip("/") + "/dicom-web"
+        said = f"299 {root}: There are {more} additional results that can be requested" if more else None
+        assert answer.headers.get("warning") == said, query
+
+
+def test_a_list_of_studies_is_cut_at_its_most_and_one_within_a_study_is_whole(
+    client: httpx.Client, first: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_dicom_web, "MOST_STUDIES", 0)
+    study = f"/dicom-web/studies/{first.StudyInstanceUID}"
+    answer = client.get("/dicom-web/studies", params={"StudyInstanceUID": first.StudyInstanceUID})
+    assert answer.json() == [] and " There are 1 additional results" in answer.headers["warning"]
+    answer = client.get(f"{study}/instances")
+    assert len(answer.json()) == 3 and "warning" not in answer.headers
+
+
+@pytest.mark.parametrize("value", ["-1", "abc", "1.5", "+1", "\u0663"])
+@pytest.mark.parametrize("name", ["limit", "offset"])
+def test_a_limit_or_offset_that_is_no_unsigned_integer_is_answered_with_400(
+    client: httpx.Client, first: Dataset, name: str, value: str
+) -> None:
+    for path in ("", f"/{first.StudyInstanceUID}/series", f"/{first.StudyInstanceUID}/instances"):
+        answer = client.get(f"/dicom-web/studies{path}", params={name: value})
+        assert answer.status_code == 400 and answer.json()["error"] == f"{name} is a number without a sign"
+
+
 def test_metadata_is_all_but_the_pixels(client: httpx.Client, first: Dataset) -> None:
     answer = client.get(_address(first) + "/metadata")
     assert answer.headers["content-type"] == "application/dicom+json"
