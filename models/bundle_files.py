@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models.bundle_channels import Kind, kind_of
+from models.extras import how_to_install
 from models.files import BadModel
 
 SECTIONS = ("network_def", "preprocessing", "inferer", "postprocessing")
@@ -192,7 +193,7 @@ def _yaml(text: str) -> Any:
         import yaml
     except ImportError as error:
         raise BadModel(
-            "not-installed", "a bundle in YAML needs PyYAML: pip install 'nadir[learn]'"
+            "not-installed", f"a bundle in YAML needs PyYAML: {how_to_install('learn')}"
         ) from error
     try:
         return yaml.safe_load(text)

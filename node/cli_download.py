@@ -132,8 +132,8 @@ def idc(
     """Download a collection of the Imaging Data Commons, or with --for the images that are missing in a folder.
 
     What is there and whole is not fetched again: the same command goes on where it was stopped. The index of IDC
-    comes with pip install 'nadir[idc]'. With --for, TCIA is asked for what IDC does not have. The exit status is 1
-    when anything is missing in the end.
+    comes with pip install -c constraints.txt '.[idc]' in Nadir's folder. With --for, TCIA is asked for what IDC does
+    not have. The exit status is 1 when anything is missing in the end.
     """
     asked = _Asked(
         collection=collection,

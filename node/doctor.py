@@ -20,6 +20,7 @@ from sqlalchemy import inspect
 from sqlalchemy.engine import make_url
 from sqlmodel import Session
 
+from models.extras import how_to_install
 from models.place import Places
 from models.runtime import default_cache, kept_trials
 from node.audit import sinks_of
@@ -88,8 +89,8 @@ def _software() -> Iterator[Line]:
         try:
             yield Line(what=name, ok=True, says=version(name), needed=needed)
         except PackageNotFoundError:
-            extra = "" if needed else "[learn]"
-            yield Line(what=name, ok=False, says=f"not installed: pip install 'nadir{extra}'", needed=needed)
+            how = how_to_install("" if needed else "learn")
+            yield Line(what=name, ok=False, says=f"not installed: {how}", needed=needed)
 
 
 def _decoders() -> Iterator[Line]:

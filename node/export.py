@@ -21,6 +21,7 @@ from typing import Any, Final, cast
 from pydicom.sr.coding import Code
 from sqlmodel import Session, col, select
 
+from models.extras import how_to_install
 from node.report.table import safe_cell
 from plugins import codes
 from plugins.errors import Refused
@@ -212,9 +213,8 @@ def as_parquet(columns: Mapping[str, type], pieces: Iterator[list[Row]]) -> Iter
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        sentence = (
-            "Parquet needs the package pyarrow, which is not here: pip install 'nadir[parquet]', or take CSV"
-        )
+        how = how_to_install("parquet")
+        sentence = f"Parquet needs the package pyarrow, which is not here: take CSV, or {how}"
         raise Refused("no-pyarrow", sentence) from error
     kinds = {str: pyarrow.string(), float: pyarrow.float64(), int: pyarrow.int32(), bool: pyarrow.bool_(),
              date: pyarrow.date32()}  # fmt: skip

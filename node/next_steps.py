@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from models.extras import how_to_install
 from node.doctor import Line
 from node.settings import Settings
 from node.web.access import is_loopback
@@ -42,7 +43,7 @@ def _steps(lines: Sequence[Line], settings: Settings, how: str, *, has_people: b
     if runs:
         yield f"send a study to {settings.ae_title}@this-host:{settings.dicom_port}, and watch it on {scheme}://{settings.http_host}:{settings.http_port}/worklist"
     if any(line.what == "torch" and not line.ok for line in lines):
-        yield "for the learned models: pip install 'nadir[learn]'"
+        yield f"for the learned models: {how_to_install('learn')}"
     if any(line.what == "viewer" and not line.ok for line in lines):
         yield "for the viewer on /viewer: make viewer, or viewer_pages in the settings"
     yield f"keep a copy, every night: nadir backup /backups/nadir{how} --keep 14"

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
 
+from models.extras import how_to_install
 from node import oidc_token
 from node.oidc_settings import LOOPBACK, OidcSettings
 from node.oidc_token import UnknownKey
@@ -209,7 +210,7 @@ class Provider:
 def require_package() -> None:
     """Return when what judges ID tokens is installed. Refuses `no-oidc`."""
     if find_spec("joserfc") is None:
-        raise Refused("no-oidc", "the setting oidc.issuer needs another package: pip install 'nadir[oidc]'")
+        raise Refused("no-oidc", f"the setting oidc.issuer needs another package: {how_to_install('oidc')}")
 
 
 def _not_exchanged(status: int, error: object) -> Refused:

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from models.extras import how_to_install
 from models.files import BadModel
 from models.nodule_segmenter import AERATED, NAME, LearnedNoduleSegmenter, NoduleAnswer, runs_here
 from models.place import NOWHERE, Places, open_current
@@ -70,7 +71,7 @@ def choose(which: Segmenters, mirrors: int | None = None, models: Places = NOWHE
         return ClassicalNoduleSegmenter()
     try:
         if not runs_here():
-            raise BadModel("not-installed", "torch or monai is not installed: pip install 'nadir[learn]'")
+            raise BadModel("not-installed", f"torch or monai is not installed: {how_to_install('learn')}")
         return LearnedNoduleSegmenter(model=open_current(NAME, models), mirrors=mirrors, fastest=True)
     except BadModel as bad:
         if which == "best" and bad.code == "not-shipped":

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from models.extras import how_to_install
 from models.files import BadModel
 from models.malignancy import NAME, NOT_PATHOLOGY, MalignancyRater, open_rater
 from models.nodule_features import REACH_MM
@@ -45,7 +46,7 @@ def choose_rater(
         return None
     try:
         if not runs_here():
-            raise BadModel("not-installed", "torch or monai is not installed: pip install 'nadir[learn]'")
+            raise BadModel("not-installed", f"torch or monai is not installed: {how_to_install('learn')}")
         model = open_current(NAME, models)
         if which == "calibrated" and model.card.get("calibrated") is not True:
             return None

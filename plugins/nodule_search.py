@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from models.extras import how_to_install
 from models.files import BadModel
 from models.nodule_detector import NAME, LearnedNoduleDetector, Search, strongest_apart
 from models.nodule_segmenter import runs_here
@@ -44,7 +45,7 @@ def choose_detector(which: Detectors, models: Places = NOWHERE) -> LearnedNodule
         return None
     try:
         if not runs_here():
-            raise BadModel("not-installed", "torch or monai is not installed: pip install 'nadir[learn]'")
+            raise BadModel("not-installed", f"torch or monai is not installed: {how_to_install('learn')}")
         return LearnedNoduleDetector(model=open_current(NAME, models), fastest=True)
     except BadModel as bad:
         if which == "best" and bad.code == "not-shipped":

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from models.extras import how_to_install
+
 ROOT = Path(__file__).parents[1]
+ROOMS = ("models", "plugins", "store", "training", "node", "docs", "examples")
+OTHERS = re.compile(r"\bnadir\[[a-z]|pip install '?nadir")
 PINS = (ROOT / "constraints.txt").read_text().splitlines()
 
 
@@ -28,6 +32,24 @@ def test_every_package_that_may_be_installed_is_pinned_to_one_version() -> None:
     ]
     names = {plain(re.split(r"[\[<>=~!; ]", requirement)[0]) for requirement in wanted}
     assert names - pinned == set()
+
+
+@pytest.mark.sec
+def test_nobody_is_told_to_install_the_package_that_is_called_nadir_on_pypi() -> None:
+    files = [
+        path for room in ROOMS for path in (ROOT / room).rglob("*") if path.suffix in (".py", ".md", ".toml")
+    ]
+    assert len(files) > 300
+    told = [path for path in (*files, *ROOT.glob("[!C]*.md")) if OTHERS.search(path.read_text())]
+    assert told == []
+    example = tomllib.loads((ROOT / "examples" / "calcified_foci" / "pyproject.toml").read_text())
+    assert example["project"]["dependencies"] == []
+
+
+@pytest.mark.sec
+def test_an_extra_is_installed_out_of_the_folder_with_the_pins() -> None:
+    assert how_to_install("oidc") == "pip install -c constraints.txt '.[oidc]' in Nadir's folder"
+    assert how_to_install() == "pip install -c constraints.txt . in Nadir's folder"
 
 
 @pytest.mark.sec

@@ -147,5 +147,5 @@ def test_without_pyarrow_parquet_is_refused_before_anything_is_sent(monkeypatch:
         return usual(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", importing)
-    with pytest.raises(Refused, match=r"nadir\[parquet\]"):
+    with pytest.raises(Refused, match=r"pip install -c constraints.txt '\.\[parquet\]'"):
         export.as_parquet(DISGUISED, iter([]))

@@ -9,9 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from models.extras import how_to_install
 from plugins.errors import Refused
 
-HOW = "the index of IDC is not installed: pip install 'nadir[idc]', or name an index (.parquet, .csv) with --index"
+HOW = f"the index of IDC is not installed: {how_to_install('idc')}, or name an index (.parquet, .csv) with --index"
 COLUMNS = (
     "collection_id",
     "PatientID",

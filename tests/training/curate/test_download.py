@@ -468,7 +468,7 @@ def test_an_index_cannot_lead_out_of_the_buckets(url: str) -> None:
 
 def test_without_the_optional_index_one_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "idc_index_data", None)
-    with pytest.raises(Refused, match=r"pip install 'nadir\[idc\]'"):
+    with pytest.raises(Refused, match=r"pip install -c constraints.txt '\.\[idc\]' in Nadir's folder"):
         IdcIndex().rows("collection_id", frozenset({"lidc_idri"}))
 
 
