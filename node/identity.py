@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from node.fault import place
 from plugins.contract import Finding, Flag, Plugin, Study
@@ -10,7 +11,7 @@ from plugins.errors import Broken
 from store.analysed import Linked
 from store.dicom.equipment import one_line
 from store.dicom.seg import Identified
-from store.dicom.uids import derive_uid
+from store.dicom.uids import derive_uid, is_legal
 from store.tracking.followed import Followed
 from store.tracking.link import Link
 from store.tracking.naming import Names
@@ -58,6 +59,19 @@ def linked(link: Link) -> Linked:
     )
 
 
+def legally_called(plugin: str, findings: Sequence[Finding]) -> tuple[tuple[Finding, ...], tuple[Flag, ...]]:
+    """Return the findings without what a source calls a Tracking UID and is no UID, and a flag for each of these."""
+    legal: list[Finding] = []
+    flags: list[Flag] = []
+    for finding in findings:
+        if finding.tracking_uid is not None and not is_legal(finding.tracking_uid):
+            said = "came with a Tracking UID that is no legal UID and was given its own"
+            flags.append(_doubt("tracking-uid-illegal", plugin, finding, said))
+            finding = replace(finding, tracking_uid=None)
+        legal.append(finding)
+    return tuple(legal), tuple(flags)
+
+
 def identify(
     plugin: str,
     study_instance_uid: str,
@@ -67,10 +81,10 @@ def identify(
     """Return the findings with segment number and tracking identity, and the flags raised on the way.
 
     `names` are identities that the patient's past gives, by series and key of the finding. Else a tracking UID that
-    came with the source is kept, but never given to two findings. The others derive from
-    study, plugin, series and the finding's key, so that a repeated run gives the same. A finding without a past has
-    the Tracking ID of its source, else its label, with a number where another finding is called so. Raises `Broken`
-    for a plugin that gives one key to two findings of a series, a finding or a finding without voxels.
+    came with the source is kept, but never given to two findings. The others, and those whose past gives no legal
+    UID, derive from study, plugin, series and the finding's key, so that a repeated run gives the same. A finding
+    without a past has the Tracking ID of its source, else its label, with a number where another finding is called so.
+    Raises `Broken` for a plugin that gives one key to two findings of a series, or a finding without voxels.
     """
     identified: list[Identified] = []
     flags: list[Flag] = []
@@ -83,8 +97,11 @@ def identify(
         numbers[series] = numbers.get(series, 0) + 1
         name = known.get((series, finding.key))
         uid = name.tracking_uid if name else finding.tracking_uid
+        if uid is not None and not is_legal(uid):
+            uid, name = None, None
         if uid in taken:
-            flags.append(_shared(plugin, finding))
+            said = "has the Tracking UID of another region and was given its own"
+            flags.append(_doubt("tracking-uid-shared", plugin, finding, said))
             uid, name = None, None
         if uid is None:
             uid = derive_uid(study_instance_uid, "tracking", plugin, series, finding.key)
@@ -113,13 +130,9 @@ def _brought(findings: Sequence[Finding]) -> Iterator[Named]:
             yield Named(tracking_uid=one.tracking_uid, tracking_identifier=one.tracking_identifier)
 
 
-def _shared(plugin: str, finding: Finding) -> Flag:
-    return Flag(
-        code="tracking-uid-shared",
-        sentence=f"'{finding.label}' has the Tracking UID of another region and was given its own.",
-        series_instance_uid=finding.series_instance_uid,
-        plugin=plugin,
-    )
+def _doubt(code: str, plugin: str, finding: Finding, said: str) -> Flag:
+    sentence = f"'{finding.label}' {said}."
+    return Flag(code=code, sentence=sentence, series_instance_uid=finding.series_instance_uid, plugin=plugin)
 
 
-__all__ = ["Follower", "follower", "identify", "linked"]
+__all__ = ["Follower", "follower", "identify", "legally_called", "linked"]

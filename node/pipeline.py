@@ -21,7 +21,7 @@ from pydicom.sr.coding import Code
 
 from node.deliveries import MORE_KINDS
 from node.fault import disk_fault, place
-from node.identity import Follower, follower, identify, linked
+from node.identity import Follower, follower, identify, legally_called, linked
 from node.plugin_run import given, lock
 from node.task import Analysed, Answer, Identity, Task
 from plugins.contract import Finding, Flag, Measurement, Plugin, Volume, parted
@@ -174,10 +174,11 @@ def _run(
             return replace(answer, applicable=False, results=AnalysedFindings(told=told))
         found_at = time.monotonic()
         findings, doubts = parted(gave)
+        findings, illegal = legally_called(plugin.name, findings)
         story = followed(plugin, read.study, findings)
         followed_at = time.monotonic()
         own, flags = identify(plugin.name, read.study.study_instance_uid, story.findings, story.names)
-        flags = (*doubts, *story.flags, *flags)
+        flags = (*doubts, *illegal, *story.flags, *flags)
         results = _results(plugin, own, flags, read, task, answer)
         series = _series(plugin, findings, read)
         results = replace(results, links=tuple(map(linked, story.links)), series=series)

@@ -35,6 +35,7 @@ from store.dicom.response_sr import (
     encode_response,
 )
 from store.dicom.rules import check
+from store.dicom.uids import derive_uid, is_legal
 from store.lesions import is_unconfirmed
 from store.provenance import Provenance
 from store.response.burden import TOO_SMALL_TENTHS
@@ -165,19 +166,28 @@ def reported_visits(
         for s in sorted(counting, key=lambda one: id(one) not in judged):
             added = by_length and id(s) in judged
             name = s.label if s.written_uid == s.tracking_uid != s.lesion else names[s.lesion]
-            told.setdefault(s.tracking_uid, _lesion(s, name, segs, counts=added))
+            uid = _legal(s.tracking_uid, course)
+            told.setdefault(uid, _lesion(s, uid, name, segs, counts=added))
         visits.append(ReportedVisit(date=point.date, lesions=tuple(told.values()), sum=point.sum))
     return tuple(visits)
 
 
-def _lesion(sighting: Sighting, name: str, segs: Mapping[str, Dataset], *, counts: bool) -> ReportedLesion:
+def _legal(uid: str, course: Course) -> str:
+    """Return a Tracking UID; for one that is not legal, the UID that stands for it in the patient."""
+    patient = course.patient
+    return uid if is_legal(uid) else derive_uid(patient.patient_id, "tracking", patient.issuer, uid)
+
+
+def _lesion(
+    sighting: Sighting, uid: str, name: str, segs: Mapping[str, Dataset], *, counts: bool
+) -> ReportedLesion:
     axis = "short_axis" if sighting.node else "long_axis"
     measurements = [_number(one, sighting) for one in TOLD if one in sighting.measurements]
     is_added = counts and sighting.role is Role.TARGET
     if is_added and axis not in sighting.measurements and sighting.status in COUNTED_MM:
         measurements.append(_stand_in(axis, sighting.status))
     return ReportedLesion(
-        tracking_uid=sighting.tracking_uid,
+        tracking_uid=uid,
         tracking_identifier=name,
         role=None if is_unconfirmed(sighting) else sighting.role,
         status=sighting.status,

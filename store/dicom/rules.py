@@ -25,6 +25,7 @@ from store.dicom.items import text
 from store.dicom.rules_seg import SEG_CLASSES, SEG_RULES
 from store.dicom.rules_sr import SR_CLASSES, SR_RULES
 from store.dicom.rules_values import VALUE_RULES
+from store.dicom.values import quiet
 from store.dicom.violation import Rule, Violation
 
 __all__ = ["Violation", "check", "check_files"]
@@ -72,13 +73,16 @@ def check_files(paths: Iterable[Path]) -> list[tuple[Path, tuple[Violation, ...]
     Files of other kinds (source images) are companions only. Refuses (`unreadable-file`) what is no DICOM file, and
     (`nothing-to-check`) when there is no SEG and no SR among the files.
     """
-    read = [(path, _read(path)) for path in paths]
-    companions = [dataset for _, dataset in read]
-    kinds = (*SEG_CLASSES, *SR_CLASSES)
-    judged = [(path, dataset) for path, dataset in read if text(dataset, "SOPClassUID") in kinds]
-    if not judged:
-        raise Refused("nothing-to-check", "there is no SEG and no SR among the files; name at least one")
-    return [(path, check(dataset, [c for c in companions if c is not dataset])) for path, dataset in judged]
+    with quiet():
+        read = [(path, _read(path)) for path in paths]
+        companions = [dataset for _, dataset in read]
+        kinds = (*SEG_CLASSES, *SR_CLASSES)
+        judged = [(path, dataset) for path, dataset in read if text(dataset, "SOPClassUID") in kinds]
+        if not judged:
+            raise Refused("nothing-to-check", "there is no SEG and no SR among the files; name at least one")
+        return [
+            (path, check(dataset, [c for c in companions if c is not dataset])) for path, dataset in judged
+        ]
 
 
 def _read(path: Path) -> Dataset:

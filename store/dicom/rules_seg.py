@@ -13,6 +13,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 from plugins import codes
 from store.dicom.equipment import RESEARCH_USE
 from store.dicom.items import code_of, items, same, text
+from store.dicom.uids import is_legal
 from store.dicom.violation import Rule, Violation, own
 
 LABEL_MAP_SEGMENTATION_STORAGE: Final = "1.2.840.10008.5.1.4.1.1.66.7"
@@ -85,7 +86,7 @@ def own_equipment(dataset: Dataset) -> Iterator[Violation]:
 
 
 def seg_segments(seg: Dataset, companions: Sequence[Dataset]) -> Iterator[Violation]:
-    """Each segment has number, label, algorithm, coded category and type, and a whole tracking pair or none."""
+    """Each segment has number, label, algorithm, coded category and type, and a whole, legal tracking pair or none."""
     segments = items(seg, "SegmentSequence")
     if not segments:
         yield _broken("seg-segments", "SegmentSequence", "there is no segment")
@@ -106,6 +107,8 @@ def seg_segments(seg: Dataset, companions: Sequence[Dataset]) -> Iterator[Violat
                 yield _broken("seg-codes", where, f"{keyword} is missing or no whole code")
         if bool(text(segment, "TrackingID")) != bool(text(segment, "TrackingUID")):
             yield _broken("seg-tracking", where, "Tracking ID and Tracking UID come together or not at all")
+        if (uid := text(segment, "TrackingUID")) and not is_legal(uid):
+            yield _broken("seg-tracking", where, f"its Tracking UID '{uid}' is no legal UID")
 
 
 def seg_frames(seg: Dataset, companions: Sequence[Dataset]) -> Iterator[Violation]:

@@ -26,6 +26,7 @@ from store.dicom.items import (
 )
 from store.dicom.response_codes import SUBJECT_TIME_POINT, TIME_POINT_NUMBERS
 from store.dicom.rules_seg import SEG_CLASSES, own_equipment
+from store.dicom.uids import is_legal
 from store.dicom.violation import Rule, Violation, own
 
 SR_CLASSES: Final = (EnhancedSRStorage, ComprehensiveSRStorage, Comprehensive3DSRStorage)
@@ -185,7 +186,7 @@ def sr_relationships(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Vio
 
 
 def sr_tracking(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violation]:
-    """Each group has one Tracking Identifier and one Tracking UID, before other UIDs.
+    """Each group has one Tracking Identifier and one legal Tracking UID, before other UIDs.
 
     No other group has it, but for one that says that it is of another time point (TID 1502).
     """
@@ -202,6 +203,9 @@ def sr_tracking(sr: Dataset, companions: Sequence[Dataset]) -> Iterator[Violatio
             yield _broken(
                 "sr-tracking", where, "another UID comes before the tracking UID: viewers take the first"
             )
+        for uid in filter(None, (text(one, "UID") for one in uids)):
+            if not is_legal(uid):
+                yield _broken("sr-tracking", where, f"its Tracking UID '{uid}' is no legal UID")
         if uids:
             key = text(uids[0], "UID"), _time_point(group)
             seen[key] += 1

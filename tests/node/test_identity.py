@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from node.identity import identify
+from node.identity import identify, legally_called
 from plugins import codes
 from plugins.contract import Finding, Mask
+from store.dicom.uids import derive_uid
 from store.tracking.past import Named
 
 SERIES = "1.2.3"
@@ -64,3 +65,19 @@ def test_the_names_that_the_past_gives_stand_and_no_other_finding_has_them() -> 
     past = {(SERIES, "2"): Named(tracking_uid="2.25.9", tracking_identifier="Lesion 1")}
     regions = [drawn("1", "Lesion 1"), drawn("2", "Lesion 7")]
     assert names(regions, past) == [("Lesion 1", "Lesion 2"), ("Lesion 7", "Lesion 1")]
+
+
+def test_what_a_source_calls_a_tracking_uid_and_is_none_is_not_taken_over_and_told() -> None:
+    regions = [drawn("1", "GTV", tracking_uid="not a uid!"), drawn("2", "CTV", tracking_uid="2.25.4")]
+    found, flags = legally_called("contours", [*regions, drawn("3", "Node")])
+    assert [one.tracking_uid for one in found] == [None, "2.25.4", None]
+    assert [(flag.code, flag.sentence) for flag in flags] == [
+        ("tracking-uid-illegal", "'GTV' came with a Tracking UID that is no legal UID and was given its own.")
+    ]
+
+
+def test_a_past_that_calls_a_lesion_by_no_uid_is_not_written_again() -> None:
+    past = {(SERIES, "1"): Named(tracking_uid="not a uid!", tracking_identifier="Lesion 7")}
+    (own,), _ = identify("contours", "1.2", [drawn("1", "Lesion")], past)
+    assert own.tracking_uid == derive_uid("1.2", "tracking", "contours", SERIES, "1")
+    assert own.tracking_identifier == "Lesion"

@@ -106,6 +106,16 @@ def test_a_tracking_uid_of_the_source_is_kept_and_never_given_twice(make_task: M
     assert segments == {first, second}
 
 
+def test_no_result_has_the_illegal_tracking_uid_of_a_source(make_task: MakeTask) -> None:
+    analysed = _one(make_task("illegal_uid"))
+    assert analysed.error_code is None
+    assert _codes(analysed)["tracking-uid-illegal"] is False
+    (found,) = analysed.results.found
+    assert found.tracking_uid.startswith("2.25.")
+    for file in analysed.results.written:
+        assert b"not a uid!" not in Path(file.path).read_bytes()
+
+
 def test_how_unsure_it_was_and_what_the_series_was_like_come_back_and_are_in_no_result(
     make_task: MakeTask,
 ) -> None:

@@ -14,6 +14,7 @@ from node.report.longitudinal.stored import ObjectFiles
 from node.response_job import ResponseTask
 from node.response_report import reported_visits, write_response
 from store.course_json import to_json
+from store.dicom.uids import derive_uid
 from store.response.history import Role
 from store.response.rules import Rules
 from store.sighting import Measure
@@ -70,3 +71,15 @@ def test_of_lesions_that_were_all_rejected_there_is_no_report_and_nothing_has_fa
     assert (reason.code, reason.refused) == ("no-course", True)
     assert reason.sentence.startswith("no lesion that recist1.1 looks at counts: all were rejected")
     assert answer.pages == () and list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_lesion_that_another_system_calls_by_no_uid_has_one_of_its_own_at_every_visit() -> None:
+    first, second = visit(0), visit(1)
+    said = dict.fromkeys(("lesion", "tracking_uid", "written_uid"), "not a uid!")
+    course = course_of({}, more=[replace(sighting(at, 1, 20.0), **said) for at in (first, second)])
+    days = [(first.study_date, 20.0), (second.study_date, 20.0)]
+
+    told = reported_visits(course, response_of("P", days, [None, None]), {})
+
+    uids = {lesion.tracking_uid for visit in told for lesion in visit.lesions}
+    assert uids == {derive_uid(course.patient.patient_id, "tracking", course.patient.issuer, "not a uid!")}

@@ -140,6 +140,9 @@ class Trouble:
     def shared_uid(self, study, volume):
         return (box(volume, "a", "1.2.3.4"), box(volume, "b", "1.2.3.4"))
 
+    def illegal_uid(self, study, volume):
+        return (box(volume, "a", "not a uid!"),)
+
     def markup(self, study, volume):
         label = '<b>bold</b> & <img src="file:///etc/passwd"/> <a href="javascript:x">x</a>'
         return (replace(box(volume), label=label),)

@@ -9,6 +9,7 @@ import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from small_results import Case, make_case, saved, with_finding
@@ -102,6 +103,16 @@ def _same_tracking(sr: Dataset) -> None:
     _named(_group(sr, 1), "112040")[0].UID = _named(_group(sr, 0), "112040")[0].UID
 
 
+def _illegal_tracking(sr: Dataset) -> None:
+    with disable_value_validation():
+        _named(_group(sr), "112040")[0].UID = "not a uid!"
+
+
+def _illegal_segment(segment: Dataset) -> None:
+    with disable_value_validation():
+        segment.TrackingUID = "1.2.03"
+
+
 def _foreign_uid_first(sr: Dataset) -> None:
     group = _group(sr)
     items = list(group.ContentSequence)
@@ -164,6 +175,7 @@ REPORT_FAULTS: dict[str, tuple[str, Change, str]] = {
     "tracking uid removed": ("planar", _without("112040", _group), "sr-tracking"),
     "tracking identifier removed": ("volumetric", _without("112039", _group), "sr-tracking"),
     "tracking uid shared": ("planar", _same_tracking, "sr-tracking"),
+    "tracking uid illegal": ("planar", _illegal_tracking, "sr-tracking"),
     "another uid first": ("volumetric", _foreign_uid_first, "sr-tracking"),
     "image region removed": ("planar", _without("111030", _group), "sr-region"),
     "segment removed": ("volumetric", _without("121191", _group), "sr-region"),
@@ -281,6 +293,7 @@ SEG_FAULTS: dict[str, tuple[Change, str]] = {
     "type code removed": (_first_segment(_attribute("SegmentedPropertyTypeCodeSequence")), "seg-codes"),
     "tracking uid removed": (_first_segment(_attribute("TrackingUID")), "seg-tracking"),
     "tracking id removed": (_first_segment(_attribute("TrackingID")), "seg-tracking"),
+    "tracking uid illegal": (_first_segment(_illegal_segment), "seg-tracking"),
     "segments misnumbered": (_first_segment(_attribute("SegmentNumber", 7)), "seg-segments"),
     "frame of no segment": (_first_frame(_segment_number), "seg-frames"),
     "frame without source": (_first_frame(_attribute("DerivationImageSequence")), "seg-derivation"),
@@ -296,6 +309,7 @@ SEG_FAULTS: dict[str, tuple[Change, str]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 @pytest.mark.parametrize("fault", SEG_FAULTS)
 def test_every_fault_of_a_seg_is_caught(written: dict[str, Dataset], case: Case, fault: str) -> None:
     change, rule = SEG_FAULTS[fault]
