@@ -49,6 +49,11 @@ class _Place:
     frame_of_reference_uid: str | None = None
     """The space that it lies in, when it is in space."""
 
+    @property
+    def is_on_one(self) -> bool:
+        """Return whether an image or a space is named."""
+        return bool(self.references) or self.frame_of_reference_uid is not None
+
 
 def read_marks(
     files: Sequence[File], volumes: Sequence[Volume], headers: Mapping[str, Dataset]
@@ -65,7 +70,7 @@ def read_marks(
             continue
         unread: Counter[str] = Counter()
         read = _of_report(file.header, unread) if file.modality == "SR" else _of_state(file.header, unread)
-        lost = 0
+        elsewhere = on_all = 0
         for number, (place, mark) in enumerate(read):
             if number >= MOST:
                 flags.append(
@@ -73,17 +78,25 @@ def read_marks(
                 )
                 break
             placed = _placed(place, mark, volumes, headers)
-            if placed is None:
-                lost += 1
-            else:
+            if placed is not None:
                 found.setdefault(tuple(round(x, 1) for x in placed.point_mm), placed)
-        if lost:
-            flags.append(
-                _flag("marks-elsewhere", file, f"{lost} marks on images that are not among the volumes")
-            )
+            elif place.is_on_one:
+                elsewhere += 1
+            else:
+                on_all += 1
+        if elsewhere:
+            words = f"{_marks(elsewhere)} on images or in a space that are not among the volumes"
+            flags.append(_flag("marks-elsewhere", file, words))
+        if on_all:
+            words = f"{_marks(on_all)} on all of its images: no single one is named, so no place is marked"
+            flags.append(_flag("marks-on-all-images", file, words))
         if unread:
             flags.append(_flag("marks-not-read", file, _not_read(unread)))
     return tuple(found.values()), tuple(flags)
+
+
+def _marks(count: int) -> str:
+    return "1 mark" if count == 1 else f"{count} marks"
 
 
 def _not_read(unread: Counter[str]) -> str:
@@ -293,7 +306,8 @@ def _point(mm: Floats) -> Point:
 
 def _flag(code: str, file: File, words: str) -> Flag:
     kind = "report" if file.modality == "SR" else "presentation state"
-    return Flag(code=code, sentence=f"A {kind} holds {words}.", series_instance_uid=file.series_instance_uid)
+    sentence = f"The {kind} {file.sop_instance_uid} holds {words}."
+    return Flag(code=code, sentence=sentence, series_instance_uid=file.series_instance_uid)
 
 
 __all__ = ["MODALITIES", "read_marks"]

@@ -79,6 +79,17 @@ def test_a_point_in_space_needs_the_frame_of_reference_of_a_volume(images: list[
     assert codes == ["marks-elsewhere"]
 
 
+def test_marks_on_absent_images_are_counted_for_each_object_by_its_name(images: list[Path]) -> None:
+    absent = make_series(images[0].parent.parent / "other", np.zeros((2, 24, 32)), series_uid="1.2.3.9")
+    for name in ("a.dcm", "b.dcm"):
+        content = [group("Target 1", scoord(absent[0], "POINT", [20.5, 7.5]))]
+        report(images[0].parent / name, images[0], content)
+    sentences = sorted(flag.sentence for flag in read_study(images[0].parent.iterdir()).flags)
+    words = "holds 1 mark on images or in a space that are not among the volumes."
+    uids = sorted(dcmread(images[0].parent / name).SOPInstanceUID for name in ("a.dcm", "b.dcm"))
+    assert sentences == [f"The report {uid} {words}" for uid in uids]
+
+
 def test_figures_of_a_presentation_state_are_marks_with_their_text(images: list[Path]) -> None:
     drawn = [
         annotation(images[3], "POINT", [5.5, 6.5], "nodule?"),
@@ -92,6 +103,37 @@ def test_figures_of_a_presentation_state_are_marks_with_their_text(images: list[
     assert (point.label, point.source, point.made_by) == ("nodule?", "PR", "Roe Ray")
     assert circle.point_mm == pytest.approx(place(3, 10, 20), abs=1e-3)
     assert circle.extent_mm == pytest.approx(6 * 0.9)
+
+
+def test_a_figure_that_names_no_image_is_told_as_lying_on_all_of_them(images: list[Path]) -> None:
+    folder = images[0].parent
+    drawn = [annotation(images[3], "POINT", [5.5, 6.5]), annotation(images[3], "POINT", [7.5, 6.5])]
+    for one in drawn:
+        del one.ReferencedImageSequence
+    for name, figures in (("one.dcm", drawn[:1]), ("two.dcm", drawn)):
+        state(folder / name, images[0], figures)
+        made = dcmread(folder / name)
+        series = Dataset()
+        series.ReferencedImageSequence = [_named(dcmread(image)) for image in images]
+        made.ReferencedSeriesSequence = [series]
+        made.save_as(folder / name)
+    found = read_study(folder.iterdir())
+    assert found.study.marks == ()
+    assert {(flag.code, flag.sentence) for flag in found.flags} == {
+        (
+            "marks-on-all-images",
+            f"The presentation state {dcmread(folder / name).SOPInstanceUID} holds {count} on all of its images: "
+            "no single one is named, so no place is marked.",
+        )
+        for name, count in (("one.dcm", "1 mark"), ("two.dcm", "2 marks"))
+    }
+
+
+def _named(image: Dataset) -> Dataset:
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = image.SOPClassUID
+    reference.ReferencedSOPInstanceUID = image.SOPInstanceUID
+    return reference
 
 
 def test_where_a_number_was_measured_and_what_nadir_wrote_itself_is_no_mark(images: list[Path]) -> None:
@@ -129,9 +171,11 @@ def test_figures_that_are_not_read_are_told_with_their_number_and_kind(images: l
     assert [mark.label for mark in found.study.marks] == ["A"]
     (flag,) = found.flags
     assert flag.code == "marks-not-read"
+    uid = dcmread(images[0].parent / "sr.dcm").SOPInstanceUID
     assert flag.sentence == (
-        "A report holds figures that are not read as marks: 1 MULTIPOINT, 2 POLYLINE, 1 of an unknown kind; read "
-        "are POINT, CIRCLE, ELLIPSE, in pixels of an image or in space, and the anchor of a text without one of these."
+        f"The report {uid} holds figures that are not read as marks: 1 MULTIPOINT, 2 POLYLINE, 1 of an unknown kind; "
+        "read are POINT, CIRCLE, ELLIPSE, in pixels of an image or in space, and the anchor of a text without one of "
+        "these."
     )
 
 
