@@ -29,7 +29,7 @@ from torch import Tensor
 
 from models.files import BadModel
 from models.networks import build
-from plugins.errors import Refused
+from plugins.errors import Refused, Unavailable
 from training.curves import draw_curves
 from training.experiment import Experiment
 from training.manifest import DataManifest
@@ -325,11 +325,23 @@ def _save(state: _State, path: Path) -> None:
         "judged": state.judged,
         "seconds": state.seconds,
     }
-    half = path.with_suffix(".half")
     whole = BytesIO()  # torch hides what a disk says
     torch.save(parts, whole)
-    half.write_bytes(whole.getbuffer())
-    os.replace(half, path)
+    _put(whole.getbuffer(), path)
+
+
+def _put(content: bytes | memoryview, path: Path) -> None:
+    """Write a file whole or not at all; `Unavailable` when the disk takes no more."""
+    half = path.with_suffix(".half")
+    try:
+        half.write_bytes(content)
+        os.replace(half, path)
+    except OSError as error:
+        half.unlink(missing_ok=True)
+        raise Unavailable(
+            f"{path} cannot be written: {error.strerror or error}; mend that (free space) and run it again, it goes on "
+            "from the last checkpoint"
+        ) from error
 
 
 def _restore(state: _State, path: Path) -> None:
@@ -354,10 +366,8 @@ def _write_weights(
 
     numbers = {name: value.contiguous() for name, value in kept.items()}
     said = {"experiment": experiment.name, "fold": fold, "data_sha256": task.manifest.sha256}
-    half = path.with_suffix(".half")
     # several keys would be written in an order that is another each time
-    half.write_bytes(save(numbers, metadata={"about": json.dumps(said, sort_keys=True)}))
-    os.replace(half, path)
+    _put(save(numbers, metadata={"about": json.dumps(said, sort_keys=True)}), path)
 
 
 def _packed(name: str, value: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 
 from models.networks import build
 from node.cli import app
-from plugins.errors import Refused
+from plugins.errors import Refused, Unavailable
 from training.experiment import read_experiments
 from training.fit import Progress, fit, settle
 from training.nodule_task import nodule_task
@@ -195,6 +196,31 @@ def test_a_run_that_failed_before_its_first_step_leaves_its_folder_to_corrected_
     fit(experiment, 0, task, folder)
     assert json.loads((folder / "run.json").read_text())["experiment_sha256"] == experiment.sha256
     assert not list(folder.glob("*.half"))
+
+
+@pytest.mark.parametrize(("name", "stop_at"), [("checkpoint", 1), ("fold0", None)])
+def test_a_full_disk_is_told_with_the_file_and_leaves_no_half_of_it(
+    tmp_path: Path, crops: Path, monkeypatch: pytest.MonkeyPatch, name: str, stop_at: int | None
+) -> None:
+    (experiment,) = read_experiments(written(tmp_path, 2))
+    task = nodule_task(experiment, 0, crops)
+    folder = tmp_path / "run"
+    whole = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.stem != name:
+            return whole(path, content)
+        whole(path, content[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(
+        Unavailable, match=rf"run/{name}\.\w+ cannot be written: No space left .*run it again"
+    ):
+        fit(experiment, 0, task, folder, stop_at=stop_at)
+    assert not list(folder.glob("*.half"))
+    monkeypatch.undo()
+    assert fit(experiment, 0, task, folder).name == "fold0.safetensors"
 
 
 def test_a_record_or_a_checkpoint_that_cannot_be_read_is_refused_by_its_name(
