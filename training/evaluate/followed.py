@@ -15,7 +15,8 @@ def concordance(
 ) -> dict[str, Interval | None]:
     """Return `c_index`, and where outcomes were simulated `true_c_index` and `of_true`, their ratio.
 
-    A figure is None when no two patients can be compared.
+    A figure is None when there are not two patients, or no two cases can be compared. The cases of a patient with
+    several simulated outcomes are compared with one another, too: their risk is the same, so such a pair counts half.
     """
     from lifelines.utils import concordance_index
 
@@ -25,7 +26,11 @@ def concordance(
     true = np.array([np.nan if case.true_risk is None else case.true_risk for case in cases])
     patients = [case.patient_id for case in cases]
 
+    several = len(set(patients)) > 1
+
     def c_index(scores: np.typing.NDArray[np.float64], i: Index) -> float:
+        if not several:
+            return float("nan")
         try:
             return float(concordance_index(duration[i], -scores[i], event[i]))
         except ZeroDivisionError:

@@ -238,13 +238,17 @@ def followed_part(cases: Sequence[FollowedCase], *, resamples: int = RESAMPLES, 
     )
     if simulated:
         text += " The outcomes are simulated from a known hazard; they say nothing about patients."
+    if found["c_index"] is None:
+        text += " It is not known here: no two patients can be compared."
     section = Section(
         title="Survival", text=text, tables=(Table(head=("Figure", "Value"), rows=_lines(FOLLOWED, found)),)
     )
     tops = tuple(
-        Headline(name=FOLLOWED[name], value=number(one.value), between=ends(one))
+        Headline(
+            name=FOLLOWED[name], value="not known" if one is None else number(one.value), between=ends(one)
+        )
         for name, one in found.items()
-        if one is not None and name != "true_c_index"
+        if name != "true_c_index"
     )
     rows = [_followed_plain(case) for case in cases]
     return (
