@@ -62,14 +62,14 @@ class SettingsCommand(PlainCommand):
 
 def load_settings(config: Path | None, flags: Mapping[str, Any]) -> Settings:
     """Return the settings of file, environment and flags as `SettingsCommand` gives them. Refuses `bad-settings`."""
-    from node.secrets import holds_credentials
+    from node.secrets import holds_password
     from node.settings import Settings
     from node.variables import foreign
 
     foreign()
     values = dict(flags)
     for name, value in values.items():
-        if holds_credentials(value):
+        if holds_password(value):
             how = f"give it in NADIR_{name.upper()}, NADIR_{name.upper()}_FILE or the settings file"
             raise Refused(
                 "bad-settings", f"{name}: every user of this machine sees a password in a flag; {how}"

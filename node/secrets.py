@@ -54,9 +54,13 @@ def hidden_in(sentence: str) -> str:
     return IN_A_SENTENCE.sub("//", sentence)
 
 
-def holds_credentials(value: Any) -> bool:
-    """Return True when a URL in it has a user or a password."""
-    return isinstance(value, str | list | tuple | Mapping) and bool(hidden(value) != value)
+def holds_password(value: Any) -> bool:
+    """Return True when a URL in it has a password; a user alone is no secret."""
+    if isinstance(value, str):
+        return any(":" in credentials for credentials in CREDENTIALS.findall(value))
+    if isinstance(value, Mapping):
+        return any(map(holds_password, (*value, *value.values())))
+    return isinstance(value, list | tuple) and any(map(holds_password, value))
 
 
 def read_secret(path: Path, what: str) -> str:
@@ -115,7 +119,7 @@ def require_private_settings(path: Path, fields: Mapping[str, FieldInfo], values
     """Return when a settings file holds no secret, or not for everybody to read. Refuses `bad-secret-file`."""
     for name, value in values.items():
         field = fields.get(name)
-        if value and ((field is not None and is_secret(field)) or holds_credentials(value)):
+        if value and ((field is not None and is_secret(field)) or holds_password(value)):
             require_private(path, name)
 
 
@@ -125,7 +129,7 @@ __all__ = [
     "has_file",
     "hidden",
     "hidden_in",
-    "holds_credentials",
+    "holds_password",
     "is_secret",
     "read_secret",
     "require_private",

@@ -2,7 +2,8 @@
 
 A backup folder holds `objects/ab/<sha256>.dcm`, which all backups in it share, and for each of them
 `<time>/nadir.sqlite` (the rows, also of a node on PostgreSQL), `<time>/home/` (models, what runs of training left,
-keys) and `<time>/backup.json`, which is written last: without it a backup is not whole and does not count.
+evaluations, uploads, reports, keys) and `<time>/backup.json`, which is written last: without it a backup is not whole
+and does not count.
 
 The rows are copied first, in one snapshot. Objects never change and lie on disk before their row is committed, so that
 every object that the snapshot names is there to be copied. Each is held against its hash as it is copied. Of those that

@@ -252,7 +252,7 @@ def phantom(
         seed, tuple((n.centre_mm, n.long_axis_mm / 2) for d in (0, 1) for n in nodules(d))
     )
     ct, lungs = _render_ct(seed, date_index, ct_grid, shift, present, tree)
-    pet = _render_pet(seed, date_index, pet_grid, shift, present, tree)
+    pet = _render_pet(seed, date_index, pet_grid, shift, present)
     moved = tuple(replace(n, centre_mm=_add(n.centre_mm, shift)) for n in present)
     truth = Truth(
         nodules=moved,
@@ -300,7 +300,7 @@ def _render_ct(
     seed: int, date_index: int, grid: Grid, shift: Point, present: tuple[Nodule, ...], tree: phantom_tree.Tree
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
     axes = _body_axes(grid, shift)
-    painted = phantom_anatomy.paint_ct(axes, grid.spacing_mm, seed)
+    painted = phantom_anatomy.paint_ct(axes, seed)
     airway = phantom_tree.paint(painted.values, axes, tree, phantom_anatomy.HU)
     for nodule in present:
         paint_nodule(painted.values, axes, grid.spacing_mm, nodule, nodule.hu)
@@ -314,7 +314,7 @@ def _render_ct(
 
 
 def _render_pet(
-    seed: int, date_index: int, grid: Grid, shift: Point, present: tuple[Nodule, ...], tree: phantom_tree.Tree
+    seed: int, date_index: int, grid: Grid, shift: Point, present: tuple[Nodule, ...]
 ) -> FloatArray:
     axes = _body_axes(grid, shift)
     suv = phantom_anatomy.paint_pet(axes, grid.spacing_mm)

@@ -280,7 +280,7 @@ def _paint_slice(
     return lungs
 
 
-def paint_ct(axes: Axes, spacing_mm: tuple[float, float, float], seed: int) -> Painted:
+def paint_ct(axes: Axes, seed: int) -> Painted:
     """Return the CT without airways, vessels of the lung, nodules and noise.
 
     Emphysema is patches at -990 HU, more of them towards the top, in a share of each lung that is fixed

@@ -14,6 +14,7 @@ import numpy as np
 from node.report.shown import ShownFinding, ShownMeasurement, StudyReport, TrueThing, TrueValues, Truth
 from plugins.flag_codes import INTERVAL
 from store.analysed import CENTROID_COLUMNS, END_COLUMNS
+from store.findings import FINDING_COLUMNS, LINK_COLUMNS, MEASUREMENT_COLUMNS
 
 COLUMNS = (
     "patient_id",
@@ -44,31 +45,9 @@ FIELDS = (
     "plugin",
     "plugin_version",
     "model_sha256",
-    "series_instance_uid",
-    "segment_number",
-    "label",
-    "tracking_identifier",
-    "tracking_uid",
-    "type_meaning",
-    "site_meaning",
-    "laterality_meaning",
-    "confidence",
-    "automatic",
-    *CENTROID_COLUMNS,
-    "name",
-    "value",
-    "unit",
-    "method",
-    "concept_value",
-    "concept_scheme",
-    "concept_meaning",
-    "derivation_meaning",
-    "uncertainty",
-    *END_COLUMNS,
-    "sop_instance_uid",
-    "link",
-    "link_confidence",
-    "link_reason",
+    *FINDING_COLUMNS,
+    *MEASUREMENT_COLUMNS,
+    *LINK_COLUMNS,
 )
 """Columns of the CSV of what is in SQL."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")

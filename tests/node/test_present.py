@@ -104,9 +104,10 @@ def test_a_key_image_has_the_outline_in_its_pixels_and_names_its_slice(
 @pytest.mark.parametrize("kind", BOTH)
 def test_dciodvfy_finds_no_error(make_task: MakeTask, kind: str) -> None:
     analysed = _one(make_task("box", more=(kind,)))
-    for written in analysed.results.written:
-        if written.kind == kind:
-            assert iod_errors(Path(written.path)) == []
+    made = [written.path for written in analysed.results.written if written.kind == kind]
+    assert made
+    for path in made:
+        assert iod_errors(Path(path)) == []
 
 
 def test_the_pdf_says_who_what_and_that_it_is_not_for_diagnosis(make_task: MakeTask, tmp_path: Path) -> None:

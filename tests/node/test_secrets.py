@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from node.secrets import hidden, holds_credentials, is_secret, require_private_settings
+from node.secrets import hidden, holds_password, is_secret, require_private_settings
 from node.settings import Settings
 from plugins.errors import Refused
 
@@ -116,8 +116,8 @@ def test_a_number_that_is_none_is_no_secret_and_is_refused_as_a_number(tmp_path:
         with pytest.raises(Refused, match="quiet_seconds: ") as caught:
             Settings.load(toml, home=tmp_path)
         assert caught.value.code == "bad-settings"
-    assert not any(map(holds_credentials, (float("nan"), 1, True, None, {"a": [float("nan")]})))
-    assert holds_credentials({"a": [f"https://u:{CANARY}@pacs"]})
+    assert not any(map(holds_password, (float("nan"), 1, True, None, {"a": [float("nan")]})))
+    assert holds_password({"a": [f"https://u:{CANARY}@pacs"]})
 
 
 @pytest.mark.sec
@@ -160,9 +160,9 @@ def test_an_at_sign_behind_the_host_is_refused_with_what_to_write(tmp_path: Path
 def test_a_password_with_a_slash_or_a_blank_is_one_and_an_address_beside_a_url_is_none() -> None:
     for password in ("a/b", "a b", "a@b", "a'b"):
         url = f"postgresql://u:{password}@h/n"
-        assert holds_credentials(url) and hidden(url) == "postgresql://h/n"
-    for bare in ("https://h/d, A@b:104", "sqlite:////data/a@b.sqlite", "A@b:104"):
-        assert not holds_credentials(bare), bare
+        assert holds_password(url) and hidden(url) == "postgresql://h/n"
+    for bare in ("postgresql://u@h/n", "https://h/d, A@b:104", "sqlite:////data/a@b.sqlite", "A@b:104"):
+        assert not holds_password(bare), bare
 
 
 @pytest.mark.sec

@@ -134,7 +134,9 @@ def test_a_hold_out_from_people_is_judged_by_who_drew_and_by_scanner(champion: M
         cases=tuple(replace(c, tags={"origin": "approved", "scanner": "A 1"}) for c in manifest.cases),
     ).write(tmp_path / "manifest.json")
     subject = open_subject(str(champion.folder))
-    for case in asked_cases(subject, open_data(tmp_path), brief=True):
+    asked = list(asked_cases(subject, open_data(tmp_path), brief=True))
+    assert asked
+    for case in asked:
         assert (case.known["origin"], case.known["scanner"]) == ("approved", "A 1")
         assert case.known["ct"] in ("with", "without")
 

@@ -172,7 +172,9 @@ def test_every_page_says_that_no_clearance_is_claimed(written: Path) -> None:
 
 
 def test_pages_stand_alone(written: Path) -> None:
-    for path in written.glob("*.html"):
+    pages = sorted(written.glob("*.html"))
+    assert [path.stem for path in pages] == ["impact", "modification", "protocol"]
+    for path in pages:
         html = path.read_text()
         assert not re.findall(r"(?:src|href)=[\"'](?!data:|#)", html)
         assert not re.findall(r"https?://(?!www\.w3\.org/)", html)
