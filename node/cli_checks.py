@@ -41,7 +41,8 @@ def check(
         )
     else:
         for path, violations in results:
-            printing.say(f"{path}: {f'{len(violations)} violations' if violations else 'ok'}")
+            count = f"{len(violations)} violation{'s' * (len(violations) > 1)}"
+            printing.say(f"{path}: {count if violations else 'ok'}")
             for v in violations:
                 printing.say(f"  {v.rule} at {v.where or 'the top'}: {v.sentence}")
     end(ok=not any(violations for _, violations in results))

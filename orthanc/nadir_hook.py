@@ -38,8 +38,9 @@ ALL_TOLD = 0x4E414400
 FIRST_PAGE = 0x4E414401
 MEMORY_PAGES = 1024
 
-# What the node will answer alike however often it is asked: bad request, no such route, too large, not valid.
-HOPELESS = (400, 404, 405, 413, 415, 422)
+# What the node says of this study and will say again: bad request, no JSON, not valid. Everything else, 404 too, may be
+# a wrong address or a proxy in its place.
+HOPELESS = (400, 415, 422)
 NOT_LET_IN = (
     ': "Token" of the hook is not what the node asks for: its hook_token, or a token of the scope hook'
 )

@@ -101,7 +101,7 @@ def test_it_tells_again_until_the_node_takes_it_and_each_study_once(
 ) -> None:
     fake = FakeOrthanc({"Nadir": {"Url": ear.url}})
     hook = load_hook(monkeypatch, None)
-    ear.answers = [503, 401, 500]
+    ear.answers = [503, 401, 404]
     teller = hook.Teller(fake, ear.url, "", delays=(0.01, 0.02))
     for study in ("1", "2", "1", "deleted"):
         teller.queue(study)
