@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from markupsafe import Markup
+import unicodedata
+
+from markupsafe import Markup, escape
+
+FROM_THE_RIGHT = frozenset({"R", "AL", "AN"})
 
 
 def bdi(text: object) -> Markup:
-    """Return text as an element with a direction of its own (UAX 9, 6.4); an empty text as nothing."""
-    return Markup("<bdi>{}</bdi>").format(text) if str(text) else Markup("")
+    """Return text, as an element with a direction of its own where it is in a script from right to left (UAX 9)."""
+    return Markup("<bdi>{}</bdi>").format(text) if _turns(str(text)) else escape(text)
 
 
 def isolated(text: object) -> str:
-    """Return text with a direction of its own for where no element may stand: an attribute, a title."""
-    return f"\N{FIRST STRONG ISOLATE}{text}\N{POP DIRECTIONAL ISOLATE}"
+    """Return text, with a direction of its own likewise, for where no element may stand: an attribute, a title."""
+    said = str(text)
+    return f"\N{FIRST STRONG ISOLATE}{said}\N{POP DIRECTIONAL ISOLATE}" if _turns(said) else said
+
+
+def _turns(text: str) -> bool:
+    return not text.isascii() and any(unicodedata.bidirectional(c) in FROM_THE_RIGHT for c in text)
 
 
 __all__ = ["bdi", "isolated"]

@@ -135,7 +135,7 @@ def test_a_password_in_the_url_is_presented_and_shown_nowhere() -> None:
             with pytest.raises(Refused, match="pacs-denied"):
                 unknown.study_instances("1.2")
     assert without_credentials("AE@host:104") == "AE@host:104"
-    assert without_credentials("https://a:b@h/x@y") == "https://h/x@y"
+    assert without_credentials("https://a:b/c@h/x") == "https://h/x"
 
 
 def test_answers_says_whether_the_pacs_is_there(pacs: DicomWeb) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from ledger import at, header, kept
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, select, update
 
 from store import instances, jobs, studies
 from store.analysed import AnalysedFindings, Coded, Found, Measured, Written
 from store.findings import save
-from store.tables import Finding, LesionLink, Patient, Study
+from store.tables import Finding, Job, LesionLink, Patient, Study
 from store.tracking.link import Kind
 
 ABNORMAL = Coded(value="49755003", scheme="SCT", meaning="Morphologically Abnormal Structure")
@@ -118,11 +118,14 @@ def visit(
     recorded = instances.record(session, one, kept(f"{uid} {plugin}"), source="CT1@127.0.0.1", now=now)
     revision = studies.settle(session, recorded.study_pk, now=now, forced=False)
     assert revision is not None
-    jobs.enqueue(
+    own = jobs.enqueue(
         session, revision, plugin=plugin, plugin_version="1", model_sha256="m", config_sha256="c", now=now
     )
+    assert own is not None
+    others = update(Job).where(col(Job.state) == jobs.QUEUED, col(Job.id) != own.id)
+    session.exec(others.values(run_after=now + timedelta(minutes=1)))
     job = jobs.claim(session, "w", now, 60)
-    assert job is not None
+    assert job is not None and job.id == own.id
     seg = Written(
         kind="seg",
         sop_instance_uid=f"{uid}.9.{int(clock.seconds)}",
