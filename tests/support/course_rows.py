@@ -122,8 +122,8 @@ def visit(
         session, revision, plugin=plugin, plugin_version="1", model_sha256="m", config_sha256="c", now=now
     )
     assert own is not None
-    others = update(Job).where(col(Job.state) == jobs.QUEUED, col(Job.id) != own.id)
-    session.exec(others.values(run_after=now + timedelta(minutes=1)))
+    of_other_clocks = update(Job).where(col(Job.state) == jobs.QUEUED, col(Job.run_after) > now)
+    session.exec(of_other_clocks.values(run_after=now + timedelta(minutes=1)))
     job = jobs.claim(session, "w", now, 60)
     assert job is not None and job.id == own.id
     seg = Written(
