@@ -17,10 +17,15 @@ class DiskFault(Unavailable):
 
 
 def disk_fault(error: BaseException | None) -> DiskFault | None:
-    """Return what is to be told of an error that has a full or failing disk as its cause; None for any other."""
-    while error is not None and not (isinstance(error, OSError) and error.errno in OF_DISK):
+    """Return what is to be told of an error that a full or failing disk raised, or the object store for its sake.
+
+    None for any other, also for where a plugin may not write: that does not mend itself.
+    """
+    if isinstance(error, Unavailable):
         error = error.__cause__
-    return DiskFault(DISK_FAULT.format(reason=error.strerror)) if isinstance(error, OSError) else None
+    if not isinstance(error, OSError) or error.errno not in OF_DISK:
+        return None
+    return DiskFault(DISK_FAULT.format(reason=error.strerror))
 
 
 def place(error: BaseException) -> str:

@@ -18,15 +18,6 @@ from store.tables import Instance, Patient, Study
 
 
 @pytest.fixture
-def ear() -> Iterator[Ear]:
-    made = Ear()
-    made.thread.start()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-
-
-@pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
     made = Home(tmp_path / "home")
     yield made

@@ -8,7 +8,6 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -24,15 +23,6 @@ from pydicom import dcmread
 from pynetdicom import AE
 
 OTHER = 3
-
-
-@pytest.fixture
-def ear() -> Iterator[Ear]:
-    made = Ear()
-    made.thread.start()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
 
 
 # --- with a stand-in -------------------------------------------------------------------------------------------
