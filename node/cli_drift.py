@@ -85,7 +85,7 @@ def _courses(of: str | None, limits: Limits, home: Path | None, config: Path | N
 
     settings = load_settings(config, {"home": home})
     with open_database(home, config) as database, database.reading() as session:
-        return drift_view.courses(session, settings, of, limits)
+        return drift_view.courses(session, settings, database.now(), of, limits)
 
 
 def _recorded(
@@ -118,9 +118,11 @@ def _write_page(
 
 def _print(course: Course, weeks: int, alarms: Sequence[Alarm]) -> None:
     from training.drift import short
-    from training.drift_told import newest, state
+    from training.drift_told import left_out, newest, state
 
     last = course.last(weeks)
+    if course.dated_ahead:
+        printing.say(f"{course.plugin}: {left_out(course)}")
     if not last:
         printing.say(f"{course.plugin}: no study since its model was approved or rolled back")
         return

@@ -18,6 +18,7 @@ import typer
 from node import printing
 from node.cli_options import AsJson, Config, Home, open_database
 from node.flags import load_settings
+from node.learn_extra import require_learn
 from plugins.errors import Refused
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def retrain(
     if family not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise Refused("unknown-family", f"nobody knows how to retrain '{family}'; known: {known}")
+    require_learn()
     with open_database(home, config) as database, _stoppable():
         from node.cli_plan import schedule_of
         from store.objects import ObjectStore

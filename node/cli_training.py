@@ -15,6 +15,7 @@ import typer
 from node import printing
 from node.cli_options import AsJson, Config, Home, open_database, operator
 from node.flags import load_settings
+from node.learn_extra import require_learn
 from plugins.errors import Refused
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def evaluate(
 
     A model of several folds is cross-validated: each patient is judged by the weights that have not seen him.
     """
+    require_learn()
     from training.evaluate.data import open_data
     from training.evaluate.families import open_subject
     from training.evaluate.judging import judge_model
@@ -211,6 +213,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a model, each fold a network; a run that was killed goes on where it was, what is done stays done."""
+    require_learn()
     import torch
 
     from training.experiment import read_experiments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sqlmodel import Session
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def courses(
-    session: Session, settings: Settings, of: str | None = None, limits: Limits | None = None
+    session: Session, settings: Settings, now: datetime, of: str | None = None, limits: Limits | None = None
 ) -> list[Course]:
-    """Return the weeks of every analysis, or of those that `of` (an analysis or a family) names.
+    """Return the weeks of every analysis up to now, or of those that `of` (an analysis or a family) names.
 
     Refuses `no-such-analysis` when nothing is known of it.
     """
@@ -33,20 +34,26 @@ def courses(
     if of is not None and not wanted:
         known = ", ".join(sorted({*families, *(f for own in families.values() for f in own)})) or "none"
         raise Refused("no-such-analysis", f"nothing is known of '{of}' yet; there are: {known}")
-    seen = {n: drifts.observed(session, n, drifts.promoted_at(session, f)) for n, f in wanted.items()}
+    since = {n: drifts.promoted_at(session, f, now) for n, f in wanted.items()}
     return [
-        Course(plugin=n, families=wanted[n], weeks=judge(observed, limits), limits=limits)
-        for n, observed in seen.items()
+        Course(
+            plugin=n,
+            families=f,
+            weeks=judge(drifts.observed(session, n, now, since[n]), limits),
+            limits=limits,
+            dated_ahead=drifts.dated_ahead(session, n, now),
+        )
+        for n, f in wanted.items()
     ]
 
 
-def courses_of_family(session: Session, settings: Settings, family: str) -> list[Course]:
+def courses_of_family(session: Session, settings: Settings, now: datetime, family: str) -> list[Course]:
     """Return the weeks of every analysis that uses a family of models; none when nothing is known of one yet.
 
     Refuses `no-family`.
     """
     try:
-        return courses(session, settings, model_view.require_family(session, family))
+        return courses(session, settings, now, model_view.require_family(session, family))
     except Refused as refused:
         if refused.code != "no-such-analysis":
             raise

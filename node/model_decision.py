@@ -56,6 +56,7 @@ def rollback(
     author: str,
     note: str = "",
     to_release: bool = False,
+    in_place_of: str = "",
 ) -> Entry | None:
     """Let the model before count again, or the release's; return it, None when the release has none.
 
@@ -63,7 +64,14 @@ def rollback(
     """
     with _deciding(database, settings, family) as (session, now):
         registry.rollback(
-            session, settings.home, family, author=author, now=now, note=note, to_release=to_release
+            session,
+            settings.home,
+            family,
+            author=author,
+            now=now,
+            note=note,
+            to_release=to_release,
+            in_place_of=in_place_of,
         )
     return _counts(database, family)
 

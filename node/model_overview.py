@@ -102,7 +102,7 @@ def _family(session: Session, name: str, now: datetime, plugins: list[str]) -> F
     made = [one for one in models if isinstance(one.number, int)]
     latest = made[-1] if made else None
     ran = runs.newest(session, name)
-    since = max(filter(None, (drifts.promoted_at(session, [name]), now - ALARMS_OF)))
+    since = max(filter(None, (drifts.promoted_at(session, [name], now), now - ALARMS_OF)))
     return Family(
         name=name,
         models=models,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 
 from node.pacs import UID, PatientStudy
 
 IMAGES = frozenset({"CT", "PT", "MR"})
+FIRST = date(1895, 11, 8)
+"""Nothing was imaged before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,10 @@ class Wanted:
     """How many days before the study the past begins."""
     modalities: frozenset[str] = IMAGES | {"SEG", "SR", "RTSTRUCT"}
     """Of these, images only when the study itself has such images."""
+
+    def since(self, day: date) -> date:
+        """Return the day on which the past of a study of a day begins; no day before there were images."""
+        return day - timedelta(days=min(self.days, max(0, (day - FIRST).days)))
 
     def of(self, present: Iterable[str]) -> frozenset[str]:
         """Return the modalities to fetch for a study with these modalities; none when nothing can be compared."""

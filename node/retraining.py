@@ -11,6 +11,7 @@ from pydantic_settings import NoDecode
 
 from node.crontab import Crontab
 from node.paths import without_tilde
+from node.quantities import MOST_SECONDS, Bytes, Count
 from node.words import Words, split_words
 from node.zone import known_zone
 from training.margins import Margins
@@ -48,9 +49,10 @@ class RetrainSettings(BaseModel):
     misfire_grace_seconds: int = Field(
         default=21600,
         ge=1,
+        le=MOST_SECONDS,
         description="How late a missed run may still begin; after that it waits for its next time",
     )
-    fewest_new_labels: int = Field(
+    fewest_new_labels: Count = Field(
         default=20,
         ge=1,
         description="Masks of people that no earlier run learned from; with fewer nothing is trained",
@@ -58,10 +60,10 @@ class RetrainSettings(BaseModel):
     drawn: bool = Field(
         default=False, description="Whether lesions that Nadir missed are learned from as well"
     )
-    steps: int = Field(
+    steps: Count = Field(
         default=600, ge=1, description="Steps of the optimiser for each network of the ensemble"
     )
-    batch: int = Field(default=8, ge=1, description="Samples in a step")
+    batch: Count = Field(default=8, ge=1, description="Samples in a step")
     learning_rate: float = Field(default=3e-4, gt=0, le=0.1, description="Highest learning rate")
     seed: int = Field(
         default=0, ge=0, le=2**31 - 1, description="Seed of order, augmentation and the gate's draws"
@@ -77,8 +79,8 @@ class RetrainSettings(BaseModel):
     margins: Annotated[Margins, BeforeValidator(_margins)] = Field(
         default_factory=Margins, description="Limits of the gate, by name"
     )
-    threads: int = Field(default=1, ge=1, description="Threads that a run computes with")
-    memory_bytes: int = Field(default=12 << 30, gt=0, description="Address space that a run may use")
+    threads: Count = Field(default=1, ge=1, description="Threads that a run computes with")
+    memory_bytes: Bytes = Field(default=12 << 30, gt=0, description="Address space that a run may use")
     lease_seconds: float = Field(
         default=120.0, ge=1, le=86_400, description="A run that is silent for this long is taken for dead"
     )

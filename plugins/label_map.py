@@ -37,14 +37,11 @@ def write_nifti(volume: Volume, path: Path) -> None:
 def on_grid(labels: NDArray[Any], affine: NDArray[np.float64], volume: Volume) -> NDArray[np.int32]:
     """Return labels `(c, r, k)` with an affine to RAS mm as `(K, R, C)` on the grid of the volume.
 
-    Refuses `other-grid` when the model gave them on a grid of its own (corners more than 0.01 mm away).
+    Refuses `other-grid` when the model gave them on a grid of its own (any of the corners more than 0.01 mm away).
     """
-    wanted = affine_ras(volume)
-    corner = np.array([*labels.shape, 1.0])
-    if labels.shape != volume.array.shape[::-1] or not (
-        np.allclose(affine[:3, 3], wanted[:3, 3], atol=LARGEST_SHIFT_MM)
-        and np.allclose(affine @ corner, wanted @ corner, atol=LARGEST_SHIFT_MM)
-    ):
+    corners = np.array([[*corner, 1.0] for corner in np.ndindex(2, 2, 2)]) * [*labels.shape, 1.0]
+    lies, wanted = corners @ affine.T, corners @ affine_ras(volume).T
+    if labels.shape != volume.array.shape[::-1] or not np.allclose(lies, wanted, atol=LARGEST_SHIFT_MM):
         raise Refused(
             "other-grid",
             f"the model gave labels of {labels.shape} voxels on a grid of its own; it has to bring them back to that"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Select, func, literal, select, union_all
@@ -25,6 +25,8 @@ DOUBTS: Final = ("entropy", "disagreement")
 """Uncertainties that are watched."""
 CATEGORIES: Final = ("modality", "manufacturer", "manufacturer_model_name", "convolution_kernel")
 """Columns of SeriesFact that are watched as they are."""
+AHEAD: Final = timedelta(days=1)
+"""What is dated further ahead of now than this was written by a clock that ran ahead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,20 +53,27 @@ def watched(session: Session) -> tuple[str, ...]:
     return tuple(rows.scalars())
 
 
-def promoted_at(session: Session, families: Iterable[str]) -> datetime | None:
-    """Return when one of these families was last given another model by a person; None when never."""
-    newest = select(func.max(col(Promotion.at))).where(col(Promotion.family).in_(list(families)))
+def promoted_at(session: Session, families: Iterable[str], now: datetime) -> datetime | None:
+    """Return when one of these families was last given another model by a person; None when never.
+
+    What is dated ahead of now does not count: the studies since the one before it are told apart by their model.
+    """
+    newest = select(func.max(col(Promotion.at))).where(
+        col(Promotion.family).in_(list(families)), col(Promotion.at) <= aware_utc(now) + AHEAD
+    )
     found: datetime | None = session.execute(newest).scalar()
     return None if found is None else aware_utc(found)
 
 
-def observed(session: Session, plugin: str, since: datetime | None = None) -> tuple[Observed, ...]:
+def observed(
+    session: Session, plugin: str, now: datetime, since: datetime | None = None
+) -> tuple[Observed, ...]:
     """Return every study that an analysis looked at with the model of its newest results, by time.
 
-    Of each study the newest results count, those kept before `since` not at all; results without a study of facts
-    (an analysis that declined) are none.
+    Of each study the newest results count, those kept before `since` or dated ahead of now not at all; results without
+    a study of facts (an analysis that declined) are none.
     """
-    facts = _facts(session, plugin, since)
+    facts = [fact for fact in _facts(session, plugin, since) if fact.at <= aware_utc(now) + AHEAD]
     if not facts:
         return ()
     model = facts[-1].model_sha256
@@ -80,6 +89,11 @@ def observed(session: Session, plugin: str, since: datetime | None = None) -> tu
         )
         for fact in sorted(of_study.values(), key=lambda fact: (fact.at, fact.job_pk))
     )
+
+
+def dated_ahead(session: Session, plugin: str, now: datetime) -> int:
+    """Return how many studies an analysis looked at whose results are dated ahead of now."""
+    return len({fact.study_pk for fact in _facts(session, plugin, aware_utc(now) + AHEAD)})
 
 
 def _facts(session: Session, plugin: str, since: datetime | None) -> Sequence[Any]:
@@ -171,4 +185,4 @@ def _row(plugin: str, alarm: Alarm, now: datetime) -> Mapping[str, object]:
     return {**asdict(alarm), "plugin": plugin, "sentence": storable(alarm.sentence), "at": now}
 
 
-__all__ = ["Alarm", "observed", "promoted_at", "record", "recorded", "watched"]
+__all__ = ["Alarm", "dated_ahead", "observed", "promoted_at", "record", "recorded", "watched"]

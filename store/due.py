@@ -25,4 +25,15 @@ def has_come(time: Any, now: datetime, within: timedelta = LONGEST_PAUSE) -> Col
     return or_(col(time) <= now, col(time) > now + within + AHEAD)
 
 
-__all__ = ["has_come"]
+def is_past(time: datetime, now: datetime, within: timedelta = LONGEST_PAUSE) -> bool:
+    """Return of a time what `has_come` returns of a column."""
+    now = aware_utc(now)
+    return time <= now or time > now + within + AHEAD
+
+
+def is_over(began: Any, now: datetime, lasts: timedelta) -> ColumnElement[bool]:
+    """Return whether what began at a time and lasts so long is over, or began while the clock was wrong."""
+    return has_come(began, aware_utc(now) - lasts, within=lasts)
+
+
+__all__ = ["AHEAD", "has_come", "is_over", "is_past"]

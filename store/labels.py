@@ -219,7 +219,7 @@ def _candidate(
     """Yield the label that a region is, if it is one; else note why it is none."""
     why = why_not_a_persons(drawing, [one.drawing for one in there.ours])
     tracking, lesion = known.name(uid, study)
-    if why is None and (who := known.rejected_by(lesion, study)) is not None:
+    if why is None and (who := known.rejected_by(tracking, lesion, study)) is not None:
         why = f"{who} said that it is no lesion"
     if why is not None:
         if not (drawing.is_ours and drawing.is_as_made):  # what came back as it went is nobody's
@@ -298,7 +298,7 @@ def _of_approvals(
         if place in done:
             continue
         done.add(place)
-        if (who := known.rejected_by(sighting.lesion, study)) is not None:
+        if (who := known.rejected_by(sighting.tracking_uid, sighting.lesion, study)) is not None:
             sop = best.drawing.region.source_sop_instance_uid
             left.append(Left(sop_instance_uid=sop, sentence=f"{named}: {who} said that it is no lesion"))
             continue

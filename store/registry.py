@@ -196,16 +196,20 @@ def rollback(
     now: datetime,
     note: str = "",
     to_release: bool = False,
+    in_place_of: str = "",
 ) -> Promotion:
     """Let the model count again that counted before the present one was approved, and return the row that says so.
 
-    Once more goes further back; `to_release` goes to the model of the release at once.
-    Refuses `no-author`, `nothing-before`, `overtaken` (another promotion came at the same time), and what
-    `models.files.verify` does of the model that is to count.
+    Once more goes further back; `to_release` goes to the model of the release at once. `in_place_of` is the manifest
+    hash of the model that counted when somebody looked; empty for whichever counts.
+    Refuses `no-author`, `nothing-before`, `overtaken` (another model counts by now, or another promotion came at the
+    same time), and what `models.files.verify` does of the model that is to count.
     """
     _require_author(author)
     past = history(session, family)
     plates = stack(past)
+    if in_place_of and in_place_of != plates[-1]:
+        raise Refused("overtaken", f"another {family} counts by now than when you looked; look again")
     if len(plates) == 1:
         raise Refused("nothing-before", f"the {family} of the release counts; there is none before it")
     sha256 = RELEASE if to_release else plates[-2]

@@ -59,8 +59,8 @@ def restore(
     `database_url` is that of the node, empty for SQLite in the home. A home that a killed restore left is emptied
     first. Every byte is held against its hash as it is copied, and the tables are brought to this release at the end.
     An object or a file that is damaged or missing is named and left out; without its rows a backup is refused.
-    Refuses `no-backup`, `home-not-empty`, `folder-in-use`, `database-not-empty` and `damaged-backup`; raises
-    Unavailable. Then the home is left empty.
+    Refuses `no-backup`, `home-not-empty`, `folder-in-use`, `newer-backup`, `database-not-empty` and `damaged-backup`;
+    raises Unavailable. Then the home is left empty.
     """
     chosen = _chosen(folder, name)
     being_made = home / RESTORING
@@ -69,6 +69,7 @@ def restore(
     alone = held(being_made, f"another restore is made in {home}")
     with on_disk(home), alone, empty_unless_made(home, being_made):
         copy_checked(folder / chosen.name / ROWS, home / ROWS, chosen.files[ROWS])
+        _require_known(folder, chosen, home)
         damaged = _bring_files(folder, chosen, home, progress)
         sync_folders(home)
         _bring_rows(home, database_url)
@@ -102,6 +103,21 @@ def _is_brought(source: Path, target: Path, sha256: str) -> bool:
         if has_hash(source, sha256):
             raise  # it is the new disk that fails
         return False
+
+
+def _require_known(folder: Path, chosen: Backup, home: Path) -> None:
+    """Refuse (`newer-backup`) rows that lie in a home and are of a later version than this one."""
+    copied = Database(f"sqlite:///{home / ROWS}")
+    try:
+        copied.is_current()
+    except Refused as refused:
+        sentence = (
+            f"the backup {chosen.name} in {folder} was made by nadir {chosen.version}, which is newer; "
+            "restore it with that version, or name another with --name"
+        )
+        raise Refused("newer-backup", sentence) from refused
+    finally:
+        copied.dispose()
 
 
 def _bring_rows(home: Path, database_url: str) -> None:

@@ -20,9 +20,12 @@ from sqlmodel import Session, col, select, update
 from plugins.errors import Refused
 from store.charset import storable
 from store.database import aware_utc, insert_new
+from store.due import has_come, is_past
 from store.model_tables import TrainingRun
 
 TEXT_LIMIT = 4000
+LONGEST_LEASE = timedelta(days=1)
+"""A lease that ends later than that was written by a clock that ran ahead."""
 
 
 class State(StrEnum):
@@ -154,12 +157,16 @@ def newest(session: Session, family: str, states: Sequence[State] = ()) -> Train
 
 def is_alive(run: TrainingRun, now: datetime) -> bool:
     """Return whether a run goes on: it has its place, and whoever runs it was heard of in time."""
-    return run.slot is not None and run.lease_until is not None and run.lease_until > aware_utc(now)
+    until = run.lease_until
+    return run.slot is not None and until is not None and not is_past(until, now, LONGEST_LEASE)
 
 
 def _bury(session: Session, family: str, now: datetime, lease: timedelta) -> None:
-    """Call a run abandoned whose lease has ended; it ended when it was last heard of, a lease of this node before."""
-    gone = and_(col(TrainingRun.slot) == family, col(TrainingRun.lease_until) <= now)
+    """Call a run abandoned whose lease has ended; it ended when it was last heard of, a lease of this node before.
+
+    One that was heard of while the clock ran ahead ended now at the latest, and never before it began.
+    """
+    gone = and_(col(TrainingRun.slot) == family, has_come(TrainingRun.lease_until, now, LONGEST_LEASE))
     times = session.exec(select(TrainingRun.begun_at, TrainingRun.lease_until).where(gone).with_for_update())
     if (found := times.first()) is None or (until := found[1]) is None:
         return
@@ -167,7 +174,7 @@ def _bury(session: Session, family: str, now: datetime, lease: timedelta) -> Non
         "state": State.ABANDONED,
         "slot": None,
         "lease_until": None,
-        "ended_at": max(found[0], until - lease),
+        "ended_at": max(found[0], min(until - lease, now)),
         "said": "It stopped without a word.",
     }
     statement = update(TrainingRun).where(gone).values(values)

@@ -20,7 +20,7 @@ from sqlmodel import Session, col, select
 
 from store.database import aware_utc, insert_new
 from store.model_tables import PatientSide
-from store.patient_key import patient_key
+from store.patient_key import known_as, patient_key
 from store.secret_file import secret_of
 from store.tables import Finding, Patient, PatientMerge, Study
 
@@ -122,7 +122,7 @@ def _settle(
 ) -> bool:
     """Write the side of a person where it is not what it should be; return whether anything was written."""
     side = _of(person.sides)
-    known = any(key in learned or patient_key(key) in learned for key in person.keys)
+    known = any(not learned.isdisjoint(known_as(key)) for key in person.keys)
     if side is None and not wanted.intersection(person.pks):
         return False
     if side is None and known:

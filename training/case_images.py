@@ -78,14 +78,27 @@ def read_image(path: Path) -> CaseImage:
 def require_truth(case: Case, images: Mapping[str, CaseImage], role: str) -> None:
     """Refuse a case whose mask is no truth for its image of this role.
 
-    `unequal-grids` (shape, or `SAME_MM` apart), `not-finite` (any image), `no-mask` (the image itself,
-    or values below 0), `empty-mask`.
+    What `require_mask` refuses, and `empty-mask`.
     """
-    image, mask = images[role], images["mask"]
+    require_mask(case, images, role, "mask")
+    mask = images["mask"]
+    if not (mask.voxels > 0).any():
+        raise Refused(
+            "empty-mask", f"nothing is drawn in the mask of {case.case_id} ({mask.path}); leave the case out"
+        )
+
+
+def require_mask(case: Case, images: Mapping[str, CaseImage], role: str, drawn: str) -> None:
+    """Refuse a case whose file of the role `drawn` is no mask, which may be empty, of its image of another role.
+
+    `unequal-grids` (shape, or `SAME_MM` apart), `not-finite` (any image), `no-mask` (the image itself,
+    or values below 0).
+    """
+    image, mask = images[role], images[drawn]
     if image.voxels.shape != mask.voxels.shape or not _apart_mm(image, mask) <= SAME_MM:
         raise Refused(
             "unequal-grids",
-            f"{role} and mask of {case.case_id} have different grids; resample the mask onto the {role}",
+            f"{role} and {drawn} of {case.case_id} have different grids; resample the mask onto the {role}",
         )
     for name, one in images.items():
         if not np.isfinite(one.voxels).all():
@@ -93,14 +106,10 @@ def require_truth(case: Case, images: Mapping[str, CaseImage], role: str) -> Non
                 "not-finite",
                 f"the {name} of {case.case_id} ({one.path}) holds voxels that are no finite number",
             )
-    if case.sha256[role] == case.sha256["mask"] or (mask.voxels < 0).any():
+    if case.sha256[role] == case.sha256[drawn] or (mask.voxels < 0).any():
         raise Refused(
             "no-mask",
             f"{mask.path} is no mask of {case.case_id}: it is the {role}, or holds values below 0; name the mask",
-        )
-    if not (mask.voxels > 0).any():
-        raise Refused(
-            "empty-mask", f"nothing is drawn in the mask of {case.case_id} ({mask.path}); leave the case out"
         )
 
 
@@ -111,4 +120,4 @@ def _apart_mm(one: CaseImage, other: CaseImage) -> float:
     return float(np.linalg.norm(corners @ off[:3, :3].T + off[:3, 3], axis=1).max())
 
 
-__all__ = ["SAME_MM", "CaseImage", "read_image", "read_images", "require_truth"]
+__all__ = ["SAME_MM", "CaseImage", "read_image", "read_images", "require_mask", "require_truth"]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from plugins.errors import Refused
+from store.patient_key import fold_of_patient
 from training.evaluate.data import Data
 from training.evaluate.drawn import Row
 from training.evaluate.drawn import judge as row_of
@@ -24,7 +25,6 @@ from training.evaluate.overlays import Plane, picture, planes
 from training.evaluate.section import Picture, number
 from training.evaluate.subject import Subject
 from training.gate import Seconds, judge
-from training.manifest import patient_key
 from training.margins import Margins
 from training.plan.modification import require_within
 from training.verdict import Verdict, read_verdict
@@ -153,9 +153,9 @@ def challenge(
 
 
 def _require_unseen(subject: Subject, hold_out: Data) -> None:
-    """Refuse a hold-out with a patient that a model has learned from; cases of the node carry the key for the name."""
+    """Refuse a hold-out with a patient that a model has learned from."""
     for case in hold_out.cases:
-        if subject.held_out.keys() & {case.patient_id, patient_key(case.patient_id)}:
+        if fold_of_patient(case.patient_id, subject.held_out) is not None:
             raise Refused(
                 "learned-from",
                 f"{subject.name} {subject.version} has learned from patient {case.patient_id} of the hold-out: "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.drift import Week
-from training.drift_told import Course, alarms, named, newest, state
+from training.drift_told import Course, alarms, left_out, named, newest, state
 from training.evaluate.charts import ACCENT, LINE, MUTED, SECOND
 from training.evaluate.report import RESEARCH_USE, pages
 from training.evaluate.section import Chart, Section, Table
@@ -39,7 +39,7 @@ def _section(course: Course, weeks: Sequence[Week]) -> Section:
     rows = tuple((week.week, str(week.studies), state(week)) for week in weeks)
     return Section(
         title=course.plugin,
-        text="" if told else "No alarm in these weeks.",
+        text=" ".join(filter(None, (left_out(course), "" if told else "No alarm in these weeks."))),
         points=tuple(f"{alarm.week} {alarm.sentence}" for alarm in told),
         tables=(Table(head=("week", "studies", "what became of it"), rows=rows, words=True),),
         charts=charts(course, weeks),

@@ -47,6 +47,8 @@ class Course:
     """From the first on, as `training.drift.judge` gives them."""
     limits: Limits
     """What they were judged by."""
+    dated_ahead: int = 0
+    """Studies that were left out: their results bear a date that has not come yet."""
 
     @property
     def reference(self) -> tuple[Week, ...]:
@@ -99,6 +101,14 @@ def newest(told: Sequence[Alarm]) -> tuple[Alarm, ...]:
     return tuple({alarm.what: alarm for alarm in told}.values())
 
 
+def left_out(course: Course) -> str:
+    """Return in a sentence what was left out; empty when nothing was."""
+    if not (count := course.dated_ahead):
+        return ""
+    studies = "The results of 1 study bear" if count == 1 else f"The results of {count} studies bear"
+    return f"{studies} a date that has not come yet and are left out: a clock ran ahead when they were kept."
+
+
 def state(week: Week) -> str:
     """Return in a few words what became of a week."""
     if week.not_judged:
@@ -117,6 +127,7 @@ def plain(course: Course, weeks: Sequence[Week]) -> dict[str, Any]:
         "families": list(course.families),
         "reference": [week.week for week in course.reference],
         "reference_studies": sum(week.studies for week in course.reference),
+        "dated_ahead": course.dated_ahead,
         "weeks": [
             {
                 "week": week.week,
@@ -146,4 +157,4 @@ def plain(course: Course, weeks: Sequence[Week]) -> dict[str, Any]:
     }
 
 
-__all__ = ["Course", "alarms", "named", "newest", "plain", "state"]
+__all__ = ["Course", "alarms", "left_out", "named", "newest", "plain", "state"]

@@ -126,7 +126,9 @@ def read_experiments(path: Path) -> tuple[Experiment, ...]:
     import yaml
 
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        _require_once(yaml.compose(text, Loader=yaml.SafeLoader), path)
+        plain = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise Refused("no-experiment", f"{path} cannot be read as YAML ({error})") from error
     if not isinstance(plain, dict):
@@ -144,6 +146,28 @@ def read_experiments(path: Path) -> tuple[Experiment, ...]:
             varied["name"] = f"{varied['name']}-{count}"
         found.append(_experiment(varied, path))
     return tuple(found)
+
+
+def _require_once(root: Any, path: Path) -> None:
+    """Refuse a key that stands twice in one table of the nodes of a YAML file; the last one would count."""
+    waiting, seen = [root], set[int]()
+    while waiting:
+        node = waiting.pop()
+        if node is None or id(node) in seen or node.id == "scalar":
+            continue
+        seen.add(id(node))
+        if node.id == "sequence":
+            waiting += node.value
+            continue
+        said: set[str] = set()
+        for key, value in node.value:
+            if key.id == "scalar" and key.value in said:
+                line = key.start_mark.line + 1
+                raise Refused(
+                    "bad-experiment", f"{path} says '{key.value}' again in line {line}; say it once"
+                )
+            said.add(str(key.value))
+            waiting.append(value)
 
 
 def _set(plain: dict[str, Any], key: str, value: object, path: Path) -> None:
@@ -165,6 +189,7 @@ def _experiment(plain: dict[str, Any], path: Path) -> Experiment:
     _require_wanted(plain, EXPERIMENT, path)
     _require_wanted(schedule, SCHEDULE, path, "schedule.")
     require_settings(plain.get("model"), plain.get("task"), plain.get("architecture"), path)
+    _require_steps(plain.get("architecture"), path)
     _require_divisible(plain, path)
     try:
         return Experiment(**{**plain, "schedule": Schedule(**schedule), "folds": tuple(plain["folds"])})
@@ -177,6 +202,19 @@ def _require_wanted(
 ) -> None:
     for key in wanted.keys() & plain.keys():
         require(plain[key], wanted[key], f"{where}{key}", path)
+
+
+def _require_steps(architecture: object, path: Path) -> None:
+    """Refuse strides that are not one fewer than the channels: those beyond would not be used."""
+    if not isinstance(architecture, dict):
+        return
+    channels, strides = architecture.get("channels"), architecture.get("strides")
+    if isinstance(channels, list) and isinstance(strides, list) and len(strides) != len(channels) - 1:
+        raise Refused(
+            "bad-experiment",
+            f"architecture.strides in {path} are {len(strides)} and its channels {len(channels)}; write one stride "
+            f"for each step from one to the next, {len(channels) - 1}",
+        )
 
 
 def _require_divisible(plain: Mapping[str, Any], path: Path) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plugins.errors import Refused
-from store.patient_key import patient_key
+from store.patient_key import fold_of_patient, patient_key
 from training.evaluate.data import open_learnable
 from training.labelled_kind import KINDS
 from training.manifest import FOLDS, Case, DataManifest, read_manifest
@@ -169,8 +169,8 @@ def sha256_of_recipe(recipe: Recipe) -> str:
 def fold_of(patient_id: str, held_out: Mapping[str, int], people: People = NOBODY) -> int:
     """Return the fold in which a person is held out, under any of his identifiers (`Gathered.people`)."""
     keys = _keys(patient_id, people)
-    known = (held_out[name] for key in keys for name in (key, patient_key(key)) if name in held_out)
-    return next(known, int(keys[0], 16) % FOLDS)
+    folds = (fold_of_patient(key, held_out) for key in keys)
+    return next((fold for fold in folds if fold is not None), int(keys[0], 16) % FOLDS)
 
 
 def _keys(patient_id: str, people: People) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ margin of a group: no correction, because the one who bears an error here is a p
 costs a training. The other is a fall of the Dice, of any size, that chance does not explain: what has to rise on the
 whole may surely fall nowhere. It is corrected over all groups (Holm 1979): dozens are looked at, of which uncorrected
 some fall by chance in every honest challenger. Of lengths the margin alone is asked, in groups as on the whole. A group
-of too few patients is told as not judged, with what was seen; several patients who all become worse beyond the margin
-are refused there as well.
+of too few patients is told as not judged, with what was seen; where more than two thirds of several patients become
+worse, and the mean beyond the margin, it refuses as well. Most of them, because one patient alone moves such a mean.
 
 What a person approved as it was drawn is a truth that some model of ours drew, so the model that counts is right there
 to the voxel, and whoever draws as well in another way looks worse. Such labels are kept out of everything above. They
@@ -349,9 +349,10 @@ def _latency(seconds: Seconds | None, margins: Margins) -> Check:
 def _because(checks: Sequence[Check], failed: Sequence[Check]) -> str:
     if not failed:
         gain = next(check for check in checks if check.name == "dice_gain")
-        unknown = sum(check.outcome is Outcome.NOT_JUDGED for check in checks)
-        rest = f" {unknown} things could not be judged." if unknown else ""
-        return f"Proposed. {gain.sentence} Nothing that was judged became worse beyond its margin.{rest}"
+        unknown = [check.title for check in checks if check.outcome is Outcome.NOT_JUDGED]
+        rest = f" and {len(unknown) - MOST_REASONS} more" if len(unknown) > MOST_REASONS else ""
+        told = f" Not judged: {', '.join(unknown[:MOST_REASONS])}{rest}." if unknown else ""
+        return f"Proposed. {gain.sentence} Nothing that was judged became worse beyond its margin.{told}"
     begins = "Cannot be judged" if failed[0].name.startswith("fewest") else "Refused"
     more = f" And {len(failed) - MOST_REASONS} more." if len(failed) > MOST_REASONS else ""
     return f"{begins}. " + " ".join(check.sentence for check in failed[:MOST_REASONS]) + more

@@ -16,6 +16,8 @@ from training.verdict import Check, Outcome
 
 MOST_WORDS = 1000
 """Of scanners and kernels there may be many; what is another for nearly every patient makes no group all the same."""
+MOST_OF = (2, 3)
+"""More than two of three: so many patients of a group too small to be judged have to become worse for a refusal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +186,7 @@ def _judged(group: _Group, figure: _Figure, found: Difference, margins: Margins,
 
 
 def _small(group: _Group, figure: _Figure, margins: Margins, seed: int) -> Check:
-    """Return what is told of a group of too few patients, and the refusal when all of several become worse."""
+    """Return what is told of a group of too few patients, and the refusal when most of several become worse."""
     found, limit = _difference(group, figure, margins, seed), float(getattr(margins, figure.margin))
     changes: dict[str, list[float]] = defaultdict(list)
     for pair in group.pairs:
@@ -192,9 +194,8 @@ def _small(group: _Group, figure: _Figure, margins: Margins, seed: int) -> Check
         changes[pair.champion.patient_id].append(figure.sign * (now - was))
     people = len(changes)
     worse = sum(float(np.mean(of)) > 0 for of in changes.values())
-    refused = (
-        worse == people and people >= margins.group_all_worse and figure.sign * found.interval.value > limit
-    )
+    most = MOST_OF[1] * worse > MOST_OF[0] * people
+    refused = most and people >= margins.group_all_worse and figure.sign * found.interval.value > limit
     return Check(
         name="group_all_worse",
         title=group.title,

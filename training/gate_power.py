@@ -28,7 +28,7 @@ SIZES_MM, SLICES_MM = (5.0, 8.0, 14.0, 25.0), (0.8, 1.5, 2.5)
 GAINS = (-0.02, 0.0, 0.01, 0.02, 0.03, 0.05)
 PATIENTS = (20, 40, 80, 160)
 LOSSES = (0.0, 0.02, 0.03, 0.05, 0.1)
-GROUP = (3, 5, 8, 12, 20)
+GROUP = (3, 5, 7, 8, 12, 20)
 GAIN, OF = 0.03, 80
 """Gain of the others, and patients in all, when one group loses."""
 MARGINS = Margins(resamples=500)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugins.errors import Refused
-from training.case_images import read_images, require_truth
+from training.case_images import read_images, require_mask, require_truth
 from training.manifest import Case, DataManifest, folds, require_images_apart
 from training.table import hashes_of, number_in, read_filled, word_in
 
@@ -19,6 +19,8 @@ RATINGS = ("malignancy", "subtlety", "texture", "spiculation", "margin")
 TAGS = (*SPACINGS, *RATINGS)
 COLUMNS = ("image_file", "mask_file", "patient_id", "nodule_id", "diameter_mm", *TAGS)
 BAD_TABLE = "bad-table"
+READER = "mask_reader"
+"""What the role of a mask that one reader drew begins with."""
 LOWEST, HIGHEST = 1.0, 5.0
 """Between these the readers rate."""
 LARGEST_MM = 500.0
@@ -106,4 +108,18 @@ def load_nodule(case: Case, root: Path) -> Nodule:
     )
 
 
-__all__ = ["HIGHEST", "LOWEST", "Nodule", "lidc_manifest", "load_nodule"]
+def load_readers(case: Case, root: Path) -> tuple[NDArray[np.bool_], ...]:
+    """Return what each reader drew of a case, on the grid of its image; none where the case does not tell.
+
+    Refuses what `load_nodule` does, but a reader may have drawn nothing.
+    """
+    roles = sorted(role for role in case.files if role.startswith(READER))
+    if not roles:
+        return ()
+    images = read_images(case, root, ("image", *roles))
+    for role in roles:
+        require_mask(case, images, "image", role)
+    return tuple(images[role].voxels > 0 for role in roles)
+
+
+__all__ = ["HIGHEST", "LOWEST", "Nodule", "lidc_manifest", "load_nodule", "load_readers"]

@@ -38,7 +38,7 @@ class Case:
     fold: int
     """Number of the fold, from 0, in which the case is judged."""
     size_mm: float
-    """Size of the lesion, mm."""
+    """Size of the lesion, mm; 0 of a case without a mask, a whole scan."""
     tags: Mapping[str, float | str | None] = field(default_factory=dict)
     """What else is known of it: spacing, ratings, scanner."""
 
@@ -98,7 +98,7 @@ def read_manifest(path: Path) -> DataManifest:
         said = plain["sha256"]
     except OSError as error:
         raise Refused("bad-manifest", f"{path} cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise Refused("bad-manifest", f"{path} is no manifest of data ({error})") from error
     if said != manifest.sha256:
         raise Refused("changed-manifest", f"{path} was changed after it was written: its sha256 is another")
@@ -139,12 +139,36 @@ def _case(plain: Mapping[str, Any]) -> Case:
         raise TypeError(f"fold or size of case {case.case_id} is no number")
     if not all(isinstance(value, str | float | int | None) for value in case.tags.values()):
         raise TypeError(f"a tag of case {case.case_id} is neither a number nor a word")
-    if not math.isfinite(case.size_mm):
-        raise ValueError(f"the size of case {case.case_id} is {case.size_mm}")
+    _require_sound(case)
     for file in case.files.values():
         if not is_inside(file):
             raise ValueError(f"file {file!r} of case {case.case_id} is not in the folder of the data set")
     return case
+
+
+def _require_sound(case: Case) -> None:
+    """Raise ValueError for text that is not UTF-8, for a number that is not finite and for a size that is none."""
+    texts: dict[str, object] = {"its name": case.case_id, "its patient": case.patient_id}
+    texts |= {f"file {role!a}": file for role, file in case.files.items()}
+    tags = {f"tag {tag!a}": value for tag, value in case.tags.items()}
+    for where, value in (texts | tags).items():
+        if isinstance(value, float | int) and not math.isfinite(value):
+            raise ValueError(f"{where} of case {case.case_id!a} is {value}; write a finite number, or null")
+        if isinstance(value, str) and not _is_utf8(value):
+            raise ValueError(f"{where} of case {case.case_id!a} is {value!a}, which is not UTF-8")
+    is_size = case.size_mm > 0 or (case.size_mm == 0 and "mask" not in case.files)
+    if not is_size or math.isinf(case.size_mm):
+        raise ValueError(
+            f"size_mm of case {case.case_id} is {case.size_mm}; write a finite number above 0, mm"
+        )
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_inside(file: str) -> bool:

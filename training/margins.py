@@ -59,8 +59,8 @@ class Margins:
     )
     group_all_worse: int = _limit(
         3,
-        "In a group too small to be judged, {} patients or more who all become worse, on the mean beyond the margin of "
-        "a group, are refused.",
+        "In a group too small to be judged, but of {} patients or more, it is refused that more than two thirds of "
+        "them become worse, on the mean beyond the margin of a group.",
     )
     approved_border: float = _limit(
         0.05,

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plugins.errors import Refused
-from training.manifest import DataManifest, patient_key
+from store.patient_key import fold_of_patient
+from training.manifest import DataManifest
 
 if TYPE_CHECKING:
     import torch
@@ -24,13 +25,13 @@ class Predecessor:
     fold: int
     """The fold whose patients they have not seen."""
     held_out: Mapping[str, int]
-    """The fold in which each patient of the earlier data was held out, by `training.manifest.patient_key`."""
+    """The fold in which each patient of the earlier data was held out, by `store.patient_key`."""
 
     def require_unseen(self, data: DataManifest) -> None:
         """Refuse (`training-patient`) when the weights know a patient whom the same fold of other data holds out."""
         for case in data.fold(self.fold):
-            earlier = self.held_out.get(patient_key(case.patient_id), self.fold)
-            if earlier != self.fold:
+            earlier = fold_of_patient(case.patient_id, self.held_out)
+            if earlier not in (None, self.fold):
                 raise Refused(
                     "training-patient",
                     f"{self.weights} has learned from patient {case.patient_id}, whom {data.name} holds out in fold "

@@ -6,7 +6,7 @@
                  transaction, the model in the registry and the end of the run
 
 Killed at any place, the registry is as it was. The next run goes on with the data and the checkpoints that a killed one
-left when it would have frozen the very same, and removes them otherwise.
+left, or one that found the disk full, when it would have frozen the very same, and removes them otherwise.
 """
 
 from __future__ import annotations
@@ -125,6 +125,11 @@ class Retraining:
         except BadModel as bad:
             self._end(number, State.FAILED, bad.sentence)
             raise Refused(bad.code, bad.sentence) from bad
+        except (
+            Unavailable
+        ) as error:  # a full disk, say: what was learned is good, and the next run goes on with it
+            self._end(number, State.ABANDONED, str(error))
+            raise
         except NadirError as error:
             self._end(number, State.FAILED, str(error))
             raise
@@ -133,8 +138,8 @@ class Retraining:
             self._end(number, State.FAILED, said)
             raise Refused("out-of-memory", said) from error
         except OSError as error:
-            said = f"The disk or a file failed ({error.strerror or error}); mend that, then retrain anew."
-            self._end(number, State.FAILED, said)
+            said = f"The disk or a file failed ({error.strerror or error}); mend that and retrain: it goes on there."
+            self._end(number, State.ABANDONED, said)
             raise Unavailable(said) from error
         except Exception as error:
             self._end(number, State.FAILED, f"A fault of its own: {type(error).__name__}.")

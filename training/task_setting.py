@@ -62,9 +62,19 @@ def pair(least: float = -math.inf) -> Wanted:
 
 LENGTHS = Wanted(says="a list of numbers above 0", fits=lambda value: _are_numbers(value, A_LENGTH))
 SIZES = Wanted(says="whole numbers that are at least 1", fits=_are_sizes)
+LARGEST_PATCH = 256**3
+"""No patch has more voxels: a few channels of a batch of these are gigabytes."""
 SHAPE = Wanted(
-    says="a list of three whole numbers that are at least 1, [K, R, C]",
-    fits=lambda value: isinstance(value, list) and len(value) == 3 and all(map(whole(1).fits, value)),
+    says=f"a list of three whole numbers that are at least 1, [K, R, C], at most {LARGEST_PATCH} voxels together",
+    fits=lambda value: (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(map(whole(1).fits, value))
+        and math.prod(value) <= LARGEST_PATCH
+    ),
+)
+ONE = Wanted(
+    says="1, because every task asks for one answer", fits=lambda value: type(value) is int and value == 1
 )
 A_LIST = Wanted(says="a list", fits=lambda value: isinstance(value, list))
 """What the view itself looks at."""
@@ -142,7 +152,8 @@ TASKS: Mapping[str, Mapping[str, Wanted]] = {
 }
 """By the name of the model that an experiment gives; what is not named here is for the task to refuse."""
 ARCHITECTURE: Mapping[str, Wanted] = {
-    **dict.fromkeys(("in_channels", "out_channels", "channels", "strides", "stem"), SIZES),
+    **dict.fromkeys(("in_channels", "channels", "strides", "stem"), SIZES),
+    "out_channels": ONE,
     **dict.fromkeys(("init_filters", "blocks_down", "blocks_up", "init_features", "growth_rate"), SIZES),
     **dict.fromkeys(("block_config", "layers", "widths", "head_features"), SIZES),
     "num_res_units": whole(0),

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 def task_of(experiment: Experiment, fold: int, data: Path) -> Task:
-    """Return what an experiment learns, from the data in a folder. Refuses `unknown-model`."""
+    """Return what an experiment learns, from the data in a folder.
+
+    Refuses `unknown-model`, and `bad-experiment` what no task can learn so.
+    """
+    _require_channels(experiment)
     if experiment.model == "nodule_segmenter":
         from training.nodule_task import nodule_task
 
@@ -37,6 +41,23 @@ def task_of(experiment: Experiment, fold: int, data: Path) -> Task:
         return petct_task(experiment, fold, data)
     known = "nodule_detector, nodule_malignancy, nodule_segmenter, petct_multitask"
     raise Refused("unknown-model", f"nobody knows how to train '{experiment.model}'; known: {known}")
+
+
+def _require_channels(experiment: Experiment) -> None:
+    """Refuse `in_channels` that are not those of the view; a view that is none is told where the task is made."""
+    said = experiment.architecture.get("in_channels")
+    if said is None:
+        return
+    try:
+        shown = view_of({"model": experiment.model, "task": experiment.task}).channels
+    except (Refused, KeyError, TypeError, ValueError, AttributeError):
+        return
+    if said != shown:
+        raise Refused(
+            "bad-experiment",
+            f"architecture.in_channels of {experiment.name} is {said}, and its view has {shown} channels; write "
+            f"{shown}, or leave it out",
+        )
 
 
 def view_of(experiment: Mapping[str, Any]) -> DetectorView | NoduleView | PetctView | RatedView:

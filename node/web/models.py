@@ -174,16 +174,17 @@ class _Pages:
         }
 
     def drift(self, request: Request, family: str) -> Response:
-        from training.drift_told import alarms, newest, state
+        from training.drift_told import alarms, left_out, newest, state
 
         with self._database.reading() as session:
-            found = courses_of_family(session, self._settings, family)
+            found = courses_of_family(session, self._settings, self._database.now(), family)
         shown = [
             {
                 "plugin": course.plugin,
                 "weeks": [(week, state(week)) for week in course.last(WEEKS)],
                 "alarms": newest(alarms(course, course.last(WEEKS))),
                 "plots": plots(course, course.last(WEEKS)),
+                "left_out": left_out(course),
             }
             for course in found
         ]
@@ -240,10 +241,9 @@ class _Pages:
     def rollback(self, request: Request, family: str, given: Mapping[str, str]) -> Response:
         try:
             _require_confirmed(given, family)
+            about = _by(request, given) | {"in_place_of": given.get("in_place_of", "")}
             to_release = given.get("to") == model_view.SHIPPED
-            model_decision.rollback(
-                self._database, self._settings, family, to_release=to_release, **_by(request, given)
-            )
+            model_decision.rollback(self._database, self._settings, family, to_release=to_release, **about)
         except Refused as refused:
             if refused.code == "no-family":
                 raise

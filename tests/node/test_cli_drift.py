@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,32 @@ def test_what_was_before_a_model_was_approved_is_not_compared_with(home: Path, t
     (analysis,) = judged(tmp_path)
     assert [week["week"] for week in analysis["weeks"]] == [f"2026-W{n:02}" for n in range(7, 12)]
     assert all(week["is_reference"] for week in analysis["weeks"])
+
+
+def test_a_study_and_an_approval_that_are_dated_ahead_silence_no_alarm(home: Path, tmp_path: Path) -> None:
+    shutil.copyfile(home / "nadir.sqlite", tmp_path / "nadir.sqlite")
+    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}")
+    ahead = database.now() + timedelta(days=400)
+    with database.transaction() as session:
+        late = replace(next(week_of(9, np.random.default_rng(1), studies=1)), at=ahead)
+        insert(session, [late], first=10_000)
+        by = {
+            "family": "nodule_segmenter",
+            "number": 1,
+            "kind": "approve",
+            "manifest_sha256": "m",
+            "author": "A",
+        }
+        session.add(Promotion(**by, at=ahead))
+    database.dispose()
+    (analysis,) = judged(tmp_path)
+    assert [week["week"] for week in analysis["weeks"]] == [f"2026-W{n:02}" for n in range(2, 12)]
+    assert analysis["dated_ahead"] == 1
+    assert [alarm["what"] for alarm in analysis["alarms"]] == ["convolution_kernel"]
+    told = " ".join(said(tmp_path).stdout.split())
+    assert "lung_nodule: The results of 1 study bear a date that has not come yet and are left out" in told
+    assert "2026-W11 lung_nodule: the reconstruction kernel changed" in told
+    assert judged(home)[0]["dated_ahead"] == 0
 
 
 def test_the_page_stands_alone_and_shows_every_quantity(

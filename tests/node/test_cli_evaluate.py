@@ -75,6 +75,30 @@ def test_options_that_cannot_be_met_are_refused_before_anything_is_judged(
     assert not (crops / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate nodule_segmenter --data {crops} --out {crops}/out",
+        "evaluate classical-nodule-segmenter --data {crops} --out {crops}/out",
+        "train {crops}/experiment.yaml --data {crops} --out {crops}/out",
+        "models retrain nodule_segmenter --home {crops}/home",
+    ],
+)
+def test_without_what_networks_are_computed_with_a_command_says_how_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    write_crops(tmp_path, patients=1)
+    before = sorted(tmp_path.iterdir())
+    said = CliRunner().invoke(app, [word.format(crops=tmp_path) for word in command.split()])
+    assert isinstance(said.exception, Refused), said.output
+    assert said.exception.code == "not-installed"
+    assert said.exception.sentence == (
+        "learned models need torch, not installed here: pip install -c constraints.txt '.[learn]' in Nadir's folder"
+    )
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_seed_below_nought_is_a_wrong_command_line(tmp_path: Path) -> None:
     asked = ["evaluate", "classical-nodule-segmenter", "--data", str(tmp_path), "--out", str(tmp_path / "o")]
     said = CliRunner().invoke(app, [*asked, "--seed", "-1"])

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_bundle import LEVEL_HU, write_bundle
-from thorax import study_of
+from thorax import ct_volume, study_of
 
 from models.tree import tree_sha256
 from plugins import codes
 from plugins.contract import Finding, Plugin, Volume
 from plugins.errors import Refused
+from plugins.label_map import affine_ras, on_grid
 from plugins.registry import load_plugins
 
 OUTPUT = ("network_data_format", "outputs", "pred")
@@ -114,6 +115,45 @@ def test_a_bundle_that_does_not_bring_its_answer_back_is_refused(tmp_path: Path)
     with pytest.raises(Refused) as refused:
         plugin.run(study_of(oblique()))
     assert refused.value.code == "other-grid"
+
+
+def test_a_bundle_that_leaves_rows_and_columns_exchanged_is_refused_though_the_far_corner_fits(
+    tmp_path: Path,
+) -> None:
+    hu = np.full((12, 32, 32), -850.0, dtype=np.float32)
+    hu[3:9, 8:16, 10:18] = 40.0
+    affine = np.array([[0, 0, 1, -20.0], [0, 1, 0, -20], [2, 0, 0, 100], [0, 0, 0, 1]])
+    turned = {"_target_": "Orientationd", "keys": "image", "axcodes": "PLS", "labels": None}
+    steps = [
+        {"_target_": "LoadImaged", "keys": "image"},
+        {"_target_": "EnsureChannelFirstd", "keys": "image"},
+        turned,
+        {"_target_": "EnsureTyped", "keys": "image"},
+    ]
+    discrete = {"_target_": "AsDiscreted", "keys": "pred", "argmax": True}
+    changes = {
+        "preprocessing": {"_target_": "Compose", "transforms": steps},
+        "postprocessing": {"_target_": "Compose", "transforms": [discrete]},
+    }
+    plugin = bundle_of(write_bundle(tmp_path / "bundle", **changes))
+    with pytest.raises(Refused) as refused:
+        plugin.run(study_of(ct_volume(hu, affine)))
+    assert refused.value.code == "other-grid"
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_picture_is_refused_when_the_corner_at_the_end_of_one_axis_lies_elsewhere(axis: int) -> None:
+    volume = oblique()
+    labels = np.ones(volume.array.shape[::-1], dtype=np.int32)
+    affine = affine_ras(volume)
+    assert on_grid(labels, affine, volume).shape == volume.array.shape
+    step_mm = np.zeros(3)
+    step_mm[axis] = 0.1
+    moved = affine.copy()  # both changes cancel out at the far corner
+    moved[:3, axis] += step_mm / labels.shape[axis]
+    moved[:3, (axis + 1) % 3] -= step_mm / labels.shape[(axis + 1) % 3]
+    with pytest.raises(Refused, match="other-grid"):
+        on_grid(labels, moved, volume)
 
 
 @pytest.mark.sec

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from ledger import arrive, at, queued, result, settled
+from datetime import timedelta
 
-from store import jobs, leases, outbox, studies
+import pytest
+from ledger import arrive, at, queued, result, settled
+from sqlmodel import Session, col, select
+
+from plugins.errors import Refused
+from store import accounts, asked_runs, jobs, leases, outbox, outside_people, runs, sessions, studies
+from store.access_tables import LoginFailure, WebSession
 from store.database import Database
+from store.runs import State
 
 YEAR_SECONDS = 400 * 86_400.0
 PACS = "dicom:P@h:104"
@@ -63,3 +70,84 @@ def test_a_lease_that_was_taken_while_the_clock_was_ahead_is_free(database: Data
     with database.transaction() as session:
         assert leases.take(session, "scheduler", "first", at(YEAR_SECONDS), 60)
         assert leases.take(session, "scheduler", "second", at(0), 60)
+
+
+@pytest.mark.parametrize("begun", [-3600, YEAR_SECONDS], ids=["the clock jumped in it", "it began ahead"])
+def test_a_retraining_that_was_killed_while_the_clock_was_ahead_leaves_its_place(
+    database: Database, begun: float
+) -> None:
+    family, now = "nodule_segmenter", at(0)
+    with database.transaction() as session:
+        killed = runs.begin(session, family, "host:1", at(begun), 120)
+        assert runs.keep(session, killed, "host:1", at(YEAR_SECONDS), 120)
+        assert runs.is_alive(runs.get(session, killed), at(YEAR_SECONDS))
+        assert not runs.is_alive(runs.get(session, killed), now)
+        asked_runs.ask(session, family, "somebody", now)
+    with database.transaction() as session:
+        next_one = runs.begin(session, family, "host:2", now, 120)
+        gone = runs.get(session, killed)
+        assert (gone.state, gone.slot, gone.ended_at) == (State.ABANDONED, None, at(max(begun, 0)))
+        assert runs.is_alive(runs.get(session, next_one), now)
+
+
+def test_wrong_tries_while_the_clock_was_ahead_shut_nobody_out(database: Database) -> None:
+    here = ["address 1"]
+    with database.transaction() as session:
+        for _ in range(5):
+            assert not sessions.try_once(session, here, at(YEAR_SECONDS))
+        assert sessions.try_once(session, here, at(YEAR_SECONDS)) == timedelta(seconds=30)
+        tries = [sessions.try_once(session, here, at(0)).total_seconds() for _ in range(6)]
+        assert tries == [0, 0, 0, 0, 0, 30]
+        sessions.try_once(session, ["account x"], at(YEAR_SECONDS))
+        sessions.sweep(session, at(1), 43_200)
+        assert session.exec(select(LoginFailure.subject)).all() == here
+
+
+def test_a_wait_begins_now_where_another_machine_whose_clock_is_ahead_counted_the_failure(
+    database: Database,
+) -> None:
+    with database.transaction() as session:
+        for _ in range(5):
+            assert not sessions.try_once(session, ["address 1"], at(540))
+        waits = [sessions.try_once(session, ["address 1"], at(n)).total_seconds() for n in (0, 10, 29, 30)]
+        assert waits == [30, 20, 1, 0]
+
+
+@pytest.mark.parametrize(("began", "used"), [(YEAR_SECONDS, YEAR_SECONDS), (0.0, 660.0)])
+def test_a_session_of_a_clock_that_was_ahead_is_over(database: Database, began: float, used: float) -> None:
+    with database.transaction() as session:
+        cookie = _signed_in(session, began)
+        sessions.touch(session, cookie, at(used))
+        assert _is_in(session, cookie, used + 60)
+        assert not _is_in(session, cookie, 0)
+        sessions.sweep(session, at(0), 43_200)
+        assert session.exec(select(col(WebSession.id))).all() == []
+
+
+def test_a_session_of_a_machine_whose_clock_is_minutes_ahead_goes_on(database: Database) -> None:
+    with database.transaction() as session:
+        cookie = _signed_in(session, 540)
+        sessions.sweep(session, at(0), 43_200)
+        assert _is_in(session, cookie, 0)
+
+
+def test_signing_in_by_a_provider_that_began_while_the_clock_was_ahead_is_over(database: Database) -> None:
+    with database.transaction() as session:
+        begun = outside_people.begin(session, "/", at(YEAR_SECONDS))
+        with pytest.raises(Refused, match="unknown-attempt"):
+            outside_people.end(session, begun.state, begun.browser, at(0))
+        near = outside_people.begin(session, "/", at(540))
+        assert outside_people.end(session, near.state, near.browser, at(0)).nonce == near.nonce
+        outside_people.begin(session, "/", at(YEAR_SECONDS))
+        outside_people.begin(session, "/then", at(0))
+        assert session.exec(select(outside_people.OutsideAttempt.then)).all() == ["/then"]
+
+
+def _signed_in(session: Session, seconds: float) -> str:
+    accounts.add_account(session, "ada", "viewer", "a long password", at(0))
+    return sessions.begin(session, accounts.require_account(session, "ada").id, at(seconds))
+
+
+def _is_in(session: Session, cookie: str, seconds: float) -> bool:
+    idle, whole = timedelta(minutes=30), timedelta(hours=12)
+    return sessions.find(session, cookie, at(seconds), idle=idle, whole=whole) is not None

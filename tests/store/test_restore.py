@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,7 @@ from plugins.errors import Refused, Unavailable
 from store import backup as store_backup
 from store.checked_copy import RESTORING, copy_checked
 from store.database import Database
-from store.file_hash import has_hash
+from store.file_hash import has_hash, sha256_of
 from store.fsck.check import check
 from store.objects import ObjectStore
 from store.restored import Restored, restore
@@ -98,6 +101,28 @@ def test_a_backup_with_damaged_rows_is_refused_and_nothing_of_it_passes_for_a_no
         restore(folder, again, url)
     assert caught.value.code == "damaged-backup" and list(again.iterdir()) == []
     assert restore(folder, again, url, name=older.name).damaged == ()
+
+
+def test_a_backup_of_a_newer_version_is_named_with_the_version_that_restores_it(
+    database: Database, home: Path, tmp_path: Path
+) -> None:
+    folder, again = tmp_path / "backups", tmp_path / "again"
+    older, newer = make(database, home, folder), make(database, home, folder, hours=1)
+    rows, told = folder / newer.name / "nadir.sqlite", folder / newer.name / "backup.json"
+    with closing(sqlite3.connect(rows)) as file:
+        file.execute("UPDATE alembic_version SET version_num = '9999'")
+        file.commit()
+    said = json.loads(told.read_text())
+    said["version"], said["files"]["nadir.sqlite"] = "9.0.0", sha256_of(rows)
+    told.write_text(json.dumps(said))
+    with pytest.raises(Refused) as caught:
+        restore(folder, again, "")
+    assert str(caught.value) == (
+        f"newer-backup: the backup {newer.name} in {folder} was made by nadir 9.0.0, which is newer; "
+        "restore it with that version, or name another with --name"
+    )
+    assert list(again.iterdir()) == []
+    assert restore(folder, again, "", name=older.name).damaged == ()
 
 
 def test_a_new_disk_that_fails_is_told_and_the_home_is_empty_for_another_try(

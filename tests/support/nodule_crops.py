@@ -10,7 +10,7 @@ import numpy as np
 from ball_nodules import ball_nodule
 
 from store.file_hash import sha256_of
-from training.manifest import DataManifest
+from training.manifest import DataManifest, read_manifest
 
 
 def write_crops(root: Path, patients: int = 6, *, folds: int = 3) -> Path:
@@ -34,4 +34,26 @@ def write_crops(root: Path, patients: int = 6, *, folds: int = 3) -> Path:
     return manifest
 
 
-__all__ = ["write_crops"]
+def write_readers(manifest: Path) -> Path:
+    """Write what two readers drew of every second case, the mask and its lower half; return the manifest's path."""
+    plain = read_manifest(manifest)
+    cases = []
+    for number, case in enumerate(plain.cases):
+        files = dict(case.files)
+        for reader in (1, 2) if number % 2 == 0 else ():
+            files[f"mask_reader{reader}"] = f"{case.case_id}_reader{reader}.nii.gz"
+            mask = nibabel.load(manifest.parent / case.files["mask"])
+            voxels = np.asarray(mask.dataobj).copy()
+            if reader == 2:
+                voxels[..., voxels.shape[2] // 2 :] = 0
+            nibabel.save(
+                nibabel.Nifti1Image(voxels, mask.affine), manifest.parent / files[f"mask_reader{reader}"]
+            )
+        sha256 = {role: sha256_of(manifest.parent / file) for role, file in files.items()}
+        cases.append(replace(case, files=files, sha256=sha256))
+    told = manifest.with_name("readers.json")
+    DataManifest(name=plain.name, cases=tuple(cases)).write(told)
+    return told
+
+
+__all__ = ["write_crops", "write_readers"]

@@ -19,7 +19,10 @@ from node.cli import app
 from plugins.errors import Refused, Unavailable
 from training.experiment import read_experiments
 from training.fit import Progress, fit, settle
+from training.manifest import Case, DataManifest, patient_key
 from training.nodule_task import nodule_task
+from training.predecessor import Predecessor
+from training.tasks import task_of
 
 
 @pytest.fixture
@@ -114,6 +117,17 @@ def test_earlier_weights_are_where_a_transfer_begins(tmp_path: Path, crops: Path
     wider = replace(on, architecture={**on.architecture, "channels": [16, 16]})
     with pytest.raises(Refused, match="other-architecture"):
         fit(wider, 0, task, tmp_path / "wider")
+
+
+def test_weights_that_a_node_learned_know_a_patient_by_his_id_too() -> None:
+    case = Case(case_id="a", patient_id="P1", files={}, sha256={}, fold=0, size_mm=9.0)
+    data = DataManifest(name="data", cases=(case,))
+    for name in (patient_key("P1"), patient_key(patient_key("P1"))):
+        Predecessor(weights=Path("fold0"), fold=0, held_out={name: 0}).require_unseen(data)
+        with pytest.raises(
+            Refused, match=r"training-patient: .* patient P1, .* in fold 0 and init_from in fold 3"
+        ):
+            Predecessor(weights=Path("fold0"), fold=0, held_out={name: 3}).require_unseen(data)
 
 
 def test_nobody_who_is_held_out_was_learned_from_by_the_weights_it_begins_with(
@@ -307,6 +321,12 @@ def test_a_wrong_experiment_is_refused_with_what_is_wrong(tmp_path: Path, text: 
         ("seed: 1", "seed: 1\nsearch: {architecture: [3]}", r"architecture in .* is 3, a whole number; write a table"),
         ("seed: 1", "seed: 1\nsearch: {1: [3]}", r"says '1'; known here are"),
         ("name: tiny", "search: {seed: [3]}", r"'name'"),
+        ("seed: 1", "seed: 1\nseed: 2", r"wrong\.yaml says 'seed' again in line 5; say it once$"),
+        ("batch: 4", "batch: 4, batch: 8", r"says 'batch' again in line "),
+        ("folds: [0]", "folds: [0]\nsearch: {task: [{share: 1, share: 2}]}", r"says 'share' again in line "),
+        ("out_channels: 1", "out_channels: 3", r"architecture\.out_channels in .* is 3, .* write 1, because every"),
+        ("strides: [1]", "strides: [1, 2, 2]", r"architecture\.strides in .* are 3 and its channels 2; .* next, 1$"),
+        ("[16, 16, 16]", "[4096, 4096, 4096]", r"task\.view\.shape in .*\[K, R, C\], at most 16777216 voxels"),
         ("[16, 16, 16]", "[16, 31, 7]", r"task\.view\.shape in .*wrong\.yaml is \[16, 31, 7\], and the strides and the"
          r" stem of its architecture need multiples of \[2, 2, 2\]; write \[16, 32, 8\], say"),
     ],
@@ -329,11 +349,23 @@ def test_a_wrong_setting_is_named_with_its_file_and_what_to_write(
         ("warm_up: 5", "warm_up: 0"),
         ("warm_up: 5", "weight_decay: 0.0"),
         ("seed: 1", "seed: 0\ninit_from: null"),
+        ("[16, 16, 16]", "[256, 256, 256]"),
     ],
 )
 def test_what_stands_at_the_border_can_be_read(tmp_path: Path, said: str, instead: str) -> None:
     (path := tmp_path / "border.yaml").write_text(TINY.replace("STEPS", "1").replace(said, instead))
     assert len(read_experiments(path)) == 1
+
+
+def test_channels_that_are_not_those_of_the_view_are_refused_before_data_are_read(tmp_path: Path) -> None:
+    (experiment,) = read_experiments(written(tmp_path, 1))
+    five = replace(experiment, architecture={**experiment.architecture, "in_channels": 5})
+    with pytest.raises(
+        Refused, match=r"bad-experiment: .*in_channels of tiny is 5, .* has 2 channels; write 2, or"
+    ):
+        task_of(five, 0, tmp_path / "no data")
+    two = replace(five, architecture={**five.architecture, "in_channels": 2})
+    assert task_of(two, 0, write_crops(tmp_path / "crops")).in_channels == 2
 
 
 def test_every_experiment_that_comes_with_nadir_can_be_read() -> None:

@@ -110,6 +110,32 @@ def test_groups_of_few_patients_are_told_and_not_judged() -> None:
     assert "mean Dice +0.030, 0 of the 4 became worse" in found.sentence
 
 
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        ([-0.3] * 6 + [0.001], Outcome.FAILED),
+        ([-0.3] * 5 + [0.01] * 2, Outcome.FAILED),
+        ([-0.3] * 3 + [0.01], Outcome.FAILED),
+        ([-0.3] * 4 + [0.01] * 3, Outcome.NOT_JUDGED),
+        ([-0.3] * 2 + [0.01], Outcome.NOT_JUDGED),
+        ([-0.01] * 6 + [0.1], Outcome.NOT_JUDGED),
+    ],
+)
+def test_a_small_group_most_of_whose_patients_become_worse_beyond_the_margin_is_refused(
+    changes: list[float], outcome: Outcome
+) -> None:
+    rows = rows_of(patients=60, scanners={"rare": len(changes)})
+    by = {f"P{number:03d}": change for number, change in enumerate(changes)}
+    verdict = judge(rows, [plus(row, by.get(row.patient_id, 0.1)) for row in rows], QUICK)
+    found = next(one for one in verdict.checks if one.title == "scanner rare")
+    assert found.outcome is outcome
+    assert verdict.is_proposed is (outcome is Outcome.NOT_JUDGED)
+    if verdict.is_proposed:
+        assert verdict.because.endswith(
+            "became worse beyond its margin. Not judged: scanner rare, Seconds a case."
+        )
+
+
 def test_a_small_group_all_of_whose_patients_become_worse_is_refused_from_three_patients_on() -> None:
     for few, outcome in ((2, Outcome.NOT_JUDGED), (3, Outcome.FAILED)):
         rows = rows_of(patients=40, scanners={"rare": few})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -320,8 +321,54 @@ def test_a_disk_that_is_full_is_told_as_one(home: Path, database: Database) -> N
         retrain(home, database, say=fill, recipe=replace(RECIPE, steps=2))
     with database.reading() as session:
         (run,) = runs.list_runs(session)
-    assert (run.state, run.slot) == (State.FAILED, None)
+    assert (run.state, run.slot) == (State.ABANDONED, None)
     assert "No space left on device" in run.said
+
+
+def test_a_run_that_found_the_disk_full_is_gone_on_with_from_its_last_checkpoint(
+    home: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, steps = Path.write_bytes, [0]
+
+    def full(path: Path, content: bytes) -> int:
+        if path.name == "checkpoint.half" and steps[-1] == 29:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(
+        Unavailable, match=r"checkpoint\.pt cannot be written: No space left .* goes on from the last"
+    ):
+        retrain(home, database, tell=lambda now: steps.append(now.step))
+    monkeypatch.undo()
+
+    def stop(now: Progress) -> None:
+        steps.append(now.step)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        retrain(home, database, tell=stop)
+    assert steps == [*range(30), 29]  # the checkpoint of step 28 is the last one
+    with database.reading() as session:
+        assert [run.folder for run in runs.list_runs(session)] == [f"training/{FAMILY}/1"] * 2
+
+
+def test_a_disk_that_fails_elsewhere_is_told_and_the_next_run_goes_on(
+    home: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("training.retrain.pack", full)
+        with pytest.raises(Unavailable, match=r"The disk or a file failed \(No space left on device\)"):
+            retrain(home, database, recipe=replace(RECIPE, steps=2))
+    told: list[str] = []
+    ended = retrain(home, database, recipe=replace(RECIPE, steps=2), say=told.append)
+    assert "going on with what 1 left" in told
+    with database.reading() as session:
+        (first, second) = runs.list_runs(session)
+    assert (first.state, first.folder, ended.number) == (State.ABANDONED, second.folder, second.id)
 
 
 def killed_at(home: Path, place: str, number: int) -> int:

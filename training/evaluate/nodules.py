@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from training.evaluate.judged import Box, Case, DrawnCase
 from training.evaluate.metrics import MM3_PER_ML, long_axis_mm
 from training.evaluate.runs import load_network
 from training.evaluate.subject import Subject
-from training.lidc import Nodule, load_nodule
+from training.lidc import Nodule, load_nodule, load_readers
 
 if TYPE_CHECKING:
     from training.evaluate.whole_scans import Places
@@ -66,7 +66,9 @@ def segmented(subject: Subject, data: Data, brief: bool = False) -> Iterator[Cas
         for setting in SETTINGS[:1] if brief else SETTINGS:
             image, truth, point, box = asked(nodule, setting)
             answer = ask(image, nodule.spacing_mm, point)
-            yield _drawn(nodule, folds, setting, image, truth, nodule.spacing_mm, answer, box)
+            drawn = _drawn(nodule, folds, setting, image, truth, nodule.spacing_mm, answer, box)
+            is_first = setting == SETTINGS[0]
+            yield replace(drawn, readers=load_readers(case, data.root)) if is_first else drawn
         for scan in scans:
             image, truth, point = scan.with_nodule(nodule)
             if truth.any():

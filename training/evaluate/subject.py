@@ -14,7 +14,8 @@ from typing import Any
 
 from models.shipped import Model
 from plugins.errors import Refused
-from training.manifest import DataManifest, patient_key
+from store.patient_key import fold_of_patient
+from training.manifest import DataManifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Subject:
     folds: tuple[int, ...] = ()
     """The folds of which there are weights; empty for what has learned nothing."""
     held_out: Mapping[str, int] = field(default_factory=dict)
-    """The fold in which each patient that the model learned from was held out, by `training.manifest.patient_key`."""
+    """The fold in which each patient that the model learned from was held out, by `store.patient_key`."""
     learned_from: str | None = None
     """Hash of the manifest that a run learned from; None for a model."""
 
@@ -62,7 +63,7 @@ class Subject:
 
         Refuses `training-patient` when the weights that have not seen him are not in the folder.
         """
-        held_out = self.held_out.get(patient_key(patient_id))
+        held_out = fold_of_patient(patient_id, self.held_out)
         if held_out is None:
             return self.folds
         if held_out not in self.folds:
@@ -77,7 +78,7 @@ class Subject:
         """Return one sentence: which weights judge these patients."""
         if not self.folds:
             return "a fixed procedure, which has learned from no patient"
-        known = sum(patient_key(patient) in self.held_out for patient in patients)
+        known = sum(fold_of_patient(patient, self.held_out) is not None for patient in patients)
         fresh = len(patients) - known
         own = f"{known} patients by the weights of the fold that had not seen them" if known else ""
         rest = (

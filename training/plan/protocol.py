@@ -143,7 +143,8 @@ def _performance(margins: Margins) -> Section:
             "each other way to ask the models (a point beside the middle, other surroundings).",
             "A mask that a person approved as it was drawn is the work of one of the models. It counts for no rise and "
             "no fall of the Dice; it has to be drawn much like that again.",
-            "A group of too few patients is told as not judged. Pairs of things (small and of one scanner) make none.",
+            "A group of too few patients is told as not judged, unless most of them become worse beyond the margin. "
+            "Pairs of things (small and of one scanner) make none.",
             "Beyond chance means in a group: by Student's t of the patients' differences, corrected over all groups.",
         ),
     )

@@ -169,6 +169,7 @@ class Course(BaseModel):
     families: list[str]
     reference: list[str] = Field(description="The weeks that the others are compared with")
     reference_studies: int
+    dated_ahead: int = Field(description="Studies left out: their results bear a date that has not come yet")
     weeks: list[Week]
     alarms: list[Alarm]
 
@@ -191,6 +192,11 @@ class Rollback(Decision):
     """How far back."""
 
     to_release: bool = Field(default=False, description="To the model of the release at once")
+    in_place_of: str = Field(
+        default="",
+        pattern=r"^([0-9a-f]{64})?$",
+        description="`manifest_sha256` of the model that counted when you looked; refused when another counts by now",
+    )
 
 
 class Counting(BaseModel):
@@ -239,7 +245,7 @@ def _reading(made: APIRouter, site: Site) -> None:
         from training.drift_told import plain
 
         with site.database.reading() as session:
-            found = courses_of_family(session, site.settings, family)
+            found = courses_of_family(session, site.settings, site.database.now(), family)
         return Drift(analyses=[Course.model_validate(plain(course, course.last(weeks))) for course in found])
 
     @made.get("/models/{family}/{number}", responses=form.problems(404))
@@ -295,9 +301,7 @@ def _deciding(made: APIRouter, site: Site) -> None:
     def roll_back(request: Request, family: FamilyName, said: Rollback) -> Counting:
         """Let the model count again that counted before."""
         by = request.state.identity.name
-        entry = model_decision.rollback(
-            site.database, site.settings, family, author=by, note=said.note, to_release=said.to_release
-        )
+        entry = model_decision.rollback(site.database, site.settings, family, author=by, **said.model_dump())
         return _counting(entry)
 
     @made.post("/models/{family}/{number}/approve", responses=form.problems(400, 404, 409))

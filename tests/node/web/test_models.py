@@ -234,6 +234,29 @@ def test_a_model_counts_after_it_was_typed_and_a_rollback_takes_it_back_with_its
     assert "models/nodule_segmenter/1" in last_audit(site)
 
 
+def test_a_rollback_from_a_page_on_which_another_model_counted_goes_no_further_back(
+    physicist: httpx.Client, site: WebSite
+) -> None:
+    one, at = counting(site), f"/models/{NAME}/rollback"
+    assert physicist.post(f"/models/{NAME}/3/approve", data={"confirm": f"{NAME} 3"}).status_code == 303
+    three, page = counting(site), physicist.get(f"/models/{NAME}", headers=PAGE).text
+    assert re.findall(r'name="in_place_of" value="(\w+)"', page) == [three] and three != one
+    form = {"in_place_of": three, "confirm": NAME, "to": "before"}
+    assert physicist.post(at, data=form).status_code == 303 and counting(site) == one
+    for to in ("before", "shipped"):
+        again = physicist.post(at, data={**form, "to": to}, headers=PAGE)
+        assert again.status_code == 409 and f"another {NAME} counts by now than when you looked" in text(
+            again
+        )
+    said = physicist.post(f"/api{at}", json={"in_place_of": three})
+    assert (said.status_code, said.json()["code"]) == (409, "overtaken")
+    assert physicist.post(f"/api{at}", json={"in_place_of": "3"}).status_code == 422
+    assert counting(site) == one
+    assert physicist.post(f"/api/models/{NAME}/3/approve", json={}).status_code == 200
+    done = physicist.post(f"/api{at}", json={"in_place_of": three})
+    assert (done.status_code, done.json()["counts"]["number"], counting(site)) == (200, 1, one)
+
+
 def test_a_run_is_asked_of_the_scheduler_once_and_refused_when_nobody_would_begin_it(
     administrator: httpx.Client, site: WebSite
 ) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nodule_crops import write_crops
+from nodule_crops import write_crops, write_readers
 
 from plugins.errors import Refused
+from store.patient_key import patient_key
 from training.evaluate.crops import AS_GIVEN, EDGE, LUNG, OFF, asked
 from training.evaluate.data import Data, open_data
 from training.evaluate.families import FAMILIES, Family, open_subject
@@ -73,6 +74,22 @@ def test_the_report_is_three_files_that_say_the_same_and_fetch_nothing(
     assert not re.findall(r"https?://(?!www\.w3\.org/)", html)
     assert "<script" not in html
     assert "scanner A" in html
+
+
+def test_how_far_readers_agree_is_told_where_data_hold_what_each_drew(tmp_path: Path) -> None:
+    data = open_data(write_readers(write_crops(tmp_path, patients=4)))
+    found = judge_model(open_subject("classical-nodule-segmenter"), data, made_at=NOON, resamples=100)
+    told = found.figures["segmentation"]["readers"]
+    assert told["readers_dice"]["cases"] == 3
+    within = told["readers_dice"]["value"]  # one drew a part of what the other did: 2 part / (1 + part)
+    assert within == pytest.approx(2 / 3, abs=0.1)
+    assert told["model_dice"]["value"] == pytest.approx((1 + within) / 2, abs=0.05)
+    assert told["readers_volume_cv"]["value"] == pytest.approx(2**0.5 * (1 - within))
+    assert not any("one truth" in limit for limit in found.limits)
+    (section,) = (section for section in found.sections if section.title == "Readers")
+    assert section.text == "On the 3 cases of 3 patients that several readers drew."
+    (row, *_) = section.tables[0].rows
+    assert row[0] == "Dice, reader with reader" and row[1].startswith(f"{told['readers_dice']['value']:.3f}")
 
 
 def test_what_is_kept_has_every_case_of_the_first_setting_and_charts_as_numbers_and_no_picture(
@@ -149,6 +166,20 @@ def test_patients_are_judged_by_the_fold_that_has_not_seen_them(crops: Data) -> 
         "1 patients by the weights of the fold that had not seen them; "
         "1 patients that no fold has seen by 3 sets of weights together"
     )
+
+
+def test_a_patient_is_known_under_the_id_under_its_key_and_as_a_node_learned_him() -> None:
+    key = patient_key("P1")
+    for name in (key, patient_key(key)):
+        subject = Subject(
+            name="m", version="1", family="nodule_segmenter", sha256="0", folds=(0, 1), held_out={name: 1}
+        )
+        for called in ("P1", key):
+            assert subject.weights_for(called) == (1,)
+            assert (
+                subject.judged_by([called]) == "1 patients by the weights of the fold that had not seen them"
+            )
+        assert subject.weights_for("P2") == (0, 1)
 
 
 def test_a_patient_that_all_weights_have_learned_from_is_refused_before_anything_is_asked(

@@ -9,12 +9,12 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from nodule_crops import write_crops
+from nodule_crops import write_crops, write_readers
 from numpy.typing import NDArray
 from rewritten_files import Written, moved, with_nan, with_other
 
 from plugins.errors import Refused
-from training.lidc import load_nodule
+from training.lidc import load_nodule, load_readers
 from training.manifest import Case, read_manifest
 
 
@@ -84,6 +84,19 @@ def test_axes_that_are_turned_in_one_file_only_and_rounding_of_the_affine_are_th
 
     before = load_nodule(crop, tmp_path).mask
     assert np.array_equal(load_nodule(with_other(crop, tmp_path, "mask", turned), tmp_path).mask, before)
+
+
+def test_what_each_reader_drew_is_read_as_the_mask_is_and_may_be_nothing(tmp_path: Path) -> None:
+    case, alone, *_ = read_manifest(write_readers(write_crops(tmp_path, patients=1))).cases
+    one, half = load_readers(case, tmp_path)
+    assert load_readers(alone, tmp_path) == ()
+    assert np.array_equal(one, load_nodule(case, tmp_path).mask)
+    assert half.sum() / one.sum() == pytest.approx(0.5, abs=0.15) and not (half & ~one).any()
+    nothing = with_other(case, tmp_path, "mask_reader2", lambda a, at: NIFTI(a * 0, at))
+    assert not load_readers(nothing, tmp_path)[1].any()
+    off = with_other(case, tmp_path, "mask_reader2", lambda a, at: NIFTI(a, moved(at, 0.02)))
+    with pytest.raises(Refused, match=f"unequal-grids: image and mask_reader2 of {case.case_id} "):
+        load_readers(off, tmp_path)
 
 
 def test_an_image_that_is_named_as_its_own_mask_is_refused(crop: Case, tmp_path: Path) -> None:
