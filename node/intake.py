@@ -88,6 +88,7 @@ class Intake:
         source: str,
         association: OpenAssociation | None = None,
         expected: tuple[str, str] | None = None,
+        asked: str = "",
         coming: Coming = "sent",
         sha256: Callable[[], str] | None = None,
         head: bytes = b"",
@@ -95,15 +96,15 @@ class Intake:
         """Return what was recorded for the Part 10 file at `path`, once its bytes and its row are durable.
 
         `path` is a temporary file on the store's filesystem; it is gone afterwards, whatever happens. `expected`
-        is the (SOP Class UID, SOP Instance UID) that the sender's command announced; `coming` says whether somebody
-        sent it or it comes because this node asked for a patient's earlier studies. `sha256` gives the hash
-        of the file when somebody reckons it (asked once the file is on disk), `head` are its first bytes when they are
-        known.
-        Refuses what is no readable DICOM object (its bytes go to quarantine) and `uid-mismatch`.
+        is the (SOP Class UID, SOP Instance UID) that the sender's command announced, `asked` the Study Instance UID of
+        the study that was asked for, if one was; `coming` says whether somebody sent it or it comes because this node
+        asked for a patient's earlier studies. `sha256` gives the hash of the file when somebody reckons it (asked once
+        the file is on disk), `head` are its first bytes when they are known.
+        Refuses what is no readable DICOM object (its bytes go to quarantine), `uid-mismatch` and `study-not-asked`.
         Raises Unavailable when disk or database cannot take it; then the sender has to send it again.
         """
         return self._recorded(
-            self._arrived(self._judge(path, source, association, expected, coming, sha256, head))
+            self._arrived(self._judge(path, source, association, expected, coming, sha256, head, asked))
         )
 
     def take_soon(
@@ -138,6 +139,7 @@ class Intake:
         coming: Coming,
         sha256: Callable[[], str] | None,
         head: bytes,
+        asked: str = "",
     ) -> _Judged:
         """Return what may be kept, once its header has been judged; the file is gone when it may not."""
         reach("after-temp-write")
@@ -146,6 +148,9 @@ class Intake:
             if expected is not None and expected != (header.sop_class_uid, header.sop_instance_uid):
                 sentence = "the data set holds another SOP class or instance than the command announced"
                 raise self.quarantine(path, source, Refused(UID_MISMATCH, sentence))
+            if asked and asked != header.study_instance_uid:
+                sentence = "the object belongs to another study than was asked for"
+                raise self.quarantine(path, source, Refused("study-not-asked", sentence))
             is_ours = _is_ours(path, header, head)
         except OSError as error:
             path.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import httpx
 
@@ -33,6 +34,8 @@ MAX_OBJECT_BYTES = 8 << 30
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 DICOM_JSON = "application/dicom+json"
 ORIGINAL = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+RAW = "?*/:@"
+"""Characters that may stand in a query as they are (RFC 3986 section 3.4), and that no server takes for another."""
 UID = re.compile(r"[0-9.]{1,64}")
 TRANSIENT = frozenset({408, 425, 429})
 NOTHING_FAILED = frozenset({200, 204})
@@ -95,6 +98,14 @@ def matching(patient_id: str) -> str:
     return patient_id.replace("\\", "?")
 
 
+def unescaped(patient_id: str) -> str:
+    """Return a PatientID as a key that no address has to escape: `?` for each such character, `*` where it is no ASCII.
+
+    Servers that do not decode their addresses know no other; how many characters `ü` is, they disagree on.
+    """
+    return re.sub(r"[^\x00-\x7f]+", "*", re.sub(r"[^A-Za-z0-9._~\x80-\U0010ffff-]", "?", patient_id))
+
+
 def plain(value: str) -> str:
     """Return a text of an answer as the store keeps such texts (`store.charset.decode_text`), to be compared."""
     return unicodedata.normalize("NFC", CONTROL.sub(" ", value)).strip()
@@ -106,6 +117,10 @@ class Reached(Unavailable):
     def __init__(self, sentence: str, retry_after_seconds: float = 0.0) -> None:
         super().__init__(sentence)
         self.retry_after_seconds = retry_after_seconds
+
+
+class Answered(Reached):
+    """The server answered, and with nothing that can be used; of something else it may answer better."""
 
 
 class DicomWeb:
@@ -164,21 +179,24 @@ class DicomWeb:
     ) -> Iterator[PatientStudy]:
         """Yield the studies between two dates that the PACS takes to be the patient's; whose they are is not checked.
 
-        A wildcard within the PatientID matches as such, and a PACS may ignore what it was asked for.
+        A wildcard within the PatientID matches as such, and a PACS may ignore what it was asked for. One that finds
+        nothing by the PatientID is asked by `unescaped` too, unless that would ask for everybody.
         """
-        query: dict[str, str | list[str]] = {
-            "PatientID": matching(patient_id),
-            "StudyDate": f"{since:%Y%m%d}-{until:%Y%m%d}",
-            "includefield": [PATIENT_ID, ISSUER, STUDY_DATE, MODALITIES],
-        }
-        for row in self._rows("/studies", query, STUDY_UID):
-            yield PatientStudy(
-                study_instance_uid=text(row, STUDY_UID),
-                patient_id=plain(text(row, PATIENT_ID)),
-                issuer=plain(text(row, ISSUER)),
-                study_date=text(row, STUDY_DATE),
-                modalities=frozenset(one for one in values(row, MODALITIES) if isinstance(one, str)),
-            )
+        keys, looser = [matching(patient_id)], unescaped(patient_id)
+        if looser not in keys and looser.strip("*?"):
+            keys.append(looser)
+        for key in keys:
+            query: dict[str, str | list[str]] = {
+                "PatientID": key,
+                "StudyDate": f"{since:%Y%m%d}-{until:%Y%m%d}",
+                "includefield": [PATIENT_ID, ISSUER, STUDY_DATE, MODALITIES],
+            }
+            found = False
+            for row in self._rows("/studies", query, STUDY_UID):
+                found = True
+                yield _patient_study(row)
+            if found:
+                return
 
     def study_series(self, study_instance_uid: str) -> tuple[HeldSeries, ...]:
         """Return the series of a study. Refuses `invalid-uid`."""
@@ -257,12 +275,13 @@ class DicomWeb:
             offset += len(page)
 
     def _page(self, path: str, query: Mapping[str, str | list[str]]) -> list[dict[str, Any]]:
-        with self._answer("GET", path, headers={"Accept": DICOM_JSON}, params=query) as response:
+        asked = urlencode(query, doseq=True, quote_via=quote, safe=RAW)
+        with self._answer("GET", f"{path}?{asked}", headers={"Accept": DICOM_JSON}) as response:
             if response.status_code == 204:
                 return []
             rows = json_of(response, self.root_url)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise Unavailable(f"{self.root_url} answered a query with something that is not DICOM JSON")
+            raise Answered(f"{self.root_url} answered a query with something that is not DICOM JSON")
         return rows
 
     def _retrieve(self, path: str, new_path: Callable[[], Path]) -> Iterator[Path]:
@@ -310,14 +329,27 @@ def uid_of(text: str) -> str:
     return text
 
 
+def _patient_study(row: dict[str, Any]) -> PatientStudy:
+    return PatientStudy(
+        study_instance_uid=text(row, STUDY_UID),
+        patient_id=plain(text(row, PATIENT_ID)),
+        issuer=plain(text(row, ISSUER)),
+        study_date=text(row, STUDY_DATE),
+        modalities=frozenset(one for one in values(row, MODALITIES) if isinstance(one, str)),
+    )
+
+
 def _error(response: httpx.Response, root_url: str) -> Refused | Unavailable:
     status = response.status_code
     if status >= 500 or status in TRANSIENT:
-        return Reached(f"{root_url} answered HTTP {status}", _retry_after_seconds(response))
-    if status in (401, 403):
+        return Answered(f"{root_url} answered HTTP {status}", _retry_after_seconds(response))
+    if status in (401, 403, 407):
         return Refused("pacs-denied", f"{root_url} denies access (HTTP {status}): check the credentials")
     if status == 404:
         return Refused("pacs-unknown", f"{root_url} does not know what was asked for (HTTP 404)")
+    if 300 <= status < 400:
+        text = f"{root_url} names another address (HTTP {status}), which is not followed: check the address"
+        return Refused("pacs-moved", text)
     return Refused("pacs-refused", f"{root_url} refused the request (HTTP {status})")
 
 
@@ -338,7 +370,7 @@ def _body(response: httpx.Response, root_url: str) -> bytes:
     for block in response.iter_bytes():
         body += block
         if len(body) > MAX_JSON_BYTES:
-            raise Unavailable(f"{root_url} answered with more than {MAX_JSON_BYTES} bytes of JSON")
+            raise Answered(f"{root_url} answered with more than {MAX_JSON_BYTES} bytes of JSON")
     return bytes(body)
 
 
@@ -348,7 +380,7 @@ def json_of(response: httpx.Response, root_url: str) -> Any:
     try:
         return httpx.Response(200, content=body).json() if body else None
     except (ValueError, RecursionError) as error:
-        raise Unavailable(f"{root_url} answered with something that is not JSON") from error
+        raise Answered(f"{root_url} answered with something that is not JSON") from error
 
 
 __all__ = [
@@ -362,5 +394,6 @@ __all__ = [
     "matching",
     "plain",
     "uid_of",
+    "unescaped",
     "without_credentials",
 ]

@@ -205,7 +205,7 @@ class PriorFetcher:
 
     def _find(self, row: PriorSearch, present: Present, wanted: frozenset[str]) -> list[str]:
         """Return the newest earlier studies that can be compared. Refuses `query-too-wide`."""
-        since = present.study_date - timedelta(days=self._wanted.days)
+        since = self._wanted.since(present.study_date)
         earlier: dict[str, PatientStudy] = {}
         foreign: set[str] = set()
         for study in self._answers(present, since):
@@ -238,14 +238,16 @@ class PriorFetcher:
                 yield study
 
     def _fetch(self, row: Prior) -> None:
-        """Fetch what is not held of an earlier study. Refuses what is not the patient's, and `incomplete-prior`."""
+        """Fetch what is not held of an earlier study, also of one that somebody sent in part.
+
+        Refuses what is not the patient's, and `incomplete-prior`.
+        """
         uid = row.study_instance_uid
         with self._database.reading() as session:
             search = session.get_one(PriorSearch, row.search_pk)
-            known = session.exec(select(Study).where(Study.study_instance_uid == uid)).first()
         present = self._present(search.study_pk)
-        if present is None or (known is not None and not known.prior):
-            return  # it is here, whole, by another way
+        if present is None:
+            return
         wanted = self._wanted.of(present.modalities)
         listed = self._source.study_series(uid)
         if not listed:

@@ -178,7 +178,7 @@ class Puller:
                 wanted += len(missing)
                 whole = len(missing) == len(instances)
                 with closing(self._fetch(study_instance_uid, series_uid, missing, whole=whole)) as paths:
-                    outcomes += [self._take(path, association_pk) for path in paths]
+                    outcomes += [self._take(path, study_instance_uid, association_pk) for path in paths]
         if len(outcomes) < wanted:
             text = f"{self._dicomweb.root_url} gave {len(outcomes)} of the {wanted} instances that it lists"
             raise Refused("incomplete-pull", text)
@@ -210,7 +210,7 @@ class Puller:
             self._dicomweb.retrieve_instance(study_uid, series_uid, sop_uid, path)
             yield path
 
-    def _take(self, path: Path, association_pk: int) -> bool:
+    def _take(self, path: Path, study_uid: str, association_pk: int) -> bool:
         """Return whether the intake kept it; when not, it has put the file aside and told why."""
         now = self._database.now()
         if now - self._beaten_at > BEAT_EVERY:
@@ -219,7 +219,10 @@ class Puller:
                 beat(session, association_pk, now)
         try:
             recorded = self._intake.take(
-                path, source=self._dicomweb.root_url, association=OpenAssociation(pk=association_pk)
+                path,
+                source=self._dicomweb.root_url,
+                association=OpenAssociation(pk=association_pk),
+                asked=study_uid,
             )
         except Refused as error:
             self._receipts.refused(self._peer, error.code)

@@ -123,7 +123,11 @@ class Step:
     parameters: int = 0
     """How many processing parameters it gives."""
     study: str = ""
-    """Study Instance UID that the results belong to; empty when it does not say."""
+    """Study Instance UID that is looked at; empty when it does not say, or names input of several and none of them."""
+    patient_id: str = ""
+    """PatientID; empty when it does not say."""
+    issuer: str = ""
+    """IssuerOfPatientID; empty when it does not say."""
     inputs: tuple[Input, ...] = field(default=())
     """What is to be looked at."""
 
@@ -133,11 +137,7 @@ def read(row: Mapping[str, Any], zone: tzinfo = UTC) -> Step:
     uid = _text(row, "SOPInstanceUID")
     if not UID.fullmatch(uid):
         raise Refused("bad-workitem", f"a workitem of the worklist has no UID: {uid[:80]!r}")
-    studies = [_text(row, "StudyInstanceUID")]
-    studies += [_text(item, "StudyInstanceUID") for item in _items(row, "ReferencedRequestSequence")]
     inputs = tuple(_inputs(row))
-    studies += [one.study for one in inputs]
-    known = list(dict.fromkeys(study for study in studies if UID.fullmatch(study)))
     return Step(
         uid=uid,
         state=_text(row, "ProcedureStepState"),
@@ -150,7 +150,9 @@ def read(row: Mapping[str, Any], zone: tzinfo = UTC) -> Step:
         stations=tuple(code.value for code in _codes(row, "ScheduledStationNameCodeSequence")),
         is_for_person=bool(_items(row, "ScheduledHumanPerformersSequence")),
         parameters=len(_items(row, "ScheduledProcessingParametersSequence")),
-        study=known[0] if known else "",
+        study=_study(row, inputs),
+        patient_id=_text(row, "PatientID"),
+        issuer=_text(row, "IssuerOfPatientID"),
         inputs=inputs,
     )
 
@@ -298,6 +300,15 @@ def _datetime(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y%m%d%H%M%S.%f}+0000"
 
 
+def _study(row: Mapping[str, Any], inputs: Sequence[Input]) -> str:
+    """Return the study that workitem or request names, of those of the input when there is any."""
+    studies = [_text(row, "StudyInstanceUID")]
+    studies += [_text(item, "StudyInstanceUID") for item in _items(row, "ReferencedRequestSequence")]
+    of_input = list(dict.fromkeys(one.study for one in inputs))
+    named = [study for study in studies if UID.fullmatch(study) and (not of_input or study in of_input)]
+    return next(iter(named or (of_input if len(of_input) == 1 else [])), "")
+
+
 def _inputs(row: Mapping[str, Any]) -> Iterator[Input]:
     for item in _items(row, "InputInformationSequence"):
         study, series = _text(item, "StudyInstanceUID"), _text(item, "SeriesInstanceUID")
@@ -328,11 +339,11 @@ def _time(text: str, zone: tzinfo) -> datetime | None:
     *numbers, fraction, offset = match.groups()
     year, *rest = (int(number) if number else None for number in numbers)
     month, day, hour, minute, second = rest
-    if offset:
-        minutes = int(offset[:3]) * 60 + int(offset[0] + offset[3:])
-        zone = timezone(timedelta(minutes=minutes))
     micro = round(float(fraction or 0) * 1e6)
     try:
+        if offset:
+            minutes = int(offset[:3]) * 60 + int(offset[0] + offset[3:])
+            zone = timezone(timedelta(minutes=minutes))
         return datetime(
             year or 1, month or 1, day or 1, hour or 0, minute or 0, min(second or 0, 59), micro, tzinfo=zone
         )

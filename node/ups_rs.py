@@ -17,8 +17,8 @@ import httpx
 from pydicom.dataset import Dataset
 
 from node import ups
-from node.pacs import DICOM_JSON, SOP_UID, DicomWeb, json_of, uid_of
-from plugins.errors import Refused, Unavailable
+from node.pacs import DICOM_JSON, SOP_UID, Answered, DicomWeb, json_of, uid_of
+from plugins.errors import Refused
 
 
 class Outcome(Enum):
@@ -125,7 +125,7 @@ class Worklist(DicomWeb):
             found = json_of(response, self.root_url)
         row = found[0] if isinstance(found, list) and found else found
         if not isinstance(row, dict):
-            raise Unavailable(f"{self.root_url} answered with something that is not a workitem in DICOM JSON")
+            raise Answered(f"{self.root_url} answered with something that is not a workitem in DICOM JSON")
         return row
 
     def state(self, uid: str) -> str | None:

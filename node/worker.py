@@ -159,7 +159,7 @@ class Worker:
             if analysed.job_key != job.key:
                 sentence = f"plugin '{job.plugin}' was replaced while the node runs; start the node again"
                 raise Unavailable(sentence)
-            if (folder / PAGE).is_file():
+            if job.plugin == response_jobs.PLUGIN:
                 self._keep_page(folder / PAGE, revision)
             written = analysed.results.written
             return analysed, {
@@ -227,12 +227,16 @@ class Worker:
         )
 
     def _keep_page(self, page: Path, revision: Revision) -> None:
-        """Put the page of a patient where people find it: `reports/patient-NUMBER.html` in the node's folder."""
+        """Put the page of a patient where people find it, or take it away: `reports/patient-NUMBER.html` at home."""
         with self._database.reading() as session:
             patient_pk = session.get_one(Study, revision.study_pk).patient_pk
         reports = self._settings.home / "reports"
         reports.mkdir(exist_ok=True, mode=0o700)
-        os.replace(page, reports / f"patient-{patient_pk}.html")
+        kept = reports / f"patient-{patient_pk}.html"
+        if page.is_file():
+            os.replace(page, kept)
+        else:
+            kept.unlink(missing_ok=True)
 
     def _task(
         self, session: Session, job: Job, revision: Revision, folder: Path, models: Places

@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from sqlmodel import col, select
+
 from node.desk import Peer
 from node.intake import Intake
 from node.logs import line
@@ -21,7 +23,9 @@ from node.receipts import Receipts
 from plugins.errors import Refused, Unavailable
 from store import leases, studies, workitems
 from store.database import Database
-from store.instances import WORKITEM, OpenAssociation, beat, close_association, open_association
+from store.instances import SETTLED, WORKITEM, OpenAssociation, beat, close_association, open_association
+from store.patients import is_another
+from store.tables import Series, Study
 from store.workitems import Workitem
 
 log = logging.getLogger(__name__)
@@ -30,7 +34,7 @@ FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 10.0, 900.0
 MOST_REFUSALS = 3
 GIVE_UP = timedelta(days=1)
 LEASE_SECONDS = 30.0
-UNAVAILABLE = "unavailable"
+UNAVAILABLE, UNKNOWN, ANOTHER_PATIENT = "unavailable", "input-unknown", "workitem-of-another-patient"
 
 
 class _Ended(Exception):
@@ -93,7 +97,9 @@ class InputFetcher:
         if row is None:
             return False
         try:
+            self._require_patient(row)
             source = self._fetch(row)
+            self._require_patient(row)
         except _Ended:
             log.info(line("workitem-input-stopped", workitem=row.id))
         except Refused as error:
@@ -103,6 +109,17 @@ class InputFetcher:
         else:
             self._have(row, source, now)
         return True
+
+    def _require_patient(self, row: Workitem) -> None:
+        """Refuse `workitem-of-another-patient`: what is here of the study is not of the workitem's patient."""
+        content = json.loads(row.content)
+        mine = col(Study.study_instance_uid) == row.study_instance_uid
+        with self._database.reading() as session:
+            study = session.exec(select(Study).where(mine)).first()
+            named = content.get("patient_id", ""), content.get("issuer", "")
+            if study is not None and is_another(session, study.patient_pk, *named):
+                text = "The study is of another patient than the workitem"
+                raise Refused(ANOTHER_PATIENT, text)
 
     def _fetch(self, row: Workitem) -> str:
         """Bring what is lacking; returns the name of the source that gave it, or an empty text when all was here."""
@@ -116,23 +133,39 @@ class InputFetcher:
             try:
                 listed = source.study_series(study)
                 if not listed:
-                    raise Refused("input-unknown", f"{source.name} does not hold the study of the workitem")
+                    raise Refused(UNKNOWN, f"{source.name} does not hold the study of the workitem")
                 self._keep_source(row, source.name)
                 self._bring(row, source, listed, wanted)
             except (Refused, Unavailable) as error:
                 failures.append(error)
             else:
                 return source.name
+        unknown = all(isinstance(error, Refused) and error.code == UNKNOWN for error in failures)
+        if unknown and self._was_sent(study, wanted, held):
+            return row.source
         if not failures:
             raise Refused("no-source", "no archive is set that the input could be fetched from")
         raise next((error for error in failures if isinstance(error, Unavailable)), failures[0])
+
+    def _was_sent(self, study_uid: str, wanted: dict[str, set[str]], held: set[str]) -> bool:
+        """Return whether the input was sent here, as whole as it will be. Raises `Unavailable` while it still comes."""
+        mine = col(Study.study_instance_uid) == study_uid
+        in_it = select(Series.series_instance_uid).join(Study, col(Study.id) == col(Series.study_pk))
+        with self._database.reading() as session:
+            study = session.exec(select(Study).where(mine, ~col(Study.prior))).first()
+            there = set(session.exec(in_it.where(mine)))
+        if study is None or not wanted.keys() <= there or not set().union(*wanted.values()) <= held:
+            return False
+        if study.state != SETTLED:
+            raise Unavailable("the study is here and may not be whole yet")
+        return True
 
     def _bring(
         self, row: Workitem, source: PriorSource, listed: Sequence[HeldSeries], wanted: dict[str, set[str]]
     ) -> None:
         there = {one.series_instance_uid for one in listed}
         if absent := sorted(set(wanted) - there):
-            raise Refused("input-unknown", f"{source.name} does not hold series {absent[0]} of the workitem")
+            raise Refused(UNKNOWN, f"{source.name} does not hold series {absent[0]} of the workitem")
         with self._association(source) as association:
             for series in listed:
                 if not wanted or series.series_instance_uid in wanted:
@@ -165,7 +198,7 @@ class InputFetcher:
                 raise Unavailable("the node is stopping")
             self._beat(row, association)
             try:
-                recorded = self._intake.take(path, source=source.name, association=association)
+                recorded = self._intake.take(path, source=source.name, association=association, asked=study)
             except Refused as error:
                 self._receipts.refused(peer, error.code)
                 refused.append(error)
@@ -227,8 +260,9 @@ class InputFetcher:
         is_late = now - (row.claimed_at or row.created_at) > GIVE_UP
         log.warning(line("workitem-input-lacks", workitem=row.id, code=code, attempt=attempt))
         with self._database.transaction() as session:
-            if is_late or (code != UNAVAILABLE and attempt >= MOST_REFUSALS):
-                told = f"The input could not be fetched: {text}."
+            is_final = code == ANOTHER_PATIENT
+            if is_late or is_final or (code != UNAVAILABLE and attempt >= MOST_REFUSALS):
+                told = f"{text}." if is_final else f"The input could not be fetched: {text}."
                 workitems.move(session, row, workitems.CANCELLING, now, reason="input", told=told)
                 return
             pause = min(FIRST_DELAY_SECONDS * 2 ** min(attempt - 1, 20), LAST_DELAY_SECONDS)

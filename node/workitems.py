@@ -20,18 +20,21 @@ from sqlmodel import Session
 
 from node import ups
 from node.logs import line
+from node.pacs import Answered
 from node.settings import Settings
 from node.ups_rs import Answer, Outcome, Worklist
 from node.workitem_choice import analyses, is_for_us, judge, station_of, urgency
+from node.workitem_words import comments, not_done_here, without_study
+from node.worklist_faults import NOT_SERVED, Denials, pause_after
 from plugins.errors import Broken, Refused, Unavailable
 from store import asked, jobs, leases, workitems
 from store.database import Database
 from store.failpoint import reach
+from store.outbox import GIVE_UP
 from store.workitems import Workitem
 
 log = logging.getLogger(__name__)
 
-FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 10.0, 900.0
 MOST_REFUSALS = 5
 MOST_LOOKED_AT = 1000
 LEASE_SECONDS = 20.0
@@ -83,6 +86,8 @@ class Performer:
         self._search_at: datetime | None = None
         self._rests_until: datetime | None = None
         self._outages = 0
+        self._failed_searches = 0
+        self._denials = Denials(database, self._key)
 
     def look_now(self) -> None:
         """Have the next round ask the worklist what is new."""
@@ -96,7 +101,8 @@ class Performer:
     def tick(self, now: datetime) -> bool:
         """Take each workitem a step further, and claim new ones; returns whether there may be more to do at once.
 
-        A worklist that does not answer rests as a whole; what it cancelled, or a person, is stopped all the same.
+        A worklist that cannot be reached rests as a whole, and what it does not serve waits for itself; what it
+        cancelled, or a person, is stopped all the same.
         """
         with self._database.transaction() as session:
             if not leases.take(session, f"worklist {self._key}", self._owner, now, LEASE_SECONDS):
@@ -110,18 +116,33 @@ class Performer:
         try:
             for row in due:
                 self._step(row, now)
-            is_more = (self._search_at is None or now >= self._search_at) and self._search(now) > 0
+            is_more = (self._search_at is None or now >= self._search_at) and self._found(now)
         except Unavailable as error:
             self._outages += 1
-            pause = min(FIRST_DELAY_SECONDS * 2 ** min(self._outages - 1, 20), LAST_DELAY_SECONDS)
-            self._rests_until = now + timedelta(seconds=pause)
-            log.warning(line("worklist-rests", seconds=round(pause), error=str(error)))
+            pause = pause_after(self._outages)
+            self._rests_until = now + pause
+            log.warning(line("worklist-rests", seconds=round(pause.total_seconds()), error=str(error)))
             return False
         self._outages, self._rests_until = 0, None
         return is_more
 
+    def _found(self, now: datetime) -> bool:
+        """Search, and return whether anything is to be claimed; a search that is not served waits for itself."""
+        try:
+            found = self._search(now)
+        except (Answered, Refused) as error:
+            self._denials.note(None, error, now)
+            self._failed_searches += 1
+            pause = max(pause_after(self._failed_searches), self._every)
+            self._search_at = now + pause
+            log.warning(line("worklist-not-searched", seconds=round(pause.total_seconds()), error=str(error)))
+            return False
+        self._failed_searches = 0
+        self._denials.over(None)
+        return found > 0
+
     def _step(self, row: Workitem, now: datetime) -> None:
-        """Take one workitem further. Raises `Unavailable` when the worklist does not answer."""
+        """Take one workitem further. Raises `Unavailable` when the worklist cannot be reached."""
         steps: dict[str, Callable[[Workitem, datetime], None]] = {
             workitems.CLAIMING: self._claim,
             workitems.CLAIMED: self._read,
@@ -133,9 +154,17 @@ class Performer:
         try:
             steps[row.state](row, now)
         except Refused as error:
-            self._failed(row, error.code, error.sentence, now)
+            is_denied = self._denials.note(row.id, error, now)
+            self._failed(row, NOT_SERVED if is_denied else error.code, error.sentence, now)
+        except Answered as error:
+            self._failed(row, NOT_SERVED, str(error), now)
         except Broken as error:
             self._failed(row, "broken", str(error), now)
+        else:
+            self._denials.over(row.id)
+            if row.error_code == NOT_SERVED:  # as it was read: a step to another state has cleared it already
+                with self._database.transaction() as session:
+                    workitems.stay(session, row, attempt=0, error_code=None)
 
     def _search(self, now: datetime) -> int:
         """Write down which workitems are to be claimed; returns how many."""
@@ -167,7 +196,12 @@ class Performer:
         """Ask for a workitem; one that answers that it is taken may have been given to us before we could note it."""
         reach("workitem-written")
         uid, lock = row.workitem_uid, row.transaction_uid
-        answer = self._worklist.change(uid, lock, ups.IN_PROGRESS)
+        try:
+            answer = self._worklist.change(uid, lock, ups.IN_PROGRESS)
+        except Answered as error:
+            if self._worklist.state(uid) != ups.SCHEDULED:
+                raise
+            raise Refused("claim-refused", str(error)) from error  # it is nobody's: it need not wait for ours
         reach("workitem-claimed")
         if answer.outcome is Outcome.DONE:
             self._to(row, workitems.CLAIMED, now, "It was claimed.", claimed_at=now, told_at=now)
@@ -196,11 +230,7 @@ class Performer:
         wanted = analyses(step.codes, self._settings, self._known)
         content = {"content": json.dumps(asdict(step) | {"start": None}), "study_instance_uid": step.study}
         if not wanted or not step.study:
-            codes = ", ".join(code.key for code in step.codes) or "no code"
-            told = f"This node does not do what is asked for ({codes})."
-            reason = "not-for-us"
-            if wanted:
-                told, reason = "The workitem names no study.", "input"
+            told, reason = without_study(step) if wanted else not_done_here(step)
             self._to(row, workitems.CANCELLING, now, told, reason=reason, **content)
             return
         plugins = json.dumps(sorted(wanted))
@@ -260,18 +290,19 @@ class Performer:
         self._look(row, answer, now, wanted, state)
 
     def _tell(self, row: Workitem, percent: int, text: str, now: datetime, *, begins: bool = False) -> None:
-        """Tell progress; what the worklist makes of a workitem that it no longer lets us have is taken in."""
+        """Tell progress; what the worklist makes of a workitem that it no longer lets us have is taken in.
+
+        Whatever it dislikes in what is told of the way, the work goes on: the end is what counts.
+        """
         update = ups.progress(percent, text)
         if begins:
             update = self._performed(row, now, update, is_over=False)
-        answer = self._worklist.update(row.workitem_uid, row.transaction_uid, update)
-        if answer.outcome is not Outcome.DONE:
-            try:
+        try:
+            answer = self._worklist.update(row.workitem_uid, row.transaction_uid, update)
+            if answer.outcome is not Outcome.DONE:
                 self._look(row, answer, now)
-            except (
-                Refused
-            ) as error:  # whatever it dislikes in what is told of the way: the end is what counts
-                log.warning(line("progress-not-taken", workitem=row.id, text=error.sentence))
+        except (Refused, Answered) as error:
+            log.warning(line("progress-not-taken", workitem=row.id, text=str(error)))
         with self._database.transaction() as session:
             workitems.stay(session, row, progress=percent, told=text, told_at=now)
 
@@ -317,15 +348,6 @@ class Performer:
         with self._database.reading() as session:
             standing = self._standing(session, row)
         there = [one for one in standing.outputs if one.places] if is_over else []
-        comments = list(standing.told) if is_over else []
-        if is_over and len(there) < len(standing.outputs):
-            comments.append(
-                f"{len(standing.outputs) - len(there)} more objects are not at a destination yet."
-            )
-        if standing.more_series:
-            comments.append(f"{standing.more_series} more series of the study were looked at.")
-        if step.get("parameters"):
-            comments.append("Processing parameters of the workitem were not used.")
         what = ups.Performed(
             station=station_of(self._settings),
             codes=tuple(ups.Code(**code) for code in step.get("codes", ())),
@@ -333,7 +355,7 @@ class Performer:
             began=row.claimed_at or row.created_at,
             ended=now if is_over else None,
             description=", ".join(sorted(row.plugins)) or "nothing",
-            comments=" ".join(comments),
+            comments=" ".join(comments(standing, step, row.study_instance_uid, is_over=is_over)),
             outputs=there,
         )
         return ups.performed(what, update)
@@ -351,18 +373,22 @@ class Performer:
             return workitems.move(session, row, state, now, told=told, **values)
 
     def _failed(self, row: Workitem, code: str, text: str, now: datetime) -> None:
-        """Try again later; what was refused again and again ends here, and tells so."""
+        """Try again later; what was refused again and again, or not served for a week, ends here, and tells so."""
         with self._database.reading() as session:
             row = workitems.get(session, int(row.id or 0))
-        attempt = row.attempt + 1
-        log.warning(line("workitem-waits", workitem=row.id, state=row.state, code=code, attempt=attempt))
-        if attempt >= MOST_REFUSALS and row.state in workitems.OPEN:
+        is_outage = code == NOT_SERVED
+        attempt = row.attempt + 1 if (row.error_code == NOT_SERVED) == is_outage else 1
+        log.warning(
+            line("workitem-waits", workitem=row.id, state=row.state, code=code, attempt=attempt, text=text)
+        )
+        is_late = now - (row.told_at or row.created_at) > GIVE_UP
+        if attempt >= MOST_REFUSALS and (is_late or not is_outage) and row.state in workitems.OPEN:
             state = workitems.LOST if row.state == workitems.CLAIMING else workitems.FORGOTTEN
             self._to(row, state, now, text)
+            self._denials.over(row.id)
             return
-        pause = min(FIRST_DELAY_SECONDS * 2 ** min(attempt - 1, 20), LAST_DELAY_SECONDS)
         with self._database.transaction() as session:
-            again = now + timedelta(seconds=pause)
+            again = now + pause_after(attempt)
             workitems.stay(session, row, attempt=attempt, error_code=code, run_after=again)
 
 

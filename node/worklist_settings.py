@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from node.address import web_root
 from node.deliveries import DeliverySettings, with_credentials, without_credentials
-from node.paths import without_tilde
+from node.paths import MaybePath, without_tilde
+from node.quantities import Count, Seconds
 from node.words import Words
 from plugins.private_scheme import PRIVATE_SCHEME
 
@@ -28,10 +28,10 @@ class WorklistSettings(BaseModel):
     url: str = Field(
         default="", description="DICOMweb root whose /workitems is the worklist (UPS-RS); empty for none"
     )
-    credentials_file: Path | None = Field(
+    credentials_file: MaybePath = Field(
         default=None, description="File that holds user:password for the worklist"
     )
-    seconds: float = Field(
+    seconds: Seconds = Field(
         default=15.0, gt=0, description="How often the worklist is asked, and told of progress"
     )
     labels: Words = Field(
@@ -53,7 +53,7 @@ class WorklistSettings(BaseModel):
         description="Where input is fetched from, and nowhere else: AE@host:port or DICOMweb roots; as priors_from "
         "when not given",
     )
-    at_once: int = Field(
+    at_once: Count = Field(
         default=4, ge=1, description="Workitems that are held at one time; others are left to others"
     )
     events: bool = Field(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select
 from sqlmodel import Session, col
 
 from store import jobs
@@ -58,7 +59,7 @@ class StudyQuery:
     issuer: str = ""
     """IssuerOfPatientID."""
     patient_name: str = ""
-    """PatientName."""
+    """PatientName, whole or one of its groups."""
     accession_number: str = ""
     """AccessionNumber."""
     study_description: str = ""
@@ -129,12 +130,13 @@ def _matching(query: StudyQuery) -> Iterator[ColumnElement[bool]]:
     for text, column in (
         (query.patient_id, Patient.patient_id),
         (query.issuer, Patient.issuer),
-        (query.patient_name, Patient.patient_name),
         (query.accession_number, Study.accession_number),
         (query.study_description, Study.study_description),
     ):
         if text:
-            yield func.lower(col(column)).like(_pattern(text.lower()), escape="\\")
+            yield func.lower(col(column)).like(_pattern(text), escape="\\")
+    if query.patient_name:
+        yield _named(query.patient_name)
     if query.modalities:
         having = select(col(Series.study_pk)).where(col(Series.modality).in_(query.modalities))
         yield col(Study.id).in_(having)
@@ -142,6 +144,14 @@ def _matching(query: StudyQuery) -> Iterator[ColumnElement[bool]]:
         yield col(Study.study_date) >= query.since
     if query.until:
         yield col(Study.study_date) <= query.until
+
+
+def _named(text: str) -> ColumnElement[bool]:
+    """Give that a name, or one of its groups (alphabetic, ideographic, phonetic), is like a text (PS3.4 C.2.2.2.1)."""
+    column = col(Patient.patient_name)
+    name, pattern = func.lower(column), _pattern(text)
+    of_a_group = (literal("=") + name + "=").like(f"%={pattern}=%", escape="\\")
+    return or_(name.like(pattern, escape="\\"), and_(column.contains("="), of_a_group))
 
 
 def held_objects(
@@ -243,7 +253,9 @@ def _held_study(study: Study, patient: Patient, counts: Sequence[tuple[str, int,
 
 
 def _pattern(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    """Return a text with wildcards as SQL has it, small and composed as the rows are (`store.charset`)."""
+    small = unicodedata.normalize("NFC", text).lower()
+    escaped = small.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return escaped.replace("*", "%").replace("?", "_")
 
 

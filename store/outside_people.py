@@ -12,12 +12,14 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from sqlalchemy import not_
 from sqlmodel import Field, Session, SQLModel, UniqueConstraint, col, delete, select
 
 from plugins.errors import Refused
 from store import accounts, sessions
 from store.access_tables import Account
 from store.database import aware_utc
+from store.due import is_over
 from store.tables import UtcDateTime
 
 ATTEMPT_LASTS = timedelta(minutes=10)
@@ -65,7 +67,7 @@ class Begun:
 
 def begin(session: Session, then: str, now: datetime) -> Begun:
     """Return a new attempt."""
-    session.exec(delete(OutsideAttempt).where(col(OutsideAttempt.at) <= aware_utc(now) - ATTEMPT_LASTS))
+    session.exec(delete(OutsideAttempt).where(is_over(OutsideAttempt.at, now, ATTEMPT_LASTS)))
     newest = (
         select(OutsideAttempt.state_sha256).order_by(col(OutsideAttempt.at).desc()).offset(MOST_ATTEMPTS - 1)
     )
@@ -91,8 +93,13 @@ def begin(session: Session, then: str, now: datetime) -> Begun:
 
 def end(session: Session, state: str, browser: str, now: datetime) -> OutsideAttempt:
     """Return an attempt that came back, which nobody can come back with again. Refuses `unknown-attempt`."""
-    row = session.get(OutsideAttempt, _sha256(state), with_for_update=True)
-    if row is None or row.browser_sha256 != _sha256(browser) or row.at <= aware_utc(now) - ATTEMPT_LASTS:
+    begun = select(OutsideAttempt).where(
+        OutsideAttempt.state_sha256 == _sha256(state),
+        OutsideAttempt.browser_sha256 == _sha256(browser),
+        not_(is_over(OutsideAttempt.at, now, ATTEMPT_LASTS)),
+    )
+    row = session.exec(begun.with_for_update()).first()
+    if row is None:
         raise Refused(
             "unknown-attempt", "this sign-in was not begun in this browser, or is over; sign in again"
         )
@@ -109,7 +116,7 @@ def account_of(
     Refuses `account-disabled`, and `account-exists` when the name is that of an account with another owner.
     """
     if (known := _person(session, issuer, subject)) is not None:
-        account = session.get_one(Account, known.account_pk)
+        account = session.get_one(Account, known.account_pk, with_for_update={"key_share": True})
         if account.disabled:
             raise Refused("account-disabled", f"the account '{account.name}' is disabled on this node")
         account.role = role

@@ -49,10 +49,11 @@ class Person:
         named += [s for s in seen if s.written_uid == to]
         return (named[0].tracking_uid, named[0].lesion) if named else (to, to)
 
-    def rejected_by(self, lesion: str, study_instance_uid: str) -> str | None:
-        """Return who said that a lesion is none, there or at all; None when nobody did."""
+    def rejected_by(self, tracking_uid: str, lesion: str, study_instance_uid: str) -> str | None:
+        """Return who said that a lesion, or this fragment of it, is none, there or at all; None when nobody did."""
         own = [s for s in self.course.sightings if s.lesion == lesion]
         there = [s for s in own if s.study_instance_uid == study_instance_uid]
+        there = [s for s in there if s.tracking_uid == tracking_uid] or there
         said = {
             d.number: d
             for s in there or own

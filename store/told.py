@@ -20,6 +20,7 @@ from store.response.criteria import CRITERIA
 from store.response.history import History, Reference, Role, Seen, Status, Visit
 from store.response.rules import USUAL, Rules
 from store.response.verdict import Response
+from store.response.volumetric import TOO_SMALL_MM3
 from store.scanners import changed
 from store.sighting import Measure, Sighting, sum_tenths
 from store.tracking.link import Kind, was_compared
@@ -38,9 +39,9 @@ MM3 = {"mm3": 1.0, "ml": 1000.0, "mL": 1000.0, "cm3": 1000.0}
 def history(course: Course, criteria: str = "recist1.1") -> History:
     """Return what a set of criteria is told: of each date the lesions that have a role, with what counts.
 
-    Lengths are whole tenths of a millimetre, half up, and those of fragments are added up; SUVpeak and the liver are
-    told only when they are normalised to lean body mass (SUL). New lesions that nobody confirmed are left out: `doubts`
-    tells of them.
+    Lengths are whole tenths of a millimetre, half up, and those of fragments are added up, with 5 mm, or the sphere of
+    that, for one too small to measure beside others; SUVpeak and the liver are told only when they are normalised to
+    lean body mass (SUL). New lesions that nobody confirmed are left out: `doubts` tells of them.
     """
     seen = looked_at(course, criteria)
     dates = _dates(course, seen)
@@ -278,6 +279,12 @@ def _seen(own: Sequence[Sighting]) -> Seen:
         node=any(one.node for one in own),
     )
     measured: dict[str, Any] = {}
+    if (
+        seen.status is Status.TOO_SMALL
+        and seen.node
+        and any("short_axis" in one.measurements for one in sized)
+    ):
+        measured["short_axis_tenths"] = sum_tenths(sized, "short_axis")
     if seen.status is Status.MEASURED:
         for axis in ("long_axis", "short_axis"):
             values = _each(sized, axis, {"mm"})
@@ -285,7 +292,8 @@ def _seen(own: Sequence[Sighting]) -> Seen:
             measured[f"{axis}_sd_mm"] = _sd(values)
         volumes = _each(sized, "volume", set(MM3))
         if volumes:
-            measured["volume_mm3"] = sum(m.value * MM3[m.unit] for m in volumes)
+            small = sum(one.status is Status.TOO_SMALL for one in sized)
+            measured["volume_mm3"] = sum(m.value * MM3[m.unit] for m in volumes) + small * TOO_SMALL_MM3
             deviation = _sd([replace(m, uncertainty=_in_mm3(m)) for m in volumes])
             measured["volume_sd_mm3"] = deviation
         peaks = [m for one in hot if (m := _sul(one)) is not None]

@@ -26,6 +26,7 @@ from node.web.asked import asked
 from node.web.own_dicom_web import OwnDicomWeb
 from node.web.pacs_proxy import PacsProxy, own_root
 from node.web.site import Site
+from node.web.study_query import keys_once
 from store.held import is_uploaded, patient_of
 
 ToPacs = Callable[[Request, str], Awaitable[Response]]
@@ -47,9 +48,10 @@ def router(site: Site) -> APIRouter:
         wanted = asked(path)
         if wanted is None:
             raise HTTPException(404, "DICOMweb has no such address, or this node does not pass it on")
-        query, accept = dict(request.query_params), ", ".join(request.headers.getlist("accept"))
-        one = wanted.study or query.get("StudyInstanceUID", "")
+        accept = ", ".join(request.headers.getlist("accept"))
+        one = wanted.study or request.query_params.get("StudyInstanceUID", "")
         if proxy is None or (one and await run_in_threadpool(_is_only_here, site, one)):
+            query = keys_once(request.query_params.multi_items())
             answer = await run_in_threadpool(own.get, wanted, query, accept, own_root(request))
         else:
             answer = await proxy.get(request, wanted.path)

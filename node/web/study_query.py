@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date, datetime
 
 from pydicom.datadict import keyword_for_tag
@@ -21,6 +21,22 @@ NO_KEYS = frozenset({
     "charset", "_",
 })  # fmt: skip
 """Parameters that say how to answer; `_` is what scripts add against caches."""
+MAY_REPEAT = NO_KEYS - {"limit", "offset"}
+
+
+def keys_once(parameters: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the parameters of a query by keyword. Raises 400 for a key, a limit or an offset that stands twice.
+
+    Whichever of the two was passed over, more or others would be found than were asked for.
+    """
+    found: dict[str, str] = {}
+    for name, value in parameters:
+        key = _keyword(name)
+        if key in found and key not in MAY_REPEAT:
+            sentence = f"{key[:64]} stands twice in this query; name it once, by its keyword or by its tag"
+            raise HTTPException(400, sentence)
+        found[key] = value
+    return found
 
 
 def study_query(query: Mapping[str, str]) -> StudyQuery:
@@ -82,4 +98,4 @@ def _date(text: str) -> date | None:
         raise HTTPException(400, "StudyDate is YYYYMMDD, or two of them with a hyphen between") from None
 
 
-__all__ = ["INSTANCE_KEYS", "SERIES_KEYS", "match_keys", "study_query"]
+__all__ = ["INSTANCE_KEYS", "SERIES_KEYS", "keys_once", "match_keys", "study_query"]

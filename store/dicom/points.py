@@ -23,6 +23,7 @@ from store.dicom.files import File
 from store.dicom.frames import frame_number
 from store.dicom.items import DEEPEST, children, code_of, items, name_of, same, text
 from store.dicom.values import integer, numbers
+from store.dicom.withdrawn import withdrawn
 
 MODALITIES = frozenset({"SR", "PR"})
 MOST = 200
@@ -61,8 +62,9 @@ def read_marks(
     """Return the marks of the reports and presentation states among files, and why others could not be placed.
 
     `headers` are those of the images of the volumes, by SOP Instance UID. Marks at one place count once. Reports that
-    merely measure (a point under a number with a value) mark nothing.
+    merely measure (a point under a number with a value) mark nothing, nor do objects that were withdrawn.
     """
+    gone = withdrawn(files)
     found: dict[tuple[float, ...], Mark] = {}
     flags: list[Flag] = []
     for file in files:
@@ -70,6 +72,10 @@ def read_marks(
             continue
         unread: Counter[str] = Counter()
         read = _of_report(file.header, unread) if file.modality == "SR" else _of_state(file.header, unread)
+        if (why := gone.get(file.sop_instance_uid)) is not None:
+            if count := sum(1 for _ in read):
+                flags.append(_flag("marks-withdrawn", file, f"{_marks(count)} and counts no longer: {why}"))
+            continue
         elsewhere = on_all = 0
         for number, (place, mark) in enumerate(read):
             if number >= MOST:

@@ -69,7 +69,9 @@ def schedule(manager: WorklistManager, study: str, pacs: OrthancServer) -> Item:
         WADORSRetrievalSequence=dataset(RetrieveURL=f"{pacs.dicomweb}/studies/{study}"),
     )
     asked = [code("a box", "trouble", "99NADIR")]
-    return manager.schedule("1.2.3.4.5", study, codes=asked, InputInformationSequence=[reference])
+    return manager.schedule(
+        "1.2.3.4.5", study, codes=asked, InputInformationSequence=[reference], PatientID=[]
+    )
 
 
 def wait_for(condition: Callable[[], bool], running: NodeProcess, seconds: float = 90) -> None:

@@ -18,10 +18,16 @@ from hypothesis import strategies as st
 from orthanc_server import OrthancServer, orthanc
 from pydicom import dcmread
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from small_node import SmallNode
 
+from node.intake import Intake
 from node.multipart import FilesBody, PartWriter, boundary_of
 from node.pacs import DicomWeb, HeldStudy, StowAnswer, without_credentials
+from node.prior_sources import open_source
+from node.priors import PriorFetcher, request
+from node.settings import Settings
 from plugins.errors import NadirError, Refused, Unavailable
+from store import priors
 
 JSON = {"Content-Type": "application/dicom+json"}
 
@@ -103,6 +109,54 @@ def test_query_finds_every_instance_over_many_pages(
     assert tuple(pacs.recent_studies(date(2030, 1, 3))) == ()
 
 
+@pytest.mark.parametrize("patient_id", [*(f"E{sign}7" for sign in " /+&#%^*Ü"), "E.-_~7"])
+def test_earlier_studies_are_found_whatever_the_patient_id_is_and_nobody_elses_are_taken(
+    server: OrthancServer, tmp_path: Path, patient_id: str
+) -> None:
+    own, other = "20240101", "20250615"
+    more = {"SpecificCharacterSet": "ISO_IR 192"}
+    array = np.zeros((1, 4, 4))
+    (earlier,) = make_series(tmp_path / "own", array, patient_id=patient_id, study_date=own, **more)
+    (foreign,) = make_series(tmp_path / "other", array, patient_id="EX7", study_date=other, **more)
+    (today,) = make_series(tmp_path / "today", array, patient_id=patient_id, study_date="20260301", **more)
+    for path in (earlier, foreign):
+        server.upload(path)
+    node = SmallNode.make(tmp_path / "node")
+    intake = Intake(node.database, node.objects)
+    study = intake.take(today, source="CT1").study_pk
+    source = open_source(server.dicomweb, Settings(home=node.home), node.objects)
+    with node.database.transaction() as session:
+        request(session, study, [source.name], now=node.database.now())
+    fetcher = PriorFetcher(node.database, intake, source)
+    while fetcher.tick(node.database.now()):
+        pass
+    source.close()
+    with node.database.reading() as session:
+        (found,) = priors.earlier(session, study)
+    assert {one.sop_instance_uid for one in found.objects} == {str(dcmread(earlier).SOPInstanceUID)}
+    node.database.dispose()
+
+
+def test_a_pacs_that_finds_a_patient_by_his_id_is_asked_for_nobody_else() -> None:
+    asked: list[str] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.query.decode().split("&")[0])
+        found = "E%2B7" in asked[-1] and "offset=0" in str(request.url)
+        row = {"0020000D": {"vr": "UI", "Value": ["1.2"]}, "00100020": {"vr": "LO", "Value": ["E+7"]}}
+        return httpx.Response(200, headers=JSON, content=json.dumps([row] if found else []))
+
+    pacs, since, until = scripted(handle), date(2024, 1, 1), date(2026, 1, 1)
+    assert [one.patient_id for one in pacs.patient_studies("E+7", since, until)] == ["E+7"]
+    assert asked == ["PatientID=E%2B7"] * 2
+    asked.clear()
+    assert list(pacs.patient_studies("E 1/2 Ü", since, until)) == []
+    assert asked == ["PatientID=E%201/2%20%C3%9C", "PatientID=E?1?2?*"]
+    asked.clear()
+    assert list(pacs.patient_studies("患者", since, until)) == []
+    assert asked == ["PatientID=%E6%82%A3%E8%80%85"]  # the wildcards would be everybody
+
+
 def test_a_study_that_the_pacs_does_not_know_has_no_instances(pacs: DicomWeb, tmp_path: Path) -> None:
     assert pacs.study_instances("1.2.3.4") == ()
     with pytest.raises(Refused) as refused:
@@ -159,7 +213,8 @@ def test_answers_says_whether_the_pacs_is_there(pacs: DicomWeb) -> None:
         (401, Refused, "pacs-denied"),
         (403, Refused, "pacs-denied"),
         (404, Refused, "pacs-unknown"),
-        (302, Refused, "pacs-refused"),
+        (302, Refused, "pacs-moved"),
+        (407, Refused, "pacs-denied"),
     ],
 )
 def test_http_errors_divide_by_whether_asking_again_helps(

@@ -297,6 +297,18 @@ def test_a_study_further_back_than_wanted_stays_where_it_is(bench: Bench) -> Non
     assert bench.dates() == ["20250301"]
 
 
+@pytest.mark.parametrize(
+    ("day", "since"),
+    [
+        (date(2026, 3, 1), date(2026, 1, 30)),
+        (date(1895, 11, 20), date(1895, 11, 8)),
+        (date(1, 1, 1), date(1, 1, 1)),
+    ],
+)
+def test_the_past_begins_no_earlier_than_images_were_made(day: date, since: date) -> None:
+    assert Wanted(days=30).since(day) == since
+
+
 def test_an_outage_delays_no_analysis_and_is_waited_out_for_a_week(bench: Bench) -> None:
     bench.archive.add(bench.series("old", study_date="20250101"))
     bench.archive.failure = Unavailable("it is down")
@@ -380,16 +392,57 @@ def test_a_series_that_cannot_be_had_keeps_no_other_from_coming_and_is_asked_for
     assert [len(one.objects) for one in bench.earlier()] == [4]
 
 
-def test_an_earlier_study_that_is_here_by_itself_is_not_fetched(bench: Bench) -> None:
+def test_an_earlier_study_that_is_here_whole_by_itself_is_not_fetched(bench: Bench) -> None:
     old = bench.series("old", count=3, study_date="20250101")
     bench.archive.add(old)
-    bench.receive(old[:1])
+    bench.receive(old)
     bench.settle()
     bench.receive(bench.series("today", study_date=TODAY))
     bench.settle()
     bench.fetch()
     assert bench.archive.given == []
     assert [row.state for row in bench.node.rows(Prior)] == ["done"]
+    assert bench.settle() == 0
+
+
+@pytest.mark.parametrize("analysed", [True, False])
+def test_an_earlier_study_of_which_a_part_was_sent_is_fetched_and_analysed_anew_as_a_whole(
+    bench: Bench, analysed: bool
+) -> None:
+    old = bench.series("old", count=8, study_date="20250101")
+    bench.archive.add(old)
+    bench.receive(old[3:4])
+    assert bench.settle() == 2
+    bench.receive(bench.series("today", study_date=TODAY))
+    assert bench.settle() == 2
+    bench.fetch(analysed=analysed)
+    assert sorted(bench.archive.given) == sorted(uids(old) - uids(old[3:4]))
+    with bench.node.database.reading() as session:
+        (earlier,) = priors.earlier(session, 2)
+    assert (len(earlier.objects), earlier.prior) == (8, False)
+    assert bench.settle() == 2
+    assert [(row.study_pk, row.number) for row in bench.node.rows(Revision)] == [(1, 1), (2, 1), (1, 2)]
+    assert len(bench.node.rows(PriorSearch)) == 2  # what it was asked for brings no search of its own
+    assert bench.events() == []
+
+
+def test_an_earlier_study_of_which_only_a_report_of_others_was_sent_brings_its_images(bench: Bench) -> None:
+    old = bench.series("old", study_date="20250101")
+    uid = str(dcmread(old[0]).StudyInstanceUID)
+    report = bench.series(
+        "report", count=1, modality="SR", study_uid=uid, study_date="20250101", series_number=9,
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33",
+    )  # fmt: skip
+    bench.archive.add([*old, *report])
+    bench.receive(report)
+    bench.settle()
+    bench.receive(bench.series("today", study_date=TODAY))
+    bench.settle()
+    bench.fetch(analysed=True)
+    assert sorted(bench.archive.given) == sorted(uids(old))
+    with bench.node.database.reading() as session:
+        (earlier,) = priors.earlier(session, 2)
+    assert {one.sop_instance_uid for one in earlier.objects} == uids([*old, *report])
 
 
 def test_a_prior_that_the_pacs_tells_of_is_analysed_after_all(bench: Bench) -> None:

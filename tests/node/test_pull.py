@@ -158,6 +158,20 @@ def test_an_instance_that_is_no_dicom_is_put_aside_and_the_rest_is_kept(home: Ho
         assert [e.kind for e in session.exec(select(Event))] == ["quarantine"]
 
 
+def test_an_instance_of_another_study_than_was_asked_for_is_put_aside(home: Home, tmp_path: Path) -> None:
+    paths, (foreign,) = series(tmp_path, "ASKED", 2), series(tmp_path, "FOREIGN", 1)
+    of, (good, bad) = dcmread(paths[0]).SeriesInstanceUID, uids(paths)
+    content = {uid: path.read_bytes() for path in paths for uid in uids([path])}
+    given = {**content, bad: foreign.read_bytes()}
+    client = httpx.Client(transport=httpx.MockTransport(scripted({of: [good, bad]}, given)))
+    pulled = home.puller(home.pacs("http://pacs", client)).pull_study(study_uid(paths))
+    assert (pulled.taken, pulled.refused) == (1, 1)
+    assert home.held() == [good]
+    with home.database.reading() as session:
+        (event,) = session.exec(select(Event))
+    assert (event.kind, event.text) == ("quarantine", "study-not-asked from http://pacs")
+
+
 def test_a_pacs_that_lists_more_than_it_gives_is_asked_three_times_and_then_a_person(
     home: Home, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

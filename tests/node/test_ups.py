@@ -52,6 +52,9 @@ def test_whatever_a_worklist_says_is_read_or_refused(row: dict[str, Any]) -> Non
         ("20260301123005.25-0330", datetime(2026, 3, 1, 16, 0, 5, 250000, tzinfo=UTC)),
         ("20260301123005+0100", datetime(2026, 3, 1, 11, 30, 5, tzinfo=UTC)),
         ("20261301", None),
+        ("20200101080000+9999", None),
+        ("20200101080000-2400", None),
+        ("20200101080000+2359", datetime(2019, 12, 31, 8, 1, tzinfo=UTC)),
         ("tomorrow", None),
     ],
 )
@@ -69,6 +72,22 @@ def test_the_study_is_that_of_the_workitem_then_of_its_request_then_of_its_input
     assert ups.read(dataset(**given_study)).study == "1.8"
     assert ups.read(dataset(SOPInstanceUID="1.2", InputInformationSequence=by_input)).study == "1.9"
     assert ups.read(dataset(SOPInstanceUID="1.2", StudyInstanceUID="../etc")).study == ""
+
+
+def test_the_study_is_one_of_the_input_that_the_workitem_or_its_request_names_or_the_only_one() -> None:
+    first, second = (dataset(StudyInstanceUID=uid, SeriesInstanceUID=f"{uid}.1") for uid in ("1.8", "1.9"))
+    request = {"ReferencedRequestSequence": dataset(StudyInstanceUID="1.8")}
+
+    def study(*inputs: dict[str, Any], **more: Any) -> str:
+        return ups.read(dataset(SOPInstanceUID="1.2", InputInformationSequence=list(inputs), **more)).study
+
+    assert study(second, **request) == "1.9"
+    assert study(second, StudyInstanceUID="1.7") == "1.9"
+    assert study(second, first, **request) == "1.8"
+    assert study(first, second, StudyInstanceUID="1.9", **request) == "1.9"
+    assert study(first, second) == ""
+    assert study(first, second, StudyInstanceUID="1.7") == ""
+    assert study(first, first) == "1.8"
 
 
 def output(number: int, series: str, *places: str) -> Output:

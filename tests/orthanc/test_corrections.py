@@ -93,7 +93,7 @@ def heard(ear: Ear, home: Home, server: OrthancServer, *, fetches: int) -> None:
     puller = home.puller(home.pacs(server.dicomweb))
     taken: list[Path] = []
     take = puller._take
-    puller._take = lambda path, pk: taken.append(path) or take(path, pk)  # type: ignore[method-assign,func-returns-value]
+    puller._take = lambda path, uid, pk: taken.append(path) or take(path, uid, pk)  # type: ignore[method-assign,func-returns-value]
     work_off(puller, home.wish(body["study_instance_uid"]).run_after)
     assert len(taken) == fetches
     ear.heard.clear()

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from ledger import arrive, at, queued, result, settled
 from small_node import SmallNode
+from sqlmodel import update
 
 from store import jobs
-from store.held import StudyQuery, held_objects, held_studies, is_uploaded, patient_of
+from store.held import StudyQuery, count_studies, held_objects, held_studies, is_uploaded, patient_of
+from store.tables import Patient
 
 
 @pytest.fixture
@@ -55,3 +57,37 @@ def test_a_study_is_found_by_what_a_query_names(node: SmallNode) -> None:
         assert held_studies(session, StudyQuery(until=date(1900, 1, 1)), 10, 0) == []
         assert not is_uploaded(session, study.study_instance_uid)
         assert patient_of(session, "9.9") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "not_found"),
+    [
+        (
+            "Wang^XiaoDong=王^小東=ワン^シアオドン",
+            ("王*", "王^小東", "wang^*", "WANG^XIAODONG", "ワン*", "*小東*", "Wang^XiaoDong=王*", "王?小東"),
+            ("小東*", "王", "Wang", "王^小東=", "シ*", "=*x", "_^小東"),
+        ),
+        ("Yamada^Tarou==やまだ^たろう", ("やまだ*", "yamada*", "*たろう"), ("山田*", "たろう*")),
+        ("Müller^Jörg", ("Mu\u0308ller*", "Mü*", "MÜLLER^JO\u0308RG", "m?ller*"), ("Mu*", "ller*", "*=*")),
+        ("A=B%_\\", ("b%_\\", "B*"), ("b%", "_*", "b%x\\")),
+    ],
+)
+def test_a_name_is_found_by_each_of_its_groups_composed_or_not(
+    node: SmallNode, name: str, found: tuple[str, ...], not_found: tuple[str, ...]
+) -> None:
+    with node.database.transaction() as session:
+        arrive(session)
+        session.exec(update(Patient).values(patient_name=name))
+    with node.database.reading() as session:
+        for keys, is_found in ((found, True), (not_found, False)):
+            for key in keys:
+                query = StudyQuery(patient_name=key)
+                assert (key, count_studies(session, query) == 1) == (key, is_found)
+
+
+def test_another_text_is_found_by_a_key_that_is_not_composed(node: SmallNode) -> None:
+    with node.database.transaction() as session:
+        arrive(session)
+        session.exec(update(Patient).values(patient_id="Ü1"))
+    with node.database.reading() as session:
+        assert count_studies(session, StudyQuery(patient_id="u\u03081")) == 1

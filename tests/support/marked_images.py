@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 
 SR = "1.2.840.10008.5.1.4.1.1.88.34"
 GSPS = "1.2.840.10008.5.1.4.1.1.11.1"
+KEY_OBJECT = "1.2.840.10008.5.1.4.1.1.88.59"
 
 
 def report(
@@ -33,6 +34,25 @@ def state(path: Path, image: Path, annotations: Sequence[Dataset], creator: str 
     dataset = _instance(image, GSPS, "PR", path.name)
     dataset.ContentCreatorName = creator
     dataset.GraphicAnnotationSequence = list(annotations)
+    return write(dataset, path)
+
+
+def predecessor(path: Path) -> Dataset:
+    """Return the item by which a document says that it takes the place of the one at `path`."""
+    header, series, made = dcmread(path), Dataset(), Dataset()
+    series.SeriesInstanceUID, series.ReferencedSOPSequence = header.SeriesInstanceUID, [reference(path)]
+    made.StudyInstanceUID, made.ReferencedSeriesSequence = header.StudyInstanceUID, [series]
+    return made
+
+
+def key_object(path: Path, title: str, named: Sequence[Path]) -> Path:
+    """Write a Key Object under a title (a code of DCM) that names files."""
+    dataset = _instance(named[0], KEY_OBJECT, "KO", path.name)
+    dataset.ValueType, dataset.ContinuityOfContent = "CONTAINER", "SEPARATE"
+    dataset.ConceptNameCodeSequence = item("CONTAINER", title, "title").ConceptNameCodeSequence
+    dataset.ContentSequence = [
+        item("COMPOSITE", "260753009", "Source", ReferencedSOPSequence=[reference(one)]) for one in named
+    ]
     return write(dataset, path)
 
 
@@ -113,4 +133,6 @@ def _instance(image: Path, sop_class: str, modality: str, name: str) -> Dataset:
     return dataset
 
 
-__all__ = ["annotation", "group", "item", "reference", "report", "scoord", "scoord3d", "state"]
+__all__ = [
+    "annotation", "group", "item", "key_object", "predecessor", "reference", "report", "scoord", "scoord3d", "state",
+]  # fmt: skip

@@ -106,6 +106,7 @@ class PerformingNode:
         self.objects = ObjectStore(home / "store", sync=False)
         self.whole = WholeNode(database=self.database, objects=self.objects, destinations=(DESTINATION,))
         self.archive = Archive(self.objects)
+        self.sources = [self.archive]
         self.now = START
         self.analyses: list[Identity] = [ANALYSIS]
         self.statuses: dict[str, int] = {}
@@ -119,7 +120,7 @@ class PerformingNode:
         self.fetcher = InputFetcher(
             self.database,
             Intake(self.database, self.objects, clock=lambda: self.now),
-            [self.archive],
+            self.sources,
             worklist=self.settings.worklist.url,
             owner="test",
         )

@@ -116,6 +116,7 @@ class WorklistManager:
         self.items: dict[str, Item] = {}
         self.requests: list[tuple[str, str]] = []
         self.faults: list[str] = []
+        self.broken: dict[tuple[str, str], int] = {}
         self.socket_url = ""
         self._sockets: dict[str, list[ServerConnection]] = {}
         self._everything: set[str] = set()
@@ -155,6 +156,9 @@ class WorklistManager:
         query = {name: found[0] for name, found in parse_qs(parts.query).items()}
         with self._lock:
             self.requests.append((method, path))
+            for (verb, start), status in self.broken.items():
+                if method == verb and path.startswith(start):
+                    return status, {}, None
             if path == "/workitems" and method == "GET":
                 return self._search(query)
             match = re.fullmatch(r"/workitems/([0-9.]+)(/[a-z]+)?(/[^/]+)?", path)

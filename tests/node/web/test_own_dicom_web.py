@@ -112,6 +112,24 @@ def test_what_cannot_be_matched_is_not_answered_as_if_it_were(client: httpx.Clie
     assert client.get(f"{at}/series", params={"0020000e": "9.9"}).json() == []
 
 
+def test_a_key_that_stands_twice_is_answered_with_400_whatever_its_values_and_a_field_to_include_may(
+    client: httpx.Client, first: Dataset
+) -> None:
+    at = f"/dicom-web/studies/{first.StudyInstanceUID}/series"
+    for address, query in (
+        ("/dicom-web/studies", "PatientID=somebody&PatientID="),
+        ("/dicom-web/studies", f"PatientID=somebody&PatientID={first.PatientID}"),
+        ("/dicom-web/studies", "PatientID=somebody&00100020=*"),
+        ("/dicom-web/studies", "limit=1&limit=2"),
+        (at, "SeriesInstanceUID=9.9&0020000e="),
+    ):
+        answer = client.get(f"{address}?{query}")
+        assert (answer.status_code, "stands twice" in answer.text) == (400, True)
+    fields = "includefield=00081030&includefield=00100010&includefield=all"
+    (row,) = client.get(f"/dicom-web/studies?{fields}").json()
+    assert row["0020000D"]["Value"] == [first.StudyInstanceUID]
+
+
 def test_series_and_instances_are_listed(client: httpx.Client, first: Dataset) -> None:
     at = f"/dicom-web/studies/{first.StudyInstanceUID}"
     (series,) = client.get(f"{at}/series").json()

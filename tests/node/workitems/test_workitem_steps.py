@@ -13,7 +13,8 @@ from whole_node import ANALYSIS, image
 from worklist_manager import STYLES, WorklistManager, code, dataset, value
 
 from store import jobs, workitems
-from store.tables import Instance, Pull, Refusal, Result
+from store.patients import find_patient, merge
+from store.tables import Event, Instance, Pull, Refusal, Result, Study
 
 
 def reference(study: str = "1.2.7", instances: int = 2, **more: Any) -> dict[str, Any]:
@@ -122,6 +123,34 @@ def test_another_workitem_on_the_same_study_gets_another_analysis_and_the_same_o
     assert first.outputs == third.outputs != second.outputs
 
 
+def test_of_input_that_is_of_several_studies_one_has_to_be_named(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    item = manager.schedule(
+        UID, study="1.2.9", InputInformationSequence=[reference("1.2.7"), reference("1.2.8")]
+    )
+    node = make()
+    node.rounds(3)
+    assert item.state == "CANCELED"
+    assert item.progress("ReasonForCancellation") == (
+        "The input is of 2 studies, and the workitem does not say which of them is to be analysed."
+    )
+    assert node.archive.asked == []
+
+
+def test_input_of_another_study_than_the_one_that_is_named_is_told_as_not_looked_at(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    item = manager.schedule(UID, InputInformationSequence=[reference("1.2.8"), reference("1.2.7")])
+    node = make()
+    node.rounds(8)
+    assert item.state == "COMPLETED"
+    done = value(item.row, "UnifiedProcedureStepPerformedProcedureSequence")
+    assert value(done, "CommentsOnThePerformedProcedureStep") == (
+        "Input of other studies was not looked at: 1.2.8."
+    )
+
+
 # --- which are for us ---------------------------------------------------------------------------------------------
 
 
@@ -174,6 +203,14 @@ def test_an_unknown_code_is_refused_in_words_when_the_settings_say_so(
     assert "99X:liver" in item.progress("ReasonForCancellation")
     assert value(item.progress("ProcedureStepDiscontinuationReasonCodeSequence"), "CodeValue") == "110530"
     assert node.jobs() == []
+
+
+def test_a_start_that_is_no_time_holds_no_workitem_back(make: MakeNode, manager: WorklistManager) -> None:
+    manager.schedule(UID, ScheduledProcedureStepStartDateTime="20200101080000+9999")
+    manager.schedule("1.2.3.5")
+    node = make()
+    node.round()
+    assert {row.workitem_uid for row in node.rows()} == {UID, "1.2.3.5"}
 
 
 def test_no_more_is_claimed_than_is_held_at_one_time_and_the_most_urgent_first(
@@ -251,6 +288,106 @@ def test_an_input_that_no_archive_holds_ends_in_canceled(make: MakeNode, manager
     assert item.state == "CANCELED"
     assert "does not hold the study" in item.progress("ReasonForCancellation")
     assert value(item.progress("ProcedureStepDiscontinuationReasonCodeSequence"), "CodeValue") == "110523"
+
+
+def test_a_workitem_of_another_patient_than_the_study_is_canceled_and_nothing_is_analysed(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    item = manager.schedule(UID, PatientID="SOMEBODY-ELSE")
+    node = make()
+    node.rounds(3)
+    assert item.state == "CANCELED"
+    assert item.progress("ReasonForCancellation") == "The study is of another patient than the workitem."
+    assert value(item.progress("ProcedureStepDiscontinuationReasonCodeSequence"), "CodeValue") == "110523"
+    for _ in range(3):
+        node.round(61)
+    assert (node.jobs(), results(node)) == ([], [])
+
+
+def test_a_study_of_another_patient_that_is_here_is_not_fetched_for_a_workitem(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    node = make()
+    node.whole.take(image(7, 1), node.now)
+    item = manager.schedule(UID, PatientID="SOMEBODY-ELSE")
+    node.rounds(3)
+    assert item.state == "CANCELED"
+    assert node.archive.asked == []
+
+
+def test_a_workitem_without_patient_or_of_a_patient_that_was_merged_is_done(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    node = make()
+    for number in (1, 2, 3):
+        node.whole.take(image(7, number), node.now)
+    node.whole.take(image(9, 1, patient_id="OLD-7"), node.now)
+    with node.database.transaction() as session:
+        old, new = (find_patient(session, named).id for named in ("OLD-7", "P7"))
+        merge(session, int(old or 0), int(new or 0), "grey", node.now)
+    items = [manager.schedule(UID, PatientID="OLD-7"), manager.schedule("1.2.3.5", PatientID=[])]
+    node.round(61)
+    node.rounds(8)
+    assert [item.state for item in items] == ["COMPLETED", "COMPLETED"]
+
+
+def test_an_object_of_another_study_than_was_asked_for_is_put_aside(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    manager.schedule(UID)
+    node = make()
+    node.archive.gives = lambda uid: image(9, 1) if uid == "1.2.7.1.2" else node.archive.files[uid]
+    node.rounds(1)
+    node.round()
+    assert node.row.error_code == "study-not-asked"
+    with node.database.reading() as session:
+        assert sorted(session.exec(select(Study.study_instance_uid))) == ["1.2.7"]
+        events = {(e.kind, e.text) for e in session.exec(select(Event))}
+    assert events == {("quarantine", f"study-not-asked from {PACS}")}
+    assert len(list((node.objects.root / "quarantine").glob("*.dcm"))) == 1
+
+
+@pytest.mark.parametrize("inputs", [[], [reference(instances=0)], [reference(instances=2)]])
+def test_a_study_that_was_sent_here_needs_no_archive(
+    make: MakeNode, manager: WorklistManager, inputs: list[Any]
+) -> None:
+    node = make()
+    node.sources = []
+    node.begin()
+    for number in (1, 2, 3):
+        node.whole.take(image(7, number), node.now)
+    item = manager.schedule(UID, InputInformationSequence=inputs)
+    node.take_up()
+    assert node.row.error_code == (None if inputs == [reference(instances=2)] else "unavailable")
+    node.round(61)
+    node.rounds(8)
+    assert item.state == "COMPLETED"
+    assert [uid for uid, _ in item.outputs] == results(node)
+
+
+@pytest.mark.parametrize("missing", ["series", "instance", "settled as a prior alone", "all"])
+def test_what_is_not_here_whole_needs_an_archive(
+    make: MakeNode, manager: WorklistManager, missing: str
+) -> None:
+    node = make()
+    node.sources = []
+    node.begin()
+    for number in (1, 2, 3) if missing != "all" else ():
+        node.whole.take(image(7, number), node.now)
+    node.round(61)
+    with node.database.transaction() as session:
+        for study in session.exec(select(Study)):
+            study.prior = missing == "settled as a prior alone"
+    inputs = {
+        "series": [reference(instances=0), reference(instances=0) | dataset(SeriesInstanceUID="1.2.7.2")],
+        "instance": [reference(instances=4)],
+    }
+    item = manager.schedule(UID, InputInformationSequence=inputs.get(missing, []))
+    node.rounds(8)
+    assert item.state == "CANCELED"
+    assert item.progress("ReasonForCancellation") == (
+        "The input could not be fetched: no archive is set that the input could be fetched from."
+    )
 
 
 @pytest.mark.long

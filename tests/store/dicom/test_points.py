@@ -5,7 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dicom_series import make_series
-from marked_images import annotation, group, item, report, scoord, scoord3d, state
+from marked_images import (
+    annotation,
+    group,
+    item,
+    key_object,
+    predecessor,
+    report,
+    scoord,
+    scoord3d,
+    state,
+)
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
@@ -200,3 +210,61 @@ def test_the_anchor_of_a_text_is_the_mark_where_no_figure_beside_it_has_a_middle
     assert (anchored.label, anchored.extent_mm) == ("POLYLINE", None)
     assert pointed.point_mm == pytest.approx(place(3, 0.5, 0.5), abs=1e-3)
     assert codes == ["marks-not-read"]
+
+
+def marked(images: list[Path], name: str, column: float, **more: object) -> Path:
+    """Write a report that marks T1 on the first image."""
+    content = [group("T1", scoord(images[0], "POINT", [column, 7.5]))]
+    return report(images[0].parent / name, images[0], content, **more)
+
+
+def test_a_report_whose_place_a_later_one_took_marks_nothing_and_is_told(images: list[Path]) -> None:
+    wrong = marked(images, "sr1.dcm", 20.5)
+    named = predecessor(wrong)
+    right = marked(images, "sr2.dcm", 5.5, PredecessorDocumentsSequence=[named])
+    empty = report(images[0].parent / "sr3.dcm", images[0], [])
+    itself = marked(images, "sr4.dcm", 9.5)
+    header = dcmread(itself)
+    header.PredecessorDocumentsSequence = [predecessor(itself), predecessor(empty)]
+    header.save_as(itself)
+    found = read_study(images[0].parent.iterdir())
+    assert sorted(mark.point_mm for mark in found.study.marks) == [
+        pytest.approx(place(0, 7, column), abs=1e-3) for column in (5, 9)
+    ]
+    (flag,) = found.flags
+    assert (flag.code, flag.sentence) == (
+        "marks-withdrawn",
+        f"The report {dcmread(wrong).SOPInstanceUID} holds 1 mark and counts no longer: "
+        f"the document {dcmread(right).SOPInstanceUID} took its place.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("title", "meaning"),
+    [
+        ("113001", "Rejected for Quality Reasons"),
+        ("113037", "Rejected for Patient Safety Reasons"),
+        ("113038", "Incorrect Modality Worklist Entry"),
+        ("113039", "Data Retention Policy Expired"),
+        ("113000", None),
+    ],
+)
+def test_what_a_key_object_rejects_marks_nothing_and_is_told(
+    images: list[Path], title: str, meaning: str | None
+) -> None:
+    folder = images[0].parent
+    bad = marked(images, "sr.dcm", 20.5)
+    drawn = state(folder / "pr.dcm", images[0], [annotation(images[3], "POINT", [5.5, 6.5], "nodule?")])
+    marked(images, "good.dcm", 9.5)
+    note = dcmread(key_object(folder / "ko.dcm", title, [bad, drawn])).SOPInstanceUID
+    found = read_study(folder.iterdir())
+    if meaning is None:  # of interest
+        assert (len(found.study.marks), found.flags) == (3, ())
+        return
+    (mark,) = found.study.marks
+    assert mark.point_mm == pytest.approx(place(0, 7, 9), abs=1e-3)
+    why = f"holds 1 mark and counts no longer: the key object {note} rejects it ({meaning})."
+    assert sorted((flag.code, flag.sentence) for flag in found.flags) == [
+        ("marks-withdrawn", f"The presentation state {dcmread(drawn).SOPInstanceUID} {why}"),
+        ("marks-withdrawn", f"The report {dcmread(bad).SOPInstanceUID} {why}"),
+    ]
