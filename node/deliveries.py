@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from node.address import AE
-from node.paths import without_tilde
+from node.paths import MaybePath, without_tilde
+from node.quantities import MOST, MOST_SECONDS, Seconds
 from node.secrets import read_secret
 from node.status import is_stored
 from node.words import Words
@@ -46,7 +46,7 @@ class DeliverySettings(BaseModel):
         default="auto",
         description="How it is proved that a result is kept: auto (storage commitment, else a query), query, off",
     )
-    confirm_seconds: float = Field(
+    confirm_seconds: Seconds = Field(
         default=10.0, ge=0, description="How long after a delivery that is asked first"
     )
     reported_by: Words = Field(
@@ -59,8 +59,10 @@ class DeliverySettings(BaseModel):
     park_statuses: Words = Field(
         default=(), description="Failure statuses that are refusals: three attempts, then a person must look"
     )
-    max_per_minute: float = Field(default=0.0, ge=0, description="Objects sent a minute; 0 for no limit")
-    credentials_file: Path | None = Field(
+    max_per_minute: float = Field(
+        default=0.0, ge=0, le=MOST, description="Objects sent a minute; 0 for no limit"
+    )
+    credentials_file: MaybePath = Field(
         default=None, description="File that holds user:password for a DICOMweb destination"
     )
     tls: bool = Field(default=False, description="DICOM over TLS")
@@ -109,7 +111,7 @@ class DeliverySettings(BaseModel):
     @property
     def pause_seconds(self) -> float:
         """Return the least time between two objects."""
-        return 60.0 / self.max_per_minute if self.max_per_minute else 0.0
+        return min(60.0 / self.max_per_minute, MOST_SECONDS) if self.max_per_minute else 0.0
 
 
 def with_credentials(address: str, settings: DeliverySettings) -> str:

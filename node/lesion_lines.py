@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from store.course import Course
-    from store.sighting import Decision
+    from store.sighting import Decision, Sighting
 
 
 def plain_choice(decision: Decision) -> dict[str, Any]:
@@ -58,15 +58,21 @@ def row(known: Course, uid: str, name: str, days: Sequence[date]) -> dict[str, A
     row: dict[str, Any] = {"name": name, "uid": uid, "site": first.site}
     row |= {"role": first.role.value if first.role else "", "by": first.role_by}
     for day in days:
-        there = [s for s in own if s.date == day]
-        counting = [s for s in there if s.counts]
-        seen = " + ".join(_size(s.measurements, s.status.value) for s in counting or there)
-        row[str(day)] = seen if counting or not there else f"({seen})"
+        row[str(day)] = _sizes([s for s in own if s.date == day])
     return row
 
 
-def _size(measurements: Any, status: str) -> str:
-    length = measurements.get("long_axis")
+def _sizes(there: Sequence[Sighting]) -> str:
+    """Return the sizes of fragments with a plus between them; in brackets what a PET says beside, or nothing counts."""
+    counting = [s for s in there if s.counts]
+    added = [s for s in counting if not s.on_pet] or counting
+    beside = [s for s in counting or there if s not in added]
+    bracketed = [f"({_size(s)})" for s in beside]
+    return " ".join(filter(None, [" + ".join(map(_size, added)), *bracketed]))
+
+
+def _size(one: Sighting) -> str:
+    length, status = one.measurements.get("long_axis"), one.status.value
     return f"{length.value:.1f} mm" if status == "measured" and length is not None else status
 
 

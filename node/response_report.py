@@ -6,7 +6,7 @@ It runs in the child process: pictures are made from images of strangers.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from node.report.longitudinal.document import write_pdf
 from node.report.longitudinal.page import write_html
 from node.report.longitudinal.report import build
 from node.report.longitudinal.stored import ObjectFiles
+from node.report.longitudinal.withdrawn import SENTENCE, write_withdrawal
 from node.response_job import PAGE, PDF_KIND, SR_KIND, ResponseTask
 from node.task import Analysed, Answer
 from plugins import codes
@@ -65,13 +66,14 @@ DERIVED: Final = {
     "sul_peak": codes.PEAK,
 }
 COUNTED_MM: Final = {Status.ABSENT: 0.0, Status.COALESCED: 0.0, Status.TOO_SMALL: TOO_SMALL_TENTHS / 10}
-"""What a target counts that has no length (RECIST 1.1, 4.3.2)."""
+"""What a target counts whatever its length is, but for a node that is too small (RECIST 1.1, 4.3.2)."""
 BY_LENGTH: Final = ("recist1.1", "irecist")
 
 
 def write_response(task: ResponseTask) -> Answer:
-    """Return the SR and the PDF written into `task.out`, and the page beside them; of rejected lesions alone, a reason.
+    """Return the SR and the PDF written into `task.out`, and the page beside them.
 
+    When every lesion was rejected there is no page, and the two take the earlier report back where there is one.
     Raises `Broken` rather than leave an object that breaks the project's own rules.
     """
     course, files = task.read()
@@ -79,36 +81,57 @@ def write_response(task: ResponseTask) -> Answer:
     try:
         response = judge(course, task.criteria, Rules(**task.rules))
     except Absent as nothing:
-        return _answer(task, header, AnalysedFindings(told=(_all_rejected(task, nothing),)))
-    provenance = _provenance(task)
-    when = datetime.fromisoformat(task.started_at)
-    sr = encode_response(
-        reported_visits(course, response, _segs(course, files)),
-        reported_response(course, in_words(response, course)),
-        header,
-        provenance,
-        _series_number(task, SR_KIND),
-        when,
-        [dcmread(file) for file in task.predecessors],
+        written = _withdrawal(task, course, header) if task.predecessors else ()
+        told = (_all_rejected(task, nothing),)
+        return _answer(task, header, AnalysedFindings(written=written, told=told))
+    said = reported_response(course, in_words(response, course))
+    visits = reported_visits(course, response, _segs(course, files))
+    report = build(course, [response], files.open_object, files.images_of, made_at=_when(task))
+    page = Path(task.out) / PAGE
+    page.write_text(write_html(report), encoding="utf-8")
+    written = _written(task, header, visits, said, write_pdf(report))
+    return _answer(task, header, AnalysedFindings(written=written), str(page))
+
+
+def _withdrawal(task: ResponseTask, course: Course, header: Dataset) -> tuple[Written, ...]:
+    """Return what takes the earlier report back."""
+    said = ReportedResponse(
+        criteria=task.criteria,
+        quantity="",
+        unit=codes.MM,
+        overall=None,
+        target=None,
+        non_target=None,
+        best=None,
+        reasons=(SENTENCE, *_decided(course)),
     )
-    out = Path(task.out)
-    written = [_write(SR_KIND, sr, out)]
+    document = write_withdrawal(course, task.criteria, f"Nadir {version('nadir')}", _when(task))
+    return _written(task, header, (), said, document)
+
+
+def _written(
+    task: ResponseTask,
+    header: Dataset,
+    visits: Sequence[ReportedVisit],
+    said: ReportedResponse,
+    document: bytes,
+) -> tuple[Written, ...]:
+    """Return the SR and the PDF of what is said, written into `task.out`."""
+    provenance, when = _provenance(task), _when(task)
+    earlier = [dcmread(file) for file in task.predecessors]
+    number = _series_number(task, SR_KIND)
+    sr = encode_response(visits, said, header, provenance, number, when, earlier)
     if violations := check(sr):
         first = violations[0]
         raise Broken(f"the report on response breaks rule {first.rule} at {first.where}: {first.sentence}")
-    report = build(course, [response], files.open_object, files.images_of, made_at=when)
-    (out / PAGE).write_text(write_html(report), encoding="utf-8")
-    pdf = encode_pdf(
-        write_pdf(report),
-        [sr],
-        header,
-        provenance,
-        _series_number(task, PDF_KIND),
-        when,
-        str(sr.SeriesDescription),
-    )
-    written.append(_write(PDF_KIND, pdf, out))
-    return _answer(task, header, AnalysedFindings(written=tuple(written)), str(out / PAGE))
+    number = _series_number(task, PDF_KIND)
+    pdf = encode_pdf(document, [sr], header, provenance, number, when, str(sr.SeriesDescription))
+    out = Path(task.out)
+    return (_write(SR_KIND, sr, out), _write(PDF_KIND, pdf, out))
+
+
+def _when(task: ResponseTask) -> datetime:
+    return datetime.fromisoformat(task.started_at)
 
 
 def _answer(task: ResponseTask, header: Dataset, results: AnalysedFindings, *pages: str) -> Answer:
@@ -131,12 +154,7 @@ def reported_response(course: Course, response: Response) -> ReportedResponse:
     last = response.time_points[-1] if response.time_points else None
     reasons = [] if last is None else [last.because, *last.doubts]
     reasons += response.doubts
-    names = course.names
-    decisions = {d.number: (d, names[s.lesion]) for s in course.sightings for d in s.decisions}
-    reasons += [
-        f"{d.author} ({d.at:%Y-%m-%d %H:%M} UTC): {name}: {d.kind} {d.value} {d.note}".rstrip()
-        for d, name in decisions.values()
-    ]
+    reasons += _decided(course)
     return ReportedResponse(
         criteria=response.criteria,
         quantity=response.quantity,
@@ -147,6 +165,16 @@ def reported_response(course: Course, response: Response) -> ReportedResponse:
         best=response.best_overall,
         reasons=tuple(dict.fromkeys(r for r in reasons if r)),
     )
+
+
+def _decided(course: Course) -> list[str]:
+    """Return what people decided, in words."""
+    names = course.names
+    decisions = {d.number: (d, names[s.lesion]) for s in course.sightings for d in s.decisions}
+    return [
+        f"{d.author} ({d.at:%Y-%m-%d %H:%M} UTC): {name}: {' '.join(filter(None, (d.kind, d.value, d.note)))}"
+        for d, name in decisions.values()
+    ]
 
 
 def reported_visits(
@@ -184,7 +212,9 @@ def _lesion(
     axis = "short_axis" if sighting.node else "long_axis"
     measurements = [_number(one, sighting) for one in TOLD if one in sighting.measurements]
     is_added = counts and sighting.role is Role.TARGET
-    if is_added and axis not in sighting.measurements and sighting.status in COUNTED_MM:
+    has_own = sighting.node and sighting.status is Status.TOO_SMALL and axis in sighting.measurements
+    if is_added and sighting.status in COUNTED_MM and not has_own:
+        measurements = [one for one in measurements if one.name != axis]
         measurements.append(_stand_in(axis, sighting.status))
     return ReportedLesion(
         tracking_uid=uid,

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from store.chosen import Chosen
 from store.identity import drawn
@@ -23,6 +24,8 @@ UNCONFIRMED = "not confirmed"
 """`role_by` of a lesion that nobody confirmed to be new."""
 MARKED = "marked_lesion"
 """The analysis that draws where a person pointed."""
+OF_A_FRAGMENT = frozenset({"status", "reject", "outline"})
+"""Kinds of choices that speak of a fragment alone when they name it; the others speak of the lesion that it is of."""
 
 
 def decided(
@@ -33,16 +36,18 @@ def decided(
     A status of a lesion that nothing tells of at a study (one of `studies`, by Study Instance UID) makes a sighting.
     """
     found = list(sightings)
-    last = {one.lesion: one for one in found if drawn(one)}
-    names = _names(found)
+    last = {uid: one for one in found if drawn(one) for uid in (one.lesion, one.tracking_uid)}
+    called = _called(found)
     for decision in chosen.counting:
         if decision.kind != "status" or decision.study_instance_uid not in studies:
             continue
-        told = any(_speaks_of(decision, one, chosen, names) for one in found)
-        lesion = next((uid for uid, all_names in names.items() if decision.tracking_uid in all_names), None)
+        told = any(_speaks_of(decision, one, chosen, called) for one in found)
+        uid = decision.tracking_uid
+        lesion = next((one for one, all_names in called.names.items() if uid in all_names), None)
         if not told and lesion is not None:
-            found.append(_told(decision, lesion, last.get(lesion), studies[decision.study_instance_uid]))
-    found = [_corrected(one, chosen, names) for one in found]
+            own = uid if uid in called.fragments else lesion
+            found.append(_told(decision, lesion, own, last.get(own), studies[decision.study_instance_uid]))
+    found = [_corrected(one, chosen, called) for one in found]
     return tuple(sorted(found, key=lambda one: (one.date, one.study_instance_uid)))
 
 
@@ -51,8 +56,10 @@ def counted(sightings: Sequence[Sighting]) -> tuple[Sighting, ...]:
 
     What was drawn counts before what was not; then a person's drawing before an automatic one, what was drawn where a
     person pointed before what was searched for, and the surer before the less sure. Uptake and size stand side by
-    side: a lesion may be measured on a PET and on a CT of one date.
+    side: a lesion may be measured on a PET and on a CT of one date. What a person said of a fragment that was not drawn
+    stands beside the others.
     """
+    fragments = _fragments(sightings)
     groups: defaultdict[tuple[str, date, bool], list[Sighting]] = defaultdict(list)
     for one in sightings:
         if one.counts:
@@ -63,9 +70,11 @@ def counted(sightings: Sequence[Sighting]) -> tuple[Sighting, ...]:
             groups[lesion, on, True] += groups.pop((lesion, on, False))
     why: dict[int, str] = {}
     for group in groups.values():
-        best = max(group, key=_rank)
+        best = max(group, key=partial(_rank, fragments=fragments))
         for one in group:
-            if _source(one) != _source(best) or (not drawn(best) and one is not best):
+            if one is best or _is_told_fragment(one, fragments):
+                continue
+            if _source(one) != _source(best) or not drawn(best):
                 why[id(one)] = _words(best)
     judged = (replace(one, counts=False, note=why[id(one)]) if id(one) in why else one for one in sightings)
     return _completed(tuple(judged))
@@ -210,9 +219,38 @@ def _names(sightings: Iterable[Sighting]) -> dict[str, frozenset[str]]:
     return {lesion: frozenset(own) for lesion, own in names.items()}
 
 
-def _speaks_of(
-    decision: Decision, one: Sighting, chosen: Chosen, names: Mapping[str, frozenset[str]]
-) -> bool:
+class _Called(NamedTuple):
+    """By what choices mean lesions and fragments."""
+
+    names: Mapping[str, frozenset[str]]
+    """Every Tracking UID of each lesion."""
+    fragments: frozenset[str]
+    """Those that are of a fragment only."""
+
+
+def _called(sightings: Sequence[Sighting]) -> _Called:
+    return _Called(names=_names(sightings), fragments=_fragments(sightings))
+
+
+def _fragments(sightings: Iterable[Sighting]) -> frozenset[str]:
+    """Return the Tracking UIDs that lesions got when they fell apart, without those that they had before."""
+    return frozenset(
+        one.tracking_uid
+        for one in sightings
+        if one.link is not None
+        and one.link.kind is Kind.SPLIT
+        and one.tracking_uid not in (one.lesion, *one.link.earlier)
+        and not any(d.kind == "relink" for d in one.decisions)
+    )
+
+
+def _is_told_fragment(one: Sighting, fragments: frozenset[str]) -> bool:
+    """Return whether a sighting is what a person said of a fragment that was not drawn."""
+    said = any(d.kind == "status" and d.tracking_uid == one.tracking_uid for d in one.decisions)
+    return said and one.tracking_uid in fragments and not drawn(one)
+
+
+def _speaks_of(decision: Decision, one: Sighting, chosen: Chosen, called: _Called) -> bool:
     """Return whether a decision means a sighting: by what it was called when it was decided."""
     if decision.study_instance_uid not in ("", one.study_instance_uid):
         return False
@@ -220,15 +258,17 @@ def _speaks_of(
     if decision.study_instance_uid and drawn(one) and any(d.number > decision.number for d in relinks):
         before = [d.value for d in relinks if d.number < decision.number]
         return decision.tracking_uid == (before[-1] if before else one.choice_uid)
-    return decision.tracking_uid in names[one.lesion]
+    if decision.kind in OF_A_FRAGMENT and decision.tracking_uid in called.fragments:
+        return decision.tracking_uid == one.tracking_uid
+    return decision.tracking_uid in called.names[one.lesion]
 
 
-def _corrected(one: Sighting, chosen: Chosen, names: Mapping[str, frozenset[str]]) -> Sighting:
+def _corrected(one: Sighting, chosen: Chosen, called: _Called) -> Sighting:
     newest = {
         d.kind: d
         for d in chosen.counting
         if d.kind in ("status", "node", "site", "reject", "confirm", "outline", "drawn")
-        and _speaks_of(d, one, chosen, names)
+        and _speaks_of(d, one, chosen, called)
     }
     changes: dict[str, object] = {}
     if "status" in newest:
@@ -248,12 +288,12 @@ def _corrected(one: Sighting, chosen: Chosen, names: Mapping[str, frozenset[str]
     return replace(one, **changes)  # type: ignore[arg-type]
 
 
-def _told(decision: Decision, lesion: str, before: Sighting | None, on: date) -> Sighting:
+def _told(decision: Decision, lesion: str, uid: str, before: Sighting | None, on: date) -> Sighting:
     return Sighting(
         lesion=lesion,
-        tracking_uid=lesion,
-        written_uid=lesion,
-        label=lesion if before is None else before.label,
+        tracking_uid=uid,
+        written_uid=uid,
+        label=uid if before is None else before.label,
         study_instance_uid=decision.study_instance_uid,
         date=on,
         type="" if before is None else before.type,
@@ -283,9 +323,9 @@ def _source(one: Sighting) -> tuple[str, str, str, bool]:
     return (one.plugin, one.study_instance_uid, one.series_instance_uid, one.automatic)
 
 
-def _rank(one: Sighting) -> tuple[object, ...]:
+def _rank(one: Sighting, fragments: frozenset[str]) -> tuple[object, ...]:
     return (
-        any(d.kind == "status" for d in one.decisions),
+        any(d.kind == "status" and d.tracking_uid not in fragments for d in one.decisions),
         drawn(one),
         not one.automatic,
         one.plugin == MARKED,

@@ -9,6 +9,7 @@ from decimal import ROUND_HALF_UP, Decimal
 
 from pydicom.sr.coding import Code
 
+from store.response.burden import TOO_SMALL_TENTHS
 from store.response.history import Role, Status
 from store.tracking.link import Kind
 
@@ -165,10 +166,22 @@ def tenths(mm: float) -> int:
 
 
 def sum_tenths(fragments: Sequence[Sighting], axis: str) -> int | None:
-    """Return an axis of a lesion, tenths of mm, over its measured fragments; None when one of them lacks it."""
-    there = [one.measurements.get(axis) for one in fragments if one.status is Status.MEASURED]
-    values = [measure.value for measure in there if measure is not None and measure.unit == "mm"]
-    return sum(map(tenths, values)) if there and len(values) == len(there) else None
+    """Return an axis of a lesion as criteria count it, tenths of mm, over the fragments that are there.
+
+    One that is too small to measure adds 5 mm, a node its own short axis where it was drawn. None when nothing was
+    measured or called too small, or when a measured one lacks the axis.
+    """
+    values = [_tenths(one, axis) for one in fragments if one.status in (Status.MEASURED, Status.TOO_SMALL)]
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None
+
+
+def _tenths(one: Sighting, axis: str) -> int | None:
+    measure = one.measurements.get(axis)
+    own = None if measure is None or measure.unit != "mm" else tenths(measure.value)
+    if one.status is not Status.TOO_SMALL:
+        return own
+    return own if own is not None and one.node and axis == "short_axis" else TOO_SMALL_TENTHS
 
 
 __all__ = ["Decision", "Measure", "Point", "Sighting", "Tracked", "sum_tenths", "tenths"]

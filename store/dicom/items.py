@@ -100,3 +100,11 @@ def numeric(item: Dataset) -> tuple[float | None, str]:
 def references(item: Dataset) -> Iterator[Dataset]:
     """Yield the items of ReferencedSOPSequence."""
     yield from items(item, "ReferencedSOPSequence")
+
+
+def predecessors(header: Dataset) -> Iterator[str]:
+    """Yield the SOP Instance UIDs of the documents whose place a document takes (PS3.3 C.17.2)."""
+    for study in items(header, "PredecessorDocumentsSequence"):
+        for series in items(study, "ReferencedSeriesSequence"):
+            for one in references(series):
+                yield text(one, "ReferencedSOPInstanceUID")

@@ -14,7 +14,18 @@ from pydicom.sr.coding import Code
 
 from plugins import codes
 from store.dicom.image_line import Line
-from store.dicom.items import DEEPEST, children, code_of, items, name_of, numeric, references, same, text
+from store.dicom.items import (
+    DEEPEST,
+    children,
+    code_of,
+    items,
+    name_of,
+    numeric,
+    predecessors,
+    references,
+    same,
+    text,
+)
 from store.dicom.response_codes import SUBJECT_TIME_POINT
 from store.dicom.values import day, integer, moment, numbers
 
@@ -133,12 +144,7 @@ def read_measured(header: Dataset) -> MeasuredReport:
             _MODEL, (text(i, "TextValue") for i in _walk(header, codes.ALGORITHM_PARAMETERS, 0))
         ),
         made_at=moment(day(text(header, "ContentDate")), text(header, "ContentTime")),
-        replaces=tuple(
-            text(one, "ReferencedSOPInstanceUID")
-            for study in items(header, "PredecessorDocumentsSequence")
-            for series in items(study, "ReferencedSeriesSequence")
-            for one in references(series)
-        ),
+        replaces=tuple(predecessors(header)),
         groups=groups,
     )
 

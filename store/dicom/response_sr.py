@@ -149,10 +149,11 @@ def encode_response(
 ) -> Dataset:
     """Return the report as Comprehensive 3D SR in the study of `header`, that of the last visit.
 
-    Equal input gives equal bytes. `visits` are by date, the first is the baseline. SEGs of earlier studies are
-    pertinent other evidence. Its title is not that of measurements: OHIF takes all groups of one Tracking UID in an
-    Imaging Measurement Report for one lesion, looks for lines to draw and fails; this one it shows as text.
-    Raises `Broken` when no lesion was seen at any visit.
+    Equal input gives equal bytes. `visits` are by date, the first is the baseline; without any it is a report that
+    takes `predecessors` back. SEGs of earlier studies are pertinent other evidence. Its title is not that of
+    measurements: OHIF takes all groups of one Tracking UID in an Imaging Measurement Report for one lesion, looks for
+    lines to draw and fails; this one it shows as text.
+    Raises `Broken` when no lesion was seen at any of the visits.
     Source: PS3.16 TID 1500, 1411, 1501, 1502, 1420; PS3.3 C.17.2.3.
     """
     groups = [
@@ -161,7 +162,7 @@ def encode_response(
         for lesion in visit.lesions
         if lesion.measurements or lesion.segment
     ]
-    if not groups:
+    if visits and not groups:
         raise Broken("a report of response needs a lesion that was seen")
     lead = [*LanguageOfContentItemAndDescendants(codes.ENGLISH), *observer(provenance)]
     lead += [
@@ -169,10 +170,12 @@ def encode_response(
     ]
     measurements = ContainerContentItem(codes.IMAGING_MEASUREMENTS, relationship_type="CONTAINS")
     measurements.ContentSequence = ContentSequence(groups)
-    derived = _derived(visits, response)
-    title = f"{MANUFACTURER} response ({_criteria(response).meaning}), {written_at:%Y-%m-%d %H:%M}"
+    measured = [measurements, *_derived(visits, response)] if visits else []
+    what = "response" if visits else "response withdrawn"
+    title = f"{MANUFACTURER} {what} ({_criteria(response).meaning}), {written_at:%Y-%m-%d %H:%M}"
     result = _without_content(header, provenance, series_number, title, predecessors)
-    result.ContentSequence = [*lead, measurements, *derived, _evaluations(response)]
+    found = codes.ALL_WITH_FINDINGS if visits else codes.ALL_WITHOUT_FINDINGS
+    result.ContentSequence = [*lead, *measured, _evaluations(response, found)]
     _list_evidence(result, visits, header)
     inherit(result, header, provenance, written_at)
     return result
@@ -305,9 +308,9 @@ def _addend(lesion: ReportedLesion) -> Dataset:
     return number
 
 
-def _evaluations(response: ReportedResponse) -> ContainerContentItem:
+def _evaluations(response: ReportedResponse, found: Code) -> ContainerContentItem:
     items: list[Dataset] = [
-        CodeContentItem(codes.PROCESSING_SUMMARY, codes.ALL_WITH_FINDINGS, "CONTAINS"),
+        CodeContentItem(codes.PROCESSING_SUMMARY, found, "CONTAINS"),
         TextContentItem(codes.RESEARCH_USE, INTENDED_USE, "CONTAINS"),
         CodeContentItem(response_codes.EVALUATION_METHOD, _criteria(response), "CONTAINS"),
     ]

@@ -91,7 +91,7 @@ class Disease:
 
 
 def disease(visits: Sequence[Visit], rules: Rules, *, by_length: bool = True) -> Disease:
-    """Return what each lesion is, by its role at the baseline, `visits[0]`.
+    """Return what each lesion is, by its role at the baseline, `visits[0]`; one that has grown together is there.
 
     Without `by_length` nothing else is doubted than what holds whatever the criteria add up.
     """
@@ -99,7 +99,8 @@ def disease(visits: Sequence[Visit], rules: Rules, *, by_length: bool = True) ->
     others: list[str] = []
     for seen in visits[0].seen:
         at = look(seen)
-        if at.tenths == 0 or (seen.role is Role.NEW and at.present is None):
+        is_gone = at.tenths == 0 and seen.status is not Status.COALESCED
+        if is_gone or (seen.role is Role.NEW and at.present is None):
             continue
         (targets if seen.role is Role.TARGET else others).append(seen.lesion)
     found = Disease(targets=tuple(targets), non_targets=tuple(others), certain_later={}, doubts={})
@@ -137,7 +138,7 @@ def _baseline_doubts(visit: Visit, known: Disease, rules: Rules, *, by_length: b
             yield f"{seen.lesion} is called new at the baseline: it is taken as non-target."
         elif seen.role is Role.TARGET and at.tenths is None and by_length:
             yield f"{seen.lesion} is a target without a length at the baseline: there is no sum to compare with."
-        elif seen.role is Role.TARGET and at.tenths is not None:
+        elif seen.role is Role.TARGET and at.tenths is not None and seen.status is not Status.COALESCED:
             least = TARGET_NODE_TENTHS if seen.node else TARGET_TENTHS
             if at.tenths < least:
                 yield f"{seen.lesion} is a target of {mm(at.tenths)}; a measurable one has {mm(least)} at least."

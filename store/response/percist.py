@@ -28,6 +28,7 @@ from store.response.uptake import (
     peak,
     quality,
     told,
+    without_lengths,
 )
 from store.response.verdict import Response, TimePoint
 
@@ -43,6 +44,8 @@ class _Case:
     now: Visit
     known: Disease
     rules: Rules
+    before: frozenset[str]
+    """Lesions that were there at a visit before the baseline and that it does not call absent."""
 
     @property
     def tissues(self) -> tuple[Background | None, Background | None]:
@@ -80,8 +83,9 @@ def judge(history: History, rules: Rules = USUAL) -> Response:
         case = _Case(
             baseline=visits[first],
             now=visits[first],
-            known=disease([_as_pet(visit) for visit in visits[first:]], rules),
+            known=disease([without_lengths(visit) for visit in visits[first:]], rules),
             rules=rules,
+            before=_before(visits[:first], visits[first]),
         )
         points.append(_baseline_point(case))
         nadir = _hottest_steps(case)
@@ -123,23 +127,17 @@ def _unjudged(visit: Visit, because: str) -> TimePoint:
     )
 
 
-def _as_pet(visit: Visit) -> Visit:
-    """Return a visit without lengths, so that a small node with uptake is a lesion too."""
-    seen = tuple(
-        replace(
-            one,
-            long_axis_tenths=None,
-            short_axis_tenths=None,
-            status=Status.PRESENT if one.status is Status.TOO_SMALL else one.status,
-        )
-        for one in visit.seen
-    )
-    return replace(visit, seen=seen)
+def _before(visits: Sequence[Visit], baseline: Visit) -> frozenset[str]:
+    there = {seen.lesion for visit in visits for seen in visit.seen if seen.status is not Status.ABSENT}
+    return frozenset(there - {seen.lesion for seen in baseline.seen if seen.status is Status.ABSENT})
 
 
 def _new(case: _Case) -> frozenset[str]:
-    looks = {seen.lesion: look(seen) for seen in _as_pet(case.now).seen}
-    return case.known.new(looks) | case.known.certain_later[case.now.date]
+    """Return the lesions that the baseline does not know; one that was there before it is new by its uptake only."""
+    looks = {seen.lesion: look(seen) for seen in without_lengths(case.now).seen}
+    new = case.known.new(looks) | case.known.certain_later[case.now.date]
+    cold = {seen.lesion for seen in case.now.seen if not peak(seen)}
+    return new - (case.before & cold)
 
 
 def _baseline_point(case: _Case) -> TimePoint:

@@ -227,7 +227,8 @@ def say_target(looks: Looks, word: str | None, known: Disease, before: Before) -
         return
     seen = {name: looks.get(name, NOT_ASSESSED) for name in known.targets}
     missing = [name for name, at in seen.items() if at.tenths is None]
-    size = sum(at.tenths for at in seen.values() if at.tenths is not None)
+    measured = [at.tenths for at in seen.values() if at.tenths is not None]
+    size = sum(measured)
     progressed = [name for name, at in seen.items() if at.progressed]
     back = [name for name, at in seen.items() if at.present]
     yield f"Targets {word}."
@@ -241,7 +242,10 @@ def say_target(looks: Looks, word: str | None, known: Disease, before: Before) -
     else:
         if missing:
             yield f"Not assessed: {', '.join(missing)}."
-        yield from _compared(size, bool(missing), before)
+        if measured:
+            yield from _compared(size, bool(missing), before)
+        else:
+            yield "Progression can neither be shown nor excluded."
         if word == "PR" and before.baseline is not None and 10 * size > 7 * before.baseline:
             yield "The partial response of an earlier visit lasts until progression."
 
@@ -261,7 +265,8 @@ def _compared(size: int, partly: bool, before: Before) -> Iterator[str]:
         return
     nadir, least = f"the nadir of {mm(before.nadir)} on {before.nadir_date}", progressive_from(before.nadir)
     if partly and size < least:
-        yield f"That proves no progression: 20 % and 5 mm above {nadir} are {mm(least)}."
+        limit = f"20 % and 5 mm above {nadir} are {mm(least)}"
+        yield f"From that progression can neither be shown nor excluded: {limit}."
         return
     apart = abs(size - before.nadir)
     share = f"{percent(apart, before.nadir)}, {mm(apart)}" if before.nadir else mm(apart)

@@ -11,6 +11,7 @@ from datetime import date
 
 from plugins.errors import Refused
 from store.response.cell import Cell
+from store.response.heading import has_own_unit, other_unit, plain_heading, unit_of
 
 NEEDED = ("patient", "lesion", "date", "role")
 WORDS = ("site", "node", "status", "scanner", "treatment_start")
@@ -146,8 +147,13 @@ def _split(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
 
 def _name(heading: str) -> str:
     """Return the name of a column as it is looked up: `Long axis (mm)` is `long_axis_mm`."""
-    whole = re.sub(r"[^a-z0-9]+", "_", heading.lower()).strip("_")
-    return whole if whole in KNOWN or "(" not in heading else _name(heading.partition("(")[0])
+    whole = re.sub(r"[^a-z0-9]+", "_", plain_heading(heading)).strip("_")
+    short = re.split(r"[(\[]", heading)[0]
+    if whole in KNOWN or short == heading:
+        return whole
+    name = _name(short)
+    known = KNOWN.get(name, "")
+    return known if has_own_unit(heading, known) else name
 
 
 def _columns(names: Sequence[str], line: int) -> tuple[list[str], tuple[str, ...]]:
@@ -158,6 +164,13 @@ def _columns(names: Sequence[str], line: int) -> tuple[list[str], tuple[str, ...
             "no-header",
             f"line {line}: no name of a column; the first line names them: {', '.join(NEEDED)} ...",
         )
+    for heading, column in zip(names, found, strict=True):
+        if unit := other_unit(heading, column):
+            raise Refused(
+                "other-unit",
+                f"line {line}, column {column}: the heading {heading.strip()!r} names {unit}; nothing is converted, so "
+                f"give the numbers in {unit_of(column)} and name the column {column}",
+            )
     for name in NEEDED:
         if name not in found:
             has = ", ".join(filter(None, found))

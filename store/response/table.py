@@ -11,6 +11,7 @@ One row is one lesion at one visit. The first line names the columns, in any ord
 - of the visit, on one of its rows or the same on all: `liver_mean`, `liver_sd`, `blood_pool_mean`, `blood_pool_sd`,
   `mediastinum`, `uptake_minutes`, `injected_mbq`, `scanner`; of the patient: `treatment_start`.
 
+A heading may say its unit in brackets, as `Long axis (mm)` does; another unit than that of the column is refused.
 Text is UTF-8, or UTF-16 with its mark; commas, semicolons or tabs between the cells; a decimal point, or a comma.
 Lengths become tenths of a millimetre, half up, and where that changed one the verdict says so. A visit is a date; the
 first is the baseline.
@@ -54,7 +55,7 @@ def read_table(data: bytes) -> Table:
     """Return what the bytes of a CSV file say.
 
     Raises Refused, with line and column wherever there are any: `empty-table`, `not-text`, `no-header`,
-    `missing-column`, `column-twice`, `uneven-row`, `mixed-decimals`, `bad-character`, `missing-value`,
+    `missing-column`, `column-twice`, `other-unit`, `uneven-row`, `mixed-decimals`, `bad-character`, `missing-value`,
     `bad-number`, `negative`, `bad-date`, `bad-role`, `bad-status`, `bad-flag`, `bad-deauville`, `no-status`,
     `no-number`, `contradiction`, `lesion-twice`, `role-changes`, `no-baseline`, `new-at-baseline`.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from store.response.burden import change_percent
@@ -41,6 +41,20 @@ def peak(seen: Seen | None) -> int | None:
     if seen.suv_peak is not None:
         return thousandths(seen.suv_peak)
     return 0 if seen.status in (Status.ABSENT, Status.COALESCED) else None
+
+
+def without_lengths(visit: Visit) -> Visit:
+    """Return a visit without lengths, so that a small node with uptake is a lesion too."""
+    seen = tuple(
+        replace(
+            one,
+            long_axis_tenths=None,
+            short_axis_tenths=None,
+            status=Status.PRESENT if one.status is Status.TOO_SMALL else one.status,
+        )
+        for one in visit.seen
+    )
+    return replace(visit, seen=seen)
 
 
 def number(seen: Seen) -> Number:
@@ -186,4 +200,5 @@ __all__ = [
     "quality",
     "thousandths",
     "told",
+    "without_lengths",
 ]

@@ -23,8 +23,9 @@ from store.response.verdict import Response
 
 #: Steps of a cubic millimetre.
 _STEPS: Final = 1000
-#: A lesion too small to measure: a sphere of 5 mm, in steps.
-_TOO_SMALL: Final = 65_450
+TOO_SMALL_MM3: Final = 65.45
+"""A lesion too small to measure: a sphere of 5 mm."""
+_TOO_SMALL: Final = round(TOO_SMALL_MM3 * _STEPS)
 #: Largest volume that margins are looked for: 10 litres.
 _MOST: Final = 10_000_000 * _STEPS
 #: Longest diameter up to which, tenths of a millimetre, and the change that is more than repeatability, per cent.

@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import pytest
 from course_rows import Clock, Linked, lesion, visit
+from courses import course_of, sighting
+from courses import visit as visit_of
 from small_node import SmallNode
 from typer.testing import CliRunner
 
+from node import lesion_lines
 from node.cli import app
 from plugins.errors import Refused
 from store import audit
 from store.database import Database
+from store.sighting import Measure, Sighting
 from store.tracking.link import Kind
 
 JANUARY, MARCH = date(2026, 1, 10), date(2026, 3, 10)
@@ -157,6 +162,23 @@ def test_marks_are_listed_with_their_author(home: Path) -> None:
     assert not rejected["sightings"][0]["counts"]
     assert overall(home) == [None, "PD"]
     assert "(30.0 mm)" in run(home, "lesions", "list", "--patient", "P1")
+
+
+def test_sizes_that_are_not_added_up_stand_in_brackets_of_their_own() -> None:
+    on, uptake = visit_of(0), {"suv_peak": Measure(value=7.5, unit="g/ml{SUVlbm}")}
+    pet = sighting(on, 1, 25.6)
+    pet = replace(pet, measurements={**pet.measurements, **uptake}, plugin="pet_lesion")
+    fragment = replace(sighting(on, 2, 8.0), lesion=pet.lesion)
+
+    def told(*seen: Sighting) -> str:
+        course = course_of({}, more=seen)
+        return lesion_lines.row(course, pet.lesion, "Nodule 1", [on.study_date])[str(on.study_date)]
+
+    ct = sighting(on, 1, 26.0)
+    assert told(pet, ct) == "26.0 mm (25.6 mm)"
+    assert told(ct, fragment, pet) == "26.0 mm + 8.0 mm (25.6 mm)"
+    assert told(pet) == "25.6 mm"
+    assert told(replace(ct, counts=False), replace(fragment, counts=False)) == "(26.0 mm) (8.0 mm)"
 
 
 @pytest.mark.parametrize(

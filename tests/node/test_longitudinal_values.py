@@ -13,7 +13,7 @@ import pytest
 from courses import course_of, decision, ordinary, response_of, sighting, tracked, visit
 
 from node.report.longitudinal import words
-from node.report.longitudinal.course_view import lesions_of, margins_in_words, visits_of
+from node.report.longitudinal.course_view import events_of, lesions_of, margins_in_words, visits_of
 from node.report.longitudinal.pace import paces_of
 from node.report.longitudinal.report import build
 from node.report.longitudinal.sums import sums_of
@@ -78,6 +78,21 @@ def test_gone_counts_nothing_and_too_small_counts_five() -> None:
     assert (gone[1].counted_mm, gone[1].to_baseline_percent, gone[1].words) == (0.0, -100.0, "gone")
     small = cells(sighting(visit(0), 1, 20.0), sighting(visit(1), 1, None, status=Status.TOO_SMALL))
     assert (small[1].counted_mm, small[1].to_baseline_percent) == (5.0, -75.0)
+
+
+def test_a_node_too_small_to_measure_counts_its_short_axis_and_says_so() -> None:
+    node = sighting(visit(1), 1, 12.0, short_mm=7.4, status=Status.TOO_SMALL, node=True)
+    (_, small) = cells(sighting(visit(0), 1, 20.0, node=True), node)
+    assert (small.counted_mm, small.words) == (7.4, "too small to measure, counts 7.4 mm")
+    course = replace(course_of({}), visits=(visit(1),), sightings=(node,))
+    ((_, said),) = events_of(course, lesions_of(course, visits_of(course, ())), {})
+    assert said.endswith(": too small to measure, counts 7.4 mm")
+
+
+def test_a_part_too_small_to_measure_counts_five_beside_the_other() -> None:
+    part = replace(sighting(visit(1), 2, 9.0, status=Status.TOO_SMALL), lesion="2.25.1001")
+    (_, both) = cells(sighting(visit(0), 1, 20.0), sighting(visit(1), 1, 6.0), part)
+    assert both.counted_mm == 11.0
 
 
 def test_parts_of_a_lesion_are_added_up_and_their_errors_too() -> None:

@@ -33,14 +33,12 @@ from store.told import BOTH, UPTAKE
 from store.tracking.link import Kind
 
 CODES = {Role.TARGET: "T", Role.NON_TARGET: "N", Role.NEW: "New "}
-TOO_SMALL_MM = TOO_SMALL_TENTHS / 10
-"""What a target counts that is there and too small to measure (RECIST 1.1, 4.3.2)."""
 STATUS_WORDS = {
     Status.PROGRESSED: "unequivocal progression",
     Status.NOT_EVALUABLE: "not evaluable",
     Status.PRESENT: "present",
     Status.MEASURED: "",
-    Status.TOO_SMALL: "too small to measure, counts 5 mm",
+    Status.TOO_SMALL: "too small to measure",
     Status.COALESCED: "",
     Status.ABSENT: "gone",
 }
@@ -165,7 +163,8 @@ def _cell(day: date, counting: Sequence[Sighting], axis: str, names: Mapping[str
     drawn = [s for s in sized if s.measurements]
     linked_by = next((by for s in sized if (by := _linked_by(s))), "")
     linked = next((s.link for s in sized if s.link is not None), None) if not linked_by else None
-    words = [STATUS_WORDS[status]]
+    counted_mm = _counted_mm(status, sized, axis)
+    words = [_status_words(status, counted_mm)]
     if linked is not None and linked.kind in (Kind.CUT, Kind.OUT_OF_VIEW, Kind.NOT_SEGMENTED):
         words.append(LINK_WORDS[linked.kind])
     if whole := next((s.whole for s in sized if s.whole), ""):
@@ -178,7 +177,7 @@ def _cell(day: date, counting: Sequence[Sighting], axis: str, names: Mapping[str
         status=status.value,
         words=", ".join(filter(None, words)),
         numbers=_numbers([s for s in counting if s.on_pet]) | _numbers(drawn),
-        counted_mm=_counted_mm(status, sized, axis),
+        counted_mm=counted_mm,
         confidence=min((s.confidence for s in counting if s.confidence is not None), default=None),
         link=LINK_WORDS[linked.kind] if linked else linked_by and f"linked by {linked_by}",
         link_confidence=linked.confidence if linked else None,
@@ -222,10 +221,16 @@ def _counted_mm(status: Status, sized: Sequence[Sighting], axis: str) -> float |
     """Return what the criteria count of a lesion; None when that is not known."""
     if status is Status.ABSENT:
         return 0.0
-    if status is Status.TOO_SMALL:
-        return TOO_SMALL_MM
-    tenths = sum_tenths([s for s in sized if s.status is Status.MEASURED], axis)
-    return None if status is not Status.MEASURED or tenths is None else tenths / 10
+    if status is Status.TOO_SMALL and axis == "long_axis":
+        return TOO_SMALL_TENTHS / 10
+    tenths = sum_tenths(sized, axis)
+    return None if status not in (Status.MEASURED, Status.TOO_SMALL) or tenths is None else tenths / 10
+
+
+def _status_words(status: Status, counted_mm: float | None) -> str:
+    """Return what was seen in words, with what counts of a lesion that is too small (RECIST 1.1, 4.3.2)."""
+    counts = status is Status.TOO_SMALL and counted_mm is not None
+    return f"{STATUS_WORDS[status]}, counts {counted_mm:g} mm" if counts else STATUS_WORDS[status]
 
 
 def _with_changes(cell: Cell, length: float, before: Sequence[float]) -> Cell:
@@ -298,7 +303,8 @@ def _event(one: Sighting, names: Mapping[str, str]) -> str:
         return f"linked by {linked_by}"
     if link is None or link.kind is Kind.SAME:
         quiet = one.status in (Status.MEASURED, Status.PRESENT)
-        return "" if quiet else STATUS_WORDS[one.status]
+        counted_mm = _counted_mm(one.status, [one], "short_axis" if one.node else "long_axis")
+        return "" if quiet else _status_words(one.status, counted_mm)
     words = LINK_WORDS[link.kind]
     if one.whole and one.status is Status.ABSENT:
         words += ", and gone since"

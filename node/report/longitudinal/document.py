@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import date
 from io import BytesIO
 
 from PIL import Image as Pictures
@@ -34,7 +35,15 @@ from node.report.longitudinal.sheet import (
     text_of,
 )
 from node.report.longitudinal.sums import verdict_of
-from node.report.longitudinal.view import Cell, LesionCourse, LongitudinalReport, Picture, SumCourse
+from node.report.longitudinal.view import (
+    Cell,
+    Correction,
+    LesionCourse,
+    LongitudinalReport,
+    Picture,
+    SumCourse,
+    Who,
+)
 from node.report.pdf import (
     BOLD,
     HEAD,
@@ -53,6 +62,7 @@ from store.response.verdict import Response, TimePoint
 MOST_VISITS = 6
 PICTURES_IN_ROW = 4
 LONGEST_NAME = 120
+SUBJECT = "course of disease"
 WORD = ParagraphStyle("word", fontName=BOLD, fontSize=24, leading=28, textColor=INK)
 SUBHEADING = ParagraphStyle(
     "subheading", parent=HEADING, fontSize=9.5, leading=12, spaceBefore=8, keepWithNext=0
@@ -62,16 +72,20 @@ SUBHEADING = ParagraphStyle(
 def write_pdf(report: LongitudinalReport) -> bytes:
     """Return the report as PDF; equal input gives equal bytes. Nothing in it is active: no script, no link, no form."""
     register_typefaces()
-    header = f"ID {_identifier(report)}, {words.called(report.patient, alphabetic=True)}"
-    return built(list(_story(report)), header, "course of disease", report.software, report.made_at)
+    return built(list(_story(report)), header_of(report.patient), SUBJECT, report.software, report.made_at)
 
 
 def _story(report: LongitudinalReport) -> Iterator[Flowable]:
     response = report.response
     yield Paragraph("Course of disease", TITLE)
     yield Spacer(1, 2 * mm)
-    yield _identity(report)
-    named = (words.called(report.patient), _identifier(report), *(lesion.name for lesion in report.lesions))
+    days = [visit.date for visit in report.visits]
+    yield identity(report.patient, words.criteria_name(response), days)
+    named = (
+        words.called(report.patient),
+        _identifier(report.patient),
+        *(lesion.name for lesion in report.lesions),
+    )
     if any(map(is_borrowed, named)):
         yield Paragraph(BORROWED, CAPTION)
     yield Paragraph(f"{RESEARCH_USE}. {words.UNVERIFIED}", BANNER)
@@ -99,7 +113,7 @@ def _story(report: LongitudinalReport) -> Iterator[Flowable]:
         )
         yield Paragraph(words.DENSITY, CAPTION)
     yield Paragraph("What was corrected", HEADING)
-    yield from _corrections(report)
+    yield from corrected(report.corrections)
     yield Paragraph("Where the numbers come from", HEADING)
     yield from _made(report)
     if response.doubts or report.missing:
@@ -107,22 +121,26 @@ def _story(report: LongitudinalReport) -> Iterator[Flowable]:
         yield from listed([text_of(said, 1000) for said in (*response.doubts, *report.missing)])
 
 
-def _identifier(report: LongitudinalReport) -> str:
-    who = report.patient
+def header_of(who: Who) -> str:
+    """Return what stands above each page."""
+    return f"ID {_identifier(who)}, {words.called(who, alphabetic=True)}"
+
+
+def _identifier(who: Who) -> str:
     return f"{who.patient_id or 'unknown'} ({who.issuer})" if who.issuer else who.patient_id or "unknown"
 
 
-def _identity(report: LongitudinalReport) -> Table:
-    who = report.patient
+def identity(who: Who, criteria: str, days: Sequence[date]) -> Table:
+    """Return whom a report is of, by which criteria, and of which visits."""
     rows = (
         ("Patient", words.called(who, alphabetic=True)),
-        ("Patient ID", _identifier(report)),
+        ("Patient ID", _identifier(who)),
         (
             "Born, sex",
             ", ".join(filter(None, [who.birth_date.isoformat() if who.birth_date else "", who.sex])) or "–",
         ),
-        ("Criteria", words.criteria_name(report.response)),
-        ("Visits", ", ".join(visit.date.isoformat() for visit in report.visits)),
+        ("Criteria", criteria),
+        ("Visits", ", ".join(day.isoformat() for day in days)),
     )
     cells = [[Paragraph(name, HEAD), Paragraph(text_of(value, 400), SMALL)] for name, value in rows]
     return lined(cells, [34 * mm, WIDTH - 34 * mm], head=False)
@@ -268,11 +286,12 @@ def _picture(image: Pictures.Image, side: float) -> Image:
     return Image(buffer, width=side, height=side)
 
 
-def _corrections(report: LongitudinalReport) -> Iterator[Flowable]:
-    if not report.corrections:
+def corrected(corrections: Sequence[Correction]) -> Iterator[Flowable]:
+    """Yield a table of what people decided."""
+    if not corrections:
         yield Paragraph("Nobody has corrected anything.", TEXT)
         return
-    rows = [[f"{c.at:%Y-%m-%d %H:%M}", c.author, c.lesion or "–", c.words] for c in report.corrections]
+    rows = [[f"{c.at:%Y-%m-%d %H:%M}", c.author, c.lesion or "–", c.words] for c in corrections]
     yield table(("When", "Who", "Lesion", "What"), rows, [26, 35, 20, 0])
 
 
@@ -290,4 +309,4 @@ def _made(report: LongitudinalReport) -> Iterator[Flowable]:
         )
 
 
-__all__ = ["write_pdf"]
+__all__ = ["SUBJECT", "corrected", "header_of", "identity", "write_pdf"]

@@ -51,15 +51,8 @@ def build(
     names = codes_of(course, lesions)
     shown = lesions if with_pictures else ()
     pictures, missing = lesion_pictures(course, shown, visits, open_object, images_of or _no_images)
-    patient = course.patient
     return LongitudinalReport(
-        patient=Who(
-            patient_id=patient.patient_id,
-            issuer=patient.issuer,
-            name=patient.name,
-            sex=patient.sex,
-            birth_date=patient.birth_date,
-        ),
+        patient=Who.of(course.patient),
         visits=visits,
         responses=tuple(_named(response, names) for response in responses),
         sums=tuple(sums_of(response, lesions) for response in responses),

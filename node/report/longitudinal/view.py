@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from typing import Self
 
 from PIL import Image
 
+from store.course import CoursePatient
 from store.response.growth import Growth
 from store.response.verdict import Response
 
@@ -26,6 +28,17 @@ class Who:
     """PatientSex."""
     birth_date: date | None = None
     """PatientBirthDate."""
+
+    @classmethod
+    def of(cls, patient: CoursePatient) -> Self:
+        """Return the patient of a course."""
+        return cls(
+            patient_id=patient.patient_id,
+            issuer=patient.issuer,
+            name=patient.name,
+            sex=patient.sex,
+            birth_date=patient.birth_date,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import pytest
 from seen_courses import history, lesion
 
 from plugins.errors import Refused
-from store.response import lugano, percist, who
+from store.response import lugano, percist, recist, who
 from store.response.cell import Cell
 from store.response.history import Reference, Role, Seen, Status
 from store.response.verdict import TimePoint
@@ -34,6 +34,47 @@ def test_percist_does_not_call_a_lesion_complete_that_lives_on_in_a_hot_one() ->
     baseline = (hot("A", 8.0), hot("B", 6.0, role=OTHER))
     assert by_uptake(baseline, (hot("A", 8.0), grown("B", OTHER))).non_target == "NON-CMR/NON-PMD"
     assert by_uptake(baseline, (hot("A", 1.0), grown("B", OTHER))).non_target == "CMR"
+
+
+def test_percist_knows_a_lesion_that_had_grown_together_at_the_first_pet() -> None:
+    reference = Reference(liver_mean=2.0, liver_sd=0.2, uptake_minutes=60)
+    first = (lesion("1", 30), lesion("2", 10, role=OTHER))
+    visits = (first, (hot("1", 8.0), grown("2", OTHER)), (hot("1", 4.0), grown("2", OTHER)))
+    point = percist.judge(history(*visits, references=(reference,))).time_points[-1]
+    assert (point.overall, point.new) == ("PMR", False)
+
+
+@pytest.mark.parametrize(("peak", "word"), [(3.0, "PMR"), (12.0, "PMD")])
+def test_percist_follows_a_target_that_parts_after_the_first_pet(peak: float, word: str) -> None:
+    point = by_uptake((hot("A", 8.0), grown("B")), (hot("A", 4.0), hot("B", peak)))
+    assert (point.overall, point.new, point.sum) == (word, False, max(4.0, peak))
+
+
+PRESENT, BEFORE = {"status": Status.PRESENT, "role": OTHER}, (lesion("A", 30), lesion("B", 10, role=OTHER))
+
+
+@pytest.mark.parametrize(
+    ("at_first_pet", "now", "is_new"),
+    [
+        ((), lesion("B", **PRESENT), False),
+        ((), hot("B", 5.0, role=OTHER), True),
+        ((lesion("B", status=Status.ABSENT, role=OTHER),), lesion("B", **PRESENT), True),
+    ],
+)
+def test_percist_takes_a_lesion_from_before_the_first_pet_for_new_by_its_uptake_only(
+    at_first_pet: tuple[Seen, ...], now: Seen, is_new: bool
+) -> None:
+    visits = (BEFORE, (hot("A", 8.0), *at_first_pet), (hot("A", 4.0), now))
+    point = percist.judge(history(*visits, references=(LIVER,))).time_points[-1]
+    assert (point.overall, point.new) == (("PMD", True) if is_new else ("PMR", False))
+
+
+def test_recist_adds_the_length_of_a_target_that_parts_after_the_baseline() -> None:
+    points = recist.judge(
+        history((lesion("A", 30), grown("B")), (lesion("A", 18), lesion("B", 14)))
+    ).time_points
+    assert [(p.sum, p.new) for p in points] == [(30.0, False), (32.0, False)]
+    assert (points[1].overall, points[0].doubts, points[1].doubts) == ("SD", (), ())
 
 
 def test_lugano_does_not_take_a_lesion_that_parts_again_for_one_that_came_back() -> None:

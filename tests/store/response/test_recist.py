@@ -119,10 +119,16 @@ def test_a_missing_target_is_not_evaluable_unless_the_rest_proves_progression() 
         "of 50.0 mm on 2024-01-01 (PD: 20 % and 5 mm above, 60.0 mm or more). No new lesion."
     )
     point = judge(course(target("T1", 40, 59.9), target("T2", 10, "NE"))).time_points[1]
-    assert (
-        "What was measured adds up to 59.9 mm. That proves no progression: 20 % and 5 mm above"
-        in point.because
+    assert point.because == (
+        "NE: Targets NE. Not assessed: T2. What was measured adds up to 59.9 mm. From that progression can neither be "
+        "shown nor excluded: 20 % and 5 mm above the nadir of 50.0 mm on 2024-01-01 are 60.0 mm. No new lesion."
     )
+    point = judge(course(target("T1", 40, "NE"), target("T2", 10, "NE"))).time_points[1]
+    assert point.because == (
+        "NE: Targets NE. Not assessed: T1, T2. Progression can neither be shown nor excluded. No new lesion."
+    )
+    point = judge(course(target("T1", 40, 0), target("T2", 10, "NE"))).time_points[1]
+    assert "What was measured adds up to 0.0 mm. From that progression can neither" in point.because
 
 
 def test_after_a_complete_response_any_target_is_progression_although_another_is_missing() -> None:

@@ -54,6 +54,61 @@ def test_a_length_in_a_column_that_is_not_known_is_told_by_its_name(status: str)
     assert error.sentence.endswith("; columns that are not known were ignored: long_axis_cm")
 
 
+OTHER_UNITS = [
+    ("Long axis (cm)", "names cm;", "in mm and name the column long_axis_mm"),
+    ("Long axis (inch)", "names inch;", "in mm and"),
+    ("Long axis (in)", "names in;", "in mm and"),
+    ("Long axis [cm]", "names cm;", "in mm and"),
+    ("Longest diameter mm (measured, cm)", "names cm;", "in mm and"),
+    ("Volume (L)", "names l;", "in mm3 and name the column volume_mm3"),
+    ("volume_mm3 (ml)", "names ml;", "in mm3 and"),
+    ("volume_ml (mm\N{SUPERSCRIPT THREE})", "names mm3;", "in ml and"),
+    ("SUVpeak (SUVbw)", "names suvbw;", "in SUL, g/ml and name the column suv_peak"),
+    ("SUVpeak (g/ml{SUVbw})", "names suvbw;", "in SUL, g/ml and"),
+    ("liver_mean (kBq/ml)", "names kbq/ml;", "in SUL, g/ml and"),
+    ("uptake_minutes (h)", "names h;", "in minutes and"),
+    ("injected_mbq (mCi)", "names mci;", "in MBq and"),
+    ("TLG (kg)", "names kg;", "in g and"),
+]
+
+
+@pytest.mark.parametrize(("heading", "named", "asked"), OTHER_UNITS)
+def test_a_heading_in_another_unit_than_that_of_its_column_is_refused(
+    heading: str, named: str, asked: str
+) -> None:
+    header = f'patient,lesion,date,role,"{heading}"'
+    error = refusal(table("P1,T1,2024-01-02,target,2", header=header))
+    assert (error.code, heading in error.sentence) == ("other-unit", True)
+    assert named in error.sentence and asked in error.sentence
+
+
+OWN_UNITS = [
+    ("Long axis (mm)", "long_axis_mm"),
+    ("Longest diameter mm (mm, RECIST)", "long_axis_mm"),
+    ("Long axis (longest in lung)", "long_axis_mm"),
+    ("Volume (mm\N{SUPERSCRIPT THREE})", "volume_mm3"),
+    ("Volume (mm^3)", "volume_mm3"),
+    ("Volume [mm3]", "volume_mm3"),
+    ("Volume (mL)", "volume_ml"),
+    ("Volume (cm\N{SUPERSCRIPT THREE})", "volume_ml"),
+    ("Volume (cc)", "volume_ml"),
+    ("SUVpeak (g/ml)", "suv_peak"),
+    ("SUVpeak (SUL)", "suv_peak"),
+    ("SUVpeak (g/ml, SUVlbm)", "suv_peak"),
+    ("TLG (g)", "tlg"),
+    ("Deauville (1-5)", "deauville"),
+]
+
+
+@pytest.mark.parametrize(("heading", "column"), OWN_UNITS)
+def test_a_heading_may_say_the_unit_of_its_column_and_words_that_are_none(heading: str, column: str) -> None:
+    read = read_table(
+        table("P1,T1,2024-01-02,target,2", header=f'patient,Lesion (name),date,role,"{heading}"')
+    )
+    assert column in read.columns and "lesion" in read.columns
+    assert read.notes == ()
+
+
 @pytest.mark.parametrize(("start", "told"), [("2024-03-01", 0), ("2024-03-02", 1)])
 def test_a_treatment_that_starts_after_every_visit_is_doubted(start: str, told: int) -> None:
     header = HEADER + ",treatment_start"
