@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from node import printing
-from node.cli_options import AsJson, Config, Home, open_database, operator, require_no_bytes
+from node.cli_options import AsJson, Config, Home, open_database, operator
 from node.flags import load_settings
+from node.own_folder import make_home
+from node.rows_place import require_no_node
 from plugins.errors import Refused
 
 if TYPE_CHECKING:
@@ -80,7 +82,8 @@ def users_password(
     """Give a person a new password, sign them out everywhere and forgive wrong tries."""
     from store import accounts
 
-    password = _password(password_file)
+    with open_database(home, config):  # where there is no node, nobody is asked for a password
+        password = _password(password_file)
     with _changing(home, config) as (session, _, tell):
         accounts.set_password(session, name, password)
         tell("password changed", name)
@@ -98,8 +101,12 @@ def users_disable(
     from store import accounts
 
     with _changing(home, config) as (session, _, tell):
+        was_last = not again and accounts.is_last_administrator(session, name)
         accounts.set_disabled(session, name, disabled=not again)
         tell("account enabled" if again else "account disabled", name)
+    if was_last:
+        words = "nobody is administrator any more; nadir users add NAME --role administrator makes another"
+        printing.complain(f"nadir: {words}")
     printing.say(f"{name} may sign in again" if again else f"{name} may sign in no more")
 
 
@@ -240,8 +247,8 @@ def _make_node(settings: Settings) -> None:
 
     is_made = bool(settings.database_url) or (settings.home / "nadir.sqlite").is_file()
     if not is_made:
-        require_no_bytes(settings.home)
-    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        require_no_node(settings.home)
+    make_home(settings.home)
     if is_made:
         return
     database = Database(settings.sql_url)
@@ -259,7 +266,12 @@ def _password(file: Path | None) -> str:
 
         return read_secret(file, "the password")
     if not sys.stdin.isatty():
-        return sys.stdin.readline(1000).rstrip("\r\n")
+        if line := sys.stdin.readline(1000):
+            return line.rstrip("\r\n")
+        sentence = (
+            "standard input is closed or ends before a password; give one line there, or --password-file"
+        )
+        raise Refused("weak-password", sentence)
     try:
         password, again = getpass.getpass("Password: "), getpass.getpass("Again: ")
     except EOFError as error:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from prometheus_client.registry import Collector
 from sqlmodel import Session
@@ -29,7 +29,6 @@ from store.prior_tables import Prior, PriorSearch
 from store.tables import Delivery, Event, Finding, Job, LesionLink, Pull, Study
 
 FRESH_SECONDS = 5.0
-Family = GaugeMetricFamily | CounterMetricFamily
 log = logging.getLogger(__name__)
 
 
@@ -49,20 +48,20 @@ class Counts(Collector):
         self._database, self._settings = database, settings
         self._received, self._walk = tally.Received(), tally.AuditWalk()
         self._lock = threading.Lock()
-        self._known: tuple[float, list[Family]] | None = None
+        self._known: tuple[float, list[Metric]] | None = None
 
-    def describe(self) -> Iterator[Family]:
+    def describe(self) -> Iterator[Metric]:
         """Give nothing: registration must not ask the database."""
         return iter(())
 
-    def collect(self) -> Iterator[Family]:
+    def collect(self) -> Iterator[Metric]:
         """Yield every family."""
         with self._lock:
             if self._known is None or time.monotonic() - self._known[0] > FRESH_SECONDS:
                 self._known = (time.monotonic(), list(self._ask()))
             return iter(self._known[1])
 
-    def _ask(self) -> Iterator[Family]:
+    def _ask(self) -> Iterator[Metric]:
         now = self._database.now()
         with self._database.reading() as session:
             yield from self._arrivals(session, now)
@@ -77,7 +76,7 @@ class Counts(Collector):
             yield from _disk(self._settings)
             yield from _certificates(self._settings, now)
 
-    def _arrivals(self, session: Session, now: datetime) -> Iterator[Family]:
+    def _arrivals(self, session: Session, now: datetime) -> Iterator[Metric]:
         objects = CounterMetricFamily(
             "nadir_received_objects",
             "Objects that are kept; own: results of ours that came back",
@@ -104,7 +103,7 @@ class Counts(Collector):
             [((), tally.settle_seconds(session))],
         )
 
-    def _trail(self, session: Session) -> Iterator[Family]:
+    def _trail(self, session: Session) -> Iterator[Metric]:
         records, unsent = tally.audit_unsent(session)
         yield _total("nadir_audit_records", "Messages in the audit trail", records)
         yield _by("nadir_audit_unsent", "Audit messages that a sink was not given yet", unsent, "sink")
@@ -127,7 +126,7 @@ def text(of: CollectorRegistry) -> bytes:
     return generate_latest(of)
 
 
-def _jobs(session: Session, now: datetime) -> Iterator[Family]:
+def _jobs(session: Session, now: datetime) -> Iterator[Metric]:
     rows = tally.grouped(session, Job.plugin, Job.state)
     by_state: dict[str, int] = {}
     by_plugin = GaugeMetricFamily(
@@ -154,7 +153,7 @@ def _jobs(session: Session, now: datetime) -> Iterator[Family]:
     )
 
 
-def _made(session: Session) -> Iterator[Family]:
+def _made(session: Session) -> Iterator[Metric]:
     found = dict(tally.grouped(session, Finding.superseded))
     yield _one("nadir_findings", "Findings, superseded ones too", sum(found.values()))
     yield _one("nadir_findings_current", "Findings of the newest revisions", found.get(False, 0))
@@ -164,7 +163,7 @@ def _made(session: Session) -> Iterator[Family]:
     yield _by("nadir_result_bytes", "Their bytes", {kind: size for kind, _, size in made}, "kind")
 
 
-def _deliveries(session: Session, now: datetime) -> Iterator[Family]:
+def _deliveries(session: Session, now: datetime) -> Iterator[Metric]:
     yield _counted(
         session,
         "nadir_deliveries",
@@ -189,7 +188,7 @@ def _deliveries(session: Session, now: datetime) -> Iterator[Family]:
     )
 
 
-def _sources(session: Session, now: datetime) -> Iterator[Family]:
+def _sources(session: Session, now: datetime) -> Iterator[Metric]:
     yield _counted(session, "nadir_pulls", "Studies that the PACS told of, by state", state=Pull.state)
     yield _one("nadir_pull_oldest_seconds", "Longest wait to be pulled", tally.oldest_pull(session, now))
     yield _counted(
@@ -198,7 +197,7 @@ def _sources(session: Session, now: datetime) -> Iterator[Family]:
     yield _counted(session, "nadir_priors", "Earlier studies found, by state", state=Prior.state)
 
 
-def _models(session: Session, now: datetime) -> Iterator[Family]:
+def _models(session: Session, now: datetime) -> Iterator[Metric]:
     yield _counted(session, "nadir_drift_alarms", "Alarms of drift, by analysis", plugin=DriftAlarm.plugin)
     last = {plugin: at.timestamp() for plugin, at in tally.last_drift(session).items()}
     yield _by("nadir_drift_last_alarm_timestamp_seconds", "When the last of them was", last, "plugin")
@@ -212,7 +211,7 @@ def _models(session: Session, now: datetime) -> Iterator[Family]:
     yield _by("nadir_scheduled_timestamp_seconds", "When a scheduled job comes next", coming, "scheduled")
 
 
-def _disk(settings: Settings) -> Iterator[Family]:
+def _disk(settings: Settings) -> Iterator[Metric]:
     try:
         used = shutil.disk_usage(settings.home)
     except OSError:
@@ -224,7 +223,7 @@ def _disk(settings: Settings) -> Iterator[Family]:
     )
 
 
-def _certificates(settings: Settings, now: datetime) -> Iterator[Family]:
+def _certificates(settings: Settings, now: datetime) -> Iterator[Metric]:
     days: dict[str, float] = {}
     for path in certificate_files(settings):
         try:
@@ -251,12 +250,13 @@ def _by(name: str, help_text: str, values: Mapping[str, float], label: str) -> G
 
 def _spread(
     name: str, help_text: str, values: Iterable[tuple[tuple[str, ...], Iterable[float]]], *labels: str
-) -> GaugeMetricFamily:
-    """Return median and 95th percentile of each list."""
-    family = GaugeMetricFamily(name, help_text, labels=[*labels, "quantile"])
+) -> Metric:
+    """Return median and 95th percentile of each list; a summary without sum and count, which are not of all time."""
+    family = Metric(name, help_text, "summary")
     for key, numbers in values:
+        of = dict(zip(labels, key, strict=True))
         for quantile, value in tally.quantiles(numbers).items():
-            family.add_metric([*key, str(quantile)], value)
+            family.add_sample(name, {**of, "quantile": str(quantile)}, value)
     return family
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from node.paths import without_tilde
+from node.paths import MaybePath, without_tilde
 from node.words import Words
 
 LOOPBACK = re.compile(r"^http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?(/|$)")
@@ -34,7 +33,7 @@ class OidcSettings(BaseModel):
         description="The provider's issuer, as its ID tokens say it: https://login.example.org/realms/x",
     )
     client_id: str = Field(default="", max_length=255, description="What this node is called there")
-    client_secret_file: Path | None = Field(
+    client_secret_file: MaybePath = Field(
         default=None,
         description="File that holds the client secret; none for a public client, which has PKCE alone",
     )
@@ -60,7 +59,7 @@ class OidcSettings(BaseModel):
     skew_seconds: int = Field(
         default=60, ge=0, le=300, description="How far the provider's clock may be off from this node's"
     )
-    ca_file: Path | None = Field(
+    ca_file: MaybePath = Field(
         default=None, description="Certificates that vouch for the provider's; the system's when not set"
     )
 

@@ -130,7 +130,7 @@ class VitalsServer:
     """`/alive`, `/health` and `/metrics` of one process, on a port of its own.
 
     `/alive` is 200 while its threads run; `/health` also wants the database to answer. No one has to say who he is:
-    the port is for the network of those that watch, and the loopback by default.
+    the port is for the network of those that watch, and the loopback by default. Who comes before `start` waits.
 
     Parameters
     ----------
@@ -160,8 +160,9 @@ class VitalsServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """End it."""
-        self._server.shutdown()
+        """End it, also before it was started."""
+        if self._thread.is_alive():
+            self._server.shutdown()
         self._server.server_close()
 
 

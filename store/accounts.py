@@ -87,14 +87,16 @@ def require_another_administrator(session: Session, name: str) -> None:
 
 
 def _require_another_administrator(session: Session, account: Account) -> None:
-    others = select(Account).where(
-        col(Account.role) == ROLES[-1], col(Account.disabled).is_(False), col(Account.id) != account.id
-    )
-    is_one = account.role == ROLES[-1] and not account.disabled
-    if is_one and session.exec(others).first() is None:
+    if is_last_administrator(session, account.name):
         raise Refused(
             "last-administrator", f"'{account.name}' is the only administrator; make another one first"
         )
+
+
+def is_last_administrator(session: Session, name: str) -> bool:
+    """Return True when nobody else may give roles; who may stays as it is before the transaction ends."""
+    who = select(Account.name).where(col(Account.role) == ROLES[-1], col(Account.disabled).is_(False))
+    return session.exec(who.order_by(col(Account.id)).with_for_update(key_share=True)).all() == [name]
 
 
 def set_disabled(session: Session, name: str, *, disabled: bool) -> None:
@@ -110,6 +112,13 @@ def check_sign_in(session: Session, name: str) -> Account | None:
     """Return the account that may sign in under this name, if there is one."""
     account = _account(session, name)
     return None if account is None or account.disabled else account
+
+
+def is_still(session: Session, checked: Account) -> bool:
+    """Return True when this person may sign in with the password that was checked, until the transaction ends."""
+    statement = select(Account).where(col(Account.id) == checked.id).with_for_update(key_share=True)
+    row = session.exec(statement).first()
+    return row is not None and not row.disabled and row.password == checked.password
 
 
 def list_accounts(session: Session) -> list[dict[str, Any]]:
@@ -233,7 +242,9 @@ __all__ = [
     "find_token",
     "has_any",
     "hash_password",
+    "is_last_administrator",
     "is_password",
+    "is_still",
     "list_accounts",
     "list_tokens",
     "require_account",

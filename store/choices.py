@@ -21,7 +21,7 @@ from store.chosen import chosen, decision_of
 from store.course import Course, course
 from store.database import aware_utc
 from store.identity import drawn
-from store.patients import same_person
+from store.patients import hold, same_person
 from store.sighting import Decision, Sighting
 from store.tables import Choice, Finding
 
@@ -76,6 +76,7 @@ def choose(
     """
     _require_author(author)
     _check_value(kind, value)
+    hold(session, patient_pk)
     now_known = course(session, patient_pk)
     _require_lesion(session, now_known, tracking_uid)
     if study_instance_uid and study_instance_uid not in {v.study_instance_uid for v in now_known.visits}:
@@ -110,6 +111,7 @@ def swap(
 ) -> tuple[Decision, Decision]:
     """Keep that two lesions were taken for each other at a study, and return both relinks. Refuses as `choose`."""
     _require_author(author)
+    hold(session, patient_pk)
     known = course(session, patient_pk)
     one, other = (_drawn_at(known, uid, study_instance_uid) for uid in (tracking_uid, other_uid))
     if one is other:
@@ -133,6 +135,7 @@ def undo(
 ) -> Decision:
     """Take a choice back, or back again what took it back, by a further one. Refuses `no-such-choice`, `undone`."""
     _require_author(author)
+    hold(session, patient_pk)
     known = chosen(session, patient_pk)
     row = next((one for one in known.decisions if one.number == number), None)
     if row is None:
@@ -162,6 +165,7 @@ def give_reference(
     and `bad-reference`.
     """
     _require_author(author)
+    hold(session, patient_pk)
     if study_instance_uid not in {v.study_instance_uid for v in course(session, patient_pk).visits}:
         raise Refused("no-such-study", f"the patient has no dated study {study_instance_uid}")
     if not values or set(values) - set(given_reference.NUMBERS):

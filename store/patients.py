@@ -81,6 +81,26 @@ def same_person(session: Session, patient_pk: int) -> tuple[int, ...]:
     return (head, *members)
 
 
+def is_another(session: Session, patient_pk: int, patient_id: str, issuer: str = "") -> bool:
+    """Return True when an identifier is of another person than this patient; False where either has no PatientID.
+
+    Issuers are compared only where both are known.
+    """
+    members = [session.get_one(Patient, pk) for pk in same_person(session, patient_pk)]
+    known = [one for one in members if one.patient_id]
+    is_one = any(one.patient_id == patient_id and issuer in ("", one.issuer or issuer) for one in known)
+    return bool(patient_id and known) and not is_one
+
+
+def hold(session: Session, *patient_pks: int) -> None:
+    """Let nobody else decide of these persons before the transaction ends; what it reads from now on is the newest."""
+    held: set[int] = set()
+    while wanted := {pk for one in patient_pks for pk in same_person(session, one)} - held:
+        rows = select(Patient.id).where(col(Patient.id).in_(wanted)).order_by(col(Patient.id))
+        session.exec(rows.with_for_update(key_share=True)).all()
+        held |= wanted
+
+
 def heads(session: Session) -> tuple[int, ...]:
     """Return one row for each person, by issuer and PatientID."""
     into = _into(session)
@@ -102,6 +122,7 @@ def merge(
     session: Session, patient_pk: int, into_pk: int, author: str, now: datetime, note: str = ""
 ) -> None:
     """Declare that a patient is another one. Refuses `same-patient` when that is so already."""
+    hold(session, patient_pk, into_pk)
     if _head(_into(session), patient_pk) == _head(_into(session), into_pk):
         raise Refused("same-patient", "the two are one patient already")
     _add(session, _head(_into(session), patient_pk), _head(_into(session), into_pk), author, now, note)
@@ -109,6 +130,7 @@ def merge(
 
 def part(session: Session, patient_pk: int, author: str, now: datetime, note: str = "") -> None:
     """Take back that a patient is another one. Refuses `not-merged`."""
+    hold(session, patient_pk)
     if patient_pk not in _into(session):
         raise Refused("not-merged", "the patient was not merged into another one")
     _add(session, patient_pk, None, author, now, note)
@@ -192,5 +214,6 @@ def _add(
 
 
 __all__ = [
-    "Merged", "find_patient", "heads", "members_of", "merge", "merged", "merges", "part", "patient_row", "same_person",
+    "Merged", "find_patient", "heads", "hold", "is_another", "members_of", "merge", "merged", "merges", "part",
+    "patient_row", "same_person",
 ]  # fmt: skip

@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from sqlalchemy import not_, or_
 from sqlmodel import Session, col, delete, select, update
 
 from store.access_tables import Account, LoginFailure, WebSession
 from store.database import insert_new
+from store.due import AHEAD, is_over
 
 FREE_TRIES = 5
 FIRST_WAIT = timedelta(seconds=30)
@@ -42,8 +44,9 @@ def find(
     session: Session, cookie: str, now: datetime, *, idle: timedelta, whole: timedelta
 ) -> SignedIn | None:
     """Return who is signed in by this cookie: not idle for too long, not for too long in all, not disabled."""
-    row = session.exec(select(WebSession).where(WebSession.sha256 == _sha256(cookie))).first()
-    if row is None or now - row.used_at >= idle or now - row.created_at >= whole:
+    over = or_(is_over(WebSession.used_at, now, idle), is_over(WebSession.created_at, now, whole))
+    row = session.exec(select(WebSession).where(WebSession.sha256 == _sha256(cookie), not_(over))).first()
+    if row is None:
         return None
     account = session.get(Account, row.account_pk)
     if account is None or account.disabled:
@@ -68,10 +71,10 @@ def end_all(session: Session, account_pk: int | None) -> None:
 
 def sweep(session: Session, now: datetime, whole_seconds: float) -> None:
     """Delete sessions and failures that mean nothing any more."""
-    session.exec(
-        delete(WebSession).where(col(WebSession.created_at) <= now - timedelta(seconds=whole_seconds))
-    )
-    session.exec(delete(LoginFailure).where(col(LoginFailure.last_at) <= now - FORGOTTEN_AFTER))
+    whole = timedelta(seconds=whole_seconds)
+    over = (is_over(at, now, whole) for at in (WebSession.created_at, WebSession.used_at))
+    session.exec(delete(WebSession).where(or_(*over)))
+    session.exec(delete(LoginFailure).where(is_over(LoginFailure.last_at, now, FORGOTTEN_AFTER)))
 
 
 def name_subject(name: str) -> str:
@@ -105,8 +108,9 @@ def forgive(session: Session, subject: str, *, tries: int | None = None) -> None
 def _failures(session: Session, subject: str, now: datetime) -> LoginFailure:
     insert_new(session, LoginFailure, {"subject": subject, "failures": 0, "last_at": now})
     row = session.exec(select(LoginFailure).where(LoginFailure.subject == subject).with_for_update()).one()
-    if now - row.last_at >= FORGOTTEN_AFTER:
+    if not now - FORGOTTEN_AFTER < row.last_at <= now + AHEAD:
         row.failures = 0
+    row.last_at = min(row.last_at, now)  # by another machine's clock, a wait begins now
     return row
 
 

@@ -18,6 +18,7 @@ from node.web.site import Site
 from plugins.errors import Refused
 from store import choices
 from store.finding_view import FindingView, finding_view, findings_of
+from store.patients import hold
 from store.sighting import Decision
 from store.study_head import study_head
 
@@ -79,6 +80,7 @@ def choose(site: Site, request: Request, study_instance_uid: str, said: Said) ->
     with site.database.transaction() as session:
         head, one = study_head(session, study_instance_uid), None
         patient_pk = head.patient_pk
+        hold(session, patient_pk)
         if said.finding is not None:
             one = _as_seen(session, study_instance_uid, said.finding, said.lesion)
         if said.seen is not None:

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import re
+from datetime import datetime
 from urllib.parse import parse_qs
 
 import anyio
@@ -21,6 +22,7 @@ from node.settings import Settings
 from node.web.access import COOKIE, allow
 from node.web.frame import Frame
 from store import accounts, sessions
+from store.access_tables import Account
 from store.database import Database
 
 log = logging.getLogger(__name__)
@@ -124,17 +126,24 @@ class SignInDesk:
             raise HTTPException(429, sentence, {"Retry-After": str(seconds)})
         with self._database.reading() as session:
             account = accounts.check_sign_in(session, given.name)
-        if not accounts.is_password(given.password, account.password if account else None) or account is None:
+        is_right = accounts.is_password(given.password, account.password if account else None)
+        cookie = self._begin(account, subjects, before, now) if is_right and account else None
+        if account is None or cookie is None:
             self._tell(given.name, address, "wrong name or password")
             raise HTTPException(401, "wrong name or password")
-        with self._database.transaction() as session:
-            sessions.forgive(session, subjects[0])
-            sessions.forgive(session, subjects[1], tries=1)
-            sessions.end(session, before)
-            cookie = sessions.begin(session, account.id, now)
         log.info(line("signed-in", account=account.name, address=address))
         self._record(audit_events.signed_in(account.name, address))
         return cookie
+
+    def _begin(self, account: Account, subjects: tuple[str, str], before: str, now: datetime) -> str | None:
+        """Return the cookie of a new session; None when password or right were changed while the hash was made."""
+        with self._database.transaction() as session:
+            if not accounts.is_still(session, account):
+                return None
+            sessions.forgive(session, subjects[0])
+            sessions.forgive(session, subjects[1], tries=1)
+            sessions.end(session, before)
+            return sessions.begin(session, account.id, now)
 
     def sign_out(self, cookie: str, name: str, address: str) -> None:
         """End a session."""

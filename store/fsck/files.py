@@ -26,6 +26,8 @@ from store.tables import Instance, Result, Series, Study
 YOUNG_SECONDS = 600.0
 QUARANTINED = re.compile(r"([0-9a-f]{64})\.(dcm|json)")
 FOLDERS = ("incoming", "objects", "quarantine", "ready")
+FOLDER_MODE, OBJECT_MODE = 0o750, 0o440
+"""What folders of the store, and objects in it, may allow at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +98,8 @@ def check_files(
     yield from _unknown(objects.root, frozenset(FOLDERS), "")
     for name in FOLDERS:
         mode = (objects.root / name).lstat().st_mode
-        if stat.S_ISDIR(mode) and mode & 0o027:
-            yield _mode(name, mode)
+        if stat.S_ISDIR(mode) and mode & 0o777 & ~FOLDER_MODE:
+            yield _mode(name, mode, FOLDER_MODE)
     yield from _readable(objects.root, "incoming", _incoming(objects, now))
     yield from _readable(objects.root, "objects", _objects(objects, held, now))
     yield from _readable(objects.root, "quarantine", _quarantine(objects, held, quick=quick))
@@ -183,8 +185,8 @@ def _unknown(folder: Path, known: frozenset[str] | re.Pattern[str], below: str) 
                 )
 
 
-def _mode(subject: str, mode: int) -> Fault:
-    sentence = f"The mode {stat.S_IMODE(mode):04o} lets others read or anybody write."
+def _mode(subject: str, mode: int, most: int) -> Fault:
+    sentence = f"The mode {stat.S_IMODE(mode):04o} allows more than {most:04o}."
     return Fault(invariant="I4", code="wrong-mode", subject=subject, sentence=sentence, todo=REPAIR)
 
 
@@ -217,8 +219,8 @@ def _objects_of(folder: Path, held: Mapping[str, Named], now: float) -> Iterator
         if path.is_symlink() or not ours.fullmatch(path.name):
             continue
         mode = path.stat().st_mode
-        if mode & 0o337:
-            yield _mode(f"objects/{folder.name}/{path.name}", mode)
+        if mode & 0o777 & ~OBJECT_MODE:
+            yield _mode(f"objects/{folder.name}/{path.name}", mode, OBJECT_MODE)
         if path.stem not in held:
             yield Fault(
                 invariant="disk",

@@ -81,6 +81,14 @@ def test_the_rules_are_rules_and_each_fires_when_it_should_and_not_else() -> Non
     assert [rule["alert"] for rule in ALERTS if tested.count(rule["alert"]) < 2] == []
 
 
+def test_what_a_node_tells_is_written_as_prometheus_wants_it(told: str) -> None:
+    check = [program("promtool", "prometheus"), "check", "metrics"]
+    done = subprocess.run(check, input=told, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    for name in ("nadir_settle_seconds", "nadir_job_run_seconds", "nadir_delivery_seconds"):
+        assert f"# TYPE {name} summary\n" in told
+
+
 def test_every_alert_says_what_to_do() -> None:
     for rule in ALERTS:
         assert rule["labels"]["severity"] in ("warning", "critical"), rule["alert"]

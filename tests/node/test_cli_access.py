@@ -104,6 +104,19 @@ def test_who_makes_a_node_with_the_first_token_is_told_where(tmp_path: Path) -> 
     assert (second.exit_code, second.stderr) == (0, "")
 
 
+def test_who_shuts_out_the_only_administrator_is_told_that_nobody_is_left(tmp_path: Path) -> None:
+    home, runner = ["--home", str(tmp_path)], CliRunner()
+    for name in ("ada", "bea"):
+        add = ["users", "add", name, "--role", "administrator", *home]
+        assert runner.invoke(app, add, input=f"{PASSWORD}\n").exit_code == 0
+    first, last = (runner.invoke(app, ["users", "disable", name, *home]) for name in ("ada", "bea"))
+    assert (first.exit_code, first.stdout, first.stderr) == (0, "ada may sign in no more\n", "")
+    assert (last.exit_code, last.stdout) == (0, "bea may sign in no more\n")
+    words = "nobody is administrator any more; nadir users add NAME --role administrator makes another"
+    assert last.stderr == f"nadir: {words}\n"
+    assert runner.invoke(app, ["users", "disable", "bea", *home]).stderr == ""
+
+
 @pytest.mark.parametrize("days", ["3000000", "36500.5", "inf"])
 def test_a_token_lasts_a_hundred_years_at_most(tmp_path: Path, days: str) -> None:
     add = ["tokens", "add", "one", "--scope", "api", "--home", str(tmp_path), "--days"]

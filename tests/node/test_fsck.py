@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 import pytest
 from empty_database import empty_database
 from node_process import NADIR, nadir
-from programs import program
+from programs import bound_by_modes
 from sqlmodel import select
 from whole_node import START, WholeNode, image
 
@@ -191,11 +189,3 @@ def test_a_store_that_may_not_be_read_is_named_with_what_to_do(node: WholeNode) 
         f"nadir: The object store in {node.objects.root} cannot be written or read (Permission denied); "
         "let the user that runs nadir read and write it (chown or chmod).\n"
     )
-
-
-def bound_by_modes(*command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as somebody whom the modes of files bind, also when root runs the tests."""
-    unbound = "-dac_override,-dac_read_search"
-    drop = [program("setpriv", "util-linux"), f"--bounding-set={unbound}", f"--inh-caps={unbound}"]
-    bound = [*(drop if os.geteuid() == 0 else []), *command]
-    return subprocess.run(bound, capture_output=True, text=True, timeout=300, check=False)

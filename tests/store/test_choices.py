@@ -17,9 +17,10 @@ from store.chosen import Chosen, chosen
 from store.course import Course, CourseVisit, course, judged
 from store.course_json import from_json, to_json
 from store.database import Database
+from store.person import Person
 from store.response.history import Role, Status
 from store.sighting import Decision, Measure, Sighting
-from store.tables import Choice
+from store.tables import Choice, Patient
 from store.told import doubts
 from store.tracking.link import Kind
 
@@ -222,6 +223,96 @@ def test_fragments_are_one_lesion_when_a_person_says_so(database: Database) -> N
         decide(session, "relink", NEW, ONE, second, split=True)
         found = course(session, pk)
     assert lengths(found)[1] == {ONE: 210 + 300, TWO: 110}
+
+
+def fallen_apart(session: Session) -> tuple[int, str, str, str]:
+    """Write a lesion of which a part of its own goes on beside it from the second visit; return patient and studies."""
+    clock = Clock()
+    first = visit(session, clock, JANUARY, [lesion(ONE, 26)])
+    parts = [Linked(kind=Kind.SPLIT, uid=uid, earlier=[ONE], study=first) for uid in (ONE, NEW)]
+    second = visit(session, clock, MARCH, [lesion(ONE, 18), lesion(NEW, 15.6, segment_number=2)], parts)
+    same = Linked(kind=Kind.SAME, uid=ONE, earlier=[ONE], study=second)
+    gone = Linked(kind=Kind.GONE, uid=NEW, earlier=[NEW], study=second, is_drawn=False)
+    third = visit(session, clock, MAY, [lesion(ONE, 17)], [same, gone])
+    return patient_pk(session), first, second, third
+
+
+@pytest.mark.parametrize("at_one_visit", [True, False])
+def test_a_rejected_fragment_leaves_the_lesion_and_its_other_fragments_until_that_is_undone(
+    database: Database, at_one_visit: bool
+) -> None:
+    with database.transaction() as session:
+        pk, _, second, _ = fallen_apart(session)
+        number = decide(session, "reject", NEW, "true", second if at_one_visit else "").number
+        without = course(session, pk)
+        undo(session, pk, number, author="Dr. Grey", now=at(1001))
+        again = course(session, pk)
+        known = Person(
+            members=(pk,), head=session.get_one(Patient, pk), course=without, chosen=Chosen(), made_by={}
+        )
+    assert [known.rejected_by(uid, ONE, second) for uid in (ONE, NEW)] == [None, "Dr. Grey"]
+    assert lengths(without) == [{ONE: 260}, {ONE: 180}, {ONE: 170}]
+    assert lengths(again) == [{ONE: 260}, {ONE: 180 + 156}, {ONE: 170}]
+
+
+def test_a_choice_of_the_whole_speaks_of_every_fragment(database: Database) -> None:
+    with database.transaction() as session:
+        pk, _, second, _ = fallen_apart(session)
+        decide(session, "reject", ONE, "true", second)
+        found = course(session, pk)
+    assert lengths(found) == [{ONE: 260}, {}, {ONE: 170}]
+
+
+SAID_OF_A_FRAGMENT = [
+    ("second", "too-small", Status.MEASURED, 180 + 50),
+    ("second", "absent", Status.MEASURED, 180),
+    ("second", "NE", Status.NOT_EVALUABLE, None),
+    ("third", "too-small", Status.MEASURED, 170 + 50),
+    ("third", "absent", Status.MEASURED, 170),
+    ("third", "unequivocal-progression", Status.PROGRESSED, None),
+]
+
+
+@pytest.mark.parametrize(("at_visit", "said", "status", "tenths"), SAID_OF_A_FRAGMENT)
+def test_what_a_person_saw_of_a_fragment_counts_beside_the_others(
+    database: Database, at_visit: str, said: str, status: Status, tenths: int | None
+) -> None:
+    with database.transaction() as session:
+        pk, _, second, third = fallen_apart(session)
+        decide(session, "status", NEW, said, {"second": second, "third": third}[at_visit])
+        found = course(session, pk)
+    seen = found.history().visits[1 if at_visit == "second" else 2].seen[0]
+    assert (seen.lesion, seen.status, seen.long_axis_tenths) == (ONE, status, tenths)
+
+
+def test_a_fragment_too_small_to_measure_adds_the_sphere_of_5_mm_to_the_volume(database: Database) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        first = visit(session, clock, JANUARY, [lesion(ONE, 26, volume=9.2)])
+        parts = [Linked(kind=Kind.SPLIT, uid=uid, earlier=[ONE], study=first) for uid in (ONE, NEW)]
+        found = [lesion(ONE, 18, volume=3.0), lesion(NEW, 15.6, segment_number=2, volume=2.0)]
+        second = visit(session, clock, MARCH, found, parts)
+        decide(session, "status", NEW, "too-small", second)
+        history = course(session, patient_pk(session)).history("volumetric")
+    assert [v.seen[0].volume_mm3 for v in history.visits] == [pytest.approx(9200), pytest.approx(3065.45)]
+
+
+def test_what_is_said_of_a_fragment_where_nothing_tells_of_it_is_said_of_it_alone(database: Database) -> None:
+    with database.transaction() as session:
+        pk, first, *_ = fallen_apart(session)
+        decide(session, "status", NEW, "too-small", first)
+        (one, other) = [s for s in course(session, pk).sightings if s.study_instance_uid == first]
+    assert (one.tracking_uid, one.status, one.counts) == (ONE, Status.MEASURED, True)
+    assert (other.tracking_uid, other.lesion, other.status) == (NEW, ONE, Status.TOO_SMALL)
+    assert other.label == "Nodule .3"
+
+
+def test_an_approved_outline_of_a_fragment_is_no_word_on_the_others(database: Database) -> None:
+    with database.transaction() as session:
+        pk, _, second, _ = fallen_apart(session)
+        decide(session, "outline", NEW, "approved", second)
+        there = [s for s in course(session, pk).sightings if s.study_instance_uid == second]
+    assert {s.tracking_uid: [d.kind for d in s.decisions] for s in there} == {ONE: [], NEW: ["outline"]}
 
 
 def test_a_choice_touches_no_other_patient(database: Database) -> None:

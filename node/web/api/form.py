@@ -25,7 +25,7 @@ import math
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import AfterValidator, BaseModel, Field
 from starlette.exceptions import HTTPException
 
@@ -34,6 +34,7 @@ from store.database import aware_utc
 MOST_ROWS = 1000
 MOST_CHARACTERS = 512
 MOST_PK = (1 << 63) - 1
+MAY_REPEAT = frozenset({"criteria"})
 
 Limit = Annotated[int, Query(ge=1, le=MOST_ROWS, description="Most rows of this answer")]
 Cursor = Annotated[
@@ -85,7 +86,15 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def routes(noun: str) -> APIRouter:
     """Return an empty router for the JSON of one noun: its prefix, its tag and the errors that every route may give."""
-    return APIRouter(prefix="/api", tags=[noun], responses=problems(401, 403, 422, 503))
+    once = [Depends(_each_once)]
+    return APIRouter(prefix="/api", tags=[noun], responses=problems(401, 403, 422, 503), dependencies=once)
+
+
+async def _each_once(request: Request) -> None:
+    """Raise 422 for a parameter that stands twice: the last one would be taken, and the others passed over."""
+    names = [name for name, _ in request.query_params.multi_items() if name not in MAY_REPEAT]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise HTTPException(422, f"{twice[:64]} stands twice in this query; name it once")
 
 
 def cursor_of(*values: str | int | float | None) -> str:

@@ -110,6 +110,19 @@ def test_a_cursor_comes_back_as_it_was_made_and_any_other_text_is_refused() -> N
         assert error.value.status_code == 422
 
 
+def test_a_parameter_that_stands_twice_is_refused_unless_it_is_a_list(administrator: httpx.Client) -> None:
+    for query in ("patient_id=JP&patient_id=GB", "patient_id=JP&patient_id=", "limit=1&limit=1"):
+        answer = administrator.get(f"/api/findings?{query}")
+        name = query.partition("=")[0]
+        assert (answer.status_code, answer.json()) == (
+            422,
+            {"error": f"{name} stands twice in this query; name it once", "code": "not-valid"},
+        )
+    assert administrator.get("/api/findings?patient_id=JP&limit=1").status_code == 200
+    several = administrator.get("/api/patients/1/course?criteria=who&criteria=recist1.1")
+    assert several.json()["code"] == "no-such-patient"
+
+
 def test_each_refusal_has_the_status_that_says_whose_turn_it_is() -> None:
     assert [
         status_of(code) for code in ("no-such-model", "no-family", "overtaken", "bad-token", "no-such-state")

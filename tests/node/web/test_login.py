@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 from empty_database import empty_database
+from sqlmodel import select
 from starlette.requests import Request
 from web_site import PASSWORD, WebSite
 
+from node.access_desk import AccessDesk
 from node.settings import Settings
 from node.web.access import Gate
 from store import accounts, sessions
+from store.access_tables import LoginFailure, WebSession
 
 pytestmark = pytest.mark.sec
 
@@ -106,6 +109,29 @@ def test_login_ends_by_signing_out_by_a_new_password_and_by_being_shut_out(site:
         accounts.set_disabled(session, "ada", disabled=True)
     assert shut.get("/api/jobs").status_code == 401
     assert site.client().post("/login", json={"name": "ada", "password": PASSWORD}).status_code == 401
+
+
+@pytest.mark.parametrize("way", ["password", "disabled"])
+def test_login_that_is_under_way_during_a_new_password_or_a_disabling_begins_no_session(
+    site: WebSite, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    desk, real = AccessDesk(site.database, site.settings), accounts.is_password
+    changes = {"password": "nine grey wooden doors"} if way == "password" else {"disabled": True}
+
+    def slow(password: str, hashed: str | None) -> bool:
+        found = real(password, hashed)
+        desk.change("bea", by="ada", **changes)  # type: ignore[arg-type]
+        return found
+
+    site.account("bea", "viewer")
+    monkeypatch.setattr(accounts, "is_password", slow)
+    client = site.client()
+    answer = client.post("/login", json={"name": "bea", "password": PASSWORD})
+    assert (answer.status_code, answer.json()["code"]) == (401, "not-signed-in")
+    assert "nadir_session" not in client.cookies
+    with site.database.reading() as session:
+        assert session.exec(select(WebSession)).all() == []
+        assert [row.failures for row in session.exec(select(LoginFailure)) if "address" in row.subject] == [1]
 
 
 def test_login_ends_when_nothing_is_done_and_when_the_day_is_over(site: WebSite) -> None:

@@ -253,8 +253,12 @@ def test_i4_a_link_in_the_place_of_an_object_is_found_and_never_followed(
 
 def test_i4_modes_that_let_others_read_or_anybody_write_are_set_right(node: WholeNode) -> None:
     path = an_object(node)
+    path.chmod(0o600)
+    assert [one.sentence for one in found(node)] == ["The mode 0600 allows more than 0440."]
     path.chmod(0o666)
     (node.objects.root / "incoming").chmod(0o777)
+    sentences = ["The mode 0777 allows more than 0750.", "The mode 0666 allows more than 0440."]
+    assert [one.sentence for one in found(node)] == sentences
     assert codes(node) == [("I4", "wrong-mode"), ("I4", "wrong-mode")]
     assert [one.mended for one in mended(node)] == ["set right", "set right"]
     assert path.stat().st_mode & 0o777 == 0o440
