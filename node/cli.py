@@ -39,6 +39,7 @@ def _common(
 
 def main() -> None:
     """Run the command line; every error is one line that says what to do."""
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file name may hold bytes that are no text
             stream.reconfigure(errors="backslashreplace")
@@ -56,6 +57,18 @@ def main() -> None:
     if status == 130:
         printing.complain("nadir: interrupted")
     sys.exit(status)
+
+
+def _open_streams() -> None:
+    """Put the null device where a standard stream is closed.
+
+    In this order each takes its own number, so that no file that is opened later stands in its place.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115 - as long as the process
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 def _told(error: Exception) -> int:

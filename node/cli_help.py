@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,13 +18,25 @@ ORDER = {
     ),
 }
 """Commands of a group as they are shown; others come last, as they were registered."""
+SURROGATES = re.compile("[\ud800-\udfff]")
+"""What Python makes of bytes on a command line that are not UTF-8."""
 
 
 class PlainCommand(TyperCommand):
-    """A command whose help has no frames, in which long names of options would be cut."""
+    """A command whose help has no frames, in which long names of options would be cut, and whose text is text."""
 
     def __init__(self, *args: Any, **about: Any) -> None:
         super().__init__(*args, **{**about, "rich_markup_mode": None})
+
+    def invoke(self, ctx: Any) -> Any:
+        """Return what the command returns. Raises BadParameter for bytes that are no text; a path may be any."""
+        for parameter in self.params:
+            given = ctx.params.get(parameter.name)
+            texts = given if isinstance(given, (list, tuple)) else [given]
+            if any(isinstance(text, str) and SURROGATES.search(text) for text in texts):
+                sentence = "this text is not UTF-8"
+                raise typer.BadParameter(sentence, ctx=ctx, param=parameter)  # type: ignore[arg-type]
+        return super().invoke(ctx)
 
 
 def arrange(app: typer.Typer, name: str) -> None:

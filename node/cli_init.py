@@ -64,8 +64,6 @@ def _checked(name: str, said: str) -> Any:
     from node.settings import Settings
 
     value: Any = [part.strip() for part in said.split(",") if part.strip()] if name in LISTS else said.strip()
-    if name == "home" and not value:
-        raise Refused("bad-settings", "home: name a folder, as ~/.nadir")
     return getattr(Settings.load(None, **{name: value}), name)
 
 

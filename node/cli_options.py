@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from node.flags import load_settings
+from node.rows_place import require_no_node, require_own_place
 from plugins.errors import Refused
 
 if TYPE_CHECKING:
@@ -83,30 +84,24 @@ def tell_exported(
         audit.append(session, [(now, message.xml(now, settings.ae_title))])
 
 
-def require_no_bytes(home: Path) -> None:
-    """Refuse (`no-database`) a folder without a database in which a node keeps bytes: its rows are somewhere else."""
-    objects = (home / "store" / "objects").glob("*/*.dcm")
-    if (home / "audit.key").exists() or next(objects, None) is not None:
-        sentence = (
-            f"a node keeps its objects in {home} and its rows in another database: name that as the node is told it, "
-            "in NADIR_DATABASE_URL_FILE (a file that holds database_url) or in the settings file of --config"
-        )
-        raise Refused("no-database", sentence)
-
-
 @contextmanager
 def open_database(home: Path | None, config: Path | None) -> Iterator[Database]:
-    """Give the database of a node that exists already, brought up to date when a newer version reads it first."""
+    """Give the database of a node that exists already, brought up to date when a newer version reads it first.
+
+    Refuses `no-database` and `other-database`: the rows of this home are in another one.
+    """
     settings = load_settings(config, {"home": home})
     url = settings.sql_url
     if not settings.database_url and not (settings.home / "nadir.sqlite").is_file():
-        require_no_bytes(settings.home)
+        require_no_node(settings.home)
         raise Refused("no-database", f"there is no node in {settings.home}; name its folder with --home")
     from store.database import Database
 
     database = Database(url)
     try:
         if not database.is_current():
+            if database.is_empty():
+                require_own_place(settings, database.where)
             database.upgrade()
         yield database
     finally:

@@ -20,6 +20,10 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="Begin new rows for the objects of a home whose database is lost."),
+    ] = False,
     **flags: Any,
 ) -> None:
     """Run the node until it is told to stop (SIGTERM or Ctrl-C), then finish what is under way.
@@ -30,6 +34,11 @@ def serve(
     settings = load_settings(config, flags)
     from node.serve import serve as run
 
+    if rebuild and settings.home.is_dir():
+        from node.rows_place import remember
+        from store.database import place_of
+
+        remember(settings.home, place_of(settings.sql_url))
     run(settings, tuple(role or ()))
 
 

@@ -23,6 +23,7 @@ from node import logs
 from node.archive import Archive
 from node.demo_ledger import Standing, collect, standing
 from node.demo_truth import true_things
+from node.own_folder import close_to_others
 from node.report.folder import write_report
 from node.report.shown import RESEARCH_USE, StudyReport, Truth
 from node.report.terminal import findings_table, truth_table
@@ -96,7 +97,8 @@ def _prepare(out: Path, data: Path | None) -> None:
     if data is not None and data.resolve().is_relative_to(out.resolve()):
         raise Refused("folder-not-empty", f"{data} lies inside {out}, which is emptied; name another --out")
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True, mode=0o700)
+        close_to_others(out)
         (out / MARK).touch()
         for name in OURS:
             if (out / name).exists():

@@ -5,10 +5,8 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
-import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, entry_points, version
@@ -23,12 +21,14 @@ from sqlmodel import Session
 from models.extras import how_to_install
 from models.place import Places
 from models.runtime import default_cache, kept_trials
-from node.audit import sinks_of
+from node.audit import pseudonym_key, sinks_of
 from node.callers import Callers
 from node.committer import callers_of
 from node.deliveries import key_of
+from node.doctor_home import RIGHTS, home
 from node.doctor_peers import peers
 from node.examined import Line
+from node.rows_place import require_own_place
 from node.settings import Settings
 from node.tls import SOON_DAYS, certificate_files, days_left, https_context, server_context
 from node.variables import foreign
@@ -38,7 +38,7 @@ from plugins.errors import NadirError, Refused
 from plugins.registry import GROUP, load_plugins
 from store import accounts, outbox
 from store.access_tables import Account
-from store.database import Database
+from store.database import Database, place_of
 from store.dicom.decode import can_decode
 from store.registry import active
 
@@ -54,7 +54,6 @@ SYNTAXES = {
     "JPEG 2000": "1.2.840.10008.1.2.4.90",
     "RLE": "1.2.840.10008.1.2.5",
 }
-FREE_BYTES = 1e9
 
 
 def examine(settings: Settings) -> list[Line]:
@@ -63,7 +62,7 @@ def examine(settings: Settings) -> list[Line]:
         *_software(),
         *_decoders(),
         *_plugins(settings),
-        _home(settings.home, settings.reserve_bytes),
+        *home(settings),
         _database(settings),
         *_variables(),
         *_unserved(settings),
@@ -73,6 +72,11 @@ def examine(settings: Settings) -> list[Line]:
         *([_port("DICOM port", settings.dicom_host, settings.dicom_port)] if settings.plain_dicom else []),
         *_tls(settings),
         _port("HTTP port", settings.http_host, settings.http_port),
+        *(
+            [_port("metrics port", settings.metrics_host, settings.metrics_port)]
+            if settings.metrics_port
+            else []
+        ),
         *_commitment_callers(settings),
         *peers(settings),
         _viewer(settings),
@@ -144,33 +148,20 @@ def _is_made(settings: Settings) -> bool:
     return bool(settings.database_url) or (settings.home / "nadir.sqlite").is_file()
 
 
-def _home(home: Path, reserve_bytes: int) -> Line:
-    there = home.absolute()
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    try:
-        with tempfile.TemporaryFile(dir=there) as file:
-            os.fsync(file.fileno())
-        free = shutil.disk_usage(there).free
-    except OSError as error:
-        says = f"{home} cannot be written ({error.strerror}); name another with --home"
-        return Line(what="home folder", ok=False, says=says)
-    state = "writable" if there == home.absolute() else "can be made"
-    says = f"{home} {state}, {free / 1e9:.0f} GB free"
-    if free < reserve_bytes:
-        says += f", below the {reserve_bytes / 1e9:.1f} GB of reserve_bytes: nothing is accepted"
-    return Line(what="home folder", ok=free > max(FREE_BYTES, reserve_bytes), says=says)
-
-
 def _database(settings: Settings) -> Line:
     try:
         url = make_url(settings.sql_url)
         file = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
         if file is not None and not file.is_file():
+            require_own_place(settings, place_of(settings.sql_url))
             return Line(what="database", ok=True, says=f"SQLite, made in {file} when the node first starts")
+        if file is not None and not os.access(file, os.R_OK | os.W_OK):
+            return Line(what="database", ok=False, says=f"{file} cannot be written or read; {RIGHTS}")
         database = Database(settings.sql_url)
         try:
             is_current, is_read_only = database.is_current(), database.is_read_only()
+            if not is_current and database.is_empty():
+                require_own_place(settings, database.where)
         finally:
             database.dispose()
     except Exception as error:  # a driver that is not installed, a URL that is none: each has its own error
@@ -206,14 +197,21 @@ def _not_served(settings: Settings) -> Iterator[Line]:
         "callers": lambda: Callers.parse(settings.callers, accept_any=accept_any, certificates=certificates),
         "commitment callers": lambda: callers_of(settings.commitment_callers),
         "audit trail": lambda: sinks_of(settings),
+        "audit key": lambda: _audit_key(settings),
         "HTTPS": lambda: https_context(settings),
         "sign-in": lambda: require_keys(settings, has_any=_asked(settings, _may_enter, _is_made(settings))),
     }
     for what, ask in asked.items():
         try:
             ask()
-        except Refused as refused:
-            yield Line(what=what, ok=False, says=str(refused))
+        except NadirError as error:
+            yield Line(what=what, ok=False, says=str(error))
+
+
+def _audit_key(settings: Settings) -> None:
+    """Read the key of the pseudonyms where it is made already. Refuses and raises as `pseudonym_key`."""
+    if os.path.exists(settings.home / "audit.key"):
+        pseudonym_key(settings)
 
 
 def _commitment_callers(settings: Settings) -> Iterator[Line]:

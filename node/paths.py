@@ -1,11 +1,33 @@
-"""Settings that are paths: `~` is the folder of a person, as in a shell."""
+"""Settings that are paths: `~` is the folder of a person, as in a shell, and nothing is not the folder one is in."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
+
+from pydantic import BeforeValidator
 
 Value = TypeVar("Value")
+
+
+def _none_for_nothing(value: object) -> object:
+    return None if _is_nothing(value) else value
+
+
+def _no_nothing(value: object) -> object:
+    if _is_nothing(value):
+        raise ValueError("name a folder, as ~/.nadir")
+    return value
+
+
+def _is_nothing(value: object) -> bool:
+    return isinstance(value, str) and not value.strip()
+
+
+MaybePath = Annotated[Path | None, BeforeValidator(_none_for_nothing)]
+"""A path, or none: so is an empty text, as a variable that is set to nothing."""
+HomePath = Annotated[Path, BeforeValidator(_no_nothing)]
+"""A folder that has to be named: an empty text is refused."""
 
 
 def without_tilde(value: Value) -> Value:
@@ -23,4 +45,4 @@ def without_tilde(value: Value) -> Value:
         raise ValueError(f"'{value}' begins with a person who has no folder here") from error
 
 
-__all__ = ["without_tilde"]
+__all__ = ["HomePath", "MaybePath", "without_tilde"]

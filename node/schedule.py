@@ -103,7 +103,8 @@ class Schedule:
             self._end()  # APScheduler's thread ends when a database does not answer at the wrong moment
             scheduler = None
         if is_ours and scheduler is None:
-            self._begin()
+            with self._database.translating():
+                self._begin()
         elif is_ours:
             scheduler.wakeup()  # it may have looked while the lease was in doubt, or the clock was set
         elif scheduler is not None:

@@ -83,10 +83,11 @@ class Node:
         """
         self.audit.start()
         try:
+            vitals = self._vitals_port() if self.settings.metrics_port and not self._shares_port else None
             for role in self.roles:
                 getattr(self, f"_start_{role}")()
-            if self.settings.metrics_port and not self._shares_port:
-                self._start_vitals()
+            if vitals is not None:
+                vitals.start()
             if certificate_files(self.settings) and {"listener", "web"} & {*self.roles}:
                 self._loop("expiry", Expiry(self.database, self.settings).tick, EXPIRY_SECONDS)
             heart = Heart(self.database, self.roles)
@@ -277,7 +278,8 @@ class Node:
         self.http_port = web.port
         self._doors.append(web.stop)
 
-    def _start_vitals(self) -> None:
+    def _vitals_port(self) -> VitalsServer:
+        """Take the port of probes and metrics, before any sender may come; it answers when the others do."""
         s = self.settings
 
         def look() -> None:
@@ -285,8 +287,8 @@ class Node:
                 session.exec(select(1)).one()
 
         server = VitalsServer(self.vitals, look, s.metrics_host, s.metrics_port)
-        server.start()
         self._closings.append(server.stop)
+        return server
 
     def _pull(self, intake: Intake) -> Callable[[], None]:
         """Fetch what the PACS tells of and what it holds besides; return what wakes that when it tells."""

@@ -18,7 +18,8 @@ from node.address import AE, WEB_ADDRESS, is_destination, parse_destination, sho
 from node.deliveries import DeliverySettings, key_of, taking, without_credentials
 from node.networks import Networks
 from node.oidc_settings import OidcSettings
-from node.paths import without_tilde
+from node.paths import HomePath, MaybePath, without_tilde
+from node.quantities import Bytes, Count, Days, Seconds
 from node.retraining import RetrainSettings
 from node.secrets import SECRET, SecretFiles, hidden, is_secret
 from node.settings_source import not_json, what_is_wrong, with_file
@@ -44,7 +45,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    home: Path = Field(
+    home: HomePath = Field(
         default_factory=lambda: Path.home() / ".nadir",
         description="Folder for bytes, SQL and temporary files",
     )
@@ -56,12 +57,12 @@ class Settings(BaseSettings):
     dicom_port: int = Field(default=11112, ge=0, le=65535, description="DICOM port; 0 for any free one")
     plain_dicom: bool = Field(default=True, description="Listen on the DICOM port without TLS")
     tls_port: int = Field(default=0, ge=0, le=65535, description="DICOM port with TLS; 0 for none")
-    tls_certificate: Path | None = Field(
+    tls_certificate: MaybePath = Field(
         default=None, description="PEM file with our certificate and its chain"
     )
-    tls_key: Path | None = Field(default=None, description="PEM file with its key; none: in the same file")
+    tls_key: MaybePath = Field(default=None, description="PEM file with its key; none: in the same file")
     tls_key_passphrase: Annotated[str, SECRET] = Field(default="", description="Passphrase of that key")
-    tls_ca: Path | None = Field(
+    tls_ca: MaybePath = Field(
         default=None,
         description="PEM file with the authorities that peers are judged by; DICOMweb servers also by public ones",
     )
@@ -74,16 +75,14 @@ class Settings(BaseSettings):
     time_zone: str = Field(
         default="UTC", description="Time zone of the pages: UTC, or a name as Europe/Berlin"
     )
-    viewer_pages: Path | None = Field(
+    viewer_pages: MaybePath = Field(
         default=None,
         description="Folder of OHIF's built pages; none: what `make viewer` brought, or /usr/share/nadir/viewer",
     )
-    http_tls_certificate: Path | None = Field(
+    http_tls_certificate: MaybePath = Field(
         default=None, description="PEM file with the certificate chain of the HTTP port; none: plain HTTP"
     )
-    http_tls_key: Path | None = Field(
-        default=None, description="PEM file with its key; none: in the same file"
-    )
+    http_tls_key: MaybePath = Field(default=None, description="PEM file with its key; none: in the same file")
     http_tls_key_passphrase: Annotated[str, SECRET] = Field(default="", description="Passphrase of that key")
     http_names: Words = Field(
         default=(), description="Host names that the HTTP port answers to besides localhost; empty for all"
@@ -104,17 +103,17 @@ class Settings(BaseSettings):
     metrics_token: Annotated[str, SECRET] = Field(
         default="", description="Bearer token that may ask the HTTP port for /metrics, and nothing else"
     )
-    max_request_bytes: int = Field(default=1 << 30, gt=0, description="Largest STOW-RS request")
-    max_stow_requests: int = Field(
+    max_request_bytes: Bytes = Field(default=1 << 30, gt=0, description="Largest STOW-RS request")
+    max_stow_requests: Count = Field(
         default=8, ge=1, description="STOW-RS requests served at one time; more are told to come again"
     )
-    session_idle_seconds: float = Field(
+    session_idle_seconds: Seconds = Field(
         default=1800.0, gt=0, description="A person who does nothing for this long is signed out"
     )
-    session_seconds: float = Field(
+    session_seconds: Seconds = Field(
         default=43200.0, gt=0, description="A person is signed out this long after signing in at the latest"
     )
-    audit_file: Path | None = Field(
+    audit_file: MaybePath = Field(
         default=None, description="File that audit messages are appended to, one JSON object a line"
     )
     audit_syslog: str = Field(
@@ -152,10 +151,10 @@ class Settings(BaseSettings):
     tcia_token: Annotated[str, SECRET] = Field(
         default="", description="Token for restricted collections of The Cancer Imaging Archive"
     )
-    reconcile_seconds: float = Field(
+    reconcile_seconds: Seconds = Field(
         default=300.0, ge=0, description="How often the PACS is asked for missed studies; 0 for never"
     )
-    reconcile_days: int = Field(default=3, ge=1, description="How many days back that question goes")
+    reconcile_days: Days = Field(default=3, ge=1, description="How many days back that question goes")
     priors_from: Words | None = Field(
         default=None,
         description="Where a patient's earlier studies are fetched from: AE@host:port or the URL of a DICOMweb root; "
@@ -166,10 +165,10 @@ class Settings(BaseSettings):
         pattern="^(auto|get|move)$",
         description="How a DICOM peer gives them: get (C-GET), move (C-MOVE to our port), or auto",
     )
-    priors_max_studies: int = Field(
+    priors_max_studies: Count = Field(
         default=3, ge=1, description="How many earlier studies are fetched at most"
     )
-    priors_days: int = Field(default=1095, ge=1, description="How many days back they may have been made")
+    priors_days: Days = Field(default=1095, ge=1, description="How many days back they may have been made")
     priors_modalities: Words = Field(
         default=("CT", "PT", "MR", "SEG", "SR", "RTSTRUCT"),
         description="Of which modalities; images only of those that the new study has too",
@@ -178,7 +177,7 @@ class Settings(BaseSettings):
         default=True,
         description="Whether earlier studies without results of ours are analysed too, so that there is a baseline",
     )
-    priors_wait_seconds: float = Field(
+    priors_wait_seconds: Seconds = Field(
         default=120.0,
         ge=0,
         description="How long after a study settled its analyses wait for earlier studies that were asked for",
@@ -189,15 +188,15 @@ class Settings(BaseSettings):
         "recist1.1, irecist, percist, lugano, who, volume; off for none",
         pattern="^(recist1\\.1|irecist|percist|lugano|who|volume|off)$",
     )
-    priors_compared: int = Field(
+    priors_compared: Count = Field(
         default=3, ge=0, description="With how many earlier studies a study is compared; 0 follows nothing"
     )
-    quiet_seconds: float = Field(default=60.0, ge=0, description="Quiet time after which a study is whole")
-    hard_cap_seconds: float = Field(
+    quiet_seconds: Seconds = Field(default=60.0, ge=0, description="Quiet time after which a study is whole")
+    hard_cap_seconds: Seconds = Field(
         default=5400.0, gt=0, description="A study settles this long after its first image at the latest"
     )
-    max_associations: int = Field(default=50, ge=1, description="Associations served at one time")
-    max_associations_per_address: int = Field(
+    max_associations: Count = Field(default=50, ge=1, description="Associations served at one time")
+    max_associations_per_address: Count = Field(
         default=0, ge=0, description="Associations of one address at one time; 0 for all of them"
     )
     listener_processes: int = Field(
@@ -211,24 +210,24 @@ class Settings(BaseSettings):
         pattern="^(fast|pynetdicom)$",
         description="How C-STORE data are received: fast, or pynetdicom with its own threads",
     )
-    max_object_bytes: int = Field(default=8 << 30, gt=0, description="Largest object that is accepted")
-    reserve_bytes: int = Field(
+    max_object_bytes: Bytes = Field(default=8 << 30, gt=0, description="Largest object that is accepted")
+    reserve_bytes: Bytes = Field(
         default=256 << 20, ge=0, description="Free disk below which nothing is accepted"
     )
-    quarantine_bytes: int = Field(
+    quarantine_bytes: Bytes = Field(
         default=1 << 30, ge=0, description="Disk that refused files may fill; then the oldest are deleted"
     )
     sync: bool = Field(
         default=True,
         description="Answer only when an object is on disk; False may lose what was accepted: for benchmarks only",
     )
-    workers: int = Field(default=2, ge=1, description="Jobs that run at one time")
-    lease_seconds: float = Field(
+    workers: Count = Field(default=2, ge=1, description="Jobs that run at one time")
+    lease_seconds: Seconds = Field(
         default=60.0, ge=1, description="A job whose worker is silent for this long goes to another one"
     )
-    job_memory_bytes: int = Field(default=12 << 30, gt=0, description="Address space that one job may use")
-    job_seconds: float = Field(default=3600.0, gt=0, description="Time that one job may take")
-    max_attempts: int = Field(default=5, ge=1, description="Attempts before a job is dead")
+    job_memory_bytes: Bytes = Field(default=12 << 30, gt=0, description="Address space that one job may use")
+    job_seconds: Seconds = Field(default=3600.0, gt=0, description="Time that one job may take")
+    max_attempts: Count = Field(default=5, ge=1, description="Attempts before a job is dead")
     plugins: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Settings of each plugin, by its name"
     )

@@ -16,6 +16,7 @@ from node.oidc_settings import OidcSettings
 from node.secrets import is_secret
 from node.settings import Settings
 from plugins.errors import Refused, Unavailable
+from store.secret_file import write_new
 
 HEAD = """\
 # Settings of a Nadir node: nadir serve --config {path}
@@ -56,12 +57,12 @@ def settings_text(answers: Mapping[str, Any], path: Path) -> str:
 
 
 def write_settings(path: Path, text: str) -> None:
-    """Write a new file that only its owner may read. Refuses `file-there`; raises Unavailable."""
+    """Write a new file that only its owner may read, whole or not at all. Refuses `file-there`; raises Unavailable."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        if os.path.lexists(path):
+            raise FileExistsError
+        write_new(path, text)
     except FileExistsError as error:
         raise Refused("file-there", f"{path} is there already; name another file with --out") from error
     except OSError as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -48,7 +49,7 @@ class Database:
         """
         self._url = _checked(url)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
-        self._where = _place(self._url)
+        self.where = _place(self._url)
         if self.is_sqlite:
             _make_folder(Path(str(self._url.database)).parent)
         self._engine = _engine(self._url, sync=sync)
@@ -58,6 +59,8 @@ class Database:
 
     def upgrade(self) -> None:
         """Bring the tables to the newest revision. Refuses `newer-database` when a later Nadir wrote it."""
+        if self.is_sqlite:
+            _make_private(Path(str(self._url.database)))
         if self.is_current():
             return
         # Here, because a command would wait longer for this import than for its answer.
@@ -66,7 +69,7 @@ class Database:
         from alembic.util import CommandError
 
         engine = self._engine.execution_options(nadir_foreign_keys="OFF")
-        with self._writer(), translated(self._where), engine.begin() as connection:
+        with self._writer(), translated(self.where), engine.begin() as connection:
             if not self.is_sqlite:
                 connection.execute(select(func.pg_advisory_xact_lock(UPGRADE_LOCK)))
             config = Config()
@@ -75,20 +78,27 @@ class Database:
             try:
                 command.upgrade(config, "head")
             except CommandError as error:
-                raise _newer(self._where) from error
+                raise _newer(self.where) from error
             if self.is_sqlite and connection.execute(text("PRAGMA foreign_key_check")).first() is not None:
                 raise Broken("The upgrade would leave rows that point to nothing; it was rolled back.")
 
     def is_current(self) -> bool:
         """Return True when the tables are of the newest revision. Refuses `newer-database`; raises Unavailable."""
         known = {path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py")}
-        with translated(self._where), self._engine.connect() as connection:
+        with translated(self.where), self._engine.connect() as connection:
             if not inspect(connection).has_table("alembic_version"):
                 return False
             revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
         if revision is not None and revision not in known:
-            raise _newer(self._where)
+            raise _newer(self.where)
         return revision == max(known)
+
+    def is_empty(self) -> bool:
+        """Return True when it has no tables of ours yet; a file that is not there is not made. Raises Unavailable."""
+        if self.is_sqlite and not Path(str(self._url.database)).is_file():
+            return True
+        with translated(self.where), self._engine.connect() as connection:
+            return not inspect(connection).has_table("alembic_version")
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -100,7 +110,7 @@ class Database:
         """
         with (
             self._writer(),
-            translated(self._where),
+            translated(self.where),
             Session(self._engine, expire_on_commit=False) as session,
             session.begin(),
         ):
@@ -110,7 +120,7 @@ class Database:
     def cursor(self) -> Iterator[DBAPICursor]:
         """Give a cursor of the driver, in a transaction that ends as that of `transaction` does."""
         driver = self._engine.dialect.loaded_dbapi
-        with self._writer(), translated(self._where):
+        with self._writer(), translated(self.where):
             try:
                 with self._driven() as cursor:
                     yield cursor
@@ -148,7 +158,7 @@ class Database:
         )
         engine = self._engine.execution_options(**options)
         with (
-            translated(self._where),
+            translated(self.where),
             Session(engine, expire_on_commit=False, autoflush=False) as session,
             session.begin(),
         ):
@@ -158,7 +168,7 @@ class Database:
         """Return the clock of the database, aware UTC, so that all hosts agree on leases."""
         if self.is_sqlite:
             return datetime.now(UTC)
-        with translated(self._where), self._engine.connect() as connection:
+        with translated(self.where), self._engine.connect() as connection:
             return aware_utc(connection.execute(select(func.clock_timestamp())).scalar_one())
 
     def is_read_only(self) -> bool:
@@ -166,13 +176,17 @@ class Database:
         if self.is_sqlite:
             return False
         asked = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on'"
-        with translated(self._where), self._engine.connect() as connection:
+        with translated(self.where), self._engine.connect() as connection:
             return bool(connection.execute(text(asked)).scalar_one())
 
     @property
     def engine(self) -> Engine:
-        """Return the engine, for a library that speaks SQLAlchemy by itself; its errors are not translated."""
+        """Return the engine, for a library that speaks SQLAlchemy by itself, in a block of `translating`."""
         return self._engine
+
+    def translating(self) -> AbstractContextManager[None]:
+        """Raise what a library meets at the engine in the block as one of our errors, as `transaction` does."""
+        return translated(self.where)
 
     def dispose(self) -> None:
         """Close all connections."""
@@ -252,6 +266,12 @@ def _make_folder(folder: Path) -> None:
             "SQLite does not lock on a network disk; put the home folder on a local one or use PostgreSQL."
         )
         raise Refused("network-disk", sentence)
+
+
+def _make_private(file: Path) -> None:
+    """Make the file that SQLite would make for everybody to read; its log takes the mode of it."""
+    with suppress(OSError):  # it is there, or SQLite tells what hinders
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def filesystem(folder: Path, mounts: str) -> str:
@@ -353,4 +373,9 @@ def _place(url: URL) -> str:
     return f"'{url.database}' on {url.host or 'this machine'}{port}"
 
 
-__all__ = ["Database", "aware_utc", "dialect_insert", "insert_new"]
+def place_of(url: str) -> str:
+    """Return where the database of a URL is: a file, or `'name' on host`. Refuses `bad-database-url`."""
+    return _place(_checked(url))
+
+
+__all__ = ["Database", "aware_utc", "dialect_insert", "insert_new", "place_of"]

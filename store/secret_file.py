@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import suppress
 from pathlib import Path
 
 from plugins.errors import Refused, Unavailable
@@ -30,18 +29,29 @@ def secret_of(path: Path) -> bytes:
     return secret
 
 
-def _make(path: Path) -> None:
-    """Write the file beside its place and give it its name, if nobody was quicker. Raises OSError."""
+def write_new(path: Path, text: str) -> None:
+    """Write a file that only its owner may read: under its name it is whole and on disk, or not there.
+
+    Raises FileExistsError when the name is taken, and OSError; then nothing is left behind.
+    """
     made = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     try:
-        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
+        descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
         sync(made)
-        with suppress(FileExistsError):
-            _name(made, path)
+        _name(made, path)
         sync(path.parent)
     finally:
         made.unlink(missing_ok=True)
+
+
+def _make(path: Path) -> None:
+    """Write the secret, if nobody was quicker. Raises OSError."""
+    try:
+        write_new(path, secrets.token_hex(32))
+    except FileExistsError:
+        sync(path.parent)
 
 
 def _name(made: Path, path: Path) -> None:
@@ -53,4 +63,4 @@ def _name(made: Path, path: Path) -> None:
         os.replace(made, path)
 
 
-__all__ = ["secret_of"]
+__all__ = ["secret_of", "write_new"]

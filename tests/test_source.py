@@ -12,7 +12,9 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("models", "plugins", "store", "training", "node", "orthanc")
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 MODULES = frozenset({"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib", "jsonpickle"})
-YAML_DOORS = frozenset({"yaml.safe_load", "yaml.YAMLError"})
+YAML_DOORS = frozenset(
+    {"yaml.safe_load", "yaml.compose", "yaml.SafeLoader", "yaml.YAMLError"}
+)  # compose: nodes only
 CALLS = frozenset({"eval", "exec", "compile", "__import__"})
 SHELLS = frozenset(
     {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "pty.spawn"}

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from finished_node import finished_node
-from node_process import nadir, nadir_json
+from node_process import NADIR, nadir, nadir_json
 from outbox_rows import waiting_results
+from programs import bound_by_modes
 from small_node import SmallNode
 
 from models.runtime import Trial, this_machine
@@ -85,6 +86,47 @@ def test_a_home_that_cannot_be_written_is_told_with_status_1(tmp_path: Path) -> 
     done = nadir("doctor", "--home", str(tmp_path / "file" / "home"))
     assert done.returncode == 1
     assert re.search(r"^FAIL home folder .*cannot be written", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "what", "says"),
+    [
+        (
+            "store",
+            0,
+            "object store",
+            "{path} cannot be written or read (Permission denied); let the user that runs nadir read and write it "
+            "(chown or chmod)",
+        ),
+        ("store/incoming", 0o500, "object store", "{path} cannot be written or read (Permission denied)"),
+        ("store/objects", 0o300, "object store", "{path} cannot be written or read (Permission denied)"),
+        ("nadir.sqlite", 0o400, "database", "{path} cannot be written or read; let the user that runs nadir"),
+        ("audit.key", 0, "audit key", "the file {path} cannot be made or read (Permission denied)"),
+    ],
+)
+def test_what_the_node_may_not_use_in_its_home_is_told_before_it_starts(
+    tmp_path: Path, path: str, mode: int, what: str, says: str
+) -> None:
+    home = tmp_path / "home"
+    Node(Settings.load(home=home, dicom_port=0, http_port=0)).stop()
+    assert {"object store", "audit key"}.isdisjoint(lines(home=home))
+    (home / path).chmod(mode)
+    done = bound_by_modes(str(NADIR), "doctor", "--home", str(home), "--json")
+    (home / path).chmod(0o700)
+    assert done.returncode == 1
+    (told,) = [line for line in json.loads(done.stdout) if not line["ok"] and line["what"] == what]
+    assert told["needed"] and told["says"].startswith(says.format(path=home / path))
+
+
+def test_a_port_for_metrics_is_looked_at_once_it_is_asked_for(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    assert "metrics port" not in lines(home=tmp_path)
+    port = free_port()
+    assert lines(home=tmp_path, metrics_port=port)["metrics port"].says == f"127.0.0.1:{port} is free"
+    told = lines(home=tmp_path, metrics_port=port, metrics_host="nowhere.invalid")["metrics port"]
+    assert (told.ok, told.needed) == (False, True)
+    assert told.says.startswith(f"nowhere.invalid:{port} ")
 
 
 def test_a_database_answers_or_says_why_not(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import errno
+import os
 import stat
 import tomllib
 from pathlib import Path
 
 import pytest
+from full_disk import full_disk
 from node_process import nadir
 from typer.testing import CliRunner
 
@@ -12,8 +15,8 @@ from node.cli import app
 from node.doctor import Line
 from node.next_steps import next_steps
 from node.settings import Settings
-from node.settings_file import settings_text
-from plugins.errors import Refused
+from node.settings_file import settings_text, write_settings
+from plugins.errors import Refused, Unavailable
 
 RUN = CliRunner()
 WELL = (Line(what="DICOM port", ok=True, says="free"),)
@@ -68,6 +71,31 @@ def test_a_file_that_is_there_is_never_written_over(tmp_path: Path) -> None:
     out.write_text("mine")
     done = nadir("init", "--yes", "--out", str(out))
     assert done.returncode == 1 and "is there already" in done.stderr
+    assert out.read_text() == "mine"
+
+
+def test_a_full_disk_leaves_no_empty_file_that_stands_in_the_way_of_the_next_try(tmp_path: Path) -> None:
+    out = tmp_path / "etc" / "nadir.toml"
+    with full_disk(), pytest.raises(Unavailable, match=r"nadir\.toml cannot be written: File too large"):
+        write_settings(out, "ae_title = 'NADIR'\n")
+    assert list(out.parent.iterdir()) == []
+    write_settings(out, "ae_title = 'NADIR'\n")
+    assert out.read_text() == "ae_title = 'NADIR'\n"
+    assert [path.name for path in out.parent.iterdir()] == ["nadir.toml"]
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+
+
+def test_on_a_disk_without_links_a_file_that_is_there_is_not_written_over_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    out = tmp_path / "nadir.toml"
+    write_settings(out, "mine")
+    with pytest.raises(Refused, match="is there already"):
+        write_settings(out, "another")
     assert out.read_text() == "mine"
 
 

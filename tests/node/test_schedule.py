@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from apscheduler.triggers.date import DateTrigger
 from node_process import node
 from patience import eventually
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from sqlmodel import select
 
 from node.schedule import LEASE, Schedule, command_of
@@ -234,6 +236,24 @@ def test_a_scheduler_whose_thread_a_database_ended_is_begun_anew(
     due(database, RETRAIN, 1.0)
     schedule.tick(database.now())
     assert eventually(lambda: start.names == [RETRAIN])
+
+
+def test_a_full_disk_of_the_database_is_told_as_one_and_the_next_tick_begins(
+    database: Database, make: Callable[..., Schedule]
+) -> None:
+    def full(*_: object) -> None:
+        driver = sqlite3.OperationalError("database or disk is full")
+        driver.sqlite_errorcode, driver.sqlite_errorname = sqlite3.SQLITE_FULL, "SQLITE_FULL"
+        raise OperationalError("INSERT", {}, driver)
+
+    schedule = make(Started())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PlainJobStore, "add_job", full)
+        with pytest.raises(Unavailable, match=r"disk of the database is full or failing \(SQLITE_FULL\)"):
+            schedule.tick(database.now())
+    assert not schedule.is_active
+    schedule.tick(database.now())
+    assert schedule.is_active and RETRAIN in rows(database)
 
 
 def test_a_row_that_somebody_wrote_runs_nothing_and_is_put_right(

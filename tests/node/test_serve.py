@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,28 @@ def test_a_taken_port_is_unavailable_and_no_loop_has_begun(tmp_path: Path, taken
     if setting != "dicom_port":
         with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", node.dicom_port)):
             pass
+
+
+def test_a_node_whose_metrics_port_is_taken_never_opens_the_dicom_port(
+    tmp_path: Path, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(Node, "_start_listener", lambda _: opened.append("listener"))
+    node = Node(_settings(tmp_path / "home", metrics_port=taken))
+    with pytest.raises(Unavailable, match=r"choose another port \(metrics_port\)"):
+        node.start()
+    assert opened == []
+
+
+def test_a_node_that_fails_after_it_took_the_metrics_port_gives_it_back(
+    tmp_path: Path, taken: int, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    node = Node(_settings(tmp_path / "home", metrics_port=port, http_port=taken))
+    with pytest.raises(Unavailable, match=f":{taken}"):
+        node.start()
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        pass
 
 
 def test_a_foreign_plugin_that_cannot_be_imported_stops_no_other_analysis(

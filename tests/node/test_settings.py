@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from node.address import parse_destination
+from node.deliveries import DeliverySettings
 from node.settings import Settings
 from plugins.errors import Refused
 
@@ -50,6 +53,38 @@ def test_a_path_that_begins_with_a_tilde_is_below_the_home_of_the_person(
         Settings.load(home=Path("~no-such-person/x"))
 
 
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_a_home_that_is_named_by_nothing_is_refused_and_not_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing: str
+) -> None:
+    toml = tmp_path / "nadir.toml"
+    toml.write_text(f'home = "{nothing}"\n')
+    with pytest.raises(Refused, match="home: name a folder, as ~/") as caught:
+        Settings.load(toml)
+    assert caught.value.code == "bad-settings"
+    monkeypatch.setenv("NADIR_HOME", nothing)
+    with pytest.raises(Refused, match="home: name a folder, as ~/"):
+        Settings.load()
+    assert Settings.load(home=Path(".")).home == Path(".")
+
+
+def test_any_other_path_that_is_named_by_nothing_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NADIR_TLS_CERTIFICATE", "")
+    monkeypatch.setenv("NADIR_OIDC__CLIENT_SECRET_FILE", "")
+    toml = tmp_path / "nadir.toml"
+    toml.write_text(
+        'tls_key = ""\ntls_ca = " "\nviewer_pages = ""\nhttp_tls_certificate = ""\nhttp_tls_key = ""\n'
+        'audit_file = ""\n[oidc]\nca_file = ""\n[worklist]\ncredentials_file = ""\n'
+        '[delivery."P@h:104"]\ncredentials_file = ""\n'
+    )
+    s = Settings.load(toml, destinations=("P@h:104",))
+    assert {s.tls_certificate, s.tls_key, s.tls_ca, s.viewer_pages, s.audit_file} == {None}
+    assert {s.http_tls_certificate, s.http_tls_key, s.worklist.credentials_file} == {None}
+    assert {s.oidc.ca_file, s.oidc.client_secret_file, s.delivery_of("P@h:104").credentials_file} == {None}
+
+
 def test_lists_are_written_with_commas_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NADIR_DESTINATIONS", "PACS@10.0.0.1:104, http://pacs/dicom-web")
     monkeypatch.setenv("NADIR_CALLERS", "CT1@10.0.0.2,*@127.0.0.1")
@@ -81,6 +116,43 @@ def test_a_wrong_setting_is_refused_in_one_line_that_names_it(flags: dict[str, o
     assert caught.value.code == "bad-settings"
     assert says in caught.value.sentence
     assert "\n" not in caught.value.sentence
+
+
+def numbers() -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield every setting that is a number by its name, and settings in which it is far too large."""
+    for name, field in Settings.model_fields.items():
+        kind = field.annotation
+        if kind in (int, float):
+            yield name, {name: kind(1e20)}
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+            for one, inner in kind.model_fields.items():
+                if inner.annotation in (int, float):
+                    yield f"{name}.{one}", {name: {one: inner.annotation(1e20)}}
+    for name, field in DeliverySettings.model_fields.items():
+        if field.annotation in (int, float):
+            own = {"P@h:104": {name: field.annotation(1e20)}}
+            yield f"delivery.P@h:104.{name}", {"destinations": ("P@h:104",), "delivery": own}
+
+
+@pytest.mark.parametrize(("name", "settings"), [pytest.param(*one, id=one[0]) for one in numbers()])
+def test_a_number_that_nothing_can_be_reckoned_with_is_refused(
+    name: str, settings: dict[str, object]
+) -> None:
+    with pytest.raises(Refused, match=rf"{name}: Input should be less than") as caught:
+        Settings.load(**settings)
+    assert caught.value.code == "bad-settings"
+
+
+def test_decades_of_waiting_and_centuries_of_priors_can_be_asked_for() -> None:
+    settings = Settings.load(quiet_seconds=1e9, priors_days=365_000, session_seconds=1e8)
+    assert (settings.quiet_seconds, settings.priors_days) == (1e9, 365_000)
+    for name, days in (("reconcile_days", 365_001), ("priors_days", 1_000_000)):
+        with pytest.raises(Refused, match=f"{name}: Input should be less than or equal to 365000"):
+            Settings.load(**{name: days})
+
+
+def test_a_pace_that_is_next_to_nothing_is_no_endless_pause() -> None:
+    assert DeliverySettings(max_per_minute=1e-300).pause_seconds == 1e9
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:

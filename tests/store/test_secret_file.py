@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from at_once import at_once
+from full_disk import full_disk
 
 from node.audit import pseudonym_key
 from node.settings import Settings
@@ -19,17 +18,6 @@ from store.secret_file import secret_of
 from store.sides import salt_of
 
 pytestmark = pytest.mark.sec
-
-
-@contextmanager
-def full_disk() -> Iterator[None]:
-    """Let files be made, and no byte be written into them."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def key_of(home: Path) -> bytes:

@@ -20,6 +20,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from web_site import PASSWORD, WebSite
 
 REFUSAL = re.compile(r"Failed to load resource|Response Status Error Code 4\d\d")
+# A poll whose place a later one took; a fault says htmx:sendError.
+OVERTAKEN = re.compile(r"htmx:(afterRequest|sendAbort), ")
 LAPTOP, TABLET = (1366, 768), (820, 1180)
 # Without the first lines its start asks for hosts of its maker; the rest draws WebGL without a graphics card.
 FLAGS = [
@@ -114,7 +116,9 @@ def look(chromium: Browser) -> Iterator[Callable[..., Sight]]:
 
         def said(message: Any) -> None:
             # Refusals of the node appear as failed resources; tests judge those by the page itself.
-            if message.type == "error" and not REFUSAL.search(message.text):
+            if message.type == "error" and not (
+                REFUSAL.search(message.text) or OVERTAKEN.match(message.text)
+            ):
                 sight.problems.append(message.text)
 
         sight.page.on("request", asked)

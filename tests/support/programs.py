@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,11 @@ def program(name: str, package: str) -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return found
+
+
+def bound_by_modes(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as somebody whom the modes of files bind, also when root runs the tests."""
+    unbound = "-dac_override,-dac_read_search"
+    drop = [program("setpriv", "util-linux"), f"--bounding-set={unbound}", f"--inh-caps={unbound}"]
+    bound = [*(drop if os.geteuid() == 0 else []), *command]
+    return subprocess.run(bound, capture_output=True, text=True, timeout=300, check=False)
