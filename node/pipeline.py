@@ -39,7 +39,14 @@ from store.provenance import Provenance
 
 Encoder = Callable[[Callable[[str], int], Sequence[Dataset]], list[tuple[str, Dataset]]]
 """Gives more results, with the kind of each, for a giver of series numbers and the results made so far."""
-NOT_MEASURED = {"no-images", "localizer", "secondary-capture", "single-slice", "unsupported-modality"}
+NOT_MEASURED = {
+    "no-images",
+    "localizer",
+    "secondary-capture",
+    "single-slice",
+    "unsupported-modality",
+    "withdrawn",
+}
 """Codes of what a study may hold besides, or only, and that is no reason for a person to look."""
 
 

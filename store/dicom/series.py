@@ -17,6 +17,7 @@ from store.dicom.headers import Headers
 from store.dicom.points import read_marks
 from store.dicom.values import day, number, quiet, text
 from store.dicom.volumes import ROLES, name_series, read_grid, read_volume
+from store.dicom.withdrawn import withdrawn
 from store.part10 import MANUFACTURER, OWN_MODALITIES
 
 REGIONS = {"RTSTRUCT", "SEG"}
@@ -45,7 +46,7 @@ def read_study(paths: Iterable[Path]) -> ReadStudy:
         files, flags, refused = read_files(paths)
         files = _only_foreign(files)
         flags += require_one_study(files, refused)
-        usable = _without_conflicts(_without_copies(files), refused)
+        usable = _without_withdrawn(_without_conflicts(_without_copies(files), refused), refused)
         volumes, headers = _volumes(usable, refused)
         drawn = _regions(usable, volumes, refused)
         volumes = _without_bare_single_slices(volumes, drawn, refused)
@@ -89,7 +90,8 @@ def read_grids(paths: Iterable[Path]) -> tuple[Volume, ...]:
     """Return the readable image series of the files without their values, for what lies on them."""
     with quiet():
         files, _, refused = read_files(paths)
-        return _volumes(_without_conflicts(_without_copies(files), refused), refused, read_grid)[0]
+        usable = _without_withdrawn(_without_conflicts(_without_copies(files), refused), refused)
+        return _volumes(usable, refused, read_grid)[0]
 
 
 def read_regions(path: Path, volumes: Sequence[Volume]) -> tuple[tuple[Drawn, ...], tuple[Flag, ...]]:
@@ -227,6 +229,24 @@ def _without_conflicts(files: Sequence[File], refused: list[Flag]) -> list[File]
         )
         refused.append(Flag(code="conflicting-instances", sentence=sentence, series_instance_uid=uid))
     return [f for f in files if f.series_instance_uid not in bad]
+
+
+def _without_withdrawn(files: Sequence[File], refused: list[Flag]) -> list[File]:
+    """Return the files without the images and regions that count no longer; of reports, those who read them tell."""
+    gone = withdrawn(files)
+    kept: list[File] = []
+    left_out: dict[tuple[str, str], list[File]] = {}
+    for file in files:
+        why = gone.get(file.sop_instance_uid)
+        if why is None or not (_is_image(file) or file.modality in REGIONS):
+            kept.append(file)
+        else:
+            left_out.setdefault((file.series_instance_uid, why), []).append(file)
+    for (uid, why), members in left_out.items():
+        what = f"{len(members)} objects count" if len(members) > 1 else "1 object counts"
+        sentence = f"{name_series(members[0].header)}: {what} no longer: {why}"
+        refused.append(Flag(code="withdrawn", sentence=sentence, series_instance_uid=uid))
+    return kept
 
 
 def _volumes(

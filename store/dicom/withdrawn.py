@@ -29,7 +29,7 @@ def withdrawn(files: Sequence[File]) -> dict[str, str]:
     for file in files:
         if file.sop_class_uid == KEY_OBJECT:
             title = next((code for code in REJECTED if same(name_of(file.header), code)), None)
-            why = f"the key object {file.sop_instance_uid} rejects it"
+            why = f"rejected by the key object {file.sop_instance_uid}"
             gone = {} if title is None else dict.fromkeys(_named(file.header), f"{why} ({title.meaning})")
         else:
             why = f"the document {file.sop_instance_uid} took its place"

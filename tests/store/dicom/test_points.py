@@ -263,7 +263,7 @@ def test_what_a_key_object_rejects_marks_nothing_and_is_told(
         return
     (mark,) = found.study.marks
     assert mark.point_mm == pytest.approx(place(0, 7, 9), abs=1e-3)
-    why = f"holds 1 mark and counts no longer: the key object {note} rejects it ({meaning})."
+    why = f"holds 1 mark and counts no longer: rejected by the key object {note} ({meaning})."
     assert sorted((flag.code, flag.sentence) for flag in found.flags) == [
         ("marks-withdrawn", f"The presentation state {dcmread(drawn).SOPInstanceUID} {why}"),
         ("marks-withdrawn", f"The report {dcmread(bad).SOPInstanceUID} {why}"),
