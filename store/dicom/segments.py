@@ -17,11 +17,13 @@ from plugins.errors import Refused
 from store.dicom.decode import Stored, open_frames, pixel_format
 from store.dicom.files import File
 from store.dicom.geometry import Plane, axes, require_complete
-from store.dicom.regions import Block, mask_of_blocks, slice_distances
+from store.dicom.regions import Block, mask_of_blocks, slice_distances, slice_normal
 from store.dicom.values import code, integer, items, numbers, text
 
 ON_GRID = 0.25
 THRESHOLD = 0.5
+STEP_FRACTION = 0.1
+"""By what part of it a distance of slices may be off."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,9 +73,10 @@ def read_segments(file: File, volumes: Sequence[Volume]) -> tuple[tuple[Drawn, .
         if not number:  # segment 0 of a label map is its background
             continue
         label = text(segment, "SegmentLabel") or f"segment {number}"
-        own = [*flags, *values.flags(number)]
+        pieces = blocks.get(number, [])
+        own = [*flags, *values.flags(number), *_gaps(pieces)]
         try:
-            mask = mask_of_blocks(blocks.get(number, []), volume, "seg-off-plane")
+            mask = mask_of_blocks(pieces, volume, "seg-off-plane")
         except Refused as reason:
             refused.append(Flag(code=reason.code, sentence=f"segment '{label}': {reason.sentence}"))
             continue
@@ -137,39 +140,89 @@ def _choose_volume(
     header: Dataset, frames: Sequence[Frame], volumes: Sequence[Volume], flags: list[Flag]
 ) -> Volume:
     """Return the series that was segmented: by instances, by series, or (flagged) by frame of reference and grid."""
+    uid = text(header, "FrameOfReferenceUID")
+    if (named := _named_volume(header, frames, volumes)) is not None:
+        if uid and named.frame_of_reference_uid != uid:
+            sentence = "its frame of reference is not that of its images; its positions are taken as those of the images"
+            flags.append(Flag(code="frame-of-reference-differs", sentence=sentence))
+        return named
+    same = [v for v in volumes if uid and v.frame_of_reference_uid == uid and _fits(frames, v)]
+    if not same:
+        raise Refused(
+            "seg-without-image", "the images it was made from are not here or were refused; send them as well"
+        )
+    volume = _as_far_apart(header, frames, same)
+    sentence = f"it names no image that is here; taken as made from series {volume.series_number} by its grid"
+    flags.append(Flag(code="seg-series-by-position", sentence=sentence))
+    return volume
+
+
+def _named_volume(header: Dataset, frames: Sequence[Frame], volumes: Sequence[Volume]) -> Volume | None:
+    """Return the volume of the images that frames were derived from, or else of those that are listed beside them."""
+    for wanted in (_derived_from(header), _listed(header)):
+        hits = [(len(wanted & set(v.sop_instance_uids)), v) for v in volumes]
+        hit = [(count, v) for count, v in hits if count]
+        if len(hit) > 1:
+            hit = [(count, v) for count, v in hit if _fits(frames, v)] or hit
+        if hit:
+            return max(hit, key=lambda one: one[0])[1]
     series = {text(s, "SeriesInstanceUID") for s in items(header, "ReferencedSeriesSequence")}
-    wanted = _source_instances(header)
-    by_instance = {v.series_instance_uid: len(wanted & set(v.sop_instance_uids)) for v in volumes}
-    if any(by_instance.values()):
-        return max(volumes, key=lambda v: by_instance[v.series_instance_uid])
-    named = [v for v in volumes if v.series_instance_uid in series]
-    if named:
-        return named[0]
-    frame = text(header, "FrameOfReferenceUID")
-    for volume in volumes:
-        if frame and volume.frame_of_reference_uid == frame and _fits(frames, volume):
-            sentence = f"it names no image that is here; taken as made from series {volume.series_number} by its grid"
-            flags.append(Flag(code="seg-series-by-position", sentence=sentence))
-            return volume
-    raise Refused(
-        "seg-without-image", "the images it was made from are not here or were refused; send them as well"
-    )
+    return next((v for v in volumes if v.series_instance_uid in series), None)
 
 
-def _source_instances(header: Dataset) -> set[str]:
+def _as_far_apart(header: Dataset, frames: Sequence[Frame], volumes: Sequence[Volume]) -> Volume:
+    """Return the volume whose slices are as far apart as the frames, all of which fit; the first of those alike.
+
+    Refuses (`seg-without-image`) when the frames and SpacingBetweenSlices agree on another distance.
+    """
+    step = _step(frames, volumes[0])
+    if step is None:
+        return volumes[0]
+    best = min(volumes, key=lambda v: round(abs(v.spacing_mm[0] - step), 2))
+    shared = items(header, "SharedFunctionalGroupsSequence")[:1]
+    each = items(header, "PerFrameFunctionalGroupsSequence")[:1]
+    measures = [m for group in (*each, *shared) for m in items(group, "PixelMeasuresSequence")]
+    said = next((d[0] for m in measures if (d := numbers(m, "SpacingBetweenSlices"))), None)
+    off = STEP_FRACTION * step
+    if said is not None and abs(said - step) <= off < abs(best.spacing_mm[0] - step):
+        raise Refused(
+            "seg-without-image",
+            f"its frames lie {step:.1f} mm apart and the slices of the images here {best.spacing_mm[0]:.1f} mm; "
+            "send the images that it was made from",
+        )
+    return best
+
+
+def _step(frames: Sequence[Frame], volume: Volume) -> float | None:
+    """Return the smallest distance of frames in different planes, mm; None when all lie in one."""
+    positions = np.array([frame.plane.position_mm for frame in frames]).reshape(-1, 3)
+    along = np.sort(positions @ slice_normal(volume))
+    steps = np.diff(along)
+    apart = steps[steps > ON_GRID * volume.spacing_mm[0]]
+    return float(apart.min()) if apart.size else None
+
+
+def _derived_from(header: Dataset) -> set[str]:
+    """Return the instances that the frames say they were derived from."""
     groups = (
         *items(header, "SharedFunctionalGroupsSequence"),
         *items(header, "PerFrameFunctionalGroupsSequence"),
     )
-    sources = [
-        source
+    return {
+        text(source, "ReferencedSOPInstanceUID")
         for group in groups
         for derivation in items(group, "DerivationImageSequence")
         for source in items(derivation, "SourceImageSequence")
-    ]
-    for series in items(header, "ReferencedSeriesSequence"):
-        sources.extend(items(series, "ReferencedInstanceSequence"))
-    return {text(source, "ReferencedSOPInstanceUID") for source in sources} - {""}
+    } - {""}
+
+
+def _listed(header: Dataset) -> set[str]:
+    """Return the instances of ReferencedSeriesSequence."""
+    return {
+        text(source, "ReferencedSOPInstanceUID")
+        for series in items(header, "ReferencedSeriesSequence")
+        for source in items(series, "ReferencedInstanceSequence")
+    } - {""}
 
 
 def _fits(frames: Sequence[Frame], volume: Volume) -> bool:
@@ -272,6 +325,19 @@ def _collect(
                 block = Block(k=where.k, origin=where.origin, pixels=where.turn(pixels))
                 blocks.setdefault(number, []).append(block)
     return blocks
+
+
+def _gaps(pieces: Sequence[Block]) -> list[Flag]:
+    """Return the doubt that a segment is on slices of which no two follow one another."""
+    steps = np.diff(sorted({piece.k for piece in pieces if piece.k is not None}))
+    if not steps.size or steps.min() == 1:
+        return []
+    each = (
+        f"only one slice in {steps[0]} has"
+        if (steps == steps[0]).all()
+        else "no two neighbouring slices have"
+    )
+    return [Flag(code="seg-gaps", sentence=f"{each} pixels of it; nothing was filled in between")]
 
 
 def _drawn(
