@@ -128,6 +128,8 @@ class Volume:
     """Doubts told by the geometry gate and by the conversion to real-world units."""
     suv: Mapping[str, float | str] = field(default_factory=dict)
     """Provenance of the SUV: path taken, inputs, factor; empty when not PET."""
+    frame_numbers: tuple[int, ...] = ()
+    """Which frame of its instance, from 1, each slice k is; empty for single-frame sources."""
 
     @property
     def frame_of_reference_uid(self) -> str | None:

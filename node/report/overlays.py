@@ -26,6 +26,7 @@ from node.report.canvas import (
 from node.report.shown import RESEARCH_USE, ShownFinding, StudyReport
 from node.report.typeface import drawable
 from plugins.contract import Mask, Volume
+from store.dicom.drawing import on_slice
 
 OUTLINE: Rgb = (255, 209, 64)
 LONG: Rgb = (255, 107, 92)
@@ -168,8 +169,8 @@ def _zoom(finding: ShownFinding, mask: Mask, volume: Volume, k: int, size: int) 
     for name, colour in (("long_axis", LONG), ("short_axis", SHORT)):
         measurement = finding.measurement(name)
         if measurement is not None and measurement.end_points_mm is not None:
-            ends = volume.to_index(np.asarray(measurement.end_points_mm))
-            panel.lines([[(float(r), float(c)) for _, r, c in ends]], colour, 1.8)
+            ends = on_slice(measurement.end_points_mm, volume, k)
+            panel.lines([[(float(r), float(c)) for r, c in ends]], colour, 1.8)
     panel.scale_bar(length_mm=10.0 if field_mm < 150 else 50.0)
     panel.letter_sides()
     if size >= PANEL:

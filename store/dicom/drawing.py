@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from plugins.contract import BoolArray, Finding, Mask, Measurement, Volume
+from plugins.contract import BoolArray, Finding, Mask, Measurement, Point, Volume
 from plugins.measure.outline import outline
 
 Line = NDArray[np.float64]
@@ -25,8 +27,18 @@ def drawn_slice(finding: Finding) -> int:
 def axis_line(measurement: Measurement, volume: Volume) -> Line:
     """Return the two ends of a measured length as image points, shape (2, 2)."""
     assert measurement.end_points_mm is not None
-    index = volume.to_index(np.asarray(measurement.end_points_mm))
-    return np.asarray(index[:, :0:-1] + 0.5, dtype=np.float64)
+    return on_slice(measurement.end_points_mm, volume, measurement.slice_index)[:, ::-1] + 0.5
+
+
+def on_slice(points_mm: Sequence[Point], volume: Volume, k: int | None) -> Line:
+    """Return row and column, shape (n, 2), of points that were measured on slice k, by its own position.
+
+    The grid of a volume is even and upright; slices may be off by a little.
+    """
+    points = np.asarray(points_mm, dtype=np.float64)
+    if k is not None and len(volume.slice_positions) == volume.array.shape[0]:
+        points = points + volume.to_mm((float(k), 0.0, 0.0)) - np.asarray(volume.slice_positions[k])
+    return volume.to_index(points)[:, 1:]
 
 
 def region(finding: Finding, volume: Volume) -> tuple[Line, bool]:

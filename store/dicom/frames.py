@@ -44,19 +44,9 @@ def position(volume: Volume, header: Dataset, k: int) -> list[DSfloat]:
     return [decimal(x) for x in volume.slice_positions[k]]
 
 
-def frame_number(volume: Volume, header: Dataset, k: int) -> int | None:
-    """Return the frame of a multi-frame source that is slice k, by its position; None for a single-frame source.
-
-    None too when no frame lies within a hundredth of a millimetre of the slice: the image is then referred to whole.
-    """
-    groups = header.get("PerFrameFunctionalGroupsSequence")
-    if not groups:
-        return None
-    for number, group in enumerate(groups, start=1):
-        plane = group.get("PlanePositionSequence")
-        if plane and np.allclose(plane[0].ImagePositionPatient, volume.slice_positions[k], rtol=0, atol=0.01):
-            return number
-    return None
+def frame_number(volume: Volume, k: int) -> int | None:
+    """Return the frame of a multi-frame source that is slice k, from 1; None for a single-frame source."""
+    return volume.frame_numbers[k] if volume.frame_numbers else None
 
 
 def reference(header: Dataset, volume: Volume) -> Dataset:
@@ -89,7 +79,7 @@ def plane_groups(volume: Volume, headers: Mapping[str, Dataset], k: int) -> Data
     place, derivation, groups = Dataset(), Dataset(), Dataset()
     place.ImagePositionPatient = position(volume, header, k)
     source = reference(header, volume)
-    number = frame_number(volume, header, k)
+    number = frame_number(volume, k)
     if number is not None:
         source.ReferencedFrameNumber = number
     source.SpatialLocationsPreserved = "YES"
@@ -137,7 +127,7 @@ class _Planes:
     def derivation(self, k: int) -> bytes:
         """Return DerivationImageSequence of slice k."""
         header = self._headers[self._volume.sop_instance_uids[k]]
-        key = text(header, "SOPClassUID"), frame_number(self._volume, header, k)
+        key = text(header, "SOPClassUID"), frame_number(self._volume, k)
         form = self._derivations.get(key)
         if form is None:
             groups = plane_groups(self._volume, self._headers, k)

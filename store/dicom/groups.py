@@ -154,7 +154,7 @@ def sixteen(value: float) -> float:
 def source_image(volume: Volume, headers: Mapping[str, Dataset], k: int) -> SourceImageForRegion:
     """Return the item that names the image, and the frame of it, that is slice k."""
     uid = volume.sop_instance_uids[k]
-    number = frame_number(volume, headers[uid], k)
+    number = frame_number(volume, k)
     return SourceImageForRegion(
         headers[uid].get("SOPClassUID", volume.sop_class_uid), uid, None if number is None else [number]
     )

@@ -9,7 +9,7 @@ become LPS mm by the geometry of the slice that is named; places in space need t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -56,13 +56,11 @@ class _Place:
         return bool(self.references) or self.frame_of_reference_uid is not None
 
 
-def read_marks(
-    files: Sequence[File], volumes: Sequence[Volume], headers: Mapping[str, Dataset]
-) -> tuple[tuple[Mark, ...], tuple[Flag, ...]]:
+def read_marks(files: Sequence[File], volumes: Sequence[Volume]) -> tuple[tuple[Mark, ...], tuple[Flag, ...]]:
     """Return the marks of the reports and presentation states among files, and why others could not be placed.
 
-    `headers` are those of the images of the volumes, by SOP Instance UID. Marks at one place count once. Reports that
-    merely measure (a point under a number with a value) mark nothing, nor do objects that were withdrawn.
+    Marks at one place count once. Reports that merely measure (a point under a number with a value) mark nothing, nor
+    do objects that were withdrawn.
     """
     gone = withdrawn(files)
     found: dict[tuple[float, ...], Mark] = {}
@@ -83,10 +81,10 @@ def read_marks(
                     _flag("too-many-marks", file, f"more than {MOST} marks; the others are left out")
                 )
                 break
-            placed = _placed(place, mark, volumes, headers)
+            placed = _placed(place, mark, volumes)
             if placed is not None:
                 found.setdefault(tuple(round(x, 1) for x in placed.point_mm), placed)
-            elif place.is_on_one:
+            elif place.is_on_one and not _names_no_frame(place, volumes):
                 elsewhere += 1
             else:
                 on_all += 1
@@ -238,9 +236,7 @@ def _figure(kind: str, data: Sequence[float], dimensions: int) -> tuple[Floats, 
     return points.mean(axis=0), float(np.linalg.norm(points[1] - points[0]))
 
 
-def _placed(
-    place: _Place, mark: Mark, volumes: Sequence[Volume], headers: Mapping[str, Dataset]
-) -> Mark | None:
+def _placed(place: _Place, mark: Mark, volumes: Sequence[Volume]) -> Mark | None:
     """Return a mark with its place in the patient; None when its image or space is not among the volumes."""
     if place.frame_of_reference_uid is not None:
         if place.frame_of_reference_uid not in {v.frame_of_reference_uid for v in volumes}:
@@ -254,7 +250,7 @@ def _placed(
     for reference in place.references:
         uid = text(reference, "ReferencedSOPInstanceUID")
         for volume in volumes:
-            k = _slice(volume, uid, integer(reference, "ReferencedFrameNumber"), headers)
+            k = _slice(volume, uid, integer(reference, "ReferencedFrameNumber"))
             if k is not None:
                 column, row = place.middle - 0.5
                 pixel_mm = max(volume.spacing_mm[1:])
@@ -268,12 +264,21 @@ def _placed(
     return None
 
 
-def _slice(volume: Volume, uid: str, frame: int | None, headers: Mapping[str, Dataset]) -> int | None:
+def _names_no_frame(place: _Place, volumes: Sequence[Volume]) -> bool:
+    """Return whether a figure is on a multi-frame image of the volumes and does not say on which of its frames."""
+    held = {uid for volume in volumes if volume.frame_numbers for uid in volume.sop_instance_uids}
+    return any(
+        text(one, "ReferencedSOPInstanceUID") in held and integer(one, "ReferencedFrameNumber") is None
+        for one in place.references
+    )
+
+
+def _slice(volume: Volume, uid: str, frame: int | None) -> int | None:
     """Return the slice of an image of a volume; of a multi-frame image that of the frame."""
     held = [k for k, own in enumerate(volume.sop_instance_uids) if own == uid]
     if len(held) < 2:
         return held[0] if held else None
-    return next((k for k in held if frame_number(volume, headers[uid], k) == frame), None)
+    return next((k for k in held if frame_number(volume, k) == frame), None)
 
 
 def _observer(item: Dataset) -> str:

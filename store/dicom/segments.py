@@ -143,7 +143,7 @@ def _choose_volume(
     uid = text(header, "FrameOfReferenceUID")
     if (named := _named_volume(header, frames, volumes)) is not None:
         if uid and named.frame_of_reference_uid != uid:
-            sentence = "its frame of reference is not that of its images; its positions are taken as those of the images"
+            sentence = "its frame of reference is not that of its images; its positions are taken as theirs"
             flags.append(Flag(code="frame-of-reference-differs", sentence=sentence))
         return named
     same = [v for v in volumes if uid and v.frame_of_reference_uid == uid and _fits(frames, v)]

@@ -53,7 +53,7 @@ def read_study(paths: Iterable[Path]) -> ReadStudy:
         if not volumes and not refused:
             raise Refused("no-images", "there is no image that could be analysed")
         headers = {u: headers[u] for v in volumes for u in v.sop_instance_uids}
-        marks, doubts = read_marks(usable, volumes, headers)
+        marks, doubts = read_marks(usable, volumes)
         return ReadStudy(
             study=replace(_study(files, volumes, drawn, refused), marks=marks),
             headers=headers,

@@ -107,6 +107,7 @@ def read_volume(files: Sequence[File]) -> Volume:
         convolution_kernel=", ".join(kernels),
         flags=tuple(replace(f, sentence=f"{named}: {f.sentence}", series_instance_uid=uid) for f in flags),
         suv=dict(quantity.suv),
+        frame_numbers=_frame_numbers(ordered),
     )
 
 
@@ -126,7 +127,15 @@ def read_grid(files: Sequence[File]) -> Volume:
         sop_instance_uids=tuple(s.plane.sop_instance_uid for s in ordered),
         slice_positions=arranged.positions_mm,
         series_number=integer(header, "SeriesNumber"),
+        frame_numbers=_frame_numbers(ordered),
     )
+
+
+def _frame_numbers(slices: Sequence[Slice]) -> tuple[int, ...]:
+    """Return which frame of its instance each slice is, from 1; empty unless all are of multi-frame objects."""
+    if not all("PerFrameFunctionalGroupsSequence" in s.file.header for s in slices):
+        return ()
+    return tuple(s.plane.frame + 1 for s in slices)
 
 
 def _arranged(files: Sequence[File], flags: list[Flag]) -> tuple[list[Slice], Arrangement]:

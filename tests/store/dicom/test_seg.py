@@ -292,7 +292,12 @@ def test_a_multi_frame_source_is_referenced_by_its_frames(tmp_path: Path) -> Non
         group.PlanePositionSequence = [plane]
         groups.append(group)
     header.PerFrameFunctionalGroupsSequence = groups
-    volume = replace(case.volume, sop_instance_uids=(uid,) * len(positions), sop_class_uid=header.SOPClassUID)
+    volume = replace(
+        case.volume,
+        sop_instance_uids=(uid,) * len(positions),
+        sop_class_uid=header.SOPClassUID,
+        frame_numbers=tuple(range(len(positions), 0, -1)),
+    )
     seg = encode_seg(case.findings[:1], volume, {uid: header}, PROVENANCE, 5, NOW)
     for frame in seg.PerFrameFunctionalGroupsSequence:
         source = frame.DerivationImageSequence[0].SourceImageSequence[0]

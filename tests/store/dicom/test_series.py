@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dicom_series import derived, make_series, write
+from marked_images import annotation, state
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
@@ -65,6 +66,18 @@ def test_an_enhanced_ct_is_read_by_the_positions_of_its_frames(tmp_path: Path) -
     assert len(set(volume.sop_instance_uids)) == 1
     assert len(volume.sop_instance_uids) == len(CT)
     assert list(read.headers) == [volume.sop_instance_uids[0]]
+    assert volume.frame_numbers == (2, 4, 6, 1, 5, 3)
+
+
+def test_a_mark_on_a_multi_frame_image_lies_on_the_frame_that_it_names(tmp_path: Path) -> None:
+    image = enhanced(tmp_path, CT, order=[3, 0, 5, 1, 4, 2])
+    named, unnamed = (annotation(image, "POINT", [3.5, 2.5]) for _ in range(2))
+    named.ReferencedImageSequence[0].ReferencedFrameNumber = 6
+    state(tmp_path / "pr.dcm", image, [named, unnamed])
+    read = read_study(tmp_path.iterdir())
+    (mark,) = read.study.marks
+    np.testing.assert_allclose(mark.point_mm, [5.0 + 3 * 0.75, -3.0 + 2 * 0.5, 2 * 2.5])
+    assert [flag.code for flag in read.flags] == ["marks-on-all-images"]
 
 
 def test_an_enhanced_mr_is_read_in_arbitrary_units(tmp_path: Path) -> None:
