@@ -190,10 +190,12 @@ def choose_volume(region: Contours, stated: set[str], volumes: Sequence[Volume],
 
 
 def _nearest(region: Contours, volumes: Sequence[Volume]) -> Volume:
-    """Return the volume whose slices lie nearest to the contours; the first one of those that fit alike."""
-    misfits = [max(float(np.abs(_plane_of(p, v)[1]).max()) for p in region.polygons_mm) for v in volumes]
-    best = min(misfits)
-    return next(v for v, misfit in zip(volumes, misfits, strict=True) if misfit <= best + SAME_FIT_MM)
+    """Return the volume whose slices lie nearest to the contours; of those alike one with the fewest slices between."""
+    placed = [[_plane_of(polygon, v) for polygon in region.polygons_mm] for v in volumes]
+    misfits = [max(float(np.abs(distances).max()) for _, distances in planes) for planes in placed]
+    best = min(misfits) + SAME_FIT_MM
+    gaps = [max(ks := [k for k, _ in planes]) - min(ks) + 1 - len(set(ks)) for planes in placed]
+    return min(zip(volumes, misfits, gaps, strict=True), key=lambda one: (one[1] > best, one[2]))[0]
 
 
 def _plane_of(points_mm: FloatArray, volume: Volume) -> tuple[int, FloatArray]:

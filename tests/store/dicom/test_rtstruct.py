@@ -254,6 +254,17 @@ def test_the_series_that_the_object_names_decides_when_contours_name_no_instance
     assert study.drawn[0].flags == ()
 
 
+def test_of_a_thin_and_a_thick_series_that_fit_alike_the_one_without_slices_between_is_taken(
+    tmp_path: Path,
+) -> None:
+    make_series(tmp_path / "thin", BLANK, series_number=1)
+    make_series(tmp_path / "thick", BLANK[::2], spacing_mm=(4, 1, 1), series_number=2)
+    structure_set(tmp_path / "rt", {"GTV": [closed(SQUARE, k) for k in (0, 2, 4)]})
+    study = read(tmp_path)
+    assert study.volume(study.drawn[0].series_instance_uid).series_number == 2
+    assert [f.code for f in study.drawn[0].flags] == ["contour-series-by-position"]
+
+
 def test_a_series_found_by_position_is_flagged(tmp_path: Path) -> None:
     make_series(tmp_path / "a", BLANK, series_number=1, origin_mm=(0, 0, 0.7))
     make_series(tmp_path / "b", BLANK, series_number=2)
