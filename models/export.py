@@ -206,19 +206,29 @@ def derived(learned: Learned, form: str, cache: Path) -> bytes:
             return to_int8(derived(learned, "onnx", cache), learned.ranges or {})
         return to_onnx(learned)
 
-    return _kept(cache / f"{learned.sha256()}.{form}", made)
+    return remembered(cache / f"{learned.sha256()}.{form}", made)
 
 
-def _kept(path: Path, make: Callable[[], bytes]) -> bytes:
+def remembered(path: Path, make: Callable[[], bytes], made_by: str = "") -> bytes:
+    """Return what a file was written with, made anew when it is not that, or was not `made_by` the same.
+
+    When nothing can be written, it is made each time. Raises what making it raises.
+    """
+
+    def seal(content: bytes) -> bytes:
+        digest = hashlib.sha256(made_by.encode())
+        digest.update(content)
+        return digest.digest()
+
     with suppress(OSError):
         data = path.read_bytes()
-        digest, content = data[:SHA256_BYTES], data[SHA256_BYTES:]
-        if hashlib.sha256(content).digest() == digest:
+        content = data[SHA256_BYTES:]
+        if seal(content) == data[:SHA256_BYTES]:
             return content
     content = make()
     with suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_whole(path, hashlib.sha256(content).digest() + content)
+        write_whole(path, seal(content) + content)
     return content
 
 
@@ -254,4 +264,14 @@ def _one_thread() -> Any:
     return options
 
 
-__all__ = ["Learned", "Ranges", "derived", "onnxruntime", "seen_ranges", "to_int8", "to_onnx", "write_whole"]
+__all__ = [
+    "Learned",
+    "Ranges",
+    "derived",
+    "onnxruntime",
+    "remembered",
+    "seen_ranges",
+    "to_int8",
+    "to_onnx",
+    "write_whole",
+]

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.export import IN, Learned, derived, onnxruntime, write_whole
+from models.export import IN, Learned, derived, onnxruntime, remembered, write_whole
 from models.files import BadModel
 
 if TYPE_CHECKING:
@@ -133,18 +134,14 @@ def as_torch(kind: str, learned: Learned, cache: Path, threads: int) -> str:
     """Return `kind` when it answers as torch does with these very weights, else torch in bf16.
 
     A trial is of one network, and holds for the time that others of its architecture take, not for their answers. Each
-    network is looked at once; how far it is off is kept under its hash.
+    network is looked at once on `this_machine` as it is; how far it is off is kept under its hash.
     """
     if kind.startswith("torch-"):
         return kind
     known = cache / EXACT / f"{learned.sha256()}-{kind}"
-    try:
-        off = float(known.read_text())
-    except (OSError, ValueError):
-        off = _off(kind, learned, cache, threads)
-        with suppress(OSError):
-            known.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(known, f"{off:.4f}".encode())
+    off = float(
+        remembered(known, lambda: f"{_off(kind, learned, cache, threads):.4f}".encode(), this_machine())
+    )
     if off <= FURTHEST:
         return kind
     log.warning("%s is off by %.3f with these weights", kind, off, extra={"action": "runtime-refused"})
@@ -320,16 +317,20 @@ def openvino() -> Any:
 
 
 def _openvino(learned: Learned, form: str, cache: Path, threads: int) -> Runner:
-    core = openvino().Core()
-    settings = {
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
-        "INFERENCE_PRECISION_HINT": "bf16",
-        # A folder for each network, so that compiled ones are never taken for each other.
-        "CACHE_DIR": str(cache / "openvino" / learned.sha256()[:16]),
-    }
-    compiled = core.compile_model(core.read_model(io.BytesIO(derived(learned, form, cache))), "CPU", settings)
-    request = compiled.create_infer_request()
+    package = openvino()
+    core = package.Core()
+    settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "bf16"}
+
+    def compiled() -> bytes:
+        shutil.rmtree(cache / "openvino", ignore_errors=True)  # what OpenVINO kept here itself, unchecked
+        read = core.read_model(io.BytesIO(derived(learned, form, cache)))
+        made: bytes = core.compile_model(read, "CPU", settings).export_model().getvalue()
+        return made
+
+    # Not by its CACHE_DIR: a damaged file of that answers wrongly without a word.
+    made_by = f"{package.__version__}, {core.get_property('CPU', 'FULL_DEVICE_NAME')}"
+    kept = remembered(cache / f"{learned.sha256()}.{form}.openvino", compiled, made_by)
+    request = core.import_model(kept, "CPU", settings).create_infer_request()
 
     def run(patches: Array) -> Array:
         given = request.infer([np.ascontiguousarray(patches, dtype=np.float32)])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_networks import UNET, answered, learned, patches
 
-from models.export import derived, seen_ranges, to_int8, to_onnx
+from models.export import derived, remembered, seen_ranges, to_int8, to_onnx
 from models.files import BadModel
 from models.fused import fused
 
@@ -110,6 +110,14 @@ def test_what_was_made_once_is_read_again_and_a_changed_file_is_not(
     assert derived(one, "onnx", cache) == form
     monkeypatch.setattr("models.export.to_onnx", lambda _: pytest.fail("it is there"))
     assert derived(one, "onnx", cache) == form
+
+
+def test_what_another_made_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "form"
+    assert remembered(path, lambda: b"first", "version 1") == b"first"
+    assert remembered(path, lambda: b"second", "version 1") == b"first"
+    assert remembered(path, lambda: b"third", "version 2") == b"third"
+    assert remembered(path, lambda: b"fourth", "version 1") == b"fourth"
 
 
 def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path: Path) -> None:

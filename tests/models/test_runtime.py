@@ -66,6 +66,25 @@ def test_compiled_networks_are_not_taken_for_each_other(tmp_path: Path) -> None:
     assert np.abs(first - second).mean() > 0.1
 
 
+@pytest.mark.parametrize("kind", ["openvino-bf16", "openvino-int8"])
+def test_a_compiled_network_that_was_damaged_on_the_disk_is_compiled_anew(
+    kind: str, ranged: Learned, tmp_path: Path
+) -> None:
+    unchecked = tmp_path / "openvino" / "0" / "1.blob"
+    unchecked.parent.mkdir(parents=True)
+    unchecked.write_bytes(b"kept by OpenVINO itself")
+    expected = runner(kind, ranged, tmp_path, 1)(patches())
+    assert not unchecked.exists()
+    (path,) = (path for path in tmp_path.rglob("*") if path.suffix in {".blob", ".openvino"})
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    damaged = whole[:middle] + bytes(byte ^ 255 for byte in whole[middle:][:4096])
+    damaged += whole[len(damaged) :]
+    path.write_bytes(damaged)
+    np.testing.assert_array_equal(runner(kind, ranged, tmp_path, 1)(patches()), expected)
+    assert (len(whole), path.read_bytes() != damaged) == (len(damaged), True)
+
+
 def test_the_more_exact_kinds_come_first_and_eight_bits_need_ranges(ranged: Learned) -> None:
     assert tuple(k for k in present(ranged) if k != "cuda-bf16") == tuple(
         k for k in KINDS if k != "cuda-bf16"
@@ -170,6 +189,12 @@ def test_a_kind_that_was_found_with_other_weights_is_held_against_torch_once_for
     assert runtime.as_torch("openvino-int8", learned(seed=1), tmp_path, 1) == expected
     assert len(set(told)) == 2
     assert runtime.as_torch("torch-bf16", learned(), tmp_path, 1) == "torch-bf16"
+    monkeypatch.setattr(runtime, "version", lambda package: f"{package} renewed")
+    assert runtime.as_torch("openvino-int8", learned(), tmp_path, 1) == expected
+    assert len(told) == 3, "other runtimes are held against torch again"
+    (tmp_path / runtime.EXACT / f"{learned().sha256()}-openvino-int8").write_text("0.0000")
+    assert runtime.as_torch("openvino-int8", learned(), tmp_path, 1) == expected
+    assert len(told) == 4, "what is not sealed is not believed"
 
 
 @pytest.mark.parametrize(
