@@ -7,7 +7,6 @@ settled on is then shown to all of them, mirrored as often as the card says.
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -36,7 +35,7 @@ from models.nodule_passes import (
 )
 from models.outlining import best_overlap, drawn_out, held_back, piece_at
 from models.patches import put_back
-from models.runtime import default_cache, fastest, network
+from models.runtime import Opened, network
 from models.segmenter import Index
 from models.surroundings import aeration, is_deep, is_dense
 from models.uncertainty import CaseUncertainty, summarised, unsteadiness
@@ -169,12 +168,9 @@ class LearnedNoduleSegmenter:
 
     @cached_property
     def runtime(self) -> str:
-        """Return what computes the networks here: a key of `models.runtime.KINDS`."""
-        if not self.fastest:
-            return "torch-bf16"
-        threads = len(os.sched_getaffinity(0))
-        learned = Learned.of(self.model, self._folds[0])
-        return fastest(learned, self.model.manifest.name, self.cache or default_cache(), threads).kind
+        """Return what computes the networks here: a key of `models.runtime.KINDS`, or two where weights differ."""
+        kinds = {one.kind for one in self._networks if isinstance(one, Opened)}
+        return ", ".join(sorted(kinds)) or "torch-bf16"
 
     def is_coarse(self, voxel_mm: float) -> bool:
         """Return whether voxels of this size are coarser than all that the networks learned on."""

@@ -48,6 +48,8 @@ AS_FAST = 1.1
 """A kind that takes so much longer than the fastest is taken before it when it is more exact."""
 FURTHEST = 0.2
 """A kind whose probabilities are further from torch's (`apart`) is not used: rounding to 8 bits stays far below."""
+FAULTS = (BadModel, RuntimeError, OSError, ImportError, ValueError)
+"""What a runtime that cannot be used here raises."""
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvmap", "/dev/dxg", "/dev/kfd")
 """Without one of them (NVIDIA, its Tegra, Windows' Linux, AMD) torch has no GPU on Linux."""
 
@@ -68,15 +70,34 @@ class Trial:
     """Where it was made, as `this_machine` says."""
 
 
-def network(model: Model, fold: int, cache: Path | None = None, threads: int | None = None) -> Runner:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Opened:
+    """A network on a runtime; called as its runner is."""
+
+    kind: str
+    """Which runtime computes it: a key of `KINDS`."""
+    run: Runner
+    """What answers."""
+
+    def __call__(self, patches: Array) -> Array:
+        """Return logits of patches."""
+        return self.run(patches)
+
+
+def network(model: Model, fold: int, cache: Path | None = None, threads: int | None = None) -> Opened:
     """Return one fold of a model on the fastest runtime of this machine; `cache` is where forms and trials are kept.
 
-    `threads` is for CPUs; None is one for each that this process may use. Raises BadModel.
+    `threads` is for CPUs; None is one for each that this process may use. A runtime that was found the fastest and can
+    no longer be used gives way to torch in bf16. Raises BadModel.
     """
     learned, cache = Learned.of(model, fold), cache or default_cache()
     threads = threads or len(os.sched_getaffinity(0))
-    kind = fastest(learned, model.manifest.name, cache, threads).kind
-    return runner(as_torch(kind, learned, cache, threads), learned, cache, threads)
+    kind = as_torch(fastest(learned, model.manifest.name, cache, threads).kind, learned, cache, threads)
+    try:
+        return Opened(kind=kind, run=runner(kind, learned, cache, threads))
+    except FAULTS as error:
+        log.warning("%s cannot be used: %s", kind, error, extra={"action": "runtime-refused"})
+    return Opened(kind="torch-bf16", run=runner("torch-bf16", learned, cache, threads))
 
 
 def default_cache() -> Path:
@@ -153,7 +174,7 @@ def _off(kind: str, learned: Learned, cache: Path, threads: int) -> float:
     expected = runner("torch-fp32", learned, cache, threads)(shown)
     try:
         return apart(runner(kind, learned, cache, threads)(shown), expected)
-    except (BadModel, RuntimeError, OSError, ImportError, ValueError) as error:
+    except FAULTS as error:
         log.warning("%s cannot be used: %s", kind, error, extra={"action": "runtime-refused"})
         return float("inf")
 
@@ -177,7 +198,7 @@ def _tried(learned: Learned, name: str, cache: Path, threads: int) -> Trial:
                 runners[kind] = tried
             else:
                 log.warning("%s is off by %.3f and not used", kind, off, extra={"action": "runtime-refused"})
-        except (BadModel, RuntimeError, OSError, ImportError, ValueError) as error:
+        except FAULTS as error:
             log.warning("%s cannot be used: %s", kind, error, extra={"action": "runtime-refused"})
     taken_s: dict[str, list[float]] = {kind: [] for kind in runners}
     enough = time.perf_counter() + ENOUGH_S
@@ -353,6 +374,7 @@ KINDS: Mapping[str, Callable[[Learned, Path, int], Runner]] = {
 
 __all__ = [
     "KINDS",
+    "Opened",
     "Runner",
     "Trial",
     "as_torch",

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from small_networks import answered, learned, patches
 from models import runtime
 from models.export import Learned, seen_ranges, to_onnx
 from models.files import BadModel
+from models.nodule_segmenter import LearnedNoduleSegmenter
 from models.runtime import FURTHEST, KINDS, fastest, kept_trials, present, runner
 
 INSTALLED = ("torch-fp32", "onnxruntime-fp32", "torch-bf16", "openvino-bf16")
@@ -195,6 +198,29 @@ def test_a_kind_that_was_found_with_other_weights_is_held_against_torch_once_for
     (tmp_path / runtime.EXACT / f"{learned().sha256()}-openvino-int8").write_text("0.0000")
     assert runtime.as_torch("openvino-int8", learned(), tmp_path, 1) == expected
     assert len(told) == 4, "what is not sealed is not believed"
+
+
+def test_where_the_runtime_of_a_trial_can_no_longer_be_loaded_torch_answers_until_it_can(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lost(*_: object) -> object:
+        raise ImportError("libopenvino.so: cannot open shared object file")
+
+    model: Any = SimpleNamespace(manifest=SimpleNamespace(name="small"))
+    monkeypatch.setattr(Learned, "of", lambda *_: learned())
+    monkeypatch.setattr(runtime, "chosen", lambda _: "openvino-bf16")
+    good = {kind: KINDS_BEFORE[kind] for kind in ("torch-fp32", "torch-bf16")}
+    good["openvino-bf16"] = good["torch-fp32"]
+    expected = {"lost": "torch-bf16", "good": "openvino-bf16"}
+    for now in ("good", "lost", "good"):
+        monkeypatch.setattr(runtime, "KINDS", {**good, "openvino-bf16": lost} if now == "lost" else good)
+        opened = runtime.network(model, 0, tmp_path, 1)
+        assert opened.kind == expected[now]
+        assert LearnedNoduleSegmenter(model=model, given=(opened,)).runtime == expected[now]
+        plain = good[expected[now]](learned(), tmp_path, 1)
+        np.testing.assert_array_equal(opened(patches()), plain(patches()))
+        assert ("openvino-bf16 cannot be used: libopenvino.so" in caplog.text) == (now == "lost")
+        caplog.clear()
 
 
 @pytest.mark.parametrize(
