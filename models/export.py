@@ -12,6 +12,7 @@ import io
 import json
 import os
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -40,6 +41,8 @@ EIGHT_BITS = ("Conv", "ConvTranspose")
 """What is computed in 8 bits: nearly all of the time and of the size; sums and joins take what they are given."""
 SHA256_BYTES = 32
 OUTER = 0.05
+ABANDONED_S = 3600.0
+"""From this age on nobody writes a half-written file any more."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -233,13 +236,20 @@ def remembered(path: Path, make: Callable[[], bytes], made_by: str = "") -> byte
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that whoever reads it sees all of it or none. Raises OSError."""
+    """Write a file so that whoever reads it sees all of it or none. Raises OSError.
+
+    What writers who were killed left in its folder goes.
+    """
+    for left in path.parent.glob(f"{tempfile.gettempprefix()}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > ABANDONED_S:
+                left.unlink()
     descriptor, partial = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
         Path(partial).replace(path)
-    except OSError:
+    except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise
 

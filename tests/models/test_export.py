@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 import torch
 from small_networks import UNET, answered, learned, patches
 
-from models.export import derived, remembered, seen_ranges, to_int8, to_onnx
+from models.export import ABANDONED_S, derived, remembered, seen_ranges, to_int8, to_onnx
 from models.files import BadModel
 from models.fused import fused
 
@@ -118,6 +121,26 @@ def test_what_another_made_is_made_anew(tmp_path: Path) -> None:
     assert remembered(path, lambda: b"second", "version 1") == b"first"
     assert remembered(path, lambda: b"third", "version 2") == b"third"
     assert remembered(path, lambda: b"fourth", "version 1") == b"fourth"
+
+
+def test_what_killed_writers_left_goes_when_the_next_file_is_written(tmp_path: Path) -> None:
+    half = {name: Path(tempfile.mkstemp(dir=tmp_path)[1]) for name in ("abandoned", "being written")}
+    kept = tmp_path / "trials.json"
+    kept.write_bytes(b"{}")
+    for old in (half["abandoned"], kept):
+        os.utime(old, (time.time() - 2 * ABANDONED_S,) * 2)
+    remembered(tmp_path / "form", lambda: b"content")
+    assert {*tmp_path.iterdir()} == {half["being written"], kept, tmp_path / "form"}
+
+
+def test_a_writer_that_is_stopped_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(Path, "replace", stopped)
+    with pytest.raises(SystemExit):
+        remembered(tmp_path / "form", lambda: b"content")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path: Path) -> None:
