@@ -14,6 +14,8 @@ from store.response.history import Role, Status
 from store.tracking.link import Kind
 
 Point = tuple[float, float, float]
+SIZED = (Status.MEASURED, Status.PROGRESSED)
+"""What a lesion is called whose size is what was drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,12 +170,18 @@ def tenths(mm: float) -> int:
 def sum_tenths(fragments: Sequence[Sighting], axis: str) -> int | None:
     """Return an axis of a lesion as criteria count it, tenths of mm, over the fragments that are there.
 
-    One that is too small to measure adds 5 mm, a node its own short axis where it was drawn. None when nothing was
-    measured or called too small, or when a measured one lacks the axis.
+    One that is too small to measure adds 5 mm, a node its own short axis where it was drawn; one that is called
+    progressed adds its axis. None when nothing was measured or called too small, or when a measured one lacks the axis.
     """
-    values = [_tenths(one, axis) for one in fragments if one.status in (Status.MEASURED, Status.TOO_SMALL)]
+    values = [_tenths(one, axis) for one in fragments if one.status in (*SIZED, Status.TOO_SMALL)]
     known = [value for value in values if value is not None]
     return sum(known) if known and len(known) == len(values) else None
+
+
+def is_sized(status: Status, fragments: Sequence[Sighting]) -> bool:
+    """Return whether a lesion of this status has the size of its fragments: one that has progressed may lack some."""
+    unknown = (Status.NOT_EVALUABLE, Status.PRESENT)
+    return status in SIZED and not any(one.status in unknown for one in fragments)
 
 
 def _tenths(one: Sighting, axis: str) -> int | None:
@@ -184,4 +192,4 @@ def _tenths(one: Sighting, axis: str) -> int | None:
     return own if own is not None and one.node and axis == "short_axis" else TOO_SMALL_TENTHS
 
 
-__all__ = ["Decision", "Measure", "Point", "Sighting", "Tracked", "sum_tenths", "tenths"]
+__all__ = ["SIZED", "Decision", "Measure", "Point", "Sighting", "Tracked", "is_sized", "sum_tenths", "tenths"]

@@ -22,7 +22,7 @@ from store.response.rules import USUAL, Rules
 from store.response.verdict import Response
 from store.response.volumetric import TOO_SMALL_MM3
 from store.scanners import changed
-from store.sighting import Measure, Sighting, sum_tenths
+from store.sighting import SIZED, Measure, Sighting, is_sized, sum_tenths
 from store.tracking.link import Kind, was_compared
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ def _seen(own: Sequence[Sighting]) -> Seen:
         and any("short_axis" in one.measurements for one in sized)
     ):
         measured["short_axis_tenths"] = sum_tenths(sized, "short_axis")
-    if seen.status is Status.MEASURED:
+    if is_sized(seen.status, sized):
         for axis in ("long_axis", "short_axis"):
             values = _each(sized, axis, {"mm"})
             measured[f"{axis}_tenths"] = sum_tenths(sized, axis)
@@ -300,7 +300,7 @@ def _seen(own: Sequence[Sighting]) -> Seen:
         if peaks:
             hottest = max(peaks, key=lambda m: m.value)
             measured["suv_peak"], measured["suv_peak_sd"] = hottest.value, hottest.uncertainty
-            glycolysis = [_lean_glycolysis(one) for one in hot if one.status is Status.MEASURED]
+            glycolysis = [_lean_glycolysis(one) for one in hot if one.status in SIZED]
             known = [grams for grams in glycolysis if grams is not None]
             measured["tlg"] = sum(known) if known and len(known) == len(glycolysis) else None
     return replace(seen, **measured)
@@ -324,7 +324,7 @@ def status_of(own: Sequence[Sighting]) -> Status:
 
 def _each(own: Sequence[Sighting], name: str, units: set[str]) -> list[Measure]:
     """Return one number of every fragment that is there; none when one of them lacks it."""
-    there = [one for one in own if one.status is Status.MEASURED]
+    there = [one for one in own if one.status in SIZED]
     found = [m for one in there if (m := one.measurements.get(name)) is not None and m.unit in units]
     return found if len(found) == len(there) else []
 

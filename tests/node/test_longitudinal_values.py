@@ -95,6 +95,16 @@ def test_a_part_too_small_to_measure_counts_five_beside_the_other() -> None:
     assert both.counted_mm == 11.0
 
 
+def test_a_lesion_that_is_called_progressed_counts_its_axis_unless_a_part_of_it_is_not_evaluable() -> None:
+    progressed = sighting(visit(1), 1, 26.0, status=Status.PROGRESSED)
+    (_, grown) = cells(sighting(visit(0), 1, 20.0), progressed)
+    assert (grown.counted_mm, grown.to_baseline_percent) == (26.0, 30.0)
+    assert grown.words == "unequivocal progression"
+    unknown = sighting(visit(1), 2, 9.0, status=Status.NOT_EVALUABLE)
+    (_, partly) = cells(sighting(visit(0), 1, 20.0), progressed, replace(unknown, lesion="2.25.1001"))
+    assert (partly.counted_mm, partly.words) == (None, "unequivocal progression, 2 parts")
+
+
 def test_parts_of_a_lesion_are_added_up_and_their_errors_too() -> None:
     part = replace(sighting(visit(1), 2, 9.0, sd_mm=0.6), lesion="2.25.1001")
     (_, both) = cells(sighting(visit(0), 1, 20.0), sighting(visit(1), 1, 6.0, sd_mm=0.8), part)

@@ -28,7 +28,7 @@ from store.patients import Merged
 from store.response.burden import TOO_SMALL_TENTHS
 from store.response.history import Role, Status
 from store.response.verdict import Margin, Response
-from store.sighting import Sighting, sum_tenths
+from store.sighting import Sighting, is_sized, sum_tenths
 from store.told import BOTH, UPTAKE
 from store.tracking.link import Kind
 
@@ -224,7 +224,8 @@ def _counted_mm(status: Status, sized: Sequence[Sighting], axis: str) -> float |
     if status is Status.TOO_SMALL and axis == "long_axis":
         return TOO_SMALL_TENTHS / 10
     tenths = sum_tenths(sized, axis)
-    return None if status not in (Status.MEASURED, Status.TOO_SMALL) or tenths is None else tenths / 10
+    is_known = status is Status.TOO_SMALL or is_sized(status, sized)
+    return None if not is_known or tenths is None else tenths / 10
 
 
 def _status_words(status: Status, counted_mm: float | None) -> str:

@@ -1,0 +1,73 @@
+"""What was measured at a visit counts whatever a person calls it there, unless that says otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+import pytest
+from course_rows import Clock, lesion, patient_pk, visit
+from ledger import at
+
+from store.choices import choose
+from store.course import Course, course
+from store.database import Database
+from store.response.table import read_table
+from store.response.verdict import Response
+from store.told import CRITERIA, judge
+
+DATES = (date(2026, 1, 10), date(2026, 3, 10), date(2026, 5, 10))
+
+
+@pytest.fixture
+def database(sqlite: Database) -> Database:
+    return sqlite
+
+
+def three_visits(
+    database: Database, still: Sequence[float], grown: Sequence[float], role: str, status: str
+) -> Course:
+    """Return the course of a target and of a lesion that a person calls `status` at the second of three visits."""
+    with database.transaction() as session:
+        clock = Clock()
+        for on, one, other in zip(DATES, still, grown, strict=True):
+            visit(
+                session, clock, on, [lesion("2.25.1", one), lesion("2.25.2", other, volume=other**3 / 2000)]
+            )
+        said = {"author": "Dr. Grey", "now": at(clock.seconds)}
+        pk = patient_pk(session)
+        choose(session, pk, "role", "2.25.2", role, **said)  # type: ignore[arg-type]
+        choose(session, pk, "status", "2.25.2", status, study_instance_uid="1.2.2", **said)  # type: ignore[arg-type]
+        return course(session, pk)
+
+
+def of_table(still: Sequence[float], grown: Sequence[float], role: str, criteria: str) -> Response:
+    """Return the verdicts of the same lengths as a table gives them."""
+    rows = ["patient,lesion,date,role,status,long_axis_mm"]
+    for at_visit, (on, one, other) in enumerate(zip(DATES, still, grown, strict=True)):
+        status = "unequivocal-progression" if at_visit == 1 else "measured"
+        rows += [f"A,T,{on},target,measured,{one}", f"A,N,{on},{role},{status},{other}"]
+    return CRITERIA[criteria](read_table("\n".join(rows).encode()).histories[0])
+
+
+def told(response: Response) -> list[tuple[str | None, float | None]]:
+    return [(point.overall, point.sum) for point in response.time_points]
+
+
+@pytest.mark.parametrize(
+    ("role", "grown", "verdicts", "why"),
+    [
+        ("non-target", (9, 20, 30), [(None, 20.0), ("iUPD", 20.0), ("iCPD", 20.0)], "grew further"),
+        ("target", (20, 23, 29), [(None, 40.0), ("iUPD", 43.0), ("iCPD", 49.0)], "is 6.0 mm larger"),
+    ],
+)
+def test_a_lesion_that_is_called_progressed_keeps_the_numbers_of_that_visit(
+    database: Database, role: str, grown: Sequence[float], verdicts: list[tuple[str | None, float]], why: str
+) -> None:
+    known = three_visits(database, (20, 20, 20), grown, role, "unequivocal-progression")
+    response = judge(known, "irecist")
+    assert told(response) == verdicts == told(of_table((20, 20, 20), grown, role, "irecist"))
+    assert why in response.time_points[-1].because
+    for criteria in ("recist1.1", "irecist"):
+        assert told(judge(known, criteria)) == told(of_table((20, 20, 20), grown, role, criteria))
+    assert known.history("volume").visits[1].seen[1].volume_mm3 == 1000 * grown[1] ** 3 / 2000
