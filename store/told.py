@@ -34,6 +34,8 @@ BOTH = frozenset({"lugano"})
 """Criteria that look at both."""
 MM3 = {"mm3": 1.0, "ml": 1000.0, "mL": 1000.0, "cm3": 1000.0}
 """Cubic millimetres of each unit of volume."""
+GONE = (Status.ABSENT, Status.COALESCED)
+"""What a lesion is called that has no uptake of its own."""
 
 
 def history(course: Course, criteria: str = "recist1.1") -> History:
@@ -267,25 +269,31 @@ def _reference(course: Course, on: date, seen: Sequence[Sighting]) -> Reference 
 
 
 def _seen(own: Sequence[Sighting]) -> Seen:
-    """Return what one lesion of one date is to the criteria; several are fragments, or on PET and elsewhere."""
+    """Return what one lesion of one date is to the criteria; several are fragments, or on PET and elsewhere.
+
+    One whose size is not evaluable is there when its uptake was measured.
+    """
     sized = [one for one in own if not one.on_pet] or list(own)
-    hot = [one for one in own if one.on_pet]
     first = own[0]
-    seen = Seen(
+    status, node = status_of(sized), any(one.node for one in own)
+    uptake = {} if status in GONE else _uptake([one for one in own if one.on_pet])
+    return Seen(
         lesion=first.lesion,
         role=first.role or Role.NON_TARGET,
-        status=status_of(sized),
+        status=Status.PRESENT if status is Status.NOT_EVALUABLE and uptake else status,
         site=next((one.site for one in own if one.site), ""),
-        node=any(one.node for one in own),
+        node=node,
+        **_size(status, sized, node=node),
+        **uptake,
     )
+
+
+def _size(status: Status, sized: Sequence[Sighting], *, node: bool) -> dict[str, Any]:
+    """Return lengths and volume of a lesion of this status; a node that is too small keeps its short axis."""
     measured: dict[str, Any] = {}
-    if (
-        seen.status is Status.TOO_SMALL
-        and seen.node
-        and any("short_axis" in one.measurements for one in sized)
-    ):
+    if status is Status.TOO_SMALL and node and any("short_axis" in one.measurements for one in sized):
         measured["short_axis_tenths"] = sum_tenths(sized, "short_axis")
-    if is_sized(seen.status, sized):
+    if is_sized(status, sized):
         for axis in ("long_axis", "short_axis"):
             values = _each(sized, axis, {"mm"})
             measured[f"{axis}_tenths"] = sum_tenths(sized, axis)
@@ -296,14 +304,23 @@ def _seen(own: Sequence[Sighting]) -> Seen:
             measured["volume_mm3"] = sum(m.value * MM3[m.unit] for m in volumes) + small * TOO_SMALL_MM3
             deviation = _sd([replace(m, uncertainty=_in_mm3(m)) for m in volumes])
             measured["volume_sd_mm3"] = deviation
-        peaks = [m for one in hot if (m := _sul(one)) is not None]
-        if peaks:
-            hottest = max(peaks, key=lambda m: m.value)
-            measured["suv_peak"], measured["suv_peak_sd"] = hottest.value, hottest.uncertainty
-            glycolysis = [_lean_glycolysis(one) for one in hot if one.status in SIZED]
-            known = [grams for grams in glycolysis if grams is not None]
-            measured["tlg"] = sum(known) if known and len(known) == len(glycolysis) else None
-    return replace(seen, **measured)
+    return measured
+
+
+def _uptake(hot: Sequence[Sighting]) -> dict[str, Any]:
+    """Return the highest peak and the glycolysis of what is there on a PET; nothing where a part is not evaluable."""
+    there = [one for one in hot if one.status not in GONE]
+    peaks = [m for one in there if (m := _sul(one)) is not None]
+    if not peaks or any(one.status is Status.NOT_EVALUABLE for one in hot):
+        return {}
+    hottest = max(peaks, key=lambda m: m.value)
+    glycolysis = [_lean_glycolysis(one) for one in there]
+    known = [grams for grams in glycolysis if grams is not None]
+    return {
+        "suv_peak": hottest.value,
+        "suv_peak_sd": hottest.uncertainty,
+        "tlg": sum(known) if len(known) == len(glycolysis) else None,
+    }
 
 
 def status_of(own: Sequence[Sighting]) -> Status:

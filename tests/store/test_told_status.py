@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from datetime import date
 
 import pytest
-from course_rows import Clock, lesion, patient_pk, visit
+from course_rows import Clock, Linked, lesion, liver, patient_pk, visit
 from ledger import at
+from sqlmodel import Session
 
+from store.analysed import Found
 from store.choices import choose
 from store.course import Course, course
 from store.database import Database
+from store.response.history import Status
 from store.response.table import read_table
 from store.response.verdict import Response
 from store.told import CRITERIA, judge
+from store.tracking.link import Kind
 
 DATES = (date(2026, 1, 10), date(2026, 3, 10), date(2026, 5, 10))
 
@@ -71,3 +75,57 @@ def test_a_lesion_that_is_called_progressed_keeps_the_numbers_of_that_visit(
     for criteria in ("recist1.1", "irecist"):
         assert told(judge(known, criteria)) == told(of_table((20, 20, 20), grown, role, criteria))
     assert known.history("volume").visits[1].seen[1].volume_mm3 == 1000 * grown[1] ** 3 / 2000
+
+
+def hot(sul: float) -> Found:
+    return lesion("2.25.1", 20, suv_peak=1.25 * sul, sul_peak=sul, tlg=10)
+
+
+def two_pets(session: Session, clock: Clock, *, with_ct: bool = False) -> Course:
+    """Write two PETs on which a lesion has SULpeak 6.4 and 2.4, the second CT beside them cutting it; the course."""
+    for number, (on, sul) in enumerate(zip(DATES[:2], (6.4, 2.4), strict=True), 1):
+        uid = f"1.5.{number}"
+        if with_ct:
+            cut = [Linked(kind=Kind.CUT, uid="2.25.1", study="1.5.1")] if number == 2 else []
+            visit(session, clock, on, [lesion("2.25.1", 20 if number == 1 else 9)], cut, study=uid)
+        found = [hot(sul), liver(f"2.25.9{number}", sul_mean=1.6, sul_sd=0.2)]
+        visit(session, clock, on, found, study=uid, plugin="pet_lesion")
+    return course(session, patient_pk(session))
+
+
+@pytest.mark.parametrize(
+    ("status", "percist", "lugano"),
+    [
+        ("measured", "PMR", "PMR"),
+        ("too-small", "PMR", "PMR"),
+        ("present", "PMR", "PMR"),
+        ("unequivocal-progression", "PMR", "PMD"),
+        ("absent", "CMR", "CMR"),
+        ("NE", "NE", "NE"),
+    ],
+)
+def test_an_uptake_counts_whatever_the_size_is_called(
+    database: Database, status: str, percist: str, lugano: str
+) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        two_pets(session, clock)
+        pk = patient_pk(session)
+        choose(session, pk, "role", "2.25.1", "target", author="Dr. Grey", now=at(clock.seconds))
+        said = {"author": "Dr. Grey", "now": at(clock.seconds), "study_instance_uid": "1.5.2"}
+        choose(session, pk, "status", "2.25.1", status, **said)  # type: ignore[arg-type]
+        known = course(session, pk)
+    last = [judge(known, criteria).time_points[-1].overall for criteria in ("percist", "lugano")]
+    assert last == [percist, lugano]
+    (seen,) = known.history("percist").visits[1].seen
+    is_told = status not in ("absent", "NE")
+    assert (seen.suv_peak, seen.tlg) == ((2.4, 8.0) if is_told else (None, None))
+
+
+def test_an_uptake_counts_where_the_ct_of_the_date_cuts_the_lesion(database: Database) -> None:
+    with database.transaction() as session:
+        known = two_pets(session, Clock(), with_ct=True)
+    assert [judge(known, one).time_points[-1].overall for one in ("percist", "lugano")] == ["PMR", "PMR"]
+    assert judge(known, "recist1.1").time_points[-1].overall == "NE"
+    (seen,) = known.history("lugano").visits[1].seen
+    assert (seen.status, seen.long_axis_tenths, seen.suv_peak) == (Status.PRESENT, None, 2.4)
