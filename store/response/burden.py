@@ -93,6 +93,7 @@ class Disease:
 def disease(visits: Sequence[Visit], rules: Rules, *, by_length: bool = True) -> Disease:
     """Return what each lesion is, by its role at the baseline, `visits[0]`; one that has grown together is there.
 
+    A normal node is none when it is called new, else it is followed as it is called, and doubted when it grows.
     Without `by_length` nothing else is doubted than what holds whatever the criteria add up.
     """
     targets: list[str] = []
@@ -100,14 +101,22 @@ def disease(visits: Sequence[Visit], rules: Rules, *, by_length: bool = True) ->
     for seen in visits[0].seen:
         at = look(seen)
         is_gone = at.tenths == 0 and seen.status is not Status.COALESCED
-        if is_gone or (seen.role is Role.NEW and at.present is None):
+        if is_gone or (seen.role is Role.NEW and not at.present):
             continue
         (targets if seen.role is Role.TARGET else others).append(seen.lesion)
     found = Disease(targets=tuple(targets), non_targets=tuple(others), certain_later={}, doubts={})
     doubts = {visits[0].date: tuple(_baseline_doubts(visits[0], found, rules, by_length=by_length))}
     roles = {seen.lesion: seen.role for seen in visits[0].seen}
+    normal = {
+        seen.lesion: size
+        for seen in visits[0].seen
+        if seen.lesion in others and look(seen).present is False and (size := look(seen).tenths)
+    }
     for visit in visits[1:]:
-        doubts[visit.date] = tuple(_doubts(visit, found, roles, by_length=by_length))
+        doubts[visit.date] = (
+            *_doubts(visit, found, roles, by_length=by_length),
+            *_grown_nodes(visit, normal),
+        )
     return replace(found, certain_later=_certain_later(visits, found), doubts=doubts)
 
 
@@ -178,6 +187,17 @@ def _doubts(visit: Visit, known: Disease, roles: dict[str, Role], *, by_length: 
                 yield f"The node {seen.lesion} of {mm(at.tenths)} is below 10 mm: normal, and not a new lesion."
         elif by_length and seen.lesion in known.targets and at.tenths is None and at.present:
             yield f"{seen.lesion} is {seen.status} and has no length: it was not evaluable as a target."
+
+
+def _grown_nodes(visit: Visit, normal: Mapping[str, int]) -> Iterator[str]:
+    """Yield the non-target nodes that were normal at the baseline, with this short axis, and are not any more."""
+    for seen in visit.seen:
+        tenths = look(seen).tenths
+        if seen.lesion in normal and tenths is not None and tenths >= NODE_TENTHS:
+            yield (
+                f"The node {seen.lesion} was normal at the baseline, with {mm(normal[seen.lesion])}, and has "
+                f"{mm(tenths)} now: it may be a new lesion, which would be progression."
+            )
 
 
 def mm(tenths: int) -> str:

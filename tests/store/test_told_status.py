@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import date
 
 import pytest
-from course_rows import Clock, Linked, lesion, liver, patient_pk, visit
+from course_rows import NODE, Clock, Linked, lesion, liver, patient_pk, visit
 from ledger import at
 from sqlmodel import Session
 
@@ -129,3 +129,18 @@ def test_an_uptake_counts_where_the_ct_of_the_date_cuts_the_lesion(database: Dat
     assert judge(known, "recist1.1").time_points[-1].overall == "NE"
     (seen,) = known.history("lugano").visits[1].seen
     assert (seen.status, seen.long_axis_tenths, seen.suv_peak) == (Status.PRESENT, None, 2.4)
+
+
+def test_a_node_that_was_normal_at_the_baseline_is_new_when_a_person_calls_it_so(database: Database) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        for on, short in zip(DATES[:2], (8.0, 22.0), strict=True):
+            node = lesion("2.25.2", 25, short_axis=short, type=NODE)
+            visit(session, clock, on, [lesion("2.25.1", 20), node])
+        pk = patient_pk(session)
+        unsaid = course(session, pk)
+        choose(session, pk, "role", "2.25.2", "new", author="Dr. Grey", now=at(clock.seconds))
+        known = course(session, pk)
+    doubts = judge(unsaid, "recist1.1").time_points[1].doubts
+    assert "was normal at the baseline and has a short axis of 10 mm or more" in doubts[0]
+    assert [point.overall for point in judge(known, "recist1.1").time_points] == [None, "PD"]

@@ -234,6 +234,25 @@ def test_an_equivocal_new_lesion_is_followed_and_progression_is_dated_at_its_fir
     assert "progression is dated at its first appearance" in point.because
 
 
+def test_a_node_that_was_normal_at_the_baseline_is_doubted_when_it_is_none_any_more_and_new_when_called_so() -> (
+    None
+):
+    grown = judge(course(target("T1", 50, 50, 50), non_target("N", 8, 9.9, 22, node=True)))
+    assert [point.overall for point in grown.time_points] == [None, "SD", "SD"]
+    assert [point.doubts for point in grown.time_points] == [
+        (),
+        (),
+        (
+            "The node N was normal at the baseline, with 8.0 mm, and has 22.0 mm now: it may be a new lesion, which "
+            "would be progression.",
+        ),
+    ]
+    assert judge(course(target("T1", 50, 50), non_target("N", 10, 22, node=True))).time_points[1].doubts == ()
+    called = judge(course(target("T1", 50, 50, 50), new("N", 8, 9.9, 22, node=True)))
+    assert [point.overall for point in called.time_points] == [None, "SD", "PD"]
+    assert (called.time_points[0].doubts, called.time_points[2].doubts) == ((), ())
+
+
 def test_a_lesion_is_what_it_was_at_the_baseline() -> None:
     # A target that the baseline does not know is a new lesion.
     point = judge(course(target("T1", 50, 50), target("T2", None, 12))).time_points[1]
