@@ -4,7 +4,7 @@ One row is one lesion at one visit. The first line names the columns, in any ord
 
 - `patient`, `lesion`, `date` (2026-01-31 or 20260131) and `role` (target, non-target, new) are needed;
 - `site`; `node` (1 for a lymph node); `status` (measured, absent, too-small, NE, present, unequivocal-progression;
-  nothing is measured where there is a number);
+  nothing is measured where there is a number; what is too small has no long axis of 10 mm unless it is a node);
 - `long_axis_mm`, `short_axis_mm`; `volume_mm3` (also `volume`) or `volume_ml`; `suv_peak` (of SUL), `tlg`,
   `deauville`; one standard deviation each: `long_axis_sd_mm`, `short_axis_sd_mm`, `volume_sd_mm3` or `volume_sd_ml`,
   `suv_peak_sd`;
@@ -26,6 +26,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from plugins.errors import Refused
+from store.response.burden import TARGET_TENTHS, TOO_SMALL_TENTHS
 from store.response.history import History, Reference, Role, Seen, Status, Visit
 from store.response.row import LENGTHS, OF_VISIT, Row, read_rows
 from store.response.verdict import Response
@@ -140,7 +141,7 @@ def _seen(row: Row, role: Role, site: str, node: bool) -> Seen:
     return Seen(
         lesion=row.text("lesion"),
         role=role,
-        status=_status(row, role, measured=any(value is not None for value in numbers)),
+        status=_status(row, role, node=node, measured=any(value is not None for value in numbers)),
         site=row["site"].text or site,
         node=node,
         long_axis_tenths=long_axis,
@@ -156,7 +157,7 @@ def _seen(row: Row, role: Role, site: str, node: bool) -> Seen:
     )
 
 
-def _status(row: Row, role: Role, *, measured: bool) -> Status:
+def _status(row: Row, role: Role, *, node: bool, measured: bool) -> Status:
     cell = row["status"]
     status = cell.status()
     if status is None:
@@ -175,6 +176,10 @@ def _status(row: Row, role: Role, *, measured: bool) -> Status:
                 raise row[name].refused(
                     "contradiction", "of a lesion that is absent; correct number or status"
                 )
+    if status is Status.TOO_SMALL and not node and (row.number("long_axis_mm") or 0) >= TARGET_TENTHS / 10:
+        raise row["long_axis_mm"].refused(
+            "contradiction", "of a lesion that is too small to measure; correct number or status"
+        )
     if role is Role.TARGET and status is Status.PRESENT and measured:
         return Status.MEASURED
     return status
@@ -216,6 +221,14 @@ def _doubts(rows: Sequence[Row]) -> tuple[str, ...]:
         for row in rows
         if (row.number("short_axis_mm") or 0) > (row.number("long_axis_mm") or float("inf"))
     ]
+    nodes = {row.text("lesion") for row in rows if row["node"].flag()}
+    small = [
+        row["long_axis_mm"]
+        for row in rows
+        if row["status"].status() is Status.TOO_SMALL
+        and row.text("lesion") not in nodes
+        and row["long_axis_mm"].tenths_mm(comma=row.comma)[0] not in (None, TOO_SMALL_TENTHS)
+    ]
     start = _one_value(rows, "treatment_start", lambda row: row["treatment_start"].date())
     days = sorted({row.day() for row in rows})
     said = [] if start is None else list(_doubts_of_start(start, days))
@@ -223,6 +236,9 @@ def _doubts(rows: Sequence[Row]) -> tuple[str, ...]:
         first = rounded[0]
         told = f"{len(rounded)}, first {first.text} on line {first.line}"
         said.append(f"lengths rounded to tenths of a millimetre: {told}")
+    if small:
+        told = f"{len(small)}, first {small[0].text} on line {small[0].line}"
+        said.append(f"lengths of lesions too small to measure, which RECIST counts as 5 mm: {told}")
     if swapped:
         said.append(f"lines with a short axis above the long one: {len(swapped)}, first line {swapped[0]}")
     return tuple(said)

@@ -292,6 +292,16 @@ def test_a_short_axis_that_is_the_longer_one_is_told() -> None:
     assert read.doubts["P1"] == ("lines with a short axis above the long one: 1, first line 2",)
 
 
+def test_a_length_of_a_lesion_too_small_to_measure_is_told_as_what_it_counts() -> None:
+    read = read_table(
+        table("P1,T1,2024-01-02,target,,0,8,,too-small", "P1,T2,2024-01-02,target,,0,5,,too-small")
+    )
+    told = "lengths of lesions too small to measure, which RECIST counts as 5 mm: 1, first 8 on line 2"
+    assert read.doubts["P1"] == (told,)
+    node = read_table(table("P1,N,2024-01-02,target,,1,35,8,too-small"))
+    assert (node.histories[0].visits[0].seen[0].short_axis_tenths, node.doubts["P1"]) == (80, ())
+
+
 GOOD = "P1,T1,2024-01-02,target,liver,0,20,10,measured"
 
 
@@ -317,6 +327,7 @@ GOOD = "P1,T1,2024-01-02,target,liver,0,20,10,measured"
         ("P1,T2,2024-01-02,target,liver,0,,,", "no-status", "line 3, column status: found nothing"),
         ("P1,T2,2024-01-02,target,liver,0,,,measured", "no-number", "column status: found 'measured'"),
         ("P1,T2,2024-01-02,target,liver,0,20,,absent", "contradiction", "found '20'"),
+        ("P1,T2,2024-01-02,target,liver,0,35,,too-small", "contradiction", "column long_axis_mm: found '35'"),
         ("P1,T1,20240102,target,liver,0,20,,", "lesion-twice", "line 3, column lesion: found 'T1'"),
         ("P1,T1,2024-03-01,non-target,liver,0,20,,", "role-changes", "is target on line 2"),
         ("P1,T1,2024-03-01,target,liver,1,20,,", "contradiction", "column node: found '1', but '0' on line 2"),
