@@ -149,6 +149,19 @@ def test_progression_is_the_larger_of_a_fifth_and_five_millimetres_in_whole_tent
     assert (none.next_progression_from, none.response_to) == (None, None)
 
 
+@pytest.mark.parametrize(("criteria", "complete"), [("recist1.1", "CR"), ("irecist", "iCR")])
+def test_after_a_complete_response_with_a_normal_node_no_sum_is_named_from_which_it_is_progression(
+    criteria: str, complete: str
+) -> None:
+    days = [date(2024, 1, 1), date(2024, 3, 1), date(2024, 5, 1)]
+    sizes = list(zip(days, (20.0, 8.0, 10.5), strict=True))
+    sums = sums_of(response_of("P", sizes, [None, complete, "PD"], criteria=criteria), ())
+    assert [point.progression_from for point in sums.points] == [None, 25.0, None]
+    assert (sums.next_progression_from, sums.nadir, sums.response_to) == (None, 8.0, 14.0)
+    by_volume = sums_of(response_of("P", sizes, [None, "CR", "PD"], criteria="volume"), ())
+    assert by_volume.next_progression_from == 13.824
+
+
 def test_margins_are_told_in_words_with_standard_deviations() -> None:
     margins = [
         Margin(lesion="2.25.1", quantity="long_axis", value=15, change=1.3, unit="mm", verdict="PD",

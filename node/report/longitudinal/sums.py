@@ -14,6 +14,8 @@ from store.response.volumetric import Volumes
 from store.response.who import Products
 
 BY_LENGTH = ("recist1.1", "irecist")
+COMPLETE = ("CR", "iCR")
+"""Verdicts of criteria by length after which any disease is progression, whatever the sum."""
 BY_SHARE: Mapping[str, type[Products] | type[Volumes]] = {"who": Products, "volume": Volumes}
 """Criteria that judge by a sum: of lengths in tenths of a millimetre, or by a share of it; others have no levels."""
 
@@ -35,12 +37,16 @@ def sums_of(response: Response, lesions: Sequence[LesionCourse]) -> SumCourse:
                 sum=point.sum,
                 sd=_sd(response, point, lesions),
                 verdict=verdict_of(response, point),
-                progression_from=_progression_from(response.criteria, point.nadir),
+                progression_from=_progression_from(
+                    response.criteria, point.nadir, response.time_points[:number]
+                ),
             )
-            for point in response.time_points
+            for number, point in enumerate(response.time_points)
         ),
         response_to=_response_to(response.criteria, baseline),
-        next_progression_from=_progression_from(response.criteria, lowest.sum if lowest else None),
+        next_progression_from=_progression_from(
+            response.criteria, lowest.sum if lowest else None, response.time_points
+        ),
         nadir=lowest.sum if lowest else None,
         nadir_date=lowest.date if lowest else None,
     )
@@ -64,12 +70,16 @@ def _response_to(criteria: str, baseline: float | None) -> float | None:
     return steps * measure.partial.numerator // measure.partial.denominator / measure.steps_per_unit
 
 
-def _progression_from(criteria: str, nadir: float | None) -> float | None:
-    """Return the smallest sum that is progression; None after a nadir of nothing, where any disease is."""
+def _progression_from(criteria: str, nadir: float | None, earlier: Sequence[TimePoint]) -> float | None:
+    """Return the smallest sum that is progression; None where any disease is.
+
+    That is so after a nadir of nothing and, by length, after a complete response, which may leave normal nodes.
+    """
     if not nadir:
         return None
     if criteria in BY_LENGTH:
-        return progressive_from(round(10 * nadir)) / 10
+        is_any = any(point.overall in COMPLETE for point in earlier)
+        return None if is_any else progressive_from(round(10 * nadir)) / 10
     if criteria not in BY_SHARE:
         return None
     measure = BY_SHARE[criteria]

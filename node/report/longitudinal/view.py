@@ -175,7 +175,7 @@ class SumPoint:
     verdict: str
     """The verdict; `baseline` at the first visit."""
     progression_from: float | None
-    """The smallest sum that is progression at this visit; None at the baseline, or without a nadir."""
+    """The smallest sum that is progression at this visit; None at the baseline, without a nadir, or where any is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +193,7 @@ class SumCourse:
     response_to: float | None
     """The largest sum that is a partial response; None when the criteria give no such sum."""
     next_progression_from: float | None
-    """The smallest sum that would be progression at the next visit; None when the criteria give no such sum."""
+    """The smallest sum that would be progression at the next visit; None when there is no such sum, or any is."""
     nadir: float | None
     """The smallest sum so far."""
     nadir_date: date | None
