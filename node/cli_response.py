@@ -152,15 +152,15 @@ def _print_response(found: Response) -> None:
         {
             "date": point.date,
             "sum": _value(point.sum),
-            "baseline": _percent(point.sum, found.time_points[0].sum) if index else "",
+            "baseline": _percent(point.sum, found.baseline.sum) if point is not found.baseline else "",
             "nadir": _value(point.nadir),
             "to_nadir": _percent(point.sum, point.nadir),
             "target": narrow(point.target),
             "non_target": narrow(point.non_target),
             "new": "yes" if point.new else "no",
-            "overall": narrow(point.overall) if index else "baseline",
+            "overall": narrow(found.verdict_of(point)),
         }
-        for index, point in enumerate(found.time_points)
+        for point in found.time_points
     ]
     unit = _unit(found.unit)
     columns = {
@@ -180,15 +180,14 @@ def _print_response(found: Response) -> None:
     printing.print_table(rows, columns, numbers=("sum", "baseline", "nadir", "to_nadir"), title=title)
     printing.say("")
     for point in found.time_points:
-        _print_why(point)
+        _print_why(point, found.verdict_of(point))
     best = found.best_overall or "none", found.best_overall_confirmed or "none"
     _print_wrapped("best overall response: {}; confirmed: {}".format(*best), 0)
     for doubt in found.doubts:
         _print_wrapped(f"note: {doubt}", 0)
 
 
-def _print_why(point: TimePoint) -> None:
-    verdict = point.overall or "baseline"
+def _print_why(point: TimePoint, verdict: str) -> None:
     because = re.sub(rf"^({re.escape(verdict)}[:.] )+", "", point.because, flags=re.IGNORECASE)
     _print_wrapped(f"{point.date} {verdict}: {because}", 0)
     for margin in point.margins[:1]:

@@ -88,8 +88,8 @@ def short_of(session: Session, patient_pk: int, criteria: str, objects: ObjectSt
         response = judge(known, criteria)
     except Refused as reason:
         return Short(patient_pk=patient_pk, lesions=lesions, refusal=reason.sentence)
-    baseline = response.time_points[0].date
-    if len(response.time_points) == 1:
+    baseline = response.baseline.date
+    if not response.follow_up:
         return Short(patient_pk=patient_pk, lesions=lesions, baseline=baseline)
     one = followed(response)
     return Short(

@@ -164,6 +164,7 @@ def reported_response(course: Course, response: Response) -> ReportedResponse:
         non_target=last.non_target if last else None,
         best=response.best_overall,
         reasons=tuple(dict.fromkeys(r for r in reasons if r)),
+        before_baseline=response.before_baseline,
     )
 
 

@@ -17,7 +17,6 @@ from node.report.longitudinal import words
 from node.report.longitudinal.charts import curve, spider
 from node.report.longitudinal.document import write_pdf
 from node.report.longitudinal.page import png_uri, svg, write_html
-from node.report.longitudinal.sums import verdict_of
 from node.report.longitudinal.tables import write_csv, write_json
 from node.report.longitudinal.view import LongitudinalReport
 from node.web import links, plots
@@ -137,7 +136,6 @@ def _shown(told: Told, patient_pk: int, criteria: list[CriteriaName]) -> dict[st
         "words": words,
         "plots": plots,
         "links": links,
-        "verdict_of": verdict_of,
     }
 
 

@@ -136,6 +136,8 @@ class ReportedResponse:
     """Best overall response."""
     reasons: tuple[str, ...]
     """Sentences: the rule and the numbers that decided it, doubts, what a person corrected."""
+    before_baseline: int = 0
+    """How many visits lie before the baseline."""
 
 
 def encode_response(
@@ -149,7 +151,7 @@ def encode_response(
 ) -> Dataset:
     """Return the report as Comprehensive 3D SR in the study of `header`, that of the last visit.
 
-    Equal input gives equal bytes. `visits` are by date, the first is the baseline; without any it is a report that
+    Equal input gives equal bytes. `visits` are by date; without any it is a report that
     takes `predecessors` back. SEGs of earlier studies are pertinent other evidence. Its title is not that of
     measurements: OHIF takes all groups of one Tracking UID in an Imaging Measurement Report for one lesion, looks for
     lines to draw and fails; this one it shows as text.
@@ -157,7 +159,7 @@ def encode_response(
     Source: PS3.16 TID 1500, 1411, 1501, 1502, 1420; PS3.3 C.17.2.3.
     """
     groups = [
-        _group(lesion, _context(visit, order, visits[0].date))
+        _group(lesion, _context(visits, order, response.before_baseline))
         for order, visit in enumerate(visits)
         for lesion in visit.lesions
         if lesion.measurements or lesion.segment
@@ -217,12 +219,20 @@ def _criteria(response: ReportedResponse) -> Code:
     return response_codes.CRITERIA[response.criteria]
 
 
-def _context(visit: ReportedVisit, order: int, baseline: date) -> TimePointContext:
-    """Return the time point of a visit (TID 1502); it is called by its date, of which a patient has one."""
-    days = (visit.date - baseline).days
+def _context(visits: Sequence[ReportedVisit], order: int, before: int) -> TimePointContext:
+    """Return the time point of a visit (TID 1502); it is called by its date, of which a patient has one.
+
+    The baseline comes after `before` visits, which have no type.
+    """
+    visit, later = visits[order], order - before
+    days = (visit.date - visits[before].date).days
+    name = (
+        f"follow-up {later}" if later > 0 else "baseline" if later == 0 else f"{-later} before the baseline"
+    )
+    after = response_codes.POSTTREATMENT if later > 0 else None
     return TimePointContext(
-        time_point="baseline" if order == 0 else f"follow-up {order}",
-        time_point_type=response_codes.BASELINE if order == 0 else response_codes.POSTTREATMENT,
+        time_point=name,
+        time_point_type=response_codes.BASELINE if later == 0 else after,
         time_point_order=order + 1,
         subject_time_point_identifier=visit.date.isoformat(),
         temporal_offset_from_event=LongitudinalTemporalOffsetFromEvent(
@@ -287,7 +297,7 @@ def _derived(visits: Sequence[ReportedVisit], response: ReportedResponse) -> lis
         number.ContentSequence = ContentSequence(
             [
                 CodeContentItem(codes.DERIVATION, response_codes.TOTAL, "HAS CONCEPT MOD"),
-                *_context(visit, order, visits[0].date),
+                *_context(visits, order, response.before_baseline),
                 TextContentItem(codes.COMMENT, response.quantity, "HAS PROPERTIES"),
                 *(_addend(lesion) for lesion in visit.lesions if lesion.summed),
             ]

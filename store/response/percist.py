@@ -107,6 +107,7 @@ def judge(history: History, rules: Rules = USUAL) -> Response:
         best_overall=best_overall(verdicts, start, rules, METABOLIC),
         best_overall_confirmed=best_confirmed(verdicts, start, rules, METABOLIC),
         doubts=() if any(map(_has_uptake, visits)) else ("No visit has a SULpeak: PERCIST cannot be told.",),
+        before_baseline=first,
     )
 
 

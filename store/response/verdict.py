@@ -65,13 +65,29 @@ class Response:
     unit: str
     """UCUM unit of `sum` and `nadir`."""
     time_points: tuple[TimePoint, ...]
-    """One a visit, by date, the baseline first."""
+    """One a visit, by date."""
     best_overall: str | None
     """Best overall response without confirmation; None without a visit after the baseline."""
     best_overall_confirmed: str | None
     """Best overall response when complete and partial response need confirmation."""
     doubts: tuple[str, ...] = ()
     """What a reader should know of all of it: sentences."""
+    before_baseline: int = 0
+    """How many visits lie before the baseline and have no verdict: by PERCIST those before the first SULpeak."""
+
+    @property
+    def baseline(self) -> TimePoint:
+        """Return the visit that the later ones are judged by."""
+        return self.time_points[self.before_baseline]
+
+    @property
+    def follow_up(self) -> tuple[TimePoint, ...]:
+        """Return the visits after the baseline."""
+        return self.time_points[self.before_baseline + 1 :]
+
+    def verdict_of(self, point: TimePoint) -> str:
+        """Return the verdict of a visit, `baseline` at that one, `none` when the criteria give none."""
+        return "baseline" if point is self.baseline else point.overall or "none"
 
 
 __all__ = ["Margin", "Response", "TimePoint"]

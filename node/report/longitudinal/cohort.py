@@ -80,12 +80,12 @@ def cohort_of(
     responses: Sequence[Response], *, criteria: str, made_at: datetime, software: str | None = None
 ) -> Cohort:
     """Return what charts of a cohort show; the responses are those of one set of criteria."""
-    judged = [r for r in responses if len(r.time_points) > 1]
+    judged = [r for r in responses if r.follow_up]
     return Cohort(
         criteria=criteria,
         quantity=next((r.quantity for r in responses), ""),
         followed=tuple(map(followed, judged)),
-        left_out=tuple(r.patient for r in responses if len(r.time_points) <= 1),
+        left_out=tuple(r.patient for r in responses if not r.follow_up),
         software=software or f"Nadir {version('nadir')}",
         made_at=made_at,
     )
@@ -93,7 +93,7 @@ def cohort_of(
 
 def followed(response: Response) -> Followed:
     """Return a course with a visit after the baseline in short."""
-    first, *later = response.time_points
+    first, later = response.baseline, response.follow_up
     judged = [((p.date - first.date).days, p.overall) for p in later if p.overall]
     progression = progression_at([p.overall or "" for p in later])
     ends = len(later) if progression is None else progression + 1
@@ -106,7 +106,7 @@ def followed(response: Response) -> Followed:
         verdicts=tuple(judged),
         new_days=tuple(
             (point.date - first.date).days
-            for before, point in pairwise(response.time_points)
+            for before, point in pairwise((first, *later))
             if point.new and not before.new
         ),
     )

@@ -34,7 +34,6 @@ from node.report.longitudinal.sheet import (
     table,
     text_of,
 )
-from node.report.longitudinal.sums import verdict_of
 from node.report.longitudinal.view import (
     Cell,
     Correction,
@@ -194,20 +193,20 @@ def _judged(course: SumCourse, response: Response, told_above: TimePoint) -> Ite
         "New",
         "Verdict",
     )
-    first = response.time_points[0]
+    first = response.baseline
     rows = [
         [
             point.date.isoformat(), str((point.date - first.date).days), words.millimetres(point.sum),
             "" if point is first else words.change_of(point, first.sum), words.millimetres(point.nadir),
             words.change_of(point, point.nadir), point.target or "–", point.non_target or "–",
-            "yes" if point.new else "no", verdict_of(response, point),
+            "yes" if point.new else "no", response.verdict_of(point),
         ]
         for point in response.time_points
     ]  # fmt: skip
     yield table(heads, rows, [19, 9, 15, 18, 13, 17, 15, 26, 10, 0], numbers=range(1, 6))
     yield Spacer(1, 2 * mm)
     told = [
-        f"<b>{p.date.isoformat()}, {text_of(verdict_of(response, p))}:</b> "
+        f"<b>{p.date.isoformat()}, {text_of(response.verdict_of(p))}:</b> "
         + text_of(words.why(p, doubts=p is not told_above), 2000)
         for p in response.time_points
     ]

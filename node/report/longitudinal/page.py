@@ -22,7 +22,6 @@ from node.report.longitudinal import words
 from node.report.longitudinal.charts import curve, spider
 from node.report.longitudinal.cohort import Cohort
 from node.report.longitudinal.cohort_charts import MOST_BARS, MOST_LANES, parts, swimmer, waterfall
-from node.report.longitudinal.sums import verdict_of
 from node.report.longitudinal.view import LongitudinalReport
 from node.report.page import CONTROL
 from node.report.pdf import BOLD, PLAIN
@@ -50,7 +49,6 @@ def write_html(report: LongitudinalReport) -> str:
         "longitudinal.html",
         f"{report.patient.patient_id} {report.patient.issuer}",
         report=report,
-        verdict_of=verdict_of,
         curves=[
             svg(curve(course), f"curve{number}", words.sentence(course.quantity), words.curve_words(course))
             if any(point.sum is not None for point in course.points)

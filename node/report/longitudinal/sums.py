@@ -22,39 +22,32 @@ BY_SHARE: Mapping[str, type[Products] | type[Volumes]] = {"who": Products, "volu
 
 def sums_of(response: Response, lesions: Sequence[LesionCourse]) -> SumCourse:
     """Return the sums of one set of criteria with what they are judged by, in the unit of the response."""
-    first = response.time_points[0].date
     known = [p for p in response.time_points if p.sum is not None]
     lowest = min(known, key=lambda p: p.sum or 0.0, default=None)
-    baseline = response.time_points[0].sum
     return SumCourse(
         criteria=response.criteria,
         quantity=response.quantity,
         unit=pretty_unit(response.unit),
         points=tuple(
             SumPoint(
-                days=(point.date - first).days,
+                days=(point.date - response.baseline.date).days,
                 date=point.date,
                 sum=point.sum,
                 sd=_sd(response, point, lesions),
-                verdict=verdict_of(response, point),
+                verdict=response.verdict_of(point),
                 progression_from=_progression_from(
                     response.criteria, point.nadir, response.time_points[:number]
                 ),
             )
             for number, point in enumerate(response.time_points)
         ),
-        response_to=_response_to(response.criteria, baseline),
+        response_to=_response_to(response.criteria, response.baseline.sum),
         next_progression_from=_progression_from(
             response.criteria, lowest.sum if lowest else None, response.time_points
         ),
         nadir=lowest.sum if lowest else None,
         nadir_date=lowest.date if lowest else None,
     )
-
-
-def verdict_of(response: Response, point: TimePoint) -> str:
-    """Return the verdict of a visit, `baseline` at the first one, `none` when the criteria give none."""
-    return "baseline" if point is response.time_points[0] else point.overall or "none"
 
 
 def _response_to(criteria: str, baseline: float | None) -> float | None:
@@ -105,4 +98,4 @@ def _sd(response: Response, point: TimePoint, lesions: Sequence[LesionCourse]) -
     return math.hypot(*parts) if parts else None
 
 
-__all__ = ["sums_of", "verdict_of"]
+__all__ = ["sums_of"]

@@ -48,7 +48,7 @@ class When:
     date: date
     """Date of its studies."""
     days: int
-    """Days since the baseline."""
+    """Days since the first visit."""
     study_instance_uids: tuple[str, ...]
     """Its studies."""
 
@@ -165,7 +165,7 @@ class SumPoint:
     """What the criteria added up at one visit."""
 
     days: int
-    """Days since the baseline."""
+    """Days since the baseline; negative before it."""
     date: date
     """When."""
     sum: float | None
@@ -173,7 +173,7 @@ class SumPoint:
     sd: float | None
     """One standard deviation of the sum; None when that of a part is not known."""
     verdict: str
-    """The verdict; `baseline` at the first visit."""
+    """The verdict; `baseline` at that visit, `none` where the criteria give none."""
     progression_from: float | None
     """The smallest sum that is progression at this visit; None at the baseline, without a nadir, or where any is."""
 

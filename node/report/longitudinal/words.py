@@ -241,7 +241,7 @@ def headline(response: Response) -> tuple[str, str]:
     last = response.time_points[-1].overall
     if last:
         return (last, verdict_words(last))
-    if len(response.time_points) == 1:
+    if not response.follow_up:
         return ("Baseline", "there is no later visit to judge")
     return ("None", "these criteria give no verdict")
 

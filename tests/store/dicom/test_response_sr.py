@@ -18,6 +18,7 @@ from small_results import PROVENANCE, Case, make_case, saved
 from plugins import codes
 from plugins.contract import Measurement
 from plugins.errors import Broken
+from store.dicom.response_codes import TIME_OFFSET
 from store.dicom.response_sr import (
     ReportedLesion,
     ReportedResponse,
@@ -152,6 +153,18 @@ def test_another_reader_gets_every_lesion_segment_and_time_point(
         ("2.25.2", "follow-up 1", None),
         ("2.25.3", "follow-up 1", None),
     ]
+
+
+def test_a_visit_before_the_baseline_is_told_as_that(
+    case: Case, visits: list[ReportedVisit], tmp_path: Path
+) -> None:
+    before = ReportedVisit(date=date(2025, 12, 6), lesions=(_lesion(1, 30.0, OTHER_STUDY),))
+    sr = saved(_encode(case, [before, *visits], replace(RESPONSE, before_baseline=1)), tmp_path / "late.dcm")
+    assert (iod_errors(tmp_path / "late.dcm"), check(sr)) == ([], ())
+    points = [item.TextValue for item in _values(sr, Code("C2348792", "UMLS", "Time Point"))]
+    assert list(dict.fromkeys(points)) == ["1 before the baseline", "baseline", "follow-up 1"]
+    offsets = [int(n.MeasuredValueSequence[0].NumericValue) for n in _values(sr, TIME_OFFSET)]
+    assert list(dict.fromkeys(offsets)) == [-30, 0, 59]
 
 
 def test_every_lesion_has_one_identity_and_its_own_value_at_each_time_point(
