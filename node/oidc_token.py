@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -130,11 +129,12 @@ def claim(claims: Mapping[str, Any], name: str) -> Any:
 
 
 def role(said: object, roles: Sequence[tuple[str, Sequence[str]]]) -> str | None:
-    """Return the highest role that the values of a claim give; None when they give none. `roles` from the highest."""
-    if isinstance(said, str):
-        values = {said, *re.split(r"[,\s]+", said)}
-    else:
-        values = {one for one in said if isinstance(one, str)} if isinstance(said, list) else set()
+    """Return the highest role that the values of a claim give; None when they give none. `roles` from the highest.
+
+    A string is one value, whatever stands in it: names of groups may hold blanks and commas.
+    """
+    listed = said if isinstance(said, list) else [said]
+    values = {one for one in listed if isinstance(one, str)}
     return next((name for name, wanted in roles if values.intersection(wanted)), None)
 
 

@@ -103,6 +103,11 @@ def test_who_the_provider_knows_gets_a_session_and_the_page_that_was_wanted(site
     ("groups", "role"),
     [
         ("radiology", "viewer"),
+        ("medical physics", "physicist"),
+        ("visitors of radiology", None),
+        ("former,nadir-admins", None),
+        ("radiology nadir-admins", None),
+        (["visitors of radiology", "no\tnadir-admins"], None),
         (["x", "medical physics", "radiology"], "physicist"),
         (["nadir-admins"], "administrator"),
         (["Radiology"], None),
