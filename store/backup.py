@@ -40,6 +40,8 @@ ROWS, FILES, TOLD = "nadir.sqlite", "home", "backup.json"
 NAME = re.compile(r"\d{8}T\d{6}Z")
 LEFT_OUT = re.compile(r"nadir\.sqlite.*|store|scratch|cache|pictures|\..*")
 """Of the home folder: rows and objects, which have their own way, and what is made again when it is missing."""
+COPY = ".backup-"
+"""How the folder in the home begins that holds a copy of the rows while a backup is made."""
 Progress = Callable[[int, int], None]
 Item = TypeVar("Item")
 
@@ -199,7 +201,8 @@ def _snapshot(database: Database, home: Path) -> Iterator[Path]:
     """
     with ExitStack() as at_the_end:
         try:
-            scratch = tempfile.TemporaryDirectory(prefix=".backup-", dir=home)
+            at_the_end.enter_context(_only_living_copies(home))
+            scratch = tempfile.TemporaryDirectory(prefix=COPY, dir=home)
             path = Path(at_the_end.enter_context(scratch)) / ROWS
             _copy_rows(database, path)
         except (sqlite3.OperationalError, OSError) as error:
@@ -209,6 +212,18 @@ def _snapshot(database: Database, home: Path) -> Iterator[Path]:
             )
             raise Unavailable(sentence) from error
         yield path
+
+
+@contextmanager
+def _only_living_copies(home: Path) -> Iterator[None]:
+    """Remove the copies of rows that killed backups left; while one is made into another folder, all stay."""
+    with (home / ".backup.lock").open("a+") as file:
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for left in home.glob(f"{COPY}*"):
+                shutil.rmtree(left)
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
 
 
 def _copy_rows(database: Database, path: Path) -> None:

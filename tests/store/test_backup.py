@@ -271,6 +271,34 @@ def test_a_backup_that_was_killed_does_not_count_and_the_next_one_removes_it(
     assert [path.name for path in sorted(folder.glob("2*"))] == [made.name]
 
 
+def test_a_copy_of_the_rows_that_a_killed_backup_left_in_the_home_goes_with_the_next_one(
+    database: Database, home: Path, tmp_path: Path
+) -> None:
+    left = home / ".backup-killed"
+    left.mkdir(mode=0o700)
+    (left / "nadir.sqlite").write_bytes(b"rows of patients")
+    make(database, home, tmp_path / "backups")
+    assert list(home.glob(".backup-*")) == []
+
+
+def test_a_backup_leaves_the_copy_of_one_that_is_made_into_another_folder_at_the_same_time(
+    database: Database, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, beside = store_backup.copy_file, []
+
+    def meanwhile(source: Path, target: Path) -> str:
+        if not beside and source.parent.parent == home:
+            beside.append(source)
+            beside.append(make(database, home, tmp_path / "other"))
+        return copy(source, target)
+
+    monkeypatch.setattr(store_backup, "copy_file", meanwhile)
+    made = make(database, home, tmp_path / "backups")
+    assert backups(tmp_path / "backups") == (made,)
+    assert backups(tmp_path / "other") == (beside[1],)
+    assert list(home.glob(".backup-*")) == []
+
+
 def test_a_node_whose_disk_has_no_room_for_a_copy_of_the_rows_is_told_so_and_leaves_no_folder(
     database: Database, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,6 +316,7 @@ def test_a_node_whose_disk_has_no_room_for_a_copy_of_the_rows_is_told_so_and_lea
     with pytest.raises(Unavailable, match="database or disk is full") as caught:
         make(database, home, folder)
     monkeypatch.undo()
+    (home / ".backup.lock").unlink()
     assert str(caught.value).startswith(f"the rows cannot be copied within {home}, ")
     assert [path.name for path in folder.iterdir() if path.is_dir()] == []
     assert files_below(home) == before
