@@ -205,13 +205,11 @@ class Node:
         from node.confirmer import Confirmer
         from node.deliveries import key_of
         from node.sender import Sender
-        from store import outbox
+        from node.unserved import LOOK_SECONDS, Unserved
 
         s = self.settings
-        with self.database.reading() as session:
-            unserved = outbox.unserved(session, map(key_of, s.destinations))
-        for left, count in unserved.items():
-            log.warning(logs.line("destination-not-set", destination=left, waiting=count))
+        unserved = Unserved(self.database, map(key_of, s.destinations))
+        self._loop("unserved", unserved.tick, LOOK_SECONDS)
         if s.commitment_callers:
             answerer = Answerer(self.database, self.objects, calling_ae=s.ae_title)
             self._loop("answerer", answerer.tick, 2.0)
