@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, case, exists, func, or_, select, text
+from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select, text
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, SQLModel, col
 
@@ -40,6 +40,7 @@ def check_rows(session: Session, now: datetime, *, quick: bool = False) -> list[
         *_job_keys(session),
         *_answers(session),
         *_deliveries(session),
+        *_undelivered(session),
         *_currents(session),
         *_studies(session),
         *_manifests(session),
@@ -164,6 +165,26 @@ def _deliveries(session: Session) -> Iterator[Fault]:
     )
     for pk in session.scalars(early):
         yield _delivery(pk, "delivered-early", "The job of the delivery has not ended well.", RESTORE)
+
+
+def _unsent() -> ColumnElement[bool]:
+    """Return the condition that a job has results, of which no delivery is there: they are made with one another."""
+    return and_(
+        exists().where(col(Result.job_pk) == col(Job.id)),
+        ~exists().where(col(Delivery.job_pk) == col(Job.id)),
+    )
+
+
+def _undelivered(session: Session) -> Iterator[Fault]:
+    """I3: nobody knows where the results of a job are to go, and whether they went."""
+    for pk in session.scalars(select(col(Job.id)).where(col(Job.state) == jobs.DELIVERING, _unsent())):
+        yield Fault(
+            invariant="I3",
+            code="deliveries-gone",
+            subject=f"job {pk}",
+            sentence="The job delivers its results, and no delivery of them is there.",
+            todo=f"{RESTORE}, or make and send them again: nadir jobs rerun {pk}",
+        )
 
 
 def _delivery(pk: int | None, code: str, sentence: str, todo: str) -> Fault:
@@ -295,7 +316,7 @@ def _ledger(session: Session, now: datetime) -> Iterator[Fault]:
     for pk in session.scalars(stuck_jobs):
         yield _stuck(f"job {pk}", "job-stuck", "The job is said to run, and nobody has held it for an hour.")
     open_delivery = exists().where(col(Delivery.job_pk) == col(Job.id), col(Delivery.state).in_(OPEN))
-    finished = select(col(Job.id)).where(col(Job.state) == jobs.DELIVERING, ~open_delivery)
+    finished = select(col(Job.id)).where(col(Job.state) == jobs.DELIVERING, ~open_delivery, ~_unsent())
     for pk in session.scalars(finished):
         yield _stuck(f"job {pk}", "job-not-ended", "The job waits for deliveries, and none of them is open.")
     stuck = select(col(Delivery.id)).where(

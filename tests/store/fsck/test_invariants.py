@@ -19,6 +19,7 @@ from store import jobs
 from store.database import Database
 from store.fsck.check import check
 from store.objects import ObjectStore
+from store.rerun import rerun
 from store.tables import Instance, Job, Result, Study
 
 
@@ -235,6 +236,22 @@ def test_i4_what_the_node_did_not_put_into_its_store_is_told_and_not_touched(
     assert (fault.invariant, fault.code, fault.subject) == ("I4", "unknown-file", subject)
     assert [one.mended for one in mended(node)] == [""]
     assert path.read_bytes() == b"MZ"
+
+
+def test_i3_a_job_whose_deliveries_are_gone_is_left_to_a_person_and_not_ended(node: WholeNode) -> None:
+    execute(node, "UPDATE job SET state = 'delivering' WHERE id = 1")
+    execute(node, "DELETE FROM delivery WHERE job_pk = 1")
+    (left,) = mended(node)
+    assert (left.fault.invariant, left.fault.code, left.fault.subject) == ("I3", "deliveries-gone", "job 1")
+    assert (left.mended, left.fault.todo) == (
+        "",
+        "restore the database from a copy, or make and send them again: nadir jobs rerun 1",
+    )
+    with node.database.transaction() as session:
+        assert jobs.get(session, 1).state == "delivering"
+        rerun(session, 1, LATER)
+    assert node.analyse(LATER) == 1
+    assert found(node) == []
 
 
 def test_i4_a_link_in_the_place_of_an_object_is_found_and_never_followed(
