@@ -6,7 +6,7 @@ I2    at most one result of one analysis of one content
 I3    at most one delivery of a result to a destination; one that was delivered says with what status
 I4    no file outside the store's folders, none under a name that came from outside
 I5    every object received is in exactly one of {current, superseded, quarantined}; one is current per SOP UID
-I6    a result's manifest is what it was computed from: instances of one study and one patient
+I6    a result's manifest is what it was computed from: instances of one study and one patient, whose the study is
 ====  =============================================================================================================
 """
 
@@ -20,6 +20,7 @@ from store.fsck.fault import Fault, database_damaged
 from store.fsck.files import check_files, named
 from store.fsck.folders import check_evaluations
 from store.fsck.models import check_models
+from store.fsck.patients import check_patients
 from store.fsck.results import check_results
 from store.fsck.rows import check_rows
 from store.objects import ObjectStore
@@ -43,6 +44,7 @@ def check(database: Database, objects: ObjectStore, *, now: datetime, quick: boo
         return [unread(error)]
     faults += check_files(objects, held, now=now.timestamp(), quick=quick)
     if not quick:
+        faults += check_patients(database, objects)
         faults += check_results(database, objects)
     return faults
 

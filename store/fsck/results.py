@@ -111,7 +111,7 @@ def _of_person(session: Session, patient_pk: int) -> frozenset[str]:
 
 def _patients(objects: ObjectStore, hashes: list[str]) -> Iterator[tuple[str, str]]:
     for sha256 in hashes:
-        header = _header(objects.path(sha256))
+        header = header_of(objects.path(sha256))
         if header is not None:
             yield _patient(header)
 
@@ -121,7 +121,8 @@ def _patient(header: Header) -> tuple[str, str]:
     return (header.patient_id, header.issuer if header.patient_id else header.study_instance_uid)
 
 
-def _header(path: Path) -> Header | None:
+def header_of(path: Path) -> Header | None:
+    """Return the header of an object; None when it cannot be read, which is told of elsewhere."""
     try:
         return scan_header(path) if path.is_file() else None
     except (Refused, Unavailable, OSError):
@@ -131,7 +132,7 @@ def _header(path: Path) -> Header | None:
 def _result(
     path: Path, one: Computed, known: frozenset[str], patients: frozenset[tuple[str, str]]
 ) -> Iterator[Fault]:
-    header = _header(path)
+    header = header_of(path)
     if header is None:
         return
     subject = f"result {one.pk}"
@@ -165,4 +166,4 @@ def _fault(subject: str, code: str, sentence: str) -> Fault:
     return Fault(invariant="I6", code=code, subject=subject, sentence=sentence, todo=TAKE_BACK)
 
 
-__all__ = ["check_results"]
+__all__ = ["check_results", "header_of"]
