@@ -149,21 +149,23 @@ class Schedule:
         scheduler.start(paused=True)
         self._scheduler = scheduler
         try:
-            self._agree(jobs)
+            self._agree(scheduler, jobs)
+            scheduler.resume()
         except BaseException:
             self._end()  # half a schedule is none; the next tick begins anew
-            raise
+            if not self._stopped.is_set():  # else it was ended meanwhile, and there is no next one
+                raise
+            return
         log.info(line("schedule-begins", jobs=", ".join(sorted(jobs)) or "none"))
-        scheduler.resume()
 
-    def _agree(self, jobs: Mapping[str, str]) -> None:
+    def _agree(self, scheduler: Any, jobs: Mapping[str, str]) -> None:
         """Make what is kept what the settings ask for; a job that is as it was keeps its next time."""
         from node.schedule_store import Cron
 
         zone = self._settings.retrain.timezone
-        kept = {job.id: job for job in self._scheduler.get_jobs()}
+        kept = {job.id: job for job in scheduler.get_jobs()}
         for name in sorted(set(kept) - set(jobs)):
-            self._scheduler.remove_job(name)
+            scheduler.remove_job(name)
             log.info(line("schedule-removed", job=name))
         for name, cron in jobs.items():
             trigger = Cron(cron, zone)
@@ -172,7 +174,7 @@ class Schedule:
             # Later than the next time a job was put by a clock that was ahead.
             if next_time is None or next_time > following:
                 how = {"misfire_grace_time": self._settings.retrain.misfire_grace_seconds, "coalesce": True}
-                self._scheduler.add_job(
+                scheduler.add_job(
                     self._run, trigger, [name], id=name, replace_existing=True, max_instances=1, **how
                 )
 

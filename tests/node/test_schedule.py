@@ -256,6 +256,27 @@ def test_a_full_disk_of_the_database_is_told_as_one_and_the_next_tick_begins(
     assert schedule.is_active and RETRAIN in rows(database)
 
 
+def test_a_schedule_that_is_told_to_end_while_it_begins_ends_without_a_fault(
+    database: Database, make: Callable[..., Schedule]
+) -> None:
+    start = Started()
+    schedule = make(start)
+    following = Cron.get_next_fire_time
+
+    def ends(cron: Cron, *times: datetime | None) -> datetime:
+        schedule.interrupt()
+        return following(cron, *times)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Cron, "get_next_fire_time", ends)
+        assert not schedule.tick(database.now())
+    assert not schedule.is_active and start.names == []
+    leave(schedule)
+    after = make(Started(), owner="b")
+    after.tick(database.now())
+    assert after.is_active and RETRAIN in rows(database)
+
+
 def test_a_row_that_somebody_wrote_runs_nothing_and_is_put_right(
     database: Database, make: Callable[..., Schedule], caplog: pytest.LogCaptureFixture
 ) -> None:
