@@ -23,6 +23,7 @@ import httpx
 from node.deliveries import without_credentials
 from node.dicom_json import number, text, values
 from node.multipart import BLOCK_BYTES, FilesBody, PartWriter, boundary_of
+from node.paced_http import paced_client, what_failed
 from node.stow_response import StowAnswer, read_response
 from node.tls import distrust
 from plugins.errors import Refused, Unavailable
@@ -31,7 +32,6 @@ from store.charset import CONTROL
 PAGE, MAX_PAGES = 500, 2000
 MAX_JSON_BYTES = 64 << 20
 MAX_OBJECT_BYTES = 8 << 30
-TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 DICOM_JSON = "application/dicom+json"
 ORIGINAL = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 RAW = "?*/:@"
@@ -142,10 +142,8 @@ class DicomWeb:
         self, root_url: str, *, client: httpx.Client | None = None, tls: ssl.SSLContext | None = None
     ) -> None:
         self.root_url = without_credentials(root_url).rstrip("/")
-        # No redirects and no environment: results and identities go to the configured address or nowhere.
-        self._client = client or httpx.Client(
-            verify=tls or True, timeout=TIMEOUT, trust_env=False, follow_redirects=False
-        )
+        # Results and identities go to the configured address or nowhere.
+        self._client = client or paced_client(tls)
         if self.root_url != root_url.rstrip("/"):
             url = httpx.URL(root_url)
             self._client.auth = httpx.BasicAuth(url.username, url.password)
@@ -315,7 +313,7 @@ class DicomWeb:
                 raise Unavailable(f"{self.root_url} is not spoken to: {why}") from error
             raise Unavailable(f"{self.root_url} does not answer ({type(error).__name__})") from error
         except httpx.HTTPError as error:
-            raise Reached(f"{self.root_url} does not answer ({type(error).__name__})") from error
+            raise Reached(f"{self.root_url} {what_failed(error)}") from error
         except httpx.InvalidURL as error:
             raise Refused("bad-url", f"'{self.root_url}' is not a URL that can be asked") from error
         except OSError as error:
