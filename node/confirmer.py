@@ -16,6 +16,7 @@ from node.deliveries import DeliverySettings, key_of, with_credentials
 from node.logs import line
 from node.pacs import DicomWeb
 from node.reporters import answer
+from node.rest import Rest
 from plugins.errors import Refused, Unavailable
 from store import confirmation
 from store.confirmation import Unconfirmed
@@ -60,7 +61,7 @@ class Confirmer:
         self._destination = destination
         self._peer = peer if settings.commitment == "auto" else None
         self._query = query
-        self._not_offered_until: datetime | None = None
+        self._not_offered = Rest()
         self.close: Callable[[], None] = lambda: None
 
     @classmethod
@@ -89,12 +90,12 @@ class Confirmer:
             rows = confirmation.due(session, self._destination, now)
         if not rows:
             return False
-        commits = self._peer is not None and not (self._not_offered_until and now < self._not_offered_until)
+        commits = self._peer is not None and not self._not_offered.holds(now)
         asked = [row for row in rows if commits and not row.is_unanswered]
         try:
             self._ask(asked, now)
         except Refused as refused:
-            self._not_offered_until = now + NOT_OFFERED_FOR
+            self._not_offered = Rest(now, NOT_OFFERED_FOR)
             log.info(line("commitment-not-offered", destination=self._destination, why=refused.sentence))
             asked = []
         except Unavailable as error:

@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 
 from sqlmodel import select
@@ -35,6 +35,7 @@ from node.fault import place
 from node.logs import about, line
 from node.pacs import DicomWeb
 from node.receipts import Dispatches
+from node.rest import Rest
 from node.status import is_stored
 from node.transport import Answer, Parcel, Transport, dimse, echoes, reencoding_for, stow
 from plugins.errors import Refused, Unavailable
@@ -128,7 +129,7 @@ class Sender:
         self._dispatches = Dispatches(database, audit, calling_ae, self.destination)
         self._host = socket.gethostname()
         self._owner = f"sender {self._host}:{os.getpid()}"
-        self._rest_until = self._look_at = datetime.min.replace(tzinfo=UTC)
+        self._rest = self._looked = Rest()
         self._failures = 0
         self.close: Callable[[], None] = lambda: None
         parsed = parse_destination(destination)
@@ -158,7 +159,7 @@ class Sender:
 
     def tick(self, now: datetime) -> bool:
         """Send the next result that is due; returns whether there was one."""
-        if now < self._rest_until:
+        if self._rest.holds(now):
             return False
         with self._database.transaction() as session:
             delivery = outbox.claim(session, self.destination, self._owner, now, LEASE_SECONDS)
@@ -183,7 +184,7 @@ class Sender:
         self._dispatches.begun(delivery)
         what, answer = self._send(delivery, result)
         ended = now + timedelta(seconds=time.monotonic() - began)
-        self._rest(what, answer, now, ended)
+        self._leave_alone(what, answer, now, ended)
         self._record(delivery, what, answer, ended)
         reach("sender-recorded")
         self._dispatches.ended(delivery)
@@ -214,25 +215,24 @@ class Sender:
             log.exception(line("delivery-broken", destination=self.destination, result=result.id))
             return Outcome.RETRY, Answer(status=None, text=f"a fault of our own: {place(error)}")
 
-    def _rest(self, what: Outcome, answer: Answer, began: datetime, ended: datetime) -> None:
+    def _leave_alone(self, what: Outcome, answer: Answer, began: datetime, ended: datetime) -> None:
         """Keep the pace that was set, and leave alone a destination that has no resources or is not there."""
-        pace = self._settings.pause_seconds
-        self._rest_until = began + timedelta(seconds=pace if pace >= LOOP_SECONDS else 0.0)
+        pace = self._settings.pause_seconds if self._settings.pause_seconds >= LOOP_SECONDS else 0.0
+        self._rest = Rest(began, timedelta(seconds=pace))
         is_struggling = answer.status is None or answer.status in SHORT_OF_RESOURCES
         if what is not Outcome.RETRY or not is_struggling:
             self._failures = 0
             return
         self._failures += 1
         pause = max(min(REST_CAP_SECONDS, 2.0 ** min(self._failures - 1, 10)), answer.retry_after_seconds)
-        self._rest_until = max(
-            self._rest_until, ended + timedelta(seconds=min(pause, LONGEST_RETRY_AFTER_SECONDS))
-        )
+        until = ended + timedelta(seconds=min(pause, LONGEST_RETRY_AFTER_SECONDS))
+        self._rest = Rest(began, max(self._rest.lasting, until - began))
 
     def _look(self, now: datetime) -> None:
         """Ask now and then whether a destination that could not be reached is back, long before the pause is over."""
-        if self._is_there is None or now < self._look_at:
+        if self._is_there is None or self._looked.holds(now):
             return
-        self._look_at = now + timedelta(seconds=LOOK_SECONDS)
+        self._looked = Rest(now, timedelta(seconds=LOOK_SECONDS))
         with self._database.reading() as session:
             is_waiting = outbox.is_waiting(session, self.destination, now, UNREACHABLE)
         if is_waiting and self._is_there():

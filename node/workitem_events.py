@@ -19,6 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 from node import ups
 from node.logs import line
 from node.pacs import plain
+from node.rest import Rest
 from node.settings import Settings
 from node.tls import context_to
 from node.ups_rs import Worklist
@@ -66,7 +67,7 @@ class Events:
         self._connection: ClientConnection | None = None
         self._address = ""
         self._subscribed: set[str] = set()
-        self._rests_until: datetime | None = None
+        self._rest = Rest()
         self._pause = PAUSES[0]
         self._is_stopping = False
 
@@ -79,7 +80,7 @@ class Events:
         if self._is_stopping:
             self._hang_up()
             return False
-        if self._rests_until is not None and now < self._rests_until:
+        if self._rest.holds(now):
             return False
         with self._database.reading() as session:
             rows = workitems.due(session, self._settings.worklist.url, workitems.STOPPABLE, now + WHENEVER)
@@ -94,7 +95,7 @@ class Events:
         except (Unavailable, Refused, OSError, WebSocketException) as error:
             log.warning(line("worklist-events", error=f"{type(error).__name__}: {error}"))
             self._hang_up()
-            self._rests_until = now + self._pause
+            self._rest = Rest(now, self._pause)
             self._pause = min(self._pause * 2, PAUSES[1])
             return False
 
@@ -127,7 +128,7 @@ class Events:
             proxy=None,
             ssl=context,
         )
-        self._pause, self._rests_until = PAUSES[0], None
+        self._pause, self._rest = PAUSES[0], Rest()
         log.info(line("worklist-events", state="open"))
         return made
 

@@ -21,6 +21,7 @@ from sqlmodel import Session
 from node import ups
 from node.logs import line
 from node.pacs import Answered
+from node.rest import Rest
 from node.settings import Settings
 from node.ups_rs import Answer, Outcome, Worklist
 from node.workitem_choice import analyses, is_for_us, judge, station_of, urgency
@@ -83,15 +84,14 @@ class Performer:
         self._new_uid = new_uid
         self._key = settings.worklist.url
         self._every = timedelta(seconds=settings.worklist.seconds)
-        self._search_at: datetime | None = None
-        self._rests_until: datetime | None = None
+        self._searched = self._rest = Rest()
         self._outages = 0
         self._failed_searches = 0
         self._denials = Denials(database, self._key)
 
     def look_now(self) -> None:
         """Have the next round ask the worklist what is new."""
-        self._search_at = None
+        self._searched = Rest()
 
     def give_back(self) -> None:
         """Let another process have the worklist at once."""
@@ -111,19 +111,19 @@ class Performer:
         for row in due:
             if row.state == workitems.CANCELLING:
                 self._stop_jobs(row, now)
-        if self._rests_until is not None and now < self._rests_until:
+        if self._rest.holds(now):
             return False
         try:
             for row in due:
                 self._step(row, now)
-            is_more = (self._search_at is None or now >= self._search_at) and self._found(now)
+            is_more = not self._searched.holds(now) and self._found(now)
         except Unavailable as error:
             self._outages += 1
             pause = pause_after(self._outages)
-            self._rests_until = now + pause
+            self._rest = Rest(now, pause)
             log.warning(line("worklist-rests", seconds=round(pause.total_seconds()), error=str(error)))
             return False
-        self._outages, self._rests_until = 0, None
+        self._outages, self._rest = 0, Rest()
         return is_more
 
     def _found(self, now: datetime) -> bool:
@@ -134,7 +134,7 @@ class Performer:
             self._denials.note(None, error, now)
             self._failed_searches += 1
             pause = max(pause_after(self._failed_searches), self._every)
-            self._search_at = now + pause
+            self._searched = Rest(now, pause)
             log.warning(line("worklist-not-searched", seconds=round(pause.total_seconds()), error=str(error)))
             return False
         self._failed_searches = 0
@@ -168,7 +168,7 @@ class Performer:
 
     def _search(self, now: datetime) -> int:
         """Write down which workitems are to be claimed; returns how many."""
-        self._search_at = now + self._every
+        self._searched = Rest(now, self._every)
         with self._database.reading() as session:
             room = self._settings.worklist.at_once - workitems.count_open(session)
         if room <= 0:

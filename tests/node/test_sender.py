@@ -147,6 +147,32 @@ def test_after_an_outage_of_twelve_hours_everything_is_delivered_once_and_in_ord
     assert all(r.state == "delivered" and r.attempt <= 80 for r in deliveries(database))
 
 
+@pytest.mark.parametrize("ahead", [timedelta(minutes=30), timedelta(days=1), timedelta(days=400)])
+def test_a_destination_that_rests_by_a_clock_that_ran_ahead_is_served_once_the_clock_is_right(
+    database: Database, objects: ObjectStore, tmp_path: Path, ahead: timedelta
+) -> None:
+    clock = datetime(2025, 3, 1, 18, 0, tzinfo=UTC)
+    is_back = False
+    took: list[datetime] = []
+
+    def transport(_: Parcel) -> Answer:
+        if not is_back:
+            raise Unavailable("down")
+        took.append(now)
+        return Answer(status=0)
+
+    waiting_results(database, objects, tmp_path, ["P@h:104"], count=3, now=clock)
+    sender = Sender(database, objects, "P@h:104", transport=transport, is_there=lambda: is_back)
+    now = clock + ahead
+    work_off(sender, now)
+    is_back, now = True, clock + timedelta(minutes=5)
+    for _ in range(
+        2
+    ):  # the second time what was tried before: it is asked between whether the destination is back
+        work_off(sender, now)
+    assert took == [now] * 3
+
+
 def test_a_result_whose_bytes_are_gone_is_told_and_parked(
     database: Database, objects: ObjectStore, tmp_path: Path
 ) -> None:
