@@ -46,16 +46,34 @@ class FileSink:
         self.name = f"file {path}"
 
     def send(self, records: Sequence[AuditRecord]) -> None:
-        """Append and sync them."""
-        lines = "".join(line_of(record) for record in records)
+        """Append and sync them; what is written of a batch that fails is taken back."""
+        lines = "".join(line_of(record) for record in records).encode()
+        if self._is_torn():
+            lines = b"\n" + lines
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(lines)
-            file.flush()
-            os.fsync(file.fileno())
+        before_bytes = os.fstat(handle).st_size
+        try:
+            while lines:
+                lines = lines[os.write(handle, lines) :]
+            os.fsync(handle)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(handle, before_bytes)
+            raise
+        finally:
+            os.close(handle)
 
     def close(self) -> None:
         """Do nothing: the file is not kept open."""
+
+    def _is_torn(self) -> bool:
+        """Return whether the last line has no end, as a loss of power may leave it."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(-1, os.SEEK_END)
+                return file.read() != b"\n"
+        except OSError:  # none is there, or it is empty, or may only be appended to
+            return False
 
 
 class SyslogSink:

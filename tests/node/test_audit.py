@@ -23,6 +23,7 @@ import pytest
 from audit_schema import judge, judge_event, told
 from certificates import Authority
 from dicom_series import make_series
+from full_disk import full_disk
 from patience import eventually
 from small_node import SmallNode
 
@@ -30,7 +31,7 @@ from node import audit_events
 from node.audit import Audit, audit_of, pseudonym_key, settings_hash
 from node.audit_events import Patients, Peer
 from node.audit_message import MINOR_FAILURE, AuditMessage
-from node.audit_sinks import FileSink, SyslogSink, parse_syslog, syslog_frame
+from node.audit_sinks import FileSink, SyslogSink, line_of, parse_syslog, syslog_frame
 from node.scu import send_files
 from node.serve import Node
 from node.settings import Settings
@@ -478,6 +479,30 @@ def test_a_file_takes_one_line_of_json_a_message_and_may_be_moved_away(
     assert names([line["message"] for line in lines]) == ["n1", "n2"]
     assert lines[1]["sha256"] == audit.link(lines[0]["sha256"], lines[1]["message"])
     assert path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_file_on_a_disk_that_fills_loses_no_record(
+    tmp_path: Path, is_killed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    at = datetime(2025, 3, 1, tzinfo=UTC)
+    rows = [AuditRecord(id=n, at=at, sha256="0" * 64, message=f"n{n}") for n in range(1, 5)]
+    sink, one_bytes = FileSink(path), len(line_of(rows[0]))
+    sink.send(rows[:1])
+    with monkeypatch.context() as patch:
+        if is_killed:  # nobody takes back what was written
+            patch.setattr("node.audit_sinks.os.ftruncate", lambda *_: None)
+        with full_disk(5 * one_bytes // 2), pytest.raises(OSError, match="File too large"):
+            sink.send(rows[1:])
+    torn_bytes = one_bytes if not is_killed else 5 * one_bytes // 2
+    assert path.stat().st_size == torn_bytes
+    sink.send(rows[1:])
+    lines = path.read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines if line.endswith("}")] == (
+        [1, 2, 2, 3, 4] if is_killed else [1, 2, 3, 4]
+    )
+    assert len(lines) == (6 if is_killed else 4)
 
 
 def test_a_whole_node_tells_each_thing_once_and_names_no_patient(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A disk on which nothing can be written."""
+"""A disk on which nothing, or little, can be written."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def full_disk() -> Iterator[None]:
-    """Let files be made, and no byte be written into them."""
+def full_disk(file_bytes: int = 0) -> Iterator[None]:
+    """Let files be made, and no byte be written into them beyond `file_bytes`."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, before[1]))
     try:
         yield
     finally:
