@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from email.message import Message
 from itertools import count
 from pathlib import Path
@@ -147,6 +148,16 @@ async def _receive(request: Request, batch: _Batch) -> list[Stored]:
     return stored
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A part on its way through the intake."""
+
+    uid: Future[str]
+    """Its SOP Instance UID, once it is read; empty when it cannot be."""
+    taken: Future[Stored]
+    """What became of it."""
+
+
 class _Batch:
     """One request: its parts as they come, each on its way through the intake, and what became of them."""
 
@@ -173,7 +184,7 @@ class _Batch:
         self._parts = PartWriter(boundary, intake.objects.temporary, largest_bytes)
         # Some at a time: what is taken in together shares its commit.
         self._pool = ThreadPoolExecutor(max_workers=TAKEN_AT_ONCE, thread_name_prefix="stow")
-        self._pending: deque[Future[Stored]] = deque()
+        self._pending: deque[_Part] = deque()
         self._stored: list[Stored] = []
 
     def feed(self, data: bytes) -> None:
@@ -182,9 +193,11 @@ class _Batch:
             if len(self._stored) + len(self._pending) >= MAX_PARTS:
                 path.unlink(missing_ok=True)
                 raise BadMultipart(f"the body has more than {MAX_PARTS} parts")
-            self._pending.append(self._pool.submit(self._take, path))
+            uid: Future[str] = Future()
+            taken = self._pool.submit(self._take, path, uid, tuple(self._pending))
+            self._pending.append(_Part(uid, taken))
             while len(self._pending) > MOST_WAITING:
-                self._stored.append(self._pending.popleft().result())
+                self._stored.append(self._pending.popleft().taken.result())
         if self._association.pk is not None and time.monotonic() - self._beaten_at > BEAT_SECONDS:
             self._beaten_at = time.monotonic()
             with self._intake.database.transaction() as session:
@@ -192,7 +205,7 @@ class _Batch:
 
     def finish(self) -> list[Stored]:
         """Return what became of each part, in their order, when all are dealt with. Raises `BadMultipart`."""
-        self._stored += [one.result() for one in self._pending]
+        self._stored += [one.taken.result() for one in self._pending]
         self._pending.clear()
         if not self._parts.finished:
             raise BadMultipart("the body ends before its last delimiter, or its lines do not end with CR LF")
@@ -215,19 +228,24 @@ class _Batch:
             about = {"source": self._source, **(brought.about if brought else {})}
             log.error(line("association-not-closed", error=type(error).__name__, **about))
 
-    def _take(self, path: Path) -> Stored:
+    def _take(self, path: Path, uid: Future[str], before: Sequence[_Part]) -> Stored:
         header: Header | None = None
         try:
             try:
                 header = scan_header(path)
             except Refused:
                 log.debug(line("part-unreadable"))  # the intake puts it aside and says why
+            finally:
+                uid.set_result(header.sop_instance_uid if header else "")
             if header is not None and self._study and header.study_instance_uid != self._study:
                 path.unlink(missing_ok=True)
                 return _stored(header, DATA_SET_DOES_NOT_MATCH)
             if self._intake.objects.free_bytes() < self._reserve_bytes:
                 path.unlink(missing_ok=True)
                 return _stored(header, OUT_OF_RESOURCES)
+            for part in before:  # each was begun before this one, so that none waits for itself
+                if header is not None and part.uid.result() == header.sop_instance_uid:
+                    part.taken.result()
             recorded = self._intake.take(path, source=self._source, association=self._association)
             self._association.pk = self._association.pk or recorded.association_pk
             self._receipts.stored(self._peer, recorded.study_pk, header.sop_class_uid if header else "")

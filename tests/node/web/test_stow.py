@@ -153,6 +153,43 @@ def test_sending_again_is_a_success_and_keeps_one(door: Door, tmp_path: Path) ->
     assert door.node.check_whole() == 3
 
 
+def test_of_an_instance_that_comes_twice_in_one_body_the_last_one_counts(
+    door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, last = (make_series(tmp_path / name, np.full((3, 8, 8), hu)) for name, hu in (("a", 0), ("b", 1)))
+    of_first, take = {dcmread(path).PixelData for path in first}, door.intake.take
+
+    def slow_at_first(path: Path, **more: Any) -> Any:
+        if dcmread(path).PixelData in of_first:
+            time.sleep(0.3)
+        return take(path, **more)
+
+    monkeypatch.setattr(door.intake, "take", slow_at_first)
+    body = FilesBody([path for pair in zip(first, last, strict=True) for path in pair])
+    answer = door.post(b"".join(body), content_type=body.content_type)
+    assert (answer.status_code, len(answer.json()["00081199"]["Value"])) == (200, 6)
+    current = [row for row in door.node.rows(Instance) if row.current]
+    assert {row.sop_instance_uid for row in current} == uids(last)
+    counting = {dcmread(door.node.objects.path(row.sha256)).PixelData for row in current}
+    assert counting == {dcmread(path).PixelData for path in last}
+
+
+def test_different_instances_of_one_body_are_taken_in_together(
+    door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, take = threading.Barrier(stow.TAKEN_AT_ONCE, timeout=60), door.intake.take
+
+    def with_others(path: Path, **more: Any) -> Any:
+        together.wait()
+        return take(path, **more)
+
+    monkeypatch.setattr(door.intake, "take", with_others)
+    paths = files(tmp_path, stow.TAKEN_AT_ONCE)
+    body = FilesBody(paths)
+    assert door.post(b"".join(body), content_type=body.content_type).status_code == 200
+    assert door.held() == uids(paths)
+
+
 def test_of_a_mixed_body_each_part_has_its_own_answer(door: Door, tmp_path: Path) -> None:
     (good,), (other,) = files(tmp_path / "a", 1), files(tmp_path / "b", 1, patient_id="P2")
     collision = dcmread(good)
