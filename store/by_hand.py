@@ -7,7 +7,7 @@ study in whose middle it lies.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import lru_cache, partial
@@ -50,9 +50,10 @@ class _Drawn:
 def measured_by_hand(
     session: Session, objects: ObjectStore, studies: Sequence[Dated], found: Sequence[Sighting]
 ) -> tuple[Sighting, ...]:
-    """Return what people measured of lesions that were `found`, at each study the newest of each.
+    """Return what was `found`, and what people measured of these lesions, at each study the newest of each.
 
-    A report is a person's when it names one as its observer. Groups of one report with one Tracking UID are one.
+    A report is a person's when it names one as its observer. Groups of one report with one Tracking UID are one. Sizes
+    that are none are left out and told in remarks, of what was found where a person gave nothing else.
     """
     when = {pk: (uid, on) for pk, uid, on in studies}
     statement = (
@@ -65,19 +66,36 @@ def measured_by_hand(
     read = [(study_pk, read_report(objects, sha256)) for study_pk, sha256 in session.exec(statement).all()]
     reports = [(study_pk, report) for study_pk, report in read if report is not None and report.person]
     replaced = {uid for _, report in reports for uid in report.replaces}
-    newest: dict[tuple[str, str], tuple[str, Sighting]] = {}
+    newest: dict[tuple[str, str], Sighting] = {}
     header: ReadHeader = lru_cache(64)(
         partial(header_of, objects)
     )  # most lines of a report are on few images
-    for study_pk, report in reports:
+    for study_pk, report in sorted(reports, key=lambda pair: _made_at(pair[1])):
         if report.sop_instance_uid not in replaced:
-            made_at = "" if report.made_at is None else report.made_at.isoformat()
             places = [_drawn(session, header, group) for group in report.groups]
             for one in _sightings(report, places, *when[study_pk], found):
                 place = (one.study_instance_uid, one.tracking_uid)
-                if place not in newest or newest[place][0] <= made_at:
-                    newest[place] = (made_at, one)
-    return tuple(one for _, one in newest.values())
+                before = newest.get(place)
+                if before is not None and not _is_sized(one):
+                    one = replace(before, remarks=(*before.remarks, *one.remarks))
+                newest[place] = one
+    by_hand = [one for one in newest.values() if _is_sized(one)]
+    unusable = {place: one.remarks for place, one in newest.items() if not _is_sized(one)}
+    return (*(_remarked(one, unusable) for one in found), *by_hand)
+
+
+def _made_at(report: MeasuredReport) -> str:
+    return "" if report.made_at is None else report.made_at.isoformat()
+
+
+def _is_sized(one: Sighting) -> bool:
+    return any(name in one.measurements for name in SIZES)
+
+
+def _remarked(one: Sighting, unusable: Mapping[tuple[str, str], tuple[str, ...]]) -> Sighting:
+    """Return what was found with what is to be told of what a person gave in vain."""
+    remarks = unusable.get((one.study_instance_uid, one.written_uid), ())
+    return replace(one, remarks=(*one.remarks, *remarks)) if remarks else one
 
 
 def _sightings(
@@ -101,12 +119,22 @@ def _sightings(
             one = _called(one, of)
         else:
             continue
+        one = replace(one, remarks=tuple(_unusable_words(number, report.person) for number in group.unusable))
         if (before := made.get(one.tracking_uid)) is not None:
-            one = replace(before, measurements={**before.measurements, **one.measurements})
+            one = replace(
+                before,
+                measurements={**before.measurements, **one.measurements},
+                remarks=(*before.remarks, *one.remarks),
+            )
         made[one.tracking_uid] = replace(
             one, automatic=False, plugin=PLUGIN, plugin_version="", model_sha256="", confidence=None
         )
-    return [one for one in made.values() if any(name in one.measurements for name in SIZES)]
+    return [one for one in made.values() if _is_sized(one) or one.remarks]
+
+
+def _unusable_words(number: MeasuredNumber, person: str) -> str:
+    given = f"{number.value:g} {number.unit or 'of no unit'}"
+    return f"{person} gave its {number.name.replace('_', ' ')} as {given}, which is no size and is left out."
 
 
 def _placed(one: Sighting, place: _Drawn) -> Sighting:

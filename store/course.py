@@ -128,8 +128,7 @@ def course(
     if objects is not None:
         uids = {pk: uid for pk, uid, _ in studies}
         there = found_elsewhere(session, objects, studies, {(uids[pk], name) for pk, _, name in ran})
-        by_hand = measured_by_hand(session, objects, studies, (*found, *there.sightings))
-        own = (*found, *there.sightings, *by_hand)
+        own = measured_by_hand(session, objects, studies, (*found, *there.sightings))
         found = tuple(sorted(own, key=lambda one: (one.date, one.study_instance_uid)))
     else:
         there = Elsewhere()

@@ -148,6 +148,8 @@ class Sighting:
     """False when another sighting of the same lesion on this date counts instead, or it was rejected."""
     note: str = ""
     """Why it does not count, in words."""
+    remarks: tuple[str, ...] = ()
+    """What a reader should know of what a person measured of it: sentences."""
     decisions: tuple[Decision, ...] = ()
     """Choices that changed something of it, oldest first."""
 

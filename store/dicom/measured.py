@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -27,6 +27,7 @@ from store.dicom.items import (
     text,
 )
 from store.dicom.response_codes import SUBJECT_TIME_POINT
+from store.dicom.units import MM, MM3, converted
 from store.dicom.values import day, integer, moment, numbers
 
 PERSON: Final = Code("121008", "DCM", "Person Observer Name")
@@ -60,6 +61,8 @@ _NAMES: Final = (
     (codes.ADMINISTERED_ACTIVITY, "injected_activity"),
     (codes.CERTAINTY_OF_FINDING, "confidence"),
 )
+_SIZES: Final = {"long_axis": (MM, "mm"), "short_axis": (MM, "mm"), "volume": (MM3, "ml"), "mtv": (MM3, "ml")}
+"""Units in which a size may be said, and the one in which it is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,7 @@ class MeasuredNumber:
     value: float
     """The number; finite."""
     unit: str
-    """UCUM code."""
+    """UCUM code; of lengths `mm`, of volumes `ml`, whatever the report says them in."""
     uncertainty: float | None = None
     """One standard deviation, in `unit`, when a report of ours says it."""
     method: str = ""
@@ -102,6 +105,8 @@ class MeasuredGroup:
     """Every code that the group says of it, in its order."""
     numbers: tuple[MeasuredNumber, ...]
     """What was measured."""
+    unusable: tuple[MeasuredNumber, ...]
+    """Lengths and volumes as the report says them that are not above 0, or in a unit of something else."""
     segment: tuple[str, int] | None = None
     """SOP Instance UID of the SEG, and the number of the segment."""
     series_instance_uid: str = ""
@@ -182,6 +187,7 @@ def _persons(header: Dataset, depth: int) -> Iterator[str]:
 
 
 def _group(group: Dataset) -> MeasuredGroup:
+    said = [n for child in children(group, value_type="NUM") if (n := _number(child)) is not None]
     return MeasuredGroup(
         tracking_uid=_text(group, codes.TRACKING_UNIQUE_IDENTIFIER, "UID"),
         tracking_identifier=_text(group, codes.TRACKING_IDENTIFIER, "TextValue"),
@@ -191,7 +197,8 @@ def _group(group: Dataset) -> MeasuredGroup:
         said=tuple(
             c for child in children(group) if (c := code_of(child, "ConceptCodeSequence")) is not None
         ),
-        numbers=tuple(n for child in children(group, value_type="NUM") if (n := _number(child)) is not None),
+        numbers=tuple(n for number in said if (n := _usable(number)) is not None),
+        unusable=tuple(number for number in said if _usable(number) is None),
         segment=_segment(group),
         series_instance_uid=_text(group, codes.SOURCE_SERIES, "UID"),
         is_time_point=bool(children(group, SUBJECT_TIME_POINT)),
@@ -217,6 +224,19 @@ def _number(item: Dataset) -> MeasuredNumber | None:
         sop_instance_uid=_image(item),
         line=_line(item),
     )
+
+
+def _usable(number: MeasuredNumber) -> MeasuredNumber | None:
+    """Return a number, a size in our unit; None for one that no lesion can have."""
+    if number.name not in _SIZES:
+        return number
+    units, unit = _SIZES[number.name]
+    value = converted(number.value, number.unit, unit, units)
+    if value is None or not 0 < value < math.inf:
+        return None
+    deviation = number.uncertainty
+    sd = None if deviation is None else converted(deviation, number.unit, unit, units)
+    return replace(number, value=value, unit=unit, uncertainty=sd)
 
 
 def _name(concept: Code, derivation: Code | None) -> str:

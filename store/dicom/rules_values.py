@@ -17,10 +17,9 @@ from store.dicom.items import children, items, name_of, numeric, references, tex
 from store.dicom.rules_seg import SEG_CLASSES
 from store.dicom.rules_sr import evidence_of, groups_of
 from store.dicom.segment_masks import SegmentMasks, read_segment_masks
+from store.dicom.units import MM, MM3
 from store.dicom.violation import Rule, Violation, own
 
-MM3: Final = {"mm3": 1.0, "um3": 1e-9, "cm3": 1e3, "ml": 1e3, "mL": 1e3, "dm3": 1e6, "l": 1e6, "L": 1e6}
-MM: Final = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 1e-3}
 VOLUME_TOLERANCE: Final = 1e-3
 AxisRule = Callable[[Mask, Volume], Axes]
 LINE_TOLERANCE_MM: Final = 0.02

@@ -13,14 +13,18 @@ from pydicom.sr.coding import Code
 from sqlmodel import Session
 from sr_items import coded, content, item
 
+from node.report.longitudinal.course_view import events_of, lesions_of, visits_of
 from plugins import codes
 from store import instances
-from store.course import course
+from store.course import Course, course
 from store.database import Database
 from store.objects import ObjectStore
 from store.part10 import Header
+from store.sighting import Sighting
+from store.told import judge
 
-JANUARY, ONE, OWN = date(2026, 1, 10), "2.25.1", "2.25.99"
+JANUARY, MARCH, ONE, OWN = date(2026, 1, 10), date(2026, 3, 10), "2.25.1", "2.25.99"
+IMAGE = "1.2.1.51.1"
 CT, SR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.88.34"
 LONG, SHORT = Code("G-A185", "SRT", "Long Axis"), Code("G-A186", "SRT", "Short Axis")
 
@@ -30,12 +34,12 @@ def database(sqlite: Database) -> Database:
     return sqlite
 
 
-def axis(name: Code, mm: float, line: list[float], image: str) -> Dataset:
+def axis(name: Code, value: float, line: list[float], image: str, unit: str = "mm") -> Dataset:
     """Return a number as viewers export it: inferred from a line on an image."""
     source = item(ValueType="IMAGE", ReferencedSOPSequence=[item(ReferencedSOPInstanceUID=image)])
     figure = item(ValueType="SCOORD", GraphicType="POLYLINE", GraphicData=line, ContentSequence=[source])
-    value = item(NumericValue=mm, MeasurementUnitsCodeSequence=[coded(Code("mm", "UCUM", "millimeter"))])
-    return content(name, ValueType="NUM", MeasuredValueSequence=[value], ContentSequence=[figure])
+    measured = item(NumericValue=value, MeasurementUnitsCodeSequence=[coded(Code(unit, "UCUM", unit))])
+    return content(name, ValueType="NUM", MeasuredValueSequence=[measured], ContentSequence=[figure])
 
 
 def report(uid: str, image: str, column: float = 11.0) -> Dataset:
@@ -49,8 +53,19 @@ def report(uid: str, image: str, column: float = 11.0) -> Dataset:
             axis(SHORT, 10.0, [column, 8.5, column, 13.5], image),
         ],
     )
+    return of_a_person(group)
+
+
+def given(*numbers: Dataset, uid: str = ONE) -> Dataset:
+    """Return a group of a lesion with these numbers."""
+    name = content(codes.TRACKING_UNIQUE_IDENTIFIER, ValueType="UIDREF", UID=uid)
+    return content(codes.MEASUREMENT_GROUP, ContentSequence=[name, *numbers])
+
+
+def of_a_person(*groups: Dataset) -> Dataset:
+    """Return a report of these groups that a person observed."""
     who = content(Code("121008", "DCM", "Person Observer Name"), PersonName="Grey^Meredith")
-    return item(SOPClassUID=SR, Modality="SR", ContentSequence=[who, group])
+    return item(SOPClassUID=SR, Modality="SR", ContentSequence=[who, *groups])
 
 
 def bring(session: Session, objects: ObjectStore, dataset: Dataset, number: int) -> None:
@@ -113,3 +128,79 @@ def test_an_axis_that_a_person_drew_on_an_image_is_the_one_that_counts_and_lies_
         assert one.measurements["short_axis"].end_points_mm == ((1.0, -2.0, 3.0), (1.0, 8.0, 3.0))
         assert one.measurements["long_axis"].sop_instance_uid == "1.2.1.51.1"
         assert one.site == "Lung"
+
+
+ROW = [5.0, 11.0, 17.0, 11.0]
+"""A line across the lesion of `known_with`."""
+
+
+def known_with(database: Database, objects: ObjectStore, *reports: Dataset, **changes: object) -> Course:
+    """Return the course of a lesion of 40 x 20 mm and 5 ml, and of 24 x 12 mm later, with reports of the first."""
+    with database.transaction() as session:
+        clock = Clock()
+        first = {"series_instance_uid": "1.2.1.51", "centroid_mm": (1.0, 3.0, 3.0), "volume": 5.0}
+        visit(session, clock, JANUARY, [lesion(ONE, 40.0, **{**first, **changes})])
+        visit(session, clock, MARCH, [lesion(ONE, 24.0, volume=2.0, **changes)])
+        bring(session, objects, image(), 1)
+        for number, dataset in enumerate(reports, start=2):
+            bring(session, objects, dataset, number)
+        return course(session, patient_pk(session), objects)
+
+
+def counting(known: Course) -> Sighting:
+    """Return what counts of the lesion at the first visit."""
+    return next(one for one in known.sightings if one.counts and one.date == JANUARY)
+
+
+def test_sizes_in_other_units_count_in_millimetres_and_millilitres(
+    database: Database, objects: ObjectStore
+) -> None:
+    numbers = [
+        axis(LONG, 3.85, ROW, IMAGE, "cm"),
+        axis(SHORT, 20000.0, ROW, IMAGE, "um"),
+        axis(codes.VOLUME, 4100.0, ROW, IMAGE, "mm3"),
+    ]
+    known = known_with(database, objects, of_a_person(given(*numbers)))
+    told = {name: (m.value, m.unit) for name, m in counting(known).measurements.items()}
+    assert told == {"long_axis": (38.5, "mm"), "short_axis": (20.0, "mm"), "volume": (4.1, "ml")}
+    assert [(p.overall, p.sum) for p in judge(known, "recist1.1").time_points] == [(None, 38.5), ("PR", 24.0)]
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "words"),
+    [
+        (-3.8, "mm", "-3.8 mm"),
+        (0.0, "mm", "0 mm"),
+        (3.8, "[in_i]", "3.8 [in_i]"),
+        (38.0, "", "38 of no unit"),
+    ],
+)
+def test_what_is_no_size_is_told_and_takes_the_place_of_nothing(
+    database: Database, objects: ObjectStore, value: float, unit: str, words: str
+) -> None:
+    known = known_with(database, objects, of_a_person(given(axis(LONG, value, ROW, IMAGE, unit))))
+    seen = counting(known)
+    assert (seen.automatic, seen.measurements["long_axis"].value) == (True, 40.0)
+    said = f"Grey Meredith gave its long axis as {words}, which is no size and is left out."
+    assert seen.remarks == (said,)
+    visits = visits_of(known, ())
+    assert events_of(known, lesions_of(known, visits), {}) == ((JANUARY, f"T1 (Nodule .1): {said}"),)
+
+
+@pytest.mark.parametrize(
+    ("came", "told"),
+    [
+        ("20260112", ("Grey Meredith gave its long axis as -1 mm, which is no size and is left out.",)),
+        ("20260110", ()),
+    ],
+)
+def test_a_report_without_a_size_leaves_an_earlier_one_and_is_mended_by_a_later_one(
+    database: Database, objects: ObjectStore, came: str, told: tuple[str, ...]
+) -> None:
+    good = of_a_person(given(axis(LONG, 38.0, ROW, IMAGE)))
+    bad = of_a_person(given(axis(LONG, -1.0, ROW, IMAGE)))
+    good.ContentDate, bad.ContentDate = "20260111", came
+    good.ContentTime = bad.ContentTime = "100000"
+    seen = counting(known_with(database, objects, bad, good))
+    assert (seen.automatic, seen.measurements["long_axis"].value) == (False, 38.0)
+    assert seen.remarks == told

@@ -292,8 +292,8 @@ def events_of(
     told: dict[tuple[date, str], None] = {}
     for one in course.sightings:
         said = _event(one, names) if one.counts else coded(one.note, names)
-        if said:
-            told[one.date, f"{called[one.lesion]}: {said}"] = None
+        for words in filter(None, (said, *(coded(remark, names) for remark in one.remarks))):
+            told[one.date, f"{called[one.lesion]}: {words}"] = None
     return tuple(sorted(told, key=lambda event: event[0]))
 
 
