@@ -7,6 +7,7 @@ study in whose middle it lies.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -16,13 +17,15 @@ import numpy as np
 from pydicom import Dataset
 from sqlmodel import Session, col, select
 
+from plugins import codes
 from store.dicom.image_line import Point, in_space
+from store.dicom.items import same
 from store.dicom.measured import MeasuredGroup, MeasuredNumber, MeasuredReport
 from store.elsewhere import read_report, sighting_of
 from store.identity import drawn
 from store.object_header import header_of
 from store.objects import ObjectStore
-from store.sighting import Sighting
+from store.sighting import Measure, Sighting
 from store.sightings import Dated
 from store.tables import Instance, Series
 
@@ -72,7 +75,7 @@ def measured_by_hand(
     )  # most lines of a report are on few images
     for study_pk, report in sorted(reports, key=lambda pair: _made_at(pair[1])):
         if report.sop_instance_uid not in replaced:
-            places = [_drawn(session, header, group) for group in report.groups]
+            places = [[_drawn(session, header, one) for one in _apart(group)] for group in report.groups]
             for one in _sightings(report, places, *when[study_pk], found):
                 place = (one.study_instance_uid, one.tracking_uid)
                 before = newest.get(place)
@@ -100,36 +103,77 @@ def _remarked(one: Sighting, unusable: Mapping[tuple[str, str], tuple[str, ...]]
 
 def _sightings(
     report: MeasuredReport,
-    places: Sequence[_Drawn],
+    places: Sequence[Sequence[_Drawn]],
     study_instance_uid: str,
     on: date,
     found: Sequence[Sighting],
 ) -> list[Sighting]:
     known = {uid for one in found for uid in (one.written_uid, one.choice_uid)}
     there = [one for one in found if one.study_instance_uid == study_instance_uid and drawn(one)]
-    made: dict[str, Sighting] = {}
-    for group, place in zip(report.groups, places, strict=True):
+    made: defaultdict[str, list[Sighting]] = defaultdict(list)
+    for group, where in zip(report.groups, places, strict=True):
         if group.is_time_point:
             continue
-        one = _placed(sighting_of(group, report, study_instance_uid, on, {}), place)
+        own = [
+            _placed(sighting_of(part, report, study_instance_uid, on, {}), place)
+            for part, place in zip(_apart(group), where, strict=True)
+        ]
         if group.tracking_uid in known:
             of = next((s for s in there if s.written_uid == group.tracking_uid), None)
-            one = replace(one, before_uid="" if of is None else of.before_uid)
-        elif (of := _beneath(one, there)) is not None:
-            one = _called(one, of)
+            own = [replace(one, before_uid="" if of is None else of.before_uid) for one in own]
+        elif (of := next((of for one in own if (of := _beneath(one, there)) is not None), None)) is not None:
+            own = [_called(one, of) for one in own]
         else:
             continue
-        one = replace(one, remarks=tuple(_unusable_words(number, report.person) for number in group.unusable))
-        if (before := made.get(one.tracking_uid)) is not None:
-            one = replace(
-                before,
-                measurements={**before.measurements, **one.measurements},
-                remarks=(*before.remarks, *one.remarks),
+        words = tuple(_unusable_words(number, report.person) for number in group.unusable)
+        made[own[0].tracking_uid] += [replace(own[0], remarks=words), *own[1:]]
+    together = (_together(own, report.person) for own in made.values())
+    return [one for one in together if _is_sized(one) or one.remarks]
+
+
+def _apart(group: MeasuredGroup) -> list[MeasuredGroup]:
+    """Return a group in parts of which each gives a number of one name once."""
+    parts: list[dict[str, MeasuredNumber]] = [{}]
+    for number in group.numbers:
+        free = next((part for part in parts if number.name not in part), None)
+        if free is None:
+            parts.append(free := {})
+        free[number.name] = number
+    return [replace(group, numbers=tuple(part.values())) for part in parts]
+
+
+def _together(parts: Sequence[Sighting], person: str) -> Sighting:
+    """Return what one report says of a lesion: of several values of a size the largest, one called an axis first."""
+    measurements = {name: m for part in parts for name, m in part.measurements.items()}
+    remarks = [words for part in parts for words in part.remarks]
+    for name in SIZES:
+        given = [part.measurements[name] for part in parts if name in part.measurements]
+        if len({m.value for m in given}) > 1:
+            best = measurements[name] = max(given, key=lambda m: (not _is_plain(m), m.value))
+            values = " and ".join(f"{m.value:g} {m.unit}" for m in given)
+            remarks.append(
+                f"{person} gave its {name.replace('_', ' ')} as {values}, of which {best.value:g} {best.unit} counts"
+                + (
+                    "; a length that is not called an axis is taken for a long one."
+                    if _is_plain(best)
+                    else "."
+                )
             )
-        made[one.tracking_uid] = replace(
-            one, automatic=False, plugin=PLUGIN, plugin_version="", model_sha256="", confidence=None
-        )
-    return [one for one in made.values() if _is_sized(one) or one.remarks]
+    return replace(
+        parts[0],
+        measurements=measurements,
+        remarks=tuple(remarks),
+        automatic=False,
+        plugin=PLUGIN,
+        plugin_version="",
+        model_sha256="",
+        confidence=None,
+    )
+
+
+def _is_plain(measure: Measure) -> bool:
+    """Return whether a report calls a number a length or a diameter, not one of the axes."""
+    return same(measure.concept, codes.LENGTH) or same(measure.concept, codes.DIAMETER)
 
 
 def _unusable_words(number: MeasuredNumber, person: str) -> str:

@@ -204,3 +204,39 @@ def test_a_report_without_a_size_leaves_an_earlier_one_and_is_mended_by_a_later_
     seen = counting(known_with(database, objects, bad, good))
     assert (seen.automatic, seen.measurements["long_axis"].value) == (False, 38.0)
     assert seen.remarks == told
+
+
+COLUMN = [11.0, 6.0, 11.0, 16.0]
+"""A line across `ROW`."""
+TAKEN = "; a length that is not called an axis is taken for a long one."
+
+
+@pytest.mark.parametrize("as_one", [True, False])
+@pytest.mark.parametrize(
+    ("names", "first", "counts", "remark"),
+    [
+        ((codes.LENGTH, codes.LENGTH), 38.0, 38.0, f"38 mm and 20 mm, of which 38 mm counts{TAKEN}"),
+        ((codes.LENGTH, codes.DIAMETER), 18.0, 20.0, f"18 mm and 20 mm, of which 20 mm counts{TAKEN}"),
+        ((codes.LENGTH, LONG), 38.0, 20.0, "38 mm and 20 mm, of which 20 mm counts."),
+        ((LONG, LONG), 38.0, 38.0, "38 mm and 20 mm, of which 38 mm counts."),
+    ],
+)
+def test_of_two_lengths_across_a_lesion_the_larger_is_its_long_axis_and_both_are_told(
+    database: Database,
+    objects: ObjectStore,
+    as_one: bool,
+    names: tuple[Code, Code],
+    first: float,
+    counts: float,
+    remark: str,
+) -> None:
+    numbers = axis(names[0], first, ROW, IMAGE), axis(names[1], 20.0, COLUMN, IMAGE)
+    groups = [given(*numbers)] if as_one else [given(n, uid=f"2.25.9{at}") for at, n in enumerate(numbers)]
+    known = known_with(database, objects, of_a_person(*groups))
+    seen = counting(known)
+    assert (seen.automatic, seen.measurements["long_axis"].value) == (False, counts)
+    across = ((-10.0, 3.0, 3.0), (14.0, 3.0, 3.0))
+    along = ((2.0, -7.0, 3.0), (2.0, 13.0, 3.0))
+    assert seen.measurements["long_axis"].end_points_mm == (across if counts == first else along)
+    assert seen.remarks == (f"Grey Meredith gave its long axis as {remark}",)
+    assert judge(known, "recist1.1").time_points[0].sum == counts
