@@ -34,6 +34,8 @@ PLUGIN = "report"
 REPORTS = ("1.2.840.10008.5.1.4.1.1.88.22", "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.34")
 """Enhanced, Comprehensive and Comprehensive 3D SR."""
 SIZES = ("long_axis", "short_axis", "volume")
+ALIKE_MM = 1.0
+"""Axes that differ by no more may be of one round lesion, measured twice."""
 ReadHeader = Callable[[str], Dataset | None]
 """Gives the header of an object by its sha256, as `header_of`."""
 
@@ -85,6 +87,31 @@ def measured_by_hand(
     by_hand = [one for one in newest.values() if _is_sized(one)]
     unusable = {place: one.remarks for place, one in newest.items() if not _is_sized(one)}
     return (*(_remarked(one, unusable) for one in found), *by_hand)
+
+
+def with_rest(one: Sighting, group: Sequence[Sighting]) -> Sighting:
+    """Return what a report measured with the other numbers of the first drawing of its lesion there, if there is one.
+
+    An axis that does not fit the person's, a short one longer than the long one, is left out and told.
+    """
+    place = (one.tracking_uid, one.study_instance_uid, one.status)
+    alike = [s for s in group if (s.tracking_uid, s.study_instance_uid, s.status) == place]
+    ours = next((s for s in alike if drawn(s) and s.plugin != PLUGIN), None)
+    if ours is None:
+        return one
+    made_by = f"{ours.plugin} {ours.plugin_version}".strip()
+    rest = {n: replace(m, made_by=made_by) for n, m in ours.measurements.items() if n not in one.measurements}
+    every = {**rest, **one.measurements}
+    long, short = every.get("long_axis"), every.get("short_axis")
+    unfit = [name for name in ("long_axis", "short_axis") if name in rest]
+    if long is None or short is None or short.value <= long.value + ALIKE_MM or len(unfit) != 1:
+        return replace(one, measurements=every)
+    words = (
+        f"A short axis of {short.value:g} mm does not fit a long axis of {long.value:g} mm: the "
+        f"{unfit[0].replace('_', ' ')} of '{ours.plugin}' is left out, and a person has to measure both."
+    )
+    del every[unfit[0]]
+    return replace(one, measurements=every, remarks=(*one.remarks, words))
 
 
 def _made_at(report: MeasuredReport) -> str:
@@ -254,4 +281,4 @@ def _ends(number: MeasuredNumber, sha256: str | None, header: ReadHeader) -> tup
     return None if image is None else in_space(image, number.line)
 
 
-__all__ = ["PLUGIN", "SIZES", "measured_by_hand"]
+__all__ = ["PLUGIN", "SIZES", "measured_by_hand", "with_rest"]

@@ -9,6 +9,8 @@ from datetime import date
 from functools import partial
 from typing import Any, NamedTuple
 
+from store.by_hand import PLUGIN as REPORT
+from store.by_hand import with_rest
 from store.chosen import Chosen
 from store.identity import drawn
 from store.response.history import Role, Status
@@ -57,7 +59,7 @@ def counted(sightings: Sequence[Sighting]) -> tuple[Sighting, ...]:
     What was drawn counts before what was not; then a person's drawing before an automatic one, what was drawn where a
     person pointed before what was searched for, and the surer before the less sure. Uptake and size stand side by
     side: a lesion may be measured on a PET and on a CT of one date. What a person said of a fragment that was not drawn
-    stands beside the others.
+    stands beside the others. What a person's report does not measure anew stays as it was drawn.
     """
     fragments = _fragments(sightings)
     groups: defaultdict[tuple[str, date, bool], list[Sighting]] = defaultdict(list)
@@ -69,14 +71,20 @@ def counted(sightings: Sequence[Sighting]) -> tuple[Sighting, ...]:
         if not on_pet and not any(map(drawn, group)) and (lesion, on, True) in groups:
             groups[lesion, on, True] += groups.pop((lesion, on, False))
     why: dict[int, str] = {}
+    whole: dict[int, Sighting] = {}
     for group in groups.values():
-        best = max(group, key=partial(_rank, fragments=fragments))
+        group.sort(key=partial(_rank, fragments=fragments), reverse=True)
+        best = group[0]
+        whole |= {id(one): with_rest(one, group) for one in group if one.plugin == REPORT}
         for one in group:
             if one is best or _is_told_fragment(one, fragments):
                 continue
             if _source(one) != _source(best) or not drawn(best):
                 why[id(one)] = _words(best)
-    judged = (replace(one, counts=False, note=why[id(one)]) if id(one) in why else one for one in sightings)
+    judged = (
+        replace(one, counts=False, note=why[id(one)]) if id(one) in why else whole.get(id(one), one)
+        for one in sightings
+    )
     return _completed(tuple(judged))
 
 

@@ -36,6 +36,8 @@ class Measure:
     """The convention in words."""
     concept: Code | None = None
     """What was measured; None when it is not coded."""
+    made_by: str = ""
+    """Analysis and version that measured it; empty when it is that of the sighting."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from datetime import date
 from io import BytesIO
 
 import pytest
-from course_rows import Clock, lesion, patient_pk, visit
+from course_rows import NODE, Clock, lesion, patient_pk, visit
 from ledger import at
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sr.coding import Code
@@ -240,3 +240,37 @@ def test_of_two_lengths_across_a_lesion_the_larger_is_its_long_axis_and_both_are
     assert seen.measurements["long_axis"].end_points_mm == (across if counts == first else along)
     assert seen.remarks == (f"Grey Meredith gave its long axis as {remark}",)
     assert judge(known, "recist1.1").time_points[0].sum == counts
+
+
+def test_what_a_person_did_not_measure_anew_stays_as_it_was_drawn(
+    database: Database, objects: ObjectStore
+) -> None:
+    known = known_with(database, objects, of_a_person(given(axis(LONG, 38.0, ROW, IMAGE))), type=NODE)
+    told = {name: (m.value, m.made_by) for name, m in counting(known).measurements.items()}
+    ours = "lung_nodule 1"
+    assert told == {"long_axis": (38.0, ""), "short_axis": (20.0, ours), "volume": (5.0, ours)}
+    points = judge(known, "recist1.1").time_points
+    assert [(p.overall, p.sum) for p in points] == [(None, 20.0), ("PR", 12.0)]
+    assert judge(known, "volume").time_points[0].sum == 5000.0
+    (lesion_course,) = lesions_of(known, visits_of(known, ()))
+    assert [cell.made_by for cell in lesion_course.cells] == ["report, lung_nodule 1", "lung_nodule 1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "mm", "kept", "words"),
+    [
+        (LONG, 19.5, 20.0, None),
+        (LONG, 15.0, None, "20 mm does not fit a long axis of 15 mm: the short axis"),
+        (SHORT, 45.0, None, "45 mm does not fit a long axis of 40 mm: the long axis"),
+    ],
+)
+def test_an_axis_that_does_not_fit_that_of_a_person_is_left_out_and_told(
+    database: Database, objects: ObjectStore, name: Code, mm: float, kept: float | None, words: str | None
+) -> None:
+    seen = counting(known_with(database, objects, of_a_person(given(axis(name, mm, ROW, IMAGE)))))
+    own, other = ("long_axis", "short_axis") if name is LONG else ("short_axis", "long_axis")
+    measure = seen.measurements.get(other)
+    assert (seen.measurements[own].value, measure and measure.value) == (mm, kept)
+    end = "of 'lung_nodule' is left out, and a person has to measure both."
+    assert seen.remarks == (() if words is None else (f"A short axis of {words} {end}",))
+    assert seen.measurements["volume"].value == 5.0

@@ -172,6 +172,7 @@ def _cell(day: date, counting: Sequence[Sighting], axis: str, names: Mapping[str
     if len(drawn) > 1:
         words.append(f"{len(drawn)} parts")
     made_by = dict.fromkeys(f"{s.plugin} {s.plugin_version}".strip() for s in counting)
+    made_by |= dict.fromkeys(m.made_by for s in counting for m in s.measurements.values())
     return Cell(
         date=day,
         status=status.value,
