@@ -78,9 +78,10 @@ def repair(database: Database, objects: ObjectStore, faults: list[Fault]) -> lis
     """Return what became of each fault. Nothing is deleted that could be the only copy: it goes to quarantine.
 
     What is missing comes last: another fault's mending may have moved its bytes to quarantine, from where it returns.
+    What has no row is taken in as it came.
     """
     mender = _Mender(database, objects)
-    return [mender.mend(fault) for fault in sorted(faults, key=lambda fault: fault.code == "object-missing")]
+    return [mender.mend(fault) for fault in sorted(faults, key=mender.turn)]
 
 
 class _Mender:
@@ -99,6 +100,11 @@ class _Mender:
             "reason-without-file": self._no_file,
             "kept-and-quarantined": self._twice,
         }
+
+    def turn(self, fault: Fault) -> tuple[bool, float]:
+        """Return what faults are mended in the order of."""
+        came = self._objects.came_at(fault.subject) if fault.code == "orphan" else None
+        return fault.code == "object-missing", came.timestamp() if came else 0.0
 
     def mend(self, fault: Fault) -> Looked:
         """Return the fault with what was done; one that cannot be mended is left as it is and says why."""
@@ -119,7 +125,7 @@ class _Mender:
         return Looked(fault=fault, mended=done)
 
     def _orphan(self, fault: Fault) -> Looked:
-        """Take in what is on disk without a row, as if it came now; nobody had been told that it was kept."""
+        """Take in what is on disk without a row, behind what came later; nobody had been told that it was kept."""
         path = self._objects.path(fault.subject)
         if not self._objects.is_intact(fault.subject):
             self._set_aside(path, "damaged")
@@ -130,11 +136,13 @@ class _Mender:
             self._set_aside(path, "unrecorded-result")
             return Looked(fault=fault, mended="a result that no job recorded was moved to quarantine")
         try:
-            self._intake.take(self._copy(path), source="fsck")
+            recorded = self._intake.adopt(fault.subject, "fsck")
         except Refused as refused:
             if path.exists():
-                self._set_aside(path, refused.code)
+                raise
             return Looked(fault=fault, mended=f"moved to quarantine: {refused.sentence}")
+        if recorded is not None and recorded.outcome == "superseded":
+            return Looked(fault=fault, mended="taken in; what came later under its SOP Instance UID counts")
         return Looked(fault=fault, mended="taken in, as if it came now")
 
     def _missing(self, fault: Fault) -> Looked:

@@ -176,6 +176,7 @@ class Intake:
     def adopt(self, sha256: str, source: str) -> Recorded | None:
         """Return what was recorded for an object that lies in the store and has no row; None when it is a result.
 
+        It is superseded at once when other content under its SOP Instance UID came at the same time or later.
         Refuses, and puts aside, what is no readable object. Raises Unavailable.
         """
         path = self.objects.path(sha256)
@@ -186,7 +187,9 @@ class Intake:
             return None
         kept = Kept(sha256=sha256, size_bytes=path.stat().st_size, path=path)
         # "moved": what is still waited for as a patient's earlier study was being fetched, and is not analysed.
-        arrived = Arrived(header=header, kept=kept, source=source, now=self._clock(), coming="moved")
+        arrived = Arrived(
+            header=header, kept=kept, source=source, now=self._clock(), coming="moved", found_in=self.objects
+        )
         return self._recorded(arrived)
 
     def _recorded(self, arrived: Arrived) -> Recorded:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -284,11 +285,13 @@ def _is_whole(path: Path, sha256: str, size_bytes: int, verify: bool) -> bool:
 
 
 def copy_object(source: Path, target: Path, sha256: str) -> bool:
-    """Copy an object; returns False when it is missing or not what its name says."""
+    """Copy an object, with the time at which it came; returns False when it is missing or not what its name says."""
     try:
         copy_checked(source, target, sha256)
     except Refused:
         return False
+    with suppress(OSError):  # a disk that keeps no times
+        os.utime(target, ns=(source.stat().st_atime_ns, source.stat().st_mtime_ns))
     return True
 
 

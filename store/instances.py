@@ -14,7 +14,7 @@ from plugins.errors import Refused
 from store.charset import storable
 from store.database import aware_utc
 from store.known import Known, Place, Rows, place
-from store.objects import Kept
+from store.objects import Kept, ObjectStore
 from store.part10 import Header
 from store.priors import Coming, asked_for
 from store.tables import Association, AssociationStudy, Event
@@ -24,7 +24,7 @@ UPLOAD, STOW_RS, PULL, WORKITEM = "UPLOAD", "STOW-RS", "DICOMweb", "workitem"
 """What stands as the calling AE title of what came by HTTP, which holds studies back as an association does."""
 STALE_SECONDS = 60.0
 """After so long without a sign of life an association counts as over."""
-Outcome = Literal["new", "identical", "conflict", "own"]
+Outcome = Literal["new", "identical", "conflict", "superseded", "own"]
 
 STUDY, SERIES, INSTANCE, RESULT = (
     SQLModel.metadata.tables[name] for name in ("study", "series", "instance", "result")
@@ -39,13 +39,13 @@ LOCKED_STUDIES = (
 CHANGED_STUDIES = (
     update(STUDY).where(STUDY.c.id == bindparam("row")).values({name: bindparam(name) for name in STATE})
 )
-HELD = ("id", "sop_instance_uid", "sha256", "current", "own")
+HELD = ("id", "sop_instance_uid", "sha256", "received_at", "current", "own")
 # What is held under these UIDs; of those that are our own results, which have no series here, only that they are.
 SAME_UID = union_all(
     select(*(INSTANCE.c[name] for name in HELD), SERIES.c.study_pk)
     .join(SERIES, SERIES.c.id == INSTANCE.c.series_pk)
     .where(INSTANCE.c.sop_instance_uid.in_(bindparam("uids", expanding=True))),
-    select(RESULT.c.id, RESULT.c.sop_instance_uid, RESULT.c.sha256, false(), true(), null()).where(
+    select(RESULT.c.id, RESULT.c.sop_instance_uid, RESULT.c.sha256, null(), false(), true(), null()).where(
         RESULT.c.sop_instance_uid.in_(bindparam("uids", expanding=True))
     ),
 ).order_by("id")
@@ -80,6 +80,8 @@ class Arrived:
     """What brought it; None when nothing has to wait for its end."""
     coming: Coming = "sent"
     """Whether somebody sent it, or it comes because an earlier study was asked for."""
+    found_in: ObjectStore | None = None
+    """The store that it lay in without a row; None of what came just now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +89,8 @@ class Recorded:
     """What became of an instance that arrived."""
 
     outcome: Outcome
-    """new; identical: held and current; conflict: not what was current under this UID, but now is; own: our own."""
+    """new; identical: held and current; conflict: not what was current under this UID, but now is; superseded: found
+    on disk, and something under this UID came later; own: our own."""
     study_pk: int
     """Row of its study."""
     instance_pk: int
@@ -119,7 +122,8 @@ def record_all(session: Session, arrived: Sequence[Arrived], rows: Rows) -> list
 
     New content re-opens its study; identical bytes change nothing; our own results are kept and never analysed, and
     neither is an earlier study that was asked for, until somebody sends it (`coming`). Other bytes under a known UID
-    become the current ones, also those that were so before: what came last counts, and an Event tells of it. An
+    become the current ones, also those that were so before: what came last counts, and an Event tells of it. What was
+    only found on disk came when its file did, and is never current where something else came then or later. An
     instance whose patient is not the study's is kept with an Event too, and reading refuses the mixture.
     `rows` are the ids that are known already (`Known.begin`); what is found or made is added.
     Refuses `uid-collision`, a SOP or series UID of another study, and what `store.priors.asked_for` refuses; then
@@ -266,14 +270,20 @@ class _Group:
         study = self._studies[study_pk]
         # What somebody sends is to be analysed, also when it lay here before as an earlier study of a patient.
         is_content = not own and not (placed.is_prior and study["prior"])
-        is_known = held is not None and (held.current or own)
-        if is_content and (study["prior"] or not is_known):
+        is_late = _is_late(one, earlier)
+        is_known = held is not None and (held.current or own or is_late)
+        if is_content and not is_late and (study["prior"] or not is_known):
             self._touch(study, placed.place.patient_pk, one)
-        if not is_known and earlier:
+        if not is_known and is_late:
+            text = f"Content that {one.source} found on disk is not current: other content of the image came later."
+            self._tell(one, "conflict", one.kept.sha256, text)
+        elif not is_known and earlier:
             self._replace(one, None if held is None else held.id)
         if held is None:
-            self._inserts.append(instance_values(one, placed.place.series_pk, own=own))
-        outcome: Outcome = "identical" if is_known else "own" if own else "conflict" if earlier else "new"
+            values = instance_values(one, placed.place.series_pk, own=own, current=not is_late)
+            self._inserts.append(values)
+        changed: Outcome = "superseded" if is_late else "conflict" if earlier else "new"
+        outcome: Outcome = "identical" if is_known else "own" if own else changed
         return _Draft(
             outcome=outcome,
             study_pk=study_pk,
@@ -318,8 +328,8 @@ class _Group:
             self._connection.execute(insert(Event), self._events)
 
 
-def instance_values(one: Arrived, series_pk: int, *, own: bool) -> dict[str, Any]:
-    """Return the row of an instance that becomes the current one, but for its id."""
+def instance_values(one: Arrived, series_pk: int, *, own: bool, current: bool = True) -> dict[str, Any]:
+    """Return the row of an instance, but for its id."""
     return {
         "series_pk": series_pk,
         "sop_instance_uid": one.header.sop_instance_uid,
@@ -329,9 +339,19 @@ def instance_values(one: Arrived, series_pk: int, *, own: bool) -> dict[str, Any
         "size_bytes": one.kept.size_bytes,
         "received_at": aware_utc(one.now),
         "source": storable(one.source),
-        "current": True,
+        "current": current,
         "own": own,
     }
+
+
+def _is_late(one: Arrived, earlier: Iterable[Any]) -> bool:
+    """Return whether an instance was found on disk and something under its UID came at the same time or later."""
+    if one.found_in is None:
+        return False
+    came = one.found_in.came_at(one.kept.sha256)
+    return any(
+        came is None or (one.found_in.came_at(old.sha256) or old.received_at) >= came for old in earlier
+    )
 
 
 def _order(one: Arrived) -> tuple[str, ...]:

@@ -236,6 +236,12 @@ class ObjectStore:
                 if SHA256.fullmatch(path.stem):
                     yield path.stem
 
+    def came_at(self, sha256: str) -> datetime | None:
+        """Return when the bytes of an object last came, by its file; None when it is not there. Raises Unavailable."""
+        with _unavailable():
+            nanoseconds = _age(self.path(sha256))
+        return datetime.fromtimestamp(nanoseconds / 1e9, tz=UTC) if nanoseconds else None
+
     def is_intact(self, sha256: str) -> bool:
         """Return True when the object is there and its bytes still have their hash."""
         return has_hash(self.path(sha256), sha256)
@@ -271,12 +277,14 @@ class ObjectStore:
 def strays(session: Session, objects: ObjectStore, prefix: str) -> tuple[list[str], list[str]]:
     """Return the objects without a row and the rows without one, of the hashes that begin with two digits, or of all.
 
-    The former were kept and then never acknowledged, or are being so now; the latter are a loss, to be told to a
-    person.
+    The former were kept and then never acknowledged, or are being so now, and are in the order in which they came;
+    the latter are a loss, to be told to a person.
     """
     named = _named(session, prefix)
     held = set(objects.names(prefix))
-    return sorted(held - named), sorted(named - held)
+    with _unavailable():
+        without_row = sorted(held - named, key=lambda sha256: (_age(objects.path(sha256)), sha256))
+    return without_row, sorted(named - held)
 
 
 def is_named(session: Session, sha256: str) -> bool:

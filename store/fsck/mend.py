@@ -14,9 +14,16 @@ PUT_BACK = "put back by nadir fsck"
 
 
 def one_current(session: Session, instance_pk: int, now: datetime) -> None:
-    """Let the newest of the instances of a SOP Instance UID be the current one, and its study settle again."""
+    """Let the newest of the instances of a SOP Instance UID be the current one, and its study settle again.
+
+    Where several are current it is the newest of those: what was found on disk without a row may have a newer one.
+    """
     uid = session.get_one(Instance, instance_pk).sop_instance_uid
-    statement = select(Instance).where(col(Instance.sop_instance_uid) == uid).order_by(col(Instance.id))
+    statement = (
+        select(Instance)
+        .where(col(Instance.sop_instance_uid) == uid)
+        .order_by(col(Instance.current), col(Instance.id))
+    )
     *older, newest = session.exec(statement).all()
     for old in older:
         old.current = False

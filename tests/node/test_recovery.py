@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from dicom_series import make_series
 from small_node import SmallNode
+from sqlmodel import select
+from whole_node import image
 
 from node import recovery as recovery_module
+from node.fsck import look, repair
 from node.intake import Intake
 from node.recovery import Recovery
 from store.part10 import normalise
-from store.tables import Event, Instance
+from store.tables import Event, Instance, Study
 
 
 @pytest.fixture
@@ -32,6 +36,36 @@ def kept(small: SmallNode, path: Path) -> str:
 
 def images(folder: Path, count: int = 3, **keywords: object) -> list[Path]:
     return make_series(folder, np.arange(count * 64.0).reshape(count, 8, 8), **keywords)  # type: ignore[arg-type]
+
+
+def version(small: SmallNode, content: int, came: float, *, number: int = 1, patient_id: str = "") -> Path:
+    """Return the object of one content of an image, kept and not recorded, with the time at which it came."""
+    source = small.home / "sent.dcm"
+    source.write_bytes(image(1, number, content, patient_id=patient_id))
+    path = small.objects.path(kept(small, source))
+    os.utime(path, (came, came))
+    return path
+
+
+def acknowledged(small: SmallNode, content: int, came: float, *, number: int = 1) -> Path:
+    """Return the object of one content of an image that was taken in."""
+    temporary = small.objects.temporary()
+    temporary.write_bytes(image(1, number, content))
+    recorded = Intake(small.database, small.objects).take(temporary, source="CT")
+    (row,) = [one for one in small.rows(Instance) if one.id == recorded.instance_pk]
+    os.utime(small.objects.path(row.sha256), (came, came))
+    return small.objects.path(row.sha256)
+
+
+def counts(small: SmallNode) -> list[str]:
+    """Return the hashes of what is current."""
+    return [row.sha256 for row in small.rows(Instance) if row.current]
+
+
+def fsck(small: SmallNode) -> None:
+    faults = look(small.database, small.objects, patience_seconds=0)
+    assert all(one.mended for one in repair(small.database, small.objects, faults))
+    assert look(small.database, small.objects, patience_seconds=0) == []
 
 
 def run(small: SmallNode) -> tuple[int, int]:
@@ -97,3 +131,93 @@ def test_results_without_a_row_and_objects_that_just_came_are_left_alone(
     assert recovery.run(lambda: False) == (0, 0)
     assert small.rows(Instance) == []
     assert len(list(small.objects.names())) == 2
+
+
+by_both = pytest.mark.parametrize("take_in", [run, fsck])
+TakeIn = Callable[[SmallNode], object]
+
+
+@by_both
+def test_what_was_refused_never_takes_the_place_of_what_was_acknowledged_after_it(
+    small: SmallNode, take_in: TakeIn
+) -> None:
+    wrong = version(small, 0, 1000.0, patient_id="SOMEBODY ELSE")
+    right = acknowledged(small, 1, 1000.5)
+    (before,) = small.rows(Study)
+    take_in(small)
+    assert counts(small) == [right.stem]
+    assert {row.sha256 for row in small.rows(Instance)} == {wrong.stem, right.stem}
+    assert small.rows(Study) == [before]
+    told = [(row.kind, row.subject) for row in small.rows(Event)]
+    assert told[0] == ("conflict", wrong.stem) and ("patient-conflict", str(before.id)) not in told
+    assert run(small) == (0, 0)
+    assert counts(small) == [right.stem]
+
+
+@by_both
+def test_what_came_at_the_same_time_as_what_was_acknowledged_does_not_count(
+    small: SmallNode, take_in: TakeIn
+) -> None:
+    version(small, 0, 1000.0)
+    right = acknowledged(small, 1, 1000.0)
+    take_in(small)
+    assert counts(small) == [right.stem]
+
+
+@by_both
+def test_what_came_after_what_is_recorded_counts_so_that_lost_rows_lose_nothing(
+    small: SmallNode, take_in: TakeIn
+) -> None:
+    early = acknowledged(small, 0, 1000.0)
+    late = version(small, 1, 1001.0)
+    take_in(small)
+    assert counts(small) == [late.stem]
+    assert {row.sha256 for row in small.rows(Instance)} == {early.stem, late.stem}
+
+
+def test_content_that_came_again_came_when_it_came_last(small: SmallNode) -> None:
+    acknowledged(small, 0, 1000.0)
+    acknowledged(small, 1, 1001.0)
+    again = acknowledged(small, 0, 1003.0)
+    version(small, 2, 1002.0)
+    assert run(small) == (1, 0)
+    assert counts(small) == [again.stem]
+
+
+def test_of_what_is_gone_the_row_tells_when_it_came(small: SmallNode) -> None:
+    gone = acknowledged(small, 0, 1000.0)
+    gone.unlink()
+    version(small, 1, time.time() - 60)
+    assert run(small) == (1, 1)
+    assert counts(small) == [gone.stem]
+    late = version(small, 2, time.time() + 60)
+    assert run(small) == (1, 1)
+    assert counts(small) == [late.stem]
+
+
+@by_both
+@pytest.mark.parametrize("few", [recovery_module.FEW, -1], ids=["in one pass", "folder by folder"])
+def test_without_any_rows_what_came_last_of_each_image_counts(
+    small: SmallNode, monkeypatch: pytest.MonkeyPatch, few: int, take_in: TakeIn
+) -> None:
+    monkeypatch.setattr(recovery_module, "FEW", few)
+    for number in range(1, 9):
+        version(small, 0, 1000.0 + number, number=number)
+    last = {version(small, 1, 2000.0 + number, number=number).stem for number in range(1, 9)}
+    take_in(small)
+    assert set(counts(small)) == last
+    assert small.check_whole() == 16
+
+
+def test_when_two_contents_of_an_image_are_current_what_lay_without_a_row_is_not_chosen(
+    small: SmallNode,
+) -> None:
+    version(small, 0, 1000.0)
+    for content in (1, 2):
+        last = acknowledged(small, content, 1001.0 + content)
+    run(small)
+    with small.database.transaction() as session:
+        for row in session.exec(select(Instance).where(Instance.source == "CT")):
+            row.current = True
+    fsck(small)
+    assert counts(small) == [last.stem]

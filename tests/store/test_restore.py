@@ -54,6 +54,19 @@ def test_a_node_made_of_a_backup_has_every_row_and_every_byte(
     restored.dispose()
 
 
+def test_an_object_comes_back_with_the_time_at_which_it_came(
+    database: Database, home: Path, tmp_path: Path
+) -> None:
+    paths = sorted((home / "store" / "objects").rglob("*.dcm"))
+    for number, path in enumerate(paths):
+        os.utime(path, (1000.0 + number, 1000.0 + number))
+    make(database, home, tmp_path / "backups")
+    restore(tmp_path / "backups", tmp_path / "again", f"sqlite:///{tmp_path / 'again' / 'nadir.sqlite'}")
+    objects = ObjectStore(tmp_path / "again" / "store")
+    came = [objects.came_at(path.stem) for path in paths]
+    assert [at.timestamp() for at in came if at] == [1000.0 + number for number in range(len(paths))]
+
+
 def damage(victim: Path, how: str) -> None:
     content = victim.read_bytes()
     victim.unlink()
