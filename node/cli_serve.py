@@ -22,7 +22,10 @@ def serve(
     ] = None,
     rebuild: Annotated[
         bool,
-        typer.Option("--rebuild", help="Begin new rows for the objects of a home whose database is lost."),
+        typer.Option(
+            "--rebuild",
+            help="Go on with what is left of a node: objects whose database is lost, or rows whose objects are.",
+        ),
     ] = False,
     **flags: Any,
 ) -> None:
@@ -34,11 +37,14 @@ def serve(
     settings = load_settings(config, flags)
     from node.serve import serve as run
 
-    if rebuild and settings.home.is_dir():
+    if rebuild:
+        from node.objects_place import go_on_without
         from node.rows_place import remember
         from store.database import place_of
 
-        remember(settings.home, place_of(settings.sql_url))
+        go_on_without(settings.home)
+        if settings.home.is_dir():
+            remember(settings.home, place_of(settings.sql_url))
     run(settings, tuple(role or ()))
 
 

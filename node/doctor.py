@@ -28,6 +28,7 @@ from node.deliveries import key_of
 from node.doctor_home import RIGHTS, home
 from node.doctor_peers import peers
 from node.examined import Line
+from node.objects_place import are_gone, none_in
 from node.rows_place import require_own_place
 from node.settings import Settings
 from node.tls import SOON_DAYS, certificate_files, days_left, https_context, server_context
@@ -64,6 +65,7 @@ def examine(settings: Settings) -> list[Line]:
         *_plugins(settings),
         *home(settings),
         _database(settings),
+        *_objects(settings),
         *_variables(),
         *_unserved(settings),
         *_not_served(settings),
@@ -172,6 +174,12 @@ def _database(settings: Settings) -> Line:
         return Line(what="database", ok=False, says=says)
     state = "up to date" if is_current else "its tables are made or upgraded when the node starts"
     return Line(what="database", ok=True, says=f"{url.get_backend_name()} answers, {state}")
+
+
+def _objects(settings: Settings) -> Iterator[Line]:
+    """Tell that rows name objects and none is there: no node starts so."""
+    if _asked(settings, lambda session: are_gone(session, settings.home), False):
+        yield Line(what="object store", ok=False, says=none_in(settings.home))
 
 
 def _unserved(settings: Settings) -> Iterator[Line]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from node import logs
+from node.objects_place import require_objects
 from node.own_folder import make_home, open_mode
 from node.rows_place import has_objects, remember, require_own_place
 from node.settings import Settings
@@ -22,8 +23,8 @@ log = logging.getLogger(__name__)
 def opened(settings: Settings) -> tuple[Database, ObjectStore]:
     """Return the database, migrated, and the object store.
 
-    Refuses `no-database` and `other-database`: the rows of these objects are in another one. Raises `Unavailable` when
-    a folder cannot be written.
+    Refuses `no-database` and `other-database`: the rows of these objects are in another one; and `no-objects`: those
+    of these rows are. Raises `Unavailable` when a folder cannot be written.
     """
     try:
         make_home(settings.home)
@@ -41,6 +42,7 @@ def opened(settings: Settings) -> tuple[Database, ObjectStore]:
     database.upgrade()
     if is_new and has_objects(settings.home):
         log.warning(logs.line("rows-made-anew", text=LOST_ROWS))
+    require_objects(database, settings.home)
     remember(settings.home, database.where)
     return database, ObjectStore(
         settings.home / "store", sync=settings.sync, quarantine_bytes=settings.quarantine_bytes
