@@ -186,6 +186,7 @@ class Node:
             needs={p.name: n for p in loaded.plugins if (n := getattr(p, "needs", None))},
             prior_sources=tuple(map(key_of, s.prior_sources)),
             present=Analyses(s, identities).present,
+            objects=self.objects,
         )
         self._loop("settler", lambda now: bool(settler.tick(now)), min(1.0, max(0.1, s.quiet_seconds / 4)))
         for number in range(s.workers):

@@ -17,6 +17,7 @@ from store import asked, jobs, workitems
 from store.database import Database
 from store.jobs import enqueue, retire
 from store.keys import job_key
+from store.objects import ObjectStore
 from store.studies import Due, due, modalities, settle
 from store.tables import Job, Revision
 
@@ -80,6 +81,8 @@ class Settler:
         Modalities without any of which an analysis has nothing to look at, by its name; others look at every study.
     present
         Tells the analyses as they are now, with the models that count; the given ones when None.
+    objects
+        Where the objects are that say whose study it is; None leaves it as its first object said.
 
     """
 
@@ -95,9 +98,11 @@ class Settler:
         prior_sources: Sequence[str] = (),
         needs: Mapping[str, Collection[str]] | None = None,
         present: Callable[[Session], Sequence[Identity]] | None = None,
+        objects: ObjectStore | None = None,
     ) -> None:
         self._database = database
         self._present = present or (lambda _: tuple(analyses))
+        self._objects = objects
         self._quiet_seconds = quiet_seconds
         self._hard_cap_seconds = hard_cap_seconds
         self._stale_seconds = stale_seconds
@@ -135,7 +140,12 @@ class Settler:
     def _settle(self, study: Due, now: datetime, present: Sequence[Identity]) -> Settled | None:
         with self._database.transaction() as session:
             revision = settle(
-                session, study.study_pk, now=now, forced=study.forced, seen=study.last_arrival_at
+                session,
+                study.study_pk,
+                now=now,
+                forced=study.forced,
+                seen=study.last_arrival_at,
+                objects=self._objects,
             )
             if revision is None:
                 return None

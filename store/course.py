@@ -123,8 +123,8 @@ def course(
     members = same_person(session, patient_pk)
     patient = session.get_one(Patient, members[0])
     studies = studies_of(session, members)
-    found = found_here(session, studies)
-    ran = analysed_on(session, studies)
+    found = found_here(session, studies, members)
+    ran = analysed_on(session, studies, members)
     if objects is not None:
         uids = {pk: uid for pk, uid, _ in studies}
         there = found_elsewhere(session, objects, studies, {(uids[pk], name) for pk, _, name in ran})

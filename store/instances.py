@@ -26,8 +26,8 @@ STALE_SECONDS = 60.0
 """After so long without a sign of life an association counts as over."""
 Outcome = Literal["new", "identical", "conflict", "superseded", "own"]
 
-STUDY, SERIES, INSTANCE, RESULT = (
-    SQLModel.metadata.tables[name] for name in ("study", "series", "instance", "result")
+STUDY, SERIES, INSTANCE, RESULT, EVENT = (
+    SQLModel.metadata.tables[name] for name in ("study", "series", "instance", "result", "event")
 )
 STATE = ("patient_pk", "state", "prior", "first_arrival_at", "last_arrival_at", "settle_now")
 LOCKED_STUDIES = (
@@ -124,7 +124,8 @@ def record_all(session: Session, arrived: Sequence[Arrived], rows: Rows) -> list
     neither is an earlier study that was asked for, until somebody sends it (`coming`). Other bytes under a known UID
     become the current ones, also those that were so before: what came last counts, and an Event tells of it. What was
     only found on disk came when its file did, and is never current where something else came then or later. An
-    instance whose patient is not the study's is kept with an Event too, and reading refuses the mixture.
+    instance whose patient is not the study's is kept with an Event too; the study stays whose it is until it settles
+    (`store.corrected`), and reading refuses the mixture.
     `rows` are the ids that are known already (`Known.begin`); what is found or made is added.
     Refuses `uid-collision`, a SOP or series UID of another study, and what `store.priors.asked_for` refuses; then
     the transaction has to be rolled back.
@@ -217,6 +218,7 @@ class _Group:
         self._inserts: list[dict[str, Any]] = []
         self._events: list[dict[str, Any]] = []
         self._opened: dict[OpenAssociation, int] = {}
+        self._conflicts: set[int] = set()
         self.new: dict[str, int] = {}
 
     def place(self, one: Arrived) -> _Placed:
@@ -307,10 +309,21 @@ class _Group:
             study.update(state=RECEIVING, first_arrival_at=now, settle_now=False)
         # Two hosts may hand in their clocks in either order; the quiet time never runs backwards.
         study["last_arrival_at"] = max(study["last_arrival_at"], now)
-        if study["patient_pk"] != patient_pk:
-            study["patient_pk"] = patient_pk
+        if study["patient_pk"] != patient_pk and not self._is_told(study):
             text = f"An instance of another patient came from {one.source}."
             self._tell(one, "patient-conflict", str(study["id"]), text)
+
+    def _is_told(self, study: dict[str, Any]) -> bool:
+        """Return whether an Event told already, since the study last settled, that another patient is in it."""
+        if study["id"] in self._conflicts:
+            return True
+        self._conflicts.add(study["id"])
+        told = select(EVENT.c.id).where(
+            EVENT.c.kind == "patient-conflict",
+            EVENT.c.subject == str(study["id"]),
+            EVENT.c.at >= study["first_arrival_at"],
+        )
+        return self._connection.execute(told.limit(1)).first() is not None
 
     def _tell(self, one: Arrived, kind: str, subject: str, text: str) -> None:
         at = aware_utc(one.now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from store.order import is_before_this, order_of
 from store.part10 import Header
 from store.patients import same_person
 from store.prior_tables import Prior, PriorSearch
+from store.strangers import of_others
 from store.tables import Instance, Job, Patient, Result, Revision, Series, Study
 
 STATES = ("waiting", "done", "parked")
@@ -113,15 +115,16 @@ def _others(session: Session, study_pk: int, *, is_later: bool) -> tuple[Earlier
     study = session.get(Study, study_pk)
     if study is None or study.study_date is None:
         return ()
+    members = same_person(session, study.patient_pk)
     statement = select(Study).where(
-        col(Study.patient_pk).in_(same_person(session, study.patient_pk)),
+        col(Study.patient_pk).in_(members),
         col(Study.study_date).is_not(None),
         not_(is_before_this(Study, study)) if is_later else is_before_this(Study, study),
         col(Study.id) != study_pk,
     )
     rows = sorted(session.exec(statement), key=order_of)
     pks = [int(row.id or 0) for row in rows]
-    received, made = _received(session, pks), _made_here(session, pks)
+    received, made = _received(session, pks), _made_here(session, pks, members)
     return tuple(
         EarlierStudy(
             study_pk=pk,
@@ -199,13 +202,15 @@ def _received(session: Session, study_pks: list[int]) -> defaultdict[int, list[t
     return found
 
 
-def _made_here(session: Session, study_pks: list[int]) -> defaultdict[int, list[tuple[EarlierObject, bool]]]:
-    """Return the results that this node made of each study, each with whether it is the newest of its analysis."""
+def _made_here(
+    session: Session, study_pks: list[int], members: Sequence[int]
+) -> defaultdict[int, list[tuple[EarlierObject, bool]]]:
+    """Return what this node made of each study for this patient, each with whether it is the newest of its analysis."""
     statement = (
         select(Revision.study_pk, Job.plugin, Result)
         .join(Job, col(Job.revision_pk) == col(Revision.id))
         .join(Result, col(Result.job_pk) == col(Job.id))
-        .where(col(Revision.study_pk).in_(study_pks))
+        .where(col(Revision.study_pk).in_(study_pks), ~of_others(members))
         .order_by(col(Revision.number), col(Job.id))
     )
     rows = session.exec(statement).all()

@@ -35,7 +35,8 @@ def reissue(session: Session, patient_pk: int, now: datetime, max_attempts: int 
     decided = chosen(session, patient_pk)
     if not any(one.kind == "relink" for one in decided.decisions):
         return []
-    found = found_here(session, studies_of(session, same_person(session, patient_pk)))
+    members = same_person(session, patient_pk)
+    found = found_here(session, studies_of(session, members), members)
     asked: list[Job] = []
     for study, plugin in sorted({(s.study_instance_uid, s.plugin) for s in outdated(found, decided)}):
         try:

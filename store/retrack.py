@@ -18,6 +18,7 @@ from store.order import Order, order_of
 from store.patients import merged, same_person
 from store.rerun import rerun
 from store.sightings import COUNTING
+from store.strangers import of_others
 from store.tables import Finding, Instance, Job, Result, Revision, Series, Study
 from store.turn import REPORT
 
@@ -109,7 +110,7 @@ def passed(session: Session, members: Sequence[int]) -> Passed:
         .join(Study, col(Study.id) == col(Revision.study_pk))
         .join(Result, col(Result.job_pk) == col(Job.id))
         .where(col(Study.patient_pk).in_(members), col(Study.study_date).is_not(None))
-        .where(col(Job.state).in_(COUNTING), col(Job.plugin) != REPORT)
+        .where(col(Job.state).in_(COUNTING), col(Job.plugin) != REPORT, ~of_others(members))
         .group_by(col(Job.id), col(Study.id), col(Revision.number))
         .order_by(col(Revision.number), col(Job.id))
     )

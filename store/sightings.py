@@ -16,6 +16,7 @@ from plugins import codes
 from store.dicom.items import same
 from store.response.history import Status
 from store.sighting import Measure, Point, Sighting, Tracked
+from store.strangers import of_others
 from store.tables import Finding, Job, LesionLink, Measurement, Result, Revision, Series, Study
 from store.tracking.link import Kind
 
@@ -56,21 +57,24 @@ def studies_of(session: Session, patient_pks: Sequence[int]) -> tuple[Dated, ...
     )
 
 
-def found_here(session: Session, studies: Sequence[Dated]) -> tuple[Sighting, ...]:
+def found_here(
+    session: Session, studies: Sequence[Dated], patient_pks: Sequence[int]
+) -> tuple[Sighting, ...]:
     """Return what counts of the lesions in these studies, by date, study and row; no choice is applied.
 
-    Lungs, organs and reference regions are none. A drawing whose Tracking UID is that of a lesion is one, whatever its
-    code.
+    What was found while a study was another patient's than one of these rows is none of theirs. Lungs, organs and
+    reference regions are none. A drawing whose Tracking UID is that of a lesion is one, whatever its code.
     """
     when = {pk: (uid, on) for pk, uid, on in studies}
     rows = session.exec(
         select(Finding, Job)
         .join(Job, col(Job.id) == col(Finding.job_pk))
         .where(col(Finding.study_pk).in_(when), ~col(Finding.superseded), col(Job.state).in_(COUNTING))
+        .where(col(Finding.patient_pk).in_(patient_pks))
         .order_by(col(Finding.id))
     ).all()
     jobs = {int(job.id or 0): (job, finding.study_pk) for finding, job in rows}
-    links = _links(session, list(when))
+    links = _links(session, list(when), patient_pks)
     linked = {link.finding_pk: link for link, *_ in links if link.finding_pk is not None}
     measures = measures_of(session, [int(finding.id or 0) for finding, _ in rows])
     segs = _segs(session, [finding for finding, _ in rows], list(jobs))
@@ -95,14 +99,19 @@ def found_here(session: Session, studies: Sequence[Dated]) -> tuple[Sighting, ..
     return tuple(sorted(found, key=lambda one: (one.date, one.study_instance_uid)))
 
 
-def analysed_on(session: Session, studies: Sequence[Dated]) -> tuple[tuple[int, date, str], ...]:
-    """Return of which studies, on which dates, which analysis of this node gave a result that counts, also none."""
+def analysed_on(
+    session: Session, studies: Sequence[Dated], patient_pks: Sequence[int]
+) -> tuple[tuple[int, date, str], ...]:
+    """Return of which studies, on which dates, which analysis of this node gave a result that counts, also none.
+
+    What it found for another patient than one of these rows does not count.
+    """
     when = {pk: on for pk, _, on in studies}
     statement = (
         select(Revision.study_pk, Job.plugin)
         .join(Job, col(Job.revision_pk) == col(Revision.id))
         .join(Result, col(Result.job_pk) == col(Job.id))
-        .where(col(Revision.study_pk).in_(when), col(Job.state).in_(COUNTING))
+        .where(col(Revision.study_pk).in_(when), col(Job.state).in_(COUNTING), ~of_others(patient_pks))
         .distinct()
     )
     return tuple(sorted((study_pk, when[study_pk], plugin) for study_pk, plugin in session.exec(statement)))
@@ -126,7 +135,9 @@ def _category(finding: Finding) -> Code:
     return Code(finding.category_value, finding.category_scheme, finding.category_meaning)
 
 
-def _links(session: Session, study_pks: Sequence[int]) -> list[tuple[LesionLink, Job, int]]:
+def _links(
+    session: Session, study_pks: Sequence[int], patient_pks: Sequence[int]
+) -> list[tuple[LesionLink, Job, int]]:
     statement = (
         select(LesionLink, Job, Revision.study_pk)
         .join(Job, col(Job.id) == col(LesionLink.job_pk))
@@ -134,6 +145,7 @@ def _links(session: Session, study_pks: Sequence[int]) -> list[tuple[LesionLink,
         .where(
             col(Revision.study_pk).in_(study_pks), ~col(LesionLink.superseded), col(Job.state).in_(COUNTING)
         )
+        .where(col(LesionLink.patient_pk).in_(patient_pks))
         .order_by(col(LesionLink.id))
     )
     return [(link, job, study_pk) for link, job, study_pk in session.exec(statement)]

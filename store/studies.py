@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlmodel import Session, and_, col, exists, insert, or_, select, update
 
 from store import jobs
+from store.corrected import Held, correct
 from store.database import aware_utc
 from store.due import has_come
 from store.instances import RECEIVING, SETTLED, STALE_SECONDS, still_open
+from store.objects import ObjectStore
 from store.tables import Association, AssociationStudy, Instance, Revision, RevisionInstance, Series, Study
 
 
@@ -64,13 +67,20 @@ def due(
 
 
 def settle(
-    session: Session, study_pk: int, *, now: datetime, forced: bool, seen: datetime | None = None
+    session: Session,
+    study_pk: int,
+    *,
+    now: datetime,
+    forced: bool,
+    seen: datetime | None = None,
+    objects: ObjectStore | None = None,
 ) -> Revision | None:
     """Return the new revision of a study, or None when there is nothing new to analyse.
 
     The study's row is locked: an image that comes at the same moment is either in the manifest or re-opens the
     study. None when it settled already, when it holds what it held, and, with `seen` (`Due.last_arrival_at`), when
-    content came since then. Jobs of earlier revisions that have not begun are superseded.
+    content came since then. Jobs of earlier revisions that have not begun are superseded. With the object store the
+    study becomes what its objects say of it now (`store.corrected`).
     """
     now = aware_utc(now)
     study = _locked(session, study_pk)
@@ -79,12 +89,14 @@ def settle(
     if seen is not None and not forced and study.last_arrival_at > aware_utc(seen):
         return None
     study.state, study.settle_now = SETTLED, False
-    current = _current(session, study_pk)
-    if not current or {pk for pk, _, _ in current} == _latest_content(session, study):
+    current, before = _current(session, study_pk), _latest_content(session, study)
+    if not current or {int(one.id or 0) for one in current} == before:
         session.flush()
         return None
+    if objects is not None:
+        correct(session, study, _held(current, before), objects, now)
     study.revision += 1
-    manifest_sha256 = _new_manifest(session, study, [(uid, sha256) for _, uid, sha256 in current])
+    manifest_sha256 = _new_manifest(session, study, [(one.sop_instance_uid, one.sha256) for one in current])
     revision = Revision(
         study_pk=study_pk,
         number=study.revision,
@@ -94,7 +106,7 @@ def settle(
     )
     session.add(revision)
     session.flush()
-    lines = [{"revision_pk": revision.id, "instance_pk": pk} for pk, _, _ in current]
+    lines = [{"revision_pk": revision.id, "instance_pk": one.id} for one in current]
     session.exec(insert(RevisionInstance), params=lines)
     jobs.supersede(session, study_pk, study.revision, now)
     return revision
@@ -151,13 +163,35 @@ def _locked(session: Session, study_pk: int) -> Study | None:
     return session.exec(statement.execution_options(populate_existing=True)).first()
 
 
-def _current(session: Session, study_pk: int) -> list[tuple[int, str, str]]:
+def _current(session: Session, study_pk: int) -> Sequence[Any]:
+    """Return what a study holds, in the order in which it came first."""
+    columns = (
+        Instance.id,
+        Instance.series_pk,
+        Instance.sop_class_uid,
+        Instance.sop_instance_uid,
+        Instance.sha256,
+    )
     statement = (
-        select(col(Instance.id), col(Instance.sop_instance_uid), col(Instance.sha256))
+        select(*map(col, columns))
         .join(Series, col(Series.id) == col(Instance.series_pk))
         .where(col(Series.study_pk) == study_pk, col(Instance.current), ~col(Instance.own))
+        .order_by(col(Instance.id))
     )
-    return [(int(pk or 0), uid, sha256) for pk, uid, sha256 in session.exec(statement)]
+    return session.execute(statement).all()
+
+
+def _held(current: Sequence[Any], before: Collection[int]) -> list[Held]:
+    return [
+        Held(
+            pk=one.id,
+            series_pk=one.series_pk,
+            sop_class_uid=one.sop_class_uid,
+            sha256=one.sha256,
+            fresh=one.id not in before,
+        )
+        for one in current
+    ]
 
 
 def _latest_content(session: Session, study: Study) -> set[int]:

@@ -78,7 +78,9 @@ class Bench:
     def __init__(self, small: SmallNode, clock: Clock) -> None:
         self.small, self.clock = small, clock
         self.intake = Intake(small.database, small.objects, clock=clock)
-        self.settler = Settler(small.database, ANALYSES, quiet_seconds=60, hard_cap_seconds=600)
+        self.settler = Settler(
+            small.database, ANALYSES, quiet_seconds=60, hard_cap_seconds=600, objects=small.objects
+        )
 
     def arrive(self, path: Path, at: float, association_pk: int | None = None) -> str:
         self.clock.at(at)

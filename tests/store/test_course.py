@@ -7,7 +7,7 @@ from course_rows import ANATOMY, LUNG, NODE, Clock, Linked, lesion, patient_pk, 
 from hypothesis import given
 from hypothesis import strategies as st
 from ledger import at
-from sqlmodel import Session
+from sqlmodel import Session, select
 
 from plugins.errors import Refused
 from store.analysed import Found
@@ -18,6 +18,7 @@ from store.priors import earlier
 from store.response.history import Role, Status
 from store.response.rules import Rules
 from store.sighting import tenths
+from store.tables import Study
 from store.told import doubts
 from store.tracking.link import Kind
 
@@ -391,3 +392,21 @@ def test_an_identifier_of_several_issuers_asks_for_one(database: Database) -> No
 @given(length=st.integers(0, 100_000))
 def test_a_length_in_hundredths_becomes_tenths_half_up(length: int) -> None:
     assert tenths(float(f"{length / 100:.2f}")) == (length + 5) // 10
+
+
+def test_what_was_found_for_another_patient_is_no_visit_of_whoever_the_study_is_now(
+    database: Database,
+) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        visit(session, clock, JANUARY, [lesion("2.25.1")])
+        visit(session, clock, MARCH, [lesion("2.25.2")], patient={"patient_id": "P2"})
+        other = session.exec(select(Study).where(Study.study_date == MARCH)).one()
+        other.patient_pk = patient_pk(session)
+        session.flush()
+        found = course(session, patient_pk(session))
+        assert [(one.lesion, one.date) for one in found.sightings] == [("2.25.1", JANUARY)]
+        assert found.analysed == ((JANUARY, "lung_nodule"),)
+        merge(session, patient_pk(session, "P2"), patient_pk(session), "A", at(90))
+        found = course(session, patient_pk(session))
+        assert [one.lesion for one in found.sightings] == ["2.25.1", "2.25.2"]

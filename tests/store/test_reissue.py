@@ -52,7 +52,7 @@ def test_a_relink_asks_once_for_the_study_and_for_those_that_were_compared_with_
         assert reissue(session, pk, at(1002)) == []
         assert len(session.exec(select(Job)).all()) == 5
 
-        found = found_here(session, studies_of(session, [pk]))
+        found = found_here(session, studies_of(session, [pk]), [pk])
         decided = chosen(session, pk)
         told = {(one.study_instance_uid, one.written_uid) for one in outdated(found, decided)}
         assert told == {(study, uid) for study in (second, third) for uid in (ONE, TWO)}

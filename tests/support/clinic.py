@@ -123,7 +123,7 @@ class Clinic:
         """Settle what came; return the analyses."""
         identities = [Identity.of(plugin) for plugin in load_plugins({"balls": {}}, ("balls",))]
         now = self.node.database.now() + timedelta(seconds=1)
-        Settler(self.node.database, identities, quiet_seconds=0).tick(now)
+        Settler(self.node.database, identities, quiet_seconds=0, objects=self.node.objects).tick(now)
         return identities
 
     def work(self, **changes: Any) -> None:

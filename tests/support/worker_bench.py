@@ -57,7 +57,13 @@ class Bench:
     def settle(self, **changes: Any) -> int:
         """Settle what came; return how many jobs that made."""
         settings = self.settings(**changes)
-        settler = Settler(self.node.database, self.identities(settings), quiet_seconds=0, max_attempts=3)
+        settler = Settler(
+            self.node.database,
+            self.identities(settings),
+            quiet_seconds=0,
+            max_attempts=3,
+            objects=self.node.objects,
+        )
         return sum(settled.jobs for settled in settler.tick(self.now()))
 
     def now(self) -> datetime:
