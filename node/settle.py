@@ -15,11 +15,13 @@ from node.logs import line
 from plugins.errors import NadirError
 from store import asked, jobs, workitems
 from store.database import Database
+from store.displaced import displaced
 from store.jobs import enqueue, retire
 from store.keys import job_key
 from store.objects import ObjectStore
+from store.order import order_of
 from store.studies import Due, due, modalities, settle
-from store.tables import Job, Revision
+from store.tables import Job, Revision, Study
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +141,8 @@ class Settler:
 
     def _settle(self, study: Due, now: datetime, present: Sequence[Identity]) -> Settled | None:
         with self._database.transaction() as session:
+            row = session.get_one(Study, study.study_pk)
+            patient_pk, order = row.patient_pk, order_of(row)
             revision = settle(
                 session,
                 study.study_pk,
@@ -149,6 +153,8 @@ class Settler:
             )
             if revision is None:
                 return None
+            if (row.patient_pk, order_of(row)) != (patient_pk, order):
+                displaced(session, row, patient_pk, order, now, self._max_attempts)
             priors.request(session, study.study_pk, self._prior_sources, now=now)
             wanted = self._applying(session, revision, present)
             only = workitems.only_asked(session, study.study_pk)

@@ -1,10 +1,11 @@
-"""What the objects of a study say of it now: a corrected patient reaches the rows when the study settles."""
+"""What the objects of a study say of it now: corrected patients, dates and words reach the rows when it settles."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Final
 
 from sqlmodel import Session, and_, col, select
 
@@ -14,7 +15,22 @@ from store.objects import ObjectStore
 from store.part10 import Header, scan_header
 from store.patients import same_person
 from store.succession import supersede_rows
-from store.tables import Event, Job, Patient, Revision, Study
+from store.tables import Event, Job, Patient, Revision, Series, Study
+
+OF_PATIENT: Final = {
+    "patient_name": "PatientName",
+    "patient_sex": "PatientSex",
+    "patient_birth_date": "PatientBirthDate",
+}
+OF_STUDY: Final = {"study_description": "StudyDescription", "accession_number": "AccessionNumber"}
+OF_SERIES: Final = {
+    "modality": "Modality",
+    "series_number": "SeriesNumber",
+    "series_description": "SeriesDescription",
+    "frame_of_reference_uid": "FrameOfReferenceUID",
+}
+NO_IMAGES: Final = tuple(f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("66", "88", "481", "11.", "104"))
+"""So begin the SOP classes that hold no image: SEG, SR, RT, presentation states, documents."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +58,25 @@ def correct(
     """Let the rows of a study say what its objects say now, and tell in an Event what became different.
 
     `held` by row. The study goes to another patient only when all of its objects name that one; what was found in it
-    for the patient before is superseded then. Only the newest object of each series is read while nothing differs.
+    for the patient before is superseded then. A word stays while one of the objects says it, else that of the newest
+    counts; the Study Date is the earliest of its images. Nothing known gives way to an empty value. Only the newest
+    object of each series is read while nothing differs.
     """
     newest = {one.series_pk: one for one in held if one.fresh}
-    said = _read(objects, newest.values())
-    patient = session.get_one(Patient, study.patient_pk)
-    if not any(_differs(header, patient) for _, header in said):
+    if not _differs(session, study, _read(objects, newest.values())):
         return
     said = _read(objects, held)
     changed = _move(session, study, said if len(said) == len(held) else ())
+    patient = session.get_one(Patient, study.patient_pk)
+    said = [(one, header) for one, header in said if _names(header, patient)]
+    headers = [header for _, header in said]
+    changed += _take(patient, OF_PATIENT, headers) + _dated(study, said) + _take(study, OF_STUDY, headers)
+    for series in _series(session, said):
+        changed += _take(series, OF_SERIES, [header for one, header in said if one.series_pk == series.id])
     if changed:
-        text = f"What its objects say of it now counts: {', '.join(changed)}."
+        text = f"What its objects say of it now counts: {', '.join(dict.fromkeys(changed))}."
         session.add(Event(at=now, kind="corrected", subject=str(study.id), text=text))
-        session.flush()
+    session.flush()
 
 
 def _read(objects: ObjectStore, held: Iterable[Held]) -> list[Said]:
@@ -68,8 +90,60 @@ def _read(objects: ObjectStore, held: Iterable[Held]) -> list[Said]:
     return said
 
 
-def _differs(header: Header, patient: Patient) -> bool:
-    return patient_key(header)[1:] != (patient.issuer, patient.patient_id)
+def _differs(session: Session, study: Study, said: Sequence[Said]) -> bool:
+    """Return whether an object says anything else than the rows."""
+    patient = session.get_one(Patient, study.patient_pk)
+    series = {one.id: one for one in _series(session, said)}
+    own = {"study_date": "", "study_time": "", **OF_STUDY}
+    return any(
+        not _names(header, patient)
+        or _says_other(patient, OF_PATIENT, header)
+        or _says_other(study, own, header)
+        or _says_other(series[one.series_pk], OF_SERIES, header)
+        for one, header in said
+    )
+
+
+def _names(header: Header, patient: Patient) -> bool:
+    return patient_key(header)[1:] == (patient.issuer, patient.patient_id)
+
+
+def _says_other(row: Any, names: Collection[str], header: Header) -> bool:
+    said = ((getattr(header, name), getattr(row, name)) for name in names)
+    return any(value not in ("", None, known) for value, known in said)
+
+
+def _series(session: Session, said: Sequence[Said]) -> Sequence[Series]:
+    pks = {one.series_pk for one, _ in said}
+    return session.exec(select(Series).where(col(Series.id).in_(pks)).order_by(col(Series.id))).all()
+
+
+def _take(row: Any, names: dict[str, str], headers: Sequence[Header]) -> list[str]:
+    """Let a row say what these headers say; return the attributes that became different."""
+    before = {name: getattr(row, name) for name in names}
+    for name in names:
+        setattr(row, name, _said(before[name], [getattr(header, name) for header in headers]))
+    return [attribute for name, attribute in names.items() if getattr(row, name) != before[name]]
+
+
+def _said(known: Any, values: Iterable[Any]) -> Any:
+    """Return what is known while one says it, else the newest that says anything."""
+    said = [value for value in values if value not in ("", None)]
+    return known if known in said or not said else said[-1]
+
+
+def _dated(study: Study, said: Sequence[Said]) -> list[str]:
+    """Give the study the earliest Study Date of its images, with a time of theirs; return what became different."""
+    dated = [(one, header) for one, header in said if header.study_date is not None]
+    images = [header for one, header in dated if not one.sop_class_uid.startswith(NO_IMAGES)]
+    headers = images or [header for _, header in dated]
+    if not headers:
+        return []
+    first = min(header.study_date for header in headers if header.study_date is not None)
+    is_other = study.study_date != first
+    study.study_date = first
+    of_day = [header for header in headers if header.study_date == first]
+    return ["StudyDate"] * is_other + _take(study, {"study_time": "StudyTime"}, of_day)
 
 
 def _move(session: Session, study: Study, said: Sequence[Said]) -> list[str]:
@@ -87,7 +161,7 @@ def _move(session: Session, study: Study, said: Sequence[Said]) -> list[str]:
         earlier = earlier.where(col(Revision.study_pk) == study.id)
         supersede_rows(session, col(Job.id).in_(earlier))
     study.patient_pk = patient_pk
-    return ["the patient"]
+    return ["PatientID"]
 
 
 __all__ = ["Held", "correct"]

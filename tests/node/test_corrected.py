@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from small_node import SmallNode
 
 from node.intake import Intake
 from node.settle import Settler
-from store.tables import Event, Patient, Study
+from store.tables import Event, Patient, Series, Study
 
 
 class Source:
@@ -84,5 +84,62 @@ def test_a_study_that_came_whole_for_another_patient_is_his_once_it_settles(sour
     assert source.patient().patient_id == "P2"
     assert source.events()[-1] == (
         "corrected",
-        "What its objects say of it now counts: the patient.",
+        "What its objects say of it now counts: PatientID.",
     )
+
+
+def test_a_corrected_study_date_counts_once_the_study_settles(source: Source) -> None:
+    source.send(StudyTime="081500")
+    source.settle()
+    source.send(StudyDate="20250601", StudyTime="", StudyDescription="Thorax", Modality="CT")
+    source.settle()
+    study = source.study()
+    assert (study.study_date, study.study_time) == (date(2025, 6, 1), "081500")
+    assert study.study_description == "Thorax"
+    assert source.events() == [
+        ("corrected", "What its objects say of it now counts: StudyDate, StudyDescription.")
+    ]
+
+
+def test_one_object_without_a_date_leaves_no_study_without_one_and_the_earliest_date_counts(
+    source: Source,
+) -> None:
+    source.send(slice(0, 1), StudyDate="", SeriesNumber=None)
+    assert source.study().study_date is None
+    source.send(slice(1, 3), StudyDate="20250302")
+    source.send(slice(3, 5), StudyDate="20250301")
+    source.settle()
+    assert source.study().study_date == date(2025, 3, 1)
+    assert source.node.rows(Series)[0].series_number == 1
+
+
+def test_the_date_of_images_counts_before_that_of_a_report_and_of_a_stranger(source: Source) -> None:
+    basic_text_sr = "1.2.840.10008.5.1.4.1.1.88.11"
+    source.send(
+        slice(0, 1), StudyDate="20240101", SOPClassUID=basic_text_sr, SeriesInstanceUID=generate_uid(),
+        SOPInstanceUID=generate_uid(),
+    )  # fmt: skip
+    source.send(slice(0, 1), StudyDate="20230101", PatientID="P2", SOPInstanceUID=generate_uid())
+    source.send()
+    source.settle()
+    assert source.study().study_date == date(2025, 1, 1)
+
+
+def test_a_patient_who_got_a_name_has_it_and_an_empty_one_takes_none_away(source: Source) -> None:
+    source.send(PatientName="Unknown^Male", PatientSex="O", PatientBirthDate="19600101")
+    source.settle()
+    source.send(slice(0, 2), PatientName="Muster^Max", PatientSex="M", PatientBirthDate="19500505")
+    source.settle()
+    assert source.patient().patient_name == "Unknown^Male"  # three objects still say so
+    source.send(PatientName="Muster^Max", PatientSex="M", PatientBirthDate="19500505")
+    source.settle()
+    patient = source.patient()
+    assert (patient.patient_name, patient.patient_sex) == ("Muster^Max", "M")
+    assert patient.patient_birth_date == date(1950, 5, 5)
+    assert source.events()[-1] == (
+        "corrected",
+        "What its objects say of it now counts: PatientName, PatientSex, PatientBirthDate.",
+    )
+    source.send(PatientName="", PatientSex="", PatientBirthDate="")
+    source.settle()
+    assert source.patient() == patient

@@ -119,3 +119,33 @@ def test_an_earlier_study_that_an_archive_gives_with_its_results_is_waited_for_a
     assert "priors-not-here" in elsewhere.told("20250401")
     assert len(elsewhere.node.rows(Job)) == 1
     elsewhere.node.database.dispose()
+
+
+def corrected(clinic: Clinic, files: list[Path], **changes: str) -> None:
+    """Send files again with other values, and work."""
+    intake = Intake(clinic.node.database, clinic.node.objects)
+    for file in files:
+        dataset = dcmread(file)
+        for name, value in changes.items():
+            setattr(dataset, name, value)
+        temporary = clinic.node.objects.temporary()
+        dataset.save_as(temporary)
+        intake.take(temporary, source="CT1@127.0.0.1")
+    clinic.work()
+
+
+def test_a_study_whose_date_was_corrected_is_compared_with_those_before_it_and_no_more_with_those_after(
+    clinic: Clinic,
+) -> None:
+    first = clinic.examine("20250101", ball(A, 22), ball(B, 18))
+    clinic.examine("20250301", ball(A, 18))
+    kinds = [link.kind for link in clinic.links("20250301").values()]
+    assert sorted(kinds) == ["disappeared", "same"]
+
+    corrected(clinic, clinic.study("20250101", ball(A, 22), ball(B, 18)), StudyDate="20250601")
+
+    assert clinic.links("20250301") == {}
+    late = clinic.links("20250601")
+    assert clinic.named("20250601") == first
+    assert sorted(link.kind for link in late.values()) == ["new", "same"]
+    assert len(clinic.node.rows(Job)) == 4
