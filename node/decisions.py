@@ -1,8 +1,8 @@
-"""What follows from a choice of a person, however it was given: new SEG and SR, the response anew, the audit trail."""
+"""What follows from a choice of a person, or when a study left a patient: new SEG and SR, the response, the audit."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from sqlmodel import Session
@@ -26,6 +26,16 @@ def ask_anew(session: Session, settings: Settings, patient_pk: int, now: datetim
         ask(session, patient_pk, now, objects=objects, criteria=criteria, max_attempts=attempts)
 
 
+def left(settings: Settings) -> Callable[[Session, int, datetime], None]:
+    """Return what has written and told anew what counts of a patient whom a study left."""
+
+    def told(session: Session, patient_pk: int, now: datetime) -> None:
+        reissue(session, patient_pk, now, settings.max_attempts)
+        ask_anew(session, settings, patient_pk, now)
+
+    return told
+
+
 def decided(
     session: Session,
     settings: Settings,
@@ -47,4 +57,4 @@ def decided(
     return audit_events.lesion_chosen(made[0].author, address, subject, choices)
 
 
-__all__ = ["ask_anew", "decided"]
+__all__ = ["ask_anew", "decided", "left"]

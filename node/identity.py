@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from node.fault import place
@@ -77,13 +77,15 @@ def identify(
     study_instance_uid: str,
     findings: Sequence[Finding],
     names: Mapping[tuple[str, str], Named] | None = None,
+    strangers: Collection[str] = (),
 ) -> tuple[tuple[Identified, ...], tuple[Flag, ...]]:
     """Return the findings with segment number and tracking identity, and the flags raised on the way.
 
     `names` are identities that the patient's past gives, by series and key of the finding. Else a tracking UID that
     came with the source is kept, but never given to two findings. The others, and those whose past gives no legal
-    UID, derive from study, plugin, series and the finding's key, so that a repeated run gives the same. A finding
-    without a past has the Tracking ID of its source, else its label, with a number where another finding is called so.
+    UID, derive from study, plugin, series and the finding's key, so that a repeated run gives the same, and never one
+    of `strangers`, which lesions had while the study was another patient's. A finding without a past has the Tracking
+    ID of its source, else its label, with a number where another finding is called so.
     Raises `Broken` for a plugin that gives one key to two findings of a series, or a finding without voxels.
     """
     identified: list[Identified] = []
@@ -104,7 +106,9 @@ def identify(
             flags.append(_doubt("tracking-uid-shared", plugin, finding, said))
             uid, name = None, None
         if uid is None:
-            uid = derive_uid(study_instance_uid, "tracking", plugin, series, finding.key)
+            parts = (study_instance_uid, "tracking", plugin, series, finding.key)
+            more = ((), *((str(n),) for n in range(1, len(strangers) + 1)))
+            uid = next(own for n in more if (own := derive_uid(*parts, *n)) not in strangers)
         if uid in taken:
             raise Broken(f"plugin '{plugin}' gave one key to two findings of a series")
         if finding.mask.count == 0:

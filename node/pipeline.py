@@ -184,7 +184,13 @@ def _run(
         findings, illegal = legally_called(plugin.name, findings)
         story = followed(plugin, read.study, findings)
         followed_at = time.monotonic()
-        own, flags = identify(plugin.name, read.study.study_instance_uid, story.findings, story.names)
+        own, flags = identify(
+            plugin.name,
+            read.study.study_instance_uid,
+            story.findings,
+            story.names,
+            task.past.strangers,
+        )
         flags = (*doubts, *illegal, *story.flags, *flags)
         results = _results(plugin, own, flags, read, task, answer)
         series = _series(plugin, findings, read)

@@ -18,6 +18,7 @@ from store.course_json import from_json, to_json
 from store.objects import ObjectStore
 from store.response.rules import Rules
 from store.tables import Instance, Job, Result, Revision, RevisionInstance, Series, Study
+from store.taken_back import takes_back
 
 SR_KIND, PDF_KIND = "sr-response", "pdf-response"
 PAGE = "response.html"
@@ -43,6 +44,8 @@ class ResponseTask:
     """An image of the newest study in which a lesion counts."""
     predecessors: tuple[str, ...]
     """The report that the new one supersedes."""
+    taken_back: bool = False
+    """True when the earlier report is only taken back: it can no longer be told in this study."""
     out: str
     """An empty folder that the results are written to."""
     started_at: str
@@ -83,6 +86,7 @@ def response_task(
         told=str(file),
         header=_header(session, objects, told, study, job),
         predecessors=_predecessor(session, objects, job, study),
+        taken_back=takes_back(session, job),
         out=str(folder),
         started_at=started_at,
     )

@@ -19,7 +19,7 @@ from node.report.longitudinal.document import write_pdf
 from node.report.longitudinal.page import write_html
 from node.report.longitudinal.report import build
 from node.report.longitudinal.stored import ObjectFiles
-from node.report.longitudinal.withdrawn import SENTENCE, write_withdrawal
+from node.report.longitudinal.withdrawn import MOVED, SENTENCE, write_withdrawal
 from node.response_job import PAGE, PDF_KIND, SR_KIND, ResponseTask
 from node.task import Analysed, Answer
 from plugins import codes
@@ -73,15 +73,20 @@ BY_LENGTH: Final = ("recist1.1", "irecist")
 def write_response(task: ResponseTask) -> Answer:
     """Return the SR and the PDF written into `task.out`, and the page beside them.
 
-    When every lesion was rejected there is no page, and the two take the earlier report back where there is one.
+    When every lesion was rejected, or the report is only to be taken back, there is no page, and the two take the
+    earlier report back where there is one.
     Raises `Broken` rather than leave an object that breaks the project's own rules.
     """
     course, files = task.read()
     header = dcmread(task.header, stop_before_pixels=True)
+    if task.taken_back:
+        written = _withdrawal(task, course, header, MOVED) if task.predecessors else ()
+        told = (Told(code="report-taken-back", sentence=MOVED, refused=False),)
+        return _answer(task, header, AnalysedFindings(written=written, told=told))
     try:
         response = judge(course, task.criteria, Rules(**task.rules))
     except Absent as nothing:
-        written = _withdrawal(task, course, header) if task.predecessors else ()
+        written = _withdrawal(task, course, header, SENTENCE) if task.predecessors else ()
         told = (_all_rejected(task, nothing),)
         return _answer(task, header, AnalysedFindings(written=written, told=told))
     said = reported_response(course, in_words(response, course))
@@ -93,8 +98,8 @@ def write_response(task: ResponseTask) -> Answer:
     return _answer(task, header, AnalysedFindings(written=written), str(page))
 
 
-def _withdrawal(task: ResponseTask, course: Course, header: Dataset) -> tuple[Written, ...]:
-    """Return what takes the earlier report back."""
+def _withdrawal(task: ResponseTask, course: Course, header: Dataset, sentence: str) -> tuple[Written, ...]:
+    """Return what takes the earlier report back, with the reason."""
     said = ReportedResponse(
         criteria=task.criteria,
         quantity="",
@@ -103,9 +108,9 @@ def _withdrawal(task: ResponseTask, course: Course, header: Dataset) -> tuple[Wr
         target=None,
         non_target=None,
         best=None,
-        reasons=(SENTENCE, *_decided(course)),
+        reasons=(sentence, *_decided(course)),
     )
-    document = write_withdrawal(course, task.criteria, f"Nadir {version('nadir')}", _when(task))
+    document = write_withdrawal(course, task.criteria, f"Nadir {version('nadir')}", _when(task), sentence)
     return _written(task, header, (), said, document)
 
 

@@ -167,14 +167,14 @@ class Node:
 
     def _start_worker(self) -> None:
         from node.analyses import Analyses
+        from node.decisions import left
         from node.deliveries import key_of
         from node.settle import Settler
         from node.task import Identity
         from node.worker import Worker
         from plugins.registry import load_working
 
-        s = self.settings
-        loaded = load_working(s.plugins, s.enabled)
+        s, loaded = self.settings, load_working(self.settings.plugins, self.settings.enabled)
         self._tell_broken(loaded.broken)
         identities = [Identity.of(plugin) for plugin in loaded.plugins]
         settler = Settler(
@@ -187,6 +187,7 @@ class Node:
             prior_sources=tuple(map(key_of, s.prior_sources)),
             present=Analyses(s, identities).present,
             objects=self.objects,
+            left=left(s),
         )
         self._loop("settler", lambda now: bool(settler.tick(now)), min(1.0, max(0.1, s.quiet_seconds / 4)))
         for number in range(s.workers):

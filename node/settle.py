@@ -85,6 +85,8 @@ class Settler:
         Tells the analyses as they are now, with the models that count; the given ones when None.
     objects
         Where the objects are that say whose study it is; None leaves it as its first object said.
+    left
+        Called with the row of a patient whom a study left.
 
     """
 
@@ -101,10 +103,11 @@ class Settler:
         needs: Mapping[str, Collection[str]] | None = None,
         present: Callable[[Session], Sequence[Identity]] | None = None,
         objects: ObjectStore | None = None,
+        left: Callable[[Session, int, datetime], None] = lambda session, patient_pk, now: None,
     ) -> None:
         self._database = database
         self._present = present or (lambda _: tuple(analyses))
-        self._objects = objects
+        self._objects, self._left = objects, left
         self._quiet_seconds = quiet_seconds
         self._hard_cap_seconds = hard_cap_seconds
         self._stale_seconds = stale_seconds
@@ -155,6 +158,8 @@ class Settler:
                 return None
             if (row.patient_pk, order_of(row)) != (patient_pk, order):
                 displaced(session, row, patient_pk, order, now, self._max_attempts)
+            if row.patient_pk != patient_pk:
+                self._left(session, patient_pk, now)
             priors.request(session, study.study_pk, self._prior_sources, now=now)
             wanted = self._applying(session, revision, present)
             only = workitems.only_asked(session, study.study_pk)

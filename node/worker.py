@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import tempfile
 import threading
@@ -20,6 +19,7 @@ from node.child import run_in_child
 from node.deliveries import MORE_KINDS
 from node.fault import DiskFault, disk_fault, place
 from node.logs import about, line
+from node.patient_pages import keep_page
 from node.response_job import PAGE, ResponseTask, response_task
 from node.settings import Settings
 from node.task import Analysed, Answer, Identity, Task
@@ -160,7 +160,8 @@ class Worker:
                 sentence = f"plugin '{job.plugin}' was replaced while the node runs; start the node again"
                 raise Unavailable(sentence)
             if job.plugin == response_jobs.PLUGIN:
-                self._keep_page(folder / PAGE, revision)
+                with self._database.reading() as session:
+                    keep_page(session, self._objects, self._settings, job, folder / PAGE)
             written = analysed.results.written
             return analysed, {
                 w.sop_instance_uid: self._objects.put(Path(w.path).read_bytes()) for w in written
@@ -208,11 +209,10 @@ class Worker:
     def _require_newest(self, job: Job, revision: Revision) -> None:
         """End a report of what is no longer so, after one of what is so now was put into the queue."""
         with self._database.transaction() as session:
-            patient_pk = session.get_one(Study, revision.study_pk).patient_pk
-            if response_jobs.state_of(session, patient_pk) == job.config_sha256:
+            if response_jobs.is_due(session, job, self._objects, self._settings.response_criteria):
                 return
             now = self._database.now()
-            self._ask(session, patient_pk, now)
+            self._ask(session, session.get_one(Study, revision.study_pk).patient_pk, now)
             jobs.overtake(session, _pk(job), job.attempt, now)
         raise _Overtaken
 
@@ -225,18 +225,6 @@ class Worker:
             criteria=self._settings.response_criteria,
             max_attempts=self._settings.max_attempts,
         )
-
-    def _keep_page(self, page: Path, revision: Revision) -> None:
-        """Put the page of a patient where people find it, or take it away: `reports/patient-NUMBER.html` at home."""
-        with self._database.reading() as session:
-            patient_pk = session.get_one(Study, revision.study_pk).patient_pk
-        reports = self._settings.home / "reports"
-        reports.mkdir(exist_ok=True, mode=0o700)
-        kept = reports / f"patient-{patient_pk}.html"
-        if page.is_file():
-            os.replace(page, kept)
-        else:
-            kept.unlink(missing_ok=True)
 
     def _task(
         self, session: Session, job: Job, revision: Revision, folder: Path, models: Places

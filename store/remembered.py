@@ -15,6 +15,7 @@ from store.objects import ObjectStore
 from store.patients import same_person
 from store.priors import EarlierStudy, earlier, later, outstanding
 from store.retrack import SEG, passed
+from store.strangers import of_others
 from store.tables import Finding, Job, LesionLink, Patient, Result, Revision, Study
 from store.tracking.past import EarlierResults, Named, Past, Relinked, Said, SeriesFiles
 
@@ -30,13 +31,15 @@ def past_of(session: Session, objects: ObjectStore, job: Job, limit: int) -> Pas
     revision = session.get_one(Revision, job.revision_pk)
     study = session.get_one(Study, revision.study_pk)
     patient = session.get_one(Patient, study.patient_pk)
-    same, said, last = _same(session, objects, job, study)
+    members = same_person(session, study.patient_pk)
+    same, said, last = _same(session, objects, job, study, members)
+    strangers = _strangers(session, study, members)
     if not patient.patient_id:
-        return Past(same=same, said=said)
+        return Past(same=same, said=said, strangers=strangers)
     pk = int(study.id or 0)
     names = _names(session, job, study)
     others = {one.tracking_uid for plugin, given in names.items() if plugin != job.plugin for one in given}
-    known = passed(session, same_person(session, study.patient_pk))
+    known = passed(session, members)
     run = known.run_of(last)
     relinked, rejected = _choices(session, study, job.plugin)
     return Past(
@@ -47,6 +50,7 @@ def past_of(session: Session, objects: ObjectStore, job: Job, limit: int) -> Pas
         has_news=run is not None and known.news(job.plugin, run) is not None,
         names=names.get(job.plugin, ()),
         others=tuple(sorted(others)),
+        strangers=strangers,
         relinked=relinked,
         rejected=rejected,
         lacking=outstanding(session, pk),
@@ -86,15 +90,18 @@ def _files(objects: ObjectStore, hashes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _same(
-    session: Session, objects: ObjectStore, job: Job, study: Study
+    session: Session, objects: ObjectStore, job: Job, study: Study, members: Sequence[int]
 ) -> tuple[EarlierResults | None, tuple[Said, ...], int]:
-    """Return what the newest other job of the analysis on the study made and said, and its row, if one ended."""
+    """Return what the newest other job of the analysis on the study made and said, and its row, if one ended.
+
+    What was made while the study was another patient's is left out.
+    """
     statement = (
         select(Job.id)
         .join(Revision, col(Revision.id) == col(Job.revision_pk))
         .join(Result, col(Result.job_pk) == col(Job.id))
         .where(col(Revision.study_pk) == study.id, col(Job.plugin) == job.plugin, col(Job.id) != job.id)
-        .where(col(Job.state).in_((jobs.DELIVERING, jobs.DONE)))
+        .where(col(Job.state).in_((jobs.DELIVERING, jobs.DONE)), ~of_others(members))
         .order_by(col(Revision.number).desc(), col(Job.id).desc())
     )
     last = session.exec(statement.limit(1)).first()
@@ -118,6 +125,14 @@ def _same(
         for row in rows
     )
     return same, said, last
+
+
+def _strangers(session: Session, study: Study, members: Sequence[int]) -> tuple[str, ...]:
+    """Return the Tracking UIDs that were given in the study while it was another patient's."""
+    given = select(Finding.tracking_uid).where(
+        col(Finding.study_pk) == study.id, col(Finding.patient_pk).not_in(members)
+    )
+    return tuple(sorted(set(session.exec(given))))
 
 
 def _names(session: Session, job: Job, study: Study) -> dict[str, tuple[Named, ...]]:

@@ -56,6 +56,7 @@ def follow(
         was_compared=not past.earlier or (past.earlier[0].study_instance_uid in said and not past.has_news),
         known=past.names,
         others=past.others,
+        strangers=past.strangers,
     )
     names, links = story.told()
     look = second_look(plugin, study, lesions, links, scene, past.rejected)

@@ -87,6 +87,8 @@ class Past:
     """Every identity that the analysis gave in the patient, also in studies that are not listed here."""
     others: tuple[str, ...] = ()
     """Tracking UIDs that other analyses gave in the patient."""
+    strangers: tuple[str, ...] = ()
+    """Tracking UIDs that lesions of this study had while it was another patient's."""
     relinked: tuple[Relinked, ...] = ()
     """What people said of who is who."""
     rejected: tuple[str, ...] = ()

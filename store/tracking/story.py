@@ -77,6 +77,8 @@ class Story:
         Every identity that the analysis gave in the patient.
     others
         Tracking UIDs that other analyses gave.
+    strangers
+        Tracking UIDs of another patient, which nothing new is given.
 
     """
 
@@ -92,6 +94,7 @@ class Story:
         decided: Collection[Place] = (),
         known: Iterable[Named],
         others: Iterable[str] = (),
+        strangers: Iterable[str] = (),
     ) -> None:
         self._plugin, self._study, self._lesions, self._scene = plugin, study, lesions, scene
         self._pins, self._was_compared, self._decided = pins, was_compared, decided
@@ -104,6 +107,7 @@ class Story:
         self._taken = {one.tracking_uid for one in named}
         # Who writes one of our names means the others that he writes as well.
         ours = self._taken | set(others)
+        self._taken |= set(strangers)
         self._speaks = any(f.tracking_uid in ours for f in lesions)
         self._given: set[str] = set()
 

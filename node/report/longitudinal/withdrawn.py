@@ -1,4 +1,4 @@
-"""The document that takes an earlier report on response back, because no lesion in it counts any more."""
+"""The document that takes an earlier report on response back, because what it told is so no longer."""
 
 from __future__ import annotations
 
@@ -19,16 +19,22 @@ from node.report.shown import RESEARCH_USE
 from store.course import Course
 
 SENTENCE = "No lesion counts any more: no response can be told, and the earlier report in this study holds no longer."
+MOVED = (
+    "What the earlier report in this study compared is here no longer: studies or lesions of it were corrected or "
+    "given to another patient. No response can be told in this study, and that report holds no longer."
+)
 
 
-def write_withdrawal(course: Course, criteria: str, software: str, made_at: datetime) -> bytes:
+def write_withdrawal(
+    course: Course, criteria: str, software: str, made_at: datetime, sentence: str = SENTENCE
+) -> bytes:
     """Return the document as PDF; equal input gives equal bytes."""
     register_typefaces()
-    story = list(_story(course, criteria))
+    story = list(_story(course, criteria, sentence))
     return built(story, header_of(Who.of(course.patient)), f"{SUBJECT}, withdrawn", software, made_at)
 
 
-def _story(course: Course, criteria: str) -> Iterator[Flowable]:
+def _story(course: Course, criteria: str, sentence: str) -> Iterator[Flowable]:
     who = Who.of(course.patient)
     yield Paragraph("Course of disease: withdrawn", TITLE)
     yield Spacer(1, 2 * mm)
@@ -37,9 +43,9 @@ def _story(course: Course, criteria: str) -> Iterator[Flowable]:
     if any(map(is_borrowed, (who.name, who.patient_id, who.issuer, *course.names.values()))):
         yield Paragraph(BORROWED, CAPTION)
     yield Paragraph(f"{RESEARCH_USE}. {words.UNVERIFIED}", BANNER)
-    yield Paragraph(text_of(SENTENCE), TEXT)
+    yield Paragraph(text_of(sentence), TEXT)
     yield Paragraph("What was corrected", HEADING)
     yield from corrected(corrections_of(course, course.names))
 
 
-__all__ = ["SENTENCE", "write_withdrawal"]
+__all__ = ["MOVED", "SENTENCE", "write_withdrawal"]
