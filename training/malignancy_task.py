@@ -115,8 +115,8 @@ def malignant(case: Case) -> bool | None:
 
     Refuses `bad-rating`: one that is not 1 to 5.
     """
-    rating = case.tags.get("malignancy")
-    if not isinstance(rating, float) or rating == UNDECIDED:
+    rating = case.number("malignancy")
+    if rating is None or rating == UNDECIDED:
         return None
     if not LOWEST <= rating <= HIGHEST:
         raise Refused(

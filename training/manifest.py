@@ -42,6 +42,11 @@ class Case:
     tags: Mapping[str, float | str | None] = field(default_factory=dict)
     """What else is known of it: spacing, ratings, scanner."""
 
+    def number(self, tag: str) -> float | None:
+        """Return a tag that is a number, written as a whole one or not; None for a word and for none."""
+        value = self.tags.get(tag)
+        return float(value) if isinstance(value, float | int) and not isinstance(value, bool) else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataManifest:

@@ -128,8 +128,8 @@ def load_sarcoma(case: Case, root: Path) -> Sarcoma:
 
 def _require_suv(case: Case, pet: CaseImage, found: float) -> None:
     """Refuse `not-suv`; a case that is no row of `patients.csv` may have a tag `suv_max` that means something else."""
-    said = case.tags.get("suv_max")
-    if not set(TAGS) <= case.tags.keys() or not isinstance(said, float):
+    said = case.number("suv_max")
+    if not set(TAGS) <= case.tags.keys() or said is None:
         return
     if not abs(found - said) <= SAME_SUV * abs(said):
         raise Refused(

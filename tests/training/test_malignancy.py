@@ -48,7 +48,7 @@ from training.malignancy import (
     read_facts,
 )
 from training.malignancy_task import malignancy_task, malignant
-from training.manifest import Case, patient_key, require_patients_apart
+from training.manifest import Case, DataManifest, patient_key, read_manifest, require_patients_apart
 
 pytestmark = pytest.mark.xdist_group("malignancy")
 
@@ -80,6 +80,15 @@ def test_three_is_neither_benign_nor_malignant() -> None:
         True,
         None,
     ]
+
+
+def test_a_whole_number_of_a_manifest_is_a_rating_as_well(tmp_path: Path) -> None:
+    cases = [replace(_rated(r), case_id=f"c{r}", files={"image": "i"}, sha256={"image": "0"}) for r in (1, 5)]
+    DataManifest(name="whole", cases=tuple(cases)).write(tmp_path / "manifest.json")
+    assert '"malignancy": 5\n' in (tmp_path / "manifest.json").read_text()
+    found = read_manifest(tmp_path / "manifest.json").cases
+    assert [malignant(case) for case in found] == [False, True]
+    assert [malignant(replace(found[0], tags={"malignancy": no})) for no in ("5", True)] == [None, None]
 
 
 @pytest.mark.parametrize("rating", [0.0, 0.9, 5.1, 9.0])

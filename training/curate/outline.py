@@ -34,9 +34,7 @@ def outline(path: Path) -> dict[str, Any]:
         **_part(cases),
         "roles": dict(Counter(role for case in cases for role in case.files)),
         "size_mm": _range(case.size_mm for case in cases),
-        "spacing_z_mm": _range(
-            value for case in cases if isinstance(value := case.tags.get("spacing_z_mm"), float)
-        ),
+        "spacing_z_mm": _range(value for case in cases if (value := case.number("spacing_z_mm")) is not None),
         "folds": {str(n): _part(manifest.fold(n)) for n in sorted({case.fold for case in cases})},
         "split": doubt
         if found is None

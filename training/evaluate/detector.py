@@ -111,7 +111,7 @@ def scan_cases(
 
 def _known(nodule: Nodule, scan: Scan) -> Known:
     known: dict[str, float | str] = {"size_mm": nodule.case.size_mm, "scan": scan.name}
-    if isinstance(texture := nodule.case.tags.get("texture"), float):
+    if (texture := nodule.case.number("texture")) is not None:
         known["texture"] = TEXTURES.get(round(texture), f"{texture:g}")
     return known
 

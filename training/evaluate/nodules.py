@@ -117,7 +117,7 @@ def _known(nodule: Nodule) -> dict[str, float | str]:
         "size_mm": nodule.case.size_mm,
         "slice_thickness_mm": nodule.spacing_mm[0],
     }
-    if isinstance(texture := tags.get("texture"), float):
+    if (texture := nodule.case.number("texture")) is not None:
         known["texture"] = TEXTURES.get(round(texture), f"{texture:g}")
     return known | {name: value for name in GROUPED if (value := tags.get(name)) is not None}
 
