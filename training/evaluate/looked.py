@@ -22,8 +22,11 @@ TEXT = (
 )
 
 
-def looked_section(cases: Sequence[RatedCase]) -> Section | None:
-    """Return pictures of four answers, as far as there are such; None when no case can be explained."""
+def looked_section(cases: Sequence[RatedCase], threshold: float) -> Section | None:
+    """Return pictures of four answers, as far as there are such; None when no case can be explained.
+
+    A case is called positive from a probability of `threshold`.
+    """
     shown = []
     for positive, right, words in (
         (True, True, "surest of those rightly called positive"),
@@ -31,8 +34,14 @@ def looked_section(cases: Sequence[RatedCase]) -> Section | None:
         (False, False, "negative, surest called positive"),
         (True, False, "positive, surest called negative"),
     ):
-        own = [case for case in cases if case.explain is not None and case.positive == positive]
         called = positive == right
+        own = [
+            case
+            for case in cases
+            if case.explain is not None
+            and case.positive == positive
+            and (case.probability >= threshold) == called
+        ]
         if own:
             case = (max if called else min)(own, key=attrgetter("probability"))
             assert case.explain is not None

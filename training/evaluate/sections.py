@@ -144,7 +144,7 @@ def rated_part(
     }
     if len(found) > 1:
         plain["settings"] = {setting: _plain(one.figures) for setting, one in found.items()}
-    looked = looked_section(settings[first])
+    looked = looked_section(settings[first], threshold)
     sections = (
         _rated_section(found, len(settings[first])),
         *([by_kind] if group_table.rows else []),
