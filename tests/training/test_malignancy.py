@@ -28,7 +28,7 @@ from training.curves import draw_curves
 from training.evaluate.data import Data, open_data
 from training.evaluate.families import open_subject
 from training.evaluate.judging import judge_model
-from training.evaluate.malignancy import DRAWN, READERS
+from training.evaluate.malignancy import DRAWN, READERS, rated
 from training.evaluate.report import write_report
 from training.evaluate.subject import Subject
 from training.experiment import Experiment, read_experiments
@@ -299,6 +299,28 @@ def test_nodules_of_one_class_are_refused_before_the_model_is_asked(crops: Path)
         with pytest.raises(Refused, match=f"all 1 rated nodules of .* are {word}, .*--fold") as refused:
             judge_model(subject, data, made_at=NOON)
         assert refused.value.code == "one-class"
+
+
+def test_groups_by_fold_are_of_the_weights_that_judged_not_of_the_own_manifest(
+    crops: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.evaluate.malignancy.VOUCHED", {})
+    monkeypatch.setattr("training.evaluate.malignancy._opened", lambda *_: lambda *_: 0.5)
+    own = lidc_manifest(crops)
+    held_out = {case.patient_id: (case.fold + 1) % 5 for case in own.cases if case.patient_id != "P1"}
+    subject = Subject(
+        name="m",
+        version="1",
+        family="nodule_malignancy",
+        sha256="0",
+        folds=(0, 1, 2, 3, 4),
+        held_out=held_out,
+    )
+    found = {case.patient_id: case for case in rated(subject, Data(manifest=own, root=crops))}
+    assert {patient: case.known["fold"] for patient, case in found.items()} == {
+        patient: str(held_out.get(patient, "all")) for patient in found
+    }
+    assert {case.fold for case in found.values()} == {*held_out.values(), None}
 
 
 def test_a_step_whose_slope_is_no_number_is_left_out(

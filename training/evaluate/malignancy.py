@@ -54,6 +54,7 @@ def rated(subject: Subject, data: Data, brief: bool = False) -> Iterator[Case]:
         folds = subject.weights_for(case.patient_id)
         rate = opened.setdefault(folds, opened.get(folds) or _opened(subject, folds))
         nodule = load_nodule(case, data.root)
+        fold = folds[0] if len(folds) == 1 else None
         masks = {READERS: nodule.mask}
         if draw is not None:
             masks[DRAWN] = draw(nodule)
@@ -61,11 +62,11 @@ def rated(subject: Subject, data: Data, brief: bool = False) -> Iterator[Case]:
             yield RatedCase(
                 case_id=case.case_id,
                 patient_id=case.patient_id,
-                fold=folds[0] if len(folds) == 1 else None,
+                fold=fold,
                 known={
                     "size_mm": case.size_mm,
                     "slice_thickness_mm": nodule.spacing_mm[0],
-                    "fold": str(case.fold),
+                    "fold": "all" if fold is None else str(fold),
                 },
                 positive=truth,
                 probability=rate(nodule.image, mask, nodule.spacing_mm),
