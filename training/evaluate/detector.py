@@ -43,8 +43,8 @@ LIMITS = (
     "A nodule that is thinner than the slices of the scan it was set into is fainter there, as it would be.",
 )
 NEEDS = (
-    "whole scans, and crops of nodules in the folds of these (--fold): a folder that holds lidc_nodules beside two or "
-    f"more of {', '.join(SCANS)}"
+    "whole scans, and crops of nodules in the folds of these (--fold) of patients that the weights for the scan have "
+    f"not learned from: a folder that holds lidc_nodules beside two or more of {', '.join(SCANS)}"
 )
 
 
@@ -60,23 +60,26 @@ def searched(subject: Subject, data: Data, brief: bool = False) -> Iterator[Sear
     for case in data.cases:
         if is_crop(case):
             continue
-        scan = load_scan(case.case_id, data.root)
         folds = subject.weights_for(case.patient_id)
         same = [crop for crop in crops if crop.fold == case.fold]
-        own = [crop for crop in same if subject.weights_for(crop.patient_id) == folds]
+        own = [crop for crop in same if set(folds) <= set(subject.weights_for(crop.patient_id))]
+        if not own:
+            continue
+        scan = load_scan(case.case_id, data.root)
         chosen = np.random.default_rng(case.fold).permutation(len(own))[: 12 if brief else NODULES_A_SCAN]
         nodules = [load_nodule(own[i], data.root) for i in chosen]
-        yield from scan_cases(scan, nodules, *_opened(subject, folds, scan), fold=case.fold)
+        fold = folds[0] if len(folds) == 1 else None
+        yield from scan_cases(scan, nodules, *_opened(subject, folds, scan), fold=fold, seed=case.fold)
 
 
 def scan_cases(
-    scan: Scan, nodules: Sequence[Nodule], search: Search, scored: Scored, *, fold: int
+    scan: Scan, nodules: Sequence[Nodule], search: Search, scored: Scored, *, fold: int | None, seed: int
 ) -> Iterator[SearchedCase]:
     """Yield one scan with the nodules set in, again and again, each time searched as a node does."""
     known = tuple(
         Lesion(centre_mm=_mm(one.centre, scan), radius_mm=one.radius_mm, counts=False) for one in scan.known
     )
-    for number, (hu, placed) in enumerate(placed_in(scan, nodules, seed=fold)):
+    for number, (hu, placed) in enumerate(placed_in(scan, nodules, seed=seed)):
         found = candidates(
             hu,
             scan.inside,
@@ -94,6 +97,10 @@ def scan_cases(
             patient_id=scan.name,
             fold=fold,
             known={"slice_thickness_mm": scan.spacing_mm[0]},
+            made_of={
+                scan.name: scan.name,
+                **{p.nodule.case.case_id: p.nodule.case.patient_id for p in placed},
+            },
             lesions=(
                 *(
                     Lesion(

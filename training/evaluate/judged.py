@@ -91,6 +91,8 @@ class SearchedCase(Case):
     """What is there."""
     candidates: tuple[Candidate, ...]
     """What was found."""
+    made_of: Mapping[str, str] = field(default_factory=dict)
+    """Cases of the data manifest that are in it (the scan, and what was set into it), and whose each is."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -44,9 +44,19 @@ class _Gathered:
     searched: list[SearchedCase] = field(default_factory=list)
     rated: list[RatedCase] = field(default_factory=list)
     followed: list[FollowedCase] = field(default_factory=list)
+    judged: dict[str, str] = field(default_factory=dict)
+    """Cases of the data that were judged, and whose each is."""
+    weights: dict[str, int | None] = field(default_factory=dict)
+    """By which fold each of these patients was judged; None for all together."""
+    patients: set[str] = field(default_factory=set)
+    """Those whom intervals draw: of a scan that things were set into, the scan's."""
 
     def take(self, case: Case) -> None:
         """Keep what the report needs of a case."""
+        held = isinstance(case, SearchedCase) and case.made_of
+        self.judged |= held or {case.case_id: case.patient_id}
+        self.weights |= dict.fromkeys(held.values() if held else [case.patient_id], case.fold)
+        self.patients.add(case.patient_id)
         if isinstance(case, DrawnCase):
             self.rows.append(judge(case))
             if case.setting == self.rows[0].setting:
@@ -85,8 +95,7 @@ def judge_model(
     """
     family, subject = FAMILIES[subject.family], subject.on(data.manifest)
     begun_with = commit()  # a judgement takes long, and the checkout may move on meanwhile
-    patients = list(dict.fromkeys(case.patient_id for case in data.cases))
-    for patient in patients:
+    for patient in {case.patient_id: None for case in data.cases}:
         subject.weights_for(patient)
     if beside:
         learned_cases(subject, data)
@@ -99,7 +108,7 @@ def judge_model(
         )
     headlines, sections, figures = _parts(gathered, family, resamples, seed)
     from_card = [sentence for sentence in subject.card.get("limits", ()) if sentence not in family.limits]
-    limits = [*family.limits, *from_card, *_limits(gathered, data, len(patients))]
+    limits = [*family.limits, *from_card, *_limits(gathered, data)]
     if curve := _curve(subject, beside, data, resamples, seed, progress):
         section, figures[CURVE] = curve
         sections = (*sections, section)
@@ -112,9 +121,9 @@ def judge_model(
             "family": subject.family,
             "sha256": subject.sha256,
         },
-        data=_told_of(data, len(patients)),
+        data=_told_of(data, gathered),
         made={
-            "judged_by": subject.judged_by(patients),
+            "judged_by": subject.judged_by(gathered.weights),
             "intervals": f"95 %, {resamples} draws of patients with replacement, seed {seed}",
             "commit": begun_with or "not known",
             "environment": environment(),
@@ -128,14 +137,19 @@ def judge_model(
     )
 
 
-def _told_of(data: Data, patients: int) -> dict[str, str]:
-    return {
+def _told_of(data: Data, gathered: _Gathered) -> dict[str, str]:
+    """Return which data were judged and how many cases of them, beside how many were given where those are more."""
+    told = {
         "name": data.name,
         "sha256": data.manifest.sha256,
-        "cases": str(len(data.cases)),
-        "patients": str(patients),
+        "cases": str(len(gathered.judged)),
+        "patients": str(len(gathered.weights)),
         "folds": ", ".join(map(str, data.folds)) or "all",
     }
+    if len(data.cases) > len(gathered.judged):
+        patients = len({case.patient_id for case in data.cases})
+        told["given"] = f"{len(data.cases)} cases of {patients} patients"
+    return told
 
 
 def _gather(subject: Subject, data: Data, progress: Callable[[str], None], brief: bool = False) -> _Gathered:
@@ -209,7 +223,7 @@ def _parts(
     )
 
 
-def _limits(gathered: _Gathered, data: Data, patients: int) -> Sequence[str]:
+def _limits(gathered: _Gathered, data: Data) -> Sequence[str]:
     """Return what these data cannot tell."""
     said = [f"How the model does on other data than {data.name} is not known."]
     if not any("scanner" in case.tags for case in data.cases):
@@ -218,10 +232,12 @@ def _limits(gathered: _Gathered, data: Data, patients: int) -> Sequence[str]:
         said.append(
             "There is one truth per case: these data do not tell how far readers agree with each other."
         )
+    patients = len(gathered.patients)
+    scans = "Scans of " if gathered.searched else ""
     if patients == 1:
-        said.append("One patient: no interval can be had.")
+        said.append(f"{scans}one patient: no interval can be had.".capitalize())
     elif patients < FEW_PATIENTS:
-        said.append(f"{patients} patients are few: the intervals are themselves uncertain.")
+        said.append(f"{scans}{patients} patients are few: the intervals are themselves uncertain.")
     return said
 
 

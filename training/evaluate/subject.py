@@ -7,7 +7,7 @@ that the model learned from, by all of them together when nobody has seen him.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -74,11 +74,14 @@ class Subject:
             )
         return (held_out,)
 
-    def judged_by(self, patients: Collection[str]) -> str:
-        """Return one sentence: which weights judge these patients."""
+    def judged_by(self, patients: Mapping[str, int | None]) -> str:
+        """Return one sentence: which weights judged these patients, each by one fold, or by all together (None)."""
         if not self.folds:
             return "a fixed procedure, which has learned from no patient"
-        known = sum(fold_of_patient(patient, self.held_out) is not None for patient in patients)
+        known = sum(
+            fold is not None and (len(self.folds) > 1 or fold_of_patient(patient, self.held_out) is not None)
+            for patient, fold in patients.items()
+        )
         fresh = len(patients) - known
         own = f"{known} patients by the weights of the fold that had not seen them" if known else ""
         rest = (

@@ -162,7 +162,7 @@ def test_patients_are_judged_by_the_fold_that_has_not_seen_them(crops: Data) -> 
     for case in crops.manifest.cases:
         assert subject.weights_for(case.patient_id) == (case.fold,)
     assert subject.weights_for("somebody else") == (0, 1, 2)
-    assert subject.judged_by(["P00", "somebody else"]) == (
+    assert subject.judged_by({"P00": 0, "somebody else": None}) == (
         "1 patients by the weights of the fold that had not seen them; "
         "1 patients that no fold has seen by 3 sets of weights together"
     )
@@ -177,7 +177,8 @@ def test_a_patient_is_known_under_the_id_under_its_key_and_as_a_node_learned_him
         for called in ("P1", key):
             assert subject.weights_for(called) == (1,)
             assert (
-                subject.judged_by([called]) == "1 patients by the weights of the fold that had not seen them"
+                subject.judged_by({called: 1})
+                == "1 patients by the weights of the fold that had not seen them"
             )
         assert subject.weights_for("P2") == (0, 1)
 
