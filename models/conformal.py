@@ -58,10 +58,13 @@ class ConformalInterval:
         return np.where(p > 0, np.maximum(low, 0.0), 0.0), np.where(p > 0, high, math.inf)
 
     def coverage(self, predicted: ArrayLike, measured: ArrayLike, scale: ArrayLike = 1.0) -> Coverage:
-        """Return how often the measured values, which the quantiles have not seen, lie in their intervals."""
+        """Return how often the measured values, which the quantiles have not seen, lie in their intervals.
+
+        A case in which nothing was drawn counts as missed, as in `fit_interval`.
+        """
         low, high = self.interval(predicted, scale)
         truth = np.asarray(measured, np.float64)
-        return Coverage.of((low <= truth) & (truth <= high))
+        return Coverage.of((low <= truth) & (truth <= high) & (np.asarray(predicted) > 0))
 
     def as_card(self) -> dict[str, Any]:
         """Return plain JSON for the model's card; an infinite quantile is null."""

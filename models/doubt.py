@@ -148,6 +148,6 @@ def _together(parts: Sequence[Reliability]) -> Reliability:
 def _holds(
     interval: Callable[[float, float], tuple[float, float]], size: tuple[float, float], uncertainty: float
 ) -> bool:
-    """Return whether the interval around the drawn size holds the true one."""
+    """Return whether the interval around the drawn size holds the true one; where nothing was drawn it does not."""
     low, high = interval(size[0], uncertainty)
-    return low <= size[1] <= high
+    return size[0] > 0 and low <= size[1] <= high

@@ -216,12 +216,16 @@ class _How:
         return self._not_worse("ece", title, found, limit, 3)
 
     def covered(self, full: Sequence[Pair], name: str) -> Check:
-        """Return whether as many intervals hold the truth."""
+        """Return whether as many intervals hold the truth; one that the champion alone gives is missed."""
         said = [pair for pair in full if pair.champion.figures[name] is not None]
         title, limit = f"{COVERED[name]} that hold the truth", self.margins.coverage
-        if said and any(pair.challenger.figures[name] is None for pair in said):
+        if said and all(pair.challenger.figures[name] is None for pair in said):
             return _silent("coverage", title, "intervals")
-        found = self._of(said, name)
+        was, now = (
+            np.array([row.figures[name] or 0.0 for row in rows], dtype=np.float64)
+            for rows in ([pair.champion for pair in said], [pair.challenger for pair in said])
+        )
+        found = self._difference(was, now, said, None)
         if found is None:
             return _unknown("coverage", title, limit)
         high = found.interval.high

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,6 +66,15 @@ def test_the_interval_of_an_unsure_drawing_is_wider_and_both_hold_as_often() -> 
             for low, high in [found.volume_interval_mm3(c.volume_mm3[0], c.uncertainty)]
         ]
         assert np.mean(held) == pytest.approx(0.9, abs=0.03)
+
+
+def test_a_case_in_which_nothing_was_drawn_counts_as_missed() -> None:
+    cases = answers(100, 8)
+    nothing = replace(cases[0], volume_mm3=(0.0, 500.0), long_axis_mm=(0.0, 10.0))
+    judged = judge_doubt([nothing, *cases[1:]], Sizes())
+    assert not judged.volume[0] and not judged.long_axis[0]
+    found = judged.folds[0].volume_mm3.coverage([0.0, 100.0], [500.0, 100.0])
+    assert (found.covered, found.cases) == (1, 2)
 
 
 def test_nothing_drawn_promises_nothing() -> None:

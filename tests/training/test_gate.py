@@ -263,6 +263,26 @@ def test_probabilities_that_mean_less_are_refused_and_so_are_none_at_all() -> No
     assert check(judge(silent, better(silent), QUICK), "ece") is Outcome.NOT_JUDGED
 
 
+def test_an_interval_that_the_champion_alone_gives_is_missed() -> None:
+    rows, title = rows_of(patients=30), "Intervals of the volume"
+    now = better(rows)
+    none = [with_figures(row, volume_covered=None) for row in now]
+    for said, outcome in (
+        (now, Outcome.PASSED),
+        ([none[0], *now[1:]], Outcome.PASSED),
+        (none, Outcome.FAILED),
+    ):
+        assert check(judge(rows, said, QUICK), "coverage", title) is outcome
+    half = [*now[: len(now) // 2], *none[len(now) // 2 :]]
+    verdict = judge(rows, half, QUICK)
+    assert check(verdict, "coverage", title) is Outcome.FAILED
+    (said,) = [one for one in verdict.checks if one.name == "coverage" and one.title.startswith(title)]
+    assert said.challenger == pytest.approx(
+        sum(row.figures["volume_covered"] or 0 for row in half) / len(half)
+    )
+    assert check(judge(none, now, QUICK), "coverage", title) is Outcome.NOT_JUDGED
+
+
 def test_a_challenger_that_takes_longer_is_refused() -> None:
     rows = rows_of(patients=30)
     for factor, outcome in ((1.2, Outcome.PASSED), (1.3, Outcome.FAILED)):

@@ -271,7 +271,11 @@ def _uncertainty_section(first: Mapping[str, Interval | None], rows: Sequence[Ro
             for name in measures
         },
     }
-    lines = tuple((words, between(first[name])) for name, words in names.items() if first[name] is not None)
+    lines = tuple(
+        (words if one.cases == len(rows) else f"{words}, in {one.cases} of {len(rows)} cases", between(one))
+        for name, words in names.items()
+        if (one := first[name]) is not None
+    )
     if not lines:
         text = "The model gave no probabilities, uncertainties or intervals, so nothing can be said of them."
         return Section(title="Uncertainty", text=text)

@@ -149,12 +149,13 @@ def _of_model(model: Model, folds: tuple[int, ...]) -> Asked:
         found = segmenter.answer(image, spacing_mm, point)
         drawn, probability = np.zeros(image.shape, dtype=np.bool_), np.zeros(image.shape, dtype=np.float32)
         drawn[found.box], probability[found.box] = found.mask, found.probability
+        said = Answer(drawn=drawn, probability=probability, uncertainties=asdict(found.uncertainty))
+        if not drawn.any():
+            return said  # a node gives no interval either
         doubt, unsure = segmenter.doubt, found.uncertainty.entropy
         low, high = doubt.volume_interval_mm3(float(drawn.sum() * np.prod(spacing_mm)), unsure)
-        return Answer(
-            drawn=drawn,
-            probability=probability,
-            uncertainties=asdict(found.uncertainty),
+        return replace(
+            said,
             volume_interval_ml=(low / MM3_PER_ML, high / MM3_PER_ML),
             long_axis_interval_mm=doubt.long_axis_interval_mm(long_axis_mm(drawn, spacing_mm), unsure),
         )
