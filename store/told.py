@@ -89,6 +89,8 @@ def doubts(course: Course, criteria: str = "recist1.1") -> dict[date, tuple[str,
             told[one.date][
                 f"'{one.label}' is cut by the end of the scan and not evaluable: {one.link.reason}."
             ] = None
+        for words in one.remarks:
+            told[one.date][f"'{course.names[one.lesion]}': {words}"] = None
         if one.whole:
             told[one.date][f"'{course.names[one.lesion]}': {one.note}"] = None
         if criteria in UPTAKE | BOTH and (words := _uptake_words(one, course)):

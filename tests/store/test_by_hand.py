@@ -239,7 +239,9 @@ def test_of_two_lengths_across_a_lesion_the_larger_is_its_long_axis_and_both_are
     along = ((2.0, -7.0, 3.0), (2.0, 13.0, 3.0))
     assert seen.measurements["long_axis"].end_points_mm == (across if counts == first else along)
     assert seen.remarks == (f"Grey Meredith gave its long axis as {remark}",)
-    assert judge(known, "recist1.1").time_points[0].sum == counts
+    first_point = judge(known, "recist1.1").time_points[0]
+    assert first_point.sum == counts
+    assert first_point.doubts == (f"'{known.names[seen.lesion]}': {seen.remarks[0]}",)
 
 
 def test_what_a_person_did_not_measure_anew_stays_as_it_was_drawn(
