@@ -11,6 +11,7 @@ from sqlmodel import col
 from store.database import Database
 from store.fsck.fault import RESTORE, Fault
 from store.fsck.results import header_of
+from store.instances import SETTLED
 from store.known import patient_key
 from store.objects import ObjectStore
 from store.tables import Instance, Patient, Series, Study
@@ -19,7 +20,8 @@ from store.tables import Instance, Patient, Series, Study
 def check_patients(database: Database, objects: ObjectStore) -> Iterator[Fault]:
     """Give a fault for each study of whose objects none is of its patient; those that cannot be read do not count.
 
-    Objects of several patients in one study are another matter: reading refuses such a study.
+    A study goes to another patient when it settles, not before. Objects of several patients in one study are another
+    matter: reading refuses such a study.
     """
     with database.reading() as session:
         rows = session.execute(
@@ -27,7 +29,7 @@ def check_patients(database: Database, objects: ObjectStore) -> Iterator[Fault]:
             .join(Patient, col(Patient.id) == col(Study.patient_pk))
             .join(Series, col(Series.study_pk) == col(Study.id))
             .join(Instance, col(Instance.series_pk) == col(Series.id))
-            .where(col(Instance.current))
+            .where(col(Instance.current), col(Study.state) == SETTLED)
             .order_by(col(Study.id), col(Instance.id))
         ).all()
     for (pk, *patient), group in itertools.groupby(rows, key=lambda row: row[:3]):

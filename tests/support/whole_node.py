@@ -108,7 +108,9 @@ class WholeNode:
 
     def settle(self, now: datetime) -> int:
         """Settle what is due; returns how many studies did."""
-        settler = Settler(self.database, [ANALYSIS], quiet_seconds=60, hard_cap_seconds=5400)
+        settler = Settler(
+            self.database, [ANALYSIS], quiet_seconds=60, hard_cap_seconds=5400, objects=self.objects
+        )
         return len(settler.tick(now))
 
     def claim(self, now: datetime, owner: str = "worker") -> Job | None:

@@ -28,8 +28,18 @@ def test_a_study_that_is_said_to_be_of_another_patient_is_found_and_left_to_a_pe
     assert codes(node, quick=True) == []
 
 
-def test_a_study_is_of_the_patient_of_whom_an_object_came_last(node: WholeNode) -> None:
+def test_an_object_of_somebody_else_in_a_study_is_no_fault_of_its_row(node: WholeNode) -> None:
     node.take(image(1, 4, patient_id="SOMEBODY ELSE"), LATER)
+    assert patient_of(node, 1) == ("", "P1")
+    assert codes(node) == []
+
+
+def test_a_study_that_came_again_for_another_patient_is_his_once_it_settles(node: WholeNode) -> None:
+    for number in range(1, 4):
+        node.take(image(1, number, patient_id="SOMEBODY ELSE"), LATER)
+    assert patient_of(node, 1) == ("", "P1")
+    assert codes(node) == []
+    node.settle(LATER + timedelta(minutes=5))
     assert patient_of(node, 1) == ("", "SOMEBODY ELSE")
     assert codes(node) == []
 
