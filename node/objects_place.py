@@ -24,14 +24,14 @@ def require_objects(database: Database, home: Path) -> None:
     with database.reading() as session:
         if are_gone(session, home):
             raise Refused("no-objects", none_in(home))
-    if has_objects(home):
-        with suppress(OSError):  # the next start asks again
+    with suppress(OSError):  # the next start asks again
+        if has_objects(home):
             (home / WITHOUT).unlink(missing_ok=True)
 
 
 def are_gone(session: Session, home: Path) -> bool:
     """Return True when rows name objects and a home that may be read holds none; False when it is to go on so."""
-    if has_objects(home) or (home / WITHOUT).exists() or _is_closed(home):
+    if _is_closed(home) or has_objects(home) or (home / WITHOUT).exists():
         return False
     return any(session.exec(select(table.id).limit(1)).first() is not None for table in (Instance, Result))
 
@@ -47,13 +47,12 @@ def none_in(home: Path) -> str:
 
 def go_on_without(home: Path) -> None:
     """Let a node go on without the objects that its rows name, until it has others. Raises Unavailable."""
-    if has_objects(home):
-        return
     try:
         make_home(home)
-        write_whole(home / WITHOUT, b"")
+        if not has_objects(home):
+            write_whole(home / WITHOUT, b"")
     except OSError as error:
-        raise Unavailable(f"the home folder {home} cannot be written ({error.strerror})") from error
+        raise Unavailable(f"the home folder {home} cannot be written or read ({error.strerror})") from error
 
 
 def _is_closed(home: Path) -> bool:
