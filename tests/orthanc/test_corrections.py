@@ -14,6 +14,7 @@ from pulling_home import Home, series, work_off
 from pydicom import dcmread
 from sqlmodel import col, select
 
+from store.studies import settle
 from store.tables import Instance, Patient, Study
 
 
@@ -146,6 +147,9 @@ def test_a_patient_that_was_corrected_in_orthanc_is_corrected_in_the_node_also_a
     url = f"{server.url}/patients/{patient}/modify"
     httpx.post(url, json=change, timeout=60, trust_env=False).raise_for_status()
     heard(ear, home, server, fetches=2)
-    with home.database.reading() as session:
+    with home.database.transaction() as session:
+        (study,) = session.exec(select(Study)).all()
+        now = home.database.now()
+        assert settle(session, int(study.id or 0), now=now, forced=True, objects=home.objects) is not None
         of_study = select(Patient.patient_id).join(Study, col(Study.patient_pk) == col(Patient.id))
         assert session.exec(of_study).all() == ["RIGHT"]

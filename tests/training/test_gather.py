@@ -20,7 +20,7 @@ from small_node import SmallNode
 from sqlmodel import col, select
 
 from plugins.errors import Refused
-from store import patients, runs
+from store import patients, runs, studies
 from store.labels import Label, labels
 from store.objects import ObjectStore
 from store.patient_key import patient_key
@@ -282,7 +282,9 @@ def test_images_that_get_another_patient_do_not_change_sides(
     assert people(before.learn) | people(before.judge) == {patient_key(somebody(first, 3))}
     for one in (*images, missed):
         one.PatientID = somebody(then, 3)
-        node.take(one, at(400))
+        taken = node.take(one, at(400))
+    with node.database.transaction() as session:
+        studies.settle(session, taken.study_pk, now=at(500), forced=True, objects=node.objects)
     after = run(node, 2, drawn=True)
     assert people(after.learn) == set()
     assert people(after.judge) == people(before.judge)
