@@ -115,10 +115,10 @@ class _Door:
         later = {"Retry-After": RETRY_SECONDS}
         if self._busy >= self._most:
             raise HTTPException(503, "too many are storing at this time; come again", later)
-        if await run_in_threadpool(self._intake.objects.free_bytes) < self._reserve_bytes:
-            raise HTTPException(503, "the disk is filled up to its reserve", later)
         self._busy += 1
         try:
+            if await run_in_threadpool(self._intake.objects.free_bytes) < self._reserve_bytes:
+                raise HTTPException(503, "the disk is filled up to its reserve", later)
             yield
         finally:
             self._busy -= 1

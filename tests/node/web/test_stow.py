@@ -384,15 +384,23 @@ def test_what_a_request_brought_is_told_in_the_log_when_the_database_is_away_at_
     assert lost.endswith("error=Unavailable source=STOW-RS@127.0.0.1 studies=1 instances=2 refused=0")
 
 
-def test_more_requests_than_are_served_at_one_time_are_told_to_come_again(tmp_path: Path) -> None:
+def test_more_requests_than_are_served_at_one_time_are_told_to_come_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     door = Door(tmp_path / "node", max_stow_requests=1)
+    begun, go_on = threading.Event(), threading.Event()
+    free_bytes = door.intake.objects.free_bytes
+
+    def asked() -> int:  # by who has a place
+        begun.set()
+        return free_bytes()
+
+    monkeypatch.setattr(door.intake.objects, "free_bytes", asked)
     try:
         (path,) = files(tmp_path / "a", 1)
-        begun, go_on = threading.Event(), threading.Event()
 
         def slow() -> Iterator[bytes]:
             yield b"--b0\r\n\r\n"
-            begun.set()
             go_on.wait(60)
             yield path.read_bytes() + b"\r\n--b0--"
 
