@@ -6,11 +6,9 @@ from datetime import datetime
 
 from sqlmodel import Session, col, select
 
-from plugins.errors import Refused
 from store.order import Order, order_of
 from store.patients import same_person
-from store.rerun import rerun
-from store.retrack import passed
+from store.retrack import again, passed
 from store.sightings import COUNTING
 from store.tables import Job, Revision, Study
 
@@ -27,17 +25,14 @@ def displaced(
     plugins = set(session.exec(ran.where(col(Revision.study_pk) == study.id, col(Job.state).in_(COUNTING))))
     members = same_person(session, patient_pk)
     is_theirs, stands = study.patient_pk in members, order_of(study)
-    asked = []
+    asked: list[Job] = []
     for (pk, plugin), runs in sorted(passed(session, members).runs.items(), key=lambda one: one[1][-1].order):
         if pk == study.id or plugin not in plugins:
             continue
         was_earlier = bool(before[0]) and before < runs[-1].order
         if was_earlier == (is_theirs and stands < runs[-1].order):
             continue
-        try:
-            asked.append(rerun(session, runs[-1].job_pk, now, max_attempts))
-        except Refused:  # of newer content, or asked for already: who does that looks at the past anew
-            continue
+        asked += again(session, runs[-1].job_pk, now, max_attempts)
     return asked
 
 

@@ -90,16 +90,21 @@ def retrack(session: Session, patient_pk: int, now: datetime, max_attempts: int 
     when an earlier study was fetched, and when two patients turned out to be one.
     """
     known = passed(session, same_person(session, patient_pk))
-    asked = []
+    asked: list[Job] = []
     for (study_pk, plugin), runs in sorted(known.runs.items(), key=lambda one: one[1][-1].order):
         came_at = known.news(plugin, runs[-1])
         if came_at is None or _is_asked(session, study_pk, plugin, came_at):
             continue
-        try:
-            asked.append(rerun(session, runs[-1].job_pk, now, max_attempts))
-        except Refused:  # of newer content, or asked for already: who does that looks at the past anew
-            continue
+        asked += again(session, runs[-1].job_pk, now, max_attempts)
     return asked
+
+
+def again(session: Session, job_pk: int, now: datetime, max_attempts: int) -> list[Job]:
+    """Ask once more for what a job did; returns the new one, none where that cannot be or was asked for already."""
+    try:
+        return [rerun(session, job_pk, now, max_attempts)]
+    except Refused:  # of newer content, or asked for already: who does that looks at the past anew
+        return []
 
 
 def passed(session: Session, members: Sequence[int]) -> Passed:
@@ -167,4 +172,4 @@ def _is_asked(session: Session, study_pk: int, plugin: str, since: datetime) -> 
     return session.exec(statement.limit(1)).first() is not None
 
 
-__all__ = ["Passed", "Run", "passed", "retrack"]
+__all__ = ["Passed", "Run", "again", "passed", "retrack"]

@@ -10,6 +10,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from plugins.errors import Absent
+from store.dicom.units import MM3
 from store.identity import drawn
 from store.lesions import PROPOSAL, is_unconfirmed
 from store.normal import SUL, reference_of
@@ -32,8 +33,6 @@ UPTAKE = frozenset({"percist"})
 """Criteria that look at what was measured on a PET; the others look at what was measured elsewhere."""
 BOTH = frozenset({"lugano"})
 """Criteria that look at both."""
-MM3 = {"mm3": 1.0, "ml": 1000.0, "mL": 1000.0, "cm3": 1000.0}
-"""Cubic millimetres of each unit of volume."""
 GONE = (Status.ABSENT, Status.COALESCED)
 """What a lesion is called that has no uptake of its own."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from plugins.contract import BoolArray, Mask, Volume
+from plugins.contract import BoolArray, Flag, Mask, Volume
 from plugins.errors import Refused
 
 FloatArray = NDArray[np.float64]
@@ -39,6 +39,16 @@ def slice_distances(points_mm: FloatArray, volume: Volume) -> tuple[NDArray[np.i
     along = points_mm @ normal
     nearest = np.abs(along[:, None] - planes[None, :]).argmin(axis=1)
     return nearest, along - planes[nearest]
+
+
+def frame_doubts(frame_of_reference_uid: str | None, volume: Volume) -> list[Flag]:
+    """Return the doubt that a region says it lies in another frame of reference than the images that it names."""
+    if not frame_of_reference_uid or frame_of_reference_uid == volume.frame_of_reference_uid:
+        return []
+    sentence = (
+        "its frame of reference is not that of its images; its positions are taken as those of the images"
+    )
+    return [Flag(code="frame-of-reference-differs", sentence=sentence)]
 
 
 def mask_of_box(volume: Volume, origin: tuple[int, int, int], box: BoolArray) -> Mask:

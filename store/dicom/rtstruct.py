@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from plugins.contract import BoolArray, Drawn, Flag, Mask, Volume
 from plugins.errors import Refused
 from store.dicom.files import File
-from store.dicom.regions import mask_of_box, slice_distances, slice_normal
+from store.dicom.regions import frame_doubts, mask_of_box, slice_distances, slice_normal
 from store.dicom.values import code, integer, items, text, texts
 
 SAME_PLANE_FRACTION = 0.1
@@ -181,11 +181,7 @@ def choose_volume(region: Contours, stated: set[str], volumes: Sequence[Volume],
         chosen = _nearest(region, same)
         sentence = f"it names no image that is here; taken as drawn on series {chosen.series_number} by its positions"
         flags.append(Flag(code="contour-series-by-position", sentence=sentence))
-    if frame and chosen.frame_of_reference_uid != frame:
-        sentence = (
-            "its frame of reference is not that of its images; its positions are taken as those of the images"
-        )
-        flags.append(Flag(code="frame-of-reference-differs", sentence=sentence))
+    flags += frame_doubts(frame, chosen)
     return chosen
 
 

@@ -17,7 +17,7 @@ from plugins.errors import Refused
 from store.dicom.decode import Stored, open_frames, pixel_format
 from store.dicom.files import File
 from store.dicom.geometry import Plane, axes, require_complete
-from store.dicom.regions import Block, mask_of_blocks, slice_distances, slice_normal
+from store.dicom.regions import Block, frame_doubts, mask_of_blocks, slice_distances, slice_normal
 from store.dicom.values import code, integer, items, numbers, text
 
 ON_GRID = 0.25
@@ -142,9 +142,7 @@ def _choose_volume(
     """Return the series that was segmented: by instances, by series, or (flagged) by frame of reference and grid."""
     uid = text(header, "FrameOfReferenceUID")
     if (named := _named_volume(header, frames, volumes)) is not None:
-        if uid and named.frame_of_reference_uid != uid:
-            sentence = "its frame of reference is not that of its images; its positions are taken as theirs"
-            flags.append(Flag(code="frame-of-reference-differs", sentence=sentence))
+        flags += frame_doubts(uid, named)
         return named
     same = [v for v in volumes if uid and v.frame_of_reference_uid == uid and _fits(frames, v)]
     if not same:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from empty_database import empty_database
-from outbox_rows import waiting_results
-from small_node import SmallNode
+from rows_elsewhere import home_with_rows_elsewhere
 from typer.testing import CliRunner
 
 from node.cli import app
@@ -19,13 +18,7 @@ RUN = CliRunner()
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """Return the home of a node with objects whose rows are in another folder's database."""
-    small = SmallNode.make(tmp_path / "home")
-    waiting_results(small.database, small.objects, tmp_path, ["P@h:104"], count=2)
-    small.database.dispose()
-    (tmp_path / "elsewhere").mkdir()
-    for file in small.home.glob("nadir.sqlite*"):
-        file.rename(tmp_path / "elsewhere" / file.name)
-    return small.home
+    return home_with_rows_elsewhere(tmp_path)
 
 
 @pytest.mark.parametrize(

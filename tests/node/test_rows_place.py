@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from empty_database import place_database
-from outbox_rows import waiting_results
-from small_node import SmallNode
+from rows_elsewhere import home_with_rows_elsewhere
 from typer.testing import CliRunner
 
 from node import serve as serving
@@ -26,13 +25,7 @@ RUN = CliRunner()
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """Return a home with objects whose rows are in another folder's database, which it does not remember."""
-    small = SmallNode.make(tmp_path / "home")
-    waiting_results(small.database, small.objects, tmp_path, ["P@h:104"], count=2)
-    small.database.dispose()
-    (tmp_path / "elsewhere").mkdir()
-    for file in small.home.glob("nadir.sqlite*"):
-        file.rename(tmp_path / "elsewhere" / file.name)
-    return small.home
+    return home_with_rows_elsewhere(tmp_path)
 
 
 def _url(folder: Path) -> str:

@@ -9,10 +9,10 @@ from datetime import date
 from itertools import pairwise
 
 from node.report.longitudinal.view import Pace
+from store.dicom.units import MM3
 from store.response.growth import doubling_time
 from store.response.history import Status
 from store.sighting import Sighting
-from store.told import MM3
 
 Volume = tuple[float, float | None]
 """Of a lesion at one visit with its standard deviation, mm3."""
