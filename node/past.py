@@ -9,6 +9,8 @@ from datetime import date, timedelta
 from node.pacs import UID, PatientStudy
 
 IMAGES = frozenset({"CT", "PT", "MR"})
+UNTOLD = frozenset({""})
+"""The modality of a series of which an archive tells none."""
 FIRST = date(1895, 11, 8)
 """Nothing was imaged before."""
 
@@ -29,9 +31,12 @@ class Wanted:
         return day - timedelta(days=min(self.days, max(0, (day - FIRST).days)))
 
     def of(self, present: Iterable[str]) -> frozenset[str]:
-        """Return the modalities to fetch for a study with these modalities; none when nothing can be compared."""
+        """Return the modalities to fetch for a study with these modalities; none when nothing can be compared.
+
+        What is untold may be any of them, and is among them.
+        """
         images = self.modalities & IMAGES & set(present)
-        return images | (self.modalities - IMAGES) if images else frozenset()
+        return images | (self.modalities - IMAGES) | UNTOLD if images else frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,4 +61,4 @@ class Present:
         return bool(is_dated and is_other) and row.study_date < f"{self.study_date:%Y%m%d}"
 
 
-__all__ = ["IMAGES", "Present", "Wanted"]
+__all__ = ["IMAGES", "UNTOLD", "Present", "Wanted"]

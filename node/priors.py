@@ -20,7 +20,7 @@ from node.desk import Peer
 from node.intake import Intake
 from node.logs import line
 from node.pacs import HeldInstance, HeldSeries, PatientStudy
-from node.past import IMAGES, Present, Wanted
+from node.past import IMAGES, UNTOLD, Present, Wanted
 from node.prior_sources import PriorSource
 from node.pull import UNAVAILABLE, held_uids
 from node.query_retrieve import Unfinished
@@ -222,7 +222,8 @@ class PriorFetcher:
             if len(chosen) == self._wanted.studies:
                 break
             uid = study.study_instance_uid
-            if (study.modalities or {s.modality for s in self._source.study_series(uid)}) & wanted & IMAGES:
+            held = study.modalities or {s.modality for s in self._source.study_series(uid)}
+            if held & wanted & (IMAGES | UNTOLD):
                 chosen.append(uid)
         return chosen
 
@@ -265,6 +266,9 @@ class PriorFetcher:
     def _fetch_series(self, row: Prior, series: HeldSeries) -> None:
         uid = row.study_instance_uid
         listed = self._source.series_instances(uid, series.series_instance_uid)
+        if not listed:
+            text = f"{self._source.name} lists no instance of a series that it told of"
+            raise Refused("incomplete-prior", text)
         refused: list[Refused] = []
 
         def missing() -> frozenset[str]:

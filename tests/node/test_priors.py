@@ -273,6 +273,57 @@ def test_an_archive_that_tells_no_modalities_is_asked_for_the_series(bench: Benc
     assert bench.dates() == ["20250101"]
 
 
+@pytest.mark.parametrize("knows_modalities", [True, False])
+def test_an_archive_that_tells_the_modality_of_no_series_gives_them_all_the_same(
+    bench: Bench, knows_modalities: bool
+) -> None:
+    bench.archive.knows_modalities, bench.archive.knows_modality = knows_modalities, False
+    old = bench.series("old", study_date="20250101")
+    bench.archive.add(old)
+    bench.receive(bench.series("today", study_date=TODAY))
+    bench.settle()
+    bench.fetch()
+    assert [row.state for row in bench.node.rows(Prior)] == ["done"]
+    assert set(bench.archive.given) == uids(old)
+
+
+def test_an_earlier_study_without_a_listed_instance_is_not_told_as_done_and_comes_when_it_is_asked_for_again(
+    bench: Bench,
+) -> None:
+    old = bench.series("old", study_date="20250101")
+    bench.archive.add(old)
+    bench.archive.hides = uids(old)
+    bench.receive(bench.series("today", study_date=TODAY))
+    bench.settle()
+    bench.fetch()
+    (row,) = bench.node.rows(Prior)
+    assert (row.state, row.attempt, row.error_code) == ("waiting", 1, "incomplete-prior")
+    assert str(row.error_text).endswith("lists no instance of a series that it told of")
+    for _ in range(3):
+        bench.fetch(bench.later(hours=1))
+    assert [(row.state, row.attempt) for row in bench.node.rows(Prior)] == [("parked", 3)]
+    assert bench.events() == ["prior-parked"]
+    bench.archive.hides = set()
+    with bench.node.database.transaction() as session:
+        assert priors.retry_parked(session, bench.now) == 1
+    bench.fetch()
+    assert [(row.state, row.error_code) for row in bench.node.rows(Prior)] == [("done", None)]
+    assert set(bench.archive.given) == uids(old)
+
+
+def test_an_earlier_study_that_holds_nothing_of_what_is_wanted_is_done(bench: Bench) -> None:
+    bench.archive.add(bench.series("ct", study_date="20250101"))
+    bench.archive.add(bench.series("mr", modality="MR", study_date="20250101"))
+    bench.receive(bench.series("today", study_date=TODAY))
+    bench.settle()
+    assert PriorFetcher(bench.node.database, bench.intake, bench.archive).tick(bench.now)  # the search
+    for uid in uids(list(bench.folder.glob("ct/*"))):
+        del bench.archive.files[uid]
+    bench.fetch()
+    assert [(row.state, row.error_code) for row in bench.node.rows(Prior)] == [("done", None)]
+    assert bench.archive.given == bench.events() == []
+
+
 def test_own_results_of_an_earlier_study_are_fetched_and_kept_as_own(bench: Bench) -> None:
     bench.archive.add(bench.series("ct", study_date="20250101"))
     own = bench.series(

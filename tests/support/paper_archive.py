@@ -26,6 +26,10 @@ class PaperArchive:
     """What it is called."""
     knows_modalities: bool = True
     """Whether it tells ModalitiesInStudy."""
+    knows_modality: bool = True
+    """Whether it tells the Modality of a series."""
+    hides: set[str] = field(default_factory=set)
+    """SOP Instance UIDs that it holds and does not list."""
     knows_issuer: bool = True
     """Whether it tells IssuerOfPatientID."""
     failure: Exception | None = None
@@ -70,7 +74,10 @@ class PaperArchive:
             for _, h in self.files.values()
             if h.StudyInstanceUID == study_instance_uid
         }
-        return tuple(HeldSeries(series_instance_uid=uid, modality=m) for uid, m in found.items())
+        return tuple(
+            HeldSeries(series_instance_uid=uid, modality=m if self.knows_modality else "")
+            for uid, m in found.items()
+        )
 
     def series_instances(self, study: str, series: str) -> tuple[HeldInstance, ...]:
         """Return the instances of a series."""
@@ -78,7 +85,7 @@ class PaperArchive:
         return tuple(
             HeldInstance(series_instance_uid=series, sop_instance_uid=uid, sop_class_uid=str(h.SOPClassUID))
             for uid, (_, h) in self.files.items()
-            if h.SeriesInstanceUID == series
+            if h.SeriesInstanceUID == series and uid not in self.hides
         )
 
     def fetch(
