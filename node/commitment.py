@@ -14,6 +14,7 @@ from pynetdicom import build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
 
+from node.find import FIND, LONGEST_SECONDS, find
 from node.scu import VERIFICATION, Timeouts, associate, release
 from node.status import NO_SUCH_INSTANCE, PENDING
 from plugins.errors import Refused, Unavailable
@@ -22,7 +23,6 @@ from store.confirmation import Unconfirmed
 
 PUSH_MODEL = "1.2.840.10008.1.20.1"
 PUSH_MODEL_INSTANCE = "1.2.840.10008.1.20.1.1"
-STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 # Leading zeros are let through: there are scanners that write them.
 UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
 REQUEST = 1
@@ -184,9 +184,10 @@ def _item(reference: Referenced, reason: int | None = None) -> Dataset:
 def query_instances(peer: Peer, rows: Sequence[Unconfirmed]) -> frozenset[str]:
     """Return which of these SOP Instance UIDs the peer finds by C-FIND at the IMAGE level, one query each.
 
-    Raises Unavailable; refuses `not-offered` when the peer knows no query, or refuses this one.
+    Raises Unavailable, also when an answer does not end; refuses `not-offered` when the peer knows no query, or
+    refuses this one.
     """
-    association = peer.associate(STUDY_ROOT_FIND)
+    association = peer.associate(FIND)
     try:
         return frozenset(row.sop_instance_uid for row in rows if _finds(association, row))
     finally:
@@ -202,7 +203,7 @@ def _finds(association: Association, row: Unconfirmed) -> bool:
     if not association.is_established:
         raise Unavailable("the association ended during a query")
     found, status = False, None
-    for answer, match in association.send_c_find(identifier, STUDY_ROOT_FIND):
+    for answer, match in find(association, identifier, longest_seconds=LONGEST_SECONDS):
         status = answer.get("Status")
         if status in PENDING and match is not None:
             found = found or str(match.get("SOPInstanceUID") or "") == row.sop_instance_uid

@@ -97,6 +97,8 @@ class Confirmer:
         except Refused as refused:
             self._not_offered = Rest(now, NOT_OFFERED_FOR)
             log.info(line("commitment-not-offered", destination=self._destination, why=refused.sentence))
+            with self._database.transaction() as session:
+                confirmation.withdrawn(session, _pks(asked), refused.sentence, now)
             asked = []
         except Unavailable as error:
             self._postpone(asked, str(error), now)

@@ -20,6 +20,7 @@ from pynetdicom.events import Event
 from pynetdicom.presentation import PresentationContext
 
 from node.contexts import TRANSFER_SYNTAXES
+from node.find import FIND, LONGEST_SECONDS, Endless, find
 from node.logs import line
 from node.pacs import HeldInstance, HeldSeries, PatientStudy, matching, plain
 from node.retrieve_association import Called, associate, end
@@ -37,14 +38,12 @@ from store.part10 import write_preamble
 
 log = logging.getLogger(__name__)
 
-FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 GET = "1.2.840.10008.5.1.4.1.2.2.3"
 MODELS = TRANSFER_SYNTAXES[:2]
 NOT_OFFERED = frozenset({NO_SUCH_INSTANCE, SOP_CLASS_NOT_SUPPORTED, 0x0211})
 CANCELLED = 0xFE00
 SOME_FAILED = 0xB000
-MAX_ROWS = 20_000
 MOST_CONTEXTS = 126
 SYNTAXES = (
     *(TRANSFER_SYNTAXES[1], TRANSFER_SYNTAXES[0]),
@@ -102,7 +101,7 @@ class QueryRetrieve:
         reserve_bytes: int = 0,
         how: str = "auto",
         progress_seconds: float = 120.0,
-        find_seconds: float = 300.0,
+        find_seconds: float = LONGEST_SECONDS,
     ) -> None:
         self.name = called.name
         self._called = called
@@ -200,20 +199,17 @@ class QueryRetrieve:
         association = associate(self._called, [build_context(FIND, list(MODELS))], self._new_spool)
         keywords = [element.keyword for element in key]
         rows: list[dict[str, str]] = []
-        deadline = time.monotonic() + self._find_seconds
         try:
-            for status, row in association.send_c_find(key, FIND):
+            for status, row in find(association, key, longest_seconds=self._find_seconds):
                 code = _status(status, self.name, "C-FIND")
                 if code not in PENDING:
                     _check_ended(code, self.name, "C-FIND")
                     return rows
                 rows.append({keyword: _text(row or Dataset(), keyword) for keyword in keywords})
-                if len(rows) > MAX_ROWS or time.monotonic() > deadline:
-                    _abort(association)
-                    raise Refused(
-                        "query-too-wide", f"{self.name} answers with more rows than can be waited for"
-                    )
             raise Unavailable(f"{self.name} did not end its answer to C-FIND")
+        except Endless as error:
+            text = f"{self.name} answers with more rows than can be waited for"
+            raise Refused("query-too-wide", text) from error
         except NadirError:
             raise
         except (

@@ -101,6 +101,17 @@ def asked(session: Session, delivery_pks: Collection[int], transaction_uid: str,
     change(session, _of(delivery_pks), values)
 
 
+def withdrawn(session: Session, delivery_pks: Collection[int], why: str, now: datetime) -> None:
+    """Take back that a storage commitment was asked for: the destination knows none, and why; it is asked otherwise."""
+    values = {
+        "asked_at": None,
+        "confirm_after": aware_utc(now),
+        "confirm_attempt": col(Delivery.confirm_attempt) - 1,
+        "confirm_error": storable(f"no storage commitment: {why}")[:TEXT_LIMIT],
+    }
+    change(session, _of(delivery_pks), values)
+
+
 def postpone(session: Session, delivery_pks: Collection[int], why: str, now: datetime) -> None:
     """Ask again after a pause that doubles from 5 min to 24 h; after a week, leave it at delivered."""
     for delivery in _locked(session, _of(delivery_pks)):
@@ -223,4 +234,15 @@ def _locked(session: Session, condition: ColumnElement[bool]) -> Sequence[Delive
     return session.exec(statement, execution_options={"populate_existing": True}).all()
 
 
-__all__ = ["Reported", "Unconfirmed", "asked", "confirmed", "due", "known", "missing", "postpone", "report"]
+__all__ = [
+    "Reported",
+    "Unconfirmed",
+    "asked",
+    "confirmed",
+    "due",
+    "known",
+    "missing",
+    "postpone",
+    "report",
+    "withdrawn",
+]

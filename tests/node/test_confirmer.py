@@ -6,7 +6,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +16,7 @@ import pytest
 from dcmtk_tools import dcmtk
 from orthanc_server import OrthancServer, orthanc
 from outbox_rows import waiting_results
+from patience import PATIENCE_SECONDS
 from ports import free_port
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage
@@ -27,6 +28,7 @@ from sqlmodel import select
 
 from node.confirmer import Confirmer
 from node.deliveries import DeliverySettings
+from node.find import FIND
 from node.listener import Listener
 from node.reporters import Reporters
 from node.sender import Sender
@@ -408,6 +410,71 @@ def test_a_pacs_that_refuses_the_request_is_left_at_delivered(tmp_path: Path, st
         assert node.states() == ["delivered"] * 3
         assert all("query" in str(row.confirm_error) for row in node.rows())
     pacs.stop()
+
+
+@contextmanager
+def pacs_without_commitment(
+    find: Callable[[evt.Event], Iterator[tuple[int, Dataset | None]]],
+) -> Iterator[str]:
+    """Give the address of a PACS that stores, and answers queries as a test says."""
+    ae = AE(ae_title="PACS")
+    ae.add_supported_context(CTImageStorage)
+    ae.add_supported_context(FIND)
+    handlers = [(evt.EVT_C_STORE, lambda _: 0), (evt.EVT_C_FIND, find)]
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    try:
+        yield f"PACS@127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("bound", "value"), [("node.find.MAX_ROWS", 5), ("node.commitment.LONGEST_SECONDS", 1.0)]
+)
+def test_a_query_whose_answer_does_not_end_is_given_up_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, value: float
+) -> None:
+    monkeypatch.setattr(bound, value)
+    over = threading.Event()
+
+    def find(event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        row = Dataset()
+        row.SOPInstanceUID = "1.2.3"
+        while event.assoc.is_established and not over.wait(0.05):
+            yield 0xFF00, row
+
+    with pacs_without_commitment(find) as address, rig(tmp_path / "home", address) as node:
+        waiting_results(node.small.database, node.small.objects, tmp_path, [address])
+        node.deliver()
+        asking = threading.Thread(target=node.confirm, daemon=True)
+        asking.start()
+        asking.join(PATIENCE_SECONDS)
+        is_over = not asking.is_alive()
+        over.set()
+        assert is_over
+        why = "not confirmed, the query failed: a query is answered with more rows than can be waited for"
+        assert [(row.state, row.confirm_error) for row in node.rows()] == [("delivered", why)] * 3
+
+
+def test_a_destination_without_commitment_is_not_told_as_asked_by_it_nor_counts_that_as_a_miss(
+    tmp_path: Path,
+) -> None:
+    told: list[tuple[str | None, bool]] = []
+
+    def find(event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        told.append((node.rows()[0].confirm_error, node.rows()[0].asked_at is None))
+        yield 0x0000, None
+
+    with pacs_without_commitment(find) as address, rig(tmp_path / "home", address) as node:
+        waiting_results(node.small.database, node.small.objects, tmp_path, [address], count=1)
+        node.deliver()
+        node.confirm()
+        why = f"no storage commitment: {address} accepts none of the SOP classes and transfer syntaxes"
+        assert told == [(why, True)]
+        node.confirm(timedelta(hours=1))
+        assert (node.states(), node.rows()[0].confirm_attempt) == (["delivered"], 2)
+        node.confirm(timedelta(hours=1))
+        assert node.states() == ["pending"]
 
 
 def test_nothing_is_asked_where_it_is_switched_off(pacs: Pacs, tmp_path: Path) -> None:

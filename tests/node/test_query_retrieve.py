@@ -220,7 +220,7 @@ def test_a_retrieve_that_is_pending_for_ever_is_given_up(asking: Asking, service
 
 
 def test_rows_without_end_are_not_read_without_end(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.query_retrieve.MAX_ROWS", 10)
+    monkeypatch.setattr("node.find.MAX_ROWS", 10)
     with peer({evt.EVT_C_FIND: finder(asking.files("many", 40, study_date="20250101"))}) as port:
         series = dcmread(next(asking.folder.glob("many/*"))).SeriesInstanceUID
         error = fails(lambda: asking.client(port).series_instances("1.2", series))
