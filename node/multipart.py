@@ -122,13 +122,15 @@ class PartWriter:
 
 
 def boundary_of(content_type: str) -> str | None:
-    """Return the boundary of a multipart Content-Type; None when it is another type or has none."""
+    """Return the boundary of a multipart Content-Type; None for another type, or none that a body can hold."""
     message = Message()
     message["Content-Type"] = content_type
     if message.get_content_maintype() != "multipart":
         return None
     boundary = message.get_param("boundary")
-    return boundary if isinstance(boundary, str) and 0 < len(boundary) <= 200 else None
+    if not isinstance(boundary, str) or not 0 < len(boundary) <= 200 or max(boundary) > "\xff":
+        return None
+    return boundary
 
 
 class FilesBody:

@@ -17,6 +17,7 @@ from pathlib import Path
 from sqlmodel import Session, and_, col, exists, select, update
 
 from node.desk import Peer
+from node.fault import place
 from node.intake import Intake
 from node.logs import line
 from node.pacs import HeldInstance, HeldSeries, PatientStudy
@@ -45,7 +46,7 @@ LEASE = timedelta(seconds=30)
 BEAT_EVERY = timedelta(seconds=10)
 MAX_ROWS = 5000
 MOST_LOOKED_AT = 100
-ANOTHER_PATIENT = "prior-of-another-patient"
+ANOTHER_PATIENT, FAULT = "prior-of-another-patient", "fault"
 
 
 def request(session: Session, study_pk: int, sources: Sequence[str], *, now: datetime) -> int:
@@ -141,6 +142,12 @@ class PriorFetcher:
             self._failed(row, error.code, error.sentence, now + timedelta(seconds=time.monotonic() - began))
         except Unavailable as error:
             self._failed(row, UNAVAILABLE, str(error), now + timedelta(seconds=time.monotonic() - began))
+        except (
+            Exception
+        ) as error:  # a border: one study that nobody foresaw must not hold the others for ever
+            log.exception(line("prior-broken", source=self._source.name))
+            text = f"a fault of our own: {place(error)}"
+            self._failed(row, FAULT, text, now + timedelta(seconds=time.monotonic() - began))
         return True
 
     def _take_up(self, row: Prior) -> None:

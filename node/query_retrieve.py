@@ -22,7 +22,7 @@ from pynetdicom.presentation import PresentationContext
 from node.contexts import TRANSFER_SYNTAXES
 from node.find import FIND, LONGEST_SECONDS, Endless, find
 from node.logs import line
-from node.pacs import HeldInstance, HeldSeries, PatientStudy, matching, plain
+from node.pacs import UID, HeldInstance, HeldSeries, PatientStudy, matching, plain
 from node.retrieve_association import Called, associate, end
 from node.spool import Spool
 from node.status import (
@@ -343,7 +343,8 @@ def _retrieve_keys(
 
 def _storage_contexts(series: HeldSeries, instances: Sequence[HeldInstance]) -> list[PresentationContext]:
     """Return a context for each SOP class and transfer syntax: the peer may send each object as it keeps it."""
-    classes = list(dict.fromkeys(one.sop_class_uid for one in instances if one.sop_class_uid))
+    told = dict.fromkeys(one.sop_class_uid.strip() for one in instances)
+    classes = [uid for uid in told if UID.fullmatch(uid)]
     classes = classes or list(CLASSES.get(series.modality, ()))
     each = max(1, MOST_CONTEXTS // max(1, len(classes)))
     pairs = [(uid, syntax) for uid in classes for syntax in SYNTAXES[:each]]

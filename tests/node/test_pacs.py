@@ -471,6 +471,11 @@ def test_what_is_written_as_a_stow_body_is_read_back_and_its_length_is_true(tmp_
     assert [path.read_bytes() for path in writer.feed(whole)] == contents
 
 
+@pytest.mark.parametrize(("boundary", "read"), [("bü", "bü"), ("b\u0153", None), ("b" * 201, None)])
+def test_a_boundary_that_no_body_can_hold_is_none(boundary: str, read: str | None) -> None:
+    assert boundary_of(f'multipart/related; boundary="{boundary}"') == read
+
+
 def test_an_endless_part_header_is_cut_off(tmp_path: Path) -> None:
     writer = PartWriter("b0", names(tmp_path), 1000)
     with pytest.raises(Unavailable, match="endless"):

@@ -18,6 +18,7 @@ from sqlmodel import col, select
 
 from node import pull
 from node.intake import Intake
+from node.pacs import HeldSeries
 from node.priors import PriorFetcher, Wanted
 from node.settle import Settler
 from plugins.errors import Refused, Unavailable
@@ -388,6 +389,34 @@ def test_what_is_down_for_longer_than_a_week_is_parked_and_told(
     bench.fetch()
     assert [row.state for row in bench.node.rows(PriorSearch)] == ["parked"]
     assert bench.events() == ["prior-parked"]
+
+
+def test_a_study_whose_oddness_nobody_foresaw_is_parked_and_told_and_stops_no_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd, sound = bench.series("odd", study_date="20250601"), bench.series("sound", study_date="20250101")
+    bench.archive.add([*odd, *sound])
+    study_series = bench.archive.study_series
+
+    def series_of(uid: str) -> tuple[HeldSeries, ...]:
+        if uid == str(dcmread(odd[0]).StudyInstanceUID):
+            raise ValueError("Doe^John is too long")
+        return study_series(uid)
+
+    monkeypatch.setattr(bench.archive, "study_series", series_of)
+    bench.receive(bench.series("today", study_date=TODAY))
+    bench.settle()
+    for _ in range(4):
+        bench.fetch(bench.later(hours=1))
+    assert bench.dates() == ["20250101"]
+    parked, done = bench.node.rows(Prior)
+    assert (parked.state, parked.attempt, parked.error_code) == ("parked", 3, "fault")
+    assert (done.state, done.error_code) == ("done", None)
+    (event,) = bench.node.rows(Event)
+    assert event.kind == "prior-parked"
+    assert event.text.startswith("fault: a fault of our own: ValueError at ")
+    assert "Doe" not in event.text
+    assert "prior-broken" in caplog.text
 
 
 def test_a_refusal_is_parked_at_the_third_time_and_asked_again_when_the_study_settles_again(

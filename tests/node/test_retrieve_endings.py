@@ -75,6 +75,24 @@ def test_a_c_move_whose_sub_operations_fail_is_tried_again_and_parked(asking: As
     assert [event.kind for event in asking.node.rows(Event)] == ["prior-parked"]
 
 
+@pytest.mark.filterwarnings("ignore:.*VR UI:UserWarning")
+@pytest.mark.parametrize("odd", ["1" * 70, "CT Image Storage", "1.2.840.10008.5.1.4.1.1.2 "])
+def test_a_sop_class_that_is_no_uid_or_padded_keeps_no_image_from_coming(asking: Asking, odd: str) -> None:
+    old = asking.files("old", study_date="20250101")
+
+    def find(event: evt.Event) -> Iterator[Any]:
+        for status, row in finder(old)(event):
+            if row is not None and event.identifier.QueryRetrieveLevel == "IMAGE":
+                row.SOPClassUID = odd
+            yield status, row
+
+    with peer({evt.EVT_C_FIND: find, evt.EVT_C_GET: getter(old)}) as port:
+        source = asking.client(port, how="get")
+        asking.asked(source.name)
+        assert asking.fetch(source) == [("done", None)]
+    assert asking.held() == uids(old)
+
+
 @pytest.mark.parametrize("status", [0xA801, 0xC000, 0xA900])
 def test_an_unknown_move_destination_is_a_refusal_whatever_status_says_so(
     asking: Asking, status: int
