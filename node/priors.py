@@ -215,14 +215,14 @@ class PriorFetcher:
         since = self._wanted.since(present.study_date)
         earlier: dict[str, PatientStudy] = {}
         foreign: set[str] = set()
+        ownerless: set[str] = set()
         for study in self._answers(present, since):
             if not present.owns(study):
-                foreign.add(study.study_instance_uid)
+                (foreign if study.patient_id else ownerless).add(study.study_instance_uid)
             elif present.follows(study) and study.study_date >= f"{since:%Y%m%d}":
                 earlier[study.study_instance_uid] = study
-        if foreign:
-            text = f"{self._source.name} answered with {len(foreign)} studies of other patients; they were passed over"
-            self._intake.tell("priors-foreign", str(row.study_pk), text)
+        self._tell_passed_over(row, "priors-foreign", foreign, "of other patients")
+        self._tell_passed_over(row, "priors-ownerless", ownerless, "that do not say whose they are")
         newest = sorted(earlier.values(), key=lambda s: (s.study_date, s.study_instance_uid), reverse=True)
         chosen: list[str] = []
         for study in newest[:MOST_LOOKED_AT]:
@@ -233,6 +233,11 @@ class PriorFetcher:
             if held & wanted & (IMAGES | UNTOLD):
                 chosen.append(uid)
         return chosen
+
+    def _tell_passed_over(self, row: PriorSearch, kind: str, uids: set[str], whose: str) -> None:
+        if uids:
+            text = f"{self._source.name} answered with {len(uids)} studies {whose}; they were passed over"
+            self._intake.tell(kind, str(row.study_pk), text)
 
     def _answers(self, present: Present, since: date) -> Iterator[PatientStudy]:
         """Yield what the archive tells of each known PatientID, asked once. Refuses `query-too-wide`."""

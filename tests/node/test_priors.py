@@ -177,8 +177,14 @@ def test_an_archive_that_ignores_what_it_is_asked_for_brings_nobody_elses_studie
     bench.fetch()
     assert bench.dates() == ["20250201"]
     assert set(bench.archive.given) == own
-    (event,) = bench.node.rows(Event)
-    assert (event.kind, event.text.split()[3]) == ("priors-foreign", "10")
+    foreign, ownerless = bench.node.rows(Event)
+    name = bench.archive.name
+    assert (foreign.kind, foreign.text) == (
+        "priors-foreign", f"{name} answered with 9 studies of other patients; they were passed over",
+    )  # fmt: skip
+    assert (ownerless.kind, ownerless.text) == (
+        "priors-ownerless", f"{name} answered with 1 studies that do not say whose they are; they were passed over",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("knows_issuer", [True, False])
