@@ -13,10 +13,11 @@ import numpy as np
 
 from models.nodule_segmenter import LearnedNoduleSegmenter
 from models.segmenter import LesionSegmenter
-from plugins.contract import Flag, Mark, Mask, Point, Volume
+from plugins.contract import Flag, Mask, Point, Volume
 from plugins.errors import Refused
-from plugins.marked_lesion import is_same, volume_of
+from plugins.marked_lesion import is_same
 from plugins.nodule_drawing import Drawing, draw_at
+from plugins.series_order import holds, preferred, reformat_doubts, several
 from store.dicom.nifti import is_nifti
 from store.dicom.nifti_image import NiftiImage, read_ct, write_labels
 from store.dicom.series import group_by_study, read_study
@@ -73,7 +74,9 @@ def segment(path: Path, out: Path, asked: Sequence[Asked], segmenter: LesionSegm
     _require_other(out, path)
     image: NiftiImage | None = read_ct(path) if is_nifti(path) else None
     volumes, refused, doubts = _cts(path) if image is None else ((image.volume,), (), ())
-    volume = _holding(asked, volumes, refused)
+    held = _holding(asked, volumes, refused)
+    volume = held[0]
+    told = (*several(volume, volumes), *reformat_doubts(volume, held))
     labels = np.zeros(volume.array.shape, dtype=np.uint8)
     lesions = []
     drawn: dict[int, Mask] = {}
@@ -95,7 +98,7 @@ def segment(path: Path, out: Path, asked: Sequence[Asked], segmenter: LesionSegm
         },
         "model": _model(segmenter),
         "lesions": lesions,
-        "warnings": [_told(flag) for flag in (*refused, *doubts, *volume.flags, *_several(volume, volumes))],
+        "warnings": [_told(flag) for flag in (*refused, *doubts, *volume.flags, *told)],
     }
 
 
@@ -138,8 +141,13 @@ def _no_hu(volume: Volume) -> str:
     return f"series {volume.series_number}: {'; '.join(said) or 'its values are none'}"
 
 
-def _holding(asked: Sequence[Asked], volumes: tuple[Volume, ...], refused: Sequence[Flag]) -> Volume:
-    """Return the thinnest volume that holds all points. Refuses `point-outside`, with what else was refused."""
+def _holding(
+    asked: Sequence[Asked], volumes: tuple[Volume, ...], refused: Sequence[Flag]
+) -> tuple[Volume, ...]:
+    """Return the volumes that hold all points, the one to measure first.
+
+    Refuses `point-outside`, with what else was refused.
+    """
     kept = volumes
     for one in asked:
         held = _held(one, kept)
@@ -151,12 +159,11 @@ def _holding(asked: Sequence[Asked], volumes: tuple[Volume, ...], refused: Seque
             reaches = "; ".join(_reach(volume) for volume in volumes)
             raise Refused("point-outside", f"{lies}: {reaches}{_not_used(refused)}")
         kept = held
-    return min(kept, key=lambda v: (v.spacing_mm[0], v.series_instance_uid))
+    return preferred(kept)
 
 
 def _held(one: Asked, volumes: tuple[Volume, ...]) -> tuple[Volume, ...]:
-    mark = Mark(point_mm=one.point_mm, label="", source="request", made_by="")
-    return tuple(v for v in volumes if volume_of(mark, (v,)) is not None)
+    return tuple(v for v in volumes if holds(v, one.point_mm))
 
 
 def _reach(volume: Volume) -> str:
@@ -176,15 +183,6 @@ def _not_used(refused: Sequence[Flag]) -> str:
     told = [f"{flag.sentence} ({flag.code})" for flag in refused[:TOLD]]
     more = [f"and {len(refused) - TOLD} more"] if len(refused) > TOLD else []
     return f"; not used: {'; '.join(told + more)}"
-
-
-def _several(volume: Volume, volumes: tuple[Volume, ...]) -> tuple[Flag, ...]:
-    if len(volumes) == 1:
-        return ()
-    sentence = (
-        f"of {len(volumes)} CT series, series {volume.series_number} was taken: the thinnest with the points"
-    )
-    return (Flag(code="several-series", sentence=sentence, series_instance_uid=volume.series_instance_uid),)
 
 
 def _once(drawing: Drawing, number: int) -> Drawing:

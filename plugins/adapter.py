@@ -11,6 +11,7 @@ from models.files import BadModel
 from models.tree import verify_tree
 from plugins.contract import Finding, Flag, Study, Volume
 from plugins.errors import Refused
+from plugins.series_order import preferred, reformat_doubts, standing
 
 ROLES = ("ct", "pet_suv", "mr")
 
@@ -29,7 +30,7 @@ class Adapter:
     trusted: str = ""
     """sha256 of the folder, as `nadir models hash` tells it; it has to be said: who says it vouches for the program."""
     role: str = "ct"
-    """What it is run on: `ct`, `pet_suv`, `mr`; of several such series the one with the most slices."""
+    """What it is run on: `ct`, `pet_suv`, `mr`; of several such series the acquired one with the most slices."""
     device: str = "cpu"
     """Where torch runs it."""
 
@@ -84,9 +85,9 @@ class Adapter:
         return bool(study.by_role(self.role))
 
     def looks_at(self, study: Study) -> tuple[Volume, ...]:
-        """Return the series of the role, that with the most slices first."""
-        fit = study.by_role(self.role)
-        return tuple(sorted(fit, key=lambda v: (v.array.shape[0], v.series_instance_uid), reverse=True))
+        """Return the series of the role, that with the most slices first; reformats stand behind what was acquired."""
+        fit = preferred(study.by_role(self.role))
+        return tuple(sorted(fit, key=lambda v: (standing(v), -v.array.shape[0])))
 
     def run(self, study: Study) -> tuple[Finding | Flag, ...]:
         """Return what the model finds on the series of the role with the most slices.
@@ -97,7 +98,7 @@ class Adapter:
         if not series:
             raise Refused("no-series", f"the study holds no series of the role '{self.role}'")
         try:
-            return self.find(series[0])
+            return (*self.find(series[0]), *reformat_doubts(series[0], series, self.name))
         except BadModel as bad:
             raise Refused(bad.code, bad.sentence, where=self.name) from bad
 

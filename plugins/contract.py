@@ -124,6 +124,8 @@ class Volume:
     """SeriesNumber of the source."""
     convolution_kernel: str = ""
     """ConvolutionKernel, all that its slices state; densities of different kernels must not be compared."""
+    is_reformatted: bool = False
+    """Its images say that they were made of others: a reformat (MPR) or a projection (MIP)."""
     flags: tuple[Flag, ...] = ()
     """Doubts told by the geometry gate and by the conversion to real-world units."""
     suv: Mapping[str, float | str] = field(default_factory=dict)

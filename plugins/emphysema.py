@@ -16,6 +16,7 @@ from plugins.errors import Absent, Refused
 from plugins.lungs import lungs
 from plugins.measure.density import density_indices
 from plugins.measure.volume import MM3_PER_ML, volume_mm3
+from plugins.series_order import preferred, reformat_doubts
 
 PADDING_HU = -1500.0
 
@@ -49,7 +50,7 @@ class Emphysema:
         return bool(_candidates(study))
 
     def run(self, study: Study) -> tuple[Finding | Flag, ...]:
-        """Return `Left lung` and `Right lung` of the thinnest CT that shows lungs, and doubts about them.
+        """Return `Left lung` and `Right lung` of the first of `preferred` CTs that shows lungs, and doubts about them.
 
         Refuses `no-ct`; `no-lungs` is `Absent`.
         """
@@ -59,7 +60,7 @@ class Emphysema:
         reason: Absent | None = None
         for volume in volumes:
             try:
-                return self.measure(volume)
+                return (*self.measure(volume), *reformat_doubts(volume, volumes, self.name))
             except Absent as error:
                 reason = reason or error
         why = f": {reason.sentence}" if reason else ""
@@ -166,12 +167,9 @@ def _low(percent: float, below: int, concept: Code, where: str) -> Measurement:
 
 
 def _candidates(study: Study) -> tuple[Volume, ...]:
-    """Return the CT volumes of at least 8 slices and 60 mm, thinnest slices first, then the longest."""
+    """Return the CT volumes of at least 8 slices and 60 mm, the one to measure first."""
 
     def length_mm(volume: Volume) -> float:
         return int(volume.array.shape[0]) * volume.spacing_mm[0]
 
-    large = [v for v in study.by_role("ct") if v.array.shape[0] >= 8 and length_mm(v) >= 60.0]
-    return tuple(
-        sorted(large, key=lambda v: (round(v.spacing_mm[0], 1), -length_mm(v), v.series_instance_uid))
-    )
+    return preferred(v for v in study.by_role("ct") if v.array.shape[0] >= 8 and length_mm(v) >= 60.0)

@@ -30,6 +30,7 @@ from plugins.nodule_redrawing import Tried, apart, ball_diameter_mm, nodule_at, 
 from plugins.nodule_search import DETECTORS, Detectors, Spot, choose_detector, spots
 from plugins.nodule_shape import confidence_of
 from plugins.patient_axes import PatientAxes
+from plugins.series_order import preferred, reformat_doubts
 
 BoolArray = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
@@ -148,7 +149,7 @@ class LungNodule:
         return bool(self.looks_at(study))
 
     def run(self, study: Study) -> tuple[Finding | Flag, ...]:
-        """Return the nodules of the thinnest CT that shows lungs, largest first, and doubts about that CT.
+        """Return the nodules of the first CT of `looks_at` that shows lungs, largest first, and doubts about that CT.
 
         Refuses `no-ct`; `no-lungs` is `Absent`.
         """
@@ -159,7 +160,8 @@ class LungNodule:
         reason: Absent | None = None
         for volume in series:
             try:
-                return self.find(volume, study.patient)
+                found = self.find(volume, study.patient)
+                return (*found, *reformat_doubts(volume, series, self.name))
             except Absent as error:
                 reason = reason or error
         why = f": {reason.sentence}" if reason else ""
@@ -217,16 +219,13 @@ class LungNodule:
         ]
 
     def looks_at(self, study: Study) -> tuple[Volume, ...]:
-        """Return the CT series that may show lungs, the thinnest first."""
+        """Return the CT series that may show lungs, the one to measure first."""
 
         def length_mm(volume: Volume) -> float:
             return int(volume.array.shape[0]) * volume.spacing_mm[0]
 
         fit = [v for v in study.by_role("ct") if v.array.shape[0] >= 8 and length_mm(v) >= 60.0]
-        fit = [v for v in fit if max(v.spacing_mm) <= self.max_slice_mm]
-        return tuple(
-            sorted(fit, key=lambda v: (round(v.spacing_mm[0], 1), -length_mm(v), v.series_instance_uid))
-        )
+        return preferred(v for v in fit if max(v.spacing_mm) <= self.max_slice_mm)
 
     def _drawn(
         self,

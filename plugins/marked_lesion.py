@@ -15,6 +15,7 @@ from plugins.contract import Finding, Flag, Mark, Mask, Study, Volume
 from plugins.errors import Refused
 from plugins.flag_codes import MARKED_BY
 from plugins.nodule_drawing import SEGMENTERS, Drawing, Segmenters, choose, draw_at, interval_words
+from plugins.series_order import holds, preferred, reformat_doubts, several
 
 REQUEST = "request"
 """The source of a point that whoever started the analysis named."""
@@ -75,10 +76,13 @@ class MarkedLesion:
         findings: list[Finding] = []
         flags: list[Flag] = []
         for number, mark in enumerate(study.marks, start=1):
-            volume = volume_of(mark, study.by_role("ct"))
-            if volume is None:
+            held = volumes_of(mark, study.by_role("ct"))
+            if not held:
                 flags.append(_flag("mark-outside", mark, "lies on no CT of the study"))
                 continue
+            volume = held[0]
+            told = (*several(volume, held, self.name), *reformat_doubts(volume, held, self.name))
+            flags += [flag for flag in told if flag not in flags]
             drawing = draw_at(volume, mark.point_mm, self.drawer, extent_mm=mark.extent_mm)
             if drawing.mask.count == 0:
                 flags.append(_flag("no-lesion-at-mark", mark, "shows no lesion"))
@@ -91,16 +95,12 @@ class MarkedLesion:
         return (*findings, *flags)
 
 
-def volume_of(mark: Mark, volumes: tuple[Volume, ...]) -> Volume | None:
-    """Return the volume that a mark lies on: the one that it was put on, else the thinnest that holds the place."""
+def volumes_of(mark: Mark, volumes: tuple[Volume, ...]) -> tuple[Volume, ...]:
+    """Return the volumes that a mark lies on, the one to measure first: none but that which it was put on, if any."""
     own = [v for v in volumes if v.series_instance_uid == mark.series_instance_uid]
     frame = mark.frame_of_reference_uid
     same = [v for v in volumes if frame is None or v.frame_of_reference_uid == frame]
-    for volume in own or sorted(same, key=lambda v: (v.spacing_mm[0], v.series_instance_uid)):
-        index = volume.to_index(mark.point_mm)
-        if all(-0.5 <= i <= n - 0.5 for i, n in zip(index, volume.array.shape, strict=True)):
-            return volume
-    return None
+    return preferred(v for v in own or same if holds(v, mark.point_mm))
 
 
 def _same(mask: Mask, volume: Volume, findings: list[Finding]) -> Finding | None:
@@ -154,4 +154,4 @@ def _flag(code: str, mark: Mark, words: str) -> Flag:
     return Flag(code=code, sentence=sentence, plugin=MarkedLesion.name)
 
 
-__all__ = ["MarkedLesion", "is_same", "volume_of"]
+__all__ = ["MarkedLesion", "is_same", "volumes_of"]

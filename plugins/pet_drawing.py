@@ -13,6 +13,7 @@ from models.petct import NAME, LearnedPetct, averaged
 from models.place import Places, open_current
 from plugins.contract import Array, BoolArray, Volume
 from plugins.errors import Broken
+from plugins.series_order import standing
 
 AIR_HU = -1000.0
 
@@ -45,9 +46,10 @@ class PetDrawing:
 
 
 def ct_beside(pet: Volume, cts: Sequence[Volume]) -> Volume | None:
-    """Return the first CT in the frame of reference of a PET; None when there is none."""
+    """Return the first CT in the frame of reference of a PET, a reformat only for want of another; None without any."""
     frame = pet.frame_of_reference_uid
-    return next((ct for ct in cts if ct.frame_of_reference_uid == frame is not None), None)
+    held = [ct for ct in cts if ct.frame_of_reference_uid == frame is not None]
+    return min(held, key=standing, default=None)
 
 
 def ct_on_pet(ct: Volume, pet: Volume) -> Array:

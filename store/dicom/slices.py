@@ -14,6 +14,9 @@ from store.dicom.files import File
 from store.dicom.geometry import Plane
 from store.dicom.values import has, integer, items, number, numbers, text, texts, told_once
 
+REFORMATS = frozenset({"REFORMATTED", "MPR", "CPR", "MIP", "MINIP"})
+"""Values of ImageType, from the third on, of planes that no scanner measured. DERIVED alone says nothing of that."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Slice:
@@ -35,6 +38,11 @@ class Slice:
     """ImageType, or FrameType of a multi-frame object."""
     has_lookup_table: bool
     """True when a Modality LUT takes the place of the rescale."""
+
+    @property
+    def is_reformatted(self) -> bool:
+        """Return whether its ImageType calls it a reformat or a projection."""
+        return not REFORMATS.isdisjoint(self.image_type[2:])
 
 
 def slices_of(file: File) -> list[Slice]:

@@ -105,6 +105,7 @@ def read_volume(files: Sequence[File]) -> Volume:
         series_description=text(header, "SeriesDescription"),
         series_number=integer(header, "SeriesNumber"),
         convolution_kernel=", ".join(kernels),
+        is_reformatted=all(s.is_reformatted for s in ordered),
         flags=tuple(replace(f, sentence=f"{named}: {f.sentence}", series_instance_uid=uid) for f in flags),
         suv=dict(quantity.suv),
         frame_numbers=_frame_numbers(ordered),

@@ -9,6 +9,7 @@ from enum import StrEnum
 from plugins import codes
 from plugins.contract import Flag, Mask, Study, Volume
 from plugins.errors import Refused
+from plugins.series_order import preferred
 from store.tracking.earlier import EarlierSeries, Region
 from store.tracking.lesion import EarlierLesion
 from store.tracking.motion import Motion, Trust
@@ -111,8 +112,8 @@ class Scene:
         }
         left = {s.series_instance_uid: s for s in series}
         free = set(volumes)
-        thickness = {uid: v.spacing_mm[0] for uid, v in volumes.items()}
-        for earlier, new in sorted(likeness, key=lambda pair: (-likeness[pair], thickness[pair[1]], pair)):
+        place = {v.series_instance_uid: n for n, v in enumerate(preferred(self.study.volumes))}
+        for earlier, new in sorted(likeness, key=lambda pair: (-likeness[pair], place[pair[1]], pair)):
             if earlier in left and new in free:
                 free.discard(new)
                 yield left.pop(earlier), volumes[new]

@@ -10,6 +10,7 @@ import numpy as np
 
 from plugins.contract import Finding, Plugin, Point, Study
 from plugins.errors import Refused
+from plugins.series_order import holds, reformat_doubts
 from store.tracking.brought import Brought, Scene
 from store.tracking.link import Kind, Link
 from store.tracking.propagation import visible
@@ -90,11 +91,13 @@ def _looked(
         return None, link
     if drawn is None or not _is_it(drawn, brought, seen.found_mm) or _is_known(drawn, findings):
         return None, link
+    held = [v for v in study.volumes if holds(v, seen.found_mm)]
     finding = replace(
         drawn,
         laterality=drawn.laterality or brought.region.laterality,
         tracking_uid=link.tracking_uid,
         tracking_identifier=link.tracking_identifier,
+        flags=(*drawn.flags, *reformat_doubts(brought.volume, held)),
     )
     return finding, replace(link, kind=Kind.REDRAWN, finding=drawn.key)
 

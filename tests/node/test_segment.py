@@ -170,6 +170,34 @@ def test_a_mask_is_not_written_over_the_ct_it_is_of(tmp_path: Path, how: str) ->
     assert path.read_bytes() == before
 
 
+def test_the_acquired_series_is_measured_and_a_thinner_reformat_only_where_it_is_alone(
+    tmp_path: Path,
+) -> None:
+    image, _ = lungs()
+    how: dict[str, Any] = {"spacing_mm": SPACING, "orientation": (1, 0, 0, 0, 1, 0)}
+    make_series(tmp_path / "axial", image, **how, series_number=2)
+    coronal = image[::-1].transpose(1, 0, 2)
+    reformat: dict[str, Any] = how | {
+        "spacing_mm": (0.8, 2.0, 0.8),
+        "orientation": (1, 0, 0, 0, 0, -1),
+        "origin_mm": (0.0, 0.0, 38.0),
+        "series_number": 3,
+        "ImageType": ["DERIVED", "SECONDARY", "REFORMATTED", "MPR"],
+    }
+    make_series(tmp_path / "coronal", coronal, **reformat)
+    points, out = [Asked(point_mm=(21.6, 24.8, 18.0))], tmp_path / "m.nii"
+    both, axial, alone = (
+        segment(path, out, points, ClassicalNoduleSegmenter())
+        for path in (tmp_path, tmp_path / "axial", tmp_path / "coronal")
+    )
+    assert both["image"]["spacing_mm"] == pytest.approx(SPACING)
+    assert both["lesions"] == axial["lesions"]
+    assert [w["code"] for w in both["warnings"]] == ["several-series"]
+    assert axial["warnings"] == []
+    assert alone["lesions"][0]["found"]
+    assert [w["code"] for w in alone["warnings"]] == ["reformatted"]
+
+
 def test_a_point_outside_is_told_what_each_series_reaches_and_which_could_not_be_used(tmp_path: Path) -> None:
     how: dict[str, Any] = {"orientation": (1, 0, 0, 0, 1, 0), "spacing_mm": (2.0, 1.0, 1.0), "patient_id": ""}
     ball(tmp_path / "broken", **how, origin_mm=(0, 0, 0))[5].unlink()

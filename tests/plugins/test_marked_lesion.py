@@ -86,6 +86,43 @@ def test_marks_that_lie_on_no_ct_are_refused(plugin: MarkedLesion, volume: Volum
         plugin.run(marked(volume, mark(20, 20, 20, frame_of_reference_uid="9.9")))
 
 
+def beside_a_reformat(volume: Volume) -> tuple[Volume, Volume]:
+    """Return the volume as series 2 and, with thinner slices, as the coronal series 3 that was made of it."""
+    turned = volume.geometry.affine[:, [1, 0, 2, 3]]
+    coronal = ct_volume(volume.array.transpose(1, 0, 2), turned)
+    return (
+        replace(volume, series_number=2),
+        replace(coronal, series_instance_uid="1.1", series_number=3, is_reformatted=True),
+    )
+
+
+def test_a_lesion_is_measured_on_the_acquired_series_and_which_one_of_several_is_told_once(
+    plugin: MarkedLesion, volume: Volume
+) -> None:
+    axial, coronal = beside_a_reformat(volume)
+    assert coronal.spacing_mm[0] < axial.spacing_mm[0]
+    marks = (mark(20, 20, 20, source="request"), mark(44, 40, 30))
+    found, flags = parted(plugin.run(replace(study_of(coronal, axial), marks=marks)))
+    alone, _ = parted(plugin.run(replace(study_of(axial), marks=marks)))
+    assert [f.series_instance_uid for f in found] == [axial.series_instance_uid] * 2
+    assert [f.measurements for f in found] == [f.measurements for f in alone]
+    assert [(f.code, f.plugin, f.is_note) for f in flags] == [("several-series", "marked_lesion", True)]
+    assert "of 2 CT series, series 2 was taken" in flags[0].sentence
+
+
+def test_a_reformat_serves_where_nothing_else_shows_the_place_or_it_was_marked_and_says_so(
+    plugin: MarkedLesion, volume: Volume
+) -> None:
+    axial, coronal = beside_a_reformat(volume)
+    for study, one in (
+        (study_of(coronal), mark(20, 20, 20)),
+        (study_of(axial, coronal), mark(20, 20, 20, series_instance_uid="1.1")),
+    ):
+        found, flags = parted(plugin.run(replace(study, marks=(one,))))
+        assert [f.series_instance_uid for f in found] == ["1.1"]
+        assert [(f.code, f.is_note) for f in flags] == [("reformatted", False)]
+
+
 def test_its_keys_follow_the_place_and_not_the_order(plugin: MarkedLesion, volume: Volume) -> None:
     one, two = mark(20, 20, 20), mark(44, 40, 30)
     keys = [{f.key for f in parted(plugin.run(marked(volume, *m)))[0]} for m in ((one, two), (two, one))]

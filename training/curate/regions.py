@@ -15,6 +15,7 @@ import numpy as np
 
 from plugins.contract import Drawn, Mask, Study, Volume
 from plugins.errors import Refused
+from plugins.series_order import preferred
 from store.dicom.series import ReadStudy, read_regions, read_study
 from store.dicom.values import number, quiet, text
 from training.curate.curation import Curation, Gathering, LeftOut
@@ -164,7 +165,7 @@ def _image(drawn: Drawn, study: Study, modality: str) -> Volume:
 
 
 def _ct_beside(volume: Volume, mask: Mask, study: Study) -> Volume | None:
-    """Return the thinnest CT in the frame of reference of a PET that holds all of a region; None for other images."""
+    """Return the CT in the frame of reference of a PET that shows all of a region best; None for other images."""
     frame = volume.frame_of_reference_uid
     if volume.modality != "PT" or frame is None:
         return None
@@ -176,7 +177,7 @@ def _ct_beside(volume: Volume, mask: Mask, study: Study) -> Volume | None:
         is_in = (index > -0.5).all() and (index < np.asarray(ct.array.shape) - 0.5).all()
         if ct.frame_of_reference_uid == frame and is_in:
             held.append(ct)
-    return min(held, key=lambda ct: (ct.spacing_mm[0], ct.series_instance_uid), default=None)
+    return next(iter(preferred(held)), None)
 
 
 def _tags(drawn: Drawn, volume: Volume, read: ReadStudy) -> dict[str, float | str]:

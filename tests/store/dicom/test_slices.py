@@ -21,6 +21,7 @@ from store.dicom.decode import _stated_format
 from store.dicom.files import read_file
 from store.dicom.slices import _stated_alike, slices_of
 from store.dicom.values import quiet, text, told_once
+from store.dicom.volumes import read_volume
 
 WORDS = st.text("0123456789.-+eE\\ ", max_size=12).map(str.encode)
 SHORT = st.integers(0, 70).map(lambda n: n.to_bytes(2, "little"))
@@ -95,6 +96,28 @@ def test_slices_that_differ_in_one_attribute_are_told_apart(syntax: str, tmp_pat
     assert [s.plane.spacing_mm for s in found] == [(1, 1)] * 3 + [(0.5, 0.5)]
     assert [s.image_type[2] for s in found] == ["AXIAL", "LOCALIZER", "AXIAL", "AXIAL"]
     assert [s.plane.position_mm[2] for s in found] == [0, 2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("image_type", "is_reformatted"),
+    [
+        (["DERIVED", "SECONDARY", "REFORMATTED", "AVERAGE"], True),
+        (["ORIGINAL", "PRIMARY", "AXIAL", "MPR"], True),
+        (["DERIVED", "SECONDARY", "MIP"], True),
+        (["DERIVED", "SECONDARY", "AXIAL"], False),
+        (["DERIVED", "SECONDARY"], False),
+        (["DERIVED", "MPR"], False),
+        (["ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 MPR"], False),
+        (None, False),
+    ],
+)
+def test_an_image_is_a_reformat_where_its_type_says_so_and_not_where_it_says_derived(
+    image_type: list[str] | None, is_reformatted: bool, tmp_path: Path
+) -> None:
+    paths = make_series(tmp_path, np.arange(24.0).reshape(2, 3, 4), ImageType=image_type)
+    with quiet():
+        files = [file for path in paths if (file := read_file(path)) is not None]
+        assert read_volume(files).is_reformatted is is_reformatted
 
 
 def test_a_rescale_that_is_no_number_is_told_for_each_slice_that_has_it(tmp_path: Path) -> None:

@@ -1,0 +1,88 @@
+"""Which of several series is measured: what was acquired before what was made of it, and then thin slices before thick.
+
+A reformat shows the patient in voxels that were interpolated, and along its long side no finer than the slices that it
+was made of, however near its own planes lie to one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from plugins.contract import Flag, Point, Volume
+from plugins.flag_codes import SEVERAL_SERIES
+from plugins.patient_axes import PatientAxes
+
+Standing = tuple[bool, bool]
+
+
+def preferred(volumes: Iterable[Volume]) -> tuple[Volume, ...]:
+    """Return series, the one to measure first.
+
+    First by `standing`; then those of the nearest slices, to a tenth of a millimetre; those of more slices; the lowest
+    UID.
+    """
+    return tuple(
+        sorted(
+            volumes,
+            key=lambda v: (standing(v), round(v.spacing_mm[0], 1), -v.array.shape[0], v.series_instance_uid),
+        )
+    )
+
+
+def standing(volume: Volume) -> Standing:
+    """Return what comes before every distance of slices: a CT that is not axial, a reformat.
+
+    True sorts behind False: each serves only where nothing better does.
+    """
+    return (not _may_be_acquired(volume), volume.is_reformatted)
+
+
+def holds(volume: Volume, point_mm: Point) -> bool:
+    """Return whether a point, LPS mm, lies in a volume."""
+    index = volume.to_index(point_mm)
+    return all(-0.5 <= i <= n - 0.5 for i, n in zip(index, volume.array.shape, strict=True))
+
+
+def is_reformat(volume: Volume, others: Iterable[Volume]) -> bool:
+    """Return whether a series is a reformat: it says so, or it is a CT beside an axial one in the same frame."""
+    if volume.is_reformatted or _may_be_acquired(volume):
+        return volume.is_reformatted
+    beside = (v for v in others if v.frame_of_reference_uid == volume.frame_of_reference_uid)
+    return any(v.role == "ct" and _may_be_acquired(v) for v in beside)
+
+
+def reformat_doubts(volume: Volume, others: Iterable[Volume], plugin: str | None = None) -> tuple[Flag, ...]:
+    """Return the doubt `reformatted` of a series that is measured although it is a reformat; `others` hold it too."""
+    if not is_reformat(volume, others):
+        return ()
+    sentence = (
+        f"{_name(volume)} is a reformat, made of other images: what is measured on it depends on how it was made; send "
+        "the series that was acquired"
+    )
+    uid = volume.series_instance_uid
+    return (Flag(code="reformatted", sentence=sentence, series_instance_uid=uid, plugin=plugin),)
+
+
+def several(volume: Volume, volumes: Sequence[Volume], plugin: str | None = None) -> tuple[Flag, ...]:
+    """Return the note `several-series` on which of some CT series was taken, and why; none where there was one."""
+    if len(volumes) == 1:
+        return ()
+    why = "no acquired one shows the place"
+    if not volume.is_reformatted:
+        why = "the thinnest acquired one that shows the place"
+    sentence = f"of {len(volumes)} CT series, {_name(volume)} was taken: {why}"
+    uid = volume.series_instance_uid
+    return (Flag(code=SEVERAL_SERIES, sentence=sentence, series_instance_uid=uid, plugin=plugin),)
+
+
+def _may_be_acquired(volume: Volume) -> bool:
+    """Return whether a scanner makes such planes: any of MR and PET, of CT those across the body."""
+    return volume.role != "ct" or PatientAxes.of(volume).order[0] == 0
+
+
+def _name(volume: Volume) -> str:
+    number = volume.series_number
+    return f"series {volume.series_instance_uid if number is None else number}"
+
+
+__all__ = ["Standing", "holds", "is_reformat", "preferred", "reformat_doubts", "several", "standing"]
