@@ -12,29 +12,24 @@ from plugins.contract import Flag, Point, Volume
 from plugins.flag_codes import SEVERAL_SERIES
 from plugins.patient_axes import PatientAxes
 
-Standing = tuple[bool, bool]
+Standing = tuple[bool, bool, bool]
 
 
 def preferred(volumes: Iterable[Volume]) -> tuple[Volume, ...]:
     """Return series, the one to measure first.
 
     First by `standing`; then those of the nearest slices, to a tenth of a millimetre; those of more slices; the lowest
-    UID.
+    series number; the lowest UID.
     """
-    return tuple(
-        sorted(
-            volumes,
-            key=lambda v: (standing(v), round(v.spacing_mm[0], 1), -v.array.shape[0], v.series_instance_uid),
-        )
-    )
+    return tuple(sorted(volumes, key=lambda v: (standing(v), round(v.spacing_mm[0], 1), *_of_alike(v))))
 
 
 def standing(volume: Volume) -> Standing:
-    """Return what comes before every distance of slices: a CT that is not axial, a reformat.
+    """Return what comes before every distance of slices: an image of one value, a CT that is not axial, a reformat.
 
     True sorts behind False: each serves only where nothing better does.
     """
-    return (not _may_be_acquired(volume), volume.is_reformatted)
+    return (_is_constant(volume), not _may_be_acquired(volume), volume.is_reformatted)
 
 
 def holds(volume: Volume, point_mm: Point) -> bool:
@@ -48,7 +43,7 @@ def is_reformat(volume: Volume, others: Iterable[Volume]) -> bool:
     if volume.is_reformatted or _may_be_acquired(volume):
         return volume.is_reformatted
     beside = (v for v in others if v.frame_of_reference_uid == volume.frame_of_reference_uid)
-    return any(v.role == "ct" and _may_be_acquired(v) for v in beside)
+    return any(v.role == "ct" and _may_be_acquired(v) and not _is_constant(v) for v in beside)
 
 
 def reformat_doubts(volume: Volume, others: Iterable[Volume], plugin: str | None = None) -> tuple[Flag, ...]:
@@ -73,6 +68,15 @@ def several(volume: Volume, volumes: Sequence[Volume], plugin: str | None = None
     sentence = f"of {len(volumes)} CT series, {_name(volume)} was taken: {why}"
     uid = volume.series_instance_uid
     return (Flag(code=SEVERAL_SERIES, sentence=sentence, series_instance_uid=uid, plugin=plugin),)
+
+
+def _of_alike(volume: Volume) -> tuple[int, bool, int, str]:
+    number = volume.series_number
+    return (-int(volume.array.shape[0]), number is None, number or 0, volume.series_instance_uid)
+
+
+def _is_constant(volume: Volume) -> bool:
+    return any(flag.code == "constant-image" for flag in volume.flags)
 
 
 def _may_be_acquired(volume: Volume) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import nibabel
 import numpy as np
 import pytest
-from dicom_series import make_series
+from dicom_series import derived, make_series
 from node_process import nadir
 from tiny_segmenter import bright_segmenter
 
@@ -196,6 +196,15 @@ def test_the_acquired_series_is_measured_and_a_thinner_reformat_only_where_it_is
     assert axial["warnings"] == []
     assert alone["lesions"][0]["found"]
     assert [w["code"] for w in alone["warnings"]] == ["reformatted"]
+
+
+def test_a_series_of_one_value_is_not_taken_before_one_that_shows_something(tmp_path: Path) -> None:
+    series = sorted(derived("series", f"of {n}") for n in range(2))
+    ball(tmp_path / "ct", series_uid=series[1], series_number=2)
+    ball(tmp_path / "empty", series_uid=series[0], series_number=1, PixelData=bytes(60 * 64 * 2))
+    report = segment(tmp_path, tmp_path / "m.nii", [Asked(point_mm=centre_mm())], ClassicalNoduleSegmenter())
+    assert report["image"]["series_instance_uid"] == series[1]
+    assert report["lesions"][0]["found"]
 
 
 def test_a_point_outside_is_told_what_each_series_reaches_and_which_could_not_be_used(tmp_path: Path) -> None:

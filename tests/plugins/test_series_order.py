@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from thorax import ct_volume, study_of
 
-from plugins.contract import Volume
+from plugins.contract import Flag, Volume
 from plugins.emphysema import _candidates
 from plugins.lung_nodule import LungNodule
 from plugins.pet_drawing import ct_beside
@@ -17,6 +17,7 @@ from plugins.series_order import holds, preferred, reformat_doubts, several
 
 AXIAL = ((0, 0, 1), (0, 1, 0), (1, 0, 0))
 CORONAL = ((0, 0, 1), (1, 0, 0), (0, -1, 0))
+CONSTANT = (Flag(code="constant-image", sentence="every voxel has the value 0"),)
 
 
 def series(name: str, step_mm: float, planes: Any = AXIAL, slices: int = 40, **more: Any) -> Volume:
@@ -47,11 +48,25 @@ def test_of_mr_every_plane_may_be_acquired() -> None:
     assert names(axial, coronal) == ["1", "2"]
 
 
+def test_of_slices_as_thin_an_image_of_one_value_is_last_and_the_longer_first() -> None:
+    empty = series("1", 1.0, slices=90, flags=CONSTANT)
+    assert names(empty, series("2", 5.0), series("3", 1.0, is_reformatted=True)) == ["2", "3", "1"]
+    assert names(series("1", 1.0, slices=40), series("2", 1.04, slices=41)) == ["2", "1"]
+    assert names(series("1", 1.0, series_number=5), series("2", 1.0, series_number=4), series("0", 1.0)) == [
+        "2",
+        "1",
+        "0",
+    ]
+    assert names(series("2", 1.0), series("1", 1.0)) == ["1", "2"]
+
+
 def test_a_reformat_that_is_measured_says_so() -> None:
     axial, coronal = series("9", 5.0, series_number=2), series("1", 1.0, CORONAL, series_number=3)
     called = replace(coronal, is_reformatted=True)
     assert reformat_doubts(axial, (axial, called)) == ()
     assert reformat_doubts(coronal, (coronal,)) == (), "no other series tells it from an acquired one"
+    elsewhere = replace(axial, flags=CONSTANT)
+    assert reformat_doubts(coronal, (coronal, elsewhere)) == ()
     for volume, others in ((called, (called,)), (coronal, (coronal, axial))):
         (doubt,) = reformat_doubts(volume, others, "lung_nodule")
         assert (doubt.code, doubt.series_instance_uid, doubt.plugin) == ("reformatted", "1", "lung_nodule")
