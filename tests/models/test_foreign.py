@@ -47,3 +47,22 @@ def test_the_advice_to_read_a_pickle_without_protection_is_never_handed_on(
 def test_whatever_else_foreign_code_says_is_told_with_its_type() -> None:
     assert said_by(RuntimeError("CUDA out of memory")) == "RuntimeError: CUDA out of memory"
     assert said_by(ValueError()) == "ValueError"
+
+
+def test_the_causes_that_an_error_names_are_told_and_no_place_in_memory() -> None:
+    transform = "<monai.transforms.io.dictionary.LoadImaged object at 0x7f12ab34cd56>"
+    error = RuntimeError(f"applying transform {transform}")
+    error.__cause__ = KeyError("img")
+    error.__cause__.__cause__ = ValueError("set `weights_only` to `False`")
+    wanted = (
+        "RuntimeError: applying transform <monai.transforms.io.dictionary.LoadImaged>, because of KeyError: 'img',"
+        " because of ValueError"
+    )
+    assert said_by(error) == wanted
+
+
+def test_errors_that_name_each_other_as_their_cause_are_told_and_come_to_an_end() -> None:
+    error, other = RuntimeError("this"), ValueError("that")
+    error.__cause__, other.__cause__ = other, error
+    assert said_by(error).startswith("RuntimeError: this, because of ValueError: that, because of ")
+    assert len(said_by(error).split(", because of ")) == 8

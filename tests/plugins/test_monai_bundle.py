@@ -403,6 +403,16 @@ def test_a_bundle_that_names_nothing_to_be_found_is_refused_when_it_is_opened(
         bundle_of(says(write_bundle(tmp_path / "bundle"), "channel_def", named))
 
 
+def test_a_bundle_whose_transform_stops_says_what_stopped_it(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle")
+    inference = folder / "configs" / "inference.json"
+    inference.write_text(inference.read_text().replace('"keys": "image"', '"keys": "img"'))
+    with pytest.raises(Refused, match="bundle-failed") as refused:
+        bundle_of(folder).run(study_of(oblique()))
+    assert "KeyError: 'Key `img` of transform `LoadImaged` was missing" in refused.value.sentence
+    assert " at 0x" not in refused.value.sentence
+
+
 def test_a_bundle_that_stops_says_why_and_an_adapter_that_nobody_knows_is_refused(tmp_path: Path) -> None:
     wrong = {"_target_": "SlidingWindowInferer", "roi_size": [48, 48, 48], "overlap": 7.0}
     plugin = bundle_of(write_bundle(tmp_path / "bundle", inferer=wrong))
