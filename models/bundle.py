@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from models.bundle_channels import Layers, layers_of
 from models.bundle_files import METADATA, Bundle
 from models.files import BadModel
-from models.foreign import said_by
+from models.foreign import require_finite, said_by
 
 
 def run(bundle: Bundle, image: Path, device: str = "cpu") -> tuple[Layers, NDArray[np.float64]]:
@@ -24,7 +24,8 @@ def run(bundle: Bundle, image: Path, device: str = "cpu") -> tuple[Layers, NDArr
 
     The bundle's own sections `preprocessing`, `network_def`, `inferer` and `postprocessing` are used, without what
     saves files; the weights are read as numbers only. How the channels are read stands in `models.bundle_channels`.
-    Raises BadModel: `unreadable-weights`, `bundle-channels`, and `bundle-failed` with what the bundle said.
+    Raises BadModel: `unreadable-weights`, `bundle-channels`, and `bundle-failed` with what the bundle said, or where
+    its answer is not finite.
     """
     from monai.bundle.config_parser import ConfigParser
 
@@ -54,8 +55,11 @@ def _answer(parser: Any, bundle: Bundle, image: Path, device: str) -> Any:
     network.eval()
     data = parser.get_parsed_content("preprocessing")({"image": str(image)})
     with torch.inference_mode():
-        answer = parser.get_parsed_content("inferer")(data["image"][None].to(device), network)
-    return parser.get_parsed_content("postprocessing")({**data, "pred": answer[0].cpu()})["pred"]
+        answer = parser.get_parsed_content("inferer")(data["image"][None].to(device), network)[0].cpu()
+    require_finite(answer, "bundle-failed")  # an argmax or a threshold would hide it
+    done = parser.get_parsed_content("postprocessing")({**data, "pred": answer})["pred"]
+    require_finite(done, "bundle-failed")
+    return done
 
 
 def _save_nothing(section: object) -> None:

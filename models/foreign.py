@@ -1,8 +1,11 @@
-"""What foreign code said as it stopped, for people to read."""
+"""What foreign code said as it stopped, for people to read, and what of its answers is none."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
+
+from models.files import BadModel
 
 UNSAFE = "weights_only"
 """Stands in every message in which torch says how to read a pickle without its protection."""
@@ -24,4 +27,18 @@ def said_by(error: BaseException) -> str:
     return ", because of ".join(said)
 
 
-__all__ = ["said_by"]
+def require_finite(answer: Any, code: str) -> None:
+    """Raise BadModel with this code when a network's answer, a tensor `(channel, ...)`, holds NaN or infinity."""
+    import torch
+
+    # One channel after the other: an answer may be several GB, and the test makes arrays of that size.
+    wrong = sum(int(torch.count_nonzero(~torch.isfinite(channel))) for channel in answer)
+    if wrong:
+        raise BadModel(
+            code,
+            f"the network gave NaN or infinity for {wrong} of {answer.numel()} numbers of its answer, of which nothing"
+            " can be told: its weights are spoiled, or its preparation of the image does not fit it",
+        )
+
+
+__all__ = ["require_finite", "said_by"]

@@ -16,6 +16,7 @@ from models.foreign import said_by
 from plugins.adapter import Adapter
 from plugins.contract import Finding, Volume
 from plugins.label_map import findings_of
+from plugins.nnunet_logits import finite_logits
 from plugins.patient_axes import PatientAxes
 
 
@@ -58,6 +59,8 @@ class NnUNet(Adapter):
         image = np.ascontiguousarray(axes.to_patient(volume.array))[None]
         try:
             labels = np.asarray(self._predict(image, [float(s) for s in axes.spacing(volume.spacing_mm)]))
+        except BadModel:
+            raise
         except Exception as error:  # a border: foreign code raises anything
             raise BadModel("model-failed", f"nnU-Net stopped with {said_by(error)}") from error
         names.pop(0, None)
@@ -74,7 +77,8 @@ class NnUNet(Adapter):
             allow_tqdm=False,
         )
         predictor.initialize_from_trained_model_folder(self.folder, None, self.checkpoint)
-        return predictor.predict_single_npy_array(image, {"spacing": spacing_mm})
+        with finite_logits():
+            return predictor.predict_single_npy_array(image, {"spacing": spacing_mm})
 
     def _dataset(self) -> dict[str, Any]:
         """Return `dataset.json`. Raises BadModel."""

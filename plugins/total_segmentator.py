@@ -20,6 +20,7 @@ from models.foreign import said_by
 from plugins.adapter import Adapter
 from plugins.contract import Finding, Volume
 from plugins.label_map import affine_ras, findings_of, on_grid
+from plugins.nnunet_logits import finite_logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +78,10 @@ class TotalSegmentator(Adapter):
         python_api.download_pretrained_weights = self._download
         image = nib.Nifti1Image(np.ascontiguousarray(volume.array.transpose(2, 1, 0)), affine_ras(volume))
         device = "gpu" if self.device.startswith("cuda") else self.device
-        answer = python_api.totalsegmentator(
-            image, None, ml=True, task=self.task, fast=self.fast, device=device, quiet=True
-        )
+        with finite_logits():
+            answer = python_api.totalsegmentator(
+                image, None, ml=True, task=self.task, fast=self.fast, device=device, quiet=True
+            )
         return answer, {int(value): str(name) for value, name in class_map[self.task].items()}
 
     def _download(self, task_id: int) -> None:

@@ -413,6 +413,29 @@ def test_a_bundle_whose_transform_stops_says_what_stopped_it(tmp_path: Path) -> 
     assert " at 0x" not in refused.value.sentence
 
 
+@pytest.mark.parametrize("where", ["weights", "post-processing"])
+def test_a_bundle_whose_answer_is_nan_is_refused_and_not_told_as_nothing_found(
+    tmp_path: Path, where: str
+) -> None:
+    import torch
+
+    folder = write_bundle(tmp_path / "bundle")
+    if where == "weights":
+        network = torch.nn.Conv3d(1, 2, 1)
+        with torch.no_grad():
+            network.weight[:] = float("nan")
+        torch.save(network.state_dict(), folder / "models" / "model.pt")
+    else:
+        inference = folder / "configs" / "inference.json"
+        plain = json.loads(inference.read_text())
+        spoil = {"_target_": "Lambdad", "keys": "pred", "func": "$lambda x: x * float('nan')"}
+        plain["postprocessing"]["transforms"].insert(-1, spoil)
+        inference.write_text(json.dumps(plain))
+    with pytest.raises(Refused, match="the network gave NaN or infinity") as refused:
+        bundle_of(folder).run(study_of(oblique()))
+    assert refused.value.code == "bundle-failed"
+
+
 def test_a_bundle_that_stops_says_why_and_an_adapter_that_nobody_knows_is_refused(tmp_path: Path) -> None:
     wrong = {"_target_": "SlidingWindowInferer", "roi_size": [48, 48, 48], "overlap": 7.0}
     plugin = bundle_of(write_bundle(tmp_path / "bundle", inferer=wrong))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from thorax import ct_volume, study_of
 
 from models.tree import tree_sha256
@@ -123,9 +124,13 @@ class Threshold:
 
     def predict_single_npy_array(self, array: Any, properties: dict[str, list[float]]) -> Any:
         assert properties == {"spacing": [2.0, 1.0, 1.0]}
-        labels = (array[0] > -200).astype(np.uint8)
-        labels[:, array.shape[2] // 2 :] = 0
-        return labels
+        array = array.copy()
+        array[0, :, array.shape[2] // 2 :] = -1000.0
+        logits = self.predict_logits_from_preprocessed_data(torch.from_numpy(array))
+        return logits.numpy().argmax(axis=0).astype(np.uint8)
+
+    def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(data), data + 200.0])
 
 
 @pytest.fixture
@@ -181,7 +186,6 @@ def test_without_the_package_the_refusal_says_what_to_install(tmp_path: Path) ->
 @pytest.mark.long
 def test_the_real_package_gives_what_its_own_predictor_gives(tmp_path: Path) -> None:
     pytest.importorskip("nnunetv2", reason="nnunetv2 is not a dependency; install it to run this")
-    import torch
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
@@ -223,6 +227,25 @@ def test_a_network_that_stops_says_why_but_not_how_to_read_pickles_without_prote
     with pytest.raises(Refused) as refusal:
         plugin.run(study_of(ct_volume(image(), AXIAL)))
     assert refusal.value.sentence == f"nnU-Net stopped with {told}"
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_network_whose_answer_is_nan_is_refused_and_draws_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Threshold.predict_logits_from_preprocessed_data
+
+    def spoiled(self: Threshold, data: torch.Tensor) -> torch.Tensor:
+        logits = own(self, data)
+        logits[1, :2] = float("nan")
+        return logits
+
+    monkeypatch.setattr(Threshold, "predict_logits_from_preprocessed_data", spoiled)
+    plugin, hu = as_plugin(write_folder(tmp_path / "model")), image()
+    with pytest.raises(Refused, match=r"NaN or infinity for 2560 of 61440 numbers of its answer") as refusal:
+        plugin.run(study_of(ct_volume(hu, AXIAL)))
+    assert refusal.value.code == "model-failed"
+    assert Threshold.predict_logits_from_preprocessed_data is spoiled
 
 
 def _is_installed() -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from thorax import ct_volume, study_of
 
 from models.tree import tree_sha256
@@ -20,6 +21,13 @@ from plugins.registry import load_plugins
 
 AXIAL = np.array([[0.0, 0.0, 1.0, -20.0], [0.0, 1.0, 0.0, -16.0], [2.0, 0.0, 0.0, 5.0], [0.0, 0.0, 0.0, 1.0]])
 WEIGHTS = "Dataset291_TotalSegmentator_part1"
+
+
+class Network:
+    """Stands in for the predictor of nnU-Net, which the package calls."""
+
+    def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
+        return data
 
 
 class Stand:
@@ -35,6 +43,9 @@ class Stand:
             monkeypatch.setitem(sys.modules, f"totalsegmentator{name}", module)
             if name:
                 setattr(modules[""], name[1:], module)
+        for name in ("nnunetv2", "nnunetv2.inference", "nnunetv2.inference.predict_from_raw_data"):
+            monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        sys.modules["nnunetv2.inference.predict_from_raw_data"].nnUNetPredictor = Network  # type: ignore[attr-defined]
         self.api = modules[".python_api"]
         self.api.totalsegmentator = self.draw  # type: ignore[attr-defined]
         self.api.download_pretrained_weights = self.call_home  # type: ignore[attr-defined]
@@ -50,7 +61,10 @@ class Stand:
     def draw(self, image: Any, output: None, **options: object) -> Any:
         self.settings = json.loads((Path(os.environ["TOTALSEG_HOME_DIR"]) / "config.json").read_text())
         self.api.download_pretrained_weights(291)
-        labels = np.where(np.asarray(image.dataobj) > 0, 5, 0).astype(np.uint8)
+        logits = Network().predict_logits_from_preprocessed_data(
+            torch.tensor(np.asarray(image.dataobj))[None]
+        )
+        labels = np.where(logits[0].numpy() > 0, 5, 0).astype(np.uint8)
         return nib.Nifti1Image(labels, image.affine)
 
 
@@ -81,4 +95,17 @@ def test_organs_are_findings_on_the_series_and_nobody_is_told(tmp_path: Path, pa
 def test_weights_that_are_missing_are_named_and_not_downloaded(tmp_path: Path, package: Stand) -> None:
     plugin = as_plugin(tmp_path / "weights", with_weights=False)
     with pytest.raises(Refused, match=f"weights-missing: '{WEIGHTS}'"):
+        plugin.run(study_of(ct_volume(np.zeros((4, 8, 8), dtype=np.float32), AXIAL)))
+
+
+def test_organs_of_a_network_whose_answer_is_nan_are_refused(
+    tmp_path: Path, package: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Network, "predict_logits_from_preprocessed_data", lambda _, data: torch.full_like(data, float("nan"))
+    )
+    plugin = as_plugin(tmp_path / "weights")
+    with pytest.raises(
+        Refused, match="model-failed: the network gave NaN or infinity for 256 of 256 numbers"
+    ):
         plugin.run(study_of(ct_volume(np.zeros((4, 8, 8), dtype=np.float32), AXIAL)))
