@@ -20,7 +20,8 @@ ROLES = ("ct", "pet_suv", "mr")
 class Adapter:
     """A foreign model as an analysis: set up in the settings, under a name of its own, as often as wanted.
 
-    A foreign model is a program. Its folder is held against `trusted` before anything in it is read.
+    A foreign model is a program. Its folder is held against `trusted` before anything in it is read, and again right
+    before and after each run: what was found with other bytes is not kept.
     """
 
     name: str
@@ -92,15 +93,30 @@ class Adapter:
     def run(self, study: Study) -> tuple[Finding | Flag, ...]:
         """Return what the model finds on the series of the role with the most slices.
 
-        Refuses `no-series`, what the model's folder is refused for, and what the model stopped with.
+        Refuses `no-series`, `changed-model`, and what the model stopped with.
         """
         series = self.looks_at(study)
         if not series:
             raise Refused("no-series", f"the study holds no series of the role '{self.role}'")
         try:
-            return (*self.find(series[0]), *reformat_doubts(series[0], series, self.name))
+            self._hold()
+            try:
+                return (*self.find(series[0]), *reformat_doubts(series[0], series, self.name))
+            finally:
+                self._hold()
         except BadModel as bad:
             raise Refused(bad.code, bad.sentence, where=self.name) from bad
+
+    def _hold(self) -> None:
+        """Hold the folder, as it is now, against `trusted`. Raises BadModel (`changed-model`)."""
+        try:
+            verify_tree(Path(self.folder), [self.trusted])
+        except BadModel as bad:
+            raise BadModel(
+                "changed-model",
+                f"the folder of the model is not, or did not stay, what is vouched for, so that nothing is told of it"
+                f" ({bad.sentence}); put it back, or vouch for what it is now, and let nothing write in it",
+            ) from bad
 
 
 __all__ = ["Adapter"]

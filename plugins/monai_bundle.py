@@ -41,7 +41,6 @@ class MonaiBundle(Adapter):
 
     def find(self, volume: Volume) -> tuple[Finding, ...]:
         """Return one finding for each organ and each lesion that the bundle drew. Raises BadModel."""
-        assert self.sha256
         bundle = read_bundle(Path(self.folder))
         with tempfile.TemporaryDirectory() as scratch:
             image = Path(scratch) / "image.nii.gz"

@@ -53,7 +53,6 @@ class NnUNet(Adapter):
 
     def find(self, volume: Volume) -> tuple[Finding, ...]:
         """Return one finding for each organ and each lesion that the network drew. Raises BadModel."""
-        assert self.sha256
         names = {int(v): str(n) for n, v in self._dataset()["labels"].items() if not isinstance(v, list)}
         axes = PatientAxes.of(volume)
         image = np.ascontiguousarray(axes.to_patient(volume.array))[None]

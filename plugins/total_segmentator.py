@@ -56,7 +56,6 @@ class TotalSegmentator(Adapter):
 
     def find(self, volume: Volume) -> tuple[Finding, ...]:
         """Return one finding for each structure that it drew. Raises BadModel."""
-        assert self.sha256
         with tempfile.TemporaryDirectory() as home:
             (Path(home) / "config.json").write_text(
                 json.dumps({"totalseg_id": "none", "send_usage_stats": False, "prediction_counter": 0})

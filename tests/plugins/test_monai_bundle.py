@@ -177,6 +177,40 @@ def test_model_of_which_nobody_vouches_for_a_byte_runs_nothing(tmp_path: Path, h
 
 
 @pytest.mark.sec
+def test_model_changed_after_it_was_opened_runs_nothing(tmp_path: Path) -> None:
+    folder, canary = write_bundle(tmp_path / "bundle"), tmp_path / "canary"
+    plugin = bundle_of(folder)
+    assert plugin.model is not None
+    inference = folder / "configs" / "inference.json"
+    plain = json.loads(inference.read_text())
+    inference.write_text(json.dumps({**plain, "imports": [f"$open({str(canary)!r}, 'w')"]}))
+    with pytest.raises(Refused, match="is not, or did not stay, what is vouched for") as refused:
+        plugin.run(study_of(oblique()))
+    assert refused.value.code == "changed-model"
+    assert f"with the sha256 {tree_sha256(folder)}" in refused.value.sentence
+    assert not canary.exists()
+
+
+@pytest.mark.sec
+@pytest.mark.parametrize("stops", [False, True])
+def test_model_changed_while_it_runs_leaves_no_result(tmp_path: Path, stops: bool) -> None:
+    folder, other = tmp_path / "bundle", tmp_path / "other.pt"
+    after = "1 / 0" if stops else "x"
+    swap = f"$lambda x: (__import__('os').replace({str(other)!r}, {str(folder / 'models/model.pt')!r}), {after})[1]"
+    write_bundle(folder, inferer="$lambda x, network: network(x)")
+    inference = folder / "configs" / "inference.json"
+    plain = json.loads(inference.read_text())
+    plain["preprocessing"]["transforms"].append({"_target_": "Lambdad", "keys": "image", "func": swap})
+    inference.write_text(json.dumps(plain))
+    plugin = bundle_of(folder)
+    other.write_bytes(b"other weights")
+    with pytest.raises(Refused) as refused:
+        plugin.run(study_of(oblique()))
+    assert refused.value.code == "changed-model"
+    assert not other.exists()
+
+
+@pytest.mark.sec
 def test_model_whose_weights_are_a_program_is_refused_though_the_folder_is_vouched_for(
     tmp_path: Path,
 ) -> None:
