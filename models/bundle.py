@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle_channels import Layers, layers_of
+from models.bundle_code import code_of
 from models.bundle_files import METADATA, Bundle
 from models.files import BadModel
 from models.foreign import require_finite, said_by
@@ -31,7 +32,7 @@ def run(bundle: Bundle, image: Path, device: str = "cpu") -> tuple[Layers, NDArr
 
     parser = ConfigParser()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), code_of(bundle.folder):
             warnings.simplefilter("ignore")  # those of foreign code, which nobody here can heed
             parser.read_config(str(bundle.inference))
             parser.read_meta(str(bundle.folder / METADATA))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -435,6 +436,49 @@ def test_a_bundle_that_names_nothing_to_be_found_is_refused_when_it_is_opened(
 ) -> None:
     with pytest.raises(Refused, match=r"bad-metadata: .* names no label but the background"):
         bundle_of(says(write_bundle(tmp_path / "bundle"), "channel_def", named))
+
+
+def with_code(folder: Path, level_hu: float, **more: str) -> Path:
+    """Write a bundle whose network is a class in its own `scripts/net.py`, a threshold, with other files beside it."""
+    import torch
+
+    (write_bundle(folder, network_def={"_target_": "scripts.net.Net"}) / "scripts").mkdir()
+    (folder / "scripts" / "net.py").write_text(
+        "import torch\n\n\nclass Net(torch.nn.Conv3d):\n    def __init__(self):\n        super().__init__(1, 2, 1)\n\n"
+        f"    def forward(self, x):\n        return torch.cat([torch.zeros_like(x), x - {level_hu}], dim=1)\n"
+    )
+    for name, text in more.items():
+        (folder / "scripts" / f"{name}.py").write_text(text)
+    torch.save(torch.nn.Conv3d(1, 2, 1).state_dict(), folder / "models" / "model.pt")
+    return folder
+
+
+@pytest.mark.parametrize("more", [{"__init__": ""}, {}], ids=["a package", "a folder"])
+def test_bundles_with_code_of_their_own_each_run_theirs_and_again_under_the_same_hash(
+    tmp_path: Path, more: dict[str, str]
+) -> None:
+    volume = oblique()
+    paths, wrote = list(sys.path), sys.dont_write_bytecode
+    volume.array[2:6, 2:6, 2:6] = -500.0
+    low = bundle_of(with_code(tmp_path / "low", -600.0, **more))
+    high = bundle_of(with_code(tmp_path / "high", LEVEL_HU, **more))
+    for plugin, level_hu in ((low, -600.0), (high, LEVEL_HU), (low, -600.0)):
+        drawn = np.logical_or.reduce([one.mask.full() for one in findings(plugin, volume)])
+        assert np.array_equal(drawn, volume.array > level_hu)
+    assert list(tmp_path.rglob("__pycache__")) == []
+    assert (sys.path, sys.dont_write_bytecode) == (paths, wrote)
+    assert not {"scripts", "scripts.net"} & set(sys.modules)
+
+
+def test_what_a_bundle_put_in_place_is_taken_away_when_its_code_stops(tmp_path: Path) -> None:
+    paths, wrote = list(sys.path), sys.dont_write_bytecode
+    plugin = bundle_of(
+        with_code(tmp_path / "bundle", LEVEL_HU, __init__="raise ValueError('no such device')")
+    )
+    with pytest.raises(Refused, match=r"bundle-failed: .*no such device"):
+        plugin.run(study_of(oblique()))
+    assert (sys.path, sys.dont_write_bytecode) == (paths, wrote)
+    assert not {"scripts", "scripts.net"} & set(sys.modules)
 
 
 def test_a_bundle_whose_transform_stops_says_what_stopped_it(tmp_path: Path) -> None:
