@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +15,7 @@ from models.foreign import said_by
 from plugins.adapter import Adapter
 from plugins.contract import Finding, Volume
 from plugins.label_map import findings_of
+from plugins.nnunet_files import Trained, read_trained
 from plugins.nnunet_logits import finite_logits
 from plugins.patient_axes import PatientAxes
 
@@ -37,35 +37,40 @@ class NnUNet(Adapter):
     def card(self) -> ModelCard:
         """Return what the folder says of itself, with its hash."""
         sha256 = self.sha256
-        dataset = self._dataset()
+        trained = self._trained()
         try:
             engine = version("nnunetv2")
         except PackageNotFoundError as error:
             raise BadModel("not-installed", "nnunetv2 is not installed: pip install nnunetv2") from error
         return ModelCard(
-            name=str(dataset.get("name") or Path(self.folder).name),
+            name=trained.name,
             version=f"nnunetv2 {engine}",
             kind="learned",
-            intended_use=str(dataset.get("description") or "not stated"),
+            intended_use=trained.intended_use,
             parameters={"checkpoint": self.checkpoint, "mirroring": self.mirroring},
             weights_sha256=sha256,
         )
 
     def find(self, volume: Volume) -> tuple[Finding, ...]:
         """Return one finding for each organ and each lesion that the network drew. Raises BadModel."""
-        names = {int(v): str(n) for n, v in self._dataset()["labels"].items() if not isinstance(v, list)}
+        trained = self._trained()
         axes = PatientAxes.of(volume)
         image = np.ascontiguousarray(axes.to_patient(volume.array))[None]
         try:
-            labels = np.asarray(self._predict(image, [float(s) for s in axes.spacing(volume.spacing_mm)]))
+            spacing_mm = [float(s) for s in axes.spacing(volume.spacing_mm)]
+            labels = np.asarray(self._predict(image, spacing_mm, trained.folds))
         except BadModel:
             raise
         except Exception as error:  # a border: foreign code raises anything
             raise BadModel("model-failed", f"nnU-Net stopped with {said_by(error)}") from error
-        names.pop(0, None)
-        return findings_of(np.ascontiguousarray(axes.from_patient(labels)).astype(np.int32), names, volume)
+        return findings_of(
+            np.ascontiguousarray(axes.from_patient(labels)).astype(np.int32), trained.names, volume
+        )
 
-    def _predict(self, image: Any, spacing_mm: list[float]) -> Any:
+    def _trained(self) -> Trained:
+        return read_trained(Path(self.folder), self.checkpoint)
+
+    def _predict(self, image: Any, spacing_mm: list[float], folds: tuple[int | str, ...]) -> Any:
         import torch
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
@@ -75,26 +80,9 @@ class NnUNet(Adapter):
             device=torch.device(self.device),
             allow_tqdm=False,
         )
-        predictor.initialize_from_trained_model_folder(self.folder, None, self.checkpoint)
+        predictor.initialize_from_trained_model_folder(self.folder, folds, self.checkpoint)
         with finite_logits():
             return predictor.predict_single_npy_array(image, {"spacing": spacing_mm})
-
-    def _dataset(self) -> dict[str, Any]:
-        """Return `dataset.json`. Raises BadModel."""
-        try:
-            plain: dict[str, Any] = json.loads((Path(self.folder) / "dataset.json").read_text())
-            channels, labels = len(plain["channel_names"]), plain["labels"]
-        except OSError as error:
-            raise BadModel(
-                "no-nnunet", "the folder has no dataset.json; is it a trained nnU-Net v2?"
-            ) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadModel("bad-metadata", f"dataset.json names no channels and labels ({error})") from error
-        if channels != 1:
-            raise BadModel("bundle-channels", f"the network wants {channels} images at a time; one is given")
-        if not isinstance(labels, dict):
-            raise BadModel("bad-metadata", "the labels of dataset.json are no names with numbers")
-        return plain
 
 
 __all__ = ["NnUNet"]

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -88,11 +89,12 @@ def write_folder(folder: Path) -> Path:
     (folder / "plans.json").write_text(
         json.dumps({**PLANS, "configurations": {"3d_fullres": configuration()}})
     )
+    (folder / "fold_0" / "checkpoint_final.pth").write_bytes(b"")
     return folder
 
 
-def as_plugin(folder: Path) -> Plugin:
-    values = {"adapter": "nnunet", "folder": str(folder), "trusted": tree_sha256(folder)}
+def as_plugin(folder: Path, **settings: str) -> Plugin:
+    values = {"adapter": "nnunet", "folder": str(folder), "trusted": tree_sha256(folder), **settings}
     return load_plugins({"balls": values}, ["balls"])[0]
 
 
@@ -119,8 +121,11 @@ class Threshold:
 
     def __init__(self, **options: object) -> None: ...
 
+    used: ClassVar[list[tuple[object, ...]]] = []
+
     def initialize_from_trained_model_folder(self, folder: str, folds: object, checkpoint: str) -> None:
         assert (Path(folder) / "plans.json").is_file()
+        self.used.append((folds, checkpoint))
 
     def predict_single_npy_array(self, array: Any, properties: dict[str, list[float]]) -> Any:
         assert properties == {"spacing": [2.0, 1.0, 1.0]}
@@ -174,6 +179,49 @@ def test_a_folder_that_is_no_trained_network_says_what_is_missing(tmp_path: Path
     (folder / "dataset.json").unlink()
     with pytest.raises(Refused, match="no-nnunet"):
         as_plugin(folder)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_an_incomplete_folder_says_when_it_is_opened_what_is_missing_and_which_weights_are_there(
+    tmp_path: Path,
+) -> None:
+    folder = write_folder(tmp_path / "model")
+    final = folder / "fold_0" / "checkpoint_final.pth"
+    final.rename(final.with_name("checkpoint_best.pth"))
+    (folder / "fold_1").mkdir()
+    (folder / "fold_1" / "checkpoint_latest.pth").write_bytes(b"")
+    wanted = (
+        "no-nnunet: no fold_N of the folder holds checkpoint_final.pth, the weights of the network; there is"
+        " fold_0/checkpoint_best.pth, fold_1/checkpoint_latest.pth: write which one as 'checkpoint' in its settings"
+    )
+    with pytest.raises(Refused, match=wanted):
+        as_plugin(folder)
+    assert as_plugin(folder, checkpoint="checkpoint_best.pth").version == "nnunetv2 2.8.1"
+    for name in ("fold_0", "fold_1"):
+        shutil.rmtree(folder / name)
+    with pytest.raises(
+        Refused, match=r"holds checkpoint_final.pth, .*; copy the whole folder of the training"
+    ):
+        as_plugin(folder)
+    (folder / "plans.json").unlink()
+    with pytest.raises(Refused, match=r"no-nnunet: the folder has no plans.json"):
+        as_plugin(folder)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_folds_with_the_checkpoint_are_used_and_that_of_everything_where_there_is_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Threshold, "used", [])
+    folder = write_folder(tmp_path / "model")
+    shutil.copytree(folder / "fold_0", folder / "fold_3")
+    shutil.copytree(folder / "fold_0", folder / "fold_all")
+    (folder / "fold_1").mkdir()
+    drawn(as_plugin(folder), image(), AXIAL)
+    for name in ("fold_0", "fold_3"):
+        shutil.rmtree(folder / name)
+    drawn(as_plugin(folder), image(), AXIAL)
+    assert Threshold.used == [((0, 3), "checkpoint_final.pth"), (("all",), "checkpoint_final.pth")]
 
 
 def test_without_the_package_the_refusal_says_what_to_install(tmp_path: Path) -> None:
