@@ -26,7 +26,8 @@ class NnUNet(Adapter):
 
     Its checkpoints are pickles, which are programs: they are unpacked only from a folder that is vouched for. The image
     is given along the axes of the patient (Z to the head, Y to the back, X to the left), as SimpleITK reads an axial
-    series; an oblique series is given along the nearest axes.
+    series; an oblique series is given along the nearest axes. Of a network of regions each region is drawn whole, with
+    those that lie in it.
     """
 
     checkpoint: str = "checkpoint_final.pth"
@@ -63,9 +64,8 @@ class NnUNet(Adapter):
             raise
         except Exception as error:  # a border: foreign code raises anything
             raise BadModel("model-failed", f"nnU-Net stopped with {said_by(error)}") from error
-        return findings_of(
-            np.ascontiguousarray(axes.from_patient(labels)).astype(np.int32), trained.names, volume
-        )
+        pictures = trained.pictures(np.ascontiguousarray(axes.from_patient(labels)).astype(np.int32))
+        return tuple(one for picture in pictures for one in findings_of(picture, trained.names, volume))
 
     def _trained(self) -> Trained:
         return read_trained(Path(self.folder), self.checkpoint)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from models.files import BadModel
 
@@ -24,8 +27,23 @@ class Trained:
     """What it is for, in its own words."""
     names: Mapping[int, str]
     """What the numbers mean that it draws, without the background."""
+    regions: Mapping[int, frozenset[int]]
+    """The numbers that lie in what bears this one: its own and, of a region, those of the regions within it."""
     folds: tuple[int | str, ...]
     """The folds with weights, whose answers are averaged; `all` is the one that learned from everything."""
+
+    def pictures(self, labels: NDArray[np.int32]) -> Iterator[NDArray[np.int32]]:
+        """Yield what it drew as pictures that may overlap: each region whole, and what belongs to none.
+
+        nnU-Net writes a region over the one that it lies in, of which only the rest would be left otherwise.
+        """
+        if all(len(own) == 1 for own in self.regions.values()):
+            yield labels
+            return
+        for number, own in self.regions.items():
+            yield np.where(np.isin(labels, [*own]), np.int32(number), np.int32(0))
+        known = {number for own in self.regions.values() for number in own}
+        yield np.where(np.isin(labels, [*known]), np.int32(0), labels)
 
 
 def read_trained(folder: Path, checkpoint: str) -> Trained:
@@ -39,10 +57,13 @@ def read_trained(folder: Path, checkpoint: str) -> Trained:
         raise BadModel(
             "no-nnunet", f"the folder has no plans.json, which says how the network is built: {WHOLE}"
         )
+    meant = _meant(plain["labels"])
+    names = _written(plain, meant)
     return Trained(
         name=str(plain.get("name") or folder.name),
         intended_use=str(plain.get("description") or "not stated"),
-        names=_names(plain["labels"]),
+        names=names,
+        regions={number: meant[name] for number, name in names.items()},
         folds=_folds(folder, checkpoint),
     )
 
@@ -51,20 +72,51 @@ def _dataset(folder: Path) -> dict[str, Any]:
     try:
         plain: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
         channels, labels = len(plain["channel_names"]), plain["labels"]
+        if not isinstance(labels, dict):
+            raise TypeError("the labels are no names with numbers")
+        _meant(labels)
     except OSError as error:
         raise BadModel("no-nnunet", "the folder has no dataset.json; is it a trained nnU-Net v2?") from error
     except (ValueError, KeyError, TypeError) as error:
         raise BadModel("bad-metadata", f"dataset.json names no channels and labels ({error})") from error
     if channels != 1:
         raise BadModel("bundle-channels", f"the network wants {channels} images at a time; one is given")
-    if not isinstance(labels, dict):
-        raise BadModel("bad-metadata", "the labels of dataset.json are no names with numbers")
     return plain
 
 
-def _names(labels: Mapping[str, Any]) -> dict[int, str]:
-    numbers = {int(value): name for name, value in labels.items() if not isinstance(value, list)}
-    return {number: name for number, name in numbers.items() if number != 0}
+def _meant(labels: Mapping[str, Any]) -> dict[str, frozenset[int]]:
+    """Return the numbers of each label or region, without the background and what was ignored in training."""
+    numbers = {
+        name: frozenset(int(one) for one in (value if isinstance(value, list) else [value]))
+        for name, value in labels.items()
+        if name != "ignore"
+    }
+    return {name: own - {0} for name, own in numbers.items() if own - {0}}
+
+
+def _written(plain: Mapping[str, Any], meant: Mapping[str, frozenset[int]]) -> dict[int, str]:
+    """Return which name nnU-Net writes as which number."""
+    if all(len(own) == 1 for own in meant.values()):
+        return {number: name for name, own in meant.items() for number in own}
+    order = plain.get("regions_class_order")
+    if not isinstance(order, list) or len(order) != len(meant) or not _tells(order, list(meant.values())):
+        raise BadModel(
+            "bad-metadata",
+            f"the labels of dataset.json are regions ({', '.join(meant)}), and its regions_class_order is {order}: it"
+            " has to have a number for each that no region within it has, and regions that lie in others follow"
+            " them; what is written there cannot be told apart otherwise",
+        )
+    return dict(zip(order, meant, strict=True))
+
+
+def _tells(order: Sequence[Any], regions: Sequence[frozenset[int]]) -> bool:
+    """Return True when each region can be read from a picture in which later ones were written over earlier ones."""
+    each = list(zip(order, regions, strict=True))
+    return all(number in own for number, own in each) and all(
+        own.isdisjoint(later) or (later < own and number not in later)
+        for at, (number, own) in enumerate(each)
+        for _, later in each[at + 1 :]
+    )
 
 
 def _folds(folder: Path, checkpoint: str) -> tuple[int | str, ...]:

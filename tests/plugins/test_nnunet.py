@@ -160,14 +160,69 @@ def test_the_image_is_given_along_the_patient_and_the_answer_comes_back_on_the_s
     assert np.array_equal(drawn(plugin, turned, affine)["lung tumour"], truth.transpose(1, 0, 2)[::-1, ::-1])
 
 
-@pytest.mark.usefixtures("stand_in")
-def test_a_network_of_regions_is_refused_where_it_draws_what_only_a_region_names(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "model")
+def with_labels(folder: Path, labels: object, order: list[int] | None = None) -> Path:
     plain = json.loads((folder / "dataset.json").read_text())
-    labels = {"background": 0, "lesion": [1, 2], "necrosis": 2}
-    (folder / "dataset.json").write_text(json.dumps({**plain, "labels": labels}))
-    with pytest.raises(Refused, match="unnamed-label"):
-        drawn(as_plugin(folder), image(), AXIAL)
+    more = {} if order is None else {"regions_class_order": order}
+    (folder / "dataset.json").write_text(json.dumps({**plain, "labels": labels, **more}))
+    return folder
+
+
+KITS = {"background": 0, "kidney": [1, 2, 3], "renal masses": [2, 3], "tumour": 2}
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_network_of_regions_draws_each_region_whole_with_those_that_lie_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = np.zeros((24, 32, 40), dtype=np.int16)
+    written[4:14, 4:14, 4:14] = 1
+    written[6:12, 6:12, 6:12] = 3
+    written[8:10, 8:10, 8:10] = 2
+    monkeypatch.setattr(Threshold, "predict_single_npy_array", lambda *_: written)
+    plugin = as_plugin(with_labels(write_folder(tmp_path / "model"), KITS, [1, 3, 2]))
+    found = drawn(plugin, image(), AXIAL)
+    assert set(found) == {"kidney", "renal masses", "tumour"}
+    for name, volume in (("kidney", written > 0), ("renal masses", written > 1), ("tumour", written == 2)):
+        assert np.array_equal(found[name], volume), name
+    written[20, 20, 20] = 4
+    with pytest.raises(Refused, match="unnamed-label: the model drew 1 voxels under number 4"):
+        drawn(plugin, image(), AXIAL)
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize("order", [None, [1, 3], [3, 1, 2], [2, 3, 1], [1, 2, 2], [1, 3, 4], [2, 3, 2]])
+def test_regions_that_cannot_be_told_apart_again_are_refused_when_the_folder_is_opened(
+    tmp_path: Path, order: list[int] | None
+) -> None:
+    folder = with_labels(write_folder(tmp_path / "model"), KITS, order)
+    with pytest.raises(Refused, match=r"bad-metadata: .*regions \(kidney, renal masses, tumour\)"):
+        as_plugin(folder)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_regions_that_share_a_part_and_labels_that_are_no_numbers_are_refused_when_the_folder_is_opened(
+    tmp_path: Path,
+) -> None:
+    folder = write_folder(tmp_path / "model")
+    with pytest.raises(Refused, match=r"bad-metadata: .*regions \(lesion, rim\)"):
+        as_plugin(with_labels(folder, {"background": 0, "lesion": [1, 2], "rim": [2, 3]}, [1, 3]))
+    for labels in (["background", "lesion"], {"background": 0, "lesion": "one"}, {"lesion": None}):
+        with pytest.raises(Refused, match=r"bad-metadata: dataset.json names no channels and labels"):
+            as_plugin(with_labels(folder, labels))
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_label_in_a_list_of_one_has_its_name_and_what_was_ignored_in_training_is_none(
+    tmp_path: Path,
+) -> None:
+    folder = with_labels(
+        write_folder(tmp_path / "model"), {"background": [0], "lung tumour": [1], "ignore": 2}
+    )
+    truth = image() > -200
+    truth[:, 16:] = False
+    found = drawn(as_plugin(folder), image(), AXIAL)
+    assert list(found) == ["lung tumour"]
+    assert np.array_equal(found["lung tumour"], truth)
 
 
 @pytest.mark.usefixtures("stand_in")
