@@ -3,8 +3,8 @@
 Every random number of a step is drawn from (seed, fold, step), so a run that was killed and resumed learns the very
 same as one that was not. A folder of a run holds:
 
-    run.json             what was learned from what: settings, hash of the data, seed, commit (or that the code
-                         was changed since), environment
+    run.json             what was learned from what: settings, hash of the data and of the weights it began with,
+                         seed, commit (or that the code was changed since), environment
     checkpoint.pt        the last state, as long as the run is not finished
     fold0.safetensors    the averaged weights, float16; statistics of batch norm float32
     curves.json, curves.png
@@ -120,10 +120,11 @@ def fit(
 
     Begins at the checkpoint in `folder` when there is one, and ends early, leaving one, at step `stop_at`.
     `keeps_folds` says that the data were divided after the folds of `init_from` already (`training.frozen.fold_of`).
-    Refuses `another-run` when the folder belongs to other settings or other data, `bad-run` and `bad-checkpoint` when
-    what lies there cannot be read, `bad-experiment` when there is no such network, `training-patient` when the weights
-    in `init_from` have learned from who is held out, or do not say from whom, `diverged` when no numbers are left
-    (the curves are not drawn then, and no checkpoint stays), and what `predecessor_in` does.
+    Refuses `another-run` when the folder belongs to other settings, data or weights of `init_from`, `bad-run` and
+    `bad-checkpoint` when what lies there cannot be read, `bad-experiment` when there is no such network,
+    `training-patient` when the weights in `init_from` have learned from who is held out, or do not say from whom,
+    `diverged` when no numbers are left (the curves are not drawn then, and no checkpoint stays), and what
+    `predecessor_in` does.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / f"fold{fold}.safetensors"
@@ -161,7 +162,7 @@ def _learn(
     if checkpoint.is_file():
         _restore(state, checkpoint)
     else:
-        write_record(folder, experiment, fold, task.manifest, predecessor.held_out if predecessor else {})
+        write_record(folder, experiment, fold, task.manifest, predecessor)
     schedule = experiment.schedule
     while state.step < schedule.steps:
         if state.step == stop_at:

@@ -60,10 +60,10 @@ def predecessor_in(folder: Path, fold: int, data: DataManifest) -> Predecessor:
     Refuses `no-weights` (none of this fold), `bad-run` (the record or card cannot be read) and `training-patient`
     (nothing says whom the weights know).
     """
-    name = f"fold{fold}.safetensors"
-    place = next((one for one in (folder / f"fold{fold}", folder) if (one / name).is_file()), None)
-    if place is None:
+    weights = weights_in(folder, fold)
+    if weights is None:
         raise Refused("no-weights", f"{folder} (init_from) holds no weights of fold {fold}")
+    place = weights.parent
     said = next((place / one for one in ("card.json", "run.json") if (place / one).is_file()), None)
     held_out = None if said is None else _held_out(said, data)
     if held_out is None:
@@ -72,7 +72,14 @@ def predecessor_in(folder: Path, fold: int, data: DataManifest) -> Predecessor:
             f"nothing in {place} (init_from) says from whom its weights have learned: begin with a run or a model "
             "that keeps held_out in its run.json or card.json, or leave init_from out",
         )
-    return Predecessor(weights=place / name, fold=fold, held_out=held_out)
+    return Predecessor(weights=weights, fold=fold, held_out=held_out)
+
+
+def weights_in(folder: Path, fold: int) -> Path | None:
+    """Return the file of a fold in the folder of a run, of one fold of it, or of a model; None when none is there."""
+    name = f"fold{fold}.safetensors"
+    found = (place / name for place in (folder / f"fold{fold}", folder))
+    return next((path for path in found if path.is_file()), None)
 
 
 def _held_out(path: Path, data: DataManifest) -> dict[str, int] | None:
@@ -88,4 +95,4 @@ def _held_out(path: Path, data: DataManifest) -> dict[str, int] | None:
         ) from error
 
 
-__all__ = ["Predecessor", "predecessor_in"]
+__all__ = ["Predecessor", "predecessor_in", "weights_in"]

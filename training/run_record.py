@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,20 +13,28 @@ from pathlib import Path
 import torch
 
 from plugins.errors import Refused
+from store.file_hash import sha256_of
 from training.commit import commit
 from training.experiment import Experiment
 from training.manifest import DataManifest
+from training.predecessor import Predecessor, weights_in
 
 RECORD = "run.json"
+BEGUN_WITH = "init_from_sha256"
 PACKAGES = ("torch", "monai", "numpy", "scipy")
 
 
 def require_same_run(folder: Path, experiment: Experiment, fold: int, data: DataManifest) -> None:
-    """Refuse a folder of other settings or other data (`another-run`), or whose record cannot be read (`bad-run`)."""
+    """Refuse a folder whose record cannot be read (`bad-run`), or of another run (`another-run`).
+
+    It is another one with other settings or data, or when the weights of `init_from` are not those it began with; a
+    record of before that was written down, and weights that are no longer there, tell no difference.
+    """
     path = folder / RECORD
     try:
         said = json.loads(path.read_text())
         is_same = all(said.get(key) == value for key, value in _same(experiment, fold, data).items())
+        begun_with = said.get(BEGUN_WITH)
     except (OSError, ValueError, AttributeError) as error:
         raise Refused(
             "bad-run",
@@ -36,18 +43,23 @@ def require_same_run(folder: Path, experiment: Experiment, fold: int, data: Data
         ) from error
     if not is_same:
         raise Refused("another-run", f"{folder} holds a run with other settings or data; give another --out")
+    now = weights_in(Path(experiment.init_from), fold) if experiment.init_from else None
+    if begun_with and now and sha256_of(now) != begun_with:
+        raise Refused(
+            "another-run",
+            f"{folder} holds a run that began with other weights than {now} (init_from), which were learned anew "
+            "since: delete it, or give another --out",
+        )
 
 
 def write_record(
-    folder: Path, experiment: Experiment, fold: int, data: DataManifest, earlier: Mapping[str, int]
+    folder: Path, experiment: Experiment, fold: int, data: DataManifest, predecessor: Predecessor | None
 ) -> None:
-    """Write the record of a fold, whole or not at all.
-
-    `earlier` is the fold of each patient that the weights it begins with have learned from.
-    """
+    """Write the record of a fold, whole or not at all; `predecessor` is what it begins with."""
     about = {
         **_same(experiment, fold, data),
-        "held_out": {**earlier, **data.held_out},
+        "held_out": {**(predecessor.held_out if predecessor else {}), **data.held_out},
+        BEGUN_WITH: sha256_of(predecessor.weights) if predecessor else None,
         "experiment": asdict(experiment),
         "seed": experiment.seed,
         "commit": commit(),

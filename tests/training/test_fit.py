@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import sys
 from dataclasses import replace
@@ -117,6 +118,35 @@ def test_earlier_weights_are_where_a_transfer_begins(tmp_path: Path, crops: Path
     wider = replace(on, architecture={**on.architecture, "channels": [16, 16]})
     with pytest.raises(Refused, match="other-architecture"):
         fit(wider, 0, task, tmp_path / "wider")
+
+
+@pytest.mark.parametrize("stop_at", [None, 1])
+def test_a_stage_whose_first_one_was_learned_anew_is_another_run(
+    tmp_path: Path, crops: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int | None
+) -> None:
+    monkeypatch.setattr("training.fit.SETTLING_BATCHES", 1)
+    (experiment,) = read_experiments(written(tmp_path, 2))
+    task = nodule_task(experiment, 0, crops)
+    first = fit(experiment, 0, task, tmp_path / "first" / "fold0")
+    on = replace(experiment, init_from=str(tmp_path / "first"))
+    second = tmp_path / "second"
+    done = fit(on, 0, task, second, stop_at=stop_at)
+    record = json.loads((second / "run.json").read_text())
+    assert record["init_from_sha256"] == hashlib.sha256(first.read_bytes()).hexdigest()
+    assert json.loads((first.parent / "run.json").read_text())["init_from_sha256"] is None
+    assert fit(on, 0, task, second, stop_at=stop_at) == done
+    first.unlink()
+    if stop_at is None:
+        assert fit(on, 0, task, second) == done, "who tidied the first stage up keeps the second"
+    (first.parent / "run.json").unlink()
+    assert fit(replace(experiment, seed=5), 0, task, first.parent) == first
+    with pytest.raises(
+        Refused, match=r"another-run: .*second holds a run that began with other weights than .*first"
+    ):
+        fit(on, 0, task, second)
+    del record["init_from_sha256"]
+    (second / "run.json").write_text(json.dumps(record))
+    assert fit(on, 0, task, second).is_file(), "a record of before says nothing of it"
 
 
 def test_weights_that_a_node_learned_know_a_patient_by_his_id_too() -> None:
