@@ -212,10 +212,14 @@ def train(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch.", show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a model, each fold a network; a run that was killed goes on where it was, what is done stays done."""
+    """Train a model, each fold a network; a run that was killed goes on where it was, what is done stays done.
+
+    Two commands do not learn in one folder at the same time: the second is refused (`folder-in-use`).
+    """
     require_learn()
     import torch
 
+    from store.backup import held
     from training.experiment import read_experiments
     from training.fit import fit
     from training.tasks import task_of
@@ -230,7 +234,11 @@ def train(
                 task = task_of(one, number, data)
                 if not task.manifest.fold(number):
                     raise Refused("no-such-fold", f"nobody is in fold {number} of {task.manifest.name}")
-                weights = fit(one, number, task, place, tell=tell)
+                place.mkdir(parents=True, exist_ok=True)
+                with held(
+                    place / ".lock", f"another command learns in {place}; wait for it, or give another --out"
+                ):
+                    weights = fit(one, number, task, place, tell=tell)
             curves = json.loads((place / "curves.json").read_text(), parse_constant=lambda _: None)
             judged = curves["judged"]
             written.append(

@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+import training.fit
 from models.networks import build
 from node.cli import app
 from plugins.errors import Refused, Unavailable
@@ -63,6 +65,31 @@ def test_the_command_learns_balls_shows_where_it_stands_and_draws_the_curves(
     kept = load_file(folder / "fold0.safetensors")
     assert kept["down.weight"].dtype == torch.float16
     assert {v.dtype for name, v in kept.items() if "running_" in name} == {torch.float32}
+
+
+def test_a_folder_in_which_another_command_learns_is_refused(
+    tmp_path: Path, crops: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.fit.SETTLING_BATCHES", 1)
+    out = tmp_path / "runs"
+    asked = ["--data", str(crops), "--out", str(out), "--json"]
+    first = written(tmp_path, 2)
+    (other := tmp_path / "other.yaml").write_text(first.read_text().replace("seed: 1", "seed: 2"))
+    take_step = training.fit._step
+    refused: list[BaseException | None] = []
+
+    def step(*of: Any) -> float:
+        if not refused:
+            refused.append(None)
+            refused[0] = CliRunner().invoke(app, ["train", str(other), *asked]).exception
+        return take_step(*of)
+
+    monkeypatch.setattr("training.fit._step", step)
+    said = CliRunner().invoke(app, ["train", str(first), *asked])
+    assert said.exit_code == 0, said.output
+    assert isinstance(refused[0], Refused) and refused[0].code == "folder-in-use"
+    assert json.loads((out / "tiny" / "fold0" / "run.json").read_text())["seed"] == 1
+    assert CliRunner().invoke(app, ["train", str(first), *asked]).exit_code == 0
 
 
 def test_a_run_that_was_stopped_learns_the_very_same_as_one_that_was_not(tmp_path: Path, crops: Path) -> None:
