@@ -75,6 +75,50 @@ def test_a_head_out_of_bounds_is_refused(site: WebSite, lines: list[str], expect
     assert site.client().get("/health").status_code == 200
 
 
+def everything(sock: socket.socket) -> bytes:
+    """Return what comes until the peer closes."""
+    with sock:
+        return b"".join(iter(lambda: sock.recv(4096), b""))
+
+
+@pytest.mark.parametrize(
+    ("target", "accept"),
+    [("POST /intake/study", "*/*"), ("GET /health", "text/html"), (f"POST /{'x' * 5000}", "*/*")],
+    ids=["body", "page", "long"],
+)
+def test_what_follows_a_body_of_two_lengths_is_no_request_and_the_connection_closes(
+    site: WebSite, target: str, accept: str
+) -> None:
+    body = b"0\r\n\r\nGET /health HTTP/1.1\r\nHost: h\r\n\r\n"
+    lengths = (f"Content-Length: {len(body)}", "Transfer-Encoding: chunked")
+    head = (f"{target} HTTP/1.1", "Host: localhost", f"Accept: {accept}")
+    began = time.monotonic()
+    said = everything(raw(site.server.port, *head, *lengths, body=body))
+    assert time.monotonic() - began < web_server.HEAD_SECONDS / 3  # not for its silence
+    assert said.startswith(b"HTTP/1.1 400 ") and said.count(b"HTTP/1.1 ") == 1
+    assert b"\r\nconnection: close\r\n" in said.lower()
+
+
+@pytest.mark.parametrize(
+    ("target", "field", "expected"),
+    [("/intake/study", "Content-Encoding: gzip", 415), ("/intake/study", "Transfer-Encoding: chunked", 415),
+     ("/nothing", "Origin: http://elsewhere", 403), ("/health", "Expect: 100-continue", 405)],
+)  # fmt: skip
+def test_the_body_of_a_refused_request_is_not_the_next_request(
+    site: WebSite, target: str, field: str, expected: int
+) -> None:
+    body = b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n"
+    head = [f"POST {target} HTTP/1.1", "Host: localhost", field]
+    if field.startswith("Transfer"):
+        head.append("Content-Encoding: gzip")
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    else:
+        head.append(f"Content-Length: {len(body)}")
+    last = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    said = everything(raw(site.server.port, *head, body=body + last))
+    assert [int(part[:3]) for part in said.split(b"HTTP/1.1 ")[1:]] == [expected, 200]
+
+
 def test_the_limit_of_an_upload_is_the_settings(tmp_path: Path) -> None:
     router = APIRouter()
 
