@@ -31,7 +31,7 @@ from sqlmodel import select
 from plugins.errors import Refused, Unavailable
 from store.checked_copy import copy_checked, copy_file, sync_folders, write_whole
 from store.database import Database, aware_utc
-from store.file_hash import has_hash
+from store.file_hash import has_hash, is_hash
 from store.objects import ObjectStore
 from store.row_copy import copy_rows
 from store.tables import Instance, Result
@@ -62,7 +62,7 @@ class Backup:
     files: Mapping[str, str]
     """sha256 of every other file, by its path in the backup."""
     missing: tuple[str, ...] = ()
-    """Objects that were named and not whole in the node: `nadir fsck` there says more."""
+    """What rows name as an object and was not whole in the node: `nadir fsck` there says more."""
     mended: tuple[str, ...] = ()
     """Objects that lay in the folder and were not whole there any more; they were copied again."""
 
@@ -248,6 +248,8 @@ def _copy_rows(database: Database, path: Path) -> None:
 def objects_named(path: Path) -> dict[str, int]:
     """Return hash and length of every object that the rows of a backup name; the file stays as it is.
 
+    What a damaged row says is its hash may be none.
+
     Refuses `damaged-backup`.
     """
     statement = "SELECT sha256, size_bytes FROM instance UNION SELECT sha256, size_bytes FROM result"
@@ -269,6 +271,9 @@ def _copy_objects(
     """Return the hashes of objects that could not be copied, and of those whose earlier copy was not whole."""
     missing, mended = [], []
     for sha256 in counted(sorted(named), progress):
+        if not is_hash(sha256):
+            missing.append(sha256)
+            continue
         target = object_path(folder, sha256)
         is_there = target.is_file()
         if is_there and _is_whole(target, sha256, named[sha256], verify):

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import file_digest
 from pathlib import Path
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def is_hash(name: str) -> bool:
+    """Return True when a name is one that a sha256 may be: 64 lower-case hexadecimal digits."""
+    return SHA256.fullmatch(name) is not None
 
 
 def sha256_of(path: Path) -> str:
@@ -20,4 +28,4 @@ def has_hash(path: Path, sha256: str) -> bool:
         return False
 
 
-__all__ = ["has_hash", "sha256_of"]
+__all__ = ["has_hash", "is_hash", "sha256_of"]

@@ -23,10 +23,9 @@ from sqlmodel import Session, col, select
 
 from plugins.errors import Refused, Unavailable
 from store.failpoint import reach
-from store.file_hash import has_hash, sha256_of
+from store.file_hash import has_hash, is_hash, sha256_of
 from store.tables import Instance, Result
 
-SHA256 = re.compile(r"[0-9a-f]{64}")
 TEMPORARY = re.compile(r"(?P<process>[0-9]+)-(?:(?P<host>[0-9a-f]{8})-)?[0-9a-f]{32}\.part")
 """Names of files that are arriving: who receives them, on which machine (earlier releases did not say), and chance."""
 QUARANTINE_BYTES = 1 << 30
@@ -114,7 +113,7 @@ class ObjectStore:
 
     def path(self, sha256: str) -> Path:
         """Return where the object of this hash lies, or would lie. Refuses `bad-object-name`."""
-        if SHA256.fullmatch(sha256) is None:
+        if not is_hash(sha256):
             raise Refused("bad-object-name", "An object is named by 64 lower-case hexadecimal digits.")
         return self._objects / sha256[:2] / f"{sha256}.dcm"
 
@@ -233,13 +232,13 @@ class ObjectStore:
         """Give the hash of every object on disk, or of those that begin with two digits, in no order."""
         with _unavailable():
             for path in self._objects.glob(f"{prefix or '[0-9a-f][0-9a-f]'}/*.dcm"):
-                if SHA256.fullmatch(path.stem):
+                if is_hash(path.stem):
                     yield path.stem
 
     def came_at(self, sha256: str) -> datetime | None:
         """Return when the bytes of an object last came, by its file; None when it is not there. Raises Unavailable."""
         with _unavailable():
-            nanoseconds = _age(self.path(sha256))
+            nanoseconds = _age(self.path(sha256)) if is_hash(sha256) else 0  # a damaged row's
         return datetime.fromtimestamp(nanoseconds / 1e9, tz=UTC) if nanoseconds else None
 
     def is_intact(self, sha256: str) -> bool:

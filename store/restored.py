@@ -27,7 +27,8 @@ from store.backup import (
 )
 from store.checked_copy import RESTORING, copy_checked, empty_unless_made, sync_folders
 from store.database import Database
-from store.file_hash import has_hash
+from store.file_hash import has_hash, is_hash
+from store.fsck.fault import shown
 from store.objects import ObjectStore
 from store.row_copy import copy_rows, has_rows
 
@@ -87,8 +88,9 @@ def _bring_files(folder: Path, chosen: Backup, home: Path, progress: Progress) -
         if path != ROWS
     ]
     named = sorted(objects_named(place / ROWS))
-    wanted += [(object_path(folder, sha256), objects.path(sha256), sha256) for sha256 in named]
-    return tuple(
+    wanted += [(object_path(folder, one), objects.path(one), one) for one in named if is_hash(one)]
+    nameless = tuple(f"objects/{shown(one)}.dcm" for one in named if not is_hash(one))
+    return nameless + tuple(
         str(source.relative_to(folder))
         for source, target, sha256 in counted(wanted, progress)
         if not _is_brought(source, target, sha256)

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from plugins.errors import Refused
-from store.file_hash import has_hash, sha256_of
+from store.file_hash import has_hash, is_hash, sha256_of
 from store.fsck.fault import NOT_OURS, REPAIR, RESTORE, Fault, shown, unreadable
 from store.objects import TEMPORARY, ObjectStore
 from store.part10 import scan_header
@@ -117,6 +117,9 @@ def _readable(root: Path, subject: str, faults: Iterator[Fault]) -> Iterator[Fau
 
 def _object(objects: ObjectStore, one: Named, *, quick: bool) -> Iterator[Fault]:
     """I1, and of an instance that it is what its row says."""
+    if not is_hash(one.sha256):
+        yield _nameless(one)
+        return
     path = objects.path(one.sha256)
     again = f"send it again from {one.source}" if one.source else "restore the store from a copy"
     try:
@@ -159,6 +162,16 @@ def _header(path: Path, one: Named, again: str) -> Iterator[Fault]:
     if header.sop_instance_uid != one.sop_instance_uid or not same_study:
         sentence = f"The bytes are of another instance or study than {one.subject} says."
         yield _broken(one, "row-of-another-object", sentence, RESTORE, invariant="I6")
+
+
+def _nameless(one: Named) -> Fault:
+    return Fault(
+        invariant="I1",
+        code="row-without-hash",
+        subject=one.subject,
+        sentence=f"What the row of {one.subject} says is its hash is none: which bytes are its own is not known.",
+        todo=RESTORE,
+    )
 
 
 def _broken(one: Named, code: str, sentence: str, todo: str, *, invariant: str = "I1") -> Fault:

@@ -33,7 +33,7 @@ def check_patients(database: Database, objects: ObjectStore) -> Iterator[Fault]:
             .order_by(col(Study.id), col(Instance.id))
         ).all()
     for (pk, *patient), group in itertools.groupby(rows, key=lambda row: row[:3]):
-        headers = (header_of(objects.path(sha256)) for *_, sha256 in group)
+        headers = (header_of(objects, sha256) for *_, sha256 in group)
         are_of_it = (list(patient_key(one)[1:]) == patient for one in headers if one is not None)
         first = next(are_of_it, True)
         if not (first or any(are_of_it)):

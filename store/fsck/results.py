@@ -87,7 +87,7 @@ def check_results(database: Database, objects: ObjectStore) -> Iterator[Fault]:
         if one.plugin == response_jobs.PLUGIN:
             with database.reading() as session:
                 known |= _of_person(session, one.patient_pk)
-        yield from _result(objects.path(one.sha256), one, known, patients)
+        yield from _result(objects, one, known, patients)
 
 
 def _of_person(session: Session, patient_pk: int) -> frozenset[str]:
@@ -111,7 +111,7 @@ def _of_person(session: Session, patient_pk: int) -> frozenset[str]:
 
 def _patients(objects: ObjectStore, hashes: list[str]) -> Iterator[tuple[str, str]]:
     for sha256 in hashes:
-        header = header_of(objects.path(sha256))
+        header = header_of(objects, sha256)
         if header is not None:
             yield _patient(header)
 
@@ -121,18 +121,19 @@ def _patient(header: Header) -> tuple[str, str]:
     return (header.patient_id, header.issuer if header.patient_id else header.study_instance_uid)
 
 
-def header_of(path: Path) -> Header | None:
-    """Return the header of an object; None when it cannot be read, which is told of elsewhere."""
+def header_of(objects: ObjectStore, sha256: str) -> Header | None:
+    """Return the header of an object; None when it cannot be read or named, which is told of elsewhere."""
     try:
+        path = objects.path(sha256)
         return scan_header(path) if path.is_file() else None
     except (Refused, Unavailable, OSError):
         return None
 
 
 def _result(
-    path: Path, one: Computed, known: frozenset[str], patients: frozenset[tuple[str, str]]
+    objects: ObjectStore, one: Computed, known: frozenset[str], patients: frozenset[tuple[str, str]]
 ) -> Iterator[Fault]:
-    header = header_of(path)
+    header = header_of(objects, one.sha256)
     if header is None:
         return
     subject = f"result {one.pk}"
@@ -140,7 +141,7 @@ def _result(
         yield _fault(subject, "result-of-another-study", "The result says that it is of another study.")
     if patients and header.patient_id not in {patient_id for patient_id, _ in patients}:
         yield _fault(subject, "result-of-another-patient", "The result says that it is of another patient.")
-    if not _referenced(path) <= known:
+    if not _referenced(objects.path(one.sha256)) <= known:
         yield _fault(
             subject, "result-of-other-images", "The result refers to images that its job was not given."
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from backed_up_home import NOON, files_below, made_home, make
 from outbox_rows import waiting_results
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
 
 from plugins.errors import Refused, Unavailable
 from store import backup as store_backup
@@ -75,6 +75,23 @@ def test_what_was_damaged_in_the_backup_folder_is_copied_again(
     short.write_bytes(b"")
     objects.path(short.stem).write_bytes(b"?")
     assert make(database, home, folder, hours=3).missing == (short.stem,)
+
+
+@pytest.mark.parametrize("sha256", ["../../../etc/passwd", "/etc/\x1bpasswd"])
+def test_what_a_damaged_row_says_is_its_hash_counts_as_missing_and_all_else_is_copied_and_comes_back(
+    database: Database, home: Path, tmp_path: Path, sha256: str
+) -> None:
+    with database.transaction() as session:
+        session.execute(text("UPDATE result SET sha256 = :sha256 WHERE id = 1"), {"sha256": sha256})
+    folder, again = tmp_path / "backups", tmp_path / "again"
+    made = make(database, home, folder)
+    assert made.missing == (sha256,)
+    assert len(list((folder / "objects").rglob("*.dcm"))) == made.objects - 1
+    restored = restore(folder, again, f"sqlite:///{again / 'nadir.sqlite'}")
+    shown = sha256.replace("\x1b", r"\x1b")
+    assert restored.damaged == (f"objects/{shown}.dcm",)
+    assert len(files_below(again / "store" / "objects")) == made.objects - 1
+    assert prune(folder, 1) == 0
 
 
 def test_what_arrives_while_a_backup_is_made_is_in_it_whole_or_not_at_all(

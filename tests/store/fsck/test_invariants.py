@@ -170,6 +170,29 @@ def test_i1_a_result_whose_bytes_are_gone_is_found(node: WholeNode) -> None:
     assert mended(node)[0].fault.todo == "restore the store from a copy"
 
 
+@pytest.mark.parametrize("table", ["instance", "result"])
+@pytest.mark.parametrize("sha256", ["../../../etc/passwd", "", "A" * 64])
+def test_i1_a_row_whose_hash_is_none_is_told_as_one_fault_beside_all_others(
+    node: WholeNode, table: str, sha256: str
+) -> None:
+    lost = an_object(node, 1)
+    lost.unlink()
+    execute(node, f"UPDATE {table} SET sha256 = :sha256 WHERE id = 1", sha256=sha256)
+    faults = {fault.code: fault for fault in found(node)}
+    told = faults["row-without-hash"]
+    assert (told.invariant, told.subject, told.todo) == (
+        "I1",
+        f"{table} 1",
+        "restore the database from a copy",
+    )
+    assert faults["object-missing"].subject == lost.stem
+    left = {one.fault.code: one.mended for one in mended(node)}
+    assert left["row-without-hash"] == left["object-missing"] == ""
+    if table == "instance":
+        assert left["orphan"].startswith("taken in")
+        assert not list((node.objects.root / "quarantine").iterdir())
+
+
 def test_i2_two_jobs_of_one_piece_of_work_are_found(node: WholeNode) -> None:
     with node.database.transaction() as session:
         job = session.exec(select(Job).where(Job.id == 1)).one()
