@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 from hashlib import file_digest
 from pathlib import Path
 
@@ -15,9 +18,15 @@ def is_hash(name: str) -> bool:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of a whole file."""
-    with path.open("rb") as file:
+    """Return the sha256 of a whole file. Raises OSError, also for a pipe, which might be waited for without end."""
+    with open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no file", str(path))
         return file_digest(file, "sha256").hexdigest()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def has_hash(path: Path, sha256: str) -> bool:

@@ -282,7 +282,8 @@ def strays(session: Session, objects: ObjectStore, prefix: str) -> tuple[list[st
     named = _named(session, prefix)
     held = set(objects.names(prefix))
     with _unavailable():
-        without_row = sorted(held - named, key=lambda sha256: (_age(objects.path(sha256)), sha256))
+        files = (sha256 for sha256 in held - named if objects.path(sha256).is_file())
+        without_row = sorted(files, key=lambda sha256: (_age(objects.path(sha256)), sha256))
     return without_row, sorted(named - held)
 
 

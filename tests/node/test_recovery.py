@@ -74,6 +74,18 @@ def run(small: SmallNode) -> tuple[int, int]:
     return Recovery(intake).run(lambda: False)
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_not_taken_in_after_a_start_and_stays(
+    small: SmallNode, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    strange = small.objects.path("ab" * 32)
+    make(strange)
+    sha256 = kept(small, images(tmp_path, 1)[0])
+    assert run(small) == (1, 0)
+    assert [row.sha256 for row in small.rows(Instance)] == [sha256]
+    assert strange.exists()
+
+
 @pytest.mark.parametrize("few", [recovery_module.FEW, -1], ids=["in one pass", "folder by folder"])
 def test_what_was_kept_and_not_recorded_is_taken_in_after_a_start(
     small: SmallNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int
