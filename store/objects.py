@@ -354,7 +354,7 @@ def _short(name: str) -> str:
 
 
 def _without_maker(folder: Path) -> list[Path]:
-    return [left for left in folder.iterdir() if not _has_maker(left)]
+    return [left for left in folder.iterdir() if not (left.is_dir() or _has_maker(left))]
 
 
 def _has_maker(left: Path) -> bool:

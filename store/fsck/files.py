@@ -95,7 +95,7 @@ def check_files(
     """
     for one in held.values():
         yield from _object(objects, one, quick=quick)
-    yield from _unknown(objects.root, frozenset(FOLDERS), "")
+    yield from _unknown(objects.root, frozenset(FOLDERS), "", of_folders=True)
     for name in FOLDERS:
         mode = (objects.root / name).lstat().st_mode
         if stat.S_ISDIR(mode) and mode & 0o777 & ~FOLDER_MODE:
@@ -123,7 +123,10 @@ def _object(objects: ObjectStore, one: Named, *, quick: bool) -> Iterator[Fault]
     path = objects.path(one.sha256)
     again = f"send it again from {one.source}" if one.source else "restore the store from a copy"
     try:
-        size = path.stat().st_size
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "it is no file", str(path))  # which is told by its name
+        size = state.st_size
         is_whole = (quick and size == one.size_bytes) or sha256_of(path) == one.sha256
     except PermissionError as error:
         if os.access(path.parent, os.X_OK):  # otherwise its folder is told of once
@@ -178,7 +181,9 @@ def _broken(one: Named, code: str, sentence: str, todo: str, *, invariant: str =
     return Fault(invariant=invariant, code=code, subject=one.sha256, sentence=sentence, todo=todo)
 
 
-def _unknown(folder: Path, known: frozenset[str] | re.Pattern[str], below: str) -> Iterator[Fault]:
+def _unknown(
+    folder: Path, known: frozenset[str] | re.Pattern[str], below: str, *, of_folders: bool = False
+) -> Iterator[Fault]:
     """I4: in a folder lie plain files or folders of ours, under names of ours."""
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda e: e.name):
@@ -187,8 +192,11 @@ def _unknown(folder: Path, known: frozenset[str] | re.Pattern[str], below: str) 
                 if isinstance(known, re.Pattern)
                 else entry.name in known
             )
-            if entry.is_symlink() or not is_known:
+            is_of_kind = (entry.is_dir if of_folders else entry.is_file)(follow_symlinks=False)
+            if not (is_known and is_of_kind):
                 kind = "A link" if entry.is_symlink() else "Something"
+                if is_known and not entry.is_symlink():
+                    kind = f"Something that is no {'folder' if of_folders else 'file'} and"
                 yield Fault(
                     invariant="I4",
                     code="link" if entry.is_symlink() else "unknown-file",
@@ -206,7 +214,7 @@ def _mode(subject: str, mode: int, most: int) -> Fault:
 def _incoming(objects: ObjectStore, now: float) -> Iterator[Fault]:
     yield from _unknown(objects.root / "incoming", TEMPORARY, "incoming/")
     for path in objects.abandoned():
-        if TEMPORARY.fullmatch(path.name) and not path.is_symlink():
+        if TEMPORARY.fullmatch(path.name) and _is_file(path):
             yield Fault(
                 invariant="disk",
                 code="dead-temporary",
@@ -218,7 +226,7 @@ def _incoming(objects: ObjectStore, now: float) -> Iterator[Fault]:
 
 
 def _objects(objects: ObjectStore, held: Mapping[str, Named], now: float) -> Iterator[Fault]:
-    yield from _unknown(objects.root / "objects", re.compile("[0-9a-f]{2}"), "objects/")
+    yield from _unknown(objects.root / "objects", re.compile("[0-9a-f]{2}"), "objects/", of_folders=True)
     for folder in sorted((objects.root / "objects").iterdir()):
         # is_dir() would answer False, from Python 3.14 on, for what may not be looked at.
         if stat.S_ISDIR(folder.lstat().st_mode):
@@ -229,9 +237,9 @@ def _objects_of(folder: Path, held: Mapping[str, Named], now: float) -> Iterator
     ours = re.compile(rf"{re.escape(folder.name)}[0-9a-f]{{62}}\.dcm")
     yield from _unknown(folder, ours, f"objects/{folder.name}/")
     for path in sorted(folder.glob("*.dcm")):
-        if path.is_symlink() or not ours.fullmatch(path.name):
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) and ours.fullmatch(path.name)):
             continue
-        mode = path.stat().st_mode
         if mode & 0o777 & ~OBJECT_MODE:
             yield _mode(f"objects/{folder.name}/{path.name}", mode, OBJECT_MODE)
         if path.stem not in held:
@@ -248,7 +256,7 @@ def _objects_of(folder: Path, held: Mapping[str, Named], now: float) -> Iterator
 def _quarantine(objects: ObjectStore, held: Mapping[str, Named], *, quick: bool) -> Iterator[Fault]:
     folder = objects.root / "quarantine"
     yield from _unknown(folder, QUARANTINED, "quarantine/")
-    names = {path.name for path in folder.iterdir() if QUARANTINED.fullmatch(path.name)}
+    names = {path.name for path in folder.iterdir() if QUARANTINED.fullmatch(path.name) and _is_file(path)}
     for name in sorted(names):
         sha256, kind = name.split(".")
         if kind == "json":
@@ -289,6 +297,14 @@ def _set_aside(path: Path, sha256: str) -> Iterator[Fault]:
 
 def _aside(code: str, subject: str, sentence: str) -> Fault:
     return Fault(invariant="disk", code=code, subject=subject, sentence=sentence, todo=REPAIR, young=True)
+
+
+def _is_file(path: Path) -> bool:
+    """Return True for a file that is there, False for a folder, a link or a pipe under its name."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _is_young(path: Path, now: float) -> bool:

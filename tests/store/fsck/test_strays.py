@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from fsck_faults import codes, found, mended
-from sqlmodel import select
+from sqlmodel import col, select, update
 from whole_node import WholeNode, encoded, image, seg
 
 from node.fsck import look
@@ -180,6 +180,55 @@ def test_a_file_beside_the_folders_of_evaluations_and_models_is_told_as_a_file(
         "Something that the node did not make lies in its folder."
     }
     assert not any(fault.young for fault in faults)
+
+
+def plug(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(os.path.relpath(path))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, plug])
+@pytest.mark.parametrize(
+    "where",
+    [
+        f"incoming/{DEAD_PROCESS}-{'0' * 32}.part",
+        f"objects/ab/{'ab' * 32}.dcm",
+        f"quarantine/{'ab' * 32}.dcm",
+        f"quarantine/{'ab' * 32}.json",
+    ],
+)
+def test_what_is_no_file_under_a_name_of_ours_is_told_once_and_not_touched(
+    node: WholeNode, monkeypatch: pytest.MonkeyPatch, where: str, make: Callable[[Path], None]
+) -> None:
+    monkeypatch.chdir(node.objects.root)
+    make(node.objects.root / where)
+    for quick in (True, False):
+        (fault,) = found(node, quick=quick)
+        assert (fault.invariant, fault.code, fault.subject) == ("I4", "unknown-file", where)
+        assert fault.sentence == "Something that is no file and that the node did not make lies in its store."
+    assert [one.mended for one in mended(node)] == [""]
+    assert node.objects.sweep() == (0 if make is os.mkdir or "incoming" not in where else 1)
+    assert (node.objects.root / where).exists() == (make is os.mkdir or "incoming" not in where)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, plug])
+def test_what_is_no_file_in_the_place_of_an_object_is_told_and_that_the_object_is_not_there(
+    node: WholeNode, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None]
+) -> None:
+    with node.database.reading() as session:
+        pk, sha256 = session.exec(select(Instance.id, Instance.sha256)).all()[0]
+    path = node.objects.path(sha256)
+    path.unlink()
+    monkeypatch.chdir(path.parent)
+    make(path)
+    with node.database.transaction() as session:  # as long as what lies there
+        session.execute(update(Instance).where(col(Instance.id) == pk).values(size_bytes=path.stat().st_size))
+    for quick in (True, False):
+        assert [(fault.code, fault.subject) for fault in found(node, quick=quick)] == [
+            ("object-missing", sha256),
+            ("unknown-file", f"objects/{sha256[:2]}/{sha256}.dcm"),
+        ]
+    assert [one.mended for one in mended(node)] == ["", ""]
 
 
 def test_a_race_with_a_live_node_is_no_fault(node: WholeNode, monkeypatch: pytest.MonkeyPatch) -> None:
