@@ -10,6 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -77,11 +78,12 @@ def look(
 def repair(database: Database, objects: ObjectStore, faults: list[Fault]) -> list[Looked]:
     """Return what became of each fault. Nothing is deleted that could be the only copy: it goes to quarantine.
 
-    What is missing comes last: another fault's mending may have moved its bytes to quarantine, from where it returns.
-    What has no row is taken in as it came.
+    What is missing comes last, and what was damaged is asked for once more: another fault's mending may have moved its
+    bytes to quarantine, from where it returns. What has no row is taken in as it came.
     """
     mender = _Mender(database, objects)
-    return [mender.mend(fault) for fault in sorted(faults, key=mender.turn)]
+    looked = [mender.mend(fault) for fault in sorted(faults, key=mender.turn)]
+    return [mender.again(one) for one in looked]
 
 
 class _Mender:
@@ -117,6 +119,15 @@ class _Mender:
             said = error.strerror if isinstance(error, OSError) else str(error)
             return _left(fault, f"{fault.todo} (not mended: {said})")
         return Looked(fault=fault)
+
+    def again(self, one: Looked) -> Looked:
+        """Return a damaged object that is left as one that came back, when its bytes lie in quarantine by now."""
+        if one.mended or one.fault.code != "object-damaged":
+            return one
+        with suppress(NadirError, OSError):  # it stays left, and says why
+            restored = self._missing(one.fault)
+            return restored if restored.mended else one
+        return one
 
     def _rows(self, fault: Fault) -> Looked:
         change, done = ROWS[fault.code]

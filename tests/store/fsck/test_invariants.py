@@ -151,6 +151,21 @@ def test_i1_an_object_under_another_name_is_brought_back_in_one_go(node: WholeNo
     assert not other.exists()
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_i1_objects_that_lie_in_each_others_place_are_brought_back_in_one_go(
+    node: WholeNode, count: int
+) -> None:
+    paths = [an_object(node, number) for number in range(count)]
+    contents = [path.read_bytes() for path in paths]
+    for path, content in zip(paths, contents[1:] + contents[:1], strict=True):
+        overwrite(path, content)
+    assert codes(node) == [("I1", "object-damaged")] * count
+    assert [one.mended for one in mended(node)] == ["brought back from quarantine"] * count
+    assert found(node) == []
+    assert [path.read_bytes() for path in paths] == contents
+    assert not list((node.objects.root / "quarantine").iterdir())
+
+
 def test_i1_an_object_whose_bytes_lie_in_quarantine_is_for_fsck_to_bring_back(node: WholeNode) -> None:
     path = an_object(node)
     aside = node.objects.root / "quarantine" / path.name
