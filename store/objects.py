@@ -22,6 +22,7 @@ from pathlib import Path
 from sqlmodel import Session, col, select
 
 from plugins.errors import Refused, Unavailable
+from store.checked_copy import sync
 from store.failpoint import reach
 from store.file_hash import has_hash, is_hash, sha256_of
 from store.tables import Instance, Result
@@ -264,13 +265,8 @@ class ObjectStore:
             os.close(descriptor)
 
     def _sync_folder(self, folder: Path) -> None:
-        if not self._sync:
-            return
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        if self._sync:
+            sync(folder)
 
 
 def strays(session: Session, objects: ObjectStore, prefix: str) -> tuple[list[str], list[str]]:
@@ -393,6 +389,8 @@ def _unavailable(where: str = "") -> Iterator[None]:
             todo = "let the user that runs nadir read and write it (chown or chmod)."
         elif isinstance(error, FileNotFoundError) and where:
             todo = "is its disk mounted?"
+        elif isinstance(error, FileExistsError | IsADirectoryError | NotADirectoryError):
+            where, todo = f" at {error.filename2 or error.filename}", "look what lies there and take it out."
         state = f"cannot be written or read ({reason}); {todo}"
         raise Unavailable(f"The object store{where} {state}", outside=f"The object store {state}") from error
 

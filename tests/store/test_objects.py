@@ -217,6 +217,28 @@ def test_a_root_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
         ObjectStore(tmp_path / "file" / "store")
 
 
+@pytest.mark.parametrize("name", ["objects/02", "incoming"])
+def test_a_file_in_the_place_of_a_folder_is_named_with_what_to_do(tmp_path: Path, name: str) -> None:
+    root = ObjectStore(tmp_path / "store", sync=False).root
+    (root / name).rmdir()
+    (root / name).write_text("")
+    with pytest.raises(Unavailable) as caught:
+        ObjectStore(root)
+    said = "cannot be written or read (File exists); look what lies there and take it out."
+    assert str(caught.value) == f"The object store at {root / name} {said}"
+    assert caught.value.outside == f"The object store {said}"
+
+
+def test_a_folder_in_the_place_of_an_object_is_named_with_what_to_do(objects: ObjectStore) -> None:
+    path = objects.path(hashlib.sha256(b"data").hexdigest())
+    path.mkdir()
+    with pytest.raises(
+        Unavailable, match=rf"at {path} .*\(Is a directory\); look what lies there and take it out"
+    ):
+        objects.put(b"data")
+    assert leftovers(objects) == []
+
+
 def test_free_space_is_told(objects: ObjectStore) -> None:
     assert 0 < objects.free_bytes() < 1 << 60
 
