@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from node.address import AE
+from node.address import AE, WEB_ADDRESS
 from node.paths import MaybePath, without_tilde
 from node.quantities import MOST, MOST_SECONDS, Seconds
 from node.secrets import read_secret
@@ -31,7 +31,10 @@ STATUS = re.compile(r"0x[0-9A-Fa-f]{4}")
 
 
 class DeliverySettings(BaseModel):
-    """What is particular to one destination. The defaults suit a PACS that keeps to the standard."""
+    """What is particular to one destination. The defaults suit a PACS that keeps to the standard.
+
+    Of a DICOM peer that is called and is no destination only `tls` counts.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
@@ -137,11 +140,31 @@ def taking(
     return tuple(key for key in keys if kind in deliveries.get(key, DeliverySettings()).results)
 
 
+def require_known(
+    deliveries: Mapping[str, DeliverySettings], destinations: Iterable[str], others: Iterable[str]
+) -> None:
+    """Return when these settings are those of peers that are called; `others` are no destinations, or may be.
+
+    Raises ValueError: a name that is spelt wrong would leave the real peer without its TLS, say.
+    """
+    known, usual = set(map(key_of, destinations)), dict(DeliverySettings())
+    called = {key_of(text) for text in others if not WEB_ADDRESS.fullmatch(text)}
+    for name, own in deliveries.items():
+        if name in known:
+            continue
+        if name not in called:
+            where = "no DICOM peer of priors_from, worklist.sources or commitment_callers"
+            raise ValueError(f"delivery: '{name}' is none of the destinations, and {where}")
+        if vain := [field for field, value in own if field != "tls" and value != usual[field]]:
+            raise ValueError(f"delivery: '{name}' is no destination: it can have tls, not {', '.join(vain)}")
+
+
 __all__ = [
     "KINDS",
     "MORE_KINDS",
     "DeliverySettings",
     "key_of",
+    "require_known",
     "taking",
     "with_credentials",
     "without_credentials",

@@ -15,7 +15,7 @@ from pydantic_settings import (
 )
 
 from node.address import AE, WEB_ADDRESS, is_destination, parse_destination, shown, web_root
-from node.deliveries import DeliverySettings, key_of, taking, without_credentials
+from node.deliveries import DeliverySettings, key_of, require_known, taking, without_credentials
 from node.networks import Networks
 from node.oidc_settings import OidcSettings
 from node.paths import HomePath, MaybePath, without_tilde
@@ -141,7 +141,8 @@ class Settings(BaseSettings):
         description="Which callers may ask for storage commitment, and where the answer goes: AE@host:port",
     )
     delivery: dict[str, DeliverySettings] = Field(
-        default_factory=dict, description="Settings of each destination, by its address without password"
+        default_factory=dict,
+        description="Settings of each destination, by its address without password; of others that are called, tls",
     )
     pacs_url: str = Field(default="", description="DICOMweb root of the PACS that studies are pulled from")
     hook_token: Annotated[str, SECRET] = Field(
@@ -268,11 +269,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _known_destinations(self) -> Self:
-        """A name that is spelt wrong would leave the real destination without its TLS, say."""
-        known = set(map(key_of, self.destinations))
-        for name in self.delivery:
-            if name not in known:
-                raise ValueError(f"delivery: '{name}' is none of the destinations")
+        others = (*self.prior_sources, *self.input_sources, *self.commitment_callers)
+        require_known(self.delivery, self.destinations, others)
         return self
 
     @field_validator("destinations")
@@ -325,7 +323,7 @@ class Settings(BaseSettings):
         return web_root(value) if value else ""
 
     def delivery_of(self, destination: str) -> DeliverySettings:
-        """Return the settings of one destination, given with or without its password."""
+        """Return the settings of one destination, or peer that is called, given with or without its password."""
         return self.delivery.get(key_of(destination), DeliverySettings())
 
     def destinations_of(self, kind: str) -> tuple[str, ...]:

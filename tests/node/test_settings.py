@@ -214,9 +214,38 @@ def test_a_setting_of_a_destination_that_cannot_be_kept_is_refused(
         Settings.load(destinations=("PACS@h:104",), delivery={"PACS@h:104": changes})
 
 
-def test_settings_of_no_destination_are_refused() -> None:
-    with pytest.raises(Refused, match="'PACS@h:105' is none of the destinations"):
-        Settings.load(destinations=("PACS@h:104",), delivery={"PACS@h:105": {"tls": True}})
+def test_settings_of_nobody_who_is_called_are_refused() -> None:
+    says = (
+        "delivery: '{}' is none of the destinations, and no DICOM peer of priors_from, "
+        "worklist.sources or commitment_callers"
+    )
+    for name in ("PACS@h:105", "http://pacs/dicom-web"):
+        with pytest.raises(Refused) as caught:
+            Settings.load(
+                destinations=("PACS@h:104",),
+                priors_from=("http://pacs/dicom-web",),
+                delivery={name: {"tls": True}},
+            )
+        assert (caught.value.code, says.format(name) in caught.value.sentence) == ("bad-settings", True)
+
+
+@pytest.mark.parametrize(
+    "called",
+    [
+        {"priors_from": ("ARC@h:104",)},
+        {"worklist": {"sources": ("ARC@h:104",)}},
+        {"commitment_callers": ("ARC@h:104",)},
+    ],
+)
+def test_a_peer_that_is_called_and_is_no_destination_can_have_tls_and_nothing_else(
+    called: dict[str, object],
+) -> None:
+    settings = Settings.load(**called, delivery={"ARC@h:104": {"tls": True}})
+    assert settings.delivery_of("ARC@h:104").tls
+    says = "'ARC@h:104' is no destination: it can have tls, not commitment, max_per_minute"
+    with pytest.raises(Refused, match=says):
+        own = {"tls": True, "max_per_minute": 30, "commitment": "query"}
+        Settings.load(**called, delivery={"ARC@h:104": own})
 
 
 def test_earlier_studies_come_from_the_pacs_unless_something_else_is_said(tmp_path: Path) -> None:
