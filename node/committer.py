@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from pydicom import Dataset
@@ -26,7 +26,7 @@ from node.status import (
     PROCESSING_FAILURE,
     SUCCESS,
 )
-from plugins.errors import NadirError, Unavailable
+from plugins.errors import NadirError, Refused, Unavailable
 from store import commitment
 from store.commitment import Referenced, Request
 from store.database import Database
@@ -108,20 +108,25 @@ class Answerer:
     ----------
     database, objects
         Of the node.
+    requestors
+        Who is answered, `AE@host:port`, with the TLS context to call it by; None for plain DICOM.
     calling_ae
         AE title that this node calls itself.
-    tls
-        TLS context to call scanners by; None for plain DICOM.
 
     """
 
     def __init__(
-        self, database: Database, objects: ObjectStore, *, calling_ae: str, tls: ssl.SSLContext | None = None
+        self,
+        database: Database,
+        objects: ObjectStore,
+        requestors: Mapping[str, ssl.SSLContext | None],
+        *,
+        calling_ae: str,
     ) -> None:
         self._database = database
         self._objects = objects
+        self._requestors = requestors
         self._calling_ae = calling_ae
-        self._tls = tls
 
     def tick(self, now: datetime) -> bool:
         """Answer the next request that is due; returns whether there was one."""
@@ -145,10 +150,12 @@ class Answerer:
         return True
 
     def _send(self, request: Request, reasons: dict[Referenced, int | None]) -> None:
-        parsed = parse_destination(request.requestor)
+        if request.requestor not in self._requestors:  # whether by TLS is not known any more
+            raise Refused("not-a-caller", f"{request.requestor} is none of the commitment_callers any more")
+        parsed, tls = parse_destination(request.requestor), self._requestors[request.requestor]
         assert not isinstance(parsed, str)
         scanner = Scanner(
-            ae_title=parsed[0], host=parsed[1], port=parsed[2], calling_ae=self._calling_ae, tls=self._tls
+            ae_title=parsed[0], host=parsed[1], port=parsed[2], calling_ae=self._calling_ae, tls=tls
         )
         send_report(scanner, request.transaction_uid, reasons)
 

@@ -21,7 +21,7 @@ PATIENCE = Timeouts(connect=3, associate=3, answer=3)
 
 
 def peers(settings: Settings) -> Iterator[Line]:
-    """Yield a line for each destination, archive and worklist of the settings."""
+    """Yield a line for each destination, archive and worklist of the settings, and each scanner answered in plain."""
     for text in settings.destinations:
         yield _peer("destination", text, settings, settings.delivery_of(text))
     if settings.pacs_url:
@@ -31,6 +31,8 @@ def peers(settings: Settings) -> Iterator[Line]:
             # A web source is asked with what its URL holds, never with the credentials file of a destination.
             tls = DeliverySettings(tls=settings.delivery_of(text).tls)
             yield _peer("earlier studies from", text, settings, tls)
+    if not settings.plain_dicom:
+        yield from _answered_in_plain(settings)
     if settings.worklist.url:
         yield from _worklist(settings)
     if settings.oidc.is_on:
@@ -49,6 +51,14 @@ def _peer(what: str, text: str, settings: Settings, own: DeliverySettings) -> Li
     except NadirError as error:
         return Line(what=shown, ok=False, says=str(error))
     return Line(what=shown, ok=True, says="answers C-ECHO")
+
+
+def _answered_in_plain(settings: Settings) -> Iterator[Line]:
+    """Tell of scanners that ask for storage commitment by TLS, as there is no plain port, and are answered without."""
+    for text in settings.commitment_callers:
+        if not settings.delivery_of(text).tls:
+            says = f'is answered without TLS, though plain_dicom is off: set tls in [delivery."{text}"]'
+            yield Line(what=f"answers to {text}", ok=False, says=says, needed=False)
 
 
 def _worklist(settings: Settings) -> Iterator[Line]:

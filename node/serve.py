@@ -213,7 +213,8 @@ class Node:
         unserved = Unserved(self.database, map(key_of, s.destinations))
         self._loop("unserved", unserved.tick, LOOK_SECONDS)
         if s.commitment_callers:
-            answerer = Answerer(self.database, self.objects, calling_ae=s.ae_title)
+            requestors = {text: calling_to(s, text) for text in s.commitment_callers}
+            answerer = Answerer(self.database, self.objects, requestors, calling_ae=s.ae_title)
             self._loop("answerer", answerer.tick, 2.0)
         for destination in s.destinations:
             own = s.delivery_of(destination)

@@ -40,7 +40,9 @@ class Rig:
             receive_path=path, committers=committer,
         )  # fmt: skip
         self.listener.start()
-        self.answerer = Answerer(self.small.database, self.small.objects, calling_ae="NADIR")
+        self.answerer = Answerer(
+            self.small.database, self.small.objects, {requestor: None}, calling_ae="NADIR"
+        )
         sent = send_files(self.files, ae_title="NADIR", host="127.0.0.1", port=self.listener.port)
         assert [one.status for one in sent] == [0, 0, 0]
 
@@ -165,6 +167,18 @@ def test_a_scanner_that_cannot_be_reached_is_told_later_and_for_a_day(
     node.answer(timedelta(minutes=1))
     assert [(row.state, row.attempt) for row in node.rows()] == [("answered", 1)]
     assert [kind for kind, _ in scanner.told] == [1, 1]
+
+
+def test_who_is_no_commitment_caller_any_more_is_not_called(
+    scanner: Scanner, rig: Callable[..., Rig]
+) -> None:
+    node = rig(scanner.address)
+    assert scanner.ask(node.listener.port, [(CTImageStorage, node.uids[0])]) == 0x0000
+    node.answerer = Answerer(node.small.database, node.small.objects, {}, calling_ae="NADIR")
+    node.answer()
+    (row,) = node.rows()
+    assert (row.state, row.attempt, scanner.told) == ("waiting", 1, [])
+    assert f"{scanner.address} is none of the commitment_callers any more" in str(row.last_error)
 
 
 def test_a_request_that_comes_again_after_its_answer_is_answered_again(

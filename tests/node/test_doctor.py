@@ -246,6 +246,23 @@ def test_a_commitment_caller_that_may_not_send_is_a_warning(
     assert what not in any_one
 
 
+def test_a_commitment_caller_that_a_node_without_a_plain_port_answers_in_plain_is_a_warning(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    named = {
+        "home": tmp_path,
+        "commitment_callers": ("CT1@127.0.0.1:104", "CT2@127.0.0.1:104"),
+        "delivery": {"CT2@127.0.0.1:104": {"tls": True}},
+    }
+    found = lines(**named, plain_dicom=False, tls_port=free_port())
+    told = found["answers to CT1@127.0.0.1:104"]
+    assert (told.ok, told.needed) == (False, False)
+    says = 'is answered without TLS, though plain_dicom is off: set tls in [delivery."CT1@127.0.0.1:104"]'
+    assert told.says == says
+    assert "answers to CT2@127.0.0.1:104" not in found
+    assert "answers to CT1@127.0.0.1:104" not in lines(**named)
+
+
 @pytest.mark.parametrize(
     ("settings", "what", "says"),
     [
