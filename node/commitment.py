@@ -16,7 +16,7 @@ from pynetdicom.events import Event
 
 from node.find import FIND, LONGEST_SECONDS, find
 from node.scu import VERIFICATION, Timeouts, associate, release
-from node.status import NO_SUCH_INSTANCE, PENDING
+from node.status import DUPLICATE_TRANSACTION, NO_SUCH_INSTANCE, PENDING, SUCCESS
 from plugins.errors import Refused, Unavailable
 from store.commitment import Referenced
 from store.confirmation import Unconfirmed
@@ -27,6 +27,10 @@ PUSH_MODEL_INSTANCE = "1.2.840.10008.1.20.1.1"
 UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
 REQUEST = 1
 ALL_KEPT, FAILURES_EXIST = 1, 2
+
+
+class Unanswered(Unavailable):
+    """The response to a request was lost: the peer may have it, and is to be asked under the same Transaction UID."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +108,14 @@ def request_commitment(
     on_report: Callable[[Dataset], int],
     *,
     wait_seconds: float,
+    is_repeated: bool = False,
 ) -> None:
     """Ask a peer to commit to these instances, and wait `wait_seconds` for an answer on the same association.
 
-    `on_report` is given the Event Information of such an answer and returns the status of ours. Raises Unavailable;
-    refuses `not-offered` when the peer knows no storage commitment, or refuses this request.
+    `on_report` is given the Event Information of such an answer and returns the status of ours. `is_repeated`: the
+    response to the same request was lost, so that it has come when the peer knows its Transaction UID (0x0131). Raises
+    Unavailable, as `Unanswered` once the request is out; refuses `not-offered` when the peer knows no storage
+    commitment, or refuses this request.
     """
     answered: list[int] = []
 
@@ -123,8 +130,8 @@ def request_commitment(
         )
         status = answer.get("Status")
         if status is None:
-            raise Unavailable("the storage commitment request was not answered")
-        if status != 0x0000:
+            raise Unanswered("the storage commitment request was not answered")
+        if status != SUCCESS and not (is_repeated and status == DUPLICATE_TRANSACTION):
             raise Refused("not-offered", f"storage commitment was refused with status 0x{status:04X}")
         deadline = time.monotonic() + wait_seconds
         while not answered and association.is_established and time.monotonic() < deadline:

@@ -11,7 +11,7 @@ from pydicom import Dataset
 from pydicom.uid import generate_uid
 
 from node.address import parse_destination
-from node.commitment import Peer, query_instances, request_commitment
+from node.commitment import Peer, Unanswered, query_instances, request_commitment
 from node.deliveries import DeliverySettings, key_of, with_credentials
 from node.logs import line
 from node.pacs import DicomWeb
@@ -62,6 +62,7 @@ class Confirmer:
         self._peer = peer if settings.commitment == "auto" else None
         self._query = query
         self._not_offered = Rest()
+        self._unheard: set[str] = set()  # Transaction UIDs of requests whose response was lost
         self.close: Callable[[], None] = lambda: None
 
     @classmethod
@@ -91,7 +92,7 @@ class Confirmer:
         if not rows:
             return False
         commits = self._peer is not None and not self._not_offered.holds(now)
-        asked = [row for row in rows if commits and not row.is_unanswered]
+        asked = self._in_one([row for row in rows if commits and not row.is_unanswered])
         try:
             self._ask(asked, now)
         except Refused as refused:
@@ -108,13 +109,33 @@ class Confirmer:
     def _ask(self, rows: Sequence[Unconfirmed], now: datetime) -> None:
         if not rows or self._peer is None:
             return
-        transaction_uid = str(generate_uid(prefix=None))
+        before = rows[0].transaction_uid
+        is_repeated = before in self._unheard
+        uid = str(before if is_repeated else generate_uid(prefix=None))
         with self._database.transaction() as session:
-            confirmation.asked(session, _pks(rows), transaction_uid, now)
+            confirmation.asked(session, _pks(rows), uid, now)
         log.info(line("commitment-asked", destination=self._destination, count=len(rows)))
-        request_commitment(
-            self._peer, transaction_uid, rows, self._on_report, wait_seconds=ANSWER_HERE_SECONDS
-        )
+        try:
+            request_commitment(
+                self._peer,
+                uid,
+                rows,
+                self._on_report,
+                wait_seconds=ANSWER_HERE_SECONDS,
+                is_repeated=is_repeated,
+            )
+        except Unanswered:
+            self._unheard.add(uid)
+            raise
+        self._unheard.discard(uid)
+
+    def _in_one(self, rows: Sequence[Unconfirmed]) -> Sequence[Unconfirmed]:
+        """Return what one request asks for; what one whose response was lost asked for is asked for by itself.
+
+        It may have come, and a report on it counts only while its Transaction UID stands.
+        """
+        lost = next((row.transaction_uid for row in rows if row.transaction_uid in self._unheard), None)
+        return rows if lost is None else [row for row in rows if row.transaction_uid == lost]
 
     def _on_report(self, information: Dataset) -> int:
         """Take in an answer that came on the association of the request."""

@@ -92,7 +92,7 @@ def _take_in(database: Database, source: str, may_report: Callable[[str], bool],
         destination = confirmation.known(session, uid) if UID.fullmatch(uid) else None
         if destination is None:
             shown = uid if UID.fullmatch(uid) else "no UID"
-            text = f"a storage commitment report on an unknown transaction: {shown}"
+            text = f"a storage commitment report on an unknown or past transaction: {shown}"
             session.add(Event(at=now, kind="commitment-unknown", subject=source, text=text))
             log.warning(line("commitment-unknown", source=source, transaction=shown))
             return INVALID_ARGUMENT

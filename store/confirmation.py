@@ -45,6 +45,8 @@ class Unconfirmed:
     """Its study."""
     is_unanswered: bool
     """True when it was asked for by storage commitment, and no answer came in time."""
+    transaction_uid: str | None = None
+    """Transaction UID under which it was asked for last, None when it never was since it was delivered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,7 @@ def due(session: Session, destination: str, now: datetime, limit: int = 500) -> 
             series_instance_uid=result.series_instance_uid,
             study_instance_uid=study_instance_uid,
             is_unanswered=delivery.asked_at is not None,
+            transaction_uid=delivery.transaction_uid,
         )
         for delivery, result, study_instance_uid in session.exec(
             statement, execution_options={"populate_existing": True}
@@ -147,7 +150,7 @@ def missing(session: Session, delivery_pks: Collection[int], now: datetime) -> R
 
 
 def known(session: Session, transaction_uid: str) -> str | None:
-    """Return the destination that was asked under this Transaction UID, None when none was."""
+    """Return the destination that was last asked under this Transaction UID, None when none was."""
     statement = select(Delivery.destination).where(col(Delivery.transaction_uid) == transaction_uid)
     return session.exec(statement.limit(1)).first()
 

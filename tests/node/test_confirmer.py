@@ -400,7 +400,64 @@ def test_a_request_that_is_never_answered_is_made_again_after_a_day_and_is_no_er
         assert node.states() == ["confirmed"] * 3
 
 
-@pytest.mark.parametrize("status", [0x0110, 0x0211])
+class Curt(Pacs):
+    """A PACS that takes the first request and is gone before it answers."""
+
+    def _on_action(self, event: evt.Event) -> tuple[int, None]:
+        status, _ = super()._on_action(event)
+        if len(self.asked) == 1:
+            event.assoc.abort()
+        return status, None
+
+
+@pytest.mark.parametrize("status", [0x0000, 0x0131])
+def test_a_request_whose_response_was_lost_is_made_again_under_its_transaction_uid_and_its_report_counts(
+    tmp_path: Path, status: int
+) -> None:
+    pacs = Curt(action_status=status)
+    with rig(tmp_path / "home", pacs.address) as node:
+        waiting_results(node.small.database, node.small.objects, tmp_path, [pacs.address], count=2)
+        node.deliver()
+        node.confirm()
+        first = pacs.information()
+        assert {row.confirm_error for row in node.rows()} == {
+            "the storage commitment request was not answered"
+        }
+        later = tmp_path / "later"
+        waiting_results(
+            node.small.database, node.small.objects, later, [pacs.address], count=1, patient_id="b"
+        )
+        node.deliver(timedelta(hours=1))
+        node.confirm()
+        node.confirm()
+        uids = [request.TransactionUID for request in pacs.asked]
+        assert uids[1] == first.TransactionUID
+        assert [len(request.ReferencedSOPSequence) for request in pacs.asked] == [2, 2, 1]
+        assert len({*uids}) == 2
+        assert pacs.report(node.listener.port, first) == 0x0000
+        assert node.states() == ["confirmed", "confirmed", "delivered"]
+        assert node.events() == []
+    pacs.stop()
+
+
+def test_a_repeated_report_on_what_was_sent_again_since_changes_nothing_and_is_told(
+    pacs: Pacs, tmp_path: Path
+) -> None:
+    with rig(tmp_path / "home", pacs.address) as node:
+        waiting_results(node.small.database, node.small.objects, tmp_path, [pacs.address], count=1)
+        node.deliver()
+        node.confirm()
+        report = pacs.information(0)
+        assert pacs.report(node.listener.port, report) == 0x0000
+        node.deliver(timedelta(seconds=1))
+        assert pacs.report(node.listener.port, report) == 0x0115
+        assert [(row.state, row.attempt, row.resends) for row in node.rows()] == [("delivered", 2, 1)]
+        told = [event.text for event in node.small.rows(Event) if event.kind == "commitment-unknown"]
+    uid = report.TransactionUID
+    assert told == [f"a storage commitment report on an unknown or past transaction: {uid}"]
+
+
+@pytest.mark.parametrize("status", [0x0110, 0x0131, 0x0211])
 def test_a_pacs_that_refuses_the_request_is_left_at_delivered(tmp_path: Path, status: int) -> None:
     pacs = Pacs(action_status=status)
     with rig(tmp_path / "home", pacs.address) as node:

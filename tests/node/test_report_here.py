@@ -111,7 +111,7 @@ def test_a_report_on_a_known_transaction_is_taken(rig: Rig) -> None:
 def test_a_report_on_an_unknown_transaction_is_told(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     rig.pacs.transaction_uid = "1.2.3.4"
     assert rig.ask() == 0x0115
-    text = "a storage commitment report on an unknown transaction: 1.2.3.4"
+    text = "a storage commitment report on an unknown or past transaction: 1.2.3.4"
     assert rig.events() == [("commitment-unknown", rig.pacs.address, text)]
     assert f"action=commitment-unknown source={rig.pacs.address} transaction=1.2.3.4" in caplog.messages
     assert {row.state for row in rig.small.rows(Delivery)} == {"delivered"}
