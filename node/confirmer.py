@@ -13,6 +13,7 @@ from pydicom.uid import generate_uid
 from node.address import parse_destination
 from node.commitment import Peer, Unanswered, query_instances, request_commitment
 from node.deliveries import DeliverySettings, key_of, with_credentials
+from node.fault import place
 from node.logs import line
 from node.pacs import DicomWeb
 from node.reporters import answer
@@ -91,6 +92,16 @@ class Confirmer:
             rows = confirmation.due(session, self._destination, now)
         if not rows:
             return False
+        try:
+            self._confirm(rows, now)
+        except (
+            Exception
+        ) as error:  # a border: what nobody foresaw of a peer must not be asked for without end
+            log.exception(line("confirm-broken", destination=self._destination))
+            self._postpone(rows, f"not confirmed, a fault of our own: {place(error)}", now)
+        return False
+
+    def _confirm(self, rows: Sequence[Unconfirmed], now: datetime) -> None:
         commits = self._peer is not None and not self._not_offered.holds(now)
         asked = self._in_one([row for row in rows if commits and not row.is_unanswered])
         try:
@@ -104,7 +115,6 @@ class Confirmer:
         except Unavailable as error:
             self._postpone(asked, str(error), now)
         self._look(rows if not asked else [row for row in rows if row.is_unanswered], now)
-        return False
 
     def _ask(self, rows: Sequence[Unconfirmed], now: datetime) -> None:
         if not rows or self._peer is None:

@@ -14,6 +14,7 @@ from typing import Any
 from sqlmodel import col, select
 
 from node.desk import Peer
+from node.fault import place
 from node.intake import Intake
 from node.logs import line
 from node.pacs import HeldSeries
@@ -35,6 +36,7 @@ MOST_REFUSALS = 3
 GIVE_UP = timedelta(days=1)
 LEASE_SECONDS = 30.0
 UNAVAILABLE, UNKNOWN, ANOTHER_PATIENT = "unavailable", "input-unknown", "workitem-of-another-patient"
+FAULT = "fault"
 
 
 class _Ended(Exception):
@@ -106,6 +108,9 @@ class InputFetcher:
             self._failed(row, error.code, error.sentence, now)
         except Unavailable as error:
             self._failed(row, UNAVAILABLE, str(error), now)
+        except Exception as error:  # a border: one workitem that nobody foresaw must not hold the others
+            log.exception(line("workitem-input-broken", workitem=row.id))
+            self._failed(row, FAULT, f"a fault of our own: {place(error)}", now)
         else:
             self._have(row, source, now)
         return True
@@ -184,7 +189,9 @@ class InputFetcher:
         study = row.study_instance_uid
         peer = Peer("", source.name, 0)
         listed = source.series_instances(study, series.series_instance_uid)
-        asked = named or {one.sop_instance_uid for one in listed}
+        if not (asked := named or {one.sop_instance_uid for one in listed}):
+            text = f"{source.name} lists no instance of a series that it told of"
+            raise Refused("incomplete-input", text)
         refused: list[Refused] = []
 
         def missing() -> frozenset[str]:

@@ -1,20 +1,16 @@
-"""Delivered or confirmed: a real Orthanc reports on its own association, DCMTK's archive knows queries only."""
+"""Delivered or confirmed: what is asked of peers that answer when, where and how a test says, and what counts."""
 
 from __future__ import annotations
 
-import socket
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-import httpx
 import pytest
-from dcmtk_tools import dcmtk
-from orthanc_server import OrthancServer, orthanc
+from confirming import rig
 from outbox_rows import waiting_results
 from patience import PATIENCE_SECONDS
 from ports import free_port
@@ -24,205 +20,18 @@ from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 from small_node import SmallNode
-from sqlmodel import select
 
-from node.confirmer import Confirmer
 from node.deliveries import DeliverySettings
 from node.find import FIND
-from node.listener import Listener
 from node.reporters import Reporters
-from node.sender import Sender
 from node.settings import Settings
-from store.tables import Delivery, Event, Job
-
-AT_ONCE = DeliverySettings(confirm_seconds=0)
+from store.confirmation import Unconfirmed
+from store.tables import Event, Job
 
 
 @pytest.fixture(autouse=True)
 def _short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("node.confirmer.ANSWER_HERE_SECONDS", 1.0)
-
-
-class Rig:
-    """A node of a sender, a confirmer and a listener, and one destination."""
-
-    def __init__(
-        self, folder: Path, destination: str, port: int, settings: DeliverySettings, path: str
-    ) -> None:
-        self.small = SmallNode.make(folder)
-        self.settings = Settings(
-            destinations=(destination,), delivery={destination: settings}, home=folder, ae_title="NADIR"
-        )
-        self.listener = Listener(
-            self.small.database,
-            self.small.objects,
-            host="127.0.0.1",
-            port=port,
-            receive_path=path,
-            reporters=Reporters(self.small.database, self.settings),
-        )
-        self.sender = Sender(self.small.database, self.small.objects, destination, settings=settings)
-        self.confirmer = Confirmer.of(self.small.database, destination, settings, calling_ae="NADIR")
-        self.now = self.small.database.now()
-
-    def deliver(self, after: timedelta = timedelta(0)) -> None:
-        self.now = max(self.now, self.small.database.now()) + after
-        while self.sender.tick(self.now):
-            pass
-
-    def confirm(self, after: timedelta = timedelta(seconds=1)) -> None:
-        self.now += after
-        self.confirmer.tick(self.now + timedelta(seconds=60))
-
-    def rows(self) -> list[Delivery]:
-        with self.small.database.reading() as session:
-            return list(session.exec(select(Delivery).order_by(Delivery.id)))  # type: ignore[arg-type]
-
-    def states(self) -> list[str]:
-        return [row.state for row in self.rows()]
-
-    def wait_for(self, states: list[str], seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
-        while self.states() != states:
-            assert time.monotonic() < deadline, [(r.state, r.confirm_error) for r in self.rows()]
-            time.sleep(0.05)
-
-    def events(self) -> list[tuple[str, str]]:
-        return [(e.kind, e.subject) for e in self.small.rows(Event)]
-
-
-@contextmanager
-def rig(
-    folder: Path, destination: str, *, port: int = 0, settings: DeliverySettings = AT_ONCE, path: str = "fast"
-) -> Iterator[Rig]:
-    made = Rig(folder, destination, port, settings, path)
-    made.listener.start()
-    try:
-        yield made
-    finally:
-        made.listener.stop()
-        made.sender.close()
-        made.confirmer.close()
-        made.small.database.dispose()
-
-
-NODE_PORT = free_port()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[OrthancServer]:
-    node = {"AET": "NADIR", "Host": "127.0.0.1", "Port": NODE_PORT, "AllowStorageCommitment": True}
-    with orthanc(modalities={"node": node}) as running:
-        yield running
-
-
-def forget(server: OrthancServer, sop_instance_uid: str) -> None:
-    """Delete an instance in Orthanc."""
-    found = httpx.post(server.url + "/tools/lookup", content=sop_instance_uid, trust_env=False).json()
-    for one in found:
-        if one["Type"] == "Instance":
-            httpx.delete(server.url + one["Path"], trust_env=False).raise_for_status()
-
-
-@pytest.mark.parametrize("path", ["fast", "pynetdicom"])
-def test_orthanc_commits_on_an_association_of_its_own_and_what_it_lost_is_sent_again(
-    server: OrthancServer, tmp_path: Path, path: str
-) -> None:
-    destination = f"ORTHANC@127.0.0.1:{server.dicom_port}"
-    with rig(tmp_path / "home", destination, port=NODE_PORT, path=path) as node:
-        uids = waiting_results(
-            node.small.database, node.small.objects, tmp_path, [destination], patient_id=path
-        )
-        node.deliver()
-        assert node.states() == ["delivered"] * 3
-        forget(server, uids[1])
-        node.confirm()
-        node.wait_for(["confirmed", "pending", "confirmed"])
-        (job,) = node.small.rows(Job)
-        assert job.state == "delivering"
-        lost = node.rows()[1]
-        assert (lost.last_error, lost.resends) == ("storage commitment failed with reason 0x0112", 1)
-        assert ("commitment-failed", destination) in node.events()
-        node.deliver()
-        assert [row.attempt for row in node.rows()] == [1, 2, 1]
-        node.confirm()
-        node.wait_for(["confirmed"] * 3)
-        assert {row.confirmed_by for row in node.rows()} == {"commitment"}
-        assert all(row.confirmed_at and row.delivered_at for row in node.rows())
-        assert node.small.rows(Job)[0].state == "done"
-
-
-def test_orthanc_is_asked_by_query_when_it_does_not_know_how_to_report(tmp_path: Path) -> None:
-    with orthanc() as stranger:
-        destination = f"ORTHANC@127.0.0.1:{stranger.dicom_port}"
-        settings = DeliverySettings(confirm_seconds=0, commitment="query")
-        with rig(tmp_path / "home", destination, settings=settings) as node:
-            waiting_results(node.small.database, node.small.objects, tmp_path, [destination])
-            node.deliver()
-            node.confirm()
-            rows = node.rows()
-        # This Orthanc does not know our AE title, so that it refuses C-FIND.
-        assert {row.state for row in rows} == {"delivered"}
-        assert all(row.confirm_error for row in rows)
-
-
-def test_a_dicomweb_server_is_asked_by_qido_and_what_it_lost_is_sent_again(
-    server: OrthancServer, tmp_path: Path
-) -> None:
-    with rig(tmp_path / "home", server.dicomweb) as node:
-        uids = waiting_results(
-            node.small.database, node.small.objects, tmp_path, [server.dicomweb], patient_id="web"
-        )
-        node.deliver()
-        forget(server, uids[0])
-        node.confirm()
-        assert node.states() == ["delivered", "confirmed", "confirmed"]
-        for _ in range(2):
-            node.confirm(timedelta(hours=1))
-        assert node.states() == ["pending", "confirmed", "confirmed"]
-        node.deliver(timedelta(minutes=2))
-        node.confirm()
-        assert node.states() == ["confirmed"] * 3
-        assert {row.confirmed_by for row in node.rows()} == {"query"}
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as asking:
-        return asking.connect_ex(("127.0.0.1", port)) == 0
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[str]:
-    """Give the address of a DCMTK archive, which knows C-FIND and no storage commitment."""
-    (tmp_path / "archive").mkdir()
-    port, config = free_port(), tmp_path / "dcmqrscp.cfg"
-    config.write_text(
-        f"NetworkTCPPort = {port}\nMaxPDUSize = 16384\nMaxAssociations = 16\nHostTable BEGIN\n"
-        f"node = (NADIR, localhost, 11112)\nHostTable END\nVendorTable BEGIN\nVendorTable END\nAETable BEGIN\n"
-        f"ARCHIVE {tmp_path / 'archive'} RW (200, 1024mb) ANY\nAETable END\n"
-    )
-    process = subprocess.Popen([dcmtk("dcmqrscp"), "-c", str(config)], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not listens(port):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    try:
-        yield f"ARCHIVE@127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait(60)
-
-
-def test_a_pacs_without_storage_commitment_is_asked_by_c_find(archive: str, tmp_path: Path) -> None:
-    with rig(tmp_path / "home", archive) as node:
-        waiting_results(node.small.database, node.small.objects, tmp_path, [archive])
-        node.deliver()
-        assert node.states() == ["delivered"] * 3
-        node.confirm()
-        assert [(row.state, row.confirmed_by) for row in node.rows()] == [("confirmed", "query")] * 3
-
-
-# --- peers that are written here --------------------------------------------------------------------------------
 
 
 class Pacs:
@@ -541,3 +350,28 @@ def test_nothing_is_asked_where_it_is_switched_off(pacs: Pacs, tmp_path: Path) -
         node.confirm()
         assert node.states() == ["delivered"] * 3
         assert (pacs.asked, {row.confirm_after for row in node.rows()}) == ([], {None})
+
+
+def test_what_nobody_foresaw_of_an_answer_is_told_and_put_off_and_not_asked_in_every_round(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[int] = []
+
+    def find(event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        yield 0x0000, None
+
+    def broken(rows: Sequence[Unconfirmed]) -> frozenset[str]:
+        asked.append(len(rows))
+        raise ValueError("Doe^John is too long")
+
+    with pacs_without_commitment(find) as address, rig(tmp_path / "home", address) as node:
+        waiting_results(node.small.database, node.small.objects, tmp_path, [address], count=1)
+        node.deliver()
+        node.confirmer._query = broken
+        node.confirm()
+        node.confirm()
+        (row,) = node.rows()
+    assert (row.state, asked) == ("delivered", [1])
+    assert str(row.confirm_error).startswith("not confirmed, a fault of our own: ValueError at ")
+    assert "Doe" not in str(row.confirm_error)
+    assert "confirm-broken" in caplog.text

@@ -9,6 +9,7 @@ from performing_node import UID, MakeNode, PerformingNode
 from sqlmodel import select
 from worklist_manager import WorklistManager
 
+from node.pacs import HeldSeries
 from store import workitems
 from store.tables import Event
 
@@ -135,3 +136,38 @@ def test_a_worklist_that_denies_access_again_after_it_gave_it_is_told_again(
             node.performer.tick(node.now)
     with node.database.reading() as session:
         assert [e.kind for e in session.exec(select(Event))] == ["worklist-denied"] * 2
+
+
+def test_a_series_of_which_an_archive_lists_no_instance_is_no_input_that_is_here(
+    make: MakeNode, manager: WorklistManager
+) -> None:
+    item = manager.schedule(UID)
+    node = make()
+    node.archive.files = {}
+    node.rounds(10)
+    assert item.state == "CANCELED"
+    assert item.progress("ReasonForCancellation").endswith("lists no instance of a series that it told of.")
+    assert node.jobs() == []
+
+
+def test_a_workitem_whose_input_nobody_foresaw_is_given_up_and_told_and_holds_no_other(
+    make: MakeNode, manager: WorklistManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd, sound = manager.schedule(UID, study="1.2.8"), manager.schedule(OTHER)
+    node = make()
+    study_series = node.archive.study_series
+
+    def series_of(study: str) -> tuple[HeldSeries, ...]:
+        if study == "1.2.8":
+            raise ValueError("Doe^John is too long")
+        return study_series(study)
+
+    node.archive.study_series = series_of  # type: ignore[method-assign]
+    node.rounds(4)
+    node.round(61)
+    node.rounds(10)
+    assert (odd.state, sound.state) == ("CANCELED", "COMPLETED")
+    told = odd.progress("ReasonForCancellation")
+    assert told.startswith("The input could not be fetched: a fault of our own: ValueError at ")
+    assert "Doe" not in told
+    assert "workitem-input-broken" in caplog.text
