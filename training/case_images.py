@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -13,6 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugins.errors import Refused
+from store.dicom.nifti import REAL_NUMBERS
+from store.dicom.nifti_file import open_nifti
+from store.dicom.nifti_image import require_upright
+from store.dicom.nifti_position import read_position
 from store.file_hash import sha256_of
 from training.manifest import Case
 
@@ -31,13 +34,13 @@ class CaseImage:
     spacing_mm: tuple[float, float, float]
     """Distance of two voxels along k, r, c; mm."""
     affine: NDArray[np.float64]
-    """Index (c, r, k) to RAS in mm, before the axes were turned to LPS."""
+    """Index (c, r, k) to RAS in mm, whatever the file's unit, before the axes were turned to LPS."""
 
 
 def read_images(case: Case, root: Path, roles: Collection[str]) -> dict[str, CaseImage]:
     """Return those files of a case that have one of these roles, by role.
 
-    Refuses `changed-file` (any file of the case) and `unreadable-file`.
+    Refuses `changed-file` (any file of the case) and what `read_image` refuses.
     """
     for role, path in case.files.items():
         if sha256_of(root / path) != case.sha256[role]:
@@ -46,32 +49,33 @@ def read_images(case: Case, root: Path, roles: Collection[str]) -> dict[str, Cas
 
 
 def read_image(path: Path) -> CaseImage:
-    """Return what a NIfTI file holds.
+    """Return what a NIfTI file holds; where it lies is what its affine says.
 
-    Refuses `unreadable-file`: no NIfTI of three axes, or voxels that are no numbers.
+    Refuses `unreadable-file` (no NIfTI of one volume, or voxels that are no numbers), `too-large`, what `read_position`
+    refuses, and `sheared`.
     """
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.orientations import OrientationError
-    from nibabel.spatialimages import HeaderDataError, ImageDataError
+    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
-    faults = (ImageFileError, HeaderDataError, ImageDataError, OrientationError, zlib.error)
-    try:
-        image: Any = nibabel.load(path)
-        if len(image.shape) != 3:
-            raise ValueError(f"it has {len(image.shape)} axes and not 3")
-        image = nibabel.as_closest_canonical(image)
-        c, r, k = (float(z) for z in image.header.get_zooms())
-        voxels = np.asarray(image.dataobj)[::-1, ::-1]
-        if voxels.dtype.kind not in "biuf":
-            raise ValueError(f"its voxels are no numbers but {voxels.dtype}")
-    except (EOFError, OSError, ValueError, *faults) as error:
-        raise Refused("unreadable-file", f"{path} cannot be read as a NIfTI of 3 axes ({error})") from error
+    name = str(path)
+    with open_nifti(path, "unreadable-file", name=name) as (header, values):
+        if (dtype := header.get_data_dtype()).kind not in REAL_NUMBERS:
+            raise Refused("unreadable-file", f"{name} cannot be read: its voxels are no numbers but {dtype}")
+        stored = np.asarray(values)
+    if stored.ndim != 3 or 0 in stored.shape:
+        raise Refused(
+            "unreadable-file", f"{name} cannot be read: its shape is {stored.shape}; give one volume"
+        )
+    affine = read_position(header, name)
+    require_upright(affine, stored.shape, name)
+    turn = io_orientation(affine)
+    voxels = apply_orientation(stored, turn)[::-1, ::-1]
+    affine = affine @ inv_ornt_aff(turn, stored.shape)
+    c, r, k = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     return CaseImage(
         path=path,
         voxels=np.ascontiguousarray(voxels.transpose(2, 1, 0)),
         spacing_mm=(k, r, c),
-        affine=np.asarray(image.affine, np.float64),
+        affine=affine,
     )
 
 

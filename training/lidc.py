@@ -92,8 +92,7 @@ def _case(row: dict[str, str], line: int, table: Path) -> Case:
 def load_nodule(case: Case, root: Path) -> Nodule:
     """Return image and mask of a case, slices from feet to head.
 
-    Refuses `no-crop` (a case without image or mask), `changed-file`, `unreadable-file`, `unequal-grids`, `not-finite`,
-    `no-mask` and `empty-mask`.
+    Refuses `no-crop` (a case without image or mask), what `read_images` and `require_truth` refuse.
     """
     if not {"image", "mask"} <= case.files.keys():
         raise Refused("no-crop", f"{case.case_id} has {', '.join(case.files)}, and not an image and a mask")

@@ -99,9 +99,9 @@ def _case(row: dict[str, str], line: int, table: Path) -> Case:
 def load_sarcoma(case: Case, root: Path) -> Sarcoma:
     """Return the images of a case.
 
-    Refuses `no-pet` (a case without PET or mask), `changed-file`, `unreadable-file`, `unequal-grids`, `not-finite`,
-    `no-mask`, `empty-mask`, `oblique-grid`, `image-elsewhere` (a CT that does not hold all of the mask) and
-    `not-suv` (the highest value in the mask is not the `suv_max` of `patients.csv`).
+    Refuses `no-pet` (a case without PET or mask), what `read_images` and `require_truth` refuse, `oblique-grid`,
+    `image-elsewhere` (a CT that does not hold all of the mask) and `not-suv` (the highest value in the mask is not the
+    `suv_max` of `patients.csv`).
     """
     if not {"pet", "mask"} <= case.files.keys():
         raise Refused("no-pet", f"{case.case_id} has {', '.join(case.files)}, and not a PET and a mask")

@@ -25,24 +25,28 @@ BLOCK = 1 << 20
 
 
 @contextmanager
-def open_nifti(path: Path, refusal: str, most_voxels: int = MOST_VOXELS) -> Iterator[tuple[Any, Any]]:
+def open_nifti(
+    path: Path, refusal: str, most_voxels: int = MOST_VOXELS, name: str = ""
+) -> Iterator[tuple[Any, Any]]:
     """Give the header of a NIfTI file and its voxels `(i, j, k)`, which become an array inside; then check the rest.
 
-    Refuses `too-large` (more voxels than `most_voxels`, or more than 64 MiB before or behind them), and with the code
-    `refusal` what cannot be read or does not fit its own checksum.
+    Refusals call the file `name`, else as it is called in its folder. Refuses `too-large` (more voxels than
+    `most_voxels`, or more than 64 MiB before or behind them), and with the code `refusal` what cannot be read or does
+    not fit its own checksum.
     """
     from nibabel.arrayproxy import ArrayProxy
 
+    name = name or path.name
     try:
         with _stream(path) as stream:
             header = _header(stream)
-            _require_bounds(header, path.name, most_voxels)
+            _require_bounds(header, name, most_voxels)
             yield header, ArrayProxy(stream, header)
-            _read_rest(stream, path.name)
+            _read_rest(stream, name)
     except Refused:
         raise
     except Exception as error:  # nibabel and gzip raise many kinds of error on damaged files
-        why = f"{path.name} cannot be read as NIfTI ({type(error).__name__})"
+        why = f"{name} cannot be read as NIfTI ({type(error).__name__})"
         if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
             why += ": its gzip stream is damaged or ends early; copy it again from where it is whole"
         raise Refused(refusal, why) from error

@@ -96,7 +96,7 @@ def _read(path: Path, modality: str, most_voxels: int) -> NiftiImage:
     else:
         _require_values(data, path.name, modality)
     lps = RAS_TO_LPS @ affine
-    _require_upright(lps, data.shape, path)
+    require_upright(lps, data.shape, path.name)
     order, flipped = _axes(lps)
     turned = lps[:, [*order, 3]].copy()
     array = data.transpose(order)
@@ -198,15 +198,15 @@ def _load(path: Path, most_voxels: int) -> tuple[NDArray[np.float32], FloatArray
     return data, read_position(header, path.name)
 
 
-def _require_upright(lps: FloatArray, shape: tuple[int, ...], path: Path) -> None:
+def require_upright(affine: FloatArray, shape: tuple[int, ...], name: str) -> None:
     """Refuse `sheared`: axes of a grid `shape` that are not at right angles, by themselves or at its corners."""
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    directions = lps[:3, :3] / spacing
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    directions = affine[:3, :3] / spacing
     half = (np.array(list(product((-1, 1), repeat=3))) * (np.array(shape) - 1)) / 2
-    moved_mm = np.linalg.norm(half @ (_straight(lps, shape) - lps)[:3, :3].T, axis=1)
+    moved_mm = np.linalg.norm(half @ (_straight(affine, shape) - affine)[:3, :3].T, axis=1)
     if np.abs(directions.T @ directions - np.eye(3)).max() > SHEAR or moved_mm.max() > MOVED * spacing.min():
         raise Refused(
-            "sheared", f"the axes of {path.name} are not at right angles; resample it to a grid whose are"
+            "sheared", f"the axes of {name} are not at right angles; resample it to a grid whose are"
         )
 
 
@@ -265,4 +265,4 @@ def _volume(array: NDArray[np.float32], affine: FloatArray, modality: str) -> Vo
     )
 
 
-__all__ = ["NiftiImage", "read_ct", "read_image", "require_hounsfield", "write_labels"]
+__all__ = ["NiftiImage", "read_ct", "read_image", "require_hounsfield", "require_upright", "write_labels"]
