@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from plugins.errors import Refused
 from store.dicom.nifti import REAL_NUMBERS
-from store.dicom.nifti_file import open_nifti
+from store.dicom.nifti_file import one_volume, open_nifti
 from store.dicom.nifti_image import require_upright
 from store.dicom.nifti_position import read_position
 from store.file_hash import sha256_of
@@ -60,11 +60,7 @@ def read_image(path: Path) -> CaseImage:
     with open_nifti(path, "unreadable-file", name=name) as (header, values):
         if (dtype := header.get_data_dtype()).kind not in REAL_NUMBERS:
             raise Refused("unreadable-file", f"{name} cannot be read: its voxels are no numbers but {dtype}")
-        stored = np.asarray(values)
-    if stored.ndim != 3 or 0 in stored.shape:
-        raise Refused(
-            "unreadable-file", f"{name} cannot be read: its shape is {stored.shape}; give one volume"
-        )
+        stored = one_volume(np.asarray(values), "unreadable-file", name)
     affine = read_position(header, name)
     require_upright(affine, stored.shape, name)
     turn = io_orientation(affine)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from plugins.contract import Drawn, Flag, Mask, Volume
 from plugins.errors import Refused
-from store.dicom.nifti_file import open_nifti
+from store.dicom.nifti_file import one_volume, open_nifti
 from store.dicom.nifti_position import read_position
 from store.dicom.regions import grid_shape, mask_of_box
 from store.file_hash import sha256_of
@@ -64,11 +64,7 @@ def read_nifti(path: Path, volumes: Sequence[Volume]) -> tuple[Drawn, ...]:
 def _load(path: Path) -> tuple[Labels, FloatArray, list[Flag]]:
     """Return label values `(i, j, k)`, the affine from their index to LPS mm, and doubts."""
     with open_nifti(path, "unreadable-mask") as (header, voxels):
-        data = np.asarray(voxels)
-    while data.ndim > 3 and data.shape[-1] == 1:
-        data = data[..., 0]
-    if data.ndim != 3 or 0 in data.shape:
-        raise Refused("mask-not-3d", f"{path.name} has the shape {data.shape}; give one volume")
+        data = one_volume(np.asarray(voxels), "mask-not-3d", path.name)
     affine = RAS_TO_LPS @ read_position(header, path.name)
     flags: list[Flag] = []
     return _labels(data, path, flags), affine, flags

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from numpy.typing import NDArray
+
 from plugins.errors import Refused
 
 MOST_VOXELS = 1 << 29
@@ -50,6 +52,15 @@ def open_nifti(
         if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
             why += ": its gzip stream is damaged or ends early; copy it again from where it is whole"
         raise Refused(refusal, why) from error
+
+
+def one_volume(voxels: NDArray[Any], refusal: str, name: str) -> NDArray[Any]:
+    """Return voxels `(i, j, k)`, of one frame when they have further axes. Refuses with the code `refusal`."""
+    while voxels.ndim > 3 and voxels.shape[-1] == 1:
+        voxels = voxels[..., 0]
+    if voxels.ndim != 3 or 0 in voxels.shape:
+        raise Refused(refusal, f"{name} has the shape {voxels.shape}; give one volume")
+    return voxels
 
 
 def _stream(path: Path) -> Any:
@@ -97,4 +108,4 @@ def _beside(name: str, where: str) -> Refused:
     )
 
 
-__all__ = ["open_nifti"]
+__all__ = ["one_volume", "open_nifti"]

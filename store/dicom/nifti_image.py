@@ -25,7 +25,7 @@ from plugins import codes
 from plugins.contract import Volume
 from plugins.errors import Refused
 from store.dicom.nifti import RAS_TO_LPS, REAL_NUMBERS
-from store.dicom.nifti_file import MOST_VOXELS, open_nifti
+from store.dicom.nifti_file import MOST_VOXELS, one_volume, open_nifti
 from store.dicom.nifti_position import read_position
 from store.dicom.voxels import AIR_HU
 
@@ -190,11 +190,7 @@ def _load(path: Path, most_voxels: int) -> tuple[NDArray[np.float32], FloatArray
                 "unreadable-image",
                 f"{path.name} holds colours or complex numbers; save it with a real number for each voxel",
             )
-        data = np.asarray(voxels, dtype=np.float32)
-    while data.ndim > 3 and data.shape[-1] == 1:
-        data = data[..., 0]
-    if data.ndim != 3 or 0 in data.shape:
-        raise Refused("not-3d", f"{path.name} has the shape {data.shape}; give one volume")
+        data = one_volume(np.asarray(voxels, dtype=np.float32), "not-3d", path.name)
     return data, read_position(header, path.name)
 
 

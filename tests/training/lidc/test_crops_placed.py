@@ -61,7 +61,13 @@ def _of_no_place(voxels: NDArray[Any], affine: Floats) -> object:
     return image
 
 
-@pytest.mark.parametrize("written", [_of_sform_alone, _in_unit("micron", 0.001), _in_unit("meter", 1000.0)])
+def _of_one_frame(voxels: NDArray[Any], affine: Floats) -> object:
+    return NIFTI(voxels[..., None], affine)
+
+
+@pytest.mark.parametrize(
+    "written", [_of_sform_alone, _in_unit("micron", 0.001), _in_unit("meter", 1000.0), _of_one_frame]
+)
 def test_a_crop_has_the_size_and_place_that_its_affine_says_whatever_else_its_header_holds(
     crop: Case, tmp_path: Path, written: Written
 ) -> None:
@@ -73,7 +79,7 @@ def test_a_crop_has_the_size_and_place_that_its_affine_says_whatever_else_its_he
     assert read_ct(tmp_path / crop.files["image"]).volume.spacing_mm == pytest.approx(nodule.spacing_mm)
 
 
-@pytest.mark.parametrize("written", [_of_sform_alone, _in_unit("micron", 0.001)])
+@pytest.mark.parametrize("written", [_of_sform_alone, _in_unit("micron", 0.001), _of_one_frame])
 def test_a_pet_and_its_ct_have_the_size_that_their_affines_say_as_well(
     tmp_path: Path, written: Written
 ) -> None:
