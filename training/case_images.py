@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plugins.contract import Flag
 from plugins.errors import Refused
-from store.dicom.nifti import REAL_NUMBERS
+from store.dicom.nifti import REAL_NUMBERS, whole_labels
 from store.dicom.nifti_file import one_volume, open_nifti
 from store.dicom.nifti_image import require_upright
 from store.dicom.nifti_position import read_position
@@ -35,6 +36,16 @@ class CaseImage:
     """Distance of two voxels along k, r, c; mm."""
     affine: NDArray[np.float64]
     """Index (c, r, k) to RAS in mm, whatever the file's unit, before the axes were turned to LPS."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CaseMask:
+    """What is drawn in one file."""
+
+    voxels: NDArray[np.bool_]
+    """`(K, R, C)`; every label counts."""
+    doubts: tuple[Flag, ...]
+    """What was odd about its values."""
 
 
 def read_images(case: Case, root: Path, roles: Collection[str]) -> dict[str, CaseImage]:
@@ -75,24 +86,25 @@ def read_image(path: Path) -> CaseImage:
     )
 
 
-def require_truth(case: Case, images: Mapping[str, CaseImage], role: str) -> None:
-    """Refuse a case whose mask is no truth for its image of this role.
+def truth_of(case: Case, images: Mapping[str, CaseImage], role: str) -> CaseMask:
+    """Return the mask of a case, which is a truth for its image of this role.
 
-    What `require_mask` refuses, and `empty-mask`.
+    Refuses what `mask_of` refuses, and `empty-mask`.
     """
-    require_mask(case, images, role, "mask")
-    mask = images["mask"]
-    if not (mask.voxels > 0).any():
+    mask = mask_of(case, images, role, "mask")
+    if not mask.voxels.any():
+        path = images["mask"].path
         raise Refused(
-            "empty-mask", f"nothing is drawn in the mask of {case.case_id} ({mask.path}); leave the case out"
+            "empty-mask", f"nothing is drawn in the mask of {case.case_id} ({path}); leave the case out"
         )
+    return mask
 
 
-def require_mask(case: Case, images: Mapping[str, CaseImage], role: str, drawn: str) -> None:
-    """Refuse a case whose file of the role `drawn` is no mask, which may be empty, of its image of another role.
+def mask_of(case: Case, images: Mapping[str, CaseImage], role: str, drawn: str) -> CaseMask:
+    """Return the file of the role `drawn` of a case as a mask, which may be empty, of its image of another role.
 
-    `unequal-grids` (shape, or `SAME_MM` apart), `not-finite` (any image), `no-mask` (the image itself,
-    or values below 0).
+    Refuses `unequal-grids` (shape, or `SAME_MM` apart), `not-finite` (any image), `no-mask` (the image itself, or
+    values below 0) and `mask-not-labels`.
     """
     image, mask = images[role], images[drawn]
     if image.voxels.shape != mask.voxels.shape or not _apart_mm(image, mask) <= SAME_MM:
@@ -111,6 +123,9 @@ def require_mask(case: Case, images: Mapping[str, CaseImage], role: str, drawn: 
             "no-mask",
             f"{mask.path} is no mask of {case.case_id}: it is the {role}, or holds values below 0; name the mask",
         )
+    doubts: list[Flag] = []
+    labels = whole_labels(mask.voxels, str(mask.path), doubts)
+    return CaseMask(voxels=labels > 0, doubts=tuple(doubts))
 
 
 def _apart_mm(one: CaseImage, other: CaseImage) -> float:
@@ -120,4 +135,4 @@ def _apart_mm(one: CaseImage, other: CaseImage) -> float:
     return float(np.linalg.norm(corners @ off[:3, :3].T + off[:3, 3], axis=1).max())
 
 
-__all__ = ["SAME_MM", "CaseImage", "read_image", "read_images", "require_mask", "require_truth"]
+__all__ = ["SAME_MM", "CaseImage", "CaseMask", "mask_of", "read_image", "read_images", "truth_of"]

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from plugins.contract import Flag
 from plugins.errors import Refused
-from training.case_images import read_images, require_mask, require_truth
+from training.case_images import CaseMask, mask_of, read_images, truth_of
 from training.manifest import Case, DataManifest, folds, require_images_apart
 from training.table import hashes_of, number_in, read_filled, word_in
 
@@ -39,6 +40,8 @@ class Nodule:
     """The union of what the readers drew, `(K, R, C)`: what one of them followed counts."""
     spacing_mm: tuple[float, float, float]
     """Distance of two voxels along k, r, c; mm."""
+    doubts: tuple[Flag, ...] = ()
+    """What was odd about the mask."""
 
     @property
     def centre(self) -> tuple[float, float, float]:
@@ -92,22 +95,22 @@ def _case(row: dict[str, str], line: int, table: Path) -> Case:
 def load_nodule(case: Case, root: Path) -> Nodule:
     """Return image and mask of a case, slices from feet to head.
 
-    Refuses `no-crop` (a case without image or mask), what `read_images` and `require_truth` refuse.
+    Refuses `no-crop` (a case without image or mask), what `read_images` and `truth_of` refuse.
     """
     if not {"image", "mask"} <= case.files.keys():
         raise Refused("no-crop", f"{case.case_id} has {', '.join(case.files)}, and not an image and a mask")
     images = read_images(case, root, ("image", "mask"))
-    require_truth(case, images, "image")
-    image, mask = images["image"], images["mask"]
+    image, mask = images["image"], truth_of(case, images, "image")
     return Nodule(
         case=case,
         image=image.voxels.astype(np.float32),
-        mask=mask.voxels > 0,
+        mask=mask.voxels,
         spacing_mm=image.spacing_mm,
+        doubts=mask.doubts,
     )
 
 
-def load_readers(case: Case, root: Path) -> tuple[NDArray[np.bool_], ...]:
+def load_readers(case: Case, root: Path) -> tuple[CaseMask, ...]:
     """Return what each reader drew of a case, on the grid of its image; none where the case does not tell.
 
     Refuses what `load_nodule` does, but a reader may have drawn nothing.
@@ -116,9 +119,7 @@ def load_readers(case: Case, root: Path) -> tuple[NDArray[np.bool_], ...]:
     if not roles:
         return ()
     images = read_images(case, root, ("image", *roles))
-    for role in roles:
-        require_mask(case, images, "image", role)
-    return tuple(images[role].voxels > 0 for role in roles)
+    return tuple(mask_of(case, images, "image", role) for role in roles)
 
 
 __all__ = ["HIGHEST", "LOWEST", "Nodule", "lidc_manifest", "load_nodule", "load_readers"]

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from models.petct import averaged
+from plugins.contract import Flag
 from plugins.errors import Refused
-from training.case_images import SAME_MM, CaseImage, read_images, require_truth
+from training.case_images import SAME_MM, CaseImage, read_images, truth_of
 from training.manifest import Case, DataManifest, folds, require_images_apart
 from training.table import hashes_of, number_in, read_filled, word_in
 
@@ -39,6 +40,8 @@ class Sarcoma:
     """CT on the PET's grid, HU; None where there is none."""
     spacing_mm: tuple[float, float, float]
     """Distance of two voxels along k, r, c; mm."""
+    doubts: tuple[Flag, ...] = ()
+    """What was odd about the mask."""
 
     @property
     def volume_ml(self) -> float:
@@ -99,16 +102,15 @@ def _case(row: dict[str, str], line: int, table: Path) -> Case:
 def load_sarcoma(case: Case, root: Path) -> Sarcoma:
     """Return the images of a case.
 
-    Refuses `no-pet` (a case without PET or mask), what `read_images` and `require_truth` refuse, `oblique-grid`,
+    Refuses `no-pet` (a case without PET or mask), what `read_images` and `truth_of` refuse, `oblique-grid`,
     `image-elsewhere` (a CT that does not hold all of the mask) and `not-suv` (the highest value in the mask is not the
     `suv_max` of `patients.csv`).
     """
     if not {"pet", "mask"} <= case.files.keys():
         raise Refused("no-pet", f"{case.case_id} has {', '.join(case.files)}, and not a PET and a mask")
     images = read_images(case, root, FILES)
-    require_truth(case, images, "pet")
-    pet = _Grid.of(images["pet"])
-    mask = images["mask"].voxels > 0
+    truth = truth_of(case, images, "pet")
+    pet, mask = _Grid.of(images["pet"]), truth.voxels
     ct = _Grid.of(images["ct"]) if "ct" in images else None
     if ct is not None and not _holds(ct, pet, mask):
         raise Refused(
@@ -123,6 +125,7 @@ def load_sarcoma(case: Case, root: Path) -> Sarcoma:
         mask=mask,
         hu=None if ct is None else resampled(ct.voxels, ct.spacing_mm, ct.first_mm, pet),
         spacing_mm=pet.spacing_mm,
+        doubts=truth.doubts,
     )
 
 

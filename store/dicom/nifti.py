@@ -67,30 +67,26 @@ def _load(path: Path) -> tuple[Labels, FloatArray, list[Flag]]:
         data = one_volume(np.asarray(voxels), "mask-not-3d", path.name)
     affine = RAS_TO_LPS @ read_position(header, path.name)
     flags: list[Flag] = []
-    return _labels(data, path, flags), affine, flags
+    return whole_labels(data, path.name, flags), affine, flags
 
 
-def _labels(data: NDArray[Any], path: Path, flags: list[Flag]) -> Labels:
-    """Return whole label values; probabilities are cut at 0.5. Refuses `mask-not-labels`."""
+def whole_labels(data: NDArray[Any], name: str, flags: list[Flag]) -> Labels:
+    """Return whole label values; probabilities are cut at 0.5, which `flags` is told. Refuses `mask-not-labels`."""
     if data.dtype.kind not in REAL_NUMBERS:
         raise Refused(
             "mask-not-labels",
-            f"{path.name} holds colours or complex numbers; save it with a whole number for each voxel",
+            f"{name} holds colours or complex numbers; save it with a whole number for each voxel",
         )
     if not np.isfinite(data).all() or data.min() < 0:
-        raise Refused(
-            "mask-not-labels", f"{path.name} holds values that are no labels (negative or not numbers)"
-        )
+        raise Refused("mask-not-labels", f"{name} holds values that are no labels (negative or not numbers)")
     whole = np.rint(data).astype(np.int64)
     if np.abs(data - whole).max() > 1e-3:
         if data.max() > 1:
-            raise Refused("mask-not-labels", f"{path.name} holds values that are no labels (not whole)")
+            raise Refused("mask-not-labels", f"{name} holds values that are no labels (not whole)")
         flags.append(Flag(code="mask-thresholded", sentence="its values between 0 and 1 were cut at 0.5"))
         whole = (data >= 0.5).astype(np.int64)
     if len(np.unique(whole)) > MAX_LABELS:
-        raise Refused(
-            "mask-not-labels", f"{path.name} holds more than {MAX_LABELS} values; it is no label image"
-        )
+        raise Refused("mask-not-labels", f"{name} holds more than {MAX_LABELS} values; it is no label image")
     return np.asarray(whole, dtype=np.int64)
 
 

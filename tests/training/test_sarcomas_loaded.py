@@ -31,6 +31,7 @@ def sarcoma(tmp_path: Path) -> Case:
         ("mask", lambda a, at: NIFTI(a, at @ np.diag([2.0, 2, 2, 1])), "unequal-grids"),
         ("mask", lambda a, at: NIFTI(a[:-1], at), "unequal-grids"),
         ("mask", lambda a, at: NIFTI(a * 0, at), "empty-mask"),
+        ("mask", lambda a, at: NIFTI(a * np.float32(1.4), at), "mask-not-labels"),
         ("mask", lambda a, at: NIFTI(with_nan(a), at), "not-finite"),
         ("mask", lambda a, at: NIFTI(a - 1, at), "no-mask"),
         ("pet", lambda a, at: NIFTI(with_nan(a), at), "not-finite"),

@@ -97,6 +97,7 @@ def scan_cases(
             patient_id=scan.name,
             fold=fold,
             known={"slice_thickness_mm": scan.spacing_mm[0]},
+            doubts={p.nodule.case.case_id: p.nodule.doubts for p in placed},
             made_of={
                 scan.name: scan.name,
                 **{p.nodule.case.case_id: p.nodule.case.patient_id for p in placed},

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from plugins.contract import Array, BoolArray
+from plugins.contract import Array, BoolArray, Flag
 from plugins.shapes import Spacing
 
 Known = Mapping[str, float | str]
@@ -28,6 +28,8 @@ class Case:
     """Which fold's weights were judged on it; None when one set of weights was."""
     known: Known = field(default_factory=dict)
     """What groups are made by: `size_mm`, `slice_thickness_mm`, `scanner` and whatever else the manifest tells."""
+    doubts: Mapping[str, tuple[Flag, ...]] = field(default_factory=dict)
+    """What was odd about masks, by the case of the manifest that they are of."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

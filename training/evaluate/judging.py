@@ -10,6 +10,7 @@ from importlib.metadata import version
 from itertools import chain
 from typing import Any
 
+from plugins.contract import Flag
 from plugins.errors import Refused
 from training.commit import commit
 from training.evaluate.agreement import reader_agreement
@@ -31,6 +32,8 @@ from training.evaluate.sections import followed_part, rated_part, searched_part
 from training.evaluate.subject import Subject
 
 FEW_PATIENTS = 30
+NAMED_CASES = 3
+"""So many cases of one doubt are named."""
 PACKAGES = ("nadir", "numpy", "scipy", "torch", "monai")
 
 
@@ -50,6 +53,8 @@ class _Gathered:
     """By which fold each of these patients was judged; None for all together."""
     patients: set[str] = field(default_factory=set)
     """Those whom intervals draw: of a scan that things were set into, the scan's."""
+    doubts: dict[Flag, dict[str, None]] = field(default_factory=dict)
+    """What was odd about masks, and the cases that they are of."""
 
     def take(self, case: Case) -> None:
         """Keep what the report needs of a case."""
@@ -57,6 +62,9 @@ class _Gathered:
         self.judged |= held or {case.case_id: case.patient_id}
         self.weights |= dict.fromkeys(held.values() if held else [case.patient_id], case.fold)
         self.patients.add(case.patient_id)
+        for name, doubts in case.doubts.items():
+            for doubt in doubts:
+                self.doubts.setdefault(doubt, {})[name] = None
         if isinstance(case, DrawnCase):
             self.rows.append(judge(case))
             if case.setting == self.rows[0].setting:
@@ -224,7 +232,7 @@ def _parts(
 
 
 def _limits(gathered: _Gathered, data: Data) -> Sequence[str]:
-    """Return what these data cannot tell."""
+    """Return what these data cannot tell, and what was odd about them."""
     said = [f"How the model does on other data than {data.name} is not known."]
     if not any("scanner" in case.tags for case in data.cases):
         said.append("The scanners are not known, so there are no figures by scanner.")
@@ -232,6 +240,10 @@ def _limits(gathered: _Gathered, data: Data) -> Sequence[str]:
         said.append(
             "There is one truth per case: these data do not tell how far readers agree with each other."
         )
+    for doubt, cases in gathered.doubts.items():
+        more = len(cases) - NAMED_CASES
+        names = ", ".join(list(cases)[:NAMED_CASES]) + (f" and {more} more" if more > 0 else "")
+        said.append(f"The mask of {names}: {doubt.sentence} ({doubt.code}).")
     patients = len(gathered.patients)
     scans = "Scans of " if gathered.searched else ""
     if patients == 1:

@@ -68,6 +68,7 @@ def rated(subject: Subject, data: Data, brief: bool = False) -> Iterator[Case]:
                     "slice_thickness_mm": nodule.spacing_mm[0],
                     "fold": "all" if fold is None else str(fold),
                 },
+                doubts={case.case_id: nodule.doubts},
                 positive=truth,
                 probability=rate(nodule.image, mask, nodule.spacing_mm),
                 setting=setting,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from training.evaluate.metrics import MM3_PER_ML, long_axis_mm
 from training.evaluate.runs import load_network
 from training.evaluate.subject import Subject
 from training.lidc import Nodule, load_nodule, load_readers
+from training.manifest import Case as ManifestCase
 
 if TYPE_CHECKING:
     from training.evaluate.whole_scans import Places
@@ -67,8 +69,7 @@ def segmented(subject: Subject, data: Data, brief: bool = False) -> Iterator[Cas
             image, truth, point, box = asked(nodule, setting)
             answer = ask(image, nodule.spacing_mm, point)
             drawn = _drawn(nodule, folds, setting, image, truth, nodule.spacing_mm, answer, box)
-            is_first = setting == SETTINGS[0]
-            yield replace(drawn, readers=load_readers(case, data.root)) if is_first else drawn
+            yield _with_readers(drawn, case, data.root) if setting == SETTINGS[0] else drawn
         for scan in scans:
             image, truth, point = scan.with_nodule(nodule)
             if truth.any():
@@ -80,6 +81,13 @@ def _places(root: Path) -> tuple[Places, ...]:
     from training.evaluate.whole_scans import places
 
     return tuple(places(root))
+
+
+def _with_readers(drawn: DrawnCase, case: ManifestCase, root: Path) -> DrawnCase:
+    """Return a case beside what each reader drew of it, where the data tell."""
+    readers = load_readers(case, root)
+    doubts = [*drawn.doubts[case.case_id], *chain.from_iterable(one.doubts for one in readers)]
+    return replace(drawn, readers=tuple(one.voxels for one in readers), doubts={case.case_id: tuple(doubts)})
 
 
 def _drawn(
@@ -97,6 +105,7 @@ def _drawn(
         patient_id=nodule.case.patient_id,
         fold=folds[0] if len(folds) == 1 else None,
         known=_known(nodule),
+        doubts={nodule.case.case_id: nodule.doubts},
         drawn=answer.drawn,
         truth=truth,
         spacing_mm=spacing_mm,

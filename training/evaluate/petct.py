@@ -87,6 +87,7 @@ def asked_cases(subject: Subject, data: Data, brief: bool = False) -> Iterator[C
             "patient_id": case.patient_id,
             "fold": folds[0] if len(folds) == 1 else None,
             "known": _known(case, sarcoma),
+            "doubts": {case.case_id: sarcoma.doubts},
         }
         for setting in SETTINGS[:1] if brief else SETTINGS:
             suv, hu, truth, point, box = put(sarcoma, setting)

@@ -37,6 +37,8 @@ NIFTI = nibabel.Nifti1Image
         ("mask", lambda a, at: NIFTI(a[:-1], at), "unequal-grids"),
         ("mask", lambda a, at: NIFTI(a * 0, at), "empty-mask"),
         ("mask", lambda a, at: NIFTI(a - 1, at), "no-mask"),
+        ("mask", lambda a, at: NIFTI(a * 0.4, at), "empty-mask"),
+        ("mask", lambda a, at: NIFTI(a * 1.4, at), "mask-not-labels"),
         ("mask", lambda a, at: NIFTI(with_nan(a), at), "not-finite"),
         ("image", lambda a, at: NIFTI(with_nan(a), at), "not-finite"),
     ],
@@ -88,12 +90,12 @@ def test_axes_that_are_turned_in_one_file_only_and_rounding_of_the_affine_are_th
 
 def test_what_each_reader_drew_is_read_as_the_mask_is_and_may_be_nothing(tmp_path: Path) -> None:
     case, alone, *_ = read_manifest(write_readers(write_crops(tmp_path, patients=1))).cases
-    one, half = load_readers(case, tmp_path)
+    one, half = (drawn.voxels for drawn in load_readers(case, tmp_path))
     assert load_readers(alone, tmp_path) == ()
     assert np.array_equal(one, load_nodule(case, tmp_path).mask)
     assert half.sum() / one.sum() == pytest.approx(0.5, abs=0.15) and not (half & ~one).any()
     nothing = with_other(case, tmp_path, "mask_reader2", lambda a, at: NIFTI(a * 0, at))
-    assert not load_readers(nothing, tmp_path)[1].any()
+    assert not load_readers(nothing, tmp_path)[1].voxels.any()
     off = with_other(case, tmp_path, "mask_reader2", lambda a, at: NIFTI(a, moved(at, 0.02)))
     with pytest.raises(Refused, match=f"unequal-grids: image and mask_reader2 of {case.case_id} "):
         load_readers(off, tmp_path)
