@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from plugins.contract import Flag
 from plugins.errors import Refused
+from store.dicom.nifti_image import require_hounsfield
 from training.case_images import CaseMask, mask_of, read_images, truth_of
 from training.manifest import Case, DataManifest, folds, require_images_apart
 from training.table import hashes_of, number_in, read_filled, word_in
@@ -20,6 +21,8 @@ RATINGS = ("malignancy", "subtlety", "texture", "spiculation", "margin")
 TAGS = (*SPACINGS, *RATINGS)
 COLUMNS = ("image_file", "mask_file", "patient_id", "nodule_id", "diameter_mm", *TAGS)
 BAD_TABLE = "bad-table"
+ORIGIN = "origin"
+"""A tag of every case that was cut out of a whole image, which was judged then (`training.curate`)."""
 READER = "mask_reader"
 """What the role of a mask that one reader drew begins with."""
 LOWEST, HIGHEST = 1.0, 5.0
@@ -95,12 +98,15 @@ def _case(row: dict[str, str], line: int, table: Path) -> Case:
 def load_nodule(case: Case, root: Path) -> Nodule:
     """Return image and mask of a case, slices from feet to head.
 
-    Refuses `no-crop` (a case without image or mask), what `read_images` and `truth_of` refuse.
+    Refuses `no-crop` (a case without image or mask), what `read_images` and `truth_of` refuse, and what
+    `require_hounsfield` does, but for a part of an image that was judged whole: that of a liver may hold no air.
     """
     if not {"image", "mask"} <= case.files.keys():
         raise Refused("no-crop", f"{case.case_id} has {', '.join(case.files)}, and not an image and a mask")
     images = read_images(case, root, ("image", "mask"))
     image, mask = images["image"], truth_of(case, images, "image")
+    if ORIGIN not in case.tags:
+        require_hounsfield(image.voxels, str(image.path))
     return Nodule(
         case=case,
         image=image.voxels.astype(np.float32),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rewritten_files import Written, moved, with_nan, with_other
 
 from plugins.errors import Refused
+from store.dicom.nifti_image import read_ct
 from training.lidc import load_nodule, load_readers
 from training.manifest import Case, read_manifest
 
@@ -107,3 +108,46 @@ def test_an_image_that_is_named_as_its_own_mask_is_refused(crop: Case, tmp_path:
     own = replace(above, files=same, sha256=dict.fromkeys(same, above.sha256["image"]))
     with pytest.raises(Refused, match=f"no-mask: .*{above.files['image']} is no mask of {crop.case_id}"):
         load_nodule(own, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("written", "code"),
+    [
+        (lambda a, at: NIFTI((a + 1024).clip(0), at), "not-hounsfield"),
+        (lambda a, at: NIFTI(((a + 1000) / 1400).clip(0, 1).astype(np.float32), at), "not-hounsfield"),
+        (lambda a, at: NIFTI(a.astype(np.int32) + 70000, at), "bad-values"),
+    ],
+)
+def test_a_crop_that_is_no_hounsfield_units_is_refused_with_its_path_as_segment_refuses_it(
+    crop: Case, tmp_path: Path, written: Written, code: str
+) -> None:
+    path = tmp_path / crop.files["image"]
+    other = with_other(crop, tmp_path, "image", written)
+    with pytest.raises(Refused, match=f"^{code}: {path} has values from "):
+        load_nodule(other, tmp_path)
+    with pytest.raises(Refused, match=f"^{code}: "):
+        read_ct(path)
+
+
+def test_a_crop_without_air_that_was_cut_out_of_an_image_which_was_judged_whole_is_taken(
+    crop: Case, tmp_path: Path
+) -> None:
+    without_air = with_other(crop, tmp_path, "image", lambda a, at: NIFTI(a.clip(20), at))
+    with pytest.raises(Refused, match="not-hounsfield"):
+        load_nodule(without_air, tmp_path)
+    curated = replace(without_air, tags={**without_air.tags, "origin": "SEG"})
+    assert load_nodule(curated, tmp_path).image.min() == 20
+
+
+def test_a_crop_in_soft_tissue_with_some_fat_or_with_padding_below_air_is_taken(
+    crop: Case, tmp_path: Path
+) -> None:
+    fat = with_other(crop, tmp_path, "image", lambda a, at: NIFTI(a.clip(-40), at))
+    assert load_nodule(fat, tmp_path).image.min() == -40
+
+    def padded(voxels: NDArray[Any], affine: NDArray[Any]) -> object:
+        voxels = voxels.copy()
+        voxels[0] = -3024
+        return NIFTI(voxels, affine)
+
+    assert load_nodule(with_other(crop, tmp_path, "image", padded), tmp_path).image.min() == -3024
