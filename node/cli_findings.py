@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from node import printing
 from node.cli_options import AsJson, Config, Home, open_database, tell_exported
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from store.database import Database
 
 
 def findings(
@@ -22,19 +27,33 @@ def findings(
     if as_csv and as_json:
         raise typer.BadParameter("--csv and --json exclude each other")
     with open_database(home, config) as database:
-        from store.findings import list_findings
+        from store.findings import Wanted, finding_pks, whose
 
+        wanted = Wanted(patient_id=patient, superseded=superseded)
         with database.reading() as session:
-            rows = list_findings(session, patient_id=patient, superseded=superseded)
+            pks, people = finding_pks(session, wanted), whose(session, wanted)
         kind = "CSV" if as_csv else "JSON" if as_json else "a table"
-        whose = {(row["issuer"], row["patient_id"]) for row in rows}
-        tell_exported(database, home, config, f"findings as {kind}", whose)
-    if as_json:
-        printing.print_json(rows)
-    elif as_csv:
-        printing.print_csv(rows)
-    else:
-        printing.print_findings(rows)
+        tell_exported(database, home, config, f"findings as {kind}", people)
+        rows = _rows(database, pks)
+        if as_json:
+            printing.print_json_rows(rows)
+        elif as_csv:
+            printing.print_csv(rows)
+        else:
+            printing.print_findings(rows)
+
+
+def _rows(database: Database, pks: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of findings, some hundreds at a time, each from a reading of its own.
+
+    What is found while it runs is left out; what is superseded meanwhile is in it and says so.
+    """
+    from store.findings import rows_of, stretches
+
+    for some in stretches(pks):
+        with database.reading() as session:
+            rows = rows_of(session, some)
+        yield from rows
 
 
 __all__ = ["findings"]

@@ -6,7 +6,7 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +86,18 @@ def print_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, indent=2, default=str, allow_nan=False) + "\n")
 
 
-def print_csv(rows: Sequence[Mapping[str, object]]) -> None:
+def print_json_rows(rows: Iterable[Mapping[str, object]]) -> None:
+    """Print one JSON list, row by row, as `print_json` prints it whole."""
+    before = "["
+    for row in rows:
+        text = json.dumps(row, indent=2, default=str, allow_nan=False)
+        # No string in JSON holds a line break.
+        sys.stdout.write(f"{before}\n  " + text.replace("\n", "\n  "))
+        before = ","
+    sys.stdout.write("[]\n" if before == "[" else "\n]\n")
+
+
+def print_csv(rows: Iterable[Mapping[str, object]]) -> None:
     """Print the rows of `store.findings.list_findings`, no cell of which runs as a formula."""
     from node.report.table import FIELDS, safe_cell
 
@@ -161,7 +172,7 @@ def print_refused(report: Mapping[str, Any]) -> None:
         complain(f"nadir: refused: {refusal['sentence']} ({refusal['code']})")
 
 
-def print_findings(rows: Sequence[Mapping[str, Any]]) -> None:
+def print_findings(rows: Iterable[Mapping[str, Any]]) -> None:
     """Print the rows of `store.findings.list_findings`, one line a finding."""
     found: dict[object, dict[str, Any]] = {}
     for row in rows:

@@ -60,6 +60,7 @@ MEASUREMENT_COLUMNS = (
 )
 LINK_COLUMNS = {"link": "kind", "link_confidence": "confidence", "link_reason": "reason"}
 """What the link of a finding is called in a flat row, and in its own."""
+BY_PATIENT = (col(Patient.id), col(Study.study_date), col(Study.id), col(Finding.id))
 
 
 def save(
@@ -123,9 +124,32 @@ def list_findings(
     `link`, `link_confidence` and `link_reason` tell what the lesion was at earlier times; None when nobody asked.
     `patient_id` is as received; `superseded` True gives the findings of superseded revisions too.
     """
-    wanted = wanted_findings(Wanted(patient_id=patient_id, superseded=superseded))
-    order = (col(Patient.id), col(Study.study_date), col(Study.id), col(Finding.id))
-    return _rows(session, wanted, order)
+    pks = finding_pks(session, Wanted(patient_id=patient_id, superseded=superseded))
+    return [row for some in stretches(pks) for row in rows_of(session, some)]
+
+
+def finding_pks(session: Session, wanted: Wanted) -> list[int]:
+    """Return the findings that are asked for by their rows, in the order of `list_findings`."""
+    statement = select(Finding.id).join(Patient, col(Patient.id) == col(Finding.patient_pk))
+    statement = statement.join(Study, col(Study.id) == col(Finding.study_pk)).where(*wanted_findings(wanted))
+    return [int(pk or 0) for pk in session.exec(statement.order_by(*BY_PATIENT))]
+
+
+def stretches(pks: Sequence[int], size: int = 500) -> Iterator[Sequence[int]]:
+    """Yield findings in parts small enough to be held with all that was measured of them."""
+    return (pks[start : start + size] for start in range(0, len(pks), size))
+
+
+def rows_of(session: Session, pks: Collection[int]) -> list[dict[str, Any]]:
+    """Return the rows of `list_findings` of these findings."""
+    return _rows(session, [col(Finding.id).in_(pks)], BY_PATIENT)
+
+
+def whose(session: Session, wanted: Wanted) -> list[tuple[str, str]]:
+    """Return IssuerOfPatientID and PatientID of everybody whose findings are asked for, sorted."""
+    found = select(Finding.patient_pk).where(*wanted_findings(wanted))
+    people = select(Patient.issuer, Patient.patient_id).where(col(Patient.id).in_(found))
+    return sorted((issuer, patient_id) for issuer, patient_id in session.exec(people))
 
 
 def findings_page(
@@ -359,8 +383,12 @@ __all__ = [
     "Told",
     "Wanted",
     "Written",
+    "finding_pks",
     "findings_page",
     "list_findings",
+    "rows_of",
     "save",
+    "stretches",
     "wanted_findings",
+    "whose",
 ]
