@@ -16,9 +16,10 @@ from plugins.errors import Refused
 from store.response.rules import Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from store.database import Database
+    from store.response.verdict import Response
 
 Patient = Annotated[str | None, typer.Option(help="PatientID.", show_default=False)]
 Issuer = Annotated[
@@ -122,24 +123,43 @@ def _cohort(database: Database, store: Path, kind: str, criteria: str, rules: Ru
     from node.report.longitudinal.cohort_document import write_cohort_pdf
     from node.report.longitudinal.page import write_cohort_html
     from node.report.longitudinal.tables import write_cohort_csv, write_cohort_json
-    from store.course import courses
-    from store.objects import ObjectStore
-    from store.told import judge
 
-    with database.reading() as session:
-        known = courses(session, ObjectStore(store), rules)
-    responses = []
-    for one in known:
-        try:
-            responses.append(judge(one, criteria, rules))
-        except Refused as reason:
-            printing.complain(f"nadir: {one.patient.patient_id}: {reason.sentence} ({reason.code})")
+    whose: Whose = set()
+    responses = _responses(database, store, criteria, rules, whose)
     made = cohort_of(responses, criteria=criteria, made_at=database.now())
-    whose = {(one.patient.issuer, one.patient.patient_id) for one in known}
     if kind == "pdf":
         return write_cohort_pdf(made), whose
     write = {"html": write_cohort_html, "json": write_cohort_json, "csv": write_cohort_csv}[kind]
     return _encoded(write(made)), whose
+
+
+def _responses(
+    database: Database, store: Path, criteria: str, rules: Rules, whose: Whose
+) -> Iterator[Response]:
+    """Yield how each patient responded, from a reading of its own, and put into `whose` of whom something is known."""
+    from store.course import course
+    from store.objects import ObjectStore
+    from store.patients import heads
+    from store.told import judge
+
+    objects = ObjectStore(store)
+    with database.reading() as session:
+        pks = heads(session)
+    with printing.advancing("reading courses") as progress:
+        for done, pk in enumerate(pks):
+            progress(done, len(pks))
+            with database.reading() as session:
+                known = course(session, pk, objects, rules)
+            one = known.patient
+            if one.pk != pk:  # declared to be another patient meanwhile
+                continue
+            whose.add((one.issuer, one.patient_id))
+            try:
+                response = judge(known, criteria, rules)
+            except Refused as reason:
+                printing.complain(f"nadir: {one.patient_id}: {reason.sentence} ({reason.code})")
+                continue
+            yield response
 
 
 def _encoded(text: str) -> bytes:

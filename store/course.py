@@ -21,7 +21,7 @@ from store.identity import drawn, named
 from store.lesions import counted, decided, with_roles
 from store.normal import NormalTissue, normal_tissue
 from store.objects import ObjectStore
-from store.patients import Merged, heads, merged, same_person
+from store.patients import Merged, merged, same_person
 from store.response.history import History
 from store.response.rules import USUAL, Rules
 from store.scanners import Scanned, scanned
@@ -158,11 +158,6 @@ def course(
     )
 
 
-def courses(session: Session, objects: ObjectStore | None = None, rules: Rules = USUAL) -> tuple[Course, ...]:
-    """Return the courses of all patients, by issuer and PatientID; those who were merged are one."""
-    return tuple(course(session, pk, objects, rules) for pk in heads(session))
-
-
 def judged(
     sightings: Sequence[Sighting],
     choices: Chosen,
@@ -176,4 +171,4 @@ def judged(
     return settled(with_roles(found, choices, analysed, rules))
 
 
-__all__ = ["Course", "CoursePatient", "CourseVisit", "course", "courses", "judged"]
+__all__ = ["Course", "CoursePatient", "CourseVisit", "course", "judged"]

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -16,7 +19,7 @@ from typer.testing import CliRunner
 from node.cli import app
 from node.report.longitudinal.stored import objects_of
 from plugins.errors import Refused
-from store.course import course
+from store.course import Course, course
 from store.objects import ObjectStore
 from store.tracking.link import Kind
 
@@ -26,7 +29,7 @@ ONE = "2.25.1"
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Give a node: in P1 a lesion of 20 and then 13 mm, in P2 one of 30 mm at one visit."""
+    """Give a node: in P1 a lesion of 20 and then 13 mm, in P2 and P3 one at one visit."""
     folder = tmp_path_factory.mktemp("report") / "home"
     small = SmallNode.make(folder)
     with small.database.transaction() as session:
@@ -35,6 +38,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         links = [Linked(kind=Kind.SAME, uid=ONE, earlier=[ONE], study=first)]
         visit(session, clock, MARCH, [lesion(ONE, 13, label="Nodule A")], links)
         visit(session, clock, JANUARY, [lesion("2.25.2", 30)], patient={"patient_id": "P2"})
+        visit(session, clock, JANUARY, [lesion("2.25.3", 15)], patient={"patient_id": "P3"})
     yield folder
     small.database.dispose()
 
@@ -76,9 +80,35 @@ def test_the_cohort_has_every_patient_with_two_visits(home: Path) -> None:
         "P1",
         -35.0,
         [[59, "PR"]],
-        ["P2"],
+        ["P2", "P3"],
     )
     assert "<svg" in run(home, "--cohort").stdout
+
+
+def test_a_cohort_is_read_patient_by_patient_none_is_held_longer_and_it_says_how_far_it_is(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[weakref.ref[Course]] = []
+    told: list[tuple[int, int]] = []
+    before: list[int] = []
+
+    def watched(*given: Any) -> Course:
+        before.append(sum(one() is not None for one in held))
+        known = course(*given)
+        held.append(weakref.ref(known))
+        return known
+
+    @contextmanager
+    def advancing(what: str) -> Iterator[Callable[[int, int], None]]:
+        yield lambda done, total: told.append((done, total))
+
+    monkeypatch.setattr("store.course.course", watched)
+    monkeypatch.setattr("node.printing.advancing", advancing)
+    rows = list(csv.DictReader(StringIO(run(home, "--cohort", "--format", "csv").stdout)))
+    assert [row["patient"] for row in rows] == ["P1"]
+    assert told == [(0, 3), (1, 3), (2, 3)]
+    assert max(before) <= 1  # the one before, whose name is still bound
+    assert not any(one() for one in held)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from importlib.metadata import version
@@ -77,15 +77,21 @@ class Cohort:
 
 
 def cohort_of(
-    responses: Sequence[Response], *, criteria: str, made_at: datetime, software: str | None = None
+    responses: Iterable[Response], *, criteria: str, made_at: datetime, software: str | None = None
 ) -> Cohort:
-    """Return what charts of a cohort show; the responses are those of one set of criteria."""
-    judged = [r for r in responses if r.follow_up]
+    """Return what charts of a cohort show; the responses are those of one set of criteria, and none is kept."""
+    quantity, judged, left_out = None, [], []
+    for one in responses:
+        quantity = one.quantity if quantity is None else quantity
+        if one.follow_up:
+            judged.append(followed(one))
+        else:
+            left_out.append(one.patient)
     return Cohort(
         criteria=criteria,
-        quantity=next((r.quantity for r in responses), ""),
-        followed=tuple(map(followed, judged)),
-        left_out=tuple(r.patient for r in responses if not r.follow_up),
+        quantity=quantity or "",
+        followed=tuple(judged),
+        left_out=tuple(left_out),
         software=software or f"Nadir {version('nadir')}",
         made_at=made_at,
     )
