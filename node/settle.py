@@ -20,7 +20,8 @@ from store.jobs import enqueue, retire
 from store.keys import job_key
 from store.objects import ObjectStore
 from store.order import order_of
-from store.studies import Due, due, modalities, settle
+from store.part10 import Header
+from store.studies import Due, due, headers_ahead, modalities, settle
 from store.tables import Job, Revision, Study
 
 log = logging.getLogger(__name__)
@@ -143,6 +144,10 @@ class Settler:
         return tuple(settled)
 
     def _settle(self, study: Due, now: datetime, present: Sequence[Identity]) -> Settled | None:
+        ahead: dict[str, Header] = {}
+        if self._objects is not None:
+            with self._database.reading() as session:
+                ahead = headers_ahead(session, study.study_pk, self._objects)
         with self._database.transaction() as session:
             row = session.get_one(Study, study.study_pk)
             patient_pk, order = row.patient_pk, order_of(row)
@@ -153,6 +158,7 @@ class Settler:
                 forced=study.forced,
                 seen=study.last_arrival_at,
                 objects=self._objects,
+                ahead=ahead,
             )
             if revision is None:
                 return None

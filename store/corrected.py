@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 from sqlmodel import Session, and_, col, select
@@ -52,20 +53,42 @@ class Held:
 Said = tuple[Held, Header]
 
 
+def read_ahead(
+    session: Session,
+    study: Study,
+    newest: Sequence[Held],
+    held: Callable[[], Sequence[Held]],
+    objects: ObjectStore,
+) -> dict[str, Header]:
+    """Return by sha256 the headers that `correct` asks for: for who holds others back while it runs.
+
+    `newest` are the newest new objects of each series, and `held` gives all that are to be read when these differ.
+    """
+    said = _read(objects, newest, {})
+    if _differs(session, study, said):
+        said = _read(objects, held(), _by_file(said))
+    return _by_file(said)
+
+
 def correct(
-    session: Session, study: Study, held: Sequence[Held], objects: ObjectStore, now: datetime
+    session: Session,
+    study: Study,
+    held: Sequence[Held],
+    objects: ObjectStore,
+    now: datetime,
+    ahead: Mapping[str, Header] = MappingProxyType({}),
 ) -> None:
     """Let the rows of a study say what its objects say now, and tell in an Event what became different.
 
     `held` by row. The study goes to another patient only when all of its objects name that one; what was found in it
     for the patient before is superseded then. A word stays while one of the objects says it, else that of the newest
     counts; the Study Date is the earliest of its images. Nothing known gives way to an empty value. Only the newest
-    object of each series is read while nothing differs.
+    object of each series is read while nothing differs, and none that is in `ahead`.
     """
     newest = {one.series_pk: one for one in held if one.fresh}
-    if not _differs(session, study, _read(objects, newest.values())):
+    if not _differs(session, study, _read(objects, newest.values(), ahead)):
         return
-    said = _read(objects, held)
+    said = _read(objects, held, ahead)
     changed = _move(session, study, said if len(said) == len(held) else ())
     patient = session.get_one(Patient, study.patient_pk)
     said = [(one, header) for one, header in said if _names(header, patient)]
@@ -79,15 +102,19 @@ def correct(
     session.flush()
 
 
-def _read(objects: ObjectStore, held: Iterable[Held]) -> list[Said]:
+def _read(objects: ObjectStore, held: Iterable[Held], ahead: Mapping[str, Header]) -> list[Said]:
     """Return what objects say, without those that are gone or broken."""
     said = []
     for one in held:
         try:
-            said.append((one, scan_header(objects.path(one.sha256))))
+            said.append((one, ahead.get(one.sha256) or scan_header(objects.path(one.sha256))))
         except NadirError:
             continue
     return said
+
+
+def _by_file(said: Sequence[Said]) -> dict[str, Header]:
+    return {one.sha256: header for one, header in said}
 
 
 def _differs(session: Session, study: Study, said: Sequence[Said]) -> bool:
@@ -164,4 +191,4 @@ def _move(session: Session, study: Study, said: Sequence[Said]) -> list[str]:
     return ["PatientID"]
 
 
-__all__ = ["Held", "correct"]
+__all__ = ["Held", "correct", "read_ahead"]

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
-from sqlmodel import Session, and_, col, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement
+from sqlmodel import Session, and_, col, exists, func, insert, or_, select, update
+from sqlmodel.sql.expression import SelectOfScalar
 
 from store import jobs
-from store.corrected import Held, correct
+from store.corrected import Held, correct, read_ahead
 from store.database import aware_utc
 from store.due import has_come
 from store.instances import RECEIVING, SETTLED, STALE_SECONDS, still_open
 from store.objects import ObjectStore
+from store.part10 import Header
 from store.tables import Association, AssociationStudy, Instance, Revision, RevisionInstance, Series, Study
 
 
@@ -66,6 +70,17 @@ def due(
     ]
 
 
+def headers_ahead(session: Session, study_pk: int, objects: ObjectStore) -> dict[str, Header]:
+    """Return by sha256 the headers that `settle` asks for now, so that no file is read while others wait to write."""
+    study = session.get_one(Study, study_pk)
+    of_series = select(func.max(Instance.id)).join(Series, col(Series.id) == col(Instance.series_pk))
+    of_series = of_series.where(_is_held(study_pk), col(Instance.id).not_in(_latest_content(study)))
+    newest = _current(session, study_pk, col(Instance.id).in_(of_series.group_by(col(Instance.series_pk))))
+    return read_ahead(
+        session, study, _held(newest, ()), lambda: _held(_current(session, study_pk), ()), objects
+    )
+
+
 def settle(
     session: Session,
     study_pk: int,
@@ -74,13 +89,15 @@ def settle(
     forced: bool,
     seen: datetime | None = None,
     objects: ObjectStore | None = None,
+    ahead: Mapping[str, Header] = MappingProxyType({}),
 ) -> Revision | None:
     """Return the new revision of a study, or None when there is nothing new to analyse.
 
     The study's row is locked: an image that comes at the same moment is either in the manifest or re-opens the
     study. None when it settled already, when it holds what it held, and, with `seen` (`Due.last_arrival_at`), when
     content came since then. Jobs of earlier revisions that have not begun are superseded. With the object store the
-    study becomes what its objects say of it now (`store.corrected`).
+    study becomes what its objects say of it now (`store.corrected`); those whose header is not in `ahead`
+    (`headers_ahead`) are read.
     """
     now = aware_utc(now)
     study = _locked(session, study_pk)
@@ -89,12 +106,12 @@ def settle(
     if seen is not None and not forced and study.last_arrival_at > aware_utc(seen):
         return None
     study.state, study.settle_now = SETTLED, False
-    current, before = _current(session, study_pk), _latest_content(session, study)
+    current, before = _current(session, study_pk), set(session.exec(_latest_content(study)))
     if not current or {int(one.id or 0) for one in current} == before:
         session.flush()
         return None
     if objects is not None:
-        correct(session, study, _held(current, before), objects, now)
+        correct(session, study, _held(current, before), objects, now, ahead)
     study.revision += 1
     manifest_sha256 = _new_manifest(session, study, [(one.sop_instance_uid, one.sha256) for one in current])
     revision = Revision(
@@ -163,8 +180,12 @@ def _locked(session: Session, study_pk: int) -> Study | None:
     return session.exec(statement.execution_options(populate_existing=True)).first()
 
 
-def _current(session: Session, study_pk: int) -> Sequence[Any]:
-    """Return what a study holds, in the order in which it came first."""
+def _is_held(study_pk: int) -> ColumnElement[bool]:
+    return and_(col(Series.study_pk) == study_pk, col(Instance.current), ~col(Instance.own))
+
+
+def _current(session: Session, study_pk: int, *those: ColumnElement[bool]) -> Sequence[Any]:
+    """Return what a study holds, or of that only those, in the order in which it came first."""
     columns = (
         Instance.id,
         Instance.series_pk,
@@ -175,7 +196,7 @@ def _current(session: Session, study_pk: int) -> Sequence[Any]:
     statement = (
         select(*map(col, columns))
         .join(Series, col(Series.id) == col(Instance.series_pk))
-        .where(col(Series.study_pk) == study_pk, col(Instance.current), ~col(Instance.own))
+        .where(_is_held(study_pk), *those)
         .order_by(col(Instance.id))
     )
     return session.execute(statement).all()
@@ -194,13 +215,12 @@ def _held(current: Sequence[Any], before: Collection[int]) -> list[Held]:
     ]
 
 
-def _latest_content(session: Session, study: Study) -> set[int]:
-    statement = (
+def _latest_content(study: Study) -> SelectOfScalar[int]:
+    return (
         select(RevisionInstance.instance_pk)
         .join(Revision, col(Revision.id) == col(RevisionInstance.revision_pk))
         .where(col(Revision.study_pk) == study.id, col(Revision.number) == study.revision)
     )
-    return set(session.exec(statement))
 
 
 def _new_manifest(session: Session, study: Study, lines: Sequence[tuple[str, str]]) -> str:

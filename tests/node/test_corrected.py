@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from dicom_series import make_series
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 from small_node import SmallNode
+from sqlmodel import Session
 
 from node.intake import Intake
 from node.settle import Settler
+from store.part10 import Header, scan_header
 from store.tables import Event, Patient, Series, Study
 
 
@@ -123,6 +126,39 @@ def test_the_date_of_images_counts_before_that_of_a_report_and_of_a_stranger(sou
     source.send()
     source.settle()
     assert source.study().study_date == date(2025, 1, 1)
+
+
+def test_others_may_write_while_the_files_of_a_study_are_read_and_a_sound_one_has_one_read_of_each_series(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, others_wait, reads = source.node.database, [False], list[bool]()
+    transaction = database.transaction
+
+    @contextmanager
+    def watched() -> Iterator[Session]:
+        with transaction() as session:
+            others_wait[0] = True
+            yield session
+        others_wait[0] = False
+
+    def read(path: Path) -> Header:
+        reads.append(others_wait[0])
+        return scan_header(path)
+
+    source.send()
+    monkeypatch.setattr(database, "transaction", watched)
+    monkeypatch.setattr("store.corrected.scan_header", read)
+    source.settle()
+    assert reads == [False]
+    monkeypatch.undo()
+    source.send(
+        slice(0, 1), PatientName="TEST^ONE", SeriesInstanceUID="1.2.826.0.1", SOPInstanceUID="1.2.826.0.2"
+    )
+    monkeypatch.setattr(database, "transaction", watched)
+    monkeypatch.setattr("store.corrected.scan_header", read)
+    reads.clear()
+    source.settle()
+    assert (source.study().revision, reads) == (2, [False] * 6)
 
 
 def test_a_patient_who_got_a_name_has_it_and_an_empty_one_takes_none_away(source: Source) -> None:
