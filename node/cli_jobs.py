@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from node import printing
-from node.cli_options import AsJson, Config, Home, open_database, operator
+from node.cli_options import MOST_LISTED, AsJson, Config, Home, open_database, operator
 from node.flags import load_settings
 from plugins.errors import Refused
 
@@ -33,18 +33,30 @@ def jobs_list(
             show_default=False,
         ),
     ] = None,
+    at_most: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=2**31 - 1,
+            help=f"So many of the newest; {MOST_LISTED}, with --json all.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the analyses and where they stand, oldest first."""
+    """List the analyses and where they stand, newest first (with --json oldest first)."""
+    most = at_most or (None if as_json else MOST_LISTED)
     with open_database(home, config) as database:
-        from store.ledger import overview
+        from store.ledger import how_many, overview
 
         with database.reading() as session:
-            rows = overview(session, state=state)
+            rows = overview(session, state, most)
+            total = how_many(session, state)
     if as_json:
         printing.print_json(rows)
     else:
-        printing.print_jobs(rows)
+        printing.print_jobs(rows[::-1])
+        printing.complain_of_more(total - len(rows), "jobs")
 
 
 @jobs_app.command("show")

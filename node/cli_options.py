@@ -34,6 +34,9 @@ HomeOfModels = Annotated[
 TlsFile = Annotated[Path | None, typer.Option(help="PEM file, as the setting.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value for a program to read.")]
 
+MOST_LISTED = 200
+"""Rows of a table that would hold the whole history, when nobody asks for more."""
+
 
 def models_of(home: Path | None, config: Path | None) -> Places:
     """Return the models that count in the node that is named by flag, settings file or environment; none without one.

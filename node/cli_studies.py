@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from node import printing
-from node.cli_options import AsJson, Config, Home, open_database
+from node.cli_options import MOST_LISTED, AsJson, Config, Home, open_database
 from node.flags import load_settings
 
 if TYPE_CHECKING:
@@ -42,7 +42,12 @@ def studies(
         ),
     ] = None,
     at_most: Annotated[
-        int | None, typer.Option(min=1, help="So many; 20 by teaching, else all.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"So many; 20 by teaching, else {MOST_LISTED}, with --json all.",
+            show_default=False,
+        ),
     ] = None,
     home: Home = None,
     config: Config = None,
@@ -65,19 +70,21 @@ def studies(
         known = candidates(session, labels(session, objects), sides(session))
         listed = study_list(session, known) if by is None else ()
     if by is None:
-        _print_list(listed[:at_most], as_json)
+        _print_list(listed, at_most, as_json)
         return
     from training.teaching import rank
 
     _print_taught(rank(known, at_most or 20), as_json)
 
 
-def _print_list(listed: tuple[Listed, ...], as_json: bool) -> None:
+def _print_list(listed: tuple[Listed, ...], at_most: int | None, as_json: bool) -> None:
     if as_json:
-        printing.print_json([vars(one) for one in listed])
+        printing.print_json([vars(one) for one in listed[:at_most]])
     elif listed:
-        rows = [{**vars(one), "reviewed": _reviewed(one)} for one in listed]
+        shown = listed[: at_most or MOST_LISTED]
+        rows = [{**vars(one), "reviewed": _reviewed(one)} for one in shown]
         printing.print_table(rows, LISTED, numbers=("findings",), wrapped=("patient_id", "study_description"))
+        printing.complain_of_more(len(listed) - len(shown), "studies")
     else:
         printing.say("no studies")
 

@@ -81,6 +81,12 @@ def complain(text: str) -> None:
     sys.stderr.write(" ".join(_shown(text).split()) + "\n")
 
 
+def complain_of_more(left_out: int, what: str) -> None:
+    """Print on standard error how many further rows a table leaves out, when it does."""
+    if left_out > 0:
+        complain(f"nadir: {left_out} further {what} are not listed; --at-most lists more")
+
+
 def print_json(value: object) -> None:
     """Print one JSON value and nothing else."""
     sys.stdout.write(json.dumps(value, indent=2, default=str, allow_nan=False) + "\n")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlmodel import Session, col, select
+from sqlalchemy import ColumnElement
+from sqlmodel import Session, col, func, select
 from sqlmodel.sql.expression import Select
 
 from plugins.errors import Refused
@@ -13,12 +14,24 @@ from store.outbox import list_deliveries
 from store.tables import Finding, Job, Patient, Refusal, Result, Revision, Study
 
 
-def overview(session: Session, state: str | None = None) -> list[dict[str, Any]]:
-    """Return the jobs as plain data, each with patient, study and revision, oldest first. Refuses `no-such-state`."""
+def overview(session: Session, state: str | None = None, newest: int | None = None) -> list[dict[str, Any]]:
+    """Return the jobs, or only so many of the newest, as plain data, each with patient, study and revision.
+
+    The oldest comes first. Refuses `no-such-state`.
+    """
+    statement = _jobs().where(*_in_state(state)).order_by(col(Job.id).desc()).limit(newest)
+    return [_row(*found) for found in session.exec(statement).all()][::-1]
+
+
+def how_many(session: Session, state: str | None = None) -> int:
+    """Return how many jobs there are. Refuses `no-such-state`."""
+    return int(session.exec(select(func.count()).select_from(Job).where(*_in_state(state))).one())
+
+
+def _in_state(state: str | None) -> tuple[ColumnElement[bool], ...]:
     if state is not None and state not in STATES:
         raise Refused("no-such-state", f"'{state}' is not a job state; use one of {', '.join(STATES)}.")
-    statement = _jobs() if state is None else _jobs().where(col(Job.state) == state)
-    return [_row(*found) for found in session.exec(statement).all()]
+    return () if state is None else (col(Job.state) == state,)
 
 
 def details(session: Session, job_id: int) -> dict[str, Any]:
@@ -52,7 +65,6 @@ def _jobs() -> Select[Job, Patient, Study, Revision]:
         .join(Revision, col(Revision.id) == col(Job.revision_pk))
         .join(Study, col(Study.id) == col(Revision.study_pk))
         .join(Patient, col(Patient.id) == col(Study.patient_pk))
-        .order_by(col(Job.id))
     )
 
 

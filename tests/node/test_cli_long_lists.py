@@ -1,4 +1,4 @@
-"""`nadir findings` of a node after years of use."""
+"""`nadir findings`, `jobs list` and `studies` of a node after years of use."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from empty_database import empty_database
 from many_findings import fill
 from sqlalchemy import event
@@ -19,7 +20,7 @@ from node.cli import app
 from store.findings import list_findings
 from store.tables import Measurement
 
-FINDINGS, MEASUREMENTS = 1200, 4800
+FINDINGS, MEASUREMENTS, JOBS, STUDIES = 1200, 4800, 120, 60
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +49,14 @@ def most() -> Iterator[list[int]]:
     event.remove(Measurement, "load", read)
 
 
-def told(home: Path, *flags: str) -> str:
-    done = CliRunner().invoke(app, ["findings", *flags, "--home", str(home)])
+def asked(home: Path, *words: str) -> Result:
+    done = CliRunner().invoke(app, [*words, "--home", str(home)])
     assert done.exit_code == 0, (done.output, done.exception)
-    return done.stdout
+    return done
+
+
+def told(home: Path, *flags: str) -> str:
+    return asked(home, "findings", *flags).stdout
 
 
 @pytest.mark.parametrize("form", ["--csv", "--json"])
@@ -72,3 +77,34 @@ def test_the_json_that_is_written_row_by_row_is_that_of_the_whole_list(home: Pat
     assert len({row["patient_id"] for row in rows}) == 15
     assert told(home, "--json") == json.dumps(rows, indent=2) + "\n"
     assert told(home, "--json", "--patient", "nobody") == "[]\n"
+
+
+def test_the_table_of_jobs_begins_with_the_newest_ends_somewhere_and_says_what_it_leaves_out(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = json.loads(asked(home, "jobs", "list", "--json").stdout)
+    assert [row["id"] for row in rows] == list(range(1, JOBS + 1))
+    done = asked(home, "jobs", "list", "--at-most", "3")
+    assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == ["120", "119", "118"]
+    assert done.stderr == "nadir: 117 further jobs are not listed; --at-most lists more\n"
+    assert json.loads(asked(home, "jobs", "list", "--at-most", "3", "--json").stdout) == rows[-3:]
+    monkeypatch.setattr("node.cli_jobs.MOST_LISTED", 100)
+    done = asked(home, "jobs", "list")
+    assert (len(done.stdout.splitlines()) - 2, done.stderr.split()[1]) == (100, "20")
+    assert len(json.loads(asked(home, "jobs", "list", "--json").stdout)) == JOBS
+    dead = [row["id"] for row in rows if row["state"] == "dead"]
+    done = asked(home, "jobs", "list", "--state", "dead")
+    assert [int(line.split()[0]) for line in done.stdout.splitlines()[2:]] == dead[::-1] != []
+    assert done.stderr == ""
+
+
+def test_the_table_of_studies_ends_somewhere_and_says_what_it_leaves_out(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.cli_studies.MOST_LISTED", 50)
+    done = asked(home, "studies")
+    assert len(done.stdout.splitlines()) - 2 == 50
+    assert done.stderr == "nadir: 10 further studies are not listed; --at-most lists more\n"
+    assert len(json.loads(asked(home, "studies", "--json").stdout)) == STUDIES
+    done = asked(home, "studies", "--at-most", "60")
+    assert (len(done.stdout.splitlines()) - 2, done.stderr) == (STUDIES, "")
