@@ -142,9 +142,7 @@ class PriorFetcher:
             self._failed(row, error.code, error.sentence, now + timedelta(seconds=time.monotonic() - began))
         except Unavailable as error:
             self._failed(row, UNAVAILABLE, str(error), now + timedelta(seconds=time.monotonic() - began))
-        except (
-            Exception
-        ) as error:  # a border: one study that nobody foresaw must not hold the others for ever
+        except Exception as error:  # a border: one study that nobody foresaw must not hold the others
             log.exception(line("prior-broken", source=self._source.name))
             text = f"a fault of our own: {place(error)}"
             self._failed(row, FAULT, text, now + timedelta(seconds=time.monotonic() - began))
