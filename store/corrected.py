@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -54,19 +54,12 @@ Said = tuple[Held, Header]
 
 
 def read_ahead(
-    session: Session,
-    study: Study,
-    newest: Sequence[Held],
-    held: Callable[[], Sequence[Held]],
-    objects: ObjectStore,
+    session: Session, study: Study, held: Sequence[Held], objects: ObjectStore
 ) -> dict[str, Header]:
-    """Return by sha256 the headers that `correct` asks for: for who holds others back while it runs.
-
-    `newest` are the newest new objects of each series, and `held` gives all that are to be read when these differ.
-    """
-    said = _read(objects, newest, {})
+    """Return by sha256 the headers that `correct` asks for: for who holds others back while it runs."""
+    said = _read(objects, _newest(held), {})
     if _differs(session, study, said):
-        said = _read(objects, held(), _by_file(said))
+        said = _read(objects, held, _by_file(said))
     return _by_file(said)
 
 
@@ -85,8 +78,7 @@ def correct(
     counts; the Study Date is the earliest of its images. Nothing known gives way to an empty value. Only the newest
     object of each series is read while nothing differs, and none that is in `ahead`.
     """
-    newest = {one.series_pk: one for one in held if one.fresh}
-    if not _differs(session, study, _read(objects, newest.values(), ahead)):
+    if not _differs(session, study, _read(objects, _newest(held), ahead)):
         return
     said = _read(objects, held, ahead)
     changed = _move(session, study, said if len(said) == len(held) else ())
@@ -111,6 +103,11 @@ def _read(objects: ObjectStore, held: Iterable[Held], ahead: Mapping[str, Header
         except NadirError:
             continue
     return said
+
+
+def _newest(held: Sequence[Held]) -> Collection[Held]:
+    """Return the newest of the fresh objects of each series."""
+    return {one.series_pk: one for one in held if one.fresh}.values()
 
 
 def _by_file(said: Sequence[Said]) -> dict[str, Header]:

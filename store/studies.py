@@ -9,8 +9,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ColumnElement
-from sqlmodel import Session, and_, col, exists, func, insert, or_, select, update
+from sqlmodel import Session, and_, col, exists, insert, or_, select, update
 from sqlmodel.sql.expression import SelectOfScalar
 
 from store import jobs
@@ -73,12 +72,8 @@ def due(
 def headers_ahead(session: Session, study_pk: int, objects: ObjectStore) -> dict[str, Header]:
     """Return by sha256 the headers that `settle` asks for now, so that no file is read while others wait to write."""
     study = session.get_one(Study, study_pk)
-    of_series = select(func.max(Instance.id)).join(Series, col(Series.id) == col(Instance.series_pk))
-    of_series = of_series.where(_is_held(study_pk), col(Instance.id).not_in(_latest_content(study)))
-    newest = _current(session, study_pk, col(Instance.id).in_(of_series.group_by(col(Instance.series_pk))))
-    return read_ahead(
-        session, study, _held(newest, ()), lambda: _held(_current(session, study_pk), ()), objects
-    )
+    current, before = _current(session, study_pk), set(session.exec(_latest_content(study)))
+    return read_ahead(session, study, _held(current, before), objects)
 
 
 def settle(
@@ -180,12 +175,8 @@ def _locked(session: Session, study_pk: int) -> Study | None:
     return session.exec(statement.execution_options(populate_existing=True)).first()
 
 
-def _is_held(study_pk: int) -> ColumnElement[bool]:
-    return and_(col(Series.study_pk) == study_pk, col(Instance.current), ~col(Instance.own))
-
-
-def _current(session: Session, study_pk: int, *those: ColumnElement[bool]) -> Sequence[Any]:
-    """Return what a study holds, or of that only those, in the order in which it came first."""
+def _current(session: Session, study_pk: int) -> Sequence[Any]:
+    """Return what a study holds, in the order in which it came first."""
     columns = (
         Instance.id,
         Instance.series_pk,
@@ -196,7 +187,7 @@ def _current(session: Session, study_pk: int, *those: ColumnElement[bool]) -> Se
     statement = (
         select(*map(col, columns))
         .join(Series, col(Series.id) == col(Instance.series_pk))
-        .where(_is_held(study_pk), *those)
+        .where(col(Series.study_pk) == study_pk, col(Instance.current), ~col(Instance.own))
         .order_by(col(Instance.id))
     )
     return session.execute(statement).all()

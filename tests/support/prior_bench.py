@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from paper_archive import PaperArchive
 from pydicom import dcmread
 from small_node import SmallNode
 from sqlmodel import select
+from whole_node import ANALYSIS
 
 from node.intake import Intake
 from node.priors import PriorFetcher, Wanted
@@ -21,19 +22,7 @@ from store import priors
 from store.tables import Event, Study
 
 TODAY = "20260301"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Analysis:
-    """An identity as plain values."""
-
-    plugin: str
-    plugin_version: str = "1"
-    model_sha256: str = ""
-    config_sha256: str = "c"
-
-
-ANALYSES = (Analysis(plugin="a"), Analysis(plugin="b"))
+ANALYSES = tuple(replace(ANALYSIS, plugin=name) for name in "ab")
 
 
 class Bench:
