@@ -142,6 +142,8 @@ def _case(plain: Mapping[str, Any]) -> Case:
         raise TypeError(f"case {case.case_id} lacks its name, its patient, a file or a hash")
     if not isinstance(case.fold, int) or not isinstance(case.size_mm, float | int):
         raise TypeError(f"fold or size of case {case.case_id} is no number")
+    if case.fold < 0:
+        raise ValueError(f"fold of case {case.case_id} is {case.fold}; folds are counted from 0")
     if not all(isinstance(value, str | float | int | None) for value in case.tags.values()):
         raise TypeError(f"a tag of case {case.case_id} is neither a number nor a word")
     _require_sound(case)

@@ -244,6 +244,7 @@ def test_a_shipped_model_finds_the_very_folds_that_it_learned_in(
         ({"tags": [1]}, "no table"),
         ({"tags": {"scanner": {}}}, "neither a number nor a word"),
         ({"sha256": {}}, "lacks"),
+        ({"fold": -1}, "fold of case .* is -1; folds are counted from 0"),
         ({"patient_id": None}, "lacks"),
         ({"size_mm": "large"}, "no number"),
         ({"size_mm": math.nan}, "size_mm of case a is nan; write a finite number above 0, mm"),
