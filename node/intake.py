@@ -180,8 +180,10 @@ class Intake:
         Refuses, and puts aside, what is no readable object. Raises Unavailable.
         """
         path = self.objects.path(sha256)
-        if not self.objects.is_intact(sha256):
-            raise self.quarantine(path, source, Refused("object-damaged", "the bytes have another hash"))
+        with self.objects.held(sha256):
+            if not self.objects.is_intact(sha256):
+                raise self.quarantine(path, source, Refused("object-damaged", "the bytes have another hash"))
+            self.objects.make_sure(sha256)  # who wrote it may have been killed before that
         header = self._scan(path, source, b"")
         if header.own:
             return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -22,9 +21,8 @@ from pathlib import Path
 from sqlmodel import Session, col, select
 
 from plugins.errors import Refused, Unavailable
-from store.checked_copy import sync
-from store.failpoint import reach
 from store.file_hash import has_hash, is_hash, sha256_of
+from store.object_name import FileSync, names_held
 from store.tables import Instance, Result
 
 TEMPORARY = re.compile(r"(?P<process>[0-9]+)-(?:(?P<host>[0-9a-f]{8})-)?[0-9a-f]{32}\.part")
@@ -34,7 +32,6 @@ MOST_PREPARED = 16
 OF_OTHERS_SECONDS = 6 * 3600.0
 """How long a file of another machine that shares the folder may lie untouched before it counts as left behind."""
 PREFIXES = tuple(f"{number:02x}" for number in range(256))
-NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +73,7 @@ class ObjectStore:
         may fill `quarantine_bytes`.
         """
         self.root = Path(root)
-        self._sync = sync
+        self._file_sync = FileSync(is_on=sync)
         self._incoming = self.root / "incoming"
         self._ready = self.root / "ready"
         self._objects = self.root / "objects"
@@ -88,7 +85,7 @@ class ObjectStore:
         with _unavailable(f" in {self.root}"):
             for folder in (self._incoming, self._ready, self._objects, self._quarantine):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._sync_folder(self.root)
+            self._file_sync.sync(self.root)
             self._make_folders()
 
     def temporary(self) -> Path:
@@ -131,27 +128,22 @@ class ObjectStore:
     def keep(self, temporary: Path, hashed: Callable[[], str] | None = None) -> Kept:
         """Give the file its final name; when this returns, file and name are on disk.
 
-        `hashed` gives the hash of the file when somebody reckons it, or raises OSError. Order: fsync(file), link,
-        fsync(folder). Every caller syncs its own: at one time that is as quick as one sync of the whole filesystem,
-        because the filesystem gathers them, and nobody waits for what others have written. The same bytes twice are
-        one object.
-        Raises Unavailable on a full or failing disk; then the temporary file is removed, and no partial object is
-        ever visible.
+        `hashed` gives the hash of the file when somebody reckons it, or raises OSError. Every caller syncs its own: at
+        one time that is as quick as one sync of the whole filesystem, because the filesystem gathers them, and nobody
+        waits for what others have written. The same bytes twice are one object.
+        Raises Unavailable on a full or failing disk; then the temporary file is removed, and nothing has the name that
+        is not on disk (`store.object_name`).
         """
         try:
-            with _unavailable():
-                size_bytes = self._sync_file(temporary)
-                reach("after-fsync")
+            with _unavailable(), self._file_sync.unnamed(temporary) as file:
                 sha256 = hashed() if hashed else sha256_of(temporary)
                 target = self.path(sha256)
                 try:
-                    _name(temporary, target)
+                    file.name(target)
                 except FileNotFoundError:
                     self._make_folders()
-                    _name(temporary, target)
-                reach("after-link")
-                self._sync_folder(target.parent)
-                return Kept(sha256=sha256, size_bytes=size_bytes, path=target)
+                    file.name(target)
+                return Kept(sha256=sha256, size_bytes=file.size_bytes, path=target)
         finally:
             _remove(temporary)
 
@@ -162,14 +154,13 @@ class ObjectStore:
         """
         try:
             with _unavailable():
-                sha256 = sha256_of(temporary)
-                self._sync_file(temporary)
-                target = self._quarantine / f"{sha256}.dcm"
-                _name(temporary, target)
+                target = self._quarantine / f"{sha256_of(temporary)}.dcm"
+                with self._file_sync.unnamed(temporary) as file:
+                    file.name(target)
                 target.with_suffix(".json").write_text(
-                    json.dumps({"sha256": sha256, "reason": reason}) + "\n"
+                    json.dumps({"sha256": target.stem, "reason": reason}) + "\n"
                 )
-                self._sync_folder(self._quarantine)
+                self._file_sync.sync(self._quarantine)
                 with self._room_lock:
                     self._room -= _filled(target)
                 return target
@@ -215,7 +206,7 @@ class ObjectStore:
                 count += 1
             for unused in _without_maker(self._ready):
                 unused.unlink(missing_ok=True)
-            self._sync_folder(self._incoming)
+            self._file_sync.sync(self._incoming)
         return count
 
     def abandoned(self) -> list[Path]:
@@ -242,6 +233,19 @@ class ObjectStore:
             nanoseconds = _age(self.path(sha256)) if is_hash(sha256) else 0  # a damaged row's
         return datetime.fromtimestamp(nanoseconds / 1e9, tz=UTC) if nanoseconds else None
 
+    @contextmanager
+    def held(self, sha256: str) -> Iterator[None]:
+        """Let nobody replace an object meanwhile. Raises Unavailable."""
+        with _unavailable(), names_held(self.path(sha256).parent):
+            yield
+
+    def make_sure(self, sha256: str) -> None:
+        """Return once an object that lies there is on disk for good, whoever wrote it. Raises Unavailable."""
+        path = self.path(sha256)
+        with _unavailable():
+            self._file_sync.sync(path)
+            self._file_sync.sync(path.parent)
+
     def is_intact(self, sha256: str) -> bool:
         """Return True when the object is there and its bytes still have their hash."""
         return has_hash(self.path(sha256), sha256)
@@ -250,23 +254,7 @@ class ObjectStore:
         """Make what objects lie in, all at once: none of them has to wait for the folder's own name."""
         for prefix in PREFIXES:
             (self._objects / prefix).mkdir(exist_ok=True)
-        self._sync_folder(self._objects)
-
-    def _sync_file(self, path: Path) -> int:
-        """Let nobody write the file any more, bring it to disk, and return its length."""
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fchmod(descriptor, 0o440)
-            size_bytes = os.fstat(descriptor).st_size
-            if self._sync:
-                os.fsync(descriptor)
-            return size_bytes
-        finally:
-            os.close(descriptor)
-
-    def _sync_folder(self, folder: Path) -> None:
-        if self._sync:
-            sync(folder)
+        self._file_sync.sync(self._objects)
 
 
 def strays(session: Session, objects: ObjectStore, prefix: str) -> tuple[list[str], list[str]]:
@@ -321,18 +309,6 @@ def _age(path: Path) -> int:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
-
-
-def _name(temporary: Path, target: Path) -> None:
-    try:
-        os.link(temporary, target)
-    except FileExistsError:
-        # These bytes are whole, and those that lie there may have rotted since: nobody is told that such are held.
-        os.replace(temporary, target)
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        os.replace(temporary, target)
 
 
 def _new_name() -> str:

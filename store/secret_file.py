@@ -8,7 +8,7 @@ from pathlib import Path
 
 from plugins.errors import Refused, Unavailable
 from store.checked_copy import sync
-from store.objects import NO_LINKS
+from store.object_name import NO_LINKS
 
 
 def secret_of(path: Path) -> bytes:

@@ -16,6 +16,7 @@ from node import recovery as recovery_module
 from node.fsck import look, repair
 from node.intake import Intake
 from node.recovery import Recovery
+from store.objects import ObjectStore
 from store.part10 import normalise
 from store.tables import Event, Instance, Study
 
@@ -233,3 +234,38 @@ def test_when_two_contents_of_an_image_are_current_what_lay_without_a_row_is_not
             row.current = True
     fsck(small)
     assert counts(small) == [last.stem]
+
+
+def test_a_name_whose_bytes_a_power_cut_took_gets_them_when_the_object_is_sent_again(
+    small: SmallNode, tmp_path: Path
+) -> None:
+    (path,) = images(tmp_path / "in", 1)
+    torn = small.objects.path(kept(small, path))
+    torn.chmod(0o600)
+    torn.write_bytes(b"")
+    temporary = small.objects.temporary()
+    normalise(path, temporary)
+    Intake(small.database, small.objects).take(temporary, source="CT")
+
+    assert run(small) == (0, 0)
+    assert small.check_whole() == 1
+    assert list((small.home / "store" / "quarantine").iterdir()) == []
+
+
+def test_what_a_killed_process_had_named_is_on_disk_before_it_has_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = SmallNode.make(tmp_path / "node")
+    objects = ObjectStore(small.home / "store")
+    sha256 = kept(small, images(tmp_path / "in", 1)[0])
+    path, real, seen = objects.path(sha256), os.fsync, []
+
+    def fsync(descriptor: int) -> None:
+        seen.append((os.readlink(f"/proc/self/fd/{descriptor}"), len(small.rows(Instance))))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert Intake(small.database, objects).adopt(sha256, "recovery") is not None
+    assert seen == [(str(path), 0), (str(path.parent), 0)]
+    assert len(small.rows(Instance)) == 1
+    small.database.dispose()

@@ -201,7 +201,7 @@ def test_a_full_disk_ends_a_c_get_in_order_and_nothing_is_left_of_it(
         source = asking.client(port, how="get")
         asking.asked(source.name)
         with monkeypatch.context() as patch:
-            patch.setattr("store.objects._name", full)
+            patch.setattr("store.object_name.Unnamed.name", full)
             assert asking.fetch(source) == [("waiting", "unavailable")]
         assert asking.held() == set()
         assert asking.node.incoming() == []

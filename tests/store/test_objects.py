@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -62,19 +63,90 @@ class Recorder:
         return call
 
 
-def test_file_name_and_folder_are_synced_in_that_order(
+def test_file_name_and_folder_are_on_disk_when_an_object_is_kept(
     objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     temporary = objects.temporary()
     temporary.write_bytes(b"data")
     recorder = Recorder(monkeypatch)
     one = objects.keep(temporary)
-    folder = one.path.parent
-    assert recorder.calls == [
-        ("fsync", str(temporary)),
-        ("link", str(one.path)),
-        ("fsync", str(folder)),
-    ]
+    name = [call for call in recorder.calls if call != ("fsync", str(temporary))]
+    assert name == [("link", str(one.path)), ("fsync", str(one.path.parent))]
+    assert len(recorder.calls) == 3
+
+
+def test_an_object_gets_its_name_while_its_bytes_go_to_disk_and_is_kept_when_both_are_there(
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named, real_fsync, real_link, done = threading.Event(), os.fsync, os.link, []
+
+    def fsync(descriptor: int) -> None:
+        if not os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            assert named.wait(30)
+            time.sleep(0.05)
+            done.append("bytes")
+        real_fsync(descriptor)
+
+    def link(source: Path, target: Path) -> None:
+        real_link(source, target)
+        named.set()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "link", link)
+    objects.put(b"data")
+    assert done == ["bytes"]
+
+
+def test_a_second_object_at_one_time_is_synced_before_it_is_named(
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with objects._file_sync.unnamed(objects.put(b"first").path):
+        recorder = Recorder(monkeypatch)
+        second = objects.put(b"second")
+    assert [name for name, _ in recorder.calls] == ["fsync", "link", "fsync"]
+    assert second.path.read_bytes() == b"second"
+
+
+def test_bytes_that_somebody_else_kept_stay_when_our_own_do_not_get_to_disk(
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, real, named, fails = ObjectStore(objects.root), os.fsync, threading.Event(), threading.Event()
+    real_link = os.link
+
+    def fsync(descriptor: int) -> None:
+        if threading.current_thread().name.startswith("file-sync") and not fails.is_set():
+            fails.set()
+            assert named.wait(30)
+            other.put(b"data")
+            raise OSError(errno.EIO, "Input/output error")
+        real(descriptor)
+
+    def link(source: Path, target: Path) -> None:
+        real_link(source, target)
+        named.set()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(Unavailable):
+        objects.put(b"data")
+    (name,) = objects.names()
+    assert objects.is_intact(name)
+    assert leftovers(objects) == []
+
+
+def test_an_object_is_replaced_only_by_bytes_that_are_on_disk(
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = objects.put(b"data")
+    before = one.path.stat().st_ino
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(Unavailable):
+        objects.put(b"data")
+    assert one.path.stat().st_ino == before
 
 
 def test_an_identical_resend_is_answered_only_after_the_folder_is_synced_again(
