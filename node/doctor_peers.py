@@ -91,8 +91,11 @@ def _dicomweb(what: str, url: str, settings: Settings, resource: str = "studies"
     shown = f"{what} {without_credentials(url)}"
     try:
         judged = context_to(settings, url) or True
-        with httpx.Client(verify=judged, timeout=5, trust_env=False) as client:
-            status = client.get(f"{url}/{resource}", params={"limit": 1}).status_code
+        with (
+            httpx.Client(verify=judged, timeout=5, trust_env=False) as client,
+            client.stream("GET", f"{url}/{resource}", params={"limit": 1}) as answer,
+        ):
+            status = answer.status_code
     except Refused as refused:
         return Line(what=shown, ok=False, says=str(refused))
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:

@@ -19,6 +19,7 @@ from models.extras import how_to_install
 from node import oidc_token
 from node.oidc_settings import LOOPBACK, OidcSettings
 from node.oidc_token import UnknownKey
+from node.paced_http import is_packed_twice
 from node.secrets import read_secret
 from plugins.errors import Refused, Unavailable
 
@@ -193,6 +194,8 @@ class Provider:
                 ) as client,
                 client.stream(method, address, **how) as answer,
             ):
+                if is_packed_twice(answer):
+                    raise Unavailable("the provider that signs people in packs its answers more than once")
                 body = b""
                 for block in answer.iter_bytes():
                     body += block

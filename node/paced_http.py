@@ -31,6 +31,11 @@ def what_failed(error: httpx.HTTPError) -> str:
     return TOO_SLOW if str(error) == TOO_SLOW else f"does not answer ({type(error).__name__})"
 
 
+def is_packed_twice(answer: httpx.Response) -> bool:
+    """Return whether an answer is packed more than once: a few bytes of such are gigabytes, and nobody needs it."""
+    return "," in answer.headers.get("Content-Encoding", "")
+
+
 class _PacedStream(httpcore.NetworkStream):
     """A connection with the account of what the server owes; the time that we take ourselves is not counted."""
 
@@ -87,4 +92,4 @@ class _PacedBackend(httpcore.NetworkBackend):
         return _PacedStream(self._backend.connect_tcp(host, port, timeout, local_address, socket_options))
 
 
-__all__ = ["paced_client", "what_failed"]
+__all__ = ["is_packed_twice", "paced_client", "what_failed"]

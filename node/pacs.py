@@ -23,7 +23,7 @@ import httpx
 from node.deliveries import without_credentials
 from node.dicom_json import number, text, values
 from node.multipart import BLOCK_BYTES, FilesBody, PartWriter, boundary_of
-from node.paced_http import paced_client, what_failed
+from node.paced_http import is_packed_twice, paced_client, what_failed
 from node.stow_response import StowAnswer, read_response
 from node.tls import distrust
 from plugins.errors import Refused, Unavailable
@@ -307,6 +307,8 @@ class DicomWeb:
             with self._client.stream(method, self.root_url + path, **request) as response:
                 if response.status_code not in accept and not response.is_success:
                     raise _error(response, self.root_url)
+                if is_packed_twice(response):
+                    raise Answered(f"{self.root_url} answered with something that is packed more than once")
                 yield response
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             if why := distrust(error):

@@ -38,6 +38,9 @@ ALL_TOLD = 0x4E414400
 FIRST_PAGE = 0x4E414401
 MEMORY_PAGES = 1024
 
+# Number of the error that Orthanc raises for what it does not hold (OrthancPluginErrorCode_UnknownResource).
+UNKNOWN_RESOURCE = 17
+
 # What the node says of this study and will say again: bad request, no JSON, not valid. Everything else, 404 too, may be
 # a wrong address or a proxy in its place.
 HOPELESS = (400, 415, 422)
@@ -289,8 +292,13 @@ class Teller:
         try:
             tags = json.loads(self.orthanc.RestApiGet("/studies/" + orthanc_id))["MainDicomTags"]
             uid = tags["StudyInstanceUID"]
-        except Exception:  # Orthanc's own exception class is not importable everywhere; the study was deleted
+        except (KeyError, TypeError, ValueError):
+            self._log(f"Orthanc's study {orthanc_id} has no Study Instance UID; it is not told")
             return True
+        except Exception as error:  # Orthanc's own class of exceptions is not importable everywhere
+            if error.args[:1] == (UNKNOWN_RESOURCE,):  # the study was deleted
+                return True
+            return self._failed(f"Orthanc does not say which study {orthanc_id} is ({type(error).__name__})")
         body: dict[str, Any] = {"study_instance_uid": uid, "orthanc_id": orthanc_id}
         files = self._remembering(lambda: stored_files(self.orthanc, orthanc_id))
         if files and self._remembering(lambda: self._memory.has_changed(uid, files)):

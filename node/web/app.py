@@ -31,7 +31,8 @@ from store.database import Database
 
 log = logging.getLogger(__name__)
 
-UID_PATTERN = r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+$"
+UID_PATTERN = r"^[0-9]+(\.[0-9]+)+$"
+"""Of a UID that may stand in a URL; with leading zeros, which are wrong and exist."""
 
 
 class ToldStudy(BaseModel):

@@ -16,6 +16,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from node.deliveries import without_credentials
+from node.paced_http import is_packed_twice
 from node.tls import distrust
 
 TIMEOUT = httpx.Timeout(60.0, connect=5.0, pool=10.0)
@@ -126,9 +127,12 @@ class PacsProxy:
             why = distrust(error)
             says = f"the PACS is not spoken to: {why}" if why else "the PACS does not answer"
             raise HTTPException(502, says) from None
-        if answer.is_success or answer.status_code in accept:
+        is_taken = answer.is_success or answer.status_code in accept
+        if is_taken and not is_packed_twice(answer):
             return answer
         await answer.aclose()
+        if is_taken:
+            raise HTTPException(502, "the PACS answered with something that is packed more than once")
         raise _problem(answer.status_code)
 
 

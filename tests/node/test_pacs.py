@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -302,6 +303,15 @@ def test_a_retrieve_that_is_not_plain_multipart_is_an_error(headers: dict[str, s
     with pytest.raises(Unavailable):
         pacs.retrieve_instance("1.2", "1.3", "1.4", tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("packed", [("gzip, gzip",), ("gzip", "gzip")])
+def test_an_answer_that_is_packed_more_than_once_is_not_unpacked(packed: tuple[str, ...]) -> None:
+    header = [("Content-Type", "application/dicom+json"), *(("Content-Encoding", one) for one in packed)]
+    body = Body(gzip.compress(gzip.compress(b"[]")))
+    pacs = scripted(lambda _: httpx.Response(200, stream=body, headers=header))
+    with pytest.raises(Unavailable, match="packed more than once"):
+        pacs.study_instances("1.2")
 
 
 def test_a_full_disk_while_retrieving_is_unavailable(tmp_path: Path) -> None:

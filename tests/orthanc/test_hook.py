@@ -102,6 +102,23 @@ def test_it_tells_again_until_the_node_takes_it_and_each_study_once(
     teller.stop()
 
 
+def test_a_study_that_orthanc_cannot_read_for_a_moment_is_told_afterwards(
+    monkeypatch: pytest.MonkeyPatch, ear: Ear
+) -> None:
+    fake = FakeOrthanc({})
+    hook = load_hook(monkeypatch, None)
+    fake.is_ill = True
+    teller = hook.Teller(fake, ear.url, "", delays=(0.01,))
+    teller.queue("1")
+    teller.start()
+    assert eventually(lambda: teller.status()["failures_in_a_row"] > 1)
+    assert teller.status()["last_error"] == "Orthanc does not say which study 1 is (OrthancException)"
+    fake.is_ill = False
+    assert eventually(lambda: ear.uids == ["1.2.1"])
+    assert eventually(lambda: teller.status()["waiting"] == 0)
+    teller.stop()
+
+
 def test_a_wrong_token_is_told_as_such_and_forgotten_once_the_node_takes_a_study(
     monkeypatch: pytest.MonkeyPatch, ear: Ear
 ) -> None:

@@ -41,6 +41,10 @@ class NewOutput(OldOutput):
         self.sent.append((code, body))
 
 
+class OrthancException(Exception):
+    """Raised by Orthanc with the number of an error and its name, as its Python plugin 4.0 does."""
+
+
 class FakeOrthanc:
     """What the hook uses of Orthanc's module."""
 
@@ -52,6 +56,8 @@ class FakeOrthanc:
         self.stored: dict[str, list[tuple[str, str]]] = {}
         """When each instance of a study was stored, and as which file."""
         self.properties: dict[int, str] = {}
+        self.is_ill = False
+        """Whether its database fails."""
         self.logged: list[str] = []
         self.on_change: Callable[[int, int, str], None] | None = None
         self.routes: dict[str, Callable[..., None]] = {}
@@ -92,7 +98,9 @@ class FakeOrthanc:
             return json.dumps({"Changes": self.changes[since : since + limit]}).encode()
         identifier = uri.removeprefix("/studies/")
         if identifier == "deleted":
-            raise RuntimeError("unknown resource")
+            raise OrthancException(17, "Unknown resource")
+        if self.is_ill:
+            raise OrthancException(11, "Error with the database engine")
         return json.dumps({"MainDicomTags": {"StudyInstanceUID": "1.2." + identifier}}).encode()
 
 

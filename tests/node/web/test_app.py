@@ -90,6 +90,12 @@ def test_a_told_study_is_in_sql_when_the_answer_comes_and_told_twice_it_waits_on
     assert site.waiting() == [(UID, 4, True)]
 
 
+def test_a_study_is_taken_by_a_uid_with_leading_zeros_as_its_images_are(site: Site) -> None:
+    uid = "1.2.840.0113.05"
+    assert site.client.post("/intake/study", json={"study_instance_uid": uid}).status_code == 202
+    assert site.waiting() == [(uid, 1, False)]
+
+
 @pytest.mark.parametrize(
     ("content", "status"),
     [
@@ -104,7 +110,8 @@ def test_a_told_study_is_in_sql_when_the_answer_comes_and_told_twice_it_waits_on
         (b'{"study_instance_uid": ""}', 422),
         (b'{"study_instance_uid": "../../etc"}', 422),
         (b'{"study_instance_uid": "1.2.3\\n"}', 422),
-        (b'{"study_instance_uid": "1.02"}', 422),
+        (b'{"study_instance_uid": "1..2"}', 422),
+        (b'{"study_instance_uid": ".."}', 422),
         (b'{"study_instance_uid": "%s"}' % (b"1" * 65), 422),
         (b'{"study_instance_uid": "1.2", "orthanc_id": "<script>"}', 422),
         (b'{"study_instance_uid": "1.2", "more": 1}', 422),
