@@ -24,7 +24,7 @@ def number(row: Mapping[str, Any], tag: str) -> int | None:
     # The model says number, some servers write IS values as text.
     try:
         return int(next(iter(values(row, tag)), None))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

@@ -256,6 +256,18 @@ def test_a_server_that_ignores_paging_or_caps_pages_is_read_to_the_end() -> None
         assert found == [HeldStudy(study_instance_uid=f"1.2.{n}", instances=7) for n in range(9)]
 
 
+def test_a_count_that_is_beyond_every_number_is_none() -> None:
+    page = b'[{"0020000D": {"Value": ["1.2"]}, "00201208": {"Value": [1e999]}}]'
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        is_first = request.url.params["offset"] == "0"
+        return httpx.Response(200, content=page, headers=JSON) if is_first else httpx.Response(204)
+
+    assert list(scripted(handle).recent_studies(date(2025, 1, 1))) == [
+        HeldStudy(study_instance_uid="1.2", instances=None)
+    ]
+
+
 @pytest.mark.parametrize("uid", ["../../admin", "1.2/../3", "", "1" * 65, "1.2?x=1"])
 def test_a_uid_that_is_none_never_gets_into_a_url(uid: str, tmp_path: Path) -> None:
     def handle(request: httpx.Request) -> httpx.Response:
