@@ -17,7 +17,19 @@ from plugins.contract import Flag
 from plugins.errors import Refused
 from store.dicom.body_size import body_size, height_cm, sex, weight_kg
 from store.dicom.tracer import MAX_HALF_LIVES, TRACER, Tracer, injection_time, tracer_of
-from store.dicom.values import day, instant, integer, items, meant, moment, number, text, texts
+from store.dicom.values import (
+    day,
+    instant,
+    instant_offset,
+    integer,
+    items,
+    meant,
+    moment,
+    number,
+    text,
+    texts,
+    utc_offset,
+)
 
 DIFFERS = 0.01
 ACROSS_MIDNIGHT = timedelta(hours=18)
@@ -200,7 +212,7 @@ def acquired(header: Dataset) -> datetime | None:
     """Return when the slice's acquisition began: AcquisitionDate and Time, else AcquisitionDateTime.
 
     Without AcquisitionDate the day is that of the series, or the one beside it where only midnight can lie between
-    both times (`ACROSS_MIDNIGHT`).
+    both times (`ACROSS_MIDNIGHT`). Refuses (`suv-scan-zone-unknown`) as `_on_its_clock` does.
     """
     time = text(header, "AcquisitionTime")
     if found := moment(day(text(header, "AcquisitionDate")), time):
@@ -208,10 +220,26 @@ def acquired(header: Dataset) -> datetime | None:
     date = day(text(header, "SeriesDate"))
     found, series = moment(date, time), moment(date, text(header, "SeriesTime"))
     if found is None:
-        return instant(text(header, "AcquisitionDateTime"))
+        return _on_its_clock(header, "AcquisitionDateTime", "AcquisitionDateTime")
     if series is not None and abs(series - found) > ACROSS_MIDNIGHT:
         return found + timedelta(days=1 if found < series else -1)
     return found
+
+
+def _on_its_clock(header: Dataset, tag: str | tuple[int, int], name: str) -> datetime | None:
+    """Return a date and time of the scan as its other times are told, in TimezoneOffsetFromUTC, or None.
+
+    Without that an offset from UTC is taken for the scanner's own; 0 may be a time that was brought to UTC, and is
+    refused (`suv-scan-zone-unknown`).
+    """
+    words, zone = text(header, tag), text(header, "TimezoneOffsetFromUTC")
+    if utc_offset(zone) is None and instant_offset(words) == timedelta(0):
+        raise Refused(
+            "suv-scan-zone-unknown",
+            f"{name} {words} has an offset from UTC of 0, and the zone of the scan's other times is not stated; add "
+            "TimezoneOffsetFromUTC",
+        )
+    return instant(words, zone)
 
 
 def _mean_time_s(tracer: Tracer, frame_s: float) -> float:
@@ -264,7 +292,7 @@ def _ge_scan_time(headers: Sequence[Dataset]) -> datetime | None:
     found = []
     for header in headers:
         tag = _private(header, 0x0009, "GEMS_PETD_01", 0x0D)
-        if tag is not None and (scan := instant(text(header, tag))):
+        if tag is not None and (scan := _on_its_clock(header, tag, "GE's scan time (0009,100D)")):
             found.append(scan)
     return min(found, default=None)
 

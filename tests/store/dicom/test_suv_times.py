@@ -10,6 +10,7 @@ from pet_headers import AN_HOUR, DOSE, LAMBDA, factor, flags, header
 from pydicom.dataset import Dataset
 
 from plugins.errors import Refused
+from store.dicom.comparable import comparable
 from store.dicom.suv import suv_scale
 
 
@@ -162,6 +163,49 @@ def test_an_injection_in_the_zone_of_some_place_is_on_the_clock_of_a_scan_that_s
     scale = suv_scale([header(local)])
     assert scale.factors[0] == pytest.approx(AN_HOUR, rel=1e-12)
     assert [flag.code for flag in scale.flags] == ["suv-injection-zone-taken"]
+
+
+SCANNED = [
+    ("20250101100000.00+0000", "+0100"),
+    ("20250101110000+0100", "+0100"),
+    ("20250101160000+0000", "-0500"),
+    ("20250101110000", "-0500"),
+    ("20250101110000+0100", None),
+]
+
+
+@pytest.mark.parametrize(("words", "zone"), SCANNED)
+def test_a_date_and_time_of_acquisition_is_taken_in_the_zone_of_the_scan(
+    words: str, zone: str | None
+) -> None:
+    moved = header(
+        AcquisitionTime="", AcquisitionDateTime=words, TimezoneOffsetFromUTC=zone, SeriesTime="113000"
+    )
+    scale = suv_scale([moved])
+    assert scale.factors[0] == pytest.approx(AN_HOUR, rel=1e-12)
+    assert scale.provenance["corrected_to"] == "2025-01-01T11:00:00"
+    assert comparable([moved])["uptake_minutes"] == 60.0
+
+
+@pytest.mark.parametrize(("words", "zone"), SCANNED)
+def test_ges_scan_time_is_taken_in_the_zone_of_the_scan(words: str, zone: str | None) -> None:
+    late = header(SeriesTime="120000", TimezoneOffsetFromUTC=zone)
+    late.private_block(0x0009, "GEMS_PETD_01", create=True).add_new(0x0D, "DT", words)
+    scale = suv_scale([late])
+    assert scale.provenance["reference_rule"] == "GE scan time"
+    assert scale.factors[0] == pytest.approx(AN_HOUR, rel=1e-12)
+
+
+def test_a_scan_time_in_utc_alone_is_refused_when_the_zone_of_the_scan_is_unknown() -> None:
+    moved = header(AcquisitionTime="", AcquisitionDateTime="20250101100000+0000")
+    with pytest.raises(Refused, match=r"suv-scan-zone-unknown.*AcquisitionDateTime.*TimezoneOffsetFromUTC"):
+        suv_scale([moved])
+    told = comparable([moved])
+    assert "uptake_minutes" not in told and told["injected_mbq"] == pytest.approx(368.08)
+    late = header(SeriesTime="120000")
+    late.private_block(0x0009, "GEMS_PETD_01", create=True).add_new(0x0D, "DT", "20250101100000.00+0000")
+    with pytest.raises(Refused, match=r"suv-scan-zone-unknown.*0009,100D.*TimezoneOffsetFromUTC"):
+        suv_scale([late])
 
 
 def _around_midnight(series: str, *acquired: str, **changes: Any) -> list[Dataset]:
