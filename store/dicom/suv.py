@@ -125,15 +125,18 @@ def _require_corrected(headers: Sequence[Dataset], units: str, flags: list[Flag]
             raise Refused(
                 "suv-not-attenuation-corrected", "CorrectedImage does not name ATTN; use the corrected series"
             )
-        is_decayed = bool(done & {"DECY", "DECAY"})
         if (
-            not is_decayed
+            not _is_decayed(header)
             and not normalised
             and text(header, "DecayCorrection").upper() in ("START", "ADMIN")
         ):
             raise Refused(
                 "suv-not-decay-corrected", "DecayCorrection is stated, yet CorrectedImage does not name DECY"
             )
+
+
+def _is_decayed(header: Dataset) -> bool:
+    return not {word.upper() for word in texts(header, "CorrectedImage")}.isdisjoint(("DECY", "DECAY"))
 
 
 def _normalised(header: Dataset, units: str, notes: dict[str, float | str]) -> float:
@@ -186,6 +189,11 @@ def _per_activity(
 ) -> list[float]:
     """Return the factor of each slice from Bq/ml to SUVbw."""
     correction = _single(headers, "DecayCorrection", "suv-no-decay-correction")
+    if correction == "NONE" and any(_is_decayed(header) for header in headers):
+        raise Refused(
+            "suv-decay-correction-contradicts",
+            "DecayCorrection is NONE, yet CorrectedImage names a decay correction; correct the one that is wrong",
+        )
     _require_same(headers, ("PatientWeight",))
     weight = weight_kg(headers[0])
     injected = tracer_of(headers[0], flags)

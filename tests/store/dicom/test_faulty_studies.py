@@ -180,6 +180,11 @@ FLAGGED = {
         "suv-not-decay-corrected",
         "pet_activity",
     ),
+    "PET that is decay corrected and says NONE": (
+        pet(DecayCorrection="NONE"),
+        "suv-decay-correction-contradicts",
+        "pet_activity",
+    ),
     "PET with an intercept": (pet(RescaleIntercept="5"), "suv-intercept", "pet_activity"),
     "PET without decay correction": (pet(DecayCorrection=None), "suv-no-decay-correction", "pet_activity"),
     "PET without tracer": (pet(RadiopharmaceuticalInformationSequence=None), "suv-no-dose", "pet_activity"),

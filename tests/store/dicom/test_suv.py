@@ -300,8 +300,12 @@ def test_an_image_normalised_to_body_surface_becomes_suv_by_weight() -> None:
         (header({"RadionuclideHalfLife": None}), "suv-no-half-life"),
         (header({"RadiopharmaceuticalStartTime": None}), "suv-no-injection-time"),
         (header({"RadiopharmaceuticalStartTime": ""}), "suv-no-injection-time"),
-        (header(DecayCorrection="NONE"), "suv-no-frame-duration"),
-        (header(DecayCorrection="NONE", AcquisitionTime=None), "suv-no-scan-time"),
+        (header(DecayCorrection="NONE"), "suv-decay-correction-contradicts"),
+        (header(DecayCorrection="NONE", CorrectedImage=["ATTN"]), "suv-no-frame-duration"),
+        (
+            header(DecayCorrection="NONE", CorrectedImage=["ATTN"], AcquisitionTime=None),
+            "suv-no-scan-time",
+        ),
         (header(Modality="CT"), "suv-not-pet"),
     ],
 )
@@ -309,6 +313,24 @@ def test_what_cannot_become_suv_is_refused_with_its_code(changed: Dataset, code:
     with pytest.raises(Refused) as refused:
         suv_scale([changed])
     assert refused.value.code == code
+
+
+@pytest.mark.parametrize("word", ["DECY", "DECAY"])
+def test_slices_of_which_one_names_a_decay_correction_that_none_says_it_lacks_are_refused(word: str) -> None:
+    beds = [
+        header(DecayCorrection="NONE", CorrectedImage=done, ActualFrameDuration=120000)
+        for done in (["ATTN"], ["ATTN", word])
+    ]
+    assert suv_scale(beds[:1]).provenance["corrected_to"] == "none"
+    with pytest.raises(Refused, match=r"suv-decay-correction-contradicts.*DecayCorrection.*CorrectedImage"):
+        suv_scale(beds)
+
+
+def test_a_decay_correction_in_doubt_is_no_matter_where_the_vendor_states_the_suv() -> None:
+    counts = header(Units="CNTS", DecayCorrection="NONE")
+    counts.private_block(0x7053, "Philips PET Private Group", create=True).add_new(0x00, "DS", "0.0005")
+    assert factor(counts) == 0.0005
+    assert factor(header(Units="GML", DecayCorrection="NONE")) == 1.0
 
 
 def test_two_tracers_are_refused() -> None:
