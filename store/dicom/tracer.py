@@ -16,6 +16,10 @@ from store.dicom.values import instant, instant_offset, items, moment, number, t
 HALF_LIFE_S = {("F", 18): 6586.2, ("GA", 68): 4057.0, ("C", 11): 1223.0, ("N", 13): 598.0}
 ELEMENTS = {"FLUORINE": "F", "GALLIUM": "GA", "CARBON": "C", "NITROGEN": "N"}
 LEGACY_CODES = {"C-111A1": ("F", 18), "C-131A3": ("GA", 68), "C-105A1": ("C", 11), "C-107A1": ("N", 13)}
+IN_MBQ = 1e4
+"""A dose below is in MBq."""
+LEAST_BQ, MOST_BQ = 1e6, 5e9
+"""Of an injection for PET; beyond them a dose is in other units (kBq, GBq, uCi) or mistyped."""
 MAX_HALF_LIVES = 12
 DIFFERS = 0.01
 IMPLAUSIBLE = 2
@@ -46,7 +50,7 @@ class Tracer:
 
 
 def tracer_of(header: Dataset, flags: list[Flag]) -> Tracer:
-    """Return what was injected, with doubts added to `flags`. Refuses (`suv-no-dose`, `suv-bad-half-life`, ...)."""
+    """Return what was injected, with doubts added to `flags`. Refuses (`suv-bad-dose`, `suv-bad-half-life`, ...)."""
     tracers = items(header, "RadiopharmaceuticalInformationSequence")
     if not tracers:
         raise Refused(
@@ -56,12 +60,7 @@ def tracer_of(header: Dataset, flags: list[Flag]) -> Tracer:
         raise Refused(
             "suv-several-tracers", "more than one radiopharmaceutical is stated; values stay in activity"
         )
-    dose = number(tracers[0], "RadionuclideTotalDose")
-    if not dose or not math.isfinite(dose) or dose < 0:
-        raise Refused("suv-no-dose", "RadionuclideTotalDose is absent or 0; values stay in activity")
-    if dose < 1e4:
-        flags.append(Flag(code="suv-dose-in-mbq", sentence=f"RadionuclideTotalDose {dose:g} is taken as MBq"))
-        dose *= 1e6
+    dose = _dose_bq(tracers[0], flags)
     stated, known = number(tracers[0], "RadionuclideHalfLife"), _known_half_life(tracers[0])
     half_life = stated if stated and math.isfinite(stated) and stated > 0 else known
     if half_life is None:
@@ -75,6 +74,26 @@ def tracer_of(header: Dataset, flags: list[Flag]) -> Tracer:
         sentence = f"the half-life {half_life:g} s is not that of the stated nuclide ({known:g} s)"
         flags.append(Flag(code="suv-half-life-differs", sentence=sentence))
     return Tracer(dose_bq=dose, half_life_s=half_life)
+
+
+def _dose_bq(tracer: Dataset, flags: list[Flag]) -> float:
+    """Return the activity at injection. Refuses (`suv-no-dose`, `suv-bad-dose`)."""
+    stated = number(tracer, "RadionuclideTotalDose")
+    if not stated or not math.isfinite(stated) or stated < 0:
+        raise Refused("suv-no-dose", "RadionuclideTotalDose is absent or 0; values stay in activity")
+    dose = stated * 1e6 if stated < IN_MBQ else stated
+    if not LEAST_BQ <= dose <= MOST_BQ:
+        unit = "MBq" if stated < IN_MBQ else "Bq"
+        raise Refused(
+            "suv-bad-dose",
+            f"RadionuclideTotalDose (0018,1074) {stated:.10g}, taken as {unit}, is not between 1 and 5000 MBq, as what "
+            "is injected for PET; state it in Bq",
+        )
+    if stated < IN_MBQ:
+        flags.append(
+            Flag(code="suv-dose-in-mbq", sentence=f"RadionuclideTotalDose {stated:g} is taken as MBq")
+        )
+    return dose
 
 
 def _known_half_life(tracer: Dataset) -> float | None:

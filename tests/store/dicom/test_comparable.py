@@ -90,7 +90,8 @@ def test_without_times_or_tracer_the_rest_is_told() -> None:
     bare = header()
     del bare.RadiopharmaceuticalInformationSequence
     assert set(comparable([bare])) == {"lean_body_mass_kg", "sul_factor"}
-    assert "injected_mbq" not in comparable([header({"RadionuclideTotalDose": "0"})])
+    for dose in ("0", "370000"):
+        assert "injected_mbq" not in comparable([header({"RadionuclideTotalDose": dose})])
 
 
 @pytest.mark.parametrize("name", ["DRO_0_0", "DRO_2_1"])

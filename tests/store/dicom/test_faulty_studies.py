@@ -201,6 +201,7 @@ FLAGGED = {
         "pet_activity",
     ),
     "PET with a dose in MBq": (tracer(RadionuclideTotalDose="368.08"), "suv-dose-in-mbq", "pet_suv"),
+    "PET with a dose in kBq": (tracer(RadionuclideTotalDose="368080"), "suv-bad-dose", "pet_activity"),
     "PET with two injection times": (
         tracer(RadiopharmaceuticalStartTime="101500"),
         "suv-injection-times-differ",

@@ -117,6 +117,26 @@ def test_a_dose_in_megabecquerel_is_recognised() -> None:
     assert flags(small) == ["suv-dose-in-mbq"]
 
 
+@pytest.mark.parametrize(
+    "stated",
+    ["370000", "10000", "9999", "5001", "0.37", "999999", "5.01e9", "370000000000"],
+    ids=["kBq", "uCi", "uCi below 1e4", "MBq", "GBq", "just below", "just above", "mBq"],
+)
+def test_a_dose_that_nobody_injects_is_refused_by_its_value_and_tag(stated: str) -> None:
+    with pytest.raises(Refused) as refused:
+        suv_scale([header({"RadionuclideTotalDose": stated})])
+    assert refused.value.code == "suv-bad-dose"
+    assert f"RadionuclideTotalDose (0018,1074) {float(stated):.10g}" in refused.value.sentence
+    assert "state it in Bq" in refused.value.sentence
+
+
+@pytest.mark.parametrize(
+    ("stated", "dose_bq"), [("1e6", 1e6), ("5e9", 5e9), ("1", 1e6), ("5000", 5e9), ("1850", 1.85e9)]
+)
+def test_a_small_and_a_large_dose_that_people_inject_is_taken(stated: str, dose_bq: float) -> None:
+    assert suv_scale([header({"RadionuclideTotalDose": stated})]).provenance["dose_bq"] == dose_bq
+
+
 def test_a_weight_in_grams_is_recognised() -> None:
     assert factor(header(PatientWeight="70000")) == pytest.approx(AN_HOUR, rel=1e-12)
 
