@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 
 from pydicom.dataset import Dataset
 
@@ -113,8 +113,9 @@ def _known_half_life(tracer: Dataset) -> float | None:
 def injection_time(header: Dataset, scan: datetime, half_life_s: float, flags: list[Flag]) -> datetime:
     """Return when the tracer was given, before `scan`.
 
-    The date and time are preferred; else the time on the day of the scan, or of the day before when that would be
-    after it. Refuses (`suv-no-injection-time`, `suv-bad-injection-time`, `suv-injection-zone-unknown`).
+    The date and time are preferred, but for midnight where the time says otherwise: that is a day alone. Else it is
+    the time on the day of the scan, or of the day before when that would be after it. Refuses
+    (`suv-no-injection-time`, `suv-bad-injection-time`, `suv-injection-zone-unknown`).
     """
     tracer = items(header, "RadiopharmaceuticalInformationSequence")[0]
     stated, zone = text(tracer, "RadiopharmaceuticalStartDateTime"), text(header, "TimezoneOffsetFromUTC")
@@ -127,6 +128,8 @@ def injection_time(header: Dataset, scan: datetime, half_life_s: float, flags: l
     offset = instant_offset(stated)
     if full is not None and offset is not None and utc_offset(zone) is None:
         full = _on_the_clock_of_the_scan(full, offset, clock, flags)
+    elif full is not None and clock is not None:
+        full = _not_at_midnight(full, stated, clock, flags)
     limit = timedelta(seconds=MAX_HALF_LIVES * half_life_s)
     if full is not None and timedelta(0) <= scan - full <= limit:
         if clock is not None and abs((full - clock).total_seconds()) > 60:
@@ -139,6 +142,22 @@ def injection_time(header: Dataset, scan: datetime, half_life_s: float, flags: l
             flags.append(Flag(code="suv-injection-date-ignored", sentence=sentence))
         return clock
     raise Refused("suv-bad-injection-time", "the injection is after the scan or many half-lives before it")
+
+
+def _not_at_midnight(full: datetime, stated: str, clock: datetime, flags: list[Flag]) -> datetime:
+    """Return `full`, or where it is `stated` as midnight and the time of day of `clock` differs, that on its day."""
+    written = instant(stated)
+    apart_s = abs(
+        (full - clock + timedelta(hours=12)) % timedelta(days=1) - timedelta(hours=12)
+    ).total_seconds()
+    if written is None or written.time() != time.min or apart_s <= 60:
+        return full
+    sentence = (
+        f"the injection is stated at midnight, as a day alone is; {clock:%H:%M:%S} of RadiopharmaceuticalStartTime is "
+        "used"
+    )
+    flags.append(Flag(code="suv-injection-times-differ", sentence=sentence))
+    return datetime.combine(written.date(), clock.time())
 
 
 def _on_the_clock_of_the_scan(

@@ -50,6 +50,46 @@ def test_date_and_time_of_injection_come_before_the_time_alone() -> None:
     assert "suv-injection-times-differ" in flags(other)
 
 
+@pytest.mark.parametrize("words", ["20250101000000", "20250101000000.00", "20250101000000+0100"])
+def test_a_date_and_time_of_injection_at_midnight_is_a_day_alone_where_the_time_says_otherwise(
+    words: str,
+) -> None:
+    for half_life, scan in (("6586.2", "20250101"), ("282240", "20250104")):
+        day_alone = header(
+            {"RadiopharmaceuticalStartDateTime": words, "RadionuclideHalfLife": half_life},
+            SeriesDate=scan,
+            AcquisitionDate=scan,
+            TimezoneOffsetFromUTC="+0100",
+        )
+        scale = suv_scale([day_alone])
+        assert scale.provenance["injected_at"] == "2025-01-01T10:00:00"
+        assert {flag.code for flag in scale.flags} == {"suv-injection-times-differ"}
+        assert "10:00:00 of RadiopharmaceuticalStartTime" in scale.flags[0].sentence
+
+
+@pytest.mark.parametrize(
+    ("clock", "words", "zone"),
+    [
+        ("000000", "20250101000000", None),
+        ("000030", "20250101000000", None),
+        ("", "20250101000000", None),
+        ("010000", "20250101000000+0000", "+0100"),
+    ],
+)
+def test_an_injection_at_midnight_by_both_times_is_at_midnight(
+    clock: str, words: str, zone: str | None
+) -> None:
+    night = header(
+        {"RadiopharmaceuticalStartTime": clock, "RadiopharmaceuticalStartDateTime": words},
+        SeriesTime="013000",
+        AcquisitionTime="013000",
+        TimezoneOffsetFromUTC=zone,
+    )
+    scale = suv_scale([night])
+    assert scale.provenance["injected_at"] == f"2025-01-01T0{1 if zone else 0}:00:00"
+    assert scale.flags == ()
+
+
 def test_an_injection_date_after_the_scan_is_ignored_with_a_flag() -> None:
     shifted = header({"RadiopharmaceuticalStartDateTime": "20250102100000"})
     assert factor(shifted) == pytest.approx(AN_HOUR, rel=1e-12)
