@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import date
 from pathlib import Path
@@ -14,16 +14,14 @@ import httpx
 import numpy as np
 import pytest
 from dicom_series import make_series
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from orthanc_server import OrthancServer, orthanc
 from pydicom import dcmread
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from scripted_pacs import Body, multipart, names, scripted
 from small_node import SmallNode
 
 from node.intake import Intake
-from node.multipart import FilesBody, PartWriter, boundary_of
-from node.pacs import DicomWeb, HeldStudy, StowAnswer, without_credentials
+from node.pacs import DicomWeb, HeldStudy, without_credentials
 from node.prior_sources import open_source
 from node.priors import PriorFetcher, request
 from node.settings import Settings
@@ -44,25 +42,6 @@ def pacs(server: OrthancServer) -> Iterator[DicomWeb]:
     client = DicomWeb(server.dicomweb)
     yield client
     client.close()
-
-
-def names(folder: Path) -> Callable[[], Path]:
-    numbers = iter(range(10**6))
-    return lambda: folder / f"part{next(numbers)}"
-
-
-def scripted(handle: Callable[[httpx.Request], httpx.Response]) -> DicomWeb:
-    return DicomWeb("http://pacs/dicom-web/", client=httpx.Client(transport=httpx.MockTransport(handle)))
-
-
-class Body(httpx.SyncByteStream):
-    """A body that can be streamed, as over a wire."""
-
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield self.content
 
 
 def dataset_bytes(path: Path) -> bytes:
@@ -280,16 +259,6 @@ def test_a_uid_that_is_none_never_gets_into_a_url(uid: str, tmp_path: Path) -> N
         scripted(handle).retrieve_instance("1.2", "1.3", uid, tmp_path / "x")
 
 
-def multipart(parts: list[bytes], boundary: str = "b0", end: bytes = b"--\r\n") -> bytes:
-    head = b"\r\nContent-Type: application/dicom\r\n\r\n"
-    return (
-        b"".join(b"--" + boundary.encode() + head + part + b"\r\n" for part in parts)
-        + b"--"
-        + boundary.encode()
-        + end
-    )
-
-
 def test_a_retrieve_that_breaks_off_gives_the_whole_parts_and_leaves_no_torn_one(tmp_path: Path) -> None:
     body = multipart([b"first", b"second" * 100])[:-50]
     header = {"Content-Type": 'multipart/related; type="application/dicom"; boundary="b0"'}
@@ -355,150 +324,3 @@ def test_a_pacs_that_does_not_answer_is_unavailable(failure: Exception) -> None:
 
     with pytest.raises(Unavailable, match="does not answer"):
         scripted(handle).study_instances("1.2")
-
-
-def sequence(**reasons: int | None) -> list[dict[str, object]]:
-    return [
-        {
-            "00081155": {"Value": [uid.replace("_", ".")[1:]]},
-            **({} if why is None else {"00081197": {"Value": [why]}}),
-        }
-        for uid, why in reasons.items()
-    ]
-
-
-@pytest.mark.parametrize("status", [202, 409])
-def test_stow_answers_are_read_for_each_instance(status: int) -> None:
-    answer = {
-        "00081199": {
-            "Value": [
-                {"00081155": {"Value": ["1.1"]}},
-                {"00081155": {"Value": ["1.2"]}, "00081196": {"Value": [0xB000]}},
-            ]
-        },
-        "00081198": {"Value": sequence(u1_3=0xA700, u1_4=0xC000, u1_5=None)},
-    }
-    pacs = scripted(lambda _: httpx.Response(status, content=json.dumps(answer), headers=JSON))
-    assert {(a.sop_instance_uid, a.status) for a in pacs.store([])} == {
-        ("1.1", 0), ("1.2", 0xB000), ("1.3", 0xA700), ("1.4", 0xC000), ("1.5", None),
-    }  # fmt: skip
-
-
-def test_a_bare_200_speaks_for_all_and_a_bare_202_for_none() -> None:
-    assert scripted(lambda _: httpx.Response(200)).store([]) == ()
-    with pytest.raises(Unavailable):
-        scripted(lambda _: httpx.Response(202)).store([])
-    assert StowAnswer(sop_instance_uid="1", status=0).status == 0
-
-
-XML = '<NativeDicomModel><DicomAttribute tag="{}" vr="SQ"/></NativeDicomModel>'
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "expected"),
-    [
-        (200, "", ()),
-        (204, "", ()),
-        (200, "{}", ()),
-        (200, "[]", ()),
-        (200, " [{}] ", ()),
-        (200, '{"00081190": {"vr": "UR", "Value": ["http://x/"]}}', ()),
-        (200, '{"00081198": {"vr": "SQ"}, "0008119a": {"vr": "SQ", "Value": []}}', ()),
-        (200, XML.format("00081199"), ()),
-        (200, "\ufeff" + XML.format("00081199"), ()),
-        (200, XML.format("00081198"), Unavailable),
-        (200, XML.format("0008119A"), Unavailable),
-        (200, "<html>log in</html>", Unavailable),
-        (200, "{", Unavailable),
-        pytest.param(200, "[" * 100_000, Unavailable, id="deep"),
-        (200, '"stored"', Unavailable),
-        (200, "[{}, {}]", Unavailable),
-        (200, '{"error": "quota exceeded"}', Unavailable),
-        (200, '{"00081198": "none"}', Unavailable),
-        (200, '{"00081198": {"Value": "none"}}', Unavailable),
-        (200, '{"00081198": {"Value": ["none"]}}', Unavailable),
-        (200, '{"00081198": {"Value": [{"00081197": {"Value": [0]}}]}}', Unavailable),
-        (202, "{}", Unavailable),
-        (202, XML.format("00081199"), Unavailable),
-        (409, "", Refused),
-        (409, "{}", Refused),
-        (409, '{"HttpError": "Conflict", "HttpStatus": 409}', Refused),
-        (409, '{"00081198": {"Value": [{}]}}', Refused),
-        (409, XML.format("00081198"), Refused),
-        (409, "<html>", Refused),
-    ],
-)
-@pytest.mark.parametrize("kind", ["application/dicom+json", "application/json", "text/html"])
-def test_a_stow_answer_that_names_no_instance_is_success_only_where_nothing_can_have_failed(
-    status: int, body: str, kind: str, expected: tuple[StowAnswer, ...] | type[NadirError]
-) -> None:
-    pacs = scripted(lambda _: httpx.Response(status, content=body, headers={"Content-Type": kind}))
-    if isinstance(expected, tuple):
-        assert pacs.store([]) == expected
-    else:
-        with pytest.raises(expected):
-            pacs.store([])
-
-
-@pytest.mark.parametrize("tag", ["00081198", "0008119A", "0008119a"])
-@pytest.mark.parametrize(("reason", "status"), [(0xC000, 0xC000), ("272", 0x0110)])
-def test_a_failure_that_names_no_instance_is_told_with_its_reason(
-    tag: str, reason: int | str, status: int
-) -> None:
-    body = {tag: {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [reason]}}]}}
-    pacs = scripted(lambda _: httpx.Response(200, content=json.dumps([body]), headers=JSON))
-    assert pacs.store([]) == (StowAnswer(sop_instance_uid="", status=status),)
-
-
-# --- multipart --------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    parts=st.lists(
-        st.lists(
-            st.sampled_from([b"\r\n", b"-", b"--b", b"\r\n--b", b"x", b"\r", b"\n", b"\0" * 9]), max_size=12
-        ),
-        max_size=4,
-    ),
-    cuts=st.integers(1, 40),
-    preamble=st.sampled_from([b"", b"hello", b"hello\r\n"]),
-)
-def test_parts_come_out_as_they_went_in_wherever_the_stream_is_cut(
-    tmp_path: Path, parts: list[list[bytes]], cuts: int, preamble: bytes
-) -> None:
-    contents = [b"".join(part) for part in parts]
-    if preamble and not preamble.endswith(b"\r\n"):
-        preamble += b"\r\n"
-    body = preamble + multipart(contents) + b"epilogue"
-    writer = PartWriter("b0", names(tmp_path), 10_000)
-    came = [
-        path.read_bytes() for at in range(0, len(body), cuts) for path in writer.feed(body[at : at + cuts])
-    ]
-    writer.close()
-    assert came == contents
-    assert writer.finished
-
-
-def test_what_is_written_as_a_stow_body_is_read_back_and_its_length_is_true(tmp_path: Path) -> None:
-    contents = [b"a" * 300_000, b"", b"\r\n--\r\n"]
-    for number, content in enumerate(contents):
-        (tmp_path / f"in{number}").write_bytes(content)
-    body = FilesBody(tmp_path / f"in{number}" for number in range(3))
-    whole = b"".join(body)
-    assert len(whole) == body.length
-    boundary = boundary_of(body.content_type)
-    assert boundary is not None
-    writer = PartWriter(boundary, names(tmp_path), 10**6)
-    assert [path.read_bytes() for path in writer.feed(whole)] == contents
-
-
-@pytest.mark.parametrize(("boundary", "read"), [("bü", "bü"), ("b\u0153", None), ("b" * 201, None)])
-def test_a_boundary_that_no_body_can_hold_is_none(boundary: str, read: str | None) -> None:
-    assert boundary_of(f'multipart/related; boundary="{boundary}"') == read
-
-
-def test_an_endless_part_header_is_cut_off(tmp_path: Path) -> None:
-    writer = PartWriter("b0", names(tmp_path), 1000)
-    with pytest.raises(Unavailable, match="endless"):
-        list(writer.feed(b"--b0\r\n" + b"x" * 20_000))
