@@ -1,8 +1,9 @@
-"""With which kernels the slices of a series were reconstructed, and whether several acquisitions make one volume."""
+"""With which kernels a series was reconstructed, and whether several images of one place make one volume."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,19 @@ LEAST_OVERLAP = 0.5
 LEAST_CHANGES = 0.75
 """Such a part of the neighbours in the common range are of different groups."""
 SAME_STEP = 0.1
+ASKED: Final = {
+    "ConvolutionKernel": "kernel",
+    "AcquisitionNumber": "acquisition",
+    "AcquisitionTime": "acquisition time",
+    "TemporalPositionIdentifier": "time point",
+    "NominalPercentageOfCardiacPhase": "phase of the heart in %",
+    "TriggerTime": "trigger time",
+    "EchoNumbers": "echo",
+    "EchoTime": "echo time",
+}
+"""What tells several images of a place apart, and how it is called."""
+OF_PASSES: Final = frozenset({"AcquisitionNumber", "AcquisitionTime", "TriggerTime"})
+"""What differs between two passes over the slices of one MR, too, and is asked of CT alone."""
 
 FloatArray = NDArray[np.float64]
 
@@ -43,27 +57,26 @@ def kernel_doubts(kernels: Sequence[str]) -> tuple[Flag, ...]:
 
 
 def require_one_reconstruction(slices: Sequence[Slice], arranged: Arrangement) -> None:
-    """Refuse `several-acquisitions`: slices of several acquisitions or kernels that alternate through one volume.
+    """Refuse `several-acquisitions`: slices of several images of a place that alternate through one volume.
 
-    The slices are given in the order of the volume. Kernels that alternate are evidence enough; acquisitions of a CT
-    are where each is a regular series by itself. Numbers of each slice, rotation or bed position of its own are none.
+    The slices are given in the order of the volume. Kernels that alternate are evidence enough; acquisitions, time
+    points and echoes are where each is a regular series by itself. Numbers and times of each slice, rotation or bed
+    position of its own are none.
     """
     along = np.asarray(arranged.positions_mm) @ arranged.geometry.affine[:3, 0]
     along = along / np.linalg.norm(arranged.geometry.affine[:3, 0])
-    headers = [s.file.header for s in slices]
-    kernels = [text(header, "ConvolutionKernel") for header in headers]
-    acquisitions = [text(header, "AcquisitionNumber") for header in headers]
-    if alternate(kernels, along):
-        named = [f"kernel {kernel or 'not stated'}" for kernel in dict.fromkeys(kernels)]
-    elif slices[0].file.modality == "CT" and alternate(acquisitions, along, regular=True):
-        named = [f"acquisition {number or 'not stated'}" for number in dict.fromkeys(acquisitions)]
-    else:
-        return
-    raise Refused(
-        "several-acquisitions",
-        f"slices of several acquisitions or reconstructions lie between one another ({', '.join(named)}); send each as "
-        "a series of its own",
-    )
+    is_ct = slices[0].file.modality == "CT"
+    for keyword, called in ASKED.items():
+        if not is_ct and keyword in OF_PASSES:
+            continue
+        names = [text(s.file.header, keyword) for s in slices]
+        if alternate(names, along, regular=keyword != "ConvolutionKernel"):
+            named = ", ".join(f"{called} {name or 'not stated'}" for name in dict.fromkeys(names))
+            raise Refused(
+                "several-acquisitions",
+                "slices of several acquisitions, reconstructions, time points or echoes lie between one another "
+                f"({named}); send each as a series of its own",
+            )
 
 
 def alternate(names: Sequence[str], along: FloatArray, *, regular: bool = False) -> bool:

@@ -1,4 +1,4 @@
-"""Slices of several acquisitions or kernels in one series: refused where they alternate, read where they do not."""
+"""Slices of several images of a place in one series: refused where they alternate, read where they do not."""
 
 from __future__ import annotations
 
@@ -40,8 +40,50 @@ def test_two_acquisitions_of_a_ct_that_alternate_are_refused(tmp_path: Path) -> 
     assert "(acquisition 1, acquisition 2)" in refusal.sentence
 
 
-def test_slices_of_an_mr_that_were_taken_in_two_passes_are_one_volume(tmp_path: Path) -> None:
-    study = read(tmp_path, modality="MR", AcquisitionNumber=lambda k: str(k % 2 + 1)).study
+@pytest.mark.parametrize(
+    ("modality", "keyword", "values", "named"),
+    [
+        ("CT", "TemporalPositionIdentifier", ("1", "2"), "time point 1, time point 2"),
+        ("PT", "TemporalPositionIdentifier", ("1", "2"), "time point 1, time point 2"),
+        ("CT", "NominalPercentageOfCardiacPhase", (0.0, 40.0),
+         "phase of the heart in % 0.0, phase of the heart in % 40.0"),
+        ("CT", "TriggerTime", ("0", "350"), "trigger time 0, trigger time 350"),
+        ("CT", "AcquisitionTime", ("100000", "100500"), "acquisition time 100000, acquisition time 100500"),
+        ("MR", "EchoNumbers", ("1", "2"), "echo 1, echo 2"),
+        ("MR", "EchoTime", ("10", "80"), "echo time 10, echo time 80"),
+    ],
+)  # fmt: skip
+def test_time_points_and_echoes_that_alternate_are_refused(
+    tmp_path: Path, modality: str, keyword: str, values: tuple[object, object], named: str
+) -> None:
+    study = read(tmp_path, modality=modality, **{keyword: lambda k: values[k % 2]}).study
+    (refusal,) = study.refused
+    assert refusal.code == "several-acquisitions"
+    assert f"({named}); send each as a series of its own" in refusal.sentence
+    assert study.volumes == ()
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        lambda k: f"1000{k:02}",
+        lambda k: f"1000{k // 2:02}",
+        lambda k: f"10000{k // 8}",
+        lambda k: f"1000{k // 2 + 30 * (k % 2):02}",
+    ],
+    ids=["each slice", "each rotation", "beds", "even slices first"],
+)
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_a_series_whose_slices_were_taken_one_after_another_is_one_volume(
+    tmp_path: Path, modality: str, times: Namer
+) -> None:
+    study = read(tmp_path, modality=modality, AcquisitionTime=times, TriggerTime=times).study
+    assert [v.array.shape[0] for v in study.volumes] == [16]
+
+
+@pytest.mark.parametrize("keyword", ["AcquisitionNumber", "AcquisitionTime", "TriggerTime"])
+def test_slices_of_an_mr_that_were_taken_in_two_passes_are_one_volume(tmp_path: Path, keyword: str) -> None:
+    study = read(tmp_path, modality="MR", **{keyword: lambda k: str(k % 2 + 100001)}).study
     assert [v.array.shape[0] for v in study.volumes] == [16]
 
 
