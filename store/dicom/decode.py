@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -78,6 +78,21 @@ class PixelFormat:
     def frame_pixels(self) -> int:
         """Return the pixels of one frame."""
         return self.rows * self.columns
+
+    @property
+    def cells(self) -> PixelFormat:
+        """Return the format in which all bits of a cell carry the value."""
+        return replace(self, bits_stored=self.bits_allocated, high_bit=self.bits_allocated - 1)
+
+    @property
+    def lowest(self) -> int:
+        """Return the lowest value that the stored bits can hold."""
+        return -(1 << (self.bits_stored - 1)) if self.signed else 0
+
+    @property
+    def highest(self) -> int:
+        """Return the highest value that the stored bits can hold."""
+        return self.lowest + (1 << self.bits_stored) - 1
 
     @property
     def whole_bytes(self) -> int:
@@ -182,16 +197,25 @@ def can_decode(transfer_syntax_uid: str) -> bool:
 def open_frames(file: File, layout: PixelFormat) -> Callable[[int], Stored]:
     """Return a function from frame index to the stored values `(R, C)`, sign and unused bits settled.
 
+    Refuses as `open_cells`.
+    """
+    cells = open_cells(file, layout)
+    return lambda index: settle(cells(index), layout)
+
+
+def open_cells(file: File, layout: PixelFormat) -> Callable[[int], Stored]:
+    """Return a function from frame index to the cells `(R, C)` as they are, with whatever is in unused bits.
+
     A frame is read or decoded when it is asked for, into an array of its own. Refuses (`truncated-pixel-data`,
     `bad-pixel-data`), also when a frame is asked for.
     """
     if file.transfer_syntax in WHOLE_BYTES and layout.bits_allocated > 1:
-        return lambda index: _settle(_plain(layout, index, file), layout)
+        return lambda index: _plain(layout, index, file)
     if file.transfer_syntax in NATIVE:
         data = file.pixel_bytes()
-        return lambda index: _settle(_native(data, layout, index, file), layout)
+        return lambda index: _native(data, layout, index, file)
     encoded = file.pixel_frames(layout.frames)
-    return lambda index: _settle(decode_frame(encoded[index], layout, file), layout)
+    return lambda index: decode_frame(encoded[index], layout, file)
 
 
 def _plain(layout: PixelFormat, index: int, file: File) -> Stored:
@@ -314,8 +338,8 @@ def _check_stream(data: bytes, layout: PixelFormat, syntax: str) -> None:
         require_whole_jpeg(data)
 
 
-def _settle(frame: Stored, layout: PixelFormat) -> Stored:
-    """Return the frame with the bits above the value removed, as signed or unsigned integers of its own width."""
+def settle(frame: Stored, layout: PixelFormat) -> Stored:
+    """Return the cells of a frame without the bits beside the value, as whole numbers of their width, signed or not."""
     if layout.bits_allocated == 1:
         return frame
     width = layout.bits_allocated // 8

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from plugins.contract import Array, BoolArray
-from store.dicom.decode import NATIVE, Stored, open_frames
+from store.dicom.decode import NATIVE, Stored, open_cells, settle
 from store.dicom.slices import Slice, padding_range
 
 AIR_HU = -1024.0
@@ -50,7 +50,7 @@ class _Written:
 def read_voxels(slices: Sequence[Slice], factors: Sequence[float], modality: str) -> Voxels:
     """Return stored value x RescaleSlope x factor + RescaleIntercept x factor for every voxel of slices in order.
 
-    Rounded once, from float64. Refuses what `open_frames` and its frames refuse, for the first slice that is so.
+    Rounded once, from float64. Refuses what `open_cells` and its frames refuse, for the first slice that is so.
     """
     plane = slices[0].plane
     array = np.empty((len(slices), plane.rows, plane.columns), dtype=np.float32)
@@ -64,14 +64,14 @@ def read_voxels(slices: Sequence[Slice], factors: Sequence[float], modality: str
 
     def write_files(ks: Sequence[int]) -> None:
         for k in ks:
-            write(k, open_frames(slices[k].file, slices[k].layout))
+            write(k, open_cells(slices[k].file, slices[k].layout))
 
     alone = [ks[0] for ks in places.values() if len(ks) == 1]
     together = _neighbours(slices[0].file.transfer_syntax, len(alone))
     on_all_cores(write_files, [alone[i : i + together] for i in range(0, len(alone), together)])
     for ks in places.values():
         if len(ks) > 1:
-            frame = open_frames(slices[ks[0]].file, slices[ks[0]].layout)
+            frame = open_cells(slices[ks[0]].file, slices[ks[0]].layout)
             on_all_cores(partial(write, frame=frame), ks)
     return _settled(array, written)
 
@@ -114,16 +114,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _write(out: Array, k: int, part: Slice, stored: Stored, factor: float, modality: str) -> _Written:
+def _write(out: Array, k: int, part: Slice, cells: Stored, factor: float, modality: str) -> _Written:
     """Put one slice into its place in the array."""
     slope = (1.0 if part.slope is None else part.slope) * factor
     offset = (part.intercept or 0.0) * factor
+    stored = settle(cells, part.layout)
     low, high = int(stored.min()), int(stored.max())
-    limits = padding_range(part.file.header, part.layout.signed, part.layout.bits_allocated)
-    hit, padded = None, 0
-    if limits is not None and limits[0] <= high and limits[1] >= low:
-        hit = (stored >= limits[0]) & (stored <= limits[1])
-        padded = int(np.count_nonzero(hit))
+    hit = _padding(part, cells, stored, low, high)
+    padded = 0 if hit is None else int(np.count_nonzero(hit))
     _scale(stored, slope, offset, low, high, out)
     if hit is not None and padded:
         if modality == "CT":
@@ -132,6 +130,23 @@ def _write(out: Array, k: int, part: Slice, stored: Stored, factor: float, modal
         return _Written(k=k, lowest=float(out.min()), highest=float(out.max()), padded=padded, padding=kept)
     first, last = float(np.float32(low * slope + offset)), float(np.float32(high * slope + offset))
     return _Written(k=k, lowest=min(first, last), highest=max(first, last))
+
+
+def _padding(part: Slice, cells: Stored, stored: Stored, low: int, high: int) -> BoolArray | None:
+    """Return where padding is, None when nowhere; what the stored bits cannot hold is looked for in the whole cells."""
+    layout = part.layout
+    limits = padding_range(part.file.header, layout.signed, layout.bits_allocated)
+    if limits is None:
+        return None
+    hit = _between(stored, limits) if limits[0] <= high and limits[1] >= low else None
+    if layout.lowest <= limits[0] and limits[1] <= layout.highest:
+        return hit
+    beyond = _between(settle(cells, layout.cells), limits)
+    return beyond if hit is None else hit | beyond
+
+
+def _between(values: Stored, limits: tuple[int, int]) -> BoolArray:
+    return (values >= limits[0]) & (values <= limits[1])
 
 
 def _scale(stored: Stored, slope: float, offset: float, low: int, high: int, out: Array) -> None:

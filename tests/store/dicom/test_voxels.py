@@ -13,6 +13,7 @@ from dicom_series import make_series
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from plugins.errors import Refused
 from store.dicom import voxels
@@ -65,6 +66,37 @@ def test_lowest_highest_and_padding_are_those_of_the_array(
     assert (seen[0].lowest, seen[0].highest) == (volume.array.min(), volume.array.max())
     expected = np.where(hit, -1024 if modality == "CT" else truth[~hit].min(), truth)
     assert np.array_equal(volume.array, expected)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+@pytest.mark.parametrize(
+    ("signed", "padding"), [(False, 63536), (False, 0x1000), (True, -32768), (True, -4096)]
+)
+def test_padding_that_the_stored_bits_cannot_hold_is_padding_and_no_value(
+    syntax: str, signed: bool, padding: int, tmp_path: Path
+) -> None:
+    alike = ((padding & 0xFFF) ^ 0x800) - 0x800 if signed else padding & 0xFFF
+    truth = CT.copy()
+    truth[:, 1] = alike - 1024  # what is left of the padding in the bits that are stored
+    for path in make_series(tmp_path, truth, signed=signed, bits=12):
+        with_padding(path, padding, signed=signed, syntax=syntax)
+    (volume,) = read_study(tmp_path.iterdir()).study.volumes
+    assert np.array_equal(volume.array[:, 0, :3], np.full((12, 3), -1024))
+    assert np.array_equal(volume.array[:, 1:], truth[:, 1:])
+    assert np.array_equal(volume.array[:, 0, 3:], truth[:, 0, 3:])
+    (flag,) = volume.flags
+    assert (flag.code, "36 voxels are padding" in flag.sentence) == ("pixel-padding", True)
+
+
+def with_padding(path: Path, padding: int, *, signed: bool, syntax: str) -> None:
+    """Write a padding value into the whole cells of the first three pixels of an image, and into its header."""
+    dataset = dcmread(path)
+    cells = np.frombuffer(dataset.PixelData, "<u2").copy()
+    cells[:3] = padding & 0xFFFF
+    dataset.PixelData = cells.tobytes()
+    dataset.add_new("PixelPaddingValue", "SS" if signed else "US", padding)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(path)
 
 
 def test_of_several_broken_slices_the_first_is_told_of(tmp_path: Path) -> None:
