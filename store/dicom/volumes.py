@@ -85,7 +85,7 @@ def read_volume(files: Sequence[File]) -> Volume:
     flags += kernel_doubts(kernels)
     quantity = judge_values(ordered, arranged)
     flags += quantity.flags
-    voxels = read_voxels(ordered, quantity.factors, text(header, "Modality"))
+    voxels = read_voxels(ordered, quantity.factors, quantity.role)
     if voxels.padded:
         sentence = f"{voxels.padded} voxels are padding and were set to air or to the lowest value"
         flags.append(Flag(code="pixel-padding", sentence=sentence))

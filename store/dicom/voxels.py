@@ -33,7 +33,7 @@ class Voxels:
     highest: float
     """The highest value."""
     padded: int
-    """How many voxels were padding: air in CT now, else the lowest value of the others."""
+    """How many voxels were padding: air in Hounsfield units now, else the lowest value of the others."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,7 +47,7 @@ class _Written:
     padding: BoolArray | None = None
 
 
-def read_voxels(slices: Sequence[Slice], factors: Sequence[float], modality: str) -> Voxels:
+def read_voxels(slices: Sequence[Slice], factors: Sequence[float], role: str) -> Voxels:
     """Return stored value x RescaleSlope x factor + RescaleIntercept x factor for every voxel of slices in order.
 
     Rounded once, from float64. Refuses what `open_cells` and its frames refuse, for the first slice that is so.
@@ -60,7 +60,7 @@ def read_voxels(slices: Sequence[Slice], factors: Sequence[float], modality: str
     written: list[_Written] = []
 
     def write(k: int, frame: Callable[[int], Stored]) -> None:
-        written.append(_write(array[k], k, slices[k], frame(slices[k].plane.frame), factors[k], modality))
+        written.append(_write(array[k], k, slices[k], frame(slices[k].plane.frame), factors[k], role))
 
     def write_files(ks: Sequence[int]) -> None:
         for k in ks:
@@ -114,7 +114,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _write(out: Array, k: int, part: Slice, cells: Stored, factor: float, modality: str) -> _Written:
+def _write(out: Array, k: int, part: Slice, cells: Stored, factor: float, role: str) -> _Written:
     """Put one slice into its place in the array."""
     slope = (1.0 if part.slope is None else part.slope) * factor
     offset = (part.intercept or 0.0) * factor
@@ -124,9 +124,9 @@ def _write(out: Array, k: int, part: Slice, cells: Stored, factor: float, modali
     padded = 0 if hit is None else int(np.count_nonzero(hit))
     _scale(stored, slope, offset, low, high, out)
     if hit is not None and padded:
-        if modality == "CT":
+        if role == "ct":
             np.copyto(out, AIR_HU, where=hit)
-        kept = None if modality == "CT" else hit
+        kept = None if role == "ct" else hit
         return _Written(k=k, lowest=float(out.min()), highest=float(out.max()), padded=padded, padding=kept)
     first, last = float(np.float32(low * slope + offset)), float(np.float32(high * slope + offset))
     return _Written(k=k, lowest=min(first, last), highest=max(first, last))
@@ -172,7 +172,7 @@ def _scale(stored: Stored, slope: float, offset: float, low: int, high: int, out
 
 
 def _settled(array: Array, written: Sequence[_Written]) -> Voxels:
-    """Return the array with what is padding in other images than CT set to the lowest value of all slices."""
+    """Return the array with what is padding in what is no CT in HU set to the lowest value of all slices."""
     lowest, highest = min(one.lowest for one in written), max(one.highest for one in written)
     padding = [(one.k, one.padding) for one in written if one.padding is not None]
     if padding:

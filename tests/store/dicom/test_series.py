@@ -162,6 +162,16 @@ def test_a_range_of_padding_in_mr_becomes_the_lowest_value(tmp_path: Path) -> No
     assert (volume.array[0, 0, :3] == truth[truth > 3].min()).all()
 
 
+def test_padding_of_a_ct_that_is_not_in_hounsfield_units_becomes_the_lowest_value(tmp_path: Path) -> None:
+    truth = np.abs(CT) + 1
+    truth[:, 0, :] = -2000
+    make_series(tmp_path, truth, rescale=(1, 0), RescaleType="MGML", PixelPaddingValue=-2000)
+    (volume,) = read_study(tmp_path.iterdir()).study.volumes
+    assert (volume.role, [f.code for f in volume.flags]) == ("other", ["not-hounsfield", "pixel-padding"])
+    assert (volume.array[:, 0, :] == truth[:, 1:].min()).all()
+    np.testing.assert_array_equal(volume.array[:, 1:], truth[:, 1:])
+
+
 def test_a_rectangle_of_values_in_mr_needs_no_rescale(tmp_path: Path) -> None:
     make_series(tmp_path, np.abs(CT), modality="MR", RescaleSlope=None, RescaleIntercept=None)
     (volume,) = read_study(tmp_path.iterdir()).study.volumes
