@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.uid import SurfaceSegmentationStorage
 
 from plugins.contract import BoolArray, Drawn, Flag, Mask, Volume
 from plugins.errors import Refused
@@ -53,11 +54,16 @@ class Placed:
 def read_segments(file: File, volumes: Sequence[Volume]) -> tuple[tuple[Drawn, ...], tuple[Flag, ...]]:
     """Return the segments on their series, and a refusal for each segment that cannot be used.
 
-    Refuses as a whole what is not in patient coordinates (`seg-microscopy`), whose images are not here
-    (`seg-without-image`), or whose frames do not fall on the voxels of its images (`seg-other-grid`).
+    Refuses as a whole what is drawn as surfaces (`seg-surface`) or not in patient coordinates (`seg-microscopy`), whose
+    images are not here (`seg-without-image`), or whose frames do not fall on the voxels of its images
+    (`seg-other-grid`).
     Refusals of single segments: `empty-segment`, `seg-off-plane`. Doubts are in each region's flags.
     """
     header = file.header
+    if file.sop_class_uid == SurfaceSegmentationStorage:
+        raise Refused(
+            "seg-surface", "it is drawn as surfaces, which are not read; send it as a SEG of voxels"
+        )
     if "TotalPixelMatrixRows" in header or _has(header, "PlanePositionSlideSequence"):
         raise Refused("seg-microscopy", "it segments a microscopy slide, which is not measured")
     described = {integer(s, "SegmentNumber"): s for s in items(header, "SegmentSequence")}

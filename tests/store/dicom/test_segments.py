@@ -12,6 +12,7 @@ import SimpleITK
 from dicom_series import make_series, write
 from drawn_regions import make_seg
 from pydicom.encaps import encapsulate
+from pydicom.uid import SurfaceSegmentationStorage
 
 from plugins.contract import Study
 from store.dicom.series import read_study
@@ -150,6 +151,17 @@ def test_a_seg_that_does_not_fall_on_its_images_is_refused(
     assert study.drawn == ()
     assert [f.code for f in study.refused] == [code]
     assert len(study.volumes) == 1
+
+
+def test_a_seg_of_surfaces_is_refused_as_such(images: Path) -> None:
+    path = make_seg(images / "seg", [(0, 1, truth()[0])])
+    dataset = pydicom.dcmread(path)
+    del dataset.PixelData
+    dataset.SOPClassUID = SurfaceSegmentationStorage
+    write(dataset, path)
+    (refusal,) = read(images).refused
+    assert refusal.code == "seg-surface"
+    assert "it is drawn as surfaces, which are not read; send it as a SEG of voxels" in refusal.sentence
 
 
 def test_an_empty_segment_is_refused_and_the_other_is_read(images: Path) -> None:
