@@ -63,6 +63,7 @@ def read_marks(files: Sequence[File], volumes: Sequence[Volume]) -> tuple[tuple[
     do objects that were withdrawn.
     """
     gone = withdrawn(files)
+    has_ct = any(volume.role == "ct" for volume in volumes)
     found: dict[tuple[float, ...], Mark] = {}
     flags: list[Flag] = []
     for file in files:
@@ -74,7 +75,7 @@ def read_marks(files: Sequence[File], volumes: Sequence[Volume]) -> tuple[tuple[
             if count := sum(1 for _ in read):
                 flags.append(_flag("marks-withdrawn", file, f"{_marks(count)} and counts no longer: {why}"))
             continue
-        elsewhere = on_all = 0
+        elsewhere = on_all = without_ct = 0
         for number, (place, mark) in enumerate(read):
             if number >= MOST:
                 flags.append(
@@ -84,6 +85,7 @@ def read_marks(files: Sequence[File], volumes: Sequence[Volume]) -> tuple[tuple[
             placed = _placed(place, mark, volumes)
             if placed is not None:
                 found.setdefault(tuple(round(x, 1) for x in placed.point_mm), placed)
+                without_ct += not has_ct
             elif place.is_on_one and not _names_no_frame(place, volumes):
                 elsewhere += 1
             else:
@@ -91,6 +93,9 @@ def read_marks(files: Sequence[File], volumes: Sequence[Volume]) -> tuple[tuple[
         if elsewhere:
             words = f"{_marks(elsewhere)} on images or in a space that are not among the volumes"
             flags.append(_flag("marks-elsewhere", file, words))
+        if without_ct:
+            words = "in a study without a CT in Hounsfield units; a marked lesion is measured on nothing else"
+            flags.append(_flag("marks-without-ct", file, f"{_marks(without_ct)} {words}"))
         if on_all:
             words = f"{_marks(on_all)} on all of its images: no single one is named, so no place is marked"
             flags.append(_flag("marks-on-all-images", file, words))

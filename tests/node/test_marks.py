@@ -112,6 +112,17 @@ def test_a_point_in_a_study_without_a_ct_is_refused_with_what_it_needs(tmp_path:
     assert "nothing-to-analyse" not in [one["code"] for one in answer["refused"]]
 
 
+def test_a_mark_in_a_study_without_a_ct_is_told_by_every_analysis_and_on_the_page(tmp_path: Path) -> None:
+    images = make_series(tmp_path / "study", np.ones((6, 24, 24)), modality="MR", spacing_mm=SPACING)
+    report(tmp_path / "study" / "sr.dcm", images[0], [group("A", scoord(images[3], "POINT", [9.5, 9.5]))])
+    settings = Settings(home=tmp_path / "home", plugins=CLASSICAL)
+    answer = analyse_folder(tmp_path / "study", tmp_path / "out", settings)
+    (told,) = [one for one in answer["flags"] if one["code"] == "marks-without-ct"]
+    assert "holds 1 mark in a study without a CT in Hounsfield units" in told["sentence"]
+    (page,) = [Path(path) for path in answer["outputs"] if path.endswith(".html")]
+    assert told["sentence"] in page.read_text()
+
+
 def test_a_point_outside_of_the_images_is_refused(tmp_path: Path, study: list[Path]) -> None:
     settings = Settings(home=tmp_path / "home", plugins=CLASSICAL)
     answer = analyse_folder(study[0].parent, tmp_path / "out", settings, marks=[(500.0, 0.0, 0.0)])

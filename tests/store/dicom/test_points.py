@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,6 +88,28 @@ def test_a_point_in_space_needs_the_frame_of_reference_of_a_volume(images: list[
     assert mark.point_mm == (1.5, -2.5, 3.5)
     assert (mark.label, mark.frame_of_reference_uid, mark.series_instance_uid) == ("here", frame, None)
     assert codes == ["marks-elsewhere"]
+
+
+@pytest.mark.parametrize(
+    "more", [{"modality": "MR"}, {"modality": "PT"}, {"rescale": (0.1, 0.0), "RescaleType": "MGML"}]
+)
+def test_marks_of_a_study_without_a_ct_in_hounsfield_units_are_counted_and_told(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    images = make_series(tmp_path / "study", np.random.default_rng(0).normal(800, 20, (6, 24, 32)), **more)
+    content = [group(name, scoord(images[4], "POINT", [x, 7.5])) for name, x in (("A", 20.5), ("B", 9.5))]
+    uid = dcmread(report(images[0].parent / "sr.dcm", images[0], content)).SOPInstanceUID
+    found = read_study(images[0].parent.iterdir())
+    assert [mark.label for mark in found.study.marks] == ["A", "B"]
+    assert [(flag.code, flag.sentence) for flag in found.flags] == [
+        (
+            "marks-without-ct",
+            f"The report {uid} holds 2 marks in a study without a CT in Hounsfield units; a marked lesion is "
+            "measured on nothing else.",
+        )
+    ]
+    make_series(images[0].parent, np.zeros((6, 24, 32)), series_number=2, prefix="ct")
+    assert read_study(images[0].parent.iterdir()).flags == ()
 
 
 def test_marks_on_absent_images_are_counted_for_each_object_by_its_name(images: list[Path]) -> None:
