@@ -17,7 +17,7 @@ from plugins.contract import Flag, Mask, Point, Volume
 from plugins.errors import Refused
 from plugins.marked_lesion import is_same
 from plugins.nodule_drawing import Drawing, draw_at
-from plugins.series_order import holds, preferred, reformat_doubts, several
+from plugins.series_order import frame_doubts, holds, preferred, reformat_doubts, several
 from store.dicom.nifti import is_nifti
 from store.dicom.nifti_image import NiftiImage, read_ct, write_labels
 from store.dicom.series import group_by_study, read_study
@@ -76,7 +76,7 @@ def segment(path: Path, out: Path, asked: Sequence[Asked], segmenter: LesionSegm
     volumes, refused, doubts = _cts(path) if image is None else ((image.volume,), (), ())
     held = _holding(asked, volumes, refused)
     volume = held[0]
-    told = (*several(volume, volumes), *reformat_doubts(volume, held))
+    told = (*several(volume, volumes), *reformat_doubts(volume, held), *frame_doubts(volume, held))
     labels = np.zeros(volume.array.shape, dtype=np.uint8)
     lesions = []
     drawn: dict[int, Mask] = {}

@@ -15,7 +15,7 @@ from plugins.contract import Finding, Flag, Mark, Mask, Study, Volume
 from plugins.errors import Refused
 from plugins.flag_codes import MARKED_BY
 from plugins.nodule_drawing import SEGMENTERS, Drawing, Segmenters, choose, draw_at, interval_words
-from plugins.series_order import holds, preferred, reformat_doubts, several
+from plugins.series_order import frame_doubts, holds, preferred, reformat_doubts, several
 
 REQUEST = "request"
 """The source of a point that whoever started the analysis named."""
@@ -81,7 +81,8 @@ class MarkedLesion:
                 flags.append(_flag("mark-outside", mark, "lies on no CT of the study"))
                 continue
             volume = held[0]
-            told = (*several(volume, held, self.name), *reformat_doubts(volume, held, self.name))
+            doubts = (*reformat_doubts(volume, held, self.name), *frame_doubts(volume, held, self.name))
+            told = (*several(volume, held, self.name), *doubts)
             flags += [flag for flag in told if flag not in flags]
             drawing = draw_at(volume, mark.point_mm, self.drawer, extent_mm=mark.extent_mm)
             if drawing.mask.count == 0:

@@ -70,6 +70,24 @@ def several(volume: Volume, volumes: Sequence[Volume], plugin: str | None = None
     return (Flag(code=SEVERAL_SERIES, sentence=sentence, series_instance_uid=uid, plugin=plugin),)
 
 
+def frame_doubts(volume: Volume, others: Iterable[Volume], plugin: str | None = None) -> tuple[Flag, ...]:
+    """Return the doubt `several-frames-of-reference` of a point that does not say in which of several spaces it is.
+
+    It was taken for one of `volume`; `others` hold it too.
+    """
+    beside = [v for v in others if v.frame_of_reference_uid != volume.frame_of_reference_uid]
+    if not beside:
+        return ()
+    sentence = (
+        f"the point says no frame of reference: {_name(volume)} was measured, and in that of "
+        f"{', '.join(map(_name, beside))} it is another place; name a folder with one of them alone"
+    )
+    uid = volume.series_instance_uid
+    return (
+        Flag(code="several-frames-of-reference", sentence=sentence, series_instance_uid=uid, plugin=plugin),
+    )
+
+
 def _of_alike(volume: Volume) -> tuple[int, bool, int, str]:
     number = volume.series_number
     return (-int(volume.array.shape[0]), number is None, number or 0, volume.series_instance_uid)
@@ -89,4 +107,13 @@ def _name(volume: Volume) -> str:
     return f"series {volume.series_instance_uid if number is None else number}"
 
 
-__all__ = ["Standing", "holds", "is_reformat", "preferred", "reformat_doubts", "several", "standing"]
+__all__ = [
+    "Standing",
+    "frame_doubts",
+    "holds",
+    "is_reformat",
+    "preferred",
+    "reformat_doubts",
+    "several",
+    "standing",
+]

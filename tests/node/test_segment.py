@@ -198,6 +198,20 @@ def test_the_acquired_series_is_measured_and_a_thinner_reformat_only_where_it_is
     assert [w["code"] for w in alone["warnings"]] == ["reformatted"]
 
 
+def test_a_series_of_another_frame_of_reference_that_has_the_point_is_told(tmp_path: Path) -> None:
+    ball(tmp_path / "first", series_number=1)
+    ball(tmp_path / "second", series_number=2, frame_of_reference_uid="1.2.9")
+    points = [Asked(point_mm=centre_mm())]
+    report = segment(tmp_path, tmp_path / "m.nii", points, ClassicalNoduleSegmenter())
+    assert [w["code"] for w in report["warnings"]] == ["several-series", "several-frames-of-reference"]
+    assert (
+        "series 1 was measured, and in that of series 2 it is another place"
+        in report["warnings"][1]["sentence"]
+    )
+    alone = segment(tmp_path / "second", tmp_path / "m.nii", points, ClassicalNoduleSegmenter())
+    assert alone["warnings"] == []
+
+
 def test_a_series_of_one_value_is_not_taken_before_one_that_shows_something(tmp_path: Path) -> None:
     series = sorted(derived("series", f"of {n}") for n in range(2))
     ball(tmp_path / "ct", series_uid=series[1], series_number=2)

@@ -123,6 +123,23 @@ def test_a_reformat_serves_where_nothing_else_shows_the_place_or_it_was_marked_a
         assert [(f.code, f.is_note) for f in flags] == [("reformatted", False)]
 
 
+def test_a_mark_is_measured_in_its_own_frame_of_reference_and_one_without_is_doubted(
+    plugin: MarkedLesion, volume: Volume
+) -> None:
+    first = replace(volume, series_number=1)
+    elsewhere = ct_volume(volume.array, volume.geometry.affine, frame="1.2.9")
+    other = replace(elsewhere, series_instance_uid="1.1", series_number=2)
+    for frame, uid in ((volume.frame_of_reference_uid, volume.series_instance_uid), ("1.2.9", "1.1")):
+        one = mark(20, 20, 20, frame_of_reference_uid=frame)
+        found, flags = parted(plugin.run(replace(study_of(first, other), marks=(one,))))
+        assert ([f.series_instance_uid for f in found], flags) == ([uid], ())
+    marks = (mark(20, 20, 20), mark(44, 40, 30))
+    found, flags = parted(plugin.run(replace(study_of(first, other), marks=marks)))
+    assert [f.series_instance_uid for f in found] == [volume.series_instance_uid] * 2
+    assert [f.code for f in flags] == ["several-series", "several-frames-of-reference"]
+    assert "series 1 was measured, and in that of series 2 it is another place" in flags[1].sentence
+
+
 def test_its_keys_follow_the_place_and_not_the_order(plugin: MarkedLesion, volume: Volume) -> None:
     one, two = mark(20, 20, 20), mark(44, 40, 30)
     keys = [{f.key for f in parted(plugin.run(marked(volume, *m)))[0]} for m in ((one, two), (two, one))]

@@ -13,7 +13,7 @@ from plugins.contract import Flag, Volume
 from plugins.emphysema import _candidates
 from plugins.lung_nodule import LungNodule
 from plugins.pet_drawing import ct_beside
-from plugins.series_order import holds, preferred, reformat_doubts, several
+from plugins.series_order import frame_doubts, holds, preferred, reformat_doubts, several
 
 AXIAL = ((0, 0, 1), (0, 1, 0), (1, 0, 0))
 CORONAL = ((0, 0, 1), (1, 0, 0), (0, -1, 0))
@@ -84,6 +84,24 @@ def test_one_of_several_is_told_as_a_note_with_its_reason() -> None:
     )
     (note,) = several(called, (called, replace(called, series_instance_uid="2")))
     assert note.sentence == "of 2 CT series, series 3 was taken: no acquired one shows the place"
+
+
+def test_series_of_other_frames_of_reference_that_hold_the_point_are_a_doubt() -> None:
+    taken, alike = series("9", 5.0, series_number=2), series("8", 5.0, series_number=3)
+    elsewhere = ct_volume(taken.array, taken.geometry.affine, frame="1.2.9")
+    others = [replace(elsewhere, series_instance_uid=uid, series_number=n) for uid, n in (("7", 4), ("6", 5))]
+    assert frame_doubts(taken, (taken, alike)) == ()
+    (doubt,) = frame_doubts(taken, (taken, alike, *others), "marked_lesion")
+    assert (doubt.code, doubt.series_instance_uid, doubt.plugin) == (
+        "several-frames-of-reference",
+        "9",
+        "marked_lesion",
+    )
+    assert doubt.sentence == (
+        "the point says no frame of reference: series 2 was measured, and in that of series 4, series 5 it is another "
+        "place; name a folder with one of them alone"
+    )
+    assert not doubt.is_note
 
 
 def test_a_point_is_held_up_to_half_a_voxel_beyond_the_outer_centres() -> None:

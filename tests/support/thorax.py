@@ -43,13 +43,15 @@ class Thorax:
         return ct_volume(self.hu, self.affine)
 
 
-def ct_volume(hu: NDArray[np.float32], affine: NDArray[np.float64], role: str = "ct") -> Volume:
+def ct_volume(
+    hu: NDArray[np.float32], affine: NDArray[np.float64], role: str = "ct", frame: str = "1.2.3"
+) -> Volume:
     """Return a CT volume of an array `(K, R, C)` in HU."""
     slices = hu.shape[0]
     return Volume(
         array=np.ascontiguousarray(hu, dtype=np.float32),
         geometry=highdicom.VolumeGeometry(
-            affine=affine, spatial_shape=hu.shape, coordinate_system="PATIENT", frame_of_reference_uid="1.2.3"
+            affine=affine, spatial_shape=hu.shape, coordinate_system="PATIENT", frame_of_reference_uid=frame
         ),
         role=role,
         unit=codes.HU,
