@@ -14,7 +14,7 @@ from plugins.errors import Refused, Unavailable
 from plugins.measure.volume import MM3_PER_ML
 from training.curate.case_files import Tags, case_name, write_case, write_data_set
 from training.curate.wanted import Wanted
-from training.manifest import Case, DataManifest, patient_key
+from training.manifest import Case, DataManifest, patient_key, require_images_apart
 
 REPORT = "curation.json"
 
@@ -156,11 +156,13 @@ class Gathering:
             self.taken.append(taken)
 
     def finish(self, name: str) -> Curation:
-        """Return what came of it, after manifest and report were written. Raises Unavailable.
+        """Return what came of it, after manifest and report were written.
 
-        Where patients are named by a hash no report is left in the folder.
+        Where patients are named by a hash no report is left in the folder. Refuses `image-of-two-patients`; raises
+        Unavailable.
         """
         cases = [one.case for one in self.taken]
+        require_images_apart(cases)
         manifest = write_data_set(self.folder, name, cases) if cases else None
         folded = {case.case_id: case for case in manifest.cases} if manifest else {}
         taken = sorted(

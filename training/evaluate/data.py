@@ -9,7 +9,7 @@ from pathlib import Path
 
 from plugins.errors import Refused
 from training.lidc import lidc_manifest
-from training.manifest import Case, DataManifest, read_manifest
+from training.manifest import Case, DataManifest, read_manifest, require_images_apart
 from training.nodules_in_scans import CROPS, IN_SCANS, nodules_in_scans
 from training.scans import present
 from training.split import SIDES, TRAIN, VALIDATION, Split, split_of
@@ -71,8 +71,8 @@ def open_data(
     Other sets are sarcomas (`training.sts`) and `lidc_nodules` beside whole scans (`training.nodules_in_scans`). The
     files of a manifest are looked for in `root`, or beside it; only cases of `folds` are judged, when given, and only
     those of `sides` of the split beside it are in the manifest, which then has another hash.
-    Refuses `bad-manifest`, `changed-manifest`, `no-cases`, `no-data-set`, `no-split`, `no-such-side`, `unfinished`,
-    what `training.split.read_split` refuses, and `missing-files` when they are not there.
+    Refuses `bad-manifest`, `changed-manifest`, `image-of-two-patients`, `no-cases`, `no-data-set`, `no-split`,
+    `no-such-side`, `unfinished`, what `training.split.read_split` refuses, and `missing-files` when they are not there.
     """
     manifest, folder = manifest_of(path)
     split, called = split_of(folder, manifest), _called(path, folder, manifest)
@@ -95,7 +95,10 @@ def open_data(
 
 
 def manifest_of(path: Path) -> tuple[DataManifest, Path]:
-    """Return the manifest of what `open_data` opens, and the folder that it is in. Refuses as that, save for files."""
+    """Return the manifest of what `open_data` opens, and the folder that it is in.
+
+    Refuses as that, save for files.
+    """
     if (path / MANIFEST).is_file():
         path = path / MANIFEST
     folder = path if path.is_dir() else path.parent
@@ -103,7 +106,9 @@ def manifest_of(path: Path) -> tuple[DataManifest, Path]:
         raise Refused(
             "unfinished", f"the data set in {folder} was not finished; run the command again that makes it"
         )
-    return (_of_folder(folder) if _is_set(path) else read_manifest(path)), folder
+    manifest = _of_folder(folder) if _is_set(path) else read_manifest(path)
+    require_images_apart(manifest.cases)
+    return manifest, folder
 
 
 def _is_set(path: Path) -> bool:

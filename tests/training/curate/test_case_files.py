@@ -224,10 +224,11 @@ def test_any_words_make_a_name_that_a_file_can_have(words: list[str]) -> None:
 
 
 def test_a_data_set_puts_patients_into_folds_and_keeps_those_they_had(tmp_path: Path) -> None:
-    volume, mask = noise(grid(SHAPE, (1.0, 1.0, 1.0))), mask_at((4, 4, 4), (6, 6, 6), SHAPE)
+    mask = mask_at((4, 4, 4), (6, 6, 6), SHAPE)
+    images = {p: noise(grid(SHAPE, (1.0, 1.0, 1.0)), seed) for seed, p in enumerate(("P1", "P2", "P3"))}
     cases = [
-        write_case(tmp_path, volume, {"mask": mask}, case_id=f"{p}-{n}", patient_id=p)
-        for p in ("P1", "P2", "P3")
+        write_case(tmp_path, image, {"mask": mask}, case_id=f"{p}-{n}", patient_id=p)
+        for p, image in images.items()
         for n in "ab"
     ]
     manifest = write_data_set(tmp_path, "x", cases[::-1], {"P2": 4, "P9": 0})

@@ -48,7 +48,7 @@ def curated(source: Path, out: Path, names: Names = BY_PATIENT, **more: Any) -> 
 
 def test_each_label_is_a_case_of_the_patient_whom_the_name_tells(tmp_path: Path) -> None:
     for patient, scan in (("A", "1"), ("A", "2"), ("B", "1")):
-        save(tmp_path / "in" / "images" / f"{patient}_{scan}.nii.gz", image())
+        save(tmp_path / "in" / "images" / f"{patient}_{scan}.nii.gz", image(ord(patient)))
         save(tmp_path / "in" / "masks" / f"{patient}_{scan}_mask.nii.gz", labels())
     found = curated(tmp_path / "in", tmp_path)
     assert found.left_out == ()
@@ -65,6 +65,15 @@ def test_each_label_is_a_case_of_the_patient_whom_the_name_tells(tmp_path: Path)
     assert only.counts == {"not-asked": 3}
     apart = curated(tmp_path / "in", tmp_path / "apart", apart=True, labels=[1])
     assert sorted(one.voxels for one in apart.taken) == [8, 8, 8, 27, 27, 27]
+
+
+def test_one_image_of_two_patients_makes_no_data_set(tmp_path: Path) -> None:
+    for patient in "AB":
+        save(tmp_path / "in" / "images" / f"{patient}_1.nii.gz", image())
+        save(tmp_path / "in" / "masks" / f"{patient}_1_mask.nii.gz", labels())
+    with pytest.raises(Refused, match=r"image-of-two-patients: .* of B_.* is also the image of A_"):
+        curated(tmp_path / "in", tmp_path)
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("turn", [(1, 1, 1), (-1, -1, 1), (1, -1, -1)])

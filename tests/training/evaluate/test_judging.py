@@ -31,7 +31,7 @@ from training.evaluate.kept import kept
 from training.evaluate.report import Evaluation, title, write_report
 from training.evaluate.subject import Subject
 from training.lidc import COLUMNS, load_nodule
-from training.manifest import read_manifest
+from training.manifest import DataManifest, read_manifest
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 
@@ -275,6 +275,20 @@ def test_data_that_are_not_there_are_refused(crops: Data, tmp_path: Path) -> Non
         open_data(tmp_path / "none.json")
     with pytest.raises(Refused, match="no-model"):
         open_subject("no-such-model")
+
+
+def test_a_manifest_that_gives_an_image_to_two_patients_is_no_data(crops: Data, tmp_path: Path) -> None:
+    first, *_ = crops.manifest.cases
+    again = replace(first, case_id="again", patient_id="Q")
+    twice = tmp_path / "twice.json"
+    DataManifest(name="twice", cases=(*crops.manifest.cases, again)).write(twice)
+    told = f"image-of-two-patients: {first.files['image']} of again is also the image of {first.case_id}; name one"
+    with pytest.raises(Refused, match=told):
+        open_data(twice, crops.root)
+    DataManifest(
+        name="once", cases=(*crops.manifest.cases, replace(again, patient_id=first.patient_id))
+    ).write(twice)
+    assert len(open_data(twice, crops.root).cases) == len(crops.manifest.cases) + 1
 
 
 def test_a_family_of_every_kind_of_case_is_judged_in_one_report(
