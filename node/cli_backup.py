@@ -42,9 +42,10 @@ def backup(
     """Copy a whole node into a folder, also while it runs: rows, objects, models and keys.
 
     Objects that an earlier backup brought there are not copied again while they are as long as they were; with
-    --verify, while every byte is as it was. The settings file is not part of it. What was
-    missing or damaged in the node is told, and the exit status is 1; so are backups that
-    --list or --keep cannot read.
+    --verify, while every byte is as it was. The settings file is not part of it. Links at the
+    top of the node's folder are followed. What was missing or damaged in the node, and other
+    links there, is told, and the exit status is 1; so are backups that --list or --keep
+    cannot read.
     """
     from importlib.metadata import version
 
@@ -74,7 +75,7 @@ def backup(
     if keep is not None:
         store_backup.prune(folder, keep)
     is_any_left = keep is not None and _tell_unreadable(folder)
-    if made.missing or is_any_left:
+    if made.missing or made.links or is_any_left:
         raise typer.Exit(1)
 
 
@@ -123,11 +124,15 @@ def _show(made: Backup, where: Path, as_json: bool) -> None:
 
 
 def _tell_damaged(damaged: Sequence[str], home: Path) -> None:
-    more = f" and {len(damaged) - MOST_NAMED} more" if len(damaged) > MOST_NAMED else ""
     printing.complain(
         f"nadir: {len(damaged)} files are missing or damaged in the backup and did not come back: "
-        f"{', '.join(damaged[:MOST_NAMED])}{more}; nadir fsck --home {home} tells whose they are, send those again"
+        f"{_first(damaged)}; nadir fsck --home {home} tells whose they are, send those again"
     )
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"{', '.join(names[:MOST_NAMED])}{more}"
 
 
 def _tell_faults(made: Backup, folder: Path) -> None:
@@ -139,6 +144,11 @@ def _tell_faults(made: Backup, folder: Path) -> None:
         printing.complain(
             f"nadir: {len(made.missing)} objects are missing or damaged in the node and are not in the backup; "
             "nadir fsck tells which"
+        )
+    if made.links:
+        printing.complain(
+            f"nadir: {len(made.links)} links in the node's folder were not followed, what they lead to is not in the "
+            f"backup: {_first(made.links)}; put there what they lead to, or remove them"
         )
 
 

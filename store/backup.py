@@ -2,8 +2,8 @@
 
 A backup folder holds `objects/ab/<sha256>.dcm`, which all backups in it share, and for each of them
 `<time>/nadir.sqlite` (the rows, also of a node on PostgreSQL), `<time>/home/` (models, what runs of training left,
-evaluations, uploads, reports, keys) and `<time>/backup.json`, which is written last: without it a backup is not whole
-and does not count.
+evaluations, uploads, reports, keys; `store.home_files`) and `<time>/backup.json`, which is written last: without it a
+backup is not whole and does not count.
 
 The rows are copied first, in one snapshot. Objects never change and lie on disk before their row is committed, so that
 every object that the snapshot names is there to be copied. Each is held against its hash as it is copied. Of those that
@@ -32,15 +32,13 @@ from plugins.errors import Refused, Unavailable
 from store.checked_copy import copy_checked, copy_file, sync_folders, write_whole
 from store.database import Database, aware_utc
 from store.file_hash import has_hash, is_hash
+from store.home_files import followed_links, home_files
 from store.objects import ObjectStore
 from store.row_copy import copy_rows
 from store.tables import Instance, Result
-from store.walk import all_files_under
 
 ROWS, FILES, TOLD = "nadir.sqlite", "home", "backup.json"
 NAME = re.compile(r"\d{8}T\d{6}Z")
-LEFT_OUT = re.compile(r"nadir\.sqlite.*|store|scratch|cache|pictures|\..*")
-"""Of the home folder: rows and objects, which have their own way, and what is made again when it is missing."""
 COPY = ".backup-"
 """How the folder in the home begins that holds a copy of the rows while a backup is made."""
 Progress = Callable[[int, int], None]
@@ -65,6 +63,8 @@ class Backup:
     """What rows name as an object and was not whole in the node: `nadir fsck` there says more."""
     mended: tuple[str, ...] = ()
     """Objects that lay in the folder and were not whole there any more; they were copied again."""
+    links: tuple[str, ...] = ()
+    """Paths in the home of links that were not followed: what they lead to is not in the backup."""
 
     def plain(self) -> dict[str, Any]:
         """Return it for JSON."""
@@ -73,6 +73,7 @@ class Backup:
             "files": dict(self.files),
             "missing": list(self.missing),
             "mended": list(self.mended),
+            "links": list(self.links),
         }
 
 
@@ -96,10 +97,7 @@ def back_up(
     `future-backup`: it would not be the newest, and `other-database`: the rows are not those of these objects. Raises
     Unavailable for a disk.
     """
-    if folder.resolve().is_relative_to(home.resolve()):
-        raise Refused(
-            "backup-inside-home", f"{folder} lies inside the node's folder {home}; name another one"
-        )
+    _require_outside(folder, home)
     name = f"{aware_utc(now):%Y%m%dT%H%M%SZ}"
     with on_disk(folder), _alone(folder):
         _require_newest(folder, name)
@@ -111,7 +109,8 @@ def back_up(
             rows = copy_file(copied, place / ROWS)
         named = objects_named(place / ROWS)
         missing, mended = _copy_objects(objects, named, folder, progress, verify)
-        files = {ROWS: rows, **_copy_home(home, place)}
+        own, links = home_files(home)
+        files = {ROWS: rows, **_copy_files(own, home, place)}
         made = Backup(
             name=name,
             version=version,
@@ -120,10 +119,20 @@ def back_up(
             files=files,
             missing=missing,
             mended=mended,
+            links=links,
         )
         write_whole(place / TOLD, json.dumps(made.plain(), indent=1).encode())
         sync_folders(folder)
     return made
+
+
+def _require_outside(folder: Path, home: Path) -> None:
+    """Refuse (`backup-inside-home`) a folder that a backup of the home would hold itself."""
+    for place in (home, *(followed_links(home) if home.is_dir() else ())):
+        if folder.resolve().is_relative_to(place.resolve()):
+            raise Refused(
+                "backup-inside-home", f"{folder} lies inside the node's folder {place}; name another one"
+            )
 
 
 def _require_rows(database: Database, objects: ObjectStore) -> None:
@@ -300,20 +309,13 @@ def copy_object(source: Path, target: Path, sha256: str) -> bool:
     return True
 
 
-def _copy_home(home: Path, place: Path) -> dict[str, str]:
-    """Copy what else a node cannot do without; returns the hash of each file by its path in the backup.
-
-    Refuses `closed-folder`.
-    """
+def _copy_files(files: list[Path], home: Path, place: Path) -> dict[str, str]:
+    """Copy what else a node cannot do without; returns the hash of each file by its path in the backup."""
     made = {}
-    for top in sorted(home.iterdir()):
-        if LEFT_OUT.fullmatch(top.name) or top.is_symlink():
-            continue
-        for source in all_files_under(top) if top.is_dir() else [top]:
-            if source.is_file() and not source.is_symlink():
-                path = f"{FILES}/{source.relative_to(home)}"
-                with suppress(FileNotFoundError):  # a running node may be done with it meanwhile
-                    made[path] = copy_file(source, place / path)
+    for source in files:
+        path = f"{FILES}/{source.relative_to(home)}"
+        with suppress(FileNotFoundError):  # a running node may be done with it meanwhile
+            made[path] = copy_file(source, place / path)
     return made
 
 
@@ -321,7 +323,7 @@ def _read(path: Path) -> Backup | None:
     """Return what a `backup.json` tells; None when it cannot be read or is not that of its folder."""
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        lists = {name: tuple(told.get(name, ())) for name in ("missing", "mended")}
+        lists = {name: tuple(told.get(name, ())) for name in ("missing", "mended", "links")}
         made = Backup(**{**told, **lists})
         return made if made.name == path.parent.name and made.files[ROWS] else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):

@@ -88,3 +88,19 @@ def test_a_backup_that_cannot_be_read_keeps_no_other_from_being_listed_made_and_
     made = RUN.invoke(app, ["backup", str(folder), "--home", str(home), "--keep", "14"])
     assert (made.exit_code, told in made.stderr) == (1, True)
     assert "3 objects" in made.stdout
+
+
+def test_a_link_that_is_not_followed_is_told_by_the_exit_status(home: Path, tmp_path: Path) -> None:
+    disk, folder = tmp_path / "disk", str(tmp_path / "backups")
+    (disk / "f").mkdir(parents=True)
+    (disk / "f" / "card.json").write_text("{}")
+    (home / "models").symlink_to(disk)
+    made = RUN.invoke(app, ["backup", folder, "--home", str(home), "--json"])
+    assert (made.exit_code, "home/models/f/card.json" in json.loads(made.stdout)["files"]) == (0, True)
+    shutil.rmtree(folder)
+    (home / "models").unlink()
+    (home / "models").symlink_to(tmp_path / "not-mounted")
+    made = RUN.invoke(app, ["backup", folder, "--home", str(home), "--json"])
+    assert (made.exit_code, json.loads(made.stdout)["links"]) == (1, ["models"])
+    assert "nadir: 1 links in the node's folder were not followed" in made.stderr
+    assert "not in the backup: models; put there what they lead to, or remove them" in made.stderr
