@@ -6,6 +6,7 @@ one, until a restore into it has ended.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from store.file_hash import has_hash, is_hash
 from store.fsck.fault import shown
 from store.objects import ObjectStore
 from store.row_copy import copy_rows, has_rows
+from store.walk import is_inside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +61,13 @@ def restore(
 
     `database_url` is that of the node, empty for SQLite in the home. A home that a killed restore left is emptied
     first. Every byte is held against its hash as it is copied, and the tables are brought to this release at the end.
-    An object or a file that is damaged or missing is named and left out; without its rows a backup is refused.
+    An object or a file that is damaged or missing is named and left out; without its rows a backup is refused, and so
+    is one that names files elsewhere than in its folder.
     Refuses `no-backup`, `home-not-empty`, `folder-in-use`, `newer-backup`, `database-not-empty` and `damaged-backup`;
     raises Unavailable. Then the home is left empty.
     """
     chosen = _chosen(folder, name)
+    _require_inside(folder / chosen.name, chosen)
     being_made = home / RESTORING
     if home.exists() and any(home.iterdir()) and not being_made.exists():
         raise Refused("home-not-empty", f"{home} holds something already; name a new folder with --home")
@@ -77,6 +81,19 @@ def restore(
         being_made.unlink()
         sync_folders(home)
     return Restored(backup=chosen, damaged=damaged)
+
+
+def _require_inside(place: Path, chosen: Backup) -> None:
+    """Refuse (`damaged-backup`) one that names a file elsewhere than in its folder, by its path or by a link there."""
+    inside = os.path.realpath(place)
+    for name in chosen.files:
+        is_own = name == ROWS or (is_inside(name) and FILES in map(str, Path(name).parents))
+        if not is_own or not Path(os.path.realpath(place / name)).is_relative_to(inside):
+            sentence = (
+                f"{place / TOLD} names {shown(name)}, which is no file of that backup: somebody changed it; name "
+                "another backup with --name"
+            )
+            raise Refused("damaged-backup", sentence)
 
 
 def _bring_files(folder: Path, chosen: Backup, home: Path, progress: Progress) -> tuple[str, ...]:

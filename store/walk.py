@@ -1,10 +1,10 @@
-"""The files under a folder, and the folders under it that cannot be read."""
+"""The files under a folder, the folders under it that cannot be read, and which paths are of files in it."""
 
 from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from plugins.errors import Refused
 
@@ -41,4 +41,10 @@ def all_files_under(folder: Path) -> list[Path]:
     return found
 
 
-__all__ = ["all_files_under", "files_under"]
+def is_inside(file: str) -> bool:
+    """Return whether a path is one within the folder that it is relative to: never absolute, and never upwards."""
+    path = PurePosixPath(file)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in file
+
+
+__all__ = ["all_files_under", "files_under", "is_inside"]

@@ -12,11 +12,12 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from plugins.errors import Refused
 from store.patient_key import patient_key
+from store.walk import is_inside
 
 FOLDS = 5
 IMAGES = frozenset({"image", "pet"})
@@ -178,12 +179,6 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def is_inside(file: str) -> bool:
-    """Return whether a path is one within the folder of a data set: relative, and never upwards."""
-    path = PurePosixPath(file)
-    return not path.is_absolute() and ".." not in path.parts and "\0" not in file
-
-
 def part_of(cases: Sequence[Case], share: float, seed: int = 0) -> tuple[Case, ...]:
     """Return the cases of a part (0 to 1) of the patients, drawn by the seed; a smaller part lies in a larger one."""
     patients = sorted({case.patient_id for case in cases})
@@ -233,6 +228,6 @@ def folds(sizes_mm: Mapping[str, float], count: int = FOLDS, seed: int = 0) -> d
 
 
 __all__ = [
-    "FOLDS", "Case", "DataManifest", "folds", "is_inside", "part_of", "patient_key", "read_manifest",
+    "FOLDS", "Case", "DataManifest", "folds", "part_of", "patient_key", "read_manifest",
     "require_images_apart", "require_patients_apart",
 ]  # fmt: skip

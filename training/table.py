@@ -10,7 +10,7 @@ from pathlib import Path
 
 from plugins.errors import Refused
 from store.file_hash import sha256_of
-from training.manifest import is_inside
+from store.walk import is_inside
 
 
 def read_rows(file: Path, needed: Collection[str], code: str) -> list[tuple[int, dict[str, str]]]:

@@ -222,3 +222,44 @@ def test_rows_are_never_put_among_others(
         restore(tmp_path / "backups", tmp_path / "again", url)
     assert caught.value.code == "database-not-empty"
     target.dispose()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "home/../../evil",
+        "/evil",
+        "../objects/evil",
+        "home",
+        "home/",
+        "home/.",
+        "evil",
+        "homes/evil",
+        "home/\0",
+        "home/led",
+    ],
+)
+def test_a_backup_that_names_a_file_elsewhere_is_refused_and_nothing_of_it_is_written(
+    database: Database, home: Path, tmp_path: Path, name: str
+) -> None:
+    folder, again = tmp_path / "backups", tmp_path / "a" / "b"
+    made = make(database, home, folder)
+    place = folder / made.name
+    (folder / "evil").write_text("evil")
+    (place / "home" / "led").symlink_to(folder / "evil")
+    said = json.loads((place / "backup.json").read_text())
+    said["files"][name] = sha256_of(folder / "evil")
+    (place / "backup.json").write_text(json.dumps(said))
+    before = files_below(tmp_path)
+    with pytest.raises(Refused, match="which is no file of that backup: somebody changed it") as caught:
+        restore(folder, again, "")
+    assert caught.value.code == "damaged-backup"
+    assert files_below(tmp_path) == before and not again.exists()
+
+
+def test_a_folder_of_backups_behind_a_link_is_restored(
+    database: Database, home: Path, tmp_path: Path
+) -> None:
+    made = make(database, home, tmp_path / "backups")
+    (tmp_path / "led").symlink_to(tmp_path / "backups")
+    assert restore(tmp_path / "led", tmp_path / "again", "") == Restored(backup=made, damaged=())
