@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from store.backup import Backup
 
 MOST_NAMED = 5
+OBJECTS = "objects/"
+"""How the path of an object in a folder of backups begins."""
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the backups.")]
 Keep = Annotated[
     int | None,
@@ -124,10 +126,19 @@ def _show(made: Backup, where: Path, as_json: bool) -> None:
 
 
 def _tell_damaged(damaged: Sequence[str], home: Path) -> None:
-    printing.complain(
-        f"nadir: {len(damaged)} files are missing or damaged in the backup and did not come back: "
-        f"{_first(damaged)}; nadir fsck --home {home} tells whose they are, send those again"
-    )
+    objects = [name for name in damaged if name.startswith(OBJECTS)]
+    files = [name for name in damaged if not name.startswith(OBJECTS)]
+    lost = "missing or damaged in the backup and did not come back"
+    if objects:
+        printing.complain(
+            f"nadir: {len(objects)} objects are {lost}: {_first(objects)}; nadir fsck --home {home} tells whose they "
+            "are, send those again"
+        )
+    if files:
+        printing.complain(
+            f"nadir: {len(files)} files of the node's folder are {lost}: {_first(files)}; bring them to {home} from "
+            "another backup"
+        )
 
 
 def _first(names: Sequence[str]) -> str:

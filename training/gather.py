@@ -40,8 +40,8 @@ def gather(
     """Return what was collected into the folders `learn` and `judge` of a run's folder, patients apart.
 
     `home` is the folder of the node; `learned` are the keys `held_out` of the champion's card; with `drawn` also
-    lesions that Nadir missed are learned from. Refuses `unknown-family`, and `changed-file` when somebody changed what
-    earlier runs left; raises Unavailable when something cannot be written.
+    lesions that Nadir missed are learned from. Refuses `unknown-family`, and `changed-file` when what earlier runs left
+    was changed or is missing; raises Unavailable when something cannot be written.
     """
     judge_folder = folder / frozen.JUDGE
     with database.reading() as session:
@@ -90,12 +90,16 @@ def _series(cases: Collection[Case]) -> set[object]:
 def _kept(runs_before: Collection[Path], sides: Sides, folder: Path) -> list[Case]:
     """Return the cases of the newest hold-out that is there, of persons who are still judged on, with their files.
 
-    Refuses `changed-file`.
+    Refuses `changed-file`, and what `read_manifest` refuses.
     """
     for before in (run / frozen.JUDGE for run in runs_before):
-        if not (before / frozen.MANIFEST).is_file():
+        if not before.is_dir():
             continue
-        manifest = read_manifest(before / frozen.MANIFEST)
+        todo = f"bring {before} back from another backup, or remove it: then the hold-out before it, if any, is kept"
+        try:
+            manifest = read_manifest(before / frozen.MANIFEST)
+        except Refused as refused:
+            raise Refused(refused.code, f"{refused.sentence}; {todo}") from refused
         kept = [
             replace(case, patient_id=sides.person[case.patient_id])  # two who turned out to be one are one
             for case in manifest.cases
@@ -103,11 +107,11 @@ def _kept(runs_before: Collection[Path], sides: Sides, folder: Path) -> list[Cas
         ]
         for case in kept:
             for role, path in case.files.items():
-                _bring(before / path, folder / path)
-                if sha256_of(folder / path) != case.sha256[role]:
-                    raise Refused(
-                        "changed-file", f"{before / path} is not the file that earlier runs judged on"
-                    )
+                if is_there := (before / path).is_file():
+                    _bring(before / path, folder / path)
+                if not is_there or sha256_of(folder / path) != case.sha256[role]:
+                    sentence = f"{before / path} is not the file that earlier runs judged on; {todo}"
+                    raise Refused("changed-file", sentence)
         return kept
     return []
 

@@ -19,6 +19,7 @@ from store.database import Database
 from store.fsck.fault import Fault, database_damaged
 from store.fsck.files import check_files, named
 from store.fsck.folders import check_evaluations
+from store.fsck.hold_outs import check_hold_outs
 from store.fsck.models import check_models
 from store.fsck.patients import check_patients
 from store.fsck.results import check_results
@@ -40,6 +41,7 @@ def check(database: Database, objects: ObjectStore, *, now: datetime, quick: boo
         with database.reading() as session:
             faults += check_models(session, objects.root.parent, now=now, quick=quick)
             faults += check_evaluations(session, objects.root.parent, now=now)
+            faults += check_hold_outs(session, objects.root.parent, quick=quick)
     except Broken as error:
         return [unread(error)]
     faults += check_files(objects, held, now=now.timestamp(), quick=quick)

@@ -14,7 +14,7 @@ class Fault:
     """One thing that is not as the node promises."""
 
     invariant: str
-    """`I1` to `I6`, or `ledger`, `disk`, `database`, `models`, `evaluations` for what breaks none of them yet."""
+    """`I1` to `I6`, or `ledger`, `disk`, `database`, `models`, `evaluations`, `training`: that breaks none of them."""
     code: str
     """Lower-case word with hyphens."""
     subject: str

@@ -64,8 +64,9 @@ def test_what_is_damaged_in_a_backup_is_told_after_all_else_came_back(home: Path
     done = RUN.invoke(app, ["restore", str(folder), "--home", again, "--json"])
     named = f"objects/{victim.parent.name}/{victim.name}"
     assert done.exit_code == 1 and json.loads(done.stdout)["damaged"] == [named]
-    assert f"1 files are missing or damaged in the backup and did not come back: {named}; " in done.stderr
+    assert f"1 objects are missing or damaged in the backup and did not come back: {named}; " in done.stderr
     assert f"nadir fsck --home {again} tells whose they are, send those again" in done.stderr
+    assert "files of the node's folder" not in done.stderr
     told = json.loads(RUN.invoke(app, ["fsck", "--home", again, "--json"]).stdout)
     assert [(fault["code"], fault["subject"]) for fault in told] == [("object-missing", victim.stem)]
 
@@ -104,3 +105,18 @@ def test_a_link_that_is_not_followed_is_told_by_the_exit_status(home: Path, tmp_
     assert (made.exit_code, json.loads(made.stdout)["links"]) == (1, ["models"])
     assert "nadir: 1 links in the node's folder were not followed" in made.stderr
     assert "not in the backup: models; put there what they lead to, or remove them" in made.stderr
+
+
+def test_a_file_of_the_home_that_did_not_come_back_is_to_be_brought_from_another_backup(
+    home: Path, tmp_path: Path
+) -> None:
+    folder, again = tmp_path / "backups", str(tmp_path / "again")
+    (home / "audit.key").write_text("key")
+    RUN.invoke(app, ["backup", str(folder), "--home", str(home)])
+    (victim,) = folder.glob("*/home/audit.key")
+    victim.write_text("other")
+    done = RUN.invoke(app, ["restore", str(folder), "--home", again])
+    told = "nadir: 1 files of the node's folder are missing or damaged in the backup and did not come back: "
+    assert done.exit_code == 1
+    assert f"{told}{victim.relative_to(folder)}; bring them to {again} from another backup" in done.stderr
+    assert "objects are missing" not in done.stderr and "send those again" not in done.stderr
