@@ -81,14 +81,25 @@ def _doubling_words(doubling: float, interval: tuple[float, float] | None) -> st
     if math.isinf(doubling):
         words = "volume unchanged: no doubling time"
     else:
-        words = f"volume {'doubles' if doubling > 0 else 'halves'} in {abs(doubling):.0f} days"
+        words = f"volume {'doubles' if doubling > 0 else 'halves'} in {in_days(abs(doubling))}"
     if interval is None:
         return words
     low, high = (math.log(2) / rate if rate else math.inf for rate in interval)
     if interval[0] <= 0 <= interval[1]:
-        return f"{words} (95 %: from halving in {abs(low):.0f} to doubling in {high:.0f} days, so perhaps unchanged)"
+        told = f"from halving in {_number(abs(low))} to doubling in {in_days(high)}"
+        return f"{words} (95 %: {told}, so perhaps unchanged)"
     near, far = sorted((abs(low), abs(high)))
-    return f"{words} (95 %: {near:.0f} to {far:.0f} days)"
+    return f"{words} (95 %: {in_days(far) if far < 1 else f'{_number(near)} to {in_days(far)}'})"
+
+
+def in_days(days: float) -> str:
+    """Return a time for people: whole days, below ten with one decimal, below one only that it is less."""
+    number = _number(days)
+    return "less than a day" if days < 1 else "1 day" if number == "1.0" else f"{number} days"
+
+
+def _number(days: float) -> str:
+    return "less than 1" if days < 1 else f"{days:.1f}" if days < 9.95 else f"{days:.0f}"
 
 
 def _gd(t: Array, x: Array) -> tuple[Array, Array]:
@@ -264,7 +275,7 @@ def _of_two(t: Array, size: Array) -> Growth:
         sizes=(float(size[0]), float(size[1])),
     )
     because = (
-        f"model {model} on 2 points: {_estimate_words(name, estimate)}, {doing} in {math.log(2) / abs(rate):.0f} days; "
+        f"model {model} on 2 points: {_estimate_words(name, estimate)}, {doing} in {in_days(math.log(2) / abs(rate))}; "
         "two points: no uncertainty can be told"
     )
     return Growth(points=2, chosen=fit, candidates=(fit,), because=because)
@@ -343,4 +354,14 @@ def _estimate_words(name: str, one: Estimate) -> str:
     return f"{name} = {one.value:.6f}{error}{unit}"
 
 
-__all__ = ["MODELS", "Doubling", "Estimate", "Fit", "Growth", "doubling_time", "growth", "growth_of"]
+__all__ = [
+    "MODELS",
+    "Doubling",
+    "Estimate",
+    "Fit",
+    "Growth",
+    "doubling_time",
+    "growth",
+    "growth_of",
+    "in_days",
+]

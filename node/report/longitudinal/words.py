@@ -19,7 +19,7 @@ from node.report.overlays import rounded
 from node.report.page import CONTROL
 from store.lesions import BY_HAND, FIRST_SEEN, UNCONFIRMED
 from store.response.burden import change_percent, cut_off
-from store.response.growth import Growth
+from store.response.growth import Growth, in_days
 from store.response.verdict import Response, TimePoint
 
 VERDICTS = {
@@ -167,7 +167,7 @@ def growth_of(growth: Growth, response: Response) -> str:
             continue
         doing = "doubles" if name == "g" else "halves"
         rate = f"{name} = {one.value:.{digits}f}{error} a day"
-        told.append(f"{rate} ({doing} in {math.log(2) / one.value:.0f} days)")
+        told.append(f"{rate} ({doing} in {in_days(math.log(2) / one.value)})")
     of = f"{growth.points} of {len(response.time_points)} visits"
     scatter = (
         "two points: no uncertainty can be told"

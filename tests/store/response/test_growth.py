@@ -54,6 +54,32 @@ def test_the_interval_is_that_of_the_rate() -> None:
 
 
 @pytest.mark.parametrize(
+    ("volumes", "days", "told"),
+    [
+        ((30.0**3, 0.1**3), 1, "volume halves in less than a day"),
+        ((200, 100), 1, "volume halves in 1 day"),
+        ((100, 200), 1.4, "volume doubles in 1.4 days"),
+        ((200, 100), 9.97, "volume halves in 10 days"),
+    ],
+)
+def test_a_short_doubling_time_is_told_with_a_decimal_and_never_as_no_days(
+    volumes: tuple[float, float], days: float, told: str
+) -> None:
+    assert doubling_time(*volumes, days).because == told
+
+
+def test_a_short_interval_is_told_with_a_decimal_and_never_as_no_days() -> None:
+    found = [doubling_time(100, 200, days, earlier_sd_mm3=3, later_sd_mm3=8) for days in (0.3, 1, 3)]
+    assert [one.because.partition(" (")[2] for one in found] == [
+        "95 %: less than a day)", "95 %: less than 1 to 1.2 days)", "95 %: 2.6 to 3.5 days)",
+    ]  # fmt: skip
+    unsure = doubling_time(100, 103, 1, earlier_sd_mm3=5, later_sd_mm3=5)
+    assert unsure.because.endswith(
+        "(95 %: from halving in 6.5 to doubling in 4.2 days, so perhaps unchanged)"
+    )
+
+
+@pytest.mark.parametrize(
     "wrong", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (1, 1, -3), (math.nan, 1, 1), (1, math.inf, 1)]
 )
 def test_a_doubling_time_asks_for_volumes_and_days_above_zero(wrong: tuple[float, float, float]) -> None:
@@ -163,7 +189,7 @@ def test_few_points_are_fitted_with_one_rate(sizes: tuple[float, ...]) -> None:
     ("days", "sizes", "name", "rate", "said"),
     [
         ((0, 91), (34.4, 45.2), "g", math.log(45.2 / 34.4) / 91, "g = 0.003000 a day, doubles in 231 days"),
-        ((20, 0), (5.0, 50.0), "d", math.log(10) / 20, "d = 0.115129 a day, halves in 6 days"),
+        ((20, 0), (5.0, 50.0), "d", math.log(10) / 20, "d = 0.115129 a day, halves in 6.0 days"),
     ],
 )
 def test_two_points_tell_a_rate_and_no_uncertainty(
