@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 from markupsafe import Markup, escape
 
-FROM_THE_RIGHT = frozenset({"R", "AL", "AN"})
+from store.reading_order import turns
 
 
 def bdi(text: object) -> Markup:
     """Return text, as an element with a direction of its own where it is in a script from right to left (UAX 9)."""
-    return Markup("<bdi>{}</bdi>").format(text) if _turns(str(text)) else escape(text)
+    return Markup("<bdi>{}</bdi>").format(text) if turns(str(text)) else escape(text)
 
 
 def isolated(text: object) -> str:
     """Return text, with a direction of its own likewise, for where no element may stand: an attribute, a title."""
     said = str(text)
-    return f"\N{FIRST STRONG ISOLATE}{said}\N{POP DIRECTIONAL ISOLATE}" if _turns(said) else said
-
-
-def _turns(text: str) -> bool:
-    return not text.isascii() and any(unicodedata.bidirectional(c) in FROM_THE_RIGHT for c in text)
+    return f"\N{FIRST STRONG ISOLATE}{said}\N{POP DIRECTIONAL ISOLATE}" if turns(said) else said
 
 
 __all__ = ["bdi", "isolated"]

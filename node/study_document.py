@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from node.report.canvas import GROUND, INK, MUTED, font
+from node.report.canvas import GROUND, INK, MUTED, font, write
 from node.report.overlays import pretty_unit, rounded
 from node.report.pdf import report_pdf
 from node.report.shown import ShownFinding, ShownMeasurement, StudyReport
@@ -85,7 +85,7 @@ def _sheets(findings: Sequence[FindingView], draw: Draw) -> Iterator[NDArray[np.
             x = place * (SIZE + GAP)
             sheet.paste(picture.resize((SIZE, SIZE)), (x, 0))
             label = drawable(finding.label)[:52]
-            pen.text((x + 6, SIZE + 13), label, font=font(15, bold=True), fill=INK, anchor="lm")
+            write(pen, (x + 6, SIZE + 13), label, 15, INK)
             pen.text((x + 6, SIZE + 32), _numbers(finding), font=font(12), fill=MUTED, anchor="lm")
         yield np.asarray(sheet)
 

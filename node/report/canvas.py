@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from node.report.typeface import typeface
 from plugins.contract import Volume
+from store.reading_order import in_order, joined, turns
 
 Rgb = tuple[int, int, int]
 RowCol = tuple[float, float]
@@ -50,9 +51,16 @@ class Plane:
 
 
 @lru_cache(maxsize=16)
-def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Return a typeface that the installed packages bring along."""
-    return ImageFont.truetype(str(typeface(bold)), size)
+def font(size: int, bold: bool = False, *, as_stored: bool = False) -> ImageFont.FreeTypeFont:
+    """Return a typeface that the installed packages bring along; with `as_stored` it leaves their order alone."""
+    layout = ImageFont.Layout.BASIC if as_stored else None
+    return ImageFont.truetype(str(typeface(bold)), size, layout_engine=layout)
+
+
+def write(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: int, ink: Rgb) -> None:
+    """Draw a text from outside, in bold, from a place to the right."""
+    face = font(size, bold=True, as_stored=turns(text))
+    pen.text(place, in_order(joined(text)), font=face, fill=ink, anchor="lm")
 
 
 def _letter(direction: NDArray[np.float64]) -> str:

@@ -22,11 +22,13 @@ from node.report.canvas import (
     across_plane,
     font,
     slice_plane,
+    write,
 )
 from node.report.shown import RESEARCH_USE, ShownFinding, StudyReport
 from node.report.typeface import drawable
 from plugins.contract import Mask, Volume
 from store.dicom.drawing import on_slice
+from store.reading_order import APART
 
 OUTLINE: Rgb = (255, 209, 64)
 LONG: Rgb = (255, 107, 92)
@@ -257,7 +259,7 @@ def _frame(panels: Sequence[Panel], title: str, subtitle: str, numbers: str) -> 
     width = sum(p.size for p in panels) + GAP * (len(panels) + 1)
     image = Image.new("RGB", (width, BAR + PANEL + FOOT), GROUND)
     pen = ImageDraw.Draw(image)
-    pen.text((GAP + 6, BAR / 2), _cut(drawable(title), 46), font=font(17, bold=True), fill=INK, anchor="lm")
+    write(pen, (GAP + 6, BAR / 2), _cut(drawable(title), 46), 17, INK)
     pen.text((width - GAP - 6, BAR / 2), subtitle, font=font(13), fill=MUTED, anchor="rm")
     x = GAP
     for panel in panels:
@@ -310,13 +312,7 @@ def montage(report: StudyReport, *, most: int = 14, note: str = "") -> Image.Ima
     width, height = tiles[0].size
     image = Image.new("RGB", (columns * (width + GAP) + GAP, BAR + rows * (height + GAP) + 22), GROUND)
     pen = ImageDraw.Draw(image)
-    pen.text(
-        (GAP + 6, BAR / 2),
-        drawable(f"{report.date}   {report.description}"),
-        font=font(16, bold=True),
-        fill=INK,
-        anchor="lm",
-    )
+    write(pen, (GAP + 6, BAR / 2), drawable(f"{report.date}{APART}   {report.description}"), 16, INK)
     for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
         image.paste(tile, (GAP + column * (width + GAP), BAR + row * (height + GAP)))
@@ -330,7 +326,7 @@ def _tile(panel: Panel, title: str, numbers: str) -> Image.Image:
     image = Image.new("RGB", (TILE, TILE + 42), GROUND)
     image.paste(panel.image, (0, 0))
     pen = ImageDraw.Draw(image)
-    pen.text((4, TILE + 11), _cut(drawable(title), 34), font=font(13, bold=True), fill=INK, anchor="lm")
+    write(pen, (4, TILE + 11), _cut(drawable(title), 34), 13, INK)
     short = "   ".join(numbers.split("   ")[:3])
     pen.text((4, TILE + 30), _cut(short, 52), font=font(10), fill=MUTED, anchor="lm")
     return image

@@ -21,7 +21,6 @@ from reportlab.platypus import (
     Flowable,
     Image,
     KeepTogether,
-    Paragraph,
     SimpleDocTemplate,
     Spacer,
     Table,
@@ -33,6 +32,7 @@ from node.report.page import NAMES, columns
 from node.report.scripts import BORROWED, is_borrowed, marked_up
 from node.report.shown import RESEARCH_USE, ShownFinding, StudyReport
 from node.report.typeface import typeface
+from training.evaluate.paragraph import Paragraph
 
 PLAIN, BOLD = "Nadir", "Nadir-Bold"
 INK, FAINT, RULE = colors.HexColor("#1b2530"), colors.HexColor("#5d6a78"), colors.HexColor("#c9d1d9")

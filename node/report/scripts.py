@@ -5,11 +5,13 @@ from __future__ import annotations
 from itertools import groupby
 from xml.sax.saxutils import escape
 
+from reportlab.graphics.shapes import Drawing, Group, String
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.cidfonts import UnicodeCIDFont
 
 from node.report.page import CONTROL
 from node.report.typeface import drawable, written
+from store.reading_order import in_order, joined
 
 EAST_ASIA = (
     (0x3040, 0x30FF, "HeiseiMin-W3"),
@@ -45,8 +47,22 @@ def is_borrowed(text: str) -> bool:
 
 
 def writable(text: str) -> str:
-    """Return text without control characters, with a plain word for what the typeface of the document lacks."""
-    return drawable(CONTROL.sub(" ", text))
+    """Return a line without control characters as it is drawn, with a plain word for what its typeface lacks."""
+    return in_order(joined(drawable(CONTROL.sub(" ", text))))
+
+
+def in_order_on(drawing: Drawing) -> Drawing:
+    """Return a chart with its words as a document draws them; on a page the browser orders them."""
+    _put_in_order(drawing)
+    return drawing
+
+
+def _put_in_order(shape: Group) -> None:
+    for part in shape.contents:
+        if isinstance(part, String):
+            part.text = in_order(joined(part.text))
+        elif isinstance(part, Group):
+            _put_in_order(part)
 
 
 def _font_of(character: str) -> str | None:
@@ -60,4 +76,4 @@ def _font_of(character: str) -> str | None:
     return name
 
 
-__all__ = ["BORROWED", "is_borrowed", "marked_up", "writable"]
+__all__ = ["BORROWED", "in_order_on", "is_borrowed", "marked_up", "writable"]

@@ -1,6 +1,6 @@
 """The typefaces of pictures and documents: DejaVu where matplotlib is installed, else the Vera that reportlab has.
 
-DejaVu also writes Greek and Cyrillic; neither writes Chinese, Japanese or Korean: `drawable` says so in their place.
+DejaVu also writes Greek, Cyrillic, Hebrew and Arabic; neither writes Chinese, Japanese or Korean: `drawable` says so.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from course_images import imaged
@@ -19,6 +20,7 @@ from node.report.longitudinal.page import css_text, write_cohort_html, write_htm
 from node.report.longitudinal.report import build
 from node.report.longitudinal.tables import write_cohort_csv, write_csv, write_json
 from node.report.longitudinal.view import LongitudinalReport
+from node.report.page import CONTROL
 from node.report.shown import RESEARCH_USE
 
 NOW = datetime(2024, 7, 1, 9, 0, tzinfo=UTC)
@@ -188,6 +190,19 @@ def test_names_that_the_typeface_cannot_write_do_not_stop_the_document(tmp_path:
     assert "ID P-0001 (HOSP), (not drawable here)" in said
     assert "Boxes or gaps in a name or text are Chinese, Japanese or Korean" in said
     assert "山田 太郎" in write_html(report) and "결절 Ω ж" in write_html(report)
+
+
+@pytest.mark.parametrize("name", ["לוי^דוד", "محمد^علي"])
+def test_a_name_from_the_right_is_drawn_in_its_order_in_header_and_tables(tmp_path: Path, name: str) -> None:
+    shown = name.replace("^", " ")
+    course = course_of({}, patient=course_patient(name), more=[sighting(visit(0), 1, 9.0, label=shown)])
+    response = response_of("P", [(visit(0).study_date, 9.0)], [None])
+    report = build(course, [response], nowhere, made_at=NOW)
+    read_back = CONTROL.sub("", normalize("NFKC", pdf_text(write_pdf(report), tmp_path)))
+    said = " ".join(read_back.split())
+    assert f"ID P-0001 (HOSP), {shown}" in said
+    assert f"Patient {shown} Patient ID" in said
+    assert f"T1: {shown}" in said
 
 
 def test_a_cohort_has_its_charts_its_table_and_the_same_numbers(tmp_path: Path) -> None:

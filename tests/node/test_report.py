@@ -9,18 +9,19 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO, StringIO
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
 from phantom_study import study_of, true_finding
-from PIL import Image
+from PIL import Image, ImageDraw
 from rich.console import Console
 
 from node.demo_truth import true_things
-from node.report.canvas import Panel, Window, across_plane, slice_plane
+from node.report.canvas import Panel, Window, across_plane, font, slice_plane, write
 from node.report.folder import write_report
 from node.report.overlays import OUTLINE, largest, montage, overlay, rounded
-from node.report.page import signed
+from node.report.page import CONTROL, signed
 from node.report.pdf import report_pdf
 from node.report.shown import ShownFinding, ShownMeasurement, StudyReport, Truth
 from node.report.table import COLUMNS, changes, compare, csv_text, safe_cell, without_counterpart
@@ -388,6 +389,25 @@ def test_east_asian_identity_is_text_in_the_pdf_with_a_sentence_for_viewers_that
     latin = replace(report, patient_name="Müller^Jörg", description="Ω ж")
     words = pdf_text(report_pdf(latin, [], made_at=MADE_AT, software="Nadir 0"), tmp_path)
     assert "Müller Jörg" in words and "Boxes" not in words
+
+
+def test_a_name_from_the_right_is_drawn_in_its_order_in_the_pdf_and_in_pictures(
+    dates: list[tuple[StudyReport, Truth]], tmp_path: Path
+) -> None:
+    report = replace(dates[0][0], findings=(), patient_name="לוי^דוד", description="محمد CT 12")
+    read_back = pdf_text(report_pdf(report, [], made_at=MADE_AT, software="Nadir 0"), tmp_path)
+    words = " ".join(CONTROL.sub("", normalize("NFKC", read_back)).split())
+    assert "Patient לוי דוד" in words and "محمد" in words
+    drawn = []
+    for text, as_stored in (("אב 1", False), ("1 בא", True), ("אב 1", True)):
+        picture = Image.new("RGB", (90, 30))
+        if as_stored:
+            face = font(15, bold=True, as_stored=True)
+            ImageDraw.Draw(picture).text((4, 15), text, font=face, fill=(255, 255, 255), anchor="lm")
+        else:
+            write(ImageDraw.Draw(picture), (4, 15), text, 15, (255, 255, 255))
+        drawn.append(picture.tobytes())
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_a_report_that_cannot_be_written_is_told_in_one_sentence(

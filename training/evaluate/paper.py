@@ -21,14 +21,15 @@ from reportlab.platypus import (
     CondPageBreak,
     Flowable,
     Image,
-    Paragraph,
     SimpleDocTemplate,
     Spacer,
     Table,
     TableStyle,
 )
 
+from store.reading_order import in_order, joined
 from training.evaluate.charts import png
+from training.evaluate.paragraph import Paragraph
 from training.evaluate.section import Headline, Section
 from training.evaluate.section import Table as Rows
 
@@ -100,7 +101,7 @@ def document_pdf(title: str, notice: str, story: Callable[[], Iterable[Flowable]
         canvas.setFont(PLAIN, 7)
         canvas.setFillColor(FAINT)
         canvas.drawString(MARGIN + 6, 11 * mm, notice)
-        canvas.drawRightString(A4[0] - MARGIN - 6, 11 * mm, f"{title}   page {page.page}")
+        canvas.drawRightString(A4[0] - MARGIN - 6, 11 * mm, f"{in_order(joined(title))}   page {page.page}")
 
     document.build(list(story()), onFirstPage=foot, onLaterPages=foot)
     return buffer.getvalue()

@@ -107,9 +107,10 @@ def _page(document: Document) -> str:
 
 
 def _story(document: Document) -> Iterator[Flowable]:
-    from reportlab.platypus import Paragraph, Spacer
+    from reportlab.platypus import Spacer
 
     from training.evaluate import paper
+    from training.evaluate.paragraph import Paragraph
 
     yield Paragraph(escape(document.title), paper.TITLE)
     yield Paragraph(escape(f"{_sub(document)}. {NOTICE} {ABOUT}"), paper.TEXT)

@@ -6,14 +6,16 @@ from collections.abc import Iterator, Sequence
 
 from reportlab.graphics.shapes import Drawing
 from reportlab.lib.units import mm
-from reportlab.platypus import Flowable, Paragraph, Spacer
+from reportlab.platypus import Flowable, Spacer
 
 from node.report.longitudinal import words
 from node.report.longitudinal.cohort import Cohort
 from node.report.longitudinal.cohort_charts import MOST_BARS, MOST_LANES, parts, swimmer, waterfall
 from node.report.longitudinal.sheet import BANNER, CAPTION, built, table, text_of
 from node.report.pdf import HEADING, TEXT, TITLE, register_typefaces
+from node.report.scripts import in_order_on
 from node.report.shown import RESEARCH_USE
+from training.evaluate.paragraph import Paragraph
 
 
 def write_cohort_pdf(cohort: Cohort) -> bytes:
@@ -55,7 +57,7 @@ def _charts(drawings: Sequence[Drawing], caption: str, nothing: str) -> Iterator
     if not drawings:
         yield Paragraph(nothing, TEXT)
         return
-    yield from drawings
+    yield from map(in_order_on, drawings)
     yield Paragraph(caption, CAPTION)
 
 

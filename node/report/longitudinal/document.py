@@ -14,7 +14,6 @@ from reportlab.platypus import (
     Flowable,
     Image,
     KeepTogether,
-    Paragraph,
     Spacer,
     Table,
     TableStyle,
@@ -56,7 +55,9 @@ from node.report.pdf import (
 )
 from node.report.scripts import BORROWED, is_borrowed
 from node.report.shown import RESEARCH_USE
+from store.reading_order import APART
 from store.response.verdict import Response, TimePoint
+from training.evaluate.paragraph import Paragraph
 
 MOST_VISITS = 6
 PICTURES_IN_ROW = 4
@@ -122,7 +123,7 @@ def _story(report: LongitudinalReport) -> Iterator[Flowable]:
 
 def header_of(who: Who) -> str:
     """Return what stands above each page."""
-    return f"ID {_identifier(who)}, {words.called(who, alphabetic=True)}"
+    return f"ID {_identifier(who)},{APART} {words.called(who, alphabetic=True)}"
 
 
 def _identifier(who: Who) -> str:

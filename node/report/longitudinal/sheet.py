@@ -13,12 +13,13 @@ from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 from reportlab.pdfgen.canvas import Canvas
-from reportlab.platypus import Flowable, Paragraph, SimpleDocTemplate, Table, TableStyle
+from reportlab.platypus import Flowable, SimpleDocTemplate, Table, TableStyle
 
 from node.report.longitudinal import words
 from node.report.pdf import BOLD, FAINT, HEAD, HEAD_NUMBER, INK, NUMBER, PLAIN, RULE, SMALL, TEXT, WIDTH
 from node.report.scripts import marked_up, writable
 from node.report.shown import RESEARCH_USE
+from training.evaluate.paragraph import Paragraph
 
 CAPTION = ParagraphStyle("caption", parent=SMALL, textColor=FAINT, spaceAfter=4)
 BANNER = ParagraphStyle(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from reportlab.lib.units import mm
-from reportlab.platypus import Flowable, Paragraph, Spacer
+from reportlab.platypus import Flowable, Spacer
 
 from node.report.longitudinal import words
 from node.report.longitudinal.course_view import corrections_of
@@ -17,6 +17,7 @@ from node.report.pdf import HEADING, TEXT, TITLE, register_typefaces
 from node.report.scripts import BORROWED, is_borrowed
 from node.report.shown import RESEARCH_USE
 from store.course import Course
+from training.evaluate.paragraph import Paragraph
 
 SENTENCE = "No lesion counts any more: no response can be told, and the earlier report in this study holds no longer."
 MOVED = (
