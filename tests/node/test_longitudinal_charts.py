@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from courses import START, course_of, ordinary, response_of
@@ -16,8 +17,11 @@ from node.report.longitudinal.cohort import cohort_of
 from node.report.longitudinal.cohort_charts import parts, swimmer, waterfall
 from node.report.longitudinal.course_view import lesions_of, visits_of
 from node.report.longitudinal.page import svg
+from node.report.longitudinal.report import build
 from node.report.longitudinal.sums import sums_of
 from node.report.longitudinal.view import LesionCourse, SumCourse, When
+from node.report.longitudinal.words import spider_caption
+from store import told
 
 NOW = datetime(2024, 7, 1, tzinfo=UTC)
 
@@ -27,6 +31,10 @@ def ordinary_views() -> tuple[SumCourse, tuple[LesionCourse, ...], tuple[When, .
     visits = visits_of(course, responses)
     lesions = lesions_of(course, visits)
     return sums_of(responses[0], lesions), lesions, visits
+
+
+def nowhere(name: str) -> Path:
+    raise KeyError(name)
 
 
 def shapes(drawing: Drawing, kind: type[Shape]) -> list[Shape]:
@@ -117,6 +125,25 @@ def test_every_line_of_the_spider_starts_at_zero_and_ends_at_its_change() -> Non
         len({tuple(one.strokeDashArray or ()) for one in shapes(drawing, PolyLine) if one.strokeWidth == 1.1})
         == 3
     )
+
+
+@pytest.mark.parametrize(("lesions", "named", "height"), [(5, 5, 230.0), (30, 30, 319.5), (120, 60, 604.5)])
+def test_the_spider_has_room_for_its_names_and_of_many_lesions_names_those_that_changed_most(
+    lesions: int, named: int, height: float
+) -> None:
+    course = course_of({n: (100.0, 100.0 + n) for n in range(1, lesions + 1)})
+    report = build(course, [told.judge(course, "recist1.1")], nowhere, made_at=NOW)
+    drawing = spider(report.lesions, report.visits)
+    names = [one for one in shapes(drawing, String) if re.match(r"T\d", one.text)]
+    last = range(lesions - named + 1, lesions + 1)
+    assert {one.text for one in names} == {f"T{n}  +{n} %" for n in last}
+    heights = sorted(one.y for one in names)
+    assert all(b - a >= 9.5 - 1e-6 for a, b in pairwise(heights))
+    assert heights[0] >= 29 and heights[-1] <= drawing.height == height
+    lines = [one.strokeWidth for one in shapes(drawing, PolyLine) if len(one.points) == 4]
+    assert (lines.count(1.1), lines.count(0.6)) == (named, lesions - named)
+    said = "The drawing names the 60 of 120 lesions whose last change is the largest; the others are grey."
+    assert (said in spider_caption(report)) == (lesions == 120)
 
 
 def test_a_waterfall_has_bars_of_the_best_change_before_progression_ends() -> None:

@@ -17,6 +17,7 @@ from reportlab.pdfbase.pdfmetrics import stringWidth
 from node.report.longitudinal.axes import Axes, rows_without_overlap, spread, ticks
 from node.report.longitudinal.marks import DASHES, INKS, mark
 from node.report.longitudinal.view import LesionCourse, SumCourse, SumPoint, When
+from node.report.longitudinal.words import MOST_NAMED
 from node.report.pdf import BOLD, FAINT, INK, PLAIN, RULE, register_typefaces
 from store.response.burden import cut_off
 
@@ -25,6 +26,10 @@ SMALL, TEXT = 6.8, 7.5
 GROWN, SHRUNK = colors.HexColor("#a3231b"), colors.HexColor("#1a6b3c")
 BAND = colors.HexColor("#d9e2ec")
 SUM = colors.HexColor("#0b4f8a")
+Changes = list[tuple[int, float]]
+"""Of a lesion: day and change, per cent."""
+LABEL = 9.5
+"""From one name of the spider to the next."""
 MOST_PERCENT = 250.0
 """A lesion that grew more than this stands at the upper edge of the spider, with an arrow."""
 
@@ -138,13 +143,17 @@ def _verdicts(drawing: Drawing, axes: Axes, points: Sequence[SumPoint]) -> None:
             drawing.add(words(x, axes.top + 6 + 10 * row, point.verdict, bold=point.verdict != "baseline"))
 
 
-def spider(lesions: Sequence[LesionCourse], visits: Sequence[When], height: float = 230.0) -> Drawing:
-    """Return the change of each lesion that was measured twice, in per cent of its first axis, over time."""
+def spider(lesions: Sequence[LesionCourse], visits: Sequence[When]) -> Drawing:
+    """Return the change of each lesion that was measured twice, in per cent of its first axis, over time.
+
+    It is as high as its names need. Of more than `MOST_NAMED` lesions those whose last change is the largest have a
+    mark and a name, the others are grey.
+    """
     register_typefaces()
+    shown, others = _named(lesions, visits)
+    height = max(230.0, LABEL * (len(shown) - 1) + 44)
     drawing = Drawing(WIDTH, height)
-    shown = [(number, lesion, _changes(lesion, visits)) for number, lesion in enumerate(lesions)]
-    shown = [one for one in shown if len(one[2]) > 1]
-    changes = [change for _, _, points in shown for _, change in points]
+    changes = [change for points in (*others, *(points for _, _, points in shown)) for _, change in points]
     axes = Axes(
         left=34, bottom=30, width=WIDTH - 34 - 118, height=height - 30 - 16, lowest=-105.0,
         highest=max(50.0, min(MOST_PERCENT, 1.1 * max([0.0, *changes]))),
@@ -155,12 +164,15 @@ def spider(lesions: Sequence[LesionCourse], visits: Sequence[When], height: floa
     _visits(drawing, axes, [(v.days, v.date) for v in visits])
     zero = axes.y(0)
     drawing.add(Line(axes.left, zero, axes.right, zero, strokeColor=INK, strokeWidth=0.7))
+    for points in others:
+        places = [at for day, change in points for at in (axes.x(day), axes.y(change))]
+        drawing.add(PolyLine(places, strokeColor=RULE, strokeWidth=0.6, fillColor=None))
     ends = []
     for number, lesion, points in shown:
         _leg(drawing, axes, number, points)
         day, change = points[-1]
         ends.append((number, lesion, axes.x(day), axes.y(change), change))
-    heights = spread([y for *_, y, _ in ends], 9.5, axes.bottom - 4, axes.top + 4)
+    heights = spread([y for *_, y, _ in ends], LABEL, axes.bottom + 2, axes.top + 4)
     for (number, lesion, x, y, change), at in zip(ends, heights, strict=True):
         ink = INKS[number % len(INKS)]
         edge = axes.right + 12
@@ -178,7 +190,21 @@ def spider(lesions: Sequence[LesionCourse], visits: Sequence[When], height: floa
     return drawing
 
 
-def _changes(lesion: LesionCourse, visits: Sequence[When]) -> list[tuple[int, float]]:
+def _named(
+    lesions: Sequence[LesionCourse], visits: Sequence[When]
+) -> tuple[list[tuple[int, LesionCourse, Changes]], list[Changes]]:
+    """Return those that have a name, with the numbers of their marks and their changes; the changes of the others."""
+    every = [(number, lesion, _changes(lesion, visits)) for number, lesion in enumerate(lesions)]
+    every = [one for one in every if len(one[2]) > 1]
+    if len(every) <= MOST_NAMED:
+        return every, []
+    by_change = sorted(every, key=lambda one: -abs(one[2][-1][1]))
+    first = sorted(by_change[:MOST_NAMED], key=lambda one: one[0])
+    named = [(mark_number, lesion, points) for mark_number, (_, lesion, points) in enumerate(first)]
+    return named, [points for _, _, points in by_change[MOST_NAMED:]]
+
+
+def _changes(lesion: LesionCourse, visits: Sequence[When]) -> Changes:
     return [
         (visit.days, cell.to_baseline_percent)
         for visit, cell in zip(visits, lesion.cells, strict=True)

@@ -215,15 +215,15 @@ def _judged(course: SumCourse, response: Response, told_above: TimePoint) -> Ite
 
 
 def _at_a_glance(report: LongitudinalReport) -> Iterator[Flowable]:
-    changing = words.changes(report)
-    yield CondPageBreak(105 * mm if changing else 30 * mm)
+    chart = spider(report.lesions, report.visits) if words.changes(report) else None
+    yield CondPageBreak(chart.height + 24 * mm if chart else 30 * mm)
     yield Paragraph("Lesions at a glance", HEADING)
     if not report.lesions:
         yield Paragraph("No lesion was seen.", TEXT)
         return
-    if changing:
-        yield spider(report.lesions, report.visits)
-        yield Paragraph(words.SPIDER, CAPTION)
+    if chart:
+        yield chart
+        yield Paragraph(words.spider_caption(report), CAPTION)
     for group in words.chunks(range(len(report.visits)), MOST_VISITS):
         heads = ("Lesion", "Role", *(report.visits[i].date.isoformat() for i in group))
         rows = [[cut_to(words.title_of(one), LONGEST_NAME), words.role_of(one), *(_glance(one, i) for i in group)]

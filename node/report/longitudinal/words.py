@@ -61,6 +61,8 @@ SPIDER = (
     "Change of the axis that counts (long, of nodes short) to the first visit at which the lesion was measured, each "
     "lesion with a mark of its own. The criteria judge the sum, not single lesions."
 )
+MOST_NAMED = 60
+"""Lesions that the spider plot names: as many as a page of A4 has room for."""
 GLANCE = "In mm: the long axis, of lymph nodes the short axis; below it the change to the first measurement."
 MODELS = {
     "gx": "growth alone",
@@ -270,6 +272,19 @@ def curve_caption(course: SumCourse) -> str:
     if any(point.sd for point in course.points):
         told.append(BAND)
     return " ".join(told)
+
+
+def spider_caption(report: LongitudinalReport) -> str:
+    """Return what the lines of the spider plot mean, and which of them have a name when not all have."""
+    twice = [
+        one for one in report.lesions if sum(cell.to_baseline_percent is not None for cell in one.cells) > 1
+    ]
+    if len(twice) <= MOST_NAMED:
+        return SPIDER
+    return (
+        f"{SPIDER} The drawing names the {MOST_NAMED} of {len(twice)} lesions whose last change is the largest; the "
+        "others are grey."
+    )
 
 
 def spider_words(report: LongitudinalReport) -> str:
