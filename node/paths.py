@@ -33,12 +33,14 @@ HomePath = Annotated[Path, BeforeValidator(_no_nothing)]
 def without_tilde(value: Value) -> Value:
     """Return a path, or each of several, with the folder that its `~` or `~name` stands for; any other value as it is.
 
-    Raises ValueError for a person whom this machine does not know.
+    Raises ValueError for a person whom this machine does not know, and for a name that no file can have.
     """
     if isinstance(value, tuple):
         return type(value)(map(without_tilde, value))
     if not isinstance(value, Path):
         return value
+    if "\0" in str(value):
+        raise ValueError("no file or folder has a NUL character in its name")
     try:
         return value.expanduser()
     except RuntimeError as error:

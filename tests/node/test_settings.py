@@ -53,6 +53,18 @@ def test_a_path_that_begins_with_a_tilde_is_below_the_home_of_the_person(
         Settings.load(home=Path("~no-such-person/x"))
 
 
+def test_a_path_with_a_nul_in_it_is_refused_by_the_name_of_its_setting(tmp_path: Path) -> None:
+    toml = tmp_path / "nadir.toml"
+    toml.write_text('home = "/srv/a\\u0000b"\n[oidc]\nca_file = "\\u0000"\n')
+    with pytest.raises(Refused) as caught:
+        Settings.load(toml)
+    said = "no file or folder has a NUL character in its name"
+    assert (caught.value.code, caught.value.sentence) == (
+        "bad-settings",
+        f"home: {said}; oidc.ca_file: {said}",
+    )
+
+
 @pytest.mark.parametrize("nothing", ["", " "])
 def test_a_home_that_is_named_by_nothing_is_refused_and_not_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing: str
