@@ -64,13 +64,13 @@ def holds_password(value: Any) -> bool:
 
 
 def read_secret(path: Path, what: str) -> str:
-    """Return what a file holds, without the blanks around it.
+    """Return what a file holds, without the blanks around it and a byte order mark before it.
 
     Refuses `bad-secret-file`: it cannot be read, is empty or too long, or everybody on the machine may read it.
     """
     require_private(path, what)
     try:
-        text = path.read_text(encoding="utf-8")[: LONGEST_BYTES + 1].strip()
+        text = path.read_text(encoding="utf-8-sig")[: LONGEST_BYTES + 1].strip()
     except (OSError, ValueError) as error:
         raise Refused("bad-secret-file", f"the file {path} of {what} cannot be read") from error
     if not text or len(text) > LONGEST_BYTES:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource
 
 from node.secrets import hidden_in, require_private_settings
 from plugins.errors import Refused
@@ -55,7 +56,8 @@ def with_file(cls: type[SettingsT], toml: Path) -> type[SettingsT]:
         def settings_customise_sources(
             cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: Any
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            file = TomlConfigSettingsSource(settings_cls, toml)
+            # Some editors begin a file with a byte order mark, which is no TOML.
+            file = InitSettingsSource(settings_cls, tomllib.loads(toml.read_bytes().decode("utf-8-sig")))
             require_private_settings(toml, settings_cls.model_fields, file())
             return (*super().settings_customise_sources(settings_cls, *sources, **named), file)
 

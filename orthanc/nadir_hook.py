@@ -75,7 +75,7 @@ def _file_of(environment: Mapping[str, str]) -> str:
     """Return what the file NADIR_TOKEN_FILE holds; empty when none is named. Raises ValueError."""
     path = environment.get("NADIR_TOKEN_FILE", "")
     try:
-        with open(path or os.devnull, encoding="utf-8") as file:
+        with open(path or os.devnull, encoding="utf-8-sig") as file:
             return file.read(4096).strip()
     except (OSError, UnicodeError) as error:
         raise ValueError("the file NADIR_TOKEN_FILE of the environment cannot be read") from error

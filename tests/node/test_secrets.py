@@ -42,6 +42,14 @@ def test_each_secret_setting_may_come_from_a_file(
     assert value == ((text,) if name == "destinations" else text)
 
 
+@pytest.mark.parametrize("before", ["\ufeff", "\ufeff \n"])
+def test_a_byte_order_mark_is_no_part_of_a_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    monkeypatch.setenv("NADIR_HOOK_TOKEN_FILE", str(secret_file(tmp_path, before + CANARY)))
+    assert Settings.load(home=tmp_path).hook_token == CANARY
+
+
 @pytest.mark.sec
 @pytest.mark.parametrize("mode", [0o604, 0o644, 0o602, 0o601])
 def test_a_secret_file_that_everybody_may_read_is_refused_and_not_quoted(
@@ -57,7 +65,7 @@ def test_a_secret_file_that_everybody_may_read_is_refused_and_not_quoted(
     assert Settings.load(home=tmp_path).hook_token == CANARY
 
 
-@pytest.mark.parametrize("text", ["", "x" * 70_000])
+@pytest.mark.parametrize("text", ["", "\ufeff", "x" * 70_000])
 def test_an_empty_or_endless_secret_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:

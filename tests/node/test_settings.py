@@ -167,6 +167,15 @@ def test_a_pace_that_is_next_to_nothing_is_no_endless_pause() -> None:
     assert DeliverySettings(max_per_minute=1e-300).pause_seconds == 1e9
 
 
+def test_a_settings_file_may_begin_with_a_byte_order_mark_and_end_its_lines_as_windows_does(
+    tmp_path: Path,
+) -> None:
+    toml = tmp_path / "nadir.toml"
+    toml.write_bytes('\ufeffae_title = "NODE7"\r\ndicom_port = 5\r\n'.encode())
+    settings = Settings.load(toml, home=tmp_path)
+    assert (settings.ae_title, settings.dicom_port) == ("NODE7", 5)
+
+
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"absent\.toml does not exist"):
         Settings.load(tmp_path / "absent.toml")

@@ -270,8 +270,9 @@ def test_the_token_may_come_from_a_file_as_containers_hand_secrets_over(
 ) -> None:
     hook = load_hook(monkeypatch, None)
     secret = tmp_path / "token"
-    secret.write_text("long and random\n".replace(" ", "-"))
-    assert hook.read_settings("{}", {"NADIR_TOKEN_FILE": str(secret)})[1] == "long-and-random"
+    for before in ("", "\ufeff"):  # some editors begin a file with a byte order mark
+        secret.write_text(f"{before}long-and-random\n", encoding="utf-8")
+        assert hook.read_settings("{}", {"NADIR_TOKEN_FILE": str(secret)})[1] == "long-and-random"
     with pytest.raises(ValueError, match="NADIR_TOKEN_FILE"):
         hook.read_settings("{}", {"NADIR_TOKEN_FILE": str(tmp_path / "none")})
 
