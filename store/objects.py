@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -363,6 +364,8 @@ def _unavailable(where: str = "") -> Iterator[None]:
         todo = "free or mend the disk."
         if isinstance(error, PermissionError):
             todo = "let the user that runs nadir read and write it (chown or chmod)."
+        elif error.errno == errno.EMFILE:
+            todo = "raise LimitNOFILE or ulimit -n."
         elif isinstance(error, FileNotFoundError) and where:
             todo = "is its disk mounted?"
         elif isinstance(error, FileExistsError | IsADirectoryError | NotADirectoryError):

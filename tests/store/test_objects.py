@@ -217,6 +217,21 @@ def test_a_full_disk_while_writing_is_unavailable(
     assert leftovers(objects) == []
 
 
+def test_too_many_open_files_are_no_fault_of_the_disk(
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(Unavailable) as caught:
+        objects.put(b"data")
+    assert str(caught.value) == (
+        "The object store cannot be written or read (Too many open files); raise LimitNOFILE or ulimit -n."
+    )
+    assert leftovers(objects) == []
+
+
 def test_a_truncated_object_is_healed_by_a_resend(objects: ObjectStore) -> None:
     one = objects.put(b"data")
     one.path.chmod(0o600)
