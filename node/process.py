@@ -1,14 +1,38 @@
-"""What a process of the node does for itself: it hears signals, keeps one heap, lays what it has imported aside."""
+"""What a process of the node does for itself: it begins whole or not at all, hears signals, keeps one heap."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import signal
 import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from node.logs import line
+from plugins.errors import Unavailable
 
 M_ARENA_MAX = -8
 """As in glibc's malloc.h."""
+NO_MORE = "no more threads or processes can be started: raise TasksMax, the pids limit or ulimit -u"
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def beginning(undo: Callable[[], None]) -> Iterator[None]:
+    """Undo what was begun when the rest fails, and raise why that did. Raises Unavailable at a limit of processes."""
+    try:
+        yield
+    except BaseException as error:
+        try:
+            undo()
+        except Exception:  # a border: what failed first is told
+            log.exception(line("stop-broke"))
+        if isinstance(error, BlockingIOError) or "can't start new thread" in str(error):
+            raise Unavailable(NO_MORE) from error
+        raise
 
 
 class End:
@@ -51,4 +75,4 @@ def settle_down() -> None:
     gc.freeze()
 
 
-__all__ = ["End", "keep_one_heap", "settle_down"]
+__all__ = ["End", "beginning", "keep_one_heap", "settle_down"]

@@ -23,7 +23,7 @@ from node.listener import Listener
 from node.loop import Loop
 from node.notify import notify
 from node.opened import opened
-from node.process import End, keep_one_heap, settle_down
+from node.process import End, beginning, keep_one_heap, settle_down
 from node.receipts import Receipts
 from node.reception import Door
 from node.settings import Settings
@@ -77,12 +77,12 @@ class Node:
         self._closings: list[Callable[[], None]] = []
 
     def start(self) -> None:
-        """Start the roles; returns when every port answers. Raises `Unavailable` when a port is taken.
+        """Start the roles; returns when every port answers. Raises `Unavailable` when a port is taken, or all threads.
 
         The loops begin when all ports are there: a node that cannot start touches no job.
         """
-        self.audit.start()
-        try:
+        with beginning(self.stop):
+            self.audit.start()
             vitals = self._vitals_port() if self.settings.metrics_port and not self._shares_port else None
             for role in self.roles:
                 getattr(self, f"_start_{role}")()
@@ -96,9 +96,6 @@ class Node:
             for loop in self._loops:
                 loop.start()
             self.audit.record(audit_events.started(*self._told))
-        except BaseException:
-            self.stop()
-            raise
 
     def stop(self) -> None:
         """Give running jobs back to the queue, take nothing new, and finish what is being received or delivered.
@@ -275,9 +272,9 @@ class Node:
             vitals=self.vitals,
         )
         web = WebServer(made, s.http_host, s.http_port, tls=https(s))
+        self._doors.append(web.stop)
         web.start()
         self.http_port = web.port
-        self._doors.append(web.stop)
 
     def _vitals_port(self) -> VitalsServer:
         """Take the port of probes and metrics, before any sender may come; it answers when the others do."""

@@ -126,8 +126,9 @@ class Backlog(Generic[Item]):
         """Leave an item to the thread."""
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="backlog", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="backlog", daemon=True)
+                thread.start()
+                self._thread = thread
         self._queue.put(item)
 
     def finish(self) -> None:

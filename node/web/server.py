@@ -131,11 +131,12 @@ class WebServer:
         self.port = self._socket.getsockname()[1]
         logging.getLogger("uvicorn.error").addFilter(self._crowd)
         run = {"sockets": [self._socket]}
-        self._thread = threading.Thread(target=self._server.run, kwargs=run, name="web", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._server.run, kwargs=run, name="web", daemon=True)
+        thread.start()
+        self._thread = thread
         deadline = time.monotonic() + 15
         while not self._server.started:
-            if not self._thread.is_alive() or time.monotonic() > deadline:
+            if not thread.is_alive() or time.monotonic() > deadline:
                 raise Unavailable("the web server did not start; its log says why")
             time.sleep(0.01)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import subprocess
 import sys
@@ -80,6 +81,50 @@ def test_a_taken_port_is_unavailable_and_no_loop_has_begun(tmp_path: Path, taken
     if setting != "dicom_port":
         with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", node.dicom_port)):
             pass
+
+
+@pytest.mark.parametrize("last", ["audit", "web", "settler", "heart"])
+def test_a_node_that_gets_no_more_threads_says_which_limits_to_raise_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    before, start = _threads(), threading.Thread.start
+
+    def start_or_fail(thread: threading.Thread) -> None:
+        if thread.name == last:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    node = Node(_settings(tmp_path / "home"))
+    monkeypatch.setattr(threading.Thread, "start", start_or_fail)
+    with pytest.raises(Unavailable) as caught:
+        node.start()
+    said = "no more threads or processes can be started: raise TasksMax, the pids limit or ulimit -u"
+    assert str(caught.value) == said
+    ours = ("audit", "web", "settler", "worker", "sender", "heart", "listener")
+    assert not {name for name in _threads() - before if name.startswith(ours)}
+
+
+def test_a_node_that_gets_no_more_processes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    node = Node(_settings(tmp_path / "home", listener_processes=2), ["listener"])
+    monkeypatch.setattr(subprocess, "Popen", fail)
+    with pytest.raises(Unavailable, match="no more threads or processes can be started"):
+        node.start()
+
+
+def test_what_kept_a_node_from_starting_is_told_even_when_its_stop_fails_too(
+    tmp_path: Path, taken: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise ValueError("the stop failed")
+
+    node = Node(_settings(tmp_path / "home", http_port=taken))
+    node._interrupts.append(fail)
+    with pytest.raises(Unavailable, match=f":{taken}: Address already in use"):
+        node.start()
+    assert "action=stop-broke" in caplog.text and "the stop failed" in caplog.text
 
 
 def test_a_node_whose_metrics_port_is_taken_never_opens_the_dicom_port(

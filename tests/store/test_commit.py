@@ -134,6 +134,20 @@ def test_a_backlog_does_everything_in_order_and_nobody_waits_for_it() -> None:
     assert groups[-1] == [10]
 
 
+def test_a_backlog_that_got_no_thread_gets_one_for_the_next_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    done: list[int] = []
+    backlog: Backlog[int] = Backlog(done.extend)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(threading.Thread, "start", fail)
+        backlog.put(1)
+    backlog.put(2)
+    backlog.finish()
+    assert done == [2]
+
+
 def test_who_finds_nobody_at_work_does_it_himself_and_wakes_no_other_thread() -> None:
     seen: list[int] = []
 
