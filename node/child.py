@@ -120,8 +120,8 @@ def main() -> None:
     """Run the task in the scratch folder; leave an answer, whatever happens short of a crash."""
     scratch, memory_bytes, parent = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     # A whole service may be told to end at once; it is for the parent to end this process.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     die_with(parent)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -29,7 +29,7 @@ def serve(
     ] = False,
     **flags: Any,
 ) -> None:
-    """Run the node until it is told to stop (SIGTERM or Ctrl-C), then finish what is under way.
+    """Run the node until it is told to stop (SIGTERM, SIGHUP or Ctrl-C), then finish what is under way.
 
     Every flag may also stand in the settings file (dicom_port = 11112) or in the environment
     (NADIR_DICOM_PORT=11112); a flag wins over the environment, and that over the file.

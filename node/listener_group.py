@@ -158,12 +158,12 @@ def _read_settings() -> Settings:
 
 
 def main() -> None:
-    """Run one listener process until SIGTERM or the end of standard input, then drain it."""
+    """Run one listener process until SIGTERM, SIGHUP or the end of standard input, then drain it."""
     from node.process import End, keep_one_heap, settle_down
     from node.serve import Node
 
     keep_one_heap()
-    end = End(signal.SIGTERM)
+    end = End(signal.SIGTERM, signal.SIGHUP)
     settings = _read_settings()
     logs.configure(settings.log_level, form=settings.log_form)
     node = Node(settings, ("listener",), shares_port=True)

@@ -43,12 +43,13 @@ class End:
     """
 
     def __init__(self, *signals: signal.Signals) -> None:
-        """Hear these signals from now on; in the main thread only."""
+        """Hear these signals from now on, but SIGHUP where nohup lets it be ignored; in the main thread only."""
         self._told, self._tell = socket.socketpair()
         self._tell.setblocking(False)
         signal.set_wakeup_fd(self._tell.fileno(), warn_on_full_buffer=False)
         for number in signals:
-            signal.signal(number, lambda *_: None)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, lambda *_: None)
 
     def tell(self) -> None:
         """Let the end come."""

@@ -357,12 +357,12 @@ class Node:
 
 
 def serve(settings: Settings, roles: Sequence[str] = ()) -> None:
-    """Run a node until SIGTERM or SIGINT, then drain it; print one line when it is ready."""
+    """Run a node until SIGTERM, SIGINT or SIGHUP, then drain it; print one line when it is ready."""
     logs.configure(settings.log_level, form=settings.log_form)
     for name in foreign():
         log.warning(logs.line("no-setting", variable=name))
     keep_one_heap()
-    end = End(signal.SIGTERM, signal.SIGINT)
+    end = End(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     node = Node(settings, roles)
     started = time.monotonic()
     node.start()

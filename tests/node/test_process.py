@@ -11,7 +11,7 @@ PROGRAM = """
 import os, signal, threading
 from node.process import End
 
-end = End(signal.SIGTERM, signal.SIGINT)
+end = End(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 {before}
 threading.Thread(target=lambda: {later}, daemon=True).start()
 end.wait()
@@ -25,9 +25,16 @@ print("ended")
         ("", "os.kill(os.getpid(), signal.SIGTERM)"),
         ("", "signal.pthread_kill(threading.get_ident(), signal.SIGINT)"),
         ("os.kill(os.getpid(), signal.SIGTERM)", "None"),
+        ("", "os.kill(os.getpid(), signal.SIGHUP)"),
         ("", "end.tell()"),
     ],
-    ids=["to the process", "met by another thread", "before anybody waits", "from another thread"],
+    ids=[
+        "to the process",
+        "met by another thread",
+        "before anybody waits",
+        "of a terminal",
+        "from another thread",
+    ],
 )
 def test_the_end_is_heard_however_and_whenever_it_is_told(before: str, later: str) -> None:
     program = PROGRAM.format(before=before, later=later)
@@ -39,6 +46,21 @@ def test_the_end_is_heard_however_and_whenever_it_is_told(before: str, later: st
         check=False,
     )
     assert (done.stdout, done.stderr, done.returncode) == ("ended\n", "", 0)
+
+
+def test_a_terminal_that_closes_does_not_end_what_nohup_runs() -> None:
+    hang_up = "(os.kill(os.getpid(), signal.SIGHUP), print('hung up', flush=True), end.tell())"
+    program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)" + PROGRAM.format(
+        before="", later=hang_up
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("hung up\nended\n", 0)
 
 
 HEAPS = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import socket
 import subprocess
 import sys
@@ -266,7 +267,7 @@ def test_the_child_of_a_job_loads_no_sql_and_no_pictures() -> None:
 
 
 SIGNALLED = """
-import os, signal, sys, threading
+import os, sys, threading
 from pathlib import Path
 import node.serve
 from node.settings import Settings
@@ -278,16 +279,21 @@ class Quick:
 
 def tell(frame, event, argument):
     if frame.f_code.co_name == "wait":
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), int(sys.argv[2]))
     return tell
 
 node.serve.Node, node.serve._ready_line = Quick, lambda *_: "ready"
-threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+threading.Timer(0.3, os.kill, (os.getpid(), int(sys.argv[2]))).start()
 node.serve.serve(Settings(home=Path(sys.argv[1])))
 """
 
 
-def test_a_signal_in_the_middle_of_the_wait_for_it_ends_the_node(tmp_path: Path) -> None:
-    ended = subprocess.run([sys.executable, "-c", SIGNALLED, str(tmp_path)], timeout=120, check=False)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_in_the_middle_of_the_wait_for_it_ends_the_node(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    command = [sys.executable, "-c", SIGNALLED, str(tmp_path), str(int(number))]
+    ended = subprocess.run(command, timeout=120, check=False, capture_output=True, text=True)
 
     assert ended.returncode == 0
+    assert "node.serve draining" in ended.stderr
