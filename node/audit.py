@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import math
 import os
 import queue
 import secrets
@@ -104,17 +105,17 @@ class Audit:
 
     def record(self, message: AuditMessage, *, once: Hashable = None) -> None:
         """Queue a message; with `once`, at most one of the same key a minute, or a port scan would fill the trail."""
-        now = time.time()
-        if once is not None and not self._is_first(once, now, is_refusal=message.outcome != SUCCESS):
+        if once is not None and not self._is_first(once, is_refusal=message.outcome != SUCCESS):
             return
         try:
-            self._waiting.put_nowait((now, message))
+            self._waiting.put_nowait((time.time(), message))
         except queue.Full:
             self._lost += 1
 
-    def _is_first(self, key: Hashable, now: float, *, is_refusal: bool) -> bool:
+    def _is_first(self, key: Hashable, *, is_refusal: bool) -> bool:
+        now = time.monotonic()  # the clock may be set back
         with self._lock:
-            if now - self._told.get(key, 0.0) < SAME_SECONDS:
+            if now - self._told.get(key, -math.inf) < SAME_SECONDS:
                 return False
             if len(self._told) >= MOST_KEYS:
                 self._told = {known: at for known, at in self._told.items() if now - at < SAME_SECONDS}

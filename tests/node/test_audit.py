@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -156,6 +157,19 @@ def test_the_same_alert_is_told_once_a_minute(small: SmallNode) -> None:
     found = names([r.message for r in small.rows(AuditRecord)])
     assert found.count("n1") == found.count("n2") == 1
     assert len(found) < 1100
+
+
+def test_what_was_told_while_the_clock_was_ahead_is_told_again_a_minute_after_it_was_set_back(
+    small: SmallNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks = SimpleNamespace()
+    monkeypatch.setattr("node.audit.time", clocks)
+    told = Audit(small.database, source="NADIR", patients=PATIENTS)
+    # The machine has just started; its clock is an hour ahead, then right, then ahead again.
+    for n, (wall, passed) in enumerate([(3600, 30), (0, 40), (0, 89), (0, 90), (7200, 100)]):
+        clocks.time, clocks.monotonic = (lambda at=wall: at), (lambda at=passed: at)
+        told.record(note(n), once=("denied", "10.0.0.1"))
+    assert [message for _, message in told._waiting.queue] == [note(0), note(3)]
 
 
 def test_whoever_reads_thousands_of_studies_within_a_minute_is_told_of_each(small: SmallNode) -> None:
