@@ -7,11 +7,12 @@ one archive beside the other.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from sqlmodel import Session, and_, col, exists, select, update
@@ -43,7 +44,7 @@ LAST_DELAY_SECONDS = 900.0
 REFUSALS_BEFORE_PARKED = 3
 GIVE_UP = timedelta(days=7)
 LEASE = timedelta(seconds=30)
-BEAT_EVERY = timedelta(seconds=10)
+BEAT_SECONDS = 10.0
 MAX_ROWS = 5000
 MOST_LOOKED_AT = 100
 ANOTHER_PATIENT, FAULT = "prior-of-another-patient", "fault"
@@ -109,7 +110,7 @@ class PriorFetcher:
         self._source = source
         self._wanted = wanted or Wanted()
         self._stopping = threading.Event()
-        self._beaten_at = datetime.min.replace(tzinfo=UTC)
+        self._beaten_at = -math.inf
 
     def interrupt(self) -> None:
         """Fetch no further object; what is under way is taken up again after the next start."""
@@ -319,10 +320,9 @@ class PriorFetcher:
         return self._set(row, run_after=now + LEASE)
 
     def _beat(self, row: Prior) -> None:
-        now = self._database.now()
-        if now - self._beaten_at > BEAT_EVERY:
-            self._beaten_at = now
-            self._lease(row, now)
+        if time.monotonic() - self._beaten_at > BEAT_SECONDS:
+            self._beaten_at = time.monotonic()
+            self._lease(row, self._database.now())
 
     def _set(self, row: PriorSearch | Prior, event: Event | None = None, **values: object) -> bool:
         """Change a row unless it was asked for again, or taken by another process, meanwhile; return whether it was."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
+import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import Update, update
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 FIRST_DELAY_SECONDS = 10.0
 LAST_DELAY_SECONDS = 900.0
 REFUSALS_BEFORE_PARKED = 3
-BEAT_EVERY = timedelta(seconds=10)
+BEAT_SECONDS = 10.0
 LEASE = timedelta(seconds=60)
 UNAVAILABLE = "unavailable"
 
@@ -127,7 +129,7 @@ class Puller:
         self._intake = intake
         self._dicomweb = dicomweb
         self._reserve_bytes = reserve_bytes
-        self._beaten_at = datetime.min.replace(tzinfo=UTC)
+        self._beaten_at = -math.inf
 
     def tick(self, now: datetime) -> bool:
         """Pull the study that has waited longest; returns whether there was one."""
@@ -212,9 +214,9 @@ class Puller:
 
     def _take(self, path: Path, study_uid: str, association_pk: int) -> bool:
         """Return whether the intake kept it; when not, it has put the file aside and told why."""
-        now = self._database.now()
-        if now - self._beaten_at > BEAT_EVERY:
-            self._beaten_at = now
+        if time.monotonic() - self._beaten_at > BEAT_SECONDS:
+            self._beaten_at = time.monotonic()
+            now = self._database.now()
             with self._database.transaction() as session:
                 beat(session, association_pk, now)
         try:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from node.intake import Intake
 from node.logs import line
 from node.pacs import HeldSeries
 from node.prior_sources import PriorSource
-from node.pull import BEAT_EVERY, held_uids
+from node.pull import BEAT_SECONDS, held_uids
 from node.receipts import Receipts
 from plugins.errors import Refused, Unavailable
 from store import leases, studies, workitems
@@ -79,7 +81,7 @@ class InputFetcher:
         self._owner = owner
         self._receipts = receipts or Receipts()
         self._stopping = threading.Event()
-        self._beaten_at = datetime.min.replace(tzinfo=UTC)
+        self._beaten_at = -math.inf
 
     def interrupt(self) -> None:
         """Fetch no further object; what is under way is taken up again after the next start."""
@@ -237,10 +239,9 @@ class InputFetcher:
 
     def _beat(self, row: Workitem, association: OpenAssociation) -> None:
         """Show a sign of life, and look whether the input is still wanted."""
-        now = self._database.now()
-        if now - self._beaten_at < BEAT_EVERY:
+        if time.monotonic() - self._beaten_at < BEAT_SECONDS:
             return
-        self._beaten_at = now
+        self._beaten_at, now = time.monotonic(), self._database.now()
         with self._database.transaction() as session:
             if association.pk is not None:
                 beat(session, association.pk, now)

@@ -161,6 +161,27 @@ def test_after_a_break_only_what_is_missing_is_fetched(bench: Bench) -> None:
     assert sorted(bench.archive.given) == sorted(uids(old))
 
 
+def test_a_fetch_tells_that_it_goes_on_also_after_the_clock_was_set_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.archive.add(bench.series("old", study_date="20250101"))
+    bench.receive(bench.series("today", study_date=TODAY))
+    bench.settle()
+    right, take = bench.now, bench.intake.take
+    clock, leases = [right + timedelta(hours=1)], []
+
+    def set_back(*args: object, **kwargs: object) -> object:
+        clock[:] = [right]
+        leases.append(bench.node.rows(Prior)[0].run_after)
+        return take(*args, **kwargs)  # type: ignore[arg-type]  # passed on as they came
+
+    monkeypatch.setattr("node.priors.BEAT_SECONDS", -1.0)
+    monkeypatch.setattr(bench.node.database, "now", lambda: clock[0])
+    monkeypatch.setattr(bench.intake, "take", set_back)
+    bench.fetch()
+    assert leases == [right + timedelta(hours=1, seconds=30), right + timedelta(seconds=30)]
+
+
 def test_a_series_that_cannot_be_had_keeps_no_other_from_coming_and_is_asked_for_again(bench: Bench) -> None:
     first = bench.series("first", study_date="20250101")
     bench.archive.add([*first, *bench.series("second", study_date="20250101", series_number=2)])

@@ -113,6 +113,27 @@ def test_a_study_is_not_settled_in_the_middle_of_its_pull(
         assert len(studies.due(session, now=home.database.now(), quiet_seconds=0, hard_cap_seconds=9e3)) == 1
 
 
+def test_a_pull_tells_that_it_goes_on_also_after_the_clock_was_set_back(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, right = series(tmp_path, "BACK", 2), home.database.now()
+    content = {uid: path.read_bytes() for path in paths for uid in uids([path])}
+    listed = {str(dcmread(paths[0]).SeriesInstanceUID): uids(paths)}
+    client = httpx.Client(transport=httpx.MockTransport(scripted(listed, content)))
+    clock, take = [right + timedelta(hours=1)], home.intake.take
+
+    def set_back(*args: object, **kwargs: object) -> object:
+        clock[:] = [right]
+        return take(*args, **kwargs)  # type: ignore[arg-type]  # passed on as they came
+
+    monkeypatch.setattr("node.pull.BEAT_SECONDS", -1.0)
+    monkeypatch.setattr(home.database, "now", lambda: clock[0])
+    monkeypatch.setattr(home.intake, "take", set_back)
+    assert home.puller(home.pacs("http://pacs", client)).pull_study(study_uid(paths)).taken == 2
+    with home.database.reading() as session:
+        assert session.exec(select(Association.alive_at)).all() == [right]
+
+
 def scripted(
     instances: dict[str, list[str]], bodies: dict[str, bytes]
 ) -> Callable[[httpx.Request], httpx.Response]:

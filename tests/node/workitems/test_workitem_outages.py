@@ -11,7 +11,7 @@ from worklist_manager import WorklistManager
 
 from node.pacs import HeldSeries
 from store import workitems
-from store.tables import Event
+from store.tables import Association, Event
 
 OTHER = "1.2.3.5"
 
@@ -148,6 +148,26 @@ def test_a_series_of_which_an_archive_lists_no_instance_is_no_input_that_is_here
     assert item.state == "CANCELED"
     assert item.progress("ReasonForCancellation").endswith("lists no instance of a series that it told of.")
     assert node.jobs() == []
+
+
+def test_the_fetch_of_an_input_tells_that_it_goes_on_also_after_the_clock_was_set_back(
+    make: MakeNode, manager: WorklistManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager.schedule(UID)
+    node = make()
+    clock, gives = [node.now + timedelta(hours=1)], node.archive.gives
+
+    def set_back(uid: str) -> bytes | None:
+        clock[:] = [node.now]
+        return gives(uid)
+
+    monkeypatch.setattr("node.workitem_input.BEAT_SECONDS", -1.0)
+    monkeypatch.setattr(node.database, "now", lambda: clock[0])
+    monkeypatch.setattr(node.archive, "gives", set_back)
+    node.take_up()
+    assert node.row.state == workitems.ANALYSING
+    with node.database.reading() as session:
+        assert session.exec(select(Association.alive_at)).all() == [node.now]
 
 
 def test_a_workitem_whose_input_nobody_foresaw_is_given_up_and_told_and_holds_no_other(
