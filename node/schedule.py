@@ -18,6 +18,7 @@ from node.scheduled import Children
 from node.settings import Settings
 from store import asked_runs, leases
 from store.database import Database
+from store.due import AHEAD
 from store.tables import Event
 from training.recipe import FAMILIES
 
@@ -106,6 +107,8 @@ class Schedule:
             with self._database.translating():
                 self._begin()
         elif is_ours:
+            with self._database.translating():
+                self._agree(scheduler, wanted(self._settings))  # the clock may have been set back
             scheduler.wakeup()  # it may have looked while the lease was in doubt, or the clock was set
         elif scheduler is not None:
             self._end()
@@ -169,9 +172,9 @@ class Schedule:
             log.info(line("schedule-removed", job=name))
         for name, cron in jobs.items():
             trigger = Cron(cron, zone)
-            known, following = kept.get(name), trigger.get_next_fire_time(None, datetime.now(UTC))
+            known, following = kept.get(name), trigger.get_next_fire_time(None, datetime.now(UTC) + AHEAD)
             next_time = known.next_run_time if known and known.trigger.plain == trigger.plain else None
-            # Later than the next time a job was put by a clock that was ahead.
+            # Later than that a job was put by a clock that was ahead; one that was put right by minutes repeats none.
             if next_time is None or next_time > following:
                 how = {"misfire_grace_time": self._settings.retrain.misfire_grace_seconds, "coalesce": True}
                 scheduler.add_job(

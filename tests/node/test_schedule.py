@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -218,6 +218,33 @@ def test_a_clock_that_was_years_ahead_does_not_put_a_job_off_for_years(
     due(database, RETRAIN, -4 * 365 * 86400.0)  # as APScheduler wrote it while the clock was wrong
     make(Started()).tick(database.now())
     assert rows(database) == before
+
+
+def test_a_clock_that_is_set_back_while_the_schedule_runs_puts_no_job_off(
+    database: Database, make: Callable[..., Schedule]
+) -> None:
+    schedule = make(start := Started())
+    schedule.tick(database.now())
+    before = rows(database)
+    due(database, RETRAIN, -30 * 86400.0)  # as it was put by a clock that was ahead
+    schedule.tick(database.now())
+    assert rows(database) == before
+    due(database, RETRAIN, 10)
+    schedule.tick(database.now())
+    assert eventually(lambda: start.names == [RETRAIN] and rows(database) == before)
+
+
+def test_a_clock_that_is_put_right_by_some_minutes_runs_nothing_twice(
+    database: Database, make: Callable[..., Schedule]
+) -> None:
+    soon = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=5)
+    schedule = make(Started(), cron=f"{soon.minute} {soon.hour} * * *")
+    schedule.tick(database.now())
+    with database.transaction() as session:  # it ran before the step
+        session.get_one(ScheduledJob, RETRAIN).next_run_time = (soon + timedelta(days=1)).timestamp()
+    kept = rows(database)
+    schedule.tick(database.now())
+    assert rows(database) == kept
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
