@@ -14,9 +14,9 @@ from store.charset import storable
 from store.database import aware_utc, insert_new
 from store.due import has_come
 from store.objects import ObjectStore
-from store.outbox import TEXT_LIMIT, backoff
+from store.outbox import TEXT_LIMIT, backoff, untried
 from store.statuses import CLASS_CONFLICT, NO_SUCH_INSTANCE, PROCESSING_FAILURE
-from store.tables import Commitment, Instance
+from store.tables import Commitment, Event, Instance
 
 WAITING, ANSWERED, GIVEN_UP = "waiting", "answered", "given-up"
 GIVE_UP = timedelta(hours=24)
@@ -102,13 +102,21 @@ def answered(session: Session, pk: int, now: datetime) -> None:
 
 
 def failed(session: Session, pk: int, error: str, now: datetime) -> str:
-    """Record that the answer could not be given, and return the state: waiting, or given-up after a day."""
+    """Record that the answer could not be given, and return the state: waiting, or given-up after a day.
+
+    A time in which nobody tried what was due (`store.outbox.untried`) is no part of it. An event tells of the end.
+    """
     row, now = session.get_one(Commitment, pk), aware_utc(now)
     row.attempt += 1
     row.last_error = storable(error)[:TEXT_LIMIT]
+    row.requested_at += untried(row.run_after, now)
     row.run_after = now + backoff(pk, row.attempt)
     row.state = GIVEN_UP if now - row.requested_at >= GIVE_UP else WAITING
     session.add(row)
+    if row.state == GIVEN_UP:
+        count = len(json.loads(row.references))
+        told = f"no answer to a storage commitment request for {count} instances reached it: {row.last_error}"
+        session.add(Event(at=now, kind="commitment-given-up", subject=row.requestor, text=told))
     return row.state
 
 

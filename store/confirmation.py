@@ -17,7 +17,7 @@ from store import jobs
 from store.charset import storable
 from store.database import aware_utc
 from store.due import has_come
-from store.outbox import CONFIRMED, DELIVERED, PARKED, PENDING, TEXT_LIMIT, backoff, change
+from store.outbox import CONFIRMED, DELIVERED, PARKED, PENDING, TEXT_LIMIT, backoff, change, untried
 from store.statuses import DUPLICATE_TRANSACTION
 from store.tables import Delivery, Event, Job, Result, Revision, Study
 
@@ -116,7 +116,10 @@ def withdrawn(session: Session, delivery_pks: Collection[int], why: str, now: da
 
 
 def postpone(session: Session, delivery_pks: Collection[int], why: str, now: datetime) -> None:
-    """Ask again after a pause that doubles from 5 min to 24 h; after a week, leave it at delivered."""
+    """Ask again after a pause that doubles from 5 min to 24 h; after a week, leave it at delivered.
+
+    A time in which nobody asked for what was due (`store.outbox.untried`) is no part of the week.
+    """
     for delivery in _locked(session, _of(delivery_pks)):
         _postpone(delivery, why, aware_utc(now))
 
@@ -218,7 +221,11 @@ def _postpone(delivery: Delivery, why: str, now: datetime) -> None:
     delivery.confirm_attempt += 1
     delivery.confirm_error = storable(why)[:TEXT_LIMIT]
     delivery.asked_at = None
-    is_over = delivery.delivered_at is not None and now - delivery.delivered_at >= STOP_ASKING
+    if delivery.delivered_at is not None:
+        delivery.give_up_at = max(delivery.give_up_at, delivery.delivered_at + STOP_ASKING)
+    if delivery.confirm_after is not None:
+        delivery.give_up_at += untried(delivery.confirm_after, now)
+    is_over = now >= delivery.give_up_at
     pause = min(ANSWER_WITHIN, PAUSE * 2 ** min(delivery.confirm_attempt - 1, 10))
     delivery.confirm_after = None if is_over else now + pause
 

@@ -142,8 +142,7 @@ def failed(
     """
     now = aware_utc(now)
     delivery = get(session, delivery_id)
-    overdue = now - delivery.run_after
-    give_up_at = delivery.give_up_at + (overdue if overdue > UNTRIED else timedelta())
+    give_up_at = delivery.give_up_at + untried(delivery.run_after, now)
     refusals = delivery.refusals + 1 if permanent else 0
     state = PARKED if refusals >= MAX_REFUSALS or now >= give_up_at else PENDING
     values = {
@@ -155,6 +154,12 @@ def failed(
     }
     _leave(session, delivery_id, attempt, state, values)
     return state
+
+
+def untried(due_at: datetime, now: datetime) -> timedelta:
+    """Return for how long nobody tried what was due: the node was off, or its clock was put on; none up to an hour."""
+    overdue = now - due_at
+    return overdue if overdue > UNTRIED else timedelta()
 
 
 def backoff(delivery_id: int, attempt: int) -> timedelta:

@@ -355,7 +355,9 @@ class Commitment(SQLModel, table=True):
     state: str = Field(default="waiting", index=True, description="waiting, answered or given-up")
     attempt: int = 0
     run_after: datetime = Field(sa_type=UtcDateTime)
-    requested_at: datetime = Field(sa_type=UtcDateTime)
+    requested_at: datetime = Field(
+        sa_type=UtcDateTime, description="later by the time in which nobody tried to answer"
+    )
     answered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     last_error: str | None = None
 

@@ -135,6 +135,21 @@ def test_no_answer_is_never_an_error_and_is_asked_for_a_week(database: Database)
         assert jobs.get(session, left.job_pk).state == "done"
 
 
+def test_a_week_in_which_the_node_was_off_is_no_part_of_the_week_of_asking(database: Database) -> None:
+    with database.transaction() as session:
+        (row,) = delivered(session, results=1)
+        now, asked = 8 * DAY, []
+        while now < 30 * DAY:
+            if confirmation.due(session, PACS, at(now)):
+                asked.append(now / DAY)
+                confirmation.postpone(session, pks([row]), "it does not answer", at(now))
+            now += 300
+        assert asked[0] == 8
+        assert 14 < asked[-1] < 16.1
+        left = outbox.get(session, pks([row])[0])
+        assert (left.state, left.confirm_after, left.delivered_at) == ("delivered", None, at(0))
+
+
 @pytest.mark.parametrize("how", ["commitment", "query"])
 def test_what_is_confirmed_stays_so(database: Database, how: str) -> None:
     with database.transaction() as session:
