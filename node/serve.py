@@ -185,6 +185,7 @@ class Node:
             present=Analyses(s, identities).present,
             objects=self.objects,
             left=left(s),
+            passed=time.monotonic,
         )
         self._loop("settler", lambda now: bool(settler.tick(now)), min(1.0, max(0.1, s.quiet_seconds / 4)))
         for number in range(s.workers):

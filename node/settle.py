@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from sqlmodel import Session
@@ -21,7 +21,7 @@ from store.keys import job_key
 from store.objects import ObjectStore
 from store.order import order_of
 from store.part10 import Header
-from store.studies import Due, due, headers_ahead, modalities, settle
+from store.studies import Due, due, headers_ahead, modalities, settle, wait_anew
 from store.tables import Job, Revision, Study
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,9 @@ class Settler:
         Where the objects are that say whose study it is; None leaves it as its first object said.
     left
         Called with the row of a patient whom a study left.
+    passed
+        Tells seconds by a clock that nobody sets: when the one of `tick` is set, all that is being received waits anew.
+        None takes the times of `tick` as they are.
 
     """
 
@@ -105,10 +108,13 @@ class Settler:
         present: Callable[[Session], Sequence[Identity]] | None = None,
         objects: ObjectStore | None = None,
         left: Callable[[Session, int, datetime], None] = lambda session, patient_pk, now: None,
+        passed: Callable[[], float] | None = None,
     ) -> None:
         self._database = database
         self._present = present or (lambda _: tuple(analyses))
         self._objects, self._left = objects, left
+        self._passed = passed
+        self._seen: tuple[datetime, float] | None = None
         self._quiet_seconds = quiet_seconds
         self._hard_cap_seconds = hard_cap_seconds
         self._stale_seconds = stale_seconds
@@ -118,6 +124,8 @@ class Settler:
 
     def tick(self, now: datetime) -> tuple[Settled, ...]:
         """Return the studies that settled at `now` with something new; each is one transaction with its jobs."""
+        if self._passed is not None:
+            self._mind_the_clock(now, self._passed())
         with self._database.reading() as session:
             waiting = due(
                 session,
@@ -142,6 +150,17 @@ class Settler:
             with self._database.transaction() as session:
                 self._serve(session, request, present, now)
         return tuple(settled)
+
+    def _mind_the_clock(self, now: datetime, passed: float) -> None:
+        """Have what is being received wait anew when the clock was set: else half a study would be due."""
+        seen, before = self._seen or (now, passed)
+        step = now - seen - timedelta(seconds=passed - before)
+        # A smaller one makes nobody stale who beats.
+        if abs(step) > timedelta(seconds=self._stale_seconds / 2):
+            with self._database.transaction() as session:
+                studies = wait_anew(session, now, step, self._stale_seconds)
+            log.warning(line("clock-set", seconds=round(step.total_seconds()), studies=studies))
+        self._seen = now, passed
 
     def _settle(self, study: Due, now: datetime, present: Sequence[Identity]) -> Settled | None:
         ahead: dict[str, Header] = {}

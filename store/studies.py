@@ -69,6 +69,25 @@ def due(
     ]
 
 
+def wait_anew(session: Session, now: datetime, step: timedelta, stale_seconds: float = STALE_SECONDS) -> int:
+    """Begin every wait for what is being received at `now`; return for how many studies.
+
+    For after the clock was set by `step`, which says nothing about them. Who was sending then counts as heard of now.
+    A second time, by another process, does no harm.
+    """
+    now = aware_utc(now)
+    sending = still_open(now - max(step, timedelta()), stale_seconds)
+    rows = select(Study.id).where(col(Study.state) == RECEIVING).order_by(col(Study.id))
+    receiving = session.exec(rows.with_for_update(key_share=True)).all()
+    waits = (
+        update(Study).where(col(Study.id).in_(receiving)).values(first_arrival_at=now, last_arrival_at=now)
+    )
+    heard = update(Association).where(sending).values(alive_at=now)
+    for statement in (waits, heard):
+        session.exec(statement, execution_options={"synchronize_session": False})
+    return len(receiving)
+
+
 def headers_ahead(session: Session, study_pk: int, objects: ObjectStore) -> dict[str, Header]:
     """Return by sha256 the headers that `settle` asks for now, so that no file is read while others wait to write."""
     study = session.get_one(Study, study_pk)

@@ -9,10 +9,22 @@ from ledger import arrive, at, queued, result, settled
 from sqlmodel import Session, col, select
 
 from plugins.errors import Refused
-from store import accounts, asked_runs, jobs, leases, outbox, outside_people, runs, sessions, studies
+from store import (
+    accounts,
+    asked_runs,
+    instances,
+    jobs,
+    leases,
+    outbox,
+    outside_people,
+    runs,
+    sessions,
+    studies,
+)
 from store.access_tables import LoginFailure, WebSession
 from store.database import Database
 from store.runs import State
+from store.tables import Association
 
 YEAR_SECONDS = 400 * 86_400.0
 PACS = "dicom:P@h:104"
@@ -32,6 +44,22 @@ def test_clocks_of_several_machines_may_lie_some_minutes_apart(database: Databas
     with database.transaction() as session:
         arrive(session, 1, seconds=540)
         assert studies.due(session, now=at(0), quiet_seconds=60, hard_cap_seconds=5400) == []
+
+
+@pytest.mark.parametrize("step", [-YEAR_SECONDS, -3600, 3600, YEAR_SECONDS])
+def test_what_is_received_waits_anew_after_the_clock_was_set(database: Database, step: float) -> None:
+    with database.transaction() as session:
+        sender = instances.open_association(session, "CT1", "h", at(0))
+        silent = instances.open_association(session, "CT2", "h", at(-120))
+        arrive(session, 1)
+        now = at(10 + step)
+        assert studies.wait_anew(session, now, timedelta(seconds=step)) == 1
+        alive = dict(session.exec(select(Association.id, Association.alive_at)).all())
+        # What fell silent before the clock was put on stays so; set back, nobody can tell.
+        assert alive == {sender: now, silent: at(-120) if step > 0 else now}
+        assert studies.due(session, now=now, quiet_seconds=60, hard_cap_seconds=5400) == []
+        ((due),) = studies.due(session, now=at(70 + step), quiet_seconds=60, hard_cap_seconds=5400)
+        assert due.forced is False
 
 
 def test_a_job_that_was_leased_while_the_clock_was_ahead_is_taken_over(database: Database) -> None:
