@@ -54,7 +54,6 @@ LOOP_SECONDS = 0.5
 REST_CAP_SECONDS = 60.0
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
 SHORT_OF_RESOURCES = range(0xA700, 0xA800)
-UNREACHABLE = "unreachable"
 REFUSALS = frozenset({0x0105, 0x0106, 0x0112, 0x0115, 0x0117, 0x0118, 0x0119, 0x0122, 0x0124, 0x0211})
 
 
@@ -131,6 +130,7 @@ class Sender:
         self._owner = f"sender {self._host}:{os.getpid()}"
         self._rest = self._looked = Rest()
         self._failures = 0
+        self._took_at: datetime | None = None
         self.close: Callable[[], None] = lambda: None
         parsed = parse_destination(destination)
         reencoding = reencoding_for(self._settings, objects.temporary)
@@ -184,7 +184,7 @@ class Sender:
         self._dispatches.begun(delivery)
         what, answer = self._send(delivery, result)
         ended = now + timedelta(seconds=time.monotonic() - began)
-        self._leave_alone(what, answer, now, ended)
+        self._leave_alone(delivery, what, answer, now, ended)
         self._record(delivery, what, answer, ended)
         reach("sender-recorded")
         self._dispatches.ended(delivery)
@@ -215,16 +215,23 @@ class Sender:
             log.exception(line("delivery-broken", destination=self.destination, result=result.id))
             return Outcome.RETRY, Answer(status=None, text=f"a fault of our own: {place(error)}")
 
-    def _leave_alone(self, what: Outcome, answer: Answer, began: datetime, ended: datetime) -> None:
-        """Keep the pace that was set, and leave alone a destination that has no resources or is not there."""
+    def _leave_alone(
+        self, delivery: Delivery, what: Outcome, answer: Answer, began: datetime, ended: datetime
+    ) -> None:
+        """Keep the pace that was set, and leave alone a destination that has no resources or is not there.
+
+        The first failure of an object that it was shown is a short rest: it may be the object's, and others wait.
+        """
         pace = self._settings.pause_seconds if self._settings.pause_seconds >= LOOP_SECONDS else 0.0
         self._rest = Rest(began, timedelta(seconds=pace))
         is_struggling = answer.status is None or answer.status in SHORT_OF_RESOURCES
         if what is not Outcome.RETRY or not is_struggling:
             self._failures = 0
             return
-        self._failures += 1
-        pause = max(min(REST_CAP_SECONDS, 2.0 ** min(self._failures - 1, 10)), answer.retry_after_seconds)
+        is_first = answer.was_reached and delivery.last_status in (None, outbox.UNREACHABLE)
+        self._failures += not is_first
+        doubled = 1.0 if is_first else min(REST_CAP_SECONDS, 2.0 ** min(self._failures - 1, 10))
+        pause = max(doubled, answer.retry_after_seconds)
         until = ended + timedelta(seconds=min(pause, LONGEST_RETRY_AFTER_SECONDS))
         self._rest = Rest(began, max(self._rest.lasting, until - began))
 
@@ -234,10 +241,10 @@ class Sender:
             return
         self._looked = Rest(now, timedelta(seconds=LOOK_SECONDS))
         with self._database.reading() as session:
-            is_waiting = outbox.is_waiting(session, self.destination, now, UNREACHABLE)
+            is_waiting = outbox.is_waiting(session, self.destination, now, outbox.UNREACHABLE)
         if is_waiting and self._is_there():
             with self._database.transaction() as session:
-                outbox.wake(session, self.destination, now, UNREACHABLE)
+                outbox.wake(session, self.destination, now, outbox.UNREACHABLE)
 
     @contextmanager
     def _holding(self, delivery: Delivery) -> Iterator[None]:
@@ -270,7 +277,11 @@ class Sender:
         try:
             with self._database.transaction() as session:
                 if what is Outcome.DELIVERED:
-                    outbox.delivered(session, pk, attempt, _status(answer), now, confirm_after=confirm_after)
+                    quiet = now - self._took_at if self._took_at else timedelta.max
+                    outbox.delivered(
+                        session, pk, attempt, _status(answer), now, confirm_after=confirm_after, quiet=quiet
+                    )
+                    self._took_at = now
                 else:
                     is_refused = what is Outcome.REFUSED
                     state = outbox.failed(
@@ -288,7 +299,7 @@ class Sender:
 
 def _status(answer: Answer) -> str:
     if not answer.was_reached:
-        return UNREACHABLE
+        return outbox.UNREACHABLE
     return "no status" if answer.status is None else f"0x{answer.status:04X}"
 
 

@@ -204,6 +204,7 @@ def _again(session: Session, delivery: Delivery, text: str, now: datetime) -> st
     delivery.resends += 1
     is_hopeless = delivery.resends > MAX_RESENDS
     delivery.state = PARKED if is_hopeless else PENDING
+    delivery.last_status = delivery.last_status if is_hopeless else None
     delivery.last_error = f"{text}; sent {delivery.resends} times" if is_hopeless else text
     delivery.confirm_after = delivery.confirm_error = delivery.asked_at = None
     pause = timedelta(0) if delivery.resends == 1 else backoff(int(delivery.id or 0), delivery.resends)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, case
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, and_, col, exists, func, or_, select, update
 
@@ -22,6 +22,8 @@ from store.tables import Delivery, Job, Result, Revision
 PENDING, SENDING, DELIVERED, CONFIRMED = "pending", "sending", "delivered", "confirmed"
 PARKED, SUPERSEDED, ABANDONED = "parked", "superseded", "abandoned"
 STATES = (PENDING, SENDING, DELIVERED, CONFIRMED, PARKED, SUPERSEDED, ABANDONED)
+UNREACHABLE = "unreachable"
+"""Last status of what did not even come to being sent."""
 BACKOFF_SECONDS = 30.0
 BACKOFF_CAP_SECONDS = 900.0
 JITTER = 0.2
@@ -50,9 +52,11 @@ def claim(
 ) -> Delivery | None:
     """Return the next delivery to `destination`, now leased to `owner`, or None when nothing is due.
 
-    Within one study the order of writing is kept: a row waits until the earlier ones are delivered or parked.
+    Within one study the order of writing is kept: a row waits until the earlier ones are delivered or parked. Of
+    several studies, what the destination was not shown yet goes before what it did not take.
     """
     now = aware_utc(now)
+    is_new = or_(col(Delivery.last_status).is_(None), col(Delivery.last_status) == UNREACHABLE)
     due = or_(
         and_(col(Delivery.state) == PENDING, has_come(Delivery.run_after, now)),
         and_(
@@ -63,7 +67,7 @@ def claim(
     first = (
         select(col(Delivery.id))
         .where(col(Delivery.destination) == destination, due, ~_earlier_is_open())
-        .order_by(col(Delivery.id))
+        .order_by(case((is_new, 0), else_=1), col(Delivery.run_after), col(Delivery.id))
         .limit(1)
         .with_for_update(skip_locked=True, of=Delivery)
         .scalar_subquery()
@@ -97,12 +101,14 @@ def delivered(
     now: datetime,
     *,
     confirm_after: datetime | None = None,
+    quiet: timedelta = timedelta.max,
 ) -> str:
     """Record that the destination answered success, and return the state of the job then.
 
-    `status` keeps a warning status too; `confirm_after` is when it is asked whether the bytes are kept. The job is
-    done with its last open delivery, and the other deliveries that wait for this destination may go at once. Raises
-    Fenced when another sender has the row.
+    `status` keeps a warning status too; `confirm_after` is when it is asked whether the bytes are kept; `quiet` is for
+    how long it took nothing. The job is done with its last open delivery, and the other deliveries that wait for this
+    destination may go at once, but for those that it did not take either before that time (`wake`). Raises Fenced when
+    another sender has the row.
     """
     now = aware_utc(now)
     delivery = get(session, delivery_id)
@@ -121,7 +127,7 @@ def delivered(
     }
     _leave(session, delivery_id, attempt, DELIVERED, values)
     jobs.close_delivered(session, delivery.job_pk, now)
-    wake(session, delivery.destination, now)
+    wake(session, delivery.destination, now, quiet=quiet)
     return jobs.get(session, delivery.job_pk).state
 
 
@@ -164,10 +170,9 @@ def untried(due_at: datetime, now: datetime) -> timedelta:
 
 def backoff(delivery_id: int, attempt: int) -> timedelta:
     """Return the pause after an attempt; the jitter comes from the row, so that a test can know it."""
-    pause = min(BACKOFF_CAP_SECONDS, BACKOFF_SECONDS * 2.0 ** min(attempt - 1, 10))
     digest = hashlib.sha256(f"{delivery_id}:{attempt}".encode()).digest()
     share = int.from_bytes(digest[:4], "big") / 0xFFFFFFFF
-    return timedelta(seconds=pause * (1 - JITTER + 2 * JITTER * share))
+    return timedelta(seconds=_pause_seconds(attempt) * (1 - JITTER + 2 * JITTER * share))
 
 
 def retry_parked(
@@ -249,13 +254,21 @@ def owners(session: Session, destination: str) -> set[str]:
     return {owner for owner in session.exec(statement) if owner is not None}
 
 
-def wake(session: Session, destination: str, now: datetime, last_status: str | None = None) -> None:
+def wake(
+    session: Session,
+    destination: str,
+    now: datetime,
+    last_status: str | None = None,
+    quiet: timedelta = timedelta.max,
+) -> None:
     """Let what waits for a destination that just answered go at once, but not what it refused.
 
-    Only what failed last with `last_status`, when that is given.
+    Only what failed last with `last_status`, when that is given. What was tried more often than fits into the time
+    `quiet` in which the destination took nothing failed while it took others: it keeps its own pause.
     """
     waiting = _waiting(destination, aware_utc(now), last_status)
-    ids = select(col(Delivery.id)).where(waiting).with_for_update(skip_locked=True)
+    is_outage = or_(col(Delivery.last_status) == UNREACHABLE, col(Delivery.attempt) <= _tries_within(quiet))
+    ids = select(col(Delivery.id)).where(waiting, is_outage).with_for_update(skip_locked=True)
     change(session, col(Delivery.id).in_(ids), {"run_after": now})
 
 
@@ -328,6 +341,18 @@ def _earlier_is_open() -> ColumnElement[bool]:
         col(revision.id) == col(job.revision_pk),
         col(revision.study_pk) == study_pk,
     )
+
+
+def _pause_seconds(attempt: int) -> float:
+    return min(BACKOFF_CAP_SECONDS, BACKOFF_SECONDS * 2.0 ** min(attempt - 1, 10))
+
+
+def _tries_within(lasting: timedelta) -> int:
+    """Return how many tries of one delivery fit into a time, at the shortest pauses; at least one."""
+    tries, left = 1, min(lasting, GIVE_UP).total_seconds()
+    while (left := left - (1 - JITTER) * _pause_seconds(tries)) >= 0:
+        tries += 1
+    return tries
 
 
 def _held(delivery_id: int, attempt: int) -> ColumnElement[bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -145,6 +146,62 @@ def test_after_an_outage_of_twelve_hours_everything_is_delivered_once_and_in_ord
     for of_one_study in uids:
         assert [uid for uid in took if uid in of_one_study] == of_one_study
     assert all(r.state == "delivered" and r.attempt <= 80 for r in deliveries(database))
+
+
+@pytest.mark.parametrize(("bad", "status"), [(20, 0xA700), (8, None), (2, 0x0110)])
+def test_what_a_destination_never_takes_keeps_its_own_pauses_and_holds_up_no_other_study(
+    database: Database, objects: ObjectStore, tmp_path: Path, bad: int, status: int | None
+) -> None:
+    now = began = datetime(2025, 3, 1, 8, 0, tzinfo=UTC)
+    tries: Counter[str] = Counter()
+    came: dict[str, datetime] = {}
+    waited: list[timedelta] = []
+
+    def transport(parcel: Parcel) -> Answer:
+        tries[parcel.sop_instance_uid] += 1
+        if parcel.sop_instance_uid in refused:
+            return Answer(status=status)
+        waited.append(now - came[parcel.sop_instance_uid])
+        return Answer(status=0)
+
+    def made(patient: str) -> list[str]:
+        return waiting_results(database, objects, tmp_path, ["P@h:104"], count=1, patient_id=patient, now=now)
+
+    refused = {uid for number in range(bad) for uid in made(f"bad{number}")}
+    sender = Sender(database, objects, "P@h:104", transport=transport)
+    while now < began + timedelta(hours=1):
+        if (now - began).total_seconds() % 240 == 60:
+            came.update(dict.fromkeys(made(f"{now:%H%M}"), now))
+        work_off(sender, now)
+        now += timedelta(seconds=2)
+    assert len(waited) == 15
+    assert max(waited) <= timedelta(seconds=62)
+    assert {tries[uid] for uid in refused} <= set(range(5, 11))
+
+
+def test_what_a_destination_without_resources_did_not_take_goes_at_once_when_it_takes_again(
+    database: Database, objects: ObjectStore, tmp_path: Path
+) -> None:
+    now = clock = datetime(2025, 3, 1, 18, 0, tzinfo=UTC)
+    back = clock + timedelta(hours=3)
+    took: list[datetime] = []
+
+    def transport(_: Parcel) -> Answer:
+        if clock < now < back:
+            return Answer(status=0xA700)
+        took.append(now)
+        return Answer(status=0)
+
+    for patient in range(6):
+        waiting_results(database, objects, tmp_path, ["P@h:104"], count=1, patient_id=f"{patient}", now=clock)
+    sender = Sender(database, objects, "P@h:104", transport=transport)
+    sender.tick(now)
+    while now < back + timedelta(minutes=20):
+        now += timedelta(seconds=15)
+        work_off(sender, now)
+    assert len(took) == 6
+    assert took[1] >= back
+    assert took[-1] - took[1] <= timedelta(seconds=15)
 
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=30), timedelta(days=1), timedelta(days=400)])

@@ -69,7 +69,7 @@ def test_a_report_confirms_what_is_kept_and_sends_again_what_is_not(database: Da
         assert states(session) == ["confirmed", "pending", "delivered"]
         kept, lost, silent = outbox.list_deliveries(session)
         assert (kept.confirmed_by, kept.confirmed_at, kept.delivered_at) == ("commitment", at(20), at(0))
-        assert (lost.run_after, lost.resends) == (at(20), 1)
+        assert (lost.run_after, lost.resends, lost.last_status) == (at(20), 1, None)
         assert silent.confirm_error == "asked by storage commitment; no answer yet"
         assert jobs.get(session, kept.job_pk).state == "delivering"
         assert confirmation.report(session, "1.2.9", {first}, {second: 0x0112}, at(21)).again == 0

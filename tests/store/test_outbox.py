@@ -222,6 +222,45 @@ def test_a_destination_that_answers_again_gets_at_once_what_waits_but_not_what_i
         assert outbox.claim(session, PACS, "s", at(5), 60) is None
 
 
+def test_what_a_destination_did_not_take_goes_after_what_it_was_not_shown_yet(database: Database) -> None:
+    with database.transaction() as session:
+        for study in ("1.2.1", "1.2.2", "1.2.3"):
+            delivering(session, study=study, results=1)
+        bad, away = claim(session, 0), claim(session, 0)
+        outbox.failed(session, int(bad.id or 0), 1, "0xA700", "full", at(0))
+        outbox.failed(session, int(away.id or 0), 1, outbox.UNREACHABLE, "down", at(0))
+        new = claim(session, 900)
+        assert new.attempt == 1
+        assert [claim(session, 900).id, claim(session, 900).id] == [away.id, bad.id]
+
+
+@pytest.mark.parametrize(
+    ("status", "tries", "quiet_seconds", "goes"),
+    [
+        ("0xA700", 3, 60, False),
+        ("0xA700", 3, 120, True),
+        ("unreachable", 3, 60, True),
+        ("0xA700", 1, 0, True),
+    ],
+)
+def test_what_failed_while_a_destination_took_others_keeps_its_pause(
+    database: Database, status: str, tries: int, quiet_seconds: float, goes: bool
+) -> None:
+    now = 0.0
+    with database.transaction() as session:
+        delivering(session, study="1.2.1", results=1)
+        for _ in range(tries):
+            bad = claim(session, now)
+            outbox.failed(session, int(bad.id or 0), bad.attempt, status, "no", at(now))
+            now = (outbox.get(session, int(bad.id or 0)).run_after - at(0)).total_seconds() + 1
+        now -= 2
+        delivering(session, study="1.2.2", results=1)
+        sent = claim(session, now)
+        quiet = timedelta(seconds=quiet_seconds)
+        outbox.delivered(session, int(sent.id or 0), 1, "0x0000", at(now), quiet=quiet)
+        assert (outbox.claim(session, PACS, "s", at(now), 60) is not None) == goes
+
+
 def test_after_twelve_hours_of_outage_forty_results_are_delivered_within_ten_minutes(
     tmp_path: Path, sqlite_template: Path
 ) -> None:
