@@ -113,7 +113,7 @@ class Confirmer:
                 confirmation.withdrawn(session, _pks(asked), refused.sentence, now)
             asked = []
         except Unavailable as error:
-            self._postpone(asked, str(error), now)
+            self._postpone(asked, str(error), now, is_open=True)
         self._look(rows if not asked else [row for row in rows if row.is_unanswered], now)
 
     def _ask(self, rows: Sequence[Unconfirmed], now: datetime) -> None:
@@ -170,9 +170,11 @@ class Confirmer:
         counts = {"confirmed": count, "missing": len(lacking), "again": lost.again, "parked": lost.parked}
         log.info(line("queried", destination=self._destination, study=studies, **counts))
 
-    def _postpone(self, rows: Sequence[Unconfirmed], why: str, now: datetime) -> None:
+    def _postpone(
+        self, rows: Sequence[Unconfirmed], why: str, now: datetime, *, is_open: bool = False
+    ) -> None:
         with self._database.transaction() as session:
-            confirmation.postpone(session, _pks(rows), why, now)
+            confirmation.postpone(session, _pks(rows), why, now, is_open=is_open)
 
 
 def query_by_qido(dicomweb: DicomWeb) -> Query:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement
-from sqlmodel import Session, and_, col, select
+from sqlmodel import Session, and_, col, func, select
 
 from store import jobs
 from store.charset import storable
 from store.database import aware_utc
-from store.due import has_come
+from store.due import has_come, is_past
 from store.outbox import CONFIRMED, DELIVERED, PARKED, PENDING, TEXT_LIMIT, backoff, change, untried
 from store.statuses import DUPLICATE_TRANSACTION
 from store.tables import Delivery, Event, Job, Result, Revision, Study
@@ -27,6 +27,7 @@ PAUSE = timedelta(minutes=5)
 STOP_ASKING = timedelta(days=7)
 MISSING_TIMES = 3
 MAX_RESENDS = 3
+MISSED = "a query does not find it, though it was taken with success"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Unconfirmed:
     study_instance_uid: str
     """Its study."""
     is_unanswered: bool
-    """True when it was asked for by storage commitment, and no answer came in time."""
+    """True when it was asked for by storage commitment and no answer came in time, or a query missed it since."""
     transaction_uid: str | None = None
     """Transaction UID under which it was asked for last, None when it never was since it was delivered."""
 
@@ -83,7 +84,7 @@ def due(session: Session, destination: str, now: datetime, limit: int = 500) -> 
             sop_instance_uid=result.sop_instance_uid,
             series_instance_uid=result.series_instance_uid,
             study_instance_uid=study_instance_uid,
-            is_unanswered=delivery.asked_at is not None,
+            is_unanswered=delivery.confirm_error == MISSED or _is_unanswered(delivery, now),
             transaction_uid=delivery.transaction_uid,
         )
         for delivery, result, study_instance_uid in session.exec(
@@ -96,7 +97,7 @@ def asked(session: Session, delivery_pks: Collection[int], transaction_uid: str,
     """Record a storage commitment request, before it goes out: its answer may be quicker than its response."""
     values = {
         "transaction_uid": transaction_uid,
-        "asked_at": aware_utc(now),
+        "asked_at": func.coalesce(col(Delivery.asked_at), aware_utc(now)),
         "confirm_after": aware_utc(now) + ANSWER_WITHIN,
         "confirm_attempt": col(Delivery.confirm_attempt) + 1,
         "confirm_error": "asked by storage commitment; no answer yet",
@@ -115,13 +116,20 @@ def withdrawn(session: Session, delivery_pks: Collection[int], why: str, now: da
     change(session, _of(delivery_pks), values)
 
 
-def postpone(session: Session, delivery_pks: Collection[int], why: str, now: datetime) -> None:
+def postpone(
+    session: Session, delivery_pks: Collection[int], why: str, now: datetime, *, is_open: bool = False
+) -> None:
     """Ask again after a pause that doubles from 5 min to 24 h; after a week, leave it at delivered.
 
-    A time in which nobody asked for what was due (`store.outbox.untried`) is no part of the week.
+    `is_open`: the 24 h in which storage commitment may be answered go on, and it is asked again at their end. A time in
+    which nobody asked for what was due (`store.outbox.untried`) is no part of the week.
     """
     for delivery in _locked(session, _of(delivery_pks)):
+        asked_at = delivery.asked_at if is_open else None
         _postpone(delivery, why, aware_utc(now))
+        delivery.asked_at = asked_at
+        if asked_at is not None and delivery.confirm_after is not None:
+            delivery.confirm_after = min(delivery.confirm_after, asked_at + ANSWER_WITHIN)
 
 
 def confirmed(session: Session, delivery_pks: Collection[int], how: str, now: datetime) -> int:
@@ -143,12 +151,13 @@ def missing(session: Session, delivery_pks: Collection[int], now: datetime) -> R
     A PACS may take a while before what it took can be found.
     """
     now, states = aware_utc(now), []
-    text = "a query does not find it, though it was taken with success"
     for delivery in _locked(session, _of(delivery_pks)):
+        if delivery.confirm_error != MISSED:
+            delivery.confirm_attempt = 0
         if delivery.confirm_attempt + 1 >= MISSING_TIMES:
-            states.append(_again(session, delivery, text, now))
+            states.append(_again(session, delivery, MISSED, now))
         else:
-            _postpone(delivery, text, now)
+            _postpone(delivery, MISSED, now)
     return Reported(again=states.count(PENDING), parked=states.count(PARKED))
 
 
@@ -197,6 +206,10 @@ def study_pks(session: Session, delivery_pks: Collection[int]) -> tuple[int, ...
         .join(Delivery, col(Delivery.job_pk) == col(Job.id))
     )
     return tuple(sorted(set(session.exec(of_delivery.where(col(Delivery.id).in_(list(delivery_pks)))))))
+
+
+def _is_unanswered(delivery: Delivery, now: datetime) -> bool:
+    return delivery.asked_at is not None and is_past(delivery.asked_at + ANSWER_WITHIN, now, ANSWER_WITHIN)
 
 
 def _again(session: Session, delivery: Delivery, text: str, now: datetime) -> str:

@@ -336,7 +336,7 @@ class Delivery(SQLModel, table=True):
         default=None, index=True, description="Transaction UID of the last storage commitment request"
     )
     asked_at: datetime | None = Field(
-        default=None, sa_type=UtcDateTime, description="when that request went out; None once it is over"
+        default=None, sa_type=UtcDateTime, description="since when it is asked for so; None once that is over"
     )
     confirmed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     confirmed_by: str | None = Field(default=None, description="commitment or query")

@@ -281,12 +281,17 @@ def test_a_pacs_that_refuses_the_request_is_left_at_delivered(tmp_path: Path, st
 @contextmanager
 def pacs_without_commitment(
     find: Callable[[evt.Event], Iterator[tuple[int, Dataset | None]]],
+    *,
+    action: Callable[[evt.Event], tuple[int, None]] | None = None,
 ) -> Iterator[str]:
-    """Give the address of a PACS that stores, and answers queries as a test says."""
+    """Give the address of a PACS that stores, and answers queries as a test says; `action` answers N-ACTION."""
     ae = AE(ae_title="PACS")
     ae.add_supported_context(CTImageStorage)
     ae.add_supported_context(FIND)
     handlers = [(evt.EVT_C_STORE, lambda _: 0), (evt.EVT_C_FIND, find)]
+    if action is not None:
+        ae.add_supported_context(StorageCommitmentPushModel)
+        handlers.append((evt.EVT_N_ACTION, action))
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
     try:
         yield f"PACS@127.0.0.1:{server.server_address[1]}"
@@ -341,6 +346,39 @@ def test_a_destination_without_commitment_is_not_told_as_asked_by_it_nor_counts_
         assert (node.states(), node.rows()[0].confirm_attempt) == (["delivered"], 2)
         node.confirm(timedelta(hours=1))
         assert node.states() == ["pending"]
+
+
+@pytest.mark.parametrize(("held", "state"), [(True, "confirmed"), (False, "pending")])
+def test_a_destination_that_answers_no_request_is_queried_after_a_day_and_a_loss_counts_at_the_third_miss(
+    tmp_path: Path, held: bool, state: str
+) -> None:
+    asked: list[str] = []
+
+    def find(event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        asked.append("query")
+        if held:
+            yield 0xFF00, event.identifier
+        yield 0x0000, None
+
+    def abort(event: evt.Event) -> tuple[int, None]:
+        asked.append("commitment")
+        event.assoc.abort()
+        return 0, None
+
+    with (
+        pacs_without_commitment(find, action=abort) as address,
+        rig(tmp_path / "home", address) as node,
+    ):
+        waiting_results(node.small.database, node.small.objects, tmp_path, [address], count=1)
+        node.deliver()
+        node.confirm()
+        for _ in range(23):
+            node.confirm(timedelta(hours=1))
+        assert (set(asked), node.states()) == ({"commitment"}, ["delivered"])
+        for _ in range(4):
+            node.confirm(timedelta(hours=1))
+        assert asked[asked.index("query") :] == ["query"] * (1 if held else 3)
+        assert node.states() == [state]
 
 
 def test_nothing_is_asked_where_it_is_switched_off(pacs: Pacs, tmp_path: Path) -> None:
