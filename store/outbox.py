@@ -9,7 +9,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, case
 from sqlalchemy.orm import aliased
-from sqlmodel import Session, and_, col, exists, func, or_, select, update
+from sqlmodel import Session, and_, col, func, or_, select, update
+from sqlmodel.sql.expression import SelectOfScalar
 
 from plugins.errors import Refused
 from store import jobs
@@ -66,7 +67,7 @@ def claim(
     )
     first = (
         select(col(Delivery.id))
-        .where(col(Delivery.destination) == destination, due, ~_earlier_is_open())
+        .where(col(Delivery.id).in_(_first_of_each_study(destination)), due)
         .order_by(case((is_new, 0), else_=1), col(Delivery.run_after), col(Delivery.id))
         .limit(1)
         .with_for_update(skip_locked=True, of=Delivery)
@@ -324,22 +325,15 @@ def change(session: Session, condition: ColumnElement[bool], values: dict[str, A
     return int(session.exec(statement, execution_options={"synchronize_session": False}).rowcount)
 
 
-def _earlier_is_open() -> ColumnElement[bool]:
-    earlier, job, revision = aliased(Delivery), aliased(Job), aliased(Revision)
-    study_pk = (
-        select(col(Revision.study_pk))
-        .join(Job, col(Job.revision_pk) == col(Revision.id))
-        .where(col(Job.id) == col(Delivery.job_pk))
-        .correlate(Delivery)
-        .scalar_subquery()
-    )
-    return exists().where(
-        col(earlier.destination) == col(Delivery.destination),
-        col(earlier.id) < col(Delivery.id),
-        col(earlier.state).in_((PENDING, SENDING)),
-        col(job.id) == col(earlier.job_pk),
-        col(revision.id) == col(job.revision_pk),
-        col(revision.study_pk) == study_pk,
+def _first_of_each_study(destination: str) -> SelectOfScalar[int | None]:
+    """Return the first of the open deliveries of each study to a destination; the others of the study wait for it."""
+    waiting = aliased(Delivery)
+    return (
+        select(func.min(waiting.id))
+        .join(Job, col(Job.id) == waiting.job_pk)
+        .join(Revision, col(Revision.id) == col(Job.revision_pk))
+        .where(waiting.destination == destination, col(waiting.state).in_((PENDING, SENDING)))
+        .group_by(col(Revision.study_pk))
     )
 
 
