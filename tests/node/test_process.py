@@ -49,7 +49,8 @@ def test_the_end_is_heard_however_and_whenever_it_is_told(before: str, later: st
 
 
 def test_a_terminal_that_closes_does_not_end_what_nohup_runs() -> None:
-    hang_up = "(os.kill(os.getpid(), signal.SIGHUP), threading.Event().wait(1), print('hung up', flush=True), end.tell())"
+    later = "threading.Event().wait(1), print('hung up', flush=True), end.tell()"
+    hang_up = f"(os.kill(os.getpid(), signal.SIGHUP), {later})"
     program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)" + PROGRAM.format(
         before="", later=hang_up
     )
