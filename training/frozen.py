@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from plugins.errors import Refused
 from store.patient_key import fold_of_patient, patient_key
-from training.evaluate.data import open_learnable
+from training.evaluate.data import open_data, open_learnable
 from training.labelled_kind import KINDS
 from training.manifest import FOLDS, Case, DataManifest, read_manifest
 from training.recipe import Recipe
@@ -145,6 +146,17 @@ def is_same(folder: Path, frozen: Frozen) -> bool:
     return said == wanted and all(wanted[name] == value for name, value in kept.items())
 
 
+def require_whole(folder: Path, made: Path) -> None:
+    """Refuse (`missing-files`) a folder that lacks files of its cases; links are made again as in that just `made`.
+
+    A home that was restored or moved has none, or they lead to where the curated data lay before.
+    """
+    for link in (made / LEARN).glob(f"{REPLAY}*"):
+        _lead(folder / LEARN / link.name, link.readlink())
+    for side in (LEARN, JUDGE):
+        open_data(folder / side)
+
+
 def learned_before(folders: Collection[Path]) -> tuple[Case, ...]:
     """Return the cases that earlier runs learned from; a folder that is gone had none."""
     found: list[Case] = []
@@ -190,9 +202,7 @@ def _among(cases: Collection[Case], hold_out: Collection[Case], people: People) 
 def _replayed(learn: Path, name: str, place: Path, image_role: str) -> list[Case]:
     """Return the cases of a curated data set with images of a role, by a link in the folder of the new ones."""
     opened = open_learnable(place)
-    link = learn / name
-    link.unlink(missing_ok=True)
-    link.symlink_to(opened.root.absolute(), target_is_directory=True)
+    _lead(learn / name, opened.root.absolute())
     return [
         replace(
             case,
@@ -202,6 +212,14 @@ def _replayed(learn: Path, name: str, place: Path, image_role: str) -> list[Case
         for case in opened.manifest.cases
         if {image_role, "mask"} <= case.files.keys()
     ]
+
+
+def _lead(link: Path, to: Path) -> None:
+    """Let a link lead to a folder, whatever was there before."""
+    if link.is_dir() and not link.is_symlink():  # as copied with what it led to
+        shutil.rmtree(link)
+    link.unlink(missing_ok=True)
+    link.symlink_to(to, target_is_directory=True)
 
 
 __all__ = [
@@ -214,5 +232,6 @@ __all__ = [
     "learned_before",
     "mask_of",
     "require_apart",
+    "require_whole",
     "sha256_of_recipe",
 ]

@@ -6,7 +6,8 @@
                  transaction, the model in the registry and the end of the run
 
 Killed at any place, the registry is as it was. The next run goes on with the data and the checkpoints that a killed one
-left, or one that found the disk full, when it would have frozen the very same, and removes them otherwise.
+left, or one that found the disk full, when it would have frozen the very same and all of it is there, also in a home
+that lies elsewhere now; it removes them otherwise and begins anew.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +29,7 @@ from store.failpoint import reach
 from store.model_folders import stage, unnamed
 from store.runs import State
 from store.sides import sides
-from training.challenger import learn, pack
+from training.challenger import FIT, learn, pack
 from training.frozen import (
     JUDGE,
     Frozen,
@@ -38,6 +40,7 @@ from training.frozen import (
     learned_before,
     mask_of,
     require_apart,
+    require_whole,
 )
 from training.gate import APPROVED
 from training.manifest import Case, DataManifest
@@ -56,6 +59,8 @@ FOLDER, PLAN = "training", "plan"
 LEASE_SECONDS = 120.0
 NOTED_EVERY = 25
 """Steps of the optimiser from one word in the row of the run to the next: people look at it while it goes on."""
+OF_ANOTHER = {"another-run", "bad-run"}
+"""Refusals of networks that cannot be gone on with: these were begun with other settings, by another release say."""
 Gather = Callable[[Path, Model], Gathered]
 """Writes the labels that stand now into the folders `learn` and `judge`, given the champion."""
 
@@ -231,13 +236,23 @@ class Retraining:
         folders = self._folders(State.ABANDONED, State.FAILED)
         stay, failed = self._folders(*runs.LEARNED), self._folders(State.FAILED)
         for folder in (one for one in reversed(folders) if one not in stay):
-            if frozen.folder == work and folder not in failed and is_same(folder, frozen):
+            is_next = frozen.folder == work and folder not in failed
+            if is_next and is_same(folder, frozen) and self._is_whole(folder, work):
                 self.say(f"going on with what {folder.name} left")
                 shutil.rmtree(work)
                 frozen = Frozen(**{**frozen.__dict__, "folder": folder})
             elif folder.exists():
                 shutil.rmtree(folder)
         return frozen
+
+    def _is_whole(self, folder: Path, work: Path) -> bool:
+        """Return whether all files are there that a run left; tell what is not."""
+        try:
+            require_whole(folder, work)
+        except Refused as refused:
+            self.say(f"beginning anew, not with what {folder.name} left: {refused.sentence}")
+            return False
+        return True
 
     def _folders(self, *states: State) -> tuple[Path, ...]:
         """Return the folders of the runs that ended so, each once, oldest first; a later one may have gone on in it."""
@@ -262,7 +277,17 @@ class Retraining:
 
         of = f"learning from {len(frozen.new)} masks, {len(frozen.replayed)} curated cases beside them"
         self._doing(number, of)
-        learn(champion, self.recipe, frozen, tell=tell, done=lambda _: reach("retrain-fold"))
+        fitted = partial(
+            learn, champion, self.recipe, frozen, tell=tell, done=lambda _: reach("retrain-fold")
+        )
+        try:
+            fitted()
+        except Refused as refused:
+            if refused.code not in OF_ANOTHER:
+                raise
+            self.say(f"beginning anew, not with the networks that are left ({refused.code})")
+            shutil.rmtree(frozen.folder / FIT)
+            fitted()
         self._doing(number, "learning what to doubt")
         doubt = recalibrated(champion, frozen, self.recipe.seed, lambda _: pulse.require())
         return pack(champion, self.recipe, frozen, number, doubt)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -27,14 +27,20 @@ PACKAGES = ("torch", "monai", "numpy", "scipy")
 def require_same_run(folder: Path, experiment: Experiment, fold: int, data: DataManifest) -> None:
     """Refuse a folder whose record cannot be read (`bad-run`), or of another run (`another-run`).
 
-    It is another one with other settings or data, or when the weights of `init_from` are not those it began with; a
-    record of before that was written down, and weights that are no longer there, tell no difference.
+    It is another one with other settings or data, or when the weights of `init_from` are not those it began with,
+    wherever they lie; a record of before that was written down, and weights that are no longer there, tell no
+    difference.
     """
     path = folder / RECORD
+    now = weights_in(Path(experiment.init_from), fold) if experiment.init_from else None
+    sha256 = sha256_of(now) if now else None
     try:
         said = json.loads(path.read_text())
-        is_same = all(said.get(key) == value for key, value in _same(experiment, fold, data).items())
         begun_with = said.get(BEGUN_WITH)
+        if now and sha256 == begun_with:  # their folder may have moved since
+            before = said.get("experiment", {}).get("init_from", experiment.init_from)
+            experiment = replace(experiment, init_from=before)
+        is_same = all(said.get(key) == value for key, value in _same(experiment, fold, data).items())
     except (OSError, ValueError, AttributeError) as error:
         raise Refused(
             "bad-run",
@@ -43,8 +49,7 @@ def require_same_run(folder: Path, experiment: Experiment, fold: int, data: Data
         ) from error
     if not is_same:
         raise Refused("another-run", f"{folder} holds a run with other settings or data; give another --out")
-    now = weights_in(Path(experiment.init_from), fold) if experiment.init_from else None
-    if begun_with and now and sha256_of(now) != begun_with:
+    if begun_with and now and sha256 != begun_with:
         raise Refused(
             "another-run",
             f"{folder} holds a run that began with other weights than {now} (init_from), which were learned anew "

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +163,9 @@ def test_a_stage_whose_first_one_was_learned_anew_is_another_run(
     assert record["init_from_sha256"] == hashlib.sha256(first.read_bytes()).hexdigest()
     assert json.loads((first.parent / "run.json").read_text())["init_from_sha256"] is None
     assert fit(on, 0, task, second, stop_at=stop_at) == done
+    shutil.copytree(tmp_path / "first", tmp_path / "moved" / "first")
+    moved = replace(on, init_from=str(tmp_path / "moved" / "first"))
+    assert fit(moved, 0, task, second, stop_at=stop_at) == done, "the same weights elsewhere"
     first.unlink()
     if stop_at is None:
         assert fit(on, 0, task, second) == done, "who tidied the first stage up keeps the second"

@@ -280,7 +280,7 @@ def test_the_next_run_keeps_what_finished_ones_left_and_begins_anew_after_a_fail
 
     again(KeyboardInterrupt, tell=stop)
     (folder / "1" / "fit" / "fold0" / "checkpoint.pt").write_bytes(b"")  # as a power cut leaves it
-    again(EOFError)
+    again(Refused)
     again(KeyboardInterrupt, tell=stop)
     assert [path.name for path in folder.iterdir()] == ["3"]
     assert retrain(home, database, recipe=short).number == 4
