@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
+from sqlalchemy import literal
 from sqlmodel import Session, and_, col, exists, insert, or_, select, update
 from sqlmodel.sql.expression import SelectOfScalar
 
@@ -46,7 +47,8 @@ def due(
 
     A study is due when it was quiet for `quiet_seconds` (or a trusted source called it whole) and no association
     that touched it is open; an open one counts until it was silent for `stale_seconds`. It is due in any case
-    `hard_cap_seconds` after the first content since it last settled.
+    `hard_cap_seconds` after the first content since it last settled. Asked each second: only what is being received
+    is looked at, by an index that holds nothing else.
     """
     now = aware_utc(now)
     busy = exists().where(
@@ -60,7 +62,7 @@ def due(
     capped = has_come(Study.first_arrival_at, now - cap, cap)
     statement = (
         select(Study.id, Study.last_arrival_at, whole.label("whole"))
-        .where(col(Study.state) == RECEIVING, or_(whole, capped))
+        .where(col(Study.state) == literal(RECEIVING, literal_execute=True), or_(whole, capped))
         .order_by(col(Study.first_arrival_at), col(Study.id))
     )
     rows = session.exec(statement).all()

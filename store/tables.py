@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 
-from sqlalchemy import BigInteger, DateTime, Index, TypeDecorator, UniqueConstraint
+from sqlalchemy import BigInteger, DateTime, Index, TypeDecorator, UniqueConstraint, text
 from sqlalchemy.engine import Dialect
 from sqlmodel import Field, SQLModel
+
+IS_RECEIVING = text("state = 'receiving'")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -45,6 +47,12 @@ class Patient(SQLModel, table=True):
 class Study(SQLModel, table=True):
     """A study and where it stands on the way to being settled."""
 
+    __table_args__ = (
+        # Of those alone that are being received: an index of every state would lead SQLite away from the newest ones.
+        Index(
+            "ix_study_receiving", "first_arrival_at", sqlite_where=IS_RECEIVING, postgresql_where=IS_RECEIVING
+        ),
+    )
     id: int | None = Field(default=None, primary_key=True)
     patient_pk: int = Field(foreign_key="patient.id", index=True)
     study_instance_uid: str = Field(unique=True)
@@ -297,7 +305,7 @@ class Result(SQLModel, table=True):
     sop_instance_uid: str = Field(unique=True)
     sop_class_uid: str
     series_instance_uid: str
-    sha256: str
+    sha256: str = Field(index=True)
     size_bytes: int = Field(sa_type=BigInteger)
     created_at: datetime = Field(sa_type=UtcDateTime)
 

@@ -31,7 +31,7 @@ def test_the_migrations_make_exactly_the_tables_of_the_code(empty_url: str) -> N
             connection, opts={"compare_type": True, "compare_server_default": True}
         )
         assert compare_metadata(context, SQLModel.metadata) == []
-        assert context.get_current_revision() == "0010"
+        assert context.get_current_revision() == "0011"
     engine.dispose()
     database.dispose()
 
