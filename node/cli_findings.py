@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from node import printing
-from node.cli_options import AsJson, Config, Home, open_database, tell_exported
+from node.cli_options import MOST_LISTED, AsJson, Config, Home, open_database, tell_exported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,16 +23,27 @@ def findings(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one row a measurement.")] = False,
     as_json: AsJson = False,
     superseded: Annotated[bool, typer.Option(help="Also what a newer revision has replaced.")] = False,
+    at_most: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=2**31 - 1,
+            help=f"So many of the newest; {MOST_LISTED}, with --csv and --json all.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """List what was found and measured, out of SQL."""
+    """List what was found and measured, out of SQL: by patient and date, the newest findings alone in the table."""
     if as_csv and as_json:
         raise typer.BadParameter("--csv and --json exclude each other")
     with open_database(home, config) as database:
-        from store.findings import Wanted, finding_pks, whose
+        from store.findings import Wanted, finding_pks, how_many, whose
 
         wanted = Wanted(patient_id=patient, superseded=superseded)
+        listed = replace(wanted, newest=at_most or (None if as_csv or as_json else MOST_LISTED))
         with database.reading() as session:
-            pks, people = finding_pks(session, wanted), whose(session, wanted)
+            pks, people = finding_pks(session, listed), whose(session, listed)
+            total = how_many(session, wanted)
         kind = "CSV" if as_csv else "JSON" if as_json else "a table"
         tell_exported(database, home, config, f"findings as {kind}", people)
         rows = _rows(database, pks)
@@ -41,6 +53,7 @@ def findings(
             printing.print_csv(rows)
         else:
             printing.print_findings(rows)
+            printing.complain_of_more(total - len(pks), "findings")
 
 
 def _rows(database: Database, pks: Sequence[int]) -> Iterator[dict[str, Any]]:

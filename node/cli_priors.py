@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from node import printing
-from node.cli_options import AsJson, Config, Home, open_database
+from node.cli_options import MOST_LISTED, AsJson, Config, Home, open_database
 
 priors_app = typer.Typer(help="Patients' earlier studies.", no_args_is_help=True)
 COLUMNS = {
@@ -27,18 +27,30 @@ def priors_list(
     state: Annotated[
         str | None, typer.Option(help="Only waiting, done or parked ones.", show_default=False)
     ] = None,
+    at_most: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=2**31 - 1,
+            help=f"So many of the newest searches; {MOST_LISTED}, with --json all.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the searches for earlier studies, after each what it found, oldest first."""
+    """List the searches for earlier studies, after each what it found, oldest first; the table has the newest."""
+    most = at_most or (None if as_json else MOST_LISTED)
     with open_database(home, config) as database:
-        from store.priors import listed
+        from store.priors import how_many, listed
 
         with database.reading() as session:
-            rows = listed(session, state)
+            rows = listed(session, state, most)
+            total = how_many(session, state)
     if as_json:
         printing.print_json(rows)
     else:
         printing.print_table(rows, COLUMNS, numbers=("attempt",), wrapped=("error_text",))
+        printing.complain_of_more(total - (most or total), "searches")
 
 
 @priors_app.command("retry")

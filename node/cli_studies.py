@@ -11,6 +11,10 @@ from node.cli_options import MOST_LISTED, AsJson, Config, Home, open_database
 from node.flags import load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from store.database import Database
+    from store.objects import ObjectStore
     from store.study_list import Listed
     from training.teaching import Taught
 
@@ -58,35 +62,51 @@ def studies(
     Findings are those of all analyses that stand. A lesion that Nadir drew counts as looked at when a mask of a
     person stands for it, or when somebody confirmed it, judged its outline or rejected it ('nadir lesions').
     """
-    from store.candidates import candidates
-    from store.labels import labels
     from store.objects import ObjectStore
-    from store.sides import sides
-    from store.study_list import study_list
 
     settings = load_settings(config, {"home": home})
-    with open_database(home, config) as database, database.reading() as session:
+    with open_database(home, config) as database:
         objects = ObjectStore(settings.home / "store")
-        known = candidates(session, labels(session, objects), sides(session))
-        listed = study_list(session, known) if by is None else ()
-    if by is None:
-        _print_list(listed, at_most, as_json)
-        return
+        if by is None:
+            _print_list(database, objects, at_most, as_json)
+            return
+        from store.candidates import candidates
+        from store.labels import labels
+        from store.sides import sides
+
+        with database.reading() as session:
+            known = candidates(session, labels(session, objects), sides(session))
     from training.teaching import rank
 
     _print_taught(rank(known, at_most or 20), as_json)
 
 
-def _print_list(listed: tuple[Listed, ...], at_most: int | None, as_json: bool) -> None:
+def _print_list(database: Database, objects: ObjectStore, at_most: int | None, as_json: bool) -> None:
+    from store.study_list import study_pks
+
+    with database.reading() as session:
+        pks = study_pks(session)
+    shown = pks[: at_most or (None if as_json else MOST_LISTED)]
+    listed = _listed(database, objects, shown)
     if as_json:
-        printing.print_json([vars(one) for one in listed[:at_most]])
-    elif listed:
-        shown = listed[: at_most or MOST_LISTED]
-        rows = [{**vars(one), "reviewed": _reviewed(one)} for one in shown]
+        printing.print_json_rows(vars(one) for one in listed)
+    elif shown:
+        rows = [{**vars(one), "reviewed": _reviewed(one)} for one in listed]
         printing.print_table(rows, LISTED, numbers=("findings",), wrapped=("patient_id", "study_description"))
-        printing.complain_of_more(len(listed) - len(shown), "studies")
+        printing.complain_of_more(len(pks) - len(shown), "studies")
     else:
         printing.say("no studies")
+
+
+def _listed(database: Database, objects: ObjectStore, pks: Sequence[int]) -> Iterator[Listed]:
+    """Yield studies, some hundreds at a time, each from a reading of its own."""
+    from store.findings import stretches
+    from store.study_list import study_list
+
+    for some in stretches(pks):
+        with database.reading() as session:
+            rows = study_list(session, objects, some)
+        yield from rows
 
 
 def _reviewed(one: Listed) -> str:

@@ -179,7 +179,7 @@ def print_refused(report: Mapping[str, Any]) -> None:
 
 
 def print_findings(rows: Iterable[Mapping[str, Any]]) -> None:
-    """Print the rows of `store.findings.list_findings`, one line a finding."""
+    """Print the rows of `store.findings.list_findings`, one line a finding; all of them are held meanwhile."""
     found: dict[object, dict[str, Any]] = {}
     for row in rows:
         shown = found.setdefault(row["finding"], {**row, "measured": {}})

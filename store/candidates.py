@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Final
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, or_, select
 from sqlmodel import Session, col
 
 from plugins import codes
-from store.chosen import Chosen, chosen
+from store.chosen import Chosen, chosen, decided_of
 from store.labels import Label
 from store.model_tables import FindingDoubt, SeriesFact
 from store.patient_key import patient_key
 from store.sides import Side, Sides
 from store.sightings import COUNTING, LESIONS
-from store.tables import Choice, Finding, Job, Measurement, Patient, Refusal, Revision, Study
+from store.tables import Finding, Job, Measurement, Patient, Refusal, Revision, Study
 
 REVIEWS: Final = {"confirm": ("true",), "reject": ("true",), "outline": ()}
 """Choices that say that a person looked at a finding, and what they have to say for it; nothing listed for anything."""
@@ -105,13 +105,10 @@ def candidates(session: Session, labels: Collection[Label], sides: Sides) -> Can
     """Return what counts of every study, with the labels that stand and the sides of the persons."""
     facts = _facts(session)
     doubts, axes, unseen = _doubts(session), _long_axes(session), _unseen(session)
-    reviewed, known = _reviewed(session), {(one.study_instance_uid, one.tracking_uid) for one in labels}
-    drawn_in = {one.study_instance_uid for one in labels}
+    reviewed = _reviewed(session, labels)
     found = []
     for row in _rows(session):
-        renamed = reviewed.names.get((row.study_instance_uid, row.tracking_uid), row.tracking_uid)
-        names = {row.tracking_uid, renamed}
-        is_labelled = any((row.study_instance_uid, name) in known for name in names)
+        is_labelled, is_reviewed = reviewed.of(row.study_instance_uid, row.tracking_uid)
         found.append(
             Candidate(
                 **_whose(row, sides),
@@ -124,11 +121,11 @@ def candidates(session: Session, labels: Collection[Label], sides: Sides) -> Can
                 is_unseen=any(said.startswith(f"'{row.label}':") for said in unseen.get(row.job_pk, ())),
                 traits=facts.get((row.job_pk, row.series_instance_uid)),
                 is_labelled=is_labelled,
-                is_reviewed=is_labelled or reviewed.has(row.study_instance_uid, names),
+                is_reviewed=is_reviewed,
             )
         )
     for row in _empty(session):
-        was_seen = row.study_instance_uid in drawn_in
+        was_seen = row.study_instance_uid in reviewed.drawn_in
         found.append(
             Candidate(
                 **_whose(row, sides),
@@ -141,6 +138,21 @@ def candidates(session: Session, labels: Collection[Label], sides: Sides) -> Can
     of_series = {series: traits for (_, series), traits in facts.items()}
     on = [of_series[one.series_instance_uid] for one in labels if one.series_instance_uid in of_series]
     return Candidates(found=tuple(found), labelled=tuple(on))
+
+
+def looked_at(
+    session: Session, labels: Collection[Label], study_pks: Collection[int]
+) -> dict[str, tuple[tuple[bool, ...], bool]]:
+    """Return of each of these studies, by its UID, what `candidates` says of whether a person looked at it.
+
+    First whether somebody looked at each lesion that was drawn, then whether at a lesion or where none was found.
+    """
+    reviewed = _reviewed(session, labels, study_pks)
+    lesions: defaultdict[str, list[bool]] = defaultdict(list)
+    for row in _rows(session, study_pks):
+        lesions[row.study_instance_uid].append(reviewed.of(row.study_instance_uid, row.tracking_uid)[1])
+    empty = {row.study_instance_uid for row in _empty(session, study_pks)} & reviewed.drawn_in
+    return {uid: (tuple(lesions[uid]), any(lesions[uid]) or uid in empty) for uid in (*lesions, *empty)}
 
 
 def _whose(row: Any, sides: Sides) -> dict[str, Any]:
@@ -168,8 +180,8 @@ WHOSE: Final = (
 )
 
 
-def _rows(session: Session) -> list[Any]:
-    """Return the lesions that count."""
+def _rows(session: Session, study_pks: Collection[int] | None = None) -> list[Any]:
+    """Return the lesions that count, of some studies or of all."""
     lesion = or_(
         col(Finding.category_value) == codes.MORPHOLOGICALLY_ABNORMAL.value,
         col(Finding.type_value).in_([code.value for code in LESIONS]),
@@ -188,12 +200,17 @@ def _rows(session: Session) -> list[Any]:
         .join(Study, col(Study.id) == col(Finding.study_pk))
         .join(Patient, col(Patient.id) == col(Study.patient_pk))
         .where(~col(Finding.superseded), col(Finding.automatic), lesion, col(Job.state).in_(COUNTING))
+        .where(*_among(study_pks))
         .order_by(col(Study.id), col(Finding.id))
     )
     return list(session.execute(statement))
 
 
-def _empty(session: Session) -> list[Any]:
+def _among(study_pks: Collection[int] | None) -> tuple[ColumnElement[bool], ...]:
+    return () if study_pks is None else (col(Study.id).in_(study_pks),)
+
+
+def _empty(session: Session, study_pks: Collection[int] | None = None) -> list[Any]:
     """Return the newest revisions that an analysis looked at and found nothing in, with the first series of each."""
     statement = (
         select(*WHOSE, col(SeriesFact.job_pk), col(SeriesFact.series_instance_uid))
@@ -206,6 +223,7 @@ def _empty(session: Session) -> list[Any]:
             col(Finding.id).is_(None),
             col(Job.state).in_(COUNTING),
             col(Revision.number) == col(Study.revision),
+            *_among(study_pks),
         )
         .order_by(col(SeriesFact.id).desc())
     )
@@ -269,14 +287,25 @@ class _Reviewed:
     """Study (empty for all) and Tracking UID, as written or as the course calls it."""
     names: Mapping[tuple[str, str], str]
     """What a finding is called after relinks, by study and Tracking UID as written."""
+    known: frozenset[tuple[str, str]]
+    """Study and Tracking UID of the masks of people."""
+    drawn_in: frozenset[str]
+    """Studies of these."""
 
-    def has(self, study: str, names: Collection[str]) -> bool:
-        return any((at, name) in self.looked for at in (study, "") for name in names)
+    def of(self, study: str, uid: str) -> tuple[bool, bool]:
+        """Return of a finding, as it is written, whether a mask of a person stands for it, and whether one looked."""
+        names = {uid, self.names.get((study, uid), uid)}
+        is_labelled = any((study, name) in self.known for name in names)
+        return is_labelled, is_labelled or any(
+            (at, name) in self.looked for at in (study, "") for name in names
+        )
 
 
-def _reviewed(session: Session) -> _Reviewed:
+def _reviewed(
+    session: Session, labels: Collection[Label], study_pks: Collection[int] | None = None
+) -> _Reviewed:
     looked, names = set(), {}
-    for patient_pk in session.execute(select(col(Choice.patient_pk)).distinct()).scalars():
+    for patient_pk in decided_of(session, study_pks):
         said: Chosen = chosen(session, patient_pk)
         for one in said.counting:
             wanted = REVIEWS.get(one.kind)
@@ -284,7 +313,12 @@ def _reviewed(session: Session) -> _Reviewed:
                 looked.add((one.study_instance_uid, one.tracking_uid))
         for (uid, study), decision in said.relinks.items():
             names[study, uid] = decision.value
-    return _Reviewed(looked=frozenset(looked), names=names)
+    return _Reviewed(
+        looked=frozenset(looked),
+        names=names,
+        known=frozenset((one.study_instance_uid, one.tracking_uid) for one in labels),
+        drawn_in=frozenset(one.study_instance_uid for one in labels),
+    )
 
 
-__all__ = ["DOUBTS", "Candidate", "Candidates", "Traits", "candidates"]
+__all__ = ["DOUBTS", "Candidate", "Candidates", "Traits", "candidates", "looked_at"]

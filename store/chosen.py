@@ -11,7 +11,7 @@ from sqlmodel import Session, col, select
 
 from store.patients import same_person
 from store.sighting import Decision
-from store.tables import Choice
+from store.tables import Choice, Finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,15 @@ def chosen(session: Session, patient_pk: int) -> Chosen:
     return Chosen(decisions=tuple(decision_of(row) for row in rows))
 
 
+def decided_of(session: Session, study_pks: Collection[int] | None = None) -> list[int]:
+    """Return the patients of whose lesions people decided something, of all or of those found in some studies."""
+    patients = select(Choice.patient_pk).distinct()
+    if study_pks is not None:
+        found = select(Finding.tracking_uid).where(col(Finding.study_pk).in_(study_pks))
+        patients = patients.where(col(Choice.tracking_uid).in_(found))
+    return list(session.exec(patients))
+
+
 def decision_of(row: Choice) -> Decision:
     """Return a row as a plain value."""
     return Decision(
@@ -85,4 +94,4 @@ def decision_of(row: Choice) -> Decision:
     )
 
 
-__all__ = ["Chosen", "chosen", "decision_of"]
+__all__ = ["Chosen", "chosen", "decided_of", "decision_of"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement
-from sqlmodel import Session, SQLModel, col, delete, func, select
+from sqlmodel import Session, SQLModel, col, delete, select
 
 from plugins.errors import Broken
 from store.analysed import (
@@ -30,6 +30,7 @@ from store.jobs import require_held
 from store.model_tables import FindingDoubt, SeriesFact
 from store.objects import Kept
 from store.tables import Finding, Job, LesionLink, Measurement, Patient, Refusal, Result, Revision, Study
+from store.wanted_findings import Wanted, how_many, wanted_findings
 
 NOWHERE = (None, None, None)
 FINDING_COLUMNS = (
@@ -100,22 +101,6 @@ def save(
     return results
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """Which findings are asked for; empty for all."""
-
-    patient_id: str | None = None
-    """PatientID as received."""
-    study_instance_uid: str = ""
-    """Study."""
-    tracking_uid: str = ""
-    """Tracking UID as it is written in SEG and SR."""
-    plugin: str = ""
-    """Analysis."""
-    superseded: bool = False
-    """True for those of superseded revisions too."""
-
-
 def list_findings(
     session: Session, patient_id: str | None = None, superseded: bool = False
 ) -> list[dict[str, Any]]:
@@ -160,28 +145,12 @@ def findings_page(
     Rows are those of `list_findings`, in the order in which the findings were kept.
     """
     clauses = wanted_findings(wanted)
-    total = session.exec(select(func.count()).select_from(Finding).where(*clauses)).one()
+    total = how_many(session, wanted)
     page = select(Finding.id).where(*clauses, col(Finding.id) > after).order_by(col(Finding.id))
     page = page.limit(limit + 1)
     pks = [int(pk or 0) for pk in session.exec(page)]
     rows = _rows(session, [col(Finding.id).in_(pks[:limit])], (col(Finding.id),))
     return rows, total, pks[limit - 1] if len(pks) > limit else None
-
-
-def wanted_findings(wanted: Wanted) -> list[ColumnElement[bool]]:
-    """Return what a question for findings has to hold them to."""
-    clauses: list[ColumnElement[bool]] = [] if wanted.superseded else [~col(Finding.superseded)]
-    if wanted.patient_id is not None:
-        patients = select(Patient.id).where(col(Patient.patient_id) == wanted.patient_id)
-        clauses.append(col(Finding.patient_pk).in_(patients))
-    if wanted.study_instance_uid:
-        studies = select(Study.id).where(col(Study.study_instance_uid) == wanted.study_instance_uid)
-        clauses.append(col(Finding.study_pk).in_(studies))
-    if wanted.tracking_uid:
-        clauses.append(col(Finding.tracking_uid) == wanted.tracking_uid)
-    if wanted.plugin:
-        clauses.append(col(Finding.job_pk).in_(select(Job.id).where(col(Job.plugin) == wanted.plugin)))
-    return clauses
 
 
 def _rows(
@@ -385,6 +354,7 @@ __all__ = [
     "Written",
     "finding_pks",
     "findings_page",
+    "how_many",
     "list_findings",
     "rows_of",
     "save",

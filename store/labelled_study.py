@@ -59,8 +59,8 @@ class LabelledStudy:
     """What of that cannot be used."""
 
 
-def sent_objects(session: Session) -> tuple[Sent, ...]:
-    """Return every current object with regions that this node did not write, of all studies."""
+def sent_objects(session: Session, study_pks: Collection[int] | None = None) -> tuple[Sent, ...]:
+    """Return every current object with regions that this node did not write, of some studies or of all."""
     statement = (
         select(Series.study_pk, Instance.sop_instance_uid, Instance.sha256, Instance.received_at)
         .join(Series, col(Series.id) == col(Instance.series_pk))
@@ -68,6 +68,8 @@ def sent_objects(session: Session) -> tuple[Sent, ...]:
         .where(col(Instance.sha256).not_in(select(Result.sha256)))
         .order_by(col(Instance.sop_instance_uid))
     )
+    if study_pks is not None:
+        statement = statement.where(col(Series.study_pk).in_(study_pks))
     return tuple(
         Sent(study_pk=study_pk, sop_instance_uid=uid, sha256=sha256, received_at=at)
         for study_pk, uid, sha256, at in session.exec(statement)

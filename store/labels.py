@@ -16,7 +16,7 @@ from sqlmodel import Session, col, select
 
 from plugins.contract import Mask
 from store.choices import APPROVED, OUTLINE
-from store.chosen import Chosen
+from store.chosen import Chosen, decided_of
 from store.course import Course
 from store.dicom.uids import derive_uid
 from store.drawings import CONTOURS, Drawing, shares_voxels, why_not_a_persons
@@ -99,30 +99,38 @@ class _Candidate:
     made_at: datetime
 
 
-def labels(session: Session, objects: ObjectStore) -> tuple[Label, ...]:
+def labels(
+    session: Session, objects: ObjectStore, study_pks: Collection[int] | None = None
+) -> tuple[Label, ...]:
     """Return every label that stands now; see `labelled`."""
-    return labelled(session, objects).labels
+    return labelled(session, objects, study_pks=study_pks).labels
 
 
-def labelled(session: Session, objects: ObjectStore, *, drawn: bool = False) -> Labelled:
+def labelled(
+    session: Session, objects: ObjectStore, *, drawn: bool = False, study_pks: Collection[int] | None = None
+) -> Labelled:
     """Return every label that stands now, and what was left out of what people drew or approved.
 
     Of one lesion at one visit on one series the newest counts, whoever drew it: of two objects by the clocks of their
     writers, of an object and an approval by when they came here. Lesions are called as they are after relinks. What was
     rejected is left out. With `drawn` also what people drew that Nadir did not know: regions without a Tracking UID of
-    ours that are coded as lesions, or have no code and lie in an object beside a correction.
+    ours that are coded as lesions, or have no code and lie in an object beside a correction. With `study_pks` only
+    those of these studies.
     """
     sent: defaultdict[int, list[Sent]] = defaultdict(list)
-    for one in sent_objects(session):
+    for one in sent_objects(session, study_pks):
         sent[one.study_pk].append(one)
     owners = {pk: session.get_one(Study, pk).patient_pk for pk in sent}
-    approving = select(Choice.patient_pk).where(col(Choice.kind) == OUTLINE).distinct()
-    people = {same_person(session, pk) for pk in (*owners.values(), *session.exec(approving))}
+    approving = set(session.exec(select(Choice.patient_pk).where(col(Choice.kind) == OUTLINE).distinct()))
+    meant = {*owners.values(), *approving}
+    decided = approving if study_pks is None else decided_of(session, study_pks)
+    people = {same_person(session, pk) for pk in (*owners.values(), *decided)}
+    people = {members for members in people if not meant.isdisjoint(members)}
     found: list[Label] = []
     left: list[Left] = []
     for members in sorted(people):
         own = {pk: many for pk, many in sent.items() if owners[pk] in members}
-        found += _of_person(session, objects, members, own, drawn, left)
+        found += _of_person(session, objects, members, own, drawn, left, study_pks)
     return Labelled(labels=tuple(found), left=tuple(left))
 
 
@@ -133,6 +141,7 @@ def _of_person(
     sent: dict[int, list[Sent]],
     drawn: bool,
     left: list[Left],
+    study_pks: Collection[int] | None,
 ) -> list[Label]:
     known = person(session, objects, members)
     if not known.head.patient_id:
@@ -144,6 +153,8 @@ def _of_person(
         return []
     found: list[Label] = []
     statement = select(Study.id, Study.study_instance_uid).where(col(Study.patient_pk).in_(members))
+    if study_pks is not None:
+        statement = statement.where(col(Study.id).in_(study_pks))
     for study_pk, study in session.exec(statement.order_by(col(Study.study_instance_uid))).all():
         own = sent.get(int(study_pk or 0), [])
         wanted = [one for one in own if _may_hold(session, objects, one, known, drawn, left)]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Literal
 
-from sqlalchemy import not_, true
-from sqlmodel import Session, col, select, update
+from sqlalchemy import ColumnElement, not_, or_, true
+from sqlmodel import Session, col, func, select, update
 
 from plugins.errors import Refused
 from store.order import is_before_this, order_of
@@ -138,20 +138,20 @@ def _others(session: Session, study_pk: int, *, is_later: bool) -> tuple[Earlier
     )
 
 
-def listed(session: Session, state: str | None = None) -> list[dict[str, Any]]:
+def listed(session: Session, state: str | None = None, newest: int | None = None) -> list[dict[str, Any]]:
     """Return what was asked for, as plain data, oldest first: each search, after it each study that it found.
 
+    With `newest` only so many of the searches that were begun last, of those that have, or found, what is in the state.
     A search has no `study_instance_uid`. Refuses `no-such-state`.
     """
-    if state is not None and state not in STATES:
-        raise Refused("no-such-state", f"'{state}' is not a state; use one of {', '.join(STATES)}.")
-    searches = session.exec(
-        select(PriorSearch, Study.study_instance_uid)
-        .join(Study, col(Study.id) == col(PriorSearch.study_pk))
-        .order_by(col(PriorSearch.id))
-    ).all()
+    asked = select(PriorSearch, Study.study_instance_uid).join(
+        Study, col(Study.id) == col(PriorSearch.study_pk)
+    )
+    last = asked.where(*_in_state(state)).order_by(col(PriorSearch.id).desc()).limit(newest)
+    searches = session.exec(last).all()[::-1]
     found: defaultdict[int, list[Prior]] = defaultdict(list)
-    for prior in session.exec(select(Prior).order_by(col(Prior.id))):
+    first = searches[0][0].id if searches else 0
+    for prior in session.exec(select(Prior).where(col(Prior.search_pk) >= first).order_by(col(Prior.id))):
         found[prior.search_pk].append(prior)
     rows: list[dict[str, Any]] = []
     for search, uid in searches:
@@ -161,6 +161,19 @@ def listed(session: Session, state: str | None = None) -> list[dict[str, Any]]:
             own = {"study_instance_uid": prior.study_instance_uid, **prior.model_dump(include=SHOWN)}
             rows.append({**common, **own})
     return [row for row in rows if state in (None, row["state"])]
+
+
+def how_many(session: Session, state: str | None = None) -> int:
+    """Return how many searches `listed` tells of. Refuses `no-such-state`."""
+    return session.exec(select(func.count()).select_from(PriorSearch).where(*_in_state(state))).one()
+
+
+def _in_state(state: str | None) -> tuple[ColumnElement[bool], ...]:
+    if state is not None and state not in STATES:
+        raise Refused("no-such-state", f"'{state}' is not a state; use one of {', '.join(STATES)}.")
+    of_found = select(Prior.search_pk).where(col(Prior.state) == state)
+    is_in = or_(col(PriorSearch.state) == state, col(PriorSearch.id).in_(of_found))
+    return () if state is None else (is_in,)
 
 
 def retry_parked(session: Session, now: datetime) -> int:
@@ -233,6 +246,7 @@ __all__ = [
     "EarlierStudy",
     "asked_for",
     "earlier",
+    "how_many",
     "later",
     "listed",
     "outstanding",

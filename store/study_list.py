@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date
 
 from sqlalchemy import func, select
 from sqlmodel import Session, col
 
-from store.candidates import Candidates
+from store.candidates import looked_at
+from store.labels import labels
+from store.objects import ObjectStore
 from store.tables import Finding, Patient, Study
+
+NEWEST = (col(Study.study_date).is_(None), col(Study.study_date).desc(), col(Study.study_instance_uid))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +43,19 @@ class Listed:
     """Whether a person looked at all of these, or drew what was not found."""
 
 
-def study_list(session: Session, known: Candidates) -> tuple[Listed, ...]:
-    """Return every study, the newest first; those without a date last."""
-    counts = select(col(Finding.study_pk), func.count()).where(~col(Finding.superseded))
+def study_pks(session: Session) -> list[int]:
+    """Return every study by its row, the newest first; those without a date last."""
+    return list(session.execute(select(col(Study.id)).order_by(*NEWEST)).scalars())
+
+
+def study_list(session: Session, objects: ObjectStore, pks: Collection[int]) -> tuple[Listed, ...]:
+    """Return these studies, in the order of `study_pks`; nothing is read of others."""
+    counts = select(col(Finding.study_pk), func.count()).where(
+        ~col(Finding.superseded), col(Finding.study_pk).in_(pks)
+    )
     rows = session.execute(counts.group_by(col(Finding.study_pk)))
     standing = {study_pk: count for study_pk, count in rows}
-    lesions = Counter(c.study_instance_uid for c in known.found if c.label)
-    reviewed = Counter(c.study_instance_uid for c in known.found if c.label and c.is_reviewed)
-    looked_at = {c.study_instance_uid for c in known.found if c.is_reviewed}
+    looked = looked_at(session, labels(session, objects, pks), pks)
     statement = (
         select(
             col(Patient.patient_id),
@@ -59,25 +68,27 @@ def study_list(session: Session, known: Candidates) -> tuple[Listed, ...]:
             col(Study.prior),
         )
         .join(Patient, col(Patient.id) == col(Study.patient_pk))
-        .order_by(
-            col(Study.study_date).is_(None), col(Study.study_date).desc(), col(Study.study_instance_uid)
-        )
+        .where(col(Study.id).in_(pks))
+        .order_by(*NEWEST)
     )
-    return tuple(
-        Listed(
-            patient_id=patient_id,
-            issuer=issuer,
-            study_instance_uid=uid,
-            study_date=on,
-            study_description=description,
-            state="prior" if prior else state,
-            findings=standing.get(pk, 0),
-            lesions=lesions[uid],
-            reviewed=reviewed[uid],
-            is_reviewed=uid in looked_at and reviewed[uid] == lesions[uid],
+    found = []
+    for patient_id, issuer, pk, uid, on, description, state, prior in session.execute(statement):
+        lesions, is_looked_at = looked.get(uid, ((), False))
+        found.append(
+            Listed(
+                patient_id=patient_id,
+                issuer=issuer,
+                study_instance_uid=uid,
+                study_date=on,
+                study_description=description,
+                state="prior" if prior else state,
+                findings=standing.get(pk, 0),
+                lesions=len(lesions),
+                reviewed=sum(lesions),
+                is_reviewed=is_looked_at and all(lesions),
+            )
         )
-        for patient_id, issuer, pk, uid, on, description, state, prior in session.execute(statement)
-    )
+    return tuple(found)
 
 
-__all__ = ["Listed", "study_list"]
+__all__ = ["Listed", "study_list", "study_pks"]

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 from empty_database import empty_database
-from many_findings import fill
+from many_findings import NOW, fill
 from sqlalchemy import event
 from typer.testing import CliRunner
 
 from node.cli import app
 from store.findings import list_findings
+from store.prior_tables import Prior, PriorSearch
 from store.tables import Measurement
 
 FINDINGS, MEASUREMENTS, JOBS, STUDIES = 1200, 4800, 120, 60
@@ -108,3 +109,47 @@ def test_the_table_of_studies_ends_somewhere_and_says_what_it_leaves_out(
     assert len(json.loads(asked(home, "studies", "--json").stdout)) == STUDIES
     done = asked(home, "studies", "--at-most", "60")
     assert (len(done.stdout.splitlines()) - 2, done.stderr) == (STUDIES, "")
+
+
+def test_the_table_of_findings_holds_the_newest_and_says_what_it_leaves_out(
+    home: Path, most: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.cli_findings.MOST_LISTED", 100)
+    done = asked(home, "findings")
+    assert done.stderr == "nadir: 1100 further findings are not listed; --at-most lists more\n"
+    assert len([line for line in done.stdout.splitlines() if " Nodule " in line]) == 100
+    assert len(most) - 1 == max(most) == 400, "nothing else is read"
+    rows = json.loads(told(home, "--json"))
+    newest = sorted({row["finding"] for row in rows})[-30:]
+    assert [row for row in rows if row["finding"] in newest] == json.loads(
+        told(home, "--json", "--at-most", "30")
+    )
+    assert len(list(csv.DictReader(StringIO(told(home, "--csv", "--at-most", "7"))))) == 28
+    done = asked(home, "findings", "--at-most", str(FINDINGS))
+    assert done.stderr == ""
+
+
+def test_the_table_of_priors_has_the_newest_searches_and_says_what_it_leaves_out(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = empty_database(home)
+    when = {"run_after": NOW, "requested_at": NOW}
+    with database.transaction() as session:
+        for number in range(1, 8):
+            session.add(PriorSearch(id=number, study_pk=number, source="PACS@h:104", state="done", **when))
+            session.flush()
+            state = "parked" if number in (2, 3) else "done"
+            session.add(Prior(search_pk=number, study_instance_uid=f"1.{number}", state=state, **when))
+    database.dispose()
+    rows = json.loads(asked(home, "priors", "list", "--json").stdout)
+    assert [row["study_instance_uid"] for row in rows if row["study_instance_uid"]] == [
+        f"1.{n}" for n in range(1, 8)
+    ]
+    monkeypatch.setattr("node.cli_priors.MOST_LISTED", 5)
+    done = asked(home, "priors", "list")
+    assert done.stderr == "nadir: 2 further searches are not listed; --at-most lists more\n"
+    assert len(done.stdout.splitlines()) - 2 == 10
+    assert json.loads(asked(home, "priors", "list", "--json", "--at-most", "5").stdout) == rows[4:]
+    done = asked(home, "priors", "list", "--state", "parked", "--at-most", "1", "--json")
+    assert json.loads(done.stdout) == [rows[5]]
+    assert asked(home, "priors", "list", "--at-most", "7").stderr == ""
