@@ -52,6 +52,7 @@ LEASE_SECONDS = 30.0
 LOOK_SECONDS = 240.0
 LOOP_SECONDS = 0.5
 REST_CAP_SECONDS = 60.0
+FIRST_REST_CAP_SECONDS = 4.0
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
 SHORT_OF_RESOURCES = range(0xA700, 0xA800)
 REFUSALS = frozenset({0x0105, 0x0106, 0x0112, 0x0115, 0x0117, 0x0118, 0x0119, 0x0122, 0x0124, 0x0211})
@@ -220,7 +221,7 @@ class Sender:
     ) -> None:
         """Keep the pace that was set, and leave alone a destination that has no resources or is not there.
 
-        The first failure of an object that it was shown is a short rest: it may be the object's, and others wait.
+        The rests double; after the first failure of an object they stay short: it may be the object's, and others wait.
         """
         pace = self._settings.pause_seconds if self._settings.pause_seconds >= LOOP_SECONDS else 0.0
         self._rest = Rest(began, timedelta(seconds=pace))
@@ -229,9 +230,9 @@ class Sender:
             self._failures = 0
             return
         is_first = answer.was_reached and delivery.last_status in (None, outbox.UNREACHABLE)
-        self._failures += not is_first
-        doubled = 1.0 if is_first else min(REST_CAP_SECONDS, 2.0 ** min(self._failures - 1, 10))
-        pause = max(doubled, answer.retry_after_seconds)
+        self._failures += 1
+        cap = FIRST_REST_CAP_SECONDS if is_first else REST_CAP_SECONDS
+        pause = max(min(cap, 2.0 ** min(self._failures - 1, 10)), answer.retry_after_seconds)
         until = ended + timedelta(seconds=min(pause, LONGEST_RETRY_AFTER_SECONDS))
         self._rest = Rest(began, max(self._rest.lasting, until - began))
 

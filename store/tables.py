@@ -49,9 +49,8 @@ class Study(SQLModel, table=True):
 
     __table_args__ = (
         # Of those alone that are being received: an index of every state would lead SQLite away from the newest ones.
-        Index(
-            "ix_study_receiving", "first_arrival_at", sqlite_where=IS_RECEIVING, postgresql_where=IS_RECEIVING
-        ),
+        # Migration 0011 says so to PostgreSQL too; here that would load its dialect into every listener.
+        Index("ix_study_receiving", "first_arrival_at", sqlite_where=IS_RECEIVING),
     )
     id: int | None = Field(default=None, primary_key=True)
     patient_pk: int = Field(foreign_key="patient.id", index=True)
