@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from node import printing
-from node.cli_options import MOST_LISTED, AsJson, Config, Home, open_database, tell_exported
+from node.cli_options import MOST_LISTED, AsJson, Config, Home, newest_option, open_database, tell_exported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,12 +25,7 @@ def findings(
     superseded: Annotated[bool, typer.Option(help="Also what a newer revision has replaced.")] = False,
     at_most: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            max=2**31 - 1,
-            help=f"So many of the newest; {MOST_LISTED}, with --csv and --json all.",
-            show_default=False,
-        ),
+        newest_option(f"So many of the newest; {MOST_LISTED}, with --csv and --json all."),
     ] = None,
 ) -> None:
     """List what was found and measured, out of SQL: by patient and date, the newest findings alone in the table."""

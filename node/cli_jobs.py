@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from node import printing
-from node.cli_options import MOST_LISTED, AsJson, Config, Home, open_database, operator
+from node.cli_options import MOST_LISTED, AsJson, Config, Home, newest_option, open_database, operator
 from node.flags import load_settings
 from plugins.errors import Refused
 
@@ -35,12 +35,7 @@ def jobs_list(
     ] = None,
     at_most: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            max=2**31 - 1,
-            help=f"So many of the newest; {MOST_LISTED}, with --json all.",
-            show_default=False,
-        ),
+        newest_option(f"So many of the newest; {MOST_LISTED}, with --json all."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -6,7 +6,7 @@ import getpass
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,6 +36,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value for a
 
 MOST_LISTED = 200
 """Rows of a table that would hold the whole history, when nobody asks for more."""
+
+
+def newest_option(said: str) -> Any:
+    """Return the option `--at-most` of a list whose table ends at the newest, given its words of help."""
+    return typer.Option(min=1, max=2**31 - 1, help=said, show_default=False)
 
 
 def models_of(home: Path | None, config: Path | None) -> Places:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from node import printing
-from node.cli_options import MOST_LISTED, AsJson, Config, Home, open_database
+from node.cli_options import MOST_LISTED, AsJson, Config, Home, newest_option, open_database
 
 priors_app = typer.Typer(help="Patients' earlier studies.", no_args_is_help=True)
 COLUMNS = {
@@ -29,12 +29,7 @@ def priors_list(
     ] = None,
     at_most: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            max=2**31 - 1,
-            help=f"So many of the newest searches; {MOST_LISTED}, with --json all.",
-            show_default=False,
-        ),
+        newest_option(f"So many of the newest searches; {MOST_LISTED}, with --json all."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

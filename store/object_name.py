@@ -12,7 +12,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,8 +94,16 @@ class FileSync:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fchmod(descriptor, 0o440)
-            with self._synced(descriptor) as synced:
+            begun = self._begin(descriptor)
+            if begun is None and self._is_on:
+                os.fsync(descriptor)
+            try:
+                synced = _done if begun is None else begun.result
                 yield Unnamed(path=path, descriptor=descriptor, synced=synced, sync=self.sync)
+            finally:
+                if begun is not None:
+                    begun.exception()  # waits
+                    self._is_lent.release()
         finally:
             os.close(descriptor)
 
@@ -104,31 +112,15 @@ class FileSync:
         if self._is_on:
             sync(path)
 
-    @contextmanager
-    def _synced(self, descriptor: int) -> Iterator[Callable[[], object]]:
-        """Give what waits for the bytes of an open file; nothing reads it any more when the block has ended."""
+    def _begin(self, descriptor: int) -> Future[None] | None:
+        """Return the sync of an open file that the thread does; None when it has another one, or there is no thread."""
         if not self._is_on or not self._is_lent.acquire(blocking=False):
-            self._now(descriptor)
-            yield _done
-            return
+            return None
         try:
-            try:
-                future = self._thread.submit(os.fsync, descriptor)
-            except RuntimeError:  # too many threads, or the process ends
-                self._now(descriptor)
-                yield _done
-                return
-            try:
-                yield future.result
-            finally:
-                with suppress(OSError):
-                    future.result()
-        finally:
+            return self._thread.submit(os.fsync, descriptor)
+        except RuntimeError:  # there are too many threads, or the process ends
             self._is_lent.release()
-
-    def _now(self, descriptor: int) -> None:
-        if self._is_on:
-            os.fsync(descriptor)
+            return None
 
 
 @contextmanager

@@ -19,6 +19,17 @@ print("ended")
 """
 
 
+def ended(program: str) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end."""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(
     ("before", "later"),
     [
@@ -38,13 +49,7 @@ print("ended")
 )
 def test_the_end_is_heard_however_and_whenever_it_is_told(before: str, later: str) -> None:
     program = PROGRAM.format(before=before, later=later)
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-        check=False,
-    )
+    done = ended(program)
     assert (done.stdout, done.stderr, done.returncode) == ("ended\n", "", 0)
 
 
@@ -54,13 +59,7 @@ def test_a_terminal_that_closes_does_not_end_what_nohup_runs() -> None:
     program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)" + PROGRAM.format(
         before="", later=hang_up
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-        check=False,
-    )
+    done = ended(program)
     assert (done.stdout, done.returncode) == ("hung up\nended\n", 0)
 
 

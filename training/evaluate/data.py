@@ -95,10 +95,7 @@ def open_data(
 
 
 def manifest_of(path: Path) -> tuple[DataManifest, Path]:
-    """Return the manifest of what `open_data` opens, and the folder that it is in.
-
-    Refuses as that, save for files.
-    """
+    """Return the manifest of what `open_data` opens, and the folder that it is in. Refuses as that, save for files."""
     if (path / MANIFEST).is_file():
         path = path / MANIFEST
     folder = path if path.is_dir() else path.parent
