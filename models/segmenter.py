@@ -44,8 +44,9 @@ class ClassicalNoduleSegmenter:
     """A lung nodule by an adaptive threshold half-way between nodule and lung, cut loose from vessels and wall.
 
     Cutting loose is an opening with a ball that is a fraction of the largest ball which fits around the seed, then
-    a limit on how far from that ball's centre the lesion may reach. Spiculae thinner than the opening are lost, and
-    a nodule that is no thicker than the vessel or wall it sits on is cut by a guess.
+    a limit on how far from that ball's centre the lesion may reach. What the opening takes away grows back at least one
+    voxel along each axis, for slices may lie further apart than it is wide. Spiculae thinner than the opening are
+    lost, and a nodule that is no thicker than the vessel or wall it sits on is cut by a guess.
     """
 
     opening: float = 0.5
@@ -64,7 +65,7 @@ class ClassicalNoduleSegmenter:
         """Return the card: a fixed procedure with these settings."""
         return ModelCard(
             name="classical-nodule-segmenter",
-            version="0.1.0",
+            version="0.2.0",
             kind="classical",
             intended_use="lung nodules of 4 to 60 mm on CT in HU, from one point inside; research use only",
             parameters=asdict(self),
@@ -119,12 +120,10 @@ class ClassicalNoduleSegmenter:
         opened_mm = self.opening * radius_mm
         labels = cc3d.connected_components(depth > opened_mm, connectivity=26)
         core = (labels == labels[centre]) & (distance <= self.reach * radius_mm)
-        away = ndimage.distance_transform_edt(~core, sampling=spacing_mm)
-        grown = (
-            piece
-            & (away <= opened_mm + 0.5 * min(spacing_mm))
-            & (distance <= self.reach * radius_mm + opened_mm)
-        )
+        regrown_mm = opened_mm + 0.5 * min(spacing_mm)
+        steps_mm = [min(s, regrown_mm) for s in spacing_mm]
+        away = ndimage.distance_transform_edt(~core, sampling=steps_mm)
+        grown = piece & (away <= regrown_mm) & (distance <= self.reach * radius_mm + opened_mm)
         pieces = cc3d.connected_components(grown, connectivity=6)
         loose: BoolArray = pieces == pieces[centre]
         return ndimage.binary_fill_holes(loose) if loose.any() else loose

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import random
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -34,6 +35,19 @@ def test_it_is_a_lesion_segmenter_with_a_card() -> None:
     assert segmenter.card.sha256 != ClassicalNoduleSegmenter(opening=0.6).card.sha256
 
 
+def ball(
+    diameter: float, hu: float, spacing: Spacing, off: tuple[float, float, float]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """What is drawn from the voxel nearest to a ball's centre, and the voxels whose centres lie in the ball."""
+    shape = tuple(2 * round(24 / s) + 1 for s in spacing)
+    seed = (shape[0] // 2, shape[1] // 2, shape[2] // 2)
+    image = np.full(shape, -850.0, dtype=np.float32)
+    centre = (seed[0] + off[0], seed[1] + off[1], seed[2] + off[2])
+    signed_mm = distance(shape, spacing, centre) - diameter / 2
+    painted(signed_mm, float(np.mean(spacing)), hu, image)
+    return ClassicalNoduleSegmenter().segment(image, spacing, seed), signed_mm < 0
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     diameter=st.floats(6.0, 26.0),
@@ -41,18 +55,21 @@ def test_it_is_a_lesion_segmenter_with_a_card() -> None:
     spacing=st.sampled_from([(1.0, 0.7, 0.7), (2.5, 0.8, 0.8), (1.25, 0.6, 0.6)]),
     off=st.tuples(*[st.floats(-0.5, 0.5)] * 3),
 )
-def test_a_ball_has_its_volume(
+@example(diameter=6.0, hu=30.0, spacing=(2.5, 0.8, 0.8), off=(0.0, 0.5, 0.5))
+def test_a_ball_is_the_voxels_whose_centres_lie_in_it(
     diameter: float, hu: float, spacing: Spacing, off: tuple[float, float, float]
 ) -> None:
-    shape = tuple(2 * round(24 / s) + 1 for s in spacing)
-    seed = (shape[0] // 2, shape[1] // 2, shape[2] // 2)
-    image = np.full(shape, -850.0, dtype=np.float32)
-    centre = tuple(i + o for i, o in zip(seed, off, strict=True))
-    painted(distance(shape, spacing, centre) - diameter / 2, float(np.mean(spacing)), hu, image)
-    found = ClassicalNoduleSegmenter().segment(image, spacing, seed)
-    volume = np.count_nonzero(found) * np.prod(spacing)
-    tolerance = 0.06 + 0.4 * max(spacing) / diameter
-    assert volume == pytest.approx(np.pi / 6 * diameter**3, rel=tolerance)
+    found, inside = ball(diameter, hu, spacing, off)
+    dice = 2 * np.count_nonzero(found & inside) / (np.count_nonzero(found) + np.count_nonzero(inside))
+    assert dice > max(0.9, 1 - 0.9 / diameter)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 0.7, 0.7), (2.5, 0.8, 0.8), (1.25, 0.6, 0.6)])
+@pytest.mark.parametrize("diameter", [6.0, 9.0, 20.0])
+def test_a_ball_has_its_volume_wherever_it_lies_between_the_voxels(diameter: float, spacing: Spacing) -> None:
+    places = itertools.product((-0.5, 0.0, 0.25), repeat=3)
+    drawn = [np.count_nonzero(ball(diameter, 30.0, spacing, off)[0]) for off in places]
+    assert np.mean(drawn) * np.prod(spacing) == pytest.approx(np.pi / 6 * diameter**3, rel=0.06)
 
 
 def test_a_vessel_that_runs_into_a_nodule_is_cut_off() -> None:
