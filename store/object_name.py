@@ -19,6 +19,7 @@ from pathlib import Path
 
 from store.checked_copy import sync
 from store.failpoint import reach
+from store.rename import rename_new
 
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV})
 
@@ -48,7 +49,7 @@ class Unnamed:
         Raises OSError; a name whose bytes did not get to the disk is taken back.
         """
         try:
-            os.link(self.path, target)
+            rename_new(self.path, target)
         except FileExistsError:
             self.synced()
             with names_held(target.parent):

@@ -25,6 +25,7 @@ from sqlalchemy import event as sql_event
 
 from node.listener import Listener
 from store import database as database_module
+from store import object_name
 
 pytestmark = pytest.mark.fault
 
@@ -142,7 +143,7 @@ def listening(node: SmallNode, receive_path: str) -> Iterator[RawPeer]:
         listener.stop()
 
 
-@pytest.mark.parametrize("call", ["fsync", "link"])
+@pytest.mark.parametrize("call", ["fsync", "rename_new"])
 def test_a_disk_that_fails_is_answered_with_a700_and_recovers(
     small: SmallNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, receive_path: str, call: str
 ) -> None:
@@ -157,7 +158,7 @@ def test_a_disk_that_fails_is_answered_with_a700_and_recovers(
                     raise OSError(code, os.strerror(code))
 
                 with monkeypatch.context() as failing:
-                    failing.setattr(os, call, fail)
+                    failing.setattr(os if call == "fsync" else object_name, call, fail)
                     assert image.send(peer, 1000 + number) == OUT_OF_RESOURCES
                 assert image.send(peer, number) == SUCCESS
         assert_nothing_half_kept(small.home, {UID.format(one) for one in range(1, number + 1)})
