@@ -25,9 +25,10 @@ class NnUNet(Adapter):
     """A trained nnU-Net v2 with one input channel: the folder that holds `dataset.json`, `plans.json`, `fold_N`.
 
     Its checkpoints are pickles, which are programs: they are unpacked only from a folder that is vouched for. The image
-    is given along the axes of the patient (Z to the head, Y to the back, X to the left), as SimpleITK reads an axial
-    series; an oblique series is given along the nearest axes. Of a network of regions each region is drawn whole, with
-    those that lie in it.
+    is given along the axes of the patient as the reader of its plans gave those that it learned from: Z to the head, Y
+    to the back, X to the left, as SimpleITK reads an axial series, or Y to the front and X to the right (RAS); an
+    oblique series is given along the nearest axes. Of a network of regions each region is drawn whole, with those that
+    lie in it.
     """
 
     checkpoint: str = "checkpoint_final.pth"
@@ -45,7 +46,7 @@ class NnUNet(Adapter):
             raise BadModel("not-installed", "nnunetv2 is not installed: pip install nnunetv2") from error
         return ModelCard(
             name=trained.name,
-            version=f"nnunetv2 {engine}",
+            version=f"nnunetv2 {engine}{' RAS' if trained.is_ras else ''}",
             kind="learned",
             intended_use=trained.intended_use,
             parameters={"checkpoint": self.checkpoint, "mirroring": self.mirroring},
@@ -56,7 +57,8 @@ class NnUNet(Adapter):
         """Return one finding for each organ and each lesion that the network drew. Raises BadModel."""
         trained = self._trained()
         axes = PatientAxes.of(volume)
-        image = np.ascontiguousarray(axes.to_patient(volume.array))[None]
+        turn = (slice(None), *[slice(None, None, -1 if trained.is_ras else 1)] * 2)
+        image = np.ascontiguousarray(axes.to_patient(volume.array)[turn])[None]
         try:
             spacing_mm = [float(s) for s in axes.spacing(volume.spacing_mm)]
             labels = np.asarray(self._predict(image, spacing_mm, trained.folds))
@@ -64,7 +66,7 @@ class NnUNet(Adapter):
             raise
         except Exception as error:  # a border: foreign code raises anything
             raise BadModel("model-failed", f"nnU-Net stopped with {said_by(error)}") from error
-        pictures = trained.pictures(np.ascontiguousarray(axes.from_patient(labels)).astype(np.int32))
+        pictures = trained.pictures(np.ascontiguousarray(axes.from_patient(labels[turn])).astype(np.int32))
         return tuple(one for picture in pictures for one in findings_of(picture, trained.names, volume))
 
     def _trained(self) -> Trained:

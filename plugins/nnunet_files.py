@@ -15,6 +15,14 @@ from numpy.typing import NDArray
 from models.files import BadModel
 
 WHOLE = "copy the whole folder of the training"
+AS_STORED = "SimpleITKIO"
+READERS: Mapping[str, bool] = {
+    AS_STORED: False,
+    "NibabelIO": False,
+    "SimpleITKIOWithReorient": True,
+    "NibabelIOWithReorient": True,
+}
+"""The readers of nnU-Net for volumes, and whether one turns them to RAS; else they are given as they are stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +39,8 @@ class Trained:
     """The numbers that lie in what bears this one: its own and, of a region, those of the regions within it."""
     folds: tuple[int | str, ...]
     """The folds with weights, whose answers are averaged; `all` is the one that learned from everything."""
+    is_ras: bool
+    """Whether X ran to the right and Y to the front in what it learned from, else to the left and to the back."""
 
     def pictures(self, labels: NDArray[np.int32]) -> Iterator[NDArray[np.int32]]:
         """Yield what it drew as pictures that may overlap: each region whole, and what belongs to none.
@@ -50,13 +60,10 @@ def read_trained(folder: Path, checkpoint: str) -> Trained:
     """Return what a folder with `dataset.json`, `plans.json` and `fold_N` says of its network.
 
     Raises BadModel: `no-nnunet` when one of them or the checkpoint is missing, `bad-metadata`, `bundle-channels` for
-    a network that wants more than one image at a time.
+    a network that wants more than one image at a time, `unknown-reader` for one whose images no one of `READERS` read.
     """
     plain = _dataset(folder)
-    if not (folder / "plans.json").is_file():
-        raise BadModel(
-            "no-nnunet", f"the folder has no plans.json, which says how the network is built: {WHOLE}"
-        )
+    reader = _reader(_plans(folder), plain)
     meant = _meant(plain["labels"])
     names = _written(plain, meant)
     return Trained(
@@ -65,6 +72,7 @@ def read_trained(folder: Path, checkpoint: str) -> Trained:
         names=names,
         regions={number: meant[name] for number, name in names.items()},
         folds=_folds(folder, checkpoint),
+        is_ras=READERS[reader],
     )
 
 
@@ -82,6 +90,34 @@ def _dataset(folder: Path) -> dict[str, Any]:
     if channels != 1:
         raise BadModel("bundle-channels", f"the network wants {channels} images at a time; one is given")
     return plain
+
+
+def _plans(folder: Path) -> Mapping[str, Any]:
+    try:
+        plain = json.loads((folder / "plans.json").read_text())
+    except OSError as error:
+        raise BadModel(
+            "no-nnunet", f"the folder has no plans.json, which says how the network is built: {WHOLE}"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise BadModel("bad-metadata", f"plans.json cannot be read ({error}); {WHOLE}") from error
+    if not isinstance(plain, dict):
+        raise BadModel("bad-metadata", f"plans.json is no table of keys and values; {WHOLE}")
+    return plain
+
+
+def _reader(plans: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
+    """Return which reader gave the images that were learned from: the plans say it, or else dataset.json."""
+    said = plans.get("image_reader_writer")
+    if said is None and (said := dataset.get("overwrite_image_reader_writer")) in (None, "None"):
+        said = AS_STORED
+    if not isinstance(said, str) or said not in READERS:
+        raise BadModel(
+            "unknown-reader",
+            f"the network learned from images of the reader '{said}', and how that turns a patient is not known here;"
+            f" known are {', '.join(READERS)}",
+        )
+    return said
 
 
 def _meant(labels: Mapping[str, Any]) -> dict[str, frozenset[int]]:

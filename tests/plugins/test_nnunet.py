@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -158,6 +159,81 @@ def test_the_image_is_given_along_the_patient_and_the_answer_comes_back_on_the_s
     affine = AXIAL[:, [1, 0, 2, 3]] @ np.diag([-1.0, -1.0, 1.0, 1.0])
     affine[:3, 3] = AXIAL[:3, :3] @ [23, 31, 0] + AXIAL[:3, 3]
     assert np.array_equal(drawn(plugin, turned, affine)["lung tumour"], truth.transpose(1, 0, 2)[::-1, ::-1])
+
+
+def with_reader(folder: Path, plans: object, dataset: object = None) -> Path:
+    for name, key, reader in (
+        ("plans.json", "image_reader_writer", plans),
+        ("dataset.json", "overwrite_image_reader_writer", dataset),
+    ):
+        plain = json.loads((folder / name).read_text())
+        plain.pop(key, None)
+        (folder / name).write_text(json.dumps(plain if reader is None else {**plain, key: reader}))
+    return folder
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize(
+    ("plans", "dataset", "towards"),
+    [
+        ("SimpleITKIO", None, "LP"),
+        ("NibabelIO", None, "LP"),
+        ("NibabelIOWithReorient", None, "RA"),
+        ("SimpleITKIOWithReorient", None, "RA"),
+        ("SimpleITKIO", "NibabelIOWithReorient", "LP"),
+        (None, "NibabelIOWithReorient", "RA"),
+        (None, "None", "LP"),
+        (None, None, "LP"),
+    ],
+)
+def test_the_image_is_given_as_the_reader_gave_those_that_the_network_learned_from(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    plans: str | None,
+    dataset: str | None,
+    towards: str,
+) -> None:
+    hu = image()
+    stored = nibabel.Nifti1Image(
+        hu.transpose(2, 1, 0), np.diag([-1.0, -1.0, 1.0, 1.0]) @ AXIAL[:, [2, 1, 0, 3]]
+    )
+    ras = np.asarray(nibabel.as_closest_canonical(stored).dataobj).transpose(2, 1, 0)
+    seen: list[Any] = []
+
+    def first_octant(_: object, array: Any, properties: dict[str, list[float]]) -> Any:
+        assert properties == {"spacing": [2.0, 1.0, 1.0]}
+        seen.append(array[0].copy())
+        labels = np.zeros(array.shape[1:], dtype=np.uint8)
+        labels[:12, :16, :20] = 1
+        return labels
+
+    monkeypatch.setattr(Threshold, "predict_single_npy_array", first_octant)
+    plugin = as_plugin(with_reader(write_folder(tmp_path / "model"), plans, dataset))
+    found = drawn(plugin, hu, AXIAL)["lung tumour"]
+    wanted = np.zeros(hu.shape, dtype=bool)
+    if towards == "LP":
+        wanted[:12, :16, :20] = True
+        assert np.array_equal(seen[0], hu) and plugin.version == "nnunetv2 2.8.1"
+    else:
+        wanted[:12, 16:, 20:] = True
+        assert np.array_equal(seen[0], ras) and plugin.version == "nnunetv2 2.8.1 RAS"
+    assert np.array_equal(found, wanted)
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize(
+    ("plans", "dataset"), [("NaturalImage2DIO", None), (None, "Tiff3DIO"), (["NibabelIO"], None)]
+)
+def test_a_network_whose_images_another_reader_read_is_refused_by_its_name(
+    tmp_path: Path, plans: object, dataset: object
+) -> None:
+    folder = with_reader(write_folder(tmp_path / "model"), plans, dataset)
+    with pytest.raises(Refused, match="unknown-reader: the network learned from images of the reader") as no:
+        as_plugin(folder)
+    assert str(plans or dataset) in no.value.sentence
+    (folder / "plans.json").write_text("[" * 100_000)
+    with pytest.raises(Refused, match=r"bad-metadata: plans.json cannot be read"):
+        as_plugin(folder)
 
 
 def with_labels(folder: Path, labels: object, order: list[int] | None = None) -> Path:
