@@ -89,10 +89,10 @@ def evaluate(
     A model of several folds is cross-validated: each patient is judged by the weights that have not seen him.
     """
     require_learn()
-    from training.evaluate.data import open_data
+    from training.evaluate.data import MANIFEST, open_data
     from training.evaluate.families import open_subject
     from training.evaluate.judging import judge_model
-    from training.evaluate.kept import write_kept
+    from training.evaluate.kept import NAME, kept_text
     from training.evaluate.report import write_report
 
     subject = open_subject(_of_the_node(model, home, config) if keep else model)
@@ -117,8 +117,7 @@ def evaluate(
             beside=others,
             progress=tell,
         )
-    paths = (*write_report(found, folder), write_kept(found, folder))
-    opened.manifest.write(folder / "manifest.json")
+    *paths, _ = write_report(found, folder, {NAME: kept_text(found), MANIFEST: opened.manifest.text()})
     _tell(found, [str(path) for path in paths], _kept(folder, home, config) if keep else None, as_json)
 
 

@@ -86,7 +86,11 @@ class DataManifest:
 
     def write(self, path: Path) -> None:
         """Write the manifest and its hash as JSON."""
-        path.write_text(json.dumps({**self._plain(), "sha256": self.sha256}, indent=1) + "\n")
+        path.write_text(self.text())
+
+    def text(self) -> str:
+        """Return the manifest and its hash as JSON."""
+        return json.dumps({**self._plain(), "sha256": self.sha256}, indent=1) + "\n"
 
     def _plain(self) -> dict[str, object]:
         return {"name": self.name, "cases": [asdict(case) for case in self.cases]}

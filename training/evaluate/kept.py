@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from training.evaluate.froc import RATES
@@ -81,11 +80,9 @@ def kept(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def write_kept(evaluation: Evaluation, folder: Path) -> Path:
-    """Write what is kept into a folder and return the file."""
-    path = folder / NAME
-    path.write_text(json.dumps(kept(evaluation), separators=(",", ":"), allow_nan=False) + "\n")
-    return path
+def kept_text(evaluation: Evaluation) -> str:
+    """Return what is kept as the text of its file."""
+    return json.dumps(kept(evaluation), separators=(",", ":"), allow_nan=False) + "\n"
 
 
 def _sections(sections: Sequence[Section]) -> Iterator[dict[str, Any]]:
@@ -132,4 +129,4 @@ def _rounded(value: Any, digits: int = DIGITS) -> Any:
     return [_rounded(inner, digits) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
-__all__ = ["COLUMNS", "NAME", "Column", "kept", "write_kept"]
+__all__ = ["COLUMNS", "NAME", "Column", "kept", "kept_text"]

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -20,6 +21,8 @@ from training.evaluate.charts import svg
 from training.evaluate.section import Headline, Section
 
 FORMAT = 1
+JSON = "report.json"
+"""The file of a report that is put in place first and taken away last."""
 RESEARCH_USE = "For research use only"
 OF_THE_CARD = "What the card of the model says of its limits"
 FROM_CARD = "This is of the data that the model was made from and judged on then, not of those judged here."
@@ -74,15 +77,35 @@ class Evaluation:
         }
 
 
-def write_report(evaluation: Evaluation, folder: Path) -> tuple[Path, Path, Path]:
-    """Write the three files and return their paths; what an earlier report left under these names is replaced."""
+def write_report(
+    evaluation: Evaluation, folder: Path, beside: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Path, ...]:
+    """Write the three files, and texts `beside` them by name, and return their paths in this order.
+
+    What an earlier report left under these names is replaced: it stays whole until all files of this one are made, and
+    none of it is left beside the first of them.
+    """
     from training.evaluate.paper import report_pdf
 
     folder.mkdir(parents=True, exist_ok=True)
-    paths = (folder / "report.json", folder / "report.html", folder / "report.pdf")
-    paths[0].write_text(json.dumps(evaluation.plain(), indent=1, allow_nan=False) + "\n")
-    paths[1].write_text(report_html(evaluation))
-    paths[2].write_bytes(report_pdf(evaluation))
+    contents = {
+        JSON: (json.dumps(evaluation.plain(), indent=1, allow_nan=False) + "\n").encode(),
+        "report.html": report_html(evaluation).encode(),
+        "report.pdf": report_pdf(evaluation),
+        **{name: text.encode() for name, text in beside.items()},
+    }
+    paths = tuple(folder / name for name in contents)
+    halves = tuple(folder / f".{name}.half" for name in contents)
+    try:
+        for half, content in zip(halves, contents.values(), strict=True):
+            half.write_bytes(content)
+        for path in reversed(paths):
+            path.unlink(missing_ok=True)
+        for half, path in zip(halves, paths, strict=True):
+            half.replace(path)
+    finally:
+        for half in halves:
+            half.unlink(missing_ok=True)
     return paths
 
 
@@ -120,5 +143,6 @@ def title(evaluation: Evaluation) -> str:
 
 
 __all__ = [
-    "FORMAT", "FROM_CARD", "OF_THE_CARD", "RESEARCH_USE", "Evaluation", "pages", "report_html", "title", "write_report",
+    "FORMAT", "FROM_CARD", "JSON", "OF_THE_CARD", "RESEARCH_USE", "Evaluation", "pages", "report_html", "title",
+    "write_report",
 ]  # fmt: skip

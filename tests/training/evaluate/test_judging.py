@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -128,6 +128,56 @@ def test_the_same_judgement_gives_the_same_bytes(judged: Evaluation, crops: Data
     written = (write_report(one, tmp_path / name) for name, one in (("a", judged), ("b", again)))
     for first, second in zip(*written, strict=True):
         assert first.read_bytes() == second.read_bytes()
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_report_that_cannot_be_made_leaves_the_earlier_one_whole(
+    judged: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_report(judged, tmp_path, {"evaluation.json": "1", "manifest.json": "1"})
+    before = _contents(tmp_path)
+    other = replace(judged, model={**judged.model, "name": "another"})
+    with monkeypatch.context() as faulty, pytest.raises(OSError, match="no paper"):
+        faulty.setattr("training.evaluate.paper.report_pdf", _fails(OSError("no paper")))
+        write_report(other, tmp_path, {"evaluation.json": "2", "manifest.json": "2"})
+    assert _contents(tmp_path) == before and len(before) == 5
+    with monkeypatch.context() as full, pytest.raises(OSError, match="no space"):
+        full.setattr(Path, "write_bytes", _fails(OSError("no space")))
+        write_report(other, tmp_path, {"evaluation.json": "2", "manifest.json": "2"})
+    assert _contents(tmp_path) == before
+
+
+def test_a_report_that_was_interrupted_at_any_file_stands_beside_none_of_the_earlier_one(
+    judged: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replace(judged, model={**judged.model, "name": "another"})
+    fresh = write_report(other, tmp_path / "fresh", {"evaluation.json": "2", "manifest.json": "2"})
+    put = Path.replace
+    for at in range(5):
+        folder = tmp_path / str(at)
+        write_report(judged, folder, {"evaluation.json": "1", "manifest.json": "1"})
+        done: list[Path] = []
+
+        def stopped(half: Path, path: Path, done: list[Path] = done, at: int = at) -> Path:
+            if len(done) == at:
+                raise KeyboardInterrupt
+            done.append(path)
+            return put(half, path)
+
+        with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+            killed.setattr(Path, "replace", stopped)
+            write_report(other, folder, {"evaluation.json": "2", "manifest.json": "2"})
+        assert _contents(folder) == {path.name: path.read_bytes() for path in fresh[:at]}
+
+
+def _fails(error: Exception) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
 
 
 def test_the_crop_stands_unchanged_in_its_larger_volumes(crops: Data) -> None:
