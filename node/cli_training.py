@@ -99,11 +99,7 @@ def evaluate(
     if keep:
         _require_known(subject.sha256, home, config)
     opened = replace(open_data(data, root, fold or (), side or ()), scans=scans)
-    if folder.resolve() == opened.root.resolve():
-        raise Refused(
-            "out-is-data",
-            f"{folder} holds the data, whose manifest a report would replace; name another --out",
-        )
+    _require_apart(folder, data, opened.root)
     _require_scans(scans)
     others = [open_subject(str(run)) for run in beside or ()]
     _require_writable(folder)
@@ -160,6 +156,23 @@ def _require_scans(folder: Path | None) -> None:
     if folder is not None and not present(folder):
         raise Refused(
             "no-scans", f"there is no whole CT in {folder}; --scans looks there for {', '.join(SCANS)}"
+        )
+
+
+def _require_apart(folder: Path, data: Path, root: Path) -> None:
+    """Refuse to put a report, which has a manifest, into a folder of data; that of an earlier report is none."""
+    from training.evaluate.data import table_of
+
+    own = {place.resolve() for place in (root, data if data.is_dir() else data.parent)}
+    if folder.resolve() in own:
+        raise Refused(
+            "out-is-data",
+            f"{folder} holds the data, whose manifest a report would replace; name another --out",
+        )
+    if (there := table_of(folder)) is not None:
+        raise Refused(
+            "out-is-data",
+            f"{folder} holds another data set ({there}), in whose place a report would stand; name another --out",
         )
 
 

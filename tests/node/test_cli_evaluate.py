@@ -105,6 +105,42 @@ def test_a_seed_below_nought_is_a_wrong_command_line(tmp_path: Path) -> None:
     assert said.exit_code == 2 and "--seed" in said.output
 
 
+@pytest.mark.parametrize(
+    ("data", "out", "named"),
+    [
+        ("set/manifest.json", "set", "set"),
+        ("set", "set/../set", "set"),
+        ("crops/manifest.json", "other", "manifest.json"),
+        ("crops/manifest.json", "divided", "split.json"),
+        ("crops/manifest.json", "table", "nodules.csv"),
+        ("report/manifest.json", "report", "report"),
+        ("crops/manifest.json", "report", ""),
+    ],
+)
+def test_a_report_is_put_into_no_folder_of_data_but_over_an_earlier_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, out: str, named: str
+) -> None:
+    def judged(*_: object, **__: object) -> None:
+        raise Refused("judged", "this far it comes")
+
+    monkeypatch.setattr("training.evaluate.judging.judge_model", judged)
+    (crops := tmp_path / "crops").mkdir()
+    manifest = write_crops(crops, patients=1).read_bytes()
+    for name in ("set", "other", "divided", "table", "report"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_bytes(manifest)
+    (tmp_path / "report" / "report.json").write_text("{}")
+    (tmp_path / "divided" / "report.json").write_text("{}")
+    (tmp_path / "divided" / "split.json").write_text("{}")
+    (tmp_path / "table" / "manifest.json").rename(tmp_path / "table" / "nodules.csv")
+    asked = ["--data", str(tmp_path / data), "--root", str(crops), "--out", str(tmp_path / out)]
+    said = CliRunner().invoke(app, ["evaluate", "classical-nodule-segmenter", *asked])
+    assert isinstance(said.exception, Refused), said.output
+    assert said.exception.code == ("out-is-data" if named else "judged")
+    assert named in said.exception.sentence
+    assert (tmp_path / "set" / "manifest.json").read_bytes() == manifest
+
+
 def pickled(folder: Path) -> None:
     """Put a pickle in the place of the weights of a model, and vouch for it."""
     weights, said = folder / "fold0.safetensors", json.loads((folder / "manifest.json").read_text())

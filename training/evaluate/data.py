@@ -12,11 +12,13 @@ from training.lidc import lidc_manifest
 from training.manifest import Case, DataManifest, read_manifest, require_images_apart
 from training.nodules_in_scans import CROPS, IN_SCANS, nodules_in_scans
 from training.scans import present
-from training.split import SIDES, TRAIN, VALIDATION, Split, split_of
+from training.split import SIDES, SPLIT, TRAIN, VALIDATION, Split, split_of
 from training.sts import sts_manifest
 
 MANIFEST = "manifest.json"
 """A folder that holds one is read by it."""
+REPORT = "report.json"
+"""The file of a report that is put in place first and taken away last; its manifest says what was judged."""
 NODULES, PATIENTS = "nodules.csv", "patients.csv"
 """Tables by which folders of crops and of sarcomas are known."""
 UNFINISHED = "unfinished"
@@ -94,6 +96,15 @@ def open_data(
     return data
 
 
+def table_of(folder: Path) -> str | None:
+    """Return the file by which a folder is one of data, or None; a manifest beside a report is the report's."""
+    for name in (SPLIT, NODULES, PATIENTS):
+        if (folder / name).exists():
+            return name
+    is_own = (folder / MANIFEST).exists() and not (folder / REPORT).exists()
+    return MANIFEST if is_own else None
+
+
 def manifest_of(path: Path) -> tuple[DataManifest, Path]:
     """Return the manifest of what `open_data` opens, and the folder that it is in. Refuses as that, save for files."""
     if (path / MANIFEST).is_file():
@@ -150,4 +161,4 @@ def _of_folder(folder: Path) -> DataManifest:
     return lidc_manifest(folder)
 
 
-__all__ = ["Data", "manifest_of", "open_data", "open_learnable"]
+__all__ = ["Data", "manifest_of", "open_data", "open_learnable", "table_of"]

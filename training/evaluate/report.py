@@ -18,11 +18,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from training.evaluate.charts import svg
+from training.evaluate.data import REPORT
 from training.evaluate.section import Headline, Section
 
 FORMAT = 1
-JSON = "report.json"
-"""The file of a report that is put in place first and taken away last."""
 RESEARCH_USE = "For research use only"
 OF_THE_CARD = "What the card of the model says of its limits"
 FROM_CARD = "This is of the data that the model was made from and judged on then, not of those judged here."
@@ -89,7 +88,7 @@ def write_report(
 
     folder.mkdir(parents=True, exist_ok=True)
     contents = {
-        JSON: (json.dumps(evaluation.plain(), indent=1, allow_nan=False) + "\n").encode(),
+        REPORT: (json.dumps(evaluation.plain(), indent=1, allow_nan=False) + "\n").encode(),
         "report.html": report_html(evaluation).encode(),
         "report.pdf": report_pdf(evaluation),
         **{name: text.encode() for name, text in beside.items()},
@@ -143,6 +142,5 @@ def title(evaluation: Evaluation) -> str:
 
 
 __all__ = [
-    "FORMAT", "FROM_CARD", "JSON", "OF_THE_CARD", "RESEARCH_USE", "Evaluation", "pages", "report_html", "title",
-    "write_report",
+    "FORMAT", "FROM_CARD", "OF_THE_CARD", "RESEARCH_USE", "Evaluation", "pages", "report_html", "title", "write_report",
 ]  # fmt: skip
