@@ -11,6 +11,7 @@ from typing import Any
 from models.bundle_channels import Kind, kind_of
 from models.extras import how_to_install
 from models.files import BadModel
+from models.yaml_text import read_yaml
 
 SECTIONS = ("network_def", "preprocessing", "inferer", "postprocessing")
 INFERENCE = ("inference.json", "inference.yaml", "inference.yml")
@@ -196,7 +197,7 @@ def _yaml(text: str) -> Any:
             "not-installed", f"a bundle in YAML needs PyYAML: {how_to_install('learn')}"
         ) from error
     try:
-        return yaml.safe_load(text)
+        return read_yaml(text)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
 

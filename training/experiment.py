@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from models.networks import steps_of
+from models.yaml_text import read_yaml
 from plugins.errors import Refused
 from training.setting import A_FLAG, A_TABLE, A_TEXT, Wanted, number, require, whole
 from training.task_setting import require_settings
@@ -127,10 +128,12 @@ def read_experiments(path: Path) -> tuple[Experiment, ...]:
 
     try:
         text = path.read_text(encoding="utf-8")
+        plain = read_yaml(text)
         _require_once(yaml.compose(text, Loader=yaml.SafeLoader), path)
-        plain = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise Refused("no-experiment", f"{path} cannot be read as YAML ({error})") from error
+    except ValueError as error:
+        raise Refused("bad-experiment", f"{path} cannot be used: {error}") from error
     if not isinstance(plain, dict):
         raise Refused("bad-experiment", f"{path} holds no settings")
     plain = _as_json(plain, path)

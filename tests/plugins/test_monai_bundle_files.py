@@ -10,6 +10,7 @@ import pytest
 from opened_bundle import IMAGE, OUTPUT, bundle_of, oblique, says
 from small_bundle import write_bundle
 from thorax import study_of
+from yaml_texts import alias_bomb
 
 from models.tree import tree_sha256
 from plugins.errors import Refused
@@ -127,6 +128,8 @@ def test_a_folder_that_is_no_such_bundle_says_what_is_missing(tmp_path: Path, br
         ),
         ("list", "bad-inference: configs/inference.json is no table"),
         ("yaml", r"bad-inference: configs/inference.yaml cannot be read \(while parsing"),
+        ("bomb", "bad-inference: configs/inference.yaml cannot be read .it holds more than 100000 values"),
+        ("stamp", "bad-inference: configs/inference.yaml .* .'now' in line 1 cannot be read as timestamp"),
         (
             "torchscript",
             r"no-bundle: models/model.pt is not there; models/model.ts is TorchScript, .* not read here",
@@ -139,10 +142,11 @@ def test_what_is_wrong_with_the_files_of_a_bundle_is_told_when_it_is_opened(
 ) -> None:
     folder = write_bundle(tmp_path / "bundle")
     inference, weights = folder / "configs" / "inference.json", folder / "models" / "model.pt"
-    if broken in ("no-inference", "yaml"):
+    yaml = {"yaml": "network_def: {", "bomb": alias_bomb(), "stamp": "network_def: !!timestamp now"}
+    if broken in ("no-inference", *yaml):
         inference.unlink()
-    if broken == "yaml":
-        inference.with_suffix(".yaml").write_text("network_def: {")
+    if broken in yaml:
+        inference.with_suffix(".yaml").write_text(yaml[broken])
     elif broken == "no-inferer":
         kept = {k: v for k, v in json.loads(inference.read_text()).items() if k != "inferer"}
         inference.write_text(json.dumps(kept))

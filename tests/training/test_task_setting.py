@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from ball_nodules import TINY, write_crops
+from yaml_texts import alias_bomb
 
 from models.nodule_detector import DetectorView, Search
 from models.nodule_passes import NoduleView
@@ -32,6 +33,29 @@ def read_with(tmp_path: Path, model: str, key: str, said: str) -> tuple[Experime
     inner[last] = yaml.safe_load(said)
     (path := tmp_path / "wrong.yaml").write_text(yaml.safe_dump(plain))
     return read_experiments(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("seed: 2026-13-45", r"'2026-13-45' in line 1 cannot be read as timestamp; put it between quotes"),
+        ("seed: !!timestamp abc", "'abc' in line 1 cannot be read as timestamp"),
+        ("seed: !!int abc", "'abc' in line 1 cannot be read as int"),
+        ("seed: !!int ''", "'' in line 1 cannot be read as int"),
+        ("seed: !!bool abc", "'abc' in line 1 cannot be read as bool"),
+        ("seed: !!float abc", "'abc' in line 1 cannot be read as float"),
+        ("seed: " + "9" * 5000, f"'{'9' * 40}' in line 1 cannot be read as int"),
+        ("seed: " + "[" * 3000 + "]" * 3000, "its values lie too deep in each other"),
+        ("seed: &a [*a]", "it holds more than 100000 values"),
+        (alias_bomb(), r"it holds more than 100000 values, with those that its aliases \(\*name\) say again"),
+    ],
+)
+def test_a_word_that_is_no_value_and_what_has_no_end_are_refused_with_where_they_stand(
+    tmp_path: Path, line: str, told: str
+) -> None:
+    (path := tmp_path / "wrong.yaml").write_text(f"{line}\nname: a\n")
+    with pytest.raises(Refused, match=rf"^bad-experiment: .*wrong.yaml cannot be used: {told}"):
+        read_experiments(path)
 
 
 @pytest.mark.parametrize(
