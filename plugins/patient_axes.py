@@ -26,7 +26,12 @@ class PatientAxes:
     @classmethod
     def of(cls, volume: Volume) -> PatientAxes:
         """Return the axes of a volume, from its affine."""
-        directions = np.asarray(volume.geometry.affine, dtype=np.float64)[:3, :3]
+        return cls.along(volume.geometry.affine)
+
+    @classmethod
+    def along(cls, affine: NDArray[Any]) -> PatientAxes:
+        """Return the axes of an array by the affine from its index to LPS."""
+        directions = np.asarray(affine, dtype=np.float64)[:3, :3]
         cosines = directions / np.linalg.norm(directions, axis=0)
         order: list[int] = []
         for patient_axis in (2, 1, 0):
@@ -59,3 +64,7 @@ class PatientAxes:
     def _step(self) -> tuple[slice, slice, slice]:
         z, y, x = (slice(None, None, -1 if flip else 1) for flip in self.flipped)
         return (z, y, x)
+
+
+UPRIGHT = PatientAxes(order=(0, 1, 2), flipped=(False, False, False))
+"""The axes of an axial series that runs from the feet to the head."""

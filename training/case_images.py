@@ -1,4 +1,4 @@
-"""The NIfTI files of a case: read as arrays in the patient's axes, and held against each other."""
+"""The NIfTI files of a case: read with the slices that a node takes of them, and held against each other."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from plugins.contract import Flag
 from plugins.errors import Refused
-from store.dicom.nifti import REAL_NUMBERS, whole_labels
+from plugins.patient_axes import PatientAxes
+from store.dicom.nifti import RAS_TO_LPS, REAL_NUMBERS, whole_labels
 from store.dicom.nifti_file import one_volume, open_nifti
-from store.dicom.nifti_image import require_upright
+from store.dicom.nifti_image import in_slices, require_upright
 from store.dicom.nifti_position import read_position
 from store.file_hash import sha256_of
 from training.manifest import Case
@@ -31,11 +32,16 @@ class CaseImage:
     path: Path
     """Which file."""
     voxels: NDArray[Any]
-    """`(K, R, C)` in the patient's LPS order: from feet to head, front to back, right to left."""
+    """`(K, R, C)`: slices, rows and columns as `store.dicom.nifti_image` takes them, each along the patient's axis."""
     spacing_mm: tuple[float, float, float]
     """Distance of two voxels along k, r, c; mm."""
     affine: NDArray[np.float64]
-    """Index (c, r, k) to RAS in mm, whatever the file's unit, before the axes were turned to LPS."""
+    """Index (k, r, c) to LPS in mm, whatever the file's unit."""
+
+    @property
+    def axes(self) -> PatientAxes:
+        """Return how k, r, c lie in the patient."""
+        return PatientAxes.along(self.affine)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,25 +71,16 @@ def read_image(path: Path) -> CaseImage:
     Refuses `unreadable-file` (no NIfTI of one volume, or voxels that are no numbers), `too-large`, what `read_position`
     refuses, and `sheared`.
     """
-    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
-
     name = str(path)
     with open_nifti(path, "unreadable-file", name=name) as (header, values):
         if (dtype := header.get_data_dtype()).kind not in REAL_NUMBERS:
             raise Refused("unreadable-file", f"{name} cannot be read: its voxels are no numbers but {dtype}")
         stored = one_volume(np.asarray(values), "unreadable-file", name)
-    affine = read_position(header, name)
-    require_upright(affine, stored.shape, name)
-    turn = io_orientation(affine)
-    voxels = apply_orientation(stored, turn)[::-1, ::-1]
-    affine = affine @ inv_ornt_aff(turn, stored.shape)
-    c, r, k = np.linalg.norm(affine[:3, :3], axis=0).tolist()
-    return CaseImage(
-        path=path,
-        voxels=np.ascontiguousarray(voxels.transpose(2, 1, 0)),
-        spacing_mm=(k, r, c),
-        affine=affine,
-    )
+    lps = RAS_TO_LPS @ read_position(header, name)
+    require_upright(lps, stored.shape, name)
+    voxels, affine = in_slices(stored, lps)
+    k, r, c = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+    return CaseImage(path=path, voxels=np.ascontiguousarray(voxels), spacing_mm=(k, r, c), affine=affine)
 
 
 def truth_of(case: Case, images: Mapping[str, CaseImage], role: str) -> CaseMask:
@@ -130,7 +127,7 @@ def mask_of(case: Case, images: Mapping[str, CaseImage], role: str, drawn: str) 
 
 def _apart_mm(one: CaseImage, other: CaseImage) -> float:
     """Return how far a corner of a grid lies at most from the same one by another affine, mm."""
-    corners = np.array(list(product(*((0, n - 1) for n in reversed(one.voxels.shape)))))
+    corners = np.array(list(product(*((0, n - 1) for n in one.voxels.shape))))
     off = one.affine - other.affine
     return float(np.linalg.norm(corners @ off[:3, :3].T + off[:3, 3], axis=1).max())
 

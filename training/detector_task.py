@@ -166,7 +166,7 @@ def task_of_material(held: Material, experiment: Experiment, fold: int) -> Detec
 def material(data: Path, search: Search) -> Material:
     """Return crops and scans of a folder. Refuses `no-scan` when it holds fewer than two scans."""
     manifest = nodules_in_scans(data)
-    nodules = (load_nodule(case, data) for case in manifest.cases if is_crop(case))
+    nodules = (load_nodule(case, data).upright() for case in manifest.cases if is_crop(case))
     scans = (load_scan(name, data) for name in present(data))
     return Material(
         manifest=manifest,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from plugins.contract import Flag
 from plugins.errors import Refused
+from plugins.patient_axes import UPRIGHT, PatientAxes
 from store.dicom.nifti_image import require_hounsfield
 from training.case_images import CaseMask, mask_of, read_images, truth_of
 from training.manifest import Case, DataManifest, folds, require_images_apart
@@ -45,6 +46,18 @@ class Nodule:
     """Distance of two voxels along k, r, c; mm."""
     doubts: tuple[Flag, ...] = ()
     """What was odd about the mask."""
+    axes: PatientAxes = UPRIGHT
+    """How k, r, c lie in the patient."""
+
+    def upright(self) -> Nodule:
+        """Return the nodule along the axes of the patient: from feet to head, front to back, right to left."""
+        return replace(
+            self,
+            image=self.axes.to_patient(self.image),
+            mask=self.axes.to_patient(self.mask),
+            spacing_mm=self.axes.spacing(self.spacing_mm),
+            axes=UPRIGHT,
+        )
 
     @property
     def centre(self) -> tuple[float, float, float]:
@@ -96,7 +109,7 @@ def _case(row: dict[str, str], line: int, table: Path) -> Case:
 
 
 def load_nodule(case: Case, root: Path) -> Nodule:
-    """Return image and mask of a case, slices from feet to head.
+    """Return image and mask of a case, with the slices that `nadir segment` takes.
 
     Refuses `no-crop` (a case without image or mask), what `read_images` and `truth_of` refuse, and what
     `require_hounsfield` does, but for a part of an image that was judged whole: that of a liver may hold no air.
@@ -113,6 +126,7 @@ def load_nodule(case: Case, root: Path) -> Nodule:
         mask=mask.voxels,
         spacing_mm=image.spacing_mm,
         doubts=mask.doubts,
+        axes=image.axes,
     )
 
 

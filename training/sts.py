@@ -14,6 +14,7 @@ from scipy import ndimage
 from models.petct import averaged
 from plugins.contract import Flag
 from plugins.errors import Refused
+from plugins.patient_axes import UPRIGHT, PatientAxes
 from training.case_images import SAME_MM, CaseImage, read_images, truth_of
 from training.manifest import Case, DataManifest, folds, require_images_apart
 from training.table import hashes_of, number_in, read_filled, word_in
@@ -42,6 +43,8 @@ class Sarcoma:
     """Distance of two voxels along k, r, c; mm."""
     doubts: tuple[Flag, ...] = ()
     """What was odd about the mask."""
+    axes: PatientAxes = UPRIGHT
+    """How k, r, c lie in the patient."""
 
     @property
     def volume_ml(self) -> float:
@@ -110,8 +113,9 @@ def load_sarcoma(case: Case, root: Path) -> Sarcoma:
         raise Refused("no-pet", f"{case.case_id} has {', '.join(case.files)}, and not a PET and a mask")
     images = read_images(case, root, FILES)
     truth = truth_of(case, images, "pet")
-    pet, mask = _Grid.of(images["pet"]), truth.voxels
-    ct = _Grid.of(images["ct"]) if "ct" in images else None
+    axes, mask = images["pet"].axes, truth.voxels
+    pet = _Grid.of(images["pet"], axes)
+    ct = _Grid.of(images["ct"], axes) if "ct" in images else None
     if ct is not None and not _holds(ct, pet, mask):
         raise Refused(
             "image-elsewhere",
@@ -126,6 +130,7 @@ def load_sarcoma(case: Case, root: Path) -> Sarcoma:
         hu=None if ct is None else resampled(ct.voxels, ct.spacing_mm, ct.first_mm, pet),
         spacing_mm=pet.spacing_mm,
         doubts=truth.doubts,
+        axes=axes,
     )
 
 
@@ -151,18 +156,18 @@ class _Grid:
     first_mm: tuple[float, float, float]
 
     @classmethod
-    def of(cls, image: CaseImage) -> _Grid:
-        """Return the volume of a file; places are S, P, L in mm. Refuses `oblique-grid`."""
-        affine = image.affine
-        if np.abs(affine[:3, :3] - np.diag(np.diag(affine)[:3])).max() > 1e-3:
+    def of(cls, image: CaseImage, axes: PatientAxes) -> _Grid:
+        """Return the volume of a file with these axes; places are along them, mm. Refuses `oblique-grid`."""
+        steps = image.affine[2::-1, image.axes.order]
+        if np.abs(steps - np.diag(np.diag(steps))).max() > 1e-3:
             raise Refused("oblique-grid", f"the axes of {image.path} do not run along the patient's")
-        x, y, z = (float(s) for s in np.diag(affine)[:3])
-        last = np.asarray(image.voxels.shape[::-1]) - 1
-        left, back = (-(float(affine[a, 3]) + s * float(last[a])) for a, s in ((0, x), (1, y)))
+        turn = np.argsort(axes.order)
+        k_mm, r_mm, c_mm = np.diag(steps)[turn].tolist()
+        k, r, c = image.affine[2::-1, 3][turn].tolist()
         return cls(
-            voxels=image.voxels.astype(np.float32),
-            spacing_mm=(z, y, x),
-            first_mm=(float(affine[2, 3]), back, left),
+            voxels=axes.from_patient(image.axes.to_patient(image.voxels)).astype(np.float32),
+            spacing_mm=(k_mm, r_mm, c_mm),
+            first_mm=(k, r, c),
         )
 
 

@@ -98,14 +98,25 @@ def _read(path: Path, modality: str, most_voxels: int) -> NiftiImage:
     lps = RAS_TO_LPS @ affine
     require_upright(lps, data.shape, path.name)
     order, flipped = _axes(lps)
+    array, turned = _turned(data, lps, order, flipped)
+    return NiftiImage(volume=_volume(array, turned, modality), order=order, flipped=flipped, affine=affine)
+
+
+def in_slices(values: NDArray[Any], lps: FloatArray) -> tuple[NDArray[Any], FloatArray]:
+    """Return values of a file as a volume has them, `(K, R, C)`, and the affine from their index to LPS mm."""
+    return _turned(values, lps, *_axes(lps))
+
+
+def _turned(
+    values: NDArray[Any], lps: FloatArray, order: tuple[int, int, int], flipped: tuple[bool, bool, bool]
+) -> tuple[NDArray[Any], FloatArray]:
     turned = lps[:, [*order, 3]].copy()
-    array = data.transpose(order)
+    array = values.transpose(order)
     for axis, flip in enumerate(flipped):
         if flip:
             turned[:3, 3] += turned[:3, axis] * (array.shape[axis] - 1)
             turned[:3, axis] *= -1
-    array = array[tuple(slice(None, None, -1 if flip else 1) for flip in flipped)]
-    return NiftiImage(volume=_volume(array, turned, modality), order=order, flipped=flipped, affine=affine)
+    return array[tuple(slice(None, None, -1 if flip else 1) for flip in flipped)], turned
 
 
 def require_hounsfield(values: NDArray[Any], name: str) -> None:
@@ -261,4 +272,6 @@ def _volume(array: NDArray[np.float32], affine: FloatArray, modality: str) -> Vo
     )
 
 
-__all__ = ["NiftiImage", "read_ct", "read_image", "require_hounsfield", "require_upright", "write_labels"]
+__all__ = [
+    "NiftiImage", "in_slices", "read_ct", "read_image", "require_hounsfield", "require_upright", "write_labels",
+]  # fmt: skip

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from plugins.contract import Array, BoolArray, Flag
+from plugins.patient_axes import UPRIGHT, PatientAxes
 from plugins.shapes import Spacing
 
 Known = Mapping[str, float | str]
@@ -49,6 +50,8 @@ class DrawnCase(Case):
     what was drawn outside, all of it as false. None for the whole grid."""
     image: Array | None = None
     """The image, for pictures."""
+    axes: PatientAxes = UPRIGHT
+    """How k, r, c lie in the patient, for pictures."""
     readers: tuple[BoolArray, ...] = ()
     """What each reader drew, where several did."""
     probability: Array | None = None

@@ -13,6 +13,7 @@ import numpy as np
 from models.segmenter import ClassicalNoduleSegmenter
 from models.shipped import Model
 from plugins.contract import Array, BoolArray
+from plugins.patient_axes import UPRIGHT
 from plugins.shapes import Spacing
 from training.evaluate.crops import SETTINGS, Point, asked
 from training.evaluate.data import Data
@@ -74,7 +75,8 @@ def segmented(subject: Subject, data: Data, brief: bool = False) -> Iterator[Cas
             image, truth, point = scan.with_nodule(nodule)
             if truth.any():
                 answer = ask(image, scan.scan.spacing_mm, point)
-                yield _drawn(nodule, folds, scan.setting, image, truth, scan.scan.spacing_mm, answer)
+                drawn = _drawn(nodule, folds, scan.setting, image, truth, scan.scan.spacing_mm, answer)
+                yield replace(drawn, axes=UPRIGHT)
 
 
 def _places(root: Path) -> tuple[Places, ...]:
@@ -112,6 +114,7 @@ def _drawn(
         setting=setting,
         known_box=box,
         image=image,
+        axes=nodule.axes,
         probability=answer.probability,
         uncertainties=answer.uncertainties,
         volume_interval_ml=answer.volume_interval_ml,

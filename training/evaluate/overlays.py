@@ -51,13 +51,15 @@ def planes(case: DrawnCase, beside: BoolArray | None = None) -> tuple[Plane, Pla
     same length, as far as the image reaches: both regions with some room around them. `beside` is what another model
     drew of the case, `(K, R, C)`.
     """
-    region = case.truth if case.truth.any() else case.drawn
-    if case.image is None or not region.any():
+    if case.image is None or not (case.truth.any() or case.drawn.any()):
         return None
+    image, truth, drawn = (case.axes.to_patient(one) for one in (case.image, case.truth, case.drawn))
+    other = None if beside is None else case.axes.to_patient(beside)
+    region = truth if truth.any() else drawn
     at = [int(np.argmax(region.sum(axis=(1, 2)))), 0, 0]
     at[1:] = (round(float(v)) for v in np.argwhere(region[at[0]]).mean(axis=0))
-    spacing = case.spacing_mm
-    every = case.truth | case.drawn if beside is None else case.truth | case.drawn | beside
+    spacing = case.axes.spacing(case.spacing_mm)
+    every = truth | drawn if other is None else truth | drawn | other
     extents = [(b.stop - b.start) * s for b, s in zip(bounding_box(every, 0), spacing, strict=True)]
     whole_mm = max(n * s for n, s in zip(region.shape, spacing, strict=True))
     half_mm = min(whole_mm, max(LEAST_MM, ROOM * max(extents))) / 2
@@ -70,10 +72,10 @@ def planes(case: DrawnCase, beside: BoolArray | None = None) -> tuple[Plane, Pla
         index = tuple(at[axis] if axis == fixed else seen[axis] for axis in range(3))
         rows, columns = (spacing[axis] for axis in range(3) if axis != fixed)
         return Plane(
-            grey=np.asarray(case.image)[index].copy(),
-            truth=case.truth[index].copy(),
-            drawn=case.drawn[index].copy(),
-            beside=None if beside is None else beside[index].copy(),
+            grey=np.asarray(image)[index].copy(),
+            truth=truth[index].copy(),
+            drawn=drawn[index].copy(),
+            beside=None if other is None else other[index].copy(),
             spacing_mm=(rows, columns),
             field_mm=2 * half_mm,
         )

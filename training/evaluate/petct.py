@@ -100,6 +100,7 @@ def asked_cases(subject: Subject, data: Data, brief: bool = False) -> Iterator[C
                 setting=setting,
                 known_box=box,
                 image=suv,
+                axes=sarcoma.axes,
                 probability=said.probability,
                 **same,
             )

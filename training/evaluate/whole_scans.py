@@ -61,6 +61,7 @@ class Places:
 
         The place depends on the nodule only. The truth is empty when the slices are too thick to hold it.
         """
+        nodule = nodule.upright()
         shape = shape_of(nodule)
         chosen = zlib.crc32(nodule.case.case_id.encode()) + np.arange(TRIES)
         near = self.points[chosen % len(self.points)]

@@ -15,7 +15,10 @@ from rewritten_files import Written, moved, with_other
 
 from plugins.errors import Refused
 from store.dicom.nifti_image import read_ct
-from training.lidc import load_nodule
+from training.evaluate.judged import DrawnCase
+from training.evaluate.metrics import long_axis_mm
+from training.evaluate.overlays import planes
+from training.lidc import Nodule, load_nodule
 from training.manifest import Case, read_manifest
 from training.sts import load_sarcoma, sts_manifest
 
@@ -93,6 +96,79 @@ def test_a_pet_and_its_ct_have_the_size_that_their_affines_say_as_well(
     assert sarcoma.volume_ml == pytest.approx(before.volume_ml)
     assert sarcoma.hu is not None and before.hu is not None
     assert np.allclose(sarcoma.hu, before.hu, atol=0.01)
+
+
+CORONAL = np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], dtype=float)
+SAGITTAL = np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], dtype=float)
+"""Rotations by which the slices of an axial file are stacked towards the front, and towards the right."""
+
+
+def _rotated(turn: Floats) -> Written:
+    return lambda voxels, affine: NIFTI(voxels, turn @ affine)
+
+
+@pytest.mark.parametrize(
+    ("turn", "order"), [(np.eye(4), (0, 1, 2)), (CORONAL, (2, 0, 1)), (SAGITTAL, (1, 2, 0))]
+)
+def test_a_crop_is_judged_and_learned_from_in_the_slices_that_segment_takes_and_shown_as_it_lies(
+    crop: Case, tmp_path: Path, turn: Floats, order: tuple[int, int, int]
+) -> None:
+    before = load_nodule(crop, tmp_path)
+    for role in ("image", "mask"):
+        crop = with_other(crop, tmp_path, role, _rotated(turn))
+    nodule = load_nodule(crop, tmp_path)
+    segmented = read_ct(tmp_path / crop.files["image"]).volume
+    assert nodule.spacing_mm == pytest.approx((1.25, 0.75, 0.75))
+    assert nodule.spacing_mm == pytest.approx(segmented.spacing_mm)
+    assert np.array_equal(nodule.image, segmented.array)
+    areas = nodule.mask.sum(axis=(1, 2)).tolist()
+    assert areas in (before.mask.sum(axis=(1, 2)).tolist(), before.mask.sum(axis=(1, 2)).tolist()[::-1])
+    assert long_axis_mm(nodule.mask, nodule.spacing_mm) == pytest.approx(
+        long_axis_mm(before.mask, before.spacing_mm)
+    )
+    assert nodule.axes.order == order
+    shown = planes(_drawn_of(nodule))
+    assert shown is not None
+    upright = nodule.upright()
+    z, y, x = upright.spacing_mm
+    assert [cut.spacing_mm for cut in shown] == [(y, x), (z, x), (z, y)]
+    image: Any = nibabel.as_closest_canonical(nibabel.load(tmp_path / crop.files["image"]))
+    assert np.array_equal(upright.image, np.asarray(image.dataobj)[::-1, ::-1].transpose(2, 1, 0))
+    assert (z, y, x) == pytest.approx(image.header.get_zooms()[::-1])
+
+
+def _drawn_of(nodule: Nodule) -> DrawnCase:
+    return DrawnCase(
+        case_id="a",
+        patient_id="P",
+        drawn=nodule.mask,
+        truth=nodule.mask,
+        image=nodule.image,
+        spacing_mm=nodule.spacing_mm,
+        axes=nodule.axes,
+    )
+
+
+@pytest.mark.parametrize("turn", [CORONAL, SAGITTAL])
+def test_a_ct_whose_slices_are_stacked_otherwise_than_those_of_its_pet_lies_where_it_lay(
+    tmp_path: Path, turn: Floats
+) -> None:
+    root = write_sarcomas(tmp_path / "sts", patients=1)
+    case = sts_manifest(root).cases[0]
+    with_ramp = with_other(case, root, "ct", lambda a, at: NIFTI(np.indices(a.shape)[2].astype(np.int16), at))
+    before = load_sarcoma(with_ramp, root)
+    assert before.hu is not None and np.ptp(before.hu) > 20  # by slices, from the feet to the head
+    turned = with_ramp
+    for role in ("pet", "mask"):
+        turned = with_other(turned, root, role, lambda a, at: NIFTI(a.astype(np.float32), turn @ at))
+    sarcoma = load_sarcoma(turned, root)
+    assert sarcoma.hu is not None and sarcoma.spacing_mm == pytest.approx((4.0, 5.0, 5.0))
+    head = sarcoma.axes.order[0]
+    assert head != 0 and sarcoma.hu.shape == sarcoma.suv.shape
+    assert np.ptp(sarcoma.hu, axis=head).min() > 20
+    other = [axis for axis in range(3) if axis != head]
+    assert np.ptp(sarcoma.hu, axis=tuple(other)).max() == pytest.approx(0.0, abs=1e-4)
+    assert (np.diff(sarcoma.hu.mean(axis=tuple(other))) >= 0).all()
 
 
 @pytest.mark.parametrize(
