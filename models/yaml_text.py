@@ -19,8 +19,8 @@ def read_yaml(text: str) -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-            if not isinstance(node, yaml.ScalarNode):
+        def construct_object(self, node: Any, deep: bool = False) -> Any:
+            if node.id != "scalar":
                 return super().construct_object(node, deep)
             try:
                 return super().construct_object(node, deep)
@@ -36,7 +36,7 @@ def read_yaml(text: str) -> Any:
             raise ValueError(
                 f"it holds more than {MOST_VALUES} values, with those that its aliases (*name) say again"
             )
-        return yaml.load(text, Loader=Loader)  # noqa: S506  a SafeLoader
+        return Loader(text).get_single_data()
     except RecursionError as error:
         raise ValueError("its values lie too deep in each other") from error
 

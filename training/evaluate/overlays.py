@@ -53,7 +53,8 @@ def planes(case: DrawnCase, beside: BoolArray | None = None) -> tuple[Plane, Pla
     """
     if case.image is None or not (case.truth.any() or case.drawn.any()):
         return None
-    image, truth, drawn = (case.axes.to_patient(one) for one in (case.image, case.truth, case.drawn))
+    image = case.axes.to_patient(case.image)
+    truth, drawn = case.axes.to_patient(case.truth), case.axes.to_patient(case.drawn)
     other = None if beside is None else case.axes.to_patient(beside)
     region = truth if truth.any() else drawn
     at = [int(np.argmax(region.sum(axis=(1, 2)))), 0, 0]
@@ -72,7 +73,7 @@ def planes(case: DrawnCase, beside: BoolArray | None = None) -> tuple[Plane, Pla
         index = tuple(at[axis] if axis == fixed else seen[axis] for axis in range(3))
         rows, columns = (spacing[axis] for axis in range(3) if axis != fixed)
         return Plane(
-            grey=np.asarray(image)[index].copy(),
+            grey=image[index].copy(),
             truth=truth[index].copy(),
             drawn=drawn[index].copy(),
             beside=None if other is None else other[index].copy(),
