@@ -11,8 +11,10 @@ recist.eortc.org. Lesions are judged as in `store.response.recist`; what differs
 - Otherwise it stays iUPD while the baseline's lesions progress. When they do not, the verdict is theirs and the next
   progression is a new iUPD. With new lesions still there, that needs a better response of the baseline's lesions
   than at the iUPD; without any change it stays iUPD. A complete response needs the new lesions to be gone.
-- After that, new lesions progress anew when there are more, when those measured rise by 20 % and 5 mm above their
-  smallest sum since the iUPD, or when one is called unequivocal progression.
+- After that, new lesions progress anew when there are more than at the iUPD, when those measured rise by 20 % and 5 mm
+  above their smallest sum since, or when one is called unequivocal progression.
+- More new lesions are those that are there at the visit: one that is gone confirms nothing, nor one that was not
+  evaluable, unless a later visit is certain of it.
 
 Where a non-target or new lesion has no length at both visits, `unequivocal-progression` said again means that it
 grew further, and `present` that it did not.
@@ -79,6 +81,8 @@ class Past:
     """The progression that is not confirmed."""
     confirmed: date | None = None
     """When a progression was confirmed."""
+    counted: frozenset[str] = frozenset()
+    """New lesions by the last iUPD."""
     new_targets: tuple[str, ...] = ()
     """New lesions that are measured, chosen at the last iUPD."""
     new_nadir: int | None = None
@@ -132,7 +136,8 @@ def assess(at: date, looks: Looks, known: Disease, past: Past, rules: Rules) -> 
     """Return what a visit comes to."""
     target = target_response(looks, known, past.before, rules)
     non_target = non_target_response(looks, known, past.before)
-    new = past.before.new | known.new(looks) | known.certain_later[at]
+    there = known.new(looks) | known.certain_later[at]
+    new = past.before.new | there
     base = overall(target, non_target, False)
     left = frozenset(name for name in new if looks.get(name, NOT_ASSESSED).present is not False)
     recist = Assessment(
@@ -141,8 +146,8 @@ def assess(at: date, looks: Looks, known: Disease, past: Past, rules: Rules) -> 
     if past.confirmed is not None:
         return Found(word="iCPD", recist=recist, why=f"Progression was confirmed on {past.confirmed}.")
     if past.waiting is not None:
-        return _waited(at, looks, recist, left, known, past.waiting, past, rules)
-    kinds = frozenset(_kinds(looks, recist, past))
+        return _waited(at, looks, recist, there, left, known, past.waiting, past, rules)
+    kinds = frozenset(_kinds(looks, recist, there, past))
     if kinds:
         days = rules.progression_confirm_days
         why = f"Progression of {', '.join(sorted(kinds))}, to be confirmed {days} days from here or later."
@@ -154,6 +159,7 @@ def _waited(
     at: date,
     looks: Looks,
     recist: Assessment,
+    there: frozenset[str],
     left: frozenset[str],
     known: Disease,
     waiting: Unconfirmed,
@@ -162,7 +168,7 @@ def _waited(
 ) -> Found:
     """Return what a visit after an unconfirmed progression comes to."""
     days = (at - waiting.since).days
-    further = "; ".join(_further(looks, recist, known, waiting, past))
+    further = "; ".join(_further(looks, recist, there, known, waiting, past))
     if further and days >= rules.progression_confirm_days:
         why = f"The iUPD of {waiting.since} is confirmed after {days} days: {further}."
         return Found(word="iCPD", recist=recist, why=why)
@@ -185,7 +191,7 @@ def _waited(
     return Found(word=_immune(recist.overall), recist=recist, why=why)
 
 
-def _kinds(looks: Looks, recist: Assessment, past: Past) -> Iterator[str]:
+def _kinds(looks: Looks, recist: Assessment, there: frozenset[str], past: Past) -> Iterator[str]:
     """Yield what progresses for the first time, or anew after a progression that was taken back."""
     if recist.target == "PD":
         yield "targets"
@@ -193,14 +199,19 @@ def _kinds(looks: Looks, recist: Assessment, past: Past) -> Iterator[str]:
         yield "non-target lesions"
     grown = past.new_nadir is not None and _sum(looks, past.new_targets) >= progressive_from(past.new_nadir)
     worse = any(looks.get(name, NOT_ASSESSED).progressed for name in past.before.new)
-    if recist.new > past.before.new or grown or worse:
+    if there - past.counted or grown or worse:
         yield "new lesions"
 
 
 def _further(
-    looks: Looks, recist: Assessment, known: Disease, waiting: Unconfirmed, past: Past
+    looks: Looks,
+    recist: Assessment,
+    there: frozenset[str],
+    known: Disease,
+    waiting: Unconfirmed,
+    past: Past,
 ) -> Iterator[str]:
-    """Yield what confirms the progression that waits."""
+    """Yield what confirms the progression that waits; `there` are the new lesions of this visit."""
     size = _sum(looks, known.targets)
     if "targets" in waiting.kinds:
         if waiting.size is not None and size - waiting.size >= FURTHER_TENTHS:
@@ -213,7 +224,7 @@ def _further(
                 yield f"{name} grew further"
     elif recist.non_target == "PD":
         yield "non-target lesions progress too"
-    more = sorted(recist.new - waiting.new)
+    more = sorted(there - waiting.new)
     if more:
         yield f"more new lesions, {', '.join(more)}"
     growth = _sum(looks, past.new_targets) - _sum(waiting.looks, past.new_targets)
@@ -264,6 +275,7 @@ def _after(visit: Visit, looks: Looks, found: Found, known: Disease, past: Past,
         return Past(
             before=before,
             waiting=waiting,
+            counted=waiting.new,
             new_targets=chosen,
             new_nadir=_sum(looks, chosen) if chosen else None,
         )

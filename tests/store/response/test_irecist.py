@@ -163,6 +163,33 @@ def test_after_it_was_taken_back_a_new_lesion_progresses_by_the_rules_of_recist_
     ]
 
 
+@pytest.mark.parametrize(
+    ("grown", "lesion", "expected"),
+    [
+        # Told 14 days after the iUPD of the first target, which is too early to confirm it.
+        ((20, 30, 30, 30, 30), (None, None, 11, 11, 11), ["iUPD", "iUPD", "iCPD", "iCPD"]),
+        ((20, 30, 30, 6, 0), (None, None, 11, 11, 11), ["iUPD", "iUPD", "iCPD", "iCPD"]),
+        ((20, 30, 30, 6, 0), (None, None, 11, "absent", "absent"), ["iUPD", "iUPD", "iPR", "iCR"]),
+        ((20, 30, 30, 6, 0), (None, None, 11, "NE", "absent"), ["iUPD", "iUPD", "iPR", "iCR"]),
+        ((20, 30, 30, 6, 0), (None, None, 11, None, None), ["iUPD", "iUPD", "iPR", "iPR"]),
+        ((20, 30, 30, 30, 30), (None, None, 11, "absent", "absent"), ["iUPD", "iUPD", "iUPD", "iUPD"]),
+        ((20, 30, 30, 30, 30), (None, None, 11, None, 11), ["iUPD", "iUPD", "iUPD", "iCPD"]),
+        # Equivocal there, and certain later: it is dated there.
+        ((20, 30, 30, 30, 30), (None, None, 11, "NE", 11), ["iUPD", "iUPD", "iCPD", "iCPD"]),
+        ((20, 30, 30, 6, 6), (None, None, None, "NE", 11), ["iUPD", "iUPD", "iCPD", "iCPD"]),
+        # There again once the iUPD was taken back: a new lesion that no iUPD counted.
+        ((20, 30, 30, 6, 6), (None, None, 11, "absent", 11), ["iUPD", "iUPD", "iPR", "iUPD"]),
+        ((20, 30, 30, 6, 6), (None, None, 8, None, 8), ["iUPD", "iUPD", "iPR", "iUPD"]),
+    ],
+)
+def test_more_new_lesions_confirm_only_while_they_are_there(
+    grown: tuple[Any, ...], lesion: tuple[Any, ...], expected: list[str]
+) -> None:
+    dates = [date(2024, 1, 1), date(2024, 2, 26), date(2024, 3, 11), date(2024, 4, 8), date(2024, 6, 3)]
+    points = judge(course(target("T1", *grown), new("X", *lesion), dates=dates)).time_points
+    assert [point.overall for point in points[1:]] == expected
+
+
 def test_five_new_lesions_and_two_an_organ_are_measured_and_any_growth_of_the_others_confirms() -> None:
     lung = [new(f"L{n}", None, 30 - n, 30 - n, site="lung") for n in range(2)]
     third = new("L2", None, 12, 12.1, site="lung")
