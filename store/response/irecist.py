@@ -16,8 +16,9 @@ recist.eortc.org. Lesions are judged as in `store.response.recist`; what differs
 - More new lesions are those that are there at the visit: one that is gone confirms nothing, nor one that was not
   evaluable, unless a later visit is certain of it.
 
-Where a non-target or new lesion has no length at both visits, `unequivocal-progression` said again means that it
-grew further, and `present` that it did not.
+Where a lesion lacks a length at one of both visits, `unequivocal-progression` said again means that it grew further,
+and `present` that it did not. Of targets those are added up, then and now, that had a length at the iUPD; one without
+a length now adds 0 mm, so that a sum is never said to be larger than it is.
 """
 
 from __future__ import annotations
@@ -63,8 +64,6 @@ class Unconfirmed:
     """What progressed: `targets`, `non-target lesions`, `new lesions`."""
     response: str
     """What the lesions of the baseline did then, by RECIST 1.1."""
-    size: int | None
-    """Sum of diameters then, tenths of a millimetre."""
     looks: Looks
     """What was seen then."""
     new: frozenset[str]
@@ -177,9 +176,7 @@ def _waited(
         why = f"{further}: but {days} days after the iUPD of {waiting.since}, and {least} are needed to confirm it."
         return Found(word="iUPD", recist=recist, why=why)
     if recist.overall == "PD":
-        return Found(
-            word="iUPD", recist=recist, why=f"No further progression since the iUPD of {waiting.since}."
-        )
+        return Found(word="iUPD", recist=recist, why=_no_further(looks, known, waiting))
     knows = bool(known.targets or known.non_targets)
     if recist.overall == "NE" and knows:
         return Found(word="NE", recist=recist, why=f"The iUPD of {waiting.since} stays unconfirmed.")
@@ -212,10 +209,8 @@ def _further(
     past: Past,
 ) -> Iterator[str]:
     """Yield what confirms the progression that waits; `there` are the new lesions of this visit."""
-    size = _sum(looks, known.targets)
     if "targets" in waiting.kinds:
-        if waiting.size is not None and size - waiting.size >= FURTHER_TENTHS:
-            yield f"the sum of diameters is {mm(size - waiting.size)} larger (5 mm or more)"
+        yield from _targets_further(looks, known, waiting)
     elif recist.target == "PD":
         yield "the targets progress too"
     if "non-target lesions" in waiting.kinds:
@@ -233,6 +228,34 @@ def _further(
     for name in sorted(waiting.new - set(past.new_targets)):
         if _grew(name, looks, waiting.looks):
             yield f"the new lesion {name} grew"
+
+
+def _targets_further(looks: Looks, known: Disease, waiting: Unconfirmed) -> Iterator[str]:
+    """Yield how targets progressed further: those that had a length at the iUPD, one without a length now as 0 mm."""
+    then = tuple(name for name in known.targets if waiting.looks.get(name, NOT_ASSESSED).tenths is not None)
+    growth = _sum(looks, then) - _sum(waiting.looks, then)
+    if growth >= FURTHER_TENTHS:
+        left = [name for name in known.targets if name not in then]
+        what = f" without {', '.join(left)}, not measured at the iUPD," if left else ""
+        least = "at least " if any(looks.get(name, NOT_ASSESSED).tenths is None for name in then) else ""
+        yield f"the sum of diameters{what} is {least}{mm(growth)} larger (5 mm or more)"
+    for name in known.targets:
+        now, was = looks.get(name, NOT_ASSESSED), waiting.looks.get(name, NOT_ASSESSED)
+        if now.progressed and was.progressed and None in (now.tenths, was.tenths):
+            yield f"{name} is called unequivocal progression again"
+
+
+def _no_further(looks: Looks, known: Disease, waiting: Unconfirmed) -> str:
+    """Return that nothing confirms the progression that waits, and which targets that is not known of."""
+    missing = [
+        name
+        for name in known.targets
+        if None in (looks.get(name, NOT_ASSESSED).tenths, waiting.looks.get(name, NOT_ASSESSED).tenths)
+    ]
+    none = f"No further progression since the iUPD of {waiting.since}"
+    if "targets" in waiting.kinds and missing:
+        return f"{none} can be shown: {', '.join(missing)} not measured at both visits."
+    return f"{none}."
 
 
 def _grew(name: str, looks: Looks, then: Looks) -> bool:
@@ -267,7 +290,6 @@ def _after(visit: Visit, looks: Looks, found: Found, known: Disease, past: Past,
             since=visit.date,
             kinds=found.kinds,
             response=found.recist.overall,
-            size=total(looks, known),
             looks=looks,
             new=found.recist.new,
         )

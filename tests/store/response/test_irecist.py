@@ -50,6 +50,54 @@ def test_targets_progress_are_confirmed_and_taken_back(sizes: tuple[Any, ...], e
     assert overalls(target("T1", *sizes)) == expected
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        # Not measured at the iUPD: the growth is that of the others.
+        ((40, 70, 90, 130), (10, "NE", 10, 10), ["iUPD", "iCPD", "iCPD"]),
+        ((40, 70, 74.9, 75), (10, "NE", 10, 10), ["iUPD", "iUPD", "iCPD"]),
+        ((40, 70, 70, 74), (10, None, 60, 60), ["iUPD", "iUPD", "iUPD"]),
+        ((40, 70, 40), (10, "NE", 10), ["iUPD", "iSD"]),
+        # Measured at the iUPD and not now: it may be gone.
+        ((40, 60, 74.9), (10, 10, "NE"), ["iUPD", "iUPD"]),
+        ((40, 60, 75), (10, 10, "NE"), ["iUPD", "iCPD"]),
+        # Without any length: said again is grown further, as of non-target lesions.
+        ((40, PROGRESSED, PROGRESSED), (10, 10, 10), ["iUPD", "iCPD"]),
+        ((40, PROGRESSED, PROGRESSED), (10, "NE", "NE"), ["iUPD", "iCPD"]),
+        ((40, PROGRESSED, "present"), (10, 10, 10), ["iUPD", "NE"]),
+        ((40, PROGRESSED, "NE", PROGRESSED), (10, 10, 10, 10), ["iUPD", "NE", "iCPD"]),
+        ((40, 60, PROGRESSED), (10, 10, 10), ["iUPD", "iUPD"]),
+    ],
+)
+def test_growth_is_confirmed_by_the_targets_that_were_measured_or_called_so(
+    first: tuple[Any, ...], second: tuple[Any, ...], expected: list[str]
+) -> None:
+    assert overalls(target("T1", *first), target("T2", *second)) == expected
+
+
+def test_the_words_tell_which_targets_the_growth_is_of() -> None:
+    def why(*sizes: tuple[Any, ...]) -> str:
+        lines = (target(f"T{number}", *own) for number, own in enumerate(sizes, 1))
+        point = judge(course(*lines, days=42)).time_points[2]
+        return point.because.partition(" By RECIST")[0]
+
+    assert why((40, 70, 90), (10, "NE", 10)) == (
+        "iCPD: The iUPD of 2024-02-12 is confirmed after 42 days: the sum of diameters without T2, not measured at the "
+        "iUPD, is 20.0 mm larger (5 mm or more)."
+    )
+    assert why((40, 60, 80), (10, 10, "NE")) == (
+        "iCPD: The iUPD of 2024-02-12 is confirmed after 42 days: the sum of diameters is at least 10.0 mm larger "
+        "(5 mm or more)."
+    )
+    assert why((40, PROGRESSED, PROGRESSED)) == (
+        "iCPD: The iUPD of 2024-02-12 is confirmed after 42 days: T1 is called unequivocal progression again."
+    )
+    assert why((40, 70, 72), (10, "NE", 10)) == (
+        "iUPD: No further progression since the iUPD of 2024-02-12 can be shown: T2 not measured at both visits."
+    )
+    assert why((40, 70, 72), (10, 10, 10)) == "iUPD: No further progression since the iUPD of 2024-02-12."
+
+
 def test_a_confirmation_needs_four_weeks_and_a_protocol_may_allow_less() -> None:
     for days, word in ((27, "iUPD"), (28, "iCPD"), (56, "iCPD")):
         dates = [START, START + timedelta(days=60), START + timedelta(days=60 + days)]
