@@ -210,12 +210,12 @@ def _further(
 ) -> Iterator[str]:
     """Yield what confirms the progression that waits; `there` are the new lesions of this visit."""
     if "targets" in waiting.kinds:
-        yield from _targets_further(looks, known, waiting)
+        yield from _targets_further(looks, known, waiting, past)
     elif recist.target == "PD":
         yield "the targets progress too"
     if "non-target lesions" in waiting.kinds:
         for name in known.non_targets:
-            if waiting.looks.get(name, NOT_ASSESSED).progressed and _grew(name, looks, waiting.looks):
+            if _progressed(name, waiting, past) and _grew(name, looks, waiting.looks):
                 yield f"{name} grew further"
     elif recist.non_target == "PD":
         yield "non-target lesions progress too"
@@ -230,7 +230,7 @@ def _further(
             yield f"the new lesion {name} grew"
 
 
-def _targets_further(looks: Looks, known: Disease, waiting: Unconfirmed) -> Iterator[str]:
+def _targets_further(looks: Looks, known: Disease, waiting: Unconfirmed, past: Past) -> Iterator[str]:
     """Yield how targets progressed further: those that had a length at the iUPD, one without a length now as 0 mm."""
     then = tuple(name for name in known.targets if waiting.looks.get(name, NOT_ASSESSED).tenths is not None)
     growth = _sum(looks, then) - _sum(waiting.looks, then)
@@ -241,8 +241,14 @@ def _targets_further(looks: Looks, known: Disease, waiting: Unconfirmed) -> Iter
         yield f"the sum of diameters{what} is {least}{mm(growth)} larger (5 mm or more)"
     for name in known.targets:
         now, was = looks.get(name, NOT_ASSESSED), waiting.looks.get(name, NOT_ASSESSED)
-        if now.progressed and was.progressed and None in (now.tenths, was.tenths):
-            yield f"{name} is called unequivocal progression again"
+        if now.progressed and None in (now.tenths, was.tenths) and _progressed(name, waiting, past):
+            yield f"{name} is called unequivocal progression{' again' if was.progressed else ''}"
+
+
+def _progressed(name: str, waiting: Unconfirmed, past: Past) -> bool:
+    """Whether a lesion progressed at the iUPD by a reader's word, or by being there after a complete response."""
+    was = waiting.looks.get(name, NOT_ASSESSED)
+    return was.progressed or (past.before.complete and was.present is True and not was.node)
 
 
 def _no_further(looks: Looks, known: Disease, waiting: Unconfirmed) -> str:

@@ -98,6 +98,23 @@ def test_the_words_tell_which_targets_the_growth_is_of() -> None:
     assert why((40, 70, 72), (10, 10, 10)) == "iUPD: No further progression since the iUPD of 2024-02-12."
 
 
+@pytest.mark.parametrize(
+    ("first", "other", "expected"),
+    [
+        ((20, 0, 0, 0), ("present", "absent", 12, 12.1), ["iCR", "iUPD", "iCPD"]),
+        ((20, 0, 0, 0), ("present", "absent", 12, 12), ["iCR", "iUPD", "iUPD"]),
+        ((20, 0, 0, 0), ("present", "absent", "present", PROGRESSED), ["iCR", "iUPD", "iCPD"]),
+        ((20, 0, 0, 0), ("present", "absent", "present", "present"), ["iCR", "iUPD", "iUPD"]),
+        ((20, 0, "present", PROGRESSED), ("present", "absent", "absent", "absent"), ["iCR", "iUPD", "iCPD"]),
+        ((20, 0, "present", "present"), ("present", "absent", "absent", "absent"), ["iCR", "iUPD", "iUPD"]),
+    ],
+)
+def test_what_is_back_after_a_complete_response_is_confirmed_when_it_grows(
+    first: tuple[Any, ...], other: tuple[Any, ...], expected: list[str]
+) -> None:
+    assert overalls(target("T1", *first), non_target("B", *other)) == expected
+
+
 def test_a_confirmation_needs_four_weeks_and_a_protocol_may_allow_less() -> None:
     for days, word in ((27, "iUPD"), (28, "iCPD"), (56, "iCPD")):
         dates = [START, START + timedelta(days=60), START + timedelta(days=60 + days)]
