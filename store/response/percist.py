@@ -2,7 +2,8 @@
 
 SULpeak of the single hottest lesion of each scan, not necessarily the same lesion; responses and progression are
 reckoned from the baseline. The rules were taken from the 2016 paper and from tables that quote the first one; the
-first one itself was not at hand.
+first one itself was not at hand. A lesion of the baseline that a reader calls unequivocal progression is PMD whatever
+its numbers are.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from store.response.margins import margins
 from store.response.rules import USUAL, Rules
 from store.response.uptake import (
     STEPS,
+    WITHOUT_OWN,
     Background,
     background,
     change,
     doubtful,
+    glycolysis,
     hottest,
     incomparable,
     liver_is_diseased,
@@ -31,9 +34,6 @@ from store.response.uptake import (
     without_lengths,
 )
 from store.response.verdict import Response, TimePoint
-
-_WITHOUT_OWN = (Status.ABSENT, Status.COALESCED)
-"""What a lesion is called that has no uptake of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +212,19 @@ def _decide(case: _Case, new: frozenset[str]) -> tuple[str, str]:
 
 
 def _target(case: _Case) -> tuple[str | None, str]:
+    """Return what the lesions that are followed by numbers come to: a reader's word on a target, then the numbers."""
+    word, because = _by_numbers(case)
+    called = _progressed(case, case.known.targets)
+    return (
+        ("PMD", f"unequivocal progression of {', '.join(called)}; {because}") if called else (word, because)
+    )
+
+
+def _progressed(case: _Case, names: Sequence[str]) -> list[str]:
+    return [now.lesion for now in case.now.seen if now.lesion in names and now.status is Status.PROGRESSED]
+
+
+def _by_numbers(case: _Case) -> tuple[str | None, str]:
     """Return what the numbers of the lesions say, in the order in which they decide."""
     base = _hottest_steps(replace(case, now=case.baseline))
     peaks = [peak(now) for was, now in case.followed if _is_asked(case, was, now)]
@@ -230,9 +243,9 @@ def _target(case: _Case) -> tuple[str | None, str]:
     comparable = not bar or case.rules.incomparable_scans == "doubt"
     if comparable and 10 * now > 13 * base and now - base > 800:
         return "PMD", f"{change_words}: up by more than 30 % and 0.8 g/ml"
-    glycolysis = _glycolysis(case)
-    if comparable and glycolysis and 4 * glycolysis[1] > 7 * glycolysis[0]:
-        grown = f"total lesion glycolysis {glycolysis[0] / STEPS:.1f} then {glycolysis[1] / STEPS:.1f} g"
+    glycolyses = glycolysis(case.followed)
+    if comparable and glycolyses and 4 * glycolyses[1] > 7 * glycolyses[0]:
+        grown = f"total lesion glycolysis {glycolyses[0] / STEPS:.1f} then {glycolyses[1] / STEPS:.1f} g"
         return "PMD", f"{grown}: up by more than 75 %; {change_words}"
     if not missing and (background_words := _is_background(case)):
         return "CMR", f"{change_words}: {background_words}"
@@ -303,7 +316,7 @@ def _non_target(case: _Case) -> str | None:
         return None
     now = {seen.lesion: seen for seen in case.now.seen}
     seen = [now.get(name) for name in case.known.non_targets]
-    if any(one is not None and one.status is Status.PROGRESSED for one in seen):
+    if _progressed(case, case.known.non_targets):
         return "PMD"
     if any(
         one is not None and one.status in (Status.PRESENT, Status.TOO_SMALL) and peak(one) is None
@@ -315,19 +328,6 @@ def _non_target(case: _Case) -> str | None:
     # What has grown together is as hot as the lesion that it is in.
     is_alone = not any(one is not None and one.status is Status.COALESCED for one in seen)
     return "CMR" if _is_background(case, case.known.non_targets if is_alone else None) else "NON-CMR/NON-PMD"
-
-
-def _glycolysis(case: _Case) -> tuple[int, int] | None:
-    """Return total lesion glycolysis then and now, of the lesions that have it at both visits; None without any."""
-    then, now = 0, 0
-    for was, seen in case.followed:
-        if was.tlg is None:
-            continue
-        value = 0.0 if seen and seen.status in _WITHOUT_OWN else seen.tlg if seen else None
-        if value is None:
-            return None
-        then, now = then + round(was.tlg * STEPS), now + round(value * STEPS)
-    return (then, now) if then else None
 
 
 def _hottest_steps(case: _Case) -> int | None:
@@ -352,7 +352,7 @@ def _name(case: _Case) -> str:
 
 def _counted(case: _Case) -> str:
     """Return number of lesions and, with several, the exploratory sum of the hottest ones."""
-    number = sum(1 for _, now in case.followed if now is not None and now.status not in _WITHOUT_OWN)
+    number = sum(1 for _, now in case.followed if now is not None and now.status not in WITHOUT_OWN)
     words = f"{number} lesion{'' if number == 1 else 's'}"
     then = replace(case, now=case.baseline)
     sums = [sum(peak(seen) or 0 for seen in _hot(one)) for one in (then, case)]

@@ -18,6 +18,9 @@ _MOST: Final = 200 * STEPS
 #: Where the mean of a healthy liver is expected, g/ml (Boellaard, EANM, doi 10.1007/s00259-022-05977-5).
 _LIVER: Final = (1300, 3000)
 
+#: What a lesion is called that has no uptake of its own.
+WITHOUT_OWN: Final = (Status.ABSENT, Status.COALESCED)
+
 
 def thousandths(value: float) -> int:
     """Return a number of g/ml in whole thousandths, so that 0.8 is 0.8 when numbers are compared."""
@@ -40,7 +43,7 @@ def peak(seen: Seen | None) -> int | None:
         return None
     if seen.suv_peak is not None:
         return thousandths(seen.suv_peak)
-    return 0 if seen.status in (Status.ABSENT, Status.COALESCED) else None
+    return 0 if seen.status in WITHOUT_OWN else None
 
 
 def without_lengths(visit: Visit) -> Visit:
@@ -168,6 +171,19 @@ def _both(one: Reference | None, other: Reference | None, name: str) -> tuple[fl
     return None if first is None or second is None else (first, second)
 
 
+def glycolysis(followed: Sequence[tuple[Seen, Seen | None]]) -> tuple[int, int] | None:
+    """Return total lesion glycolysis then and now, of the lesions that have it at both visits; None without any."""
+    then, now = 0, 0
+    for was, seen in followed:
+        if was.tlg is None:
+            continue
+        value = 0.0 if seen and seen.status in WITHOUT_OWN else seen.tlg if seen else None
+        if value is None:
+            return None
+        then, now = then + round(was.tlg * STEPS), now + round(value * STEPS)
+    return (then, now) if then else None
+
+
 def hottest(seen: Sequence[Seen], rules: Rules) -> tuple[Seen, ...]:
     """Return the lesions of highest peak, hottest first: as many in all and of one organ as the rules allow.
 
@@ -188,10 +204,12 @@ def hottest(seen: Sequence[Seen], rules: Rules) -> tuple[Seen, ...]:
 
 __all__ = [
     "STEPS",
+    "WITHOUT_OWN",
     "Background",
     "background",
     "change",
     "doubtful",
+    "glycolysis",
     "hottest",
     "incomparable",
     "liver_is_diseased",

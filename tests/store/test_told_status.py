@@ -99,7 +99,7 @@ def two_pets(session: Session, clock: Clock, *, with_ct: bool = False) -> Course
         ("measured", "PMR", "PMR"),
         ("too-small", "PMR", "PMR"),
         ("present", "PMR", "PMR"),
-        ("unequivocal-progression", "PMR", "PMD"),
+        ("unequivocal-progression", "PMD", "PMD"),
         ("absent", "CMR", "CMR"),
         ("NE", "NE", "NE"),
     ],

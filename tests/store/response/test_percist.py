@@ -100,6 +100,39 @@ def test_a_new_lesion_or_unequivocal_progression_is_progression_and_stays_one() 
     assert last((hot("A", 10.0), other), (hot("A", 5.0), worse)).overall == "PMD"
 
 
+@pytest.mark.parametrize(
+    ("peak", "other", "because"),
+    [
+        (
+            4.0,
+            5.0,
+            "PMD: unequivocal progression of B; SULpeak of the hottest lesion A 10.00 g/ml at baseline, A 5.00",
+        ),
+        (
+            None,
+            5.0,
+            "PMD: unequivocal progression of B; SULpeak of the hottest lesion A 10.00 g/ml at baseline, A 5.00",
+        ),
+        (
+            1.0,
+            1.0,
+            "PMD: unequivocal progression of B; SULpeak of the hottest lesion A 10.00 g/ml at baseline, A 1.00",
+        ),
+        (None, None, "PMD: unequivocal progression of B; no SULpeak at this visit"),
+    ],
+)
+def test_a_target_that_a_reader_calls_unequivocal_progression_is_progression_whatever_its_uptake(
+    peak: float | None, other: float | None, because: str
+) -> None:
+    then = (hot("A", 10.0), hot("B", 8.0))
+    now = (hot("A", other), hot("B", peak, status=Status.PROGRESSED))
+    response = judge(history(then, now, then, references=(LIVER,)))
+    point, after = response.time_points[1:]
+    assert (point.overall, point.target, point.non_target, after.overall) == ("PMD", "PMD", None, "SMD")
+    assert point.because.startswith(because)
+    assert response.best_overall == "PMD"
+
+
 def test_a_small_new_node_with_uptake_is_a_new_lesion() -> None:
     node = lesion("X", 8, 6, suv_peak=4.0, node=True, role=Role.NEW)
     assert last((hot("A", 10.0),), (hot("A", 5.0), node)).overall == "PMD"
