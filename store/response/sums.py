@@ -208,6 +208,8 @@ def _target(seen: Mapping[str, Seen], past: _Past, measure: Measure) -> str | No
     targets = [seen.get(name) for name in past.known.targets]
     if any(one is not None and one.status is Status.PROGRESSED for one in targets):
         return "PD"
+    if past.complete and any(_is_there(one, measure) for one in targets):
+        return "PD"
     steps = [_steps(one, measure) for one in targets]
     known: list[int] = [one for one in steps if one is not None]
     whole = len(known) == len(steps)
@@ -222,6 +224,16 @@ def _target(seen: Mapping[str, Seen], past: _Past, measure: Measure) -> str | No
         return "NE"
     down = measure.partial
     return "PR" if down.denominator * sum(known) <= down.numerator * past.baseline else "SD"
+
+
+def _is_there(seen: Seen | None, measure: Measure) -> bool:
+    """Whether a target is seen now, and no node of normal size."""
+    return (
+        seen is not None
+        and look(seen).present is True
+        and measure.steps(seen) != 0
+        and not measure.is_gone(seen)
+    )
 
 
 def told(steps: int, measure: Measure) -> str:
@@ -252,6 +264,9 @@ def _why(
     progressed = [name for name in steps if name in seen and seen[name].status is Status.PROGRESSED]
     if progressed:
         yield f"Unequivocal progression of {', '.join(progressed)}."
+    back = [name for name in steps if past.complete and _is_there(seen.get(name), measure)]
+    if back:
+        yield f"There again after a complete response: {', '.join(back)}."
     if missing:
         yield f"Not measured: {', '.join(missing)}; {measure.quantity} of the others {told(size, measure)}."
     else:

@@ -93,6 +93,30 @@ def test_a_node_of_normal_size_is_gone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("last", "word"),
+    [
+        (lesion("N", 16, 11, node=True, volume_mm3=850.0), "PD"),  # 70 % above the nadir
+        (lesion("N", 14, 10, node=True, volume_mm3=500.0), "PD"),
+        (lesion("N", 14, 9.9, node=True, volume_mm3=500.0), "CR"),
+        (lesion("N", 14, 9.9, node=True, volume_mm3=900.0), "CR"),
+        (lesion("N", node=True, status=Status.PRESENT), "PD"),
+        (lesion("N", node=True, status=UNKNOWN), "NE"),
+        (lesion("N", node=True, status=GONE), "CR"),
+    ],
+)
+def test_a_target_that_is_there_again_after_a_complete_response_is_progression(last: Seen, word: str) -> None:
+    course = history(
+        (lesion("N", 30, 20, node=True, volume_mm3=6000.0),),
+        (lesion("N", 14, 9.5, node=True, volume_mm3=500.0),),
+        (last,),
+    )
+    point = judge(course).time_points[2]
+    assert (overalls(course), point.target) == (["CR", word], word)
+    assert ("There again after a complete response: N." in point.because) is (word == "PD")
+    assert recist.judge(course).time_points[2].overall == word
+
+
+@pytest.mark.parametrize(
     ("long_mm", "limit"), [(10, 39), (34.9, 39), (35, 29), (49.9, 29), (50, 24), (100, 24)]
 )
 def test_repeatability_is_that_of_the_longest_diameter(long_mm: float, limit: float) -> None:

@@ -44,6 +44,14 @@ def test_one_target_is_judged_at_its_borders(
     assert overalls(history(*((lesion("T1", *both),) for both in axes))) == expected
 
 
+def test_a_target_that_is_there_again_after_a_complete_response_is_progression_without_a_size_too() -> None:
+    for status, word in ((Status.PRESENT, "PD"), (Status.TOO_SMALL, "PD"), (UNKNOWN, "NE"), (GONE, "CR")):
+        course = history((lesion("A", 20, 10),), (lesion("A", status=GONE),), (lesion("A", status=status),))
+        assert overalls(course) == ["CR", word]
+        before = history((lesion("A", 20, 10),), (lesion("A", 10, 5),), (lesion("A", status=Status.PRESENT),))
+        assert overalls(before) == ["PR", "NE"]
+
+
 def test_sum_and_nadir_are_products_in_square_millimetres() -> None:
     course = history(
         (lesion("A", 20, 10), lesion("B", 30.5, 10)),
