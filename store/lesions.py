@@ -110,8 +110,8 @@ def with_roles(
 
     A person's word counts; then, of lesions seen at the baseline, what `store.response.selection` proposes. The
     baseline of what is measured on PET is the first PET that was looked at, that of all else the first other study. A
-    lesion first seen later is new. Such a one counts when a person drew it or confirmed it; until then it is told as a
-    doubt, unless the rules say otherwise. `analysed` tells on which dates which analysis was run.
+    lesion first seen later is new. Such a one counts when a person drew it beside the earlier drawings of its analysis,
+    or confirmed it; until then it is a doubt, unless the rules say otherwise. `analysed`: when which analysis was run.
     """
     names = _names(sightings)
     ran = set(analysed) | {(one.date, one.plugin) for one in sightings}
@@ -146,7 +146,8 @@ def with_roles(
             role = proposal.get(lesion, {"role": Role.NON_TARGET, "role_by": PROPOSAL})
         elif own:
             first = [one for one in drawings[lesion] if one.date == own[0].date] or own[:1]
-            role = {"role": Role.NEW, "role_by": _new_by(first, confirmed, ran, rules)}
+            looked = _has_looked(first, ran, drawings)
+            role = {"role": Role.NEW, "role_by": _new_by(first, confirmed, looked, rules)}
         roles[lesion] = {**role, "touched": [d for d in (word, confirmed) if d is not None]}
     return tuple(_with_role(one, **roles[one.lesion]) for one in sightings)
 
@@ -188,16 +189,13 @@ def is_unconfirmed(one: Sighting) -> bool:
     return one.role is Role.NEW and one.role_by == UNCONFIRMED
 
 
-def _new_by(
-    first: Sequence[Sighting], confirmed: Decision | None, ran: set[tuple[date, str]], rules: Rules
-) -> str:
+def _new_by(first: Sequence[Sighting], confirmed: Decision | None, looked_before: bool, rules: Rules) -> str:
     """Return who says that a lesion is new: an author, a drawing, the rules, or nobody.
 
     `first` is what was drawn of it on the date of its first sighting, also what does not count.
     """
     if confirmed is not None:
         return confirmed.author
-    looked_before = any(on < one.date and plugin == one.plugin for on, plugin in ran for one in first)
     new = [one.link for one in first if one.link is not None and one.link.kind is Kind.NEW]
     if not any(was_compared(link.reason) for link in new) and (new or not looked_before):
         return UNCONFIRMED
@@ -207,6 +205,28 @@ def _new_by(
     lengths = [m.value for one in first if (m := one.measurements.get("long_axis")) is not None]
     is_large = max(lengths, default=0.0) >= rules.least_new_mm
     return FIRST_SEEN if rules.unconfirmed_new == "count" and is_sure and is_large else UNCONFIRMED
+
+
+def _has_looked(
+    first: Sequence[Sighting], ran: set[tuple[date, str]], drawings: Mapping[str, Sequence[Sighting]]
+) -> bool:
+    """Return whether an analysis that drew a lesion looked before, and was compared with what it drew then."""
+    if any(_is_uncompared(one, drawings) for one in first):
+        return False
+    return any(on < one.date and plugin == one.plugin for on, plugin in ran for one in first)
+
+
+def _is_uncompared(one: Sighting, drawings: Mapping[str, Sequence[Sighting]]) -> bool:
+    """Return whether a drawing was laid beside none of those that its analysis has of earlier dates.
+
+    What one of them is called at the study too, by its drawings alone, has been compared.
+    """
+    if one.link is not None or one.plugin == REPORT or any(d.kind == "relink" for d in one.decisions):
+        return False
+    same = [other for own in drawings.values() for other in own if other.plugin == one.plugin]
+    earlier = {other.choice_uid for other in same if other.date < one.date}
+    here = {other.choice_uid for other in same if other.study_instance_uid == one.study_instance_uid}
+    return bool(earlier) and not earlier & here
 
 
 def _confirmed(own: Sequence[Sighting], names: frozenset[str], chosen: Chosen) -> Decision | None:

@@ -231,11 +231,11 @@ def _before_words(first: Sighting, course: Course) -> str:
     if first.link is not None and first.link.kind is Kind.NEW:
         seen = was_compared(first.link.reason)
         return "was not seen before" if seen else "could not be compared with all earlier lesions"
-    if not any(on < first.date and plugin == first.plugin for on, plugin in course.analysed):
-        return f"was found by '{first.plugin}', which was not run on an earlier visit"
     had = any(s.date < first.date and s.plugin == first.plugin and drawn(s) for s in course.sightings)
     if first.link is None and had:
         return "was not compared with earlier visits"
+    if not any(on < first.date and plugin == first.plugin for on, plugin in course.analysed):
+        return f"was found by '{first.plugin}', which was not run on an earlier visit"
     return "was not seen before"
 
 
