@@ -270,9 +270,11 @@ def _grown(course: Course, name: str) -> str | None:
     both = axes(seen)
     alone = [was for was in course.before(name) if was.status is not Status.COALESCED]
     past = [(one, was) for was in alone if (one := axes(was)) is not None]
+    resolved = any(was.status is Status.ABSENT for was in alone)
+    if seen is not None and both is None and resolved and not seen.node and _counts(seen):
+        return f"{name} was gone and is there again."
     if seen is None or both is None or not past:
         return None
-    resolved = any(was.status is Status.ABSENT for _, was in past)
     if resolved and not seen.node and both[0] > EXTRANODAL_TENTHS:
         return f"{name} was gone and is there again with {mm(both[0])}."
     least = min((one for one, _ in past), key=lambda one: one[0] * one[1])

@@ -181,6 +181,23 @@ def test_progression_of_one_lesion_is_reckoned_from_its_smallest_product() -> No
     assert (point.sum, point.nadir) == (5250.0, 5100.0)
 
 
+@pytest.mark.parametrize(
+    ("last", "word"),
+    [
+        (lesion("A", status=Status.PRESENT), "PD"),
+        (lesion("A", 10.1), "PD"),
+        (lesion("A", 10), "NE"),
+        (lesion("A", status=UNKNOWN), "NE"),
+        (lesion("A", status=Status.PRESENT, node=True), "NE"),
+    ],
+)
+def test_an_extranodal_target_that_is_back_without_both_axes_is_progression(last: Seen, word: str) -> None:
+    gone = lesion("A", status=GONE, node=last.node)
+    points = judge(history((lesion("A", 30, 20, node=last.node),), (gone,), (last,))).time_points
+    assert [(point.overall, point.target) for point in points[1:]] == [("CR", "CR"), (word, word)]
+    assert ("A was gone and is there again." in points[2].because) is (word == "PD")
+
+
 def test_an_extranodal_lesion_has_to_be_gone_and_one_that_is_back_is_progression() -> None:
     visits = [
         (lesion("A", 30, 20),),
