@@ -26,6 +26,7 @@ from plugins.errors import Broken, NadirError, Refused, Unavailable
 TASK = "task.json"
 ANSWER = "answer.json"
 LOG = "child.log"
+MOST_PAUSE_SECONDS = 0.05
 
 
 def run_in_child(
@@ -41,8 +42,9 @@ def run_in_child(
 
     `scratch` is a folder for what the two processes tell each other, and for what libraries print (`child.log`, which
     may quote a patient's data and is for nobody's eyes but an administrator's); results go to the task's own folder.
-    `keep_going` is asked every `ask_seconds` and may stop the child by returning False (then `Unavailable`, which also
-    a model raises that cannot be read from here, and, as `DiskFault`, a full or failing disk).
+    What the task started ends with it. `keep_going` is asked every `ask_seconds` and may stop the child by returning
+    False (then `Unavailable`, which also a model raises that cannot be read from here, and, as `DiskFault`, a full or
+    failing disk).
     Raises `Refused` (`analysis-crashed`, `analysis-too-long`, `analysis-out-of-memory`, and what loading the plugins
     refuses), and `Broken` for a fault of our own that the child reports.
     """
@@ -71,7 +73,7 @@ def _wait(
     deadline = time.monotonic() + seconds
     ask = time.monotonic() + ask_seconds
     pause = 0.01
-    while child.poll() is None:
+    while not _has_ended(child):
         now = time.monotonic()
         if now > deadline:
             sentence = f"the analysis did not end within {seconds:g} s and was stopped; raise job_seconds"
@@ -80,16 +82,23 @@ def _wait(
             if not keep_going():
                 raise Unavailable("the analysis was stopped: its job is no longer ours, or the node ends")
             ask = now + ask_seconds
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(pause)
-        pause = min(pause * 2, ask_seconds)
+        time.sleep(pause)
+        pause = min(pause * 2, ask_seconds, MOST_PAUSE_SECONDS)
+
+
+def _has_ended(child: subprocess.Popen[bytes]) -> bool:
+    """Return True once the child ended; it is not reaped, so that its number goes to no other process."""
+    try:
+        return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # who started this process has the kernel reap its children
+        return True
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+    """Kill the child and what it started, also what it left behind when it ended by itself; then reap it."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 def _answer(returncode: int, scratch: Path) -> dict[str, Any]:

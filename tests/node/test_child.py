@@ -189,6 +189,38 @@ def test_no_analysis_outlives_a_killed_parent(
     assert eventually(lambda: not is_alive(child))
 
 
+@pytest.mark.parametrize(
+    ("mode", "code"), [("leaves_one_behind", None), ("leaves_one_and_crashes", "analysis-crashed")]
+)
+def test_what_a_plugin_started_ends_with_its_job_although_the_job_ended_by_itself(
+    run: Callable[..., Answer], tmp_path: Path, mode: str, code: str | None
+) -> None:
+    journal = tmp_path / "journal"
+    try:
+        (analysed,) = run(mode, plugin_settings={"trouble": {"mode": mode, "journal": str(journal)}}).analysed
+        ended = analysed.error_code
+    except Refused as refused:
+        ended = refused.code
+    assert ended == code
+    left = int(journal.read_text().split()[-1])
+    assert eventually(lambda: not is_alive(left))
+
+
+def test_the_number_of_a_child_that_ended_is_its_own_until_what_it_started_was_killed(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[str] = []
+
+    def kill(group: int, how: int) -> None:
+        killed.append(Path(f"/proc/{group}/stat").read_text().rpartition(")")[2].split()[0])
+
+    (scratch / "answer.json").write_text('{"analysed": []}')
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    monkeypatch.setattr(os, "killpg", kill)
+    assert run_in_child("{}", scratch, memory_bytes=GIB, seconds=10) == {"analysed": []}
+    assert killed == ["Z"]
+
+
 def test_a_large_task_does_not_block_the_parent(run: Callable[..., Answer], small_study: list[Path]) -> None:
     many = tuple(map(str, small_study)) + tuple(f"/nowhere/{'x' * 200}/{n}.dcm" for n in range(5000))
     (analysed,) = run("box", files=many).analysed

@@ -9,7 +9,7 @@ from typing import Any
 METADATA = "Metadata-Version: 2.1\nName: trouble\nVersion: 1.0\n"
 ENTRY_POINTS = "[nadir.plugins]\ntrouble = trouble:Trouble\nsecond = trouble:Second\n"
 SOURCE = """
-import ctypes, os, time
+import ctypes, os, subprocess, time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -78,6 +78,15 @@ class Trouble:
         if Path(self.journal).read_text().count(self.name) < 2:
             ctypes.string_at(0)
         return (box(volume),)
+
+    def leaves_one_behind(self, study, volume):
+        with open(self.journal, "a") as journal:
+            journal.write(f"left {subprocess.Popen(['sleep', '3600']).pid}\\n")
+        return (box(volume),)
+
+    def leaves_one_and_crashes(self, study, volume):
+        self.leaves_one_behind(study, volume)
+        ctypes.string_at(0)
 
     def memory(self, study, volume):
         kept = []
