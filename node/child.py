@@ -163,9 +163,7 @@ def _run(scratch: Path, memory_bytes: int) -> dict[str, object]:
             f"the analysis needs more than {memory_bytes >> 20} MiB; raise job_memory_bytes and retry it"
         )
         return {"kind": "refused", "code": "analysis-out-of-memory", "sentence": sentence}
-    except (
-        Exception
-    ) as error:  # the border of this process: at least nine kinds of error come out of bad files
+    except BaseException as error:  # the border of this process: no Ctrl-C comes here, foreign code may exit
         if fault := disk_fault(error):
             return {"kind": "disk", "sentence": str(fault)}
         kind = "unavailable" if isinstance(error, Unavailable) else "broken"

@@ -34,9 +34,10 @@ def follower(past: Past) -> Follower:
     def followed(plugin: Plugin, study: Study, findings: Sequence[Finding]) -> Followed:
         try:
             return follow(plugin, study, findings, past, motions)
-        except MemoryError:
+        except (MemoryError, KeyboardInterrupt):
             raise
-        except Exception as error:  # files of other times: what is wrong with them costs this study no result
+        # Files of other times, and a plugin's `segment_at`: what is wrong with them costs this study no result.
+        except BaseException as error:
             sentence = f"The study was not compared with what was before: {place(error)}."
             flag = Flag(code="not-followed", sentence=sentence, plugin=plugin.name)
             return Followed(findings=tuple(findings), flags=(flag,))

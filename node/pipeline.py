@@ -198,9 +198,9 @@ def _run(
         identified[plugin.name] = own
     except Refused as refusal:  # of the plugin: what writes its results raises Broken
         return replace(_failed(answer, refusal), declined=True)
-    except MemoryError:
+    except (MemoryError, KeyboardInterrupt):
         raise
-    except Exception as error:  # headers of strangers meet the encoders: one analysis fails, the others go on
+    except BaseException as error:  # headers of strangers meet the encoders: the other analyses go on
         if fault := disk_fault(error):
             raise fault from error
         if isinstance(error, NadirError):

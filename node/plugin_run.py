@@ -23,9 +23,9 @@ def given(plugin: Plugin, study: Study) -> tuple[Finding | Flag, ...] | None:
             return None
         gave: object = plugin.run(study)
         told = tuple(gave) if isinstance(gave, Iterable) else None
-    except (NadirError, MemoryError):
+    except (NadirError, MemoryError, KeyboardInterrupt):
         raise
-    except Exception as error:  # a plugin is foreign code: whatever it raises is its fault, and only its own
+    except BaseException as error:  # a plugin is foreign code: if it raises or exits, only it has failed
         raise Broken(f"{who} failed: {place(error)}") from error
     if told is None:
         kind = type(gave).__name__

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 
@@ -120,31 +121,37 @@ def _adapted(name: str, values: Mapping[str, object]) -> _Wanted:
 
 def _make(wanted: _Wanted, models: Places = NOWHERE) -> Plugin:
     entry, values = _only(wanted), wanted.values
-    try:
+    with _border(wanted, "cannot be loaded"):
         factory = entry.load()
-    except Exception as error:  # a border: foreign code may raise anything when it is imported
-        raise _broken(wanted, f"cannot be loaded: {error}") from error
     try:
-        plugin: Plugin = factory(**values)
-    except Exception as error:  # a border, likewise
-        if values and isinstance(error, (TypeError, ValueError)):
+        with _border(wanted, "cannot be made"):
+            made: Plugin = factory(**values)
+    except Refused as broken:
+        if values and isinstance(error := broken.__cause__, (TypeError, ValueError)):
             raise Refused(
                 "bad-plugin-settings", f"plugin '{wanted.name}' does not take these settings: {error}"
             ) from error
-        raise _broken(wanted, f"cannot be made: {_said(error)}") from error
-    plugin = _with_models(plugin, values, models)
-    try:
+        raise
+    plugin = _with_models(made, values, models)
+    with _border(wanted, "has no model that can be used"):
         is_plugin = isinstance(plugin, Plugin)
         plugin.model  # noqa: B018 - a property that may read a file
-    except Exception as error:  # a border, likewise
-        is_plugin, why = False, f"has no model that can be used: {_said(error)}"
-    else:
-        why = "does not follow plugins.contract.Plugin"
     if not is_plugin:
-        raise _broken(wanted, why)
+        raise _broken(wanted, "does not follow plugins.contract.Plugin")
     if plugin.name != wanted.name:
         raise _broken(wanted, f"calls itself '{plugin.name}': its 'name' must be '{wanted.name}'")
     return plugin
+
+
+@contextmanager
+def _border(wanted: _Wanted, what: str) -> Iterator[None]:
+    """Let foreign code run, which may raise anything, and exit: all but Ctrl-C is `broken-plugin`."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise _broken(wanted, f"{what}: {_said(error)}") from error
 
 
 def _only(wanted: _Wanted) -> EntryPoint:
@@ -176,9 +183,12 @@ def _broken(wanted: _Wanted, why: str) -> Refused:
     return Refused(BROKEN, f"plugin '{wanted.name}' ({wanted.entries[0].value}) {why}")
 
 
-def _said(error: Exception) -> str:
-    """Return what an error says, and of a refusal where, unless it says so itself."""
-    said = str(error) or type(error).__name__
+def _said(error: BaseException) -> str:
+    """Return what an error says, and of a refusal where, unless it says so itself; how one exits or gives up."""
+    said, kind = str(error), type(error).__name__
+    if not isinstance(error, Exception):
+        return f"{kind} ({said})" if said else kind
+    said = said or kind
     where = error.where if isinstance(error, Refused) else None
     return f"{said} ({where})" if where and where not in said else said
 

@@ -91,6 +91,18 @@ def test_a_fault_of_a_plugin_tells_its_place_and_no_word_of_the_patient(run: Cal
     assert "SECRET" not in analysed.error_text
 
 
+@pytest.mark.parametrize("mode", ["exits", "exits_when_asked"])
+def test_a_plugin_that_exits_is_a_fault_and_not_a_crash(run: Callable[..., Answer], mode: str) -> None:
+    (analysed,) = run(mode).analysed
+    assert analysed.error_code == "broken"
+    assert "plugin 'trouble' 1 failed: SystemExit at" in (analysed.error_text or "")
+
+
+def test_a_plugin_that_plays_ctrl_c_is_a_fault_and_not_a_crash(run: Callable[..., Answer]) -> None:
+    with pytest.raises(Broken, match=r"^KeyboardInterrupt at "):
+        run("interrupts")
+
+
 def test_endless_recursion_is_a_fault_and_not_a_crash(run: Callable[..., Answer]) -> None:
     (analysed,) = run("deep").analysed
     assert analysed.error_code == "broken"

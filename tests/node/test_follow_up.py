@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -20,6 +21,7 @@ from node.decisions import decided
 from node.settings import Settings
 from plugins.contract import Volume
 from plugins.errors import Refused
+from plugins.registry import load_plugins
 from store import choices
 from store.tables import Job, Refusal
 from store.tracking import brought
@@ -228,6 +230,17 @@ def test_a_fault_in_what_was_before_costs_the_study_no_result(
     assert list(second) == ["Nodule 1", "Body"]
     assert clinic.told("20250401") == ["not-followed"]
     assert not any("name" in row.sentence for row in clinic.node.rows(Refusal))
+
+
+def test_a_plugin_that_exits_when_asked_for_a_lesion_costs_only_the_comparison(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clinic.examine("20250101", ball(A, 22), ball(B, 18))
+    (plugin,) = load_plugins(names=["balls"])
+    monkeypatch.setattr(type(plugin), "segment_at", lambda *_: sys.exit(2))
+    second = clinic.examine("20250401", Ball(centre_mm=A, diameter_mm=20, hu=60.0), ball(B, 18))
+    assert list(second) == ["Nodule 1", "Body"]
+    assert clinic.told("20250401") == ["not-followed"]
 
 
 def test_a_folder_with_the_earlier_study_and_its_results_gives_lesions_their_names(

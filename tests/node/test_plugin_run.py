@@ -38,6 +38,15 @@ def test_a_plugin_that_writes_into_the_image_fails_and_the_next_sees_it_as_it_ca
     assert [f.measurements for f in good.results.found] == [f.measurements for f in alone.results.found]
 
 
+@pytest.mark.parametrize("mode", ["exits", "exits_when_asked"])
+def test_a_plugin_that_exits_has_failed_and_the_next_one_runs(make_task: MakeTask, mode: str) -> None:
+    settings = {"trouble": {"mode": mode}, "second": {"mode": "box"}}
+    bad, good = analyse(make_task(plugins=("trouble", "second"), plugin_settings=settings)).analysed
+    assert bad.error_code == "broken"
+    assert "plugin 'trouble' 1 failed: SystemExit at node/plugin_run.py:" in (bad.error_text or "")
+    assert (good.error_code, len(good.results.found)) == (None, 1)
+
+
 @pytest.mark.parametrize("mode", ["transposed", "wrong_number"])
 def test_what_is_refused_is_neither_in_the_table_nor_on_the_page_nor_in_pictures(
     make_task: MakeTask, tmp_path: Path, mode: str

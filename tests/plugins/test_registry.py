@@ -21,6 +21,11 @@ class Foreign:
     def run(self, study): return ()
 """
 
+EXITS = "import sys\nsys.exit('needs CUDA')\n"
+EXITS_WHEN_MADE = "class Foreign:\n    def __init__(self):\n        raise SystemExit(3)\n"
+EXITS_WITH_ITS_MODEL = NO_CARD.replace('OSError("no card")', "SystemExit")
+GIVES_UP = "class GivenUp(BaseException): ...\nraise GivenUp('no licence')\n"
+
 
 def install(folder: Path, source: str, *, entry: str = "foreign") -> None:
     claim(folder, "foreign", f"{entry} = foreign_plugin:Foreign")
@@ -42,7 +47,18 @@ class Foreign:
 """
 
 
-@pytest.fixture(params=[NOT_IMPORTABLE, RAISES, NO_CARD, "Foreign = 7\n"])
+@pytest.fixture(
+    params=[
+        NOT_IMPORTABLE,
+        RAISES,
+        NO_CARD,
+        "Foreign = 7\n",
+        EXITS,
+        EXITS_WHEN_MADE,
+        EXITS_WITH_ITS_MODEL,
+        GIVES_UP,
+    ]
+)
 def broken(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, request.param)
     monkeypatch.syspath_prepend(tmp_path)
@@ -86,6 +102,27 @@ def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "foreign_plugin", raising=False)
     return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        (EXITS, "cannot be loaded: SystemExit (needs CUDA)"),
+        (EXITS_WHEN_MADE, "cannot be made: SystemExit (3)"),
+        (EXITS_WITH_ITS_MODEL, "has no model that can be used: SystemExit"),
+        (GIVES_UP, "cannot be loaded: GivenUp (no licence)"),
+    ],
+)
+def test_a_plugin_that_exits_is_broken_and_says_how(foreign: Path, source: str, why: str) -> None:
+    install(foreign, source)
+    (reason,) = load_working().broken
+    assert reason.sentence == f"plugin 'foreign' (foreign_plugin:Foreign) {why}"
+
+
+def test_ctrl_c_while_a_plugin_is_loaded_is_no_fault_of_the_plugin(foreign: Path) -> None:
+    install(foreign, "raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        load_working()
 
 
 @pytest.mark.parametrize("name", ["other", "emphysema"])

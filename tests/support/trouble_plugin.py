@@ -9,7 +9,7 @@ from typing import Any
 METADATA = "Metadata-Version: 2.1\nName: trouble\nVersion: 1.0\n"
 ENTRY_POINTS = "[nadir.plugins]\ntrouble = trouble:Trouble\nsecond = trouble:Second\n"
 SOURCE = """
-import ctypes, os, subprocess, time
+import ctypes, os, subprocess, sys, time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -47,6 +47,8 @@ class Trouble:
         return ModelCard(name="net", version="1", kind="learned", intended_use="-")
 
     def accepts(self, study):
+        if self.mode == "exits_when_asked":
+            sys.exit(0)
         return bool(study.by_role("ct"))
 
     def run(self, study):
@@ -98,6 +100,12 @@ class Trouble:
 
     def fault(self, study, volume):
         raise ValueError(f"cannot make sense of {study.patient.patient_id}")
+
+    def exits(self, study, volume):
+        sys.exit("no licence for this study")
+
+    def interrupts(self, study, volume):
+        raise KeyboardInterrupt
 
     def deep(self, study, volume):
         return self.deep(study, volume)
