@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
+from typing import TypeGuard
 
 from models.files import BadModel
 from models.place import NOWHERE, UNREACHABLE, Places, open_current
@@ -21,6 +23,7 @@ from plugins.errors import Refused, Unavailable
 GROUP = "nadir.plugins"
 ADAPTERS = "nadir.adapters"
 BROKEN = "broken-plugin"
+MODALITY = re.compile(r"[A-Z0-9 _]{1,16}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,15 +135,48 @@ def _make(wanted: _Wanted, models: Places = NOWHERE) -> Plugin:
                 "bad-plugin-settings", f"plugin '{wanted.name}' does not take these settings: {error}"
             ) from error
         raise
+    _require_form(wanted, made, LISTS)
     plugin = _with_models(made, values, models)
     with _border(wanted, "has no model that can be used"):
         is_plugin = isinstance(plugin, Plugin)
         plugin.model  # noqa: B018 - a property that may read a file
     if not is_plugin:
         raise _broken(wanted, "does not follow plugins.contract.Plugin")
+    _require_form(wanted, plugin, TEXTS)
     if plugin.name != wanted.name:
         raise _broken(wanted, f"calls itself '{plugin.name}': its 'name' must be '{wanted.name}'")
     return plugin
+
+
+def _require_form(wanted: _Wanted, plugin: Plugin, forms: Mapping[str, _Form]) -> None:
+    """Refuse (`broken-plugin`) what a plugin says of itself in another form than the contract's."""
+    for what, (is_right, form) in forms.items():
+        with _border(wanted, f"cannot say what its '{what}' is"):
+            is_good = not hasattr(plugin, what) or is_right(getattr(plugin, what))
+            why = "" if is_good else f"has {what} = {getattr(plugin, what)!r}, which is to be {form}"
+        if why:
+            raise _broken(wanted, why)
+
+
+def _is_text(said: object) -> bool:
+    return isinstance(said, str)
+
+
+def _are_names(said: object) -> TypeGuard[Collection[str]]:
+    return isinstance(said, Collection) and not isinstance(said, str) and all(map(_is_text, said))
+
+
+def _are_modalities(said: object) -> bool:
+    return said is None or (_are_names(said) and all(MODALITY.fullmatch(one) for one in said))
+
+
+_Form = tuple[Callable[[object], bool], str]
+"""Whether something has a form, and the form in words."""
+TEXTS: Mapping[str, _Form] = {what: (_is_text, "a text") for what in ("name", "version", "title")}
+LISTS: Mapping[str, _Form] = {
+    "needs": (_are_modalities, "a tuple of modalities as images name them, such as ('CT',)"),
+    "families": (_are_names, "a tuple of names"),
+}
 
 
 @contextmanager

@@ -104,6 +104,52 @@ def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+DECLARED = """
+class Foreign:
+    name, version, title, model = "foreign", "1", "Foreign", None
+    def accepts(self, study): return True
+    def run(self, study): return ()
+    DECLARATION
+"""
+MODALITIES = "a tuple of modalities as images name them, such as ('CT',)"
+
+
+@pytest.mark.parametrize(
+    ("said", "form"),
+    [
+        ("needs = 'CT'", MODALITIES),
+        ("needs = 7", MODALITIES),
+        ("needs = ('CT', None)", MODALITIES),
+        ("needs = ('ct',)", MODALITIES),
+        ("families = 'nodule_segmenter'", "a tuple of names"),
+        ("families = None", "a tuple of names"),
+        ("version = 1.0", "a text"),
+        ("name = 7", "a text"),
+        ("title = None", "a text"),
+    ],
+)
+def test_what_a_plugin_says_of_itself_in_another_form_is_refused_when_it_is_loaded(
+    foreign: Path, said: str, form: str
+) -> None:
+    install(foreign, DECLARED.replace("DECLARATION", said))
+    (reason,) = load_working().broken
+    assert reason.code == "broken-plugin"
+    assert reason.sentence == f"plugin 'foreign' (foreign_plugin:Foreign) has {said}, which is to be {form}"
+
+
+def test_a_plugin_that_cannot_say_which_families_of_models_it_uses_is_broken(foreign: Path) -> None:
+    raises = "@property\n    def families(self): raise OSError('no list')"
+    install(foreign, DECLARED.replace("DECLARATION", raises))
+    (reason,) = load_working().broken
+    assert reason.sentence.endswith("(foreign_plugin:Foreign) cannot say what its 'families' is: no list")
+
+
+@pytest.mark.parametrize("needs", ["('CT',)", "['CT', 'PT']", "frozenset({'SR'})", "()", "None"])
+def test_every_collection_of_modalities_may_be_needed(foreign: Path, needs: str) -> None:
+    install(foreign, DECLARED.replace("DECLARATION", f"needs = {needs}"))
+    assert load_plugins(names=["foreign"])[0].title == "Foreign"
+
+
 @pytest.mark.parametrize(
     ("source", "why"),
     [
