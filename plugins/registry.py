@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import TypeGuard
@@ -23,6 +25,8 @@ from plugins.errors import Refused, Unavailable
 GROUP = "nadir.plugins"
 ADAPTERS = "nadir.adapters"
 BROKEN = "broken-plugin"
+_PRINTING = threading.RLock()
+"""Standard output is one for all threads: who puts another in its place has it alone."""
 MODALITY = re.compile(r"[A-Z0-9 _]{1,16}")
 
 
@@ -181,9 +185,13 @@ LISTS: Mapping[str, _Form] = {
 
 @contextmanager
 def _border(wanted: _Wanted, what: str) -> Iterator[None]:
-    """Let foreign code run, which may raise anything, and exit: all but Ctrl-C is `broken-plugin`."""
+    """Let foreign code run, which may raise anything, and exit: all but Ctrl-C is `broken-plugin`.
+
+    What it prints goes to standard error, as a command may owe its output to a program.
+    """
     try:
-        yield
+        with _PRINTING, redirect_stdout(sys.stderr):
+            yield
     except KeyboardInterrupt:
         raise
     except BaseException as error:

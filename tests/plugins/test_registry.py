@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,39 @@ def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "foreign_plugin", raising=False)
     return tmp_path
+
+
+PRINTS = """
+import random, time
+print("imported")
+class Foreign:
+    name, version, title = "foreign", "1", "Foreign"
+    def __init__(self): print("made")
+    @property
+    def model(self):
+        time.sleep(random.random() / 50)
+        print("modelled")
+    def accepts(self, study): return True
+    def run(self, study): return ()
+"""
+
+
+def test_what_a_plugin_prints_while_it_is_loaded_is_no_output_of_a_command(
+    foreign: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(foreign, PRINTS)
+    load_working()
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert set(told.err.split()) == {"imported", "made", "modelled"}
+
+
+def test_plugins_that_threads_load_at_one_time_leave_the_output_as_it_was(foreign: Path) -> None:
+    install(foreign, PRINTS)
+    before = sys.stdout
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: load_plugins(names=["foreign"]), range(24)))
+    assert sys.stdout is before
 
 
 DECLARED = """
