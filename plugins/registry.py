@@ -140,7 +140,9 @@ def _make(wanted: _Wanted, models: Places = NOWHERE) -> Plugin:
             ) from error
         raise
     _require_form(wanted, made, LISTS)
-    plugin = _with_models(made, values, models)
+    plugin = _with_models(wanted, made, models)
+    with _border(wanted, "tells no settings, as the fields of a dataclass do"):
+        config_sha256(plugin)
     with _border(wanted, "has no model that can be used"):
         is_plugin = isinstance(plugin, Plugin)
         plugin.model  # noqa: B018 - a property that may read a file
@@ -206,10 +208,10 @@ def _only(wanted: _Wanted) -> EntryPoint:
     return wanted.entries[0]
 
 
-def _with_models(plugin: Plugin, values: Mapping[str, object], models: Places) -> Plugin:
+def _with_models(wanted: _Wanted, plugin: Plugin, models: Places) -> Plugin:
     """Return a plugin with those of the models that it uses, after each was opened once."""
     families: tuple[str, ...] = getattr(plugin, "families", ())
-    if families and "models" in values:
+    if families and "models" in wanted.values:
         sentence = f"which models '{plugin.name}' uses is no setting; 'nadir models approve' decides it"
         raise Refused("bad-plugin-settings", sentence)
     used = {family: models[family] for family in families if family in models}
@@ -220,7 +222,8 @@ def _with_models(plugin: Plugin, values: Mapping[str, object], models: Places) -
             if bad.code == UNREACHABLE:
                 raise Unavailable(bad.sentence) from bad
             raise Refused("changed-model", bad.sentence) from bad
-    return replace(plugin, models=used) if used else plugin  # type: ignore[type-var]
+    with _border(wanted, "cannot be given its models"):
+        return replace(plugin, models=used) if used else plugin  # type: ignore[type-var]
 
 
 def _broken(wanted: _Wanted, why: str) -> Refused:

@@ -13,9 +13,11 @@ from plugins.registry import load_plugins, load_working
 NOT_IMPORTABLE = "import a_module_that_nobody_installed\n"
 RAISES = "class Foreign:\n    def __init__(self):\n        raise RuntimeError('no weights')\n"
 NO_CARD = """
+from dataclasses import dataclass
+@dataclass(frozen=True)
 class Foreign:
+    level: int = 1
     name, version, title = "foreign", "1", "Foreign"
-    def __init__(self, level: int = 1): pass
     @property
     def model(self): raise OSError("no card")
     def accepts(self, study): return True
@@ -41,6 +43,8 @@ def claim(folder: Path, package: str, entry: str) -> None:
 
 
 NAMED = """
+from dataclasses import dataclass
+@dataclass(frozen=True)
 class Foreign:
     name, version, title, model = "NAME", "1", "Foreign", None
     def accepts(self, study): return True
@@ -107,10 +111,12 @@ def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 PRINTS = """
 import random, time
+from dataclasses import dataclass
 print("imported")
+@dataclass(frozen=True)
 class Foreign:
     name, version, title = "foreign", "1", "Foreign"
-    def __init__(self): print("made")
+    def __post_init__(self): print("made")
     @property
     def model(self):
         time.sleep(random.random() / 50)
@@ -139,6 +145,8 @@ def test_plugins_that_threads_load_at_one_time_leave_the_output_as_it_was(foreig
 
 
 DECLARED = """
+from dataclasses import dataclass
+@dataclass(frozen=True)
 class Foreign:
     name, version, title, model = "foreign", "1", "Foreign", None
     def accepts(self, study): return True
@@ -176,6 +184,16 @@ def test_a_plugin_that_cannot_say_which_families_of_models_it_uses_is_broken(for
     install(foreign, DECLARED.replace("DECLARATION", raises))
     (reason,) = load_working().broken
     assert reason.sentence.endswith("(foreign_plugin:Foreign) cannot say what its 'families' is: no list")
+
+
+@pytest.mark.parametrize(
+    "source", [NAMED.replace("@dataclass(frozen=True)", ""), NAMED + '    families = ("nodule_segmenter",)\n']
+)
+def test_a_plugin_whose_settings_cannot_be_read_is_broken(foreign: Path, source: str) -> None:
+    install(foreign, source.replace("NAME", "foreign"))
+    (reason,) = load_working().broken
+    assert reason.code == "broken-plugin"
+    assert "(foreign_plugin:Foreign) tells no settings, as the fields of a dataclass do:" in reason.sentence
 
 
 @pytest.mark.parametrize("needs", ["('CT',)", "['CT', 'PT']", "frozenset({'SR'})", "()", "None"])
