@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from plugins.errors import Unavailable
+from plugins.errors import OffContract, Unavailable
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = frozenset({"models", "plugins", "store", "training", "node"})
+"""Our own of what lies in `ROOT`: installed, everything else lies there too."""
 OF_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 DISK_FAULT = "results cannot be put on the disk ({reason}); free or mend it"
 
@@ -28,18 +30,25 @@ def disk_fault(error: BaseException | None) -> DiskFault | None:
     return DiskFault(DISK_FAULT.format(reason=error.strerror))
 
 
-def place(error: BaseException) -> str:
-    """Return the type of an error, the last line of ours on its way, and the last line at all when that is foreign."""
-    trace, ours, last = error.__traceback__, "", ""
+def place(error: BaseException, plugin: object = None) -> str:
+    """Return the type of an error, and the last lines on its way: of ours, of the plugin's package, and at all.
+
+    What the contract says against a plugin's values is told with it.
+    """
+    trace, package = error.__traceback__, type(plugin).__module__.partition(".")[0]
+    last: dict[str, str] = {}
     while trace is not None:
         file = Path(trace.tb_frame.f_code.co_filename)
-        is_ours = file.is_relative_to(ROOT) and "site-packages" not in file.relative_to(ROOT).parts
+        is_ours = file.is_relative_to(ROOT) and file.relative_to(ROOT).parts[0] in PACKAGES
+        is_plugins = trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] == package
         name = file.relative_to(ROOT).as_posix() if is_ours else "/".join(file.parts[-2:])
-        last = f"{name}:{trace.tb_lineno}"
-        ours = last if is_ours else ours
+        for whose in ("ours",) * is_ours + ("plugin",) * is_plugins + ("any",):
+            last.pop(whose, None)  # they are told in the order of the way
+            last[whose] = f"{name}:{trace.tb_lineno}"
         trace = trace.tb_next
-    places = " > ".join(dict.fromkeys(p for p in (ours, last) if p))
-    return f"{type(error).__name__} at {places or '?'}"
+    places = " > ".join(dict.fromkeys(last.values()))
+    told = f"{type(error).__name__} at {places or '?'}"
+    return f"{error} ({told})" if isinstance(error, OffContract) else told
 
 
 __all__ = ["DISK_FAULT", "DiskFault", "disk_fault", "place"]

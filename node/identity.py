@@ -38,7 +38,7 @@ def follower(past: Past) -> Follower:
             raise
         # Files of other times, and a plugin's `segment_at`: what is wrong with them costs this study no result.
         except BaseException as error:
-            sentence = f"The study was not compared with what was before: {place(error)}."
+            sentence = f"The study was not compared with what was before: {place(error, plugin)}."
             flag = Flag(code="not-followed", sentence=sentence, plugin=plugin.name)
             return Followed(findings=tuple(findings), flags=(flag,))
 

@@ -205,7 +205,8 @@ def _run(
             raise fault from error
         if isinstance(error, NadirError):
             return _failed(answer, error)
-        return _failed(answer, Broken(f"the results of '{plugin.name}' cannot be written: {place(error)}"))
+        where = place(error, plugin)
+        return _failed(answer, Broken(f"the results of '{plugin.name}' cannot be written: {where}"))
     parts = {**seconds, "find": found_at - began, "write": time.monotonic() - followed_at}
     if not task.past.is_empty:
         parts["follow"] = followed_at - found_at

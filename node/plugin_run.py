@@ -26,7 +26,7 @@ def given(plugin: Plugin, study: Study) -> tuple[Finding | Flag, ...] | None:
     except (NadirError, MemoryError, KeyboardInterrupt):
         raise
     except BaseException as error:  # a plugin is foreign code: if it raises or exits, only it has failed
-        raise Broken(f"{who} failed: {place(error)}") from error
+        raise Broken(f"{who} failed: {place(error, plugin)}") from error
     if told is None:
         kind = type(gave).__name__
         raise Broken(f"{who} returned {kind}; 'run' returns a tuple, an empty one when nothing was found")

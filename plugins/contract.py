@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from pydicom.sr.coding import Code
 
 from models.card import ModelCard
+from plugins.errors import OffContract
 from plugins.flag_codes import INFORMING
+from plugins.measurement import Measurement, Point
 
 Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
-Point = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +59,11 @@ class Mask:
 
     def __post_init__(self) -> None:
         if self.voxels.dtype != np.bool_ or self.voxels.ndim != 3:
-            raise ValueError("a mask is a boolean array of three dimensions")
+            raise OffContract("a mask is a boolean array of three dimensions")
         if any(
             o < 0 or o + n > s for o, n, s in zip(self.origin, self.voxels.shape, self.shape, strict=True)
         ):
-            raise ValueError("the box of a mask must lie inside its grid")
+            raise OffContract("the box of a mask must lie inside its grid")
 
     @classmethod
     def from_full(cls, array: BoolArray) -> Mask:
@@ -274,34 +275,6 @@ class Study:
         raise KeyError(series_instance_uid)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """One number with everything that is needed to read it again in ten years."""
-
-    name: str
-    """Our name: `long_axis`, `short_axis`, `volume`, `suv_max`, `laa_950`, ..."""
-    concept: Code
-    """What was measured."""
-    value: float
-    """The number, in `unit`; never NaN."""
-    unit: Code
-    """UCUM unit."""
-    method: str
-    """The convention in words (`0.5-level contour, slice of the largest long axis`)."""
-    derivation: Code | None = None
-    """Mean, maximum, ... when the number is derived from many voxels."""
-    uncertainty: float | None = None
-    """One standard deviation, in `unit`, when it is known."""
-    end_points_mm: tuple[Point, Point] | None = None
-    """Where a length begins and ends, LPS mm."""
-    slice_index: int | None = None
-    """Slice k in which the end points lie."""
-
-    def __post_init__(self) -> None:
-        if not np.isfinite(self.value):
-            raise ValueError(f"measurement {self.name} is not a finite number")
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Finding:
     """One lesion or region: what it is, where, how large."""
@@ -341,7 +314,7 @@ class Finding:
 
     def __post_init__(self) -> None:
         if self.confidence is not None and not 0 <= self.confidence <= 1:
-            raise ValueError(f"the confidence of a finding is 0 to 1, not {self.confidence}")
+            raise OffContract(f"the confidence of a finding is 0 to 1, not {self.confidence}")
 
     def measurement(self, name: str) -> Measurement:
         """Return the measurement called `name`; KeyError when there is none."""
@@ -398,3 +371,22 @@ def plugin_settings(plugin: Plugin) -> dict[str, object]:
     if hasattr(plugin, "families") and (places := settings.pop("models")):
         settings["models"] = {family: place.sha256 for family, place in places.items()}
     return settings
+
+
+__all__ = [
+    "Array",
+    "BoolArray",
+    "Drawn",
+    "Finding",
+    "Flag",
+    "Mark",
+    "Mask",
+    "Measurement",
+    "Patient",
+    "Plugin",
+    "Point",
+    "Study",
+    "Volume",
+    "parted",
+    "plugin_settings",
+]

@@ -8,7 +8,8 @@
     ├── Unavailable   something outside did not answer; the same call may succeed later
     └── Broken        a fault of our own; stop and tell a person
 
-Every room raises these and no other error of its own across a room's border.
+Every room raises these and no other error of its own across a room's border, but for `OffContract`: where a foreign
+analysis makes its values it is a ValueError like any other, and the node tells it as that analysis's fault.
 """
 
 from __future__ import annotations
@@ -49,3 +50,7 @@ class Unavailable(NadirError):
 
 class Broken(NadirError):
     """A fault of our own; retrying will not help."""
+
+
+class OffContract(ValueError):
+    """A value that an analysis gives is not what the contract says; its sentence quotes nothing of a patient."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from node import fault
 from node.pipeline import analyse
 from node.task import Analysed, Task
 from plugins import codes
@@ -94,7 +95,10 @@ def test_the_table_and_the_page_tell_which_version_and_settings_made_the_numbers
         ("bare", "returned Finding; 'run' returns a tuple"),
         ("wordy", "returned a str among what it found; it returns Findings and Flags"),
         ("elsewhere", "gave a finding on the series 1.2.3, which is no volume of the study"),
-        ("too_sure", "failed: ValueError at plugins/contract.py:"),
+        (
+            "too_sure",
+            "failed: the confidence of a finding is 0 to 1, not 87.0 (OffContract at trouble/trouble.py:",
+        ),
     ],
 )
 def test_what_is_not_what_the_contract_says_is_the_plugins_fault_and_is_told(
@@ -105,6 +109,23 @@ def test_what_is_not_what_the_contract_says_is_the_plugins_fault_and_is_told(
     assert f"plugin 'trouble' 1 {words}" in (analysed.error_text or "")
     assert [(t.code, t.refused) for t in analysed.results.told] == [("broken", True)]
     assert analysed.results.written == ()
+
+
+def test_a_plugin_that_fails_in_a_library_is_told_with_its_own_line_between_ours_and_the_librarys(
+    make_task: MakeTask,
+) -> None:
+    told = _one(make_task("in_a_library")).error_text or ""
+    way = r"JSONDecodeError at node/plugin_run\.py:\d+ > trouble/trouble\.py:\d+ > json/decoder\.py:\d+$"
+    assert re.search(way, told), told
+    assert "SECRET" not in told
+
+
+def test_what_is_installed_beside_the_node_is_not_told_as_ours(
+    make_task: MakeTask, trouble: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fault, "ROOT", trouble)
+    told = _one(make_task("fault")).error_text or ""
+    assert re.search(r"failed: ValueError at trouble/trouble\.py:\d+$", told), told
 
 
 @pytest.mark.parametrize("confidence", [-0.1, 1.01, float("nan")])

@@ -9,7 +9,7 @@ from typing import Any
 METADATA = "Metadata-Version: 2.1\nName: trouble\nVersion: 1.0\n"
 ENTRY_POINTS = "[nadir.plugins]\ntrouble = trouble:Trouble\nsecond = trouble:Second\n"
 SOURCE = """
-import ctypes, os, subprocess, sys, time
+import ctypes, json, os, subprocess, sys, time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -106,6 +106,9 @@ class Trouble:
 
     def interrupts(self, study, volume):
         raise KeyboardInterrupt
+
+    def in_a_library(self, study, volume):
+        return json.loads("{" + study.patient.patient_id)
 
     def deep(self, study, volume):
         return self.deep(study, volume)
