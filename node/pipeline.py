@@ -195,6 +195,7 @@ def _run(
         results = _results(plugin, own, flags, read, task, answer)
         series = _series(plugin, findings, read)
         results = replace(results, links=tuple(map(linked, story.links)), series=series)
+        results.to_json()  # what cannot be handed over costs this analysis its results, and no other
         identified[plugin.name] = own
     except Refused as refusal:  # of the plugin: what writes its results raises Broken
         return replace(_failed(answer, refusal), declined=True)

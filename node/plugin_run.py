@@ -30,11 +30,11 @@ def given(plugin: Plugin, study: Study) -> tuple[Finding | Flag, ...] | None:
     if told is None:
         kind = type(gave).__name__
         raise Broken(f"{who} returned {kind}; 'run' returns a tuple, an empty one when nothing was found")
-    return tuple(_checked(one, study, who) for one in told)
+    return tuple(_checked(one, number, study, who) for number, one in enumerate(told, start=1))
 
 
-def _checked(one: object, study: Study, who: str) -> Finding | Flag:
-    """Return what is a flag, or a finding on the grid of a series of the study. Raises Broken."""
+def _checked(one: object, number: int, study: Study, who: str) -> Finding | Flag:
+    """Return what is a flag, or a finding, told by its number, on the grid of a series of the study. Raises Broken."""
     if isinstance(one, Flag):
         return one
     if not isinstance(one, Finding):
@@ -51,6 +51,13 @@ def _checked(one: object, study: Study, who: str) -> Finding | Flag:
             f"{who} gave a finding whose mask has the shape {one.mask.shape}; "
             f"its series has {volume.array.shape}: slice, row, column"
         )
+    slices = len(volume.array)
+    for measurement in one.measurements:
+        if measurement.slice_index is not None and measurement.slice_index >= slices:
+            raise Broken(
+                f"{who} gave finding {number} a measurement '{measurement.name}' in slice "
+                f"{measurement.slice_index}; its series has the slices 0 to {slices - 1}"
+            )
     return one
 
 

@@ -21,7 +21,7 @@ from pydicom.sr.coding import Code
 from models.card import ModelCard
 from plugins.errors import OffContract
 from plugins.flag_codes import INFORMING
-from plugins.measurement import Measurement, Point
+from plugins.measurement import Measurement, Point, finite, whole
 
 Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -60,9 +60,13 @@ class Mask:
     def __post_init__(self) -> None:
         if self.voxels.dtype != np.bool_ or self.voxels.ndim != 3:
             raise OffContract("a mask is a boolean array of three dimensions")
-        if any(
-            o < 0 or o + n > s for o, n, s in zip(self.origin, self.voxels.shape, self.shape, strict=True)
-        ):
+        for name, given in (("shape", self.shape), ("origin", self.origin)):
+            object.__setattr__(
+                self, name, tuple(whole(n, f"a number in the {name} of a mask") for n in given)
+            )
+        if not len(self.shape) == len(self.origin) == 3:
+            raise OffContract("the shape and the origin of a mask are three numbers each: slice, row, column")
+        if any(o + n > s for o, n, s in zip(self.origin, self.voxels.shape, self.shape, strict=True)):
             raise OffContract("the box of a mask must lie inside its grid")
 
     @classmethod
@@ -313,8 +317,13 @@ class Finding:
     """How unsure a network was, by the names of `models.uncertainty.CaseUncertainty`: for statistics, in no result."""
 
     def __post_init__(self) -> None:
-        if self.confidence is not None and not 0 <= self.confidence <= 1:
-            raise OffContract(f"the confidence of a finding is 0 to 1, not {self.confidence}")
+        if not isinstance(self.mask, Mask):
+            raise OffContract(f"the mask of a finding is a {type(self.mask).__name__}, not a Mask")
+        if self.confidence is not None:
+            confidence = finite(self.confidence, "the confidence of a finding")
+            if not 0 <= confidence <= 1:
+                raise OffContract(f"the confidence of a finding is 0 to 1, not {confidence}")
+            object.__setattr__(self, "confidence", confidence)
 
     def measurement(self, name: str) -> Measurement:
         """Return the measurement called `name`; KeyError when there is none."""

@@ -1,9 +1,16 @@
-"""What an analysis measured: one number. Taken from `plugins.contract`, like all of the contract."""
+"""What an analysis measured: one number. Taken from `plugins.contract`, like all of the contract.
+
+Numbers of numpy are kept as plain ones, which SQL, JSON and DICOM can hold.
+"""
 
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
+from typing import SupportsIndex
 
 from pydicom.sr.coding import Code
 
@@ -36,8 +43,44 @@ class Measurement:
     """Slice k in which the end points lie."""
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.value):
-            raise OffContract(f"measurement {self.name} is not a finite number")
+        held: dict[str, object] = {"value": finite(self.value, f"the value of measurement '{self.name}'")}
+        if self.uncertainty is not None:
+            held["uncertainty"] = finite(self.uncertainty, f"the uncertainty of measurement '{self.name}'")
+        if self.end_points_mm is not None:
+            held["end_points_mm"] = _ends(self.end_points_mm, f"the end points of measurement '{self.name}'")
+        if self.slice_index is not None:
+            held["slice_index"] = whole(self.slice_index, f"the slice index of measurement '{self.name}'")
+        for name, value in held.items():
+            object.__setattr__(self, name, value)
 
 
-__all__ = ["Measurement", "Point"]
+def finite(value: object, what: str) -> float:
+    """Return a number, also one of numpy, as a plain float. Raises OffContract when it is none, or not finite."""
+    if not isinstance(value, Real):
+        raise OffContract(f"{what} is a {type(value).__name__}, not a number")
+    if not math.isfinite(value):
+        raise OffContract(f"{what} is {float(value)}, not a finite number")
+    return float(value)
+
+
+def whole(value: SupportsIndex, what: str) -> int:
+    """Return a number that counts, also one of numpy, as a plain int. Raises OffContract when it is none."""
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise OffContract(f"{what} is a {type(value).__name__}, not a whole number") from error
+    if number < 0:
+        raise OffContract(f"{what} is {number}, not a whole number from 0")
+    return number
+
+
+def _ends(ends: Iterable[Iterable[object]], what: str) -> tuple[Point, Point]:
+    try:
+        first, second = ((x, y, z) for x, y, z in ends)
+    except (TypeError, ValueError) as error:
+        raise OffContract(f"{what} are not two points of three numbers") from error
+    one, two = (tuple(finite(x, f"one of {what}") for x in point) for point in (first, second))
+    return (one[0], one[1], one[2]), (two[0], two[1], two[2])
+
+
+__all__ = ["Measurement", "Point", "finite", "whole"]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from node import fault
 from node.pipeline import analyse
-from node.task import Analysed, Task
+from node.task import Analysed, Answer, Task
 from plugins import codes
-from plugins.contract import Finding, Mask
+from plugins.contract import Finding, Mask, Measurement
+from plugins.errors import OffContract
 from plugins.registry import config_sha256, load_plugins
 
 MakeTask = Callable[..., Task]
@@ -99,6 +102,15 @@ def test_the_table_and_the_page_tell_which_version_and_settings_made_the_numbers
             "too_sure",
             "failed: the confidence of a finding is 0 to 1, not 87.0 (OffContract at trouble/trouble.py:",
         ),
+        (
+            "not_a_number",
+            "failed: the uncertainty of measurement 'long_axis' is nan, not a finite number (OffContract at trouble/",
+        ),
+        ("whole_array", "failed: the mask of a finding is a ndarray, not a Mask (OffContract at trouble/"),
+        (
+            "beyond",
+            "gave finding 2 a measurement 'long_axis' in slice 99; its series has the slices 0 to 5",
+        ),
     ],
 )
 def test_what_is_not_what_the_contract_says_is_the_plugins_fault_and_is_told(
@@ -109,6 +121,71 @@ def test_what_is_not_what_the_contract_says_is_the_plugins_fault_and_is_told(
     assert f"plugin 'trouble' 1 {words}" in (analysed.error_text or "")
     assert [(t.code, t.refused) for t in analysed.results.told] == [("broken", True)]
     assert analysed.results.written == ()
+
+
+def test_numbers_of_numpy_are_taken_as_plain_ones(make_task: MakeTask) -> None:
+    analysed = _one(make_task("numpys"))
+    assert analysed.error_text is None
+    (found,) = analysed.results.found
+    measured = found.measurements[-1]
+    assert (measured.value, measured.uncertainty, found.confidence) == (1.25, 7.0, 0.5)
+    assert {type(n) for n in (measured.value, measured.uncertainty, found.confidence)} == {float}
+    assert {type(n) for end in measured.end_points_mm or () for n in end} == {float}
+
+
+def test_a_shape_given_as_a_list_is_that_shape(make_task: MakeTask) -> None:
+    plain, listed = _one(make_task("box", out="plain")), _one(make_task("listed", out="listed"))
+    assert (listed.error_text, listed.results.found) == (None, plain.results.found)
+
+
+def test_what_cannot_be_handed_over_costs_its_analysis_the_results_and_no_other(make_task: MakeTask) -> None:
+    settings = {"trouble": {"mode": "not_plain"}, "second": {"mode": "box"}}
+    bad, good = analyse(make_task(plugins=("trouble", "second"), plugin_settings=settings)).analysed
+    assert (bad.error_code, bad.results.found, bad.results.written) == ("broken", (), ())
+    assert "the results of 'trouble' cannot be written: TypeError at " in (bad.error_text or "")
+    assert (good.error_code, len(good.results.found)) == (None, 1)
+    assert '"Box box"' in json.dumps(Answer(analysed=(bad, good)).to_json()).replace("\\", "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"value": "12"}, "the value of measurement 'size' is a str, not a number"),
+        ({"value": np.float32("inf")}, "the value of measurement 'size' is inf, not a finite number"),
+        (
+            {"uncertainty": np.array([1.0])},
+            "the uncertainty of measurement 'size' is a ndarray, not a number",
+        ),
+        (
+            {"end_points_mm": ((float("nan"), 0, 0), (1, 1, 1))},
+            "one of the end points of measurement 'size' is nan, not a finite number",
+        ),
+        (
+            {"end_points_mm": ((1, 2), (3, 4))},
+            "the end points of measurement 'size' are not two points of three numbers",
+        ),
+        ({"slice_index": -1}, "the slice index of measurement 'size' is -1, not a whole number from 0"),
+        ({"slice_index": 2.0}, "the slice index of measurement 'size' is a float, not a whole number"),
+    ],
+)
+def test_what_is_no_number_is_no_measurement_and_is_told_by_its_name(
+    changes: dict[str, Any], words: str
+) -> None:
+    plain: dict[str, Any] = {"name": "size", "concept": codes.VOLUME, "unit": codes.ML, "method": "counted"}
+    with pytest.raises(OffContract, match=f"^{re.escape(words)}$"):
+        Measurement(**{**plain, "value": 1.0, **changes})
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((2, 2), "the shape and the origin of a mask are three numbers each: slice, row, column"),
+        ((2, 2, 2.0), "a number in the shape of a mask is a float, not a whole number"),
+    ],
+)
+def test_a_mask_on_no_grid_is_told_so(shape: Any, words: str) -> None:
+    with pytest.raises(OffContract, match=f"^{words}$"):
+        Mask(shape=shape, origin=(0, 0, 0), voxels=np.ones((1, 1, 1), dtype=bool))
 
 
 def test_a_plugin_that_fails_in_a_library_is_told_with_its_own_line_between_ours_and_the_librarys(
@@ -130,7 +207,7 @@ def test_what_is_installed_beside_the_node_is_not_told_as_ours(
 
 @pytest.mark.parametrize("confidence", [-0.1, 1.01, float("nan")])
 def test_a_confidence_beyond_0_to_1_is_no_finding(confidence: float) -> None:
-    with pytest.raises(ValueError, match="confidence of a finding is 0 to 1"):
+    with pytest.raises(ValueError, match="confidence of a finding is"):
         Finding(
             key="one",
             label="One",

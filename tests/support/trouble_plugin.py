@@ -149,6 +149,34 @@ class Trouble:
     def too_sure(self, study, volume):
         return (replace(box(volume), confidence=87.0),)
 
+    def numpys(self, study, volume):
+        found = box(volume)
+        first = found.measurements[0]
+        own = replace(first, name="own", concept=codes.MALIGNANT_RATING, unit=codes.NO_UNITS, value=np.float32(1.25),
+                      uncertainty=np.int64(7), end_points_mm=np.asarray(first.end_points_mm, dtype=np.float32),
+                      slice_index=np.int64(2))
+        return (replace(found, measurements=(*found.measurements, own), confidence=np.float32(0.5)),)
+
+    def not_a_number(self, study, volume):
+        first, *others = box(volume).measurements
+        return (replace(box(volume), measurements=(replace(first, uncertainty=np.float32("nan")), *others)),)
+
+    def beyond(self, study, volume):
+        first, *others = box(volume).measurements
+        odd = replace(box(volume), measurements=(replace(first, slice_index=99), *others))
+        return (box(volume, "first"), odd)
+
+    def listed(self, study, volume):
+        found = box(volume)
+        mask = Mask(shape=list(found.mask.shape), origin=list(found.mask.origin), voxels=found.mask.voxels)
+        return (replace(found, mask=mask),)
+
+    def whole_array(self, study, volume):
+        return (replace(box(volume), mask=box(volume).mask.full()),)
+
+    def not_plain(self, study, volume):
+        return (replace(box(volume), automatic=np.bool_(True)),)
+
     def wait(self, study, volume):
         while not os.path.exists(self.gate):
             time.sleep(0.05)
