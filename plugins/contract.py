@@ -21,7 +21,8 @@ from pydicom.sr.coding import Code
 from models.card import ModelCard
 from plugins.errors import OffContract
 from plugins.flag_codes import INFORMING
-from plugins.measurement import Measurement, Point, finite, whole
+from plugins.given_values import on_grid, share, writable
+from plugins.measurement import Measurement, Point
 
 Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -60,12 +61,8 @@ class Mask:
     def __post_init__(self) -> None:
         if self.voxels.dtype != np.bool_ or self.voxels.ndim != 3:
             raise OffContract("a mask is a boolean array of three dimensions")
-        for name, given in (("shape", self.shape), ("origin", self.origin)):
-            object.__setattr__(
-                self, name, tuple(whole(n, f"a number in the {name} of a mask") for n in given)
-            )
-        if not len(self.shape) == len(self.origin) == 3:
-            raise OffContract("the shape and the origin of a mask are three numbers each: slice, row, column")
+        for name in ("shape", "origin"):
+            object.__setattr__(self, name, on_grid(getattr(self, name), f"the {name} of a mask"))
         if any(o + n > s for o, n, s in zip(self.origin, self.voxels.shape, self.shape, strict=True)):
             raise OffContract("the box of a mask must lie inside its grid")
 
@@ -319,11 +316,11 @@ class Finding:
     def __post_init__(self) -> None:
         if not isinstance(self.mask, Mask):
             raise OffContract(f"the mask of a finding is a {type(self.mask).__name__}, not a Mask")
+        for name in ("category", "type", "site", "laterality"):
+            if name in ("category", "type") or getattr(self, name) is not None:
+                writable(getattr(self, name), f"the {name} of a finding")
         if self.confidence is not None:
-            confidence = finite(self.confidence, "the confidence of a finding")
-            if not 0 <= confidence <= 1:
-                raise OffContract(f"the confidence of a finding is 0 to 1, not {confidence}")
-            object.__setattr__(self, "confidence", confidence)
+            object.__setattr__(self, "confidence", share(self.confidence, "the confidence of a finding"))
 
     def measurement(self, name: str) -> Measurement:
         """Return the measurement called `name`; KeyError when there is none."""

@@ -5,18 +5,11 @@ Numbers of numpy are kept as plain ones, which SQL, JSON and DICOM can hold.
 
 from __future__ import annotations
 
-import math
-import operator
-from collections.abc import Iterable
 from dataclasses import dataclass
-from numbers import Real
-from typing import SupportsIndex
 
 from pydicom.sr.coding import Code
 
-from plugins.errors import OffContract
-
-Point = tuple[float, float, float]
+from plugins.given_values import Point, ends, finite, whole, writable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,40 +40,13 @@ class Measurement:
         if self.uncertainty is not None:
             held["uncertainty"] = finite(self.uncertainty, f"the uncertainty of measurement '{self.name}'")
         if self.end_points_mm is not None:
-            held["end_points_mm"] = _ends(self.end_points_mm, f"the end points of measurement '{self.name}'")
+            held["end_points_mm"] = ends(self.end_points_mm, f"the end points of measurement '{self.name}'")
         if self.slice_index is not None:
             held["slice_index"] = whole(self.slice_index, f"the slice index of measurement '{self.name}'")
         for name, value in held.items():
             object.__setattr__(self, name, value)
+        for name in ("concept", "unit") if self.derivation is None else ("concept", "unit", "derivation"):
+            writable(getattr(self, name), f"the {name} of measurement '{self.name}'")
 
 
-def finite(value: object, what: str) -> float:
-    """Return a number, also one of numpy, as a plain float. Raises OffContract when it is none, or not finite."""
-    if not isinstance(value, Real):
-        raise OffContract(f"{what} is a {type(value).__name__}, not a number")
-    if not math.isfinite(value):
-        raise OffContract(f"{what} is {float(value)}, not a finite number")
-    return float(value)
-
-
-def whole(value: SupportsIndex, what: str) -> int:
-    """Return a number that counts, also one of numpy, as a plain int. Raises OffContract when it is none."""
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise OffContract(f"{what} is a {type(value).__name__}, not a whole number") from error
-    if number < 0:
-        raise OffContract(f"{what} is {number}, not a whole number from 0")
-    return number
-
-
-def _ends(ends: Iterable[Iterable[object]], what: str) -> tuple[Point, Point]:
-    try:
-        first, second = ((x, y, z) for x, y, z in ends)
-    except (TypeError, ValueError) as error:
-        raise OffContract(f"{what} are not two points of three numbers") from error
-    one, two = (tuple(finite(x, f"one of {what}") for x in point) for point in (first, second))
-    return (one[0], one[1], one[2]), (two[0], two[1], two[2])
-
-
-__all__ = ["Measurement", "Point", "finite", "whole"]
+__all__ = ["Measurement", "Point"]

@@ -22,6 +22,7 @@ from plugins.errors import NadirError, Refused
 from store.dicom.character_sets import character_set
 from store.dicom.files import read_file
 from store.dicom.items import text
+from store.dicom.rules_codes import code_lengths
 from store.dicom.rules_seg import SEG_CLASSES, SEG_RULES
 from store.dicom.rules_sr import SR_CLASSES, SR_RULES
 from store.dicom.rules_values import VALUE_RULES
@@ -58,9 +59,9 @@ def check(dataset: Dataset, companions: Sequence[Dataset] = ()) -> tuple[Violati
     """
     kind = text(dataset, "SOPClassUID")
     if kind in SEG_CLASSES:
-        rules: tuple[Rule, ...] = (character_set, *SEG_RULES)
+        rules: tuple[Rule, ...] = (character_set, code_lengths, *SEG_RULES)
     elif kind in SR_CLASSES:
-        rules = (character_set, *SR_RULES, *VALUE_RULES)
+        rules = (character_set, code_lengths, *SR_RULES, *VALUE_RULES)
     else:
         sentence = f"'{kind}' is no SEG and no Enhanced, Comprehensive or Comprehensive 3D SR"
         return (Violation(rule="class", where="SOPClassUID", sentence=sentence),)

@@ -22,6 +22,8 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.tag import BaseTag, Tag
 
+from plugins.code_fault import LONGEST, code_fault
+
 Told = TypeVar("Told")
 RAW: Final = frozenset({RawDataElement, type(None)})
 NUMBER: Final = rb"[+-]?[0-9]{1,9}(?:\.[0-9]{1,14})?"
@@ -184,12 +186,16 @@ def items(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
 
 
 def code(dataset: Dataset, keyword: str) -> Code | None:
-    """Return the first coded entry of a code sequence, None when it is absent or has no value."""
+    """Return the first coded entry of a code sequence, None when it is absent or has no value.
+
+    One with a longer scheme than DICOM takes counts as absent, and a meaning is cut: no result could tell them.
+    """
     for item in items(dataset, keyword):
         found = text(item, "CodeValue") or text(item, "LongCodeValue") or text(item, "URNCodeValue")
         scheme = text(item, "CodingSchemeDesignator")
-        if found and (scheme or text(item, "URNCodeValue")):
-            return Code(found, scheme, text(item, "CodeMeaning"))
+        made = Code(found, scheme, text(item, "CodeMeaning")[: LONGEST["meaning"][1]])
+        if found and (scheme or text(item, "URNCodeValue")) and code_fault(made) is None:
+            return made
     return None
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydicom.sr.coding import Code
 
 from node import fault
 from node.pipeline import analyse
@@ -106,6 +107,10 @@ def test_the_table_and_the_page_tell_which_version_and_settings_made_the_numbers
             "not_a_number",
             "failed: the uncertainty of measurement 'long_axis' is nan, not a finite number (OffContract at trouble/",
         ),
+        (
+            "long_scheme",
+            "failed: the type of a finding has a coding scheme of 26 characters; DICOM takes 16 at most (OffContract",
+        ),
         ("whole_array", "failed: the mask of a finding is a ndarray, not a Mask (OffContract at trouble/"),
         (
             "beyond",
@@ -164,6 +169,18 @@ def test_what_cannot_be_handed_over_costs_its_analysis_the_results_and_no_other(
             {"end_points_mm": ((1, 2), (3, 4))},
             "the end points of measurement 'size' are not two points of three numbers",
         ),
+        (
+            {"concept": Code("1", "MY-VERY-LONG-CODING-SCHEME", "Size")},
+            "the concept of measurement 'size' has a coding scheme of 26 characters; DICOM takes 16 at most",
+        ),
+        (
+            {"derivation": Code("1", "99LC", "x" * 65)},
+            "the derivation of measurement 'size' has a meaning of 65 characters; DICOM takes 64 at most",
+        ),
+        (
+            {"unit": "mm"},
+            "the unit of measurement 'size' is a str, not a Code of value, coding scheme and meaning",
+        ),
         ({"slice_index": -1}, "the slice index of measurement 'size' is -1, not a whole number from 0"),
         ({"slice_index": 2.0}, "the slice index of measurement 'size' is a float, not a whole number"),
     ],
@@ -176,11 +193,16 @@ def test_what_is_no_number_is_no_measurement_and_is_told_by_its_name(
         Measurement(**{**plain, "value": 1.0, **changes})
 
 
+def test_a_code_may_have_a_long_value_and_all_the_characters_that_dicom_takes() -> None:
+    code = Code("ATTENUATION-OF-THE-CYST-FLUID", "S" * 16, "m" * 64)
+    assert Measurement(name="own", concept=code, value=1.0, unit=codes.ML, method="own").concept == code
+
+
 @pytest.mark.parametrize(
     ("shape", "words"),
     [
-        ((2, 2), "the shape and the origin of a mask are three numbers each: slice, row, column"),
-        ((2, 2, 2.0), "a number in the shape of a mask is a float, not a whole number"),
+        ((2, 2), "the shape of a mask is three numbers: slice, row, column"),
+        ((2, 2, 2.0), "one of the shape of a mask is a float, not a whole number"),
     ],
 )
 def test_a_mask_on_no_grid_is_told_so(shape: Any, words: str) -> None:

@@ -171,6 +171,9 @@ class Trouble:
         mask = Mask(shape=list(found.mask.shape), origin=list(found.mask.origin), voxels=found.mask.voxels)
         return (replace(found, mask=mask),)
 
+    def long_scheme(self, study, volume):
+        return (replace(box(volume), type=codes.LESION._replace(scheme_designator="MY-VERY-LONG-CODING-SCHEME")),)
+
     def whole_array(self, study, volume):
         return (replace(box(volume), mask=box(volume).mask.full()),)
 

@@ -99,6 +99,23 @@ def _unit(value: str, unit: str, scheme: str = "UCUM") -> Change:
     return change
 
 
+def _scheme(sr: Dataset) -> None:
+    _number(sr, "118565006").ConceptNameCodeSequence[0].CodingSchemeDesignator = "MY-VERY-LONG-CODING-SCHEME"
+
+
+def _meaning(sr: Dataset) -> None:
+    _named(_group(sr), "121071")[0].ConceptCodeSequence[0].CodeMeaning = "m" * 65
+
+
+def _long_unit(sr: Dataset) -> None:
+    unit = _number(sr, "118565006").MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0]
+    unit.CodeMeaning = "m" * 65
+
+
+def _long_type(segment: Dataset) -> None:
+    segment.SegmentedPropertyTypeCodeSequence[0].CodeValue = "1" * 17
+
+
 def _same_tracking(sr: Dataset) -> None:
     _named(_group(sr, 1), "112040")[0].UID = _named(_group(sr, 0), "112040")[0].UID
 
@@ -182,6 +199,9 @@ REPORT_FAULTS: dict[str, tuple[str, Change, str]] = {
     "source series removed": ("volumetric", _without("121232", _group), "sr-region"),
     "two regions": ("planar", _second_region, "sr-region"),
     "templates mixed": ("planar", _mixed, "sr-mixed"),
+    "scheme too long": ("planar", _scheme, "code-length"),
+    "meaning too long": ("volumetric", _meaning, "code-length"),
+    "meaning of a unit too long": ("planar", _long_unit, "code-length"),
     "seconds for millimetres": ("planar", _unit("103339001", "s"), "sr-unit"),
     "no unit for a length": ("volumetric", _unit("103340004", "1"), "sr-unit"),
     "a unit that is not ucum": ("volumetric", _unit("118565006", "ml", "99X"), "sr-unit"),
@@ -207,6 +227,7 @@ REPORT_FAULTS: dict[str, tuple[str, Change, str]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:The value length")
 @pytest.mark.parametrize("fault", REPORT_FAULTS)
 def test_every_fault_of_a_report_is_caught(written: dict[str, Dataset], case: Case, fault: str) -> None:
     name, change, rule = REPORT_FAULTS[fault]
@@ -291,6 +312,7 @@ SEG_FAULTS: dict[str, tuple[Change, str]] = {
     "colour removed": (_first_segment(_attribute("RecommendedDisplayCIELabValue")), "seg-colour"),
     "category removed": (_first_segment(_attribute("SegmentedPropertyCategoryCodeSequence")), "seg-codes"),
     "type code removed": (_first_segment(_attribute("SegmentedPropertyTypeCodeSequence")), "seg-codes"),
+    "type code too long": (_first_segment(_long_type), "code-length"),
     "tracking uid removed": (_first_segment(_attribute("TrackingUID")), "seg-tracking"),
     "tracking id removed": (_first_segment(_attribute("TrackingID")), "seg-tracking"),
     "tracking uid illegal": (_first_segment(_illegal_segment), "seg-tracking"),
@@ -309,7 +331,7 @@ SEG_FAULTS: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI", "ignore:The value length")
 @pytest.mark.parametrize("fault", SEG_FAULTS)
 def test_every_fault_of_a_seg_is_caught(written: dict[str, Dataset], case: Case, fault: str) -> None:
     change, rule = SEG_FAULTS[fault]

@@ -11,11 +11,14 @@ import pytest
 import SimpleITK
 from dicom_series import make_series, write
 from drawn_regions import make_seg
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
+from pydicom.sr.coding import Code
 from pydicom.uid import SurfaceSegmentationStorage
 
 from plugins.contract import Study
 from store.dicom.series import read_study
+from store.dicom.values import code
 
 SHAPE = (6, 10, 11)  # 110 pixels a frame: not a multiple of 8
 BLANK = np.zeros(SHAPE)
@@ -207,3 +210,16 @@ def test_segments_of_dcmqi_have_the_voxels_of_the_label_images_they_were_made_fr
         there = np.array(image.TransformContinuousIndexToPhysicalPoint(index[::-1].tolist()))
         here = grid.to_mm(np.argwhere(drawn.mask.full()).mean(axis=0))
         np.testing.assert_allclose(here, there, atol=0.05)
+
+
+@pytest.mark.filterwarnings("ignore:The value length")
+def test_a_code_that_no_result_could_hold_counts_as_absent_and_a_long_meaning_is_cut() -> None:
+    def read(scheme: str, meaning: str) -> Code | None:
+        item = Dataset()
+        item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = "1", scheme, meaning
+        segment = Dataset()
+        segment.SegmentedPropertyTypeCodeSequence = [item]
+        return code(segment, "SegmentedPropertyTypeCodeSequence")
+
+    assert read("MY-VERY-LONG-CODING-SCHEME", "Cyst") is None
+    assert read("S" * 16, "m" * 70) == Code("1", "S" * 16, "m" * 64)
