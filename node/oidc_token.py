@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plugins.errors import Refused
+
+if TYPE_CHECKING:
+    from joserfc.jwk import Key
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Signatures by a key that only the provider has; `none` and those by a shared secret are not among them."""
@@ -82,9 +85,7 @@ def _signed_claims(token: str, keys: Mapping[str, Any]) -> dict[str, Any]:
     if not known:
         raise UnknownKey
     try:
-        claims: dict[str, Any] = jwt.decode(
-            token, KeySet.import_key_set({"keys": known}), algorithms=ALGORITHMS
-        ).claims
+        claims: dict[str, Any] = jwt.decode(token, KeySet(known), algorithms=ALGORITHMS).claims
     except (InvalidKeyIdError, KeyError) as error:
         raise UnknownKey from error
     except (JoseError, ValueError, TypeError) as error:
@@ -98,13 +99,28 @@ def _signed_claims(token: str, keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def usable(keys: Mapping[str, Any]) -> int:
-    """Return how many keys of a JWK set may sign an ID token."""
+    """Return how many keys of a JWK set, of those that this node can read, may sign an ID token."""
     return len(_signing(keys))
 
 
-def _signing(keys: Mapping[str, Any]) -> list[Any]:
+def _signing(keys: Mapping[str, Any]) -> list[Key]:
     listed = keys.get("keys")
-    return [key for key in listed if _may_sign(key)] if isinstance(listed, list) else []
+    signing = [_read(key) for key in listed if _may_sign(key)] if isinstance(listed, list) else []
+    return [key for key in signing if key is not None]
+
+
+def _read(key: dict[str, Any]) -> Key | None:
+    """Return a published key; None for one that is not understood or is half there: it counts as none (RFC 7517, 5)."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from joserfc.errors import JoseError
+    from joserfc.jwk import JWKRegistry
+
+    try:
+        read = JWKRegistry.import_key(key)
+        read.ensure_kid()
+    except (JoseError, UnsupportedAlgorithm, LookupError, ValueError, TypeError):
+        return None
+    return read
 
 
 def _may_sign(key: object) -> bool:

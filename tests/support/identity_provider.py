@@ -110,7 +110,7 @@ class IdentityProvider:
                 }
                 _json(to, 200, {**described, **self.faults.get("described", {})})
             case "/jwks":
-                _json(to, 200, {"keys": [public_jwk(self.key, self.kid)]})
+                _json(to, 200, {"keys": [*self.faults.get("keys", []), public_jwk(self.key, self.kid)]})
             case "/userinfo":
                 _json(to, 200, {"sub": self.claims["sub"], **self.user_info})
             case "/authorize":

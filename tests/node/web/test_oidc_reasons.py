@@ -162,6 +162,26 @@ def test_the_doctor_finds_a_provider_that_is_as_it_has_to_be(oidc: dict[str, Any
     assert found.says == "describes itself, and publishes 1 keys for signatures"
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        {"kty": "RSA", "kid": "half"},
+        {"kty": "EC", "crv": "BP-256", "kid": "brainpool", "x": "AQ", "y": "AQ"},
+        {"kty": "EC", "crv": "P-256", "kid": "no point", "x": "AQ", "y": "AQ"},
+        {"kty": "EC", "crv": ["P-256"], "kid": 5, "x": 1, "y": None},
+        {"kty": "OKP", "crv": "Ed25519", "kid": "short", "x": "AQ"},
+    ],
+    ids=lambda key: str(key["kid"]),
+)
+def test_a_published_key_that_this_node_cannot_read_keeps_nobody_out_and_is_not_counted(
+    oidc: dict[str, Any], site: WebSite, provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch, key: Any
+) -> None:
+    monkeypatch.setattr(oidc_provider, "KEPT_SECONDS", 0.0)
+    provider.faults = {"keys": [key]}
+    assert sign_in(site).status_code == 200
+    assert "publishes 1 keys" in looked_at(oidc).says
+
+
 def test_the_doctor_tells_what_keeps_everybody_from_signing_in(
     oidc: dict[str, Any], provider: IdentityProvider, tmp_path: Path
 ) -> None:
