@@ -101,7 +101,6 @@ def test_what_was_not_drawn_is_corrected_in_words_of_the_criteria(site: WebSite)
 
 def test_a_study_that_is_still_coming_is_asked_about_again_and_tells_of_other_findings(site: WebSite) -> None:
     client = site.signed_in("VERA")
-    assert "every 3s" not in client.get("/studies/1.2.1").text
     with site.database.transaction() as session:
         session.exec(select(Study).where(Study.study_instance_uid == "1.2.3")).one().state = "receiving"
     page = client.get(NOTHING).text
@@ -111,6 +110,21 @@ def test_a_study_that_is_still_coming_is_asked_about_again_and_tells_of_other_fi
     assert "other findings" in client.get(f"{NOTHING}/progress", params={"seen": "1-1"}).text
     with site.database.transaction() as session:
         session.exec(select(Study).where(Study.study_instance_uid == "1.2.3")).one().state = "settled"
+
+
+def test_the_page_of_a_study_that_was_done_tells_when_a_later_revision_has_other_findings(
+    site: WebSite,
+) -> None:
+    client, clock, patient = site.signed_in("VERA"), Clock(seconds=1000, studies=50), {"patient_id": "R"}
+    with site.database.transaction() as session:
+        visit(session, clock, JANUARY, [lesion("2.25.51", 18)], study="1.2.51", patient=patient)
+    page = client.get("/studies/1.2.51").text
+    (asked,) = re.findall(r'hx-get="(/studies/1.2.51/progress[^"]*)" hx-trigger="every 5s"', page)
+    before = client.get(asked).text
+    assert asked in before and "other findings" not in before
+    with site.database.transaction() as session:
+        visit(session, clock, JANUARY, [lesion("2.25.51", 28)], study="1.2.51", patient=patient)
+    assert "There are other findings now" in client.get(asked).text
 
 
 @pytest.mark.parametrize(
