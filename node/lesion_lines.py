@@ -7,6 +7,8 @@ from dataclasses import asdict
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from store.decimals import in_decimals
+
 if TYPE_CHECKING:
     from store.course import Course
     from store.sighting import Decision, Sighting
@@ -73,7 +75,7 @@ def _sizes(there: Sequence[Sighting]) -> str:
 
 def _size(one: Sighting) -> str:
     length, status = one.measurements.get("long_axis"), one.status.value
-    return f"{length.value:.1f} mm" if status == "measured" and length is not None else status
+    return f"{in_decimals(length.value)} mm" if status == "measured" and length is not None else status
 
 
 def plain(known: Course) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from plugins.errors import Absent
+from store.decimals import in_decimals
 from store.dicom.units import MM3
 from store.identity import drawn
 from store.lesions import PROPOSAL, is_unconfirmed
@@ -215,7 +216,7 @@ def looks_at(course: Course, criteria: str) -> bool:
 
 def _new_words(one: Sighting, course: Course) -> str:
     length = one.measurements.get("long_axis")
-    what = [] if length is None else [f"{length.value:.1f} mm"]
+    what = [] if length is None else [f"{in_decimals(length.value)} mm"]
     what += [] if one.confidence is None else [f"confidence {one.confidence:.2f}"]
     first = next(s for s in course.sightings if s.lesion == one.lesion and s.counts and drawn(s))
     before = _before_words(first, course)

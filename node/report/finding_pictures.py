@@ -32,6 +32,7 @@ from node.report.overlays import (
 )
 from plugins.contract import Point
 from plugins.errors import Refused
+from store.decimals import in_decimals
 from store.depicted import Depicted
 from store.dicom.geometry import axes, require_complete
 from store.dicom.headers import Headers
@@ -353,7 +354,9 @@ def _draw(panel: Panel, what: Depicted, cut: Cut, masks: SegmentMasks | None, *,
         if cut.distance_mm(np.mean(measure.end_points_mm, axis=0)) > SAME_SLICE_MM:
             continue
         draw_diameter(panel, cut, measure.end_points_mm, colour, dashed=name == "short_axis")
-        panel.words(SIZE - 10, y, f"{words} {measure.value:.1f} mm", size=13, colour=colour, anchor="rd")
+        panel.words(
+            SIZE - 10, y, f"{words} {in_decimals(measure.value)} mm", size=13, colour=colour, anchor="rd"
+        )
         y -= 18
 
 

@@ -27,6 +27,7 @@ from node.report.canvas import (
 from node.report.shown import RESEARCH_USE, ShownFinding, StudyReport
 from node.report.typeface import drawable
 from plugins.contract import Mask, Volume
+from store.decimals import in_decimals
 from store.dicom.drawing import on_slice
 from store.reading_order import APART
 
@@ -114,7 +115,7 @@ MAIN_NUMBERS = (
 def rounded(value: float) -> str:
     """Return a number with about three meaning digits, never in powers of ten."""
     size = abs(value)
-    text = f"{value:.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+    text = in_decimals(value, 0 if size >= 100 else 1 if size >= 10 else 2)
     return text.replace("-", "\N{MINUS SIGN}")
 
 
@@ -186,7 +187,7 @@ def _legend(panel: Panel, finding: ShownFinding) -> None:
     for name, words, colour in (("short_axis", "short", SHORT), ("long_axis", "long", LONG)):
         measurement = finding.measurement(name)
         if measurement is not None:
-            text = f"{words} {measurement.value:.1f} {pretty_unit(measurement.unit)}"
+            text = f"{words} {in_decimals(measurement.value)} {pretty_unit(measurement.unit)}"
             panel.words(panel.size - 10, y, text, size=13, colour=colour, anchor="rd")
             y -= 18
 

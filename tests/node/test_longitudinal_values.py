@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from courses import course_of, decision, ordinary, response_of, sighting, tracked, visit
 
+from node.lesion_lines import row
 from node.report.longitudinal import words
 from node.report.longitudinal.course_view import events_of, lesions_of, margins_in_words, visits_of
 from node.report.longitudinal.pace import paces_of
@@ -19,6 +20,7 @@ from node.report.longitudinal.report import build
 from node.report.longitudinal.sums import sums_of
 from node.report.longitudinal.tables import write_csv, write_json
 from node.report.longitudinal.view import Cell, LongitudinalReport, Who
+from node.report.overlays import rounded
 from node.web.study_words import role_line
 from plugins.errors import Refused
 from store.course import Course
@@ -122,6 +124,23 @@ def test_a_lesion_on_pet_and_ct_has_the_length_of_the_ct_and_the_uptake_of_the_p
     (cell,) = cells(sighting(visit(0), 1, 20.0), pet, count=1)
     assert (cell.counted_mm, cell.numbers["suv_peak"].value, cell.words) == (20.0, 7.5, "")
     assert cell.made_by == "lung_nodule 0.3.0, pet_lesion 0.3.0"
+
+
+def test_one_length_is_the_same_number_wherever_it_is_written() -> None:
+    seen = sighting(visit(0), 1, 12.25, short_mm=8.35, sd_mm=0.25)
+    course = replace(course_of({}), visits=(visit(0),), sightings=(seen,))
+    (lesion,) = lesions_of(course, visits_of(course, ()))
+    (cell,) = lesion.cells
+    assert (cell.counted_mm, words.glance(cell)[0]) == (12.3, "12.3")
+    assert (words.length(cell, "long_axis"), words.length(cell, "short_axis")) == ("12.3 ± 0.3", "8.4 ± 0.3")
+    assert words.caption(cell) == "12.3 × 8.4 mm"
+    assert [rounded(value) for value in (12.25, 100.5, 0.125, -12.25)] == [
+        "12.3",
+        "101",
+        "0.13",
+        "\N{MINUS SIGN}12.3",
+    ]
+    assert "12.3 mm" in row(course, lesion.tracking_uid, "", [visit(0).study_date]).values()
 
 
 def test_what_does_not_count_is_not_added() -> None:

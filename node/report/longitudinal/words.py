@@ -17,6 +17,7 @@ from node.report.longitudinal.view import (
 )
 from node.report.overlays import rounded
 from node.report.page import CONTROL
+from store.decimals import in_decimals
 from store.lesions import BY_HAND, FIRST_SEEN, UNCONFIRMED
 from store.response.burden import change_percent, cut_off
 from store.response.growth import Growth, in_days
@@ -192,7 +193,8 @@ def length(cell: Cell, axis: str) -> str:
     number = cell.numbers.get(axis)
     if number is None:
         return ""
-    return f"{number.value:.1f}" if number.sd is None else f"{number.value:.1f} ± {number.sd:.1f}"
+    value = in_decimals(number.value)
+    return value if number.sd is None else f"{value} ± {in_decimals(number.sd)}"
 
 
 def glance(cell: Cell) -> tuple[str, str]:
@@ -311,7 +313,9 @@ def called(who: Who, *, alphabetic: bool = False) -> str:
 
 def caption(cell: Cell) -> str:
     """Return what stands below a picture: both axes, or what was seen."""
-    axes = [f"{cell.numbers[name].value:.1f}" for name in ("long_axis", "short_axis") if name in cell.numbers]
+    axes = [
+        in_decimals(cell.numbers[name].value) for name in ("long_axis", "short_axis") if name in cell.numbers
+    ]
     return ", ".join(filter(None, [f"{' × '.join(axes)} mm" if axes else "", cell.words]))
 
 
