@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 import typer
 
@@ -73,12 +74,13 @@ def report(
     if out is not None and out.suffix.lower() in OTHER_ENDINGS[kind]:
         raise typer.BadParameter(f"--format {kind} is no {out.suffix}; name {out} otherwise, or the format")
     rules = Rules(**protocol)
-    objects = load_settings(config, {"home": home}).home / "store"
+    settings = load_settings(config, {"home": home})
+    objects, zone = settings.home / "store", ZoneInfo(settings.time_zone)
     with open_database(home, config) as database:
         if patient is None:
             written, whose = _cohort(database, objects, kind, names[0], rules)
         else:
-            written, whose = _course(database, objects, kind, (patient, issuer), names, rules)
+            written, whose = _course(database, objects, kind, (patient, issuer), names, rules, zone)
         what = f"{'cohort' if patient is None else 'course of a patient'} as {kind}"
         tell_exported(database, home, config, what, whose)
     if out is None:
@@ -95,6 +97,7 @@ def _course(
     who: tuple[str, str | None],
     criteria: Sequence[str],
     rules: Rules,
+    zone: ZoneInfo,
 ) -> tuple[bytes, Whose]:
     from node.report.longitudinal.document import write_pdf
     from node.report.longitudinal.page import write_html
@@ -114,8 +117,10 @@ def _course(
     made = build(known, responses, files.open_object, files.images_of, made_at=database.now())
     whose = {(known.patient.issuer, known.patient.patient_id)}
     if kind == "pdf":
-        return write_pdf(made), whose
-    return _encoded({"html": write_html, "json": write_json, "csv": write_csv}[kind](made)), whose
+        return write_pdf(made, zone), whose
+    if kind == "html":
+        return _encoded(write_html(made, zone)), whose
+    return _encoded({"json": write_json, "csv": write_csv}[kind](made)), whose
 
 
 def _cohort(database: Database, store: Path, kind: str, criteria: str, rules: Rules) -> tuple[bytes, Whose]:

@@ -50,6 +50,8 @@ class ResponseTask:
     """An empty folder that the results are written to."""
     started_at: str
     """ISO 8601 time in the zone of this node."""
+    time_zone: str = "UTC"
+    """Name of the zone that times of corrections are told in."""
 
     def to_json(self) -> str:
         """Return the task as JSON; it says which kind of task it is."""
@@ -89,6 +91,7 @@ def response_task(
         taken_back=takes_back(session, job),
         out=str(folder),
         started_at=started_at,
+        time_zone=settings.time_zone,
     )
 
 

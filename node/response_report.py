@@ -11,6 +11,7 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from pydicom import Dataset, dcmread
 from pydicom.sr.coding import Code
@@ -92,9 +93,9 @@ def write_response(task: ResponseTask) -> Answer:
     said = reported_response(course, in_words(response, course))
     visits = reported_visits(course, response, _segs(course, files))
     report = build(course, [response], files.open_object, files.images_of, made_at=_when(task))
-    page = Path(task.out) / PAGE
-    page.write_text(write_html(report), encoding="utf-8")
-    written = _written(task, header, visits, said, write_pdf(report))
+    page, zone = Path(task.out) / PAGE, ZoneInfo(task.time_zone)
+    page.write_text(write_html(report, zone), encoding="utf-8")
+    written = _written(task, header, visits, said, write_pdf(report, zone))
     return _answer(task, header, AnalysedFindings(written=written), str(page))
 
 
@@ -110,7 +111,8 @@ def _withdrawal(task: ResponseTask, course: Course, header: Dataset, sentence: s
         best=None,
         reasons=(sentence, *_decided(course)),
     )
-    document = write_withdrawal(course, task.criteria, f"Nadir {version('nadir')}", _when(task), sentence)
+    software, zone = f"Nadir {version('nadir')}", ZoneInfo(task.time_zone)
+    document = write_withdrawal(course, task.criteria, software, _when(task), sentence, zone)
     return _written(task, header, (), said, document)
 
 

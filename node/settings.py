@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     http_host: str = Field(default="127.0.0.1", description="Address that the HTTP port listens on")
     http_port: int = Field(default=8080, ge=0, le=65535, description="HTTP port; 0 for any free one")
     time_zone: str = Field(
-        default="UTC", description="Time zone of the pages: UTC, or a name as Europe/Berlin"
+        default="UTC", description="Time zone of pages and reports: UTC, or a name as Europe/Berlin"
     )
     viewer_pages: MaybePath = Field(
         default=None,

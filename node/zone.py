@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+UTC: Final = ZoneInfo("UTC")
 
 
 def known_zone(name: str) -> str:
@@ -14,4 +17,4 @@ def known_zone(name: str) -> str:
     return name
 
 
-__all__ = ["known_zone"]
+__all__ = ["UTC", "known_zone"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
+from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
@@ -35,11 +36,11 @@ Uid = Annotated[str, Path(max_length=128, pattern=r"^[0-9]+(\.[0-9]+)*$", descri
 USUAL: Final[list[CriteriaName]] = ["recist1.1"]
 AT_ONCE: Final = 12
 """Lesions whose pictures are asked for as soon as the page is there; those of others when they are looked at."""
-KINDS: Final[dict[str, tuple[str, Callable[[LongitudinalReport], str | bytes]]]] = {
+KINDS: Final[dict[str, tuple[str, Callable[[LongitudinalReport, ZoneInfo], str | bytes]]]] = {
     "pdf": ("application/pdf", write_pdf),
     "html": ("text/html; charset=utf-8", write_html),
-    "json": ("application/json", write_json),
-    "csv": ("text/csv; charset=utf-8", write_csv),
+    "json": ("application/json", lambda report, _: write_json(report)),
+    "csv": ("text/csv; charset=utf-8", lambda report, _: write_csv(report)),
 }
 
 
@@ -90,7 +91,7 @@ def router(site: Site) -> APIRouter:
             raise HTTPException(409, " ".join(sentence for _, sentence in told.refused))
         reading.tell(request, told.known.course.patient, exported=kind)
         media, write = KINDS[kind]
-        written = write(told.report)
+        written = write(told.report, site.frame.zone)
         # A name may hold halves of characters that are no text.
         content = written if isinstance(written, bytes) else written.encode("utf-8", "replace")
         name = f'attachment; filename="course-{patient_pk}.{kind}"'

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from unicodedata import normalize
+from zoneinfo import ZoneInfo
 
 import pytest
 from course_images import imaged
@@ -20,10 +21,12 @@ from node.report.longitudinal.page import css_text, write_cohort_html, write_htm
 from node.report.longitudinal.report import build
 from node.report.longitudinal.tables import write_cohort_csv, write_csv, write_json
 from node.report.longitudinal.view import LongitudinalReport
+from node.report.longitudinal.withdrawn import write_withdrawal
 from node.report.page import CONTROL
 from node.report.shown import RESEARCH_USE
 
 NOW = datetime(2024, 7, 1, 9, 0, tzinfo=UTC)
+NEARLY_MIDNIGHT = datetime(2024, 5, 2, 23, 48, tzinfo=UTC)
 HOSTILE = "<script>alert('x')</script><img src=x onerror=y>\"'}</style>&lt;\x00\x1b[31m{{7*7}}\u202e"
 
 
@@ -90,6 +93,19 @@ def test_the_page_tells_the_verdict_why_and_every_number() -> None:
         "outside the field of view", RESEARCH_USE, "lung_nodule", "ab" * 32, "Nadir 0",
     ):  # fmt: skip
         assert words in said, words
+
+
+def test_times_of_corrections_are_those_of_the_zone_which_stands_above_them(tmp_path: Path) -> None:
+    report, tokyo = ordinary_report(), ZoneInfo("Asia/Tokyo")
+    corrected = replace(report, corrections=(replace(report.corrections[0], at=NEARLY_MIDNIGHT),))
+    withdrawn = write_withdrawal(course_of({}), "recist1.1", "Nadir 0", NOW, zone=tokyo)
+    assert "Nobody has corrected anything." in pdf_text(withdrawn, tmp_path)
+    for html, pdf, zone, at in (
+        (write_html(corrected), write_pdf(corrected), "UTC", "2024-05-02 23:48"),
+        (write_html(corrected, tokyo), write_pdf(corrected, tokyo), "Asia/Tokyo", "2024-05-03 08:48"),
+    ):
+        for told in (" ".join("".join(parsed(html).words).split()), pdf_text(pdf, tmp_path)):
+            assert "When," in told and zone in told and at in told
 
 
 def test_the_page_stands_alone_and_can_be_read_aloud(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import date
 from io import BytesIO
+from zoneinfo import ZoneInfo
 
 from PIL import Image as Pictures
 from reportlab.lib.styles import ParagraphStyle
@@ -55,6 +56,7 @@ from node.report.pdf import (
 )
 from node.report.scripts import BORROWED, is_borrowed
 from node.report.shown import RESEARCH_USE
+from node.zone import UTC
 from store.reading_order import APART
 from store.response.verdict import Response, TimePoint
 from training.evaluate.paragraph import Paragraph
@@ -69,13 +71,18 @@ SUBHEADING = ParagraphStyle(
 )
 
 
-def write_pdf(report: LongitudinalReport) -> bytes:
-    """Return the report as PDF; equal input gives equal bytes. Nothing in it is active: no script, no link, no form."""
+def write_pdf(report: LongitudinalReport, zone: ZoneInfo = UTC) -> bytes:
+    """Return the report as PDF; equal input gives equal bytes. Nothing in it is active: no script, no link, no form.
+
+    Times of corrections are those of the zone.
+    """
     register_typefaces()
-    return built(list(_story(report)), header_of(report.patient), SUBJECT, report.software, report.made_at)
+    return built(
+        list(_story(report, zone)), header_of(report.patient), SUBJECT, report.software, report.made_at
+    )
 
 
-def _story(report: LongitudinalReport) -> Iterator[Flowable]:
+def _story(report: LongitudinalReport, zone: ZoneInfo) -> Iterator[Flowable]:
     response = report.response
     yield Paragraph("Course of disease", TITLE)
     yield Spacer(1, 2 * mm)
@@ -113,7 +120,7 @@ def _story(report: LongitudinalReport) -> Iterator[Flowable]:
         )
         yield Paragraph(words.DENSITY, CAPTION)
     yield Paragraph("What was corrected", HEADING)
-    yield from corrected(report.corrections)
+    yield from corrected(report.corrections, zone)
     yield Paragraph("Where the numbers come from", HEADING)
     yield from _made(report)
     if response.doubts or report.missing:
@@ -286,13 +293,13 @@ def _picture(image: Pictures.Image, side: float) -> Image:
     return Image(buffer, width=side, height=side)
 
 
-def corrected(corrections: Sequence[Correction]) -> Iterator[Flowable]:
-    """Yield a table of what people decided."""
+def corrected(corrections: Sequence[Correction], zone: ZoneInfo) -> Iterator[Flowable]:
+    """Yield a table of what people decided, with the times of the zone."""
     if not corrections:
         yield Paragraph("Nobody has corrected anything.", TEXT)
         return
-    rows = [[f"{c.at:%Y-%m-%d %H:%M}", c.author, c.lesion or "–", c.words] for c in corrections]
-    yield table(("When", "Who", "Lesion", "What"), rows, [26, 35, 20, 0])
+    rows = [[words.when(c.at, zone), c.author, c.lesion or "–", c.words] for c in corrections]
+    yield table((f"When, {zone.key}", "Who", "Lesion", "What"), rows, [26, 35, 20, 0])
 
 
 def _made(report: LongitudinalReport) -> Iterator[Flowable]:

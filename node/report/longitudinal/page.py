@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator
-from datetime import UTC
 from html import escape
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -26,6 +26,7 @@ from node.report.longitudinal.view import LongitudinalReport
 from node.report.page import CONTROL
 from node.report.pdf import BOLD, PLAIN
 from node.report.shown import RESEARCH_USE
+from node.zone import UTC
 
 MOST_VISITS = 6
 """Visits beside each other in a table."""
@@ -33,8 +34,8 @@ STYLE = re.compile(r'style="([^"]*)"')
 FAMILY = "DejaVu Sans, Verdana, sans-serif"
 
 
-def write_html(report: LongitudinalReport) -> str:
-    """Return the page as HTML text. Everything that came from outside is escaped."""
+def write_html(report: LongitudinalReport, zone: ZoneInfo = UTC) -> str:
+    """Return the page as HTML text, with times of corrections in the zone. What came from outside is escaped."""
     chart = (
         svg(
             spider(report.lesions, report.visits),
@@ -57,6 +58,7 @@ def write_html(report: LongitudinalReport) -> str:
         ],
         spider=chart,
         picture=png_uri,
+        zone=zone,
         groups=words.chunks(range(len(report.visits)), MOST_VISITS),
         made_at=report.made_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from zoneinfo import ZoneInfo
 
 from reportlab.lib.units import mm
 from reportlab.platypus import Flowable, Spacer
@@ -16,6 +17,7 @@ from node.report.longitudinal.view import Who
 from node.report.pdf import HEADING, TEXT, TITLE, register_typefaces
 from node.report.scripts import BORROWED, is_borrowed
 from node.report.shown import RESEARCH_USE
+from node.zone import UTC
 from store.course import Course
 from training.evaluate.paragraph import Paragraph
 
@@ -27,15 +29,20 @@ MOVED = (
 
 
 def write_withdrawal(
-    course: Course, criteria: str, software: str, made_at: datetime, sentence: str = SENTENCE
+    course: Course,
+    criteria: str,
+    software: str,
+    made_at: datetime,
+    sentence: str = SENTENCE,
+    zone: ZoneInfo = UTC,
 ) -> bytes:
-    """Return the document as PDF; equal input gives equal bytes."""
+    """Return the document as PDF; equal input gives equal bytes. Times of corrections are those of the zone."""
     register_typefaces()
-    story = list(_story(course, criteria, sentence))
+    story = list(_story(course, criteria, sentence, zone))
     return built(story, header_of(Who.of(course.patient)), f"{SUBJECT}, withdrawn", software, made_at)
 
 
-def _story(course: Course, criteria: str, sentence: str) -> Iterator[Flowable]:
+def _story(course: Course, criteria: str, sentence: str, zone: ZoneInfo) -> Iterator[Flowable]:
     who = Who.of(course.patient)
     yield Paragraph("Course of disease: withdrawn", TITLE)
     yield Spacer(1, 2 * mm)
@@ -46,7 +53,7 @@ def _story(course: Course, criteria: str, sentence: str) -> Iterator[Flowable]:
     yield Paragraph(f"{RESEARCH_USE}. {words.UNVERIFIED}", BANNER)
     yield Paragraph(text_of(sentence), TEXT)
     yield Paragraph("What was corrected", HEADING)
-    yield from corrected(corrections_of(course, course.names))
+    yield from corrected(corrections_of(course, course.names), zone)
 
 
 __all__ = ["MOVED", "SENTENCE", "write_withdrawal"]

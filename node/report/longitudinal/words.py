@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 from node.report.longitudinal.view import (
     Cell,
@@ -354,6 +356,11 @@ def density_row(course: DensityCourse) -> tuple[str, str, str, str]:
     change = f"{values[-1][1] - values[0][1]:+.1f}".replace("-", minus) if len(values) > 1 else ""
     quantity = ", ".join(filter(None, (DENSITIES.get(course.name, course.quantity), course.unit)))
     return (course.region, quantity, told, "0.0" if change[1:] == "0.0" else change)
+
+
+def when(moment: datetime, zone: ZoneInfo) -> str:
+    """Return a time in the zone, to the minute."""
+    return f"{moment.astimezone(zone):%Y-%m-%d %H:%M}"
 
 
 def chunks(items: Sequence[int], most: int) -> list[Sequence[int]]:
