@@ -154,7 +154,8 @@ class Guard:
                 raise HTTPException(405, "Method Not Allowed", {"Allow": ", ".join(methods)})
             request.scope["state"]["identity"] = identity
             request.scope["state"]["address"] = self._gate.address(request)
-            request.scope["state"]["is_https"] = self._gate.is_https(request)
+            is_https = request.scope["state"]["is_https"] = self._gate.is_https(request)
+            request.scope["scheme"] = "https" if is_https else "http"  # of what a redirect names
             limit = self._upload_bytes if rule.is_upload else rule.body_bytes
             if rule is not NO_ROUTE:  # whose body nobody reads
                 _check_declared(request, limit)

@@ -49,7 +49,7 @@ def test_login_gives_a_cookie_that_scripts_and_foreign_pages_do_not_get(site: We
 
 
 @pytest.mark.parametrize("proxies", [("127.0.0.1",), ("10.1.2.3", "127.0.0.0/8")])
-def test_login_cookies_are_secure_behind_a_proxy_that_speaks_tls(
+def test_login_cookies_are_secure_and_redirects_stay_with_tls_behind_a_proxy_that_speaks_it(
     tmp_path: Path, proxies: tuple[str, ...]
 ) -> None:
     site = WebSite(tmp_path, http_proxies=proxies)
@@ -58,6 +58,14 @@ def test_login_cookies_are_secure_behind_a_proxy_that_speaks_tls(
     answer = client.post("/login", json={"name": "ada", "password": PASSWORD})
     assert "; secure" in answer.headers["set-cookie"].lower()
     assert "max-age" in answer.headers["strict-transport-security"]
+    cookie = answer.headers["set-cookie"].partition(";")[0]
+    for proto in ("https", "http"):
+        asked = {"X-Forwarded-Proto": proto, "Host": "nadir.example", "Cookie": cookie}
+        sent_on = client.get("/worklist/", headers=asked)
+        assert (sent_on.status_code, sent_on.headers["location"]) == (
+            307,
+            f"{proto}://nadir.example/worklist",
+        )
     site.stop()
 
 
