@@ -16,8 +16,8 @@ from plugins.errors import Refused
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-AE_TITLE = re.compile(r"^[\x20-\x5b\x5d-\x7e]{1,16}$")
-FINGERPRINT = re.compile(r"^sha256:[0-9a-f]{64}$")
+AE_TITLE = re.compile(r"[\x20-\x5b\x5d-\x7e]{1,16}")
+FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def _parse_certificate(text: str) -> tuple[str, str]:
     is_fingerprint = name.lower().startswith("sha256:")
     if is_fingerprint:
         name = name.lower().replace(":", "").replace("sha256", "sha256:")
-    if not name or not AE_TITLE.match(ae_title) or (is_fingerprint and not FINGERPRINT.match(name)):
+    if not name or not AE_TITLE.fullmatch(ae_title) or (is_fingerprint and not FINGERPRINT.fullmatch(name)):
         says = f"'{text}' binds no AE title to a certificate: write AE=name or AE=sha256:64 digits"
         raise Refused("bad-caller", says)
     return ae_title, name
@@ -88,7 +88,7 @@ def _parse_certificate(text: str) -> tuple[str, str]:
 def _parse(text: str) -> Caller:
     ae_title, at, host = text.partition("@")
     ae_title = ae_title.strip(" ")
-    if not AE_TITLE.match(ae_title) or (at and not host) or (ae_title == "*" and not at):
+    if not AE_TITLE.fullmatch(ae_title) or (at and not host) or (ae_title == "*" and not at):
         raise Refused("bad-caller", f"'{text}' is not a caller: write AE, AE@address or *@address")
     return Caller(ae_title=None if ae_title == "*" else ae_title, networks=_networks(host) if at else None)
 

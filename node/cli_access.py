@@ -34,7 +34,7 @@ users_app = typer.Typer(help="People who may sign in to the HTTP port.", no_args
 tokens_app = typer.Typer(help="Tokens of programs that may ask the HTTP port.", no_args_is_help=True)
 audit_app = typer.Typer(help="The audit trail.", no_args_is_help=True)
 
-SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of it.")]
 PasswordFile = Annotated[
     Path | None,
@@ -164,7 +164,7 @@ def audit_verify(
     """Check the chain: no record changed, taken out or put in between."""
     from store import audit
 
-    if expected and not SHA256.match(expected := expected.strip().lower()):
+    if expected and not SHA256.fullmatch(expected := expected.strip().lower()):
         sentence = "--expected takes a SHA-256, the 64 digits that `nadir audit verify` told once"
         raise Refused("bad-command", sentence)
     with open_database(home, config) as database, database.reading() as session:

@@ -28,7 +28,7 @@ LARGEST_BYTES = 1 << 20
 KEPT_SECONDS = 3600.0
 ASKED_AGAIN_SECONDS = 60.0
 """New keys are looked for at most this often: whoever sends unknown keys does not make us ask."""
-ERROR = re.compile(r"^[a-z_]{1,64}$")
+ERROR = re.compile(r"[a-z_]{1,64}")
 """What is repeated of an error that comes from outside."""
 CLIENT_ERRORS = ("invalid_client", "unauthorized_client")
 NEEDED = ("authorization_endpoint", "token_endpoint", "jwks_uri")
@@ -218,7 +218,7 @@ def require_package() -> None:
 
 def _not_exchanged(status: int, error: object) -> Refused:
     """Return why there is no token for a code, of the status and the error that RFC 6749 (5.2) names."""
-    known = error if isinstance(error, str) and ERROR.match(error) else f"HTTP {status}"
+    known = error if isinstance(error, str) and ERROR.fullmatch(error) else f"HTTP {status}"
     if known in CLIENT_ERRORS or status == 401:
         sentence = (
             f"the provider refuses this node's own client_id or client secret ({known}): see oidc.client_id and "

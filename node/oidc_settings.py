@@ -11,7 +11,7 @@ from pydantic_settings import NoDecode
 from node.paths import MaybePath, without_tilde
 from node.words import Words
 
-LOOPBACK = re.compile(r"^http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?(/|$)")
+LOOPBACK = re.compile(r"^http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?(/|\Z)")
 SCOPE = re.compile(r"[^,\s]+")
 
 

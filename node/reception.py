@@ -310,7 +310,7 @@ class Reception:
     def _judge(
         self, called_ae: str, calling_ae: str, address: str, names: frozenset[str]
     ) -> tuple[str, tuple[int, int, int]] | None:
-        if not AE_TITLE.match(calling_ae):
+        if not AE_TITLE.fullmatch(calling_ae):
             return ("malformed", CALLING_AE_NOT_RECOGNISED)
         if not self._callers.accept_any and called_ae != self._ae.ae_title:
             return ("called-ae", CALLED_AE_NOT_RECOGNISED)

@@ -61,7 +61,7 @@ OURS_TO_SET: Final = (
     "UnifiedProcedureStepPerformedProcedureSequence",
 )
 """The attributes that a performer sets; the others are there since the workitem was made, or are the manager's."""
-DATETIME = re.compile(r"^(\d{4})(\d{2})?(\d{2})?(\d{2})?(\d{2})?(\d{2})?(\.\d{1,6})?([+-]\d{4})?$")
+DATETIME = re.compile(r"(\d{4})(\d{2})?(\d{2})?(\d{2})?(\d{2})?(\d{2})?(\.\d{1,6})?([+-]\d{4})?")
 TEXT, LINE = 1024, 64
 
 
@@ -333,7 +333,7 @@ def _codes(row: Mapping[str, Any], keyword: str) -> Iterator[Code]:
 
 
 def _time(text: str, zone: tzinfo) -> datetime | None:
-    match = DATETIME.match(text)
+    match = DATETIME.fullmatch(text)
     if match is None:
         return None
     *numbers, fraction, offset = match.groups()

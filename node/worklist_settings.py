@@ -15,9 +15,9 @@ from node.quantities import Count, Seconds
 from node.words import Words
 from plugins.private_scheme import PRIVATE_SCHEME
 
-EVENTS_ADDRESS = re.compile(r"^wss?://[^\s/@:]+(:[0-9]{1,5})?$")
-CODE = re.compile(r"^[^:\s]{1,16}:[^\s]{1,64}$")
-STATION = re.compile(r"^[\x21-\x5b\x5d-\x7e]{1,16}$")
+EVENTS_ADDRESS = re.compile(r"wss?://[^\s/@:]+(:[0-9]{1,5})?")
+CODE = re.compile(r"[^:\s]{1,16}:[^\s]{1,64}")
+STATION = re.compile(r"[\x21-\x5b\x5d-\x7e]{1,16}")
 
 
 class WorklistSettings(BaseModel):
@@ -81,14 +81,14 @@ class WorklistSettings(BaseModel):
     @field_validator("events_url")
     @classmethod
     def _events_url(cls, value: str) -> str:
-        if value and not EVENTS_ADDRESS.match(value):
+        if value and not EVENTS_ADDRESS.fullmatch(value):
             raise ValueError("it is not ws://HOST:PORT or wss://HOST:PORT")
         return value
 
     @field_validator("station")
     @classmethod
     def _station(cls, value: str) -> str:
-        if value and not STATION.match(value):
+        if value and not STATION.fullmatch(value):
             raise ValueError("a station has 1 to 16 printable characters, no blank and no backslash")
         return value
 
@@ -96,7 +96,7 @@ class WorklistSettings(BaseModel):
     @classmethod
     def _codes(cls, value: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
         for key, plugins in value.items():
-            if not CODE.match(key):
+            if not CODE.fullmatch(key):
                 raise ValueError(f"'{key}' is no code: write SCHEME:VALUE")
             if not plugins:
                 raise ValueError(f"'{key}' asks for no analysis: name at least one")

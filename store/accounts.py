@@ -20,7 +20,7 @@ ROLES = ("viewer", "physicist", "administrator")
 """Roles of people, rising: each may do what those before it may."""
 SCOPES = ("hook", "sender", "metrics", "api")
 """What a token may be for: Orthanc's hook, STOW-RS, Prometheus, reading jobs and findings."""
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 LEAST_CHARACTERS, MOST_CHARACTERS = 12, 256
 # RFC 7914; 32 MiB and about a quarter of a second, so that a stolen table is slow to guess from.
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 15, 8, 3
@@ -47,7 +47,7 @@ def is_password(password: str, hashed: str | None) -> bool:
 
 def add_account(session: Session, name: str, role: str, password: str, now: datetime) -> None:
     """Add a person. Refuses `bad-account`, `weak-password` and `account-exists`."""
-    if not NAME.match(name):
+    if not NAME.fullmatch(name):
         raise Refused("bad-account", "a name is 1 to 64 letters, digits, points, dashes, underscores or @")
     if role not in ROLES:
         raise Refused("bad-account", f"there is no role '{role}'; the roles are {', '.join(ROLES)}")
@@ -133,7 +133,7 @@ def add_token(
     session: Session, name: str, scopes: Sequence[str], now: datetime, days: float | None = None
 ) -> str:
     """Return a new token, this once only. Refuses `bad-token` and `token-exists`."""
-    if not NAME.match(name):
+    if not NAME.fullmatch(name):
         raise Refused("bad-token", "a name is 1 to 64 letters, digits, points, dashes, underscores or @")
     unknown = [scope for scope in scopes if scope not in SCOPES]
     if unknown or not scopes:

@@ -34,7 +34,7 @@ SMALL_BODY_BYTES = 1 << 14
 JSON_BODY_BYTES = 1 << 20
 POLL = "x-nadir-poll"
 FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
-LOCAL_NAMES = re.compile(r"^(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?$")
+LOCAL_NAMES = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 log = logging.getLogger(__name__)
 Endpoint = TypeVar("Endpoint", bound=Callable[..., object])
@@ -222,7 +222,7 @@ class Gate:
     def _check_host(self, request: Request) -> None:
         host = request.headers.get("host", "").lower()
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        if self._names and name not in self._names and not LOCAL_NAMES.match(host):
+        if self._names and name not in self._names and not LOCAL_NAMES.fullmatch(host):
             raise HTTPException(421, "this node does not go by that name; http_names lists its names")
 
     def _touch(self, cookie: str, now: datetime) -> None:
@@ -288,7 +288,11 @@ def is_this_machine(request: Request) -> bool:
     """
     host = request.client.host if request.client else ""
     is_forwarded = any(name in request.headers for name in FORWARDED)
-    return not is_forwarded and is_loopback(host) and bool(LOCAL_NAMES.match(request.headers.get("host", "")))
+    return (
+        not is_forwarded
+        and is_loopback(host)
+        and bool(LOCAL_NAMES.fullmatch(request.headers.get("host", "")))
+    )
 
 
 def is_loopback(host: str) -> bool:

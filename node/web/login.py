@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 FORM = "application/x-www-form-urlencoded"
 # A path of this node: `//host` and `/\\host` are other hosts to a browser.
-PATH_HERE = re.compile(r"^/(?![/\\])[\x21-\x7e]*$")
+PATH_HERE = re.compile(r"/(?![/\\])[\x21-\x7e]*")
 # Two hashes at one time: each takes 32 MiB, and strangers may ask for them.
 HASHES_AT_ONCE = 2
 
@@ -184,7 +184,7 @@ def _done(request: Request, said: str, then: str) -> Response:
 def wanted_page(request: Request) -> str:
     """Return the page of this node that a person wanted before signing in; empty for any other address."""
     asked = request.query_params.get("next", "")
-    return asked if PATH_HERE.match(asked) else ""
+    return asked if PATH_HERE.fullmatch(asked) else ""
 
 
 def _content_type(request: Request) -> str:

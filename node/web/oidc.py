@@ -106,7 +106,7 @@ class OutsideDesk:
             raise Refused("not-signed-in", "another provider answered than the one that was asked")
         if "error" in asked or not asked.get("code"):
             said = asked.get("error", "")
-            why = f" ({said})" if ERROR.match(said) else ""
+            why = f" ({said})" if ERROR.fullmatch(said) else ""
             raise Refused("not-signed-in", f"the provider did not sign you in{why}")
         return attempt
 

@@ -97,7 +97,7 @@ def test_an_ae_title_that_is_bound_to_a_certificate_needs_it(
     assert callers.trusts(ae_title, frozenset(names)) is trusted
 
 
-@pytest.mark.parametrize("text", ["CT1", "CT1=", "=name", "CT1=sha256:12", "A" * 17 + "=name"])
+@pytest.mark.parametrize("text", ["CT1", "CT1=", "=name", "CT1=sha256:12", "A" * 17 + "=name", "CT1\n=name"])
 def test_what_binds_no_certificate_is_refused(text: str) -> None:
     with pytest.raises(Refused) as refused:
         Callers.parse((), certificates=(text,))

@@ -100,6 +100,16 @@ def test_whom_a_provider_vouches_for_has_role_and_password_there(site: WebSite) 
     assert (grace["issuer"], grace["disabled"]) == ("https://x.org", True)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", " "])
+def test_a_name_ends_where_it_seems_to(site: WebSite, end: str) -> None:
+    ada = site.signed_in("ada")
+    person = ada.post("/api/accounts", json={"name": f"vera{end}", "role": "viewer", "password": OTHER})
+    program = ada.post("/api/tokens", json={"name": f"report{end}", "scopes": ["api"]})
+    assert (person.status_code, person.json()["code"]) == (400, "bad-account")
+    assert (program.status_code, program.json()["code"]) == (400, "bad-token")
+    assert trail(site) == []
+
+
 def test_a_change_of_several_things_is_done_whole_or_not_at_all(site: WebSite) -> None:
     ada = site.signed_in("ada")
     answer = ada.patch("/api/accounts/vera", json={"role": "physicist", "password": "short"})
