@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -33,6 +35,19 @@ def beginning(undo: Callable[[], None]) -> Iterator[None]:
         if isinstance(error, BlockingIOError) or "can't start new thread" in str(error):
             raise Unavailable(NO_MORE) from error
         raise
+
+
+def tell(text: str) -> None:
+    """Print a line at once; where nobody takes what is printed any more, it is lost from now on, and nothing ends."""
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except OSError as error:
+        log.warning(line("not-told", why=error.strerror or "", text=text))
+        nowhere, out, err = os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno(), sys.stderr.fileno()
+        for stream in (out, err) if os.path.sameopenfile(out, err) else (out,):
+            os.dup2(nowhere, stream)
+        os.close(nowhere)
 
 
 class End:
@@ -76,4 +91,4 @@ def settle_down() -> None:
     gc.freeze()
 
 
-__all__ = ["End", "beginning", "keep_one_heap", "settle_down"]
+__all__ = ["End", "beginning", "keep_one_heap", "settle_down", "tell"]

@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -23,7 +22,7 @@ from node.listener import Listener
 from node.loop import Loop
 from node.notify import notify
 from node.opened import opened
-from node.process import End, beginning, keep_one_heap, settle_down
+from node.process import End, beginning, keep_one_heap, settle_down, tell
 from node.receipts import Receipts
 from node.reception import Door
 from node.settings import Settings
@@ -368,8 +367,7 @@ def serve(settings: Settings, roles: Sequence[str] = ()) -> None:
     started = time.monotonic()
     node.start()
     settle_down()
-    sys.stdout.write(_ready_line(node, time.monotonic() - started) + "\n")
-    sys.stdout.flush()
+    tell(_ready_line(node, time.monotonic() - started))
     notify(os.environ, "READY=1")
     end.wait()
     log.info("draining")

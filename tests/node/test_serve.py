@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import socket
 import subprocess
@@ -297,3 +298,38 @@ def test_a_signal_in_the_middle_of_the_wait_for_it_ends_the_node(
 
     assert ended.returncode == 0
     assert "node.serve draining" in ended.stderr
+
+
+UNHEARD = """
+import sys
+from pathlib import Path
+import node.serve
+from node.settings import Settings
+
+class Quick:
+    def __init__(self, settings, roles): pass
+    def start(self): pass
+    def stop(self): Path(sys.argv[1], "drained").touch()
+
+class Told:
+    def __init__(self, *signals): pass
+    def wait(self): Path(sys.argv[1], "served").touch()
+
+node.serve.Node, node.serve.End, node.serve._ready_line = Quick, Told, lambda *_: "ready"
+node.serve.serve(Settings(home=Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("with_log", [False, True], ids=["output", "output-and-log"])
+def test_a_node_serves_and_drains_though_nobody_reads_any_more_what_it_prints(
+    tmp_path: Path, with_log: bool
+) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    log = subprocess.STDOUT if with_log else subprocess.PIPE
+    command = [sys.executable, "-c", UNHEARD, str(tmp_path)]
+    ended = subprocess.run(command, timeout=120, check=False, stdout=writes, stderr=log, text=True)
+    os.close(writes)
+    assert ended.returncode == 0
+    assert (tmp_path / "served").exists() and (tmp_path / "drained").exists()
+    assert with_log or "action=not-told why='Broken pipe' text=ready" in ended.stderr.replace('"', "'")
