@@ -25,7 +25,7 @@ from node.audit import pseudonym_key, sinks_of
 from node.callers import Callers
 from node.committer import callers_of
 from node.deliveries import key_of
-from node.doctor_home import RIGHTS, home
+from node.doctor_home import home, mending
 from node.doctor_peers import peers
 from node.examined import Line
 from node.objects_place import are_gone, none_in
@@ -158,7 +158,7 @@ def _database(settings: Settings) -> Line:
             require_own_place(settings, place_of(settings.sql_url))
             return Line(what="database", ok=True, says=f"SQLite, made in {file} when the node first starts")
         if file is not None and not os.access(file, os.R_OK | os.W_OK):
-            return Line(what="database", ok=False, says=f"{file} cannot be written or read; {RIGHTS}")
+            return Line(what="database", ok=False, says=f"{file} cannot be written or read; {mending(file)}")
         database = Database(settings.sql_url)
         try:
             is_current, is_read_only = database.is_current(), database.is_read_only()

@@ -11,10 +11,12 @@ from pathlib import Path
 from node.examined import Line
 from node.own_folder import open_mode
 from node.settings import Settings
+from store.database_fault import MOUNT, is_mounted_read_only
 
 FREE_BYTES = 1e9
 IN_STORE = ("incoming", "ready", "objects", "quarantine")
 RIGHTS = "let the user that runs nadir read and write it (chown or chmod)"
+MOUNTED = f"its file system is read-only: {MOUNT}"
 
 
 def home(settings: Settings) -> Iterator[Line]:
@@ -62,8 +64,14 @@ def _store(root: Path) -> str:
             if folder.exists():
                 os.listdir(folder)
     except OSError as error:
-        return f"{folder} cannot be written or read ({error.strerror}); {RIGHTS}"
+        return f"{folder} cannot be written or read ({error.strerror}); {mending(root)}"
     return ""
+
+
+def mending(place: Path) -> str:
+    """Return what makes a folder, or a file in one, readable and writable again."""
+    folder = place if place.is_dir() else place.parent
+    return MOUNTED if is_mounted_read_only(folder) else RIGHTS
 
 
 def _try(folder: Path) -> None:
@@ -72,4 +80,4 @@ def _try(folder: Path) -> None:
         os.fsync(file.fileno())
 
 
-__all__ = ["RIGHTS", "home"]
+__all__ = ["home", "mending"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -23,6 +25,7 @@ TOO_MANY = (
 NOT_UP = "The database {where} is starting or stopping; wait, and if it stays so look at its log."
 NO_ANSWER = "The database {where} did not answer ({name}); try again."
 UNREACHABLE = "The database cannot be used; nadir doctor says why."
+MOUNT = "mount that for writing, or copy the home to another disk"
 NO_CONNECTION = {
     "authentication failed": LOGIN_REFUSED,
     "no password supplied": LOGIN_REFUSED,
@@ -80,12 +83,22 @@ def _why(error: Exception, where: str) -> str:
     original = getattr(error, "orig", None)
     code = getattr(original, "sqlite_errorcode", 0) & 0xFF  # the extended codes say which part of the kind
     name = getattr(original, "sqlite_errorname", type(error.__cause__ or error).__name__)
+    if code in UNWRITABLE and is_mounted_read_only(Path(where).parent):
+        return f"The database {where} lies on a read-only file system ({name}); {MOUNT}."
     if code in UNWRITABLE:
         return f"The database cannot be opened or written ({name}); check its folder, its owner and the disk."
     if code in DISK_FAULTS:
         return f"The disk of the database is full or failing ({name}); free or mend it."
     sentence = next((told for sign, told in NO_CONNECTION.items() if sign in str(original)), NO_ANSWER)
     return (_of_postgresql(original) or sentence).format(where=where, name=name)
+
+
+def is_mounted_read_only(folder: Path) -> bool:
+    """Return True for a folder of a file system that nobody can write, whatever the rights; False without a folder."""
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def _of_postgresql(original: BaseException | None) -> str:
@@ -97,4 +110,4 @@ def _of_postgresql(original: BaseException | None) -> str:
     return SQLSTATES.get(code, "")
 
 
-__all__ = ["translated"]
+__all__ = ["MOUNT", "is_mounted_read_only", "translated"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import socket
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from finished_node import finished_node
@@ -18,7 +21,7 @@ from programs import bound_by_modes
 from small_node import SmallNode
 
 from models.runtime import Trial, this_machine
-from node import doctor
+from node import doctor, doctor_home
 from node.archive import Archive
 from node.doctor import Line, examine
 from node.serve import Node
@@ -86,6 +89,26 @@ def test_a_home_that_cannot_be_written_is_told_with_status_1(tmp_path: Path) -> 
     done = nadir("doctor", "--home", str(tmp_path / "file" / "home"))
     assert done.returncode == 1
     assert re.search(r"^FAIL home folder .*cannot be written", done.stdout, re.MULTILINE)
+
+
+def test_what_lies_on_a_read_only_file_system_is_not_mended_by_rights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(folder: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    (tmp_path / "store").mkdir()
+    (tmp_path / "nadir.sqlite").write_bytes(b"")
+    monkeypatch.setattr(doctor_home, "_try", read_only)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "statvfs", lambda folder: SimpleNamespace(f_flag=os.ST_RDONLY))
+    told, mending = (
+        lines(home=tmp_path),
+        "its file system is read-only: mount that for writing, or copy the home",
+    )
+    assert f"{mending} to another disk" in told["object store"].says
+    assert f"{mending} to another disk" in told["database"].says
+    assert "(Read-only file system)" in told["home folder"].says
 
 
 @pytest.mark.parametrize(

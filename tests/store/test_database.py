@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -15,6 +17,7 @@ from sqlmodel import SQLModel, select
 
 import store.database as database_module
 from plugins.errors import Broken, NadirError, Refused, Unavailable
+from store import database_fault
 from store.database import Database, aware_utc, filesystem, insert_new
 from store.tables import Event, Patient, Study
 
@@ -213,6 +216,23 @@ def test_a_file_that_cannot_be_opened_is_told_as_such(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}")
     with pytest.raises(Unavailable, match="cannot be opened or written \\(SQLITE_CANTOPEN"):
         database.upgrade()
+    database.dispose()
+
+
+def test_a_file_system_that_is_read_only_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not database_fault.is_mounted_read_only(tmp_path)
+    assert not database_fault.is_mounted_read_only(tmp_path / "none")
+    (tmp_path / "nadir.sqlite").mkdir()
+    monkeypatch.setattr(os, "statvfs", lambda folder: SimpleNamespace(f_flag=os.ST_RDONLY | os.ST_NOSUID))
+    database = Database(f"sqlite:///{tmp_path / 'nadir.sqlite'}")
+    with pytest.raises(Unavailable) as raised:
+        database.upgrade()
+    assert str(raised.value) == (
+        f"The database {tmp_path / 'nadir.sqlite'} lies on a read-only file system (SQLITE_CANTOPEN); mount that for "
+        "writing, or copy the home to another disk."
+    )
     database.dispose()
 
 
