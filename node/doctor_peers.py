@@ -21,7 +21,7 @@ PATIENCE = Timeouts(connect=3, associate=3, answer=3)
 
 
 def peers(settings: Settings) -> Iterator[Line]:
-    """Yield a line for each destination, archive and worklist of the settings, and each scanner answered in plain."""
+    """Yield a line for each destination, archive and worklist of the settings, and for what no peer would take."""
     for text in settings.destinations:
         yield _peer("destination", text, settings, settings.delivery_of(text))
     if settings.pacs_url:
@@ -31,6 +31,11 @@ def peers(settings: Settings) -> Iterator[Line]:
             # A web source is asked with what its URL holds, never with the credentials file of a destination.
             tls = DeliverySettings(tls=settings.delivery_of(text).tls)
             yield _peer("earlier studies from", text, settings, tls)
+    if any(not "!" <= character <= "~" for character in settings.hook_token):
+        says = (
+            "holds blanks or what is not ASCII, which Orthanc's hook refuses: openssl rand -hex 32 makes one"
+        )
+        yield Line(what="hook_token", ok=False, says=says, needed=False)
     if not settings.plain_dicom:
         yield from _answered_in_plain(settings)
     if settings.worklist.url:

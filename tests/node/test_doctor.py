@@ -24,6 +24,7 @@ from models.runtime import Trial, this_machine
 from node import doctor, doctor_home
 from node.archive import Archive
 from node.doctor import Line, examine
+from node.doctor_peers import peers
 from node.serve import Node
 from node.settings import Settings
 from plugins.errors import NadirError
@@ -243,6 +244,17 @@ def test_a_reserve_above_the_free_disk_is_told_as_what_it_does(tmp_path: Path) -
     told = lines(home=tmp_path, reserve_bytes=10**18)["home folder"]
     assert (told.ok, told.needed) == (False, True)
     assert told.says.endswith("GB free, below the 1000000000.0 GB of reserve_bytes: nothing is accepted")
+
+
+@pytest.mark.parametrize(
+    ("token", "is_told"), [("a long secret", True), ("schlüssel", True), ("a-long-secret~", False)]
+)
+def test_a_secret_that_the_hook_in_orthanc_would_refuse_is_told_and_not_shown(
+    token: str, is_told: bool
+) -> None:
+    told = [line for line in peers(Settings(hook_token=token)) if line.what == "hook_token"]
+    assert [line.ok for line in told] == [False] * is_told
+    assert not any(token in line.says for line in told)
 
 
 @pytest.mark.parametrize(
