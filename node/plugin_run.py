@@ -34,7 +34,7 @@ def given(plugin: Plugin, study: Study) -> tuple[Finding | Flag, ...] | None:
 
 
 def _checked(one: object, number: int, study: Study, who: str) -> Finding | Flag:
-    """Return what is a flag, or a finding, told by its number, on the grid of a series of the study. Raises Broken."""
+    """Return what is a flag, or a measured finding, told by its number, on the grid of a series. Raises Broken."""
     if isinstance(one, Flag):
         return one
     if not isinstance(one, Finding):
@@ -58,6 +58,10 @@ def _checked(one: object, number: int, study: Study, who: str) -> Finding | Flag
                 f"{who} gave finding {number} a measurement '{measurement.name}' in slice "
                 f"{measurement.slice_index}; its series has the slices 0 to {slices - 1}"
             )
+    if not one.measurements:
+        raise Broken(
+            f"{who} gave finding {number} without a measurement; its report needs at least one"
+        )
     return one
 
 

@@ -293,7 +293,7 @@ class Finding:
     type: Code
     """Segmented property type, and the finding of the SR."""
     measurements: tuple[Measurement, ...]
-    """What was measured."""
+    """What was measured; never empty."""
     site: Code | None = None
     """Anatomic site."""
     laterality: Code | None = None

@@ -116,6 +116,7 @@ def test_the_table_and_the_page_tell_which_version_and_settings_made_the_numbers
             "beyond",
             "gave finding 2 a measurement 'long_axis' in slice 99; its series has the slices 0 to 5",
         ),
+        ("unmeasured", "gave finding 1 without a measurement; its report needs at least one"),
     ],
 )
 def test_what_is_not_what_the_contract_says_is_the_plugins_fault_and_is_told(

@@ -134,6 +134,9 @@ class Trouble:
         mask = Mask.from_full(np.ascontiguousarray(found.mask.full().transpose(2, 1, 0)))
         return (replace(found, mask=mask),)
 
+    def unmeasured(self, study, volume):
+        return (replace(box(volume), measurements=()),)
+
     def forgetful(self, study, volume):
         box(volume)
 
