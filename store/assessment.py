@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from store.by_hand import PLUGIN as REPORT
 from store.identity import drawn
 from store.sighting import Decision, Sighting
 
@@ -23,7 +24,7 @@ class Assessment:
     """What people made of one finding."""
 
     verdict: Verdict
-    """rejected: no lesion; supplemented: changed, or drawn anew; accepted: right as it is; else nobody said."""
+    """rejected: no lesion; supplemented: changed, drawn or measured anew; accepted: right as it is."""
     author: str = ""
     """Who said so last."""
     at: datetime | None = None
@@ -38,8 +39,8 @@ NOT_ASSESSED = Assessment(verdict="not-assessed")
 def assessment(seen: Sighting | None, here: Sequence[Sighting]) -> Assessment:
     """Return what people made of a finding, given all that was seen at its study; None is what is not followed. Pure.
 
-    A rejection outweighs all else, a change or a person's own drawing of the same lesion an approval. What a person
-    drew is not assessed itself.
+    A rejection outweighs all else, a change or a person's own drawing or measurement of the same lesion an approval.
+    What a person drew is not assessed itself.
     """
     if seen is None or not seen.automatic:
         return NOT_ASSESSED
@@ -52,7 +53,9 @@ def assessment(seen: Sighting | None, here: Sequence[Sighting]) -> Assessment:
         return _of("supplemented", changed[-1])
     by_hand = [one for one in here if one.lesion == seen.lesion and drawn(one) and not one.automatic]
     if by_hand:
-        return Assessment(verdict="supplemented", note=f"drawn by a person: '{by_hand[0].label}'")
+        one = by_hand[0]
+        words = "measured by a person" if one.plugin == REPORT else f"drawn by a person: '{one.label}'"
+        return Assessment(verdict="supplemented", note=words)
     if said := _newest(seen, "outline", "approved") or _newest(seen, "confirm", "true"):
         return _of("accepted", said)
     return NOT_ASSESSED

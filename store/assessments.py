@@ -9,21 +9,29 @@ from sqlmodel import Session, col, func, or_, select
 
 from plugins import codes
 from store.assessment import Assessment, assessment
+from store.by_hand import REPORTS
 from store.course import course
 from store.findings import Wanted, wanted_findings
 from store.identity import drawn
+from store.objects import ObjectStore
 from store.patients import same_person
 from store.sighting import Sighting
 from store.sightings import LESIONS
-from store.tables import Choice, Finding, Job, Patient, Result, Study
+from store.tables import Choice, Finding, Instance, Job, Patient, Result, Series, Study
 
 
 def assessments(
-    session: Session, wanted: Wanted, *, after: int = 0, limit: int = 100
+    session: Session,
+    wanted: Wanted,
+    objects: ObjectStore | None = None,
+    *,
+    after: int = 0,
+    limit: int = 100,
 ) -> tuple[list[dict[str, Any]], int, int | None]:
     """Return what people made of at most `limit` lesions after finding `after`, how many there are, the last of more.
 
-    Of what counts and what an analysis drew; a course is read only where a person decided or drew something.
+    Of what counts and what an analysis drew; a course is read only where a person decided or drew something, or, with
+    the object store, where reports came here.
     """
     is_lesion = or_(
         col(Finding.category_value) == codes.MORPHOLOGICALLY_ABNORMAL.value,
@@ -41,7 +49,7 @@ def assessments(
         .limit(limit + 1)
     ).all()
     shown = rows[:limit]
-    courses = _Courses(session)
+    courses = _Courses(session, objects)
     results: defaultdict[int, list[str]] = defaultdict(list)
     written = select(Result.job_pk, Result.sop_instance_uid).where(
         col(Result.job_pk).in_({finding.job_pk for finding, *_ in shown})
@@ -71,8 +79,9 @@ def assessments(
 class _Courses:
     """The courses of the patients of one page, each read once."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, objects: ObjectStore | None) -> None:
         self._session = session
+        self._objects = objects
         self._seen: dict[int, tuple[Sighting, ...]] = {}
 
     def assessment(self, finding: Finding, job: Job, study: str) -> Assessment:
@@ -92,8 +101,19 @@ class _Courses:
                 ~col(Finding.superseded),
             )
             drew = select(Finding.id).where(*by_hand).limit(1)
-            is_touched = any(self._session.exec(one).first() is not None for one in (chose, drew))
-            self._seen[patient_pk] = course(self._session, patient_pk).sightings if is_touched else ()
+            came = (
+                select(Instance.id)
+                .join(Series, col(Series.id) == col(Instance.series_pk))
+                .join(Study, col(Study.id) == col(Series.study_pk))
+                .where(col(Study.patient_pk).in_(members), col(Instance.current))
+                .where(col(Instance.sop_class_uid).in_(REPORTS))
+                .where(col(Instance.sop_instance_uid).not_in(select(Result.sop_instance_uid)))
+                .limit(1)
+            )
+            asked = (chose, drew) if self._objects is None else (chose, drew, came)
+            is_touched = any(self._session.exec(one).first() is not None for one in asked)
+            found = course(self._session, patient_pk, self._objects).sightings if is_touched else ()
+            self._seen[patient_pk] = found
         return self._seen[patient_pk]
 
 

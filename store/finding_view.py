@@ -11,32 +11,15 @@ from sqlmodel import Session, col, func, select
 from plugins import codes
 from plugins.errors import Refused
 from store.assessment import Assessment, assessment
+from store.by_hand import PLUGIN as REPORT
 from store.course import Course, course
 from store.identity import drawn
+from store.measurement_view import MeasurementView, measured_in, measurements_of
 from store.model_tables import FindingDoubt
+from store.objects import ObjectStore
 from store.sighting import Decision, Sighting
 from store.sightings import finding_is_lesion
-from store.tables import Finding, Job, LesionLink, Measurement, Refusal, Study
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasurementView:
-    """One number."""
-
-    name: str
-    """Our name."""
-    meaning: str
-    """What was measured, in words."""
-    value: float
-    """The number, in `unit`."""
-    unit: str
-    """UCUM code."""
-    method: str
-    """The convention."""
-    uncertainty: float | None
-    """One standard deviation, in `unit`; None when it is not known."""
-    sop_instance_uid: str | None
-    """Image on which its end points lie, if it has some."""
+from store.tables import Finding, Job, LesionLink, Refusal, Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +82,10 @@ class FindingView:
     """0 to 1: how sure the analysis was that it is one; None when it made no claim."""
     measurements: tuple[MeasurementView, ...]
     """What was measured."""
+    by_hand: tuple[MeasurementView, ...]
+    """What a person measured of it in a report of theirs: counts instead."""
+    remarks: tuple[str, ...]
+    """What a reader should know of what a person measured of it: sentences."""
     said: tuple[str, ...]
     """Intervals and doubts that were told of it, in sentences."""
     doubts: Mapping[str, float]
@@ -127,6 +114,10 @@ class FindingView:
     def measurement(self, name: str) -> MeasurementView | None:
         """Return a measurement by our name, None when there is none."""
         return next((one for one in self.measurements if one.name == name), None)
+
+    def counting(self, name: str) -> MeasurementView | None:
+        """Return the measurement of a name that counts, a person's before ours; None when there is none."""
+        return next((one for one in (*self.by_hand, *self.measurements) if one.name == name), None)
 
     @property
     def key_image(self) -> str:
@@ -172,9 +163,18 @@ class FindingPage:
 
 
 def findings_of(
-    session: Session, study_pk: int, *, superseded: bool = False, offset: int = 0, limit: int = 50
+    session: Session,
+    study_pk: int,
+    objects: ObjectStore | None = None,
+    *,
+    superseded: bool = False,
+    offset: int = 0,
+    limit: int = 50,
 ) -> FindingPage:
-    """Return findings of a study with what people decided; `superseded` gives those that count no longer instead."""
+    """Return findings of a study with what people decided; `superseded` gives those that count no longer instead.
+
+    With the object store as `store.course.course` tells of them: also with what came here in reports.
+    """
     study = session.get_one(Study, study_pk)
     counting = (
         select(Finding.superseded, func.count())
@@ -191,7 +191,7 @@ def findings_of(
         .offset(offset)
         .limit(limit)
     ).all()
-    known = course(session, study.patient_pk)
+    known = course(session, study.patient_pk, objects)
     return FindingPage(
         findings=_views(session, study.study_instance_uid, rows, known),
         total=counts.get(superseded, 0),
@@ -208,8 +208,8 @@ def findings_mark(session: Session, study_pk: int) -> str:
     return f"{count}-{last or 0}"
 
 
-def finding_view(session: Session, finding_pk: int) -> FindingView:
-    """Return one finding. Refuses `no-such-finding`."""
+def finding_view(session: Session, finding_pk: int, objects: ObjectStore | None = None) -> FindingView:
+    """Return one finding, with the object store as `findings_of`. Refuses `no-such-finding`."""
     row = session.exec(
         select(Finding, Job, Study.study_instance_uid)
         .join(Job, col(Job.id) == col(Finding.job_pk))
@@ -219,7 +219,7 @@ def finding_view(session: Session, finding_pk: int) -> FindingView:
     if row is None:
         raise Refused("no-such-finding", "there is no such finding on this node")
     finding, job, study = row
-    (view,) = _views(session, study, [(finding, job)], course(session, finding.patient_pk))
+    (view,) = _views(session, study, [(finding, job)], course(session, finding.patient_pk, objects))
     return view
 
 
@@ -227,7 +227,7 @@ def _views(
     session: Session, study: str, rows: Sequence[tuple[Finding, Job]], known: Course
 ) -> tuple[FindingView, ...]:
     pks = [int(finding.id or 0) for finding, _ in rows]
-    measured = _measurements(session, pks)
+    measured = measurements_of(session, pks)
     said = _said(session, {finding.job_pk for finding, _ in rows})
     doubts: defaultdict[int, dict[str, float]] = defaultdict(dict)
     for row in session.exec(select(FindingDoubt).where(col(FindingDoubt.finding_pk).in_(pks))):
@@ -266,6 +266,7 @@ def _view(
     site = finding.site_meaning or "" if seen is None else seen.site
     side = finding.laterality_meaning if site == finding.site_meaning else None
     is_lesion = seen is not None or finding_is_lesion(finding)
+    own = [one for one in here if seen and one.tracking_uid == seen.tracking_uid and one.plugin == REPORT]
     return FindingView(
         finding_pk=int(finding.id or 0),
         job_pk=finding.job_pk,
@@ -285,6 +286,8 @@ def _view(
         is_superseded=finding.superseded,
         confidence=finding.confidence,
         measurements=tuple(measured),
+        by_hand=tuple(measured_in(own)),
+        remarks=() if seen is None else (*seen.remarks, *(words for one in own for words in one.remarks)),
         said=said,
         doubts=doubts,
         identity=_identity(finding, seen, known, link) if is_lesion else None,
@@ -313,25 +316,6 @@ def _identity(
         reason="" if link is None else link.reason,
         compared_with="" if link is None else link.earlier_study_instance_uid,
     )
-
-
-def _measurements(session: Session, pks: Sequence[int]) -> dict[int, list[MeasurementView]]:
-    found: defaultdict[int, list[MeasurementView]] = defaultdict(list)
-    statement = select(Measurement).where(col(Measurement.finding_pk).in_(pks)).order_by(col(Measurement.id))
-    for row in session.exec(statement):
-        derived = f", {row.derivation_meaning.lower()}" if row.derivation_meaning else ""
-        found[row.finding_pk].append(
-            MeasurementView(
-                name=row.name,
-                meaning=f"{row.concept_meaning}{derived}",
-                value=row.value,
-                unit=row.unit,
-                method=row.method,
-                uncertainty=row.uncertainty,
-                sop_instance_uid=row.sop_instance_uid,
-            )
-        )
-    return found
 
 
 def _said(session: Session, job_pks: set[int]) -> dict[int, list[str]]:

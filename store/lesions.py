@@ -370,6 +370,8 @@ def _words(best: Sighting) -> str:
         return "What a person said of this visit counts."
     if not drawn(best):
         return "Another analysis tells of it too."
+    if best.plugin == REPORT:
+        return "What a person measured by hand counts."
     if not best.automatic:
         return f"The drawing of a person counts ('{best.label}')."
     return f"It was measured by '{best.plugin}' too, whose measurement counts ('{best.label}')."

@@ -18,6 +18,7 @@ from node.web.site import Site
 from plugins.errors import Refused
 from store import choices
 from store.finding_view import FindingView, finding_view, findings_of
+from store.objects import ObjectStore
 from store.patients import hold
 from store.sighting import Decision
 from store.study_head import study_head
@@ -82,9 +83,9 @@ def choose(site: Site, request: Request, study_instance_uid: str, said: Said) ->
         patient_pk = head.patient_pk
         hold(session, patient_pk)
         if said.finding is not None:
-            one = _as_seen(session, study_instance_uid, said.finding, said.lesion)
+            one = _as_seen(session, site.objects, study_instance_uid, said.finding, said.lesion)
         if said.seen is not None:
-            _require_no_newer(session, head.study_pk, said, one)
+            _require_no_newer(session, site.objects, head.study_pk, said, one)
         made = choices.choose(
             session,
             patient_pk,
@@ -103,9 +104,11 @@ def choose(site: Site, request: Request, study_instance_uid: str, said: Said) ->
     return made
 
 
-def _as_seen(session: Session, study_instance_uid: str, finding_pk: int, lesion: str) -> FindingView:
+def _as_seen(
+    session: Session, objects: ObjectStore, study_instance_uid: str, finding_pk: int, lesion: str
+) -> FindingView:
     """Return a finding. Refuses (`overtaken`) one that was measured anew or relinked since somebody looked at it."""
-    one = finding_view(session, finding_pk)
+    one = finding_view(session, finding_pk, objects)
     if one.study_instance_uid != study_instance_uid:
         raise Refused("no-such-finding", "the study has no such finding")
     known = one.identity
@@ -115,12 +118,14 @@ def _as_seen(session: Session, study_instance_uid: str, finding_pk: int, lesion:
     return one
 
 
-def _require_no_newer(session: Session, study_pk: int, said: Said, one: FindingView | None) -> None:
+def _require_no_newer(
+    session: Session, objects: ObjectStore, study_pk: int, said: Said, one: FindingView | None
+) -> None:
     """Refuse (`overtaken`) when other choices count by now than those that were shown."""
     if one is not None:
         counting = [one.decisions]
     else:
-        page = findings_of(session, study_pk, limit=1)
+        page = findings_of(session, study_pk, objects, limit=1)
         counting = [missed.decisions for missed in page.missed if missed.tracking_uid == said.lesion]
     if not any(shown_numbers(decisions) == said.seen for decisions in counting):
         raise Refused("overtaken", "somebody decided of it meanwhile; load the page again and look what")

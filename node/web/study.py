@@ -97,7 +97,14 @@ class _Pages:
         with self._site.database.reading() as session:
             standing = self._standing(session, study_instance_uid)
             view = standing["view"]
-            page = findings_of(session, view.head.study_pk, superseded=superseded, offset=offset, limit=EACH)
+            page = findings_of(
+                session,
+                view.head.study_pk,
+                self._site.objects,
+                superseded=superseded,
+                offset=offset,
+                limit=EACH,
+            )
         return {
             **standing,
             "page": page,
@@ -133,8 +140,8 @@ class _Pages:
         """Return what the forms for one finding are given. Refuses `no-such-study` and `no-such-finding`."""
         with self._site.database.reading() as session:
             head = study_head(session, study_instance_uid)
-            one = finding_view(session, finding_pk)
-            page = findings_of(session, head.study_pk, limit=1)
+            one = finding_view(session, finding_pk, self._site.objects)
+            page = findings_of(session, head.study_pk, self._site.objects, limit=1)
         if one.study_instance_uid != study_instance_uid:
             raise Refused("no-such-finding", "the study has no such finding")
         return {**_words(), "head": head, "one": one, "page": page}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from store.finding_view import FindingView, MeasurementView
+from store.finding_view import FindingView
 from store.lesions import BY_HAND, FIRST_SEEN, PROPOSAL, UNCONFIRMED
+from store.measurement_view import MeasurementView
 from store.sighting import Decision
 from store.study_view import AnalysisView
 

@@ -92,7 +92,8 @@ class Assessed(BaseModel):
     model_sha256: str = Field(description="Hash of its model; empty when it has none")
     results: list[str] = Field(description="SOP Instance UIDs of what the analysis wrote of it")
     verdict: Verdict = Field(
-        description="rejected: no lesion; supplemented: changed by a person, or drawn anew; accepted: right as it is"
+        description="rejected: no lesion; supplemented: changed, drawn or measured anew by a person; "
+        "accepted: right as it is"
     )
     author: str = Field(description="Who said so last; empty when nobody did, or who is not known")
     at: form.Instant | None = Field(description="When")
@@ -145,7 +146,7 @@ def router(site: Site) -> APIRouter:
     def one(request: Request, finding_pk: form.Pk) -> FindingView:
         """Give one finding with its numbers, its identity, and what people decided of it."""
         with site.database.reading() as session:
-            found = finding_view(session, finding_pk)
+            found = finding_view(session, finding_pk, site.objects)
         tell_study(site, request, found.study_instance_uid)
         return found
 
@@ -163,7 +164,7 @@ def router(site: Site) -> APIRouter:
         (after,) = form.values_of(cursor, int) or (0,)
         wanted = Wanted(patient_id=patient_id, study_instance_uid=study, plugin=plugin)
         with site.database.reading() as session:
-            rows, total, last = assessments(session, wanted, after=after or 0, limit=limit)
+            rows, total, last = assessments(session, wanted, site.objects, after=after or 0, limit=limit)
         tell_list(site, request, "assessments", {(row["issuer"], row["patient_id"]) for row in rows})
         made_of = [Assessed(**row) for row in rows]
         return Assessments(

@@ -91,7 +91,9 @@ def router(site: Site) -> APIRouter:
         start = max(offset or 0, 0)
         with site.database.reading() as session:
             head = study_head(session, study_instance_uid)
-            page = findings_of(session, head.study_pk, superseded=superseded, offset=start, limit=limit)
+            page = findings_of(
+                session, head.study_pk, site.objects, superseded=superseded, offset=start, limit=limit
+            )
         tell_study(site, request, study_instance_uid)
         end = start + len(page.findings)
         return StudyFindings(
