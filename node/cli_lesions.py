@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from node import lesion_lines, printing
+from node.cli_author import Author, Note, who
 from node.cli_options import AsJson, Config, Home, open_database
 from node.flags import load_settings
 from plugins.errors import Refused
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sqlmodel import Session
 
     from store.course import Course
+    from store.objects import ObjectStore
     from store.sighting import Decision
 
 lesions_app = typer.Typer(help="Lesions over time, and what people decide of them.", no_args_is_help=True)
@@ -36,11 +38,7 @@ MaybeStudy = Annotated[
         "--study", help="Only at this visit: Study Instance UID, or date (2026-01-31).", show_default=False
     ),
 ]
-Author = Annotated[
-    str | None, typer.Option(help="Who decides; the login name by default.", show_default=False)
-]
 Sul = Annotated[float | None, typer.Option(help="SUL, g/ml.", show_default=False)]
-Note = Annotated[str, typer.Option(help="Why, in words.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +49,7 @@ class _Patient:
     pk: int
     known: Course
     now: datetime
+    objects: ObjectStore
     made: list[Decision] = field(default_factory=list)
     """Choices that were kept."""
 
@@ -135,6 +134,7 @@ def lesions_relink(
             "now": found.now,
             "study_instance_uid": found.study(study, uid),
             "note": note,
+            "objects": found.objects,
         }
         if swap:
             found.made.extend(choices.swap(found.session, found.pk, uid, other, **about))
@@ -346,6 +346,7 @@ def _decide(
                 now=found.now,
                 study_instance_uid=at if kind in of_visit else "",
                 note=note,
+                objects=found.objects,
             )
             for kind, value in said.items()
         )
@@ -368,23 +369,12 @@ def _opened(
         now = database.now()
         with database.transaction() if write else database.reading() as session:
             pk = int(find_patient(session, patient, issuer).id or 0)
-            found = _Patient(session=session, pk=pk, known=course(session, pk, objects), now=now)
+            known = course(session, pk, objects)
+            found = _Patient(session=session, pk=pk, known=known, now=now, objects=objects)
             yield found
             if write:
                 message = decided(session, settings, pk, found.made, now)
                 audit.append(session, [(now, message.xml(now, settings.ae_title))])
-
-
-def who(author: str | None) -> str:
-    """Return who decides: as it was said, else the login name; empty when that is not known."""
-    if author is not None:
-        return author
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in a container
-        return ""
 
 
 def _tell(made: Sequence[Decision], known: Course, as_json: bool) -> None:
@@ -395,4 +385,4 @@ def _tell(made: Sequence[Decision], known: Course, as_json: bool) -> None:
             printing.say(lesion_lines.line(decision, known))
 
 
-__all__ = ["Author", "Note", "lesions_app", "who"]
+__all__ = ["lesions_app"]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from node import printing
+from node.cli_author import Author, Note, who
 from node.cli_labels import labels
-from node.cli_lesions import Author, Note, who
 from node.cli_options import AsJson, Config, Home, open_database
 from node.flags import load_settings
 from node.model_lines import print_decisions, print_model, print_models

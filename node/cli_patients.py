@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from node import printing
-from node.cli_lesions import Author, Note, who
+from node.cli_author import Author, Note, who
 from node.cli_options import AsJson, Config, Home, open_database
 from node.flags import load_settings
 

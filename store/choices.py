@@ -16,11 +16,13 @@ from sqlmodel import Session, col, select
 
 from plugins.errors import Refused
 from store import given_reference
+from store.by_hand import PLUGIN as REPORT
 from store.charset import storable
 from store.chosen import chosen, decision_of
 from store.course import Course, course
 from store.database import aware_utc
 from store.identity import drawn
+from store.objects import ObjectStore
 from store.patients import hold, same_person
 from store.sighting import Decision, Sighting
 from store.tables import Choice, Finding
@@ -65,11 +67,13 @@ def choose(
     source: str = COMMAND,
     note: str = "",
     split: bool = False,
+    objects: ObjectStore | None = None,
 ) -> Decision:
     """Keep one choice of a person about a lesion, named by any Tracking UID that it has now, and return it.
 
     A relink says that what was drawn at this study is the lesion `value`, or with `new` one of its own. `split` allows
-    that two drawings of one analysis at one study become one lesion: fragments, whose axes are added up.
+    that two drawings of one analysis at one study become one lesion: fragments, whose axes are added up. With the
+    object store also of what came here as SEG and SR.
 
     Refuses `no-author`, `no-such-choice`, `bad-choice`, `no-such-lesion`, `lesion-of-another-patient`,
     `no-such-study` and `two-lesions-of-one-visit`.
@@ -77,7 +81,7 @@ def choose(
     _require_author(author)
     _check_value(kind, value)
     hold(session, patient_pk)
-    now_known = course(session, patient_pk)
+    now_known = course(session, patient_pk, objects)
     _require_lesion(session, now_known, tracking_uid)
     if study_instance_uid and study_instance_uid not in {v.study_instance_uid for v in now_known.visits}:
         raise Refused("no-such-study", f"the patient has no dated study {study_instance_uid}")
@@ -108,11 +112,12 @@ def swap(
     now: datetime,
     study_instance_uid: str,
     note: str = "",
+    objects: ObjectStore | None = None,
 ) -> tuple[Decision, Decision]:
     """Keep that two lesions were taken for each other at a study, and return both relinks. Refuses as `choose`."""
     _require_author(author)
     hold(session, patient_pk)
-    known = course(session, patient_pk)
+    known = course(session, patient_pk, objects)
     one, other = (_drawn_at(known, uid, study_instance_uid) for uid in (tracking_uid, other_uid))
     if one is other:
         raise Refused("bad-choice", "a lesion is not swapped with itself")
@@ -247,6 +252,7 @@ def _drawn_at(known: Course, uid: str, study_instance_uid: str) -> Sighting:
         if uid in (one.tracking_uid, one.lesion) and one.study_instance_uid == study_instance_uid
     ]
     found: Sequence[Sighting] = [one for one in there if drawn(one)]
+    found = [one for one in found if one.plugin != REPORT] or found
     found = [one for one in found if one.tracking_uid == uid] or found
     if not found:
         raise Refused(

@@ -98,6 +98,7 @@ def choose(site: Site, request: Request, study_instance_uid: str, said: Said) ->
             source=choices.PAGE,
             note=said.note,
             split=said.is_fragment,
+            objects=site.objects,
         )
         message = decided(session, site.settings, patient_pk, [made], now, address=request.state.address)
     site.record(message)

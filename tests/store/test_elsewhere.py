@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from datetime import date
-from io import BytesIO
 
 import pytest
 from course_rows import Clock, Linked, lesion, patient_pk, visit
-from ledger import at
-from pydicom import Dataset
+from results_elsewhere import bring
 from small_results import Case, make_case, with_finding
-from sqlmodel import Session
 
 from plugins import codes
 from plugins.contract import Measurement
-from store import instances
 from store.course import course
 from store.database import Database
-from store.objects import Kept, ObjectStore
-from store.part10 import Header
+from store.objects import ObjectStore
 from store.response.history import Reference, Role, Status
 from store.tracking.link import Kind
 
@@ -34,27 +29,6 @@ def database(sqlite: Database) -> Database:
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return make_case(tmp_path_factory.mktemp("elsewhere"))
-
-
-def bring(session: Session, objects: ObjectStore, result: Dataset, **changes: object) -> Kept:
-    """Take in a result as an earlier study's that came from the PACS."""
-    buffer = BytesIO()
-    result.save_as(buffer, enforce_file_format=True)
-    kept = objects.put(buffer.getvalue())
-    one = Header(
-        sop_instance_uid=result.SOPInstanceUID,
-        sop_class_uid=result.SOPClassUID,
-        study_instance_uid=result.StudyInstanceUID,
-        series_instance_uid=result.SeriesInstanceUID,
-        transfer_syntax_uid="1.2.840.10008.1.2.1",
-        patient_id="P1",
-        modality=result.Modality,
-        study_date=JANUARY,
-        own=True,
-        **changes,  # type: ignore[arg-type]
-    )
-    instances.record(session, one, kept, source="PACS@127.0.0.1", now=at(1))
-    return kept
 
 
 def test_what_was_measured_elsewhere_is_part_of_the_course(
