@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 from pydicom import Dataset, dcmread
 from pydicom.sr.coding import Code
 
+from node.report.longitudinal.course_view import decision_words
 from node.report.longitudinal.document import write_pdf
 from node.report.longitudinal.page import write_html
 from node.report.longitudinal.report import build
@@ -180,7 +181,7 @@ def _decided(course: Course) -> list[str]:
     names = course.names
     decisions = {d.number: (d, names[s.lesion]) for s in course.sightings for d in s.decisions}
     return [
-        f"{d.author} ({d.at:%Y-%m-%d %H:%M} UTC): {name}: {' '.join(filter(None, (d.kind, d.value, d.note)))}"
+        f"{d.author} ({d.at:%Y-%m-%d %H:%M} UTC): {name}: {decision_words(d, names)}"
         for d, name in decisions.values()
     ]
 

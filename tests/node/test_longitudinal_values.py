@@ -244,6 +244,22 @@ def test_who_corrected_what_is_told_once_by_time() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "words"),
+    [
+        ("reject", "true", "is no lesion"),
+        ("reject", "false", "is a lesion after all"),
+        ("confirm", "true", "is confirmed"),
+        ("confirm", "false", "is not confirmed"),
+    ],
+)
+def test_a_choice_is_not_told_as_its_contrary(kind: str, value: str, words: str) -> None:
+    again = replace(sighting(visit(1), 1, 9.0), decisions=(decision(kind, value),))
+    course = course_of({1: (10.0,)}, more=[again])
+    report = reported(replace(course, visits=(visit(0), visit(1))))
+    assert [one.words for one in report.corrections] == [words]
+
+
 def test_csv_and_json_carry_the_numbers_of_the_course() -> None:
     course, _ = ordinary()
     report = reported()

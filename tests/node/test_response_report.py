@@ -142,7 +142,7 @@ def test_an_earlier_report_is_taken_back_when_every_lesion_was_rejected(tmp_path
     codes_told = [i.ConceptCodeSequence[0].CodeValue for i in said.ContentSequence if i.ValueType == "CODE"]
     assert codes_told == [codes.ALL_WITHOUT_FINDINGS.value, "126081"]
     comments = [i.TextValue for i in said.ContentSequence if i.ValueType == "TEXT"][1:]
-    assert comments == [SENTENCE, "Dr. Eins (2026-03-10 09:00 UTC): Nodule 1: reject a vessel"]
+    assert comments == [SENTENCE, "Dr. Eins (2026-03-10 09:00 UTC): Nodule 1: is no lesion (a vessel)"]
     (tmp_path / "told.pdf").write_bytes(pdf.EncapsulatedDocument[: pdf.EncapsulatedDocumentLength])
     command = [program("pdftotext", "poppler-utils"), "-layout", str(tmp_path / "told.pdf"), "-"]
     text = " ".join(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())

@@ -28,7 +28,7 @@ from store.patients import Merged
 from store.response.burden import TOO_SMALL_TENTHS
 from store.response.history import Role, Status
 from store.response.verdict import Margin, Response
-from store.sighting import Sighting, is_sized, sum_tenths
+from store.sighting import Decision, Sighting, is_sized, sum_tenths
 from store.told import BOTH, UPTAKE
 from store.tracking.link import Kind
 
@@ -73,6 +73,8 @@ DECISIONS = {
     "confirm": "is confirmed",
     "outline": "has an outline that is VALUE",
 }
+CONTRARY = {"reject": "is a lesion after all", "confirm": "is not confirmed"}
+"""What is said by `false`."""
 
 
 def visits_of(course: Course, responses: Sequence[Response]) -> tuple[When, ...]:
@@ -330,15 +332,20 @@ def corrections_of(course: Course, names: Mapping[str, str]) -> tuple[Correction
     found: dict[int, Correction] = {}
     for one in course.sightings:
         for made in one.decisions:
-            value = coded(made.value, names)
-            words = DECISIONS.get(made.kind, f"{made.kind}: VALUE").replace("VALUE", value)
-            note = f" ({made.note})" if made.note else ""
-            correction = Correction(
-                at=made.at, author=made.author, lesion=names[one.lesion], words=words + note
-            )
+            words = decision_words(made, names)
+            correction = Correction(at=made.at, author=made.author, lesion=names[one.lesion], words=words)
             found.setdefault(made.number, correction)
     ordered = [found[number] for number in sorted(found)]
     return tuple(sorted([*map(_merge, course.merges), *ordered], key=lambda one: one.at))
+
+
+def decision_words(made: Decision, names: Mapping[str, str]) -> str:
+    """Return a choice in words, with its note; `names` are those of lesions by Tracking UID."""
+    words = DECISIONS.get(made.kind, f"{made.kind}: VALUE")
+    if made.value == "false":
+        words = CONTRARY.get(made.kind, words)
+    note = f" ({made.note})" if made.note else ""
+    return words.replace("VALUE", coded(made.value, names)) + note
 
 
 def _merge(made: Merged) -> Correction:
@@ -387,6 +394,6 @@ def densities_of(course: Course) -> tuple[DensityCourse, ...]:
 
 
 __all__ = [
-    "coded", "codes_of", "corrections_of", "densities_of", "events_of", "lesions_of", "made_of", "margins_in_words",
-    "visits_of",
+    "coded", "codes_of", "corrections_of", "decision_words", "densities_of", "events_of", "lesions_of", "made_of",
+    "margins_in_words", "visits_of",
 ]  # fmt: skip
