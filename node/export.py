@@ -27,6 +27,7 @@ from plugins import codes
 from plugins.errors import Refused
 from store.database import Database
 from store.measured import Chosen, Measured, first_dates, last_row, stretch
+from store.objects import ObjectStore
 from store.patients import members_of
 from store.tables import Patient
 
@@ -51,11 +52,15 @@ NUMBERS: Final[Mapping[str, type]] = {
     "concept_code": str, "concept": str, "derivation": str, "value": float, "standard_deviation": float, "unit": str,
     "method": str, "analysis": str, "analysis_version": str, "model_sha256": str,
 }  # fmt: skip
-DISGUISED: Final[Mapping[str, type]] = {"patient_key": str, "lesion_key": str, "day": int, **NUMBERS}
+DISGUISED: Final[Mapping[str, type]] = {
+    "patient_key": str, "lesion_key": str, "day": int, **NUMBERS, "rejected": bool, "lesion_key_now": str,
+    "site_now": str,
+}  # fmt: skip
 """Columns of a de-identified file."""
 IDENTIFIED: Final[Mapping[str, type]] = {
     "patient_id": str, "issuer": str, "study_date": date, "study_instance_uid": str, "series_instance_uid": str,
-    "sop_instance_uid": str, "tracking_uid": str, "label": str, **NUMBERS,
+    "sop_instance_uid": str, "tracking_uid": str, "label": str, **NUMBERS, "rejected": bool, "tracking_uid_now": str,
+    "site_now": str,
 }  # fmt: skip
 """Columns of a file with names."""
 
@@ -74,16 +79,20 @@ class Disguise:
     def row(self, one: Measured) -> Row:
         """Return one number without anything that says whose it is."""
         first = self.first.get(one.patient_pk)
+        site = _public("site", one.site_scheme, one.site_value)
         return {
             "patient_key": self.persons[one.patient_pk],
             "lesion_key": keyed(self.key, "lesion", one.tracking_uid),
             "day": (one.study_date - first).days if one.study_date and first else None,
             **_numbers(one),
             **_public("type", one.type_scheme, one.type_value),
-            **_public("site", one.site_scheme, one.site_value),
+            **site,
             "modality": one.modality if one.modality in MODALITIES else "",
             "method": KERNEL.sub(_kernel, one.method),
             "laterality": one.laterality if one.laterality in SIDES else "",
+            "rejected": one.rejected,
+            "lesion_key_now": keyed(self.key, "lesion", one.tracking_uid_now),
+            "site_now": site["site"] if one.site_now == one.site_meaning else _public_words(one.site_now),
         }
 
 
@@ -97,6 +106,17 @@ def _public(what: str, scheme: str, value: str) -> dict[str, str]:
     if meaning is None:
         scheme = value = meaning = ""
     return {f"{what}_scheme": scheme, f"{what}_code": value, what: meaning}
+
+
+def _public_words(said: str) -> str:
+    """Return words of a person as a known code has them, and nothing of any other."""
+    return _spellings().get(said.strip().casefold(), "")
+
+
+@cache
+def _spellings() -> Mapping[str, str]:
+    """Return what the codes mean by what people may type for it."""
+    return {meaning.casefold(): meaning for meaning in _meanings().values()}
 
 
 @cache
@@ -149,6 +169,9 @@ def with_names(one: Measured) -> Row:
         "tracking_uid": one.tracking_uid,
         "label": one.label,
         **_numbers(one),
+        "rejected": one.rejected,
+        "tracking_uid_now": one.tracking_uid_now,
+        "site_now": one.site_now,
     }
 
 
@@ -179,7 +202,9 @@ def _numbers(one: Measured) -> dict[str, Any]:
     }
 
 
-def rows(database: Database, chosen: Chosen, row: Callable[[Measured], Row]) -> Iterator[list[Row]]:
+def rows(
+    database: Database, chosen: Chosen, row: Callable[[Measured], Row], objects: ObjectStore | None = None
+) -> Iterator[list[Row]]:
     """Yield the numbers that are meant, some thousands at a time, each from a reading of its own.
 
     What is measured while it runs is left out; what is superseded meanwhile may be in it.
@@ -188,7 +213,7 @@ def rows(database: Database, chosen: Chosen, row: Callable[[Measured], Row]) -> 
         last = last_row(session)
     for start in range(1, last + 1, STRETCH):
         with database.reading() as session:
-            found = stretch(session, chosen, start, min(start + STRETCH - 1, last))
+            found = stretch(session, chosen, start, min(start + STRETCH - 1, last), objects)
         if found:
             yield [row(one) for one in found]
 

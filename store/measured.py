@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Final, Literal
 
@@ -11,7 +11,10 @@ from sqlalchemy import ColumnElement
 from sqlmodel import Session, col, func, or_, select
 
 from store.cohort_rows import CohortRow
+from store.decided_sightings import Place, corrected_site, decided_sightings, is_rejected
+from store.objects import ObjectStore
 from store.patients import members_of
+from store.sighting import Sighting
 from store.sightings import COUNTING
 from store.tables import Finding, Job, Measurement, Patient, Series, Study
 
@@ -128,6 +131,12 @@ class Measured:
     """Its version."""
     model_sha256: str
     """Hash of its model; empty when it has none."""
+    rejected: bool = False
+    """Whether people said that it is no lesion."""
+    tracking_uid_now: str = ""
+    """The lesion, as people relinked it."""
+    site_now: str = ""
+    """The organ in words, as people corrected it."""
 
 
 COLUMNS: Final[tuple[Any, ...]] = (
@@ -141,7 +150,7 @@ COLUMNS: Final[tuple[Any, ...]] = (
     Measurement.uncertainty, Measurement.unit, Measurement.method, Measurement.plugin, Measurement.plugin_version,
     Measurement.model_sha256,
 )  # fmt: skip
-"""In the order of the fields of `Measured`."""
+"""In the order of the fields of `Measured`, without those that tell what people decided."""
 ORDER: Final[dict[str, tuple[Any, ...]]] = {
     "newest": (col(Measurement.id).desc(),),
     "patient": (col(Patient.issuer), col(Patient.patient_id), col(Measurement.id)),
@@ -157,28 +166,38 @@ def count(session: Session, chosen: Chosen) -> int:
 
 
 def page(
-    session: Session, chosen: Chosen, *, sort: Sort = "newest", limit: int = 50, offset: int = 0
+    session: Session,
+    chosen: Chosen,
+    objects: ObjectStore | None = None,
+    *,
+    sort: Sort = "newest",
+    limit: int = 50,
+    offset: int = 0,
 ) -> tuple[Measured, ...]:
-    """Return some of the numbers that are meant."""
+    """Return some of the numbers that are meant; `objects` as for the courses of whom people decided something."""
     statement = _from(session, chosen, Measurement.id).order_by(*ORDER[sort]).limit(limit).offset(offset)
     pks = [int(pk) for pk in session.exec(statement)]
-    found = {one.pk: one for one in _with(session, pks)}
+    found = {one.pk: one for one in _with(session, pks, objects)}
     return tuple(found[pk] for pk in pks)
 
 
-def before(session: Session, chosen: Chosen, pk: int | None, limit: int) -> tuple[Measured, ...]:
+def before(
+    session: Session, chosen: Chosen, pk: int | None, limit: int, objects: ObjectStore | None = None
+) -> tuple[Measured, ...]:
     """Return the numbers that were written before a row, the newest first; the newest of all for None."""
     statement = _from(session, chosen, Measurement.id)
     if pk is not None:
         statement = statement.where(col(Measurement.id) < pk)
     pks = [int(one) for one in session.exec(statement.order_by(*ORDER["newest"]).limit(limit))]
-    return _with(session, pks)[::-1]
+    return _with(session, pks, objects)[::-1]
 
 
-def stretch(session: Session, chosen: Chosen, first: int, last: int) -> tuple[Measured, ...]:
+def stretch(
+    session: Session, chosen: Chosen, first: int, last: int, objects: ObjectStore | None = None
+) -> tuple[Measured, ...]:
     """Return the numbers that are meant among the rows from `first` to `last`, in their order."""
     statement = _from(session, chosen, Measurement.id).where(col(Measurement.id).between(first, last))
-    return _with(session, [int(pk) for pk in session.exec(statement)])
+    return _with(session, [int(pk) for pk in session.exec(statement)], objects)
 
 
 def whose(session: Session, chosen: Chosen) -> list[tuple[str, str]]:
@@ -339,7 +358,7 @@ def of_rows(chosen: Chosen) -> Iterator[ColumnElement[bool]]:
         yield col(CohortRow.lesions) <= chosen.most
 
 
-def _with(session: Session, pks: Sequence[int]) -> tuple[Measured, ...]:
+def _with(session: Session, pks: Sequence[int], objects: ObjectStore | None) -> tuple[Measured, ...]:
     """Return these numbers with all that is known of them, in the order of the rows."""
     statement = (
         select(*COLUMNS)
@@ -351,8 +370,24 @@ def _with(session: Session, pks: Sequence[int]) -> tuple[Measured, ...]:
         .where(col(Measurement.id).in_(pks))
         .order_by(col(Measurement.id))
     )
-    names = Measured.__dataclass_fields__
-    return tuple(Measured(**dict(zip(names, row, strict=True))) for row in session.exec(statement))
+    names = list(Measured.__dataclass_fields__)[: len(COLUMNS)]
+    found = [Measured(**dict(zip(names, row, strict=True))) for row in session.exec(statement)]
+    decided = decided_sightings(session, {one.patient_pk for one in found}, objects)
+    return tuple(_as_decided(one, decided) for one in found)
+
+
+def _as_decided(one: Measured, decided: Mapping[Place, Sighting]) -> Measured:
+    place = (one.plugin, one.study_instance_uid, one.series_instance_uid, one.tracking_uid)
+    seen = decided.get(place)
+    if seen is None:
+        return replace(one, tracking_uid_now=one.tracking_uid, site_now=one.site_meaning)
+    site = corrected_site(seen)
+    return replace(
+        one,
+        rejected=is_rejected(seen),
+        tracking_uid_now=seen.tracking_uid,
+        site_now=one.site_meaning if site is None else site,
+    )
 
 
 __all__ = [

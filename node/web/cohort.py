@@ -45,7 +45,8 @@ def router(site: Site) -> APIRouter:
         progress = reckoner.reckon(chosen.criteria, FIRST_SECONDS)
         with site.database.reading() as session:
             found = members(session, chosen, order)
-            numbers = measured.page(session, chosen, sort=sort, limit=ROWS + 1, offset=ROWS * (page - 1))
+            start = ROWS * (page - 1)
+            numbers = measured.page(session, chosen, site.objects, sort=sort, limit=ROWS + 1, offset=start)
             total = measured.count(session, chosen)
             offered = measured.offered(session, chosen.criteria)
         shown = {"order": order, "sort": sort, "people": people, "page": page}

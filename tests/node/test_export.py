@@ -22,7 +22,8 @@ def number(**changes: object) -> Measured:
         "automatic": True, "value": -12.345678912, "uncertainty": None, "unit": "mm", "label": "Nodule of Mrs Doe",
         "tracking_uid": "2.25.1", "study_instance_uid": "1.2.3", "series_instance_uid": "1.2.3.4", "site_scheme": "SCT",
         "site_value": "39607008", "site_meaning": "Lung of Mrs Doe",
-        "type_scheme": "99DOE", "type_meaning": "Mrs Doe's", "name": "long_axis",
+        "type_scheme": "99DOE", "type_meaning": "Mrs Doe's", "name": "long_axis", "rejected": False,
+        "tracking_uid_now": "2.25.1", "site_now": "Lung of Mrs Doe",
     }  # fmt: skip
     return Measured(**values | changes)
 
@@ -105,6 +106,19 @@ def test_pseudonyms_are_the_same_for_one_person_and_lesion_and_others_with_anoth
     assert one["patient_key"] != elsewhere["patient_key"] and one["lesion_key"] != elsewhere["lesion_key"]
     assert export.keyed(KEY, "patient", "a", "b") != export.keyed(KEY, "patient", "ab", "")
     assert disguise().row(number(study_date=None))["day"] is None
+
+
+def test_a_disguised_number_tells_what_people_decided_but_no_words_of_theirs_that_no_code_has() -> None:
+    decided = disguise().row(number(rejected=True, tracking_uid_now="2.25.2", site_now=" liver"))
+    other = disguise().row(
+        number(tracking_uid="2.25.2", tracking_uid_now="2.25.2", site_now="Liver of Mrs Doe")
+    )
+    assert (decided["rejected"], decided["site"], decided["site_now"]) == (True, "Lung", "Liver")
+    assert (
+        decided["lesion_key_now"] == other["lesion_key"] == other["lesion_key_now"] != decided["lesion_key"]
+    )
+    assert (other["rejected"], other["site_now"]) == (False, "")
+    assert disguise().row(number())["site_now"] == "Lung"
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])

@@ -102,6 +102,9 @@ class Number(BaseModel):
     analysis: str
     analysis_version: str
     model_sha256: str
+    rejected: bool = Field(description="Whether people said that it is no lesion")
+    tracking_uid_now: str = Field(description="The lesion, as people relinked it")
+    site_now: str = Field(description="The organ, as people corrected it")
 
 
 class Numbers(form.Listed):
@@ -146,7 +149,7 @@ def router(site: Site) -> APIRouter:
         """List all numbers that were measured, with unit, convention and provenance."""
         (before,) = form.values_of(cursor, int) or (None,)
         with site.database.reading() as session:
-            found = measured.before(session, chosen, before, limit + 1)
+            found = measured.before(session, chosen, before, limit + 1, site.objects)
             total = measured.count(session, chosen)
         shown = found[:limit]
         tell_list(site, request, "measurements", {(one.issuer, one.patient_id) for one in shown})
@@ -203,7 +206,7 @@ class _Files:
             with database.reading() as session:
                 disguise = export.disguise(session, pseudonym_key(self._site.settings))
             columns, row = export.DISGUISED, disguise.row
-        pieces = export.rows(database, chosen, row)
+        pieces = export.rows(database, chosen, row, self._site.objects)
         return (
             export.as_parquet(columns, pieces) if kind == "parquet" else export.as_csv(list(columns), pieces)
         )
