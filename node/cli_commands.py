@@ -37,6 +37,7 @@ COMMANDS = {
     "lesions": "cli_lesions:lesions_app",
     "models": "cli_models:models_app",
     "patients": "cli_patients:patients_app",
+    "pulls": "cli_pulls:pulls_app",
     "priors": "cli_priors:priors_app",
     "workitems": "cli_workitems:workitems_app",
     "users": "cli_access:users_app",

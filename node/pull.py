@@ -22,6 +22,7 @@ from node.intake import Intake
 from node.logs import line
 from node.pacs import DicomWeb, HeldInstance
 from node.receipts import Receipts
+from node.worklist_faults import DENIED
 from plugins.errors import Refused, Unavailable
 from store import studies
 from store.database import Database
@@ -38,6 +39,8 @@ REFUSALS_BEFORE_PARKED = 3
 BEAT_SECONDS = 10.0
 LEASE = timedelta(seconds=60)
 UNAVAILABLE = "unavailable"
+WAITED_OUT = DENIED | {UNAVAILABLE}
+"""What is the matter with the PACS and not with a study."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,9 +251,9 @@ class Puller:
 
     def _failed(self, row: Pull, code: str, text: str, now: datetime) -> None:
         # Only failures of one kind in a row count: an outage must not use up the tries of a refusal.
-        is_same_kind = (row.error_code == UNAVAILABLE) == (code == UNAVAILABLE)
+        is_same_kind = (row.error_code in WAITED_OUT) == (code in WAITED_OUT)
         attempt = row.attempt + 1 if is_same_kind else 1
-        is_parked = code != UNAVAILABLE and attempt >= REFUSALS_BEFORE_PARKED
+        is_parked = code not in WAITED_OUT and attempt >= REFUSALS_BEFORE_PARKED
         state = "parked" if is_parked else "waiting"
         told = {"told_at": f"{row.requested_at:%Y-%m-%dT%H:%M:%SZ}", **self._number(row)}
         log.warning(line("not-pulled", code=code, text=text, attempt=attempt, state=state, **told))
@@ -259,11 +262,13 @@ class Puller:
         )
         values = {"attempt": attempt, "error_code": code, "error_text": text[:500], "state": state}
         with self._database.transaction() as session:
+            if code in DENIED and not _is_denied(session):
+                where = self._dicomweb.root_url
+                session.add(Event(at=now, kind="pull-denied", subject=where, text=text[:500]))
             session.exec(_this_telling(row).values(**values, run_after=now + timedelta(seconds=delay)))
             if is_parked:
-                session.add(
-                    Event(at=now, kind="pull-parked", subject=row.study_instance_uid, text=text[:500])
-                )
+                parked = Event(at=now, kind="pull-parked", subject=row.study_instance_uid, text=text[:500])
+                session.add(parked)
 
     def _number(self, row: Pull) -> dict[str, int | None]:
         """Return the number of a study, by which all lines of the log name it; none before its first image came."""
@@ -271,6 +276,12 @@ class Puller:
             found = select(Study.id).where(Study.study_instance_uid == row.study_instance_uid)
             number = session.exec(found).first()
         return {} if number is None else {"study": number}
+
+
+def _is_denied(session: Session) -> bool:
+    """Return whether a study waits for access to the PACS, which was told then."""
+    waits = select(Pull).where(col(Pull.state) == "waiting", col(Pull.error_code).in_(DENIED))
+    return session.exec(waits.limit(1)).first() is not None
 
 
 def _this_telling(row: Pull) -> Update:

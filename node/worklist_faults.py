@@ -12,7 +12,7 @@ FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 10.0, 900.0
 NOT_SERVED = "worklist-fault"
 """The worklist was reached and does not serve a workitem: asked again for as long as a delivery is tried."""
 DENIED = frozenset({"pacs-denied", "pacs-moved"})
-"""Refusals that are mended in the settings or at the worklist, and say nothing of what was asked for."""
+"""Refusals that are mended in the settings or at the PACS, and say nothing of what was asked for."""
 
 
 def pause_after(failures: int) -> timedelta:

@@ -370,7 +370,7 @@ class Commitment(SQLModel, table=True):
 
 
 class Pull(SQLModel, table=True):
-    """A study that the PACS says it holds: asked for until the node has it. Only `node.pull` writes it."""
+    """A study that the PACS says it holds: asked for until the node has it. Written by `node.pull`, `store.pulls`."""
 
     study_instance_uid: str = Field(primary_key=True)
     state: str = Field(default="waiting", index=True, description="waiting, pulled or parked")

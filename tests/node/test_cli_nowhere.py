@@ -50,6 +50,8 @@ ASKING = (
     "patients merge P1 P2",
     "patients part P1",
     "patients list",
+    "pulls list",
+    "pulls retry",
     "priors list",
     "priors retry",
     "workitems list",

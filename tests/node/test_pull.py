@@ -254,6 +254,34 @@ def test_an_outage_of_the_pacs_is_waited_out_and_uses_up_no_tries(
     assert (wish.state, wish.attempt, wish.error_code) == ("pulled", 0, None)
 
 
+@pytest.mark.parametrize("status", [401, 403, 407, 302])
+def test_a_pacs_that_denies_access_is_waited_out_and_told_once_however_many_studies_wait(
+    home: Home, tmp_path: Path, status: int
+) -> None:
+    paths = series(tmp_path, "DENIED", 2)
+    content = {uid: path.read_bytes() for path in paths for uid in uids([path])}
+    served = scripted({str(dcmread(paths[0]).SeriesInstanceUID): uids(paths)}, content)
+    is_denied = [True]
+    client = httpx.Client(
+        transport=httpx.MockTransport(lambda r: httpx.Response(status) if is_denied[0] else served(r))
+    )
+    puller, now, rounds = home.puller(home.pacs("http://pacs", client)), NOW, 0
+    home.request(study_uid(paths))
+    home.request("1.2.3")
+    while now < NOW + timedelta(hours=12):
+        rounds += work_off(puller, now)
+        now += timedelta(minutes=5)
+    wishes = [home.wish(uid) for uid in (study_uid(paths), "1.2.3")]
+    code = "pacs-moved" if status == 302 else "pacs-denied"
+    assert [(wish.state, wish.error_code) for wish in wishes] == [("waiting", code)] * 2
+    assert rounds == sum(wish.attempt for wish in wishes) and rounds < 160
+    with home.database.reading() as session:
+        assert [(e.kind, e.subject) for e in session.exec(select(Event))] == [("pull-denied", "http://pacs")]
+    is_denied[0] = False
+    work_off(puller, now + timedelta(minutes=18))
+    assert (home.wish(study_uid(paths)).state, home.held()) == ("pulled", uids(paths))
+
+
 def test_a_study_that_is_told_again_during_its_pull_is_pulled_again(
     home: Home, server: OrthancServer, tmp_path: Path
 ) -> None:
