@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from datetime import date
 from pathlib import Path
@@ -13,6 +13,7 @@ from node.address import parse_destination
 from node.deliveries import key_of
 from node.pacs import DicomWeb, HeldInstance, HeldSeries, PatientStudy
 from node.query_retrieve import Called, QueryRetrieve
+from node.series_files import series_files
 from node.settings import Settings
 from plugins.errors import Refused, Unavailable
 from store.objects import ObjectStore
@@ -85,20 +86,12 @@ class WebSource:
         keep: Callable[[Path], None],
         missing: Callable[[], frozenset[str]],
     ) -> None:
-        """Retrieve the series in one request when all of it is wanted, else instance by instance."""
-        uid = series.series_instance_uid
-        if whole and len(instances) > 1:
-            with closing(self._series(study, uid)) as paths:
-                for path in paths:
-                    self._keep(path, keep)
-            return
-        for one in instances:
-            path = self._objects.temporary()
-            self._dicomweb.retrieve_instance(study, uid, one.sop_instance_uid, path)
-            self._keep(path, keep)
-
-    def _series(self, study: str, series: str) -> Generator[Path, None, None]:
-        yield from self._dicomweb.retrieve_series(study, series, self._objects.temporary)
+        """Retrieve the series in one request when all of it is wanted and given so, else instance by instance."""
+        uid, sops = series.series_instance_uid, [one.sop_instance_uid for one in instances]
+        new_path = self._objects.temporary
+        with closing(series_files(self._dicomweb, study, uid, sops, new_path, whole=whole)) as paths:
+            for path in paths:
+                self._keep(path, keep)
 
     def _keep(self, path: Path, keep: Callable[[Path], None]) -> None:
         if self._objects.free_bytes() < self._reserve_bytes:

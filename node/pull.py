@@ -22,6 +22,7 @@ from node.intake import Intake
 from node.logs import line
 from node.pacs import DicomWeb, HeldInstance
 from node.receipts import Receipts
+from node.series_files import series_files
 from node.worklist_faults import DENIED
 from plugins.errors import Refused, Unavailable
 from store import studies
@@ -206,14 +207,8 @@ class Puller:
     ) -> Generator[Path, None, None]:
         if self._objects.free_bytes() < self._reserve_bytes:
             raise Unavailable("the disk is nearly full; nothing is pulled")
-        # One request for a series of which nothing is held: a request per slice costs more than the slice.
-        if whole and len(missing) > 1:
-            yield from self._dicomweb.retrieve_series(study_uid, series_uid, self._objects.temporary)
-            return
-        for sop_uid in missing:
-            path = self._objects.temporary()
-            self._dicomweb.retrieve_instance(study_uid, series_uid, sop_uid, path)
-            yield path
+        new_path = self._objects.temporary
+        yield from series_files(self._dicomweb, study_uid, series_uid, missing, new_path, whole=whole)
 
     def _take(self, path: Path, study_uid: str, association_pk: int) -> bool:
         """Return whether the intake kept it; when not, it has put the file aside and told why."""

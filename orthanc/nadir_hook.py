@@ -117,11 +117,26 @@ def changed_studies(orthanc: Any, since: datetime.datetime) -> list[str]:
     return list(found)
 
 
-def stored_files(orthanc: Any, orthanc_id: str) -> list[tuple[str, str]]:
-    """Return when each instance of a study was stored (UTC, whole seconds) and as which file, oldest first."""
-    query = {"Resources": [orthanc_id], "Level": "Instance", "Metadata": True}
+def stored_files(orthanc: Any, uid: str) -> list[tuple[str, str]]:
+    """Return when each instance of a study was stored (UTC, whole seconds) and as which file, oldest first.
+
+    Two patients in the images of one Study Instance UID are two studies of Orthanc and one of Nadir. Of an instance
+    that is in both, what was stored last counts.
+    """
+    same = [
+        found["ID"]
+        for found in json.loads(orthanc.RestApiPost("/tools/lookup", uid))
+        if found["Type"] == "Study"
+    ]
+    query = {"Resources": same, "Level": "Instance", "Metadata": True}
     found = json.loads(orthanc.RestApiPost("/tools/bulk-content", json.dumps(query)))
-    return sorted((instance["Metadata"]["ReceptionDate"], instance["FileUuid"]) for instance in found)
+    files = sorted((one["Metadata"]["ReceptionDate"], one["FileUuid"], _sop_uid(one)) for one in found)
+    newest = {sop_uid: (at, name) for at, name, sop_uid in files}
+    return sorted(newest.values())
+
+
+def _sop_uid(instance: dict[str, Any]) -> str:
+    return str(instance["MainDicomTags"]["SOPInstanceUID"])
 
 
 class Memory:
@@ -300,7 +315,7 @@ class Teller:
                 return True
             return self._failed(f"Orthanc does not say which study {orthanc_id} is ({type(error).__name__})")
         body: dict[str, Any] = {"study_instance_uid": uid, "orthanc_id": orthanc_id}
-        files = self._remembering(lambda: stored_files(self.orthanc, orthanc_id))
+        files = self._remembering(lambda: stored_files(self.orthanc, uid))
         if files and self._remembering(lambda: self._memory.has_changed(uid, files)):
             body["everything"] = True
         try:

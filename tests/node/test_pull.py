@@ -20,7 +20,7 @@ from node import metrics
 from node.reconcile import Reconciler
 from plugins.errors import Refused, Unavailable
 from store import studies
-from store.tables import Association, Event, Instance
+from store.tables import Association, Event, Instance, Study
 
 
 @pytest.fixture
@@ -163,6 +163,46 @@ class Body(httpx.SyncByteStream):
 
     def __iter__(self) -> Iterator[bytes]:
         yield self.content
+
+
+def test_images_of_two_patients_in_a_series_that_the_pacs_does_not_give_as_a_whole_come_one_by_one(
+    home: Home, server: OrthancServer, tmp_path: Path
+) -> None:
+    paths = series(tmp_path, "MIXED", 4)
+    for number, path in enumerate(paths):
+        dataset = dcmread(path)
+        dataset.PatientID = "MIXED" if number < 2 else "MISTYPED"
+        dataset.save_as(path)
+        server.upload(path)
+    of = dcmread(paths[0]).SeriesInstanceUID
+    pacs = home.pacs(server.dicomweb)
+    with pytest.raises(Refused, match="pacs-unknown"):
+        list(pacs.retrieve_series(study_uid(paths), of, home.objects.temporary))
+    home.request(study_uid(paths))
+    assert work_off(home.puller(pacs), NOW) == 1
+    assert (home.wish(study_uid(paths)).state, home.held()) == ("pulled", uids(paths))
+    with home.database.transaction() as session:
+        settled = {"now": home.database.now(), "forced": True, "objects": home.objects}
+        studies.settle(session, int(session.exec(select(Study.id)).one() or 0), **settled)
+        kinds = session.exec(select(Event.kind)).all()
+    assert "patient-conflict" in kinds and "pull-parked" not in kinds
+
+
+def test_an_instance_that_is_listed_and_refused_holds_no_other_series_back(
+    home: Home, tmp_path: Path
+) -> None:
+    paths = series(tmp_path, "ONE", 2)
+    first, second = uids(paths)
+    content = {uid: path.read_bytes() for path in paths for uid in uids([path])}
+    served = scripted({"1.2.9": ["1.2.9.1"], "1.2.8": [first], "1.2.7": [second]}, content)
+    client = httpx.Client(
+        transport=httpx.MockTransport(
+            lambda r: httpx.Response(404) if r.url.path.endswith("/1.2.9.1") else served(r)
+        )
+    )
+    with pytest.raises(Refused, match="gave 2 of the 3 instances"):
+        home.puller(home.pacs("http://pacs", client)).pull_study(study_uid(paths))
+    assert home.held() == [first, second]
 
 
 def test_an_instance_that_is_no_dicom_is_put_aside_and_the_rest_is_kept(home: Home, tmp_path: Path) -> None:

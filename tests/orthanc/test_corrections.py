@@ -68,6 +68,18 @@ def test_an_instance_that_was_stored_anew_is_told_once_also_after_a_restart(
     assert told(monkeypatch, fake, "1", "1") == [True, False]
 
 
+def test_two_patients_under_one_study_uid_take_no_turns_and_the_later_file_of_an_instance_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeOrthanc({})
+    fake.stored["1-AAA"] = MORNING
+    assert told(monkeypatch, fake, "1-AAA") == [False]
+    fake.stored["1-BBB"] = [("20250110T090000", "file-3")]
+    assert told(monkeypatch, fake, "1-BBB", "1-AAA", "1-BBB", "1-AAA") == [False] * 4
+    fake.stored["1-BBB"] += [("20250110T100000", "file-1/corrected")]
+    assert told(monkeypatch, fake, "1-BBB", "1-AAA", "1-BBB") == [True, False, False]
+
+
 def test_without_a_memory_every_study_is_still_told_and_why_is_logged_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -54,7 +54,7 @@ class FakeOrthanc:
         self.configuration = configuration
         self.changes: list[dict[str, Any]] = []
         self.stored: dict[str, list[tuple[str, str]]] = {}
-        """When each instance of a study was stored, and as which file."""
+        """When each instance of a study was stored, and as which file: its UID, and what follows a slash."""
         self.properties: dict[int, str] = {}
         self.is_ill = False
         """Whether its database fails."""
@@ -84,11 +84,24 @@ class FakeOrthanc:
         self.properties[number] = value
 
     def RestApiPost(self, uri: str, body: str) -> bytes:
+        if uri == "/tools/lookup":
+            same = [{"Type": "Study", "ID": one} for one in self.stored if self._uid(one) == body]
+            return json.dumps([{"Type": "Patient", "ID": "p"}, *same]).encode()
         assert uri == "/tools/bulk-content"
-        (identifier,) = json.loads(body)["Resources"]
-        found = self.stored.get(identifier, [])
-        rows = [{"FileUuid": file, "Metadata": {"ReceptionDate": at}} for at, file in found]
+        found = [one for study in json.loads(body)["Resources"] for one in self.stored[study]]
+        rows = [
+            {
+                "FileUuid": file,
+                "Metadata": {"ReceptionDate": at},
+                "MainDicomTags": {"SOPInstanceUID": file.partition("/")[0]},
+            }
+            for at, file in found
+        ]
         return json.dumps(rows).encode()
+
+    def _uid(self, identifier: str) -> str:
+        """Return the Study Instance UID of a study; what follows a dash tells its patients apart."""
+        return "1.2." + identifier.partition("-")[0]
 
     def RestApiGet(self, uri: str) -> bytes:
         if uri == "/changes?last":
@@ -101,7 +114,7 @@ class FakeOrthanc:
             raise OrthancException(17, "Unknown resource")
         if self.is_ill:
             raise OrthancException(11, "Error with the database engine")
-        return json.dumps({"MainDicomTags": {"StudyInstanceUID": "1.2." + identifier}}).encode()
+        return json.dumps({"MainDicomTags": {"StudyInstanceUID": self._uid(identifier)}}).encode()
 
 
 def load_hook(monkeypatch: pytest.MonkeyPatch, module: object | None) -> ModuleType:
