@@ -59,9 +59,7 @@ def _checked(one: object, number: int, study: Study, who: str) -> Finding | Flag
                 f"{measurement.slice_index}; its series has the slices 0 to {slices - 1}"
             )
     if not one.measurements:
-        raise Broken(
-            f"{who} gave finding {number} without a measurement; its report needs at least one"
-        )
+        raise Broken(f"{who} gave finding {number} without a measurement; its report needs at least one")
     return one
 
 
