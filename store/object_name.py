@@ -19,7 +19,6 @@ from pathlib import Path
 
 from store.checked_copy import sync
 from store.failpoint import reach
-from store.rename import rename_new
 
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV})
 
@@ -49,7 +48,7 @@ class Unnamed:
         Raises OSError; a name whose bytes did not get to the disk is taken back.
         """
         try:
-            rename_new(self.path, target)
+            os.link(self.path, target)
         except FileExistsError:
             self.synced()
             with names_held(target.parent):

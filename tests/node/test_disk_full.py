@@ -25,7 +25,6 @@ from sqlalchemy import event as sql_event
 
 from node.listener import Listener
 from store import database as database_module
-from store import object_name
 
 pytestmark = pytest.mark.fault
 
@@ -143,7 +142,7 @@ def listening(node: SmallNode, receive_path: str) -> Iterator[RawPeer]:
         listener.stop()
 
 
-@pytest.mark.parametrize("call", ["fsync", "rename_new"])
+@pytest.mark.parametrize("call", ["fsync", "link"])
 def test_a_disk_that_fails_is_answered_with_a700_and_recovers(
     small: SmallNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, receive_path: str, call: str
 ) -> None:
@@ -158,7 +157,7 @@ def test_a_disk_that_fails_is_answered_with_a700_and_recovers(
                     raise OSError(code, os.strerror(code))
 
                 with monkeypatch.context() as failing:
-                    failing.setattr(os if call == "fsync" else object_name, call, fail)
+                    failing.setattr(os, call, fail)
                     assert image.send(peer, 1000 + number) == OUT_OF_RESOURCES
                 assert image.send(peer, number) == SUCCESS
         assert_nothing_half_kept(small.home, {UID.format(one) for one in range(1, number + 1)})

@@ -22,7 +22,6 @@ import node.listener as listener_module
 from node.fastpath import FastAssociation
 from node.scu import send_files
 from node.spool import SpoolingDimse
-from store import object_name
 from store.tables import Association, Event, Instance
 
 
@@ -82,16 +81,16 @@ def test_success_is_answered_only_after_file_name_folder_and_row_are_durable(
     # The first association writes that it ended; that commit must not fall among those that are looked at.
     assert eventually(lambda: all(row.closed_at is not None for row in small.rows(Association)))
     seen: list[str] = []
-    real_fsync, real_rename, real_answer = os.fsync, object_name.rename_new, SpoolingDimse.send_msg
+    real_fsync, real_link, real_answer = os.fsync, os.link, SpoolingDimse.send_msg
     real_fast_answer = FastAssociation._answer
 
     def fsync(descriptor: int) -> None:
         seen.append("fsync folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "fsync file")
         real_fsync(descriptor)
 
-    def rename(source: Path, target: Path) -> None:
-        seen.append("rename")
-        real_rename(source, target)
+    def link(source: Path, target: Path) -> None:
+        seen.append("link")
+        real_link(source, target)
 
     def answer(self: SpoolingDimse, primitive: object, context_id: int) -> None:
         seen.append("answer")
@@ -103,16 +102,16 @@ def test_success_is_answered_only_after_file_name_folder_and_row_are_durable(
 
     monkeypatch.setattr(FastAssociation, "_answer", fast_answer)
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(object_name, "rename_new", rename)
+    monkeypatch.setattr(os, "link", link)
     monkeypatch.setattr(SpoolingDimse, "send_msg", answer)
     engine = small.database._engine
     sql_event.listen(engine, "commit", lambda connection: seen.append("commit"))
 
     assert send_files(paths[1:], ae_title="NADIR", host="127.0.0.1", port=port)[0].status == 0x0000
 
-    steps = seen[min(seen.index("fsync file"), seen.index("rename")) : seen.index("answer") + 1]
-    assert sorted(steps[:-2]) == ["fsync file", "fsync folder", "rename"]
-    assert steps.index("rename") < steps.index("fsync folder")
+    steps = seen[min(seen.index("fsync file"), seen.index("link")) : seen.index("answer") + 1]
+    assert sorted(steps[:-2]) == ["fsync file", "fsync folder", "link"]
+    assert steps.index("link") < steps.index("fsync folder")
     assert steps[-2:] == ["commit", "answer"]
 
 

@@ -24,7 +24,7 @@ from node.scu import send_files
 pytestmark = pytest.mark.fault
 
 STORES = 20
-CALLS = "fsync,fdatasync,syncfs,renameat2,pwrite64,sendto,sendmsg"
+CALLS = "fsync,fdatasync,syncfs,link,linkat,pwrite64,sendto,sendmsg"
 PAGE_BYTES = "4096"
 HEX = re.compile(r"\\x([0-9a-f]{2})")
 CALL = re.compile(r"^(?P<name>\w+)\((?P<rest>.*)$")
@@ -137,23 +137,23 @@ def proof(seen: list[Call], home: Path, uid: str, sha256: str) -> bool:
     """Return True when the answer was begun after the row was synced, and the row after file and name were."""
     target = home / "store" / "objects" / sha256[:2] / f"{sha256}.dcm"
     answer = next(call for call in seen if any(success_of(text) == uid for text in call.texts))
-    rename = next(
-        call for call in seen if call.name == "renameat2" and call.texts[-1] == str(target).encode()
+    link = next(
+        call for call in seen if call.name.startswith("link") and call.texts[-1] == str(target).encode()
     )
-    names = {rename.texts[0].decode(), str(target)}
+    temporary = link.texts[0].decode()
 
-    def synced(paths: set[str], after: int) -> int:
-        """Return where a sync of a file ended that began after a place; beyond everything when there is none."""
+    def synced(path: str, after: int) -> int:
+        """Return where a sync of this path ended that began after a place; beyond everything when there is none."""
         found = (
-            call.ended for call in seen if "sync" in call.name and call.path in paths and call.begun > after
+            call.ended for call in seen if "sync" in call.name and call.path == path and call.begun > after
         )
         return next(found, sys.maxsize)
 
-    file = synced(names, -1)
-    folder = synced({str(target.parent)}, rename.ended)
+    file = synced(temporary, -1)
+    folder = synced(str(target.parent), link.ended)
     wal = f"{home / 'nadir.sqlite'}-wal"
     written = next(
         call for call in seen if call.path == wal and any(uid.encode() in text for text in call.texts)
     )
-    row = synced({wal}, written.ended)
+    row = synced(wal, written.ended)
     return max(file, folder) < written.begun < row < answer.begun

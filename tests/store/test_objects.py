@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import os
@@ -16,8 +15,6 @@ from at_once import at_once
 from ledger import arrive, kept
 
 from plugins.errors import Refused, Unavailable
-from store import object_name
-from store import rename as rename_module
 from store.database import Database
 from store.objects import ObjectStore, is_named, strays
 
@@ -55,9 +52,8 @@ class Recorder:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[tuple[str, str]] = []
-        for name in ("fsync", "replace"):
+        for name in ("fsync", "link", "replace"):
             monkeypatch.setattr(os, name, self._wrap(name, getattr(os, name)))
-        monkeypatch.setattr(object_name, "rename_new", self._wrap("rename", object_name.rename_new))
 
     def _wrap(self, name: str, real: Any) -> Any:
         def call(*arguments: Any, **keywords: Any) -> Any:
@@ -75,16 +71,15 @@ def test_file_name_and_folder_are_on_disk_when_an_object_is_kept(
     temporary.write_bytes(b"data")
     recorder = Recorder(monkeypatch)
     one = objects.keep(temporary)
-    of_bytes = ("fsync", str(temporary)), ("fsync", str(one.path))  # before it had its name, or after
-    name = [call for call in recorder.calls if call not in of_bytes]
-    assert name == [("rename", str(one.path)), ("fsync", str(one.path.parent))]
+    name = [call for call in recorder.calls if call != ("fsync", str(temporary))]
+    assert name == [("link", str(one.path)), ("fsync", str(one.path.parent))]
     assert len(recorder.calls) == 3
 
 
 def test_an_object_gets_its_name_while_its_bytes_go_to_disk_and_is_kept_when_both_are_there(
     objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    named, real_fsync, real_rename, done = threading.Event(), os.fsync, object_name.rename_new, []
+    named, real_fsync, real_link, done = threading.Event(), os.fsync, os.link, []
 
     def fsync(descriptor: int) -> None:
         if not os.path.isdir(f"/proc/self/fd/{descriptor}"):
@@ -93,12 +88,12 @@ def test_an_object_gets_its_name_while_its_bytes_go_to_disk_and_is_kept_when_bot
             done.append("bytes")
         real_fsync(descriptor)
 
-    def rename(source: Path, target: Path) -> None:
-        real_rename(source, target)
+    def link(source: Path, target: Path) -> None:
+        real_link(source, target)
         named.set()
 
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(object_name, "rename_new", rename)
+    monkeypatch.setattr(os, "link", link)
     objects.put(b"data")
     assert done == ["bytes"]
 
@@ -109,7 +104,7 @@ def test_a_second_object_at_one_time_is_synced_before_it_is_named(
     with objects._file_sync.unnamed(objects.put(b"first").path):
         recorder = Recorder(monkeypatch)
         second = objects.put(b"second")
-    assert [name for name, _ in recorder.calls] == ["fsync", "rename", "fsync"]
+    assert [name for name, _ in recorder.calls] == ["fsync", "link", "fsync"]
     assert second.path.read_bytes() == b"second"
 
 
@@ -117,7 +112,7 @@ def test_bytes_that_somebody_else_kept_stay_when_our_own_do_not_get_to_disk(
     objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other, real, named, fails = ObjectStore(objects.root), os.fsync, threading.Event(), threading.Event()
-    real_rename = object_name.rename_new
+    real_link = os.link
 
     def fsync(descriptor: int) -> None:
         if threading.current_thread().name.startswith("file-sync") and not fails.is_set():
@@ -127,12 +122,12 @@ def test_bytes_that_somebody_else_kept_stay_when_our_own_do_not_get_to_disk(
             raise OSError(errno.EIO, "Input/output error")
         real(descriptor)
 
-    def rename(source: Path, target: Path) -> None:
-        real_rename(source, target)
+    def link(source: Path, target: Path) -> None:
+        real_link(source, target)
         named.set()
 
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(object_name, "rename_new", rename)
+    monkeypatch.setattr(os, "link", link)
     with pytest.raises(Unavailable):
         objects.put(b"data")
     (name,) = objects.names()
@@ -171,41 +166,31 @@ def test_a_folder_that_somebody_removed_is_made_again(objects: ObjectStore) -> N
     assert objects.put(b"data").path.read_bytes() == b"data"
 
 
-@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, None])
-@pytest.mark.parametrize("has_links", [True, False])
-def test_an_object_is_kept_where_a_rename_may_replace_and_where_nothing_can_be_linked(
-    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch, code: int | None, has_links: bool
+def test_a_filesystem_without_hard_links_renames(
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def renameat2(*_: object) -> int:
-        ctypes.set_errno(code or 0)
-        return -1
-
     def no_links(*_: object) -> None:
         raise OSError(errno.EPERM, "no links")
 
-    monkeypatch.setattr(rename_module, "_call", lambda: renameat2 if code else None)
-    if not has_links:
-        monkeypatch.setattr(os, "link", no_links)
-    first, again = objects.put(b"data"), objects.put(b"data")
-    assert first == again
-    assert first.path.read_bytes() == b"data"
+    monkeypatch.setattr(os, "link", no_links)
+    assert objects.put(b"data").path.read_bytes() == b"data"
     assert leftovers(objects) == []
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
-@pytest.mark.parametrize("step", ["sync of the file", "rename", "sync of the folder"])
+@pytest.mark.parametrize("step", ["sync of the file", "link", "sync of the folder"])
 def test_a_disk_that_fails_is_unavailable_and_leaves_no_partial(
     objects: ObjectStore, monkeypatch: pytest.MonkeyPatch, code: int, step: str
 ) -> None:
     real = os.fsync
 
     def fail(*arguments: Any) -> None:
-        is_folder = step != "rename" and stat.S_ISDIR(os.fstat(arguments[0]).st_mode)
-        if step == "rename" or is_folder == (step == "sync of the folder"):
+        is_folder = step != "link" and stat.S_ISDIR(os.fstat(arguments[0]).st_mode)
+        if step == "link" or is_folder == (step == "sync of the folder"):
             raise OSError(code, os.strerror(code))
         real(*arguments)
 
-    monkeypatch.setattr(*((object_name, "rename_new") if step == "rename" else (os, "fsync")), fail)
+    monkeypatch.setattr(os, "link" if step == "link" else "fsync", fail)
     with pytest.raises(Unavailable):
         objects.put(b"data")
     assert leftovers(objects) == []
@@ -374,5 +359,5 @@ def test_what_was_refused_is_bounded_and_the_oldest_goes_first(tmp_path: Path) -
 def test_without_sync_nothing_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder(monkeypatch)
     one = ObjectStore(tmp_path / "store", sync=False).put(b"data")
-    assert recorder.calls == [("rename", str(one.path))]
+    assert recorder.calls == [("link", str(one.path))]
     assert one.path.read_bytes() == b"data"
