@@ -10,6 +10,7 @@ from sqlmodel import Session, col, func, or_, select
 from plugins import codes
 from store.assessment import Assessment, assessment
 from store.by_hand import REPORTS
+from store.chosen import chosen
 from store.course import course
 from store.findings import Wanted, wanted_findings
 from store.identity import drawn
@@ -17,7 +18,7 @@ from store.objects import ObjectStore
 from store.patients import same_person
 from store.sighting import Sighting
 from store.sightings import LESIONS
-from store.tables import Choice, Finding, Instance, Job, Patient, Result, Series, Study
+from store.tables import Finding, Instance, Job, Patient, Result, Series, Study
 
 
 def assessments(
@@ -94,13 +95,13 @@ class _Courses:
     def _sightings(self, patient_pk: int) -> tuple[Sighting, ...]:
         if patient_pk not in self._seen:
             members = same_person(self._session, patient_pk)
-            chose = select(Choice.id).where(col(Choice.patient_pk).in_(members)).limit(1)
             by_hand = (
                 col(Finding.patient_pk).in_(members),
                 ~col(Finding.automatic),
                 ~col(Finding.superseded),
             )
             drew = select(Finding.id).where(*by_hand).limit(1)
+            chose = chosen(self._session, patient_pk).decisions
             came = (
                 select(Instance.id)
                 .join(Series, col(Series.id) == col(Instance.series_pk))
@@ -110,8 +111,8 @@ class _Courses:
                 .where(col(Instance.sop_instance_uid).not_in(select(Result.sop_instance_uid)))
                 .limit(1)
             )
-            asked = (chose, drew) if self._objects is None else (chose, drew, came)
-            is_touched = any(self._session.exec(one).first() is not None for one in asked)
+            asked = (drew,) if self._objects is None else (drew, came)
+            is_touched = bool(chose) or any(self._session.exec(one).first() is not None for one in asked)
             found = course(self._session, patient_pk, self._objects).sightings if is_touched else ()
             self._seen[patient_pk] = found
         return self._seen[patient_pk]

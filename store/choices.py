@@ -25,7 +25,8 @@ from store.identity import drawn
 from store.objects import ObjectStore
 from store.patients import hold, same_person
 from store.sighting import Decision, Sighting
-from store.tables import Choice, Finding
+from store.strangers import first_given
+from store.tables import Choice, Finding, Study
 
 COMMAND: Final = "command"
 """Source of a choice that was given on the command line."""
@@ -99,7 +100,8 @@ def choose(
     elif kind == OUTLINE:
         _require_outline(now_known, tracking_uid, study_instance_uid)
     about = {"study_instance_uid": study_instance_uid, "source": source, "note": note}
-    return keep(session, patient_pk, kind, tracking_uid, value, author, now, **about)
+    row = _row_of(session, now_known, tracking_uid, study_instance_uid)
+    return keep(session, row, kind, tracking_uid, value, author, now, **about)
 
 
 def swap(
@@ -122,9 +124,10 @@ def swap(
     if one is other:
         raise Refused("bad-choice", "a lesion is not swapped with itself")
     about = {"study_instance_uid": study_instance_uid, "note": note}
+    row = _row_of(session, known, tracking_uid, study_instance_uid)
     return (
-        keep(session, patient_pk, "relink", one.choice_uid, other.tracking_uid, author, now, **about),
-        keep(session, patient_pk, "relink", other.choice_uid, one.tracking_uid, author, now, **about),
+        keep(session, row, "relink", one.choice_uid, other.tracking_uid, author, now, **about),
+        keep(session, row, "relink", other.choice_uid, one.tracking_uid, author, now, **about),
     )
 
 
@@ -148,6 +151,9 @@ def undo(
     by = next((d for d in reversed(known.standing) if d.kind == "undo" and d.value == str(number)), None)
     if by is not None:
         raise Refused("undone", f"choice {number} was taken back already, by number {by.number}")
+    made_of = session.get_one(Choice, number).patient_pk
+    if made_of in same_person(session, patient_pk):
+        patient_pk = made_of
     return keep(
         session, patient_pk, "undo", row.tracking_uid, str(number), author, now, source=source, note=note
     )
@@ -171,7 +177,8 @@ def give_reference(
     """
     _require_author(author)
     hold(session, patient_pk)
-    if study_instance_uid not in {v.study_instance_uid for v in course(session, patient_pk).visits}:
+    known = course(session, patient_pk)
+    if study_instance_uid not in {v.study_instance_uid for v in known.visits}:
         raise Refused("no-such-study", f"the patient has no dated study {study_instance_uid}")
     if not values or set(values) - set(given_reference.NUMBERS):
         raise Refused("bad-reference", f"give at least one of {', '.join(given_reference.NUMBERS)}")
@@ -182,7 +189,8 @@ def give_reference(
             raise Refused("bad-reference", words)
     said = json.dumps({name: values[name] for name in given_reference.NUMBERS if name in values})
     about = {"study_instance_uid": study_instance_uid, "source": source, "note": note}
-    return keep(session, patient_pk, given_reference.KIND, "", said, author, now, **about)
+    row = _row_of(session, known, "", study_instance_uid)
+    return keep(session, row, given_reference.KIND, "", said, author, now, **about)
 
 
 def keep(
@@ -198,7 +206,10 @@ def keep(
     source: str = COMMAND,
     note: str = "",
 ) -> Decision:
-    """Keep a choice that is known to be possible, and return it; a relink by `Sighting.choice_uid`."""
+    """Keep a choice that is known to be possible, and return it; a relink by `Sighting.choice_uid`.
+
+    It is kept of the row that is given, not of the one that speaks for the person: rows are parted again.
+    """
     row = Choice(
         patient_pk=patient_pk,
         at=aware_utc(now),
@@ -227,6 +238,17 @@ def _check_value(kind: str, value: str) -> None:
         raise Refused("bad-choice", f"{kind} is one of {', '.join(VALUES[kind])}, not '{value}'")
     if kind in ("site", "relink") and not value.strip():
         raise Refused("bad-choice", f"{kind} needs a value")
+
+
+def _row_of(session: Session, known: Course, uid: str, study_instance_uid: str) -> int:
+    """Return the row of the patient whose study, or else whose lesion, a choice speaks of."""
+    members = same_person(session, known.patient.pk)
+    if not study_instance_uid and (rows := first_given(session, members).get(uid)):
+        return rows[0]
+    seen_at = (s.study_instance_uid for s in known.sightings if uid in (s.lesion, s.tracking_uid))
+    study = study_instance_uid or next(seen_at, "")
+    owner = session.exec(select(Study.patient_pk).where(col(Study.study_instance_uid) == study)).first()
+    return owner if owner in members else members[0]
 
 
 def _uids(known: Course) -> set[str]:

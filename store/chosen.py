@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
 from sqlmodel import Session, col, select
 
-from store.patients import same_person
+from store.patients import ever_one, same_person
 from store.sighting import Decision
-from store.tables import Choice, Finding
+from store.strangers import apart, first_given
+from store.tables import Choice, Finding, Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +21,13 @@ class Chosen:
 
     decisions: tuple[Decision, ...] = ()
     """All of them, in any order, also what was undone."""
+    void: frozenset[int] = frozenset()
+    """Numbers of those that say nothing any more: relinks to a lesion of a patient who was parted from this one."""
 
     @cached_property
     def standing(self) -> tuple[Decision, ...]:
         """Return those that were not taken back, oldest first; an `undo` that was itself undone undoes nothing."""
-        undone: set[int] = set()
+        undone = set(self.void)
         kept: list[Decision] = []
         for one in sorted(self.decisions, key=lambda one: one.number, reverse=True):
             if one.number in undone:
@@ -55,7 +58,7 @@ class Chosen:
 
     def until(self, at: datetime) -> Chosen:
         """Return what was decided by a time."""
-        return Chosen(decisions=tuple(one for one in self.decisions if one.at <= at))
+        return replace(self, decisions=tuple(one for one in self.decisions if one.at <= at))
 
     def of(self, kind: str, lesions: Collection[str]) -> Decision | None:
         """Return the newest choice of a kind that speaks of all visits of a lesion, by any of its Tracking UIDs."""
@@ -64,19 +67,57 @@ class Chosen:
 
 
 def chosen(session: Session, patient_pk: int) -> Chosen:
-    """Return what people decided of a patient's lesions, under whichever of his merged identities."""
+    """Return what people decided of a patient's lesions, under whichever of his merged identities.
+
+    What was decided while others were one person with him is his where it speaks of his study or lesion.
+    """
     members = same_person(session, patient_pk)
-    rows = session.exec(select(Choice).where(col(Choice.patient_pk).in_(members)).order_by(col(Choice.id)))
-    return Chosen(decisions=tuple(decision_of(row) for row in rows))
+    people = ever_one(session, members)
+    statement = select(Choice).where(col(Choice.patient_pk).in_(people)).order_by(col(Choice.id))
+    rows = session.exec(statement).all()
+    if people == set(members) or not rows:
+        return Chosen(decisions=tuple(map(decision_of, rows)))
+    owners = _owners(session, rows, people)
+    own = tuple(decision_of(row) for row in rows if owners[int(row.id or 0)] in members)
+    strangers = apart(session, members).uids
+    void = frozenset(one.number for one in own if one.kind == "relink" and one.value in strangers)
+    return Chosen(decisions=own, void=void)
 
 
-def decided_of(session: Session, study_pks: Collection[int] | None = None) -> list[int]:
-    """Return the patients of whose lesions people decided something, of all or of those found in some studies."""
+def _owners(session: Session, rows: Sequence[Choice], people: Collection[int]) -> dict[int, int]:
+    """Return of each choice, oldest first, the row of the patient of whom it speaks; else that which it was kept of."""
+    of_people = select(Study.study_instance_uid, Study.patient_pk).where(col(Study.patient_pk).in_(people))
+    studies = dict(session.exec(of_people).all())
+    given = first_given(session, people)
+    owners: dict[int, int] = {}
+    for row in rows:
+        owner = row.patient_pk
+        if row.kind == "undo":
+            owner = owners.get(int(row.value), owner)
+        elif row.study_instance_uid:
+            owner = studies.get(row.study_instance_uid, owner)
+        elif owner not in (by := given.get(row.tracking_uid, [owner])):
+            owner = by[0]
+        if row.kind == "relink":
+            given.setdefault(row.value, [owner])
+        owners[int(row.id or 0)] = owner
+    return owners
+
+
+def decided_of(
+    session: Session, study_pks: Collection[int] | None = None, kind: str | None = None
+) -> list[int]:
+    """Return the patients of whose lesions people decided something, of all or of those found in some studies.
+
+    And with each those who ever were one person with him: of whom a choice speaks, `chosen` knows.
+    """
     patients = select(Choice.patient_pk).distinct()
     if study_pks is not None:
         found = select(Finding.tracking_uid).where(col(Finding.study_pk).in_(study_pks))
         patients = patients.where(col(Choice.tracking_uid).in_(found))
-    return list(session.exec(patients))
+    if kind is not None:
+        patients = patients.where(col(Choice.kind) == kind)
+    return sorted(ever_one(session, session.exec(patients).all()))
 
 
 def decision_of(row: Choice) -> Decision:

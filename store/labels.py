@@ -29,7 +29,7 @@ from store.patients import same_person
 from store.person import Person, person
 from store.sighting import Decision, Sighting
 from store.sightings import is_lesion
-from store.tables import Choice, Finding, Study
+from store.tables import Finding, Study
 
 Origin = Literal["corrected", "approved", "drawn"]
 
@@ -121,7 +121,7 @@ def labelled(
     for one in sent_objects(session, study_pks):
         sent[one.study_pk].append(one)
     owners = {pk: session.get_one(Study, pk).patient_pk for pk in sent}
-    approving = set(session.exec(select(Choice.patient_pk).where(col(Choice.kind) == OUTLINE).distinct()))
+    approving = set(decided_of(session, kind=OUTLINE))
     meant = {*owners.values(), *approving}
     decided = approving if study_pks is None else decided_of(session, study_pks)
     people = {same_person(session, pk) for pk in (*owners.values(), *decided)}

@@ -81,6 +81,18 @@ def same_person(session: Session, patient_pk: int) -> tuple[int, ...]:
     return (head, *members)
 
 
+def ever_one(session: Session, patient_pks: Collection[int]) -> frozenset[int]:
+    """Return these rows and those who were ever declared to be one person with any of them, parted or not."""
+    declared = select(PatientMerge.patient_pk, PatientMerge.into_pk).where(
+        col(PatientMerge.into_pk).is_not(None)
+    )
+    found = set(patient_pks)
+    pairs = [{one, into} for one, into in session.exec(declared)] if found else []
+    while more := {pk for pair in pairs if pair & found for pk in pair if pk is not None} - found:
+        found |= more
+    return frozenset(found)
+
+
 def is_another(session: Session, patient_pk: int, patient_id: str, issuer: str = "") -> bool:
     """Return True when an identifier is of another person than this patient; False where either has no PatientID.
 
@@ -214,6 +226,6 @@ def _add(
 
 
 __all__ = [
-    "Merged", "find_patient", "heads", "hold", "is_another", "members_of", "merge", "merged", "merges", "part",
-    "patient_row", "same_person",
+    "Merged", "ever_one", "find_patient", "heads", "hold", "is_another", "members_of", "merge", "merged", "merges",
+    "part", "patient_row", "same_person",
 ]  # fmt: skip

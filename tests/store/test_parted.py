@@ -1,0 +1,114 @@
+"""What stays of the time when two patients were declared to be one person, after they were parted again."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+from course_rows import Clock, Linked, lesion, patient_pk, visit
+from ledger import at
+from sqlmodel import Session
+
+from store.assessments import assessments
+from store.choices import choose, give_reference, keep, undo
+from store.chosen import chosen, decided_of
+from store.course import course
+from store.database import Database
+from store.findings import Wanted
+from store.patients import merge, part
+from store.response.history import Role
+from store.tracking.link import Kind
+
+JANUARY, MARCH, MAY = date(2026, 1, 10), date(2026, 3, 10), date(2026, 5, 10)
+ONE, EIGHT, NINE = "2.25.1", "2.25.8", "2.25.9"
+B = {"patient_id": "B"}
+
+
+@pytest.fixture
+def database(sqlite: Database) -> Database:
+    return sqlite
+
+
+def merged(session: Session) -> tuple[int, int]:
+    """Write a lesion in a study of A, two that are followed over two of B, merge B into A; return A and B."""
+    clock = Clock()
+    visit(session, clock, JANUARY, [lesion(ONE, 30)], study="1.2.1", patient={"patient_id": "A"})
+    both = [lesion(NINE, 25), lesion(EIGHT, 15, segment_number=2)]
+    visit(session, clock, MARCH, both, study="1.2.2", patient=B)
+    links = [Linked(kind=Kind.SAME, uid=uid, earlier=[uid], study="1.2.2") for uid in (NINE, EIGHT)]
+    visit(session, clock, MAY, both, links, study="1.2.3", patient=B)
+    a, b = patient_pk(session, "A"), patient_pk(session, "B")
+    merge(session, b, a, "Admin", at(100))
+    return a, b
+
+
+def says(session: Session, patient: int) -> list[tuple[str, str, str]]:
+    return [(one.kind, one.tracking_uid, one.value) for one in chosen(session, patient).counting]
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_what_was_decided_while_two_patients_were_one_stays_with_the_lesion_of_which_it_speaks(
+    database: Database, is_old: bool
+) -> None:
+    with database.transaction() as session:
+        a, b = merged(session)
+        said = (("reject", EIGHT, "true", ""), ("role", NINE, "non-target", ""), ("role", ONE, "ignore", ""))
+        for kind, uid, value, study in (*said, ("status", NINE, "NE", "1.2.3")):
+            if is_old:  # choices were kept of the row that speaks for the person
+                keep(session, a, kind, uid, value, "Dr. Grey", at(101), study_instance_uid=study)
+            else:
+                about = {"author": "Dr. Grey", "now": at(101), "study_instance_uid": study}
+                choose(session, a, kind, uid, value, **about)  # type: ignore[arg-type]
+        part(session, b, "Admin", at(102))
+        assert says(session, a) == [("role", ONE, "ignore")]
+        assert says(session, b) == [
+            ("reject", EIGHT, "true"), ("role", NINE, "non-target"), ("status", NINE, "NE"),
+        ]  # fmt: skip
+        found = {one.lesion: one for one in course(session, b).sightings}
+        assert found[NINE].role is Role.NON_TARGET
+        assert [d.kind for d in found[EIGHT].decisions] == ["reject"]
+        assert {a, b} >= set(decided_of(session)) >= {b}
+        told, _, _ = assessments(session, Wanted(study_instance_uid="1.2.3"))
+        assert {one["tracking_uid"]: one["verdict"] for one in told}[EIGHT] == "rejected"
+
+
+def test_what_was_undone_while_two_patients_were_one_stays_undone_and_can_be_undone_after(
+    database: Database,
+) -> None:
+    with database.transaction() as session:
+        a, b = merged(session)
+        number = keep(session, a, "reject", EIGHT, "true", "Dr. Grey", at(101)).number
+        back = undo(session, a, number, author="Dr. Grey", now=at(102)).number
+        part(session, b, "Admin", at(103))
+        assert says(session, b) == says(session, a) == []
+        undo(session, b, back, author="Dr. Grey", now=at(104))
+        assert says(session, b) == [("reject", EIGHT, "true")]
+        assert [one.kind for one in chosen(session, b).decisions] == ["reject", "undo", "undo"]
+
+
+def test_normal_tissue_that_was_given_of_a_study_stays_with_the_patient_of_the_study(
+    database: Database,
+) -> None:
+    with database.transaction() as session:
+        a, b = merged(session)
+        give_reference(session, a, "1.2.3", {"liver_mean": 1.5}, author="Dr. Grey", now=at(101))
+        part(session, b, "Admin", at(102))
+        assert [(one.date, one.values) for one in course(session, b).given] == [(MAY, {"liver_mean": 1.5})]
+        assert course(session, a).given == ()
+
+
+def test_a_relink_to_a_lesion_of_the_other_patient_says_nothing_after_they_were_parted_and_again_when_merged(
+    database: Database,
+) -> None:
+    with database.transaction() as session:
+        a, b = merged(session)
+        choose(
+            session, a, "relink", NINE, ONE, author="Dr. Grey", now=at(101), study_instance_uid="1.2.2"
+        )  # fmt: skip
+        assert course(session, b).lesions == (ONE, EIGHT)
+        part(session, b, "Admin", at(102))
+        assert course(session, b).lesions == (NINE, EIGHT)
+        assert [one.kind for one in chosen(session, b).decisions] == ["relink"]
+        assert chosen(session, b).standing == ()
+        merge(session, b, a, "Admin", at(103))
+        assert course(session, b).lesions == (ONE, EIGHT)
