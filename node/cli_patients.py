@@ -86,10 +86,13 @@ def patients_part(
     home: Home = None,
     config: Config = None,
 ) -> None:
-    """Take back that a patient is another one."""
+    """Take back that a patient is another one: what was compared with studies of his is analysed once more."""
     with open_database(home, config) as database:
         from node.decisions import ask_anew
         from store.patients import part, patient_row, same_person
+        from store.retrack import retrack
+
+        settings = load_settings(config, {"home": home})
 
         now = database.now()
         with database.transaction() as session:
@@ -97,7 +100,8 @@ def patients_part(
             others = [other for other in same_person(session, pk) if other != pk]
             part(session, pk, who(author), now, note)
             for one in (pk, *others[:1]):
-                ask_anew(session, load_settings(config, {"home": home}), one, now)
+                retrack(session, one, now, settings.max_attempts)
+                ask_anew(session, settings, one, now)
     printing.say(f"{patient} is a patient of its own again")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import date
 
 from sqlmodel import Session, col, select
@@ -15,7 +15,7 @@ from store.objects import ObjectStore
 from store.patients import same_person
 from store.priors import EarlierStudy, earlier, later, outstanding
 from store.retrack import SEG, passed
-from store.strangers import of_others
+from store.strangers import apart, of_others
 from store.tables import Finding, Job, LesionLink, Patient, Result, Revision, Study
 from store.tracking.past import EarlierResults, Named, Past, Relinked, Said, SeriesFiles
 
@@ -32,12 +32,16 @@ def past_of(session: Session, objects: ObjectStore, job: Job, limit: int) -> Pas
     study = session.get_one(Study, revision.study_pk)
     patient = session.get_one(Patient, study.patient_pk)
     members = same_person(session, study.patient_pk)
+    left = apart(session, members)
     same, said, last = _same(session, objects, job, study, members)
-    strangers = _strangers(session, study, members)
+    before = None
+    if last in left.jobs:
+        before, _, _ = _same(session, objects, job, study, members, left.jobs)
+    strangers = tuple(sorted({*_strangers(session, study, members), *left.uids}))
     if not patient.patient_id:
-        return Past(same=same, said=said, strangers=strangers)
+        return Past(same=same, said=said, before=before, strangers=strangers)
     pk = int(study.id or 0)
-    names = _names(session, job, study)
+    names = _names(session, job, study, left.uids)
     others = {one.tracking_uid for plugin, given in names.items() if plugin != job.plugin for one in given}
     known = passed(session, members)
     run = known.run_of(last)
@@ -47,6 +51,7 @@ def past_of(session: Session, objects: ObjectStore, job: Job, limit: int) -> Pas
         later=_results(objects, later(session, pk), min(limit, 1)),
         same=same,
         said=said,
+        before=before,
         has_news=run is not None and known.news(job.plugin, run) is not None,
         names=names.get(job.plugin, ()),
         others=tuple(sorted(others)),
@@ -90,11 +95,16 @@ def _files(objects: ObjectStore, hashes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _same(
-    session: Session, objects: ObjectStore, job: Job, study: Study, members: Sequence[int]
+    session: Session,
+    objects: ObjectStore,
+    job: Job,
+    study: Study,
+    members: Sequence[int],
+    without: Collection[int] = (),
 ) -> tuple[EarlierResults | None, tuple[Said, ...], int]:
     """Return what the newest other job of the analysis on the study made and said, and its row, if one ended.
 
-    What was made while the study was another patient's is left out.
+    What was made while the study was another patient's is left out, and the jobs `without`.
     """
     statement = (
         select(Job.id)
@@ -102,6 +112,7 @@ def _same(
         .join(Result, col(Result.job_pk) == col(Job.id))
         .where(col(Revision.study_pk) == study.id, col(Job.plugin) == job.plugin, col(Job.id) != job.id)
         .where(col(Job.state).in_((jobs.DELIVERING, jobs.DONE)), ~of_others(members))
+        .where(col(Job.id).not_in(without))
         .order_by(col(Revision.number).desc(), col(Job.id).desc())
     )
     last = session.exec(statement.limit(1)).first()
@@ -135,7 +146,9 @@ def _strangers(session: Session, study: Study, members: Sequence[int]) -> tuple[
     return tuple(sorted(set(session.exec(given))))
 
 
-def _names(session: Session, job: Job, study: Study) -> dict[str, tuple[Named, ...]]:
+def _names(
+    session: Session, job: Job, study: Study, strangers: Collection[str]
+) -> dict[str, tuple[Named, ...]]:
     """Return the identities that each analysis gave in the patient, in any study and revision, by UID."""
     statement = (
         select(Job.plugin, Finding.tracking_uid, Finding.tracking_identifier)
@@ -149,6 +162,8 @@ def _names(session: Session, job: Job, study: Study) -> dict[str, tuple[Named, .
     )
     names: dict[str, tuple[Named, ...]] = {}
     for plugin, uid, identifier in session.exec(statement):
+        if uid in strangers:
+            continue
         one = Named(tracking_uid=uid, tracking_identifier=identifier)
         names[plugin] = (*names.get(plugin, ()), one)
     return names

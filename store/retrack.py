@@ -18,7 +18,7 @@ from store.order import Order, order_of
 from store.patients import merged, same_person
 from store.rerun import rerun
 from store.sightings import COUNTING
-from store.strangers import of_others
+from store.strangers import apart, of_others
 from store.tables import Finding, Instance, Job, Result, Revision, Series, Study
 from store.turn import REPORT
 
@@ -86,13 +86,17 @@ class Passed:
 def retrack(session: Session, patient_pk: int, now: datetime, max_attempts: int = 5) -> list[Job]:
     """Ask once more for each analysis that began before something of an earlier date came; return the jobs.
 
-    Once for each such thing, whatever becomes of the job. To be called in the transaction that ends an analysis,
-    when an earlier study was fetched, and when two patients turned out to be one.
+    And for each that names lesions of a patient, or compared with studies of his, who was parted from this one. Once
+    for each such thing, whatever becomes of the job. To be called in the transaction that ends an analysis, when an
+    earlier study was fetched, and when two patients turned out to be one, or to be two.
     """
-    known = passed(session, same_person(session, patient_pk))
+    members = same_person(session, patient_pk)
+    known, left = passed(session, members), apart(session, members)
     asked: list[Job] = []
     for (study_pk, plugin), runs in sorted(known.runs.items(), key=lambda one: one[1][-1].order):
         came_at = known.news(plugin, runs[-1])
+        if runs[-1].job_pk in left.jobs and left.since is not None:
+            came_at = max(came_at or left.since, left.since)
         if came_at is None or _is_asked(session, study_pk, plugin, came_at):
             continue
         asked += again(session, runs[-1].job_pk, now, max_attempts)

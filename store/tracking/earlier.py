@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -106,7 +106,7 @@ def read_earlier(
 ) -> tuple[tuple[EarlierSeries, ...], tuple[Flag, ...]]:
     """Return what one analysis found in a study, by series, and a flag for each SEG that cannot be read.
 
-    What people relinked in the study has the identity that they gave it.
+    What people relinked in the study has the identity that they gave it. What has a stranger's is left out.
     """
     with quiet():
         files, _, refused = read_files(map(Path, results.segmentations))
@@ -129,8 +129,10 @@ def read_earlier(
         for one in past.relinked
         if one.study_instance_uid == results.study_instance_uid
     }
+    strangers = set(past.strangers) - set(called)
     read = tuple(
-        _series(results, uid, file, images.get(uid, ()), now) for uid, file in sorted(newest.items())
+        _series(results, uid, file, images.get(uid, ()), now, strangers)
+        for uid, file in sorted(newest.items())
     )
     return read, tuple(flags)
 
@@ -150,7 +152,12 @@ def _made_at(file: File) -> tuple[str, str, str]:
 
 
 def _series(
-    results: EarlierResults, uid: str, file: File, images: Sequence[str], now: Mapping[str, Named]
+    results: EarlierResults,
+    uid: str,
+    file: File,
+    images: Sequence[str],
+    now: Mapping[str, Named],
+    strangers: Collection[str],
 ) -> EarlierSeries:
     with quiet():
         first = next(iter(read_files(map(Path, images[:1]))[0]), None)
@@ -162,7 +169,7 @@ def _series(
         series_instance_uid=uid,
         modality=first.modality if first else "",
         description=text(first.header, "SeriesDescription") if first else "",
-        regions=tuple(r for r in regions if r.tracking_uid),
+        regions=tuple(r for r in regions if r.tracking_uid and r.tracking_uid not in strangers),
         segmentation=file,
         files=tuple(images),
     )

@@ -38,7 +38,7 @@ def follow(
     read = _Read.of(past, plugin.name)
     findings, spoken = _as_people_said(findings, study, past)
     lesions = [f for f in findings if is_lesion(f.category, f.type) and f.mask.count]
-    pins = _pins(read.same, study, lesions, past)
+    pins = _pins((*read.same, *read.before), study, lesions, past)
     scene = Scene(study=study, looked_at={f.series_instance_uid for f in lesions}, motions=motions)
     for series in read.earlier:
         scene.take(series, Standing.EARLIER)
@@ -107,6 +107,7 @@ class _Read:
     earlier: tuple[tuple[EarlierSeries, ...], ...]
     later: tuple[tuple[EarlierSeries, ...], ...]
     same: tuple[EarlierSeries, ...]
+    before: tuple[EarlierSeries, ...]
     flags: tuple[Flag, ...]
 
     @classmethod
@@ -122,6 +123,7 @@ class _Read:
             earlier=tuple(map(read, past.earlier)),
             later=tuple(map(read, past.later)),
             same=read(past.same) if past.same else (),
+            before=read(past.before) if past.before else (),
             flags=tuple(flags),
         )
 
@@ -175,7 +177,7 @@ def _pins(
                 region = known[link.tracking_uid]
                 word = said.get(region.written_uid)
                 is_decided = word is not None and word.is_decided
-                pins[series.series_instance_uid, link.finding] = Pin(
+                pin = Pin(
                     name=Named(
                         tracking_uid=region.tracking_uid, tracking_identifier=region.tracking_identifier
                     ),
@@ -183,6 +185,7 @@ def _pins(
                     before_uid=word.before_uid if word else "",
                     is_decided=is_decided,
                 )
+                pins.setdefault((series.series_instance_uid, link.finding), pin)
     return pins
 
 
@@ -213,7 +216,7 @@ def _regions(read: _Read, study: Study, regions: Sequence[Finding]) -> dict[Plac
     volumes = {v.series_instance_uid: v for v in study.volumes}
     asked = [(volumes[f.series_instance_uid].modality, f.label.casefold(), f.type.value) for f in regions]
     names: dict[Place, Named] = {}
-    for time in (*read.earlier, read.same, *read.later):
+    for time in (*read.earlier, read.same, read.before, *read.later):
         known: dict[tuple[str, str, str], list[Named]] = {}
         for series in time:
             own = volumes.get(series.series_instance_uid)

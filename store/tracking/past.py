@@ -81,6 +81,8 @@ class Past:
     """What the analysis last made of this study, when it was analysed before."""
     said: tuple[Said, ...] = ()
     """Of the lesions of `same`."""
+    before: EarlierResults | None = None
+    """What it made of this study before that, of nobody else's lesions, where `same` has some of a parted patient."""
     has_news: bool = False
     """True when something of an earlier date came after `same` was made."""
     names: tuple[Named, ...] = ()
@@ -88,7 +90,8 @@ class Past:
     others: tuple[str, ...] = ()
     """Tracking UIDs that other analyses gave in the patient."""
     strangers: tuple[str, ...] = ()
-    """Tracking UIDs that lesions of this study had while it was another patient's."""
+    """Tracking UIDs of others: that lesions of this study had while it was another patient's, and of patients who were
+    merged with this one and parted again. Those that are among `names` all the same came with a source."""
     relinked: tuple[Relinked, ...] = ()
     """What people said of who is who."""
     rejected: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from store.database import Database
 from store.findings import Wanted
 from store.patients import merge, part
 from store.response.history import Role
+from store.retrack import retrack
 from store.tracking.link import Kind
 
 JANUARY, MARCH, MAY = date(2026, 1, 10), date(2026, 3, 10), date(2026, 5, 10)
@@ -112,3 +113,21 @@ def test_a_relink_to_a_lesion_of_the_other_patient_says_nothing_after_they_were_
         assert chosen(session, b).standing == ()
         merge(session, b, a, "Admin", at(103))
         assert course(session, b).lesions == (ONE, EIGHT)
+
+
+def test_what_was_compared_with_a_study_of_a_patient_who_was_parted_is_asked_for_once_more(
+    database: Database,
+) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        visit(session, clock, JANUARY, [lesion(ONE)], study="1.2.1", patient={"patient_id": "A"})
+        visit(session, clock, MARCH, [lesion(NINE)], study="1.2.2", patient=B)
+        a, b = patient_pk(session, "A"), patient_pk(session, "B")
+        merge(session, b, a, "Admin", at(21))
+        link = Linked(kind=Kind.NEW, uid=NINE, study="1.2.1")
+        visit(session, clock, MARCH, [lesion(NINE)], [link], study="1.2.2", patient=B)
+        part(session, b, "Admin", at(31))
+        assert retrack(session, a, at(32)) == []
+        (asked,) = retrack(session, b, at(32))
+        assert asked.created_at == at(32)
+        assert retrack(session, b, at(33)) == []
